@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../../cpp/core/conditioners/masked.hpp"
+#include "device_part.hpp"
 
 namespace headrace {
 
@@ -65,6 +66,12 @@ struct StagePlan {
     const Stage* stages;
     const StagePhase* phases;
     int n_phases;
+};
+
+template <class T>
+struct DevicePart<MaskedNetwork<T>> {
+    StagePlan plan;
+    bool has_levels;  // one direction of the network is sequential
 };
 
 struct StagePlanStorage {

@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
         }
         bases.put(team, call.log_prob && !call.inverse ? base_density(team, d, call, t.given) : T(0));
         for (int s = 0; s < d.chain.n_steps; ++s)
-            if (!run_step<products>(team, kind, d, d.steps[s], call, t)) {
+            if (!run_any<products>(team, Run<T>{d, call, kind}, d.steps[s], t)) {
                 const Lines<T, in_shared> given = t.given;
                 t.given = t.built;
                 t.built = given;

@@ -65,18 +65,19 @@ __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, co
 
 // The units of a level, phase q, by one warp. A function of its own, as registers of the kernel are short.
 template <class T, bool in_shared, bool keeps_units>
-HR_APART __device__ void run_level(const DeviceStep<T>& d, const Call<T>& call, Products kind, int q, int lane,
+HR_APART __device__ void run_level(const OnDevice<NetworkStep<T>>& d, const Call<T>& call, Products kind, int q, int lane,
                                    ToldLines<T, in_shared> built, ToldLines<T, in_shared> units,
                                    ToldLines<T, in_shared> slopes, int64_t row) {
     HR_DYNAMIC_SHARED(T, kept);
-    const NetworkStep<T>& s = d.step.network;
+    const NetworkStep<T>& s = d.step;
+    const StagePlan& plan = d.part.conditioner.masked.plan;
     TileState<T, in_shared, keeps_units> t{};
     t.built = seen<T, in_shared>(built);
     t.units = seen<T, in_shared>(units);
     t.slopes = seen<T, in_shared>(slopes);
     t.row = row;
-    const StagePhase phase = d.plan.phases[q];
-    const Stage* const stages = d.plan.stages;
+    const StagePhase phase = plan.phases[q];
+    const Stage* const stages = plan.stages;
     const int slot = s.input_slot;
     Stage next = stages[phase.stage_begin];
     for (int i = phase.stage_begin; i < phase.stage_end; ++i) {
