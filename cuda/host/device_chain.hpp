@@ -31,7 +31,7 @@ template <class T>
 struct DeviceStep {
     StepKind kind;
     union {
-#define HR_MEMBER(name, type) OnDevice<type<T>> name;
+#define HR_MEMBER(name, type) PlacedStep<type<T>> name;
         HR_STEPS(HR_MEMBER)
 #undef HR_MEMBER
     };

@@ -1,4 +1,4 @@
-// A kind of step, or of conditioner, on a device: its own struct, and what the device adds to it.
+// What a device adds to the struct of a kind of step or of conditioner.
 #pragma once
 
 namespace headrace {
@@ -7,9 +7,9 @@ namespace headrace {
 template <class S>
 struct DevicePart {};
 
-// All pointers, and lines of the tape, are the device's.
+// A kind of step whose pointers and lines of the tape are a device's.
 template <class S>
-struct OnDevice {
+struct PlacedStep {
     S step;
     DevicePart<S> part;
 };

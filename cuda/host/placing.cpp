@@ -85,7 +85,7 @@ class Placing {
     DeviceStep<T> step(size_t i) {
         DeviceStep<T> made{};
         with_step(compiled_.steps[i], [&]<class S>(const S& own) {
-            OnDevice<S>& d = become(made, own);
+            PlacedStep<S>& d = become(made, own);
             d.step = own;
             if (!S::in_place) d_.in_place = false;
             if (has_products<S>) d_.has_products = true;
@@ -103,9 +103,9 @@ class Placing {
 
     // Lines of the tape, and what is summed of them; kinds without parameters have none.
     template <class S>
-    void place(OnDevice<S>&, size_t) {}
+    void place(PlacedStep<S>&, size_t) {}
 
-    void place(OnDevice<DensityStep<T>>& d, size_t) {
+    void place(PlacedStep<DensityStep<T>>& d, size_t) {
         DensityStep<T>& s = d.step;
         if (s.weights >= 0) {
             s.tape_grads = lines(s.n_raw);
@@ -114,7 +114,7 @@ class Placing {
         d_.chain.density = arena_.put(&s, 1);
     }
 
-    void place(OnDevice<ElementwiseStep<T>>& d, size_t) {
+    void place(PlacedStep<ElementwiseStep<T>>& d, size_t) {
         ElementwiseStep<T>& s = d.step;
         const int n = s.map.n * s.map.n_params;
         s.tape_raw = lines(2 * n);  // then their gradients
@@ -122,7 +122,7 @@ class Placing {
         d_.has_networks = true;
     }
 
-    void place(OnDevice<VectorStep<T>>& d, size_t) {
+    void place(PlacedStep<VectorStep<T>>& d, size_t) {
         VectorStep<T>& s = d.step;
         const int n = s.transforms * s.n_ready;
         s.tape_states = lines(int64_t(s.transforms - 1) * d_.chain.features);
@@ -131,7 +131,7 @@ class Placing {
         d_.has_vectors = true;
     }
 
-    void place(OnDevice<NetworkStep<T>>& d, size_t i) {
+    void place(PlacedStep<NetworkStep<T>>& d, size_t i) {
         const NetworkStep<T>& s = d.step;
         const int64_t read = int64_t(i) + (s.reads_built ? 1 : 0);
         const int64_t inputs = d_.tape.states + read * d_.slots() + s.input_slot;

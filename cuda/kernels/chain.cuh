@@ -16,7 +16,7 @@ namespace {
 // The stages of a phase of a network, one after another; those that begin a panel do not wait for each other. What
 // products do not need is read anew behind them: they take all registers.
 template <class T, bool in_shared, bool keeps_units>
-__device__ void run_stages(const Team& team, Products products, const OnDevice<NetworkStep<T>>& d, const Call<T>& call,
+__device__ void run_stages(const Team& team, Products products, const PlacedStep<NetworkStep<T>>& d, const Call<T>& call,
                            int q, const TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step;
     const DevicePart<MaskedNetwork<T>>& own = d.part.conditioner.masked;
@@ -74,7 +74,7 @@ __device__ void run_stages(const Team& team, Products products, const OnDevice<N
 
 // A masked network and its map, phase by phase.
 template <class T, bool in_shared, bool keeps_units>
-__device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, const OnDevice<NetworkStep<T>>& d,
+__device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, const PlacedStep<NetworkStep<T>>& d,
                                 const Run<T>& run, TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step;
     const StagePlan& plan = part_of(d.part, c).plan;

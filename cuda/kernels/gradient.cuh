@@ -48,7 +48,7 @@ __device__ void start_gradients(const Team& team, const Tape<T>& t, const Cotang
 // From the gradient by a unit's value to those by its sum, to which another layer added it, by its product, and by what
 // the context gave.
 template <class T>
-__device__ void finish_gradient(const Tape<T>& t, const OnDevice<NetworkStep<T>>& d, const Layer& layer, int u,
+__device__ void finish_gradient(const Tape<T>& t, const PlacedStep<NetworkStep<T>>& d, const Layer& layer, int u,
                                 T by_value, int lane) {
     const MaskedNetwork<T>& c = d.step.conditioner.masked;
     const TapeLines<T> values = t.lines.from(d.step.tape), grads = t.lines.from(d.part.grads);
@@ -74,7 +74,7 @@ __device__ void finish_gradient(const Tape<T>& t, const OnDevice<NetworkStep<T>>
 
 // The gradients of the inputs of one layer from those of its units, for operations [begin, end) of the plan.
 template <class T>
-__device__ void backward_layer(const Team& team, const Tape<T>& t, int step, const OnDevice<NetworkStep<T>>& d,
+__device__ void backward_layer(const Team& team, const Tape<T>& t, int step, const PlacedStep<NetworkStep<T>>& d,
                                const WayBack<T>& way, const BackOp* ops, int begin, int end, int first_column,
                                int end_column) {
     const NetworkStep<T>& s = d.step;
@@ -142,7 +142,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
 
 // A masked network and its map, level by level or all at once.
 template <class T>
-__device__ void back_conditioner(const Team& team, const MaskedNetwork<T>& c, const OnDevice<NetworkStep<T>>& d,
+__device__ void back_conditioner(const Team& team, const MaskedNetwork<T>& c, const PlacedStep<NetworkStep<T>>& d,
                                  const Tape<T>& t, int i, const WayBack<T>& way) {
     const NetworkStep<T>& s = d.step;
     // Columns of the first layer whose gradient anybody wants: context is first.

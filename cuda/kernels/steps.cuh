@@ -1,5 +1,5 @@
 // All kinds of steps on a device, each in a file of steps/. What a kind does is overloads for its struct and what a
-// device adds to it, OnDevice:
+// device adds to it, PlacedStep:
 //   run_step(team, s, run, t)                 a tile from t.given to t.built; of kinds in place, t.given becomes it
 //   record_step(team, s, tape, i, run, t)     from one state on the tape to the next, which are t.given and t.built
 //   backward_step(team, s, tape, i, way)      from one gradient on the tape to the one before; `i` counts all steps
@@ -32,20 +32,20 @@ namespace {
 // ---- kinds that work in place, on lines alone -----------------------------------------------------------------------
 
 template <class S, class T, bool in_shared>
-__device__ void run_step(const Team& team, const OnDevice<S>& s, const Run<T>& run, TileState<T, in_shared, false>& t) {
+__device__ void run_step(const Team& team, const PlacedStep<S>& s, const Run<T>& run, TileState<T, in_shared, false>& t) {
     t.log_det += run_in_place(team, s.step, t.given, t.given, run.d.chain.context, run.d.chain.features);
     team.sync();
 }
 
 template <class S, class T>
-__device__ void record_step(const Team& team, const OnDevice<S>& s, const Tape<T>&, int, const Run<T>& run,
+__device__ void record_step(const Team& team, const PlacedStep<S>& s, const Tape<T>&, int, const Run<T>& run,
                             TileState<T, false, true>& t) {
     t.log_det += run_in_place(team, s.step, t.given, t.built, run.d.chain.context, run.d.chain.features);
     team.sync();
 }
 
 template <class S, class T>
-__device__ void backward_step(const Team& team, const OnDevice<S>& s, const Tape<T>& t, int i, const WayBack<T>& way) {
+__device__ void backward_step(const Team& team, const PlacedStep<S>& s, const Tape<T>& t, int i, const WayBack<T>& way) {
     carry_context(team, t, i);
     back_in_place(team, s.step, t.state(i), t.state(i + 1), t.gradient(i + 1), t.gradient(i), t.d.chain.context,
                   t.d.chain.features, way.grad_log_det);
@@ -61,7 +61,7 @@ __device__ bool run_any(const Team& team, const Run<T>& run, const DeviceStep<T>
                         TileState<T, in_shared, false>& t) {
     bool in_place = true, is_ready_map = false;
     ReadyMap<T> map;
-    with_step(step, [&]<class S>(const OnDevice<S>& s) {
+    with_step(step, [&]<class S>(const PlacedStep<S>& s) {
         in_place = S::in_place;
         if constexpr (requires { ready_map(s.step, run.call.ready); }) {
             map = ready_map(s.step, run.call.ready);

@@ -42,7 +42,7 @@ std::vector<Stage> stages(const StagePlanStorage& plan, const std::vector<LayerS
 }
 
 template <class T>
-void sum_tasks(PlacingSite<T>& site, const OnDevice<NetworkStep<T>>& d, const LayerShape& shape, const Layer& layer,
+void sum_tasks(PlacingSite<T>& site, const PlacedStep<NetworkStep<T>>& d, const LayerShape& shape, const Layer& layer,
                int64_t inputs) {
     const int64_t weights = d.step.weights, bias = weights + shape.bias;
     site.summed.push_back({bias, bias + layer.live});
@@ -61,7 +61,7 @@ void sum_tasks(PlacingSite<T>& site, const OnDevice<NetworkStep<T>>& d, const La
 }  // namespace
 
 template <class T>
-void place_conditioner(PlacingSite<T>& site, OnDevice<NetworkStep<T>>& d, MaskedNetwork<T>& c, const Conditioner& host,
+void place_conditioner(PlacingSite<T>& site, PlacedStep<NetworkStep<T>>& d, MaskedNetwork<T>& c, const Conditioner& host,
                        int64_t inputs) {
     const auto& t = static_cast<const MaskedConditioner&>(host);
     const auto& shapes = t.layers();
@@ -92,9 +92,9 @@ void place_conditioner(PlacingSite<T>& site, OnDevice<NetworkStep<T>>& d, Masked
     c.layers = arena.put(layers);
 }
 
-template void place_conditioner(PlacingSite<float>&, OnDevice<NetworkStep<float>>&, MaskedNetwork<float>&, const Conditioner&,
+template void place_conditioner(PlacingSite<float>&, PlacedStep<NetworkStep<float>>&, MaskedNetwork<float>&, const Conditioner&,
                                 int64_t);
-template void place_conditioner(PlacingSite<double>&, OnDevice<NetworkStep<double>>&, MaskedNetwork<double>&, const Conditioner&,
+template void place_conditioner(PlacingSite<double>&, PlacedStep<NetworkStep<double>>&, MaskedNetwork<double>&, const Conditioner&,
                                 int64_t);
 
 }  // namespace headrace

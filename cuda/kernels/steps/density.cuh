@@ -24,11 +24,11 @@ __device__ void add_base_slopes(const Team& team, const Chain<T>& chain, const C
 
 // Coordinates are left as they are.
 template <class T, bool in_shared>
-__device__ void run_step(const Team&, const OnDevice<DensityStep<T>>&, const Run<T>&, TileState<T, in_shared, false>&) {
+__device__ void run_step(const Team&, const PlacedStep<DensityStep<T>>&, const Run<T>&, TileState<T, in_shared, false>&) {
 }
 
 template <class T>
-__device__ void record_step(const Team& team, const OnDevice<DensityStep<T>>&, const Tape<T>& t, int, const Run<T>&,
+__device__ void record_step(const Team& team, const PlacedStep<DensityStep<T>>&, const Tape<T>& t, int, const Run<T>&,
                             TileState<T, false, true>& state) {
     const int context = t.d.chain.context;
     copy_context(team, t.d.chain.features, state.given.from(context), state.built.from(context));
@@ -48,7 +48,7 @@ __device__ void back_density(const Team& team, const DensityStep<T>& s, const Ta
 }
 
 template <class T>
-__device__ void backward_step(const Team& team, const OnDevice<DensityStep<T>>& s, const Tape<T>& t, int i,
+__device__ void backward_step(const Team& team, const PlacedStep<DensityStep<T>>& s, const Tape<T>& t, int i,
                               const WayBack<T>& way) {
     copy_context(team, t.d.slots(), t.gradient(i + 1), t.gradient(i));
     back_density(team, s.step, t, i, way);

@@ -9,7 +9,7 @@ namespace headrace {
 namespace {
 
 template <class T>
-__device__ void record_step(const Team& team, const OnDevice<ElementwiseStep<T>>& d, const Tape<T>& t, int,
+__device__ void record_step(const Team& team, const PlacedStep<ElementwiseStep<T>>& d, const Tape<T>& t, int,
                             const Run<T>& run, TileState<T, false, true>& state) {
     const ElementwiseStep<T>& s = d.step;
     const TapeLines<T> raw = t.lines.from(s.tape_raw);
@@ -21,7 +21,7 @@ __device__ void record_step(const Team& team, const OnDevice<ElementwiseStep<T>>
 }
 
 template <class T>
-__device__ void backward_step(const Team& team, const OnDevice<ElementwiseStep<T>>& d, const Tape<T>& t, int i,
+__device__ void backward_step(const Team& team, const PlacedStep<ElementwiseStep<T>>& d, const Tape<T>& t, int i,
                               const WayBack<T>& way) {
     const ElementwiseStep<T>& s = d.step;
     carry_context(team, t, i);

@@ -29,7 +29,7 @@ __device__ void run_vector_map_of_rows(const Team& team, const NetworkStep<T>& s
 
 // Coordinates through the map, from parameters on lines.
 template <class T, bool in_shared, bool keeps_units>
-__device__ void settle(const Team& team, const OnDevice<NetworkStep<T>>& d, const Lines<T, in_shared>& params,
+__device__ void settle(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Lines<T, in_shared>& params,
                        const Settled& of, TileState<T, in_shared, keeps_units>& t) {
     if (d.step.vector_map >= 0) {
         run_vector_map_of_rows(team, d.step, params, t);
@@ -39,7 +39,7 @@ __device__ void settle(const Team& team, const OnDevice<NetworkStep<T>>& d, cons
 }
 
 template <class T>
-__device__ void back_vector_map_of_rows(const Team& team, const OnDevice<NetworkStep<T>>& d, const Tape<T>& t,
+__device__ void back_vector_map_of_rows(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t,
                                         const MapTape<T>& at, T grad_log_det) {
     if (team.warp != 0) return;
     const NetworkStep<T>& s = d.step;
@@ -62,7 +62,7 @@ __device__ void back_vector_map_of_rows(const Team& team, const OnDevice<Network
 // Parameters of coordinates [begin, end) to their gradients, where those of coordinate 0 are on this one of the
 // conditioner's lines.
 template <class T>
-__device__ void settle_back(const Team& team, const OnDevice<NetworkStep<T>>& d, const Tape<T>& t, int i, int line,
+__device__ void settle_back(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t, int i, int line,
                             int begin, int end, T grad_log_det) {
     const MapTape<T> at(t, i, d.step.tape + line, d.part.grads + line);
     if (d.step.vector_map >= 0) {
@@ -75,7 +75,7 @@ __device__ void settle_back(const Team& team, const OnDevice<NetworkStep<T>>& d,
 // ---- position by position, or all at once ---------------------------------------------------------------------------
 
 template <class C, class T, bool in_shared, bool keeps_units>
-__device__ void run_conditioner(const Team& team, const C& c, const OnDevice<NetworkStep<T>>& d, const Run<T>& run,
+__device__ void run_conditioner(const Team& team, const C& c, const PlacedStep<NetworkStep<T>>& d, const Run<T>& run,
                                 TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step;
     const auto& read = s.reads_built ? t.built : t.given;
@@ -93,7 +93,7 @@ __device__ void run_conditioner(const Team& team, const C& c, const OnDevice<Net
 }
 
 template <class C, class T>
-__device__ void back_conditioner(const Team& team, const C& c, const OnDevice<NetworkStep<T>>& d, const Tape<T>& t,
+__device__ void back_conditioner(const Team& team, const C& c, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t,
                                  int i, const WayBack<T>& way) {
     const NetworkStep<T>& s = d.step;
     const int read = s.reads_built ? i + 1 : i;
@@ -118,7 +118,7 @@ __device__ void back_conditioner(const Team& team, const C& c, const OnDevice<Ne
 // ---- the step -------------------------------------------------------------------------------------------------------
 
 template <class T, bool in_shared, bool keeps_units>
-__device__ void run_network(const Team& team, const OnDevice<NetworkStep<T>>& d, const Run<T>& run,
+__device__ void run_network(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Run<T>& run,
                             TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step;
     for (int c = team.warp; c < s.n_passive; c += team.warps)
@@ -127,13 +127,13 @@ __device__ void run_network(const Team& team, const OnDevice<NetworkStep<T>>& d,
 }
 
 template <class T, bool in_shared>
-__device__ void run_step(const Team& team, const OnDevice<NetworkStep<T>>& d, const Run<T>& run,
+__device__ void run_step(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Run<T>& run,
                          TileState<T, in_shared, false>& t) {
     run_network(team, d, run, t);
 }
 
 template <class T>
-__device__ void record_step(const Team& team, const OnDevice<NetworkStep<T>>& d, const Tape<T>& t, int,
+__device__ void record_step(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t, int,
                             const Run<T>& run, TileState<T, false, true>& state) {
     state.units = t.lines.from(d.step.tape);
     run_network(team, d, run, state);
@@ -151,7 +151,7 @@ __device__ void carry_passive(const Team& team, const NetworkStep<T>& s, const T
 
 // What passes through comes first where the conditioner's inputs are what is given, last where they are what is built.
 template <class T>
-__device__ void backward_step(const Team& team, const OnDevice<NetworkStep<T>>& d, const Tape<T>& t, int i,
+__device__ void backward_step(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t, int i,
                               const WayBack<T>& way) {
     const NetworkStep<T>& s = d.step;
     if (!s.reads_built) carry_passive(team, s, t, i);

@@ -30,19 +30,19 @@ __device__ void rotate(const Team& team, const RotationStep<T>& s, const T* matr
 }
 
 template <class T, bool in_shared>
-__device__ void run_step(const Team& team, const OnDevice<RotationStep<T>>& s, const Run<T>& run,
+__device__ void run_step(const Team& team, const PlacedStep<RotationStep<T>>& s, const Run<T>& run,
                          TileState<T, in_shared, false>& t) {
     rotate(team, s.step, s.step.matrix, run.d.chain.context, t.partial, t.given, t.built);
 }
 
 template <class T>
-__device__ void record_step(const Team& team, const OnDevice<RotationStep<T>>& s, const Tape<T>&, int,
+__device__ void record_step(const Team& team, const PlacedStep<RotationStep<T>>& s, const Tape<T>&, int,
                             const Run<T>& run, TileState<T, false, true>& t) {
     rotate(team, s.step, s.step.matrix, run.d.chain.context, t.partial, t.given, t.built);
 }
 
 template <class T>
-__device__ void backward_step(const Team& team, const OnDevice<RotationStep<T>>& s, const Tape<T>& t, int i,
+__device__ void backward_step(const Team& team, const PlacedStep<RotationStep<T>>& s, const Tape<T>& t, int i,
                               const WayBack<T>& way) {
     carry_context(team, t, i);
     rotate(team, s.step, s.step.transpose, t.d.chain.context, way.partial, t.gradient(i + 1), t.gradient(i));

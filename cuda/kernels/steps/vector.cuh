@@ -50,7 +50,7 @@ __device__ void run_vectors(const Team& team, const VectorStep<T>& s, const T* a
 }
 
 template <class T, bool in_shared>
-__device__ void run_step(const Team& team, const OnDevice<VectorStep<T>>& s, const Run<T>& run,
+__device__ void run_step(const Team& team, const PlacedStep<VectorStep<T>>& s, const Run<T>& run,
                          TileState<T, in_shared, false>& t) {
     run_vectors(team, s.step, run.call.ready, run.d.chain.context, run.d.chain.features, t);
     team.sync();
@@ -65,7 +65,7 @@ __device__ TapeLines<T> vector_state(const VectorStep<T>& s, const Tape<T>& t, i
 }
 
 template <class T>
-__device__ void record_step(const Team& team, const OnDevice<VectorStep<T>>& d, const Tape<T>& t, int i,
+__device__ void record_step(const Team& team, const PlacedStep<VectorStep<T>>& d, const Tape<T>& t, int i,
                             const Run<T>& run, TileState<T, false, true>& state) {
     const VectorStep<T>& s = d.step;
     T log_det = 0;
@@ -103,7 +103,7 @@ __device__ void backward_vectors(const Team& team, const VectorStep<T>& s, const
 }
 
 template <class T>
-__device__ void backward_step(const Team& team, const OnDevice<VectorStep<T>>& s, const Tape<T>& t, int i,
+__device__ void backward_step(const Team& team, const PlacedStep<VectorStep<T>>& s, const Tape<T>& t, int i,
                               const WayBack<T>& way) {
     carry_context(team, t, i);
     backward_vectors(team, s.step, t, i, way);

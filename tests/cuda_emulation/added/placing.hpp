@@ -6,7 +6,7 @@
 namespace headrace {
 
 template <class T>
-void place_conditioner(PlacingSite<T>& site, OnDevice<NetworkStep<T>>& d, Echo<T>& c, const Conditioner&, int64_t) {
+void place_conditioner(PlacingSite<T>& site, PlacedStep<NetworkStep<T>>& d, Echo<T>& c, const Conditioner&, int64_t) {
     NetworkStep<T>& s = d.step;
     const int n = positions(c, s.map.n);
     s.tape = site.lines(tape_lines(c, n));
