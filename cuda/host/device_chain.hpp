@@ -47,6 +47,11 @@ constexpr bool has_products<RotationStep<T>> = true;
 
 namespace {
 
+#define HR_OR(name, type) || has_own_kernel<type<T>>
+template <class T>
+constexpr bool has_own_kernels = false HR_CONDITIONERS(HR_OR);
+#undef HR_OR
+
 // What a device adds to a network's conditioner.
 #define HR_PART_OF(name, type)                           \
     template <class Part, class T>                       \
@@ -73,6 +78,7 @@ struct DeviceChain {
     bool has_networks;  // or steps that are like networks on the way back
     bool has_products;  // steps of which has_products is true
     bool has_vectors;   // runs of vector maps
+    bool has_own_kernel;  // conditioners that have one
     bool in_place;      // no step needs its result beside what it is given
     Products products;  // of networks
     DeviceTape tape;

@@ -138,7 +138,10 @@ class Placing {
         const Conditioner& host = *compiled_.conditioners[i];
         d.part.first_weights = std::none_of(compiled_.networks.begin(), compiled_.networks.end(),
                                             [&](int other) { return size_t(other) < i; });
-        with_conditioner(d.step.conditioner, [&](auto& own) { place_conditioner(site_, d, own, host, inputs); });
+        with_conditioner(d.step.conditioner, [&]<class C>(C& own) {
+            place_conditioner(site_, d, own, host, inputs);
+            if (has_own_kernel<C>) d_.has_own_kernel = true;
+        });
         d_.has_networks = true;
     }
 

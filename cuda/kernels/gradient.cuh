@@ -78,7 +78,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
                                const WayBack<T>& way, const BackOp* ops, int begin, int end, int first_column,
                                int end_column) {
     const NetworkStep<T>& s = d.step;
-    const T* const weights = way.call.weights + s.weights;
+    const T* const weights = way.run.call.weights + s.weights;
     const int lane = team.lane;
     const Layer* const layers = s.conditioner.masked.layers;
     const Layer& layer = layers[ops[begin].layer];
@@ -192,7 +192,7 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
 // Tiles of `tile_rows` rows from `first` on there and back. A tape has room for 32 rows, of which a narrow tile has its
 // part. It is that of these rows alone where the sums over rows need it, else the block's. `bad` becomes 1 if a row is
 // not finite.
-template <class T>
+template <class T, bool all_kinds>
 __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     there_and_back(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call,
                    const __grid_constant__ Back<T> back, int64_t first, int64_t tiles, int tile_rows, bool own_tapes,
@@ -203,6 +203,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     const WarpSums<T> sums{scratch + team.warps * sums_at_once * sum_line}, bases{sums.p + team.warps * warp_rows};
     TileState<T, false, true> state;
     state.partial = scratch;
+    const Run<T> run{d, call, d.products, all_kinds};
     for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const int64_t row = first + tile * tile_rows;
         const int rows = int(smaller(int64_t(tile_rows), call.rows - row));
@@ -211,7 +212,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         state.given = state.built = t.state(0);
         state.row = row;
         load_tile(team, d, call, row, rows, state);
-        for (int i = 0; i < d.chain.n_steps; ++i) record_any(team, t, i, Run<T>{d, call, d.products}, state);
+        for (int i = 0; i < d.chain.n_steps; ++i) record_any(team, t, i, run, state);
         add_store_support(team, d.chain, t.state(d.chain.n_steps), state.log_det);
         mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
         team.sync();  // on a narrow tile the base's warps read what others marked
@@ -237,7 +238,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
                 team.sync();
             }
             if (i == 0) break;
-            backward_any(team, t, i - 1, WayBack<T>{call, back, grad_log_det, scratch});
+            backward_any(team, t, i - 1, WayBack<T>{run, back, grad_log_det, scratch});
         }
         finish_input(team, t, call, back, row, rows, grad_log_det, bases.p);
         team.sync();
@@ -254,7 +255,9 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
     const int warps = d.has_networks ? network_warps : 1;
     const int64_t scratch = scratch_numbers(warps * warp_rows / tile_rows);
     const Place place{false, warps, scratch * int64_t(sizeof(T))};
-    auto* const kernel = there_and_back<T>;
+    auto* kernel = there_and_back<T, false>;
+    if constexpr (has_own_kernels<T>)
+        if (d.has_own_kernel) kernel = there_and_back<T, true>;
     DeviceBuffer<int> bad(1, stream);
     check_cuda(cudaMemsetAsync(bad.get(), 0, sizeof(int), stream), "gradient");
     const auto tiles_of = [&](int64_t rows) { return (rows + tile_rows - 1) / tile_rows; };

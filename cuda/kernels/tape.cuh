@@ -7,12 +7,14 @@
 namespace headrace {
 namespace {
 
-// What every step of a run has in common. `products` are those of networks.
+// What every step of a run has in common. Both constants are the kernel's: the products of networks, and whether it has
+// the kinds of conditioners that others lack.
 template <class T>
 struct Run {
     const DeviceChain<T>& d;
     const Call<T>& call;
     Products products;
+    bool has_all_kinds;
 };
 
 template <class T>
@@ -30,7 +32,7 @@ struct Tape {
 // The way back of one tile. `grad_log_det`: the gradient by its lane's log-determinant.
 template <class T>
 struct WayBack {
-    const Call<T>& call;
+    const Run<T>& run;
     const Back<T>& back;
     T grad_log_det;
     T* partial;

@@ -40,10 +40,10 @@ template <class T>
 __device__ void back_density(const Team& team, const DensityStep<T>& s, const Tape<T>& t, int i,
                              const WayBack<T>& way) {
     if (s.weights < 0 || team.warp != 0) return;
-    const T by_log_prob = !way.back.from.of_log_prob ? T(0) : way.call.inverse ? way.grad_log_det : -way.grad_log_det;
+    const T by_log_prob = !way.back.from.of_log_prob ? T(0) : way.run.call.inverse ? way.grad_log_det : -way.grad_log_det;
     const auto z = t.state(i).from(t.d.chain.context), grads = t.lines.from(s.tape_grads);
     density_by_raw<T>(
-        s, way.call.ready, t.d.chain.features, [&](int slot) { return z.at(slot, team.lane); },
+        s, way.run.call.ready, t.d.chain.features, [&](int slot) { return z.at(slot, team.lane); },
         [&](int k, T slope) { grads.at(k, team.lane) = slope * by_log_prob; });
 }
 

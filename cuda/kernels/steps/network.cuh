@@ -98,8 +98,8 @@ __device__ void back_conditioner(const Team& team, const C& c, const PlacedStep<
     const NetworkStep<T>& s = d.step;
     const int read = s.reads_built ? i + 1 : i;
     const KnownBack<T> known{s,
-                             way.call,
-                             way.call.weights + s.weights,
+                             way.run.call,
+                             way.run.call.weights + s.weights,
                              t.state(read).from(s.input_slot),
                              t.gradient(read).from(s.input_slot),
                              t.lines.from(s.tape),
@@ -123,7 +123,9 @@ __device__ void run_network(const Team& team, const PlacedStep<NetworkStep<T>>& 
     const NetworkStep<T>& s = d.step;
     for (int c = team.warp; c < s.n_passive; c += team.warps)
         t.built.at(s.passive_built[c], team.lane) = t.given.at(s.passive_given[c], team.lane);
-    with_conditioner(s.conditioner, [&](const auto& c) { run_conditioner(team, c, d, run, t); });
+    with_conditioner(s.conditioner, [&]<class C>(const C& c) {
+        if (run.has_all_kinds || !has_own_kernel<C>) run_conditioner(team, c, d, run, t);
+    });
 }
 
 template <class T, bool in_shared>
@@ -155,7 +157,9 @@ __device__ void backward_step(const Team& team, const PlacedStep<NetworkStep<T>>
                               const WayBack<T>& way) {
     const NetworkStep<T>& s = d.step;
     if (!s.reads_built) carry_passive(team, s, t, i);
-    with_conditioner(s.conditioner, [&](const auto& c) { back_conditioner(team, c, d, t, i, way); });
+    with_conditioner(s.conditioner, [&]<class C>(const C& c) {
+        if (way.run.has_all_kinds || !has_own_kernel<C>) back_conditioner(team, c, d, t, i, way);
+    });
     if (s.reads_built) carry_passive(team, s, t, i);
 }
 

@@ -94,7 +94,7 @@ __device__ void backward_vectors(const Team& team, const VectorStep<T>& s, const
             const TapeLines<T> given = vector_state(s, t, i, k), built = vector_state(s, t, i, k + 1);
             const TapeLines<T> grads = t.lines.from(s.tape_gradients + int64_t(k) * s.n_ready);
             vector_map_vjp<Map, is_single<T>>(
-                s.inverse, SharedNumbers<T>{way.call.ready + s.ready + int64_t(k) * s.n_ready}, t.d.chain.features,
+                s.inverse, SharedNumbers<T>{way.run.call.ready + s.ready + int64_t(k) * s.n_ready}, t.d.chain.features,
                 s.options, way.grad_log_det, [&](int c) { return given.at(c, team.lane); },
                 [&](int c) { return built.at(c, team.lane); }, [&](int c) { return grad_built.at(c, team.lane); },
                 [&](int c, T g) { grad_given.at(c, team.lane) = g; }, [&](int n, T g) { grads.at(n, team.lane) = g; });
