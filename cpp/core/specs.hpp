@@ -24,10 +24,10 @@ template <class S, class V>
 struct Field {
     using Value = V;
     const char* keyword;
-    V S::*member;
+    V S::* member;
 };
 template <class S, class V>
-constexpr Field<S, V> field(const char* keyword, V S::*member) {
+constexpr Field<S, V> field(const char* keyword, V S::* member) {
     return {keyword, member};
 }
 

@@ -11,8 +11,8 @@
 //   scratch_lines(c, span)      behind these, to advance `span` positions at once
 //   tape_lines(c, n)            of a run of n positions that keeps what the way back needs, instead of both
 //
-// What it does is in kernels/conditioners/: advance, advance_back. One that would take registers from others on a device
-// has a static member `has_own_kernel`, true: kernels of chains without it are compiled without it.
+// What it does is in kernels/conditioners/: advance, advance_back. One that would take registers from others on a
+// device has a static member `has_own_kernel`, true: kernels of chains without it are compiled without it.
 #pragma once
 
 #include "../math/lane.hpp"

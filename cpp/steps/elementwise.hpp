@@ -32,8 +32,8 @@ HR_FN ReadyMap<T> ready_map(const ElementwiseStep<T>& s, const T* all_ready) {
 
 template <class T>
 HR_FN ElementwiseStep<double> in_float64(const ElementwiseStep<T>& s) {
-    const CoordinateMap<double> map{s.map.index, s.map.n_params, in_float64(s.map.options), s.map.inverse,
-                                    s.map.n,     s.map.given,    s.map.built};
+    const CoordinateMap<double> map{s.map.index, s.map.n_params, in_float64(s.map.options), s.map.inverse, s.map.n,
+                                    s.map.given, s.map.built};
     return {map, s.n_ready, s.ready, s.weights, s.coordinate, s.tape_raw};
 }
 

@@ -76,11 +76,11 @@ HR_FN void with_step(S& step, F&& f) {
 }
 
 // The member of a Step, or of what has the same members, for a kind: it becomes one of this kind.
-#define HR_BECOME(name, type)                                \
-    template <class Any, class T>                            \
-    HR_FN auto& become(Any& step, const type<T>&) {          \
-        step.kind = StepKind::name;                          \
-        return step.name;                                    \
+#define HR_BECOME(name, type)                       \
+    template <class Any, class T>                   \
+    HR_FN auto& become(Any& step, const type<T>&) { \
+        step.kind = StepKind::name;                 \
+        return step.name;                           \
     }
 HR_STEPS(HR_BECOME)
 #undef HR_BECOME

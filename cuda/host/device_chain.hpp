@@ -74,13 +74,13 @@ template <class T>
 struct DeviceChain {
     Chain<T> chain;  // its steps are null: they are here
     const DeviceStep<T>* steps;
-    int units;          // scratch lines of the largest step, of the last layer one window
-    bool has_networks;  // or steps that are like networks on the way back
-    bool has_products;  // steps of which has_products is true
-    bool has_vectors;   // runs of vector maps
+    int units;            // scratch lines of the largest step, of the last layer one window
+    bool has_networks;    // or steps that are like networks on the way back
+    bool has_products;    // steps of which has_products is true
+    bool has_vectors;     // runs of vector maps
     bool has_own_kernel;  // conditioners that have one
-    bool in_place;      // no step needs its result beside what it is given
-    Products products;  // of networks
+    bool in_place;        // no step needs its result beside what it is given
+    Products products;    // of networks
     DeviceTape tape;
 
     HR_FN int slots() const { return chain.context + chain.features; }

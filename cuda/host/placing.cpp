@@ -101,9 +101,12 @@ class Placing {
     }
     void put_arrays(RotationStep<T>& s) { s = place_rotation(arena_, s); }
 
-    // Lines of the tape, and what is summed of them; kinds without parameters have none.
+    // Lines of the tape, and what is summed of them: of kinds that have weights.
     template <class S>
-    void place(PlacedStep<S>&, size_t) {}
+    void place(PlacedStep<S>&, size_t i) {
+        if (compiled_.steps[i].n_summed > 0)
+            throw std::logic_error("a step with weights that has no place on the tape");
+    }
 
     void place(PlacedStep<DensityStep<T>>& d, size_t) {
         DensityStep<T>& s = d.step;

@@ -16,8 +16,8 @@ namespace {
 // The stages of a phase of a network, one after another; those that begin a panel do not wait for each other. What
 // products do not need is read anew behind them: they take all registers.
 template <class T, bool in_shared, bool keeps_units>
-__device__ void run_stages(const Team& team, Products products, const PlacedStep<NetworkStep<T>>& d, const Call<T>& call,
-                           int q, const TileState<T, in_shared, keeps_units>& t) {
+__device__ void run_stages(const Team& team, Products products, const PlacedStep<NetworkStep<T>>& d,
+                           const Call<T>& call, int q, const TileState<T, in_shared, keeps_units>& t) {
     const NetworkStep<T>& s = d.step;
     const DevicePart<MaskedNetwork<T>>& own = d.part.conditioner.masked;
     for (int i = own.plan.phases[q].stage_begin; i < own.plan.phases[q].stage_end; ++i) {
@@ -91,8 +91,8 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
         bool is_waited = !phase.is_level || phase.is_last;
         if (phase.panel_end > 0) {
             team.sync();  // the room is that of sums that were begun
-            keep_weights(team, run.products, plan.stages, phase.stage_end, phase.panel_end, run.call.weights + s.weights,
-                         t.partial);
+            keep_weights(team, run.products, plan.stages, phase.stage_end, phase.panel_end,
+                         run.call.weights + s.weights, t.partial);
             team.sync();
             is_waited = team.warp != 0;  // by others, until the first one is at the last of the panel's levels
             if (is_waited) q += phase.levels;

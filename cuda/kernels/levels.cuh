@@ -65,8 +65,8 @@ __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, co
 
 // The units of a level, phase q, by one warp. A function of its own, as registers of the kernel are short.
 template <class T, bool in_shared, bool keeps_units>
-HR_APART __device__ void run_level(const PlacedStep<NetworkStep<T>>& d, const Call<T>& call, Products kind, int q, int lane,
-                                   ToldLines<T, in_shared> built, ToldLines<T, in_shared> units,
+HR_APART __device__ void run_level(const PlacedStep<NetworkStep<T>>& d, const Call<T>& call, Products kind, int q,
+                                   int lane, ToldLines<T, in_shared> built, ToldLines<T, in_shared> units,
                                    ToldLines<T, in_shared> slopes, int64_t row) {
     HR_DYNAMIC_SHARED(T, kept);
     const NetworkStep<T>& s = d.step;

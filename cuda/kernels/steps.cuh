@@ -1,14 +1,13 @@
-// All kinds of steps on a device, each in a file of steps/. What a kind does is overloads for its struct and what a
-// device adds to it, PlacedStep:
-//   run_step(team, s, run, t)                 a tile from t.given to t.built; of kinds in place, t.given becomes it
-//   record_step(team, s, tape, i, run, t)     from one state on the tape to the next, which are t.given and t.built
-//   backward_step(team, s, tape, i, way)      from one gradient on the tape to the one before; `i` counts all steps
-// The team waits at the end of each.
+// All kinds of steps on a device, each in a file of steps/. What a kind does is overloads for PlacedStep, its struct and
+// what a device adds to it, at the end of each of which the team waits:
+//   run_step(team, s, run, t)               a tile from t.given to t.built; of a kind in place, from t.given to t.given
+//   record_step(team, s, tape, i, run, t)   step i, from a state on the tape to the next, which are t.given and t.built
+//   backward_step(team, s, tape, i, way)    from the gradient of the state behind step i to that of the one before it
 //
-// A kind that works in place, on lines alone, has two in their place, for its own struct, behind which the team waits:
-//   run_in_place(team, s, given, built, context, features)   from lines to lines, which may be the same; the
-//   log-determinant back_in_place(team, s, given, built, after, before, context, features, grad_log_det)   from
-//   gradients to gradients
+// Of a kind that works in place without weights they are made from two overloads for its own struct. Lines that are
+// given and built may be the same; run_in_place returns its warp's share of the log-determinant:
+//   run_in_place(team, s, given, built, context, features)
+//   back_in_place(team, s, given, built, after, before, context, features, grad_log_det)
 // A kind that is a map of each coordinate with ready parameters has `ready_map` (cpp/steps/marginal.hpp).
 #pragma once
 
@@ -32,7 +31,8 @@ namespace {
 // ---- kinds that work in place, on lines alone -----------------------------------------------------------------------
 
 template <class S, class T, bool in_shared>
-__device__ void run_step(const Team& team, const PlacedStep<S>& s, const Run<T>& run, TileState<T, in_shared, false>& t) {
+__device__ void run_step(const Team& team, const PlacedStep<S>& s, const Run<T>& run,
+                         TileState<T, in_shared, false>& t) {
     t.log_det += run_in_place(team, s.step, t.given, t.given, run.d.chain.context, run.d.chain.features);
     team.sync();
 }
@@ -45,7 +45,8 @@ __device__ void record_step(const Team& team, const PlacedStep<S>& s, const Tape
 }
 
 template <class S, class T>
-__device__ void backward_step(const Team& team, const PlacedStep<S>& s, const Tape<T>& t, int i, const WayBack<T>& way) {
+__device__ void backward_step(const Team& team, const PlacedStep<S>& s, const Tape<T>& t, int i,
+                              const WayBack<T>& way) {
     carry_context(team, t, i);
     back_in_place(team, s.step, t.state(i), t.state(i + 1), t.gradient(i + 1), t.gradient(i), t.d.chain.context,
                   t.d.chain.features, way.grad_log_det);

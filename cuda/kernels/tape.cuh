@@ -1,4 +1,5 @@
-// What steps of a run and of its way back have in common; what a run that is recorded keeps of a tile, in global memory.
+// What steps of a run and of its way back have in common; what a run that is recorded keeps of a tile, in global
+// memory.
 #pragma once
 
 #include "../host/device_chain.hpp"

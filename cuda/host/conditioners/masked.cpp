@@ -49,7 +49,8 @@ void sum_tasks(PlacingSite<T>& site, const PlacedStep<NetworkStep<T>>& d, const 
     for (int u = 0; u < layer.live; u += sum_units) {
         const int units = std::min(sum_units, layer.live - u);
         for (int k = 0; k == 0 || k < shape.visible[size_t(u + units - 1)]; k += sum_inputs)
-            site.tasks.push_back({d.part.grads + layer.product, inputs, weights, bias, layer.row, layer.visible, u, units, k,
+            site.tasks.push_back({d.part.grads + layer.product, inputs, weights, bias, layer.row, layer.visible, u,
+                                  units, k,
                                   std::min(sum_inputs, std::max(0, shape.visible[size_t(u + units - 1)] - k))});
         for (int n = u; n < u + units; ++n) {
             const int64_t row = weights + shape.row[size_t(n)];
@@ -61,8 +62,8 @@ void sum_tasks(PlacingSite<T>& site, const PlacedStep<NetworkStep<T>>& d, const 
 }  // namespace
 
 template <class T>
-void place_conditioner(PlacingSite<T>& site, PlacedStep<NetworkStep<T>>& d, MaskedNetwork<T>& c, const Conditioner& host,
-                       int64_t inputs) {
+void place_conditioner(PlacingSite<T>& site, PlacedStep<NetworkStep<T>>& d, MaskedNetwork<T>& c,
+                       const Conditioner& host, int64_t inputs) {
     const auto& t = static_cast<const MaskedConditioner&>(host);
     const auto& shapes = t.layers();
     NetworkStep<T>& m = d.step;
@@ -92,9 +93,9 @@ void place_conditioner(PlacingSite<T>& site, PlacedStep<NetworkStep<T>>& d, Mask
     c.layers = arena.put(layers);
 }
 
-template void place_conditioner(PlacingSite<float>&, PlacedStep<NetworkStep<float>>&, MaskedNetwork<float>&, const Conditioner&,
-                                int64_t);
-template void place_conditioner(PlacingSite<double>&, PlacedStep<NetworkStep<double>>&, MaskedNetwork<double>&, const Conditioner&,
-                                int64_t);
+template void place_conditioner(PlacingSite<float>&, PlacedStep<NetworkStep<float>>&, MaskedNetwork<float>&,
+                                const Conditioner&, int64_t);
+template void place_conditioner(PlacingSite<double>&, PlacedStep<NetworkStep<double>>&, MaskedNetwork<double>&,
+                                const Conditioner&, int64_t);
 
 }  // namespace headrace

@@ -24,8 +24,8 @@ __device__ void add_base_slopes(const Team& team, const Chain<T>& chain, const C
 
 // Coordinates are left as they are.
 template <class T, bool in_shared>
-__device__ void run_step(const Team&, const PlacedStep<DensityStep<T>>&, const Run<T>&, TileState<T, in_shared, false>&) {
-}
+__device__ void run_step(const Team&, const PlacedStep<DensityStep<T>>&, const Run<T>&,
+                         TileState<T, in_shared, false>&) {}
 
 template <class T>
 __device__ void record_step(const Team& team, const PlacedStep<DensityStep<T>>&, const Tape<T>& t, int, const Run<T>&,
@@ -40,7 +40,9 @@ template <class T>
 __device__ void back_density(const Team& team, const DensityStep<T>& s, const Tape<T>& t, int i,
                              const WayBack<T>& way) {
     if (s.weights < 0 || team.warp != 0) return;
-    const T by_log_prob = !way.back.from.of_log_prob ? T(0) : way.run.call.inverse ? way.grad_log_det : -way.grad_log_det;
+    const T by_log_prob = !way.back.from.of_log_prob ? T(0)
+                          : way.run.call.inverse     ? way.grad_log_det
+                                                     : -way.grad_log_det;
     const auto z = t.state(i).from(t.d.chain.context), grads = t.lines.from(s.tape_grads);
     density_by_raw<T>(
         s, way.run.call.ready, t.d.chain.features, [&](int slot) { return z.at(slot, team.lane); },
