@@ -1,5 +1,5 @@
-// All kinds of steps on a device, each in a file of steps/. What a kind does is overloads for PlacedStep, its struct and
-// what a device adds to it, at the end of each of which the team waits:
+// All kinds of steps on a device, each in a file of steps/. What a kind does is overloads for PlacedStep, which is its
+// struct and what a device adds to it. At the end of each the team waits:
 //   run_step(team, s, run, t)               a tile from t.given to t.built; of a kind in place, from t.given to t.given
 //   record_step(team, s, tape, i, run, t)   step i, from a state on the tape to the next, which are t.given and t.built
 //   backward_step(team, s, tape, i, way)    from the gradient of the state behind step i to that of the one before it
