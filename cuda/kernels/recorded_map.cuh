@@ -1,4 +1,5 @@
-// Maps of coordinates on the way back, with parameters on lines of the tape.
+// Maps of coordinates with parameters on lines of the tape, there and back. Networks and elementwise maps call the same
+// two functions, which stand apart: each has all maps in it.
 #pragma once
 
 #include "../../cpp/math/maps.hpp"
@@ -8,7 +9,7 @@
 namespace headrace {
 namespace {
 
-// Lines of a map that is step i, or part of it: parameters, gradients by them, and the states beside it.
+// Lines of a map that is step i, or part of it: its parameters and gradients by them, and states beside it.
 template <class T>
 struct MapTape {
     TapeLines<T> params, grads, given, built, grad_given, grad_built;
@@ -22,10 +23,22 @@ struct MapTape {
           grad_built(t.gradient(i + 1)) {}
 };
 
+// The log-determinant with that of these coordinates added.
+template <class T>
+HR_APART __device__ T record_map(Team team, const CoordinateMap<T>& map, TapeLines<T> params, TapeLines<T> grads,
+                                 TapeLines<T> given, TapeLines<T> built, Settled of, T log_det) {
+    TileState<T, false, true> t{};
+    t.given = given;
+    t.built = built;
+    t.log_det = log_det;
+    run_map(team, map, params, grads, of, t);
+    return t.log_det;
+}
+
 // Parameters of coordinates [begin, end) to their gradients, and the gradients of what is given.
 template <class T>
-__device__ void back_map(const Team& team, const CoordinateMap<T>& map, const MapTape<T>& at, int begin, int end,
-                         T grad_log_det) {
+HR_APART __device__ void back_map(Team team, const CoordinateMap<T>& map, MapTape<T> at, int begin, int end,
+                                  T grad_log_det) {
     const int lane = team.lane;
     with_map(map.index, [&]<class Map>() {
         HR_ROLLED
