@@ -26,8 +26,7 @@ __device__ void backward_step(const Team& team, const PlacedStep<ElementwiseStep
                               const WayBack<T>& way) {
     const ElementwiseStep<T>& s = d.step;
     carry_context(team, t, i);
-    back_map(team, s.map, MapTape<T>(t, i, s.tape_raw, s.tape_raw + s.map.n * s.map.n_params), 0, s.map.n,
-             way.grad_log_det);
+    back_map(team, s.map, t, i, s.tape_raw, s.tape_raw + s.map.n * s.map.n_params, 0, s.map.n, way.grad_log_det);
     team.sync();
 }
 

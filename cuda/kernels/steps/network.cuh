@@ -42,23 +42,25 @@ __device__ void settle(const Team& team, const PlacedStep<NetworkStep<T>>& d, co
 }
 
 template <class T>
-__device__ void back_vector_map_of_rows(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t,
-                                        const MapTape<T>& at, T grad_log_det) {
+__device__ void back_vector_map_of_rows(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t, int i,
+                                        int line, T grad_log_det) {
     if (team.warp != 0) return;
     const NetworkStep<T>& s = d.step;
     const CoordinateMap<T>& map = s.map;
+    const TapeLines<T> params = t.lines.from(s.tape + line), grads = t.lines.from(d.part.grads + line);
+    const TapeLines<T> given = t.state(i), built = t.state(i + 1);
+    const TapeLines<T> grad_given = t.gradient(i), grad_built = t.gradient(i + 1);
     const int lane = team.lane;
     const TapeLines<T> ready = t.lines.from(s.tape + s.ready), grad_ready = t.lines.from(d.part.grads + s.ready);
     with_vector_map(s.vector_map, [&]<class Map>() {
         vector_map_vjp<Map, false>(
             map.inverse, LineNumbers<T, false>{ready, lane}, map.n, map.options, grad_log_det,
-            [&](int c) { return at.given.at(map.given[c], lane); },
-            [&](int c) { return at.built.at(map.built[c], lane); },
-            [&](int c) { return at.grad_built.at(map.built[c], lane); },
-            [&](int c, T g) { at.grad_given.at(map.given[c], lane) = g; },
+            [&](int c) { return given.at(map.given[c], lane); }, [&](int c) { return built.at(map.built[c], lane); },
+            [&](int c) { return grad_built.at(map.built[c], lane); },
+            [&](int c, T g) { grad_given.at(map.given[c], lane) = g; },
             [&](int k, T g) { grad_ready.at(k, lane) = g; });
-        Map::template prepare_vjp<T>(LineNumbers<T, false>{at.params, lane}, LineNumbers<T, false>{grad_ready, lane},
-                                     map.n, [&](int k, T g) { at.grads.at(k, lane) = g; });
+        Map::template prepare_vjp<T>(LineNumbers<T, false>{params, lane}, LineNumbers<T, false>{grad_ready, lane},
+                                     map.n, [&](int k, T g) { grads.at(k, lane) = g; });
     });
 }
 
@@ -67,11 +69,10 @@ __device__ void back_vector_map_of_rows(const Team& team, const PlacedStep<Netwo
 template <class T>
 __device__ void settle_back(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t, int i, int line,
                             int begin, int end, T grad_log_det) {
-    const MapTape<T> at(t, i, d.step.tape + line, d.part.grads + line);
     if (d.step.vector_map >= 0) {
-        back_vector_map_of_rows(team, d, t, at, grad_log_det);
+        back_vector_map_of_rows(team, d, t, i, line, grad_log_det);
     } else {
-        back_map(team, d.step.map, at, begin, end, grad_log_det);
+        back_map(team, d.step.map, t, i, d.step.tape + line, d.part.grads + line, begin, end, grad_log_det);
     }
 }
 
