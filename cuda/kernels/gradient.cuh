@@ -17,7 +17,7 @@
 namespace headrace {
 namespace {
 
-// ---- back -----------------------------------------------------------------------------------------------------------
+// ---- where a way back starts ----------------------------------------------------------------------------------------
 
 // The gradient of some number by this lane's log-determinant, in the chain's own direction.
 template <class T>
@@ -44,6 +44,8 @@ __device__ void start_gradients(const Team& team, const Tape<T>& t, const Cotang
     team.sync();
     back_from_store_support(team, chain, z, gradient, grad_log_det);
 }
+
+// ---- masked networks ------------------------------------------------------------------------------------------------
 
 // From the gradient by a unit's value to those by its sum, to which another layer added it, by its product, and by what
 // the context gave.
@@ -166,6 +168,8 @@ __device__ void back_conditioner(const Team& team, const MaskedNetwork<T>& c, co
         }
     }
 }
+
+// ---- where it ends, and a tile there and back -----------------------------------------------------------------------
 
 // Gradients by inputs and context, row by row; a row that is not finite has no gradient.
 template <class T>
