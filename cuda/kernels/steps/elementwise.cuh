@@ -2,7 +2,7 @@
 // those of a marginal map; on the way back every row has its own raw ones on the tape, and their gradients behind them.
 #pragma once
 
-#include "../recorded_map.cuh"
+#include "../map_back.cuh"
 #include "marginal.cuh"
 
 namespace headrace {
@@ -16,8 +16,7 @@ __device__ void record_step(const Team& team, const PlacedStep<ElementwiseStep<T
     const int n = s.map.n * s.map.n_params;
     for (int k = team.warp; k < n; k += team.warps) raw.at(k, team.lane) = run.call.weights[s.weights + k];
     team.sync();
-    state.log_det =
-        record_map(team, s.map, raw, raw.from(n), state.given, state.built, Settled{0, s.map.n}, state.log_det);
+    run_map(team, s.map, raw, raw.from(n), Settled{0, s.map.n}, state);
     team.sync();
 }
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "../conditioners.cuh"
-#include "../recorded_map.cuh"
+#include "../map_back.cuh"
 #include "../vector_map.cuh"
 
 namespace headrace {
@@ -33,11 +33,8 @@ __device__ void settle(const Team& team, const PlacedStep<NetworkStep<T>>& d, co
                        const Settled& of, TileState<T, in_shared, keeps_units>& t) {
     if (d.step.vector_map >= 0) {
         run_vector_map_of_rows(team, d.step, params, t);
-    } else if constexpr (keeps_units) {
-        const Lines<T, in_shared> grads = params.from(d.part.grads - d.step.tape);
-        t.log_det = record_map(team, d.step.map, params, grads, t.given, t.built, of, t.log_det);
     } else {
-        run_map(team, d.step.map, params, params, of, t);
+        run_map(team, d.step.map, params, keeps_units ? params.from(d.part.grads - d.step.tape) : params, of, t);
     }
 }
 

@@ -1,5 +1,5 @@
-// Maps of coordinates with parameters on lines of the tape, there and back. Networks and elementwise maps call the same
-// two functions, which stand apart: each has all maps in it.
+// Maps of coordinates with parameters on lines of the tape, on the way back. Networks and elementwise maps call the same
+// function, which stands apart: all maps are inlined there.
 #pragma once
 
 #include "../../cpp/math/maps.hpp"
@@ -8,18 +8,6 @@
 
 namespace headrace {
 namespace {
-
-// The log-determinant with that of these coordinates added.
-template <class T>
-HR_APART __device__ T record_map(Team team, const CoordinateMap<T>& map, TapeLines<T> params, TapeLines<T> grads,
-                                 TapeLines<T> given, TapeLines<T> built, Settled of, T log_det) {
-    TileState<T, false, true> t{};
-    t.given = given;
-    t.built = built;
-    t.log_det = log_det;
-    run_map(team, map, params, grads, of, t);
-    return t.log_det;
-}
 
 // From parameters of coordinates [begin, end) to their gradients, and to the gradients of what is given.
 template <class T>
