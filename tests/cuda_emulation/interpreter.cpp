@@ -18,6 +18,18 @@ void fill(uint32_t (&three)[3], const std::array<uint32_t, 3>& given) {
     std::copy(given.begin(), given.end(), three);
 }
 
+// What a warp did: instructions by class, and what its accesses took.
+py::dict counts(const ptx::Work& work) {
+    py::dict executed, all;
+    for (size_t k = 0; k < work.executed.size(); ++k)
+        if (work.executed[k]) executed[ptx::class_names[k]] = work.executed[k];
+    all["executed"] = executed;
+    all["shared passes"] = work.shared_passes;
+    all["device passes"] = work.device_passes;
+    all["device sectors"] = work.device_sectors;
+    return all;
+}
+
 }  // namespace
 
 void bind_interpreter(py::module_& m) {
@@ -42,15 +54,17 @@ void bind_interpreter(py::module_& m) {
                 one["launches"] = kernel.launches;
                 one["most_blocks"] = kernel.most_blocks;
                 one["ragged"] = kernel.ragged;
-                one["executed"] = kernel.executed;
+                py::list warps;
+                for (const ptx::Work& work : kernel.warps) warps.append(counts(work));
+                one["warps"] = warps;
                 kernels[py::str(name)] = one;
             }
             all["kernels"] = kernels;
             all["known"] = report.known;
             return all;
         },
-        "Of each kernel: launches, the most blocks of one, launches of several blocks of which not all were "
-        "full, instructions by class; and the known findings that occurred.");
+        "Of each kernel: launches, the most blocks of one, launches of several blocks of which not all were full; of "
+        "each warp of its blocks instructions by class, passes and sectors; and the known findings that occurred.");
     m.def(
         "ptx_run",
         [](const std::string& text, const std::string& kernel, const std::array<uint32_t, 3>& grid,

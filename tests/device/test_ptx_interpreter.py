@@ -442,7 +442,8 @@ def test_ptx_of_other_sources(machine, tmp_path):
 
 
 def test_reports_name_kernels_that_did_not_run_and_entries_that_no_longer_occur():
-    ran = {"launches": 2, "most_blocks": 3, "ragged": 1, "executed": {"float32": 5}}
+    warps = [{"executed": {"float32": 2}}, {"executed": {"float32": 3}}]
+    ran = {"launches": 2, "most_blocks": 3, "ragged": 1, "warps": warps}
     kernels, known = interpreted.merged([{"kernels": {"a": ran, "b": ran}, "known": [["a", "kind"]]}] * 2)
     assert kernels["a"] == {"launches": 4, "most_blocks": 3, "ragged": 2, "executed": {"float32": 10}}
     entry = interpreted.Known("a", "kind", 1, "reason")

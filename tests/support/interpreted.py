@@ -91,7 +91,8 @@ def merged(reports):
             kernel["launches"] += one["launches"]
             kernel["ragged"] += one["ragged"]
             kernel["most_blocks"] = max(kernel["most_blocks"], one["most_blocks"])
-            kernel["executed"].update(one["executed"])
+            for warp in one["warps"]:
+                kernel["executed"].update(warp["executed"])
     return kernels, known
 
 

@@ -156,6 +156,13 @@ void judge(State& s, const Launch& launch) {
     if (n > 0) throw Error(all);
 }
 
+void add(Work& sum, const Work& one) {
+    for (size_t k = 0; k < sum.executed.size(); ++k) sum.executed[k] += one.executed[k];
+    sum.shared_passes += one.shared_passes;
+    sum.device_passes += one.device_passes;
+    sum.device_sectors += one.device_sectors;
+}
+
 void run_entry(State& s, const std::string& kernel, Entry& entry, const Geometry& geometry,
                const Arguments& arguments) {
     Launch launch;
@@ -260,9 +267,9 @@ Report report() {
         kernel.ragged += entry.seen.ragged;
         kernel.most_blocks = std::max(kernel.most_blocks, entry.seen.most_blocks);
         if (!entry.program) continue;
-        for (size_t k = 0; k < entry.program->code.size(); ++k)
-            if (const uint64_t n = entry.program->executed[k])
-                kernel.executed[class_names[size_t(entry.program->code[k].kind)]] += n;
+        const std::vector<Work>& work = entry.program->work;
+        kernel.warps.resize(std::max(kernel.warps.size(), work.size()));
+        for (size_t k = 0; k < work.size(); ++k) add(kernel.warps[k], work[k]);
     }
     return all;
 }

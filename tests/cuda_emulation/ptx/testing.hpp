@@ -4,6 +4,7 @@
 #include <map>
 
 #include "host.hpp"
+#include "program.hpp"
 
 namespace ptx {
 
@@ -24,7 +25,7 @@ struct Report {
     struct Kernel {
         uint64_t launches = 0, most_blocks = 0,
                  ragged = 0;                       // ragged: launches of several blocks, not all full
-        std::map<std::string, uint64_t> executed;  // warps' instructions by class
+        std::vector<Work> warps;                   // by their place in a block
     };
     std::map<std::string, Kernel> kernels;                   // all that there is PTX of
     std::vector<std::pair<std::string, std::string>> known;  // those that occurred
