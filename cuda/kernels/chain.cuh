@@ -60,18 +60,28 @@ __device__ void run_stages(const Team& team, Products products, const DeviceStep
                 forget_loads();
                 stage = d.plan.stages[i];
             },
-            [&](int b, int m, T total) {
-                if (m >= count(b)) return;
-                const int u = first(b) + m;
-                T value[1] = {total};
+            [&](int b, int m, T(&total)[finished_at_once]) {
+                const int n = count(b) - m, u = first(b) + m;
+                if (n <= 0) return;
                 if (stage.part == StagePart::whole) {
-                    value[0] += (call.weights + s.weights)[stage.bias + u];
-                    finish(s, stage, [&](int) { return u; }, value, call, team.lane, t);
+                    const T* const bias = call.weights + s.weights + stage.bias + u;
+#pragma unroll
+                    for (int j = 0; j < finished_at_once; ++j)
+                        if (j < n) total[j] += bias[j];
+                    finish(s, stage, u, n, total, call, team.lane, t);
                 }
-                output().at(u, team.lane) = value[0];
+                const Lines<T, in_shared> values = output().from(u);
+#pragma unroll
+                for (int j = 0; j < finished_at_once; ++j)
+                    if (j < n) values.at(j, team.lane) = total[j];
             },
-            rounds, [&](int b, int m) {  // a unit's sum is where its value will be
-                return output().at(smaller(first(b) + m, stage.end - 1), team.lane);
+            rounds,
+            [&](int b, int m, T(&total)[finished_at_once]) {  // a unit's sum is where its value will be
+                const int n = count(b) - m;
+                const Lines<T, in_shared> begun = output().from(first(b) + m);
+#pragma unroll
+                for (int j = 0; j < finished_at_once; ++j)
+                    if (j < n) total[j] = begun.at(j, team.lane);
             });
         if (stage.part == StagePart::whole) team.sync();
     }
@@ -254,8 +264,11 @@ __device__ void rotate(const Team& team, const RotationStep<T>& s, const T* matr
                                  smaller(of.count, count(of.block) - of.first), given.from(context + begin), part,
                                  sums);
             },
-            [&](int b, int m, T total) {
-                if (m < count(b)) built.at(context + begin + b * sums_at_once + m, team.lane) = total;
+            [&](int b, int m, T(&total)[finished_at_once]) {
+                const Lines<T, in_shared> values = built.from(context + begin + b * sums_at_once + m);
+#pragma unroll
+                for (int j = 0; j < finished_at_once; ++j)
+                    if (m + j < count(b)) values.at(j, team.lane) = total[j];
             });
         team.sync();
     }

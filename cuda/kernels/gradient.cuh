@@ -228,30 +228,53 @@ __device__ void backward_map(const Team& team, const Tape<T>& t, int step, const
     });
 }
 
-// From the gradient by a unit's value to those by its sum, to which another layer added it, by its product, and by what
-// the context gave.
-template <class T>
-__device__ void finish_gradient(const Tape<T>& t, const DeviceStep<T>& d, const Layer& layer, int u, T by_value,
-                                int lane) {
-    const TapeLines<T> values = t.lines.from(d.values), grads = t.lines.from(d.grads);
-    const auto slope_of = [&](const Layer& of, int line) {
-        if (keeps_slopes(of)) return t.lines.at(d.slopes + line, lane);
-        T slope = 1;
-        with_activation(of.activation, [&]<class A>() { slope = A::slope(values.at(line, lane)); });
-        return slope;
-    };
-    const T slope = slope_of(layer, layer.value + u);
-    T g = slope == T(0) ? T(0) : by_value * slope;
-    if (layer.added_to && layer.added_to[u] >= 0) g += grads.at(layer.added_to[u], lane);
-    grads.at(layer.sum + u, lane) = g;
-    if (!layer.c) return;
-    const int line = layer.c[u];
-    const T c_slope = slope_of(d.step.network.conditioner.masked.layers[layer.c_layer], line);
-    if (layer.gated) {
-        grads.at(layer.product + u, lane) = g * values.at(line, lane);
-        g *= values.at(layer.product + u, lane);
+// The slopes of the first n of N units at their values, which are at line(m).
+template <int N, class T, class LineOf>
+__device__ void load_slopes(const Tape<T>& t, const DeviceStep<T>& d, const Layer& layer, int n, const LineOf& line,
+                            int lane, T (&slope)[N]) {
+    if (keeps_slopes(layer)) {
+#pragma unroll
+        for (int m = 0; m < N; ++m)
+            if (m < n) slope[m] = t.lines.at(d.slopes + line(m), lane);
+        return;
     }
-    grads.at(line, lane) = g * c_slope;
+    T value[N] = {};
+#pragma unroll
+    for (int m = 0; m < N; ++m)
+        if (m < n) value[m] = t.lines.at(d.values + line(m), lane);
+    with_activation(layer.activation, [&]<class A>() {
+#pragma unroll
+        for (int m = 0; m < N; ++m) slope[m] = A::slope(value[m]);
+    });
+}
+
+// From the gradients by the values of units u, ..., u + N - 1, of which the first n exist, to those by their sums, to
+// which another layer added them, by their products, and by what the context gave.
+template <int N, class T>
+__device__ void finish_gradient(const Tape<T>& t, const DeviceStep<T>& d, const Layer& layer, int u, int n,
+                                const T (&by_value)[N], int lane) {
+    const TapeLines<T> values = t.lines.from(d.values), grads = t.lines.from(d.grads);
+    T slope[N] = {}, g[N];
+    load_slopes(t, d, layer, n, [&](int m) { return layer.value + u + m; }, lane, slope);
+#pragma unroll
+    for (int m = 0; m < N; ++m) {
+        g[m] = slope[m] == T(0) ? T(0) : by_value[m] * slope[m];
+        if (m < n && layer.added_to && layer.added_to[u + m] >= 0) g[m] += grads.at(layer.added_to[u + m], lane);
+        if (m < n) grads.at(layer.sum + u + m, lane) = g[m];
+    }
+    if (!layer.c) return;
+    load_slopes(t, d, d.step.network.conditioner.masked.layers[layer.c_layer], n, [&](int m) { return layer.c[u + m]; },
+                lane, slope);
+#pragma unroll
+    for (int m = 0; m < N; ++m) {
+        if (m >= n) break;
+        const int line = layer.c[u + m];
+        if (layer.gated) {
+            grads.at(layer.product + u + m, lane) = g[m] * values.at(line, lane);
+            g[m] *= values.at(layer.product + u + m, lane);
+        }
+        grads.at(line, lane) = g[m] * slope[m];
+    }
 }
 
 // The gradients of the inputs of one layer from those of its units, for operations [begin, end) of the plan.
@@ -266,7 +289,6 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     const TapeLines<T> grads = t.lines.from(d.grads + layer.product);
     const TapeLines<T> grad_input = t.gradient(s.reads_built ? step + 1 : step).from(s.input_slot);
     const bool is_first = layer.below < 0;
-    const auto is_wanted = [&](int column) { return !is_first || (column >= first_column && column < end_column); };
     const auto is_wanted_op = [&](const BackOp& op) {
         return !is_first || (op.column < end_column && op.column + op.columns > first_column);
     };
@@ -308,15 +330,15 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
             sum_input_products(products, weights, layer.row, op.column + of.first,
                                smaller(of.count, op.columns - of.first), grads, op.row0, part, sums);
         },
-        [&](int b, int m, T total) {
+        [&](int b, int m, T(&total)[finished_at_once]) {
             const BackOp& op = ops[begin + b];
-            const int column = op.column + m;
-            if (m >= op.columns || !is_wanted(column)) return;
-            if (is_first) {
-                grad_input.at(column, lane) += total;
-            } else {
-                finish_gradient(t, d, layers[layer.below], column, total, lane);
-            }
+            const int column = op.column + m, n = op.columns - m;
+            if (n <= 0) return;
+            if (!is_first) return finish_gradient(t, d, layers[layer.below], column, n, total, lane);
+            const TapeLines<T> sums = grad_input.from(column);
+#pragma unroll
+            for (int j = 0; j < finished_at_once; ++j)
+                if (j < n && column + j >= first_column && column + j < end_column) sums.at(j, lane) += total[j];
         },
         rounds);
 }

@@ -26,14 +26,15 @@ __device__ void keep_weights(const Team& team, Products kind, const Stage* stage
             }
             reinterpret_cast<Four<T>*>(to)[f] = four;
         }
-        for (int u = team.lane; u < units; u += team.rows) to[4 * units * fours + u] = weights[s.bias + s.begin + u];
+        for (int u = team.lane; u < 4 * fours_of(units); u += team.rows)
+            to[4 * units * fours + u] = u < units ? weights[s.bias + s.begin + u] : T(0);
     }
 }
 
 // Four sums of a panel go on from where they were left: over terms [begin, end), of which `begin` is a multiple of
 // four. A sum's weights start `stride` numbers after the one's before. The order of terms is that of sums in one go.
 // Inputs are rounded as in products in TF32.
-constexpr int level_sums = 4;
+constexpr int level_sums = 4;  // of a stage's biases, too, four are loaded at once
 
 template <class T, bool in_shared>
 __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, const int (&row)[level_sums],
@@ -89,21 +90,24 @@ HR_APART __device__ void run_level(const DeviceStep<T>& d, const Call<T>& call, 
         const T* const own = kept + stage.kept;
 #pragma unroll 1
         for (int first = 0; first < n; first += level_sums) {
-            // Where there are fewer, the last one is computed several times.
-            const auto unit = [&](int m) { return smaller(first + m, n - 1); };
+            // Where there are fewer, the last one's weights stand in for those that do not exist.
+            const int left = n - first;
+            const Lines<T, in_shared> values = output.from(stage.begin + first);
             T total[level_sums];
-            int weights[level_sums];
+            int weights[level_sums] = {first * stride};
 #pragma unroll
             for (int m = 0; m < level_sums; ++m) {
-                total[m] = output.at(stage.begin + unit(m), lane);
-                weights[m] = unit(m) * stride;
+                total[m] = m < left ? values.at(m, lane) : T(0);
+                if (m > 0) weights[m] = m < left ? weights[m - 1] + stride : weights[m - 1];
             }
             go_on_with_sums(kind, own, weights, input, lane, Terms{stage.from, stage.terms}, total);
+            const Four<T> bias = load_four(own + n * stride + first);
 #pragma unroll
-            for (int m = 0; m < level_sums; ++m) total[m] += own[n * stride + unit(m)];
-            finish(s, stage, [&](int m) { return stage.begin + unit(m); }, total, call, lane, t);
+            for (int m = 0; m < level_sums; ++m) total[m] += bias.x[m];
+            finish(s, stage, stage.begin + first, left, total, call, lane, t);
 #pragma unroll
-            for (int m = 0; m < level_sums; ++m) output.at(stage.begin + unit(m), lane) = total[m];
+            for (int m = 0; m < level_sums; ++m)
+                if (m < left) values.at(m, lane) = total[m];
         }
     }
 }
