@@ -18,6 +18,7 @@ template <class T>
 struct DeviceStep {
     Step<T> step;
     StagePlan plan;        // of a network; of an elementwise map one phase without stages
+    BackLayerPlan back;    // of a masked network
     CoordinateMap<T> map;  // of both
     int outputs;           // where its parameters start among the units
     bool has_levels;       // one direction of the network is sequential

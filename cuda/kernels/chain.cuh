@@ -29,9 +29,7 @@ __device__ void run_stages(const Team& team, Products products, const DeviceStep
         Stage stage = d.plan.stages[i];
         prefetch(d.plan.stages + i + 1);
         const bool is_whole = stage.part == StagePart::whole;
-        const auto output = [&] {
-            return t.units.from(stage.value - (stage.is_hidden || keeps_units ? 0 : d.plan.phases[q].window));
-        };
+        const auto output = [&] { return t.units.from(keeps_units ? stage.value : stage.output); };
         const int blocks = (stage.end - stage.begin + sums_at_once - 1) / sums_at_once;
         const auto count = [&](int b) { return smaller(sums_at_once, stage.end - stage.begin - b * sums_at_once); };
         const auto first = [&](int b) { return stage.begin + b * sums_at_once; };
@@ -64,24 +62,17 @@ __device__ void run_stages(const Team& team, Products products, const DeviceStep
                 const int n = count(b) - m, u = first(b) + m;
                 if (n <= 0) return;
                 if (stage.part == StagePart::whole) {
-                    const T* const bias = call.weights + s.weights + stage.bias + u;
+                    const Four<T> bias = load_first(call.weights + stage.bias, u, n);
 #pragma unroll
-                    for (int j = 0; j < finished_at_once; ++j)
-                        if (j < n) total[j] += bias[j];
+                    for (int j = 0; j < finished_at_once; ++j) total[j] += bias.x[j];
                     finish(s, stage, u, n, total, call, team.lane, t);
                 }
                 const Lines<T, in_shared> values = output().from(u);
-#pragma unroll
-                for (int j = 0; j < finished_at_once; ++j)
-                    if (j < n) values.at(j, team.lane) = total[j];
+                for_first<finished_at_once>(n, [&](int j) { values.at(j, team.lane) = total[j]; });
             },
-            rounds,
-            [&](int b, int m, T(&total)[finished_at_once]) {  // a unit's sum is where its value will be
-                const int n = count(b) - m;
+            rounds, [&](int b, int m, T(&total)[finished_at_once]) {  // a unit's sum is where its value will be
                 const Lines<T, in_shared> begun = output().from(first(b) + m);
-#pragma unroll
-                for (int j = 0; j < finished_at_once; ++j)
-                    if (j < n) total[j] = begun.at(j, team.lane);
+                for_first<finished_at_once>(count(b) - m, [&](int j) { total[j] = begun.at(j, team.lane); });
             });
         if (stage.part == StagePart::whole) team.sync();
     }
@@ -179,26 +170,45 @@ __device__ void run_network(const Team& team, Products products, const DeviceSte
         for (int k = team.warp; k < d.map.n * d.map.n_params; k += team.warps) t.units.at(k, team.lane) = raw[k];
         team.sync();
     }
-    for (int q = 0; q < d.plan.n_phases; ++q) {
-        if (is_network) {
-            if (d.plan.phases[q].is_level) {
-                run_level<T, in_shared, keeps_units>(d, call, products, q, team.lane, told(t.built), told(t.units),
-                                                     told(keeps_units ? t.slopes : t.units), t.row);
-            } else {
-                run_stages(team, products, d, call, q, t);
-            }
+    StagePhase phase{};
+    LevelEnds next{};                   // of the panel's next level
+    const Stage* next_stage = nullptr;  // and its first stage
+    int levels = 0;                     // so many are left of the panel
+    for (int q = 0; levels > 0 || q < d.plan.n_phases; ++q) {
+        if (levels > 0) {
+            const int n = next.stage - phase.stage_end;
+            phase.coordinate_begin = phase.coordinate_end;
+            phase.coordinate_end = next.coordinate;
+            phase.stage_end = next.stage;
+            next = run_level<T, in_shared, keeps_units>(d, call, products, q, next_stage, n, team.lane, told(t.built),
+                                                        told(t.units), told(keeps_units ? t.slopes : t.units), t.row);
+            next_stage += n;
+            --levels;
+        } else {
+            if (is_network) run_stages(team, products, d, call, q, t);
+            forget_loads();
+            phase = d.plan.phases[q];
+            next = {};  // no register of theirs is needed by the stages before
+            next_stage = nullptr;
+            levels = 0;
         }
-        forget_loads();
-        const StagePhase& phase = d.plan.phases[q];
-        bool is_waited = !phase.is_level || phase.is_last;
+        bool is_waited = levels == 0;
         if (phase.panel_end > 0) {
             team.sync();  // the room is that of sums that were begun
-            keep_weights(team, products, d.plan.stages, phase.stage_end, phase.panel_end, call.weights + s.weights,
+            keep_weights(team, products, d.plan.stages, phase.stage_end, phase.panel_end, call.weights, s.weights,
                          t.partial);
             team.sync();
             is_waited = team.warp != 0;  // by others, until the first one is at the last of the panel's levels
-            if (is_waited) q += phase.levels;
-        } else if (is_network && s.vector_map >= 0) {
+            if (is_waited) {
+                q += phase.levels;
+            } else {
+                levels = phase.levels;
+                next = ends_of(d.plan.phases[q + 1]);
+                next_stage = d.plan.stages + phase.stage_end;
+                phase.panel_end = 0;
+                phase.is_level = true;
+            }
+        } else if (!phase.is_level && is_network && s.vector_map >= 0) {
             run_network_vector_map(team, s, t.units.from(d.outputs - (keeps_units ? 0 : phase.window)),
                                    t.units.from(s.ready), t);
         } else {
@@ -266,9 +276,7 @@ __device__ void rotate(const Team& team, const RotationStep<T>& s, const T* matr
             },
             [&](int b, int m, T(&total)[finished_at_once]) {
                 const Lines<T, in_shared> values = built.from(context + begin + b * sums_at_once + m);
-#pragma unroll
-                for (int j = 0; j < finished_at_once; ++j)
-                    if (m + j < count(b)) values.at(j, team.lane) = total[j];
+                for_first<finished_at_once>(count(b) - m, [&](int j) { values.at(j, team.lane) = total[j]; });
             });
         team.sync();
     }

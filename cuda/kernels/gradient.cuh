@@ -183,9 +183,9 @@ __device__ void backward_vectors(const Team& team, const Tape<T>& t, int step, c
     });
 }
 
-// Coordinates whose gradients come first, and the ops that can be done after them.
+// Coordinates whose gradients come first, and the layers that can be done after them.
 struct BackPhase {
-    int coordinate_begin, coordinate_end, op_begin, op_end;
+    int coordinate_begin, coordinate_end, layer_begin, layer_end;
 };
 
 // Parameters of the map to their gradients, and the gradients of what is given.
@@ -233,15 +233,11 @@ template <int N, class T, class LineOf>
 __device__ void load_slopes(const Tape<T>& t, const DeviceStep<T>& d, const Layer& layer, int n, const LineOf& line,
                             int lane, T (&slope)[N]) {
     if (keeps_slopes(layer)) {
-#pragma unroll
-        for (int m = 0; m < N; ++m)
-            if (m < n) slope[m] = t.lines.at(d.slopes + line(m), lane);
+        for_first<N>(n, [&](int m) { slope[m] = t.lines.at(d.slopes + line(m), lane); });
         return;
     }
     T value[N] = {};
-#pragma unroll
-    for (int m = 0; m < N; ++m)
-        if (m < n) value[m] = t.lines.at(d.values + line(m), lane);
+    for_first<N>(n, [&](int m) { value[m] = t.lines.at(d.values + line(m), lane); });
     with_activation(layer.activation, [&]<class A>() {
 #pragma unroll
         for (int m = 0; m < N; ++m) slope[m] = A::slope(value[m]);
@@ -263,8 +259,9 @@ __device__ void finish_gradient(const Tape<T>& t, const DeviceStep<T>& d, const 
         if (m < n) grads.at(layer.sum + u + m, lane) = g[m];
     }
     if (!layer.c) return;
-    load_slopes(t, d, d.step.network.conditioner.masked.layers[layer.c_layer], n, [&](int m) { return layer.c[u + m]; },
-                lane, slope);
+    load_slopes(
+        t, d, d.step.network.conditioner.masked.layers[layer.c_layer], n, [&](int m) { return layer.c[u + m]; }, lane,
+        slope);
 #pragma unroll
     for (int m = 0; m < N; ++m) {
         if (m >= n) break;
@@ -277,15 +274,17 @@ __device__ void finish_gradient(const Tape<T>& t, const DeviceStep<T>& d, const 
     }
 }
 
-// The gradients of the inputs of one layer from those of its units, for operations [begin, end) of the plan.
+// The gradients of the inputs of one layer from those of its units.
 template <class T>
-__device__ void backward_layer(const Team& team, const Tape<T>& t, int step, const T* weights, const BackOp* ops,
-                               int begin, int end, int first_column, int end_column, T* partial) {
+__device__ void backward_layer(const Team& team, const Tape<T>& t, int step, const T* weights, const BackLayer& of,
+                               int first_column, int end_column, T* partial) {
     const DeviceStep<T>& d = t.d.steps[step];
     const NetworkStep<T>& s = d.step.network;
     const int lane = team.lane;
     const Layer* const layers = s.conditioner.masked.layers;
-    const Layer& layer = layers[ops[begin].layer];
+    const BackOp* const ops = s.conditioner.masked.back_plan.ops;
+    const int begin = of.op_begin;
+    const Layer& layer = layers[of.layer];
     const TapeLines<T> grads = t.lines.from(d.grads + layer.product);
     const TapeLines<T> grad_input = t.gradient(s.reads_built ? step + 1 : step).from(s.input_slot);
     const bool is_first = layer.below < 0;
@@ -294,7 +293,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     };
     const Products products = t.d.products;
     const bool tensor_cores = std::is_same_v<T, float> && products != Products::exact;
-    const int blocks = end - begin, aligned = tensor_cores ? 16 : 1;
+    const int blocks = of.op_end - begin, aligned = tensor_cores ? 16 : 1;
     const Rounds of_whole{1, tensor_cores ? 16 : 8};
     const Rounds rounds = team.is_narrow() ? rounds_of<T>(products, blocks, team) : of_whole;
     // Of as many blocks as are taken at once, up to this one.
@@ -310,15 +309,15 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     };
     for_sums(
         team, partial, blocks, layer.out, terms,
-        [&](const BlockPart& of, Terms part, const PartialSums<T>& sums) {
-            const BackOp& op = ops[begin + of.block];
+        [&](const BlockPart& of_block, Terms part, const PartialSums<T>& sums) {
+            const BackOp& op = ops[begin + of_block.block];
             if constexpr (std::is_same_v<T, float>)
                 if (rounds.together) {
                     ColumnBlocks columns;
 #pragma unroll
                     for (int q = 0; q < narrow_warps; ++q) {
-                        const BackOp& one = ops[begin + smaller(of.block + q, blocks - 1)];
-                        const bool is_taken = q < rounds.at_once && of.block + q < blocks && is_wanted_op(one);
+                        const BackOp& one = ops[begin + smaller(of_block.block + q, blocks - 1)];
+                        const bool is_taken = q < rounds.at_once && of_block.block + q < blocks && is_wanted_op(one);
                         columns.column[q] = one.column;
                         columns.n[q] = one.columns;
                         columns.rows[q] = is_taken ? Terms{one.row0, one.row1} : Terms{0, 0};
@@ -327,8 +326,8 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
                     sum_columns_on_narrow_tile(split_factors, weights, layer.row, columns, grads, part, sums);
                     return;
                 }
-            sum_input_products(products, weights, layer.row, op.column + of.first,
-                               smaller(of.count, op.columns - of.first), grads, op.row0, part, sums);
+            sum_input_products(products, weights, layer.row, op.column + of_block.first,
+                               smaller(of_block.count, op.columns - of_block.first), grads, op.row0, part, sums);
         },
         [&](int b, int m, T(&total)[finished_at_once]) {
             const BackOp& op = ops[begin + b];
@@ -403,19 +402,16 @@ __device__ void backward_network(const Team& team, const Tape<T>& t, int step, c
     const int positions = is_network ? c.levels : 1, span = reads_built ? 1 : positions;
     for (int to = positions; to > 0; to -= span) {
         const int from = to - span;
-        const BackPhase phase = is_network ? BackPhase{c.first_coordinate[from], c.first_coordinate[to],
-                                                       c.back_plan.done[to], c.back_plan.done[from]}
-                                           : BackPhase{0, d.map.n, 0, 0};
+        const BackPhase phase =
+            is_network ? BackPhase{c.first_coordinate[from], c.first_coordinate[to], d.back.done[to], d.back.done[from]}
+                       : BackPhase{0, d.map.n, 0, 0};
         backward_map(team, t, step, phase, grad_log_det);
         team.sync();
-        for (int i = phase.op_begin; i < phase.op_end;) {
-            int end = i + 1;
-            while (end < phase.op_end && c.back_plan.ops[end].layer == c.back_plan.ops[i].layer) ++end;
-            const int inputs = c.layers[c.back_plan.ops[i].layer].in;
-            backward_layer(team, t, step, call.weights + s.weights, c.back_plan.ops, i, end, first_column,
-                           wants_coordinates ? inputs : context, partial);
+        for (int i = phase.layer_begin; i < phase.layer_end; ++i) {
+            const BackLayer of = d.back.layers[i];
+            backward_layer(team, t, step, call.weights + s.weights, of, first_column,
+                           wants_coordinates ? of.inputs : context, partial);
             team.sync();
-            i = end;
         }
     }
     if (reads_built) carry_passive(team, t, step);

@@ -24,8 +24,8 @@ void know(const std::vector<Known>& findings);
 struct Report {
     struct Kernel {
         uint64_t launches = 0, most_blocks = 0,
-                 ragged = 0;                       // ragged: launches of several blocks, not all full
-        std::vector<Work> warps;                   // by their place in a block
+                 ragged = 0;      // ragged: launches of several blocks, not all full
+        std::vector<Work> warps;  // by their place in a block
     };
     std::map<std::string, Kernel> kernels;                   // all that there is PTX of
     std::vector<std::pair<std::string, std::string>> known;  // those that occurred
