@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose names have this part, for example 'MAF 64 density'")
     given = parser.parse_args()
     if not os.environ.get("HEADRACE_EMU_PTX"):
-        parser.error("HEADRACE_EMU_PTX: expected the folder of the PTX (tests/cuda_emulation/ptx/make FOLDER), got none")
+        parser.error("HEADRACE_EMU_PTX: expected a folder of PTX (tests/cuda_emulation/ptx/make FOLDER), got none")
     found = [measured(*case) for case in CASES if given.only in " ".join(case)]
     if given.json:
         given.json.write_text(json.dumps(found, indent=1))

@@ -18,15 +18,19 @@ void fill(uint32_t (&three)[3], const std::array<uint32_t, 3>& given) {
     std::copy(given.begin(), given.end(), three);
 }
 
-// What a warp did: instructions by class, and what its accesses took.
-py::dict counts(const ptx::Work& work) {
-    py::dict executed, all;
-    for (size_t k = 0; k < work.executed.size(); ++k)
-        if (work.executed[k]) executed[ptx::class_names[k]] = work.executed[k];
-    all["executed"] = executed;
-    all["shared passes"] = work.shared_passes;
-    all["device passes"] = work.device_passes;
-    all["device sectors"] = work.device_sectors;
+// What each warp of a block did: instructions by class, and what its accesses took.
+py::list counts(const std::vector<ptx::Work>& warps) {
+    py::list all;
+    for (const ptx::Work& work : warps) {
+        py::dict executed, one;
+        for (size_t k = 0; k < work.executed.size(); ++k)
+            if (work.executed[k]) executed[ptx::class_names[k]] = work.executed[k];
+        one["executed"] = executed;
+        one["shared passes"] = work.shared_passes;
+        one["device passes"] = work.device_passes;
+        one["device sectors"] = work.device_sectors;
+        all.append(one);
+    }
     return all;
 }
 
@@ -54,9 +58,7 @@ void bind_interpreter(py::module_& m) {
                 one["launches"] = kernel.launches;
                 one["most_blocks"] = kernel.most_blocks;
                 one["ragged"] = kernel.ragged;
-                py::list warps;
-                for (const ptx::Work& work : kernel.warps) warps.append(counts(work));
-                one["warps"] = warps;
+                one["warps"] = counts(kernel.warps);
                 kernels[py::str(name)] = one;
             }
             all["kernels"] = kernels;
@@ -76,11 +78,14 @@ void bind_interpreter(py::module_& m) {
             std::vector<std::string> bytes(parameters.begin(), parameters.end());
             ptx::Arguments arguments;
             for (const std::string& one : bytes) arguments.emplace_back(one.data(), one.size());
-            found([&] { ptx::run_text(text, kernel, geometry, arguments, contract); });
+            std::vector<ptx::Work> warps;
+            found([&] { warps = ptx::run_text(text, kernel, geometry, arguments, contract); });
+            return counts(warps);
         },
         py::arg("text"), py::arg("kernel"), py::arg("grid"), py::arg("threads"), py::arg("parameters"),
         py::arg("shared_bytes") = 0, py::arg("contract") = false, py::arg("order") = 0,
-        "Runs a kernel of this PTX; parameters are the bytes of each.");
+        "Runs a kernel of this PTX; parameters are the bytes of each. Returns what each warp of a block did, as "
+        "ptx_report has it.");
     m.def("ptx_forget", &ptx::forget_arrays, "Forgets the arrays that kernels may reach.");
     m.def(
         "ptx_array", [](const py::handle& array) { DeviceArray given(array); }, py::arg("array"),
