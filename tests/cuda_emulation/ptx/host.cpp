@@ -235,8 +235,8 @@ void array_seen(const void* p, size_t bytes) {
     state().memory.seen(p, bytes);
 }
 
-void run_text(const std::string& text, const std::string& kernel, const Geometry& geometry, const Arguments& arguments,
-              bool contract) {
+std::vector<Work> run_text(const std::string& text, const std::string& kernel, const Geometry& geometry,
+                           const Arguments& arguments, bool contract) {
     State& s = state();
     const ModuleText module("text", text);
     Entry entry{&module, kernel, nullptr, {}};
@@ -244,6 +244,7 @@ void run_text(const std::string& text, const std::string& kernel, const Geometry
     entry.program = std::make_unique<Program>(
         assemble(module, kernel, kernel, contract ? Contraction::as_ptxas : Contraction::none));
     run_entry(s, kernel, entry, geometry, arguments);
+    return entry.program->work;
 }
 
 void forget_arrays() {

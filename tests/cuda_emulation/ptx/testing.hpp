@@ -10,9 +10,9 @@ namespace ptx {
 
 // PTX of this folder from now on; none for "".
 void use(const std::string& folder);
-// Kernels of a text of PTX, run without the emulation's launch.
-void run_text(const std::string& text, const std::string& kernel, const Geometry& geometry, const Arguments& arguments,
-              bool contract);
+// Kernels of a text of PTX, run without the emulation's launch. Returns what each warp of a block did.
+std::vector<Work> run_text(const std::string& text, const std::string& kernel, const Geometry& geometry,
+                           const Arguments& arguments, bool contract);
 // A finding with a reason (tests/support/interpreted.py): part of a kernel's name, the kind, and at how many lines of
 // PTX it is known. At one more it is an error.
 struct Known {
