@@ -24,9 +24,7 @@ __device__ void run_stages(const Team& team, Products products, const PlacedStep
         Stage stage = own.plan.stages[i];
         prefetch(own.plan.stages + i + 1);
         const bool is_whole = stage.part == StagePart::whole;
-        const auto output = [&] {
-            return t.units.from(stage.value - (stage.is_hidden || keeps_units ? 0 : own.plan.phases[q].window));
-        };
+        const auto output = [&] { return t.units.from(keeps_units ? stage.value : stage.output); };
         const int blocks = (stage.end - stage.begin + sums_at_once - 1) / sums_at_once;
         const auto count = [&](int b) { return smaller(sums_at_once, stage.end - stage.begin - b * sums_at_once); };
         const auto first = [&](int b) { return stage.begin + b * sums_at_once; };
@@ -55,18 +53,21 @@ __device__ void run_stages(const Team& team, Products products, const PlacedStep
                 forget_loads();
                 stage = own.plan.stages[i];
             },
-            [&](int b, int m, T total) {
-                if (m >= count(b)) return;
-                const int u = first(b) + m;
-                T value[1] = {total};
+            [&](int b, int m, T(&total)[finished_at_once]) {
+                const int n = count(b) - m, u = first(b) + m;
+                if (n <= 0) return;
                 if (stage.part == StagePart::whole) {
-                    value[0] += (call.weights + s.weights)[stage.bias + u];
-                    finish(s, stage, [&](int) { return u; }, value, call, team.lane, t);
+                    const Four<T> bias = load_first(call.weights + stage.bias, u, n);
+#pragma unroll
+                    for (int j = 0; j < finished_at_once; ++j) total[j] += bias.x[j];
+                    finish(s, stage, u, n, total, call, team.lane, t);
                 }
-                output().at(u, team.lane) = value[0];
+                const Lines<T, in_shared> values = output().from(u);
+                for_first<finished_at_once>(n, [&](int j) { values.at(j, team.lane) = total[j]; });
             },
-            rounds, [&](int b, int m) {  // a unit's sum is where its value will be
-                return output().at(smaller(first(b) + m, stage.end - 1), team.lane);
+            rounds, [&](int b, int m, T(&total)[finished_at_once]) {  // a unit's sum is where its value will be
+                const Lines<T, in_shared> begun = output().from(first(b) + m);
+                for_first<finished_at_once>(count(b) - m, [&](int j) { total[j] = begun.at(j, team.lane); });
             });
         if (stage.part == StagePart::whole) team.sync();
     }
@@ -76,26 +77,47 @@ __device__ void run_stages(const Team& team, Products products, const PlacedStep
 template <class T, bool in_shared, bool keeps_units>
 __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, const PlacedStep<NetworkStep<T>>& d,
                                 const Run<T>& run, TileState<T, in_shared, keeps_units>& t) {
-    const NetworkStep<T>& s = d.step;
     const StagePlan& plan = part_of(d.part, c).plan;
     if (keeps_units) t.slopes = t.units.from(c.slopes < 0 ? 0 : c.slopes);
-    for (int q = 0; q < plan.n_phases; ++q) {
-        if (plan.phases[q].is_level) {
-            run_level<T, in_shared, keeps_units>(d, run.call, run.products, q, team.lane, told(t.built), told(t.units),
-                                                 told(keeps_units ? t.slopes : t.units), t.row);
+    StagePhase phase{};
+    LevelEnds next{};                   // of the panel's next level
+    const Stage* next_stage = nullptr;  // and its first stage
+    int levels = 0;                     // so many are left of the panel
+    for (int q = 0; levels > 0 || q < plan.n_phases; ++q) {
+        if (levels > 0) {
+            const int n = next.stage - phase.stage_end;
+            phase.coordinate_begin = phase.coordinate_end;
+            phase.coordinate_end = next.coordinate;
+            phase.stage_end = next.stage;
+            next = run_level<T, in_shared, keeps_units>(d, run.call, run.products, q, next_stage, n, team.lane,
+                                                        told(t.built), told(t.units),
+                                                        told(keeps_units ? t.slopes : t.units), t.row);
+            next_stage += n;
+            --levels;
         } else {
             run_stages(team, run.products, d, run.call, q, t);
+            forget_loads();
+            phase = plan.phases[q];
+            next = {};  // no register of theirs is needed by the stages before
+            next_stage = nullptr;
+            levels = 0;
         }
-        forget_loads();
-        const StagePhase& phase = plan.phases[q];
-        bool is_waited = !phase.is_level || phase.is_last;
+        bool is_waited = levels == 0;
         if (phase.panel_end > 0) {
             team.sync();  // the room is that of sums that were begun
-            keep_weights(team, run.products, plan.stages, phase.stage_end, phase.panel_end,
-                         run.call.weights + s.weights, t.partial);
+            keep_weights(team, run.products, plan.stages, phase.stage_end, phase.panel_end, run.call.weights,
+                         d.step.weights, t.partial);
             team.sync();
             is_waited = team.warp != 0;  // by others, until the first one is at the last of the panel's levels
-            if (is_waited) q += phase.levels;
+            if (is_waited) {
+                q += phase.levels;
+            } else {
+                levels = phase.levels;
+                next = ends_of(plan.phases[q + 1]);
+                next_stage = plan.stages + phase.stage_end;
+                phase.panel_end = 0;
+                phase.is_level = true;
+            }
         } else {
             settle(team, d, t.units.from(c.outputs - (keeps_units ? 0 : phase.window)),
                    {phase.coordinate_begin, phase.coordinate_end, phase.is_level}, t);

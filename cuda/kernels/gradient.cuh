@@ -47,53 +47,71 @@ __device__ void start_gradients(const Team& team, const Tape<T>& t, const Cotang
 
 // ---- masked networks ------------------------------------------------------------------------------------------------
 
-// From the gradient by a unit's value to those by its sum, to which another layer added it, by its product, and by what
-// the context gave.
-template <class T>
-__device__ void finish_gradient(const Tape<T>& t, const PlacedStep<NetworkStep<T>>& d, const Layer& layer, int u,
-                                T by_value, int lane) {
-    const MaskedNetwork<T>& c = d.step.conditioner.masked;
-    const TapeLines<T> values = t.lines.from(d.step.tape), grads = t.lines.from(d.part.grads);
-    const auto slope_of = [&](const Layer& of, int line) {
-        if (keeps_slopes(of)) return values.at(c.slopes + line, lane);
-        T slope = 1;
-        with_activation(of.activation, [&]<class A>() { slope = A::slope(values.at(line, lane)); });
-        return slope;
-    };
-    const T slope = slope_of(layer, layer.value + u);
-    T g = slope == T(0) ? T(0) : by_value * slope;
-    if (layer.added_to && layer.added_to[u] >= 0) g += grads.at(layer.added_to[u], lane);
-    grads.at(layer.sum + u, lane) = g;
-    if (!layer.c) return;
-    const int line = layer.c[u];
-    const T c_slope = slope_of(c.layers[layer.c_layer], line);
-    if (layer.gated) {
-        grads.at(layer.product + u, lane) = g * values.at(line, lane);
-        g *= values.at(layer.product + u, lane);
+// The slopes of the first n of N units at their values, which are at line(m).
+template <int N, class T, class LineOf>
+__device__ void load_slopes(const TapeLines<T>& values, const MaskedNetwork<T>& c, const Layer& layer, int n,
+                            const LineOf& line, int lane, T (&slope)[N]) {
+    if (keeps_slopes(layer)) {
+        for_first<N>(n, [&](int m) { slope[m] = values.at(c.slopes + line(m), lane); });
+        return;
     }
-    grads.at(line, lane) = g * c_slope;
+    T value[N] = {};
+    for_first<N>(n, [&](int m) { value[m] = values.at(line(m), lane); });
+    with_activation(layer.activation, [&]<class A>() {
+#pragma unroll
+        for (int m = 0; m < N; ++m) slope[m] = A::slope(value[m]);
+    });
 }
 
-// The gradients of the inputs of one layer from those of its units, for operations [begin, end) of the plan.
+// From the gradients by the values of units u, ..., u + N - 1, of which the first n exist, to those by their sums, to
+// which another layer added them, by their products, and by what the context gave.
+template <int N, class T>
+__device__ void finish_gradient(const Tape<T>& t, const PlacedStep<NetworkStep<T>>& d, const Layer& layer, int u, int n,
+                                const T (&by_value)[N], int lane) {
+    const MaskedNetwork<T>& c = d.step.conditioner.masked;
+    const TapeLines<T> values = t.lines.from(d.step.tape), grads = t.lines.from(d.part.grads);
+    T slope[N] = {}, g[N];
+    load_slopes(values, c, layer, n, [&](int m) { return layer.value + u + m; }, lane, slope);
+#pragma unroll
+    for (int m = 0; m < N; ++m) {
+        g[m] = slope[m] == T(0) ? T(0) : by_value[m] * slope[m];
+        if (m < n && layer.added_to && layer.added_to[u + m] >= 0) g[m] += grads.at(layer.added_to[u + m], lane);
+        if (m < n) grads.at(layer.sum + u + m, lane) = g[m];
+    }
+    if (!layer.c) return;
+    load_slopes(values, c, c.layers[layer.c_layer], n, [&](int m) { return layer.c[u + m]; }, lane, slope);
+#pragma unroll
+    for (int m = 0; m < N; ++m) {
+        if (m >= n) break;
+        const int line = layer.c[u + m];
+        if (layer.gated) {
+            grads.at(layer.product + u + m, lane) = g[m] * values.at(line, lane);
+            g[m] *= values.at(layer.product + u + m, lane);
+        }
+        grads.at(line, lane) = g[m] * slope[m];
+    }
+}
+
+// The gradients of the inputs of one layer from those of its units.
 template <class T>
 __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, const PlacedStep<NetworkStep<T>>& d,
-                               const WayBack<T>& way, const BackOp* ops, int begin, int end, int first_column,
-                               int end_column) {
+                               const WayBack<T>& way, const BackLayer& of, int first_column, int end_column) {
     const NetworkStep<T>& s = d.step;
     const T* const weights = way.run.call.weights + s.weights;
     const int lane = team.lane;
     const Layer* const layers = s.conditioner.masked.layers;
-    const Layer& layer = layers[ops[begin].layer];
+    const BackOp* const ops = s.conditioner.masked.back_plan.ops;
+    const int begin = of.op_begin;
+    const Layer& layer = layers[of.layer];
     const TapeLines<T> grads = t.lines.from(d.part.grads + layer.product);
     const TapeLines<T> grad_input = t.gradient(s.reads_built ? step + 1 : step).from(s.input_slot);
     const bool is_first = layer.below < 0;
-    const auto is_wanted = [&](int column) { return !is_first || (column >= first_column && column < end_column); };
     const auto is_wanted_op = [&](const BackOp& op) {
         return !is_first || (op.column < end_column && op.column + op.columns > first_column);
     };
     const Products products = t.d.products;
     const bool tensor_cores = std::is_same_v<T, float> && products != Products::exact;
-    const int blocks = end - begin, aligned = tensor_cores ? 16 : 1;
+    const int blocks = of.op_end - begin, aligned = tensor_cores ? 16 : 1;
     const Rounds of_whole{1, tensor_cores ? 16 : 8};
     const Rounds rounds = team.is_narrow() ? rounds_of<T>(products, blocks, team) : of_whole;
     // Of as many blocks as are taken at once, up to this one.
@@ -109,15 +127,15 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     };
     for_sums(
         team, way.partial, blocks, layer.out, terms,
-        [&](const BlockPart& of, Terms part, const PartialSums<T>& sums) {
-            const BackOp& op = ops[begin + of.block];
+        [&](const BlockPart& of_block, Terms part, const PartialSums<T>& sums) {
+            const BackOp& op = ops[begin + of_block.block];
             if constexpr (std::is_same_v<T, float>)
                 if (rounds.together) {
                     ColumnBlocks columns;
 #pragma unroll
                     for (int q = 0; q < narrow_warps; ++q) {
-                        const BackOp& one = ops[begin + smaller(of.block + q, blocks - 1)];
-                        const bool is_taken = q < rounds.at_once && of.block + q < blocks && is_wanted_op(one);
+                        const BackOp& one = ops[begin + smaller(of_block.block + q, blocks - 1)];
+                        const bool is_taken = q < rounds.at_once && of_block.block + q < blocks && is_wanted_op(one);
                         columns.column[q] = one.column;
                         columns.n[q] = one.columns;
                         columns.rows[q] = is_taken ? Terms{one.row0, one.row1} : Terms{0, 0};
@@ -126,18 +144,18 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
                     sum_columns_on_narrow_tile(split_factors, weights, layer.row, columns, grads, part, sums);
                     return;
                 }
-            sum_input_products(products, weights, layer.row, op.column + of.first,
-                               smaller(of.count, op.columns - of.first), grads, op.row0, part, sums);
+            sum_input_products(products, weights, layer.row, op.column + of_block.first,
+                               smaller(of_block.count, op.columns - of_block.first), grads, op.row0, part, sums);
         },
-        [&](int b, int m, T total) {
+        [&](int b, int m, T(&total)[finished_at_once]) {
             const BackOp& op = ops[begin + b];
-            const int column = op.column + m;
-            if (m >= op.columns || !is_wanted(column)) return;
-            if (is_first) {
-                grad_input.at(column, lane) += total;
-            } else {
-                finish_gradient(t, d, layers[layer.below], column, total, lane);
-            }
+            const int column = op.column + m, n = op.columns - m;
+            if (n <= 0) return;
+            if (!is_first) return finish_gradient(t, d, layers[layer.below], column, n, total, lane);
+            const TapeLines<T> sums = grad_input.from(column);
+#pragma unroll
+            for (int j = 0; j < finished_at_once; ++j)
+                if (j < n && column + j >= first_column && column + j < end_column) sums.at(j, lane) += total[j];
         },
         rounds);
 }
@@ -151,20 +169,16 @@ __device__ void back_conditioner(const Team& team, const MaskedNetwork<T>& c, co
     const int context = t.d.chain.context - s.input_slot;
     const bool wants_coordinates = s.reads_built || way.back.input || !d.part.first_weights;
     const int first_column = way.back.context ? 0 : context;
-    const BackPlan& plan = c.back_plan;
+    const BackLayerPlan& plan = part_of(d.part, c).back;
     const int span = span_of(s, c.levels);
     for (int to = c.levels; to > 0; to -= span) {
         const int from = to - span;
         settle_back(team, d, t, i, c.outputs, c.first_coordinate[from], c.first_coordinate[to], way.grad_log_det);
         team.sync();
-        const int op_end = plan.done[from];
-        for (int op = plan.done[to]; op < op_end;) {
-            int end = op + 1;
-            while (end < op_end && plan.ops[end].layer == plan.ops[op].layer) ++end;
-            const int inputs = c.layers[plan.ops[op].layer].in;
-            backward_layer(team, t, i, d, way, plan.ops, op, end, first_column, wants_coordinates ? inputs : context);
+        for (int l = plan.done[to]; l < plan.done[from]; ++l) {
+            const BackLayer of = plan.layers[l];
+            backward_layer(team, t, i, d, way, of, first_column, wants_coordinates ? of.inputs : context);
             team.sync();
-            op = end;
         }
     }
 }

@@ -50,18 +50,19 @@ __device__ Lines<T, in_shared> lines_of_input(int line, const Lines<T, in_shared
     return (line < 0 ? coordinates : units).from(line < 0 ? slot : line);
 }
 
-// From N units' products and biases to their values, and what is kept beside these. unit(m): which is the m-th; some
-// may be the same.
-template <int N, class T, bool in_shared, bool keeps_units, class UnitOf>
-__device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& stage, const UnitOf& unit, T (&value)[N],
+// From the products and biases of units u, ..., u + N - 1 to their values, and what is kept beside these. The first n
+// of them exist.
+template <int N, class T, bool in_shared, bool keeps_units>
+__device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& stage, int u, int n, T (&value)[N],
                                        const Call<T>& call, int lane, const TileState<T, in_shared, keeps_units>& t) {
     if (!stage.is_hidden) return;
     if (stage.is_joined || stage.keeps_sum) {
         const Layer& layer = s.conditioner.masked.layers[stage.layer];  // read where the stage does not say all
 #pragma unroll
         for (int m = 0; m < N; ++m) {
-            if (stage.is_joined) value[m] = joined(layer, unit(m), value[m], lane, t);
-            if (stage.keeps_sum) t.units.at(layer.sum + unit(m), lane) = value[m];
+            if (m >= n) break;
+            if (stage.is_joined) value[m] = joined(layer, u + m, value[m], lane, t);
+            if (stage.keeps_sum) t.units.at(layer.sum + u + m, lane) = value[m];
         }
     }
     with_activation(stage.activation, [&]<class A>() {
@@ -71,21 +72,20 @@ __device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& sta
             value[m] = A::value(argument);
             if constexpr (keeps_units) {
                 const Layer& layer = s.conditioner.masked.layers[stage.layer];
-                if (keeps_slopes(layer))
-                    t.slopes.at(layer.value + unit(m), lane) = A::slope(A::slope_of_value ? value[m] : argument);
+                if (m < n && keeps_slopes(layer))
+                    t.slopes.at(layer.value + u + m, lane) = A::slope(A::slope_of_value ? value[m] : argument);
             }
         }
     });
     if constexpr (keeps_units) {
         const Layer& layer = s.conditioner.masked.layers[stage.layer];
         if (!call.drops || !(layer.dropout > 0)) return;
-        T factor[N];
-#pragma unroll
-        for (int m = 0; m < N; ++m) factor[m] = dropped(s, layer, layer.value + unit(m), call, t.row + lane);
 #pragma unroll
         for (int m = 0; m < N; ++m) {
-            value[m] *= factor[m];
-            if (m == 0 || unit(m) != unit(m - 1)) t.slopes.at(layer.value + unit(m), lane) *= factor[m];
+            if (m >= n) break;
+            const T factor = dropped(s, layer, layer.value + u + m, call, t.row + lane);
+            value[m] *= factor;
+            t.slopes.at(layer.value + u + m, lane) *= factor;
         }
     }
 }

@@ -11,33 +11,40 @@ namespace {
 
 using LayerShape = MaskedConditioner::LayerShape;
 
+// `window`: of the phase that it belongs to; `weights`: the network's first one.
+Stage stage(const UnitRange& r, int window, const std::vector<LayerShape>& shapes, const std::vector<Layer>& layers,
+            int64_t weights) {
+    const Layer& layer = layers[size_t(r.layer)];
+    Stage s{};
+    s.row = layer.row;
+    s.visible = layer.visible;
+    s.begin = r.begin;
+    s.end = r.end;
+    s.part = r.part;
+    s.from = r.part == StagePart::continued ? r.from : 0;
+    s.terms = r.part == StagePart::begun ? r.from : shapes[size_t(r.layer)].visible[size_t(r.end - 1)];
+    s.kept = uint16_t(r.kept);
+    s.taken = uint16_t(r.taken);
+    s.input = layer.below < 0 ? -1 : layers[size_t(layer.below)].value;
+    s.is_hidden = r.layer + 1 < int(layers.size());
+    s.value = layer.value;
+    s.output = layer.value - (s.is_hidden ? 0 : window);
+    s.bias = weights + layer.bias;
+    s.layer = uint16_t(r.layer);
+    s.activation = uint8_t(layer.activation);
+    s.is_joined = layer.c || layer.adds;
+    s.keeps_sum = layer.sum != layer.value;
+    return s;
+}
+
+// Of all phases, which have the stages in their order.
 std::vector<Stage> stages(const StagePlanStorage& plan, const std::vector<LayerShape>& shapes,
-                          const std::vector<Layer>& layers) {
+                          const std::vector<Layer>& layers, int64_t weights) {
     if (layers.size() > UINT16_MAX) throw std::invalid_argument("hidden: expected fewer than 65,536 layers");
     std::vector<Stage> made;
-    for (const UnitRange& r : plan.stages) {
-        const Layer& layer = layers[size_t(r.layer)];
-        Stage s{};
-        s.row = layer.row;
-        s.visible = layer.visible;
-        s.begin = r.begin;
-        s.end = r.end;
-        s.part = r.part;
-        s.from = r.part == StagePart::continued ? r.from : 0;
-        s.terms = r.part == StagePart::begun ? r.from : shapes[size_t(r.layer)].visible[size_t(r.end - 1)];
-        s.kept = uint16_t(r.kept);
-        s.taken = uint16_t(r.taken);
-        s.input = layer.below < 0 ? -1 : layers[size_t(layer.below)].value;
-        s.value = layer.value;
-        s.bias = layer.bias;
-        s.layer = uint16_t(r.layer);
-        s.activation = uint8_t(layer.activation);
-        s.is_hidden = r.layer + 1 < int(layers.size());
-        s.is_joined = layer.c || layer.adds;
-        s.keeps_sum = layer.sum != layer.value;
-        made.push_back(s);
-    }
-    made.push_back({});  // which is asked for ahead of the last one, and never used
+    for (const StagePhase& phase : plan.phases)
+        for (int i = phase.stage_begin; i < phase.stage_end; ++i)
+            made.push_back(stage(plan.stages[size_t(i)], phase.window, shapes, layers, weights));
     return made;
 }
 
@@ -69,6 +76,7 @@ void place_conditioner(PlacingSite<T>& site, PlacedStep<NetworkStep<T>>& d, Mask
     NetworkStep<T>& m = d.step;
     Arena& arena = site.arena;
     StagePlanStorage plan = m.reads_built ? sequential_stages(t) : parallel_stages(t);
+    const BackLayerStorage back = back_layers(c.back_plan, c.levels, shapes);
     c.tile_plan = c.small_plan = {};
     c.back_plan = {arena.put(c.back_plan.ops, size_t(c.back_plan.done[0])),
                    arena.put(c.back_plan.done, size_t(c.levels) + 1)};
@@ -87,7 +95,12 @@ void place_conditioner(PlacingSite<T>& site, PlacedStep<NetworkStep<T>>& d, Mask
         const int64_t read = layer.below < 0 ? inputs : m.tape + layers[size_t(layer.below)].value;
         sum_tasks(site, d, shapes[size_t(l)], layer, read);
     }
-    part_of(d.part, c) = {{arena.put(stages(plan, shapes, layers)), arena.put(plan.phases), int(plan.phases.size())},
+    std::vector<Stage> all = stages(plan, shapes, layers, m.weights);
+    all.push_back({});
+    const int n_phases = int(plan.phases.size());
+    plan.phases.push_back({});
+    part_of(d.part, c) = {{arena.put(all), arena.put(plan.phases), n_phases},
+                          {arena.put(back.layers), arena.put(back.done)},
                           !t.reads_passive_only()};
     site.chain.units = std::max(site.chain.units, m.vector_map >= 0 ? units : c.outputs + plan.most_window);
     c.layers = arena.put(layers);

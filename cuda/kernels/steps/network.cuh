@@ -31,7 +31,7 @@ __device__ void run_vector_map_of_rows(const Team& team, const NetworkStep<T>& s
 template <class T, bool in_shared, bool keeps_units>
 __device__ void settle(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Lines<T, in_shared>& params,
                        const Settled& of, TileState<T, in_shared, keeps_units>& t) {
-    if (d.step.vector_map >= 0) {
+    if (!of.by_one_warp && d.step.vector_map >= 0) {
         run_vector_map_of_rows(team, d.step, params, t);
     } else {
         run_map(team, d.step.map, params, keeps_units ? params.from(d.part.grads - d.step.tape) : params, of, t);

@@ -22,8 +22,9 @@ __device__ void rotate(const Team& team, const RotationStep<T>& s, const T* matr
                                  smaller(of.count, count(of.block) - of.first), given.from(context + begin), part,
                                  sums);
             },
-            [&](int b, int m, T total) {
-                if (m < count(b)) built.at(context + begin + b * sums_at_once + m, team.lane) = total;
+            [&](int b, int m, T(&total)[finished_at_once]) {
+                const Lines<T, in_shared> values = built.from(context + begin + b * sums_at_once + m);
+                for_first<finished_at_once>(count(b) - m, [&](int j) { values.at(j, team.lane) = total[j]; });
             });
         team.sync();
     }
