@@ -67,9 +67,9 @@ def run(twin: Any, verb: str) -> None:
         twin.log_prob_vjp(rows, np.ones(ROWS, "float32"), wrt=("parameters",))
 
 
-def counts(report: dict, kernel: str) -> list[collections.Counter]:
+def counts(report: dict[str, Any], kernel: str) -> list[collections.Counter[str]]:
     """Of each warp of the kernels whose names start like this, which one module has run."""
-    warps: list[collections.Counter] = []
+    warps: list[collections.Counter[str]] = []
     for name, one in report["kernels"].items():
         if kernel not in name:
             continue
