@@ -1,4 +1,4 @@
-"""What there is to try, small and large, and one trial of it that goes on where it stopped."""
+"""Candidate models, and a trial of one that can be resumed."""
 
 from __future__ import annotations
 
