@@ -32,11 +32,12 @@ import numpy as np
 
 import headrace as hr
 from bench.peers.client import ROOT
+from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
 from headrace.distributed.exact import DIGITS, FixedSum
 from headrace.distributed.run import CHUNK_ROWS
 from headrace.distributed.shards import ROWS as SHARD_ROWS
-from headrace.distributed.starting import shared_moments
+from headrace.distributed.shards import opened
 
 FEATURES, ROWS = 43, 1 << 17
 DASK_ROWS = 1 << 15
@@ -206,10 +207,11 @@ def parts_of_steps(hidden: tuple[int, ...], repeats: int) -> dict[str, Any]:
 
 def parts(repeats: int) -> None:
     group, x = hr.distributed.local(), table(SHARD_ROWS, FEATURES)
+    sums = opened(group, FEATURES, 0, Caller(), {0: x[:1]})
     values, share, rng = x.astype(np.float64), np.ones(SHARD_ROWS), np.random.default_rng(0)
 
     def moments() -> None:
-        shared_moments(group, FEATURES, lambda: iter([(values, share)]))
+        sums.moments_of([(values, share)], FEATURES)
 
     found = {
         "threads": hr.get_num_threads(),

@@ -3,6 +3,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
 
 #include "../core/host_ascent.hpp"
 #include "bindings.hpp"
@@ -27,22 +31,6 @@ py::object step(Points<T>& points, const Doubles& maps, double log_scale, const 
     };
     return step_points(points.features(), maps, log_scale, matrix, shift, next, std::move(blocks), std::move(order),
                        take);
-}
-
-// The same, and all sums, whether a step follows or not: of all rows and of the checked ones.
-template <class T>
-Doubles step_and_sum(Points<T>& points, const Doubles& maps, double log_scale, const Doubles& matrix,
-                     const Doubles& shift, const py::object& next, std::vector<int> blocks, std::vector<int> order) {
-    typename Points<T>::Sums sums;
-    const auto take = [&](const PointsStep& s, bool) {
-        sums = points.step(s);
-        return std::vector<double>(size_t(points.features()) * ascent_sum_count);
-    };
-    step_points(points.features(), maps, log_scale, matrix, shift, next, std::move(blocks), std::move(order), take);
-    Doubles out({py::ssize_t(2), py::ssize_t(sums.all.size())});
-    std::copy(sums.all.begin(), sums.all.end(), out.mutable_data(0));
-    std::copy(sums.checked.begin(), sums.checked.end(), out.mutable_data(1));
-    return out;
 }
 
 // A number for each row.
@@ -77,10 +65,6 @@ void bind_points_of(py::module_& m, const char* name) {
              })
         .def("step", &step<T>, py::arg("maps"), py::arg("log_scale"), py::arg("matrix"), py::arg("shift"),
              py::arg("next"), py::arg("blocks"), py::arg("order"))
-        .def("step_and_sum", &step_and_sum<T>, py::arg("maps"), py::arg("log_scale"), py::arg("matrix"),
-             py::arg("shift"), py::arg("next"), py::arg("blocks"), py::arg("order"),
-             "(2, 7 features): of all rows and of the checked ones, six sums of each coordinate, then those of the "
-             "logarithms of its map.")
         .def("values",
              [](const Points<T>& p) {
                  Array<T> out({py::ssize_t(p.count()), py::ssize_t(p.features())});
@@ -96,20 +80,52 @@ void bind_points_of(py::module_& m, const char* name) {
 }
 
 template <class T>
+typename HostAscent<T>::Party party_of(std::vector<std::shared_ptr<Points<T>>> parts, std::vector<bool> is_checked) {
+    require(parts.size() == is_checked.size(), "checked: expected one for each part");
+    for (const auto& part : parts) require(part != nullptr, "points, held_out: expected points");
+    typename HostAscent<T>::Party party;
+    party.parts = std::move(parts);
+    party.is_checked = std::move(is_checked);
+    return party;
+}
+
+// What sums parts, which a verb of an ascent calls without the interpreter's lock. The function is shared, because a
+// copy of it would count references.
+std::function<std::vector<double>(const std::vector<std::vector<double>>&, size_t)> called(const py::function& sum) {
+    const std::shared_ptr<py::function> shared(new py::function(sum), [](py::function* function) {
+        const py::gil_scoped_acquire gil;
+        delete function;
+    });
+    return [shared](const std::vector<std::vector<double>>& parts, size_t size) {
+        const py::gil_scoped_acquire gil;
+        Doubles given({py::ssize_t(parts.size()), py::ssize_t(size)});
+        for (size_t i = 0; i < parts.size(); ++i)
+            std::copy(parts[i].begin(), parts[i].end(), given.mutable_data(py::ssize_t(i)));
+        const auto found = py::cast<Doubles>((*shared)(given));
+        require(found.ndim() == 1 && found.shape(0) == py::ssize_t(size), "sum: expected (columns,)");
+        return std::vector<double>(found.data(), found.data() + size);
+    };
+}
+
+template <class T>
 void bind_ascent_of(py::module_& m, const char* name) {
     using A = HostAscent<T>;
     py::class_<A> ascent(m, name);
     bind_kinks<A>(ascent);
     ascent
-        .def(py::init([](std::shared_ptr<Points<T>> points, std::shared_ptr<Points<double>> anchors,
-                         std::shared_ptr<Points<T>> held_out, double precision, double neighbours,
-                         const std::string& rule, int64_t most) {
-                 require(points && anchors, "points, anchors: expected points");
+        .def(py::init([](std::vector<std::shared_ptr<Points<T>>> points, std::shared_ptr<Points<double>> anchors,
+                         std::vector<std::shared_ptr<Points<T>>> held_out, double precision, double neighbours,
+                         const std::string& rule, int64_t most, std::vector<bool> checked,
+                         std::vector<bool> held_out_checked, const py::function& sum) {
+                 require(anchors != nullptr, "anchors: expected points");
                  const KinkRule of = rule_of(precision, 1.0, neighbours, rule);
-                 return std::make_unique<A>(std::move(points), std::move(anchors), std::move(held_out), of, most);
+                 return std::make_unique<A>(party_of<T>(std::move(points), std::move(checked)), std::move(anchors),
+                                            party_of<T>(std::move(held_out), std::move(held_out_checked)), of, most,
+                                            called(sum));
              }),
              py::arg("points"), py::arg("anchors"), py::arg("held_out"), py::arg("precision"), py::arg("neighbours"),
-             py::arg("rule"), py::arg("most"))
+             py::arg("rule"), py::arg("most"), py::arg("checked"), py::arg("held_out_checked"), py::arg("sum"),
+             "`sum` is given (parts, columns) and returns (columns,): the sums over the parts here and elsewhere.")
         .def(
             "terms", [](const A& ascent) { return found_by([&] { return ascent.terms(); }, {ascent.features(), 2}); },
             "(kinks, features, 2): means of log φ' and φ².");
@@ -139,7 +155,6 @@ void bind_points(py::module_& m) {
     bind_ascent_of<float>(m, "AscentF32");
     bind_ascent_of<double>(m, "AscentF64");
     m.attr("least_kink_width") = least_width;
-    m.attr("most_kink_exponent") = most_exponent;
     m.def("choose_kinks", &choose_kinks, py::arg("sums"), py::arg("next"), py::arg("precision"), py::arg("total"),
           py::arg("rule"));
     m.def(

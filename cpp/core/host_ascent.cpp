@@ -11,24 +11,37 @@
 namespace headrace {
 
 template <class T>
-HostAscent<T>::HostAscent(std::shared_ptr<Points<T>> points, std::shared_ptr<Points<double>> anchors,
-                          std::shared_ptr<Points<T>> held_out, const KinkRule& rule, int64_t most)
-    : points_(std::move(points)),
-      held_out_(std::move(held_out)),
+HostAscent<T>::HostAscent(Party points, std::shared_ptr<Points<double>> anchors, Party held_out, const KinkRule& rule,
+                          int64_t most, Sum sum)
+    : own_(std::move(points)),
+      others_(std::move(held_out)),
       anchors_(std::move(anchors)),
       rule_(rule),
+      sum_(std::move(sum)),
       most_(most),
-      last_(size_t(points_->features()), Kink{1.0, 0.0, 0.0, 0.0, 1.0}) {
-    if (anchors_->features() != features() || (held_out_ && held_out_->features() != features()))
-        throw std::invalid_argument("anchors, held_out: expected the features of the points");
-    if (points_->count() == 0 || anchors_->count() == 0 || (held_out_ && held_out_->count() == 0))
-        throw std::invalid_argument("points, anchors, held_out: expected rows");
-    if (points_->keeps_log_jacobian() || (held_out_ && held_out_->keeps_log_jacobian()))
-        throw std::invalid_argument("points, held_out: expected points that keep no log-Jacobian, but its sums");
+      last_(size_t(anchors_->features()), Kink{1.0, 0.0, 0.0, 0.0, 1.0}) {
+    if (anchors_->count() == 0) throw std::invalid_argument("anchors: expected rows");
     if (most < 0) throw std::invalid_argument("most: expected at least 0");
-    if (!(points_->total() > 0) || (held_out_ && !(held_out_->total() > 0)))
-        throw std::invalid_argument("points, held_out: expected weights whose sum is above 0");
-    rule_.total = points_->total();
+    check(own_);
+    check(others_);
+    if (!(own_.total > 0)) throw std::invalid_argument("points: expected rows, and weights whose sum is above 0");
+    rule_.total = own_.total;
+}
+
+template <class T>
+void HostAscent<T>::check(Party& party) {
+    std::vector<std::vector<double>> totals;
+    for (size_t i = 0; i < party.parts.size(); ++i) {
+        const Points<T>& points = *party.parts[i];
+        if (points.features() != features())
+            throw std::invalid_argument("points, held_out: expected the features of the anchors");
+        if (points.keeps_log_jacobian())
+            throw std::invalid_argument("points, held_out: expected points that keep no log-Jacobian, but its sums");
+        totals.push_back({points.total(), party.is_checked[i] ? points.checked_total() : 0.0});
+    }
+    const std::vector<double> found = sum_(totals, 2);
+    party.total = found[0];
+    party.checked_total = found[1];
 }
 
 // The step that takes coordinates through the last kinks, and then turns them.
@@ -63,20 +76,31 @@ PointsStep HostAscent<T>::step_of(const std::vector<double>& matrix, const std::
 }
 
 template <class T>
-void HostAscent<T>::judge(const Points<T>& points, const typename Points<T>::Sums& sums, double log_scale, Party& party,
-                          double& mean, double& checked) const {
-    const size_t n = size_t(features());
-    const auto likelihood = [&](const std::vector<double>& of, double total, double& log_jacobian) {
+std::vector<double> HostAscent<T>::move(Party& party, const PointsStep& step, double& mean, double& checked) const {
+    const size_t n = size_t(features()), size = n * ascent_sum_count + n;
+    std::vector<std::vector<double>> found;
+    for (size_t i = 0; i < party.parts.size(); ++i) {
+        auto sums = party.parts[i]->step(step);
+        found.push_back(std::move(sums.all));
+        if (party.is_checked[i])
+            found.back().insert(found.back().end(), sums.checked.begin(), sums.checked.end());
+        else
+            found.back().resize(2 * size);
+    }
+    std::vector<double> sums = sum_(found, 2 * size);
+    const auto likelihood = [&](const double* of, double total, double& log_jacobian) {
         double squares = 0;
-        log_jacobian += total * log_scale;
+        log_jacobian += total * step.log_scale;
         for (size_t k = 0; k < n; ++k) {
             squares += of[k * ascent_sum_count + 1];
             log_jacobian += of[n * ascent_sum_count + k];
         }
-        return (log_jacobian - 0.5 * rule_.precision * squares) / total;
+        return total > 0 ? (log_jacobian - 0.5 * rule_.precision * squares) / total
+                         : std::numeric_limits<double>::quiet_NaN();
     };
-    mean = likelihood(sums.all, points.total(), party.log_jacobian);
-    checked = likelihood(sums.checked, points.checked_total(), party.checked);
+    mean = likelihood(sums.data(), party.total, party.log_jacobian);
+    checked = likelihood(sums.data() + size, party.checked_total, party.of_checked);
+    return sums;
 }
 
 template <class T>
@@ -95,24 +119,20 @@ void HostAscent<T>::turn(const std::vector<double>& matrix, const std::vector<in
             step.next_square.push_back(next[k].square);
         }
     }
-    const auto sums = points_->step(step);
     double found[likelihoods_each];
-    for (double& one : found) one = std::numeric_limits<double>::quiet_NaN();
-    judge(*points_, sums, step.log_scale, own_, found[0], found[2]);
-    if (held_out_) {
-        step.next_center.clear();
-        step.next_square.clear();
-        judge(*held_out_, held_out_->step(step), step.log_scale, others_, found[1], found[3]);
-    }
+    const std::vector<double> sums = move(own_, step, found[0], found[2]);
+    step.next_center.clear();
+    step.next_square.clear();
+    move(others_, step, found[1], found[3]);
     likelihoods_.insert(likelihoods_.end(), found, found + likelihoods_each);
     for (size_t k = 0; count_ > 0 && k < n; ++k) {
-        terms_.push_back(sums.all[n * ascent_sum_count + k] / rule_.total + std::log(last_[k].a));
+        terms_.push_back(sums[n * ascent_sum_count + k] / rule_.total + std::log(last_[k].a));
         terms_.push_back(squares_[k]);
     }
     if (!chooses) return;
     squares_.clear();
     for (size_t k = 0; k < n; ++k) {
-        const double* const of = sums.all.data() + k * ascent_sum_count;
+        const double* const of = sums.data() + k * ascent_sum_count;
         double least;
         const Kink kink = last_[k] = chosen_kink(of, next[k].center, next[k].square, rule_, least);
         squares_.push_back(KinkMeans(of, rule_.total, kink.center, kink.square).square_of(kink.a, kink.b, kink.c));

@@ -1,6 +1,7 @@
 // An ascent by kinks on the host: what cuda/host/ascent.hpp is on a device. Each kink reads and writes the rows once.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -13,11 +14,21 @@ namespace headrace {
 template <class T>
 class HostAscent {
   public:
-    // Moves the points, among them those held out, if there are any. `most` kinks a coordinate can be chosen.
-    HostAscent(std::shared_ptr<Points<T>> points, std::shared_ptr<Points<double>> anchors,
-               std::shared_ptr<Points<T>> held_out, const KinkRule& rule, int64_t most);
+    // Points in parts, which this process holds of all points. Of some parts the checked blocks count.
+    struct Party {
+        std::vector<std::shared_ptr<Points<T>>> parts;
+        std::vector<bool> is_checked;
+        double total = 0, checked_total = 0;      // of the weights
+        double log_jacobian = 0, of_checked = 0;  // sums over the rows, or over some
+    };
+    // The sum over all processes of these sums of the parts here, `size` numbers each.
+    using Sum = std::function<std::vector<double>(const std::vector<std::vector<double>>&, size_t size)>;
 
-    int features() const { return points_->features(); }
+    // Moves the points, among them those held out, if there are any. `most` kinks a coordinate can be chosen.
+    HostAscent(Party points, std::shared_ptr<Points<double>> anchors, Party held_out, const KinkRule& rule,
+               int64_t most, Sum sum);
+
+    int features() const { return anchors_->features(); }
     int64_t count() const { return count_; }
 
     // Takes all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix as in
@@ -38,24 +49,21 @@ class HostAscent {
     std::vector<double> terms() const;
 
   private:
-    struct Party {
-        double log_jacobian = 0, checked = 0;  // sums over the rows, or over some
-    };
-
     void turn(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn, bool chooses);
     template <class Number>
     PointsStep step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
                        const std::vector<int>& order) const;
-    void judge(const Points<T>& points, const typename Points<T>::Sums& sums, double log_scale, Party& party,
-               double& mean, double& checked) const;
+    void check(Party& party);
+    // Moves a party; its sums, those of all rows and then those of the checked ones, and its mean log-likelihoods.
+    std::vector<double> move(Party& party, const PointsStep& step, double& mean, double& checked) const;
 
-    std::shared_ptr<Points<T>> points_, held_out_;
+    Party own_, others_;
     std::shared_ptr<Points<double>> anchors_;
     KinkRule rule_;
+    Sum sum_;
     int64_t most_, count_ = 0;
     bool finished_ = false;
-    Party own_, others_;
     std::vector<Kink> last_, kinks_;
     std::vector<double> squares_;  // ⟨φ²⟩ of the last kinks
     std::vector<double> likelihoods_, terms_;

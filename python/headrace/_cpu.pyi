@@ -1,6 +1,6 @@
 """The compiled core on the CPU (cpp/bindings)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,13 +75,16 @@ class PointsF64(_Points): ...
 class _Ascent(core.Ascent):
     def __init__(
         self,
-        points: _Points,
+        points: list[_Points],
         anchors: PointsF64,
-        held_out: _Points | None,
+        held_out: list[_Points],
         precision: float,
         neighbours: float,
         rule: str,
         most: int,
+        checked: list[bool],
+        held_out_checked: list[bool],
+        sum: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     ) -> None: ...
     def terms(self) -> NDArray[np.float64]: ...
 
@@ -89,7 +92,6 @@ class AscentF32(_Ascent): ...
 class AscentF64(_Ascent): ...
 
 least_kink_width: float
-most_kink_exponent: float
 
 def choose_kinks(
     sums: NDArray[np.float64], next: NDArray[np.float64], precision: float, total: float, rule: str

@@ -18,15 +18,15 @@ __all__ = ["documented", "suggestion", "takes"]
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-_FIELDS = {one.name: one for one in fields(Settings)}
 _PLACE = re.compile(r"^( +)\*\*\w+:.*$", re.MULTILINE)
 
 
-def takes(settings: type, **defaults: Any) -> Callable[[F], F]:
+def takes(settings: type, stated: type = Settings, /, **defaults: Any) -> Callable[[F], F]:
     """Give a function that ends in ``**settings: Unpack[...]`` the signature that names each, and refuse all others.
 
     Args:
-        settings: That `TypedDict`. The keywords' defaults are those of `Settings`.
+        settings: That `TypedDict`.
+        stated: The dataclass whose fields have the keywords' defaults and meanings.
         **defaults: Others, where the function has its own.
     """
 
@@ -40,7 +40,7 @@ def takes(settings: type, **defaults: Any) -> Callable[[F], F]:
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=defaults.get(name, _FIELDS[name].default),
+                default=defaults.get(name, _fields(stated)[name].default),
                 annotation=getattr(annotation, "__forward_arg__", annotation),
             )
             for name, annotation in settings.__annotations__.items()
@@ -52,17 +52,18 @@ def takes(settings: type, **defaults: Any) -> Callable[[F], F]:
         def called(*given: Any, **keywords: Any) -> Any:
             for name in keywords:
                 if name not in expected:
-                    owner = given[0] if isinstance(given[0], type) else type(given[0])
+                    owner = (given[0] if isinstance(given[0], type) else type(given[0])).__name__
+                    called_by = f"{owner}.fit" if function.__name__ == "fit" else owner
                     raise TypeError(
-                        f"{name}: expected a keyword of {owner.__name__} ({', '.join(expected)}), got {name!r}"
+                        f"{name}: expected a keyword of {called_by} ({', '.join(expected)}), got {name!r}"
                         + suggestion(name, expected)
                     )
             return function(*given, **defaults | keywords)
 
         del called.__wrapped__  # Sphinx would read defaults from the source of what is wrapped, and find too few
         called.__signature__ = signature  # type: ignore[attr-defined]
-        called._settings = settings  # type: ignore[attr-defined]
-        called.__doc__ = _explained(function.__doc__, settings)
+        called._keywords = settings, stated  # type: ignore[attr-defined]
+        called.__doc__ = _explained(function.__doc__, settings, stated)
         return cast("F", called)
 
     return signed
@@ -111,11 +112,15 @@ def suggestion(name: str, expected: Collection[str]) -> str:
 
 def documented(cls: type[T]) -> type[T]:
     """Say in the docstring of a class what the settings of its constructor mean, at the line for ``**settings``."""
-    cls.__doc__ = _explained(cls.__doc__, cls.__init__._settings)  # type: ignore[attr-defined]
+    cls.__doc__ = _explained(cls.__doc__, *cls.__init__._keywords)  # type: ignore[attr-defined]
     return cls
 
 
-def _explained(text: str | None, settings: type) -> str | None:
+def _fields(stated: type) -> dict[str, Any]:
+    return {one.name: one for one in fields(stated)}
+
+
+def _explained(text: str | None, settings: type, stated: type) -> str | None:
     """The text with a line for each setting in the place of the one that begins with two stars."""
     if text is None:  # python -OO
         return None
@@ -123,7 +128,7 @@ def _explained(text: str | None, settings: type) -> str | None:
     def lines(place: re.Match[str]) -> str:
         wrapped = textwrap.TextWrapper(120, place[1], place[1] + 4 * " ", break_on_hyphens=False)
         return "\n".join(
-            wrapped.fill(f"{name}: {_FIELDS[name].metadata['meaning']}") for name in settings.__annotations__
+            wrapped.fill(f"{name}: {_fields(stated)[name].metadata['meaning']}") for name in settings.__annotations__
         )
 
     return _PLACE.sub(lines, text)

@@ -16,7 +16,9 @@ from headrace._arrays.caller import Array
 from headrace._core.device import Device, matmul_on_cpu
 from headrace._core.steps import Step
 from headrace._evaluation import Pair
+from headrace._fit.arguments import Arguments, FitKeywords
 from headrace._interior import Interior
+from headrace._keywords import takes
 from headrace._module import Block, Program
 from headrace._stored import Stored, header_of, storable
 from headrace._verbs import Verbs
@@ -26,9 +28,8 @@ from headrace.transforms.restriction import chain_of, columns_of
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
-    from headrace.distributed.groups import Group
 
 __all__ = ["Flow"]
 
@@ -338,30 +339,8 @@ class Flow(Verbs):
 
     # ---- training ------------------------------------------------------------------------------------------------
 
-    def fit(
-        self,
-        x: Array,
-        context: Array | None = None,
-        *,
-        weights: Array | None = None,
-        validation: Any = 0.1,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        schedule: str = "constant",
-        weight_decay: float | str | None = "auto",
-        clip: float | None = training.CLIP,
-        average: float | None = training.AVERAGE,
-        patience: int | None = training.PATIENCE,
-        time_budget: float | None = None,
-        matmul: str | None = None,
-        gaussianize: bool | str = "auto",
-        seed: int = 0,
-        progress: bool = True,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: float | str = training.CHECKPOINT_EVERY,
-        group: Group | None = None,
-    ) -> training.History:
+    @takes(FitKeywords, Arguments)
+    def fit(self, x: Array, context: Array | None = None, **arguments: Unpack[FitKeywords]) -> training.History:
         """Maximise the likelihood of rows, and keep the weights that are best on rows held out.
 
         The weights that the fit starts with are judged too, so that a second fit never ends worse than it began.
@@ -382,44 +361,7 @@ class Flow(Verbs):
                 rows that do not fit in memory, with context and weights of its own: what `headrace.rows` makes, a
                 data set of pyarrow, an array or frame of Dask (docs/scale.md).
             context: Shape (rows, context), or (context,) for all rows.
-            weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
-            validation: The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, context_val,
-                weights_val)``; None for none, and then the last weights (their running mean) are kept. Of a stream at
-                most as many rows are held out as its buffer holds.
-            epochs: Passes over the training rows, at most; by default as many as make 20,000 steps, 10 to 300, and
-                twice as many where held-out rows choose the weight decay.
-            batch_size: Rows of a step; by default a 64th of the rows, 32 to 512.
-            learning_rate: At the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if less.
-            schedule: "constant", "cosine" (down to nothing over all epochs) or "plateau" (halved whenever a third of
-                `patience` passes without a new best on held-out rows, or in training if there are none).
-            weight_decay: Of the networks' matrices; see `headrace.Adam`. "auto": held-out rows choose, from 1000 over
-                the rows, at most 1, down to a 125th of that; None: the first of these.
-            clip: The largest norm of a gradient; None for no limit.
-            average: Decay of a running mean of the weights, which is what is tried on held-out rows and kept; None for
-                the weights themselves.
-            patience: Epochs without a new best on held-out rows after which the fit ends (half as many where it goes on
-                with less weight decay instead); None for no end.
-            time_budget: Seconds that all of this may take: the fit ends before a step that would exceed them, keeps the
-                best weights as ever, and says "time_budget". "cosine" comes to its end with the time. How many steps
-                that makes depends on the machine, so that such a fit is not the same twice.
-            matmul: How steps compute products of networks: "exact", on the CPU "bf16", "bf16x3" or "bf16x6", on a
-                device "tf32" or "3xtf32"; by default as the flow does, see `to`. The flow's own products judge held-out
-                rows (docs/bf16.md).
-            gaussianize: Whether the first fit also sets a `headrace.Gaussianize` before that `Standardize`, if at least
-                50 rows are held out: it makes a column about normal where cross-validation says that rows gain by it.
-                "auto": if a trial of 400 steps is better on held-out rows with it than without (with heavy tails: if it
-                is not clearly worse), in fits of 4000 steps or more. Never over a base with edges, modes or tails of
-                its own. True is an error where none can be set, or no column gains.
-            seed: Of the choice of held-out rows and of the order of rows.
-            progress: Whether to show a bar on the standard error.
-            checkpoint: A file for the state of the fit. Where it is there already, the same call with a flow made in
-                the same way goes on from it, to the same bits as if nothing had stopped it; that of another fit is
-                refused. It is removed when the fit ends, but for Ctrl-C (docs/training.md).
-            checkpoint_every: Seconds between two writes of it, or "epoch", or as "10 epochs". After Ctrl-C it is
-                written too.
-            group: Who fits together (`headrace.distributed`). Then x, context, weights and rows of your own to judge by
-                are dicts of the shards that this rank holds, ``{number: array}``; all ranks end with the same flow,
-                which has the same bits for any number of them (docs/scale.md). None: this process alone.
+            **arguments: As `headrace._fit.arguments` has them.
 
         Returns:
             Losses and times of the epochs, the best one, the weight decay chosen, and why the fit ended.
@@ -440,29 +382,7 @@ class Flow(Verbs):
         >>> len(history.train_loss), history.stopped
         (5, 'epochs')
         """
-        return training.fit(
-            self,
-            x,
-            context,
-            weights=weights,
-            validation=validation,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            schedule=schedule,
-            weight_decay=weight_decay,
-            clip=clip,
-            average=average,
-            patience=patience,
-            time_budget=time_budget,
-            matmul=matmul,
-            gaussianize=gaussianize,
-            seed=seed,
-            progress=bool(progress),
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            group=group,
-        )
+        return training.fit(self, x, context, Arguments(**arguments))
 
 
 def _repeated(lines: list[str]) -> list[str]:

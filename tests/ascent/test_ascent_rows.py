@@ -9,7 +9,6 @@ import headrace as hr
 import ranks
 from headrace._arrays.caller import Caller
 from headrace.ascent.rows import Rows
-from headrace.distributed.ascent_rows import SharedRows
 from headrace.distributed.groups import local
 from headrace.distributed.shards import opened, split
 from ranks import ASSIGNMENTS, SIZES, cut, together
@@ -35,10 +34,8 @@ def shared(x, w, held_out, group=None, mine=ALL):
     group = group or local()
     caller = Caller()
     opened_table = opened(group, 3, 0, caller, cut(x, mine), None, None if w is None else cut(w, mine), seed=3)
-    judge = split(
-        opened_table, held_out and tuple(a if a is None else cut(a, mine) for a in held_out), 3, 0, caller, None
-    )
-    return SharedRows(opened_table, judge, PRECISION, 3, "float64")
+    judge = held_out and tuple(a if a is None else cut(a, mine) for a in held_out)
+    return Rows(*split(opened_table, judge, caller), PRECISION, 3, "float64")
 
 
 def joined(given):

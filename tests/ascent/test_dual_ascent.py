@@ -335,7 +335,7 @@ def test_an_interruption_within_an_epoch_of_the_joint_training(validation, monke
     [
         "headrace.ascent.dual_ascent._with_shears",
         "headrace.ascent.rows.jittered",
-        "headrace.training._standardize",
+        "headrace._fit.start.Start.set",
     ],
 )
 def test_an_interruption_before_the_joint_training_keeps_the_ascent(where, monkeypatch):

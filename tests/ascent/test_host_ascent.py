@@ -13,15 +13,19 @@ POINTS = {"float32": cpu.PointsF32, "float64": cpu.PointsF64}
 ASCENTS = {"float32": cpu.AscentF32, "float64": cpu.AscentF64}
 
 
+def summed(parts):
+    """Of one process."""
+    return parts.sum(axis=0)
+
+
 def ascended(x, weights, held_out, anchors, plan, precision=1.0, neighbours=50.0, rule="newton", finish=True):
     """The ascent after all kinks of a plan, and its points."""
     dtype = x.dtype.name
     points = POINTS[dtype](x, weights, False)
-    others = None if held_out is None else POINTS[dtype](held_out, None, False)
+    others = [] if held_out is None else [POINTS[dtype](held_out, None, False)]
     share = neighbours / (2.0 * len(x))
-    ascent = ASCENTS[dtype](
-        points, cpu.PointsF64(anchors.astype(float), None), others, precision, share, rule, len(plan)
-    )
+    parts = [points], cpu.PointsF64(anchors.astype(float), None), others
+    ascent = ASCENTS[dtype](*parts, precision, share, rule, len(plan), [True], [True] * len(others), summed)
     for turn, rows, drawn in plan:
         ascent.kink(np.concatenate([np.ravel(b) for b in turn.blocks]), *places_of(turn), list(rows), list(drawn))
     if finish:
@@ -110,7 +114,8 @@ def test_the_same_bits_for_any_number_of_threads(weighted, dtype):
 def test_wrong_arguments_are_refused():
     x = far_from_normal(60, 3, "float64")
     points, anchors = cpu.PointsF64(x, None, False), cpu.PointsF64(x[:5], None)
-    ascent = cpu.AscentF64(points, anchors, None, 1.0, 0.1, "newton", 2)
+    last = 1.0, 0.1, "newton", 2, [True], [], summed
+    ascent = cpu.AscentF64([points], anchors, [], *last)
     right = (np.eye(3), [3], [0, 1, 2], [0, -1, 4], [0.0] * 3)
     for place, wrong, message in (
         (0, np.eye(2), "matrix: expected"),
@@ -132,13 +137,17 @@ def test_wrong_arguments_are_refused():
         ascent.finish()
     two, empty = cpu.PointsF64(x[:, :2], None, False), cpu.PointsF64(x[:0], None, False)
     for arguments, message in (
-        ((points, two, None, 1.0, 0.1, "newton", 2), "expected the features of the points"),
-        ((points, anchors, None, 1.0, 0.1, "newton", -1), "most: expected"),
-        ((points, anchors, None, 1.0, 0.1, "new", 2), "rule: expected newton or gradient"),
-        ((points, None, None, 1.0, 0.1, "newton", 2), "anchors: expected points"),
-        ((empty, anchors, None, 1.0, 0.1, "newton", 2), "expected rows"),
-        ((cpu.PointsF64(x, None), anchors, None, 1.0, 0.1, "newton", 2), "keep no log-Jacobian"),
-        ((cpu.PointsF64(x, np.zeros(60), False), anchors, None, 1.0, 0.1, "newton", 2), "sum is above 0"),
+        (([points], two, [], *last), "expected the features of the anchors"),
+        (([points], anchors, [], 1.0, 0.1, "newton", -1, [True], [], summed), "most: expected"),
+        (([points], anchors, [], 1.0, 0.1, "new", 2, [True], [], summed), "rule: expected newton or gradient"),
+        (([points], None, [], *last), "anchors: expected points"),
+        (([None], anchors, [], *last), "points, held_out: expected points"),
+        (([points] * 2, anchors, [], *last), "checked: expected one for each part"),
+        (([points], empty, [], *last), "anchors: expected rows"),
+        (([empty], anchors, [], *last), "points: expected rows"),
+        (([cpu.PointsF64(x, None)], anchors, [], *last), "keep no log-Jacobian"),
+        (([cpu.PointsF64(x, np.zeros(60), False)], anchors, [], *last), "sum is above 0"),
+        (([points], anchors, [], *last[:-1], lambda parts: parts[0, :1]), "sum: expected"),
     ):
         with pytest.raises(ValueError, match=message):
             cpu.AscentF64(*arguments)

@@ -21,6 +21,7 @@ from cli_cases import (
 from headrace import files, training
 from headrace._cli import offered as _offered
 from headrace._cli import tables as _tables
+from headrace._fit.arguments import PATIENCE
 
 pytestmark = pytest.mark.programs
 
@@ -169,9 +170,9 @@ def test_options_of_fit_arrive(folder, result, monkeypatch):
     np.save("t.npy", table())
     given, original = {}, training.fit
 
-    def fit(flow, x, context, **options):
-        given.update(options)
-        return original(flow, x, context, **options)
+    def fit(flow, x, context, arguments):
+        given.update(vars(arguments))
+        return original(flow, x, context, arguments)
 
     monkeypatch.setattr(training, "fit", fit)
     options = ("--epochs", 2, "--batch-size", 50, "--learning-rate", 0.25, "--patience", 7, "--seed", 3)
@@ -180,7 +181,7 @@ def test_options_of_fit_arrive(folder, result, monkeypatch):
     assert {name: given[name] for name in wanted} == wanted
     result("fit", "t.npy", "-o", "f.safetensors", "--epochs", 0)
     assert given["batch_size"] is None
-    assert given["patience"] == training.PATIENCE
+    assert given["patience"] == PATIENCE
 
 
 def test_an_option_that_a_flow_does_not_take(folder, run):

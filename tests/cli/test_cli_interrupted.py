@@ -14,11 +14,12 @@ from cli_cases import (
     small_flow,
     table,
 )
-from headrace import files, training
+from headrace import files
 from headrace._cli import tables as _tables
 from headrace._fit import checkpoint as _checkpoint
 from headrace._fit import marginals as _marginals
 from headrace._fit import run as _fit_run
+from headrace._fit import start as _start
 from headrace.ascent.splines import SplineAscent
 from headrace.choosing.candidates import Trial
 from interrupts import ctrl_c
@@ -92,7 +93,7 @@ MOMENTS = {
     "reading": (_tables, "open_table"),
     "choosing marginal curves": (_marginals, "gaussianizing"),
     "in the trial of marginal curves": (_marginals, "gain"),
-    "after standardising": (training, "start_act_norms"),
+    "after standardising": (_start, "start_act_norms"),
     "judging the start": (_fit_run.HeldOut, "loss"),
     "in the first epoch": (_fit_run.Run, "batches"),
 }

@@ -18,8 +18,9 @@ sys.path += [str(Path(__file__).parents[1] / name) for name in (".", "support", 
 import headrace as hr
 import ranks
 from headrace._fit import run as _fit_run
+from headrace.ascent.points import Chosen
+from headrace.ascent.splines import SplineAscent
 from headrace.distributed import GroupError
-from headrace.distributed import ascent as _ascent
 from headrace.distributed import groups as _groups
 
 TIMEOUT, GRACE, STEP = 2.0, 1.0, 37
@@ -59,8 +60,8 @@ def bits(group, assignments):
 # What a step of each kind of work calls, and at which of them a rank is lost: of "refined" in the joint training.
 STEPS = {
     "fit": (_fit_run.Adam, "step", STEP),
-    "notes": (_ascent.SharedChosen, "_judge", 5),
-    "splines": (_ascent.SharedSplineAscent, "_curves", 3),
+    "notes": (Chosen, "kink", 5),
+    "splines": (SplineAscent, "_curves", 3),
     "refined": (_fit_run.Adam, "step", 11),
 }
 

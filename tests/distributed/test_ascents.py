@@ -1,7 +1,5 @@
 """Ascents with a group have the same bits on any ranks, and climb as those of one process do."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -9,12 +7,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cases
 import headrace as hr
 import ranks
+from headrace._arrays.caller import Caller
+from headrace._fit.moments import PlainSums
 from headrace.ascent import directions
 from headrace.ascent import dual_ascent as _dual_ascent
 from headrace.ascent import marginals as _marginals
 from headrace.ascent.points import Chosen, Points
-from headrace.distributed import ascent as _ascent
-from headrace.distributed.groups import local
+from headrace.distributed import quantiles as _quantiles
+from headrace.distributed.groups import GroupError, local
+from headrace.distributed.shards import opened
 from pairs import pairwise
 from ranks import ASCENTS, ASSIGNMENTS, SIZES, ascended, cut, digest, together
 
@@ -73,41 +74,62 @@ def test_kinks_climb_as_in_one_process(rule, dtype):
 
 
 @pairwise(rule=["newton", "gradient"], weighted=[False, True], precision=[0.5, 1.0], dtype=["float32", "float64"])
-def test_kinks_are_those_that_the_core_chooses(rule, weighted, precision, dtype):
-    """The same points in one shard, the same turns, centers and anchors: the kinks differ by rounding."""
+def test_kinks_of_points_in_parts_are_those_of_all_together(rule, weighted, precision, dtype):
+    """The same turns, centers and anchors, of which the sums are exact: the kinks differ by rounding."""
     rng = cases.rng("chosen", rule, weighted)
     x, other, anchors = (rng.standard_normal((n, 3)) / np.sqrt(precision) for n in (700, 90, 40))
     x[:, 1] += 0.3 * x[:, 0] ** 2
     weights = rng.uniform(0.5, 1.0, 700).astype("float32").astype("float64") if weighted else None
-    neighbours, kind = 60.0, np.dtype(dtype)
-    points, held_out = (Points(z, w, kind, keeps_log_jacobian=False) for z, w in ((x, weights), (other, None)))
-    told = {"precision": precision, "neighbours": neighbours / (2.0 * 700), "rule": rule, "most": 20}
-    core = Chosen(points, Points(anchors, None, np.float64), held_out, **told)
-    settings = SimpleNamespace(precision=precision, neighbours=neighbours, rule=rule, dtype=kind)
-    shard = SimpleNamespace(number=0, held_out=True)
-    table = SimpleNamespace(shards=[shard])
-    ascent = SimpleNamespace(
-        settings=settings,
-        group=local(),
-        n=3,
-        effective_rows=700.0,
-        fit_parts=[(x, weights)],
-        judge_parts=[(other, None)],
-        rows=SimpleNamespace(table=table, judge=table),
-    )
-    shared = _ascent.SharedChosen(ascent, anchors)
+    told = {"precision": precision, "neighbours": 60.0 / (2.0 * 700), "rule": rule, "most": 20}
+
+    def chosen(ends, sums):
+        own, others = (
+            [Points(*part, np.dtype(dtype), keeps_log_jacobian=False) for part in zip(*of, strict=False)]
+            for of in (
+                (np.split(x, ends), [None] * 9 if weights is None else np.split(weights, ends)),
+                (np.split(other, [end // 10 for end in ends]), [None] * 9),
+            )
+        )
+        return Chosen(own, Points(anchors, None, np.float64), others, sums, **told)
+
+    table = opened(local(), 3, 0, Caller(), {0: x})
+    whole, parts = chosen([], PlainSums()), chosen([5, 5, 300], table)
     for step in range(6):
         turn = directions.random_turn([3] if step % 2 else [2, 1], rng)
         rows = np.where(rng.random(3) < 0.5, rng.integers(40, size=3), -1).tolist()
         drawn = (3.0 * rng.standard_normal(3) / np.sqrt(precision)).tolist()
-        for one in (core, shared):
+        for one in (whole, parts):
             one.kink(turn.blocks, turn.places(), rows, drawn)
-    for one in (core, shared):
+    for one in (whole, parts):
         one.finish()
     error = {"float32": 1e-4, "float64": 1e-11}[dtype]
-    assert_allclose(shared.kinks(), core.kinks(), rtol=error, atol=error)
-    assert_allclose(shared.log_likelihoods(), core.log_likelihoods(), rtol=error)
-    assert_array_equal(shared.checked[0], points.checked_rows())
+    # Newton's step is ill-conditioned where a kink is wide: a and c may give way to each other.
+    loose = {"float32": 5e-3, "float64": 1e-6}[dtype]
+    assert_allclose(parts.kinks(), whole.kinks(), rtol=loose, atol=loose)
+    assert_allclose(parts.log_likelihoods(), whole.log_likelihoods(), rtol=error)
+    assert_allclose(parts.terms(), whole.terms(), rtol=error, atol=error)
+
+
+def test_an_error_of_the_sums_is_one_of_the_ascent():
+    """After which nothing can be chosen: points are between two kinks."""
+
+    class Broken(PlainSums):
+        left = 3
+
+        def sum(self, parts, zero):
+            self.left -= 1
+            if self.left < 0:
+                raise GroupError("lost")
+            return super().sum(parts, zero)
+
+    x = cases.rng("broken").standard_normal((50, 1))
+    points = Points(x, None, np.float64, keeps_log_jacobian=False)
+    told = {"precision": 1.0, "neighbours": 0.1, "rule": "newton", "most": 3}
+    ascent = Chosen([points], Points(x[:5], None, np.float64), [], Broken(), **told)
+    with pytest.raises(GroupError, match="lost"):
+        ascent.kink([np.eye(1)], [0], [-1], [0.0])
+    with pytest.raises(ValueError, match="kink: expected no more"):
+        ascent.kink([np.eye(1)], [0], [-1], [0.0])
 
 
 def test_splines_climb_as_in_one_process():
@@ -147,8 +169,8 @@ def test_summaries_are_those_of_all_rows(weighted):
     cuts = np.array_split(np.arange(997), [5, 5, 600])
     counts = [None if weights is None else shares.of_rows[i] for i in cuts]
     parts = [[x[i] for i in cuts] for x in columns]
-    ascending = [_ascent._ascending(of, counts) for of in parts]
-    found = _ascent.shared_summaries(local(), parts, ascending, counts, shares)
+    ascending = [_quantiles._ascending(of, counts) for of in parts]
+    found = _quantiles.shared_summaries(local(), parts, ascending, counts, shares)
     for x, one in zip(columns, found, strict=True):
         order = np.argsort(x, kind="stable")
         known = None if weights is None else shares.of_rows[order]
@@ -158,8 +180,8 @@ def test_summaries_are_those_of_all_rows(weighted):
 
 
 def test_a_step_of_splines_sorts_each_column_once(monkeypatch):
-    sorts, whole = [], _ascent._ascending
-    monkeypatch.setattr(_ascent, "_ascending", lambda *told: sorts.append(1) or whole(*told))
+    sorts, whole = [], _quantiles._ascending
+    monkeypatch.setattr(_quantiles, "_ascending", lambda *told: sorts.append(1) or whole(*told))
     model = hr.DualAscentFlow(steps=4, refine=False, patience=None)
     model.fit(cut(ranks.rows(), ALL), progress=False, group=local())
     assert len(sorts) == 4 * 3
@@ -171,7 +193,8 @@ def test_weights_count_as_those_of_one_process():
 
     def work(group, mine):
         parts = list(cut(weights, mine).values())
-        shares, counts = _ascent._shares(group, parts, len(weights))
+        table = opened(group, 1, 0, Caller(), cut(weights[:, None], mine))
+        shares, counts = _marginals.Shares.over(parts, len(weights), table)
         return shares, dict(zip(mine, counts, strict=True))
 
     for assignment in ASSIGNMENTS.values():

@@ -154,11 +154,11 @@ def test_a_worker_that_ends_does_not_change_the_bits(where, collective, client, 
 ASCENTS = {  # a step of each, and at which a worker ends: of the last in the joint training
     "kinks": (
         lambda: hr.DualAscentFlow.notes(steps=8, seed=3),
-        ("headrace.distributed.ascent", "SharedChosen", "_judge"),
+        ("headrace.ascent.points", "Chosen", "kink"),
     ),
     "splines": (
         lambda: hr.DualAscentFlow(steps=4, refine=False),
-        ("headrace.distributed.ascent", "SharedSplineAscent", "_curves"),
+        ("headrace.ascent.splines", "SplineAscent", "_curves"),
     ),
     "refined": (lambda: hr.DualAscentFlow(steps=2, refine=True), ADAM),
 }

@@ -15,10 +15,11 @@ from headrace._fit import rows as _rows
 from headrace._fit import run as _fit_run
 from headrace._fit.cross_validation import clearly_better
 from headrace._fit.history import History
-from headrace._fit.rows import Data, Part
-from headrace.distributed import starting
+from headrace._fit.rows import Data
+from headrace._fit.run import HeldOut
+from headrace._fit.source import ArrayRows
+from headrace._fit.start import Start, gaussian_links, not_worse_than_a_gaussian
 from headrace.distributed.groups import local
-from headrace.distributed.run import SharedHeldOut
 from headrace.distributed.shards import opened, split
 from ranks import ASSIGNMENTS, ROWS, SIZES, cut, on_ranks, together
 
@@ -46,10 +47,10 @@ def test_correlations_are_those_of_a_plain_fit(ends, weighted):
     x, w = gaussian(500, "folds"), ranks.weights()[:500] + 0.1 if weighted else None
     flow = hr.MAF(3, hidden=(8,), dtype="float64")
     table = opened(local(), 3, 0, flow._caller(), parts_of(x, *ends), None, parts_of(w, *ends))
-    starting.standardize(flow, table, False)
+    Start.of(flow, table, say=False).set(flow, table)
     standard = flow._interior.standardize
-    found = starting.decorrelating(flow, table)
-    true = _gaussian.decorrelating(Data(x, None, w), Part(500), standard.mean, standard.std)
+    *found, _ = gaussian_links(flow, table, ())
+    true = _gaussian.decorrelating(ArrayRows(Data(x, None, w)), standard.mean, standard.std)
     assert len(found) == len(true) == 3
     z = cases.rng("decorrelated").standard_normal((50, 3))
     one, other = (hr.Flow(links, dtype="float64").to_data(z) for links in (found, true))
@@ -106,13 +107,12 @@ def test_the_loss_of_held_out_rows_is_their_weighted_mean(own, weighted):
     given = 0.3
     if own:
         given = tuple(None if a is None else cut(a, ALL) for a in (judge_x, c, judge_w))
-    judge = split(table, given, 3, 2, flow._caller(), None)
-    held = SharedHeldOut(judge)
+    judge = split(table, given, flow._caller())[1]
+    held = HeldOut(judge)
     if own:
         true = loss_of(flow, judge_x, c, judge_w)
     else:
-        out = [s for s in judge.shards if s.held_out is not None]
-        at = np.concatenate([s.first + s.held_out.all() for s in out])
+        at = np.concatenate([s.first + s.part.all() for s in judge.shards])
         assert 200 < len(at) < 300
         true = loss_of(flow, x[at], c[at], None if w is None else w[at])
     assert held.loss(flow) == pytest.approx(true, rel=1e-12)
@@ -128,8 +128,8 @@ def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
     x[:, 1] += 0.1 * (x[:, 0] ** 2 - 1.0)  # hardly bent
     flow = hr.MAF(2, transforms=1, hidden=(8,), dtype="float64")
     table = opened(local(), 2, 0, flow._caller(), parts_of(x, 1000, 2500))
-    starting.standardize(flow, table, False)
-    start, links = flow._interior.vector(), (*starting.decorrelating(flow, table), flow._interior.standardize)
+    Start.of(flow, table, say=False).set(flow, table)
+    start, links = flow._interior.vector(), gaussian_links(flow, table, ())
     flow.fit(x, epochs=15, validation=None, progress=False)
     gaussian_flow = copy.copy(flow)
     gaussian_flow._interior.rescale(links, None, _gaussian.quietened(gaussian_flow, start))
@@ -139,9 +139,10 @@ def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
         w = rng.uniform(0.1, 3.0, rows.size) if weighted else None
         cuts = (7, 7, rows.size // 2)
         given = parts_of(x[rows], *cuts), None, parts_of(w, *cuts)
-        judge = split(table, given, 2, 0, flow._caller(), None)
+        judge = split(table, given, flow._caller())[1]
         tried, history = copy.copy(flow), History(best_loss=1.5, best_epoch=3)
-        starting.not_worse_than(tried, judge, history, start, links)
+        told = HeldOut(judge), history, start, links, 1
+        not_worse_than_a_gaussian(tried, *told, by_default=True, has_curves=False)
         fitted, simple = (-one.log_prob(x[rows]).astype(float) for one in (flow, gaussian_flow))
         counts = np.ones(rows.size) if w is None else w
         kept.append(clearly_better(fitted, simple, counts))
@@ -248,7 +249,7 @@ def test_a_step_drops_by_the_seed_of_its_chunk(dtype):
 
 def checksum(group, mine, x, c, w):
     given = cut(x, mine), cut(c, mine), None if w is None else cut(w, mine)
-    return opened(group, 3, 2, hr.MAF(3, 2)._caller(), *given).checksum()
+    return opened(group, 3, 2, hr.MAF(3, 2)._caller(), *given).fingerprint()["rows"]
 
 
 def test_a_checksum_sees_every_number_and_no_rank(monkeypatch):

@@ -96,12 +96,9 @@ def test_rows_held_out_are_the_share_asked_for_and_no_training_rows():
     table = opened(local(), 3, 0, hr.MAF(3)._caller(), cut(ranks.rows(), ALL), seed=4)
     from headrace.distributed.shards import split
 
-    judge = split(table, 0.25, 3, 0, hr.MAF(3)._caller(), None)
-    assert judge.held == round(0.25 * ROWS) == ROWS - table.size
-    seen = []
-    for shard in table.shards:
-        held = [] if shard.held_out is None else shard.first + shard.held_out.all()
-        seen += [*held, *(shard.first + shard.train.all())]
+    train, judge = split(table, 0.25, hr.MAF(3)._caller())
+    assert judge.size == round(0.25 * ROWS) == ROWS - train.size
+    seen = [row for part in (train, judge) for shard in part.shards for row in shard.first + shard.part.all()]
     assert sorted(seen) == list(range(ROWS))
 
 
@@ -126,8 +123,8 @@ def test_an_epoch_takes_every_row_once(batch_rows):
 
 def test_chunks_of_many_rows_take_little_memory_and_time():
     """They are told by numbers: of a billion rows there are two million, of 512 each."""
-    trained = np.full(300, 65_536)
-    table = SimpleNamespace(trained=trained, size=int(trained.sum()), seed=0)
+    taken = np.full(300, 65_536)
+    table = SimpleNamespace(taken=taken, size=int(taken.sum()), seed=0)
     tracemalloc.start()
     try:
         of = Chunks(table, 64 * CHUNK)
@@ -287,8 +284,8 @@ def test_the_state_of_another_fit_is_refused_on_all_ranks(tmp_path, monkeypatch)
 def test_each_chunk_has_dropout_of_its_own():
     seeds = []
     run = _run.SharedRun.__new__(_run.SharedRun)
-    run.drops, run.data = True, opened(local(), 3, 0, hr.MAF(3)._caller(), cut(ranks.rows(), ALL))
-    chunks = Chunks(run.data, CHUNK)
+    run.drops, run.table = True, opened(local(), 3, 0, hr.MAF(3)._caller(), cut(ranks.rows(), ALL))
+    chunks = Chunks(run.table, CHUNK)
     for chunk in chunks.some(np.arange(chunks.count)):
         seeds += [run._dropout_of(chunk, epoch) for epoch in (0, 1)]
     assert len(set(seeds)) == len(seeds)

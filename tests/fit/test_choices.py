@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 import headrace as hr
+from headrace._fit.arguments import Arguments
 from headrace._fit.cross_validation import clearly_better
 from headrace._fit.history import History
 from headrace._fit.plan import Plan
@@ -27,7 +28,7 @@ def test_decays_that_follow_one_another_have_twice_the_epochs():
     def epochs(rows=5000, judged=True, **told):
         plan = {"epochs": None, "batch_size": None, "learning_rate": None, "schedule": "constant", "clip": 5.0}
         plan |= {"weight_decay": "auto", "average": 0.999, "patience": 50}
-        return Plan.of(hr.MAF(2), rows, judged=judged, **plan | told).epochs
+        return Plan.of(hr.MAF(2), rows, Arguments(**plan | told), judged=judged).epochs
 
     assert epochs() == 2 * epochs(judged=False) == 2 * epochs(weight_decay=None) == 2 * epochs(weight_decay=0.1) == 600
     assert epochs(schedule="cosine") == epochs(patience=None) == 300

@@ -16,6 +16,7 @@ from fitting import QUIET, SHORT, gaussian, small
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
 from headrace._fit.rows import Data, Part
+from headrace._fit.source import ArrayRows
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 
@@ -37,13 +38,13 @@ def test_rows_held_out_and_rows_left_are_all_rows_once(rows, held):
 def test_a_share_holds_out_at_least_a_row_and_leaves_one(rows, share, held):
     """A share that rounds to no row holds out one, where there are two or more; a share of 0 holds out none."""
     data = Data(np.zeros((rows, 1)), None, None)
-    left, out = _rows.split(1, 0, data, share, np.random.default_rng(0), Caller())
+    left, out = ArrayRows(data).split(share, np.random.default_rng(0), Caller())
     assert left.size == rows - held
     assert (out is None) == (held == 0)
     if out is not None:
-        assert out[0] is data
-        assert_array_equal(np.sort(np.concatenate([left.all(), out[1].all()])), np.arange(rows))
-        assert out[1].size == held
+        assert out.data is data
+        assert_array_equal(np.sort(np.concatenate([left.part.all(), out.part.all()])), np.arange(rows))
+        assert out.size == held
 
 
 def test_every_row_is_held_out_as_often():
@@ -101,8 +102,7 @@ def test_batches_are_those_of_the_order_whatever_the_pools(monkeypatch):
 
 
 def moments_of(x, weights=None):
-    data = Data(x, None, weights)
-    return _rows.moments("x", data.x, data.weights, Part(len(x)))
+    return ArrayRows(Data(x, None, weights)).moments()
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-162, 1e-30, 1.0, 1e154, 1e200, 1e300])
@@ -262,6 +262,6 @@ def test_the_first_step_of_a_large_file_comes_soon(tmp_path):
 def test_rows_without_weight_are_left_out_of_both_parts():
     weights = np.where(np.arange(200) % 3 == 0, 0.0, 1.0)
     data = Data(gaussian(200), None, weights)
-    train, held_out = _rows.split(3, 0, data, 0.2, np.random.default_rng(0), Caller())
-    together = np.concatenate([train.all(), held_out[1].all()])
+    train, held_out = ArrayRows(data).split(0.2, np.random.default_rng(0), Caller())
+    together = np.concatenate([train.part.all(), held_out.part.all()])
     assert_array_equal(np.sort(together), np.flatnonzero(weights))

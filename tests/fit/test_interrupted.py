@@ -1,7 +1,6 @@
 """Ctrl-C before there are better weights: every kind of fit raises it, and leaves the flow as it was before."""
 
 import signal
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,15 +15,15 @@ from headrace.variational.distill import ConditionalStep
 from interrupts import ctrl_c
 
 QUIET = {"progress": False}
-RUN, TRAINING, MARGINALS = "headrace._fit.run:Run", "headrace.training:", "headrace._fit.marginals:"
+RUN, MARGINALS = "headrace._fit.run:Run", "headrace._fit.marginals:"
 # Moments of a default fit: a function, and which of its arguments is the flow, or what has it as its `flow`.
 MOMENTS = {
-    "reading the rows": ("headrace._fit.rows:", "moments", None),
+    "reading the rows": ("headrace._fit.source:RowSource", "moments", None),
     "choosing marginal curves": (MARGINALS, "gaussianizing", None),
     "in the trial of marginal curves": (RUN, "one_pass", None),
-    "before standardising": (TRAINING, "_standardize", 0),
+    "before standardising": ("headrace._fit.start:Start", "set", 1),
     "while standardising": ("headrace.flow:Flow", "_take_parameters", 0),
-    "after standardising": (TRAINING, "start_act_norms", 0),
+    "after standardising": ("headrace._fit.start:", "start_act_norms", 0),
     "before the first epoch": (RUN, "go", 0),
     "judging the start": ("headrace._fit.run:HeldOut", "loss", 1),
     "in the first epoch": (RUN, "batches", 0),
@@ -130,7 +129,7 @@ def test_a_stream_while_its_rows_are_read():
     ("owner", "name"),
     [
         ("headrace.distributed.fit:", "opened"),
-        ("headrace.distributed.starting:", "_start_act_norms"),
+        ("headrace._fit.start:", "start_act_norms"),
         ("headrace.distributed.run:SharedRun", "one_pass"),
     ],
 )
@@ -166,26 +165,26 @@ def test_an_error_before_there_are_better_weights(monkeypatch):
 
     flow = flow_of_all_parts()
     before, x = state(flow), rows(600)
-    monkeypatch.setattr("headrace.training.start_act_norms", broken)
+    monkeypatch.setattr("headrace._fit.start.start_act_norms", broken)
     with pytest.raises(MemoryError):
         flow.fit(x, x[:, :1], epochs=3, **QUIET)
     assert state(flow) == before
 
 
-@pytest.mark.parametrize("moment", ["_not_worse_than_a_gaussian", "taking the Gaussian"])
+@pytest.mark.parametrize("moment", ["not_worse_than_a_gaussian", "taking the Gaussian"])
 def test_better_weights_stay_when_the_last_comparison_is_interrupted(moment, monkeypatch):
     """Of which the flow must not be half: the trained weights behind the Gaussian's links."""
     flow, trained = hr.MAF(2, transforms=2, hidden=(16,)), []
-    compare = "headrace.training:_Fit", "_not_worse_than_a_gaussian"
+    compare = "headrace._fit.fit:", "not_worse_than_a_gaussian"
 
     def note(one, *_):
-        trained.append(state(one.flow))
+        trained.append(state(one))
         return True
 
     if moment == compare[1]:
         calls = ctrl_c(monkeypatch, *compare, note)
     else:
-        monkeypatch.setattr("headrace.training.clearly_better", lambda *given: not note(SimpleNamespace(flow=flow)))
+        monkeypatch.setattr("headrace._fit.start._is_kept", lambda *given: not note(flow))
         calls = ctrl_c(
             monkeypatch, "headrace.flow:Flow", "_take_parameters", lambda one, *_: one is flow and bool(trained)
         )

@@ -10,11 +10,13 @@ from scipy import stats
 
 import cases
 import headrace as hr
-from headrace import training
 from headrace._fit import marginals
+from headrace._fit import start as _start
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.marginals import Column, Curve, Sample, of_sample
+from headrace._fit.rows import Data
+from headrace._fit.source import ArrayRows
 
 LATENT = np.linspace(-2.0, 2.0, marginals.KNOTS)
 
@@ -191,7 +193,7 @@ def test_normal_rows_end_without():
 
 
 def test_a_gaussian_takes_the_place_of_marginals_that_are_not_better(monkeypatch):
-    monkeypatch.setattr(training, "clearly_better", lambda *losses: False)
+    monkeypatch.setattr(_start, "_is_kept", lambda *losses: False)
     flow, tried = small(), []
     monkeypatch.setattr(marginals, "gain", lambda *runs: not tried.append(runs))
     history = flow.fit(skewed(600, "gaussian"), progress=False)
@@ -310,9 +312,9 @@ def test_modes_with_gaps_are_left_to_networks():
 
 
 def test_a_trial_takes_as_many_rows_as_its_steps_need():
-    data = marginals.Data(np.zeros((9000, 2)), None, None)
+    source = ArrayRows(Data(np.zeros((9000, 2)), None, None))
     for most, rows in ((4000, 4000), (10_000, 9000)):
-        assert marginals.few(data, marginals.Part(9000), most)[1].size == rows
+        assert source.trial(source, source, most, 0)[0].size == rows
 
 
 def test_marginals_of_ones_own_stay():

@@ -10,14 +10,14 @@ import cases
 import headrace as hr
 import stream_cases as streams
 from fitting import QUIET, moments, small
-from headrace import training
 from headrace._fit import plan as _plan
-from headrace._fit import rows as _rows
 from headrace._fit import run as _run
+from headrace._fit import start as _start
 from headrace._fit import stream_run as _stream_run
 from headrace._fit import streams as _streams
 from headrace._fit.moments import Moments
 from headrace._fit.rows import Data
+from headrace._fit.source import ArrayRows
 from headrace._streams import sources as _sources
 from headrace._streams.stream import Block
 
@@ -87,49 +87,46 @@ def test_arrays_of_dask_are_streams():
 
 
 def opened(stream, context=0, support=None):
-    data = _streams.StreamData(stream, streams.FEATURES, context, support, True, False)
-    train, given = _rows.split(streams.FEATURES, context, data, 0.2, np.random.default_rng(5), None)
-    return data, train, data.survey(train, given)
+    data = _streams.StreamRows(stream, streams.FEATURES, context, support, True, False)
+    return data.split(0.2, np.random.default_rng(5), None)
 
 
 @SOURCES
 @pytest.mark.parametrize(("context", "weighted"), KINDS)
 def test_the_first_pass_measures_the_training_rows_and_holds_out_those_of_arrays(source, context, weighted, tmp_path):
     x, conditions, weights = streams.rows(1000, "float64", context, weighted)
-    data, train, (held_out, part) = opened(source(tmp_path, x, conditions, weights, 400), context)
-    whole = Data(x, conditions, weights)
-    want_train, (_, want_part) = _rows.split(3, context, whole, 0.2, np.random.default_rng(5), None)
-    assert (train.size, part.size) == (want_train.size, want_part.size)
-    index, out = want_train.all(), want_part.all()
+    found, judge = opened(source(tmp_path, x, conditions, weights, 400), context)
+    want, want_judge = ArrayRows(Data(x, conditions, weights)).split(0.2, np.random.default_rng(5), None)
+    assert (found.size, judge.size) == (want.size, want_judge.size)
+    index, out, held_out = want.part.all(), want_judge.part.all(), judge.data
     assert_array_equal(held_out.x, x[out])
     own = None if weights is None else weights[index]
     for of_context, table in ((False, x), *[(True, conditions)] * bool(context)):
-        found = data.moments_of(train, of_context, False)
-        for got, want in zip(found, moments(table[index], own), strict=True):
-            assert_allclose(got, want, rtol=1e-13, atol=1e-15)
+        for got, true in zip(found.moments(of_context=of_context), moments(table[index], own), strict=True):
+            assert_allclose(got, true, rtol=1e-13, atol=1e-15)
     if weighted:
         assert_array_equal(held_out.weights, weights[out])
-        assert data.weight_of(train) == pytest.approx(weights[index].sum(), rel=1e-14)
+        assert found.weight() == pytest.approx(weights[index].sum(), rel=1e-14)
     if context:
         assert_array_equal(held_out.context, conditions[out])
-    some, its = data.standing_for(train)
-    assert_array_equal(some.x[its.all()], x[index])  # fewer than 65,536
+    (some,) = found.standing().parts()
+    assert_array_equal(some.x, x[index])  # fewer than 65,536
 
 
 def test_no_more_rows_are_held_out_than_the_buffer_holds(tmp_path):
     x = streams.rows(1000)[0]
-    _, train, (held_out, _) = opened(hr.rows.blocks([x], buffer=50))
-    assert (train.size, len(held_out.x)) == (950, 50)
+    train, judge = opened(hr.rows.blocks([x], buffer=50))
+    assert (train.size, len(judge.data.x)) == (950, 50)
 
 
 def test_of_many_rows_some_stand_for_all(monkeypatch):
     monkeypatch.setattr(_streams, "CHUNK", 100)
     x = streams.rows(1000)[0]
-    data, train, _ = opened(hr.rows.blocks([x], buffer=400))
-    some, its = data.standing_for(train)
-    assert len(some.x) == its.size == 100
-    index = train.at(np.arange(100) * train.size // 100)
-    assert_array_equal(some.x, x[index])
+    found, _ = opened(hr.rows.blocks([x], buffer=400))
+    train = ArrayRows(Data(x, None, None)).split(0.2, np.random.default_rng(5), None)[0].part
+    some = found.standing()
+    assert some.size == 100
+    assert_array_equal(some.data.x, x[train.at(np.arange(100) * train.size // 100)])
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-30, 1.0, 1e154, 1e300])
@@ -165,12 +162,12 @@ def test_moments_over_all_of_float64():
 @pytest.mark.parametrize("buffer", [1, 7, 130, 999])
 def test_an_epoch_has_every_training_row_once_with_its_context_and_weight(source, buffer, tmp_path):
     x, conditions, weights = streams.rows(1000, "float64", 2, True)
-    data, train, (held_out, _) = opened(source(tmp_path, x, conditions, weights, buffer), 2)
-    bounds = [0, 10, 11, 200, train.size]
+    data, judge = opened(source(tmp_path, x, conditions, weights, buffer), 2)
+    bounds = [0, 10, 11, 200, data.size]
     batches = [list(data.batches(np.random.default_rng(seed), bounds)) for seed in (0, 0, 1)]
     assert [len(batch.x) for batch in batches[0]] == list(np.diff(bounds))
     index = np.flatnonzero(weights > 0)
-    index = index[~np.isin(x[index, 1], held_out.x[:, 1])]
+    index = index[~np.isin(x[index, 1], judge.data.x[:, 1])]
     orders = []
     for found in batches:
         got = Block.joined([Block(batch.x, batch.context, batch.weights) for batch in found])
@@ -207,9 +204,7 @@ def test_parts_come_in_random_order(tmp_path):
     x = streams.rows(5000)[0]
     streams.write_parquet(tmp_path / "t", x, group=100)
     stream = hr.rows.parquet(tmp_path / "t", buffer=50)
-    data = _streams.StreamData(stream, 3, 0, None, False, False)
-    train = _rows.split(3, 0, data, None, np.random.default_rng(0), None)[0]
-    data.survey(train, None)
+    data, _ = _streams.StreamRows(stream, 3, 0, None, False, False).split(None, np.random.default_rng(0), None)
     first = next(data.batches(np.random.default_rng(0), [0, 200, 5000])).x
     places = np.searchsorted(x[:, 1][np.argsort(x[:, 1])], first[:, 1])
     rows = np.argsort(x[:, 1])[places]
@@ -300,7 +295,7 @@ def test_act_norms_start_from_rows_of_the_stream():
 
 def test_the_gaussian_start_of_a_stream_is_that_of_an_array(monkeypatch):
     """From the same rows, at most 65,536, to rounding: a flow that does not become better is the same Gaussian."""
-    monkeypatch.setattr(training, "clearly_better", lambda *_: False)
+    monkeypatch.setattr(_start, "_is_kept", lambda *_: False)
     monkeypatch.setattr(_plan, "STEPS", 10)
     monkeypatch.setattr(_plan, "LEAST_EPOCHS", 1)
     x = streams.rows(3000)[0]

@@ -19,8 +19,8 @@ class Time:
 
     def __init__(self, monkeypatch, step=1.0, judge=0.0):
         self.seconds, self.steps, self.rates, self.losses = 100.0, 0, [], []
-        find, loss, log_probs, rate = (
-            _run.Run._find_gradient, _run.HeldOut.loss, _run.HeldOut.log_probs, _run.Run._rate,
+        find, loss, log_probs, losses, rate = (
+            _run.Run._find_gradient, _run.HeldOut.loss, _run.HeldOut.log_probs, _run.HeldOut.losses, _run.Run._rate,
         )  # fmt: skip
 
         def stepped(run, *given):
@@ -37,6 +37,10 @@ class Time:
             self.seconds += judge
             return log_probs(held_out, *given)
 
+        def judged_by_row(held_out, *flows):
+            self.seconds += len(flows) * judge
+            return losses(held_out, *flows)
+
         def rated(run):
             self.rates.append(rate(run))
             return self.rates[-1]
@@ -44,6 +48,7 @@ class Time:
         monkeypatch.setattr(_run.Run, "_find_gradient", stepped)
         monkeypatch.setattr(_run.HeldOut, "loss", judged)
         monkeypatch.setattr(_run.HeldOut, "log_probs", judged_all)
+        monkeypatch.setattr(_run.HeldOut, "losses", judged_by_row)
         monkeypatch.setattr(_run.Run, "_rate", rated)
         monkeypatch.setattr(_clock, "now", lambda: self.seconds)
 

@@ -74,6 +74,8 @@ _interval = _argument(
     lambda every: _EPOCHS.fullmatch(every) is not None if isinstance(every, str) else 0 <= every < math.inf,
     "seconds, epoch, or as '10 epochs'",
 )
+_KINDS = {"integer": _integer(0), "size": _integer(1), "positive": _rate, "interval": _interval, "text": str}
+"""Types of options that are arguments of `Flow.fit`."""
 
 
 def _file(suffixes: Sequence[str]) -> Callable[[str], Any]:
@@ -183,20 +185,12 @@ def _parser() -> argparse.ArgumentParser:
         help="what to do with rows that miss a number (refuse)",
     )
     sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    sub.add_argument("--epochs", type=_integer(0), metavar="N", help="passes over the rows, at most")
-    sub.add_argument("--batch-size", type=_integer(1), metavar="N", help="rows of a step")
-    sub.add_argument("--learning-rate", type=_rate, metavar="RATE")
+    for name, option in offered.FIT.items():
+        flag = "--" + name.replace("_", "-")
+        sub.add_argument(flag, type=_KINDS[option.kind], metavar=option.metavar, help=option.help)
     sub.add_argument("--validation", type=_share, metavar="SHARE", help="of rows to hold out (0.1)")
-    sub.add_argument("--patience", type=_integer(1), metavar="N", help="epochs or steps without a new best, then stop")
-    sub.add_argument("--time-budget", type=_rate, metavar="SECONDS", help="that the fit may take, at most")
     sub.add_argument("--ensemble", type=_integer(1), metavar="N", help="fit so many flows, and save their mixture")
     sub.add_argument("--seed", type=_integer(0), default=0, metavar="N", help="of weights, rows held out, order (0)")
-    sub.add_argument(
-        "--checkpoint", metavar="FILE", help="for the state of the fit, from which the same command goes on"
-    )
-    sub.add_argument(
-        "--checkpoint-every", type=_interval, metavar="TIME", help="seconds, epoch, or as '10 epochs' (60)"
-    )
     _add_settings(sub)
 
     sub = command(

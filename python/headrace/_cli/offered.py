@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import headrace as hr
+from headrace._fit.arguments import options
 
 __all__ = ["FIT", "FLOWS", "Kind", "Setting", "settings"]
 
-FIT = ("epochs", "batch_size", "learning_rate", "patience", "time_budget", "checkpoint", "checkpoint_every")
+FIT = options()
+"""Options that are arguments of `Flow.fit`, by name."""
 # Arguments that come from the table, or from other options.
 _OTHERWISE = {"features", "context", "bounds", "periodic", "seed", "dtype"}
 _OBJECTS = ("Base | None",)  # types of arguments that no text stands for

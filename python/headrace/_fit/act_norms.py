@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays.caller import library
-from headrace._fit.rows import CHUNK, Data, Part, moments
+from headrace._fit.rows import CHUNK
+from headrace._fit.source import RowSource
 from headrace._interior import Trainable
 from headrace.transforms.act_norm import ActNorm
 
-__all__ = ["start", "start_act_norms", "waiting"]
+__all__ = ["start_act_norms", "waiting"]
 
 Floats = NDArray[np.float64]
 
@@ -25,29 +25,15 @@ def waiting(flow: Trainable) -> list[int]:
     return [i for i, t in enumerate(flow.transforms) if isinstance(t, ActNorm) and t._waits()]
 
 
-def start_act_norms(flow: Trainable, data: Data, train: Part) -> None:
-    """Set each of them so that training rows leave it with mean 0 and standard deviation 1.
+def start_act_norms(flow: Trainable, source: RowSource) -> None:
+    """Set each of them so that rows to train on leave it with mean 0 and standard deviation 1.
 
-    At most `CHUNK` rows stand for all.
+    At most `CHUNK` rows stand for all. They are set from the data's side on, because what one is given depends on those
+    before it.
     """
     if not (places := waiting(flow)):
         return
-    data, train = data.standing_for(train)
-    size = min(train.size, CHUNK)
-    rows = data.rows(train.at(np.arange(size, dtype=np.int64) * train.size // size))
-    start(flow, places, [rows], lambda at: moments("x", at[0], rows.weights, Part(size), say=False))
-
-
-def start(
-    flow: Trainable,
-    places: Sequence[int],
-    rows: Sequence[Data],
-    moments_of: Callable[[Sequence[Any]], tuple[Floats, Floats]],
-) -> None:
-    """Set those at some places, from the data's side on, as what one is given depends on those before it.
-
-    `moments_of`: mean and standard deviation of the columns of what has become of the rows, part by part.
-    """
+    rows = list(source.parts(CHUNK))
     transforms = flow.transforms
     at: list[Any] = [part.x for part in rows]
     contexts = [_standardized(flow, part.context) for part in rows]
@@ -56,7 +42,8 @@ def start(
         t = transforms[i]
         if i in places:
             assert isinstance(t, ActNorm)
-            mean, std = moments_of(at)
+            now = [(x.astype(np.float64), part.shares()) for x, part in zip(at, rows, strict=True)]
+            mean, std = source.moments_of(now, flow.features)
             known = np.isfinite(mean) & np.isfinite(std)  # a flow may overflow before it is fitted
             t = started[i] = t._started_at(np.where(known, mean, 0.0), np.where(known, std, 1.0))
         at = [t.inverse(x, context if t.context else None)[0] for x, context in zip(at, contexts, strict=True)]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._fit.rows import Data, Index, Part
+from headrace._fit.rows import Index, Part
 from headrace._fit.run import HeldOut, Run
+from headrace._fit.source import ArrayRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
 
 
 def chosen_epochs(
-    flow: Trainable, data: Data, part: Part, made: Callable[[Trainable, Part], Run], most: int, clock: Clock
+    flow: Trainable, source: ArrayRows, made: Callable[[Trainable, ArrayRows], Run], most: int, clock: Clock
 ) -> tuple[int, list[float], float]:
     """Epochs that serve rows left out best, their losses epoch by epoch, and that of the weights before the first.
 
@@ -58,8 +59,8 @@ def chosen_epochs(
     """
     runs, judges = [], []
     for fold in range(FOLDS):
-        runs.append(made(copy.copy(flow), Fold(part, fold, out=False)))
-        judges.append(HeldOut(data, Fold(part, fold, out=True), flow._interior.on_device))
+        runs.append(made(copy.copy(flow), source.of(Fold(source.part, fold, out=False))))
+        judges.append(HeldOut(source.of(Fold(source.part, fold, out=True)), flow._interior.on_device))
     weights = np.concatenate([judge.weights() for judge in judges])
 
     def losses(parameters: Callable[[Run], Any]) -> NDArray[np.float64]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._fit.rows import CHUNK, Data, Part
+from headrace._fit.rows import CHUNK, Data
+from headrace._fit.source import RowSource
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling
 from headrace.transforms.rotation import Rotation
@@ -19,7 +20,7 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["context_columns", "decorrelating", "joined", "links_of", "quietened", "second_moments", "serves"]
+__all__ = ["decorrelating", "joined", "links_of", "quietened", "second_moments", "serves"]
 
 Floats = NDArray[np.float64]
 Scale = tuple[Floats, Floats]
@@ -34,8 +35,7 @@ QUIET = 0.1  # what is left of the networks' last weights, so that the flow is t
 
 
 def decorrelating(
-    data: Data,
-    part: Part,
+    source: RowSource,
     mean: Floats,
     std: Floats,
     scale: Scale | None = None,
@@ -45,24 +45,22 @@ def decorrelating(
     """Links from latent to standardised data that give standard normal rows the Gaussian of the training rows.
 
     See `links_of`. `scale`: of the context columns; None without any. `curves`: links between these and the
-    standardised data.
+    standardised data. The fold of a row goes by its index in its part.
     """
-    contexts = context_columns(data, scale)
-    if not serves(std.size, contexts, part.size, data.support):
+    contexts = 0 if scale is None else source.columns(of_context=True)
+    contexts = contexts if contexts <= MOST_FEATURES else 0
+    if not serves(std.size, contexts, source.size, source.support):
         return ()
-    data, part = data.standing_for(part)
-    places = np.arange(min(part.size, CHUNK), dtype=np.int64) * part.size // min(part.size, CHUNK)
-    rows = _arrays.library(data.x).asarray(part.at(places))
-    z = joined(data, rows, mean, std, scale if contexts else None, curves)
-    share = np.ones(len(z)) if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
-    return links_of(*second_moments(z, share), contexts, dtype)
+    n = std.size + contexts
 
+    def sums() -> Iterator[Floats]:
+        for data in source.parts(CHUNK):
+            z = joined(data, mean, std, scale if contexts else None, curves)
+            moments, weight = second_moments(z, _arrays.on_host(data.shares()))
+            yield np.concatenate([moments.ravel(), weight])
 
-def context_columns(data: Data, scale: Scale | None) -> int:
-    """On how many context columns the Gaussian's mean may depend; one context for all rows teaches nothing."""
-    if scale is None or data.context is None or data.context.shape[0] == 1 != data.x.shape[0]:
-        return 0
-    return scale[0].size if scale[0].size <= MOST_FEATURES else 0
+    found = source.sum(sums(), np.zeros(FOLDS * (n * n + 1)))
+    return links_of(found[:-FOLDS].reshape(FOLDS, n, n), found[-FOLDS:], contexts, dtype)
 
 
 def serves(features: int, contexts: int, rows: int, support: Support | None) -> bool:
@@ -71,16 +69,14 @@ def serves(features: int, contexts: int, rows: int, support: Support | None) -> 
     return (features > 1 or contexts > 0) and features <= MOST_FEATURES and rows >= 2 * FOLDS and not circles
 
 
-def joined(
-    data: Data, rows: Any, mean: Floats, std: Floats, scale: Scale | None, curves: Sequence[Transform] = ()
-) -> Floats:
+def joined(data: Data, mean: Floats, std: Floats, scale: Scale | None, curves: Sequence[Transform] = ()) -> Floats:
     """Standardised rows behind `curves`, followed by their standardised contexts if there is a `scale` for these."""
-    z: Floats = (_arrays.on_host(data.unbounded(rows)) - mean) / std
+    z: Floats = (_arrays.on_host(data.unbounded(slice(None))) - mean) / std
     for curve in reversed(curves):
         z = curve.inverse(z)[0]
     if scale is None or data.context is None:
         return z
-    context = _arrays.on_host(data.context[rows]).astype(np.float64)
+    context = _arrays.on_host(data.context).astype(np.float64)
     return np.concatenate([z, (context - scale[0]) / scale[1]], axis=1)
 
 

@@ -8,7 +8,7 @@ has, and a gap between them, networks may do better with the column as it is: so
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
@@ -21,22 +21,19 @@ from headrace._arrays import caller as _arrays
 from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
 from headrace._fit.long_tails import LongTail
-from headrace._fit.plan import FEW
-from headrace._fit.rows import CHUNK, Data, Part
+from headrace._fit.plan import FEW, Plan
+from headrace._fit.rows import Moments
 from headrace._fit.run import HeldOut, Run
+from headrace._fit.source import ArrayRows, RowSource
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import circles_of
 
 if TYPE_CHECKING:
-    from headrace._interior import Interior
+    from headrace._interior import Interior, Trainable
 
 __all__ = [
-    "LINKS",
-    "MOST",
-    "STEPS",
     "Sample",
-    "check_found",
-    "few",
+    "found",
     "gain",
     "gaussianizing",
     "has_long_tails",
@@ -193,26 +190,67 @@ def looked_for(told: bool | None, interior: Interior, held: int, steps: int) -> 
     return not refused and interior.is_fresh and (bool(told) or steps >= TRIED)
 
 
-def check_found(told: bool | None, found: Sequence[Gaussianize]) -> None:
-    """An error where a fit is asked for marginal maps and no column has one."""
-    if told and not found:
+def gaussianizing(source: ArrayRows, mean: Floats, std: Floats, clock: Clock) -> tuple[Gaussianize, ...]:
+    """Links from latent to standardised data, by training rows; none where no column gains, or no time is."""
+    size = min(source.size, ROWS, max(NUMBERS // mean.size, FEWEST))
+    if size < LEAST_ROWS:
+        return ()
+    data, rows = source.some(size)
+    z = (_arrays.on_host(data.unbounded(rows)) - mean) / std
+    weights = None if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
+    return of_sample(Sample(z, weights), circles_of(data.support), clock)
+
+
+def found(
+    flow: Trainable,
+    source: RowSource,
+    judge: RowSource,
+    scale: Moments,
+    plan: Plan,
+    clock: Clock,
+    before: bool | None,
+    seed: int,
+    made: Callable[[tuple[Gaussianize, ...], ArrayRows, HeldOut], Run],
+) -> tuple[Gaussianize, ...]:
+    """What makes columns about normal, where a short fit is better on held-out rows with it than without.
+
+    Args:
+        flow: To be fitted.
+        source: The rows to train on.
+        judge: The rows held out.
+        scale: Means and standard deviations of the columns.
+        plan: Of the fit.
+        clock: Ends the search.
+        before: What a fit that was stopped had found; None if there was none.
+        seed: Of the rows of a trial.
+        made: A run with these links, or without any, over a few rows.
+    """
+    told = plan.gaussianize
+    if before is False:
+        return ()
+    standing, n = source.standing(), flow.features
+    numbers = np.zeros((LINKS, 2 * n + 2, MOST))  # the last row of a link has how many knots there are
+    if source.is_first:  # the others take its links, because NumPy rounds as its version and the processor do
+        links = gaussianizing(standing, *scale, Clock() if told or before else clock)
+        if links and not (told or before):
+            few, rest = source.trial(standing, judge, STEPS * -(-source.size // plan.batches), seed)
+            held_out = HeldOut(rest, flow._interior.on_device)
+            runs = [made(those, few, held_out) for those in (links, ())]
+            links = links if gain(runs[0], runs[1], held_out, has_long_tails(links)) else ()
+        for own, link in zip(numbers, links, strict=False):
+            own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
+            own[-1] = link.latent.size
+    taken = []
+    for own in source.broadcast(numbers):
+        if count := int(own[-1, 0]):
+            own = np.ascontiguousarray(own[:, :count])
+            taken.append(Gaussianize(own[:n], own[-2], own[n : 2 * n]))
+    if told and not taken:
         raise ValueError(
             "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
             "not seen), or too few of which differ, got True"
         )
-
-
-def gaussianizing(data: Data, part: Part, mean: Floats, std: Floats, clock: Clock) -> tuple[Gaussianize, ...]:
-    """Links from latent to standardised data, by training rows; none where no column gains, or no time is."""
-    data, part = data.standing_for(part)
-    size = min(part.size, ROWS, max(NUMBERS // mean.size, FEWEST))
-    if size < LEAST_ROWS:
-        return ()
-    places = np.arange(size, dtype=np.int64) * part.size // size
-    rows = _arrays.library(data.x).asarray(part.at(places))
-    z = (_arrays.on_host(data.unbounded(rows)) - mean) / std
-    weights = None if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
-    return of_sample(Sample(z, weights), circles_of(data.support), clock)
+    return tuple(taken)
 
 
 def gain(tried: Run, other: Run, held_out: HeldOut, in_doubt: bool = False) -> bool:
@@ -254,15 +292,6 @@ def _is_first(first: _Judged, second: _Judged, held_out: HeldOut, in_doubt: bool
     share = held_out.weights() / held_out.weights().sum()
     loses = first.each - second.each
     return _mean_beyond(loses, share, CLEARLY) <= 0.0  # one row that has all of it is a standard error
-
-
-def few(data: Data, part: Part, most: int) -> tuple[Data, Part]:
-    """Rows for a trial, in memory: all of a part, or so many that stand for them."""
-    data, part = data.standing_for(part)
-    most = min(most, CHUNK)
-    if part.size <= most:
-        return data, part
-    return data.rows(part.at(np.arange(most, dtype=np.int64) * part.size // most)), Part(most)
 
 
 def of_sample(

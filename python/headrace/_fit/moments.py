@@ -1,17 +1,92 @@
-"""Weighted means and deviations of columns that come some rows at a time."""
+"""Weighted means and deviations of columns, and what weights leave of the number of rows."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Moments"]
+from headrace._arrays import caller as _arrays
+
+__all__ = ["Effective", "Moments", "PlainSums", "Sums", "measured"]
 
 Floats = NDArray[np.float64]
 
 
+class Sums(Protocol):
+    """What adds over all processes of a fit; a `headrace._fit.source.RowSource` is one."""
+
+    library: Any
+    """NumPy, or CuPy where the rows are on a device."""
+
+    def sum(self, parts: Iterable[Any], zero: Any) -> Any:
+        """The sum of this process's parts, arrays of the shape of `zero`, and of those of all others."""
+
+    def total(self, parts: Iterable[float]) -> float:
+        """The same of numbers."""
+
+    def maximum(self, array: Any) -> Any:
+        """The largest values over all processes, entry by entry."""
+
+
+class PlainSums:
+    """Sums of one process."""
+
+    library: Any = np
+
+    def sum(self, parts: Iterable[Any], zero: Any) -> Any:
+        """See `Sums`; in their order, because `sum` rounds otherwise from one Python to the next."""
+        total = zero
+        for part in parts:
+            total = total + part
+        return total
+
+    def total(self, parts: Iterable[float]) -> float:
+        """See `Sums`."""
+        return float(self.sum(parts, 0.0))
+
+    def maximum(self, array: Any) -> Any:
+        """See `Sums`."""
+        return array
+
+
+def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, Any]]]) -> tuple[Floats, Floats, Floats]:
+    """Weighted mean, standard deviation and half the range of each column, on the host, over all processes.
+
+    Deviations are taken from the middle of a column in units of its range, so that no square leaves float64.
+
+    Args:
+        sums: Adds over the processes.
+        columns: How many there are.
+        parts: Gives this process's values, shape (rows, columns), and their weights, shape (rows,), part by part, each
+            time that it is called.
+    """
+    library = sums.library
+    ends, weights = [], []
+    for values, share in parts():
+        ends.append(np.stack([-values.min(axis=0), values.max(axis=0)]))
+        weights.append(float(share.sum()))
+    low, high = sums.maximum(np.stack(ends).max(axis=0) if ends else np.full((2, columns), -np.inf))
+    low, weight = -low, sums.total(weights)
+    middle, half = low / 2 + high / 2, high / 2 - low / 2
+    unit = np.where(half > 0, half, 1.0)
+
+    def mean_of(what: Callable[[Any], Any]) -> Any:
+        # Not by matrix products, whose order of summation would depend on the threads of the BLAS.
+        found = ((what((values - middle) / unit) * share[:, None]).sum(axis=0) for values, share in parts())
+        return sums.sum(found, library.zeros(columns)) / weight
+
+    mean = mean_of(lambda z: z)
+    square = mean_of(lambda z: np.square(z - mean))
+    found = middle + unit * mean, unit * np.sqrt(square), half
+    mean, std, half = map(_arrays.on_host, found)
+    return mean, std, half
+
+
 class Moments:
-    """Mean, standard deviation and half the range of each column, in float64, whatever the blocks.
+    """The same of rows that come once, some at a time, whatever the blocks.
 
     Blocks are merged as Chan, Golub, LeVeque (1983) do, by deviations and not by their squares, which may leave the
     numbers.
@@ -44,3 +119,28 @@ class Moments:
     def found(self) -> tuple[Floats, Floats, Floats]:
         """Mean, standard deviation, and half the range."""
         return self.mean, self.std, self.high / 2 - self.low / 2
+
+
+class Effective:
+    """What Kish's effective number of rows is made of, of weights that come some at a time."""
+
+    def __init__(self, weights: Floats | None = None) -> None:
+        """Of these, or of none yet."""
+        self.most = self.total = self.square = 0.0  # the sums are in units of the largest weight and of its square
+        if weights is not None:
+            self.add(weights)
+
+    def add(self, weights: Floats) -> None:
+        """Some more, at least one."""
+        most = max(self.most, float(weights.max()))
+        if not most:
+            return
+        old = self.most / most
+        share = weights / most
+        self.total, self.square = old * self.total + share.sum(), old * old * self.square + np.square(share).sum()
+        self.most = most
+
+    def in_units_of(self, weight: float) -> Floats:
+        """The sums of weights and of their squares, where this weight is 1."""
+        share = self.most / weight
+        return np.array([self.total * share, self.square * share**2])

@@ -16,9 +16,22 @@ from headrace._core import device as _device
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["Adam"]
+__all__ = ["BY_LOSS", "SCHEDULES", "Adam"]
 
-SCHEDULES = ("cosine", "plateau", "constant")
+
+def _cosine(done: float) -> float:
+    """From 1 to next to nothing."""
+    return max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)
+
+
+def _constant(done: float) -> float:
+    return 1.0
+
+
+SCHEDULES = {"cosine": _cosine, "plateau": _constant, "constant": _constant}
+"""Factors of the learning rate when this share of all steps is done."""
+BY_LOSS = ("plateau",)
+"""Schedules that a fit halves further by the loss of held-out rows."""
 
 LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the latter over the units of the widest hidden layer, if that is less
 
@@ -122,8 +135,3 @@ def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, f
 def default_rate(flow: Trainable) -> float:
     """The default learning rate, which depends on the widest hidden layer."""
     return min(LEARNING_RATE, RATE_BY_UNITS / max(flow._interior.widest, 1))
-
-
-def cosine(done: float) -> float:
-    """The factor of the cosine schedule, from 1 to next to nothing, when this share is done."""
-    return max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)

@@ -1,15 +1,12 @@
-"""The arguments of a fit, and its defaults."""
+"""How a fit takes its steps: its arguments, with defaults that depend on the rows and the flow."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from headrace import _arguments as check
-from headrace._fit.optimizer import SCHEDULES, default_rate, regularisation
+from headrace._fit.arguments import Arguments
+from headrace._fit.optimizer import default_rate
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable
@@ -32,12 +29,9 @@ def constant_decay(rows: int) -> float:
     return min(MOST_DECAY, DECAY_BY_ROWS / rows)
 
 
-def rows_of_a_batch(rows: int, batch_size: Any) -> int:
+def rows_of_a_batch(rows: int, batch_size: int | None) -> int:
     """At most all of them; `batch_size` as in `Flow.fit`."""
-    size = min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH)
-    if batch_size is not None:
-        size = check.integer("batch_size", batch_size, least=1)
-    return min(size, rows)
+    return min(min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH) if batch_size is None else batch_size, rows)
 
 
 @dataclass(frozen=True)
@@ -58,53 +52,28 @@ class Plan:
     gaussianize: bool | None  # whether a fresh flow starts with marginals that are about normal; None: if it gains
 
     @classmethod
-    def of(
-        cls,
-        flow: Trainable,
-        rows: int,
-        *,
-        judged: bool,
-        epochs: Any,
-        batch_size: Any,
-        learning_rate: Any,
-        schedule: Any,
-        weight_decay: Any,
-        clip: Any,
-        average: Any,
-        patience: Any,
-        matmul: Any = None,
-        gaussianize: Any = "auto",
-    ) -> Plan:
-        """Those of `Flow.fit`, checked. `judged`: whether rows are held out."""
-        batches = -(-rows // rows_of_a_batch(rows, batch_size))
-        rate = default_rate(flow) if learning_rate is None else learning_rate
+    def of(cls, flow: Trainable, rows: int, arguments: Arguments, *, judged: bool) -> Plan:
+        """The arguments, checked. `judged`: whether rows are held out."""
+        a = arguments.checked()
+        batches = -(-rows // rows_of_a_batch(rows, a.batch_size))
         unchosen = constant_decay(rows)
-        if isinstance(weight_decay, str):
-            check.choice("weight_decay", weight_decay, ("auto",))
-            decay = None
-        else:
-            decay = unchosen if weight_decay is None else float(regularisation(weight_decay, clip, average)[0])
-        regularisation(0.0, clip, average)
-        check.choice("schedule", schedule, SCHEDULES)
-        if not isinstance(gaussianize, (bool, np.bool_)) and gaussianize != "auto":
-            raise ValueError(f"gaussianize: expected True, False or 'auto', got {gaussianize!r}")
+        decay = None if isinstance(a.weight_decay, str) else unchosen if a.weight_decay is None else a.weight_decay
         passes = min(max(-(-STEPS // batches), LEAST_EPOCHS), MOST_EPOCHS)
         chosen = judged and decay is None and unchosen > LEAST_DECAY
-        staged = chosen and schedule == "constant" and patience is not None
+        staged = chosen and a.schedule == "constant" and a.patience is not None
         passes *= STAGED if staged else 1
-        if epochs is not None:
-            passes = check.integer("epochs", epochs)
+        passes = passes if a.epochs is None else a.epochs
         return cls(
             passes,
             batches,
-            check.number("learning_rate", rate, above=0.0, below=math.inf),
-            schedule,
+            default_rate(flow) if a.learning_rate is None else a.learning_rate,
+            a.schedule,
             decay,
             unchosen,
-            clip,
-            average,
-            check.integer("patience", patience, least=1) if patience is not None else passes + 1,
+            a.clip,
+            a.average,
+            passes + 1 if a.patience is None else a.patience,
             staged,
-            flow._interior.products(matmul),
-            None if isinstance(gaussianize, str) else bool(gaussianize),
+            flow._interior.products(a.matmul),
+            None if isinstance(a.gaussianize, str) else bool(a.gaussianize),
         )

@@ -1,4 +1,4 @@
-"""Rows that a fit is given: checks, the split into rows to train on and rows held out, their order, their moments.
+"""Rows that a fit is given: checks, the parts to train on and to hold out, their order, and warnings about them.
 
 Nothing here takes memory that grows with the rows, but where weights leave some of them out. A table may be a file that
 is mapped into memory and larger than it.
@@ -20,7 +20,7 @@ from headrace._arrays.caller import Caller
 from headrace._warn import warn
 from headrace.transforms.support import Support
 
-__all__ = ["Data", "Part", "moments", "open_rows", "split", "warn"]
+__all__ = ["Data", "Part", "open_rows", "warn"]
 
 Index = NDArray[np.int64]
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -44,10 +44,6 @@ class Data:
     names: tuple[str, ...] = ()
     support: Support | None = None
 
-    def most_held(self) -> int | None:
-        """How many rows a share may hold out, if there is a limit."""
-        return None
-
     def taking_part(self) -> tuple[int, Any]:
         """How many rows take part, and which, ascending; None for all."""
         rows = int(self.x.shape[0])
@@ -58,17 +54,6 @@ class Data:
             return rows, None
         kept = np.flatnonzero(positive).astype(np.uint32 if rows < 1 << 32 else np.int64)
         return kept.size, kept
-
-    def standing_for(self, part: Part) -> tuple[Data, Part]:
-        """Rows in memory, and a part of them, that are a part of these, or stand for it where a few are enough."""
-        return self, part
-
-    def moments_of(self, part: Part, of_context: bool, say: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Those of x, off its support, or of the context; see `moments`."""
-        if of_context:
-            assert self.context is not None
-            return moments("context", self.context, self.weights, part, say=say)
-        return moments("x", self.x, self.weights, part, self.names, say=say, support=self.support)
 
     def unbounded(self, index: Any) -> NDArray[np.float64]:
         """Some rows of x, off their support: what a flow standardises."""
@@ -84,42 +69,21 @@ class Data:
         weights = None if self.weights is None else self.weights[index]
         return Data(self.x[index], context, weights, self.names, self.support)
 
-    def effective_rows(self, part: Part) -> tuple[float, int]:
-        """Kish's effective number of rows of a part, and the number of all rows of the table."""
-        rows = int(self.x.shape[0])
+    def values(self, index: Any, of_context: bool) -> NDArray[np.float64]:
+        """Some rows as a fit measures them, float64: of x, off its support, or of the context."""
+        if not of_context:
+            return self.unbounded(index)
+        assert self.context is not None
+        values: NDArray[np.float64] = self.context[index].astype(np.float64)
+        return values
+
+    def shares(self, index: Any = slice(None)) -> NDArray[np.float64]:
+        """What some rows count, float64; 1 each without weights."""
         if self.weights is None:
-            return float(part.size), rows
-        size = Effective()
-        for some in part.chunks():
-            size.add(_arrays.on_host(self.weights[_arrays.library(self.x).asarray(some)]))
-        return size.found(), rows
-
-    def weight_of(self, part: Part) -> float:
-        """The sum of the weights of a part."""
-        if self.weights is None:
-            return float(part.size)
-        asarray = _arrays.library(self.x).asarray
-        return sum(float(self.weights[asarray(rows)].sum(dtype=np.float64)) for rows in part.chunks())
-
-
-class Effective:
-    """Kish's effective number of rows, of weights that come some at a time."""
-
-    def __init__(self) -> None:
-        """Of no weights."""
-        self.most = self.total = self.square = 0.0  # the sums are in units of the largest weight and of its square
-
-    def add(self, weights: NDArray[Any]) -> None:
-        """Some more, at least one."""
-        most = max(self.most, float(weights.max()))
-        old = self.most / most
-        share = weights.astype(np.float64) / most
-        self.total, self.square = old * self.total + share.sum(), old * old * self.square + np.square(share).sum()
-        self.most = most
-
-    def found(self) -> float:
-        """The number; 0 without weights."""
-        return float(self.total**2 / self.square) if self.square else 0.0
+            rows = self.x.shape[0] if isinstance(index, slice) else len(index)
+            return _arrays.library(self.x).ones(rows)  # type: ignore[no-any-return]
+        share: NDArray[np.float64] = self.weights[index].astype(np.float64)
+        return share
 
 
 class Part:
@@ -286,28 +250,6 @@ def not_inside(
     )
 
 
-def split(
-    features: int, contexts: int, data: Data, validation: Any, rng: np.random.Generator, caller: Caller
-) -> tuple[Part, tuple[Data, Part] | None]:
-    """Rows to train on, and rows held out, of the same table or another."""
-    rows, kept = data.taking_part()
-    if validation is None:
-        return Part(rows, kept=kept), None
-    if is_share(validation):
-        held = held_of("validation", validation, rows, data.most_held())
-        if not held:
-            return Part(rows, kept=kept), None
-        key = int(rng.integers(1 << 63))
-        return Part(rows, held, key, kept=kept), (data, Part(rows, held, key, out=True, kept=kept))
-    parts = validation if isinstance(validation, tuple) else (validation,)
-    if not 1 <= len(parts) <= 3 or not _arrays.is_array(parts[0]):
-        kinds = ", ".join(check.kind_of(part) for part in parts)
-        raise TypeError(f"validation: expected a share, x, or a tuple (x, context, weights), got {kinds}")
-    own: list[Any] = [*parts, *[None] * (3 - len(parts))]
-    given = open_rows("validation ", features, contexts, caller, own[0], own[1], own[2], data.support)
-    return Part(rows, kept=kept), (given, Part(given.x.shape[0]))
-
-
 def is_share(validation: Any) -> bool:
     """Whether it says how many rows to hold out, and not which."""
     return isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool)
@@ -328,45 +270,6 @@ def checksum(array: NDArray[Any], sum_of: int = 0) -> int:
     return sum_of
 
 
-def moments(
-    name: str,
-    array: NDArray[Any],
-    weights: NDArray[Any] | None,
-    part: Part,
-    names: tuple[str, ...] = (),
-    say: bool = True,
-    support: Support | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weighted mean and standard deviation of each column in float64; 1 for a constant column.
-
-    Of more than `MOMENT_ROWS` rows, so many stand for all. Deviations are taken from the middle of a column in units of
-    its range, so that no square leaves the numbers. With a support they are of rows off it.
-    """
-    library = _arrays.library(array)
-
-    def parts() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        for rows in part.spread():
-            chosen = library.asarray(rows)
-            share = library.ones(chosen.size) if weights is None else weights[chosen].astype(np.float64)
-            values = array[chosen].astype(np.float64)
-            yield values if support is None else support.inverse(values)[0], share[:, None]
-
-    found = [(values.min(axis=0), values.max(axis=0), share.sum()) for values, share in parts()]
-    low, high = np.stack([part[0] for part in found]).min(axis=0), np.stack([part[1] for part in found]).max(axis=0)
-    total = float(sum(part[2] for part in found))
-    middle, half = low / 2 + high / 2, high / 2 - low / 2
-    unit = np.where(half > 0, half, 1.0)
-    # Not by matrix products, whose order of summation would depend on the threads of the BLAS.
-    zero = library.zeros(array.shape[1])
-    mean = sum((((values - middle) / unit * share).sum(axis=0) for values, share in parts()), zero) / total
-    square = (
-        sum(((np.square((values - middle) / unit - mean) * share).sum(axis=0) for values, share in parts()), zero)
-        / total
-    )
-    mean, std, half = map(_arrays.on_host, (middle + unit * mean, unit * np.sqrt(square), half))
-    return settled(name, mean, std, half, names, say)
-
-
 def settled(
     name: str,
     mean: NDArray[np.float64],
@@ -384,18 +287,23 @@ def settled(
     return mean.copy(), np.where(constant, 1.0, std)
 
 
-def warn_of_offsets(data: Data, mean: NDArray[np.float64], std: NDArray[np.float64], dtype: np.dtype[Any]) -> None:
-    """Say in which columns float32 leaves fewer than four digits of a standard deviation."""
-    given = np.dtype(data.x.dtype) == np.float32
+def warn_of_offsets(
+    names: tuple[str, ...], support: Support | None, given: bool, scale: Moments, dtype: np.dtype[Any]
+) -> None:
+    """Say in which columns float32 leaves fewer than four digits of a standard deviation.
+
+    `given`: whether rows are float32. `scale`: means and standard deviations of the columns.
+    """
+    mean, std = scale
     if not given and dtype != np.float32:
         return
-    if data.support is not None:
-        warn_of_narrow_bounds(data, data.support, given)
+    if support is not None:
+        warn_of_narrow_bounds(names, support, given)
     with np.errstate(over="ignore"):
         step = np.spacing(np.minimum(np.abs(mean) + std, np.finfo(np.float32).max).astype(np.float32))
         coarse = (step > std / DIGITS) | (np.abs(mean) + std > np.finfo(np.float32).max)
-    if data.support is not None:  # there the mean is one of other numbers, which nothing rounds before they are shifted
-        coarse &= np.array([kind == "any" for kind in data.support._kinds])
+    if support is not None:  # there the mean is one of other numbers, which nothing rounds before they are shifted
+        coarse &= np.array([kind == "any" for kind in support._kinds])
     if not coarse.any():
         return
     first = int(np.flatnonzero(coarse)[0])
@@ -405,8 +313,8 @@ def warn_of_offsets(data: Data, mean: NDArray[np.float64], std: NDArray[np.float
         else "subtract a constant from it, or draw by sample(dtype='float64') or from a flow of dtype='float64'"
     )
     warn(
-        f"x: float32 has fewer than four digits of a standard deviation in {_listing(data.names, coarse)} "
-        f"({data.names[first]}: mean {mean[first]:.6g}, standard deviation {std[first]:.3g}, steps of "
+        f"x: float32 has fewer than four digits of a standard deviation in {_listing(names, coarse)} "
+        f"({names[first]}: mean {mean[first]:.6g}, standard deviation {std[first]:.3g}, steps of "
         f"{step[first]:.3g}); {advice}"
     )
 
@@ -443,7 +351,7 @@ def warn_of_far_contexts(ends: Moments, std: NDArray[np.float64]) -> None:
     )
 
 
-def warn_of_narrow_bounds(data: Data, support: Support, given: bool) -> None:
+def warn_of_narrow_bounds(names: tuple[str, ...], support: Support, given: bool) -> None:
     """Say between which bounds float32 has hardly any numbers."""
     coarse = support._coarse(np.dtype(np.float32))
     if not coarse.any():
@@ -455,7 +363,7 @@ def warn_of_narrow_bounds(data: Data, support: Support, given: bool) -> None:
         else "draw by sample(dtype='float64') or from a flow of dtype='float64'"
     )
     warn(
-        f"x: float32 has few numbers between the ends of {_listing(data.names, coarse)} ({data.names[first]}: "
+        f"x: float32 has few numbers between the ends of {_listing(names, coarse)} ({names[first]}: "
         f"{support.periodic[first] or support.bounds[first]}); {advice}"
     )
 

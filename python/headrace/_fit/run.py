@@ -16,8 +16,9 @@ from headrace._arrays.caller import Caller
 from headrace._fit import clock as _clock
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
-from headrace._fit.optimizer import Adam, cosine
-from headrace._fit.rows import CHUNK, Data, Index, Part, warn
+from headrace._fit.optimizer import BY_LOSS, SCHEDULES, Adam
+from headrace._fit.rows import Data, Index, warn
+from headrace._fit.source import RowSource
 from headrace._fit.weight_decay import Decays
 
 if TYPE_CHECKING:
@@ -31,10 +32,9 @@ __all__ = ["DeviceRun", "HeldOut", "Run", "is_untrained", "warn_of_no_gain"]
 class HeldOut:
     """Rows to judge by. Few are copied together; many are read where they lie, some at a time."""
 
-    def __init__(self, data: Data, part: Part, on_device: bool) -> None:
-        self.data, self.part = data, part
-        self.copied = data.rows(part.all()) if on_device or part.size <= CHUNK else None
-        self.weight = data.weight_of(part)
+    def __init__(self, source: RowSource, on_device: bool = False) -> None:
+        self.source, self.weight = source, source.weight()
+        self.copied = source.copied(on_device)
 
     def loss(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> float:
         """The mean negative log-likelihood; infinity where it is not finite."""
@@ -42,15 +42,14 @@ class HeldOut:
         for data in self._parts():
             log_prob = flow.log_prob(data.x, data.context, parameters=parameters)
             found.append(-_arrays.weighted_sum(log_prob, data.weights))
-        loss = self._sum(found) / self.weight
+        loss = self.source.total(found) / self.weight
         return loss if math.isfinite(loss) else math.inf
 
-    def _sum(self, of_parts: list[float]) -> float:
-        """In their order: `sum` rounds otherwise from one Python to the next."""
-        total = 0.0
-        for one in of_parts:
-            total += one
-        return total
+    def losses(self, *flows: Trainable) -> Iterator[tuple[NDArray[np.float64], ...]]:
+        """Of each row those under some flows, and its weight, on the host, part by part."""
+        for data in self._parts():
+            found = [flow.log_prob(data.x, data.context) for flow in flows]
+            yield (*(-_arrays.on_host(one).astype(np.float64) for one in found), _arrays.on_host(data.shares()))
 
     def log_probs(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> NDArray[np.float64]:
         """Those of all rows, on the host."""
@@ -59,15 +58,10 @@ class HeldOut:
 
     def weights(self) -> NDArray[np.float64]:
         """Those of all rows, on the host."""
-        found = [np.ones(len(data.x)) if data.weights is None else data.weights for data in self._parts()]
-        return np.concatenate([_arrays.on_host(part).astype(np.float64) for part in found])
+        return np.concatenate([_arrays.on_host(data.shares()) for data in self._parts()])
 
     def _parts(self) -> Iterator[Data]:
-        if self.copied is not None:
-            yield self.copied
-            return
-        for rows in self.part.chunks():
-            yield self.data.rows(rows)
+        return self.source.parts() if self.copied is None else iter(self.copied)
 
 
 class Run:
@@ -76,8 +70,7 @@ class Run:
     def __init__(
         self,
         flow: Trainable,
-        data: Data,
-        train: Part,
+        source: Any,
         held_out: HeldOut | None,
         plan: Plan,
         rng: np.random.Generator,
@@ -87,12 +80,14 @@ class Run:
         judged_after: int = 0,
         kept: Checkpoint | None = None,
     ) -> None:
-        """`judged_after`: how often held-out rows are judged once it is over, for which it leaves time.
+        """`source`: an `ArrayRows`, or what a subclass takes.
 
-        `kept`: where its state is kept, and from where it goes on.
+        `judged_after`: how often held-out rows are judged once it is over, for which it leaves time. `kept`: where its
+        state is kept, and from where it goes on.
         """
         self.kept = Checkpoint(None, 0.0) if kept is None else kept
-        self.flow, self.data, self.train, self.held_out = flow, data, train, held_out
+        self.flow, self.source, self.held_out = flow, source, held_out
+        self.size: int = source.size
         self.clock, self.judged_after, self.paced = clock, judged_after, False
         self.tick = self.step_seconds = 0.0
         self.judge_seconds: float | None = None
@@ -112,10 +107,11 @@ class Run:
 
     def _prepare(self) -> None:
         """What all steps share."""
-        data, train, batches = self.data, self.train, self.plan.batches
-        self.bounds = [train.size * i // batches for i in range(batches + 1)]
-        self.library = _arrays.library(data.x)
-        self.mean_weight = data.weight_of(train) / train.size
+        size, batches = self.size, self.plan.batches
+        self.data: Data = self.source.data
+        self.bounds = [size * i // batches for i in range(batches + 1)]
+        self.library = self.source.library
+        self.mean_weight = self.source.weight() / size
         self.gradient = self.library.empty(self.flow._interior.program.n_weights, self.flow.dtype)
         self.log_prob = self.library.empty(self._log_probs(), self.flow.dtype)
 
@@ -134,7 +130,7 @@ class Run:
 
     def _log_probs(self) -> int:
         """How many log densities are kept at a time: those of a batch."""
-        return -(-self.train.size // self.plan.batches)
+        return -(-self.size // self.plan.batches)
 
     def go(self, progress: bool) -> None:
         """All epochs, then the best weights, whatever happens."""
@@ -226,7 +222,7 @@ class Run:
         if judged < self.lowest:
             self.lowest, self.lowest_epoch = judged, epoch
         waited = epoch - self.lowest_epoch
-        if self.plan.schedule == "plateau" and waited and waited % max(1, patience // 3) == 0:
+        if self.plan.schedule in BY_LOSS and waited and waited % max(1, patience // 3) == 0:
             self.rate_factor /= 2
         if self.decays.waited(epoch):
             if not self.decays.next_stage(epoch):
@@ -238,7 +234,7 @@ class Run:
 
     def batches(self) -> Iterator[Index]:
         """The training rows in a new order, a batch at a time."""
-        pools = self.train.shuffled(self.rng)
+        pools = self.source.part.shuffled(self.rng)
         ready: list[Index] = []
         for begin, end in pairwise(self.bounds):
             while sum(part.size for part in ready) < end - begin:
@@ -268,7 +264,7 @@ class Run:
             return 0.0
         once = self.judge_seconds
         if once is None:  # a step costs more a row
-            once = self.step_seconds * self.held_out.part.size * self.plan.batches / self.train.size
+            once = self.step_seconds * self.held_out.source.size * self.plan.batches / self.size
         return once * (1 + (not self.start_tried) + self.judged_after)
 
     def one_pass(self) -> float:
@@ -295,7 +291,7 @@ class Run:
             self.step += 1
             total -= batch_loss
             self.kept.step_ends(self)
-        return total / (self.mean_weight * self.train.size)
+        return float(total / (self.mean_weight * self.size))
 
     def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
         """That of the mean loss over a batch, beside the log densities of its rows."""
@@ -324,13 +320,10 @@ class Run:
         return int(self.rng.integers(2**63)) if self.drops else None
 
     def _rate(self) -> float:
-        rate = self.plan.learning_rate * self.rate_factor
-        if self.plan.schedule == "cosine":
-            done = self.step / (self.plan.epochs * self.plan.batches)
-            if self.paced:
-                done = max(done, self.clock.passed(self.begin, self._kept_seconds()))
-            rate *= cosine(done)
-        return rate
+        done = self.step / (self.plan.epochs * self.plan.batches)
+        if self.paced:
+            done = max(done, self.clock.passed(self.begin, self._kept_seconds()))
+        return self.plan.learning_rate * self.rate_factor * SCHEDULES[self.plan.schedule](done)
 
 
 def is_untrained(history: History) -> bool:
@@ -357,12 +350,12 @@ class DeviceRun(Run):
 
     def _log_probs(self) -> int:
         """Those of all rows."""
-        return self.train.size
+        return self.size
 
     def one_pass(self) -> float:
         """See `Run.one_pass`."""
         weights, empty = self.data.weights, self.library.empty
-        order = self.library.asarray(np.concatenate(list(self.train.shuffled(self.rng))))
+        order = self.library.asarray(np.concatenate(list(self.source.part.shuffled(self.rng))))
         norms, adam = empty(self.plan.batches, np.float64), self.caller.queued(self.adam._core)
         self.tick, waits = 0.0, self.STEPS if self.clock.is_limited else self.plan.batches
         for i, (begin, end) in enumerate(pairwise(self.bounds)):

@@ -8,7 +8,7 @@ import numpy as np
 
 from headrace._fit.rows import Index
 from headrace._fit.run import Run
-from headrace._fit.streams import StreamData, rows_bar
+from headrace._fit.streams import StreamRows, rows_bar
 
 __all__ = ["StreamRun"]
 
@@ -18,15 +18,15 @@ class StreamRun(Run):
 
     def go(self, progress: bool) -> None:
         """See `Run.go`; there is a bar for the rows of an epoch too, which may take long."""
-        self.rows, self.progress = self.data, progress
+        self.progress = progress
         super().go(progress)
 
     def batches(self) -> Iterator[Index]:
         """See `Run.batches`; the rows are all of the batch's own."""
-        assert isinstance(self.rows, StreamData)
+        assert isinstance(self.source, StreamRows)
         rng = np.random.default_rng(int(self.rng.integers(1 << 63)))
-        with rows_bar(self.train.size, "epoch", self.progress) as shown:
-            for data in self.rows.batches(rng, self.bounds):
+        with rows_bar(self.size, "epoch", self.progress) as shown:
+            for data in self.source.batches(rng, self.bounds):
                 self.data = data
                 yield np.arange(len(data.x), dtype=np.int64)
                 shown.update(len(data.x))

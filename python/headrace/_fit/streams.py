@@ -14,84 +14,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _progress
-from headrace._fit.moments import Moments
-from headrace._fit.rows import (
-    CHUNK,
-    Data,
-    Effective,
-    Part,
-    bad_rows,
-    checksum,
-    not_finite,
-    not_inside,
-    outside,
-    settled,
-)
+from headrace._arrays.caller import Caller
+from headrace._fit.moments import Effective, Moments
+from headrace._fit.rows import CHUNK, Data, Part, bad_rows, checksum, not_finite, not_inside, outside
+from headrace._fit.source import ArrayRows, held_out
 from headrace._streams.stream import Block, Stream
 from headrace.transforms.support import Support
 
-__all__ = ["StreamData", "check_stream", "rows_bar"]
+__all__ = ["StreamRows", "check_stream", "rows_bar"]
 
 Floats = NDArray[np.float64]
 
 
-class StreamData(Data):
-    """Rows of a stream. What it has as `Data` are some that stand for the training rows where a few are enough."""
+class StreamRows(ArrayRows):
+    """Rows of a stream. As `ArrayRows` it has some, which stand for the training rows where a few are enough."""
 
     def __init__(
         self, stream: Stream, features: int, contexts: int, support: Support | None, told: bool, progress: bool
     ) -> None:
         """Nothing is read yet. `told`: whether a checksum of the rows is needed."""
-        super().__init__(np.empty((0, features)), None, None, (), support)
-        self.stream, self.features, self.contexts, self.told, self.progress = stream, features, contexts, told, progress
-        self.buffer = stream.buffer
+        super().__init__(Data(np.empty((0, features)), None, None, (), support))
+        self.stream, self.contexts, self.told, self.progress = stream, contexts, told, progress
+        self.buffer = self.most_held = stream.buffer
         self.kept: list[int] = []  # rows of a weight above 0 in each part
         self.held_rows = np.empty(0, np.int64)  # numbers of those held out, among the former
-        self.fingerprint: dict[str, str] = {}
-        self.total_weight = 0.0  # of the training rows
-        self.effective = Effective()  # likewise
 
-    # ---- as `Data`
-
-    def most_held(self) -> int:
-        """See `Data`."""
-        return self.buffer
+    # ---- as `ArrayRows`
 
     def taking_part(self) -> tuple[int, None]:
-        """See `Data`."""
+        """See `ArrayRows`."""
         self._count()
         return sum(self.kept), None
 
-    def weight_of(self, part: Part) -> float:
-        """See `Data`; of the training rows, whichever part is asked for."""
-        return self.total_weight
+    def split(self, validation: Any, rng: np.random.Generator, caller: Caller) -> tuple[ArrayRows, ArrayRows | None]:
+        """See `ArrayRows`; all rows are read."""
+        train, judge = held_out(self, validation, rng, caller)
+        return self, self._survey(train, judge)
 
-    def effective_rows(self, part: Part) -> tuple[float, int]:
-        """See `Data`; of the training rows, whichever part is asked for."""
-        return self.effective.found(), self.stream.rows or part.rows
+    def weight(self) -> float:
+        """See `RowSource`."""
+        return float(self._sums[0].weight)
 
-    def standing_for(self, part: Part) -> tuple[Data, Part]:
-        """See `Data`."""
-        return Data(self.x, self.context, self.weights, self.names, self.support), Part(len(self.x))
+    def standing(self) -> ArrayRows:
+        """See `RowSource`."""
+        return ArrayRows(self.data)
 
-    def moments_of(self, part: Part, of_context: bool, say: bool) -> tuple[Floats, Floats]:
-        """See `Data`: of all training rows."""
-        name, names, found = ("context", (), self._of_context) if of_context else ("x", self.names, self._of_x)
-        return settled(name, *found.found(), names, say)
+    def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
+        """See `RowSource`; of those that stand for all."""
+        return self.standing().pieces(most)
+
+    def fingerprint(self) -> dict[str, str]:
+        """See `RowSource`."""
+        return {**self._fingerprint, "buffer": str(self.buffer)}
+
+    def _weighed(self) -> list[Effective]:
+        return [self._effective]
+
+    def _measured(self, of_context: bool) -> tuple[Floats, Floats, Floats]:
+        return self._sums[of_context].found()
 
     # ---- the first pass
 
-    def survey(self, train: Part, given: tuple[Data, Part] | None) -> tuple[Data, Part] | None:
+    def _survey(self, train: Part, judge: Part | ArrayRows | None) -> ArrayRows | None:
         """Read all rows: check them, measure those to train on, and keep those held out, which are given back."""
-        held = given[1] if given is not None and given[0] is self else None
-        size = min(train.size, CHUNK)
-        chosen = train.at(np.arange(size, dtype=np.int64) * train.size // size)
-        if held is not None:
-            self.held_rows = held.all()
-        checks, sums = _Checks(self.support, self.told), [Moments(), Moments()]
-        some: list[Block] = []
-        out: list[Block] = []
-        at = 0
+        self._sums, self._effective = (Moments(), Moments()), Effective()
+        chosen = train.at(np.arange(min(train.size, CHUNK), dtype=np.int64) * train.size // min(train.size, CHUNK))
+        if isinstance(judge, Part):
+            self.held_rows = judge.all()
+        checks, some, out, at = _Checks(self.support, self.told), [], [], 0
         with rows_bar(self.stream.rows, "read", self.progress) as shown:
             for block in self.stream:
                 self._check_shape(block)
@@ -102,21 +92,18 @@ class StreamData(Data):
                 out.append(block.take(is_out))
                 some.append(block.take(chosen[slice(*np.searchsorted(chosen, [at, at + len(block)]))] - at))
                 if checks.fine:
-                    self._measure(block.take(~is_out), sums)
+                    self._measure(block.take(~is_out))
                 at += len(block)
-        self.names = self.stream.names
-        checks.report(self.names)
-        self._of_x, self._of_context = sums
-        self.total_weight = float(sums[0].weight)
-        self.fingerprint = checks.told()
+        checks.report(self.stream.names)
+        self._fingerprint = checks.told()
         if not some:
             raise ValueError("x: expected the same rows each time that the stream is read, got none this time")
-        those = Block.joined(some)
-        self.x, self.context, self.weights = those.x, those.context, those.weights
-        if held is None:
-            return given
-        rest = Block.joined(out)
-        return Data(rest.x, rest.context, rest.weights, self.names, self.support), Part(len(rest))
+        super().__init__(self._data_of(Block.joined(some)))
+        self.size, self.rows = train.size, self.stream.rows or train.rows
+        return ArrayRows(self._data_of(Block.joined(out))) if isinstance(judge, Part) else judge
+
+    def _data_of(self, block: Block) -> Data:
+        return Data(block.x, block.context, block.weights, self.stream.names, self.support)
 
     def _count(self) -> None:
         """Rows that take part, in each part: where there are weights they are read."""
@@ -149,15 +136,14 @@ class StreamData(Data):
     def _shape(self, array: NDArray[Any]) -> str:
         return f"({self.stream.rows or 'rows'}, {array.shape[1]})"
 
-    def _measure(self, block: Block, sums: list[Moments]) -> None:
+    def _measure(self, block: Block) -> None:
         if not len(block):
             return
-        share = np.ones(len(block)) if block.weights is None else block.weights.astype(np.float64)
-        self.effective.add(share)
-        values = block.x.astype(np.float64)
-        sums[0].add(values if self.support is None else self.support.inverse(values)[0], share)
-        if block.context is not None:
-            sums[1].add(block.context.astype(np.float64), share)
+        data = self._data_of(block)
+        share = data.shares()
+        self._effective.add(share)
+        for of_context in range(1 + (block.context is not None)):
+            self._sums[of_context].add(data.values(slice(None), bool(of_context)), share)
 
     def _is_out(self, at: int, rows: int) -> NDArray[np.bool_]:
         """Which of so many rows, from this number on, are held out."""
@@ -170,7 +156,7 @@ class StreamData(Data):
     def batches(self, rng: np.random.Generator, bounds: list[int]) -> Iterator[Data]:
         """The training rows in a new order, a batch at a time: rows from `bounds[i]` to `bounds[i + 1]`."""
         for block in _cut(_mixed(self._training(rng), min(self.buffer, bounds[-1]), rng), bounds):
-            yield Data(block.x, block.context, block.weights, self.names, self.support)
+            yield self._data_of(block)
 
     def _training(self, rng: np.random.Generator) -> Iterator[Block]:
         """The training rows, part by part in random order."""

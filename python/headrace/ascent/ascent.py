@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,18 +19,16 @@ from headrace._fit.clock import Clock
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
 from headrace.ascent.flow import AscentFlow, AscentHistory
-from headrace.ascent.rows import Rows, jittered
+from headrace.ascent.rows import Parts, Rows, jittered
 from headrace.bases import Base, Normal, StandardNormal
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.rotation import Rotation
 from headrace.transforms.transform import Transform
 
-__all__ = ["Ascent", "Judged", "Parts", "kink_map"]
+__all__ = ["Ascent", "Judged", "kink_map"]
 
 Floats = NDArray[np.float64]
-Parts = list[tuple[Any, Any]]
-"""Rows and their weights, None for 1 each, part by part."""
 Judged = tuple[float, float | None]
 """Mean log-likelihoods of training rows and of those held out, if there are any."""
 
@@ -67,28 +66,6 @@ class Ascent(abc.ABC):
 
     def __init__(self, settings: Settings, rows: Rows, rng: np.random.Generator, n_steps: int, copies: int) -> None:
         """See the class."""
-        self._set_up(settings, rows, rng, n_steps)
-        z, weights = rows.z, rows.weights
-        if self.n < self.features:
-            z = z[:, _arrays.library(z).asarray(rows.active)]
-        count = len(z)
-        if copies:
-            z, weights = jittered(z, weights, copies, settings.jitter * rows.unit, rng)
-        self.copies = copies
-        self.z, self.weights, self.count = z, weights, len(z)
-        self.total = float(len(z)) if weights is None else float(weights.sum())
-        self.shares = _marginals.Shares.of(weights, len(z))
-        self.effective_rows = self.shares.rows * count / len(z)  # copies make no more
-        self.library = _arrays.library(z)
-        self.held_out: Floats | None = None
-        if rows.held_out is not None:
-            held_out = rows.standardised(rows.held_out.x)
-            self.flat[1] = self._flat([(held_out, rows.held_out.weights)])
-            self.held_out = held_out[:, self.library.asarray(rows.active)] if self.n < self.features else held_out
-        self.flat[0] = self._flat([(rows.z, rows.weights)])
-
-    def _set_up(self, settings: Settings, rows: Any, rng: np.random.Generator, n_steps: int) -> None:
-        """What depends on no row."""
         self.settings, self.rows, self.rng, self.n_steps = settings, rows, rng, n_steps
         self.history = AscentHistory()
         self.features, self.n = len(rows.mean), len(rows.active)
@@ -97,14 +74,25 @@ class Ascent(abc.ABC):
         blocks = (settings.rotations or ("blocks" if many else "dense")) == "blocks"
         self.sizes = [min(BLOCK, self.n - start) for start in range(0, self.n, BLOCK)] if blocks else [self.n]
         self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()
-        self.flat = [0.0, 0.0]  # what columns without spread add to the means, of rows to fit and of those held out
+        self.library, self.copies = rows.source.library, copies if rows.group is None else 0
+        self.flat = self._flat(rows.own), self._flat(rows.others)
+        """What columns without spread add to the means, of rows to fit and of those held out."""
+        self.own, self.others = ([(self._active(z), weights) for z, weights in of] for of in (rows.own, rows.others))
+        self.count = rows.count
+        if self.copies:
+            self.own = [jittered(z, w, copies, settings.jitter * rows.unit, rng) for z, w in self.own]
+            self.count *= copies
+        weights = [of_rows for _, of_rows in self.own]
+        self.shares, self.counts = _marginals.Shares.over(weights, self.count, rows.source)
+        self.effective_rows = self.shares.rows / max(self.copies, 1)  # copies make no more
 
-    # ---- rows in parts: one here, and a shard each where an ascent goes over several ranks
+    def _active(self, z: NDArray[Any]) -> NDArray[Any]:
+        """Columns that have a spread."""
+        return z if self.n == self.features else z[:, self.library.asarray(self.rows.active)]
 
     def _sum(self, of_parts: list[float]) -> float:
-        """Of what each part gives."""
-        (found,) = of_parts
-        return found
+        """Of what each part gives, over all processes."""
+        return self.rows.source.total(of_parts)
 
     def _total(self, parts: Parts) -> float:
         """The sum of the weights of rows."""
@@ -118,15 +106,6 @@ class Ascent(abc.ABC):
         squares = [_arrays.weighted_sum(np.square(z[:, rest]).sum(axis=1), weights) for z, weights in parts]
         found, total = self._sum(squares), self._total(parts)
         return -0.5 * self.settings.precision * found / total if total else 0.0
-
-    def _given(self) -> Parts:
-        """Rows to fit in the data's units."""
-        return [(self.rows.given(), self.rows.weights)]
-
-    def _given_held_out(self) -> Parts:
-        """Rows held out in the data's units."""
-        assert self.rows.held_out is not None
-        return [(self.rows.held_out.x, self.rows.held_out.weights)]
 
     # ---- what an ascent is
 
@@ -239,11 +218,16 @@ class Ascent(abc.ABC):
             total = self._total(parts)
             return lambda flow: self._sum([_arrays.weighted_sum(flow.log_prob(x), w) for x, w in parts]) / total
 
+        rows = self.rows
+
+        def with_weights(given: list[Any], of: Parts) -> Parts:
+            return [(x, weights) for x, (_, weights) in zip(given, of, strict=True)]
+
         parties = []
         if not self.copies:
-            parties.append((0, mean_of(self._given(), own)))
-        if self.rows.held_out is not None:
-            parties.append((1, mean_of(self._given_held_out(), others)))
+            parties.append((0, mean_of(with_weights(rows.given(), rows.own), own)))
+        if rows.judge is not None:
+            parties.append((1, mean_of(with_weights(rows.held_out(), rows.others), others)))
         return parties
 
     # ---- what steps are made of
@@ -251,14 +235,23 @@ class Ascent(abc.ABC):
     def _judged(self, means: tuple[float, float]) -> Judged:
         """Log-likelihoods of means over rows of their log-Jacobians - λ |z|² / 2."""
         own, others = (mean + flat + float(self.constant) for mean, flat in zip(means, self.flat, strict=True))
-        return own, None if self.rows.held_out is None else others
+        return own, None if self.rows.judge is None else others
 
     def _turn(self, parts: list[Any], rng: np.random.Generator, moved: Any = None) -> _directions.Turn:
-        """The next one, for points, on which sliced directions depend, after `moved` has moved some of them."""
+        """The next one, for points, on which sliced directions depend, after `moved` has moved some of them.
+
+        In a group it is that of the first rank: another machine's linear algebra may round otherwise.
+        """
+        source, unit = self.rows.source, math.sqrt(self.settings.precision)
         if self.directions == "random":
-            return _directions.random_turn(self.sizes, rng)
-        (z,) = parts
-        return _directions.sliced_turn(z, self.sizes, rng, math.sqrt(self.settings.precision), moved)
+            turn = _directions.random_turn(self.sizes, rng)
+        else:
+
+            def pick(places: NDArray[np.int64]) -> Floats:
+                return source.picked(places, parts)
+
+            turn = _directions.sliced_turn_of(self.count, pick, self.sizes, rng, unit, moved)
+        return replace(turn, blocks=[source.broadcast(block) for block in turn.blocks])
 
     def _turn_transforms(self, turn: _directions.Turn) -> list[Transform]:
         """Those of a turn of the columns that have a spread."""

@@ -222,7 +222,7 @@ class DualAscentFlow:
     def _fit_together(
         self, x: Any, context: Any, weights: Any, validation: Any, clock: Clock, progress: bool, group: Group
     ) -> AscentFlow:
-        from headrace.distributed.ascent import shared_rows
+        from headrace.distributed.ascent_rows import shared_rows
 
         rows, ends = shared_rows(self, group, x, context, weights, validation)
         rng = np.random.default_rng(self.seed)
@@ -260,7 +260,7 @@ class DualAscentFlow:
     def _chosen(self, rows: Rows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:
         """The best of what there is to try."""
         few = rows.count < FEW_ROWS
-        refine = not few or rows.held_out is not None if self.refine is None else self.refine
+        refine = not few or rows.judge is not None if self.refine is None else self.refine
         first = clock.share(ASCENDING) if refine else clock
         flow, history = self._ascended(rows, rng, refine, first, progress)
         if history.stopped == "interrupted" and history.best_step == 0:
@@ -292,12 +292,7 @@ class DualAscentFlow:
         steps = (_layers(n) if refine else alone) if self.steps is None else self.steps
         bins = (REFINED_BINS if refine else BINS) if self.bins is None else self.bins
         arguments = (self, rows, rng, steps, 0 if refine else self.copies or 0)
-        kinks, splines = KinkAscent, SplineAscent
-        if rows.group is not None:
-            from headrace.distributed.ascent import SharedKinkAscent, SharedSplineAscent
-
-            kinks, splines = SharedKinkAscent, SharedSplineAscent
-        ascent: Ascent = kinks(*arguments) if self.map == "kink" else splines(*arguments, bins=bins)
+        ascent: Ascent = KinkAscent(*arguments) if self.map == "kink" else SplineAscent(*arguments, bins=bins)
         return ascent.go(progress, clock), ascent.history
 
     def _refined(

@@ -17,6 +17,7 @@ from headrace.transforms.transform import Transform
 __all__ = ["KinkAscent"]
 
 ANCHORS = 1024  # rows among which centers are drawn
+CHECKED_SHARDS = 8  # whose checked rows stand for all
 STRIDE = 16  # steps that are queued on a device before what they gained is read
 
 
@@ -60,22 +61,26 @@ class KinkAscent(Ascent):
 
     def _begin(self) -> Chosen:
         """All points where they start."""
-        s = self.settings
-        points = Points(self.z, self.weights, s.dtype, keeps_log_jacobian=False)
-        anchors = Points(self._anchors(), None, np.float64)
-        held_out = None
-        if self.held_out is not None:
-            assert self.rows.held_out is not None
-            held_out = Points(self.held_out, self.rows.held_out.weights, s.dtype, keeps_log_jacobian=False)
-        self.points, self.others = points, held_out
+        s, rows = self.settings, self.rows
+        self.points, self.held_out = (
+            [Points(z, weights, s.dtype, keeps_log_jacobian=False) for z, weights in of]
+            for of in (self.own, self.others)
+        )
+        # Of many shards the first ones stand for all.
+        self.is_checked, self.others_checked = (
+            [] if of is None else [shard.number < CHECKED_SHARDS for shard in of.shards]
+            for of in (rows.source, rows.judge)
+        )
         return Chosen(
-            points,
-            anchors,
-            held_out,
+            self.points,
+            Points(self._anchors(), None, np.float64),
+            self.held_out,
+            rows.source,
             precision=s.precision,
             neighbours=s.neighbours / (2.0 * self.effective_rows),
             rule=s.rule,
             most=self.n_steps * s.kinks,
+            checked=(self.is_checked, self.others_checked),
         )
 
     def transforms(self, count: int) -> list[list[Transform]]:
@@ -98,11 +103,12 @@ class KinkAscent(Ascent):
         found = self.chosen.log_likelihoods()[:: self.settings.kinks].tolist()
         if self.rows.device is not None:  # whose rows are as fast to take once more as to choose from
             return [self._judged((one[0], one[1])) for one in found], None, None
-        return [self._judged((one[2], one[3])) for one in found], *self._checked()
-
-    def _checked(self) -> tuple[list[Any], list[Any]]:
-        """The rows that are checked, of those to fit and of those held out."""
-        return [self.points.checked_rows()], [] if self.others is None else [self.others.checked_rows()]
+        checked = [(self.points, self.is_checked), (self.held_out, self.others_checked)]
+        own, others = (
+            [points.checked_rows()[: None if is_checked else 0] for points, is_checked in zip(*of, strict=True)]
+            for of in checked
+        )
+        return [self._judged((one[2], one[3])) for one in found], own, others
 
     def coordinates(self, count: int) -> list[Floats]:
         """See `Ascent`."""
@@ -132,11 +138,14 @@ class KinkAscent(Ascent):
 
     def _places(self) -> list[Any]:
         """Where the points are, part by part."""
-        return [self.points.values()]
+        return [points.values() for points in self.points]
 
     def _anchors(self) -> Floats:
-        """Some of the points as they are at the start, where they are."""
-        anchors: Floats = self.z[self.library.asarray(self.rng.permutation(len(self.z))[:ANCHORS])]
+        """Some of the points as they are at the start."""
+        count, parts = self.count, [z for z, _ in self.own]
+        if self.rows.group is not None:
+            return self.rows.source.picked(self.rng.choice(count, min(ANCHORS, count), replace=False), parts)
+        anchors: Floats = parts[0][self.library.asarray(self.rng.permutation(count)[:ANCHORS])]  # where the points are
         return anchors
 
     def _centers(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:

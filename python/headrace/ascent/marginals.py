@@ -7,8 +7,8 @@ rest, some thousand numbers, is done on the host.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._fit.moments import PlainSums, Sums
 
 __all__ = [
     "Curve",
@@ -72,13 +73,25 @@ class Shares:
     @classmethod
     def of(cls, weights: Floats | None, rows: int) -> Shares:
         """Of weights, shape (rows,), of which one is above 0; or of None."""
-        if weights is None:
-            return cls(None, rows, float(rows))
-        share = weights / weights.max()
-        bits = _TOTAL_BITS - math.ceil(math.log2(float(share.sum())))
-        counts = np.rint(share * 2.0**bits).astype(np.int64)
-        total, square = int(counts.sum()), float(np.square(counts, dtype=np.float64).sum())
-        return cls(counts, total, total * total / square)
+        found, (counts,) = cls.over([weights], rows, PlainSums())
+        return replace(found, of_rows=counts)
+
+    @classmethod
+    def over(cls, weights: Sequence[Any], rows: int, sums: Sums) -> tuple[Shares, list[Any]]:
+        """What so many rows of all processes count together, and what the rows of each part here count.
+
+        `weights`: of the parts, None for 1 each.
+        """
+        known = [w for w in weights if w is not None]
+        if not sums.maximum(np.array([bool(known)], np.int64))[0]:
+            return cls(None, rows, float(rows)), [None] * len(weights)
+        tops = [float(w.max()) for w in known if len(w)]
+        largest = float(sums.maximum(np.array([max(tops, default=0.0)]))[0])
+        bits = _TOTAL_BITS - math.ceil(math.log2(sums.total(float((w / largest).sum()) for w in known)))
+        counts = [np.rint(w / largest * 2.0**bits).astype(np.int64) for w in known]
+        total = int(sums.total(float(of.sum()) for of in counts))  # below 2^53
+        square = sums.total(float(np.square(of, dtype=np.float64).sum()) for of in counts)
+        return cls(None, total, total * total / square), counts
 
 
 def normal_score(x: Floats, shares: Shares, bandwidth: float) -> Curve | None:

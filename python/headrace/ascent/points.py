@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._core import cpu
 from headrace._core import device as _device
+from headrace._fit.moments import Sums
 
 __all__ = ["Chosen", "Points"]
 
@@ -106,33 +107,45 @@ class Chosen:
     On a device nothing waits for it but what reads.
 
     Args:
-        points: Those that choose the kinks, with the weights that they count.
+        points: Those that choose the kinks, with the weights that they count, part by part; on a device one part.
         anchors: In float64: where centers may be.
-        held_out: Points that are carried along; None for none.
+        held_out: Points that are carried along, part by part; none without any.
+        sums: Adds the sums of the parts, and those of other processes.
         precision: λ.
         neighbours: Rows that a kink's width holds, over twice the number of rows.
         rule: "newton" or "gradient".
         most: Kinks of a coordinate that can be chosen.
+        checked: Of which parts the checked rows count, of `points` and of `held_out`; by default of all.
     """
 
     def __init__(
         self,
-        points: Points,
+        points: Sequence[Points],
         anchors: Points,
-        held_out: Points | None,
+        held_out: Sequence[Points],
+        sums: Sums,
         *,
         precision: float,
         neighbours: float,
         rule: str,
         most: int,
+        checked: tuple[list[bool], list[bool]] | None = None,
     ) -> None:
         """See the class."""
-        parties = points.compiled, anchors.compiled, None if held_out is None else held_out.compiled
-        if isinstance(points.compiled, _device.Points):
-            self.compiled: Any = _device.Ascent(*parties, precision, neighbours, rule, most)
-        else:
-            kind = cpu.AscentF32 if points.dtype == np.float32 else cpu.AscentF64
-            self.compiled = kind(*parties, precision, neighbours, rule, most)
+        own, others = ([one.compiled for one in of] for of in (points, held_out))
+        rules = precision, neighbours, rule, most
+        if isinstance(anchors.compiled, _device.Points):
+            self.compiled: Any = _device.Ascent(own[0], anchors.compiled, others[0] if others else None, *rules)
+            return
+
+        def total(parts: Floats) -> Floats:
+            found: Floats = sums.sum(parts, np.zeros(parts.shape[1]))
+            return found
+
+        is_double = any(one.dtype == np.float64 for one in (*points, *held_out))
+        kind = cpu.AscentF64 if is_double else cpu.AscentF32
+        checks = checked or ([True] * len(own), [True] * len(others))
+        self.compiled = kind(own, anchors.compiled, others, *rules, *checks, total)
 
     def kink(self, blocks: Sequence[Floats], order: Sequence[int], rows: list[int], drawn: list[float]) -> None:
         """Move all points by the kinks chosen last, turn them to ``blocks x[order]``, and choose the next kinks.

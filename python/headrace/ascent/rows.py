@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +13,15 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
+from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace.ascent.circles import off
 from headrace.transforms.support import Support
 
-if TYPE_CHECKING:
-    from headrace.distributed.groups import Group
-
-__all__ = ["Rows", "jittered", "off_support"]
+__all__ = ["Parts", "Rows", "jittered", "off_support"]
 
 Floats = NDArray[np.float64]
+Parts = list[tuple[Any, Any]]
+"""Rows and their weights, None for 1 each, part by part."""
 
 # By docs/notes/dual_ascent.md.
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
@@ -32,22 +30,35 @@ LEAST_SPREAD = 1e-3  # standard deviations over which its values are spread at l
 FLAT = 1e-100  # below, in units of the deviation, a column has no spread
 
 _SPREAD_SEED = 0x5EED  # of draws that no other draw depends on
+_COPIES, _NOISE = 0xC09E, 0x2015  # tell draws from others of the same seed
 
 
-@dataclass
 class Rows:
-    """Rows to fit and rows held out, with what standardises them."""
+    """Rows to fit and rows held out, in parts, with what standardises them.
 
-    data: _rows.Data
-    train: NDArray[np.int64]
-    held_out: _rows.Data | None
-    mean: Floats
-    std: Floats  # times √λ
-    unit: float  # the base's standard deviation, 1/√λ
-    device: Any  # as of a `Caller`
-    seed: int
-    dtype: np.dtype[Any]
-    group: Group | None = None  # who has the other rows; see `headrace.distributed.ascent`
+    Rows of one process are one part, those of a group a part for each shard that this rank holds.
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        judge: RowSource | None,
+        precision: float,
+        seed: int = 0,
+        dtype: Any = np.float64,
+        device: Any = None,
+    ) -> None:
+        """Columns without spread are warned of by name, and those whose values repeat; `device`: as of a `Caller`."""
+        root = math.sqrt(precision)
+        self.source, self.judge, self.seed, self.dtype, self.device = source, judge, seed, np.dtype(dtype), device
+        self.unit = 1.0 / root
+        """The base's standard deviation, 1/√λ."""
+        mean, std = source.moments(say=source.is_first)
+        self.mean, self.std = mean, std * root
+        self.own = self._taken(source)
+        """Rows to fit, standardised and spread, and weights."""
+        self.others = [] if judge is None else self._taken(judge)
+        self._find_repeated()
 
     @classmethod
     def of(
@@ -62,106 +73,118 @@ class Rows:
         seed: int = 0,
         dtype: Any = np.float64,
     ) -> Rows:
-        """Of rows that are open. Columns without spread are warned of by name, and those whose values repeat."""
+        """Of rows of one process that are open."""
         if x.ndim != 2 or not x.shape[1]:
             raise ValueError(f"x: expected shape (rows, features) with at least one feature, got {x.shape}")
-        rows, features = x.shape
+        rows = x.shape[0]
         if rows == 0:
             raise ValueError(f"x: expected at least one row, got shape {x.shape}")
         _arrays.context_rows(context, rows, 0, "context", caller)
         with caller.queue():
             _rows.check_finite("x", x)
         counts = _arrays.row_weights("weights", weights, rows, caller, any_sum=True)[0]
-        data = _rows.Data(x, None, _near_one(counts))
-        part, judged = _rows.split(features, 0, data, validation, rng, caller)
-        held_out = None
-        if judged is not None:
-            held_out = judged[0].rows(judged[1].all())
-            held_out = _rows.Data(held_out.x, None, _near_one(held_out.weights))
-        mean, std = _rows.moments("x", data.x, data.weights, part)
-        train = part.all()
-        root = math.sqrt(precision)
-        made = cls(data, train, held_out, mean, std * root, 1.0 / root, caller.device, seed, np.dtype(dtype))
-        repeated = np.flatnonzero(made.spread)
-        if repeated.size:
+        if counts is not None:
+            counts = _near_one(counts, float(counts.max()))
+        source, judge = ArrayRows(_rows.Data(x, None, counts)).split(validation, rng, caller)
+        return cls(source, judge, precision, seed, dtype, caller.device)
+
+    @property
+    def group(self) -> Any:
+        """Who has the other rows; None for a fit of one process."""
+        return self.source.group
+
+    @property
+    def count(self) -> int:
+        """Rows to fit, of all processes."""
+        return self.source.size
+
+    def _taken(self, source: RowSource) -> Parts:
+        """Standardised rows with weights, of which the largest is about 1, so that any dtype holds them."""
+        blocks = list(source.blocks())
+        known = [float(w.max()) for data in blocks if (w := data.weights) is not None and len(w)]
+        largest = float(source.maximum(np.array([max(known, default=0.0)]))[0])
+        weights = [None if data.weights is None else _near_one(data.weights, largest) for data in blocks]
+        return [(self.standardised(data.x), own) for data, own in zip(blocks, weights, strict=True)]
+
+    def _rng(self, what: tuple[int, ...], shard: Shard) -> np.random.Generator:
+        """Of draws for the rows of a shard; in a group those for one shard differ from those for the others."""
+        return np.random.default_rng([self.seed, *what, *(() if self.group is None else (shard.number,))])
+
+    def _find_repeated(self) -> None:
+        """Find columns with a spread, and spread repeated values."""
+        n = len(self.mean)
+        ends = np.full((2, n), -np.inf)
+        for z, _ in self.own:
+            if len(z):
+                ends = np.maximum(ends, np.stack([-_arrays.on_host(z.min(axis=0)), _arrays.on_host(z.max(axis=0))]))
+        less, most = self.source.maximum(ends)
+        self.active = np.flatnonzero(most + less > FLAT)
+        """Columns with a spread: the others are shifted, and no more."""
+        places = np.arange(0, self.count, -(-self.count // LOOKED_AT))
+        looked_at = self.source.picked(places, [z for z, _ in self.own])
+        self.spread = np.zeros(n)
+        """Shape (features,): over what width repeated values of each column are spread; 0 where they do not repeat."""
+        for k in self.active:
+            column = looked_at[:, k].astype(self.dtype).astype(np.float64) / self.unit
+            self.spread[k] = self.unit * _spread(column)
+        repeated = np.flatnonzero(self.spread)
+        if not repeated.size:
+            return
+        for shard, (z, _) in zip(self.source.shards, self.own, strict=True):
+            drawn = self._rng((_SPREAD_SEED,), shard).random(z.shape)
+            z += _arrays.library(z).asarray(self.spread * (drawn - 0.5))
+        if self.source.is_first:
             warnings.warn(
                 f"x: values repeat in {repeated.size} columns ({_listing(repeated)}); the fit spreads them "
                 "between one value and the next, or over a thousandth of the standard deviation where that is more",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
-        return made
 
-    @cached_property
-    def _standard(self) -> tuple[Floats, NDArray[np.int64], Floats]:
-        """Training rows, standardised; columns that have a spread; and over what width repeated values are spread."""
-        z = self.standardised(self.data.x[self._index])
-        low, high = (_arrays.on_host(edge) for edge in (z.min(axis=0), z.max(axis=0)))
-        active = np.flatnonzero(high - low > FLAT)
-        looked_at = _arrays.on_host(z[:: -(-len(z) // LOOKED_AT)])
-        spread = np.zeros(z.shape[1])
-        for k in active:
-            spread[k] = self.unit * _spread(looked_at[:, k].astype(self.dtype).astype(np.float64) / self.unit)
-        if spread.any():
-            rng, library = np.random.default_rng([self.seed, _SPREAD_SEED]), _arrays.library(z)
-            z += library.asarray(spread * (rng.random(z.shape) - 0.5))
-        return z, active, spread
+    def given(self) -> list[NDArray[Any]]:
+        """The rows to fit in the data's units, part by part: as they were given, or spread."""
+        if self.group is None and not self.spread.any():
+            return [data.x for data in self.source.blocks()]
+        return [z * _arrays.library(z).asarray(self.std) + _arrays.library(z).asarray(self.mean) for z, _ in self.own]
 
-    @property
-    def _index(self) -> Any:
-        return _arrays.library(self.data.x).asarray(self.train)
-
-    @property
-    def count(self) -> int:
-        """Training rows."""
-        return int(self.train.size)
-
-    @property
-    def active(self) -> NDArray[np.int64]:
-        """Columns with a spread: the others are shifted, and no more."""
-        return self._standard[1]
-
-    @property
-    def spread(self) -> Floats:
-        """Shape (features,): over what width repeated values of each column are spread; 0 where they do not repeat."""
-        return self._standard[2]
-
-    @property
-    def z(self) -> Floats:
-        """The training rows, standardised and spread."""
-        return self._standard[0]
-
-    @property
-    def weights(self) -> NDArray[Any] | None:
-        """Of the training rows."""
-        return None if self.data.weights is None else self.data.weights[self._index]
-
-    def given(self) -> NDArray[Any]:
-        """The training rows in the data's units: as they were given, or spread."""
-        if not self.spread.any():
-            x: NDArray[Any] = self.data.x[self._index]
-            return x
-        asarray = _arrays.library(self.z).asarray
-        spread: NDArray[Any] = self.z * asarray(self.std) + asarray(self.mean)
-        return spread
-
-    def with_noise_for_flat_columns(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Columns without spread as normal numbers of the variance that they are given: nothing can learn a spike."""
-        flat = np.setdiff1d(np.arange(x.shape[1]), self.active)
-        if flat.size:
-            library, rng = _arrays.library(x), np.random.default_rng([self.seed, _SPREAD_SEED, 1])
-            noise = self.mean[flat] + self.std[flat] * self.unit * rng.standard_normal((len(x), flat.size))
-            x[:, library.asarray(flat)] = library.asarray(noise.astype(x.dtype))
-        return x
+    def held_out(self) -> list[NDArray[Any]]:
+        """The rows held out as they were given, part by part."""
+        return [] if self.judge is None else [data.x for data in self.judge.blocks()]
 
     def to_refine(self, copies: int, jitter: float, rng: np.random.Generator) -> tuple[Any, Any, Any]:
-        """What a joint training takes: rows, so many copies of them with noise, weights, and rows to judge by."""
-        x, weights = self.given(), self.weights
-        if copies:
-            x, weights = jittered(x, weights, copies, jitter * self.std * self.unit, rng)
-        x = self.with_noise_for_flat_columns(x)
-        held_out = None if self.held_out is None else (self.held_out.x, None, self.held_out.weights)
-        return x, weights, held_out
+        """What a joint training takes: rows, so many copies of them with noise, weights, and rows to judge by.
+
+        Columns without spread are normal numbers of the variance that they are given: nothing can learn a spike. In a
+        group what is drawn is drawn for each shard.
+        """
+        flat = np.setdiff1d(np.arange(len(self.mean)), self.active)
+        rows = []
+        for shard, x, (_, weights) in zip(self.source.shards, self.given(), self.own, strict=True):
+            if copies:
+                own = rng if self.group is None else self._rng((_COPIES,), shard)
+                x, weights = jittered(x, weights, copies, jitter * self.std * self.unit, own)
+            if flat.size:
+                own = self._rng((_SPREAD_SEED, 1) if self.group is None else (_NOISE,), shard)
+                noise = self.mean[flat] + self.std[flat] * self.unit * own.standard_normal((len(x), flat.size))
+                library = _arrays.library(x)
+                x[:, library.asarray(flat)] = library.asarray(noise.astype(x.dtype))
+            rows.append((x, weights))
+        judge = None
+        if self.judge is not None:
+            held = self.held_out()
+            judge = self._as_given(self.judge, held), None, self._weights(self.judge, self.others)
+        return self._as_given(self.source, [x for x, _ in rows]), self._weights(self.source, rows), judge
+
+    def _as_given(self, source: RowSource, parts: list[Any]) -> Any:
+        """Parts as `Flow.fit` takes them."""
+        if self.group is None:
+            return parts[0]
+        pairs = zip(source.shards, parts, strict=True)
+        return {shard.number: part for shard, part in pairs if part is not None}
+
+    def _weights(self, source: RowSource, parts: Parts) -> Any:
+        found = self._as_given(source, [weights for _, weights in parts])
+        return None if self.group is not None and not found else found
 
     def standardised(self, x: NDArray[Any]) -> Floats:
         """As the flow's last transform does it, in float64."""
@@ -194,11 +217,9 @@ def off_support(
     return taken("x", x), validation
 
 
-def _near_one(weights: NDArray[Any] | None) -> NDArray[Any] | None:
-    """The same weights times a power of two that makes the largest of them about 1, so that any dtype holds them."""
-    if weights is None:
-        return None
-    return np.ldexp(weights.astype(np.float64), -int(np.frexp(float(weights.max()))[1]))
+def _near_one(weights: NDArray[Any], largest: float) -> NDArray[Any]:
+    """The same weights times the power of two that makes this one about 1."""
+    return np.ldexp(weights.astype(np.float64), -int(np.frexp(largest)[1]))
 
 
 def _spread(x: Floats) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from headrace._arrays import caller as _arrays
 from headrace._core import cpu
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
-from headrace.ascent.ascent import SLOPE, Ascent, Floats, Judged, Parts, kink_map
+from headrace.ascent.ascent import SLOPE, Ascent, Floats, Judged, kink_map
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.transform import Transform
 
@@ -62,27 +63,25 @@ class SplineAscent(Ascent):
         return self.judged, None, None
 
     def _begin(self) -> None:
-        """All rows where they start."""
-        own, others = [(self.z, self.weights)], []
-        if self.held_out is not None:
-            assert self.rows.held_out is not None
-            others = [(self.held_out, self.rows.held_out.weights)]
-        self._begin_with(own, others)
-
-    def _begin_with(self, own: Parts, others: Parts) -> None:
-        """Rows to fit and rows held out, each with its log-Jacobian."""
+        """Rows to fit and rows held out where they start, each with its log-Jacobian."""
         zeros = self.library.zeros
-        self.parties = [[(self._of_columns(z), zeros(len(z)), weights) for z, weights in of] for of in (own, others)]
+        parties = self.own, self.others
+        self.parties = [[(self._of_columns(z), zeros(len(z)), weights) for z, weights in of] for of in parties]
 
     def _places(self) -> list[NDArray[Any]]:
         """Where the rows to fit are, part by part."""
-        return [self._of_spread(z) for z, _, _ in self.parties[0]]
+        return [self._active(z) for z, _, _ in self.parties[0]]
 
     def _curves(self, bandwidth: float) -> list[_marginals.Curve | None]:
         """What takes each marginal to N(0, 1)."""
-        (z,), unit = self._places(), self.rows.unit
-        columns = (z[:, k].astype(np.float64) / unit for k in range(self.n))
-        return [_marginals.normal_score(column, self.shares, bandwidth) for column in columns]
+        parts, unit = self._places(), self.rows.unit
+        columns = [[part[:, k].astype(np.float64) / unit for part in parts] for k in range(self.n)]
+        if self.rows.group is not None:
+            from headrace.distributed.quantiles import shared_scores
+
+            return shared_scores(self.rows.group, columns, self.counts, self.shares, bandwidth)
+        shares = replace(self.shares, of_rows=self.counts[0])
+        return [_marginals.normal_score(column, shares, bandwidth) for (column,) in columns]
 
     def _of_columns(self, z: Floats) -> NDArray[Any]:
         """All columns, in the flow's dtype: those without spread are 0."""
@@ -91,9 +90,6 @@ class SplineAscent(Ascent):
         every: NDArray[Any] = self.library.zeros((len(z), self.features), self.settings.dtype)
         every[:, self.library.asarray(self.rows.active)] = z
         return every
-
-    def _of_spread(self, z: NDArray[Any]) -> NDArray[Any]:
-        return z if self.n == self.features else z[:, self.library.asarray(self.rows.active)]
 
     def _move(self, links: list[Transform]) -> None:
         """All rows, by the inverses of the last, the last but one, and so on."""
@@ -108,7 +104,7 @@ class SplineAscent(Ascent):
 
     def _judge(self) -> Judged:
         own, others = self.parties
-        means = self._mean(own), math.nan if self.rows.held_out is None else self._mean(others)
+        means = self._mean(own), math.nan if self.rows.judge is None else self._mean(others)
         self.judged.append(self._judged(means))
         return self.judged[-1]
 

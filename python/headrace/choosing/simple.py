@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._circles import base_of_circles, wrapped
-from headrace._fit import rows as _rows
 from headrace._fit.gaussian import decorrelating
-from headrace._fit.rows import Data, Part
+from headrace._fit.rows import Data
+from headrace._fit.source import ArrayRows
 from headrace.choosing.sample import Sample
 from headrace.diagnosis.baselines import BANDWIDTHS
 from headrace.flow import Flow
@@ -34,25 +34,18 @@ MOST_LEFT_OUT = 500  # of them that choose the bandwidth
 
 def gaussian(sample: Sample, support: Support | None, dtype: Any, *, say: bool = False) -> Flow:
     """The Gaussian of the rows, off their support; correlations are shrunk where rows are few."""
-    whole, circles = Part(len(sample)), circles_of(support)
-    mean, std = _rows.moments("x", sample.x, sample.weights, whole, say=say, support=support)
+    rows, circles = ArrayRows(Data(sample.x, None, sample.weights, (), support)), circles_of(support)
+    mean, std = rows.moments(say=say)
     mean[circles], std[circles] = 0.0, 1.0
     ends: list[Transform] = [Standardize(mean, std), *([] if support is None else [support])]
     if not circles:
-        data = Data(sample.x, None, sample.weights, (), support)
-        return Flow([*decorrelating(data, whole, mean, std), *ends], dtype=dtype)
+        return Flow([*decorrelating(rows, mean, std), *ends], dtype=dtype)
     line = [c for c in range(mean.size) if c not in circles]
     links: list[Transform] = []
     if line:
-        own = Data(_off(sample, support)[:, line], None, sample.weights, (), None)
-        links = [_among(link, line, mean.size) for link in decorrelating(own, whole, mean[line], std[line])]
+        own = ArrayRows(Data(rows.data.unbounded(slice(None))[:, line], None, sample.weights))
+        links = [_among(link, line, mean.size) for link in decorrelating(own, mean[line], std[line])]
     return Flow([*links, *ends], base_of_circles(None, mean.size, circles), dtype=dtype)
-
-
-def _off(sample: Sample, support: Support | None) -> Floats:
-    """The rows, off their support."""
-    x: Floats = sample.x.astype(np.float64)
-    return x if support is None else support.inverse(x)[0]
 
 
 def _among(link: Transform, line: Sequence[int], features: int) -> Transform:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from headrace._group import Group
 
 __all__ = ["Group", "GroupError", "local"]
 
@@ -23,36 +25,6 @@ def who_is_silent(size: int, timeout: float, silent: Iterable[int], *, broken: b
         return f"group: expected all {size} ranks to answer within {timeout:g} s, got nothing from rank {listed}"
     what = f"some rank let the others wait for {timeout:g} s, but all answer now"
     return f"group: a connection broke, or {what}" if broken else f"group: {what}"
-
-
-@runtime_checkable
-class Group(Protocol):
-    """Ranks 0 to size - 1, which call the same verbs in the same order.
-
-    Sums are of 64-bit integers, so that no order of theirs makes another number. Anything with these attributes serves;
-    `local`, `from_torch` and `from_mpi` make some.
-    """
-
-    @property
-    def rank(self) -> int:
-        """Which of the ranks this process is."""
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-
-    def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sum over all ranks, on all of them. `part` is C-contiguous, and may be overwritten.
-
-        Raises:
-            GroupError: a rank did not answer in time.
-        """
-
-    def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
-        """The largest number over all ranks, entry by entry, on all of them; int64 or float64, without NaN."""
-
-    def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
-        """What one rank has, on all of them: the others give an array of the same shape and dtype."""
 
 
 class _Local:

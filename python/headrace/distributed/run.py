@@ -11,24 +11,25 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._fit.checkpoint import Checkpoint
-from headrace._fit.plan import Plan, rows_of_a_batch
-from headrace._fit.rows import Data
-from headrace._fit.run import HeldOut, Run
-from headrace.distributed.exact import FixedSum, exact_sum
+from headrace._fit.run import Run
+from headrace.distributed.exact import FixedSum
 from headrace.distributed.groups import Group
 from headrace.distributed.shards import Table
 from headrace.distributed.together import broadcast_bytes, together
 
-__all__ = ["Chunks", "OwnFile", "SharedCheckpoint", "SharedHeldOut", "SharedRun"]
+if TYPE_CHECKING:
+    from headrace._interior import Trainable
+
+__all__ = ["Chunks", "OwnFile", "SharedCheckpoint", "SharedRun"]
 
 CHUNK_ROWS = 512  # at most: what the core sums at once
 _STATE = "state"  # among arrays, none of which is called so
@@ -50,7 +51,7 @@ class Chunks:
     def __init__(self, table: Table, batch_rows: int) -> None:
         """`batch_rows`: of a step, about."""
         self.table, self.most = table, CHUNK_ROWS
-        rows, most = table.trained, min(CHUNK_ROWS, batch_rows)
+        rows, most = table.taken, min(CHUNK_ROWS, batch_rows)
         counts = -(-rows // most)
         self.count = count = int(counts.sum())
         self._shard = np.repeat(np.arange(rows.size, dtype=np.int32), counts)
@@ -80,35 +81,19 @@ class Chunks:
     def order_of(self, shard: int, epoch: int) -> NDArray[np.uint32]:
         """Places in the training part of a shard, in the order of an epoch."""
         rng = np.random.default_rng([self.table.seed, _ORDER, epoch, shard])
-        return rng.permutation(int(self.table.trained[shard])).astype(np.uint32)
-
-
-class SharedHeldOut(HeldOut):
-    """Rows to judge by, on all ranks."""
-
-    def __init__(self, judge: Table) -> None:
-        """`judge`: the table that has them."""
-        self.judge = judge
-        self.rows = list(judge.judging())
-        self.copied = None
-        self.weight = judge.weight(held_out=True)
-
-    def _parts(self) -> Iterator[Data]:
-        return iter(self.rows)
-
-    def _sum(self, of_parts: list[float]) -> float:
-        return float(exact_sum(self.judge.group, [[0.0], *([one] for one in of_parts)])[0])
+        return rng.permutation(int(self.table.taken[shard])).astype(np.uint32)
 
 
 class SharedRun(Run):
     """One fit on several ranks while it runs."""
 
-    data: Any  # a Table, as is train
-    train: Any
-    chunks: Chunks
+    def __init__(self, flow: Trainable, chunks: Chunks, *others: Any) -> None:
+        """`chunks`: of the table; the others as of a `Run`."""
+        self.chunks, self.table = chunks, chunks.table
+        super().__init__(flow, chunks.table, *others)
 
     def _prepare(self) -> None:
-        table: Table = self.data
+        table = self.table
         self.library = np
         self.mean_weight = table.weight() / table.size
         self.sum = FixedSum(self.program.n_weights)
@@ -129,9 +114,6 @@ class SharedRun(Run):
         """See `Run`."""
         self.taken = clock
         self.exponents = {clock: int(kept["exponent"])} if "exponent" in kept else {}
-
-    def _kept_seconds(self) -> float:
-        return 0.0  # there is no budget
 
     def _keep_if_best(self, epoch: int) -> float:
         if self.history.stopped == "interrupted" and self.held_out is not None:
@@ -160,11 +142,11 @@ class SharedRun(Run):
             self.step += 1
             total += loss
             self.kept.step_ends(self)
-        return float(total / (self.mean_weight * self.train.size))
+        return float(total / (self.mean_weight * self.size))
 
     def _find_gradient_of(self, batch: list[Chunk], epoch: int) -> int | None:
         """That of the mean loss over a batch; the exponent for the next step, or None where one is not finite."""
-        group: Group = self.data.group
+        group: Group = self.table.group
         exponent = self.exponents.get(self.taken)
         if exponent is not None:
             self._sum_chunks(batch, epoch, exponent)
@@ -183,7 +165,7 @@ class SharedRun(Run):
         for gradient, loss in self._gradients(batch, epoch):
             self.sum.add(gradient, exponent)
             self.sum.add_loss(loss)
-        self.sum.over(self.data.group)
+        self.sum.over(self.table.group)
 
     def _largest(self, batch: list[Chunk], epoch: int) -> float:
         """The largest entry of this rank's gradients; infinity where one is not finite."""
@@ -199,7 +181,7 @@ class SharedRun(Run):
             order = self.orders.get(chunk.shard)
             if order is None:
                 order = self.orders[chunk.shard] = self.chunks.order_of(chunk.shard, epoch)
-            index, data = shard.train.at(order[chunk.begin : chunk.end].astype(np.int64)), shard.data
+            index, data = shard.part.at(order[chunk.begin : chunk.end].astype(np.int64)), shard.data
             log_prob = self.log_prob[: index.size]
             self._find_gradient_in(data, index, rows, log_prob, self._dropout_of(chunk, epoch))
             yield self.gradient, -_arrays.weighted_sum(log_prob, None if data.weights is None else data.weights[index])
@@ -208,7 +190,7 @@ class SharedRun(Run):
         """The seed of a chunk's."""
         if not self.drops:
             return None
-        return int(np.random.default_rng([self.data.seed, _DROPOUT, epoch, chunk.number]).integers(2**63))
+        return int(np.random.default_rng([self.table.seed, _DROPOUT, epoch, chunk.number]).integers(2**63))
 
 
 @dataclass(frozen=True)
@@ -225,12 +207,10 @@ class OwnFile(os.PathLike[str]):
 class SharedCheckpoint(Checkpoint):
     """One file for all ranks, which rank 0 reads and writes; or one of each, of which the newest is that of all."""
 
-    group: Group
-
-    def __init__(self, path: Any, every: Any) -> None:
+    def __init__(self, path: Any, every: Any, group: Group) -> None:
         """See `Checkpoint`."""
         super().__init__(path, every)
-        self._of_each = isinstance(path, OwnFile)
+        self.group, self._of_each = group, isinstance(path, OwnFile)
 
     def open(self, fingerprint: dict[str, str]) -> None:
         """See `Checkpoint`."""
@@ -276,9 +256,3 @@ class SharedCheckpoint(Checkpoint):
         """See `Checkpoint`."""
         if self._writes():
             super().interrupted(run)
-
-
-def planned(table: Table, plan: Plan, batch_size: Any) -> tuple[Plan, Chunks]:
-    """The plan with as many batches as the chunks make, and these."""
-    chunks = Chunks(table, rows_of_a_batch(table.size, batch_size))
-    return replace(plan, batches=chunks.batches), chunks

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,19 +14,23 @@ from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
-from headrace._fit.rows import CHUNK, Data, Part
+from headrace._fit.rows import Data, Index, Part
+from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace.distributed.exact import exact_sum
 from headrace.distributed.groups import Group
-from headrace.distributed.together import same_everywhere, together
+from headrace.distributed.together import gathered, same_everywhere, together
 from headrace.transforms.support import Support
 
-__all__ = ["Shard", "Table", "opened", "shards"]
+__all__ = ["Table", "opened", "shards", "split"]
 
 ROWS = 1 << 16  # of a shard, by default
 MOST_SHARDS = 1 << 24
+STANDING = 1 << 14  # rows at most that stand for all in the memory of each rank,
+JUDGED = 8  # of so many of which one judges a trial
 _HELD_OUT = 0x4E1D  # tells draws from others of the same seed
 
 Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:
@@ -52,84 +56,100 @@ def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:
     return {number: array[number * rows : (number + 1) * rows] for number in mine}
 
 
-@dataclass
-class Shard:
-    """A block of neighbouring rows of the table."""
+@dataclass(frozen=True)
+class Kind:
+    """What all ranks know of the rows of a table."""
 
-    number: int
-    first: int  # the number of its first row in the table
-    data: Data
-    train: Part
-    held_out: Part | None = None
+    features: int
+    contexts: int
+    names: tuple[str, ...]
+    support: Support | None
+    weighted: bool
+    is_float32: bool  # whether some are
 
 
-@dataclass
-class Table:
-    """A table of which this rank has some shards."""
+class Table(RowSource):
+    """The rows to train on, or to judge by, of a table of which this rank has some shards."""
 
-    group: Group
-    shards: list[Shard]  # this rank's, in ascending order
-    sizes: Integers  # rows of all shards, whoever has them
-    trained: Integers  # of these, those that are trained on
-    held: int  # rows held out, of all shards
-    seed: int
+    def __init__(
+        self, group: Group, shards: list[Shard], sizes: Integers, taken: Integers, seed: int, kind: Kind
+    ) -> None:
+        """`shards`: of this rank, in ascending order. `sizes`: rows of all shards; `taken`: of those in a part."""
+        self.group, self.shards, self.sizes, self.taken, self.seed, self.kind = group, shards, sizes, taken, seed, kind
+        self.size, self.rows, self.is_first = int(taken.sum()), int(sizes.sum()), group.rank == 0
+        self.names, self.support = kind.names, kind.support
+        self.weighted, self.is_float32 = kind.weighted, kind.is_float32
 
-    @property
-    def size(self) -> int:
-        """Rows to train on."""
-        return int(self.trained.sum())
+    def of(self, parts: list[Part], taken: Integers) -> Table:
+        """Other parts of the shards; `taken`: rows of these, of all shards."""
+        begins = np.cumsum(taken) - taken
+        pairs = zip(self.shards, parts, strict=True)
+        shards = [replace(shard, begin=int(begins[shard.number]), part=part) for shard, part in pairs]
+        return Table(self.group, shards, self.sizes, taken, self.seed, self.kind)
 
-    @property
-    def rows(self) -> int:
-        """All of them, those of weight 0 too."""
-        return int(self.sizes.sum())
+    def sum(self, parts: Iterable[Any], zero: Any) -> Any:
+        """See `RowSource`; rounded once."""
+        return exact_sum(self.group, [zero, *parts])
 
-    def training(self, most: int | None = None) -> Iterator[Data]:
-        """Copies of this rank's training rows, some at a time; at most so many of all ranks', spread over the table."""
-        for shard in self.shards:
-            first, end = self.share_of(shard, self.size if most is None else min(most, self.size))
-            some, size = end - first, shard.train.size
-            places = np.arange(some, dtype=np.int64) * size // max(some, 1)
-            for begin in range(0, some, CHUNK):
-                yield shard.data.rows(shard.train.at(places[begin : begin + CHUNK]))
+    def total(self, parts: Iterable[float]) -> float:
+        """See `RowSource`."""
+        return float(exact_sum(self.group, [[0.0], *([part] for part in parts)])[0])
 
-    def share_of(self, shard: Shard, most: int) -> tuple[int, int]:
-        """Which of so many training rows, spread over the table, a shard gives: from the first one up to the second."""
-        end, whole = int(self.trained[: shard.number + 1].sum()), max(self.size, 1)
-        return (end - shard.train.size) * most // whole, end * most // whole
+    def maximum(self, array: Any) -> Any:
+        """See `RowSource`."""
+        return self.group.maximum(np.ascontiguousarray(array))
 
-    def judging(self) -> Iterator[Data]:
-        """Copies of this rank's rows held out, some at a time."""
-        for shard in self.shards:
-            if shard.held_out is not None:
-                for rows in shard.held_out.chunks():
-                    yield shard.data.rows(rows)
+    def broadcast(self, array: NDArray[Any]) -> NDArray[Any]:
+        """See `RowSource`."""
+        return array if self.group.size == 1 else self.group.broadcast(np.ascontiguousarray(array))
 
-    def weight(self, *, held_out: bool = False) -> float:
-        """The sum of the weights of the rows to train on, or of those held out, of all ranks."""
-        parts = [(shard.data, shard.held_out if held_out else shard.train) for shard in self.shards]
-        sums = [[data.weight_of(part)] for data, part in parts if part is not None]
-        return float(exact_sum(self.group, [[0.0], *sums])[0])
+    def columns(self, of_context: bool) -> int:
+        """See `RowSource`."""
+        return self.kind.contexts if of_context else self.kind.features
 
-    def effective_rows(self) -> float:
-        """Kish's effective number of the rows to train on, of all ranks."""
-        weighted = [(shard.data.weights, shard.train) for shard in self.shards if shard.data.weights is not None]
-        shares = [weights[rows].astype(np.float64) for weights, part in weighted for rows in part.chunks()]
-        most = float(self.group.maximum(np.array([max((part.max() for part in shares), default=0.0)]))[0])
-        if not most:
-            return float(self.size)
-        sums = [[(part / most).sum(), np.square(part / most).sum()] for part in shares]
-        total, square = exact_sum(self.group, [[0.0, 0.0], *sums])
-        return float(total**2 / square)
+    def picked(self, places: Index, parts: list[Any]) -> Floats:
+        """See `RowSource`."""
+        columns = int(self.maximum(np.array([max((part.shape[1] for part in parts), default=0)]))[0])
+        mine, at = [np.empty((0, columns))], [np.empty(0, np.int64)]
+        for shard, part in zip(self.shards, parts, strict=True):
+            found = np.flatnonzero((places >= shard.begin) & (places < shard.begin + shard.part.size))
+            mine.append(part[places[found] - shard.begin].astype(np.float64))
+            at.append(found)
+        return gathered(self.group, np.concatenate(mine), np.concatenate(at), len(places))
 
-    def checksum(self) -> str:
-        """Of all rows, context and weights."""
+    def copied(self, on_device: bool) -> list[Data]:
+        """See `RowSource`."""
+        return list(self.parts())
+
+    def standing(self) -> ArrayRows:
+        """See `RowSource`: each rank adds its own rows to zeros, as integers that keep every bit."""
+        n, contexts, most = self.kind.features, self.kind.contexts, min(self.size, STANDING)
+        sample = np.zeros((most, n + contexts + 1))
+        shares = [self.share_of(shard, most) for shard in self.shards]
+        given = [share for share in shares if share[0] < share[1]]
+        for (first, end), data in zip(given, self.parts(most), strict=True):
+            sample[first:end, :n], sample[first:end, -1] = data.x, data.shares()
+            if data.context is not None:
+                sample[first:end, n:-1] = data.context
+        sample = self.group.sum(sample.view(np.int64)).view(np.float64)
+        x, context, weights = (np.ascontiguousarray(part) for part in (sample[:, :n], sample[:, n:-1], sample[:, -1]))
+        return ArrayRows(Data(x, context if contexts else None, weights, (), self.support))
+
+    def trial(self, standing: ArrayRows, judge: RowSource, most: int, seed: int) -> tuple[ArrayRows, RowSource]:
+        """See `RowSource`; no rank has all rows to judge by, so that some of those standing take their place."""
+        key = int(np.random.default_rng(seed).integers(1 << 63))
+        train, rest = (Part(standing.size, standing.size // JUDGED, key, out=out) for out in (False, True))
+        return standing.of(train), standing.of(rest)
+
+    def fingerprint(self) -> dict[str, str]:
+        """See `RowSource`: of all rows, context and weights."""
         sums = np.zeros((self.sizes.size, 3), np.int64)
         for shard in self.shards:
             for i, array in enumerate((shard.data.x, shard.data.context, shard.data.weights)):
                 kind = -1 if array is None else zlib.crc32(str(array.dtype).encode())
                 sums[shard.number, i] = kind if array is None else _rows.checksum(array, kind)
-        return f"{zlib.crc32(self.group.sum(sums).tobytes()):08x} over {self.rows} rows in {self.sizes.size} shards"
+        found = zlib.crc32(self.group.sum(sums).tobytes())
+        return {"rows": f"{found:08x} over {self.rows} rows in {self.sizes.size} shards"}
 
 
 def opened(
@@ -160,10 +180,11 @@ def opened(
             for number, part in sorted(parts.items())
         }
     # Ranks without a shard know of no weights; those with one must all have some, or none.
-    has = np.array(
-        [any(d.weights is not None for d in local.values()), any(d.weights is None for d in local.values())], np.int64
-    )
-    if group.maximum(has).all():
+    of_all = local.values()
+    facts = [any(d.weights is not None for d in of_all), any(d.weights is None for d in of_all)]
+    facts.append(any(d.x.dtype == np.float32 for d in of_all))
+    weighted, unweighted, is_float32 = group.maximum(np.array(facts, np.int64)).astype(bool).tolist()
+    if weighted and unweighted:
         raise ValueError(f"{prefix}weights: expected weights of all shards or of none")
     sizes = _sizes(group, f"{prefix}x", {number: len(data.x) for number, data in local.items()})
     first = np.cumsum(sizes) - sizes
@@ -181,14 +202,18 @@ def opened(
                 )
             if support is not None:
                 _rows.check_inside(f"{prefix}x of shard {number}", data.x, support, data.names)
-    made = []
+    taken, training = np.zeros(sizes.size, np.int64), []
     for number, data in local.items():
-        rows, kept = data.taking_part()
-        made.append(Shard(number, int(first[number]), data, Part(rows, kept=kept)))
-    trained = np.zeros(sizes.size, np.int64)
-    for shard in made:
-        trained[shard.number] = shard.train.size
-    table = Table(group, made, sizes, group.sum(trained), 0, seed)
+        taken[number], kept = data.taking_part()
+        training.append(Part(int(taken[number]), kept=kept))
+    taken = group.sum(taken)
+    made = [
+        Shard(number, int(first[number]), int(taken[:number].sum()), data, part)
+        for (number, data), part in zip(local.items(), training, strict=True)
+    ]
+    names = next((data.names for data in of_all), tuple(f"column {i}" for i in range(features)))
+    kind = Kind(features, contexts, names, support, weighted, is_float32)
+    table = Table(group, made, sizes, taken, seed, kind)
     if not table.rows:
         raise ValueError(f"{prefix}x: expected at least one row, got none on any rank")
     total = table.weight()
@@ -260,16 +285,14 @@ def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: 
         raise ValueError(_rows.not_finite(name, count, first, rows))
 
 
-def split(
-    table: Table, validation: Any, features: int, contexts: int, caller: Caller, support: Support | None
-) -> Table | None:
-    """Hold out rows of each shard, or open rows of the caller's own; the table to judge by, or None."""
-    group = table.group
-    kind = "none" if validation is None else repr(float(validation)) if _rows.is_share(validation) else "rows"
-    same_everywhere(group, {"validation": kind})
-    if kind == "none":
-        return None
-    if kind == "rows":
+def split(table: Table, validation: Any, caller: Caller) -> tuple[Table, Table | None]:
+    """Hold out rows of each shard, or open rows of the caller's own: those to train on, and those to judge by."""
+    group, kind = table.group, table.kind
+    told = "none" if validation is None else repr(float(validation)) if _rows.is_share(validation) else "rows"
+    same_everywhere(group, {"validation": told})
+    if told == "none":
+        return table, None
+    if told == "rows":
         with together(group):
             parts = validation if isinstance(validation, tuple) else (validation,)
             if not 1 <= len(parts) <= 3:
@@ -277,23 +300,18 @@ def split(
                     f"validation: expected a share, x, or a tuple (x, context, weights), got {len(parts)} of them"
                 )
         own = (*parts, None, None)[:3]
-        judge = opened(group, features, contexts, caller, *own, support=support, prefix="validation ")
-        for shard in judge.shards:
-            shard.held_out = shard.train
-        judge.held = judge.size
-        return judge
+        judge = opened(group, kind.features, kind.contexts, caller, *own, support=kind.support, prefix="validation ")
+        return table, judge
     rows = table.size
     held = _rows.held_of("validation", validation, rows)
     if not held:
-        return None
-    ends = np.cumsum(table.trained)
-    of_shards = ends * held // rows - (ends - table.trained) * held // rows
+        return table, None
+    ends = np.cumsum(table.taken)
+    of_shards = ends * held // rows - (ends - table.taken) * held // rows
+    left, out = [], []
     for shard in table.shards:
-        kept, size, count = shard.train.kept, shard.train.size, int(of_shards[shard.number])
+        kept, size, count = shard.part.kept, shard.part.size, int(of_shards[shard.number])
         key = int(np.random.default_rng([table.seed, _HELD_OUT, shard.number]).integers(1 << 63))
-        if count:
-            shard.train = Part(size, count, key, kept=kept) if count < size else Part(0)
-            shard.held_out = Part(size, count, key, out=True, kept=kept)
-    table.trained = table.trained - of_shards
-    table.held = held
-    return table
+        left.append(Part(size, count, key, kept=kept) if count < size else Part(0))
+        out.append(Part(size, count, key, out=True, kept=kept) if count else Part(0))
+    return table.of(left, table.taken - of_shards), table.of(out, of_shards)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
-from headrace._fit.rows import Part, moments
+from headrace._fit.rows import Data
+from headrace._fit.source import ArrayRows
 
 if TYPE_CHECKING:
     from headrace.flow import Flow
@@ -61,7 +62,7 @@ class Contexts:
         """Let a flow standardise its context by these, unless it standardises it already."""
         if self.vary and flow.standardize_context is None:
             rows = self._rows(SCALED, rng) if self.table is None else self.table
-            flow._interior.rescale(None, moments("context", rows, None, Part(len(rows))))
+            flow._interior.rescale(None, ArrayRows(Data(rows, rows, None)).moments(of_context=True, say=True))
 
     def _rows(self, rows: int, rng: Rng) -> NDArray[Any]:
         if self.table is not None:

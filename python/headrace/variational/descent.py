@@ -34,7 +34,7 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator
 Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy, standard error
 
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = tuple(name for name in _optimizer.SCHEDULES if name not in _optimizer.BY_LOSS)
 
 JUDGED, JUDGE_BY = 20, 8  # so many times, by so many samples for each one of a step
 MOST_SLACK = 0.05  # nats; two standard errors of the lowest free energy if that is less
@@ -139,7 +139,7 @@ class DescentPlan:
 
     def rate(self, step: int) -> float:
         """The learning rate at a step."""
-        return self.learning_rate * (_optimizer.cosine(step / self.steps) if self.schedule == "cosine" else 1.0)
+        return self.learning_rate * _optimizer.SCHEDULES[self.schedule](step / self.steps)
 
 
 def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:

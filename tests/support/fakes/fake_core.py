@@ -233,7 +233,9 @@ class OnCpu:
             def make(points, anchors, held_out, total, held_out_total, *arguments, stream):
                 for party in filter(None, (points, held_out)):
                     party.inner = party.summed()
-                inner = kind(points.inner, anchors.inner, held_out and held_out.inner, *arguments)
+                own, others = ([party.inner for party in of if party] for of in ([points], [held_out]))
+                checked, summed = [[True] * len(of) for of in (own, others)], lambda parts: parts.sum(axis=0)
+                inner = kind(own, anchors.inner, others, *arguments, *checked, summed)
                 return types.SimpleNamespace(
                     kink=lambda *arguments, stream: inner.kink(*arguments),
                     finish=lambda stream: inner.finish(),

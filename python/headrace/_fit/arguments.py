@@ -1,0 +1,235 @@
+"""The arguments of `Flow.fit`: each one's type, default, check and meaning, in this one place.
+
+A new argument is a key of `FitKeywords`, which static checkers read, and a field of `Arguments`. `Flow.fit`, ensembles,
+streams, groups, Dask, `headrace.sklearn` and, with an `Option`, the command line have it then, with its help.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace._fit.optimizer import SCHEDULES
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from headrace._arrays.caller import Array
+    from headrace._group import Group
+
+__all__ = ["Arguments", "FitKeywords", "Option", "options"]
+
+CLIP = 5.0
+AVERAGE = 0.999
+PATIENCE = 50
+CHECKPOINT_EVERY = 60.0  # seconds
+
+
+class FitKeywords(TypedDict, total=False):
+    """Of `Flow.fit`, beside x and context."""
+
+    weights: Array | None
+    validation: Any
+    epochs: int | None
+    batch_size: int | None
+    learning_rate: float | None
+    schedule: str
+    weight_decay: float | str | None
+    clip: float | None
+    average: float | None
+    patience: int | None
+    time_budget: float | None
+    matmul: str | None
+    gaussianize: bool | str
+    seed: int
+    progress: bool
+    checkpoint: str | os.PathLike[str] | None
+    checkpoint_every: float | str
+    group: Group | None
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the command line."""
+
+    metavar: str
+    kind: str
+    """Its type: "integer" (from 0), "size" (from 1), "positive" (a number), "interval" or "text"."""
+    help: str | None = None
+
+
+def _argument(
+    default: Any,
+    meaning: str,
+    checked: Callable[[Any], Any] | None = None,
+    *,
+    of_plan: bool = False,
+    option: Option | None = None,
+) -> Any:
+    """A field: its default, what help says of it, and what checks a value that is not the default.
+
+    `of_plan`: whether it says how steps are taken, and so tells one fit from another in a checkpoint.
+    """
+    metadata = {"meaning": meaning, "checked": checked, "of_plan": of_plan, "option": option}
+    return field(default=default, metadata=metadata)
+
+
+def _decay(value: Any) -> Any:
+    if isinstance(value, str):
+        return check.choice("weight_decay", value, ("auto",))
+    return check.number("weight_decay", value, least=0.0, below=math.inf)
+
+
+def _gaussianize(value: Any) -> Any:
+    if not isinstance(value, (bool, np.bool_)) and value != "auto":
+        raise ValueError(f"gaussianize: expected True, False or 'auto', got {value!r}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Those of one call."""
+
+    weights: Array | None = _argument(  # noqa: RUF009  # a field
+        None,
+        "Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.",
+    )
+    validation: Any = _argument(  # noqa: RUF009  # a field
+        0.1,
+        "The share of rows to hold out, or rows of your own: ``x_val`` or ``(x_val, context_val, "
+        "weights_val)``; None for none, and then the last weights (their running mean) are kept. Of a stream "
+        "at most as many rows are held out as its buffer holds.",
+    )
+    epochs: int | None = _argument(
+        None,
+        "Passes over the training rows, at most; by default as many as make 20,000 steps, 10 to 300, and "
+        "twice as many where held-out rows choose the weight decay.",
+        lambda value: check.integer("epochs", value),
+        of_plan=True,
+        option=Option("N", "integer", "passes over the rows, at most"),
+    )
+    batch_size: int | None = _argument(
+        None,
+        "Rows of a step; by default a 64th of the rows, 32 to 512.",
+        lambda value: check.integer("batch_size", value, least=1),
+        of_plan=True,
+        option=Option("N", "size", "rows of a step"),
+    )
+    learning_rate: float | None = _argument(
+        None,
+        "At the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if less.",
+        lambda value: check.number("learning_rate", value, above=0.0, below=math.inf),
+        of_plan=True,
+        option=Option("RATE", "positive"),
+    )
+    schedule: str = _argument(
+        "constant",
+        '"constant", "cosine" (down to nothing over all epochs) or "plateau" (halved whenever a third of '
+        "`patience` passes without a new best on held-out rows, or in training if there are none).",
+        lambda value: check.choice("schedule", value, tuple(SCHEDULES)),
+        of_plan=True,
+    )
+    weight_decay: float | str | None = _argument(
+        "auto",
+        'Of the networks\' matrices; see `headrace.Adam`. "auto": held-out rows choose, from 1000 over the '
+        "rows, at most 1, down to a 125th of that; None: the first of these.",
+        lambda value: _decay(value),
+        of_plan=True,
+    )
+    clip: float | None = _argument(
+        CLIP,
+        "The largest norm of a gradient; None for no limit.",
+        lambda value: check.number("clip", value, above=0.0, below=math.inf),
+        of_plan=True,
+    )
+    average: float | None = _argument(
+        AVERAGE,
+        "Decay of a running mean of the weights, which is what is tried on held-out rows and kept; None for "
+        "the weights themselves.",
+        lambda value: check.number("average", value, above=0.0, below=1.0),
+        of_plan=True,
+    )
+    patience: int | None = _argument(
+        PATIENCE,
+        "Epochs without a new best on held-out rows after which the fit ends (half as many where it goes on "
+        "with less weight decay instead); None for no end.",
+        lambda value: check.integer("patience", value, least=1),
+        of_plan=True,
+        option=Option("N", "size", "epochs or steps without a new best, then stop"),
+    )
+    time_budget: float | None = _argument(
+        None,
+        "Seconds that all of this may take: the fit ends before a step that would exceed them, keeps the best "
+        'weights as ever, and says "time_budget". "cosine" comes to its end with the time. How many steps '
+        "that makes depends on the machine, so that such a fit is not the same twice.",
+        option=Option("SECONDS", "positive", "that the fit may take, at most"),
+    )
+    matmul: str | None = _argument(
+        None,
+        'How steps compute products of networks: "exact", on the CPU "bf16", "bf16x3" or "bf16x6", on a '
+        'device "tf32" or "3xtf32"; by default as the flow does, see `to`. The flow\'s own products judge '
+        "held-out rows (docs/bf16.md).",
+        of_plan=True,
+    )
+    gaussianize: bool | str = _argument(
+        "auto",
+        "Whether the first fit also sets a `headrace.Gaussianize` before that `Standardize`, if at least 50 "
+        "rows are held out: it makes a column about normal where cross-validation says that rows gain by it. "
+        '"auto": if a trial of 400 steps is better on held-out rows with it than without (with heavy tails: '
+        "if it is not clearly worse), in fits of 4000 steps or more. Never over a base with edges, modes or "
+        "tails of its own. True is an error where none can be set, or no column gains.",
+        lambda value: _gaussianize(value),
+        of_plan=True,
+    )
+    seed: int = _argument(
+        0,
+        "Of the choice of held-out rows and of the order of rows.",
+    )
+    progress: bool = _argument(
+        True,
+        "Whether to show a bar on the standard error.",
+    )
+    checkpoint: str | os.PathLike[str] | None = _argument(  # noqa: RUF009  # a field
+        None,
+        "A file for the state of the fit. Where it is there already, the same call with a flow made in the "
+        "same way goes on from it, to the same bits as if nothing had stopped it; that of another fit is "
+        "refused. It is removed when the fit ends, but for Ctrl-C (docs/training.md).",
+        option=Option("FILE", "text", "for the state of the fit, from which the same command goes on"),
+    )
+    checkpoint_every: float | str = _argument(  # a field
+        CHECKPOINT_EVERY,
+        'Seconds between two writes of it, or "epoch", or as "10 epochs". After Ctrl-C it is written too.',
+        option=Option("TIME", "interval", "seconds, epoch, or as '10 epochs' (60)"),
+    )
+    group: Group | None = _argument(  # noqa: RUF009  # a field
+        None,
+        "Who fits together (`headrace.distributed`). Then x, context, weights and rows of your own to judge "
+        "by are dicts of the shards that this rank holds, ``{number: array}``; all ranks end with the same "
+        "flow, which has the same bits for any number of them (docs/scale.md). None: this process alone.",
+    )
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """Those that say how steps are taken, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["of_plan"]}
+
+    def checked(self) -> Self:
+        """The same, each checked; an error names the argument, what was expected and what came."""
+        found = {}
+        for one in fields(self):
+            value, checks = getattr(self, one.name), one.metadata["checked"]
+            may_be_none = value is None and str(one.type).endswith("None")
+            if checks is not None and not may_be_none:
+                found[one.name] = checks(value)
+        return replace(self, **found)
+
+
+def options() -> dict[str, Option]:
+    """The options of the command line, by the names of the arguments."""
+    return {one.name: one.metadata["option"] for one in fields(Arguments) if one.metadata["option"] is not None}

@@ -1,0 +1,206 @@
+"""One fit from its arguments to its end: `headrace.training.fit` of rows, wherever they are."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace._fit import marginals as _marginals
+from headrace._fit import rows as _rows
+from headrace._fit.arguments import Arguments
+from headrace._fit.checkpoint import Checkpoint
+from headrace._fit.clock import Clock
+from headrace._fit.cross_validation import chosen_epochs
+from headrace._fit.fingerprint import of_settings
+from headrace._fit.history import History
+from headrace._fit.plan import FEW, LEAST, MANY, Plan
+from headrace._fit.run import DeviceRun, HeldOut, Run, is_untrained, warn_of_no_gain
+from headrace._fit.source import ArrayRows, RowSource
+from headrace._fit.start import Start, gaussian_links, not_worse_than_a_gaussian
+from headrace._fit.stream_run import StreamRun
+from headrace._fit.streams import StreamRows
+from headrace._streams.given import arrays_of, stream_of
+from headrace.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from headrace._interior import Trainable
+
+__all__ = ["Fit"]
+
+TRYING = 0.1  # of a time budget, at most, to a trial of marginals
+CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all
+
+
+class Fit:
+    """A fit of one process; `headrace.distributed.fit` has that of a group."""
+
+    source: RowSource
+    judge: RowSource | None
+
+    def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
+        """The history is filled in."""
+        self.flow, self.history, self.arguments, self.kept = flow, history, arguments, self._kept(arguments)
+        self.progress = bool(arguments.progress)
+        self.clock, self.seed = Clock(arguments.time_budget), check.integer("seed", arguments.seed)
+        self.rng, self.caller = np.random.default_rng(self.seed), flow._interior.caller()
+
+    # ---- what a group does otherwise
+
+    def _kept(self, arguments: Arguments) -> Checkpoint:
+        return Checkpoint(arguments.checkpoint, arguments.checkpoint_every)
+
+    def open(self, x: Any, context: Any) -> None:
+        """Check rows, and hold some out; a stream that does not fit in its buffer is read."""
+        validation = arrays_of(self.arguments.validation)
+        source = self._opened(x, context, self.arguments.weights)
+        with self.caller.queue():
+            self.source, self.judge = source.split(validation, self.rng, self.caller)
+
+    def _opened(self, x: Any, context: Any, weights: Any) -> ArrayRows:
+        flow, stream = self.flow, stream_of(x, context, weights)
+        support, told = flow._interior.support, self.kept.path is not None
+        if stream is not None:
+            if flow._interior.on_device:
+                raise TypeError(
+                    "x: expected an array on the device of the flow, got a stream; call .to('cpu') of the flow"
+                )
+            whole = stream.whole()
+            if whole is None:
+                Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
+                return StreamRows(stream, flow.features, flow.context, support, told, self.progress)
+            x, context, weights = whole.x, whole.context, whole.weights
+        data = _rows.open_rows("", flow.features, flow.context, self.caller, x, context, weights, support)
+        if stream is not None and len(stream.names) == flow.features:
+            data.names = stream.names
+        return ArrayRows(data)
+
+    def planned(self) -> Plan:
+        """The plan of the fit, checked."""
+        return Plan.of(self.flow, self.source.size, self.arguments, judged=self.judge is not None)
+
+    def fingerprint(self) -> dict[str, str]:
+        """What has to be the same for a fit to go on, each with its name; rows by a checksum of all their numbers."""
+        told = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
+        if self.judge is not None:
+            told["rows held out"] = str(self.judge.size)
+            if not self._holds_out():
+                told |= {f"validation {name}": value for name, value in self.judge.fingerprint().items()}
+        return told
+
+    def _holds_out(self) -> bool:
+        """Whether the rows to judge by are of the same table."""
+        source, judge = self.source, self.judge
+        return isinstance(source, ArrayRows) and isinstance(judge, ArrayRows) and judge.data is source.data
+
+    def cross_validates(self, held: int) -> bool:
+        """Whether cross-validation takes the place of so few held-out rows; a warning if not."""
+        if self.flow._interior.is_fresh and self._holds_out():
+            return True
+        _rows.warn(
+            f"fit: {held} held-out rows are too few to judge by; give more by `validation`, or "
+            "say by `epochs` how long to train"
+        )
+        return False
+
+    def run_of(self, flow: Trainable, source: RowSource, *others: Any) -> Run:
+        """What takes the steps over rows."""
+        kind = StreamRun if isinstance(source, StreamRows) else Run
+        return (DeviceRun if flow._interior.on_device else kind)(flow, source, *others)
+
+    # ---- the fit
+
+    def go(self) -> None:
+        """All of it, once rows are open; the history is filled in."""
+        flow, history, source, judge = self.flow, self.history, self.source, self.judge
+        self.checked = checked = self.planned()
+        if self.kept.path is not None:
+            self.kept.open(self.fingerprint())
+        fresh, held = flow._interior.is_fresh, 0 if judge is None else judge.size
+        by_default = self.arguments.epochs is None and judge is not None
+        curves = _marginals.looked_for(checked.gaussianize, flow._interior, held, checked.epochs * checked.batches)
+        if by_default and held < FEW and self.cross_validates(held):
+            self._few()
+            return
+        held_out = None
+        if judge is not None:
+            held_out, history.judged_by = HeldOut(judge, flow._interior.on_device), "held-out rows"
+        start = Start.of(flow, source)
+        marginals = self._marginals(start, judge) if curves and judge is not None else ()
+        start.set(flow, source, marginals)
+        history.gaussianized = bool(marginals)
+        before = links = None
+        own = marginals if checked.gaussianize else ()
+        if held_out is not None and fresh and source.size <= MANY:
+            before = flow._interior.vector()
+            links = gaussian_links(flow, source, own) if by_default else None
+        after = 0 if before is None else 2
+        run = self.run_of(flow, source, held_out, checked, self.rng, self.caller, history, self.clock, after, self.kept)
+        run.go(self.progress and source.is_first)
+        judged = held_out is not None and history.stopped != "interrupted" and run.has_time_to_judge()
+        lost = fresh and held_out is not None and is_untrained(history)
+        if before is not None and held_out is not None and judged and (by_default or lost):
+            with flow._interior.restored():  # to the trained weights
+                links = gaussian_links(flow, source, own) if links is None else links
+                not_worse_than_a_gaussian(
+                    flow,
+                    held_out,
+                    history,
+                    before,
+                    links,
+                    1 + len(marginals),
+                    by_default=by_default,
+                    has_curves=bool(own),
+                )
+        if lost and source.is_first and not (by_default and history.gaussian):
+            warn_of_no_gain(history)
+
+    def _marginals(self, start: Start, judge: RowSource) -> tuple[Transform, ...]:
+        assert start.x is not None  # of a fresh flow
+        clock = self.clock.share(TRYING)
+
+        def made(links: tuple[Transform, ...], rows: ArrayRows, held_out: HeldOut) -> Run:
+            flow, plan = copy.copy(self.flow), Plan.of(self.flow, rows.size, self.arguments, judged=True)
+            start.set(flow, rows, links)
+            rng = copy.deepcopy(self.rng)
+            return Fit.run_of(self, flow, rows, held_out, plan, rng, self.caller, History(), clock)
+
+        before = self.kept.gaussianized
+        return _marginals.found(self.flow, self.source, judge, start.x, self.checked, clock, before, self.seed, made)
+
+    def _few(self) -> None:
+        """Cross-validation finds how many epochs serve; then all rows are trained on."""
+        self.history.judged_by = "cross-validation"
+        assert isinstance(self.source, ArrayRows)
+        source, choosing = self.source.of(self.source.part.whole()), self.clock.share(CHOOSING)
+        arguments = self.arguments
+        if arguments.weight_decay == "auto":  # which held-out rows choose
+            arguments = replace(arguments, weight_decay=None)
+
+        def made(flow: Trainable, rows: ArrayRows) -> Run:
+            Start.of(flow, rows, say=False).set(flow, rows, gaussian=True)
+            own = Plan.of(flow, rows.size, arguments, judged=False)
+            return self.run_of(flow, rows, None, own, self.rng, self.caller, History(), choosing)
+
+        history = self.history
+        epochs, loss = 0, math.inf
+        losses: list[float] = []
+        if source.size >= LEAST:
+            most = Plan.of(self.flow, source.size, arguments, judged=False).epochs
+            epochs, losses, loss = chosen_epochs(self.flow, source, made, most, choosing)
+        Start.of(self.flow, source).set(self.flow, source, gaussian=True)
+        if choosing.ran_out:
+            history.stopped = "time_budget"
+        if not epochs:
+            history.best_loss, history.gaussian = loss, True
+            return
+        checked = Plan.of(self.flow, source.size, replace(arguments, epochs=epochs), judged=False)
+        run = self.run_of(self.flow, source, None, checked, self.rng, self.caller, history, self.clock, 0, self.kept)
+        run.go(self.progress)
+        history.validation_loss = losses
+        if history.best_epoch + 1 == epochs:
+            history.best_loss = losses[-1]

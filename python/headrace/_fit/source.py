@@ -1,0 +1,262 @@
+"""The rows of a fit, wherever they are: parts that this process holds, and sums over all of them.
+
+A fit knows rows only by these. Arrays and streams have plain sums; shards of a group have exact ones over all its ranks
+(`headrace.distributed.shards`), so that one code serves all of them.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Caller
+from headrace._fit.moments import Effective, PlainSums, measured
+from headrace._fit.rows import CHUNK, Data, Index, Moments, Part, checksum, held_of, is_share, open_rows, settled
+from headrace.transforms.support import Support
+
+__all__ = ["ArrayRows", "RowSource", "Shard", "held_out"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Shard:
+    """A table that a process holds, and which of its rows are meant."""
+
+    number: int
+    first: int  # the number of its first row among those of all tables
+    begin: int  # how many of the rows that are meant are in the tables before it
+    data: Data
+    part: Part
+
+
+class RowSource(abc.ABC):
+    """The rows to train on, or those to judge by."""
+
+    size: int
+    """How many rows, of all processes."""
+    rows: int
+    """How many rows the whole table has, those of weight 0 and of other parts among them."""
+    names: tuple[str, ...]
+    support: Support | None
+    library: Any = np
+    weighted: bool
+    is_float32: bool
+    """Whether some of the rows are given in float32."""
+    is_first = True
+    """Whether this process warns, and shows the progress."""
+    group: Any = None
+    """Who has the other rows."""
+
+    shards: list[Shard]
+    """What this process holds, in ascending order."""
+
+    def share_of(self, shard: Shard, most: int) -> tuple[int, int]:
+        """Which of so many rows, spread over all, a shard gives: from the first one up to the second."""
+        whole = max(self.size, 1)
+        return shard.begin * most // whole, (shard.begin + shard.part.size) * most // whole
+
+    def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
+        """The rows that this process holds: tables and indices of at most `CHUNK` rows.
+
+        `most`: of all processes at most so many rows, spread over the whole.
+        """
+        for shard in self.shards:
+            size, asarray = shard.part.size, self.library.asarray
+            first, end = self.share_of(shard, self.size if most is None else min(most, self.size))
+            if (some := end - first) == size:  # which may be too many for a list
+                yield from ((shard.data, asarray(index)) for index in shard.part.chunks())
+                continue
+            places = np.arange(some, dtype=np.int64) * size // max(some, 1)
+            for begin in range(0, some, CHUNK):
+                yield shard.data, asarray(shard.part.at(places[begin : begin + CHUNK]))
+
+    def blocks(self) -> Iterator[Data]:
+        """Copies of all rows that this process holds, shard by shard."""
+        return (shard.data.rows(shard.part.all()) for shard in self.shards)
+
+    @abc.abstractmethod
+    def sum(self, parts: Iterable[Any], zero: Any) -> Any:
+        """The sum of this process's parts, arrays of the shape of `zero`, and of those of all others."""
+
+    @abc.abstractmethod
+    def maximum(self, array: Any) -> Any:
+        """The largest values over all processes, entry by entry."""
+
+    @abc.abstractmethod
+    def standing(self) -> ArrayRows:
+        """Rows in the memory of this process which are all of them, or stand for them where a few are enough."""
+
+    @abc.abstractmethod
+    def picked(self, places: Index, parts: list[Any]) -> Floats:
+        """Some rows by their places among all; `parts`: what became of each of the `blocks`."""
+
+    @abc.abstractmethod
+    def copied(self, on_device: bool) -> list[Data] | None:
+        """Copies of all rows that this process holds, where they are to be read often and are few; else None."""
+
+    @abc.abstractmethod
+    def trial(self, standing: ArrayRows, judge: RowSource, most: int, seed: int) -> tuple[ArrayRows, RowSource]:
+        """Of `standing` those for a short fit, which reads so many at most, and rows to judge it by."""
+
+    def broadcast(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array of the first process."""
+        return array
+
+    def parts(self, most: int | None = None) -> Iterator[Data]:
+        """Copies of the rows; see `pieces`."""
+        return (data.rows(index) for data, index in self.pieces(most))
+
+    @abc.abstractmethod
+    def total(self, parts: Iterable[float]) -> float:
+        """See `sum`; of numbers."""
+
+    def weight(self) -> float:
+        """The sum of the weights."""
+        if not self.weighted:
+            return float(self.size)
+        weights: Iterator[Any] = ((data.weights, index) for data, index in self.pieces())
+        return self.total(float(of[index].sum(dtype=np.float64)) for of, index in weights)
+
+    def effective_rows(self) -> float:
+        """Kish's effective number of rows."""
+        if not self.weighted:
+            return float(self.size)
+        found = self._weighed()
+        most = float(self.maximum(np.array([max((one.most for one in found), default=0.0)]))[0])
+        if not most:
+            return float(self.size)
+        total, square = self.sum((one.in_units_of(most) for one in found), np.zeros(2))
+        return float(total**2 / square)
+
+    def _weighed(self) -> list[Effective]:
+        return [Effective(_arrays.on_host(data.shares(index))) for data, index in self.pieces()]
+
+    def moments(self, *, of_context: bool = False, say: bool = False) -> Moments:
+        """Mean and standard deviation of each column of x, off its support, or of the context; 1 for a constant one."""
+        name, names = ("context", ()) if of_context else ("x", self.names)
+        return settled(name, *self._measured(of_context), names, say)
+
+    def moments_of(self, parts: list[tuple[Floats, Floats]], columns: int) -> Moments:
+        """The same of what became of the rows: values and weights, part by part."""
+        return settled("x", *measured(self, columns, lambda: iter(parts)), (), say=False)
+
+    def _measured(self, of_context: bool) -> tuple[Floats, Floats, Floats]:
+        def parts() -> Iterator[tuple[Floats, Floats]]:
+            return ((data.values(i, of_context), data.shares(i)) for data, i in self._measured_over())
+
+        return measured(self, self.columns(of_context), parts)
+
+    def _measured_over(self) -> Iterator[tuple[Data, Any]]:
+        return self.pieces()
+
+    @abc.abstractmethod
+    def columns(self, of_context: bool) -> int:
+        """How many columns x has, or the context; of one context for all rows none, as nothing depends on it."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> dict[str, str]:
+        """What tells these rows from others, by name."""
+
+
+class ArrayRows(PlainSums, RowSource):
+    """A part of a table in memory, or in a file that is mapped into it."""
+
+    most_held: int | None = None
+    """How many rows a share may hold out, if there is a limit."""
+
+    def __init__(self, data: Data, part: Part | None = None) -> None:
+        """`part`: all rows by default."""
+        self.data, self.part = data, Part(int(data.x.shape[0])) if part is None else part
+        self.shards = [Shard(0, 0, 0, data, self.part)]
+        self.size, self.rows, self.weighted = self.part.size, int(data.x.shape[0]), data.weights is not None
+        self.names, self.support, self.library = data.names, data.support, _arrays.library(data.x)
+        self.is_float32 = np.dtype(data.x.dtype) == np.float32
+        self.features, self.contexts = int(data.x.shape[1]), 0 if data.context is None else int(data.context.shape[1])
+
+    def of(self, part: Part) -> ArrayRows:
+        """Another part of the table."""
+        return ArrayRows(self.data, part)
+
+    def taking_part(self) -> tuple[int, Any]:
+        """How many rows of the table take part, and which, ascending; None for all."""
+        return self.data.taking_part()
+
+    def split(self, validation: Any, rng: np.random.Generator, caller: Caller) -> tuple[ArrayRows, ArrayRows | None]:
+        """The rows to train on and those to judge by; see `Flow.fit`."""
+        train, judge = held_out(self, validation, rng, caller)
+        return self.of(train), self.of(judge) if isinstance(judge, Part) else judge
+
+    def some(self, most: int) -> tuple[Data, Any]:
+        """The table, and the indices of at most so many rows, spread over the part."""
+        size = self.part.size
+        some = min(most, size)
+        return self.data, self.library.asarray(self.part.at(np.arange(some, dtype=np.int64) * size // max(some, 1)))
+
+    def _measured_over(self) -> Iterator[tuple[Data, Any]]:
+        return ((self.data, self.library.asarray(index)) for index in self.part.spread())
+
+    def standing(self) -> ArrayRows:
+        """See `RowSource`."""
+        return self
+
+    def picked(self, places: Index, parts: list[Any]) -> Floats:
+        """See `RowSource`."""
+        (part,) = parts
+        found: Floats = _arrays.on_host(part[self.library.asarray(places)]).astype(np.float64)
+        return found
+
+    def copied(self, on_device: bool) -> list[Data] | None:
+        """See `RowSource`."""
+        return [self.data.rows(self.part.all())] if on_device or self.size <= CHUNK else None
+
+    def trial(self, standing: ArrayRows, judge: RowSource, most: int, seed: int) -> tuple[ArrayRows, RowSource]:
+        """See `RowSource`."""
+        if standing.size <= (most := min(most, CHUNK)):
+            return standing, judge
+        data, index = standing.some(most)
+        return ArrayRows(data.rows(index)), judge
+
+    def columns(self, of_context: bool) -> int:
+        """See `RowSource`."""
+        table, rows = self.data.context if of_context else self.data.x, self.data.x.shape[0]
+        return 0 if table is None or (of_context and table.shape[0] == 1 != rows) else int(table.shape[1])
+
+    def fingerprint(self) -> dict[str, str]:
+        """See `RowSource`."""
+        parts = {"x": self.data.x, "context": self.data.context, "weights": self.data.weights}
+        return {name: "none" if array is None else _told(array) for name, array in parts.items()}
+
+
+def _told(array: Any) -> str:
+    return f"{np.dtype(array.dtype)} {tuple(array.shape)}, checksum {checksum(array):08x}"
+
+
+def held_out(
+    source: ArrayRows, validation: Any, rng: np.random.Generator, caller: Caller
+) -> tuple[Part, Part | ArrayRows | None]:
+    """The part to train on, and the part that is held out or a table of the caller's own."""
+    rows, kept = source.taking_part()
+    whole = Part(rows, kept=kept)
+    if validation is None:
+        return whole, None
+    if is_share(validation):
+        held = held_of("validation", validation, rows, source.most_held)
+        if not held:
+            return whole, None
+        key = int(rng.integers(1 << 63))
+        return Part(rows, held, key, kept=kept), Part(rows, held, key, out=True, kept=kept)
+    parts = validation if isinstance(validation, tuple) else (validation,)
+    if not 1 <= len(parts) <= 3 or not _arrays.is_array(parts[0]):
+        kinds = ", ".join(check.kind_of(part) for part in parts)
+        raise TypeError(f"validation: expected a share, x, or a tuple (x, context, weights), got {kinds}")
+    own: list[Any] = [*parts, *[None] * (3 - len(parts))]
+    given = open_rows("validation ", source.features, source.contexts, caller, own[0], own[1], own[2], source.support)
+    return whole, ArrayRows(given)

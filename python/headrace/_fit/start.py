@@ -1,0 +1,134 @@
+"""From where a fit starts, and what it has to beat: what is standardised, and the Gaussian of the training rows."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+from headrace._fit import gaussian as _gaussian
+from headrace._fit import rows as _rows
+from headrace._fit.act_norms import start_act_norms
+from headrace._fit.rows import CHUNK, Moments
+from headrace._fit.run import HeldOut
+from headrace._fit.source import RowSource
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.support import circles_of
+from headrace.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from headrace._fit.history import History
+    from headrace._interior import Trainable
+
+__all__ = ["Start", "gaussian_links", "not_worse_than_a_gaussian"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Start:
+    """What a fit standardises, unless an earlier one has: means and standard deviations."""
+
+    x: Moments | None
+    context: Moments | None
+
+    @classmethod
+    def of(cls, flow: Trainable, source: RowSource, *, say: bool = True) -> Start:
+        """Measured over the rows to train on. `say`: whether to warn of what float32 or a network cannot tell apart."""
+        say = say and source.is_first
+        context = x = None
+        if flow.standardize_context is None and source.columns(of_context=True):
+            context = source.moments(of_context=True, say=say)
+            ends = np.full((2, context[0].size), -np.inf)  # the least values with the other sign
+            for data in source.parts(CHUNK):
+                least, largest = _rows.inner_ends(_arrays.on_host(data.values(slice(None), of_context=True)), context)
+                ends = np.maximum(ends, np.stack([-least, largest]))
+            ends = source.maximum(ends)
+            if say:
+                _rows.warn_of_far_contexts((-ends[0], ends[1]), context[1])
+        if flow._interior.is_fresh:
+            mean, std = x = source.moments(say=say)
+            effective, circles = source.effective_rows(), circles_of(source.support)
+            mean[circles], std[circles] = 0.0, 1.0  # they lie in [-1, 1) already, and have no middle
+            if say:
+                _rows.warn_of_weights(effective, source.rows)
+                _rows.warn_of_offsets(source.names, source.support, source.is_float32, x, flow.dtype)
+        return cls(x, context)
+
+    def set(
+        self, flow: Trainable, source: RowSource, marginals: tuple[Transform, ...] = (), *, gaussian: bool = False
+    ) -> None:
+        """Put it into a flow, with marginals or a Gaussian before it, and start ActNorms by rows to train on."""
+        interior = flow._interior
+        links: tuple[Transform, ...] | None = None
+        if self.x is not None:
+            links = (Standardize(*self.x),)
+            if gaussian:
+                scale = flow.standardize_context if self.context is None else self.context
+                links = (*_gaussian.decorrelating(source, *self.x, scale, flow.dtype), *links)
+            links = (*marginals, *links)
+        if links is not None or self.context is not None:
+            quiet = _gaussian.quietened(flow, interior.vector()) if gaussian else None
+            interior.rescale(links, self.context, quiet)
+        start_act_norms(flow, source)
+
+
+def gaussian_links(flow: Trainable, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
+    """Links that make a standardised flow the Gaussian of the training rows, over curves if there are some."""
+    standardize = flow._interior.standardize
+    assert standardize is not None
+    known = standardize.mean, standardize.std, flow.standardize_context, flow.dtype
+    return (*_gaussian.decorrelating(source, *known, curves), *curves, standardize)
+
+
+def not_worse_than_a_gaussian(
+    flow: Trainable,
+    held_out: HeldOut,
+    history: History,
+    start: NDArray[Any],
+    links: tuple[Transform, ...],
+    own: int,
+    *,
+    by_default: bool,
+    has_curves: bool,
+) -> None:
+    """Put the Gaussian of the training rows in place of weights that are not better by more than a standard error.
+
+    That is the one-standard-error rule (Breiman et al. 1984).
+
+    Args:
+        flow: As it was trained.
+        held_out: The rows to judge by.
+        history: Of the fit.
+        start: The parameters before it.
+        links: Those of the Gaussian.
+        own: So many links the fit has put at the data end.
+        by_default: Not so, with epochs given, the Gaussian has to be the one that is clearly better.
+        has_curves: Whether links of the Gaussian are marginal maps.
+    """
+    other = copy.copy(flow)
+    other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
+    found = list(held_out.losses(flow, other))
+    if _is_kept(held_out, found, by_default):
+        return
+    flow._interior.become(other)
+    history.best_epoch, history.gaussian = -1, True
+    history.gaussianized &= has_curves
+    history.best_loss = held_out.source.total(float((w * simple).sum()) for _, simple, w in found) / held_out.weight
+
+
+def _is_kept(held_out: HeldOut, found: list[tuple[Floats, ...]], by_default: bool) -> bool:
+    """Whether the fitted flow stays, by losses of rows under it and under the Gaussian, and weights, part by part."""
+    total, weight = held_out.source.total, held_out.weight
+    if total(float(not np.isfinite(fitted).all()) for fitted, _, _ in found):
+        return False
+    with np.errstate(invalid="ignore"):  # of infinite losses of the Gaussian
+        mean = total(float((w / weight * (simple - fitted)).sum()) for fitted, simple, w in found)
+        square = total(float(np.square(w / weight * (simple - fitted - mean)).sum()) for fitted, simple, w in found)
+    error = math.sqrt(square)
+    return mean > error if by_default else not -mean > error
