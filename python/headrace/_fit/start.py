@@ -14,9 +14,10 @@ from headrace._arrays import caller as _arrays
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import rows as _rows
 from headrace._fit.act_norms import start_act_norms
-from headrace._fit.rows import CHUNK, Moments
+from headrace._fit.rows import Moments
 from headrace._fit.run import HeldOut
 from headrace._fit.source import RowSource
+from headrace._held_out import CHUNK
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.support import circles_of
 from headrace.transforms.transform import Transform
