@@ -68,6 +68,7 @@ def test_kinks_climb_as_in_one_process(rule, dtype):
     assert gained[1] > 0.2
     assert abs(gained[0] - gained[1]) < 0.05
     climbed = np.diff(shared.history.log_likelihood)
+    assert [of.shape for of in shared.history.coordinates] == [(x.shape[1],)] * len(climbed)
     if rule == "newton":
         assert (climbed > -1e-6).all()
     assert (flow[: len(flow)].log_prob(x[:100]) == flow.log_prob(x[:100])).all()

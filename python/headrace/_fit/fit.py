@@ -21,7 +21,7 @@ from headrace._fit.history import History
 from headrace._fit.plan import FEW, LEAST, MANY, Plan
 from headrace._fit.run import DeviceRun, HeldOut, Run, is_untrained, warn_of_no_gain
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._fit.start import Start, gaussian_links, not_worse_than_a_gaussian
+from headrace._fit.start import Start, gaussian_links, marginal_links, not_worse_than_a_gaussian
 from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamRows
 from headrace._streams.given import arrays_of, stream_of
@@ -170,7 +170,7 @@ class Fit:
             return Fit.run_of(self, flow, rows, held_out, plan, rng, self.caller, History(), clock)
 
         before = self.kept.gaussianized
-        return _marginals.found(self.flow, self.source, judge, start.x, self.checked, clock, before, self.seed, made)
+        return marginal_links(self.flow, self.source, judge, start.x, self.checked, clock, before, self.seed, made)
 
     def _few(self) -> None:
         """Cross-validation finds how many epochs serve; then all rows are trained on."""

@@ -8,7 +8,7 @@ has, and a gap between them, networks may do better with the column as it is: so
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
@@ -21,19 +21,20 @@ from headrace._arrays import caller as _arrays
 from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
 from headrace._fit.long_tails import LongTail
-from headrace._fit.plan import FEW, Plan
-from headrace._fit.rows import Moments
+from headrace._fit.plan import FEW
 from headrace._fit.run import HeldOut, Run
-from headrace._fit.source import ArrayRows, RowSource
+from headrace._fit.source import ArrayRows
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import circles_of
 
 if TYPE_CHECKING:
-    from headrace._interior import Interior, Trainable
+    from headrace._interior import Interior
 
 __all__ = [
+    "LINKS",
+    "MOST",
+    "STEPS",
     "Sample",
-    "found",
     "gain",
     "gaussianizing",
     "has_long_tails",
@@ -199,58 +200,6 @@ def gaussianizing(source: ArrayRows, mean: Floats, std: Floats, clock: Clock) ->
     z = (_arrays.on_host(data.unbounded(rows)) - mean) / std
     weights = None if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
     return of_sample(Sample(z, weights), circles_of(data.support), clock)
-
-
-def found(
-    flow: Trainable,
-    source: RowSource,
-    judge: RowSource,
-    scale: Moments,
-    plan: Plan,
-    clock: Clock,
-    before: bool | None,
-    seed: int,
-    made: Callable[[tuple[Gaussianize, ...], ArrayRows, HeldOut], Run],
-) -> tuple[Gaussianize, ...]:
-    """What makes columns about normal, where a short fit is better on held-out rows with it than without.
-
-    Args:
-        flow: To be fitted.
-        source: The rows to train on.
-        judge: The rows held out.
-        scale: Means and standard deviations of the columns.
-        plan: Of the fit.
-        clock: Ends the search.
-        before: What a fit that was stopped had found; None if there was none.
-        seed: Of the rows of a trial.
-        made: A run with these links, or without any, over a few rows.
-    """
-    told = plan.gaussianize
-    if before is False:
-        return ()
-    standing, n = source.standing(), flow.features
-    numbers = np.zeros((LINKS, 2 * n + 2, MOST))  # the last row of a link has how many knots there are
-    if source.is_first:  # the others take its links, because NumPy rounds as its version and the processor do
-        links = gaussianizing(standing, *scale, Clock() if told or before else clock)
-        if links and not (told or before):
-            few, rest = source.trial(standing, judge, STEPS * -(-source.size // plan.batches), seed)
-            held_out = HeldOut(rest, flow._interior.on_device)
-            runs = [made(those, few, held_out) for those in (links, ())]
-            links = links if gain(runs[0], runs[1], held_out, has_long_tails(links)) else ()
-        for own, link in zip(numbers, links, strict=False):
-            own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
-            own[-1] = link.latent.size
-    taken = []
-    for own in source.broadcast(numbers):
-        if count := int(own[-1, 0]):
-            own = np.ascontiguousarray(own[:, :count])
-            taken.append(Gaussianize(own[:n], own[-2], own[n : 2 * n]))
-    if told and not taken:
-        raise ValueError(
-            "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
-            "not seen), or too few of which differ, got True"
-        )
-    return tuple(taken)
 
 
 def gain(tried: Run, other: Run, held_out: HeldOut, in_doubt: bool = False) -> bool:

@@ -1,9 +1,10 @@
-"""From where a fit starts, and what it has to beat: what is standardised, and the Gaussian of the training rows."""
+"""From where a fit starts, and what it has to beat: what it standardises, its marginal maps, and a Gaussian."""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +13,25 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._fit import gaussian as _gaussian
+from headrace._fit import marginals as _marginals
 from headrace._fit import rows as _rows
 from headrace._fit.act_norms import start_act_norms
+from headrace._fit.clock import Clock
 from headrace._fit.rows import Moments
-from headrace._fit.run import HeldOut
-from headrace._fit.source import RowSource
+from headrace._fit.run import HeldOut, Run
+from headrace._fit.source import ArrayRows, RowSource
 from headrace._held_out import CHUNK
 from headrace.transforms.fixed import Standardize
+from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import circles_of
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._fit.history import History
+    from headrace._fit.plan import Plan
     from headrace._interior import Trainable
 
-__all__ = ["Start", "gaussian_links", "not_worse_than_a_gaussian"]
+__all__ = ["Start", "gaussian_links", "marginal_links", "not_worse_than_a_gaussian"]
 
 Floats = NDArray[np.float64]
 
@@ -77,6 +82,60 @@ class Start:
             quiet = _gaussian.quietened(flow, interior.vector()) if gaussian else None
             interior.rescale(links, self.context, quiet)
         start_act_norms(flow, source)
+
+
+def marginal_links(
+    flow: Trainable,
+    source: RowSource,
+    judge: RowSource,
+    scale: Moments,
+    plan: Plan,
+    clock: Clock,
+    before: bool | None,
+    seed: int,
+    made: Callable[[tuple[Gaussianize, ...], ArrayRows, HeldOut], Run],
+) -> tuple[Gaussianize, ...]:
+    """What makes columns about normal, where a short fit is better on held-out rows with it than without.
+
+    Args:
+        flow: To be fitted.
+        source: The rows to train on.
+        judge: The rows held out.
+        scale: Means and standard deviations of the columns.
+        plan: Of the fit.
+        clock: Ends the search.
+        before: What a fit that was stopped had found; None if there was none.
+        seed: Of the rows of a trial.
+        made: A run with these links, or without any, over a few rows.
+    """
+    told = plan.gaussianize
+    if before is False:
+        return ()
+    standing, n = source.standing(), flow.features
+    numbers = np.zeros(
+        (_marginals.LINKS, 2 * n + 2, _marginals.MOST)
+    )  # last row: the number of knots
+    if source.is_first:  # the others take its links, because NumPy rounds as its version and the processor do
+        links = _marginals.gaussianizing(standing, *scale, Clock() if told or before else clock)
+        if links and not (told or before):
+            few, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
+            held_out = HeldOut(rest, flow._interior.on_device)
+            runs = [made(those, few, held_out) for those in (links, ())]
+            links = links if _marginals.gain(runs[0], runs[1], held_out, _marginals.has_long_tails(links)) else ()
+        for own, link in zip(numbers, links, strict=False):
+            own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
+            own[-1] = link.latent.size
+    found = []
+    for own in source.broadcast(numbers):
+        if count := int(own[-1, 0]):
+            own = np.ascontiguousarray(own[:, :count])
+            found.append(Gaussianize(own[:n], own[-2], own[n : 2 * n]))
+    if told and not found:
+        raise ValueError(
+            "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
+            "not seen), or too few of which differ, got True"
+        )
+    return tuple(found)
 
 
 def gaussian_links(flow: Trainable, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
