@@ -112,9 +112,7 @@ def marginal_links(
     if before is False:
         return ()
     standing, n = source.standing(), flow.features
-    numbers = np.zeros(
-        (_marginals.LINKS, 2 * n + 2, _marginals.MOST)
-    )  # last row: the number of knots
+    numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # last row: the number of knots
     if source.is_first:  # the others take its links, because NumPy rounds as its version and the processor do
         links = _marginals.gaussianizing(standing, *scale, Clock() if told or before else clock)
         if links and not (told or before):

@@ -22,7 +22,7 @@ from headrace.distributed.groups import Group
 from headrace.distributed.together import gathered, same_everywhere, together
 from headrace.transforms.support import Support
 
-__all__ = ["Table", "opened", "shards", "split"]
+__all__ = ["ShardedRows", "opened", "shards", "split"]
 
 ROWS = 1 << 16  # of a shard, by default
 MOST_SHARDS = 1 << 24
@@ -69,7 +69,7 @@ class Kind:
     is_float32: bool  # whether some are
 
 
-class Table(RowSource):
+class ShardedRows(RowSource):
     """The rows to train on, or to judge by, of a table of which this rank has some shards."""
 
     def __init__(
@@ -81,12 +81,12 @@ class Table(RowSource):
         self.names, self.support = kind.names, kind.support
         self.weighted, self.is_float32 = kind.weighted, kind.is_float32
 
-    def of(self, parts: list[RowPart], taken: Integers) -> Table:
+    def of(self, parts: list[RowPart], taken: Integers) -> ShardedRows:
         """Other parts of the shards; `taken`: rows of these, of all shards."""
         begins = np.cumsum(taken) - taken
         pairs = zip(self.shards, parts, strict=True)
         shards = [replace(shard, begin=int(begins[shard.number]), part=part) for shard, part in pairs]
-        return Table(self.group, shards, self.sizes, taken, self.seed, self.kind)
+        return ShardedRows(self.group, shards, self.sizes, taken, self.seed, self.kind)
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
         """See `RowSource`; rounded once."""
@@ -165,7 +165,7 @@ def opened(
     support: Support | None = None,
     seed: int = 0,
     prefix: str = "",
-) -> Table:
+) -> ShardedRows:
     """Rows as `Flow.fit` takes them with a group, checked on all ranks together; all are to be trained on."""
     with together(group):
         parts = _parts(f"{prefix}x", x, group)
@@ -214,7 +214,7 @@ def opened(
     ]
     names = next((data.names for data in of_all), tuple(f"column {i}" for i in range(features)))
     kind = Kind(features, contexts, names, support, weighted, is_float32)
-    table = Table(group, made, sizes, taken, seed, kind)
+    table = ShardedRows(group, made, sizes, taken, seed, kind)
     if not table.rows:
         raise ValueError(f"{prefix}x: expected at least one row, got none on any rank")
     total = table.weight()
@@ -286,7 +286,7 @@ def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: 
         raise ValueError(_rows.not_finite(name, count, first, rows))
 
 
-def split(table: Table, validation: Any, caller: Caller) -> tuple[Table, Table | None]:
+def split(table: ShardedRows, validation: Any, caller: Caller) -> tuple[ShardedRows, ShardedRows | None]:
     """Hold out rows of each shard, or open rows of the caller's own: those to train on, and those to judge by."""
     group, kind = table.group, table.kind
     told = "none" if validation is None else repr(float(validation)) if _rows.is_share(validation) else "rows"
