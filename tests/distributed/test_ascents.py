@@ -12,8 +12,8 @@ from headrace._fit.moments import PlainSums
 from headrace.ascent import directions
 from headrace.ascent import dual_ascent as _dual_ascent
 from headrace.ascent import marginals as _marginals
+from headrace.ascent import shared_quantiles as _quantiles
 from headrace.ascent.points import Chosen, Points
-from headrace.distributed import quantiles as _quantiles
 from headrace.distributed.groups import GroupError, local
 from headrace.distributed.shards import opened
 from pairs import pairwise

@@ -13,10 +13,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cases
 import headrace as hr
 from fitting import QUIET, SHORT, gaussian, small
+from headrace import _held_out
 from headrace._arrays.caller import Caller
-from headrace._fit import rows as _rows
-from headrace._fit.rows import Data, Part
+from headrace._fit.rows import Data
 from headrace._fit.source import ArrayRows
+from headrace._held_out import RowPart
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 
@@ -25,7 +26,7 @@ from headrace._fit.source import ArrayRows
     ("rows", "held"), [(2, 1), (8, 4), (10, 9), (11, 7), (1000, 100), (1001, 37), (999, 998), (70000, 7000)]
 )
 def test_rows_held_out_and_rows_left_are_all_rows_once(rows, held):
-    left, out = Part(rows, held, 17).all(), Part(rows, held, 17, out=True).all()
+    left, out = RowPart(rows, held, 17).all(), RowPart(rows, held, 17, out=True).all()
     assert (len(left), len(out)) == (rows - held, held)
     assert_array_equal(np.sort(np.concatenate([left, out])), np.arange(rows))
     assert (np.diff(left) > 0).all()
@@ -51,13 +52,13 @@ def test_every_row_is_held_out_as_often():
     """Of 20 rows 4 are held out: each in a fifth of 4000 splits, within five standard deviations."""
     times = np.zeros(20)
     for key in range(4000):
-        times[Part(20, 4, key * 7919, out=True).all()] += 1
+        times[RowPart(20, 4, key * 7919, out=True).all()] += 1
     assert abs(times - 800).max() < 5 * np.sqrt(4000 * 0.2 * 0.8)
 
 
 def test_places_far_out_in_a_huge_table():
     """Products of places and rows stay within 64 bits."""
-    part = Part(1 << 32, 1 << 28, 5)
+    part = RowPart(1 << 32, 1 << 28, 5)
     rows = part.at(np.array([0, part.size - 1]))
     assert rows[0] in (0, 1)
     assert rows[1] in ((1 << 32) - 1, (1 << 32) - 2)
@@ -65,9 +66,9 @@ def test_places_far_out_in_a_huge_table():
 
 @pytest.mark.parametrize("rows", [1, 5, 3000, 20_001])
 def test_an_order_has_every_row_once(rows, monkeypatch):
-    monkeypatch.setattr(_rows, "POOL", 4096)
-    monkeypatch.setattr(_rows, "BLOCK", 64)
-    part = Part(rows)
+    monkeypatch.setattr(_held_out, "POOL", 4096)
+    monkeypatch.setattr(_held_out, "BLOCK", 64)
+    part = RowPart(rows)
     orders = [np.concatenate(list(part.shuffled(np.random.default_rng(seed)))) for seed in (0, 1)]
     for order in orders:
         assert_array_equal(np.sort(order), np.arange(rows))
@@ -77,9 +78,9 @@ def test_an_order_has_every_row_once(rows, monkeypatch):
 
 def test_a_large_order_stays_near_few_places_at_a_time(monkeypatch):
     """So that a table that is larger than memory is read in blocks, which are read whole."""
-    monkeypatch.setattr(_rows, "POOL", 4096)
-    monkeypatch.setattr(_rows, "BLOCK", 64)
-    pools = list(Part(50_000).shuffled(np.random.default_rng(0)))
+    monkeypatch.setattr(_held_out, "POOL", 4096)
+    monkeypatch.setattr(_held_out, "BLOCK", 64)
+    pools = list(RowPart(50_000).shuffled(np.random.default_rng(0)))
     assert max(pool.size for pool in pools) <= 4096
     for pool in pools[:-1]:
         assert len(np.unique(pool // 64)) == 4096 // 64
@@ -90,8 +91,8 @@ def test_batches_are_those_of_the_order_whatever_the_pools(monkeypatch):
     x = gaussian(3000)
     found = []
     for pool, block in ((1 << 18, 1 << 10), (512, 16)):
-        monkeypatch.setattr(_rows, "POOL", pool)
-        monkeypatch.setattr(_rows, "BLOCK", block)
+        monkeypatch.setattr(_held_out, "POOL", pool)
+        monkeypatch.setattr(_held_out, "BLOCK", block)
         flow = small("float64")
         history = flow.fit(x, epochs=2, batch_size=700, learning_rate=1e-3, weight_decay=None, **QUIET)
         found.append(history.train_loss)
@@ -132,10 +133,10 @@ def test_a_fit_of_deviations_of_any_size(scale):
 
 
 def test_moments_of_many_rows_are_those_of_blocks_over_the_table(monkeypatch):
-    monkeypatch.setattr(_rows, "MOMENT_ROWS", 1 << 14)
-    monkeypatch.setattr(_rows, "MOMENT_BLOCK", 16)
+    monkeypatch.setattr(_held_out, "MOMENT_ROWS", 1 << 14)
+    monkeypatch.setattr(_held_out, "MOMENT_BLOCK", 16)
     x = np.linspace(0.0, 1.0, 100_000)[:, None] + 0.1 * cases.rows(100_000, 1, "float64")
-    rows = np.concatenate(list(Part(len(x)).spread()))
+    rows = np.concatenate(list(RowPart(len(x)).spread()))
     assert rows.size == 1 << 14
     assert len(np.unique(rows)) == rows.size
     mean, std = moments_of(x)

@@ -148,13 +148,14 @@ def circles_of_folders():
     return {frozenset(b for b in reach[a] if a in reach.get(b, ())) for a in reach if a in reach[a]}
 
 
-# Folders that still reach each other; none may join them, and no others may begin to.
-FOLDERS_IN_CIRCLES = [{"ascent", "distributed", "flow", "training"}, {"_fit", "_streams"}]
+def test_folders_make_no_circle():
+    assert not [sorted(one) for one in circles_of_folders()]
 
 
-def test_folders_make_no_new_circle():
-    found = circles_of_folders()
-    assert not [sorted(one) for one in found if not any(one <= known for known in FOLDERS_IN_CIRCLES)]
+def test_folders_of_the_benchmarks_have_at_most_twelve_files():
+    folders = {path.parent for path in (ROOT / "bench").rglob("*.py")}
+    assert len(folders) > 5
+    assert not [str(folder) for folder in folders if sum(path.is_file() for path in folder.iterdir()) > 12]
 
 
 def test_modules_of_the_benchmarks_make_no_circle():

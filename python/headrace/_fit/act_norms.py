@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays.caller import library
-from headrace._fit.rows import CHUNK
 from headrace._fit.source import RowSource
+from headrace._held_out import CHUNK
 from headrace._interior import Trainable
 from headrace.transforms.act_norm import ActNorm
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._fit.rows import Index, Part
+from headrace._fit.rows import Index
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
+from headrace._held_out import RowPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +26,10 @@ FOLDS = 5
 WAIT = 25  # epochs without a new best
 
 
-class Fold(Part):
+class Fold(RowPart):
     """The rows of one fold, or all others: every fifth row of the part, from another one on."""
 
-    def __init__(self, whole: Part, fold: int, *, out: bool) -> None:
+    def __init__(self, whole: RowPart, fold: int, *, out: bool) -> None:
         self.places = np.flatnonzero((np.arange(whole.size) % FOLDS == fold) == out).astype(np.int64)
         self.part, self.size = whole, self.places.size
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._fit.rows import CHUNK, Data
+from headrace._fit.rows import Data
 from headrace._fit.source import RowSource
+from headrace._held_out import CHUNK
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling
 from headrace.transforms.rotation import Rotation

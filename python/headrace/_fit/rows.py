@@ -7,28 +7,24 @@ is mapped into memory and larger than it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._held_out import CHUNK, names_of
 from headrace._warn import warn
 from headrace.transforms.support import Support
 
-__all__ = ["Data", "Part", "open_rows", "warn"]
+__all__ = ["Data", "open_rows", "warn"]
 
 Index = NDArray[np.int64]
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Two values of each column, as mean and standard deviation."""
 
-CHUNK = 1 << 16  # rows at a time where a pass over all would need a copy
-MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # of more rows, moments are those of so many, in blocks over the whole table
-POOL, BLOCK = 1 << 18, 1 << 10  # more rows are shuffled by blocks, and then within a pool of such blocks
 DIGITS = 1e4  # numbers that a standard deviation must have room for
 FAR, NEAR = 10.0, 1.0  # standard deviations from the mean of a context row far out, and between all others
 FEW_WEIGHED = 20  # rows that weights leave, for them to be told
@@ -86,76 +82,6 @@ class Data:
         return share
 
 
-class Part:
-    """Rows of a table in ascending order, held out or left, told by formulas rather than a list.
-
-    Of `rows` rows, every one of `held` strata of equal size gives one, at a place that a hash of the stratum's number
-    decides; all others are left.
-    """
-
-    def __init__(self, rows: int, held: int = 0, key: int = 0, *, out: bool = False, kept: Any = None) -> None:
-        """`out`: the rows held out. `kept`: the table's rows that take part at all, ascending; None for all."""
-        self.rows, self.held, self.key, self.out, self.kept = rows, held, key, out, kept
-        self.size = held if out else rows - held
-
-    def whole(self) -> Part:
-        """Those held out and those left, together."""
-        return Part(self.rows, kept=self.kept)
-
-    def at(self, places: Index) -> Index:
-        """The rows at some places of the part."""
-        if not self.held:
-            chosen = places
-        elif self.out:
-            chosen = self._start(places) + self._offset(places)
-        else:
-            left = self.rows - self.held
-            stratum = ((places + 1) * self.held - 1) // left  # the last one before which at most `places` are left
-            inside = places - stratum * left // self.held
-            chosen = self._start(stratum) + inside + (inside >= self._offset(stratum))
-        return chosen if self.kept is None else self.kept[chosen].astype(np.int64)
-
-    def all(self) -> Index:
-        """All of them."""
-        return self.at(np.arange(self.size, dtype=np.int64))
-
-    def chunks(self, rows: int = CHUNK) -> Iterator[Index]:
-        """All of them, some at a time."""
-        return (self.at(np.arange(i, min(i + rows, self.size), dtype=np.int64)) for i in range(0, self.size, rows))
-
-    def spread(self) -> Iterator[Index]:
-        """All of them, or blocks over the whole part, some at a time."""
-        if self.size <= MOMENT_ROWS:
-            yield from self.chunks()
-            return
-        blocks = MOMENT_ROWS // MOMENT_BLOCK
-        inside = np.arange(MOMENT_BLOCK, dtype=np.int64)
-        for some in np.split(np.arange(blocks, dtype=np.int64) * self.size // blocks, blocks // 256):
-            yield self.at((some[:, None] + inside).ravel())
-
-    def shuffled(self, rng: np.random.Generator) -> Iterator[Index]:
-        """All of them in random order, a pool at a time: as many blocks of neighbours, which are shuffled together."""
-        blocks = rng.permutation(-(-self.size // BLOCK)) if self.size > POOL else np.zeros(1, np.int64)
-        rows = BLOCK if self.size > POOL else self.size
-        for i in range(0, blocks.size, POOL // BLOCK):
-            places = (blocks[i : i + POOL // BLOCK, None] * rows + np.arange(rows)).ravel()
-            yield self.at(rng.permutation(places[places < self.size]))
-
-    def _start(self, stratum: Index) -> Index:
-        return stratum * self.rows // self.held
-
-    def _offset(self, stratum: Index) -> Index:
-        size = self._start(stratum + 1) - self._start(stratum)
-        return (_hash(stratum.astype(np.uint64) + np.uint64(self.key)) % size.astype(np.uint64)).astype(np.int64)
-
-
-def _hash(number: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
-    number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return number ^ (number >> np.uint64(31))
-
-
 def open_rows(
     prefix: str,
     features: int,
@@ -181,12 +107,6 @@ def open_rows(
         with caller.queue():
             check_inside(f"{prefix}x", array, support, names)
     return Data(array, columns, _arrays.row_weights(f"{prefix}weights", weights, rows, caller)[0], names, support)
-
-
-def names_of(x: Any, features: int) -> tuple[str, ...]:
-    """What messages call the columns of a table or an array."""
-    names = tuple(f"column {name!r}" for name in getattr(x, "columns", ()))
-    return names if len(names) == features else tuple(f"column {i}" for i in range(features))
 
 
 def check_finite(name: str, array: NDArray[Any]) -> None:
@@ -253,13 +173,6 @@ def not_inside(
 def is_share(validation: Any) -> bool:
     """Whether it says how many rows to hold out, and not which."""
     return isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool)
-
-
-def held_of(name: str, share: Any, rows: int, most: int | None = None) -> int:
-    """How many of so many rows are held out: one at least where the share is above 0, and never all."""
-    share = check.number(name, share, least=0.0, below=1.0)
-    held = max(min(max(round(share * rows), 1), rows - 1), 0) if share > 0 else 0
-    return held if most is None else min(held, most)
 
 
 def checksum(array: NDArray[Any], sum_of: int = 0) -> int:

@@ -18,7 +18,8 @@ from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit.moments import Effective, PlainSums, measured
-from headrace._fit.rows import CHUNK, Data, Index, Moments, Part, checksum, held_of, is_share, open_rows, settled
+from headrace._fit.rows import Data, Index, Moments, checksum, is_share, open_rows, settled
+from headrace._held_out import CHUNK, RowPart, held_of
 from headrace.transforms.support import Support
 
 __all__ = ["ArrayRows", "RowSource", "Shard", "held_out"]
@@ -34,7 +35,7 @@ class Shard:
     first: int  # the number of its first row among those of all tables
     begin: int  # how many of the rows that are meant are in the tables before it
     data: Data
-    part: Part
+    part: RowPart
 
 
 class RowSource(abc.ABC):
@@ -172,16 +173,16 @@ class ArrayRows(PlainSums, RowSource):
     most_held: int | None = None
     """How many rows a share may hold out, if there is a limit."""
 
-    def __init__(self, data: Data, part: Part | None = None) -> None:
+    def __init__(self, data: Data, part: RowPart | None = None) -> None:
         """`part`: all rows by default."""
-        self.data, self.part = data, Part(int(data.x.shape[0])) if part is None else part
+        self.data, self.part = data, RowPart(int(data.x.shape[0])) if part is None else part
         self.shards = [Shard(0, 0, 0, data, self.part)]
         self.size, self.rows, self.weighted = self.part.size, int(data.x.shape[0]), data.weights is not None
         self.names, self.support, self.library = data.names, data.support, _arrays.library(data.x)
         self.is_float32 = np.dtype(data.x.dtype) == np.float32
         self.features, self.contexts = int(data.x.shape[1]), 0 if data.context is None else int(data.context.shape[1])
 
-    def of(self, part: Part) -> ArrayRows:
+    def of(self, part: RowPart) -> ArrayRows:
         """Another part of the table."""
         return ArrayRows(self.data, part)
 
@@ -192,7 +193,7 @@ class ArrayRows(PlainSums, RowSource):
     def split(self, validation: Any, rng: np.random.Generator, caller: Caller) -> tuple[ArrayRows, ArrayRows | None]:
         """The rows to train on and those to judge by; see `Flow.fit`."""
         train, judge = held_out(self, validation, rng, caller)
-        return self.of(train), self.of(judge) if isinstance(judge, Part) else judge
+        return self.of(train), self.of(judge) if isinstance(judge, RowPart) else judge
 
     def some(self, most: int) -> tuple[Data, Any]:
         """The table, and the indices of at most so many rows, spread over the part."""
@@ -241,10 +242,10 @@ def _told(array: Any) -> str:
 
 def held_out(
     source: ArrayRows, validation: Any, rng: np.random.Generator, caller: Caller
-) -> tuple[Part, Part | ArrayRows | None]:
+) -> tuple[RowPart, RowPart | ArrayRows | None]:
     """The part to train on, and the part that is held out or a table of the caller's own."""
     rows, kept = source.taking_part()
-    whole = Part(rows, kept=kept)
+    whole = RowPart(rows, kept=kept)
     if validation is None:
         return whole, None
     if is_share(validation):
@@ -252,7 +253,7 @@ def held_out(
         if not held:
             return whole, None
         key = int(rng.integers(1 << 63))
-        return Part(rows, held, key, kept=kept), Part(rows, held, key, out=True, kept=kept)
+        return RowPart(rows, held, key, kept=kept), RowPart(rows, held, key, out=True, kept=kept)
     parts = validation if isinstance(validation, tuple) else (validation,)
     if not 1 <= len(parts) <= 3 or not _arrays.is_array(parts[0]):
         kinds = ", ".join(check.kind_of(part) for part in parts)

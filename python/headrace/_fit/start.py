@@ -17,9 +17,10 @@ from headrace._fit import marginals as _marginals
 from headrace._fit import rows as _rows
 from headrace._fit.act_norms import start_act_norms
 from headrace._fit.clock import Clock
-from headrace._fit.rows import CHUNK, Moments
+from headrace._fit.rows import Moments
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
+from headrace._held_out import CHUNK
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import circles_of

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from headrace import _progress
 from headrace._arrays.caller import Caller
 from headrace._fit.moments import Effective, Moments
-from headrace._fit.rows import CHUNK, Data, Part, bad_rows, checksum, not_finite, not_inside, outside
+from headrace._fit.rows import Data, bad_rows, checksum, not_finite, not_inside, outside
 from headrace._fit.source import ArrayRows, held_out
+from headrace._held_out import CHUNK, RowPart
 from headrace._streams.stream import Block, Stream
 from headrace.transforms.support import Support
 
@@ -75,11 +76,11 @@ class StreamRows(ArrayRows):
 
     # ---- the first pass
 
-    def _survey(self, train: Part, judge: Part | ArrayRows | None) -> ArrayRows | None:
+    def _survey(self, train: RowPart, judge: RowPart | ArrayRows | None) -> ArrayRows | None:
         """Read all rows: check them, measure those to train on, and keep those held out, which are given back."""
         self._sums, self._effective = (Moments(), Moments()), Effective()
         chosen = train.at(np.arange(min(train.size, CHUNK), dtype=np.int64) * train.size // min(train.size, CHUNK))
-        if isinstance(judge, Part):
+        if isinstance(judge, RowPart):
             self.held_rows = judge.all()
         checks, some, out, at = _Checks(self.support, self.told), [], [], 0
         with rows_bar(self.stream.rows, "read", self.progress) as shown:
@@ -100,7 +101,7 @@ class StreamRows(ArrayRows):
             raise ValueError("x: expected the same rows each time that the stream is read, got none this time")
         super().__init__(self._data_of(Block.joined(some)))
         self.size, self.rows = train.size, self.stream.rows or train.rows
-        return ArrayRows(self._data_of(Block.joined(out))) if isinstance(judge, Part) else judge
+        return ArrayRows(self._data_of(Block.joined(out))) if isinstance(judge, RowPart) else judge
 
     def _data_of(self, block: Block) -> Data:
         return Data(block.x, block.context, block.weights, self.stream.names, self.support)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._fit.rows import CHUNK
+from headrace._held_out import CHUNK
 from headrace._install import install
 from headrace._streams.columns import chosen_columns
 from headrace._streams.stream import Stream

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
-from headrace._fit.rows import CHUNK, Part, held_of, names_of
+from headrace._held_out import CHUNK, RowPart, held_of, names_of
 
 __all__ = ["BUFFER", "Block", "Stream", "joint_kind"]
 
@@ -191,7 +191,7 @@ class Stream(abc.ABC):
     def _drawn(self, rows: int, seed: int) -> NDArray[np.int64]:
         """So many row numbers, ascending."""
         key = int(np.random.default_rng(check.integer("seed", seed)).integers(1 << 63))
-        return Part(self.count(), rows, key, out=True).all()
+        return RowPart(self.count(), rows, key, out=True).all()
 
     def _gathered(self, chosen: NDArray[np.int64]) -> Block:
         """Some rows, by ascending numbers."""

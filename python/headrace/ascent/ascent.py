@@ -40,7 +40,7 @@ SLOWER = 1.5  # a step may take than the one before it
 AGREES = {"float32": 1e-2, "float64": 1e-5}  # nats between a history and its flow, from 1 nat on of as many
 
 
-class Settings(Protocol):
+class AscentSettings(Protocol):
     """What an ascent is told; `headrace.DualAscentFlow` is one."""
 
     precision: float
@@ -64,7 +64,9 @@ class Ascent(abc.ABC):
 
     default_directions: str
 
-    def __init__(self, settings: Settings, rows: Rows, rng: np.random.Generator, n_steps: int, copies: int) -> None:
+    def __init__(
+        self, settings: AscentSettings, rows: Rows, rng: np.random.Generator, n_steps: int, copies: int
+    ) -> None:
         """See the class."""
         self.settings, self.rows, self.rng, self.n_steps = settings, rows, rng, n_steps
         self.history = AscentHistory()

@@ -21,6 +21,7 @@ from headrace._arrays.device_caller import caller_of
 from headrace._fit import plan
 from headrace._fit import rows as _rows
 from headrace._fit.clock import Clock
+from headrace._held_out import names_of
 from headrace._streams.given import arrays_of, stream_of
 from headrace.ascent.ascent import Ascent
 from headrace.ascent.circles import counted, cut_open
@@ -222,7 +223,7 @@ class DualAscentFlow:
     def _fit_together(
         self, x: Any, context: Any, weights: Any, validation: Any, clock: Clock, progress: bool, group: Group
     ) -> AscentFlow:
-        from headrace.distributed.ascent_rows import shared_rows
+        from headrace.ascent.shared_rows import shared_rows
 
         rows, ends = shared_rows(self, group, x, context, weights, validation)
         rng = np.random.default_rng(self.seed)
@@ -246,7 +247,7 @@ class DualAscentFlow:
             ends: tuple[Support, ...] = ()
             support = support_or_none(self.bounds, array.shape[1], self.periodic) if array.ndim == 2 else None
             if support is not None:
-                names = _rows.names_of(x, array.shape[1])
+                names = names_of(x, array.shape[1])
                 ends = cut_open(support, counted(support, array), self.dtype)
                 array, validation = off_support(ends, array, validation, caller, names)
             rows = Rows.of(caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype)

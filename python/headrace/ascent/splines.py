@@ -77,7 +77,7 @@ class SplineAscent(Ascent):
         parts, unit = self._places(), self.rows.unit
         columns = [[part[:, k].astype(np.float64) / unit for part in parts] for k in range(self.n)]
         if self.rows.group is not None:
-            from headrace.distributed.quantiles import shared_scores
+            from headrace.ascent.shared_quantiles import shared_scores
 
             return shared_scores(self.rows.group, columns, self.counts, self.shares, bandwidth)
         shares = replace(self.shares, of_rows=self.counts[0])

@@ -15,7 +15,7 @@ from headrace._fit.plan import FEW, Plan, rows_of_a_batch
 from headrace._fit.run import Run
 from headrace.distributed.groups import Group
 from headrace.distributed.run import Chunks, SharedCheckpoint, SharedRun
-from headrace.distributed.shards import Table, opened, split
+from headrace.distributed.shards import ShardedRows, opened, split
 from headrace.distributed.together import same_everywhere, together
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ __all__ = ["SharedFit", "check_group"]
 class SharedFit(Fit):
     """A fit of a group: all ranks check the same call together, and batches are of chunks."""
 
-    source: Table
-    judge: Table | None
+    source: ShardedRows
+    judge: ShardedRows | None
 
     def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
         """See `Fit`."""

@@ -23,7 +23,7 @@ from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.run import Run
 from headrace.distributed.exact import FixedSum
 from headrace.distributed.groups import Group
-from headrace.distributed.shards import Table
+from headrace.distributed.shards import ShardedRows
 from headrace.distributed.together import broadcast_bytes, together
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Chunk(NamedTuple):
 class Chunks:
     """The training rows in chunks, each of one shard, and the order of an epoch: the same on any ranks."""
 
-    def __init__(self, table: Table, batch_rows: int) -> None:
+    def __init__(self, table: ShardedRows, batch_rows: int) -> None:
         """`batch_rows`: of a step, about."""
         self.table, self.most = table, CHUNK_ROWS
         rows, most = table.taken, min(CHUNK_ROWS, batch_rows)

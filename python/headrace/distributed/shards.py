@@ -14,14 +14,15 @@ from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
-from headrace._fit.rows import Data, Index, Part
+from headrace._fit.rows import Data, Index
 from headrace._fit.source import ArrayRows, RowSource, Shard
+from headrace._held_out import RowPart, held_of, names_of
 from headrace.distributed.exact import exact_sum
 from headrace.distributed.groups import Group
 from headrace.distributed.together import gathered, same_everywhere, together
 from headrace.transforms.support import Support
 
-__all__ = ["Table", "opened", "shards", "split"]
+__all__ = ["ShardedRows", "opened", "shards", "split"]
 
 ROWS = 1 << 16  # of a shard, by default
 MOST_SHARDS = 1 << 24
@@ -68,7 +69,7 @@ class Kind:
     is_float32: bool  # whether some are
 
 
-class Table(RowSource):
+class ShardedRows(RowSource):
     """The rows to train on, or to judge by, of a table of which this rank has some shards."""
 
     def __init__(
@@ -80,12 +81,12 @@ class Table(RowSource):
         self.names, self.support = kind.names, kind.support
         self.weighted, self.is_float32 = kind.weighted, kind.is_float32
 
-    def of(self, parts: list[Part], taken: Integers) -> Table:
+    def of(self, parts: list[RowPart], taken: Integers) -> ShardedRows:
         """Other parts of the shards; `taken`: rows of these, of all shards."""
         begins = np.cumsum(taken) - taken
         pairs = zip(self.shards, parts, strict=True)
         shards = [replace(shard, begin=int(begins[shard.number]), part=part) for shard, part in pairs]
-        return Table(self.group, shards, self.sizes, taken, self.seed, self.kind)
+        return ShardedRows(self.group, shards, self.sizes, taken, self.seed, self.kind)
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
         """See `RowSource`; rounded once."""
@@ -138,7 +139,7 @@ class Table(RowSource):
     def trial(self, standing: ArrayRows, judge: RowSource, most: int, seed: int) -> tuple[ArrayRows, RowSource]:
         """See `RowSource`; no rank has all rows to judge by, so that some of those standing take their place."""
         key = int(np.random.default_rng(seed).integers(1 << 63))
-        train, rest = (Part(standing.size, standing.size // JUDGED, key, out=out) for out in (False, True))
+        train, rest = (RowPart(standing.size, standing.size // JUDGED, key, out=out) for out in (False, True))
         return standing.of(train), standing.of(rest)
 
     def fingerprint(self) -> dict[str, str]:
@@ -164,7 +165,7 @@ def opened(
     support: Support | None = None,
     seed: int = 0,
     prefix: str = "",
-) -> Table:
+) -> ShardedRows:
     """Rows as `Flow.fit` takes them with a group, checked on all ranks together; all are to be trained on."""
     with together(group):
         parts = _parts(f"{prefix}x", x, group)
@@ -205,7 +206,7 @@ def opened(
     taken, training = np.zeros(sizes.size, np.int64), []
     for number, data in local.items():
         taken[number], kept = data.taking_part()
-        training.append(Part(int(taken[number]), kept=kept))
+        training.append(RowPart(int(taken[number]), kept=kept))
     taken = group.sum(taken)
     made = [
         Shard(number, int(first[number]), int(taken[:number].sum()), data, part)
@@ -213,7 +214,7 @@ def opened(
     ]
     names = next((data.names for data in of_all), tuple(f"column {i}" for i in range(features)))
     kind = Kind(features, contexts, names, support, weighted, is_float32)
-    table = Table(group, made, sizes, taken, seed, kind)
+    table = ShardedRows(group, made, sizes, taken, seed, kind)
     if not table.rows:
         raise ValueError(f"{prefix}x: expected at least one row, got none on any rank")
     total = table.weight()
@@ -249,7 +250,7 @@ def _opened(
     if columns is not None and columns.shape[0] != rows:
         raise ValueError(f"{prefix}context{at}: expected shape ({rows}, {contexts}), got {columns.shape}")
     counts = None if weights is None else _arrays.shaped(f"{prefix}weights{at}", weights, (rows,), caller)
-    return Data(array, columns, counts, _rows.names_of(x, features))
+    return Data(array, columns, counts, names_of(x, features))
 
 
 def _sizes(group: Group, name: str, mine: dict[int, int]) -> Integers:
@@ -285,7 +286,7 @@ def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: 
         raise ValueError(_rows.not_finite(name, count, first, rows))
 
 
-def split(table: Table, validation: Any, caller: Caller) -> tuple[Table, Table | None]:
+def split(table: ShardedRows, validation: Any, caller: Caller) -> tuple[ShardedRows, ShardedRows | None]:
     """Hold out rows of each shard, or open rows of the caller's own: those to train on, and those to judge by."""
     group, kind = table.group, table.kind
     told = "none" if validation is None else repr(float(validation)) if _rows.is_share(validation) else "rows"
@@ -303,7 +304,7 @@ def split(table: Table, validation: Any, caller: Caller) -> tuple[Table, Table |
         judge = opened(group, kind.features, kind.contexts, caller, *own, support=kind.support, prefix="validation ")
         return table, judge
     rows = table.size
-    held = _rows.held_of("validation", validation, rows)
+    held = held_of("validation", validation, rows)
     if not held:
         return table, None
     ends = np.cumsum(table.taken)
@@ -312,6 +313,6 @@ def split(table: Table, validation: Any, caller: Caller) -> tuple[Table, Table |
     for shard in table.shards:
         kept, size, count = shard.part.kept, shard.part.size, int(of_shards[shard.number])
         key = int(np.random.default_rng([table.seed, _HELD_OUT, shard.number]).integers(1 << 63))
-        left.append(Part(size, count, key, kept=kept) if count < size else Part(0))
-        out.append(Part(size, count, key, out=True, kept=kept) if count else Part(0))
+        left.append(RowPart(size, count, key, kept=kept) if count < size else RowPart(0))
+        out.append(RowPart(size, count, key, out=True, kept=kept) if count else RowPart(0))
     return table.of(left, table.taken - of_shards), table.of(out, of_shards)
