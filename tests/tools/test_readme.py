@@ -122,7 +122,7 @@ def paths_named(text):
 
 
 def test_paths_named_in_pages_exist():
-    pages = [page for page in TEXTS if page.name != "CHANGELOG.md"] + [ROOT / "bench" / "gpu_model.md"]
+    pages = [page for page in TEXTS if page.name != "CHANGELOG.md"] + [ROOT / "bench" / "gpu" / "model.md"]
     assert list(paths_named("`cpp/a.{hpp,cpp}` `cuda/<b>.cu` `b/c.py`")) == ["cpp/a.hpp", "cpp/a.cpp"]
     named = [(page.name, name) for page in pages for name in paths_named(page.read_text(encoding="utf-8"))]
     assert len(named) > 50
@@ -143,7 +143,7 @@ def table_rows(page):
 def test_numbers_in_readme_are_those_of_the_benchmarks():
     known = {tuple(row[:4]) for row in table_rows(ROOT / "docs" / "benchmarks.md")}
     rows = [row for row in table_rows(README) if re.match(r"\w+ \d+ \dx\[", row[0]) or "zuko" in row[-1]]
-    assert len(rows) > 8
+    assert len(rows) >= 5
     for row in rows:
         assert tuple(row[:4]) in known, row
 

@@ -1,0 +1,154 @@
+"""Tables in .csv, .tsv and .txt files: what recognises the dialect; NumPy reads."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._cli.tables.source import OTHERS, Source
+
+__all__ = ["HEADERS", "Text", "is_number"]
+
+DELIMITERS = ("\t", ";", ",", "|")  # in this order; white space if there is none of them
+HEADERS = ("auto", "yes", "no")
+MISSING = ("", "na", "n/a", "null", "none")  # texts for what is not there, beside "nan"
+TRUTH = {"true": "1", "false": "0"}  # texts for truth values, as pandas and polars write them
+
+MOST_LINES = 16  # more of the names
+CHUNK = 1 << 14  # rows of text turned into numbers at a time
+
+
+def is_number(field: str) -> bool:
+    """Whether a cell of a table may have this text; Python's underscores between digits are refused."""
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return "_" not in field
+
+
+Lines = Sequence[tuple[int, str]]  # with their numbers from 1
+
+
+class Text(Source):
+    def __init__(self, path: str, delimiter: str | None, header: str, content: bytes | None = None) -> None:
+        self.path, self.content = path, content
+        lines = self._lines()
+        first = list(islice(lines, 1))
+        if not first:
+            raise ValueError(f"{path}: expected a table, got no lines")
+        self.delimiter = delimiter or next((mark for mark in DELIMITERS if mark in first[0][1]), " ")
+        fields: list[str] = self._loaded(first, np.str_)[0].tolist()
+        for line in islice(lines, MOST_LINES):  # names in quotes may have line breaks
+            if not fields[-1].endswith("\n"):
+                break
+            first.append(line)
+            fields = self._loaded(first, np.str_)[0].tolist()
+        self.n_columns = len(fields)
+        if fields[-1].endswith("\n"):
+            raise self._uneven(first)
+        numbers = sum(map(is_number, fields))
+        if header == "auto" and 0 < numbers < len(fields):
+            raise ValueError(
+                f"{path}: line {first[-1][0]} has numbers and other text, so that it may be names or a row: say "
+                "--header yes or --header no"
+            )
+        has_names = header == "yes" or (header == "auto" and numbers == 0)
+        self.names = tuple(field.strip() for field in fields) if has_names else None
+        self.before = len(first) if has_names else 0  # lines before the first row
+
+    @property
+    def kinds(self) -> list[str] | None:
+        """Of text a truth value tells, the first cell of a column that is not missing; numbers do not."""
+        first, lines = [""] * self.n_columns, islice(self._lines(), self.before, CHUNK)
+        while "" in first and (some := list(islice(lines, 256))):
+            if (cells := self._cells(some, np.str_)) is None:
+                return None
+            for i, column in enumerate(_plain(cells).T.tolist()):
+                first[i] = first[i] or next((cell for cell in column if cell not in (*MISSING, "nan")), "")
+        return ["boolean" if cell in TRUTH else "float" for cell in first]
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        """Lines that are neither empty nor comments."""
+        with (
+            open(self.path, "rb") if self.content is None else io.BytesIO(self.content) as stream,
+            io.TextIOWrapper(stream, encoding="utf-8-sig") as file,
+        ):
+            try:
+                for number, line in enumerate(file, 1):
+                    if line.strip() and not line.lstrip().startswith("#"):
+                        yield number, line.rstrip("\n") + "\n"  # which a quote without an end takes into its cell
+            except UnicodeDecodeError as error:
+                advice = "" if self.content is None else "; tables of other kinds are read from files alone"
+                raise ValueError(
+                    f"{self.path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}{advice}"
+                ) from None
+
+    def _loaded(self, lines: Lines, dtype: type[np.generic]) -> NDArray[Any]:
+        """Cells of the lines; numbers in quotes are texts."""
+        quote = None if self.delimiter == " " or dtype is np.float64 else '"'
+        mark = None if self.delimiter == " " else self.delimiter
+        return np.loadtxt([line for _, line in lines], dtype, None, mark, quotechar=quote, ndmin=2)
+
+    def _cells(self, lines: Lines, dtype: type[np.generic]) -> NDArray[Any] | None:
+        """The same; None where lines have other lengths than the first of the file, or texts that are no `dtype`."""
+        try:
+            found = self._loaded(lines, dtype)
+        except ValueError:
+            return None
+        return found if found.shape == (len(lines), self.n_columns) else None
+
+    def read(self, columns: Sequence[int]) -> NDArray[Any]:
+        return np.concatenate([np.empty((0, len(columns))), *self._parts(columns)])
+
+    def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
+        return np.dtype(np.float64)
+
+    def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        lines, chosen, advice = islice(self._lines(), self.before, None), list(columns), OTHERS
+        while some := list(islice(lines, CHUNK)):
+            cells = self._cells(some, np.float64)
+            yield self._converted(some, chosen, advice) if cells is None else cells[:, chosen]
+            advice = ""
+
+    def _converted(self, lines: Lines, chosen: list[int], advice: str) -> NDArray[Any]:
+        """Rows that have more than numbers. In the first row a word is likely a column of text: `advice` says more."""
+        cells = self._cells(lines, np.str_)
+        if cells is None or cells[-1, -1].endswith("\n"):
+            raise self._uneven(lines)
+        texts = _plain(cells[:, chosen])
+        if self.missing:
+            texts = np.where(np.isin(texts, MISSING), "nan", texts)
+        for column in texts.T:
+            if np.isin(column, [*TRUTH, "nan"]).all():
+                for word, digit in TRUTH.items():
+                    column[column == word] = digit
+        for row, (number, _) in enumerate(lines):
+            for i, text in zip(chosen, texts[row].tolist(), strict=True):
+                if not is_number(text):
+                    raise ValueError(
+                        f"{self.path}: line {number}, {self.label(i)}: expected a number, got {str(cells[row, i])!r}"
+                        + (advice if row == 0 else "")
+                    )
+        return texts.astype(np.float64)
+
+    def _uneven(self, lines: Lines) -> ValueError:
+        """About the first line that is no row."""
+        for number, line in lines:
+            cells = self._loaded([(number, line)], np.str_)[0]
+            what = f"{self.n_columns} columns, as in the first line, got {cells.size}"
+            if cells[-1].endswith("\n"):
+                what = "the end of a cell in quotes, got that of the line"
+            elif cells.size == self.n_columns:
+                continue
+            return ValueError(f"{self.path}: line {number}: expected {what}")
+        raise AssertionError("expected a line that is no row")
+
+
+def _plain(cells: NDArray[np.str_]) -> NDArray[np.str_]:
+    return np.char.lower(np.char.strip(cells))
