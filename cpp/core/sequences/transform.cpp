@@ -51,7 +51,6 @@ class TaskScratch {
     TaskScratch(bool is_own, int64_t n) {
         if (is_own) own_ = aligned_zeros<T>(size_t(n));
         numbers_ = is_own ? own_.get() : thread_scratch<T>(size_t(n));
-        if (!numbers_) throw std::bad_alloc();
     }
     T* numbers() const { return numbers_; }
 
@@ -235,9 +234,10 @@ void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, in
     for (int64_t t = start; t < end;) {
         const int64_t n = std::min<int64_t>(most, (t < begin ? begin : end) - t), at = row * call_.steps + t;
         load_columns(call_.given, row, t, n, network_.inputs, v + k * inputs());
-        T* const outputs = t < begin ? nullptr : call_.raw ? call_.raw + at * n_outputs : raw;
-        sequences_.window(window, v, position + t, int(n), outputs);
-        if (outputs && has_map() && (call_.value || call_.log_det))
+        const bool is_wanted = t >= begin;
+        T* const outputs = call_.raw ? call_.raw + at * n_outputs : raw;
+        sequences_.window(window, v, position + t, int(n), is_wanted ? outputs : nullptr);
+        if (is_wanted && has_map() && (call_.value || call_.log_det))
             map(v + k * inputs(), outputs, call_.value ? call_.value + at * inputs() : value,
                 call_.log_det ? call_.log_det + at : log_det, n);
         std::memmove(v, v + n * inputs(), size_t(k * inputs()) * sizeof(T));
