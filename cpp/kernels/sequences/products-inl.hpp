@@ -1,0 +1,150 @@
+// The products of causal networks on weights [input][unit]: by lines, whose lanes are positions or streams, and by
+// units, whose lanes are these. Every sum is one chain from its start over taps and inputs, so both have the same bits.
+#pragma once
+
+#include "../../core/sequences/calls.hpp"
+#include "../product-inl.hpp"
+
+namespace headrace {
+namespace {
+
+// to[unit][lane] = start + sum over taps and inputs of weights[tap][input][unit] x[tap][input][lane], + add[unit][lane]
+template <class T>
+struct LineProduct {
+    const T* weights;
+    int64_t stride;  // of an input's weights
+    int taps, inputs;
+    const T* x[most_causal_taps];
+    int64_t row;     // of an input's lanes
+    const T* start;  // of each unit; or lines, start_row apart; null: zero
+    int64_t start_row = 0;
+    T* to;
+    int64_t to_row;
+    const T* add = nullptr;
+    int64_t add_row = 0;
+    bool relu = false;
+};
+
+template <int U, int N, class T>
+void line_block(const LineProduct<T>& a, int unit, int lane) {
+    using V = Pack<T>;
+    V sum[U][N];
+    for (int u = 0; u < U; ++u)
+        for (int n = 0; n < N; ++n)
+            sum[u][n] = !a.start      ? V{}
+                        : a.start_row ? load(a.start + (unit + u) * a.start_row + lane + n * width<T>)
+                                      : splat<V>(a.start[unit + u]);
+    const int64_t row = a.row, stride = a.stride;
+    const T* w = a.weights + unit;
+    for (int tap = 0; tap < a.taps; ++tap) {
+        const T* x = a.x[tap] + lane;
+        for (int i = 0; i < a.inputs; ++i, x += row, w += stride) {
+            V input[N];
+            for (int n = 0; n < N; ++n) input[n] = load(x + n * width<T>);
+            for (int u = 0; u < U; ++u) {
+                const T weight = w[u];
+                for (int n = 0; n < N; ++n) sum[u][n] += weight * input[n];
+            }
+        }
+    }
+    for (int u = 0; u < U; ++u)
+        for (int n = 0; n < N; ++n) {
+            const int64_t at = lane + n * width<T>;
+            V value = sum[u][n];
+            if (a.add) value = load(a.add + (unit + u) * a.add_row + at) + value;
+            if (a.relu) value = max(value, T(0));
+            store(a.to + (unit + u) * a.to_row + at, value);
+        }
+}
+
+// Any number of units, which are rounded up to half a block, and any number of vectors of lanes.
+template <class T>
+HR_FN void line_product(const LineProduct<T>& a, int units, int vectors) {
+    constexpr int half = block_units / 2;
+    for (int v = 0; v < vectors;) {
+        const int n = part(vectors - v, block_vectors), lane = v * width<T>;
+        with_sizes<1, block_vectors>(1, n, [&]<int, int N>() {
+            int u = 0;
+            for (; units - u > half; u += block_units) line_block<block_units, N>(a, u, lane);
+            if (u < units) line_block<half, N>(a, u, lane);
+        });
+        v += n;
+    }
+}
+
+// to[row][unit] = start[row] + sum over taps and inputs of weights[tap][input][unit] x[tap][row][input], +
+// to[row][unit]. Rows are streams, or steps of one stream.
+template <class T>
+struct UnitProduct {
+    const T* weights;
+    int64_t stride;
+    int taps = 1, inputs, rows = 1;
+    const T* x[most_causal_taps][most_unit_rows];
+    const T* start[most_unit_rows];  // null: zero
+    T* to[most_unit_rows];
+    bool adds = false, relu = false;
+};
+
+template <int R, int N, class T>
+void unit_block(const UnitProduct<T>& a, int row, int unit) {
+    using V = Pack<T>;
+    V sum[R][N];
+    for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n) sum[r][n] = a.start[row + r] ? load(a.start[row + r] + unit + n * width<T>) : V{};
+    const T* w = a.weights + unit;
+    const int64_t stride = a.stride;
+    for (int tap = 0; tap < a.taps; ++tap) {
+        const T* x[R];
+        for (int r = 0; r < R; ++r) x[r] = a.x[tap][row + r];
+        for (int64_t i = 0; i < a.inputs; ++i, w += stride) {
+            V weight[N];
+            for (int n = 0; n < N; ++n) weight[n] = load(w + n * width<T>);
+            for (int r = 0; r < R; ++r) {
+                const T input = x[r][i];
+                for (int n = 0; n < N; ++n) sum[r][n] += input * weight[n];
+            }
+        }
+    }
+    for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n) {
+            T* const to = a.to[row + r] + unit + n * width<T>;
+            V value = sum[r][n];
+            if (a.adds) value = load(to) + value;
+            if (a.relu) value = max(value, T(0));
+            store(to, value);
+        }
+}
+
+// R rows and vectors of units, N and then half as many of them at a time.
+template <int R, int N, class T>
+HR_FN void unit_blocks(const UnitProduct<T>& a, int row, int unit, int units) {
+    for (; unit + N * width<T> <= units; unit += N * width<T>) unit_block<R, N>(a, row, unit);
+    if constexpr (N > 1) unit_blocks<R, N / 2>(a, row, unit, units);
+}
+
+template <int R, class T>
+HR_FN void unit_rows(const UnitProduct<T>& a, int row, int units) {
+    if constexpr (R == block_units) {
+        for (int v = 0, vectors = units / width<T>; v < vectors;) {
+            const int n = part(vectors - v, block_vectors);
+            with_sizes<1, block_vectors>(1, n, [&]<int, int N>() { unit_block<R, N>(a, row, v * width<T>); });
+            v += n;
+        }
+    } else {
+        unit_blocks<R, R == 1 ? 8 : 4>(a, row, 0, units);
+    }
+}
+
+// Padded units: whole vectors.
+template <class T>
+HR_FN void unit_product(const UnitProduct<T>& a, int units) {
+    int row = 0;
+    for (; row + block_units <= a.rows; row += block_units) unit_rows<block_units>(a, row, units);
+    if constexpr (block_units > 4)
+        if (row + 4 <= a.rows) unit_rows<4>(a, row, units), row += 4;
+    if (row + 2 <= a.rows) unit_rows<2>(a, row, units), row += 2;
+    if (row < a.rows) unit_rows<1>(a, row, units);
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,230 @@
+// One step of a few streams: lanes are units. Of the next steps, sums over taps that are at least causal_ahead steps
+// old are known: they are made for all of these at once, so that their weights are read once.
+#pragma once
+
+#include "../../math/gate.hpp"
+#include "start-inl.hpp"
+
+namespace headrace {
+namespace {
+
+// Scratch of a stream, or of a panel, whose lines have one number a lane.
+template <class T>
+struct StepLines {
+    T *values, *skip;  // of the layer at hand: channel_units, then skip_units
+    T *gates, *gated, *hidden, *out, *covariates;
+    T* frames;  // [kept][layer][gate_units]
+    T* ahead;   // [layer][causal_ahead][gate_units]
+
+    StepLines(const CausalSteps<T>& s, int stream) {
+        const CausalNetwork& n = *s.network;
+        T* at = s.scratch + stream * causal_steps_scratch(n, s.state.lanes);
+        const auto take = [&](int64_t units) {
+            T* const taken = at;
+            at += units * s.state.lanes;
+            return taken;
+        };
+        values = take(n.channel_units);
+        skip = take(n.skip_units);
+        gates = take(gate_units(n));
+        gated = take(n.channel_units > n.skip_units ? n.channel_units : n.skip_units);
+        hidden = take(n.skip_units);
+        out = take(n.output_units);
+        covariates = take(round_up(n.covariates, 16));
+        frames = take(int64_t(causal_kept_frames(n, s.state.lanes)) * n.n_layers * gate_units(n));
+        ahead = at;
+    }
+
+    T* frame(const CausalSteps<T>& s, int64_t frame, int l) const {
+        const CausalNetwork& n = *s.network;
+        return frames + (frame % causal_kept_frames(n, s.state.lanes) * n.n_layers + l) * gate_units(n) * s.state.lanes;
+    }
+};
+
+// The slot of the values that a tap of a layer reads.
+HR_FN int64_t tap_slot(const CausalNetwork& n, const CausalLayer& layer, int64_t slot, int tap) {
+    const int64_t slots = ring_slots(n, layer), at = slot + int64_t(tap) * layer.dilation;
+    return at < slots ? at : at - slots;
+}
+
+// Steps that are made ahead at this one.
+template <class T>
+HR_FN int steps_ahead(const CausalSteps<T>& s) {
+    return int(s.steps - s.made < causal_ahead ? s.steps - s.made : causal_ahead);
+}
+
+template <class T>
+HR_FN const T* stream_bias(const CausalSteps<T>& s, int stream, int l) {
+    return gate_bias_of(*s.network, s.weights, s.side, l) + (s.side.gate_bias ? stream * s.side.stream_bias : 0);
+}
+
+// Gate biases of a position, with covariates.
+template <class T>
+HR_FN void start_gates(const CausalSteps<T>& s, const StepLines<T>& lines, int stream, int l, int64_t position, T* to) {
+    const CausalNetwork& n = *s.network;
+    const T* const bias = stream_bias(s, stream, l);
+    if (!s.side.frames) {
+        for (int u = 0; u < gate_units(n); u += width<T>) store(to + u, load(bias + u));
+        return;
+    }
+    const FramePlace<T> place = frame_place(n, s.side, position);
+    const T *const first = lines.frame(s, place.first, l), *const second = lines.frame(s, place.second, l);
+    for (int u = 0; u < gate_units(n); u += width<T>)
+        store(to + u, interpolated(load(bias + u), load(first + u), load(second + u), place.share));
+}
+
+// Sums of a layer's old taps for the next steps of a stream.
+template <class T>
+void make_ahead(const CausalSteps<T>& s, const StepLines<T>& lines, int stream, int l, T* to) {
+    const CausalNetwork& n = *s.network;
+    const CausalLayer& layer = n.layers[l];
+    UnitProduct<T> a;
+    a.weights = s.weights + layer.gate;
+    a.stride = gate_units(n);
+    a.taps = n.kernel - 1;
+    a.inputs = n.channels;
+    a.rows = steps_ahead(s);
+    const T* const ring = stream_numbers(n, s.state, stream) + layer.ring;
+    const int64_t slots = ring_slots(n, layer);
+    for (int step = 0; step < a.rows; ++step) {
+        int64_t slot = s.slots[l] + step;
+        if (slot >= slots) slot -= slots;
+        for (int tap = 0; tap < a.taps; ++tap) a.x[tap][step] = ring + tap_slot(n, layer, slot, tap) * n.channel_units;
+        a.start[step] = a.to[step] = to + step * gate_units(n);
+        start_gates(s, lines, stream, l, s.state.position + step, a.to[step]);
+    }
+    unit_product(a, gate_units(n));
+}
+
+// Products of the frames that the steps ahead need.
+template <class T>
+void step_frames(CausalSteps<T>& s) {
+    const CausalNetwork& n = *s.network;
+    const int64_t from = frame_place(n, s.side, s.state.position).first;
+    const int64_t to = frame_place(n, s.side, s.state.position + steps_ahead(s) - 1).second;
+    if (s.frames_ready < from) s.frames_ready = from;
+    for (; s.frames_ready <= to; ++s.frames_ready)
+        for (int stream = 0; stream < s.streams; ++stream) {
+            const StepLines<T> lines(s, stream);
+            const T* const frame = frame_of(n, s.side, s.frames_ready) + stream * s.side.stream_frames;
+            for (int l = 0; l < n.n_layers; ++l)
+                multiply_frame(n, s.weights, l, frame, lines.frame(s, s.frames_ready, l));
+        }
+}
+
+// A layer's gates, from its values and those that it keeps; the former are kept, too.
+template <class T>
+void step_gates(CausalSteps<T>& s, const StepLines<T>* lines, int l) {
+    const CausalNetwork& n = *s.network;
+    const CausalLayer& layer = n.layers[l];
+    const int step = int(s.made % causal_ahead);
+    const bool is_ahead = layer.dilation >= causal_ahead;
+    const int first = is_ahead ? n.kernel - 1 : 0;
+    UnitProduct<T> a;
+    a.weights = s.weights + layer.gate + int64_t(first) * n.channels * gate_units(n);
+    a.stride = gate_units(n);
+    a.taps = n.kernel - first;
+    a.inputs = n.channels;
+    a.rows = s.streams;
+    for (int r = 0; r < s.streams; ++r) {
+        const T* const ring = stream_numbers(n, s.state, r) + layer.ring;
+        for (int tap = first; tap + 1 < n.kernel; ++tap)
+            a.x[tap - first][r] = ring + tap_slot(n, layer, s.slots[l], tap) * n.channel_units;
+        a.x[n.kernel - 1 - first][r] = lines[r].values;
+        a.to[r] = lines[r].gates;
+        if (is_ahead) {
+            T* const ahead = lines[r].ahead + int64_t(l) * causal_ahead * gate_units(n);
+            if (step == 0) make_ahead(s, lines[r], r, l, ahead);
+            a.start[r] = ahead + step * gate_units(n);
+        } else if (s.side.frames) {
+            start_gates(s, lines[r], r, l, s.state.position, lines[r].gates);
+            a.start[r] = lines[r].gates;
+        } else {
+            a.start[r] = stream_bias(s, r, l);
+        }
+    }
+    unit_product(a, gate_units(n));
+    for (int r = 0; r < s.streams; ++r) {
+        T* const kept = stream_numbers(n, s.state, r) + layer.ring + int64_t(s.slots[l]) * n.channel_units;
+        for (int u = 0; u < n.channel_units; u += width<T>) {
+            store(kept + u, load(lines[r].values + u));
+            store(lines[r].gated + u, gated(load(lines[r].gates + u), load(lines[r].gates + n.channel_units + u)));
+        }
+    }
+    if (++s.slots[l] == ring_slots(n, layer)) s.slots[l] = 0;
+}
+
+template <class T>
+void step_head(const CausalSteps<T>& s, const StepLines<T>* lines, T* raw) {
+    const CausalNetwork& n = *s.network;
+    UnitProduct<T> a;
+    a.weights = s.weights + n.head;
+    a.stride = n.skip_units;
+    a.inputs = n.skip;
+    a.rows = s.streams;
+    a.relu = true;
+    for (int r = 0; r < s.streams; ++r) {
+        for (int u = 0; u < n.skip_units; u += width<T>) store(lines[r].gated + u, max(load(lines[r].skip + u), T(0)));
+        a.x[0][r] = lines[r].gated;
+        a.start[r] = s.weights + n.head_bias;
+        a.to[r] = lines[r].hidden;
+    }
+    unit_product(a, n.skip_units);
+    a.weights = s.weights + n.last;
+    a.stride = n.output_units;
+    a.relu = false;
+    for (int r = 0; r < s.streams; ++r) {
+        a.x[0][r] = lines[r].hidden;
+        a.start[r] = s.weights + n.last_bias;
+        a.to[r] = lines[r].out;
+    }
+    unit_product(a, n.output_units);
+    for (int r = 0; r < s.streams; ++r)
+        for (int u = 0; u < n.outputs; ++u) raw[int64_t(r) * n.outputs + u] = lines[r].out[u];
+}
+
+template <class T>
+void step_input(const CausalSteps<T>& s, const StepLines<T>* lines) {
+    const CausalNetwork& n = *s.network;
+    UnitProduct<T> a;
+    a.weights = s.weights + n.input;
+    a.stride = n.channel_units;
+    a.taps = n.kernel;
+    a.inputs = n.inputs;
+    a.rows = s.streams;
+    for (int r = 0; r < s.streams; ++r) {
+        const T* const past = stream_numbers(n, s.state, r) + n.past;
+        for (int tap = 0; tap < n.kernel; ++tap) a.x[tap][r] = past + (s.state.position + tap) % n.kernel * n.inputs;
+        a.start[r] = s.weights + n.input_bias;
+        a.to[r] = lines[r].values;
+        for (int u = 0; u < n.skip_units; u += width<T>) store(lines[r].skip + u, Pack<T>{});
+    }
+    unit_product(a, n.channel_units);
+}
+
+template <class T>
+void streams_step(CausalSteps<T>& s, const StepLines<T>* lines, T* raw) {
+    const CausalNetwork& n = *s.network;
+    if (s.side.frames && s.made % causal_ahead == 0) step_frames(s);
+    step_input(s, lines);
+    for (int l = 0; l < n.n_layers; ++l) {
+        const CausalLayer& layer = n.layers[l];
+        step_gates(s, lines, l);
+        UnitProduct<T> a;
+        a.weights = s.weights + layer.out;
+        a.stride = out_units(n, layer);
+        a.inputs = n.channels;
+        a.rows = s.streams;
+        a.adds = true;
+        for (int r = 0; r < s.streams; ++r) {
+            a.x[0][r] = lines[r].gated;
+            a.start[r] = s.weights + layer.out_bias;
+            a.to[r] = layer.is_last ? lines[r].skip : lines[r].values;
+        }
+        unit_product(a, int(a.stride));
+    }
+    step_head(s, lines, raw);
+}
+
+}  // namespace
+}  // namespace headrace
