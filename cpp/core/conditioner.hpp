@@ -12,25 +12,9 @@
 #include "../steps/summed.hpp"
 #include "kept.hpp"
 #include "views.hpp"
+#include "weights.hpp"
 
 namespace headrace {
-
-// Rows of weights and biases take whole vectors.
-inline int padded(int n) {
-    return (n + row_padding - 1) / row_padding * row_padding;
-}
-
-// A stretch of a vector of weights.
-struct Part {
-    int64_t begin, end;
-    bool is_bias;
-};
-
-// An array of parameters as the user has it.
-struct Tensor {
-    std::string name;
-    std::vector<int64_t> shape;
-};
 
 // A layer whose weights are to be rounded, where the result goes from the first of the conditioner's pairs on, and the
 // places that it points to.
@@ -57,13 +41,10 @@ struct ChainSide {
     Bf16Layout bf16;   // as its own `bf16` has it
 };
 
-class Conditioner {
+class Conditioner : public WeightLayout {
   public:
     // It gives `outputs` parameters for each coordinate that is moved, or, if they are joint, for all together.
     Conditioner(int context, int outputs, bool joint);
-    virtual ~Conditioner() = default;
-    Conditioner(const Conditioner&) = delete;
-    Conditioner& operator=(const Conditioner&) = delete;
 
     int context() const { return context_; }
     int outputs() const { return outputs_; }
@@ -83,17 +64,7 @@ class Conditioner {
 
     // ---- weights
 
-    virtual uint32_t n_weights() const = 0;
-    virtual std::vector<Part> parts() const = 0;  // in order, from 0 to n_weights
-    virtual std::vector<Tensor> tensors() const = 0;
-    // Tensors, row by row, to the vector of weights and back. What is no weight is dropped, and comes back as zero.
-    virtual void pack(const std::vector<const float*>& tensors, float* weights) const = 0;
-    virtual void pack(const std::vector<const double*>& tensors, double* weights) const = 0;
-    virtual void unpack(const float* weights, const std::vector<float*>& tensors) const = 0;
-    virtual void unpack(const double* weights, const std::vector<double*>& tensors) const = 0;
-    // Sets to zero what is no weight in a vector like the weights; and in a gradient what nothing flows into.
-    virtual void clear_masked(float* weights) const = 0;
-    virtual void clear_masked(double* weights) const = 0;
+    // Sets to zero in a gradient what nothing flows into.
     virtual void clear_dead(float*) const {}
     virtual void clear_dead(double*) const {}
 

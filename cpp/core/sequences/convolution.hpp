@@ -1,0 +1,80 @@
+// A causal convolution network over time on the host: its sizes, and where each weight lies (steps/causal.hpp).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../../steps/causal.hpp"
+#include "../weights.hpp"
+
+namespace headrace {
+
+struct CausalOptions {
+    int inputs = 1;              // columns of what it reads
+    int channels = 0, skip = 0;  // width of its layers, and of what they give to the head
+    int kernel = 2;              // taps of a layer
+    std::vector<int> dilations;  // of each layer
+    int outputs = 0;             // numbers for each position
+    int context = 0;             // columns of the context, one row for a sequence
+    int covariates = 0;          // columns of what is known of time,
+    int hop = 1;                 // every so many positions
+};
+
+class CausalConvolution final : public WeightLayout {
+  public:
+    // Throws std::invalid_argument for sizes that no network has.
+    explicit CausalConvolution(CausalOptions options);
+
+    const CausalOptions& options() const { return options_; }
+    // Inputs before a position on which its outputs depend.
+    int64_t field() const;
+    // Positions before a chunk at which layers without a past have to start for the chunk to have the values of the
+    // whole sequence.
+    int64_t warm_up() const { return field() - options_.kernel; }
+    // For kernels; it points into this object.
+    const CausalNetwork& network() const { return network_; }
+
+    uint32_t n_weights() const override { return n_weights_; }
+    std::vector<Part> parts() const override;
+    // As torch.nn.Conv1d has them: (units, inputs, taps), taps from old to new.
+    std::vector<Tensor> tensors() const override;
+    void pack(const std::vector<const float*>& tensors, float* to) const override { pack_as(tensors, to); }
+    void pack(const std::vector<const double*>& tensors, double* to) const override { pack_as(tensors, to); }
+    void unpack(const float* from, const std::vector<float*>& to) const override { unpack_as(from, to); }
+    void unpack(const double* from, const std::vector<double*>& to) const override { unpack_as(from, to); }
+    void clear_masked(float* weights) const override { clear_masked_in(weights); }
+    void clear_masked(double* weights) const override { clear_masked_in(weights); }
+
+  private:
+    // A tensor among the weights: lines (taps, inputs) of `stride` weights, the first `split` units at their
+    // beginning, the others from `second` on.
+    struct Block {
+        std::string name;
+        int units, inputs, taps;  // a bias has no inputs; one without taps has no axis of them
+        uint32_t offset;
+        int stride, split, second;
+
+        int64_t size() const { return int64_t(units) * (inputs > 0 ? inputs : 1) * (taps > 0 ? taps : 1); }
+        int lines() const { return (inputs > 0 ? inputs : 1) * (taps > 0 ? taps : 1); }
+    };
+
+    void lay_out();
+    uint32_t add(Block block);
+    template <class F>
+    void for_weights(const Block& block, F&& visit) const;
+    template <class T>
+    void pack_as(const std::vector<const T*>& tensors, T* weights) const;
+    template <class T>
+    void unpack_as(const T* weights, const std::vector<T*>& tensors) const;
+    template <class T>
+    void clear_masked_in(T* weights) const;
+
+    CausalOptions options_;
+    std::vector<CausalLayer> layers_;
+    CausalNetwork network_{};
+    std::vector<Block> blocks_;
+    uint32_t n_weights_ = 0;
+};
+
+}  // namespace headrace

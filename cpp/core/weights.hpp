@@ -1,0 +1,49 @@
+// Weights in one vector, as whoever has them lays them out, and the named tensors that a user knows them by.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "views.hpp"
+
+namespace headrace {
+
+// Rows of weights and biases take whole vectors.
+inline int padded(int n) {
+    return (n + row_padding - 1) / row_padding * row_padding;
+}
+
+// A stretch of a vector of weights.
+struct Part {
+    int64_t begin, end;
+    bool is_bias;
+};
+
+// An array of parameters as the user has it.
+struct Tensor {
+    std::string name;
+    std::vector<int64_t> shape;
+};
+
+class WeightLayout {
+  public:
+    WeightLayout() = default;
+    virtual ~WeightLayout() = default;
+    WeightLayout(const WeightLayout&) = delete;
+    WeightLayout& operator=(const WeightLayout&) = delete;
+
+    virtual uint32_t n_weights() const = 0;
+    virtual std::vector<Part> parts() const = 0;  // in order, from 0 to n_weights
+    virtual std::vector<Tensor> tensors() const = 0;
+    // Tensors, row by row, to the vector of weights and back. What is no weight is dropped, and comes back as zero.
+    virtual void pack(const std::vector<const float*>& tensors, float* weights) const = 0;
+    virtual void pack(const std::vector<const double*>& tensors, double* weights) const = 0;
+    virtual void unpack(const float* weights, const std::vector<float*>& tensors) const = 0;
+    virtual void unpack(const double* weights, const std::vector<double*>& tensors) const = 0;
+    // Sets to zero what is no weight in a vector like the weights.
+    virtual void clear_masked(float* weights) const = 0;
+    virtual void clear_masked(double* weights) const = 0;
+};
+
+}  // namespace headrace

@@ -1,0 +1,82 @@
+// A causal convolution network over time as kernels see it: plain sizes, and offsets from the network's first weight.
+//
+// Position t reads the inputs v before it, by layers whose weights are the same at all positions (WaveNet,
+// arXiv:1609.03499). Values of every layer before the first position are zero. With taps i = 0, ..., kernel - 1 from
+// old to new:
+//
+//   input    h[t] = b + sum over i of  W[i] v[t - kernel + i]
+//   layer l  a = start[l, t] + sum over i of  G[i] h[t - (kernel - 1 - i) dilation]
+//            z = tanh(a of the first half) sigmoid(a of the second half),    o = b + O z
+//            h[t] of the next layer = h[t] + o of the first channels,   skip[t] += o of the others
+//   head     outputs[t] = b + H2 relu(b + H1 relu(skip[t]))
+//
+// where start[l, t] = gate bias + V context + interpolated U covariates, which are given every `hop` positions. The
+// last layer has no h of a next one. Each sum is one chain, in the order above and by ascending inputs, in every
+// kernel: so the outputs of a position have the same bits whichever kernel makes them.
+//
+// Weights lie [input][unit], one line for each input, tap by tap from old to new; units take whole multiples of
+// row_padding weights, and padding is zero. Kernels whose lanes are positions broadcast weights of a line, those whose
+// lanes are units load them.
+#pragma once
+
+#include <cstdint>
+
+#include "../math/lane.hpp"
+
+namespace headrace {
+
+struct CausalLayer {
+    int dilation;
+    bool is_last;         // it has skip outputs alone
+    uint32_t gate;        // lines (kernel, channels) of [tanh channel_units][sigmoid channel_units]
+    uint32_t gate_bias;   // [tanh channel_units][sigmoid channel_units]
+    uint32_t context;     // lines (context) of the same units
+    uint32_t covariates;  // lines (covariates) of the same units
+    uint32_t out;         // lines (channels) of [channel_units][skip_units], in the last layer of [skip_units]
+    uint32_t out_bias;    // the same units
+    uint32_t ring;        // where its values start in the state of a stream, in numbers of one lane
+};
+
+struct CausalNetwork {
+    int inputs;  // columns of v
+    int channels, skip, kernel, n_layers;
+    int outputs;                                  // numbers that it gives for each position
+    int context, covariates, hop;                 // columns of the context and of covariates; positions of a frame
+    int channel_units, skip_units, output_units;  // channels, skip and outputs with their padding
+    const CausalLayer* layers;
+    uint32_t input, input_bias;  // lines (kernel, inputs) of [channel_units]
+    uint32_t head, head_bias;    // lines (skip) of [skip_units]
+    uint32_t last, last_bias;    // lines (skip) of [output_units]
+    uint32_t past;               // where the past inputs start in the state of a stream, in numbers of one lane
+    uint32_t state;              // numbers of the state of a stream
+};
+
+// What lives from call to call of `lanes` streams, which stand at one position:
+//   values of layer l   [slot = position mod (kernel - 1) dilation][channel_units][lane], from layers[l].ring * lanes
+//   on past inputs         [slot = position mod kernel][inputs][lane], from past * lanes on
+// What is at the slot of a position is overwritten once that position is made; before, it is the oldest.
+template <class T>
+struct CausalState {
+    T* numbers;
+    int lanes;
+    int64_t position;  // of the next step; the first one is 0
+};
+
+namespace {
+
+// Positions whose values a layer keeps.
+HR_FN int64_t ring_slots(const CausalNetwork& n, const CausalLayer& layer) {
+    return int64_t(n.kernel - 1) * layer.dilation;
+}
+
+// Units of a layer's products.
+HR_FN int gate_units(const CausalNetwork& n) {
+    return 2 * n.channel_units;
+}
+
+HR_FN int out_units(const CausalNetwork& n, const CausalLayer& layer) {
+    return layer.is_last ? n.skip_units : n.channel_units + n.skip_units;
+}
+
+}  // namespace
+}  // namespace headrace
