@@ -56,7 +56,7 @@ class CausalLink:
 
     def state(self, rows: int) -> Any:
         """See `Link`."""
-        return self.core.streams(rows)
+        return self._core.streams(rows)
 
     def _own(self, context: Any, covariates: Any) -> dict[str, Any]:
         """Of what the chain is given, what this network reads."""
