@@ -18,8 +18,6 @@ __all__ = ["CausalLink", "Link", "StepLink", "at_least_a_tile"]
 Block = NDArray[Any]
 
 
-
-
 class Link(Protocol):
     """One transform of the chain, for the parameters that a call gives."""
 
