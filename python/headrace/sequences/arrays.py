@@ -247,6 +247,11 @@ class Covariates:
             raise ValueError(f"{name}: expected finite numbers, got a NaN or an infinity")
         return array
 
+    @property
+    def arrays(self) -> list[Array]:
+        """Frames of each sequence, or of all; none without covariates."""
+        return self._own
+
     def check(self, lengths: NDArray[np.intp]) -> None:
         """Refuse too few frames for sequences of these lengths, or of one length for all."""
         for i, own in enumerate(self._own):
