@@ -1,6 +1,7 @@
 // Where the way back through a causal network has its tape and its sums (back.hpp), for sequences of some length.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 #include "back.hpp"
@@ -11,7 +12,7 @@ class CausalBackPlan {
   public:
     // Segments have as many positions as the steps, or fewer where their tape were larger than `bytes`, in numbers of
     // `size` bytes.
-    CausalBackPlan(const CausalNetwork& network, int64_t steps, int64_t bytes, size_t size);
+    CausalBackPlan(const CausalNetwork& network, int64_t steps, int64_t bytes, std::size_t size);
     CausalBackPlan(const CausalBackPlan&) = delete;
     CausalBackPlan& operator=(const CausalBackPlan&) = delete;
 
