@@ -1,0 +1,113 @@
+// What kernels of causal networks get for one call (steps/causal.hpp says what they compute).
+#pragma once
+
+#include <cstdint>
+
+#include "../../steps/causal.hpp"
+
+namespace headrace {
+
+constexpr int causal_ahead = 8;       // steps for which sums over old taps are made at once
+constexpr int most_causal_taps = 32;  // of a layer
+
+// What a network is given beside its inputs, for one stream, or for the lanes of a panel.
+template <class T>
+struct CausalSide {
+    // With the context's part in it: [layer][gate_units], in a panel [layer][gate_units][lane]. Null: no context.
+    const T* gate_bias;
+    // Covariates [frame][covariates], from frame `first_frame` on; those of the next lane are lane_frames numbers
+    // behind. Null: the network has none.
+    const T* frames;
+    int64_t first_frame, n_frames, lane_frames;
+};
+
+// One sequence, a window of positions after another; values of positions before the window stay in the scratch.
+template <class T>
+struct CausalWindow {
+    const CausalNetwork* network;
+    const T* weights;
+    CausalSide<T> side;
+    int most;    // positions of a window
+    T* scratch;  // causal_window_scratch numbers
+};
+
+// Steps of one stream, or of a panel: step by step, each of which makes outputs; then its inputs are pushed.
+template <class T>
+struct CausalSteps {
+    const CausalNetwork* network;
+    const T* weights;
+    CausalSide<T> side;
+    CausalState<T> state;
+    int streams;           // lanes in use
+    int64_t steps, made;   // of this call
+    int64_t frames_ready;  // frames before this one have been multiplied, of those that are still needed
+    int* slots;            // of each layer: the slot of the next position
+    T* scratch;            // causal_steps_scratch numbers
+};
+
+namespace {
+
+HR_FN int64_t round_up(int64_t n, int64_t to) {
+    return (n + to - 1) / to * to;
+}
+
+// Lines of a window: `before` numbers, of which the last ones hold the positions before it, then the window. An odd
+// number of cache lines, so that lines of a layer fall into different sets of a cache.
+struct CausalLine {
+    int64_t before, row;
+};
+HR_FN CausalLine causal_line(int64_t before, int most) {
+    const int64_t padded = round_up(before, 16), row = padded + most + 16;
+    return {padded, row / 16 % 2 == 0 ? row + 16 : row};
+}
+
+// Positions of a window: enough that moving a layer's past is little work, few enough that its lines stay in L2.
+HR_FN int causal_window_positions(const CausalNetwork& n) {
+    int64_t most = 0;
+    for (int l = 0; l < n.n_layers; ++l)
+        if (ring_slots(n, n.layers[l]) > most) most = ring_slots(n, n.layers[l]);
+    return most > 480 ? 480 : 240;
+}
+
+// Frames that a window touches.
+HR_FN int64_t causal_window_frames(const CausalNetwork& n, int most) {
+    return n.covariates > 0 ? (most + n.hop - 1) / n.hop + 2 : 0;
+}
+
+constexpr int64_t most_block_lanes = 48;  // of a block: three vectors of the widest instruction set
+
+HR_FN int64_t causal_window_scratch(const CausalNetwork& n, int most) {
+    const int64_t row = causal_line(0, most).row;
+    const int64_t units = gate_units(n) + n.channel_units + n.skip_units + n.output_units;
+    int64_t lines = int64_t(n.kernel) * n.inputs + n.skip_units;
+    int64_t numbers = lines * row + units * most_block_lanes + causal_window_frames(n, most) * gate_units(n);
+    for (int l = 0; l < n.n_layers; ++l) numbers += n.channel_units * causal_line(ring_slots(n, n.layers[l]), most).row;
+    return numbers;
+}
+
+// Frames whose products are kept: those of the steps that are made ahead, or of one step.
+HR_FN int causal_kept_frames(const CausalNetwork& n, int lanes) {
+    return n.covariates == 0 ? 0 : lanes == 1 ? causal_ahead + 2 : 2;
+}
+
+HR_FN int64_t causal_steps_scratch(const CausalNetwork& n, int lanes) {
+    const int64_t gates = gate_units(n);
+    const int64_t lines = gates + 2 * n.channel_units + 3 * n.skip_units + n.output_units + n.covariates;
+    const int64_t ahead = lanes == 1 ? int64_t(n.n_layers) * causal_ahead * gates : 0;
+    return ahead + (lines + int64_t(causal_kept_frames(n, lanes)) * n.n_layers * gates) * lanes;
+}
+
+// v [stream][inputs] of the position at hand becomes the past of the next one.
+template <class T>
+HR_FN void causal_push(CausalSteps<T>& s, const T* v) {
+    const CausalNetwork& n = *s.network;
+    const int64_t lanes = s.state.lanes;
+    T* const past = s.state.numbers + (n.past + s.state.position % n.kernel * n.inputs) * lanes;
+    for (int stream = 0; stream < s.streams; ++stream)
+        for (int c = 0; c < n.inputs; ++c) past[c * lanes + stream] = v[int64_t(stream) * n.inputs + c];
+    ++s.state.position;
+    ++s.made;
+}
+
+}  // namespace
+}  // namespace headrace

@@ -1,0 +1,103 @@
+#include "streams.hpp"
+
+#include <algorithm>
+
+#include "../threads.hpp"
+
+namespace headrace {
+
+template <class T>
+CausalStreams<T>::CausalStreams(const CausalNetwork& network, int64_t rows, int width)
+    : network_(network), layers_(network.layers, network.layers + network.n_layers), rows_(rows), width_(width) {
+    network_.layers = layers_.data();
+    place(rows);
+}
+
+// Panels as equal as can be of up to three vectors, at least one for each thread.
+template <class T>
+void CausalStreams<T>::place(int64_t rows) {
+    constexpr int64_t most_vectors = 3;
+    const bool alone = rows < least_panel_streams;
+    const int64_t vectors = alone ? rows : (rows + width_ - 1) / width_;
+    int64_t panels = alone ? rows : (vectors + most_vectors - 1) / most_vectors;
+    panels = std::max(panels, std::min<int64_t>(vectors, num_threads()));
+    int64_t first = 0;
+    for (int64_t p = 0, vector = 0; p < panels; ++p) {
+        const int64_t end = vectors * (p + 1) / panels;
+        const int lanes = alone ? 1 : int(end - vector) * width_;
+        vector = end;
+        const int64_t streams = std::min<int64_t>(lanes, rows - first);
+        panels_.push_back({aligned_zeros<T>(size_t(network_.state) * size_t(lanes)), lanes, first, streams});
+        first += streams;
+    }
+}
+
+template <class T>
+const typename CausalStreams<T>::Panel& CausalStreams<T>::panel_of(int64_t row) const {
+    return *(std::upper_bound(panels_.begin(), panels_.end(), row,
+                              [](int64_t r, const Panel& panel) { return r < panel.first; }) -
+             1);
+}
+
+template <class T>
+int64_t CausalStreams<T>::numbers() const {
+    int64_t n = int64_t(network_.kernel) * network_.inputs;
+    for (const CausalLayer& layer : layers_) n += ring_slots(network_, layer) * network_.channels;
+    return n;
+}
+
+// visit(index in the row of `store`, a number of the state)
+template <class T>
+template <class F>
+void CausalStreams<T>::for_numbers(const Panel& panel, int64_t lane, F&& visit) const {
+    int64_t index = 0;
+    const auto ring = [&](int64_t start, int64_t slots, int64_t stride, int64_t columns) {
+        for (int64_t i = 0; i < slots; ++i) {
+            const int64_t slot = (position_ + i) % slots;
+            for (int64_t c = 0; c < columns; ++c)
+                visit(index++, panel.numbers[size_t((start + slot * stride + c) * panel.lanes + lane)]);
+        }
+    };
+    ring(network_.past, network_.kernel, network_.inputs, network_.inputs);
+    for (const CausalLayer& layer : layers_)
+        ring(layer.ring, ring_slots(network_, layer), network_.channel_units, network_.channels);
+}
+
+template <class T>
+void CausalStreams<T>::store(T* to) const {
+    for (const Panel& panel : panels_)
+        for (int64_t lane = 0; lane < panel.streams; ++lane) {
+            T* const row = to + (panel.first + lane) * numbers();
+            for_numbers(panel, lane, [&](int64_t i, T& number) { row[i] = number; });
+        }
+}
+
+template <class T>
+void CausalStreams<T>::load(const T* from, int64_t position) {
+    position_ = position;
+    for (const Panel& panel : panels_)
+        for (int64_t lane = 0; lane < panel.streams; ++lane) {
+            const T* const row = from + (panel.first + lane) * numbers();
+            for_numbers(panel, lane, [&](int64_t i, T& number) { number = row[i]; });
+        }
+}
+
+template <class T>
+CausalStreams<T> CausalStreams<T>::rows_of(const std::vector<int64_t>& chosen) const {
+    CausalStreams<T> copy(network_, int64_t(chosen.size()), width_);
+    copy.position_ = position_;
+    for (const Panel& panel : copy.panels_)
+        for (int64_t lane = 0; lane < panel.streams; ++lane) {
+            const int64_t row = chosen[size_t(panel.first + lane)];
+            const Panel& from = panel_of(row);
+            const T* number = from.numbers.get() + (row - from.first);
+            for (size_t i = 0; i < network_.state; ++i)
+                panel.numbers[i * size_t(panel.lanes) + size_t(lane)] = number[i * size_t(from.lanes)];
+        }
+    return copy;
+}
+
+template class CausalStreams<float>;
+template class CausalStreams<double>;
+
+}  // namespace headrace

@@ -1,0 +1,368 @@
+#include "transform.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <utility>
+
+#include "../isa.hpp"
+#include "../request.hpp"
+#include "../threads.hpp"
+
+namespace headrace {
+namespace {
+
+// Steps that are one task of a thread: few enough that a long call is interrupted soon, by its multiply-adds.
+constexpr int64_t task_work = 500'000'000;
+// A window costs whole vectors of positions, and moves all values before it: fewer steps than these are made singly.
+constexpr int64_t least_window_stream = 8, least_window_panel = 64;
+// Chunks of a long row are this many times what precedes them for the sake of its field alone.
+constexpr int64_t chunk_overheads = 4;
+
+struct SequenceScratch {};
+
+template <class T>
+void load_columns(const SequenceView& view, int64_t row, int64_t step, int64_t steps, int columns, T* to) {
+    const char* line = view.data + row * view.row_stride + step * view.step_stride;
+    for (int64_t t = 0; t < steps; ++t, line += view.step_stride) {
+        const char* at = line;
+        for (int c = 0; c < columns; ++c, at += view.column_stride)
+            if (view.is_double) {
+                double number;
+                std::memcpy(&number, at, sizeof number);
+                *to++ = T(number);
+            } else {
+                float number;
+                std::memcpy(&number, at, sizeof number);
+                *to++ = T(number);
+            }
+    }
+}
+
+// The first exception of tasks that may not throw.
+class Failure {
+  public:
+    template <class F>
+    void guard(F&& work) noexcept {
+        try {
+            work();
+        } catch (...) {
+            if (!failed_.exchange(true)) error_ = std::current_exception();
+        }
+    }
+    void rethrow() const {
+        if (error_) std::rethrow_exception(error_);
+    }
+
+  private:
+    std::atomic<bool> failed_{false};
+    std::exception_ptr error_;
+};
+
+}  // namespace
+
+// A call at work.
+template <class T>
+class CausalTransform<T>::Work {
+  public:
+    Work(const CausalTransform& of, const SequenceCall<T>& call, bool in_parallel)
+        : of_(of),
+          network_(of.network_->network()),
+          call_(call),
+          kernels_(kernels_of<T>(*active_isa().table)),
+          to_data_(of.reads_data_ != in_parallel) {
+        if (of.map_) options_ = of.map_->template options<T>();
+        fold();
+    }
+
+    void windows();
+    void steps(CausalStreams<T>& streams, bool in_parallel);
+
+  private:
+    // Numbers of one row that the map, or the inner flow, needs for n positions.
+    int64_t inputs() const { return network_.inputs; }
+    bool has_map() const { return of_.map_ || of_.inner_; }
+
+    void fold();
+    CausalSide<T> side_of(int64_t row) const;
+    void chunk(int64_t row, int64_t begin, int64_t end, int most);
+    void panel(CausalStreams<T>& streams, const typename CausalStreams<T>::Panel& panel, int64_t begin, int64_t end,
+               bool in_parallel) const;
+    void past_inputs(int64_t row, int64_t step, T* to) const;
+    void keep_inputs(int64_t row) const;
+    void map(const T* given, const T* raw, T* value, T* log_det, int64_t n) const;
+
+    const CausalTransform& of_;
+    const CausalNetwork& network_;
+    const SequenceCall<T>& call_;
+    const KernelsOf<T>& kernels_;
+    bool to_data_;
+    MapOptions<T> options_{};
+    Aligned<T> folded_;  // of each row of the context: [layer][gate_units]
+    size_t of_row_ = 0;
+};
+
+template <class T>
+void CausalTransform<T>::Work::fold() {
+    if (network_.context == 0) return;
+    const int64_t rows = call_.one_context_row ? 1 : call_.rows;
+    of_row_ = size_t(network_.n_layers) * size_t(gate_units(network_));
+    folded_ = aligned_memory<T>(of_row_ * size_t(rows));
+    parallel_for(rows, [&](int64_t row) {
+        kernels_.causal_fold(network_, call_.weights, call_.context + row * network_.context,
+                             folded_.get() + size_t(row) * of_row_);
+    });
+}
+
+template <class T>
+CausalSide<T> CausalTransform<T>::Work::side_of(int64_t row) const {
+    CausalSide<T> side{};
+    if (folded_) side.gate_bias = folded_.get() + (call_.one_context_row ? 0 : size_t(row) * of_row_);
+    if (network_.covariates > 0) {
+        const int64_t numbers = call_.frames * network_.covariates;
+        side.lane_frames = call_.one_covariate_row ? 0 : numbers;
+        side.frames = call_.covariates + row * side.lane_frames;
+        side.first_frame = call_.first_frame;
+        side.n_frames = call_.frames;
+    }
+    return side;
+}
+
+// The map or the inner flow on n positions.
+template <class T>
+void CausalTransform<T>::Work::map(const T* given, const T* raw, T* value, T* log_det, int64_t n) const {
+    if (of_.map_) {
+        kernels_.coupling(of_.map_->index(), to_data_ != of_.map_->settings().formula_to_data, options_, given, raw,
+                          value, log_det, n, inputs());
+        return;
+    }
+    constexpr int64_t size = sizeof(T);
+    constexpr bool is_double = std::is_same_v<T, double>;
+    const auto bytes = [](const T* numbers) { return reinterpret_cast<const char*>(numbers); };
+    const ArrayView input{bytes(given), inputs() * size, size, is_double, nullptr};
+    const ArrayView context{bytes(raw), network_.outputs * size, size, is_double, nullptr};
+    Request<T> request;
+    request.inverse = !to_data_;
+    request.with_base = false;
+    request.rows = n;
+    request.input = &input;
+    request.context = &context;
+    request.tiles_only = true;  // few rows have the bits of many
+    request.value = value;
+    request.log_det = log_det;
+    of_.inner_->run(request);
+}
+
+// The kernel inputs before a step of the call.
+template <class T>
+void CausalTransform<T>::Work::past_inputs(int64_t row, int64_t step, T* to) const {
+    const int64_t k = network_.kernel, known = std::min(step, k);
+    const int64_t older = k - known;
+    std::fill_n(to, older * inputs(), T(0));
+    load_columns(call_.given, row, step - known, known, network_.inputs, to + older * inputs());
+    if (!call_.state || older == 0) return;
+    const auto& panel = call_.state->panel_of(row);
+    const CausalState<T> state = call_.state->state(panel);
+    for (int64_t i = 0; i < older; ++i) {
+        const int64_t slot = (state.position + step + i) % k;
+        for (int64_t c = 0; c < inputs(); ++c)
+            to[i * inputs() + c] =
+                state.numbers[(network_.past + slot * inputs() + c) * state.lanes + (row - panel.first)];
+    }
+}
+
+// The last inputs of a call that is made by windows to the state.
+template <class T>
+void CausalTransform<T>::Work::keep_inputs(int64_t row) const {
+    const auto& panel = call_.state->panel_of(row);
+    const CausalState<T> state = call_.state->state(panel);
+    std::vector<T> v(static_cast<size_t>(inputs()));
+    for (int64_t step = std::max<int64_t>(0, call_.steps - network_.kernel); step < call_.steps; ++step) {
+        load_columns(call_.given, row, step, 1, network_.inputs, v.data());
+        const int64_t slot = (state.position + step) % network_.kernel;
+        for (int64_t c = 0; c < inputs(); ++c)
+            state.numbers[(network_.past + slot * inputs() + c) * state.lanes + (row - panel.first)] = v[size_t(c)];
+    }
+}
+
+// Steps [begin, end) of a row by windows, behind those that the layers' values need to be those of the whole row.
+template <class T>
+void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, int most) {
+    const int64_t k = network_.kernel, n_outputs = network_.outputs;
+    const int64_t start = std::max<int64_t>(0, begin - (begin > 0 ? of_.network_->warm_up() : 0));
+    const int64_t lines = causal_window_scratch(network_, most), v_size = round_up((k + most) * inputs(), 16);
+    const int64_t raw_size = round_up(most * n_outputs, 16), value_size = round_up(most * inputs(), 16);
+    T* const scratch =
+        thread_scratch<T, SequenceScratch>(size_t(lines + v_size + raw_size + value_size + round_up(most, 16)));
+    T *const v = scratch + lines, *const raw = v + v_size, *const value = raw + raw_size;
+    T* const log_det = value + value_size;
+    const CausalWindow<T> window{&network_, call_.weights, side_of(row), most, scratch};
+    const int64_t position = call_.state ? call_.state->position() : 0;
+    CausalState<T> state{};
+    int lane = 0;
+    if (call_.state) {
+        const auto& panel = call_.state->panel_of(row);
+        state = call_.state->state(panel);
+        lane = int(row - panel.first);
+    }
+    kernels_.causal_window_begin(window, call_.state && start == 0 ? &state : nullptr, lane);
+    past_inputs(row, start, v);
+    for (int64_t t = start; t < end;) {
+        const int64_t n = std::min<int64_t>(most, (t < begin ? begin : end) - t), at = row * call_.steps + t;
+        load_columns(call_.given, row, t, n, network_.inputs, v + k * inputs());
+        T* const outputs = t < begin ? nullptr : call_.raw ? call_.raw + at * n_outputs : raw;
+        kernels_.causal_window(window, v, position + t, int(n), outputs);
+        if (outputs && has_map() && (call_.value || call_.log_det))
+            map(v + k * inputs(), outputs, call_.value ? call_.value + at * inputs() : value,
+                call_.log_det ? call_.log_det + at : log_det, n);
+        std::memmove(v, v + n * inputs(), size_t(k * inputs()) * sizeof(T));
+        t += n;
+    }
+    if (call_.state && end == call_.steps) {
+        state.position += call_.steps;
+        kernels_.causal_window_end(window, state, lane);
+    }
+}
+
+template <class T>
+void CausalTransform<T>::Work::windows() {
+    const int64_t steps = call_.steps;
+    const int most = int(std::min<int64_t>(causal_window_positions(network_), round_up(steps, most_block_lanes)));
+    // A long row is divided where there are more threads than rows.
+    const int64_t overhead = of_.network_->warm_up() + causal_window_positions(network_);
+    const int64_t threads = num_threads(), wanted = (threads + call_.rows - 1) / call_.rows;
+    const int64_t chunks = std::clamp<int64_t>(steps / (chunk_overheads * overhead), 1, std::max<int64_t>(1, wanted));
+    // One task is no longer than what an interrupt may wait for: a long row has more chunks, which cost little then.
+    const int64_t weights = of_.network_->n_weights();
+    const int64_t longest = std::max<int64_t>(8 * chunk_overheads * overhead, task_work / weights);
+    const int64_t all = std::max(chunks, (steps + longest - 1) / longest);
+    Failure failure;
+    parallel_for(call_.rows * all, [&](int64_t task) {
+        const int64_t row = task / all, i = task % all;
+        failure.guard([&] { chunk(row, steps * i / all, steps * (i + 1) / all, most); });
+    });
+    failure.rethrow();
+    if (!call_.state) return;
+    for (int64_t row = 0; row < call_.rows; ++row) keep_inputs(row);
+    call_.state->go_on(steps);
+}
+
+// Steps [begin, end) of the call of a panel, one after another.
+template <class T>
+void CausalTransform<T>::Work::panel(CausalStreams<T>& streams, const typename CausalStreams<T>::Panel& panel,
+                                     int64_t begin, int64_t end, bool in_parallel) const {
+    const int64_t n = panel.streams, lanes = panel.lanes, n_outputs = network_.outputs;
+    const int64_t lines = causal_steps_scratch(network_, panel.lanes), raw_size = round_up(n * n_outputs, 16);
+    const int64_t v_size = round_up(n * inputs(), 16);
+    const int64_t bias_size = folded_ && lanes > 1 ? int64_t(of_row_) * lanes : 0;
+    T* const scratch =
+        thread_scratch<T, SequenceScratch>(size_t(lines + raw_size + 2 * v_size + round_up(n, 16) + bias_size));
+    T *const raw = scratch + lines, *const given = raw + raw_size, *const value = given + v_size;
+    T *const log_det = value + v_size, *const bias = log_det + round_up(n, 16);
+    CausalSteps<T> s{};
+    s.network = &network_;
+    s.weights = call_.weights;
+    s.side = side_of(panel.first);
+    if (bias_size > 0) {
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+            const T* const from = side_of(panel.first + std::min(lane, n - 1)).gate_bias;
+            for (size_t i = 0; i < of_row_; ++i) bias[int64_t(i) * lanes + lane] = from[i];
+        }
+        s.side.gate_bias = bias;
+    }
+    s.state = streams.state(panel);
+    s.state.position += begin;
+    s.streams = int(n);
+    s.steps = end - begin;
+    std::vector<int> slots;
+    for (int l = 0; l < network_.n_layers; ++l)
+        slots.push_back(int(s.state.position % ring_slots(network_, network_.layers[l])));
+    s.slots = slots.data();
+    s.scratch = scratch;
+    for (int64_t t = begin; t < end; ++t) {
+        for (int64_t i = 0; i < n; ++i)
+            load_columns(call_.given, panel.first + i, t, 1, network_.inputs, given + i * inputs());
+        kernels_.causal_step(s, raw);
+        if (has_map()) map(given, raw, value, log_det, n);
+        causal_push(s, in_parallel ? given : value);
+        for (int64_t i = 0; i < n; ++i) {
+            const int64_t at = (panel.first + i) * call_.steps + t;
+            if (call_.raw) std::copy_n(raw + i * n_outputs, n_outputs, call_.raw + at * n_outputs);
+            if (call_.value) std::copy_n(value + i * inputs(), inputs(), call_.value + at * inputs());
+            if (call_.log_det) call_.log_det[at] = log_det[i];
+        }
+    }
+}
+
+template <class T>
+void CausalTransform<T>::Work::steps(CausalStreams<T>& streams, bool in_parallel) {
+    const auto& panels = streams.panels();
+    int64_t lanes = 1;
+    for (const auto& panel : panels) lanes = std::max<int64_t>(lanes, panel.lanes);
+    const int64_t work = int64_t(of_.network_->n_weights()) * lanes;
+    const int64_t at_once = std::max<int64_t>(causal_ahead, task_work / work / causal_ahead * causal_ahead);
+    Failure failure;
+    for (int64_t begin = 0; begin < call_.steps; begin += at_once) {
+        const int64_t end = std::min(call_.steps, begin + at_once);
+        parallel_for(int64_t(panels.size()), [&](int64_t p) {
+            failure.guard([&] { panel(streams, panels[size_t(p)], begin, end, in_parallel); });
+        });
+        failure.rethrow();
+    }
+    streams.go_on(call_.steps);
+}
+
+template <class T>
+CausalTransform<T>::CausalTransform(std::shared_ptr<const CausalConvolution> network,
+                                    std::shared_ptr<const TransformMap> map, std::shared_ptr<const Program<T>> inner,
+                                    bool reads_data)
+    : network_(std::move(network)), map_(std::move(map)), inner_(std::move(inner)), reads_data_(reads_data) {
+    const CausalOptions& o = network_->options();
+    active_isa();  // refuse a bad HEADRACE_ISA here, not in a call
+    if (map_ && inner_) throw std::invalid_argument("map, inner: expected one of them, or neither");
+    if (map_ && map_->is_vector()) throw std::invalid_argument("map: expected one of single coordinates");
+    if (map_ && map_->n_params(o.inputs) * o.inputs != o.outputs)
+        throw std::invalid_argument("outputs: expected " + std::to_string(map_->n_params(o.inputs) * o.inputs) +
+                                    ", the parameters of the map for each input, got " + std::to_string(o.outputs));
+    if (inner_ && (inner_->features() != o.inputs || inner_->context() != o.outputs))
+        throw std::invalid_argument(
+            "inner: expected a program whose features are the inputs and whose context is the "
+            "outputs of the network");
+}
+
+template <class T>
+CausalStreams<T> CausalTransform<T>::streams(int64_t rows) const {
+    return CausalStreams<T>(network_->network(), rows, kernels_of<T>(*active_isa().table).width);
+}
+
+template <class T>
+void CausalTransform<T>::parallel(const SequenceCall<T>& call) const {
+    if (call.rows == 0 || call.steps == 0) return;
+    Work work(*this, call, true);
+    const bool has_panels = call.state && call.state->rows() >= least_panel_streams;
+    if (call.state && call.steps < (has_panels ? least_window_panel : least_window_stream)) {
+        work.steps(*call.state, true);
+    } else {
+        work.windows();
+    }
+}
+
+template <class T>
+void CausalTransform<T>::sequential(const SequenceCall<T>& call) const {
+    if (!map_ && !inner_) throw std::invalid_argument("sequential: expected a transform with a map or an inner flow");
+    if (call.rows == 0 || call.steps == 0) return;
+    Work work(*this, call, false);
+    if (call.state) {
+        work.steps(*call.state, false);
+    } else {
+        CausalStreams<T> begun = streams(call.rows);
+        work.steps(begun, false);
+    }
+}
+
+template class CausalTransform<float>;
+template class CausalTransform<double>;
+
+}  // namespace headrace

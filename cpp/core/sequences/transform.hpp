@@ -1,0 +1,73 @@
+// A transform of sequences: a causal network reads one side of it, data or latent values, and gives the parameters by
+// which a map takes each position of one side to the other. From the side that it reads, all positions are made at
+// once; from the other one, position after position.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "../maps.hpp"
+#include "../program.hpp"
+#include "../scratch.hpp"
+#include "convolution.hpp"
+#include "streams.hpp"
+
+namespace headrace {
+
+// An array (rows, steps, columns) as NumPy describes it: strides in bytes, any alignment.
+struct SequenceView {
+    const char* data = nullptr;
+    int64_t row_stride = 0, step_stride = 0, column_stride = 0;
+    bool is_double = false;
+};
+
+// One call. Missing arrays are null; those of results are contiguous.
+template <class T>
+struct SequenceCall {
+    const T* weights;
+    int64_t rows, steps;
+    SequenceView given;                   // (rows, steps, inputs)
+    const T* context = nullptr;           // (rows, context), or
+    bool one_context_row = false;         // (1, context)
+    const T* covariates = nullptr;        // (rows, frames, covariates), or
+    bool one_covariate_row = false;       // (1, frames, covariates)
+    int64_t first_frame = 0, frames = 0;  // frame f is that of steps [f hop, (f + 1) hop) of a stream
+    CausalStreams<T>* state = nullptr;    // where the steps begin, and which goes on with them; null: the first step
+    T* value = nullptr;                   // (rows, steps, inputs)
+    T* log_det = nullptr;                 // (rows, steps): of the direction that is called
+    T* raw = nullptr;                     // (rows, steps, outputs) of the network
+};
+
+template <class T>
+class CausalTransform {
+  public:
+    // The network's outputs are parameters of a map of each input, or the context of an inner flow over all inputs,
+    // which has the same two sides; without either it only gives them.
+    CausalTransform(std::shared_ptr<const CausalConvolution> network, std::shared_ptr<const TransformMap> map,
+                    std::shared_ptr<const Program<T>> inner, bool reads_data);
+
+    const CausalConvolution& network() const { return *network_; }
+    bool reads_data() const { return reads_data_; }
+    const TransformMap* map() const { return map_.get(); }
+    const Program<T>* inner() const { return inner_.get(); }
+    CausalStreams<T> streams(int64_t rows) const;
+
+    // From the side that the network reads. Without a map or an inner flow, `raw` is the result. Bits of a position
+    // depend on nothing but the inputs of its field: not on the rows and steps of the call, states, or threads.
+    void parallel(const SequenceCall<T>& call) const;
+    // To the side that the network reads.
+    void sequential(const SequenceCall<T>& call) const;
+
+  private:
+    class Work;
+
+    std::shared_ptr<const CausalConvolution> network_;
+    std::shared_ptr<const TransformMap> map_;
+    std::shared_ptr<const Program<T>> inner_;
+    bool reads_data_;
+};
+
+extern template class CausalTransform<float>;
+extern template class CausalTransform<double>;
+
+}  // namespace headrace

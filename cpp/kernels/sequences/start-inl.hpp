@@ -1,0 +1,70 @@
+// What the gates of a layer start from, beside its inputs: biases, context and covariates.
+#pragma once
+
+#include "../transpose-inl.hpp"
+#include "products-inl.hpp"
+
+namespace headrace {
+namespace {
+
+// Gate biases of all layers with the part of one context row: [layer][gate_units].
+template <class T>
+void causal_fold(const CausalNetwork& n, const T* weights, const T* context, T* folded) noexcept {
+    UnitProduct<T> a{};
+    a.stride = gate_units(n);
+    a.taps = 1;
+    a.inputs = n.context;
+    a.x[0] = context;
+    for (int l = 0; l < n.n_layers; ++l) {
+        a.weights = weights + n.layers[l].context;
+        a.start = weights + n.layers[l].gate_bias;
+        a.to = folded + l * gate_units(n);
+        unit_product(a, gate_units(n));
+    }
+}
+
+// The frames between which a position lies, and its share of the second one; that of the last one is held.
+template <class T>
+struct FramePlace {
+    int64_t first, second;
+    T share;
+};
+
+template <class T>
+HR_FN FramePlace<T> frame_place(const CausalNetwork& n, const CausalSide<T>& side, int64_t position) {
+    const int64_t frame = position / n.hop, past = position % n.hop;
+    const int64_t last = side.first_frame + side.n_frames - 1;
+    return {frame, past == 0 || frame == last ? frame : frame + 1, T(past) / T(n.hop)};
+}
+
+template <class T>
+HR_FN Pack<T> interpolated(Pack<T> bias, Pack<T> first, Pack<T> second, T share) {
+    return bias + fma(share, second - first, first);
+}
+
+// U_l g of one frame of one lane.
+template <class T>
+HR_FN void multiply_frame(const CausalNetwork& n, const T* weights, int l, const T* frame, T* to) {
+    UnitProduct<T> a{};
+    a.weights = weights + n.layers[l].covariates;
+    a.stride = gate_units(n);
+    a.taps = 1;
+    a.inputs = n.covariates;
+    a.x[0] = frame;
+    a.to = to;
+    unit_product(a, gate_units(n));
+}
+
+// Of a stream or sequence.
+template <class T>
+HR_FN const T* gate_bias_of(const CausalNetwork& n, const T* weights, const CausalSide<T>& side, int l) {
+    return side.gate_bias ? side.gate_bias + l * gate_units(n) : weights + n.layers[l].gate_bias;
+}
+
+template <class T>
+HR_FN const T* frame_of(const CausalNetwork& n, const CausalSide<T>& side, int64_t frame) {
+    return side.frames + (frame - side.first_frame) * n.covariates;
+}
+
+}  // namespace
+}  // namespace headrace
