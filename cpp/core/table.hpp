@@ -2,7 +2,7 @@
 #pragma once
 
 #include "scratch.hpp"
-#include "sequences/calls.hpp"
+#include "sequences/back.hpp"
 #include "views.hpp"
 
 namespace headrace {
@@ -50,6 +50,9 @@ struct KernelsOf {
     void (*causal_window_end)(const CausalWindow<T>&, const CausalState<T>&, int lane) noexcept;
     void (*causal_step)(CausalSteps<T>&, T* raw) noexcept;
     void (*causal_fold)(const CausalNetwork&, const T* weights, const T* context, T* folded) noexcept;
+    // A segment of a sequence through a causal network with a tape, which gives outputs [position][outputs]; and back.
+    void (*causal_record)(const CausalSegment<T>&, T* outputs) noexcept;
+    void (*causal_back)(const CausalSegment<T>&, const CausalBack<T>&) noexcept;
     int width;  // numbers in a vector
 };
 

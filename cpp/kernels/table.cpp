@@ -7,6 +7,7 @@
 #include "chain-inl.hpp"
 #include "coupling-inl.hpp"
 #include "dual_ascent-inl.hpp"
+#include "sequences/back-inl.hpp"
 #include "sequences/panel-inl.hpp"
 #include "sequences/window-inl.hpp"
 #include "vector_rows-inl.hpp"
@@ -36,6 +37,8 @@ constexpr KernelsOf<T> kernels() {
             causal_window_end<T>,
             causal_step<T>,
             causal_fold<T>,
+            causal_record<T>,
+            causal_back<T>,
             width<T>};
 }
 

@@ -85,17 +85,6 @@ void record_starts(const CausalSegment<T>& s, const Window& w, int layer) {
         }
 }
 
-template <class V>
-struct OpenGate {
-    V tanh, sigmoid;
-};
-
-// Both factors of `gated`, for the way back.
-template <class V>
-HR_FN OpenGate<V> open_gate(V a, V b) {
-    return {tanh(a), sigmoid(b)};
-}
-
 // The gates' arguments of a block of columns to their values, and the values that they let through.
 template <class T>
 void record_gates(const CausalNetwork& net, T* gates, int64_t stride, T* through, int vectors) {
