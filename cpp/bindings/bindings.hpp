@@ -13,6 +13,7 @@ namespace headrace {
 void bind_program(py::module_& m);
 void bind_ops(py::module_& m);
 void bind_points(py::module_& m);
+void bind_sequences(py::module_& m);
 void bind_xla(py::module_& m);
 
 // The GIL is released while one lives.

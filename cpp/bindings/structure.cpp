@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "bindings.hpp"
+#include "tensors.hpp"
 
 HR_REFUSE_UNINITIALISED(headrace::HiddenOptions);
 namespace headrace {
@@ -107,37 +108,6 @@ std::shared_ptr<MaskedTransform> from_masks(TransformOptions options, const std:
     const auto map = map_of(options);
     const auto masked = MaskedConditioner::from_masks(options.network, bytes, sizes);
     return std::make_shared<MaskedTransform>(MaskedTransform{{map, masked, options.reads_data}});
-}
-
-template <class T>
-Array<T> pack(const Transform& t, const std::vector<Array<T>>& tensors) {
-    const std::vector<Tensor> wanted = t.conditioner->tensors();
-    require(tensors.size() == wanted.size(),
-            ("tensors: expected " + std::to_string(wanted.size()) + ", got " + std::to_string(tensors.size())).c_str());
-    std::vector<const T*> numbers;
-    for (size_t i = 0; i < tensors.size(); ++i) {
-        const std::vector<int64_t> shape(tensors[i].shape(), tensors[i].shape() + tensors[i].ndim());
-        require(shape == wanted[i].shape && is_aligned(tensors[i]),
-                (wanted[i].name + ": expected an aligned array of its shape").c_str());
-        numbers.push_back(tensors[i].data());
-    }
-    Array<T> packed(py::ssize_t(t.conditioner->n_weights()));
-    t.conditioner->pack(numbers, packed.mutable_data());
-    return packed;
-}
-
-template <class T>
-std::vector<Array<T>> unpack(const Transform& t, const Array<T>& packed) {
-    require(packed.ndim() == 1 && is_aligned(packed) && packed.shape(0) == py::ssize_t(t.conditioner->n_weights()),
-            "weights: the vector has the wrong size");
-    std::vector<Array<T>> tensors;
-    std::vector<T*> numbers;
-    for (const Tensor& tensor : t.conditioner->tensors()) {
-        tensors.emplace_back(tensor.shape);
-        numbers.push_back(tensors.back().mutable_data());
-    }
-    t.conditioner->unpack(packed.data(), numbers);
-    return tensors;
 }
 
 py::list masks(const MaskedTransform& t) {
@@ -262,19 +232,8 @@ void bind_structure(py::module_& m) {
         .def(py::init<std::string, int, std::string, std::string, double>(), py::arg("activation"), py::arg("adds"),
              py::arg("context"), py::arg("context_activation"), py::arg("dropout"));
     py::class_<TransformOptions>(m, "MaskedOptions", py::module_local()).def(py::init(&make_options));
-    py::class_<Transform, std::shared_ptr<Transform>>(m, "Transform", py::module_local())
-        .def("pack", &pack<float>, py::arg("tensors"))
-        .def("pack", &pack<double>, py::arg("tensors"))
-        .def("unpack", &unpack<float>, py::arg("packed").noconvert())
-        .def("unpack", &unpack<double>, py::arg("packed").noconvert())
-        .def_property_readonly("tensors",
-                               [](const Transform& t) {
-                                   std::vector<std::pair<std::string, std::vector<int64_t>>> named;
-                                   for (const Tensor& one : t.conditioner->tensors())
-                                       named.emplace_back(one.name, one.shape);
-                                   return named;
-                               })
-        .def_property_readonly("n_weights", [](const Transform& t) { return t.conditioner->n_weights(); });
+    py::class_<Transform, std::shared_ptr<Transform>> transform(m, "Transform", py::module_local());
+    bind_tensors(transform, [](const Transform& t) -> const WeightLayout& { return *t.conditioner; });
     py::class_<MaskedTransform, Transform, std::shared_ptr<MaskedTransform>>(m, "MaskedTransform", py::module_local())
         .def(py::init(&from_levels), py::arg("options"), py::arg("levels"), py::arg("degrees"))
         .def_static("from_masks", &from_masks, py::arg("options"), py::arg("masks"))

@@ -152,7 +152,7 @@ void CausalTransform<T>::Work::map(const T* given, const T* raw, T* value, T* lo
     request.tiles_only = true;  // few rows have the bits of many
     request.value = value;
     request.log_det = log_det;
-    of_.inner_->run(request);
+    of_.inner_->run(request, call_.inner);
 }
 
 // The kernel inputs before a step of the call.

@@ -36,6 +36,7 @@ struct SequenceCall {
     T* value = nullptr;                   // (rows, steps, inputs)
     T* log_det = nullptr;                 // (rows, steps): of the direction that is called
     T* raw = nullptr;                     // (rows, steps, outputs) of the network
+    typename Program<T>::Weights inner;   // of the inner flow
 };
 
 template <class T>
@@ -47,6 +48,7 @@ class CausalTransform {
                     std::shared_ptr<const Program<T>> inner, bool reads_data);
 
     const CausalConvolution& network() const { return *network_; }
+    std::shared_ptr<const CausalConvolution> network_of() const { return network_; }
     bool reads_data() const { return reads_data_; }
     const TransformMap* map() const { return map_.get(); }
     const Program<T>* inner() const { return inner_.get(); }

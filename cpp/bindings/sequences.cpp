@@ -1,0 +1,269 @@
+// Causal networks, transforms of sequences by them, and states of streams for Python.
+#include <atomic>
+#include <optional>
+#include <utility>
+
+#include "../core/sequences/transform.hpp"
+#include "bindings.hpp"
+#include "initialised.hpp"
+#include "tensors.hpp"
+
+HR_REFUSE_UNINITIALISED(headrace::CausalConvolution);
+HR_REFUSE_UNINITIALISED(headrace::CausalTransform<float>);
+HR_REFUSE_UNINITIALISED(headrace::CausalTransform<double>);
+
+namespace headrace {
+
+// Streams, and whether a call has them.
+template <class T>
+struct HeldStreams {
+    std::shared_ptr<const CausalConvolution> network;
+    CausalStreams<T> streams;
+    std::atomic<bool> is_in_use{false};
+    bool is_broken = false;  // a call ended before all its steps were made
+};
+
+}  // namespace headrace
+
+HR_REFUSE_UNINITIALISED(headrace::HeldStreams<float>);
+HR_REFUSE_UNINITIALISED(headrace::HeldStreams<double>);
+
+namespace headrace {
+namespace {
+
+// Vectors that are aligned to a cache line, which NumPy's own are not.
+struct AlignedArray {
+    template <class T>
+    static Array<T> of(size_t n) {
+        Aligned<T> memory = aligned_zeros<T>(n);
+        T* const numbers = memory.release();
+        return Array<T>(py::ssize_t(n), numbers, py::capsule(numbers, [](void* p) { free_aligned(p); }));
+    }
+};
+
+template <class T>
+std::shared_ptr<HeldStreams<T>> held(const CausalTransform<T>& transform, CausalStreams<T> streams) {
+    return std::shared_ptr<HeldStreams<T>>(new HeldStreams<T>{transform.network_of(), std::move(streams)});
+}
+
+// A state for the time of a call.
+template <class T>
+class StateInUse {
+  public:
+    explicit StateInUse(HeldStreams<T>* state) : state_(state) {
+        if (!state_) return;
+        require(!state_->is_in_use.exchange(true), "state: another call has it at this moment");
+        if (state_->is_broken) {
+            state_->is_in_use = false;
+            require(false, "state: a call that was interrupted left it between two steps");
+        }
+    }
+    ~StateInUse() {
+        if (state_) state_->is_in_use = false;
+    }
+    StateInUse(const StateInUse&) = delete;
+    StateInUse& operator=(const StateInUse&) = delete;
+    // Around what may be interrupted.
+    void begin() { mark(true); }
+    void end() { mark(false); }
+
+  private:
+    void mark(bool is_broken) {
+        if (state_) state_->is_broken = is_broken;
+    }
+
+    HeldStreams<T>* state_;
+};
+
+SequenceView open_sequences(const py::object& given, int64_t& rows, int64_t& steps, int inputs) {
+    const char* const message = "given: expected an array (rows, steps, inputs) of float32 or float64";
+    const OpenedArray opened = open_host_array(given, message);
+    require(opened.axes == 3, message);
+    const auto a = py::reinterpret_borrow<py::array>(given);
+    require(a.shape(2) == inputs, message);
+    rows = a.shape(0);
+    steps = a.shape(1);
+    return {opened.view.data, a.strides(0), a.strides(1), a.strides(2), opened.view.is_double};
+}
+
+// Contiguous rows, or one for all.
+template <class T>
+const T* open_rows(const py::object& given, int64_t rows, int columns, bool& one_row) {
+    const char* const message = "context: expected a contiguous (rows, columns) or (1, columns) of the dtype";
+    require(py::isinstance<Array<T>>(given) && py::reinterpret_borrow<Array<T>>(given).ndim() == 2, message);
+    one_row = py::reinterpret_borrow<Array<T>>(given).shape(0) == 1;
+    return host_numbers<const T>(given, {one_row ? 1 : rows, columns}, message);
+}
+
+template <class T>
+void open_covariates(SequenceCall<T>& call, const py::object& given, const CausalNetwork& n, int64_t first_frame) {
+    const char* const message = "covariates: expected a contiguous (rows, frames, columns) or (1, frames, columns)";
+    require(py::isinstance<Array<T>>(given), message);
+    const auto a = py::reinterpret_borrow<Array<T>>(given);
+    require(a.ndim() == 3, message);
+    call.one_covariate_row = a.shape(0) == 1;
+    call.frames = a.shape(1);
+    call.first_frame = first_frame;
+    call.covariates =
+        host_numbers<const T>(given, {call.one_covariate_row ? 1 : call.rows, call.frames, n.covariates}, message);
+    const int64_t position = call.state ? call.state->position() : 0;
+    require(call.steps == 0 || (first_frame >= 0 && first_frame <= position / n.hop &&
+                                first_frame + call.frames > (position + call.steps - 1) / n.hop),
+            "covariates: expected a frame for every hop of the steps");
+}
+
+enum class Way : int { outputs, parallel, sequential };
+
+template <class T>
+void run(const CausalTransform<T>& transform, Way way, const py::object& weights, const py::object& given,
+         const py::object& value, const py::object& log_det, const py::object& raw, const py::object& context,
+         const py::object& covariates, int64_t first_frame, HeldStreams<T>* state, const py::object& inner) {
+    const CausalNetwork& n = transform.network().network();
+    SequenceCall<T> call{};
+    call.weights = host_numbers<const T>(weights, {int64_t(transform.network().n_weights())},
+                                         "weights: the vector has the wrong size or dtype");
+    call.given = open_sequences(given, call.rows, call.steps, n.inputs);
+    StateInUse<T> in_use(state);
+    if (state) {
+        const CausalOptions &own = transform.network().options(), &of = state->network->options();
+        require(own.inputs == of.inputs && own.channels == of.channels && own.kernel == of.kernel &&
+                    own.dilations == of.dilations,
+                "state: expected one of this network");
+        require(state->streams.rows() == call.rows, "state: expected one of as many rows as are given");
+        call.state = &state->streams;
+    }
+    require(context.is_none() == (n.context == 0), "context: expected one where the network reads it, and only there");
+    if (n.context > 0) call.context = open_rows<T>(context, call.rows, n.context, call.one_context_row);
+    require(covariates.is_none() == (n.covariates == 0),
+            "covariates: expected them where the network reads them, and only there");
+    if (n.covariates > 0) open_covariates(call, covariates, n, first_frame);
+    const auto wanted = [](const py::object& array, std::initializer_list<int64_t> shape, const char* message) {
+        return array.is_none() ? nullptr : host_numbers<T>(array, shape, message);
+    };
+    call.value = wanted(value, {call.rows, call.steps, n.inputs}, "value: expected a contiguous (rows, steps, inputs)");
+    call.log_det = wanted(log_det, {call.rows, call.steps}, "log_det: expected a contiguous (rows, steps)");
+    call.raw = wanted(raw, {call.rows, call.steps, n.outputs}, "raw: expected a contiguous (rows, steps, outputs)");
+    require(way == Way::outputs || transform.map() || transform.inner(), "expected a transform with a map or a flow");
+    if (const Program<T>* program = transform.inner())  // under the GIL, which os.fork waits for
+        call.inner = inner.is_none()
+                         ? program->snapshot()
+                         : program->weights_of(host_numbers<const T>(inner, {int64_t(program->n_weights())},
+                                                                     "inner_weights: the vector has the wrong size"));
+    in_use.begin();
+    without_gil([&] { way == Way::sequential ? transform.sequential(call) : transform.parallel(call); });
+    in_use.end();
+}
+
+template <class T>
+void bind_streams_of(py::module_& m, const char* name) {
+    using Held = HeldStreams<T>;
+    py::class_<Held, std::shared_ptr<Held>>(m, name)
+        .def_property_readonly("rows", [](const Held& s) { return s.streams.rows(); })
+        .def_property_readonly("position", [](const Held& s) { return s.streams.position(); })
+        .def_property_readonly("numbers", [](const Held& s) { return s.streams.numbers(); })
+        .def(
+            "rows_of",
+            [](Held& s, const std::vector<int64_t>& rows) {
+                const StateInUse<T> in_use(&s);
+                require(std::all_of(rows.begin(), rows.end(),
+                                    [&](int64_t row) { return row >= 0 && row < s.streams.rows(); }),
+                        "rows: expected rows of the state");
+                return std::shared_ptr<Held>(new Held{s.network, s.streams.rows_of(rows)});
+            },
+            py::arg("rows"))
+        .def("to_array",
+             [](Held& s) {
+                 const StateInUse<T> in_use(&s);
+                 Array<T> out({s.streams.rows(), s.streams.numbers()});
+                 s.streams.store(out.mutable_data());
+                 return out;
+             })
+        .def(
+            "set_array",
+            [](Held& s, const py::object& numbers, int64_t position) {
+                const T* const from = host_numbers<const T>(numbers, {s.streams.rows(), s.streams.numbers()},
+                                                            "numbers: expected a contiguous (rows, numbers)");
+                require(position >= 0, "position: expected at least 0");
+                const StateInUse<T> in_use(&s);
+                s.streams.load(from, position);
+            },
+            py::arg("numbers"), py::arg("position"));
+}
+
+template <class T>
+void bind_transform_of(py::module_& m, const char* name) {
+    using C = CausalTransform<T>;
+    py::class_<C, std::shared_ptr<C>> transform(m, name);
+    transform
+        .def(py::init([](std::shared_ptr<const CausalConvolution> network, bool reads_data, const std::string& map,
+                         const std::string& variant, double slope, int bins, double bound, std::optional<double> low,
+                         double min_bin, bool formula_to_data, std::shared_ptr<const Program<T>> inner) {
+                 require(network != nullptr, "network: expected a causal network");
+                 require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
+                 std::shared_ptr<const TransformMap> own;
+                 if (!map.empty())
+                     own = std::make_shared<TransformMap>(
+                         MapSettings{map, variant, slope, bins, bound, min_bin, low, formula_to_data});
+                 return std::make_shared<C>(std::move(network), std::move(own), std::move(inner), reads_data);
+             }),
+             py::arg("network"), py::arg("reads_data"), py::kw_only(), py::arg("map") = "", py::arg("variant") = "",
+             py::arg("slope") = 1e-3, py::arg("bins") = 8, py::arg("bound") = 5.0, py::arg("low") = py::none(),
+             py::arg("min_bin") = 1e-3, py::arg("formula_to_data") = true, py::arg("inner") = py::none())
+        .def(
+            "streams",
+            [](const C& t, int64_t rows) {
+                require(rows >= 0, "rows: expected at least 0");
+                return held(t, t.streams(rows));
+            },
+            py::arg("rows"));
+    transform.def(
+        "outputs",
+        [](const C& t, const py::object& weights, const py::object& given, const py::object& raw,
+           const py::object& context, const py::object& covariates, int64_t first_frame, HeldStreams<T>* state) {
+            run(t, Way::outputs, weights, given, py::none(), py::none(), raw, context, covariates, first_frame, state,
+                py::none());
+        },
+        py::arg("weights"), py::arg("given"), py::arg("raw"), py::arg("context") = py::none(),
+        py::arg("covariates") = py::none(), py::arg("first_frame") = 0, py::arg("state") = py::none());
+    for (const auto& [verb, way] : {std::pair{"parallel", Way::parallel}, std::pair{"sequential", Way::sequential}})
+        transform.def(
+            verb,
+            [way = way](const C& t, const py::object& weights, const py::object& given, const py::object& value,
+                        const py::object& log_det, const py::object& raw, const py::object& context,
+                        const py::object& covariates, int64_t first_frame, HeldStreams<T>* state,
+                        const py::object& inner_weights) {
+                run(t, way, weights, given, value, log_det, raw, context, covariates, first_frame, state,
+                    inner_weights);
+            },
+            py::arg("weights"), py::arg("given"), py::arg("value") = py::none(), py::arg("log_det") = py::none(),
+            py::arg("raw") = py::none(), py::arg("context") = py::none(), py::arg("covariates") = py::none(),
+            py::arg("first_frame") = 0, py::arg("state") = py::none(), py::arg("inner_weights") = py::none());
+}
+
+}  // namespace
+
+void bind_sequences(py::module_& m) {
+    py::class_<CausalConvolution, std::shared_ptr<CausalConvolution>> network(m, "CausalConvolution");
+    network
+        .def(py::init([](int inputs, int channels, int skip, int kernel, std::vector<int> dilations, int outputs,
+                         int context, int covariates, int hop) {
+                 return std::make_shared<CausalConvolution>(CausalOptions{
+                     inputs, channels, skip, kernel, std::move(dilations), outputs, context, covariates, hop});
+             }),
+             py::kw_only(), py::arg("inputs"), py::arg("channels"), py::arg("skip"), py::arg("kernel"),
+             py::arg("dilations"), py::arg("outputs"), py::arg("context") = 0, py::arg("covariates") = 0,
+             py::arg("hop") = 1)
+        .def_property_readonly("field", &CausalConvolution::field)
+        .def("parts", [](const CausalConvolution& c) {
+            std::vector<std::tuple<int64_t, int64_t, bool>> parts;
+            for (const Part& part : c.parts()) parts.emplace_back(part.begin, part.end, part.is_bias);
+            return parts;
+        });
+    bind_tensors<AlignedArray>(network, [](const CausalConvolution& c) -> const WeightLayout& { return c; });
+    bind_streams_of<float>(m, "CausalStreamsF32");
+    bind_streams_of<double>(m, "CausalStreamsF64");
+    bind_transform_of<float>(m, "CausalTransformF32");
+    bind_transform_of<double>(m, "CausalTransformF64");
+}
+
+}  // namespace headrace
