@@ -119,7 +119,7 @@ class PerStep:
     @staticmethod
     def _each(verb, value):
         value = np.asarray(value, np.float64)
-        result, log_det = verb(value.reshape(-1, value.shape[2]))
+        result, log_det = verb(value.reshape(-1, value.shape[2]), None)
         return result.reshape(value.shape), log_det.reshape(value.shape[:2])
 
 

@@ -22,7 +22,7 @@ _TOGETHER = 48  # draws of a prefix that are stepped through together, at least
 
 def copies_of(states: Sequence[Any], n: int) -> list[Any]:
     """The past of all sequences, n times over: that of copy j of sequence r is row j * rows + r."""
-    return [None if state is None else state.copies(n) for state in states]
+    return [None if state is None else state.rows_of([*range(state.rows)] * n) for state in states]
 
 
 class Continuation:

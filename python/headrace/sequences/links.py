@@ -43,6 +43,8 @@ class LinkGradients:
 class Link(Protocol):
     """One transform of the chain, for the parameters that a call gives."""
 
+    is_over_time: bool
+
     def state(self, rows: int) -> Any:
         """What it keeps of the past of so many sequences; None for nothing."""
 
@@ -76,6 +78,8 @@ class Link(Protocol):
 class CausalLink:
     """A causal convolution, which the core computes."""
 
+    is_over_time = True
+
     def __init__(self, settings: CausalSettings, structure: Any, dtype: np.dtype[Any]) -> None:
         """`structure`: the network in the core."""
         self._reads_data = settings.reads == "data"
@@ -83,11 +87,11 @@ class CausalLink:
         self._context, self._covariates = bool(settings.context), bool(settings.covariates)
         self._dtype = dtype
         kind = cpu.CausalTransformF32 if dtype == np.float32 else cpu.CausalTransformF64
-        self.core = kind(structure, reads_data=self._reads_data, **settings.map_options())
+        self._core = kind(structure, self._reads_data, **settings.map_options())
 
     def state(self, rows: int) -> Any:
         """See `Link`."""
-        return self.core.state(rows)
+        return self.core.streams(rows)
 
     def _own(self, context: Any, covariates: Any) -> dict[str, Any]:
         """Of what the chain is given, what this network reads."""
@@ -108,7 +112,7 @@ class CausalLink:
         """See `Link`."""
         own = given.astype(self._dtype, copy=False)
         value, log_det = np.empty(own.shape, self._dtype), np.empty(own.shape[:2], self._dtype)
-        verb = self.core.parallel if inverse == self._reads_data else self.core.sequential
+        verb = self._core.parallel if inverse == self._reads_data else self._core.sequential
         verb(parameters, own, value, log_det, state=state, **self._own(context, covariates))
         return value, log_det
 
@@ -190,12 +194,14 @@ class CausalLink:
         """Raw parameters of the map, (rows, steps, outputs), from the values of the side that the network sees."""
         own = read.astype(self._dtype, copy=False)
         raw = np.empty((*own.shape[:2], self._outputs), self._dtype)
-        self.core.outputs(parameters, own, raw, state=state, **self._own(context, covariates))
+        self._core.outputs(parameters, own, raw, state=state, **self._own(context, covariates))
         return raw
 
 
 class StepLink:
     """A transform of rows, applied to each step by itself."""
+
+    is_over_time = False
 
     def __init__(self, transform: Transform) -> None:
         """It takes no context."""

@@ -139,8 +139,8 @@ class Stream:
             if array is not None:
                 arrays[name] = array.copy()
         for i, state in enumerate(self._states):
-            for j, array in enumerate([] if state is None else state.to_arrays()):
-                arrays[f"transforms.{i}.{j}"] = array
+            if state is not None:
+                arrays[f"transforms.{i}"] = state.to_array()
         return arrays
 
     @classmethod
@@ -149,21 +149,20 @@ class Stream:
         if not isinstance(state, dict):
             raise TypeError(f"state: expected a dict that Stream.state gave, got {check.kind_of(state)}")
         given = dict(state)
-        expected = [f"transforms.{i}.{j}" for i, own in enumerate(program.states(1)) if own for j in _places(own)]
+        sizes = {f"transforms.{i}": own.numbers for i, own in enumerate(program.states(0)) if own is not None}
         needed = ["position", *(["context"] if flow.context else []), *(["covariates"] if flow.covariates else [])]
-        if sorted(given) != sorted([*expected, *needed]):
-            raise ValueError(f"state: expected arrays {', '.join([*needed, *expected])}, got {', '.join(sorted(given))}")
+        if sorted(given) != sorted([*sizes, *needed]):
+            raise ValueError(f"state: expected arrays {', '.join([*needed, *sizes])}, got {', '.join(sorted(given))}")
         position = check.integer("state['position']", given.pop("position")[()])
-        rows = len(given[expected[0]])
+        rows = len(given[next(iter(sizes))])
         caller = Caller()
         covariates = Covariates(caller, given.get("covariates"), flow.covariates, (rows,), flow.hop, flow.dtype)
         context = _arrays.context_rows(given.get("context"), rows, flow.context, "state['context']")
         states = program.states(rows)
         for i, own in enumerate(states):
             if own is not None:
-                names = [name for name in expected if name.startswith(f"transforms.{i}.")]
-                arrays = [_as_state(f"state[{name!r}]", given[name], flow.dtype) for name in names]
-                own.from_arrays(arrays, position)
+                name = f"transforms.{i}"
+                own.set_array(_as_state(f"state[{name!r}]", given[name], (rows, sizes[name]), flow.dtype), position)
         return cls(flow, Run(program, caller, (rows,), context, covariates, flow.dtype), states, position)
 
     def _forth(self, inverse: bool, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -188,11 +187,10 @@ class Stream:
         self._run.covariates.check(np.full(self._rows, self._position + steps, np.intp))
 
 
-def _places(state: Any) -> range:
-    return range(len(state.to_arrays()))
-
-
-def _as_state(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     if not isinstance(value, np.ndarray) or value.dtype != dtype:
-        raise TypeError(f"{name}: expected a NumPy array of {dtype}, got {check.kind_of(value)}")
+        given = value.dtype if isinstance(value, np.ndarray) else check.kind_of(value)
+        raise TypeError(f"{name}: expected a NumPy array of {dtype}, got {given}")
+    if value.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {value.shape}")
     return np.ascontiguousarray(value)
