@@ -91,7 +91,7 @@ class CausalLink:
 
     def state(self, rows: int) -> Any:
         """See `Link`."""
-        return self.core.streams(rows)
+        return self._core.streams(rows)
 
     def _own(self, context: Any, covariates: Any) -> dict[str, Any]:
         """Of what the chain is given, what this network reads."""
@@ -173,9 +173,9 @@ class CausalLink:
         )
 
     def _back(self, parameters: Any, own: Any, context: Any, covariates: Any, to: LinkGradients, **more: Any) -> None:
-        self.core.vjp(
+        self._core.vjp(
             *(parameters, own),
-            grad_v=to.inputs,
+            grad_given=to.inputs,
             grad_weights=to.parameters,
             grad_context=to.context,
             grad_covariates=to.covariates,

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from headrace import _arguments as check
 from headrace import files
-from headrace.sequences import SequenceFlow
+from headrace.sequences.flow import SequenceFlow
 
 __all__ = ["SequenceModule"]
 
