@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
+from headrace._fit.vector_adam import VectorAdam
 from headrace.sequences.backward import Backward, Cotangents
 from headrace.sequences.sequential import Sequential
 
@@ -43,6 +43,19 @@ class SequenceDerivatives(Sequential):
 
     def _run_of(self, *arguments: Any) -> Run:
         raise NotImplementedError
+
+    def _optimiser(self, *options: float) -> VectorAdam:
+        """What `Adam` has in the place of a program's optimiser: matrices of networks decay."""
+        vector = np.zeros(self.n_parameters, bool)
+        start = 0
+        for _, block in self._blocks():
+            end = start + block.size
+            if getattr(block, "is_network", False):
+                named = block.named(np.zeros(block.size, self._dtype))
+                ones = {name: np.full_like(array, array.ndim > 1) for name, array in named.items()}
+                vector[start:end] = block.pack_named(ones) != 0
+            start = end
+        return VectorAdam(self, vector, *options)
 
     def log_prob_vjp(
         self,
