@@ -43,7 +43,9 @@ def test_torch_losses_of_all_kinds():
     for weights in (torch.ones(2), torch.tensor([1.0, -2.0])):  # from one run, and from a second one
         module.zero_grad()
         (module.log_prob(*given) * weights).sum().backward()
-        (want,) = flow.log_prob_vjp(*[given[0].numpy(), weights.numpy()], *[t.numpy() for t in given[1:]], wrt="parameters")
+        (want,) = flow.log_prob_vjp(
+            *[given[0].numpy(), weights.numpy()], *[t.numpy() for t in given[1:]], wrt="parameters"
+        )
         np.testing.assert_allclose(module.vector.grad.numpy(), want, rtol=0, atol=2e-6 * np.abs(want).max())
     optimiser = torch.optim.Adam(module.parameters(), 1e-2)
     losses = []
@@ -54,7 +56,9 @@ def test_torch_losses_of_all_kinds():
         optimiser.step()
         losses.append(float(loss))
     assert losses[-1] < losses[0]
-    np.testing.assert_array_equal(module.flow.parameters, module.vector.detach().numpy() * (module.flow.parameters != 0))
+    np.testing.assert_array_equal(
+        module.flow.parameters, module.vector.detach().numpy() * (module.flow.parameters != 0)
+    )
     other = SequenceModule(flow)
     other.load_state_dict(module.state_dict())
     assert torch.equal(other.vector, module.vector)

@@ -169,7 +169,9 @@ def test_lengths_lists_and_crops():
     weights = np.zeros((3, 50))
     weights[:, 40:] = 1.0
     whole = flow.log_prob_vjp(x, weights, wrt="parameters")[0]
-    crop = flow.log_prob_vjp(x[:, 40 - field :], weights[:, 40 - field :], wrt="parameters")[0] if field <= 40 else whole
+    crop = (
+        flow.log_prob_vjp(x[:, 40 - field :], weights[:, 40 - field :], wrt="parameters")[0] if field <= 40 else whole
+    )
     np.testing.assert_allclose(crop, whole, rtol=0, atol=1e-9 * np.abs(whole).max())
 
 
@@ -211,7 +213,7 @@ def test_what_is_refused():
         flow.log_prob_vjp(x, np.ones(2), wrt="context")
     with pytest.raises(ValueError, match="weights: expected a positive sum"):
         flow.nll_and_grad(x, weights=np.zeros(2))
+    bad = x.copy()
+    bad[1, 3] = np.nan
     with pytest.raises(ValueError, match="at step 3 of sequence 1"):
-        bad = x.copy()
-        bad[1, 3] = np.nan
         flow.nll_and_grad(bad)

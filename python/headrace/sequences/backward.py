@@ -112,7 +112,9 @@ class Backward:
         self, run: Run, kinds: tuple[str, ...], inverse: bool, what: str, context: Any, covariates: Any
     ) -> None:
         """See the class."""
-        self._shapes = [None if a is None or isinstance(a, (list, tuple)) else tuple(a.shape) for a in (context, covariates)]
+        self._shapes = [
+            None if a is None or isinstance(a, (list, tuple)) else tuple(a.shape) for a in (context, covariates)
+        ]
         run.program.check_parallel(inverse, what)
         self._run, self._kinds, self._inverse = run, kinds, inverse
         given = run.given

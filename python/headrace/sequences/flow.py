@@ -59,9 +59,7 @@ class SequenceFlow(SequenceDerivatives):
     _dtype: np.dtype[Any]
     _device: None = None
 
-    def __init__(
-        self, transforms: Sequence[Any], base: Base | None = None, *, dtype: DTypeLike | None = None
-    ) -> None:
+    def __init__(self, transforms: Sequence[Any], base: Base | None = None, *, dtype: DTypeLike | None = None) -> None:
         """See the class."""
         chain = _checked(transforms)
         base = StandardNormal(chain[0].features) if base is None else base
@@ -294,9 +292,7 @@ class SequenceFlow(SequenceDerivatives):
 
     # ---- what goes on ------------------------------------------------------------------------------------------------
 
-    def given(
-        self, prefix: Array, context: Array | None = None, covariates: Array | None = None
-    ) -> Continuation:
+    def given(self, prefix: Array, context: Array | None = None, covariates: Array | None = None) -> Continuation:
         """The exact density of what follows a prefix: to draw from, and to evaluate.
 
         Args:

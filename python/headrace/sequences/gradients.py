@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Array
@@ -126,7 +125,12 @@ class SequenceDerivatives(Sequential):
         return back.log_prob(cotangents), back.gradients()
 
     def log_prob_and_score(
-        self, x: Given, context: Array | None = None, covariates: Given | None = None, *, parameters: Array | None = None
+        self,
+        x: Given,
+        context: Array | None = None,
+        covariates: Given | None = None,
+        *,
+        parameters: Array | None = None,
     ) -> tuple[Array, Any]:
         """``(log_prob, score)``: the log density of each sequence, and its gradient by x, in the shape of x.
 

@@ -19,8 +19,6 @@ __all__ = ["CausalLink", "Cotangent", "Link", "LinkGradients", "StepLink", "at_l
 Block = NDArray[Any]
 
 
-
-
 @dataclass(frozen=True)
 class Cotangent:
     """Gradients of a number by what a link, or a chain, gives; None for zero."""
@@ -133,7 +131,9 @@ class CausalLink:
         """See `Link`."""
         gradients = self._room(parameters, given, context, covariates, kinds)
         own = given.astype(self._dtype, copy=False)
-        self._back(parameters, own, context, covariates, gradients, grad_value=cotangent.value, grad_log_det=cotangent.log_det)
+        self._back(
+            parameters, own, context, covariates, gradients, grad_value=cotangent.value, grad_log_det=cotangent.log_det
+        )
         return gradients
 
     def log_prob_and_vjp(

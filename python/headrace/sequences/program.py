@@ -142,7 +142,8 @@ class SequenceProgram:
             by_log_det = by_log_prob
         if fused:
             link = self.links[last]
-            assert isinstance(link, CausalLink) and by_log_prob is not None
+            assert isinstance(link, CausalLink)
+            assert by_log_prob is not None
             z, log_det, found = link.log_prob_and_vjp(
                 vector[self._own[last]], values[-1], context, covariates, by_log_prob, fused, kinds
             )

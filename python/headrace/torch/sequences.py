@@ -24,7 +24,9 @@ def _wanted(flags: Any) -> tuple[str, ...]:
 def _spread(found: tuple[Tensor, ...], kinds: tuple[str, ...], given: tuple[Tensor | None, ...]) -> list[Any]:
     """One gradient for each argument, in its dtype, or None."""
     own = dict(zip(kinds, found, strict=True))
-    return [own[kind].to(t.dtype) if kind in own and t is not None else None for kind, t in zip(_KINDS, given, strict=True)]
+    return [
+        own[kind].to(t.dtype) if kind in own and t is not None else None for kind, t in zip(_KINDS, given, strict=True)
+    ]
 
 
 def _detached(tensors: Any) -> list[Any]:
@@ -38,15 +40,15 @@ class _LogProb(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, flow: SequenceFlow, steps: bool, x: Tensor, context: Any, covariates: Any, vector: Any) -> Tensor:
+    def forward(
+        ctx: Any, flow: SequenceFlow, steps: bool, x: Tensor, context: Any, covariates: Any, vector: Any
+    ) -> Tensor:
         given = (x, context, covariates, vector)
         ctx.flow, ctx.steps = flow, steps
         kinds = _wanted([t is not None and t.requires_grad for t in given])
         own_x, own_context, own_covariates, own_vector = _detached(given)
         ones = torch.ones(x.shape[:-1] if steps else x.shape[:-2], dtype=flow_dtype(flow))
-        out, unit = flow.log_prob_and_vjp(
-            own_x, ones, own_context, own_covariates, wrt=kinds, parameters=own_vector
-        )
+        out, unit = flow.log_prob_and_vjp(own_x, ones, own_context, own_covariates, wrt=kinds, parameters=own_vector)
         ctx.kinds = kinds
         ctx.save_for_backward(*given, *unit)
         result: Tensor = out
@@ -224,7 +226,9 @@ class SequenceModule(nn.Module):
         """The same from a `state_dict`; a flow of another size is refused."""
         flow = files.from_bytes(bytes(state.cpu().numpy()))
         if not isinstance(flow, SequenceFlow) or flow.n_parameters != self._flow.n_parameters:
-            raise ValueError(f"state_dict: expected a SequenceFlow of {self._flow.n_parameters} parameters, got {flow!r}")
+            raise ValueError(
+                f"state_dict: expected a SequenceFlow of {self._flow.n_parameters} parameters, got {flow!r}"
+            )
         self._flow = flow
 
     def extra_repr(self) -> str:
