@@ -141,12 +141,8 @@ class Continuation:
         size = max(1, _TOGETHER // max(self._rows, 1))
         for first in range(0, draws, size):
             count = min(size, draws - first)
-            yield (
-                first,
-                count,
-                tiled(self._context, count),
-                tiled(self._covariates, count),
-                copies_of(self._states, count),
+            yield first, count, tiled(self._context, count), tiled(self._covariates, count), copies_of(
+                self._states, count
             )
 
 
