@@ -25,6 +25,7 @@ from headrace.convert.plain import bases, transforms
 from headrace.convert.plain.support import inside, is_outside
 from headrace.onnx.graph import Graph, Value, where
 from headrace.onnx.operators import Operators
+from headrace.sequences.sequential import Sequential
 
 __all__ = ["VERBS", "graph_of", "write"]
 
@@ -44,6 +45,8 @@ def write(flow: Any, path: str | os.PathLike[str], verb: str) -> None:
 def graph_of(flow: Any, verb: str) -> Any:
     """The checked ``onnx.ModelProto`` of a verb; see `headrace.Flow.to_onnx`."""
     check.choice("verb", verb, VERBS)
+    if isinstance(flow, Sequential):
+        raise TypeError(f"flow: expected a flow of rows, got {check.kind_of(flow)}, which is one of sequences")
     if flow.matmul in BF16_PARTS:
         raise ValueError(
             f"matmul: expected 'exact' for a graph, whose products are in float32, got {flow.matmul!r}; call .to('cpu')"
