@@ -45,9 +45,9 @@ struct KernelsOf {
     double (*sum_squares)(const T*, int64_t n) noexcept;
     // Causal networks (sequences/calls.hpp): windows of a sequence, from the values before them to those behind; steps
     // of streams; gate biases with one context row.
-    void (*causal_window_begin)(const CausalWindow<T>&, const CausalState<T>*, int lane) noexcept;
+    void (*causal_window_begin)(const CausalWindow<T>&, const CausalState<T>*) noexcept;
     void (*causal_window)(const CausalWindow<T>&, const T* v, int64_t position, int n, T* raw) noexcept;
-    void (*causal_window_end)(const CausalWindow<T>&, const CausalState<T>&, int lane) noexcept;
+    void (*causal_window_end)(const CausalWindow<T>&, const CausalState<T>&) noexcept;
     void (*causal_step)(CausalSteps<T>&, T* raw) noexcept;
     void (*causal_fold)(const CausalNetwork&, const T* weights, const T* context, T* folded) noexcept;
     // A segment of a sequence through a causal network with a tape, which gives outputs [position][outputs]; and back.

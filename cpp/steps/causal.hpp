@@ -51,7 +51,8 @@ struct CausalNetwork {
     uint32_t state;              // numbers of the state of a stream
 };
 
-// What lives from call to call of `lanes` streams, which stand at one position:
+// What lives from call to call of `lanes` streams, which stand at one position; with one lane, of several streams one
+// after another, each of which has `state` numbers:
 //   values of layer l   [slot = position mod (kernel - 1) dilation][channel_units][lane], from layers[l].ring * lanes
 //   on past inputs         [slot = position mod kernel][inputs][lane], from past * lanes on
 // What is at the slot of a position is overwritten once that position is made; before, it is the oldest.

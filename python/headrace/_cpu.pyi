@@ -96,6 +96,101 @@ def choose_kinks(
 ) -> NDArray[np.float64]: ...
 def kink_square(center: float, precision: float, neighbours: float) -> float: ...
 
+class CausalConvolution:
+    def __init__(
+        self,
+        *,
+        inputs: int,
+        channels: int,
+        skip: int,
+        kernel: int,
+        dilations: Sequence[int],
+        outputs: int,
+        context: int = 0,
+        covariates: int = 0,
+        hop: int = 1,
+    ) -> None: ...
+    @property
+    def field(self) -> int: ...
+    def parts(self) -> list[tuple[int, int, bool]]: ...
+    def pack(self, tensors: Sequence[_Array]) -> _Array: ...
+    def unpack(self, packed: _Array) -> list[_Array]: ...
+    @property
+    def tensors(self) -> list[tuple[str, list[int]]]: ...
+    @property
+    def n_weights(self) -> int: ...
+
+class _CausalStreams:
+    @property
+    def rows(self) -> int: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def numbers(self) -> int: ...
+    def rows_of(self, rows: Sequence[int]) -> Any: ...
+    def to_array(self) -> _Array: ...
+    def set_array(self, numbers: _Array, position: int) -> None: ...
+
+class CausalStreamsF32(_CausalStreams): ...
+class CausalStreamsF64(_CausalStreams): ...
+
+class _CausalTransform:
+    def __init__(
+        self,
+        network: CausalConvolution,
+        reads_data: bool,
+        *,
+        map: str = "",
+        variant: str = "",
+        slope: float = 1e-3,
+        bins: int = 8,
+        bound: float = 5.0,
+        low: float | None = None,
+        min_bin: float = 1e-3,
+        formula_to_data: bool = True,
+        inner: ProgramF32 | ProgramF64 | None = None,
+    ) -> None: ...
+    def streams(self, rows: int) -> Any: ...
+    def outputs(
+        self,
+        weights: _Array,
+        given: _Array,
+        raw: _Array,
+        context: _Array | None = None,
+        covariates: _Array | None = None,
+        first_frame: int = 0,
+        state: _CausalStreams | None = None,
+    ) -> None: ...
+    def parallel(
+        self,
+        weights: _Array,
+        given: _Array,
+        value: _Array | None = None,
+        log_det: _Array | None = None,
+        raw: _Array | None = None,
+        context: _Array | None = None,
+        covariates: _Array | None = None,
+        first_frame: int = 0,
+        state: _CausalStreams | None = None,
+        inner_weights: _Array | None = None,
+    ) -> None: ...
+    def sequential(
+        self,
+        weights: _Array,
+        given: _Array,
+        value: _Array | None = None,
+        log_det: _Array | None = None,
+        raw: _Array | None = None,
+        context: _Array | None = None,
+        covariates: _Array | None = None,
+        first_frame: int = 0,
+        state: _CausalStreams | None = None,
+        inner_weights: _Array | None = None,
+    ) -> None: ...
+
+class CausalTransformF32(_CausalTransform): ...
+class CausalTransformF64(_CausalTransform): ...
+
 # For compiled JAX code (cpp/bindings/xla.cpp).
 xla_handlers: dict[str, Any]
 

@@ -4,6 +4,7 @@
 #include "../../cpp/math/ascent.hpp"
 #include "../../cpp/math/base_density.hpp"
 #include "../../cpp/math/density.hpp"
+#include "../../cpp/math/gate.hpp"
 #include "../../cpp/math/log_product.hpp"
 #include "../../cpp/math/maps.hpp"
 #include "../../cpp/math/pack.hpp"

@@ -3,6 +3,7 @@
 #include "sets.hpp"
 
 #include "../../cpp/math/activations.hpp"
+#include "../../cpp/math/gate.hpp"
 #include "../../cpp/math/pack.hpp"
 #include "../../cpp/math/random.hpp"
 #include "../../cpp/math/vector_maps/planar.hpp"

@@ -20,6 +20,8 @@
     X(sigmoid, sigmoid(x))                        \
     X(softplus, softplus(x))                      \
     X(normal_cdf, normal_cdf(x))                  \
+    X(gate_tanh, gated(x, splat<V>(0.75)))        \
+    X(gate_sigmoid, gated(splat<V>(0.75), x))     \
     X(sin_turns, sincos_turns(x).sin)             \
     X(cos_turns, sincos_turns(x).cos)             \
     X(elu, Elu::value(x))                         \

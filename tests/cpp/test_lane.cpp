@@ -37,8 +37,9 @@ struct Bound {
     Range single_range = {-inf, inf}, twice_range = {-inf, inf};
 };
 
-// silu and gelu: below their range the sigmoid and the distribution function are subnormal. positive_slope: the
-// rounding of x + shift grows with x. bend_slope: beyond its range it stays at its last value, which shows nowhere.
+// gate_sigmoid, silu and gelu: below their range the sigmoid and the distribution function are subnormal.
+// positive_slope: the rounding of x + shift grows with x. bend_slope: beyond its range it stays at its last value,
+// which shows nowhere.
 constexpr Bound bounds[] = {
     {"exp", 1.1, 1.1},
     {"exp_moderate", 1.1, 1.1, {-87, 87}, {-708, 708}},
@@ -49,6 +50,8 @@ constexpr Bound bounds[] = {
     {"sigmoid", 2.5, 2.5},
     {"softplus", 2.2, 2.2},
     {"normal_cdf", 6.5, 6.5},
+    {"gate_tanh", 5, 5},
+    {"gate_sigmoid", 5, 5, {-86, inf}, {-708, inf}},
     {"sin_turns", 2.5, 2.5, {0, 1}, {0, 1}},
     {"cos_turns", 2.5, 2.5, {0, 1}, {0, 1}},
     {"elu", 2, 2},
@@ -124,6 +127,8 @@ W reference(Tested function, W x) {
         case Tested::sigmoid: return sigmoid_of(x);
         case Tested::softplus: return softplus_of(x);
         case Tested::normal_cdf: return normal_cdf_of(x);
+        case Tested::gate_tanh: return std::tanh(x) * sigmoid_of(W(0.75));
+        case Tested::gate_sigmoid: return std::tanh(W(0.75)) * sigmoid_of(x);
         case Tested::sin_turns: return sine_of_turns(x, 0);
         case Tested::cos_turns: return sine_of_turns(x, 1);
         case Tested::elu: return x < 0 ? std::expm1(x) : x;

@@ -8,17 +8,20 @@
 namespace headrace {
 
 constexpr int causal_ahead = 8;       // steps for which sums over old taps are made at once
+constexpr int most_unit_rows = 8;     // streams that make their steps together, with lanes of units
 constexpr int most_causal_taps = 32;  // of a layer
 
 // What a network is given beside its inputs, for one stream, or for the lanes of a panel.
 template <class T>
 struct CausalSide {
-    // With the context's part in it: [layer][gate_units], in a panel [layer][gate_units][lane]. Null: no context.
+    // With the context's part in it: [layer][gate_units], in a panel [layer][gate_units][lane]; those of the next of
+    // streams with lanes of units are stream_bias numbers behind. Null: no context.
     const T* gate_bias;
-    // Covariates [frame][covariates], from frame `first_frame` on; those of the next lane are lane_frames numbers
+    int64_t stream_bias;
+    // Covariates [frame][covariates], from frame `first_frame` on; those of the next stream are stream_frames numbers
     // behind. Null: the network has none.
     const T* frames;
-    int64_t first_frame, n_frames, lane_frames;
+    int64_t first_frame, n_frames, stream_frames;
 };
 
 // One sequence, a window of positions after another; values of positions before the window stay in the scratch.
@@ -31,18 +34,18 @@ struct CausalWindow {
     T* scratch;  // causal_window_scratch numbers
 };
 
-// Steps of one stream, or of a panel: step by step, each of which makes outputs; then its inputs are pushed.
+// Steps of a few streams, or of a panel: step by step, each of which makes outputs; then its inputs are pushed.
 template <class T>
 struct CausalSteps {
     const CausalNetwork* network;
     const T* weights;
     CausalSide<T> side;
     CausalState<T> state;
-    int streams;           // lanes in use
+    int streams;           // at most most_unit_rows, or of lanes in use
     int64_t steps, made;   // of this call
     int64_t frames_ready;  // frames before this one have been multiplied, of those that are still needed
     int* slots;            // of each layer: the slot of the next position
-    T* scratch;            // causal_steps_scratch numbers
+    T* scratch;            // causal_steps_scratch numbers, of each stream or of the panel
 };
 
 namespace {
@@ -97,14 +100,21 @@ HR_FN int64_t causal_steps_scratch(const CausalNetwork& n, int lanes) {
     return ahead + (lines + int64_t(causal_kept_frames(n, lanes)) * n.n_layers * gates) * lanes;
 }
 
+// The numbers of a stream in a state, which are `lanes` apart.
+template <class T>
+HR_FN T* stream_numbers(const CausalNetwork& n, const CausalState<T>& state, int64_t stream) {
+    return state.numbers + (state.lanes == 1 ? stream * n.state : stream);
+}
+
 // v [stream][inputs] of the position at hand becomes the past of the next one.
 template <class T>
 HR_FN void causal_push(CausalSteps<T>& s, const T* v) {
     const CausalNetwork& n = *s.network;
-    const int64_t lanes = s.state.lanes;
-    T* const past = s.state.numbers + (n.past + s.state.position % n.kernel * n.inputs) * lanes;
-    for (int stream = 0; stream < s.streams; ++stream)
-        for (int c = 0; c < n.inputs; ++c) past[c * lanes + stream] = v[int64_t(stream) * n.inputs + c];
+    const int64_t lanes = s.state.lanes, slot = s.state.position % n.kernel * n.inputs;
+    for (int stream = 0; stream < s.streams; ++stream) {
+        T* const past = stream_numbers(n, s.state, stream) + (n.past + slot) * lanes;
+        for (int c = 0; c < n.inputs; ++c) past[c * lanes] = v[int64_t(stream) * n.inputs + c];
+    }
     ++s.state.position;
     ++s.made;
 }

@@ -5,15 +5,17 @@
 #include <stdexcept>
 #include <utility>
 
+#include "calls.hpp"
+
 namespace headrace {
 namespace {
 
 constexpr int most_size = 1 << 20;  // of every option: far beyond use, and far from overflow
 
-void check(const char* name, int value, int least) {
-    if (value < least || value > most_size)
+void check(const char* name, int value, int least, int most = most_size) {
+    if (value < least || value > most)
         throw std::invalid_argument(std::string(name) + ": expected from " + std::to_string(least) + " to " +
-                                    std::to_string(most_size) + ", got " + std::to_string(value));
+                                    std::to_string(most) + ", got " + std::to_string(value));
 }
 
 void check_state(int64_t numbers) {
@@ -28,7 +30,7 @@ CausalConvolution::CausalConvolution(CausalOptions options) : options_(std::move
     check("inputs", o.inputs, 1);
     check("channels", o.channels, 1);
     check("skip", o.skip, 1);
-    check("kernel", o.kernel, 2);
+    check("kernel", o.kernel, 2, most_causal_taps);
     check("outputs", o.outputs, 1);
     check("context", o.context, 0);
     check("covariates", o.covariates, 0);

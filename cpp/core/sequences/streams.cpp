@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../threads.hpp"
+#include "calls.hpp"
 
 namespace headrace {
 
@@ -13,22 +14,20 @@ CausalStreams<T>::CausalStreams(const CausalNetwork& network, int64_t rows, int 
     place(rows);
 }
 
-// Panels as equal as can be of up to three vectors, at least one for each thread.
+// Panels as equal as can be, of up to three vectors or of a few streams with lanes of units, at least one a thread.
 template <class T>
 void CausalStreams<T>::place(int64_t rows) {
     constexpr int64_t most_vectors = 3;
-    const bool alone = rows < least_panel_streams;
-    const int64_t vectors = alone ? rows : (rows + width_ - 1) / width_;
-    int64_t panels = alone ? rows : (vectors + most_vectors - 1) / most_vectors;
-    panels = std::max(panels, std::min<int64_t>(vectors, num_threads()));
-    int64_t first = 0;
-    for (int64_t p = 0, vector = 0; p < panels; ++p) {
-        const int64_t end = vectors * (p + 1) / panels;
-        const int lanes = alone ? 1 : int(end - vector) * width_;
-        vector = end;
-        const int64_t streams = std::min<int64_t>(lanes, rows - first);
-        panels_.push_back({aligned_zeros<T>(size_t(network_.state) * size_t(lanes)), lanes, first, streams});
+    const bool of_units = rows < least_panel_streams;
+    const int64_t unit = of_units ? 1 : width_, most = of_units ? most_unit_rows : most_vectors;
+    const int64_t units = (rows + unit - 1) / unit;
+    const int64_t panels = std::max((units + most - 1) / most, std::min<int64_t>(units, num_threads()));
+    for (int64_t p = 0, first = 0, begin = 0; p < panels; ++p) {
+        const int64_t end = units * (p + 1) / panels, streams = std::min((end - begin) * unit, rows - first);
+        const size_t numbers = size_t(network_.state) * size_t((end - begin) * unit);
+        panels_.push_back({aligned_zeros<T>(numbers), of_units ? 1 : int((end - begin) * unit), first, streams});
         first += streams;
+        begin = end;
     }
 }
 
@@ -51,11 +50,11 @@ template <class T>
 template <class F>
 void CausalStreams<T>::for_numbers(const Panel& panel, int64_t lane, F&& visit) const {
     int64_t index = 0;
+    T* const numbers = stream_numbers(network_, state(panel), lane);
     const auto ring = [&](int64_t start, int64_t slots, int64_t stride, int64_t columns) {
         for (int64_t i = 0; i < slots; ++i) {
             const int64_t slot = (position_ + i) % slots;
-            for (int64_t c = 0; c < columns; ++c)
-                visit(index++, panel.numbers[size_t((start + slot * stride + c) * panel.lanes + lane)]);
+            for (int64_t c = 0; c < columns; ++c) visit(index++, numbers[(start + slot * stride + c) * panel.lanes]);
         }
     };
     ring(network_.past, network_.kernel, network_.inputs, network_.inputs);
@@ -90,9 +89,9 @@ CausalStreams<T> CausalStreams<T>::rows_of(const std::vector<int64_t>& chosen) c
         for (int64_t lane = 0; lane < panel.streams; ++lane) {
             const int64_t row = chosen[size_t(panel.first + lane)];
             const Panel& from = panel_of(row);
-            const T* number = from.numbers.get() + (row - from.first);
-            for (size_t i = 0; i < network_.state; ++i)
-                panel.numbers[i * size_t(panel.lanes) + size_t(lane)] = number[i * size_t(from.lanes)];
+            const T* const given = stream_numbers(network_, state(from), row - from.first);
+            T* const numbers = stream_numbers(network_, copy.state(panel), lane);
+            for (int64_t i = 0; i < network_.state; ++i) numbers[i * panel.lanes] = given[i * from.lanes];
         }
     return copy;
 }

@@ -9,7 +9,7 @@
 
 namespace headrace {
 
-constexpr int64_t least_panel_streams = 16;  // fewer streams have lanes of units, each by itself
+constexpr int64_t least_panel_streams = 16;  // fewer streams have lanes of units
 
 template <class T>
 class CausalStreams {

@@ -119,11 +119,14 @@ void CausalTransform<T>::Work::fold() {
 template <class T>
 CausalSide<T> CausalTransform<T>::Work::side_of(int64_t row) const {
     CausalSide<T> side{};
-    if (folded_) side.gate_bias = folded_.get() + (call_.one_context_row ? 0 : size_t(row) * of_row_);
+    if (folded_) {
+        side.stream_bias = call_.one_context_row ? 0 : int64_t(of_row_);
+        side.gate_bias = folded_.get() + row * side.stream_bias;
+    }
     if (network_.covariates > 0) {
         const int64_t numbers = call_.frames * network_.covariates;
-        side.lane_frames = call_.one_covariate_row ? 0 : numbers;
-        side.frames = call_.covariates + row * side.lane_frames;
+        side.stream_frames = call_.one_covariate_row ? 0 : numbers;
+        side.frames = call_.covariates + row * side.stream_frames;
         side.first_frame = call_.first_frame;
         side.n_frames = call_.frames;
     }
@@ -165,11 +168,11 @@ void CausalTransform<T>::Work::past_inputs(int64_t row, int64_t step, T* to) con
     if (!call_.state || older == 0) return;
     const auto& panel = call_.state->panel_of(row);
     const CausalState<T> state = call_.state->state(panel);
+    const T* const numbers = stream_numbers(network_, state, row - panel.first);
     for (int64_t i = 0; i < older; ++i) {
         const int64_t slot = (state.position + step + i) % k;
         for (int64_t c = 0; c < inputs(); ++c)
-            to[i * inputs() + c] =
-                state.numbers[(network_.past + slot * inputs() + c) * state.lanes + (row - panel.first)];
+            to[i * inputs() + c] = numbers[(network_.past + slot * inputs() + c) * state.lanes];
     }
 }
 
@@ -178,12 +181,13 @@ template <class T>
 void CausalTransform<T>::Work::keep_inputs(int64_t row) const {
     const auto& panel = call_.state->panel_of(row);
     const CausalState<T> state = call_.state->state(panel);
+    T* const numbers = stream_numbers(network_, state, row - panel.first);
     std::vector<T> v(static_cast<size_t>(inputs()));
     for (int64_t step = std::max<int64_t>(0, call_.steps - network_.kernel); step < call_.steps; ++step) {
         load_columns(call_.given, row, step, 1, network_.inputs, v.data());
         const int64_t slot = (state.position + step) % network_.kernel;
         for (int64_t c = 0; c < inputs(); ++c)
-            state.numbers[(network_.past + slot * inputs() + c) * state.lanes + (row - panel.first)] = v[size_t(c)];
+            numbers[(network_.past + slot * inputs() + c) * state.lanes] = v[size_t(c)];
     }
 }
 
@@ -201,13 +205,12 @@ void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, in
     const CausalWindow<T> window{&network_, call_.weights, side_of(row), most, scratch};
     const int64_t position = call_.state ? call_.state->position() : 0;
     CausalState<T> state{};
-    int lane = 0;
     if (call_.state) {
         const auto& panel = call_.state->panel_of(row);
         state = call_.state->state(panel);
-        lane = int(row - panel.first);
+        state.numbers = stream_numbers(network_, state, row - panel.first);
     }
-    kernels_.causal_window_begin(window, call_.state && start == 0 ? &state : nullptr, lane);
+    kernels_.causal_window_begin(window, call_.state && start == 0 ? &state : nullptr);
     past_inputs(row, start, v);
     for (int64_t t = start; t < end;) {
         const int64_t n = std::min<int64_t>(most, (t < begin ? begin : end) - t), at = row * call_.steps + t;
@@ -222,7 +225,7 @@ void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, in
     }
     if (call_.state && end == call_.steps) {
         state.position += call_.steps;
-        kernels_.causal_window_end(window, state, lane);
+        kernels_.causal_window_end(window, state);
     }
 }
 
@@ -254,7 +257,8 @@ template <class T>
 void CausalTransform<T>::Work::panel(CausalStreams<T>& streams, const typename CausalStreams<T>::Panel& panel,
                                      int64_t begin, int64_t end, bool in_parallel) const {
     const int64_t n = panel.streams, lanes = panel.lanes, n_outputs = network_.outputs;
-    const int64_t lines = causal_steps_scratch(network_, panel.lanes), raw_size = round_up(n * n_outputs, 16);
+    const int64_t lines = causal_steps_scratch(network_, panel.lanes) * (lanes == 1 ? n : 1);
+    const int64_t raw_size = round_up(n * n_outputs, 16);
     const int64_t v_size = round_up(n * inputs(), 16);
     const int64_t bias_size = folded_ && lanes > 1 ? int64_t(of_row_) * lanes : 0;
     T* const scratch =

@@ -16,7 +16,7 @@ void panel_frames(CausalSteps<T>& s, const StepLines<T>& lines, int vectors) {
     for (; s.frames_ready <= place.second; ++s.frames_ready) {
         for (int lane = 0; lane < lanes; ++lane) {
             const T* const from =
-                frame_of(n, s.side, s.frames_ready) + (lane < s.streams ? lane : 0) * s.side.lane_frames;
+                frame_of(n, s.side, s.frames_ready) + (lane < s.streams ? lane : 0) * s.side.stream_frames;
             for (int c = 0; c < n.covariates; ++c) lines.covariates[c * lanes + lane] = from[c];
         }
         LineProduct<T> a{};
@@ -90,8 +90,7 @@ template <class T>
 void panel_head(const CausalSteps<T>& s, const StepLines<T>& lines, int vectors, T* raw) {
     const CausalNetwork& n = *s.network;
     const int64_t lanes = s.state.lanes;
-    const T* const skip = lines.values + n.channel_units * lanes;
-    for (int64_t at = 0; at < n.skip * lanes; at += width<T>) store(lines.gated + at, max(load(skip + at), T(0)));
+    for (int64_t at = 0; at < n.skip * lanes; at += width<T>) store(lines.gated + at, max(load(lines.skip + at), T(0)));
     LineProduct<T> a{};
     a.weights = s.weights + n.head;
     a.stride = n.skip_units;
@@ -115,7 +114,7 @@ void panel_head(const CausalSteps<T>& s, const StepLines<T>& lines, int vectors,
 
 template <class T>
 void panel_step(CausalSteps<T>& s, T* raw) {
-    const StepLines<T> lines(s);
+    const StepLines<T> lines(s, 0);
     const CausalNetwork& n = *s.network;
     const int64_t lanes = s.state.lanes;
     const int vectors = int(lanes / width<T>);
@@ -131,8 +130,7 @@ void panel_step(CausalSteps<T>& s, T* raw) {
     a.start = s.weights + n.input_bias;
     a.to = lines.values;
     line_product(a, n.channels, vectors);
-    T* const skip = lines.values + n.channel_units * lanes;
-    for (int64_t at = 0; at < n.skip_units * lanes; at += width<T>) store(skip + at, Pack<T>{});
+    for (int64_t at = 0; at < n.skip_units * lanes; at += width<T>) store(lines.skip + at, Pack<T>{});
     for (int l = 0; l < n.n_layers; ++l) {
         const CausalLayer& layer = n.layers[l];
         panel_gates(s, lines, l, vectors);
@@ -151,21 +149,25 @@ void panel_step(CausalSteps<T>& s, T* raw) {
             out.weights += n.channel_units;
             out.start += n.channel_units;
         }
-        out.to = skip;
-        out.add = skip;
+        out.to = lines.skip;
+        out.add = out.to;
         line_product(out, n.skip, vectors);
     }
-    if (raw) panel_head(s, lines, vectors, raw);
+    panel_head(s, lines, vectors, raw);
 }
 
 // The outputs [stream][outputs] of the next position. Its inputs are then pushed by causal_push.
 template <class T>
 void causal_step(CausalSteps<T>& s, T* raw) noexcept {
-    if (s.state.lanes == 1) {
-        stream_step(s, raw);
-    } else {
+    if (s.state.lanes > 1) {
         panel_step(s, raw);
+        return;
     }
+    const auto with_lines = [&]<int... I>(Indices<I...>) {
+        const StepLines<T> lines[] = {StepLines<T>(s, I < s.streams ? I : 0)...};
+        streams_step(s, lines, raw);
+    };
+    with_lines(typename MakeIndices<most_unit_rows>::type{});
 }
 
 }  // namespace

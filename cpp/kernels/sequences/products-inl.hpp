@@ -72,96 +72,78 @@ HR_FN void line_product(const LineProduct<T>& a, int units, int vectors) {
     }
 }
 
-// to[unit] = start + sum over taps and inputs of weights[tap][input][unit] x[tap][input], + add[unit]
+// to[row][unit] = start[row] + sum over taps and inputs of weights[tap][input][unit] x[tap][row][input], +
+// to[row][unit]. Rows are streams, or steps of one stream.
 template <class T>
 struct UnitProduct {
     const T* weights;
     int64_t stride;
-    int taps, inputs;
-    const T* x[most_causal_taps];
-    const T* start;
-    T* to;
-    const T* add = nullptr;
-    bool relu = false;
+    int taps = 1, inputs, rows = 1;
+    const T* x[most_causal_taps][most_unit_rows];
+    const T* start[most_unit_rows];  // null: zero
+    T* to[most_unit_rows];
+    bool adds = false, relu = false;
 };
 
-template <int N, class T>
-void unit_block(const UnitProduct<T>& a, int unit) {
+template <int R, int N, class T>
+void unit_block(const UnitProduct<T>& a, int row, int unit) {
     using V = Pack<T>;
-    V sum[N];
-    for (int n = 0; n < N; ++n) sum[n] = a.start ? load(a.start + unit + n * width<T>) : V{};
+    V sum[R][N];
+    for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n) sum[r][n] = a.start[row + r] ? load(a.start[row + r] + unit + n * width<T>) : V{};
     const T* w = a.weights + unit;
     const int64_t stride = a.stride;
     for (int tap = 0; tap < a.taps; ++tap) {
-        const T* const x = a.x[tap];
-        for (int i = 0; i < a.inputs; ++i, w += stride) {
-            const T input = x[i];
-            for (int n = 0; n < N; ++n) sum[n] += input * load(w + n * width<T>);
+        const T* x[R];
+        for (int r = 0; r < R; ++r) x[r] = a.x[tap][row + r];
+        for (int64_t i = 0; i < a.inputs; ++i, w += stride) {
+            V weight[N];
+            for (int n = 0; n < N; ++n) weight[n] = load(w + n * width<T>);
+            for (int r = 0; r < R; ++r) {
+                const T input = x[r][i];
+                for (int n = 0; n < N; ++n) sum[r][n] += input * weight[n];
+            }
         }
     }
-    for (int n = 0; n < N; ++n) {
-        V value = sum[n];
-        if (a.add) value = load(a.add + unit + n * width<T>) + value;
-        if (a.relu) value = max(value, T(0));
-        store(a.to + unit + n * width<T>, value);
+    for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n) {
+            T* const to = a.to[row + r] + unit + n * width<T>;
+            V value = sum[r][n];
+            if (a.adds) value = load(to) + value;
+            if (a.relu) value = max(value, T(0));
+            store(to, value);
+        }
+}
+
+// R rows and vectors of units, N and then half as many of them at a time.
+template <int R, int N, class T>
+HR_FN void unit_blocks(const UnitProduct<T>& a, int row, int unit, int units) {
+    for (; unit + N * width<T> <= units; unit += N * width<T>) unit_block<R, N>(a, row, unit);
+    if constexpr (N > 1) unit_blocks<R, N / 2>(a, row, unit, units);
+}
+
+template <int R, class T>
+HR_FN void unit_rows(const UnitProduct<T>& a, int row, int units) {
+    if constexpr (R == block_units) {
+        for (int v = 0, vectors = units / width<T>; v < vectors;) {
+            const int n = part(vectors - v, block_vectors);
+            with_sizes<1, block_vectors>(1, n, [&]<int, int N>() { unit_block<R, N>(a, row, v * width<T>); });
+            v += n;
+        }
+    } else {
+        unit_blocks<R, R == 1 ? 8 : 4>(a, row, 0, units);
     }
 }
 
 // Padded units: whole vectors.
 template <class T>
 HR_FN void unit_product(const UnitProduct<T>& a, int units) {
-    int u = 0;
-    for (; u + 8 * width<T> <= units; u += 8 * width<T>) unit_block<8>(a, u);
-    if (u + 4 * width<T> <= units) unit_block<4>(a, u), u += 4 * width<T>;
-    if (u + 2 * width<T> <= units) unit_block<2>(a, u), u += 2 * width<T>;
-    if (u < units) unit_block<1>(a, u);
-}
-
-// The same sums without the newest tap, for several steps at once: lines of the steps start as their sums do.
-template <class T>
-struct AheadProduct {
-    const T* weights;
-    int64_t stride;
-    int taps, inputs;
-    const T* x[most_causal_taps][causal_ahead];
-    T* to;
-    int64_t to_row;
-};
-
-template <int S, int N, class T>
-void ahead_block(const AheadProduct<T>& a, int step, int unit) {
-    using V = Pack<T>;
-    V sum[S][N];
-    T* const to = a.to + step * a.to_row + unit;
-    for (int s = 0; s < S; ++s)
-        for (int n = 0; n < N; ++n) sum[s][n] = load(to + s * a.to_row + n * width<T>);
-    const T* w = a.weights + unit;
-    const int64_t stride = a.stride;
-    for (int tap = 0; tap < a.taps; ++tap) {
-        const T* x[S];
-        for (int s = 0; s < S; ++s) x[s] = a.x[tap][step + s];
-        for (int64_t i = 0; i < a.inputs; ++i, w += stride) {
-            V weight[N];
-            for (int n = 0; n < N; ++n) weight[n] = load(w + n * width<T>);
-            for (int s = 0; s < S; ++s) {
-                const T input = x[s][i];
-                for (int n = 0; n < N; ++n) sum[s][n] += input * weight[n];
-            }
-        }
-    }
-    for (int s = 0; s < S; ++s)
-        for (int n = 0; n < N; ++n) store(to + s * a.to_row + n * width<T>, sum[s][n]);
-}
-
-template <class T>
-HR_FN void ahead_product(const AheadProduct<T>& a, int units) {
-    for (int v = 0, vectors = units / width<T>; v < vectors;) {
-        const int n = part(vectors - v, block_vectors);
-        with_sizes<1, block_vectors>(1, n, [&]<int, int N>() {
-            for (int s = 0; s < causal_ahead; s += block_units) ahead_block<block_units, N>(a, s, v * width<T>);
-        });
-        v += n;
-    }
+    int row = 0;
+    for (; row + block_units <= a.rows; row += block_units) unit_rows<block_units>(a, row, units);
+    if constexpr (block_units > 4)
+        if (row + 4 <= a.rows) unit_rows<4>(a, row, units), row += 4;
+    if (row + 2 <= a.rows) unit_rows<2>(a, row, units), row += 2;
+    if (row < a.rows) unit_rows<1>(a, row, units);
 }
 
 }  // namespace

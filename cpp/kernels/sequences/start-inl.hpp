@@ -10,15 +10,14 @@ namespace {
 // Gate biases of all layers with the part of one context row: [layer][gate_units].
 template <class T>
 void causal_fold(const CausalNetwork& n, const T* weights, const T* context, T* folded) noexcept {
-    UnitProduct<T> a{};
+    UnitProduct<T> a;
     a.stride = gate_units(n);
-    a.taps = 1;
     a.inputs = n.context;
-    a.x[0] = context;
+    a.x[0][0] = context;
     for (int l = 0; l < n.n_layers; ++l) {
         a.weights = weights + n.layers[l].context;
-        a.start = weights + n.layers[l].gate_bias;
-        a.to = folded + l * gate_units(n);
+        a.start[0] = weights + n.layers[l].gate_bias;
+        a.to[0] = folded + l * gate_units(n);
         unit_product(a, gate_units(n));
     }
 }
@@ -42,16 +41,16 @@ HR_FN Pack<T> interpolated(Pack<T> bias, Pack<T> first, Pack<T> second, T share)
     return bias + fma(share, second - first, first);
 }
 
-// U_l g of one frame of one lane.
+// U_l g of one frame of one stream.
 template <class T>
 HR_FN void multiply_frame(const CausalNetwork& n, const T* weights, int l, const T* frame, T* to) {
-    UnitProduct<T> a{};
+    UnitProduct<T> a;
     a.weights = weights + n.layers[l].covariates;
     a.stride = gate_units(n);
-    a.taps = 1;
     a.inputs = n.covariates;
-    a.x[0] = frame;
-    a.to = to;
+    a.x[0][0] = frame;
+    a.start[0] = nullptr;
+    a.to[0] = to;
     unit_product(a, gate_units(n));
 }
 

@@ -212,9 +212,9 @@ void causal_window(const CausalWindow<T>& window, const T* v, int64_t position, 
     }
 }
 
-// The values before a window, from those of a lane of a state; without one they are zero.
+// The values before a window, from those of the first stream of a state; without one they are zero.
 template <class T>
-void causal_window_begin(const CausalWindow<T>& window, const CausalState<T>* state, int lane) noexcept {
+void causal_window_begin(const CausalWindow<T>& window, const CausalState<T>* state) noexcept {
     const WindowLines<T> w(window);
     const CausalNetwork& n = w.network;
     T* lines = w.values;
@@ -227,7 +227,7 @@ void causal_window_begin(const CausalWindow<T>& window, const CausalState<T>* st
                 for (int64_t i = 0; i < slots; ++i) to[i] = T(0);
                 continue;
             }
-            const T* const ring = state->numbers + (int64_t(n.layers[l].ring) + u) * state->lanes + lane;
+            const T* const ring = state->numbers + (int64_t(n.layers[l].ring) + u) * state->lanes;
             int64_t slot = state->position % slots;
             for (int64_t i = 0; i < slots; ++i) {
                 to[i] = ring[slot * n.channel_units * state->lanes];
@@ -240,7 +240,7 @@ void causal_window_begin(const CausalWindow<T>& window, const CausalState<T>* st
 
 // The way back, once windows have come to the state's position.
 template <class T>
-void causal_window_end(const CausalWindow<T>& window, const CausalState<T>& state, int lane) noexcept {
+void causal_window_end(const CausalWindow<T>& window, const CausalState<T>& state) noexcept {
     const WindowLines<T> w(window);
     const CausalNetwork& n = w.network;
     const T* lines = w.values;
@@ -249,7 +249,7 @@ void causal_window_end(const CausalWindow<T>& window, const CausalState<T>& stat
         const int64_t slots = ring_slots(n, n.layers[l]);
         for (int u = 0; u < n.channels; ++u) {
             const T* const from = lines + u * line.row + line.before - slots;
-            T* const ring = state.numbers + (int64_t(n.layers[l].ring) + u) * state.lanes + lane;
+            T* const ring = state.numbers + (int64_t(n.layers[l].ring) + u) * state.lanes;
             int64_t slot = state.position % slots;
             for (int64_t i = 0; i < slots; ++i) {
                 ring[slot * n.channel_units * state.lanes] = from[i];
