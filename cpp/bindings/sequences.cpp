@@ -141,8 +141,8 @@ T* wanted(const py::object& array, std::initializer_list<int64_t> shape, const c
 template <class T>
 void open_results(SequenceCall<T>& call, const CausalNetwork& n, const py::object& value, const py::object& log_det,
                   const py::object& raw) {
-    call.value = wanted<T>(value, {call.rows, call.steps, n.inputs},
-                           "value: expected a contiguous (rows, steps, inputs)");
+    call.value =
+        wanted<T>(value, {call.rows, call.steps, n.inputs}, "value: expected a contiguous (rows, steps, inputs)");
     call.log_det = wanted<T>(log_det, {call.rows, call.steps}, "log_det: expected a contiguous (rows, steps)");
     call.raw = wanted<T>(raw, {call.rows, call.steps, n.outputs}, "raw: expected a contiguous (rows, steps, outputs)");
 }
@@ -178,7 +178,8 @@ void run(const CausalTransform<T>& transform, Way way, const py::object& weights
 }
 
 // A gradient (rows, steps, columns), or (rows, steps) of one column; None for zero.
-SequenceView open_cotangent(const py::object& given, int64_t rows, int64_t steps, int64_t columns, const char* message) {
+SequenceView open_cotangent(const py::object& given, int64_t rows, int64_t steps, int64_t columns,
+                            const char* message) {
     if (given.is_none()) return {};
     const OpenedArray opened = open_host_array(given, message);
     const auto a = py::reinterpret_borrow<py::array>(given);

@@ -36,11 +36,11 @@ struct CausalTapeLayer {
 
 struct CausalTapeShape {
     const CausalTapeLayer* layers;
-    int64_t positions;                       // of a segment, at most: whole windows
-    int64_t read, read_stride, read_front;   // inputs lines: what the network reads, from read_front positions before
-    int64_t first, first_stride;             // channel_units lines: gradients by the values of the first layer
-    int64_t head[2], head_stride;            // skip_units lines: values of the head's layers, after their rectifiers
-    int64_t numbers;                         // in all
+    int64_t positions;                      // of a segment, at most: whole windows
+    int64_t read, read_stride, read_front;  // inputs lines: what the network reads, from read_front positions before
+    int64_t first, first_stride;            // channel_units lines: gradients by the values of the first layer
+    int64_t head[2], head_stride;           // skip_units lines: values of the head's layers, after their rectifiers
+    int64_t numbers;                        // in all
 };
 
 // A segment of one sequence.

@@ -42,8 +42,12 @@ template <class T>
 class SequenceBack {
   public:
     SequenceBack(const CausalTransform<T>& transform, const SequenceCall<T>& call, const SequenceGradient<T>& gradient)
-        : transform_(transform), call_(call), gradient_(gradient), net_(transform.network().network()),
-          kernels_(kernels_of<T>(*active_isa().table)), plan_(net_, call.steps, tape_bytes, sizeof(T)) {
+        : transform_(transform),
+          call_(call),
+          gradient_(gradient),
+          net_(transform.network().network()),
+          kernels_(kernels_of<T>(*active_isa().table)),
+          plan_(net_, call.steps, tape_bytes, sizeof(T)) {
         int64_t& at = scratch_.numbers;
         const auto take = [&](int64_t numbers) {
             const int64_t begin = at;
@@ -87,9 +91,7 @@ class SequenceBack {
     void clear_future(const CausalSegment<T>& s) const;
     void move_future(const CausalSegment<T>& s) const;
 
-    bool is_inverse() const {
-        return transform_.reads_data() == transform_.map()->settings().formula_to_data;
-    }
+    bool is_inverse() const { return transform_.reads_data() == transform_.map()->settings().formula_to_data; }
     int64_t frames() const { return net_.covariates > 0 ? call_.frames : 0; }
     const T* context_of(int64_t row) const { return call_.context + (call_.one_context_row ? 0 : row * net_.context); }
 
@@ -102,7 +104,8 @@ class SequenceBack {
     RowScratch scratch_{};
 };
 
-// ---- a segment's tape -------------------------------------------------------------------------------------------------
+// ---- a segment's tape
+// -------------------------------------------------------------------------------------------------
 
 template <class T>
 CausalSegment<T> SequenceBack<T>::segment_of(const Row& r, int64_t segment) const {
@@ -195,7 +198,8 @@ void SequenceBack<T>::move_future(const CausalSegment<T>& s) const {
     for (int64_t u = 0; u < net_.channels; ++u) move(s.tape + tape.first + u * tape.first_stride, net_.kernel);
 }
 
-// ---- a row ------------------------------------------------------------------------------------------------------------
+// ---- a row
+// ------------------------------------------------------------------------------------------------------------
 
 template <class T>
 void SequenceBack<T>::record(const Row& r, int64_t segment) const {
@@ -306,8 +310,7 @@ void SequenceBack<T>::run_row(const Row& r) const {
         const int64_t numbers = call_.frames * net_.covariates;
         std::fill_n(gradient_.covariates + r.row * numbers, numbers, T(0));
     }
-    if (net_.context > 0)
-        kernels_.causal_fold(net_, call_.weights, context_of(r.row), r.scratch + scratch_.folded);
+    if (net_.context > 0) kernels_.causal_fold(net_, call_.weights, context_of(r.row), r.scratch + scratch_.folded);
     const int64_t last = plan_.segments() - 1;
     for (int64_t i = 0; i <= last; ++i) {
         record(r, i);

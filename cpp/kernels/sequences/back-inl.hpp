@@ -38,8 +38,8 @@ void back_head_sums(const CausalSegment<T>& s, const CausalBack<T>& b, const Win
     const BackScratch at = back_scratch(net);
     T* const panels = s.scratch + at.panels;
     const auto add = [&](int value, const T* gradient, int units, uint32_t matrix, uint32_t bias) {
-        SumsArgs<T> a = value_panels(head_at(s, value, w.begin), s.shape->head_stride, net.skip_units, 0, w.positions,
-                                     panels);
+        SumsArgs<T> a =
+            value_panels(head_at(s, value, w.begin), s.shape->head_stride, net.skip_units, 0, w.positions, panels);
         a.gradient = gradient;
         a.stride = back_stride;
         a.sums = b.sums + matrix;
@@ -104,7 +104,8 @@ void back_gates(const CausalNetwork& net, T* gates, int64_t stride, T* gated, in
         }
 }
 
-// Gradients by the products of a layer's covariates, in panels [unit / width][frame][width]. Returns the panels' height.
+// Gradients by the products of a layer's covariates, in panels [unit / width][frame][width]. Returns the panels'
+// height.
 template <class T>
 int64_t back_frames(const CausalSegment<T>& s, const Window& w, int layer, T* panels, int64_t first) {
     const CausalNetwork& net = *s.network;
@@ -182,8 +183,8 @@ void back_layer_sums(const CausalSegment<T>& s, const CausalBack<T>& b, const Wi
     out.sums = b.sums + to.out;
     sums_product(out, outs);
     add_line_sums(up, back_stride, outs, w.vectors, b.sums + to.out_bias);
-    SumsArgs<T> gate = value_panels<T>(values_at(s, layer, w.begin), tape.value_stride, r, ring_slots(net, l),
-                                       w.positions, panels);
+    SumsArgs<T> gate =
+        value_panels<T>(values_at(s, layer, w.begin), tape.value_stride, r, ring_slots(net, l), w.positions, panels);
     gate.gradient = gates_at(s, layer, w.begin);
     gate.stride = tape.gate_stride;
     for (int64_t tap = 0; tap < net.kernel; ++tap) {
@@ -270,8 +271,7 @@ void back_input(const CausalSegment<T>& s, const CausalBack<T>& b, const Window&
         a.to_row = back_stride;
         for_blocks<T>(w, [&](int64_t column, int vectors) { back_lines(a, n, column, vectors); });
         for (int64_t t = 0; t < w.positions; ++t)
-            for (int64_t k = 0; k < n; ++k)
-                b.read[(w.begin + t) * net.inputs + c + k] = lines[k * back_stride + t];
+            for (int64_t k = 0; k < n; ++k) b.read[(w.begin + t) * net.inputs + c + k] = lines[k * back_stride + t];
         c += n;
     }
 }
@@ -283,8 +283,7 @@ void causal_back(const CausalSegment<T>& s, const CausalBack<T>& b) noexcept {
     const CausalNetwork& net = *s.network;
     const BackScratch at = back_scratch(net);
     T* const up = s.scratch + at.up;
-    for (int64_t begin = (s.positions - 1) / back_window * back_window; begin >= 0;
-         begin -= back_window) {
+    for (int64_t begin = (s.positions - 1) / back_window * back_window; begin >= 0; begin -= back_window) {
         const Window w = window_at(s, begin);
         for (int64_t i = 0; i < (net.channel_units + net.skip_units) * back_stride; i += width<T>)
             store(up + i, Pack<T>{});

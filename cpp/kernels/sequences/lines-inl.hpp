@@ -15,8 +15,8 @@ namespace {
 template <class T>
 struct BackLines {
     const T* weights;
-    int64_t unit, tap;  // from unit to unit, from tap to tap; weights of a unit's inputs are adjacent
-    const T* lines;     // the first tap's
+    int64_t unit, tap;   // from unit to unit, from tap to tap; weights of a unit's inputs are adjacent
+    const T* lines;      // the first tap's
     int64_t row, shift;  // from line to line, from tap to tap
     int inputs, taps;
     const T* start;  // lines that sums start from, or null: zero

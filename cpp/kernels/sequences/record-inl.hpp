@@ -1,5 +1,5 @@
-// A segment of a sequence through a causal network with a tape (core/sequences/back.hpp): the outputs have the same bits
-// as those of the kernels without one.
+// A segment of a sequence through a causal network with a tape (core/sequences/back.hpp): the outputs have the same
+// bits as those of the kernels without one.
 #pragma once
 
 #include "lines-inl.hpp"
