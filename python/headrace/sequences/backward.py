@@ -49,8 +49,8 @@ class Cotangents:
         return cls(rows=np.ones(run.given.rows))
 
     @classmethod
-    def of_weights(cls, name: str, value: Any, run: Run) -> tuple[Cotangents, float]:
-        """Of minus the mean log density of steps, and the weights' sum, which it is divided by."""
+    def of_weights(cls, name: str, value: Any, run: Run) -> Cotangents:
+        """Of minus the mean log density of steps."""
         given = run.given
         assert given is not None
         if not given.rows:
@@ -68,7 +68,7 @@ class Cotangents:
         if not total > 0.0:
             raise ValueError(f"{name}: expected a positive sum, got {total}")
         scaled = -wide / total
-        return (cls(rows=scaled) if own.rows is not None else cls(steps=scaled)), total
+        return cls(rows=scaled) if own.rows is not None else cls(steps=scaled)
 
     @classmethod
     def of_sides(cls, name: str, values: Any, log_det: Any, run: Run) -> Cotangents:
@@ -120,7 +120,7 @@ class Backward:
         given = run.given
         assert given is not None
         self._given = given
-        self._inputs = given.like(run.dtype, given.features)
+        self._inputs = given.like(run.dtype, given.features) if "inputs" in kinds else None
         self._parameters = np.zeros(run.program.n_weights)
         for kind, found in (("context", run.context is not None), ("covariates", bool(run.covariates.arrays))):
             if kind in kinds and not found:
@@ -151,25 +151,24 @@ class Backward:
 
     def gradients(self) -> tuple[Any, ...]:
         """For the caller, in the order in which they are wanted."""
-        run, caller = self._run, self._run.caller
-        found: list[Any] = []
-        for kind in self._kinds:
-            if kind == "inputs":
-                found.append(self._inputs.give())
-            elif kind == "parameters":
-                found.append(caller.give(self._parameters.astype(run.dtype)))
-            elif kind == "context":
-                assert self._context is not None
-                found.append(caller.give(self._context.astype(run.dtype).reshape(self._shapes[0])))
-            else:
-                found.append(self._of_covariates())
-        return tuple(found)
+        of = {
+            "inputs": lambda: self._inputs and self._inputs.give(),
+            "parameters": lambda: self._give(self._parameters),
+            "context": lambda: self._give(self._context, self._shapes[0]),
+            "covariates": self._of_covariates,
+        }
+        return tuple(of[kind]() for kind in self._kinds)
 
     def _of_covariates(self) -> Any:
-        give, dtype, shape = self._run.caller.give, self._run.dtype, self._shapes[1]
-        if shape is None:
-            return [give(array.astype(dtype)) for array in self._covariates]
-        return give(np.stack(self._covariates).astype(dtype).reshape(shape))
+        if self._shapes[1] is None:
+            return [self._give(array) for array in self._covariates]
+        return self._give(np.stack(self._covariates), self._shapes[1])
+
+    def _give(self, sums: Any, shape: tuple[int, ...] | None = None) -> Any:
+        """In the dtype of the flow and this shape, for the caller."""
+        own = self._run.caller.empty(sums.shape if shape is None else shape, self._run.dtype)
+        own[...] = sums.reshape(own.shape)
+        return self._run.caller.give(own)
 
     def _beyond(self, part: Part) -> NDArray[np.bool_]:
         return self._given.beyond(part.block, 0, part.block.steps)
@@ -191,7 +190,7 @@ class Backward:
         return log_prob
 
     def _add(self, block: Block, gradients: ChainGradients) -> None:
-        if gradients.inputs is not None:
+        if gradients.inputs is not None and self._inputs is not None:
             self._inputs.put(block, 0, gradients.inputs)
         if gradients.parameters is not None:
             self._parameters += gradients.parameters

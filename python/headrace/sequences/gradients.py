@@ -174,9 +174,9 @@ class SequenceDerivatives(Sequential):
         """
         kinds = kinds_of(wrt)
         run = self._run_of("x", x, context, covariates, parameters, lengths)
-        cotangents, total = Cotangents.of_weights("weights", weights, run)
+        cotangents = Cotangents.of_weights("weights", weights, run)
         back = Backward(run, kinds, True, "nll_and_grad", context, covariates)
-        return back.weighted_sum(cotangents) / -total, *back.gradients()
+        return back.weighted_sum(cotangents), *back.gradients()
 
     def to_latent_vjp(
         self,
