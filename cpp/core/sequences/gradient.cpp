@@ -33,7 +33,7 @@ double number_at(const SequenceView& a, int64_t row, int64_t step, int64_t colum
 // What one row needs beside the tape, in numbers.
 struct RowScratch {
     int64_t tape, window, given, raw, raw_gradient, value, value_gradient, log_det, log_det_gradient, given_gradient;
-    int64_t folded, gate_gradient, borders, numbers;
+    int64_t folded, gate_gradient, numbers;
 };
 
 }  // namespace
@@ -65,7 +65,6 @@ class SequenceBack {
         scratch_.log_det_gradient = take(n);
         scratch_.folded = take(int64_t(net_.n_layers) * gate_units(net_));
         scratch_.gate_gradient = take(int64_t(net_.n_layers) * gate_units(net_));
-        scratch_.borders = take((plan_.segments() - 1) * plan_.border());
     }
 
     void run();
@@ -74,7 +73,8 @@ class SequenceBack {
     struct Row {
         int64_t row;
         T* scratch;
-        T* sums;  // of its group, or null
+        T* borders;  // what layers keep at the borders of segments
+        T* sums;     // of its group, or null
     };
 
     void run_rows(int64_t begin, int64_t end, T* sums) const;
@@ -205,7 +205,7 @@ template <class T>
 void SequenceBack<T>::record(const Row& r, int64_t segment) const {
     const CausalSegment<T> s = segment_of(r, segment);
     load_given(r, s);
-    load_past(r, s, segment > 0 ? r.scratch + scratch_.borders + (segment - 1) * plan_.border() : nullptr);
+    load_past(r, s, segment > 0 ? r.borders + (segment - 1) * plan_.border() : nullptr);
     kernels_.causal_record(s, r.scratch + scratch_.raw);
 }
 
@@ -316,7 +316,7 @@ void SequenceBack<T>::run_row(const Row& r) const {
         record(r, i);
         const CausalSegment<T> s = segment_of(r, i);
         finish_record(r, s);
-        if (i < last) store_past(s, r.scratch + scratch_.borders + i * plan_.border());
+        if (i < last) store_past(s, r.borders + i * plan_.border());
     }
     clear_future(segment_of(r, last));
     for (int64_t i = last; i >= 0; --i) {
@@ -330,7 +330,9 @@ void SequenceBack<T>::run_row(const Row& r) const {
 template <class T>
 void SequenceBack<T>::run_rows(int64_t begin, int64_t end, T* sums) const {
     T* const scratch = thread_scratch<T, SequenceBack<T>>(size_t(scratch_.numbers));
-    for (int64_t row = begin; row < end; ++row) run_row({row, scratch, sums});
+    // They grow with the steps: not kept by the thread.
+    const Aligned<T> borders = aligned_memory<T>(size_t((plan_.segments() - 1) * plan_.border()));
+    for (int64_t row = begin; row < end; ++row) run_row({row, scratch, borders.get(), sums});
 }
 
 template <class T>
