@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,7 @@ class SequenceModule:
                 "flow: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "
                 "jax.config.update('jax_enable_x64', True), or .astype('float32') of the flow"
             )
-        self._fixed, self.params = _Fixed(flow.copy()), jnp.asarray(flow.parameters)
+        self._fixed, self.params = _Fixed(copy(flow)), jnp.asarray(flow.parameters)
 
     def tree_flatten(self) -> tuple[Any, _Fixed]:
         """The leaf, and what is static."""
@@ -120,7 +121,7 @@ class SequenceModule:
 
     def to_flow(self) -> SequenceFlow:
         """A flow of its own with these parameters, to sample and save."""
-        flow = self._fixed.flow.copy()
+        flow: SequenceFlow = copy(self._fixed.flow)
         flow.parameters = np.asarray(self.params)
         return flow
 

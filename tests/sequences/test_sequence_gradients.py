@@ -1,5 +1,7 @@
 """Gradients of flows of sequences: against the reference's differences, in bits, and in what is refused."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -60,7 +62,7 @@ def moved(arrays, kind, direction):
 def judged(flow, folder, arrays, weights):
     """The weighted sum of the reference's log densities of steps."""
     x, context, covariates, parameters = arrays
-    own = flow.copy()
+    own = copy.copy(flow)
     own.parameters = parameters
     judge = sequence_cases.judge_of(own, folder)
     return float((judge.log_prob_steps(x, context, covariates) * weights).sum())
@@ -77,7 +79,7 @@ def test_against_differences_of_the_reference(name, map, dtype, tmp_path):
     np.testing.assert_array_equal(values, flow.log_prob_steps(x, context, covariates))
     wide = [None if a is None else a.astype("float64") for a in (x, context, covariates, flow.parameters)]
     judge = flow.astype("float64")
-    mask = judge.copy()
+    mask = copy.copy(judge)
     mask.parameters = np.ones(flow.n_parameters)
     for kind, gradient in zip(kinds, gradients, strict=True):
         assert gradient.dtype == dtype

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
-from headrace._arrays.caller import Array
+from headrace._arrays.caller import Array, Caller
 from headrace._core import cpu
 from headrace._core import device as _device
 
@@ -74,8 +74,9 @@ class Adam:
         self._flow = flow
         options = (beta1, beta2, epsilon, decay, limit, mean)
         self._program = None
-        if not hasattr(flow, "_interior"):  # of sequences
-            self._core: Any = flow._optimiser(*options)
+        sequences: Any = flow
+        if not hasattr(flow, "_interior"):
+            self._core: Any = sequences._optimiser(*options)
             return
         self._program = flow._interior.program
         kind: Any = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64
@@ -94,8 +95,8 @@ class Adam:
         """
         rate = check.number("learning_rate", self.learning_rate, above=0.0, below=math.inf)
         if self._program is None:
-            caller = self._flow._caller()
-            array = _arrays.shaped("gradient", gradient, (self._flow.n_parameters,), caller)
+            caller = Caller()
+            array = _arrays.shaped("gradient", gradient, self._flow.parameters.shape, caller)
             return self._core.step(_arrays.ready(array, self._flow.dtype, caller), rate)  # type: ignore[no-any-return]
         program, now = self._program, self._flow._interior
         if now.program is not program:

@@ -141,6 +141,7 @@ class Backward:
         total = 0.0
         for part, scores in self._run.scored(lambda part: self._back(part, cotangents, True), True):
             own = cotangents.of_steps(part.block, self._beyond(part), np.dtype(np.float64))
+            assert own is not None
             total += float((scores.astype(np.float64) * own).sum())
         return total
 

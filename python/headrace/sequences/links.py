@@ -174,7 +174,8 @@ class CausalLink:
 
     def _back(self, parameters: Any, own: Any, context: Any, covariates: Any, to: LinkGradients, **more: Any) -> None:
         self._core.vjp(
-            *(parameters, own),
+            parameters,
+            own,
             grad_given=to.inputs,
             grad_weights=to.parameters,
             grad_context=to.context,

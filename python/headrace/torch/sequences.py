@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -135,7 +136,7 @@ class SequenceModule(nn.Module):
         super().__init__()
         if not isinstance(flow, SequenceFlow):
             raise TypeError(f"flow: expected a SequenceFlow, got {check.kind_of(flow)}")
-        self._flow = flow.__copy__()
+        self._flow = copy(flow)
         self.vector = nn.Parameter(torch.from_numpy(flow.parameters))
 
     @property
