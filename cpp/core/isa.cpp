@@ -11,9 +11,10 @@
 namespace headrace {
 
 // HEADRACE_SETS is X(v2) X(v4), for example: those that CMakeLists.txt compiles, the best one last.
-#define X(set)                      \
-    extern const Table table_##set; \
-    extern const Bf16Kernels bf16_##set[];
+#define X(set)                             \
+    extern const Table table_##set;        \
+    extern const Bf16Kernels bf16_##set[]; \
+    extern const SequenceKernels sequences_##set;
 HEADRACE_SETS
 #undef X
 #ifdef HEADRACE_WIDE_SET
@@ -49,25 +50,26 @@ bool may_use_tiles(const char* name) {
 }
 
 std::vector<InstructionSet> compiled_sets() {
-#define X(set) {#set, &table_##set, bf16_##set, has_##set()},
+#define X(set) {#set, &table_##set, bf16_##set, &sequences_##set, has_##set()},
     std::vector<InstructionSet> sets = {HEADRACE_SETS};
 #undef X
 #ifdef HEADRACE_WIDE_SET
     const Table* const table = &HR_JOIN(table_, HEADRACE_WIDE_SET);
+    const SequenceKernels* const sequences = &HR_JOIN(sequences_, HEADRACE_WIDE_SET);
 #define HR_TEXT_(text) #text
 #define HR_TEXT(text) HR_TEXT_(text)
 #define HR_NAME(kind) HR_TEXT(HR_JOIN(HEADRACE_WIDE_SET, kind))
     [[maybe_unused]] const bool wide = HR_JOIN(has_, HEADRACE_WIDE_SET)() && x86_sets().v4;
     [[maybe_unused]] const bool dot = wide && x86_sets().avx512_bf16;
 #ifdef HEADRACE_BF16_DOT
-    sets.push_back({HR_NAME(_bf16), table, HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _bf16)), dot});
+    sets.push_back({HR_NAME(_bf16), table, HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _bf16)), sequences, dot});
 #endif
 #ifdef HEADRACE_AMX
     const bool tiles = dot && may_use_tiles(HR_NAME(_amx));
-    sets.push_back({HR_NAME(_amx), table, HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _amx)), tiles, true});
+    sets.push_back({HR_NAME(_amx), table, HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _amx)), sequences, tiles, true});
 #endif
 #ifdef HEADRACE_AMX_EMULATION
-    sets.push_back({"amx_emulated", table, bf16_amx_emulated, wide, true, true});
+    sets.push_back({"amx_emulated", table, bf16_amx_emulated, sequences, wide, true, true});
 #endif
 #endif
     return sets;

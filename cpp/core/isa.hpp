@@ -8,10 +8,13 @@
 
 namespace headrace {
 
+struct SequenceKernels;
+
 struct InstructionSet {
     const char* name;
     const Table* table;
     const Bf16Kernels* bf16;  // by the number of parts, from 1
+    const SequenceKernels* sequences;
     bool supported;
     bool on_request = false;  // used where HEADRACE_ISA names it alone
     bool emulated = false;    // and so is this, which is for tests

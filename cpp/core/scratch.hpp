@@ -29,9 +29,8 @@ Aligned<T> aligned_zeros(size_t n) {
     return p;
 }
 
-// Scratch of one thread: allocating it anew would cost page faults in every call. Whoever calls others that have some,
-// too, names itself as its owner.
-template <class T, class Owner = void>
+// Scratch of one thread: allocating it anew would cost page faults in every call.
+template <class T>
 T* thread_scratch(size_t n) {
     thread_local Aligned<T> buffer;
     thread_local size_t size = 0;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "scratch.hpp"
-#include "sequences/back.hpp"
 #include "views.hpp"
 
 namespace headrace {
@@ -43,16 +42,6 @@ struct KernelsOf {
     void (*adam)(const AdamStep<T>&, bool decays, const T* gradient, T* weights, T* mean, T* square, T* average,
                  int64_t n) noexcept;
     double (*sum_squares)(const T*, int64_t n) noexcept;
-    // Causal networks (sequences/calls.hpp): windows of a sequence, from the values before them to those behind; steps
-    // of streams; gate biases with one context row.
-    void (*causal_window_begin)(const CausalWindow<T>&, const CausalState<T>*) noexcept;
-    void (*causal_window)(const CausalWindow<T>&, const T* v, int64_t position, int n, T* raw) noexcept;
-    void (*causal_window_end)(const CausalWindow<T>&, const CausalState<T>&) noexcept;
-    void (*causal_step)(CausalSteps<T>&, T* raw) noexcept;
-    void (*causal_fold)(const CausalNetwork&, const T* weights, const T* context, T* folded) noexcept;
-    // A segment of a sequence through a causal network with a tape, which gives outputs [position][outputs]; and back.
-    void (*causal_record)(const CausalSegment<T>&, T* outputs) noexcept;
-    void (*causal_back)(const CausalSegment<T>&, const CausalBack<T>&) noexcept;
     int width;  // numbers in a vector
 };
 

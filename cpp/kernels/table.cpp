@@ -7,9 +7,6 @@
 #include "chain-inl.hpp"
 #include "coupling-inl.hpp"
 #include "dual_ascent-inl.hpp"
-#include "sequences/back-inl.hpp"
-#include "sequences/panel-inl.hpp"
-#include "sequences/window-inl.hpp"
 #include "vector_rows-inl.hpp"
 
 namespace headrace {
@@ -17,29 +14,10 @@ namespace {
 
 template <class T>
 constexpr KernelsOf<T> kernels() {
-    return {run_tile<T>,
-            run_small<T>,
-            fold_context<T>,
-            coupling<T>,
-            coupling_backward<T>,
-            vector_rows<T>,
-            vector_rows_backward<T>,
-            ascent_block<T>,
-            ascent_load<T>,
-            ascent_store<T>,
-            record_tile<T>,
-            backward_tile<T>,
-            sum_weights<T>,
-            adam<T>,
-            sum_squares<T>,
-            causal_window_begin<T>,
-            causal_window<T>,
-            causal_window_end<T>,
-            causal_step<T>,
-            causal_fold<T>,
-            causal_record<T>,
-            causal_back<T>,
-            width<T>};
+    return {run_tile<T>,          run_small<T>,    fold_context<T>,         coupling<T>,
+            coupling_backward<T>, vector_rows<T>,  vector_rows_backward<T>, ascent_block<T>,
+            ascent_load<T>,       ascent_store<T>, record_tile<T>,          backward_tile<T>,
+            sum_weights<T>,       adam<T>,         sum_squares<T>,          width<T>};
 }
 
 constexpr int chains = 12;

@@ -76,9 +76,10 @@ def squares_network(dtype):
     features = reference.CausalNetwork(arrays, (1,))(np.stack([grid, grid], axis=1)[..., None])[:, 1]
     target = raw_scale(0.5 * np.log(ARCH[0] + ARCH[1] * grid**2))
     weights = 1.0 / (1.0 + grid**2)
-    design = np.concatenate([features, np.ones((len(grid), 1)), ], axis=1) * weights[:, None]
+    design = np.concatenate([features, np.ones((len(grid), 1))], axis=1) * weights[:, None]
     penalty = 1e-4 * np.eye(width + 1)
-    found = np.linalg.lstsq(np.concatenate([design, penalty]), np.append(target * weights, np.zeros(width + 1)), None)[0]
+    wanted = np.append(target * weights, np.zeros(width + 1))
+    found = np.linalg.lstsq(np.concatenate([design, penalty]), wanted, None)[0]
     arrays["head.1.weight"] = np.stack([np.zeros(width), found[:-1]])
     arrays["head.1.bias"] = np.array([0.0, found[-1]])
     for name, array in arrays.items():

@@ -28,8 +28,6 @@ def test_onnx(flow, tmp_path):
 
     with pytest.raises(TypeError, match="flow: expected a flow of rows, got WaveNet"):
         onnx.write(flow, tmp_path / "flow.onnx", "log_prob")
-    with pytest.raises(TypeError, match="flow: expected a flow of rows, got WaveNet"):
-        flow.to_onnx(tmp_path / "flow.onnx")
 
 
 def test_zuko_and_torch(flow):
@@ -37,13 +35,13 @@ def test_zuko_and_torch(flow):
     from headrace import convert
 
     for name in ("to_torch", "to_zuko"):
-        with pytest.raises(TypeError, match="flow: expected a Flow.*, got WaveNet"):
+        with pytest.raises(TypeError, match=r"flow: expected a headrace.Flow, got WaveNet"):
             getattr(convert, name)(flow)
 
 
 def test_accelerate(flow):
     pytest.importorskip("torch")
-    with pytest.raises(TypeError, match="model: expected a model of zuko.* got WaveNet"):
+    with pytest.raises(TypeError, match=r"model: expected a model of zuko.* got WaveNet"):
         hr.accelerate(flow)
 
 

@@ -112,7 +112,8 @@ def test_many_streams_of_one_sample_at_a_time():
     chosen = np.array([3, 3, 17, 0])
     again = flow.stream(state={"position": state["position"], "transforms.0": state["transforms.0"][chosen]})
     following = again.push(np.zeros((4, 2, 1)))
-    past = np.concatenate([np.repeat(sequence_cases.sequences(1, 20), 4, axis=0), drawn[chosen], np.zeros((4, 2, 1))], 1)
+    first = np.repeat(sequence_cases.sequences(1, 20), 4, axis=0)
+    past = np.concatenate([first, drawn[chosen], np.zeros((4, 2, 1))], axis=1)
     cases.assert_same_bits(following, flow.log_prob_steps(past)[:, -2:])
 
 

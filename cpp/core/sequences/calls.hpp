@@ -120,4 +120,42 @@ HR_FN void causal_push(CausalSteps<T>& s, const T* v) {
 }
 
 }  // namespace
+
+template <class T>
+struct CausalSegment;  // back.hpp
+template <class T>
+struct CausalBack;
+
+// What one instruction set offers for causal networks (kernels/sequences.cpp).
+template <class T>
+struct SequenceKernelsOf {
+    // Windows of a sequence, from the values before them, those of the first stream of a state (null: zero), to those
+    // behind. causal_window: positions [position, position + n); v [kernel + n][inputs] begins with the inputs before
+    // them; raw [n][outputs], null where the values behind are all that is wanted.
+    void (*window_begin)(const CausalWindow<T>&, const CausalState<T>*) noexcept;
+    void (*window)(const CausalWindow<T>&, const T* v, int64_t position, int n, T* raw) noexcept;
+    void (*window_end)(const CausalWindow<T>&, const CausalState<T>&) noexcept;
+    // The outputs [stream][outputs] of the next position, whose inputs are then pushed by causal_push.
+    void (*step)(CausalSteps<T>&, T* raw) noexcept;
+    // Gate biases of all layers with the part of one context row: [layer][gate_units].
+    void (*fold)(const CausalNetwork&, const T* weights, const T* context, T* folded) noexcept;
+    // A segment of a sequence with a tape, which gives its outputs [position][outputs]; and back.
+    void (*record)(const CausalSegment<T>&, T* outputs) noexcept;
+    void (*back)(const CausalSegment<T>&, const CausalBack<T>&) noexcept;
+};
+
+struct SequenceKernels {
+    SequenceKernelsOf<float> f32;
+    SequenceKernelsOf<double> f64;
+};
+
+template <class T>
+const SequenceKernelsOf<T>& sequence_kernels_of(const SequenceKernels& kernels) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+        return kernels.f32;
+    } else {
+        return kernels.f64;
+    }
+}
+
 }  // namespace headrace

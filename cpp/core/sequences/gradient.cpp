@@ -47,6 +47,7 @@ class SequenceBack {
           gradient_(gradient),
           net_(transform.network().network()),
           kernels_(kernels_of<T>(*active_isa().table)),
+          sequences_(sequence_kernels_of<T>(*active_isa().sequences)),
           plan_(net_, call.steps, tape_bytes, sizeof(T)) {
         int64_t& at = scratch_.numbers;
         const auto take = [&](int64_t numbers) {
@@ -100,6 +101,7 @@ class SequenceBack {
     const SequenceGradient<T>& gradient_;
     const CausalNetwork& net_;
     const KernelsOf<T>& kernels_;
+    const SequenceKernelsOf<T>& sequences_;
     const CausalBackPlan plan_;
     RowScratch scratch_{};
 };
@@ -206,7 +208,7 @@ void SequenceBack<T>::record(const Row& r, int64_t segment) const {
     const CausalSegment<T> s = segment_of(r, segment);
     load_given(r, s);
     load_past(r, s, segment > 0 ? r.borders + (segment - 1) * plan_.border() : nullptr);
-    kernels_.causal_record(s, r.scratch + scratch_.raw);
+    sequences_.record(s, r.scratch + scratch_.raw);
 }
 
 // What the call asks for, on the way there.
@@ -275,7 +277,7 @@ void SequenceBack<T>::back(const Row& r, int64_t segment) const {
     b.gate_bias = r.scratch + scratch_.gate_gradient;
     if (gradient_.covariates) b.covariates = gradient_.covariates + r.row * call_.frames * net_.covariates;
     b.sums = r.sums;
-    kernels_.causal_back(s, b);
+    sequences_.back(s, b);
     if (b.read) {
         const T* const by_map = r.scratch + scratch_.given_gradient;
         for (int64_t i = 0; i < s.positions * net_.inputs; ++i) b.read[i] += by_map[i];
@@ -310,7 +312,7 @@ void SequenceBack<T>::run_row(const Row& r) const {
         const int64_t numbers = call_.frames * net_.covariates;
         std::fill_n(gradient_.covariates + r.row * numbers, numbers, T(0));
     }
-    if (net_.context > 0) kernels_.causal_fold(net_, call_.weights, context_of(r.row), r.scratch + scratch_.folded);
+    if (net_.context > 0) sequences_.fold(net_, call_.weights, context_of(r.row), r.scratch + scratch_.folded);
     const int64_t last = plan_.segments() - 1;
     for (int64_t i = 0; i <= last; ++i) {
         record(r, i);
@@ -329,7 +331,7 @@ void SequenceBack<T>::run_row(const Row& r) const {
 
 template <class T>
 void SequenceBack<T>::run_rows(int64_t begin, int64_t end, T* sums) const {
-    T* const scratch = thread_scratch<T, SequenceBack<T>>(size_t(scratch_.numbers));
+    T* const scratch = thread_scratch<T>(size_t(scratch_.numbers));
     // They grow with the steps: not kept by the thread.
     const Aligned<T> borders = aligned_memory<T>(size_t((plan_.segments() - 1) * plan_.border()));
     for (int64_t row = begin; row < end; ++row) run_row({row, scratch, borders.get(), sums});
@@ -348,7 +350,7 @@ void SequenceBack<T>::run() {
         groups = std::min(groups, std::clamp(fit, least_groups, most_groups));
         sums = aligned_zeros<T>(size_t(groups) * numbers);
     }
-    thread_scratch<T, SequenceBack<T>>(size_t(scratch_.numbers));  // should it fail, it can be reported here
+    thread_scratch<T>(size_t(scratch_.numbers));  // should it fail, it can be reported here
     std::atomic<bool> out_of_memory{false};
     parallel_for(groups, [&](int64_t g) {
         try {

@@ -10,18 +10,21 @@
 #include "../isa.hpp"
 #include "../request.hpp"
 #include "../threads.hpp"
+#include "calls.hpp"
 
 namespace headrace {
 namespace {
 
-// Steps that are one task of a thread: few enough that a long call is interrupted soon, by its multiply-adds.
-constexpr int64_t task_work = 500'000'000;
+// Multiply-adds of a task of a thread: few enough that a long call is interrupted soon. A chunk of a row has more,
+// because it has to come after its warm-up.
+constexpr int64_t task_work = 500'000'000, chunk_work = 10'000'000'000;
 // A window costs whole vectors of positions, and moves all values before it: fewer steps than these are made singly.
 constexpr int64_t least_window_stream = 8, least_window_panel = 64;
-// Chunks of a long row are this many times what precedes them for the sake of its field alone.
-constexpr int64_t chunk_overheads = 4;
-
-struct SequenceScratch {};
+// Chunks of a long row are at least this many times their warm-up: where threads want them, and where an interrupt
+// does.
+constexpr int64_t least_overheads = 4, usual_overheads = 32;
+// Vectors of streams whose states are there at a time, for each thread, where the caller keeps none.
+constexpr int64_t vectors_at_once = 3;
 
 template <class T>
 void load_columns(const SequenceView& view, int64_t row, int64_t step, int64_t steps, int columns, T* to) {
@@ -40,6 +43,21 @@ void load_columns(const SequenceView& view, int64_t row, int64_t step, int64_t s
             }
     }
 }
+
+// Scratch of a task: of its thread, unless an inner flow has that meanwhile.
+template <class T>
+class TaskScratch {
+  public:
+    TaskScratch(bool is_own, int64_t n) {
+        if (is_own) own_ = aligned_zeros<T>(size_t(n));
+        numbers_ = is_own ? own_.get() : thread_scratch<T>(size_t(n));
+    }
+    T* numbers() const { return numbers_; }
+
+  private:
+    Aligned<T> own_;
+    T* numbers_;
+};
 
 // The first exception of tasks that may not throw.
 class Failure {
@@ -72,6 +90,7 @@ class CausalTransform<T>::Work {
           network_(of.network_->network()),
           call_(call),
           kernels_(kernels_of<T>(*active_isa().table)),
+          sequences_(sequence_kernels_of<T>(*active_isa().sequences)),
           to_data_(of.reads_data_ != in_parallel) {
         if (of.map_) options_ = of.map_->template options<T>();
         fold();
@@ -81,7 +100,6 @@ class CausalTransform<T>::Work {
     void steps(CausalStreams<T>& streams, bool in_parallel);
 
   private:
-    // Numbers of one row that the map, or the inner flow, needs for n positions.
     int64_t inputs() const { return network_.inputs; }
     bool has_map() const { return of_.map_ || of_.inner_; }
 
@@ -98,6 +116,7 @@ class CausalTransform<T>::Work {
     const CausalNetwork& network_;
     const SequenceCall<T>& call_;
     const KernelsOf<T>& kernels_;
+    const SequenceKernelsOf<T>& sequences_;
     bool to_data_;
     MapOptions<T> options_{};
     Aligned<T> folded_;  // of each row of the context: [layer][gate_units]
@@ -111,8 +130,8 @@ void CausalTransform<T>::Work::fold() {
     of_row_ = size_t(network_.n_layers) * size_t(gate_units(network_));
     folded_ = aligned_memory<T>(of_row_ * size_t(rows));
     parallel_for(rows, [&](int64_t row) {
-        kernels_.causal_fold(network_, call_.weights, call_.context + row * network_.context,
-                             folded_.get() + size_t(row) * of_row_);
+        sequences_.fold(network_, call_.weights, call_.context + row * network_.context,
+                        folded_.get() + size_t(row) * of_row_);
     });
 }
 
@@ -198,8 +217,8 @@ void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, in
     const int64_t start = std::max<int64_t>(0, begin - (begin > 0 ? of_.network_->warm_up() : 0));
     const int64_t lines = causal_window_scratch(network_, most), v_size = round_up((k + most) * inputs(), 16);
     const int64_t raw_size = round_up(most * n_outputs, 16), value_size = round_up(most * inputs(), 16);
-    T* const scratch =
-        thread_scratch<T, SequenceScratch>(size_t(lines + v_size + raw_size + value_size + round_up(most, 16)));
+    const TaskScratch<T> memory(of_.inner_ != nullptr, lines + v_size + raw_size + value_size + round_up(most, 16));
+    T* const scratch = memory.numbers();
     T *const v = scratch + lines, *const raw = v + v_size, *const value = raw + raw_size;
     T* const log_det = value + value_size;
     const CausalWindow<T> window{&network_, call_.weights, side_of(row), most, scratch};
@@ -210,13 +229,13 @@ void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, in
         state = call_.state->state(panel);
         state.numbers = stream_numbers(network_, state, row - panel.first);
     }
-    kernels_.causal_window_begin(window, call_.state && start == 0 ? &state : nullptr);
+    sequences_.window_begin(window, call_.state && start == 0 ? &state : nullptr);
     past_inputs(row, start, v);
     for (int64_t t = start; t < end;) {
         const int64_t n = std::min<int64_t>(most, (t < begin ? begin : end) - t), at = row * call_.steps + t;
         load_columns(call_.given, row, t, n, network_.inputs, v + k * inputs());
         T* const outputs = t < begin ? nullptr : call_.raw ? call_.raw + at * n_outputs : raw;
-        kernels_.causal_window(window, v, position + t, int(n), outputs);
+        sequences_.window(window, v, position + t, int(n), outputs);
         if (outputs && has_map() && (call_.value || call_.log_det))
             map(v + k * inputs(), outputs, call_.value ? call_.value + at * inputs() : value,
                 call_.log_det ? call_.log_det + at : log_det, n);
@@ -225,7 +244,7 @@ void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, in
     }
     if (call_.state && end == call_.steps) {
         state.position += call_.steps;
-        kernels_.causal_window_end(window, state);
+        sequences_.window_end(window, state);
     }
 }
 
@@ -236,10 +255,9 @@ void CausalTransform<T>::Work::windows() {
     // A long row is divided where there are more threads than rows.
     const int64_t overhead = of_.network_->warm_up() + causal_window_positions(network_);
     const int64_t threads = num_threads(), wanted = (threads + call_.rows - 1) / call_.rows;
-    const int64_t chunks = std::clamp<int64_t>(steps / (chunk_overheads * overhead), 1, std::max<int64_t>(1, wanted));
-    // One task is no longer than what an interrupt may wait for: a long row has more chunks, which cost little then.
+    const int64_t chunks = std::clamp<int64_t>(steps / (least_overheads * overhead), 1, std::max<int64_t>(1, wanted));
     const int64_t weights = of_.network_->n_weights();
-    const int64_t longest = std::max<int64_t>(8 * chunk_overheads * overhead, task_work / weights);
+    const int64_t longest = std::max(usual_overheads * overhead, chunk_work / weights);
     const int64_t all = std::max(chunks, (steps + longest - 1) / longest);
     Failure failure;
     parallel_for(call_.rows * all, [&](int64_t task) {
@@ -261,8 +279,8 @@ void CausalTransform<T>::Work::panel(CausalStreams<T>& streams, const typename C
     const int64_t raw_size = round_up(n * n_outputs, 16);
     const int64_t v_size = round_up(n * inputs(), 16);
     const int64_t bias_size = folded_ && lanes > 1 ? int64_t(of_row_) * lanes : 0;
-    T* const scratch =
-        thread_scratch<T, SequenceScratch>(size_t(lines + raw_size + 2 * v_size + round_up(n, 16) + bias_size));
+    const TaskScratch<T> memory(of_.inner_ != nullptr, lines + raw_size + 2 * v_size + round_up(n, 16) + bias_size);
+    T* const scratch = memory.numbers();
     T *const raw = scratch + lines, *const given = raw + raw_size, *const value = given + v_size;
     T *const log_det = value + v_size, *const bias = log_det + round_up(n, 16);
     CausalSteps<T> s{};
@@ -288,7 +306,7 @@ void CausalTransform<T>::Work::panel(CausalStreams<T>& streams, const typename C
     for (int64_t t = begin; t < end; ++t) {
         for (int64_t i = 0; i < n; ++i)
             load_columns(call_.given, panel.first + i, t, 1, network_.inputs, given + i * inputs());
-        kernels_.causal_step(s, raw);
+        sequences_.step(s, raw);
         if (has_map()) map(given, raw, value, log_det, n);
         causal_push(s, in_parallel ? given : value);
         for (int64_t i = 0; i < n; ++i) {
@@ -357,13 +375,31 @@ template <class T>
 void CausalTransform<T>::sequential(const SequenceCall<T>& call) const {
     if (!map_ && !inner_) throw std::invalid_argument("sequential: expected a transform with a map or an inner flow");
     if (call.rows == 0 || call.steps == 0) return;
-    Work work(*this, call, false);
     if (call.state) {
-        work.steps(*call.state, false);
-    } else {
-        CausalStreams<T> begun = streams(call.rows);
-        work.steps(begun, false);
+        Work(*this, call, false).steps(*call.state, false);
+        return;
     }
+    const int64_t at_once = vectors_at_once * kernels_of<T>(*active_isa().table).width * num_threads();
+    for (int64_t first = 0; first < call.rows; first += at_once) {
+        const SequenceCall<T> some = rows_of(call, first, std::min(at_once, call.rows - first));
+        CausalStreams<T> begun = streams(some.rows);
+        Work(*this, some, false).steps(begun, false);
+    }
+}
+
+// The part of a call without a state that is for some of its rows.
+template <class T>
+SequenceCall<T> CausalTransform<T>::rows_of(const SequenceCall<T>& call, int64_t first, int64_t rows) const {
+    const CausalNetwork& n = network_->network();
+    SequenceCall<T> some = call;
+    some.rows = rows;
+    some.given.data += first * call.given.row_stride;
+    if (call.context && !call.one_context_row) some.context += first * n.context;
+    if (call.covariates && !call.one_covariate_row) some.covariates += first * call.frames * n.covariates;
+    if (call.value) some.value += first * call.steps * n.inputs;
+    if (call.log_det) some.log_det += first * call.steps;
+    if (call.raw) some.raw += first * call.steps * n.outputs;
+    return some;
 }
 
 template class CausalTransform<float>;

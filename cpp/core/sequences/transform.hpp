@@ -62,6 +62,7 @@ class CausalTransform {
 
   private:
     class Work;
+    SequenceCall<T> rows_of(const SequenceCall<T>& call, int64_t first, int64_t rows) const;
 
     std::shared_ptr<const CausalConvolution> network_;
     std::shared_ptr<const TransformMap> map_;

@@ -92,7 +92,7 @@ class Continuation:
         return caller.give(result)
 
     def log_prob(self, x: Array) -> Array:
-        """Log density of what follows given the prefix, in nats: the sum of `log_prob_steps`; shape ``(*n, *shape)``."""
+        """Log density of what follows given the prefix: the sum of `log_prob_steps`, shape ``(*n, *shape)``."""
         return self._scored(x, True)
 
     def log_prob_steps(self, x: Array) -> Array:
@@ -141,8 +141,12 @@ class Continuation:
         size = max(1, _TOGETHER // max(self._rows, 1))
         for first in range(0, draws, size):
             count = min(size, draws - first)
-            yield first, count, tiled(self._context, count), tiled(self._covariates, count), copies_of(
-                self._states, count
+            yield (
+                first,
+                count,
+                tiled(self._context, count),
+                tiled(self._covariates, count),
+                copies_of(self._states, count),
             )
 
 

@@ -89,10 +89,7 @@ class SequenceFlow(SequenceDerivatives):
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
         links = [
-            t._link(dtype)
-            if isinstance(t, CausalConvolution)
-            else StepLink(t if t.dtype is None else t._remade(_vector_of(t, dtype), dtype, None))
-            for t in self._chain
+            t._link(dtype) if isinstance(t, CausalConvolution) else StepLink(_standing(t, dtype)) for t in self._chain
         ]
         blocks = [[block for _, block in part._blocks()] for part in (self._base, *self._chain)]
         program = SequenceProgram(links, blocks, dtype, Flow([], self._base, dtype=dtype))
@@ -373,6 +370,13 @@ class SequenceFlow(SequenceDerivatives):
             array = _arrays.shaped("parameters", parameters, (program.n_weights,), caller)
             vector = _arrays.ready(array, self._dtype, caller)
         return Run(program, caller, given.batch, rows, own, self._dtype, given=given, vector=vector)
+
+
+def _standing(t: Transform, dtype: np.dtype[Any]) -> Transform:
+    """A transform of rows that can compute; its parameters are those that each call gives."""
+    if t.dtype is None:
+        return t
+    return t._remade(np.zeros(sum(block.size for _, block in t._blocks()), dtype), dtype, None)
 
 
 def _context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...]) -> NDArray[Any] | None:

@@ -44,9 +44,7 @@ class CausalSettings(MapSettings):
     """What a causal convolution is made of, checked."""
 
     channels: int = setting(32, _size("channels", MOST_UNITS), "")
-    skip: int = setting(
-        None, lambda s, value: s.channels if value is None else _size("skip", MOST_UNITS)(s, value), ""
-    )
+    skip: int = setting(None, lambda s, value: s.channels if value is None else _size("skip", MOST_UNITS)(s, value), "")
     kernel: int = setting(2, _taps, "")
     dilations: tuple[int, ...] = setting(doubling(16), _dilations, "")
     covariates: int = setting(
