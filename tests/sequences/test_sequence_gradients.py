@@ -80,7 +80,7 @@ def test_against_differences_of_the_reference(name, map, dtype, tmp_path):
     wide = [None if a is None else a.astype("float64") for a in (x, context, covariates, flow.parameters)]
     judge = flow.astype("float64")
     mask = copy.copy(judge)
-    mask.parameters = np.ones(flow.n_parameters)
+    mask.parameters = np.ones(flow.parameters.size)
     for kind, gradient in zip(kinds, gradients, strict=True):
         assert gradient.dtype == dtype
         direction = draw.standard_normal(gradient.shape)

@@ -45,7 +45,7 @@ class SequenceDerivatives(Sequential):
 
     def _optimiser(self, *options: float) -> VectorAdam:
         """What `Adam` has in the place of a program's optimiser: matrices of networks decay."""
-        vector = np.zeros(self.n_parameters, bool)
+        vector = np.zeros(self._program.n_weights, bool)
         start = 0
         for _, block in self._blocks():
             end = start + block.size

@@ -226,9 +226,9 @@ class SequenceModule(nn.Module):
     def set_extra_state(self, state: Any) -> None:
         """The same from a `state_dict`; a flow of another size is refused."""
         flow = files.from_bytes(bytes(state.cpu().numpy()))
-        if not isinstance(flow, SequenceFlow) or flow.n_parameters != self._flow.n_parameters:
+        if not isinstance(flow, SequenceFlow) or flow._program.n_weights != self._flow._program.n_weights:
             raise ValueError(
-                f"state_dict: expected a SequenceFlow of {self._flow.n_parameters} parameters, got {flow!r}"
+                f"state_dict: expected a SequenceFlow of {self._flow._program.n_weights} numbers, got {flow!r}"
             )
         self._flow = flow
 
