@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from headrace import _arguments as check
 from headrace import files
 from headrace.sequences.flow import SequenceFlow
+from headrace.torch._autograd import first
 
 __all__ = ["SequenceModule"]
 
@@ -22,7 +22,7 @@ def _wanted(flags: Any) -> tuple[str, ...]:
     return tuple(kind for kind, needed in zip(_KINDS, flags, strict=True) if needed)
 
 
-def _spread(found: tuple[Tensor, ...], kinds: tuple[str, ...], given: tuple[Tensor | None, ...]) -> list[Any]:
+def _spread(found: list[Tensor], kinds: tuple[str, ...], given: tuple[Tensor | None, ...]) -> list[Any]:
     """One gradient for each argument, in its dtype, or None."""
     own = dict(zip(kinds, found, strict=True))
     return [
@@ -56,18 +56,17 @@ class _LogProb(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, context, covariates, vector, *unit = ctx.saved_tensors
-        given = (x, context, covariates, vector)
-        if grad.numel() == 0 or bool((grad == grad.reshape(-1)[0]).all()):
-            factor = grad.reshape(-1)[0] if grad.numel() else grad.sum()
-            return None, None, *_spread(tuple(u * factor for u in unit), ctx.kinds, given)
-        own_x, own_context, own_covariates, own_vector = _detached(given)
-        found = ctx.flow.log_prob_vjp(
-            own_x, grad.contiguous(), own_context, own_covariates, wrt=ctx.kinds, parameters=own_vector
-        )
-        return None, None, *_spread(found, ctx.kinds, given)
+        given, unit = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        with torch.no_grad():
+            if grad.numel() == 0 or bool((grad == grad.reshape(-1)[0]).all()):
+                factor = grad.reshape(-1)[0] if grad.numel() else grad.sum()
+                found = [u * factor for u in unit]
+            else:
+                x, context, covariates, vector = _detached(given)
+                more: dict[str, Any] = {"wrt": ctx.kinds, "parameters": vector}
+                found = list(ctx.flow.log_prob_vjp(x, grad.detach().contiguous(), context, covariates, **more))
+        return None, None, *_spread(first(found, (*given, grad)), ctx.kinds, given)
 
 
 class _Run(torch.autograd.Function):
@@ -86,22 +85,14 @@ class _Run(torch.autograd.Function):
         return out, log_det
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_value: Tensor, grad_log_det: Tensor) -> Any:
         given = ctx.saved_tensors
         kinds = _wanted(ctx.needs_input_grad[2:])
         verb = ctx.flow.to_data_vjp if ctx.to_data else ctx.flow.to_latent_vjp
-        own_value, own_context, own_covariates, own_vector = _detached(given)
-        found = verb(
-            own_value,
-            grad_value.contiguous(),
-            grad_log_det.contiguous(),
-            own_context,
-            own_covariates,
-            wrt=kinds,
-            parameters=own_vector,
-        )
-        return None, None, *_spread(found, kinds, given)
+        value, context, covariates, vector = _detached(given)
+        grads = [grad_value.detach().contiguous(), grad_log_det.detach().contiguous()]
+        found = list(verb(value, *grads, context, covariates, wrt=kinds, parameters=vector))
+        return None, None, *_spread(first(found, (*given, grad_value, grad_log_det)), kinds, given)
 
 
 def flow_dtype(flow: SequenceFlow) -> torch.dtype:
