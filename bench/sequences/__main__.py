@@ -13,8 +13,8 @@
 | A, push | log density of one step of a stream: the latency of a call |
 
 A has 16 layers of 32 channels and kernel 2, B 30 layers of 64 channels and kernel 3, as each of the student's layers
-has; all have one value a step and an affine map. PyTorch keeps the layers' past between steps, eager and compiled. Every
-library's result is compared before it is timed. Rates are steps for each second of the processor, not of the clock, so
+has; all have one value a step and an affine map. PyTorch keeps the layers' past between steps, eager and compiled. All
+results are compared before they are timed. Rates are steps for each second of the processor, not of the clock, so
 that a busy machine changes them little; of the rounds' medians, with the least and the largest ratio of a round.
 """
 

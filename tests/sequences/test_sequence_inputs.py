@@ -169,7 +169,7 @@ def test_covariates_and_contexts(name):
 OPTIONS = {
     "channels": (0, "channels: expected an integer from 1 to"),
     "skip": (0, "skip: expected an integer from 1 to"),
-    "kernel": (1, "kernel: expected an integer from 2 to 64, got 1"),
+    "kernel": (1, "kernel: expected an integer from 2 to 32, got 1"),
     "dilations": ([1, 0], r"dilations\[1\]: expected an integer from 1 to"),
     "reads": ("both", "reads: expected one of 'data', 'latent', got 'both'"),
     "context": (-1, "context: expected an integer from 0 to"),
@@ -195,7 +195,7 @@ def test_more_options():
     with pytest.raises(TypeError, match=r"dilations: expected a sequence of integers, got int 3"):
         hr.CausalConvolution(dilations=3)
     with pytest.raises(ValueError, match=r"channels, skip, kernel, dilations: expected a network whose weights fit"):
-        hr.CausalConvolution(channels=8192, kernel=64, dilations=[1] * 1024)
+        hr.CausalConvolution(channels=8192, kernel=32, dilations=[1] * 1024)
     with pytest.raises(TypeError, match="formula: expected a keyword of CausalConvolution"):
         hr.CausalConvolution(formula="to_latent")
     with pytest.raises(ValueError, match="dilations: expected 3 of them, one for each of the layers, got 2"):

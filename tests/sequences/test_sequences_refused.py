@@ -5,7 +5,6 @@ import pytest
 
 import cases
 import headrace as hr
-import runtime_library
 import sequence_cases
 
 
@@ -43,12 +42,6 @@ def test_accelerate(flow):
     pytest.importorskip("torch")
     with pytest.raises(TypeError, match=r"model: expected a model of zuko.* got WaveNet"):
         hr.accelerate(flow)
-
-
-def test_the_header_for_cpp(flow, tmp_path):
-    flow.save(tmp_path / "flow")
-    with pytest.raises(runtime_library.Refused, match=r"file format 3, of sequences \(CausalConvolution, WaveNet\)"):
-        runtime_library.load(tmp_path / "flow")
 
 
 TAKERS = {

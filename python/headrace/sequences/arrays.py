@@ -87,7 +87,7 @@ class Sequences:
                     f"list of such, got {array.shape}{hint}"
                 )
             self.batch = array.shape[:-2]
-            self._array = array.reshape(-1, *array.shape[-2:])
+            self._array = array.reshape(math.prod(self.batch), *array.shape[-2:])
             found = [array.shape[-2]] * len(self._array)
         self.steps = max(found) if self.is_list else array.shape[-2]
         self.lengths = np.array(found, np.intp)
@@ -236,7 +236,7 @@ class Covariates:
         if array.ndim < 2 or array.shape[-1] != columns or array.shape[:-2] not in ((), batch):
             raise ValueError(f"covariates: expected shape {expected}, got {array.shape}")
         self._finite("covariates", array)
-        self._own = list(array.reshape(-1, *array.shape[-2:]))
+        self._own = list(array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:]))
 
     def _shape(self, batch: tuple[int, ...]) -> str:
         return "(" + ", ".join([*map(str, batch), "frames", str(self._columns)]) + ")"

@@ -66,8 +66,9 @@ class Continuation:
             n: How many draws for each prefix, or a shape of them; () for one each.
             steps: Of each draw.
             seed: As in `SequenceFlow.sample`: draw i of all prefixes takes the numbers of the next sequences there, at
-                the steps that follow. So what ``flow.sample(rows, steps=t, seed=s)`` drew comes back, bit for bit,
-                where its own beginnings are the prefix.
+                the steps that follow. So what ``flow.sample(rows, steps=t, seed=s)`` drew comes back where its own
+                beginnings are the prefix: bit for bit under one convolution, and up to rounding under several or a
+                `Standardize`, through which the prefix has to go back.
 
         Returns:
             Shape ``(*n, *shape, steps, features)``, in the framework of the prefix.

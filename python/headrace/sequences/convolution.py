@@ -66,7 +66,7 @@ class CausalConvolution(Sequential):
         features: Number of values in each step.
         channels: Units of each layer.
         skip: Units of the skip sums and of the head; by default as many as channels.
-        kernel: Taps of each convolution, 2 to 64.
+        kernel: Taps of each convolution, 2 to 32.
         dilations: Steps between two taps, one for each layer; by default 16 layers, 1, 2, 4, ..., 128 and again.
         reads: "data" or "latent": which side the network sees.
         context: Number of context columns, one row for a whole sequence.

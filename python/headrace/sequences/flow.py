@@ -269,7 +269,7 @@ class SequenceFlow(SequenceDerivatives):
             context, covariates: As in `log_prob`, for n sequences.
             seed: As in `Flow.sample`. A value depends on the seed, the number of the sequence and the steps up to it
                 alone: ``sample(n, steps=t, seed=s)[:k, :m]`` equals ``sample(k, steps=m, seed=s)``, bit for bit, and
-                streams and continuations draw the same.
+                streams pull the same.
 
         Returns:
             In the framework of the context or the covariates; without, NumPy.

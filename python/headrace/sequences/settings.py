@@ -13,7 +13,7 @@ from headrace._core.settings import MapSettings, setting
 
 __all__ = ["CausalSettings", "doubling"]
 
-MOST_TAPS, MOST_UNITS, MOST_LAYERS, MOST_STEPS = 64, 2**13, 2**10, 2**24
+MOST_TAPS, MOST_UNITS, MOST_LAYERS, MOST_STEPS = 32, 2**13, 2**10, 2**24
 
 _LONGEST = 128  # of the dilations that a cycle of doubled ones has (van den Oord et al. 2016 have 512)
 

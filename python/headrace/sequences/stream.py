@@ -22,7 +22,7 @@ class Stream:
     """Sequences that go on step by step, all of them together; `SequenceFlow.stream` makes it.
 
     Pushed steps get their log densities, pulled ones are drawn, and both become the past of what comes next. The bits
-    are those of the whole sequence in one call, for pushes and pulls of any length. It keeps the flow as it was when
+    of pushes are those of `SequenceFlow.log_prob_steps`, those of pulls of `SequenceFlow.sample`, for any lengths. It keeps the flow as it was when
     it was made, and its memory does not grow.
     """
 
