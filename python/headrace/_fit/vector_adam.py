@@ -1,4 +1,4 @@
-"""Adam on the vector of a flow whose parameters are not in one program of the core: the steps of `cpp/math/adam.hpp`."""
+"""Adam on the vector of a flow that is no program of the core: the steps of `cpp/math/adam.hpp`."""
 
 from __future__ import annotations
 
