@@ -45,7 +45,7 @@ class VectorAdam:
         self._epsilon = max(epsilon, float(np.finfo(flow.dtype).tiny))  # 0 / 0 is nowhere
         start = flow.parameters
         self._mean, self._square = np.zeros_like(start), np.zeros_like(start)
-        self._average = start.copy() if average else None
+        self._average: Array | None = start.copy() if average else None
         self._steps = 0
 
     def step(self, gradient: Array, learning_rate: float) -> float:
@@ -74,4 +74,4 @@ class VectorAdam:
         """The running mean of the parameters, a copy."""
         if self._average is None:
             raise ValueError("average: expected a decay when the optimiser was made, got None")
-        return self._average.copy()
+        return np.array(self._average)
