@@ -254,6 +254,11 @@ class Covariates:
         if self._own:
             self.check(np.full(self._rows, steps, np.intp))
 
+    @property
+    def arrays(self) -> list[Array]:
+        """Frames of each sequence, or of all; none without covariates."""
+        return self._own
+
     def check(self, lengths: NDArray[np.intp]) -> None:
         """Refuse too few frames for sequences of these lengths."""
         for i, own in enumerate(self._own):

@@ -30,6 +30,8 @@ _HEAD_GAIN = 0.1  # of fresh weights of the last layer beside those of others: s
 class _CausalBlock:
     """The weights of the network, as a vector and by name."""
 
+    is_network = True
+
     def __init__(self, structure: Any) -> None:
         self.structure = structure
 

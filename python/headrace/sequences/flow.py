@@ -18,11 +18,11 @@ from headrace.flow import Flow
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.convolution import CausalConvolution
+from headrace.sequences.gradients import SequenceDerivatives
 from headrace.sequences.links import StepLink
 from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, SequenceProgram
 from headrace.sequences.quantised import Cells
 from headrace.sequences.runs import Run
-from headrace.sequences.sequential import Sequential
 from headrace.sequences.stream import Stream
 from headrace.transforms.transform import Transform
 
@@ -33,7 +33,7 @@ __all__ = ["SequenceFlow"]
 
 
 @storable
-class SequenceFlow(Sequential):
+class SequenceFlow(SequenceDerivatives):
     """A density of sequences: log p(x) = Σ_t log p(x_t | x_<t), a sum over steps.
 
     A step has one or more values. Transforms are `CausalConvolution`, which reads the past, and any transform of rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,9 +14,28 @@ if TYPE_CHECKING:
     from headrace.sequences.settings import CausalSettings
     from headrace.transforms.transform import Transform
 
-__all__ = ["CausalLink", "Link", "StepLink", "at_least_a_tile"]
+__all__ = ["CausalLink", "Cotangent", "Link", "LinkGradients", "StepLink", "at_least_a_tile"]
 
 Block = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Cotangent:
+    """Gradients of a number by what a link, or a chain, gives; None for zero."""
+
+    value: Block | None = None  # (rows, steps, features)
+    log_det: Block | None = None  # (rows, steps)
+    log_prob: Block | None = None  # (rows, steps): by log densities of steps, in the place of both
+
+
+@dataclass(frozen=True)
+class LinkGradients:
+    """Gradients by what a link is given; None for what is not wanted."""
+
+    inputs: Block | None = None
+    parameters: NDArray[Any] | None = None
+    context: NDArray[Any] | None = None
+    covariates: NDArray[Any] | None = None
 
 
 class Link(Protocol):
@@ -36,6 +56,21 @@ class Link(Protocol):
         state: Any,
     ) -> tuple[Block, Block]:
         """The other side, and the log-derivative of each step, (rows, steps)."""
+
+    def runs_at_once(self, inverse: bool) -> bool:
+        """Whether this direction makes all steps at once, so that it has derivatives."""
+
+    def vjp(
+        self,
+        parameters: NDArray[Any],
+        inverse: bool,
+        given: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        cotangent: Cotangent,
+        kinds: tuple[str, ...],
+    ) -> LinkGradients:
+        """From gradients by value and log-derivatives; those by inputs are always there."""
 
 
 class CausalLink:
@@ -79,6 +114,76 @@ class CausalLink:
         verb(parameters, own, value, log_det, state=state, **self._own(context, covariates))
         return value, log_det
 
+    def runs_at_once(self, inverse: bool) -> bool:
+        """See `Link`."""
+        return inverse == self._reads_data
+
+    def vjp(
+        self,
+        parameters: NDArray[Any],
+        inverse: bool,
+        given: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        cotangent: Cotangent,
+        kinds: tuple[str, ...],
+    ) -> LinkGradients:
+        """See `Link`."""
+        gradients = self._room(parameters, given, context, covariates, kinds)
+        own = given.astype(self._dtype, copy=False)
+        self._back(
+            parameters, own, context, covariates, gradients, grad_value=cotangent.value, grad_log_det=cotangent.log_det
+        )
+        return gradients
+
+    def log_prob_and_vjp(
+        self,
+        parameters: NDArray[Any],
+        given: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        grad_log_prob: Block,
+        base: str,
+        kinds: tuple[str, ...],
+    ) -> tuple[Block, Block, LinkGradients]:
+        """Latent steps under a standard base, log-derivatives, and gradients from those by their log densities."""
+        gradients = self._room(parameters, given, context, covariates, kinds)
+        own = given.astype(self._dtype, copy=False)
+        value, log_det = np.empty(own.shape, self._dtype), np.empty(own.shape[:2], self._dtype)
+        self._back(
+            *(parameters, own, context, covariates, gradients),
+            grad_log_prob=grad_log_prob,
+            base=base,
+            value=value,
+            log_det=log_det,
+        )
+        return value, log_det, gradients
+
+    def _room(self, parameters: Any, given: Any, context: Any, covariates: Any, kinds: Any) -> LinkGradients:
+        """Memory for the gradients that are wanted."""
+
+        def like(kind: str, array: Any, has: bool = True) -> Any:
+            return np.empty(array.shape, self._dtype) if has and kind in kinds else None
+
+        return LinkGradients(
+            np.empty(given.shape, self._dtype),
+            like("parameters", parameters),
+            like("context", context, self._context),
+            like("covariates", covariates, self._covariates),
+        )
+
+    def _back(self, parameters: Any, own: Any, context: Any, covariates: Any, to: LinkGradients, **more: Any) -> None:
+        self._core.vjp(
+            parameters,
+            own,
+            grad_given=to.inputs,
+            grad_weights=to.parameters,
+            grad_context=to.context,
+            grad_covariates=to.covariates,
+            **self._own(context, covariates),
+            **more,
+        )
+
     def raw(
         self,
         parameters: NDArray[Any],
@@ -120,6 +225,37 @@ class StepLink:
         steps = given.reshape(-1, given.shape[2])
         value, log_det = verb(at_least_a_tile(steps), parameters=parameters if len(parameters) else None)
         return value[: len(steps)].reshape(given.shape), log_det[: len(steps)].reshape(given.shape[:2])
+
+    def runs_at_once(self, inverse: bool) -> bool:
+        """See `Link`."""
+        return True
+
+    def vjp(
+        self,
+        parameters: NDArray[Any],
+        inverse: bool,
+        given: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        cotangent: Cotangent,
+        kinds: tuple[str, ...],
+    ) -> LinkGradients:
+        """See `Link`."""
+        verb = self._transform.inverse_vjp if inverse else self._transform.forward_vjp
+        steps = at_least_a_tile(given.reshape(-1, given.shape[2]))
+        n = given.shape[0] * given.shape[1]
+        value = None if cotangent.value is None else _with_zeros(cotangent.value.reshape(n, -1), len(steps))
+        log_det = None if cotangent.log_det is None else _with_zeros(cotangent.log_det.reshape(n), len(steps))
+        wrt = ("inputs", "parameters") if len(parameters) and "parameters" in kinds else ("inputs",)
+        found = verb(steps, value, log_det, wrt=wrt, parameters=parameters if len(parameters) else None)
+        return LinkGradients(found[0][:n].reshape(given.shape), found[1] if len(found) > 1 else None)
+
+
+def _with_zeros(rows: NDArray[Any], n: int) -> NDArray[Any]:
+    """The rows, and zeros behind them up to n."""
+    if len(rows) == n:
+        return rows
+    return np.concatenate([rows, np.zeros((n - len(rows), *rows.shape[1:]), rows.dtype)])
 
 
 def at_least_a_tile(rows: NDArray[Any]) -> NDArray[Any]:

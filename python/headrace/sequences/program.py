@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._module import Block
+from headrace.bases import Logistic, StandardNormal
 from headrace.flow import Flow
-from headrace.sequences.links import Link, at_least_a_tile
+from headrace.sequences.links import CausalLink, Cotangent, Link, LinkGradients, at_least_a_tile
 
-__all__ = ["MOST_DRAWN_STEPS", "MOST_SAMPLES", "SequenceProgram"]
+__all__ = ["MOST_DRAWN_STEPS", "MOST_SAMPLES", "ChainGradients", "Cotangent", "SequenceProgram"]
+
+ChainGradients = LinkGradients
 
 Array = NDArray[Any]
 
@@ -100,6 +103,85 @@ class SequenceProgram:
             log_det += own
         return value.astype(self._dtype, copy=False), log_det
 
+    # ---- and back ----------------------------------------------------------------------------------------------------
+
+    def check_parallel(self, inverse: bool, what: str) -> None:
+        """Refuse derivatives of a direction that is made step after step."""
+        for i, link in enumerate(self.links):
+            if not link.runs_at_once(inverse):
+                side, other = ("latent", "to_data_vjp") if inverse else ("data", "log_prob_vjp and to_latent_vjp")
+                raise ValueError(
+                    f"{what}: expected transforms whose steps are made at once in this direction, got transforms[{i}], "
+                    f"which reads {side} values and makes them one after another; such a flow has {other}"
+                )
+
+    def vjp(
+        self,
+        vector: Array,
+        inverse: bool,
+        given: Array,
+        context: Array | None,
+        covariates: Array | None,
+        cotangent: Cotangent,
+        kinds: tuple[str, ...],
+    ) -> tuple[Array, ChainGradients]:
+        """Gradients of a block, and the log densities of its steps if the cotangent is by these, (rows, steps)."""
+        order = list(range(len(self.links)))
+        if inverse:
+            order.reverse()
+        values, log_prob = [given], np.zeros(given.shape[:2], self._dtype)
+        sums = _Sums(np.zeros(self.n_weights) if "parameters" in kinds else None, kinds)
+        by_log_prob, last = cotangent.log_prob, order[-1]
+        fused = self._standard if by_log_prob is not None and isinstance(self.links[last], CausalLink) else None
+        for i in order[:-1] if fused or by_log_prob is None else order:
+            value, log_det = self.links[i].run(vector[self._own[i]], inverse, values[-1], context, covariates, None)
+            values.append(value)
+            log_prob += log_det
+        by_value, by_log_det = cotangent.value, cotangent.log_det
+        if by_log_prob is not None:
+            by_log_det = by_log_prob
+        if fused:
+            link = self.links[last]
+            assert isinstance(link, CausalLink)
+            assert by_log_prob is not None
+            z, log_det, found = link.log_prob_and_vjp(
+                vector[self._own[last]], values[-1], context, covariates, by_log_prob, fused, kinds
+            )
+            log_prob += log_det
+            by_value = sums.add(found, self._own[last])
+            log_prob += self.log_base(vector, z)
+            order.pop()
+        elif by_log_prob is not None:
+            log_base, by_value = self._base_vjp(vector, values.pop(), by_log_prob, sums)
+            log_prob += log_base
+        for i in reversed(order):
+            own = Cotangent(value=by_value, log_det=by_log_det)
+            value = values[order.index(i)]
+            found = self.links[i].vjp(vector[self._own[i]], inverse, value, context, covariates, own, kinds)
+            by_value = sums.add(found, self._own[i])
+        return log_prob, sums.gradients(by_value)
+
+    @property
+    def _standard(self) -> str | None:
+        """The base's name in the core, if it is one of those without parameters."""
+        assert self._base is not None
+        return {StandardNormal: "normal", Logistic: "logistic"}.get(type(self._base.base))
+
+    def _base_vjp(self, vector: Array, z: Array, grad: Array, sums: _Sums) -> tuple[Array, Array]:
+        """Log densities of latent steps, and the gradients by them."""
+        assert self._base is not None
+        own = self._base_parameters(vector)
+        steps = at_least_a_tile(z.reshape(-1, z.shape[2]))
+        n = z.shape[0] * z.shape[1]
+        by_steps = np.zeros(len(steps), self._dtype)
+        by_steps[:n] = grad.reshape(n)
+        wrt = ("inputs",) if own is None or sums.parameters is None else ("inputs", "parameters")
+        log_prob, found = self._base.log_prob_and_vjp(steps, by_steps, wrt=wrt, parameters=own)
+        if len(found) > 1:
+            assert sums.parameters is not None
+            sums.parameters[self._of_base] += found[1]
+        return log_prob[:n].reshape(z.shape[:2]), found[0][:n].reshape(z.shape)
+
     def parameters_of(self, vector: Array, link: int) -> Array:
         """Those of one link."""
         return vector[self._own[link]]
@@ -129,3 +211,29 @@ class SequenceProgram:
 
     def _base_parameters(self, vector: Array) -> Array | None:
         return vector[self._of_base] if self._of_base.stop else None
+
+
+class _Sums:
+    """Gradients that several links have a part in."""
+
+    def __init__(self, parameters: Array | None, kinds: tuple[str, ...]) -> None:
+        self.parameters = parameters
+        self._context: Array | None = None
+        self._covariates: Array | None = None
+        self._inputs = "inputs" in kinds
+
+    def add(self, found: LinkGradients, own: slice) -> Array | None:
+        """Those of one link; what goes on to the next one."""
+        if self.parameters is not None and found.parameters is not None:
+            self.parameters[own] += found.parameters
+        self._context = _sum(self._context, found.context)
+        self._covariates = _sum(self._covariates, found.covariates)
+        return found.inputs
+
+    def gradients(self, inputs: Array | None) -> ChainGradients:
+        """Of the chain."""
+        return ChainGradients(inputs if self._inputs else None, self.parameters, self._context, self._covariates)
+
+
+def _sum(a: Array | None, b: Array | None) -> Array | None:
+    return b if a is None else a if b is None else a + b

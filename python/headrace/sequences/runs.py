@@ -66,32 +66,32 @@ class Run:
         z, log_det = self.program.run(self.vector, True, part.values, part.context, part.covariates, part.states)
         return log_det + self.program.log_base(self.vector, z)
 
-    def _parts(self) -> Iterator[Part]:
-        """All steps of all sequences."""
+    def parts(self, whole: bool = False) -> Iterator[Part]:
+        """All steps of all sequences; those of a sequence in one part where it is to be whole."""
         given = self.given
         assert given is not None
         for block in given.blocks():
             index = block.index
             context, covariates = self.context_of(index), self.covariates.rows(index)
-            edges = list(chunks(len(index), 0, block.steps, given.features))
+            edges = [(0, block.steps)] if whole else list(chunks(len(index), 0, block.steps, given.features))
             states = self.program.states(len(index)) if len(edges) > 1 else None
             for begin, end in edges:
                 yield Part(block, begin, given.part(block, begin, end), context, covariates, states)
 
-    def _scored(self, scorer: Scorer) -> Iterator[tuple[Part, Array]]:
+    def scored(self, scorer: Scorer, whole: bool = False) -> Iterator[tuple[Part, Array]]:
         """And the scores of each part, zero after the end of a sequence."""
         assert self.given is not None
-        for part in self._parts():
+        for part in self.parts(whole):
             scores = scorer(part)
             scores[self.given.beyond(part.block, part.begin, part.begin + scores.shape[1])] = 0.0
             yield part, scores
 
-    def totals(self, scorer: Scorer) -> Any:
+    def totals(self, scorer: Scorer, whole: bool = False) -> Any:
         """Sums over the steps of each sequence, for the caller; in order, so that they are those of any parts."""
         given = self.given
         assert given is not None
         sums = np.zeros(given.rows)
-        for part, scores in self._scored(scorer):
+        for part, scores in self.scored(scorer, whole):
             wide = scores.astype(np.float64)
             wide[:, 0] += sums[part.block.index]
             sums[part.block.index] = np.cumsum(wide, axis=1)[:, -1]
@@ -99,11 +99,11 @@ class Run:
         result[...] = sums
         return given.give_each(result)
 
-    def steps(self, scorer: Scorer) -> Any:
+    def steps(self, scorer: Scorer, whole: bool = False) -> Any:
         """Scores of each step, for the caller."""
         assert self.given is not None
         result = self.given.like(self.dtype)
-        for part, scores in self._scored(scorer):
+        for part, scores in self.scored(scorer, whole):
             result.put(part.block, part.begin, scores)
         return result.give()
 
