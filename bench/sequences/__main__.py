@@ -221,7 +221,7 @@ class Suite:
             network.zero_grad()
             loss = -network.log_prob(values)[:, warm:].mean()
             loss.backward()
-            return float(loss)
+            return loss.item()
 
         loss, gradient = flow.nll_and_grad(x, weights=weights)
         check_close("PyTorch's loss", np.array(step()), np.array(loss), 1e-3)
