@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "../core/sequences/gradient.hpp"
 #include "../core/sequences/transform.hpp"
 #include "bindings.hpp"
 #include "initialised.hpp"
@@ -112,6 +113,40 @@ void open_covariates(SequenceCall<T>& call, const py::object& given, const Causa
             "covariates: expected a frame for every hop of the steps");
 }
 
+template <class T>
+SequenceCall<T> open_call(const CausalTransform<T>& transform, const py::object& weights, const py::object& given) {
+    SequenceCall<T> call{};
+    call.weights = host_numbers<const T>(weights, {int64_t(transform.network().n_weights())},
+                                         "weights: the vector has the wrong size or dtype");
+    call.given = open_sequences(given, call.rows, call.steps, transform.network().network().inputs);
+    return call;
+}
+
+template <class T>
+void open_side(SequenceCall<T>& call, const CausalNetwork& n, const py::object& context, const py::object& covariates,
+               int64_t first_frame) {
+    require(context.is_none() == (n.context == 0), "context: expected one where the network reads it, and only there");
+    if (n.context > 0) call.context = open_rows<T>(context, call.rows, n.context, call.one_context_row);
+    require(covariates.is_none() == (n.covariates == 0),
+            "covariates: expected them where the network reads them, and only there");
+    if (n.covariates > 0) open_covariates(call, covariates, n, first_frame);
+}
+
+// Results that are wanted, contiguous; None for others.
+template <class T>
+T* wanted(const py::object& array, std::initializer_list<int64_t> shape, const char* message) {
+    return array.is_none() ? nullptr : host_numbers<T>(array, shape, message);
+}
+
+template <class T>
+void open_results(SequenceCall<T>& call, const CausalNetwork& n, const py::object& value, const py::object& log_det,
+                  const py::object& raw) {
+    call.value =
+        wanted<T>(value, {call.rows, call.steps, n.inputs}, "value: expected a contiguous (rows, steps, inputs)");
+    call.log_det = wanted<T>(log_det, {call.rows, call.steps}, "log_det: expected a contiguous (rows, steps)");
+    call.raw = wanted<T>(raw, {call.rows, call.steps, n.outputs}, "raw: expected a contiguous (rows, steps, outputs)");
+}
+
 enum class Way : int { outputs, parallel, sequential };
 
 template <class T>
@@ -119,10 +154,7 @@ void run(const CausalTransform<T>& transform, Way way, const py::object& weights
          const py::object& value, const py::object& log_det, const py::object& raw, const py::object& context,
          const py::object& covariates, int64_t first_frame, HeldStreams<T>* state, const py::object& inner) {
     const CausalNetwork& n = transform.network().network();
-    SequenceCall<T> call{};
-    call.weights = host_numbers<const T>(weights, {int64_t(transform.network().n_weights())},
-                                         "weights: the vector has the wrong size or dtype");
-    call.given = open_sequences(given, call.rows, call.steps, n.inputs);
+    SequenceCall<T> call = open_call(transform, weights, given);
     StateInUse<T> in_use(state);
     if (state) {
         const CausalOptions &own = transform.network().options(), &of = state->network->options();
@@ -132,17 +164,8 @@ void run(const CausalTransform<T>& transform, Way way, const py::object& weights
         require(state->streams.rows() == call.rows, "state: expected one of as many rows as are given");
         call.state = &state->streams;
     }
-    require(context.is_none() == (n.context == 0), "context: expected one where the network reads it, and only there");
-    if (n.context > 0) call.context = open_rows<T>(context, call.rows, n.context, call.one_context_row);
-    require(covariates.is_none() == (n.covariates == 0),
-            "covariates: expected them where the network reads them, and only there");
-    if (n.covariates > 0) open_covariates(call, covariates, n, first_frame);
-    const auto wanted = [](const py::object& array, std::initializer_list<int64_t> shape, const char* message) {
-        return array.is_none() ? nullptr : host_numbers<T>(array, shape, message);
-    };
-    call.value = wanted(value, {call.rows, call.steps, n.inputs}, "value: expected a contiguous (rows, steps, inputs)");
-    call.log_det = wanted(log_det, {call.rows, call.steps}, "log_det: expected a contiguous (rows, steps)");
-    call.raw = wanted(raw, {call.rows, call.steps, n.outputs}, "raw: expected a contiguous (rows, steps, outputs)");
+    open_side(call, n, context, covariates, first_frame);
+    open_results(call, n, value, log_det, raw);
     require(way == Way::outputs || transform.map() || transform.inner(), "expected a transform with a map or a flow");
     if (const Program<T>* program = transform.inner())  // under the GIL, which os.fork waits for
         call.inner = inner.is_none()
@@ -152,6 +175,58 @@ void run(const CausalTransform<T>& transform, Way way, const py::object& weights
     in_use.begin();
     without_gil([&] { way == Way::sequential ? transform.sequential(call) : transform.parallel(call); });
     in_use.end();
+}
+
+// A gradient (rows, steps, columns), or (rows, steps) of one column; None for zero.
+SequenceView open_cotangent(const py::object& given, int64_t rows, int64_t steps, int64_t columns,
+                            const char* message) {
+    if (given.is_none()) return {};
+    const OpenedArray opened = open_host_array(given, message);
+    const auto a = py::reinterpret_borrow<py::array>(given);
+    const bool has_columns = opened.axes == 3;
+    require((has_columns || (opened.axes == 2 && columns == 1)) && a.shape(0) == rows && a.shape(1) == steps &&
+                (!has_columns || a.shape(2) == columns),
+            message);
+    return {opened.view.data, a.strides(0), a.strides(1), has_columns ? a.strides(2) : 0, opened.view.is_double};
+}
+
+// The direction in which all steps are made at once, from the first step on, and back.
+template <class T>
+void vjp(const CausalTransform<T>& transform, const py::object& weights, const py::object& given,
+         const py::object& grad_value, const py::object& grad_log_det, const py::object& grad_raw,
+         const py::object& grad_log_prob, const std::string& base, const py::object& value, const py::object& log_det,
+         const py::object& raw, const py::object& grad_given, const py::object& grad_weights,
+         const py::object& grad_context, const py::object& grad_covariates, const py::object& context,
+         const py::object& covariates) {
+    const CausalNetwork& n = transform.network().network();
+    SequenceCall<T> call = open_call(transform, weights, given);
+    open_side(call, n, context, covariates, 0);
+    open_results(call, n, value, log_det, raw);
+    SequenceGradient<T> gradient{};
+    const auto cotangent = [&](const py::object& array, int columns, const char* message) {
+        return open_cotangent(array, call.rows, call.steps, columns, message);
+    };
+    gradient.value = cotangent(grad_value, n.inputs, "grad_value: expected (rows, steps, inputs)");
+    gradient.log_det = cotangent(grad_log_det, 1, "grad_log_det: expected (rows, steps)");
+    gradient.raw = cotangent(grad_raw, n.outputs, "grad_raw: expected (rows, steps, outputs)");
+    gradient.log_prob = cotangent(grad_log_prob, 1, "grad_log_prob: expected (rows, steps)");
+    require(base.empty() || base == "normal" || base == "logistic", "base: expected 'normal' or 'logistic'");
+    require(base.empty() == !gradient.log_prob.data, "base: expected one beside grad_log_prob, and only there");
+    if (!base.empty()) gradient.base = base == "normal" ? Base::normal : Base::logistic;
+    require(transform.map() || (!gradient.value.data && !gradient.log_det.data && !gradient.log_prob.data &&
+                                !call.value && !call.log_det),
+            "grad_raw: expected no other gradient of a transform without a map");
+    gradient.given = wanted<T>(grad_given, {call.rows, call.steps, n.inputs},
+                               "grad_given: expected a contiguous (rows, steps, inputs)");
+    gradient.weights = wanted<T>(grad_weights, {int64_t(transform.network().n_weights())},
+                                 "grad_weights: expected a contiguous vector");
+    require(grad_context.is_none() || n.context > 0, "grad_context: there is no context");
+    gradient.context =
+        wanted<T>(grad_context, {call.rows, n.context}, "grad_context: expected a contiguous (rows, context)");
+    require(grad_covariates.is_none() || n.covariates > 0, "grad_covariates: there are no covariates");
+    gradient.covariates = wanted<T>(grad_covariates, {call.rows, call.frames, n.covariates},
+                                    "grad_covariates: expected a contiguous (rows, frames, covariates)");
+    without_gil([&] { sequence_vjp(transform, call, gradient); });
 }
 
 template <class T>
@@ -225,6 +300,13 @@ void bind_transform_of(py::module_& m, const char* name) {
         },
         py::arg("weights"), py::arg("given"), py::arg("raw"), py::arg("context") = py::none(),
         py::arg("covariates") = py::none(), py::arg("first_frame") = 0, py::arg("state") = py::none());
+    transform.def("vjp", &vjp<T>, py::arg("weights"), py::arg("given"), py::kw_only(),
+                  py::arg("grad_value") = py::none(), py::arg("grad_log_det") = py::none(),
+                  py::arg("grad_raw") = py::none(), py::arg("grad_log_prob") = py::none(), py::arg("base") = "",
+                  py::arg("value") = py::none(), py::arg("log_det") = py::none(), py::arg("raw") = py::none(),
+                  py::arg("grad_given") = py::none(), py::arg("grad_weights") = py::none(),
+                  py::arg("grad_context") = py::none(), py::arg("grad_covariates") = py::none(),
+                  py::arg("context") = py::none(), py::arg("covariates") = py::none());
     for (const auto& [verb, way] : {std::pair{"parallel", Way::parallel}, std::pair{"sequential", Way::sequential}})
         transform.def(
             verb,

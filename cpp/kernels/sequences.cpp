@@ -1,6 +1,7 @@
 // Causal networks, compiled once for every instruction set, apart from the rest: their table is the only symbol with
 // external linkage.
 #include "../core/set_name.hpp"
+#include "sequences/back-inl.hpp"
 #include "sequences/panel-inl.hpp"
 #include "sequences/window-inl.hpp"
 
@@ -9,7 +10,8 @@ namespace {
 
 template <class T>
 constexpr SequenceKernelsOf<T> sequence_kernels() {
-    return {causal_window_begin<T>, causal_window<T>, causal_window_end<T>, causal_step<T>, causal_fold<T>};
+    return {causal_window_begin<T>, causal_window<T>, causal_window_end<T>, causal_step<T>,
+            causal_fold<T>,         causal_record<T>, causal_back<T>};
 }
 
 }  // namespace

@@ -15,6 +15,11 @@ from headrace.files import FileFormatError, to_bytes
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.network import Layer, Network
+from headrace.sequences.continuation import Continuation
+from headrace.sequences.convolution import CausalConvolution
+from headrace.sequences.flow import SequenceFlow
+from headrace.sequences.stream import Stream
+from headrace.sequences.wavenet import WaveNet
 from headrace.tails import Independent, NormalMixture, StudentT, Uniform
 from headrace.training import Adam, History
 from headrace.transforms.act_norm import ActNorm
@@ -56,8 +61,10 @@ __all__ = [
     "AscentFlow",
     "AscentHistory",
     "Base",
+    "CausalConvolution",
     "Choice",
     "Conditional",
+    "Continuation",
     "Coupling",
     "CudaUnavailable",
     "DensityFit",
@@ -88,14 +95,17 @@ __all__ = [
     "RadialFlow",
     "RealNVP",
     "Rotation",
+    "SequenceFlow",
     "Speed",
     "StandardNormal",
     "Standardize",
     "StepHistory",
+    "Stream",
     "StudentT",
     "Support",
     "Transform",
     "Uniform",
+    "WaveNet",
     "auto",
     "densities",
     "diagnose",

@@ -27,6 +27,11 @@ def seed(value: Any) -> int:
     return integer("seed", value, most=2**64 - 1, expected="an integer, a numpy.random.Generator or None")
 
 
+def seeds(value: Any) -> tuple[int, ...]:
+    """Those of fresh weights: an int, or several."""
+    return integers("seed", value if np.iterable(value) else (value,))
+
+
 def first_row(value: Any, rows: int) -> int | None:
     """The number of the first of so many rows of an endless sample; None where nobody asked for one."""
     return None if value is None else integer("first_row", value, most=2**63 - 1 - rows)

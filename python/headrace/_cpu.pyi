@@ -189,6 +189,26 @@ class _CausalTransform:
         state: _CausalStreams | None = None,
         inner_weights: _Array | None = None,
     ) -> None: ...
+    def vjp(
+        self,
+        weights: _Array,
+        given: _Array,
+        *,
+        grad_value: _Array | None = None,
+        grad_log_det: _Array | None = None,
+        grad_raw: _Array | None = None,
+        grad_log_prob: _Array | None = None,
+        base: str = "",
+        value: _Array | None = None,
+        log_det: _Array | None = None,
+        raw: _Array | None = None,
+        grad_given: _Array | None = None,
+        grad_weights: _Array | None = None,
+        grad_context: _Array | None = None,
+        grad_covariates: _Array | None = None,
+        context: _Array | None = None,
+        covariates: _Array | None = None,
+    ) -> None: ...
 
 class CausalTransformF32(_CausalTransform): ...
 class CausalTransformF64(_CausalTransform): ...

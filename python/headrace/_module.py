@@ -1,4 +1,4 @@
-"""What transforms and flows share: a compiled program and the parameters in it."""
+"""What transforms and flows share: a compiled program and the parameters in it; also those of sequences."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class Block(Protocol):
         """The way back."""
 
 
-class Module(Filed):
-    """Base of transforms and flows.
+class Parametrised(Filed):
+    """Base of all that has parameters and computes.
 
     Parameters are one vector. The program is compiled when it is first used; the vector waits until then, and lives in
     the program afterwards. Reading parameters gives a copy and assigning copies in; other threads that are evaluating
@@ -106,24 +106,12 @@ class Module(Filed):
         return self._dtype
 
     @abc.abstractmethod
-    def _steps(self, inverted: bool = False) -> list[Step]:
-        """The steps of the program, from latent to data."""
-
-    @abc.abstractmethod
     def _blocks(self) -> list[tuple[str, Block]]:
         """Prefixes and blocks of the parameters, in the order of the vector."""
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         """What a file keeps beside the named parameters, by name: masks of dense weights, matrices."""
         return {}
-
-    def _base_steps(self) -> tuple[str, list[Step]] | None:
-        """The standard density under a flow's base, and the steps that lead from it to the base."""
-        return None
-
-    def _context_scale(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation by which context columns are standardised; empty for not at all."""
-        return [], []
 
     def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
         """Take parameters of the host, for a program that is compiled when it is next used.
@@ -170,27 +158,9 @@ class Module(Filed):
         other._waiting = None
         return other
 
+    @abc.abstractmethod
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
         """A program where this computes; parameters come from the host."""
-        arguments = self._made_for(cpu if self._device is None else _device.cuda())
-        if self._device is not None:
-            program: Program = _device.Program(self._device, dtype, *arguments)
-        elif self._products in _device.BF16_PARTS:
-            program = cpu.ProgramF32(*arguments, bf16_parts=_device.BF16_PARTS[self._products])
-        else:
-            program = (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
-        if parameters is not None:
-            self._fill(program, parameters)
-        return program
-
-    def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
-        """What a program of this compiled module is made of."""
-        steps, base, base_steps = self._steps(), "", 0
-        if (own := self._base_steps()) is not None:
-            base, first = own
-            steps, base_steps = [*first, *steps], len(first)
-        made = [step.made_for(core) for step in steps]
-        return self._features, self._context, base, made, base_steps, *self._context_scale()
 
     def _fill(self, program: Program, parameters: NDArray[Any]) -> None:
         """Copy parameters in from the host."""
@@ -380,3 +350,46 @@ class Module(Filed):
         if self._dtype is None:
             return self
         return self._with_parameters(self._vector(), wanted)
+
+
+class Module(Parametrised):
+    """Base of transforms and flows of rows: their program is a list of steps."""
+
+    @abc.abstractmethod
+    def _steps(self, inverted: bool = False) -> list[Step]:
+        """The steps of the program, from latent to data."""
+
+    def _base_steps(self) -> tuple[str, list[Step]] | None:
+        """The standard density under a flow's base, and the steps that lead from it to the base."""
+        return None
+
+    def _context_scale(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation by which context columns are standardised; empty for not at all."""
+        return [], []
+
+    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+        """See `Parametrised`."""
+        arguments = self._made_for(cpu if self._device is None else _device.cuda())
+        if self._device is not None:
+            program: Program = _device.Program(self._device, dtype, *arguments)
+        elif self._products in _device.BF16_PARTS:
+            program = cpu.ProgramF32(*arguments, bf16_parts=_device.BF16_PARTS[self._products])
+        else:
+            program = (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
+        if parameters is not None:
+            self._fill(program, parameters)
+        return program
+
+    def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
+        """What a program of this compiled module is made of."""
+        steps, base, base_steps = self._steps(), "", 0
+        if (own := self._base_steps()) is not None:
+            base, first = own
+            steps, base_steps = [*first, *steps], len(first)
+        made = [step.made_for(core) for step in steps]
+        return self._features, self._context, base, made, base_steps, *self._context_scale()
+
+
+def is_of_sequences(thing: Any) -> bool:
+    """Whether it takes sequences, and no rows."""
+    return isinstance(thing, Parametrised) and not isinstance(thing, Module)

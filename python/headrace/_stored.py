@@ -27,6 +27,8 @@ MOST_FEATURES = 2**17  # of coordinates and of context columns; work may grow wi
 
 Layers = tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]
 
+Family = type | tuple[type, ...]
+
 _Class = TypeVar("_Class", bound=type)
 
 
@@ -98,8 +100,8 @@ class Stored:
         self._prefix = prefix
         self.dtype = dtype
 
-    def build(self, family: type) -> Any:
-        """The object, which must be of the family; nothing in its header may be left."""
+    def build(self, family: Family) -> Any:
+        """The object, which must be of the family, or of one of them; nothing in its header may be left."""
         known = [name for name, cls in KINDS.items() if issubclass(cls, family)]
         kind = check.choice("kind", self.take("kind"), sorted(known))
         thing = KINDS[kind]._from_file(self)
@@ -138,15 +140,15 @@ class Stored:
             raise TypeError(f"{key}: expected a JSON object, got {type(value).__name__}")
         return Stored(value, self._arrays, self.dtype, self._prefix)
 
-    def child(self, key: str, family: type, prefix: str = "") -> Any:
+    def child(self, key: str, family: Family, prefix: str = "") -> Any:
         """The object whose header is the value of a key, and whose arrays have one prefix more."""
         return self._child(key, self.take(key), family, prefix)
 
-    def children(self, key: str, family: type) -> list[Any]:
+    def children(self, key: str, family: Family) -> list[Any]:
         """The objects of a list of headers; the arrays' prefixes count them."""
         return [self._child(f"{key}[{i}]", header, family, f"{key}.{i}.") for i, header in enumerate(self.items(key))]
 
-    def _child(self, place: str, header: Any, family: type, prefix: str) -> Any:
+    def _child(self, place: str, header: Any, family: Family, prefix: str) -> Any:
         try:
             return Stored(header, self._arrays, self.dtype, self._prefix + prefix).build(family)
         except (TypeError, ValueError) as error:

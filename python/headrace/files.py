@@ -38,8 +38,9 @@ __all__ = [
 ]
 
 # Goes up when the meaning of what is there changes; new kinds and keys are refused by older readers anyway.
-# 2: there is a checksum.
-FORMAT = 2
+# 2: there is a checksum. 3: tensors may have three axes, as those of sequences do; other files remain of format 2.
+FORMAT = 3
+_MOST_AXES = {1: 2, 2: 2, 3: 3}
 
 # Of the file's metadata: our header, the checksum of all that a density is made of, and those of the notes beside it.
 _KEY, _CHECKSUM, _NOTE_CHECKSUMS = "headrace", "headrace_crc32", "headrace_notes_crc32"
@@ -247,14 +248,16 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     """
     kind = type(module).__name__
     dtype = None if module.dtype is None else module.dtype.name
-    header = {"format": FORMAT, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
-    if module.matmul in BF16_PARTS:  # it belongs to the density; what is a matter of a device is in no file
-        header["matmul"] = module.matmul
-    text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     arrays = {
         name: np.ascontiguousarray(array)
         for name, array in {**module.named_parameters(), **module._fixed_arrays()}.items()
     }
+    axes = max((array.ndim for array in arrays.values()), default=0)
+    number = next(number for number in range(2, FORMAT + 1) if axes <= _MOST_AXES[number])
+    header = {"format": number, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
+    if module.matmul in BF16_PARTS:  # it belongs to the density; what is a matter of a device is in no file
+        header["matmul"] = module.matmul
+    text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     metadata = {**(notes or {}), _KEY: text, _CHECKSUM: _checksum(text, arrays)}
     if notes:
         sums = {name: _checksum(note, {}) for name, note in notes.items()}
@@ -360,7 +363,7 @@ def _build(stream: BinaryIO, size: int) -> Any:
             f"file format {number}, written by headrace {written_by}; headrace {cpu.__version__} reads formats up to "
             f"{FORMAT}: upgrade it"
         )
-    _check_tensors(entries, size - len(raw))
+    _check_tensors(entries, size - len(raw), _MOST_AXES[number])
     arrays = _arrays(stream, entries, size - len(raw))
     if number >= 2 or _CHECKSUM in metadata:
         expected, found = metadata.get(_CHECKSUM), _checksum(metadata[_KEY], arrays)
@@ -413,7 +416,7 @@ def _container_header(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, Any
     return first + text, entries
 
 
-def _check_tensors(entries: dict[str, Any], available: int) -> None:
+def _check_tensors(entries: dict[str, Any], available: int, most_axes: int = 2) -> None:
     """Types, shapes and places of the tensors: they fill the rest of the file without gaps and overlaps."""
     places = []
     for full_name, entry in entries.items():
@@ -422,8 +425,8 @@ def _check_tensors(entries: dict[str, Any], available: int) -> None:
             raise ValueError(f"{name}: expected an object of dtype, shape and data_offsets")
         dtype = check.choice(f"{name}: dtype", entry["dtype"], tuple(_DTYPES))
         shape, offsets = entry["shape"], entry["data_offsets"]
-        if not (_are_sizes(shape) and len(shape) <= 2):
-            raise ValueError(f"{name}: shape: expected a list of at most 2 sizes")
+        if not (_are_sizes(shape) and len(shape) <= most_axes):
+            raise ValueError(f"{name}: shape: expected a list of at most {most_axes} sizes")
         if not (_are_sizes(offsets) and len(offsets) == 2):
             raise ValueError(f"{name}: data_offsets: expected a list of 2 sizes")
         expected = math.prod(shape) * _DTYPES[dtype].itemsize

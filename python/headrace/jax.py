@@ -19,6 +19,7 @@ from headrace import _arguments as check
 check.framework("jax", jax.__version__, (0, 5))
 
 from headrace._one_flow import no_flow  # noqa: E402
+from headrace._sequences_jax import SequenceModule  # noqa: E402
 from headrace._xla import NO_FORWARD, Structure, axes_of, structure_of, varying  # noqa: E402
 from headrace.bases import Base, Logistic  # noqa: E402
 from headrace.flow import Flow  # noqa: E402
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FlowModule",
+    "SequenceModule",
     "Structure",
     "freeze",
     "log_prob",

@@ -13,7 +13,7 @@ namespace headrace {
 namespace detail {
 
 constexpr std::uint64_t most_header = std::uint64_t(1) << 24;  // bytes
-constexpr std::int64_t newest_format = 2;
+constexpr std::int64_t newest_format = 2, format_of_sequences = 3;
 
 enum class Dtype { f32, f64, boolean };
 
@@ -110,10 +110,6 @@ class Container {
         const Value own = JsonReader(text, "no safetensors file: header", 64 + text.size() / 16).read();
         if (!own.is(Value::Kind::object)) refuse("no safetensors file: expected an object as its header");
         std::string checksum;
-        for (const auto& [name, entry] : own.entries()) {
-            if (name == "__metadata__") continue;
-            tensors_.emplace(name, tensor(name, entry));
-        }
         const auto metadata = own.entries().find("__metadata__");
         const bool has = metadata != own.entries().end() && metadata->second.is(Value::Kind::object);
         const auto text_of = [&](const char* key) -> const Value* {
@@ -127,6 +123,10 @@ class Container {
         header_text_ = inner->text();
         header_ = JsonReader(header_text_, "__metadata__.headrace", most_objects(size_)).read();
         check_header();
+        for (const auto& [name, entry] : own.entries()) {
+            if (name == "__metadata__") continue;
+            tensors_.emplace(name, tensor(name, entry));
+        }
         if (const Value* const sum = text_of("headrace_crc32")) {
             has_checksum_ = true;
             if (sum->is(Value::Kind::text)) checksum = sum->text();
@@ -142,6 +142,9 @@ class Container {
         const Value& number = header_.entries().at("format");
         const Value& version = header_.entries().at("version");
         if (!number.is(Value::Kind::integer) || number.integer < 1) refuse("format: expected an integer of at least 1");
+        if (number.integer == format_of_sequences)
+            refuse("file format 3, of sequences (CausalConvolution, WaveNet): this header of headrace computes flows of "
+                   "rows alone, of formats up to " + std::to_string(newest_format));
         if (number.integer > newest_format)
             refuse("file format " + std::to_string(number.integer) + ": this header of headrace reads formats up to " +
                    std::to_string(newest_format) + "; take a newer one");

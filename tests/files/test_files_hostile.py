@@ -91,7 +91,7 @@ BROKEN = {
     "a format of text": (lambda: with_header(maf(), set_at("format", to="1")), ["format", "expected an integer"]),
     "a newer format": (
         lambda: with_header(maf(), lambda h: h.update(format=7, version="9.1.0", kind=[])),
-        ["file format 7, written by headrace 9.1.0", "reads formats up to 2", "upgrade it"],
+        ["file format 7, written by headrace 9.1.0", "reads formats up to 3", "upgrade it"],
     ),
     "a newer kind": (
         lambda: with_header(maf(), lambda h: h.update(version="9.1.0", kind="Continuous")),

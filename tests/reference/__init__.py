@@ -12,6 +12,7 @@ from .additive_spline import additive_knots
 from .autoregressive import MaskedAutoregressive
 from .bases import Independent, Logistic, Normal, NormalMixture, StandardNormal, StudentT, Uniform
 from .bf16 import RoundedNetwork, parts_of, rounded, rounded_product, rounded_sums, sorted_units
+from .causal import CausalNetwork, CausalTransform, PerStep, SequenceFlow
 from .coupling import Coupling
 from .derivatives import STEP, along, gradient, row_gradient
 from .flow import Flow
@@ -41,6 +42,8 @@ __all__ = [
     "MAPS",
     "STEP",
     "VECTOR_MAPS",
+    "CausalNetwork",
+    "CausalTransform",
     "Coupling",
     "Flow",
     "Gaussianize",
@@ -57,10 +60,12 @@ __all__ = [
     "NormalMixture",
     "OnColumns",
     "Options",
+    "PerStep",
     "Permutation",
     "Planar",
     "Radial",
     "RoundedNetwork",
+    "SequenceFlow",
     "StandardNormal",
     "Standardize",
     "StudentT",

@@ -28,14 +28,51 @@ def read(path):
     with safetensors.safe_open(path, "numpy") as file:
         metadata = file.metadata()
     header, tensors = json.loads(metadata["headrace"]), safetensors.numpy.load_file(path)
-    assert header["format"] in (1, 2)
-    if header["format"] == 2:
+    assert header["format"] in (1, 2, 3)
+    if header["format"] > 1:
         everything = b"".join([metadata["headrace"].encode(), *(tensors[name].tobytes() for name in sorted(tensors))])
         assert f"{zlib.crc32(everything):08x}" == metadata["headrace_crc32"]
     if "members" in header:
         members = [_flow(part, tensors, f"members.{i}.") for i, part in enumerate(header["members"])]
         return reference.Mixture(members, header["weights"])
+    if header["kind"] in ("SequenceFlow", "WaveNet"):
+        return _sequence_flow(header, tensors)
     return _flow(header, tensors, "") if "transforms" in header else _transform(header, tensors, "")
+
+
+def _sequence_flow(header, tensors):
+    chain = []
+    for i, part in enumerate(header["transforms"]):
+        prefix = f"transforms.{i}."
+        is_causal = part["kind"] == "CausalConvolution"
+        chain.append(
+            _causal(part, tensors, prefix) if is_causal else reference.PerStep(_transform(part, tensors, prefix))
+        )
+    return reference.SequenceFlow(chain, _base(header["base"], tensors, ""))
+
+
+def _causal(header, tensors, prefix):
+    own = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+    network = reference.CausalNetwork(own, tuple(header["dilations"]), header.get("hop", 1))
+    options = reference.Options(header["scale"], header["slope"], header["bound"], header.get("min_bin", 1e-3))
+    has = [bool(header["context"]), bool(header.get("covariates"))]
+    return _Reading(reference.CausalTransform(network, header["map"], header["reads"], options), has)
+
+
+class _Reading:
+    """A transform over time that is given only what its network has weights for."""
+
+    def __init__(self, transform, has):
+        self.transform, self.has = transform, has
+
+    def _given(self, *given):
+        return [one if has else None for one, has in zip(given, self.has, strict=True)]
+
+    def forward(self, z, context=None, covariates=None):
+        return self.transform.forward(z, *self._given(context, covariates))
+
+    def inverse(self, x, context=None, covariates=None):
+        return self.transform.inverse(x, *self._given(context, covariates))
 
 
 def _flow(header, tensors, prefix):

@@ -121,6 +121,11 @@ HR_FN void causal_push(CausalSteps<T>& s, const T* v) {
 
 }  // namespace
 
+template <class T>
+struct CausalSegment;  // back.hpp
+template <class T>
+struct CausalBack;
+
 // What one instruction set offers for causal networks (kernels/sequences.cpp).
 template <class T>
 struct SequenceKernelsOf {
@@ -134,6 +139,9 @@ struct SequenceKernelsOf {
     void (*step)(CausalSteps<T>&, T* raw) noexcept;
     // Gate biases of all layers with the part of one context row: [layer][gate_units].
     void (*fold)(const CausalNetwork&, const T* weights, const T* context, T* folded) noexcept;
+    // A segment of a sequence with a tape, which gives its outputs [position][outputs]; and back.
+    void (*record)(const CausalSegment<T>&, T* outputs) noexcept;
+    void (*back)(const CausalSegment<T>&, const CausalBack<T>&) noexcept;
 };
 
 struct SequenceKernels {

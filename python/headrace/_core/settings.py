@@ -60,12 +60,17 @@ class _Scale(TypedDict, total=False):
     slope: float
 
 
-class Map(_Scale, total=False):
-    """Of a map, without a network."""
+class MapShape(_Scale, total=False):
+    """Of a map whose formula runs from latent to data."""
 
     bins: int
     bound: float | tuple[float, float]
     min_bin: float
+
+
+class Map(MapShape, total=False):
+    """Of a map, without a network."""
+
     formula: str
 
 
@@ -196,7 +201,9 @@ class _Columns:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class _MapSettings(_Columns):
+class MapSettings(_Columns):
+    """Those of a map, whatever gives its parameters."""
+
     map: str = setting(
         "affine",
         lambda settings, value: check.choice("map", value, tuple(MAPS)),
@@ -235,6 +242,26 @@ class _MapSettings(_Columns):
         optional=True,
     )
 
+    @property
+    def n_params(self) -> int:
+        """Parameters of the map for one coordinate."""
+        return MAPS[self.map].n_params(self.bins)
+
+    @property
+    def identity(self) -> tuple[float, ...]:
+        """The parameters that make the map the identity."""
+        return MAPS[self.map].identity(self)
+
+    def _map_keywords(self) -> str:
+        """Those that matter, for a representation."""
+        more = f", scale={self.scale!r}" if has_scale(self.map) else ""
+        if has_bins(self.map):
+            low, high = interval_of(self.map, self.bound)
+            more += f", bins={self.bins}, bound=" + (f"{high:g}" if low == -high else f"({low:g}, {high:g})")
+        if has_min_bin(self.map):
+            more += f", min_bin={self.min_bin:g}"
+        return f"map={self.map!r}{more}"
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class NetworkSettings(_Columns):
@@ -249,7 +276,7 @@ class NetworkSettings(_Columns):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Settings(NetworkSettings, _MapSettings):  # in this order of bases a file has the map's settings first
+class Settings(NetworkSettings, MapSettings):  # in this order of bases a file has the map's settings first
     """What a masked transform is told beside its masks, checked."""
 
     formula: str = setting(
@@ -307,16 +334,6 @@ class Settings(NetworkSettings, _MapSettings):  # in this order of bases a file 
         stored=False,
     )
 
-    @property
-    def n_params(self) -> int:
-        """Parameters of the map for one coordinate."""
-        return MAPS[self.map].n_params(self.bins)
-
-    @property
-    def identity(self) -> tuple[float, ...]:
-        """The parameters that make the map the identity."""
-        return MAPS[self.map].identity(self)
-
     def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:
         """The same for a core: columns are `reads`, then context; rows are the parameters of `active`."""
         low, high = interval_of(self.map, self.bound)
@@ -333,10 +350,4 @@ class Settings(NetworkSettings, _MapSettings):  # in this order of bases a file 
 
     def __repr__(self) -> str:
         """The keywords that matter."""
-        more = f", scale={self.scale!r}" if has_scale(self.map) else ""
-        if has_bins(self.map):
-            low, high = interval_of(self.map, self.bound)
-            more += f", bins={self.bins}, bound=" + (f"{high:g}" if low == -high else f"({low:g}, {high:g})")
-        if has_min_bin(self.map):
-            more += f", min_bin={self.min_bin:g}"
-        return f"map={self.map!r}{more}, activation={self.activation!r}"
+        return f"{self._map_keywords()}, activation={self.activation!r}"

@@ -60,14 +60,20 @@ def _made(core: Any, options: dict[str, Any], structure: Staircase | Sequence[ND
 
 
 def _check_size(options: dict[str, Any], structure: Staircase) -> None:
-    """Refuse what cannot fit in memory: the system would end the process in the place of an error."""
+    """Refuse what cannot fit in memory."""
     first, last = len(options.get("reads", ())) + options.get("context", 0), len(options["active"])
     sizes = [first, *map(len, structure.degrees), last]
-    needed = np.dtype(np.float32).itemsize * sum(a * b for a, b in pairwise(sizes))
+    layers = f", of layers of {', '.join(map(str, sizes))} values"
+    refuse_beyond_memory("features, hidden", sum(a * b for a, b in pairwise(sizes)), layers)
+
+
+def refuse_beyond_memory(names: str, weights: int, of: str = "") -> None:
+    """Refuse more weights than fit in memory: the system would end the process in the place of an error."""
+    needed = np.dtype(np.float32).itemsize * weights
     if needed > (most := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         raise ValueError(
-            f"features, hidden: expected a network whose weights fit in the {most / 2**30:.3g} GiB of memory, got at "
-            f"least {needed / 2**30:.3g} GiB, of layers of {', '.join(map(str, sizes))} values"
+            f"{names}: expected a network whose weights fit in the {most / 2**30:.3g} GiB of memory, got at "
+            f"least {needed / 2**30:.3g} GiB{of}"
         )
 
 

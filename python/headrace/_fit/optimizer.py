@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
-from headrace._arrays.caller import Array
+from headrace._arrays.caller import Array, Caller
 from headrace._core import cpu
 from headrace._core import device as _device
 
@@ -76,7 +76,7 @@ class Adam:
     ) -> None:
         """See the class."""
         if not hasattr(flow, "nll_and_grad"):
-            raise TypeError(f"flow: expected a Flow, got {check.kind_of(flow)}")
+            raise TypeError(f"flow: expected a Flow or a SequenceFlow, got {check.kind_of(flow)}")
         pair = tuple(betas) if np.iterable(betas) else ()
         if len(pair) != 2:
             raise TypeError(f"betas: expected two numbers, got {betas!r}")
@@ -85,11 +85,17 @@ class Adam:
         decay, limit, mean = regularisation(weight_decay, clip, average)
         epsilon = check.number("epsilon", epsilon, above=0.0, below=1.0)
         self._flow = flow
+        options = (beta1, beta2, epsilon, decay, limit, mean)
+        self._program = None
+        sequences: Any = flow
+        if not hasattr(flow, "_interior"):
+            self._core: Any = sequences._optimiser(*options)
+            return
         self._program = flow._interior.program
         kind: Any = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64
         if flow._interior.on_device:
             kind = _device.Adam
-        self._core = kind(self._program, beta1, beta2, epsilon, decay, limit, mean)
+        self._core = kind(self._program, *options)
 
     def step(self, gradient: Array) -> float:
         """Take one step; returns the norm of the gradient before clipping.
@@ -100,12 +106,16 @@ class Adam:
         Args:
             gradient: Shape (n,), as `Flow.nll_and_grad` gives it.
         """
+        rate = check.number("learning_rate", self.learning_rate, above=0.0, below=math.inf)
+        if self._program is None:
+            caller = Caller()
+            array = _arrays.shaped("gradient", gradient, self._flow.parameters.shape, caller)
+            return self._core.step(_arrays.ready(array, self._flow.dtype, caller), rate)  # type: ignore[no-any-return]
         program, now = self._program, self._flow._interior
         if now.program is not program:
             raise RuntimeError("flow: expected the one the optimiser was made for, but it was standardised since")
         caller = now.caller()
         array = _arrays.shaped("gradient", gradient, (program.n_weights,), caller)
-        rate = check.number("learning_rate", self.learning_rate, above=0.0, below=math.inf)
         ready = _arrays.ready(array, self._flow.dtype, caller)
         if not now.on_device:
             return self._core.step(ready, rate)  # type: ignore[no-any-return]

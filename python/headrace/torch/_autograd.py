@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from headrace.torch import _operators as operators
 
-__all__ = ["generate", "log_prob", "transform"]
+__all__ = ["first", "generate", "log_prob", "transform"]
 
 _NO_SECOND = (
     "headrace gives first derivatives: the gradient of a gradient was asked for (create_graph=True, a Hessian, a "
@@ -50,7 +50,8 @@ class _First(torch.autograd.Function):
         raise RuntimeError(_NO_SECOND)
 
 
-def _first(gradients: list[Tensor], causes: tuple[Tensor | None, ...]) -> list[Tensor]:
+def first(gradients: list[Tensor], causes: tuple[Tensor | None, ...]) -> list[Tensor]:
+    """First derivatives by the causes, which refuse a second one where PyTorch would ask for it."""
     if not torch.is_grad_enabled():
         return gradients
     return list(_First.apply(len(gradients), *gradients, *causes))
@@ -214,7 +215,7 @@ class _LogProbInOneRun(torch.autograd.Function):
                 gradients += operators.ops.vjp(
                     x, context, parameters, None, grad, ctx.entry.handle, True, True, of_parameters
                 )
-        gradients = _first(gradients, (x, context, parameters, grad))
+        gradients = first(gradients, (x, context, parameters, grad))
         return *_spread(gradients, wrt, (x, context, parameters)), None, None
 
 
@@ -271,7 +272,7 @@ class _PlainRun(torch.autograd.Function):
         wrt, told = _wanted(ctx), (ctx.entry.handle, ctx.inverse, ctx.of_log_prob)
         given = value, context, parameters, grad_value, grad_number
         if _is_plain(grad_value, grad_number) and not _is_batched_the_old_way(grad_value, grad_number):
-            made = _first(operators.vjp(*given, told[0], told[1], told[2], wrt), given)
+            made = first(operators.vjp(*given, told[0], told[1], told[2], wrt), given)
         else:  # as for gradients that are mapped
             made = list(_Vjp.apply(*given, *told, wrt))
         return *_spread(made, wrt, (value, context, parameters)), None, None, None

@@ -164,7 +164,7 @@ class MaskedAutoregressive(_Masked):
         degrees = [[first + i * (n - first) // size for i in range(size)] for size in described.units]
         network = _network(settings, range(n), range(n), Staircase(levels, degrees), described)
         kind = check.float_dtype("dtype", dtype)
-        super().__init__(settings, network, kind, network.initial(_seeds(seed), kind, settings.identity))
+        super().__init__(settings, network, kind, network.initial(check.seeds(seed), kind, settings.identity))
 
     @classmethod
     @takes(DenseAutoregressive)
@@ -289,7 +289,7 @@ class Coupling(_Masked):
         network = _network(settings, reads, active, Staircase(levels, degrees), described)
         kind = check.float_dtype("dtype", dtype)
         self._passive = reads
-        super().__init__(settings, network, kind, network.initial(_seeds(seed), kind, settings.identity))
+        super().__init__(settings, network, kind, network.initial(check.seeds(seed), kind, settings.identity))
 
     @classmethod
     @takes(DenseConditioner)
@@ -374,10 +374,6 @@ class Coupling(_Masked):
 
 
 # ---- helpers of the two masked transforms ---------------------------------------------------------------------------
-
-
-def _seeds(seed: Any) -> tuple[int, ...]:
-    return check.integers("seed", seed if np.iterable(seed) else (seed,))
 
 
 def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

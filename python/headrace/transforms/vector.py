@@ -16,7 +16,6 @@ from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
 from headrace._module import Block
 from headrace._stored import Stored, storable
-from headrace.transforms.masked import _seeds
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class _Vector(Transform):
         super().__init__(n, columns, kind)
         self._network = network
         self._block: Block = network if columns else _SharedBlock(network, VECTOR_MAPS[self._map].groups(n))
-        key = _seeds(seed)
+        key = check.seeds(seed)
         fresh = VECTOR_MAPS[self._map].fresh(n, np.random.default_rng(list(key)))
         begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # long chains of these stay near the identity
         self._take_parameters(begin)

@@ -1,0 +1,396 @@
+"""Densities and samples of sequences beside PyTorch and a loop by hand, interleaved in one run, on equal threads.
+
+    python -m bench.sequences             # half an hour, with torch.compile
+    python -m bench.sequences --quick     # a rough picture in three minutes, without it
+
+| case | what is timed |
+| --- | --- |
+| A, stream | one stream of network A drawn step after step |
+| A, streams | 48 of them together |
+| A, density | log densities of one long sequence |
+| B, stream | one stream of network B |
+| student | four students of 10, 10, 10 and 30 layers: one sequence, all steps at once |
+| A, push | log density of one step of a stream: the latency of a call |
+| A, crops | gradients of the mean log density of crops, with as many steps as the field in front |
+
+A has 16 layers of 32 channels and kernel 2, B 30 layers of 64 channels and kernel 3, as each of the student's layers
+has; all have one value a step and an affine map. PyTorch keeps the layers' past between steps, eager and compiled. All
+results are compared before they are timed. Rates are steps for each second of the processor, not of the clock, so
+that a busy machine changes them little; of the rounds' medians, with the least and the largest ratio of a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import headrace as hr
+from bench import report
+from bench.memory import MEGABYTE, forget_peak, resident
+from bench.peers.client import machine_facts
+from bench.sequences import hand
+
+A = {"channels": 32, "kernel": 2, "dilations": [2 ** (i % 8) for i in range(16)]}
+STUDENT_LAYERS = (10, 10, 10, 30)
+
+
+def network_b(layers: int) -> dict[str, Any]:
+    """B has 30 layers."""
+    return {"channels": 64, "kernel": 3, "dilations": [2 ** (i % 10) for i in range(layers)]}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who takes part in a case: a call gives the steps that it made and the seconds of the processor for them."""
+
+    name: str
+    call: Callable[[], tuple[int, float]]
+
+
+@dataclass
+class Case:
+    """What is compared, and what one step of it needs."""
+
+    name: str
+    multiply_adds: int
+    contenders: list[Contender]
+
+
+def timed(call: Callable[[], Any], steps: int) -> tuple[int, float]:
+    """Of this process."""
+    begin = time.process_time()
+    call()
+    return steps, time.process_time() - begin
+
+
+def made(options: dict[str, Any], reads: str = "data", seed: int = 0) -> hr.CausalConvolution:
+    """A network of weights that keep its values of order one."""
+    return hr.CausalConvolution(map="affine", reads=reads, seed=seed, **options)
+
+
+def multiply_adds(t: hr.CausalConvolution) -> int:
+    """Of one step: every weight once, but biases."""
+    return sum(array.size for array in t.named_parameters().values() if array.ndim > 1)
+
+
+def check_close(what: str, got: NDArray[Any], want: NDArray[Any], within: float) -> None:
+    """A fast wrong answer fails."""
+    worst = float(np.abs(np.asarray(got, np.float64) - np.asarray(want, np.float64)).max())
+    if not worst < within:
+        raise AssertionError(f"{what}: differs by {worst:.3g} from headrace, more than {within:g}")
+
+
+class Sizes:
+    """Steps of one call of each contender, so that each takes some tenths of a second."""
+
+    def __init__(self, quick: bool) -> None:
+        """A tenth of them where it is to be quick."""
+        part = 0.2 if quick else 1.0
+        self.stream, self.streams, self.density = int(60_000 * part), int(3_000 * part), int(200_000 * part)
+        self.torch_stream, self.torch_streams = int(1_000 * part), int(500 * part)
+        self.crops = int(20 * part)
+        self.b_stream, self.student, self.pushes = int(12_000 * part), int(24_000 * part), int(5_000 * part)
+
+
+class Suite:
+    """All cases of one run."""
+
+    def __init__(self, folder: Path, sizes: Sizes, with_compile: bool) -> None:
+        """Networks, and who is there to take part."""
+        self.folder, self.sizes, self.with_compile = folder, sizes, with_compile
+        self.program = hand.compiled(folder)
+        self.has_torch = find_spec("torch") is not None
+        self.hands: list[hand.Hand] = []
+        rng = np.random.default_rng(0)
+        self.signal = rng.standard_normal((1, sizes.density, 1)).astype(np.float32)
+
+    def close(self) -> None:
+        """End what was started."""
+        for one in self.hands:
+            one.close()
+
+    def _hand(self, t: hr.CausalConvolution, options: dict[str, Any]) -> hand.Hand | None:
+        """The loop by hand with these weights, whose parameters are those of headrace up to rounding."""
+        if self.program is None:
+            return None
+        own = hand.Hand(self.program, self.folder, t.named_parameters(), tuple(options["dilations"]))
+        self.hands.append(own)
+        values, raw = own.outputs(1440, self.folder)
+        z, _ = hr.SequenceFlow([t]).to_latent(values[None, :, None])
+        log = raw[:, 1] / (1.0 + np.abs(raw[:, 1]) / math.log(1e3))
+        check_close("the loop by hand", (values - raw[:, 0]) * np.exp(-log), z[0, :, 0], 1e-3)
+        return own
+
+    def _by_hand(self, own: hand.Hand | None, verb: str, steps: int, streams: int = 1) -> list[Contender]:
+        if own is None:
+            return []
+
+        def call() -> tuple[int, float]:
+            count, seconds, _ = own.seconds(verb, steps)
+            return count * streams, seconds
+
+        return [Contender("by hand", call)]
+
+    def _cached(self, t: hr.CausalConvolution, options: dict[str, Any], rows: int, steps: int) -> list[Contender]:
+        """PyTorch, step after step."""
+        if not self.has_torch:
+            return []
+        import torch
+
+        from bench.sequences.torch_anchor import Cached, Network, drawn
+
+        network = Network(t.named_parameters(), tuple(options["dilations"])).eval().requires_grad_(False)
+        flow, kernel = hr.SequenceFlow([t]), int(options["kernel"])
+        noise = torch.randn(steps, rows, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            some = drawn(Cached(network, rows), noise[:40], kernel)
+        check_close("PyTorch", some.numpy().T, flow.to_data(noise[:40].numpy().T[..., None])[0][..., 0], 1e-3)
+        kinds: list[tuple[str, Any]] = [("torch, eager", Cached(network, rows))]
+        if self.with_compile and rows == 1:
+            compiled = torch.compile(Cached(network, rows), fullgraph=True, dynamic=False)
+            with torch.inference_mode():
+                drawn(compiled, noise[:5], kernel)
+            kinds.append(("torch, compiled", compiled))
+
+        def contender(name: str, step: Any) -> Contender:
+            def call() -> tuple[int, float]:
+                with torch.inference_mode():
+                    return timed(lambda: drawn(step, noise, kernel), steps * rows)
+
+            return Contender(name, call)
+
+        return [contender(*kind) for kind in kinds]
+
+    def _parallel(
+        self, parts: list[tuple[hr.CausalConvolution, dict[str, Any]]], steps: int, verb: str
+    ) -> list[Contender]:
+        """PyTorch, all steps at once."""
+        if not self.has_torch:
+            return []
+        import torch
+
+        from bench.sequences.torch_anchor import Network
+
+        own = [Network(t.named_parameters(), tuple(o["dilations"])).eval().requires_grad_(False) for t, o in parts]
+        x = torch.tensor(self.signal[:, :steps, 0])[:, None]
+
+        def run() -> torch.Tensor:
+            with torch.inference_mode():
+                if verb == "log_prob":
+                    return own[0].log_prob(x)
+                value = x
+                for network in own:
+                    value = network.draw(value)[:, None]
+                return value[:, 0]
+
+        flow = hr.SequenceFlow([t for t, _ in parts])
+        some = self.signal[:, :steps]
+        want = flow.log_prob_steps(some) if verb == "log_prob" else flow.to_data(some)[0][..., 0]
+        check_close("PyTorch", run().numpy(), want, 1e-2)
+        return [Contender("torch, eager", lambda: timed(run, steps))]
+
+    def _gradients(self, t: hr.CausalConvolution, options: dict[str, Any], rows: int, crop: int) -> Case:
+        """Gradients of crops by the weights: what a step of training computes."""
+        flow, warm = hr.SequenceFlow([t]), t.field
+        x = np.ascontiguousarray(self.signal[0, : rows * (warm + crop)].reshape(rows, warm + crop, 1))
+        weights = np.zeros((rows, warm + crop), np.float32)
+        weights[:, warm:] = 1.0
+        ours = Contender("headrace", lambda: timed(lambda: flow.nll_and_grad(x, weights=weights), rows * crop))
+        case = Case(f"A, crops of {crop}", 3 * multiply_adds(t), [ours])
+        if not self.has_torch:
+            return case
+        import torch
+
+        from bench.sequences.torch_anchor import Network
+
+        network = Network(t.named_parameters(), tuple(options["dilations"]))
+        values = torch.tensor(x).transpose(1, 2).contiguous()
+
+        def step() -> float:
+            network.zero_grad()
+            loss = -network.log_prob(values)[:, warm:].mean()
+            loss.backward()
+            return loss.item()
+
+        loss, gradient = flow.nll_and_grad(x, weights=weights)
+        check_close("PyTorch's loss", np.array(step()), np.array(loss), 1e-3)
+        holder = hr.SequenceFlow([t])
+        holder.parameters = gradient
+        for name, own in holder.named_parameters().items():
+            theirs = network.of(name.removeprefix("transforms.0.")).grad
+            assert theirs is not None
+            check_close(f"PyTorch's gradient of {name}", theirs.numpy(), own, 1e-3 * max(1.0, float(np.abs(own).max())))
+        case.contenders.append(Contender("torch, eager", lambda: timed(step, rows * crop)))
+        return case
+
+    def cases(self) -> list[Case]:
+        """What the table has, in its order."""
+        sizes, a, b = self.sizes, made(A), made(network_b(30), seed=1)
+        flow_a, flow_b = hr.SequenceFlow([a]), hr.SequenceFlow([b])
+        by_hand_a, by_hand_b = self._hand(a, A), self._hand(b, network_b(30))
+        ours = Contender
+        cases = [
+            Case(
+                "A, stream",
+                multiply_adds(a),
+                [
+                    ours("headrace", lambda: timed(lambda: flow_a.sample(1, sizes.stream, seed=0), sizes.stream)),
+                    *self._by_hand(by_hand_a, "stream", sizes.stream),
+                    *self._cached(a, A, 1, sizes.torch_stream),
+                ],
+            ),
+            Case(
+                "A, streams",
+                multiply_adds(a),
+                [
+                    ours(
+                        "headrace", lambda: timed(lambda: flow_a.sample(48, sizes.streams, seed=0), 48 * sizes.streams)
+                    ),
+                    *self._by_hand(by_hand_a, "streams", sizes.streams, 48),
+                    *self._cached(a, A, 48, sizes.torch_streams),
+                ],
+            ),
+            Case(
+                "A, density",
+                multiply_adds(a),
+                [
+                    ours("headrace", lambda: timed(lambda: flow_a.log_prob(self.signal), sizes.density)),
+                    *self._by_hand(by_hand_a, "density", sizes.density),
+                    *self._parallel([(a, A)], sizes.density, "log_prob"),
+                ],
+            ),
+            Case(
+                "B, stream",
+                multiply_adds(b),
+                [
+                    ours("headrace", lambda: timed(lambda: flow_b.sample(1, sizes.b_stream, seed=0), sizes.b_stream)),
+                    *self._by_hand(by_hand_b, "stream", sizes.b_stream),
+                    *self._cached(b, network_b(30), 1, sizes.torch_stream),
+                ],
+            ),
+        ]
+        parts = [(made(network_b(n), "latent", n + i), network_b(n)) for i, n in enumerate(STUDENT_LAYERS)]
+        student = hr.SequenceFlow([t for t, _ in parts])
+        cases.append(
+            Case(
+                "student",
+                sum(multiply_adds(t) for t, _ in parts),
+                [
+                    ours("headrace", lambda: timed(lambda: student.sample(1, sizes.student, seed=0), sizes.student)),
+                    *self._parallel(parts, sizes.student, "draw"),
+                ],
+            )
+        )
+        one = self.signal[:, :1]
+
+        def pushed() -> None:
+            stream = flow_a.stream()
+            for _ in range(sizes.pushes):
+                stream.push(one)
+
+        cases.append(Case("A, push", multiply_adds(a), [ours("headrace", lambda: timed(pushed, sizes.pushes))]))
+        cases.append(self._gradients(a, A, self.sizes.crops, 1024))
+        cases.append(self._gradients(a, A, max(1, self.sizes.crops // 4), 4096))
+        return cases
+
+
+def interleaved(case: Case, rounds: int) -> dict[str, list[float]]:
+    """Rates of each contender, in steps for a second of the processor, round by round."""
+    rates: dict[str, list[float]] = {contender.name: [] for contender in case.contenders}
+    for contender in case.contenders:
+        contender.call()
+    for i in range(rounds):
+        for contender in case.contenders[:: -1 if i % 2 else 1]:
+            steps, seconds = contender.call()
+            rates[contender.name].append(steps / seconds)
+    return rates
+
+
+def memory_of_a_long_signal(steps: int) -> float:
+    """Megabytes that the log density of a long signal takes beside the signal."""
+    flow = hr.SequenceFlow([made(A)])
+    x = np.zeros((1, steps, 1), np.float32)
+    x[...] = 0.1
+    flow.log_prob(x[:, :1000])
+    forget_peak()
+    before = resident()[0]
+    flow.log_prob(x)
+    return (resident()[1] - before) / MEGABYTE
+
+
+def lines_of(cases: Sequence[Case], rates: dict[str, dict[str, list[float]]]) -> list[str]:
+    """The table."""
+    rows = []
+    for case in cases:
+        ours = rates[case.name]["headrace"]
+        for name, own in rates[case.name].items():
+            ratios = [a / b for a, b in zip(ours, own, strict=True)]
+            beside = (
+                "" if name == "headrace" else f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+            )
+            rate = statistics.median(own)
+            giga = rate * case.multiply_adds * 1e-9
+            rows.append([case.name, name, f"{rate:,.0f}", f"{giga:.1f}", beside])
+    head = [
+        "case",
+        "library",
+        "steps a second of one core",
+        "10⁹ multiply-adds a second",
+        "headrace is so many times as fast",
+    ]
+    return report.table(head, rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run all cases and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--quick", action="store_true", help="a fifth of the steps, three rounds, without torch.compile"
+    )
+    parser.add_argument("--eager", action="store_true", help="without torch.compile, which takes minutes")
+    parser.add_argument("--rounds", type=int, help="by default 3 or 15")
+    parser.add_argument("--only", help="a case, by the beginning of its name")
+    arguments = parser.parse_args(argv)
+    hr.set_num_threads(1)
+    if find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(1)
+    rounds = arguments.rounds or (3 if arguments.quick else 15)
+    with tempfile.TemporaryDirectory() as folder:
+        suite = Suite(Path(folder), Sizes(arguments.quick), not (arguments.quick or arguments.eager))
+        try:
+            cases = [case for case in suite.cases() if case.name.startswith(arguments.only or "")]
+            rates = {}
+            for case in cases:
+                rates[case.name] = interleaved(case, rounds)
+                print("\n".join(lines_of([case], rates)[2:]), flush=True)
+        finally:
+            suite.close()
+    long = memory_of_a_long_signal(2**21 if arguments.quick else 2**24)
+    machine, date = machine_facts(1), time.strftime("%Y-%m-%d")
+    text = [
+        "# Sequences", "", report.machine_line(machine, date), "",
+        f"One thread, {rounds} rounds, seconds of the processor. In brackets: the ratios of single rounds.",
+        "", *lines_of(cases, rates), "",
+        f"The log density of a long signal takes {long:.1f} MB beside the signal.", "",
+    ]  # fmt: skip
+    print("\n".join(text))
+    if not arguments.only:
+        facts = {"machine": machine, "date": date, "rounds": rounds, "rates": rates, "memory_mb": long}
+        report.write(report.stem(f"sequences{'_quick' if arguments.quick else ''}", 1), facts, "\n".join(text))
+
+
+if __name__ == "__main__":
+    main()

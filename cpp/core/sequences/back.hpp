@@ -1,0 +1,106 @@
+// What the way back through a causal network (steps/causal.hpp) keeps of a sequence, and what its kernels get.
+//
+// A sequence is cut into *segments*, at multiples of whole windows of positions. The way there keeps the values that
+// every layer has at the borders of segments. The way back goes from the last segment to the first one: forth again
+// with a tape, then back over the tape, window by window from the last one. The gradients of a layer's gates are kept
+// as far as earlier positions read them, so the gradient by a position is one sum, whatever the windows are. Sums over
+// positions are taken in the order of the windows: no bit depends on the length of a segment.
+#pragma once
+
+#include "calls.hpp"
+
+namespace headrace {
+
+constexpr int back_window = 384;  // positions that are summed at once; a multiple of every block of lanes
+constexpr int line_pad = 64;      // numbers beyond a line that whole vectors may touch
+
+// Offsets of the sums over positions that are gradients by weights. Where their lanes are inputs, matrices lie
+// [tap][unit][input], with inputs padded to row_padding; `covariates` and `context` lie as among the weights.
+struct CausalSumsLayer {
+    uint32_t gate, gate_bias, covariates, context, out, out_bias;
+};
+
+struct CausalSumsShape {
+    const CausalSumsLayer* layers;
+    uint32_t input, input_bias, head, head_bias, last, last_bias;  // input: [unit][tap][input] without padding
+    uint32_t numbers;                                              // in all
+};
+
+// Lines of a layer on the tape, in numbers from its start. Column 0 of `values` is `front` positions before the
+// segment's first one.
+struct CausalTapeLayer {
+    int64_t values, value_stride;  // channel_units lines: what the layer reads
+    int64_t gates, gate_stride;    // gate_units lines: tanh and sigmoid, then the gradients by their arguments
+    int64_t front;
+};
+
+struct CausalTapeShape {
+    const CausalTapeLayer* layers;
+    int64_t positions;                      // of a segment, at most: whole windows
+    int64_t read, read_stride, read_front;  // inputs lines: what the network reads, from read_front positions before
+    int64_t first, first_stride;            // channel_units lines: gradients by the values of the first layer
+    int64_t head[2], head_stride;           // skip_units lines: values of the head's layers, after their rectifiers
+    int64_t numbers;                        // in all
+};
+
+// A segment of one sequence.
+template <class T>
+struct CausalSegment {
+    const CausalNetwork* network;
+    const CausalTapeShape* shape;
+    const T* weights;
+    CausalSide<T> side;
+    int64_t begin, positions;
+    T* tape;
+    T* scratch;  // back_scratch(network).numbers
+};
+
+template <class T>
+struct CausalBack {
+    const CausalSumsShape* shape;
+    const T* outputs;  // gradients by the outputs: [position][outputs]
+    T* read;           // to those by what the network reads: [position][inputs], or null
+    T* gate_bias;      // added to those by the gate biases: [layer][gate_units]
+    T* covariates;     // added to those by covariates: [frame][covariates] of the sequence, or null
+    T* sums;           // added to those by weights, or null
+};
+
+namespace {
+
+// From line to line of a window.
+constexpr int64_t back_stride = back_window + 16;
+
+// Parts of a window's scratch, in numbers.
+struct BackScratch {
+    int64_t up, gated, hidden, outputs, starts, frames, products, panels, numbers;
+    int64_t frame_stride;
+};
+
+HR_FN BackScratch back_scratch(const CausalNetwork& n) {
+    BackScratch s{};
+    int64_t most_slots = 0;
+    for (int l = 0; l < n.n_layers; ++l)
+        if (ring_slots(n, n.layers[l]) > most_slots) most_slots = ring_slots(n, n.layers[l]);
+    const auto take = [&](int64_t numbers) {
+        const int64_t begin = s.numbers;
+        s.numbers += round_up(numbers, 16);
+        return begin;
+    };
+    s.up = take((n.channel_units + n.skip_units) * back_stride);
+    s.gated = take(n.channel_units * back_stride);
+    s.hidden = take(n.skip_units * back_stride);
+    s.outputs = take(n.output_units * back_stride);
+    s.frame_stride = round_up(causal_window_frames(n, back_window), 16);
+    if (n.covariates > 0) {
+        s.starts = take(gate_units(n) * back_stride);
+        s.frames = take(n.covariates * s.frame_stride);
+        s.products = take(gate_units(n) * s.frame_stride);
+    }
+    const int64_t widest = n.channel_units > n.skip_units ? n.channel_units : n.skip_units;
+    s.panels = take(widest * (most_slots + back_stride));
+    s.numbers += line_pad;
+    return s;
+}
+
+}  // namespace
+}  // namespace headrace

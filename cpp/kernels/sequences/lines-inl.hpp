@@ -1,0 +1,169 @@
+// Products and sums of the way back through a causal network, on the weights [input][unit] of the way there.
+//
+//   lines:  X'[m][positions] = sum over taps and k of  W[tap][m][k] Y'[k][positions + tap shift]
+//           Lanes are positions.
+//   sums:   W'[m][inputs] += sum over positions of  Y'[m][position] X[position][inputs]
+//           Lanes are inputs; X lies in panels [input / width][position][width].
+#pragma once
+
+#include "../product-inl.hpp"
+#include "../transpose-inl.hpp"
+
+namespace headrace {
+namespace {
+
+template <class T>
+struct BackLines {
+    const T* weights;
+    int64_t unit, tap;   // from unit to unit, from tap to tap; weights of a unit's inputs are adjacent
+    const T* lines;      // the first tap's
+    int64_t row, shift;  // from line to line, from tap to tap
+    int inputs, taps;
+    const T* start;  // lines that sums start from, or null: zero
+    const T* open;   // lines: where they are not positive the result is zero; or null
+    T* to;
+    int64_t start_row, open_row, to_row;
+};
+
+template <int M, int N, class T>
+void back_lines_block(const BackLines<T>& a, int64_t column) {
+    using V = Pack<T>;
+    constexpr int W = width<T>;
+    V sum[M][N] = {};
+    if (a.start) {
+        for (int m = 0; m < M; ++m)
+            for (int n = 0; n < N; ++n) sum[m][n] = load(a.start + m * a.start_row + column + n * W);
+    }
+    const int64_t row = a.row;
+    for (int64_t tap = 0; tap < a.taps; ++tap) {
+        const T* w[M];
+        for (int m = 0; m < M; ++m) w[m] = a.weights + tap * a.tap + m * a.unit;
+        const T* x = a.lines + tap * a.shift + column;
+        for (int64_t k = 0, end = a.inputs; k < end; ++k, x += row) {
+            V input[N];
+            for (int n = 0; n < N; ++n) input[n] = load(x + n * W);
+            for (int m = 0; m < M; ++m) {
+                const T weight = w[m][k];
+                for (int n = 0; n < N; ++n) sum[m][n] += weight * input[n];
+            }
+        }
+    }
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n) {
+            V result = sum[m][n];
+            if (a.open) {
+                const V open = load(a.open + m * a.open_row + column + n * W);
+                result = select(open <= T(0), V{}, result);  // where it is NaN, NaN passes
+            }
+            store(a.to + m * a.to_row + column + n * W, result);
+        }
+}
+
+// Columns [column, column + vectors * width) of any number of units.
+template <class T>
+HR_FN void back_lines(BackLines<T> a, int units, int64_t column, int vectors) {
+    while (units > 0) {
+        const int m = part(units, block_units);
+        for (int v = 0; v < vectors;) {
+            const int n = part(vectors - v, block_vectors);
+            with_sizes<block_units, block_vectors>(
+                m, n, [&]<int M, int N>() { back_lines_block<M, N>(a, column + v * width<T>); });
+            v += n;
+        }
+        units -= m;
+        a.weights += m * a.unit;
+        a.to += m * a.to_row;
+        if (a.start) a.start += m * a.start_row;
+        if (a.open) a.open += m * a.open_row;
+    }
+}
+
+// `positions` columns of units lines to panels of `height` positions; both numbers of lines and columns are rounded up
+// to whole vectors.
+template <class T>
+HR_FN void lines_to_panels(const T* lines, int64_t stride, int units, int64_t positions, T* panels, int64_t height) {
+    constexpr int W = width<T>;
+    using V = Pack<T>;
+    for (int64_t k = 0; k < units; k += W)
+        for (int64_t t = 0; t < positions; t += W) {
+            V v[W];
+            for (int i = 0; i < W; ++i) v[i] = load(lines + (k + i) * stride + t);
+            transpose(v);
+            for (int i = 0; i < W; ++i) store(panels + k * height + (t + i) * W, v[i]);
+        }
+}
+
+template <class T>
+struct SumsArgs {
+    const T* gradient;  // [unit][stride]
+    int64_t stride;
+    const T* panels;  // [input / width][height][width]
+    int64_t height;
+    int64_t positions;
+    T* sums;  // [unit][inputs]
+    int64_t inputs;
+};
+
+template <int M, int N, class T>
+void sums_block(const SumsArgs<T>& a) {
+    using V = Pack<T>;
+    constexpr int W = width<T>;
+    V sum[M][N] = {};
+    const T *g = a.gradient, *x = a.panels;
+    const int64_t stride = a.stride, height = a.height;
+    for (int64_t t = 0; t < a.positions; ++t) {
+        V input[N];
+        for (int n = 0; n < N; ++n) input[n] = load(x + (n * height + t) * W);
+        for (int m = 0; m < M; ++m) {
+            const T gradient = g[m * stride + t];
+            for (int n = 0; n < N; ++n) sum[m][n] += gradient * input[n];
+        }
+    }
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n) {
+            T* p = a.sums + m * a.inputs + n * W;
+            store(p, load(p) + sum[m][n]);
+        }
+}
+
+constexpr int summed_positions = 192;  // a block's gradients and inputs stay in L1
+
+// Any number of units by whole vectors of inputs.
+template <class T>
+HR_FN void sums_product(const SumsArgs<T>& all, int units) {
+    for (int64_t t = 0; t < all.positions; t += summed_positions) {
+        SumsArgs<T> a = all;
+        a.positions = all.positions - t < summed_positions ? all.positions - t : summed_positions;
+        const int vectors = int(all.inputs / width<T>);
+        for (int v = 0; v < vectors;) {
+            const int n = part(vectors - v, block_vectors);
+            a.panels = all.panels + (v * all.height + t) * width<T>;
+            for (int u = 0; u < units;) {
+                const int m = part(units - u, block_units);
+                a.gradient = all.gradient + u * all.stride + t;
+                a.sums = all.sums + u * all.inputs + v * width<T>;
+                with_sizes<block_units, block_vectors>(m, n, [&]<int M, int N>() { sums_block<M, N>(a); });
+                u += m;
+            }
+            v += n;
+        }
+    }
+}
+
+// Sums over whole vectors of positions: of a line, and of the product of two.
+template <class T>
+HR_FN T line_sum(const T* x, int vectors) {
+    Pack<T> sum{};
+    for (int v = 0; v < vectors; ++v) sum += load(x + v * width<T>);
+    return reduce_add(sum);
+}
+
+template <class T>
+HR_FN T lines_dot(const T* x, const T* y, int vectors) {
+    Pack<T> sum{};
+    for (int v = 0; v < vectors; ++v) sum += load(x + v * width<T>) * load(y + v * width<T>);
+    return reduce_add(sum);
+}
+
+}  // namespace
+}  // namespace headrace

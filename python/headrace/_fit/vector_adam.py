@@ -1,0 +1,77 @@
+"""Adam on the vector of a flow that is no program of the core: the steps of `cpp/math/adam.hpp`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["VectorAdam"]
+
+Array = NDArray[Any]
+
+
+class VectorAdam:
+    """What `Adam` needs of its core.
+
+    Args:
+        flow: Its `parameters` are replaced in each step.
+        decays: Shape (n,): which of them weight decay shrinks.
+        beta1, beta2, epsilon, weight_decay, clip, average: As in `Adam`; 0 for no limit and for no running mean.
+    """
+
+    def __init__(
+        self,
+        flow: Any,
+        decays: NDArray[np.bool_],
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+        clip: float,
+        average: float,
+    ) -> None:
+        """See the class."""
+        self._flow, self._decays = flow, decays
+        self._beta1, self._beta2, self._weight_decay, self._clip, self._decay = (
+            beta1,
+            beta2,
+            weight_decay,
+            clip,
+            average,
+        )
+        self._epsilon = max(epsilon, float(np.finfo(flow.dtype).tiny))  # 0 / 0 is nowhere
+        start = flow.parameters
+        self._mean, self._square = np.zeros_like(start), np.zeros_like(start)
+        self._average: Array | None = start.copy() if average else None
+        self._steps = 0
+
+    def step(self, gradient: Array, learning_rate: float) -> float:
+        """One step; the norm of the gradient. Where that is not finite, nothing changes."""
+        norm = math.sqrt(float(np.square(gradient, dtype=np.float64).sum()))
+        if not math.isfinite(norm):
+            return norm
+        self._steps += 1
+        dtype, t = self._mean.dtype.type, self._steps
+        g = gradient * dtype(self._clip / norm if 0.0 < self._clip < norm else 1.0)
+        self._mean += dtype(1.0 - self._beta1) * (g - self._mean)
+        self._square += dtype(1.0 - self._beta2) * (g * g - self._square)
+        rate = dtype(learning_rate / (1.0 - self._beta1**t))
+        root = np.sqrt(self._square * dtype(1.0 / (1.0 - self._beta2**t))) + dtype(self._epsilon)
+        moved = self._flow.parameters
+        if self._weight_decay:
+            moved[self._decays] *= dtype(1.0 - learning_rate * self._weight_decay)
+        moved -= self._mean * rate / root
+        self._flow.parameters = moved
+        if self._average is not None:
+            gain = 1.0 - min(self._decay, (1.0 + t) / (10.0 + t))
+            self._average += dtype(gain) * (self._flow.parameters - self._average)
+        return norm
+
+    def average(self) -> Array:
+        """The running mean of the parameters, a copy."""
+        if self._average is None:
+            raise ValueError("average: expected a decay when the optimiser was made, got None")
+        return np.array(self._average)

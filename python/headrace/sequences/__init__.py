@@ -1,0 +1,1 @@
+"""Densities of sequences: causal convolutions over time, flows of them, and streams."""

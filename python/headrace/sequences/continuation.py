@@ -1,0 +1,156 @@
+"""The density of what follows a prefix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._arrays.caller import Array, Caller
+from headrace.sequences.arrays import Sequences, chunks
+from headrace.sequences.program import MOST_DRAWN_STEPS
+from headrace.sequences.runs import Run
+
+__all__ = ["Continuation", "copies_of"]
+
+_TOGETHER = 48  # draws of a prefix that are stepped through together, at least
+
+
+def copies_of(states: Sequence[Any], n: int) -> list[Any]:
+    """The past of all sequences, n times over: that of copy j of sequence r is row j * rows + r."""
+    return [None if state is None else state.rows_of([*range(state.rows)] * n) for state in states]
+
+
+class Continuation:
+    """The density of the steps after a prefix, exactly; `SequenceFlow.given` makes it.
+
+    It keeps the flow as it was then. The prefix was run through once: what follows costs its own steps alone.
+    """
+
+    def __init__(self, run: Run) -> None:
+        """`run`: of the prefix."""
+        given = run.given
+        assert given is not None
+        self._run, self._features = run, given.features
+        self._rows, self._position = given.rows, given.steps
+        index = np.arange(self._rows)
+        self._context, self._covariates = run.context_of(index), run.covariates.rows(index)
+        self._states = run.program.states(self._rows)
+        for block in given.whole():
+            for begin, end in chunks(self._rows, 0, given.steps, self._features):
+                values = given.part(block, begin, end)
+                run.program.run(run.vector, True, values, self._context, self._covariates, self._states)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Leading dimensions of the prefix: () for one, (rows,) for many."""
+        return self._run.batch
+
+    @property
+    def position(self) -> int:
+        """Steps of the prefix."""
+        return self._position
+
+    def __repr__(self) -> str:
+        """Shape and length of the prefix."""
+        return f"Continuation(shape={self.shape}, position={self._position})"
+
+    def sample(self, n: int | Sequence[int], steps: int, seed: int | np.random.Generator | None = None) -> Array:
+        """Draw what follows.
+
+        Args:
+            n: How many draws for each prefix, or a shape of them; () for one each.
+            steps: Of each draw.
+            seed: As in `SequenceFlow.sample`: draw i of all prefixes takes the numbers of the next sequences there, at
+                the steps that follow. So what ``flow.sample(rows, steps=t, seed=s)`` drew comes back where its own
+                beginnings are the prefix: bit for bit under one convolution, and up to rounding under several or a
+                `Standardize`, through which the prefix has to go back.
+
+        Returns:
+            Shape ``(*n, *shape, steps, features)``, in the framework of the prefix.
+
+        Raises:
+            TypeError, ValueError: As in `SequenceFlow.sample`.
+        """
+        each = check.integers("n", n) if np.iterable(n) else (check.integer("n", n),)
+        most = MOST_DRAWN_STEPS - self._position
+        total, key = check.integer("steps", steps, least=1, most=most), check.seed(seed)
+        self._check(total)
+        run, caller, draws = self._run, self._run.caller, math.prod(each)
+        result = caller.empty((*each, *self.shape, total, self._features), run.dtype)
+        flat = result.reshape(draws, self._rows, total, self._features)
+        for first, count, context, covariates, states in self._together(draws):
+            samples = range(first * self._rows, (first + count) * self._rows)
+            for begin, end in chunks(len(samples), 0, total, self._features):
+                at = self._position
+                noise = run.program.noise(run.vector, key, samples, at + begin, at + end)
+                x, _ = run.program.run(run.vector, False, noise, context, covariates, states)
+                flat[first : first + count, :, begin:end] = x.reshape(count, self._rows, end - begin, self._features)
+        return caller.give(result)
+
+    def log_prob(self, x: Array) -> Array:
+        """Log density of what follows given the prefix: the sum of `log_prob_steps`, shape ``(*n, *shape)``."""
+        return self._scored(x, True)
+
+    def log_prob_steps(self, x: Array) -> Array:
+        """Log density of each step that follows.
+
+        Args:
+            x: Shape ``(*n, *shape, steps, features)``, as `sample` gives them: one for each prefix, or several.
+
+        Returns:
+            Shape ``(*n, *shape, steps)``.
+
+        Raises:
+            TypeError, ValueError: As in `SequenceFlow.log_prob`.
+        """
+        return self._scored(x, False)
+
+    def _scored(self, x: Any, total: bool) -> Any:
+        run, caller = self._run, Caller()
+        given = Sequences(caller, "x", x, self._features)
+        own = len(self.shape)
+        if given.is_list or len(given.batch) < own or given.batch[len(given.batch) - own :] != self.shape:
+            wanted = ", ".join(["...", *map(str, self.shape), "steps", str(self._features)])
+            raise ValueError(f"x: expected shape ({wanted}), as the prefix has, got {np.shape(x)}")
+        self._check(given.steps)
+        scores = caller.empty((*given.batch, given.steps), run.dtype)
+        flat = scores.reshape(-1, self._rows, given.steps)
+        (block,) = given.whole()
+        values = given.part(block, 0, given.steps).reshape(-1, self._rows, given.steps, self._features)
+        for first, count, context, covariates, states in self._together(len(flat)):
+            for begin, end in chunks(count * self._rows, 0, given.steps, self._features):
+                some = values[first : first + count, :, begin:end].reshape(-1, end - begin, self._features)
+                z, log_det = run.program.run(run.vector, True, some, context, covariates, states)
+                own_scores = log_det + run.program.log_base(run.vector, z)
+                flat[first : first + count, :, begin:end] = own_scores.reshape(count, self._rows, end - begin)
+        if not total:
+            return caller.give(scores)
+        sums = caller.empty(given.batch, run.dtype)
+        sums[...] = np.cumsum(scores, axis=-1, dtype=np.float64)[..., -1]
+        return caller.give(sums)
+
+    def _check(self, steps: int) -> None:
+        self._run.covariates.check_steps(self._position + steps)
+
+    def _together(self, draws: int) -> Any:
+        """Draws that are worked on together: the first, how many, and what they begin with."""
+        size = max(1, _TOGETHER // max(self._rows, 1))
+        for first in range(0, draws, size):
+            count = min(size, draws - first)
+            yield (
+                first,
+                count,
+                tiled(self._context, count),
+                tiled(self._covariates, count),
+                copies_of(self._states, count),
+            )
+
+
+def tiled(rows: NDArray[Any] | None, n: int) -> NDArray[Any] | None:
+    """All rows n times over."""
+    return None if rows is None else np.concatenate([rows] * n)

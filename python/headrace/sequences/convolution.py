@@ -1,0 +1,201 @@
+"""A causal convolution over time as a transform of a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace import _arguments as check
+from headrace._core.settings import MapShape
+from headrace._core.structure import refuse_beyond_memory
+from headrace._keywords import documented, takes
+from headrace._module import Block, Program
+from headrace._stored import Stored, storable
+from headrace.sequences.links import CausalLink
+from headrace.sequences.program import SequenceProgram
+from headrace.sequences.sequential import Sequential
+from headrace.sequences.settings import CausalSettings, doubling
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+__all__ = ["CausalConvolution"]
+
+_HEAD_GAIN = 0.1  # of fresh weights of the last layer beside those of others: steps start near the identity
+
+
+class _CausalBlock:
+    """The weights of the network, as a vector and by name."""
+
+    is_network = True
+
+    def __init__(self, structure: Any) -> None:
+        self.structure = structure
+
+    @property
+    def size(self) -> int:
+        return int(self.structure.n_weights)
+
+    def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        names = (name for name, _ in self.structure.tensors)
+        return dict(zip(names, self.structure.unpack(packed), strict=True))
+
+    def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        arrays = [np.require(named[name], requirements=("C", "A")) for name, _ in self.structure.tensors]
+        packed: NDArray[Any] = self.structure.pack(arrays)
+        return packed
+
+
+@storable
+@documented
+class CausalConvolution(Sequential):
+    """A transform of sequences: each step is mapped with parameters that a network computes from the steps before it.
+
+    The network is that of WaveNet (van den Oord et al. 2016): layers of dilated convolutions over time, each with a
+    gate tanh(a) · sigmoid(b), residual sums and skip sums. With ``reads="data"`` it sees x: log densities of all steps
+    are computed at once, samples step after step. With ``reads="latent"`` (Parallel WaveNet's student; van den Oord et
+    al. 2017) it sees z, and samples are computed at once. **Both directions compute the same bits from the same
+    values**, in whatever pieces, batches and threads. Before the first step the values of every layer are zero.
+
+    Its weights are named as ``torch.nn.Conv1d`` has them, (outputs, inputs, taps), the oldest tap first.
+
+    Args:
+        features: Number of values in each step.
+        channels: Units of each layer.
+        skip: Units of the skip sums and of the head; by default as many as channels.
+        kernel: Taps of each convolution, 2 to 32.
+        dilations: Steps between two taps, one for each layer; by default 16 layers, 1, 2, 4, ..., 128 and again.
+        reads: "data" or "latent": which side the network sees.
+        context: Number of context columns, one row for a whole sequence.
+        covariates: Number of columns that are known of time, also ahead: hour of day, features of a frame.
+        hop: Steps from one row of the covariates to the next; between them they are interpolated.
+        seed: Of the fresh weights.
+        dtype: "float32" or "float64".
+        **settings: Settings of the map, `MapShape`.
+
+    Raises:
+        ValueError: an option out of its range, or weights that do not fit in memory.
+
+    >>> import headrace as hr
+    >>> t = hr.CausalConvolution(channels=8, dilations=[1, 2, 4], kernel=3)
+    >>> t.field, t.named_parameters()["layers.1.gate.weight"].shape
+    (17, (16, 8, 3))
+    """
+
+    _dtype: np.dtype[Any]
+
+    @takes(MapShape)
+    def __init__(
+        self,
+        features: int = 1,
+        *,
+        channels: int = 32,
+        skip: int | None = None,
+        kernel: int = 2,
+        dilations: Sequence[int] = doubling(16),
+        reads: str = "data",
+        context: int = 0,
+        covariates: int = 0,
+        hop: int = 1,
+        seed: int | Sequence[int] = 0,
+        dtype: DTypeLike = "float32",
+        **settings: Unpack[MapShape],
+    ) -> None:
+        """See the class."""
+        checked = CausalSettings(
+            features=features,
+            context=context,
+            channels=channels,
+            skip=skip,  # type: ignore[arg-type]  # a number once it is checked
+            kernel=kernel,
+            dilations=dilations,  # type: ignore[arg-type]  # a tuple once it is checked
+            covariates=covariates,
+            hop=hop,
+            reads=reads,
+            **settings,
+        )
+        kind = check.float_dtype("dtype", dtype)
+        self._set(checked, kind)
+        self._take_parameters(self._fresh(check.seeds(seed), kind))
+
+    def _set(self, settings: CausalSettings, dtype: np.dtype[Any]) -> None:
+        super().__init__(settings.features, settings.context, settings.covariates, settings.hop, dtype)
+        widths = (settings.kernel * settings.channels + settings.context + settings.covariates, settings.channels)
+        each = 2 * settings.channels * widths[0] + (settings.channels + settings.skip) * widths[1]
+        rest = settings.skip * (settings.skip + settings.outputs)
+        refuse_beyond_memory("channels, skip, kernel, dilations", len(settings.dilations) * each + rest)
+        self._settings = settings
+        self._structure = settings.structure()
+
+    def _fresh(self, seeds: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Random weights of the variance that keeps that of the values, and outputs close to the map's identity.
+
+        Residual sums grow by a fixed total, whatever the number of layers.
+        """
+        rng = np.random.default_rng(list(seeds))
+        layers = len(self._settings.dilations)
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, shape in self._structure.tensors:
+            if len(shape) == 1:
+                arrays[name] = np.zeros(shape, dtype)
+                continue
+            gain = {"head.0.weight": np.sqrt(2.0), "head.1.weight": _HEAD_GAIN}.get(name, 1.0)
+            if name.endswith("out.weight"):
+                gain = 2.0 / np.sqrt(layers)  # a gated unit has about half of the deviation of what it reads
+            deviation = gain / np.sqrt(np.prod(shape[1:]))
+            arrays[name] = (deviation * rng.standard_normal(shape)).astype(dtype)
+        identity = np.tile(self._identity(), self._settings.features)
+        arrays["head.1.bias"][:] = identity
+        return _CausalBlock(self._structure).pack_named(arrays)
+
+    def _identity(self) -> NDArray[np.float64]:
+        """Raw parameters to start from; components of a mixture are spread, so that they do not stay alike."""
+        values = np.array(self._settings.identity)
+        if self._settings.map == "logistic_mixture":
+            n = self._settings.bins
+            values[n : 2 * n] = np.linspace(-1.0, 1.0, n)
+        return values
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return [("", _CausalBlock(self._structure))]
+
+    def _link(self, dtype: np.dtype[Any]) -> CausalLink:
+        """What computes it in a chain."""
+        return CausalLink(self._settings, self._structure, dtype)
+
+    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+        program = SequenceProgram([self._link(dtype)], [[], [block for _, block in self._blocks()]], dtype)
+        if parameters is not None:
+            self._fill(program, parameters)
+        return program
+
+    @property
+    def field(self) -> int:
+        """How many steps before a step it depends on."""
+        return int(self._structure.field)
+
+    @property
+    def reads(self) -> str:
+        """Which side the network sees, "data" or "latent"."""
+        return self._settings.reads
+
+    def _header(self) -> dict[str, Any]:
+        return self._settings.header()
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        settings = CausalSettings.from_file(stored)
+        if stored.dtype is None:
+            raise ValueError("dtype: expected 'float32' or 'float64' where there are parameters, got None")
+        self = cls.__new__(cls)
+        self._set(settings, stored.dtype)
+        named = {name: stored.array(name, tuple(shape)) for name, shape in self._structure.tensors}
+        self._take_parameters(_CausalBlock(self._structure).pack_named(named))
+        return self
+
+    def __repr__(self) -> str:
+        """The options."""
+        return f"CausalConvolution({self._features}, {self._settings!r})"

@@ -1,0 +1,421 @@
+"""A flow of sequences: a base density of independent steps, and a chain of transforms over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace import _arguments as check
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array
+from headrace._module import Block, Program
+from headrace._stored import Stored, header_of, storable
+from headrace.bases import Base, StandardNormal
+from headrace.flow import Flow
+from headrace.sequences.arrays import Covariates, Sequences
+from headrace.sequences.continuation import Continuation
+from headrace.sequences.convolution import CausalConvolution
+from headrace.sequences.gradients import SequenceDerivatives
+from headrace.sequences.links import StepLink
+from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, SequenceProgram
+from headrace.sequences.quantised import Cells
+from headrace.sequences.runs import Run
+from headrace.sequences.stream import Stream
+from headrace.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["SequenceFlow"]
+
+
+@storable
+class SequenceFlow(SequenceDerivatives):
+    """A density of sequences: log p(x) = Σ_t log p(x_t | x_<t), a sum over steps.
+
+    A step has one or more values. Transforms are `CausalConvolution`, which reads the past, and any transform of rows
+    without context, as `Standardize` and `Linear`, which is then applied to each step.
+
+    Sequences are arrays (rows, steps, features), one of them is (steps, features), and of different lengths they are a
+    list of such. A context is one row for a whole sequence, shape (rows, context), or (context,) for all. Covariates
+    are known of time, also ahead of it: shape (rows, frames, covariates), or (frames, covariates) for all, a frame for
+    each `hop` steps, of as many frames as the steps need.
+
+    Args:
+        transforms: In latent → data order, at least one of them a `CausalConvolution`.
+        base: Of one step; by default `StandardNormal`.
+        dtype: "float32" or "float64"; by default that of the transforms.
+
+    >>> import numpy as np, headrace as hr
+    >>> flow = hr.SequenceFlow([hr.CausalConvolution(dilations=[1, 2], channels=8), hr.Standardize([5.0], [2.0])])
+    >>> x = flow.sample(3, steps=100, seed=0)
+    >>> x.shape, flow.log_prob(x).shape, flow.log_prob_steps(x).shape
+    ((3, 100, 1), (3,), (3, 100))
+    """
+
+    _dtype: np.dtype[Any]
+    _device: None = None
+
+    def __init__(self, transforms: Sequence[Any], base: Base | None = None, *, dtype: DTypeLike | None = None) -> None:
+        """See the class."""
+        chain = _checked(transforms)
+        base = StandardNormal(chain[0].features) if base is None else base
+        if not isinstance(base, Base):
+            raise TypeError(f"base: expected a base density, got {check.kind_of(base)}")
+        for i, t in enumerate(chain):
+            if t.features != base.features:
+                raise ValueError(
+                    f"transforms[{i}]: expected {base.features} features, as the base has, got {t.features}"
+                )
+        over_time = [t for t in chain if isinstance(t, CausalConvolution)]
+        context = _one("number of context columns", (t.context for t in over_time), 0)
+        covariates = _one("number of covariates", (t.covariates for t in over_time), 0)
+        hop = _one("hop", (t.hop for t in over_time if t.covariates), 1)
+        dtypes = sorted({t.dtype.name for t in chain if t.dtype is not None})
+        if len(dtypes) > 1:
+            raise ValueError(f"transforms: expected one dtype, got {dtypes}; use .astype")
+        kind = check.float_dtype("dtype", dtypes[0] if dtype is None else dtype)
+        super().__init__(base.features, context, covariates, hop, kind)
+        self._chain = tuple(t._bare() for t in chain)
+        self._base = base
+        self._take_parameters(np.concatenate([base._initial(kind), *(t._vector() for t in chain)]))
+
+    def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
+        self._base._check(self._dtype)
+        super()._take_parameters(parameters, program=program, **structure)
+
+    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+        links = [
+            t._link(dtype) if isinstance(t, CausalConvolution) else StepLink(_standing(t, dtype)) for t in self._chain
+        ]
+        blocks = [[block for _, block in part._blocks()] for part in (self._base, *self._chain)]
+        program = SequenceProgram(links, blocks, dtype, Flow([], self._base, dtype=dtype))
+        if parameters is not None:
+            self._fill(program, parameters)
+        return program
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        blocks = [(f"base.{prefix}", block) for prefix, block in self._base._blocks()]
+        for i, t in enumerate(self._chain):
+            blocks += [(f"transforms.{i}.{prefix}", block) for prefix, block in t._blocks()]
+        return blocks
+
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return {f"transforms.{i}.{name}": m for i, t in enumerate(self._chain) for name, m in t._fixed_arrays().items()}
+
+    def _header(self) -> dict[str, Any]:
+        """See `headrace._stored`."""
+        return {
+            "features": self._features,
+            "base": header_of(self._base),
+            "transforms": [header_of(t) for t in self._chain],
+        }
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        """See `headrace._stored`."""
+        features = stored.size("features", least=1)
+        self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose that
+        chain = stored.children("transforms", (CausalConvolution, Transform))
+        SequenceFlow.__init__(self, chain, stored.child("base", Base, "base."), dtype=stored.dtype)
+        if self._features != features:
+            raise ValueError(f"features: expected {self._features}, as base and transforms have, got {features}")
+        return self
+
+    # ---- structure ---------------------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of parameters and results."""
+        return self._dtype
+
+    @property
+    def base(self) -> Base:
+        """The base density of a step, with a copy of the current parameters."""
+        return self._base._with_parameters(self._vector()[: self._base_size()])
+
+    def _base_size(self) -> int:
+        return sum(block.size for _, block in self._base._blocks())
+
+    @property
+    def transforms(self) -> tuple[Any, ...]:
+        """The transforms in latent → data order, with copies of the current parameters."""
+        vector, start = self._vector(), self._base_size()
+        chain: list[Any] = []
+        for t in self._chain:
+            size = sum(block.size for _, block in t._blocks())
+            chain.append(t._remade(vector[start : start + size], self._dtype, None) if size else t)
+            start += size
+        return tuple(chain)
+
+    @property
+    def field(self) -> int:
+        """How many steps before a step its density depends on at most; the receptive field."""
+        return sum(t.field for t in self._chain if isinstance(t, CausalConvolution))
+
+    def __repr__(self) -> str:
+        """Sizes, base and transforms."""
+        inner = "".join(f"\n  {t!r}," for t in self._chain)
+        return f"{type(self).__name__}(features={self._features}, base={self._base!r}, transforms=[{inner}\n])"
+
+    # ---- evaluation --------------------------------------------------------------------------------------------------
+
+    def log_prob(
+        self,
+        x: Array | Sequence[Array],
+        context: Array | None = None,
+        covariates: Array | Sequence[Array] | None = None,
+        *,
+        lengths: Sequence[int] | None = None,
+        quantised: float | None = None,
+        parameters: Array | None = None,
+    ) -> Array:
+        """Log density of each sequence, in nats: the sum of `log_prob_steps`.
+
+        A long sequence is worked on in parts, so that it takes no memory that grows with its length.
+
+        Args:
+            x: Shape (rows, steps, features), (steps, features) for one sequence, or a list of such of different
+                lengths; float32 or float64, with `quantised` also integers.
+            context: Shape (rows, context), or (context,) for all.
+            covariates: Shape (rows, frames, covariates), (frames, covariates) for all, or beside a list a list.
+            lengths: Shape (rows,): steps of each sequence of an array that count; others may hold anything.
+            quantised: The step of a grid that x lies on, 1 for integers: then the result is the log **probability** of
+                the cells, x - step/2 to x + step/2, exactly. For flows of one `CausalConvolution` that reads data, on
+                the base `Logistic`, as `WaveNet` has it.
+            parameters: Shape (n,): a vector to take instead of the flow's own `parameters`, for this call alone.
+
+        Returns:
+            Shape (rows,), or () for one sequence, in the framework of the arrays given.
+
+        Raises:
+            TypeError: not arrays of one framework on the CPU, of float32 or float64; integers without `quantised`.
+            ValueError: a wrong shape, a sequence without steps, values that are not finite, too few frames.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.WaveNet(layers=4, channels=8)
+        >>> flow.log_prob([np.zeros((100, 1)), np.zeros((30, 1))]).shape
+        (2,)
+        >>> pcm = np.zeros((100, 1), "int16")
+        >>> bool(flow.log_prob(pcm, quantised=1) < 0)  # a log probability
+        True
+        """
+        run = self._run_of("x", x, context, covariates, parameters, lengths, quantised is not None)
+        return run.totals(self._cells(quantised, run) if quantised is not None else run.log_prob)
+
+    def log_prob_steps(
+        self,
+        x: Array | Sequence[Array],
+        context: Array | None = None,
+        covariates: Array | Sequence[Array] | None = None,
+        *,
+        lengths: Sequence[int] | None = None,
+        quantised: float | None = None,
+        parameters: Array | None = None,
+    ) -> Any:
+        """Log density of each step given those before it, log p(x_t | x_<t); see `log_prob`.
+
+        Its negative is a score of how unusual each step is.
+
+        Returns:
+            Shape (rows, steps), (steps,) for one sequence, or a list of arrays (steps,) for a list. Steps beyond
+            `lengths` are 0.
+        """
+        run = self._run_of("x", x, context, covariates, parameters, lengths, quantised is not None)
+        return run.steps(self._cells(quantised, run) if quantised is not None else run.log_prob)
+
+    def to_latent(
+        self,
+        x: Array | Sequence[Array],
+        context: Array | None = None,
+        covariates: Array | Sequence[Array] | None = None,
+        *,
+        parameters: Array | None = None,
+    ) -> tuple[Any, Array]:
+        """Data to latent: ``(z, log_det)``, z in the shape of x, log_det (rows,), log \\|det dz/dx\\|; see `log_prob`.
+
+        Of a flow that fits its data, the values of z are independent draws of the base: their autocorrelations show
+        where it does not.
+        """
+        return self._run_of("x", x, context, covariates, parameters).both(True)
+
+    def to_data(
+        self,
+        z: Array | Sequence[Array],
+        context: Array | None = None,
+        covariates: Array | Sequence[Array] | None = None,
+        *,
+        parameters: Array | None = None,
+    ) -> tuple[Any, Array]:
+        """Latent to data: ``(x, log_det)``, x in the shape of z, log_det (rows,), log \\|det dx/dz\\|."""
+        return self._run_of("z", z, context, covariates, parameters).both(False)
+
+    def sample(
+        self,
+        n: int,
+        steps: int,
+        context: Array | None = None,
+        covariates: Array | None = None,
+        seed: int | np.random.Generator | None = None,
+    ) -> Array:
+        """Draw n sequences of so many steps, shape (n, steps, features).
+
+        Args:
+            n: Number of sequences.
+            steps: Of each.
+            context, covariates: As in `log_prob`, for n sequences.
+            seed: As in `Flow.sample`. A value depends on the seed, the number of the sequence and the steps up to it
+                alone: ``sample(n, steps=t, seed=s)[:k, :m]`` equals ``sample(k, steps=m, seed=s)``, bit for bit, and
+                streams pull the same.
+
+        Returns:
+            In the framework of the context or the covariates; without, NumPy.
+
+        >>> import headrace as hr
+        >>> flow = hr.WaveNet(layers=4, channels=8)
+        >>> long, short = flow.sample(3, steps=50, seed=1), flow.sample(2, steps=20, seed=1)
+        >>> bool((long[:2, :20] == short).all())
+        True
+        """
+        count = check.integer("n", n, most=MOST_SAMPLES - 1)
+        total = check.integer("steps", steps, least=1, most=MOST_DRAWN_STEPS)
+        caller, key = self._caller(), check.seed(seed)
+        own = Covariates(caller, covariates, self._covariates, (count,), self._hop, self._dtype)
+        rows = _arrays.context_rows(context, count, self._context, caller=caller)
+        return Run(self._program, caller, (count,), rows, own, self._dtype).drawn(total, key)
+
+    # ---- what goes on ------------------------------------------------------------------------------------------------
+
+    def given(self, prefix: Array, context: Array | None = None, covariates: Array | None = None) -> Continuation:
+        """The exact density of what follows a prefix: to draw from, and to evaluate.
+
+        Args:
+            prefix: What came before, shape (rows, steps, features) or (steps, features).
+            context, covariates: As in `log_prob`; covariates of the prefix **and of what follows**.
+
+        Returns:
+            A `Continuation`. It keeps the flow as it is now.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.WaveNet(layers=4, channels=8)
+        >>> rest = flow.given(np.zeros((5, 200, 1)))
+        >>> rest.sample(10, steps=30, seed=0).shape, rest.log_prob(np.zeros((5, 30, 1))).shape
+        ((10, 5, 30, 1), (5,))
+        """
+        if isinstance(prefix, (list, tuple)):
+            raise TypeError(
+                f"prefix: expected an array of sequences of one length, got {check.kind_of(prefix)}; give those of "
+                "each length by themselves"
+            )
+        return Continuation(self._run_of("prefix", prefix, context, covariates, None))
+
+    def stream(
+        self,
+        rows: int = 1,
+        *,
+        context: Array | None = None,
+        covariates: Array | None = None,
+        state: dict[str, NDArray[Any]] | None = None,
+    ) -> Stream:
+        """Sequences that go on: push what comes, pull what is drawn; see `Stream`.
+
+        Args:
+            rows: How many sequences go on together, step by step.
+            context: As in `log_prob`.
+            covariates: Frames from the first step on, as many as are known; `Stream.extend` adds others.
+            state: What `Stream.state` gave, to go on from there; then nothing else.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.WaveNet(layers=4, channels=8)
+        >>> x, stream = flow.sample(1, steps=100, seed=0), flow.stream()
+        >>> parts = [stream.push(x[:, :70]), stream.push(x[:, 70:])]
+        >>> bool((np.concatenate(parts, axis=1) == flow.log_prob_steps(x)).all())
+        True
+        """
+        program = self._program
+        if state is not None:
+            if rows != 1 or context is not None or covariates is not None:
+                raise ValueError("state: expected None beside rows, context and covariates, which it has, got a state")
+            return Stream.resumed(self, program, state)
+        count = check.integer("rows", rows, least=1)
+        caller = self._caller()
+        own = Covariates(caller, covariates, self._covariates, (count,), self._hop, self._dtype)
+        own_context = _arrays.context_rows(context, count, self._context, caller=caller)
+        return Stream(self, Run(program, caller, (count,), own_context, own, self._dtype))
+
+    def _cells(self, quantised: Any, run: Run) -> Any:
+        return Cells(self, check.number("quantised", quantised, above=0.0, below=np.inf), run)
+
+    def _run_of(
+        self,
+        name: str,
+        value: Any,
+        context: Any,
+        covariates: Any,
+        parameters: Any,
+        lengths: Any = None,
+        integers: bool = False,
+    ) -> Run:
+        """What a call is given, checked."""
+        caller, program = self._caller(), self._program
+        given = Sequences(caller, name, value, self._features, lengths=lengths, integers=integers)
+        rows = _context_of(caller, context, self._context, given.batch)
+        own = Covariates(caller, covariates, self._covariates, given.batch, self._hop, self._dtype)
+        own.check(given.lengths)
+        vector = None
+        if parameters is not None:
+            array = _arrays.shaped("parameters", parameters, (program.n_weights,), caller)
+            vector = _arrays.ready(array, self._dtype, caller)
+        return Run(program, caller, given.batch, rows, own, self._dtype, given=given, vector=vector)
+
+
+def _standing(t: Transform, dtype: np.dtype[Any]) -> Transform:
+    """A transform of rows that can compute; its parameters are those that each call gives."""
+    if t.dtype is None:
+        return t
+    return t._remade(np.zeros(sum(block.size for _, block in t._blocks()), dtype), dtype, None)
+
+
+def _context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...]) -> NDArray[Any] | None:
+    """One row for each sequence, or one for all."""
+    rows = int(np.prod(batch))
+    if len(batch) > 1 and columns and context is not None:
+        array = caller.open("context", context)
+        if array.shape == (*batch, columns):
+            return _arrays.context_rows(array.reshape(rows, columns), rows, columns)
+    return _arrays.context_rows(context, rows, columns, caller=caller)
+
+
+def _checked(transforms: Any) -> tuple[Any, ...]:
+    """The chain, each of a kind that sequences have."""
+    if not np.iterable(transforms):
+        raise TypeError(f"transforms: expected a sequence of transforms, got {check.kind_of(transforms)}")
+    chain = tuple(transforms)
+    for i, t in enumerate(chain):
+        if not isinstance(t, (CausalConvolution, Transform)):
+            raise TypeError(
+                f"transforms[{i}]: expected a CausalConvolution or a transform of rows, got {check.kind_of(t)}"
+            )
+        if isinstance(t, Transform) and t.context:
+            raise ValueError(
+                f"transforms[{i}]: expected a transform of rows without context, got one of {t.context} columns"
+            )
+        if (t.device, t.matmul) != ("cpu", "exact"):
+            raise ValueError(
+                f"transforms[{i}]: expected one on the CPU with exact products, got {t.device!r} and {t.matmul!r}; "
+                "call .to('cpu')"
+            )
+    if not any(isinstance(t, CausalConvolution) for t in chain):
+        raise ValueError("transforms: expected at least one CausalConvolution, got none")
+    return chain
+
+
+def _one(what: str, values: Any, default: int) -> int:
+    """What all that have any have in common."""
+    found = sorted({value for value in values if value})
+    if len(found) > 1:
+        raise ValueError(f"transforms: expected one {what}, got {found}")
+    return found[0] if found else default

@@ -1,0 +1,240 @@
+"""Derivatives of flows of sequences: gradients from one run there and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace._arrays.caller import Array
+from headrace._fit.vector_adam import VectorAdam
+from headrace.sequences.backward import Backward, Cotangents
+from headrace.sequences.sequential import Sequential
+
+if TYPE_CHECKING:
+    from headrace.sequences.runs import Run
+
+__all__ = ["WRT", "SequenceDerivatives"]
+
+WRT = ("inputs", "parameters")
+Gradients = tuple[Any, ...]
+Given = Array | Sequence[Array]
+
+
+def kinds_of(wrt: Any) -> tuple[str, ...]:
+    """What gradients are wanted with respect to."""
+    options = ("inputs", "parameters", "context", "covariates")
+    given = (wrt,) if isinstance(wrt, str) else tuple(wrt) if np.iterable(wrt) else (wrt,)
+    kinds = tuple(check.choice("wrt", kind, options) for kind in given)
+    if not kinds or len(set(kinds)) != len(kinds):
+        raise ValueError(f"wrt: expected different names out of {options}, at least one, got {wrt!r}")
+    return kinds
+
+
+class SequenceDerivatives(Sequential):
+    """What a `SequenceFlow` gives beside its values.
+
+    Derivatives go through the direction in which a `CausalConvolution` makes all steps at once: from data to latent
+    where it reads data, from latent to data where it reads latent values. Those of the other direction are refused.
+    """
+
+    def _run_of(self, *arguments: Any) -> Run:
+        raise NotImplementedError
+
+    def _optimiser(self, *options: float) -> VectorAdam:
+        """What `Adam` has in the place of a program's optimiser: matrices of networks decay."""
+        vector = np.zeros(self._program.n_weights, bool)
+        start = 0
+        for _, block in self._blocks():
+            end = start + block.size
+            if getattr(block, "is_network", False):
+                named = block.named(np.zeros(block.size, self._dtype))
+                ones = {name: np.full_like(array, array.ndim > 1) for name, array in named.items()}
+                vector[start:end] = block.pack_named(ones) != 0
+            start = end
+        return VectorAdam(self, vector, *options)
+
+    def log_prob_vjp(
+        self,
+        x: Given,
+        grad_log_prob: Array,
+        context: Array | None = None,
+        covariates: Given | None = None,
+        *,
+        lengths: Sequence[int] | None = None,
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+    ) -> Gradients:
+        """Vector-Jacobian product of `log_prob`: gradients of a number from its gradient by the log densities.
+
+        Memory does not grow with the number of sequences, but for the result: one sequence takes a part of it at a
+        time, with what its layers keep at the borders of the parts. The gradients have the same bits for any number
+        of threads, and those of a sequence's values the same alone and among others.
+
+        Args:
+            x, context, covariates, lengths, parameters: As in `log_prob`.
+            grad_log_prob: Shape (rows,), that of the log densities, or (rows, steps), by those of single steps: zero
+                for steps that only are the past of others.
+            wrt: What gradients to give, in this order: "inputs", in the shape of x; "parameters" (n,), as in
+                `parameters`; "context" and "covariates", in their shapes. What serves several sequences gets the sum.
+
+        Returns:
+            A tuple of arrays, in the dtype of the flow.
+
+        Raises:
+            TypeError, ValueError: as in `log_prob`; a chain whose density is made step after step.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.WaveNet(layers=4, channels=8)
+        >>> grad_x, grad_parameters = flow.log_prob_vjp(np.zeros((2, 50, 1)), np.ones(2))
+        >>> grad_x.shape, grad_parameters.shape == flow.parameters.shape
+        ((2, 50, 1), True)
+        """
+        return self._log_prob_vjp(x, grad_log_prob, context, covariates, lengths, wrt, parameters)[1]
+
+    def log_prob_and_vjp(
+        self,
+        x: Given,
+        grad_log_prob: Array,
+        context: Array | None = None,
+        covariates: Given | None = None,
+        *,
+        lengths: Sequence[int] | None = None,
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+    ) -> tuple[Array, Gradients]:
+        """``(log_prob(x), log_prob_vjp(x, ...))`` from one run, or log_prob_steps(x) with gradients by steps.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.WaveNet(layers=4, channels=8)
+        >>> log_prob, (grad_x,) = flow.log_prob_and_vjp(np.zeros((2, 50, 1)), np.ones((2, 50)), wrt="inputs")
+        >>> log_prob.shape
+        (2, 50)
+        """
+        return self._log_prob_vjp(x, grad_log_prob, context, covariates, lengths, wrt, parameters)
+
+    def _log_prob_vjp(
+        self, x: Any, grad_log_prob: Any, context: Any, covariates: Any, lengths: Any, wrt: Any, parameters: Any
+    ) -> tuple[Any, Gradients]:
+        kinds = kinds_of(wrt)
+        run = self._run_of("x", x, context, covariates, parameters, lengths)
+        cotangents = Cotangents.of_log_prob("grad_log_prob", grad_log_prob, run)
+        back = Backward(run, kinds, True, "log_prob_vjp", context, covariates)
+        return back.log_prob(cotangents), back.gradients()
+
+    def log_prob_and_score(
+        self,
+        x: Given,
+        context: Array | None = None,
+        covariates: Given | None = None,
+        *,
+        parameters: Array | None = None,
+    ) -> tuple[Array, Any]:
+        """``(log_prob, score)``: the log density of each sequence, and its gradient by x, in the shape of x.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.WaveNet(layers=4, channels=8)
+        >>> log_prob, score = flow.log_prob_and_score(np.zeros((2, 50, 1)))
+        >>> log_prob.shape, score.shape
+        ((2,), (2, 50, 1))
+        """
+        run = self._run_of("x", x, context, covariates, parameters)
+        back = Backward(run, ("inputs",), True, "log_prob_and_score", context, covariates)
+        log_prob = back.log_prob(Cotangents.ones(run))
+        return log_prob, back.gradients()[0]
+
+    def nll_and_grad(
+        self,
+        x: Given,
+        context: Array | None = None,
+        covariates: Given | None = None,
+        weights: Array | None = None,
+        *,
+        lengths: Sequence[int] | None = None,
+        wrt: Sequence[str] = ("parameters",),
+        parameters: Array | None = None,
+    ) -> tuple[Any, ...]:
+        """The mean negative log-likelihood **of a step** in nats, and its gradient, shape (n,), as in `parameters`.
+
+        A step's density depends on `field` steps before it at most. So crops of long sequences, with that many steps
+        more in front whose weights are zero, have the terms, and the gradients, of the whole sequences.
+
+        Args:
+            x, context, covariates, lengths, parameters: As in `log_prob`; at least one sequence.
+            weights: Shape (rows,), or (rows, steps) for single steps: weights in the mean, not negative.
+            wrt: What gradients to give after the mean, in this order; see `log_prob_vjp`.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow, x = hr.WaveNet(layers=4, channels=8), np.random.default_rng(0).normal(size=(4, 100, 1))
+        >>> nll, gradient = flow.nll_and_grad(x)
+        >>> gradient.shape == flow.parameters.shape
+        True
+        """
+        kinds = kinds_of(wrt)
+        run = self._run_of("x", x, context, covariates, parameters, lengths)
+        cotangents = Cotangents.of_weights("weights", weights, run)
+        back = Backward(run, kinds, True, "nll_and_grad", context, covariates)
+        return back.weighted_sum(cotangents), *back.gradients()
+
+    def to_latent_vjp(
+        self,
+        x: Given,
+        grad_z: Given | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
+        covariates: Given | None = None,
+        *,
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+    ) -> Gradients:
+        """Vector-Jacobian product of `to_latent`, of a flow that reads data.
+
+        Args:
+            x, context, covariates, parameters: As in `to_latent`.
+            grad_z: In the shape of z, or None for zero.
+            grad_log_det: In the shape of log_det, (rows,), or None for zero.
+            wrt: See `log_prob_vjp`.
+        """
+        return self._both_vjp(True, ("x", "grad_z"), x, grad_z, grad_log_det, context, covariates, wrt, parameters)
+
+    def to_data_vjp(
+        self,
+        z: Given,
+        grad_x: Given | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
+        covariates: Given | None = None,
+        *,
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+    ) -> Gradients:
+        """Vector-Jacobian product of `to_data`, of a flow that reads latent values; see `to_latent_vjp`.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow, z = hr.WaveNet(reads="latent", layers=4, channels=8, map="affine"), np.zeros((2, 50, 1))
+        >>> grad_z, grad_parameters = flow.to_data_vjp(z, np.ones((2, 50, 1)), None)
+        >>> grad_z.shape, grad_parameters.shape == flow.parameters.shape
+        ((2, 50, 1), True)
+        """
+        return self._both_vjp(False, ("z", "grad_x"), z, grad_x, grad_log_det, context, covariates, wrt, parameters)
+
+    def _both_vjp(
+        self,
+        inverse: bool,
+        names: tuple[str, str],
+        value: Any,
+        grad_value: Any,
+        grad_log_det: Any,
+        context: Any,
+        covariates: Any,
+        wrt: Any,
+        parameters: Any,
+    ) -> Gradients:
+        kinds = kinds_of(wrt)
+        run = self._run_of(names[0], value, context, covariates, parameters)
+        cotangents = Cotangents.of_sides(names[1], grad_value, grad_log_det, run)
+        back = Backward(run, kinds, inverse, "to_latent_vjp" if inverse else "to_data_vjp", context, covariates)
+        back.sides(cotangents)
+        return back.gradients()

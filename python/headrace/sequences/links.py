@@ -1,0 +1,268 @@
+"""Links of a chain over time: each takes blocks of steps, (rows, steps, features), in either direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._core import LEAST_ROWS, cpu
+
+if TYPE_CHECKING:
+    from headrace.sequences.settings import CausalSettings
+    from headrace.transforms.transform import Transform
+
+__all__ = ["CausalLink", "Cotangent", "Link", "LinkGradients", "StepLink", "at_least_a_tile"]
+
+Block = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Cotangent:
+    """Gradients of a number by what a link, or a chain, gives; None for zero."""
+
+    value: Block | None = None  # (rows, steps, features)
+    log_det: Block | None = None  # (rows, steps)
+    log_prob: Block | None = None  # (rows, steps): by log densities of steps, in the place of both
+
+
+@dataclass(frozen=True)
+class LinkGradients:
+    """Gradients by what a link is given; None for what is not wanted."""
+
+    inputs: Block | None = None
+    parameters: NDArray[Any] | None = None
+    context: NDArray[Any] | None = None
+    covariates: NDArray[Any] | None = None
+
+
+class Link(Protocol):
+    """One transform of the chain, for the parameters that a call gives."""
+
+    is_over_time: bool
+
+    def state(self, rows: int) -> Any:
+        """What it keeps of the past of so many sequences; None for nothing."""
+
+    def run(
+        self,
+        parameters: NDArray[Any],
+        inverse: bool,
+        given: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        state: Any,
+    ) -> tuple[Block, Block]:
+        """The other side, and the log-derivative of each step, (rows, steps)."""
+
+    def runs_at_once(self, inverse: bool) -> bool:
+        """Whether this direction makes all steps at once, so that it has derivatives."""
+
+    def vjp(
+        self,
+        parameters: NDArray[Any],
+        inverse: bool,
+        given: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        cotangent: Cotangent,
+        kinds: tuple[str, ...],
+    ) -> LinkGradients:
+        """From gradients by value and log-derivatives; those by inputs are always there."""
+
+
+class CausalLink:
+    """A causal convolution, which the core computes."""
+
+    is_over_time = True
+
+    def __init__(self, settings: CausalSettings, structure: Any, dtype: np.dtype[Any]) -> None:
+        """`structure`: the network in the core."""
+        self._reads_data = settings.reads == "data"
+        self._outputs = settings.outputs
+        self._context, self._covariates = bool(settings.context), bool(settings.covariates)
+        self._dtype = dtype
+        kind = cpu.CausalTransformF32 if dtype == np.float32 else cpu.CausalTransformF64
+        self._core = kind(structure, self._reads_data, **settings.map_options())
+
+    def state(self, rows: int) -> Any:
+        """See `Link`."""
+        return self._core.streams(rows)
+
+    def _own(self, context: Any, covariates: Any) -> dict[str, Any]:
+        """Of what the chain is given, what this network reads."""
+        return {
+            "context": context if self._context else None,
+            "covariates": covariates if self._covariates else None,
+        }
+
+    def run(
+        self,
+        parameters: NDArray[Any],
+        inverse: bool,
+        given: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        state: Any,
+    ) -> tuple[Block, Block]:
+        """See `Link`."""
+        own = given.astype(self._dtype, copy=False)
+        value, log_det = np.empty(own.shape, self._dtype), np.empty(own.shape[:2], self._dtype)
+        verb = self._core.parallel if inverse == self._reads_data else self._core.sequential
+        verb(parameters, own, value, log_det, state=state, **self._own(context, covariates))
+        return value, log_det
+
+    def runs_at_once(self, inverse: bool) -> bool:
+        """See `Link`."""
+        return inverse == self._reads_data
+
+    def vjp(
+        self,
+        parameters: NDArray[Any],
+        inverse: bool,
+        given: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        cotangent: Cotangent,
+        kinds: tuple[str, ...],
+    ) -> LinkGradients:
+        """See `Link`."""
+        gradients = self._room(parameters, given, context, covariates, kinds)
+        own = given.astype(self._dtype, copy=False)
+        self._back(
+            parameters, own, context, covariates, gradients, grad_value=cotangent.value, grad_log_det=cotangent.log_det
+        )
+        return gradients
+
+    def log_prob_and_vjp(
+        self,
+        parameters: NDArray[Any],
+        given: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        grad_log_prob: Block,
+        base: str,
+        kinds: tuple[str, ...],
+    ) -> tuple[Block, Block, LinkGradients]:
+        """Latent steps under a standard base, log-derivatives, and gradients from those by their log densities."""
+        gradients = self._room(parameters, given, context, covariates, kinds)
+        own = given.astype(self._dtype, copy=False)
+        value, log_det = np.empty(own.shape, self._dtype), np.empty(own.shape[:2], self._dtype)
+        self._back(
+            *(parameters, own, context, covariates, gradients),
+            grad_log_prob=grad_log_prob,
+            base=base,
+            value=value,
+            log_det=log_det,
+        )
+        return value, log_det, gradients
+
+    def _room(self, parameters: Any, given: Any, context: Any, covariates: Any, kinds: Any) -> LinkGradients:
+        """Memory for the gradients that are wanted."""
+
+        def like(kind: str, array: Any, has: bool = True) -> Any:
+            return np.empty(array.shape, self._dtype) if has and kind in kinds else None
+
+        return LinkGradients(
+            np.empty(given.shape, self._dtype),
+            like("parameters", parameters),
+            like("context", context, self._context),
+            like("covariates", covariates, self._covariates),
+        )
+
+    def _back(self, parameters: Any, own: Any, context: Any, covariates: Any, to: LinkGradients, **more: Any) -> None:
+        self._core.vjp(
+            parameters,
+            own,
+            grad_given=to.inputs,
+            grad_weights=to.parameters,
+            grad_context=to.context,
+            grad_covariates=to.covariates,
+            **self._own(context, covariates),
+            **more,
+        )
+
+    def raw(
+        self,
+        parameters: NDArray[Any],
+        read: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        state: Any,
+    ) -> NDArray[Any]:
+        """Raw parameters of the map, (rows, steps, outputs), from the values of the side that the network sees."""
+        own = read.astype(self._dtype, copy=False)
+        raw = np.empty((*own.shape[:2], self._outputs), self._dtype)
+        self._core.outputs(parameters, own, raw, state=state, **self._own(context, covariates))
+        return raw
+
+
+class StepLink:
+    """A transform of rows, applied to each step by itself."""
+
+    is_over_time = False
+
+    def __init__(self, transform: Transform) -> None:
+        """It takes no context."""
+        self._transform = transform
+
+    def state(self, rows: int) -> None:
+        """See `Link`."""
+
+    def run(
+        self,
+        parameters: NDArray[Any],
+        inverse: bool,
+        given: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        state: Any,
+    ) -> tuple[Block, Block]:
+        """See `Link`."""
+        verb = self._transform.inverse if inverse else self._transform.forward
+        steps = given.reshape(-1, given.shape[2])
+        value, log_det = verb(at_least_a_tile(steps), parameters=parameters if len(parameters) else None)
+        return value[: len(steps)].reshape(given.shape), log_det[: len(steps)].reshape(given.shape[:2])
+
+    def runs_at_once(self, inverse: bool) -> bool:
+        """See `Link`."""
+        return True
+
+    def vjp(
+        self,
+        parameters: NDArray[Any],
+        inverse: bool,
+        given: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        cotangent: Cotangent,
+        kinds: tuple[str, ...],
+    ) -> LinkGradients:
+        """See `Link`."""
+        verb = self._transform.inverse_vjp if inverse else self._transform.forward_vjp
+        steps = at_least_a_tile(given.reshape(-1, given.shape[2]))
+        n = given.shape[0] * given.shape[1]
+        value = None if cotangent.value is None else _with_zeros(cotangent.value.reshape(n, -1), len(steps))
+        log_det = None if cotangent.log_det is None else _with_zeros(cotangent.log_det.reshape(n), len(steps))
+        wrt = ("inputs", "parameters") if len(parameters) and "parameters" in kinds else ("inputs",)
+        found = verb(steps, value, log_det, wrt=wrt, parameters=parameters if len(parameters) else None)
+        return LinkGradients(found[0][:n].reshape(given.shape), found[1] if len(found) > 1 else None)
+
+
+def _with_zeros(rows: NDArray[Any], n: int) -> NDArray[Any]:
+    """The rows, and zeros behind them up to n."""
+    if len(rows) == n:
+        return rows
+    return np.concatenate([rows, np.zeros((n - len(rows), *rows.shape[1:]), rows.dtype)])
+
+
+def at_least_a_tile(rows: NDArray[Any]) -> NDArray[Any]:
+    """The rows, and copies of the first one if they are few, so that bits do not depend on their number."""
+    if not 0 < len(rows) < LEAST_ROWS:
+        return rows
+    tile = np.empty((LEAST_ROWS, rows.shape[1]), rows.dtype)
+    tile[:] = rows[0]
+    tile[: len(rows)] = rows
+    return tile

@@ -1,0 +1,71 @@
+"""Probabilities of values on a grid, as integers are: the mass of the cell around each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import ops
+from headrace._core.maps import has_bins
+from headrace.bases import Logistic
+from headrace.sequences.convolution import CausalConvolution
+from headrace.sequences.runs import Part, Run
+from headrace.transforms.fixed import Standardize
+
+__all__ = ["Cells"]
+
+Array = NDArray[Any]
+
+
+class Cells:
+    """Log probabilities of cells, ln(F(x + step / 2) - F(x - step / 2)) with F the distribution function of a step.
+
+    Given the past, a step's latent values z(x) are increasing functions of its own values, and logistic under the base:
+    F(x) = sigmoid(z(x)). The difference is taken without cancellation in either tail, in float64.
+    """
+
+    def __init__(self, flow: Any, step: float, run: Run) -> None:
+        """`flow`: of one causal convolution that reads data, followed by nothing but `Standardize`."""
+        first, *others = flow._chain
+        if not (
+            isinstance(first, CausalConvolution)
+            and first.reads == "data"
+            and all(isinstance(t, Standardize) for t in others)
+            and isinstance(flow._base, Logistic)
+        ):
+            raise ValueError(
+                "quantised: expected None for this flow, as cells have a probability in closed form under one "
+                "CausalConvolution that reads data, on the base Logistic, with nothing after it but Standardize; got "
+                f"{step:g}"
+            )
+        self._half, self._run = 0.5 * step, run
+        self._map = {name: value for name, value in first._settings.map_keywords().items() if name != "bins"}
+        if has_bins(first._settings.map):
+            self._map["bins"] = first._settings.bins
+        self._n_params = first._settings.n_params
+
+    def __call__(self, part: Part) -> Array:
+        """Of each step, (rows, steps)."""
+        program, vector = self._run.program, self._run.vector
+        x = part.values.astype(np.float64)
+        middle, low, high = x, x - self._half, x + self._half
+        for i in reversed(range(1, len(program.links))):
+            middle, low, high = (
+                program.links[i].run(program.parameters_of(vector, i), True, values, None, None, None)[0]
+                for values in (middle, low, high)
+            )
+        state = None if part.states is None else part.states[0]
+        link: Any = program.links[0]
+        raw = link.raw(program.parameters_of(vector, 0), middle, part.context, part.covariates, state)
+        params = raw.astype(np.float64).reshape(-1, x.shape[2], self._n_params)
+        a, b = (self._latent(values, params) for values in (low, high))
+        with np.errstate(divide="ignore"):  # of a cell without mass
+            cells = -np.logaddexp(0.0, -b) - np.logaddexp(0.0, a) + np.log(-np.expm1(a - b))
+        own: Array = cells.reshape(x.shape).sum(axis=2)
+        return own
+
+    def _latent(self, values: Array, params: Array) -> Array:
+        own: Array = ops.coupling_inverse(values.reshape(params.shape[:2]), params, **self._map)[0]
+        return own

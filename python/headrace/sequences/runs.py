@@ -1,0 +1,141 @@
+"""Calls over sequences: block by block of sequences, and part by part of their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays.caller import Caller
+from headrace.sequences.arrays import Block, Covariates, Sequences, blocks, chunks
+from headrace.sequences.program import SequenceProgram
+
+__all__ = ["Part", "Run"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some steps of a block, and what its network reads beside them."""
+
+    block: Block
+    begin: int
+    values: Array  # (rows, steps, features)
+    context: Array | None
+    covariates: Array | None
+    states: list[Any] | None  # None where these are all of the steps
+
+
+Scorer = Callable[[Part], Array]  # to (rows, steps)
+
+
+class Run:
+    """One call, checked: sequences, context, covariates, and the parameters as they are when it begins."""
+
+    def __init__(
+        self,
+        program: SequenceProgram,
+        caller: Caller,
+        batch: tuple[int, ...],
+        context: Array | None,
+        covariates: Covariates,
+        dtype: np.dtype[Any],
+        *,
+        given: Sequences | None = None,
+        vector: Array | None = None,
+    ) -> None:
+        """`context` is (rows, columns), or (1, columns) for all; `vector` stands for the program's own."""
+        self.program, self.caller, self.batch, self.dtype = program, caller, batch, dtype
+        self.context, self.covariates = context, covariates
+        self.given = given
+        self.vector = program.vector if vector is None else vector
+
+    def context_of(self, index: NDArray[np.intp] | Sequence[int]) -> Array | None:
+        """Of these sequences, (rows, columns)."""
+        if self.context is None:
+            return None
+        rows = self.context[np.zeros(len(index), np.intp) if len(self.context) == 1 else index]
+        return np.ascontiguousarray(rows, self.dtype)
+
+    def log_prob(self, part: Part) -> Array:
+        """Log densities of steps."""
+        z, log_det = self.program.run(self.vector, True, part.values, part.context, part.covariates, part.states)
+        return log_det + self.program.log_base(self.vector, z)
+
+    def parts(self, whole: bool = False) -> Iterator[Part]:
+        """All steps of all sequences; those of a sequence in one part where it is to be whole."""
+        given = self.given
+        assert given is not None
+        for block in given.blocks():
+            index = block.index
+            context, covariates = self.context_of(index), self.covariates.rows(index)
+            edges = [(0, block.steps)] if whole else list(chunks(len(index), 0, block.steps, given.features))
+            states = self.program.states(len(index)) if len(edges) > 1 else None
+            for begin, end in edges:
+                yield Part(block, begin, given.part(block, begin, end), context, covariates, states)
+
+    def scored(self, scorer: Scorer, whole: bool = False) -> Iterator[tuple[Part, Array]]:
+        """And the scores of each part, zero after the end of a sequence."""
+        assert self.given is not None
+        for part in self.parts(whole):
+            scores = scorer(part)
+            scores[self.given.beyond(part.block, part.begin, part.begin + scores.shape[1])] = 0.0
+            yield part, scores
+
+    def totals(self, scorer: Scorer, whole: bool = False) -> Any:
+        """Sums over the steps of each sequence, for the caller; in order, so that they are those of any parts."""
+        given = self.given
+        assert given is not None
+        sums = np.zeros(given.rows)
+        for part, scores in self.scored(scorer, whole):
+            wide = scores.astype(np.float64)
+            wide[:, 0] += sums[part.block.index]
+            sums[part.block.index] = np.cumsum(wide, axis=1)[:, -1]
+        result = given.each(self.dtype)
+        result[...] = sums
+        return given.give_each(result)
+
+    def steps(self, scorer: Scorer, whole: bool = False) -> Any:
+        """Scores of each step, for the caller."""
+        assert self.given is not None
+        result = self.given.like(self.dtype)
+        for part, scores in self.scored(scorer, whole):
+            result.put(part.block, part.begin, scores)
+        return result.give()
+
+    def both(self, inverse: bool) -> tuple[Any, Any]:
+        """The other side and its log-determinant, for the caller."""
+        given = self.given
+        assert given is not None
+        values = given.like(self.dtype, given.features)
+
+        def scored(part: Part) -> Array:
+            side, log_det = self.program.run(
+                self.vector, inverse, part.values, part.context, part.covariates, part.states
+            )
+            values.put(part.block, part.begin, side)
+            return log_det
+
+        log_det = self.totals(scored)
+        return values.give(), log_det
+
+    def drawn(self, steps: int, key: int) -> Any:
+        """Samples of so many steps, (rows, steps, features), for the caller."""
+        (rows,) = self.batch
+        features = self.program.features
+        result = self.caller.empty((rows, steps, features), self.dtype)
+        self.covariates.check_steps(steps)
+        for block in blocks(np.full(rows, steps, np.intp), features):
+            context, covariates = self.context_of(block.index), self.covariates.rows(block.index)
+            edges = list(chunks(len(block.index), 0, steps, features))
+            states = self.program.states(len(block.index)) if len(edges) > 1 else None
+            samples = range(block.index[0], block.index[-1] + 1)
+            for begin, end in edges:
+                noise = self.program.noise(self.vector, key, samples, begin, end)
+                x, _ = self.program.run(self.vector, False, noise, context, covariates, states)
+                result[samples.start : samples.stop, begin:end] = x
+        return self.caller.give(result)

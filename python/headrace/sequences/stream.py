@@ -1,0 +1,196 @@
+"""Sequences that go on: the state of a flow over time between two calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array, Caller
+from headrace.sequences.arrays import Covariates, Sequences, chunks
+from headrace.sequences.continuation import copies_of, tiled
+from headrace.sequences.program import MOST_DRAWN_STEPS, NOISE_STEPS
+from headrace.sequences.runs import Run
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """Sequences that go on step by step, all of them together; `SequenceFlow.stream` makes it.
+
+    Pushed steps get their log densities, pulled ones are drawn, and both become the past of what comes next. The bits
+    of pushes are those of `SequenceFlow.log_prob_steps`, those of pulls of `SequenceFlow.sample`, for any lengths. It
+    keeps the flow as it was when it was made, and its memory does not grow.
+    """
+
+    def __init__(self, flow: Any, run: Run, states: list[Any] | None = None, position: int = 0) -> None:
+        """`run`: of sequences that have not begun, or at a position with their states."""
+        (self._rows,) = run.batch
+        self._flow, self._run, self._position = flow, run, position
+        self._states = run.program.states(self._rows) if states is None else states
+        index = np.arange(self._rows)
+        self._context, self._frames = run.context_of(index), run.covariates.rows(index)
+        self._noise: tuple[int, int, NDArray[Any]] | None = None  # seed, first step, values
+
+    @property
+    def rows(self) -> int:
+        """How many sequences go on together."""
+        return self._rows
+
+    @property
+    def position(self) -> int:
+        """How many steps they have."""
+        return self._position
+
+    def __repr__(self) -> str:
+        """Rows and position."""
+        return f"Stream(rows={self._rows}, position={self._position})"
+
+    def push(self, x: Array, *, latent: bool = False) -> Any:
+        """Steps that came, and their log densities given all before them.
+
+        Args:
+            x: Shape (rows, steps, features), float32 or float64; any number of steps.
+            latent: Whether to give the latent values too.
+
+        Returns:
+            Shape (rows, steps), in the framework of x; with `latent` a tuple of that and z in the shape of x.
+
+        Raises:
+            TypeError, ValueError: As in `SequenceFlow.log_prob`; the stream is as it was then.
+        """
+        caller = Caller()
+        given = Sequences(caller, "x", x, self._run.program.features)
+        if given.is_list or given.batch != (self._rows,):
+            raise ValueError(f"x: expected shape ({self._rows}, steps, {given.features}), got {np.shape(x)}")
+        self._check(given.steps)
+        (block,) = given.whole()
+        values = given.part(block, 0, given.steps)
+        scores = caller.empty((self._rows, given.steps), self._run.dtype)
+        z = caller.empty(values.shape, self._run.dtype) if latent else None
+        for begin, end in chunks(self._rows, 0, given.steps, given.features):
+            own, log_det = self._forth(True, values[:, begin:end])
+            scores[:, begin:end] = log_det + self._run.program.log_base(self._run.vector, own)
+            if z is not None:
+                z[:, begin:end] = own
+        return caller.give(scores) if z is None else (caller.give(scores), caller.give(z))
+
+    def pull(self, steps: int, seed: int | np.random.Generator | None = None) -> NDArray[Any]:
+        """Draw the next steps, shape (rows, steps, features).
+
+        Args:
+            steps: How many.
+            seed: As in `SequenceFlow.sample`: with one seed the pulls of a stream are, bit for bit, one sample.
+
+        Raises:
+            ValueError: too few frames of the covariates.
+        """
+        total = check.integer("steps", steps, least=1, most=MOST_DRAWN_STEPS - self._position)
+        key = check.seed(seed)
+        self._check(total)
+        features = self._run.program.features
+        result = np.empty((self._rows, total, features), self._run.dtype)
+        for begin, end in chunks(self._rows, 0, total, features):
+            result[:, begin:end], _ = self._forth(False, self._noise_of(key, end - begin))
+        return result
+
+    def extend(self, covariates: Array) -> None:
+        """Frames that come after those that are known; shape (rows, frames, columns), or (frames, columns) for all.
+
+        Between two frames covariates are interpolated, and the last one is held. So with a `hop` above 1 a step has
+        the bits of the whole sequence if the frame after it is known too.
+        """
+        run, flow = self._run, self._flow
+        own = Covariates(Caller(), covariates, flow.covariates, run.batch, flow.hop, run.dtype)
+        frames = own.rows(np.arange(self._rows))
+        if frames is None or self._frames is None:
+            return
+        joined = np.concatenate([self._frames, frames], axis=1)
+        covered = Covariates(Caller(), joined, flow.covariates, run.batch, flow.hop, run.dtype)
+        self._run = Run(run.program, run.caller, run.batch, run.context, covered, run.dtype, vector=run.vector)
+        self._frames = joined
+
+    def copies(self, n: int) -> Stream:
+        """n streams of the same past for each of these, to be gone on with differently.
+
+        Row j * rows + r of the result is copy j of row r.
+
+        >>> import numpy as np, headrace as hr
+        >>> stream = hr.WaveNet(layers=4, channels=8).stream()
+        >>> _ = stream.push(np.zeros((1, 50, 1)))
+        >>> stream.copies(1000).pull(5, seed=0).shape  # a thousand ways to go on
+        (1000, 5, 1)
+        """
+        count = check.integer("n", n, least=1)
+        run, flow, rows = self._run, self._flow, self._rows * count
+        frames = tiled(self._frames, count)
+        covered = Covariates(Caller(), frames, flow.covariates, (rows,), flow.hop, run.dtype)
+        context = tiled(self._context, count)
+        own = Run(run.program, run.caller, (rows,), context, covered, run.dtype, vector=run.vector)
+        return Stream(flow, own, copies_of(self._states, count), self._position)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that it has of the past, as arrays by name, for ``flow.stream(state=...)``; parameters are not in it."""
+        arrays: dict[str, NDArray[Any]] = {"position": np.array(self._position)}
+        for name, array in (("context", self._context), ("covariates", self._frames)):
+            if array is not None:
+                arrays[name] = array.copy()
+        for i, state in enumerate(self._states):
+            if state is not None:
+                arrays[f"transforms.{i}"] = state.to_array()
+        return arrays
+
+    @classmethod
+    def resumed(cls, flow: Any, program: Any, state: dict[str, NDArray[Any]]) -> Stream:
+        """What `SequenceFlow.stream` does with a state."""
+        if not isinstance(state, dict):
+            raise TypeError(f"state: expected a dict that Stream.state gave, got {check.kind_of(state)}")
+        given = dict(state)
+        sizes = {f"transforms.{i}": own.numbers for i, own in enumerate(program.states(0)) if own is not None}
+        needed = ["position", *(["context"] if flow.context else []), *(["covariates"] if flow.covariates else [])]
+        if sorted(given) != sorted([*sizes, *needed]):
+            raise ValueError(f"state: expected arrays {', '.join([*needed, *sizes])}, got {', '.join(sorted(given))}")
+        position = check.integer("state['position']", given.pop("position")[()])
+        rows = len(given[next(iter(sizes))])
+        caller = Caller()
+        covariates = Covariates(caller, given.get("covariates"), flow.covariates, (rows,), flow.hop, flow.dtype)
+        context = _arrays.context_rows(given.get("context"), rows, flow.context, "state['context']")
+        states = program.states(rows)
+        for i, own in enumerate(states):
+            if own is not None:
+                name = f"transforms.{i}"
+                own.set_array(_as_state(f"state[{name!r}]", given[name], (rows, sizes[name]), flow.dtype), position)
+        return cls(flow, Run(program, caller, (rows,), context, covariates, flow.dtype), states, position)
+
+    def _forth(self, inverse: bool, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        run = self._run
+        pair = run.program.run(run.vector, inverse, values, self._context, self._frames, self._states)
+        self._position += values.shape[1]
+        return pair
+
+    def _noise_of(self, key: int, steps: int) -> NDArray[Any]:
+        """Of the next steps. What one block of the generator has beyond them is kept for the next pull."""
+        begin, end = self._position, self._position + steps
+        if self._noise is not None:
+            known, first, values = self._noise
+            if known == key and first <= begin and end <= first + values.shape[1]:
+                return values[:, begin - first : end - first]
+        first, last = begin // NOISE_STEPS * NOISE_STEPS, -(-end // NOISE_STEPS) * NOISE_STEPS
+        values = self._run.program.noise(self._run.vector, key, range(self._rows), first, last)
+        self._noise = (key, last - NOISE_STEPS, values[:, -NOISE_STEPS:].copy())
+        return values[:, begin - first : end - first]
+
+    def _check(self, steps: int) -> None:
+        self._run.covariates.check_steps(self._position + steps)
+
+
+def _as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if not isinstance(value, np.ndarray) or value.dtype != dtype:
+        given = value.dtype if isinstance(value, np.ndarray) else check.kind_of(value)
+        raise TypeError(f"{name}: expected a NumPy array of {dtype}, got {given}")
+    if value.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {value.shape}")
+    return np.ascontiguousarray(value)

@@ -1,0 +1,124 @@
+"""WaveNet, ready-made: a teacher, or a student that samples all steps at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from headrace import _arguments as check
+from headrace._core.settings import MapShape
+from headrace._keywords import documented, takes
+from headrace._stored import storable
+from headrace.bases import Base, Logistic, StandardNormal
+from headrace.sequences.convolution import CausalConvolution
+from headrace.sequences.flow import SequenceFlow
+from headrace.sequences.settings import MOST_LAYERS, doubling
+from headrace.transforms.fixed import Standardize
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["WaveNet"]
+
+_LAYERS = 16
+
+
+@storable
+@documented
+class WaveNet(SequenceFlow):
+    """A flow of `CausalConvolution` over a `Standardize` at the data end.
+
+    With ``reads="data"`` (van den Oord et al. 2016) it is one convolution: densities of all steps at once, samples step
+    after step. With ``reads="latent"`` (van den Oord et al. 2017, Ping et al. 2019) it is three: samples of all steps
+    at once, densities step after step. By default a step's distribution is a mixture of 10 logistic ones (Salimans et
+    al. 2017).
+
+    Args:
+        features: Number of values in each step. Those of one step are independent given the past; a `Linear` at the
+            data end of a `SequenceFlow` mixes them.
+        layers: Of each convolution, with dilations 1, 2, 4, ..., 128 and again; by default 16, or as many as
+            `dilations` has.
+        channels: Units of each layer.
+        kernel: Taps of each convolution.
+        dilations: Steps between two taps, one for each layer.
+        skip: Units of the skip sums and of the head; by default as many as channels.
+        reads: "data" or "latent": which side the networks see.
+        transforms: Number of convolutions; by default 1, and 3 with ``reads="latent"``.
+        context: Number of context columns, one row for a whole sequence.
+        covariates: Number of columns that are known of time.
+        hop: Steps from one row of the covariates to the next.
+        standardize: ``(mean, std)`` of the data, shape (features,) each or numbers; the identity by default.
+        base: Of one step; by default `Logistic` with a mixture, so that the mixture is the density, and
+            `StandardNormal` otherwise.
+        seed: Of the fresh weights.
+        dtype: "float32" or "float64".
+        **settings: Settings of the map, `MapShape`.
+
+    >>> import headrace as hr
+    >>> flow = hr.WaveNet()
+    >>> flow.field, len(flow.transforms), flow.n_parameters
+    (512, 2, 101438)
+    >>> hr.WaveNet(reads="latent", layers=8, map="affine", kernel=3).sample(2, steps=100, seed=0).shape
+    (2, 100, 1)
+    """
+
+    @takes(MapShape, map="logistic_mixture", bins=10)
+    def __init__(
+        self,
+        features: int = 1,
+        *,
+        layers: int | None = None,
+        channels: int = 32,
+        kernel: int = 2,
+        dilations: Sequence[int] | None = None,
+        skip: int | None = None,
+        reads: str = "data",
+        transforms: int | None = None,
+        context: int = 0,
+        covariates: int = 0,
+        hop: int = 1,
+        standardize: tuple[Any, Any] | None = None,
+        base: Base | None = None,
+        seed: int = 0,
+        dtype: DTypeLike = "float32",
+        **settings: Unpack[MapShape],
+    ) -> None:
+        """See the class."""
+        key, n = check.integer("seed", seed), check.integer("features", features, least=1)
+        depth = None if layers is None else check.integer("layers", layers, least=1, most=MOST_LAYERS)
+        spread = doubling(_LAYERS if depth is None else depth) if dilations is None else tuple(dilations)
+        if depth is not None and len(spread) != depth:
+            raise ValueError(f"dilations: expected {depth} of them, one for each of the layers, got {len(spread)}")
+        usual = 3 if check.choice("reads", reads, ("data", "latent")) == "latent" else 1
+        count = usual if transforms is None else check.integer("transforms", transforms, least=1)
+        chain: list[Any] = [
+            CausalConvolution(
+                n,
+                channels=channels,
+                skip=skip,
+                kernel=kernel,
+                dilations=spread,
+                reads=reads,
+                context=context,
+                covariates=covariates,
+                hop=hop,
+                seed=(key, i),
+                dtype=dtype,
+                **settings,
+            )
+            for i in range(count)
+        ]
+        mean, std = (np.zeros(n), np.ones(n)) if standardize is None else _pair(standardize, n)
+        if base is None:
+            base = Logistic(n) if settings.get("map") == "logistic_mixture" else StandardNormal(n)
+        super().__init__([*chain, Standardize(mean, std)], base, dtype=dtype)
+
+
+def _pair(value: Any, features: int) -> Any:
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise TypeError(f"standardize: expected a tuple (mean, std), got {check.kind_of(value)}")
+    mean = check.vector("standardize[0]", value[0], features)
+    return mean, check.vector("standardize[1]", value[1], features, positive=True)

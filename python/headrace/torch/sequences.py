@@ -1,0 +1,228 @@
+"""Flows of sequences as modules: gradients by sequences, context, covariates and parameters."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headrace import _arguments as check
+from headrace import files
+from headrace.sequences.flow import SequenceFlow
+from headrace.torch._autograd import first
+
+__all__ = ["SequenceModule"]
+
+_KINDS = ("inputs", "context", "covariates", "parameters")
+
+
+def _wanted(flags: Any) -> tuple[str, ...]:
+    return tuple(kind for kind, needed in zip(_KINDS, flags, strict=True) if needed)
+
+
+def _spread(found: list[Tensor], kinds: tuple[str, ...], given: tuple[Tensor | None, ...]) -> list[Any]:
+    """One gradient for each argument, in its dtype, or None."""
+    own = dict(zip(kinds, found, strict=True))
+    return [
+        own[kind].to(t.dtype) if kind in own and t is not None else None for kind, t in zip(_KINDS, given, strict=True)
+    ]
+
+
+def _detached(tensors: Any) -> list[Any]:
+    return [None if t is None else t.detach() for t in tensors]
+
+
+class _LogProb(torch.autograd.Function):
+    """Log densities with the gradients of their sum, which are those of most losses but for a factor.
+
+    Where factors differ between sequences, or between steps, gradients take a second run.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, flow: SequenceFlow, steps: bool, x: Tensor, context: Any, covariates: Any, vector: Any
+    ) -> Tensor:
+        given = (x, context, covariates, vector)
+        ctx.flow, ctx.steps = flow, steps
+        kinds = _wanted([t is not None and t.requires_grad for t in given])
+        own_x, own_context, own_covariates, own_vector = _detached(given)
+        ones = torch.ones(x.shape[:-1] if steps else x.shape[:-2], dtype=flow_dtype(flow))
+        out, unit = flow.log_prob_and_vjp(own_x, ones, own_context, own_covariates, wrt=kinds, parameters=own_vector)
+        ctx.kinds = kinds
+        ctx.save_for_backward(*given, *unit)
+        result: Tensor = out
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        given, unit = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        with torch.no_grad():
+            if grad.numel() == 0 or bool((grad == grad.reshape(-1)[0]).all()):
+                factor = grad.reshape(-1)[0] if grad.numel() else grad.sum()
+                found = [u * factor for u in unit]
+            else:
+                x, context, covariates, vector = _detached(given)
+                more: dict[str, Any] = {"wrt": ctx.kinds, "parameters": vector}
+                found = list(ctx.flow.log_prob_vjp(x, grad.detach().contiguous(), context, covariates, **more))
+        return None, None, *_spread(first(found, (*given, grad)), ctx.kinds, given)
+
+
+class _Run(torch.autograd.Function):
+    """Sequences on the other side, and log-determinants."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, flow: SequenceFlow, to_data: bool, value: Tensor, context: Any, covariates: Any, vector: Any
+    ) -> tuple[Tensor, Tensor]:
+        given = (value, context, covariates, vector)
+        ctx.flow, ctx.to_data = flow, to_data
+        ctx.save_for_backward(*given)
+        verb = flow.to_data if to_data else flow.to_latent
+        own_value, own_context, own_covariates, own_vector = _detached(given)
+        out, log_det = verb(own_value, own_context, own_covariates, parameters=own_vector)
+        return out, log_det
+
+    @staticmethod
+    def backward(ctx: Any, grad_value: Tensor, grad_log_det: Tensor) -> Any:
+        given = ctx.saved_tensors
+        kinds = _wanted(ctx.needs_input_grad[2:])
+        verb = ctx.flow.to_data_vjp if ctx.to_data else ctx.flow.to_latent_vjp
+        value, context, covariates, vector = _detached(given)
+        grads = [grad_value.detach().contiguous(), grad_log_det.detach().contiguous()]
+        found = list(verb(value, *grads, context, covariates, wrt=kinds, parameters=vector))
+        return None, None, *_spread(first(found, (*given, grad_value, grad_log_det)), kinds, given)
+
+
+def flow_dtype(flow: SequenceFlow) -> torch.dtype:
+    """The dtype of a flow, as PyTorch names it."""
+    return torch.float32 if flow.dtype.itemsize == 4 else torch.float64
+
+
+class SequenceModule(nn.Module):
+    """A flow of sequences as a module of PyTorch, on the CPU.
+
+    Only ``vector`` is trained: one parameter in the layout of `SequenceFlow.parameters`. Any optimiser trains it.
+    Gradients go through the direction in which all steps are made at once: `log_prob` and `to_latent` of flows that
+    read data, `to_data` of flows that read latent values. The other direction has none, and is refused where a gradient
+    would be needed. There are no second derivatives, and no rules for `torch.func`.
+
+    Args:
+        flow: Its parameters are copied; later changes of one do not reach the other.
+
+    >>> import torch, headrace as hr
+    >>> from headrace.torch import SequenceModule
+    >>> module = SequenceModule(hr.WaveNet(layers=4, channels=8))
+    >>> loss = -module.log_prob(torch.zeros(2, 50, 1)).mean()
+    >>> loss.backward()
+    >>> module.vector.grad.shape == module.vector.shape
+    True
+    """
+
+    vector: nn.Parameter
+
+    def __init__(self, flow: SequenceFlow) -> None:
+        """See the class."""
+        super().__init__()
+        if not isinstance(flow, SequenceFlow):
+            raise TypeError(f"flow: expected a SequenceFlow, got {check.kind_of(flow)}")
+        self._flow = copy(flow)
+        self.vector = nn.Parameter(torch.from_numpy(flow.parameters))
+
+    @property
+    def flow(self) -> SequenceFlow:
+        """A copy with the current parameters, to sample and save."""
+        flow = self._flow.astype(self._kind())
+        flow.parameters = self.vector.detach().numpy()
+        return flow
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None, covariates: Tensor | None = None) -> Tensor:
+        """Log density of each sequence in nats, shape (rows,).
+
+        Args:
+            x: Shape (rows, steps, features), or (steps, features).
+            context, covariates: As in `SequenceFlow.log_prob`.
+        """
+        return self._log_prob(x, context, covariates, False)
+
+    def log_prob_steps(self, x: Tensor, context: Tensor | None = None, covariates: Tensor | None = None) -> Tensor:
+        """Log density of each step given those before it, shape (rows, steps)."""
+        return self._log_prob(x, context, covariates, True)
+
+    def to_latent(
+        self, x: Tensor, context: Tensor | None = None, covariates: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Data to latent: ``(z, log_det)``."""
+        return self._run("x", x, context, covariates, False)
+
+    def to_data(
+        self, z: Tensor, context: Tensor | None = None, covariates: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Latent to data: ``(x, log_det)``."""
+        return self._run("z", z, context, covariates, True)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, covariates: Tensor | None = None) -> Tensor:
+        """The same as `log_prob`."""
+        return self.log_prob(x, context, covariates)
+
+    def _kind(self) -> str:
+        return str(self.vector.dtype).removeprefix("torch.")
+
+    def _current(self) -> SequenceFlow:
+        """The flow in the dtype of now; its parameters are given with each call."""
+        if self._flow.dtype.name != self._kind():
+            self._flow = self._flow.astype(self._kind())
+        return self._flow
+
+    def _checked(self, name: str, value: Any) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {check.kind_of(value)}")
+        if value.device.type != "cpu" or self.vector.device.type != "cpu":
+            raise TypeError(
+                f"{name}: expected a tensor and a module on the CPU, where alone sequences are computed, got "
+                f"{value.device} and {self.vector.device}"
+            )
+        return value
+
+    def _log_prob(self, x: Any, context: Any, covariates: Any, steps: bool) -> Tensor:
+        flow = self._current()
+        given = [self._checked(n, t) for n, t in (("x", x), ("context", context), ("covariates", covariates))]
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*given, self.vector)):
+            made: Tensor = _LogProb.apply(flow, steps, *given, self.vector)
+            return made
+        verb = flow.log_prob_steps if steps else flow.log_prob
+        own_x, own_context, own_covariates = _detached(given)
+        plain: Tensor = verb(own_x, own_context, own_covariates, parameters=self.vector.detach())
+        return plain
+
+    def _run(self, name: str, value: Any, context: Any, covariates: Any, to_data: bool) -> tuple[Tensor, Tensor]:
+        flow = self._current()
+        given = [self._checked(n, t) for n, t in ((name, value), ("context", context), ("covariates", covariates))]
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*given, self.vector)):
+            flow._program.check_parallel(not to_data, "to_data" if to_data else "to_latent")
+            made: tuple[Tensor, Tensor] = _Run.apply(flow, to_data, *given, self.vector)
+            return made
+        verb = flow.to_data if to_data else flow.to_latent
+        own_value, own_context, own_covariates = _detached(given)
+        plain: tuple[Tensor, Tensor] = verb(own_value, own_context, own_covariates, parameters=self.vector.detach())
+        return plain
+
+    def get_extra_state(self) -> Tensor:
+        """What is fixed, as the bytes of a file."""
+        return torch.frombuffer(bytearray(files.to_bytes(self._flow)), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        """The same from a `state_dict`; a flow of another size is refused."""
+        flow = files.from_bytes(bytes(state.cpu().numpy()))
+        if not isinstance(flow, SequenceFlow) or flow._program.n_weights != self._flow._program.n_weights:
+            raise ValueError(
+                f"state_dict: expected a SequenceFlow of {self._flow._program.n_weights} numbers, got {flow!r}"
+            )
+        self._flow = flow
+
+    def extra_repr(self) -> str:
+        """The flow."""
+        return repr(self._flow)

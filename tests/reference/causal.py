@@ -1,0 +1,156 @@
+"""Dilated causal convolutions over time (WaveNet, van den Oord et al. 2016), and the transforms that they condition."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .activations import sigmoid
+from .maps import MAPS, Options
+
+
+@dataclass(frozen=True)
+class CausalNetwork:
+    """Raw parameters of step t from the values before t.
+
+    ``arrays`` are named as users see them; a convolution has shape (outputs, inputs, taps), the oldest tap first.
+    Before the first step every layer's history is zero, not only the values that the first layer reads.
+    """
+
+    arrays: dict
+    dilations: tuple[int, ...]
+    hop: int = 1
+
+    def __call__(self, values, context=None, covariates=None):
+        """``(rows, T, inputs)`` to ``(rows, T, outputs)``."""
+        get = {name: np.asarray(array, np.float64) for name, array in self.arrays.items()}
+        values = np.asarray(values, np.float64)
+        shifted = np.concatenate([np.zeros_like(values[:, :1]), values[:, :-1]], axis=1)
+        hidden = convolved(shifted, get["input.weight"], 1) + get["input.bias"]
+        skip = 0.0
+        for i, dilation in enumerate(self.dilations):
+            name = f"layers.{i}"
+            a = convolved(hidden, get[f"{name}.gate.weight"], dilation) + get[f"{name}.gate.bias"]
+            if context is not None:
+                a = a + (np.asarray(context, np.float64) @ get[f"{name}.gate.context"].T)[:, None, :]
+            if covariates is not None:
+                frames = np.asarray(covariates, np.float64) @ get[f"{name}.gate.covariates"].T
+                a = a + interpolated(frames, values.shape[1], self.hop)
+            width = a.shape[2] // 2
+            o = (np.tanh(a[..., :width]) * sigmoid(a[..., width:])) @ get[f"{name}.out.weight"].T
+            o = o + get[f"{name}.out.bias"]
+            if i + 1 < len(self.dilations):
+                hidden = hidden + o[..., :width]
+                o = o[..., width:]
+            skip = skip + o
+        for i in range(2):
+            skip = np.maximum(skip, 0.0) @ get[f"head.{i}.weight"].T + get[f"head.{i}.bias"]
+        return skip
+
+
+def convolved(values, weight, dilation):
+    """Causal and dilated: step t sees t, t - dilation, ...; what lies before the first step is zero."""
+    steps, taps = values.shape[1], weight.shape[2]
+    total = 0.0
+    for tap in range(taps):
+        back = (taps - 1 - tap) * dilation
+        seen = np.zeros_like(values)
+        seen[:, back:] = values[:, : max(steps - back, 0)]
+        total = total + seen @ weight[:, :, tap].T
+    return total
+
+
+def interpolated(frames, steps, hop):
+    """Frames, one every ``hop`` steps, at each step: linear between two, and the last one is held."""
+    at = np.arange(steps)
+    first, part = at // hop, (at % hop / hop)[:, None]
+    after = np.minimum(first + 1, frames.shape[1] - 1)
+    return (1.0 - part) * frames[:, first] + part * frames[:, after]
+
+
+@dataclass(frozen=True)
+class CausalTransform:
+    """``x_t = map(z_t)`` with parameters from what lies before t on the side that the network reads.
+
+    Values are ``(rows, T, channels)``; log-derivatives ``(rows, T)``, of the direction called.
+    """
+
+    network: CausalNetwork
+    map: str = "affine"
+    reads: str = "data"
+    options: Options = field(default_factory=Options)
+
+    def forward(self, z, context=None, covariates=None):
+        return self._towards("data", z, context, covariates)
+
+    def inverse(self, x, context=None, covariates=None):
+        return self._towards("latent", x, context, covariates)
+
+    def parameters(self, seen, context=None, covariates=None):
+        raw = self.network(seen, context, covariates)
+        return raw.reshape(*seen.shape, -1)
+
+    def _towards(self, side, given, context, covariates):
+        given, inverse = np.asarray(given, np.float64), side == "latent"
+        if self.reads != side:  # the network sees what is given
+            return self._apply(given, self.parameters(given, context, covariates), inverse)
+        built, log_det = np.zeros_like(given), np.zeros(given.shape[:2])
+        for t in range(given.shape[1]):  # the whole network once a step
+            params = self.parameters(built[:, : t + 1], context, covariates)[:, t:]
+            built[:, t : t + 1], log_det[:, t : t + 1] = self._apply(given[:, t : t + 1], params, inverse)
+        return built, log_det
+
+    def _apply(self, value, params, inverse):
+        value, log_derivative = MAPS[self.map].apply(value, params, self.options, inverse)
+        return value, log_derivative.sum(axis=2)
+
+
+@dataclass(frozen=True)
+class PerStep:
+    """A transform of the channels, the same at each step."""
+
+    transform: object
+
+    def forward(self, z, context=None, covariates=None):
+        return self._each(self.transform.forward, z)
+
+    def inverse(self, x, context=None, covariates=None):
+        return self._each(self.transform.inverse, x)
+
+    @staticmethod
+    def _each(verb, value):
+        value = np.asarray(value, np.float64)
+        result, log_det = verb(value.reshape(-1, value.shape[2]), None)
+        return result.reshape(value.shape), log_det.reshape(value.shape[:2])
+
+
+@dataclass(frozen=True)
+class SequenceFlow:
+    """Transforms in the order latent to data over a base whose steps are independent."""
+
+    transforms: list
+    base: object
+
+    def to_data(self, z, context=None, covariates=None):
+        value, log_det = np.asarray(z, np.float64), 0.0
+        for transform in self.transforms:
+            value, step = transform.forward(value, context, covariates)
+            log_det = log_det + step
+        return value, log_det
+
+    def to_latent(self, x, context=None, covariates=None):
+        value, log_det = np.asarray(x, np.float64), 0.0
+        for transform in reversed(self.transforms):
+            value, step = transform.inverse(value, context, covariates)
+            log_det = log_det + step
+        return value, log_det
+
+    def log_prob_steps(self, x, context=None, covariates=None):
+        """``log p(x_t | x_<t)``, shape ``(rows, T)``.
+
+        Each step's latent values depend on those of the data up to that step, with a triangular Jacobian.
+        """
+        z, log_det = self.to_latent(x, context, covariates)
+        return self.base.log_prob(z.reshape(-1, z.shape[2])).reshape(z.shape[:2]) + log_det
+
+    def log_prob(self, x, context=None, covariates=None):
+        return self.log_prob_steps(x, context, covariates).sum(axis=1)

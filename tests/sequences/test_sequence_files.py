@@ -1,0 +1,130 @@
+"""Files of sequences: the same bits come back, their own format is refused by older readers, and lies are found out."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+import cases
+import headrace as hr
+import sequence_cases
+from headrace import files
+
+
+def example(name, dtype="float32"):
+    if name == "chain":
+        return sequence_cases.chain(dtype)
+    if name == "student":
+        return sequence_cases.wavenet(name, reads="latent", map="affine", layers=2, transforms=3, dtype=dtype)
+    if name == "convolution":
+        t = hr.CausalConvolution(2, channels=5, dilations=[1, 7], covariates=2, hop=9, skip=3, dtype=dtype)
+        return sequence_cases.randomise(t, name)
+    more = {"context": 2, "map": "rq_spline", "bins": 4, "bound": 6.0, "standardize": (1.5, 0.25)}
+    return sequence_cases.wavenet(name, dtype=dtype, **more)
+
+
+NAMES = ["chain", "student", "convolution", "spline"]
+
+
+def header_of(path):
+    with safetensors.safe_open(path, "numpy") as file:
+        return json.loads(file.metadata()["headrace"])
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_bit_comes_back(name, dtype, tmp_path):
+    flow = example(name, dtype)
+    flow.save(tmp_path / "flow")
+    again = hr.load(tmp_path / "flow")
+    assert type(again) is type(flow)
+    assert repr(again) == repr(flow)
+    cases.assert_same_bits(again.parameters, flow.parameters)
+    assert hr.to_bytes(again) == (tmp_path / "flow").read_bytes()
+    assert header_of(tmp_path / "flow")["format"] == 3
+    other = pickle.loads(pickle.dumps(flow))
+    cases.assert_same_bits(other.parameters, flow.parameters)
+    if name != "convolution":
+        x = sequence_cases.sequences(2, 20, flow.features)
+        given = sequence_cases.context_of(flow, 2), sequence_cases.covariates_of(flow, 2, 20)
+        cases.assert_same_bits(again.log_prob(x, *given), flow.log_prob(x, *given))
+
+
+def test_files_of_rows_are_still_of_the_format_that_older_readers_know(tmp_path):
+    hr.MAF(2).save(tmp_path / "flow")
+    assert header_of(tmp_path / "flow")["format"] == 2
+
+
+def test_tensors_are_as_torch_has_them(tmp_path):
+    torch = pytest.importorskip("torch")
+    flow = example("spline")
+    flow.save(tmp_path / "flow")
+    tensors = safetensors.numpy.load_file(tmp_path / "flow")
+    weight, bias = (torch.tensor(tensors[f"transforms.0.input.{name}"]) for name in ("weight", "bias"))
+    conv = torch.nn.Conv1d(*weight.shape[1::-1], weight.shape[2])
+    conv.load_state_dict({"weight": weight, "bias": bias})
+    assert tensors["transforms.0.layers.1.gate.weight"].shape == (18, 9, 3)
+
+
+def rewritten(path, change_header, change_tensors=lambda tensors: None):
+    """The file with another header or tensors, and a checksum that fits."""
+    with safetensors.safe_open(path, "numpy") as file:
+        header = json.loads(file.metadata()["headrace"])
+    tensors = safetensors.numpy.load_file(path)
+    change_header(header)
+    change_tensors(tensors)
+    text = json.dumps(header, separators=(",", ":"))
+    metadata = {"headrace": text, "headrace_crc32": files._checksum(text, tensors)}
+    return safetensors.numpy.save(tensors, metadata=metadata)
+
+
+def part(header):
+    return header["transforms"][0]
+
+
+LIES = {
+    "format 2": (lambda h: h.update(format=2), ["shape: expected a list of at most 2 sizes"]),
+    "a format to come": (lambda h: h.update(format=4), ["file format 4", "reads formats up to 3"]),
+    "another kind": (lambda h: part(h).update(kind="MAF"), [r"transforms\[0\]", "kind: expected one of"]),
+    "channels": (lambda h: part(h).update(channels=10), ["input.weight: expected shape", r"got \(9, 1, 3\)"]),
+    "dilations": (lambda h: part(h).update(dilations=[1]), ["layers.0.out.weight: expected shape"]),
+    "a dilation": (lambda h: part(h).update(dilations=[1, 2, 4, 8, 0]), [r"dilations\[4\]", "got 0"]),
+    "kernel": (lambda h: part(h).update(kernel=4), ["input.weight: expected shape"]),
+    "covariates": (lambda h: part(h).update(covariates=3), ["gate.covariates"]),
+    "huge": (
+        lambda h: part(h).update(channels=8192, kernel=32, dilations=[1] * 1000),
+        ["expected a network whose weights fit"],
+    ),
+    "another key": (lambda h: part(h).update(echo=1), ["expected no key 'echo'"]),
+    "no reads": (lambda h: part(h).pop("reads"), ["expected the key 'reads'"]),
+    "features": (lambda h: h.update(features=2), ["features: expected 1, as base and transforms have, got 2"]),
+    "no chain": (lambda h: h.update(transforms=[]), ["expected"]),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_header_that_lies(name, tmp_path):
+    change, words = LIES[name]
+    example("spline").save(tmp_path / "flow")
+    with pytest.raises(hr.FileFormatError) as error:
+        hr.from_bytes(rewritten(tmp_path / "flow", change))
+    cases.assert_says(error, *words)
+
+
+def test_a_tensor_too_many_and_one_too_few(tmp_path):
+    example("spline").save(tmp_path / "flow")
+    name = "transforms.0.layers.1.gate.weight"
+    with pytest.raises(hr.FileFormatError, match=f"expected a tensor '{name}'"):
+        hr.from_bytes(rewritten(tmp_path / "flow", lambda h: None, lambda t: t.pop(name)))
+    with pytest.raises(hr.FileFormatError, match="expected no tensor 'more'"):
+        hr.from_bytes(rewritten(tmp_path / "flow", lambda h: None, lambda t: t.update(more=np.zeros((1, 2, 3), "f4"))))
+
+
+def test_four_axes_are_refused(tmp_path):
+    example("spline").save(tmp_path / "flow")
+    more = {"more": np.zeros((1, 1, 1, 1), "float32")}
+    with pytest.raises(hr.FileFormatError, match="more: shape: expected a list of at most 3 sizes"):
+        hr.from_bytes(rewritten(tmp_path / "flow", lambda h: None, lambda t: t.update(more)))

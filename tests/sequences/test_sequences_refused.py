@@ -1,0 +1,60 @@
+"""Where sequences do not go: each place that takes flows of rows refuses them by name."""
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+import sequence_cases
+
+
+@pytest.fixture(scope="module")
+def flow():
+    return sequence_cases.wavenet("refused", layers=2)
+
+
+def test_devices_and_rounded_products(flow):
+    for given in (("cuda",), ("cuda:0",), ("cpu", "bf16")):
+        for thing in (flow, flow.transforms[0]):
+            with pytest.raises(ValueError, match="device, matmul: expected 'cpu' and 'exact'") as error:
+                thing.to(*given)
+            cases.assert_says(error, type(thing).__name__, "computed on the CPU alone")
+
+
+def test_onnx(flow, tmp_path):
+    pytest.importorskip("onnx")
+    from headrace import onnx
+
+    with pytest.raises(TypeError, match="flow: expected a flow of rows, got WaveNet"):
+        onnx.write(flow, tmp_path / "flow.onnx", "log_prob")
+
+
+def test_zuko_and_torch(flow):
+    pytest.importorskip("torch")
+    from headrace import convert
+
+    for name in ("to_torch", "to_zuko"):
+        with pytest.raises(TypeError, match=r"flow: expected a headrace.Flow, got WaveNet"):
+            getattr(convert, name)(flow)
+
+
+def test_accelerate(flow):
+    pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"model: expected a model of zuko.* got WaveNet"):
+        hr.accelerate(flow)
+
+
+TAKERS = {
+    "Flow": lambda flow: hr.Flow(flow.transforms),
+    "Ensemble": lambda flow: hr.Ensemble([flow]),
+    "diagnose": lambda flow: hr.diagnose(flow, np.zeros((100, 1))),
+    "distill": lambda flow: hr.distill(flow, hr.IAF(1), steps=1, progress=False),
+    "fit_to_density": lambda flow: hr.fit_to_density(flow, lambda x: x, steps=1, progress=False),
+}
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_what_takes_flows_of_rows(name, flow):
+    with pytest.raises(TypeError, match="expected") as error:
+        TAKERS[name](flow)
+    cases.assert_says(error, "WaveNet|CausalConvolution")
