@@ -241,10 +241,10 @@ def test_outputs_depend_on_the_field_alone(case):
     v, beside = case.data(1, steps)
     raw = case.run("parallel", v, **beside)["raw"]
     moved = v.copy()
-    moved[0, steps - 1 - field] += 1
+    moved[0, steps - 2 - field] += 1
     np.testing.assert_array_equal(case.run("parallel", moved, **beside)["raw"][0, -1], raw[0, -1])
     moved = v.copy()
-    moved[0, steps - field] += 1
+    moved[0, steps - 1 - field] += 1
     assert (case.run("parallel", moved, **beside)["raw"][0, -1] != raw[0, -1]).any()
     moved = v.copy()
     moved[0, 40:] = np.nan
@@ -310,7 +310,7 @@ def test_an_inner_flow_has_the_outputs_as_its_context(dtype, rows):
     np.testing.assert_array_equal(pushed["raw"], pulled["raw"])
     np.testing.assert_allclose(pushed["value"], z, atol=1e-3 if dtype == "float32" else 1e-10)
     flat = pulled["value"].reshape(-1, 3), pulled["raw"].reshape(-1, 6)
-    latent, log_det = layer.to_latent(flat[0], context=flat[1])
+    latent, log_det = layer.inverse(flat[0], context=flat[1])
     tolerance = 1e-4 if dtype == "float32" else 1e-12
     np.testing.assert_allclose(pushed["value"].reshape(-1, 3), latent, atol=tolerance)
     np.testing.assert_allclose(pushed["log_det"].reshape(-1), log_det, atol=tolerance)
@@ -431,7 +431,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no timers that send signals")
 def test_an_interrupted_call_leaves_no_state_to_go_on_from():
-    ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=True, timeout=300)
+    ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=True, timeout=120)
     assert "interrupted" in ran.stdout
 
 

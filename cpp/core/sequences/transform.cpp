@@ -332,6 +332,9 @@ void CausalTransform<T>::Work::steps(CausalStreams<T>& streams, bool in_parallel
             failure.guard([&] { panel(streams, panels[size_t(p)], begin, end, in_parallel); });
         });
         failure.rethrow();
+        Cancellable* const cancellable =
+            Cancellable::of_this_thread();  // parallel_for asks between two tasks of its own
+        if (cancellable && end < call_.steps && cancellable->should_stop(Cancellable::Clock::now())) throw Cancelled();
     }
     streams.go_on(call_.steps);
 }

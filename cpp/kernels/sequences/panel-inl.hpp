@@ -81,7 +81,7 @@ void panel_gates(CausalSteps<T>& s, const StepLines<T>& lines, int l, int vector
     T* const kept = ring + s.slots[l] * column;
     for (int64_t at = 0; at < n.channels * lanes; at += width<T>) {
         store(kept + at, load(lines.values + at));
-        store(lines.gated + at, gated(load(lines.gates + at), load(lines.gates + column + at)));
+        store(lines.gates + at, gated(load(lines.gates + at), load(lines.gates + column + at)));
     }
     if (++s.slots[l] == ring_slots(n, layer)) s.slots[l] = 0;
 }
@@ -139,7 +139,7 @@ void panel_step(CausalSteps<T>& s, T* raw) {
         out.stride = out_units(n, layer);
         out.taps = 1;
         out.inputs = n.channels;
-        out.x[0] = lines.gated;
+        out.x[0] = lines.gates;
         out.row = out.to_row = out.add_row = lanes;
         out.start = s.weights + layer.out_bias;
         if (!layer.is_last) {

@@ -86,9 +86,9 @@ void window_gates(const WindowLines<T>& w, int l, const T* values, int64_t posit
     a.to += n.channel_units * a.to_row;
     line_product(a, n.channels, vectors);
     for (int64_t u = 0; u < n.channels; ++u) {
-        const T* const line = w.gates + u * w.block;
+        T* const line = w.gates + u * w.block;
         for (int v = 0; v < vectors * W; v += W)
-            store(w.gated + u * w.block + v, gated(load(line + v), load(line + n.channel_units * w.block + v)));
+            store(line + v, gated(load(line + v), load(line + n.channel_units * w.block + v)));
     }
 }
 
@@ -180,7 +180,7 @@ void causal_window(const CausalWindow<T>& window, const T* v, int64_t position, 
             a.stride = out_units(net, layer);
             a.taps = 1;
             a.inputs = net.channels;
-            a.x[0] = w.gated;
+            a.x[0] = w.gates;
             a.row = w.block;
             a.start = w.weights + layer.out_bias;
             if (!layer.is_last) {
