@@ -51,7 +51,7 @@ def network_b(layers: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Contender:
-    """Who takes part in a case: a call gives the steps that it made and the seconds of the processor that these took."""
+    """Who takes part in a case: a call gives the steps that it made and the seconds of the processor for them."""
 
     name: str
     call: Callable[[], tuple[int, float]]
@@ -320,6 +320,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a fifth of the steps, three rounds, without torch.compile"
     )
+    parser.add_argument("--eager", action="store_true", help="without torch.compile, which takes minutes")
     parser.add_argument("--rounds", type=int, help="by default 3 or 15")
     parser.add_argument("--only", help="a case, by the beginning of its name")
     arguments = parser.parse_args(argv)
@@ -330,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         torch.set_num_threads(1)
     rounds = arguments.rounds or (3 if arguments.quick else 15)
     with tempfile.TemporaryDirectory() as folder:
-        suite = Suite(Path(folder), Sizes(arguments.quick), not arguments.quick)
+        suite = Suite(Path(folder), Sizes(arguments.quick), not (arguments.quick or arguments.eager))
         try:
             cases = [case for case in suite.cases() if case.name.startswith(arguments.only or "")]
             rates = {}

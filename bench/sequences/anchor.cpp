@@ -6,8 +6,9 @@
 //     density T         log densities of one long sequence: lanes are positions
 //     outputs T FILE    parameters of T positions of the sequence that `density` has, to a file: to be compared
 //
-// WEIGHTS begins with int32: channels, kernel, layers, dilations; then float32 tensors in the order of their names' list
-// (docs/files.md). Skip sums are as wide as channels, values and parameters are those of an affine map of one value.
+// WEIGHTS begins with int32: channels, kernel, layers, dilations; then float32 tensors in the order of their names'
+// list (docs/files.md). Skip sums are as wide as channels, values and parameters are those of an affine map of one
+// value.
 #include <time.h>
 
 #include <cmath>
@@ -32,11 +33,21 @@ V load(const float* p) {
     memcpy(&v, p, sizeof v);
     return v;
 }
-void store(float* p, V v) { memcpy(p, &v, sizeof v); }
-V all(float x) { return x - V{}; }
-V least(V a, V b) { return a < b ? a : b; }
-V most(V a, V b) { return a > b ? a : b; }
-V relu(V a) { return most(a, V{}); }
+void store(float* p, V v) {
+    memcpy(p, &v, sizeof v);
+}
+V all(float x) {
+    return x - V{};
+}
+V least(V a, V b) {
+    return a < b ? a : b;
+}
+V most(V a, V b) {
+    return a > b ? a : b;
+}
+V relu(V a) {
+    return most(a, V{});
+}
 
 V exponential(V x) {
     x = most(least(x, all(87.f)), all(-87.f));
@@ -59,8 +70,7 @@ V gate(V a, V b) {
 }
 
 struct Memory {  // zeroed, on a cache line
-    explicit Memory(size_t n = 0)
-        : data(static_cast<float*>(aligned_alloc(64, (4 * n + 127) / 64 * 64)), free) {
+    explicit Memory(size_t n = 0) : data(static_cast<float*>(aligned_alloc(64, (4 * n + 127) / 64 * 64)), free) {
         memset(data.get(), 0, 4 * n);
     }
     operator float*() const { return data.get(); }
@@ -116,9 +126,12 @@ Network read(FILE* file) {
     return n;
 }
 
-float log_scale(float raw) { return raw / (1.f + std::fabs(raw) / 6.9077553f); }  // the soft clamp of slope 1e-3
+float log_scale(float raw) {
+    return raw / (1.f + std::fabs(raw) / 6.9077553f);
+}  // the soft clamp of slope 1e-3
 
-// ---- one stream: lanes are units -------------------------------------------------------------------------------------
+// ---- one stream: lanes are units
+// -------------------------------------------------------------------------------------
 
 constexpr int ahead = 8;
 
@@ -225,7 +238,8 @@ class Stream {
     int64_t step_ = 0;
 };
 
-// ---- products whose lanes are streams or positions -------------------------------------------------------------------
+// ---- products whose lanes are streams or positions
+// -------------------------------------------------------------------
 
 constexpr int block = 8, vectors = 3;
 
@@ -254,7 +268,7 @@ void layer_of(const Layer& layer, const float* const* x, size_t from_row, float*
     alignas(64) static float a[2 * R * width], z[R * width];
     for (int u = 0; u < 2 * R; u += block)
         product<block>(layer.gate_bias + u, layer.gate + u, 2 * R, x, K, R, from_row,
-                              [&](int q, int j, V v) { store(a + (u + q) * width + lanes * j, v); });
+                       [&](int q, int j, V v) { store(a + (u + q) * width + lanes * j, v); });
     for (int i = 0; i < R * width; i += lanes) store(z + i, gate(load(a + i), load(a + R * width + i)));
     const float* const taps[] = {z};
     for (int u = 0; u < 2 * R; u += block) {
@@ -276,9 +290,9 @@ void head_of(const Network& n, const float* skip, size_t row, float* raw) {
     const float *const first[] = {a}, *const second[] = {b};
     for (int u = 0; u < R; u += block)
         product<block>(n.head_bias + u, n.head + u, R, first, 1, R, width,
-                              [&](int q, int j, V v) { store(b + (u + q) * width + lanes * j, relu(v)); });
+                       [&](int q, int j, V v) { store(b + (u + q) * width + lanes * j, relu(v)); });
     product<2>(n.last_bias, n.last, lanes, second, 1, R, width,
-                      [&](int q, int j, V v) { store(raw + q * width + lanes * j, v); });
+               [&](int q, int j, V v) { store(raw + q * width + lanes * j, v); });
 }
 
 template <int R, int K>
@@ -296,14 +310,13 @@ class Streams {
             const float* const taps[] = {past_};
             for (int u = 0; u < R; u += block)
                 product<block>(n_.input_bias + u, n_.input + u, R, taps, 1, K, count,
-                                      [&](int q, int j, V v) { store(h_ + (u + q) * count + lanes * j, v); });
+                               [&](int q, int j, V v) { store(h_ + (u + q) * count + lanes * j, v); });
             memset(skip_, 0, 4 * R * count);
             for (size_t l = 0; l < n_.layers.size(); ++l) {
                 const Layer& layer = n_.layers[l];
                 const int64_t slots = int64_t(K - 1) * layer.dilation;
                 const float* x_of[K];
-                for (int k = 0; k + 1 < K; ++k)
-                    x_of[k] = rings_[l] + (step_ + k * layer.dilation) % slots * R * count;
+                for (int k = 0; k + 1 < K; ++k) x_of[k] = rings_[l] + (step_ + k * layer.dilation) % slots * R * count;
                 x_of[K - 1] = now_;
                 memcpy(now_, h_, 4 * R * count);
                 layer_of<R, K>(layer, x_of, count, h_, skip_, count);
@@ -327,7 +340,8 @@ class Streams {
     int64_t step_ = 0;
 };
 
-// ---- one long sequence: lanes are positions --------------------------------------------------------------------------
+// ---- one long sequence: lanes are positions
+// --------------------------------------------------------------------------
 
 template <int R, int K>
 class Windows {
@@ -338,7 +352,8 @@ class Windows {
         for (const Layer& l : n.layers) lines_.emplace_back(size_t(R) * row(l));
     }
 
-    // The sum of log densities; x has K zeros before it, and as many values as whole windows. raw: [position][2], or null.
+    // The sum of log densities; x has K zeros before it, and as many values as whole windows. raw: [position][2], or
+    // null.
     double density(const float* x, int steps, float* raw) {
         for (size_t l = 0; l < lines_.size(); ++l) memset(lines_[l], 0, 4 * R * row(n_.layers[l]));
         double sum = 0;
@@ -356,9 +371,8 @@ class Windows {
             const float* taps[K];
             for (int k = 0; k < K; ++k) taps[k] = x + p + k - K;
             for (int u = 0; u < R; u += block)
-                product<block>(n_.input_bias + u, n_.input + u, R, taps, K, 1, 0, [&](int q, int j, V v) {
-                    store(h_ + size_t(u + q) * window + p + lanes * j, v);
-                });
+                product<block>(n_.input_bias + u, n_.input + u, R, taps, K, 1, 0,
+                               [&](int q, int j, V v) { store(h_ + size_t(u + q) * window + p + lanes * j, v); });
         }
         for (size_t l = 0; l < lines_.size(); ++l) {
             const Layer& layer = n_.layers[l];
@@ -443,7 +457,10 @@ int main(int, char** arguments) {
     if (!file) return 2;
     const Network n = read(file);
     fclose(file);
-    if (n.channels == 32 && n.kernel == 2) serve<32, 2>(n);
-    else if (n.channels == 64 && n.kernel == 3) serve<64, 3>(n);
-    else return 2;
+    if (n.channels == 32 && n.kernel == 2)
+        serve<32, 2>(n);
+    else if (n.channels == 64 && n.kernel == 3)
+        serve<64, 3>(n);
+    else
+        return 2;
 }

@@ -142,6 +142,19 @@ def test_streams_of_every_kind(reads, dtype, covariates, context):
     cases.assert_same_bits(rest.log_prob_steps(x[:, 40:]), steps[:, 40:])
 
 
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_steps_of_several_values_one_by_one(dtype):
+    """Also where the base and transforms of rows have other bits for few rows."""
+    flow = sequence_cases.chain(dtype)
+    wide = hr.SequenceFlow([hr.CausalConvolution(5, channels=4, dilations=[1], dtype=dtype)], hr.Logistic(5))
+    for own in (flow, sequence_cases.randomise(wide, "wide")):
+        context, frames = sequence_cases.context_of(own, 2), sequence_cases.covariates_of(own, 2, 30)
+        x = sequence_cases.sequences(2, 30, own.features, dtype)
+        stream = own.stream(2, context=context, covariates=frames)
+        parts = [stream.push(x[:, t : t + 1]) for t in range(30)]
+        cases.assert_same_bits(np.concatenate(parts, axis=1), own.log_prob_steps(x, context, frames))
+
+
 def test_a_value_that_is_not_finite_cannot_come_in_and_weights_that_are_not_spoil_their_rows():
     flow = sequence_cases.wavenet("nan")
     weights = flow.parameters

@@ -96,6 +96,7 @@ class Sequences:
             raise ValueError(f"{place}: expected at least one step, got a sequence of none")
         if lengths is not None:
             self.lengths = self._counted(lengths)
+        self._shortest = self.steps if lengths is None and not self.is_list else int(self.lengths.min())
 
     def _opened(self, name: str, value: Any, integers: bool) -> Array:
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu":
@@ -139,8 +140,9 @@ class Sequences:
                 own = self._arrays[i][begin:end]
                 values[row, : len(own)] = own
         else:
-            values = np.ascontiguousarray(self._array[block.index, begin:end])
-            values[self.beyond(block, begin, end)] = 0.0
+            values = self._array[block.index, begin:end]
+            if end > self._shortest:
+                values[self.beyond(block, begin, end)] = 0.0
         if not np.isfinite(values).all():
             row, step, _ = np.argwhere(~np.isfinite(values))[0]
             raise ValueError(
@@ -247,15 +249,20 @@ class Covariates:
             raise ValueError(f"{name}: expected finite numbers, got a NaN or an infinity")
         return array
 
+    def check_steps(self, steps: int) -> None:
+        """Refuse too few frames for sequences of so many steps each."""
+        if self._own:
+            self.check(np.full(self._rows, steps, np.intp))
+
     @property
     def arrays(self) -> list[Array]:
         """Frames of each sequence, or of all; none without covariates."""
         return self._own
 
     def check(self, lengths: NDArray[np.intp]) -> None:
-        """Refuse too few frames for sequences of these lengths, or of one length for all."""
+        """Refuse too few frames for sequences of these lengths."""
         for i, own in enumerate(self._own):
-            steps = int(lengths.max(initial=0) if len(self._own) == 1 or len(lengths) == 1 else lengths[i])
+            steps = int(lengths.max(initial=0) if len(self._own) == 1 else lengths[i])
             if len(own) < (least := -(-steps // self._hop)):
                 of = f" of sequence {i}" if len(self._own) > 1 else ""
                 raise ValueError(

@@ -135,7 +135,7 @@ class Continuation:
         return caller.give(sums)
 
     def _check(self, steps: int) -> None:
-        self._run.covariates.check(np.full(self._rows, self._position + steps, np.intp))
+        self._run.covariates.check_steps(self._position + steps)
 
     def _together(self, draws: int) -> Any:
         """Draws that are worked on together: the first, how many, and what they begin with."""

@@ -262,4 +262,7 @@ def at_least_a_tile(rows: NDArray[Any]) -> NDArray[Any]:
     """The rows, and copies of the first one if they are few, so that bits do not depend on their number."""
     if not 0 < len(rows) < LEAST_ROWS:
         return rows
-    return np.concatenate([rows, np.repeat(rows[:1], LEAST_ROWS - len(rows), axis=0)])
+    tile = np.empty((LEAST_ROWS, rows.shape[1]), rows.dtype)
+    tile[:] = rows[0]
+    tile[: len(rows)] = rows
+    return tile

@@ -128,7 +128,7 @@ class Run:
         (rows,) = self.batch
         features = self.program.features
         result = self.caller.empty((rows, steps, features), self.dtype)
-        self.covariates.check(np.full(rows, steps, np.intp))
+        self.covariates.check_steps(steps)
         for block in blocks(np.full(rows, steps, np.intp), features):
             context, covariates = self.context_of(block.index), self.covariates.rows(block.index)
             edges = list(chunks(len(block.index), 0, steps, features))

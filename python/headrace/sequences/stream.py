@@ -22,8 +22,8 @@ class Stream:
     """Sequences that go on step by step, all of them together; `SequenceFlow.stream` makes it.
 
     Pushed steps get their log densities, pulled ones are drawn, and both become the past of what comes next. The bits
-    of pushes are those of `SequenceFlow.log_prob_steps`, those of pulls of `SequenceFlow.sample`, for any lengths. It keeps the flow as it was when
-    it was made, and its memory does not grow.
+    of pushes are those of `SequenceFlow.log_prob_steps`, those of pulls of `SequenceFlow.sample`, for any lengths. It
+    keeps the flow as it was when it was made, and its memory does not grow.
     """
 
     def __init__(self, flow: Any, run: Run, states: list[Any] | None = None, position: int = 0) -> None:
@@ -184,7 +184,7 @@ class Stream:
         return values[:, begin - first : end - first]
 
     def _check(self, steps: int) -> None:
-        self._run.covariates.check(np.full(self._rows, self._position + steps, np.intp))
+        self._run.covariates.check_steps(self._position + steps)
 
 
 def _as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

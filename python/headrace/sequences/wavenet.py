@@ -60,7 +60,7 @@ class WaveNet(SequenceFlow):
     >>> import headrace as hr
     >>> flow = hr.WaveNet()
     >>> flow.field, len(flow.transforms), flow.n_parameters
-    (512, 2, 102366)
+    (512, 2, 101438)
     >>> hr.WaveNet(reads="latent", layers=8, map="affine", kernel=3).sample(2, steps=100, seed=0).shape
     (2, 100, 1)
     """
