@@ -11,6 +11,7 @@
 | B, stream | one stream of network B |
 | student | four students of 10, 10, 10 and 30 layers: one sequence, all steps at once |
 | A, push | log density of one step of a stream: the latency of a call |
+| A, crops | gradients of the mean log density of crops, with as many steps as the field in front |
 
 A has 16 layers of 32 channels and kernel 2, B 30 layers of 64 channels and kernel 3, as each of the student's layers
 has; all have one value a step and an affine map. PyTorch keeps the layers' past between steps, eager and compiled. All
@@ -98,6 +99,7 @@ class Sizes:
         part = 0.2 if quick else 1.0
         self.stream, self.streams, self.density = int(60_000 * part), int(3_000 * part), int(200_000 * part)
         self.torch_stream, self.torch_streams = int(1_000 * part), int(500 * part)
+        self.crops = int(20 * part)
         self.b_stream, self.student, self.pushes = int(12_000 * part), int(24_000 * part), int(5_000 * part)
 
 
@@ -198,6 +200,40 @@ class Suite:
         check_close("PyTorch", run().numpy(), want, 1e-2)
         return [Contender("torch, eager", lambda: timed(run, steps))]
 
+    def _gradients(self, t: hr.CausalConvolution, options: dict[str, Any], rows: int, crop: int) -> Case:
+        """Gradients of crops by the weights: what a step of training computes."""
+        flow, warm = hr.SequenceFlow([t]), t.field
+        x = np.ascontiguousarray(self.signal[0, : rows * (warm + crop)].reshape(rows, warm + crop, 1))
+        weights = np.zeros((rows, warm + crop), np.float32)
+        weights[:, warm:] = 1.0
+        ours = Contender("headrace", lambda: timed(lambda: flow.nll_and_grad(x, weights=weights), rows * crop))
+        case = Case(f"A, crops of {crop}", 3 * multiply_adds(t), [ours])
+        if not self.has_torch:
+            return case
+        import torch
+
+        from bench.sequences.torch_anchor import Network
+
+        network = Network(t.named_parameters(), tuple(options["dilations"]))
+        values = torch.tensor(x).transpose(1, 2).contiguous()
+
+        def step() -> float:
+            network.zero_grad()
+            loss = -network.log_prob(values)[:, warm:].mean()
+            loss.backward()
+            return loss.item()
+
+        loss, gradient = flow.nll_and_grad(x, weights=weights)
+        check_close("PyTorch's loss", np.array(step()), np.array(loss), 1e-3)
+        holder = hr.SequenceFlow([t])
+        holder.parameters = gradient
+        for name, own in holder.named_parameters().items():
+            theirs = network.of(name.removeprefix("transforms.0.")).grad
+            assert theirs is not None
+            check_close(f"PyTorch's gradient of {name}", theirs.numpy(), own, 1e-3 * max(1.0, float(np.abs(own).max())))
+        case.contenders.append(Contender("torch, eager", lambda: timed(step, rows * crop)))
+        return case
+
     def cases(self) -> list[Case]:
         """What the table has, in its order."""
         sizes, a, b = self.sizes, made(A), made(network_b(30), seed=1)
@@ -264,6 +300,8 @@ class Suite:
                 stream.push(one)
 
         cases.append(Case("A, push", multiply_adds(a), [ours("headrace", lambda: timed(pushed, sizes.pushes))]))
+        cases.append(self._gradients(a, A, self.sizes.crops, 1024))
+        cases.append(self._gradients(a, A, max(1, self.sizes.crops // 4), 4096))
         return cases
 
 

@@ -388,3 +388,8 @@ class Module(Parametrised):
             steps, base_steps = [*first, *steps], len(first)
         made = [step.made_for(core) for step in steps]
         return self._features, self._context, base, made, base_steps, *self._context_scale()
+
+
+def is_of_sequences(thing: Any) -> bool:
+    """Whether it takes sequences, and no rows."""
+    return isinstance(thing, Parametrised) and not isinstance(thing, Module)

@@ -48,7 +48,6 @@ TAKERS = {
     "Flow": lambda flow: hr.Flow(flow.transforms),
     "Ensemble": lambda flow: hr.Ensemble([flow]),
     "diagnose": lambda flow: hr.diagnose(flow, np.zeros((100, 1))),
-    "Adam": lambda flow: hr.Adam(flow),
     "distill": lambda flow: hr.distill(flow, hr.IAF(1), steps=1, progress=False),
     "fit_to_density": lambda flow: hr.fit_to_density(flow, lambda x: x, steps=1, progress=False),
 }

@@ -15,7 +15,7 @@ from headrace import _arguments as check
 from headrace._core import cpu
 from headrace._core.device import BF16_PARTS
 from headrace._install import install
-from headrace._module import Module, Parametrised
+from headrace._module import is_of_sequences
 from headrace._output import replacing
 from headrace._stored import header_of
 
@@ -45,7 +45,7 @@ def write(flow: Any, path: str | os.PathLike[str], verb: str) -> None:
 def graph_of(flow: Any, verb: str) -> Any:
     """The checked ``onnx.ModelProto`` of a verb; see `headrace.Flow.to_onnx`."""
     check.choice("verb", verb, VERBS)
-    if isinstance(flow, Parametrised) and not isinstance(flow, Module):
+    if is_of_sequences(flow):
         raise TypeError(f"flow: expected a flow of rows, got {check.kind_of(flow)}, which is one of sequences")
     if flow.matmul in BF16_PARTS:
         raise ValueError(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._fit import optimizer as _optimizer
+from headrace._module import is_of_sequences
 from headrace.variational import descent as _descent
 from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import (
@@ -324,7 +325,7 @@ def _default_rate(flow: Flow) -> float:
 
 
 def require_flow(name: str, flow: Any) -> None:
-    if not hasattr(flow, "log_prob_and_score"):
+    if not hasattr(flow, "log_prob_and_score") or is_of_sequences(flow):
         raise TypeError(f"{name}: expected a Flow, got {check.kind_of(flow)}")
     if flow.device != "cpu":
         raise ValueError(f"{name}: expected a flow on the CPU, got one on {flow.device}; call {name}.to('cpu')")
