@@ -1,6 +1,6 @@
 // Functions of tests/runtime/library.cpp as WebAssembly: each line of the input is a call, each line of the output its result.
 const make = require(process.argv[2]);
-const lines = require("readline").createInterface({ input: process.stdin });
+const readline = require("readline");
 
 make().then((library) => {
     const call = ({ name, returns, given }) => {
@@ -22,7 +22,8 @@ make().then((library) => {
             library._free(address);
             return bytes;
         });
-        return { result: returns === "bool" ? Boolean(result) : result, back, seconds: (user + system) / 1e6 };
+        return { result: returns === "bool" ? Boolean(result) : result ?? null, back, seconds: (user + system) / 1e6 };
     };
-    lines.on("line", (line) => process.stdout.write(JSON.stringify(call(JSON.parse(line))) + "\n"));
+    // Only now: lines that come before somebody listens are lost.
+    readline.createInterface({ input: process.stdin }).on("line", (line) => process.stdout.write(JSON.stringify(call(JSON.parse(line))) + "\n"));
 });
