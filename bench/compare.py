@@ -17,8 +17,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from bench.peers.client import Worker, WorkerError, machine_facts
 from bench.workloads import WORKLOADS, Workload
 

@@ -21,8 +21,6 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from bench.memory import MEGABYTE, resident
 from bench.peers.client import ROOT
 

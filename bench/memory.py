@@ -23,8 +23,6 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from bench import report
 from bench.peers.client import ROOT, machine_facts
 

@@ -1,6 +1,6 @@
 """What an adapter module gives the worker.
 
-Each adapter module `<library>_peer` has
+Each adapter module `adapters/<library>.py` has
 
 - ``DISTRIBUTIONS``: names of the installed distributions whose versions belong in a report;
 - ``setup(threads, device)``: called once before the first model; imports the library (an ImportError means: absent, or

@@ -16,8 +16,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from bench import report
 from bench.peers import ADAPTERS
 from bench.peers.client import Worker, WorkerError, machine_facts

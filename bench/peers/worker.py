@@ -45,7 +45,7 @@ class Service:
 
     def __init__(self, library: str, threads: int, device: str) -> None:
         module, self.options = ADAPTERS[library]
-        self.adapter = importlib.import_module(f"bench.peers.{module}")
+        self.adapter = importlib.import_module(f"bench.peers.adapters.{module}")
         self.library, self.threads, self.device = library, threads, device
         self.watch: Stopwatch | None = None
         self.workload: Workload | None = None

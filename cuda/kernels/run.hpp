@@ -54,7 +54,7 @@ inline DeviceLimits device_limits() {
 
 // Rows of a tile on the way back, whose registers leave room for one block on a multiprocessor. So few rows that most
 // would have nothing to do go in narrow tiles, of which there are four times as many: where these are no more than
-// twice as many rounds, as each takes less than half as long (bench/gpu_model.md). A row's bits are the same either
+// twice as many rounds, as each takes less than half as long (bench/gpu/model.md). A row's bits are the same either
 // way.
 inline int rows_of_tile(int64_t rows, int64_t multiprocessors) {
     const auto rounds = [&](int64_t tile) {

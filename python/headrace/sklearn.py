@@ -20,9 +20,6 @@ except ImportError as error:
     raise ImportError(f"headrace.sklearn needs scikit-learn 1.6 or newer: {install('sklearn')}") from error
 
 from headrace import _arguments as check
-from headrace import _columns
-from headrace import _table as _tables
-from headrace import _table_given as _given
 from headrace._arrays.caller import is_array
 from headrace._arrays.frames import check_numbers, inferred, kinds_of
 from headrace._boxes import UNIFORM
@@ -30,8 +27,11 @@ from headrace._core import LEAST_ROWS
 from headrace._fit.streams import check_stream
 from headrace._streams.given import arrays_of, stream_of
 from headrace._streams.stream import Stream
-from headrace._table_facts import Passed
-from headrace._table_stream import Present, Treated
+from headrace._tables import columns as _columns
+from headrace._tables import given as _given
+from headrace._tables import table as _tables
+from headrace._tables.facts import Passed
+from headrace._tables.stream import Present, Treated
 from headrace._warn import warn
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.ensemble import Ensemble

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from headrace import _table, files
+from headrace import files
 from headrace._arrays import frames
 from headrace._one_flow import no_flow
+from headrace._tables import table as _table
 
 pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")

@@ -12,7 +12,8 @@ import headrace as hr
 from cli_cases import NAMES, SHORT, check_error, table, write_csv, written
 from headrace import files
 from headrace._cli import several as _several
-from headrace._cli import tables as _tables
+from headrace._cli.tables import source as _source
+from headrace._cli.tables import text as _text
 
 pytestmark = pytest.mark.programs
 
@@ -28,8 +29,8 @@ def whole(monkeypatch):
         return block
 
     monkeypatch.setattr(_several.TableStream, "_opened", noted)
-    monkeypatch.setattr(_tables, "_BLOCK", 64)
-    monkeypatch.setattr(_tables, "_CHUNK", 64)
+    monkeypatch.setattr(_source, "BLOCK", 64)
+    monkeypatch.setattr(_text, "CHUNK", 64)
     return sizes
 
 

@@ -13,6 +13,9 @@ import headrace as hr
 from cli_cases import check_error, command, small_flow, table, written
 from headrace._cli import partial
 from headrace._cli import tables as _tables
+from headrace._cli.tables import source as _source
+from headrace._cli.tables import text as _text
+from headrace._cli.tables import writing as _writing
 
 pytestmark = pytest.mark.programs
 
@@ -21,8 +24,8 @@ ROWS, BLOCK = 500, 64
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(_tables, "_BLOCK", BLOCK)
-    monkeypatch.setattr(_tables, "_CHUNK", BLOCK)
+    monkeypatch.setattr(_source, "BLOCK", BLOCK)
+    monkeypatch.setattr(_text, "CHUNK", BLOCK)
 
 
 def interrupted_in(monkeypatch, number, kind=hr.MAF):
@@ -87,7 +90,7 @@ def test_blocks_of_another_size(folder, run, monkeypatch):
     with monkeypatch.context() as patched:
         interrupted_in(patched, 4)
         assert run(*score)[0] == 130
-    monkeypatch.setattr(_tables, "_BLOCK", 100)
+    monkeypatch.setattr(_source, "BLOCK", 100)
     asked = interrupted_in(monkeypatch, -1)
     assert run(*score)[0] == 0
     assert sum(asked) == ROWS - 100
@@ -129,7 +132,7 @@ def test_a_signal_while_scores_are_written_waits(folder, run, monkeypatch):
     """The block is whole then."""
     flow, x, written_parts = small_flow(), table(ROWS), []
     np.save("t.npy", x)
-    write = _tables._write_text
+    write = _writing._write_text
 
     def interrupted(file, values, names):
         written_parts.append(len(values))
@@ -139,7 +142,7 @@ def test_a_signal_while_scores_are_written_waits(folder, run, monkeypatch):
         write(file, values, names)
 
     with monkeypatch.context() as patched:
-        patched.setattr(_tables, "_write_text", interrupted)
+        patched.setattr(_writing, "_write_text", interrupted)
         assert run("score", "flow.safetensors", "t.npy", "-o", "s.csv", "--quiet")[0] == 130
     assert_array_equal(read("s.partial.csv")[:, 0], flow.log_prob(x)[: 2 * BLOCK])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -12,6 +12,8 @@ import headrace as hr
 from cli_cases import NAMES, small_flow, table, write_csv, write_parquet, written
 from headrace import _progress
 from headrace._cli import tables as _tables
+from headrace._cli.tables import source as _source
+from headrace._cli.tables import text as _text
 
 pytestmark = pytest.mark.programs
 
@@ -48,7 +50,7 @@ def test_text_with_comments_blank_lines_and_a_byte_order_mark(folder):
 
 
 def test_long_text_is_read_in_parts(folder, monkeypatch):
-    monkeypatch.setattr(_tables, "_CHUNK", 7)
+    monkeypatch.setattr(_text, "CHUNK", 7)
     x = table(50)
     write_csv("t.csv", x, NAMES)
     assert_array_equal(_tables.open_table("t.csv").read([0, 1, 2]), x)
@@ -91,8 +93,8 @@ def test_blocks_are_the_table(folder, monkeypatch, name, rows):
         pytest.importorskip("pyarrow")
     if (rows, name) == (0, "t.csv"):
         pytest.skip("text without a line is no table")
-    monkeypatch.setattr(_tables, "_BLOCK", 10)
-    monkeypatch.setattr(_tables, "_CHUNK", 10)
+    monkeypatch.setattr(_source, "BLOCK", 10)
+    monkeypatch.setattr(_text, "CHUNK", 10)
     x = table(max(rows, 1))[:rows]
     source = _tables.open_table(written(name, x, None))
     for columns in ([0, 1, 2], [2, 0], []):
@@ -105,7 +107,7 @@ def test_blocks_are_the_table(folder, monkeypatch, name, rows):
 
 @pytest.mark.parametrize("made", [np.asfortranarray, lambda x: x[:, 0], lambda x: x.astype(">f4"), np.int16])
 def test_blocks_of_any_array(folder, monkeypatch, made):
-    monkeypatch.setattr(_tables, "_BLOCK", 10)
+    monkeypatch.setattr(_source, "BLOCK", 10)
     x = made(table(50))
     np.save("t.npy", x)
     source = _tables.open_table("t.npy")
@@ -116,7 +118,7 @@ def test_a_null_in_a_later_block_is_told_by_its_row(folder, monkeypatch):
     arrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet
 
-    monkeypatch.setattr(_tables, "_BLOCK", 10)
+    monkeypatch.setattr(_source, "BLOCK", 10)
     column = [1.0] * 40
     column[33] = None
     pyarrow.parquet.write_table(arrow.table({"a": column}), "t.parquet")
@@ -139,7 +141,7 @@ def test_scores_of_a_table_in_blocks_have_the_same_bits(folder, result, monkeypa
     flow, x = small_flow(), table(204)
     x[77] = np.nan
     np.save("t.npy", x)
-    monkeypatch.setattr(_tables, "_BLOCK", 20)
+    monkeypatch.setattr(_source, "BLOCK", 20)
     report = result("score", "flow.safetensors", "t.npy", "-o", name)
     want = flow.log_prob(x)
     assert_array_equal(_tables.open_table(name).read([0])[:, 0].astype(want.dtype), want)
@@ -159,7 +161,7 @@ def test_scores_by_an_ensemble_in_blocks_have_two_columns(folder, result, monkey
     ensemble, x = hr.Ensemble([hr.MAF(3, transforms=1, hidden=(8,), seed=seed) for seed in range(2)]), table(204)
     ensemble.save("e.safetensors")
     np.save("t.npy", x)
-    monkeypatch.setattr(_tables, "_BLOCK", 20)
+    monkeypatch.setattr(_source, "BLOCK", 20)
     result("score", "e.safetensors", "t.npy", "-o", name)
     want = np.stack([ensemble.log_prob(x), ensemble.spread(x)], axis=1)
     assert_array_equal(_tables.open_table(name).read([0, 1]).astype(want.dtype), want)
@@ -196,7 +198,7 @@ def test_scores_show_a_bar_where_somebody_looks(folder, run, monkeypatch):
     small_flow("f")
     for name in ("a.npy", "b.npy"):
         np.save(name, table(60_000))
-    monkeypatch.setattr(_tables, "_BLOCK", 8192)
+    monkeypatch.setattr(_source, "BLOCK", 8192)
     bar = _progress.bar
     monkeypatch.setattr(_progress, "bar", lambda *given, **how: bar(*given, mininterval=0.0, miniters=1, **how))
     for arguments, told in ((("a.npy", "-o", "l.npy"), "60.0k/60.0k"), (("a.npy", "b.npy", "-o", "s/"), "2/2 [")):

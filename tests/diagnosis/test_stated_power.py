@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench import power
+from bench.quality import power
 
 SEEDS, ROWS = 15, 1000
 # Well below what was measured: by three binomial standard errors of 15 seeds for the scale (83.5 %); of others at

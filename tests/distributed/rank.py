@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "support")]
+sys.path += [str(Path(__file__).parents[1] / name) for name in (".", "support", "support/cases")]
 
 import headrace as hr
 import ranks

@@ -1,7 +1,10 @@
 """Writes tests/files/<version>/: a file of each kind as this version writes it, and what it makes of some rows.
 
-Run once for a version, and keep what it wrote: ``PYTHONPATH=tests:tests/support python tests/files/make.py``. What a
-version wrote is never written again. It is what people have on their disks.
+Run once for a version, and keep what it wrote:
+
+    PYTHONPATH=tests:tests/support:tests/support/cases python tests/files/make.py
+
+What a version wrote is never written again. It is what people have on their disks.
 """
 
 import json

@@ -5,7 +5,7 @@ import pytest
 
 import cases
 from headrace._cli import cli
-from headrace._columns import about_index
+from headrace._tables.columns import about_index
 
 ROWS = 50
 

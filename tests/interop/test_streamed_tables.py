@@ -8,10 +8,10 @@ from numpy.testing import assert_array_equal
 
 import headrace as hr
 import stream_cases as streams
-from headrace import _table
-from headrace._table import Column, Table
-from headrace._table_facts import LOOKED_AT, Held, Passed
-from headrace._table_stream import Present, Treated
+from headrace._tables import table as _table
+from headrace._tables.facts import LOOKED_AT, Held, Passed
+from headrace._tables.stream import Present, Treated
+from headrace._tables.table import Column, Table
 
 pytestmark = pytest.mark.filterwarnings("ignore:X. values repeat")
 SHORT = {"transforms": 1, "hidden": (8,), "epochs": 2, "random_state": 0}

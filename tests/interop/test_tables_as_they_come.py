@@ -10,8 +10,8 @@ import pytest
 import scipy.stats
 
 import headrace as hr
-from headrace import _table
-from headrace._table import Column, Table
+from headrace._tables import table as _table
+from headrace._tables.table import Column, Table
 
 pytest.importorskip("sklearn")
 pandas = pytest.importorskip("pandas")

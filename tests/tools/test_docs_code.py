@@ -16,7 +16,8 @@ import headrace as hr
 pytestmark = pytest.mark.programs
 
 ROOT = Path(__file__).parents[2]
-OURS = (ROOT, ROOT / "tests", ROOT / "tests" / "support")  # where a reader has nothing
+SUPPORT = ROOT / "tests" / "support"
+OURS = (ROOT, ROOT / "tests", SUPPORT, SUPPORT / "cases", SUPPORT / "fakes")  # where a reader has nothing
 PAGES = [page for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))] if "gallery" not in page.parts]
 
 # A page that imports one of these is only read without it.

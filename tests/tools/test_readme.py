@@ -122,7 +122,7 @@ def paths_named(text):
 
 
 def test_paths_named_in_pages_exist():
-    pages = [page for page in TEXTS if page.name != "CHANGELOG.md"] + [ROOT / "bench" / "gpu_model.md"]
+    pages = [page for page in TEXTS if page.name != "CHANGELOG.md"] + [ROOT / "bench" / "gpu" / "model.md"]
     assert list(paths_named("`cpp/a.{hpp,cpp}` `cuda/<b>.cu` `b/c.py`")) == ["cpp/a.hpp", "cpp/a.cpp"]
     named = [(page.name, name) for page in pages for name in paths_named(page.read_text(encoding="utf-8"))]
     assert len(named) > 50

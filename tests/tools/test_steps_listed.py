@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 JUDGES = {
     "network": ("tests/reference/network.py", {"MaskedAutoregressive", "Coupling"}),
     "elementwise": ("tests/reference/maps.py", {"Elementwise", "ActNorm"}),
-    "vector": ("tests/support/vector_cases.py", {"Planar", "Radial"}),
+    "vector": ("tests/support/cases/vector_cases.py", {"Planar", "Radial"}),
     "rotation": ("tests/vector/test_rotation.py", {"Rotation"}),
     "scale": ("tests/reference/standardize.py", {"Standardize"}),
     "support": ("tests/reference/support.py", {"Support"}),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._cli import tables
-from headrace._table import Table
+from headrace._tables.table import Table
 from headrace.transforms.support import Support
 
 __all__ = ["check_rows", "read"]

@@ -19,7 +19,7 @@ def choose(
 ) -> tuple[Any, dict[str, Any], list[str]]:
     """The best flow, a report on all, and its lines; `rows` are x, context and weights, `ends` bounds and periods."""
     from headrace._fit.clock import Clock
-    from headrace._table import Column, Table
+    from headrace._tables.table import Column, Table
     from headrace.choosing import run
     from headrace.choosing.columns import Columns
     from headrace.choosing.result import SIMPLE

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
-from headrace import _table, files
+from headrace import files
 from headrace._cli import several, tables
 from headrace._cli.several import STANDARD
 from headrace._install import rebuild
 from headrace._output import check_writable, printable, refuse_inputs
+from headrace._tables import table as _table
 
 __all__ = [
     "INTERRUPTED",
@@ -246,7 +247,7 @@ def _rows_for(
 ) -> tuple[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None], list[str] | None]:
     """Rows of a table as a flow takes them, x, context and weights; and what its features are called there.
 
-    `purpose`: of the noise, see `headrace._table`.
+    `purpose`: of the noise, see `headrace._tables.table`.
     """
     source, columns = _columns_for(flow, notes, arguments, data=data, weights=weights)
     x, context, weight = _read(source, columns)

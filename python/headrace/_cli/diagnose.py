@@ -9,7 +9,7 @@ from typing import Any
 from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _Names, _rows_for, _say
 from headrace._output import refuse_inputs, replacing
 from headrace._pictures import NO_MATPLOTLIB, can_draw
-from headrace._table import FIT
+from headrace._tables.table import FIT
 from headrace.diagnosis import diagnose as look
 
 __all__ = ["WRITTEN", "diagnose"]

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
-from headrace import _columns as about_columns
-from headrace import _table, files
+from headrace import files
 from headrace._cli import bounds, choose, several, shape, tables
 from headrace._cli.commands import (
     INTERRUPTED,
@@ -41,9 +40,11 @@ from headrace._fit.streams import check_stream
 from headrace._output import check_writable, refuse_inputs
 from headrace._stored import MOST_FEATURES
 from headrace._streams.stream import Block, Stream
-from headrace._table import Table
-from headrace._table_facts import Passed
-from headrace._table_stream import Present, Treated
+from headrace._tables import columns as about_columns
+from headrace._tables import table as _table
+from headrace._tables.facts import Passed
+from headrace._tables.stream import Present, Treated
+from headrace._tables.table import Table
 from headrace.diagnosis.baselines import gaussian_log_prob
 from headrace.flows import DEFAULT
 from headrace.transforms.support import Support

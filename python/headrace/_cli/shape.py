@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _table
 from headrace._cli import tables
+from headrace._cli.tables.text import is_number
 from headrace._streams.stream import Block
-from headrace._table import Table
-from headrace._table_facts import Held, Seen
+from headrace._tables import table as _table
+from headrace._tables.facts import Held, Seen
+from headrace._tables.table import Table
 from headrace.transforms.support import Support
 
 __all__ = ["kinds_of", "learn", "present"]
@@ -77,7 +78,7 @@ def learn(
     elif arguments.spread is not None:
         for entry in arguments.spread.split(","):
             name, equals, width = entry.rpartition("=")
-            if not equals or not tables._is_number(width) or not 0.0 < float(width) < np.inf:
+            if not equals or not is_number(width) or not 0.0 < float(width) < np.inf:
                 raise ValueError(f"--spread: expected auto, or COLUMN=WIDTH with a width above 0, got {entry!r}")
             for column in source.select("--spread", name.strip()):
                 place = _place(source, columns, "--spread", column)

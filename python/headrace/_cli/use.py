@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
-from headrace import _progress, _table
+from headrace import _progress
 from headrace._cli import several, tables
 from headrace._cli.commands import (
     INTERRUPTED,
@@ -34,6 +34,7 @@ from headrace._cli.partial import Kept, Watch
 from headrace._cli.parts import Folder, is_folder, mark
 from headrace._cli.scores import Scores
 from headrace._output import refuse_inputs
+from headrace._tables import table as _table
 
 __all__ = ["sample", "score"]
 

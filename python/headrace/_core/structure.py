@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,32 @@ from numpy.typing import NDArray
 from headrace._core import cpu
 from headrace._core.steps import Step
 
-if TYPE_CHECKING:
-    from headrace.network import Network
-
 Arrays = list[NDArray[Any]]
 
 BLOCK_GAIN = 0.5  # of fresh weights that end a residual block, beside sqrt(2) of others (docs/notes/networks.md)
+
+
+class HiddenLayer(Protocol):
+    """What fresh weights depend on of a `headrace.network.Layer`."""
+
+    @property
+    def adds(self) -> int | None:
+        """The earlier hidden layer whose sums are added to this one's."""
+
+
+class HiddenLayers(Protocol):
+    """What a structure needs of a `headrace.Network`, which is above this folder."""
+
+    def __iter__(self) -> Iterator[HiddenLayer]:
+        """The layers, from the first to the last."""
+        ...
+
+    @property
+    def joined(self) -> tuple[int, ...]:
+        """The layers that a product of the context joins."""
+
+    def core_layers(self, core: Any) -> list[Any]:
+        """The layers as `MaskedOptions` of a core take them."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +52,7 @@ class Staircase:
 
 def _made(core: Any, options: dict[str, Any], structure: Staircase | Sequence[NDArray[np.bool_]]) -> Any:
     given = dict(options)
-    network: Network | None = given.pop("network", None)
+    network: HiddenLayers | None = given.pop("network", None)
     checked = core.MaskedOptions(**given, hidden=[] if network is None else network.core_layers(core))
     if isinstance(structure, Staircase):
         return core.MaskedTransform(checked, structure.levels, structure.degrees)
@@ -68,8 +88,9 @@ class MaskedNetwork:
         The core has the layers that read the context alone before the others, and takes no masks for them.
         """
         self.options = options
-        network: Network | None = options.get("network")
-        self.described, self.joined = network, () if network is None else network.joined
+        network: HiddenLayers | None = options.get("network")
+        self.described: Any = network  # with its header, which files have
+        self.joined = () if network is None else network.joined
         self.staircase = structure if isinstance(structure, Staircase) else None
         if self.staircase is not None:
             _check_size(options, self.staircase)
@@ -148,7 +169,7 @@ class MaskedNetwork:
         do not grow from block to block.
         """
         rng = np.random.default_rng(list(seed))
-        network: Network | None = self.options.get("network")
+        network: HiddenLayers | None = self.options.get("network")
         masks = self.masks()
         context = [np.ones((self.core.hidden[i], self.options["context"]), bool) for i in self.joined]
         gains = [1.0] * len(context) + [np.sqrt(2.0)] * (len(masks) - 1) + [1e-2]

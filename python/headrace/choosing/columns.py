@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import _columns, _table
-from headrace import _table_given as given
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._fit.rows import check_inside
+from headrace._tables import columns as _columns
+from headrace._tables import given as given
+from headrace._tables import table as _table
 from headrace._warn import warn
 from headrace.choosing.rows import Sample, opened
 from headrace.transforms.support import Bounds, Periods, support_or_none

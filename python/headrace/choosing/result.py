@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from headrace import files
 from headrace._arrays.frames import as_numbers
-from headrace._columns import label
-from headrace._table import FIT, LOOK, Table, without_missing
-from headrace._table_given import as_frame as given_frame
+from headrace._tables.columns import label
+from headrace._tables.given import as_frame as given_frame
+from headrace._tables.table import FIT, LOOK, Table, without_missing
 from headrace.choosing.columns import Columns
 from headrace.diagnosis.findings import wrapped
 from headrace.diagnosis.likelihood import weighted_mean

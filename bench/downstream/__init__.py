@@ -1,0 +1,1 @@
+"""Whole runs of samplers and of simulation-based inference: `python -m bench.downstream`."""

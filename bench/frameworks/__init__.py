@@ -1,0 +1,1 @@
+"""Calls and training loops inside PyTorch and JAX: `python -m bench.frameworks`."""

@@ -1,0 +1,201 @@
+"""headrace.jax in compiled JAX code, beside flowjax where it is installed: one thread, float32, least of many calls.
+
+    python -m bench.frameworks.jax calls     # one call: log densities, scores, training steps, samples
+    python -m bench.frameworks.jax neutra    # Hamiltonian Monte Carlo through a flow (NeuTra)
+
+The flows are masked autoregressive ones as they are made, 10 features, 5 transforms, two hidden layers of 64: what a
+call costs does not depend on what was learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+import headrace as hr
+import headrace.jax as hj
+
+FEATURES, CONTEXT, CHAINS, LEAPS = 10, 4, 64, 8
+Timed = Callable[..., Any]
+
+
+def peer(context: int | None) -> Any:
+    """The same flow of flowjax, or None where it is not installed."""
+    try:
+        from flowjax.distributions import Normal
+        from flowjax.flows import masked_autoregressive_flow
+    except ImportError:
+        return None
+    base = Normal(jnp.zeros(FEATURES))
+    return masked_autoregressive_flow(
+        jax.random.key(0), base_dist=base, cond_dim=context, flow_layers=5, nn_width=64, nn_depth=2
+    )
+
+
+def least(call: Timed, *arguments: Any, seconds: float = 1.0) -> float:
+    """Microseconds of the fastest call within this time."""
+    jax.block_until_ready(call(*arguments))
+    best, end = np.inf, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        jax.block_until_ready(call(*arguments))
+        best = min(best, time.perf_counter() - start)
+    return best * 1e6
+
+
+def ours() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
+    """Calls by name, with what stands before rows and context."""
+    flow = hr.MAF(FEATURES, context=CONTEXT, last_activation="relu")
+    module, frozen = hj.FlowModule(flow), hj.freeze(flow)
+    step = jax.value_and_grad(lambda m, x, c: -m.log_prob(x, c).mean())
+    return {
+        "log_prob, parameters given": (lambda m, x, c: m.log_prob(x, c), (module,)),
+        "log_prob": (lambda x, c: frozen.log_prob(x, c), ()),
+        "score, vmap(value_and_grad)": (jax.vmap(jax.value_and_grad(lambda x, c: frozen.log_prob(x, c))), ()),
+        "loss and gradient by parameters": (step, (module,)),
+        "to_data": (lambda z, c: frozen.to_data(z, c), ()),
+    }
+
+
+def theirs() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
+    """The same of flowjax."""
+    flow = peer(CONTEXT)
+    if flow is None:
+        return {}
+    import equinox as eqx
+    import paramax
+
+    params, static = eqx.partition(
+        flow, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable)
+    )
+    frozen = paramax.unwrap(flow)
+
+    def log_prob(params: Any, x: Any, c: Any) -> Any:
+        return paramax.unwrap(eqx.combine(params, static)).log_prob(x, c)
+
+    step = jax.value_and_grad(lambda p, x, c: -log_prob(p, x, c).mean())
+    return {
+        "log_prob, parameters given": (log_prob, (params,)),
+        "log_prob": (lambda x, c: frozen.log_prob(x, c), ()),
+        "score, vmap(value_and_grad)": (jax.vmap(jax.value_and_grad(lambda x, c: frozen.log_prob(x, c))), ()),
+        "loss and gradient by parameters": (step, (params,)),
+        "to_data": (jax.vmap(frozen.bijection.transform_and_log_det), ()),
+    }
+
+
+def plain(x: Any, c: Any) -> dict[str, Timed]:
+    """The calls of NumPy that do the same, for what a call through JAX costs above them."""
+    flow, x, c = hr.MAF(FEATURES, context=CONTEXT, last_activation="relu"), np.asarray(x), np.asarray(c)
+    weight = np.full(len(x), -1.0 / len(x), np.float32)
+    return {
+        "log_prob, parameters given": lambda: flow.log_prob(x, c),
+        "log_prob": lambda: flow.log_prob(x, c),
+        "score, vmap(value_and_grad)": lambda: flow.log_prob_and_score(x, c),
+        "loss and gradient by parameters": lambda: flow.log_prob_and_vjp(x, weight, c, wrt="parameters"),
+        "to_data": lambda: flow.to_data(x, c),
+    }
+
+
+def calls(rows: list[int], seconds: float = 1.0) -> None:
+    """A table of times."""
+    print("| call, µs | rows | NumPy | headrace.jax | flowjax | ratio |\n| --- | --- | --- | --- | --- | --- |")
+    other = theirs()
+    for name, (call, first) in ours().items():
+        for n in rows:
+            rng = np.random.default_rng(0)
+            x = jnp.asarray(rng.standard_normal((n, FEATURES)), "float32")
+            c = jnp.asarray(rng.standard_normal((n, CONTEXT)), "float32")
+            base = plain(x, c)[name]
+            if name.startswith("log_prob"):
+                np.testing.assert_allclose(jax.jit(call)(*first, x, c), base(), rtol=1e-4, atol=1e-4)
+            numpy = least(base, seconds=seconds)
+            own = least(jax.jit(call), *first, x, c, seconds=seconds)
+            peers = least(jax.jit(other[name][0]), *other[name][1], x, c, seconds=seconds) if other else np.nan
+            print(f"| {name} | {n} | {numpy:.1f} | {own:.1f} | {peers:.1f} | {peers / own:.1f} |", flush=True)
+
+
+def log_density(x: Any) -> Any:
+    """Bananas: an energy in pairs of coordinates."""
+    a, b = x[0::2], x[1::2]
+    bend = b - 0.25 * (a * a - 4)
+    return -0.5 * (a @ a) / 4 - 0.5 * (bend @ bend) / 0.25
+
+
+def sampler(transport: Timed, steps: int, size: float = 0.1) -> Timed:
+    """HMC of many chains in the latent space of a transport ``z -> (x, log_det)``."""
+
+    def potential(z: Any) -> Any:
+        x, log_det = transport(z)
+        return log_density(x) + log_det
+
+    gradient = jax.value_and_grad(potential)
+
+    def step(state: Any, key: Any) -> Any:
+        z, value, slope = state
+        for_momentum, for_choice = jax.random.split(key)
+        momentum = jax.random.normal(for_momentum, z.shape)
+        start = value - 0.5 * momentum @ momentum
+
+        def leap(moving: Any, _: None) -> Any:
+            z, momentum, _, slope = moving
+            momentum = momentum + 0.5 * size * slope
+            z = z + size * momentum
+            value, slope = gradient(z)
+            return (z, momentum + 0.5 * size * slope, value, slope), None
+
+        (moved, momentum, value_there, slope_there), _ = jax.lax.scan(leap, (z, momentum, value, slope), None, LEAPS)
+        taken = jnp.log(jax.random.uniform(for_choice)) < value_there - 0.5 * momentum @ momentum - start
+        new = (jnp.where(taken, moved, z), jnp.where(taken, value_there, value), jnp.where(taken, slope_there, slope))
+        return new, new[0]
+
+    def chain(key: Any, z: Any) -> Any:
+        return jax.lax.scan(step, (z, *gradient(z)), jax.random.split(key, steps))[1]
+
+    return jax.jit(lambda key, z: jax.vmap(chain)(jax.random.split(key, len(z)), z))
+
+
+def neutra(which: str, steps: int) -> None:
+    """Time of a step of all chains."""
+    flow = peer(None) if which == "flowjax" else hj.freeze(hr.MAF(FEATURES, last_activation="relu"))
+    if flow is None:
+        print("flowjax is not installed")
+        return
+    if which == "flowjax":
+        import paramax
+
+        flow = paramax.unwrap(flow)
+    run = sampler(flow.bijection.transform_and_log_det if which == "flowjax" else flow.to_data, steps)
+    z = jax.random.normal(jax.random.key(2), (CHAINS, FEATURES))
+    begin = time.perf_counter()
+    jax.block_until_ready(run(jax.random.key(3), z))
+    compiled = time.perf_counter() - begin
+    best = least(run, jax.random.key(4), z, seconds=2.0) / steps
+    print(f"{which}: {CHAINS} chains, {LEAPS} leapfrogs: {best:.0f} µs a step; first run, compiling: {compiled:.1f} s")
+
+
+def main() -> None:
+    """See the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("calls", "neutra"))
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 100, 10_000])
+    parser.add_argument("--which", choices=("headrace", "flowjax"), default="headrace", help="of neutra")
+    parser.add_argument("--steps", type=int, default=50, help="of neutra")
+    arguments = parser.parse_args()
+    hr.set_num_threads(1)
+    if arguments.what == "calls":
+        calls(arguments.rows)
+    else:
+        neutra(arguments.which, arguments.steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""What `frameworks.py` and `frameworks_loops.py` time is right: the same numbers by every way, and losses that fall."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.frameworks import loops
+
+CASES = loops.cases(loops.SMALL, compiled=False)
+
+
+@pytest.mark.filterwarnings("ignore")  # of other libraries
+@pytest.mark.parametrize(
+    ("case", "library"),
+    [
+        # Of flowjax's loop nearly all is compiling, as in the densities below.
+        pytest.param(c, name, marks=[pytest.mark.nightly] if name == "flowjax" else [])
+        for c, makers in CASES.items()
+        for name in makers
+    ],
+)
+def test_steps_lower_the_loss(case, library):
+    step = CASES[case][library]()
+    losses = [step() for _ in range(1 if case.startswith("draws") else 200)]
+    assert np.isfinite(losses).all()
+    if not case.startswith("draws"):  # which are not trained
+        assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.05
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_libraries_take_turns():
+    pytest.importorskip("torch", reason="torch is not installed")
+    found = loops.measure(CASES["small, PyTorch"], rounds=2, block=0.01)
+    assert {len(seconds) for seconds in found["seconds"].values()} == {2}
+    lines = loops.rows_of("small", found)
+    assert lines[0][1] == "headrace"
+    assert float(lines[0][3]) == 1.0
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("rows", [1, 100])
+def test_calls_run(rows):
+    """Their densities are compared where they are made."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    from bench.frameworks import __main__ as frameworks
+
+    for call in frameworks.calls(rows, compiled=False).values():
+        call()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_jax_has_the_densities_of_the_flow():
+    pytest.importorskip("jax", reason="jax is not installed")
+    from bench.frameworks import jax as frameworks_jax
+
+    frameworks_jax.calls([3], seconds=0.01)

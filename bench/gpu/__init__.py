@@ -1,0 +1,1 @@
+"""Everything that a CUDA card is needed for: `python -m bench.gpu`."""

@@ -1,0 +1,368 @@
+"""Everything that a CUDA card is needed for, in at most three commands of ten minutes: ``python -m bench.gpu``.
+
+The command goes through its steps in this order: build (``--build``), what the card is, its own rates, every workload
+beside them and beside other libraries on the same card, the GPU tests, and compute-sanitizer on some of them. It ends
+before ten minutes are over. **Given again, it goes on where the last one ended**, however that was, and with three of
+them all is done. The report is written anew after each step and each workload, so that what fails, hangs or is cut off
+loses nothing but itself; a step that was cut off twice is left out.
+
+Exit status: 0 if everything was run and well, 1 without a device, 2 if a step failed, 3 if some are still to be run.
+
+``--dry-run`` goes the same way on the CPU with tiny sizes, for trying the command itself; its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench import report
+from bench.gpu import steps as gpu_steps
+from bench.gpu.cases import CASES, FITS, LIBRARIES, Case, tiny
+from bench.gpu.report import cell_text, failures, fit_row, markdown, row_of, stem, step_line
+from bench.gpu.steps import LIMITS, TOOLS
+from bench.peers.client import Worker, WorkerError, machine_facts
+from bench.peers.run import OURS, OWN, Plan, measure
+
+STEPS = ("floors", "workloads", "tests", "sanitizer")
+CALLS = 3  # that all of it takes
+
+BUDGET = 570.0  # seconds of one command
+HELLO = 90.0  # of a worker that starts
+REQUESTS = {"zuko_compiled": 200.0}  # seconds of a request to a worker, which for this one may be to compile
+REQUEST = 60.0  # for all others; the time left is the other limit
+LEAST = 5.0  # what must be left for a workload to be begun
+MOST_FAILURES = 3  # of a library, before it is given up
+MOST_TRIES = 2  # of a step or a workload during which the command was cut off
+PLAN = Plan(rounds=4, block=0.1, budget=4.0, foresee=True)
+DRY_PLAN = Plan(rounds=2, block=0.005, budget=4.0, foresee=True)
+
+INSTALL = 'HEADRACE_CUDA=ON pip install --group test ".[cuda13]"   (".[cuda12]" for a driver of CUDA 12)'
+
+
+# ---- workers ---------------------------------------------------------------------------------------------------------
+
+
+class Crew:
+    """The libraries' workers: started when first asked for, and anew after a failure, which may break a context."""
+
+    def __init__(self, device: str, threads: int, peer_python: str) -> None:
+        self.device, self.threads, self.peer_python = device, threads, peer_python
+        self.workers: dict[str, Worker] = {}
+        self.facts: dict[str, dict[str, Any]] = {}
+        self.failures: dict[str, int] = {}
+
+    def present(self, libraries: Sequence[str], left: float) -> tuple[dict[str, Worker], dict[str, str]]:
+        """Those of the libraries that can be asked, with their limits set, and why the others cannot."""
+        found, missing = {}, {}
+        for library in libraries:
+            if self.failures.get(library, 0) >= MOST_FAILURES:
+                missing[library] = f"given up after {MOST_FAILURES} failures"
+            elif library in self.workers or self._start(library, min(HELLO, left)):
+                found[library] = self.workers[library]
+                found[library].limit = min(REQUESTS.get(library, REQUEST), left)
+            else:
+                missing[library] = self.facts[library]["reason"]
+        return found, missing
+
+    def _start(self, library: str, limit: float) -> bool:
+        if not self.facts.get(library, {"present": True})["present"]:
+            return False
+        python = sys.executable if library in OWN else self.peer_python
+        own = python == sys.executable  # what was put on its path is for it alone
+        path = {name: os.environ[name] for name in ("PYTHONPATH",) if own and name in os.environ}
+        worker = Worker(library, self.threads, python, path, self.device, limit)
+        try:
+            self.facts[library] = worker.ask("hello")
+        except WorkerError as error:
+            self.facts[library] = {"present": False, "reason": str(error)}
+        if self.facts[library]["present"]:
+            self.workers[library] = worker
+        else:
+            worker.close()
+        return self.facts[library]["present"]
+
+    def drop(self, library: str) -> None:
+        """End a worker that failed."""
+        self.failures[library] = self.failures.get(library, 0) + 1
+        worker = self.workers.pop(library)
+        worker.process.kill()
+        worker.close()
+
+    def close(self) -> None:
+        """End all."""
+        for worker in self.workers.values():
+            worker.close()
+        self.workers.clear()
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """Results so far, and how much of the time is left."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.begin = options, time.perf_counter()
+        self.device = "dry" if options.dry_run else "cuda"
+        self.results: dict[str, Any] = {
+            "date": time.strftime("%Y-%m-%d %H:%M"),
+            "calls": [],  # seconds of each command
+            "dry": options.dry_run,
+            "machine": machine_facts(options.threads),
+            "card": {},
+            "steps": {},
+            "begun": {},  # workload -> how often
+            "floors": {},
+            "plan": {**vars(DRY_PLAN if options.dry_run else PLAN), "limits": LIMITS, "seconds": options.budget},
+            "libraries": {},
+            "rows": [],
+            "not_run": [],
+        }
+        self.output: Path | None = None
+        if options.output is not None:
+            self.go_on_at(options.output)
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.options.budget - (time.perf_counter() - self.begin)
+
+    def go_on_at(self, output: Path) -> None:
+        """Write the report there from now on, and take over what is in it."""
+        self.output = output
+        path = Path(f"{output}.json")
+        if path.exists() and not self.options.anew:
+            earlier = json.loads(path.read_text())
+            steps = {**earlier["steps"], **self.results["steps"]}
+            self.results = {**self.results, **earlier, "steps": steps}
+        self.results["calls"].append(0.0)
+
+    def note(self, name: str, step: dict[str, Any]) -> None:
+        """Keep how a step ended, and say it."""
+        self.results["steps"][name] = step
+        print(step_line(name, step), *(f"    {line}" for line in step.get("tail", ())), sep="\n", file=sys.stderr)
+        self.write()
+
+    def write(self) -> None:
+        """The report as it is now, and its copy."""
+        if self.output is None:
+            return
+        self.results["calls"][-1] = time.perf_counter() - self.begin
+        text = markdown(self.results)
+        report.write(self.output, self.results, text)
+        if self.options.copy is not None:
+            report.write(self.options.copy / self.output.name, self.results, text)
+
+    def go(self) -> int:
+        """All steps that are not done yet, as far as the time goes; the exit status."""
+        if self.options.build:
+            self.step("build", "build", self.build)
+        step, card = gpu_steps.card_step(self.device, LIMITS["card"])
+        if "reason" in card:
+            print(no_device(card, self.options), file=sys.stderr)
+            return 1
+        if self.output is None:
+            self.go_on_at(stem(card["card"], self.results["date"]))
+        if said := self.another(card):
+            print(f"{self.output}.json is of {said}: --anew, or another --output", file=sys.stderr)
+            return 2
+        self.results["card"] = card
+        self.note("card", step)
+        for name, kind, work in self.works():
+            self.step(name, kind, work)
+        self.write()
+        print(markdown(self.results))
+        print(f"{self.output}.md", file=sys.stderr)
+        open_steps = [name for name, *_ in self.works() if self.is_open(name)]
+        if open_steps:
+            told = f"command {len(self.results['calls'])}, of {CALLS} that it may take"
+            print(f"Still to be run: {', '.join(open_steps)} (this was {told}). Give it again.", file=sys.stderr)
+            return 3
+        bad = ("failed", "late", "cut off")
+        return 2 if any(step["status"] in bad for step in self.results["steps"].values()) else 0
+
+    def another(self, card: Mapping[str, Any]) -> str:
+        """What the report so far is of, if not of this card and version."""
+        before = self.results["card"]
+        differ = [key for key in ("card", "headrace") if before and before.get(key) != card.get(key)]
+        return ", ".join(str(before.get(key)) for key in differ)
+
+    def works(self) -> list[tuple[str, str, Callable[[float], dict[str, Any]]]]:
+        """Name, kind and function of every step that was chosen, in order."""
+        threads = self.options.threads
+        of_step = {
+            "floors": [("floors", "floors", self.floors)],
+            "workloads": [("workloads", "workloads", lambda _limit: self.workloads())],
+            "tests": [("tests", "tests", lambda limit: gpu_steps.tests_step(self.device, threads, limit))],
+            "sanitizer": [
+                (
+                    f"compute-sanitizer {tool}",
+                    "sanitizer",
+                    lambda limit, tool=tool: gpu_steps.sanitizer_step(tool, limit),
+                )
+                for tool in TOOLS
+            ],
+        }
+        return [work for step in STEPS if step in self.options.steps for work in of_step[step]]
+
+    def is_open(self, name: str) -> bool:
+        """Whether a step has not ended, in this command or before."""
+        return self.results["steps"].get(name, {}).get("status") in (None, "begun")
+
+    def step(self, name: str, kind: str, work: Callable[[float], dict[str, Any]]) -> None:
+        """Run a step that has not ended, if there is time for it. Workloads count for themselves how often."""
+        if not self.is_open(name):
+            return
+        tries = self.results["steps"].get(name, {}).get("tries", 0)
+        if tries >= MOST_TRIES and kind != "workloads":
+            self.note(name, {"status": "cut off", "reason": f"the command ended during it {tries} times"})
+            return
+        if self.left < gpu_steps.LEAST.get(kind, LEAST):
+            return
+        self.results["steps"][name] = begun = {"status": "begun", "tries": tries + 1}
+        self.write()
+        granted = min(LIMITS.get(kind, self.left), self.left)
+        step = work(granted)
+        if step["status"] == "late" and granted < LIMITS.get(kind, 0.0):  # it was not its own limit that ended it
+            step = {**begun, "tail": step.get("tail", [])}
+        self.note(name, step)
+
+    def build(self, limit: float) -> dict[str, Any]:
+        """The build, but in a dry run."""
+        if self.options.dry_run:
+            return {"status": "absent", "reason": "a dry run builds nothing"}
+        return gpu_steps.build_step(limit, self.options.arch)
+
+    def floors(self, limit: float) -> dict[str, Any]:
+        """The card's rates."""
+        step, self.results["floors"] = gpu_steps.floors_step(self.device, limit)
+        return step
+
+    def workloads(self) -> dict[str, Any]:
+        """All workloads that were not measured yet, as far as the time goes."""
+        begin, results, dry = time.perf_counter(), self.results, self.options.dry_run
+        crew = Crew(self.device, self.options.threads, self.options.peer_python)
+        results["not_run"] = []
+        try:
+            for case in self.options.cases:
+                key = case.workload.name
+                if results["begun"].get(key, 0) >= MOST_TRIES or any(row.get("case") == key for row in results["rows"]):
+                    continue
+                if self.left < LEAST:
+                    results["not_run"].append(key)
+                    continue
+                results["begun"][key] = results["begun"].get(key, 0) + 1
+                self.write()
+                run = replace(case, workload=tiny(case.workload)) if dry else case
+                try:
+                    self.measure(run, key, crew, DRY_PLAN if dry else PLAN)
+                except Exception as error:  # of whatever kind: the others are to be measured
+                    traceback.print_exc()
+                    results["begun"][key] = MOST_TRIES
+                    self.note(run.workload.name, {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
+        finally:
+            crew.close()
+        took = {"seconds": time.perf_counter() - begin}
+        if results["not_run"]:
+            return {"status": "begun", "tries": 0, **took}
+        fits = [tiny(fit) for fit in FITS] if dry else FITS
+        step = fit_row(results["rows"], fits, results["floors"])
+        if step is not None:
+            results["rows"].append({**step, "failed": [], **({"met": None} if dry else {})})
+        ours = [row for row in results["rows"] if {*OWN} & {*row["failed"]} or OURS not in row["cells"]]
+        measured = {row.get("case") for row in results["rows"]}
+        lost = [case.workload.name for case in self.options.cases if case.workload.name not in measured]
+        reason = {"reason": f"no time of {', '.join(lost)}"} if lost else {}
+        return {"status": "failed" if ours or lost else "done", **took, **reason}
+
+    def measure(self, case: Case, key: str, crew: Crew, plan: Plan) -> None:
+        """One row."""
+        chosen = [library for library in case.libraries if library in self.options.libraries]
+        workers, missing = crew.present(chosen, self.left)
+        result = measure(case.workload, workers, plan)
+        for library in result["failed"]:
+            crew.drop(library)
+        result["missing"] |= missing
+        row = {**row_of(case, result, self.results["floors"]), "failed": result["failed"], "case": key}
+        if self.options.dry_run:
+            row["met"] = None
+        self.results["libraries"] |= crew.facts
+        self.results["rows"].append(row)
+        cells = ", ".join(f"{library} {cell_text(cell)}" for library, cell in row["cells"].items())
+        reasons = (f"  {library}: {reason}" for library, reason in failures(row))
+        print(f"{row['name']}: {cells}", *reasons, sep="\n", file=sys.stderr)
+        self.write()
+
+
+def no_device(card: Mapping[str, Any], options: argparse.Namespace) -> str:
+    """Why nothing is measured, and what would be."""
+    chosen = ", ".join(options.steps)
+    lines = [f"NO CUDA DEVICE TO MEASURE: {card['reason']}"]
+    if "info" in card:
+        lines.append(f"headrace {card['headrace']}, {card['installed']}; CUDA {card['info']}")
+    lines += [
+        f"Install it on a machine with a card:  {INSTALL}",
+        "or let this command do it:            python -m bench.gpu --build --output STEM",
+        f"There it would run, in {CALLS} commands of {options.budget / 60:.0f} minutes at most: {chosen}; and these "
+        "workloads:",
+        *(f"  {case.workload.name}" for case in options.cases),
+        "--dry-run tries the command itself on the CPU.",
+    ]
+    return "\n".join(lines)
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; ``cases`` are the workloads that it chooses."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    add = parser.add_argument
+    add("--build", action="store_true", help="first: HEADRACE_CUDA=ON pip install --no-build-isolation .")
+    add("--arch", metavar="LIST", help="CUDAARCHS of the build, as 90-real (default: the card that is there)")
+    add("--steps", default=",".join(STEPS), help="a choice (default: %(default)s)")
+    add("--workloads", default="", metavar="REGEX", help="only workloads whose name matches")
+    add("--libraries", default=",".join(LIBRARIES), help="a choice (default: %(default)s)")
+    add("--peer-python", default=sys.executable, metavar="PATH", help="interpreter that has the other libraries")
+    add("--threads", type=int, default=max(1, cores // 2), help="of each process on the host (default: half the cores)")
+    add("--budget", type=float, default=BUDGET, help="seconds of this command (default: %(default)g)")
+    add("--output", type=Path, default=None, metavar="STEM", help="STEM.json, STEM.md (default: bench/results)")
+    add("--copy", type=Path, default=None, metavar="FOLDER", help="the report there too, whenever it is written")
+    add("--anew", action="store_true", help="do not go on with the report that is there")
+    add("--dry-run", action="store_true", help="the same way on the CPU with tiny sizes")
+    options = parser.parse_args(argv)
+    for name, known in (("steps", STEPS), ("libraries", LIBRARIES)):
+        chosen = [part for part in getattr(options, name).split(",") if part]
+        if unknown := set(chosen) - set(known):
+            parser.error(f"--{name}: expected some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
+        setattr(options, name, chosen)
+    if options.build and options.output is None:
+        parser.error("--build needs an --output: the next command goes on there, and builds nothing again")
+    options.cases = [case for case in CASES if re.search(options.workloads, case.workload.name)]
+    if not options.cases:
+        names = ", ".join(case.workload.name for case in CASES)
+        parser.error(f"--workloads: expected a part of {names}; got {options.workloads!r}")
+    if options.dry_run and options.output is None:
+        parser.error("--dry-run needs an --output: its numbers have no place among results")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with this
+    return Run(arguments(argv)).go()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

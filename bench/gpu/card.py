@@ -1,0 +1,155 @@
+"""What a CUDA device is, and what it can do at most: one JSON object on the standard output.
+
+``python -m bench.gpu.card facts|floors DEVICE``, where DEVICE is "cuda" or "dry", the CPU in the place of one. It has a
+process of its own in `bench.gpu`, so that nothing of it stays on the device. With CUPY_TF32=1 in the environment the
+products of ``floors`` are in TF32.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bench.peers.devices import Stopwatch, arrays, cupy_stopwatch, dry_stopwatch, torch_stopwatch
+
+# Of the arrays to copy, and of the square matrices: a device needs a large problem to show its rate.
+COPY_BYTES, MATRIX = 1 << 30, 8192
+DRY_COPY_BYTES, DRY_MATRIX = 1 << 20, 64
+REPEATS, WARM_UP = 20, 3
+
+DISTRIBUTIONS = ("numpy", "cupy-cuda12x", "cupy-cuda13x", "torch", "zuko", "nflows", "normflows", "flowjax", "jax")
+SMI = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "memory.total")
+
+
+def facts(device: str) -> dict[str, Any]:
+    """The device, the driver, what is installed; or ``reason``, why there is no device to compute on."""
+    found = {"python": platform.python_version(), "versions": versions(), "smi": smi()}
+    try:
+        import headrace as hr
+        from headrace import _core
+    except ImportError as error:
+        return {**found, "reason": f"headrace cannot be imported ({error})"}
+    found |= {"headrace": hr.__version__, "info": hr.info()["cuda"], "installed": installed(Path(hr.__file__))}
+    if device == "dry":
+        return {**found, "card": "dry run on the CPU"}
+    if reason := _core.cuda_unavailable():
+        return {**found, "reason": reason}
+    try:
+        import cupy  # noqa: F401
+    except ImportError as error:
+        return {**found, "reason": f"CuPy cannot be imported ({error})"}
+    return {**found, "card": _core.cuda.device_name(0)}
+
+
+def versions() -> dict[str, str]:
+    """Of the distributions that are installed."""
+    found = {}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def installed(file: Path) -> str:
+    """How headrace came here."""
+    try:
+        origin = metadata.distribution("headrace").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return "not installed: found in a source tree"
+    if "site-packages" not in file.parts and "dist-packages" not in file.parts:
+        return "editable, or found in a source tree before the installed one"
+    if origin is None:
+        return "by name from a package index"
+    url = json.loads(origin)["url"]
+    return "from a wheel" if url.endswith(".whl") else "built by pip from a source tree"
+
+
+def smi() -> dict[str, str]:
+    """What nvidia-smi says of the first device; empty where it is not there or says nothing."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return {}
+    command = [program, f"--query-gpu={','.join(SMI)}", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    rows = list(csv.reader(io.StringIO(told), skipinitialspace=True))
+    return dict(zip(SMI, rows[0], strict=False)) if rows else {}
+
+
+def floors(device: str) -> dict[str, Any]:
+    """The rates: ``copy`` in bytes a second, read and written, and ``products`` in operations a second."""
+    found = {"tf32": os.environ.get("CUPY_TF32") == "1", "copy": copy_rate(device), **products_rate(device)}
+    return {**found, "smi": smi()}  # with the clocks that this work left
+
+
+def copy_rate(device: str) -> float:
+    """Of one array on the device into another."""
+    library = arrays(device)
+    size = DRY_COPY_BYTES if device == "dry" else min(COPY_BYTES, library.cuda.runtime.memGetInfo()[0] // 4)
+    source = library.ones(size // 4, "float32")
+    target = library.empty_like(source)
+    watch = dry_stopwatch() if device == "dry" else cupy_stopwatch()
+    return 2 * source.nbytes / median(watch, lambda: library.copyto(target, source))
+
+
+def products_rate(device: str) -> dict[str, Any]:
+    """Of float32 matrices, by the first library that can: CuPy needs cuBLAS beside it, PyTorch brings it."""
+    reasons = {}
+    for name, rate in (("CuPy" if device == "cuda" else "NumPy", own_rate), ("PyTorch", torch_rate)):
+        try:
+            return {"products": rate(device), "products_by": name}
+        except Exception as error:  # whatever a library that was not found raises
+            reasons[name] = f"{type(error).__name__}: {error}"
+    return {"products": None, "products_by": None, "products_missing": reasons}
+
+
+def own_rate(device: str) -> float:
+    """By CuPy; in a dry run by NumPy."""
+    import numpy as np
+
+    library, n = arrays(device), DRY_MATRIX if device == "dry" else MATRIX
+    rng = np.random.default_rng(0)
+    a, b = (library.asarray(rng.standard_normal((n, n), dtype=np.float32)) for _ in range(2))
+    out = library.empty_like(a)
+    watch = dry_stopwatch() if device == "dry" else cupy_stopwatch()
+    return 2 * n**3 / median(watch, lambda: library.matmul(a, b, out=out))
+
+
+def torch_rate(device: str) -> float:
+    """By PyTorch."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = os.environ.get("CUPY_TF32") == "1"
+    a, b = (torch.randn(MATRIX, MATRIX, device=device) for _ in range(2))
+    out = torch.empty_like(a)
+    return 2 * MATRIX**3 / median(torch_stopwatch(), lambda: torch.matmul(a, b, out=out))
+
+
+def median(watch: Stopwatch, call: Callable[[], Any]) -> float:
+    """Seconds of a call, after some that do not count."""
+    timed = watch.around(call)
+    for _ in range(WARM_UP):
+        timed()
+    watch.seconds.clear()
+    for _ in range(REPEATS):
+        timed()
+    return statistics.median(watch.seconds)
+
+
+if __name__ == "__main__":
+    print(json.dumps({"facts": facts, "floors": floors}[sys.argv[1]](sys.argv[2])))

@@ -1,0 +1,1 @@
+"""How fast each family of kernels is, in each direction, size and precision; run by pytest."""

@@ -1,0 +1,1 @@
+"""One module for each library, in terms of `bench.peers.adapter`."""

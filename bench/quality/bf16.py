@@ -1,0 +1,178 @@
+"""Products in bf16 beside float32: ``python -m bench.quality.bf16 --speed``, ``--train`` or ``--quality``.
+
+``--matmul bf16x3`` or ``bf16x6`` takes numbers of two or three parts in the place of one.
+
+Speed: in one process, a block of calls of each in turn, the order reversed every second round; the ratio float32 over
+bf16 of the medians, and the smallest and largest ratio of a round. Set HEADRACE_ISA to compare the emulation.
+
+Train: the same of steps of a fit, the gradient of a batch and Adam.
+
+Quality: mean log densities of rows held out, in nats, of MAGIC, red and white wine (with noise) and the stars of
+``headrace demo``: a float32 fit, the same parameters in bf16, and a fit in bf16, for some seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import headrace as hr
+from bench.quality import datasets
+from headrace._cli.demo import load_stars
+
+Call = Callable[[], Any]
+
+ROWS = 10_000
+MODELS: dict[str, Callable[[], hr.Flow]] = {
+    "MAF 64, 5 x [256, 256]": lambda: hr.MAF(64, transforms=5, hidden=(256, 256)),
+    "RealNVP 64, 8 x [256, 256]": lambda: hr.RealNVP(64, transforms=8, hidden=(256, 256)),
+    "MAF 43, 5 x [512, 512]": lambda: hr.MAF(43, transforms=5, hidden=(512, 512)),
+}
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--quality", action="store_true")
+    parser.add_argument("--matmul", choices=["bf16", "bf16x3", "bf16x6"], default="bf16")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--block", type=float, default=0.2, help="seconds of a timed block")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=None, help="of a fit (default: headrace's)")
+    parser.add_argument("--data", type=Path, default=datasets.FOLDER)
+    parser.add_argument("--only", default="", help="only models or data whose name has this in it")
+    options = parser.parse_args()
+    if not (options.speed or options.train or options.quality):
+        parser.error("expected --speed, --train or --quality")
+    return options
+
+
+# ---- speed -----------------------------------------------------------------------------------------------------------
+
+
+def models(matmul: str) -> Iterator[tuple[str, hr.Flow, hr.Flow, NDArray[Any]]]:
+    """A name, a flow in float32 and the same in bf16, and rows."""
+    rng = np.random.default_rng(0)
+    for name, make in MODELS.items():
+        exact = make()
+        exact.parameters = 0.05 * rng.standard_normal(exact.parameters.size).astype("float32")
+        fast = exact.to("cpu", matmul=matmul)
+        x = rng.standard_normal((ROWS, exact.features)).astype("float32")
+        change = np.abs(exact.log_prob(x) - fast.log_prob(x))
+        if not 0 < np.median(change) < 0.5:
+            raise AssertionError(f"{name}: {matmul} changes log densities by {np.median(change)}")
+        yield name, exact, fast, x
+
+
+def cases(matmul: str) -> Iterator[tuple[str, Call, Call]]:
+    """A name, a call in float32 and the same in bf16."""
+    for name, exact, fast, x in models(matmul):
+        for rows in (ROWS, 1):
+            part = x[:rows]
+            yield f"{name} log_prob {rows}", partial(exact.log_prob, part), partial(fast.log_prob, part)
+            yield f"{name} sample {rows}", partial(exact.sample, rows, seed=1), partial(fast.sample, rows, seed=1)
+        part = x[:1000]
+        yield f"{name} nll_and_grad 1000", partial(exact.nll_and_grad, part), partial(fast.nll_and_grad, part)
+
+
+def step_of(flow: hr.Flow, x: NDArray[Any]) -> Call:
+    """A step of a fit; the rate is so small that rounds stay alike."""
+    adam = hr.Adam(flow, learning_rate=1e-7)
+    return lambda: adam.step(flow.nll_and_grad(x)[1])
+
+
+def steps(matmul: str) -> Iterator[tuple[str, Call, Call]]:
+    """A name, a step in float32 and the same in bf16."""
+    for name, exact, fast, x in models(matmul):
+        for rows in (1000, 128):
+            yield f"{name} step of {rows}", step_of(exact, x[:rows]), step_of(fast, x[:rows])
+
+
+def block(call: Call, seconds: float) -> float:
+    """The median time of a call."""
+    times, end = [], time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def speed(options: argparse.Namespace, cases: Iterator[tuple[str, Call, Call]]) -> None:
+    """Print one line a case."""
+    info = hr.info()
+    print(f"headrace {hr.__version__}, set {info['isa']}, {options.matmul} {info['bf16']}, {options.threads} threads")
+    for name, *calls in cases:
+        if options.only not in name:
+            continue
+        rounds: list[list[float]] = [[], []]
+        for turn in range(options.rounds):
+            for side in (0, 1) if turn % 2 == 0 else (1, 0):
+                rounds[side].append(block(calls[side], options.block))
+        ratios = [a / b for a, b in zip(*rounds, strict=True)]
+        exact, fast = map(statistics.median, rounds)
+        print(
+            f"{name:45} {1e6 * exact:10.1f} us {1e6 * fast:10.1f} us   {exact / fast:5.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f})",
+            flush=True,
+        )
+
+
+# ---- quality ---------------------------------------------------------------------------------------------------------
+
+
+def tables(folder: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
+    """A name, rows to fit and rows held out."""
+    for name in datasets.FILES:
+        rows = datasets.load(name, folder)
+        parts = datasets.split(rows if name == "magic" else datasets.with_noise(rows))
+        yield name, np.concatenate([parts.train, parts.validation]), parts.test
+    yield "stars", *load_stars()
+
+
+def quality(options: argparse.Namespace) -> None:
+    """Print one line a data set, flow and seed."""
+    print("| data | flow | seed | float32 | same in bf16 | fitted in bf16 | largest change of a row |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for data, train, test in tables(options.data):
+        if options.only not in data:
+            continue
+        told = {} if options.epochs is None else {"epochs": options.epochs}
+        train, test = train.astype("float32"), test.astype("float32")
+        for flow in (hr.MAF, hr.NSF):
+            for seed in range(options.seeds):
+                fits = [flow(train.shape[1], seed=seed, matmul=matmul) for matmul in ("exact", options.matmul)]
+                for one in fits:
+                    one.fit(train, seed=seed, progress=False, **told)
+                densities = fits[0], fits[0].to("cpu", options.matmul), fits[1]
+                found = [one.log_prob(test).astype("float64") for one in densities]
+                means = " | ".join(f"{values.mean():.4f}" for values in found)
+                change = np.abs(found[1] - found[0]).max()
+                print(f"| {data} | {flow.__name__} | {seed} | {means} | {change:.3f} |", flush=True)
+
+
+def main() -> None:
+    """See the module."""
+    options = arguments()
+    hr.set_num_threads(options.threads)
+    if options.speed:
+        speed(options, cases(options.matmul))
+    if options.train:
+        speed(options, steps(options.matmul))
+    if options.quality:
+        quality(options)
+
+
+if __name__ == "__main__":
+    main()

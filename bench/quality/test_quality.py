@@ -1,0 +1,69 @@
+"""Whole fits beside zuko in their quick form: each gives a density; one that fails fails the benchmark."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from bench.quality import __main__ as quality
+from bench.quality.fits import fit_zuko
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A table as long as its columns need, in the file of MAGIC."""
+    rows = np.random.default_rng(0).normal(size=(300, 11))
+    np.savetxt(tmp_path / "magic_gamma_telescope.csv", rows, delimiter=",")
+    return tmp_path
+
+
+def fits(folder, what, library):
+    """The exit status, and what each fit gave."""
+    where = ["--data", str(folder), "--output", str(folder), "--threads", "1"]
+    status = quality.main(["--quick", "--what", what, "--libraries", library, *where])
+    (path,) = folder.glob(f"quality_quick_{what}_*.json")
+    return status, [fit["result"] for fit in json.loads(path.read_text())["fits"]]
+
+
+@pytest.fixture(scope="module")
+def told():
+    """What the process of zuko's first fit gave."""
+    return {}
+
+
+@pytest.fixture
+def one_process(told, monkeypatch):
+    """Of zuko the first fit alone has a process of its own; for more of them PyTorch would be loaded each time."""
+    right = quality.run
+
+    def run(job, options):
+        if job.library != "zuko":
+            return right(job, options)
+        if not told:
+            told.update(right(job, options))
+            return dict(told)
+        return {**told, **fit_zuko(job)}
+
+    monkeypatch.setattr(quality, "run", run)
+
+
+@pytest.mark.parametrize("library", ["headrace", "zuko"])
+@pytest.mark.parametrize("what", ["magic_equal", "magic_defaults"])
+def test_every_fit_gives_a_density(what, library, folder, capsys, one_process):
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    status, found = fits(folder, what, library)
+    assert status == 0, capsys.readouterr().err
+    assert found
+    assert all(np.isfinite(result["log_likelihood"]) and result["seconds"] > 0 for result in found)
+
+
+def test_a_fit_that_fails_fails_the_benchmark(folder, monkeypatch, capsys):
+    monkeypatch.setattr(quality, "run", lambda job, options: {"error": "it failed"})
+    status, found = fits(folder, "magic_equal", "headrace")
+    assert status == 1
+    assert found
+    assert "it failed" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Fits by several ranks, and of tables that do not fit in memory."""

@@ -1,0 +1,50 @@
+"""Tables of numbers in files, for the command line: .npy, .npz, .csv (.txt, .tsv) and .parquet."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from headrace._cli.tables.arrays import Array
+from headrace._cli.tables.parquet import Parquet
+from headrace._cli.tables.source import OTHERS, Source
+from headrace._cli.tables.text import HEADERS, Text
+from headrace._cli.tables.writing import WRITTEN, write_parts, write_table
+
+__all__ = ["HEADERS", "OTHERS", "READ", "WRITTEN", "Source", "open_table", "write_parts", "write_table"]
+
+TEXT = (".csv", ".tsv", ".txt")
+READ = (".npy", ".npz", *TEXT, ".parquet")
+
+
+def open_table(path: str, *, array: str | None = None, delimiter: str | None = None, header: str = "auto") -> Source:
+    """The table in a file.
+
+    Args:
+        path: Its suffix says what it is; "-" is text from the standard input.
+        array: Which array of an .npz file; None where there is but one.
+        delimiter: Between the columns of text; None to find out.
+        header: Whether the first line of text has names: "yes", "no", or "auto", if none of its fields is a number.
+
+    Raises:
+        ValueError: not a table of numbers, or an option that is none of its kind of file; the file, and the row and
+            column where there is one, are named.
+        OSError: no such file, or not allowed.
+    """
+    suffix = TEXT[0] if path == "-" else Path(path).suffix.lower()
+    for option, given, takers in (
+        ("--array", array is not None, (".npz",)),
+        ("--delimiter", delimiter is not None, TEXT),
+        ("--header", header != "auto", TEXT),
+    ):
+        if given and suffix not in takers:
+            raise ValueError(f"{option}: expected a table in {', '.join(takers)}, which alone take it, got {path}")
+    if path == "-":
+        return Text("standard input", delimiter, header, sys.stdin.buffer.read())
+    if suffix in (".npy", ".npz"):
+        return Array(path, array)
+    if suffix in TEXT:
+        return Text(path, delimiter, header)
+    if suffix == ".parquet":
+        return Parquet(path)
+    raise ValueError(f"{path}: expected a file that ends in {', '.join(READ)}")

@@ -1,0 +1,109 @@
+"""A table in a file as the command line sees it: columns by name or index, and rows some at a time."""
+
+from __future__ import annotations
+
+import abc
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._tables import columns as _columns
+
+__all__ = ["BLOCK", "KINDS", "OTHERS", "Source"]
+
+OTHERS = "; --columns chooses other columns"
+KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # of dtypes
+
+BLOCK = 1 << 16  # rows of a block, about
+LEAST = 8  # fewer rows take another path through the core, which may differ in the last digits
+
+
+class Source(abc.ABC):
+    """A table in a file, before its numbers are read: how many columns there are, and what they are called."""
+
+    path: str
+    names: tuple[str, ...] | None  # None where the file has none
+    n_columns: int
+    missing = False
+    """Whether what is missing becomes NaN; else it is refused."""
+
+    @property
+    def kinds(self) -> list[str] | None:
+        """Of the columns, "float", "integer" or "boolean"; None where the file does not tell."""
+        return None
+
+    @abc.abstractmethod
+    def read(self, columns: Sequence[int]) -> NDArray[Any]:
+        """These columns, shape (rows, len(columns)), float32 or float64."""
+
+    def blocks(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """The same, some rows at a time, none of them so few that they get other bits than among all; at least one."""
+        held = None
+        for part in self._parts(columns):
+            if held is not None and len(part) >= LEAST:
+                yield held
+                held = None
+            held = part if held is None else np.concatenate([held, part])
+        yield self.read(columns)[:0] if held is None else held
+
+    def _parts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        for number in range(len(self.pieces())):
+            yield from self.piece(number, columns)
+
+    def pieces(self) -> list[int | None]:
+        """Rows of each piece of the table that can be read alone; None where nobody has counted them."""
+        return [None]
+
+    @abc.abstractmethod
+    def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """The rows of one piece, some at a time."""
+
+    @abc.abstractmethod
+    def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
+        """float32 or float64, in which these columns are read."""
+
+    def label(self, column: int) -> str:
+        """How a message calls a column."""
+        return _columns.label(column, self.names)
+
+    def select(self, option: str, text: str) -> list[int]:
+        """The columns that a list like ``mass,radius`` or ``0,3:6`` means: names, indices from 0, ranges."""
+        chosen = [i for token in text.split(",") for i in self._token(option, token.strip())]
+        twice = sorted(i for i, count in Counter(chosen).items() if count > 1)
+        if twice:
+            raise ValueError(f"{option}: expected different columns, got {self.label(twice[0])} twice")
+        return chosen
+
+    def find(self, option: str, name: str) -> int:
+        """The column of this name."""
+        count = (self.names or ()).count(name)
+        if self.names is None or count == 0:
+            raise self._missing(option, name)
+        if count > 1:
+            raise ValueError(f"{option}: expected one column {name!r} in {self.path}, got {count}")
+        return self.names.index(name)
+
+    def _token(self, option: str, token: str) -> list[int]:
+        if self.names is not None and token in self.names:
+            return [self.find(option, token)]
+        parts = token.split(":")
+        try:
+            ends = [int(part) if part else None for part in parts]
+        except ValueError:
+            ends = []
+        if len(ends) == 1 and ends[0] is not None and 0 <= ends[0] < self.n_columns:
+            return [ends[0]]
+        if len(ends) == 2:
+            first, end = ends[0] or 0, self.n_columns if ends[1] is None else ends[1]
+            if 0 <= first < end <= self.n_columns:
+                return list(range(first, end))
+        raise self._missing(option, token)
+
+    def _missing(self, option: str, name: str) -> ValueError:
+        has = f"{self.n_columns} columns, numbered from 0"
+        if self.names is not None:
+            has = "the columns " + ", ".join(map(repr, self.names))
+        return ValueError(f"{option}: expected a column of {self.path}, got {name!r}; the file has {has}")

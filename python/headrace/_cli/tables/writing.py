@@ -1,0 +1,131 @@
+"""Tables written as .npy, .csv or .parquet, whole or part by part."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._cli.tables.parquet import load_pyarrow
+from headrace._output import replacing, spreadsheet_cell
+
+__all__ = ["WRITTEN", "write_parts", "write_table"]
+
+WRITTEN = (".npy", ".csv", ".parquet")
+
+
+def write_table(
+    path: str | None, values: NDArray[Any], names: Sequence[str] | None = None, kinds: Sequence[str] | None = None
+) -> None:
+    """Write an array (rows, columns), or (rows,) as one column; no path: to the standard output, as .csv.
+
+    In .parquet, columns whose `kinds` are "integer" or "boolean" have such types.
+
+    Text has as many digits as give back the same number, and names that do no harm in a terminal or a spreadsheet. An
+    .npy file has the array as it is, without the names.
+    """
+    if path is None:
+        _write_text(sys.stdout, values, names)
+        return
+    suffix = Path(path).suffix.lower()
+    table = _arrow_table(path, values, names, kinds) if suffix == ".parquet" else None
+    with replacing(path) as stream:
+        if suffix == ".npy":
+            np.save(stream, values)
+        elif table is not None:
+            load_pyarrow().parquet.write_table(table, stream)
+        else:
+            text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+            _write_text(text, values, names)
+            text.detach()
+
+
+def write_parts(
+    path: str,
+    names: Sequence[str],
+    parts: Iterable[NDArray[Any]],
+    instead: Callable[[], str | None] | None = None,
+) -> None:
+    """Write a table, (rows, columns) or (rows,), part by part in the memory of one; otherwise as `write_table`.
+
+    There is at least one part, and all are of one dtype. `instead`: as of `replacing`.
+    """
+    suffix = Path(path).suffix.lower()
+    with replacing(path, instead) as stream:
+        if suffix == ".npy":
+            _write_npy(stream, parts)
+        elif suffix == ".parquet":
+            _write_parquet(path, stream, names, parts)
+        else:
+            text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+            for i, part in enumerate(parts):
+                _write_text(text, part, None if i else names)
+            text.detach()
+
+
+def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
+    """NumPy leaves room in the header for the number of rows, which is known last."""
+
+    def write_header(like: NDArray[Any], rows: int) -> int:
+        described = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False}
+        stream.seek(0)
+        np.lib.format.write_array_header_1_0(stream, {**described, "shape": (rows, *like.shape[1:])})
+        return stream.tell()
+
+    begin, rows = 0, 0
+    for part in parts:
+        if begin == 0:
+            begin = write_header(part, 0)
+        stream.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+        rows += len(part)
+    if write_header(part, rows) != begin:
+        raise AssertionError("expected a header of one length")
+
+
+def _write_parquet(path: str, stream: IO[bytes], names: Sequence[str], parts: Iterable[NDArray[Any]]) -> None:
+    tables = (_arrow_table(path, part, names) for part in parts)
+    first = next(tables)
+    # Numbers that hardly repeat are not looked up in a dictionary, which takes longer than to compress them.
+    with load_pyarrow().parquet.ParquetWriter(stream, first.schema, use_dictionary=False) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+
+
+def _arrow_table(
+    path: str, values: NDArray[Any], names: Sequence[str] | None, kinds: Sequence[str] | None = None
+) -> Any:
+    columns = values[:, None] if values.ndim == 1 else values
+    labels = list(names or [f"x{i}" for i in range(columns.shape[1])])
+    label, count = max(Counter(labels).items(), key=itemgetter(1), default=("", 0))
+    if count > 1:
+        raise ValueError(
+            f"{path}: expected different names of columns, as .parquet needs, got {label!r} {count} times; .csv and "
+            ".npy do without"
+        )
+    every = zip(columns.T, kinds or ["float"] * len(labels), strict=True)
+    return load_pyarrow().table([np.ascontiguousarray(_typed(*column)) for column in every], names=labels)
+
+
+def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
+    """Whole numbers and truth values as such; a column that has others stays as it is."""
+    if kind == "float" or not ((np.trunc(column) == column) & (np.abs(column) < 2**53)).all():
+        return column
+    if kind == "boolean":
+        return column.astype(np.bool_) if np.isin(column, (0, 1)).all() else column
+    return column.astype(np.int64)
+
+
+def _write_text(file: IO[str], values: NDArray[Any], names: Sequence[str] | None) -> None:
+    if names:
+        csv.writer(file, lineterminator="\n").writerow(map(spreadsheet_cell, names))
+    digits = 9 if values.dtype == np.float32 else 17
+    np.savetxt(file, values, fmt=f"%.{digits}g", delimiter=",")

@@ -1,0 +1,58 @@
+"""Tables that do not fit in memory: the rows of a stream as those of a density, with noise that goes by row numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from headrace._streams.stream import Stream
+from headrace._tables.table import Table
+
+__all__ = ["Present", "Treated"]
+
+
+class Present(Stream):
+    """The rows of a stream that miss no number."""
+
+    def __init__(self, source: Stream) -> None:
+        """Nothing is read yet: how many rows are left is known once all of a part were read."""
+        self._source = source
+        super().__init__(source.buffer, [None] * len(source._sizes))
+        self._what = source._what
+
+    def _read(self, part: int) -> Iterator[Any]:
+        for block in self._source.read(part):
+            good = np.ones(len(block), bool)
+            for array in (block.x, block.context, block.weights):
+                if array is not None:
+                    good &= ~np.isnan(array.reshape(len(block), -1)).any(axis=1)
+            kept = block if good.all() else block.take(good)
+            self._names, self.called, self.kinds = self._source.names, self._source.called, self._source.kinds
+            yield kept.x, kept.context, kept.weights
+
+    @property
+    def left_out(self) -> int:
+        """How many rows miss one; all of them are read if they were not."""
+        return self._source.count() - self.count()
+
+
+class Treated(Stream):
+    """The rows of a stream without constant columns, and with the noise of a table: a row's is that of its number, so
+    that it is the same in each pass, whatever the blocks, and that of a table in memory.
+    """
+
+    def __init__(self, source: Stream, table: Table) -> None:
+        """The rows of the source are counted if they were not."""
+        self._source, self._table = source, table
+        source.count()
+        super().__init__(source.buffer, source._sizes)
+        self._names = tuple(source.names[i] for i in table.kept) if source.names else ()
+        self._what = source._what
+
+    def _read(self, part: int) -> Iterator[Any]:
+        at = sum(size or 0 for size in self._sizes[:part])
+        for block in self._source.read(part):
+            yield self._table.spread(block.x, first_row=at), block.context, block.weights
+            at += len(block)

@@ -1,0 +1,493 @@
+"""Tables as they come: columns that a density of real numbers cannot have as they are, and the way back from it.
+
+Whole numbers and truth values are spread by uniform noise over the gap to the next ones before a fit (dequantised:
+Uria, Murray, Larochelle 2013; Theis, van den Oord, Bethge 2016), and draws are rounded. Columns with one value alone
+are kept aside, and put back.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._tables import columns as _columns
+from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
+from headrace._warn import warn
+from headrace.transforms.support import Support
+
+__all__ = [
+    "FIT",
+    "LOOK",
+    "Column",
+    "Table",
+    "about_repeats",
+    "kept_in",
+    "named_in",
+    "names_in",
+    "note",
+    "repeating",
+    "without_missing",
+]
+
+KINDS = ("float", "integer", "boolean")
+MISSING = ("refuse", "drop")
+NOISE = 0x6E6F697365  # beside a seed: the noise of whole numbers is no other number that it gives
+FIT, LOOK = 0, 1  # whose rows get noise: those of a fit, or others that are compared with its density
+FEW_CELLS, CELLS = 16, 32  # places in the cell of one or two whole numbers, or of more, where a density is averaged
+LEAST_ROWS = 50  # of fewer, nothing is said of repeats
+REPEATED, SPIKE = 0.5, 0.05  # shares of rows: with the value of another one, and with one value
+
+LogProb = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
+Pair = tuple["float | None", "float | None"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of a table is."""
+
+    kind: str = "float"
+    """"float", "integer" or "boolean"."""
+    width: float = 0.0
+    """Of the uniform noise that is added before a fit; of whole numbers the gap between them."""
+    offset: float = 0.0
+    """One of the whole numbers."""
+    constant: float | None = None
+    """The only value, of a column that has no other."""
+    bounds: Pair | None = None
+    """Between which numbers it lies, of a column with noise; whole numbers may be these."""
+    period: tuple[float, float] | None = None
+    """One period, of whole numbers that go around."""
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether draws are rounded."""
+        return self.kind != "float"
+
+    @property
+    def ends(self) -> Pair:
+        """The outermost whole numbers within the bounds."""
+        low, high = self.bounds or (None, None)
+        return (
+            None if low is None else self.offset + self.width * math.ceil((low - self.offset) / self.width - 1e-9),
+            None if high is None else self.offset + self.width * math.floor((high - self.offset) / self.width + 1e-9),
+        )
+
+    def back(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Draws of it as the table has them."""
+        if self.constant is not None:
+            return np.full(len(x), self.constant, x.dtype)
+        if not (self.is_discrete and self.width):
+            return x
+        rounded = self.offset + self.width * np.round((x - self.offset) / self.width)
+        if self.period is not None:
+            rounded = self.period[0] + np.mod(rounded - self.period[0], self.period[1] - self.period[0])
+        low, high = (0.0, 1.0) if self.kind == "boolean" else self.ends
+        if low is not None or high is not None:
+            rounded = np.clip(rounded, low, high)
+        return np.asarray(rounded, x.dtype)
+
+    def folded(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Noisy numbers that left the bounds, back inside by as much."""
+        if self.is_discrete or self.bounds is None:
+            return x
+        for end, sign in zip(self.bounds, (1.0, -1.0), strict=True):
+            if end is not None:
+                x = np.where(sign * (x - end) < 0.0, 2.0 * end - x, x)
+        inner = [
+            None if end is None else np.nextafter(np.asarray(end, x.dtype), np.asarray(side, x.dtype))
+            for end, side in zip(self.bounds, (np.inf, -np.inf), strict=True)
+        ]
+        return np.asarray(np.clip(x, *inner))
+
+
+@dataclass(frozen=True)
+class Table:
+    """All columns of a table, and between its rows and those of a density the ways there and back."""
+
+    columns: tuple[Column, ...]
+    seed: int = 0
+    """Of the noise."""
+    missing: str = "refuse"
+    """Whether rows that miss a number are left out, "drop", or not."""
+
+    @classmethod
+    def learn(
+        cls,
+        x: NDArray[Any] | Seen,
+        kinds: Sequence[str],
+        jitter: Sequence[float | None],
+        *,
+        names: Sequence[str] | None = None,
+        bounds: Sequence[Pair | None] | None = None,
+        periodic: Sequence[tuple[float, float] | None] | None = None,
+        told: str = "x",
+    ) -> Table:
+        """Of rows without missing values.
+
+        Args:
+            x: Shape (rows, columns), or what was seen of them.
+            kinds: Of each column.
+            jitter: Widths of noise, None for none.
+            names: Of the columns.
+            bounds, periodic: Of each column, as of `Support`.
+            told: What messages call x.
+
+        Raises:
+            ValueError: a column of whole numbers has others, or some beyond its bounds, or a period that is none.
+        """
+        found = []
+        ends: list[Pair | None] = [None] * len(kinds) if bounds is None else list(bounds)
+        periods: list[tuple[float, float] | None] = [None] * len(kinds) if periodic is None else list(periodic)
+        seen = x if isinstance(x, Seen) else Held(x, ends)
+        for i, (kind, width) in enumerate(zip(kinds, jitter, strict=True)):
+            facts = seen.facts(i, whole=kind != "float")
+            if kind != "float":
+                _check_whole(f"{told}: {_columns.label(i, names)}", facts, ends[i], periods[i])
+            if facts.low == facts.high:
+                found.append(Column(kind, constant=facts.low))
+            elif kind == "float":
+                found.append(Column(kind, width, bounds=ends[i]) if width else Column(kind))
+            else:
+                period = periods[i]
+                gap = facts.gap if period is None else math.gcd(facts.gap, int(period[1] - period[0]))
+                found.append(Column(kind, float(gap), facts.low, None, ends[i], period))
+        if all(one.constant is not None for one in found):  # nothing would be left to fit
+            found = [Column(one.kind) for one in found]
+        return cls(tuple(found))
+
+    @property
+    def kept(self) -> list[int]:
+        """The columns that a density has."""
+        return [i for i, one in enumerate(self.columns) if one.constant is None]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is changed."""
+        return not any(one.width or one.constant is not None for one in self.columns)
+
+    def without_constants(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Rows with the columns that a density has alone."""
+        return x if len(self.kept) == len(self.columns) else np.ascontiguousarray(x[:, self.kept])
+
+    def spread(self, x: NDArray[Any], purpose: int = FIT, *, first_row: int = 0) -> NDArray[Any]:
+        """Rows of a density: without constant columns, and with noise in those that have some.
+
+        The noise is that of the seed, the purpose, and the number of the row; `first_row` is that of the first one.
+        """
+        if self.is_plain:
+            return x
+        rows: NDArray[Any] = x[:, self.kept]  # a copy
+        widths = np.array([self.columns[i].width for i in self.kept])
+        noisy = np.flatnonzero(widths)
+        if noisy.size:
+            bits = np.random.PCG64([self.seed, NOISE, purpose])
+            rng = np.random.Generator(bits.advance(first_row * noisy.size))  # each number takes one step
+            rows[:, noisy] += (widths[noisy] * (rng.random((len(rows), noisy.size)) - 0.5)).astype(rows.dtype)
+            for i in noisy.tolist():
+                rows[:, i] = self.columns[self.kept[i]].folded(rows[:, i])
+        return rows
+
+    def to_look_at(
+        self, x: NDArray[Any], *others: NDArray[Any] | None, names: Sequence[str] | None, told: str, purpose: int = LOOK
+    ) -> tuple[Any, ...]:
+        """Rows that are compared with a density, and what belongs to each, treated as those of the fit were.
+
+        Raises:
+            ValueError: some miss a number, and the fit did not leave such rows out.
+        """
+        labels = [_columns.label(i, names) for i in range(len(self.columns))]
+        good = without_missing(x, labels, self.missing, told)
+        if self.missing == "drop":
+            for part in (part for part in others if part is not None):
+                good &= ~np.isnan(part.reshape(len(x), -1)).any(axis=1)
+        if not good.all():
+            x, others = x[good], tuple(None if part is None else part[good] for part in others)
+        self._others(x, told, "they are looked at by the other columns", names)
+        self._fractions(x, told, "they are looked at as they are", names)
+        return self.spread(x, purpose), *others
+
+    def back(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Draws as rows of the table: rounded, and with the constant columns."""
+        if self.is_plain:
+            return x
+        rows = np.empty((len(x), len(self.columns)), x.dtype)
+        rows[:, self.kept] = x
+        for i, one in enumerate(self.columns):
+            rows[:, i] = one.back(rows[:, i])
+        return rows
+
+    def log_prob(
+        self,
+        verb: LogProb,
+        x: NDArray[Any],
+        context: NDArray[Any] | None,
+        *,
+        name: str = "x",
+        names: Sequence[str] | None = None,
+    ) -> NDArray[np.float64]:
+        """Log densities of rows; of whole numbers these are log probabilities, as they count and have no width.
+
+        A density is averaged over 16 or 32 places in the cell of whole numbers, the same for each row. A row with
+        another number in a constant column, or one that is not whole in a column of whole numbers, has a log density of
+        -inf, with a warning. `name` is what it calls x, and `names` are those of the columns.
+        """
+        rows = self.without_constants(x)
+        widths = np.array([self.columns[i].width if self.columns[i].is_discrete else 0.0 for i in self.kept])
+        cells = np.flatnonzero(widths)
+        if not cells.size:
+            total = np.asarray(verb(rows, context), np.float64)
+        else:
+            total = np.full(len(rows), -np.inf)
+            places = _places(int(cells.size))
+            for place in places:
+                moved = rows.astype(np.float64)
+                moved[:, cells] += widths[cells] * place
+                with np.errstate(invalid="ignore"):
+                    total = np.logaddexp(total, np.asarray(verb(moved, context), np.float64))
+            total += np.log(widths[cells]).sum() - np.log(len(places))
+        for impossible in (self._others, self._fractions):
+            if (rows_without := impossible(x, name, "their log density is -inf", names)) is not None:
+                total = np.where(rows_without, -np.inf, total)
+        return total if len(rows) == 0 or self.is_plain else np.where(np.isnan(x).any(axis=1), np.nan, total)
+
+    def _others(self, x: NDArray[Any], told: str, then: str, names: Sequence[str] | None) -> NDArray[np.bool_] | None:
+        """Rows that differ in a constant column, with a warning; None where none does. What is missing does not."""
+        other = np.zeros(len(x), bool)
+        first = None
+        for i, one in enumerate(self.columns):
+            if one.constant is not None:
+                differs = (x[:, i] != np.asarray(one.constant, x.dtype)) & ~np.isnan(x[:, i])
+                if differs.any() and first is None:
+                    first = i
+                other |= differs
+        if first is None:
+            return None
+        warn(
+            f"{told}: {int(other.sum())} of {len(x)} rows differ from {self.columns[first].constant:g}, the one value "
+            f"that {_columns.label(first, names)} had in all rows to fit, or in other such columns: {then}"
+        )
+        return other
+
+    def _fractions(
+        self, x: NDArray[Any], told: str, then: str, names: Sequence[str] | None
+    ) -> NDArray[np.bool_] | None:
+        """Rows that are not whole in a column of whole numbers, with a warning; None where all are."""
+        whole = [i for i, one in enumerate(self.columns) if one.is_discrete and one.width]
+        values = x[:, whole]
+        differs = np.isfinite(values) & (np.trunc(values) != values)
+        other: NDArray[np.bool_] = differs.any(axis=1)
+        if not other.any():
+            return None
+        first = int(differs.any(axis=0).argmax())
+        value = values[differs[:, first].argmax(), first]
+        warn(
+            f"{told}: {int(other.sum())} of {len(x)} rows are not whole in {_columns.label(whole[first], names)}, as "
+            f"{value:g}, or in other columns that had whole numbers alone in all rows to fit: {then}"
+        )
+        return other
+
+    def bounds(self, given: Sequence[Any] | None) -> list[Any] | None:
+        """Bounds of the columns that are left, None where there are none: of whole numbers those of their cells."""
+        if given is None:
+            return None
+        check.length("bounds", list(given), len(self.columns))
+        found = []
+        for i in self.kept:
+            pair, one = given[i], self.columns[i]
+            if pair is not None and one.is_discrete and one.width:
+                half, ends = 0.5 * one.width, replace(one, bounds=tuple(pair)).ends
+                low, high = ends
+                pair = (None if low is None else low - half, None if high is None else high + half)
+            found.append(pair)
+        return found if any(pair is not None for pair in found) else None
+
+    def periods(self, given: Sequence[Any] | None) -> list[Any] | None:
+        """Periods of the columns that are left; None where there are none."""
+        if given is None:
+            return None
+        check.length("periodic", list(given), len(self.columns))
+        found = [given[i] for i in self.kept]
+        return found if any(pair is not None for pair in found) else None
+
+    def header(self) -> list[dict[str, Any]]:
+        """For JSON; the way back is `of_header`."""
+        every = [vars(one) for one in self.columns]
+        return [{name: value for name, value in one.items() if name not in LATER or value} for one in every]
+
+    @classmethod
+    def of_header(cls, header: Any, seed: Any = 0, missing: Any = "refuse") -> Table:
+        """Raises ValueError, TypeError or KeyError for what `header` did not give."""
+        if not isinstance(header, list) or not header:
+            raise TypeError("expected a list of columns")
+        found = []
+        for entry in header:
+            kind = check.choice("kind", entry["kind"], KINDS)
+            width = check.number("width", entry["width"], least=0.0, below=np.inf)
+            offset = check.number("offset", entry["offset"], above=-np.inf, below=np.inf)
+            constant = entry["constant"]
+            if constant is not None:
+                constant = check.number("constant", constant, above=-np.inf, below=np.inf)
+            support = Support([entry.get("bounds")], [entry.get("period")])
+            found.append(Column(kind, width, offset, constant, support.bounds[0], support.periodic[0]))
+        table = cls(tuple(found), check.integer("seed", seed), check.choice("missing", missing, MISSING))
+        if not table.kept:
+            raise ValueError("expected a column that is not constant")
+        return table
+
+
+LATER = ("bounds", "period")  # what a column of a file has only where it has some
+
+
+# ---- what a file keeps -----------------------------------------------------------------------------------------------
+
+
+def note(table: Table, names: Sequence[str] | None) -> str:
+    """For `notes["table"]`: what became of the columns, and all their names, or null."""
+    own = {"seed": table.seed, "missing": table.missing}
+    return json.dumps({"names": None if names is None else list(names), "columns": table.header(), **own})
+
+
+def kept_in(notes: dict[str, str], features: int) -> Table | None:
+    """The way back; None where there is none, or none that fits a flow of so many features."""
+    try:
+        told = json.loads(notes.get("table", "null"))
+        found = Table.of_header(told["columns"], told.get("seed", 0), told.get("missing", "refuse"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return found if len(found.kept) == features else None
+
+
+def names_in(notes: dict[str, str], table: Table) -> list[str] | None:
+    """What all columns of the table were called."""
+    try:
+        names = json.loads(notes["table"])["names"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return names if _are_names(names, len(table.columns)) else None
+
+
+def named_in(notes: dict[str, str], features: int, contexts: int) -> tuple[list[str], list[str]] | None:
+    """What the columns of a flow and of its context were called; None where that is not told, or does not fit."""
+    try:
+        told = json.loads(notes.get("columns", "null"))
+        names = told["features"], told["context"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return names if _are_names(names[0], features) and _are_names(names[1], contexts) else None
+
+
+def _are_names(names: Any, count: int) -> bool:
+    return isinstance(names, list) and len(names) == count and all(isinstance(one, str) for one in names)
+
+
+# ---- what columns are ------------------------------------------------------------------------------------------------
+
+
+def _check_whole(told: str, facts: Facts, bounds: Pair | None, period: tuple[float, float] | None) -> None:
+    """Refuse what is not whole, or is beyond bounds, in a column that is said to have whole numbers."""
+    low, high = bounds or (None, None)
+    for expected, found in (
+        ("whole numbers, as discrete says", facts.odd), (f"whole numbers from {low} to {high}", facts.beyond)
+    ):  # fmt: skip
+        if found is not None:
+            raise ValueError(
+                f"{told}: expected {expected}, got {found.first:g}; numbers like this: {found.count:,} of "
+                f"{facts.rows:,}"
+            )
+    if facts.high - facts.low >= FAR:
+        raise ValueError(
+            f"{told}: expected whole numbers less than 2^53 apart, as float64 lacks some between others, got "
+            f"{facts.low:.17g} and {facts.high:.17g}; leave the column out, or take it for real numbers by discrete"
+        )
+    if period is not None and period[1] - period[0] != np.trunc(period[1] - period[0]):
+        raise ValueError(f"{told}: expected a period as long as a whole number, as its numbers are whole, got {period}")
+
+
+@functools.lru_cache(maxsize=16)
+def _places(columns: int) -> NDArray[np.float64]:
+    """Places evenly in (-1/2, 1/2)^columns, shape (places, columns): each column has the middles of equal parts.
+
+    For each place there is the one on the other side, so that slopes leave no error; of 64 such designs it is the one
+    whose columns have least to do with each other. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of
+    optimal symmetric Latin hypercube designs*, Journal of Statistical Planning and Inference 90, 2000.
+    """
+    cells = FEW_CELLS if columns <= 2 else CELLS
+    middles = (np.arange(cells // 2) + 0.5) / cells
+    best, found = np.inf, np.concatenate([middles, -middles])[:, None]
+    if columns == 1:
+        return found
+    for design in range(64):
+        rng = np.random.default_rng([design, columns])
+        one = np.stack([rng.permutation(middles) * rng.choice([-1.0, 1.0], cells // 2) for _ in range(columns)], axis=1)
+        places = np.concatenate([one, -one])
+        together = np.corrcoef(np.concatenate([places, np.square(places)], axis=1).T)
+        if (worst := float(np.abs(together - np.eye(2 * columns)).max())) < best:
+            best, found = worst, places
+    return found
+
+
+def without_missing(x: NDArray[Any], labels: Sequence[str], missing: str, name: str) -> NDArray[np.bool_]:
+    """Which rows have no NaN; refused with counts unless they are to be dropped. `labels` are those of the columns.
+
+    Raises:
+        ValueError: some are missing, and `missing` is "refuse"; or all rows are.
+    """
+    absent = np.isnan(x)
+    good: NDArray[np.bool_] = ~absent.any(axis=1)
+    if good.all():
+        return good
+    counts = absent.sum(axis=0)
+    worst = np.argsort(-counts, kind="stable")[:5]
+    told = ", ".join(f"{labels[i]} {counts[i]:,}" for i in worst if counts[i])
+    more = int((counts > 0).sum()) - min(int((counts > 0).sum()), 5)
+    told += f" and {more} columns more" if more else ""
+    if missing == "drop" and not good.any():
+        raise ValueError(f"{name}: expected rows that miss no number, got none of {len(x):,} ({told})")
+    if missing == "refuse":
+        row = int((~good).argmax())
+        first = f"row {row}, {labels[int(absent[row].argmax())]}"
+        raise ValueError(
+            f"{name}: {first}: expected no missing values, got NaN in {int((~good).sum()):,} of {len(x):,} rows "
+            f"({told}); missing='drop' leaves such rows out"
+        )
+    return good
+
+
+def repeating(x: NDArray[Any], table: Table) -> list[int]:
+    """The columns of floats without noise whose values repeat: half of them are others', or a twentieth is one."""
+    if len(x) < LEAST_ROWS:
+        return []
+    some = x[:: -(-len(x) // LOOKED_AT)]
+    found = []
+    for i, one in enumerate(table.columns):
+        if one.constant is None and not one.width:
+            counts = np.unique(some[:, i], return_counts=True)[1]
+            shared = counts[counts > 1].sum() / len(some)
+            if shared >= REPEATED or (counts.max() > 1 and counts.max() / len(some) >= SPIKE):
+                found.append(i)
+    return found
+
+
+def about_repeats(x: NDArray[Any], table: Table, names: Sequence[str] | None) -> str | None:
+    """A sentence about columns of floats whose values repeat, or one of them does; None where none."""
+    found = repeating(x, table)
+    if not found:
+        return None
+    i, some = found[0], x[:: -(-len(x) // LOOKED_AT)]
+    values, counts = np.unique(some[:, i], return_counts=True)
+    others = len(found) - 1
+    more = "" if not others else f", and in {others} more column{'' if others == 1 else 's'}"
+    told = f"{values[counts.argmax()]:g} in {counts.max() / len(some):.0%} of them"
+    return (
+        f"values repeat in {_columns.label(i, names)} ({len(values):,} different ones in {len(some):,} rows, {told})"
+        f"{more}: a density spikes there, and its likelihood means little; spread them by jitter, or say that they are "
+        "whole numbers by discrete"
+    )
