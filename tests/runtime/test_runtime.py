@@ -310,6 +310,9 @@ NUMBERS += [
     "0e5",
     "0.000",
     "9007199254740993",
+    "5e-324",
+    "-1.5e-310",
+    "2.2250738585072011e-308",
     *map(repr, np.random.default_rng(0).normal(size=50).tolist()),
 ]
 
