@@ -69,10 +69,13 @@ def pytest_sessionstart(session):
     """Build the emulation with all cores, before workers start that would wait for each other."""
     config = session.config
     if not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None) and selection.whole(config):
+        if "not emulated" in config.option.markexpr:
+            return
         with contextlib.suppress(emulation.Unavailable, RuntimeError):  # tests say so
             emulation.prepare(say=lambda text: print(text, flush=True))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(config, items):
     config.stash[selection.COLLECTED] = len(items)
     if selection.no_device() and config.option.markexpr != "gpu":  # who asks for these alone sees each of them skipped
@@ -80,6 +83,7 @@ def pytest_collection_modifyitems(config, items):
     if not selection.NIGHTLY:
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])
     interpreted.mark(items)
+    selection.mark_emulated(items)
     if config.option.thin:
         selection.deselect(config, items, selection.superfluous(items))
     if n := config.option.one_in:

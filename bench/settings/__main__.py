@@ -58,13 +58,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=datasets.FOLDER, help="folder with the files of bench.quality")
     options = parser.parse_args()
     print(f"headrace {hr.__version__}, {hr.get_num_threads()} threads")
-    for table, parts in tables(options.data).items():
-        if not re.search(options.tables, table):
+    found, matched = tables(options.data), False
+    for table, parts in found.items():
+        if not re.search(options.tables, table, re.IGNORECASE):
             continue
         for family in options.flows.split(","):
             for name, settings in SETTINGS.items():
-                if not re.search(options.what, name):
+                if not re.search(options.what, name, re.IGNORECASE):
                     continue
+                matched = True
                 chosen, judged, cpu = [], [], time.process_time()
                 made = {key: value for key, value in settings.items() if key != "fit"}
                 for seed in range(options.seeds):
@@ -79,6 +81,11 @@ def main() -> None:
                     f"{statistics.mean(judged):.3f}{spread}; {seconds:.1f} s of a core",
                     flush=True,
                 )
+    if not matched:
+        parser.error(
+            f"expected --tables and --what to match something, got {options.tables!r} and {options.what!r}; tables: "
+            f"{', '.join(found)}; settings: {', '.join(SETTINGS)}"
+        )
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import _core, densities, ops, rows
 from headrace._core import CudaUnavailable
+from headrace._loading import from_bytes, load
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.conditional import Conditional
 from headrace.config import get_num_threads, include, info, set_num_threads, threads
 from headrace.ensemble import Ensemble
-from headrace.files import FileFormatError, from_bytes, load, to_bytes
+from headrace.files import FileFormatError, to_bytes
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.network import Layer, Network
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from headrace import dask as dask
     from headrace import distributed as distributed
     from headrace import plot as plot
+    from headrace import sklearn as sklearn
+    from headrace import torch as torch
     from headrace._accelerate import accelerate as accelerate
     from headrace.choosing import Choice, auto
     from headrace.diagnosis import Diagnosis, diagnose
@@ -116,7 +119,7 @@ def __getattr__(name: str) -> Any:
     """On first use what needs SciPy or JAX, and what few programs use."""
     import importlib
 
-    if name in ("continuum", "convert", "dask", "diagnosis", "distributed", "jax", "plot"):
+    if name in ("continuum", "convert", "dask", "diagnosis", "distributed", "jax", "plot", "sklearn", "torch"):
         return importlib.import_module(f"headrace.{name}")
     if name in _LATER:
         return getattr(importlib.import_module(f"headrace.{_LATER[name]}"), name)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
 from headrace._core.settings import Settings
 
-__all__ = ["documented", "takes"]
+__all__ = ["documented", "suggestion", "takes"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -54,6 +55,7 @@ def takes(settings: type, **defaults: Any) -> Callable[[F], F]:
                     owner = given[0] if isinstance(given[0], type) else type(given[0])
                     raise TypeError(
                         f"{name}: expected a keyword of {owner.__name__} ({', '.join(expected)}), got {name!r}"
+                        + suggestion(name, expected)
                     )
             return function(*given, **defaults | keywords)
 
@@ -64,6 +66,47 @@ def takes(settings: type, **defaults: Any) -> Callable[[F], F]:
         return cast("F", called)
 
     return signed
+
+
+_ELSEWHERE = {
+    "hidden_features": "hidden",
+    "hidden_units": "hidden",
+    "hidden_sizes": "hidden",
+    "nn_width": "hidden",
+    "num_bins": "bins",
+    "knots": "bins",
+    "tail_bound": "bound",
+    "interval": "bound",
+    "n_layers": "transforms",
+    "num_layers": "transforms",
+    "layers": "transforms",
+    "flow_layers": "transforms",
+    "n_transforms": "transforms",
+    "num_transforms": "transforms",
+    "lr": "learning_rate",
+    "n_epochs": "epochs",
+    "max_epochs": "epochs",
+    "training_batch_size": "batch_size",
+    "validation_fraction": "validation",
+    "stop_after_epochs": "patience",
+    "random_state": "seed",
+    "key": "seed",
+    "cond_dim": "context",
+    "context_features": "context",
+    "dim": "features",
+}
+"""Names that other libraries have for a keyword: nflows, zuko, sbi, flowjax, normflows, scikit-learn, Keras."""
+
+
+def suggestion(name: str, expected: Collection[str]) -> str:
+    """The end of an error about an unknown keyword: the one that is probably meant, or nothing.
+
+    >>> suggestion("num_bins", ["bins", "bound"]), suggestion("transform", ["transforms"]), suggestion("x", ["seed"])
+    ('; did you mean bins?', '; did you mean transforms?', '')
+    """
+    meant = _ELSEWHERE.get(name)
+    close = [meant] if meant in expected else difflib.get_close_matches(name, expected, 1, 0.75)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def documented(cls: type[T]) -> type[T]:

@@ -15,6 +15,7 @@ from headrace import _arguments as check
 from headrace import files
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
+from headrace._arrays.kinds import A, AnyFrame
 from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
@@ -216,6 +217,10 @@ class Ensemble(Filed):
 
     # ---- evaluation ----------------------------------------------------------------------------------------------
 
+    @overload
+    def log_prob(self, x: A, context: Array | None = None, *, out: A | None = None) -> A: ...
+    @overload
+    def log_prob(self, x: AnyFrame, context: Any = None) -> NDArray[Any]: ...
     def log_prob(self, x: Array, context: Array | None = None, *, out: Array | None = None) -> Array:
         """Log density of each row under the mixture, in nats: log Σ weight · density.
 
@@ -231,6 +236,10 @@ class Ensemble(Filed):
             value[...] = _mixed(log_probs, self.weights).reshape(rows.batch)
         return caller.give(value)
 
+    @overload
+    def spread(self, x: A, context: Array | None = None) -> A: ...
+    @overload
+    def spread(self, x: AnyFrame, context: Any = None) -> NDArray[Any]: ...
     def spread(self, x: Array, context: Array | None = None) -> Array:
         """How far members differ: the standard deviation of their log densities, by their weights, in nats.
 
@@ -254,6 +263,7 @@ class Ensemble(Filed):
         caller = self._flows[0]._caller()
         rows = opened(caller, "x", x, context, self.features, self.context, True)
         with caller.queue():
+            assert rows.array is not None
             each = [flow.log_prob(rows.array, rows.context).astype(np.float64) for flow in self._flows]
         return caller, rows, each
 

@@ -15,11 +15,11 @@ from headrace import training
 from headrace._arrays.caller import Array
 from headrace._core.device import Device, matmul_on_cpu
 from headrace._core.steps import Step
-from headrace._derivatives import Derivatives
 from headrace._evaluation import Pair
 from headrace._interior import Interior
 from headrace._module import Block, Program
 from headrace._stored import Stored, header_of, storable
+from headrace._verbs import Verbs
 from headrace.bases import Base, Logistic, StandardNormal
 from headrace.conditional import Conditional
 from headrace.transforms.restriction import chain_of, columns_of
@@ -34,7 +34,7 @@ __all__ = ["Flow"]
 
 
 @storable
-class Flow(Derivatives):
+class Flow(Verbs):
     """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
 
     The whole chain is one program: a tile of rows runs through all transforms while it is in cache. It is compiled when
@@ -242,146 +242,13 @@ class Flow(Derivatives):
 
     def __repr__(self) -> str:
         """Sizes, base and transforms."""
-        inner = "".join(f"\n  {t!r}," for t in self._chain)
-        products = f", matmul={self._products!r}" if self._products != "exact" else ""
-        return f"{type(self).__name__}(features={self.features}, base={self._base!r}, transforms=[{inner}\n]{products})"
+        context = f", {self.context} of context" if self.context else ""
+        products = f", matmul {self._products}" if self._products != "exact" else ""
+        head = f"{type(self).__name__} of {self.features} features{context}, {self._dtype.name}{products}"
+        lines = [f"base {self._base!r}", *_repeated([repr(t) for t in self._chain])]
+        return "".join([f"<{head}", *(f"\n  {line}" for line in lines), ">"])
 
-    # ---- evaluation ----------------------------------------------------------------------------------------------
-
-    def log_prob(
-        self,
-        x: Array,
-        context: Array | None = None,
-        *,
-        parameters: Array | None = None,
-        out: Array | None = None,
-    ) -> Array:
-        """Log density of each row, in nats.
-
-        Args:
-            x: Shape (rows, features), float32 or float64, any strides; (features,) for one row, or any leading
-                dimensions.
-            context: Shape (rows, context), or (context,) for all rows (the same row repeated may differ by rounding);
-                (rows,) where there is one column. Leading dimensions are broadcast against those of x.
-            parameters: Shape (n,): a vector to take instead of the flow's own `parameters`, for this call alone; what
-                is no weight in it (padding, masked entries) counts as zero.
-            out: Shape (rows,) in the flow's dtype: memory of its own to write into and to return.
-
-        Returns:
-            Shape (rows,), or the leading dimensions, in the framework of the arrays given. A row with a NaN or an
-            infinity gives NaN and changes no other row.
-
-        Raises:
-            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
-            ValueError: a wrong shape, or context where none is taken or none where it is.
-
-        >>> import numpy as np, headrace as hr
-        >>> flow = hr.MAF(3, context=2)
-        >>> flow.log_prob(np.zeros((4, 5, 3)), np.zeros((5, 2))).shape, flow.log_prob(np.zeros(3), np.zeros(2)).shape
-        ((4, 5), ())
-        """
-        caller, rows, program, _, vector = self._opened("x", x, context, parameters, True)
-        log_prob = caller.output(out, self._dtype, rows.batch, (rows.array, rows.context, vector))
-        self._run(caller, caller.queued(program).log_prob, (rows.array,), (log_prob,), rows, vector)
-        return caller.give(log_prob)
-
-    def to_latent(
-        self,
-        x: Array,
-        context: Array | None = None,
-        *,
-        parameters: Array | None = None,
-        out: Pair | None = None,
-    ) -> Pair:
-        """Data to latent: ``(z, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dz/dx\\|.
-
-        Other leading dimensions are those of x, broadcast against the context's, as in `log_prob`. `out` is
-        ``(z, log_det)`` to write into and to return, in the flow's dtype; z may be x itself.
-        """
-        return self._both(True, x, context, parameters, out)
-
-    def to_data(
-        self,
-        z: Array,
-        context: Array | None = None,
-        *,
-        parameters: Array | None = None,
-        out: Pair | None = None,
-    ) -> Pair:
-        """Latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dx/dz\\|.
-
-        Other leading dimensions are those of z, broadcast against the context's, as in `log_prob`. `out` is
-        ``(x, log_det)`` to write into and to return, in the flow's dtype; x may be z itself.
-        """
-        return self._both(False, z, context, parameters, out)
-
-    def sample(
-        self,
-        n: int | Sequence[int],
-        context: Array | None = None,
-        seed: int | np.random.Generator | None = None,
-        *,
-        first_row: int | None = None,
-        parameters: Array | None = None,
-        noise: Array | None = None,
-        dtype: DTypeLike | None = None,
-        like: Any = None,
-        out: Array | None = None,
-    ) -> Array:
-        """Draw n rows, shape (n, features), in the framework of the context; without, NumPy, or CuPy on a device.
-
-        Args:
-            n: Number of rows, or a shape: then so many draws **for each row of the context**. The shape is n,
-                then the leading dimensions of the context, then (features,), as in torch.distributions. ``()`` is one
-                draw for each.
-            context: For a number of rows, shape (n, context), or (context,) for all rows.
-            seed: 0 to 2^64 - 1; None draws one, and a `numpy.random.Generator` is asked for one. A number depends on
-                seed, row and column alone, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)`` for any
-                number of threads (for k < 8, where rows take another path, up to rounding).
-            first_row: Number k of the first row, from 0 to 2^63 - 1 - n, in the one endless sample of the seed:
-                ``sample(n, seed=s, first_row=k)`` has the bits of ``sample(m, seed=s)[k : k + n]`` for any m of 8 and
-                more, and costs n rows (docs/scale.md). The context is that of these n rows. Of a shape, rows are
-                counted in the order of the result.
-            parameters: As in `log_prob`.
-            noise: Numbers to take instead of drawing any, in the shape of the result: rows of independent **standard
-                normal** numbers under the bases `StandardNormal` and `Normal`, whose mean and standard deviation are
-                then applied to them, of standard logistic ones under `Logistic`, and of the base's own under others.
-            dtype: "float64", or the flow's own, which is the default. What a float32 flow finds in float32 is taken to
-                the data's units in float64: data far from zero, as time stamps, need that.
-            like: An array, or the name of a framework ("numpy", "torch", "jax"; "cupy" on a device), to answer in.
-            out: In the shape and dtype of the result: memory of its own to write into and to return.
-
-        >>> import numpy as np, headrace as hr
-        >>> flow = hr.MAF(3, context=2, seed=0)
-        >>> bool((flow.sample(100, np.ones(2), seed=1)[:10] == flow.sample(10, np.ones(2), seed=1)).all())
-        True
-        >>> part = flow.sample(40, np.ones(2), seed=1, first_row=60)
-        >>> bool((part == flow.sample(100, np.ones(2), seed=1)[60:]).all())
-        True
-        >>> flow.sample((100,), np.ones((5, 2))).shape  # 100 draws for each of 5 contexts
-        (100, 5, 3)
-        """
-        return self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, False)
-
-    def sample_and_log_prob(
-        self,
-        n: int | Sequence[int],
-        context: Array | None = None,
-        seed: int | np.random.Generator | None = None,
-        *,
-        first_row: int | None = None,
-        parameters: Array | None = None,
-        noise: Array | None = None,
-        dtype: DTypeLike | None = None,
-        like: Any = None,
-        out: Pair | None = None,
-    ) -> Pair:
-        """``(sample(n), its log_prob)`` in one pass; see `sample`. `out` is such a pair.
-
-        The log densities are in the flow's dtype, whatever the rows are in.
-        """
-        pair: Pair = self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, True)
-        return pair
+    # ---- other formats ----------------------------------------------------------------------------------------------
 
     def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
         """Write one function of the flow as an ONNX graph (opset 17), for runtimes of many languages and devices.
@@ -596,3 +463,28 @@ class Flow(Derivatives):
             checkpoint_every=checkpoint_every,
             group=group,
         )
+
+
+def _repeated(lines: list[str]) -> list[str]:
+    """Lines in order, where runs of the same line, or of the same two in turn, stand once with their count.
+
+    >>> _repeated(["a", "b", "a", "b", "c", "c", "d"])
+    ['2 x (', '  a', '  b', ')', '2 x c', 'd']
+    """
+    found, at = [], 0
+    while at < len(lines):
+        runs = []
+        for period in (1, 2):
+            unit, count = lines[at : at + period], 1
+            while lines[at + count * period : at + (count + 1) * period] == unit:
+                count += 1
+            runs.append((count * period if count > 1 else 1, -period, count))
+        _, period, count = max(runs)
+        unit = lines[at : at - period]
+        if count == 1:
+            found.append(lines[at])
+            at += 1
+            continue
+        found += [f"{count} x {unit[0]}"] if len(unit) == 1 else [f"{count} x (", *(f"  {one}" for one in unit), ")"]
+        at += count * len(unit)
+    return found

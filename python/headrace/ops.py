@@ -18,6 +18,7 @@ from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._arrays.device_caller import caller_of
+from headrace._arrays.kinds import A
 from headrace._core.maps import LEAST_BINS, SCALES, VECTOR_MAPS, bins_of, bins_with, interval_of, min_bin_of, slope_of
 from headrace._core.maps import MAPS as _MAPS
 from headrace.ascent.points import Points
@@ -43,8 +44,8 @@ MAPS: tuple[str, ...] = tuple(_MAPS)
 
 
 def coupling_forward(
-    z: Array,
-    params: Array,
+    z: A,
+    params: A,
     map: str = "affine",
     *,
     scale: str = "soft_clamp",
@@ -52,8 +53,8 @@ def coupling_forward(
     bound: float | tuple[float, float] = 5.0,
     bins: int | None = None,
     min_bin: float = 1e-3,
-    out: Pair | None = None,
-) -> Pair:
+    out: tuple[A, A] | None = None,
+) -> tuple[A, A]:
     """Latent to data: one map for every element.
 
     Args:
@@ -83,8 +84,8 @@ def coupling_forward(
 
 
 def coupling_inverse(
-    x: Array,
-    params: Array,
+    x: A,
+    params: A,
     map: str = "affine",
     *,
     scale: str = "soft_clamp",
@@ -92,8 +93,8 @@ def coupling_inverse(
     bound: float | tuple[float, float] = 5.0,
     bins: int | None = None,
     min_bin: float = 1e-3,
-    out: Pair | None = None,
-) -> Pair:
+    out: tuple[A, A] | None = None,
+) -> tuple[A, A]:
     """Data to latent: ``(z, log_det)``; see `coupling_forward`.
 
     >>> import numpy as np, headrace as hr
@@ -105,10 +106,10 @@ def coupling_inverse(
 
 
 def coupling_backward(
-    value: Array,
-    params: Array,
-    grad_value: Array,
-    grad_log_det: Array,
+    value: A,
+    params: A,
+    grad_value: A,
+    grad_log_det: A,
     map: str = "affine",
     *,
     direction: str = "forward",
@@ -117,8 +118,8 @@ def coupling_backward(
     bound: float | tuple[float, float] = 5.0,
     bins: int | None = None,
     min_bin: float = 1e-3,
-    out: Pair | None = None,
-) -> Pair:
+    out: tuple[A, A] | None = None,
+) -> tuple[A, A]:
     """Vector-Jacobian product of `coupling_forward` or `coupling_inverse`.
 
     Args:
@@ -141,12 +142,12 @@ def coupling_backward(
     """
     check.choice("direction", direction, ("forward", "inverse"))
     caller = caller_of(value)
-    array, params, bins = _elements(caller, "value", value, params, map, scale, bins)
+    array, opened, bins = _elements(caller, "value", value, params, map, scale, bins)
     slope, bound, interval = _factors(map, slope, bound, min_bin, bins)
-    grad_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
-    grad_log_det = _arrays.strict("grad_log_det", grad_log_det, array.shape[:1], array.dtype, caller)
-    inputs = (array, params, grad_value, grad_log_det)
-    by_input, by_params = caller.output_pair(out, array.dtype, array.shape, params.shape, inputs)
+    by_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
+    by_log_det = _arrays.strict("grad_log_det", grad_log_det, array.shape[:1], array.dtype, caller)
+    inputs = (array, opened, by_value, by_log_det)
+    by_input, by_params = caller.output_pair(out, array.dtype, array.shape, opened.shape, inputs)
     caller.core.coupling_backward(
         map,
         scale,
@@ -155,9 +156,9 @@ def coupling_backward(
         bins,
         direction == "inverse",
         array,
-        params,
-        grad_value,
-        grad_log_det,
+        opened,
+        by_value,
+        by_log_det,
         by_input,
         by_params,
         **interval,
@@ -166,13 +167,13 @@ def coupling_backward(
 
 
 def planar_forward(
-    z: Array,
-    params: Array,
+    z: A,
+    params: A,
     *,
     nonlinearity: str = "tanh",
     negative_slope: float = 0.2,
-    out: Pair | None = None,
-) -> Pair:
+    out: tuple[A, A] | None = None,
+) -> tuple[A, A]:
     """Latent to data: x = z + û h(wᵀz + b), with û as in `headrace.Planar`.
 
     Args:
@@ -199,13 +200,13 @@ def planar_forward(
 
 
 def planar_inverse(
-    x: Array,
-    params: Array,
+    x: A,
+    params: A,
     *,
     nonlinearity: str = "tanh",
     negative_slope: float = 0.2,
-    out: Pair | None = None,
-) -> Pair:
+    out: tuple[A, A] | None = None,
+) -> tuple[A, A]:
     """Data to latent: ``(z, log_det)``; see `planar_forward`.
 
     >>> import numpy as np, headrace as hr
@@ -218,16 +219,16 @@ def planar_inverse(
 
 
 def planar_backward(
-    value: Array,
-    params: Array,
-    grad_value: Array,
-    grad_log_det: Array,
+    value: A,
+    params: A,
+    grad_value: A,
+    grad_log_det: A,
     *,
     direction: str = "forward",
     nonlinearity: str = "tanh",
     negative_slope: float = 0.2,
-    out: Pair | None = None,
-) -> Pair:
+    out: tuple[A, A] | None = None,
+) -> tuple[A, A]:
     """Vector-Jacobian product of `planar_forward` or `planar_inverse`.
 
     Args:
@@ -252,7 +253,7 @@ def planar_backward(
     )
 
 
-def radial_forward(z: Array, params: Array, *, out: Pair | None = None) -> Pair:
+def radial_forward(z: A, params: A, *, out: tuple[A, A] | None = None) -> tuple[A, A]:
     """Latent to data: x = z + β (z - center) / (α + |z - center|), with α and β as in `headrace.Radial`.
 
     Args:
@@ -271,7 +272,7 @@ def radial_forward(z: Array, params: Array, *, out: Pair | None = None) -> Pair:
     return _vector("radial", "", 0.5, "z", z, params, out, inverse=False)
 
 
-def radial_inverse(x: Array, params: Array, *, out: Pair | None = None) -> Pair:
+def radial_inverse(x: A, params: A, *, out: tuple[A, A] | None = None) -> tuple[A, A]:
     """Data to latent: ``(z, log_det)``; see `radial_forward`.
 
     >>> import numpy as np, headrace as hr
@@ -284,14 +285,14 @@ def radial_inverse(x: Array, params: Array, *, out: Pair | None = None) -> Pair:
 
 
 def radial_backward(
-    value: Array,
-    params: Array,
-    grad_value: Array,
-    grad_log_det: Array,
+    value: A,
+    params: A,
+    grad_value: A,
+    grad_log_det: A,
     *,
     direction: str = "forward",
-    out: Pair | None = None,
-) -> Pair:
+    out: tuple[A, A] | None = None,
+) -> tuple[A, A]:
     """Vector-Jacobian product of `radial_forward` or `radial_inverse`; see `planar_backward`.
 
     >>> import numpy as np, headrace as hr
@@ -303,16 +304,16 @@ def radial_backward(
 
 
 def dual_ascent_step(
-    z: Array,
-    maps: Array,
-    matrix: Array | Sequence[Array],
-    shift: Array,
-    next: Array | None = None,
+    z: A,
+    maps: A,
+    matrix: A | Sequence[A],
+    shift: A,
+    next: A | None = None,
     *,
     order: Sequence[int] | None = None,
     log_scale: float = 0.0,
-    weights: Array | None = None,
-) -> tuple[Array, Array, Array | None]:
+    weights: A | None = None,
+) -> tuple[A, A, A | None]:
     """One step of dual ascent, and the sums from which the next one is chosen, in one pass over the rows.
 
     The map of eq. 25 in the form in which the log-likelihood is concave: each coordinate goes to z + bend sqrt(square +

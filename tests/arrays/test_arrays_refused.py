@@ -261,7 +261,7 @@ OTHERS = {
     "integers": (ROWS.astype("i8"), ["int64", "x.astype('float64')"]),
     "booleans": (ROWS.astype(bool), ["bool", "x.astype('float64')"]),
     "objects": (ROWS.astype(object), ["object", "x.astype('float64')"]),
-    "words": (ROWS.astype("U3"), ["<U3", "x.astype('float64')"]),
+    "words": (ROWS.astype("U3"), ["<U3", "text has to become numbers first"]),
     "complex numbers": (ROWS.astype("c8"), ["complex64", "x.real"]),
     "half precision": (ROWS.astype("f2"), ["float16", "x.astype('float64')"]),
     "a masked array": (np.ma.masked_array(ROWS, ROWS > 0.5), ["masked", "x.filled(...)"]),

@@ -33,12 +33,18 @@ BAD_TABLES = {
     "names said to be numbers": (lambda: write("t.csv", "a,b\n1,2\n"), ["--header", "no"], ["line 1", "got 'a'"]),
     "another delimiter": (lambda: write("t.csv", "a;b\n1;2\n"), ["--delimiter", ","], ["line 2", "got '1;2'"]),
     "not UTF-8": (lambda: write("t.csv", b"a,b\n1,\xff\n"), [], ["t.csv", "UTF-8", "0xff"]),
-    "an open quote": (lambda: write("t.csv", 'a,b\n1,2\n1,"2\n'), [], ["t.csv: line 3", "unexpected end"]),
-    "a field without an end": (
-        lambda: write("t.csv", "a,b\n" + "1" * 200_000 + ",2\n"),
+    "an open quote": (
+        lambda: write("t.csv", 'a,b\n1,2\n1,"2\n'),
         [],
-        ["t.csv: line 2", "131072"],
+        ["t.csv: line 3: expected the end of"],
     ),
+    "an open quote in the names": (lambda: write("t.csv", 'a,"b\n1,2\n'), [], ["t.csv: line 1: expected the end of"]),
+    "a line break in quotes": (
+        lambda: write("t.csv", 'a,b\n1,2\n"1\n",2\n'),
+        [],
+        ["t.csv: line 3: expected the end of"],
+    ),
+    "digits without an end": (lambda: write("t.csv", "a,b\n" + "1" * 200_000 + ",2\n"), [], ["row 0", "got inf"]),
     "a number as Python writes it": (
         lambda: write("t.csv", "a,b\n1,2\n3,1_5\n"),
         [],

@@ -56,6 +56,17 @@ def test_long_text_is_read_in_parts(folder, monkeypatch):
     assert_array_equal(_tables.open_table("t.csv").read([0, 1, 2]), x)
 
 
+def test_numbers_in_quotes_and_words_in_other_columns(folder):
+    lines = ["name,a,b", '"Sirius, ""the dog""",1,"2.5"', "Vega , 3 ,1e-3", "#,4,5", 'x,"6",7']
+    with open("t.csv", "w", encoding="utf-8") as file:
+        file.write("\r\n".join(lines))
+    source = _tables.open_table("t.csv")
+    assert source.names == ("name", "a", "b")
+    assert_array_equal(source.read([1, 2]), [[1.0, 2.5], [3.0, 1e-3], [6.0, 7.0]])
+    with pytest.raises(ValueError, match="line 2, column 'name': expected a number, got 'Sirius, \"the dog\"'; --col"):
+        source.read([0, 1])
+
+
 def test_float32_stays_and_other_numbers_become_float64(folder):
     for kind, wanted in (("f4", "f4"), ("f2", "f4"), ("f8", "f8"), ("i4", "f8"), ("u1", "f8"), ("?", "f8")):
         np.save("t.npy", np.ones((2, 3), kind))

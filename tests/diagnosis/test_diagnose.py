@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cases
 import headrace as hr
+from headrace import diagnosis as diagnosis_package
 from headrace.diagnosis import bands, latent, picture, run
+from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.baselines import gaussian_log_prob
 
 
@@ -283,7 +286,8 @@ def test_pictures_and_pages(kind, tmp_path):
         diagnosis.plot(tmp_path / "d.png")
         assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
     text = diagnosis.to_html()
-    assert text.count("<svg") == text.count("</svg>") == 6
+    drawn = 0 if diagnosis.samples is None else min(diagnosis.features, 12)
+    assert text.count("<svg") == text.count("</svg>") == 6 + drawn
     assert "<b>" not in text
     assert "<script" not in text
     assert not re.search(r"""(src|href)=["'](?!#)""", text)
@@ -307,7 +311,7 @@ def test_histograms_are_drawn_beside_their_bands():
     x, context = rng.standard_normal((600, 3)) * [1.0, 1.0, 1.5], rng.standard_normal((600, 1))
     diagnosis = hr.diagnose(flow, x, context, names=["a", "b", "a name of more than twenty letters"], progress=False)
     for panel, histogram, oddest in (
-        (picture._transforms, diagnosis.rank_histogram, "coordinate 2"),
+        (picture._transforms, diagnosis.rank_histogram, "2, mostly a name of more than…"),
         (picture._calibration, diagnosis.column_histogram, "a name of more than…"),
     ):
         axis = Figure().subplots()
@@ -407,3 +411,32 @@ def test_log_densities_and_worst_rows():
     for one in diagnosis.worst:
         assert one.coordinate == np.abs(z[one.row]).argmax()
         assert one.value == z[one.row, one.coordinate]
+
+
+def test_a_page_shows_columns_next_steps_and_how_it_was_made():
+    pytest.importorskip("matplotlib")
+    rng = cases.rng("columns on a page")
+    x = rng.standard_normal((600, 14))
+    x[:, 13] *= 3.0  # the flow does not know it
+    flow = hr.Flow([hr.Standardize(np.zeros(14), np.ones(14))], dtype="float64")
+    names = [f"c{i}" for i in range(13)] + ["wide"]
+    diagnosis = hr.diagnose(flow, x, training=rng.standard_normal((50, 14)), names=names, seed=5, progress=False)
+    text = diagnosis.to_html("held <out>.csv")
+    assert "data: held &lt;out&gt;.csv; rows held out: 600; rows of training: 50; seed: 5; date: 20" in text
+    assert f"headrace: {hr.__version__}" in text
+    assert text.count("<svg") == 6 + 12
+    assert "2 columns in which rows and draws differ less are left out" in text
+    assert diagnosis.samples.shape == diagnosis.held.shape == (600, 14)
+    assert picture._most_different(diagnosis.held, diagnosis.samples)[0] == 13
+    first = diagnosis.misses[0].name
+    assert advice_for(first) in text
+    assert advice_for(first).split(";")[0] in " ".join(str(diagnosis).split())
+    assert diagnosis.summary()["made"]["seed"] == "5"
+    assert picture._coordinate(diagnosis, 13) == "13, mostly wide"
+
+
+def test_each_test_has_a_next_step():
+    folder = Path(diagnosis_package.__file__).parent
+    named = set(re.findall(r"""Finding\("([^"]+)""", "".join(one.read_text() for one in folder.glob("*.py"))))
+    assert len(named) == 12
+    assert all(advice_for(name) for name in named)

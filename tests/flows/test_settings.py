@@ -85,8 +85,23 @@ def test_an_unknown_keyword_is_named_with_those_there_are(call):
     owner = getattr(call, "__self__", call).__name__
     names = ", ".join(inspect.signature(call).parameters)
     with pytest.raises(TypeError) as error:
-        call(3, hiden=(8,))
-    assert str(error.value) == f"hiden: expected a keyword of {owner} ({names}), got 'hiden'"
+        call(3, sizes=(8,))
+    assert str(error.value) == f"sizes: expected a keyword of {owner} ({names}), got 'sizes'"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("hiden", "hidden"),
+        ("hidden_features", "hidden"),
+        ("num_bins", "bins"),
+        ("tail_bound", "bound"),
+        ("n_layers", "transforms"),
+    ],
+)
+def test_a_keyword_of_another_library_has_a_suggestion(given, meant):
+    with pytest.raises(TypeError, match=rf"got '{given}'; did you mean {meant}\?$"):
+        hr.NSF(3, **{given: 4})
 
 
 def test_settings_reach_the_transforms_of_a_flow():

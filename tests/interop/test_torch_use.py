@@ -12,6 +12,7 @@ import headrace as hr
 
 torch = pytest.importorskip("torch")
 
+from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 from headrace.torch import FlowModule, TransformModule  # noqa: E402
@@ -546,3 +547,38 @@ def test_sparse_rows_are_refused_by_name():
         module(context).log_prob(rows.to_sparse())
     with pytest.raises(TypeError, match="context: expected a dense tensor"):
         module(context.to_sparse())
+
+
+def test_a_module_draws_a_number_of_rows():
+    module = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=1))
+    assert module.sample(5).shape == module.sample((5,)).shape == (5, 3)
+    with pytest.raises(TypeError, match=r"sample_shape: expected an int or a tuple of ints, got 2\.5"):
+        module.sample(2.5)
+
+
+def test_names_of_other_libraries():
+    module = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=1))
+    x = rows(4, 3)
+    assert torch.equal(module.log_prob(inputs=x), module.log_prob(x))
+    with pytest.raises(TypeError, match="inputs: expected None beside x"):
+        module.log_prob(x, inputs=x)
+    with pytest.raises(TypeError, match="x: expected a tensor, got None"):
+        module.log_prob()
+    torch.manual_seed(3)
+    draws, log_prob = module.sample_and_log_prob(5)
+    assert not draws.requires_grad
+    torch.testing.assert_close(module.log_prob(draws), log_prob, rtol=1e-5, atol=1e-5)
+    with pytest.raises(AttributeError, match=r"call module\.flow\.fit\(x\) on a flow"):
+        module.fit(x)
+    with pytest.raises(AttributeError, match="no attribute 'train_it'"):
+        module.train_it(x)
+
+
+@pytest.mark.parametrize("convert", [nn.Module.half, nn.Module.bfloat16, lambda m: m.to(torch.float16)])
+def test_narrow_floats_are_refused_before_anything_is_converted(convert):
+    module = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=1))
+    model = nn.Sequential(module)
+    with pytest.raises(TypeError, match=r"dtype: expected torch\.float32 or torch\.float64, got torch\.b?float16"):
+        convert(model)
+    assert module.vector.dtype == torch.float32
+    assert model.double()[0].vector.dtype == torch.float64

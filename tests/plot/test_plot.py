@@ -1,5 +1,6 @@
 """Pictures: what artists hold is compared with the numbers it should be, for one column and ten, one row and many."""
 
+import re
 import subprocess
 import sys
 
@@ -376,3 +377,76 @@ def test_without_matplotlib(monkeypatch):
     monkeypatch.setattr("headrace.plot._source.can_draw", lambda: False)
     with pytest.raises(ImportError, match=r"pip install \"\.\[plot\]\""):
         hr.plot.density(hr.MAF(1))
+
+
+def test_corner_with_titles_truths_and_ranges():
+    flow = normal(3)
+    figure = drawn(
+        hr.plot.corner(
+            flow, draws=20_000, columns=[2, 0], titles=True, truths=[0.5, None, 3.0], range=[None, None, (0, 9)]
+        )
+    )
+    first, pair, second = figure.axes  # column 2, both, column 0
+    assert first.get_xlim() == (0.0, 9.0)
+    assert pair.get_xlim() == (0.0, 9.0)
+    assert first.lines[0].get_xdata()[0] == 3.0
+    assert second.lines[0].get_xdata()[0] == 0.5
+    assert {(line.get_xdata()[0], line.get_ydata()[0]) for line in pair.lines[2:]} == {(3.0, 0.5)}
+    middle, up, down = map(float, re.fullmatch(r"\$(.*)\^\{\+(.*)\}_\{-(.*)\}\$", first.get_title("left")).groups())
+    assert middle == pytest.approx(4.0, abs=0.1)  # its median, and its standard deviation of 3, by 20,000 draws
+    assert (up, down) == (pytest.approx(3.0, abs=0.12), pytest.approx(3.0, abs=0.12))
+    by_name = hr.plot.corner(flow, names=["a", "b", "c"], truths={"b": 2.0}, range={"b": (1.0, 3.0)}, draws=200)
+    assert [len(axis.lines) for axis in by_name.axes] == [0, 1, 1, 0, 1, 0]
+    assert by_name.axes[2].get_xlim() == (1.0, 3.0)
+    low, high = hr.plot.corner(flow, draws=20_000, columns=[0], range=0.5).axes[0].get_xlim()
+    assert -0.8 < low < -0.6745 < 0.6745 < high < 0.8  # quartiles of a standard normal density, and a margin
+
+
+def test_corner_in_a_figure_of_the_caller():
+    from matplotlib.figure import Figure
+
+    own = Figure(figsize=(5, 4))
+    assert hr.plot.corner(normal(2), draws=200, fig=own) is own
+    assert own.get_size_inches().tolist() == [5, 4]
+    with pytest.raises(ValueError, match=r"fig: expected an empty figure, got one with 3 axes; call fig\.clear\(\)"):
+        hr.plot.corner(normal(2), draws=200, fig=own)
+    with pytest.raises(TypeError, match="fig: expected a matplotlib Figure, got str"):
+        hr.plot.corner(normal(2), fig="own")
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"truths": [1.0]}, ValueError, "truths: expected 2 values, got 1"),
+        ({"truths": {"z": 1.0}}, ValueError, "truths: expected names among 'column 0', 'column 1', got 'z'"),
+        ({"truths": ["a", 1.0]}, TypeError, r"truths\[0\]: expected a number or None, got str 'a'"),
+        ({"range": 1.5}, ValueError, "range: expected a number above 0"),
+        ({"range": [(2.0, 1.0), None]}, ValueError, r"range\[0\]: expected finite numbers, the first below the second"),
+        ({"range": [3.0, None]}, TypeError, r"range\[0\]: expected a pair \(low, high\) or None, got 3.0"),
+    ],
+)
+def test_corner_refuses(given, error, message):
+    with pytest.raises(error, match=message):
+        hr.plot.corner(normal(2), draws=100, **given)
+
+
+@pytest.mark.parametrize("values", [np.zeros(50), np.linspace(0, 1e-12, 50), np.linspace(-3e9, 5e9, 50)])
+def test_summaries_of_any_size(values):
+    figure = hr.plot.corner(values[:, None], titles=True)
+    drawn(figure)  # matplotlib can read it
+    assert len(figure.axes[0].get_title("left")) < 50
+
+
+def test_slices_end_where_they_do():
+    rho, sd = 0.9999, np.sqrt(1 - 0.9999**2)  # a slice 70 times narrower than its marginal
+    flow = hr.Flow(
+        [hr.Linear.from_matrix(np.linalg.cholesky([[1.0, rho], [rho, 1.0]]), dtype="float64")], dtype="float64"
+    )
+    for at in (0.5, 30.0):  # the second lies far outside of the draws
+        axis = hr.plot.density(flow, columns=[1], at=[at, 0.0], draws=2000).axes[0]
+        low, high = axis.get_xlim()
+        assert low < rho * at - 3 * sd
+        assert high > rho * at + 3 * sd
+        assert high - low < 20 * sd
+        x, value = axis.lines[0].get_data()
+        assert np.allclose(value, scipy.stats.norm.pdf(x, rho * at, sd), atol=0.02 / sd)

@@ -64,6 +64,16 @@ def is_one_in(n, name):
     return zlib.crc32(name.encode()) % n == 0
 
 
+def mark_emulated(items):
+    """Marks what runs the CUDA sources in emulation, so that `-m "not emulated"` needs no emulation."""
+    for item in items:
+        values = getattr(getattr(item, "callspec", None), "params", {}).values()
+        if "emu" in getattr(item, "fixturenames", ()) or any(
+            isinstance(value, str) and value == "emu" for value in values
+        ):
+            item.add_marker("emulated")
+
+
 def superfluous(items):
     """The cases that ``--thin`` leaves out."""
     of_a_test = {}

@@ -33,7 +33,10 @@ Matrix = NDArray[np.float32] | NDArray[np.float64]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 class_of = _frames.class_of
-_VJPS = "gradients come from log_prob_vjp, to_data_vjp and the other methods in _vjp"
+_VJPS = (
+    "gradients come from headrace.torch.FlowModule, or from log_prob_vjp, to_data_vjp and the other methods in _vjp; "
+    "those of headrace.ops from its functions in _backward"
+)
 
 
 class _NumPy:
@@ -150,7 +153,7 @@ class _Jax(_NumPy):
         if isinstance(value, jax.core.Tracer):
             raise TypeError(
                 f"{name}: expected a JAX array with numbers, got a tracer, as inside of jit, grad and vmap; call "
-                "the functions of headrace.jax there"
+                "the functions of headrace.jax there, and those of headrace.ops outside of it"
             )
         if value.is_deleted():
             raise TypeError(f"{name}: expected a JAX array with numbers, got one that was deleted or donated")
@@ -425,7 +428,13 @@ def elsewhere(name: str, what: str, device: Any, call: str) -> TypeError:
 
 def wrong_dtype(name: str, dtype: Any, call: str) -> TypeError:
     """The error for numbers that are no floats of 32 or 64 bits."""
-    advice = f"call {call.format(_frames.argument_of(name))} if that is meant"
+    own = _frames.argument_of(name)
+    text = str(dtype)
+    if text.startswith(("<U", "<S", "|S")):
+        return TypeError(f"{name}: expected dtype float32 or float64, got {dtype}; text has to become numbers first")
+    advice = f"call {call.format(own)} if that is meant"
+    if own == "context" and "int" in text:
+        advice += ", or give labels of classes one column each: np.eye(classes)[context]"
     return TypeError(f"{name}: expected dtype float32 or float64, got {dtype}; {advice}")
 
 

@@ -99,7 +99,7 @@ def _checked(name: str, value: Any, whole: bool) -> tuple[list[Column], list[np.
             kinds, others = ("numbers", "numbers") if whole else ("float32 or float64", "floats")
             raise TypeError(
                 f"{name}: expected columns of {kinds}, got {given} in column {label!r}; "
-                f"{_advice(name, value)} if that is meant, or choose columns of {others}"
+                f"{_conversion(name, value, given)}choose columns of {others}"
             )
         dtypes.append(dtype)
     return columns, dtypes
@@ -212,6 +212,16 @@ def inferred(value: Any) -> Any:
 def argument_of(name: str) -> str:
     """The argument in what a message calls an array, as x in "x in the block from row 0 on"."""
     return name.partition(" in the ")[0]
+
+
+def _conversion(name: str, value: Any, given: Any) -> str:
+    """How to convert a column of this type, if it holds numbers; else what to do in its place."""
+    text = str(given).lower()
+    if any(kind in text for kind in ("str", "utf8", "categor", "enum", "dictionary", "binary")):
+        return "drop this column or encode its categories as context, or "
+    if any(kind in text for kind in ("date", "time", "duration", "period", "interval")):
+        return "convert it to a number, such as seconds since a date, or "
+    return f"{_advice(name, value)} if that is meant, or "
 
 
 def _advice(name: str, value: Any) -> str:

@@ -42,7 +42,7 @@ def diagnose(arguments: argparse.Namespace) -> int:
     if output is not None:
         if Path(output).suffix.lower() == ".html":
             with replacing(output) as stream:
-                stream.write(found.to_html().encode())
+                stream.write(found.to_html(Path(arguments.data).name).encode())
         else:
             found.plot(output)
     lines = [*found.lines(), *([] if output is None else ["", f"saved to {output}"])]

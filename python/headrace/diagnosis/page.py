@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from headrace._output import printable
 from headrace._pictures import NO_MATPLOTLIB, can_draw
+from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.findings import number, p_text
-from headrace.diagnosis.picture import vector_panels
+from headrace.diagnosis.picture import vector_columns, vector_panels
 
 if TYPE_CHECKING:
     from headrace.diagnosis.record import Record
@@ -40,18 +41,20 @@ th { font-weight: 600; } td.n { white-space: nowrap; font-variant-numeric: tabul
 """
 
 
-def page(diagnosis: Record) -> str:
-    """HTML."""
+def page(diagnosis: Record, data: str | None = None) -> str:
+    """HTML. `data` names the rows."""
     given = f", {diagnosis.context} of context" if diagnosis.context else ""
     title = f"{diagnosis.kind}, {diagnosis.features} features{given}, {diagnosis.rows:,} rows held out"
     kind = "verdict misses" if diagnosis.misses else "verdict"
     parts = [
         f"<h1>{_text(title)}</h1>",
+        f'<p class="soft">{_text(_provenance(diagnosis, data))}</p>',
         f'<p class="{kind}">{_text(diagnosis.verdict)}</p>',
         *(f"<p>{_text(note)}</p>" for note in diagnosis.notes()),
         f'<div class="pictures">{"".join(_panels(diagnosis))}</div>'
         if can_draw()
         else f"<p>{_text(NO_MATPLOTLIB)}</p>",
+        *_columns(diagnosis),
         "<h2>Mean log-likelihood, nats a row</h2>",
         _table(
             ("density", "of rows held out", "the flow has more by", "rows"),
@@ -73,8 +76,17 @@ def page(diagnosis: Record) -> str:
     parts += [
         "<h2>Tests</h2>",
         _table(
-            ("test", "p-value", "by Holm's method", "what is oddest"),
-            [(one.name, _p(one.p_value), _p(one.adjusted), one.sentence) for one in tests],
+            ("test", "p-value", "by Holm's method", "what is oddest", "next"),
+            [
+                (
+                    one.name,
+                    _p(one.p_value),
+                    _p(one.adjusted),
+                    one.sentence,
+                    advice_for(one.name) if one.misses else "",
+                )
+                for one in tests
+            ],
             marked,
         ),
         '<p class="soft">A p-value is the probability of something at least as odd, were the density right. Those by '
@@ -106,13 +118,36 @@ def _p(p_value: float) -> str:
     return p_text(p_value).removeprefix("p ").removeprefix("= ")
 
 
+def _provenance(diagnosis: Record, data: str | None) -> str:
+    """One line: the data, the rows, the seed, the date and the version."""
+    pairs = [*([] if data is None else [("data", data)]), *diagnosis.made]
+    return "; ".join(f"{name}: {value}" for name, value in pairs)
+
+
+def _columns(diagnosis: Record) -> list[str]:
+    """A section with each column, rows held out beside draws; nothing where there are no draws."""
+    if not can_draw() or diagnosis.samples is None or not len(diagnosis.samples):
+        return []
+    svgs, left_out = vector_columns(diagnosis)
+    note = f'<p class="soft">{left_out} columns in which rows and draws differ less are left out.</p>'
+    return [
+        "<h2>Columns: rows held out and draws</h2>",
+        f'<div class="pictures">{"".join(_separate(svgs, "c"))}</div>',
+        *([note] if left_out else []),
+    ]
+
+
 def _panels(diagnosis: Record) -> list[str]:
+    return _separate(vector_panels(diagnosis), "p")
+
+
+def _separate(svgs: Sequence[str], prefix: str) -> list[str]:
     """SVG elements whose names do not meet on one page."""
     found = []
-    for i, svg in enumerate(vector_panels(diagnosis)):
-        own = re.sub(r'\bid="', f'id="p{i}-', svg)
-        own = re.sub(r'href="#', f'href="#p{i}-', own)
-        found.append(re.sub(r"url\(#", f"url(#p{i}-", own))
+    for i, svg in enumerate(svgs):
+        own = re.sub(r'\bid="', f'id="{prefix}{i}-', svg)
+        own = re.sub(r'href="#', f'href="#{prefix}{i}-', own)
+        found.append(re.sub(r"url\(#", f"url(#{prefix}{i}-", own))
     return found
 
 

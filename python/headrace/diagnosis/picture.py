@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
     from headrace.diagnosis.record import Record
 
-__all__ = ["draw", "vector_panels"]
+__all__ = ["draw", "vector_columns", "vector_panels"]
 
 MOST_CURVES = 60  # of coordinates
+MOST_COLUMNS = 12  # that a page shows, the ones in which rows and draws differ most
+SMALL = 9  # points: of legends; at least 10 px where a page shows three panels beside each other
 BINS, FEW_BINS, FEW_ROWS = 20, 10, 200  # of histograms, and of those of fewer rows
 
 
@@ -53,14 +56,60 @@ def vector_panels(diagnosis: Record) -> list[str]:
     found = []
     with mpl.rc_context(STYLE):
         for i, panel in enumerate(_PANELS):
-            figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+            figure = Figure(figsize=(4.3, 3.5), layout="constrained")
             panel(figure.subplots(), diagnosis)
-            stream = io.StringIO()
-            with mpl.rc_context({"svg.hashsalt": f"headrace{i}"}):
-                figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-            text = stream.getvalue()
-            found.append(text[text.index("<svg") :])
+            found.append(_svg(figure, f"headrace{i}"))
     return found
+
+
+def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
+    """Each column as an SVG element, rows held out beside draws, and the number of columns that are left out."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    held, samples = diagnosis.held, diagnosis.samples
+    if held is None or samples is None:
+        return [], 0
+    chosen = _most_different(held, samples)[:MOST_COLUMNS]
+    plain = list(diagnosis.names) == [str(i) for i in range(len(diagnosis.names))]
+    found = []
+    with mpl.rc_context(STYLE):
+        for i in sorted(chosen.tolist()):
+            figure = Figure(figsize=(4.3, 2.6), layout="constrained")
+            axis = figure.subplots()
+            both = np.concatenate([held[:, i], samples[:, i][np.isfinite(samples[:, i])]])
+            low, high = (float(end) for end in np.quantile(both, [0.001, 0.999]))
+            low, high = (low, high) if high > low else (low - 0.5, low + 0.5)
+            edges = np.linspace(low, high, 41)
+            for part, style in ((held, {"fill": True, "color": BAND, "edgecolor": BLUE}), (samples, {"color": ORANGE})):
+                share = 100.0 * np.histogram(part[:, i], edges)[0] / len(part)
+                axis.stairs(share, edges, label="rows held out" if part is held else "draws", **style)
+            name = f"column {i}" if plain else _short(diagnosis.names[i])
+            axis.set(xlabel=name, ylabel="% of rows", ylim=(0.0, None))
+            axis.legend(frameon=False, fontsize=SMALL)
+            found.append(_svg(figure, f"headrace-column{i}"))
+    return found, held.shape[1] - len(found)
+
+
+def _most_different(held: NDArray[Any], samples: NDArray[Any]) -> NDArray[np.int64]:
+    """Columns by Kolmogorov and Smirnov's distance between rows and draws, the largest first."""
+    away = []
+    for a, b in zip(np.sort(held, axis=0).T, np.sort(samples, axis=0).T, strict=True):
+        at = np.concatenate([a, b])
+        shares = [np.searchsorted(part, at, side="right") / len(part) for part in (a, b)]
+        away.append(np.abs(shares[0] - shares[1]).max())
+    return np.argsort(-np.asarray(away), kind="stable")
+
+
+def _svg(figure: Any, salt: str) -> str:
+    """A figure as an SVG element; the same figure has the same text."""
+    import matplotlib as mpl
+
+    stream = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": salt}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
 
 
 def _empty(axis: Axes, title: str, why: str) -> None:
@@ -90,9 +139,16 @@ def _ranks(axis: Axes, diagnosis: Record) -> None:
         axis.plot(at, away[i], color=GREY, linewidth=0.7, alpha=0.7)
     styles = ("-", "--", "-.")
     for i, colour, style in list(zip(order, NAMED, styles, strict=False))[::-1]:
-        axis.plot(at, away[i], color=colour, linewidth=1.6, linestyle=style, label=f"coordinate {i}")
+        axis.plot(at, away[i], color=colour, linewidth=1.6, linestyle=style, label=_coordinate(diagnosis, int(i)))
     axis.set(title=title, xlabel="probability integral transform", ylabel="share", xlim=(0, 1))
     _legend(axis)
+
+
+def _coordinate(diagnosis: Record, i: int) -> str:
+    """The name of a latent coordinate in a legend: that of the column that goes most with it, where one does."""
+    told = diagnosis.labels[i] if i < len(diagnosis.labels) else ""
+    column = re.search(r"\(mostly column (.*)\)$", told)
+    return f"coordinate {i}" if column is None else f"{i}, mostly {_short(column[1])}"
 
 
 def _oddest(uniform: NDArray[Any]) -> NDArray[np.int64]:
@@ -108,7 +164,7 @@ def _transforms(axis: Axes, diagnosis: Record) -> None:
         _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
         return
     uniform = normal_tail(-diagnosis.scores)
-    _histograms(axis, uniform, [f"coordinate {i}" for i in range(uniform.shape[1])])
+    _histograms(axis, uniform, [_coordinate(diagnosis, i) for i in range(uniform.shape[1])])
     axis.set(title=title, xlabel="probability integral transform")
 
 
@@ -151,7 +207,7 @@ def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
         axis.stairs(heights[i], edges, baseline=None, color=colour, linewidth=1.6, linestyle=style, label=names[int(i)])
     top = max(float(heights.max()), float(high))
     axis.set(xlim=(0, 1), ylim=(0, 1.35 * top), ylabel="rows")
-    axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+    axis.legend(frameon=False, fontsize=SMALL, ncols=2, loc="upper center")
 
 
 def _coverage(axis: Axes, diagnosis: Record) -> None:
@@ -177,7 +233,7 @@ def _legend(axis: Axes) -> None:
     low, high = axis.get_ylim()
     most = max(abs(low), abs(high))
     axis.set_ylim(-1.45 * most, most)
-    axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower center")
+    axis.legend(frameon=False, fontsize=SMALL, ncols=2, loc="lower center")
 
 
 def _log_densities(axis: Axes, diagnosis: Record) -> None:
@@ -203,7 +259,7 @@ def _log_densities(axis: Axes, diagnosis: Record) -> None:
         label="rows held out",
     )
     axis.set(title=title, xlabel="log density, nats (the first bin holds all below)", ylabel="% of rows")
-    axis.legend(frameon=False, fontsize=8, loc="upper left")
+    axis.legend(frameon=False, fontsize=SMALL, loc="upper left")
 
 
 def _p_values(axis: Axes, diagnosis: Record) -> None:
@@ -220,7 +276,7 @@ def _p_values(axis: Axes, diagnosis: Record) -> None:
         marker = "<" if one.adjusted < least else "X" if one.misses else "o"
         axis.plot(value, i, marker, color=colour, markersize=8, clip_on=False)
     axis.axvline(LEVEL, color=INK, linewidth=0.9, linestyle=":")
-    axis.text(0.85 * LEVEL, -0.5, "5 %", ha="right", va="bottom", fontsize=8, color=INK)
+    axis.text(0.85 * LEVEL, -0.5, "5 %", ha="right", va="bottom", fontsize=SMALL, color=INK)
     axis.set_xscale("log")
     axis.set(title=title, xlim=(least / 1.6, 1.5), ylim=(-0.6, len(tests) - 0.4))
     axis.set_xlabel("p-value; left of 5 % the density misses")

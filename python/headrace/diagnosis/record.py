@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace.diagnosis import bands
+from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.distributions import normal_tail
 from headrace.diagnosis.findings import LEVEL, Finding, number, p_text, wrapped
 from headrace.diagnosis.likelihood import Likelihood
@@ -69,6 +70,14 @@ class Record:
     drawn: Floats | None = field(default=None, compare=False)
     """Log densities of draws."""
     names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    """Of latent coordinates: by number, and by the column that goes most with each where one does."""
+    held: Floats | None = field(default=None, compare=False)
+    """At most 5,000 of the rows that the tests took, shape (rows, features)."""
+    samples: Floats | None = field(default=None, compare=False)
+    """As many draws with the same context, in the same columns."""
+    made: tuple[tuple[str, str], ...] = ()
+    """How and when the diagnosis was made: pairs of a name and a value."""
 
     @property
     def p_value(self) -> float:
@@ -135,11 +144,15 @@ class Record:
             "verdict": self.verdict,
             "likelihoods": [dict(vars(one)) for one in self.likelihoods],
             "fitted_to": self.fitted_to,
-            "tests": [{**vars(one), "misses": one.misses} for one in self.tests],
+            "tests": [
+                {**vars(one), "misses": one.misses, "next": advice_for(one.name) if one.misses else None}
+                for one in self.tests
+            ],
             "worst": [dict(vars(one)) for one in self.worst],
             "copies": self.copies,
             "of_training": self.of_training,
             "interrupted": self.interrupted,
+            "made": dict(self.made),
         }
 
     def __repr__(self) -> str:
@@ -167,6 +180,9 @@ class Record:
             for one in self.misses:
                 head = f"  {one.name:<26}{p_text(one.p_value):<12}"
                 lines += wrapped(one.sentence, head, " " * len(head))
+            lines += ["", "what to do next"]
+            for advice in dict.fromkeys(advice_for(one.name) for one in self.misses):
+                lines += wrapped(advice, "  ", "    ")
         if rest := [f"{one.name} ({p_text(one.p_value)})" for one in self.tests if not one.misses]:
             lines += ["", "what does not"]
             lines += wrapped(", ".join(rest), "  ", "  ")

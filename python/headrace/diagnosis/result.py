@@ -32,6 +32,10 @@ class Diagnosis(Record):
         """
         draw(self, os.fspath(path))
 
-    def to_html(self) -> str:
-        """One self-contained page, with pictures if matplotlib is installed."""
-        return page(self)
+    def to_html(self, data: str | None = None) -> str:
+        """One self-contained page, with pictures if matplotlib is installed.
+
+        Args:
+            data: What the rows are, such as the name of their file; shown at the head of the page.
+        """
+        return page(self, data)

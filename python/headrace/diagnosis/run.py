@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Array
+from headrace._core import cpu
 from headrace._progress import bar
 from headrace._warn import warn
 from headrace.diagnosis import latent
@@ -131,6 +133,22 @@ def diagnose(
         point_ranks=look.point_ranks,
         drawn=look.drawn,
         names=rows.names,
+        labels=tuple(look.labels),
+        held=look.held,
+        samples=look.samples,
+        made=_made(rows, key),
+    )
+
+
+def _made(rows: Looked, seed: int) -> tuple[tuple[str, str], ...]:
+    """What somebody needs to make the same diagnosis again."""
+    trained = "not given" if rows.training is None else f"{len(rows.training):,}"
+    return (
+        ("rows held out", f"{len(rows.x):,}"),
+        ("rows of training", trained),
+        ("seed", str(seed)),
+        ("date", date.today().isoformat()),
+        ("headrace", cpu.__version__),
     )
 
 
@@ -150,6 +168,8 @@ class _Look:
     all_scores: Floats | None = None
     drawn: Floats | None = None
     labels: list[str] = field(default_factory=list)
+    held: Floats | None = None
+    samples: Floats | None = None
 
     def tests(self, shown: Any) -> None:
         """Each test, added to `done` once it is there."""
@@ -219,12 +239,13 @@ class _Look:
             yield latent.dependence_on_context(score, given, self.labels, self.rows.context_names)
 
     def _draw(self) -> None:
-        """Log densities of draws, for the picture."""
+        """Draws and their log densities, for pictures."""
         rng = stream(self.seed, 8)
         index = self.rows.some(DRAWN, rng)
         context = self.rows.context_of(index)
         x = self.flow.sample(index.size, context, seed=rng, dtype="float64")
         self.drawn = np.asarray(self.flow.log_prob(x, context), np.float64)
+        self.held, self.samples = (np.asarray(part, np.float64) for part in (self.rows.x[index], x))
 
     def worst(self) -> tuple[Worst, ...]:
         """The rows that fit worst, and what is farthest in each."""

@@ -112,7 +112,9 @@ class NessaiFlow(FlowModule, BaseFlow):
         """Draws, shape (n, features); a context of n rows has one for each."""
         return self.sample_and_log_prob(n, context)[0]
 
-    def sample_and_log_prob(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def sample_and_log_prob(  # type: ignore[override]
+        self, n: int, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Draws and their log densities."""
         z = self.sample_latent_distribution(n)
         x, log_det = self.inverse(z, context)

@@ -89,7 +89,7 @@ def conditional(
         raise ValueError("flow: expected a density with finite draws, got none for some values of the context")
     ends = [planes.range_of(*(one[:, i] for one in drawn)) for i in chosen]
     found = [panel(source, chosen, one, own, ends=ends) for one, own in zip(drawn, rows, strict=True)]
-    titles = [f"{label(told[swept], 20, 1)} = {value:.3g}" for value in sweep]
+    titles = [f"{label(told[swept], 20, 1)} = {_short(value)}" for value in sweep]
     if path is not None:
         _animate(found, name, titles, os.fspath(path))
     return _draw(found, name, titles)
@@ -118,6 +118,15 @@ def _sweep(context: Any, contexts: int, swept: int, values: Any) -> tuple[NDArra
             )
         sweep = np.linspace(low, high, frames)
     return np.median(table, axis=0), sweep
+
+
+def _short(value: float) -> str:
+    """Three digits, without an exponent below a million.
+
+    >>> _short(-5034.2), _short(0.01234), _short(2.5e9)
+    ('-5034', '0.0123', '2.5e+09')
+    """
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _draw(panels: list[Panel], names: tuple[str, ...], titles: list[str]) -> Figure:

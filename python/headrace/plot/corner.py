@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,10 @@ def corner(
     draws: int = 20_000,
     points: int = 2_000,
     labels: tuple[str, str] = ("rows", "samples"),
+    titles: bool = False,
+    truths: Any = None,
+    range: Any = None,
+    fig: Any = None,
     seed: int = 0,
 ) -> Figure:
     """Draw all pairs of columns: rows as points, and contours of a density's samples; marginals on the diagonal.
@@ -53,10 +58,17 @@ def corner(
         draws: How many are drawn.
         points: How many rows are shown as points, at most.
         labels: What the legend calls x and the draws.
+        titles: Whether each marginal has a title: the median of the draws, and from it the distances to their
+            quantiles of 84.1 % and 15.9 %, with two digits of the smaller one.
+        truths: Values of all columns, shape (features,), or a dict by name; drawn as lines. None or NaN for a column
+            that has none.
+        range: The ends of axes: a share of draws and of rows that each axis holds, such as 0.99, or a pair
+            ``(low, high)`` for each column, or a dict of pairs by name. None for a column whose ends are found.
+        fig: An empty matplotlib ``Figure`` to draw into, of its own size. By default a new one.
         seed: Of the draws, and of the choice of points.
 
     Returns:
-        A matplotlib ``Figure``.
+        A matplotlib ``Figure``, `fig` where that is given.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -76,10 +88,102 @@ def corner(
     chosen = columns_of(columns, name)
     if len(chosen) > MOST_COLUMNS:
         raise ValueError(f"columns: expected at most {MOST_COLUMNS}, got {len(chosen)}; choose some by columns=")
-    told = [label(name[i], _room(len(chosen))) for i in chosen]
     shown = None if table is None else table.some(most, key)[:, chosen]
     whole = None if table is None else (table.x[:, chosen], table.weights)
-    return _draw(drawn[:, chosen], shown, whole, told, labels)
+    frame = Frame(
+        names=[label(name[i], _room(len(chosen))) for i in chosen],
+        ends=_ends(range, name, chosen, drawn, None if table is None else table.x),
+        truths=_truths(truths, name, chosen),
+        titles=titles,
+    )
+    return _draw(drawn[:, chosen], shown, whole, frame, labels, _empty_figure(fig))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What surrounds the draws, for each column of the picture."""
+
+    names: list[str]
+    ends: list[tuple[float, float]]
+    truths: list[float | None]
+    titles: bool
+
+
+def _by_column(argument: str, value: Any, names: tuple[str, ...]) -> list[Any]:
+    """An entry for each column, of a sequence or of a dict by name."""
+    if isinstance(value, Mapping):
+        for name in value:
+            if name not in names:
+                raise ValueError(f"{argument}: expected names among {', '.join(map(repr, names))}, got {name!r}")
+        return [value.get(name) for name in names]
+    if isinstance(value, str) or not np.iterable(value):
+        raise TypeError(f"{argument}: expected an entry for each column or a dict by name, got {check.kind_of(value)}")
+    found = list(value)
+    check.length(argument, found, len(names))
+    return found
+
+
+def _truths(truths: Any, names: tuple[str, ...], chosen: list[int]) -> list[float | None]:
+    if truths is None:
+        return [None] * len(chosen)
+    entries = _by_column("truths", truths, names)
+    found: list[float | None] = []
+    for i in chosen:
+        try:
+            value = np.nan if entries[i] is None else float(entries[i])
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"truths[{i}]: expected a number or None, got {type(entries[i]).__name__} {entries[i]!r}"
+            ) from None
+        found.append(value if np.isfinite(value) else None)
+    return found
+
+
+def _ends(
+    wanted: Any, names: tuple[str, ...], chosen: list[int], drawn: NDArray[Any], rows: NDArray[Any] | None
+) -> list[tuple[float, float]]:
+    """The ends of each axis: as given, around a share of all values, or where nearly all of them lie."""
+    share = None
+    entries: list[Any] = [None] * len(names)
+    if isinstance(wanted, (int, float, np.floating)):
+        share = check.number("range", wanted, above=0.0, below=np.nextafter(1.0, 2.0))
+    elif wanted is not None:
+        entries = _by_column("range", wanted, names)
+    found = []
+    for i in chosen:
+        parts = [drawn[:, i]] if rows is None else [drawn[:, i], rows[:, i]]
+        if entries[i] is not None:
+            found.append(_pair_of_ends(f"range[{i}]", entries[i]))
+        elif share is not None:
+            tails = [np.quantile(part, [0.5 - share / 2, 0.5 + share / 2]) for part in parts]
+            found.append(planes.range_of(np.concatenate(tails)))
+        else:
+            found.append(planes.range_of(*parts))
+    return found
+
+
+def _pair_of_ends(argument: str, value: Any) -> tuple[float, float]:
+    try:
+        low, high = (float(end) for end in value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{argument}: expected a pair (low, high) or None, got {value!r}") from None
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(f"{argument}: expected finite numbers, the first below the second, got {value!r}")
+    return low, high
+
+
+def _empty_figure(fig: Any) -> Figure | None:
+    """The figure of the caller, as long as nothing is in it."""
+    if fig is None:
+        return None
+    from matplotlib.figure import FigureBase
+
+    if not isinstance(fig, FigureBase):
+        raise TypeError(f"fig: expected a matplotlib Figure, got {check.kind_of(fig)}")
+    axes: Any = fig.axes
+    if axes:
+        raise ValueError(f"fig: expected an empty figure, got one with {len(axes)} axes; call fig.clear()")
+    return cast("Figure", fig)
 
 
 def _both(
@@ -136,22 +240,23 @@ def _draw(
     drawn: NDArray[Any],
     shown: NDArray[Any] | None,
     whole: tuple[NDArray[Any], NDArray[Any] | None] | None,
-    names: list[str],
+    frame: Frame,
     labels: tuple[str, str],
+    own: Figure | None,
 ) -> Figure:
     from headrace.plot import _figure
 
-    n = len(names)
+    n, ends = len(frame.names), frame.ends
     side = _side(n)
-    ends = [planes.range_of(drawn[:, i], None if shown is None else shown[:, i]) for i in range(n)]
-    if whole is not None:
-        ends = [planes.range_of(drawn[:, i], whole[0][:, i]) for i in range(n)]
     with _figure.styled():
-        left, right, low, high = 0.9, 0.15, 0.8, 0.15 if n > 2 else 0.45  # margins, in inches
-        size = side * n + left + right, side * n + low + high
-        figure = _figure.Picture(figsize=size)  # by hand: a layout of fifty panels takes seconds
+        title = 0.25 if frame.titles else 0.0
+        left, right, low, high = 0.9, 0.15, 0.8, title + (0.15 if n > 2 else 0.45)  # margins, in inches
+        # Margins by hand: a layout of fifty panels takes seconds.
+        figure = own or _figure.Picture(figsize=(side * n + left + right, side * n + low + high))
+        across, down = figure.bbox.width / figure.dpi, figure.bbox.height / figure.dpi
+        gap = 0.1 if not frame.titles else 0.1 + 0.25 / side
         figure.subplots_adjust(
-            left / size[0], low / size[1], 1.0 - right / size[0], 1.0 - high / size[1], wspace=0.1, hspace=0.1
+            left / across, low / down, 1.0 - right / across, 1.0 - high / down, wspace=0.1, hspace=gap
         )
         places = figure.add_gridspec(n, n)
         axes: dict[tuple[int, int], Any] = {}
@@ -165,8 +270,11 @@ def _draw(
                     _alone(axis, drawn[:, i], whole, i, ends[i])
                 else:
                     _pair(axis, drawn[:, [j, i]], None if shown is None else shown[:, [j, i]], (ends[j], ends[i]))
-                _label(axis, i, j, names)
+                _mark(axis, frame.truths[j], None if i == j else frame.truths[i])
+                _label(axis, i, j, frame.names)
                 axis.set_xlim(*ends[j])
+                if i == j and frame.titles:
+                    axis.set_title(summary(drawn[:, i]), fontsize=8 if n > 4 else 10)
         _legend(figure, axes, n, labels, whole is not None, len(drawn))
     return figure
 
@@ -217,6 +325,38 @@ def _pair(
             *few.T, s=2.0 if levels else 10.0, color=ORANGE, alpha=0.25 if levels else 0.8, linewidths=0, zorder=0
         )
     axis.set_ylim(*ends[1])
+
+
+def _mark(axis: Any, across: float | None, up: float | None) -> None:
+    """Lines at true values, and a mark where two of them meet."""
+    if across is not None:
+        axis.axvline(across, color=INK, linewidth=1.0)
+    if up is not None:
+        axis.axhline(up, color=INK, linewidth=1.0)
+    if across is not None and up is not None:
+        axis.plot(across, up, "s", color=INK, markersize=4)
+
+
+def summary(values: NDArray[Any]) -> str:
+    """A median, and the distances to the quantiles that hold 68.3 % of a normal density, as mathematics.
+
+    >>> import numpy as np
+    >>> summary(np.linspace(10.0, 20.0, 1001))
+    '$15.0^{+3.4}_{-3.4}$'
+    """
+    low, middle, high = np.quantile(values, [0.15866, 0.5, 0.84134])
+    least = min(high - middle, middle - low)
+    if not least > 0:
+        return f"${middle:.4g}^{{+{high - middle:.2g}}}_{{-{middle - low:.2g}}}$"
+    digits = 1 - int(np.floor(np.log10(least)))
+    if digits > 6 or digits < -4:
+        power = int(np.floor(np.log10(max(abs(middle), least))))
+        unit, digits = 10.0**power, max(digits + power, 0)
+        inner = f"{middle / unit:.{digits}f}^{{+{(high - middle) / unit:.{digits}f}}}"
+        return rf"$({inner}_{{-{(middle - low) / unit:.{digits}f}}})\times 10^{{{power}}}$"
+    shown = max(digits, 0)
+    rounded = [float(np.round(one, digits)) for one in (middle, high - middle, middle - low)]
+    return f"${rounded[0]:.{shown}f}^{{+{rounded[1]:.{shown}f}}}_{{-{rounded[2]:.{shown}f}}}$"
 
 
 def _label(axis: Any, i: int, j: int, names: list[str]) -> None:

@@ -27,6 +27,8 @@ MOST_PANELS = 24
 DECADES = 4.0  # of a density that colours show
 SHARES = (0.5, 0.9)
 POINTS = 500  # rows in a plane
+LOOKS = 6  # at a slice, each from closer or from farther away
+SEEN = 1e-3  # of a slice's highest density: below it nothing is seen
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ def density(
         context: For a conditional density: one row, shape (context,).
         columns: A list of panels, each a column or a pair of them, by number or name: ``[0, "mass", ("mass", "age")]``.
             By default each column, and with two columns the pair.
-        at: A row, shape (features,): the other columns are held at its numbers, and what is drawn is the density given
-            these. None for marginals.
+        at: A row, shape (features,): the other columns are held at its values, and the density given these is drawn, on
+            axes that end where this density does. None for marginals.
         names: As in `corner`.
         draws: How many, where a marginal has to be drawn, and to find where the axes end.
         seed: Of the draws.
@@ -138,18 +140,14 @@ def panel(
     ends: Sequence[tuple[float, float]] | None = None,
 ) -> Panel:
     """The density of these columns, on a grid where the draws are, or between `ends`."""
-    if ends is None:
+    found = ends
+    if found is None:
         others = [None if table is None else table.x[:, i] for i in columns]
-        ends = [planes.range_of(drawn[:, i], other) for i, other in zip(columns, others, strict=True)]
+        found = [planes.range_of(drawn[:, i], other) for i, other in zip(columns, others, strict=True)]
     cells = LINE if len(columns) == 1 else PLANE
-    edges = tuple(np.linspace(*end, cells + 1) for end in ends)
-    middles = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
-    grid = np.stack(np.meshgrid(*middles), axis=-1).reshape(-1, len(columns))
-    shape = tuple(len(middle) for middle in reversed(middles))
     if at is not None:
-        rows = np.tile(at, (len(grid), 1))
-        rows[:, columns] = grid
-        return Panel(columns, edges, _conditional(source.flow.log_prob(rows, context), shape, edges), "slice")
+        return _slice(source, columns, found, cells, context, at, zoom=ends is None)
+    edges, grid, shape = _grid(found, cells)
     if (exact := _marginal(source.flow, columns)) is not None:
         own = context if exact.context else None
         order = np.argsort(columns) if len(columns) == source.features else np.arange(len(columns))
@@ -158,6 +156,57 @@ def panel(
     coarse, value = _drawn(drawn[:, columns], edges)
     one = 1.0 / (len(drawn) * np.prod([edge[1] - edge[0] for edge in coarse]))
     return Panel(columns, coarse, value, "drawn", float(one))
+
+
+def _grid(
+    ends: Sequence[tuple[float, float]], cells: int
+) -> tuple[tuple[Floats, ...], NDArray[np.float64], tuple[int, ...]]:
+    """Edges of cells, their middles as rows, and the shape of values there."""
+    edges = tuple(np.linspace(*end, cells + 1) for end in ends)
+    middles = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
+    grid = np.stack(np.meshgrid(*middles), axis=-1).reshape(-1, len(edges))
+    return edges, grid, tuple(len(middle) for middle in reversed(middles))
+
+
+def _slice(
+    source: Drawn,
+    columns: tuple[int, ...],
+    ends: Sequence[tuple[float, float]],
+    cells: int,
+    context: NDArray[Any] | None,
+    at: Floats,
+    *,
+    zoom: bool,
+) -> Panel:
+    """The density given all other columns. With `zoom` its axes end where it does, and not where the marginal does."""
+    for look in range(LOOKS if zoom else 1):
+        edges, grid, shape = _grid(ends, cells)
+        rows = np.tile(at, (len(grid), 1))
+        rows[:, columns] = grid
+        value = _conditional(source.flow.log_prob(rows, context), shape, edges)
+        closer = [_closer(edge, value.sum(axis=i) if value.ndim == 2 else value) for i, edge in enumerate(edges)]
+        if look == LOOKS - 1 or all(one is None for one in closer):
+            break
+        ends = [end if one is None else one for end, one in zip(ends, closer, strict=True)]
+    return Panel(columns, edges, value, "slice")
+
+
+def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
+    """Better ends of an axis: closer to a curve that is seen in few cells, farther from one that is cut; or None."""
+    seen = np.flatnonzero(value > SEEN * value.max())
+    if not seen.size:
+        return None
+    first, last, cells = int(seen[0]), int(seen[-1]), len(value)
+    width = float(edges[-1] - edges[0])
+    if first == 0 or last == cells - 1:
+        return (
+            float(edges[0]) - (0.5 * width if first == 0 else 0.0),
+            float(edges[-1]) + (0.5 * width if last == cells - 1 else 0.0),
+        )
+    if last - first + 1 >= cells // 3:
+        return None
+    room = 0.25 * float(edges[last + 1] - edges[first])
+    return float(edges[first]) - room, float(edges[last + 1]) + room
 
 
 def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:

@@ -102,7 +102,18 @@ class _Module(nn.Module):
             leaf.grad = vector.grad[begin:end]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """For `.to`, `.double` and the like, which give the vector other memory."""
+        """For `.to`, `.double` and the like, which give the vector other memory.
+
+        Raises:
+            TypeError: for `.half`, `.bfloat16` and the like: the core computes in float32 and float64.
+        """
+        vector = self.vector
+        wanted = fn(torch.empty(0, dtype=vector.dtype, device=vector.device)).dtype
+        if wanted not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"dtype: expected torch.float32 or torch.float64, got {wanted}; leave this module out of the "
+                "conversion, or take its products in bf16: flow.to(matmul='bf16')"
+            )
         super()._apply(fn, recurse)
         self._set_mark()
         for leaf, begin, end, _ in self._leaves:
@@ -197,9 +208,9 @@ class _Module(nn.Module):
     def _shape(self, sample_shape: Any, context: Tensor | None) -> tuple[int, ...]:
         """Of draws."""
         try:
-            shape = torch.Size(sample_shape)
+            shape = torch.Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
         except TypeError:
-            raise TypeError(f"sample_shape: expected a tuple of ints, got {sample_shape!r}") from None
+            raise TypeError(f"sample_shape: expected an int or a tuple of ints, got {sample_shape!r}") from None
         context = self._bound(context)
         lead = () if context is None else context.shape[:-1]
         return (*shape, *lead, self.features)
@@ -256,13 +267,31 @@ class FlowModule(_Module):
         """The distribution of rows given the context, shape (..., context)."""
         return FlowDistribution(self, self._bound(context))
 
-    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def __getattr__(self, name: str) -> Any:
+        """For attributes that are not there; of a `fit` the error names the flow's."""
+        if name == "fit":
+            raise AttributeError(
+                "FlowModule has no fit: call module.flow.fit(x) on a flow, then FlowModule(flow), or train "
+                "module.parameters() by an optimiser of PyTorch"
+            )
+        return super().__getattr__(name)
+
+    def log_prob(
+        self, x: Tensor | None = None, context: Tensor | None = None, *, inputs: Tensor | None = None
+    ) -> Tensor:
         """Log density of each row in nats, shape (...).
 
         Args:
             x: Shape (..., features).
             context: Shape (..., context), broadcast against x, or (context,) for all rows.
+            inputs: Another name of x, as nflows has it.
         """
+        if inputs is not None:
+            if x is not None:
+                raise TypeError("inputs: expected None beside x, got a tensor")
+            x = inputs
+        if x is None:
+            raise TypeError("x: expected a tensor, got None")
         vector = self._own()
         rows, own, batch = self._opened("x", x, context, vector)
         out = _autograd.log_prob(rows, own, vector, self._entry)
@@ -277,7 +306,7 @@ class FlowModule(_Module):
         return self._transformed("z", z, context, True)
 
     def rsample_and_log_prob(
-        self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None
+        self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draws and their log densities from one run, both with gradients; see `rsample`."""
         noise = self._noise(self._shape(sample_shape, context))
@@ -286,10 +315,11 @@ class FlowModule(_Module):
         x, log_prob = _autograd.generate(rows, own, vector, self._entry)
         return x.reshape(*batch, self.features), log_prob.reshape(batch)
 
-    def rsample(self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
+    def rsample(self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
         """Draws with gradients by parameters and context.
 
-        Their shape is `sample_shape`, then the leading dimensions of the context, then (features,).
+        Their shape is `sample_shape`, an int or a tuple of ints, then the leading dimensions of the context, then
+        (features,).
         Random numbers are PyTorch's, so that `torch.manual_seed` sets them.
 
         Raises:
@@ -298,10 +328,17 @@ class FlowModule(_Module):
         """
         return self.rsample_and_log_prob(sample_shape, context)[0]
 
-    def sample(self, sample_shape: tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
+    def sample(self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
         """The same without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape, context)
+
+    def sample_and_log_prob(
+        self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draws and their log densities from one run, without gradients."""
+        with torch.no_grad():
+            return self.rsample_and_log_prob(sample_shape, context)
 
     def _noise(self, shape: tuple[int, ...]) -> Tensor:
         """Rows of the standard density under the base."""

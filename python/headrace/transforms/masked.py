@@ -108,7 +108,7 @@ class _Masked(Transform):
 
     def _described(self, keywords: str) -> str:
         network = self._network.described
-        return f"{keywords}, network={network!r}" if network is not None else keywords
+        return f"{keywords}, " + (f"hidden={tuple(self._hidden())}" if network is None else f"network={network!r}")
 
 
 @storable

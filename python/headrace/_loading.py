@@ -1,0 +1,27 @@
+"""`headrace.load` and `headrace.from_bytes` with their types: `files`, which reads, knows no class that it makes."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+from headrace import files
+from headrace.ensemble import Ensemble
+from headrace.flow import Flow
+from headrace.transforms.transform import Transform
+
+__all__ = ["from_bytes", "load"]
+
+Loaded = Flow | Ensemble | Transform
+
+
+class _Load(Protocol):
+    def __call__(self, path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Loaded: ...
+
+
+class _FromBytes(Protocol):
+    def __call__(self, data: bytes, *, allow_non_finite: bool = False) -> Loaded: ...
+
+
+load: _Load = files.load
+from_bytes: _FromBytes = files.from_bytes

@@ -1,0 +1,39 @@
+"""What type checkers know of results, mypy and pyright: the kind of array that goes in comes out."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from typing_extensions import assert_type
+
+import headrace as hr
+
+
+def accepted(x: NDArray[np.float32], y: NDArray[np.float64], params: NDArray[np.float32], flow: hr.Flow) -> None:
+    assert_type(flow.log_prob(x), NDArray[np.float32])
+    assert_type(flow.log_prob(y), NDArray[np.float64])
+    assert_type(flow.to_latent(x), tuple[NDArray[np.float32], NDArray[np.float32]])
+    assert_type(flow.to_data(x), tuple[NDArray[np.float32], NDArray[np.float32]])
+    assert_type(flow.sample(5), NDArray[Any])
+    assert_type(flow.sample(5, x, seed=1), NDArray[np.float32])
+    assert_type(hr.Ensemble([flow]).log_prob(x), NDArray[np.float32])
+    assert_type(hr.load("path"), hr.Flow | hr.Ensemble | hr.Transform)
+    value, log_det = hr.ops.coupling_forward(x, params)
+    hr.ops.coupling_backward(x, params, value, log_det)
+
+
+def tensors(t: torch.Tensor, flow: hr.Flow) -> None:
+    result: torch.Tensor = flow.log_prob(t)
+    z, log_det = flow.to_latent(t)
+    both: tuple[torch.Tensor, torch.Tensor] = (z, log_det)
+    draws: torch.Tensor = flow.sample(3, t)
+    hr.ops.coupling_forward(result, both[0])
+    hr.ops.coupling_forward(draws, both[1])
+
+
+def refused(flow: hr.Flow) -> None:
+    flow.log_prob([[1.0, 2.0]])  # type: ignore[call-overload]
+    flow.to_latent("x")  # type: ignore[call-overload]
+    hr.ops.coupling_forward([1.0], [2.0])  # type: ignore[type-var]
+    hr.load("path").sample(5)  # type: ignore[union-attr]
