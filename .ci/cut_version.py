@@ -34,23 +34,21 @@ def replaced(text: str, old: str, new: str, name: str) -> str:
 
 def cut(root: Path, version: str, day: datetime.date) -> None:
     """Change all of the files, or none."""
-    texts = {name: (root / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "CITATION.cff", "CHANGELOG.md")}
-    current = re.findall(r'^version = "(.*)"$', texts["pyproject.toml"], flags=re.MULTILINE)[0]
+    project, citation, changelog = "pyproject.toml", "CITATION.cff", "CHANGELOG.md"
+    texts = {name: (root / name).read_text(encoding="utf-8") for name in (project, citation, changelog)}
+    current = re.findall(r'^version = "(.*)"$', texts[project], flags=re.MULTILINE)[0]
     if version.endswith(".dev0"):
         if current.endswith(".dev0") or numbers(version) <= numbers(current):
-            raise SystemExit(f"version: expected one in development after a version that was cut, got {version} after {current}")
-        first = re.findall(r"^## .*\n", texts["CHANGELOG.md"], flags=re.MULTILINE)[0]
-        texts["CHANGELOG.md"] = replaced(texts["CHANGELOG.md"], first, f"{UNRELEASED}\n{first}", "CHANGELOG.md")
+            raise SystemExit(f"version: expected a higher one after one that was cut, got {version} after {current}")
+        old = re.findall(r"^## .*\n", texts[changelog], flags=re.MULTILINE)[0]
+        new = f"{UNRELEASED}\n{old}"
     else:
         if current != f"{version}.dev0":
-            raise SystemExit(f"version: expected {current.removesuffix('.dev0')}, which is in development, got {version}")
-        texts["CHANGELOG.md"] = replaced(texts["CHANGELOG.md"], UNRELEASED, f"## {version} ({day.isoformat()})\n", "CHANGELOG.md")
-    texts["pyproject.toml"] = replaced(
-        texts["pyproject.toml"], f'\nversion = "{current}"\n', f'\nversion = "{version}"\n', "pyproject.toml"
-    )
-    texts["CITATION.cff"] = replaced(
-        texts["CITATION.cff"], f"\nversion: {current}\n", f"\nversion: {version}\n", "CITATION.cff"
-    )
+            raise SystemExit(f"version: expected one that is in development, {current} without .dev0, got {version}")
+        old, new = UNRELEASED, f"## {version} ({day.isoformat()})\n"
+    texts[changelog] = replaced(texts[changelog], old, new, changelog)
+    texts[project] = replaced(texts[project], f'\nversion = "{current}"\n', f'\nversion = "{version}"\n', project)
+    texts[citation] = replaced(texts[citation], f"\nversion: {current}\n", f"\nversion: {version}\n", citation)
     for name, text in texts.items():
         (root / name).write_text(text, encoding="utf-8")
 

@@ -11,7 +11,8 @@ def pytest_collection_modifyitems(config, items):
     """As WebAssembly only what the header computes is tested, not other programs and other readers."""
     if not web_runtime.compiler():
         return
-    others = [item for item in items if Path(__file__).parent in item.path.parents and "runtime" not in item.fixturenames]
+    here = Path(__file__).parent
+    others = [item for item in items if here in item.path.parents and "runtime" not in item.fixturenames]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
 

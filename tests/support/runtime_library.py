@@ -13,6 +13,7 @@ import web_runtime
 from locks import locked
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "tests" / "runtime" / "library.cpp"
 # HEADRACE_RUNTIME_FLAGS: more of them, as sanitizers, whose libraries LD_PRELOAD must name then.
 FLAGS = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 FLAGS += os.environ.get("HEADRACE_RUNTIME_FLAGS", "").split()
@@ -47,10 +48,9 @@ def compiled_once(temporary, name, source, *more):
 
 def shared_library(temporary):
     """The header's functions, compiled once for all tests that call them; as WebAssembly where HEADRACE_EMXX is set."""
-    source = ROOT / "tests" / "runtime" / "library.cpp"
     if web_runtime.compiler():
-        return Library(web_runtime.Functions(web_runtime.compiled(temporary.getbasetemp(), source)))
-    return Library(Functions(compiled_once(temporary, "library.so", source, "-shared", "-fPIC")))
+        return Library(web_runtime.Functions(web_runtime.compiled(temporary.getbasetemp(), SOURCE)))
+    return Library(Functions(compiled_once(temporary, "library.so", SOURCE, "-shared", "-fPIC")))
 
 
 class Functions:

@@ -1,7 +1,7 @@
 """headrace.hpp as WebAssembly, run by Node: the functions of tests/runtime/library.cpp, called from Python.
 
 ``HEADRACE_EMXX=em++ pytest tests/runtime`` runs the header's tests on it, as the nightly step `webassembly` does.
-``HEADRACE_EMXX=em++ python tests/support/web_runtime.py`` prints its size, and rows a second.
+tests/support/web_speed.py prints its size, and rows a second.
 """
 
 import base64
@@ -10,8 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -90,42 +88,3 @@ def _passed(value):
     if isinstance(value, np.uint64):
         return {"kind": "long", "value": str(value)}
     return {"kind": "number", "value": 0 if value is None else int(value)}
-
-
-def main():
-    """Size, and rows of a core's second beside the compiled core's, of one thread."""
-    import time
-
-    import runtime_library
-
-    with tempfile.TemporaryDirectory() as folder, hr.threads(1):
-        script = compiled(Path(folder), ROOT / "tests" / "runtime" / "library.cpp")
-        code = script.with_suffix(".wasm").read_bytes()
-        functions = Functions(script)
-        library = runtime_library.Library(functions)
-        print(f"*** WebAssembly of headrace.hpp: {len(code)} bytes, {len(gzip.compress(code, 9))} by gzip")
-        for make in (hr.MAF, hr.NSF, hr.RealNVP):
-            for dtype in ("float32", "float64"):
-                flow = make(6, transforms=5, hidden=(64, 64), seed=1, dtype=dtype)
-                x = np.random.default_rng(0).normal(size=(2000, 6)).astype(dtype)
-                loaded = library.load(hr.to_bytes(flow), dtype)
-                rates = []
-                for own, core in (
-                    (lambda: loaded.log_prob(x), lambda: flow.log_prob(x)),
-                    (lambda: loaded.sample(len(x), 6, 1, dtype=dtype), lambda: flow.sample(len(x), seed=1)),
-                ):
-                    web, native = [], []
-                    for _ in range(5):
-                        own()
-                        web.append(functions.seconds)
-                        start = time.process_time()
-                        core()
-                        native.append(time.process_time() - start)
-                    rates.append(f"{len(x) / min(web):,.0f} ({len(x) / min(native):,.0f} by the core)")
-                print(f"*** {make.__name__} 5 x (64, 64), 6 features, {dtype}, rows a second of a core: "
-                      f"density {rates[0]}, sample {rates[1]}")
-        assert len(code) < 1_000_000, f"expected less than 1,000,000 bytes, got {len(code)}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
