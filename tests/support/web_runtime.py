@@ -5,7 +5,6 @@ tests/support/web_speed.py prints its size, and rows a second.
 """
 
 import base64
-import gzip
 import json
 import os
 import shutil
