@@ -11,6 +11,7 @@ import headrace
 
 sys.path.insert(0, str(Path(__file__).parent))
 import make_gallery
+import page_results
 
 project = "headrace"
 author = "The headrace authors"
@@ -56,7 +57,9 @@ def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
 
 
 def setup(app: Sphinx) -> None:
-    """Run the examples before the pages are read, where that is due; with ``-t no_examples`` they are not run."""
+    """Run examples and the code of pages before they are read; with ``-t no_examples`` nothing is run."""
     run = None if app.tags.has("no_examples") else make_gallery.run
     app.connect("builder-inited", lambda app: make_gallery.make(Path(app.srcdir), run))
+    if run is not None:
+        app.connect("source-read", page_results.add_results)
     app.connect("autodoc-process-docstring", docstring)

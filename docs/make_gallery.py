@@ -141,7 +141,7 @@ def make(docs: Path = DOCS, run: Callable[[Path, Path], str] | None = run) -> No
     folder = docs / "gallery"
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
-        if old.stem not in {"index", *(example.stem for example in examples)}:
+        if old.is_file() and old.stem not in {"index", *(example.stem for example in examples)}:
             old.unlink()
     with_picture, others = [], []  # in grids of their own, so that each is even
     for example in examples:

@@ -5,22 +5,34 @@ import pytest
 
 import cases
 import headrace as hr
+from cores import every_core
 from headrace._core import cpu
 from headrace.ascent.points import Points
-from points_cases import a_step, assert_sums, reference
+from points_cases import a_step, assert_sums, points_on, reference, weights_of
 
 COMPILED = {"float32": cpu.PointsF32, "float64": cpu.PointsF64}
 # Tiles have 512, 128 or 64 rows up to 4, 16 and beyond; sums are kept in lanes for 4096.
-SIZES = [(0, 3), (1, 1), (7, 2), (513, 4), (129, 5), (4096, 10), (4097, 16), (9973, 7), (100, 17), (300, 50)]
+ON_CPU = [(0, 3), (1, 1), (7, 2), (513, 4), (129, 5), (4096, 10), (4097, 16), (9973, 7), (100, 17), (300, 50)]
+# On a device 512, 256 or 128 rows (half of that in float64) up to 10, 16 and more features; sums belong to chunks of
+# tiles. From 64 features on an affine map has several tiles of features.
+ON_DEVICE = [
+    *[(0, 3), (1, 1), (31, 2), (33, 3), (513, 4), (257, 8), (1100, 10), (257, 11), (300, 16), (129, 17), (65, 33)],
+    *[(257, 50), (31, 57), (33, 64), (130, 65), (131, 130)],
+]
 
 
-@pytest.mark.parametrize(("rows", "features"), SIZES)
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("block", [None, 1, 3, 32])
-def test_a_step_matches_the_formulas(rows, features, weighted, block, dtype):
+@every_core(
+    product=("cpu",),
+    rows__features={"cpu": ON_CPU, "device": ON_DEVICE},
+    weighted=[False, True],
+    block={"cpu": [None, 1, 3, 32], "device": [None, 3, 32]},
+    dtype=cases.DTYPES,
+    together=("weighted", "block", "dtype"),
+)
+def test_a_step_matches_the_formulas(core, rows, features, weighted, block, dtype):
     x = cases.rows(rows, features, dtype)
-    weights = cases.rng("weights", rows).uniform(0.0, 2.0, rows).astype(dtype) if weighted else None
-    points, step = Points(x, weights, dtype), a_step(features, block=block)
+    weights = weights_of(rows, dtype) if weighted else None
+    points, step = points_on(core, x, weights, dtype), a_step(features, block=block)
     sums = points.step(*step)
     z, log_jacobian, want = reference(x, weights, *step)
     cases.assert_close(points.values(), z, magnitude=4.0)
@@ -46,13 +58,18 @@ def test_logarithms_of_products_beyond_the_range_of_numbers(bend, features, dtyp
     )
 
 
-@pytest.mark.parametrize("features", [2, 10])
-def test_steps_follow_each_other(features, dtype):
-    x = cases.rows(1000, features, dtype)
-    points, z, total = Points(x, None, dtype), x.astype(float), np.zeros(1000)
+@every_core(
+    product=("cpu", "emu", "gpu"),
+    features__block={"cpu": [(2, 3), (10, 3)], "device": [(2, None), (10, 3), (70, 32), (70, None)]},
+    dtype=cases.DTYPES,
+)
+def test_steps_follow_each_other(core, features, block, dtype):
+    rows = core.choose(cpu=1000, device=200)
+    x = cases.rows(rows, features, dtype)
+    points, z, total = points_on(core, x, None, dtype), x.astype(float), np.zeros(rows)
     for k in range(20):
-        maps, log_scale, blocks, shift, next_map, order = a_step(features, k, block=3)
-        blocks = [np.linalg.qr(block)[0] for block in blocks]
+        maps, log_scale, blocks, shift, next_map, order = a_step(features, k, block=block)
+        blocks = [np.linalg.qr(one)[0] for one in blocks]
         assert points.step(maps, log_scale, blocks, shift, None, order) is None
         z, log_jacobian, _ = reference(z, None, maps, log_scale, blocks, shift, next_map, order)
         total += log_jacobian
@@ -97,18 +114,19 @@ def test_the_same_bits_for_any_number_of_threads(weighted, dtype):
             cases.assert_same_bits(got, want)
 
 
-def test_a_row_that_is_not_finite_spoils_only_itself_where_there_are_no_sums(dtype):
-    x = cases.rows(300, 3, dtype)
+@every_core(product=("cpu", "emu", "gpu"), features={"cpu": [3], "device": [3, 66]}, dtype=cases.DTYPES)
+def test_a_row_that_is_not_finite_spoils_only_itself_where_there_are_no_sums(core, features, dtype):
+    x = cases.rows(300, features, dtype)
     bad = x.copy()
-    bad[17, 1] = np.nan
-    clean, spoiled = Points(x, None, dtype), Points(bad, None, dtype)
+    bad[17, 1], bad[140, 2] = np.nan, np.inf
+    clean, spoiled = points_on(core, x, None, dtype), points_on(core, bad, None, dtype)
     for points in (clean, spoiled):
-        points.step(*a_step(3)[:4], None)
-    others = np.arange(300) != 17
-    cases.assert_same_bits(spoiled.values()[others], clean.values()[others])
-    cases.assert_same_bits(spoiled.log_jacobian()[others], clean.log_jacobian()[others])
+        points.step(*a_step(features)[:4], None)
+    good = ~np.isin(np.arange(300), (17, 140))
+    cases.assert_same_bits(spoiled.values()[good], clean.values()[good])
+    cases.assert_same_bits(spoiled.log_jacobian()[good], clean.log_jacobian()[good])
     assert np.isnan(spoiled.values()[17]).all()
-    assert np.isnan(spoiled.log_jacobian()[17])
+    assert np.isnan(spoiled.log_jacobian()[[17, 140]]).all()
 
 
 def test_wrong_sizes_are_refused():

@@ -143,7 +143,7 @@ def table_rows(page):
 def test_numbers_in_readme_are_those_of_the_benchmarks():
     known = {tuple(row[:4]) for row in table_rows(ROOT / "docs" / "benchmarks.md")}
     rows = [row for row in table_rows(README) if re.match(r"\w+ \d+ \dx\[", row[0]) or "zuko" in row[-1]]
-    assert len(rows) > 8
+    assert len(rows) >= 5
     for row in rows:
         assert tuple(row[:4]) in known, row
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 import cases
+from headrace.ascent.points import Points
 
 
 def maps_of(features, *key):
@@ -80,6 +81,11 @@ class DevicePoints:
         out = self.device.empty(self.shape[:1], "float64")
         self.points.log_jacobian(self.device.tuple(out), self.device.stream)
         return self.device.numpy(out)
+
+
+def points_on(core, x, weights, dtype):
+    """Points of a core (tests/support/cores.py), with the arguments and results of `headrace.ascent.points.Points`."""
+    return Points(x, weights, dtype) if core.name == "cpu" else points_of(core.device, x, weights, dtype)
 
 
 def points_of(device, x, weights, dtype):
