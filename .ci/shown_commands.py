@@ -48,6 +48,8 @@ NOT_RUN = {
         ".ci/run clang": "a nightly step of its own",
         ".ci/run aarch64": "the same",
         ".ci/run other-systems": "the same",
+        ".ci/run free-threads": "the same",
+        ".ci/run webassembly": "the same",
         "pre-commit install": "changes the clone's hooks, and needs pre-commit",
     },
 }

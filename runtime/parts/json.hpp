@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <locale>
 #include <map>
 #include <memory>
@@ -48,7 +50,10 @@ bool read_real(const char* begin, const char* end, Number& value) {
     } else {
         std::istringstream stream(std::string(begin, end));
         stream.imbue(std::locale::classic());
-        if (!(stream >> value)) return false;
+        stream >> value;
+        // LLVM's library sets the failure for numbers below the normal ones, and stores them.
+        const bool is_subnormal = value != 0 && std::abs(value) < std::numeric_limits<Number>::min();
+        if (!stream && !is_subnormal) return false;
         const auto is_digit = [](char c) { return '1' <= c && c <= '9'; };
         const char* const exponent = std::find_if(begin, end, [](char c) { return c == 'e' || c == 'E'; });
         return value != 0 || std::none_of(begin, exponent, is_digit);  // too small a number became 0

@@ -75,7 +75,7 @@ void test_each_bit_is_needed() {
 
 // GCC's library reads the same registers by code of its own.
 void test_this_processor() {
-    const X86Sets& sets = x86_sets();
+    [[maybe_unused]] const X86Sets& sets = x86_sets();
 #if defined(__x86_64__) && defined(__GLIBCXX__)
     __builtin_cpu_init();
     CHECK(sets.v2 == bool(__builtin_cpu_supports("x86-64-v2")), "v2: %d", sets.v2);

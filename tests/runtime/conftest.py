@@ -1,12 +1,25 @@
+from pathlib import Path
+
 import pytest
 
 import runtime_library
+import web_runtime
 from readers import reader, whole_reader  # noqa: F401
+
+
+def pytest_collection_modifyitems(config, items):
+    """As WebAssembly only what the header computes is tested, not other programs and other readers."""
+    if not web_runtime.compiler():
+        return
+    here = Path(__file__).parent
+    others = [item for item in items if here in item.path.parents and "runtime" not in item.fixturenames]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory):
     """The header, compiled once."""
-    if runtime_library.compiler() is None:
+    if runtime_library.compiler() is None and not web_runtime.compiler():
         pytest.skip("no C++ compiler")
     return runtime_library.shared_library(tmp_path_factory)

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 import headrace as hr
+import web_runtime
 from locks import locked
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "tests" / "runtime" / "library.cpp"
 # HEADRACE_RUNTIME_FLAGS: more of them, as sanitizers, whose libraries LD_PRELOAD must name then.
 FLAGS = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 FLAGS += os.environ.get("HEADRACE_RUNTIME_FLAGS", "").split()
 VERBS = {"log_prob": 0, "to_latent": 1, "to_data": 2, "sample": 3, "rows": 4}
-
-_POINTER = ctypes.c_void_p
 
 
 class Refused(ValueError):
@@ -47,45 +47,69 @@ def compiled_once(temporary, name, source, *more):
 
 
 def shared_library(temporary):
-    """The header's functions, compiled once for all tests that call them."""
-    source = ROOT / "tests" / "runtime" / "library.cpp"
-    return Library(compiled_once(temporary, "library.so", source, "-shared", "-fPIC"))
+    """The header's functions, compiled once for all tests that call them; as WebAssembly where HEADRACE_EMXX is set."""
+    if web_runtime.compiler():
+        return Library(web_runtime.Functions(web_runtime.compiled(temporary.getbasetemp(), SOURCE)))
+    return Library(Functions(compiled_once(temporary, "library.so", SOURCE, "-shared", "-fPIC")))
+
+
+class Functions:
+    """Those of a shared library. Arrays and buffers are passed by their addresses, None as a null pointer."""
+
+    def __init__(self, path):
+        self._library = ctypes.CDLL(str(path))
+
+    def __call__(self, name, returns, *given):
+        function = getattr(self._library, name)
+        function.restype = {"bool": ctypes.c_bool, "pointer": ctypes.c_void_p, "none": None}[returns]
+        return function(*map(self._passed, given))
+
+    @staticmethod
+    def _passed(value):
+        if isinstance(value, np.ndarray):
+            return value.ctypes.data_as(ctypes.c_void_p)
+        if isinstance(value, bool):
+            return ctypes.c_bool(value)
+        if isinstance(value, (int, np.uint64)):  # sizes, seeds and addresses have as many bits
+            return ctypes.c_uint64(int(value))
+        return value  # bytes, and None
 
 
 class Library:
     """The compiled functions."""
 
-    def __init__(self, path):
-        self._functions = ctypes.CDLL(str(path))
-        self._functions.open_flow.restype = _POINTER
-        self._functions.run_flow.restype = self._functions.read_number.restype = ctypes.c_bool
+    def __init__(self, functions):
+        self.functions = functions
 
     def number(self, text, *, by_stream):
         """A number of a file's header; None for one that double does not hold."""
-        value = ctypes.c_double()
-        done = self._functions.read_number(text.encode(), ctypes.c_bool(by_stream), ctypes.byref(value))
-        return value.value if done else None
+        value = np.zeros(1)
+        done = self.functions("read_number", "bool", text.encode() + b"\0", by_stream, value)
+        return float(value[0]) if done else None
 
     def load(self, source, dtype):
         """From a path, or from bytes."""
-        message = ctypes.create_string_buffer(4096)
-        path, data = (None, source) if isinstance(source, bytes) else (str(source).encode(), b"")
-        wide = ctypes.c_bool(np.dtype(dtype) == np.float64)
-        size, room = ctypes.c_size_t(len(data)), ctypes.c_size_t(len(message))
-        flow = self._functions.open_flow(wide, path, data, size, message, room)
+        message = np.zeros(4096, np.uint8)
+        path, data = (None, source) if isinstance(source, bytes) else (str(source).encode() + b"\0", b"")
+        wide = np.dtype(dtype) == np.float64
+        flow = self.functions("open_flow", "pointer", bool(wide), path, data, len(data), message, len(message))
         if not flow:
-            raise Refused(message.value.decode("utf-8", "replace"))
-        return Loaded(self._functions, flow)
+            raise Refused(_text(message, "replace"))
+        return Loaded(self.functions, flow)
+
+
+def _text(message, errors="strict"):
+    return message.tobytes().split(b"\0")[0].decode("utf-8", errors)
 
 
 class Loaded:
     """A flow or transform in C++; results are float64. One of float takes rows of float32 as float, and answers so."""
 
     def __init__(self, functions, flow):
-        self._functions, self._flow = functions, _POINTER(flow)
+        self._functions, self._flow = functions, flow
 
     def __del__(self):
-        self._functions.close_flow(self._flow)
+        self._functions("close_flow", "none", self._flow)
 
     def log_prob(self, x, context=None):
         return self._run("log_prob", x, context)[1]
@@ -105,26 +129,28 @@ class Loaded:
         return self._run("rows", np.zeros((n, features), dtype), None, seed)[0]
 
     def _run(self, verb, given, context, seed=0, first_row=0):
-        narrow = ctypes.c_bool(np.asarray(given).dtype == np.float32)
+        narrow = np.asarray(given).dtype == np.float32
         given = np.ascontiguousarray(given, np.float64)
         context = np.empty((0, 0)) if context is None else np.ascontiguousarray(np.atleast_2d(context), np.float64)
         value, per_row = np.full(given.shape, 77.0), np.full(len(given), 77.0)
-        message = ctypes.create_string_buffer(4096)
-        done = self._functions.run_flow(
+        message = np.zeros(4096, np.uint8)
+        done = self._functions(
+            "run_flow",
+            "bool",
             self._flow,
             VERBS[verb],
-            narrow,
-            given.ctypes.data_as(_POINTER),
-            ctypes.c_size_t(len(given)),
-            context.ctypes.data_as(_POINTER),
-            ctypes.c_size_t(len(context)),
-            ctypes.c_uint64(seed),
-            ctypes.c_uint64(first_row),
-            value.ctypes.data_as(_POINTER),
-            per_row.ctypes.data_as(_POINTER),
+            bool(narrow),
+            given,
+            len(given),
+            context,
+            len(context),
+            np.uint64(seed),
+            np.uint64(first_row),
+            value,
+            per_row,
             message,
-            ctypes.c_size_t(len(message)),
+            len(message),
         )
         if not done:
-            raise Refused(message.value.decode())
+            raise Refused(_text(message))
         return value, per_row

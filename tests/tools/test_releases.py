@@ -1,6 +1,9 @@
 """A version stands in one place, and what repeats it agrees; pages have the repository's address where there is one."""
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +44,42 @@ def test_a_build_from_a_clone_has_its_commit():
     """Builds in place have none, because their sources change."""
     assert re.fullmatch(r"|[0-9a-f]{12}(-dirty)?", _cpu.commit)
     assert hr.info()["commit"] == _cpu.commit
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """Gives a copy of the files that have the version another one; what the script wrote where it refuses."""
+    script = ROOT / ".ci" / "cut_version.py"
+    if not script.exists():
+        pytest.skip("a source distribution has no .ci")
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(script, tmp_path / ".ci")
+    for name in ("pyproject.toml", "CITATION.cff", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def run(version):
+        command = [sys.executable, str(tmp_path / ".ci" / script.name), version]
+        return subprocess.run(command, capture_output=True, text=True).stderr
+
+    run.folder = tmp_path
+    return run
+
+
+def test_a_version_is_cut_and_the_next_one_developed(cut):
+    version = PROJECT["project"]["version"].removesuffix(".dev0")
+    after = f"{version.split('.')[0]}.{int(version.split('.')[1]) + 1}.0.dev0"
+    headings = [] if PROJECT["project"]["version"] == version else ["Unreleased"]
+    for one in ([version] if headings else []) + [after]:
+        assert cut(one) == ""
+        assert tomllib.loads((cut.folder / "pyproject.toml").read_text())["project"]["version"] == one
+        assert f"\nversion: {one}\n" in (cut.folder / "CITATION.cff").read_text()
+    first, second = re.findall(r"^## (.*)$", (cut.folder / "CHANGELOG.md").read_text(), re.MULTILINE)[:2]
+    assert first == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(version)} \(\d{{4}}-\d\d-\d\d\)", second)
+
+
+@pytest.mark.parametrize("version", ["0.5", "v0.5.0", "0.0.1", "99.0.0", "0.0.1.dev0"])
+def test_another_version_changes_nothing(cut, version):
+    before = {path.name: path.read_bytes() for path in cut.folder.iterdir() if path.is_file()}
+    assert re.fullmatch(r"version: expected .*, got .*\n", cut(version))
+    assert before == {path.name: path.read_bytes() for path in cut.folder.iterdir() if path.is_file()}

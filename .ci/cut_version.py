@@ -1,0 +1,60 @@
+"""Gives the project its version, in every file that has one (docs/releases.md).
+
+    python3 .ci/cut_version.py 0.5.0         out of 0.5.0.dev0: what was unreleased in the changelog is this version's
+    python3 .ci/cut_version.py 0.6.0.dev0    afterwards: the changelog has an empty section for what comes
+
+Nothing is built, committed or tagged.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+UNRELEASED = "## Unreleased\n"
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Of 0.5.0 or 0.5.0.dev0."""
+    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)(\.dev0)?", version)
+    if not found:
+        raise SystemExit(f"version: expected one like 0.5.0 or 0.6.0.dev0, got {version}")
+    return tuple(int(n) for n in found.groups()[:3])
+
+
+def replaced(text: str, old: str, new: str, name: str) -> str:
+    """The text with the one line that has the version."""
+    if text.count(old) != 1:
+        raise SystemExit(f"{name}: expected {old.strip()!r} once, got it {text.count(old)} times")
+    return text.replace(old, new)
+
+
+def cut(root: Path, version: str, day: datetime.date) -> None:
+    """Change all of the files, or none."""
+    project, citation, changelog = "pyproject.toml", "CITATION.cff", "CHANGELOG.md"
+    texts = {name: (root / name).read_text(encoding="utf-8") for name in (project, citation, changelog)}
+    current = re.findall(r'^version = "(.*)"$', texts[project], flags=re.MULTILINE)[0]
+    if version.endswith(".dev0"):
+        if current.endswith(".dev0") or numbers(version) <= numbers(current):
+            raise SystemExit(f"version: expected a higher one after one that was cut, got {version} after {current}")
+        old = re.findall(r"^## .*\n", texts[changelog], flags=re.MULTILINE)[0]
+        new = f"{UNRELEASED}\n{old}"
+    else:
+        if current != f"{version}.dev0":
+            raise SystemExit(f"version: expected one that is in development, {current} without .dev0, got {version}")
+        old, new = UNRELEASED, f"## {version} ({day.isoformat()})\n"
+    texts[changelog] = replaced(texts[changelog], old, new, changelog)
+    texts[project] = replaced(texts[project], f'\nversion = "{current}"\n', f'\nversion = "{version}"\n', project)
+    texts[citation] = replaced(texts[citation], f"\nversion: {current}\n", f"\nversion: {version}\n", citation)
+    for name, text in texts.items():
+        (root / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    numbers(sys.argv[1])
+    cut(ROOT, sys.argv[1], datetime.datetime.now(datetime.timezone.utc).date())
