@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from headrace._core import device as _device
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["BY_LOSS", "SCHEDULES", "Adam"]
+__all__ = ["BY_LOSS", "SCHEDULES", "Adam", "scheduled"]
 
 
 def _cosine(done: float) -> float:
@@ -24,12 +25,8 @@ def _cosine(done: float) -> float:
     return max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)
 
 
-def _constant(done: float) -> float:
-    return 1.0
-
-
-SCHEDULES = {"cosine": _cosine, "plateau": _constant, "constant": _constant}
-"""Factors of the learning rate when this share of all steps is done."""
+SCHEDULES = {"cosine": _cosine, "plateau": None, "constant": None}
+"""Factors of the learning rate when this share of all steps is done; None for 1 at any time."""
 BY_LOSS = ("plateau",)
 """Schedules that a fit halves further by the loss of held-out rows."""
 
@@ -145,3 +142,9 @@ def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, f
 def default_rate(flow: Trainable) -> float:
     """The default learning rate, which depends on the widest hidden layer."""
     return min(LEARNING_RATE, RATE_BY_UNITS / max(flow._interior.widest, 1))
+
+
+def scheduled(schedule: str, done: Callable[[], float]) -> float:
+    """The factor of the learning rate; `done` gives the share of all steps that is over, called if it matters."""
+    curve = SCHEDULES[schedule]
+    return 1.0 if curve is None else curve(done())

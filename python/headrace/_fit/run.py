@@ -16,7 +16,7 @@ from headrace._arrays.caller import Caller
 from headrace._fit import clock as _clock
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
-from headrace._fit.optimizer import BY_LOSS, SCHEDULES, Adam
+from headrace._fit.optimizer import BY_LOSS, Adam, scheduled
 from headrace._fit.rows import Data, Index, warn
 from headrace._fit.source import RowSource
 from headrace._fit.weight_decay import Decays
@@ -320,10 +320,12 @@ class Run:
         return int(self.rng.integers(2**63)) if self.drops else None
 
     def _rate(self) -> float:
+        return self.plan.learning_rate * self.rate_factor * scheduled(self.plan.schedule, self._done)
+
+    def _done(self) -> float:
+        """The share of the steps that is over, or that of the time."""
         done = self.step / (self.plan.epochs * self.plan.batches)
-        if self.paced:
-            done = max(done, self.clock.passed(self.begin, self._kept_seconds()))
-        return self.plan.learning_rate * self.rate_factor * SCHEDULES[self.plan.schedule](done)
+        return max(done, self.clock.passed(self.begin, self._kept_seconds())) if self.paced else done
 
 
 def is_untrained(history: History) -> bool:

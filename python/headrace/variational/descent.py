@@ -139,7 +139,7 @@ class DescentPlan:
 
     def rate(self, step: int) -> float:
         """The learning rate at a step."""
-        return self.learning_rate * _optimizer.SCHEDULES[self.schedule](step / self.steps)
+        return self.learning_rate * _optimizer.scheduled(self.schedule, lambda: step / self.steps)
 
 
 def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
