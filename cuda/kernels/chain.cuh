@@ -62,7 +62,7 @@ __device__ void run_stages(const Team& team, Products products, const DeviceStep
                 const int n = count(b) - m, u = first(b) + m;
                 if (n <= 0) return;
                 if (stage.part == StagePart::whole) {
-                    const Four<T> bias = load_first(call.weights + stage.bias, u, n);
+                    const Four<T> bias = load_first(call.weights + s.weights + stage.bias, u, n);
 #pragma unroll
                     for (int j = 0; j < finished_at_once; ++j) total[j] += bias.x[j];
                     finish(s, stage, u, n, total, call, team.lane, t);
@@ -195,7 +195,7 @@ __device__ void run_network(const Team& team, Products products, const DeviceSte
         bool is_waited = levels == 0;
         if (phase.panel_end > 0) {
             team.sync();  // the room is that of sums that were begun
-            keep_weights(team, products, d.plan.stages, phase.stage_end, phase.panel_end, call.weights, s.weights,
+            keep_weights(team, products, d.plan.stages, phase.stage_end, phase.panel_end, call.weights + s.weights,
                          t.partial);
             team.sync();
             is_waited = team.warp != 0;  // by others, until the first one is at the last of the panel's levels
