@@ -13,6 +13,7 @@
 
 #include "../../cpp/core/conditioners/masked.hpp"
 #include "../../cpp/steps/conditioners/masked.hpp"
+#include "device_part.hpp"
 
 namespace headrace {
 
@@ -79,6 +80,13 @@ struct BackLayer {
 struct BackLayerPlan {
     const BackLayer* layers;
     const int* done;
+};
+
+template <class T>
+struct DevicePart<MaskedNetwork<T>> {
+    StagePlan plan;
+    BackLayerPlan back;
+    bool has_levels;  // one direction of the network is sequential
 };
 
 struct StagePlanStorage {

@@ -100,17 +100,19 @@ struct MapParams {
     __device__ T& room(int k) const { return rooms.at(k, lane); }
 };
 
-// The coordinates of a phase through the map: all warps, or of a panel's level one. Parameters of its window are among
-// the units.
+// Coordinates [begin, end) of a map, which all warps share, or one has alone.
+struct Settled {
+    int begin, end;
+    bool by_one_warp = false;
+};
+
+// Coordinates through a map, whose parameters are on lines; `rooms`: as in MapParams.
 template <class T, bool in_shared, bool keeps_units>
-__device__ void run_map(const Team& team, const DeviceStep<T>& d, const StagePhase& phase,
-                        TileState<T, in_shared, keeps_units>& t) {
-    const Lines<T, in_shared> params = t.units.from(d.outputs - (keeps_units ? 0 : phase.window));
-    const Lines<T, in_shared> rooms = keeps_units ? t.units.from(d.grads - d.values + d.outputs) : params;
-    const CoordinateMap<T>& s = d.map;
+__device__ void run_map(const Team& team, const CoordinateMap<T>& s, const Lines<T, in_shared>& params,
+                        const Lines<T, in_shared>& rooms, const Settled& of, TileState<T, in_shared, keeps_units>& t) {
     with_map(s.index, [&]<class Map>() {
-        const int first = phase.is_level ? 0 : team.first_of_sum(), step = phase.is_level ? 1 : team.sum_warps();
-        for (int c = phase.coordinate_begin + first; c < phase.coordinate_end; c += step) {
+        const int first = of.by_one_warp ? 0 : team.first_of_sum(), step = of.by_one_warp ? 1 : team.sum_warps();
+        for (int c = of.begin + first; c < of.end; c += step) {
             const T value = t.given.at(s.given[c], team.lane);
             const MapParams<T, in_shared> param{params.from(c * s.n_params), rooms.from(c * s.n_params), team.lane};
             T log_det;
