@@ -83,7 +83,8 @@ def counts(report: dict[str, Any], kernel: str) -> list[collections.Counter[str]
 
 def measured(flow: str, verb: str, matmul: str) -> dict[str, Any]:
     """What a tile executes, all warps together, and the busiest warp's instructions."""
-    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
+    support = ROOT / "tests" / "support"
+    sys.path[:0] = [str(folder) for folder in (ROOT / "tests", support, support / "cases")]
     os.environ.setdefault("PYTEST_CURRENT_TEST", "bench.gpu.counts (call)")  # which chooses the order of threads
     import cases
     import cuda_arrays

@@ -35,12 +35,12 @@ struct UnitRange {
 struct alignas(16) Stage {
     const uint32_t* row;  // as in Layer
     const int* visible;
-    int64_t bias;  // of the layer's first unit, among all weights
     int begin, end;
-    int from, terms;              // inputs that the last unit sees, which are the most; in a panel, those of this part
-    int input;                    // line of the first of them among the units; -1: what the network reads
-    int value;                    // line of the layer's first unit on a tape
-    int output;                   // and where outputs have one window
+    int from, terms;  // inputs that the last unit sees, which are the most; in a panel, those of this part
+    int input;        // line of the first of them among the units; -1: what the network reads
+    int value;        // line of the layer's first unit on a tape
+    int output;       // and where outputs have one window
+    uint32_t bias;
     uint16_t layer, kept, taken;  // the last two as in UnitRange
     uint8_t activation;
     StagePart part;

@@ -57,7 +57,7 @@ __device__ void run_stages(const Team& team, Products products, const PlacedStep
                 const int n = count(b) - m, u = first(b) + m;
                 if (n <= 0) return;
                 if (stage.part == StagePart::whole) {
-                    const Four<T> bias = load_first(call.weights + stage.bias, u, n);
+                    const Four<T> bias = load_first(call.weights + s.weights + stage.bias, u, n);
 #pragma unroll
                     for (int j = 0; j < finished_at_once; ++j) total[j] += bias.x[j];
                     finish(s, stage, u, n, total, call, team.lane, t);
@@ -105,8 +105,8 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
         bool is_waited = levels == 0;
         if (phase.panel_end > 0) {
             team.sync();  // the room is that of sums that were begun
-            keep_weights(team, run.products, plan.stages, phase.stage_end, phase.panel_end, run.call.weights,
-                         d.step.weights, t.partial);
+            keep_weights(team, run.products, plan.stages, phase.stage_end, phase.panel_end,
+                         run.call.weights + d.step.weights, t.partial);
             team.sync();
             is_waited = team.warp != 0;  // by others, until the first one is at the last of the panel's levels
             if (is_waited) {

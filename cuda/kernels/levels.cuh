@@ -8,11 +8,10 @@
 namespace headrace {
 namespace {
 
-// The weights and biases of a panel's stages to shared memory, for a team that waits before and after. The network's
-// weights start at all[first].
+// The weights and biases of a panel's stages to shared memory, for a team that waits before and after.
 template <class T>
-__device__ void keep_weights(const Team& team, Products kind, const Stage* stages, int begin, int end, const T* all,
-                             int64_t first, T* kept) {
+__device__ void keep_weights(const Team& team, Products kind, const Stage* stages, int begin, int end, const T* weights,
+                             T* kept) {
     for (int i = begin + team.warp; i < end; i += team.warps) {
         const Stage& s = stages[i];
         const uint32_t* const row = s.row + s.begin;
@@ -20,7 +19,7 @@ __device__ void keep_weights(const Team& team, Products kind, const Stage* stage
         T* const to = kept + s.kept;
         for (int f = team.lane; f < units * fours; f += team.rows) {
             const int u = f / fours;
-            Four<T> four = load_four(all + first + row[u] + s.from + 4 * (f - u * fours));
+            Four<T> four = load_four(weights + row[u] + s.from + 4 * (f - u * fours));
             if (kind == Products::tf32) {
 #pragma unroll
                 for (int k = 0; k < 4; ++k) four.x[k] = rounded_to_tf32(four.x[k]);
@@ -28,7 +27,7 @@ __device__ void keep_weights(const Team& team, Products kind, const Stage* stage
             reinterpret_cast<Four<T>*>(to)[f] = four;
         }
         for (int u = team.lane; u < 4 * fours_of(units); u += team.rows)
-            to[4 * units * fours + u] = u < units ? all[s.bias + s.begin + u] : T(0);
+            to[4 * units * fours + u] = u < units ? weights[s.bias + s.begin + u] : T(0);
     }
 }
 

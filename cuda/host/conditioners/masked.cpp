@@ -11,9 +11,8 @@ namespace {
 
 using LayerShape = MaskedConditioner::LayerShape;
 
-// `window`: of the phase that it belongs to; `weights`: the network's first one.
-Stage stage(const UnitRange& r, int window, const std::vector<LayerShape>& shapes, const std::vector<Layer>& layers,
-            int64_t weights) {
+// `window`: of the phase that it belongs to.
+Stage stage(const UnitRange& r, int window, const std::vector<LayerShape>& shapes, const std::vector<Layer>& layers) {
     const Layer& layer = layers[size_t(r.layer)];
     Stage s{};
     s.row = layer.row;
@@ -29,7 +28,7 @@ Stage stage(const UnitRange& r, int window, const std::vector<LayerShape>& shape
     s.is_hidden = r.layer + 1 < int(layers.size());
     s.value = layer.value;
     s.output = layer.value - (s.is_hidden ? 0 : window);
-    s.bias = weights + layer.bias;
+    s.bias = layer.bias;
     s.layer = uint16_t(r.layer);
     s.activation = uint8_t(layer.activation);
     s.is_joined = layer.c || layer.adds;
@@ -39,12 +38,12 @@ Stage stage(const UnitRange& r, int window, const std::vector<LayerShape>& shape
 
 // Of all phases, which have the stages in their order.
 std::vector<Stage> stages(const StagePlanStorage& plan, const std::vector<LayerShape>& shapes,
-                          const std::vector<Layer>& layers, int64_t weights) {
+                          const std::vector<Layer>& layers) {
     if (layers.size() > UINT16_MAX) throw std::invalid_argument("hidden: expected fewer than 65,536 layers");
     std::vector<Stage> made;
     for (const StagePhase& phase : plan.phases)
         for (int i = phase.stage_begin; i < phase.stage_end; ++i)
-            made.push_back(stage(plan.stages[size_t(i)], phase.window, shapes, layers, weights));
+            made.push_back(stage(plan.stages[size_t(i)], phase.window, shapes, layers));
     return made;
 }
 
@@ -95,7 +94,7 @@ void place_conditioner(PlacingSite<T>& site, PlacedStep<NetworkStep<T>>& d, Mask
         const int64_t read = layer.below < 0 ? inputs : m.tape + layers[size_t(layer.below)].value;
         sum_tasks(site, d, shapes[size_t(l)], layer, read);
     }
-    std::vector<Stage> all = stages(plan, shapes, layers, m.weights);
+    std::vector<Stage> all = stages(plan, shapes, layers);
     all.push_back({});
     const int n_phases = int(plan.phases.size());
     plan.phases.push_back({});
