@@ -251,9 +251,20 @@ def test_outputs_depend_on_the_field_alone(case):
     np.testing.assert_array_equal(case.run("parallel", moved, **beside)["raw"][0, :41], raw[0, :41])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_rows_of_few_steps(dtype):
+    case = Case(inputs=2, kernel=3, dilations=(1, 4, 16), context=2, dtype=dtype)
+    v, beside = case.data(200, 20)
+    long = case.run("parallel", v, **beside)
+    for steps in (1, 3, 15):
+        assert_same_bits(case.run("parallel", v[:, :steps], **beside), long, slice(steps))
+        x = case.run("sequential", long["value"][:, :steps], **beside)
+        np.testing.assert_array_equal(case.run("parallel", x["value"], **beside)["raw"], x["raw"])
+
+
 def test_copies_of_a_state_go_on_alike(case):
     z, beside = case.data(20, 90)
-    transform, state = case.transform(), None
+    transform = case.transform()
     state = transform.streams(20)
     first = np.ascontiguousarray(z[:, :50])
     case.run("sequential", first, transform, state, **beside)

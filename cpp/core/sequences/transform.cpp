@@ -234,9 +234,10 @@ void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, in
     for (int64_t t = start; t < end;) {
         const int64_t n = std::min<int64_t>(most, (t < begin ? begin : end) - t), at = row * call_.steps + t;
         load_columns(call_.given, row, t, n, network_.inputs, v + k * inputs());
-        T* const outputs = t < begin ? nullptr : call_.raw ? call_.raw + at * n_outputs : raw;
-        sequences_.window(window, v, position + t, int(n), outputs);
-        if (outputs && has_map() && (call_.value || call_.log_det))
+        const bool is_wanted = t >= begin;
+        T* const outputs = call_.raw ? call_.raw + at * n_outputs : raw;
+        sequences_.window(window, v, position + t, int(n), is_wanted ? outputs : nullptr);
+        if (is_wanted && has_map() && (call_.value || call_.log_det))
             map(v + k * inputs(), outputs, call_.value ? call_.value + at * inputs() : value,
                 call_.log_det ? call_.log_det + at : log_det, n);
         std::memmove(v, v + n * inputs(), size_t(k * inputs()) * sizeof(T));
@@ -298,9 +299,9 @@ void CausalTransform<T>::Work::panel(CausalStreams<T>& streams, const typename C
     s.state.position += begin;
     s.streams = int(n);
     s.steps = end - begin;
-    std::vector<int> slots;
+    std::vector<int> slots(size_t(network_.n_layers));
     for (int l = 0; l < network_.n_layers; ++l)
-        slots.push_back(int(s.state.position % ring_slots(network_, network_.layers[l])));
+        slots[size_t(l)] = int(s.state.position % ring_slots(network_, network_.layers[l]));
     s.slots = slots.data();
     s.scratch = scratch;
     for (int64_t t = begin; t < end; ++t) {
@@ -365,12 +366,13 @@ CausalStreams<T> CausalTransform<T>::streams(int64_t rows) const {
 template <class T>
 void CausalTransform<T>::parallel(const SequenceCall<T>& call) const {
     if (call.rows == 0 || call.steps == 0) return;
-    Work work(*this, call, true);
-    const bool has_panels = call.state && call.state->rows() >= least_panel_streams;
+    const bool has_panels = call.rows >= least_panel_streams;
     if (call.state && call.steps < (has_panels ? least_window_panel : least_window_stream)) {
-        work.steps(*call.state, true);
+        Work(*this, call, true).steps(*call.state, true);
+    } else if (!call.state && has_panels && call.steps < kernels_of<T>(*active_isa().table).width) {
+        from_first_step(call, true);
     } else {
-        work.windows();
+        Work(*this, call, true).windows();
     }
 }
 
@@ -380,13 +382,19 @@ void CausalTransform<T>::sequential(const SequenceCall<T>& call) const {
     if (call.rows == 0 || call.steps == 0) return;
     if (call.state) {
         Work(*this, call, false).steps(*call.state, false);
-        return;
+    } else {
+        from_first_step(call, false);
     }
+}
+
+// By states that last as long as the call does, of some rows at a time.
+template <class T>
+void CausalTransform<T>::from_first_step(const SequenceCall<T>& call, bool in_parallel) const {
     const int64_t at_once = vectors_at_once * kernels_of<T>(*active_isa().table).width * num_threads();
     for (int64_t first = 0; first < call.rows; first += at_once) {
         const SequenceCall<T> some = rows_of(call, first, std::min(at_once, call.rows - first));
         CausalStreams<T> begun = streams(some.rows);
-        Work(*this, some, false).steps(begun, false);
+        Work(*this, some, in_parallel).steps(begun, in_parallel);
     }
 }
 

@@ -62,6 +62,7 @@ class CausalTransform {
 
   private:
     class Work;
+    void from_first_step(const SequenceCall<T>& call, bool in_parallel) const;
     SequenceCall<T> rows_of(const SequenceCall<T>& call, int64_t first, int64_t rows) const;
 
     std::shared_ptr<const CausalConvolution> network_;
