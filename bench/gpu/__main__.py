@@ -33,7 +33,7 @@ from bench.gpu.cases import CASES, FITS, LIBRARIES, Case, tiny
 from bench.gpu.report import cell_text, failures, fit_row, markdown, row_of, stem, step_line
 from bench.gpu.steps import LIMITS, TOOLS
 from bench.peers.client import Worker, WorkerError, machine_facts
-from bench.peers.run import OURS, OWN, Plan, measure
+from bench.peers.run import OURS, OWN, TimingPlan, measure
 
 STEPS = ("floors", "workloads", "tests", "sanitizer")
 CALLS = 3  # that all of it takes
@@ -45,8 +45,8 @@ REQUEST = 60.0  # for all others; the time left is the other limit
 LEAST = 5.0  # what must be left for a workload to be begun
 MOST_FAILURES = 3  # of a library, before it is given up
 MOST_TRIES = 2  # of a step or a workload during which the command was cut off
-PLAN = Plan(rounds=4, block=0.1, budget=4.0, foresee=True)
-DRY_PLAN = Plan(rounds=2, block=0.005, budget=4.0, foresee=True)
+PLAN = TimingPlan(rounds=4, block=0.1, budget=4.0, foresee=True)
+DRY_PLAN = TimingPlan(rounds=2, block=0.005, budget=4.0, foresee=True)
 
 INSTALL = 'HEADRACE_CUDA=ON pip install --group test ".[cuda13]"   (".[cuda12]" for a driver of CUDA 12)'
 
@@ -287,7 +287,7 @@ class Run:
         reason = {"reason": f"no time of {', '.join(lost)}"} if lost else {}
         return {"status": "failed" if ours or lost else "done", **took, **reason}
 
-    def measure(self, case: Case, key: str, crew: Crew, plan: Plan) -> None:
+    def measure(self, case: Case, key: str, crew: Crew, plan: TimingPlan) -> None:
         """One row."""
         chosen = [library for library in case.libraries if library in self.options.libraries]
         workers, missing = crew.present(chosen, self.left)

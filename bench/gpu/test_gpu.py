@@ -242,7 +242,7 @@ def test_a_worker_that_died_is_started_anew_and_given_up_in_the_end(monkeypatch)
 def test_a_worker_that_dies_loses_one_workload(tmp_path, monkeypatch):
     right, seen = gpu.measure, []
 
-    def dying(workload: Workload, workers: dict[str, Worker], plan: gpu.Plan) -> dict:
+    def dying(workload: Workload, workers: dict[str, Worker], plan: gpu.TimingPlan) -> dict:
         seen.append(workload)
         if len(seen) == 1:
             workers[OURS].process.kill()

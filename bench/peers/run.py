@@ -28,7 +28,7 @@ PEAK_SECONDS = 0.05
 
 
 @dataclass
-class Plan:
+class TimingPlan:
     """How much is measured."""
 
     rounds: int
@@ -61,7 +61,7 @@ class Cell:
         return {"seconds": self.seconds, "estimate": self.estimate, "foreseen": self.foreseen, "blocks": self.blocks}
 
 
-def plan_cell(estimate: float, plan: Plan) -> Cell:
+def plan_cell(estimate: float, plan: TimingPlan) -> Cell:
     """As many rounds as the budget allows; a call over the budget is measured once, or only foreseen."""
     rounds = max(1, min(plan.rounds, int(plan.budget / max(estimate, plan.block))))
     return Cell(estimate, rounds, foreseen=plan.foresee and estimate > plan.budget)
@@ -72,7 +72,7 @@ def alternating(items: Iterable, turn: int) -> list:
     return list(items)[:: 1 if turn % 2 == 0 else -1]
 
 
-def measure(workload: Workload, workers: dict[str, Worker], plan: Plan) -> dict:
+def measure(workload: Workload, workers: dict[str, Worker], plan: TimingPlan) -> dict:
     """All rounds of one workload: the cells by library, why libraries are missing, and the measured peak by round.
 
     ``failed`` names those of the missing ones whose workers ended or failed.
@@ -110,7 +110,7 @@ def measure(workload: Workload, workers: dict[str, Worker], plan: Plan) -> dict:
     return {"workload": workload, "cells": cells, "missing": missing, "failed": failed, "peaks": peaks}
 
 
-def measure_ratio(ratio: Ratio, worker: Worker, plan: Plan) -> dict:
+def measure_ratio(ratio: Ratio, worker: Worker, plan: TimingPlan) -> dict:
     """Rounds of two calls of one headrace model, interleaved."""
     worker.ask("prepare", workload=ratio.numerator.to_dict(), warm_up=plan.budget / 8)
     verbs = (ratio.numerator.verb, ratio.denominator.verb)
@@ -268,7 +268,7 @@ def start(library: str, options: argparse.Namespace) -> Worker:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what the command line asks for."""
     options = arguments(argv)
-    plan = Plan(options.rounds, options.block, options.budget, foresee=options.quick)
+    plan = TimingPlan(options.rounds, options.block, options.budget, foresee=options.quick)
     workloads = [workload for workload in WORKLOADS if re.search(options.workloads, workload.name)]
     ratios = [ratio for ratio in RATIOS if re.search(options.workloads, ratio.name)]
     results: dict = {

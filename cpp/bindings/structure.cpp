@@ -4,6 +4,7 @@
 #include "../core/conditioners/masked.hpp"
 
 #include <map>
+#include <tuple>
 #include <type_traits>
 #include <variant>
 
@@ -142,16 +143,25 @@ ColumnDensity density_of(const std::string& name) {
 
 // ---- steps, by keywords
 
+template <class S>
+void bind_step(py::class_<S> step) {
+    std::apply(
+        [&](const auto&... field) {
+            step.def(py::init([field...](typename std::decay_t<decltype(field)>::Value... values) {
+                         S made{};
+                         ((made.*field.member = std::move(values)), ...);
+                         return made;
+                     }),
+                     py::kw_only(), py::arg(field.keyword)...);
+        },
+        S::fields());
+}
+
 void bind_step(py::class_<NetworkSpec> step) {
     step.def(py::init([](bool inverted, const Transform& t) {
                  return NetworkSpec{inverted, t.reads_data, t.map, t.conditioner};
              }),
              py::kw_only(), py::arg("inverted"), py::arg("transform"));
-}
-
-void bind_step(py::class_<PermutationSpec> step) {
-    step.def(py::init([](std::vector<int> order) { return PermutationSpec{std::move(order)}; }), py::kw_only(),
-             py::arg("order"));
 }
 
 void bind_step(py::class_<RotationSpec> step) {
@@ -160,13 +170,6 @@ void bind_step(py::class_<RotationSpec> step) {
                  return RotationSpec{inverted, {matrix.data(), matrix.data() + matrix.size()}, std::move(blocks)};
              }),
              py::kw_only(), py::arg("inverted"), py::arg("matrix"), py::arg("blocks"));
-}
-
-void bind_step(py::class_<StandardizeSpec> step) {
-    step.def(py::init([](bool inverted, std::vector<double> mean, std::vector<double> std) {
-                 return StandardizeSpec{inverted, std::move(mean), std::move(std)};
-             }),
-             py::kw_only(), py::arg("inverted"), py::arg("mean"), py::arg("std"));
 }
 
 void bind_step(py::class_<SupportSpec> step) {

@@ -54,17 +54,6 @@ bool is_inverted(const StepSpec& spec) {
         spec);
 }
 
-#define HR_STEP_OF(name, type)            \
-    template <class T>                    \
-    Step<T> step_of(const type<T>& own) { \
-        Step<T> step{};                   \
-        step.kind = StepKind::name;       \
-        step.name = own;                  \
-        return step;                      \
-    }
-HR_STEPS(HR_STEP_OF)
-#undef HR_STEP_OF
-
 // Transforms in the order of execution. Permutations only rename slots, and a step writes its result where the next one
 // wants to read it.
 template <class T>

@@ -4,9 +4,11 @@
 // Each has `fits`: whether it may be part of a program of so many features and columns of context. One with weights has
 // n_weights and parts, and clears what is none (clear_masked) or gets no gradient (clear_dead) in vectors like them.
 // One that becomes a step in place, wherever its coordinates are, says which (`lowered`); for others Lowering does.
+// One that Python makes of its members has `fields`: them by keyword; others have a function in bindings/structure.cpp.
 #pragma once
 
 #include <memory>
+#include <tuple>
 #include <variant>
 #include <vector>
 
@@ -17,6 +19,17 @@
 #include "maps.hpp"
 
 namespace headrace {
+
+template <class S, class V>
+struct Field {
+    using Value = V;
+    const char* keyword;
+    V S::* member;
+};
+template <class S, class V>
+constexpr Field<S, V> field(const char* keyword, V S::* member) {
+    return {keyword, member};
+}
 
 // Where a step stands that works in place.
 struct StepSide {
@@ -48,6 +61,7 @@ struct NetworkSpec {
 struct PermutationSpec {
     std::vector<int> order;  // forward gives x[i] = z[order[i]]
 
+    static auto fields() { return std::tuple{field("order", &PermutationSpec::order)}; }
     bool fits(int features, int context) const;
 };
 
@@ -63,6 +77,10 @@ struct StandardizeSpec {
     bool inverted = false;
     std::vector<double> mean, std;  // forward gives x = z std + mean
 
+    static auto fields() {
+        return std::tuple{field("inverted", &StandardizeSpec::inverted), field("mean", &StandardizeSpec::mean),
+                          field("std", &StandardizeSpec::std)};
+    }
     bool fits(int features, int context) const;
 };
 

@@ -11,7 +11,8 @@
 //   scratch_lines(c, span)      behind these, to advance `span` positions at once
 //   tape_lines(c, n)            of a run of n positions that keeps what the way back needs, instead of both
 //
-// What it does is in kernels/conditioners/: advance, advance_back.
+// What it does is in kernels/conditioners/: advance, advance_back. One that would take registers from others on a
+// device has a static member `has_own_kernel`, true: kernels of chains without it are compiled without it.
 #pragma once
 
 #include "../math/lane.hpp"
@@ -30,6 +31,9 @@
     HR_MORE_CONDITIONERS(X)
 
 namespace headrace {
+
+template <class C>
+constexpr bool has_own_kernel = requires { requires C::has_own_kernel; };
 
 enum class ConditionerKind : int {
 #define HR_KIND(name, type) name,

@@ -14,4 +14,13 @@ struct CoordinateMap {
     const int *given, *built;  // their slots, in the order of their parameters
 };
 
+namespace {
+
+template <class T, class F>
+HR_FN void for_arrays(CoordinateMap<T>& map, const F& f) {
+    f(map.given, map.n);
+    f(map.built, map.n);
+}
+
+}  // namespace
 }  // namespace headrace

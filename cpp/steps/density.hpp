@@ -125,5 +125,18 @@ HR_FN void density_by_raw(const DensityStep<T>& s, const T* all_ready, int featu
     }
 }
 
+template <class T>
+HR_FN DensityStep<double> in_float64(const DensityStep<T>& s) {
+    return {s.components, s.column, s.coordinate, s.raw, s.n_raw, s.ready, s.weights, s.fixed, s.tape_grads};
+}
+
+template <class T, class F>
+HR_FN void for_arrays(DensityStep<T>& s, int features, const F& f) {
+    f(s.column, s.components > 0 ? 0 : features);
+    f(s.coordinate, features);
+    f(s.raw, features);
+    f(s.fixed, s.weights < 0 ? s.n_raw : 0);
+}
+
 }  // namespace
 }  // namespace headrace

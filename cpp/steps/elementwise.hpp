@@ -30,6 +30,19 @@ HR_FN ReadyMap<T> ready_map(const ElementwiseStep<T>& s, const T* all_ready) {
     return {s.map.index, s.map.inverse, s.map.options, s.n_ready, all_ready + s.ready};
 }
 
+template <class T>
+HR_FN ElementwiseStep<double> in_float64(const ElementwiseStep<T>& s) {
+    const CoordinateMap<double> map{s.map.index, s.map.n_params, in_float64(s.map.options), s.map.inverse, s.map.n,
+                                    s.map.given, s.map.built};
+    return {map, s.n_ready, s.ready, s.weights, s.coordinate, s.tape_raw};
+}
+
+template <class T, class F>
+HR_FN void for_arrays(ElementwiseStep<T>& s, int features, const F& f) {
+    for_arrays(s.map, f);
+    f(s.coordinate, features);
+}
+
 }  // namespace
 
 }  // namespace headrace

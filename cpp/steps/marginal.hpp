@@ -2,6 +2,8 @@
 // have gradients.
 #pragma once
 
+#include <cstdint>
+
 #include "../math/maps/options.hpp"
 
 namespace headrace {
@@ -23,4 +25,17 @@ struct MarginalStep {
     ReadyMap<T> map;
 };
 
+namespace {
+
+template <class T>
+HR_FN ReadyMap<T> ready_map(const MarginalStep<T>& s, const T*) {
+    return s.map;
+}
+
+template <class T, class F>
+HR_FN void for_arrays(MarginalStep<T>& s, int features, const F& f) {
+    f(s.map.ready, int64_t(features) * s.map.n_ready);
+}
+
+}  // namespace
 }  // namespace headrace

@@ -1,6 +1,8 @@
 // Moves coordinates to where the next network reads them, where the step before could not put them there.
 #pragma once
 
+#include "../math/lane.hpp"
+
 namespace headrace {
 
 template <class T>
@@ -10,4 +12,13 @@ struct MoveStep {
     const int *given, *built;
 };
 
+namespace {
+
+template <class T, class F>
+HR_FN void for_arrays(MoveStep<T>& s, int features, const F& f) {
+    f(s.given, features);
+    f(s.built, features);
+}
+
+}  // namespace
 }  // namespace headrace

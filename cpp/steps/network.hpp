@@ -35,5 +35,12 @@ HR_FN int span_of(const NetworkStep<T>& s, int positions) {
     return s.reads_built ? 1 : positions;
 }
 
+template <class T, class F>
+HR_FN void for_arrays(NetworkStep<T>& s, int, const F& f) {
+    for_arrays(s.map, f);
+    f(s.passive_given, s.n_passive);
+    f(s.passive_built, s.n_passive);
+}
+
 }  // namespace
 }  // namespace headrace

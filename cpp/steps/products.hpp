@@ -10,8 +10,8 @@ struct Bf16Layout {
     int copies = 1;  // of the weights for the way forth
 };
 
-// What becomes of a sum of the way back: added to the output, let through as it is, or through an activation: the
-// output holds the activation's value (ReLU), or its derivative is given.
+// How a backward sum is combined with its output: added, written as it is, or multiplied by an activation's
+// derivative: the output holds the activation's value (ReLU), or its derivative is given.
 enum class Gate { add, pass, relu, multiply };
 
 }  // namespace headrace

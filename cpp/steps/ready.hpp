@@ -29,12 +29,6 @@ HR_FN int ready_parts(const ElementwiseStep<T>&, int features) {
     return features;
 }
 
-template <class T>
-HR_FN MapOptions<double> in_float64(const MapOptions<T>& o) {
-    return {double(o.slope), double(o.inverse_clamp), o.bins, double(o.bound),
-            double(o.low),   double(o.min_bin),       o.ends, o.tails};
-}
-
 template <class T, class In, class Out>
 HR_FN void prepare_part(const ElementwiseStep<T>& s, int slot, int, const In& weights, const Out& ready) {
     const MapOptions<double> options = in_float64(s.map.options);

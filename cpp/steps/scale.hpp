@@ -23,5 +23,11 @@ HR_FN T scaled(const ScaleStep<T>& step, int slot, T value) {
     return T(step.shift_first ? (x - shift) * scale : x * scale + shift);
 }
 
+template <class T, class F>
+HR_FN void for_arrays(ScaleStep<T>& s, int features, const F& f) {
+    f(s.scale, features);
+    f(s.shift, features);
+}
+
 }  // namespace
 }  // namespace headrace

@@ -1,6 +1,10 @@
 // THE list of kinds of steps. A kind is a struct of sizes and pointers (a file beside this one), and overloads for it:
-// core/lowering.cpp, ready.hpp, kernels/steps/ and cuda/host/placing.cpp; kernels of the device are cases of the kind
-// (cuda/kernels/chain.cuh, gradient.cuh). docs/architecture.md lists what a new one needs.
+//
+//   for_arrays(s, features, f)   f(pointer, values behind it) for each array that it points to, so that others can copy
+//                                them; a network's conditioner has its own ones
+//
+// and those of core/lowering.cpp, ready.hpp, kernels/steps/, cuda/host/placing.cpp and cuda/kernels/steps/.
+// docs/architecture.md lists what a new one needs.
 #pragma once
 
 #include "../math/lane.hpp"
@@ -69,6 +73,23 @@ HR_FN void with_step(S& step, F&& f) {
         HR_STEPS(HR_CASE)
 #undef HR_CASE
     }
+}
+
+// The member of a Step, or of what has the same members, for a kind: it becomes one of this kind.
+#define HR_BECOME(name, type)                       \
+    template <class Any, class T>                   \
+    HR_FN auto& become(Any& step, const type<T>&) { \
+        step.kind = StepKind::name;                 \
+        return step.name;                           \
+    }
+HR_STEPS(HR_BECOME)
+#undef HR_BECOME
+
+template <template <class> class Kind, class T>
+HR_FN Step<T> step_of(const Kind<T>& own) {
+    Step<T> step{};
+    become(step, own) = own;
+    return step;
 }
 
 }  // namespace

@@ -20,5 +20,10 @@ HR_FN Supported supported(const SupportStep<T>& step, int slot, double value) {
     return step.to_data ? to_support(step.column[slot], value) : from_support(step.column[slot], value);
 }
 
+template <class T, class F>
+HR_FN void for_arrays(SupportStep<T>& s, int features, const F& f) {
+    f(s.column, features);
+}
+
 }  // namespace
 }  // namespace headrace

@@ -23,4 +23,19 @@ struct VectorStep {
     int64_t tape_gradients;  // by the ready parameters, transform by transform
 };
 
+namespace {
+
+template <class T>
+HR_FN VectorStep<double> in_float64(const VectorStep<T>& s) {
+    return {s.map,   s.inverse, in_float64(s.options), s.transforms,  s.n_ready,
+            s.ready, s.weights, s.coordinate,          s.tape_states, s.tape_gradients};
+}
+
+template <class T, class F>
+HR_FN void for_arrays(VectorStep<T>& s, int features, const F& f) {
+    f(s.weights, s.transforms);
+    f(s.coordinate, int64_t(s.transforms) * features);
+}
+
+}  // namespace
 }  // namespace headrace

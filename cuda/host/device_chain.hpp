@@ -13,20 +13,55 @@ namespace headrace {
 // have 11 significant bits: with factors rounded to them, or as three products of factors split in two.
 enum class Products { exact, tf32, three_tf32 };
 
-// A step, and what the device adds to it. All pointers are the device's.
+template <class T>
+union ConditionerParts {
+#define HR_MEMBER(name, type) DevicePart<type<T>> name;
+    HR_CONDITIONERS(HR_MEMBER)
+#undef HR_MEMBER
+};
+
+template <class T>
+struct DevicePart<NetworkStep<T>> {
+    int64_t grads;       // lines of the tape: gradients by the conditioner's own lines, which are as many
+    bool first_weights;  // no step before has any
+    ConditionerParts<T> conditioner;
+};
+
 template <class T>
 struct DeviceStep {
-    Step<T> step;
-    StagePlan plan;        // of a network; of an elementwise map one phase without stages
-    CoordinateMap<T> map;  // of both
-    int outputs;           // where its parameters start among the units
-    bool has_levels;       // one direction of the network is sequential
-    bool first_weights;    // no step before has any
-    int64_t states;        // lines of the tape: between the transforms of a run of vector maps
-    int64_t values;        // of all units, or of raw parameters, and where their slopes and gradients are
-    int64_t slopes;        // -1: the value tells
-    int64_t grads;         // of a run of vector maps: those of the ready parameters
+    StepKind kind;
+    union {
+#define HR_MEMBER(name, type) PlacedStep<type<T>> name;
+        HR_STEPS(HR_MEMBER)
+#undef HR_MEMBER
+    };
 };
+
+// Kinds of steps that kernels without products lack.
+template <class S>
+constexpr bool has_products = false;
+template <class T>
+constexpr bool has_products<NetworkStep<T>> = true;
+template <class T>
+constexpr bool has_products<RotationStep<T>> = true;
+
+namespace {
+
+#define HR_OR(name, type) || has_own_kernel<type<T>>
+template <class T>
+constexpr bool has_own_kernels = false HR_CONDITIONERS(HR_OR);
+#undef HR_OR
+
+// What a device adds to a network's conditioner.
+#define HR_PART_OF(name, type)                           \
+    template <class Part, class T>                       \
+    HR_FN auto& part_of(Part& network, const type<T>&) { \
+        return network.conditioner.name;                 \
+    }
+HR_CONDITIONERS(HR_PART_OF)
+#undef HR_PART_OF
+
+}  // namespace
 
 // Lines of a tile that goes there and back.
 struct DeviceTape {
@@ -39,12 +74,13 @@ template <class T>
 struct DeviceChain {
     Chain<T> chain;  // its steps are null: they are here
     const DeviceStep<T>* steps;
-    int units;          // scratch lines of the largest step, of the last layer one window
-    bool has_networks;  // or steps that are like networks on the way back
-    bool has_products;  // networks or rotations
-    bool has_vectors;   // runs of vector maps
-    bool in_place;      // no step needs its result beside what it is given
-    Products products;  // of networks
+    int units;            // scratch lines of the largest step, of the last layer one window
+    bool has_networks;    // or steps that are like networks on the way back
+    bool has_products;    // steps of which has_products is true
+    bool has_vectors;     // runs of vector maps
+    bool has_own_kernel;  // conditioners that have one
+    bool in_place;        // no step needs its result beside what it is given
+    Products products;    // of networks
     DeviceTape tape;
 
     HR_FN int slots() const { return chain.context + chain.features; }

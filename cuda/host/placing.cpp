@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "kinds.hpp"
+#include "conditioners.hpp"
 #include "placing_site.hpp"
 
 namespace headrace {
@@ -45,6 +45,7 @@ class Placing {
     Placing(Arena& arena, const Structure& structure, const Compiled<T>& compiled)
         : site_{arena, compiled}, arena_(arena), structure_(structure), compiled_(compiled), d_(site_.chain) {
         d_.chain = compiled.chain;
+        d_.chain.density = nullptr;
         d_.in_place = true;
     }
 
@@ -60,9 +61,6 @@ class Placing {
         d_.tape.states = lines((c.n_steps + 1) * int64_t(d_.slots()));
         d_.tape.gradients = lines(2 * int64_t(d_.slots()));
         for (size_t i = 0; i < compiled_.steps.size(); ++i) steps_.push_back(step(i));
-        c.density = nullptr;
-        for (const DeviceStep<T>& d : steps_)
-            if (d.step.kind == StepKind::density) c.density = arena_.put(&d.step.density, 1);
         d_.tape.lines = site_.used_lines;
         d_.steps = arena_.put(steps_);
         c.steps = nullptr;
@@ -72,17 +70,11 @@ class Placing {
 
     // For the weights' gradient; after chain().
     SumTasks<T> sums() {
-        std::vector<T> summed(structure_.n_weights());
+        std::vector<T> summed(structure_.n_weights() + size_t(d_.chain.ready));  // weights, then ready parameters
         for (const auto& [begin, end] : site_.summed) std::fill(summed.begin() + begin, summed.begin() + end, T(1));
         structure_.clear_dead(summed.data());
         structure_.clear_masked(summed.data());
-        std::vector<uint8_t> is_summed(summed.begin(), summed.end());
-        is_summed.resize(structure_.n_weights() + size_t(d_.chain.ready));  // and by which ready parameters
-        for (const DeviceStep<T>& d : steps_) {
-            if (d.step.kind != StepKind::vector) continue;
-            const VectorStep<T>& v = d.step.vector;
-            std::fill_n(is_summed.begin() + int64_t(structure_.n_weights()) + v.ready, v.transforms * v.n_ready, 1);
-        }
+        const std::vector<uint8_t> is_summed(summed.begin(), summed.end());
         return {arena_.put(site_.tasks), int(site_.tasks.size()), int64_t(structure_.n_weights()) + d_.chain.ready,
                 arena_.put(is_summed)};
     }
@@ -91,96 +83,69 @@ class Placing {
     int64_t lines(int64_t n) { return site_.lines(n); }
 
     DeviceStep<T> step(size_t i) {
-        DeviceStep<T> d{};
-        d.step = compiled_.steps[i];
-        d.step.summed = nullptr;
-        d.slopes = -1;
-        d.first_weights = std::none_of(compiled_.networks.begin(), compiled_.networks.end(),
-                                       [&](int other) { return size_t(other) < i; });
-        with_step(d.step, [&]<class S>(S& own) {
+        DeviceStep<T> made{};
+        with_step(compiled_.steps[i], [&]<class S>(const S& own) {
+            PlacedStep<S>& d = become(made, own);
+            d.step = own;
             if (!S::in_place) d_.in_place = false;
-            place(d, own, i);
+            if (has_products<S>) d_.has_products = true;
+            put_arrays(d.step);
+            place(d, i);
         });
-        return d;
+        return made;
     }
 
-    // A kind that has a file of its own.
     template <class S>
-    void place(DeviceStep<T>&, S& s, size_t) {
-        place_step(site_, s);
+    void put_arrays(S& s) {
+        for_arrays(s, d_.chain.features, [&](auto& array, int64_t n) { array = arena_.put(array, size_t(n)); });
+    }
+    void put_arrays(RotationStep<T>& s) { s = place_rotation(arena_, s); }
+
+    // Lines of the tape, and what is summed of them: of kinds that have weights.
+    template <class S>
+    void place(PlacedStep<S>&, size_t i) {
+        if (compiled_.steps[i].n_summed > 0)
+            throw std::logic_error("a step with weights that has no place on the tape");
     }
 
-    void place(DeviceStep<T>&, RotationStep<T>& s, size_t) {
-        s = place_rotation(arena_, s);
-        d_.has_products = true;
+    void place(PlacedStep<DensityStep<T>>& d, size_t) {
+        DensityStep<T>& s = d.step;
+        if (s.weights >= 0) {
+            s.tape_grads = lines(s.n_raw);
+            site_.bare_weights(s.tape_grads, s.weights, s.n_raw);
+        }
+        d_.chain.density = arena_.put(&s, 1);
     }
 
-    void place(DeviceStep<T>&, ScaleStep<T>& s, size_t) {
-        s.scale = arena_.put(s.scale, size_t(d_.chain.features));
-        s.shift = arena_.put(s.shift, size_t(d_.chain.features));
-    }
-
-    void place(DeviceStep<T>& d, DensityStep<T>& s, size_t) {
-        const size_t features = size_t(d_.chain.features);
-        s.coordinate = arena_.put(s.coordinate, features);
-        s.raw = arena_.put(s.raw, features);
-        s.column = arena_.put(s.column, s.components > 0 ? 0 : features);
-        s.fixed = arena_.put(s.fixed, s.weights < 0 ? size_t(s.n_raw) : 0);
-        if (s.weights < 0) return;
-        s.tape_grads = d.grads = lines(s.n_raw);
-        site_.bare_weights(d.grads, s.weights, s.n_raw);
-    }
-
-    void place(DeviceStep<T>&, SupportStep<T>& s, size_t) {
-        s.column = arena_.put(s.column, size_t(d_.chain.features));
-    }
-
-    void place(DeviceStep<T>&, MarginalStep<T>& s, size_t) {
-        s.map.ready = arena_.put(s.map.ready, size_t(d_.chain.features) * size_t(s.map.n_ready));
-    }
-
-    void place(DeviceStep<T>&, MoveStep<T>& s, size_t) {
-        s.given = arena_.put(s.given, size_t(d_.chain.features));
-        s.built = arena_.put(s.built, size_t(d_.chain.features));
-    }
-
-    void place(DeviceStep<T>& d, ElementwiseStep<T>& s, size_t) {
-        s.coordinate = arena_.put(s.coordinate, size_t(d_.chain.features));
-        place_map(d, s.map);
+    void place(PlacedStep<ElementwiseStep<T>>& d, size_t) {
+        ElementwiseStep<T>& s = d.step;
         const int n = s.map.n * s.map.n_params;
-        d.values = lines(n);
-        d.grads = lines(n);
-        d.plan = {nullptr, arena_.put(std::vector<StagePhase>{{0, 0, 0, s.map.n, 0}}), 1};
-        site_.bare_weights(d.grads, s.weights, n);
-    }
-
-    void place_map(DeviceStep<T>& d, CoordinateMap<T>& map) {
-        map.given = arena_.put(map.given, size_t(map.n));
-        map.built = arena_.put(map.built, size_t(map.n));
-        d.map = map;
+        s.tape_raw = lines(2 * n);  // then their gradients
+        site_.bare_weights(s.tape_raw + n, s.weights, n);
         d_.has_networks = true;
     }
 
-    void place(DeviceStep<T>& d, VectorStep<T>& v, size_t) {
-        const int features = d_.chain.features;
+    void place(PlacedStep<VectorStep<T>>& d, size_t) {
+        VectorStep<T>& s = d.step;
+        const int n = s.transforms * s.n_ready;
+        s.tape_states = lines(int64_t(s.transforms - 1) * d_.chain.features);
+        s.tape_gradients = lines(n);
+        site_.bare_weights(s.tape_gradients, int64_t(structure_.n_weights()) + s.ready, n);  // behind those by weights
         d_.has_vectors = true;
-        v.weights = arena_.put(v.weights, size_t(v.transforms));
-        v.coordinate = arena_.put(v.coordinate, size_t(v.transforms) * size_t(features));
-        d.states = lines(int64_t(v.transforms - 1) * features);
-        d.grads = lines(int64_t(v.transforms) * v.n_ready);
-        site_.bare_sums(d.grads, int64_t(structure_.n_weights()) + v.ready,  // they come after those by weights
-                        v.transforms * v.n_ready);
     }
 
-    void place(DeviceStep<T>& d, NetworkStep<T>& m, size_t i) {
-        m.passive_given = arena_.put(m.passive_given, size_t(m.n_passive));
-        m.passive_built = arena_.put(m.passive_built, size_t(m.n_passive));
-        const int64_t read = int64_t(i) + (m.reads_built ? 1 : 0);
-        const int64_t inputs = d_.tape.states + read * d_.slots() + m.input_slot;
-        const Conditioner& conditioner = *compiled_.conditioners[i];
-        d.has_levels = !conditioner.reads_passive_only();
-        with_conditioner(m.conditioner, [&](auto& own) { place_conditioner(site_, d, own, conditioner, inputs); });
-        place_map(d, m.map);
+    void place(PlacedStep<NetworkStep<T>>& d, size_t i) {
+        const NetworkStep<T>& s = d.step;
+        const int64_t read = int64_t(i) + (s.reads_built ? 1 : 0);
+        const int64_t inputs = d_.tape.states + read * d_.slots() + s.input_slot;
+        const Conditioner& host = *compiled_.conditioners[i];
+        d.part.first_weights = std::none_of(compiled_.networks.begin(), compiled_.networks.end(),
+                                            [&](int other) { return size_t(other) < i; });
+        with_conditioner(d.step.conditioner, [&]<class C>(C& own) {
+            place_conditioner(site_, d, own, host, inputs);
+            if (has_own_kernel<C>) d_.has_own_kernel = true;
+        });
+        d_.has_networks = true;
     }
 
     PlacingSite<T> site_;

@@ -18,20 +18,16 @@ struct PlacingSite {
     const Compiled<T>& compiled;
     DeviceChain<T> chain{};
     std::vector<SumTask> tasks{};
-    std::vector<std::pair<int64_t, int64_t>> summed{};  // places of weights that tasks sum
+    std::vector<std::pair<int64_t, int64_t>> summed{};  // of weights, and of ready parameters behind them: which ones
     int64_t used_lines = 0;
 
     // Lines of the tape.
     int64_t lines(int64_t n) { return std::exchange(used_lines, used_lines + n); }
 
-    // Sums of gradients by parameters that read nothing.
-    void bare_sums(int64_t grads, int64_t sums, int n) {
+    // Sums of gradients by n parameters from `sums` on, which read nothing.
+    void bare_weights(int64_t grads, int64_t sums, int n) {
         for (int u = 0; u < n; u += sum_units)
             tasks.push_back({grads, 0, 0, sums, nullptr, nullptr, u, std::min(sum_units, n - u), 0, 0});
-    }
-    // The same of weights, which n numbers from `sums` on are.
-    void bare_weights(int64_t grads, int64_t sums, int n) {
-        bare_sums(grads, sums, n);
         summed.push_back({sums, sums + n});
     }
 };

@@ -79,7 +79,6 @@ class Stages {
             }
             end_phase(first(last_, p), first(last_, p + 1), window);
             plan_.phases.back().is_level = true;
-            plan_.phases.back().is_last = p + 1 == end;
         }
         plan_.phases[begun].panel_end = stage_;
         plan_.phases[begun].levels = end - level;
@@ -147,6 +146,22 @@ StagePlanStorage sequential_stages(const MaskedConditioner& t) {
         }
     }
     return plan.finish();
+}
+
+BackLayerStorage back_layers(const BackPlan& plan, int positions,
+                             const std::vector<MaskedConditioner::LayerShape>& of) {
+    BackLayerStorage made;
+    made.done.assign(size_t(positions) + 1, 0);
+    for (int to = positions; to > 0; --to) {
+        const int end = plan.done[to - 1];
+        for (int i = plan.done[to]; i < end;) {
+            const int layer = plan.ops[i].layer, begin = i;
+            while (i < end && plan.ops[i].layer == layer) ++i;
+            made.layers.push_back({layer, begin, i, of[size_t(layer)].in});
+        }
+        made.done[size_t(to) - 1] = int(made.layers.size());
+    }
+    return made;
 }
 
 }  // namespace headrace

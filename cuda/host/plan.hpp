@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "../../cpp/core/conditioners/masked.hpp"
+#include "../../cpp/steps/conditioners/masked.hpp"
+#include "device_part.hpp"
 
 namespace headrace {
 
@@ -33,11 +35,12 @@ struct UnitRange {
 struct alignas(16) Stage {
     const uint32_t* row;  // as in Layer
     const int* visible;
+    int64_t bias;  // of the layer's first unit, among all weights
     int begin, end;
-    int from, terms;  // inputs that the last unit sees, which are the most; in a panel, those of this part
-    int input;        // line of the first of them among the units; -1: what the network reads
-    int value;        // line of the layer's first unit
-    uint32_t bias;
+    int from, terms;              // inputs that the last unit sees, which are the most; in a panel, those of this part
+    int input;                    // line of the first of them among the units; -1: what the network reads
+    int value;                    // line of the layer's first unit on a tape
+    int output;                   // and where outputs have one window
     uint16_t layer, kept, taken;  // the last two as in UnitRange
     uint8_t activation;
     StagePart part;
@@ -50,7 +53,7 @@ static_assert(sizeof(Stage) == 64);
 struct StagePhase {
     int stage_begin, stage_end, coordinate_begin, coordinate_end, window;
     int panel_end = 0, levels = 0;  // of one that begins a panel: the end of its stages; phases that follow, its levels
-    bool is_level = false, is_last = false;  // of a panel, and the last of it
+    bool is_level = false;          // of a panel; it begins where the phase before it ends
 };
 
 // Numbers that a stage of a panel keeps: its units' weights, from the first term that a sum lacks on, and biases.
@@ -61,10 +64,29 @@ inline int kept_numbers(int units, int from, int terms) {
     return 4 * (units * fours_of(terms - from) + fours_of(units));
 }
 
+// Behind the last stage and the last phase there is one more, which is read ahead and never used.
 struct StagePlan {
     const Stage* stages;
     const StagePhase* phases;
     int n_phases;
+};
+
+// On the way back: a layer, operations [op_begin, op_end) of the plan for the gradients by its inputs, so many.
+struct BackLayer {
+    int layer, op_begin, op_end, inputs;
+};
+
+// As BackPlan: the layers of positions [from, to) are [done[to], done[from]).
+struct BackLayerPlan {
+    const BackLayer* layers;
+    const int* done;
+};
+
+template <class T>
+struct DevicePart<MaskedNetwork<T>> {
+    StagePlan plan;
+    BackLayerPlan back;
+    bool has_levels;  // one direction of the network is sequential
 };
 
 struct StagePlanStorage {
@@ -78,5 +100,13 @@ StagePlanStorage parallel_stages(const MaskedConditioner& t);
 
 // What the network reads is being built: level by level, each unit as soon as it can be.
 StagePlanStorage sequential_stages(const MaskedConditioner& t);
+
+struct BackLayerStorage {
+    std::vector<BackLayer> layers;
+    std::vector<int> done;
+};
+
+// The operations of a plan for so many positions, layer by layer.
+BackLayerStorage back_layers(const BackPlan& plan, int positions, const std::vector<MaskedConditioner::LayerShape>& of);
 
 }  // namespace headrace

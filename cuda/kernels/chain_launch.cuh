@@ -15,8 +15,8 @@ constexpr int tiles_of_multiprocessor = in_shared ? (products ? 2 : 3) : 1;
 
 // Tiles of rows, block after block. Lines are in shared memory, after the scratch, or in the block's part of the
 // workspace. In shared memory products are exact, or on `tensor_cores`: a kernel that has both spills registers of
-// either.
-template <class T, bool in_shared, bool products, bool tensor_cores>
+// either. With `all_kinds` it has conditioners with a kernel of their own.
+template <class T, bool in_shared, bool products, bool tensor_cores, bool all_kinds = false>
 __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiprocessor<in_shared, products>)
     run_chain(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call, int tiles, T* workspace) {
     HR_DYNAMIC_SHARED(T, scratch);
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
         }
         bases.put(team, call.log_prob && !call.inverse ? base_density(team, d, call, t.given) : T(0));
         for (int s = 0; s < d.chain.n_steps; ++s)
-            if (!run_step<products>(team, kind, d, d.steps[s], call, t)) {
+            if (!run_any<products>(team, Run<T>{d, call, kind, all_kinds}, d.steps[s], t)) {
                 const Lines<T, in_shared> given = t.given;
                 t.given = t.built;
                 t.built = given;
@@ -62,20 +62,27 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     }
 }
 
+// One kernel for all maps: splines take no more registers, and each kernel adds to the module's size.
+template <class T, bool all_kinds>
+auto* kernel_of(const DeviceChain<T>& d, const Place& place) {
+    auto* kernel = run_chain<T, false, true, true, all_kinds>;
+    if constexpr (has_shared_tiles<T>)
+        if (place.in_shared) {
+            kernel = d.has_products ? run_chain<T, true, true, false, all_kinds> : run_chain<T, true, false, false>;
+            if (d.has_products && d.products != Products::exact) kernel = run_chain<T, true, true, true, all_kinds>;
+        }
+    return kernel;
+}
+
 }  // namespace
 
 template <class T>
 void launch_chain(const DeviceChain<T>& d, const Call<T>& call, const Place& place, cudaStream_t stream) {
     const int64_t tiles = (call.rows + warp_rows - 1) / warp_rows;
     if (tiles > INT32_MAX / 2) throw CudaOutOfMemory("rows: more than a call can have on a device");
-    // One kernel for all maps: splines take no more registers, and each kernel adds to the module's size.
-    auto* kernel = run_chain<T, false, true, true>;
-    if constexpr (has_shared_tiles<T>)
-        if (place.in_shared) {
-            kernel = d.has_products ? run_chain<T, true, true, false> : run_chain<T, true, false, false>;
-            if constexpr (std::is_same_v<T, float>)
-                if (d.has_products && d.products != Products::exact) kernel = run_chain<T, true, true, true>;
-        }
+    auto* kernel = kernel_of<T, false>(d, place);
+    if constexpr (has_own_kernels<T>)
+        if (d.has_own_kernel) kernel = kernel_of<T, true>(d, place);
     const int blocks = resident_blocks(kernel, place, tiles);
     DeviceBuffer<T> workspace(place.in_shared ? 0 : size_t(blocks) * size_t(d.run_lines()) * warp_rows, stream);
     HR_LAUNCH(kernel, blocks, place.warps * warp_rows, place.shared_bytes, stream, d, call, int(tiles),

@@ -1,10 +1,15 @@
-// Kinds of conditioners on a device. A masked network has stages of its own (chain.cuh, gradient.cuh); any other kind
-// is run position by position, as on the CPU (cpp/kernels/steps/network-inl.hpp), by overloads for its struct:
+// Kinds of conditioners on a device, by overloads for their struct. A kind is run position by position, as on the CPU
+// (steps/network.cuh), by
 //   advance(team, c, known, from, to)        positions [from, to): the parameters of their coordinates
 //   advance_back(team, c, known, from, to)   from the gradients by these to those by what it read, and by its weights
-// The team waits before and after each.
+// The team waits before and after each. One whose order is another one has the whole way there and back in their place,
+// behind each of which the team has waited:
+//   run_conditioner(team, c, d, run, t)           all its positions, and their coordinates through the map
+//   back_conditioner(team, c, d, tape, i, way)    d: the step that it is part of, the i-th
+// A masked network's are in chain.cuh and gradient.cuh.
 #pragma once
 
+#include "tape.cuh"
 #include "units.cuh"
 
 namespace headrace {
@@ -28,19 +33,6 @@ struct KnownBack {
     Lines<T, false> input, input_gradient;
     Lines<T, false> values, gradients;  // its lines of the tape, and as many for gradients
 };
-
-// Calls f(own struct) of a conditioner that is run position by position; false: it is a masked network.
-template <class T, class F>
-__device__ bool with_positions(const DeviceStep<T>& d, const F& f) {
-    bool is_run = false;
-    with_conditioner(d.step.network.conditioner, [&]<class C>(const C& c) {
-        if constexpr (!std::is_same_v<C, MaskedNetwork<T>>) {
-            f(c);
-            is_run = true;
-        }
-    });
-    return is_run;
-}
 
 }  // namespace
 }  // namespace headrace

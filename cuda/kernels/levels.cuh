@@ -8,10 +8,11 @@
 namespace headrace {
 namespace {
 
-// The weights and biases of a panel's stages to shared memory, for a team that waits before and after.
+// The weights and biases of a panel's stages to shared memory, for a team that waits before and after. The network's
+// weights start at all[first].
 template <class T>
-__device__ void keep_weights(const Team& team, Products kind, const Stage* stages, int begin, int end, const T* weights,
-                             T* kept) {
+__device__ void keep_weights(const Team& team, Products kind, const Stage* stages, int begin, int end, const T* all,
+                             int64_t first, T* kept) {
     for (int i = begin + team.warp; i < end; i += team.warps) {
         const Stage& s = stages[i];
         const uint32_t* const row = s.row + s.begin;
@@ -19,21 +20,22 @@ __device__ void keep_weights(const Team& team, Products kind, const Stage* stage
         T* const to = kept + s.kept;
         for (int f = team.lane; f < units * fours; f += team.rows) {
             const int u = f / fours;
-            Four<T> four = load_four(weights + row[u] + s.from + 4 * (f - u * fours));
+            Four<T> four = load_four(all + first + row[u] + s.from + 4 * (f - u * fours));
             if (kind == Products::tf32) {
 #pragma unroll
                 for (int k = 0; k < 4; ++k) four.x[k] = rounded_to_tf32(four.x[k]);
             }
             reinterpret_cast<Four<T>*>(to)[f] = four;
         }
-        for (int u = team.lane; u < units; u += team.rows) to[4 * units * fours + u] = weights[s.bias + s.begin + u];
+        for (int u = team.lane; u < 4 * fours_of(units); u += team.rows)
+            to[4 * units * fours + u] = u < units ? all[s.bias + s.begin + u] : T(0);
     }
 }
 
 // Four sums of a panel go on from where they were left: over terms [begin, end), of which `begin` is a multiple of
 // four. A sum's weights start `stride` numbers after the one's before. The order of terms is that of sums in one go.
 // Inputs are rounded as in products in TF32.
-constexpr int level_sums = 4;
+constexpr int level_sums = 4;  // of a stage's biases, too, four are loaded at once
 
 template <class T, bool in_shared>
 __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, const int (&row)[level_sums],
@@ -63,49 +65,58 @@ __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, co
     if (k < terms.end) add_four([&](int i) { return k + i < terms.end; });  // what is not there yet is no number
 }
 
-// The units of a level, phase q, by one warp. A function of its own, as registers of the kernel are short.
+// Where a level ends, which begins where the one before it ends: all that it needs of its phase.
+struct LevelEnds {
+    int stage, coordinate;
+};
+__device__ inline LevelEnds ends_of(const StagePhase& phase) {
+    return {phase.stage_end, phase.coordinate_end};
+}
+
+// The units of a level, phase q, in n stages, by one warp. A function of its own, as registers of the kernel are short.
+// Returns the ends of the next phase, which are on their way meanwhile: read behind it they would be waited for.
 template <class T, bool in_shared, bool keeps_units>
-HR_APART __device__ void run_level(const DeviceStep<T>& d, const Call<T>& call, Products kind, int q, int lane,
-                                   ToldLines<T, in_shared> built, ToldLines<T, in_shared> units,
-                                   ToldLines<T, in_shared> slopes, int64_t row) {
+HR_APART __device__ LevelEnds run_level(const PlacedStep<NetworkStep<T>>& d, const Call<T>& call, Products kind, int q,
+                                        const Stage* stages, int n_stages, int lane, ToldLines<T, in_shared> built,
+                                        ToldLines<T, in_shared> units, ToldLines<T, in_shared> slopes, int64_t row) {
     HR_DYNAMIC_SHARED(T, kept);
-    const NetworkStep<T>& s = d.step.network;
+    const NetworkStep<T>& s = d.step;
     TileState<T, in_shared, keeps_units> t{};
     t.built = seen<T, in_shared>(built);
     t.units = seen<T, in_shared>(units);
     t.slopes = seen<T, in_shared>(slopes);
     t.row = row;
-    const StagePhase phase = d.plan.phases[q];
-    const Stage* const stages = d.plan.stages;
+    Stage next = stages[0];
+    const LevelEnds ends = ends_of(d.part.conditioner.masked.plan.phases[q + 1]);
     const int slot = s.input_slot;
-    Stage next = stages[phase.stage_begin];
-    for (int i = phase.stage_begin; i < phase.stage_end; ++i) {
+    for (int i = 0; i < n_stages; ++i) {
         const Stage stage = next;
         next = stages[i + 1];  // one ahead; behind the last there is one more
         const Lines<T, in_shared> input = lines_of_input(stage.input, t.built, slot, t.units);
-        const Lines<T, in_shared> output =
-            t.units.from(stage.value - (stage.is_hidden || keeps_units ? 0 : phase.window));
+        const Lines<T, in_shared> output = t.units.from(keeps_units ? stage.value : stage.output);
         const int n = stage.end - stage.begin, stride = 4 * fours_of(stage.terms - stage.from);
         const T* const own = kept + stage.kept;
 #pragma unroll 1
         for (int first = 0; first < n; first += level_sums) {
-            // Where there are fewer, the last one is computed several times.
-            const auto unit = [&](int m) { return smaller(first + m, n - 1); };
+            // Where there are fewer, the last one's weights stand in for those that do not exist.
+            const int left = n - first;
+            const Lines<T, in_shared> values = output.from(stage.begin + first);
             T total[level_sums];
-            int weights[level_sums];
+            int weights[level_sums] = {first * stride};
 #pragma unroll
             for (int m = 0; m < level_sums; ++m) {
-                total[m] = output.at(stage.begin + unit(m), lane);
-                weights[m] = unit(m) * stride;
+                total[m] = m < left ? values.at(m, lane) : T(0);
+                if (m > 0) weights[m] = m < left ? weights[m - 1] + stride : weights[m - 1];
             }
             go_on_with_sums(kind, own, weights, input, lane, Terms{stage.from, stage.terms}, total);
+            const Four<T> bias = load_four(own + n * stride + first);
 #pragma unroll
-            for (int m = 0; m < level_sums; ++m) total[m] += own[n * stride + unit(m)];
-            finish(s, stage, [&](int m) { return stage.begin + unit(m); }, total, call, lane, t);
-#pragma unroll
-            for (int m = 0; m < level_sums; ++m) output.at(stage.begin + unit(m), lane) = total[m];
+            for (int m = 0; m < level_sums; ++m) total[m] += bias.x[m];
+            finish(s, stage, stage.begin + first, left, total, call, lane, t);
+            for_first<level_sums>(left, [&](int m) { values.at(m, lane) = total[m]; });
         }
     }
+    return ends;
 }
 
 }  // namespace

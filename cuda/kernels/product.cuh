@@ -47,25 +47,30 @@ struct BlockPart {
     int block, first, count;
 };
 
+// So many sums of a block a warp finishes at once: what they all read is read once, and none waits for another.
+constexpr int finished_at_once = 4;
+static_assert(sums_at_once % (2 * finished_at_once) == 0);  // half a block, too, is a whole number of times as many
+
+template <class T>
 struct NothingAside {
-    __device__ int operator()(int, int) const { return 0; }
+    __device__ void operator()(int, int, T (&)[finished_at_once]) const {}
 };
 
 // `blocks` blocks of sums, each of up to sums_at_once. terms(b): those of block b, of which later ones have no fewer;
 // sum(part, terms, partial) makes the sums of as many blocks as a warp takes at once, over the terms of the last of
-// them, keeps those of the first one, and puts those of the others where aside(block, i) finds sum i; finish(b, i,
-// total) gets the total of sum i of block b, on the lanes of one warp. `longest`: terms of the longest block. What is
-// summed in which order depends on sizes alone. The caller waits for the team before and after.
+// them, keeps those of the first one, and puts those of the others where aside(b, i, total) finds sums i, ... of block
+// b; finish(b, i, total) gets the totals of these on the lanes of one warp, finished_at_once of them, of which some may
+// not exist. `longest`: terms of the longest block. What is summed in which order depends on sizes alone. The caller
+// waits for the team before and after.
 //
 // A block is one warp's, or that of several with a share of the terms each; where a narrow tile has too few blocks for
 // its many warps, that of two with half of the sums each. Where its warps work together, each finishes one of the
 // blocks that they took at once. All go through the same code: sum and finish are called at one place, as each holds
 // all kinds of products or all activations.
-template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside>
+template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside<T>>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
                          const Finish& finish, const Rounds& rounds = {}, const Aside& aside = {}) {
     const PartialSums<T> own{partial + team.warp * sums_at_once * sum_line, team.lane};
-    const auto part = [&](int warp, int i) { return partial[(warp * sums_at_once + i) * sum_line + team.lane]; };
     const int shares =
         blocks == 0 || !rounds.has_shares ? 1 : larger(1, smaller(team.sum_warps() / blocks, longest / least_terms));
     const bool together = team.is_narrow() && rounds.together;
@@ -93,13 +98,26 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
         const int of_warp = smaller(rounds.at_once, larger(0, blocks - b));
         const int own_block = b + (together ? own_part : 0), own_blocks = together ? int(own_part < of_warp) : of_warp;
         const int end = shares > 1 ? sums_at_once * blocks : of_part * own_blocks;
+        const int step = finished_at_once * (shares > 1 ? team.warps : 1);
 #pragma unroll 1
-        for (int n = shares > 1 ? team.warp : 0; n < end; n += shares > 1 ? team.warps : 1) {
+        for (int n = shares > 1 ? finished_at_once * team.warp : 0; n < end; n += step) {
             const int block = (shares > 1 ? 0 : own_block) + n / sums_at_once, i = n % sums_at_once;
             const int of = i * halves / sums_at_once, kept = i - of * of_part;  // by which half
             const int begin = shares > 1 ? block * shares * parts + of : team.warp;
-            T total = shares == 1 && n >= sums_at_once ? T(aside(block, i)) : part(begin, kept);
-            for (int w = 1; w < shares; ++w) total += part(begin + w * parts, kept);
+            const T* part = partial + (begin * sums_at_once + kept) * sum_line + team.lane;
+            T total[finished_at_once] = {};
+            if (shares == 1 && n >= sums_at_once) {
+                aside(block, i, total);
+            } else {
+#pragma unroll
+                for (int j = 0; j < finished_at_once; ++j) total[j] = part[j * sum_line];
+            }
+#pragma unroll 1
+            for (int w = 1; w < shares; ++w) {
+                part += parts * sums_at_once * sum_line;
+#pragma unroll
+                for (int j = 0; j < finished_at_once; ++j) total[j] += part[j * sum_line];
+            }
             finish(block, shares > 1 ? i : first_sum + i, total);
         }
     }

@@ -1,12 +1,98 @@
-// Kinds of steps on a device that work in place and have a file of their own, by overloads for their struct:
-//   run_in_place(team, s, given, built, context, features)   from lines to lines, which may be the same; the
-//   log-determinant back_in_place(team, s, given, built, after, before, context, features, grad_log_det)   from
-//   gradients to gradients
-// The team waits before and after each. Other kinds are cases in chain.cuh and gradient.cuh.
+// All kinds of steps on a device, each in a file of steps/. What a kind does is overloads for PlacedStep, which is its
+// struct and what a device adds to it. At the end of each the team waits:
+//   run_step(team, s, run, t)               a tile from t.given to t.built; of a kind in place, from t.given to t.given
+//   record_step(team, s, tape, i, run, t)   step i, from a state on the tape to the next, which are t.given and t.built
+//   backward_step(team, s, tape, i, way)    from the gradient of the state behind step i to that of the one before it
+//
+// Of a kind that works in place without weights they are made from two overloads for its own struct. Lines that are
+// given and built may be the same; run_in_place returns its warp's share of the log-determinant:
+//   run_in_place(team, s, given, built, context, features)
+//   back_in_place(team, s, given, built, after, before, context, features, grad_log_det)
+// A kind that is a map of each coordinate with ready parameters has `ready_map` (cpp/steps/marginal.hpp).
 #pragma once
 
-#include "tile.cuh"
+#include "steps/density.cuh"
+#include "steps/elementwise.cuh"
+#include "steps/marginal.cuh"
+#include "steps/move.cuh"
+#include "steps/network.cuh"
+#include "steps/rotation.cuh"
+#include "steps/scale.cuh"
+#include "steps/support.cuh"
+#include "steps/vector.cuh"
 
 #ifdef HEADRACE_MORE_STEP_KERNELS
 #include HEADRACE_MORE_STEP_KERNELS
 #endif
+
+namespace headrace {
+namespace {
+
+// ---- kinds that work in place, on lines alone -----------------------------------------------------------------------
+
+template <class S, class T, bool in_shared>
+__device__ void run_step(const Team& team, const PlacedStep<S>& s, const Run<T>& run,
+                         TileState<T, in_shared, false>& t) {
+    t.log_det += run_in_place(team, s.step, t.given, t.given, run.d.chain.context, run.d.chain.features);
+    team.sync();
+}
+
+template <class S, class T>
+__device__ void record_step(const Team& team, const PlacedStep<S>& s, const Tape<T>&, int, const Run<T>& run,
+                            TileState<T, false, true>& t) {
+    t.log_det += run_in_place(team, s.step, t.given, t.built, run.d.chain.context, run.d.chain.features);
+    team.sync();
+}
+
+template <class S, class T>
+__device__ void backward_step(const Team& team, const PlacedStep<S>& s, const Tape<T>& t, int i,
+                              const WayBack<T>& way) {
+    carry_context(team, t, i);
+    back_in_place(team, s.step, t.state(i), t.state(i + 1), t.gradient(i + 1), t.gradient(i), t.d.chain.context,
+                  t.d.chain.features, way.grad_log_det);
+    team.sync();
+}
+
+// ---- any kind -------------------------------------------------------------------------------------------------------
+
+// One step from t.given to t.built. True if it worked in place, and t.given is the result. Without `products` there are
+// no steps that have them.
+template <bool products, class T, bool in_shared>
+__device__ bool run_any(const Team& team, const Run<T>& run, const DeviceStep<T>& step,
+                        TileState<T, in_shared, false>& t) {
+    bool in_place = true, is_ready_map = false;
+    ReadyMap<T> map;
+    with_step(step, [&]<class S>(const PlacedStep<S>& s) {
+        in_place = S::in_place;
+        if constexpr (requires { ready_map(s.step, run.call.ready); }) {
+            map = ready_map(s.step, run.call.ready);
+            is_ready_map = true;
+        } else if constexpr (products || !has_products<S>) {
+            run_step(team, s, run, t);
+        }
+    });
+    if (is_ready_map) {  // of any kind: all maps are inlined here
+        t.log_det += run_ready_map(team, map, run.d.chain.context, run.d.chain.features, t.given, t.given);
+        team.sync();
+    }
+    return in_place;
+}
+
+// What is summed goes to state.log_det.
+template <class T>
+__device__ void record_any(const Team& team, const Tape<T>& t, int i, const Run<T>& run,
+                           TileState<T, false, true>& state) {
+    state.given = t.state(i);
+    state.built = t.state(i + 1);
+    copy_context(team, t.d.chain.context, state.given, state.built);
+    team.sync();
+    with_step(t.d.steps[i], [&](const auto& s) { record_step(team, s, t, i, run, state); });
+}
+
+template <class T>
+__device__ void backward_any(const Team& team, const Tape<T>& t, int i, const WayBack<T>& way) {
+    with_step(t.d.steps[i], [&](const auto& s) { backward_step(team, s, t, i, way); });
+}
+
+}  // namespace
+}  // namespace headrace

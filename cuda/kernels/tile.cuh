@@ -193,6 +193,30 @@ __device__ Four<T> load_four(const T* p) {
     return *reinterpret_cast<const Four<T>*>(p);
 }
 
+// Four numbers from p[at] on, of which n exist. All numbers of p up to a multiple of four can be read.
+template <class T>
+__device__ __forceinline__ Four<T> load_first(const T* p, int at, int n) {
+    if (at % 4 == 0) return load_four(p + at);
+    Four<T> four{};
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+        if (j < n) four.x[j] = p[at + j];
+    return four;
+}
+
+// body(j) for the first n of N, or for all N where there are as many: then nothing is asked for each.
+template <int N, class F>
+__device__ __forceinline__ void for_first(int n, const F& body) {
+    if (n >= N) {
+#pragma unroll
+        for (int j = 0; j < N; ++j) body(j);
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j + 1 < N; ++j)
+        if (j < n) body(j);
+}
+
 // Asks for what lies at p, in global memory, so that a later load finds it near.
 template <class T>
 __device__ void prefetch(const T* p) {

@@ -50,18 +50,19 @@ __device__ Lines<T, in_shared> lines_of_input(int line, const Lines<T, in_shared
     return (line < 0 ? coordinates : units).from(line < 0 ? slot : line);
 }
 
-// From N units' products and biases to their values, and what is kept beside these. unit(m): which is the m-th; some
-// may be the same.
-template <int N, class T, bool in_shared, bool keeps_units, class UnitOf>
-__device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& stage, const UnitOf& unit, T (&value)[N],
+// From the products and biases of units u, ..., u + N - 1 to their values, and what is kept beside these. The first n
+// of them exist.
+template <int N, class T, bool in_shared, bool keeps_units>
+__device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& stage, int u, int n, T (&value)[N],
                                        const Call<T>& call, int lane, const TileState<T, in_shared, keeps_units>& t) {
     if (!stage.is_hidden) return;
     if (stage.is_joined || stage.keeps_sum) {
         const Layer& layer = s.conditioner.masked.layers[stage.layer];  // read where the stage does not say all
 #pragma unroll
         for (int m = 0; m < N; ++m) {
-            if (stage.is_joined) value[m] = joined(layer, unit(m), value[m], lane, t);
-            if (stage.keeps_sum) t.units.at(layer.sum + unit(m), lane) = value[m];
+            if (m >= n) break;
+            if (stage.is_joined) value[m] = joined(layer, u + m, value[m], lane, t);
+            if (stage.keeps_sum) t.units.at(layer.sum + u + m, lane) = value[m];
         }
     }
     with_activation(stage.activation, [&]<class A>() {
@@ -71,21 +72,20 @@ __device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& sta
             value[m] = A::value(argument);
             if constexpr (keeps_units) {
                 const Layer& layer = s.conditioner.masked.layers[stage.layer];
-                if (keeps_slopes(layer))
-                    t.slopes.at(layer.value + unit(m), lane) = A::slope(A::slope_of_value ? value[m] : argument);
+                if (m < n && keeps_slopes(layer))
+                    t.slopes.at(layer.value + u + m, lane) = A::slope(A::slope_of_value ? value[m] : argument);
             }
         }
     });
     if constexpr (keeps_units) {
         const Layer& layer = s.conditioner.masked.layers[stage.layer];
         if (!call.drops || !(layer.dropout > 0)) return;
-        T factor[N];
-#pragma unroll
-        for (int m = 0; m < N; ++m) factor[m] = dropped(s, layer, layer.value + unit(m), call, t.row + lane);
 #pragma unroll
         for (int m = 0; m < N; ++m) {
-            value[m] *= factor[m];
-            if (m == 0 || unit(m) != unit(m - 1)) t.slopes.at(layer.value + unit(m), lane) *= factor[m];
+            if (m >= n) break;
+            const T factor = dropped(s, layer, layer.value + u + m, call, t.row + lane);
+            value[m] *= factor;
+            t.slopes.at(layer.value + u + m, lane) *= factor;
         }
     }
 }
@@ -100,17 +100,19 @@ struct MapParams {
     __device__ T& room(int k) const { return rooms.at(k, lane); }
 };
 
-// The coordinates of a phase through the map: all warps, or of a panel's level one. Parameters of its window are among
-// the units.
+// Coordinates [begin, end) of a map, which all warps share, or one has alone.
+struct Settled {
+    int begin, end;
+    bool by_one_warp = false;
+};
+
+// Coordinates through a map, whose parameters are on lines; `rooms`: as in MapParams.
 template <class T, bool in_shared, bool keeps_units>
-__device__ void run_map(const Team& team, const DeviceStep<T>& d, const StagePhase& phase,
-                        TileState<T, in_shared, keeps_units>& t) {
-    const Lines<T, in_shared> params = t.units.from(d.outputs - (keeps_units ? 0 : phase.window));
-    const Lines<T, in_shared> rooms = keeps_units ? t.units.from(d.grads - d.values + d.outputs) : params;
-    const CoordinateMap<T>& s = d.map;
+__device__ void run_map(const Team& team, const CoordinateMap<T>& s, const Lines<T, in_shared>& params,
+                        const Lines<T, in_shared>& rooms, const Settled& of, TileState<T, in_shared, keeps_units>& t) {
     with_map(s.index, [&]<class Map>() {
-        const int first = phase.is_level ? 0 : team.first_of_sum(), step = phase.is_level ? 1 : team.sum_warps();
-        for (int c = phase.coordinate_begin + first; c < phase.coordinate_end; c += step) {
+        const int first = of.by_one_warp ? 0 : team.first_of_sum(), step = of.by_one_warp ? 1 : team.sum_warps();
+        for (int c = of.begin + first; c < of.end; c += step) {
             const T value = t.given.at(s.given[c], team.lane);
             const MapParams<T, in_shared> param{params.from(c * s.n_params), rooms.from(c * s.n_params), team.lane};
             T log_det;

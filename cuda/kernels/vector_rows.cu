@@ -79,10 +79,13 @@ __device__ __forceinline__ T* tile_row(T* shared, const TileArray& array, int ro
     return shared + array.start + row * array.stride;
 }
 
+// `rows` of the array, and zeros for the others of the tile, which groups without a row read.
 template <class T>
-__device__ __forceinline__ void array_to_tile(const T* array, int length, int64_t row, int rows, const TileArray& tile,
-                                              T* shared) {
+__device__ __forceinline__ void array_to_tile(const T* array, int length, int64_t row, int rows, int rows_of_tile,
+                                              const TileArray& tile, T* shared) {
     rows_to_tile(array + row * length, rows * length, tile.places, shared + tile.start);
+    for (int i = rows * length + int(threadIdx.x); i < rows_of_tile * length; i += int(blockDim.x))
+        shared[tile.start + tile.places(i)] = T(0);
 }
 
 template <class T>
@@ -101,10 +104,10 @@ __global__ void __launch_bounds__(vector_threads, row_blocks) vector_rows_forth(
     for (int64_t tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
         const int64_t row = tile * tiles.rows_of_tile, left = tiles.rows - row;
         const int n = int(left < tiles.rows_of_tile ? left : tiles.rows_of_tile);
-        array_to_tile(a.value, features, row, n, tiles.array[0], shared);
-        if (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.array[1], shared);
+        array_to_tile(a.value, features, row, n, tiles.rows_of_tile, tiles.array[0], shared);
+        if (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.rows_of_tile, tiles.array[1], shared);
         __syncthreads();
-        // Groups beyond the last row take part with what lies there: shuffles are for whole warps.
+        // Groups beyond the last row take part with the zeros there: shuffles are for whole warps.
         T* const z = tile_row(shared, tiles.array[0], own);
         const T* ready = a.ready;
         if (!shared_set) {
@@ -135,9 +138,9 @@ __global__ void __launch_bounds__(vector_threads, row_blocks)
         const int64_t row = tile * tiles.rows_of_tile, left = tiles.rows - row;
         const int n = int(left < tiles.rows_of_tile ? left : tiles.rows_of_tile);
         const T grad_log_det = own < n ? back.grad_log_det[row + own] : T(0);
-        array_to_tile(a.value, features, row, n, tiles.array[0], shared);
-        array_to_tile(back.grad_value, features, row, n, tiles.array[1], shared);
-        if (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.array[3], shared);
+        array_to_tile(a.value, features, row, n, tiles.rows_of_tile, tiles.array[0], shared);
+        array_to_tile(back.grad_value, features, row, n, tiles.rows_of_tile, tiles.array[1], shared);
+        if (!shared_set) array_to_tile(a.params, a.n_raw, row, n, tiles.rows_of_tile, tiles.array[3], shared);
         __syncthreads();
         const T* const given = tile_row(shared, tiles.array[0], own);
         T* const gradient = tile_row(shared, tiles.array[1], own);

@@ -23,33 +23,14 @@ StepsOfEither steps_of(const DeviceChain<T>& d) {
     return {d.steps, std::is_same_v<T, double>, d.chain.n_steps, d.chain.features};
 }
 
-// A step that has something to make ready, with its constants in float64; of any other its kind alone.
-__device__ Step<double> in_float64(const Step<float>& step) {
+// A step with its constants in float64; of one that has nothing to make ready its kind alone.
+template <class T>
+__device__ Step<double> in_float64(const DeviceStep<T>& step) {
     Step<double> wide{};
     wide.kind = step.kind;
-    switch (step.kind) {
-        case StepKind::elementwise: {
-            const ElementwiseStep<float>& s = step.elementwise;
-            const CoordinateMap<double> map{s.map.index,   s.map.n_params, in_float64(s.map.options),
-                                            s.map.inverse, s.map.n,        s.map.given,
-                                            s.map.built};
-            wide.elementwise = {map, s.n_ready, s.ready, s.weights, s.coordinate, s.tape_raw};
-            break;
-        }
-        case StepKind::vector: {
-            const VectorStep<float>& s = step.vector;
-            wide.vector = {s.map,   s.inverse, in_float64(s.options), s.transforms,  s.n_ready,
-                           s.ready, s.weights, s.coordinate,          s.tape_states, s.tape_gradients};
-            break;
-        }
-        case StepKind::density: {
-            const DensityStep<float>& s = step.density;
-            wide.density = {s.components, s.column,  s.coordinate, s.raw,       s.n_raw,
-                            s.ready,      s.weights, s.fixed,      s.tape_grads};
-            break;
-        }
-        default: break;
-    }
+    with_step(step, [&](const auto& d) {
+        if constexpr (requires { in_float64(d.step); }) become(wide, d.step) = in_float64(d.step);
+    });
     return wide;
 }
 
@@ -57,8 +38,8 @@ __device__ Step<double> in_float64(const Step<float>& step) {
 template <class F>
 __device__ __forceinline__ void for_ready_parts(const StepsOfEither& d, const F& body) {
     for (int s = blockIdx.x; s < d.count; s += gridDim.x) {
-        const Step<double> step = d.is_double ? static_cast<const DeviceStep<double>*>(d.steps)[s].step
-                                              : in_float64(static_cast<const DeviceStep<float>*>(d.steps)[s].step);
+        const Step<double> step = d.is_double ? in_float64(static_cast<const DeviceStep<double>*>(d.steps)[s])
+                                              : in_float64(static_cast<const DeviceStep<float>*>(d.steps)[s]);
         with_step(step, [&](const auto& own) {
             for (int i = threadIdx.x; i < ready_parts(own, d.features); i += blockDim.x) body(own, i);
         });

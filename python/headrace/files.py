@@ -242,7 +242,7 @@ def load_state(path: str, key: str) -> tuple[dict[str, Any], dict[str, NDArray[A
 
 
 def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
-    """The bytes of a file, in pieces of which none but the first is a copy.
+    """The bytes of a file, as buffers; only the first is copied.
 
     They are put together here and not by the safetensors library, which ends the process where there is no memory.
     """

@@ -16,7 +16,7 @@ from headrace._fit.run import Run
 from headrace.choosing import candidates as tried
 from headrace.choosing import run, simple
 from headrace.choosing.result import Choice, Judged, Tried, compared, told_of
-from headrace.choosing.rows import Sample, folds, parted
+from headrace.choosing.sample import Sample, folds, parted
 
 QUICK = {"seconds": 1.0, "progress": False}
 

@@ -163,11 +163,11 @@ HOOKS = {  # what the emulation and tests/cpp add by each hook, to which kinds
     "HEADRACE_MORE_STEPS": {"step"},
     "HEADRACE_MORE_STEP_KERNELS": {"step"},
     "HEADRACE_MORE_SPECS": {"step"},
-    "HEADRACE_MORE_PLACING": {"conditioner", "step"},
-    "HEADRACE_MORE_BINDINGS": {"conditioner", "step"},
+    "HEADRACE_MORE_PLACING": {"conditioner"},
+    "HEADRACE_MORE_BINDINGS": {"conditioner"},
 }
 ROWS = {"conditioner": "| another kind of conditioner |", "step": "| a step of a chain |"}
-MOST = 9  # files that are there already
+MOST = {"conditioner": 8, "step": 7}  # files that are there already
 
 
 def hooks():
@@ -201,7 +201,7 @@ def test_the_recipe_names_every_file_that_a_kind_needs(kind):
     assert needed <= present, f"CONTRIBUTING.md does not name {sorted(needed - present)}"
     for name in sorted(present):
         assert (ROOT / name).exists(), name
-    assert len(present) <= MOST, sorted(present)
+    assert len(present) <= MOST[kind], sorted(present)
     assert new
 
 

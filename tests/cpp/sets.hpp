@@ -10,28 +10,30 @@
 #include "../../cpp/core/isa.hpp"
 
 // X(name, expression of x): functions that are compared with a wider type.
-#define HR_TESTED_FUNCTIONS(X)                    \
-    X(exp, exp(x))                                \
-    X(exp_moderate, exp_moderate(x))              \
-    X(expm1, expm1(x))                            \
-    X(log, log(x))                                \
-    X(log1p, log1p(x))                            \
-    X(tanh, tanh(x))                              \
-    X(sigmoid, sigmoid(x))                        \
-    X(softplus, softplus(x))                      \
-    X(normal_cdf, normal_cdf(x))                  \
-    X(gate_tanh, gated(x, splat<V>(0.75)))        \
-    X(gate_sigmoid, gated(splat<V>(0.75), x))     \
-    X(sin_turns, sincos_turns(x).sin)             \
-    X(cos_turns, sincos_turns(x).cos)             \
-    X(elu, Elu::value(x))                         \
-    X(silu, Silu::value(x))                       \
-    X(gelu, Gelu::value(x))                       \
-    X(positive, positive(x).value)                \
-    X(excess, positive(x).excess)                 \
-    X(positive_slope, positive(x).slope)          \
-    X(bend, bend_at<TanhBend>(x, {}).value)       \
-    X(bend_slope, bend_at<TanhBend>(x, {}).slope) \
+#define HR_TESTED_FUNCTIONS(X)                            \
+    X(exp, exp(x))                                        \
+    X(exp_moderate, exp_moderate(x))                      \
+    X(expm1, expm1(x))                                    \
+    X(log, log(x))                                        \
+    X(log1p, log1p(x))                                    \
+    X(tanh, tanh(x))                                      \
+    X(sigmoid, sigmoid(x))                                \
+    X(softplus, softplus(x))                              \
+    X(normal_cdf, normal_cdf(x))                          \
+    X(gate_tanh, gated(x, splat<V>(0.75)))                \
+    X(gate_sigmoid, gated(splat<V>(0.75), x))             \
+    X(open_tanh, open_gate(x, splat<V>(0.75)).tanh)       \
+    X(open_sigmoid, open_gate(splat<V>(0.75), x).sigmoid) \
+    X(sin_turns, sincos_turns(x).sin)                     \
+    X(cos_turns, sincos_turns(x).cos)                     \
+    X(elu, Elu::value(x))                                 \
+    X(silu, Silu::value(x))                               \
+    X(gelu, Gelu::value(x))                               \
+    X(positive, positive(x).value)                        \
+    X(excess, positive(x).excess)                         \
+    X(positive_slope, positive(x).slope)                  \
+    X(bend, bend_at<TanhBend>(x, {}).value)               \
+    X(bend_slope, bend_at<TanhBend>(x, {}).slope)         \
     X(bend_rest, bend_at<TanhBend>(x, {}).rest)
 
 // X(name, expression of x and y): functions whose bits are known. min and max take one limit for all lanes, y[0].

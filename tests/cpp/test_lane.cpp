@@ -52,6 +52,8 @@ constexpr Bound bounds[] = {
     {"normal_cdf", 6.5, 6.5},
     {"gate_tanh", 5, 5},
     {"gate_sigmoid", 5, 5, {-86, inf}, {-708, inf}},
+    {"open_tanh", 4.5, 4.5},
+    {"open_sigmoid", 4.5, 4.5, {-86, inf}, {-708, inf}},
     {"sin_turns", 2.5, 2.5, {0, 1}, {0, 1}},
     {"cos_turns", 2.5, 2.5, {0, 1}, {0, 1}},
     {"elu", 2, 2},
@@ -129,6 +131,8 @@ W reference(Tested function, W x) {
         case Tested::normal_cdf: return normal_cdf_of(x);
         case Tested::gate_tanh: return std::tanh(x) * sigmoid_of(W(0.75));
         case Tested::gate_sigmoid: return std::tanh(W(0.75)) * sigmoid_of(x);
+        case Tested::open_tanh: return std::tanh(x);
+        case Tested::open_sigmoid: return sigmoid_of(x);
         case Tested::sin_turns: return sine_of_turns(x, 0);
         case Tested::cos_turns: return sine_of_turns(x, 1);
         case Tested::elu: return x < 0 ? std::expm1(x) : x;

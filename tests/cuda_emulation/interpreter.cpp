@@ -18,6 +18,22 @@ void fill(uint32_t (&three)[3], const std::array<uint32_t, 3>& given) {
     std::copy(given.begin(), given.end(), three);
 }
 
+// What each warp of a block did: instructions by class, and what its accesses took.
+py::list counts(const std::vector<ptx::Work>& warps) {
+    py::list all;
+    for (const ptx::Work& work : warps) {
+        py::dict executed, one;
+        for (size_t k = 0; k < work.executed.size(); ++k)
+            if (work.executed[k]) executed[ptx::class_names[k]] = work.executed[k];
+        one["executed"] = executed;
+        one["shared passes"] = work.shared_passes;
+        one["device passes"] = work.device_passes;
+        one["device sectors"] = work.device_sectors;
+        all.append(one);
+    }
+    return all;
+}
+
 }  // namespace
 
 void bind_interpreter(py::module_& m) {
@@ -42,15 +58,15 @@ void bind_interpreter(py::module_& m) {
                 one["launches"] = kernel.launches;
                 one["most_blocks"] = kernel.most_blocks;
                 one["ragged"] = kernel.ragged;
-                one["executed"] = kernel.executed;
+                one["warps"] = counts(kernel.warps);
                 kernels[py::str(name)] = one;
             }
             all["kernels"] = kernels;
             all["known"] = report.known;
             return all;
         },
-        "Of each kernel: launches, the most blocks of one, launches of several blocks of which not all were "
-        "full, instructions by class; and the known findings that occurred.");
+        "Of each kernel: launches, the most blocks of one, launches of several blocks of which not all were full; of "
+        "each warp of its blocks instructions by class, passes and sectors; and the known findings that occurred.");
     m.def(
         "ptx_run",
         [](const std::string& text, const std::string& kernel, const std::array<uint32_t, 3>& grid,
@@ -62,11 +78,14 @@ void bind_interpreter(py::module_& m) {
             std::vector<std::string> bytes(parameters.begin(), parameters.end());
             ptx::Arguments arguments;
             for (const std::string& one : bytes) arguments.emplace_back(one.data(), one.size());
-            found([&] { ptx::run_text(text, kernel, geometry, arguments, contract); });
+            std::vector<ptx::Work> warps;
+            found([&] { warps = ptx::run_text(text, kernel, geometry, arguments, contract); });
+            return counts(warps);
         },
         py::arg("text"), py::arg("kernel"), py::arg("grid"), py::arg("threads"), py::arg("parameters"),
         py::arg("shared_bytes") = 0, py::arg("contract") = false, py::arg("order") = 0,
-        "Runs a kernel of this PTX; parameters are the bytes of each.");
+        "Runs a kernel of this PTX; parameters are the bytes of each. Returns what each warp of a block did, as "
+        "ptx_report has it.");
     m.def("ptx_forget", &ptx::forget_arrays, "Forgets the arrays that kernels may reach.");
     m.def(
         "ptx_array", [](const py::handle& array) { DeviceArray given(array); }, py::arg("array"),

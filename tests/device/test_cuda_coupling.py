@@ -11,7 +11,6 @@ import headrace as hr
 import map_cases
 import reference
 from cuda_arrays import unaligned
-from headrace import _core
 from pairs import pairwise
 
 DIRECTIONS = ("forward", "inverse")
@@ -128,83 +127,3 @@ def test_addresses_do_not_matter_to_gradients(device, direction, map, shape, dty
     want = run_backward(device, direction, arrays, map)
     for place in shifts(device, dtype):
         assert_same(run_backward(device, direction, arrays, map, place=place), want)
-
-
-# --- refusals -------------------------------------------------------------------------------------------------------
-
-
-def refused():
-    """What is wrong -> (number of an argument of coupling_backward, what it is instead)."""
-    values, params, grad_value, grad_log_det = map_cases.gradient_batch(4, 3, "affine", "float32")
-    return {
-        "an unknown map": (0, "cubic"),
-        "an unknown scale": (1, "relu"),
-        "a slope of one": (2, 1.0),
-        "a slope of NaN": (2, np.nan),
-        "a bound of zero": (3, 0.0),
-        "one bin": (4, 1),
-        "values of one axis": (6, values[0].copy()),
-        "values of fewer rows": (6, values[:3].copy()),
-        "params of two axes": (7, params[:, 0].copy()),
-        "params of another map": (7, params[..., :1].copy()),
-        "grad_value of another shape": (8, grad_value[:, :2].copy()),
-        "grad_log_det too short": (9, grad_log_det[:3].copy()),
-        "grad_input of another shape": (10, np.empty((3, 4), "f4")),
-        "grad_params of another shape": (11, np.empty((4, 3), "f4")),
-    }
-
-
-def arguments_of_backward():
-    values, params, grad_value, grad_log_det = map_cases.gradient_batch(4, 3, "affine", "float32")
-    arrays = [values, params, grad_value, grad_log_det, np.empty_like(values), np.empty_like(params)]
-    return ["affine", "soft_clamp", 1e-3, 5.0, 2, False, *arrays]
-
-
-@pytest.mark.parametrize("name", refused())
-def test_what_the_cpu_refuses_is_refused_with_its_words(device, name):
-    place, wrong = refused()[name]
-    arguments = arguments_of_backward()
-    arguments[place] = wrong
-    with pytest.raises(ValueError, match=r"\w") as by_cpu:
-        _core.cpu.coupling_backward(*arguments)
-    arrays = [device.array(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
-    told = [argument if i < 6 else device.tuple(argument) for i, argument in enumerate(arrays)]
-    with pytest.raises(ValueError, match=r"\w") as by_device:
-        device.module.coupling_backward(*told, device=device.index, stream=device.stream)
-    assert str(by_device.value) == str(by_cpu.value)
-
-
-def test_the_device_of_the_arrays_is_made_current(device):
-    """As it has to be one that there is, a number beyond the last one shows that it is."""
-    x, params = device.array(np.zeros((3, 2))), device.array(np.zeros((3, 2, 2)))
-    told = [device.tuple(array) for array in (x, params, x, device.empty(3, "f8"))]
-    with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
-        device.module.coupling("affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, device=99, stream=device.stream)
-    told = [device.tuple(array) for array in (x, params, x, device.empty(3, "f8"), x, params)]
-    with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
-        device.module.coupling_backward(
-            "affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, device=99, stream=device.stream
-        )
-
-
-@pytest.mark.parametrize("place", range(6, 12))
-def test_arrays_of_another_kind_are_refused(device, place):
-    arrays = [device.array(argument) for argument in arguments_of_backward()[6:]]
-    shape, dtype = arrays[place - 6].shape, arrays[place - 6].dtype
-    wrong = {
-        "another dtype": device.empty(shape, np.float64),
-        "integers": device.empty(shape, np.int64),
-        "a step": device.empty((*shape, 2), dtype)[..., 0],
-    }
-    for bad in wrong.values():
-        told = [device.tuple(bad if i == place - 6 else array) for i, array in enumerate(arrays)]
-        with pytest.raises(ValueError, match="expected aligned arrays of one dtype in C order"):
-            device.module.coupling_backward(
-                "affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, device=device.index, stream=device.stream
-            )
-    address, *rest = device.tuple(arrays[place - 6])
-    told = [(address + 1, *rest) if i == place - 6 else device.tuple(array) for i, array in enumerate(arrays)]
-    with pytest.raises(ValueError, match="aligned"):
-        device.module.coupling_backward(
-            "affine", "soft_clamp", 1e-3, 5.0, 2, False, *told, device=device.index, stream=device.stream
-        )

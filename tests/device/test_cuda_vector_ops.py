@@ -11,7 +11,6 @@ import gradients
 import headrace as hr
 import vector_cases
 from cuda_arrays import unaligned
-from headrace import _core
 from pairs import pairwise
 from vector_cases import batch, run_backward, settings_of
 
@@ -166,68 +165,3 @@ def test_shared_parameters_are_summed_in_float64(device):
         device, "planar", "forward", [array[-1:] if array is not params else params for array in arrays]
     )
     np.testing.assert_allclose(got, want[1], rtol=1e-4)
-
-
-# --- refusals -------------------------------------------------------------------------------------------------------
-
-
-def arguments_of_backward(per_row=True):
-    values, params, grad_value, grad_log_det = batch("planar", 4, 3, "float32", per_row=per_row)
-    arrays = [values, params, grad_value, grad_log_det, np.empty_like(values), np.empty_like(params)]
-    return ["planar", "tanh", 0.2, False, *arrays]
-
-
-def refused():
-    """What is wrong -> (number of an argument of vector_map_backward, what it is instead)."""
-    values, params, grad_value, grad_log_det = arguments_of_backward()[4:8]
-    return {
-        "an unknown map": (0, "spherical"),
-        "an unknown nonlinearity": (1, "relu"),
-        "a slope of zero": (2, 0.0),
-        "values of one axis": (4, values[0].copy()),
-        "values of no features": (4, values[:, :0].copy()),
-        "params of fewer rows": (5, params[:3].copy()),
-        "params of another map": (5, params[:, :5].copy()),
-        "one set that is too long": (5, np.zeros(8, "f4")),
-        "grad_value of another shape": (6, grad_value[:, :2].copy()),
-        "grad_log_det too short": (7, grad_log_det[:3].copy()),
-        "grad_input of another shape": (8, np.empty((3, 4), "f4")),
-        "grad_params of one set": (9, np.empty(7, "f4")),
-    }
-
-
-@pytest.mark.parametrize("name", refused())
-def test_what_the_cpu_refuses_is_refused_with_its_words(device, name):
-    place, wrong = refused()[name]
-    arguments = arguments_of_backward()
-    arguments[place] = wrong
-    with pytest.raises(ValueError, match=r"\w") as by_cpu:
-        _core.cpu.vector_map_backward(*arguments)
-    arrays = [device.array(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
-    told = [argument if i < 4 else device.tuple(argument) for i, argument in enumerate(arrays)]
-    with pytest.raises(ValueError, match=r"\w") as by_device:
-        device.module.vector_map_backward(*told, device.index, device.stream)
-    assert str(by_device.value) == str(by_cpu.value)
-
-
-def test_the_device_of_the_arrays_is_made_current(device):
-    """As it has to be one that there is, a number beyond the last one shows that it is."""
-    x, params, rows = device.array(np.zeros((3, 2))), device.array(np.zeros(5)), device.empty(3, "f8")
-    told = [device.tuple(array) for array in (x, params, x, rows)]
-    with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
-        device.module.vector_map("planar", "tanh", 0.2, False, *told, 99, device.stream)
-    told = [device.tuple(array) for array in (x, params, x, rows, x, params)]
-    with pytest.raises(device.module.CudaError, match="device: invalid device ordinal"):
-        device.module.vector_map_backward("planar", "tanh", 0.2, False, *told, 99, device.stream)
-
-
-@pytest.mark.parametrize("place", range(4, 10))
-@per_row_or_not
-def test_arrays_of_another_kind_are_refused(device, place, per_row):
-    arrays = [device.array(argument) for argument in arguments_of_backward(per_row)[4:]]
-    shape, dtype = arrays[place - 4].shape, arrays[place - 4].dtype
-    wrong = [device.empty(shape, np.float64), device.empty(shape, np.int64), device.empty((*shape, 2), dtype)[..., 0]]
-    for bad in wrong:
-        told = [device.tuple(bad if i == place - 4 else array) for i, array in enumerate(arrays)]
-        with pytest.raises(ValueError, match="expected aligned arrays of one dtype in C order"):
-            device.module.vector_map_backward("planar", "tanh", 0.2, False, *told, device.index, device.stream)

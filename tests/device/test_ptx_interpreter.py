@@ -35,7 +35,7 @@ class Machine:
         """The array, eight bytes for each thread, after the kernel."""
         if told:
             self.module.ptx_array(self.emu.tuple(array))
-        self.module.ptx_run(
+        self.warps = self.module.ptx_run(
             kernel(body, functions),
             *("k", (grid, 1, 1), (threads, 1, 1), [array.ctypes.data.to_bytes(8, "little")], shared),
             **options,
@@ -441,8 +441,42 @@ def test_ptx_of_other_sources(machine, tmp_path):
         machine.module.ptx_use(interpreted.FOLDER or "")
 
 
+@pytest.mark.parametrize(
+    ("access", "stride", "passes"),
+    [
+        ("f32 %f1", 4, 1),
+        ("f32 %f1", 4 * 33, 1),
+        ("f32 %f1", 8, 2),
+        ("f32 %f1", 128, 32),
+        ("f32 %f1", 0, 1),  # one word for all lanes
+        ("v2.f32 {%f1, %f2}", 8, 2),
+        ("v4.f32 {%f1, %f2, %f3, %f4}", 16, 4),
+        ("v4.f32 {%f1, %f2, %f3, %f4}", 0, 4),  # registers take 128 bytes at a time
+    ],
+)
+def test_passes_through_banks_are_counted(access, stride, passes, machine):
+    kind, registers = access.split(" ", 1)
+    body = f"{SHARED} mad.lo.u32 %r8, %r1, {stride}, %r5; st.shared.{kind} [%r8], {registers};"
+    machine.run(body, np.zeros(32, np.int64), shared=8192)
+    assert machine.warps[0]["shared passes"] == passes
+    assert machine.warps[0]["executed"]["shared store"] == 1
+
+
+@pytest.mark.parametrize(("stride", "sectors", "passes"), [(4, 4, 1), (8, 8, 2), (32, 32, 8), (0, 1, 1)])
+def test_sectors_of_device_memory_are_counted(stride, sectors, passes, machine):
+    array = np.zeros(256, np.int64)
+    address = array.ctypes.data % 128  # lines begin at multiples of 128 bytes
+    body = f"""
+        mul.wide.u32 %rd4, %r1, {stride}; add.s64 %rd5, %rd1, %rd4; add.s64 %rd5, %rd5, {-address % 128};
+        ld.global.f32 %f1, [%rd5];
+    """
+    machine.run(body, array)
+    assert (machine.warps[0]["device sectors"], machine.warps[0]["device passes"]) == (sectors, passes)
+
+
 def test_reports_name_kernels_that_did_not_run_and_entries_that_no_longer_occur():
-    ran = {"launches": 2, "most_blocks": 3, "ragged": 1, "executed": {"float32": 5}}
+    warps = [{"executed": {"float32": 2}}, {"executed": {"float32": 3}}]
+    ran = {"launches": 2, "most_blocks": 3, "ragged": 1, "warps": warps}
     kernels, known = interpreted.merged([{"kernels": {"a": ran, "b": ran}, "known": [["a", "kind"]]}] * 2)
     assert kernels["a"] == {"launches": 4, "most_blocks": 3, "ragged": 2, "executed": {"float32": 10}}
     entry = interpreted.Known("a", "kind", 1, "reason")

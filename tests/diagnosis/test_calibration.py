@@ -7,7 +7,7 @@ import cases
 import headrace as hr
 from headrace.diagnosis import bands, calibration, classifier, coverage, latent, nearest
 from headrace.diagnosis.findings import holm
-from headrace.diagnosis.rows import Looked, opened
+from headrace.diagnosis.judged_rows import Looked, opened
 from headrace.diagnosis.scores import scores
 
 stats = pytest.importorskip("scipy.stats")

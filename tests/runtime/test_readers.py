@@ -138,6 +138,32 @@ def test_rows_on_a_bound_or_beyond_have_no_density(whole_reader, context):
         assert np.isnan(g[~good]).all()
 
 
+@pytest.mark.parametrize("map", ["affine", *(name for name in reference.MAPS if name.startswith("rq_spline"))])
+def test_no_rounding_leads_off_a_uniform_base(whole_reader, map):
+    """Rows of the whole interval, its ends included where splines end there."""
+    dtype, rng = whole_reader.dtype, cases.rng("edges")
+    if map == "affine":
+        flow = hr.RealNVP(2, bounds=[(0.1, 0.7), (-3.0, 5.0)], base="uniform", transforms=4, hidden=(8,), dtype=dtype)
+        flow = cases.randomise(flow, 1.0, "edges")
+        share = 10.0 ** rng.uniform(-9, -1, (5000, 2))
+        x = np.clip(np.array([0.7, 5.0]) - share, [0.1001, -2.9], [0.69999, 4.999999]).astype(dtype)
+    else:
+        told = {"map": map, "bound": 1.0, "formula": "to_latent", "dtype": dtype}
+        chain = [hr.MaskedAutoregressive(2, (8,), seed=s, **told) for s in range(4)]
+        flow = cases.randomise(hr.Flow(chain, hr.Uniform(2)), 0.5, "edges", map)
+        x = np.tanh(cases.rows(20_000, 2, "float64", "edges")).astype(dtype)
+        x[:10_000] = (1.0 - 10.0 ** rng.uniform(-9, -2, (10_000, 2))) * rng.choice([-1.0, 1.0], (10_000, 2))
+        x[:200] = rng.choice([-1.0, 1.0], (200, 2))
+        outside = 2.0 * x[:200]
+        for log_prob in (flow.log_prob, lambda given: whole_reader.log_prob(flow, given)):
+            assert np.isneginf(log_prob(outside)).all()
+    want, got = flow.log_prob(x), whole_reader.log_prob(flow, x)
+    assert np.isfinite(want).all()
+    assert np.isfinite(got).all()
+    if map == "affine":
+        np.testing.assert_allclose(got, want, atol=0.05)  # steep places near the edge
+
+
 def test_no_row_comes_out_on_a_bound(whole_reader):
     dtype = whole_reader.dtype
     support = hr.Support([(0.1, None), (None, 0.7), (1 / 3, 100.1), (1.0, np.nextafter(1.0, 2.0))])

@@ -33,17 +33,6 @@ def test_bounds_without_a_network(runtime, linear, dtype):
     assert np.isnan(loaded.to_latent(x)[0][:4]).all()
 
 
-def test_no_rounding_leads_off_a_uniform_base(runtime):
-    flow = hr.RealNVP(2, bounds=[(0.1, 0.7), (-3.0, 5.0)], base="uniform", transforms=4, hidden=(8,))
-    flow = cases.randomise(flow, 1.0, "edges")
-    share = 10.0 ** cases.rng("edges").uniform(-9, -1, (5000, 2))
-    x = np.clip(np.array([0.7, 5.0]) - share, [0.1001, -2.9], [0.69999, 4.999999]).astype("f4")
-    want, got = flow.log_prob(x), runtime.load(hr.to_bytes(flow), "float32").log_prob(x)
-    assert np.isfinite(want).all()
-    assert np.isfinite(got).all()
-    np.testing.assert_allclose(got, want, atol=0.05)  # steep places near the edge
-
-
 def test_a_support_elsewhere_has_nans_alone(runtime, dtype):
     """Where something is done to rows before, a bound is none of theirs."""
     inner = hr.Support([(0.0, None), None])
@@ -67,7 +56,7 @@ def test_a_support_elsewhere_has_nans_alone(runtime, dtype):
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_bases_have_the_densities_and_samples_of_python(runtime, name, dtype):
+def test_bases_have_the_samples_of_python(runtime, name, dtype):
     flow = hr.Flow([], BASES[name], dtype=dtype)
     loaded = runtime.load(hr.to_bytes(flow), dtype)
     seed = 2**63 + 12345
@@ -79,18 +68,7 @@ def test_bases_have_the_densities_and_samples_of_python(runtime, name, dtype):
     # Of angles near a quarter turn and of u near 1 a number has the last digits of a uniform one.
     np.testing.assert_allclose(got, want, rtol=256 * eps, atol=64 * eps)
     np.testing.assert_array_equal(loaded.sample(3, 6, seed, first_row=297, dtype=dtype)[0], got[297:])
-    for scale in (0.5, 1.0, 20.0, 1e30):
-        x = scale * cases.rows(50, 6, dtype, name)
-        x[3, 1], x[4, 0] = np.nan, 0.0
-        with np.errstate(all="ignore"):
-            want = flow.log_prob(x)
-        for given in (loaded.log_prob(x), density):
-            assert not np.isposinf(given).any()
-        got = loaded.log_prob(x).astype(dtype)
-        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
-        np.testing.assert_array_equal(np.isneginf(got), np.isneginf(want))
-        good = np.isfinite(want)
-        np.testing.assert_allclose(got[good], want[good], rtol=64 * eps, atol=256 * eps)
+    assert not np.isposinf(density).any()
     good = np.isfinite(density)
     want = flow.log_prob(loaded.sample(300, 6, seed, dtype=dtype)[0].astype(dtype))
     # Far out, beyond 1e4 sqrt(df), the core takes log(1 + a^2) for 2 log a, which is 1e-8 less.

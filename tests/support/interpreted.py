@@ -37,11 +37,7 @@ class Known(NamedTuple):
     always: bool = True
 
 
-UNUSED_LANES = "lanes without a row read lines that nobody wrote, and what they compute is thrown away"
-KNOWN = [
-    Known("vector_rows_forth<float>", "unwritten shared memory is read", 40, UNUSED_LANES),
-    Known("vector_rows_back<float>", "unwritten shared memory is read", 40, UNUSED_LANES),
-]
+KNOWN: list[Known] = []
 
 ONE_BLOCK = {
     "start<": "the state of an optimiser, one thread",
@@ -91,7 +87,8 @@ def merged(reports):
             kernel["launches"] += one["launches"]
             kernel["ragged"] += one["ragged"]
             kernel["most_blocks"] = max(kernel["most_blocks"], one["most_blocks"])
-            kernel["executed"].update(one["executed"])
+            for warp in one["warps"]:
+                kernel["executed"].update(warp["executed"])
     return kernels, known
 
 

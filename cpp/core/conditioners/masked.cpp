@@ -280,7 +280,7 @@ void MaskedConditioner::place_weights(LayerShape& layer, uint64_t& offset) {
         throw std::invalid_argument("hidden: the network has more than 2^31 weights");
 }
 
-// A layer may add what it sees: the sums of units of no higher degree, and each layer's but once.
+// A skip connection may only add units of equal or lower degree; each layer can be added at most once.
 void MaskedConditioner::check_hidden() const {
     const auto& hidden = hidden_;
     if (hidden.size() != degrees_.size()) throw std::invalid_argument("layers: expected one for each hidden layer");

@@ -57,8 +57,8 @@ HR_FN void backward_step(const MarginalStep<T>& s, const Tape<T>& t, const Call<
                     const Pack<T> x = load(given + line + i);
                     Pack<T> bend;
                     const Pack<T> slope = m.inverse
-                                              ? Map::ready_derivative(std::true_type{}, x, ready, m.options, bend)
-                                              : Map::ready_derivative(std::false_type{}, x, ready, m.options, bend);
+                                              ? Map::ready_derivative(Direction<true>{}, x, ready, m.options, bend)
+                                              : Map::ready_derivative(Direction<false>{}, x, ready, m.options, bend);
                     store(before + line + i, load(after + line + i) * slope + load(t.grad_log_det() + i) * bend);
                 }
             }

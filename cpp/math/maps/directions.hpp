@@ -1,11 +1,9 @@
 // A map in a direction that is known when a kernel runs, or already when it is compiled.
 //
 // Where both directions have most of their code in common a map has it once: `run`, `run_vjp` and `run_ready` are told
-// the direction as `inverse`. That is a std::bool_constant where numbers are vectors, and both directions are compiled;
-// on a device, where each of them adds to the module's size, it is one bool for all lanes.
+// the direction as `inverse`. That is a Direction where numbers are vectors, and both directions are compiled; on a
+// device, where each of them adds to the module's size, it is one bool for all lanes.
 #pragma once
-
-#include <type_traits>
 
 #include "../lane.hpp"
 #include "options.hpp"
@@ -13,34 +11,40 @@
 namespace headrace {
 namespace {
 
+// std::bool_constant for lanes: its own conversion is a function of the host alone.
+template <bool is_inverse>
+struct Direction {
+    HR_FN constexpr operator bool() const { return is_inverse; }
+};
+
 // What affine.hpp says that a map has, of one that has the functions for both directions.
 template <class Map>
 struct Directions {  // NOLINT(bugprone-crtp-constructor-accessibility): maps are names of functions, never objects
     template <class V, class P>
     HR_FN static V forward(V z, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
-        return Map::run(std::false_type{}, z, p, o, log_det);
+        return Map::run(Direction<false>{}, z, p, o, log_det);
     }
     template <class V, class P>
     HR_FN static V inverse(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
-        return Map::run(std::true_type{}, x, p, o, log_det);
+        return Map::run(Direction<true>{}, x, p, o, log_det);
     }
     template <class V, class P, class G>
     HR_FN static V forward_vjp(V z, V x, const P& p, const MapOptions<Scalar<V>>& o, V grad_x, V grad_log_det,
                                const G& grad) {
-        return Map::run_vjp(std::false_type{}, z, x, p, o, grad_x, grad_log_det, grad);
+        return Map::run_vjp(Direction<false>{}, z, x, p, o, grad_x, grad_log_det, grad);
     }
     template <class V, class P, class G>
     HR_FN static V inverse_vjp(V x, V z, const P& p, const MapOptions<Scalar<V>>& o, V grad_z, V grad_log_det,
                                const G& grad) {
-        return Map::run_vjp(std::true_type{}, x, z, p, o, grad_z, grad_log_det, grad);
+        return Map::run_vjp(Direction<true>{}, x, z, p, o, grad_z, grad_log_det, grad);
     }
     template <class V>
     HR_FN static V ready_forward(V z, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
-        return Map::run_ready(std::false_type{}, z, ready, o, factor);
+        return Map::run_ready(Direction<false>{}, z, ready, o, factor);
     }
     template <class V>
     HR_FN static V ready_inverse(V x, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o, V& factor) {
-        return Map::run_ready(std::true_type{}, x, ready, o, factor);
+        return Map::run_ready(Direction<true>{}, x, ready, o, factor);
     }
 };
 

@@ -1,6 +1,8 @@
 // What a map may be told beside its parameters; constants of a transform, in its dtype.
 #pragma once
 
+#include "../lane.hpp"
+
 namespace headrace {
 
 // Derivatives at the ends of a spline's interval: 1; each with a raw number; one for both, as on a circle.
@@ -21,4 +23,13 @@ struct MapOptions {
     Tails tails;
 };
 
+namespace {
+
+template <class T>
+HR_FN MapOptions<double> in_float64(const MapOptions<T>& o) {
+    return {double(o.slope), double(o.inverse_clamp), o.bins, double(o.bound),
+            double(o.low),   double(o.min_bin),       o.ends, o.tails};
+}
+
+}  // namespace
 }  // namespace headrace

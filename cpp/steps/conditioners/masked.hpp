@@ -38,7 +38,7 @@ struct BackPlan {
 
 // A layer makes   product = W input + b,   sum = product + c,  or product * c,   + another layer's sum,   value =
 // activation(sum) where c is the value of a layer that reads the context alone. Lines are scratch units of the
-// transform; those of two of the three are the same where nobody needs both.
+// transform; product, sum and value share a line where only one of them is needed.
 struct Layer {
     const uint32_t* row;      // offset of each unit's weights from the transform's first weight
     const int* visible;       // so many inputs are seen by each unit

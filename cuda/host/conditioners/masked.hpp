@@ -6,7 +6,7 @@
 namespace headrace {
 
 template <class T>
-void place_conditioner(PlacingSite<T>& site, DeviceStep<T>& d, MaskedNetwork<T>& c, const Conditioner& host,
-                       int64_t inputs);
+void place_conditioner(PlacingSite<T>& site, PlacedStep<NetworkStep<T>>& d, MaskedNetwork<T>& c,
+                       const Conditioner& host, int64_t inputs);
 
 }  // namespace headrace

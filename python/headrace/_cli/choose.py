@@ -23,7 +23,7 @@ def choose(
     from headrace.choosing import run
     from headrace.choosing.columns import Columns
     from headrace.choosing.result import SIMPLE
-    from headrace.choosing.rows import opened
+    from headrace.choosing.sample import opened
 
     x, context, weights = rows
     features = x.shape[1]

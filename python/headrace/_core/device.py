@@ -51,9 +51,9 @@ BF16_PARTS = {"bf16": 1, "bf16x3": 2, "bf16x6": 3}
 MATMULS = {"cpu": ("exact", *BF16_PARTS), "cuda": ("exact", "tf32", "3xtf32")}
 
 CACHES: list[Callable[[], None]] = []
-"""Functions that let go of device memory which other libraries keep for later; the room that knows them adds them."""
+"""Functions that give back device memory which other libraries keep for later; `_arrays` registers them."""
 
-ONCE = ("kink", "finish")  # what may not be begun again where it ended halfway
+ONCE = ("kink", "finish")  # calls that must not be repeated after an error of memory
 
 _PER_THREAD = 2  # the address that CUDA knows each thread's own default stream by
 

@@ -43,7 +43,7 @@ MIN_BIN = 1e-3
 MOST_BINS = max(one.max_bins for one in _LISTED.values())
 
 
-class Settings(Protocol):
+class MapSettings(Protocol):
     """What of a transform's settings its map may depend on; `settings.Settings` is one."""
 
     @property
@@ -68,14 +68,14 @@ class Map:
     """How many parameters of each name a coordinate has, given the number of bins, and the identity's."""
 
     groups: Callable[[int], dict[str, int]]
-    identity: Callable[[Settings], tuple[float, ...]]
+    identity: Callable[[MapSettings], tuple[float, ...]]
 
     def n_params(self, bins: int) -> int:
         """Parameters of one coordinate."""
         return sum(self.groups(bins).values())
 
 
-def _raw_scale_of_one(settings: Settings) -> float:
+def _raw_scale_of_one(settings: MapSettings) -> float:
     return {
         "soft_clamp": 0.0,
         "exp": 0.0,
@@ -87,7 +87,7 @@ def _raw_scale_of_one(settings: Settings) -> float:
 def _additive_spline(n_derivatives: Callable[[int], int]) -> Map:
     """A spline whose derivatives are slope + log(1 + e^a)."""
 
-    def identity(s: Settings) -> tuple[float, ...]:
+    def identity(s: MapSettings) -> tuple[float, ...]:
         one = float(np.log(np.expm1(1 - s.slope)))
         return (*(0.0,) * (2 * s.bins), *(one,) * n_derivatives(s.bins))
 

@@ -24,7 +24,7 @@ Pair = tuple["float | None", "float | None"]
 
 @dataclass(frozen=True)
 class Found:
-    """Numbers that should not be there."""
+    """Invalid values of a column: their count and the first one."""
 
     count: int
     first: float

@@ -1,4 +1,4 @@
-"""Tables as they come: columns that a density of real numbers cannot have as they are, and the way back from it.
+"""Preprocessing of discrete, constant and repeated columns, and its inverse.
 
 Whole numbers and truth values are spread by uniform noise over the gap to the next ones before a fit (dequantised:
 Uria, Murray, Larochelle 2013; Theis, van den Oord, Bethge 2016), and draws are rounded. Columns with one value alone

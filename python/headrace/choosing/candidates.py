@@ -1,4 +1,4 @@
-"""What there is to try, small and large, and one trial of it that goes on where it stopped."""
+"""Candidate models, and a trial of one that can be resumed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.ascent.dual_ascent import DualAscentFlow
-from headrace.choosing.rows import Sample
+from headrace.choosing.sample import Sample
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF, RealNVP

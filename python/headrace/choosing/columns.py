@@ -18,7 +18,7 @@ from headrace._tables import columns as _columns
 from headrace._tables import given as given
 from headrace._tables import table as _table
 from headrace._warn import warn
-from headrace.choosing.rows import Sample, opened
+from headrace.choosing.sample import Sample, opened
 from headrace.transforms.support import Bounds, Periods, support_or_none
 
 __all__ = ["Columns", "learnt"]

@@ -20,7 +20,7 @@ from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by
 from headrace.choosing.columns import Columns, learnt
 from headrace.choosing.result import Choice, Floats, Judged, compared
-from headrace.choosing.rows import Sample, folds, parted
+from headrace.choosing.sample import Sample, folds, parted
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose

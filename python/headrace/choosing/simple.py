@@ -12,7 +12,7 @@ from headrace._circles import base_of_circles, wrapped
 from headrace._fit import rows as _rows
 from headrace._fit.gaussian import decorrelating
 from headrace._fit.rows import Data, Part
-from headrace.choosing.rows import Sample
+from headrace.choosing.sample import Sample
 from headrace.diagnosis.baselines import BANDWIDTHS
 from headrace.flow import Flow
 from headrace.tails import NormalMixture

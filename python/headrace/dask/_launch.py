@@ -31,7 +31,7 @@ class Launch:
 
 
 class _Lost(Exception):
-    """An attempt that another one can replace."""
+    """Raised where a worker was lost and the fit can be tried again."""
 
 
 def launched(launch: Launch, work: Any, told: dict[str, Any], shards: list[Any], judge: list[Any] | None) -> Any:

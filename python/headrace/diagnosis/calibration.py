@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.coverage import BLOCK, DRAWS, MOST_ROWS
 from headrace.diagnosis.findings import Finding, least_of
-from headrace.diagnosis.rows import Looked, stream
+from headrace.diagnosis.judged_rows import Looked, stream
 
 __all__ = ["calibration"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding
-from headrace.diagnosis.rows import Looked, stream
+from headrace.diagnosis.judged_rows import Looked, stream
 
 __all__ = ["LEAST_ROWS", "two_samples"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding
-from headrace.diagnosis.rows import Looked, stream
+from headrace.diagnosis.judged_rows import Looked, stream
 
 __all__ = ["coverage"]
 

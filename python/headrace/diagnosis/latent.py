@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding, least_of, number
-from headrace.diagnosis.rows import stream
+from headrace.diagnosis.judged_rows import stream
 
 __all__ = ["coordinates", "correlations", "dependence_on_context", "directions", "farthest", "radii"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.diagnosis.baselines import choose_bandwidth, gaussian_log_prob, kernel_log_prob
-from headrace.diagnosis.rows import Looked, stream
+from headrace.diagnosis.judged_rows import Looked, stream
 
 __all__ = ["Likelihood", "compare", "weighted_mean"]
 

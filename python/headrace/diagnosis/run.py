@@ -20,11 +20,11 @@ from headrace.diagnosis.calibration import calibration
 from headrace.diagnosis.classifier import LEAST_ROWS, two_samples
 from headrace.diagnosis.coverage import coverage
 from headrace.diagnosis.findings import Finding, holm
+from headrace.diagnosis.judged_rows import Looked, opened, stream
 from headrace.diagnosis.likelihood import compare
 from headrace.diagnosis.nearest import copies, is_training, nearer
 from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
-from headrace.diagnosis.rows import Looked, opened, stream
 from headrace.diagnosis.scores import scores
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.diagnosis import distributions as of
-from headrace.diagnosis.rows import stream
+from headrace.diagnosis.judged_rows import stream
 from headrace.flow import Flow
 from headrace.tails import Independent, NormalMixture, StudentT, Uniform
 

@@ -25,7 +25,7 @@ from headrace.flow import Flow
 
 __all__ = [
     "Drawn",
-    "Table",
+    "PlottedRows",
     "columns_of",
     "density_of",
     "in_order",
@@ -58,14 +58,14 @@ class Drawn:
         """Number of columns of rows, constant ones too."""
         return self.features if self.table is None else len(self.table.columns)
 
-    def rows(self, x: Any, contexts: int = 0, context: Any = None) -> Table:
+    def rows(self, x: Any, contexts: int = 0, context: Any = None) -> PlottedRows:
         """Rows, checked, and their columns that the density has, with such noise as the fit saw."""
         found = self.given(x, contexts, context)
-        return found if self.table is None else Table(
+        return found if self.table is None else PlottedRows(
             self.table.spread(found.x, _table.LOOK), found.context, found.weights
         )  # fmt: skip
 
-    def given(self, x: Any, contexts: int = 0, context: Any = None, weights: Any = None) -> Table:
+    def given(self, x: Any, contexts: int = 0, context: Any = None, weights: Any = None) -> PlottedRows:
         """Rows as they come, checked; without those that miss a number, where the fit left such rows out.
 
         Of a frame columns are taken in the order of the fit.
@@ -87,7 +87,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Table:
+class PlottedRows:
     """Rows, all finite, with their context and weights."""
 
     x: Rows
@@ -163,7 +163,7 @@ def _told_by(notes: dict[str, str], flow: Flow | Ensemble) -> tuple[Any, Any, An
     return own, others, table, told
 
 
-def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None, weights: Any = None) -> Table:
+def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None, weights: Any = None) -> PlottedRows:
     """Rows, checked as a fit checks them.
 
     Raises:
@@ -175,7 +175,7 @@ def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None
         features = int(shape[1]) if len(shape) == 2 else 1
     found = open_rows("", features, contexts, Caller(), x, context, weights)
     share = None if found.weights is None else found.weights.astype(np.float64)
-    return Table(found.x, found.context, share)
+    return PlottedRows(found.x, found.context, share)
 
 
 def _present(x: Any, *others: Any) -> tuple[Any, ...]:

@@ -13,7 +13,17 @@ from headrace import _arguments as check
 from headrace._arrays.frames import names_of as names_of_frame
 from headrace._pictures import BAND, BLUE, INK, ORANGE
 from headrace.plot import _planes as planes
-from headrace.plot._source import Drawn, Table, columns_of, density_of, in_order, label, names_of, require, rows_of
+from headrace.plot._source import (
+    Drawn,
+    PlottedRows,
+    columns_of,
+    density_of,
+    in_order,
+    label,
+    names_of,
+    require,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -188,7 +198,7 @@ def _empty_figure(fig: Any) -> Figure | None:
 
 def _both(
     flow: Any, x: Any, context: Any, weights: Any, n: int, seed: int
-) -> tuple[NDArray[Any], Table | None, tuple[str, ...] | None]:
+) -> tuple[NDArray[Any], PlottedRows | None, tuple[str, ...] | None]:
     """Draws, or what is given in their place; rows; and names that are known."""
     if not (isinstance(flow, (str, bytes)) or hasattr(flow, "__fspath__")) and _is_rows(flow):
         if context is not None:

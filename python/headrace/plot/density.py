@@ -13,7 +13,7 @@ from headrace import _arguments as check
 from headrace._pictures import BAND, BLUE, GREY, ORANGE
 from headrace.flow import Flow
 from headrace.plot import _planes as planes
-from headrace.plot._source import Drawn, Table, columns_of, density_of, label, names_of, require, row_of
+from headrace.plot._source import Drawn, PlottedRows, columns_of, density_of, label, names_of, require, row_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,7 +136,7 @@ def panel(
     context: NDArray[Any] | None,
     *,
     at: Floats | None = None,
-    table: Table | None = None,
+    table: PlottedRows | None = None,
     ends: Sequence[tuple[float, float]] | None = None,
 ) -> Panel:
     """The density of these columns, on a grid where the draws are, or between `ends`."""
@@ -240,7 +240,7 @@ def _drawn(drawn: NDArray[Any], edges: tuple[Floats, ...]) -> tuple[tuple[Floats
     return coarse, planes.plane(drawn[:, 0], drawn[:, 1], (coarse[0], coarse[1]))
 
 
-def _draw(panels: list[Panel], names: tuple[str, ...], table: Table | None, drawn: int, seed: int) -> Figure:
+def _draw(panels: list[Panel], names: tuple[str, ...], table: PlottedRows | None, drawn: int, seed: int) -> Figure:
     from headrace.plot import _figure
 
     titles = {"exact": "exact", "drawn": f"of {drawn:,} draws", "slice": "given the others"}
@@ -263,7 +263,7 @@ def _draw(panels: list[Panel], names: tuple[str, ...], table: Table | None, draw
 
 
 def draw_curve(
-    axis: Any, one: Panel, names: tuple[str, ...], table: Table | None = None, top: float | None = None
+    axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRows | None = None, top: float | None = None
 ) -> None:
     """A density of one column, and rows as a histogram behind it."""
     from headrace.plot._figure import few_ticks

@@ -27,7 +27,7 @@ from headrace._module import Block
 from headrace._stored import Stored, storable
 from headrace.network import Network
 from headrace.transforms.dense import Dense, check_derivable, checked_dense, stored_dense, stored_staircase
-from headrace.transforms.restriction import Mixed, Part, Reads, cut
+from headrace.transforms.restriction import Mixed, Reads, Restriction, cut
 from headrace.transforms.transform import Transform
 from headrace.transforms.verification import verify_inverse
 
@@ -73,7 +73,7 @@ class _Masked(Transform):
         return {**header, "levels": list(staircase.levels), "degrees": [list(d) for d in staircase.degrees]}
 
     def _cut(
-        self, inputs: Sequence[int], outputs: Sequence[int], part: Part
+        self, inputs: Sequence[int], outputs: Sequence[int], part: Restriction
     ) -> tuple[Settings, Dense, Staircase | None]:
         """What is left of settings, layers and structure; inputs and outputs are the coordinates of all of them."""
         groups = MAPS[self._settings.map].groups(self._settings.bins)
@@ -231,7 +231,7 @@ class MaskedAutoregressive(_Masked):
 
     def _part(self, kept: tuple[int, ...]) -> Transform:
         every, places = range(self._features), range(len(kept))
-        settings, dense, staircase = self._cut(every, every, Part(kept, kept, kept))
+        settings, dense, staircase = self._cut(every, every, Restriction(kept, kept, kept))
         part = object.__new__(type(self))
         _from_dense(part, settings, dense, places, places, _fitting(settings, dense, places, places, staircase))
         return part
@@ -360,7 +360,7 @@ class Coupling(_Masked):
             return None  # what is passive passes through
         inputs = [i for i, c in enumerate(self._passive) if c in places]
         outputs = [all_active.index(kept[i]) for i in active]
-        settings, dense, staircase = self._cut(self._passive, all_active, Part(kept, inputs, outputs))
+        settings, dense, staircase = self._cut(self._passive, all_active, Restriction(kept, inputs, outputs))
         part = object.__new__(type(self))
         part._passive = passive
         _from_dense(part, settings, dense, passive, active, _fitting(settings, dense, passive, active, staircase))

@@ -18,7 +18,7 @@ from headrace._core.structure import Staircase
 from headrace.network import Network
 from headrace.transforms.dense import Dense
 
-__all__ = ["Mixed", "Part", "Reads", "chain_of", "columns_of", "cut"]
+__all__ = ["Mixed", "Reads", "Restriction", "chain_of", "columns_of", "cut"]
 
 Flags = NDArray[np.bool_]
 
@@ -32,7 +32,7 @@ class Reads(Exception):
 
 
 @dataclass
-class Part:
+class Restriction:
     """What of a network is kept, each in its order in the part."""
 
     coordinates: Sequence[int]  # of the transform
@@ -92,7 +92,7 @@ def output_places(active: int, sizes: Sequence[int], layout: str) -> list[NDArra
 
 
 def cut(
-    dense: Dense, staircase: Staircase | None, part: Part, context: int, sizes: Sequence[int], layout: str
+    dense: Dense, staircase: Staircase | None, part: Restriction, context: int, sizes: Sequence[int], layout: str
 ) -> tuple[Dense, Staircase | None]:
     """The layers of a network that say what becomes of coordinates that are kept, without what only others need.
 
@@ -152,7 +152,7 @@ def _refuse(
     adds: Sequence[int | None],
     sees: Sequence[Flags],
     places: Sequence[NDArray[np.intp]],
-    part: Part,
+    part: Restriction,
     outside: Flags,
     context: int,
 ) -> None:

@@ -28,7 +28,7 @@ from headrace.flow import Flow
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.variational.contexts import Contexts
-from headrace.variational.descent import Plan, Rng, Step, noise_of, seed_of
+from headrace.variational.descent import DescentPlan, Rng, StepOutcome, noise_of, seed_of
 
 __all__ = ["ConditionalStep", "draw_of", "why_not"]
 
@@ -171,7 +171,7 @@ class _Conditional(_Link):
 class ConditionalStep:
     """The gradient of the KL of the coordinates' conditional densities, in closed form."""
 
-    def __init__(self, teacher: Flow, student: Flow, draw: Draw, plan: Plan) -> None:
+    def __init__(self, teacher: Flow, student: Flow, draw: Draw, plan: DescentPlan) -> None:
         """For flows to which `why_not` has no objection; `draw` gives rows of z and their context."""
         self.student, self.draw, self.plan = student, draw, plan
         self.scales = [flow.standardize_context for flow in (student, teacher)]
@@ -180,7 +180,7 @@ class ConditionalStep:
         theirs = [_link(t, dtype, forward=False) for t in reversed(teacher.transforms)]
         self.theirs = [*theirs, *_of_base(teacher, forward=False)]
 
-    def __call__(self, number: int, beta: float) -> Step:
+    def __call__(self, number: int, beta: float) -> StepOutcome:
         """One gradient."""
         rows = self.plan.samples
         z, context = self.draw(rows)
@@ -188,11 +188,11 @@ class ConditionalStep:
         good = np.isfinite(kl)
         skipped = rows - int(np.count_nonzero(good))
         if skipped > math.floor(self.plan.skip * rows):
-            return Step(np.empty(0), skipped, None)
+            return StepOutcome(np.empty(0), skipped, None)
         if skipped:
             context = context[good] if context is not None and len(context) == rows > 1 else context
             kl = self.kl(z[good], context, self.student.parameters)
-        return Step(kl, skipped, self._back(beta))
+        return StepOutcome(kl, skipped, self._back(beta))
 
     def kl(self, z: Array, context: NDArray[Any] | None, parameters: NDArray[Any]) -> Array:
         """The KL of the conditional densities of each row."""

@@ -28,7 +28,7 @@ from headrace.variational.target import Target
 if TYPE_CHECKING:
     from headrace.flow import Flow
 
-__all__ = ["SCHEDULES", "Descent", "PathStep", "Paths", "Plan", "Step", "StepHistory"]
+__all__ = ["SCHEDULES", "Descent", "DescentPlan", "PathStep", "Paths", "StepHistory", "StepOutcome"]
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator
@@ -83,7 +83,7 @@ class StepHistory:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DescentPlan:
     """The arguments of a descent, checked."""
 
     steps: int
@@ -110,7 +110,7 @@ class Plan:
         average: Any,
         skip: Any,
         annealing: Any,
-    ) -> Plan:
+    ) -> DescentPlan:
         """Check everything, naming the argument that is wrong."""
         if annealing is not None:
             pair = tuple(annealing) if np.iterable(annealing) else ()
@@ -201,7 +201,7 @@ class Paths:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepOutcome:
     """What a step found: log q - log p of its samples, those left out, and the gradient by the parameters."""
 
     excess: NDArray[np.float64]  # of the samples that count
@@ -217,20 +217,22 @@ class PathStep:
     pass to latent and back. Without, log q falls by the log-determinant, whose gradient comes with that of x.
     """
 
-    def __init__(self, flow: Flow, target: Target, contexts: Contexts, plan: Plan, rng: Rng, *, landing: bool) -> None:
+    def __init__(
+        self, flow: Flow, target: Target, contexts: Contexts, plan: DescentPlan, rng: Rng, *, landing: bool
+    ) -> None:
         """`target` takes rows and the context that they were drawn with."""
         self.flow, self.target, self.contexts, self.rng, self.landing = flow, target, contexts, rng, landing
         self.paths = Paths(flow, plan.samples)
         self.most_skipped = math.floor(plan.skip * plan.samples)
 
-    def __call__(self, number: int, beta: float) -> Step:
+    def __call__(self, number: int, beta: float) -> StepOutcome:
         """One gradient."""
         paths, flow = self.paths, self.flow
         context = self.contexts(len(paths.x), self.rng)
         paths.draw(seed_of(self.rng), context)
         good = np.isfinite(paths.log_q) & np.isfinite(paths.x).all(axis=1)
         if len(good) - np.count_nonzero(good) > self.most_skipped:
-            return Step(np.empty(0), len(good), None)
+            return StepOutcome(np.empty(0), len(good), None)
         value, slope = evaluate(self.target, paths.x, context, good)
         fine = np.isfinite(value) & np.isfinite(slope).all(axis=1)
         skipped = len(fine) - int(np.count_nonzero(fine))
@@ -249,7 +251,7 @@ class PathStep:
         keep = None if skipped == 0 else fine
         by_x *= 1.0 / max(kept, 1)
         gradient = paths.back(by_x, 0.0 if self.landing else 1.0 / max(kept, 1), context, keep)
-        return Step((paths.log_q.astype(np.float64) - value)[fine], skipped, gradient)
+        return StepOutcome((paths.log_q.astype(np.float64) - value)[fine], skipped, gradient)
 
 
 def evaluate(target: Target, x: NDArray[Any], context: NDArray[Any] | None, good: NDArray[np.bool_]) -> Pair:
@@ -301,8 +303,8 @@ class Descent:
         self,
         name: str,
         flow: Flow,
-        plan: Plan,
-        step: Callable[[int, float], Step],
+        plan: DescentPlan,
+        step: Callable[[int, float], StepOutcome],
         judge: Judge,
         history: StepHistory | None = None,
     ) -> None:
@@ -378,7 +380,7 @@ class Descent:
         return energy
 
 
-def judge_of(flow: Flow, target: Target, contexts: Contexts, plan: Plan, seed: int) -> Judge:
+def judge_of(flow: Flow, target: Target, contexts: Contexts, plan: DescentPlan, seed: int) -> Judge:
     """By a sample of its own, the same noise for all weights; infinite if too much is not finite."""
     rows = JUDGE_BY * plan.samples
 

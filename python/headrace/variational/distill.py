@@ -32,8 +32,8 @@ from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import (
     JUDGE_BY,
     Descent,
+    DescentPlan,
     PathStep,
-    Plan,
     StepHistory,
     judge_of,
     mean_and_error,
@@ -174,7 +174,7 @@ def distill(
     if kind == "closed_form" and reason:
         raise ValueError(f"estimator: 'closed_form' is not available, as {reason}; use 'pathwise'")
     closed = kind != "pathwise" and not reason
-    plan = Plan.of(
+    plan = DescentPlan.of(
         learner,
         steps=_steps(warm, learner, closed, first_steps) if steps is None else steps,
         samples=samples,
@@ -255,7 +255,7 @@ def _is_same(one: Transform, other: Transform) -> bool:
 
 
 def _one_by_one(
-    teacher: Flow, student: Flow, contexts: Contexts, plan: Plan, rng: np.random.Generator, progress: bool
+    teacher: Flow, student: Flow, contexts: Contexts, plan: DescentPlan, rng: np.random.Generator, progress: bool
 ) -> list[StepHistory]:
     """Each transform of the student learns the teacher's of its place; no history where they do not correspond."""
     pairs, histories = _pairs(teacher, student), list[StepHistory]()

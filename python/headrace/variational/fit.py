@@ -20,8 +20,8 @@ from headrace.variational import descent as _descent
 from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import (
     Descent,
+    DescentPlan,
     PathStep,
-    Plan,
     StepHistory,
     judge_of,
     log_weights,
@@ -181,7 +181,7 @@ def fit_to_density(
     """
     require_flow("flow", flow)
     landing = check.choice("estimator", estimator, ESTIMATORS) == "sticking_the_landing"
-    plan = Plan.of(
+    plan = DescentPlan.of(
         flow,
         steps=steps,
         samples=samples,

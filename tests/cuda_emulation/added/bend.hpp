@@ -32,6 +32,11 @@ HR_FN Bent<T> bent(const BendStep<T>& s, int slot, T x) {
     return {y < 0 ? -log_of : log_of, 1 / root, -a * y / (root * root)};
 }
 
+template <class T, class F>
+HR_FN void for_arrays(BendStep<T>& s, int features, const F& f) {
+    f(s.strength, features);
+}
+
 }  // namespace
 }  // namespace headrace
 

@@ -1,4 +1,4 @@
-// What a program is told of the step `bend`.
+// The step `bend` as part of a program.
 #pragma once
 
 #include "bend.hpp"
@@ -9,6 +9,9 @@ struct BendSpec {
     bool inverted = false;
     std::vector<double> strength;  // of each coordinate
 
+    static auto fields() {
+        return std::tuple{field("inverted", &BendSpec::inverted), field("strength", &BendSpec::strength)};
+    }
     bool fits(int features, int) const { return strength.size() == size_t(features); }
     template <class T>
     BendStep<T> lowered(const StepSide& side) const {

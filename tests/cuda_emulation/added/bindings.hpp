@@ -1,4 +1,4 @@
-// The conditioner `echo` and the step `bend` for Python.
+// The conditioner `echo` for Python.
 #pragma once
 
 #include "echo_conditioner.hpp"
@@ -7,12 +7,6 @@ namespace headrace {
 namespace {
 
 struct EchoTransform : Transform {};
-
-void bind_step(py::class_<BendSpec> step) {
-    step.def(
-        py::init([](bool inverted, std::vector<double> strength) { return BendSpec{inverted, std::move(strength)}; }),
-        py::kw_only(), py::arg("inverted"), py::arg("strength"));
-}
 
 void bind_more(py::module_& m) {
     py::class_<EchoTransform, Transform, std::shared_ptr<EchoTransform>>(m, "EchoTransform", py::module_local())

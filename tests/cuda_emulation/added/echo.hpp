@@ -16,6 +16,8 @@ constexpr int echo_taps = 2, echo_delay = 3;
 
 template <class T>
 struct Echo {
+    static constexpr bool has_own_kernel = true;
+
     int units, outputs;
     bool reads_built;
 };

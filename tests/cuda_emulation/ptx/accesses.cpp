@@ -82,12 +82,12 @@ char* place(Warp& w, const Instruction& i, uint64_t address, int lane, const cha
     const uint64_t bytes = uint64_t(i.bytes) * i.elements;
     Space space = i.space;
     if (space == Space::generic) {
-        const uint64_t shared = uint64_t(w.launch->memory->shared()), local = w.launch->memory->local();
+        Memory& memory = *w.launch->memory;
         space = Space::global;
-        if (address - shared < Memory::window_bytes) {
-            space = Space::shared, address -= shared;
-        } else if (address - local < Memory::window_bytes) {
-            space = Space::local, address -= local;
+        if (memory.is_shared(address)) {
+            space = Space::shared, address -= uint64_t(memory.shared());
+        } else if (memory.is_local(address)) {
+            space = Space::local, address -= memory.local();
         }
     }
     if (address % bytes != 0) {
@@ -131,6 +131,49 @@ void store_elements(Warp& w, const Instruction& i, int lane, char* to) {
     }
 }
 
+// Passes through the banks of shared memory, of four bytes each: in one pass lanes reach different banks or the same
+// word. Lanes with more than four bytes each go in groups of 128 bytes.
+uint64_t passes_through_banks(const Instruction& i, uint32_t lanes, const uint64_t (&address)[lanes_of_warp]) {
+    constexpr uint64_t banks = 32;
+    const int words = std::max(1, int(i.bytes) * i.elements / int(word_bytes)), of_group = lanes_of_warp / words;
+    uint64_t passes = 0;
+    for (int first = 0; first < lanes_of_warp; first += of_group) {
+        std::vector<uint64_t> found[banks];
+        uint64_t most = 0;
+        for (int l = first; l < first + of_group; ++l)
+            for (int k = 0; (lanes >> l & 1) && k < words; ++k) {
+                const uint64_t word = address[l] / word_bytes + uint64_t(k);
+                std::vector<uint64_t>& bank = found[word % banks];
+                if (std::find(bank.begin(), bank.end(), word) == bank.end()) bank.push_back(word);
+                most = std::max<uint64_t>(most, bank.size());
+            }
+        passes += most;
+    }
+    return passes;
+}
+// Pieces of so many bytes that an access reaches.
+uint64_t pieces(uint32_t lanes, const uint64_t (&address)[lanes_of_warp], uint64_t of_piece) {
+    std::vector<uint64_t> found;
+    for_lanes(lanes, [&](int l) { found.push_back(address[l] / of_piece); });
+    std::sort(found.begin(), found.end());
+    return uint64_t(std::unique(found.begin(), found.end()) - found.begin());
+}
+// Every access is aligned to its size, which is less than a piece.
+void count_passes(Warp& w, const Instruction& i, uint32_t lanes) {
+    uint64_t address[lanes_of_warp];
+    for_lanes(lanes, [&](int l) { address[l] = address_of(w, i, l); });
+    const uint64_t any = address[std::countr_zero(lanes)];
+    const Memory& memory = *w.launch->memory;
+    const bool is_generic = i.space == Space::generic;
+    if (i.space == Space::shared || (is_generic && memory.is_shared(any))) {
+        w.work->shared_passes += passes_through_banks(i, lanes, address);
+    } else if (i.space == Space::global || (is_generic && !memory.is_local(any))) {
+        const auto registers = uint64_t(std::popcount(lanes) * i.bytes * i.elements);
+        w.work->device_passes += std::max(pieces(lanes, address, 128), (registers + 127) / 128);
+        w.work->device_sectors += pieces(lanes, address, 32);
+    }
+}
+
 // How many lanes reach device memory by an instruction: a launch is ragged if that differs.
 void note_lanes(Warp& w, const Instruction& i, uint32_t lanes) {
     if (i.space != Space::global && i.space != Space::generic) return;
@@ -144,10 +187,12 @@ void note_lanes(Warp& w, const Instruction& i, uint32_t lanes) {
 }
 void run_load(Warp& w, const Instruction& i, uint32_t lanes) {
     note_lanes(w, i, lanes);
+    count_passes(w, i, lanes);
     for_lanes(lanes, [&](int l) { load_elements(w, i, l, place<false>(w, i, address_of(w, i, l), l, nullptr)); });
 }
 void run_store(Warp& w, const Instruction& i, uint32_t lanes) {
     note_lanes(w, i, lanes);
+    count_passes(w, i, lanes);
     for_lanes(lanes, [&](int l) {
         char value[32];
         store_elements(w, i, l, value);

@@ -37,7 +37,6 @@ class Assembler final : public Names {
         std::memcpy(program_.constants.data(), constants_.data(), constants_.size());
         program_.local_bytes = aligned(program_.local_bytes, 16);
         program_.frame_bytes = aligned(program_.frame_bytes, 16);
-        program_.executed.assign(program_.code.size(), 0);
         return std::move(program_);
     }
 

@@ -156,6 +156,13 @@ void judge(State& s, const Launch& launch) {
     if (n > 0) throw Error(all);
 }
 
+void add(Work& sum, const Work& one) {
+    for (size_t k = 0; k < sum.executed.size(); ++k) sum.executed[k] += one.executed[k];
+    sum.shared_passes += one.shared_passes;
+    sum.device_passes += one.device_passes;
+    sum.device_sectors += one.device_sectors;
+}
+
 void run_entry(State& s, const std::string& kernel, Entry& entry, const Geometry& geometry,
                const Arguments& arguments) {
     Launch launch;
@@ -228,8 +235,8 @@ void array_seen(const void* p, size_t bytes) {
     state().memory.seen(p, bytes);
 }
 
-void run_text(const std::string& text, const std::string& kernel, const Geometry& geometry, const Arguments& arguments,
-              bool contract) {
+std::vector<Work> run_text(const std::string& text, const std::string& kernel, const Geometry& geometry,
+                           const Arguments& arguments, bool contract) {
     State& s = state();
     const ModuleText module("text", text);
     Entry entry{&module, kernel, nullptr, {}};
@@ -237,6 +244,7 @@ void run_text(const std::string& text, const std::string& kernel, const Geometry
     entry.program = std::make_unique<Program>(
         assemble(module, kernel, kernel, contract ? Contraction::as_ptxas : Contraction::none));
     run_entry(s, kernel, entry, geometry, arguments);
+    return entry.program->work;
 }
 
 void forget_arrays() {
@@ -260,9 +268,9 @@ Report report() {
         kernel.ragged += entry.seen.ragged;
         kernel.most_blocks = std::max(kernel.most_blocks, entry.seen.most_blocks);
         if (!entry.program) continue;
-        for (size_t k = 0; k < entry.program->code.size(); ++k)
-            if (const uint64_t n = entry.program->executed[k])
-                kernel.executed[class_names[size_t(entry.program->code[k].kind)]] += n;
+        const std::vector<Work>& work = entry.program->work;
+        kernel.warps.resize(std::max(kernel.warps.size(), work.size()));
+        for (size_t k = 0; k < work.size(); ++k) add(kernel.warps[k], work[k]);
     }
     return all;
 }

@@ -69,6 +69,9 @@ class Memory {
     static constexpr uint64_t window_bytes = 1 << 20, shared_begin = 1024 + 16;
     char* shared() { return shared_; }
     uint64_t local() const { return uint64_t(local_); }  // addresses alone: lanes have memory of their own
+    // Of a generic address.
+    bool is_shared(uint64_t address) const { return address - uint64_t(shared_) < window_bytes; }
+    bool is_local(uint64_t address) const { return address - local() < window_bytes; }
     std::vector<Word> shared_words = std::vector<Word>(window_bytes / word_bytes);
 
   private:

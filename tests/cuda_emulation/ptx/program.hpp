@@ -48,6 +48,14 @@ constexpr std::array<const char*, size_t(Class::count)> class_names = {
     "special",   "device load", "device store", "shared load", "shared store", "local",
     "parameter", "shuffle",     "tensor",       "barrier",     "control"};
 
+// What one warp of the blocks of a kernel did, in all launches: instructions by class, and what its accesses took.
+struct Work {
+    std::array<uint64_t, size_t(Class::count)> executed{};
+    uint64_t shared_passes = 0;   // through the banks of shared memory
+    uint64_t device_passes = 0;   // through the load unit: lines of 128 bytes
+    uint64_t device_sectors = 0;  // pieces of 32 bytes
+};
+
 // Operands are offsets: of a register (32 lanes of four or eight bytes) in a warp's registers, or, below zero, of a
 // constant, of 32 lanes too. Predicates are indices.
 struct Instruction {
@@ -86,7 +94,7 @@ struct Program {
     std::string kernel;  // its readable name
     const ModuleText* module = nullptr;
     std::vector<Instruction> code;
-    std::vector<uint64_t> executed;   // by instruction, of all launches
+    std::vector<Work> work;           // by the warp's place in its block
     std::vector<Function> functions;  // the kernel first; its parameters are at their offsets in a launch's
     std::vector<Call> calls;
     std::vector<uint64_t> constants;

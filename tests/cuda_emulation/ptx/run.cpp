@@ -80,7 +80,7 @@ class Runner {
             const Instruction& i = code_[g.at];
             uint32_t lanes = g.lanes;
             if (i.guard >= 0) lanes &= w_.predicates[size_t(i.guard)] ^ (i.guard_negated ? all_lanes : 0);
-            ++p_.executed[size_t(g.at)];
+            ++w_.work->executed[size_t(i.kind)];
             if (i.flow == Flow::next) {
                 if (lanes) i.run(w_, i, lanes);
                 ++g.at;
@@ -205,7 +205,7 @@ class Runner {
 
 void prepare(Warp& w, Launch& launch, int index, uint32_t threads) {
     const Program& p = *launch.program;
-    w.launch = &launch, w.program = &p, w.index = index;
+    w.launch = &launch, w.program = &p, w.index = index, w.work = &launch.program->work[size_t(index)];
     if (w.registers.size() < size_t(p.register_bytes)) w.registers.resize(size_t(p.register_bytes), char(0xff));
     w.predicates.assign(size_t(p.predicates), 0x5a5a5a5a);
     w.predicates[0] = 0, w.predicates[1] = all_lanes;
@@ -272,8 +272,9 @@ void run(Launch& launch, std::vector<Warp>& warps) {
     const uint32_t threads = launch.threads[0] * launch.threads[1] * launch.threads[2];
     Memory& memory = *launch.memory;
     memory.begin_launch();
-    if (warps.size() < (threads + lanes_of_warp - 1) / lanes_of_warp)
-        warps.resize((threads + lanes_of_warp - 1) / lanes_of_warp);
+    const size_t of_block = (threads + lanes_of_warp - 1) / lanes_of_warp;
+    if (warps.size() < of_block) warps.resize(of_block);
+    if (launch.program->work.size() < of_block) launch.program->work.resize(of_block);
     launch.stamp = ++stamps;
     launch.first_lanes.assign(launch.program->code.size(), 0);
     std::minstd_rand random{uint32_t(launch.order)};

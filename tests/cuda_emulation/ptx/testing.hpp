@@ -4,14 +4,15 @@
 #include <map>
 
 #include "host.hpp"
+#include "program.hpp"
 
 namespace ptx {
 
 // PTX of this folder from now on; none for "".
 void use(const std::string& folder);
-// Kernels of a text of PTX, run without the emulation's launch.
-void run_text(const std::string& text, const std::string& kernel, const Geometry& geometry, const Arguments& arguments,
-              bool contract);
+// Kernels of a text of PTX, run without the emulation's launch. Returns what each warp of a block did.
+std::vector<Work> run_text(const std::string& text, const std::string& kernel, const Geometry& geometry,
+                           const Arguments& arguments, bool contract);
 // A finding with a reason (tests/support/interpreted.py): part of a kernel's name, the kind, and at how many lines of
 // PTX it is known. At one more it is an error.
 struct Known {
@@ -23,8 +24,8 @@ void know(const std::vector<Known>& findings);
 struct Report {
     struct Kernel {
         uint64_t launches = 0, most_blocks = 0,
-                 ragged = 0;                       // ragged: launches of several blocks, not all full
-        std::map<std::string, uint64_t> executed;  // warps' instructions by class
+                 ragged = 0;      // ragged: launches of several blocks, not all full
+        std::vector<Work> warps;  // by their place in a block
     };
     std::map<std::string, Kernel> kernels;                   // all that there is PTX of
     std::vector<std::pair<std::string, std::string>> known;  // those that occurred

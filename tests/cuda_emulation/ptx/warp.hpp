@@ -27,6 +27,7 @@ struct Warp {
     std::vector<int> back;             // by function and lane: where to go on
     std::vector<Group> groups;
     uint32_t born = 0, living = 0;  // lanes
+    Work* work = nullptr;
     int index = 0;
     uint32_t step = 1;  // barriers passed, of the block and of the warp
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from headrace.variational.descent import Plan
+from headrace.variational.descent import DescentPlan
 
 QUIET = {"progress": False}
 SHORT = QUIET | {"steps": 20, "samples": 64, "evaluated": 0}
@@ -12,7 +12,7 @@ COVARIANCE = np.array([[2.0, 1.2], [1.2, 1.5]])
 
 def plan_of(flow, samples, skip=0.0):
     """Of one step of a descent, with nothing added to its gradient."""
-    return Plan.of(
+    return DescentPlan.of(
         flow,
         steps=1,
         samples=samples,

@@ -1,7 +1,7 @@
 // Columns' supports at the data end of a chain: lanes are rows, warps share columns. See cpp/kernels/chain-inl.hpp.
 #pragma once
 
-#include "tile.cuh"
+#include "../tile.cuh"
 
 namespace headrace {
 namespace {
@@ -73,8 +73,8 @@ __device__ void back_to_supported_input(const Team& team, const Chain<T>& chain,
 
 // A step of a chain that is not at its data end.
 template <class T, bool in_shared>
-__device__ T run_support(const Team& team, const SupportStep<T>& s, const Lines<T, in_shared>& given,
-                         const Lines<T, in_shared>& built, int context, int features) {
+__device__ T run_in_place(const Team& team, const SupportStep<T>& s, const Lines<T, in_shared>& given,
+                          const Lines<T, in_shared>& built, int context, int features) {
     T log_det = 0;
     HR_ROLLED_FLOAT64
     for (int c = team.first_of_sum(); c < features; c += team.sum_warps()) {
@@ -86,8 +86,8 @@ __device__ T run_support(const Team& team, const SupportStep<T>& s, const Lines<
 }
 
 template <class T, class State>
-__device__ void back_support(const Team& team, const SupportStep<T>& s, const State& given, const State& after,
-                             const State& before, int context, int features, T grad_log_det) {
+__device__ void back_in_place(const Team& team, const SupportStep<T>& s, const State& given, const State&,
+                              const State& after, const State& before, int context, int features, T grad_log_det) {
     HR_ROLLED_FLOAT64
     for (int c = context + team.warp; c < context + features; c += team.warps) {
         const Supported made = supported(s, c - context, double(given.at(c, team.lane)));

@@ -1,10 +1,10 @@
 // Maps of each coordinate with ready parameters: lanes are rows, warps share columns.
 #pragma once
 
-#include "../../cpp/math/log_product.hpp"
-#include "../../cpp/math/maps.hpp"
-#include "../../cpp/steps/marginal.hpp"
-#include "tile.cuh"
+#include "../../../cpp/math/log_product.hpp"
+#include "../../../cpp/math/maps.hpp"
+#include "../../../cpp/steps/marginal.hpp"
+#include "../tile.cuh"
 
 namespace headrace {
 namespace {
@@ -34,10 +34,17 @@ __device__ T run_ready_map(const Team& team, const ReadyMap<T>& m, int context, 
     return total;
 }
 
+template <class T, class State>
+__device__ T run_in_place(const Team& team, const MarginalStep<T>& s, const State& given, const State& built,
+                          int context, int features) {
+    return run_ready_map(team, s.map, context, features, given, built);
+}
+
 // From gradients by what the maps make to those by what they are given; their numbers have none.
 template <class T, class State>
-__device__ void back_ready_map(const Team& team, const ReadyMap<T>& m, const State& given, const State& after,
-                               const State& before, int context, int features, T grad_log_det) {
+__device__ void back_in_place(const Team& team, const MarginalStep<T>& s, const State& given, const State&,
+                              const State& after, const State& before, int context, int features, T grad_log_det) {
+    const ReadyMap<T>& m = s.map;
     with_map(m.index, [&]<class Map>() {
         if constexpr (requires { Map::has_ready_derivative; }) {
             HR_ROLLED

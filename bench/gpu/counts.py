@@ -1,0 +1,137 @@
+"""What the device's kernels execute: nvcc's PTX by the interpreter of the tests, never on a card; no time is measured.
+
+    tests/cuda_emulation/ptx/make build/ptx
+    HEADRACE_EMU_PTX=$PWD/build/ptx python -m bench.gpu.counts          # prints what bench/gpu/model.md has
+
+One tile of 32 rows goes through each flow. Of all warps of its block, and of the busiest one: instructions of PTX by
+class; passes of the load unit, through the banks of shared memory (in one pass lanes reach different banks or one word)
+and through device memory (lines of 128 bytes); sectors of device memory (32 bytes). Machine code has other instructions
+(addresses of 64 bits are two, moves vanish, a division is several), so that these numbers compare versions of a kernel
+and are no times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import headrace as hr
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = 32  # a tile
+
+FLOWS = {
+    "MAF 64": lambda: hr.MAF(64, transforms=5, hidden=(256, 256), dtype="float32"),
+    "RealNVP 64": lambda: hr.RealNVP(64, transforms=8, hidden=(256, 256), dtype="float32"),
+}
+CASES = (
+    ("MAF 64", "density", "exact"),
+    ("MAF 64", "density", "3xtf32"),
+    ("MAF 64", "sampling", "exact"),
+    ("MAF 64", "sampling", "3xtf32"),
+    ("RealNVP 64", "density", "exact"),
+    ("RealNVP 64", "density", "3xtf32"),
+    ("MAF 64", "gradient", "exact"),
+    ("MAF 64", "gradient", "3xtf32"),
+)
+KERNELS = {"density": "run_chain<", "sampling": "run_chain<", "gradient": "there_and_back<"}
+LOADS = ("shared passes", "device passes", "device sectors")
+
+# Classes of the interpreter that a table has together.
+COLUMNS = {
+    "float32": ("float32",),
+    "tensor": ("tensor",),
+    "integers": ("integer",),
+    "predicates, moves": ("predicate", "move", "convert"),
+    "shared memory": ("shared load", "shared store"),
+    "device memory": ("device load", "device store"),
+    "control": ("control", "barrier"),
+}
+
+
+def run(twin: Any, verb: str) -> None:
+    """One tile through the flow."""
+    rows = np.random.default_rng(3).normal(size=(ROWS, twin.features)).astype("float32")
+    if verb == "density":
+        twin.log_prob(rows)
+    elif verb == "sampling":
+        twin.sample(ROWS, seed=3)
+    else:
+        twin.log_prob_vjp(rows, np.ones(ROWS, "float32"), wrt=("parameters",))
+
+
+def counts(report: dict[str, Any], kernel: str) -> list[collections.Counter[str]]:
+    """Of each warp of the kernels whose names start like this, which one module has run."""
+    warps: list[collections.Counter[str]] = []
+    for name, one in report["kernels"].items():
+        if kernel not in name:
+            continue
+        for k, work in enumerate(one["warps"]):
+            if k == len(warps):
+                warps.append(collections.Counter())
+            warps[k].update(work["executed"])
+            warps[k].update({key: work[key] for key in LOADS})
+    return warps
+
+
+def measured(flow: str, verb: str, matmul: str) -> dict[str, Any]:
+    """What a tile executes, all warps together, and the busiest warp's instructions."""
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
+    os.environ.setdefault("PYTEST_CURRENT_TEST", "bench.gpu.counts (call)")  # which chooses the order of threads
+    import cases
+    import cuda_arrays
+    import emulation
+    from cuda_twins import Twin
+
+    module = emulation.load()
+    twin = Twin(cuda_arrays.Emulated(module), cases.randomise(FLOWS[flow](), 0.1), matmul=matmul)
+    before = counts(module.ptx_report(), KERNELS[verb])
+    run(twin, verb)
+    warps = counts(module.ptx_report(), KERNELS[verb])
+    for warp, earlier in zip(warps, before, strict=False):
+        warp.subtract(earlier)
+    instructions = [sum(n for key, n in warp.items() if key not in LOADS) for warp in warps]
+    total = sum(warps, collections.Counter())
+    return {
+        "flow": flow,
+        "verb": verb,
+        "matmul": matmul,
+        "instructions": sum(instructions),
+        "busiest warp": max(instructions, default=0),
+        **{key: total[key] for key in LOADS},
+        **{column: sum(total[kind] for kind in kinds) for column, kinds in COLUMNS.items()},
+    }
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """As Markdown, in thousands."""
+    keys = ("instructions", "busiest warp", *COLUMNS, *LOADS)
+    lines = [f"| a tile, in thousands | {' | '.join(keys)} |", f"| --- |{' --- |' * len(keys)}"]
+    for one in found:
+        numbers = " | ".join(f"{one[key] / 1e3:.1f}" for key in keys)
+        lines.append(f"| {one['flow']} {one['verb']}, {one['matmul']} | {numbers} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="a file for the numbers")
+    parser.add_argument("--only", default="", help="cases whose names have this part, for example 'MAF 64 density'")
+    given = parser.parse_args()
+    if not os.environ.get("HEADRACE_EMU_PTX"):
+        parser.error("HEADRACE_EMU_PTX: expected a folder of PTX (tests/cuda_emulation/ptx/make FOLDER), got none")
+    found = [measured(*case) for case in CASES if given.only in " ".join(case)]
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1))
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+// One vector map of a row that is one lane's work, and its vector-Jacobian product.
+#pragma once
+
+#include "../../cpp/math/vector_maps.hpp"
+#include "tile.cuh"
+
+namespace headrace {
+namespace {
+
+// Numbers of a row on the lines of a tile, as a vector map reads them; a thread has no second vector of rows.
+template <class T, bool in_shared>
+struct LineNumbers {
+    Lines<T, in_shared> lines;
+    int lane;
+    __device__ T operator()(int k, int = 0) const { return lines.at(k, lane); }
+};
+template <class T>
+struct SharedNumbers {
+    const T* p;
+    __device__ T operator()(int k, int = 0) const { return p[k]; }
+};
+
+// One vector map from given(c) to put(c, value) for all coordinates c. `alone`: it is all that is done to a row, and
+// waits for its loads.
+template <class Map, bool alone, class T, class P, class Given, class Put>
+__device__ T run_vector_map(bool inverse, const P& p, int features, const MapOptions<T>& options, const Given& given,
+                            const Put& put) {
+    T sum[1] = {Map::template start<T>(p, features)}, amount[1], factor[1][Map::factors];
+    HR_ROLLED_UNLESS(alone)
+    for (int c = 0; c < features; ++c) sum[0] = Map::accumulate(sum[0], given(c), p, c, features);
+    if (inverse) {
+        Map::inverse(sum, p, features, options, amount, factor);
+    } else {
+        Map::forward(sum, p, features, options, amount, factor);
+    }
+    HR_ROLLED_UNLESS(alone)
+    for (int c = 0; c < features; ++c) put(c, Map::move(given(c), amount[0], p, c, features));
+    T total = 0;
+    for (int f = 0; f < Map::factors; ++f) total = fma(log(factor[0][f]), T(Map::power(f, features)), total);
+    return inverse ? -total : total;
+}
+
+// The vector-Jacobian product of one vector map: given(c), built(c) and grad_built(c) to put_given(c, gradient) and
+// put(k, gradient by ready parameter k). `alone`: as that of run_vector_map.
+template <class Map, bool alone, class T, class P, class Given, class Built, class GradBuilt, class PutGiven, class Put>
+__device__ void vector_map_vjp(bool inverse, const P& p, int features, const MapOptions<T>& options, T grad_log_det,
+                               const Given& given, const Built& built, const GradBuilt& grad_built,
+                               const PutGiven& put_given, const Put& put) {
+    auto sums = Map::reduced(Map::template start<T>(p, features));
+    HR_ROLLED_UNLESS(alone)
+    for (int c = 0; c < features; ++c)
+        Map::reduce(sums, given(c), inverse ? built(c) : given(c), grad_built(c), p, c, features);
+    const auto spread = [&](const auto& shared) {
+        HR_ROLLED_UNLESS(alone)
+        for (int c = 0; c < features; ++c)
+            put_given(c, Map::spread(shared, given(c), grad_built(c), p, c, features, put));
+    };
+    if (inverse) {
+        spread(Map::template backward<true>(sums, grad_log_det, p, features, options, put));
+    } else {
+        spread(Map::template backward<false>(sums, grad_log_det, p, features, options, put));
+    }
+}
+
+}  // namespace
+}  // namespace headrace
