@@ -24,6 +24,8 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -38,11 +40,12 @@ from numpy.typing import NDArray
 import headrace as hr
 from bench import report
 from bench.memory import MEGABYTE, forget_peak, resident
-from bench.peers.client import machine_facts
+from bench.peers.client import ROOT, machine_facts
 from bench.sequences import hand
 
 A = {"channels": 32, "kernel": 2, "dilations": [2 ** (i % 8) for i in range(16)]}
 STUDENT_LAYERS = (10, 10, 10, 30)
+TORCH_STEPS = 2**14  # of a long sequence at once in PyTorch, where more leave the caches
 
 
 def network_b(layers: int) -> dict[str, Any]:
@@ -183,7 +186,7 @@ class Suite:
         from bench.sequences.torch_anchor import Network
 
         own = [Network(t.named_parameters(), tuple(o["dilations"])).eval().requires_grad_(False) for t, o in parts]
-        x = torch.tensor(self.signal[:, :steps, 0])[:, None]
+        x = torch.tensor(self.signal[:, :steps])
 
         def run() -> torch.Tensor:
             with torch.inference_mode():
@@ -191,8 +194,8 @@ class Suite:
                     return own[0].log_prob(x)
                 value = x
                 for network in own:
-                    value = network.draw(value)[:, None]
-                return value[:, 0]
+                    value = network.draw(value)[..., None]
+                return value[..., 0]
 
         flow = hr.SequenceFlow([t for t, _ in parts])
         some = self.signal[:, :steps]
@@ -215,7 +218,7 @@ class Suite:
         from bench.sequences.torch_anchor import Network
 
         network = Network(t.named_parameters(), tuple(options["dilations"]))
-        values = torch.tensor(x).transpose(1, 2).contiguous()
+        values = torch.tensor(x)
 
         def step() -> float:
             network.zero_grad()
@@ -267,7 +270,7 @@ class Suite:
                 [
                     ours("headrace", lambda: timed(lambda: flow_a.log_prob(self.signal), sizes.density)),
                     *self._by_hand(by_hand_a, "density", sizes.density),
-                    *self._parallel([(a, A)], sizes.density, "log_prob"),
+                    *self._parallel([(a, A)], min(sizes.density, TORCH_STEPS), "log_prob"),
                 ],
             ),
             Case(
@@ -288,7 +291,7 @@ class Suite:
                 sum(multiply_adds(t) for t, _ in parts),
                 [
                     ours("headrace", lambda: timed(lambda: student.sample(1, sizes.student, seed=0), sizes.student)),
-                    *self._parallel(parts, sizes.student, "draw"),
+                    *self._parallel(parts, min(sizes.student, TORCH_STEPS), "draw"),
                 ],
             )
         )
@@ -329,6 +332,12 @@ def memory_of_a_long_signal(steps: int) -> float:
     return (resident()[1] - before) / MEGABYTE
 
 
+def in_its_own_process(steps: int) -> float:
+    """The same where nothing else has taken memory before."""
+    command = [sys.executable, "-m", "bench.sequences", "--memory", str(steps)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
+
+
 def lines_of(cases: Sequence[Case], rates: dict[str, dict[str, list[float]]]) -> list[str]:
     """The table."""
     rows = []
@@ -361,8 +370,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--eager", action="store_true", help="without torch.compile, which takes minutes")
     parser.add_argument("--rounds", type=int, help="by default 3 or 15")
     parser.add_argument("--only", help="a case, by the beginning of its name")
+    parser.add_argument("--memory", type=int, help="of a signal of so many steps, alone")
     arguments = parser.parse_args(argv)
     hr.set_num_threads(1)
+    if arguments.memory:
+        print(memory_of_a_long_signal(arguments.memory))
+        return
     if find_spec("torch") is not None:
         import torch
 
@@ -378,7 +391,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print("\n".join(lines_of([case], rates)[2:]), flush=True)
         finally:
             suite.close()
-    long = memory_of_a_long_signal(2**21 if arguments.quick else 2**24)
+    long = in_its_own_process(2**21 if arguments.quick else 2**24)
     machine, date = machine_facts(1), time.strftime("%Y-%m-%d")
     text = [
         "# Sequences", "", report.machine_line(machine, date), "",

@@ -34,38 +34,42 @@ class Network(nn.Module):
         return own
 
     def raw(self, x: torch.Tensor) -> torch.Tensor:
-        """Parameters of all steps, (rows, 2, steps), of values (rows, 1, steps)."""
-        shifted = F.pad(x[:, :, :-1], (1, 0))
-        h = self._causal(shifted, "input", 1)
+        """Parameters of all steps, (rows, steps, 2), of values (rows, steps, 1).
+
+        Products of matrices over the last axis: on a CPU several times as fast as convolutions over it.
+        """
+        h = self._causal(F.pad(x[:, :-1], (0, 0, 1, 0)), "input", 1)
         skip: Any = 0.0
         for i, dilation in enumerate(self.dilations):
-            a, b = self._causal(h, f"layers.{i}.gate", dilation).chunk(2, 1)
-            out = F.conv1d(torch.tanh(a) * torch.sigmoid(b), self.of(f"layers.{i}.out.weight")[..., None])
-            out = out + self.of(f"layers.{i}.out.bias")[:, None]
+            a, b = self._causal(h, f"layers.{i}.gate", dilation).chunk(2, -1)
+            out = F.linear(
+                torch.tanh(a) * torch.sigmoid(b), self.of(f"layers.{i}.out.weight"), self.of(f"layers.{i}.out.bias")
+            )
             if i + 1 < len(self.dilations):
-                h, out = h + out[:, : h.shape[1]], out[:, h.shape[1] :]
+                h, out = h + out[..., : h.shape[2]], out[..., h.shape[2] :]
             skip = skip + out
         for i in range(2):
-            weight, bias = self.of(f"head.{i}.weight"), self.of(f"head.{i}.bias")
-            skip = F.conv1d(F.relu(skip), weight[..., None]) + bias[:, None]
+            skip = F.linear(F.relu(skip), self.of(f"head.{i}.weight"), self.of(f"head.{i}.bias"))
         return skip
 
     def _causal(self, x: torch.Tensor, name: str, dilation: int) -> torch.Tensor:
         weight = self.of(f"{name}.weight")
-        padded = F.pad(x, ((weight.shape[2] - 1) * dilation, 0))
-        return F.conv1d(padded, weight, self.of(f"{name}.bias"), dilation=dilation)
+        taps, steps = weight.shape[2], x.shape[1]
+        padded = F.pad(x, (0, 0, (taps - 1) * dilation, 0))
+        seen = torch.cat([padded[:, k * dilation : k * dilation + steps] for k in range(taps)], -1)
+        return F.linear(seen, weight.permute(0, 2, 1).reshape(len(weight), -1), self.of(f"{name}.bias"))
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Of each step, (rows, steps)."""
-        shift, raw = self.raw(x).unbind(1)
+        shift, raw = self.raw(x).unbind(-1)
         log = _log_scale(raw)
-        z = (x[:, 0] - shift) * torch.exp(-log)
+        z = (x[..., 0] - shift) * torch.exp(-log)
         return -0.5 * z * z - log - 0.5 * np.log(2.0 * np.pi)
 
     def draw(self, noise: torch.Tensor) -> torch.Tensor:
-        """Of a student, which reads the noise: all steps at once."""
-        shift, raw = self.raw(noise).unbind(1)
-        return shift + torch.exp(_log_scale(raw)) * noise[:, 0]
+        """Of a student, which reads the noise: all steps at once, (rows, steps)."""
+        shift, raw = self.raw(noise).unbind(-1)
+        return shift + torch.exp(_log_scale(raw)) * noise[..., 0]
 
 
 class Cached(nn.Module):

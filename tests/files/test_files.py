@@ -18,6 +18,7 @@ import headrace as hr
 import reference
 import safetensors_reader
 from headrace import _stored, files
+from headrace.sequences.sequential import Sequential
 
 EXAMPLES = file_cases.EXAMPLES
 every_example = pytest.mark.parametrize("name", EXAMPLES)
@@ -207,7 +208,8 @@ def public_kinds():
 
 
 def test_every_public_transform_base_and_flow_can_be_saved():
-    assert set(_stored.KINDS) == public_kinds(), "a class lacks @storable, _header and _from_file"
+    of_rows = {name for name, kind in _stored.KINDS.items() if not issubclass(kind, Sequential)}
+    assert of_rows == public_kinds(), "a class lacks @storable, _header and _from_file"
 
 
 def newest_kept():

@@ -11,7 +11,8 @@ import safetensors.numpy
 import cases
 import headrace as hr
 import sequence_cases
-from headrace import files
+from headrace import _stored, files
+from headrace.sequences.sequential import Sequential
 
 
 def example(name, dtype="float32"):
@@ -51,6 +52,11 @@ def test_every_bit_comes_back(name, dtype, tmp_path):
         x = sequence_cases.sequences(2, 20, flow.features)
         given = sequence_cases.context_of(flow, 2), sequence_cases.covariates_of(flow, 2, 20)
         cases.assert_same_bits(again.log_prob(x, *given), flow.log_prob(x, *given))
+
+
+def test_every_kind_of_sequences_has_an_example():
+    kinds = {name for name, kind in _stored.KINDS.items() if issubclass(kind, Sequential)}
+    assert {type(example(name)).__name__ for name in NAMES} == kinds
 
 
 def test_files_of_rows_are_still_of_the_format_that_older_readers_know(tmp_path):

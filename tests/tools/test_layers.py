@@ -18,7 +18,7 @@ CPP = {
     "bindings": {"math", "steps", "core"},
 }
 # The kernels are compiled once for every instruction set: of the core they may know plain structs alone.
-KERNELS_OF_CORE = {"back.hpp", "bf16.hpp", "calls.hpp", "scratch.hpp", "set_name.hpp", "table.hpp", "views.hpp"}
+KERNELS_OF_CORE = {"bf16.hpp", "views.hpp", "table.hpp", "scratch.hpp", "set_name.hpp", "calls.hpp", "back.hpp"}
 # The device shares what a program is made of and what both devices compile, and never the core that runs on the CPU.
 DEVICE_OF_CORE = {
     "blocks.hpp",
