@@ -1,5 +1,5 @@
-// The border to Python. Every size is checked here although Python has checked it: nothing that comes through may read
-// or write out of bounds.
+// The bindings to Python. Every size is checked here although Python has checked it, so that no call can read or write
+// out of bounds.
 #pragma once
 
 #include <string>
@@ -34,8 +34,8 @@ class Unlocked {
     bool knows_thread_ = false, gets_signals_ = false;
 };
 
-// Runs `work` without the GIL. Ctrl-C ends it, in parallel_for between two tasks: what the handler raises, as a rule
-// KeyboardInterrupt, is then raised here, and what `work` writes is partly written. Not for work in place.
+// Runs `work` without the GIL. Ctrl-C ends it, in parallel_for between two tasks: the handler's exception, usually
+// KeyboardInterrupt, is then raised here, and the output of `work` is partly written. Not for work in place.
 template <class F>
 void without_gil(F&& work) {
     Unlocked unlocked;

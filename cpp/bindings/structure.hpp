@@ -1,4 +1,4 @@
-// What programs are made of, as Python gives it: an object of a class for each kind of step, by keywords alone. Every
+// The parts of programs, as Python gives them: an object of a class for each kind of step, by keywords only. Every
 // module has classes of its own for it.
 #pragma once
 

@@ -1,6 +1,6 @@
-// A conditioner on the host, where it is asked when a program is made: which coordinates it reads and gives parameters
-// for, its weights, and what kernels run for it (steps/conditioners.hpp). Programs, their structure and what places
-// them on a device know nothing else of it.
+// A conditioner on the host, used when a program is made: which coordinates it reads and gives parameters for, its
+// weights, and its kernels (steps/conditioners.hpp). Programs, their structure and their copies to a device depend on
+// nothing else of it.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +40,8 @@ struct RoundedLayer {
     std::vector<int64_t> back;
 };
 
-// What becomes of a conditioner in a chain. Lines of the tape and places of weights count from its own first ones.
+// The result of lowering a conditioner to a chain. Offsets of tape lines and of weights are relative to its own first
+// ones.
 template <class T>
 struct Lowered {
     AnyConditioner<T> kernels{};
@@ -53,13 +54,13 @@ struct Lowered {
 // The chain that it becomes a part of.
 struct ChainSide {
     int features;      // coordinates of a row
-    bool reads_built;  // the sequential direction: what it reads is being built
+    bool reads_built;  // the sequential direction: its inputs are being built
     Bf16Layout bf16;   // as its own `bf16` has it
 };
 
 class Conditioner {
   public:
-    // It gives `outputs` parameters for each coordinate that is moved, or, if they are joint, for all together.
+    // `outputs` parameters for each coordinate that is moved, or, if they are joint, for all together.
     Conditioner(int context, int outputs, bool joint);
     virtual ~Conditioner() = default;
     Conditioner(const Conditioner&) = delete;
@@ -72,11 +73,11 @@ class Conditioner {
     // ---- coordinates: how many a row has, a conditioner over time does not know
 
     virtual bool fits(int features) const = 0;
-    // Those that it reads, in the order in which it finds them behind the context, and those that it gives parameters
-    // for, position by position.
+    // Coordinates that the conditioner reads, in the order in which it finds them behind the context, and coordinates
+    // that it gives parameters for, position by position.
     virtual std::vector<int> read_order(int features) const = 0;
     virtual std::vector<int> active_order(int features) const = 0;
-    // True if what it reads is never moved: then both directions are parallel.
+    // True if none of its inputs is ever moved: then both directions are parallel.
     virtual bool reads_passive_only() const { return false; }
     // True if it reads nothing at all: its weights are the parameters themselves, coordinate by coordinate.
     virtual bool is_constant() const { return false; }
@@ -86,12 +87,14 @@ class Conditioner {
     virtual uint32_t n_weights() const = 0;
     virtual std::vector<Part> parts() const = 0;  // in order, from 0 to n_weights
     virtual std::vector<Tensor> tensors() const = 0;
-    // Tensors, row by row, to the vector of weights and back. What is no weight is dropped, and comes back as zero.
+    // Tensors, row by row, to the vector of weights and back. Entries that are no weights are dropped, and come back as
+    // zero.
     virtual void pack(const std::vector<const float*>& tensors, float* weights) const = 0;
     virtual void pack(const std::vector<const double*>& tensors, double* weights) const = 0;
     virtual void unpack(const float* weights, const std::vector<float*>& tensors) const = 0;
     virtual void unpack(const double* weights, const std::vector<double*>& tensors) const = 0;
-    // Sets to zero what is no weight in a vector like the weights; and in a gradient what nothing flows into.
+    // Sets to zero the entries that are no weights in a vector like the weights; and in a gradient those that get no
+    // gradient.
     virtual void clear_masked(float* weights) const = 0;
     virtual void clear_masked(double* weights) const = 0;
     virtual void clear_dead(float*) const {}
@@ -129,7 +132,7 @@ class Conditioner {
     bool joint_;
 };
 
-// Both types of numbers by the templates of a kind: pack_as, unpack_as, clear_masked_in, clear_dead_in, lower_as.
+// Both floating types by the templates of a kind: pack_as, unpack_as, clear_masked_in, clear_dead_in, lower_as.
 template <class Kind>
 class ConditionerOf : public Conditioner {
     friend Kind;

@@ -1,4 +1,4 @@
-// The way back through a program: tiles of rows and sums over them, ordered without barriers.
+// The backward pass through a program: tiles of rows and sums over them, ordered without barriers.
 //
 // Rows go through in groups, whose tapes are all that training needs of memory. A group is a sequence of phases:
 //   forth through the whole chain and back through the last network   tasks: tiles
@@ -164,7 +164,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     if (sizeof(T) < sizeof(double) && request.rows > fold_rows) {
         finished.resize(n_weights());
         back.finished = finished.data();
-        std::fill_n(gradient.weights, n_weights(), T(0));  // what no task sums is added below, too
+        std::fill_n(gradient.weights, n_weights(), T(0));  // sums without a task are added below, too
     }
 
     std::atomic<bool> finite{true};

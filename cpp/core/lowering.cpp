@@ -35,7 +35,7 @@ int n_vector_ready(int vector_map, int features) {
     return n;
 }
 
-// The slot of every coordinate where a conditioner finds its inputs: context, what it reads, the rest.
+// Slot of every coordinate in the order of a conditioner's inputs: context, the coordinates it reads, the rest.
 std::vector<int> network_slots(const Conditioner& c, int features) {
     std::vector<int> slots(size_t(features), -1);
     int next = c.context();
@@ -108,7 +108,7 @@ class Lowering {
         for (size_t c = 0; c < before.size(); ++c) of_coordinate[c] = before[size_t(source[c])];
     }
 
-    // Where the result before step `from` should lie: where the next network reads it, or in natural order.
+    // The slots for the result before step `from`: those where the next network reads it, or in natural order.
     std::vector<int> wanted_slots(size_t from) const {
         std::vector<int> name(features_), slots(features_);
         for (int c = 0; c < features_; ++c) {
@@ -198,7 +198,7 @@ class Lowering {
         }
     }
 
-    // Whether nothing comes from step `i` on, or what takes coordinates to their support.
+    // Whether step `i` and all after it are absent, or only take coordinates to their support.
     bool ends_with_support(size_t i) const {
         return i == order_.size() ||
                (i + 1 == order_.size() && std::holds_alternative<SupportSpec>(*order_[i].spec) && order_[i].to_data);
@@ -231,7 +231,7 @@ class Lowering {
         out_.steps.push_back(step_of(spec.template lowered<T>({out_.kept, std::move(slots), order_[i].to_data})));
     }
 
-    // The base: a step that leaves coordinates alone.
+    // The base: a step that leaves coordinates unchanged.
     void add(size_t i, const DensitySpec& spec) {
         DensityStep<T> s{};
         s.components = spec.components;
@@ -287,7 +287,8 @@ class Lowering {
         where_ = std::move(built);
     }
 
-    // And those that follow with the same map, in whatever slots their coordinates are; the last transform of the run.
+    // Includes the following transforms with the same map, in whatever slots their coordinates are; returns the last
+    // transform of the run.
     size_t add_vectors(size_t i, const NetworkSpec& spec) {
         const bool to_data = order_[i].to_data;
         std::vector<int64_t> weights;
@@ -384,7 +385,7 @@ class Lowering {
         add_weighted(step_of(m), std::move(summed));
     }
 
-    // What passes through.
+    // Coordinates that pass through.
     void add_passive(NetworkStep<T>& m, const Conditioner& c, const std::vector<int>& built) {
         std::vector<bool> is_active(size_t(features_), false);
         for (int a : c.active_order(features_)) is_active[size_t(a)] = true;

@@ -30,7 +30,7 @@ class Adam {
     const Program<T>& program() const { return *program_; }
 
   private:
-    // So much work at once; only matrices decay: a bias may have to be large, and so may a base's mean.
+    // Elements of a task; only matrices decay, because a bias may have to be large, and so may a base's mean.
     struct Stretch {
         int64_t begin, count;
         bool decays;

@@ -1,4 +1,5 @@
-// What operating systems and processors do differently, kernels apart: no other file of the core asks which one it is.
+// Differences between operating systems and processors, except kernels: no other file of the core depends on which one
+// it is.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +20,7 @@ void call_in_forked_children(void (*function)());
 // A short wait in a loop that looks for what another thread will write.
 void pause();
 
-// What cpuid and xgetbv report of an x86-64 processor and its system.
+// Results of cpuid and xgetbv for an x86-64 processor and its system.
 struct X86Registers {
     struct Leaf {
         uint32_t a, b, c, d;
@@ -34,7 +35,7 @@ struct X86Sets {
 };
 X86Sets x86_sets(const X86Registers& registers);
 
-// Those of this processor; none where it is another one.
+// Features of this processor; none if it is not x86-64.
 const X86Sets& x86_sets();
 
 // Asks the system that this process may use the registers for tiles. Signal stacks of threads must be larger then.

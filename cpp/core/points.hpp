@@ -12,7 +12,7 @@ namespace headrace {
 template <class T>
 class Points {
   public:
-    // Copies rows in; weights may be null. Unless each row's log-Jacobian is kept, their sums alone are known.
+    // Copies rows in; weights may be null. Unless each row's log-Jacobian is kept, only their sums are available.
     Points(const ArrayView& rows, int64_t count, int features, const T* weights, bool keeps_log_jacobian = true);
 
     int64_t count() const { return count_; }

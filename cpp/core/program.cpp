@@ -237,13 +237,13 @@ void Program<T>::set_weights(const T* in) {
 
 template <class T>
 void Program<T>::update(const std::function<void(T*)>& update) {
-    const std::lock_guard<std::mutex> lock(mutex_);  // nobody takes a snapshot meanwhile
+    const std::lock_guard<std::mutex> lock(mutex_);  // no thread takes a snapshot meanwhile
     if (weights_.use_count() > 1) {
         auto fresh = std::make_shared<Published<T>>(aligned_zeros<T>(n_weights() + row_padding));
         std::copy_n(weights_->numbers(), n_weights(), fresh->numbers());
         weights_ = std::move(fresh);
     } else {
-        std::atomic_thread_fence(std::memory_order_acquire);  // what the last holder read, it has read
+        std::atomic_thread_fence(std::memory_order_acquire);  // reads by the last holder are complete
         weights_->forget();
     }
     update(weights_->numbers());

@@ -1,5 +1,5 @@
-// What a program is made of, without its numbers: the steps from latent to data, where their weights lie in one vector,
-// and what kernels run for them in each direction.
+// The parts of a program, without parameter values: the steps from latent to data, where their weights lie in one
+// vector, and which kernels run for them in each direction.
 #pragma once
 
 #include <memory>
@@ -22,7 +22,7 @@ class Structure {
     // Throws std::invalid_argument where a step does not fit.
     // bf16: products of networks are of numbers rounded to it; those of layers without hidden ones stay as they are.
     Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale, Bf16Layout bf16 = {});
-    Structure(const Structure&) = delete;  // what is compiled points to it
+    Structure(const Structure&) = delete;  // compiled chains point to it
     Structure& operator=(const Structure&) = delete;
 
     int features() const { return features_; }
@@ -51,14 +51,14 @@ class Structure {
     void clear_masked(T* vector) const;
     // 1 where a number of such a vector is a weight.
     std::vector<uint8_t> is_weight() const;
-    // And in a gradient what nothing flows into.
+    // Entries of a gradient that get no gradient become zero, too.
     template <class T>
     void clear_dead(T* gradient) const;
 
     // Of step i: where its weights start in the vector, and its folded first biases (-1: none).
     int64_t weights_of(size_t i) const { return step_weights_[i]; }
     int fold_of(size_t i) const { return step_fold_[i]; }
-    // (context - shift) * scale is what networks read; empty: the context.
+    // Networks read (context - shift) * scale; empty: the context.
     const std::vector<double>& context_shift() const { return context_shift_; }
     const std::vector<double>& context_scale() const { return context_scale_; }
 

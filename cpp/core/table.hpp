@@ -1,4 +1,4 @@
-// What one instruction set offers: a table of function pointers, chosen at import (isa.cpp).
+// The functions of one instruction set: a table of function pointers, chosen at import (isa.cpp).
 #pragma once
 
 #include "scratch.hpp"
@@ -14,7 +14,7 @@ struct KernelsOf {
     void (*run_small)(const Chain<T>&, const Call<T>&, T* scratch) noexcept;
     // First biases with the one context row of a call folded in.
     void (*fold_context)(const NetworkStep<T>&, const T* weights, const T* context, int n, T* folded) noexcept;
-    // hr.ops: maps on elements that a network of somebody else gave parameters for.
+    // hr.ops: maps on elements whose parameters come from a network outside this library.
     void (*coupling)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params, T* value, T* log_det,
                      int64_t rows, int64_t active) noexcept;
     void (*coupling_backward)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params,
@@ -25,9 +25,9 @@ struct KernelsOf {
     void (*vector_rows)(const VectorRows<T>&, int64_t row, int rows, T* scratch) noexcept;
     void (*vector_rows_backward)(const VectorRows<T>&, const VectorRowsBack<T>&, int64_t row, int rows, double* sums,
                                  T* scratch) noexcept;
-    // A step of dual ascent on at most ascent_block_rows rows; sums: ascent_sums_of(features) numbers, or null. What
-    // the maps add to the log-Jacobians goes to each row's, or without those to the sums. Scratch has ascent_scratch
-    // numbers. And rows to tiles and back.
+    // A step of dual ascent on at most ascent_block_rows rows; sums: ascent_sums_of(features) values, or null. The
+    // maps' terms of the log-Jacobian are added to each row's, or without those to the sums. Scratch has ascent_scratch
+    // values. And rows to tiles and back.
     void (*ascent_block)(const AscentStep<T>&, T* z, double* log_jacobian, const T* weights, int64_t rows, double* sums,
                          T* scratch) noexcept;
     void (*ascent_load)(const ArrayView&, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept;
@@ -48,7 +48,7 @@ struct KernelsOf {
 struct Table {
     KernelsOf<float> f32;
     KernelsOf<double> f64;
-    // Multiply-adds in registers for so many rounds; returns a number that depends on all of them.
+    // Multiply-adds in registers for this number of rounds; returns a value that depends on all of them.
     double (*fma_chain)(int64_t rounds) noexcept;
     double fma_chain_flops;  // floating-point operations of a round
 };

@@ -90,7 +90,7 @@ class Pace {
         Body body = nullptr;
         double nanoseconds_of_task = 0;
     };
-    // Some ten times what it takes to wake a team that sleeps, all of which is waited for.
+    // About ten times the time to wake a team that sleeps, all of which a call waits for.
     static constexpr double least_nanoseconds = 500e3;
 
     static constexpr size_t places = 16;
@@ -144,8 +144,8 @@ class Pool {
         if (stopped) throw Cancelled();
     }
 
-    // In a forked child the workers do not exist (their words stay: nothing says when they are out of use), and some
-    // thread's call may have been running.
+    // In a forked child the workers do not exist (their words stay: nothing marks them as out of use), and a call of
+    // another thread may have been running.
     void forget_workers() {
         new (&workers_) std::vector<std::shared_ptr<Worker>>;  // unread: the fork may have come in the middle of hire()
         open_.store(open_.load() & ~task_mask);
@@ -176,7 +176,7 @@ class Pool {
         }
     }
 
-    // Tasks first ... first + count, with the workers. Whether it was told to stop.
+    // Tasks first ... first + count, with the workers. Returns whether it was stopped.
     bool run_together(int64_t first, int64_t count, Body body, void* context) {
         body_.store(body, std::memory_order_relaxed);
         context_.store(context, std::memory_order_relaxed);
@@ -207,7 +207,7 @@ class Pool {
         return stopped;
     }
 
-    // What a team is told.
+    // The message to a team.
     struct Lead {
         Pool* pool;
         int64_t count;
@@ -215,7 +215,7 @@ class Pool {
         bool stopped = false;
     };
 
-    // The caller's part in its call, and the wait for what others have begun. Whether it was told to stop.
+    // The caller's part in its call, and the wait for tasks that others have begun. Returns whether it was stopped.
     bool lead(int64_t count, bool may_offer) {
         Cancellable* const cancellable = Cancellable::of_this_thread();
         const uint64_t forks = forks_;
@@ -250,7 +250,7 @@ class Pool {
         return stopped;
     }
 
-    // The part of any other thread: tasks, as long as there are some.
+    // The part of any other thread: tasks, until none is left.
     void help() {
         inside_ = true;
         while (run_one()) {
@@ -260,8 +260,8 @@ class Pool {
         inside_ = false;
     }
 
-    // Takes the next task of whatever call is open, and runs it. What it reads belongs to the call that it then takes
-    // a task of: a later call begins only when all tasks of this one are done, and its number is another.
+    // Takes the next task of any open call, and runs it. Data that it reads belongs to the call of the task that it
+    // takes next: a later call begins only when all tasks of this one are done, and has another number.
     bool run_one() {
         uint64_t open = open_.load(std::memory_order_acquire);
         Body body;
@@ -277,7 +277,7 @@ class Pool {
         return true;
     }
 
-    // Takes back the tasks that nobody has begun; how many.
+    // Takes back the tasks that no thread has begun; returns how many.
     int64_t withdraw() { return int64_t(open_.fetch_and(~task_mask, std::memory_order_relaxed) & task_mask); }
 
     // Wakes `helpers` workers, or as many as can be had: fewer hands do the work then.
@@ -320,13 +320,13 @@ class Pool {
 
     friend void headrace::wait_for(const std::atomic<uint32_t>&, uint32_t);
 
-    static thread_local bool inside_;  // this thread is running somebody's body
+    static thread_local bool inside_;  // this thread is running a body
     static thread_local int limit_;
     static thread_local Clock::duration slept_;
-    std::atomic<bool> busy_{false};  // somebody's call has the workers; no mutex, as a signal's handler may call
+    std::atomic<bool> busy_{false};  // a call holds the workers; no mutex, because a signal's handler may call
     std::atomic<int> wanted_{cores()};
     std::atomic<bool> surplus_{false};
-    std::atomic<uint64_t> open_{0};  // the number of the call, and of its tasks that nobody has begun
+    std::atomic<uint64_t> open_{0};  // the number of the call, and of its tasks that no thread has begun
     std::atomic<uint32_t> done_{0};  // its tasks that workers have done
     std::atomic<Body> body_{nullptr};
     std::atomic<void*> context_{nullptr};

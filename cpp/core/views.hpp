@@ -1,4 +1,4 @@
-// What the kernels get: plain structs of sizes and pointers, whose owners are in compiled.hpp, published.hpp and
+// Arguments of the kernels: plain structs of sizes and pointers, whose owners are in compiled.hpp, published.hpp and
 // scratch.hpp. The one function is inlined (HR_FN), so that this header may be included once per instruction set.
 //
 // Words: a *slot* is a line of a tile that holds one coordinate (or one context column) for all its rows; `given` are
@@ -23,7 +23,8 @@ constexpr int small_batch = 8;       // fewer rows than this: the batch's rows a
 constexpr int sum_rows = 128;        // rows whose share of the weights' gradient is summed in registers
 constexpr int fold_rows = 8192;  // whose sums are float32; those of more rows are added in float64. Of sum_rows many
 
-// What a tile keeps of a run through the chain, for the way back; places are lines of `height` numbers.
+// The record that a tile keeps of a run through the chain, for the backward pass; offsets count lines of `height`
+// values.
 struct TapeShape {
     int64_t states;     // coordinates and context before each step and after the last: slots lines each
     int64_t gradients;  // of the state at hand, and of the one before: slots lines each
@@ -64,7 +65,7 @@ struct ArrayView {
     const int64_t* rows;
 };
 
-// Where a gradient comes from: that of some number with respect to the results of a run. Missing arrays are null.
+// The start of a backward pass: the gradient of a scalar with respect to the results of a run. Missing arrays are null.
 struct Cotangent {
     ArrayView value;   // by the resulting coordinates
     ArrayView row;     // by the row's log-determinant or log-density, times row_scale; null: row_scale for all rows
@@ -92,12 +93,12 @@ struct Call {
     double* wide_value;  // in the place of value: as the data end makes it, without a rounding to T
 };
 
-// What a row is called by random numbers: its place in the array that is given.
+// The index of a row for random numbers: its index in the given array.
 HR_FN int64_t row_number(const ArrayView& input, int64_t row) {
     return input.rows ? input.rows[row] : row;
 }
 
-// What the way back is asked for.
+// Outputs requested of the backward pass.
 template <class T>
 struct Back {
     Cotangent from;
@@ -108,8 +109,8 @@ struct Back {
     const Bf16Kernels* bf16;
 };
 
-// A task of the weights' gradient: units [unit0, unit1) of what a step has to sum, by inputs [input0, input1), over the
-// tapes of a group of tiles.
+// A task of the weights' gradient: units [unit0, unit1) of a step's sums, by inputs [input0, input1), over the tapes of
+// a group of tiles.
 struct WeightTask {
     int network, summed, unit0, unit1, input0, input1;
 };
@@ -121,8 +122,8 @@ struct TapeGroup {
     int64_t begin;       // the first of these rows
 };
 
-// Vector maps alone (hr.ops): rows of arrays (rows, columns), with one set of ready parameters, or raw ones for each
-// row.
+// Vector maps without a program (hr.ops): rows of arrays (rows, columns), with one set of ready parameters, or raw ones
+// for each row.
 constexpr int vector_rows_of_tile = 64;
 
 template <class T>
@@ -148,13 +149,13 @@ template <class T>
 struct AscentStep {
     int features, tile_rows;
     const T *bend, *center, *square;  // of each coordinate's map z + bend sqrt(square + (z - center)²)
-    double log_scale;                 // what the affine map after it adds to the log-Jacobian
+    double log_scale;                 // the next affine map's term of the log-Jacobian
     const int* slot;                  // line at which each coordinate meets the affine map
     const T *matrix, *shift;          // of this affine map: block after block, row by row, as in RotationStep
     const uint32_t* row;              // offset of each row
     const int* first;                 // line of each block, and their end
     int blocks;
-    const T *next_center, *next_square;  // of the next map; null: sums of x² alone
+    const T *next_center, *next_square;  // of the next map; null: only sums of x²
     const T* ones;                       // a vector's width of them
 };
 

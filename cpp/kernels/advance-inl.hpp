@@ -1,5 +1,4 @@
-// What conditioners get of the step and the call that they are part of; what each kind does with it is overloads for
-// its struct in conditioners/:
+// Conditioners' view of their step and call; each kind's work is in overloads for its struct in conditioners/:
 //   advance(c, known, from, to)        positions [from, to): from what is known, the parameters of their coordinates
 //   advance_back(c, known, from, to)   from the gradients by these parameters to those by what it read, and by weights
 //   fold_context(c, weights, context, n, out)   if one context row for all may be taken in once a call
@@ -21,7 +20,7 @@ HR_FN T* line_of(const SmallBuffers<T>& b, int64_t line) {
     return b.units + line;
 }
 
-// Those of a slot.
+// Parameters of a slot.
 template <class T>
 HR_FN const T* slot_of(const TileBuffers<T>& b, const T* slots, int slot) {
     return slots + slot * b.height;
@@ -59,7 +58,7 @@ struct KnownBack {
 
     HR_FN T* line(int64_t line) const { return tape.at(step.tape + line); }
     HR_FN const T* weights() const { return call.weights + step.weights; }
-    // What was read, and where its gradient goes.
+    // The inputs that were read, and the destination of their gradient.
     HR_FN int read() const { return step.reads_built ? number + 1 : number; }
     HR_FN const T* input() const { return tape.state(read()) + step.input_slot * tape.height; }
     HR_FN T* input_gradient() const { return tape.gradient(read()) + step.input_slot * tape.height; }

@@ -1,5 +1,5 @@
-// Pairs of numbers in bf16 in vectors: how they are made of float32, and what a pair adds to a sum. HR_BF16_DOT says
-// that the instructions for both may be used. P is the number of parts (core/bf16.hpp).
+// Pairs of bf16 values in vectors: their conversion from float32, and the product of pairs that is added to a sum.
+// HR_BF16_DOT enables the instructions for both. P is the number of parts (core/bf16.hpp).
 #pragma once
 
 #include "../core/bf16.hpp"
@@ -37,7 +37,7 @@ HR_FN Pairs splat_pair(const uint32_t* p) {
 
 #ifdef HR_BF16_DOT
 
-// As of the other products: 8 x 3 sums, 3 inputs and a broadcast; the inputs of three parts take more.
+// Register use of the other products: 8 x 3 sums, 3 inputs and a broadcast; the inputs of three parts take more.
 constexpr int dot_units = 8;
 template <int P>
 constexpr int dot_vectors = P < 3 ? 3 : 2;
@@ -158,8 +158,8 @@ HR_FN V widened(Halves halves) {
     return bit_cast<V>(__builtin_convertvector(halves, Pairs) << 16);
 }
 
-// What a part leaves is exact in float32. Of a number that became infinite nothing but NaN comes out: nothing of it is
-// finite then.
+// The remainder of a part is exact in float32. A value that became infinite gives only NaN, because no remainder of it
+// is finite.
 template <int P, int32_t Least = least_bf16_value>
 HR_FN void split_pair(V even, V odd, Pairs (&parts)[P]) {
     for (int i = 0; i < P; ++i) {

@@ -1,5 +1,5 @@
-// What products in bf16 read (bf16_products-inl.hpp), of values, gradients and weights in float32. P is the number of
-// parts, Step that of pairs which sums take at once (core/bf16.hpp).
+// Inputs of the products in bf16 (bf16_products-inl.hpp), from values, gradients and weights in float32. P is the
+// number of parts, Step the number of pairs that sums take at once (core/bf16.hpp).
 #pragma once
 
 #include "bf16_pairs-inl.hpp"
@@ -11,7 +11,7 @@ namespace {
 // ---- values and gradients
 // ---------------------------------------------------------------------------------------------
 
-// Pairs of each two lines from that of pair j on; line(k, i): what is at i of line k.
+// Pairs of each two lines from pair j on; line(k, i) is element i of line k.
 template <int P, class F>
 HR_FN void store_lines(const F& line, int64_t stride, int64_t j, int vectors, uint32_t* pairs) {
     for (int64_t i = 0; i < int64_t(vectors) * W; i += W) {

@@ -63,8 +63,8 @@ HR_FN void ascent_sums(const AscentStep<T>& s, const T* z, const T* weights, int
     }
 }
 
-// The same map where no row's log-Jacobian is kept, but their sum for each coordinate. Rows that count the same are
-// multiplied: one logarithm for each coordinate and block of rows.
+// The map where no row's log-Jacobian is kept, but their sum for each coordinate. Rows of equal weight are multiplied:
+// one logarithm for each coordinate and block of rows.
 template <bool weighted, class T>
 HR_FN void ascent_map_summed(const AscentStep<T>& s, const T* z, T* moved, const T* weights, int rows,
                              LogProduct<Pack<T>>* logs, const T* ahead) {
@@ -105,7 +105,7 @@ double sum_of_lanes(Pack<T> v) {
     return sum;
 }
 
-// Sums of x² alone, where no next map is chosen.
+// Only sums of x², where no next map is chosen.
 template <class T>
 HR_FN void ascent_squares(const AscentStep<T>& s, const T* z, const T* weights, int rows, Pack<T>* acc) {
     using V = Pack<T>;

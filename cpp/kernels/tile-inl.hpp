@@ -1,4 +1,4 @@
-// What the kernels of the steps work on: a tile of rows, or a small batch, with the slots of a chain and room for
+// The working set of the steps' kernels: a tile of rows, or a small batch, with the slots of a chain and lines for
 // units.
 #pragma once
 
@@ -26,7 +26,7 @@ struct TileBuffers {
     uint32_t* pairs;           // [pair][height]: of numbers in bf16
     int vectors;               // in use, from the first
     int64_t height;
-    bool is_recorded = false;        // units are on the tape, and what the way back needs is kept there
+    bool is_recorded = false;        // units are on the tape, and inputs of the backward pass are kept there
     const Call<T>* drops = nullptr;  // whose seed and rows dropout goes by, if it acts
     int64_t row = 0;                 // of the call, the first one of the tile
 };

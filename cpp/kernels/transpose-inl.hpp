@@ -44,7 +44,7 @@ HR_FN void to_panels(const T* lines, int units, int64_t height, int vectors, T* 
         }
 }
 
-// The last block of columns starts so that it is whole, where there are as many; what it shares with the one before is
+// The last block of columns starts so that it is whole, if there are enough columns; its overlap with the one before is
 // moved twice.
 template <class T>
 HR_FN int block_start(int column, int columns) {
@@ -52,7 +52,7 @@ HR_FN int block_start(int column, int columns) {
 }
 
 // Rows from the end of a tile that end less than a vector after the start of their last block: a whole vector would
-// reach beyond what belongs to the tile.
+// reach beyond the tile.
 template <class T>
 HR_FN int rows_at_end(int columns) {
     return columns < width<T> ? (width<T> + columns - 1) / columns : 0;
@@ -126,7 +126,7 @@ void lines_to_rows(const T* in, int64_t stride, int columns, const int* slots, c
                 v[k] = load(numbers);
             }
             transpose(v);
-            // In the order of the rows: what is written beyond a short row, the next one overwrites.
+            // In the order of the rows: elements written beyond a short row are overwritten by the next one.
             if (r0 + W <= whole_rows) {
                 for (int i = 0; i < W; ++i) store(out + int64_t(r0 + i) * columns + c0, v[i]);
                 continue;

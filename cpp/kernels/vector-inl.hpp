@@ -13,7 +13,7 @@
 namespace headrace {
 namespace {
 
-// Their chains of dependent operations overlap: a whole tile, if it is high.
+// Rows whose chains of dependent operations overlap: a whole tile, if it is high.
 constexpr int vectors_at_once = max_tile_vectors, fewer_vectors_at_once = 2;
 
 // Parameter k of the rows in vector j: the same for all, or from a line.
@@ -29,7 +29,7 @@ struct RowParams {
     HR_FN Pack<T> operator()(int k, int j = 0) const { return load(lines + k * height + j * width<T>); }
 };
 
-// Between what bounds a product of factors lies that are each between 1 and a known number.
+// The bounds of a product of factors that are each between 1 and a given number.
 template <class T>
 struct ProductBounds {
     T low = 1, high = 1;
@@ -125,7 +125,7 @@ HR_FN void vector_run_tile(const VectorStep<T>& s, const T* ready, int features,
     });
 }
 
-// Where the coordinates of one transform are: lines [slot][height].
+// The position of one transform's coordinates: lines [slot][height].
 template <class T>
 struct VectorLines {
     const T* given;
@@ -181,8 +181,8 @@ HR_FN void vector_tile(const VectorLines<T>& lines, int vectors, const ParamsAt&
     }
 }
 
-// The gradient by what was given, from that by what was built: both lie where their coordinates lie. put(k, gradient)
-// gets that by ready parameter k.
+// The gradient by the input, from that by the output: both are at their coordinates' positions. put(k, gradient) gets
+// that by ready parameter k.
 template <class Map, bool inverse, class T, class P, class Put>
 HR_FN void vector_vjp(const VectorLines<T>& lines, int64_t lane, const P& p, const MapOptions<T>& options,
                       const T* grad_built, T* grad_given, Pack<T> grad_log_det, const Put& put) {

@@ -5,7 +5,7 @@
 
 namespace headrace {
 
-// density: that of a step of its own (steps/density.hpp), which comes beside what is here.
+// density: the density of a separate step (steps/density.hpp), added to this one.
 enum class Base : int { none, normal, logistic, density };
 
 namespace {
@@ -17,11 +17,11 @@ HR_FN V poison(V x) {
     return x - x;
 }
 
-// But for base_constant.
+// Without base_constant.
 template <class V>
 HR_FN V base_log_density(Base base, V z) {
     using T = Scalar<V>;
-    if (base == Base::normal) return product(z, z) * T(-0.5);  // exact, as a power of two
+    if (base == Base::normal) return product(z, z) * T(-0.5);  // exact, because it is a power of two
     if (base == Base::density) return V{};
     const V a = abs(z);  // standard logistic: -|z| - 2 log(1 + e^-|z|)
     return fma(log1p(exp(-a)), T(-2), -a);

@@ -29,7 +29,7 @@ HR_FN int coordinate_step(const P& p) {
     }
 }
 
-// Of what each lane found; the same number for all.
+// Combines the lanes' results; the same value for all.
 template <class P, class V>
 HR_FN V sum_of_coordinates(const P& p, V own) {
     if constexpr (SharesRow<P>) {

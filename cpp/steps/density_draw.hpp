@@ -1,6 +1,6 @@
 // Numbers drawn from a base density with parameters, four columns of a row at a time: a function of (seed, row,
-// column), as all that are drawn. Normal numbers are made of the words that they always are; others have streams of
-// their own, so that no word serves two columns.
+// column), like all random numbers here. Normal numbers use the same words as without parameters; others have streams
+// of their own, so that no word serves two columns.
 #pragma once
 
 #include "../math/random.hpp"

@@ -36,7 +36,7 @@ class BitRows {
     std::vector<uint64_t> data_;
 };
 
-// Longest paths in "an active coordinate depends on another coordinate". Passive coordinates have level 1, as have
+// Longest paths in "an active coordinate depends on another coordinate". Passive coordinates have level 1, and so have
 // active ones that depend on none.
 std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_params) {
     std::vector<int> levels(o.features, 0), place_of(o.features, -1);
@@ -168,7 +168,7 @@ std::shared_ptr<MaskedConditioner> MaskedConditioner::from_masks(MaskedOptions o
     for (int c : o.active) max_level = std::max(max_level, levels[c]);
     // A dead unit reaches no output. It gets the degree max_level, which no output sees, and is never computed.
     std::vector<std::vector<int>> degrees(n_layers - 1);
-    std::vector<std::vector<bool>> live(sizes.size());  // of what each layer reads; last the outputs
+    std::vector<std::vector<bool>> live(sizes.size());  // of the inputs of each layer; last the outputs
     for (size_t i = 0; i < sizes.size(); ++i) live[i].assign(size_t(sizes[i]), i + 1 == sizes.size());
     for (int l = n_layers - 1; l > 0; --l) {
         std::vector<bool>& below = live[l];
@@ -220,7 +220,7 @@ void MaskedConditioner::lay_out() {
     }
     uint64_t offset = 0;
     const std::vector<int> context_degree(size_t(context()), 0);
-    std::vector<int> joins;  // for each layer of context alone the hidden layer that it joins
+    std::vector<int> joins;  // for each layer that reads only the context the hidden layer that it joins
     for (size_t l = 0; l < degrees_.size(); ++l) {
         if (hidden_[l].context.empty()) continue;
         std::vector<int> degree = degrees_[l];  // a unit that joins a dead one is dead
@@ -262,7 +262,7 @@ MaskedConditioner::LayerShape MaskedConditioner::shape_of(std::vector<int> degre
     layer.order = sorted_places(degree);
     for (int u : layer.order) {
         layer.degree.push_back(degree[u]);
-        // A hidden unit sees its own degree, an output only what lies strictly below its level.
+        // A hidden unit reads its own degree, an output only strictly lower levels.
         const int limit = output ? degree[u] - 1 : degree[u];
         layer.visible.push_back(int(std::upper_bound(below.begin(), below.end(), limit) - below.begin()));
     }

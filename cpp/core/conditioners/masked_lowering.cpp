@@ -1,4 +1,5 @@
-// From a masked network's layers to what kernels get: lines for products, sums and values, and the order of products.
+// From a masked network's layers to the arguments of kernels: lines for products, sums and values, and the order of
+// products.
 #include <algorithm>
 #include <utility>
 

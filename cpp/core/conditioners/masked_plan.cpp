@@ -34,7 +34,7 @@ class Planner {
         plan_.ops.push_back({layer, begin, end - begin, k0, k1, true, true});
     }
 
-    // What was planned since the last position is what the next one needs.
+    // Ops planned since the last position are those that the next one needs.
     void settle() { plan_.first.push_back(int(plan_.ops.size())); }
 
     // Positions that were not settled apart are settled with the last one.
@@ -46,7 +46,7 @@ class Planner {
     int first(int layer, int degree) const { return t_.first_of_degree(layer, degree); }
     int last_layer() const { return n_layers_ - 1; }
 
-    // Of the inputs of a layer, so many are known before level p: coordinates below p, hidden units of degree < p - 1.
+    // Number of a layer's inputs that are computed before level p: coordinates below p, hidden units of degree < p - 1.
     int known(int layer, int p) const {
         const auto& shape = t_.layers()[size_t(layer)];
         return shape.below < 0 ? std::min(shape.in, t_.inputs_up_to(p - 1)) : first(shape.below, p - 1);
@@ -101,7 +101,7 @@ BackPlanStorage sequential_back_plan(const MaskedConditioner& t) {
     for (int level = t.max_level(); level >= 1; --level) {
         for (int l = last; l >= 0; --l) {
             const auto& layer = t.layers()[size_t(l)];
-            if (layer.below < 0) {  // what reads the context alone is done with it
+            if (layer.below < 0) {  // layers that read only the context are done with it
                 add_columns(plan, t, l, level == 1 ? 0 : std::min(layer.in, t.inputs_up_to(level - 2)),
                             std::min(layer.in, t.inputs_up_to(level - 1)));
             } else {

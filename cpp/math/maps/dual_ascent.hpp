@@ -58,7 +58,7 @@ struct DualAscent : Directions<DualAscent> {
         return w + m.center;
     }
 
-    // Of z = f⁻¹(x) and -log f'(z): what reaches z goes on divided by f'(z).
+    // Backward pass of z = f⁻¹(x) and -log f'(z): gradients by z are divided by f'(z).
     template <class Inverse, class V, class P, class G>
     HR_FN static V run_vjp(Inverse inverse, V given, V built, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
                            V grad_log_det, const G& grad) {

@@ -265,7 +265,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
         }
         return x;
     }
-    static constexpr int most_steps = 200;  // bisections alone take fewer to the last bit of any bracket's ends
+    static constexpr int most_steps = 200;  // only bisections take fewer to the last bit of any bracket's ends
 
     template <class V, class C>
     HR_FN static V quantile(V z, int k, const C& components) {

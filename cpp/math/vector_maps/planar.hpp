@@ -45,7 +45,7 @@ struct TanhBend {
         exp_parts(twice, parts);
         for (int j = 0; j < B; ++j) {
             const V half = power_of_two<V>(parts[j].n - 1);
-            e[j] = fma(parts[j].expm1_r, half, half - T(0.5));  // half of expm1, as nothing overflows
+            e[j] = fma(parts[j].expm1_r, half, half - T(0.5));  // half of expm1, because nothing overflows
         }
         for (int j = 0; j < B; ++j) r[j] = T(1) / (e[j] + T(1));
         for (int j = 0; j < B; ++j) {
@@ -134,7 +134,7 @@ HR_FN Bend<V> bend_at(V v, const MapOptions<Scalar<V>>& o) {
 
 template <class H>
 struct Planar {
-    using Prepared = Planar<TanhBend>;  // h has no say in it
+    using Prepared = Planar<TanhBend>;  // h has no effect on it
     HR_FN static constexpr int n_raw(int features) { return 2 * features + 1; }
     HR_FN static constexpr int n_ready(int features) { return 2 * features + 2; }
     static constexpr int vectors = 2;               // parameters with a number for each coordinate; they come first
@@ -142,8 +142,8 @@ struct Planar {
     HR_FN static int power(int, int) { return 1; }  // of each factor
 
     // û = u + (s - 1 - x) w / |w|² with x = wᵀu; w is divided by its largest magnitude, so that nothing under- or
-    // overflows on the way, and w = 0 gives û = u. Where x is far below -1, most of u cancels: what is
-    // left of it along w by rounding is taken away too, as wᵀû may not differ from s - 1.
+    // overflows on the way, and w = 0 gives û = u. Where x is far below -1, most of u cancels: its remainder along w by
+    // rounding is subtracted too, because wᵀû may not differ from s - 1.
     template <class V>
     struct Sums {
         V w_largest, boost, w_inverse;  // boost makes a subnormal w normal; 1 / (boost w_largest), or 0
@@ -229,7 +229,7 @@ struct Planar {
         put(2 * features, g(2 * features));
     }
 
-    // The other end of what a factor may be than 1.
+    // The other bound of a factor than 1.
     template <class T>
     HR_FN static T limit(const T* ready, int features) {
         return ready[2 * features + 1];
@@ -277,7 +277,7 @@ struct Planar {
     };
     template <class V>
     struct Reduced {
-        V given, latent, dot;  // w times what is given and times z, each with b; ûᵀ grad
+        V given, latent, dot;  // w times the input and times z, each with b; ûᵀ grad
 
         template <class F>
         HR_FN void each(const F& f) {
@@ -331,7 +331,7 @@ struct Planar {
     }
 
   private:
-    // 1 + (s - 1) h', as a sum of positive terms.
+    // 1 + (s - 1) h', written as a sum of positive terms.
     template <class V>
     HR_FN static V determinant(const Bend<V>& h, V s) {
         return fma(s, h.slope, h.rest);

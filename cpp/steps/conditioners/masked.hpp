@@ -12,9 +12,9 @@ namespace headrace {
 // A block of a masked product: units [row, row + rows) of a layer from inputs [k0, k1).
 struct Op {
     int layer, row, rows, k0, k1;
-    bool from_bias;  // otherwise add to what an earlier op left
+    bool from_bias;  // otherwise add to the result of an earlier op
     bool finish;     // the last op for these units: apply the activation
-    int fresh = 0;   // in bf16: of what the network reads, numbers before this one were rounded by earlier ops
+    int fresh = 0;   // in bf16: inputs of the network before this one were rounded by earlier ops
 };
 
 // The order of ops. Those of positions [from, to) are ops [first[from], first[to]); where positions are settled all at
@@ -41,22 +41,22 @@ struct BackPlan {
 // transform; product, sum and value share a line where only one of them is needed.
 struct Layer {
     const uint32_t* row;      // offset of each unit's weights from the transform's first weight
-    const int* visible;       // so many inputs are seen by each unit
+    const int* visible;       // number of inputs that each unit reads
     uint32_t bias;            // offset of the biases
     int in, out;              // inputs, units
-    int below;                // the layer whose values it reads; -1: what the network reads
+    int below;                // the layer whose values it reads; -1: the network's inputs
     int product, sum, value;  // lines at which those of the first unit are
     int activation;
     bool relu;            // the product kernel applies the activation
     bool sweep;           // another pass over the finished products makes the rest
-    bool context_alone;   // it reads the context alone
+    bool context_alone;   // it reads only the context
     bool gated;           // c multiplies the product
     const int* adds;      // of each unit: the line of the other layer's sum; null: there is none
     const int* added_to;  // of each unit: the line of the sum to which its own is added, -1: to none; null: none is
     const int* c;         // of each unit: its line; null: there is none
     int c_layer;          // the layer that makes it
-    double dropout;       // the share of values that are left out in training; others are divided by what is kept
-    int live;             // so many units are seen by anybody
+    double dropout;       // the share of values dropped in training; others are divided by the share that is kept
+    int live;             // number of units with a reader
     int panel;            // where the layer's transposed inputs start among those of the transform
     int fold;             // its place among the folded numbers of the transform, if it reads a context
     // In bf16 (core/bf16.hpp):
@@ -88,7 +88,7 @@ struct MaskedNetwork {
     int input_pairs, pairs, sums;  // where pairs of the inputs start among the lines of pairs; lines of pairs, and sums
 };
 
-// ---- what every kind of conditioner has (steps/conditioners.hpp) ----------------------------------------------------
+// ---- members of every kind of conditioner (steps/conditioners.hpp) --------------------------------------------------
 
 namespace {
 
