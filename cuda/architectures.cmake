@@ -1,5 +1,5 @@
-# For which cards _cuda is compiled where nobody names architectures: for those of this machine that kernels run on, and
-# without a card for a list that serves most. Sets
+# Default architectures of _cuda: those of this machine's cards that kernels run on, and without a card a list that
+# serves most. Sets
 #
 #   cuda_cards                  where the driver shows the cards; empty where there is none
 #   cuda_too_old                "Tesla T4 of compute capability 7.5": the cards, if kernels run on none of them

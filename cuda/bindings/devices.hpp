@@ -22,7 +22,7 @@ std::string device_capability(int device);  // "9.0"
 // Whether this build has no machine code for a device, so that its driver compiles kernels at their first use.
 bool is_compiled_by_driver(int device);
 
-std::string architectures();  // "80-real 90-virtual", as CMake names what this build has code for
+std::string architectures();  // "80-real 90-virtual": this build's code, in CMake's notation
 int driver_version();         // 13000 is 13.0; 0 without a driver
 int runtime_version();
 

@@ -1,5 +1,5 @@
 // hr.ops on the device: the functional kernels, strict about dtype, shape and order. Arrays are checked against each
-// other and against the map; results are queued on the stream, which is one of the device, as the arrays are.
+// other and against the map; results are queued on the stream, which belongs to the arrays' device.
 #include "bindings.hpp"
 
 #include "../../cpp/bindings/ops_checks.hpp"

@@ -12,8 +12,8 @@
 namespace headrace {
 namespace {
 
-// What a program is made of, and itself on each device where it was called. Compiled code knows no device: it is that
-// of the thread that calls, which XLA has made current.
+// The structure of a program, and the program on each device where it was called. Compiled code has no device of its
+// own: it uses that of the calling thread, which XLA has made current.
 template <class T>
 class ProgramOnDevices {
   public:
@@ -64,7 +64,7 @@ struct DeviceCore {
     using Known = ProgramOnDevices<T>;
     template <class T>
     using Weights = const T*;
-    // Numbers are on the device, and nobody waits for them. So the parameters' gradient always has a run of its own.
+    // Values are on the device, and no call waits for them. So the parameters' gradient always has a run of its own.
     static constexpr bool sees_numbers = false;
 
     // Handlers are without the trait for command buffers: a call has its place in the order of streams, which a CUDA

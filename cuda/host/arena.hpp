@@ -12,7 +12,7 @@ class Arena {
   public:
     explicit Arena(char* address) : address_(address) {}
 
-    // Where n numbers from the host will be; null stays null.
+    // The future address of n values from the host; null stays null.
     template <class Number>
     const Number* put(const Number* host, size_t n) {
         if (!host) return nullptr;

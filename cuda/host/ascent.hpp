@@ -1,4 +1,4 @@
-// An ascent by kinks that stays on the device: what each step needs it decides there, and the host queues steps without
+// An ascent by kinks that stays on the device: each step's kinks are chosen there, and the host queues steps without
 // waiting for any. The host's is cpp/core/host_ascent.hpp.
 #pragma once
 
@@ -33,8 +33,9 @@ class DeviceAscent {
     // can be queued afterwards.
     void finish(cudaStream_t stream);
 
-    // To the host, for which these wait: the kinks (count, features), and for each the log-likelihoods before it of the
-    // points and of those held out, without what the base's and the data's units add; the second is NaN without any.
+    // Copied to the host, which waits for it: the kinks (count, features), and for each the log-likelihoods before it
+    // of the points and of those held out, without the terms of the base's and the data's units; the second is NaN
+    // without any.
     std::vector<Kink> kinks(cudaStream_t stream);
     static constexpr int likelihoods_each = 2;
     std::vector<double> log_likelihoods(cudaStream_t stream);

@@ -1,5 +1,5 @@
-// What the kernels on the device get: a program in one direction (cpp/core/views.hpp), with pointers of the device, and
-// what only the device adds to it.
+// Arguments of the kernels on the device: a program in one direction (cpp/core/views.hpp), with pointers of the device,
+// and device-only data.
 #pragma once
 
 #include "../../cpp/core/views.hpp"
@@ -52,7 +52,7 @@ template <class T>
 constexpr bool has_own_kernels = false HR_CONDITIONERS(HR_OR);
 #undef HR_OR
 
-// What a device adds to a network's conditioner.
+// Device-only data of a network's conditioner.
 #define HR_PART_OF(name, type)                           \
     template <class Part, class T>                       \
     HR_FN auto& part_of(Part& network, const type<T>&) { \
@@ -79,7 +79,7 @@ struct DeviceChain {
     bool has_products;    // steps of which has_products is true
     bool has_vectors;     // runs of vector maps
     bool has_own_kernel;  // conditioners that have one
-    bool in_place;        // no step needs its result beside what it is given
+    bool in_place;        // no step needs its result beside its input
     Products products;    // of networks
     DeviceTape tape;
 

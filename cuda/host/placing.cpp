@@ -101,7 +101,7 @@ class Placing {
     }
     void put_arrays(RotationStep<T>& s) { s = place_rotation(arena_, s); }
 
-    // Lines of the tape, and what is summed of them: of kinds that have weights.
+    // Lines of the tape, and their sums, for kinds that have weights.
     template <class S>
     void place(PlacedStep<S>&, size_t i) {
         if (compiled_.steps[i].n_summed > 0)

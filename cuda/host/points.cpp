@@ -71,7 +71,7 @@ DevicePoints<T>::~DevicePoints() {
     }
 }
 
-// Memory is taken, and what was there before given back, in the order of the default stream.
+// Memory is allocated, and the previous memory freed, in the order of the default stream.
 template <class T>
 template <class Number>
 void DevicePoints<T>::take(DeviceBuffer<Number>& buffer, size_t n) {

@@ -4,7 +4,7 @@
 //   HR_LAUNCH(kernel, grid, block, bytes of dynamic shared memory, stream, arguments...)
 //   HR_DYNAMIC_SHARED(T, name)    T* name, the block's dynamic shared memory, aligned to 16 bytes
 //
-// What the emulation can check is all that kernels may use: no static shared memory, no grid barriers, no atomics on
+// Kernels may use only features that the emulation can check: no static shared memory, no grid barriers, no atomics on
 // floating-point numbers, no cooperative groups.
 #pragma once
 

@@ -1,5 +1,5 @@
-// Every constant of a launch, with the card on which it was measured to be best. None was yet: each says what it was
-// chosen by.
+// Every constant of a launch, with the card on which it was measured to be best. None was yet: each has the reason for
+// its choice.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ constexpr int network_warps = 8;
 constexpr int coordinates_of_warp = 16;  // where there is no network
 constexpr int least_resident_warps = 8;  // of a multiprocessor, for lines to be in shared memory
 constexpr int sums_at_once = 8;          // of a warp: units for each load of an input
-constexpr int most_blocks_at_once = 2;   // of so many sums, on tensor cores: four would not fit into 128 registers
+constexpr int most_blocks_at_once = 2;   // number of sums, on tensor cores: four would not fit into 128 registers
 constexpr int sum_line = warp_rows + 4;  // of a kept sum: 16 bytes more, so that fragments do not meet in a bank
 constexpr int least_terms = 16;          // of a sum that is worth a warp of its own
 constexpr int rows_ahead = 4;            // of a matrix whose loads are under way together on the way back
@@ -42,9 +42,9 @@ constexpr long long tape_bytes = 1ll << 29;  // of a group of rows on the way ba
 // a multiprocessor for up to 16 features.
 constexpr int ascent_threads = 128;
 constexpr int ascent_lines = 64;         // of the affine map's input in shared memory at once; of its output, at most
-constexpr int ascent_joined = 32;        // small blocks of a matrix are joined up to so many lines
+constexpr int ascent_joined = 32;        // small blocks of a matrix are joined up to this number of lines
 constexpr int ascent_chunk_rows = 4096;  // at most, over which sums are one partial sum
-constexpr int ascent_chunks = 2048;      // aimed at, as long as chunks do not become longer than that
+constexpr int ascent_chunks = 2048;      // target, if chunks do not become longer than that
 constexpr int ascent_sum_threads = 256;  // that add up the partial sums of one number
 
 // Adam (kernels/adam.hpp). Not measured on a card.

@@ -60,7 +60,7 @@ inline float sum_of_tensor_core(const double* terms, int n) {
                                                                                    : nearest;
 }
 
-// c = a b or c += a b, four terms after four. What no factor in TF32 has is not read, as on the device.
+// c = a b or c += a b, four terms after four. Bits of a factor beyond TF32 are not read, like on the device.
 inline void add_product(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4], bool is_first = false) {
     struct Factors {
         float a[4], b[2];
@@ -116,8 +116,8 @@ __device__ inline double rounded_to_tf32(double x) {  // no kernel has products 
     return x;
 }
 
-// A number as the sum of two factors: the nearest in TF32, and what that leaves, of which a product reads as much as
-// TF32 has; together 23 bits or more. What is not finite has a rest that is not a number.
+// A float32 split into two factors: the nearest in TF32, and the remainder, of which a product reads TF32's bits;
+// together 23 bits or more. A value that is not finite has NaN as remainder.
 struct SplitNumber {
     uint32_t nearest, rest;
 };

@@ -1,4 +1,4 @@
-// What threads of many kernels ask: which element is theirs, and the sum over their block.
+// Helpers of threads in many kernels: the index of a thread's element, and the sum over its block.
 #pragma once
 
 #include <cstdint>

@@ -7,7 +7,7 @@
 
 namespace headrace {
 
-// What the device keeps from step to step.
+// State that the device keeps from step to step.
 template <class T>
 struct AdamState {
     AdamClock clock;
@@ -15,10 +15,10 @@ struct AdamState {
     bool is_finite;    // whether the gradient's norm is; if not, nothing changes
 };
 
-// What becomes of each number of the weight vector.
+// The update of each element of the weight vector.
 enum AdamKind : uint8_t { adam_no_weight, adam_bias, adam_decays };
 
-// How many partial sums the norm of so many numbers needs.
+// Number of partial sums for the norm of this many elements.
 int64_t adam_parts(int64_t n);
 
 template <class T>

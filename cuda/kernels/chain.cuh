@@ -13,8 +13,8 @@ namespace {
 
 // ---- masked networks ------------------------------------------------------------------------------------------------
 
-// The stages of a phase of a network, one after another; those that begin a panel do not wait for each other. What
-// products do not need is read anew behind them: they take all registers.
+// The stages of a phase of a network, one after another; those that begin a panel do not wait for each other. Data that
+// products do not need is read anew after them, because they take all registers.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void run_stages(const Team& team, Products products, const PlacedStep<NetworkStep<T>>& d,
                            const Call<T>& call, int q, const TileState<T, in_shared, keeps_units>& t) {
@@ -82,7 +82,7 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
     StagePhase phase{};
     LevelEnds next{};                   // of the panel's next level
     const Stage* next_stage = nullptr;  // and its first stage
-    int levels = 0;                     // so many are left of the panel
+    int levels = 0;                     // number of units left of the panel
     for (int q = 0; levels > 0 || q < plan.n_phases; ++q) {
         if (levels > 0) {
             const int n = next.stage - phase.stage_end;

@@ -6,9 +6,9 @@
 // of values and the parameters that belong to them, in a kernel for each number of parameters. All others are *staged*:
 // threads copy the parameters of as many elements as there are threads to shared memory, side by side, and then take an
 // element each; an odd distance between elements keeps them out of each other's banks. A kernel is for all its maps in
-// both directions, as only what is done to an element differs, and each kernel adds to the module's size. Log-
+// both directions, because only the work on an element differs, and each kernel adds to the module's size. Log-
 // derivatives stay in shared memory until the stretch is done; then a few lanes sum each row, in an order that depends
-// on its length alone.
+// only on its length.
 #define HR_SMALL_CODE
 #include "coupling.cuh"
 
@@ -34,7 +34,7 @@ constexpr int few_params() {
 template <class Map, class T>
 constexpr int direct_params = sizeof(T) == 4 ? few_params<Map>() : 0;
 
-// A map, as a kernel is told it.
+// A map, in the form of a kernel's argument.
 struct AnyMap {
     int index;
     bool inverse;
@@ -150,7 +150,7 @@ __device__ __forceinline__ void sum_short_rows(const Stretches& s, const T* log,
     }
 }
 
-// What each thread of the block has of a row's sum.
+// Each thread's share of a row's sum.
 template <class T>
 __device__ __forceinline__ void sum_long_row(T own, T* shared, T* log_det) {
     const int thread = int(threadIdx.x);
@@ -165,9 +165,9 @@ __device__ __forceinline__ void sum_long_row(T own, T* shared, T* log_det) {
     __syncthreads();
 }
 
-// run(first, n, log) runs n elements from `first` and puts their log-derivatives to log[0, n), which is aligned as the
-// values are; then rows are summed. A stretch is several rows, or a row is several stretches. `run` is called at one
-// place, as it holds all maps.
+// run(first, n, log) runs n elements from `first` and writes their log-derivatives to log[0, n), which has the
+// alignment of the values; then rows are summed. A stretch is several rows, or a row is several stretches. `run` is
+// called at one place, because it holds all maps.
 template <class T, class Run>
 __device__ __forceinline__ void run_stretches(const Stretches& s, const T* in, T* log_det, T* shared, const Run& run) {
     constexpr int W = numbers_of_16<T>;
@@ -294,7 +294,7 @@ unsigned grid_for(int64_t blocks) {
     return unsigned(std::min(blocks, most_blocks));
 }
 
-// Threads of a block, of which each stages so many bytes.
+// Threads of a block, of which each stages this number of bytes.
 int staged_threads_for(int64_t bytes, int64_t others) {
     int threads = staged_threads;
     while (threads > fewest_staged_threads && threads * bytes + others > staged_bytes) threads /= 2;

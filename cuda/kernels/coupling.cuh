@@ -1,6 +1,6 @@
-// The maps alone, on row-major elements with parameters from anybody's network: hr.ops.coupling_forward and _inverse on
-// the device. in, grad_value and the like (rows, active), params (rows, active, n_params), log_det (rows,). All is
-// queued on the stream; value may be in.
+// The maps without a program, on row-major elements with parameters from any network: hr.ops.coupling_forward and
+// _inverse on the device. in, grad_value and the like (rows, active), params (rows, active, n_params), log_det (rows,).
+// All is queued on the stream; value may be in.
 #pragma once
 
 #include <cstdint>

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int threads = ascent_threads, most_lines = ascent_lines, warp = 32;
 
-// As many rows of one line as 16 bytes hold: what a thread reads or writes at once.
+// As many rows of one line as 16 bytes hold: the unit of a thread's reads and writes.
 template <class T>
 struct alignas(16) Rows {
     static constexpr int count = int(16 / sizeof(T));
@@ -40,7 +40,7 @@ struct Shape {
     static constexpr int rows_each = packs_each * Rows<T>::count;
     static constexpr int lanes = threads / packs;
     static constexpr int ahead = Lines == 5 ? 5 : 4;  // lines whose loads a thread has under way
-    // Lines whose sums are in shared memory at once: in float64 all would take more than what is mapped.
+    // Lines whose sums are in shared memory at once: in float64 all would take more than the mapped memory.
     static constexpr int staged_lines = sizeof(T) == 4 ? Lines : Lines / 2;
     // More lines than shared memory holds are those of many features, whose tiles all have this many threads a group.
     static constexpr bool may_be_unfused = row_threads == 16;
@@ -62,7 +62,7 @@ void with_shape(int features, int width, const Body& body) {
     features <= 16 ? body.template operator()<Shape<T, 4, 4>>() : body.template operator()<Shape<T, 8, 8>>();
 }
 
-// The rows of a tile, the same for all shapes of so many features: fewer features, more rows.
+// The rows of a tile, the same for all shapes of this number of features: fewer features, more rows.
 template <class T>
 int tile_rows_of(int features) {
     int rows = 0;
@@ -163,7 +163,7 @@ __device__ void map_lines(const typename S::T* z, const LineMap<typename S::T>* 
     for (int r = 0; r < Rows<T>::count; ++r) logs[lane * S::rows + pack * Rows<T>::count + r] = product[r].log();
 }
 
-// What the rows of a tile add to their log-Jacobians; put(row, log-Jacobian) gets these.
+// The terms of the log-Jacobians of a tile's rows; put(row, log-Jacobian) gets these.
 template <class S, class Put>
 __device__ void add_logs(const typename S::T* logs, double log_scale, int rows, double* log_jacobian, const Put& put) {
     for (int r = int(threadIdx.x); r < rows; r += threads) {
@@ -232,7 +232,7 @@ __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (
 }
 
 // The sums of a chunk over the threads of a group, in a fixed order, to partial[sum][chunk]. They go through shared
-// memory, as registers have no index: a loop for each of them would be a fifth of the kernel.
+// memory, because registers have no index: a loop for each of them would be a fifth of the kernel.
 template <class S>
 __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
                            typename S::T (&sum)[S::lines][ascent_sum_count], double* partial, int64_t chunks,
@@ -267,7 +267,7 @@ __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
     }
 }
 
-// One body, as its parts share what a thread has in registers: lines of the tile, sums of rows, logarithms.
+// One body, because its parts share a thread's registers: lines of the tile, sums of rows, logarithms.
 template <class S>
 __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<typename S::T> a) {
     using T = typename S::T;

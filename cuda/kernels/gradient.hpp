@@ -1,4 +1,4 @@
-// The way back through a program on the device: launches, and what they are told.
+// The backward pass through a program on the device: launches, and their arguments.
 #pragma once
 
 #include "../../cpp/core/request.hpp"

@@ -1,5 +1,5 @@
-// The shared headers on the device: every lane function, map, activation and base, for float and double, one number a
-// thread. What the CPU compiles as vectors must stay compilable here as single numbers.
+// The shared headers on the device: every lane function, map, activation and base, for float and double, one value a
+// thread. Code that the CPU compiles for vectors must stay compilable here for scalars.
 #include "../include/threads.cuh"
 #include "lanes.hpp"
 

@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-// From parameters of coordinates [begin, end) to their gradients, and to the gradients of what is given.
+// From parameters of coordinates [begin, end) to their gradients, and to the gradients of the inputs.
 template <class T>
 HR_APART __device__ void back_map(Team team, const CoordinateMap<T>& map, TapeLines<T> params, TapeLines<T> grads,
                                   TapeLines<T> given, TapeLines<T> built, TapeLines<T> grad_given,

@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(sum_threads)
     const int64_t end = smaller(tapes.tiles, (int64_t(blockIdx.y) + 1) * tiles_of_share);
     for (int64_t tile = int64_t(blockIdx.y) * tiles_of_share; tile < end; ++tile) {
         const T* const tape = tapes.numbers + tile * tapes.lines * warp_rows;
-        const bool lives = tile * warp_rows + lane < tapes.rows;  // what lies past the last row may have overflowed
+        const bool lives = tile * warp_rows + lane < tapes.rows;  // values past the last row may have overflowed
         for (int u = warp; u < sum_units; u += warps) {
             const int64_t at = (task.grads + task.unit + u) * warp_rows + lane;
             grads[lane * line + u] = lives && u < task.units ? tape[at] : T(0);
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(sum_threads)
 
 // ---- on tensor cores ------------------------------------------------------------------------------------------------
 
-// As sum_products. Registers leave room for four blocks.
+// Counterpart of sum_products. Registers leave room for four blocks.
 __global__ void __launch_bounds__(sum_threads, 4)
     sum_products_in_fragments(const __grid_constant__ SumTasks<float> tasks, bool split_factors,
                               const __grid_constant__ Tapes<float> tapes, int64_t tiles_of_share, double* sums) {
@@ -98,15 +98,15 @@ __global__ void __launch_bounds__(sum_threads, 4)
                           sums + int64_t(blockIdx.y) * tasks.n_sums);
 }
 
-// ---- shares, and what becomes of them -------------------------------------------------------------------------------
+// ---- shares, and their sums -----------------------------------------------------------------------------------------
 
 template <class T>
 __device__ T not_a_number_if(bool condition, T value) {
     return condition ? not_a_number<T>() : value;
 }
 
-// The shares' sums, in their order, to the sums of all groups, and these to the gradient. What no task sums is zero;
-// where a row is not finite every weight's is NaN.
+// The shares' sums, in their order, to the sums of all groups, and these to the gradient. Entries that no task sums are
+// zero; where a row is not finite every weight's is NaN.
 template <class T>
 __global__ void add_shares(const __grid_constant__ SumTasks<T> tasks, const double* sums, int shares, bool is_first,
                            const __grid_constant__ WeightGradient<T> out, double* totals) {

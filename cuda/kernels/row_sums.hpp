@@ -31,7 +31,8 @@ struct Tapes {
     int64_t lines, tiles, rows;
 };
 
-// What the gradient of a call's weights becomes, and what is read on the way. `bad` is 1 where a row is not finite.
+// The destination of a call's gradient of the weights, and the inputs of its sums. `bad` is 1 where a row is not
+// finite.
 template <class T>
 struct WeightGradient {
     T* gradient;
@@ -40,7 +41,7 @@ struct WeightGradient {
     const int* bad;
 };
 
-// The sums of a call, group after group. How rows are parted into shares depends on sizes alone.
+// The sums of a call, group after group. The partition of rows into shares depends only on sizes.
 template <class T>
 class RowSums {
   public:
@@ -48,7 +49,7 @@ class RowSums {
     RowSums(const SumTasks<T>& tasks, Products products, int64_t group, cudaStream_t stream);
 
     void add(const Tapes<T>& tapes, const WeightGradient<T>& out);
-    // After all groups: what is made ready once a call has its gradients from those of the ready parameters.
+    // After all groups: parameters that are made ready once a call get their gradients from those of the ready ones.
     void finish(const DeviceChain<T>& d, const T* weights, const WeightGradient<T>& out);
 
   private:

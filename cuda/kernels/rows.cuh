@@ -1,5 +1,5 @@
 // How threads of a block read and write stretches of row-major arrays: 16 bytes at a time where addresses allow, and
-// numbers one by one before, after, and where they do not.
+// elements one by one before, after, and where they do not.
 #pragma once
 
 #include <cstdint>
@@ -79,9 +79,9 @@ __device__ __forceinline__ void store_elements(const Elements& some, T* p, const
     }
 }
 
-// body(elements) for all of [0, n), shared by the block's threads: 16 bytes' worth where `first` and what
-// `aligned_at(i)` looks at are multiples of 16 bytes. The others, all of them where addresses do not allow that, are
-// taken as far apart as there are threads for them. `body` is called at one place, as it holds all maps.
+// body(elements) for all of [0, n), shared by the block's threads: 16 bytes' worth where `first` and the arrays of
+// `aligned_at(i)` are multiples of 16 bytes. The others, all of them where addresses do not allow that, are taken as
+// far apart as there are threads for them. `body` is called at one place, because it holds all maps.
 template <class T, class AlignedAt, class Body>
 __device__ __forceinline__ void for_elements(const T* first, int n, const AlignedAt& aligned_at, const Body& body) {
     constexpr int W = numbers_of_16<T>;
@@ -96,7 +96,7 @@ __device__ __forceinline__ void for_elements(const T* first, int n, const Aligne
     }
 }
 
-// Where number i of rows that follow each other lies in a tile whose rows start `stride` numbers apart.
+// Position of element i of consecutive rows in a tile whose rows start `stride` elements apart.
 class TilePlaces {
   public:
     TilePlaces() = default;
@@ -113,7 +113,7 @@ class TilePlaces {
     uint32_t inverse_ = 0, padding_ = 0;
 };
 
-// Number j is number j + `by` of v, modulo how many there are. Shifts by powers of two, as registers have no index.
+// Element j is element j + `by` of v, modulo their count. Shifts by powers of two, because registers have no index.
 template <class T>
 __device__ __forceinline__ Numbers16<T> rotated(const Numbers16<T>& v, int by) {
     constexpr int W = numbers_of_16<T>;

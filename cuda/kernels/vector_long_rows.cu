@@ -31,7 +31,8 @@ __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     }
 }
 
-// As long_rows_forth; in `room` are the ready parameters and then the gradients by them. `sums`: null for rows' own.
+// Counterpart of long_rows_forth; in `room` are the ready parameters and then the gradients by them. `sums`: null for
+// rows' own.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     long_rows_back(VectorRows<T> a, VectorRowsBack<T> back, int64_t rows, T* room, double* sums) {

@@ -1,5 +1,5 @@
-// Of vector maps on rows what no time goes into: rows that do not fit into shared memory, and one set of parameters
-// that is made ready. All is queued on the stream.
+// Parts of vector maps on rows that are not time-critical: rows that do not fit into shared memory, and one set of
+// parameters that is made ready. All is queued on the stream.
 #pragma once
 
 #include <cstdint>

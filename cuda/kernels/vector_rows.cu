@@ -3,11 +3,11 @@
 //
 // A block takes tiles of rows. They come to shared memory 16 bytes at a time, each row goes to a group of lanes of one
 // warp, a single one where features are few, and results go back as they came. Rows too long for that are read where
-// they are, by a warp each, and so are those in float64, which is for checking. What a group sums it sums in an order
-// that depends on the number of features alone.
+// they are, by a warp each, and so are those in float64, which is for checking. The order of a group's sums depends
+// only on the number of features.
 //
-// A kernel serves all maps in both directions, with one set of parameters or rows' own: a row asks once which, what
-// goes to shared memory and back is the same for all, and each kernel adds to the module's size.
+// A kernel serves all maps in both directions, with one set of parameters or rows' own: a row selects once, the traffic
+// to shared memory and back is the same for all, and each kernel adds to the module's size.
 //
 // One set of parameters is made ready in float64 by a kernel before, and its gradient comes from sums over rows in
 // float64: each block keeps its own, the tiles of a block in their order, and two more kernels sum the blocks and go
@@ -194,7 +194,7 @@ void run_back(VectorRows<T> a, bool shared_set, const VectorRowsBack<T>& back, i
     DeviceBuffer<double> sums, total;
     a.ready = shared_set ? prepare(a, ready, stream) : nullptr;
     const RowTiles<4> tiles(rows, {a.features, a.features, a.n_ready, shared_set ? 0 : a.n_raw}, int(sizeof(T)));
-    // The sums' order depends on the number of blocks, and that on shapes alone.
+    // The sums' order depends on the number of blocks, and that only on shapes.
     const int64_t sums_of_block = int64_t(parts_of_sums(a.n_ready)) * a.n_ready;
     int64_t blocks = std::min(tiles.count, row_sum_blocks);
     if (shared_set) {
