@@ -1,4 +1,4 @@
-// What users see: a flow or a single transform, read from a file.
+// The public interface: a flow or a single transform, read from a file.
 #pragma once
 
 #include "generator.hpp"
@@ -52,7 +52,7 @@ inline const std::set<std::string>& kinds_of_flows() {
     return kinds;
 }
 
-// What lies under pairs of inversions; null where one more is left.
+// The transform under pairs of inversions; null where one inversion is left.
 template <class T>
 const Transform<T>* upright(const Transform<T>* one) {
     bool is_flipped = false;
@@ -88,7 +88,7 @@ class Flow {
 
     int features() const { return features_; }
     int context() const { return context_; }
-    // Whether it is a flow, not a transform alone: then it has log_prob and sample.
+    // Whether it is a flow, not a single transform: then it has log_prob and sample.
     bool has_density() const { return base_ != nullptr || is_ensemble(); }
     // Whether it is several flows as one density: then it has log_prob and sample, and no latent space.
     bool is_ensemble() const { return !members_.empty(); }
@@ -149,7 +149,7 @@ class Flow {
         }
     }
 
-    // The same with vectors, in double.
+    // The above with vectors, in double.
     std::vector<double> log_prob(const std::vector<double>& x, const std::vector<double>& context = {}) const {
         std::vector<double> out(rows_of(x));
         log_prob(x.data(), out.size(), out.data(), context.data(), context_rows_of(context));
@@ -322,7 +322,7 @@ class Flow {
         stored.close();
     }
 
-    // They end before a Standardize, which may be followed by Supports.
+    // Trailing transforms end before a Standardize, which may be followed by Supports.
     void read_steps(detail::Stored& stored) const {
         std::size_t end = chain_.size();
         while (end > 0 && dynamic_cast<const detail::Support<T>*>(chain_[end - 1].get())) --end;
@@ -351,7 +351,8 @@ class Flow {
         last_ = support_at_end(false);
     }
 
-    // The Support that rows come to first; but for what does nothing, and for permutations if these are to be passed.
+    // The Support that rows reach first, after transforms that do nothing, and after permutations if these are to be
+    // passed.
     const detail::Support<T>* support_at_end(bool passes_permutations) const {
         for (std::size_t i = chain_.size(); i-- > 0;) {
             const detail::Transform<T>* inner = chain_[i].get();

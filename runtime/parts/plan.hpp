@@ -34,7 +34,7 @@ class Plan {
         std::vector<std::size_t> open(n, static_cast<std::size_t>(n_params));
         std::vector<int> level(n, 1);
 
-        std::vector<Step> ready;  // whose degree is known, and whose followers have not been told
+        std::vector<Step> ready;  // whose degree is known, and whose followers have not been visited
         const auto settle = [&](std::size_t l, std::size_t u, int degree) {
             Graph& graph = graphs[l];
             graph.degree[u] = std::max(graph.degree[u], degree);

@@ -33,7 +33,7 @@ T uniform(std::uint32_t high, std::uint32_t low) {
            (static_cast<T>(low) * T(5.421010862427522e-20) + T(2.710505431213761e-20));
 }
 
-// Cosine and sine of so many turns, reduced to an eighth before anything is rounded.
+// Cosine and sine of this many turns, reduced to an eighth before any rounding.
 template <class T>
 void cos_sin_of_turns(T turns, T& cosine, T& sine) {
     const T quarters = std::nearbyint(turns * T(4));
@@ -76,7 +76,7 @@ Drawn<T> drawn(std::uint64_t seed, std::uint64_t row, std::uint32_t block) {
     return {seed, row, block, 0, 1};
 }
 
-// What other densities draw from beside these: streams of their own, so that no word serves two columns.
+// Random numbers of other densities beside these: streams of their own, so that no word serves two columns.
 template <class T>
 Drawn<T> drawn_beside(std::uint64_t seed, std::uint64_t row, std::uint32_t block, bool second = false) {
     const std::uint32_t stream = second ? 0xFFFFFFFDu : 0xFFFFFFFFu;

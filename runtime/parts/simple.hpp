@@ -126,9 +126,9 @@ class Rotation : public Transform<T> {
         }
     }
 
-    // Small blocks are checked as Python checks them: every entry of the transpose times the block is that of the
-    // identity to 1e-6. Large ones, which that would take minutes: some vectors of 1 and -1 come back, each coordinate
-    // to what a matrix of 1e-6 may do to a sum of n of them.
+    // Small blocks are checked like in Python: every entry of the transpose times the block is that of the identity to
+    // 1e-6. Large ones, where that would take minutes: some vectors of 1 and -1 come back, each coordinate to the
+    // largest effect of a matrix of 1e-6 on a sum of n of them.
     void check_orthogonal(const Stored& stored) const {
         constexpr int small = 256;
         const T* block = numbers_.data();
@@ -220,7 +220,7 @@ class ActNorm : public Transform<T> {
     explicit ActNorm(Stored& stored) {
         this->features_ = stored.size("features", 1);
         const std::uint64_t n = static_cast<std::uint64_t>(this->features_);
-        stored.truth("started");  // which matters to a fit alone
+        stored.truth("started");  // which matters only to a fit
         shift_ = stored.template array<T>("shift", {n});
         log_scale_ = stored.template array<T>("log_scale", {n});
     }
