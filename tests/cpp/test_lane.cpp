@@ -293,7 +293,7 @@ class Survey {
         for (int f = 0; f < int(Tested::count); ++f) {
             if (!is_measured(f)) continue;
             const Range range = sizeof(T) == 4 ? bounds[f].single_range : bounds[f].twice_range;
-            // What a function gives outside its range is not stated, but NaN always gives NaN.
+            // A function's result outside its range is not stated, but NaN always gives NaN.
             bool any = false;
             for (int64_t i = 0; i < n; ++i) {
                 inside_[i] = (x[i] >= T(range.low) && x[i] <= T(range.high)) || std::isnan(x[i]);
@@ -411,7 +411,7 @@ void survey_doubles(Survey<double>& survey, int64_t samples) {
     }
 }
 
-// ---- what is known exactly ----------------------------------------------------------------------------------------
+// ---- exact results ------------------------------------------------------------------------------------------------
 
 template <class T>
 void test_exact_functions(const NamedSet& named, const std::vector<T>& special) {

@@ -1,6 +1,6 @@
 // The CUDA device language and the part of its runtime that headrace uses, on the host: the same sources are compiled
-// by the host compiler, a block's threads run as fibers, one at a time, and blocks one after another. For tests; what
-// they rely on, tests/device/test_cuda_emulation.py checks with bugs planted on purpose (planted.cu):
+// by the host compiler, a block's threads run as fibers, one at a time, and blocks one after another. For tests;
+// tests/device/test_cuda_emulation.py checks these properties with bugs planted on purpose (planted.cu):
 //
 // - Threads run in ascending, descending or a shuffled order (emu::schedule), so that a missing barrier shows.
 // - Shared memory and fresh and freed device memory hold NaNs, and have no byte more than was asked for, so that

@@ -1,5 +1,5 @@
-// Handlers of a device inside of XLA's CPU client, whose calls have no stream: what is asked for one gets that of the
-// test. All else of a handler is as it runs on a card.
+// Handlers of a device inside of XLA's CPU client, whose calls have no stream: a request for one gets that of the test.
+// All else of a handler runs like on a card.
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
@@ -18,7 +18,7 @@ namespace {
 
 constexpr size_t n_handlers = 8;
 std::array<xla::HandlerFunction*, n_handlers> handlers;
-std::optional<uintptr_t> stream = 0;  // none: XLA is asked, which says that there is none
+std::optional<uintptr_t> stream = 0;  // none: XLA is asked, which reports that there is none
 
 xla::Failure* stream_of_test(xla::StreamQuestion* question) {
     question->stream = reinterpret_cast<void*>(*stream);

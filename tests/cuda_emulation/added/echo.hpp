@@ -1,5 +1,5 @@
 // echo: a conditioner over time that only tests have, and only in _emu, to show that the lists are all that a new kind
-// needs. It has what the masked network has not: as many positions as the input has steps, weights that all of them
+// needs. Properties that the masked network lacks: as many positions as the input has steps, weights that all of them
 // share, coordinates by a formula, and a state that goes on from step to step.
 //
 // A step's coordinate is mapped by parameters that earlier steps give, zeros before the first:

@@ -1,4 +1,4 @@
-// What a kernel did that it must not.
+// Findings: forbidden actions of a kernel.
 #pragma once
 
 #include <cstdint>

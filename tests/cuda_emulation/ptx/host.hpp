@@ -1,4 +1,4 @@
-// What the emulation of CUDA calls: kernels by their address on the host, and what becomes of memory.
+// Functions that the emulation of CUDA calls: kernels by their address on the host, and changes of memory.
 #pragma once
 
 #include <cstddef>

@@ -109,7 +109,7 @@ void decode_product(Instruction& i, Opcode& opcode, const Operands& o, Names& na
     i.run = &run_product;
 }
 
-// bar.sync 0 with all threads of the block, or so many as are given; bar.warp.sync.
+// bar.sync 0 with all threads of the block, or the given number; bar.warp.sync.
 void decode_barrier(Instruction& i, Opcode& opcode, const Operands& o, Names& names) {
     i.kind = Class::barrier;
     if (opcode.type != "sync") opcode.unknown();
