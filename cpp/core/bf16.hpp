@@ -13,10 +13,10 @@
 // Where kernels add a *step* of several pairs at once, the same holds of steps: blocks are whole multiples of them, and
 // pairs that do not exist, or are not computed yet, count as zero.
 //
-// On the way back both products are of rounded numbers, too, and both sum pairs from zero in ascending order. The
-// gradient of an input is summed over units, in pairs of these; weights lie once more for it, in blocks of bf16_units
-// inputs, [pair of units][part][input], from the first step that sees the block. That of a weight is summed over rows,
-// in pairs of these; numbers beyond the last row are zero.
+// In the backward pass both products are of rounded values, too, and both sum pairs from zero in ascending order. The
+// gradient of an input is summed over units, in pairs of these; weights are stored a second time for it, in blocks of
+// bf16_units inputs, [pair of units][part][input], from the first step that reads the block. That of a weight is summed
+// over rows, in pairs of these; values beyond the last row are zero.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ namespace headrace {
 
 constexpr int bf16_units = 16;
 constexpr int most_bf16_parts = 3;
-constexpr int pair_group = 16;  // pairs of a row whose parts lie beside each other
+constexpr int pair_group = 16;  // pairs of a row whose parts are adjacent
 
 // Offsets of blocks, here and below, are those of one part and one copy.
 

@@ -19,7 +19,7 @@ inline bool blocks_fit(const std::vector<int>& sizes, size_t n, size_t numbers) 
     return n == 0 && numbers == 0;
 }
 
-// Throws unless numbers are those of such a matrix, and an order has each of n features once.
+// Throws unless the elements are those of such a matrix, and an order has each of n features once.
 inline void check_turn(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
                        size_t n) {
     if (!blocks_fit(blocks, n, matrix.size()))

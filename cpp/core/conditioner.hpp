@@ -48,7 +48,7 @@ struct Lowered {
     std::vector<Summed> summed;
     int pairs = 0, sums = 0;  // lines that all conditioners share: of pairs in bf16; of sums for few rows in bf16
     int panels = 0;           // and of transposed inputs, for the weights' gradient
-    bool tiles_only = false;  // it knows no way of its own for small batches
+    bool tiles_only = false;  // it has no method of its own for small batches
 };
 
 // The chain that it becomes a part of.
@@ -70,7 +70,8 @@ class Conditioner {
     int outputs() const { return outputs_; }
     bool is_joint() const { return joint_; }
 
-    // ---- coordinates: how many a row has, a conditioner over time does not know
+    // ---- coordinates: a conditioner over time cannot have their number
+    // ---------------------------------------------------
 
     virtual bool fits(int features) const = 0;
     // Coordinates that the conditioner reads, in the order in which it finds them behind the context, and coordinates
@@ -87,14 +88,12 @@ class Conditioner {
     virtual uint32_t n_weights() const = 0;
     virtual std::vector<Part> parts() const = 0;  // in order, from 0 to n_weights
     virtual std::vector<Tensor> tensors() const = 0;
-    // Tensors, row by row, to the vector of weights and back. Entries that are no weights are dropped, and come back as
-    // zero.
+    // Tensors, row by row, to the vector of weights and back. What is no weight is dropped, and comes back as zero.
     virtual void pack(const std::vector<const float*>& tensors, float* weights) const = 0;
     virtual void pack(const std::vector<const double*>& tensors, double* weights) const = 0;
     virtual void unpack(const float* weights, const std::vector<float*>& tensors) const = 0;
     virtual void unpack(const double* weights, const std::vector<double*>& tensors) const = 0;
-    // Sets to zero the entries that are no weights in a vector like the weights; and in a gradient those that get no
-    // gradient.
+    // Sets to zero what is no weight in a vector like the weights; and in a gradient what nothing flows into.
     virtual void clear_masked(float* weights) const = 0;
     virtual void clear_masked(double* weights) const = 0;
     virtual void clear_dead(float*) const {}

@@ -1,6 +1,6 @@
 // The backward pass through a program: tiles of rows and sums over them, ordered without barriers.
 //
-// Rows go through in groups, whose tapes are all that training needs of memory. A group is a sequence of phases:
+// Rows go through in groups, whose tapes are all memory that training needs. A group is a sequence of phases:
 //   forth through the whole chain and back through the last network   tasks: tiles
 //   back through network t, beside the weights of network t + 1       tasks: tiles, blocks of weights
 //   the weights of network 0                                          tasks: blocks of weights

@@ -173,7 +173,7 @@ class Lowering {
         for (double s : scale) chain_.log_det += e.to_data ? std::log(s) : -std::log(s);
         if (!e.to_data)
             for (double& s : scale) s = 1 / s;
-        // Loading and storing know columns, not slots, so that only permutations may lie between them and the step.
+        // Loading and storing use columns, not slots, so that only permutations may lie between them and the step.
         // On the latent side a sample starts and a base density ends: there it is a step like any other.
         const bool at_data_end = inverse_ ? out_.steps.empty() && out_.load_shift.empty() : ends_with_support(i + 1);
         if (at_data_end && !e.to_data && inverse_) {
@@ -367,7 +367,7 @@ class Lowering {
         m.vector_map = spec.map->vector_index();
         m.weights = structure_.weights_of(e.index);
         m.fold = structure_.fold_of(e.index);
-        m.stream = uint32_t(e.index) + 2;  // the first two are those of numbers that are drawn
+        m.stream = uint32_t(e.index) + 2;  // the first two are those of drawn values
         m.input_slot = context_ - c.context();
         m.rounded = structure_.pairs_of(e.index);
         m.rounded_back = structure_.back_pairs_of(e.index);

@@ -29,7 +29,7 @@ struct X86Registers {
     uint64_t enabled_state = 0;  // XCR0: the registers that the system saves
 };
 
-// Instruction sets of x86-64, as its psABI has them, and those for bf16.
+// Instruction sets of x86-64, in the notation of its psABI, and those for bf16.
 struct X86Sets {
     bool v2, v3, v4, avx512_bf16, amx_bf16;
 };

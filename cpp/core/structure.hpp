@@ -20,7 +20,7 @@ struct Compiled;
 class Structure {
   public:
     // Throws std::invalid_argument where a step does not fit.
-    // bf16: products of networks are of numbers rounded to it; those of layers without hidden ones stay as they are.
+    // bf16: products of networks are of values rounded to it; those of layers without hidden ones stay exact.
     Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale, Bf16Layout bf16 = {});
     Structure(const Structure&) = delete;  // compiled chains point to it
     Structure& operator=(const Structure&) = delete;
@@ -32,7 +32,7 @@ class Structure {
     size_t n_folded() const { return n_folded_; }  // units of all steps that read a context
 
     const Bf16Layout& bf16() const { return bf16_; }
-    // Of step i: its conditioner, or null; how numbers lie, if its products are of rounded ones.
+    // Of step i: its conditioner, or null; the layout of values, if its products are of rounded ones.
     const Conditioner* conditioner(size_t i) const {
         const NetworkSpec* const network = std::get_if<NetworkSpec>(&steps_[i]);
         return network ? network->conditioner.get() : nullptr;

@@ -1,4 +1,4 @@
-// The columns of a support, with the outermost numbers inside as a dtype has them.
+// The columns of a support, with the outermost values inside it in a dtype.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,7 @@ double least_above(double low, bool itself) {
     return double(std::nextafter(nearest, std::numeric_limits<T>::infinity()));
 }
 
-// The outermost numbers of this dtype inside.
+// The outermost values of this dtype inside.
 template <class T>
 std::pair<double, double> outermost(Support kind, double low, double high) {
     const bool has_low = kind != Support::any && kind != Support::upper;

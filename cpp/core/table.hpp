@@ -8,9 +8,9 @@ namespace headrace {
 
 template <class T>
 struct KernelsOf {
-    // Rows [row, row + rows) of a call. `vectors` is the tile's height in vectors; scratch has tile_scratch numbers.
+    // Rows [row, row + rows) of a call. `vectors` is the tile's height in vectors; scratch has tile_scratch values.
     void (*run_tile)(const Chain<T>&, const Call<T>&, int64_t row, int rows, int vectors, T* scratch) noexcept;
-    // A whole call of fewer than small_batch rows; scratch has small_scratch numbers.
+    // A whole call of fewer than small_batch rows; scratch has small_scratch values.
     void (*run_small)(const Chain<T>&, const Call<T>&, T* scratch) noexcept;
     // First biases with the one context row of a call folded in.
     void (*fold_context)(const NetworkStep<T>&, const T* weights, const T* context, int n, T* folded) noexcept;
@@ -38,11 +38,11 @@ struct KernelsOf {
     void (*backward_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, int network,
                           T* tape) noexcept;
     void (*sum_weights)(const Chain<T>&, const Back<T>&, const WeightTask&, const TapeGroup<T>&) noexcept;
-    // An optimiser's step on n numbers, and the sum of the squares of n numbers.
+    // An optimiser's step on n weights, and the sum of the squares of n values.
     void (*adam)(const AdamStep<T>&, bool decays, const T* gradient, T* weights, T* mean, T* square, T* average,
                  int64_t n) noexcept;
     double (*sum_squares)(const T*, int64_t n) noexcept;
-    int width;  // numbers in a vector
+    int width;  // lanes of a vector
 };
 
 struct Table {
@@ -62,7 +62,7 @@ const KernelsOf<T>& kernels_of(const Table& table) {
     }
 }
 
-// Scratch numbers that a tile or a small batch needs.
+// Scratch values that a tile or a small batch needs.
 template <class T>
 int64_t tile_scratch(const Chain<T>& chain, int64_t height) {
     return (2 * int64_t(chain.context + chain.features) + chain.units + chain.pairs + 1) * height;

@@ -40,7 +40,7 @@ struct Chain {
     int features, context;
     int units;        // scratch units of the largest step
     int64_t ready;    // values of the ready parameters of all vector, elementwise and density steps
-    bool tiles_only;  // some step knows no path of its own for small batches
+    bool tiles_only;  // some step has no kernel of its own for small batches
     int pairs, sums;  // in bf16: lines of pairs, and sums of units for few rows; of the step that has most
     const Step<T>* steps;
     int n_steps;
@@ -81,7 +81,7 @@ struct Call {
     bool context_is_folded;  // one context row for all: it already is in the folded biases
     const T* folded;         // folded first biases of all steps
     const T* ready;          // ready parameters of all vector, elementwise and density steps
-    uint64_t seed;           // of numbers that are drawn, or of dropout
+    uint64_t seed;           // of drawn values, or of dropout
     int64_t first_row;       // number of the first row that is drawn
     bool drops;
     Base base;
@@ -118,7 +118,7 @@ struct WeightTask {
 template <class T>
 struct TapeGroup {
     const T* tapes;
-    int64_t size, rows;  // of one tape, in numbers; rows of all tiles together
+    int64_t size, rows;  // of one tape, in values; rows of all tiles together
     int64_t begin;       // the first of these rows
 };
 
@@ -151,7 +151,7 @@ struct AscentStep {
     const T *bend, *center, *square;  // of each coordinate's map z + bend sqrt(square + (z - center)²)
     double log_scale;                 // the next affine map's term of the log-Jacobian
     const int* slot;                  // line at which each coordinate meets the affine map
-    const T *matrix, *shift;          // of this affine map: block after block, row by row, as in RotationStep
+    const T *matrix, *shift;          // of this affine map: block after block, row by row, like in RotationStep
     const uint32_t* row;              // offset of each row
     const int* first;                 // line of each block, and their end
     int blocks;

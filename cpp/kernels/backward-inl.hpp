@@ -139,7 +139,7 @@ void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& ba
 
 // ---- weights --------------------------------------------------------------------------------------------------------
 
-// The sums of the rows before, n numbers from `place`, to those of all rows before.
+// Adds the sums of the rows before, n values from `place`, to those of all rows before.
 template <class T>
 void finish_sums(const T* sums, double* finished, int64_t place, int64_t n) {
     for (int64_t i = place; i < place + n; ++i) finished[i] += double(sums[i]);

@@ -180,7 +180,7 @@ HR_FN void split_adjacent(V low, V high, Pairs (&parts)[P]) {
     }
 }
 
-// Of the numbers from p on, n of which there are: a vector of 2 W, two by two.
+// Loads the n values from p on: a vector of 2 W, two by two.
 template <int P, int32_t Least>
 HR_FN void split_adjacent(const float* p, int n, Pairs (&parts)[P]) {
     if (n >= 2 * W) return split_adjacent<P, Least>(load(p), load(p + W), parts);

@@ -180,7 +180,7 @@ HR_FN V finished(const Bf16Ends& a, int pair0, int64_t row, int unit) {
     return sum + load(a.bias + unit);
 }
 
-// A vector of units of a row whose sums are done.
+// A vector of units of a row whose sums are complete.
 template <int P, class A>
 HR_FN void settle_vector(const Bf16Ends& a, int64_t row, int u, V sum) {
     const V value = A::value(sum);

@@ -131,7 +131,7 @@ struct TileFactor {
     int64_t step;  // from one step to the next
 };
 
-// N tiles of sums side by side in memory, in numbers.
+// N adjacent tiles of sums in memory, in values.
 struct TileSums {
     float* at;
     int64_t line, column;

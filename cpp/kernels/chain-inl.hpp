@@ -182,7 +182,7 @@ HR_SHARED void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t ro
     }
 }
 
-// Coordinates, or numbers drawn, and context to b.given; b.sum starts as 0, or NaN for a row that is not finite.
+// Coordinates, or drawn values, and context to b.given; b.sum starts as 0, or NaN for a row that is not finite.
 template <class T>
 HR_SHARED void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, const TileBuffers<T>& b) {
     using V = Pack<T>;

@@ -20,7 +20,7 @@ HR_FN int coupling_run(int n_params) {
     return fits < most_run ? fits : most_run;
 }
 
-// Parameters of n elements to one line each, `run` numbers apart.
+// Parameters of n elements to one line each, `run` elements apart.
 template <class T>
 HR_FN void split_params(const T* params, int n_params, int n, int run, T* lines) {
     int i = 0;

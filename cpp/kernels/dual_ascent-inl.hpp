@@ -162,7 +162,7 @@ void ascent_block(const AscentStep<T>& s, T* z, double* log_jacobian, const T* w
         sums[n_sums + k] = logs_by_row ? 0.0 : sum_of_lanes<T>(weights ? logs[k].mantissa : logs[k].log());
 }
 
-// Rows [0, rows) of row-major numbers, in any strides, to tiles; and tiles to adjacent rows.
+// Rows [0, rows) of a row-major array, in any strides, to tiles; and tiles to adjacent rows.
 template <class T>
 void ascent_load(const ArrayView& from, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept {
     for (int64_t r = 0; r < rows; r += tile_rows) {

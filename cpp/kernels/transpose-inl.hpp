@@ -58,7 +58,7 @@ HR_FN int rows_at_end(int columns) {
     return columns < width<T> ? (width<T> + columns - 1) / columns : 0;
 }
 
-// n numbers at any address, or a whole vector of them, of which the first n count.
+// n values at any address, or a whole vector, of which the first n count.
 template <class In, class T>
 HR_FN void load_numbers(const char* from, int n, bool whole, const double* shift, const double* scale,
                         T (&out)[width<T>]) {

@@ -1,5 +1,5 @@
 // Vector maps (planar, radial) over the lines of a tile: a run of transforms with one set of parameters each, for all
-// rows, or one transform whose rows have parameters of their own, from a network or from anybody (hr.ops).
+// rows, or one transform whose rows have parameters of their own, from a network or from a caller of hr.ops.
 //
 // A run of transforms reads and writes each coordinate once a transform: while one moves a coordinate, the next adds it
 // to its sum. The determinants are multiplied and rescaled by their exponents, so that there is one logarithm a row and
@@ -34,7 +34,7 @@ template <class T>
 struct ProductBounds {
     T low = 1, high = 1;
 
-    // Whether one more factor might leave the normal numbers.
+    // Whether one more factor might leave the normal range.
     HR_FN bool leaves(T limit) const {
         constexpr T range = sizeof(T) == 4 ? T(1e30) : T(1e270);
         return !(high * limit < range && low * limit > 1 / range);  // true for NaN
@@ -215,7 +215,7 @@ HR_FN void prepare_rows_vjp(T* raw, const T* grad_ready, int64_t height, int fea
                                        [&](int k, Pack<T> value) { store(raw + k * height, value); });
 }
 
-// A transform whose raw parameters are lines `raw` of the tile; `ready` has room for the ready ones.
+// A transform whose raw parameters are lines `raw` of the tile; `ready` is a buffer for the ready ones.
 template <class Map, bool inverse, class T>
 void vector_rows_tile(const VectorLines<T>& lines, const MapOptions<T>& options, int vectors, const T* raw, T* ready,
                       T* log_det) {

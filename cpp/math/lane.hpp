@@ -2,8 +2,8 @@
 //
 // A lane `V` is a scalar (on the GPU and in tests) or a vector (on the CPU, pack.hpp). Everything here is a template
 // over V, needs no intrinsics and no libm, and gives NaN for NaN. The bound beside each function is its largest error
-// in units in the last place over its range, as tests/cpp/test_lane.cpp measures it against the next wider floating
-// type; outside the stated range a function still terminates and gives its limit.
+// in units in the last place over its range, measured by tests/cpp/test_lane.cpp against the next wider floating type;
+// outside the stated range a function still terminates and gives its limit.
 //
 // The anonymous namespace is deliberate: on the CPU this file is compiled once for every instruction set, and a
 // template with external linkage would let the linker keep one set's copy for all of them.
@@ -29,7 +29,7 @@
 #endif
 
 // Whether the target has an instruction for a * b + c, rounded once, and how a compiler names it for vectors; and the
-// kind of register that a number is in.
+// kind of register that a value is in.
 #if defined(__CUDA_ARCH__) || (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF))
 #define HR_HAS_FMA true
 #else
@@ -132,8 +132,8 @@ struct Format<double> {
 template <class V>
 constexpr bool is_single = sizeof(Scalar<V>) == 4;
 
-// Elementary functions of float64 are called on a device, not inlined: it is for checking there, and each of them would
-// be one or two KB wherever it stands, in some hundred places for each architecture. f(x), by a call:
+// Elementary functions of float64 are called on a device, not inlined: it is for checking there, and each call site
+// would be one or two KB, about a hundred times for each architecture. f(x), by a call:
 template <class V>
 constexpr bool is_called = HR_CALLS_FLOAT64 && Lane<V>::width == 1 && !is_single<V>;
 
@@ -182,7 +182,7 @@ HR_FN V select(M condition, V yes, V no) {
 // must have the same bits, and so must both sizes of a block of rows. Hence every product that meets a sum in this
 // folder is a call of `fma`, and a product that a sum may meet elsewhere is a call of `product`.
 
-// The vector among the types of three operands, where the others are numbers for all lanes.
+// The vector among the types of three operands, where the others are scalars for all lanes.
 template <class A, class B, class C>
 using Broadest = std::conditional_t<(Lane<A>::width > 1), A, std::conditional_t<(Lane<B>::width > 1), B, C>>;
 
@@ -265,7 +265,7 @@ HR_FN bool any_lane(Int<V> x) {
     }
 }
 
-// Numbers 0, ..., N - 1 of the row of a table that each lane's index names; rows start every `stride` numbers.
+// Elements 0, ..., N - 1 of the row of a table that each lane's index names; rows start every `stride` elements.
 template <int N, class V>
 HR_FN void gather_row(const Scalar<V>* table, Int<V> index, int stride, V (&out)[N]) {
     if constexpr (Lane<V>::width == 1) {

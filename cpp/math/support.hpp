@@ -12,7 +12,7 @@ enum class Support : int { any, lower, upper, interval, linear, circle };
 struct SupportColumn {
     Support kind;
     double low, high;
-    double least, most;            // the outermost numbers of the program's dtype inside
+    double least, most;            // the outermost values of the program's dtype inside
     double wide_least, wide_most;  // and of float64
 };
 

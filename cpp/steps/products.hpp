@@ -3,7 +3,7 @@
 
 namespace headrace {
 
-// How numbers in bf16 lie where products are of them (core/bf16.hpp).
+// Layout of bf16 values for products of them (core/bf16.hpp).
 struct Bf16Layout {
     int parts = 0;   // of each number; 0: products are exact
     int step = 1;    // number of pairs added at once

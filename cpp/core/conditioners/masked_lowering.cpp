@@ -84,7 +84,7 @@ class Lines {
         layers_.push_back(layer);
     }
 
-    // Lines of numbers in bf16, and where a layer's rounded weights are.
+    // Lines of bf16 values, and the position of a layer's rounded weights.
     void add_pairs(Layer& layer, int l) {
         layer.block = kept_.keep(std::move(rounded_[size_t(l)].block));
         layer.back = kept_.keep(std::move(rounded_[size_t(l)].back));

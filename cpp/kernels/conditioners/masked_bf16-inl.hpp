@@ -14,7 +14,7 @@ HR_FN int pairs_below(const MaskedNetwork<float>& c, const Layer& layer) {
     return layer.below < 0 ? c.input_pairs : c.layers[layer.below].pairs;
 }
 
-// The pairs of which n numbers are all, or are the only ones that count.
+// The pairs that hold n values, or the only ones that count.
 HR_FN int whole_pairs(const MaskedNetwork<float>& c, int n) {
     return n / (2 * c.bf16.step) * c.bf16.step;
 }

@@ -135,7 +135,8 @@ struct DualAscent : Directions<DualAscent> {
         return is_single<V> ? Scalar<V>(3.4028234663852886e38) : Scalar<V>(1.7976931348623157e308);
     }
 
-    // (γ r + z) a + b. Halves leave a sum of two numbers near the largest one room, and change no bit of others.
+    // (γ r + z) a + b. Halves prevent overflow of a sum of two values near the largest one, and change no bit of
+    // others.
     template <class V, class P>
     HR_FN static V line(V z, V r, P gamma, P a, P b) {
         const Scalar<V> half = Scalar<V>(0.5);

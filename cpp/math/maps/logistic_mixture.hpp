@@ -73,12 +73,12 @@ struct LogisticMixture : Directions<LogisticMixture> {
     }
 
   private:
-    // Log-weights below the largest one, and 1 / scale: in lanes, or where the accessor of parameters has room, as
-    // those of the splines are (rq_spline.hpp).
+    // Log-weights below the largest one, and 1 / scale: in lanes, or in the buffer of the accessor of parameters, like
+    // those of the splines (rq_spline.hpp).
     template <class V, class P, bool has_room = requires(const P& p) { p.room(0); }>
     struct Kept {
         V weights[max_bins], rates[max_bins];
-        HR_FN Kept(const P&, int) { put(0, V{}, V{}); }  // compilers do not know that there is a component
+        HR_FN Kept(const P&, int) { put(0, V{}, V{}); }  // compilers cannot infer that there is a component
         HR_FN V weight(int k) const { return weights[k]; }
         HR_FN V rate(int k) const { return rates[k]; }
         HR_FN void put(int k, V weight, V rate) {

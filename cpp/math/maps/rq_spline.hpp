@@ -9,9 +9,9 @@
 // whose discriminant is also a sum of squares, q^2 + 4 eta (1 - eta) with q = d0 (1 - eta) - d1 eta (from eq. 8 by
 // collecting terms): it cannot be negative, and the root is taken on the side without cancellation.
 //
-// The 2 K unnormalised shares of the bins are kept in lanes, or where the accessor of parameters has room for them:
-// p.room(k) is a place for number k (the GPU cannot index registers). forward and inverse read p(k), k < 2 K, once and
-// before they write number k, so that it may be the same place; the vector-Jacobian products need it beside p.
+// The 2 K unnormalised shares of the bins are kept in lanes, or in the buffer of the accessor of parameters: p.room(k)
+// is the element for share k (the GPU cannot index registers). forward and inverse read p(k), k < 2 K, once and before
+// they write share k, so that both may be the same element; the vector-Jacobian products need it beside p.
 #pragma once
 
 #include "../lane.hpp"
@@ -211,7 +211,7 @@ struct Spline : Directions<Spline<Kind>> {
         }
 
         // Goes through the bins and keeps the last one whose left end is not beyond the input: no gathers. The input is
-        // a place among the heights, or among the widths.
+        // a position among the heights, or among the widths.
         // `target`: the input, in the unnormalised shares of its side.
         template <class OfHeights>
         HR_FN Bin<V> find(OfHeights of_heights, V input, const P& p, const MapOptions<Scalar<V>>& o, V& target) {

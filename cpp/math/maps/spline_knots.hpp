@@ -25,7 +25,7 @@ struct Entered {
 struct SoftClampedKnots {
     static constexpr double least_bin = 0;        // it has no least size of bins
     static constexpr bool is_moderate = true;     // derivatives are between slope and 1 / slope
-    static constexpr bool parts_show_all = true;  // infinite raw numbers make a part NaN
+    static constexpr bool parts_show_all = true;  // an infinite raw value makes a part NaN
 
     template <class T>
     HR_FN static constexpr Tails tails(const MapOptions<T>&) {
@@ -56,7 +56,7 @@ struct SoftClampedKnots {
     }
     template <class V>
     HR_FN static auto outside(V value, const MapOptions<Scalar<V>>& o) {
-        return abs(value) > o.bound;  // false for NaN, which goes the way of the numbers
+        return abs(value) > o.bound;  // false for NaN, which is handled like any number
     }
     template <class T>
     HR_FN static T range(const MapOptions<T>& o) {

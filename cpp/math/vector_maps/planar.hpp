@@ -9,9 +9,10 @@
 // `start` is the sum before the first coordinate, and `accumulate` adds one's share; `forward` and `inverse` turn sums
 // into amounts and into the factors of the determinant of the *forward* direction at the latent side; `move` applies
 // the amount to a coordinate. `reduced`, `reduce`, `backward` and `spread` are the vector-Jacobian product: sums over
-// coordinates, then what these share, then coordinate by coordinate. As in maps/, put(k, value) receives number k; it
-// may overwrite what p(k) reads, so p(k) is read before. `prepare` and its vjp share their loops over coordinates
-// (coordinates.hpp); then each lane puts the numbers of its own coordinates, and all of them those that follow.
+// coordinates, then what these share, then coordinate by coordinate. Like in maps/, put(k, value) receives parameter
+// k's value; it may overwrite what p(k) reads, so p(k) is read before. `prepare` and its vjp share their loops over
+// coordinates (coordinates.hpp); then each lane puts the values of its own coordinates, and all lanes those that
+// follow.
 #pragma once
 
 #include "../coordinates.hpp"
@@ -56,7 +57,7 @@ struct TanhBend {
 
     // v with v + (s - 1) tanh v = y, B lanes at once. Halley's method, kept between bounds by bisection: the left side
     // is odd, concave above zero where s > 1 and convex where s < 1, so that one bound is a start from which Newton's
-    // method would not overshoot. Ends where the residual is at its rounding. `near`, if any, are numbers close to v.
+    // method would not overshoot. Ends where the residual is at its rounding. `near`, if any, are values close to v.
     template <int B, class V>
     HR_FN static void solve(const V (&y)[B], const V (&s)[B], const MapOptions<Scalar<V>>& o, V (&v)[B],
                             Bend<V> (&bend)[B], const V* near = nullptr) {

@@ -37,7 +37,7 @@ struct BackPlan {
 };
 
 // A layer makes   product = W input + b,   sum = product + c,  or product * c,   + another layer's sum,   value =
-// activation(sum) where c is the value of a layer that reads the context alone. Lines are scratch units of the
+// activation(sum) where c is the value of a layer that reads only the context. Lines are scratch units of the
 // transform; product, sum and value share a line where only one of them is needed.
 struct Layer {
     const uint32_t* row;      // offset of each unit's weights from the transform's first weight
@@ -58,7 +58,7 @@ struct Layer {
     double dropout;       // the share of values dropped in training; others are divided by the share that is kept
     int live;             // number of units with a reader
     int panel;            // where the layer's transposed inputs start among those of the transform
-    int fold;             // its place among the folded numbers of the transform, if it reads a context
+    int fold;             // its index among the folded biases of the transform, if it reads a context
     // In bf16 (core/bf16.hpp):
     const uint32_t* block;  // where the pairs of its blocks of units start
     const int64_t* back;    // and those of its blocks of inputs
@@ -84,7 +84,7 @@ struct MaskedNetwork {
     int outputs;                   // line of the first number that it gives
     bool has_slope_sweep;          // activations whose derivatives replace or stand beside their values
     int slopes;                    // line of the tape at which derivatives of activations start, -1: values tell
-    Bf16Layout bf16;               // of the numbers that products are of
+    Bf16Layout bf16;               // of the format of the products' factors
     int input_pairs, pairs, sums;  // where pairs of the inputs start among the lines of pairs; lines of pairs, and sums
 };
 
