@@ -83,7 +83,7 @@ struct DeviceArray {
     }
 };
 
-// Contiguous numbers of this shape.
+// Contiguous array of this shape.
 template <class T>
 T* numbers(const py::handle& given, std::initializer_list<int64_t> shape, const char* message) {
     const DeviceArray a(given);

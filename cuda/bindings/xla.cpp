@@ -68,7 +68,7 @@ struct DeviceCore {
     static constexpr bool sees_numbers = false;
 
     // Handlers are without the trait for command buffers: a call has its place in the order of streams, which a CUDA
-    // graph that is run again would not know (host/stream_order.hpp). XLA then calls it between its graphs.
+    // graph that is run again would not keep (host/stream_order.hpp). XLA then calls it between its graphs.
     template <class T>
     static DeviceProgram<T>* program_of(ProgramOnDevices<T>* known) {
         return &known->here();

@@ -1,5 +1,5 @@
-// Arrays of many kinds in one piece of device memory. They are put twice: first to know how much there is, then with
-// the address at which it will be.
+// Arrays of many kinds in one piece of device memory. They are put twice: first to measure their size, then with the
+// final address.
 #pragma once
 
 #include <cstdint>

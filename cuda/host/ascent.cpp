@@ -48,7 +48,7 @@ template <class T>
 DeviceAscent<T>::~DeviceAscent() {
     try {
         const OnDevice on(device_);
-        order_.wait_for_all(default_stream);  // in whose order the memory is given back
+        order_.wait_for_all(default_stream);  // in whose order the memory is freed
     } catch (const CudaError&) {              // of a device that is lost, memory is, too
     }
 }

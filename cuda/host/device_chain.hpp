@@ -9,7 +9,7 @@
 
 namespace headrace {
 
-// How products of networks are computed: in the numbers' own type, or in float32 on the tensor cores, whose factors
+// How products of networks are computed: in the program's own type, or in float32 on the tensor cores, whose factors
 // have 11 significant bits: with factors rounded to them, or as three products of factors split in two.
 enum class Products { exact, tf32, three_tf32 };
 

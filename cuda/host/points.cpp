@@ -66,7 +66,7 @@ template <class T>
 DevicePoints<T>::~DevicePoints() {
     try {
         const OnDevice on(device_);
-        order_.wait_for_all(default_stream);  // in whose order the memory is given back
+        order_.wait_for_all(default_stream);  // in whose order the memory is freed
     } catch (const CudaError&) {              // of a device that is lost, memory is, too
     }
 }

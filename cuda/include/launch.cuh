@@ -18,7 +18,7 @@ constexpr int sums_at_once = 8;          // of a warp: units for each load of an
 constexpr int most_blocks_at_once = 2;   // number of sums, on tensor cores: four would not fit into 128 registers
 constexpr int sum_line = warp_rows + 4;  // of a kept sum: 16 bytes more, so that fragments do not meet in a bank
 constexpr int least_terms = 16;          // of a sum that is worth a warp of its own
-constexpr int rows_ahead = 4;            // of a matrix whose loads are under way together on the way back
+constexpr int rows_ahead = 4;            // of a matrix whose loads are in flight together in the backward pass
 constexpr int narrow_rows = 8;           // of a narrow tile: 32 bytes of a line of the tape, which are read at once
 constexpr int narrow_warps = warp_rows / narrow_rows;
 constexpr int panel_levels = 8;  // of a sequential network, at most
@@ -31,7 +31,7 @@ constexpr int window_units = 64;  // units of the last layer that a tile holds a
 constexpr int sum_units = 64, sum_inputs = 64, sum_threads = 128;
 constexpr int sum_blocks = 1024;  // blocks aimed at, by cutting the rows into shares
 constexpr int most_shares = 64;
-constexpr int tiles_of_sum = 4;  // in the numbers' own type; these sums are added in float64
+constexpr int tiles_of_sum = 4;  // in the program's own type; these sums are added in float64
 #ifdef HR_EMULATE
 constexpr long long tape_bytes = 1ll << 20;  // so that tests see several groups
 #else
@@ -49,7 +49,7 @@ constexpr int ascent_sum_threads = 256;  // that add up the partial sums of one 
 
 // Adam (kernels/adam.hpp). Not measured on a card.
 constexpr int adam_threads = 256;
-constexpr int adam_stretch = 8192;  // numbers whose squares are one partial sum
+constexpr int adam_stretch = 8192;  // values whose squares are one partial sum
 
 // Pinned memory in which small arrays from the host are on their way (host/upload.hpp), before a call waits for them.
 #ifdef HR_EMULATE

@@ -42,8 +42,8 @@ inline uint32_t to_tf32(float x) {
     return (bits & magnitude) >= infinity ? bits : (bits + (tf32_dropped + 1) / 2) & ~tf32_dropped;
 }
 
-// The sum of n numbers as tensor cores are known to make it: each is cut off two bits below the last one that float32
-// would have for the largest of them, their sum is exact, and is rounded toward zero.
+// The sum of n values in the known way of tensor cores: each is cut off two bits below the last one that float32 would
+// have for the largest of them, their sum is exact, and is rounded toward zero.
 inline float sum_of_tensor_core(const double* terms, int n) {
     double largest = 0, plain = 0;
     for (int i = 0; i < n; ++i) {

@@ -104,7 +104,7 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
         }
         bool is_waited = levels == 0;
         if (phase.panel_end > 0) {
-            team.sync();  // the room is that of sums that were begun
+            team.sync();  // the buffer is that of sums that were begun
             keep_weights(team, run.products, plan.stages, phase.stage_end, phase.panel_end, run.call.weights,
                          d.step.weights, t.partial);
             team.sync();
@@ -155,7 +155,7 @@ __device__ Columns<T> drawn_columns(const Chain<T>& chain, const Call<T>& call, 
     return density_columns<T>(*chain.density, call.ready, chain.features, slot_of, count, call.seed, low, high, block);
 }
 
-// Coordinates, or numbers drawn, and context to t.given; a row that is not finite becomes NaN, its log-determinant too.
+// Coordinates, or drawn values, and context to t.given; a row that is not finite becomes NaN, its log-determinant too.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<T>& call, int64_t row, int rows,
                           TileState<T, in_shared, keeps_units>& t) {
@@ -201,7 +201,7 @@ __device__ void mark_overflows(const Team& team, const DeviceChain<T>& d, const 
     sums.put(team, bad);
     team.sync();
     bad = sums.total(team);
-    team.sync();  // the room is used again
+    team.sync();  // the buffer is used again
     if (bad == T(0)) return;
     log_det = bad;
     for (int s = d.chain.context + team.warp; s < d.slots(); s += team.warps) z.at(s, team.lane) = bad;

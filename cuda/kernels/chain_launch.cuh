@@ -1,4 +1,4 @@
-// The kernel of runs that nothing goes back through, and its launch. Included by a source for each type of numbers.
+// The kernel of runs without a backward pass, and its launch. Included by a source for each floating type.
 #pragma once
 
 #include "chain.cuh"
@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {  // of 32 bits, because registers are short
         const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(forgotten(team.warps))
                                                   : workspace + blockIdx.x * d.run_lines() * warp_rows};
-        // A variable of its own: assigned at once, its loads would be of no memory that the compiler knows.
+        // A variable of its own: assigned at once, its loads would be of memory that the compiler cannot identify.
         const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());
         t.given = lines;
         t.built = other;

@@ -1,4 +1,4 @@
-// Kinds of conditioners on a device, by overloads for their struct. A kind is run position by position, as on the CPU
+// Kinds of conditioners on a device, by overloads for their struct. A kind is run position by position, like on the CPU
 // (steps/network.cuh), by
 //   advance(team, c, known, from, to)        positions [from, to): the parameters of their coordinates
 //   advance_back(team, c, known, from, to)   from the gradients by these to those by what it read, and by its weights

@@ -77,7 +77,7 @@ struct PlainParams {
     __device__ __forceinline__ T operator()(int k) const { return p[k]; }
 };
 
-// In shared memory, with room elsewhere or, on the way forth, in their own place.
+// In shared memory, with a buffer elsewhere or, in the forward direction, in place.
 template <class T>
 struct StagedParams {
     T *p, *place;

@@ -39,12 +39,12 @@ struct Shape {
     static constexpr int packs = row_threads * packs_each, rows = packs * Rows<T>::count;
     static constexpr int rows_each = packs_each * Rows<T>::count;
     static constexpr int lanes = threads / packs;
-    static constexpr int ahead = Lines == 5 ? 5 : 4;  // lines whose loads a thread has under way
+    static constexpr int ahead = Lines == 5 ? 5 : 4;  // lines whose loads a thread has in flight
     // Lines whose sums are in shared memory at once: in float64 all would take more than the mapped memory.
     static constexpr int staged_lines = sizeof(T) == 4 ? Lines : Lines / 2;
     // More lines than shared memory holds are those of many features, whose tiles all have this many threads a group.
     static constexpr bool may_be_unfused = row_threads == 16;
-    // Blocks of threads that a multiprocessor should have room for.
+    // Blocks of threads that a multiprocessor should hold.
     static constexpr int resident = Groups < 8 ? (sizeof(T) == 4 ? 4 : 3) : lines * sizeof(T) <= 28 ? 3 : 2;
     static_assert(ahead <= factors_at_once && lanes >= 1);
 };
@@ -219,7 +219,7 @@ __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (
     using T = typename S::T;
     constexpr int P = Rows<T>::count;
     const int group = int(threadIdx.x) / S::row_threads, place = int(threadIdx.x) % S::row_threads;
-    HR_ROLLED  // more lines at once would not leave the registers room
+    HR_ROLLED  // more lines at once would not leave enough registers
     for (int k = 0; k < lines; ++k) {
         T factor[S::lines];
         read_lines<S>(shared.matrix + k * S::width + group * S::lines, factor);
@@ -373,7 +373,7 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                     }
             }
             if (wants_sums) store_sums<S>(shared, tile, sum, a.partial, a.layout.chunks, chunk);
-            __syncthreads();  // before the next tile takes the place of this one's numbers
+            __syncthreads();  // before the next tile overwrites this one's values
         }
         if (wants_sums) {
             for (int step = warp / 2; step > 0; step /= 2)
@@ -411,7 +411,7 @@ __device__ inline double number_of_row(const ArrayView& a, int64_t row, int colu
     return a.is_double ? *reinterpret_cast<const double*>(p) : double(*reinterpret_cast<const float*>(p));
 }
 
-// Squares of 32 rows and 32 features change their layout in shared memory, whose lines have 33 numbers.
+// Squares of 32 rows and 32 features change their layout in shared memory, whose lines have 33 elements.
 constexpr int square_threads = 256, pitch = warp + 1;
 
 template <class T>

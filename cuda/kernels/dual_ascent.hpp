@@ -9,7 +9,7 @@
 namespace headrace {
 
 // Output lines [begin, end) of an affine map, which read input lines [first, last). Their part of the matrix starts at
-// `matrix`: for each input line the numbers of all output lines.
+// `matrix`: for each input line the elements of all output lines.
 struct AscentTile {
     int begin, end, first, last;
     int64_t matrix;
@@ -30,8 +30,8 @@ AscentLayout ascent_layout(int64_t rows, int features);
 struct AscentStructure {
     std::vector<AscentTile> tiles;
     std::vector<int> block;    // first line of the block that each line of the affine map is in
-    int64_t matrix = 0;        // numbers of all tiles
-    int lines = 0, width = 0;  // most lines that a tile reads, and has room for
+    int64_t matrix = 0;        // matrix elements of all tiles
+    int lines = 0, width = 0;  // most lines that a tile reads, and can hold
     bool in_place = false;     // one tile reads and writes everything
     bool fused = false;        // each line is read by only one tile, which may map it
 };

@@ -165,7 +165,7 @@ template <class T>
 __device__ void back_conditioner(const Team& team, const MaskedNetwork<T>& c, const PlacedStep<NetworkStep<T>>& d,
                                  const Tape<T>& t, int i, const WayBack<T>& way) {
     const NetworkStep<T>& s = d.step;
-    // Columns of the first layer whose gradient anybody wants: context is first.
+    // Columns of the first layer whose gradient is needed: context is first.
     const int context = t.d.chain.context - s.input_slot;
     const bool wants_coordinates = s.reads_built || way.back.input || !d.part.first_weights;
     const int first_column = way.back.context ? 0 : context;
@@ -207,9 +207,9 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
         });
 }
 
-// Tiles of `tile_rows` rows from `first` on there and back. A tape has room for 32 rows, of which a narrow tile has its
-// part. It belongs to only these rows where the sums over rows need it, else to the block. `bad` becomes 1 if a row is
-// not finite.
+// Tiles of `tile_rows` rows from `first` on there and back. A tape holds 32 rows, of which a narrow tile has its part.
+// It belongs to only these rows where the sums over rows need it, else to the block. `bad` becomes 1 if a row is not
+// finite.
 template <class T, bool all_kinds>
 __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     there_and_back(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call,

@@ -33,8 +33,8 @@ __device__ void keep_weights(const Team& team, Products kind, const Stage* stage
 }
 
 // Four sums of a panel go on from where they were left: over terms [begin, end), of which `begin` is a multiple of
-// four. A sum's weights start `stride` numbers after the one's before. The order of terms is that of sums in one go.
-// Inputs are rounded as in products in TF32.
+// four. A sum's weights start `stride` elements after those of the sum before. The order of terms is that of sums in
+// one go. Inputs are rounded as in products in TF32.
 constexpr int level_sums = 4;  // of a stage's biases, too, four are loaded at once
 
 template <class T, bool in_shared>

@@ -12,7 +12,7 @@
 namespace headrace {
 namespace {
 
-// ---- in the numbers' own type ---------------------------------------------------------------------------------------
+// ---- in the program's own type --------------------------------------------------------------------------------------
 
 // Block (task, share of the rows): sums[share][place] over the tapes of tiles [share tiles_of_share, ...).
 template <class T>

@@ -10,7 +10,7 @@ namespace headrace {
 // two lines of the tape. Biases belong to the task with input 0.
 struct SumTask {
     int64_t grads, inputs_line;  // lines of the tape: gradient of the layer's first unit, the layer's first input
-    int64_t weights, bias;       // where the first unit's numbers start in the vector of sums
+    int64_t weights, bias;       // offset of the first unit's elements in the vector of sums
     const uint32_t* row;         // offsets of the units' weights; null: there are only biases
     const int* visible;
     int unit, units, input, inputs;

@@ -48,7 +48,7 @@ struct Elements {
     }
 };
 
-// Of each of these elements P adjacent numbers, to and from registers.
+// P adjacent values of each of these elements, to and from registers.
 template <int P, int N, class T>
 __device__ __forceinline__ void load_elements(const Elements& some, const T* p, T (&to)[N]) {
     constexpr int W = numbers_of_16<T>;
@@ -109,7 +109,7 @@ class TilePlaces {
     }
 
   private:
-    // ceil(2^32 / length), which is exact as long as i times the length is below 2^32; it has no room for length 1.
+    // ceil(2^32 / length), which is exact as long as i times the length is below 2^32; for length 1 it does not fit.
     uint32_t inverse_ = 0, padding_ = 0;
 };
 
@@ -126,9 +126,9 @@ __device__ __forceinline__ Numbers16<T> rotated(const Numbers16<T>& v, int by) {
     return r;
 }
 
-// n numbers of rows that follow each other to a tile, by all threads of a block. In shared memory the threads of a warp
-// would meet in the same banks when each stores its first number, its second and so on; so every eighth starts with
-// another one.
+// n elements of consecutive rows to a tile, by all threads of a block. In shared memory the threads of a warp would
+// meet in the same banks when each stores its first element, its second and so on; so every eighth starts with another
+// one.
 template <class T>
 __device__ __forceinline__ void rows_to_tile(const T* rows, int n, const TilePlaces& places, T* tile) {
     constexpr int W = numbers_of_16<T>;

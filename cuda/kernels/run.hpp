@@ -19,7 +19,7 @@ struct Place {
     int64_t shared_bytes;  // of a block, in all
 };
 
-// Numbers whose tiles may be in shared memory: float64 is for checking, and its kernels are as large as float32's.
+// Types whose tiles may be in shared memory: float64 is for checking, and its kernels are as large as float32's.
 template <class T>
 constexpr bool has_shared_tiles = sizeof(T) == 4;
 

@@ -1,4 +1,4 @@
-// A tile of rows on the device: one row for each lane, lines of numbers for coordinates and units, and a team of warps.
+// A tile of rows on the device: one row for each lane, lines of values for coordinates and units, and a team of warps.
 #pragma once
 
 #include <type_traits>
@@ -150,8 +150,7 @@ __device__ inline bool is_by_rows(const ArrayView& a) {
     return size(a.column_stride) <= size(a.row_stride);
 }
 
-// body(row, column) for the numbers of a tile in the order in which they lie in memory, so that neighbouring threads
-// are neighbours there.
+// body(row, column) for the values of a tile in the order of memory, so that neighbouring threads are neighbours there.
 template <class F>
 __device__ void for_tile(const Team& team, int rows, int columns, bool by_rows, F&& body) {
     const int fast = by_rows ? columns : rows, threads = team.warps * team.rows;
@@ -182,7 +181,7 @@ __device__ bool is_adjacent(const ArrayView& a, int columns) {
            reinterpret_cast<uintptr_t>(a.data) % 16 == 0;
 }
 
-// Four adjacent numbers at an address that is a multiple of 16 bytes.
+// Four adjacent values at an address that is a multiple of 16 bytes.
 template <class T>
 struct alignas(16) Four {
     T x[4];
@@ -193,7 +192,7 @@ __device__ Four<T> load_four(const T* p) {
     return *reinterpret_cast<const Four<T>*>(p);
 }
 
-// Four numbers from p[at] on, of which n exist. All numbers of p up to a multiple of four can be read.
+// Four values from p[at] on, of which n exist. All values of p up to a multiple of four can be read.
 template <class T>
 __device__ __forceinline__ Four<T> load_first(const T* p, int at, int n) {
     if (at % 4 == 0) return load_four(p + at);
@@ -227,7 +226,7 @@ __device__ void prefetch(const T* p) {
 #endif
 }
 
-// The numbers of a tile of adjacent rows, four at a time: four(first, body) for those from `first` on, which is to call
+// The values of a tile of adjacent rows, four at a time: four(first, body) for those from `first` on, which is to call
 // body(i, row, column) for i = 0, ..., 3, and one(number, row, column) for the rest.
 template <class F, class G>
 __device__ void for_adjacent_tile(const Team& team, int rows, int columns, F&& four, G&& one) {

@@ -106,7 +106,7 @@ struct Settled {
     bool by_one_warp = false;
 };
 
-// Coordinates through a map, whose parameters are on lines; `rooms`: as in MapParams.
+// Coordinates through a map, whose parameters are on lines; `rooms`: see MapParams.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void run_map(const Team& team, const CoordinateMap<T>& s, const Lines<T, in_shared>& params,
                         const Lines<T, in_shared>& rooms, const Settled& of, TileState<T, in_shared, keeps_units>& t) {
