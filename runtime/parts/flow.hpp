@@ -69,10 +69,10 @@ const Transform<T>* upright(const Transform<T>* one) {
 // double, whatever the file's dtype is. Files that are no good throw FileFormatError, wrong arguments
 // std::invalid_argument. Nothing changes after it is made: any number of threads may use it at once.
 //
-// Rows are features() numbers one after another, in float or double (In), and so are results (Out). `context` holds
-// context() numbers a row, `context_rows` rows: as many as there are rows, or 1 for all; it is null where context() is
-// 0. A row that is not finite, or that overflows on its way, becomes NaN, and no other row changes. A finite row on a
-// bound of a column or beyond has a log density of -infinity, and its latent is NaN.
+// Rows are features() adjacent values, in float or double (In), and so are results (Out). `context` holds context()
+// values a row, `context_rows` rows: as many as there are rows, or 1 for all; it is null where context() is 0. A row
+// that is not finite, or that overflows on its way, becomes NaN, and no other row changes. A finite row on a bound of a
+// column or beyond has a log density of -infinity, and its latent is NaN.
 template <class T>
 class Flow {
   public:
@@ -130,7 +130,7 @@ class Flow {
     }
 
     // Rows first_row to first_row + rows - 1 of the endless sample of a seed, and their log densities, which may be
-    // null. The numbers are those of headrace's `sample` with this seed, to rounding.
+    // null. The values are those of headrace's `sample` with this seed, to rounding.
     template <class Out, class In = double>
     void sample(std::size_t rows, std::uint64_t seed, Out* x, Out* log_prob = nullptr, const In* context = nullptr,
                 std::size_t context_rows = 0, std::uint64_t first_row = 0) const {
@@ -436,7 +436,7 @@ class Flow {
         return work.is_bad ? nan() : density - work.log_det;
     }
 
-    // work.row, numbers of In once, through the chain.
+    // Takes work.row, In values once, through the chain.
     template <class In, class C>
     void run(Work& work, bool to_data, const Context<C>& context, std::size_t r) const {
         work.log_det = 0.0;

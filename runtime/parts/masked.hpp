@@ -1,4 +1,4 @@
-// Masked autoregressive transforms and couplings: maps of numbers whose parameters a network computes.
+// Masked autoregressive transforms and couplings: maps of coordinates whose parameters a network computes.
 #pragma once
 
 #include "maps.hpp"

@@ -1,5 +1,5 @@
 // The conditioner: a network whose weights are multiplied by masks. It runs layer by layer, or in the order of a plan,
-// by which a unit is computed as soon as the coordinates that it sees are there.
+// by which a unit is computed as soon as the coordinates that it reads are available.
 #pragma once
 
 #include "numbers.hpp"
@@ -199,7 +199,7 @@ class Network {
     }
 
     int columns_, context_;
-    int parts_ = 0;  // of numbers rounded to bf16; 0: they are not
+    int parts_ = 0;  // of values rounded to bf16; 0: they are exact
     std::vector<Layer<T>> layers_;
 };
 

@@ -1,6 +1,6 @@
 // Random numbers: Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011), keyed by a seed, counted by (row, block of four
 // columns). A number is a function of (seed, row, column), the same as headrace's own. float64 uses the leading 32 bits
-// of float32 and 32 more of a second stream: both see the same sample, the one with more digits.
+// of float32 and 32 more of a second stream: both give the same sample, the one with more digits.
 #pragma once
 
 #include <array>
@@ -60,7 +60,7 @@ struct Drawn {
         const T tail = uniform<T>(high[i] << 1 | low[i] >> 31, low[i] << 1) * T(0.5);
         return (std::log1p(-tail) - std::log(tail)) * (high[i] >> 31 ? T(1) : T(-1));
     }
-    // Box-Muller: two words give two numbers.
+    // Box-Muller: two words give two normal numbers.
     T normal(std::size_t i) const {
         const std::size_t first = i & ~std::size_t(1);
         const T radius = std::sqrt(std::log(number(first)) * T(-2));

@@ -236,7 +236,7 @@ class ActNorm : public Transform<T> {
     std::vector<T> shift_, log_scale_;
 };
 
-// Raw parameters, coordinate by coordinate: read(name, numbers of a coordinate) gives those of a name.
+// Raw parameters, coordinate by coordinate: read(name, count of values of a coordinate) gives those of a name.
 template <class T, class Read>
 std::vector<T> params_by_coordinate(const MapSettings& map, std::size_t n, const Read& read) {
     const std::size_t n_params = static_cast<std::size_t>(map.n_params());
@@ -338,7 +338,7 @@ class OnColumns : public Transform<T> {
     }
     void run(bool to_data, T* row, const T* context, Scratch<T>& s, double& log_det) const override {
         std::vector<T> own;
-        own.swap(s.columns);  // a transform within may want the room again
+        own.swap(s.columns);  // a transform within may need the buffer again
         own.resize(columns_.size());
         for (std::size_t i = 0; i < columns_.size(); ++i) own[i] = row[columns_[i]];
         inner_->run(to_data, own.data(), context, s, log_det);

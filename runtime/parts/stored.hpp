@@ -124,7 +124,7 @@ class Stored {
         return order;
     }
 
-    // `rows` lists of `columns` numbers each, one after another.
+    // `rows` lists of `columns` values each, one after another.
     std::vector<double> table(const std::string& key, std::size_t rows, std::size_t columns, bool positive = false) {
         const std::vector<Value>& lists = items(key);
         if (lists.size() != rows) fail(key + ": expected " + std::to_string(rows) + " lists");
@@ -153,7 +153,7 @@ class Stored {
         return found->second.shape[0];
     }
 
-    // A tensor of this shape and of the file's dtype, in T. Its numbers are finite, in T too.
+    // A tensor of this shape and of the file's dtype, in T. Its values are finite, in T too.
     template <class T>
     std::vector<T> array(const std::string& name, const std::vector<std::uint64_t>& shape) {
         return numbers_of<T>(name, shape, own_dtype());

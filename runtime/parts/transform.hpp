@@ -13,7 +13,7 @@ class Transform {
   public:
     virtual ~Transform() = default;
 
-    // Takes a row of T's numbers to data or to latent, and adds log |det| of that direction.
+    // Takes a row of T values to data or to latent, and adds log |det| of that direction.
     virtual void run(bool to_data, T* row, const T* context, Scratch<T>& scratch, double& log_det) const = 0;
 
     // Whether it can do so in float64 before values are narrowed, like at the ends of a chain.
