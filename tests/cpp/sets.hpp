@@ -43,7 +43,7 @@
 
 namespace headrace::tests {
 
-// All arrays hold a multiple of this many numbers, so that no vector has a tail.
+// All arrays hold a multiple of this many values, so that no vector has a tail.
 constexpr int64_t granule = 16;
 
 enum class Tested : int {

@@ -1,10 +1,10 @@
 // The lane functions against the next wider floating type, in every instruction set this processor has, with vectors
-// and with single numbers as lanes.
+// and with scalars as lanes.
 //
 //   test_lane [--all | --stride N] [--samples N] [--isa NAME] [--function NAME]
 //
-// float32: every N-th of the 2^32 floats (--all: each of them). float64: N sampled numbers. Both: special values, and
-// the neighbours of the places where a function changes its way of computing.
+// float32: every N-th of the 2^32 floats (--all: each of them). float64: N sampled values. Both: special values, and
+// the neighbours of the points where a function changes its method.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -142,7 +142,7 @@ W reference(Tested function, W x) {
     return x;
 }
 
-// ---- numbers ------------------------------------------------------------------------------------------------------
+// ---- values -------------------------------------------------------------------------------------------------------
 
 template <class T>
 struct Wider;

@@ -46,7 +46,7 @@ constexpr size_t page = 4096, stack_bytes = 64 * page;
 
 enum class Wait { nothing, block, warp, end };
 
-// What a thread takes from a warp's operation: a number of 0 to 31 is a lane's value, or
+// A thread's result of a warp's operation: 0 to 31 is a lane's value, or
 constexpr int nothing = -1, own = -2, ballot = -3;
 
 struct Fiber {

@@ -1,4 +1,4 @@
-// Memory that is watched: which bytes are whose, which words were written, and who wrote and read a word last.
+// Watched memory: the owner of each byte, which words were written, and the last writers and readers of a word.
 #pragma once
 
 #include <cstddef>
