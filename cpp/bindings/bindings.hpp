@@ -15,7 +15,7 @@ void bind_ops(py::module_& m);
 void bind_points(py::module_& m);
 void bind_xla(py::module_& m);
 
-// The GIL is released while one lives.
+// The GIL is released during the lifetime.
 class Unlocked {
   public:
     Unlocked() : state_(PyEval_SaveThread()), cancellable_(&ask, this) {}
@@ -27,7 +27,7 @@ class Unlocked {
     }
 
   private:
-    static bool ask(void* self);  // runs the handlers of signals that came; whether one of them raised something
+    static bool ask(void* self);  // runs the handlers of pending signals; returns whether one of them raised
 
     PyThreadState* state_;
     Cancellable cancellable_;

@@ -30,7 +30,7 @@ class ProgramCall {
     }
 
     // Latent to data, from noise under the base: rows [first_row, first_row + rows) of the endless sample of the seed.
-    // With no first row it is row 0, and few rows may go a faster way, which rounds otherwise.
+    // Without a first row it is row 0, and few rows may use a faster kernel, which rounds differently.
     static void sample(P& program, int64_t rows, uint64_t seed, std::optional<int64_t> first_row, Object value,
                        Object log_prob, Object context, Object parameters, Queue... queue) {
         ProgramCall call(program, false, true);
@@ -142,7 +142,7 @@ class ProgramCall {
         request_.context = &context_;
     }
 
-    // Values go to an array of T, or of float64 where the data end has them without a rounding.
+    // Values go to an array of T, or of float64 where the data end computes them without a rounding.
     void open_value(Object given) {
         const std::initializer_list<int64_t> shape{rows(), program_.features()};
         constexpr const char* message = "value: expected a C-contiguous (rows, features)";

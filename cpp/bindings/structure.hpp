@@ -14,7 +14,7 @@
 
 namespace headrace {
 
-// A map and its conditioner: what of a network step does not depend on where it stands.
+// A map and its conditioner: the part of a network step that does not depend on its position.
 struct Transform {
     std::shared_ptr<const TransformMap> map;
     std::shared_ptr<const Conditioner> conditioner;

@@ -116,7 +116,7 @@ inline xla::Error refused(const char* message) {
     return {xla::ErrorCode::invalid_argument, std::string("headrace: ") + message};
 }
 
-// XLA is compiled without exceptions: none may reach it. Where a device's memory ran out, its core may begin once more.
+// XLA is compiled without exceptions: none may reach it. Where a device's memory ran out, its core may retry.
 template <class Core, class Body>
 xla::Error guarded(const Body& body) {
     try {
@@ -128,8 +128,8 @@ xla::Error guarded(const Body& body) {
     }
 }
 
-// The calls. A row's number is its log-determinant, or with the base its log-density. Sizes are checked here although
-// Python has checked them: compiled code may have been made by anybody.
+// The calls. A row's value is its log-determinant, or with the base its log-density. Sizes are checked here although
+// Python has checked them: compiled code may come from any source.
 template <class Core, class T, class... Where>
 class XlaCalls {
   public:
@@ -210,7 +210,7 @@ class XlaCalls {
             if (gradient.weights || gradient.input || gradient.context) {
                 program.run_gradient(request, gradient, opened.weights, where...);
             } else {
-                request.tiles_only = true;  // few rows have the bits that the other way gives them
+                request.tiles_only = true;  // few rows have the bits that the other kernel gives them
                 program.run(request, opened.weights, where...);
             }
             return xla::Error::success();
@@ -218,7 +218,7 @@ class XlaCalls {
     }
 
     // The parameters' gradient for factors of rows: `unit` times the factor where all have the same, else a run of its
-    // own. Bits do not depend on whether `unit` is there.
+    // own. Bits do not depend on whether `unit` exists.
     static xla::Error scaled(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                              In<T> context, In<T> by_row, In<T> has_unit, In<T> unit, Out<T> to_parameters) {
         return guarded<Core>([&]() -> xla::Error {
@@ -291,7 +291,7 @@ class XlaCalls {
             return xla::Error::success();
         }
 
-        // Results, but for the parameters that are not wanted.
+        // Results, except for gradients by parameters that are not requested.
         xla::Error open_results(const Out<T>& value, const Out<T>& row) {
             const auto rows = size_t(request.rows);
             if (value.size() && value.size() != rows * size_t(program->features()))

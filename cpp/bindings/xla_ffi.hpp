@@ -2,9 +2,9 @@
 // jaxlib.
 //
 // These structures are the binary interface of xla/ffi/api/c_api.h (OpenXLA), in which versions 0.1 to 0.3 agree:
-// jaxlib has them from 0.5 on. XLA promises to keep old versions for a year. A handler is asked for its version before
-// its first call, and returns the version of the calling XLA if it is one of these. Handlers use `Array` and `Error`;
-// `handler` makes the function that XLA calls of one that takes a stream, attributes and arrays.
+// jaxlib has them from 0.5 on. XLA promises to keep old versions for a year. XLA queries a handler's version before its
+// first call; the handler reads this, and returns the version of the calling XLA if it is one of these. Handlers use
+// `Array` and `Error`; `handler` makes the function that XLA calls of one that takes a stream, attributes and arrays.
 #pragma once
 
 #include <algorithm>
@@ -129,8 +129,7 @@ inline constexpr int32_t dtype_of<double> = 12;
 
 using HandlerFunction = Failure*(CallFrame*);
 
-// ---- types for handlers
-// ----------------------------------------------------------------------------------------------
+// ---- types for handlers ---------------------------------------------------------------------------------------------
 
 enum class ErrorCode : int32_t {
     ok = 0,

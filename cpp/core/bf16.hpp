@@ -5,10 +5,10 @@
 // second remainder rounded. The product of two values is the sum of the products of those of their parts that count, in
 // the order of math/bf16.hpp.
 //
-// Numbers lie in pairs, the even one in the lower half of 32 bits: inputs 2j and 2j + 1 of a layer for a row, or under
-// a unit as weights. Weights lie in blocks of bf16_units units, [pair][part][unit], each block as long as its last unit
-// sees: tiles broadcast them one by one, few rows read a whole block's at once. In both each unit's sum starts at zero,
-// takes its pairs in ascending order and its bias last, so that no bit of a row depends on the way that it took.
+// Values are in pairs, the even one in the lower half of 32 bits: inputs 2j and 2j + 1 of a layer for a row, or under a
+// unit as weights. Weights are in blocks of bf16_units units, [pair][part][unit], each block as long as the inputs of
+// its last unit: tiles broadcast them one by one, few rows read a whole block's at once. In both each unit's sum starts
+// at zero, takes its pairs in ascending order and its bias last, so that no bit of a row depends on the kernel.
 //
 // Where kernels add a *step* of several pairs at once, the same holds of steps: blocks are whole multiples of them, and
 // pairs that do not exist, or are not computed yet, count as zero.
@@ -38,7 +38,7 @@ struct Bf16Layer {
     const int* visible;    // number of inputs that each unit reads
     int in, out;
     const uint32_t* block;  // where the pairs of each block of units start, and their end
-    const int64_t* back;    // where those of each block of inputs would start, did its first pair of units see it
+    const int64_t* back;    // where those of each block of inputs would start, if its first pair of units read it
 };
 
 // Units [unit, unit + units) of a layer, for the rows of a tile.
@@ -114,7 +114,7 @@ struct Bf16Kernels {
     void (*round_row)(const float* numbers, int first, int end, uint32_t* pairs) noexcept;
     void (*add)(const Bf16Sums&) noexcept;
     void (*finish)(const Bf16Ends&) noexcept;  // with the values to add before
-    // A layer's weights as the ways forth and back read them.
+    // A layer's weights in the layouts that the run and the backward pass read.
     void (*round_weights)(const Bf16Layer&, uint32_t* pairs) noexcept;
     void (*round_columns)(const Bf16Layer&, uint32_t* pairs) noexcept;
     // Lines [first, end) of gradients to pairs. The second value of the last pair is `next` where there is one, else

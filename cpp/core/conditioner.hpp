@@ -26,14 +26,14 @@ struct Part {
     bool is_bias;
 };
 
-// An array of parameters as the user has it.
+// An array of parameters in the user's layout.
 struct Tensor {
     std::string name;
     std::vector<int64_t> shape;
 };
 
-// A layer whose weights are to be rounded, where the result goes from the first of the conditioner's pairs on, and the
-// places that it points to.
+// A layer whose weights are to be rounded, the position of the result from the first of the conditioner's pairs on, and
+// the offsets that it points to.
 struct RoundedLayer {
     Bf16Layer layer;
     std::vector<uint32_t> block;
@@ -51,7 +51,7 @@ struct Lowered {
     bool tiles_only = false;  // it has no method of its own for small batches
 };
 
-// The chain that it becomes a part of.
+// The chain that the conditioner becomes a part of.
 struct ChainSide {
     int features;      // coordinates of a row
     bool reads_built;  // the sequential direction: its inputs are being built
@@ -71,7 +71,6 @@ class Conditioner {
     bool is_joint() const { return joint_; }
 
     // ---- coordinates: a conditioner over time cannot have their number
-    // ---------------------------------------------------
 
     virtual bool fits(int features) const = 0;
     // Coordinates that the conditioner reads, in the order in which it finds them behind the context, and coordinates
@@ -80,7 +79,7 @@ class Conditioner {
     virtual std::vector<int> active_order(int features) const = 0;
     // True if none of its inputs is ever moved: then both directions are parallel.
     virtual bool reads_passive_only() const { return false; }
-    // True if it reads nothing at all: its weights are the parameters themselves, coordinate by coordinate.
+    // True if it reads nothing: its weights are the parameters themselves, coordinate by coordinate.
     virtual bool is_constant() const { return false; }
 
     // ---- weights
@@ -101,16 +100,16 @@ class Conditioner {
 
     // ---- products and folds
 
-    // How its numbers lie in a program whose products are of numbers rounded to bf16; no parts: its products stay
+    // Layout of its values in a program whose products are of values rounded to bf16; no parts: its products stay
     // exact. A kind that cannot have such products throws std::invalid_argument.
     virtual Bf16Layout bf16(const Bf16Layout& of_program) const = 0;
-    // Pairs of its rounded weights, for the ways forth and back.
+    // Pairs of its rounded weights, for the run and the backward pass.
     struct Pairs {
         size_t forth = 0, back = 0;
     };
     virtual Pairs n_pairs(const Bf16Layout&) const { return {}; }
     virtual std::vector<RoundedLayer> rounded(const Bf16Layout&) const { return {}; }
-    // Numbers that one context row for all rows makes once a call.
+    // Values that are computed once a call from a context row that all rows share.
     virtual size_t n_folded() const { return 0; }
 
     // ---- kernels

@@ -4,7 +4,7 @@
 //   forth through the whole chain and back through the last network   tasks: tiles
 //   back through network t, beside the weights of network t + 1       tasks: tiles, blocks of weights
 //   the weights of network 0                                          tasks: blocks of weights
-// A task starts once all tasks of earlier phases are done, which a counter tells. Each gradient entry belongs to one
+// A task starts once all tasks of earlier phases are done, which a counter records. Each gradient entry belongs to one
 // task of a phase, which sums sum_rows rows in registers and then adds them, in the order of the rows, and after every
 // fold_rows rows moves the sum to one in float64: no bit depends on threads, tiles or groups.
 #include <algorithm>
@@ -96,8 +96,7 @@ int tile_height(int64_t rows, int width, int64_t threads) {
     return height;
 }
 
-// Every tile forth and back on a tape of its thread: without gradients of weights tiles have nothing to do with each
-// other.
+// Every tile forward and backward on a tape of its thread: without gradients of weights tiles are independent.
 template <class T>
 void run_apart(const KernelsOf<T>& kernels, const Chain<T>& chain, const Call<T>& call, const Back<T>& back,
                int64_t all_rows, int64_t tape) {

@@ -55,7 +55,7 @@ bool is_inverted(const StepSpec& spec) {
 }
 
 // Transforms in the order of execution. Permutations only rename slots, and a step writes its result where the next one
-// wants to read it.
+// reads it.
 template <class T>
 class Lowering {
   public:
@@ -95,7 +95,7 @@ class Lowering {
     static bool reads_built(const NetworkSpec& spec, bool to_data) {
         return spec.reads_data == to_data && !spec.conditioner->reads_passive_only();
     }
-    // The way in which the formula of a map runs.
+    // The direction of a map's formula.
     static bool is_inverse(const TransformMap& map, bool to_data) { return to_data != map.settings().formula_to_data; }
 
     // ---- slots
@@ -155,7 +155,7 @@ class Lowering {
         }
     }
 
-    // One that has weights, and what of it is summed over the rows.
+    // A step that has weights, and its sums over the rows.
     void add_weighted(Step<T> step, std::vector<Summed> summed) {
         step.n_summed = int(summed.size());
         step.summed = out_.kept.keep(std::move(summed));
@@ -166,7 +166,7 @@ class Lowering {
     int64_t lines(int64_t n) { return std::exchange(tape_.lines, tape_.lines + n); }
     int64_t ready(int64_t n) { return std::exchange(chain_.ready, chain_.ready + n); }
 
-    // value * scale + shift at a place, or the way back of it.
+    // value * scale + shift at a slot, or its backward pass.
     void add(size_t i, const StandardizeSpec& spec) {
         const Executed& e = order_[i];
         std::vector<double> shift = spec.mean, scale = spec.std;
@@ -204,7 +204,7 @@ class Lowering {
                (i + 1 == order_.size() && std::holds_alternative<SupportSpec>(*order_[i].spec) && order_[i].to_data);
     }
 
-    // At the data end it is part of loading and storing, outside of a scale there.
+    // At the data end a support is part of loading and storing, outside of a scale there.
     void add(size_t i, const SupportSpec& spec) {
         const Executed& e = order_[i];
         const std::vector<SupportColumn> columns = support_columns<T>(spec);
@@ -261,7 +261,7 @@ class Lowering {
     }
 
     // x = Q z to data, z = Qᵀ x to latent, from slot to slot, each block among its own. One block works from any slots
-    // to any others; several find their coordinates side by side, and leave them.
+    // to any others; several need their coordinates in adjacent slots, before and after.
     void add(size_t i, const RotationSpec& spec) {
         const Executed& e = order_[i];
         if (spec.blocks.size() > 1) move_to(wanted_slots(i));

@@ -14,7 +14,7 @@ namespace headrace {
 struct MapInfo {
     std::string name, scale;
     int (*n_params)(int bins);
-    int max_bins;        // 0: it has none
+    int max_bins;        // 0: without bins
     double least_slope;  // 0: every slope above 0
     double least_bin;    // 0: its bins have no least share of the interval, which is symmetric then
     Ends ends;           // of a spline

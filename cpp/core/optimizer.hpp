@@ -19,13 +19,13 @@ class Adam {
     // Updates the weights and returns the gradient's norm before clipping; where that is not finite, nothing changes.
     double step(const T* gradient, double learning_rate);
 
-    // The running mean of the weights; null if none is kept. Its decay grows to the one asked for, so that the weights
+    // The running mean of the weights; null if none is kept. Its decay grows to the requested one, so that the weights
     // at the start are soon forgotten.
     const T* average() const { return average_.get(); }
     bool has_average() const { return average_ != nullptr; }
 
     AdamMemory<T> memory() const;
-    void set_memory(const AdamMemory<T>& memory);  // its vectors are as long as those it has
+    void set_memory(const AdamMemory<T>& memory);  // its vectors must have the present lengths
 
     const Program<T>& program() const { return *program_; }
 

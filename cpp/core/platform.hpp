@@ -14,10 +14,10 @@ constexpr size_t cache_line = 64;
 void* allocate_aligned(size_t count, size_t size_of_one);
 void free_aligned(void* memory) noexcept;
 
-// Calls it in each forked child from now on; nothing where processes are not forked.
+// Calls the function in each forked child from now on; does nothing where processes are not forked.
 void call_in_forked_children(void (*function)());
 
-// A short wait in a loop that looks for what another thread will write.
+// A short wait in a loop that polls for another thread's write.
 void pause();
 
 // Results of cpuid and xgetbv for an x86-64 processor and its system.
@@ -38,7 +38,8 @@ X86Sets x86_sets(const X86Registers& registers);
 // Features of this processor; none if it is not x86-64.
 const X86Sets& x86_sets();
 
-// Asks the system that this process may use the registers for tiles. Signal stacks of threads must be larger then.
+// Requests from the system that this process may use the registers for tiles. Signal stacks of threads must be larger
+// then.
 bool request_tiles();
 
 }  // namespace headrace

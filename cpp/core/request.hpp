@@ -18,8 +18,8 @@ struct Request {
     bool one_context_row = false;  // the same for all rows (its row stride is then 0)
     uint64_t seed = 0;
     int64_t first_row = 0;    // for sampling: the index of the first row in the endless sample of the seed
-    bool tiles_only = false;  // even if there are few rows, which then have the bits that they have among many
-    bool drops = false;       // dropout acts, by the seed, in a run whose gradient is wanted
+    bool tiles_only = false;  // even for few rows, which then have the same bits as among many
+    bool drops = false;       // dropout acts, by the seed, in a run that records for a gradient
     T *value = nullptr, *log_det = nullptr, *log_prob = nullptr;
     double* wide_value = nullptr;
 };
@@ -43,7 +43,7 @@ Call<T> call_of(const Request<T>& request, Base base) {
     return call;
 }
 
-// The gradient of some number that depends on the results of a run: `from` holds that with respect to the results, the
+// The gradient of a scalar that depends on the results of a run: `from` holds that with respect to the results, the
 // pointers receive (or are null) those with respect to inputs and context, row by row, and to the weights.
 template <class T>
 struct GradientRequest {

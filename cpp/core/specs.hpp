@@ -42,7 +42,7 @@ struct StepSide {
 // A map, or vector map, whose parameters come from a conditioner.
 struct NetworkSpec {
     bool inverted = false;   // Inverse(t), here and below
-    bool reads_data = true;  // the conditioner sees x, or z
+    bool reads_data = true;  // the conditioner reads x, or z
     std::shared_ptr<const TransformMap> map;
     std::shared_ptr<const Conditioner> conditioner;
 

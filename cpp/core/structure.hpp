@@ -38,7 +38,7 @@ class Structure {
         return network ? network->conditioner.get() : nullptr;
     }
     Bf16Layout bf16_of(size_t i) const;
-    // The rounded weights of all networks, and where those of step i start; and those for the way back.
+    // The rounded weights of all networks, and where those of step i start; and those for the backward pass.
     size_t n_pairs() const { return n_pairs_; }
     size_t n_back_pairs() const { return n_back_pairs_; }
     int64_t pairs_of(size_t i) const { return step_pairs_[i]; }
@@ -46,10 +46,10 @@ class Structure {
 
     std::vector<Part> parts() const;  // of the vector of weights, in order
 
-    // Sets everything in a vector like the weights to zero that is no weight: padding, masked entries.
+    // Sets every element that is no weight in a vector like the weights to zero: padding, masked entries.
     template <class T>
     void clear_masked(T* vector) const;
-    // 1 where a number of such a vector is a weight.
+    // 1 where an element of such a vector is a weight.
     std::vector<uint8_t> is_weight() const;
     // Entries of a gradient that get no gradient become zero, too.
     template <class T>

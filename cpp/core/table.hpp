@@ -20,7 +20,7 @@ struct KernelsOf {
     void (*coupling_backward)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params,
                               const T* grad_value, const T* grad_log_det, T* grad_in, T* grad_params, int64_t rows,
                               int64_t active) noexcept;
-    // hr.ops: vector maps on at most vector_rows_of_tile rows. The way back adds gradients by one set of ready
+    // hr.ops: vector maps on at most vector_rows_of_tile rows. The backward pass adds gradients by one set of ready
     // parameters to `sums`.
     void (*vector_rows)(const VectorRows<T>&, int64_t row, int rows, T* scratch) noexcept;
     void (*vector_rows_backward)(const VectorRows<T>&, const VectorRowsBack<T>&, int64_t row, int rows, double* sums,
@@ -32,8 +32,8 @@ struct KernelsOf {
                          T* scratch) noexcept;
     void (*ascent_load)(const ArrayView&, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept;
     void (*ascent_store)(const T* z, int64_t rows, int features, int tile_rows, T* out) noexcept;
-    // Rows [row, row + rows) of a call, kept on a tape; false if a result is not finite. Then the way back, from the
-    // last network to number 0, and the gradient of the weights from a group of tapes.
+    // Rows [row, row + rows) of a call, kept on a tape; false if a result is not finite. Then the backward pass, from
+    // the last network to number 0, and the gradient of the weights from a group of tapes.
     bool (*record_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, T* tape) noexcept;
     void (*backward_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, int network,
                           T* tape) noexcept;

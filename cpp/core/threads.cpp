@@ -20,7 +20,7 @@ constexpr int spins_of_worker = 2000;
 // Longer than threads that all run are ever apart at the end of a short call.
 constexpr int spins_of_waiting = 2000;
 
-// A longer one goes on when the workers' rest is over.
+// A longer one continues when the workers' rest is over.
 constexpr int64_t rows_of_short_call = 4096;
 
 constexpr auto time_between_asks = std::chrono::milliseconds(40);
@@ -30,14 +30,14 @@ int cores() {
 }
 
 // When workers are worth waking. Where other processes have the cores, they come too late, or stop in the middle of a
-// task that then has to be waited for.
+// task, and the call has to wait for it.
 class Rest {
   public:
     bool is_over(Clock::time_point now) const {
         return now.time_since_epoch().count() >= until_.load(std::memory_order_relaxed);
     }
 
-    // A call of a caller with workers: how long it took, how long it slept for want of workers' results, and whether
+    // A call of a caller with workers: how long it took, how long it slept waiting for workers' results, and whether
     // any worker came.
     void learn(Clock::time_point end, Clock::duration took, Clock::duration slept, bool came) {
         if (slept * 2 > took) {
@@ -72,10 +72,11 @@ class Rest {
 
 using Body = void (*)(void*, int64_t);
 
-// How long the last call of a body took, by task: the guess for the next one. Only who holds the workers looks.
+// How long the last call of a body took, by task: the estimate for the next one. Only the holder of the workers reads
+// it.
 class Pace {
   public:
-    // Unknown ones are taken for long.
+    // Unknown ones are assumed to be long.
     bool is_long(Body body, int64_t count) const {
         const Entry& entry = entries_[place_of(body)];
         return entry.body != body || entry.nanoseconds_of_task * double(count) >= least_nanoseconds;
@@ -98,7 +99,7 @@ class Pace {
     Entry entries_[places];
 };
 
-// A worker sleeps on a word of its own, so that a call wakes as many workers as it has use for and no more.
+// A worker sleeps on a word of its own, so that a call wakes only as many workers as it can use.
 struct alignas(64) Worker {
     static constexpr uint32_t dismissed = 1;
     std::atomic<uint32_t> word{0};  // twice the number of offers, and whether to end
@@ -240,7 +241,7 @@ class Pool {
                 continue;
             }
             stopped = true;
-            if (forks != forks_) throw Cancelled();  // those who did the others do not exist here
+            if (forks != forks_) throw Cancelled();  // the threads that did the others do not exist here
             others -= withdraw();
             break;
         }
@@ -280,7 +281,7 @@ class Pool {
     // Takes back the tasks that no thread has begun; returns how many.
     int64_t withdraw() { return int64_t(open_.fetch_and(~task_mask, std::memory_order_relaxed) & task_mask); }
 
-    // Wakes `helpers` workers, or as many as can be had: fewer hands do the work then.
+    // Wakes `helpers` workers, or as many as exist: fewer threads do the work then.
     void offer(int helpers) {
         try {
             while (int(workers_.size()) < helpers) {
@@ -305,7 +306,7 @@ class Pool {
         }
     }
 
-    // By who holds busy_. Those who ask for fewer workers do not wait for it: the holder then sees it to its end.
+    // By the holder of busy_. Callers that ask for fewer workers do not wait for it: the holder then ends it.
     void leave() {
         do {
             if (surplus_.exchange(false))

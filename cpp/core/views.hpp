@@ -19,7 +19,7 @@ namespace headrace {
 constexpr int row_block = 8;         // rows of a weight matrix that share a length
 constexpr int row_padding = 16;      // row lengths and biases are padded to this many weights
 constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: the product kernel's three, twice
-constexpr int small_batch = 8;       // fewer rows than this: the batch's rows are not worth a vector's lanes
+constexpr int small_batch = 8;       // with fewer rows than this, lanes are not rows
 constexpr int sum_rows = 128;        // rows whose share of the weights' gradient is summed in registers
 constexpr int fold_rows = 8192;  // whose sums are float32; those of more rows are added in float64. Of sum_rows many
 
@@ -49,7 +49,7 @@ struct Chain {
     const double *store_shift, *store_scale;  // value * scale + shift on the way out, or null
     // Of each column, before the shift on the way in, after it on the way out; or null.
     const SupportColumn *load_support, *store_support;
-    const DensityStep<T>* density;                // the base, where it is a step; or null
+    const DensityStep<T>* density;                // the base, if it is a step; or null
     const double *context_shift, *context_scale;  // (context - shift) * scale on the way in, or null
     double log_det;                               // the constant part
     const int* networks;                          // the steps that have weights
@@ -70,7 +70,7 @@ struct Cotangent {
     ArrayView value;   // by the resulting coordinates
     ArrayView row;     // by the row's log-determinant or log-density, times row_scale; null: row_scale for all rows
     double row_scale;  // 0: neither matters
-    bool of_log_prob;  // the row's number is the log-density
+    bool of_log_prob;  // the row's value is the log-density
 };
 
 // One call. Missing outputs are null; `input.data` is null for a sample.
@@ -87,10 +87,10 @@ struct Call {
     Base base;
     bool inverse;  // data -> latent: the base density belongs to the end of the chain
     const T* weights;
-    const Bf16Kernels* bf16;  // where products are in it, and the weights rounded
+    const Bf16Kernels* bf16;  // if it has products, and the weights rounded
     const uint32_t *rounded, *rounded_back;
     T *value, *log_det, *log_prob;
-    double* wide_value;  // in the place of value: as the data end makes it, without a rounding to T
+    double* wide_value;  // instead of value: the data end's result, without a rounding to T
 };
 
 // The index of a row for random numbers: its index in the given array.

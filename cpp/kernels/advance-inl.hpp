@@ -2,7 +2,7 @@
 //   advance(c, known, from, to)        positions [from, to): from what is known, the parameters of their coordinates
 //   advance_back(c, known, from, to)   from the gradients by these parameters to those by what it read, and by weights
 //   fold_context(c, weights, context, n, out)   if one context row for all may be taken in once a call
-// The first is there for tiles and for small batches; without the latter, chains with the kind run in tiles only.
+// The first exists for tiles and for small batches; without the latter, chains with the kind run in tiles only.
 #pragma once
 
 #include "tape-inl.hpp"
@@ -10,7 +10,7 @@
 namespace headrace {
 namespace {
 
-// Numbers of a line of its own, state and scratch together; they are on the tape in a run that is recorded.
+// Size of a line of its own, state and scratch together; on the tape in a run that is recorded.
 template <class T>
 HR_FN T* line_of(const TileBuffers<T>& b, int64_t line) {
     return b.units + line * b.height;
@@ -30,7 +30,7 @@ HR_FN const T* slot_of(const SmallBuffers<T>&, const T* slots, int slot) {
     return slots + slot;
 }
 
-// On the way there.
+// In a run.
 template <class T, class Buffers>
 struct Known {
     const NetworkStep<T>& step;
@@ -47,7 +47,7 @@ HR_FN Known<T, Buffers> known_of(const NetworkStep<T>& s, const Chain<T>& chain,
     return {s, chain, call, b, call.weights + s.weights, slot_of(b, s.reads_built ? b.built : b.given, s.input_slot)};
 }
 
-// On the way back.
+// In the backward pass.
 template <class T>
 struct KnownBack {
     const NetworkStep<T>& step;

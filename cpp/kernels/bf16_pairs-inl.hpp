@@ -100,7 +100,7 @@ HR_FN V dot(V sum, const Factors<P>& a, const Factors<P>& b) {
 
 #ifdef HR_BF16_DOT
 
-// A number is kept if it is at least 2^-63: if one of the two highest bits of its exponent is set.
+// A value is kept if it is at least 2^-63: if one of the two highest bits of its exponent is set.
 template <int32_t Least>
 HR_FN __mmask16 kept(V x) {
     static_assert(least_bf16_value == 0x20000000);
@@ -110,7 +110,7 @@ HR_FN __mmask16 kept(V x) {
     return _mm512_cmpge_epi32_mask(size, _mm512_set1_epi32(Least));
 }
 
-// Numbers of which the first ones are in `low`, two by two.
+// Values of which the first ones are in `low`, two by two.
 template <int32_t Least>
 HR_FN Pairs rounded_adjacent(V low, V high) {
     const __mmask32 mask = _mm512_kunpackw(kept<Least>(high), kept<Least>(low));
@@ -195,7 +195,7 @@ HR_FN int64_t row_place(int64_t pair) {
     return P == 1 ? pair : pair / pair_group * pair_group * P + pair % pair_group;
 }
 
-// Numbers side by side, two to a pair.
+// Adjacent values, two to a pair.
 template <int P>
 HR_FN void store_split(uint32_t* place, V x) {
     for (int i = 0; i < P; ++i) {

@@ -189,7 +189,7 @@ HR_FN void settle_vector(const Bf16Ends& a, int64_t row, int u, V sum) {
     if (a.pairs) store_split<P>(a.pairs + row + row_place<P>(u / 2), value);
 }
 
-// To some of a vector's units something is added yet, in the same place.
+// Terms are still added to some of a vector's units, in place.
 HR_FN void settle_alone(const Bf16Ends& a, int64_t row, int u, V sum) {
     float lanes[W];
     store(lanes, sum);

@@ -3,9 +3,9 @@
 // (tests/amx_emulation).
 //
 // A sum takes its pairs in another order than by VDPBF16PS: of 16 of them the even products from zero, the odd ones
-// from zero, both added, and this to the sum; of several parts the smallest products first. Its bits are its own, but
-// again one sum has one order on every way: 16 pairs are a step, steps are those of the layer, and zeros change
-// nothing.
+// from zero, both added, and this to the sum; of several parts the smallest products first. Its bits differ from
+// VDPBF16PS's, but again one sum has one order in every kernel: 16 pairs are a step, steps are those of the layer, and
+// zeros change nothing.
 #pragma once
 
 #include "bf16_products-inl.hpp"

@@ -103,7 +103,7 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
     });
 }
 
-// Gradients of the direction called, element by element; grad_value by the value built, grad_log_det by the row's
+// Gradients of the direction called, element by element; grad_value by the map's output, grad_log_det by the row's
 // log-determinant.
 template <class Map, bool inverse, class T>
 void coupling_backward_elements(const MapOptions<T>& options, const T* in, const T* params, const T* grad_value,

@@ -9,9 +9,9 @@
 namespace headrace {
 namespace {
 
-constexpr int least_transposed = 4;  // fewer columns are moved number by number
+constexpr int least_transposed = 4;  // fewer columns are moved one by one
 
-// Exchanges bit S of a lane's number with bit S of its vector's: after all bits, a width x width block is transposed.
+// Exchanges bit S of a lane's index with bit S of its vector's: after all bits, a width x width block is transposed.
 template <int S, class V, int... I>
 HR_FN void transpose_step(V (&v)[Lane<V>::width], Indices<I...>) {
     constexpr int W = Lane<V>::width;
@@ -75,7 +75,7 @@ HR_FN void load_numbers(const char* from, int n, bool whole, const double* shift
     for (int k = 0; k < W; ++k) out[k] = T(wide[k]);
 }
 
-// Numbers line_of(r)[c], for rows r and columns c, to out[slots[c] * stride + r], (value - shift) * scale in float64
+// Elements line_of(r)[c], for rows r and columns c, to out[slots[c] * stride + r], (value - shift) * scale in float64
 // where shift is given. `adjacent`: rows follow each other in memory without gaps. Lanes past the last row become zero.
 template <class In, class T, class LineOf>
 void rows_to_lines(const LineOf& line_of, bool adjacent, int columns, const int* slots, const double* shift,
@@ -103,7 +103,7 @@ void rows_to_lines(const LineOf& line_of, bool adjacent, int columns, const int*
     }
 }
 
-// The way back, to adjacent rows: value * scale + shift in float64 where scale is given.
+// From tiles to adjacent rows: value * scale + shift in float64 where scale is given.
 template <class T>
 void lines_to_rows(const T* in, int64_t stride, int columns, const int* slots, const double* shift, const double* scale,
                    int rows, T* out) {

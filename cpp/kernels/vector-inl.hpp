@@ -169,7 +169,7 @@ HR_FN void vector_block(const VectorLines<T>& lines, int64_t lane, const P& p, c
 template <class Map, bool inverse, class T, class ParamsAt>
 HR_FN void vector_tile(const VectorLines<T>& lines, int vectors, const ParamsAt& params_at,
                        const MapOptions<T>& options, T* log_det) {
-    constexpr int B = 4;  // a tile of the way back
+    constexpr int B = 4;  // a tile of the backward pass
     int v = 0;
     for (; v + B <= vectors; v += B) {
         const int64_t lane = v * width<T>;
@@ -225,7 +225,7 @@ void vector_rows_tile(const VectorLines<T>& lines, const MapOptions<T>& options,
     vector_tile<Map, inverse>(lines, vectors, params_at, options, log_det);
 }
 
-// The way back of it: gradients replace the raw parameters; the ready ones are still there, and are overwritten.
+// Its backward pass: gradients replace the raw parameters; the ready ones still exist, and are overwritten.
 template <class Map, bool inverse, class T>
 void vector_rows_vjp_tile(const VectorLines<T>& lines, const MapOptions<T>& options, int vectors, T* raw, T* ready,
                           const T* grad_built, T* grad_given, const T* grad_log_det) {

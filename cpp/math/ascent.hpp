@@ -1,7 +1,7 @@
 // One step of dual ascent on one value, over lanes.
 //
-// The map of a coordinate is z + g sqrt(e² + (z - center)²); the straight line that belongs to it in eq. 25 is part of
-// the affine map after it. The concave form of the log-likelihood in a z + b + c sqrt(...) needs six sums a coordinate.
+// The map of a coordinate is z + g sqrt(e² + (z - center)²); its straight line in eq. 25 is part of the affine map
+// after it. The concave form of the log-likelihood in a z + b + c sqrt(...) needs six sums a coordinate.
 #pragma once
 
 #include "lane.hpp"

@@ -1,4 +1,4 @@
-// The standard densities of a row's end, number by number, and their slopes.
+// The standard densities of a row's end, value by value, and their slopes.
 #pragma once
 
 #include "lane.hpp"
@@ -11,7 +11,7 @@ enum class Base : int { none, normal, logistic, density };
 namespace {
 
 // 0 where x is finite and NaN where it is not: added to a row's sum, it makes the row's log-determinant NaN even where
-// the bad number meets no arithmetic on its way.
+// the bad value enters no arithmetic.
 template <class V>
 HR_FN V poison(V x) {
     return x - x;

@@ -1,6 +1,6 @@
 // bf16: a float32 without its lower 16 bits. The functions here give the same bits on every processor.
 //
-// A product of two such numbers is exact in float32. Sums of them are taken in pairs, the odd member first, each by a
+// A product of two bf16 values is exact in float32. Sums of them are taken in pairs, the odd member first, each by a
 // multiply-add with one rounding, as AVX512_BF16 does it. That instruction takes denormal numbers for zero, in and out;
 // here values below 2^-63 and weights below 2^-47 are zero, so that each product is a multiple of 2^-124 and with them
 // each sum: no denormal number ever comes up, and an ordinary multiply-add has the same bits.
@@ -20,7 +20,7 @@ constexpr int32_t least_bf16_value = (127 - 63) << 23, least_bf16_weight = (127 
 constexpr int32_t bf16_nan = 0x7fc00000, float_infinity = 0x7f800000;
 
 // The bits of a lane of float32 rounded to bf16, to nearest even; the lower half is zero. `least`: the bits of the
-// smallest number that is not taken for zero.
+// smallest value that does not become zero.
 template <class V>
 HR_FN typename Lane<V>::U32 bf16_rounded(V x, int32_t least = least_bf16_value) {
     static_assert(is_single<V>);

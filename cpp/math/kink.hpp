@@ -7,12 +7,12 @@
 //
 //     gradient G = ⟨ψ'⟩ - λ ⟨x ψ⟩,   Hessian -A with A = ⟨ψ' ψ'ᵀ⟩ + λ ⟨ψ ψᵀ⟩, never indefinite.
 //
-// A step of length t along u moves the slope of y by s = t (u₁ + u₃ q), at most t B with B = |u₁| + |u₃|, as |q| < 1.
-// Since log(1 + s) >= s - s² / (2 (1 - |s|)²), L grows at least by
+// A step of length t along u moves the slope of y by s = t (u₁ + u₃ q), at most t B with B = |u₁| + |u₃|, because |q| <
+// 1. Since log(1 + s) >= s - s² / (2 (1 - |s|)²), L grows at least by
 //
 //     t G·u - t²/2 (P / (1 - t B)² + Q),   P = ⟨(u·ψ')²⟩,   Q = λ ⟨(u·ψ)²⟩,
 //
-// a concave function of t of sums that are at hand: no step makes L less, and none needs a second pass.
+// a concave function of t of available sums: no step makes L less, and none needs a second pass.
 #pragma once
 
 #include "ascent.hpp"

@@ -248,7 +248,7 @@ HR_FN Broadest<A, B, A> product(A a, B b) {
     }
 #else
     V rounded = a * b;
-    if constexpr (HR_HAS_FMA) __asm__("" : HR_REGISTER(rounded));  // a compiler does not see through it
+    if constexpr (HR_HAS_FMA) __asm__("" : HR_REGISTER(rounded));  // a compiler cannot simplify it
     return rounded;
 #endif
 }

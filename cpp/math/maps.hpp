@@ -48,8 +48,8 @@ HR_FN constexpr double least_slope_of() {
     if constexpr (requires { Map::least_slope; }) return Map::least_slope;
     return 0;
 }
-// `least_bin`: the smallest least share of a bin that it takes, 0 if its bins have no least share; those that do may
-// have any interval.
+// `least_bin`: the smallest minimal share of a bin that the map takes, 0 if its bins have none; those that do may have
+// any interval.
 template <class Map>
 HR_FN constexpr double least_bin_of() {
     if constexpr (requires { Map::least_bin; }) return Map::least_bin;
@@ -74,7 +74,7 @@ constexpr bool has_bins = max_bins_of<Map>() > 0;
 HR_MAPS(HR_CHECK)
 #undef HR_CHECK
 
-// ---- as kernels see them --------------------------------------------------------------------------------------------
+// ---- for kernels ----------------------------------------------------------------------------------------------------
 
 // The type that kernels are compiled for: the map itself, or `Kernel`, which several share.
 template <class Map>
@@ -102,7 +102,7 @@ HR_FN constexpr int first_with() {
 template <class Map>
 constexpr int first_index = first_with<KernelOf<Map>>();
 
-// Calls f.operator()<Kernel>() for the map with this index; the code of f is there once for each kernel.
+// Calls f.operator()<Kernel>() for the map with this index; the code of f is compiled once for each kernel.
 #ifdef __CUDACC__
 #pragma nv_exec_check_disable  // f may be host-only
 #endif

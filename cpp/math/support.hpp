@@ -16,7 +16,7 @@ struct SupportColumn {
     double wide_least, wide_most;  // and of float64
 };
 
-// A number on the other side, and how it got there: log |its derivative|, that derivative, the slope of its logarithm.
+// A value on the other side, and the map there: log |its derivative|, that derivative, the slope of its logarithm.
 struct Supported {
     double value, log_det, slope, bend;
 };
@@ -31,7 +31,7 @@ HR_FN double circle_turns(double t) {  // into [0, 1); values too large for frac
 }
 
 // Unbounded -> bounded. Each map rises: lower + e^y, upper - e^-y, lower + width / (1 + e^-y). Linear is the interval
-// from [-1, 1], so that a density need not vanish at its ends; `inside` takes values beyond to the ends.
+// from [-1, 1], so that a density need not vanish at its ends; `inside` moves values beyond to the ends.
 HR_CALLED Supported to_support(const SupportColumn& c, double y) {
     const double e = exp(-abs(y)), width = c.high - c.low;
     switch (c.kind) {
@@ -108,7 +108,7 @@ HR_FN bool is_row_outside(const SupportColumn* support, int features, int contex
     return found;
 }
 
-// A number of a row: NaN if it is outside.
+// A value of a row: NaN if it is outside.
 HR_FN Supported from_row(const SupportColumn& c, double x, bool is_double) {
     Supported made = from_support(c, x);
     if (is_outside(c, x, is_double)) made.value = made.log_det = not_a_number<double>();

@@ -67,8 +67,8 @@ HR_FN void with_prepared_map(int index, F&& f) {
     }
 }
 
-// The place of parameter k among those in the order of coordinates, where k counts them in the order of slots: the
-// first `vectors` groups have one number for each coordinate.
+// The index of parameter k among those in the order of coordinates, where k counts them in the order of slots: the
+// first `vectors` groups have one value for each coordinate.
 HR_FN int in_coordinate_order(int k, int vectors, int features, const int* coordinate) {
     return k < vectors * features ? k - k % features + coordinate[k % features] : k;
 }

@@ -7,7 +7,7 @@ namespace headrace {
 struct Bf16Layout {
     int parts = 0;   // of each number; 0: products are exact
     int step = 1;    // number of pairs added at once
-    int copies = 1;  // of the weights for the way forth
+    int copies = 1;  // of the weights for the run
 };
 
 // How a backward sum is combined with its output: added, written as it is, or multiplied by an activation's

@@ -12,8 +12,8 @@ namespace headrace {
 struct Summed {
     int64_t line;         // of the tape: the first gradient
     int units;            // their count
-    int64_t bias;         // place of their own sums in the flow's gradient
-    int64_t weights;      // place of the first weight, from which `row` counts
+    int64_t bias;         // index of their own sums in the flow's gradient
+    int64_t weights;      // index of the first weight, from which `row` counts
     const uint32_t* row;  // offset of each unit's weights
     const int* visible;   // number of inputs that each unit reads; null: none by any
     int panel;            // where the transposed inputs start among those of the step
@@ -22,7 +22,7 @@ struct Summed {
 
 namespace {
 
-// Inputs that are seen by units before `end`: no unit sees less than those before it.
+// Inputs that units before `end` read: no unit reads less than those before it.
 HR_FN int inputs_before(const Summed& s, int end) {
     return s.visible ? s.visible[end - 1] : 0;
 }

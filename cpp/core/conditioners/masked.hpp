@@ -22,7 +22,7 @@ struct HiddenOptions {
     std::string
         context;  // a layer of only the context is added to the product ("add") or multiplies it ("gate"); or ""
     std::string context_activation;  // of that layer
-    double dropout = 0;              // the share of its values that are left out while it is trained
+    double dropout = 0;              // the share of its values that are dropped in training
 };
 
 struct MaskedOptions {
@@ -57,7 +57,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
         bool gated = false;
         bool context_alone = false;
         double dropout = 0;
-        std::vector<int> order;     // the user's unit at each sorted place
+        std::vector<int> order;     // the user's unit for each sorted index
         std::vector<int> degree;    // of each sorted unit; of an output the level of its coordinate
         std::vector<int> visible;   // number of the sorted inputs that each sorted unit reads
         std::vector<uint32_t> row;  // offset of each unit's weights
@@ -67,7 +67,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     const std::vector<LayerShape>& layers() const { return layers_; }
     int n_context_layers() const { return n_context_layers_; }
     bool is_output(int layer) const { return layer + 1 == int(layers_.size()); }
-    // The unit's place in the order of degrees, for each of the user's units of a layer.
+    // The index in the order of degrees for each of the user's units of a layer.
     std::vector<int> places(int layer) const;
     int max_level() const { return max_level_; }
     // The first sorted unit of hidden layer l (or output) whose degree is at least d.
@@ -134,7 +134,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     std::vector<int> levels_, input_order_, input_level_, read_order_, active_order_;
     std::vector<std::vector<int>> degrees_;
     std::vector<LayerShape> layers_;
-    std::vector<bool> pinned_;  // by place in the weight vector: zeros inside the staircase and among the biases
+    std::vector<bool> pinned_;  // by index in the weight vector: zeros inside the staircase and among the biases
     int max_level_ = 0, n_context_layers_ = 0;
     uint32_t n_weights_ = 0;
 };

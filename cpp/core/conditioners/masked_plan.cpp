@@ -10,8 +10,8 @@ class Planner {
   public:
     explicit Planner(const MaskedConditioner& t) : t_(t), n_layers_(int(t.layers().size())) {}
 
-    // All units [0, end) of a layer from all that they see, in the blocks of a weight layout: a row is only as long as
-    // the last row of its block sees.
+    // All units [0, end) of a layer from all their inputs, in the blocks of a weight layout: a row is only as long as
+    // the inputs of the last row of its block.
     void whole_blocks(int layer, int end, int block) {
         for (int begin = 0; begin < end; begin += block) {
             const int rows = std::min(block, end - begin);
@@ -19,7 +19,7 @@ class Planner {
         }
     }
 
-    // Units [begin, end), which all see inputs [k0, k1), in blocks as equal as can be.
+    // Units [begin, end), which all read inputs [k0, k1), in blocks as equal as possible.
     void units(int layer, int begin, int end, int k0, int k1, bool from_bias, bool finish) {
         while (begin < end) {
             const int blocks = (end - begin + row_block - 1) / row_block;
@@ -37,7 +37,7 @@ class Planner {
     // Ops planned since the last position are those that the next one needs.
     void settle() { plan_.first.push_back(int(plan_.ops.size())); }
 
-    // Positions that were not settled apart are settled with the last one.
+    // Positions that were not planned separately are planned with the last one.
     PlanStorage finish() {
         plan_.first.resize(size_t(n_positions(t_)) + 1, int(plan_.ops.size()));
         return std::move(plan_);
@@ -58,7 +58,7 @@ class Planner {
     PlanStorage plan_{{}, {0}};
 };
 
-// Columns [begin, end) of a layer, from all units that see the first of them.
+// Columns [begin, end) of a layer, from all units that read the first of them.
 void add_columns(BackPlanStorage& plan, const MaskedConditioner& t, int layer, int begin, int end,
                  int block = row_block) {
     const auto& shape = t.layers()[layer];

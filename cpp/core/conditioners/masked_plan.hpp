@@ -34,17 +34,17 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel);
 // Sums take a step of pairs at once.
 PlanStorage few_rows_plan(const MaskedConditioner& t, bool sequential, int step);
 
-// Says of each op in bf16 what of the network's inputs is to be rounded before it.
+// Sets for each op in bf16 which of the network's inputs are to be rounded before it.
 void plan_rounding(PlanStorage& plan, const MaskedConditioner& t);
 
 // The backward pass of the parallel direction: all coordinates, then layer by layer. Ops have at most this many inputs.
 BackPlanStorage parallel_back_plan(const MaskedConditioner& t, int block = row_block);
 
-// The way back of the sequential direction: a coordinate that was built may be read by those of higher levels, so that
-// its gradient is whole once theirs went through the network. Level by level in reverse, each weight once.
+// The backward pass of the sequential direction: a coordinate that was built may be read by those of higher levels, so
+// that its gradient is whole once theirs went through the network. Level by level in reverse, each weight once.
 BackPlanStorage sequential_back_plan(const MaskedConditioner& t);
 
-// Says of each op in bf16 which gradients of units are to be rounded before it.
+// Sets for each op in bf16 which gradients of units are to be rounded before it.
 void plan_rounding(BackPlanStorage& plan, const MaskedConditioner& t);
 
 // The panel that fills the register blocks of the product kernel.

@@ -220,7 +220,7 @@ HR_FN void fold_context(const MaskedNetwork<T>& c, const T* weights, const T* co
         for (int r = 0; r < layer.out; ++r) {
             T sum = weights[layer.bias + r];
             const T* w = weights + layer.row[r];
-            for (int k = 0; k < n; ++k) sum += w[k] * context[k];  // every unit sees all of it
+            for (int k = 0; k < n; ++k) sum += w[k] * context[k];  // every unit reads all of it
             out[r] = sum;
         }
         for (int r = 0; layer.context_alone && r < layer.out; r += width<T>) {
@@ -241,8 +241,8 @@ HR_FN Gate gate_of(const Layer& layer) {
     return layer.activation == identity_index ? Gate::pass : Gate::multiply;
 }
 
-// Values of hidden layers become the derivatives of their activations, where the value tells them. What c gave is
-// needed as it is.
+// Values of hidden layers become the derivatives of their activations, where the value determines them. The values of c
+// are needed unchanged.
 template <class T>
 HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height) {
     for (int l = 0; l + 1 < c.n_layers; ++l) {

@@ -40,7 +40,7 @@ HR_FN void bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers
     a.block = layer.block;
     a.unit = op.row;
     a.units = op.rows;
-    a.pair0 = whole_pairs(c, op.k0);  // pairs of which some number is not known are left to the op that finishes
+    a.pair0 = whole_pairs(c, op.k0);  // pairs with a value not computed yet are left to the op that finishes
     a.pair1 = op.finish ? pairs_with(c, op.k1) : whole_pairs(c, op.k1);
     a.input = pairs;
     a.output = b.units + int64_t(layer.product + op.row) * b.height;
@@ -51,7 +51,7 @@ HR_FN void bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers
     call.bf16->product(a, b.vectors);
 }
 
-// The values of an op's units, for the layer above. One without a second to its pair yet has zero beside it.
+// The values of an op's units, for the layer above. A value whose pair is not complete yet has zero beside it.
 HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const TileBuffers<float>& b) {
     if (layer.pairs >= 0)
         call.bf16->round_lines(b.units + layer.value * b.height, b.height, op.row / 2, op.row + op.rows, b.vectors,

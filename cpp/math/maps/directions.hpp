@@ -1,4 +1,4 @@
-// A map in a direction that is known when a kernel runs, or already when it is compiled.
+// A map in a direction that is chosen at run time or at compile time.
 //
 // Where both directions have most of their code in common a map has it once: `run`, `run_vjp` and `run_ready` have a
 // parameter `inverse` for the direction. It is a Direction where lanes are vectors, and both directions are compiled;

@@ -32,7 +32,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
     template <class Inverse, class V, class P>
     HR_FN static V run(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
         Components<V, P> components(p, o);
-        const V poison = components.poison + (input - input);  // an infinite input has no place
+        const V poison = components.poison + (input - input);  // an infinite input has no position
         const V x = inverse ? input : root(input, components);
         const Sums<V> at(x, components);
         log_det = at.log_slope() * Scalar<V>(inverse ? 1 : -1) + poison;
@@ -40,7 +40,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
     }
 
     // With h the map from x to z and L = log h': of its inverse, dx = (dz - h_p dp) / h' and the log-derivative is -L,
-    // so that its gradients are those of h for other incoming ones.
+    // so that its gradients are those of h for other incoming gradients.
     template <class Inverse, class V, class P, class G>
     HR_FN static V run_vjp(Inverse inverse, V given, V built, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
                            V grad_log_det, const G& grad) {
@@ -126,7 +126,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
         HR_FN V mean(int k) const { return p(n + k); }
     };
 
-    // No place is so far outside of a component that its exponents overflow.
+    // No input is so far outside of a component that its exponents overflow.
     template <class V>
     HR_FN static V within(V x) {
         const Scalar<V> farthest = is_single<V> ? Scalar<V>(1e37) : Scalar<V>(1e300);

@@ -51,7 +51,7 @@ struct Spline : Directions<Spline<Kind>> {
     }
 
     // With y = f(x; p) and L = log f' at x: of the inverse, dx = (dy - f_p dp) / f' and its log-derivative is -L, so
-    // that its gradients are those of f for other incoming ones.
+    // that its gradients are those of f for other incoming gradients.
     template <class Inverse, class V, class P, class G>
     HR_FN static V run_vjp(Inverse inverse, V input, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
                            V grad_log_det, const G& grad) {
@@ -253,7 +253,7 @@ struct Spline : Directions<Spline<Kind>> {
 
         HR_FN V slope(const Bin<V>& bin) const { return bin.height * width_sum / (bin.width * height_sum); }
 
-        // A place within a bin, from 0 to 1, to the interval of the spline.
+        // A position within a bin, from 0 to 1, to the interval of the spline.
         HR_FN V across(V left, V share, V sum, V place, const MapOptions<Scalar<V>>& o) const {
             return Kind::spread(fma(share, place, left) / sum, o);
         }
@@ -261,7 +261,7 @@ struct Spline : Directions<Spline<Kind>> {
 
     template <class V>
     struct Point {
-        V t, r;  // place in the bin, and 1 - t
+        V t, r;  // position in the bin, and 1 - t
 
         template <class Inverse>
         HR_FN void set(Inverse inverse, V from_left, const Bin<V>& bin) {

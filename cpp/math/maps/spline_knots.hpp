@@ -203,7 +203,7 @@ struct AdditiveKnots {
     HR_FN static V size(V part, V sum, const MapOptions<Scalar<V>>& o) {
         return fma(part, left_over(o), sum * o.min_bin);
     }
-    // The way back, of the sizes of `n` bins together.
+    // The backward pass, of the sizes of `n` bins together.
     template <class V>
     HR_FN static V parts_of(V sizes, V n, V sum, const MapOptions<Scalar<V>>& o) {
         return fma(n * sum, -o.min_bin, sizes) * (Scalar<V>(1) / left_over(o));

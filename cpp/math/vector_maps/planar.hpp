@@ -138,7 +138,7 @@ struct Planar {
     using Prepared = Planar<TanhBend>;  // h has no effect on it
     HR_FN static constexpr int n_raw(int features) { return 2 * features + 1; }
     HR_FN static constexpr int n_ready(int features) { return 2 * features + 2; }
-    static constexpr int vectors = 2;               // parameters with a number for each coordinate; they come first
+    static constexpr int vectors = 2;               // parameters with a value for each coordinate; they come first
     static constexpr int factors = 1;               // of the determinant
     HR_FN static int power(int, int) { return 1; }  // of each factor
 

@@ -143,7 +143,7 @@ struct Radial {
     }
 
   private:
-    // Distances are limited, so that squares of them stay finite: farther away the map moves nothing that shows.
+    // Distances are limited, so that squares of them stay finite: farther away the map's effect is below rounding.
     template <class V>
     HR_FN static Scalar<V> farthest() {
         return is_single<V> ? Scalar<V>(1e18) : Scalar<V>(1e150);

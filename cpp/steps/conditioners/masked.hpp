@@ -1,4 +1,4 @@
-// A masked network as kernels see it: its layers, and the order of their block products. Its positions are levels of
+// The kernels' view of a masked network: its layers, and the order of their block products. Its positions are levels of
 // coordinates.
 #pragma once
 
@@ -17,8 +17,8 @@ struct Op {
     int fresh = 0;   // in bf16: inputs of the network before this one were rounded by earlier ops
 };
 
-// The order of ops. Those of positions [from, to) are ops [first[from], first[to]); where positions are settled all at
-// once, the first one has all of them.
+// The order of ops. Those of positions [from, to) are ops [first[from], first[to]); where all positions are computed at
+// once, the first one has all ops.
 struct Plan {
     const Op* ops;
     const int* first;
@@ -30,7 +30,7 @@ struct BackOp {
     int fresh = 0;  // in bf16: gradients of units from this one on were rounded for earlier ops
 };
 
-// On the way back positions come in reverse: those of positions [from, to) are ops [done[to], done[from]).
+// In the backward pass positions come in reverse: those of positions [from, to) are ops [done[to], done[from]).
 struct BackPlan {
     const BackOp* ops;
     const int* done;
@@ -63,7 +63,7 @@ struct Layer {
     const uint32_t* block;  // where the pairs of its blocks of units start
     const int64_t* back;    // and those of its blocks of inputs
     int pairs;              // where pairs of its values start among the lines of pairs; -1: no layer reads them
-    int grad_pairs;         // likewise those of gradients by its products, on the way back
+    int grad_pairs;         // likewise those of gradients by its products, in the backward pass
     int grad_rows;          // and where these gradients start among the panels, pairs of rows side by side
     int sums;               // where the sums of its units start among those of the transform, for few rows
 };
@@ -81,7 +81,7 @@ struct MaskedNetwork {
     const int* first_coordinate;  // of each level, and their end
     Plan tile_plan, small_plan;
     BackPlan back_plan;
-    int outputs;                   // line of the first number that it gives
+    int outputs;                   // line of the first parameter that it gives
     bool has_slope_sweep;          // activations whose derivatives replace or stand beside their values
     int slopes;                    // line of the tape at which derivatives of activations start, -1: values tell
     Bf16Layout bf16;               // of the format of the products' factors
