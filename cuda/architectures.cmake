@@ -5,8 +5,8 @@
 #   cuda_too_old                "Tesla T4 of compute capability 7.5": the cards, if kernels run on none of them
 #   CMAKE_CUDA_ARCHITECTURES    unless it is set, or CUDAARCHS is
 #
-# Before a compiler is asked for, because it may refuse the card that is there. Where nvidia-smi is missing CMake finds
-# out itself, once there is a compiler: `headrace_usable_architectures`.
+# Runs before a compiler is enabled, because it may refuse the card of this machine. Where nvidia-smi is missing CMake
+# finds out itself, once there is a compiler: `headrace_usable_architectures`.
 set(HEADRACE_DEVICES /dev CACHE PATH "The folder of the cards' device files, for tests")
 mark_as_advanced(HEADRACE_DEVICES)
 

@@ -65,7 +65,7 @@ struct DeviceArray {
     bool has_shape(std::initializer_list<int64_t> wanted) const {
         return std::equal(shape.begin(), shape.end(), wanted.begin(), wanted.end());
     }
-    // Every number at an address that its dtype allows: the device reads no others.
+    // Every element at an address that its dtype allows: the device reads no others.
     void require_alignment() const {
         const int64_t size = is<float>() ? 4 : 8;
         bool fits = reinterpret_cast<uintptr_t>(data) % uintptr_t(size) == 0;

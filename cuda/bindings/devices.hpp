@@ -1,4 +1,4 @@
-// The devices that this process sees, and why one of them cannot be used: found out without work on any of them.
+// The devices that this process can use, and why one of them cannot be used: found out without work on any of them.
 #pragma once
 
 #include <string>
@@ -13,7 +13,7 @@ std::string device_reason(int device);
 // Why no device at all can be used; empty if one can.
 std::string reason_without_devices();
 
-// Zero if none can be used. Otherwise all of them, because other libraries count those too.
+// Zero if none can be used. Otherwise all of them, because other libraries count unusable ones too.
 int device_count();
 
 std::string device_name(int device);

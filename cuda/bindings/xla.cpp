@@ -1,5 +1,5 @@
-// Calls from compiled JAX code on a device: those of cpp/bindings/xla_calls.hpp, queued on XLA's stream. Nothing waits
-// there, but for the first call of a flow on a device, which takes it there, and where memory ran out.
+// Calls from compiled JAX code on a device: those of cpp/bindings/xla_calls.hpp, queued on XLA's stream. No call waits
+// there, except the first call of a flow on a device, which copies it there, and one that ran out of memory.
 #include "../../cpp/bindings/xla_calls.hpp"
 
 #include <map>

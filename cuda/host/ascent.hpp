@@ -24,13 +24,13 @@ class DeviceAscent {
     int features() const { return points_->features(); }
     int64_t count() const { return count_; }
 
-    // Takes all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix as in
-    // PointsStep, notes their log-likelihoods, and chooses the next kink of each coordinate: at coordinate k of
+    // Takes all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix like
+    // in PointsStep, records their log-likelihoods, and chooses the next kink of each coordinate: at coordinate k of
     // row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
     void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn, cudaStream_t stream);
-    // Takes all points through the kinks chosen last, and notes log-likelihoods once more: (count + 1) of them. Nothing
-    // can be queued afterwards.
+    // Takes all points through the kinks chosen last, and records log-likelihoods once more: (count + 1) of them.
+    // Nothing can be queued afterwards.
     void finish(cudaStream_t stream);
 
     // Copied to the host, which waits for it: the kinks (count, features), and for each the log-likelihoods before it

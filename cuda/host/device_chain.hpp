@@ -63,7 +63,7 @@ HR_CONDITIONERS(HR_PART_OF)
 
 }  // namespace
 
-// Lines of a tile that goes there and back.
+// Lines of a tile that runs forward and backward.
 struct DeviceTape {
     int64_t states;     // coordinates and context before each step and after the last
     int64_t gradients;  // of the state at hand and of the one before
@@ -75,7 +75,7 @@ struct DeviceChain {
     Chain<T> chain;  // its steps are null: they are here
     const DeviceStep<T>* steps;
     int units;            // scratch lines of the largest step, of the last layer one window
-    bool has_networks;    // or steps that are like networks on the way back
+    bool has_networks;    // or steps that are like networks in the backward pass
     bool has_products;    // steps of which has_products is true
     bool has_vectors;     // runs of vector maps
     bool has_own_kernel;  // conditioners that have one
@@ -87,7 +87,7 @@ struct DeviceChain {
     HR_FN int64_t run_lines() const { return (in_place ? 1 : 2) * int64_t(slots()) + units; }
 };
 
-// Numbers of a block's scratch in shared memory: parts of sums, and two sums over each row.
+// Size of a block's scratch in shared memory: parts of sums, and two sums over each row.
 HR_FN int scratch_numbers(int warps) {
     return warps * (sums_at_once * sum_line + 2 * warp_rows);
 }

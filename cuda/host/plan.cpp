@@ -19,7 +19,7 @@ class Stages {
     // Units [begin, end) of the last layer, in windows. A window starts at a whole number of row blocks after the
     // first, because rows of a block have one length.
     void outputs(int begin, int end) {
-        const int most = t_.is_joint() ? end - begin : most_window();  // a vector map wants all at once
+        const int most = t_.is_joint() ? end - begin : most_window();  // a vector map needs all at once
         do {
             const int window_end = std::min(end, begin + most);
             if (begin < window_end) plan_.stages.push_back({last_, begin, window_end});
@@ -40,8 +40,8 @@ class Stages {
         outputs(first(last_, level), first(last_, level + 1));
     }
 
-    // The end of the panel that starts at this level, or the level itself if one warp would have too much to do, or
-    // to keep. Parameters of a panel are in one window.
+    // The end of the panel that starts at this level, or the level itself if one warp would have too much work, or
+    // memory. Parameters of a panel are in one window.
     int panel_end(int level) const {
         if (t_.is_joint()) return level;
         int end = level, kept = 0;

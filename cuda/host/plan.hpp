@@ -22,11 +22,11 @@ namespace headrace {
 // over the rest.
 enum class StagePart : uint8_t { whole, begun, continued };
 
-// Units [begin, end) of a layer. All their inputs are there once the stages before are done.
+// Units [begin, end) of a layer. All their inputs are complete once the stages before are done.
 struct UnitRange {
     int layer, begin, end;
     StagePart part = StagePart::whole;
-    int from = 0;   // of a sum that goes on: the first term that it lacks. Of one that is begun: its end
+    int from = 0;   // of a continued sum: the first term that it lacks. Of one that is begun: its end
     int kept = 0;   // and where its weights and biases are among those that a panel keeps
     int taken = 0;  // of begun sums: the blocks of stages before it that others may take meanwhile
 };
@@ -38,26 +38,26 @@ struct alignas(16) Stage {
     const int* visible;
     int64_t bias;  // of the layer's first unit, among all weights
     int begin, end;
-    int from, terms;              // inputs that the last unit sees, which are the most; in a panel, those of this part
+    int from, terms;              // inputs that the last unit reads, which are the most; in a panel, those of this part
     int input;                    // line of the first of them among the units; -1: the network's inputs
     int value;                    // line of the layer's first unit on a tape
     int output;                   // and where outputs have one window
     uint16_t layer, kept, taken;  // the last two as in UnitRange
     uint8_t activation;
     StagePart part;
-    bool is_hidden, is_joined, keeps_sum;  // is_joined: something is added to products or multiplies them
+    bool is_hidden, is_joined, keeps_sum;  // is_joined: a term is added to products or multiplies them
 };
 static_assert(sizeof(Stage) == 64);
 
-// Stages, then the coordinates (a range of the transform's active ones) that they settle. `window`: the first unit of
-// the last layer among them, or in the panel.
+// Stages, then the coordinates (a range of the transform's active ones) that they determine. `window`: the first unit
+// of the last layer among them, or in the panel.
 struct StagePhase {
     int stage_begin, stage_end, coordinate_begin, coordinate_end, window;
     int panel_end = 0, levels = 0;  // of one that begins a panel: the end of its stages; phases that follow, its levels
     bool is_level = false;          // of a panel; it begins where the phase before it ends
 };
 
-// Numbers that a stage of a panel keeps: its units' weights, from the first term that a sum lacks on, and biases.
+// Values that a stage of a panel keeps: its units' weights, from the first term that a sum lacks on, and biases.
 HR_FN int fours_of(int n) {
     return (n + 3) / 4;
 }

@@ -52,7 +52,7 @@ class DeviceProgram {
 
     // Calls update(weights) to queue changes of the weights in place; entries that are no weights must stay zero.
     void update(cudaStream_t stream, const std::function<void(T*)>& update);
-    // 1 where a number of the vector is a weight, on the device.
+    // 1 where an element of the vector is a weight, on the device.
     const uint8_t* is_weight() const { return is_weight_.get(); }
 
   private:

@@ -95,7 +95,7 @@ class StreamOrder {
         for (const auto& [user, use] : uses_)
             if (use.wrote) wait(stream, use);
     }
-    // Everything of the user's before is waited for here, so that its one event stands for all.
+    // All earlier work of the user is waited for here, so that its one event stands for all.
     void record(cudaStream_t stream, bool wrote) noexcept {
         try {
             const User user = user_of(stream);

@@ -1,4 +1,4 @@
-// The CUDA device language, or its emulation by the host compiler that tests build (tests/cuda_emulation). Kernels see
+// The CUDA device language, or its emulation by the host compiler that tests build (tests/cuda_emulation). Kernels use
 // it through two macros:
 //
 //   HR_LAUNCH(kernel, grid, block, bytes of dynamic shared memory, stream, arguments...)

@@ -23,7 +23,7 @@ constexpr int narrow_rows = 8;           // of a narrow tile: 32 bytes of a line
 constexpr int narrow_warps = warp_rows / narrow_rows;
 constexpr int panel_levels = 8;  // of a sequential network, at most
 constexpr int panel_units = 64;  // of one of them, of all layers: one warp computes them
-// Numbers that a panel keeps in shared memory: where the warps' parts of sums are at other times.
+// Values that a panel keeps in shared memory: where the warps' parts of sums are at other times.
 constexpr int panel_numbers = network_warps * sums_at_once * sum_line;
 constexpr int window_units = 64;  // units of the last layer that a tile holds at a time: one round of all warps
 
@@ -33,9 +33,9 @@ constexpr int sum_blocks = 1024;  // blocks aimed at, by cutting the rows into s
 constexpr int most_shares = 64;
 constexpr int tiles_of_sum = 4;  // in the program's own type; these sums are added in float64
 #ifdef HR_EMULATE
-constexpr long long tape_bytes = 1ll << 20;  // so that tests see several groups
+constexpr long long tape_bytes = 1ll << 20;  // so that tests cover several groups
 #else
-constexpr long long tape_bytes = 1ll << 29;  // of a group of rows on the way back
+constexpr long long tape_bytes = 1ll << 29;  // of a group of rows in the backward pass
 #endif
 
 // Dual ascent (kernels/dual_ascent.hpp). Not measured on a card. Four blocks of 128 threads with 128 registers each fit
@@ -51,16 +51,16 @@ constexpr int ascent_sum_threads = 256;  // that add up the partial sums of one 
 constexpr int adam_threads = 256;
 constexpr int adam_stretch = 8192;  // values whose squares are one partial sum
 
-// Pinned memory in which small arrays from the host are on their way (host/upload.hpp), before a call waits for them.
+// Pinned memory for small arrays in transit from the host (host/upload.hpp), before a call waits for them.
 #ifdef HR_EMULATE
-constexpr size_t most_staged_bytes = size_t(1) << 20;  // so that tests see a call that waits
+constexpr size_t most_staged_bytes = size_t(1) << 20;  // so that tests cover a call that waits
 #else
 constexpr size_t most_staged_bytes = size_t(256) << 20;
 #endif
 
 // Couplings and vector maps on row-major arrays (kernels/coupling.cu, vector_rows.cu). Not measured on a card.
-// Blocks of a grid, which go on with more work when they are done: far more than are resident (132 multiprocessors of
-// 16), so that the last ones cost little. The emulation has few, so that its blocks do go on.
+// Blocks of a grid, which take more work when they are done: far more than are resident (132 multiprocessors of 16), so
+// that the last ones cost little. The emulation has few, so that its blocks do take more.
 #ifdef HR_EMULATE
 constexpr int64_t most_blocks = 3;
 #else
@@ -73,7 +73,7 @@ constexpr int direct_threads = 256;  // of a block whose threads take 16 bytes o
 // in float32, and registers leave room for 8 blocks. Fewer where they would take more than staged_bytes.
 constexpr int staged_threads = 128, fewest_staged_threads = 32;
 constexpr int staged_bytes = 48 << 10;
-// Blocks for which the registers of a multiprocessor must do: as many as go without spills.
+// Blocks that the registers of a multiprocessor must suffice for: as many as run without spills.
 template <class T>
 constexpr int staged_blocks = sizeof(T) == 4 ? 8 : 4;
 // Of vector maps, and of long rows.
@@ -87,8 +87,8 @@ constexpr int64_t enough_stretches = 2 * 8 * 132;
 // global memory each time.
 constexpr int vector_threads = 128;
 constexpr int small_tile_bytes = 16 << 10, large_tile_bytes = 48 << 10;
-// Blocks that sum rows on the way back of shared parameters, 8 on each multiprocessor, and their sums in all: the order
-// of sums depends on both.
+// Blocks that sum rows in the backward pass of shared parameters, 8 on each multiprocessor, and their sums in all: the
+// order of sums depends on both.
 #ifdef HR_EMULATE
 constexpr int64_t row_sum_blocks = 3;
 #else

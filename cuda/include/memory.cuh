@@ -1,4 +1,4 @@
-// Device memory that belongs to a stream: taken and given back in its order, so that nothing waits.
+// Device memory that belongs to a stream: allocated and freed in its order, so that no call waits.
 #pragma once
 
 #include <cstdint>
@@ -54,7 +54,7 @@ inline void check_launch(const char* kernel) {
     check_cuda(cudaGetLastError(), kernel);
 }
 
-// Makes a device current as long as it lives.
+// Makes a device current during its lifetime.
 class OnDevice {
   public:
     explicit OnDevice(int device) {

@@ -1,5 +1,5 @@
-// Products of small matrices by the tensor cores. Their factors are TF32, numbers of 11 significant bits with float32's
-// range; sums are float32, rounded toward zero. Compute capability 8.0 has them.
+// Products of small matrices by the tensor cores. Their factors are TF32, with 11 significant bits and float32's range;
+// sums are float32, rounded toward zero. Compute capability 8.0 has them.
 //
 // A warp holds its matrices in fragments. With g = lane / 4 and t = lane % 4 a lane has, for half h of the terms,
 //
@@ -7,7 +7,7 @@
 //   b[h]         the right one (8, 8): row t + 4 h, column g
 //   c[2 i + j]   the sums (16, 8): row g + 8 i, column 2 t + j
 //
-// as PTX's mma.m16n8k8 wants them ("Matrix Fragments for mma.m16n8k8", .tf32).
+// in the layout of PTX's mma.m16n8k8 ("Matrix Fragments for mma.m16n8k8", .tf32).
 #pragma once
 
 #include <cmath>
@@ -108,7 +108,7 @@ __device__ __forceinline__ void add_product(const uint32_t (&a)[4], const uint32
 
 #endif
 
-// A number as a product in TF32 reads it.
+// A value in the form that a product in TF32 reads.
 __device__ inline float rounded_to_tf32(float x) {
     return number_of(to_tf32(x));
 }

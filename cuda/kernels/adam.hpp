@@ -1,5 +1,5 @@
-// A step of Adam on the device: the counterpart of cpp/kernels/adam-inl.hpp. Whether it is taken, and with which
-// factors, the device decides from the gradient's norm.
+// A step of Adam on the device: the counterpart of cpp/kernels/adam-inl.hpp. The device decides from the gradient's
+// norm whether to take it, and with which factors.
 #pragma once
 
 #include "../../cpp/math/adam.hpp"
@@ -11,7 +11,7 @@ namespace headrace {
 template <class T>
 struct AdamState {
     AdamClock clock;
-    AdamStep<T> step;  // of the step under way
+    AdamStep<T> step;  // of the current step
     bool is_finite;    // whether the gradient's norm is; if not, nothing changes
 };
 

@@ -1,5 +1,5 @@
 // A tile of rows through a whole program on the device: load (or draw), every step, store. The counterpart of
-// cpp/kernels/chain-inl.hpp, whose steps it takes; only the way in which threads share the work is its own.
+// cpp/kernels/chain-inl.hpp, whose steps it uses; only the sharing of the work among threads differs.
 #pragma once
 
 #include <type_traits>
@@ -65,7 +65,7 @@ __device__ void run_stages(const Team& team, Products products, const PlacedStep
                 const Lines<T, in_shared> values = output().from(u);
                 for_first<finished_at_once>(n, [&](int j) { values.at(j, team.lane) = total[j]; });
             },
-            rounds, [&](int b, int m, T(&total)[finished_at_once]) {  // a unit's sum is where its value will be
+            rounds, [&](int b, int m, T(&total)[finished_at_once]) {  // a unit's sum has the line of its later value
                 const Lines<T, in_shared> begun = output().from(first(b) + m);
                 for_first<finished_at_once>(count(b) - m, [&](int j) { total[j] = begun.at(j, team.lane); });
             });

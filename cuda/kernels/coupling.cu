@@ -1,5 +1,6 @@
 // Bytes an element that must be moved, float32: value 4, its parameters 4 n_params, result 4, and 4 a row: 16 for an
-// affine map, 100 for a spline of 8 bins. On the way back value, gradient, result 12, parameters and their gradients
+// affine map, 100 for a spline of 8 bins. In the backward pass value, gradient, result 12, parameters and their
+// gradients
 // 8 n_params: 28 and 196. Each is read once and written once.
 //
 // A block takes stretches of whole rows. In float32 maps of one or two parameters are *direct*: a thread takes 16 bytes
@@ -49,7 +50,7 @@ struct AnyMap {
     }
 };
 
-// Numbers of scratch that the way back of a map wants for each element beside its parameters.
+// Scratch values for each element that the backward pass of a map needs beside its parameters.
 template <class Map>
 constexpr int room_of(int bins) {
     if constexpr (requires { Map::n_room(bins); }) {
@@ -89,7 +90,7 @@ constexpr int odd(int n) {
     return n | 1;
 }
 
-// How a call is cut; known to the host.
+// The partition of a call, known to the host.
 struct Stretches {
     int64_t rows, active, count;
     int rows_of_stretch;
@@ -98,7 +99,7 @@ struct Stretches {
     int stride;  // of staged elements
 };
 
-// Elements [0, n) that the pointers point to, of P parameters each; their log-derivatives to log[0, n).
+// Elements [0, n) from the pointers on, of P parameters each; their log-derivatives to log[0, n).
 template <int P, class T>
 __device__ __forceinline__ void run_direct(const AnyMap& map, const MapOptions<T>& options, const T* in,
                                            const T* params, T* value, int n, T* log) {
@@ -321,7 +322,7 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
             int(std::min(most, std::max({fewest, (rows + enough_stretches - 1) / enough_stretches, int64_t(1)})));
         s.count = (rows + s.rows_of_stretch - 1) / s.rows_of_stretch;
         while (s.lanes_of_row < 32 && 4 * s.lanes_of_row < active) s.lanes_of_row *= 2;
-        // Log-derivatives, moved by up to 16 bytes so that they lie as the values do.
+        // Log-derivatives, moved by up to 16 bytes so that they are aligned like the values.
         const int64_t stretch = std::min<int64_t>(coupling_stretch, active * s.rows_of_stretch);
         const int64_t logs = ((stretch + W - 1) / W * W + W) * int64_t(sizeof(T));
         const int64_t bytes = s.stride * int64_t(sizeof(T));

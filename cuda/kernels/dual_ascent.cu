@@ -28,7 +28,7 @@ __device__ Rows<T>& rows_at(T* p) {
     return *reinterpret_cast<Rows<T>*>(p);
 }
 
-// A block of threads takes a tile of rows through the affine map: group g of threads computes output lines
+// A block of threads moves a tile of rows through the affine map: group g of threads computes output lines
 // [g Lines, (g + 1) Lines), each thread of a group some of the rows. While a tile is loaded and mapped, `lanes` threads
 // share the lines of the same rows.
 template <class T_, int Groups, int Lines>
@@ -81,7 +81,7 @@ struct StepArguments {
     AscentNumbers<T> numbers;
     AscentLayout layout;
     int n_tiles, most_kept;  // lines of which shared memory holds the input
-    bool fused;              // all lines that a tile reads are there at once, and are mapped on the way there
+    bool fused;              // all lines that a tile reads are present at once, and are mapped when loaded
     T *z, *moved;
     double* log_jacobian;
     const T* weights;
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(threads) map_rows(StepArguments<typename S::T>
     }
 }
 
-// Numbers of a thread's lines, from shared memory.
+// Values of a thread's lines, from shared memory.
 template <class S>
 __device__ void read_lines(const typename S::T* from, typename S::T (&out)[S::lines]) {
     using T = typename S::T;
@@ -213,7 +213,7 @@ __device__ void read_lines(const typename S::T* from, typename S::T (&out)[S::li
     }
 }
 
-// Adds what input lines [0, lines), in shared memory, contribute to a thread's rows and lines.
+// Adds the contribution of input lines [0, lines), in shared memory, to a thread's rows and lines.
 template <class S>
 __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (&z)[S::lines][S::rows_each]) {
     using T = typename S::T;

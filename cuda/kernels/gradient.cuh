@@ -17,9 +17,9 @@
 namespace headrace {
 namespace {
 
-// ---- where a way back starts ----------------------------------------------------------------------------------------
+// ---- start of a backward pass ---------------------------------------------------------------------------------------
 
-// The gradient of some number by this lane's log-determinant, in the chain's own direction.
+// The gradient of a scalar by this lane's log-determinant, in the chain's own direction.
 template <class T>
 __device__ T grad_log_det_of_row(const Team& team, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
     if (team.lane >= rows) return 0;
@@ -114,7 +114,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     const int blocks = of.op_end - begin, aligned = tensor_cores ? 16 : 1;
     const Rounds of_whole{1, tensor_cores ? 16 : 8};
     const Rounds rounds = team.is_narrow() ? rounds_of<T>(products, blocks, team) : of_whole;
-    // Of as many blocks as are taken at once, up to this one.
+    // Terms of the blocks that are taken at once, up to `last`.
     const auto terms = [&](int last) {
         Terms all{0, 0};
         for (int b = last / rounds.at_once * rounds.at_once; b <= last; ++b) {

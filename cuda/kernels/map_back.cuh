@@ -1,5 +1,5 @@
-// Maps of coordinates with parameters on lines of the tape, on the way back. Networks and elementwise maps call one
-// function, which is not inlined, because it has all maps in it.
+// Maps of coordinates with parameters on lines of the tape, in the backward pass. Networks and elementwise maps call
+// one function, which is not inlined, because it has all maps in it.
 #pragma once
 
 #include "../../cpp/math/maps.hpp"

@@ -1,9 +1,9 @@
-// Sums of products on a tile: lanes are rows, a warp computes several sums for each number that it loads, and the terms
+// Sums of products on a tile: lanes are rows, a warp computes several sums for each value that it loads, and the terms
 // of a sum are split among warps where there are too few sums for all of them.
 //
 // A load of an input serves sums_at_once multiply-adds, one of four weights as many rows as a warp has and four terms:
-// 8 + 4 loads for 32 multiply-adds of a warp, at one load and four multiply-adds a cycle. Tensor cores want another
-// number in each lane: sixteen terms of 16 sums are 16 loads of inputs and 2 of weights for 256 multiply-adds.
+// 8 + 4 loads for 32 multiply-adds of a warp, at one load and four multiply-adds a cycle. Tensor cores need another
+// value in each lane: sixteen terms of 16 sums are 16 loads of inputs and 2 of weights for 256 multiply-adds.
 #pragma once
 
 #include <type_traits>
@@ -20,8 +20,8 @@ struct Terms {
     int begin, end;
 };
 
-// A warp's sums over a part of the terms, [sum][row], until the lane of a row takes them: its own, or in TF32 what
-// other lanes kept for it.
+// A warp's sums over a part of the terms, [sum][row], until the lane of a row takes them: its own, or in TF32 those
+// that other lanes kept for it.
 template <class T>
 struct PartialSums {
     T* p;
@@ -129,7 +129,7 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
 template <int M, class T, bool in_shared>
 __device__ void add_row_products(const T* weights, const uint32_t* row, int n, const Lines<T, in_shared>& input,
                                  int lane, Terms terms, T (&total)[sums_at_once]) {
-    // By pointers that advance, as 64-bit addresses made anew would be half of the loop's instructions.
+    // Pointers advance, because 64-bit addresses computed anew would be half of the loop's instructions.
     const T* w[M];
     int k = terms.begin;
 #pragma unroll
@@ -232,7 +232,7 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 //
 // Sums of eight terms are added in float32, to the nearest, because tensor cores round toward zero: over the terms of a
 // long sum that would be far more than float32's own error. Of the three products the two small ones come first.
-// PTX wants all lanes of a warp at a product together: nothing here branches by lane.
+// PTX requires all lanes of a warp at a product together: nothing here branches by lane.
 
 // The row of the tile that is row q of four of the lanes 4 g, ...: a warp's loads lie in 32 banks of shared memory,
 // because four lines are four numbers longer than four times the banks, or are 16 bytes a lane of global memory.
@@ -573,8 +573,8 @@ __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* 
     sum_row_products(weights, row, n, input, terms, partial);
 }
 
-// Of the terms those from `first_row` on: tensor cores take sixteen from a multiple of sixteen on, so that several
-// blocks may do so at once.
+// Only terms from `first_row` on: tensor cores take sixteen from a multiple of sixteen on, so that several blocks may
+// do so at once.
 template <class T, bool in_shared>
 __device__ void sum_input_products(Products kind, const T* weights, const uint32_t* row, int column, int n,
                                    const Lines<T, in_shared>& grad, int first_row, Terms terms,

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(sum_threads)
                   of_thread_inputs = sum_inputs / columns, line = sum_units + 1;
     static_assert(sum_units == sum_inputs);
     HR_DYNAMIC_SHARED(T,
-                      shared);  // [row][unit], then [row][input], one number longer than needed: no bank meets itself
+                      shared);  // [row][unit], then [row][input], one element longer than needed: no bank meets itself
     T *const grads = shared, *const inputs = shared + warp_rows * line;
     const SumTask task = tasks.tasks[blockIdx.x];
     const int thread = int(threadIdx.x), x = thread % columns, y = thread / columns;

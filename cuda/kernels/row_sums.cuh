@@ -47,7 +47,7 @@ __device__ __forceinline__ void sum_task_in_fragments(const SumTask& task, bool 
     const int warp = int(threadIdx.x) / warp_rows, lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;
     const int unit = warp / 2 * square, input = warp % 2 * square;  // the warp's first ones, of the task's
     if (unit >= task.units) return;
-    const int last = task.unit + smaller(unit + square, task.units) - 1;  // which sees the most
+    const int last = task.unit + smaller(unit + square, task.units) - 1;  // which reads the most
     const bool has_bias = task.input == 0 && input == 0;
     const bool has_products = input < task.inputs && task.input + input < task.visible[last];
     if (!has_bias && !has_products) return;

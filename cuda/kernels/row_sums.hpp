@@ -1,4 +1,4 @@
-// Sums over rows, which are the gradient of the weights: products of two lines of the tapes that the way back left.
+// Sums over rows, which are the gradient of the weights: products of two lines of the tapes of the backward pass.
 #pragma once
 
 #include "../host/device_chain.hpp"

@@ -31,7 +31,7 @@ __device__ __forceinline__ bool is_aligned_16(const T* p) {
     return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 }
 
-// Numbers from p on until an address that is a multiple of 16.
+// Elements from p on until an address that is a multiple of 16.
 template <class T>
 __device__ __forceinline__ int numbers_to_16(const T* p) {
     return int((16 - reinterpret_cast<uintptr_t>(p) % 16) % 16 / sizeof(T));
@@ -180,7 +180,7 @@ __device__ __forceinline__ T sum_of_lanes(T x, int width) {
     return x;
 }
 
-// NaN counts for nothing.
+// NaN does not count.
 template <class T>
 __device__ __forceinline__ T largest_of_lanes(T x, int width) {
     HR_ROLLED

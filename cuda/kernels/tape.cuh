@@ -29,7 +29,7 @@ struct Tape {
     __device__ TapeLines<T> gradient(int step) const { return lines.from(d.tape.gradients + (step & 1) * d.slots()); }
 };
 
-// The way back of one tile. `grad_log_det`: the gradient by its lane's log-determinant.
+// The backward pass of one tile. `grad_log_det`: the gradient by its lane's log-determinant.
 template <class T>
 struct WayBack {
     const Run<T>& run;

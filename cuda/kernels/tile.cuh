@@ -203,7 +203,7 @@ __device__ __forceinline__ Four<T> load_first(const T* p, int at, int n) {
     return four;
 }
 
-// body(j) for the first n of N, or for all N where there are as many: then nothing is asked for each.
+// body(j) for the first n of N, or for all N where there are as many: then without a test for each.
 template <int N, class F>
 __device__ __forceinline__ void for_first(int n, const F& body) {
     if (n >= N) {

@@ -85,7 +85,7 @@ __device__ __forceinline__ T start_of_lane(const P& p, int features) {
     return p.lanes.first == 0 ? start : T(0);
 }
 
-// How far a row moves, and the factors of its determinant.
+// The amount by which a row moves, and the factors of its determinant.
 template <class Map, bool inverse, class T, class P>
 __device__ __forceinline__ void amount_of(const T* given, const P& p, int features, const MapOptions<T>& options,
                                           T (&amount)[1], T (&factor)[1][Map::factors]) {

@@ -11,7 +11,7 @@
 //
 // One set of parameters is made ready in float64 by a kernel before, and its gradient comes from sums over rows in
 // float64: each block keeps its own, the tiles of a block in their order, and two more kernels sum the blocks and go
-// back from ready to raw parameters. Nothing comes to the host.
+// back from ready to raw parameters. Nothing is copied to the host.
 #define HR_SMALL_CODE
 #include "vector_rows.cuh"
 
@@ -38,7 +38,7 @@ struct TileArray {
 template <class T>
 constexpr bool has_row_tiles = sizeof(T) == 4;
 
-// How a call is cut; known to the host.
+// The partition of a call, known to the host.
 template <int arrays>
 struct RowTiles {
     int64_t rows, count;

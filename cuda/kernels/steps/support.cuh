@@ -6,7 +6,7 @@
 namespace headrace {
 namespace {
 
-// A number on its way out, before its support.
+// A value on its way out, before its support.
 template <class T>
 __device__ double stored(const Chain<T>& chain, int column, T value) {
     return chain.store_scale ? double(value) * chain.store_scale[column] + chain.store_shift[column] : double(value);
