@@ -105,7 +105,7 @@ class Container {
     const unsigned char* data(const Tensor& t) const { return data_.data() + t.begin; }
 
   private:
-    // The container's own JSON, and headrace's header inside; gives the checksum.
+    // The container's own JSON, and headrace's header inside; returns the checksum.
     std::string read_entries(const std::string& text) {
         const Value own = JsonReader(text, "no safetensors file: header", 64 + text.size() / 16).read();
         if (!own.is(Value::Kind::object)) refuse("no safetensors file: expected an object as its header");

@@ -66,8 +66,8 @@ const Transform<T>* upright(const Transform<T>* one) {
 }  // namespace detail
 
 // A density, log p(x) = log base(z) + log |det dz/dx|, or one transform between z and x. It computes in T, float or
-// double, whatever the file's dtype is. Files that are no good throw FileFormatError, wrong arguments
-// std::invalid_argument. Nothing changes after it is made: any number of threads may use it at once.
+// double, whatever the file's dtype is. Invalid files throw FileFormatError, wrong arguments std::invalid_argument. An
+// object never changes after construction: any number of threads may use it at once.
 //
 // Rows are features() adjacent values, in float or double (In), and so are results (Out). `context` holds context()
 // values a row, `context_rows` rows: as many as there are rows, or 1 for all; it is null where context() is 0. A row
@@ -273,7 +273,7 @@ class Flow {
         }
     }
 
-    // Each row is the member's own of this seed and number, from a member that is drawn for it.
+    // Each row is the member's own of this seed and index, from a member that is drawn for it.
     template <class Out, class In>
     void mixed_sample(std::size_t rows, std::uint64_t seed, Out* x, Out* log_prob, const Context<In>& context,
                       std::uint64_t first_row) const {
