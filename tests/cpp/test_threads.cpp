@@ -156,7 +156,7 @@ void test_cancelled_calls() {
             try {
                 const Cancellable cancellable(
                     [](void* count) {
-                        const bool good = visits_once(50);  // who is asked may call
+                        const bool good = visits_once(50);  // an interrupt check may call
                         return ++*static_cast<int*>(count) == 2 || !good;
                     },
                     &asked);

@@ -7,7 +7,7 @@
 //   AddressSanitizer sees what lies beyond.
 // - A barrier or a warp's operation that not all of its threads reach, and a shuffle from a thread that takes no part,
 //   is an emu::Error that names block, thread and line.
-// - What a device would refuse (sizes of grids, blocks and shared memory) is refused with the runtime's error.
+// - Launches that a device would refuse (sizes of grids, blocks and shared memory) fail with the runtime's error.
 // - What the kernels of this project may not use does not compile: static shared memory, which could not be poisoned,
 //   atomics on floating-point numbers, cooperative groups.
 #pragma once

@@ -1,4 +1,4 @@
-// A block of threads as fibers on one thread of the host: who runs next, and who waits for whom.
+// A block of threads as fibers on one thread of the host: which one runs next, and which ones wait.
 #pragma once
 
 #include <setjmp.h>

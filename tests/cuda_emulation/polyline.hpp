@@ -77,7 +77,7 @@ struct Polyline {
     }
 
   private:
-    // The piece in which a number lies, given or built: its number, lower corner and slope.
+    // The piece that contains a value, given or built: its index, lower corner and slope.
     template <class V>
     struct Piece {
         V index, left, low, log_slope, slope;

@@ -122,7 +122,7 @@ inline void* allocate(size_t bytes, size_t alignment) {
     return p;
 }
 
-// Freed memory is kept for a while, as NaNs, so that who still reads it sees them.
+// Freed memory is kept for a while, as NaNs, so that kernels that still read it get these.
 inline void retire(void* p, size_t bytes) {
 #ifdef __SANITIZE_ADDRESS__
     std::free(p);
@@ -325,7 +325,7 @@ inline cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     const emu::Lock lock(emu::runtime().mutex);
     const char* name = kind == cudaMemcpyDeviceToHost ? "copy to host" : "copy";
-    if (kind == cudaMemcpyHostToDevice) {  // from memory that is not pinned a device may make the host wait
+    if (kind == cudaMemcpyHostToDevice) {  // for memory that is not pinned a device may make the host wait
         const auto after = emu::runtime().pinned.upper_bound(const_cast<void*>(from));
         const auto* const piece = after == emu::runtime().pinned.begin() ? nullptr : &*std::prev(after);
         const bool is_pinned =

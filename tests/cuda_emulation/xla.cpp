@@ -45,7 +45,7 @@ std::array<xla::HandlerFunction*, n_handlers> outer(std::index_sequence<i...>) {
 
 }  // namespace
 
-// Replaces the handlers that the module has by now.
+// Replaces the handlers that the module has registered.
 void bind_emulated_xla(py::module_& m) {
     const auto own = m.attr("xla_handlers").cast<py::dict>();
     const auto told = outer(std::make_index_sequence<n_handlers>());

@@ -50,7 +50,7 @@ HR_FN int scratch_lines(const Echo<T>& c, int span) {
     return c.reads_built ? c.outputs : span * (c.outputs + c.units);
 }
 
-// Numbers of its weights: those of both layers and their biases.
+// Number of its weights: those of both layers and their biases.
 template <class T>
 HR_FN int echo_weights(const Echo<T>& c) {
     return c.units * (echo_taps + 1) + c.outputs * (2 * c.units + 1);

@@ -20,7 +20,7 @@ class Names {
     virtual int either_size(const std::string& name) = 0;  // a register of whatever size it has
     virtual int predicate(const std::string& name) = 0;
     virtual int unused(bool wide) = 0;  // a register without readers
-    // A label, or a function: known once all code is there.
+    // A label, or a function: resolved once all code is read.
     virtual void jump_to(Instruction& i, const std::string& label) = 0;
     virtual void call(Instruction& i, const std::string& function, const std::vector<std::string>& results,
                       const std::vector<std::string>& given) = 0;

@@ -1,4 +1,4 @@
-// Lanes of a warp go on together where they can: of several groups the one that is behind runs, and groups that meet
+// Lanes of a warp advance together where they can: of several groups the one that is behind runs, and groups that meet
 // are joined. A warp runs until it waits for its block, in the order that the emulation has for threads.
 #include "run.hpp"
 
