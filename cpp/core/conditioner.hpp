@@ -26,7 +26,7 @@ struct Part {
     bool is_bias;
 };
 
-// An array of parameters in the user's layout.
+// An array of parameters as the user has it.
 struct Tensor {
     std::string name;
     std::vector<int64_t> shape;

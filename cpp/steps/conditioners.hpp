@@ -7,10 +7,10 @@
 //   first_coordinate(c, p)      among the map's, of those that position p settles; behind the last position, n
 //   parameters(c, from, kept)   the line at which the parameters of coordinate 0 are, or would be, where those of
 //                               position `from` on were advanced; a coordinate's are side by side. `kept`: in a run
-//                               that keeps what the way back needs
+//                               that keeps the inputs of the backward pass
 //   state_lines(c)              that go on from position to position, the first ones of its own
 //   scratch_lines(c, span)      behind these, to advance `span` positions at once
-//   tape_lines(c, n)            of a run of n positions that keeps what the way back needs, instead of both
+//   tape_lines(c, n)            of a run of n positions that keeps the inputs of the backward pass, instead of both
 //
 // Its functions are in kernels/conditioners/: advance, advance_back. One that would take registers from others on a
 // device has a static member `has_own_kernel`, true: kernels of chains without it are compiled without it.

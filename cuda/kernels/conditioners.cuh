@@ -1,7 +1,7 @@
 // Kinds of conditioners on a device, by overloads for their struct. A kind is run position by position, like on the CPU
 // (steps/network.cuh), by
 //   advance(team, c, known, from, to)        positions [from, to): the parameters of their coordinates
-//   advance_back(team, c, known, from, to)   from the gradients by these to those by what it read, and by its weights
+//   advance_back(team, c, known, from, to)   from the gradients by these to those by its inputs, and by its weights
 // The team waits before and after each. A kind with another order has a whole run and a whole backward pass in their
 // place, after each of which the team has waited:
 //   run_conditioner(team, c, d, run, t)           all its positions, and their coordinates through the map

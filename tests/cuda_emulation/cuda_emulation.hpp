@@ -4,11 +4,11 @@
 //
 // - Threads run in ascending, descending or a shuffled order (emu::schedule), so that a missing barrier shows.
 // - Shared memory and fresh and freed device memory hold NaNs, and have no byte more than was asked for, so that
-//   AddressSanitizer sees what lies beyond.
+//   AddressSanitizer detects accesses beyond.
 // - A barrier or a warp's operation that not all of its threads reach, and a shuffle from a thread that takes no part,
 //   is an emu::Error that names block, thread and line.
 // - Launches that a device would refuse (sizes of grids, blocks and shared memory) fail with the runtime's error.
-// - What the kernels of this project may not use does not compile: static shared memory, which could not be poisoned,
+// - Features that kernels of this project may not use do not compile: static shared memory, which could not be poisoned,
 //   atomics on floating-point numbers, cooperative groups.
 #pragma once
 
