@@ -32,8 +32,8 @@ struct Tensor {
     std::vector<int64_t> shape;
 };
 
-// A layer whose weights are to be rounded, the position of the result from the first of the conditioner's pairs on, and
-// the offsets that it points to.
+// A layer whose weights are to be rounded, where the result goes from the first of the conditioner's pairs on, and the
+// places that it points to.
 struct RoundedLayer {
     Bf16Layer layer;
     std::vector<uint32_t> block;

@@ -1,5 +1,5 @@
 // Conditioners' view of their step and call; each kind's work is in overloads for its struct in conditioners/:
-//   advance(c, known, from, to)        positions [from, to): from given coordinates, the parameters of their coordinates
+//   advance(c, known, from, to)        positions [from, to): from given ones, the parameters of their coordinates
 //   advance_back(c, known, from, to)   from the gradients by these parameters to those by its inputs, and by weights
 //   fold_context(c, weights, context, n, out)   if one context row for all may be taken in once a call
 // The first exists for tiles and for small batches; without the latter, chains with the kind run in tiles only.

@@ -8,7 +8,7 @@
 // - A barrier or a warp's operation that not all of its threads reach, and a shuffle from a thread that takes no part,
 //   is an emu::Error that names block, thread and line.
 // - Launches that a device would refuse (sizes of grids, blocks and shared memory) fail with the runtime's error.
-// - Features that kernels of this project may not use do not compile: static shared memory, which could not be poisoned,
+// - Features that this project's kernels may not use do not compile: static shared memory, which could not be poisoned,
 //   atomics on floating-point numbers, cooperative groups.
 #pragma once
 
