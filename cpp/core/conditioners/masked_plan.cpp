@@ -157,7 +157,7 @@ PlanStorage few_rows_plan(const MaskedConditioner& t, bool sequential, int step)
             if (begin >= end) continue;
             const int seen = t.layers()[size_t(l)].visible[size_t(end) - 1];
             plan.whole(l, begin, end, added[size_t(l)], seen);
-            added[size_t(l)] = seen / (2 * step) * (2 * step);  // pairs are added when both values are computed
+            added[size_t(l)] = seen / (2 * step) * (2 * step);  // pairs are added when all their values are computed
         }
         plan.settle();
     }
