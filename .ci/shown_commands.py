@@ -17,7 +17,7 @@ BEGIN = re.compile(
     r"^(?:[A-Z_]+=\S+ )*(?:pip|python3?|cmake|ctest|pytest|headrace|gdb|awk|export|sphinx-build|pre-commit|\S*\.ci/run|"
     r"\. \S+|\S+/bin/\S+(?= ))(?: |$)"
 )
-PLAIN = ("headrace", "pip", "python")  # a word of a sentence too, so that alone they are no command
+PLAIN = ("headrace", "pip", "python")  # a word of a sentence too, so that by itself it is no command
 
 IN_GATE = "the gate's own step runs it"
 MINUTES = "minutes of every core, which the gate's step of the same tests spends already"

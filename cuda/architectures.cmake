@@ -1,12 +1,12 @@
-# For which cards _cuda is compiled where nobody names architectures: for those of this machine that kernels run on, and
-# without a card for a list that serves most. Sets
+# Default architectures of _cuda: those of this machine's cards that kernels run on, and without a card a list that
+# serves most. Sets
 #
 #   cuda_cards                  where the driver shows the cards; empty where there is none
 #   cuda_too_old                "Tesla T4 of compute capability 7.5": the cards, if kernels run on none of them
 #   CMAKE_CUDA_ARCHITECTURES    unless it is set, or CUDAARCHS is
 #
-# Before a compiler is asked for, because it may refuse the card that is there. Where nvidia-smi is missing CMake finds
-# out itself, once there is a compiler: `headrace_usable_architectures`.
+# Runs before a compiler is enabled, because it may refuse the card of this machine. Where nvidia-smi is missing CMake
+# finds out itself, once there is a compiler: `headrace_usable_architectures`.
 set(HEADRACE_DEVICES /dev CACHE PATH "The folder of the cards' device files, for tests")
 mark_as_advanced(HEADRACE_DEVICES)
 

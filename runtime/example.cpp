@@ -1,7 +1,7 @@
 // headrace_score DENSITY ROWS: the log density of each row of a table, in nats, one a line.
 //
-// A row's numbers are the features, then the context, with commas between them; a first line that begins with no number
-// is a line of names. Rows are scored as they come, so that a table may be longer than memory.
+// A row's values are the features, then the context, with commas between them; a first line that does not begin with a
+// number is a line of names. Rows are scored as they come, so that a table may be longer than memory.
 #include <cstdio>
 #include <fstream>
 #include <iostream>

@@ -1,4 +1,4 @@
-// What every module's border to Python shares: refusals, and arrays of the host.
+// Shared by the bindings of every module: errors for invalid arguments, and host arrays.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -28,7 +28,7 @@ bool is_aligned(const Array<T>& a) {
     return reinterpret_cast<uintptr_t>(a.data()) % alignof(T) == 0;
 }
 
-// Contiguous numbers of this shape on the host; of a constant T, a read-only array may hold them.
+// Contiguous host array of this shape; for a constant T it may be read-only.
 template <class T>
 T* host_numbers(const py::handle& given, std::initializer_list<int64_t> shape, const char* message) {
     using A = Array<std::remove_const_t<T>>;
@@ -42,7 +42,7 @@ T* host_numbers(const py::handle& given, std::initializer_list<int64_t> shape, c
     }
 }
 
-// Floats in any strides, with one axis or two (otherwise `axes` alone has a meaning).
+// Floats in any strides, with one axis or two (otherwise only `axes` has a meaning).
 struct OpenedArray {
     ArrayView view;
     int64_t axes, rows, columns;

@@ -1,5 +1,5 @@
-// The border to Python. Every size is checked here although Python has checked it: nothing that comes through may read
-// or write out of bounds.
+// The bindings to Python. Every size is checked here although Python has checked it, so that no call can read or write
+// out of bounds.
 #pragma once
 
 #include <string>
@@ -16,7 +16,7 @@ void bind_points(py::module_& m);
 void bind_sequences(py::module_& m);
 void bind_xla(py::module_& m);
 
-// The GIL is released while one lives.
+// The GIL is released during the lifetime.
 class Unlocked {
   public:
     Unlocked() : state_(PyEval_SaveThread()), cancellable_(&ask, this) {}
@@ -28,15 +28,15 @@ class Unlocked {
     }
 
   private:
-    static bool ask(void* self);  // runs the handlers of signals that came; whether one of them raised something
+    static bool ask(void* self);  // runs the handlers of pending signals; returns whether one of them raised
 
     PyThreadState* state_;
     Cancellable cancellable_;
     bool knows_thread_ = false, gets_signals_ = false;
 };
 
-// Runs `work` without the GIL. Ctrl-C ends it, in parallel_for between two tasks: what the handler raises, as a rule
-// KeyboardInterrupt, is then raised here, and what `work` writes is partly written. Not for work in place.
+// Runs `work` without the GIL. Ctrl-C ends it, in parallel_for between two tasks: the handler's exception, usually
+// KeyboardInterrupt, is then raised here, and the output of `work` is partly written. Not for work in place.
 template <class F>
 void without_gil(F&& work) {
     Unlocked unlocked;

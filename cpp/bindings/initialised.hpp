@@ -1,5 +1,5 @@
-// Objects that Python made by __new__ alone, without __init__, hold nothing; pybind11 would pass memory of no meaning
-// in their place. A class for which this is said refuses them.
+// Objects that Python made by only __new__, without __init__, hold nothing; pybind11 would pass uninitialised memory in
+// their place. A class registered here refuses them.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -27,7 +27,7 @@ double fma_peak(double seconds) {
     return sink == 0.5 ? 0.0 : best;
 }
 
-// Signals are handled by Python's main thread alone. A handler may run in here, and raise.
+// Only Python's main thread handles signals. A handler may run in here, and raise.
 bool is_main_thread() {
     const auto main = py::module_::import("threading").attr("main_thread")();
     return main.attr("ident").cast<unsigned long>() == PyThread_get_thread_ident();

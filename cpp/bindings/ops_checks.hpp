@@ -1,4 +1,4 @@
-// What calls of hr.ops may be: shapes and settings, checked alike for every device. `require` is that of the includer.
+// Checks of the arguments of hr.ops: shapes and settings, the same for every device. `require` is the includer's.
 #pragma once
 
 #include <cmath>

@@ -44,14 +44,14 @@ struct HostArrays {
     static auto weights(const headrace::Program<T>& program, const T* given) {
         return given ? program.weights_of(given) : program.snapshot();  // under the GIL, which os.fork waits for
     }
-    // The weights of another program that is made of the same transforms, as they are now; null: it is none.
+    // The current weights of another program that is made of the same transforms; null if it is no such program.
     template <class T>
     static typename headrace::Program<T>::Weights held_by(const headrace::Program<T>& program,
                                                           const py::object& given) {
         if (!py::isinstance<headrace::Program<T>>(given)) return nullptr;
         const auto& other = py::cast<const headrace::Program<T>&>(given);
         require(other.n_weights() == program.n_weights(), "parameters: expected a program with as many weights");
-        return other.snapshot();  // under the GIL, as above
+        return other.snapshot();  // under the GIL
     }
     template <class F>
     static void unlocked(const F& work) {

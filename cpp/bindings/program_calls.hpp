@@ -1,7 +1,7 @@
-// Calls of a program for Python, on every device. What runs follows from the verb; every check and message is here.
+// Calls of a program for Python, on every device. The verb selects the run; every check and message is here.
 //
-// `Arrays` says what an array is and how the interpreter is left meanwhile (HostArrays, DeviceArrays). `Queue` is what
-// a device is told beside the arguments: the stream; on the CPU it is empty.
+// `Arrays` defines arrays and how to release the interpreter meanwhile (HostArrays, DeviceArrays). `Queue` holds a
+// device's additional argument, the stream; on the CPU it is empty.
 #pragma once
 
 #include <pybind11/stl.h>
@@ -13,7 +13,7 @@
 
 namespace headrace {
 
-// A call: its request, and what that points to.
+// A call: its request, and the arrays that the request points to.
 template <class Arrays, class T, class... Queue>
 class ProgramCall {
   public:
@@ -30,7 +30,7 @@ class ProgramCall {
     }
 
     // Latent to data, from noise under the base: rows [first_row, first_row + rows) of the endless sample of the seed.
-    // With no first row it is row 0, and few rows may go a faster way, which rounds otherwise.
+    // Without a first row it is row 0, and few rows may use a faster kernel, which rounds differently.
     static void sample(P& program, int64_t rows, uint64_t seed, std::optional<int64_t> first_row, Object value,
                        Object log_prob, Object context, Object parameters, Queue... queue) {
         ProgramCall call(program, false, true);
@@ -44,7 +44,7 @@ class ProgramCall {
         call.run_from_noise(value, log_prob, context, parameters, queue...);
     }
 
-    // The same, from noise that is given.
+    // Sampling from given noise.
     static void from_noise(P& program, Object noise, Object value, Object log_prob, Object context, Object parameters,
                            Queue... queue) {
         ProgramCall call(program, false, true);
@@ -116,7 +116,7 @@ class ProgramCall {
     static N* numbers(Object given, std::initializer_list<int64_t> shape, const char* message) {
         return Arrays::template numbers<N>(given, shape, message);
     }
-    // The same; null for None.
+    // An array as above; null for None.
     template <class N>
     static N* wanted(Object given, std::initializer_list<int64_t> shape, const char* message) {
         return given.is_none() ? nullptr : numbers<N>(given, shape, message);
@@ -142,7 +142,7 @@ class ProgramCall {
         request_.context = &context_;
     }
 
-    // Values go to an array of T, or of float64 where the data end has them without a rounding.
+    // Values go to an array of T, or of float64 where the data end computes them without a rounding.
     void open_value(Object given) {
         const std::initializer_list<int64_t> shape{rows(), program_.features()};
         constexpr const char* message = "value: expected a C-contiguous (rows, features)";
@@ -176,7 +176,7 @@ class ProgramCall {
         }
     }
 
-    // These rows alone.
+    // A view of only these rows.
     void choose(Object given, Cotangent& from) {
         constexpr const char* message = "index: expected contiguous integers of 64 bits in one dimension";
         const int64_t n = Arrays::length(given, message);
@@ -187,7 +187,7 @@ class ProgramCall {
         request_.rows = n;
     }
 
-    // The parameters of a call: those of the program, or a vector given for this call alone, or on the CPU a program
+    // The parameters of a call: those of the program, or a vector given for only this call, or on the CPU a program
     // that holds them.
     auto weights(Object parameters) const {
         if constexpr (requires { Arrays::template held_by<T>(program_, parameters); })
@@ -215,7 +215,7 @@ class ProgramCall {
     typename Arrays::Index index_;
 };
 
-// The verbs, as methods; `named` is what a device is told at the end.
+// The verbs, as methods; `named` holds a device's additional last arguments.
 template <class Arrays, class T, class... Queue, class Class, class... Named>
 void bind_program_calls(Class& c, const Named&... named) {
     using Call = ProgramCall<Arrays, T, Queue...>;
@@ -236,7 +236,7 @@ void bind_program_calls(Class& c, const Named&... named) {
         .def_property_readonly("n_weights", &Call::P::n_weights);
 }
 
-// What it keeps, as (mean, square, average or None, clock), and back. Vectors of the host.
+// The state of Adam, as (mean, square, average or None, clock), and back. Vectors of the host.
 template <class A>
 py::tuple adam_memory(A& adam) {
     using T = typename A::Number;

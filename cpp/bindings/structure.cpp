@@ -1,4 +1,4 @@
-// Maps, masked transforms and steps for Python: what programs are made of, on every device.
+// Maps, masked transforms and steps for Python: the parts of programs, on every device.
 #include "structure.hpp"
 
 #include "../core/conditioners/masked.hpp"
@@ -58,7 +58,7 @@ std::map<std::string, OptionField> fields_of(TransformOptions& o) {
     };
 }
 
-// What is not given is as in the struct; MaskedTransform refuses what cannot be left out.
+// Omitted settings have the struct's defaults; MaskedTransform refuses to omit those without one.
 TransformOptions make_options(const py::kwargs& given) {
     TransformOptions o;
     const auto fields = fields_of(o);
@@ -82,7 +82,7 @@ TransformOptions make_options(const py::kwargs& given) {
     return o;
 }
 
-// The map, and what its conditioner is to give.
+// The map, and the outputs required of its conditioner.
 std::shared_ptr<const TransformMap> map_of(TransformOptions& o) {
     const auto map = std::make_shared<TransformMap>(o.map);
     o.network.joint = map->is_vector();

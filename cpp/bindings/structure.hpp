@@ -1,4 +1,4 @@
-// What programs are made of, as Python gives it: an object of a class for each kind of step, by keywords alone. Every
+// The parts of programs, as Python gives them: an object of a class for each kind of step, by keywords only. Every
 // module has classes of its own for it.
 #pragma once
 
@@ -14,7 +14,7 @@
 
 namespace headrace {
 
-// A map and its conditioner: what of a network step does not depend on where it stands.
+// A map and its conditioner: the part of a network step that does not depend on its position.
 struct Transform {
     std::shared_ptr<const TransformMap> map;
     std::shared_ptr<const Conditioner> conditioner;

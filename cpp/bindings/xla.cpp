@@ -36,7 +36,7 @@ struct HostCore {
     static xla::ErrorCode code_of(const std::exception&) { return xla::ErrorCode::internal; }
 };
 
-// On a device that this build does not know.
+// For a device that this build does not support.
 xla::Failure* elsewhere(xla::CallFrame* frame) {
     if (xla::answers_metadata(*frame)) return nullptr;
     return xla::failure_of(

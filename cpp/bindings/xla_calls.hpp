@@ -1,8 +1,8 @@
 // Runs of programs as calls of XLA's foreign function interface (xla_ffi.hpp), on every device: compiled JAX code calls
 // the core without Python. Every check and message is here.
 //
-// `Core` says what a handle stands for and where it computes (HostCore, DeviceCore); `Where` is what a device is told
-// beside the arguments: the stream. On the CPU it is empty.
+// `Core` defines the object that a handle refers to and the place of computation (HostCore, DeviceCore); `Where` holds
+// a device's additional argument, the stream. On the CPU it is empty.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -24,12 +24,13 @@
 
 namespace headrace {
 
-// What compiled code knows of a program is a number. A program that is gone is then an error, where an address would
-// dangle. Numbers start at a random one, so that code that another process compiled finds no program here.
+// Compiled code refers to a program by a handle, not an address: a handle of a deleted program is an error, where an
+// address would dangle. Handles start at a random value, so that code that another process compiled finds no program
+// here.
 template <class Core, class T>
 struct Entry {
     std::shared_ptr<typename Core::template Known<T>> known;
-    std::atomic<bool> has_even_rows{true};  // the loss takes all rows alike, as far as has been seen
+    std::atomic<bool> has_even_rows{true};  // false once a loss that weights rows differently was seen
 };
 
 template <class Core, class T>
@@ -44,7 +45,7 @@ class Handles {
         entries_.emplace(handle, entry_of(std::move(known)));
         return handle;
     }
-    // Under the number that it has on another device: what is compiled for both has one.
+    // Registers under the handle that it has on another device: code compiled for both devices has one handle.
     bool open_as(int64_t handle, std::shared_ptr<Known> known) {
         const std::unique_lock lock(mutex_);
         return entries_.emplace(handle, entry_of(std::move(known))).second;
@@ -100,7 +101,7 @@ ArrayView rows_of(const In<T>& buffer, int64_t columns) {
             sizeof(T) == 8, nullptr};
 }
 
-// Where a result goes; it is not wanted if its array was declared to be empty.
+// The destination of a result; null if its array was declared to be empty, because it is not wanted.
 template <class T>
 T* wanted(const Out<T>& out) {
     return out.size() ? out.data() : nullptr;
@@ -115,7 +116,7 @@ inline xla::Error refused(const char* message) {
     return {xla::ErrorCode::invalid_argument, std::string("headrace: ") + message};
 }
 
-// XLA is compiled without exceptions: none may reach it. Where a device's memory ran out, its core may begin once more.
+// XLA is compiled without exceptions: none may reach it. Where a device's memory ran out, its core may retry.
 template <class Core, class Body>
 xla::Error guarded(const Body& body) {
     try {
@@ -127,14 +128,14 @@ xla::Error guarded(const Body& body) {
     }
 }
 
-// The calls. A row's number is its log-determinant, or with the base its log-density. Sizes are checked here although
-// Python has checked them: compiled code may have been made by anybody.
+// The calls. A row's value is its log-determinant, or with the base its log-density. Sizes are checked here although
+// Python has checked them: compiled code may come from any source.
 template <class Core, class T, class... Where>
 class XlaCalls {
   public:
     using Number = T;
 
-    // x and what belongs to each row.
+    // x and the arrays with one row for each of its rows.
     static xla::Error run(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                           In<T> context, Out<T> value, Out<T> row) {
         return guarded<Core>([&]() -> xla::Error {
@@ -146,7 +147,7 @@ class XlaCalls {
         });
     }
 
-    // The same and back. An empty by_value counts as zeros; for an empty by_row row_scale stands in every row.
+    // The above and its gradients. An empty by_value counts as zeros; for an empty by_row every row has row_scale.
     static xla::Error gradient(Where... where, int64_t handle, bool inverse, bool base, double row_scale,
                                In<T> parameters, In<T> x, In<T> context, In<T> by_value, In<T> by_row, Out<T> value,
                                Out<T> row, Out<T> to_parameters, Out<T> to_x, Out<T> to_context) {
@@ -177,9 +178,9 @@ class XlaCalls {
         });
     }
 
-    // Each row's number, and the gradients of their sum, from one run: those of a loss that takes all rows alike, but
-    // for a factor. By parameters only as long as no other loss was seen, and where the host can see one at all;
-    // `has_parameters` says whether.
+    // Each row's value, and the gradients of their sum, from one run: those of a loss that weights all rows equally, up
+    // to a factor. Gradients by parameters only as long as no other loss was seen, and where the host can see one at
+    // all; `has_parameters` is true then.
     static xla::Error unit(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                            In<T> context, Out<T> row, Out<T> has_parameters, Out<T> to_parameters, Out<T> to_x,
                            Out<T> to_context) {
@@ -209,7 +210,7 @@ class XlaCalls {
             if (gradient.weights || gradient.input || gradient.context) {
                 program.run_gradient(request, gradient, opened.weights, where...);
             } else {
-                request.tiles_only = true;  // few rows have the bits that the other way gives them
+                request.tiles_only = true;  // few rows have the bits that the other kernel gives them
                 program.run(request, opened.weights, where...);
             }
             return xla::Error::success();
@@ -217,7 +218,7 @@ class XlaCalls {
     }
 
     // The parameters' gradient for factors of rows: `unit` times the factor where all have the same, else a run of its
-    // own. Bits do not depend on whether `unit` is there.
+    // own. Bits do not depend on whether `unit` exists.
     static xla::Error scaled(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                              In<T> context, In<T> by_row, In<T> has_unit, In<T> unit, Out<T> to_parameters) {
         return guarded<Core>([&]() -> xla::Error {
@@ -252,7 +253,7 @@ class XlaCalls {
     }
 
   private:
-    // A request, and what it points to.
+    // A request, and the arrays that it points to.
     struct Opened {
         std::shared_ptr<Entry<Core, T>> entry;
         typename Core::template Program<T>* program = nullptr;
@@ -285,12 +286,12 @@ class XlaCalls {
             }
             const size_t given = parameters.size();
             if (given != 0 && given != program->n_weights()) return refused("params: the vector has the wrong size");
-            // An empty one is a structure's own numbers, which nobody changes.
+            // An empty array stands for a structure's own parameters, which are constant.
             weights = Core::weights_of(*program, given == 0 ? nullptr : parameters.data());
             return xla::Error::success();
         }
 
-        // Results, but for the parameters that are not wanted.
+        // Results, except for gradients by parameters that are not requested.
         xla::Error open_results(const Out<T>& value, const Out<T>& row) {
             const auto rows = size_t(request.rows);
             if (value.size() && value.size() != rows * size_t(program->features()))
@@ -301,7 +302,7 @@ class XlaCalls {
             return xla::Error::success();
         }
 
-        // Whether arrays for gradients are empty, or of the shapes of what these belong to; the context's for each row.
+        // Whether arrays for gradients are empty, or have the shapes of their arguments; the context's for each row.
         bool are_gradients(const Out<T>& to_parameters, const Out<T>& to_x, const Out<T>& to_context) const {
             const auto rows = size_t(request.rows);
             const auto is = [](const Out<T>& out, size_t size) { return out.size() == 0 || out.size() == size; };

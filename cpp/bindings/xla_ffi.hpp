@@ -2,9 +2,9 @@
 // jaxlib.
 //
 // These structures are the binary interface of xla/ffi/api/c_api.h (OpenXLA), in which versions 0.1 to 0.3 agree:
-// jaxlib has them from 0.5 on. XLA promises to keep old versions for a year. A handler is asked for its version before
-// its first call, and answers with that of the XLA that asks as long as it is one of these. `Array` and `Error` are
-// what handlers see; `handler` makes the function that XLA calls of one that takes a stream, attributes and arrays.
+// jaxlib has them from 0.5 on. XLA promises to keep old versions for a year. XLA queries a handler's version before its
+// first call; the handler reads this, and returns the version of the calling XLA if it is one of these. Handlers use
+// `Array` and `Error`; `handler` makes the function that XLA calls of one that takes a stream, attributes and arrays.
 #pragma once
 
 #include <algorithm>
@@ -129,7 +129,7 @@ inline constexpr int32_t dtype_of<double> = 12;
 
 using HandlerFunction = Failure*(CallFrame*);
 
-// ---- what handlers see ----------------------------------------------------------------------------------------------
+// ---- types for handlers ---------------------------------------------------------------------------------------------
 
 enum class ErrorCode : int32_t {
     ok = 0,
@@ -186,7 +186,7 @@ inline Failure* failure_of(const CallFrame& frame, const Error& error) {
     return frame.functions->new_failure(&made);
 }
 
-// Whether XLA asks what a handler is, in the place of a call; the answer is given then.
+// Whether XLA queries a handler's properties instead of calling it; the answer is given then.
 inline bool answers_metadata(const CallFrame& frame) {
     if (!frame.extensions || frame.extensions->type != metadata_extension) return false;
     Metadata& metadata = *reinterpret_cast<MetadataQuestion*>(frame.extensions)->metadata;
@@ -273,8 +273,8 @@ class Reader {
     Error problem_ = Error::success();
 };
 
-// The function that XLA calls: `function` with what its parameters want, of which `n_arguments` arrays are arguments
-// and the others results. `names` are those of its attributes.
+// The function that XLA calls: it passes to `function` the values of its parameters' types, of which `n_arguments`
+// arrays are arguments and the others results. `names` are those of its attributes.
 template <auto function, const auto& names, int n_arguments>
 struct Handler;
 
@@ -284,7 +284,7 @@ struct Handler<function, names, n_arguments> {
         if (answers_metadata(*frame)) return nullptr;
         constexpr int n_arrays = (int(is_array<P>) + ...);
         Reader reader(*frame, names, n_arguments, n_arrays - n_arguments);
-        std::tuple<P...> parameters{reader.template read<P>()...};  // in this order, as braces promise
+        std::tuple<P...> parameters{reader.template read<P>()...};  // in this order, which braces guarantee
         return failure_of(
             *frame, reader.problem().is_failure() ? reader.problem() : std::apply(function, std::move(parameters)));
     }

@@ -1,22 +1,22 @@
-// Products of networks whose numbers are rounded to bf16: what kernels get, and the table of them. A flow of such
-// products is exactly invertible and normalised all the same: its conditioner is another function, no less one.
+// Products of networks whose values are rounded to bf16: the arguments of kernels, and the table of kernels. A flow of
+// such products is exactly invertible and normalised all the same, because its conditioner is just another function.
 //
-// A number is one bf16 number, or a sum of two or three *parts*: the number rounded, what that leaves rounded, and what
-// is left then rounded. The product of two numbers is the sum of those of their parts that count, in the order of
-// math/bf16.hpp.
+// A value is one bf16 number, or a sum of two or three *parts*: the value rounded, the remainder rounded, and the
+// second remainder rounded. The product of two values is the sum of the products of those of their parts that count, in
+// the order of math/bf16.hpp.
 //
-// Numbers lie in pairs, the even one in the lower half of 32 bits: inputs 2j and 2j + 1 of a layer for a row, or under
-// a unit as weights. Weights lie in blocks of bf16_units units, [pair][part][unit], each block as long as its last unit
-// sees: tiles broadcast them one by one, few rows read a whole block's at once. In both each unit's sum starts at zero,
-// takes its pairs in ascending order and its bias last, so that no bit of a row depends on the way that it took.
+// Values are in pairs, the even one in the lower half of 32 bits: inputs 2j and 2j + 1 of a layer for a row, or under a
+// unit as weights. Weights are in blocks of bf16_units units, [pair][part][unit], each block as long as the inputs of
+// its last unit: tiles broadcast them one by one, few rows read a whole block's at once. In both each unit's sum starts
+// at zero, takes its pairs in ascending order and its bias last, so that no bit of a row depends on the kernel.
 //
-// Where kernels add a *step* of pairs at once, the same holds of steps: blocks are whole numbers of them, and pairs
-// that are not there, or not known yet, count as zero.
+// Where kernels add a *step* of several pairs at once, the same holds of steps: blocks are whole multiples of them, and
+// pairs that do not exist, or are not computed yet, count as zero.
 //
-// On the way back both products are of rounded numbers, too, and both sum pairs from zero in ascending order. The
-// gradient of an input is summed over units, in pairs of these; weights lie once more for it, in blocks of bf16_units
-// inputs, [pair of units][part][input], from the first step that sees the block. That of a weight is summed over rows,
-// in pairs of these; numbers beyond the last row are zero.
+// In the backward pass both products are of rounded values, too, and both sum pairs from zero in ascending order. The
+// gradient of an input is summed over units, in pairs of these; weights are stored a second time for it, in blocks of
+// bf16_units inputs, [pair of units][part][input], from the first step that reads the block. That of a weight is summed
+// over rows, in pairs of these; values beyond the last row are zero.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ namespace headrace {
 
 constexpr int bf16_units = 16;
 constexpr int most_bf16_parts = 3;
-constexpr int pair_group = 16;  // pairs of a row whose parts lie beside each other
+constexpr int pair_group = 16;  // pairs of a row whose parts are adjacent
 
 // Offsets of blocks, here and below, are those of one part and one copy.
 
@@ -35,10 +35,10 @@ constexpr int pair_group = 16;  // pairs of a row whose parts lie beside each ot
 struct Bf16Layer {
     const float* weights;  // the transform's first weight
     const uint32_t* row;   // offset of each unit's
-    const int* visible;    // so many inputs are seen by each unit
+    const int* visible;    // number of inputs that each unit reads
     int in, out;
     const uint32_t* block;  // where the pairs of each block of units start, and their end
-    const int64_t* back;    // where those of each block of inputs would start, did its first pair of units see it
+    const int64_t* back;    // where those of each block of inputs would start, if its first pair of units read it
 };
 
 // Units [unit, unit + units) of a layer, for the rows of a tile.
@@ -51,11 +51,11 @@ struct Bf16Product {
     float* output;          // [unit][stride], of the first one
     int64_t stride;
     const float* bias;  // of the first one; null: more pairs follow
-    bool from_zero;     // otherwise from what is in the output
+    bool from_zero;     // otherwise from the values in the output
     bool relu;
 };
 
-// Blocks [first, end) of a layer, for few rows: pairs [pair0, pair1), as far as a block has them, are added to sums.
+// Blocks [first, end) of a layer, for few rows: pairs [pair0, pair1), clipped to each block's pairs, are added to sums.
 struct Bf16Sums {
     const uint32_t *weights, *block;
     int first, end;
@@ -66,16 +66,16 @@ struct Bf16Sums {
     int rows;
 };
 
-// Units [unit, end): first what pairs [pair0, pair1) add to the sums of their blocks; then the pairs after them, of
-// which not all is known, or there, the bias, the activation, and the values in pairs for the layer above. Of whole
-// blocks unless the units are said to be alone.
+// Units [unit, end): pairs [pair0, pair1) are added to the sums of their blocks; then the later pairs, some of which
+// are not computed yet, or do not exist, the bias, the activation, and the values in pairs for the layer above. Units
+// form whole blocks unless `alone`.
 struct Bf16Ends {
     Bf16Sums add;
     int unit, end;
     bool alone;
     int pair_end;            // of the pairs after those that are added
     const float* bias;       // of the layer's units; whole blocks can be read, here and below
-    float *product, *value;  // of the layer's units; the same where nobody needs both
+    float *product, *value;  // of the layer's units; equal to the other where only one is needed
     int activation;          // identity_index: none here
     uint32_t* pairs;         // of the layer's values; null: no layer reads them
 };
@@ -102,23 +102,23 @@ struct Bf16Weights {
     float* output;        // the transform's first weight's gradient
     const uint32_t* row;  // offsets of the units' weights
     int input;
-    bool add;  // to what is there
+    bool add;  // added to the present values
 };
 
 struct Bf16Kernels {
     Bf16Layout layout;
-    // Lines [2 first, end) of a tile to pairs; what is beyond the end counts as zero.
+    // Lines [2 first, end) of a tile to pairs; lines beyond the end count as zero.
     void (*round_lines)(const float* lines, int64_t stride, int first, int end, int vectors, uint32_t* pairs) noexcept;
     void (*product)(const Bf16Product&, int vectors) noexcept;
-    // The same of few rows, whose numbers lie side by side.
+    // Pairs of few rows, whose values are adjacent.
     void (*round_row)(const float* numbers, int first, int end, uint32_t* pairs) noexcept;
     void (*add)(const Bf16Sums&) noexcept;
-    void (*finish)(const Bf16Ends&) noexcept;  // with what is to be added before
-    // A layer's weights as the ways forth and back read them.
+    void (*finish)(const Bf16Ends&) noexcept;  // with the values to add before
+    // A layer's weights in the layouts that the run and the backward pass read.
     void (*round_weights)(const Bf16Layer&, uint32_t* pairs) noexcept;
     void (*round_columns)(const Bf16Layer&, uint32_t* pairs) noexcept;
-    // Lines [first, end) of gradients to pairs. The second one of the last pair is `next` where there is one, else
-    // zero; what lies before `first` in its step is not known, and zero.
+    // Lines [first, end) of gradients to pairs. The second value of the last pair is `next` where there is one, else
+    // zero; lines before `first` in its step are not computed yet, and count as zero.
     void (*round_gradients)(const float* lines, int64_t stride, int first, int end, bool has_next, int vectors,
                             uint32_t* pairs) noexcept;
     void (*columns)(const Bf16Columns&, int vectors) noexcept;

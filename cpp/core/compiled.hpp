@@ -1,4 +1,4 @@
-// A program's steps in one direction: what the kernels get, and the owners of what that points to.
+// A program's steps in one direction: the arguments of the kernels, and the owners of the memory that these point to.
 #pragma once
 
 #include <memory>
@@ -19,7 +19,7 @@ struct Compiled {
     std::vector<int> load_slot, store_slot;
     std::vector<double> load_shift, load_scale, store_shift, store_scale;
     std::vector<SupportColumn> load_support, store_support;
-    Kept kept;  // what the steps point to
+    Kept kept;  // targets of the steps' pointers
 };
 
 }  // namespace headrace

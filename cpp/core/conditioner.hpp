@@ -1,6 +1,6 @@
-// A conditioner on the host, where it is asked when a program is made: which coordinates it reads and gives parameters
-// for, its weights, and what kernels run for it (steps/conditioners.hpp). Programs, their structure and what places
-// them on a device know nothing else of it.
+// A conditioner on the host, used when a program is made: which coordinates it reads and gives parameters for, its
+// weights, and its kernels (steps/conditioners.hpp). Programs, their structure and their copies to a device depend on
+// nothing else of it.
 #pragma once
 
 #include <cstdint>
@@ -24,42 +24,43 @@ struct RoundedLayer {
     std::vector<int64_t> back;
 };
 
-// What becomes of a conditioner in a chain. Lines of the tape and places of weights count from its own first ones.
+// The result of lowering a conditioner to a chain. Offsets of tape lines and of weights are relative to its own first
+// ones.
 template <class T>
 struct Lowered {
     AnyConditioner<T> kernels{};
     std::vector<Summed> summed;
     int pairs = 0, sums = 0;  // lines that all conditioners share: of pairs in bf16; of sums for few rows in bf16
     int panels = 0;           // and of transposed inputs, for the weights' gradient
-    bool tiles_only = false;  // it knows no way of its own for small batches
+    bool tiles_only = false;  // it has no method of its own for small batches
 };
 
-// The chain that it becomes a part of.
+// The chain that the conditioner becomes a part of.
 struct ChainSide {
     int features;      // coordinates of a row
-    bool reads_built;  // the sequential direction: what it reads is being built
+    bool reads_built;  // the sequential direction: its inputs are being built
     Bf16Layout bf16;   // as its own `bf16` has it
 };
 
 class Conditioner : public WeightLayout {
   public:
-    // It gives `outputs` parameters for each coordinate that is moved, or, if they are joint, for all together.
+    // `outputs` parameters for each coordinate that is moved, or, if they are joint, for all together.
     Conditioner(int context, int outputs, bool joint);
 
     int context() const { return context_; }
     int outputs() const { return outputs_; }
     bool is_joint() const { return joint_; }
 
-    // ---- coordinates: how many a row has, a conditioner over time does not know
+    // ---- coordinates: a conditioner over time cannot have their number
 
     virtual bool fits(int features) const = 0;
-    // Those that it reads, in the order in which it finds them behind the context, and those that it gives parameters
-    // for, position by position.
+    // Coordinates that the conditioner reads, in the order in which it finds them behind the context, and coordinates
+    // that it gives parameters for, position by position.
     virtual std::vector<int> read_order(int features) const = 0;
     virtual std::vector<int> active_order(int features) const = 0;
-    // True if what it reads is never moved: then both directions are parallel.
+    // True if none of its inputs is ever moved: then both directions are parallel.
     virtual bool reads_passive_only() const { return false; }
-    // True if it reads nothing at all: its weights are the parameters themselves, coordinate by coordinate.
+    // True if it reads nothing: its weights are the parameters themselves, coordinate by coordinate.
     virtual bool is_constant() const { return false; }
 
     // ---- weights
@@ -70,16 +71,16 @@ class Conditioner : public WeightLayout {
 
     // ---- products and folds
 
-    // How its numbers lie in a program whose products are of numbers rounded to bf16; no parts: its products stay
+    // Layout of its values in a program whose products are of values rounded to bf16; no parts: its products stay
     // exact. A kind that cannot have such products throws std::invalid_argument.
     virtual Bf16Layout bf16(const Bf16Layout& of_program) const = 0;
-    // Pairs of its rounded weights, for the ways forth and back.
+    // Pairs of its rounded weights, for the run and the backward pass.
     struct Pairs {
         size_t forth = 0, back = 0;
     };
     virtual Pairs n_pairs(const Bf16Layout&) const { return {}; }
     virtual std::vector<RoundedLayer> rounded(const Bf16Layout&) const { return {}; }
-    // Numbers that one context row for all rows makes once a call.
+    // Values that are computed once a call from a context row that all rows share.
     virtual size_t n_folded() const { return 0; }
 
     // ---- kernels
@@ -100,7 +101,7 @@ class Conditioner : public WeightLayout {
     bool joint_;
 };
 
-// Both types of numbers by the templates of a kind: pack_as, unpack_as, clear_masked_in, clear_dead_in, lower_as.
+// Both floating types by the templates of a kind: pack_as, unpack_as, clear_masked_in, clear_dead_in, lower_as.
 template <class Kind>
 class ConditionerOf : public Conditioner {
     friend Kind;

@@ -1,10 +1,10 @@
-// The way back through a program: tiles of rows and sums over them, ordered without barriers.
+// The backward pass through a program: tiles of rows and sums over them, ordered without barriers.
 //
-// Rows go through in groups, whose tapes are all that training needs of memory. A group is a sequence of phases:
+// Rows go through in groups, whose tapes are all memory that training needs. A group is a sequence of phases:
 //   forth through the whole chain and back through the last network   tasks: tiles
 //   back through network t, beside the weights of network t + 1       tasks: tiles, blocks of weights
 //   the weights of network 0                                          tasks: blocks of weights
-// A task starts once all tasks of earlier phases are done, which a counter tells. Each gradient entry belongs to one
+// A task starts once all tasks of earlier phases are done, which a counter records. Each gradient entry belongs to one
 // task of a phase, which sums sum_rows rows in registers and then adds them, in the order of the rows, and after every
 // fold_rows rows moves the sum to one in float64: no bit depends on threads, tiles or groups.
 #include <algorithm>
@@ -96,8 +96,7 @@ int tile_height(int64_t rows, int width, int64_t threads) {
     return height;
 }
 
-// Every tile forth and back on a tape of its thread: without gradients of weights tiles have nothing to do with each
-// other.
+// Every tile forward and backward on a tape of its thread: without gradients of weights tiles are independent.
 template <class T>
 void run_apart(const KernelsOf<T>& kernels, const Chain<T>& chain, const Call<T>& call, const Back<T>& back,
                int64_t all_rows, int64_t tape) {
@@ -164,7 +163,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
     if (sizeof(T) < sizeof(double) && request.rows > fold_rows) {
         finished.resize(n_weights());
         back.finished = finished.data();
-        std::fill_n(gradient.weights, n_weights(), T(0));  // what no task sums is added below, too
+        std::fill_n(gradient.weights, n_weights(), T(0));  // sums without a task are added below, too
     }
 
     std::atomic<bool> finite{true};

@@ -27,7 +27,7 @@ namespace {
 
 #ifdef HEADRACE_AMX
 // Whether the processor has the instructions for tiles of bf16, and the system lets this process use their registers.
-// The request for that has a price, and is made where HEADRACE_ISA names the set.
+// The request for these registers has a cost, so it is made only where HEADRACE_ISA names the set.
 bool may_use_tiles(const char* name) {
     if (!x86_sets().amx_bf16) return false;
     const char* const wanted = std::getenv("HEADRACE_ISA");

@@ -1,4 +1,4 @@
-// Which instruction sets were compiled, which this processor has, and which one is in use.
+// Instruction sets: the compiled ones, those of this processor, and the one in use.
 #pragma once
 
 #include <string>
@@ -16,7 +16,7 @@ struct InstructionSet {
     const Bf16Kernels* bf16;  // by the number of parts, from 1
     const SequenceKernels* sequences;
     bool supported;
-    bool on_request = false;  // used where HEADRACE_ISA names it alone
+    bool on_request = false;  // used only where HEADRACE_ISA names it
     bool emulated = false;    // and so is this, which is for tests
 };
 

@@ -1,4 +1,4 @@
-// The owner of what a compiled chain's steps point to.
+// The owner of the memory that a compiled chain's steps point to.
 #pragma once
 
 #include <memory>
@@ -9,7 +9,7 @@ namespace headrace {
 
 class Kept {
   public:
-    // Where the numbers will stay.
+    // The final address of the values.
     template <class Number>
     const Number* keep(std::vector<Number> numbers) {
         const auto owner = std::make_shared<const std::vector<Number>>(std::move(numbers));

@@ -35,7 +35,7 @@ int n_vector_ready(int vector_map, int features) {
     return n;
 }
 
-// The slot of every coordinate where a conditioner finds its inputs: context, what it reads, the rest.
+// Slot of every coordinate in the order of a conditioner's inputs: context, the coordinates it reads, the rest.
 std::vector<int> network_slots(const Conditioner& c, int features) {
     std::vector<int> slots(size_t(features), -1);
     int next = c.context();
@@ -55,7 +55,7 @@ bool is_inverted(const StepSpec& spec) {
 }
 
 // Transforms in the order of execution. Permutations only rename slots, and a step writes its result where the next one
-// wants to read it.
+// reads it.
 template <class T>
 class Lowering {
   public:
@@ -95,7 +95,7 @@ class Lowering {
     static bool reads_built(const NetworkSpec& spec, bool to_data) {
         return spec.reads_data == to_data && !spec.conditioner->reads_passive_only();
     }
-    // The way in which the formula of a map runs.
+    // The direction of a map's formula.
     static bool is_inverse(const TransformMap& map, bool to_data) { return to_data != map.settings().formula_to_data; }
 
     // ---- slots
@@ -108,7 +108,7 @@ class Lowering {
         for (size_t c = 0; c < before.size(); ++c) of_coordinate[c] = before[size_t(source[c])];
     }
 
-    // Where the result before step `from` should lie: where the next network reads it, or in natural order.
+    // The slots for the result before step `from`: those where the next network reads it, or in natural order.
     std::vector<int> wanted_slots(size_t from) const {
         std::vector<int> name(features_), slots(features_);
         for (int c = 0; c < features_; ++c) {
@@ -155,7 +155,7 @@ class Lowering {
         }
     }
 
-    // One that has weights, and what of it is summed over the rows.
+    // A step that has weights, and its sums over the rows.
     void add_weighted(Step<T> step, std::vector<Summed> summed) {
         step.n_summed = int(summed.size());
         step.summed = out_.kept.keep(std::move(summed));
@@ -166,14 +166,14 @@ class Lowering {
     int64_t lines(int64_t n) { return std::exchange(tape_.lines, tape_.lines + n); }
     int64_t ready(int64_t n) { return std::exchange(chain_.ready, chain_.ready + n); }
 
-    // value * scale + shift at a place, or the way back of it.
+    // value * scale + shift at a slot, or its backward pass.
     void add(size_t i, const StandardizeSpec& spec) {
         const Executed& e = order_[i];
         std::vector<double> shift = spec.mean, scale = spec.std;
         for (double s : scale) chain_.log_det += e.to_data ? std::log(s) : -std::log(s);
         if (!e.to_data)
             for (double& s : scale) s = 1 / s;
-        // Loading and storing know columns, not slots, so that only permutations may lie between them and the step.
+        // Loading and storing use columns, not slots, so that only permutations may lie between them and the step.
         // On the latent side a sample starts and a base density ends: there it is a step like any other.
         const bool at_data_end = inverse_ ? out_.steps.empty() && out_.load_shift.empty() : ends_with_support(i + 1);
         if (at_data_end && !e.to_data && inverse_) {
@@ -198,13 +198,13 @@ class Lowering {
         }
     }
 
-    // Whether nothing comes from step `i` on, or what takes coordinates to their support.
+    // Whether step `i` and all after it are absent, or only take coordinates to their support.
     bool ends_with_support(size_t i) const {
         return i == order_.size() ||
                (i + 1 == order_.size() && std::holds_alternative<SupportSpec>(*order_[i].spec) && order_[i].to_data);
     }
 
-    // At the data end it is part of loading and storing, outside of a scale there.
+    // At the data end a support is part of loading and storing, outside of a scale there.
     void add(size_t i, const SupportSpec& spec) {
         const Executed& e = order_[i];
         const std::vector<SupportColumn> columns = support_columns<T>(spec);
@@ -231,7 +231,7 @@ class Lowering {
         out_.steps.push_back(step_of(spec.template lowered<T>({out_.kept, std::move(slots), order_[i].to_data})));
     }
 
-    // The base: a step that leaves coordinates alone.
+    // The base: a step that leaves coordinates unchanged.
     void add(size_t i, const DensitySpec& spec) {
         DensityStep<T> s{};
         s.components = spec.components;
@@ -261,7 +261,7 @@ class Lowering {
     }
 
     // x = Q z to data, z = Qᵀ x to latent, from slot to slot, each block among its own. One block works from any slots
-    // to any others; several find their coordinates side by side, and leave them.
+    // to any others; several need their coordinates in adjacent slots, before and after.
     void add(size_t i, const RotationSpec& spec) {
         const Executed& e = order_[i];
         if (spec.blocks.size() > 1) move_to(wanted_slots(i));
@@ -287,7 +287,8 @@ class Lowering {
         where_ = std::move(built);
     }
 
-    // And those that follow with the same map, in whatever slots their coordinates are; the last transform of the run.
+    // Includes the following transforms with the same map, in whatever slots their coordinates are; returns the last
+    // transform of the run.
     size_t add_vectors(size_t i, const NetworkSpec& spec) {
         const bool to_data = order_[i].to_data;
         std::vector<int64_t> weights;
@@ -366,7 +367,7 @@ class Lowering {
         m.vector_map = spec.map->vector_index();
         m.weights = structure_.weights_of(e.index);
         m.fold = structure_.fold_of(e.index);
-        m.stream = uint32_t(e.index) + 2;  // the first two are those of numbers that are drawn
+        m.stream = uint32_t(e.index) + 2;  // the first two are those of drawn values
         m.input_slot = context_ - c.context();
         m.rounded = structure_.pairs_of(e.index);
         m.rounded_back = structure_.back_pairs_of(e.index);
@@ -384,7 +385,7 @@ class Lowering {
         add_weighted(step_of(m), std::move(summed));
     }
 
-    // What passes through.
+    // Coordinates that pass through.
     void add_passive(NetworkStep<T>& m, const Conditioner& c, const std::vector<int>& built) {
         std::vector<bool> is_active(size_t(features_), false);
         for (int a : c.active_order(features_)) is_active[size_t(a)] = true;

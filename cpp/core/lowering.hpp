@@ -7,7 +7,7 @@
 
 namespace headrace {
 
-// The steps from `first` on. What the result points to is its own or the structure's.
+// The steps from `first` on. Memory that the result points to belongs to it or to the structure.
 template <class T>
 std::shared_ptr<const Compiled<T>> lowered(const Structure& structure, bool inverse, size_t first, int number);
 

@@ -1,4 +1,4 @@
-// The lists of maps, vector maps and activations by name, with what their settings may be.
+// The lists of maps, vector maps and activations by name, with the allowed values of their settings.
 #pragma once
 
 #include <cmath>
@@ -14,7 +14,7 @@ namespace headrace {
 struct MapInfo {
     std::string name, scale;
     int (*n_params)(int bins);
-    int max_bins;        // 0: it has none
+    int max_bins;        // 0: without bins
     double least_slope;  // 0: every slope above 0
     double least_bin;    // 0: its bins have no least share of the interval, which is symmetric then
     Ends ends;           // of a spline
@@ -27,15 +27,15 @@ const std::vector<MapInfo>& map_list();
 const std::vector<std::string>& activation_list();
 int find_activation(const std::string& name);
 int find_map(const std::string& name, const std::string& scale);
-// In the dtype of a transform, what a map is told; of a vector map, any index.
+// The settings of a map, in the dtype of a transform; of a vector map, any index.
 template <class T>
 MapOptions<T> map_options(int map, double slope, int bins, double low, double bound, double min_bin) {
     const MapInfo& m = map_list()[size_t(map)];
     return {T(slope), T(1 / std::log(1 / slope)), bins, T(bound), T(low), T(min_bin), m.ends, m.tails};
 }
-int n_params_of(int map, int bins);                      // maps without bins are told some too, which have no effect
+int n_params_of(int map, int bins);                      // maps without bins get some too, which have no effect
 bool is_slope_of(const std::string& map, double slope);  // also of a vector map
-// Whether a map may have this interval, and so many bins of at least that share of it; also of a vector map.
+// Whether a map may have this interval, and this number of bins of at least that share of it; also of a vector map.
 bool is_interval_of(const std::string& map, double low, double high);
 bool is_min_bin_of(const std::string& map, double min_bin, int bins);
 
@@ -48,7 +48,7 @@ struct VectorMapInfo {
 const std::vector<VectorMapInfo>& vector_map_list();
 int find_vector_map(const std::string& name, const std::string& variant);  // -1 if there is none
 
-// What a transform chooses of a map of either list.
+// A transform's choices for a map of either list.
 struct MapSettings {
     std::string name, variant;  // variant: of affine, its scale
     double slope = 1e-3;
@@ -58,7 +58,7 @@ struct MapSettings {
     bool formula_to_data = true;  // the map's forward direction gives x, or z
 };
 
-// A map with its settings, which are checked: std::invalid_argument says which one does not fit.
+// A map with its settings, which are checked: the message of std::invalid_argument names the one that does not fit.
 class TransformMap {
   public:
     explicit TransformMap(MapSettings settings);

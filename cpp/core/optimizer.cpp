@@ -48,7 +48,7 @@ double Adam<T>::step(const T* gradient, double learning_rate) {
             kernels.adam(s, part.decays, gradient + part.begin, weights + part.begin, mean_.get() + part.begin,
                          square_.get() + part.begin, average, part.count);
         });
-        program_->structure().clear_masked(weights);  // should the gradient not be one of ours
+        program_->structure().clear_masked(weights);  // if the gradient is not a vector of ours
     });
     if (average_) program_->structure().clear_masked(average_.get());
     return norm;

@@ -19,18 +19,18 @@ class Adam {
     // Updates the weights and returns the gradient's norm before clipping; where that is not finite, nothing changes.
     double step(const T* gradient, double learning_rate);
 
-    // The running mean of the weights; null if none is kept. Its decay grows to the one asked for, so that the weights
+    // The running mean of the weights; null if none is kept. Its decay grows to the requested one, so that the weights
     // at the start are soon forgotten.
     const T* average() const { return average_.get(); }
     bool has_average() const { return average_ != nullptr; }
 
     AdamMemory<T> memory() const;
-    void set_memory(const AdamMemory<T>& memory);  // its vectors are as long as those it has
+    void set_memory(const AdamMemory<T>& memory);  // its vectors must have the present lengths
 
     const Program<T>& program() const { return *program_; }
 
   private:
-    // So much work at once; only matrices decay: a bias may have to be large, and so may a base's mean.
+    // Elements of a task; only matrices decay, because a bias may have to be large, and so may a base's mean.
     struct Stretch {
         int64_t begin, count;
         bool decays;

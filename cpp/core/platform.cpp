@@ -75,7 +75,7 @@ X86Registers read_registers() {
     read(7, 0, r.seven);
     if (r.seven.a >= 1) read(7, 1, r.seven_one);
     read(0x80000001, 0, r.extended_one);
-    if (has_all(r.one.c, {27})) {  // OSXSAVE: the instruction is there
+    if (has_all(r.one.c, {27})) {  // OSXSAVE: the instruction exists
         uint32_t low = 0, high = 0;
         asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
         r.enabled_state = uint64_t(high) << 32 | low;
@@ -86,7 +86,7 @@ X86Registers read_registers() {
 
 }  // namespace
 
-// Not __builtin_cpu_supports, which compiler-rt answers with no on some systems, and clang-cl lacks.
+// Not __builtin_cpu_supports, because compiler-rt's returns no on some systems, and clang-cl lacks it.
 X86Sets x86_sets(const X86Registers& r) {
     X86Sets sets{};
     // SSE3, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, POPCNT; LAHF.

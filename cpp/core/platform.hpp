@@ -1,4 +1,5 @@
-// What operating systems and processors do differently, kernels apart: no other file of the core asks which one it is.
+// Differences between operating systems and processors, except kernels: no other file of the core depends on which one
+// it is.
 #pragma once
 
 #include <cstddef>
@@ -13,13 +14,13 @@ constexpr size_t cache_line = 64;
 void* allocate_aligned(size_t count, size_t size_of_one);
 void free_aligned(void* memory) noexcept;
 
-// Calls it in each forked child from now on; nothing where processes are not forked.
+// Calls the function in each forked child from now on; does nothing where processes are not forked.
 void call_in_forked_children(void (*function)());
 
-// A short wait in a loop that looks for what another thread will write.
+// A short wait in a loop that polls for another thread's write.
 void pause();
 
-// What cpuid and xgetbv report of an x86-64 processor and its system.
+// Results of cpuid and xgetbv for an x86-64 processor and its system.
 struct X86Registers {
     struct Leaf {
         uint32_t a, b, c, d;
@@ -28,16 +29,17 @@ struct X86Registers {
     uint64_t enabled_state = 0;  // XCR0: the registers that the system saves
 };
 
-// Instruction sets of x86-64, as its psABI has them, and those for bf16.
+// Instruction sets of x86-64, in the notation of its psABI, and those for bf16.
 struct X86Sets {
     bool v2, v3, v4, avx512_bf16, amx_bf16;
 };
 X86Sets x86_sets(const X86Registers& registers);
 
-// Those of this processor; none where it is another one.
+// Features of this processor; none if it is not x86-64.
 const X86Sets& x86_sets();
 
-// Asks the system that this process may use the registers for tiles. Signal stacks of threads must be larger then.
+// Requests from the system that this process may use the registers for tiles. Signal stacks of threads must be larger
+// then.
 bool request_tiles();
 
 }  // namespace headrace

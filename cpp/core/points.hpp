@@ -12,7 +12,7 @@ namespace headrace {
 template <class T>
 class Points {
   public:
-    // Copies rows in; weights may be null. Unless each row's log-Jacobian is kept, their sums alone are known.
+    // Copies rows in; weights may be null. Unless each row's log-Jacobian is kept, only their sums are available.
     Points(const ArrayView& rows, int64_t count, int features, const T* weights, bool keeps_log_jacobian = true);
 
     int64_t count() const { return count_; }
@@ -20,7 +20,7 @@ class Points {
     bool keeps_log_jacobian() const { return log_jacobian_ != nullptr; }
     double total() const { return total_; }  // of the weights
 
-    // Some blocks of rows, evenly spread, whose sums are known beside those of all rows.
+    // Some blocks of rows, evenly spread, whose sums are computed beside those of all rows.
     static constexpr int64_t most_checked = 8;
     int64_t blocks() const { return (count_ + ascent_block_rows - 1) / ascent_block_rows; }
     bool is_checked(int64_t block) const { return block % ((blocks() + most_checked - 1) / most_checked) == 0; }

@@ -155,7 +155,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
             row[c] = T(value);
             finite = finite && std::isfinite(row[c]);
         }
-        if (finite) {  // otherwise the ordinary way marks every row
+        if (finite) {  // otherwise the usual kernels mark every row
             folded = aligned_zeros<T>(structure_.n_folded());
             for (const Step<T>& step : compiled.steps)
                 with_step(step, [&]<class S>(const S& own) {
@@ -168,7 +168,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
         }
     }
 
-    // Tiles as equal as can be, a whole number for every thread where there are enough rows.
+    // Tiles as equal as possible, a whole number for every thread where there are enough rows.
     const int64_t vectors = (request.rows + kernels.width - 1) / kernels.width;
     const int64_t vector_bytes = tile_scratch(chain, kernels.width) * int64_t(sizeof(T));
     const int64_t most = std::clamp<int64_t>(tile_cache_bytes / vector_bytes, min_tile_vectors, max_tile_vectors);
@@ -215,7 +215,8 @@ Aligned<T> Program<T>::cleared_copy(const T* in) const {
 
 template <class T>
 typename Program<T>::Weights Program<T>::weights_of(const T* in) const {
-    // Often it is the vector of the call before: to compare takes less than to copy, and ready parameters are there.
+    // Often it is the vector of the call before: to compare takes less time than to copy, and its ready parameters
+    // exist.
     Weights last;
     {
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -237,13 +238,13 @@ void Program<T>::set_weights(const T* in) {
 
 template <class T>
 void Program<T>::update(const std::function<void(T*)>& update) {
-    const std::lock_guard<std::mutex> lock(mutex_);  // nobody takes a snapshot meanwhile
+    const std::lock_guard<std::mutex> lock(mutex_);  // no thread takes a snapshot meanwhile
     if (weights_.use_count() > 1) {
         auto fresh = std::make_shared<Published<T>>(aligned_zeros<T>(n_weights() + row_padding));
         std::copy_n(weights_->numbers(), n_weights(), fresh->numbers());
         weights_ = std::move(fresh);
     } else {
-        std::atomic_thread_fence(std::memory_order_acquire);  // what the last holder read, it has read
+        std::atomic_thread_fence(std::memory_order_acquire);  // reads by the last holder are complete
         weights_->forget();
     }
     update(weights_->numbers());

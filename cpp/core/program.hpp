@@ -1,4 +1,4 @@
-// A program: what a flow, or a transform on its own, is compiled to. Steps from latent to data and one weight vector.
+// A program: the compiled form of a flow, or of a single transform. Steps from latent to data and one weight vector.
 #pragma once
 
 #include <functional>
@@ -18,7 +18,7 @@ template <class T>
 class Program {
   public:
     // The first base_steps steps belong to the base: they lead from the standard density to it. bf16: see Structure;
-    // of float32 alone.
+    // float32 only.
     Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps = 0,
             ContextScale context_scale = {}, int bf16_parts = 0);
 
@@ -41,13 +41,13 @@ class Program {
     void run_gradient(const Request<T>& request, const GradientRequest<T>& gradient, const Weights& weights) const;
 
     void weights(T* out) const;
-    // Copies in; what is not a weight (padding, masked entries) becomes zero.
+    // Copies in; entries that are no weights (padding, masked entries) become zero.
     void set_weights(const T* in);
-    // The same as a snapshot; the last one is kept for the next call.
+    // The weights as a snapshot; the last one is kept for the next call.
     Weights weights_of(const T* in) const;
 
-    // Calls update(weights) on the weights in place, or on a copy that is then published if somebody holds a snapshot.
-    // A caller that may be forked keeps others from forking meanwhile (the GIL does).
+    // Calls update(weights) on the weights in place, or on a copy that is then published if a snapshot is held. A
+    // caller that may be forked keeps others from forking meanwhile (the GIL does).
     void update(const std::function<void(T*)>& update);
 
   private:
@@ -61,7 +61,7 @@ class Program {
     Base base_;
     Structure structure_;
     Chains<T> chains_;
-    mutable std::mutex mutex_;  // guards the pointers; the numbers change only while nobody else holds it
+    mutable std::mutex mutex_;  // guards the pointers; the values change only while there is no other holder
     std::shared_ptr<Published<T>> weights_;
     mutable Weights given_;  // the last vector that `weights_of` was given
 };

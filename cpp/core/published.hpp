@@ -1,4 +1,4 @@
-// A weight vector that readers share, and the ready parameters that were made of it.
+// A weight vector shared by readers, and the ready parameters that were made of it.
 #pragma once
 
 #include <atomic>
@@ -18,19 +18,19 @@ class Published {
     T* numbers() { return numbers_.get(); }
     const T* numbers() const { return numbers_.get(); }
 
-    // What make() makes of the numbers for one of a program's chains, by whoever needs it first.
+    // Result of make() on the weights for one of a program's chains, made on first use.
     template <class Make>
     const T* ready(int chain, Make&& make) const {
         return made_once(ready_[chain], make);
     }
 
-    // The same of the numbers rounded to bf16, in pairs, for the way forth or back.
+    // Weights rounded to bf16, in pairs, for the forward or the backward pass.
     template <class Make>
     const uint32_t* rounded(bool back, Make&& make) const {
         return made_once(rounded_[back], make);
     }
 
-    // Before the numbers change in place; nobody else may hold them.
+    // Called before the values change in place; there must be no other holder.
     void forget() {
         for (std::atomic<T*>& slot : ready_) Aligned<T>(slot.exchange(nullptr));
         for (std::atomic<uint32_t*>& slot : rounded_) Aligned<uint32_t>(slot.exchange(nullptr));

@@ -1,4 +1,4 @@
-// What is asked of a program, on any device.
+// Requests to a program, on any device.
 #pragma once
 
 #include <vector>
@@ -7,7 +7,7 @@
 
 namespace headrace {
 
-// What one call asks for; see Call for the meaning of the pointers.
+// Arguments of one call; see Call for the meaning of the pointers.
 template <class T>
 struct Request {
     bool inverse = false;
@@ -17,14 +17,14 @@ struct Request {
     const ArrayView* context = nullptr;
     bool one_context_row = false;  // the same for all rows (its row stride is then 0)
     uint64_t seed = 0;
-    int64_t first_row = 0;    // of what is drawn: the number of the first row in the endless sample of the seed
-    bool tiles_only = false;  // even if there are few rows, which then have the bits that they have among many
-    bool drops = false;       // dropout acts, by the seed, in a run whose gradient is wanted
+    int64_t first_row = 0;    // for sampling: the index of the first row in the endless sample of the seed
+    bool tiles_only = false;  // even for few rows, which then have the same bits as among many
+    bool drops = false;       // dropout acts, by the seed, in a run that records for a gradient
     T *value = nullptr, *log_det = nullptr, *log_prob = nullptr;
     double* wide_value = nullptr;
 };
 
-// What kernels get of it, but for the weights.
+// The kernels' view of a request, without the weights.
 template <class T>
 Call<T> call_of(const Request<T>& request, Base base) {
     Call<T> call{};
@@ -43,18 +43,18 @@ Call<T> call_of(const Request<T>& request, Base base) {
     return call;
 }
 
-// The gradient of some number that depends on the results of a run: `from` holds that with respect to the results, the
+// The gradient of a scalar that depends on the results of a run: `from` holds that with respect to the results, the
 // pointers receive (or are null) those with respect to inputs and context, row by row, and to the weights.
 template <class T>
 struct GradientRequest {
     Cotangent from{};
     T *input = nullptr, *context = nullptr, *weights = nullptr;
 
-    // What kernels get of it.
+    // The kernels' view of a request.
     Back<T> back() const { return {from, input, context, weights, nullptr, 0, nullptr}; }
 };
 
-// What Adam keeps from step to step, on the host: with it and the weights, a fit goes on as if it had never stopped.
+// The state of Adam between steps, on the host: with it and the weights, a fit continues as if it had never stopped.
 template <class T>
 struct AdamMemory {
     std::vector<T> mean, square, average;  // average: empty if none is kept

@@ -16,7 +16,7 @@ struct FreeAligned {
 template <class T>
 using Aligned = std::unique_ptr<T[], FreeAligned<T>>;
 
-// n numbers that are not set yet, aligned to a cache line.
+// n uninitialised values, aligned to a cache line.
 template <class T>
 Aligned<T> aligned_memory(size_t n) {
     return Aligned<T>(static_cast<T*>(allocate_aligned(n, sizeof(T))));

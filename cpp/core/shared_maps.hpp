@@ -8,12 +8,12 @@
 
 namespace headrace {
 
-// Its parameters are the same for all rows, and it moves all coordinates.
+// A map with the same parameters for all rows that moves all coordinates.
 inline bool is_shared(const NetworkSpec& s, int features) {
     return s.conditioner->is_constant() && int(s.conditioner->active_order(features).size()) == features;
 }
 
-// So many ready parameters of a coordinate; 0 for a map that has no form for ready ones.
+// Number of ready parameters of a coordinate; 0 for a map without a ready form.
 inline int n_ready_of(const TransformMap& map) {
     int n = 0;
     if (!map.is_vector())
@@ -23,19 +23,19 @@ inline int n_ready_of(const TransformMap& map) {
     return n;
 }
 
-// The same of a map that all rows share; 0 for another.
+// Number of ready parameters of a map that all rows share; 0 for another.
 inline int n_elementwise_ready(const NetworkSpec& s, int features) {
     return is_shared(s, features) ? n_ready_of(*s.map) : 0;
 }
 
-// Whether it gives its derivative from ready parameters.
+// Whether the map computes its derivative from ready parameters.
 inline bool has_ready_derivative(const TransformMap& map) {
     bool has = false;
     if (!map.is_vector()) with_map(map.index(), [&]<class Map>() { has = requires { Map::has_ready_derivative; }; });
     return has;
 }
 
-// Its parameters are made ready here, once.
+// Parameters of the map are made ready here, once.
 template <class T>
 MarginalStep<T> MarginalSpec::lowered(const StepSide& side) const {
     const MapOptions<double> options = map->options<double>();

@@ -1,9 +1,10 @@
-// THE list of what a program is made of, kind by kind, without its weights: what each transform says of itself. From
-// these the steps of a chain are made in either direction (lowering.cpp), of which a kind may take several, or none.
+// THE list of the parts of a program, kind by kind, without their weights: each transform's own description. From these
+// the steps of a chain are made in either direction (lowering.cpp), of which a kind may take several, or none.
 //
-// Each has `fits`: whether it may be part of a program of so many features and columns of context. One with weights has
-// n_weights and parts, and clears what is none (clear_masked) or gets no gradient (clear_dead) in vectors like them.
-// One that becomes a step in place, wherever its coordinates are, says which (`lowered`); for others Lowering does.
+// Each has `fits`: whether it may be part of a program with these numbers of features and columns of context. One with
+// weights has n_weights and parts, and clears entries that are no weights (clear_masked) or get no gradient
+// (clear_dead) in vectors like them. One that becomes a step in place, wherever its coordinates are, returns this step
+// (`lowered`); Lowering makes the steps of others.
 // One that Python makes of its members has `fields`: them by keyword; others have a function in bindings/structure.cpp.
 #pragma once
 
@@ -31,9 +32,9 @@ constexpr Field<S, V> field(const char* keyword, V S::* member) {
     return {keyword, member};
 }
 
-// Where a step stands that works in place.
+// Position of a step that works in place.
 struct StepSide {
-    Kept& kept;              // what it points to
+    Kept& kept;              // targets of its pointers
     std::vector<int> slots;  // of each coordinate, counted from the first one
     bool to_data;            // from the transform's latent side to its data side
 };
@@ -41,7 +42,7 @@ struct StepSide {
 // A map, or vector map, whose parameters come from a conditioner.
 struct NetworkSpec {
     bool inverted = false;   // Inverse(t), here and below
-    bool reads_data = true;  // the conditioner sees x, or z
+    bool reads_data = true;  // the conditioner reads x, or z
     std::shared_ptr<const TransformMap> map;
     std::shared_ptr<const Conditioner> conditioner;
 
@@ -103,7 +104,7 @@ struct MarginalSpec {
     MarginalStep<T> lowered(const StepSide& side) const;
 };
 
-// The base's density, of the first one alone.
+// The base's density, only for the first step.
 struct DensitySpec {
     static constexpr bool is_first = true;
 

@@ -1,5 +1,5 @@
-// What a program is made of, without its numbers: the steps from latent to data, where their weights lie in one vector,
-// and what kernels run for them in each direction.
+// The parts of a program, without parameter values: the steps from latent to data, where their weights lie in one
+// vector, and which kernels run for them in each direction.
 #pragma once
 
 #include <memory>
@@ -20,9 +20,9 @@ struct Compiled;
 class Structure {
   public:
     // Throws std::invalid_argument where a step does not fit.
-    // bf16: products of networks are of numbers rounded to it; those of layers without hidden ones stay as they are.
+    // bf16: products of networks are of values rounded to it; those of layers without hidden ones stay exact.
     Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale, Bf16Layout bf16 = {});
-    Structure(const Structure&) = delete;  // what is compiled points to it
+    Structure(const Structure&) = delete;  // compiled chains point to it
     Structure& operator=(const Structure&) = delete;
 
     int features() const { return features_; }
@@ -32,13 +32,13 @@ class Structure {
     size_t n_folded() const { return n_folded_; }  // units of all steps that read a context
 
     const Bf16Layout& bf16() const { return bf16_; }
-    // Of step i: its conditioner, or null; how numbers lie, if its products are of rounded ones.
+    // Of step i: its conditioner, or null; the layout of values, if its products are of rounded ones.
     const Conditioner* conditioner(size_t i) const {
         const NetworkSpec* const network = std::get_if<NetworkSpec>(&steps_[i]);
         return network ? network->conditioner.get() : nullptr;
     }
     Bf16Layout bf16_of(size_t i) const;
-    // The rounded weights of all networks, and where those of step i start; and those for the way back.
+    // The rounded weights of all networks, and where those of step i start; and those for the backward pass.
     size_t n_pairs() const { return n_pairs_; }
     size_t n_back_pairs() const { return n_back_pairs_; }
     int64_t pairs_of(size_t i) const { return step_pairs_[i]; }
@@ -46,19 +46,19 @@ class Structure {
 
     std::vector<Part> parts() const;  // of the vector of weights, in order
 
-    // Sets everything in a vector like the weights to zero that is no weight: padding, masked entries.
+    // Sets every element that is no weight in a vector like the weights to zero: padding, masked entries.
     template <class T>
     void clear_masked(T* vector) const;
-    // 1 where a number of such a vector is a weight.
+    // 1 where an element of such a vector is a weight.
     std::vector<uint8_t> is_weight() const;
-    // And in a gradient what nothing flows into.
+    // Entries of a gradient that get no gradient become zero, too.
     template <class T>
     void clear_dead(T* gradient) const;
 
     // Of step i: where its weights start in the vector, and its folded first biases (-1: none).
     int64_t weights_of(size_t i) const { return step_weights_[i]; }
     int fold_of(size_t i) const { return step_fold_[i]; }
-    // (context - shift) * scale is what networks read; empty: the context.
+    // Networks read (context - shift) * scale; empty: the context.
     const std::vector<double>& context_shift() const { return context_shift_; }
     const std::vector<double>& context_scale() const { return context_scale_; }
 

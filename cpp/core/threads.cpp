@@ -20,7 +20,7 @@ constexpr int spins_of_worker = 2000;
 // Longer than threads that all run are ever apart at the end of a short call.
 constexpr int spins_of_waiting = 2000;
 
-// A longer one goes on when the workers' rest is over.
+// A longer one continues when the workers' rest is over.
 constexpr int64_t rows_of_short_call = 4096;
 
 constexpr auto time_between_asks = std::chrono::milliseconds(40);
@@ -30,14 +30,14 @@ int cores() {
 }
 
 // When workers are worth waking. Where other processes have the cores, they come too late, or stop in the middle of a
-// task that then has to be waited for.
+// task, and the call has to wait for it.
 class Rest {
   public:
     bool is_over(Clock::time_point now) const {
         return now.time_since_epoch().count() >= until_.load(std::memory_order_relaxed);
     }
 
-    // A call of a caller with workers: how long it took, how long it slept for want of workers' results, and whether
+    // A call of a caller with workers: how long it took, how long it slept waiting for workers' results, and whether
     // any worker came.
     void learn(Clock::time_point end, Clock::duration took, Clock::duration slept, bool came) {
         if (slept * 2 > took) {
@@ -72,10 +72,11 @@ class Rest {
 
 using Body = void (*)(void*, int64_t);
 
-// How long the last call of a body took, by task: the guess for the next one. Only who holds the workers looks.
+// How long the last call of a body took, by task: the estimate for the next one. Only the holder of the workers reads
+// it.
 class Pace {
   public:
-    // Unknown ones are taken for long.
+    // Unknown ones are assumed to be long.
     bool is_long(Body body, int64_t count) const {
         const Entry& entry = entries_[place_of(body)];
         return entry.body != body || entry.nanoseconds_of_task * double(count) >= least_nanoseconds;
@@ -90,7 +91,7 @@ class Pace {
         Body body = nullptr;
         double nanoseconds_of_task = 0;
     };
-    // Some ten times what it takes to wake a team that sleeps, all of which is waited for.
+    // About ten times the time to wake a team that sleeps, all of which a call waits for.
     static constexpr double least_nanoseconds = 500e3;
 
     static constexpr size_t places = 16;
@@ -98,7 +99,7 @@ class Pace {
     Entry entries_[places];
 };
 
-// A worker sleeps on a word of its own, so that a call wakes as many workers as it has use for and no more.
+// A worker sleeps on a word of its own, so that a call wakes only as many workers as it can use.
 struct alignas(64) Worker {
     static constexpr uint32_t dismissed = 1;
     std::atomic<uint32_t> word{0};  // twice the number of offers, and whether to end
@@ -144,8 +145,8 @@ class Pool {
         if (stopped) throw Cancelled();
     }
 
-    // In a forked child the workers do not exist (their words stay: nothing says when they are out of use), and some
-    // thread's call may have been running.
+    // In a forked child the workers do not exist (their words stay: nothing marks them as out of use), and a call of
+    // another thread may have been running.
     void forget_workers() {
         new (&workers_) std::vector<std::shared_ptr<Worker>>;  // unread: the fork may have come in the middle of hire()
         open_.store(open_.load() & ~task_mask);
@@ -176,7 +177,7 @@ class Pool {
         }
     }
 
-    // Tasks first ... first + count, with the workers. Whether it was told to stop.
+    // Tasks first ... first + count, with the workers. Returns whether it was stopped.
     bool run_together(int64_t first, int64_t count, Body body, void* context) {
         body_.store(body, std::memory_order_relaxed);
         context_.store(context, std::memory_order_relaxed);
@@ -207,7 +208,7 @@ class Pool {
         return stopped;
     }
 
-    // What a team is told.
+    // The message to a team.
     struct Lead {
         Pool* pool;
         int64_t count;
@@ -215,7 +216,7 @@ class Pool {
         bool stopped = false;
     };
 
-    // The caller's part in its call, and the wait for what others have begun. Whether it was told to stop.
+    // The caller's part in its call, and the wait for tasks that others have begun. Returns whether it was stopped.
     bool lead(int64_t count, bool may_offer) {
         Cancellable* const cancellable = Cancellable::of_this_thread();
         const uint64_t forks = forks_;
@@ -240,7 +241,7 @@ class Pool {
                 continue;
             }
             stopped = true;
-            if (forks != forks_) throw Cancelled();  // those who did the others do not exist here
+            if (forks != forks_) throw Cancelled();  // the threads that did the others do not exist here
             others -= withdraw();
             break;
         }
@@ -250,7 +251,7 @@ class Pool {
         return stopped;
     }
 
-    // The part of any other thread: tasks, as long as there are some.
+    // The part of any other thread: tasks, until none is left.
     void help() {
         inside_ = true;
         while (run_one()) {
@@ -260,8 +261,8 @@ class Pool {
         inside_ = false;
     }
 
-    // Takes the next task of whatever call is open, and runs it. What it reads belongs to the call that it then takes
-    // a task of: a later call begins only when all tasks of this one are done, and its number is another.
+    // Takes the next task of any open call, and runs it. Data that it reads belongs to the call of the task that it
+    // takes next: a later call begins only when all tasks of this one are done, and has another number.
     bool run_one() {
         uint64_t open = open_.load(std::memory_order_acquire);
         Body body;
@@ -277,10 +278,10 @@ class Pool {
         return true;
     }
 
-    // Takes back the tasks that nobody has begun; how many.
+    // Takes back the tasks that no thread has begun; returns how many.
     int64_t withdraw() { return int64_t(open_.fetch_and(~task_mask, std::memory_order_relaxed) & task_mask); }
 
-    // Wakes `helpers` workers, or as many as can be had: fewer hands do the work then.
+    // Wakes `helpers` workers, or as many as exist: fewer threads do the work then.
     void offer(int helpers) {
         try {
             while (int(workers_.size()) < helpers) {
@@ -305,7 +306,7 @@ class Pool {
         }
     }
 
-    // By who holds busy_. Those who ask for fewer workers do not wait for it: the holder then sees it to its end.
+    // By the holder of busy_. Callers that ask for fewer workers do not wait for it: the holder then ends it.
     void leave() {
         do {
             if (surplus_.exchange(false))
@@ -320,13 +321,13 @@ class Pool {
 
     friend void headrace::wait_for(const std::atomic<uint32_t>&, uint32_t);
 
-    static thread_local bool inside_;  // this thread is running somebody's body
+    static thread_local bool inside_;  // this thread is running a body
     static thread_local int limit_;
     static thread_local Clock::duration slept_;
-    std::atomic<bool> busy_{false};  // somebody's call has the workers; no mutex, as a signal's handler may call
+    std::atomic<bool> busy_{false};  // a call holds the workers; no mutex, because a signal's handler may call
     std::atomic<int> wanted_{cores()};
     std::atomic<bool> surplus_{false};
-    std::atomic<uint64_t> open_{0};  // the number of the call, and of its tasks that nobody has begun
+    std::atomic<uint64_t> open_{0};  // the number of the call, and of its tasks that no thread has begun
     std::atomic<uint32_t> done_{0};  // its tasks that workers have done
     std::atomic<Body> body_{nullptr};
     std::atomic<void*> context_{nullptr};

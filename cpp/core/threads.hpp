@@ -1,8 +1,8 @@
 // The thread pool behind one function. Workers are made on first use, spin briefly and then sleep; a forked child
 // starts without workers and makes its own.
 //
-// Nobody waits for a worker that the system has not got round to: who is free takes the next task, and the caller does
-// all that nobody else has begun. Only a task that a worker has begun is waited for.
+// A call never waits for a worker that the system has not scheduled: a free thread takes the next task, and the caller
+// runs all tasks that no worker has begun. It waits only for tasks that a worker has begun.
 #pragma once
 
 #include <atomic>
@@ -13,37 +13,37 @@
 
 namespace headrace {
 
-// How many threads a call of this thread may use, itself among them: the process's number (at first that of the cores),
-// unless this thread has a limit of its own.
+// Number of threads that a call of this thread may use, itself among them: the process's (at first the number of
+// cores), unless this thread has a limit of its own.
 int num_threads();
 int process_threads();
 void set_num_threads(int n);  // the process's, at least 1; workers beyond it end
-int limit_thread(int n);      // for calls of this thread alone, 0: none; returns the one before
+int limit_thread(int n);      // for calls of only this thread, 0: none; returns the one before
 
 // Another library's threads, by the two functions that every OpenMP library has: one runs fn(data) on a team and
-// returns when all of it have, one tells the size of a team. Such threads watch for more work for milliseconds after
-// they were used, and take that time from workers: in long calls, where both have as many threads, they are the
-// workers. Each caller has a team of its own, so that only calls of the thread that borrows get one. None exists in a
-// forked child. Null functions: none from now on.
+// returns when all members have, one returns the size of a team. Such threads spin for milliseconds after they were
+// used, and take that time from workers: in long calls, where both have as many threads, they are the workers. Each
+// caller has a team of its own, so that only calls of the thread that borrows get one. None exists in a forked child.
+// Null functions: none from now on.
 using RunTeam = void (*)(void (*fn)(void*), void* data, unsigned threads, unsigned flags);  // GOMP_parallel
 using TeamSize = int (*)();                                                                 // omp_get_max_threads
 void borrow_team(RunTeam run, TeamSize size);
 
-// Among how many threads to divide a call for so many rows: 1 for a short one while workers are left alone, because
-// they came too late or were waited for too long, as where other processes have the cores; else num_threads().
+// Number of threads to divide a call for this many rows among: 1 for a short one while workers are not used, because
+// they came too late or were waited for too long, for example where other processes have the cores; else num_threads().
 int threads_for(int64_t rows);
 
-// Waits until `counter`, which only rises and is notified, has reached `least`: watches it for some time, then sleeps.
-// It may wrap around.
+// Waits until `counter`, which only rises and is notified, has reached `least`: spins for some time, then sleeps. The
+// counter may wrap around.
 void wait_for(const std::atomic<uint32_t>& counter, uint32_t least);
 
-// parallel_for throws it where its caller was told to stop. What the tasks write is then partly written.
+// Thrown by parallel_for when its caller was stopped. The output of the tasks is then partly written.
 struct Cancelled : std::exception {
     const char* what() const noexcept override { return "cancelled"; }
 };
 
-// While one lives, every parallel_for of this thread asks now and then, between two tasks, whether to stop. Who is
-// asked may compute, too: by then a task's thread_scratch may be another's.
+// While one lives, every parallel_for of this thread asks now and then, between two tasks, whether to stop. Its answer
+// may involve a computation: by then a task's thread_scratch may be another's.
 class Cancellable {
   public:
     using Clock = std::chrono::steady_clock;
@@ -65,8 +65,8 @@ class Cancellable {
 };
 
 // Calls body(context, i) for every i in [0, n), by the calling thread and by workers; i are begun in ascending order.
-// Bodies must not throw. A call from inside a body, or while another thread's call is running, is run by its caller
-// alone.
+// Bodies must not throw. A call from inside a body, or while another thread's call is running, is run by only its
+// caller.
 void parallel_for_raw(int64_t n, void (*body)(void*, int64_t), void* context);
 
 template <class F>

@@ -4,6 +4,6 @@
 namespace headrace {
 
 const char* version();
-const char* commit();  // empty where it is not known
+const char* commit();  // empty if unknown
 
 }  // namespace headrace

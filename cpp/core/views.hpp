@@ -1,4 +1,4 @@
-// What the kernels get: plain structs of sizes and pointers, whose owners are in compiled.hpp, published.hpp and
+// Arguments of the kernels: plain structs of sizes and pointers, whose owners are in compiled.hpp, published.hpp and
 // scratch.hpp. The one function is inlined (HR_FN), so that this header may be included once per instruction set.
 //
 // Words: a *slot* is a line of a tile that holds one coordinate (or one context column) for all its rows; `given` are
@@ -19,11 +19,12 @@ namespace headrace {
 constexpr int row_block = 8;         // rows of a weight matrix that share a length
 constexpr int row_padding = 16;      // row lengths and biases are padded to this many weights
 constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: the product kernel's three, twice
-constexpr int small_batch = 8;       // fewer rows than this: the batch's rows are not worth a vector's lanes
+constexpr int small_batch = 8;       // with fewer rows than this, lanes are not rows
 constexpr int sum_rows = 128;        // rows whose share of the weights' gradient is summed in registers
 constexpr int fold_rows = 8192;  // whose sums are float32; those of more rows are added in float64. Of sum_rows many
 
-// What a tile keeps of a run through the chain, for the way back; places are lines of `height` numbers.
+// The record that a tile keeps of a run through the chain, for the backward pass; offsets count lines of `height`
+// values.
 struct TapeShape {
     int64_t states;     // coordinates and context before each step and after the last: slots lines each
     int64_t gradients;  // of the state at hand, and of the one before: slots lines each
@@ -39,7 +40,7 @@ struct Chain {
     int features, context;
     int units;        // scratch units of the largest step
     int64_t ready;    // values of the ready parameters of all vector, elementwise and density steps
-    bool tiles_only;  // some step knows no path of its own for small batches
+    bool tiles_only;  // some step has no kernel of its own for small batches
     int pairs, sums;  // in bf16: lines of pairs, and sums of units for few rows; of the step that has most
     const Step<T>* steps;
     int n_steps;
@@ -48,7 +49,7 @@ struct Chain {
     const double *store_shift, *store_scale;  // value * scale + shift on the way out, or null
     // Of each column, before the shift on the way in, after it on the way out; or null.
     const SupportColumn *load_support, *store_support;
-    const DensityStep<T>* density;                // the base, where it is a step; or null
+    const DensityStep<T>* density;                // the base, if it is a step; or null
     const double *context_shift, *context_scale;  // (context - shift) * scale on the way in, or null
     double log_det;                               // the constant part
     const int* networks;                          // the steps that have weights
@@ -64,12 +65,12 @@ struct ArrayView {
     const int64_t* rows;
 };
 
-// Where a gradient comes from: that of some number with respect to the results of a run. Missing arrays are null.
+// The start of a backward pass: the gradient of a scalar with respect to the results of a run. Missing arrays are null.
 struct Cotangent {
     ArrayView value;   // by the resulting coordinates
     ArrayView row;     // by the row's log-determinant or log-density, times row_scale; null: row_scale for all rows
     double row_scale;  // 0: neither matters
-    bool of_log_prob;  // the row's number is the log-density
+    bool of_log_prob;  // the row's value is the log-density
 };
 
 // One call. Missing outputs are null; `input.data` is null for a sample.
@@ -80,24 +81,24 @@ struct Call {
     bool context_is_folded;  // one context row for all: it already is in the folded biases
     const T* folded;         // folded first biases of all steps
     const T* ready;          // ready parameters of all vector, elementwise and density steps
-    uint64_t seed;           // of numbers that are drawn, or of dropout
+    uint64_t seed;           // of drawn values, or of dropout
     int64_t first_row;       // number of the first row that is drawn
     bool drops;
     Base base;
     bool inverse;  // data -> latent: the base density belongs to the end of the chain
     const T* weights;
-    const Bf16Kernels* bf16;  // where products are in it, and the weights rounded
+    const Bf16Kernels* bf16;  // if it has products, and the weights rounded
     const uint32_t *rounded, *rounded_back;
     T *value, *log_det, *log_prob;
-    double* wide_value;  // in the place of value: as the data end makes it, without a rounding to T
+    double* wide_value;  // instead of value: the data end's result, without a rounding to T
 };
 
-// What a row is called by random numbers: its place in the array that is given.
+// The index of a row for random numbers: its index in the given array.
 HR_FN int64_t row_number(const ArrayView& input, int64_t row) {
     return input.rows ? input.rows[row] : row;
 }
 
-// What the way back is asked for.
+// Outputs requested of the backward pass.
 template <class T>
 struct Back {
     Cotangent from;
@@ -108,8 +109,8 @@ struct Back {
     const Bf16Kernels* bf16;
 };
 
-// A task of the weights' gradient: units [unit0, unit1) of what a step has to sum, by inputs [input0, input1), over the
-// tapes of a group of tiles.
+// A task of the weights' gradient: units [unit0, unit1) of a step's sums, by inputs [input0, input1), over the tapes of
+// a group of tiles.
 struct WeightTask {
     int network, summed, unit0, unit1, input0, input1;
 };
@@ -117,12 +118,12 @@ struct WeightTask {
 template <class T>
 struct TapeGroup {
     const T* tapes;
-    int64_t size, rows;  // of one tape, in numbers; rows of all tiles together
+    int64_t size, rows;  // of one tape, in values; rows of all tiles together
     int64_t begin;       // the first of these rows
 };
 
-// Vector maps alone (hr.ops): rows of arrays (rows, columns), with one set of ready parameters, or raw ones for each
-// row.
+// Vector maps without a program (hr.ops): rows of arrays (rows, columns), with one set of ready parameters, or raw ones
+// for each row.
 constexpr int vector_rows_of_tile = 64;
 
 template <class T>
@@ -148,13 +149,13 @@ template <class T>
 struct AscentStep {
     int features, tile_rows;
     const T *bend, *center, *square;  // of each coordinate's map z + bend sqrt(square + (z - center)²)
-    double log_scale;                 // what the affine map after it adds to the log-Jacobian
+    double log_scale;                 // the next affine map's term of the log-Jacobian
     const int* slot;                  // line at which each coordinate meets the affine map
-    const T *matrix, *shift;          // of this affine map: block after block, row by row, as in RotationStep
+    const T *matrix, *shift;          // of this affine map: block after block, row by row, like in RotationStep
     const uint32_t* row;              // offset of each row
     const int* first;                 // line of each block, and their end
     int blocks;
-    const T *next_center, *next_square;  // of the next map; null: sums of x² alone
+    const T *next_center, *next_square;  // of the next map; null: only sums of x²
     const T* ones;                       // a vector's width of them
 };
 

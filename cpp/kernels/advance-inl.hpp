@@ -1,9 +1,8 @@
-// What conditioners get of the step and the call that they are part of; what each kind does with it is overloads for
-// its struct in conditioners/:
-//   advance(c, known, from, to)        positions [from, to): from what is known, the parameters of their coordinates
-//   advance_back(c, known, from, to)   from the gradients by these parameters to those by what it read, and by weights
+// Conditioners' view of their step and call; each kind's work is in overloads for its struct in conditioners/:
+//   advance(c, known, from, to)        positions [from, to): from given ones, the parameters of their coordinates
+//   advance_back(c, known, from, to)   from the gradients by these parameters to those by its inputs, and by weights
 //   fold_context(c, weights, context, n, out)   if one context row for all may be taken in once a call
-// The first is there for tiles and for small batches; without the latter, chains with the kind run in tiles only.
+// The first exists for tiles and for small batches; without the latter, chains with the kind run in tiles only.
 #pragma once
 
 #include "tape-inl.hpp"
@@ -11,7 +10,7 @@
 namespace headrace {
 namespace {
 
-// Numbers of a line of its own, state and scratch together; they are on the tape in a run that is recorded.
+// Size of a line of its own, state and scratch together; on the tape in a run that is recorded.
 template <class T>
 HR_FN T* line_of(const TileBuffers<T>& b, int64_t line) {
     return b.units + line * b.height;
@@ -21,7 +20,7 @@ HR_FN T* line_of(const SmallBuffers<T>& b, int64_t line) {
     return b.units + line;
 }
 
-// Those of a slot.
+// Parameters of a slot.
 template <class T>
 HR_FN const T* slot_of(const TileBuffers<T>& b, const T* slots, int slot) {
     return slots + slot * b.height;
@@ -31,7 +30,7 @@ HR_FN const T* slot_of(const SmallBuffers<T>&, const T* slots, int slot) {
     return slots + slot;
 }
 
-// On the way there.
+// In a run.
 template <class T, class Buffers>
 struct Known {
     const NetworkStep<T>& step;
@@ -48,7 +47,7 @@ HR_FN Known<T, Buffers> known_of(const NetworkStep<T>& s, const Chain<T>& chain,
     return {s, chain, call, b, call.weights + s.weights, slot_of(b, s.reads_built ? b.built : b.given, s.input_slot)};
 }
 
-// On the way back.
+// In the backward pass.
 template <class T>
 struct KnownBack {
     const NetworkStep<T>& step;
@@ -59,7 +58,7 @@ struct KnownBack {
 
     HR_FN T* line(int64_t line) const { return tape.at(step.tape + line); }
     HR_FN const T* weights() const { return call.weights + step.weights; }
-    // What was read, and where its gradient goes.
+    // The inputs that were read, and the destination of their gradient.
     HR_FN int read() const { return step.reads_built ? number + 1 : number; }
     HR_FN const T* input() const { return tape.state(read()) + step.input_slot * tape.height; }
     HR_FN T* input_gradient() const { return tape.gradient(read()) + step.input_slot * tape.height; }

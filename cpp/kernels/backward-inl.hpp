@@ -1,5 +1,5 @@
-// A tile of rows through a program and back: the run keeps what the way back needs on a tape, then network by network
-// gradients replace what they were computed from. The gradient of the weights is summed over the tapes of a group.
+// A tile of rows through a program and back: the run records the inputs of the backward pass on a tape, then network by
+// network gradients replace the values they belong to. The gradient of the weights is summed over the tapes of a group.
 #pragma once
 
 #include "chain-inl.hpp"
@@ -10,7 +10,7 @@ namespace {
 
 // ---- forth ----------------------------------------------------------------------------------------------------------
 
-// To gradients by coordinates z that of the base's log-density, where it is a step. What it is multiplied by has the
+// Adds the gradient of the base's log-density to that by coordinates z, where the base is a step. Its factor has the
 // sign of the log-determinant.
 template <class T>
 HR_SHARED void add_density_slopes(const Tape<T>& t, const Call<T>& call, const T* z, T* gradient, T sign) {
@@ -25,7 +25,7 @@ HR_SHARED void add_density_slopes(const Tape<T>& t, const Call<T>& call, const T
     }
 }
 
-// The gradients that the way back starts with: of the last state, and of the log-determinant.
+// The initial gradients of the backward pass: of the last state, and of the log-determinant.
 template <class T>
 HR_SHARED void start_gradients(const Tape<T>& t, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
     using V = Pack<T>;
@@ -123,8 +123,8 @@ HR_SHARED void finish_input(const Tape<T>& t, const Call<T>& call, const Back<T>
     }
 }
 
-// The steps from the one before the next network down to the network with this number; 0 also takes what lies before
-// it. A chain without networks is taken back by number 0.
+// The steps from the one before the next network down to the network with this index; 0 also includes the steps before
+// it. For a chain without networks the only index is 0.
 template <class T>
 void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& back, int64_t row, int rows, int network,
                    T* lines) noexcept {
@@ -139,13 +139,13 @@ void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& ba
 
 // ---- weights --------------------------------------------------------------------------------------------------------
 
-// The sums of the rows before, n numbers from `place`, to those of all rows before.
+// Adds the sums of the rows before, n values from `place`, to those of all rows before.
 template <class T>
 void finish_sums(const T* sums, double* finished, int64_t place, int64_t n) {
     for (int64_t i = place; i < place + n; ++i) finished[i] += double(sums[i]);
 }
 
-// As weight_product of units from u on, of rounded numbers.
+// Counterpart of weight_product for units from u on, of rounded values.
 HR_FN void bf16_weights(const Summed& s, const Back<float>& back, const WeightArgs<float>& args, const float* panels,
                         int u, int units, int vectors) {
     Bf16Weights a;

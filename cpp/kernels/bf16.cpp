@@ -1,5 +1,5 @@
-// Compiled once for every instruction set, and once more for those with instructions for bf16: HR_BF16_DOT says that
-// those for pairs may be used, HR_BF16_TILES those for tiles. The tables are the only symbols with external linkage.
+// Compiled once for every instruction set, and once more for those with bf16 instructions: HR_BF16_DOT enables those
+// for pairs, HR_BF16_TILES those for tiles. The tables are the only symbols with external linkage.
 #include "../core/bf16.hpp"
 #include "../core/set_name.hpp"
 

@@ -1,5 +1,5 @@
-// Pairs of numbers in bf16 in vectors: how they are made of float32, and what a pair adds to a sum. HR_BF16_DOT says
-// that the instructions for both may be used. P is the number of parts (core/bf16.hpp).
+// Pairs of bf16 values in vectors: their conversion from float32, and the product of pairs that is added to a sum.
+// HR_BF16_DOT enables the instructions for both. P is the number of parts (core/bf16.hpp).
 #pragma once
 
 #include "../core/bf16.hpp"
@@ -37,7 +37,7 @@ HR_FN Pairs splat_pair(const uint32_t* p) {
 
 #ifdef HR_BF16_DOT
 
-// As of the other products: 8 x 3 sums, 3 inputs and a broadcast; the inputs of three parts take more.
+// Register use of the other products: 8 x 3 sums, 3 inputs and a broadcast; the inputs of three parts take more.
 constexpr int dot_units = 8;
 template <int P>
 constexpr int dot_vectors = P < 3 ? 3 : 2;
@@ -100,7 +100,7 @@ HR_FN V dot(V sum, const Factors<P>& a, const Factors<P>& b) {
 
 #ifdef HR_BF16_DOT
 
-// A number is kept if it is at least 2^-63: if one of the two highest bits of its exponent is set.
+// A value is kept if it is at least 2^-63: if one of the two highest bits of its exponent is set.
 template <int32_t Least>
 HR_FN __mmask16 kept(V x) {
     static_assert(least_bf16_value == 0x20000000);
@@ -110,7 +110,7 @@ HR_FN __mmask16 kept(V x) {
     return _mm512_cmpge_epi32_mask(size, _mm512_set1_epi32(Least));
 }
 
-// Numbers of which the first ones are in `low`, two by two.
+// Values of which the first ones are in `low`, two by two.
 template <int32_t Least>
 HR_FN Pairs rounded_adjacent(V low, V high) {
     const __mmask32 mask = _mm512_kunpackw(kept<Least>(high), kept<Least>(low));
@@ -158,8 +158,8 @@ HR_FN V widened(Halves halves) {
     return bit_cast<V>(__builtin_convertvector(halves, Pairs) << 16);
 }
 
-// What a part leaves is exact in float32. Of a number that became infinite nothing but NaN comes out: nothing of it is
-// finite then.
+// The remainder of a part is exact in float32. A value that became infinite gives only NaN, because no remainder of it
+// is finite.
 template <int P, int32_t Least = least_bf16_value>
 HR_FN void split_pair(V even, V odd, Pairs (&parts)[P]) {
     for (int i = 0; i < P; ++i) {
@@ -180,7 +180,7 @@ HR_FN void split_adjacent(V low, V high, Pairs (&parts)[P]) {
     }
 }
 
-// Of the numbers from p on, n of which there are: a vector of 2 W, two by two.
+// Loads the n values from p on: a vector of 2 W, two by two.
 template <int P, int32_t Least>
 HR_FN void split_adjacent(const float* p, int n, Pairs (&parts)[P]) {
     if (n >= 2 * W) return split_adjacent<P, Least>(load(p), load(p + W), parts);
@@ -195,7 +195,7 @@ HR_FN int64_t row_place(int64_t pair) {
     return P == 1 ? pair : pair / pair_group * pair_group * P + pair % pair_group;
 }
 
-// Numbers side by side, two to a pair.
+// Adjacent values, two to a pair.
 template <int P>
 HR_FN void store_split(uint32_t* place, V x) {
     for (int i = 0; i < P; ++i) {

@@ -1,5 +1,5 @@
-// Products of pairs by what adds one of them to a sum (bf16_pairs-inl.hpp): of tiles, whose lanes are rows, of few
-// rows, whose lanes are units, and of the way back. P is the number of parts (core/bf16.hpp).
+// Products of pairs, added to sums by bf16_pairs-inl.hpp: of tiles, whose lanes are rows, of few rows, whose lanes are
+// units, and of the backward pass. P is the number of parts (core/bf16.hpp).
 #pragma once
 
 #include "../core/views.hpp"
@@ -146,7 +146,7 @@ template <int P>
 void add_pairs(const Bf16Sums& a) noexcept {
     const int n = a.pair1 - a.pair0;
     if (n <= 0) return;
-    if (n <= most_few_pairs && pairs_of(a.block, a.first) >= a.pair1)  // what a level of few units brings
+    if (n <= most_few_pairs && pairs_of(a.block, a.first) >= a.pair1)  // the contribution of a level of few units
         return with_sizes<most_few_pairs, 1>(n, 1, [&]<int N, int>() { add_few_pairs<P, N>(a); });
     for (int first = a.first; first < a.end;) {
         const int blocks = part(a.end - first, most_blocks);
@@ -160,7 +160,8 @@ void add_pairs(const Bf16Sums& a) noexcept {
     }
 }
 
-// What pairs from pair0 on add to the sums of some units of a row, a vector of them, and what is done to a copy then.
+// Adds pairs [pair0, pair1) to the sums of a vector of a row's units; returns the sums with the later pairs and the
+// bias.
 template <int P>
 HR_FN V finished(const Bf16Ends& a, int pair0, int64_t row, int unit) {
     const uint32_t *const weights = weights_of<P>(a.add.weights, a.add.block, unit), *const x = a.add.input + row;
@@ -179,7 +180,7 @@ HR_FN V finished(const Bf16Ends& a, int pair0, int64_t row, int unit) {
     return sum + load(a.bias + unit);
 }
 
-// A vector of units of a row whose sums are done.
+// A vector of units of a row whose sums are complete.
 template <int P, class A>
 HR_FN void settle_vector(const Bf16Ends& a, int64_t row, int u, V sum) {
     const V value = A::value(sum);
@@ -188,7 +189,7 @@ HR_FN void settle_vector(const Bf16Ends& a, int64_t row, int u, V sum) {
     if (a.pairs) store_split<P>(a.pairs + row + row_place<P>(u / 2), value);
 }
 
-// To some of a vector's units something is added yet, in the same place.
+// Terms are still added to some of a vector's units, in place.
 HR_FN void settle_alone(const Bf16Ends& a, int64_t row, int u, V sum) {
     float lanes[W];
     store(lanes, sum);
@@ -206,7 +207,7 @@ HR_FN void finish_blocks(const Bf16Ends& a, int pair0, const F& settle) {
     }
 }
 
-// What it is told is not copied: it was just written in small parts, for which a load of a vector would wait.
+// The arguments are not copied, because they were just written in small parts, for which a vector load would wait.
 template <int P>
 void finish_units(const Bf16Ends& a) noexcept {
     int pair0 = a.add.pair0;

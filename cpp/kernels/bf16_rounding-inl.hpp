@@ -1,5 +1,5 @@
-// What products in bf16 read (bf16_products-inl.hpp), of values, gradients and weights in float32. P is the number of
-// parts, Step that of pairs which sums take at once (core/bf16.hpp).
+// Inputs of the products in bf16 (bf16_products-inl.hpp), from values, gradients and weights in float32. P is the
+// number of parts, Step the number of pairs that sums take at once (core/bf16.hpp).
 #pragma once
 
 #include "bf16_pairs-inl.hpp"
@@ -8,10 +8,9 @@
 namespace headrace {
 namespace {
 
-// ---- values and gradients
-// ---------------------------------------------------------------------------------------------
+// ---- values and gradients -------------------------------------------------------------------------------------------
 
-// Pairs of each two lines from that of pair j on; line(k, i): what is at i of line k.
+// Pairs of each two lines from pair j on; line(k, i) is element i of line k.
 template <int P, class F>
 HR_FN void store_lines(const F& line, int64_t stride, int64_t j, int vectors, uint32_t* pairs) {
     for (int64_t i = 0; i < int64_t(vectors) * W; i += W) {
@@ -78,7 +77,7 @@ HR_FN void across(const F& parts_of_line, Pairs (&out)[P][W]) {
     }
 }
 
-// Values are rounded as weights are, so that products with gradients are such multiples as all others.
+// Values are rounded like weights, so that products with gradients are multiples of the same unit.
 template <int P>
 void pair_panels(const float* lines, int n, int64_t height, int rows, uint32_t* panels) noexcept {
     for (int64_t k = 0; k < n; k += W)
@@ -97,8 +96,7 @@ void pair_panels(const float* lines, int n, int64_t height, int rows, uint32_t* 
 
 // ---- weights --------------------------------------------------------------------------------------------------------
 
-// W pairs of weights of a unit from pair j on; there are none beyond those that it sees, and of units that are not
-// there.
+// W pairs of weights of a unit from pair j on; zero beyond the unit's inputs, and for units that do not exist.
 template <int P>
 HR_FN void unit_pairs(const Bf16Layer& a, int unit, int j, Pairs (&parts)[P]) {
     const int n = unit < a.out ? a.visible[unit] - 2 * j : 0;

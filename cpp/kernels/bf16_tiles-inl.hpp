@@ -3,9 +3,9 @@
 // (tests/amx_emulation).
 //
 // A sum takes its pairs in another order than by VDPBF16PS: of 16 of them the even products from zero, the odd ones
-// from zero, both added, and this to the sum; of several parts the smallest products first. Its bits are its own, but
-// again one sum has one order on every way: 16 pairs are a step, steps are those of the layer, and zeros change
-// nothing.
+// from zero, both added, and this to the sum; of several parts the smallest products first. Its bits differ from
+// VDPBF16PS's, but again one sum has one order in every kernel: 16 pairs are a step, steps are those of the layer, and
+// zeros change nothing.
 #pragma once
 
 #include "bf16_products-inl.hpp"
@@ -26,8 +26,7 @@ constexpr int tile_words = 16 * tile_step;  // of a step of 16 units, or inputs,
 
 // ---- the registers --------------------------------------------------------------------------------------------------
 
-// So many sums side by side, whose tiles are 0, 1, ...; then come those of the left factor's parts, and the right
-// one's.
+// Number of adjacent sums, whose tiles are 0, 1, ...; then come those of the left factor's parts, and the right one's.
 template <int P>
 constexpr int tile_columns = P == 1   ? 4
                              : P == 2 ? 3
@@ -41,7 +40,7 @@ constexpr int right_tile = P == 3   ? 5
 
 #define HR_EACH_TILE(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7)
 
-// The intrinsics do not say what memory they read.
+// The intrinsics do not declare the memory that they read.
 HR_FN void settle_memory(const void* p) {
     __asm__ volatile("" : : "r"(p) : "memory");
 }
@@ -90,7 +89,7 @@ HR_FN void multiply_tiles() {
 
 #undef HR_EACH_TILE
 
-// What is done for I = Begin, ..., End - 1.
+// Calls the body for I = Begin, ..., End - 1.
 template <int Begin, int End, class F>
 HR_FN void each(const F& f) {
     if constexpr (Begin < End) {
@@ -99,7 +98,8 @@ HR_FN void each(const F& f) {
     }
 }
 
-// Tiles of so many lines of sums while it lives. Others of the thread may use them in between, so that nothing is kept.
+// Configures tiles for this number of lines of sums during its lifetime. Other users in the thread may use them in
+// between, so nothing is kept.
 template <int P>
 class TileRegisters {
   public:
@@ -131,7 +131,7 @@ struct TileFactor {
     int64_t step;  // from one step to the next
 };
 
-// N tiles of sums side by side in memory, in numbers.
+// N adjacent tiles of sums in memory, in values.
 struct TileSums {
     float* at;
     int64_t line, column;
@@ -152,8 +152,8 @@ HR_FN void store_sums(const TileSums& sums) {
     each<0, N>([&]<int I>() { store_tile<I>(sums.at + I * sums.column, sums.line * 4); });
 }
 
-// `steps` of them to the sums; right factors lie `column` words from each other. Which factor is of weights says which
-// of two products of the same size is the first one.
+// Adds `steps` products to the sums; right factors are `column` words apart. The factor that holds weights determines
+// which of two products of the same size is the first one.
 template <int P, int N, bool LeftWeights>
 HR_FN void add_steps(TileFactor left, TileFactor right, int64_t column, int steps) {
     constexpr int A = left_tile<P>, B = right_tile<P>;

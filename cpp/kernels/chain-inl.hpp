@@ -12,15 +12,15 @@
 namespace headrace {
 namespace {
 
-// What is called a few times a tile is not inlined: its copies in running, recording and small batches would be a tenth
-// of what is compiled.
+// Functions called a few times a tile are not inlined: their copies in running, recording and small batches would be a
+// tenth of the compiled code.
 #define HR_SHARED [[gnu::noinline]]
 
 HR_FN const char* row_of(const ArrayView& a, int64_t row) {
     return a.data + (a.rows ? a.rows[row] : row) * a.row_stride;
 }
 
-// A number on its way out, before its support.
+// A value on its way out, before its support.
 template <class T>
 HR_FN double stored(const Chain<T>& chain, int column, T value) {
     return chain.store_scale ? double(value) * chain.store_scale[column] + chain.store_shift[column] : double(value);
@@ -73,7 +73,7 @@ HR_SHARED void load_array(const ArrayView& a, int columns, const int* slots, con
     }
 }
 
-// The same where columns have a support, row by row; what that adds to the log-determinants goes to sum.
+// As above where columns have a support, row by row; the support's term of the log-determinants is added to sum.
 template <class T>
 HR_SHARED void load_supported(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, T* out,
                               int64_t slot_stride, int64_t row_stride, T* sum) {
@@ -91,7 +91,7 @@ HR_SHARED void load_supported(const Chain<T>& chain, const Call<T>& call, int64_
     }
 }
 
-// What taking columns to their support will add to the log-determinants; NaN where a number overflows.
+// The term of the log-determinants for taking columns to their support; NaN where a value overflows.
 template <class T>
 HR_SHARED void add_store_support(const Chain<T>& chain, const T* in, int64_t slot_stride, int64_t row_stride, int rows,
                                  T* sum) {
@@ -182,7 +182,7 @@ HR_SHARED void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t ro
     }
 }
 
-// Coordinates, or numbers drawn, and context to b.given; b.sum starts as 0, or NaN for a row that is not finite.
+// Coordinates, or drawn values, and context to b.given; b.sum starts as 0, or NaN for a row that is not finite.
 template <class T>
 HR_SHARED void load_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, const TileBuffers<T>& b) {
     using V = Pack<T>;
@@ -288,7 +288,7 @@ void run_tile(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows,
     store_sums(chain, call, row, rows, b.sum, base);
 }
 
-// As load_tile.
+// Counterpart of load_tile.
 template <class T>
 HR_FN void load_small(const Chain<T>& chain, const Call<T>& call, const SmallBuffers<T>& b) {
     constexpr int W = width<T>;

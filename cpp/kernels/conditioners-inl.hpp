@@ -1,4 +1,4 @@
-// All kinds of conditioners: what they do, advance-inl.hpp says.
+// All kinds of conditioners; advance-inl.hpp defines their functions.
 #pragma once
 
 #include "conditioners/masked-inl.hpp"

@@ -45,7 +45,7 @@ void tile_map(const CoordinateMap<T>& s, const TileBuffers<T>& b, const T* param
 }
 
 // Lanes are coordinates; a lone coordinate (the usual case of the sequential direction) is broadcast instead of being
-// gathered, as a vector load of scalars just stored would wait for them.
+// gathered, because a vector load of scalars just stored would wait for them.
 template <class Map, bool inverse, class T>
 void small_map(const CoordinateMap<T>& s, const SmallBuffers<T>& b, const T* params, int begin, int end) {
     using V = Pack<T>;

@@ -1,4 +1,5 @@
-// The maps alone, on row-major elements with parameters from anybody's network: hr.ops.coupling_forward and _inverse.
+// The maps without a program, on row-major elements with parameters from any network: hr.ops.coupling_forward and
+// _inverse.
 //
 // Elements are taken in runs of whole rows that stay in L1: parameters are split into one line each, the map runs over
 // lanes, and log-derivatives are summed row by row in ascending order.
@@ -12,14 +13,14 @@ namespace {
 constexpr int most_run = 512;                  // elements of a run; a longer row is taken in pieces
 constexpr int coupling_numbers = 3 * 64 * 64;  // parameters of a run: a spline of 64 bins has runs of 64 elements
 
-// So many elements at a time: whole vectors, whose parameters fit.
+// Number of elements at a time: whole vectors, whose parameters fit.
 template <class T>
 HR_FN int coupling_run(int n_params) {
     const int fits = coupling_numbers / n_params / width<T> * width<T>;
     return fits < most_run ? fits : most_run;
 }
 
-// Parameters of n elements to one line each, `run` numbers apart.
+// Parameters of n elements to one line each, `run` elements apart.
 template <class T>
 HR_FN void split_params(const T* params, int n_params, int n, int run, T* lines) {
     int i = 0;
@@ -54,7 +55,7 @@ void coupling_elements(const MapOptions<T>& options, const T* in, const T* param
     }
 }
 
-// A sum whose order depends on n alone.
+// A sum whose order depends only on n.
 template <class T>
 HR_FN T sum_run(const T* x, int n) {
     Pack<T> lanes{};
@@ -102,7 +103,7 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
     });
 }
 
-// Gradients of the direction called, element by element; grad_value by the value built, grad_log_det by the row's
+// Gradients of the direction called, element by element; grad_value by the map's output, grad_log_det by the row's
 // log-determinant.
 template <class Map, bool inverse, class T>
 void coupling_backward_elements(const MapOptions<T>& options, const T* in, const T* params, const T* grad_value,

@@ -63,8 +63,8 @@ HR_FN void ascent_sums(const AscentStep<T>& s, const T* z, const T* weights, int
     }
 }
 
-// The same map where no row's log-Jacobian is kept, but their sum for each coordinate. Rows that count the same are
-// multiplied: one logarithm for each coordinate and block of rows.
+// The map where no row's log-Jacobian is kept, but their sum for each coordinate. Rows of equal weight are multiplied:
+// one logarithm for each coordinate and block of rows.
 template <bool weighted, class T>
 HR_FN void ascent_map_summed(const AscentStep<T>& s, const T* z, T* moved, const T* weights, int rows,
                              LogProduct<Pack<T>>* logs, const T* ahead) {
@@ -105,7 +105,7 @@ double sum_of_lanes(Pack<T> v) {
     return sum;
 }
 
-// Sums of x² alone, where no next map is chosen.
+// Only sums of x², where no next map is chosen.
 template <class T>
 HR_FN void ascent_squares(const AscentStep<T>& s, const T* z, const T* weights, int rows, Pack<T>* acc) {
     using V = Pack<T>;
@@ -162,7 +162,7 @@ void ascent_block(const AscentStep<T>& s, T* z, double* log_jacobian, const T* w
         sums[n_sums + k] = logs_by_row ? 0.0 : sum_of_lanes<T>(weights ? logs[k].mantissa : logs[k].log());
 }
 
-// Rows [0, rows) of row-major numbers, in any strides, to tiles; and tiles to adjacent rows.
+// Rows [0, rows) of a row-major array, in any strides, to tiles; and tiles to adjacent rows.
 template <class T>
 void ascent_load(const ArrayView& from, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept {
     for (int64_t r = 0; r < rows; r += tile_rows) {

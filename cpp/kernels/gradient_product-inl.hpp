@@ -1,4 +1,4 @@
-// The two products of the way back, on the one weight layout.
+// The two products of the backward pass, on the one weight layout.
 //
 //   data:     X'[k][lanes] = sum_m W[m][k] Y'[m][lanes]
 //             Lanes are rows of the batch; k are adjacent weights of each row of W.
@@ -24,7 +24,7 @@ struct DataArgs {
     Gate kind;
 };
 
-// `gate`: the derivative of the activation, where Gate says so.
+// `gate`: the derivative of the activation, if Gate.
 template <class T>
 HR_FN void store_gated(Gate kind, Pack<T> sum, T* output, const T* gate) {
     const Pack<T> old = load(output);
@@ -82,7 +82,7 @@ struct WeightArgs {
     T* output;            // the transform's first weight's gradient
     const uint32_t* row;  // offsets of the units' weights
     int input;
-    bool add;  // to what is there
+    bool add;  // added to the present values
 };
 
 template <int M, int N, class T>

@@ -92,7 +92,7 @@ template <class T>
 constexpr const TileBlock<T>* tile_blocks[block_vectors] = {tile_blocks_of<T, 1>, tile_blocks_of<T, 2>,
                                                             tile_blocks_of<T, 3>};
 
-// n things in the fewest parts of at most `most`, as equal as can be: 4 vectors are 2 + 2, not 3 + 1.
+// n elements in the fewest parts of at most `most`, as equal as possible: 4 vectors are 2 + 2, not 3 + 1.
 HR_FN int part(int n, int most) {
     const int parts = (n + most - 1) / most;
     return (n + parts - 1) / parts;

@@ -1,4 +1,4 @@
-// All kinds of steps, and the way through them. What a kind does is overloads for its struct in steps/:
+// All kinds of steps, and the run through them. Each kind's work is in overloads for its struct in steps/:
 //   run_step(step, chain, call, buffers)              a tile; a small batch, if the kind knows a way of its own
 //   record_step(step, tape, call, number)             a tile, from one state on the tape to the next
 //   backward_step(step, tape, call, back, number, n)  from one gradient on the tape to the one before

@@ -1,4 +1,4 @@
-// What a tile keeps of a run through a chain, for the way back.
+// The record that a tile keeps of a run through a chain, for the backward pass.
 #pragma once
 
 #include "tile-inl.hpp"

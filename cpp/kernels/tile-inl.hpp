@@ -1,4 +1,4 @@
-// What the kernels of the steps work on: a tile of rows, or a small batch, with the slots of a chain and room for
+// The working set of the steps' kernels: a tile of rows, or a small batch, with the slots of a chain and lines for
 // units.
 #pragma once
 
@@ -8,7 +8,7 @@
 namespace headrace {
 namespace {
 
-// Pairs of numbers in bf16 take the place of one in float32.
+// Pairs of bf16 values take the place of one float32.
 template <class T>
 HR_FN uint32_t* as_pairs(T* numbers) {
     return reinterpret_cast<uint32_t*>(numbers);
@@ -23,18 +23,18 @@ template <class T>
 struct TileBuffers {
     T *given, *built, *units;  // [slot][height], [unit][height]
     T* sum;                    // [height]: log-determinants
-    uint32_t* pairs;           // [pair][height]: of numbers in bf16
+    uint32_t* pairs;           // [pair][height]: of bf16 values
     int vectors;               // in use, from the first
     int64_t height;
-    bool is_recorded = false;        // units are on the tape, and what the way back needs is kept there
-    const Call<T>* drops = nullptr;  // whose seed and rows dropout goes by, if it acts
+    bool is_recorded = false;        // units are on the tape, and inputs of the backward pass are kept there
+    const Call<T>* drops = nullptr;  // seed and rows for dropout, if it acts
     int64_t row = 0;                 // of the call, the first one of the tile
 };
 
 template <class T>
 struct SmallBuffers {
     T *given, *built, *units;  // [row][stride]
-    uint32_t* pairs;           // [row][stride]: of numbers in bf16
+    uint32_t* pairs;           // [row][stride]: of bf16 values
     T* sums;                   // [row][stride]: of units in bf16
     T* sum;                    // [row]
     int rows;

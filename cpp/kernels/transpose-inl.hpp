@@ -9,9 +9,9 @@
 namespace headrace {
 namespace {
 
-constexpr int least_transposed = 4;  // fewer columns are moved number by number
+constexpr int least_transposed = 4;  // fewer columns are moved one by one
 
-// Exchanges bit S of a lane's number with bit S of its vector's: after all bits, a width x width block is transposed.
+// Exchanges bit S of a lane's index with bit S of its vector's: after all bits, a width x width block is transposed.
 template <int S, class V, int... I>
 HR_FN void transpose_step(V (&v)[Lane<V>::width], Indices<I...>) {
     constexpr int W = Lane<V>::width;
@@ -44,7 +44,7 @@ HR_FN void to_panels(const T* lines, int units, int64_t height, int vectors, T* 
         }
 }
 
-// The last block of columns starts so that it is whole, where there are as many; what it shares with the one before is
+// The last block of columns starts so that it is whole, if there are enough columns; its overlap with the one before is
 // moved twice.
 template <class T>
 HR_FN int block_start(int column, int columns) {
@@ -52,13 +52,13 @@ HR_FN int block_start(int column, int columns) {
 }
 
 // Rows from the end of a tile that end less than a vector after the start of their last block: a whole vector would
-// reach beyond what belongs to the tile.
+// reach beyond the tile.
 template <class T>
 HR_FN int rows_at_end(int columns) {
     return columns < width<T> ? (width<T> + columns - 1) / columns : 0;
 }
 
-// n numbers at any address, or a whole vector of them, of which the first n count.
+// n values at any address, or a whole vector, of which the first n count.
 template <class In, class T>
 HR_FN void load_numbers(const char* from, int n, bool whole, const double* shift, const double* scale,
                         T (&out)[width<T>]) {
@@ -75,7 +75,7 @@ HR_FN void load_numbers(const char* from, int n, bool whole, const double* shift
     for (int k = 0; k < W; ++k) out[k] = T(wide[k]);
 }
 
-// Numbers line_of(r)[c], for rows r and columns c, to out[slots[c] * stride + r], (value - shift) * scale in float64
+// Elements line_of(r)[c], for rows r and columns c, to out[slots[c] * stride + r], (value - shift) * scale in float64
 // where shift is given. `adjacent`: rows follow each other in memory without gaps. Lanes past the last row become zero.
 template <class In, class T, class LineOf>
 void rows_to_lines(const LineOf& line_of, bool adjacent, int columns, const int* slots, const double* shift,
@@ -103,7 +103,7 @@ void rows_to_lines(const LineOf& line_of, bool adjacent, int columns, const int*
     }
 }
 
-// The way back, to adjacent rows: value * scale + shift in float64 where scale is given.
+// From tiles to adjacent rows: value * scale + shift in float64 where scale is given.
 template <class T>
 void lines_to_rows(const T* in, int64_t stride, int columns, const int* slots, const double* shift, const double* scale,
                    int rows, T* out) {
@@ -126,7 +126,7 @@ void lines_to_rows(const T* in, int64_t stride, int columns, const int* slots, c
                 v[k] = load(numbers);
             }
             transpose(v);
-            // In the order of the rows: what is written beyond a short row, the next one overwrites.
+            // In the order of the rows: elements written beyond a short row are overwritten by the next one.
             if (r0 + W <= whole_rows) {
                 for (int i = 0; i < W; ++i) store(out + int64_t(r0 + i) * columns + c0, v[i]);
                 continue;

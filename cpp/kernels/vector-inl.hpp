@@ -1,5 +1,5 @@
 // Vector maps (planar, radial) over the lines of a tile: a run of transforms with one set of parameters each, for all
-// rows, or one transform whose rows have parameters of their own, from a network or from anybody (hr.ops).
+// rows, or one transform whose rows have parameters of their own, from a network or from a caller of hr.ops.
 //
 // A run of transforms reads and writes each coordinate once a transform: while one moves a coordinate, the next adds it
 // to its sum. The determinants are multiplied and rescaled by their exponents, so that there is one logarithm a row and
@@ -13,7 +13,7 @@
 namespace headrace {
 namespace {
 
-// Their chains of dependent operations overlap: a whole tile, if it is high.
+// Rows whose chains of dependent operations overlap: a whole tile, if it is high.
 constexpr int vectors_at_once = max_tile_vectors, fewer_vectors_at_once = 2;
 
 // Parameter k of the rows in vector j: the same for all, or from a line.
@@ -29,12 +29,12 @@ struct RowParams {
     HR_FN Pack<T> operator()(int k, int j = 0) const { return load(lines + k * height + j * width<T>); }
 };
 
-// Between what bounds a product of factors lies that are each between 1 and a known number.
+// The bounds of a product of factors that are each between 1 and a given number.
 template <class T>
 struct ProductBounds {
     T low = 1, high = 1;
 
-    // Whether one more factor might leave the normal numbers.
+    // Whether one more factor might leave the normal range.
     HR_FN bool leaves(T limit) const {
         constexpr T range = sizeof(T) == 4 ? T(1e30) : T(1e270);
         return !(high * limit < range && low * limit > 1 / range);  // true for NaN
@@ -125,7 +125,7 @@ HR_FN void vector_run_tile(const VectorStep<T>& s, const T* ready, int features,
     });
 }
 
-// Where the coordinates of one transform are: lines [slot][height].
+// The position of one transform's coordinates: lines [slot][height].
 template <class T>
 struct VectorLines {
     const T* given;
@@ -169,7 +169,7 @@ HR_FN void vector_block(const VectorLines<T>& lines, int64_t lane, const P& p, c
 template <class Map, bool inverse, class T, class ParamsAt>
 HR_FN void vector_tile(const VectorLines<T>& lines, int vectors, const ParamsAt& params_at,
                        const MapOptions<T>& options, T* log_det) {
-    constexpr int B = 4;  // a tile of the way back
+    constexpr int B = 4;  // a tile of the backward pass
     int v = 0;
     for (; v + B <= vectors; v += B) {
         const int64_t lane = v * width<T>;
@@ -181,8 +181,8 @@ HR_FN void vector_tile(const VectorLines<T>& lines, int vectors, const ParamsAt&
     }
 }
 
-// The gradient by what was given, from that by what was built: both lie where their coordinates lie. put(k, gradient)
-// gets that by ready parameter k.
+// The gradient by the input, from that by the output: both are at their coordinates' positions. put(k, gradient) gets
+// that by ready parameter k.
 template <class Map, bool inverse, class T, class P, class Put>
 HR_FN void vector_vjp(const VectorLines<T>& lines, int64_t lane, const P& p, const MapOptions<T>& options,
                       const T* grad_built, T* grad_given, Pack<T> grad_log_det, const Put& put) {
@@ -215,7 +215,7 @@ HR_FN void prepare_rows_vjp(T* raw, const T* grad_ready, int64_t height, int fea
                                        [&](int k, Pack<T> value) { store(raw + k * height, value); });
 }
 
-// A transform whose raw parameters are lines `raw` of the tile; `ready` has room for the ready ones.
+// A transform whose raw parameters are lines `raw` of the tile; `ready` is a buffer for the ready ones.
 template <class Map, bool inverse, class T>
 void vector_rows_tile(const VectorLines<T>& lines, const MapOptions<T>& options, int vectors, const T* raw, T* ready,
                       T* log_det) {
@@ -225,7 +225,7 @@ void vector_rows_tile(const VectorLines<T>& lines, const MapOptions<T>& options,
     vector_tile<Map, inverse>(lines, vectors, params_at, options, log_det);
 }
 
-// The way back of it: gradients replace the raw parameters; the ready ones are still there, and are overwritten.
+// Its backward pass: gradients replace the raw parameters; the ready ones still exist, and are overwritten.
 template <class Map, bool inverse, class T>
 void vector_rows_vjp_tile(const VectorLines<T>& lines, const MapOptions<T>& options, int vectors, T* raw, T* ready,
                           const T* grad_built, T* grad_given, const T* grad_log_det) {

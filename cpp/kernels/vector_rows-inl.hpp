@@ -1,4 +1,5 @@
-// Vector maps alone, on row-major arrays with parameters from anybody: hr.ops.planar_forward, radial_inverse, ...
+// Vector maps without a program, on row-major arrays with parameters from any source: hr.ops.planar_forward,
+// radial_inverse, ...
 #pragma once
 
 #include "transpose-inl.hpp"

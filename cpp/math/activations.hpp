@@ -58,7 +58,7 @@ struct Elu {
     }
 };
 
-// Where x meets a factor that is 0 long before x is this large: infinity times 0 would be NaN.
+// Limit for x multiplied by a factor that is 0 long before x is this large: infinity times 0 would be NaN.
 constexpr double beyond = 1e30;
 
 struct Silu {

@@ -1,5 +1,5 @@
-// Adam (Kingma, Ba 2015) with the weight decay of AdamW (Loshchilov, Hutter 2019): the factors of a step, and what it
-// does to one number, over lanes.
+// Adam (Kingma, Ba 2015) with the weight decay of AdamW (Loshchilov, Hutter 2019): the factors of a step, and its
+// update of one weight, over lanes.
 #pragma once
 
 #include "lane.hpp"
@@ -12,7 +12,7 @@ struct AdamOptions {
     double average = 0;  // decay of the running mean of the weights; 0: none is kept
 };
 
-// What is kept from step to step.
+// State kept from step to step.
 struct AdamClock {
     double mean_power = 1, square_power = 1, steps = 0;  // beta1^steps, beta2^steps
 };
@@ -23,7 +23,7 @@ struct AdamStep {
     T mean_decay, square_decay;  // beta1, beta2
     T rate;                      // learning rate over the mean's bias correction
     T square_correction;         // 1 / (1 - beta2^t)
-    T epsilon, shrink;           // shrink: 1 - learning rate times weight decay, of what decays
+    T epsilon, shrink;           // shrink: 1 - learning rate times weight decay, of decaying weights
     T gradient_scale;            // of the clipped gradient
     T average_gain;              // of the running mean of the weights
 };
@@ -45,13 +45,13 @@ HR_FN AdamStep<T> adam_next(const AdamOptions& o, double learning_rate, double n
     s.epsilon = T(o.epsilon) > least ? T(o.epsilon) : least;
     s.shrink = T(1 - learning_rate * o.weight_decay);
     s.gradient_scale = T(o.clip > 0 && norm > o.clip ? o.clip / norm : 1);
-    // Its decay grows to the one asked for, so that the weights at the start are soon forgotten.
+    // The decay grows to the requested one, so that the initial weights are soon forgotten.
     const double grown = (1 + clock.steps) / (10 + clock.steps);
     s.average_gain = T(1 - (o.average < grown ? o.average : grown));
     return s;
 }
 
-// The new weight; mean and square are updated. What is 0 with gradient 0 stays 0: the padding.
+// The new weight; mean and square are updated. A weight of 0 with gradient 0 stays 0: the padding.
 template <class V>
 HR_FN V adam_moved(const AdamStep<Scalar<V>>& s, bool decays, V gradient, V weight, V& mean, V& square) {
     using T = Scalar<V>;

@@ -1,7 +1,7 @@
-// What one step of dual ascent does to one number, over lanes.
+// One step of dual ascent on one value, over lanes.
 //
-// The map of a coordinate is z + g sqrt(e² + (z - center)²); the straight line that belongs to it in eq. 25 is part of
-// the affine map after it. The concave form of the log-likelihood in a z + b + c sqrt(...) needs six sums a coordinate.
+// The map of a coordinate is z + g sqrt(e² + (z - center)²); its straight line in eq. 25 is part of the affine map
+// after it. The concave form of the log-likelihood in a z + b + c sqrt(...) needs six sums a coordinate.
 #pragma once
 
 #include "lane.hpp"
@@ -18,7 +18,7 @@ namespace {
 // Multiplied before a product is rescaled: derivatives are at least 1e-3, at most 2.
 constexpr int factors_at_once = 12;
 
-// Where the map takes x, with its derivative there.
+// The map's value at x, with its derivative there.
 template <class V>
 HR_FN V ascent_moved(V x, Scalar<V> bend, Scalar<V> center, Scalar<V> square, V& derivative) {
     const V w = x - center, t = fma(w, w, square), bent = rsqrt(t) * bend;
@@ -26,8 +26,7 @@ HR_FN V ascent_moved(V x, Scalar<V> bend, Scalar<V> center, Scalar<V> square, V&
     return fma(t, bent, x);
 }
 
-// Adds x, x², r, x r, q = (x - center) / r and 1 / r², each times `one`. Of what has no weight nothing counts, as long
-// as it is finite.
+// Adds x, x², r, x r, q = (x - center) / r and 1 / r², each times `one`. A finite value of weight zero adds nothing.
 template <class V>
 HR_FN void ascent_add(V x, V one, Scalar<V> center, Scalar<V> square, V (&sum)[ascent_sum_count]) {
     const V w = x - center, t = fma(w, w, square), inverse = rsqrt(t), r = t * inverse;

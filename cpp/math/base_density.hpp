@@ -1,27 +1,27 @@
-// The standard densities of a row's end, number by number, and their slopes.
+// The standard densities of a row's end, value by value, and their slopes.
 #pragma once
 
 #include "lane.hpp"
 
 namespace headrace {
 
-// density: that of a step of its own (steps/density.hpp), which comes beside what is here.
+// density: the density of a separate step (steps/density.hpp), added to this one.
 enum class Base : int { none, normal, logistic, density };
 
 namespace {
 
 // 0 where x is finite and NaN where it is not: added to a row's sum, it makes the row's log-determinant NaN even where
-// the bad number meets no arithmetic on its way.
+// the bad value enters no arithmetic.
 template <class V>
 HR_FN V poison(V x) {
     return x - x;
 }
 
-// But for base_constant.
+// Without base_constant.
 template <class V>
 HR_FN V base_log_density(Base base, V z) {
     using T = Scalar<V>;
-    if (base == Base::normal) return product(z, z) * T(-0.5);  // exact, as a power of two
+    if (base == Base::normal) return product(z, z) * T(-0.5);  // exact, because it is a power of two
     if (base == Base::density) return V{};
     const V a = abs(z);  // standard logistic: -|z| - 2 log(1 + e^-|z|)
     return fma(log1p(exp(-a)), T(-2), -a);

@@ -1,13 +1,14 @@
-// bf16: a float32 without its lower 16 bits. What becomes of a number here has the same bits on every processor.
+// bf16: a float32 without its lower 16 bits. The functions here give the same bits on every processor.
 //
-// A product of two such numbers is exact in float32. Sums of them are taken in pairs, the odd member first, each by a
+// A product of two bf16 values is exact in float32. Sums of them are taken in pairs, the odd member first, each by a
 // multiply-add with one rounding, as AVX512_BF16 does it. That instruction takes denormal numbers for zero, in and out;
 // here values below 2^-63 and weights below 2^-47 are zero, so that each product is a multiple of 2^-124 and with them
 // each sum: no denormal number ever comes up, and an ordinary multiply-add has the same bits.
 //
-// Numbers of P parts are a0 + a1 + ..., each part that of bf16 nearest to what the parts before leave, or zero by the
-// limits above. Of a pair, the products a_i b_k of parts with 0 < i + k < P are summed from zero, the smallest first;
-// this is added to the sum, and a_0 b_0 after it. What is left out is as small as the part that two numbers have not.
+// Values of P parts are a0 + a1 + ..., each part the bf16 value nearest to the remainder of the parts before, or zero
+// by the limits above. Of a pair, the products a_i b_k of parts with 0 < i + k < P are summed from zero, the smallest
+// first; this is added to the sum, and a_0 b_0 after it. The omitted products are as small as the parts that two values
+// lack.
 #pragma once
 
 #include "lane.hpp"
@@ -19,7 +20,7 @@ constexpr int32_t least_bf16_value = (127 - 63) << 23, least_bf16_weight = (127 
 constexpr int32_t bf16_nan = 0x7fc00000, float_infinity = 0x7f800000;
 
 // The bits of a lane of float32 rounded to bf16, to nearest even; the lower half is zero. `least`: the bits of the
-// smallest number that is not taken for zero.
+// smallest value that does not become zero.
 template <class V>
 HR_FN typename Lane<V>::U32 bf16_rounded(V x, int32_t least = least_bf16_value) {
     static_assert(is_single<V>);

@@ -1,6 +1,6 @@
 // Loops over the coordinates of a row that lanes of a GPU may share. An accessor of parameters with `lanes` belongs to
 // such a group: from lanes.first on, each of them takes every lanes.step-th coordinate, and lanes.sum and lanes.largest
-// are over all of them, in an order of their own. Any other accessor sees the whole row.
+// are over all of them, in an order of their own. Any other accessor covers the whole row.
 #pragma once
 
 #include "lane.hpp"
@@ -29,7 +29,7 @@ HR_FN int coordinate_step(const P& p) {
     }
 }
 
-// Of what each lane found; the same number for all.
+// Combines the lanes' results; the same value for all.
 template <class P, class V>
 HR_FN V sum_of_coordinates(const P& p, V own) {
     if constexpr (SharesRow<P>) {

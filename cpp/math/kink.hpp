@@ -1,18 +1,18 @@
-// How an ascent chooses a kink: where it is, how wide, and how far a coordinate bends there. In float64, from sums over
+// How an ascent chooses a kink: its position, its width, and the bend of a coordinate there. In float64, from sums over
 // the rows; the same functions on the host and on a device.
 //
 // A coordinate goes through y = a x + b + c r with r = sqrt(e² + (x - x0)²), the family of eq. 25. Its log-likelihood
-// L = ⟨log y' - λ y² / 2⟩ (eq. 23) is concave in (a, b, c), as y is linear in them. With ψ = (x, 1, r), ψ' = (1, 0, q)
-// and q = (x - x0) / r, at the identity (1, 0, 0):
+// L = ⟨log y' - λ y² / 2⟩ (eq. 23) is concave in (a, b, c), because y is linear in them. With ψ = (x, 1, r), ψ' = (1,
+// 0, q) and q = (x - x0) / r, at the identity (1, 0, 0):
 //
 //     gradient G = ⟨ψ'⟩ - λ ⟨x ψ⟩,   Hessian -A with A = ⟨ψ' ψ'ᵀ⟩ + λ ⟨ψ ψᵀ⟩, never indefinite.
 //
-// A step of length t along u moves the slope of y by s = t (u₁ + u₃ q), at most t B with B = |u₁| + |u₃|, as |q| < 1.
-// Since log(1 + s) >= s - s² / (2 (1 - |s|)²), L grows at least by
+// A step of length t along u moves the slope of y by s = t (u₁ + u₃ q), at most t B with B = |u₁| + |u₃|, because |q| <
+// 1. Since log(1 + s) >= s - s² / (2 (1 - |s|)²), L grows at least by
 //
 //     t G·u - t²/2 (P / (1 - t B)² + Q),   P = ⟨(u·ψ')²⟩,   Q = λ ⟨(u·ψ)²⟩,
 //
-// a concave function of t of sums that are at hand: no step makes L less, and none needs a second pass.
+// a concave function of t of available sums: no step makes L less, and none needs a second pass.
 #pragma once
 
 #include "ascent.hpp"
@@ -38,7 +38,7 @@ constexpr double most_exponent = 100.0;  // λ x0² from which on a kink far out
 constexpr double margin = 0.1;           // the slope of a bent line stays above this
 constexpr double full = 0.29;            // up to this reach a full Newton step grows the bound
 
-// Means of the sums of a coordinate, and what follows from them.
+// Means of the sums of a coordinate, and values that follow from them.
 struct KinkMeans {
     double x, xx, r, xr, q, rr, qq;
 

@@ -1,9 +1,9 @@
 // The vocabulary of elementwise mathematics, written once for every lane.
 //
-// A lane `V` is one number (on the GPU and in tests) or a vector of numbers (on the CPU, pack.hpp). Everything here is
-// a template over V, needs no intrinsics and no libm, and gives NaN for NaN. The bound beside each function is its
-// largest error in units in the last place over its range, as tests/cpp/test_lane.cpp measures it against the next
-// wider floating type; outside the stated range a function still terminates and gives its limit.
+// A lane `V` is a scalar (on the GPU and in tests) or a vector (on the CPU, pack.hpp). Everything here is a template
+// over V, needs no intrinsics and no libm, and gives NaN for NaN. The bound beside each function is its largest error
+// in units in the last place over its range, measured by tests/cpp/test_lane.cpp against the next wider floating type;
+// outside the stated range a function still terminates and gives its limit.
 //
 // The anonymous namespace is deliberate: on the CPU this file is compiled once for every instruction set, and a
 // template with external linkage would let the linker keep one set's copy for all of them.
@@ -29,7 +29,7 @@
 #endif
 
 // Whether the target has an instruction for a * b + c, rounded once, and how a compiler names it for vectors; and the
-// kind of register that a number is in.
+// kind of register that a value is in.
 #if defined(__CUDA_ARCH__) || (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF))
 #define HR_HAS_FMA true
 #else
@@ -48,7 +48,7 @@
 #else
 #define HR_FN inline __attribute__((always_inline))
 #endif
-// See `is_called`. A source of the device that has no registers for calls says HR_INLINE_FLOAT64.
+// See `is_called`. A source of the device that has no registers for calls defines HR_INLINE_FLOAT64.
 #if defined(__CUDACC__) && !defined(HR_INLINE_FLOAT64)
 #define HR_CALLED inline __host__ __device__ __noinline__
 #define HR_CALLS_FLOAT64 true
@@ -59,8 +59,8 @@
 #define HR_ROLLED_FLOAT64
 #endif
 
-// Before a loop over coordinates, bins or components. A source of the device that has no time to gain by unrolled loops
-// says HR_SMALL_CODE before it includes anything: four copies of a loop's body are what most of such code is. With
+// Before a loop over coordinates, bins or components. A source of the device that gains no time by unrolled loops
+// defines HR_SMALL_CODE before all includes: four copies of a loop's body are most of such code. With
 // HR_ROLLED_UNLESS(condition) there are four where the condition, a constant, holds.
 #if defined(__CUDACC__) && defined(HR_SMALL_CODE)
 #define HR_PRAGMA(text) _Pragma(#text)
@@ -74,7 +74,7 @@
 namespace headrace {
 namespace {
 
-// What belongs to a lane: its number type, integers of the same width, 32-bit integers of the same count.
+// Types that belong to a lane: its floating type, integers of the same width, 32-bit integers of the same count.
 template <class V>
 struct Lane;
 
@@ -99,7 +99,7 @@ using Scalar = typename Lane<V>::Scalar;
 template <class V>
 using Int = typename Lane<V>::Int;
 
-// The layout of a floating type, and what its argument reductions need.
+// The layout of a floating type, and the constants of its argument reductions.
 template <class T>
 struct Format;
 
@@ -132,8 +132,8 @@ struct Format<double> {
 template <class V>
 constexpr bool is_single = sizeof(Scalar<V>) == 4;
 
-// Elementary functions of float64 are called on a device, not inlined: it is for checking there, and each of them would
-// be one or two KB wherever it stands, in some hundred places for each architecture. f(x), by a call:
+// Elementary functions of float64 are called on a device, not inlined: it is for checking there, and each call site
+// would be one or two KB, about a hundred times for each architecture. f(x), by a call:
 template <class V>
 constexpr bool is_called = HR_CALLS_FLOAT64 && Lane<V>::width == 1 && !is_single<V>;
 
@@ -182,7 +182,7 @@ HR_FN V select(M condition, V yes, V no) {
 // must have the same bits, and so must both sizes of a block of rows. Hence every product that meets a sum in this
 // folder is a call of `fma`, and a product that a sum may meet elsewhere is a call of `product`.
 
-// The vector among the types of three operands, where the others are numbers for all lanes.
+// The vector among the types of three operands, where the others are scalars for all lanes.
 template <class A, class B, class C>
 using Broadest = std::conditional_t<(Lane<A>::width > 1), A, std::conditional_t<(Lane<B>::width > 1), B, C>>;
 
@@ -248,12 +248,12 @@ HR_FN Broadest<A, B, A> product(A a, B b) {
     }
 #else
     V rounded = a * b;
-    if constexpr (HR_HAS_FMA) __asm__("" : HR_REGISTER(rounded));  // a compiler does not see through it
+    if constexpr (HR_HAS_FMA) __asm__("" : HR_REGISTER(rounded));  // a compiler cannot simplify it
     return rounded;
 #endif
 }
 
-// Whether a number is not zero in any lane.
+// Whether a value is nonzero in any lane.
 template <class V>
 HR_FN bool any_lane(Int<V> x) {
     if constexpr (Lane<V>::width == 1) {
@@ -265,7 +265,7 @@ HR_FN bool any_lane(Int<V> x) {
     }
 }
 
-// Numbers 0, ..., N - 1 of the row of a table that each lane's index names; rows start every `stride` numbers.
+// Elements 0, ..., N - 1 of the row of a table that each lane's index names; rows start every `stride` elements.
 template <int N, class V>
 HR_FN void gather_row(const Scalar<V>* table, Int<V> index, int stride, V (&out)[N]) {
     if constexpr (Lane<V>::width == 1) {
@@ -299,7 +299,7 @@ HR_FN V copy_sign(V magnitude, V sign) {
     return bit_cast<V>((bit_cast<Int<V>>(magnitude) & F::magnitude) | (bit_cast<Int<V>>(sign) & F::sign));
 }
 
-// min, max and relu: a NaN in x stays NaN, as the comparison with it is false.
+// min, max and relu: a NaN in x stays NaN, because the comparison with it is false.
 template <class V>
 HR_FN V min(V x, Scalar<V> limit) {
 #ifdef HR_MIN_OF
@@ -362,7 +362,7 @@ HR_FN V polynomial(V x, double c, Rest... rest) {
     return fma(polynomial(x, rest...), x, Scalar<V>(c));
 }
 
-// The same for B lanes, coefficient by coefficient, from that of the highest power down.
+// Evaluates B lanes together, coefficient by coefficient, from that of the highest power down.
 template <int B, class V, class... Rest>
 HR_FN void polynomials(const V (&x)[B], V (&sum)[B], double highest, Rest... rest) {
     for (int j = 0; j < B; ++j) sum[j] = splat<V>(highest);

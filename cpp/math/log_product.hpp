@@ -6,7 +6,7 @@
 namespace headrace {
 namespace {
 
-// log of a product of many factors, as the logarithm of a mantissa and an exponent.
+// log of a product of many factors, in the form of the logarithm of a mantissa and an exponent.
 template <class V>
 struct LogProduct {
     V mantissa = splat<V>(1);

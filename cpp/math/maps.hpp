@@ -1,5 +1,5 @@
 // THE list of maps. Kernels, bindings, tests and benchmarks loop over it; a new map is its header and a line here.
-// Maps with the same type `Kernel` share what kernels are compiled for; options tell them apart.
+// Maps with the same type `Kernel` share compiled kernels; options distinguish them.
 #pragma once
 
 #include <type_traits>
@@ -36,8 +36,8 @@
 namespace headrace {
 namespace {
 
-// What a map says of itself beside its formulas. `max_bins`: how many bins it may have, if it has any; so its number of
-// parameters depends on them. `least_slope`: the smallest slope that it takes, if not every one above 0.
+// A map's constants beside its formulas. `max_bins`: the largest number of bins, if it has any; its number of
+// parameters then depends on them. `least_slope`: the smallest slope that it takes, if not every one above 0.
 template <class Map>
 HR_FN constexpr int max_bins_of() {
     if constexpr (requires { Map::max_bins; }) return Map::max_bins;
@@ -48,8 +48,8 @@ HR_FN constexpr double least_slope_of() {
     if constexpr (requires { Map::least_slope; }) return Map::least_slope;
     return 0;
 }
-// `least_bin`: the smallest least share of a bin that it takes, 0 if its bins have no least share; those that do may
-// have any interval.
+// `least_bin`: the smallest minimal share of a bin that the map takes, 0 if its bins have none; those that do may have
+// any interval.
 template <class Map>
 HR_FN constexpr double least_bin_of() {
     if constexpr (requires { Map::least_bin; }) return Map::least_bin;
@@ -74,9 +74,9 @@ constexpr bool has_bins = max_bins_of<Map>() > 0;
 HR_MAPS(HR_CHECK)
 #undef HR_CHECK
 
-// ---- as kernels see them --------------------------------------------------------------------------------------------
+// ---- for kernels ----------------------------------------------------------------------------------------------------
 
-// What is compiled for a map: the type itself, or `Kernel`, which several share.
+// The type that kernels are compiled for: the map itself, or `Kernel`, which several share.
 template <class Map>
 struct KernelFor {
     using type = Map;
@@ -102,9 +102,9 @@ HR_FN constexpr int first_with() {
 template <class Map>
 constexpr int first_index = first_with<KernelOf<Map>>();
 
-// Calls f.operator()<Kernel>() for the map with this index; the code of f is there once for each kernel.
+// Calls f.operator()<Kernel>() for the map with this index; the code of f is compiled once for each kernel.
 #ifdef __CUDACC__
-#pragma nv_exec_check_disable  // f may be for the host alone
+#pragma nv_exec_check_disable  // f may be host-only
 #endif
 template <class F>
 HR_FN void with_map(int index, F&& f) {

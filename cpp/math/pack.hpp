@@ -66,7 +66,7 @@ HR_FN void store(T* p, Pack<T> v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
-// The first n numbers, the other lanes zero.
+// The first n values, the other lanes zero.
 template <class T>
 HR_FN Pack<T> load_up_to(const T* p, int n) {
     if (n >= width<T>) return load(p);
@@ -82,7 +82,7 @@ HR_FN void store_up_to(T* p, Pack<T> v, int n) {
     for (int i = 0; i < n; ++i) p[i] = v[i];
 }
 
-// Lane numbers 0, 1, ..., for shuffles.
+// Lane indices 0, 1, ..., for shuffles.
 template <int... I>
 struct Indices {};
 template <int N, int... I>

@@ -1,5 +1,5 @@
-// A positive number from a raw one, for parameters that must not reach zero: 1 at 0, above `least_positive` everywhere,
-// and as long as the raw number where that is large.
+// A positive value from a raw one, for parameters that must not reach zero: 1 at 0, above `least_positive` everywhere,
+// and asymptotically the raw value plus a constant where that is large.
 #pragma once
 
 #include "lane.hpp"

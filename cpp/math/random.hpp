@@ -1,7 +1,7 @@
 // Counter-based random numbers: Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011), keyed by a seed, counted by
-// (row, block of four columns). A number depends on (seed, row, column) alone, never on tile, thread or device.
+// (row, block of four columns). A number depends only on (seed, row, column), never on tile, thread or device.
 //
-// float64 uses the same leading 32 bits as float32 and 32 more from a second stream: both see the same sample, the one
+// float64 uses the same leading 32 bits as float32 and 32 more from a second stream: both give the same sample, the one
 // with more digits.
 #pragma once
 

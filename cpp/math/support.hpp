@@ -1,29 +1,29 @@
-// From unbounded numbers to those of a column's support and back, always in float64: near a bound only the distance to
-// it counts, and a number of the data has more digits of that than a narrower copy of it.
+// From unbounded values to those of a column's support and back, always in float64: near a bound only the distance to
+// it counts, and a value of the data has more digits of that than a narrower copy of it.
 #pragma once
 
 #include "lane.hpp"
 
 namespace headrace {
 
-// What numbers a column may have; THE list, by the names that Python gives (bindings/structure.cpp).
+// The supports that a column may have; THE list, by the names that Python gives (bindings/structure.cpp).
 enum class Support : int { any, lower, upper, interval, linear, circle };
 
 struct SupportColumn {
     Support kind;
     double low, high;
-    double least, most;            // the outermost numbers of the program's dtype inside
+    double least, most;            // the outermost values of the program's dtype inside
     double wide_least, wide_most;  // and of float64
 };
 
-// A number on the other side, and how it got there: log |its derivative|, that derivative, the slope of its logarithm.
+// A value on the other side, and the map there: log |its derivative|, that derivative, the slope of its logarithm.
 struct Supported {
     double value, log_det, slope, bend;
 };
 
 namespace {
 
-HR_FN double circle_turns(double t) {  // into [0, 1); what is too large for digits behind the point is whole
+HR_FN double circle_turns(double t) {  // into [0, 1); values too large for fractional digits are whole
     if (!(t < 0x1p62 && t > -0x1p62)) return t - t;
     t -= double(int64_t(t));
     if (t < 0) t += 1;
@@ -31,7 +31,7 @@ HR_FN double circle_turns(double t) {  // into [0, 1); what is too large for dig
 }
 
 // Unbounded -> bounded. Each map rises: lower + e^y, upper - e^-y, lower + width / (1 + e^-y). Linear is the interval
-// from [-1, 1], so that a density need not vanish at its ends; `inside` takes values beyond to the ends.
+// from [-1, 1], so that a density need not vanish at its ends; `inside` moves values beyond to the ends.
 HR_CALLED Supported to_support(const SupportColumn& c, double y) {
     const double e = exp(-abs(y)), width = c.high - c.low;
     switch (c.kind) {
@@ -82,8 +82,8 @@ HR_CALLED Supported from_support(const SupportColumn& c, double x) {
     return {fma(2.0, circle_turns(below / width), -1.0), log(2 / width), 2 / width, x - x};
 }
 
-// Whether a number is finite and has no density, as it lies on a bound or beyond; a bound is what it is in the rows'
-// own dtype.
+// Whether a value is finite and has no density, because it lies on a bound or beyond; a bound has its value in the
+// rows' own dtype.
 HR_FN bool is_outside(const SupportColumn& c, double x, bool is_double) {
     if (!(x - x == 0)) return false;
     const double low = is_double ? c.low : double(float(c.low)), high = is_double ? c.high : double(float(c.high));
@@ -93,7 +93,7 @@ HR_FN bool is_outside(const SupportColumn& c, double x, bool is_double) {
     return (has_low && !(x > low)) || (has_high && !(x < high));
 }
 
-// Whether a row that is finite, its context too, has no density, as a number of it lies on a bound or beyond.
+// Whether a row that is finite, its context too, has no density, because a value of it lies on a bound or beyond.
 template <class Column, class Context>
 HR_FN bool is_row_outside(const SupportColumn* support, int features, int context, bool is_double, const Column& column,
                           const Context& context_column) {
@@ -108,14 +108,14 @@ HR_FN bool is_row_outside(const SupportColumn* support, int features, int contex
     return found;
 }
 
-// A number of a row: NaN if it is outside.
+// A value of a row: NaN if it is outside.
 HR_FN Supported from_row(const SupportColumn& c, double x, bool is_double) {
     Supported made = from_support(c, x);
     if (is_outside(c, x, is_double)) made.value = made.log_det = not_a_number<double>();
     return made;
 }
 
-// What is handed out: a number that rounds to a bound or beyond becomes the nearest one inside.
+// The output: a value that rounds to a bound or beyond becomes the nearest one inside.
 template <class Out>
 HR_FN Out inside(const SupportColumn& c, double x, bool is_wide) {
     const double least = is_wide ? c.wide_least : c.least, most = is_wide ? c.wide_most : c.most;

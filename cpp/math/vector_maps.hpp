@@ -1,4 +1,4 @@
-// THE list of vector maps: invertible functions of all coordinates at once, as planar.hpp describes them. A new one is
+// THE list of vector maps: invertible functions of all coordinates at once (planar.hpp has a description). A new one is
 // its header and a line here.
 #pragma once
 
@@ -18,7 +18,7 @@ namespace {
 
 // Calls f.operator()<Map>() for the vector map with this index.
 #ifdef __CUDACC__
-#pragma nv_exec_check_disable  // f may be for the host alone
+#pragma nv_exec_check_disable  // f may be host-only
 #endif
 template <class F>
 HR_FN void with_vector_map(int index, F&& f) {
@@ -31,8 +31,8 @@ HR_FN void with_vector_map(int index, F&& f) {
     }
 }
 
-// The same for preparing parameters and for the way back from ready ones, once for maps that do so alike: a map may
-// name one that it is `Prepared` as.
+// Kernels for preparing parameters and for the backward pass from ready ones, once for maps that share these: a map may
+// name one as its `Prepared`.
 template <class Map>
 struct PreparedAs {
     using type = Map;
@@ -67,8 +67,8 @@ HR_FN void with_prepared_map(int index, F&& f) {
     }
 }
 
-// The place of parameter k among those in the order of coordinates, where k counts them in the order of slots: the
-// first `vectors` groups have one number for each coordinate.
+// The index of parameter k among those in the order of coordinates, where k counts them in the order of slots: the
+// first `vectors` groups have one value for each coordinate.
 HR_FN int in_coordinate_order(int k, int vectors, int features, const int* coordinate) {
     return k < vectors * features ? k - k % features + coordinate[k % features] : k;
 }

@@ -1,17 +1,18 @@
-// THE list of kinds of conditioners. A conditioner turns what is known of a row into the raw parameters of a map,
-// position by position: a position is what it settles at once. A kind is a class of the host (core/conditioner.hpp),
-// and for kernels a plain struct of sizes and pointers (a file in conditioners/), with overloads for it:
+// THE list of kinds of conditioners. A conditioner turns the available coordinates of a row into the raw parameters of
+// a map, position by position: a position is the set of coordinates that it determines at once. A kind is a class of
+// the host (core/conditioner.hpp), and for kernels a plain struct of sizes and pointers (a file in conditioners/), with
+// overloads for it:
 //
 //   positions(c, n)             of a call whose map moves n coordinates: its own number of them, or one that n gives
 //   first_coordinate(c, p)      among the map's, of those that position p settles; behind the last position, n
 //   parameters(c, from, kept)   the line at which the parameters of coordinate 0 are, or would be, where those of
 //                               position `from` on were advanced; a coordinate's are side by side. `kept`: in a run
-//                               that keeps what the way back needs
+//                               that keeps the inputs of the backward pass
 //   state_lines(c)              that go on from position to position, the first ones of its own
 //   scratch_lines(c, span)      behind these, to advance `span` positions at once
-//   tape_lines(c, n)            of a run of n positions that keeps what the way back needs, instead of both
+//   tape_lines(c, n)            of a run of n positions that keeps the inputs of the backward pass, instead of both
 //
-// What it does is in kernels/conditioners/: advance, advance_back. One that would take registers from others on a
+// Its functions are in kernels/conditioners/: advance, advance_back. One that would take registers from others on a
 // device has a static member `has_own_kernel`, true: kernels of chains without it are compiled without it.
 #pragma once
 
@@ -55,7 +56,7 @@ namespace {
 
 // Calls f(conditioner's own struct).
 #ifdef __CUDACC__
-#pragma nv_exec_check_disable  // f may be for the host alone
+#pragma nv_exec_check_disable  // f may be host-only
 #endif
 template <class C, class F>
 HR_FN void with_conditioner(C& conditioner, F&& f) {

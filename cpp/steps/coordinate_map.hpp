@@ -1,4 +1,4 @@
-// A map of single coordinates as a step applies it: which one, which way, and to what slots.
+// A map of single coordinates in a step: which map, which direction, and which slots.
 #pragma once
 
 #include "../math/maps/options.hpp"

@@ -1,5 +1,5 @@
-// A base density with parameters, or with columns of different kinds. As a step it leaves coordinates alone; it is
-// where the parameters are made ready, and where their gradient is. The chain's ends evaluate it and draw from it.
+// A base density with parameters, or with columns of different kinds. The step leaves coordinates unchanged; the
+// parameters are made ready in it, and their gradient is computed there. The chain's ends evaluate it and draw from it.
 #pragma once
 
 #include <cstdint>

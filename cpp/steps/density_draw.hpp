@@ -1,6 +1,6 @@
 // Numbers drawn from a base density with parameters, four columns of a row at a time: a function of (seed, row,
-// column), as all that are drawn. Normal numbers are made of the words that they always are; others have streams of
-// their own, so that no word serves two columns.
+// column), like all random numbers here. Normal numbers use the same words as without parameters; others have streams
+// of their own, so that no word serves two columns.
 #pragma once
 
 #include "../math/random.hpp"
@@ -24,7 +24,7 @@ struct DensityWords {
     HR_FN V number(int i) const { return uniform<V>(high.w[i], low.w[i]); }
 };
 
-// Student's t as Box-Muller has the normal (Bailey 1994): √(ν (u^(-2/ν) - 1)) cos 2 π v.
+// Student's t by an analogue of Box-Muller for the normal (Bailey 1994): √(ν (u^(-2/ν) - 1)) cos 2 π v.
 template <class V>
 HR_FN V student_number(V u, V v, const Scalar<V>* ready) {
     using T = Scalar<V>;

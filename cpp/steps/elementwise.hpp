@@ -1,5 +1,5 @@
-// A map of each coordinate with parameters that all rows share. They are made ready once a call; on the way back every
-// row has its own raw ones on the tape, which their gradients replace.
+// A map of each coordinate with parameters that all rows share. They are made ready once a call; in the backward pass
+// every row has its own raw ones on the tape, which their gradients replace.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// A map of each coordinate with fixed numbers, ready when the chain is compiled: they are no weights, and rows alone
+// A map of each coordinate with fixed parameters, ready when the chain is compiled: they are no weights, and only rows
 // have gradients.
 #pragma once
 

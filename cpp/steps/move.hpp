@@ -1,4 +1,4 @@
-// Moves coordinates to where the next network reads them, where the step before could not put them there.
+// Moves coordinates to where the next network reads them, where the step before could not write them there.
 #pragma once
 
 #include "../math/lane.hpp"

@@ -15,11 +15,11 @@ struct NetworkStep {
     CoordinateMap<T> map;  // of the active coordinates, position by position
     int vector_map;        // all parameters together are the raw ones of this vector map, -1: they are those of `map`
     int ready, tape_ready, n_ready;  // its ready parameters: from which line on in scratch and on the tape, how many
-    bool reads_built;                // the sequential direction: the conditioner reads what is being built
+    bool reads_built;                // the sequential direction: the conditioner reads coordinates that are being built
     int input_slot;                  // where its inputs start: after a context that it does not read
     int64_t weights;                 // where its own start in the flow's weight vector,
     int64_t rounded, rounded_back;   // and in the flow's rounded weights, of either order
-    int fold;                        // place of the first folded number, or -1 (no context)
+    int fold;                        // index of the first folded value, or -1 (no context)
     uint32_t stream;                 // of the random numbers of dropout: another one for each network of a flow
     int64_t tape;                    // first line of the tape
     int n_passive;

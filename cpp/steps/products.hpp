@@ -1,13 +1,13 @@
-// Products of conditioners, whatever kind they are of: in which numbers, and what becomes of their sums.
+// Products of conditioners of every kind: their number format, and the use of their sums.
 #pragma once
 
 namespace headrace {
 
-// How numbers in bf16 lie where products are of them (core/bf16.hpp).
+// Layout of bf16 values for products of them (core/bf16.hpp).
 struct Bf16Layout {
     int parts = 0;   // of each number; 0: products are exact
-    int step = 1;    // so many pairs are added at once
-    int copies = 1;  // of the weights for the way forth
+    int step = 1;    // number of pairs added at once
+    int copies = 1;  // of the weights for the run
 };
 
 // How a backward sum is combined with its output: added, written as it is, or multiplied by an activation's

@@ -1,6 +1,6 @@
-// Parameters that all rows share are made ready once a call, in float64, and on the way back their gradients are taken
-// to those by the raw ones; part by part, of which no two depend on each other. `weights` and `ready` are pointers, or
-// what is used as one (cuda/kernels/either.cuh).
+// Parameters that all rows share are made ready once a call, in float64, and in the backward pass their gradients are
+// taken to those by the raw ones; part by part, of which no two depend on each other. `weights` and `ready` are
+// pointers, or types used like one (cuda/kernels/either.cuh).
 #pragma once
 
 #include "../math/maps.hpp"

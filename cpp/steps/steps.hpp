@@ -63,7 +63,7 @@ namespace {
 
 // Calls f(step's own struct).
 #ifdef __CUDACC__
-#pragma nv_exec_check_disable  // f may be for the host alone
+#pragma nv_exec_check_disable  // f may be host-only
 #endif
 template <class S, class F>
 HR_FN void with_step(S& step, F&& f) {
@@ -75,7 +75,7 @@ HR_FN void with_step(S& step, F&& f) {
     }
 }
 
-// The member of a Step, or of what has the same members, for a kind: it becomes one of this kind.
+// The member of a Step, or of a struct with the same members, for a kind: it becomes one of this kind.
 #define HR_BECOME(name, type)                       \
     template <class Any, class T>                   \
     HR_FN auto& become(Any& step, const type<T>&) { \

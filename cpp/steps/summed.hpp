@@ -1,4 +1,4 @@
-// Gradients that a step leaves on the tape, a line each, and what they are summed to over the rows.
+// Gradients that a step leaves on the tape, a line each, and the destinations of their sums over the rows.
 #pragma once
 
 #include <cstdint>
@@ -7,21 +7,22 @@
 
 namespace headrace {
 
-// Those of the units of a layer, and of the weights of these units; or those of bare parameters, which read nothing.
+// Gradients of the units of a layer, and of the weights of these units; or those of bare parameters, which read
+// nothing.
 struct Summed {
     int64_t line;         // of the tape: the first gradient
-    int units;            // so many of them
-    int64_t bias;         // place of their own sums in the flow's gradient
-    int64_t weights;      // place of the first weight, from which `row` counts
+    int units;            // their count
+    int64_t bias;         // index of their own sums in the flow's gradient
+    int64_t weights;      // index of the first weight, from which `row` counts
     const uint32_t* row;  // offset of each unit's weights
-    const int* visible;   // so many inputs are seen by each unit; null: none by any
+    const int* visible;   // number of inputs that each unit reads; null: none by any
     int panel;            // where the transposed inputs start among those of the step
     int grad_rows = -1;   // in bf16: likewise the gradients (core/bf16.hpp); -1: the lines are summed as they are
 };
 
 namespace {
 
-// Inputs that are seen by units before `end`: no unit sees less than those before it.
+// Inputs that units before `end` read: no unit reads less than those before it.
 HR_FN int inputs_before(const Summed& s, int end) {
     return s.visible ? s.visible[end - 1] : 0;
 }

@@ -1,7 +1,7 @@
-// The border to Python. Arrays on the device come as tuples (address, shape, strides in bytes, dtype by its NumPy
-// name), streams as addresses, 0 for the default one. Every size is checked here although Python has checked it:
-// nothing that comes through may read or write out of bounds of what it says it is. That an address is one of the
-// device, Python knows from the array's library.
+// The bindings to Python. Arrays on the device come as tuples (address, shape, strides in bytes, dtype by its NumPy
+// name), streams as addresses, 0 for the default one. Every size is checked here although Python has checked it, so
+// that no call can read or write outside of the arrays' declared bounds. Python has checked with the array's library
+// that an address is one of the device.
 #pragma once
 
 #include <string>
@@ -17,7 +17,7 @@ void bind_ops(py::module_& m);
 void bind_points(py::module_& m);
 void bind_xla(py::module_& m);
 void bind_lanes(py::module_& m);      // where tests are built
-void bind_emulation(py::module_& m);  // _emu alone
+void bind_emulation(py::module_& m);  // only _emu
 
 inline cudaStream_t stream_at(uintptr_t address) {
     return reinterpret_cast<cudaStream_t>(address);
@@ -65,7 +65,7 @@ struct DeviceArray {
     bool has_shape(std::initializer_list<int64_t> wanted) const {
         return std::equal(shape.begin(), shape.end(), wanted.begin(), wanted.end());
     }
-    // Every number at an address that its dtype allows: the device reads no others.
+    // Every element at an address that its dtype allows: the device reads no others.
     void require_alignment() const {
         const int64_t size = is<float>() ? 4 : 8;
         bool fits = reinterpret_cast<uintptr_t>(data) % uintptr_t(size) == 0;
@@ -83,7 +83,7 @@ struct DeviceArray {
     }
 };
 
-// Contiguous numbers of this shape.
+// Contiguous array of this shape.
 template <class T>
 T* numbers(const py::handle& given, std::initializer_list<int64_t> shape, const char* message) {
     const DeviceArray a(given);
@@ -91,7 +91,7 @@ T* numbers(const py::handle& given, std::initializer_list<int64_t> shape, const 
     return a.contiguous<T>(message);
 }
 
-// The same; null for None.
+// Null for None, otherwise as above.
 template <class T>
 T* output(const py::object& given, std::initializer_list<int64_t> shape, const char* message) {
     return given.is_none() ? nullptr : numbers<T>(given, shape, message);

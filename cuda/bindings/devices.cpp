@@ -33,8 +33,8 @@ std::string version_text(int version) {
 
 enum class Code { none, compiled_by_driver, machine };
 
-// What a build has for a card. Machine code runs on cards of the same major number that are no older, what the driver
-// compiles on all that are no older. A list in other words ("all", say) is taken to have everything.
+// A build's code for a card. Machine code runs on cards of the same major number that are no older, code that the
+// driver compiles on all that are no older. A list in other words ("all", say) counts as complete.
 Code code_for(int capability) {
     std::istringstream words(architectures());
     Code best = Code::none;
@@ -51,7 +51,7 @@ Code code_for(int capability) {
     return best;
 }
 
-// What the runtime means by a driver that is "insufficient": there is none, or it is older than the toolkit.
+// Meaning of the runtime's "insufficient" driver: there is none, or it is older than the toolkit.
 std::string without_driver() {
     const int driver = driver_version();
     if (driver == 0) return "there is no NVIDIA driver";
@@ -60,7 +60,7 @@ std::string without_driver() {
            ": update the driver, or build headrace with a toolkit of CUDA " + std::to_string(driver / 1000);
 }
 
-// As the runtime counts them; `reason` is why there is none.
+// Devices in the runtime's count; `reason` explains a count of zero.
 int devices_of_runtime(std::string& reason) {
     int n = 0;
     const cudaError_t error = cudaGetDeviceCount(&n);

@@ -1,4 +1,4 @@
-// The devices that this process sees, and why one of them cannot be used: found out without work on any of them.
+// The devices that this process can use, and why one of them cannot be used: found out without work on any of them.
 #pragma once
 
 #include <string>
@@ -13,7 +13,7 @@ std::string device_reason(int device);
 // Why no device at all can be used; empty if one can.
 std::string reason_without_devices();
 
-// Zero if none can be used. Otherwise all of them, because other libraries count those too.
+// Zero if none can be used. Otherwise all of them, because other libraries count unusable ones too.
 int device_count();
 
 std::string device_name(int device);
@@ -22,7 +22,7 @@ std::string device_capability(int device);  // "9.0"
 // Whether this build has no machine code for a device, so that its driver compiles kernels at their first use.
 bool is_compiled_by_driver(int device);
 
-std::string architectures();  // "80-real 90-virtual", as CMake names what this build has code for
+std::string architectures();  // "80-real 90-virtual": this build's code, in CMake's notation
 int driver_version();         // 13000 is 13.0; 0 without a driver
 int runtime_version();
 

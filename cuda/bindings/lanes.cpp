@@ -1,4 +1,4 @@
-// What the lanes compute on the device, for tests: kernels/lanes.hpp.
+// The lane functions on the device, for tests: kernels/lanes.hpp.
 #include <optional>
 
 #include "../../cpp/core/maps.hpp"

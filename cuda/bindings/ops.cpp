@@ -1,5 +1,5 @@
 // hr.ops on the device: the functional kernels, strict about dtype, shape and order. Arrays are checked against each
-// other and against the map; results are queued on the stream, which is one of the device, as the arrays are.
+// other and against the map; results are queued on the stream, which belongs to the arrays' device.
 #include "bindings.hpp"
 
 #include "../../cpp/bindings/ops_checks.hpp"
@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-// f.operator()<T>() for the numbers of the first array, which all others have too.
+// f.operator()<T>() for the dtype of the first array, which all others must have too.
 template <class F>
 void with_dtype(const DeviceArray& first, const char* message, const F& f) {
     require(first.is_float(), message);

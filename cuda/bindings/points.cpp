@@ -22,7 +22,7 @@ py::object step(DevicePoints<T>& points, const Doubles& maps, double log_scale, 
                        take);
 }
 
-// A number for each row.
+// A value for each row.
 template <class T>
 auto of_rows(void (DevicePoints<T>::*verb)(double*, cudaStream_t)) {
     return [verb](DevicePoints<T>& p, const py::object& out, uintptr_t stream) {

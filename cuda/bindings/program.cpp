@@ -29,7 +29,7 @@ struct DeviceArrays {
     }
     static bool is_double(const py::object& given) { return DeviceArray(given).is<double>(); }
     static int64_t length(const py::object& given, const char*) { return DeviceArray(given).count(); }
-    // That they are rows of the input, the caller has checked: nobody waits for the device here.
+    // The caller has checked that they are rows of the input, because a check here would wait for the device.
     static Index index(const int64_t* rows, int64_t n, int64_t) { return {rows, size_t(n)}; }
     template <class T>
     static const T* weights(const DeviceProgram<T>&, const T* given) {

@@ -1,5 +1,5 @@
-// Calls from compiled JAX code on a device: those of cpp/bindings/xla_calls.hpp, queued on XLA's stream. Nothing waits
-// there, but for the first call of a flow on a device, which takes it there, and where memory ran out.
+// Calls from compiled JAX code on a device: those of cpp/bindings/xla_calls.hpp, queued on XLA's stream. No call waits
+// there, except the first call of a flow on a device, which copies it there, and one that ran out of memory.
 #include "../../cpp/bindings/xla_calls.hpp"
 
 #include <map>
@@ -12,8 +12,8 @@
 namespace headrace {
 namespace {
 
-// What a program is made of, and itself on each device where it was called. Compiled code knows no device: it is that
-// of the thread that calls, which XLA has made current.
+// The structure of a program, and the program on each device where it was called. Compiled code has no device of its
+// own: it uses that of the calling thread, which XLA has made current.
 template <class T>
 class ProgramOnDevices {
   public:
@@ -64,11 +64,11 @@ struct DeviceCore {
     using Known = ProgramOnDevices<T>;
     template <class T>
     using Weights = const T*;
-    // Numbers are on the device, and nobody waits for them. So the parameters' gradient always has a run of its own.
+    // Values are on the device, and no call waits for them. So the parameters' gradient always has a run of its own.
     static constexpr bool sees_numbers = false;
 
     // Handlers are without the trait for command buffers: a call has its place in the order of streams, which a CUDA
-    // graph that is run again would not know (host/stream_order.hpp). XLA then calls it between its graphs.
+    // graph that is run again would not keep (host/stream_order.hpp). XLA then calls it between its graphs.
     template <class T>
     static DeviceProgram<T>* program_of(ProgramOnDevices<T>* known) {
         return &known->here();

@@ -1,5 +1,5 @@
-// Arrays of many kinds in one piece of device memory. They are put twice: first to know how much there is, then with
-// the address at which it will be.
+// Arrays of many kinds in one piece of device memory. They are put twice: first to measure their size, then with the
+// final address.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ class Arena {
   public:
     explicit Arena(char* address) : address_(address) {}
 
-    // Where n numbers from the host will be; null stays null.
+    // The future address of n values from the host; null stays null.
     template <class Number>
     const Number* put(const Number* host, size_t n) {
         if (!host) return nullptr;

@@ -48,7 +48,7 @@ template <class T>
 DeviceAscent<T>::~DeviceAscent() {
     try {
         const OnDevice on(device_);
-        order_.wait_for_all(default_stream);  // in whose order the memory is given back
+        order_.wait_for_all(default_stream);  // in whose order the memory is freed
     } catch (const CudaError&) {              // of a device that is lost, memory is, too
     }
 }
@@ -129,7 +129,7 @@ void DeviceAscent<T>::kink(const std::vector<double>& matrix, const std::vector<
         if (row >= anchors_->count()) throw std::invalid_argument("rows: expected rows of the anchors");
     if (finished_ || count_ >= most_) throw std::invalid_argument("kink: expected no more");
     const OnDevice on(device_);
-    finished_ = true;  // should this end halfway: the points are then between two kinks
+    finished_ = true;  // if this ends halfway: the points are then between two kinks
     turn(matrix, blocks, order, rows, drawn, true, stream);
     finished_ = false;
     ++count_;

@@ -1,4 +1,4 @@
-// An ascent by kinks that stays on the device: what each step needs it decides there, and the host queues steps without
+// An ascent by kinks that stays on the device: each step's kinks are chosen there, and the host queues steps without
 // waiting for any. The host's is cpp/core/host_ascent.hpp.
 #pragma once
 
@@ -24,17 +24,18 @@ class DeviceAscent {
     int features() const { return points_->features(); }
     int64_t count() const { return count_; }
 
-    // Takes all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix as in
-    // PointsStep, notes their log-likelihoods, and chooses the next kink of each coordinate: at coordinate k of
+    // Takes all points through the kinks chosen last and then to `matrix` z[order], with the blocks of the matrix like
+    // in PointsStep, records their log-likelihoods, and chooses the next kink of each coordinate: at coordinate k of
     // row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
     void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn, cudaStream_t stream);
-    // Takes all points through the kinks chosen last, and notes log-likelihoods once more: (count + 1) of them. Nothing
-    // can be queued afterwards.
+    // Takes all points through the kinks chosen last, and records log-likelihoods once more: (count + 1) of them.
+    // Nothing can be queued afterwards.
     void finish(cudaStream_t stream);
 
-    // To the host, for which these wait: the kinks (count, features), and for each the log-likelihoods before it of the
-    // points and of those held out, without what the base's and the data's units add; the second is NaN without any.
+    // Copied to the host, which waits for it: the kinks (count, features), and for each the log-likelihoods before it
+    // of the points and of those held out, without the terms of the base's and the data's units; the second is NaN
+    // without any.
     std::vector<Kink> kinks(cudaStream_t stream);
     static constexpr int likelihoods_each = 2;
     std::vector<double> log_likelihoods(cudaStream_t stream);

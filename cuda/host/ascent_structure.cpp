@@ -1,4 +1,4 @@
-// The affine map of a step of dual ascent as tiles: of which lines each tile is made, and their numbers.
+// The affine map of a step of dual ascent as tiles: the lines of each tile, and its matrix elements.
 #include <algorithm>
 #include <numeric>
 
@@ -9,7 +9,7 @@ namespace headrace {
 
 AscentStructure ascent_structure(const std::vector<int>& blocks) {
     const int features = std::accumulate(blocks.begin(), blocks.end(), 0);
-    std::vector<int> joined;  // small neighbours as one block, and everything where it has room in one tile
+    std::vector<int> joined;  // small neighbours as one block, and everything that fits in one tile
     const int room = features <= ascent_lines ? features : ascent_joined;
     for (int size : blocks) {
         if (!joined.empty() && joined.back() + size <= room) {

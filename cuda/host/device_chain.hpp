@@ -1,5 +1,5 @@
-// What the kernels on the device get: a program in one direction (cpp/core/views.hpp), with pointers of the device, and
-// what only the device adds to it.
+// Arguments of the kernels on the device: a program in one direction (cpp/core/views.hpp), with pointers of the device,
+// and device-only data.
 #pragma once
 
 #include "../../cpp/core/views.hpp"
@@ -9,7 +9,7 @@
 
 namespace headrace {
 
-// How products of networks are computed: in the numbers' own type, or in float32 on the tensor cores, whose factors
+// How products of networks are computed: in the program's own type, or in float32 on the tensor cores, whose factors
 // have 11 significant bits: with factors rounded to them, or as three products of factors split in two.
 enum class Products { exact, tf32, three_tf32 };
 
@@ -52,7 +52,7 @@ template <class T>
 constexpr bool has_own_kernels = false HR_CONDITIONERS(HR_OR);
 #undef HR_OR
 
-// What a device adds to a network's conditioner.
+// Device-only data of a network's conditioner.
 #define HR_PART_OF(name, type)                           \
     template <class Part, class T>                       \
     HR_FN auto& part_of(Part& network, const type<T>&) { \
@@ -63,7 +63,7 @@ HR_CONDITIONERS(HR_PART_OF)
 
 }  // namespace
 
-// Lines of a tile that goes there and back.
+// Lines of a tile that runs forward and backward.
 struct DeviceTape {
     int64_t states;     // coordinates and context before each step and after the last
     int64_t gradients;  // of the state at hand and of the one before
@@ -75,11 +75,11 @@ struct DeviceChain {
     Chain<T> chain;  // its steps are null: they are here
     const DeviceStep<T>* steps;
     int units;            // scratch lines of the largest step, of the last layer one window
-    bool has_networks;    // or steps that are like networks on the way back
+    bool has_networks;    // or steps that are like networks in the backward pass
     bool has_products;    // steps of which has_products is true
     bool has_vectors;     // runs of vector maps
     bool has_own_kernel;  // conditioners that have one
-    bool in_place;        // no step needs its result beside what it is given
+    bool in_place;        // no step needs its result beside its input
     Products products;    // of networks
     DeviceTape tape;
 
@@ -87,7 +87,7 @@ struct DeviceChain {
     HR_FN int64_t run_lines() const { return (in_place ? 1 : 2) * int64_t(slots()) + units; }
 };
 
-// Numbers of a block's scratch in shared memory: parts of sums, and two sums over each row.
+// Size of a block's scratch in shared memory: parts of sums, and two sums over each row.
 HR_FN int scratch_numbers(int warps) {
     return warps * (sums_at_once * sum_line + 2 * warp_rows);
 }

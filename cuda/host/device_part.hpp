@@ -1,4 +1,4 @@
-// What a device adds to the struct of a kind of step or of conditioner.
+// Device-only data in the struct of a kind of step or of conditioner.
 #pragma once
 
 namespace headrace {

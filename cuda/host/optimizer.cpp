@@ -47,7 +47,7 @@ template <class T>
 DeviceAdam<T>::~DeviceAdam() {
     try {
         const OnDevice on(program_->device());
-        order_.wait_for_all(default_stream);  // in whose order the memory is given back
+        order_.wait_for_all(default_stream);  // in whose order the memory is freed
     } catch (const CudaError&) {              // of a device that is lost, memory is, too
     }
 }

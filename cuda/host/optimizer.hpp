@@ -17,15 +17,15 @@ class DeviceAdam {
     DeviceAdam(std::shared_ptr<DeviceProgram<T>> program, const AdamOptions& options);
     ~DeviceAdam();
 
-    // Queues the update of the weights. norm, on the device, receives the gradient's norm before clipping; null: nobody
-    // asks. Where that is not finite, nothing changes: the device decides, nothing waits.
+    // Queues the update of the weights. norm, on the device, receives the gradient's norm before clipping; null: not
+    // requested. Where that is not finite, nothing changes: the device decides without a wait.
     void step(const T* gradient, double learning_rate, double* norm, cudaStream_t stream);
 
-    // Copies the running mean of the weights, as in cpp/core/optimizer.hpp.
+    // Copies the running mean of the weights, like cpp/core/optimizer.hpp.
     bool has_average() const { return average_.size() > 0; }
     void average(T* out, cudaStream_t stream);
 
-    // As in cpp/core/optimizer.hpp; they wait for all that is queued.
+    // Counterparts of cpp/core/optimizer.hpp; they wait for all queued work.
     AdamMemory<T> memory();
     void set_memory(const AdamMemory<T>& memory);
 

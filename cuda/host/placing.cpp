@@ -12,13 +12,13 @@ namespace headrace {
 namespace {
 
 template <class T>
-constexpr int aligned_row = 16 / sizeof(T) > 4 ? 16 / sizeof(T) : 4;  // numbers that are loaded at once
+constexpr int aligned_row = 16 / sizeof(T) > 4 ? 16 / sizeof(T) : 4;  // values that are loaded at once
 
 int rounded_up(int n, int multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
-// Rows of the matrix padded, so that four numbers of them lie at a multiple of 16 bytes.
+// Rows of the matrix padded, so that four elements of them lie at a multiple of 16 bytes.
 template <class T>
 RotationStep<T> place_rotation(Arena& arena, const RotationStep<T>& s) {
     std::vector<T> matrix, transpose;
@@ -38,7 +38,7 @@ RotationStep<T> place_rotation(Arena& arena, const RotationStep<T>& s) {
             s.blocks};
 }
 
-// Takes a chain to the device: its steps, and places on the tape of the way back.
+// Copies a chain to the device: its steps, and their offsets on the tape of the backward pass.
 template <class T>
 class Placing {
   public:
@@ -101,7 +101,7 @@ class Placing {
     }
     void put_arrays(RotationStep<T>& s) { s = place_rotation(arena_, s); }
 
-    // Lines of the tape, and what is summed of them: of kinds that have weights.
+    // Lines of the tape, and their sums, for kinds that have weights.
     template <class S>
     void place(PlacedStep<S>&, size_t i) {
         if (compiled_.steps[i].n_summed > 0)

@@ -1,5 +1,5 @@
-// Takes a compiled chain to the device: what its steps point to, the order of its networks' stages, and where
-// everything is on the tape of the way back.
+// Copies a compiled chain to the device: the memory that its steps point to, the order of its networks' stages, and the
+// layout of the tape of the backward pass.
 #pragma once
 
 #include "../../cpp/core/compiled.hpp"

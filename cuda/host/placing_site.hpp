@@ -1,4 +1,4 @@
-// What kinds of steps and of conditioners are placed on a device with: memory, lines of the tape, sums over rows.
+// Resources for placing kinds of steps and of conditioners on a device: memory, lines of the tape, sums over rows.
 #pragma once
 
 #include <algorithm>

@@ -17,9 +17,9 @@ class Stages {
     }
 
     // Units [begin, end) of the last layer, in windows. A window starts at a whole number of row blocks after the
-    // first, as rows of a block have one length.
+    // first, because rows of a block have one length.
     void outputs(int begin, int end) {
-        const int most = t_.is_joint() ? end - begin : most_window();  // a vector map wants all at once
+        const int most = t_.is_joint() ? end - begin : most_window();  // a vector map needs all at once
         do {
             const int window_end = std::min(end, begin + most);
             if (begin < window_end) plan_.stages.push_back({last_, begin, window_end});
@@ -29,7 +29,7 @@ class Stages {
         } while (begin < end);
     }
 
-    // Layers that read the context alone, which all levels may read.
+    // Layers that read only the context, which all levels may read.
     void contexts() {
         for (int l = 0; l < t_.n_context_layers(); ++l) hidden(l, 0, t_.live_units(l));
         if (!plan_.stages.empty()) end_phase(0, 0, 0);
@@ -40,8 +40,8 @@ class Stages {
         outputs(first(last_, level), first(last_, level + 1));
     }
 
-    // The end of the panel that starts at this level, or the level itself if one warp would have too much to do, or
-    // to keep. Parameters of a panel are in one window.
+    // The end of the panel that starts at this level, or the level itself if one warp would have too much work, or
+    // memory. Parameters of a panel are in one window.
     int panel_end(int level) const {
         if (t_.is_joint()) return level;
         int end = level, kept = 0;
@@ -88,7 +88,7 @@ class Stages {
     StagePlanStorage finish() { return std::move(plan_); }
 
   private:
-    // What was planned since the last phase settles the coordinates of outputs [begin, end).
+    // Ops planned since the last phase determine the coordinates of outputs [begin, end).
     void end_phase(int begin, int end, int window) {
         const int n = std::max(1, t_.outputs()), stages = int(plan_.stages.size());
         plan_.phases.push_back({stage_, stages, begin / n, end / n, window});
@@ -103,14 +103,15 @@ class Stages {
     // The first unit of a layer that serves a level: hidden units of degree d serve level d + 1.
     int first(int layer, int level) const { return t_.first_of_degree(layer, layer == last_ ? level : level - 1); }
 
-    // So many inputs of a layer are known before a level: coordinates below it, units that serve those. Whole fours.
+    // Number of a layer's inputs that are computed before a level: coordinates below it, units that serve those. Whole
+    // fours.
     int known(int layer, int level) const {
         const auto& shape = t_.layers()[size_t(layer)];
         const int n = shape.below < 0 ? std::min(shape.in, t_.inputs_up_to(level - 1)) : first(shape.below, level);
         return n / 4 * 4;
     }
 
-    // What is left of a level's units in a panel that starts at `start`.
+    // The rest of a level's units in a panel that starts at `start`.
     UnitRange continued(int layer, int start, int level) const {
         return {layer, first(layer, level), first(layer, level + 1), StagePart::continued, known(layer, start)};
     }

@@ -3,9 +3,10 @@
 // The parameters of the map are used as soon as they are computed: the last layer's units come in windows of whole
 // coordinates, so that a tile never holds more of them than one window.
 //
-// Levels of a sequential network come in panels of some, as each has little work for a team of warps. What a panel's
-// units see from before it is known: all warps begin their sums. One warp goes on with them level by level, a row for
-// each lane, and waits for nobody: what a lane reads it has written, and the weights are kept in shared memory.
+// Levels of a sequential network come in panels of several, because each has little work for a team of warps. Inputs of
+// a panel's units from before it are complete, so all warps begin their sums. One warp continues them level by level, a
+// row for each lane, without waiting: each lane reads only values that it has written, and the weights are kept in
+// shared memory.
 #pragma once
 
 #include <cstdint>
@@ -17,46 +18,46 @@
 
 namespace headrace {
 
-// What a stage does with its units: all of them, or, in a panel, begin sums over what was known before it, or go on
-// with these over the rest.
+// The work of a stage on its units: all of it, or, in a panel, begin sums over inputs from before it, or continue these
+// over the rest.
 enum class StagePart : uint8_t { whole, begun, continued };
 
-// Units [begin, end) of a layer. All their inputs are there once the stages before are done.
+// Units [begin, end) of a layer. All their inputs are complete once the stages before are done.
 struct UnitRange {
     int layer, begin, end;
     StagePart part = StagePart::whole;
-    int from = 0;   // of a sum that goes on: the first term that it lacks. Of one that is begun: its end
+    int from = 0;   // of a continued sum: the first term that it lacks. Of one that is begun: its end
     int kept = 0;   // and where its weights and biases are among those that a panel keeps
-    int taken = 0;  // of what is begun: the blocks of stages before it that others may take meanwhile
+    int taken = 0;  // of begun sums: the blocks of stages before it that others may take meanwhile
 };
 
-// The same on the device, with what of its layer is read before the first weight. A level of a sequential network has
-// few units, and would otherwise wait for one pointer after the other.
+// A stage on the device, with the data of its layer that is read before the first weight. A level of a sequential
+// network has few units, and would otherwise wait for one pointer after the other.
 struct alignas(16) Stage {
     const uint32_t* row;  // as in Layer
     const int* visible;
     int begin, end;
-    int from, terms;  // inputs that the last unit sees, which are the most; in a panel, those of this part
-    int input;        // line of the first of them among the units; -1: what the network reads
+    int from, terms;  // inputs that the last unit reads, which are the most; in a panel, those of this part
+    int input;        // line of the first of them among the units; -1: the network's inputs
     int value;        // line of the layer's first unit on a tape
     int output;       // and where outputs have one window
     uint32_t bias;
     uint16_t layer, kept, taken;  // the last two as in UnitRange
     uint8_t activation;
     StagePart part;
-    bool is_hidden, is_joined, keeps_sum;  // is_joined: something is added to products or multiplies them
+    bool is_hidden, is_joined, keeps_sum;  // is_joined: a term is added to products or multiplies them
 };
 static_assert(sizeof(Stage) == 64);
 
-// Stages, then the coordinates (a range of the transform's active ones) that they settle. `window`: the first unit of
-// the last layer among them, or in the panel.
+// Stages, then the coordinates (a range of the transform's active ones) that they determine. `window`: the first unit
+// of the last layer among them, or in the panel.
 struct StagePhase {
     int stage_begin, stage_end, coordinate_begin, coordinate_end, window;
     int panel_end = 0, levels = 0;  // of one that begins a panel: the end of its stages; phases that follow, its levels
     bool is_level = false;          // of a panel; it begins where the phase before it ends
 };
 
-// Numbers that a stage of a panel keeps: its units' weights, from the first term that a sum lacks on, and biases.
+// Values that a stage of a panel keeps: its units' weights, from the first term that a sum lacks on, and biases.
 HR_FN int fours_of(int n) {
     return (n + 3) / 4;
 }
@@ -71,12 +72,13 @@ struct StagePlan {
     int n_phases;
 };
 
-// On the way back: a layer, operations [op_begin, op_end) of the plan for the gradients by its inputs, so many.
+// The backward pass of a layer: operations [op_begin, op_end) of the plan for the gradients by its inputs, and the
+// count of these.
 struct BackLayer {
     int layer, op_begin, op_end, inputs;
 };
 
-// As BackPlan: the layers of positions [from, to) are [done[to], done[from]).
+// Counterpart of BackPlan: the layers of positions [from, to) are [done[to], done[from]).
 struct BackLayerPlan {
     const BackLayer* layers;
     const int* done;
@@ -95,10 +97,10 @@ struct StagePlanStorage {
     int most_window = 0;  // units of the largest window
 };
 
-// What the network reads is known: layer by layer.
+// All inputs of the network are given: layer by layer.
 StagePlanStorage parallel_stages(const MaskedConditioner& t);
 
-// What the network reads is being built: level by level, each unit as soon as it can be.
+// Inputs of the network are being built: level by level, each unit as soon as it can be.
 StagePlanStorage sequential_stages(const MaskedConditioner& t);
 
 struct BackLayerStorage {
@@ -106,7 +108,7 @@ struct BackLayerStorage {
     std::vector<int> done;
 };
 
-// The operations of a plan for so many positions, layer by layer.
+// The operations of a plan for this number of positions, layer by layer.
 BackLayerStorage back_layers(const BackPlan& plan, int positions, const std::vector<MaskedConditioner::LayerShape>& of);
 
 }  // namespace headrace

@@ -66,12 +66,12 @@ template <class T>
 DevicePoints<T>::~DevicePoints() {
     try {
         const OnDevice on(device_);
-        order_.wait_for_all(default_stream);  // in whose order the memory is given back
+        order_.wait_for_all(default_stream);  // in whose order the memory is freed
     } catch (const CudaError&) {              // of a device that is lost, memory is, too
     }
 }
 
-// Memory is taken, and what was there before given back, in the order of the default stream.
+// Memory is allocated, and the previous memory freed, in the order of the default stream.
 template <class T>
 template <class Number>
 void DevicePoints<T>::take(DeviceBuffer<Number>& buffer, size_t n) {

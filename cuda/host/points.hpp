@@ -10,7 +10,7 @@
 
 namespace headrace {
 
-// Calls on any streams follow each other on the device. Nothing waits for it, unless that is said.
+// Calls on any streams follow each other on the device. No call waits for it, unless its comment names a wait.
 template <class T>
 class DevicePoints {
   public:
@@ -24,15 +24,15 @@ class DevicePoints {
 
     // Moves all points. The sums (features, ascent_sum_count) for the next map come back to the host, for which the
     // call waits; an empty next_center asks for none. A sum's error is at most that of 256 rows added in T, some 256
-    // eps of the magnitudes; float64 does the rest, in an order that depends on the shape alone.
+    // eps of the magnitudes; float64 does the rest, in an order that depends only on the shape.
     std::vector<double> step(const PointsStep& step, cudaStream_t stream);
 
-    // The same with numbers that are on the device, where the sums stay: those of the last step that was to have any,
-    // and after them that of the log-Jacobians.
+    // A step with values that are on the device, where the sums stay: those of the last step that requested any, and
+    // after them that of the log-Jacobians.
     void step(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums, cudaStream_t stream);
     const double* sums() const { return sums_.get(); }
 
-    // As they lie in memory now.
+    // Points in their current memory layout.
     const AscentLayout& layout() const { return layout_; }
     const T* tiles() const { return z_.get(); }
 
@@ -48,7 +48,7 @@ class DevicePoints {
 
     int device_;
     AscentLayout layout_;
-    std::mutex mutex_;                     // of what follows, while work is queued
+    std::mutex mutex_;                     // of the next calls, while work is queued
     DeviceBuffer<T> z_, moved_, weights_;  // moved_: for steps that cannot be in place
     DeviceBuffer<double> log_jacobian_, partial_, sums_;
     DeviceBuffer<char> numbers_;  // of a step

@@ -30,7 +30,7 @@ template <class T>
 DeviceProgram<T>::~DeviceProgram() {
     try {
         const OnDevice on(device_);
-        order_.wait_for_all(default_stream);  // in whose order the memory is given back
+        order_.wait_for_all(default_stream);  // in whose order the memory is freed
     } catch (const CudaError&) {              // of a device that is lost, memory is, too
     }
 }
@@ -64,7 +64,7 @@ template <class F>
 void DeviceProgram<T>::with_weights(Side& side, const T* parameters, cudaStream_t stream, const F& body) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (parameters) {
-        const StreamOrder::Reading reading(order_, stream);  // of the steps and of what is a weight
+        const StreamOrder::Reading reading(order_, stream);  // of the steps and of the mask of weights
         DeviceBuffer<T> own(n_weights(), stream), ready(size_t(side.chain.chain.ready), stream);
         launch_masked_copy(parameters, is_weight_.get(), own.get(), int64_t(n_weights()), stream);
         launch_prepare(side.chain, own.get(), ready.get(), stream);

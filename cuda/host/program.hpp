@@ -1,5 +1,5 @@
 // A program on a device: the counterpart of cpp/core/program.hpp. Weights, steps and all arrays of a request are in its
-// memory; work is queued on the caller's stream and not waited for, unless it says so.
+// memory; work is queued on the caller's stream without a wait, unless a comment names one.
 #pragma once
 
 #include <functional>
@@ -25,7 +25,7 @@ inline void wait_for(cudaStream_t stream) {
 template <class T>
 class DeviceProgram {
   public:
-    // Waits: what the kernels read is copied to the device. `products`: of networks, exact in float64.
+    // Waits: the kernels' arguments are copied to the device. `products`: of networks, exact in float64.
     DeviceProgram(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,
                   ContextScale context_scale, Products products, int device);
     ~DeviceProgram();
@@ -37,22 +37,22 @@ class DeviceProgram {
     size_t n_weights() const { return structure_.n_weights(); }
     const Structure& structure() const { return structure_; }
 
-    // `parameters`: a vector in place of the weights for this call alone, or null.
+    // `parameters`: a vector in place of the weights for only this call, or null.
     void run(const Request<T>& request, const T* parameters, cudaStream_t stream);
     // A row that is not finite makes its own gradient NaN, and that of all weights.
     void run_gradient(const Request<T>& request, const GradientRequest<T>& gradient, const T* parameters,
                       cudaStream_t stream);
 
-    // Copies within the device; what is not a weight (padding, masked entries) becomes zero.
+    // Copies within the device; entries that are no weights (padding, masked entries) become zero.
     void weights(T* out, cudaStream_t stream);
     void set_weights(const T* in, cudaStream_t stream);
     // From and to the host. These wait.
     std::vector<T> host_weights();
     void set_host_weights(const T* in);
 
-    // Calls update(weights) to queue what changes the weights in place; it must leave what is no weight zero.
+    // Calls update(weights) to queue changes of the weights in place; entries that are no weights must stay zero.
     void update(cudaStream_t stream, const std::function<void(T*)>& update);
-    // 1 where a number of the vector is a weight, on the device.
+    // 1 where an element of the vector is a weight, on the device.
     const uint8_t* is_weight() const { return is_weight_.get(); }
 
   private:
@@ -76,7 +76,7 @@ class DeviceProgram {
     Base base_;
     Structure structure_;
     Chains<T> chains_;
-    std::mutex mutex_;  // of what follows, while work is queued
+    std::mutex mutex_;  // of the next calls, while work is queued
     Side sides_[2][2];  // transforms only or with the base; forward or inverse
     bool has_base_steps_;
     DeviceBuffer<uint8_t> is_weight_;

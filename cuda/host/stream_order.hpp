@@ -3,7 +3,7 @@
 //
 //     {
 //         const StreamOrder::Writing writing(order, stream);
-//         ...  // queue on the stream; what was queued counts, also if this ends by an exception
+//         ...  // queue on the stream; work queued so far counts, also if this ends by an exception
 //     }
 #pragma once
 
@@ -71,7 +71,7 @@ class StreamOrder {
         cudaStream_t stream_;
     };
 
-    // What is queued on `stream` from now on comes after every use so far.
+    // Work queued on `stream` from now on comes after every use so far.
     void wait_for_all(cudaStream_t stream) const {
         for (const auto& [user, use] : uses_) wait(stream, use);
     }
@@ -95,7 +95,7 @@ class StreamOrder {
         for (const auto& [user, use] : uses_)
             if (use.wrote) wait(stream, use);
     }
-    // Everything of the user's before is waited for here, so that its one event stands for all.
+    // All earlier work of the user is waited for here, so that its one event stands for all.
     void record(cudaStream_t stream, bool wrote) noexcept {
         try {
             const User user = user_of(stream);
@@ -114,7 +114,7 @@ class StreamOrder {
             if (wrote)
                 for (auto& [other, its] : uses_) its.wrote = false;
             use.wrote = wrote || was_writer;
-        } catch (...) {  // a device that is lost: what follows says so
+        } catch (...) {  // a device that is lost: the next calls report it
         }
     }
 

@@ -1,10 +1,10 @@
-// The CUDA device language, or its emulation by the host compiler that tests build (tests/cuda_emulation). Kernels see
+// The CUDA device language, or its emulation by the host compiler that tests build (tests/cuda_emulation). Kernels use
 // it through two macros:
 //
 //   HR_LAUNCH(kernel, grid, block, bytes of dynamic shared memory, stream, arguments...)
 //   HR_DYNAMIC_SHARED(T, name)    T* name, the block's dynamic shared memory, aligned to 16 bytes
 //
-// What the emulation can check is all that kernels may use: no static shared memory, no grid barriers, no atomics on
+// Kernels may use only features that the emulation can check: no static shared memory, no grid barriers, no atomics on
 // floating-point numbers, no cooperative groups.
 #pragma once
 

@@ -1,5 +1,5 @@
-// Every constant of a launch, with the card on which it was measured to be best. None was yet: each says what it was
-// chosen by.
+// Every constant of a launch, with the card on which it was measured to be best. None was yet: each has the reason for
+// its choice.
 #pragma once
 
 #include <cstddef>
@@ -15,15 +15,15 @@ constexpr int network_warps = 8;
 constexpr int coordinates_of_warp = 16;  // where there is no network
 constexpr int least_resident_warps = 8;  // of a multiprocessor, for lines to be in shared memory
 constexpr int sums_at_once = 8;          // of a warp: units for each load of an input
-constexpr int most_blocks_at_once = 2;   // of so many sums, on tensor cores: four would not fit into 128 registers
+constexpr int most_blocks_at_once = 2;   // number of sums, on tensor cores: four would not fit into 128 registers
 constexpr int sum_line = warp_rows + 4;  // of a kept sum: 16 bytes more, so that fragments do not meet in a bank
 constexpr int least_terms = 16;          // of a sum that is worth a warp of its own
-constexpr int rows_ahead = 4;            // of a matrix whose loads are under way together on the way back
+constexpr int rows_ahead = 4;            // of a matrix whose loads are in flight together in the backward pass
 constexpr int narrow_rows = 8;           // of a narrow tile: 32 bytes of a line of the tape, which are read at once
 constexpr int narrow_warps = warp_rows / narrow_rows;
 constexpr int panel_levels = 8;  // of a sequential network, at most
 constexpr int panel_units = 64;  // of one of them, of all layers: one warp computes them
-// Numbers that a panel keeps in shared memory: where the warps' parts of sums are at other times.
+// Values that a panel keeps in shared memory: where the warps' parts of sums are at other times.
 constexpr int panel_numbers = network_warps * sums_at_once * sum_line;
 constexpr int window_units = 64;  // units of the last layer that a tile holds at a time: one round of all warps
 
@@ -31,36 +31,36 @@ constexpr int window_units = 64;  // units of the last layer that a tile holds a
 constexpr int sum_units = 64, sum_inputs = 64, sum_threads = 128;
 constexpr int sum_blocks = 1024;  // blocks aimed at, by cutting the rows into shares
 constexpr int most_shares = 64;
-constexpr int tiles_of_sum = 4;  // in the numbers' own type; these sums are added in float64
+constexpr int tiles_of_sum = 4;  // in the program's own type; these sums are added in float64
 #ifdef HR_EMULATE
-constexpr long long tape_bytes = 1ll << 20;  // so that tests see several groups
+constexpr long long tape_bytes = 1ll << 20;  // so that tests cover several groups
 #else
-constexpr long long tape_bytes = 1ll << 29;  // of a group of rows on the way back
+constexpr long long tape_bytes = 1ll << 29;  // of a group of rows in the backward pass
 #endif
 
 // Dual ascent (kernels/dual_ascent.hpp). Not measured on a card. Four blocks of 128 threads with 128 registers each fit
 // a multiprocessor for up to 16 features.
 constexpr int ascent_threads = 128;
 constexpr int ascent_lines = 64;         // of the affine map's input in shared memory at once; of its output, at most
-constexpr int ascent_joined = 32;        // small blocks of a matrix are joined up to so many lines
+constexpr int ascent_joined = 32;        // small blocks of a matrix are joined up to this number of lines
 constexpr int ascent_chunk_rows = 4096;  // at most, over which sums are one partial sum
-constexpr int ascent_chunks = 2048;      // aimed at, as long as chunks do not become longer than that
+constexpr int ascent_chunks = 2048;      // target, if chunks do not become longer than that
 constexpr int ascent_sum_threads = 256;  // that add up the partial sums of one number
 
 // Adam (kernels/adam.hpp). Not measured on a card.
 constexpr int adam_threads = 256;
-constexpr int adam_stretch = 8192;  // numbers whose squares are one partial sum
+constexpr int adam_stretch = 8192;  // values whose squares are one partial sum
 
-// Pinned memory in which small arrays from the host are on their way (host/upload.hpp), before a call waits for them.
+// Pinned memory for small arrays in transit from the host (host/upload.hpp), before a call waits for them.
 #ifdef HR_EMULATE
-constexpr size_t most_staged_bytes = size_t(1) << 20;  // so that tests see a call that waits
+constexpr size_t most_staged_bytes = size_t(1) << 20;  // so that tests cover a call that waits
 #else
 constexpr size_t most_staged_bytes = size_t(256) << 20;
 #endif
 
 // Couplings and vector maps on row-major arrays (kernels/coupling.cu, vector_rows.cu). Not measured on a card.
-// Blocks of a grid, which go on with more work when they are done: far more than are resident (132 multiprocessors of
-// 16), so that the last ones cost little. The emulation has few, so that its blocks do go on.
+// Blocks of a grid, which take more work when they are done: far more than are resident (132 multiprocessors of 16), so
+// that the last ones cost little. The emulation has few, so that its blocks do take more.
 #ifdef HR_EMULATE
 constexpr int64_t most_blocks = 3;
 #else
@@ -73,7 +73,7 @@ constexpr int direct_threads = 256;  // of a block whose threads take 16 bytes o
 // in float32, and registers leave room for 8 blocks. Fewer where they would take more than staged_bytes.
 constexpr int staged_threads = 128, fewest_staged_threads = 32;
 constexpr int staged_bytes = 48 << 10;
-// Blocks for which the registers of a multiprocessor must do: as many as go without spills.
+// Blocks that the registers of a multiprocessor must suffice for: as many as run without spills.
 template <class T>
 constexpr int staged_blocks = sizeof(T) == 4 ? 8 : 4;
 // Of vector maps, and of long rows.
@@ -87,8 +87,8 @@ constexpr int64_t enough_stretches = 2 * 8 * 132;
 // global memory each time.
 constexpr int vector_threads = 128;
 constexpr int small_tile_bytes = 16 << 10, large_tile_bytes = 48 << 10;
-// Blocks that sum rows on the way back of shared parameters, 8 on each multiprocessor, and their sums in all: the order
-// of sums depends on both.
+// Blocks that sum rows in the backward pass of shared parameters, 8 on each multiprocessor, and their sums in all: the
+// order of sums depends on both.
 #ifdef HR_EMULATE
 constexpr int64_t row_sum_blocks = 3;
 #else

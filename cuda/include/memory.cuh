@@ -1,4 +1,4 @@
-// Device memory that belongs to a stream: taken and given back in its order, so that nothing waits.
+// Device memory that belongs to a stream: allocated and freed in its order, so that no call waits.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,7 @@ inline bool is_context_lost(cudaError_t error) {
     }
 }
 
-// Throws what a call of the CUDA runtime says; `what` names what was tried.
+// Throws the error of a call of the CUDA runtime; `what` names the attempted operation.
 inline void check_cuda(cudaError_t error, const char* what) {
     if (error == cudaSuccess) return;
     cudaGetLastError();  // a launch that failed is not the next call's fault
@@ -54,7 +54,7 @@ inline void check_launch(const char* kernel) {
     check_cuda(cudaGetLastError(), kernel);
 }
 
-// Makes a device current as long as it lives.
+// Makes a device current during its lifetime.
 class OnDevice {
   public:
     explicit OnDevice(int device) {
@@ -80,11 +80,11 @@ void allow_shared(Kernel* kernel) {
                "shared memory of a kernel");
 }
 
-// The stream in whose order what outlives a call is taken and given back.
+// The stream in whose order memory that outlives a call is allocated and freed.
 constexpr cudaStream_t default_stream = nullptr;
 
-// A pool of this library's own for each device, which keeps so much that nobody uses: the runtime's own pool would give
-// it back whenever somebody waits, and every call would have to map it again.
+// A pool of this library's own for each device, which keeps this much unused memory: the runtime's own pool would free
+// it at every synchronisation, and every call would have to map it again.
 constexpr uint64_t kept_bytes = uint64_t(1) << 30;
 
 inline cudaMemPool_t pool_of(int device) {
@@ -104,8 +104,7 @@ inline cudaMemPool_t pool_of(int device) {
     return pools.emplace(device, pool).first->second;
 }
 
-// Gives back what the pool of the current device keeps and nobody uses. Waits for the device, as memory may be on its
-// way back.
+// Frees the unused memory of the current device's pool. Waits for the device, because memory may be on its way back.
 inline void trim_pool() {
     int device = 0;
     check_cuda(cudaGetDevice(&device), "current device");

@@ -1,5 +1,5 @@
-// Products of small matrices by the tensor cores. Their factors are TF32, numbers of 11 significant bits with float32's
-// range; sums are float32, rounded toward zero. Compute capability 8.0 has them.
+// Products of small matrices by the tensor cores. Their factors are TF32, with 11 significant bits and float32's range;
+// sums are float32, rounded toward zero. Compute capability 8.0 has them.
 //
 // A warp holds its matrices in fragments. With g = lane / 4 and t = lane % 4 a lane has, for half h of the terms,
 //
@@ -7,7 +7,7 @@
 //   b[h]         the right one (8, 8): row t + 4 h, column g
 //   c[2 i + j]   the sums (16, 8): row g + 8 i, column 2 t + j
 //
-// as PTX's mma.m16n8k8 wants them ("Matrix Fragments for mma.m16n8k8", .tf32).
+// in the layout of PTX's mma.m16n8k8 ("Matrix Fragments for mma.m16n8k8", .tf32).
 #pragma once
 
 #include <cmath>
@@ -42,8 +42,8 @@ inline uint32_t to_tf32(float x) {
     return (bits & magnitude) >= infinity ? bits : (bits + (tf32_dropped + 1) / 2) & ~tf32_dropped;
 }
 
-// The sum of n numbers as tensor cores are known to make it: each is cut off two bits below the last one that float32
-// would have for the largest of them, their sum is exact, and is rounded toward zero.
+// The sum of n values in the known way of tensor cores: each is cut off two bits below the last one that float32 would
+// have for the largest of them, their sum is exact, and is rounded toward zero.
 inline float sum_of_tensor_core(const double* terms, int n) {
     double largest = 0, plain = 0;
     for (int i = 0; i < n; ++i) {
@@ -60,7 +60,7 @@ inline float sum_of_tensor_core(const double* terms, int n) {
                                                                                    : nearest;
 }
 
-// c = a b or c += a b, four terms after four. What no factor in TF32 has is not read, as on the device.
+// c = a b or c += a b, four terms after four. Bits of a factor beyond TF32 are not read, like on the device.
 inline void add_product(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4], bool is_first = false) {
     struct Factors {
         float a[4], b[2];
@@ -108,7 +108,7 @@ __device__ __forceinline__ void add_product(const uint32_t (&a)[4], const uint32
 
 #endif
 
-// A number as a product in TF32 reads it.
+// A value in the form that a product in TF32 reads.
 __device__ inline float rounded_to_tf32(float x) {
     return number_of(to_tf32(x));
 }
@@ -116,8 +116,8 @@ __device__ inline double rounded_to_tf32(double x) {  // no kernel has products 
     return x;
 }
 
-// A number as the sum of two factors: the nearest in TF32, and what that leaves, of which a product reads as much as
-// TF32 has; together 23 bits or more. What is not finite has a rest that is not a number.
+// A float32 split into two factors: the nearest in TF32, and the remainder, of which a product reads TF32's bits;
+// together 23 bits or more. A value that is not finite has NaN as remainder.
 struct SplitNumber {
     uint32_t nearest, rest;
 };

@@ -1,4 +1,4 @@
-// What threads of many kernels ask: which element is theirs, and the sum over their block.
+// Helpers of threads in many kernels: the index of a thread's element, and the sum over its block.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ __device__ inline int64_t element_of_thread() {
     return int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 
-// The sum over a block of whole warps, in a fixed order, for its first thread. of_warp: a number for each warp, shared.
+// The sum over a block of whole warps, in a fixed order, for its first thread. of_warp: a value for each warp, shared.
 __device__ inline double block_sum(double x, double* of_warp) {
     constexpr unsigned warp = 32;
     for (unsigned step = warp / 2; step > 0; step /= 2) x += __shfl_down_sync(~0u, x, step);

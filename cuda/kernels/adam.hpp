@@ -1,5 +1,5 @@
-// A step of Adam on the device: the counterpart of cpp/kernels/adam-inl.hpp. Whether it is taken, and with which
-// factors, the device decides from the gradient's norm.
+// A step of Adam on the device: the counterpart of cpp/kernels/adam-inl.hpp. The device decides from the gradient's
+// norm whether to take it, and with which factors.
 #pragma once
 
 #include "../../cpp/math/adam.hpp"
@@ -7,18 +7,18 @@
 
 namespace headrace {
 
-// What the device keeps from step to step.
+// State that the device keeps from step to step.
 template <class T>
 struct AdamState {
     AdamClock clock;
-    AdamStep<T> step;  // of the step under way
+    AdamStep<T> step;  // of the current step
     bool is_finite;    // whether the gradient's norm is; if not, nothing changes
 };
 
-// What becomes of each number of the weight vector.
+// The update of each element of the weight vector.
 enum AdamKind : uint8_t { adam_no_weight, adam_bias, adam_decays };
 
-// How many partial sums the norm of so many numbers needs.
+// Number of partial sums for the norm of this many elements.
 int64_t adam_parts(int64_t n);
 
 template <class T>

@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(threads) reset(int features, Kink* kinks) {
     if (k < features) kinks[k] = {1.0, 0.0, 0.0, 0.0, 1.0};
 }
 
-// Block f: line f of the affine map; the block after the last line: what belongs to coordinates.
+// Block f: line f of the affine map; the block after the last line: the data of coordinates.
 template <class T>
 __global__ void __launch_bounds__(threads) prepare(Turn turn, int features, const Kink* kinks, AscentPlaces<T> places) {
     HR_DYNAMIC_SHARED(double, of_warp);

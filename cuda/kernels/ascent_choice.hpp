@@ -1,5 +1,5 @@
-// What an ascent by kinks decides between two steps, on the device: where the next kinks are and how the last sums say
-// that coordinates bend there, by cpp/math/kink.hpp.
+// The choice of kinks between two steps of an ascent, on the device: the positions of the next kinks, and the bends of
+// coordinates there from the last sums, by cpp/math/kink.hpp.
 #pragma once
 
 #include "../../cpp/math/kink.hpp"
@@ -14,7 +14,7 @@ struct Turn {
     const AscentTile* tiles;
 };
 
-// Places for what a step needs, on the device.
+// Buffers for a step, on the device.
 template <class T>
 struct AscentPlaces {
     T *bend, *center, *square, *matrix, *shift, *next_center, *next_square;
@@ -37,7 +37,7 @@ void ascent_prepare(const Turn& turn, int features, const Kink* kinks, const Asc
 void ascent_aim(const AscentLayout& anchors, const double* z, const int64_t* rows, const double* drawn,
                 const KinkRule& rule, Kink* kinks, cudaStream_t stream);
 
-// The same numbers as arguments of the step whose sums choose the kinks.
+// The buffers as arguments of the step whose sums choose the kinks.
 template <class T>
 void ascent_next(int features, const Kink* kinks, const AscentPlaces<T>& places, cudaStream_t stream);
 

@@ -1,5 +1,5 @@
 // A tile of rows through a whole program on the device: load (or draw), every step, store. The counterpart of
-// cpp/kernels/chain-inl.hpp, whose steps it takes; only the way in which threads share the work is its own.
+// cpp/kernels/chain-inl.hpp, whose steps it uses; only the sharing of the work among threads differs.
 #pragma once
 
 #include <type_traits>
@@ -13,8 +13,8 @@ namespace {
 
 // ---- masked networks ------------------------------------------------------------------------------------------------
 
-// The stages of a phase of a network, one after another; those that begin a panel do not wait for each other. What
-// products do not need is read anew behind them: they take all registers.
+// The stages of a phase of a network, one after another; those that begin a panel do not wait for each other. Data that
+// products do not need is read anew after them, because they take all registers.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void run_stages(const Team& team, Products products, const PlacedStep<NetworkStep<T>>& d,
                            const Call<T>& call, int q, const TileState<T, in_shared, keeps_units>& t) {
@@ -65,7 +65,7 @@ __device__ void run_stages(const Team& team, Products products, const PlacedStep
                 const Lines<T, in_shared> values = output().from(u);
                 for_first<finished_at_once>(n, [&](int j) { values.at(j, team.lane) = total[j]; });
             },
-            rounds, [&](int b, int m, T(&total)[finished_at_once]) {  // a unit's sum is where its value will be
+            rounds, [&](int b, int m, T(&total)[finished_at_once]) {  // a unit's sum has the line of its later value
                 const Lines<T, in_shared> begun = output().from(first(b) + m);
                 for_first<finished_at_once>(count(b) - m, [&](int j) { total[j] = begun.at(j, team.lane); });
             });
@@ -82,7 +82,7 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
     StagePhase phase{};
     LevelEnds next{};                   // of the panel's next level
     const Stage* next_stage = nullptr;  // and its first stage
-    int levels = 0;                     // so many are left of the panel
+    int levels = 0;                     // number of units left of the panel
     for (int q = 0; levels > 0 || q < plan.n_phases; ++q) {
         if (levels > 0) {
             const int n = next.stage - phase.stage_end;
@@ -104,7 +104,7 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
         }
         bool is_waited = levels == 0;
         if (phase.panel_end > 0) {
-            team.sync();  // the room is that of sums that were begun
+            team.sync();  // the buffer is that of sums that were begun
             keep_weights(team, run.products, plan.stages, phase.stage_end, phase.panel_end,
                          run.call.weights + d.step.weights, t.partial);
             team.sync();
@@ -155,7 +155,7 @@ __device__ Columns<T> drawn_columns(const Chain<T>& chain, const Call<T>& call, 
     return density_columns<T>(*chain.density, call.ready, chain.features, slot_of, count, call.seed, low, high, block);
 }
 
-// Coordinates, or numbers drawn, and context to t.given; a row that is not finite becomes NaN, its log-determinant too.
+// Coordinates, or drawn values, and context to t.given; a row that is not finite becomes NaN, its log-determinant too.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void load_tile(const Team& team, const DeviceChain<T>& d, const Call<T>& call, int64_t row, int rows,
                           TileState<T, in_shared, keeps_units>& t) {
@@ -201,7 +201,7 @@ __device__ void mark_overflows(const Team& team, const DeviceChain<T>& d, const 
     sums.put(team, bad);
     team.sync();
     bad = sums.total(team);
-    team.sync();  // the room is used again
+    team.sync();  // the buffer is used again
     if (bad == T(0)) return;
     log_det = bad;
     for (int s = d.chain.context + team.warp; s < d.slots(); s += team.warps) z.at(s, team.lane) = bad;

@@ -1,4 +1,4 @@
-// The kernel of runs that nothing goes back through, and its launch. Included by a source for each type of numbers.
+// The kernel of runs without a backward pass, and its launch. Included by a source for each floating type.
 #pragma once
 
 #include "chain.cuh"
@@ -7,8 +7,8 @@
 namespace headrace {
 namespace {
 
-// What registers are for: two tiles of eight warps where their lines are in shared memory, and three (or as many warps
-// in smaller blocks) where there are no products, which need the most; what waits for the L2 cache shall not wait for
+// Use of registers: two tiles of eight warps where their lines are in shared memory, and three (or as many warps in
+// smaller blocks) where there are no products, which need the most; warps that wait for the L2 cache shall not wait for
 // spilled registers, too.
 template <bool in_shared, bool products>
 constexpr int tiles_of_multiprocessor = in_shared ? (products ? 2 : 3) : 1;
@@ -27,10 +27,10 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     t.slopes = {nullptr};
     const Products split = d.products == Products::three_tf32 ? Products::three_tf32 : Products::tf32;
     const Products kind = !in_shared ? d.products : tensor_cores ? split : Products::exact;
-    for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {  // of 32 bits, as registers are short
+    for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {  // of 32 bits, because registers are short
         const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(forgotten(team.warps))
                                                   : workspace + blockIdx.x * d.run_lines() * warp_rows};
-        // A variable of its own: assigned at once, its loads would be of no memory that the compiler knows.
+        // A variable of its own: assigned at once, its loads would be of memory that the compiler cannot identify.
         const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());
         t.given = lines;
         t.built = other;

@@ -1,9 +1,9 @@
-// Kinds of conditioners on a device, by overloads for their struct. A kind is run position by position, as on the CPU
+// Kinds of conditioners on a device, by overloads for their struct. A kind is run position by position, like on the CPU
 // (steps/network.cuh), by
 //   advance(team, c, known, from, to)        positions [from, to): the parameters of their coordinates
-//   advance_back(team, c, known, from, to)   from the gradients by these to those by what it read, and by its weights
-// The team waits before and after each. One whose order is another one has the whole way there and back in their place,
-// behind each of which the team has waited:
+//   advance_back(team, c, known, from, to)   from the gradients by these to those by its inputs, and by its weights
+// The team waits before and after each. A kind with another order has a whole run and a whole backward pass in their
+// place, after each of which the team has waited:
 //   run_conditioner(team, c, d, run, t)           all its positions, and their coordinates through the map
 //   back_conditioner(team, c, d, tape, i, way)    d: the step that it is part of, the i-th
 // A masked network's are in chain.cuh and gradient.cuh.

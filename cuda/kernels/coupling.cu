@@ -1,14 +1,15 @@
 // Bytes an element that must be moved, float32: value 4, its parameters 4 n_params, result 4, and 4 a row: 16 for an
-// affine map, 100 for a spline of 8 bins. On the way back value, gradient, result 12, parameters and their gradients
+// affine map, 100 for a spline of 8 bins. In the backward pass value, gradient, result 12, parameters and their
+// gradients
 // 8 n_params: 28 and 196. Each is read once and written once.
 //
 // A block takes stretches of whole rows. In float32 maps of one or two parameters are *direct*: a thread takes 16 bytes
 // of values and the parameters that belong to them, in a kernel for each number of parameters. All others are *staged*:
 // threads copy the parameters of as many elements as there are threads to shared memory, side by side, and then take an
 // element each; an odd distance between elements keeps them out of each other's banks. A kernel is for all its maps in
-// both directions, as only what is done to an element differs, and each kernel adds to the module's size. Log-
+// both directions, because only the work on an element differs, and each kernel adds to the module's size. Log-
 // derivatives stay in shared memory until the stretch is done; then a few lanes sum each row, in an order that depends
-// on its length alone.
+// only on its length.
 #define HR_SMALL_CODE
 #include "coupling.cuh"
 
@@ -34,7 +35,7 @@ constexpr int few_params() {
 template <class Map, class T>
 constexpr int direct_params = sizeof(T) == 4 ? few_params<Map>() : 0;
 
-// A map, as a kernel is told it.
+// A map, in the form of a kernel's argument.
 struct AnyMap {
     int index;
     bool inverse;
@@ -49,7 +50,7 @@ struct AnyMap {
     }
 };
 
-// Numbers of scratch that the way back of a map wants for each element beside its parameters.
+// Scratch values for each element that the backward pass of a map needs beside its parameters.
 template <class Map>
 constexpr int room_of(int bins) {
     if constexpr (requires { Map::n_room(bins); }) {
@@ -77,7 +78,7 @@ struct PlainParams {
     __device__ __forceinline__ T operator()(int k) const { return p[k]; }
 };
 
-// In shared memory, with room elsewhere or, on the way forth, in their own place.
+// In shared memory, with a buffer elsewhere or, in the forward direction, in place.
 template <class T>
 struct StagedParams {
     T *p, *place;
@@ -89,7 +90,7 @@ constexpr int odd(int n) {
     return n | 1;
 }
 
-// How a call is cut; known to the host.
+// The partition of a call, known to the host.
 struct Stretches {
     int64_t rows, active, count;
     int rows_of_stretch;
@@ -98,7 +99,7 @@ struct Stretches {
     int stride;  // of staged elements
 };
 
-// Elements [0, n) that the pointers point to, of P parameters each; their log-derivatives to log[0, n).
+// Elements [0, n) from the pointers on, of P parameters each; their log-derivatives to log[0, n).
 template <int P, class T>
 __device__ __forceinline__ void run_direct(const AnyMap& map, const MapOptions<T>& options, const T* in,
                                            const T* params, T* value, int n, T* log) {
@@ -150,7 +151,7 @@ __device__ __forceinline__ void sum_short_rows(const Stretches& s, const T* log,
     }
 }
 
-// What each thread of the block has of a row's sum.
+// Each thread's share of a row's sum.
 template <class T>
 __device__ __forceinline__ void sum_long_row(T own, T* shared, T* log_det) {
     const int thread = int(threadIdx.x);
@@ -165,9 +166,9 @@ __device__ __forceinline__ void sum_long_row(T own, T* shared, T* log_det) {
     __syncthreads();
 }
 
-// run(first, n, log) runs n elements from `first` and puts their log-derivatives to log[0, n), which is aligned as the
-// values are; then rows are summed. A stretch is several rows, or a row is several stretches. `run` is called at one
-// place, as it holds all maps.
+// run(first, n, log) runs n elements from `first` and writes their log-derivatives to log[0, n), which has the
+// alignment of the values; then rows are summed. A stretch is several rows, or a row is several stretches. `run` is
+// called at one place, because it holds all maps.
 template <class T, class Run>
 __device__ __forceinline__ void run_stretches(const Stretches& s, const T* in, T* log_det, T* shared, const Run& run) {
     constexpr int W = numbers_of_16<T>;
@@ -294,7 +295,7 @@ unsigned grid_for(int64_t blocks) {
     return unsigned(std::min(blocks, most_blocks));
 }
 
-// Threads of a block, of which each stages so many bytes.
+// Threads of a block, of which each stages this number of bytes.
 int staged_threads_for(int64_t bytes, int64_t others) {
     int threads = staged_threads;
     while (threads > fewest_staged_threads && threads * bytes + others > staged_bytes) threads /= 2;
@@ -321,7 +322,7 @@ void coupling(int map, bool inverse, const MapOptions<T>& options, const T* in, 
             int(std::min(most, std::max({fewest, (rows + enough_stretches - 1) / enough_stretches, int64_t(1)})));
         s.count = (rows + s.rows_of_stretch - 1) / s.rows_of_stretch;
         while (s.lanes_of_row < 32 && 4 * s.lanes_of_row < active) s.lanes_of_row *= 2;
-        // Log-derivatives, moved by up to 16 bytes so that they lie as the values do.
+        // Log-derivatives, moved by up to 16 bytes so that they are aligned like the values.
         const int64_t stretch = std::min<int64_t>(coupling_stretch, active * s.rows_of_stretch);
         const int64_t logs = ((stretch + W - 1) / W * W + W) * int64_t(sizeof(T));
         const int64_t bytes = s.stride * int64_t(sizeof(T));

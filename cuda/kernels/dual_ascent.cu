@@ -12,7 +12,7 @@ namespace {
 
 constexpr int threads = ascent_threads, most_lines = ascent_lines, warp = 32;
 
-// As many rows of one line as 16 bytes hold: what a thread reads or writes at once.
+// As many rows of one line as 16 bytes hold: the unit of a thread's reads and writes.
 template <class T>
 struct alignas(16) Rows {
     static constexpr int count = int(16 / sizeof(T));
@@ -28,7 +28,7 @@ __device__ Rows<T>& rows_at(T* p) {
     return *reinterpret_cast<Rows<T>*>(p);
 }
 
-// A block of threads takes a tile of rows through the affine map: group g of threads computes output lines
+// A block of threads moves a tile of rows through the affine map: group g of threads computes output lines
 // [g Lines, (g + 1) Lines), each thread of a group some of the rows. While a tile is loaded and mapped, `lanes` threads
 // share the lines of the same rows.
 template <class T_, int Groups, int Lines>
@@ -39,12 +39,12 @@ struct Shape {
     static constexpr int packs = row_threads * packs_each, rows = packs * Rows<T>::count;
     static constexpr int rows_each = packs_each * Rows<T>::count;
     static constexpr int lanes = threads / packs;
-    static constexpr int ahead = Lines == 5 ? 5 : 4;  // lines whose loads a thread has under way
-    // Lines whose sums are in shared memory at once: in float64 all would take more than what is mapped.
+    static constexpr int ahead = Lines == 5 ? 5 : 4;  // lines whose loads a thread has in flight
+    // Lines whose sums are in shared memory at once: in float64 all would take more than the mapped memory.
     static constexpr int staged_lines = sizeof(T) == 4 ? Lines : Lines / 2;
     // More lines than shared memory holds are those of many features, whose tiles all have this many threads a group.
     static constexpr bool may_be_unfused = row_threads == 16;
-    // Blocks of threads that a multiprocessor should have room for.
+    // Blocks of threads that a multiprocessor should hold.
     static constexpr int resident = Groups < 8 ? (sizeof(T) == 4 ? 4 : 3) : lines * sizeof(T) <= 28 ? 3 : 2;
     static_assert(ahead <= factors_at_once && lanes >= 1);
 };
@@ -62,7 +62,7 @@ void with_shape(int features, int width, const Body& body) {
     features <= 16 ? body.template operator()<Shape<T, 4, 4>>() : body.template operator()<Shape<T, 8, 8>>();
 }
 
-// The rows of a tile, the same for all shapes of so many features: fewer features, more rows.
+// The rows of a tile, the same for all shapes of this number of features: fewer features, more rows.
 template <class T>
 int tile_rows_of(int features) {
     int rows = 0;
@@ -81,7 +81,7 @@ struct StepArguments {
     AscentNumbers<T> numbers;
     AscentLayout layout;
     int n_tiles, most_kept;  // lines of which shared memory holds the input
-    bool fused;              // all lines that a tile reads are there at once, and are mapped on the way there
+    bool fused;              // all lines that a tile reads are present at once, and are mapped when loaded
     T *z, *moved;
     double* log_jacobian;
     const T* weights;
@@ -163,7 +163,7 @@ __device__ void map_lines(const typename S::T* z, const LineMap<typename S::T>* 
     for (int r = 0; r < Rows<T>::count; ++r) logs[lane * S::rows + pack * Rows<T>::count + r] = product[r].log();
 }
 
-// What the rows of a tile add to their log-Jacobians; put(row, log-Jacobian) gets these.
+// The terms of the log-Jacobians of a tile's rows; put(row, log-Jacobian) gets these.
 template <class S, class Put>
 __device__ void add_logs(const typename S::T* logs, double log_scale, int rows, double* log_jacobian, const Put& put) {
     for (int r = int(threadIdx.x); r < rows; r += threads) {
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(threads) map_rows(StepArguments<typename S::T>
     }
 }
 
-// Numbers of a thread's lines, from shared memory.
+// Values of a thread's lines, from shared memory.
 template <class S>
 __device__ void read_lines(const typename S::T* from, typename S::T (&out)[S::lines]) {
     using T = typename S::T;
@@ -213,13 +213,13 @@ __device__ void read_lines(const typename S::T* from, typename S::T (&out)[S::li
     }
 }
 
-// Adds what input lines [0, lines), in shared memory, contribute to a thread's rows and lines.
+// Adds the contribution of input lines [0, lines), in shared memory, to a thread's rows and lines.
 template <class S>
 __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (&z)[S::lines][S::rows_each]) {
     using T = typename S::T;
     constexpr int P = Rows<T>::count;
     const int group = int(threadIdx.x) / S::row_threads, place = int(threadIdx.x) % S::row_threads;
-    HR_ROLLED  // more lines at once would not leave the registers room
+    HR_ROLLED  // more lines at once would not leave enough registers
     for (int k = 0; k < lines; ++k) {
         T factor[S::lines];
         read_lines<S>(shared.matrix + k * S::width + group * S::lines, factor);
@@ -232,7 +232,7 @@ __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (
 }
 
 // The sums of a chunk over the threads of a group, in a fixed order, to partial[sum][chunk]. They go through shared
-// memory, as registers have no index: a loop for each of them would be a fifth of the kernel.
+// memory, because registers have no index: a loop for each of them would be a fifth of the kernel.
 template <class S>
 __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
                            typename S::T (&sum)[S::lines][ascent_sum_count], double* partial, int64_t chunks,
@@ -267,7 +267,7 @@ __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
     }
 }
 
-// One body, as its parts share what a thread has in registers: lines of the tile, sums of rows, logarithms.
+// One body, because its parts share a thread's registers: lines of the tile, sums of rows, logarithms.
 template <class S>
 __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<typename S::T> a) {
     using T = typename S::T;
@@ -373,7 +373,7 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                     }
             }
             if (wants_sums) store_sums<S>(shared, tile, sum, a.partial, a.layout.chunks, chunk);
-            __syncthreads();  // before the next tile takes the place of this one's numbers
+            __syncthreads();  // before the next tile overwrites this one's values
         }
         if (wants_sums) {
             for (int step = warp / 2; step > 0; step /= 2)
@@ -411,7 +411,7 @@ __device__ inline double number_of_row(const ArrayView& a, int64_t row, int colu
     return a.is_double ? *reinterpret_cast<const double*>(p) : double(*reinterpret_cast<const float*>(p));
 }
 
-// Squares of 32 rows and 32 features change their layout in shared memory, whose lines have 33 numbers.
+// Squares of 32 rows and 32 features change their layout in shared memory, whose lines have 33 elements.
 constexpr int square_threads = 256, pitch = warp + 1;
 
 template <class T>

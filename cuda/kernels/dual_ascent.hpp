@@ -9,13 +9,13 @@
 namespace headrace {
 
 // Output lines [begin, end) of an affine map, which read input lines [first, last). Their part of the matrix starts at
-// `matrix`: for each input line the numbers of all output lines.
+// `matrix`: for each input line the elements of all output lines.
 struct AscentTile {
     int begin, end, first, last;
     int64_t matrix;
 };
 
-// How rows of so many features lie in memory, and how sums over them are parted: by shapes alone.
+// Memory layout of rows of this number of features, and the partition of sums over them: both depend only on shapes.
 struct AscentLayout {
     int features, tile_rows;  // tiles are [feature][tile_rows]
     int64_t rows, chunk_rows, chunks;
@@ -30,23 +30,23 @@ AscentLayout ascent_layout(int64_t rows, int features);
 struct AscentStructure {
     std::vector<AscentTile> tiles;
     std::vector<int> block;    // first line of the block that each line of the affine map is in
-    int64_t matrix = 0;        // numbers of all tiles
-    int lines = 0, width = 0;  // most lines that a tile reads, and has room for
+    int64_t matrix = 0;        // matrix elements of all tiles
+    int lines = 0, width = 0;  // most lines that a tile reads, and can hold
     bool in_place = false;     // one tile reads and writes everything
-    bool fused = false;        // each line is read by one tile alone, which may map it
+    bool fused = false;        // each line is read by only one tile, which may map it
 };
 AscentStructure ascent_structure(const std::vector<int>& blocks);
 
-// A matrix, block after block, row by row, as the tiles have it.
+// A matrix, block after block, row by row, in the tiles' layout.
 template <class T>
 std::vector<T> ascent_matrix(const AscentStructure& structure, const std::vector<int>& blocks,
                              const std::vector<double>& matrix);
 
-// What one step needs, on the device.
+// Data of one step, on the device.
 template <class T>
 struct AscentNumbers {
     const T *bend, *center, *square;  // of each coordinate's map z + bend sqrt(square + (z - center)²)
-    const double* log_scale;          // what the affine map after it adds to the log-Jacobian
+    const double* log_scale;          // the next affine map's term of the log-Jacobian
     const int* order;                 // line k of the affine map's input is coordinate order[k]
     const AscentTile* tiles;
     const T *matrix, *shift;

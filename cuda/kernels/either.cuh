@@ -1,4 +1,4 @@
-// Numbers of either type, for kernels whose work no time goes into: one for both, as each adds to the module's size.
+// Numbers of either type, for kernels that are not time-critical: one for both, because each adds to the module's size.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace headrace {
 
-// As a pointer to numbers that are read as float64, and stored from it.
+// Like a pointer to numbers that are read as float64, and stored from it.
 class NumbersOfEither {
   public:
     NumbersOfEither(const float* p) : p_(const_cast<float*>(p)), is_double_(false) {}

@@ -1,6 +1,6 @@
-// Rows through a program and back, on the device. The run keeps what the way back needs on a tape in global memory, and
-// gradients of units go beside their values; then sums over rows, which are products of the tape's lines, give the
-// gradient of the weights (row_sums.cu). Included by a source for each type of numbers.
+// Rows through a program and back, on the device. The run records the inputs of the backward pass on a tape in global
+// memory, and gradients of units go beside their values; then sums over rows, which are products of the tape's lines,
+// give the gradient of the weights (row_sums.cu). Included by a source for each floating type.
 #pragma once
 
 #ifndef HR_NARROW_TILES
@@ -17,9 +17,9 @@
 namespace headrace {
 namespace {
 
-// ---- where a way back starts ----------------------------------------------------------------------------------------
+// ---- start of a backward pass ---------------------------------------------------------------------------------------
 
-// The gradient of some number by this lane's log-determinant, in the chain's own direction.
+// The gradient of a scalar by this lane's log-determinant, in the chain's own direction.
 template <class T>
 __device__ T grad_log_det_of_row(const Team& team, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
     if (team.lane >= rows) return 0;
@@ -64,7 +64,7 @@ __device__ void load_slopes(const TapeLines<T>& values, const MaskedNetwork<T>& 
 }
 
 // From the gradients by the values of units u, ..., u + N - 1, of which the first n exist, to those by their sums, to
-// which another layer added them, by their products, and by what the context gave.
+// which another layer added them, by their products, and by the context's contribution.
 template <int N, class T>
 __device__ void finish_gradient(const Tape<T>& t, const PlacedStep<NetworkStep<T>>& d, const Layer& layer, int u, int n,
                                 const T (&by_value)[N], int lane) {
@@ -114,7 +114,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     const int blocks = of.op_end - begin, aligned = tensor_cores ? 16 : 1;
     const Rounds of_whole{1, tensor_cores ? 16 : 8};
     const Rounds rounds = team.is_narrow() ? rounds_of<T>(products, blocks, team) : of_whole;
-    // Of as many blocks as are taken at once, up to this one.
+    // Terms of the blocks that are taken at once, up to `last`.
     const auto terms = [&](int last) {
         Terms all{0, 0};
         for (int b = last / rounds.at_once * rounds.at_once; b <= last; ++b) {
@@ -165,7 +165,7 @@ template <class T>
 __device__ void back_conditioner(const Team& team, const MaskedNetwork<T>& c, const PlacedStep<NetworkStep<T>>& d,
                                  const Tape<T>& t, int i, const WayBack<T>& way) {
     const NetworkStep<T>& s = d.step;
-    // Columns of the first layer whose gradient anybody wants: context is first.
+    // Columns of the first layer whose gradient is needed: context is first.
     const int context = t.d.chain.context - s.input_slot;
     const bool wants_coordinates = s.reads_built || way.back.input || !d.part.first_weights;
     const int first_column = way.back.context ? 0 : context;
@@ -207,9 +207,9 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
         });
 }
 
-// Tiles of `tile_rows` rows from `first` on there and back. A tape has room for 32 rows, of which a narrow tile has its
-// part. It is that of these rows alone where the sums over rows need it, else the block's. `bad` becomes 1 if a row is
-// not finite.
+// Tiles of `tile_rows` rows from `first` on there and back. A tape holds 32 rows, of which a narrow tile has its part.
+// It belongs to only these rows where the sums over rows need it, else to the block. `bad` becomes 1 if a row is not
+// finite.
 template <class T, bool all_kinds>
 __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     there_and_back(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call,
@@ -233,7 +233,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         for (int i = 0; i < d.chain.n_steps; ++i) record_any(team, t, i, run, state);
         add_store_support(team, d.chain, t.state(d.chain.n_steps), state.log_det);
         mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
-        team.sync();  // on a narrow tile the base's warps read what others marked
+        team.sync();  // on a narrow tile the base's warps read marks of others
         sums.put(team, state.log_det);
         const int base_state = call.inverse ? d.chain.n_steps : 0;
         bases.put(team, base_density(team, d, call, t.state(base_state)));
@@ -291,7 +291,7 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
         run(0, tiles_of(call.rows), blocks, false, tapes.get());
         return;
     }
-    const int64_t group = std::clamp<int64_t>(tape_bytes / (tape * int64_t(sizeof(T))), 1, tiles);  // by sizes alone
+    const int64_t group = std::clamp<int64_t>(tape_bytes / (tape * int64_t(sizeof(T))), 1, tiles);  // by sizes only
     const DeviceBuffer<T> tapes(size_t(group * tape), stream);
     RowSums<T> row_sums(sums, d.products, group, stream);
     const WeightGradient<T> out{back.weights, is_weight, int64_t(n_weights), bad.get()};

@@ -1,4 +1,4 @@
-// The way back through a program on the device: launches, and what they are told.
+// The backward pass through a program on the device: launches, and their arguments.
 #pragma once
 
 #include "../../cpp/core/request.hpp"
@@ -8,7 +8,8 @@
 
 namespace headrace {
 
-// Rows of a call there and back, a group at a time, and the sums over them. Of `back` the rows' height is not used.
+// Rows of a call forward and backward, a group at a time, and the sums over them. Of `back` the rows' height is not
+// used.
 template <class T>
 void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Call<T>& call, const Back<T>& back,
                      const uint8_t* is_weight, size_t n_weights, cudaStream_t stream);

@@ -1,4 +1,4 @@
-// Rows there and back in float64, which is for checking.
+// Rows forward and backward in float64, which is for checking.
 #define HR_NARROW_TILES true
 #define HR_SMALL_CODE
 #include "gradient.cuh"

@@ -1,6 +1,6 @@
-// A panel of a sequential network's levels (host/plan.hpp): what one warp does of it, level by level, when all have
-// begun its sums. Lanes are rows and know nothing of each other; what all read, the weights inside of the panel, is
-// kept in shared memory, where the team has its parts of sums at other times.
+// A panel of a sequential network's levels (host/plan.hpp): one warp's part of it, level by level, when all have begun
+// its sums. Lanes are independent rows; data that all read, the weights inside of the panel, is kept in shared memory,
+// where the team has its parts of sums at other times.
 #pragma once
 
 #include "units.cuh"
@@ -32,8 +32,8 @@ __device__ void keep_weights(const Team& team, Products kind, const Stage* stage
 }
 
 // Four sums of a panel go on from where they were left: over terms [begin, end), of which `begin` is a multiple of
-// four. A sum's weights start `stride` numbers after the one's before. The order of terms is that of sums in one go.
-// Inputs are rounded as in products in TF32.
+// four. A sum's weights start `stride` elements after those of the sum before. The order of terms is that of sums in
+// one go. Inputs are rounded as in products in TF32.
 constexpr int level_sums = 4;  // of a stage's biases, too, four are loaded at once
 
 template <class T, bool in_shared>
@@ -61,10 +61,10 @@ __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, co
     int k = terms.begin;
 #pragma unroll 2
     for (; k + 4 <= terms.end; k += 4) add_four([](int) { return true; });
-    if (k < terms.end) add_four([&](int i) { return k + i < terms.end; });  // what is not there yet is no number
+    if (k < terms.end) add_four([&](int i) { return k + i < terms.end; });  // values not computed yet are no numbers
 }
 
-// Where a level ends, which begins where the one before it ends: all that it needs of its phase.
+// The end of a level, which begins at the end of the one before it: all that it needs of its phase.
 struct LevelEnds {
     int stage, coordinate;
 };
@@ -72,8 +72,8 @@ __device__ inline LevelEnds ends_of(const StagePhase& phase) {
     return {phase.stage_end, phase.coordinate_end};
 }
 
-// The units of a level, phase q, in n stages, by one warp. A function of its own, as registers of the kernel are short.
-// Returns the ends of the next phase, which are on their way meanwhile: read behind it they would be waited for.
+// The units of a level, phase q, in n stages, by one warp. A function of its own, because registers of the kernel are
+// short. Returns the ends of the next phase, which are on their way meanwhile: read behind it they would be waited for.
 template <class T, bool in_shared, bool keeps_units>
 HR_APART __device__ LevelEnds run_level(const PlacedStep<NetworkStep<T>>& d, const Call<T>& call, Products kind, int q,
                                         const Stage* stages, int n_stages, int lane, ToldLines<T, in_shared> built,
@@ -97,7 +97,7 @@ HR_APART __device__ LevelEnds run_level(const PlacedStep<NetworkStep<T>>& d, con
         const T* const own = kept + stage.kept;
 #pragma unroll 1
         for (int first = 0; first < n; first += level_sums) {
-            // Where there are fewer, the last one's weights stand in for those that do not exist.
+            // If there are fewer, the last one's weights stand in for those that do not exist.
             const int left = n - first;
             const Lines<T, in_shared> values = output.from(stage.begin + first);
             T total[level_sums];

@@ -1,5 +1,5 @@
-// Maps of coordinates with parameters on lines of the tape, on the way back. Networks and elementwise maps call one
-// function, which is not inlined, because it has all maps in it.
+// Maps of coordinates with parameters on lines of the tape, in the backward pass. Networks and elementwise maps call
+// one function, which is not inlined, because it has all maps in it.
 #pragma once
 
 #include "../../cpp/math/maps.hpp"
@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-// From parameters of coordinates [begin, end) to their gradients, and to the gradients of what is given.
+// From parameters of coordinates [begin, end) to their gradients, and to the gradients of the inputs.
 template <class T>
 HR_APART __device__ void back_map(Team team, const CoordinateMap<T>& map, TapeLines<T> params, TapeLines<T> grads,
                                   TapeLines<T> given, TapeLines<T> built, TapeLines<T> grad_given,

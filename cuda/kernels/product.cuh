@@ -1,9 +1,9 @@
-// Sums of products on a tile: lanes are rows, a warp computes several sums for each number that it loads, and the terms
+// Sums of products on a tile: lanes are rows, a warp computes several sums for each value that it loads, and the terms
 // of a sum are split among warps where there are too few sums for all of them.
 //
 // A load of an input serves sums_at_once multiply-adds, one of four weights as many rows as a warp has and four terms:
-// 8 + 4 loads for 32 multiply-adds of a warp, at one load and four multiply-adds a cycle. Tensor cores want another
-// number in each lane: sixteen terms of 16 sums are 16 loads of inputs and 2 of weights for 256 multiply-adds.
+// 8 + 4 loads for 32 multiply-adds of a warp, at one load and four multiply-adds a cycle. Tensor cores need another
+// value in each lane: sixteen terms of 16 sums are 16 loads of inputs and 2 of weights for 256 multiply-adds.
 #pragma once
 
 #include <type_traits>
@@ -20,8 +20,8 @@ struct Terms {
     int begin, end;
 };
 
-// A warp's sums over a part of the terms, [sum][row], until the lane of a row takes them: its own, or in TF32 what
-// other lanes kept for it.
+// A warp's sums over a part of the terms, [sum][row], until the lane of a row takes them: its own, or in TF32 those
+// that other lanes kept for it.
 template <class T>
 struct PartialSums {
     T* p;
@@ -33,9 +33,9 @@ struct PartialSums {
     }
 };
 
-// How a warp takes blocks of sums: so many at once, and shares of terms in multiples of so many. On a narrow tile these
-// are the block's own warps, if the lanes of one work `together`. Without shares each sum is one warp's, in one order
-// of terms. `taken`: warps that have something else to do meanwhile, the first ones.
+// How a warp takes blocks of sums: the number at once, and the multiple of terms in a share. On a narrow tile these are
+// the block's own warps, if the lanes of one work `together`. Without shares each sum is one warp's, in one order of
+// terms. `taken`: warps that have other work meanwhile, the first ones.
 struct Rounds {
     int at_once = 1, terms = 8;
     bool together = false, has_shares = true;
@@ -47,7 +47,8 @@ struct BlockPart {
     int block, first, count;
 };
 
-// So many sums of a block a warp finishes at once: what they all read is read once, and none waits for another.
+// Number of sums of a block that a warp finishes at once: their common inputs are read once, and none waits for
+// another.
 constexpr int finished_at_once = 4;
 static_assert(sums_at_once % (2 * finished_at_once) == 0);  // half a block, too, is a whole number of times as many
 
@@ -60,13 +61,13 @@ struct NothingAside {
 // sum(part, terms, partial) makes the sums of as many blocks as a warp takes at once, over the terms of the last of
 // them, keeps those of the first one, and puts those of the others where aside(b, i, total) finds sums i, ... of block
 // b; finish(b, i, total) gets the totals of these on the lanes of one warp, finished_at_once of them, of which some may
-// not exist. `longest`: terms of the longest block. What is summed in which order depends on sizes alone. The caller
-// waits for the team before and after.
+// not exist. `longest`: terms of the longest block. The order of sums depends only on sizes. The caller waits for the
+// team before and after.
 //
 // A block is one warp's, or that of several with a share of the terms each; where a narrow tile has too few blocks for
 // its many warps, that of two with half of the sums each. Where its warps work together, each finishes one of the
-// blocks that they took at once. All go through the same code: sum and finish are called at one place, as each holds
-// all kinds of products or all activations.
+// blocks that they took at once. All go through the same code: sum and finish are called at one place, because each
+// holds all kinds of products or all activations.
 template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside<T>>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
                          const Finish& finish, const Rounds& rounds = {}, const Aside& aside = {}) {
@@ -94,7 +95,7 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
             sum(BlockPart{b, first_sum, of_part * rounds.at_once}, Terms{begin, smaller(all.end, begin + share)}, own);
         }
         if (shares > 1) team.sync();
-        // Of a warp's own blocks all sums, of shared ones one in so many.
+        // All sums of a warp's own blocks; of shared ones its part.
         const int of_warp = smaller(rounds.at_once, larger(0, blocks - b));
         const int own_block = b + (together ? own_part : 0), own_blocks = together ? int(own_part < of_warp) : of_warp;
         const int end = shares > 1 ? sums_at_once * blocks : of_part * own_blocks;
@@ -128,7 +129,7 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
 template <int M, class T, bool in_shared>
 __device__ void add_row_products(const T* weights, const uint32_t* row, int n, const Lines<T, in_shared>& input,
                                  int lane, Terms terms, T (&total)[sums_at_once]) {
-    // By pointers that advance, as 64-bit addresses made anew would be half of the loop's instructions.
+    // Pointers advance, because 64-bit addresses computed anew would be half of the loop's instructions.
     const T* w[M];
     int k = terms.begin;
 #pragma unroll
@@ -229,12 +230,12 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 // load of 16 bytes brings those of a sum's weights, from rows as they are. A float32 is split into its two factors when
 // it was loaded: kept apart they would be 8 bytes a weight, and weights wait for the L2 cache.
 //
-// Sums of eight terms are added in float32, to the nearest, as tensor cores round toward zero: over the terms of a
+// Sums of eight terms are added in float32, to the nearest, because tensor cores round toward zero: over the terms of a
 // long sum that would be far more than float32's own error. Of the three products the two small ones come first.
-// PTX wants all lanes of a warp at a product together: nothing here branches by lane.
+// PTX requires all lanes of a warp at a product together: nothing here branches by lane.
 
-// Which row of the tile is row q of four of the lanes 4 g, ...: what a warp loads lies in 32 banks of shared memory, as
-// four lines are four numbers longer than four times the banks, or is 16 bytes a lane of global memory.
+// The row of the tile that is row q of four of the lanes 4 g, ...: a warp's loads lie in 32 banks of shared memory,
+// because four lines are four numbers longer than four times the banks, or are 16 bytes a lane of global memory.
 template <bool in_shared>
 __device__ int row_of_lanes(int g, int q) {
     return in_shared ? g % 4 + 16 * (g / 4) + 4 * q : 4 * g + q;
@@ -266,8 +267,8 @@ struct FragmentSums {
             *reinterpret_cast<Four<float>*>(line + 4 * g) = four;
         }
     }
-    // Those of the first block, for the lanes of rows, and those of the next one to the first n lines of `aside`, which
-    // are in registers no longer when sums are finished. The warp's lanes may still read what was kept before.
+    // Sums of the first block, for the lanes of rows, and those of the next one to the first n lines of `aside`, which
+    // are in registers no longer when sums are finished. The warp's lanes may still read values kept before.
     template <bool in_shared>
     __device__ void keep(const PartialSums<float>& partial, int n, const Lines<float, in_shared>& aside) const {
         const int g = partial.lane / 4, t = partial.lane % 4;
@@ -286,8 +287,9 @@ struct BlockEnds {
     int of[narrow_warps];
 };
 
-// Eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j, sums[j] what
-// it has of them, for both halves of the tile. Where they have changed places, the small products do so, too.
+// Eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j, sums[j] the
+// lane's part of the sums, for both halves of the tile. If the factors have changed places, the small products do so,
+// too.
 template <bool changed_places = false, int N, int M>
 __device__ __forceinline__ void add_eight_terms(bool split_factors, const float (&x)[2][4], const float (&w)[N][2],
                                                 float (&sums)[M][2][4]) {
@@ -355,7 +357,7 @@ struct Existing {
     int first, end;
     __device__ bool operator()(int term) const { return term < end && (!starts_inside || term >= first); }
     __device__ bool has_sixteen(int k) const { return k + 16 <= end && (!starts_inside || k >= first); }
-    // The same terms, or none of them if there is none that exists: then nobody wrote the last line either.
+    // The same terms, or none of them if there is none that exists: then the last line is not written either.
     __device__ Terms of(Terms terms) const {
         return {!starts_inside || first < end ? terms.begin : terms.end, terms.end};
     }
@@ -414,8 +416,8 @@ __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_share
     }
 }
 
-// Rows of a matrix, as add_row_products: sums of N blocks, `n` in all, over ends[j] terms in block j, as its rows may
-// be no longer. The first term is a multiple of 16.
+// Rows of a matrix, like add_row_products: sums of N blocks, `n` in all, over ends[j] terms in block j, because its
+// rows may be no longer. The first term is a multiple of 16.
 template <int N, bool in_shared>
 __device__ void sum_rows_in_fragments(bool split_factors, const float* weights, const uint32_t* row, int n,
                                       const Lines<float, in_shared>& input, int lane, Terms terms,
@@ -490,7 +492,7 @@ __device__ inline void sum_rows_on_narrow_tile(bool split_factors, const float* 
         partial);
 }
 
-// Columns of a matrix, as add_column_products, `n` from `column` on in each block; of each only rows that it sees.
+// Columns of a matrix, like add_column_products, `n` from `column` on in each block; of each only rows that read it.
 struct ColumnBlocks {
     int column[narrow_warps], n[narrow_warps];
     Terms rows[narrow_warps];
@@ -525,8 +527,8 @@ __device__ inline void sum_columns_on_narrow_tile(bool split_factors, const floa
 
 // ---- either way -----------------------------------------------------------------------------------------------------
 
-// Of `blocks` blocks, how many a warp takes at once on tensor cores: what it loads and splits of the input serves all
-// of them. Not so many that others have nothing to do.
+// Of `blocks` blocks, the number that a warp takes at once on tensor cores: loaded and split inputs serve all of them.
+// Limited so that others still have work.
 __device__ inline Rounds rounds_on_tensor_cores(int blocks) {
     int best = 1, least = 1 << 30;
 #pragma unroll
@@ -545,8 +547,8 @@ __device__ Rounds rounds_of(Products kind, int blocks, const Team& team) {
     return {smaller(narrow_warps, (blocks + network_warps - 1) / network_warps), 16, true};
 }
 
-// Products of a network: sums of as many blocks as `rounds` says, n in all, of which those of the first block are kept,
-// and those of a second one go to the lines `aside`.
+// Products of a network: sums of `rounds` blocks, n in all, of which those of the first block are kept, and those of a
+// second one go to the lines `aside`.
 template <class T, bool in_shared>
 __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* weights, const uint32_t* row, int n,
                                   const Lines<T, in_shared>& input, Terms terms, const BlockEnds& ends,
@@ -571,8 +573,8 @@ __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* 
     sum_row_products(weights, row, n, input, terms, partial);
 }
 
-// Of the terms those from `first_row` on: tensor cores take sixteen from a multiple of sixteen on, so that several
-// blocks may do so at once.
+// Only terms from `first_row` on: tensor cores take sixteen from a multiple of sixteen on, so that several blocks may
+// do so at once.
 template <class T, bool in_shared>
 __device__ void sum_input_products(Products kind, const T* weights, const uint32_t* row, int column, int n,
                                    const Lines<T, in_shared>& grad, int first_row, Terms terms,

@@ -12,7 +12,7 @@
 namespace headrace {
 namespace {
 
-// ---- in the numbers' own type ---------------------------------------------------------------------------------------
+// ---- in the program's own type --------------------------------------------------------------------------------------
 
 // Block (task, share of the rows): sums[share][place] over the tapes of tiles [share tiles_of_share, ...).
 template <class T>
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(sum_threads)
                   of_thread_inputs = sum_inputs / columns, line = sum_units + 1;
     static_assert(sum_units == sum_inputs);
     HR_DYNAMIC_SHARED(T,
-                      shared);  // [row][unit], then [row][input], one number longer than needed: no bank meets itself
+                      shared);  // [row][unit], then [row][input], one element longer than needed: no bank meets itself
     T *const grads = shared, *const inputs = shared + warp_rows * line;
     const SumTask task = tasks.tasks[blockIdx.x];
     const int thread = int(threadIdx.x), x = thread % columns, y = thread / columns;
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(sum_threads)
     const int64_t end = smaller(tapes.tiles, (int64_t(blockIdx.y) + 1) * tiles_of_share);
     for (int64_t tile = int64_t(blockIdx.y) * tiles_of_share; tile < end; ++tile) {
         const T* const tape = tapes.numbers + tile * tapes.lines * warp_rows;
-        const bool lives = tile * warp_rows + lane < tapes.rows;  // what lies past the last row may have overflowed
+        const bool lives = tile * warp_rows + lane < tapes.rows;  // values past the last row may have overflowed
         for (int u = warp; u < sum_units; u += warps) {
             const int64_t at = (task.grads + task.unit + u) * warp_rows + lane;
             grads[lane * line + u] = lives && u < task.units ? tape[at] : T(0);
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(sum_threads)
 
 // ---- on tensor cores ------------------------------------------------------------------------------------------------
 
-// As sum_products. Registers leave room for four blocks.
+// Counterpart of sum_products. Registers leave room for four blocks.
 __global__ void __launch_bounds__(sum_threads, 4)
     sum_products_in_fragments(const __grid_constant__ SumTasks<float> tasks, bool split_factors,
                               const __grid_constant__ Tapes<float> tapes, int64_t tiles_of_share, double* sums) {
@@ -98,15 +98,15 @@ __global__ void __launch_bounds__(sum_threads, 4)
                           sums + int64_t(blockIdx.y) * tasks.n_sums);
 }
 
-// ---- shares, and what becomes of them -------------------------------------------------------------------------------
+// ---- shares, and their sums -----------------------------------------------------------------------------------------
 
 template <class T>
 __device__ T not_a_number_if(bool condition, T value) {
     return condition ? not_a_number<T>() : value;
 }
 
-// The shares' sums, in their order, to the sums of all groups, and these to the gradient. What no task sums is zero;
-// where a row is not finite every weight's is NaN.
+// The shares' sums, in their order, to the sums of all groups, and these to the gradient. Entries that no task sums are
+// zero; where a row is not finite every weight's is NaN.
 template <class T>
 __global__ void add_shares(const __grid_constant__ SumTasks<T> tasks, const double* sums, int shares, bool is_first,
                            const __grid_constant__ WeightGradient<T> out, double* totals) {

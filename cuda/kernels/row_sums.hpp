@@ -1,4 +1,4 @@
-// Sums over rows, which are the gradient of the weights: products of two lines of the tapes that the way back left.
+// Sums over rows, which are the gradient of the weights: products of two lines of the tapes of the backward pass.
 #pragma once
 
 #include "../host/device_chain.hpp"
@@ -10,7 +10,7 @@ namespace headrace {
 // two lines of the tape. Biases belong to the task with input 0.
 struct SumTask {
     int64_t grads, inputs_line;  // lines of the tape: gradient of the layer's first unit, the layer's first input
-    int64_t weights, bias;       // where the first unit's numbers start in the vector of sums
+    int64_t weights, bias;       // offset of the first unit's elements in the vector of sums
     const uint32_t* row;         // offsets of the units' weights; null: there are only biases
     const int* visible;
     int unit, units, input, inputs;
@@ -31,7 +31,8 @@ struct Tapes {
     int64_t lines, tiles, rows;
 };
 
-// What the gradient of a call's weights becomes, and what is read on the way. `bad` is 1 where a row is not finite.
+// The destination of a call's gradient of the weights, and the inputs of its sums. `bad` is 1 where a row is not
+// finite.
 template <class T>
 struct WeightGradient {
     T* gradient;
@@ -40,7 +41,7 @@ struct WeightGradient {
     const int* bad;
 };
 
-// The sums of a call, group after group. How rows are parted into shares depends on sizes alone.
+// The sums of a call, group after group. The partition of rows into shares depends only on sizes.
 template <class T>
 class RowSums {
   public:
@@ -48,7 +49,7 @@ class RowSums {
     RowSums(const SumTasks<T>& tasks, Products products, int64_t group, cudaStream_t stream);
 
     void add(const Tapes<T>& tapes, const WeightGradient<T>& out);
-    // After all groups: what is made ready once a call has its gradients from those of the ready parameters.
+    // After all groups: parameters that are made ready once a call get their gradients from those of the ready ones.
     void finish(const DeviceChain<T>& d, const T* weights, const WeightGradient<T>& out);
 
   private:

@@ -1,5 +1,5 @@
 // How threads of a block read and write stretches of row-major arrays: 16 bytes at a time where addresses allow, and
-// numbers one by one before, after, and where they do not.
+// elements one by one before, after, and where they do not.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ __device__ __forceinline__ bool is_aligned_16(const T* p) {
     return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 }
 
-// Numbers from p on until an address that is a multiple of 16.
+// Elements from p on until an address that is a multiple of 16.
 template <class T>
 __device__ __forceinline__ int numbers_to_16(const T* p) {
     return int((16 - reinterpret_cast<uintptr_t>(p) % 16) % 16 / sizeof(T));
@@ -48,7 +48,7 @@ struct Elements {
     }
 };
 
-// Of each of these elements P adjacent numbers, to and from registers.
+// P adjacent values of each of these elements, to and from registers.
 template <int P, int N, class T>
 __device__ __forceinline__ void load_elements(const Elements& some, const T* p, T (&to)[N]) {
     constexpr int W = numbers_of_16<T>;
@@ -79,9 +79,9 @@ __device__ __forceinline__ void store_elements(const Elements& some, T* p, const
     }
 }
 
-// body(elements) for all of [0, n), shared by the block's threads: 16 bytes' worth where `first` and what
-// `aligned_at(i)` looks at are multiples of 16 bytes. The others, all of them where addresses do not allow that, are
-// taken as far apart as there are threads for them. `body` is called at one place, as it holds all maps.
+// body(elements) for all of [0, n), shared by the block's threads: 16 bytes' worth where `first` and the arrays of
+// `aligned_at(i)` are multiples of 16 bytes. The others, all of them where addresses do not allow that, are taken as
+// far apart as there are threads for them. `body` is called at one place, because it holds all maps.
 template <class T, class AlignedAt, class Body>
 __device__ __forceinline__ void for_elements(const T* first, int n, const AlignedAt& aligned_at, const Body& body) {
     constexpr int W = numbers_of_16<T>;
@@ -96,7 +96,7 @@ __device__ __forceinline__ void for_elements(const T* first, int n, const Aligne
     }
 }
 
-// Where number i of rows that follow each other lies in a tile whose rows start `stride` numbers apart.
+// Position of element i of consecutive rows in a tile whose rows start `stride` elements apart.
 class TilePlaces {
   public:
     TilePlaces() = default;
@@ -109,11 +109,11 @@ class TilePlaces {
     }
 
   private:
-    // ceil(2^32 / length), which is exact as long as i times the length is below 2^32; it has no room for length 1.
+    // ceil(2^32 / length), which is exact as long as i times the length is below 2^32; for length 1 it does not fit.
     uint32_t inverse_ = 0, padding_ = 0;
 };
 
-// Number j is number j + `by` of v, modulo how many there are. Shifts by powers of two, as registers have no index.
+// Element j is element j + `by` of v, modulo their count. Shifts by powers of two, because registers have no index.
 template <class T>
 __device__ __forceinline__ Numbers16<T> rotated(const Numbers16<T>& v, int by) {
     constexpr int W = numbers_of_16<T>;
@@ -126,9 +126,9 @@ __device__ __forceinline__ Numbers16<T> rotated(const Numbers16<T>& v, int by) {
     return r;
 }
 
-// n numbers of rows that follow each other to a tile, by all threads of a block. In shared memory the threads of a warp
-// would meet in the same banks when each stores its first number, its second and so on; so every eighth starts with
-// another one.
+// n elements of consecutive rows to a tile, by all threads of a block. In shared memory the threads of a warp would
+// meet in the same banks when each stores its first element, its second and so on; so every eighth starts with another
+// one.
 template <class T>
 __device__ __forceinline__ void rows_to_tile(const T* rows, int n, const TilePlaces& places, T* tile) {
     constexpr int W = numbers_of_16<T>;
@@ -180,7 +180,7 @@ __device__ __forceinline__ T sum_of_lanes(T x, int width) {
     return x;
 }
 
-// NaN counts for nothing.
+// NaN does not count.
 template <class T>
 __device__ __forceinline__ T largest_of_lanes(T x, int width) {
     HR_ROLLED

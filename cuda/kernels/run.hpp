@@ -1,4 +1,4 @@
-// Launching what works on tiles: where a tile's lines are, and how many blocks there are at a time.
+// Launches of kernels that work on tiles: the memory of a tile's lines, and the number of blocks at a time.
 #pragma once
 
 #include "../host/device_chain.hpp"
@@ -12,14 +12,14 @@ struct DeviceLimits {
     int multiprocessors;
 };
 
-// Where the lines of a tile are.
+// The memory of a tile's lines.
 struct Place {
     bool in_shared;
     int warps;
     int64_t shared_bytes;  // of a block, in all
 };
 
-// Numbers whose tiles may be in shared memory: float64 is for checking, and its kernels are as large as float32's.
+// Types whose tiles may be in shared memory: float64 is for checking, and its kernels are as large as float32's.
 template <class T>
 constexpr bool has_shared_tiles = sizeof(T) == 4;
 
@@ -32,7 +32,7 @@ inline Place place_of(int64_t lines, int warps, int64_t number_bytes, int64_t sh
     return fits ? Place{true, warps, whole} : Place{false, warps, scratch};
 }
 
-// Where the tiles of a run are. Without networks, more warps share a tile the more coordinates they can share; a run of
+// The memory of a run's tiles. Without networks, more warps share a tile the more coordinates they can share; a run of
 // vector maps is one lane's work for each row.
 template <class T>
 Place run_place(const DeviceChain<T>& d, int64_t shared_bytes) {
@@ -52,10 +52,9 @@ inline DeviceLimits device_limits() {
     return {shared, multiprocessors};
 }
 
-// Rows of a tile on the way back, whose registers leave room for one block on a multiprocessor. So few rows that most
-// would have nothing to do go in narrow tiles, of which there are four times as many: where these are no more than
-// twice as many rounds, as each takes less than half as long (bench/gpu/model.md). A row's bits are the same either
-// way.
+// Rows of a tile in the backward pass, whose registers leave room for one block on a multiprocessor. So few rows that
+// most lanes would be idle go in narrow tiles, of which there are four times as many: if these are no more than twice
+// as many rounds, because each takes less than half as long (bench/gpu/model.md). A row's bits are the same either way.
 inline int rows_of_tile(int64_t rows, int64_t multiprocessors) {
     const auto rounds = [&](int64_t tile) {
         return ((rows + tile - 1) / tile + multiprocessors - 1) / multiprocessors;

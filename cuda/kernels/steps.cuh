@@ -1,5 +1,5 @@
-// All kinds of steps on a device, each in a file of steps/. What a kind does is overloads for PlacedStep, which is its
-// struct and what a device adds to it. At the end of each the team waits:
+// All kinds of steps on a device, each in a file of steps/. Each kind's work is in overloads for PlacedStep, which is
+// its struct and device-only data. At the end of each the team waits:
 //   run_step(team, s, run, t)               a tile from t.given to t.built; of a kind in place, from t.given to t.given
 //   record_step(team, s, tape, i, run, t)   step i, from a state on the tape to the next, which are t.given and t.built
 //   backward_step(team, s, tape, i, way)    from the gradient of the state behind step i to that of the one before it
@@ -28,7 +28,7 @@
 namespace headrace {
 namespace {
 
-// ---- kinds that work in place, on lines alone -----------------------------------------------------------------------
+// ---- kinds that work in place, only on lines ------------------------------------------------------------------------
 
 template <class S, class T, bool in_shared>
 __device__ void run_step(const Team& team, const PlacedStep<S>& s, const Run<T>& run,
@@ -78,7 +78,7 @@ __device__ bool run_any(const Team& team, const Run<T>& run, const DeviceStep<T>
     return in_place;
 }
 
-// What is summed goes to state.log_det.
+// Sums are added to state.log_det.
 template <class T>
 __device__ void record_any(const Team& team, const Tape<T>& t, int i, const Run<T>& run,
                            TileState<T, false, true>& state) {

@@ -1,5 +1,4 @@
-// What steps of a run and of its way back have in common; what a run that is recorded keeps of a tile, in global
-// memory.
+// Common data of the steps of a run and of its backward pass; the record that a run keeps of a tile, in global memory.
 #pragma once
 
 #include "../host/device_chain.hpp"
@@ -8,8 +7,8 @@
 namespace headrace {
 namespace {
 
-// What every step of a run has in common. Both constants are the kernel's: the products of networks, and whether it has
-// the kinds of conditioners that others lack.
+// Common data of every step of a run. Both constants are the kernel's: the products of networks, and whether it has the
+// kinds of conditioners that others lack.
 template <class T>
 struct Run {
     const DeviceChain<T>& d;
@@ -30,7 +29,7 @@ struct Tape {
     __device__ TapeLines<T> gradient(int step) const { return lines.from(d.tape.gradients + (step & 1) * d.slots()); }
 };
 
-// The way back of one tile. `grad_log_det`: the gradient by its lane's log-determinant.
+// The backward pass of one tile. `grad_log_det`: the gradient by its lane's log-determinant.
 template <class T>
 struct WayBack {
     const Run<T>& run;

@@ -1,4 +1,4 @@
-// A tile of rows on the device: one row for each lane, lines of numbers for coordinates and units, and a team of warps.
+// A tile of rows on the device: one row for each lane, lines of values for coordinates and units, and a team of warps.
 #pragma once
 
 #include <type_traits>
@@ -12,8 +12,8 @@
 namespace headrace {
 namespace {
 
-// The same number, which the compiler takes for another one: what was made of it before is then made anew, and has no
-// registers meanwhile.
+// Returns its argument, which the compiler takes for another value: values derived from it before are recomputed after
+// this, and take no registers meanwhile.
 __device__ inline int forgotten(int x) {
 #ifndef HR_EMULATE
     asm volatile("" : "+r"(x));
@@ -21,11 +21,11 @@ __device__ inline int forgotten(int x) {
     return x;
 }
 
-// The warps of a block, which share a tile. Lanes are rows; what is split among warps is coordinates and units. A tile
-// of few rows is narrow: then each narrow_rows lanes are a warp of this team, so that all threads have work.
+// The warps of a block, which share a tile. Lanes are rows; coordinates and units are split among warps. A tile of few
+// rows is narrow: then each narrow_rows lanes are a warp of this team, so that all threads have work.
 //
-// A source whose tiles may be narrow says so before it includes anything: kernels of others have no registers to spare
-// for what it takes to tell.
+// A source whose tiles may be narrow defines this before all includes: kernels of others have no registers to spare for
+// the distinction.
 #ifndef HR_NARROW_TILES
 #define HR_NARROW_TILES false
 #endif
@@ -40,7 +40,7 @@ struct Team {
 #else
     static constexpr int rows = warp_rows;
 
-    // The same, of which no register is needed from its last use to this.
+    // The above, recomputed so that it needs no register between its last use and this.
     __device__ static Team of_block_anew() {
         const int thread = forgotten(int(threadIdx.x));
         return {thread % warp_rows, thread / warp_rows, int(blockDim.x) / warp_rows};
@@ -50,8 +50,8 @@ struct Team {
     }
 #endif
     __device__ bool is_narrow() const { return HR_NARROW_TILES && rows < warp_rows; }
-    // Sums of a row are shared out as in a whole tile, so that its bits do not depend on how many rows there are: among
-    // so many warps, and from this coordinate on, which for all others is behind the last.
+    // Sums of a row are split like in a whole tile, so that its bits do not depend on the number of rows: among this
+    // number of warps, and from this coordinate on, which for all others is behind the last.
     __device__ int sum_warps() const { return is_narrow() ? warps * rows / warp_rows : warps; }
     __device__ int first_of_sum() const { return !is_narrow() || warp < sum_warps() ? warp : 1 << 30; }
     __device__ void sync() const {
@@ -64,7 +64,7 @@ struct Team {
 };
 
 // Lines of a tile. In shared memory they are one number longer than a warp, so that neither lanes nor lines meet in one
-// bank; in global memory a line is as long as what is loaded at once.
+// bank; in global memory a line is as long as one load.
 template <bool in_shared>
 constexpr int line_size = in_shared ? warp_rows + 1 : warp_rows;
 
@@ -76,14 +76,14 @@ struct Lines {
     __device__ Lines from(int64_t line) const { return {p + line * line_size<in_shared>}; }
 };
 
-// What was read from memory before is read anew behind this, and has no registers meanwhile.
+// Values read from memory before are read anew after this, and take no registers meanwhile.
 __device__ inline void forget_loads() {
 #ifndef HR_EMULATE
     asm volatile("" ::: "memory");
 #endif
 }
 
-// Lines as a function that stands apart is told them: it would not see which memory an address is of.
+// Lines as an argument of a function that is not inlined: it could not determine which memory an address is in.
 template <class T, bool in_shared>
 using ToldLines = std::conditional_t<in_shared, int, T*>;
 
@@ -115,7 +115,7 @@ __device__ Lines<T, in_shared> seen(ToldLines<T, in_shared> lines) {
     }
 }
 
-// The first lines, as those of the context are.
+// The first lines, which are those of the context.
 template <class T, bool in_shared>
 __device__ void copy_context(const Team& team, int context, const Lines<T, in_shared>& from,
                              const Lines<T, in_shared>& to) {
@@ -150,8 +150,7 @@ __device__ inline bool is_by_rows(const ArrayView& a) {
     return size(a.column_stride) <= size(a.row_stride);
 }
 
-// body(row, column) for the numbers of a tile in the order in which they lie in memory, so that neighbouring threads
-// are neighbours there.
+// body(row, column) for the values of a tile in the order of memory, so that neighbouring threads are neighbours there.
 template <class F>
 __device__ void for_tile(const Team& team, int rows, int columns, bool by_rows, F&& body) {
     const int fast = by_rows ? columns : rows, threads = team.warps * team.rows;
@@ -174,7 +173,7 @@ __device__ void for_tile(const Team& team, int rows, int columns, bool by_rows, 
     }
 }
 
-// Whether the numbers of a tile follow each other in memory, from an address that is a multiple of 16 bytes: then the
+// Whether the values of a tile are adjacent in memory, from an address that is a multiple of 16 bytes: then the
 // addresses of all tiles are.
 template <class In>
 __device__ bool is_adjacent(const ArrayView& a, int columns) {
@@ -182,7 +181,7 @@ __device__ bool is_adjacent(const ArrayView& a, int columns) {
            reinterpret_cast<uintptr_t>(a.data) % 16 == 0;
 }
 
-// Four adjacent numbers at an address that is a multiple of 16 bytes.
+// Four adjacent values at an address that is a multiple of 16 bytes.
 template <class T>
 struct alignas(16) Four {
     T x[4];
@@ -193,7 +192,7 @@ __device__ Four<T> load_four(const T* p) {
     return *reinterpret_cast<const Four<T>*>(p);
 }
 
-// Four numbers from p[at] on, of which n exist. All numbers of p up to a multiple of four can be read.
+// Four values from p[at] on, of which n exist. All values of p up to a multiple of four can be read.
 template <class T>
 __device__ __forceinline__ Four<T> load_first(const T* p, int at, int n) {
     if (at % 4 == 0) return load_four(p + at);
@@ -204,7 +203,7 @@ __device__ __forceinline__ Four<T> load_first(const T* p, int at, int n) {
     return four;
 }
 
-// body(j) for the first n of N, or for all N where there are as many: then nothing is asked for each.
+// body(j) for the first n of N, or for all N where there are as many: then without a test for each.
 template <int N, class F>
 __device__ __forceinline__ void for_first(int n, const F& body) {
     if (n >= N) {
@@ -217,7 +216,7 @@ __device__ __forceinline__ void for_first(int n, const F& body) {
         if (j < n) body(j);
 }
 
-// Asks for what lies at p, in global memory, so that a later load finds it near.
+// Prefetches the data at p, in global memory, for a later load.
 template <class T>
 __device__ void prefetch(const T* p) {
 #ifdef HR_EMULATE
@@ -227,7 +226,7 @@ __device__ void prefetch(const T* p) {
 #endif
 }
 
-// The numbers of a tile of adjacent rows, four at a time: four(first, body) for those from `first` on, which is to call
+// The values of a tile of adjacent rows, four at a time: four(first, body) for those from `first` on, which is to call
 // body(i, row, column) for i = 0, ..., 3, and one(number, row, column) for the rest.
 template <class F, class G>
 __device__ void for_adjacent_tile(const Team& team, int rows, int columns, F&& four, G&& one) {

@@ -1,4 +1,4 @@
-// What becomes of a network's sums on a tile: values of units, and coordinates through the map.
+// From a network's sums on a tile to values of units, and to coordinates through the map.
 #pragma once
 
 #include "../../cpp/math/activations.hpp"
@@ -11,7 +11,7 @@
 namespace headrace {
 namespace {
 
-// What a team works with at one step. On the way that is recorded everything stays: states, values of all units.
+// A team's data in one step. In a recorded run everything stays: states, values of all units.
 template <class T, bool in_shared, bool keeps_units>
 struct TileState {
     Lines<T, in_shared> given, built, units;
@@ -21,7 +21,7 @@ struct TileState {
     int64_t row = 0;             // of the call, the first one of the tile
 };
 
-// From a unit's product to its sum: what the context gives, and what another layer adds.
+// From a unit's product to its sum: adds the terms of the context and of another layer.
 template <class T, bool in_shared, bool keeps_units>
 __device__ T joined(const Layer& layer, int u, T product, int lane, const TileState<T, in_shared, keeps_units>& t) {
     T sum = product;
@@ -33,7 +33,7 @@ __device__ T joined(const Layer& layer, int u, T product, int lane, const TileSt
     return layer.adds ? sum + t.units.at(layer.adds[u], lane) : sum;
 }
 
-// 0 for a value that is left out, else what makes up for those.
+// 0 for a dropped value, else the factor that compensates for those.
 template <class T>
 __device__ T dropped(const NetworkStep<T>& s, const Layer& layer, int line, const Call<T>& call, int64_t row) {
     const uint64_t number = row < call.rows ? uint64_t(row_number(call.input, row)) : 0;
@@ -42,22 +42,22 @@ __device__ T dropped(const NetworkStep<T>& s, const Layer& layer, int line, cons
     return uniform<T>(word, word) <= T(layer.dropout) ? T(0) : T(1 / (1 - layer.dropout));
 }
 
-// What a layer reads: lines among the units, or, if that is -1, of coordinates from `slot` on. The choice is one of two
-// objects and not of two addresses, behind which the compiler would not see that both are shared memory.
+// A layer's inputs: lines among the units, or, if that is -1, of coordinates from `slot` on. The choice is one of two
+// objects and not of two addresses, because behind addresses the compiler would not see that both are shared memory.
 template <class T, bool in_shared>
 __device__ Lines<T, in_shared> lines_of_input(int line, const Lines<T, in_shared>& coordinates, int slot,
                                               const Lines<T, in_shared>& units) {
     return (line < 0 ? coordinates : units).from(line < 0 ? slot : line);
 }
 
-// From the products and biases of units u, ..., u + N - 1 to their values, and what is kept beside these. The first n
-// of them exist.
+// From the products and biases of units u, ..., u + N - 1 to their values, and the record kept beside these. The first
+// n of them exist.
 template <int N, class T, bool in_shared, bool keeps_units>
 __device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& stage, int u, int n, T (&value)[N],
                                        const Call<T>& call, int lane, const TileState<T, in_shared, keeps_units>& t) {
     if (!stage.is_hidden) return;
     if (stage.is_joined || stage.keeps_sum) {
-        const Layer& layer = s.conditioner.masked.layers[stage.layer];  // read where the stage does not say all
+        const Layer& layer = s.conditioner.masked.layers[stage.layer];  // read only if the stage does not specify all
 #pragma unroll
         for (int m = 0; m < N; ++m) {
             if (m >= n) break;
@@ -90,8 +90,8 @@ __device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& sta
     }
 }
 
-// The parameters of a map on the lines of a tile, and room for as many numbers, as registers cannot be indexed: in
-// their own place where nobody needs them afterwards, else in that of their gradients.
+// The parameters of a map on the lines of a tile, and room for as many values, because registers cannot be indexed: in
+// their own place if they are not needed afterwards, else in that of their gradients.
 template <class T, bool in_shared>
 struct MapParams {
     Lines<T, in_shared> lines, rooms;
@@ -100,13 +100,13 @@ struct MapParams {
     __device__ T& room(int k) const { return rooms.at(k, lane); }
 };
 
-// Coordinates [begin, end) of a map, which all warps share, or one has alone.
+// Coordinates [begin, end) of a map, which all warps share, or which belong to one warp.
 struct Settled {
     int begin, end;
     bool by_one_warp = false;
 };
 
-// Coordinates through a map, whose parameters are on lines; `rooms`: as in MapParams.
+// Coordinates through a map, whose parameters are on lines; `rooms`: see MapParams.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void run_map(const Team& team, const CoordinateMap<T>& s, const Lines<T, in_shared>& params,
                         const Lines<T, in_shared>& rooms, const Settled& of, TileState<T, in_shared, keeps_units>& t) {

@@ -27,11 +27,12 @@ __global__ void __launch_bounds__(vector_threads, long_row_blocks)
         }
         const T log_det = run_row_of(a, a.value + row * a.features, ready, a.result + row * a.features);
         if (lanes.first == 0) a.log_det[row] = log_det;
-        __syncwarp();  // the room is the next row's
+        __syncwarp();  // the buffer is the next row's
     }
 }
 
-// As long_rows_forth; in `room` are the ready parameters and then the gradients by them. `sums`: null for rows' own.
+// Counterpart of long_rows_forth; in `room` are the ready parameters and then the gradients by them. `sums`: null for
+// rows' own.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     long_rows_back(VectorRows<T> a, VectorRowsBack<T> back, int64_t rows, T* room, double* sums) {
@@ -60,7 +61,7 @@ __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     if (sums) BlockSums(sums, a.n_ready).finish();
 }
 
-// One set of parameters for all rows, by one warp, in float64, whatever type the numbers are of.
+// One set of parameters for all rows, by one warp, in float64, whatever their type.
 __global__ void __launch_bounds__(32) prepare_set(int map, int features, NumbersOfEither raw, NumbersOfEither ready) {
     const RowParams<double, NumbersOfEither> params{{int(threadIdx.x), 32}, raw};
     with_prepared_map(map, [&]<class Map>() { prepare_row<Map, double>(params, features, ready); });
@@ -74,8 +75,8 @@ __global__ void __launch_bounds__(32)
     with_prepared_map(map, [&]<class Map>() { prepare_row_vjp<Map, double>(params, gradients, features, by_raw); });
 }
 
-// total[k] of the first n numbers of each of `count` blocks of sums, `size` numbers apart: a lane a number, a share of
-// the blocks for each warp.
+// total[k] of the first n values of each of `count` blocks of sums, `size` values apart: a lane a value, a share of the
+// blocks for each warp.
 __global__ void __launch_bounds__(row_sum_threads)
     sum_blocks_of_rows(const double* sums, int64_t size, int count, int n, double* total) {
     HR_DYNAMIC_SHARED(double, partial);

@@ -1,5 +1,5 @@
-// A row of vector maps by the lanes that share it, and sums over rows of gradients: what kernels of rows in shared
-// memory and of long ones have in common.
+// A row of vector maps by the lanes that share it, and sums over rows of gradients: common to the kernels of rows in
+// shared memory and of long ones.
 #pragma once
 
 #include "../../cpp/core/views.hpp"
@@ -35,8 +35,8 @@ struct RowParams {
 // Ready parameters that do not belong to a coordinate, and raw ones at most.
 constexpr int others = 2;
 
-// Receives numbers for parameters: those of coordinates where they belong at once, as each is for one lane, and the
-// others when all lanes have read what was there before.
+// Receives values for parameters: those of coordinates are stored at once, because each is for one lane, and the others
+// when all lanes have read the previous values.
 template <class To, class T>
 struct Receiver {
     To to;
@@ -85,7 +85,7 @@ __device__ __forceinline__ T start_of_lane(const P& p, int features) {
     return p.lanes.first == 0 ? start : T(0);
 }
 
-// How far a row moves, and the factors of its determinant.
+// The amount by which a row moves, and the factors of its determinant.
 template <class Map, bool inverse, class T, class P>
 __device__ __forceinline__ void amount_of(const T* given, const P& p, int features, const MapOptions<T>& options,
                                           T (&amount)[1], T (&factor)[1][Map::factors]) {
@@ -114,8 +114,8 @@ __device__ __forceinline__ T run_row(const T* given, const P& p, int features, c
     return inverse ? -total : total;
 }
 
-// The gradient by what was given, which may lie where that by what was built is, and by the ready parameters, which may
-// lie where these are.
+// The gradient by the input, which may lie where that by the output is, and by the ready parameters, which may lie
+// where these are.
 template <class Map, bool inverse, class T, class P>
 __device__ __forceinline__ void run_row_vjp(const T* given, const P& p, int features, const MapOptions<T>& options,
                                             const T* grad_built, T grad_log_det, T* grad_given, T* grad_ready) {
@@ -140,7 +140,7 @@ __device__ __forceinline__ void run_row_vjp(const T* given, const P& p, int feat
     to.finish(p.lanes, Map::n_ready(features));
 }
 
-// The same in the direction and by the map that a call asks for; of a map's code there is one place each.
+// Both in the direction and by the map of a call; a map's code is at one place each.
 template <class T, class P>
 __device__ __forceinline__ T run_row_of(const VectorRows<T>& a, const T* given, const P& p, T* built) {
     T log_det = 0;

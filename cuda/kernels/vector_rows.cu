@@ -1,17 +1,17 @@
-// Bytes that must be moved, float32, of a row of F features: 8 F + 4 with one set of parameters, and n_raw more numbers
-// (planar 2 F + 1, radial F + 2) if it has its own. On the way back 12 F + 4, and 2 n_raw numbers more.
+// Bytes that must be moved, float32, of a row of F features: 8 F + 4 with one set of parameters, and n_raw more values
+// (planar 2 F + 1, radial F + 2) if it has its own. In the backward pass 12 F + 4, and 2 n_raw values more.
 //
 // A block takes tiles of rows. They come to shared memory 16 bytes at a time, each row goes to a group of lanes of one
 // warp, a single one where features are few, and results go back as they came. Rows too long for that are read where
-// they are, by a warp each, and so are those in float64, which is for checking. What a group sums it sums in an order
-// that depends on the number of features alone.
+// they are, by a warp each, and so are those in float64, which is for checking. The order of a group's sums depends
+// only on the number of features.
 //
-// A kernel serves all maps in both directions, with one set of parameters or rows' own: a row asks once which, what
-// goes to shared memory and back is the same for all, and each kernel adds to the module's size.
+// A kernel serves all maps in both directions, with one set of parameters or rows' own: a row selects once, the traffic
+// to shared memory and back is the same for all, and each kernel adds to the module's size.
 //
 // One set of parameters is made ready in float64 by a kernel before, and its gradient comes from sums over rows in
 // float64: each block keeps its own, the tiles of a block in their order, and two more kernels sum the blocks and go
-// back from ready to raw parameters. Nothing comes to the host.
+// back from ready to raw parameters. Nothing is copied to the host.
 #define HR_SMALL_CODE
 #include "vector_rows.cuh"
 
@@ -28,17 +28,17 @@ namespace {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-// An array of a tile in shared memory: `stride` numbers from row to row.
+// An array of a tile in shared memory: `stride` elements from row to row.
 struct TileArray {
     int start, stride;
     TilePlaces places;
 };
 
-// Numbers whose rows may be in shared memory.
+// Types whose rows may be in shared memory.
 template <class T>
 constexpr bool has_row_tiles = sizeof(T) == 4;
 
-// How a call is cut; known to the host.
+// The partition of a call, known to the host.
 template <int arrays>
 struct RowTiles {
     int64_t rows, count;
@@ -47,7 +47,7 @@ struct RowTiles {
     int bytes;  // of shared memory
     TileArray array[arrays] = {};
 
-    // `lengths`: numbers of a row in each array, 0 where there is none; only numbers of four bytes are in shared memory
+    // `lengths`: elements of a row in each array, 0 where there is none; only types of four bytes are in shared memory
     // (has_row_tiles).
     RowTiles(int64_t all, const std::array<int, arrays>& lengths, int number_bytes) : rows(all) {
         for (lanes = 1;; lanes *= 2) {
@@ -69,7 +69,7 @@ struct RowTiles {
     }
 
   private:
-    // Up to an odd multiple of the lanes: then groups next to each other, which read as many numbers as they have lanes
+    // Up to an odd multiple of the lanes: then groups next to each other, which read as many values as they have lanes
     // at the same time, do not meet in the same banks.
     int64_t padded(int64_t n) const { return (n + lanes - 1) / (2 * lanes) * (2 * lanes) + lanes; }
 };
@@ -173,7 +173,7 @@ void run_forth(VectorRows<T> a, bool shared_set, int64_t rows, cudaStream_t stre
     a.ready = shared_set ? prepare(a, ready, stream) : nullptr;
     RowTiles<2> tiles(rows, {a.features, shared_set ? 0 : a.n_ready}, int(sizeof(T)));
     if (!tiles.in_shared) {
-        const int64_t blocks = std::min(tiles.count, shared_set ? most_blocks : row_sum_blocks);  // each has a room
+        const int64_t blocks = std::min(tiles.count, shared_set ? most_blocks : row_sum_blocks);  // each has a buffer
         const DeviceBuffer<T> room(shared_set ? 0 : size_t(blocks) * size_t(tiles.rows_of_tile) * size_t(a.n_ready),
                                    stream);
         return launch_long_rows(a, rows, unsigned(blocks), room.get(), stream);
@@ -194,7 +194,7 @@ void run_back(VectorRows<T> a, bool shared_set, const VectorRowsBack<T>& back, i
     DeviceBuffer<double> sums, total;
     a.ready = shared_set ? prepare(a, ready, stream) : nullptr;
     const RowTiles<4> tiles(rows, {a.features, a.features, a.n_ready, shared_set ? 0 : a.n_raw}, int(sizeof(T)));
-    // The sums' order depends on the number of blocks, and that on shapes alone.
+    // The sums' order depends on the number of blocks, and that only on shapes.
     const int64_t sums_of_block = int64_t(parts_of_sums(a.n_ready)) * a.n_ready;
     int64_t blocks = std::min(tiles.count, row_sum_blocks);
     if (shared_set) {

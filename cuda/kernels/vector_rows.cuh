@@ -1,5 +1,5 @@
-// Vector maps alone, on row-major arrays with parameters from anybody: hr.ops.planar_forward, radial_inverse, ... on
-// the device. All is queued on the stream; result may be value.
+// Vector maps without a program, on row-major arrays with parameters from any source: hr.ops.planar_forward,
+// radial_inverse, ... on the device. All is queued on the stream; result may be value.
 #pragma once
 
 #include <cstdint>

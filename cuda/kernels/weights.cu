@@ -11,7 +11,7 @@
 namespace headrace {
 namespace {
 
-// The steps of a chain of either type, for kernels that are there once: what they do they do in float64.
+// The steps of a chain of either type, for kernels that exist once: they compute in float64.
 struct StepsOfEither {
     const void* steps;
     bool is_double;
@@ -23,7 +23,7 @@ StepsOfEither steps_of(const DeviceChain<T>& d) {
     return {d.steps, std::is_same_v<T, double>, d.chain.n_steps, d.chain.features};
 }
 
-// A step with its constants in float64; of one that has nothing to make ready its kind alone.
+// A step with its constants in float64; for one without ready parameters only its kind.
 template <class T>
 __device__ Step<double> in_float64(const DeviceStep<T>& step) {
     Step<double> wide{};

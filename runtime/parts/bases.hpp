@@ -1,4 +1,4 @@
-// Base densities whose coordinates are standard numbers, shifted and scaled; and what every base does.
+// Base densities whose coordinates are standard values, shifted and scaled; and the interface of every base.
 #pragma once
 
 #include <memory>
@@ -64,7 +64,7 @@ class StandardBase : public Base<T> {
             if (!loc_.empty()) {
                 x = (x - loc_[c]) * std::exp(-log_scale_[c]);
                 sum -= log_scale_[c];
-                // A trained base is a step as others: what overflows there is NaN.
+                // A trained base is a step like others: values that overflow there are NaN.
                 if (is_trained_ && !std::isfinite(narrowed<T>(x))) return std::numeric_limits<double>::quiet_NaN();
             }
             sum += is_logistic_ ? logistic_log_density(x) : normal_log_density(x);

@@ -43,7 +43,7 @@ inline double number_at(const unsigned char* p, Dtype dtype) {
     return value;
 }
 
-// CRC-32, as of zlib.
+// CRC-32, like zlib's.
 class Crc32 {
   public:
     Crc32() {
@@ -68,14 +68,14 @@ class Crc32 {
     std::uint32_t state_ = 0xFFFFFFFFu;
 };
 
-// How many transforms and other parts a file of so many bytes may have.
+// Limit of transforms and other parts in a file of this many bytes.
 inline std::size_t most_objects(std::uint64_t size) {
     return 4096 + static_cast<std::size_t>(size / 512);
 }
 
 class Container {
   public:
-    // Reads by `read(p, n)`, which gives exactly n more bytes or says that it cannot.
+    // Reads by `read(p, n)`, which gives exactly n more bytes or reports that it cannot.
     template <class Read>
     Container(std::uint64_t size, const Read& read) : size_(size) {
         unsigned char first[8];
@@ -105,7 +105,7 @@ class Container {
     const unsigned char* data(const Tensor& t) const { return data_.data() + t.begin; }
 
   private:
-    // The container's own JSON, and headrace's header inside; gives the checksum.
+    // The container's own JSON, and headrace's header inside; returns the checksum.
     std::string read_entries(const std::string& text) {
         const Value own = JsonReader(text, "no safetensors file: header", 64 + text.size() / 16).read();
         if (!own.is(Value::Kind::object)) refuse("no safetensors file: expected an object as its header");
@@ -200,7 +200,7 @@ class Container {
         return t;
     }
 
-    // They fill the rest of the file without gaps and overlaps.
+    // Tensors fill the rest of the file without gaps and overlaps.
     void check_places(std::uint64_t available) const {
         std::vector<std::pair<std::pair<std::uint64_t, std::uint64_t>, const std::string*>> places;
         for (const auto& [name, t] : tensors_) places.push_back({{t.begin, t.begin + t.size}, &name});

@@ -1,4 +1,4 @@
-// What users see: a flow or a single transform, read from a file.
+// The public interface: a flow or a single transform, read from a file.
 #pragma once
 
 #include "generator.hpp"
@@ -52,7 +52,7 @@ inline const std::set<std::string>& kinds_of_flows() {
     return kinds;
 }
 
-// What lies under pairs of inversions; null where one more is left.
+// The transform under pairs of inversions; null where one inversion is left.
 template <class T>
 const Transform<T>* upright(const Transform<T>* one) {
     bool is_flipped = false;
@@ -66,13 +66,13 @@ const Transform<T>* upright(const Transform<T>* one) {
 }  // namespace detail
 
 // A density, log p(x) = log base(z) + log |det dz/dx|, or one transform between z and x. It computes in T, float or
-// double, whatever the file's dtype is. Files that are no good throw FileFormatError, wrong arguments
-// std::invalid_argument. Nothing changes after it is made: any number of threads may use it at once.
+// double, whatever the file's dtype is. Invalid files throw FileFormatError, wrong arguments std::invalid_argument. An
+// object never changes after construction: any number of threads may use it at once.
 //
-// Rows are features() numbers one after another, in float or double (In), and so are results (Out). `context` holds
-// context() numbers a row, `context_rows` rows: as many as there are rows, or 1 for all; it is null where context() is
-// 0. A row that is not finite, or that overflows on its way, becomes NaN, and no other row changes. A finite row on a
-// bound of a column or beyond has a log density of -infinity, and its latent is NaN.
+// Rows are features() adjacent values, in float or double (In), and so are results (Out). `context` holds context()
+// values a row, `context_rows` rows: as many as there are rows, or 1 for all; it is null where context() is 0. A row
+// that is not finite, or that overflows on its way, becomes NaN, and no other row changes. A finite row on a bound of a
+// column or beyond has a log density of -infinity, and its latent is NaN.
 template <class T>
 class Flow {
   public:
@@ -88,7 +88,7 @@ class Flow {
 
     int features() const { return features_; }
     int context() const { return context_; }
-    // Whether it is a flow, not a transform alone: then it has log_prob and sample.
+    // Whether it is a flow, not a single transform: then it has log_prob and sample.
     bool has_density() const { return base_ != nullptr || is_ensemble(); }
     // Whether it is several flows as one density: then it has log_prob and sample, and no latent space.
     bool is_ensemble() const { return !members_.empty(); }
@@ -130,7 +130,7 @@ class Flow {
     }
 
     // Rows first_row to first_row + rows - 1 of the endless sample of a seed, and their log densities, which may be
-    // null. The numbers are those of headrace's `sample` with this seed, to rounding.
+    // null. The values are those of headrace's `sample` with this seed, to rounding.
     template <class Out, class In = double>
     void sample(std::size_t rows, std::uint64_t seed, Out* x, Out* log_prob = nullptr, const In* context = nullptr,
                 std::size_t context_rows = 0, std::uint64_t first_row = 0) const {
@@ -149,7 +149,7 @@ class Flow {
         }
     }
 
-    // The same with vectors, in double.
+    // The above with vectors, in double.
     std::vector<double> log_prob(const std::vector<double>& x, const std::vector<double>& context = {}) const {
         std::vector<double> out(rows_of(x));
         log_prob(x.data(), out.size(), out.data(), context.data(), context_rows_of(context));
@@ -273,7 +273,7 @@ class Flow {
         }
     }
 
-    // Each row is the member's own of this seed and number, from a member that is drawn for it.
+    // Each row is the member's own of this seed and index, from a member that is drawn for it.
     template <class Out, class In>
     void mixed_sample(std::size_t rows, std::uint64_t seed, Out* x, Out* log_prob, const Context<In>& context,
                       std::uint64_t first_row) const {
@@ -322,7 +322,7 @@ class Flow {
         stored.close();
     }
 
-    // They end before a Standardize, which may be followed by Supports.
+    // Trailing transforms end before a Standardize, which may be followed by Supports.
     void read_steps(detail::Stored& stored) const {
         std::size_t end = chain_.size();
         while (end > 0 && dynamic_cast<const detail::Support<T>*>(chain_[end - 1].get())) --end;
@@ -351,7 +351,8 @@ class Flow {
         last_ = support_at_end(false);
     }
 
-    // The Support that rows come to first; but for what does nothing, and for permutations if these are to be passed.
+    // The Support that rows reach first, after transforms that do nothing, and after permutations if these are to be
+    // passed.
     const detail::Support<T>* support_at_end(bool passes_permutations) const {
         for (std::size_t i = chain_.size(); i-- > 0;) {
             const detail::Transform<T>* inner = chain_[i].get();
@@ -435,7 +436,7 @@ class Flow {
         return work.is_bad ? nan() : density - work.log_det;
     }
 
-    // work.row, numbers of In once, through the chain.
+    // Takes work.row, In values once, through the chain.
     template <class In, class C>
     void run(Work& work, bool to_data, const Context<C>& context, std::size_t r) const {
         work.log_det = 0.0;

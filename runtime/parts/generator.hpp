@@ -29,14 +29,14 @@ struct Wide {
 
 class Generator {
   public:
-    // As numpy.random.default_rng of a list of these.
+    // Equal to numpy.random.default_rng of a list of these.
     explicit Generator(std::initializer_list<std::uint64_t> seeds) {
         const std::array<std::uint64_t, 4> words = spread(seeds);
         increment_ = Wide{words[2] << 1 | words[3] >> 63, words[3] << 1 | 1};
         state_ = (increment_ + Wide{words[0], words[1]}) * multiplier() + increment_;
     }
 
-    // Leaves so many numbers out.
+    // Skips this many numbers.
     void skip(std::uint64_t count) {
         Wide factor{0, 1}, sum{0, 0}, step = multiplier(), plus = increment_;
         for (; count; count >>= 1) {

@@ -1,6 +1,6 @@
-// A strict reader of JSON for files that nobody vouches for: no deep nesting, no endless numbers, no NaN, no key twice,
-// no comments, no text that is not UTF-8. Lists, objects and texts are limited by the length of what they stand in, so
-// that memory is at most some forty times that.
+// A strict reader of JSON for untrusted files: no deep nesting, no endless numbers, no NaN, no key twice, no comments,
+// no text that is not UTF-8. Lists, objects and texts are limited by the length of their container, so that memory is
+// at most about forty times that.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,7 @@
 
 namespace headrace {
 
-// A file that is broken, none of headrace, or from a newer version; the message says why.
+// A file that is broken, not one of headrace, or from a newer version; the message gives the reason.
 class FileFormatError : public std::runtime_error {
   public:
     using std::runtime_error::runtime_error;
@@ -60,7 +60,7 @@ bool read_real(const char* begin, const char* end, Number& value) {
     }
 }
 
-// What a message may quote of a file: short, and without characters that do something to a terminal.
+// Quotes of a file in messages: short, and without control characters that affect a terminal.
 inline std::string shown(const std::string& text) {
     std::string result;
     for (const char c : text.substr(0, 40)) result += c >= ' ' && c <= '~' ? c : '?';

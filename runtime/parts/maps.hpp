@@ -41,7 +41,7 @@ T bent_line(const T* p, T slope, T clamp, bool inverse, T value, double& log_det
     if (!inverse) {
         const T w = value - center, r = hypotenuse(epsilon, w);
         log_det += static_cast<double>(log_a + std::log(gamma * (w / r) + T(1)));
-        // Halves leave a sum of two numbers near the largest one room.
+        // Halves prevent overflow of a sum of two values near the largest one.
         return (r * (gamma * T(0.5)) + value * T(0.5)) * (a + a) + shift;
     }
     const T t = (value - shift) * std::exp(-log_a) - center;
@@ -81,7 +81,7 @@ class MapSettings {
         spline_.slope = slope_;
     }
 
-    // Names of the parameters of a coordinate, and how many numbers each stands for.
+    // Names of the parameters of a coordinate, and how many values each has.
     std::vector<std::pair<std::string, int>> groups() const {
         const int bins = spline_.bins;
         switch (kind_) {

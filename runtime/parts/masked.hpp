@@ -1,4 +1,4 @@
-// Masked autoregressive transforms and couplings: maps of numbers whose parameters a network computes.
+// Masked autoregressive transforms and couplings: maps of coordinates whose parameters a network computes.
 #pragma once
 
 #include "maps.hpp"
@@ -40,13 +40,13 @@ class MaskedTransform : public Transform<T> {
                        [&](T c) { return network_->read(c); });
         s.params.resize(static_cast<std::size_t>(map_->n_params()));
         const bool inverse = to_data != formula_to_data_;
-        if (is_coupling_ || reads_data_ != to_data) {  // the network reads what is given
+        if (is_coupling_ || reads_data_ != to_data) {  // the network reads the input
             for (std::size_t i = 0; i < reads_.size(); ++i) s.inputs[i] = network_->read(row[reads_[i]]);
             network_->run(s);
             for (std::size_t k = 0; k < active_.size(); ++k) map_coordinate(k, inverse, row, s, log_det);
             return;
         }
-        // The network reads what is built: what it sees of a coordinate that is not built yet is never asked for.
+        // The network reads coordinates that are being built: those that are not built yet are never read.
         std::fill(s.inputs.begin(), s.inputs.begin() + static_cast<std::ptrdiff_t>(reads_.size()), T(0));
         network_->open(s);
         for (const Plan::Step& step : plan_->steps()) {
@@ -80,7 +80,7 @@ class MaskedTransform : public Transform<T> {
         if (active_.empty()) stored.fail("passive: expected a coordinate that is not");
     }
 
-    // Which row of the last layer is parameter p of the k-th coordinate that is mapped, both in the map's own order.
+    // The row of the last layer that is parameter p of the k-th coordinate that is mapped, both in the map's own order.
     std::vector<std::size_t> places(Stored& stored, const MapSettings& map) const {
         const auto groups = map.groups();
         const std::vector<Value>& outputs = stored.items("outputs");
@@ -107,7 +107,7 @@ class MaskedTransform : public Transform<T> {
         return result;
     }
 
-    // Levels and degrees tell a reader nothing that masks do not; a file in which they say something else is broken.
+    // Levels and degrees follow from the masks; a file in which they differ is broken.
     void check_staircase(Stored& stored) const {
         const Value &levels_value = stored.take("levels"), &degrees_value = stored.take("degrees");
         if (levels_value.is(Value::Kind::null) && degrees_value.is(Value::Kind::null)) return;

@@ -1,5 +1,5 @@
 // The conditioner: a network whose weights are multiplied by masks. It runs layer by layer, or in the order of a plan,
-// by which a unit is computed as soon as the coordinates that it sees are there.
+// by which a unit is computed as soon as the coordinates that it reads are available.
 #pragma once
 
 #include "numbers.hpp"
@@ -15,7 +15,7 @@ struct Scratch {
     std::vector<T> inputs, params, row, columns;
 };
 
-// What a context does to a layer: an activated product of its own.
+// A context's effect on a layer: an activated product of its own.
 template <class T>
 struct Join {
     std::vector<T> weight, bias;  // (units, context), (units,)
@@ -46,7 +46,7 @@ struct Hidden {
 template <class T>
 class Network {
   public:
-    // `columns` of the first layer are what the network reads, `context` of them the last ones; `rows` are its outputs.
+    // `columns` of the first layer are the network's inputs, `context` of them the last ones; `rows` are its outputs.
     Network(Stored& stored, int columns, int context, std::uint64_t rows, Activation activation, bool has_masks)
         : columns_(columns), context_(context) {
         std::vector<Hidden> hidden;
@@ -80,7 +80,7 @@ class Network {
     // A number as the network reads it.
     T read(T x) const { return parts_ > 0 ? to_bf16(x, parts_) : x; }
 
-    // Room for a row. What is not computed yet is 0.
+    // Buffer for a row. Values not computed yet are 0.
     void open(Scratch<T>& s) const {
         if (s.sums.size() < layers_.size()) {
             s.sums.resize(layers_.size());
@@ -92,7 +92,7 @@ class Network {
         }
     }
 
-    // s.inputs holds coordinates, then context, as they are read.
+    // s.inputs holds coordinates, then context, in the order of the file.
     void run(Scratch<T>& s) const {
         open(s);
         for (std::size_t l = 0; l < layers_.size(); ++l)
@@ -157,7 +157,7 @@ class Network {
             Hidden hidden;
             hidden.units = own.integer(own.take("units"), "units", 1, std::numeric_limits<std::int32_t>::max());
             hidden.activation = static_cast<Activation>(own.choice("activation", activation_names()));
-            if (own.has("dropout")) own.number("dropout", -1e-300, 1.0);  // which matters to a fit alone
+            if (own.has("dropout")) own.number("dropout", -1e-300, 1.0);  // which matters only to a fit
             if (own.has("adds")) {
                 hidden.adds = own.integer(own.take("adds"), "adds", 0, std::numeric_limits<std::int32_t>::max());
                 const std::size_t by = static_cast<std::size_t>(hidden.adds);
@@ -199,7 +199,7 @@ class Network {
     }
 
     int columns_, context_;
-    int parts_ = 0;  // of numbers rounded to bf16; 0: they are not
+    int parts_ = 0;  // of values rounded to bf16; 0: they are exact
     std::vector<Layer<T>> layers_;
 };
 

@@ -38,7 +38,7 @@ Positive<T> positive(T x) {
     return {far + T(1e-3), far + T(1e-3 - 1.0)};
 }
 
-// To the nearest number of 8 significant bits, halves to even; what is smaller than `least` is 0.
+// To the nearest number of 8 significant bits, halves to even; numbers below `least` become 0.
 constexpr float least_bf16_value = 0x1p-63f, least_bf16_weight = 0x1p-47f;
 inline float nearest_bf16(float x, float least) {
     if (x != x) return x;
@@ -51,7 +51,7 @@ inline float nearest_bf16(float x, float least) {
     return rounded;
 }
 
-// The sum of so many of them, each of which is nearest to what those before it leave.
+// The sum of this many parts, each of which is nearest to the remainder of those before it.
 template <class T>
 T to_bf16(T x, int parts, float least = least_bf16_value) {
     float left = static_cast<float>(x);
@@ -75,7 +75,7 @@ inline const std::vector<std::string>& activation_names() {
 // NaN stays NaN in all of them.
 template <class T>
 T activated(Activation activation, T x) {
-    // Where x meets a factor that is 0 long before x is so large: infinity times 0 would be NaN.
+    // Limit for x multiplied by a factor that is 0 long before x is so large: infinity times 0 would be NaN.
     const T limited = x < T(-1e30) ? T(-1e30) : x;
     switch (activation) {
         case Activation::relu: return x < T(0) ? T(0) : x;

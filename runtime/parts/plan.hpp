@@ -1,5 +1,5 @@
-// In which order a masked network is computed while the coordinates that it reads are being built: a unit's degree is
-// the highest level of the coordinates that it sees, a coordinate's level is above the degrees of its parameters.
+// The order in which a masked network is computed while the coordinates that it reads are being built: a unit's degree
+// is the highest level of the coordinates that it reads, a coordinate's level is above the degrees of its parameters.
 #pragma once
 
 #include "network.hpp"
@@ -34,7 +34,7 @@ class Plan {
         std::vector<std::size_t> open(n, static_cast<std::size_t>(n_params));
         std::vector<int> level(n, 1);
 
-        std::vector<Step> ready;  // whose degree is known, and whose followers have not been told
+        std::vector<Step> ready;  // whose degree is known, and whose followers have not been visited
         const auto settle = [&](std::size_t l, std::size_t u, int degree) {
             Graph& graph = graphs[l];
             graph.degree[u] = std::max(graph.degree[u], degree);
@@ -62,7 +62,7 @@ class Plan {
                 settle(static_cast<std::size_t>(adds_to[l - 1]), step.index, step.degree);
         }
         if (settled < n) stored.fail("masks: expected no coordinate that depends on itself");
-        // Level by level: coordinates of a level, then layer by layer the units that see these at most.
+        // Level by level: coordinates of a level, then layer by layer the units that read these at most.
         std::sort(steps_.begin(), steps_.end(), [](const Step& a, const Step& b) {
             if (a.degree != b.degree) return a.degree < b.degree;
             return a.layer != b.layer ? a.layer < b.layer : a.index < b.index;
@@ -72,7 +72,7 @@ class Plan {
     const std::vector<Step>& steps() const { return steps_; }
 
   private:
-    // For each column of a layer the rows that see it, and for each row how many columns are not known yet.
+    // For each column of a layer the rows that read it, and for each row how many columns are not computed yet.
     struct Graph {
         std::vector<std::size_t> first, open;
         std::vector<std::uint32_t> row;

@@ -1,6 +1,6 @@
 // Random numbers: Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011), keyed by a seed, counted by (row, block of four
 // columns). A number is a function of (seed, row, column), the same as headrace's own. float64 uses the leading 32 bits
-// of float32 and 32 more of a second stream: both see the same sample, the one with more digits.
+// of float32 and 32 more of a second stream: both give the same sample, the one with more digits.
 #pragma once
 
 #include <array>
@@ -33,7 +33,7 @@ T uniform(std::uint32_t high, std::uint32_t low) {
            (static_cast<T>(low) * T(5.421010862427522e-20) + T(2.710505431213761e-20));
 }
 
-// Cosine and sine of so many turns, reduced to an eighth before anything is rounded.
+// Cosine and sine of this many turns, reduced to an eighth before any rounding.
 template <class T>
 void cos_sin_of_turns(T turns, T& cosine, T& sine) {
     const T quarters = std::nearbyint(turns * T(4));
@@ -60,7 +60,7 @@ struct Drawn {
         const T tail = uniform<T>(high[i] << 1 | low[i] >> 31, low[i] << 1) * T(0.5);
         return (std::log1p(-tail) - std::log(tail)) * (high[i] >> 31 ? T(1) : T(-1));
     }
-    // Box-Muller: two words give two numbers.
+    // Box-Muller: two words give two normal numbers.
     T normal(std::size_t i) const {
         const std::size_t first = i & ~std::size_t(1);
         const T radius = std::sqrt(std::log(number(first)) * T(-2));
@@ -76,7 +76,7 @@ Drawn<T> drawn(std::uint64_t seed, std::uint64_t row, std::uint32_t block) {
     return {seed, row, block, 0, 1};
 }
 
-// What other densities draw from beside these: streams of their own, so that no word serves two columns.
+// Random numbers of other densities beside these: streams of their own, so that no word serves two columns.
 template <class T>
 Drawn<T> drawn_beside(std::uint64_t seed, std::uint64_t row, std::uint32_t block, bool second = false) {
     const std::uint32_t stream = second ? 0xFFFFFFFDu : 0xFFFFFFFFu;

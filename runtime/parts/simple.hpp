@@ -126,9 +126,9 @@ class Rotation : public Transform<T> {
         }
     }
 
-    // Small blocks are checked as Python checks them: every entry of the transpose times the block is that of the
-    // identity to 1e-6. Large ones, which that would take minutes: some vectors of 1 and -1 come back, each coordinate
-    // to what a matrix of 1e-6 may do to a sum of n of them.
+    // Small blocks are checked like in Python: every entry of the transpose times the block is that of the identity to
+    // 1e-6. Large ones, where that would take minutes: some vectors of 1 and -1 come back, each coordinate to the
+    // largest effect of a matrix of 1e-6 on a sum of n of them.
     void check_orthogonal(const Stored& stored) const {
         constexpr int small = 256;
         const T* block = numbers_.data();
@@ -220,7 +220,7 @@ class ActNorm : public Transform<T> {
     explicit ActNorm(Stored& stored) {
         this->features_ = stored.size("features", 1);
         const std::uint64_t n = static_cast<std::uint64_t>(this->features_);
-        stored.truth("started");  // which matters to a fit alone
+        stored.truth("started");  // which matters only to a fit
         shift_ = stored.template array<T>("shift", {n});
         log_scale_ = stored.template array<T>("log_scale", {n});
     }
@@ -236,7 +236,7 @@ class ActNorm : public Transform<T> {
     std::vector<T> shift_, log_scale_;
 };
 
-// Raw parameters, coordinate by coordinate: read(name, numbers of a coordinate) gives those of a name.
+// Raw parameters, coordinate by coordinate: read(name, count of values of a coordinate) gives those of a name.
 template <class T, class Read>
 std::vector<T> params_by_coordinate(const MapSettings& map, std::size_t n, const Read& read) {
     const std::size_t n_params = static_cast<std::size_t>(map.n_params());
@@ -338,7 +338,7 @@ class OnColumns : public Transform<T> {
     }
     void run(bool to_data, T* row, const T* context, Scratch<T>& s, double& log_det) const override {
         std::vector<T> own;
-        own.swap(s.columns);  // a transform within may want the room again
+        own.swap(s.columns);  // a transform within may need the buffer again
         own.resize(columns_.size());
         for (std::size_t i = 0; i < columns_.size(); ++i) own[i] = row[columns_[i]];
         inner_->run(to_data, own.data(), context, s, log_det);

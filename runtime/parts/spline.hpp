@@ -15,7 +15,7 @@ enum class Tails { identity, linear, periodic };  // outside of the interval
 struct SplineSettings {
     int bins = 8;
     double low = -5.0, high = 5.0, min_bin = 1e-3, slope = 1e-3;
-    bool is_clamped = true;  // rq_spline: raw numbers are softly clamped, and bins have no least size
+    bool is_clamped = true;  // rq_spline: raw values are softly clamped, and bins have no least size
     Ends ends = Ends::one;
     Tails tails = Tails::identity;
 

@@ -1,5 +1,5 @@
-// How an object is read from its header and its tensors: each key and each tensor is taken once, what nobody takes is
-// an error, and a size in a header is a claim until a tensor confirms it.
+// How an object is read from its header and its tensors: each key and each tensor is taken once, any left over is an
+// error, and a size in a header is a claim until a tensor confirms it.
 #pragma once
 
 #include <cmath>
@@ -13,11 +13,11 @@ namespace detail {
 
 constexpr std::int64_t most_features = 1 << 17;  // and context columns
 
-// A number in a narrower format; what does not fit becomes an infinity, where a plain cast would be undefined.
+// A value in a narrower format; values that do not fit become an infinity, where a plain cast would be undefined.
 template <class Out>
 Out narrowed(double value) {
     constexpr double most = static_cast<double>(std::numeric_limits<Out>::max());
-    if (value > most) {  // what rounds to the largest number is one
+    if (value > most) {  // values that round to the largest number are in range
         const double step = most * static_cast<double>(std::numeric_limits<Out>::epsilon()) / 4;
         return value - most < step ? std::numeric_limits<Out>::max() : std::numeric_limits<Out>::infinity();
     }
@@ -44,7 +44,7 @@ class Stored {
         return found->second;
     }
 
-    // Refuses keys that nobody took: they may change the meaning of others.
+    // Refuses keys that were not read: they may change the meaning of others.
     void close() const {
         for (const auto& entry : object_.entries())
             if (!taken_.count(entry.first)) fail("expected no key " + shown(entry.first));
@@ -124,7 +124,7 @@ class Stored {
         return order;
     }
 
-    // `rows` lists of `columns` numbers each, one after another.
+    // `rows` lists of `columns` values each, one after another.
     std::vector<double> table(const std::string& key, std::size_t rows, std::size_t columns, bool positive = false) {
         const std::vector<Value>& lists = items(key);
         if (lists.size() != rows) fail(key + ": expected " + std::to_string(rows) + " lists");
@@ -153,7 +153,7 @@ class Stored {
         return found->second.shape[0];
     }
 
-    // A tensor of this shape and of the file's dtype, in T. Its numbers are finite, in T too.
+    // A tensor of this shape and of the file's dtype, in T. Its values are finite, in T too.
     template <class T>
     std::vector<T> array(const std::string& name, const std::vector<std::uint64_t>& shape) {
         return numbers_of<T>(name, shape, own_dtype());
@@ -168,7 +168,7 @@ class Stored {
         return std::vector<bool>(p, p + t.size);
     }
 
-    // Where products of networks are of numbers rounded to bf16, of how many parts these are; else 0.
+    // Where products of networks are of values rounded to bf16, the number of their parts; else 0.
     int rounded_parts() const {
         const auto& entries = file_->header().entries();
         const auto found = entries.find("matmul");

@@ -1,4 +1,4 @@
-// From unbounded numbers to those that a column may have, always in float64: near a bound only the distance counts.
+// From unbounded values to those that a column may have, always in float64: near a bound only the distance counts.
 #pragma once
 
 #include "transform.hpp"
@@ -8,7 +8,7 @@ namespace detail {
 
 enum class SupportKind { any, lower, upper, interval, linear, circle };
 
-// Into [0, 1); what is too large for digits behind the point is whole. NaN where it is not finite.
+// Into [0, 1); values too large for fractional digits are whole. NaN where it is not finite.
 inline double circle_turns(double t) {
     if (!(std::abs(t) < 4611686018427387904.0)) return t - t;
     t -= std::trunc(t);
@@ -62,7 +62,7 @@ class SupportColumn {
         return x;
     }
 
-    // Whether a number lies on a bound or beyond, where a bound is what it is among the numbers of In.
+    // Whether a value lies on a bound or beyond, where a bound is rounded to In.
     template <class In>
     bool is_outside(double x) const {
         const bool has_low = kind_ == SupportKind::lower || has_both();
@@ -71,8 +71,8 @@ class SupportColumn {
                (has_high && x >= static_cast<double>(narrowed<In>(high_)));
     }
 
-    // What is handed out: a number that rounds to a bound or beyond becomes the nearest one inside. A circle has its
-    // lower end too. Where no number of Out lies inside, it is the one nearest to the middle.
+    // The output: a value that rounds to a bound or beyond becomes the nearest one inside. A circle includes its lower
+    // end. Where no number of Out lies inside, it is the one nearest to the middle.
     template <class Out>
     Out inside(double x) const {
         const Out value = narrowed<Out>(x);
@@ -135,7 +135,7 @@ class Support : public Transform<T> {
         return std::all_of(columns_.begin(), columns_.end(), [](const SupportColumn& c) { return c.is_identity(); });
     }
 
-    // Whether a row of In's numbers has one on a bound or beyond; such numbers become NaN.
+    // Whether a row of In values has one on a bound or beyond; such values become NaN.
     template <class In>
     bool marks_outside(std::vector<double>& row) const {
         bool found = false;
@@ -176,7 +176,7 @@ class Support : public Transform<T> {
         if (!to_data) return columns_[c].to_latent(value, log_det);
         const double result = columns_[c].to_data(value, log_det);
         const T narrow = narrowed<T>(result);
-        log_det += static_cast<double>(narrow - narrow);  // what overflows T spoils the row
+        log_det += static_cast<double>(narrow - narrow);  // values that overflow T spoil the row
         return result;
     }
 

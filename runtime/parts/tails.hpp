@@ -52,11 +52,11 @@ class ColumnsBase : public Base<T> {
             switch (kinds_[c]) {
                 case ColumnKind::normal: sum += normal_log_density(z[c]); break;
                 case ColumnKind::logistic: sum += logistic_log_density(z[c]); break;
-                case ColumnKind::uniform:  // an edge is what it is in T
+                case ColumnKind::uniform:  // an edge is rounded to T
                     sum += std::abs(narrowed<T>(z[c])) > T(1) ? -std::numeric_limits<double>::infinity()
                                                               : z[c] * 0.0 - log_two;
                     break;
-                case ColumnKind::student: {  // what overflows T is infinitely unlikely
+                case ColumnKind::student: {  // values that overflow T are infinitely unlikely
                     const T a = narrowed<T>(std::abs(z[c]) * inverse_root_[c]);
                     sum += constant_[c] - log_of_one_and_square(static_cast<double>(a)) * 0.5 * (df_[c] + 1.0);
                 }
@@ -95,7 +95,7 @@ class ColumnsBase : public Base<T> {
         }
     }
 
-    // As Box-Muller has the normal (Bailey 1994): sqrt(df (u^(-2 / df) - 1)) cos 2 pi v.
+    // Analogue of Box-Muller for the normal (Bailey 1994): sqrt(df (u^(-2 / df) - 1)) cos 2 pi v.
     T student(T u, T v, std::size_t c) const {
         const T root = narrowed<T>(inverse_root_[c]), e = std::log(u) * (T(-2) * root * root);
         T cosine, sine;

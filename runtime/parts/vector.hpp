@@ -53,8 +53,8 @@ class PlanarMap {
     }
     static int n_ready(int features) { return 2 * features + 2; }
 
-    // w is divided by its largest magnitude, so that nothing under- or overflows; w = 0 leaves u as it is. What
-    // rounding leaves of u along w is taken away too, as w u may not differ from s - 1.
+    // w is divided by its largest magnitude, so that nothing under- or overflows; w = 0 leaves u as it is. The
+    // remainder of u along w by rounding is subtracted too, because w u may not differ from s - 1.
     template <class V>
     static void prepare(const V* p, int features, V* ready) {
         const std::size_t n = static_cast<std::size_t>(features);

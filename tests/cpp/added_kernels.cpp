@@ -7,7 +7,7 @@
 
 namespace headrace {
 
-// In the place of isa.cpp, which knows the library's own kernels.
+// Replaces isa.cpp, which lists the library's own kernels.
 const InstructionSet& active_isa() {
     static const Table table = [] {
         Table made{};

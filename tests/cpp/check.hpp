@@ -1,4 +1,4 @@
-// All that the C++ tests need of a test framework: CHECK counts and explains, finish() closes.
+// A minimal test framework for the C++ tests: CHECK counts and explains, finish() closes.
 #pragma once
 
 #include <atomic>
@@ -37,5 +37,5 @@ inline int finish() {
 
 }  // namespace headrace::tests
 
-// CHECK(condition, "what was tested, with the values that went in and came out", ...); true if it held.
+// CHECK(condition, "the tested property, with inputs and outputs", ...); true if it held.
 #define CHECK(condition, ...) ::headrace::tests::check(bool(condition), __FILE__, __LINE__, #condition, __VA_ARGS__)

@@ -1,5 +1,5 @@
 // Compiled once for every instruction set, with the options of the kernels. The set is the only symbol with external
-// linkage, and it is a constant: no code of a set runs before the processor was asked.
+// linkage, and it is a constant: no code of a set runs before the processor was checked.
 #include "sets.hpp"
 
 #include "../../cpp/math/activations.hpp"

@@ -1,5 +1,5 @@
-// What the tests call in each instruction set: the lane functions and random numbers on arrays, once with the set's
-// vectors as lanes and once with single numbers. sets.cpp is compiled once for every set, as the kernels are.
+// Functions that the tests call in each instruction set: the lane functions and random numbers on arrays, once with the
+// set's vectors as lanes and once with scalars. sets.cpp is compiled once for every set, like the kernels.
 #pragma once
 
 #include <cstdint>
@@ -47,7 +47,7 @@
 
 namespace headrace::tests {
 
-// All arrays hold a multiple of this many numbers, so that no vector has a tail.
+// All arrays hold a multiple of this many values, so that no vector has a tail.
 constexpr int64_t granule = 16;
 
 enum class Tested : int {
@@ -106,7 +106,7 @@ struct NamedSet {
     const Set* set;
 };
 
-// The sets that this processor can run; says which ones it cannot.
+// The sets that this processor can run; prints the ones it cannot.
 inline std::vector<NamedSet> runnable_sets() {
     std::vector<NamedSet> sets;
     const auto add = [&](const char* name, const Set& set) {

@@ -1,6 +1,6 @@
 // A conditioner over time that only tests have, in programs of the CPU: rows of few and of many steps by the same
-// object in both directions, and gradients against differences. What it is: tests/cuda_emulation/added; the emulation
-// judges it against a reference (tests/core/test_added_kinds.py).
+// object in both directions, and gradients against differences. tests/cuda_emulation/added defines it; the emulation
+// compares it with a reference (tests/core/test_added_kinds.py).
 #include <algorithm>
 #include <cmath>
 #include <memory>

@@ -1,10 +1,10 @@
 // The lane functions against the next wider floating type, in every instruction set this processor has, with vectors
-// and with single numbers as lanes.
+// and with scalars as lanes.
 //
 //   test_lane [--all | --stride N] [--samples N] [--isa NAME] [--function NAME]
 //
-// float32: every N-th of the 2^32 floats (--all: each of them). float64: N sampled numbers. Both: special values, and
-// the neighbours of the places where a function changes its way of computing.
+// float32: every N-th of the 2^32 floats (--all: each of them). float64: N sampled values. Both: special values, and
+// the neighbours of the points where a function changes its method.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -151,7 +151,7 @@ W reference(Tested function, W x) {
     return x;
 }
 
-// ---- numbers ------------------------------------------------------------------------------------------------------
+// ---- values -------------------------------------------------------------------------------------------------------
 
 template <class T>
 struct Wider;
@@ -302,7 +302,7 @@ class Survey {
         for (int f = 0; f < int(Tested::count); ++f) {
             if (!is_measured(f)) continue;
             const Range range = sizeof(T) == 4 ? bounds[f].single_range : bounds[f].twice_range;
-            // What a function gives outside its range is not stated, but NaN always gives NaN.
+            // A function's result outside its range is not stated, but NaN always gives NaN.
             bool any = false;
             for (int64_t i = 0; i < n; ++i) {
                 inside_[i] = (x[i] >= T(range.low) && x[i] <= T(range.high)) || std::isnan(x[i]);
@@ -420,7 +420,7 @@ void survey_doubles(Survey<double>& survey, int64_t samples) {
     }
 }
 
-// ---- what is known exactly ----------------------------------------------------------------------------------------
+// ---- exact results ------------------------------------------------------------------------------------------------
 
 template <class T>
 void test_exact_functions(const NamedSet& named, const std::vector<T>& special) {

@@ -1,4 +1,4 @@
-// What cpuid reports, and which sets follow from it.
+// Results of cpuid, and the sets that follow from them.
 #include "../../cpp/core/platform.hpp"
 
 #include <cstdint>

@@ -260,7 +260,7 @@ void test_float64_refines_float32(const NamedSet& named) {
         for (int k = 0; k < 4; ++k)
             for (int64_t i = 0; i < n; ++i) {
                 const double x = twice[k * n + i];
-                double tolerance;  // float32 knows u to `cell` or to its rounding; both numbers come from one u
+                double tolerance;  // float32 gives u to `cell` or to its rounding; both numbers come from one u
                 if (logistic) {
                     const double tail = 1 / (1 + std::exp(std::fabs(x)));
                     tolerance = 8 * epsilon * (1 + std::fabs(x)) + 2 * cell / tail;

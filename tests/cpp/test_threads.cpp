@@ -50,7 +50,7 @@ void test_every_index_once() {
     CHECK(num_threads() == 1, "num_threads() is %d after set_num_threads(0)", num_threads());
 }
 
-// What a body writes is there when the call returns, with nothing but the call to order it.
+// A body's writes are visible when the call returns, with nothing but the call to order them.
 void test_results_are_visible() {
     set_num_threads(4);
     std::vector<int64_t> squares(5000);
@@ -112,8 +112,8 @@ void test_changing_thread_counts() {
     CHECK(wrong == 0, "%d of 500 calls went wrong while the number of threads changed", wrong);
 }
 
-// Nobody waits for workers that come too late, and what they then find is never a call of the past: contexts of calls
-// live on the stack of their caller, who writes over them.
+// No call waits for workers that come too late, and these never find a past call: contexts of calls live on the stack
+// of their caller, who overwrites them.
 void test_late_workers_find_nothing() {
     set_num_threads(6);
     int wrong = 0;
@@ -145,7 +145,7 @@ void test_tasks_in_order() {
     }
 }
 
-// A caller who is told to stop leaves nothing running, and the next call is whole.
+// A caller that is stopped leaves nothing running, and the next call is whole.
 void test_cancelled_calls() {
     for (const int threads : {1, 4}) {
         set_num_threads(threads);
@@ -156,7 +156,7 @@ void test_cancelled_calls() {
             try {
                 const Cancellable cancellable(
                     [](void* count) {
-                        const bool good = visits_once(50);  // who is asked may call
+                        const bool good = visits_once(50);  // an interrupt check may call
                         return ++*static_cast<int*>(count) == 2 || !good;
                     },
                     &asked);
@@ -187,7 +187,7 @@ void test_a_limit_of_one_thread() {
     CHECK(limit_thread(0) == 1 && num_threads() == 3, "no limit");
 }
 
-// As OpenMP's: the caller is one of the team, and all of it are waited for.
+// Teams like OpenMP's: the caller is a member, and a call waits for all of them.
 std::atomic<int> teams{0}, size_of_team{1};
 void run_team(void (*fn)(void*), void* data, unsigned threads, unsigned) {
     ++teams;
@@ -197,7 +197,7 @@ void run_team(void (*fn)(void*), void* data, unsigned threads, unsigned) {
     for (std::thread& other : others) other.join();
 }
 
-// Which threads ran the tasks of a call whose tasks take so long, and whether it ran each once.
+// Which threads ran the tasks of a call whose tasks take this long, and whether it ran each once.
 struct Ran {
     int tasks = 0, elsewhere = 0;
 };
@@ -217,7 +217,7 @@ void test_long_calls_run_on_a_borrowed_team() {
     set_num_threads(3);
     size_of_team = 3;
     borrow_team(run_team, [] { return size_of_team.load(); });
-    // Where workers came too late, the pool leaves them alone for a tenth of a second, and teams too.
+    // Where workers came too late, the pool does not use them for a tenth of a second, and teams neither.
     const auto let_them_rest = [] { std::this_thread::sleep_for(std::chrono::milliseconds(150)); };
     let_them_rest();
     teams = 0;
@@ -394,7 +394,7 @@ void test_gradients_have_the_same_bits() {
     }
 }
 
-// An optimiser's steps do not change what a reader holds.
+// An optimiser's steps do not change a reader's snapshot.
 template <class T>
 void test_an_update_leaves_snapshots_alone() {
     set_num_threads(2);
@@ -415,7 +415,7 @@ void test_readers_and_a_writer() {
     Program<T> program = small_program<T>();
     const std::vector<T> versions[2] = {some_numbers<T>(program.n_weights(), 1),
                                         some_numbers<T>(program.n_weights(), 2)};
-    // As they come back: what is not a weight is zero.
+    // Weights after set and get: entries that are no weights are zero.
     std::vector<T> stored[2];
     std::vector<T> x[2] = {some_numbers<T>(3 * features, 5), some_numbers<T>(300 * features, 6)};
     std::vector<T> want[2][2][2];  // version, size, direction
@@ -466,7 +466,7 @@ void test_readers_and_a_writer() {
 
 constexpr unsigned patience = 15;  // seconds until a child counts as stuck
 
-// What became of a child that runs `body`, which returns true if all was well.
+// The end of a child that runs `body`, which returns true if all was well.
 template <class F>
 const char* in_a_child(F&& body) {
     const pid_t child = fork();
@@ -496,7 +496,7 @@ void test_a_forked_child_computes() {
     }
 }
 
-// Of a borrowed team nobody is there; a child that asked for it would wait for ever.
+// No thread of a borrowed team exists in a child; a child that asked for it would wait for ever.
 void test_a_forked_child_has_no_team() {
     set_num_threads(3);
     size_of_team = 3;

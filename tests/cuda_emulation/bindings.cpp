@@ -1,4 +1,4 @@
-// What only _emu has: how threads are ordered, what was called, allocations that fail, plans of networks, and kernels
+// Functions of only _emu: the order of threads, the log of calls, allocations that fail, plans of networks, and kernels
 // with planted bugs.
 #include "../../cuda/bindings/bindings.hpp"
 #include "../../cpp/bindings/structure.hpp"

@@ -1,4 +1,4 @@
-// What kernels are written in.
+// The language of kernels.
 #pragma once
 
 #include <cmath>
@@ -101,7 +101,7 @@ template <class T>
 T __ldg(const T* p) {
     return *p;
 }
-// On integers alone: sums of floating-point numbers would depend on the order.
+// Only for integers: sums of floating-point numbers would depend on the order.
 template <class T>
 T atomicAdd(T* p, std::type_identity_t<T> value) {
     static_assert(std::is_integral_v<T>);

@@ -1,4 +1,4 @@
-// A block of threads as fibers on one thread of the host: who runs next, and who waits for whom.
+// A block of threads as fibers on one thread of the host: which one runs next, and which ones wait.
 #pragma once
 
 #include <setjmp.h>
@@ -33,20 +33,20 @@ struct dim3 {
 
 namespace emu {
 
-// A kernel does what it must not.
+// Thrown for a forbidden action of a kernel.
 struct Error : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
 using Where = std::source_location;
-using Bits = uint64_t;  // what a thread brings to a warp's operation, and takes from it
+using Bits = uint64_t;  // a thread's operand and result of a warp's operation
 
 constexpr unsigned most_threads = 1024, warp_size = 32;
 constexpr size_t page = 4096, stack_bytes = 64 * page;
 
 enum class Wait { nothing, block, warp, end };
 
-// What a thread takes from a warp's operation: a number of 0 to 31 is a lane's value, or
+// A thread's result of a warp's operation: 0 to 31 is a lane's value, or
 constexpr int nothing = -1, own = -2, ballot = -3;
 
 struct Fiber {
@@ -147,7 +147,7 @@ inline void clear_stack(char*) {}
     after_switch(b.current->fake_stack, &b.home_stack, &b.home_bytes);  // another thread of the host may resume it
 }
 
-// What a fiber runs: one thread of a block after another, as starting a fiber costs more than a thread.
+// The body of a fiber: one thread of a block after another, because starting a fiber costs more than a thread.
 inline void live() {
     after_switch(nullptr, &block().home_stack, &block().home_bytes);
     for (;;) {
@@ -203,7 +203,7 @@ inline Fiber& thread_of(unsigned warp, unsigned lane) {
     return block().pool[warp * warp_size + lane];
 }
 
-// Lets all pass once the last one has come. Threads that have ended are not waited for, as on the device.
+// Lets all pass once the last one has come. Like on the device, it does not wait for threads that have ended.
 inline void open_barrier() {
     Block& b = block();
     if (b.living == 0 || b.at_barrier < b.living) return;
@@ -221,7 +221,7 @@ inline void open_barrier() {
     ++b.moves;
 }
 
-// Gives every thread of an operation what it asked for, once all that take part are there.
+// Gives every thread of an operation its result, once all that take part are there.
 inline void complete(unsigned warp, unsigned mask) {
     Block& b = block();
     Warp& w = b.warps[warp];
@@ -255,7 +255,7 @@ inline void complete(unsigned warp, unsigned mask) {
     ++b.moves;
 }
 
-// The thread that ran has ended: others may have waited for it alone.
+// The thread that ran has ended: others may have waited for only this one.
 inline void bury(const Fiber& f) {
     Block& b = block();
     Warp& w = b.warps[f.warp];

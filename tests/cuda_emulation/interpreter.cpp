@@ -1,11 +1,11 @@
-// The interpreter of PTX for tests: which PTX, what is known, what ran, and kernels written by hand.
+// The interpreter of PTX for tests: the PTX in use, its kernels, a log of runs, and kernels written by hand.
 #include "../../cuda/bindings/bindings.hpp"
 #include "ptx/testing.hpp"
 
 namespace headrace {
 namespace {
 
-// Calls of the interpreter: what it finds is what the emulation finds.
+// Calls of the interpreter: its findings are findings of the emulation.
 template <class F>
 auto found(F&& f) {
     try {
@@ -18,7 +18,7 @@ void fill(uint32_t (&three)[3], const std::array<uint32_t, 3>& given) {
     std::copy(given.begin(), given.end(), three);
 }
 
-// What each warp of a block did: instructions by class, and what its accesses took.
+// Counts for each warp of a block: instructions by class, and the cost of its accesses.
 py::list counts(const std::vector<ptx::Work>& warps) {
     py::list all;
     for (const ptx::Work& work : warps) {

@@ -89,7 +89,7 @@ __global__ void masks_that_differ(float* out) {
     out[threadIdx.x] = __shfl_sync(threadIdx.x == 5 ? 0x7fffffffu : ~0u, float(threadIdx.x), 3);
 }
 
-// Every warp's sum by shuffles, votes of the warp and of the block: what is right must pass.
+// Every warp's sum by shuffles, votes of the warp and of the block: correct code must pass.
 __global__ void right(float* out) {
     const int i = int(threadIdx.x);
     float sum = float(i);
@@ -99,10 +99,10 @@ __global__ void right(float* out) {
     const unsigned odd = __ballot_sync(~0u, i % 2);
     const bool votes =
         odd == 0xaaaaaaaau && __any_sync(~0u, i == 40) == (i >= 32) && __all_sync(~0u, i < 32) == (i < 32);
-    float quarter = float(i);  // only some lanes take part, with a mask that says so
+    float quarter = float(i);  // only some lanes take part, with a mask of these
     if (i % 4 == 0) quarter = __shfl_xor_sync(0x11111111u, quarter, 4);
     const bool some = quarter == float(i % 4 ? i : i ^ 4);
-    if (i == 63) return;  // whoever has ended is not waited for
+    if (i == 63) return;  // does not wait for threads that have ended
     const bool any = __syncthreads_or(i == 62), none = !__syncthreads_or(0);
     out[i] = ends && votes && some && any && none ? sum : -1.0f;
 }

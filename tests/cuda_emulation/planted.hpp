@@ -4,5 +4,5 @@
 #include <string>
 #include <vector>
 
-// What the kernel with this bug gives. Throws std::invalid_argument for an unknown name.
+// The result of the kernel with this bug. Throws std::invalid_argument for an unknown name.
 std::vector<float> planted(const std::string& bug);

@@ -1,5 +1,5 @@
-// polyline: a map that only tests have, and only in _emu, to show that the lists are all that a new map needs. It has
-// what no map of the library has at once: bins without room for numbers of them, a way back that reads what was built,
+// polyline: a map that only tests have, and only in _emu, to show that the lists are all that a new map needs. No map
+// of the library has all its properties: bins without storage for their values, a backward pass that reads the output,
 // and a form for parameters that all rows share.
 //
 // The interval [-bound, bound] is cut into equal pieces, each with a slope of its own; the outer ones go on beyond.
@@ -77,7 +77,7 @@ struct Polyline {
     }
 
   private:
-    // The piece in which a number lies, given or built: its number, lower corner and slope.
+    // The piece that contains a value, given or built: its index, lower corner and slope.
     template <class V>
     struct Piece {
         V index, left, low, log_slope, slope;

@@ -1,5 +1,5 @@
 // The part of the CUDA runtime that headrace uses. Every call does its work at once; a log says which calls were made
-// and on which stream, so that tests see orders and whatever would make the host wait.
+// and on which stream, so that tests can check orders and calls that make the host wait.
 #pragma once
 
 #include <cstdint>
@@ -82,12 +82,12 @@ struct Runtime {
     cudaError_t last_error = cudaSuccess;
     int devices = 1, device = 0, architecture = 90, multiprocessors = 4, driver = 13000, allocations_until_failure = 0,
         failures = 1;
-    cudaError_t lost = cudaSuccess;  // what every call of the process says from now on
+    cudaError_t lost = cudaSuccess;  // the result of every call of the process from now on
     std::string built_for = "host";  // the architectures that the module has code for
     bool has_pools = true;
-    bool is_busy = false;    // no copy is done before somebody waits for it
+    bool is_busy = false;    // no copy is done before a synchronisation
     uintptr_t captured = 0;  // the stream that a graph is captured from; 0: none
-    size_t trims = 0;        // how often the pool gave back what it keeps
+    size_t trims = 0;        // how often the pool freed its unused memory
 };
 
 inline Runtime& runtime() {
@@ -114,7 +114,7 @@ inline cudaError_t result(cudaError_t error) {
     return error;
 }
 
-// Exactly so many bytes, all ones: NaNs.
+// Exactly this many bytes, all ones: NaNs.
 inline void* allocate(size_t bytes, size_t alignment) {
     void* p = nullptr;
     if (posix_memalign(&p, alignment, bytes) != 0) return nullptr;
@@ -122,7 +122,7 @@ inline void* allocate(size_t bytes, size_t alignment) {
     return p;
 }
 
-// Freed memory is kept for a while, as NaNs, so that who still reads it sees them.
+// Freed memory is kept for a while, as NaNs, so that kernels that still read it get these.
 inline void retire(void* p, size_t bytes) {
 #ifdef __SANITIZE_ADDRESS__
     std::free(p);
@@ -150,7 +150,7 @@ inline cudaError_t check_sizes(const void* kernel, dim3 grid, dim3 block, size_t
     return bytes > size_t(most) ? cudaErrorInvalidValue : cudaSuccess;
 }
 
-// Arguments become what the kernel takes here, by value, and must fit what a launch can carry.
+// Arguments become the kernel's parameters here, by value, and must fit a launch's limit.
 template <class... P>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,
             std::type_identity_t<P>... arguments) {
@@ -255,7 +255,7 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int va
     return cudaSuccess;
 }
 
-// As shared memory and threads allow it; there are no registers.
+// Limited by shared memory and threads; there are no registers.
 template <class... P>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*kernel)(P...), int threads,
                                                           size_t bytes) {
@@ -286,7 +286,7 @@ cudaError_t cudaMallocAsync(T** p, size_t bytes, cudaStream_t stream) {
     *p = static_cast<T*>(got);
     return cudaSuccess;
 }
-// One pool for all: what is kept does not show.
+// One pool for all: memory that it keeps is not visible.
 using cudaMemPool_t = int*;
 enum { cudaMemAllocationTypePinned = 1, cudaMemLocationTypeDevice = 1, cudaMemPoolAttrReleaseThreshold = 4 };
 struct cudaMemPoolProps {
@@ -325,7 +325,7 @@ inline cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     const emu::Lock lock(emu::runtime().mutex);
     const char* name = kind == cudaMemcpyDeviceToHost ? "copy to host" : "copy";
-    if (kind == cudaMemcpyHostToDevice) {  // from memory that is not pinned a device may make the host wait
+    if (kind == cudaMemcpyHostToDevice) {  // for memory that is not pinned a device may make the host wait
         const auto after = emu::runtime().pinned.upper_bound(const_cast<void*>(from));
         const auto* const piece = after == emu::runtime().pinned.begin() ? nullptr : &*std::prev(after);
         const bool is_pinned =

@@ -1,5 +1,5 @@
-// Handlers of a device inside of XLA's CPU client, whose calls have no stream: what is asked for one gets that of the
-// test. All else of a handler is as it runs on a card.
+// Handlers of a device inside of XLA's CPU client, whose calls have no stream: a request for one gets that of the test.
+// All else of a handler runs like on a card.
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
@@ -18,7 +18,7 @@ namespace {
 
 constexpr size_t n_handlers = 8;
 std::array<xla::HandlerFunction*, n_handlers> handlers;
-std::optional<uintptr_t> stream = 0;  // none: XLA is asked, which says that there is none
+std::optional<uintptr_t> stream = 0;  // none: XLA is asked, which reports that there is none
 
 xla::Failure* stream_of_test(xla::StreamQuestion* question) {
     question->stream = reinterpret_cast<void*>(*stream);
@@ -45,7 +45,7 @@ std::array<xla::HandlerFunction*, n_handlers> outer(std::index_sequence<i...>) {
 
 }  // namespace
 
-// Replaces the handlers that the module has by now.
+// Replaces the handlers that the module has registered.
 void bind_emulated_xla(py::module_& m) {
     const auto own = m.attr("xla_handlers").cast<py::dict>();
     const auto told = outer(std::make_index_sequence<n_handlers>());

@@ -36,7 +36,7 @@ class BitRows {
     std::vector<uint64_t> data_;
 };
 
-// Longest paths in "an active coordinate depends on another coordinate". Passive coordinates have level 1, as have
+// Longest paths in "an active coordinate depends on another coordinate". Passive coordinates have level 1, and so have
 // active ones that depend on none.
 std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_params) {
     std::vector<int> levels(o.features, 0), place_of(o.features, -1);
@@ -70,7 +70,7 @@ std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_p
             if (--open[other] == 0) ready.push_back(other);
     }
     if (settled == o.active.size()) return levels;
-    // Every unsettled coordinate needs an unsettled one: walking along needs must close a cycle.
+    // Every unassigned coordinate depends on an unassigned one: walking along dependencies must close a cycle.
     int c = *std::find_if(o.active.begin(), o.active.end(), [&](int a) { return open[a] > 0; });
     std::vector<bool> seen(o.features, false);
     const auto unsettled_need = [&](int at) {
@@ -88,8 +88,8 @@ std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_p
                          " depend on each other in a cycle; expected an order in which each depends on earlier ones");
 }
 
-// Layer l adds the sums of hidden layer `added` to its own: it must lie below, and be as wide. sizes[l + 1]: of layer
-// l.
+// Layer l adds the sums of hidden layer `added` to its own: the latter must be below, and as wide. sizes[l + 1]: of
+// layer l.
 void check_added(int added, int l, const std::vector<int>& sizes) {
     if (added < 0) return;
     if (added >= l || sizes[size_t(added) + 1] != sizes[size_t(l) + 1])
@@ -144,7 +144,7 @@ std::shared_ptr<MaskedConditioner> MaskedConditioner::from_masks(MaskedOptions o
     if (n_layers < 1 || sizes.size() != masks.size() + 1 || sizes.front() != int(n_reads) + o.context ||
         sizes.back() != int(o.active.size()) * n_params)
         throw std::invalid_argument("masks: sizes do not fit the transform");
-    // reach[l][u]: the read coordinates that unit u of layer l sees through the masks; context counts as nothing.
+    // reach[l][u]: the coordinates that unit u of layer l reads through the masks; context does not count.
     std::vector<BitRows> reach;
     reach.emplace_back(sizes[0], n_reads);
     for (size_t i = 0; i < n_reads; ++i) reach[0].set(i, i);
@@ -166,9 +166,9 @@ std::shared_ptr<MaskedConditioner> MaskedConditioner::from_masks(MaskedOptions o
     const std::vector<int> levels = levels_of(o, reach.back(), n_params);
     int max_level = 1;
     for (int c : o.active) max_level = std::max(max_level, levels[c]);
-    // A dead unit reaches no output. It gets the degree max_level, which no output sees, and is never computed.
+    // A dead unit reaches no output. It gets the degree max_level, which no output reads, and is never computed.
     std::vector<std::vector<int>> degrees(n_layers - 1);
-    std::vector<std::vector<bool>> live(sizes.size());  // of what each layer reads; last the outputs
+    std::vector<std::vector<bool>> live(sizes.size());  // of the inputs of each layer; last the outputs
     for (size_t i = 0; i < sizes.size(); ++i) live[i].assign(size_t(sizes[i]), i + 1 == sizes.size());
     for (int l = n_layers - 1; l > 0; --l) {
         std::vector<bool>& below = live[l];
@@ -220,7 +220,7 @@ void MaskedConditioner::lay_out() {
     }
     uint64_t offset = 0;
     const std::vector<int> context_degree(size_t(context()), 0);
-    std::vector<int> joins;  // for each layer of context alone the hidden layer that it joins
+    std::vector<int> joins;  // for each layer that reads only the context the hidden layer that it joins
     for (size_t l = 0; l < degrees_.size(); ++l) {
         if (hidden_[l].context.empty()) continue;
         std::vector<int> degree = degrees_[l];  // a unit that joins a dead one is dead
@@ -262,7 +262,7 @@ MaskedConditioner::LayerShape MaskedConditioner::shape_of(std::vector<int> degre
     layer.order = sorted_places(degree);
     for (int u : layer.order) {
         layer.degree.push_back(degree[u]);
-        // A hidden unit sees its own degree, an output only what lies strictly below its level.
+        // A hidden unit reads its own degree, an output only strictly lower levels.
         const int limit = output ? degree[u] - 1 : degree[u];
         layer.visible.push_back(int(std::upper_bound(below.begin(), below.end(), limit) - below.begin()));
     }
@@ -318,7 +318,7 @@ std::vector<int> MaskedConditioner::places(int layer) const {
     return places;
 }
 
-// Sorted inputs begin with the context, which is all that some layers read.
+// Sorted inputs begin with the context, which is the only input of some layers.
 std::vector<int> MaskedConditioner::columns_of(const LayerShape& layer) const {
     if (layer.below >= 0) return layers_[size_t(layer.below)].order;
     std::vector<int> columns(input_order_.begin(), input_order_.begin() + layer.in);

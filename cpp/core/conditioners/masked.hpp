@@ -1,8 +1,8 @@
 // A masked network: levels of coordinates, degrees of hidden units, and where each weight lies.
 //
 // Coordinates carry a level, 1, 2, ...; a hidden unit carries the highest level it reaches, its degree (0: context or
-// bias only). Inputs are sorted context first, then by level, units by degree, outputs by level; then what a unit sees
-// is a prefix of the layer below it, and every weight matrix is a staircase.
+// bias only). Inputs are sorted context first, then by level, units by degree, outputs by level; then a unit's inputs
+// are a prefix of the layer below it, and every weight matrix is a staircase.
 #pragma once
 
 #include <cstdint>
@@ -15,14 +15,14 @@
 
 namespace headrace {
 
-// What a hidden layer does beside its product.
+// Options of a hidden layer beside its product.
 struct HiddenOptions {
     std::string activation;
     int adds = -1;  // the earlier hidden layer whose sums, before its activation, are added to its own; -1: none
     std::string
-        context;  // a layer of the context alone is added to the product ("add") or multiplies it ("gate"); or ""
+        context;  // a layer of only the context is added to the product ("add") or multiplies it ("gate"); or ""
     std::string context_activation;  // of that layer
-    double dropout = 0;              // the share of its values that are left out while it is trained
+    double dropout = 0;              // the share of its values that are dropped in training
 };
 
 struct MaskedOptions {
@@ -41,25 +41,25 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     // levels: of every coordinate. degrees: of every hidden unit, layer by layer, in the user's order.
     MaskedConditioner(MaskedOptions options, std::vector<int> levels, std::vector<std::vector<int>> degrees);
 
-    // Levels and degrees from masks, (out, in) row-major, one a layer of the network: a layer of the context alone has
-    // none. Throws std::invalid_argument for a cycle.
+    // Levels and degrees from masks, (out, in) row-major, one a layer of the network: a layer that reads only the
+    // context has none. Throws std::invalid_argument for a cycle.
     static std::shared_ptr<MaskedConditioner> from_masks(MaskedOptions options,
                                                          const std::vector<std::vector<uint8_t>>& masks,
                                                          const std::vector<int>& sizes);
 
-    // Layers that read the context alone come first, then those of the network one after another.
+    // Layers that read only the context come first, then those of the network one after another.
     struct LayerShape {
         int in = 0, out = 0;
         int below = -1;  // the layer whose units it reads; -1: the inputs
         int activation = 0;
         int adds = -1;     // the layer whose sums are added to its own
-        int context = -1;  // the layer of context alone that joins it
+        int context = -1;  // the layer of only the context that joins it
         bool gated = false;
         bool context_alone = false;
         double dropout = 0;
-        std::vector<int> order;     // the user's unit at each sorted place
+        std::vector<int> order;     // the user's unit for each sorted index
         std::vector<int> degree;    // of each sorted unit; of an output the level of its coordinate
-        std::vector<int> visible;   // each sorted unit sees so many of the sorted inputs
+        std::vector<int> visible;   // number of the sorted inputs that each sorted unit reads
         std::vector<uint32_t> row;  // offset of each unit's weights
         uint32_t bias = 0;
     };
@@ -67,16 +67,16 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     const std::vector<LayerShape>& layers() const { return layers_; }
     int n_context_layers() const { return n_context_layers_; }
     bool is_output(int layer) const { return layer + 1 == int(layers_.size()); }
-    // The unit's place in the order of degrees, for each of the user's units of a layer.
+    // The index in the order of degrees for each of the user's units of a layer.
     std::vector<int> places(int layer) const;
     int max_level() const { return max_level_; }
     // The first sorted unit of hidden layer l (or output) whose degree is at least d.
     int first_of_degree(int layer, int degree) const;
-    // So many units of a layer are computed: the first ones; units of degree max_level are dead.
+    // Number of computed units of a layer, which are the first ones; units of degree max_level are dead.
     int live_units(int layer) const;
-    // So many sorted inputs have a level (context: 0) of at most `level`.
+    // Number of sorted inputs with a level (context: 0) of at most `level`.
     int inputs_up_to(int level) const;
-    // So many active coordinates have a level of at most `level`.
+    // Number of active coordinates with a level of at most `level`.
     int coordinates_up_to(int level) const;
     // Dense masks of a layer, (out, in).
     void mask(int layer, uint8_t* mask) const;
@@ -118,7 +118,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     void lay_out();
     LayerShape shape_of(std::vector<int> degree, const std::vector<int>& below, bool output) const;
     void place_weights(LayerShape& layer, uint64_t& offset);
-    // The user's unit, or column, at each sorted place of what a layer reads.
+    // The user's unit, or column, for each sorted index of a layer's inputs.
     std::vector<int> columns_of(const LayerShape& layer) const;
     void pin_biases(const std::vector<int>& unbiased);
     bool is_pinned(uint32_t place) const { return !pinned_.empty() && pinned_[place]; }
@@ -134,7 +134,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     std::vector<int> levels_, input_order_, input_level_, read_order_, active_order_;
     std::vector<std::vector<int>> degrees_;
     std::vector<LayerShape> layers_;
-    std::vector<bool> pinned_;  // by place in the weight vector: zeros inside the staircase and among the biases
+    std::vector<bool> pinned_;  // by index in the weight vector: zeros inside the staircase and among the biases
     int max_level_ = 0, n_context_layers_ = 0;
     uint32_t n_weights_ = 0;
 };

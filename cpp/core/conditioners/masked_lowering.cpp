@@ -1,4 +1,5 @@
-// From a masked network's layers to what kernels get: lines for products, sums and values, and the order of products.
+// From a masked network's layers to the arguments of kernels: lines for products, sums and values, and the order of
+// products.
 #include <algorithm>
 #include <utility>
 
@@ -28,7 +29,7 @@ class Lines {
         for (size_t l = 0; l < shapes.size(); ++l) add_layer(int(l));
         for (size_t l = 0; l < shapes.size(); ++l)
             if (added_by_[l] >= 0) layers_[l].added_to = lines_of_adding(int(l));
-        c_.pairs = std::max(c_.pairs, grad_pairs_);  // those of values are not needed any more on the way back
+        c_.pairs = std::max(c_.pairs, grad_pairs_);  // those of values are no longer needed in the backward pass
         const auto keeps = [](const Layer& layer) { return keeps_slopes(layer); };
         c_.slopes = std::any_of(layers_.begin(), layers_.end() - 1, keeps) ? c_.units : -1;
         c_.outputs = layers_.back().product;
@@ -51,7 +52,7 @@ class Lines {
     int units(int n) { return std::exchange(c_.units, c_.units + padded(n)); }
     int pairs(int& next, int n) const { return std::exchange(next, next + parts_ * padded((n + 1) / 2)); }
 
-    // Products, sums and values have lines apart only where two of them are needed.
+    // Products, sums and values have separate lines only where two of them are needed.
     void add_layer(int l) {
         const auto& shape = t_.layers()[size_t(l)];
         const bool hidden = !t_.is_output(l), joined = shape.context >= 0 || shape.adds >= 0;
@@ -83,7 +84,7 @@ class Lines {
         layers_.push_back(layer);
     }
 
-    // Lines of numbers in bf16, and where a layer's rounded weights are.
+    // Lines of bf16 values, and the position of a layer's rounded weights.
     void add_pairs(Layer& layer, int l) {
         layer.block = kept_.keep(std::move(rounded_[size_t(l)].block));
         layer.back = kept_.keep(std::move(rounded_[size_t(l)].back));

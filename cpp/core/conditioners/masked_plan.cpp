@@ -10,8 +10,8 @@ class Planner {
   public:
     explicit Planner(const MaskedConditioner& t) : t_(t), n_layers_(int(t.layers().size())) {}
 
-    // All units [0, end) of a layer from all that they see, in the blocks of a weight layout: a row is only as long as
-    // the last row of its block sees.
+    // All units [0, end) of a layer from all their inputs, in the blocks of a weight layout: a row is only as long as
+    // the inputs of the last row of its block.
     void whole_blocks(int layer, int end, int block) {
         for (int begin = 0; begin < end; begin += block) {
             const int rows = std::min(block, end - begin);
@@ -19,7 +19,7 @@ class Planner {
         }
     }
 
-    // Units [begin, end), which all see inputs [k0, k1), in blocks as equal as can be.
+    // Units [begin, end), which all read inputs [k0, k1), in blocks as equal as possible.
     void units(int layer, int begin, int end, int k0, int k1, bool from_bias, bool finish) {
         while (begin < end) {
             const int blocks = (end - begin + row_block - 1) / row_block;
@@ -34,10 +34,10 @@ class Planner {
         plan_.ops.push_back({layer, begin, end - begin, k0, k1, true, true});
     }
 
-    // What was planned since the last position is what the next one needs.
+    // Ops planned since the last position are those that the next one needs.
     void settle() { plan_.first.push_back(int(plan_.ops.size())); }
 
-    // Positions that were not settled apart are settled with the last one.
+    // Positions that were not planned separately are planned with the last one.
     PlanStorage finish() {
         plan_.first.resize(size_t(n_positions(t_)) + 1, int(plan_.ops.size()));
         return std::move(plan_);
@@ -46,7 +46,7 @@ class Planner {
     int first(int layer, int degree) const { return t_.first_of_degree(layer, degree); }
     int last_layer() const { return n_layers_ - 1; }
 
-    // Of the inputs of a layer, so many are known before level p: coordinates below p, hidden units of degree < p - 1.
+    // Number of a layer's inputs that are computed before level p: coordinates below p, hidden units of degree < p - 1.
     int known(int layer, int p) const {
         const auto& shape = t_.layers()[size_t(layer)];
         return shape.below < 0 ? std::min(shape.in, t_.inputs_up_to(p - 1)) : first(shape.below, p - 1);
@@ -58,7 +58,7 @@ class Planner {
     PlanStorage plan_{{}, {0}};
 };
 
-// Columns [begin, end) of a layer, from all units that see the first of them.
+// Columns [begin, end) of a layer, from all units that read the first of them.
 void add_columns(BackPlanStorage& plan, const MaskedConditioner& t, int layer, int begin, int end,
                  int block = row_block) {
     const auto& shape = t.layers()[layer];
@@ -101,7 +101,7 @@ BackPlanStorage sequential_back_plan(const MaskedConditioner& t) {
     for (int level = t.max_level(); level >= 1; --level) {
         for (int l = last; l >= 0; --l) {
             const auto& layer = t.layers()[size_t(l)];
-            if (layer.below < 0) {  // what reads the context alone is done with it
+            if (layer.below < 0) {  // layers that read only the context are done with it
                 add_columns(plan, t, l, level == 1 ? 0 : std::min(layer.in, t.inputs_up_to(level - 2)),
                             std::min(layer.in, t.inputs_up_to(level - 1)));
             } else {
@@ -157,7 +157,7 @@ PlanStorage few_rows_plan(const MaskedConditioner& t, bool sequential, int step)
             if (begin >= end) continue;
             const int seen = t.layers()[size_t(l)].visible[size_t(end) - 1];
             plan.whole(l, begin, end, added[size_t(l)], seen);
-            added[size_t(l)] = seen / (2 * step) * (2 * step);  // pairs are added when all numbers of them are known
+            added[size_t(l)] = seen / (2 * step) * (2 * step);  // pairs are added when all their values are computed
         }
         plan.settle();
     }

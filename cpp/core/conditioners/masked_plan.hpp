@@ -8,7 +8,7 @@
 
 namespace headrace {
 
-// As Plan and BackPlan (steps/conditioners/masked.hpp).
+// Counterpart of Plan and BackPlan (steps/conditioners/masked.hpp).
 struct PlanStorage {
     std::vector<Op> ops;
     std::vector<int> first;
@@ -22,30 +22,29 @@ struct BackPlanStorage {
 // Levels are the positions of a masked network; where no coordinate is active, there is one.
 int n_positions(const MaskedConditioner& t);
 
-// Everything is known that the network reads: layer by layer, then all coordinates. Ops are of so many units.
+// All inputs of the network are computed: layer by layer, then all coordinates. Ops have at most this many units.
 PlanStorage parallel_plan(const MaskedConditioner& t, int block = row_block);
 
-// What the network reads is being built: level by level, each unit once, as soon as it can be. `panel` levels at a
-// time, what they see from before the panel comes first, in full blocks, and the small triangle inside follows level by
-// level.
+// Inputs of the network are being built: level by level, each unit once, as soon as it can be. `panel` levels at a
+// time, inputs from before the panel come first, in full blocks, and the small triangle inside follows level by level.
 PlanStorage sequential_plan(const MaskedConditioner& t, int panel);
 
-// For few rows in bf16, whose sums take what is known for all units at once (bf16.hpp): a layer, or what a level brings
-// of it, is one op, and k0 says which inputs earlier ops of the layer added.
+// For few rows in bf16, whose sums take all computed inputs for all units at once (bf16.hpp): a layer, or a level's
+// contribution to it, is one op, and k0 is the count of inputs that earlier ops of the layer added.
 // Sums take a step of pairs at once.
 PlanStorage few_rows_plan(const MaskedConditioner& t, bool sequential, int step);
 
-// Says of each op in bf16 what of the network's inputs is to be rounded before it.
+// Sets for each op in bf16 which of the network's inputs are to be rounded before it.
 void plan_rounding(PlanStorage& plan, const MaskedConditioner& t);
 
-// The way back of the parallel direction: all coordinates, then layer by layer. Ops are of so many inputs.
+// The backward pass of the parallel direction: all coordinates, then layer by layer. Ops have at most this many inputs.
 BackPlanStorage parallel_back_plan(const MaskedConditioner& t, int block = row_block);
 
-// The way back of the sequential direction: a coordinate that was built may be read by those of higher levels, so that
-// its gradient is whole once theirs went through the network. Level by level in reverse, each weight once.
+// The backward pass of the sequential direction: a coordinate that was built may be read by those of higher levels, so
+// that its gradient is whole once theirs went through the network. Level by level in reverse, each weight once.
 BackPlanStorage sequential_back_plan(const MaskedConditioner& t);
 
-// Says of each op in bf16 which gradients of units are to be rounded before it.
+// Sets for each op in bf16 which gradients of units are to be rounded before it.
 void plan_rounding(BackPlanStorage& plan, const MaskedConditioner& t);
 
 // The panel that fills the register blocks of the product kernel.

@@ -22,7 +22,7 @@ HR_FN void activate(int activation, const T* x, T* y, int64_t n) {
     });
 }
 
-// The same, and the derivatives for the way back.
+// Activations, and the derivatives for the backward pass.
 template <class T>
 HR_FN void activate_keeping_slope(int activation, const T* x, T* y, T* slope, int64_t n) {
     with_activation(activation, [&]<class A>() {
@@ -34,10 +34,10 @@ HR_FN void activate_keeping_slope(int activation, const T* x, T* y, T* slope, in
     });
 }
 
-// ---- what a layer does to its products ------------------------------------------------------------------------------
+// ---- from a layer's products to its values --------------------------------------------------------------------------
 
-// Units [unit, unit + n) of a layer: from their products to their sums, with what the context gives and what another
-// layer adds. line(i) is where the row's, or rows', number of scratch unit i starts; `height` numbers there.
+// Units [unit, unit + n) of a layer: from their products to their sums, with the context's term and another layer's.
+// line(i) is the start of scratch unit i of the row, or rows; `height` values there.
 template <class T, class Line>
 HR_FN void join(const Layer& layer, int unit, int n, const Line& line, int64_t height) {
     for (int u = unit; u < unit + n; ++u) {
@@ -54,7 +54,7 @@ HR_FN void join(const Layer& layer, int unit, int n, const Line& line, int64_t h
     }
 }
 
-// A number for each unit and row: 0 for values that are left out, else what makes up for those.
+// A factor for each unit and row: 0 for values that are dropped, else the one that compensates for those.
 template <class T>
 HR_FN void drop_units(uint32_t stream, const Layer& layer, int unit, int n, const TileBuffers<T>& b, T* slopes) {
     using V = Pack<T>;
@@ -102,7 +102,7 @@ HR_FN void finish_units(const MaskedNetwork<T>& c, uint32_t stream, const Layer&
     if (b.drops && layer.dropout > 0) drop_units(stream, layer, unit, n, b, slopes);
 }
 
-// The same for a small batch, whose lanes are units; n is at most row_block.
+// Sums of a small batch, whose lanes are units; n is at most row_block.
 template <class T>
 HR_FN void finish_units(const Layer& layer, int unit, int n, const SmallBuffers<T>& b) {
     for (int r = 0; r < b.rows; ++r) {
@@ -154,7 +154,7 @@ HR_FN void advance(const MaskedNetwork<T>& c, const Known<T, TileBuffers<T>>& kn
         a.stride = height;
         a.bias = op.from_bias ? weights + layer.bias + op.row : nullptr;
         a.relu = op.finish && layer.relu;
-        if (is_folded) {  // the context's share is already in the bias; what reads it alone is there altogether
+        if (is_folded) {  // the context's share is already in the bias; layers that read only the context are complete
             if (a.k0 < context) a.k0 = a.k1 < context ? a.k1 : context;
             if (op.from_bias) a.bias = call.folded + fold + layer.fold + op.row;
         }
@@ -209,8 +209,8 @@ HR_FN void advance(const MaskedNetwork<T>& c, const Known<T, SmallBuffers<T>>& k
     }
 }
 
-// What one context gives every row: of the layer that reads coordinates too its share of the sums, of one that reads
-// nothing else the values.
+// The contribution of one context to every row: its share of the sums of a layer that reads coordinates too, the values
+// of a layer that reads only the context.
 template <class T>
 HR_FN void fold_context(const MaskedNetwork<T>& c, const T* weights, const T* context, int n, T* folded) {
     for (int l = 0; l < c.n_layers; ++l) {
@@ -220,7 +220,7 @@ HR_FN void fold_context(const MaskedNetwork<T>& c, const T* weights, const T* co
         for (int r = 0; r < layer.out; ++r) {
             T sum = weights[layer.bias + r];
             const T* w = weights + layer.row[r];
-            for (int k = 0; k < n; ++k) sum += w[k] * context[k];  // every unit sees all of it
+            for (int k = 0; k < n; ++k) sum += w[k] * context[k];  // every unit reads all of it
             out[r] = sum;
         }
         for (int r = 0; layer.context_alone && r < layer.out; r += width<T>) {
@@ -241,8 +241,8 @@ HR_FN Gate gate_of(const Layer& layer) {
     return layer.activation == identity_index ? Gate::pass : Gate::multiply;
 }
 
-// Values of hidden layers become the derivatives of their activations, where the value tells them. What c gave is
-// needed as it is.
+// Values of hidden layers become the derivatives of their activations, where the value determines them. The values of c
+// are needed unchanged.
 template <class T>
 HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height) {
     for (int l = 0; l + 1 < c.n_layers; ++l) {
@@ -257,8 +257,8 @@ HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height)
     }
 }
 
-// Units [unit, unit + n) of a layer: from the gradients by what their sums are to the layer above, at their values, to
-// those by the sums, to which another layer added them; and by the products, and c.
+// Units [unit, unit + n) of a layer: from the gradients by their values, as inputs of the layer above, to those by the
+// sums, to which another layer added them; and by the products, and c.
 template <class T>
 HR_FN void finish_gradients(const MaskedNetwork<T>& net, const Layer& layer, int unit, int n, const Tape<T>& t,
                             T* units) {
@@ -290,7 +290,7 @@ HR_FN void finish_gradients(const MaskedNetwork<T>& net, const Layer& layer, int
     }
 }
 
-// Which columns of what a network reads have a gradient that anybody wants, context first; and where it goes.
+// Which columns of a network's inputs need a gradient, context first; and its destination.
 template <class T>
 struct ReadGradient {
     int first, end;

@@ -1,6 +1,6 @@
-// A network's ops where products are of numbers rounded to bf16: what the network reads is rounded before the op that
-// needs it first, and what a unit gives after the op that makes it. The products are those of the table for this
-// processor (core/bf16.hpp).
+// A network's ops where products are of values rounded to bf16: a network's input is rounded before the op that needs
+// it first, and a unit's value after the op that computes it. The products are those of the table for this processor
+// (core/bf16.hpp).
 #pragma once
 
 #include "../advance-inl.hpp"
@@ -9,12 +9,12 @@
 namespace headrace {
 namespace {
 
-// Where the pairs that a layer reads start.
+// The start of the pairs that a layer reads.
 HR_FN int pairs_below(const MaskedNetwork<float>& c, const Layer& layer) {
     return layer.below < 0 ? c.input_pairs : c.layers[layer.below].pairs;
 }
 
-// The pairs of which n numbers are all, or are the only ones that count.
+// The pairs that hold n values, or the only ones that count.
 HR_FN int whole_pairs(const MaskedNetwork<float>& c, int n) {
     return n / (2 * c.bf16.step) * c.bf16.step;
 }
@@ -40,7 +40,7 @@ HR_FN void bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers
     a.block = layer.block;
     a.unit = op.row;
     a.units = op.rows;
-    a.pair0 = whole_pairs(c, op.k0);  // pairs of which some number is not known are left to the op that finishes
+    a.pair0 = whole_pairs(c, op.k0);  // pairs with a value not computed yet are left to the op that finishes
     a.pair1 = op.finish ? pairs_with(c, op.k1) : whole_pairs(c, op.k1);
     a.input = pairs;
     a.output = b.units + int64_t(layer.product + op.row) * b.height;
@@ -51,7 +51,7 @@ HR_FN void bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers
     call.bf16->product(a, b.vectors);
 }
 
-// The values of an op's units, for the layer above. One without a second to its pair yet has zero beside it.
+// The values of an op's units, for the layer above. A value whose pair is not complete yet has zero beside it.
 HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const TileBuffers<float>& b) {
     if (layer.pairs >= 0)
         call.bf16->round_lines(b.units + layer.value * b.height, b.height, op.row / 2, op.row + op.rows, b.vectors,
@@ -60,9 +60,9 @@ HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op
 
 // ---- few rows -------------------------------------------------------------------------------------------------------
 
-// The blocks of units that an op is about. Units before its own are done, and what they come out as again is the same;
-// those after it are not, and what they come out as now is overwritten. So whole blocks are written, unless something
-// is added to the units, in the same place.
+// The blocks of units that contain an op's units. Units before its own are complete, and recomputing them gives equal
+// values; units after them are not, and are overwritten later. So whole blocks are written, unless a term is added to
+// the units in place.
 struct Bf16Blocks {
     int first, end;
     bool whole;
@@ -70,7 +70,7 @@ struct Bf16Blocks {
         : first(op.row / bf16_units), end((op.row + op.rows - 1) / bf16_units + 1), whole(!layer.c && !layer.adds) {}
 };
 
-// What an op's inputs give to blocks of units.
+// Adds an op's inputs to blocks of units.
 HR_FN void fill_sums(Bf16Sums& a, const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known,
                      const Op& op, int first, int end) {
     const SmallBuffers<float>& b = known.b;
@@ -87,7 +87,7 @@ HR_FN void fill_sums(Bf16Sums& a, const MaskedNetwork<float>& c, const Known<flo
     a.rows = b.rows;
 }
 
-// Whether its units are done with; else something is added to them yet.
+// Whether its units are complete; else a term is added to them later.
 HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
     const SmallBuffers<float>& b = known.b;
     const Call<float>& call = known.call;
@@ -118,7 +118,7 @@ HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op
                              b.pairs + r * b.stride + layer.pairs);
 }
 
-// After the op's own units, which others wait for: what its inputs give to the sums of later units.
+// After the op's own units, which others wait for: adds its inputs to the sums of later units.
 HR_FN void bf16_later(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
     const Layer& layer = c.layers[op.layer];
     const int end = Bf16Blocks(layer, op).end, blocks = (layer.live + bf16_units - 1) / bf16_units;
@@ -138,7 +138,7 @@ HR_FN void round_gradients(const Tape<float>& t, const Call<float>& call, const 
                                    t.vectors, as_pairs(t.at(t.chain.tape.pairs + layer.grad_pairs)));
 }
 
-// As data_product of the op.
+// Counterpart of data_product for the op.
 HR_FN void bf16_columns(const MaskedNetwork<float>& c, const KnownBack<float>& known, const Layer& layer,
                         const BackOp& op, const DataArgs<float>& args, int columns) {
     const Tape<float>& t = known.tape;

@@ -1,4 +1,4 @@
-// A base density on its way back: the gradient by its parameters. It leaves coordinates alone.
+// A base density in the backward pass: the gradient by its parameters. It leaves coordinates unchanged.
 #pragma once
 
 #include "../tape-inl.hpp"

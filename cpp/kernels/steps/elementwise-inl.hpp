@@ -62,7 +62,7 @@ HR_FN void run_step(const ElementwiseStep<T>& s, const Chain<T>& chain, const Ca
     run_ready_map(ready_map(s, call.ready), chain.features, b.given + chain.context * b.height, b);
 }
 
-// With raw parameters: on the way back every row has its own, which become their gradients.
+// With raw parameters: in the backward pass every row has its own, which become their gradients.
 template <class T>
 HR_FN void record_step(const ElementwiseStep<T>& s, const Tape<T>& t, const Call<T>& call, int step) {
     T* const raw = t.at(s.tape_raw);

@@ -1,6 +1,6 @@
-// A conditioner and its map over one tile or one small batch, and back: the same for all kinds of conditioners. Where
-// the conditioner reads what is known, all positions are advanced at once; where it reads what is being built, one
-// after another.
+// A conditioner and its map over one tile or one small batch, and back, for all kinds of conditioners. Where the
+// conditioner reads given coordinates, all positions are advanced at once; where it reads those that are being built,
+// one after another.
 #pragma once
 
 #include "../conditioners-inl.hpp"
@@ -10,7 +10,7 @@
 namespace headrace {
 namespace {
 
-// ---- what parameters are used for -----------------------------------------------------------------------------------
+// ---- uses of parameters --------------------------------------------------------------------------------------------
 
 // A vector map whose raw parameters, line by line, are the network's outputs.
 template <class T>
@@ -105,8 +105,8 @@ HR_FN void record_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T>&
 template <class T>
 HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T>& call, const Back<T>& back, int step,
                          int network) {
-    // What passes through goes on to the conditioner's inputs: at first where these are what is given, at last where
-    // they are what is built.
+    // Gradients that pass through are added to those of the conditioner's inputs: first where these inputs are given,
+    // last where they are built.
     const auto carry_passive = [&] {
         copy_slots(t.gradient_buffers(step), s.passive_built, s.passive_given, s.n_passive);
         carry_context(t, back, step);

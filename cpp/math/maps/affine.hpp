@@ -1,13 +1,14 @@
 // affine: x = shift + scale z, z = (x - shift) / scale; eq. 35-41 of the notes.
 //
 // A map's parameters come through an accessor p(k). forward and inverse give the log-derivative of the direction
-// called. forward_vjp and inverse_vjp get the value given and the value built, and the gradients of some number with
-// respect to the value built and to the log-derivative; they return its gradient with respect to the value given and
-// hand that of parameter k to grad(k, gradient). grad(k) may overwrite what p(k) reads, so p(k) is read before.
+// called. forward_vjp and inverse_vjp get the input and the output, and the gradients of a scalar with respect to the
+// output and to the log-derivative; they return its gradient with respect to the input and pass that of parameter k to
+// grad(k, gradient). grad(k) may overwrite what p(k) reads, so p(k) is read before.
 //
-// A map may also have a form for parameters that all rows share: `prepare` makes ready numbers of them once a call, and
-// `ready_forward` and `ready_inverse` run on these. They give the derivative of the *forward* direction as a factor, so
-// that a row's are multiplied and one logarithm is taken; so many of them fit between 1e-30 and 1e30 in float32.
+// A map may also have a form for parameters that all rows share: `prepare` turns them into ready values once a call,
+// and `ready_forward` and `ready_inverse` run on these. They give the derivative of the *forward* direction as a
+// factor, so that a row's are multiplied and one logarithm is taken; `ready_factors` of them fit between 1e-30 and 1e30
+// in float32.
 #pragma once
 
 #include "../lane.hpp"

@@ -1,8 +1,8 @@
-// A map in a direction that is known when a kernel runs, or already when it is compiled.
+// A map in a direction that is chosen at run time or at compile time.
 //
-// Where both directions have most of their code in common a map has it once: `run`, `run_vjp` and `run_ready` are told
-// the direction as `inverse`. That is a Direction where numbers are vectors, and both directions are compiled; on a
-// device, where each of them adds to the module's size, it is one bool for all lanes.
+// Where both directions have most of their code in common a map has it once: `run`, `run_vjp` and `run_ready` have a
+// parameter `inverse` for the direction. It is a Direction where lanes are vectors, and both directions are compiled;
+// on a device, where each of them adds to the module's size, it is one bool for all lanes.
 #pragma once
 
 #include "../lane.hpp"
@@ -11,13 +11,13 @@
 namespace headrace {
 namespace {
 
-// std::bool_constant for lanes: its own conversion is a function of the host alone.
+// std::bool_constant for lanes, because its own conversion is a host-only function.
 template <bool is_inverse>
 struct Direction {
     HR_FN constexpr operator bool() const { return is_inverse; }
 };
 
-// What affine.hpp says that a map has, of one that has the functions for both directions.
+// The functions that affine.hpp describes, for a map that has the functions for both directions.
 template <class Map>
 struct Directions {  // NOLINT(bugprone-crtp-constructor-accessibility): maps are names of functions, never objects
     template <class V, class P>

@@ -58,7 +58,7 @@ struct DualAscent : Directions<DualAscent> {
         return w + m.center;
     }
 
-    // Of z = f⁻¹(x) and -log f'(z): what reaches z goes on divided by f'(z).
+    // Backward pass of z = f⁻¹(x) and -log f'(z): gradients by z are divided by f'(z).
     template <class Inverse, class V, class P, class G>
     HR_FN static V run_vjp(Inverse inverse, V given, V built, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
                            V grad_log_det, const G& grad) {
@@ -135,7 +135,8 @@ struct DualAscent : Directions<DualAscent> {
         return is_single<V> ? Scalar<V>(3.4028234663852886e38) : Scalar<V>(1.7976931348623157e308);
     }
 
-    // (γ r + z) a + b. Halves leave a sum of two numbers near the largest one room, and change no bit of others.
+    // (γ r + z) a + b. Halves prevent overflow of a sum of two values near the largest one, and change no bit of
+    // others.
     template <class V, class P>
     HR_FN static V line(V z, V r, P gamma, P a, P b) {
         const Scalar<V> half = Scalar<V>(0.5);

@@ -32,7 +32,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
     template <class Inverse, class V, class P>
     HR_FN static V run(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
         Components<V, P> components(p, o);
-        const V poison = components.poison + (input - input);  // an infinite input has no place
+        const V poison = components.poison + (input - input);  // an infinite input has no position
         const V x = inverse ? input : root(input, components);
         const Sums<V> at(x, components);
         log_det = at.log_slope() * Scalar<V>(inverse ? 1 : -1) + poison;
@@ -40,7 +40,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
     }
 
     // With h the map from x to z and L = log h': of its inverse, dx = (dz - h_p dp) / h' and the log-derivative is -L,
-    // so that its gradients are those of h for other incoming ones.
+    // so that its gradients are those of h for other incoming gradients.
     template <class Inverse, class V, class P, class G>
     HR_FN static V run_vjp(Inverse inverse, V given, V built, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
                            V grad_log_det, const G& grad) {
@@ -73,12 +73,12 @@ struct LogisticMixture : Directions<LogisticMixture> {
     }
 
   private:
-    // Log-weights below the largest one, and 1 / scale: in lanes, or where the accessor of parameters has room, as
-    // those of the splines are (rq_spline.hpp).
+    // Log-weights below the largest one, and 1 / scale: in lanes, or in the buffer of the accessor of parameters, like
+    // those of the splines (rq_spline.hpp).
     template <class V, class P, bool has_room = requires(const P& p) { p.room(0); }>
     struct Kept {
         V weights[max_bins], rates[max_bins];
-        HR_FN Kept(const P&, int) { put(0, V{}, V{}); }  // compilers do not know that there is a component
+        HR_FN Kept(const P&, int) { put(0, V{}, V{}); }  // compilers cannot infer that there is a component
         HR_FN V weight(int k) const { return weights[k]; }
         HR_FN V rate(int k) const { return rates[k]; }
         HR_FN void put(int k, V weight, V rate) {
@@ -126,7 +126,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
         HR_FN V mean(int k) const { return p(n + k); }
     };
 
-    // No place is so far outside of a component that its exponents overflow.
+    // No input is so far outside of a component that its exponents overflow.
     template <class V>
     HR_FN static V within(V x) {
         const Scalar<V> farthest = is_single<V> ? Scalar<V>(1e37) : Scalar<V>(1e300);
@@ -265,7 +265,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
         }
         return x;
     }
-    static constexpr int most_steps = 200;  // bisections alone take fewer to the last bit of any bracket's ends
+    static constexpr int most_steps = 200;  // only bisections take fewer to the last bit of any bracket's ends
 
     template <class V, class C>
     HR_FN static V quantile(V z, int k, const C& components) {

@@ -1,11 +1,11 @@
-// What a map may be told beside its parameters; constants of a transform, in its dtype.
+// Settings of a map beside its parameters; constants of a transform, in its dtype.
 #pragma once
 
 #include "../lane.hpp"
 
 namespace headrace {
 
-// Derivatives at the ends of a spline's interval: 1; each with a raw number; one for both, as on a circle.
+// Derivatives at the ends of a spline's interval: 1; a raw parameter for each; one for both, for a circle.
 enum class Ends { one, free, shared };
 // Outside of the interval: the identity; a straight line, with the derivative at the end; the spline again, moved by
 // whole periods.
@@ -19,7 +19,7 @@ struct MapOptions {
     T bound;          // a spline's interval is [-bound, bound], or [low, bound]
     T low;
     T min_bin;  // the least share of a spline's interval that a bin takes, where it has one
-    Ends ends;  // these two are said by the spline's name
+    Ends ends;  // the spline's name determines these two
     Tails tails;
 };
 

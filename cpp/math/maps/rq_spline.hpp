@@ -1,6 +1,6 @@
 // A monotone rational-quadratic spline within an interval (Durkan, Bekasov, Murray, Papamakarios 2019, "Neural spline
-// flows", eq. 4-8), of K bins with raw widths, raw heights and raw derivatives at knots. What raw parameters mean, and
-// what is done outside of the interval, is said by Kind (spline_knots.hpp); all the rest is the same.
+// flows", eq. 4-8), of K bins with raw widths, raw heights and raw derivatives at knots. Kind (spline_knots.hpp)
+// defines the meaning of raw parameters and the map outside of the interval; all the rest is the same.
 //
 // Within a bin all is written in the bin's own units: t and eta run from 0 to 1, derivatives are divided by the bin's
 // slope s. Then, with r = 1 - t,
@@ -9,9 +9,9 @@
 // whose discriminant is also a sum of squares, q^2 + 4 eta (1 - eta) with q = d0 (1 - eta) - d1 eta (from eq. 8 by
 // collecting terms): it cannot be negative, and the root is taken on the side without cancellation.
 //
-// The 2 K unnormalised shares of the bins are kept in lanes, or where the accessor of parameters has room for them:
-// p.room(k) is a place for number k (the GPU cannot index registers). forward and inverse read p(k), k < 2 K, once and
-// before they write number k, so that it may be the same place; the vector-Jacobian products need it beside p.
+// The 2 K unnormalised shares of the bins are kept in lanes, or in the buffer of the accessor of parameters: p.room(k)
+// is the element for share k (the GPU cannot index registers). forward and inverse read p(k), k < 2 K, once and before
+// they write share k, so that both may be the same element; the vector-Jacobian products need it beside p.
 #pragma once
 
 #include "../lane.hpp"
@@ -32,7 +32,7 @@ struct Spline : Directions<Spline<Kind>> {
         return 2 * o.bins + Kind::n_derivatives(o.bins, o.ends);
     }
     HR_FN static constexpr int n_room(int bins) { return 2 * bins; }
-    static constexpr bool vjp_reads_built = false;  // so nobody need run the spline for it
+    static constexpr bool vjp_reads_built = false;  // so no caller need run the spline for it
 
     template <class Inverse, class V, class P>
     HR_FN static V run(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
@@ -51,7 +51,7 @@ struct Spline : Directions<Spline<Kind>> {
     }
 
     // With y = f(x; p) and L = log f' at x: of the inverse, dx = (dy - f_p dp) / f' and its log-derivative is -L, so
-    // that its gradients are those of f for other incoming ones.
+    // that its gradients are those of f for other incoming gradients.
     template <class Inverse, class V, class P, class G>
     HR_FN static V run_vjp(Inverse inverse, V input, V, const P& p, const MapOptions<Scalar<V>>& o, V grad_built,
                            V grad_log_det, const G& grad) {
@@ -162,7 +162,7 @@ struct Spline : Directions<Spline<Kind>> {
         V index, left_width, width, left_height, height, d0, d1;
     };
 
-    // Where the shares are kept: number k of the widths, then the heights.
+    // Storage of the shares: number k of the widths, then the heights.
     template <class V, class P, bool has_room = requires(const P& p) { p.room(0); }>
     struct Shares {
         V numbers[2 * max_bins];
@@ -211,7 +211,7 @@ struct Spline : Directions<Spline<Kind>> {
         }
 
         // Goes through the bins and keeps the last one whose left end is not beyond the input: no gathers. The input is
-        // a place among the heights, or among the widths.
+        // a position among the heights, or among the widths.
         // `target`: the input, in the unnormalised shares of its side.
         template <class OfHeights>
         HR_FN Bin<V> find(OfHeights of_heights, V input, const P& p, const MapOptions<Scalar<V>>& o, V& target) {
@@ -253,7 +253,7 @@ struct Spline : Directions<Spline<Kind>> {
 
         HR_FN V slope(const Bin<V>& bin) const { return bin.height * width_sum / (bin.width * height_sum); }
 
-        // A place within a bin, from 0 to 1, to the interval of the spline.
+        // A position within a bin, from 0 to 1, to the interval of the spline.
         HR_FN V across(V left, V share, V sum, V place, const MapOptions<Scalar<V>>& o) const {
             return Kind::spread(fma(share, place, left) / sum, o);
         }
@@ -261,7 +261,7 @@ struct Spline : Directions<Spline<Kind>> {
 
     template <class V>
     struct Point {
-        V t, r;  // place in the bin, and 1 - t
+        V t, r;  // position in the bin, and 1 - t
 
         template <class Inverse>
         HR_FN void set(Inverse inverse, V from_left, const Bin<V>& bin) {
@@ -331,8 +331,8 @@ struct Spline : Directions<Spline<Kind>> {
         gather_row(ready + 2 * o.bins, index, bin_numbers, n);
         return {V{}, n[0], n[1], n[2], n[3], n[4], n[5]};
     }
-    // From a value within the interval to that of the input. Rounding must not lead out of the interval, as a uniform
-    // base has no density there.
+    // From a value within the interval to that of the input. Rounding must not lead out of the interval, because a
+    // uniform base has no density there.
     template <class Inverse, class V, class E>
     HR_FN static V leave(Inverse inverse, const E& entered, V inside, V slope, const MapOptions<Scalar<V>>& o) {
         const V low = Kind::spread(splat<V>(0), o), high = splat<V>(double(o.bound));
@@ -346,7 +346,7 @@ struct Spline : Directions<Spline<Kind>> {
         }
     }
 
-    // Where an input lies: among the knots of its side, and within its bin.
+    // The position of an input: among the knots of its side, and within its bin.
     template <class Inverse, class V, class P>
     HR_FN static void locate(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, Knots<V, P>& knots,
                              Bin<V>& bin, Point<V>& at) {
@@ -394,7 +394,7 @@ struct Spline : Directions<Spline<Kind>> {
         const V mean_width = mean(by_left_width, bin.left_width, by_width, bin.width, knots.width_sum);
         const V mean_height = mean(by_left_height, bin.left_height, by_height, bin.height, knots.height_sum);
         HR_ROLLED
-        for (int k = 0; k < o.bins; ++k) {  // through the softmax, and what comes before or after it
+        for (int k = 0; k < o.bins; ++k) {  // through the softmax, and the functions before and after it
             const auto left = bin.index > T(k);
             const auto here = bin.index == T(k);
             const V w = select(left, by_left_width, select(here, by_width, zero)) - mean_width;
@@ -422,8 +422,8 @@ struct Spline : Directions<Spline<Kind>> {
     }
 };
 
-// A spline as the list of maps names it. Those with knots of one kind share a kernel, which their ends and tails are
-// told as options.
+// A spline under its name in the list of maps. Those with knots of one kind share a kernel, which gets their ends and
+// tails by options.
 template <class Kind, Ends ends_, Tails tails_>
 struct NamedSpline {
     using Kernel = Spline<Kind>;

@@ -1,9 +1,10 @@
-// How raw parameters become the knots of a spline (rq_spline.hpp), and what a spline does outside of its interval.
+// From raw parameters to the knots of a spline (rq_spline.hpp), and the map outside of its interval.
 //
-// A kind of spline says so by static functions. `part`: the positive number of a bin of which a softmax is made, `size`
-// the bin's own size from it, both in units in which all sizes of a side sum to what all parts sum to. `place`: which
-// raw derivative belongs to a knot, -1 for none, whose derivative is 1; `knot` is the way back. `enter`: from an input
-// to a value of which the spline is evaluated, within the interval at most, and what is to be added afterwards.
+// A kind of spline is defined by static functions. `part`: the positive value of a bin from which a softmax is made,
+// `size` the bin's own size from it, both in units in which all sizes of a side have the same sum as all parts.
+// `place`: which raw derivative belongs to a knot, -1 for none, whose derivative is 1; `knot` is its inverse. `enter`:
+// from an input to the value at which the spline is evaluated, within the interval at most, and the value to add
+// afterwards.
 #pragma once
 
 #include "../lane.hpp"
@@ -24,7 +25,7 @@ struct Entered {
 struct SoftClampedKnots {
     static constexpr double least_bin = 0;        // it has no least size of bins
     static constexpr bool is_moderate = true;     // derivatives are between slope and 1 / slope
-    static constexpr bool parts_show_all = true;  // infinite raw numbers make a part NaN
+    static constexpr bool parts_show_all = true;  // an infinite raw value makes a part NaN
 
     template <class T>
     HR_FN static constexpr Tails tails(const MapOptions<T>&) {
@@ -55,7 +56,7 @@ struct SoftClampedKnots {
     }
     template <class V>
     HR_FN static auto outside(V value, const MapOptions<Scalar<V>>& o) {
-        return abs(value) > o.bound;  // false for NaN, which goes the way of the numbers
+        return abs(value) > o.bound;  // false for NaN, which is handled like any number
     }
     template <class T>
     HR_FN static T range(const MapOptions<T>& o) {
@@ -117,8 +118,8 @@ struct SoftClampedKnots {
 };
 
 // In [low, bound]. A width or height is min_bin + (1 - min_bin K) softmax of the raw ones, as a share of the interval;
-// derivatives are slope + log(1 + e^a). A raw number at one end is the other's too on a circle. Ends and tails are
-// options, the same for all rows: each name with a kernel of its own would make all kernels half as large again.
+// derivatives are slope + log(1 + e^a). On a circle the raw derivative at one end is the other's too. Ends and tails
+// are options, the same for all rows: each name with a kernel of its own would make all kernels half as large again.
 struct AdditiveKnots {
     static constexpr double least_bin = 1e-6;
     static constexpr bool is_moderate = false;
@@ -155,8 +156,8 @@ struct AdditiveKnots {
         using T = Scalar<V>;
         if (o.tails == Tails::identity) return {input, V{}};
         if (o.tails == Tails::linear) return {input, input - clamp(input, o)};
-        // Whole periods from the middle. What is so far away that nothing is left of its place within a period moves as
-        // a whole.
+        // Whole periods from the middle. An input so far away that rounding leaves nothing of its position within a
+        // period moves as a whole.
         const T middle = fma(o.bound - o.low, T(0.5), o.low);
         const V periods = product(input - middle, T(1) / range(o)), round = splat<V>(Format<T>::round);
         const V whole = select(abs(periods) < T(0.25) * Format<T>::round, (periods + round) - round, periods);
@@ -202,7 +203,7 @@ struct AdditiveKnots {
     HR_FN static V size(V part, V sum, const MapOptions<Scalar<V>>& o) {
         return fma(part, left_over(o), sum * o.min_bin);
     }
-    // The way back, of the sizes of `n` bins together.
+    // The backward pass, of the sizes of `n` bins together.
     template <class V>
     HR_FN static V parts_of(V sizes, V n, V sum, const MapOptions<Scalar<V>>& o) {
         return fma(n * sum, -o.min_bin, sizes) * (Scalar<V>(1) / left_over(o));
@@ -226,7 +227,7 @@ struct AdditiveKnots {
     HR_FN static V clamp(V value, const MapOptions<Scalar<V>>& o) {
         return min(max(value, o.low), o.bound);
     }
-    // What least sizes leave of the interval for the softmax.
+    // The part of the interval that the minimal sizes leave for the softmax.
     template <class T>
     HR_FN static T left_over(const MapOptions<T>& o) {
         return fma(-T(o.bins), o.min_bin, T(1));

@@ -9,9 +9,10 @@
 // `start` is the sum before the first coordinate, and `accumulate` adds one's share; `forward` and `inverse` turn sums
 // into amounts and into the factors of the determinant of the *forward* direction at the latent side; `move` applies
 // the amount to a coordinate. `reduced`, `reduce`, `backward` and `spread` are the vector-Jacobian product: sums over
-// coordinates, then what these share, then coordinate by coordinate. As in maps/, put(k, value) receives number k; it
-// may overwrite what p(k) reads, so p(k) is read before. `prepare` and its vjp share their loops over coordinates
-// (coordinates.hpp); then each lane puts the numbers of its own coordinates, and all of them those that follow.
+// coordinates, then what these share, then coordinate by coordinate. Like in maps/, put(k, value) receives parameter
+// k's value; it may overwrite what p(k) reads, so p(k) is read before. `prepare` and its vjp share their loops over
+// coordinates (coordinates.hpp); then each lane puts the values of its own coordinates, and all lanes those that
+// follow.
 #pragma once
 
 #include "../coordinates.hpp"
@@ -45,7 +46,7 @@ struct TanhBend {
         exp_parts(twice, parts);
         for (int j = 0; j < B; ++j) {
             const V half = power_of_two<V>(parts[j].n - 1);
-            e[j] = fma(parts[j].expm1_r, half, half - T(0.5));  // half of expm1, as nothing overflows
+            e[j] = fma(parts[j].expm1_r, half, half - T(0.5));  // half of expm1, because nothing overflows
         }
         for (int j = 0; j < B; ++j) r[j] = T(1) / (e[j] + T(1));
         for (int j = 0; j < B; ++j) {
@@ -56,7 +57,7 @@ struct TanhBend {
 
     // v with v + (s - 1) tanh v = y, B lanes at once. Halley's method, kept between bounds by bisection: the left side
     // is odd, concave above zero where s > 1 and convex where s < 1, so that one bound is a start from which Newton's
-    // method would not overshoot. Ends where the residual is at its rounding. `near`, if any, are numbers close to v.
+    // method would not overshoot. Ends where the residual is at its rounding. `near`, if any, are values close to v.
     template <int B, class V>
     HR_FN static void solve(const V (&y)[B], const V (&s)[B], const MapOptions<Scalar<V>>& o, V (&v)[B],
                             Bend<V> (&bend)[B], const V* near = nullptr) {
@@ -134,16 +135,16 @@ HR_FN Bend<V> bend_at(V v, const MapOptions<Scalar<V>>& o) {
 
 template <class H>
 struct Planar {
-    using Prepared = Planar<TanhBend>;  // h has no say in it
+    using Prepared = Planar<TanhBend>;  // h has no effect on it
     HR_FN static constexpr int n_raw(int features) { return 2 * features + 1; }
     HR_FN static constexpr int n_ready(int features) { return 2 * features + 2; }
-    static constexpr int vectors = 2;               // parameters with a number for each coordinate; they come first
+    static constexpr int vectors = 2;               // parameters with a value for each coordinate; they come first
     static constexpr int factors = 1;               // of the determinant
     HR_FN static int power(int, int) { return 1; }  // of each factor
 
     // û = u + (s - 1 - x) w / |w|² with x = wᵀu; w is divided by its largest magnitude, so that nothing under- or
-    // overflows on the way, and w = 0 gives û = u. Where x is far below -1, most of u cancels: what is
-    // left of it along w by rounding is taken away too, as wᵀû may not differ from s - 1.
+    // overflows on the way, and w = 0 gives û = u. Where x is far below -1, most of u cancels: its remainder along w by
+    // rounding is subtracted too, because wᵀû may not differ from s - 1.
     template <class V>
     struct Sums {
         V w_largest, boost, w_inverse;  // boost makes a subnormal w normal; 1 / (boost w_largest), or 0
@@ -229,7 +230,7 @@ struct Planar {
         put(2 * features, g(2 * features));
     }
 
-    // The other end of what a factor may be than 1.
+    // The other bound of a factor than 1.
     template <class T>
     HR_FN static T limit(const T* ready, int features) {
         return ready[2 * features + 1];
@@ -277,7 +278,7 @@ struct Planar {
     };
     template <class V>
     struct Reduced {
-        V given, latent, dot;  // w times what is given and times z, each with b; ûᵀ grad
+        V given, latent, dot;  // w times the input and times z, each with b; ûᵀ grad
 
         template <class F>
         HR_FN void each(const F& f) {
@@ -331,7 +332,7 @@ struct Planar {
     }
 
   private:
-    // 1 + (s - 1) h', as a sum of positive terms.
+    // 1 + (s - 1) h', written as a sum of positive terms.
     template <class V>
     HR_FN static V determinant(const Bend<V>& h, V s) {
         return fma(s, h.slope, h.rest);

@@ -1,6 +1,6 @@
 // radial: x = z + β (z - center) / (α + |z - center|), eq. 30-31 of the notes (Rezende, Mohamed 2015), with α and
-// p = α + β positive, so that it always has an inverse. A vector map, as planar.hpp describes them: the sum is the
-// squared distance from the center, the amount the stretch of what lies between.
+// p = α + β positive, so that it always has an inverse. A vector map (described in planar.hpp): the sum is the squared
+// distance from the center, the amount the stretch of the offset from it.
 //
 //   raw    [center (features), α, β]: numbers of any sign; with equal ones β is 0
 //   ready  [center (features), α, p]
@@ -84,7 +84,7 @@ struct Radial {
     };
     template <class V>
     struct Reduced {
-        V sum, dot;  // the squared distance of what is given, and its offset times grad
+        V sum, dot;  // the squared distance of the input, and its offset times grad
 
         template <class F>
         HR_FN void each(const F& f) {
@@ -143,7 +143,7 @@ struct Radial {
     }
 
   private:
-    // Distances are limited, so that squares of them stay finite: farther away the map moves nothing that shows.
+    // Distances are limited, so that squares of them stay finite: farther away the map's effect is below rounding.
     template <class V>
     HR_FN static Scalar<V> farthest() {
         return is_single<V> ? Scalar<V>(1e18) : Scalar<V>(1e150);

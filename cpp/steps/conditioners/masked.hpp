@@ -1,4 +1,4 @@
-// A masked network as kernels see it: its layers, and the order of their block products. Its positions are levels of
+// The kernels' view of a masked network: its layers, and the order of their block products. Its positions are levels of
 // coordinates.
 #pragma once
 
@@ -12,13 +12,13 @@ namespace headrace {
 // A block of a masked product: units [row, row + rows) of a layer from inputs [k0, k1).
 struct Op {
     int layer, row, rows, k0, k1;
-    bool from_bias;  // otherwise add to what an earlier op left
+    bool from_bias;  // otherwise add to the result of an earlier op
     bool finish;     // the last op for these units: apply the activation
-    int fresh = 0;   // in bf16: of what the network reads, numbers before this one were rounded by earlier ops
+    int fresh = 0;   // in bf16: inputs of the network before this one were rounded by earlier ops
 };
 
-// The order of ops. Those of positions [from, to) are ops [first[from], first[to]); where positions are settled all at
-// once, the first one has all of them.
+// The order of ops. Those of positions [from, to) are ops [first[from], first[to]); where all positions are computed at
+// once, the first one has all ops.
 struct Plan {
     const Op* ops;
     const int* first;
@@ -30,40 +30,40 @@ struct BackOp {
     int fresh = 0;  // in bf16: gradients of units from this one on were rounded for earlier ops
 };
 
-// On the way back positions come in reverse: those of positions [from, to) are ops [done[to], done[from]).
+// In the backward pass positions come in reverse: those of positions [from, to) are ops [done[to], done[from]).
 struct BackPlan {
     const BackOp* ops;
     const int* done;
 };
 
 // A layer makes   product = W input + b,   sum = product + c,  or product * c,   + another layer's sum,   value =
-// activation(sum) where c is the value of a layer that reads the context alone. Lines are scratch units of the
+// activation(sum) where c is the value of a layer that reads only the context. Lines are scratch units of the
 // transform; product, sum and value share a line where only one of them is needed.
 struct Layer {
     const uint32_t* row;      // offset of each unit's weights from the transform's first weight
-    const int* visible;       // so many inputs are seen by each unit
+    const int* visible;       // number of inputs that each unit reads
     uint32_t bias;            // offset of the biases
     int in, out;              // inputs, units
-    int below;                // the layer whose values it reads; -1: what the network reads
+    int below;                // the layer whose values it reads; -1: the network's inputs
     int product, sum, value;  // lines at which those of the first unit are
     int activation;
     bool relu;            // the product kernel applies the activation
     bool sweep;           // another pass over the finished products makes the rest
-    bool context_alone;   // it reads the context alone
+    bool context_alone;   // it reads only the context
     bool gated;           // c multiplies the product
     const int* adds;      // of each unit: the line of the other layer's sum; null: there is none
     const int* added_to;  // of each unit: the line of the sum to which its own is added, -1: to none; null: none is
     const int* c;         // of each unit: its line; null: there is none
     int c_layer;          // the layer that makes it
-    double dropout;       // the share of values that are left out in training; others are divided by what is kept
-    int live;             // so many units are seen by anybody
+    double dropout;       // the share of values dropped in training; others are divided by the share that is kept
+    int live;             // number of units with a reader
     int panel;            // where the layer's transposed inputs start among those of the transform
-    int fold;             // its place among the folded numbers of the transform, if it reads a context
+    int fold;             // its index among the folded biases of the transform, if it reads a context
     // In bf16 (core/bf16.hpp):
     const uint32_t* block;  // where the pairs of its blocks of units start
     const int64_t* back;    // and those of its blocks of inputs
     int pairs;              // where pairs of its values start among the lines of pairs; -1: no layer reads them
-    int grad_pairs;         // likewise those of gradients by its products, on the way back
+    int grad_pairs;         // likewise those of gradients by its products, in the backward pass
     int grad_rows;          // and where these gradients start among the panels, pairs of rows side by side
     int sums;               // where the sums of its units start among those of the transform, for few rows
 };
@@ -81,14 +81,14 @@ struct MaskedNetwork {
     const int* first_coordinate;  // of each level, and their end
     Plan tile_plan, small_plan;
     BackPlan back_plan;
-    int outputs;                   // line of the first number that it gives
+    int outputs;                   // line of the first parameter that it gives
     bool has_slope_sweep;          // activations whose derivatives replace or stand beside their values
     int slopes;                    // line of the tape at which derivatives of activations start, -1: values tell
-    Bf16Layout bf16;               // of the numbers that products are of
+    Bf16Layout bf16;               // of the format of the products' factors
     int input_pairs, pairs, sums;  // where pairs of the inputs start among the lines of pairs; lines of pairs, and sums
 };
 
-// ---- what every kind of conditioner has (steps/conditioners.hpp) ----------------------------------------------------
+// ---- members of every kind of conditioner (steps/conditioners.hpp) --------------------------------------------------
 
 namespace {
 

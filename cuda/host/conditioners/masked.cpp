@@ -80,7 +80,7 @@ void place_conditioner(PlacingSite<T>& site, PlacedStep<NetworkStep<T>>& d, Mask
     c.back_plan = {arena.put(c.back_plan.ops, size_t(c.back_plan.done[0])),
                    arena.put(c.back_plan.done, size_t(c.levels) + 1)};
     c.first_coordinate = arena.put(c.first_coordinate, size_t(c.levels) + 1);
-    const int units = c.units + m.n_ready;  // what a vector map makes ready comes after the network's own
+    const int units = c.units + m.n_ready;  // ready parameters of a vector map come after the network's own
     m.tape = site.lines(units);
     d.part.grads = site.lines(units);
     if (c.slopes >= 0) c.slopes = int(site.lines(units) - m.tape);

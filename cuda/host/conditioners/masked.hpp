@@ -1,4 +1,4 @@
-// Takes a masked network to a device.
+// Copies a masked network to a device.
 #pragma once
 
 #include "../placing_site.hpp"

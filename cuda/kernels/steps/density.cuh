@@ -1,4 +1,5 @@
-// A base density on its way back; one that is a step is one lane's work a row. See cpp/kernels/steps/density-inl.hpp.
+// A base density in the backward pass; one that is a step is one lane's work a row. See
+// cpp/kernels/steps/density-inl.hpp.
 #pragma once
 
 #include "../tape.cuh"

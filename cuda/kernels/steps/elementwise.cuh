@@ -1,5 +1,6 @@
-// A map of each coordinate with parameters that all rows share. A run that nothing goes back through has them ready, as
-// those of a marginal map; on the way back every row has its own raw ones on the tape, and their gradients behind them.
+// A map of each coordinate with parameters that all rows share. A run without a backward pass has them ready, like
+// those of a marginal map; in the backward pass every row has its own raw ones on the tape, and their gradients behind
+// them.
 #pragma once
 
 #include "../map_back.cuh"

@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-// From lines to lines, which may be the same; what it adds to each warp's share of the log-determinant.
+// From lines to lines, which may be the same; adds the map's term to each warp's share of the log-determinant.
 template <class T, class Given>
 __device__ T run_ready_map(const Team& team, const ReadyMap<T>& m, int context, int features, const Given& given,
                            const Given& built) {
@@ -40,7 +40,7 @@ __device__ T run_in_place(const Team& team, const MarginalStep<T>& s, const Stat
     return run_ready_map(team, s.map, context, features, given, built);
 }
 
-// From gradients by what the maps make to those by what they are given; their numbers have none.
+// From gradients by the maps' outputs to those by their inputs; their parameters have none.
 template <class T, class State>
 __device__ void back_in_place(const Team& team, const MarginalStep<T>& s, const State& given, const State&,
                               const State& after, const State& before, int context, int features, T grad_log_det) {

@@ -1,5 +1,5 @@
-// A conditioner and its map: the same for all kinds of conditioners. Where the conditioner reads what is known, all
-// positions are advanced at once; where it reads what is being built, one after another.
+// A conditioner and its map, for all kinds of conditioners. Where the conditioner reads given coordinates, all
+// positions are advanced at once; where it reads those that are being built, one after another.
 #pragma once
 
 #include "../conditioners.cuh"
@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-// ---- what parameters are used for -----------------------------------------------------------------------------------
+// ---- uses of parameters ---------------------------------------------------------------------------------------------
 
 // A vector map whose raw parameters are the conditioner's outputs: a row is one lane's work.
 template <class T, bool in_shared, bool keeps_units>
@@ -142,7 +142,7 @@ __device__ void record_step(const Team& team, const PlacedStep<NetworkStep<T>>& 
     run_network(team, d, run, state);
 }
 
-// What passes through a network goes on to its inputs.
+// Gradients that pass through a network are added to those of its inputs.
 template <class T>
 __device__ void carry_passive(const Team& team, const NetworkStep<T>& s, const Tape<T>& t, int i) {
     const TapeLines<T> grad_given = t.gradient(i), grad_built = t.gradient(i + 1);
@@ -152,7 +152,7 @@ __device__ void carry_passive(const Team& team, const NetworkStep<T>& s, const T
     team.sync();
 }
 
-// What passes through comes first where the conditioner's inputs are what is given, last where they are what is built.
+// Gradients that pass through come first where the conditioner's inputs are given, last where they are built.
 template <class T>
 __device__ void backward_step(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t, int i,
                               const WayBack<T>& way) {

@@ -6,7 +6,7 @@
 namespace headrace {
 namespace {
 
-// A number on its way out, before its support.
+// A value on its way out, before its support.
 template <class T>
 __device__ double stored(const Chain<T>& chain, int column, T value) {
     return chain.store_scale ? double(value) * chain.store_scale[column] + chain.store_shift[column] : double(value);
@@ -27,7 +27,7 @@ __device__ void load_supported(const Team& team, const Chain<T>& chain, const Ca
     }
 }
 
-// What taking columns to their support will add to each warp's share of the log-determinant.
+// The terms of each warp's share of the log-determinant for taking columns to their support.
 template <class T, bool in_shared>
 __device__ void add_store_support(const Team& team, const Chain<T>& chain, const Lines<T, in_shared>& z, T& log_det) {
     if (!chain.store_support) return;
@@ -39,7 +39,7 @@ __device__ void add_store_support(const Team& team, const Chain<T>& chain, const
     }
 }
 
-// From gradients by what is stored to those before the support, which already have the scale in them.
+// From gradients by the stored values to those before the support, which already include the scale.
 template <class T, class State>
 __device__ void back_from_store_support(const Team& team, const Chain<T>& chain, const State& z, const State& gradient,
                                         T grad_log_det) {
@@ -55,7 +55,7 @@ __device__ void back_from_store_support(const Team& team, const Chain<T>& chain,
     team.sync();
 }
 
-// From gradients by what was loaded to those by the input.
+// From gradients by the loaded values to those by the input.
 template <class T, class State>
 __device__ void back_to_supported_input(const Team& team, const Chain<T>& chain, const Call<T>& call,
                                         const State& gradient, int64_t row, int rows, T grad_log_det, const T* bad_rows,

@@ -1,5 +1,5 @@
-// bend: a step that only tests have, and only in _emu. Each coordinate z becomes sinh(a z) / a, or the way back, with a
-// number a of its own, which is no weight.
+// bend: a step that only tests have, and only in _emu. Each coordinate z becomes sinh(a z) / a, or the inverse, with a
+// constant a of its own, which is no weight.
 #pragma once
 
 #include "../../../cpp/math/lane.hpp"

@@ -1,4 +1,4 @@
-// The conditioner `echo` on the CPU: a tile of rows, whose lanes know nothing of each other.
+// The conditioner `echo` on the CPU: a tile of rows, whose lanes are independent.
 #pragma once
 
 namespace headrace {

@@ -1,5 +1,5 @@
 // echo: a conditioner over time that only tests have, and only in _emu, to show that the lists are all that a new kind
-// needs. It has what the masked network has not: as many positions as the input has steps, weights that all of them
+// needs. Properties that the masked network lacks: as many positions as the input has steps, weights that all of them
 // share, coordinates by a formula, and a state that goes on from step to step.
 //
 // A step's coordinate is mapped by parameters that earlier steps give, zeros before the first:
@@ -50,7 +50,7 @@ HR_FN int scratch_lines(const Echo<T>& c, int span) {
     return c.reads_built ? c.outputs : span * (c.outputs + c.units);
 }
 
-// Numbers of its weights: those of both layers and their biases.
+// Number of its weights: those of both layers and their biases.
 template <class T>
 HR_FN int echo_weights(const Echo<T>& c) {
     return c.units * (echo_taps + 1) + c.outputs * (2 * c.units + 1);

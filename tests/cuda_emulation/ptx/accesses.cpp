@@ -1,4 +1,4 @@
-// ld, st, cvta, prefetch: addresses, and what may be reached there.
+// ld, st, cvta, prefetch: addresses, and checks of the accessed memory.
 #include <algorithm>
 #include <cstring>
 
@@ -76,7 +76,7 @@ char* on_device(Warp& w, const Instruction& i, int lane, uint64_t address, uint6
     return at;
 }
 
-// Where a lane's bytes are on the host, or null.
+// The host address of a lane's bytes, or null.
 template <bool writes>
 char* place(Warp& w, const Instruction& i, uint64_t address, int lane, const char* value) {
     const uint64_t bytes = uint64_t(i.bytes) * i.elements;
@@ -151,7 +151,7 @@ uint64_t passes_through_banks(const Instruction& i, uint32_t lanes, const uint64
     }
     return passes;
 }
-// Pieces of so many bytes that an access reaches.
+// Pieces of this many bytes that an access reaches.
 uint64_t pieces(uint32_t lanes, const uint64_t (&address)[lanes_of_warp], uint64_t of_piece) {
     std::vector<uint64_t> found;
     for_lanes(lanes, [&](int l) { found.push_back(address[l] / of_piece); });
@@ -216,7 +216,7 @@ void run_store_of_argument(Warp& w, const Instruction& i, uint32_t lanes) {
     for_lanes(lanes, [&](int l) { store_elements(w, i, l, w.frame_of(l) + i.offset); });
 }
 
-// ---- what an instruction has as operands ---------------------------------------------------------------------------
+// ---- operands of instructions --------------------------------------------------------------------------------------
 
 const std::map<std::string, Space> spaces = {
     {"global", Space::global}, {"shared", Space::shared}, {"local", Space::local}, {"param", Space::parameter}};

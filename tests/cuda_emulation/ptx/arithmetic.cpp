@@ -91,7 +91,7 @@ Class class_of(const Opcode& opcode) {
     return opcode.type == "f32" ? Class::float32 : opcode.type == "f64" ? Class::float64 : Class::integer;
 }
 
-// ---- what these instructions have as operands ---------------------------------------------------------------------
+// ---- operands of these instructions -------------------------------------------------------------------------------
 
 void one(Instruction& i, Opcode& opcode, const Operands& o, Names& names, const Table& table) {
     i.kind = class_of(opcode);

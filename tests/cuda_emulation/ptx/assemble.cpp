@@ -1,4 +1,4 @@
-// From a kernel's text to its program: registers, constants and labels get their places, products and sums are fused.
+// From a kernel's text to its program: registers, constants and labels get their offsets, products and sums are fused.
 #include <algorithm>
 #include <cctype>
 #include <cstring>
@@ -305,8 +305,8 @@ class Assembler final : public Names {
         terms_.push_back(
             {program_.code.size(), block_, what, opcode.type == "f64", operands[0][0], operands[1][0], operands[2][0]});
     }
-    // PTX allows to round a product and a sum at once where neither says how it is rounded. ptxas does so, as read in
-    // its machine code, where the product and the only sum that reads it are in one block of instructions.
+    // PTX allows to round a product and a sum at once where neither has a rounding modifier. ptxas does so (read in its
+    // machine code) where the product and the only sum that reads it are in one block of instructions.
     void contract() {
         std::map<std::string, const Term*> products;
         int block = -1;

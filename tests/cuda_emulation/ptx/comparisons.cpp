@@ -44,7 +44,8 @@ uint32_t joined(uint8_t how, uint32_t a, uint32_t b) {
     }
 }
 
-// a[1]: the relation; how: what joins the result with the predicate b[1]; d[1]: the complement's predicate, or -1.
+// a[1]: the relation; how: the operation that joins the result with the predicate b[1]; d[1]: the complement's
+// predicate, or -1.
 template <class T>
 void run_comparison(Warp& w, const Instruction& i, uint32_t lanes) {
     const char *const a = w.operand(i.a[0]), *const b = w.operand(i.b[0]);

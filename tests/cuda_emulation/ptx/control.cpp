@@ -15,7 +15,7 @@ void decode_branch(Instruction& i, Opcode& opcode, const Operands& o, Names& nam
 void decode_return(Instruction& i, Opcode& opcode, const Operands&, Names& names) {
     if (opcode.type != opcode.name && opcode.type != "uni") opcode.unknown();
     i.flow = Flow::leave;
-    i.target = opcode.name == "exit" ? 0 : names.function();  // whoever leaves the kernel ends
+    i.target = opcode.name == "exit" ? 0 : names.function();  // a lane that leaves the kernel ends
 }
 std::vector<std::string> names_in(const std::vector<std::string>& words) {
     std::vector<std::string> found;

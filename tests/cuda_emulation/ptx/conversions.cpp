@@ -5,7 +5,7 @@
 namespace ptx {
 namespace {
 
-// To a whole number: what does not fit becomes the nearest that does, a NaN zero or, in 64 bits, the topmost bit.
+// To a whole number: values out of range become the nearest in range, a NaN zero or, in 64 bits, the topmost bit.
 template <class To, class From>
 To whole(From a) {
     if (a != a) return sizeof(To) == 8 ? To(uint64_t(1) << 63) : To(0);
@@ -98,7 +98,7 @@ void decode_conversion(Instruction& i, Opcode& opcode, const Operands& o, Names&
 
 // ---- mov ---------------------------------------------------------------------------------------------------------
 
-// Of the thread, the block or the grid; the axis is what follows.
+// Of the thread, the block or the grid; the axis follows.
 enum Special : uint8_t { thread, threads, block, blocks, lane, warp };
 const std::map<std::string, Special> specials = {{"%tid", thread},    {"%ntid", threads}, {"%ctaid", block},
                                                  {"%nctaid", blocks}, {"%laneid", lane},  {"%warpid", warp}};

@@ -1,4 +1,4 @@
-// From an instruction's words to what runs it. Each family of opcodes has a source of its own.
+// From an instruction's words to its implementation. Each family of opcodes has a source of its own.
 #pragma once
 
 #include <map>
@@ -19,8 +19,8 @@ class Names {
     virtual int operand(const std::string& name, bool wide) = 0;
     virtual int either_size(const std::string& name) = 0;  // a register of whatever size it has
     virtual int predicate(const std::string& name) = 0;
-    virtual int unused(bool wide) = 0;  // a register that nobody reads
-    // A label, or a function: known once all code is there.
+    virtual int unused(bool wide) = 0;  // a register without readers
+    // A label, or a function: resolved once all code is read.
     virtual void jump_to(Instruction& i, const std::string& label) = 0;
     virtual void call(Instruction& i, const std::string& function, const std::vector<std::string>& results,
                       const std::vector<std::string>& given) = 0;
@@ -57,7 +57,7 @@ void add_accesses(std::map<std::string, Decode>& decoders);
 void add_control(std::map<std::string, Decode>& decoders);
 void add_warp_operations(std::map<std::string, Decode>& decoders);
 
-// What runs a sum of which a product has become a part: '+' a b + c, 'p' a b - c, 'm' c - a b.
+// Implementation of a sum that a product was fused into: '+' a b + c, 'p' a b - c, 'm' c - a b.
 Run fused(char how, bool is_double);
 void do_nothing(Warp&, const Instruction&, uint32_t);
 

@@ -1,4 +1,4 @@
-// What a kernel did that it must not.
+// Findings: forbidden actions of a kernel.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace ptx {
 
-// Each kind at each line of a launch once, with who did it first.
+// Each kind at each line of a launch once, with the first thread that did it.
 struct Finding {
     std::string who;
     uint64_t times = 0;

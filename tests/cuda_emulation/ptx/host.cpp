@@ -49,7 +49,7 @@ struct State {
     std::vector<std::unique_ptr<ModuleText>> modules;
     std::map<std::string, Entry> entries;           // by readable name
     bool is_reported = false;                       // the folder is the environment's
-    std::map<std::string, Report::Kernel> earlier;  // of what was interpreted before another folder was
+    std::map<std::string, Report::Kernel> earlier;  // of kernels interpreted before the folder was changed
     std::map<const void*, std::string> symbols;     // of this module, by address: mangled names
     std::vector<Known> known;
     std::vector<std::set<int>> seen;  // lines of each
@@ -134,7 +134,7 @@ void fill(Launch& launch, const Geometry& geometry, const Arguments& arguments) 
         throw Error(p.kernel + ": too much shared memory");
 }
 
-// Whether it is known, at this line or at few enough others.
+// Whether a finding is already recorded, at this line or at few enough others.
 bool is_known(State& s, const std::string& kernel, const std::string& kind, int line) {
     for (size_t k = 0; k < s.known.size(); ++k) {
         if (kind != s.known[k].kind || kernel.find(s.known[k].kernel) == std::string::npos) continue;

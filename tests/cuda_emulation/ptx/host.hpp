@@ -1,4 +1,4 @@
-// What the emulation of CUDA calls: kernels by their address on the host, and what becomes of memory.
+// Functions that the emulation of CUDA calls: kernels by their address on the host, and changes of memory.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +21,7 @@ using Arguments = std::vector<std::pair<const void*, size_t>>;
 // Whether kernels are interpreted: where HEADRACE_EMU_PTX names a folder with PTX of the sources of this build. A
 // kernel of the project that the folder lacks is an error, one of the tests runs on the host.
 bool interprets(const void* kernel);
-// Throws Error with all that was found, unless it is known.
+// Throws Error with all findings, except known ones.
 void launch(const void* kernel, const Geometry& geometry, const Arguments& arguments);
 
 void memory_taken(const void* p, size_t bytes);

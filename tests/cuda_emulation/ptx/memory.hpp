@@ -1,4 +1,4 @@
-// Memory that is watched: which bytes are whose, which words were written, and who wrote and read a word last.
+// Watched memory: the owner of each byte, which words were written, and the last writers and readers of a word.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@ namespace ptx {
 
 constexpr uint64_t word_bytes = 4;
 
-// Where and when a thread reaches a word. Threads of a block are ordered by its barriers, those of a warp by either
+// Thread and time of an access to a word. Threads of a block are ordered by its barriers, those of a warp by either
 // kind.
 struct Access {
     uint32_t stamp;  // of the launch; in shared memory, of the block
@@ -22,8 +22,8 @@ struct Access {
     bool writes, changes;
 };
 
-// The last writer of a word and those who read it since. Of several readers those of the last phase count: whoever
-// comes after these comes after the earlier ones.
+// The last writer of a word and those who read it since. Of several readers those of the last phase count: a thread
+// ordered after these is ordered after the earlier ones.
 struct Word {
     static constexpr uint16_t nobody = 0xffff, several = 0xfffe;
     static constexpr uint32_t several_blocks = ~0u;
@@ -38,7 +38,7 @@ struct Word {
     const char* touch(const Access& now);
 };
 
-// What a lane's access of device memory reaches.
+// The device memory that a lane's access reaches.
 enum class Reached { own, array, across, nothing };
 
 class Memory {
@@ -68,7 +68,7 @@ class Memory {
     // Of a block's shared memory, whose first bytes belong to the system; the rest is aligned to 16 bytes and no more.
     static constexpr uint64_t window_bytes = 1 << 20, shared_begin = 1024 + 16;
     char* shared() { return shared_; }
-    uint64_t local() const { return uint64_t(local_); }  // addresses alone: lanes have memory of their own
+    uint64_t local() const { return uint64_t(local_); }  // only addresses: lanes have memory of their own
     // Of a generic address.
     bool is_shared(uint64_t address) const { return address - uint64_t(shared_) < window_bytes; }
     bool is_local(uint64_t address) const { return address - local() < window_bytes; }

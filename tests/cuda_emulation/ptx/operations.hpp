@@ -1,4 +1,4 @@
-// What arithmetic instructions do with the numbers of a lane, by type. NaNs, bounds and roundings as PTX defines them.
+// Arithmetic instructions on the values of a lane, by type. NaNs, bounds and roundings follow the PTX manual.
 #pragma once
 
 #include <cmath>

@@ -17,12 +17,12 @@ struct Warp;
 struct Instruction;
 using Run = void (*)(Warp&, const Instruction&, uint32_t lanes);
 
-// What an instruction does to the order of execution; `warp`: its lanes must be there together.
+// An instruction's effect on the order of execution; `warp`: its lanes must be there together.
 enum class Flow : uint8_t { next, branch, call, leave, warp, warp_barrier, barrier };
 // `parameter`: of the kernel; `argument`: of a call.
 enum class Space : uint8_t { generic, global, shared, local, parameter, argument };
 
-// What executed instructions are counted as.
+// Classes for the count of executed instructions.
 enum class Class : uint8_t {
     move,
     integer,
@@ -48,7 +48,7 @@ constexpr std::array<const char*, size_t(Class::count)> class_names = {
     "special",   "device load", "device store", "shared load", "shared store", "local",
     "parameter", "shuffle",     "tensor",       "barrier",     "control"};
 
-// What one warp of the blocks of a kernel did, in all launches: instructions by class, and what its accesses took.
+// Counts for one warp of the blocks of a kernel, in all launches: instructions by class, and the cost of its accesses.
 struct Work {
     std::array<uint64_t, size_t(Class::count)> executed{};
     uint64_t shared_passes = 0;   // through the banks of shared memory
@@ -80,7 +80,7 @@ struct Instruction {
 struct Slot {
     int at = 0, bytes = 0;
 };
-// Where arguments and results lie in a lane's frame.
+// Offsets of arguments and results in a lane's frame.
 struct Function {
     std::string name;
     int begin = 0;
@@ -101,7 +101,7 @@ struct Program {
     int parameter_bytes = 0, register_bytes = 0, predicates = 2, frame_bytes = 0, local_bytes = 0;
 };
 
-// Fused into one rounding: a product that one sum of the same block of instructions reads, as ptxas does it.
+// Fused into one rounding, like in ptxas: a product that one sum of the same block of instructions reads.
 enum class Contraction : bool { none, as_ptxas };
 
 Program assemble(const ModuleText& module, const std::string& mangled, const std::string& kernel,

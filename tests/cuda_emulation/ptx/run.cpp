@@ -1,4 +1,4 @@
-// Lanes of a warp go on together where they can: of several groups the one that is behind runs, and groups that meet
+// Lanes of a warp advance together where they can: of several groups the one that is behind runs, and groups that meet
 // are joined. A warp runs until it waits for its block, in the order that the emulation has for threads.
 #include "run.hpp"
 
@@ -23,7 +23,7 @@ std::string place_of(const Program& p, int line) {
                 std::to_string(lanes ? std::countr_zero(lanes) : 0));
 }
 
-// What becomes of a group after an instruction.
+// The state of a group after an instruction.
 enum class Then { on, regroup };
 
 class Runner {
@@ -154,7 +154,7 @@ class Runner {
         if (rest.lanes) w_.groups.push_back(rest);
         if (i.target == 0) {
             w_.living &= ~lanes;
-            for (Group& one : w_.groups) one.waits = false;  // they may have waited for these alone
+            for (Group& one : w_.groups) one.waits = false;  // they may have waited for only these
             return Then::regroup;
         }
         const Function& f = p_.functions[size_t(i.target)];
@@ -192,7 +192,7 @@ class Runner {
         if (i.flow == Flow::warp) {
             i.run(w_, i, lanes);
         } else if (needed == w_.living) {
-            ++w_.step;  // a barrier of some lanes orders nobody here: stricter than the manual
+            ++w_.step;  // a barrier of some lanes orders no threads here: stricter than the manual
         }
         ++g.at;
         return Then::on;
@@ -218,7 +218,7 @@ void prepare(Warp& w, Launch& launch, int index, uint32_t threads) {
     w.step = 1;
 }
 
-// All warps that live have come; the barrier's own count of threads, where it has one, must say so, too.
+// All live warps have come; the barrier's own count of threads, where it has one, must agree.
 void open_barrier(Launch& launch, std::vector<Warp*>& waiting, bool is_whole) {
     const Program& p = *launch.program;
     const Instruction& first = p.code[size_t(waiting[0]->groups[0].at)];

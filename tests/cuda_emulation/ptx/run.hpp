@@ -5,7 +5,7 @@
 
 namespace ptx {
 
-// Fills in what belongs to a launch alone; warps keep their memory from launch to launch.
+// Fills in the data of only this launch; warps keep their memory from launch to launch.
 void run(Launch& launch, std::vector<Warp>& warps);
 
 }  // namespace ptx

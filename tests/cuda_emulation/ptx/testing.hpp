@@ -1,4 +1,4 @@
-// What tests ask of the interpreter.
+// The tests' interface to the interpreter.
 #pragma once
 
 #include <map>
@@ -10,7 +10,7 @@ namespace ptx {
 
 // PTX of this folder from now on; none for "".
 void use(const std::string& folder);
-// Kernels of a text of PTX, run without the emulation's launch. Returns what each warp of a block did.
+// Kernels of a text of PTX, run without the emulation's launch. Returns the counts for each warp of a block.
 std::vector<Work> run_text(const std::string& text, const std::string& kernel, const Geometry& geometry,
                            const Arguments& arguments, bool contract);
 // A finding with a reason (tests/support/interpreted.py): part of a kernel's name, the kind, and at how many lines of

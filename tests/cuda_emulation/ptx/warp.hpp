@@ -10,7 +10,7 @@
 
 namespace ptx {
 
-// Lanes that go on together.
+// Lanes that advance together.
 struct Group {
     int at = 0;
     uint32_t lanes = 0;

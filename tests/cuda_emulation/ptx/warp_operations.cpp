@@ -51,7 +51,7 @@ void decode_shuffle(Instruction& i, Opcode& opcode, const Operands& o, Names& na
     i.run = &run_shuffle;
 }
 
-// ---- products of 16 x 8 and 8 x 8 numbers ---------------------------------------------------------------------------
+// ---- products of 16 x 8 and 8 x 8 matrices --------------------------------------------------------------------------
 
 constexpr int product_rows = 16, product_columns = 8, product_terms = 8;
 
@@ -65,11 +65,11 @@ float tf32(const char* p, int lane) {
     return std::bit_cast<float>(get<uint32_t>(p, lane) & ~0x1fffu);
 }
 
-// Fragments of mma.m16n8k8 with .tf32 as the manual draws them. Of lane l, with g = l / 4 and t = l % 4, has
+// Fragments of mma.m16n8k8 with .tf32 in the manual's layout. Of lane l, with g = l / 4 and t = l % 4, has
 // a: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4); b: (t, g), (t + 4, g); c and d: (g, 2t), (g, 2t + 1),
 // (g + 8, 2t), (g + 8, 2t + 1). The manual leaves the order and rounding of sums open. Here products and sums are of
-// float64, and the result is rounded toward zero, as published tests of an A100 found; cuda/include/tensor_cores.cuh
-// has another rule within that, so that results depend on neither.
+// float64, and the result is rounded toward zero, like in published tests of an A100; cuda/include/tensor_cores.cuh has
+// another rule within that, so that results depend on neither.
 void run_product(Warp& w, const Instruction& i, uint32_t lanes) {
     if (lanes != all_lanes) {
         found(w, i, std::countr_zero(lanes), "a lane is missing at mma");
@@ -109,7 +109,7 @@ void decode_product(Instruction& i, Opcode& opcode, const Operands& o, Names& na
     i.run = &run_product;
 }
 
-// bar.sync 0 with all threads of the block, or so many as are given; bar.warp.sync.
+// bar.sync 0 with all threads of the block, or the given number; bar.warp.sync.
 void decode_barrier(Instruction& i, Opcode& opcode, const Operands& o, Names& names) {
     i.kind = Class::barrier;
     if (opcode.type != "sync") opcode.unknown();
