@@ -1,4 +1,4 @@
-"""The one-word form: a model of another library computes with headrace's core and keeps its face."""
+"""`headrace.accelerate`: a model of another library computes with headrace's core and keeps its interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of plain arguments; every error names the argument, what was expected and what was given."""
+"""Checks of plain arguments; every error names the argument, the expected value and the given one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 
 def kind_of(value: Any) -> str:
-    """How an error message calls what was given."""
+    """The name of a value's kind in error messages."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
@@ -28,12 +28,12 @@ def seed(value: Any) -> int:
 
 
 def first_row(value: Any, rows: int) -> int | None:
-    """The number of the first of so many rows of an endless sample; None where nobody asked for one."""
+    """The index of the first of `rows` rows of an endless sample, checked; None without one."""
     return None if value is None else integer("first_row", value, most=2**63 - 1 - rows)
 
 
 def index(name: str, value: Any, length: int) -> int:
-    """An int that counts elements, from the end if it is negative; an IndexError beyond both ends, as lists have it."""
+    """An index, from the end if it is negative; an IndexError beyond both ends, like that of lists."""
     found = integer(name, value, least=-(2**63))
     if not -length <= found < length:
         raise IndexError(f"{name}: expected -{length} to {length - 1}, got {found}")
@@ -148,7 +148,7 @@ def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -
 
 
 def context_scale(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of so many context columns."""
+    """Mean and standard deviation of the context columns, checked."""
     if not isinstance(value, tuple) or len(value) != 2:
         raise TypeError(f"{name}: expected a tuple (mean, std), got {kind_of(value)}")
     if columns == 0:
@@ -157,7 +157,7 @@ def context_scale(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
 
 
 def framework(name: str, found: str, least: tuple[int, int]) -> None:
-    """Refuse a framework older than what headrace is written for, as what it lacks would be named without a reason."""
+    """Refuse a framework older than headrace supports: later errors about missing parts would give no reason."""
     numbers = found.split("+")[0].split(".")
     if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in numbers[:2]) < least:
         wanted = ".".join(map(str, least))

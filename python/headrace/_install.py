@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = ["PROJECT", "install", "rebuild"]
 
-# What pip is given. A release on a package index changes this to its name there, and the pages with it
-# (tests/tools/test_install_hints.py). Until then nobody owns that name, and a package of somebody else's could have it.
+# The argument of pip. A release on a package index changes this to its name there, and the pages with it
+# (tests/tools/test_install_hints.py). Until then that name is unclaimed, and another project's package could have it.
 PROJECT = "."
 
 

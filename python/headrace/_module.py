@@ -1,4 +1,4 @@
-"""What transforms and flows share: a compiled program and the parameters in it."""
+"""The base of transforms and flows: a compiled program and the parameters in it."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class Module(Filed):
 
     Parameters are one vector. The program is compiled when it is first used; the vector waits until then, and lives in
     the program afterwards. Reading parameters gives a copy and assigning copies in; other threads that are evaluating
-    see the old or the new values whole. Of two threads that set different parameters by name neither undoes what the
-    other did.
+    see the old or the new values whole. Of two threads that set different parameters by name neither undoes the other's
+    assignment.
     """
 
     _program: Program = _OnFirstUse()
@@ -114,7 +114,7 @@ class Module(Filed):
         """Prefixes and blocks of the parameters, in the order of the vector."""
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        """What a file keeps beside the named parameters, by name: masks of dense weights, matrices."""
+        """Arrays that a file keeps beside the named parameters, by name: masks of dense weights, matrices."""
         return {}
 
     def _base_steps(self) -> tuple[str, list[Step]] | None:
@@ -161,7 +161,7 @@ class Module(Filed):
         return self._compile(self._dtype, self._waiting)
 
     def _bare(self) -> Self:
-        """The structure alone, which keeps no parameters in memory; `_remade` gives it some."""
+        """A copy of only the structure, which keeps no parameters in memory; `_remade` gives it some."""
         if self._dtype is None:
             return self
         other = object.__new__(type(self))
@@ -184,7 +184,7 @@ class Module(Filed):
         return program
 
     def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
-        """What a program of this compiled module is made of."""
+        """The arguments of a program of this compiled module."""
         steps, base, base_steps = self._steps(), "", 0
         if (own := self._base_steps()) is not None:
             base, first = own
@@ -227,7 +227,7 @@ class Module(Filed):
         device: Device | None,
         products: str = "exact",
     ) -> Self:
-        """The same with these parameters, which come from the host."""
+        """A module of this structure with these parameters, which come from the host."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._dtype = dtype
@@ -245,7 +245,7 @@ class Module(Filed):
         return self._with_parameters(self._vector(), self._dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The same as a copy: nothing else can change."""
+        """A copy like that of `__copy__`: nothing else can change."""
         return self.__copy__()
 
     def __reduce__(self) -> Any:
@@ -258,7 +258,7 @@ class Module(Filed):
         The file appears whole or not at all: an interrupted or failed save leaves an older file as it was.
 
         Raises:
-            TypeError: the path is none, or a part is of a class that files do not know, as a subclass of your own.
+            TypeError: the path is none, or a part is of a class without a form in files, such as your own.
             OSError: the folder does not exist, the path is a folder, or the file cannot be written.
             ValueError: it is too large for a file: above 2^17 features or 16 MiB of header, or masks whose structure
                 takes far more memory to derive than they themselves take.
@@ -291,7 +291,7 @@ class Module(Filed):
                 as float32's own. All but "exact" are for float32 alone (docs/gpu.md).
 
         Raises:
-            CudaUnavailable: there is no such device, or CuPy is not installed; the message says why.
+            CudaUnavailable: there is no such device, or CuPy is not installed; the message gives the reason.
             ValueError: "tf32" or "3xtf32" on the CPU, "bf16" on a device, or any of them for float64.
         """
         place = _device.device_named(device, matmul)
@@ -375,7 +375,7 @@ class Module(Filed):
         raise KeyError(f"name: expected one of {', '.join(self.named_parameters()) or 'nothing'}, got {name!r}")
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """The same with parameters and results of another dtype, 'float32' or 'float64'."""
+        """A copy with parameters and results of another dtype, 'float32' or 'float64'."""
         wanted = check.float_dtype("dtype", dtype)
         if self._dtype is None:
             return self

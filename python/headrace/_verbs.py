@@ -1,4 +1,4 @@
-"""What a density is asked for: log densities, latent rows, data rows, draws."""
+"""The public methods of a density: log densities, latent rows, data rows, draws."""
 
 from __future__ import annotations
 

@@ -42,14 +42,14 @@ NO_FORWARD = (
 
 
 class Structure:
-    """What a flow is without its parameters: hashable, compared by identity, and static in what JAX compiles.
+    """A flow without its parameters: hashable, compared by identity, and static in code that JAX compiles.
 
     Numbers that are no parameters belong to it: permutations, standardisation, the scale of a context. It has a copy of
     the flow, so that nothing that happens to the flow changes it. `structure_of` gives the same one for the same flow
     until `fit` changes such numbers.
     """
 
-    target = "headrace"  # what the calls of compiled code are named by, on every platform
+    target = "headrace"  # names of the calls of compiled code, on every platform
 
     def __init__(self, flow: Flow) -> None:
         """Copy a flow and make its program known to compiled code."""
@@ -83,7 +83,7 @@ class Structure:
         return self
 
     def __copy__(self) -> Structure:
-        """The same."""
+        """This object itself."""
         return self
 
     def __repr__(self) -> str:
@@ -126,14 +126,14 @@ def _on_devices() -> Any:
 def _register() -> None:
     """Makes the core's handlers known to JAX."""
     handlers = dict(cpu.xla_handlers)
-    elsewhere = handlers.pop("elsewhere")  # names what to do on a device that this build has no code for
+    elsewhere = handlers.pop("elsewhere")  # its message names the remedy for a device that this build has no code for
     on_cuda = getattr(_on_devices(), "xla_handlers", {})
     try:
         for name, handler in handlers.items():
             places = {"cpu": handler, "CUDA": on_cuda.get(name, elsewhere), "ROCM": elsewhere}
             for platform, own in places.items():  # the same name on each: one compiled function works on all
                 jax.ffi.register_ffi_target(f"{Structure.target}_{name}", own, platform=platform)
-    except Exception as error:  # of jaxlib, whose class depends on its version
+    except Exception as error:  # of jaxlib, where the class depends on the version
         raise ImportError(
             f"jax: expected 0.5 or newer, whose compiled code calls the core, got {jax.__version__}: {error}"
         ) from error
@@ -158,7 +158,7 @@ class Direction:
 
     # ---- derivatives ---------------------------------------------------------------------------------------------
 
-    # What `_bwd` must know beside numbers it reads off the shapes of residuals that hold none. The structure of the
+    # `_bwd` needs more than values: it reads the rest off the shapes of residuals without elements. The structure of the
     # residuals cannot tell it: where one compiled function is differentiated in two ways, JAX keeps the last structure.
 
     def _fwd(self, params: Any, x: Any, context: Any) -> tuple[Arrays, Arrays]:
@@ -287,7 +287,7 @@ def _no_gradient(array: Any) -> Any:
 
 
 def axes_of(*arrays: Any) -> frozenset[str]:
-    """The axes of `shard_map` along which any of these arrays is told to differ between devices."""
+    """The axes of `shard_map` along which any of these arrays is marked as different between devices."""
     found: frozenset[str] = frozenset()
     for array in arrays:
         kind = jax.typeof(array) if hasattr(jax, "typeof") else None
@@ -343,7 +343,7 @@ def _by_rows(function: Callable[..., Arrays], parameters: bool) -> Callable[...,
 
 
 def _differentiable_no_more(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
-    """The same function, whose derivative is an error that says why."""
+    """The same function with a derivative that raises an error with the reason."""
     once: Any = jax.custom_jvp(function)
 
     def refuse(primals: Arrays, tangents: Arrays) -> Any:

@@ -53,7 +53,7 @@ class Energy(abc.ABC):
         return value, np.stack([by_first, by_second], axis=1)
 
     def __call__(self, x: NDArray[Any]) -> Pair:
-        """The same as `log_density_and_gradient`."""
+        """Call `log_density_and_gradient`."""
         return self.log_density_and_gradient(x)
 
     def _evaluate(self, x: Any) -> tuple[Array, Array, Array]:

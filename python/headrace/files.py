@@ -37,7 +37,7 @@ __all__ = [
     "unpickled",
 ]
 
-# Goes up when the meaning of what is there changes; new kinds and keys are refused by older readers anyway.
+# Goes up when the meaning of existing keys changes; new kinds and keys are refused by older readers anyway.
 # 2: there is a checksum.
 FORMAT = 2
 
@@ -53,7 +53,7 @@ class FileFormatError(ValueError):
 
 
 def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:
-    """What `Flow.save` and `Transform.save` do; `notes` are texts to keep in the file's metadata, see `read_notes`."""
+    """`Flow.save` and `Transform.save`; `notes` are texts to keep in the file's metadata, see `read_notes`."""
     name = _path(path)
     parts = _parts(module, notes)
     with replacing(name) as stream:
@@ -98,7 +98,7 @@ def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
     """The texts by name that `save` was given, or that others put into the file's metadata.
 
     Raises:
-        FileFormatError: it is no safetensors file, or a text is not what `save` was given.
+        FileFormatError: it is no safetensors file, or a text does not match the one given to `save`.
     """
     name = _path(path)
     with open(name, "rb") as stream:
@@ -106,7 +106,7 @@ def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def notes_of_bytes(data: bytes) -> dict[str, str]:
-    """The same of what `to_bytes` gave."""
+    """The texts by name in bytes from `to_bytes`."""
     return _notes(io.BytesIO(data), len(data), "data")
 
 
@@ -132,7 +132,7 @@ def to_bytes(module: Filed, notes: Mapping[str, str] | None = None) -> bytes:
         notes: Texts to keep in the file's metadata, see `read_notes`.
 
     Raises:
-        TypeError: it is neither, or a part is of a class that files do not know, as a subclass of your own.
+        TypeError: it is neither, or a part is of a class that files do not support, such as a subclass of your own.
         ValueError: it is too large for a file; see `Flow.save`.
 
     >>> import headrace as hr
@@ -158,8 +158,8 @@ def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Any:
 
 
 def unpickled(data: bytes, device: str, matmul: str) -> Any:
-    """What a pickle calls: the way back from `to_bytes`, on the device where it was, or the CPU where that is not."""
-    module = from_bytes(data, allow_non_finite=True)  # a pickle is a copy: what it copies may be anything
+    """Unpickle a module: from bytes of `to_bytes`, onto its old device, or onto the CPU if that is absent."""
+    module = from_bytes(data, allow_non_finite=True)  # a pickle is a copy: any values of parameters are allowed
     if device == "cpu":
         return module
     try:
@@ -183,11 +183,11 @@ def _path(path: Any) -> str:
     return name
 
 
-# ---- states of what is under way -------------------------------------------------------------------------------------
+# ---- states of unfinished runs ---------------------------------------------------------------------------------------
 
 
 def checksums(module: Filed) -> tuple[str, str]:
-    """Of what a module is made of, and of its numbers."""
+    """Checksums of a module's structure, and of its arrays."""
     arrays = {**module.named_parameters(), **module._fixed_arrays()}
     text = json.dumps(header_of(module), allow_nan=False, separators=(",", ":"))
     return _checksum(text, {}), _checksum("", {name: np.ascontiguousarray(array) for name, array in arrays.items()})
@@ -248,7 +248,7 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     kind = type(module).__name__
     dtype = None if module.dtype is None else module.dtype.name
     header = {"format": FORMAT, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
-    if module.matmul in BF16_PARTS:  # it belongs to the density; what is a matter of a device is in no file
+    if module.matmul in BF16_PARTS:  # it belongs to the density; settings of a device are in no file
         header["matmul"] = module.matmul
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     arrays = {
@@ -292,7 +292,7 @@ def _container(metadata: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], 
 
 
 def _checksum(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """CRC-32 of a text, as the header, and of the arrays' bytes, in the order of their names."""
+    """CRC-32 of a text, such as the header, and of the arrays' bytes, in the order of their names."""
     crc = zlib.crc32(text.encode())
     for name in sorted(arrays):
         crc = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, crc)
@@ -318,7 +318,7 @@ def _check_notes(metadata: dict[str, Any]) -> None:
 
 
 def _most_objects(size: int) -> int:
-    """How many transforms and other parts a file of so many bytes may have; each takes a few kilobytes when loaded."""
+    """The largest number of transforms and other parts in `size` bytes; each takes a few kilobytes when loaded."""
     return 4096 + size // 512
 
 
@@ -444,7 +444,7 @@ def _check_tensors(entries: dict[str, Any], available: int) -> None:
 
 
 def _arrays(stream: BinaryIO, entries: dict[str, Any], size: int) -> dict[str, NDArray[Any]]:
-    """The tensors by name. What was checked is what is read, even if somebody writes to the file meanwhile."""
+    """The tensors by name. Checked bytes are the bytes read, even if another process writes to the file meanwhile."""
     data = stream.read(size)
     if len(data) != size:
         raise ValueError(f"truncated: expected {size} bytes of tensors, got {len(data)}")
@@ -468,7 +468,7 @@ def _listed(header: dict[str, Any]) -> str:
 
 
 def _parse(text: str, name: str, most_objects: int) -> Any:
-    """JSON without what is dangerous or ambiguous: deep nesting, endless numbers, NaN, keys twice.
+    """JSON without dangerous or ambiguous constructs: deep nesting, endless numbers, NaN, duplicate keys.
 
     Lists and objects take up to 25 times their text in memory, so that their number is limited by its length.
     """

@@ -51,18 +51,18 @@ class _Named(Flow):
         matmul: str,
         circles: CircleSettings,
     ) -> None:
-        """`made` gives the transforms of so many columns: of those that are not periodic."""
+        """`made` takes the number of columns that are not periodic, and gives their transforms."""
         over_a_box = is_over_a_box(base)
         support = (support_of_box if over_a_box else support_or_none)(bounds, features, periodic)
         around = circles_of(support)
         ends: list[Transform] = [] if over_a_box else [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:
             ends.append(support)
-        if isinstance(base, Base) and base.features != features:  # Flow refuses what is no base
+        if isinstance(base, Base) and base.features != features:  # Flow refuses other types
             raise ValueError(f"base: expected {features} features, as the flow has, got {base.features}")
         if around:
             line = [c for c in range(features) if c not in around]
-            own = made(max(len(line), 1))  # also without any, as it checks its arguments
+            own = made(max(len(line), 1))  # also without any, because it checks its arguments
             moved: list[Transform] = [OnColumns(t, line, features) for t in own if line]
             chain = [wrapped(features, around), *moved, *circle_couplings(features, around, circles)]
         else:
@@ -78,7 +78,7 @@ class _Named(Flow):
 def _autoregressive(
     features: int, transforms: Any, link: Any, seed: Any, sizes: Any, **conditioner: Unpack[Autoregressive]
 ) -> list[Transform]:
-    """Networks with what links them; where that is "reverse", their order of coordinates alternates."""
+    """Networks and the links between them; with the link "reverse", their order of coordinates alternates."""
     key, n = check.integer("seed", seed), features
     orders = (range(n), range(n - 1, -1, -1))
     chain: list[Transform] = []
@@ -91,7 +91,7 @@ def _autoregressive(
 def _couplings(
     features: int, transforms: Any, link: Any, seed: Any, sizes: Any, **conditioner: Unpack[Conditioner]
 ) -> list[Transform]:
-    """Couplings in which even and odd coordinates take turns; one feature is conditioned on the context alone."""
+    """Couplings in which even and odd coordinates take turns; one feature is conditioned only on the context."""
     key = check.integer("seed", seed)
     passive = (range(0, features, 2), range(1, features, 2)) if features > 1 else ((), ())
     chain: list[Transform] = []
@@ -105,13 +105,13 @@ BOUNDED = "tanh"  # activation of the last hidden layer of affine flows (docs/no
 
 
 def _bounded(hidden: Any, conditioner: Affine) -> Affine:
-    """Settings with a bounded last layer, unless they say what it is: no row is so far out that a network runs away."""
-    told = isinstance(hidden, Network) or conditioner.get("last_activation") is not None
-    return conditioner if told else {**conditioner, "last_activation": BOUNDED}
+    """Settings with a bounded last layer by default: outputs of a network stay bounded for far rows."""
+    is_set = isinstance(hidden, Network) or conditioner.get("last_activation") is not None
+    return conditioner if is_set else {**conditioner, "last_activation": BOUNDED}
 
 
 class _Affine(_Named):
-    """What MAF and IAF share: all but the side that is read."""
+    """The base of MAF and IAF: all but the side that is read."""
 
     _reads: str
 

@@ -166,7 +166,7 @@ class FlowModule:
         vars(self).update(structure=own, params=params)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refused: what is compiled would not see it."""
+        """Refuse assignment: compiled code would not see it."""
         raise AttributeError(f"{name}: a FlowModule does not change; call .with_params(params)")
 
     def __repr__(self) -> str:
@@ -175,11 +175,11 @@ class FlowModule:
         return f"FlowModule({self.structure!r}, {size})"
 
     def tree_flatten_with_keys(self) -> tuple[Any, Structure]:
-        """The leaf and what is static."""
+        """The leaf with its key, and the static part."""
         return ((jax.tree_util.GetAttrKey("params"), self.params),), self.structure
 
     def tree_flatten(self) -> tuple[Any, Structure]:
-        """The same without its name."""
+        """The leaf without its key, and the static part."""
         return (self.params,), self.structure
 
     @classmethod
@@ -190,16 +190,16 @@ class FlowModule:
         return self
 
     def with_params(self, params: Any) -> FlowModule:
-        """The same with other parameters, shape (n,)."""
+        """A module with other parameters, shape (n,)."""
         _params(self.structure, params)
         return FlowModule.tree_unflatten(self.structure, (params,))
 
     def freeze(self) -> FlowModule:
-        """The same without a leaf, which keeps its parameters where the core finds them; see `freeze`."""
+        """A module without a leaf, which keeps its parameters where the core finds them; see `freeze`."""
         return freeze(self)
 
     def to_flow(self) -> Flow:
-        """A flow of its own with these parameters, as to save it."""
+        """A separate flow with these parameters, for example to save it."""
         own = self.structure
         if self.params is None:
             return own.flow.astype(own.dtype)
@@ -246,7 +246,7 @@ def freeze(flow: Flow | FlowModule) -> FlowModule:
 
 
 class _Rows:
-    """What one call is about, checked: matrices as the core takes them, and the shape that results get."""
+    """The input of one call, checked: matrices in the core's form, and the shape of results."""
 
     def __init__(self, flow: Any, params: Any, name: str, x: Any, context: Any) -> None:
         own = self.structure = _structure(flow)
@@ -266,12 +266,12 @@ class _Rows:
     def run(self, **direction: bool) -> tuple[Any, ...]:
         """Results of a direction."""
         arrays = (self.params, self.x, self.context)
-        axes = axes_of(*arrays)  # marked out here, the gradient of what devices share is summed over them
+        axes = axes_of(*arrays)  # marked here, the gradient of arrays that devices share is summed over these
         call = self.structure.direction(**direction).call
         try:
             results: tuple[Any, ...] = call(*(varying(a, axes) for a in arrays))
         except TypeError as error:
-            if "forward-mode" in str(error):  # JAX's own reason says what it cannot do, and not what can be done
+            if "forward-mode" in str(error):  # JAX's own message gives a reason and no remedy
                 raise NotImplementedError(NO_FORWARD) from error
             raise
         return results

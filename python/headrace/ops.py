@@ -1,4 +1,4 @@
-"""Functional kernels: the maps alone, with parameters from a network of your own.
+"""Functional kernels: only the maps, with parameters from a network of your own.
 
 Couplings map each element by itself, planar and radial maps all coordinates of a row at once.
 
@@ -329,7 +329,7 @@ def dual_ascent_step(
         next: Shape (n, 2): center and square of the next maps; None for no sums.
         order: Each of 0, ..., n - 1 once; by default all as they are.
         log_scale: log \\|det matrix\\|, which is not computed.
-        weights: Shape (rows,): what each row counts in the sums, finite and not negative; 1 by default.
+        weights: Shape (rows,): each row's weight in the sums, finite and not negative; 1 by default.
 
     Returns:
         ``(moved, log_det, sums)``: shapes (rows, n) and (rows,), and (n, 6) in float64, or None: for each coordinate of
@@ -428,7 +428,7 @@ def _coupling(
 
 
 def _factors(map: str, slope: Any, bound: Any, min_bin: Any, bins: int) -> tuple[float, float, dict[str, float]]:
-    """The slope, the upper end of the interval, and by name what only some maps use."""
+    """The slope, the upper end of the interval, and by name the arguments of only some maps."""
     low, high = interval_of(map, bound)
     return slope_of(map, slope), high, {"low": low, "min_bin": min_bin_of(map, min_bin, bins)}
 

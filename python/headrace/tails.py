@@ -55,7 +55,7 @@ class _Stepped(Base):
 
     @property
     def moves_noise(self) -> bool:  # type: ignore[override]
-        """Trained parameters say how numbers are drawn, and not where they then go."""
+        """Trained parameters determine how values are drawn, and not their later map."""
         return not self.trainable
 
     def _numbers(self) -> _Numbers:
@@ -211,7 +211,7 @@ class StudentT(_Stepped):
 
 @storable
 class NormalMixture(_Stepped):
-    """A mixture of normal densities: a row comes from one component, whose coordinates are independent.
+    """A mixture of normal densities: a row comes from one component, with independent coordinates.
 
     Args:
         features: Number of coordinates D.

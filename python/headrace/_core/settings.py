@@ -1,4 +1,4 @@
-"""What a masked transform is told beside its masks: each setting's type, default, check and meaning, in this one place.
+"""Settings of a masked transform beside its masks: each one's type, default, check and meaning, in this one place.
 
 A new setting is a key of a `TypedDict`, which static checkers read, and a field of a dataclass, which checks it; where
 the core takes it too, it is a line of the table in cpp/bindings/structure.cpp and of `MaskedOptions` in core.pyi.
@@ -39,7 +39,7 @@ ACTIVATIONS = tuple(cpu.activations())
 MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
 
 
-# ---- keywords, as constructors take them ----------------------------------------------------------------------------
+# ---- keywords of the constructors -----------------------------------------------------------------------------------
 
 
 class NetworkKeywords(TypedDict, total=False):
@@ -82,7 +82,7 @@ class Spline(NetworkKeywords, _Blocks, total=False):
 
 
 class _Masked(NetworkKeywords, Map, total=False):
-    """Of every transform whose map takes its parameters from a network."""
+    """Keywords of every transform with a map that takes its parameters from a network."""
 
 
 class _Reads(TypedDict, total=False):
@@ -122,7 +122,7 @@ def setting(
     optional: bool = False,
     stored: bool = True,
 ) -> Any:
-    """A field: its default, `checked(settings, value)`, and what help says of it.
+    """A field: its default, `checked(settings, value)`, and its help text.
 
     Fields before it are checked already. With `core`, `MaskedOptions` of a core take it by this name. With `optional`,
     a file has it only where it is not the default: for what came later than the format. Without `stored` none has it.
@@ -165,7 +165,7 @@ class _Columns:
 
     @classmethod
     def _stored(cls) -> list[Field[Any]]:
-        """Those that files have."""
+        """The settings that files have."""
         return [one for one in cls._own() if one.metadata["stored"]]
 
     def header(self) -> dict[str, Any]:
@@ -179,18 +179,18 @@ class _Columns:
 
     @classmethod
     def stored(cls, stored: Stored, without: Sequence[str] = ()) -> dict[str, Any]:
-        """What a header says of all of them beside the numbers of columns, and of those `without`."""
+        """The header entries of all settings but the numbers of columns and those in `without`."""
         names = [one.name for one in cls._stored() if not one.metadata["optional"] or stored.has(one.name)]
         return {name: stored.take(name) for name in names if name not in without}
 
     @classmethod
     def from_file(cls, stored: Stored, **fixed: Any) -> Self:
-        """The way back from a header; what is fixed is not looked for."""
+        """Settings from a header; those in `fixed` are not read from it."""
         sizes = {"features": stored.size("features", least=1), "context": stored.size("context")}
         return cls(**sizes, **cls.stored(stored, tuple(fixed)), **fixed)
 
     def core_options(self) -> dict[str, Any]:
-        """What `MaskedOptions` of a core take by the same names."""
+        """The settings that `MaskedOptions` of a core take by the same names."""
         own = {one.name: getattr(self, one.name) for one in self._own() if one.metadata["core"]}
         return {"features": self.features, "context": self.context, **own}
 
@@ -238,7 +238,7 @@ class _MapSettings(_Columns):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class NetworkSettings(_Columns):
-    """Those of a network, whatever its outputs are for."""
+    """Settings of a network for any use of its outputs."""
 
     activation: str | None = setting(
         "relu",
@@ -250,7 +250,7 @@ class NetworkSettings(_Columns):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Settings(NetworkSettings, _MapSettings):  # in this order of bases a file has the map's settings first
-    """What a masked transform is told beside its masks, checked."""
+    """Settings of a masked transform beside its masks, checked."""
 
     formula: str = setting(
         "to_data",
@@ -318,7 +318,7 @@ class Settings(NetworkSettings, _MapSettings):  # in this order of bases a file 
         return MAPS[self.map].identity(self)
 
     def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:
-        """The same for a core: columns are `reads`, then context; rows are the parameters of `active`."""
+        """`MaskedOptions` of a core: columns are `reads`, then context; rows are the parameters of `active`."""
         low, high = interval_of(self.map, self.bound)
         return {
             **self.core_options(),

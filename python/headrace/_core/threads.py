@@ -1,4 +1,4 @@
-"""How many threads to begin with: what the environment asks for, or the cores that this process may use."""
+"""The initial number of threads: the environment's value, or the number of cores that this process may use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def cores(root: str = "/") -> int:
     try:
         granted = min(_quotas(Path(root)), default=float(count))
     except (OSError, ValueError):
-        granted = float(count)  # there are none, or they look different from what is known here
+        granted = float(count)  # there are none, or they have an unexpected format
     return max(1, min(count, -int(-granted // 1), MOST))
 
 
@@ -85,7 +85,7 @@ def _register() -> None:
         return
 
     class Controller(threadpoolctl.LibController):  # type: ignore[misc]
-        """The pool of this library, as threadpoolctl sees it."""
+        """The pool of this library for threadpoolctl."""
 
         user_api = "headrace"
         internal_api = "headrace"
