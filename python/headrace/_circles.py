@@ -70,7 +70,7 @@ def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform
     """A linear map of circles by a matrix of whole numbers; its inverse has whole numbers too.
 
     It takes a row and the same row a period on to the same place, and keeps volumes, so that it is continuous around
-    all circles, and a uniform density stays uniform. Each circle gets another one's value added; the next shear subtracts
+    all circles, and a uniform density stays so. Each circle gets another one's value added; the next shear subtracts
     it, and between the two splines have bent both: this shifts a circle by any function of another. The two after
     them go the other way.
     """

@@ -180,8 +180,8 @@ class Derivatives(Evaluated):
             weights: Shape (rows,), or that of the log densities: weights of the rows in the mean, not negative; all 1
                 by default.
             wrt: The gradients to give after the mean, in this order; see `log_prob_vjp`.
-            dropout: The seed of the units that layers with `dropout` leave out, 0 to 2^64 - 1, another one for each step;
-                the choice depends only on the seed, the row and the unit. None: they leave out nothing.
+            dropout: The seed of the units that layers with `dropout` omit, 0 to 2^64 - 1, another one for each step;
+                the choice depends only on the seed, the row and the unit. None: they omit nothing.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(2, context=3)

@@ -25,7 +25,7 @@ NO_ROOM = {
     getattr(errno, "EDQUOT", errno.ENOSPC),
 }  # of a write: no error of the system names the file
 
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of characters that control a terminal or the text's direction
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of control and direction characters
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def check_writable(argument: str, path: str) -> None:
 
 
 def check_regular(name: str, argument: str = "path") -> os.stat_result:
-    """The status of a regular file; folders, devices and pipes, which would be replaced or read for ever, are refused."""
+    """The status of a regular file; others, which would be replaced or read for ever, are an error."""
     if os.path.isdir(name) or _platform.ends_in_separator(name):
         raise IsADirectoryError(f"{argument}: expected a file, got the folder {name}")
     status = os.stat(name)

@@ -168,7 +168,7 @@ class Stored:
         return array
 
     def layers(self, columns: int, rows: int, *, masked: bool = True) -> Layers:
-        """``(weights, biases, masks)`` of a network with `columns` inputs and `rows` outputs; no masks if it has none."""
+        """``(weights, biases, masks)`` of a network of `columns` inputs and `rows` outputs; no masks if it has none."""
         weights: list[NDArray[Any]] = []
         biases: list[NDArray[Any]] = []
         masks: list[NDArray[np.bool_]] = []

@@ -158,7 +158,7 @@ class Direction:
 
     # ---- derivatives ---------------------------------------------------------------------------------------------
 
-    # `_bwd` needs more than values: it reads the rest off the shapes of residuals without elements. The structure of the
+    # `_bwd` needs more than values, and reads it off the shapes of residuals without elements. The structure of the
     # residuals cannot tell it: where one compiled function is differentiated in two ways, JAX keeps the last structure.
 
     def _fwd(self, params: Any, x: Any, context: Any) -> tuple[Arrays, Arrays]:

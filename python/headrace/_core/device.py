@@ -210,7 +210,7 @@ class Device:
         """Drop the references of `keep` whose work is done; work that ends meanwhile waits for the next call.
 
         A call never waits for the lock, because this thread may hold it: any line here may run the garbage collector,
-        and with it the end of a call that keeps something. Objects are freed outside of the lock, because that runs other libraries' code.
+        and with it the end of a call that keeps something. Objects are freed without the lock: that may run any code.
         """
         done = []
         if self._lock.acquire(blocking=False):

@@ -21,8 +21,8 @@ def label(column: int, names: Sequence[str] | None) -> str:
 def about_index(x: NDArray[Any], names: Sequence[str] | None = None) -> str | None:
     """A sentence about the first column that numbers the rows; None if none does.
 
-    That is a column 0, 1, 2, ... or 1, 2, 3, ..., and one of different whole numbers whose name is empty or begins with
-    "Unnamed:", as pandas calls a saved index whose rows were shuffled or chosen since.
+    That is a column 0, 1, 2, ... or 1, 2, 3, ..., and one of different whole numbers with an empty name or a name like
+    "Unnamed: 0", pandas' name of a saved index, after rows were shuffled or chosen.
 
     Args:
         x: Shape (rows, columns).

@@ -1,4 +1,4 @@
-"""What is seen of the columns of a table, of rows in memory or of those that come some at a time."""
+"""Statistics of a table's columns, from rows in memory or from a stream of blocks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Seen(abc.ABC):
 
     @abc.abstractmethod
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
-        """Of columns: between two different values, as of rounded measurements; None where there is but one."""
+        """For each column the smallest gap between different values, as of rounding; None for a single value."""
 
 
 class Held(Seen):
@@ -95,7 +95,7 @@ class Held(Seen):
 
 class Passed(Seen):
     """Rows of a stream that are read once, in the memory of a few: those of weight 0, and those that miss a number, do
-    not count. What is found does not depend on the blocks in which they come.
+    not count. The results do not depend on the division into blocks.
     """
 
     def __init__(self, stream: Stream, bounds: Sequence[Pair | None] | None = None) -> None:

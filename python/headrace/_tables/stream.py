@@ -1,4 +1,4 @@
-"""Tables that do not fit in memory: the rows of a stream as those of a density, with noise that goes by row numbers."""
+"""Tables that do not fit in memory: a stream's rows prepared for a density, with noise by the rows' indices."""
 
 from __future__ import annotations
 

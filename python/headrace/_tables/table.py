@@ -1,7 +1,7 @@
 """Preprocessing of discrete, constant and repeated columns, and its inverse.
 
 Whole numbers and truth values are spread by uniform noise over the gap to the next ones before a fit (dequantised:
-Uria, Murray, Larochelle 2013; Theis, van den Oord, Bethge 2016), and draws are rounded. Columns with one value alone
+Uria, Murray, Larochelle 2013; Theis, van den Oord, Bethge 2016), and draws are rounded. Columns with only one value
 are kept aside, and put back.
 """
 
@@ -40,9 +40,9 @@ __all__ = [
 KINDS = ("float", "integer", "boolean")
 MISSING = ("refuse", "drop")
 NOISE = 0x6E6F697365  # beside a seed: the noise of whole numbers is no other number that it gives
-FIT, LOOK = 0, 1  # whose rows get noise: those of a fit, or others that are compared with its density
+FIT, LOOK = 0, 1  # which rows get noise: those of a fit, or others that are compared with its density
 FEW_CELLS, CELLS = 16, 32  # places in the cell of one or two whole numbers, or of more, where a density is averaged
-LEAST_ROWS = 50  # of fewer, nothing is said of repeats
+LEAST_ROWS = 50  # with fewer there is no message about repeats
 REPEATED, SPIKE = 0.5, 0.05  # shares of rows: with the value of another one, and with one value
 
 LogProb = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
@@ -51,7 +51,7 @@ Pair = tuple["float | None", "float | None"]
 
 @dataclass(frozen=True)
 class Column:
-    """What a column of a table is."""
+    """The kind of a table's column, and its preprocessing."""
 
     kind: str = "float"
     """"float", "integer" or "boolean"."""
@@ -133,12 +133,12 @@ class Table:
         """Of rows without missing values.
 
         Args:
-            x: Shape (rows, columns), or what was seen of them.
+            x: Shape (rows, columns), or their statistics.
             kinds: Of each column.
             jitter: Widths of noise, None for none.
             names: Of the columns.
             bounds, periodic: Of each column, as of `Support`.
-            told: What messages call x.
+            told: The name of x in messages.
 
         Raises:
             ValueError: a column of whole numbers has others, or some beyond its bounds, or a period that is none.
@@ -174,7 +174,7 @@ class Table:
         return not any(one.width or one.constant is not None for one in self.columns)
 
     def without_constants(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Rows with the columns that a density has alone."""
+        """Rows with only the columns that a density has."""
         return x if len(self.kept) == len(self.columns) else np.ascontiguousarray(x[:, self.kept])
 
     def spread(self, x: NDArray[Any], purpose: int = FIT, *, first_row: int = 0) -> NDArray[Any]:
@@ -198,7 +198,7 @@ class Table:
     def to_look_at(
         self, x: NDArray[Any], *others: NDArray[Any] | None, names: Sequence[str] | None, told: str, purpose: int = LOOK
     ) -> tuple[Any, ...]:
-        """Rows that are compared with a density, and what belongs to each, treated as those of the fit were.
+        """Rows that are compared with a density, and their other arrays, prepared like those of the fit.
 
         Raises:
             ValueError: some miss a number, and the fit did not leave such rows out.
@@ -233,11 +233,11 @@ class Table:
         name: str = "x",
         names: Sequence[str] | None = None,
     ) -> NDArray[np.float64]:
-        """Log densities of rows; of whole numbers these are log probabilities, as they count and have no width.
+        """Log densities of rows; of whole numbers these are log probabilities, because counts have no width.
 
         A density is averaged over 16 or 32 places in the cell of whole numbers, the same for each row. A row with
         another number in a constant column, or one that is not whole in a column of whole numbers, has a log density of
-        -inf, with a warning. `name` is what it calls x, and `names` are those of the columns.
+        -inf, with a warning. `name` is the name of x in messages, and `names` are those of the columns.
         """
         rows = self.without_constants(x)
         widths = np.array([self.columns[i].width if self.columns[i].is_discrete else 0.0 for i in self.kept])
@@ -259,7 +259,7 @@ class Table:
         return total if len(rows) == 0 or self.is_plain else np.where(np.isnan(x).any(axis=1), np.nan, total)
 
     def _others(self, x: NDArray[Any], told: str, then: str, names: Sequence[str] | None) -> NDArray[np.bool_] | None:
-        """Rows that differ in a constant column, with a warning; None where none does. What is missing does not."""
+        """Rows that differ in a constant column, with a warning; None where none does. Missing values do not."""
         other = np.zeros(len(x), bool)
         first = None
         for i, one in enumerate(self.columns):
@@ -324,7 +324,7 @@ class Table:
 
     @classmethod
     def of_header(cls, header: Any, seed: Any = 0, missing: Any = "refuse") -> Table:
-        """Raises ValueError, TypeError or KeyError for what `header` did not give."""
+        """Columns of a header; ValueError, TypeError or KeyError for other objects than those of `header`."""
         if not isinstance(header, list) or not header:
             raise TypeError("expected a list of columns")
         found = []
@@ -343,20 +343,20 @@ class Table:
         return table
 
 
-LATER = ("bounds", "period")  # what a column of a file has only where it has some
+LATER = ("bounds", "period")  # keys of a file's column that are left out if it has none
 
 
-# ---- what a file keeps -----------------------------------------------------------------------------------------------
+# ---- notes of a file -------------------------------------------------------------------------------------------------
 
 
 def note(table: Table, names: Sequence[str] | None) -> str:
-    """For `notes["table"]`: what became of the columns, and all their names, or null."""
+    """The text of `notes["table"]`: the preprocessing of the columns, and all their names, or null."""
     own = {"seed": table.seed, "missing": table.missing}
     return json.dumps({"names": None if names is None else list(names), "columns": table.header(), **own})
 
 
 def kept_in(notes: dict[str, str], features: int) -> Table | None:
-    """The way back; None where there is none, or none that fits a flow of so many features."""
+    """The table of a file's notes; None without one, or if it does not fit a flow of `features` features."""
     try:
         told = json.loads(notes.get("table", "null"))
         found = Table.of_header(told["columns"], told.get("seed", 0), told.get("missing", "refuse"))
@@ -366,7 +366,7 @@ def kept_in(notes: dict[str, str], features: int) -> Table | None:
 
 
 def names_in(notes: dict[str, str], table: Table) -> list[str] | None:
-    """What all columns of the table were called."""
+    """Names of all columns of the table."""
     try:
         names = json.loads(notes["table"])["names"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -375,7 +375,7 @@ def names_in(notes: dict[str, str], table: Table) -> list[str] | None:
 
 
 def named_in(notes: dict[str, str], features: int, contexts: int) -> tuple[list[str], list[str]] | None:
-    """What the columns of a flow and of its context were called; None where that is not told, or does not fit."""
+    """Names of a flow's columns and of its context's; None where they are not recorded, or do not fit."""
     try:
         told = json.loads(notes.get("columns", "null"))
         names = told["features"], told["context"]
@@ -388,11 +388,11 @@ def _are_names(names: Any, count: int) -> bool:
     return isinstance(names, list) and len(names) == count and all(isinstance(one, str) for one in names)
 
 
-# ---- what columns are ------------------------------------------------------------------------------------------------
+# ---- kinds of columns ------------------------------------------------------------------------------------------------
 
 
 def _check_whole(told: str, facts: Facts, bounds: Pair | None, period: tuple[float, float] | None) -> None:
-    """Refuse what is not whole, or is beyond bounds, in a column that is said to have whole numbers."""
+    """Refuse values that are not whole, or beyond bounds, in a column of whole numbers."""
     low, high = bounds or (None, None)
     for expected, found in (
         ("whole numbers, as discrete says", facts.odd), (f"whole numbers from {low} to {high}", facts.beyond)
@@ -416,7 +416,7 @@ def _places(columns: int) -> NDArray[np.float64]:
     """Places evenly in (-1/2, 1/2)^columns, shape (places, columns): each column has the middles of equal parts.
 
     For each place there is the one on the other side, so that slopes leave no error; of 64 such designs it is the one
-    whose columns have least to do with each other. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of
+    with the least dependent columns. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of
     optimal symmetric Latin hypercube designs*, Journal of Statistical Planning and Inference 90, 2000.
     """
     cells = FEW_CELLS if columns <= 2 else CELLS
@@ -462,7 +462,7 @@ def without_missing(x: NDArray[Any], labels: Sequence[str], missing: str, name: 
 
 
 def repeating(x: NDArray[Any], table: Table) -> list[int]:
-    """The columns of floats without noise whose values repeat: half of them are others', or a twentieth is one."""
+    """Columns of floats without noise where half of all rows have repeated values, or a twentieth a single one."""
     if len(x) < LEAST_ROWS:
         return []
     some = x[:: -(-len(x) // LOOKED_AT)]
@@ -477,7 +477,7 @@ def repeating(x: NDArray[Any], table: Table) -> list[int]:
 
 
 def about_repeats(x: NDArray[Any], table: Table, names: Sequence[str] | None) -> str | None:
-    """A sentence about columns of floats whose values repeat, or one of them does; None where none."""
+    """A sentence about columns of floats with repeated values, or with one frequent value; None without any."""
     found = repeating(x, table)
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""Densities as `evolve` takes them: arrays on the grid, functions of points, or objects that know their logarithm."""
+"""Densities for `evolve`: arrays on the grid, functions of points, or objects with a `log_prob`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `evolve` gives: the density along its path, and the motion that it makes."""
+"""The result of `evolve`: the density along its path, and the motion of particles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Evolution"]
 
 
 class Mover(Protocol):
-    """What moves particles: the whole velocity field, or one direction after another."""
+    """The protocol for motions of particles: the whole velocity field, or one direction after another."""
 
     def velocity(self, t: float, points: Array) -> Array:
         """The velocity at a time, at points of the box."""

@@ -1,4 +1,4 @@
-"""Flows of glasflow, which are nflows' transforms, of its own copy or of nflows itself, under another face."""
+"""Flows of glasflow, which wraps nflows' transforms, from its own copy or from nflows itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace.flow import Flow
 __all__ = ["from_glasflow"]
 
 
-# What nflows does not record either, and in both kinds of transforms by an affine map how the scale is made.
+# Settings that nflows does not record either, and the formula of the scale in both kinds of affine transforms.
 NOT_RECORDED = {
     **_nflows_files.NOT_RECORDED,
     "activation": "glasflow has ReLU by default: activation='relu'",
@@ -63,7 +63,7 @@ def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flo
 
 
 def _scale(name: str) -> Callable[[Any], Any]:
-    """What glasflow has under a name."""
+    """The function of the scale by glasflow's name."""
     import torch
     from torch.nn import functional
 

@@ -34,8 +34,8 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
 
     Args:
         model: A `nflows.flows.Flow`, or its `state_dict`.
-        embedding: "inside": the context is what the model takes, so that its embedding net may do no more than shift
-            and scale; "outside": the context is what the embedding net gives, which stays with you.
+        embedding: "inside": the context is the model's input, so that its embedding net may do no more than shift
+            and scale; "outside": the context is the output of the embedding net, which stays with you.
         verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: for it, ``(x,
             log_prob)`` or ``(x, log_prob, context)``, which nflows has computed, or False.
         **not_recorded: Of a `state_dict` alone, what it does not record and the model needs: `activation`, `bound`

@@ -1,4 +1,4 @@
-"""Flows of normflows. Its calls go from latent to data; some of its wrappers turn what they wrap."""
+"""Flows of normflows. Its calls go from latent to data; some of its wrappers invert their transform."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
     "additive" and "rq_spline", networks of plain layers and residual blocks as zuko has them; `Elementwise`,
     `Permutation`, `Standardize`, `Gaussianize`, `ActNorm`, `Linear`, `Rotation` and inverses; normal and uniform bases.
     A standardised context becomes part of the first layers, and means and standard deviations of the data tensors in
-    the flow's dtype: of float32 rows far from zero some digits go. A pickle of the model needs zuko and PyTorch alone,
-    but that of a `MAF` or an `IAF`, whose formula is the inverse of zuko's, and of a `Gaussianize`: there it needs
+    the flow's dtype: of float32 rows far from zero some digits go. A pickle of the model needs only zuko and PyTorch,
+    but that of a `MAF` or an `IAF`, which have the inverse of zuko's formula, and of a `Gaussianize` needs
     headrace, too.
 
     Args:
@@ -49,7 +49,7 @@ def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
 
     Raises:
         TypeError: no flow, or one of a class of your own.
-        NotImplementedError: what zuko does not have, by its place; `to_torch` has all.
+        NotImplementedError: a part that zuko does not have, by its path; `to_torch` has all.
         ValueError: densities that differ by more than rounding.
     """
     import torch
@@ -178,7 +178,7 @@ class _Maker:
         return [*self._standardize(header, arrays, place), own]
 
     def _of_context(self, n: int, univariate: Any, shapes: Any, constants: Any, hyper: Any) -> Any:
-        """Maps whose parameters are constants, or given by a network that reads the context alone."""
+        """Maps with constant parameters, or with parameters from a network that reads only the context."""
         import torch
         from zuko.flows import ElementWiseTransform
 
@@ -317,7 +317,7 @@ def _activation(layer: Header) -> list[Any]:
 
 
 def _univariate(header: Header, place: str, inverted: bool = False) -> tuple[Any, Sequence[Any]]:
-    """The constructor of zuko's transform of a number, and the shapes of what it takes."""
+    """The constructor of zuko's scalar transform, and the shapes of its arguments."""
     from zuko import transforms
 
     name, bins = header["map"], header["bins"]

@@ -22,7 +22,7 @@ def n_layers(tensors: Tensors) -> int:
 
 
 def hidden_of(header: Header, tensors: Tensors) -> Sequence[Header]:
-    """What is said of each hidden layer."""
+    """The settings of each hidden layer."""
     return header.get("network") or [{"activation": header["activation"]}] * (n_layers(tensors) - 1)
 
 

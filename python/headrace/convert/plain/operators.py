@@ -1,4 +1,4 @@
-"""The operators of PyTorch, as `transforms.run` takes them."""
+"""The operators of PyTorch for `transforms.run`."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Operators:
         return math.fsum(map(math.log, numbers))
 
     def fixed(self, x: Tensor) -> Tensor:
-        """A value whose derivative does not matter."""
+        """A value without a derivative."""
         return x.detach()
 
     def tiny(self, like: Tensor) -> float:
