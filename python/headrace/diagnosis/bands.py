@@ -28,7 +28,7 @@ def curve(uniform: Floats) -> Floats:
 
 @functools.lru_cache(maxsize=64)
 def curve_band(rows: int, curves: int = 1, level: float = 0.95) -> Floats:
-    """Half the width of the band around 0, 1/100, ..., 1 that so many independent curves lie in as a whole."""
+    """Half the width of the band around 0, 1/100, ..., 1 that contains all `curves` independent curves."""
     at = np.arange(1, POINTS) / POINTS
     unit = np.sqrt(at * (1.0 - at) / rows)
     drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(POINTS, 1.0 / POINTS), _SIMULATED)
@@ -39,9 +39,9 @@ def curve_band(rows: int, curves: int = 1, level: float = 0.95) -> Floats:
 
 @functools.lru_cache(maxsize=64)
 def histogram_band(rows: int, bins: int, level: float = 0.95, histograms: int = 1) -> tuple[int, int]:
-    """The least and the most that any of so many equal bins holds, in all of so many histograms.
+    """The least and the largest count of any of the equal bins, in all of the histograms.
 
-    These may depend on each other, as those of columns do (Bonferroni).
+    These may depend on each other, like those of columns (Bonferroni).
     """
     simulated = min(max(_SIMULATED, 200 * histograms), _MOST_SIMULATED)
     drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(bins, 1.0 / bins), simulated)

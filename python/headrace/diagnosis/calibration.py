@@ -68,7 +68,7 @@ def _distances(every: Floats, points: Floats) -> Floats:
 
 
 def _rank(every: Floats, rng: np.random.Generator) -> Floats:
-    """Where the first one is among all, as a share; equal ones are ordered at random."""
+    """The rank of the first one among all, divided by their number; equal ones are ordered at random."""
     less, equal = (every[1:] < every[0]).sum(axis=0), (every[1:] == every[0]).sum(axis=0)
     return np.asarray((less + rng.random(less.shape) * (equal + 1.0)) / len(every))
 

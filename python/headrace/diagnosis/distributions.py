@@ -52,7 +52,7 @@ def normal_quantile(probability: Any) -> Floats:
 
 
 def chi_square_tail(square: Any, degrees: int) -> Floats:
-    """P(Q > square) where Q is the sum of so many squared standard normal numbers: a finite sum, all of one sign.
+    """P(Q > square), where Q is the sum of `degrees` squared standard normal variables: a finite sum, all of one sign.
 
     >>> chi_square_tail([0.0, 3.841459], 1).round(4).tolist(), chi_square_tail([5.991465], 2).round(4).tolist()
     ([1.0, 0.05], [0.05])
@@ -69,7 +69,7 @@ def chi_square_tail(square: Any, degrees: int) -> Floats:
 
 
 def spread_tails(square: Any, degrees: int) -> Floats:
-    """Twice the smaller of P(Q > square) and P(Q < square), at most 1, where Q is chi-square with so many degrees.
+    """Twice the smaller of P(Q > square) and P(Q < square), at most 1, where Q is chi-square with `degrees` degrees.
 
     From 100 degrees on by Wilson and Hilferty's normal approximation, which is right to 1 % of p for p > 1e-3 and
     to 5 % at 1e-4.

@@ -1,4 +1,4 @@
-"""What a look at a density found: one test, and several of them together."""
+"""Findings of a diagnosis: one test, and several of them together."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def number(value: float) -> str:
 
 
 def wrapped(text: str, first: str = "", rest: str = "", width: int = WIDTH) -> list[str]:
-    """Lines of at most so many characters; "p = 0.1" and "5 %" stay together."""
+    """Lines of limited length; "p = 0.1" and "5 %" stay together."""
     whole = re.sub(r"(\bp) ([=<]) |(\d) %", lambda m: f"{m[3]}\xa0%" if m[3] else f"{m[1]}\xa0{m[2]}\xa0", text)
     lines = textwrap.wrap(whole, width, initial_indent=first, subsequent_indent=rest)
     return [line.replace("\xa0", " ") for line in lines]

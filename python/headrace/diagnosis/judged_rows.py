@@ -1,4 +1,4 @@
-"""Rows that a density is looked at with: checked, and made to follow the density that weights speak of."""
+"""Rows for a diagnosis: checked, and resampled to follow the weighted density."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Looked", "opened", "stream"]
 
 @dataclass(frozen=True)
 class Looked:
-    """Rows held out, with what goes with them, as arrays of NumPy."""
+    """Rows held out, with their context and other arrays, in NumPy."""
 
     x: NDArray[Any]
     context: NDArray[Any] | None
@@ -32,7 +32,7 @@ class Looked:
     """By number where nobody said."""
 
     def some(self, most: int, key: np.random.Generator) -> NDArray[np.int64]:
-        """At most so many of `index`, drawn."""
+        """At most `most` elements of `index`, drawn."""
         if self.index.size <= most:
             return self.index
         return np.sort(key.choice(self.index, most, replace=False))
@@ -60,7 +60,7 @@ def opened(
 ) -> Looked:
     """All arguments, checked.
 
-    Rows with weights are kept with a probability of weight / largest weight. What is left are independent rows of the
+    Rows with weights are kept with a probability of weight / largest weight. The rows kept are independent rows of the
     weighted density, for which every p-value is right.
     """
     rows = open_rows("", features, contexts, Caller(), x, context, weights)

@@ -41,20 +41,20 @@ def coordinates(score: Floats, labels: list[str]) -> Finding:
 
 
 def _moments(values: Floats) -> str:
-    """What a distribution is like, beside what is expected."""
+    """A sentence on a distribution's moments beside the expected ones."""
     mean, spread = float(values.mean()), float(values.std())
-    told = f"mean {mean:.3f} and standard deviation {spread:.3f} where 0 and 1 are expected"
+    text = f"mean {mean:.3f} and standard deviation {spread:.3f} where 0 and 1 are expected"
     n = len(values)
     if n < 3:
         return f"{' and '.join(map(number, values))} where standard normal numbers are expected"
     if n > 20 and abs(mean) < 3 / math.sqrt(n) and abs(spread - 1) < 3 / math.sqrt(2 * n):
         inside, far = float((np.abs(values) < 0.6745).mean()), float((np.abs(values) > 1.96).mean())
-        told += f"; {inside:.1%} lie in the middle half, and {far:.1%} outside of the middle 95 %"
-    return told
+        text += f"; {inside:.1%} lie in the middle half, and {far:.1%} outside of the middle 95 %"
+    return text
 
 
 def directions(score: Floats, seed: int) -> Finding:
-    """The same along random directions, which see what no coordinate shows."""
+    """Tests along random directions, which can show deviations that no coordinate shows."""
     turns = stream(seed, 4).standard_normal((score.shape[1], DIRECTIONS))
     along = score @ (turns / np.sqrt(np.square(turns).sum(axis=0)))
     p = of.anderson_darling_tail(of.anderson_darling(of.normal_tail(-along), of.normal_tail(along)), len(score))
@@ -96,8 +96,8 @@ def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Find
 def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
     """Whether coordinates depend on each other: signs and sizes of one against those of another.
 
-    Sizes are made standard normal themselves, so that each pair of columns has a correlation whose distribution is
-    exactly known. Second, the correlations of signs, shape (features, features).
+    Sizes are made standard normal themselves, so that each pair of columns has a correlation of exactly
+    known distribution. Second, the correlations of signs, shape (features, features).
     """
     rows, features = score.shape
     size = _sizes(score)

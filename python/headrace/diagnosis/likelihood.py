@@ -1,4 +1,4 @@
-"""How likely a density makes rows held out, beside simple densities that never saw the row which they judge."""
+"""Likelihood of rows held out, beside that of simple densities fitted without the judged row."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Likelihood:
 
 
 def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood], str]:
-    """The flow's, a Gaussian's, and kernels' where features are few; and what the simple ones were fitted to.
+    """Likelihoods of the flow, a Gaussian, and kernels where features are few; and the rows of the simple fits.
 
-    That are the training rows where they are given. Without, both halves of x in turn: each row is judged by the
+    Those are the training rows where they are given. Without, both halves of x in turn: each row is judged by the
     Gaussian of the half that it is not in. With context, the Gaussian's mean is linear in it.
     """
     found = [Likelihood("flow", *weighted_mean(log_prob, rows.weights), len(log_prob))]

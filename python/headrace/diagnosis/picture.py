@@ -1,4 +1,4 @@
-"""Pictures of a diagnosis, by matplotlib: six panels, in colours that the colour-blind tell apart."""
+"""Pictures of a diagnosis, by matplotlib: six panels, in colours that the colour-blind can distinguish."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
 
 
 def _coverage(axis: Axes, diagnosis: Record) -> None:
-    """What regions of highest density hold."""
+    """Draw the coverage of regions of highest density."""
     curves = 1 if diagnosis.point_ranks is None else 2
     title = "Coverage of regions of highest density" if curves == 1 else "Coverage of regions"
     if diagnosis.regions is None or not len(diagnosis.regions):

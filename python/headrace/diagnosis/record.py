@@ -1,4 +1,4 @@
-"""What a look at a density gives: numbers, and one screen of plain English."""
+"""The record of a diagnosis: numbers, and one screen of plain English."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Worst:
 
 @dataclass(frozen=True, repr=False)
 class Record:
-    """All that a diagnosis knows."""
+    """All results of a diagnosis."""
 
     kind: str
     """The flow's class."""
@@ -109,7 +109,7 @@ class Record:
         Under the right density all bins lie in the band, ends included, with a probability of at least 95 %.
 
         Raises:
-            ValueError: there are no latent rows, as of an ensemble.
+            ValueError: there are no latent rows, for example of an ensemble.
         """
         if self.scores is None or not len(self.scores):
             raise ValueError("coordinate: expected a diagnosis with latent rows, got one without")
@@ -135,7 +135,7 @@ class Record:
         return counts, bands.histogram_band(len(ranks), bins)
 
     def summary(self) -> dict[str, Any]:
-        """All of it but the rows, as plain numbers and texts for JSON."""
+        """All of it but the rows, in plain numbers and texts for JSON."""
         return {
             "kind": self.kind,
             "rows": self.rows,
@@ -164,7 +164,7 @@ class Record:
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """The lines of what `print` shows."""
+        """The lines of the printed text."""
         given = f" given {_counted(self.context, 'number')} of context" if self.context else ""
         lines = [
             f"{self.kind} of {_counted(self.features, 'feature')}{given}, looked at with {_counted(self.rows, 'row')}",
@@ -189,7 +189,7 @@ class Record:
         return [*lines, "", "rows that fit worst", *(f"  {self._worst(one)}" for one in self.worst[:3])]
 
     def notes(self) -> list[str]:
-        """What to know beside the verdict."""
+        """Notes beside the verdict."""
         found = []
         if self.interrupted:
             found.append("Interrupted: these are the tests done so far.")
@@ -218,7 +218,7 @@ class Record:
 
 
 def _error(error: float) -> str:
-    """What stands behind a mean; nothing of one row, or of an infinite mean."""
+    """The error behind a mean; empty for one row, or for an infinite mean."""
     return "" if np.isnan(error) else f" ± {error:.4f}"
 
 

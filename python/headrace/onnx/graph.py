@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 __all__ = ["Graph", "Value", "highest", "where"]
 
 OPSET = 17
-IR_VERSION = 8  # that of ONNX 1.12, whose operators these are: runtimes since 2022 read it
+IR_VERSION = 8  # that of ONNX 1.12, because these are its operators: runtimes since 2022 read it
 
 Number = float | int | np.float32 | Sequence[int] | NDArray[Any]
 
@@ -41,7 +41,7 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def constant(self, number: Number, dtype: Any = np.float32) -> Value:
-        """The same array is kept once. A number that float32 does not hold becomes its largest one."""
+        """A constant; equal arrays are kept once. A value beyond float32 becomes its largest one."""
         array = np.asarray(number)
         if np.dtype(dtype).kind == "f":
             limits = np.finfo(dtype)
@@ -90,12 +90,12 @@ def _unary(operator: str) -> Callable[[Value], Value]:
 
 
 class Value:
-    """What a node gives; arithmetic with numbers and arrays makes constants of these, as wide as the value."""
+    """The output of a node; numbers and arrays in arithmetic with it become constants of its dtype."""
 
     __array_ufunc__ = None  # an array on the left leaves the operation to the value
 
     def __init__(self, graph: Graph, name: str, dtype: Any = np.float32) -> None:
-        """`dtype` is float32 or float64; of a condition that of what was compared."""
+        """`dtype` is float32 or float64; of a condition that of the compared values."""
         self.graph, self.name, self.dtype = graph, name, dtype
 
     def apply(self, operator: str, *others: Any, **attributes: Any) -> Value:

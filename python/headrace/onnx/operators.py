@@ -1,6 +1,6 @@
-"""The operators of a graph of ONNX, as `headrace.convert.plain.transforms.run` takes them.
+"""The operators of a graph of ONNX for `headrace.convert.plain.transforms.run`.
 
-Tensors of a file are arrays of NumPy here: what depends on them alone is computed when a graph is made, in float64.
+Tensors of a file are arrays of NumPy here: values that depend only on them are computed in float64 with the graph.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Operators:
     # ---- functions of each value ---------------------------------------------------------------------------------
 
     def log1p(self, x: Value) -> Value:
-        """log(1 + x) with the digits that 1 + x loses, by the quotient of the logarithm and what the sum kept."""
+        """log(1 + x) with the digits that 1 + x loses, by the quotient of the logarithm and the rounded sum less 1."""
         above = x + 1.0
         kept = above - 1.0
         is_lost = abs(kept) <= 0.0
@@ -117,7 +117,7 @@ class Operators:
         return float(np.log(numbers).sum())
 
     def fixed(self, x: Value) -> Value:
-        """A value whose derivative does not matter."""
+        """A value without a derivative."""
         return x
 
     def tiny(self, like: Value) -> float:
@@ -221,7 +221,7 @@ class Operators:
         return self.graph.node("Unsqueeze", x, self.graph.constant([1], np.int64))[0]
 
     def settled(self, levels: Sequence[int], level: int, new: Value, old: Value) -> Value:
-        """Those of one level, of which there is only one; see `levels`."""
+        """The coordinates of a level, of which there is only one; see `levels`."""
         return new
 
     # ---- products ----------------------------------------------------------------------------------------------------
@@ -251,11 +251,11 @@ class Operators:
         matrix, log_det = signs[:, None] * (factors[0] @ factors[1])[order], float(log_diagonal.sum())
         if to_data:
             return x.dense(matrix, shift), log_det
-        # Subtracted first, as the triangular solutions of the core do.
+        # Subtracted first, in the order of the core's triangular solutions.
         return (x - shift).dense(np.linalg.inv(matrix), np.zeros(len(shift))), -log_det
 
     def levels(self, header: Header, arrays: Arrays) -> list[int]:
-        """Of the coordinates of a masked transform: all 1, as a graph does not build one after another."""
+        """Of the coordinates of a masked transform: all 1, because a graph does not build one after another."""
         levels = levels_of(np.eye, header, arrays)
         if max(levels) > 1:
             side = "to_data" if header["reads"] == "data" else "to_latent"
@@ -277,7 +277,7 @@ class Operators:
         return np.array(header["loc"], np.float64), np.log(header["scale"])
 
     def student(self, header: Header, arrays: Arrays, like: Value) -> tuple[Floats, Floats]:
-        """Degrees of freedom ν, and log Γ((ν + 1)/2) − log Γ(ν/2) − log(ν π)/2, as the core has it."""
+        """Degrees of freedom ν, and log Γ((ν + 1)/2) − log Γ(ν/2) − log(ν π)/2, in the core's form."""
         df = np.exp(arrays["log_df"].astype(np.float64)) if header["trainable"] else np.array(header["df"], np.float64)
         return df, _student_constant(df)
 

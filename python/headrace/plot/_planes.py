@@ -1,4 +1,4 @@
-"""What is drawn, as numbers: ranges of columns, histograms, smoothed ones, and the levels that hold a share."""
+"""Data of pictures: ranges of columns, histograms, smoothed ones, and the levels that enclose a share."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def histogram(values: NDArray[Any], edges: Floats, weights: NDArray[Any] | None 
 
 
 def smoothed(table: Floats, deviation: float) -> Floats:
-    """Blurred by a normal kernel of so many bins along each axis; nothing leaves at the edges, where it is mirrored."""
+    """Blurred by a normal kernel, its width in bins along each axis; mirrored at the edges, so that mass stays."""
     reach = max(int(np.ceil(4 * deviation)), 1)
     kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / deviation))
     kernel /= kernel.sum()
@@ -62,17 +62,17 @@ def smoothed(table: Floats, deviation: float) -> Floats:
 
 
 def plane(a: NDArray[Any], b: NDArray[Any], edges: tuple[Floats, Floats], deviation: float = 1.3) -> Floats:
-    """A smoothed density of two columns, shape (bins of b, bins of a), as contours want it."""
+    """A smoothed density of two columns, shape (bins of b, bins of a), the order of contours."""
     counts = np.histogram2d(b, a, bins=(edges[1], edges[0]))[0]
     area = np.outer(np.diff(edges[1]), np.diff(edges[0]))
     return np.asarray(smoothed(counts, deviation) / (len(a) * area))
 
 
 def levels_of(density: Floats, shares: Sequence[float], cells: Floats | float = 1.0) -> list[float]:
-    """The densities above which these shares of what is there lie, ascending and all different.
+    """The densities above which these shares of the mass lie, ascending and all different.
 
     Args:
-        density: Of any shape; what is not finite counts as 0.
+        density: Of any shape; values that are not finite count as 0.
         shares: Between 0 and 1.
         cells: The size of each cell.
     """

@@ -1,4 +1,4 @@
-"""What a picture is drawn of: a density by whatever name users have it, rows, and what their columns are called."""
+"""Sources of pictures: a density in any public form, rows, and the names of their columns."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class PlottedRows:
     weights: NDArray[np.float64] | None = None
 
     def some(self, most: int, seed: int) -> Rows:
-        """At most so many rows, drawn by their weights."""
+        """At most `most` rows, drawn by their weights."""
         if len(self.x) <= most and self.weights is None:
             return self.x
         share = None if self.weights is None else self.weights / self.weights.sum()
@@ -179,7 +179,7 @@ def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None
 
 
 def _present(x: Any, *others: Any) -> tuple[Any, ...]:
-    """Rows that miss no number, and what belongs to each."""
+    """Rows without missing values, and their other arrays."""
     rows = np.asarray(_floats(x))
     if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isnan(rows).any():
         return x, *others
@@ -210,7 +210,7 @@ def row_of(context: Any, contexts: int) -> Rows | None:
 
 
 def names_of(features: int, given: Sequence[str] | None, x: Any, known: tuple[str, ...] | None) -> tuple[str, ...]:
-    """What columns are called: as it was said, as the frame x says, as the density knows, or by their numbers."""
+    """Names of columns: the given ones, those of the frame x, those of the density, or their indices."""
     if given is not None:
         return check.texts("names", given, features)
     told = getattr(x, "columns", None)
@@ -220,7 +220,7 @@ def names_of(features: int, given: Sequence[str] | None, x: Any, known: tuple[st
 
 
 def in_order(x: Any, known: tuple[str, ...] | None) -> Any:
-    """Rows whose columns are in the order that is known, where they are a frame with the same columns in another."""
+    """Rows with their columns in the known order, if they are a frame with the same columns in another."""
     if known is not None and is_frame(x) and _is_other_order(getattr(x, "columns", ()), known):
         return x[list(known)]
     return x
@@ -255,7 +255,7 @@ def _column(column: Any, names: tuple[str, ...], argument: str) -> int:
 
 
 def label(name: str, width: int = 22, lines: int = 2) -> str:
-    """A name as an axis has it: in lines of about so many characters, cut where it takes more of them.
+    """A name for an axis: in lines of about `width` characters, cut after the last one allowed.
 
     >>> label("the mean absolute magnitude in the Hipparcos band, corrected", 20)
     'the mean absolute\\nmagnitude in the …'

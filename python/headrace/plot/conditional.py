@@ -173,7 +173,7 @@ def _animate(panels: list[Panel], names: tuple[str, ...], titles: list[str], pat
                 draw_curve(axis, panels[i], names, top=1.06 * highest if highest > 0 else None)
             else:
                 shown = draw_plane(axis, panels[i], names, top=float(np.log10(highest)) if highest > 0 else None)
-                if not bars:  # one for all, as the colours mean the same in each
+                if not bars:  # one for all, because the colours mean the same in each
                     bars.append(figure.colorbar(shown, ax=axis, label="log$_{10}$ density", extend="min", pad=0.02))
             axis.set_title(titles[i], fontsize=10)
             return ()

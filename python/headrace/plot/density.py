@@ -65,7 +65,7 @@ def density(
     """Draw densities of single columns and of pairs: marginals, or slices through a row.
 
     A marginal is exact if it is known: of all columns, and of those that depend on no others (`Flow.marginal`).
-    Otherwise it is a smoothed one of draws; the title says so.
+    Otherwise it is a smoothed one of draws, and marked so in the title.
 
     Args:
         flow: A flow, an ensemble, a fitted `FlowDensity`, or the path of a file.
@@ -210,7 +210,7 @@ def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
 
 
 def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
-    """A flow of these columns alone; None where it is not known."""
+    """A flow of only these columns; None where it cannot be derived."""
     if len(columns) == flow.features:
         return flow
     try:
@@ -220,7 +220,7 @@ def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
 
 
 def _conditional(log_prob: NDArray[Any], shape: tuple[int, ...], edges: tuple[Floats, ...]) -> Floats:
-    """A slice of a joint density over what it holds there."""
+    """A slice of a joint density over the density of its held columns."""
     joint = np.asarray(log_prob, np.float64).reshape(shape)
     joint = np.where(np.isnan(joint), -np.inf, joint)
     if not joint.max() > -np.inf:
@@ -231,7 +231,7 @@ def _conditional(log_prob: NDArray[Any], shape: tuple[int, ...], edges: tuple[Fl
 
 
 def _drawn(drawn: NDArray[Any], edges: tuple[Floats, ...]) -> tuple[tuple[Floats, ...], Floats]:
-    """Of draws, smoothed by about what so many of them can tell apart; in cells of that size."""
+    """Of draws, smoothed by about the resolution of their number; in cells of that size."""
     columns = drawn.shape[1]
     cells = int(np.clip(len(drawn) ** (1 / 3) * 3, 20, 120 if columns == 1 else 64))
     coarse = tuple(np.linspace(edge[0], edge[-1], cells + 1) for edge in edges)

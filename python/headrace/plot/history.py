@@ -1,4 +1,4 @@
-"""What happened in a fit: losses, epoch by epoch or step by step, and what was kept."""
+"""The history of a fit: losses, epoch by epoch or step by step, and the epoch or step that was kept."""
 
 from __future__ import annotations
 

@@ -14,12 +14,12 @@ __all__ = ["draw"]
 
 
 def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> Tensor:
-    """Rows of the density that a flow's parameters then move; the numbers themselves depend on none that is trained.
+    """Rows of the density that a flow's parameters then move; they themselves depend on no trained parameter.
 
     Args:
         base: One whose own trained parameters, if any, are no part of how numbers are drawn.
         shape: Shape (..., features).
-        dtype: Of the rows. What may lie far out is drawn in float64.
+        dtype: Of the rows. Densities with heavy tails are drawn in float64.
         device: Where.
     """
 

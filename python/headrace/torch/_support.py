@@ -1,4 +1,4 @@
-"""Where a flow has its density, as a constraint of `torch.distributions`."""
+"""The support of a flow: a constraint of `torch.distributions`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LINE: Ends = (-math.inf, math.inf)
 
 
 class _HasDensity(constraints.Constraint):
-    """Rows with a density above 0, of a flow whose support is no product of intervals; it has no bijection."""
+    """Rows with a density above 0, of a flow on a support that is no product of intervals; it has no bijection."""
 
     event_dim = 1
 

@@ -1,4 +1,4 @@
-"""Flows with the methods that models of other libraries have, so that code written for these runs unchanged."""
+"""Flows with the methods of other libraries' models, so that code written for these runs unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _ZukoDistribution(FlowDistribution):
 
     @property
     def transform(self) -> Any:
-        """From data to latent, as zuko has it."""
+        """The transform from data to latent, zuko's direction."""
         return BoundTransform(self._module, self._context).inv
 
     @property
@@ -37,7 +37,7 @@ class _ZukoDistribution(FlowDistribution):
         return torch.distributions.Independent(normal, 1).expand(self.batch_shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        """The same for more leading dimensions."""
+        """This distribution for more leading dimensions."""
         wider = super().expand(batch_shape)
         return _ZukoDistribution(wider._module, wider._context, wider.batch_shape)
 
@@ -87,7 +87,7 @@ class NflowsFace(_Face):
         return x.transpose(0, 1), log_prob.transpose(0, 1)
 
     def sample(self, num_samples: int, context: Any = None, batch_size: int | None = None) -> Tensor:
-        """The draws alone; there is no need for batches."""
+        """Only the draws; there is no need for batches."""
         return self.sample_and_log_prob(num_samples, context)[0]
 
     def transform_to_noise(self, inputs: Any, context: Any = None) -> Tensor:
