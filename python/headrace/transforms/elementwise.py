@@ -1,4 +1,4 @@
-"""Maps of each coordinate for itself, with one set of parameters for all rows."""
+"""Maps of single coordinates, with one set of parameters for all rows."""
 
 from __future__ import annotations
 

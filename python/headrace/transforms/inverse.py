@@ -54,7 +54,7 @@ class Inverse(Around):
         return cls(stored.child("transform", Transform))
 
     def __repr__(self) -> str:
-        """What is inverted."""
+        """Name the inverted transform."""
         return f"Inverse({self._transform!r})"
 
 

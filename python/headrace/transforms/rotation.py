@@ -75,7 +75,7 @@ class Rotation(Fixed):
 
         Args:
             features: Rows of the matrix.
-            seed: Of the draw: what `numpy.random.default_rng` takes.
+            seed: Of the draw: an argument of `numpy.random.default_rng`.
             block: Rows of each block of a block diagonal matrix, where the last may have fewer; None: one block.
 
         >>> import headrace as hr

@@ -1,4 +1,4 @@
-"""From unbounded numbers to the numbers that a column may have: the transform at the data end of a flow."""
+"""Maps of the real line onto bounded and periodic columns: the transform at the data end of a flow."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ Pair = tuple["float | None", "float | None"]
 
 
 def _checked(name: str, bounds: Any) -> tuple[Pair | None, ...]:
-    """The pairs as floats; (None, None) says the same as None."""
+    """The pairs as floats; (None, None) means None."""
     if not isinstance(bounds, (Sequence, np.ndarray)) or isinstance(bounds, (str, bytes)):
         raise TypeError(f"{name}: expected a sequence of (low, high) or None, got {check.kind_of(bounds)}")
     if len(bounds) == 0:

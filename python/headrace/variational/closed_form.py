@@ -1,7 +1,7 @@
 """KL between two affine autoregressive flows of one order, coordinate by coordinate in closed form.
 
 The student draws x_i = μ_i + σ_i z_i and the teacher has x_i ~ N(m_i, t_i²), each given the coordinates before. In the
-teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of what is
+teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of the ones
 before.
 With normal bases the KL of a coordinate given those before is ½(a² + b² - 1) - log b, and the mean of the sum over all
 is the KL of the whole, by the chain rule. The noise that a sample of ½u² gets from its own z_i is gone.
@@ -37,7 +37,7 @@ Draw = Callable[[int], "tuple[Array, NDArray[Any] | None]"]
 
 
 def why_not(teacher: Flow, student: Flow) -> str:
-    """What keeps two flows from having their KL in closed form; empty if nothing does."""
+    """The reason why two flows have no KL in closed form; empty if they have one."""
     n = student.features
     reads = np.zeros((n, n))  # who depends on whom in any transform
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):

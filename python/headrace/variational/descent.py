@@ -1,4 +1,4 @@
-"""Descent along reparametrised gradients: what fitting to a density and distillation share.
+"""Descent along reparametrised gradients, for fits to a density and for distillation.
 
 The noise ε comes from the flow's own generator, x(ε) is the flow's sample, and both its value and log q(x) are
 differentiated by the parameters along the direction to data: one pass there to know where the density has to be
@@ -36,11 +36,11 @@ Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy,
 
 SCHEDULES = ("cosine", "constant")
 
-JUDGED, JUDGE_BY = 20, 8  # so many times, by so many samples for each one of a step
+JUDGED, JUDGE_BY = 20, 8  # number of evaluations in a descent, and their samples for each one of a step
 MOST_SLACK = 0.05  # nats; two standard errors of the lowest free energy if that is less
 LOST = 1.0  # nats above the lowest that are worth a warning
 
-# Defaults of a descent; docs/variational.md says where they come from.
+# Defaults of a descent; their measurements are in docs/variational.md.
 CLIP = 5.0
 AVERAGE = 0.999
 SKIP = 0.1
@@ -48,7 +48,7 @@ SKIP = 0.1
 
 @dataclass
 class StepHistory:
-    """What happened in each step of `fit_to_density` or `distill`, before its change of the weights."""
+    """The history of `fit_to_density` or `distill`: values of each step before its change of the weights."""
 
     free_energy: list[float] = field(default_factory=list)
     """The mean of log q - log p over the step's samples, in nats, whatever the annealing: -log Z of p, plus KL."""
@@ -143,7 +143,7 @@ class DescentPlan:
 
 
 def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
-    """What the samples of a flow with this seed are made from: rows of the standard density under its base."""
+    """The noise of a flow's samples with this seed: rows of the standard density under its base."""
     out = np.empty((rows, flow.features), flow.dtype)
     interior = flow._interior
     name, steps = interior.base._standard()
@@ -157,7 +157,7 @@ class Paths:
     """Samples of a flow as functions of its parameters: noise, the samples, their log densities, and the way back."""
 
     def __init__(self, flow: Flow, rows: int) -> None:
-        """Memory for so many rows."""
+        """Memory for the rows."""
         self.flow = flow
         base = flow._interior.base
         if not base.moves_noise:
@@ -202,7 +202,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What a step found: log q - log p of its samples, those left out, and the gradient by the parameters."""
+    """The results of a step: log q - log p of its samples, those left out, and the gradient by the parameters."""
 
     excess: NDArray[np.float64]  # of the samples that count
     skipped: int
@@ -212,7 +212,7 @@ class StepOutcome:
 class PathStep:
     """The pathwise gradient of E[log q - β log p].
 
-    With `landing` the parameters are held fixed in log q(x), whose own gradient has the mean 0: what is left vanishes
+    With `landing` parameters are held fixed in log q(x), since its own gradient has the mean 0; the remainder vanishes
     sample by sample where q is p (sticking the landing; Roeder, Wu, Duvenaud 2017). It takes the score of q, another
     pass to latent and back. Without, log q falls by the log-determinant, whose gradient comes with that of x.
     """
@@ -308,7 +308,7 @@ class Descent:
         judge: Judge,
         history: StepHistory | None = None,
     ) -> None:
-        """`step` finds the gradient, given the step's number and β; `judge` what weights are worth.
+        """`step` finds the gradient, given the step's index and β; `judge` evaluates weights.
 
         `history`: an empty one, which is filled in.
         """

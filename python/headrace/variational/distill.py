@@ -1,6 +1,6 @@
 """Probability density distillation (van den Oord et al. 2017): a flow learns the density of another one.
 
-docs/variational.md has the objectives, the estimators and where the defaults come from.
+docs/variational.md has the objectives, the estimators and the measurements behind the defaults.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ ESTIMATORS = ("auto", "pathwise", "closed_form")
 
 # Many steps of few samples: at equal time they come nearer than fewer steps of more (docs/variational.md).
 SAMPLES, FIRST_STEPS = 128, 2000
-STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 16_000, 10_000, 5000  # after transforms alone; without these; in closed form
-RATE, FIRST_RATE = 0.3, 3.0  # of the default of `Flow.fit`; of this where transforms learn alone
+STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 16_000, 10_000, 5000  # after single transforms; without these; in closed form
+RATE, FIRST_RATE = 0.3, 3.0  # of the default of `Flow.fit`; of this for single transforms
 TIMED_ROWS, TIMED_CALLS = 8192, 5
 
 
@@ -67,7 +67,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Distillation:
-    """What `distill` did and reached."""
+    """The result of `distill`."""
 
     kl: float
     """KL(student ‖ teacher) in nats, from fresh samples of the student; NaN if it was interrupted."""
@@ -233,9 +233,9 @@ def _check_flows(teacher: Flow, student: Flow) -> None:
 
 
 def _before_common_end(teacher: Flow, student: Flow) -> tuple[Flow, Flow]:
-    """Both without the fixed transforms at the data end that they have in common: no divergence changes by these.
+    """Both without their common fixed transforms at the data end: no divergence changes by these.
 
-    Maps of marginals and bounds hide what the closed forms are made for; a `Standardize` alone does not.
+    Maps of marginals and bounds hide the affine chain that closed forms need; a `Standardize` alone does not.
     """
     chains = teacher.transforms, student.transforms
     alike = list(takewhile(lambda pair: _is_same(*pair), zip(*map(reversed, chains), strict=False)))
@@ -277,7 +277,7 @@ def _one_by_one(
 
 
 def _pairs(teacher: Flow, student: Flow) -> list[tuple[Flow, Flow]]:
-    """Each transform of the teacher and the student's in its place; none unless all of them can be compared alone."""
+    """Each transform of the teacher with the student's counterpart; none unless all can be compared one by one."""
     base, own_base = teacher._interior.base, student._interior.base
     if type(base) is not type(own_base) or isinstance(base, Normal):
         return []
@@ -320,7 +320,7 @@ def _draw_before(flow: Flow, contexts: Contexts, rng: np.random.Generator) -> Dr
 
 
 def tempered(flow: Flow, temperature: float) -> Flow:
-    """The same flow with base samples `temperature` times as far from the base's mean."""
+    """A flow with base samples `temperature` times as far from the base's mean."""
     if temperature == 1.0:
         return flow
     base = flow.base
@@ -348,7 +348,7 @@ def _contexts(teacher: Flow, student: Flow, context: Any) -> Contexts:
 
 
 def _check_bounds(teacher: Flow, student: Flow) -> None:
-    """Refuse a student with samples where the teacher has no density, as their divergence is infinite."""
+    """Refuse a student with samples where the teacher has no density, because the divergence is infinite."""
     outer = teacher._interior.support
     if outer is None:
         return
@@ -377,7 +377,7 @@ def _take_over(teacher: Flow, student: Flow) -> None:
     """The scales of data and context, where the student has none of its own."""
     ends = (teacher._interior.support, student._interior.support)
     supports = [end and (end.bounds, end.periodic, end.linear) for end in ends]
-    is_same = supports[0] == supports[1]  # what is standardised is off the support
+    is_same = supports[0] == supports[1]  # standardised rows are off the support
     links = teacher._interior.links if student._interior.is_fresh and is_same else ()
     columns = teacher.standardize_context if student.standardize_context is None else None
     if links or columns is not None:

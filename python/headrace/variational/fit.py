@@ -1,6 +1,6 @@
 """Fitting a flow to a density that can be evaluated, but not sampled: variational inference.
 
-docs/variational.md has the objectives, the estimators and where the defaults come from.
+docs/variational.md has the objectives, the estimators and the measurements behind the defaults.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class FreeEnergy:
 
 @dataclass(frozen=True)
 class DensityFit:
-    """What `fit_to_density` did and reached."""
+    """The result of `fit_to_density`."""
 
     history: StepHistory
     final: FreeEnergy | None
@@ -136,10 +136,10 @@ def fit_to_density(
     Args:
         flow: Its weights are changed in place. A `Standardize` in it stays as it is.
         log_density: A function of rows, shape (samples, features), in the flow's dtype: the log density of each row, up
-            to one constant for all. What it gets and gives depends on `gradient`. Where contexts vary it takes them
+            to one constant for all. Its arguments and results depend on `gradient`. Where contexts vary it takes them
             too, ``log_density(x, context)``, shape (samples, context), in the flow's dtype; the constant may differ
             from context to context.
-        context: What the flow is conditioned on, if it takes context. Shape (context,): one row, for which alone it is
+        context: The condition of the flow, if it takes context. Shape (context,): one row, for which alone it is
             fitted. Shape (rows, context): each step draws rows of it at random, so that one flow is fitted to the
             density of each of them (amortised inference). A function of ``(rows, generator)``, the second a
             `numpy.random.Generator`: it gives fresh rows, shape (rows, context). By a table or a function the flow
@@ -168,7 +168,7 @@ def fit_to_density(
         progress: Whether to show a bar on the standard error.
 
     Raises:
-        TypeError, ValueError: an argument is not as expected, or what `log_density` gave.
+        TypeError, ValueError: an argument, or a result of `log_density`, is not as expected.
         KeyboardInterrupt: Ctrl-C before there are better weights; the flow is then as before the call.
         ImportError: `gradient` names a framework that is not installed.
 
@@ -256,7 +256,7 @@ def estimate_or_none(
 
 
 def estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: np.random.Generator) -> FreeEnergy:
-    """The same with everything checked."""
+    """The estimate for checked arguments."""
     chunks = (min(CHUNK, samples - start) for start in range(0, samples, CHUNK))
     log_w = np.concatenate([log_weights(flow, target, contexts, rows, rng) for rows in chunks])
     return _of_weights(log_w)
@@ -274,7 +274,7 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
     is_all = contexts.table is not None and len(rows) == len(contexts.table)
 
     def error(values: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
-        """Of the mean over those contexts alone, or over all that they stand for."""
+        """Standard error of the mean over only those contexts, or over all that they stand for."""
         return math.sqrt(np.square(errors).sum()) / len(rows) if is_all else mean_and_error(values)[1]
 
     return FreeEnergy(

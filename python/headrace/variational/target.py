@@ -64,7 +64,7 @@ def _takes_context(log_density: Any, contexts: Contexts) -> bool:
 
 
 def _takes(function: Any, arguments: int) -> bool:
-    """Whether a function can be called with so many; True where it does not say."""
+    """Whether a function can be called with this number of arguments; True for an unknown signature."""
     try:
         inspect.signature(function).bind(*range(arguments))
     except TypeError:
