@@ -62,7 +62,7 @@ def integers(name: str, values: Any, *, least: int = 0, most: int | None = None)
 
 
 def texts(name: str, values: Any, size: int) -> tuple[str, ...]:
-    """So many texts."""
+    """A sequence of strings, checked for its length."""
     if isinstance(values, str) or not np.iterable(values) or not all(isinstance(value, str) for value in values):
         raise TypeError(f"{name}: expected a sequence of {size} texts, got {kind_of(values)}")
     found = tuple(values)
@@ -71,7 +71,7 @@ def texts(name: str, values: Any, size: int) -> tuple[str, ...]:
 
 
 def length(name: str, values: Sequence[Any], size: int) -> None:
-    """So many values."""
+    """A sequence, checked for its length."""
     if len(values) != size:
         raise ValueError(f"{name}: expected {size} values, got {len(values)}")
 
@@ -94,7 +94,7 @@ def coordinates(name: str, values: Any, features: int) -> tuple[int, ...]:
 
 
 def choice(name: str, value: Any, options: Sequence[str]) -> str:
-    """One of the strings in `options`."""
+    """A string, checked to be one of `options`."""
     if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
     return value

@@ -83,7 +83,7 @@ def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform
     std = np.ones(features)
     std[list(circles)] = scale
     return [
-        wrapped(features, circles),  # so that numbers do not grow from shear to shear
+        wrapped(features, circles),  # so that entries do not grow from shear to shear
         OnColumns(Rotation(right), circles, features),
         Standardize(np.zeros(features), std),
         OnColumns(Rotation(left), circles, features),

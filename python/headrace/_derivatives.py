@@ -45,7 +45,7 @@ class Derivatives(Evaluated):
         wrt: Sequence[str] = WRT,
         parameters: Array | None = None,
     ) -> Gradients:
-        """Vector-Jacobian product of `log_prob`: gradients of a number from its gradient by the log densities.
+        """Vector-Jacobian product of `log_prob`: gradients of a scalar from its gradient by the log densities.
 
         Args:
             x, context, parameters: As in `log_prob`.

@@ -38,7 +38,7 @@ class Cotangents:
 
     @classmethod
     def of_pair(cls, names: tuple[str, str], value: Any, row: Any, rows: Rows, features: int, caller: Caller) -> Any:
-        """By a value and its log-determinant, checked; either may be None for zero."""
+        """Cotangents of a value and its log-determinant, checked; either may be None for zero."""
         if value is not None:
             value = _arrays.shaped(names[0], value, (*rows.batch, features), caller)
             value = value.reshape(rows.rows, features)
@@ -48,7 +48,7 @@ class Cotangents:
 
     @staticmethod
     def of_rows(name: str, value: Any, rows: Rows, caller: Caller) -> NDArray[Any]:
-        """One number for each row, checked."""
+        """Cotangents with one value for each row, checked."""
         return _arrays.shaped(name, value, rows.batch, caller).reshape(rows.rows)
 
 
@@ -226,7 +226,7 @@ class Evaluated(Module):
         given = (rows.array, None, rows.context)  # no index: all rows
         by = (cotangents.value, cotangents.row, cotangents.row_scale)
         results = (flat(value, n, self._features), flat(log_det, n), flat(log_prob, n))
-        # By place, in the core's order: keywords would take 1 us more, a tenth of a call with one row.
+        # Positional, in the core's order: keywords would take 1 us more, a tenth of a call with one row.
         queued, asked = caller.queued(program), (vector, dropout)
         queued.gradient(inverse, cotangents.of_log_prob, *given, *by, *results, *core.values(), *asked)
         for kind in kinds:

@@ -1,4 +1,4 @@
-"""How headrace is installed: the commands of all messages that ask for it."""
+"""Commands that install headrace, for messages of missing packages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PROJECT = "."
 
 
 def install(extra: str) -> str:
-    """How headrace is installed with an extra.
+    """The command that installs headrace with an extra.
 
     >>> install("plot")
     'pip install ".[plot]" in the clone of headrace'

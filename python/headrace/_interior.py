@@ -82,7 +82,7 @@ class Interior:
 
     @property
     def _end(self) -> int:
-        """So many transforms come before the `Support`, or the rows."""
+        """The number of transforms before the `Support`, or before the rows."""
         n = len(self.chain)
         return n - 1 if n and isinstance(self.chain[-1], Support) else n
 
@@ -174,7 +174,7 @@ class Interior:
             raise
 
     def start(self, started: Mapping[int, Transform]) -> None:
-        """Put transforms of the same kind and size, with numbers of their own, into some places of the chain."""
+        """Replace transforms of the chain by others of the same kind and size, with their own parameters."""
         flow = self._flow
         vector = self.vector()[: flow._base_size()]
         parts = [started.get(i, t)._vector() for i, t in enumerate(flow._transforms_on(None))]
@@ -197,7 +197,7 @@ class Trainable(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of parameters and results."""
+        """The dtype of parameters and results."""
 
     @property
     def standardize_context(self) -> Any:

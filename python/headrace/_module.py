@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _changes = threading.RLock()
-"""Held by who changes parameters, so that of two who change different ones at once neither undoes the other."""
+"""The lock for changes of parameters: of two threads that change different ones at once neither undoes the other's."""
 
 
 def _unheld() -> None:
-    """In a forked child the thread that held the lock is not there to let it go."""
+    """A new lock for a forked child, where the thread that held the old one does not exist."""
     global _changes
     _changes = threading.RLock()
 
@@ -56,7 +56,7 @@ class _OnFirstUse:
 
 
 class Block(Protocol):
-    """A stretch of the parameter vector that can be seen as named dense arrays."""
+    """A slice of the parameter vector, and its form as named dense arrays."""
 
     @property
     def size(self) -> int:
@@ -102,7 +102,7 @@ class Module(Filed):
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """Of parameters and results; None for a transform without parameters, which keeps that of its input."""
+        """The dtype of parameters and results; None for a transform without parameters, which keeps its input's."""
         return self._dtype
 
     @abc.abstractmethod
@@ -142,7 +142,7 @@ class Module(Filed):
                 self._program, self._waiting = program, None
 
     def _owned(self, parameters: NDArray[Any]) -> NDArray[Any]:
-        """In the dtype of the program, and no view, which would keep all of the array that it is a part of."""
+        """A copy in the dtype of the program: a view would keep the whole array alive."""
         array = np.require(parameters, self._dtype or np.dtype(np.float32), ("C", "A"))
         return array if array.base is None else array.copy()
 
@@ -267,7 +267,7 @@ class Module(Filed):
 
     @property
     def device(self) -> str:
-        """Where it computes: "cpu" or a CUDA device, as "cuda:0"."""
+        """The device of computations: "cpu" or a CUDA device, such as "cuda:0"."""
         return "cpu" if self._device is None else repr(self._device)
 
     @property
@@ -278,7 +278,7 @@ class Module(Filed):
     def to(self, device: str, matmul: str = "exact") -> Self:
         """A copy on another device.
 
-        What is on a CUDA device takes arrays that are there and gives arrays there (docs/gpu.md).
+        On a CUDA device, arguments and results are arrays of that device (docs/gpu.md).
 
         Args:
             device: "cpu", "cuda:0", or "cuda", CuPy's current device.
@@ -310,7 +310,7 @@ class Module(Filed):
 
     @property
     def parameters(self) -> Array:
-        """All trainable numbers as one vector, shape (n,): a copy; assigning copies in. On a device it is a CuPy array.
+        """All parameters as one vector, shape (n,): a copy; assigning copies in. On a device it is a CuPy array.
 
         The vector also holds padding and a few masked entries; they are zero and stay zero whatever is assigned.
         """
@@ -326,7 +326,7 @@ class Module(Filed):
 
     @property
     def n_parameters(self) -> int:
-        """How many numbers are trained: the entries of `named_parameters` but masked ones, without any padding.
+        """The number of trained parameters: the entries of `named_parameters` but masked ones, without any padding.
 
         >>> import headrace as hr
         >>> hr.Planar(3).n_parameters

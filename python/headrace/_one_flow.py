@@ -14,7 +14,7 @@ __all__ = ["no_flow"]
 
 
 def no_flow(expected: str, value: Any) -> TypeError:
-    """The error for such a thing as the argument `flow`."""
+    """The error for such an object as the argument `flow`."""
     hint = ""
     if isinstance(value, DualAscentFlow) or value is DualAscentFlow:
         hint = ", which is how a flow is made of rows; give what its fit(x) returns, an AscentFlow"

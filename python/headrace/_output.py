@@ -33,7 +33,7 @@ def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Ite
     """A stream: its bytes become the file once the block ends, and are discarded if it raises.
 
     A link stays, and its target is replaced. Permissions are those of the old file, or of any new one.
-    `instead` is asked at the end whether the file is to have another name, in the same folder.
+    `instead` is called at the end and may return another name for the file, in the same folder.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -48,7 +48,7 @@ def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Ite
             os.fsync(stream.fileno())
             other = None if instead is None else instead()
             temporary.replace(target if other is None else os.path.join(os.path.dirname(target), other))
-    except BaseException as error:  # Ctrl-C too
+    except BaseException as error:  # also for Ctrl-C
         temporary.remove()
         if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
             error.filename = path
@@ -106,7 +106,7 @@ def spreadsheet_cell(text: str) -> str:
 
 
 def _begin(argument: str, path: str) -> tuple[str, _platform.Temporary]:
-    """Where the file is to be, links followed; and the temporary file beside it."""
+    """The path of the file, links followed; and the temporary file beside it."""
     mode = None
     try:
         with suppress(FileNotFoundError, NotADirectoryError):

@@ -18,7 +18,7 @@ _receiver: ContextVar[Receiver | None] = ContextVar("receiver", default=None)
 
 
 def watched() -> bool:
-    """Whether somebody looks at the standard error: a terminal, or a notebook; not a file or a pipe."""
+    """Whether the standard error is a terminal or a notebook, and not a file or a pipe."""
     stream: Any = sys.stderr
     if stream is None:
         return False

@@ -57,7 +57,7 @@ class Filed(abc.ABC):
     @property
     @abc.abstractmethod
     def dtype(self) -> np.dtype[Any] | None:
-        """Of parameters; None without any."""
+        """The dtype of parameters; None without any."""
 
     @property
     @abc.abstractmethod
@@ -81,10 +81,10 @@ class Stored:
     """The contents of a file for one object. Each item is read once; an item that stays unread is an error.
 
     Args:
-        header: The object's header, as JSON gave it.
+        header: The object's header, in JSON's types.
         arrays: Those of the whole file by their full names.
         dtype: Of all parameters; None where there are none.
-        prefix: What the names of this object's arrays start with.
+        prefix: The start of the names of this object's arrays.
     """
 
     def __init__(

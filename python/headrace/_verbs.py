@@ -17,7 +17,7 @@ __all__ = ["Verbs"]
 
 
 class Verbs(Derivatives):
-    """The verbs of a `Flow` and their types: the kind of array that goes in comes out."""
+    """The verbs of a `Flow` and their types: results have the type of the arguments."""
 
     @overload
     def log_prob(
@@ -188,7 +188,7 @@ class Verbs(Derivatives):
         """Draw n rows, shape (n, features), in the framework of the context; without, NumPy, or CuPy on a device.
 
         Args:
-            n: Number of rows, or a shape: then so many draws **for each row of the context**. The shape is n,
+            n: Number of rows, or a shape: then that many draws **for each row of the context**. The shape is n,
                 then the leading dimensions of the context, then (features,), as in torch.distributions. ``()`` is one
                 draw for each.
             context: For a number of rows, shape (n, context), or (context,) for all rows.

@@ -27,7 +27,7 @@ __all__ = ["NO_FORWARD", "Direction", "Structure", "structure_of"]
 Arrays = tuple[Any, ...]
 _lock = threading.Lock()
 
-_MOST_KEPT = 32  # numbers of a derivative by parameters, for each number of the rows: activations are no fewer
+_MOST_KEPT = 32  # elements of a derivative by parameters for each one of the rows: activations are no fewer
 
 _ONCE = (
     "only first derivatives in reverse mode are there: the compiled core of headrace has no derivatives of gradients"
@@ -66,7 +66,7 @@ class Structure:
         self.directions: dict[tuple[bool, bool, bool, bool], Direction] = {}
 
     def _known_to(self, core: Any) -> None:
-        """Make it known to the module for devices too, under the same number; it goes there when first called there."""
+        """Register the structure with the module for devices, too, under the same id, at its first call there."""
         if core is None:
             return
         is_double = self.dtype == np.float64
@@ -259,7 +259,7 @@ class Direction:
         return tuple(compress(results[1:], (ones, *wanted)))
 
     def _backward_of_sum(self, wanted: tuple[bool, ...], params: Any, x: Any, context: Any) -> Arrays:
-        """Each row's number, and the gradients of their sum: whether there is one by parameters, it, and by rows."""
+        """The value of each row, and gradients of the sum: whether there is one by parameters, it, and by rows."""
         parameters, *of_rows = self._gradient_shapes(params, x, context)
         by_rows = (s if w else (0,) for s, w in zip(of_rows, wanted[1:], strict=True))
         results = self._call("unit", [(x.shape[0],), (1,), parameters, *by_rows], (params, x, context), {})
@@ -282,7 +282,7 @@ class Direction:
 
 
 def _no_gradient(array: Any) -> Any:
-    """Says that there is none for this array: None does too, but up to JAX 0.6 it must always be the same arrays."""
+    """A mark for no gradient of this array: None is one, too, but up to JAX 0.6 it must always be the same arrays."""
     return jax.custom_derivatives.SymbolicZero.from_primal_value(array)
 
 

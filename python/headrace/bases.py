@@ -26,7 +26,7 @@ class Base(abc.ABC):
     """A density of independent coordinates that can be evaluated and sampled."""
 
     name: str  # the core's name of the standard density under it
-    moves_noise = True  # whether samples are functions of noise and of the base's parameters, whatever these are
+    moves_noise = True  # whether samples are functions of noise and of any parameters of the base
 
     def __init__(self, features: int) -> None:
         """`features`: number of coordinates."""
@@ -50,7 +50,7 @@ class Base(abc.ABC):
         return np.empty(0, dtype)
 
     def _with_parameters(self, packed: NDArray[Any]) -> Base:
-        """The base with these numbers for its parameters."""
+        """The base with these parameters."""
         return self
 
     def _part(self, kept: Sequence[int]) -> Base:

@@ -62,14 +62,14 @@ def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] |
 
 
 def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any:
-    """Read a flow or a transform that `save` wrote, as the class that it was.
+    """Read a flow or a transform that `save` wrote, in its original class.
 
-    For one instruction set its results have the same bits. Time and memory grow with the size of the file, whatever it
-    claims to hold.
+    For one instruction set its results have the same bits. Time and memory grow with the file's size, whatever sizes it
+    claims.
 
     Args:
         path: Of the file.
-        allow_non_finite: Whether parameters may be infinite or not a number, as after a fit that went wrong.
+        allow_non_finite: Whether parameters may be infinite or not a number, for example after a fit that went wrong.
 
     Raises:
         TypeError: the path is none.
@@ -194,7 +194,7 @@ def checksums(module: Filed) -> tuple[str, str]:
 
 
 def structure_checksum(flow: Filed) -> str:
-    """Of all that belongs to a density but its parameters, their dtype and the name of its class."""
+    """The checksum of a density without its parameters, their dtype and the name of its class."""
     header = {**header_of(flow), "kind": None, "matmul": flow.matmul}
     fixed = {name: np.ascontiguousarray(array) for name, array in flow._fixed_arrays().items()}
     return hashlib.blake2b(

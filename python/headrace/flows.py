@@ -148,7 +148,7 @@ class _Affine(_Named):
 class MAF(_Affine):
     """Masked autoregressive flow (Papamakarios, Pavlakou, Murray 2017): x_i = μ(x_<i) + σ(x_<i) z_i, eq. 37-38.
 
-    The order of the coordinates alternates between ascending and descending, unless `link` says otherwise. Density and
+    The order of the coordinates alternates between ascending and descending, unless `link` differs. Density and
     sampling each cost one pass.
 
     Args:
@@ -156,7 +156,7 @@ class MAF(_Affine):
         context: Number of context columns.
         transforms: Number of transforms.
         hidden: Units of each hidden layer, or a `headrace.Network`.
-        link: What lies between two networks: "reverse", nothing, as orders alternate already; "linear", a trained
+        link: The transforms between two networks: "reverse", none, since orders alternate; "linear", a trained
             `Linear`, which begins as the identity; "random", a `Permutation` by the seed, in the place of alternating
             orders; "none", nothing, and no alternating orders.
         base: By default `StandardNormal`. "uniform": a `Uniform`, with splines of [-1, 1] onto itself for all
@@ -168,7 +168,7 @@ class MAF(_Affine):
         periodic: For each column ``(low, high)``, one period of it, or None: columns around which the density is
             continuous. The flow's own transforms are of the other columns. Given these and the context, the periodic
             ones go through as many shifts and circular splines as there are transforms, with networks of the same
-            `hidden` (docs/conventions.md). Their base is uniform. What they have to do with each other is left to
+            `hidden` (docs/conventions.md). Their base is uniform. Dependences between them are left to
             shears of the circles.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
@@ -312,7 +312,7 @@ class PlanarFlow(_Named):
         periodic: See `MAF`; with at most five shifts and circular splines.
         transforms: Number of transforms.
         hidden: Of the networks that read the context, one a transform, which are not there without context; and of
-            those that say how periodic columns go.
+            those of periodic columns.
         nonlinearity, negative_slope: See `Planar`.
         **network: Settings of these networks, `NetworkKeywords`.
 

@@ -97,12 +97,12 @@ def to_data(flow: Flow | Structure, params: Any, z: Any, context: Any = None) ->
 def sample(flow: Flow | Structure, params: Any, key: Any, n: int | Sequence[int], context: Any = None) -> jax.Array:
     """Draw n rows, shape (n, features), differentiable by parameters and context.
 
-    The noise is JAX's, as `jax.random.normal` by the key. So the numbers are not those of `Flow.sample`.
+    The noise is JAX's, that of `jax.random.normal` by the key. So draws differ from those of `Flow.sample`.
 
     Args:
         flow, params: As in `log_prob`.
         key: A key of `jax.random`.
-        n: Number of rows, or a shape: then so many draws for each row of the context, shape ``(*n, ..., features)``.
+        n: Number of rows, or a shape: then draws for each row of the context, shape ``(*n, ..., features)``.
         context: For a number of rows, shape (n, context), or (context,) for all rows.
 
     Raises:
@@ -229,9 +229,9 @@ class FlowModule:
 
 
 def freeze(flow: Flow | FlowModule) -> FlowModule:
-    """A module whose parameters are part of its structure: no argument, no leaf, no gradient, and no copy in a call.
+    """A module with parameters in its structure: no argument, no leaf, no gradient, and no copy in a call.
 
-    For flows that are done, such as a prior or a transport map for a sampler. Each call makes a new structure, for
+    For final flows, such as a prior or a transport map for a sampler. Each call makes a new structure, for
     which JAX compiles again.
     """
     if isinstance(flow, FlowModule):
@@ -277,7 +277,7 @@ class _Rows:
         return results
 
     def numbers(self, row: Any) -> Any:
-        """One for each row."""
+        """One value for each row."""
         return row.reshape(self.batch)
 
     def vectors(self, value: Any) -> Any:
@@ -312,7 +312,7 @@ def _drawn(flow: Any, params: Any, key: Any, n: Any, context: Any) -> _Rows:
 
 
 def _noise(base: Base, key: Any, shape: Shape, dtype: Any) -> Any:
-    """Rows of the standard density under a base that has no trained parameters of its own, or moves numbers by them."""
+    """Rows of the standard density under a base without own trained parameters, or with some that move noise."""
     if isinstance(base, Independent):
         names = tuple(dict.fromkeys(base.densities))
         places = [[c for c, own in enumerate(base.densities) if own == name] for name in names]

@@ -26,7 +26,7 @@ class Layer:
     """A hidden layer: value = activation(sum), sum = (W · value below + b) joined by the context + another layer's sum.
 
     Attributes:
-        units: How many.
+        units: Number of units.
         activation: As in `MaskedAutoregressive`; None for none.
         adds: The earlier hidden layer, counted from 0, with the sums added to this one's, unit by unit: it is as wide,
             and no other layer adds it. None for none.
@@ -58,7 +58,7 @@ class Layer:
         """Check everything, with an error that names the wrong field."""
 
         def keep(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)  # which a frozen dataclass leaves to those who check
+            object.__setattr__(self, name, value)  # the way to set a field of a frozen dataclass
 
         keep("units", check.integer("units", self.units, least=1, most=MOST_COLUMNS))
         keep("activation", _activation("activation", self.activation))
@@ -179,7 +179,7 @@ class Network:
 
     @property
     def units(self) -> tuple[int, ...]:
-        """Of each hidden layer."""
+        """Units of each hidden layer."""
         return tuple(layer.units for layer in self.layers)
 
     @property

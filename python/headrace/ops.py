@@ -123,7 +123,7 @@ def coupling_backward(
     """Vector-Jacobian product of `coupling_forward` or `coupling_inverse`.
 
     Args:
-        value: Shape (rows, active): what that direction is given.
+        value: Shape (rows, active): the input of that direction.
         params: Shape (rows, active, n_params).
         grad_value: Shape (rows, active): gradient of some number by the value that the direction gives.
         grad_log_det: Shape (rows,): the same by its log-determinant.
@@ -232,7 +232,7 @@ def planar_backward(
     """Vector-Jacobian product of `planar_forward` or `planar_inverse`.
 
     Args:
-        value: Shape (rows, features): what that direction is given.
+        value: Shape (rows, features): the input of that direction.
         params, nonlinearity, negative_slope: See `planar_forward`.
         grad_value: Shape (rows, features): gradient of some number by the value that the direction gives.
         grad_log_det: Shape (rows,): the same by its log-determinant.
@@ -322,7 +322,7 @@ def dual_ascent_step(
     Args:
         z: Shape (rows, n), any strides.
         maps: Shape (n, 3): bend, center and square of each coordinate; \\|bend\\| at most 0.999, square positive.
-        matrix: Shape (n, n): what came out goes on to matrix @ it[order] + shift. Or a list of square arrays, n rows in
+        matrix: Shape (n, n): the result y goes on to matrix @ y[order] + shift. Or a list of square arrays, n rows in
             all: the blocks on the diagonal of a matrix that is 0 elsewhere, which cost a row as many multiply-adds as
             they have numbers.
         shift: Shape (n,).
@@ -398,7 +398,7 @@ def _finite(caller: Caller, name: str, value: Any, shape: tuple[int, ...]) -> ND
 
 
 def _given(caller: Caller, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
-    """For the caller, in memory that its framework takes."""
+    """Results for the caller, in its framework's memory."""
     copy = caller.empty(array.shape, dtype)
     copy[...] = array
     return caller.give(copy)

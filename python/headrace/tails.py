@@ -205,7 +205,7 @@ class StudentT(_Stepped):
             return cls(features, df, trainable=False)
         start = {"log_df": stored.array("log_df", (features,))}
         self = cls(features)
-        self._start = start  # bit for bit, and whatever they are
+        self._start = start  # bit for bit, for any values
         return self
 
 
@@ -218,7 +218,7 @@ class NormalMixture(_Stepped):
         components: How many, K.
         loc: Means, shape (components, features); by default drawn from a standard normal density.
         scale: Standard deviations, a number or an array (components, features); positive.
-        weights: Shares of the components, shape (components,), not negative, whose sum is scaled to 1; by default equal
+        weights: Shares of the components, shape (components,), not negative, scaled to a sum of 1; by default equal
             ones. A component of share 0 has none of the rows, and gets none by training.
         trainable: Whether all of these are parameters of the flow: "base.logits" (K,), whose softmax is the shares,
             "base.loc" and "base.log_scale" (K, D).

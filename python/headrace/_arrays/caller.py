@@ -27,7 +27,7 @@ from headrace._core import cpu, cuda_unavailable
 
 Array = Any
 """An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a frame (docs/arrays.md). On a CUDA
-device: of CuPy, PyTorch or JAX, or what speaks DLPack or CUDA's array interface (docs/gpu.md)."""
+device: of CuPy, PyTorch or JAX, or an object with DLPack or CUDA's array interface (docs/gpu.md)."""
 
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 
@@ -88,7 +88,7 @@ class _Torch(_NumPy):
         return array
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse tensors that are no plain numbers in memory, wherever they are."""
+        """Refuse tensors that are not dense arrays in memory, on any device."""
         torch = sys.modules["torch"]
         if value.requires_grad and torch.is_grad_enabled():
             raise TypeError(
@@ -144,7 +144,7 @@ class _Jax(_NumPy):
             raise _not_on_cpu(name, "an array", given, f"jax.device_put({name}, jax.devices('cpu')[0])")
         try:
             return np.asarray(value)
-        except TypeError as error:  # keys of random numbers
+        except TypeError as error:  # keys of random generators
             raise TypeError(f"{name}: expected a JAX array that NumPy can read ({error})") from None
 
     def check(self, name: str, value: Any) -> None:
@@ -189,16 +189,16 @@ _NAMED = {"numpy": NUMPY, "torch": TORCH, "jax": JAX}
 
 
 class Caller:
-    """Who gave the arrays of one call: all of one framework, in which the results are given back."""
+    """The arrays of one call, all of one framework, in which results are given back."""
 
-    # As long as nothing is given; not set for each call, which may take a microsecond.
+    # The defaults until an array is opened; class attributes, because setting them may take a microsecond a call.
     _framework: _NumPy = NUMPY
     _name = ""  # of the first array
     _first: Any = None
     _out: Any = None
     foreign = False  # whether an array was left in another byte order or width
     device: Any = None  # where it computes, a `_device.Device`; None: on the CPU
-    core: Any = cpu  # what computes
+    core: Any = cpu  # the compiled module
 
     def answer_like(self, like: Any) -> None:
         """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
@@ -350,7 +350,7 @@ def name_of(framework: Any) -> str | None:
 
 
 def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
-    """Of an array on whatever device; those that no framework of its own stands for count as NumPy's.
+    """The framework of an array on any device; arrays of unknown libraries count as NumPy's.
 
     Errors advise `own`: NumPy, or "cupy" where arrays of a device are wanted.
     """
@@ -376,7 +376,7 @@ def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
 
 
 def framework_or_none(value: Any) -> _NumPy | None:
-    """Of an array that can be opened; None for other objects."""
+    """The framework of an array that can be opened; None for other objects."""
     try:
         return framework_of("", value)
     except TypeError:
@@ -457,7 +457,7 @@ def _overlap(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
 
 
 def _bounds(array: NDArray[Any]) -> tuple[int, int]:
-    """Addresses between which its numbers lie."""
+    """The range of addresses of an array's elements."""
     begin = end = address_of(array)
     for size, stride in zip(array.shape, array.strides, strict=True):
         begin += min(0, (size - 1) * stride)
@@ -466,12 +466,12 @@ def _bounds(array: NDArray[Any]) -> tuple[int, int]:
 
 
 def address_of(array: NDArray[Any]) -> int:
-    """Of the first number of an array of NumPy or CuPy."""
+    """The address of the first element of an array of NumPy or CuPy."""
     return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
 
 
 def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """float32 or float64, whichever a float of another byte order or width is converted to."""
+    """The dtype, float32 or float64, to which a float of another byte order or width is converted."""
     return FLOATS[dtype.itemsize > 4]
 
 
@@ -554,9 +554,9 @@ def row_weights(
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The sum in float64; not by a dot product, whose order would depend on the threads of the BLAS.
+    """The sum in float64; not by a dot product, because its order would depend on the threads of the BLAS.
 
-    From a device it is waited for.
+    For a device the call waits.
     """
     if weights is None:
         return float(values.sum(dtype=np.float64))

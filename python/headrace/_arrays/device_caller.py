@@ -197,10 +197,10 @@ CACHES.append(_empty_cache_of_torch)
 
 
 class DeviceCaller(Caller):
-    """Who gave the arrays of one call, all on one device; see `Caller`."""
+    """The arrays of one call, all on one device; see `Caller`."""
 
     def __init__(self, device: Device) -> None:
-        """For a call on this device."""
+        """Prepare a call on this device."""
         self.device = device
         self.stream: Stream = None  # that of the framework, once it is known
         self._cupy = _CuPy(device)
@@ -339,7 +339,7 @@ class DeviceCaller(Caller):
 
     @contextmanager
     def queue(self) -> Iterator[None]:
-        """Inside, CuPy's work is queued where this call's is."""
+        """Inside the block, CuPy's work is queued on this call's stream."""
         self._begin(self._cupy)
         with self.device.on(self.stream):
             yield
@@ -369,7 +369,7 @@ def _is_on_device(value: Any) -> bool:
 
 
 def check_on_host(name: str, value: Any) -> None:
-    """Refuse an array of a device where one of the CPU is wanted, wherever the flow is."""
+    """Refuse an array of a device where one of the CPU is required, whatever the flow's device."""
     if _is_on_device(value):
         copy = {_arrays.TORCH: f"{name}.cpu()", _arrays.JAX: f"jax.device_put({name}, jax.devices('cpu')[0])"}
         call = copy.get(_arrays.framework_of(name, value), f"cupy.asnumpy({name})")
@@ -380,12 +380,12 @@ def check_on_host(name: str, value: Any) -> None:
 
 
 def _index_of(value: Any) -> int:
-    """Of the device that it is on."""
+    """The index of an array's device."""
     if isinstance(value, _arrays.class_of("torch", "Tensor")):
         return int(value.device.index)
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[1])
-    import cupy  # which is there: `caller_of` has asked
+    import cupy  # which exists: `caller_of` has checked
 
     address = value.__cuda_array_interface__["data"][0]
     return int(cupy.cuda.runtime.pointerGetAttributes(address).device if address else cupy.cuda.runtime.getDevice())

@@ -26,7 +26,7 @@ __all__ = [
     "read",
 ]
 
-Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, its dtype, its numbers in a dtype
+Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, its dtype, its values in a dtype
 
 _FRAMES = {"pandas": ("DataFrame", "Series"), "polars": ("DataFrame", "Series")}
 _ARROW = ("Table", "RecordBatch", "ChunkedArray", "Array")
@@ -48,7 +48,7 @@ def is_readable(value: Any) -> bool:
 
 
 def read(name: str, value: Any, *, whole: bool = False) -> NDArray[Any]:
-    """The numbers of a frame or of something readable; with `whole` columns of all kinds of numbers too."""
+    """The values of a frame or of another readable object; with `whole` columns of all kinds of numbers too."""
     if not is_frame(value):
         try:
             return np.asarray(value)
@@ -82,7 +82,7 @@ def as_numbers(name: str, x: Any) -> Any:
 
 
 def check_numbers(name: str, x: Any) -> None:
-    """Refuse a frame with a column of no numbers, by its name, and one of polars that is not there yet."""
+    """Refuse a frame with a column that is not numeric, by its name, and a lazy one of polars."""
     if isinstance(x, class_of("polars", "LazyFrame")):
         raise TypeError(f"{name}: expected rows, got a polars.LazyFrame; call {name}.collect()")
     if is_frame(x):

@@ -1,6 +1,6 @@
 """A CUDA device: its streams, its memory as CuPy arrays, and the calls of the compiled module `_cuda`.
 
-CuPy is to a device what NumPy is to the CPU: every array that headrace works on there is one of CuPy's, often a view of
+CuPy does on a device what NumPy does on the CPU: every array of headrace there is one of CuPy's, often a view of
 another library's memory. CuPy is imported where a device is first asked for.
 
 The objects here are those of `_cpu`, with CuPy arrays in the place of NumPy's; their work is queued on a stream, and
@@ -46,7 +46,7 @@ CuPyArray = Any
 Stream = Any  # of CuPy
 
 BF16_PARTS = {"bf16": 1, "bf16x3": 2, "bf16x6": 3}
-"""Products of numbers in bf16, and of how many such numbers each is the sum."""
+"""Kinds of products in bf16, and the number of bf16 values that each factor is split into."""
 
 MATMULS = {"cpu": ("exact", *BF16_PARTS), "cuda": ("exact", "tf32", "3xtf32")}
 
@@ -178,7 +178,7 @@ class Device:
 
     @contextmanager
     def on(self, stream: Stream) -> Iterator[None]:
-        """Inside, this device is current, and CuPy queues its work on the stream."""
+        """Inside the block, this device is current, and CuPy queues its work on the stream."""
         with self.cupy.cuda.Device(self.index), stream:
             yield
 
@@ -207,7 +207,7 @@ class Device:
         self._kept.append((event, things))
 
     def let_go(self) -> None:
-        """Drop the references of `keep` whose work is done; work that ends meanwhile waits for the next call.
+        """Drop the references of `keep` after finished work; work that ends meanwhile waits for the next call.
 
         A call never waits for the lock, because this thread may hold it: any line here may run the garbage collector,
         and with it the end of a call that keeps something. Objects are freed without the lock: that may run any code.

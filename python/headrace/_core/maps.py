@@ -48,7 +48,7 @@ class MapSettings(Protocol):
 
     @property
     def scale(self) -> str:
-        """How a raw number becomes a scale."""
+        """The function from a raw parameter to a scale."""
 
     @property
     def slope(self) -> float:
@@ -56,7 +56,7 @@ class MapSettings(Protocol):
 
     @property
     def bins(self) -> int:
-        """Of a spline."""
+        """The number of bins of a spline."""
 
     @property
     def n_params(self) -> int:
@@ -65,7 +65,7 @@ class MapSettings(Protocol):
 
 @dataclass(frozen=True)
 class Map:
-    """How many parameters of each name a coordinate has, given the number of bins, and the identity's."""
+    """A map: the number of a coordinate's parameters by name and bins, and the values that make it the identity."""
 
     groups: Callable[[int], dict[str, int]]
     identity: Callable[[MapSettings], tuple[float, ...]]

@@ -43,7 +43,7 @@ MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
 
 
 class NetworkKeywords(TypedDict, total=False):
-    """Of every network."""
+    """Keywords of every network."""
 
     activation: str | None
 
@@ -61,7 +61,7 @@ class _Scale(TypedDict, total=False):
 
 
 class Map(_Scale, total=False):
-    """Of a map, without a network."""
+    """Keywords of a map without a network."""
 
     bins: int
     bound: float | tuple[float, float]
@@ -70,11 +70,11 @@ class Map(_Scale, total=False):
 
 
 class Affine(NetworkKeywords, _Blocks, _Scale, total=False):
-    """Of flows of affine transforms."""
+    """Keywords of flows of affine transforms."""
 
 
 class Spline(NetworkKeywords, _Blocks, total=False):
-    """Of flows of splines."""
+    """Keywords of flows of splines."""
 
     slope: float
     bins: int
@@ -90,11 +90,11 @@ class _Reads(TypedDict, total=False):
 
 
 class Conditioner(_Masked, _Blocks, total=False):
-    """Of one with fresh weights."""
+    """Keywords of a transform with fresh weights."""
 
 
 class Autoregressive(Conditioner, _Reads, total=False):
-    """Of one in which no coordinates pass through."""
+    """Keywords of a transform in which no coordinates pass through."""
 
 
 class _Rows(TypedDict, total=False):
@@ -103,11 +103,11 @@ class _Rows(TypedDict, total=False):
 
 
 class DenseConditioner(_Masked, _Rows, total=False):
-    """Of weights that come from elsewhere."""
+    """Keywords of a transform with given weights."""
 
 
 class DenseAutoregressive(DenseConditioner, _Reads, total=False):
-    """Of weights that come from elsewhere."""
+    """Keywords of a transform with given weights."""
 
 
 # ---- the same, checked ----------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def setting(
     """A field: its default, `checked(settings, value)`, and its help text.
 
     Fields before it are checked already. With `core`, `MaskedOptions` of a core take it by this name. With `optional`,
-    a file has it only where it is not the default: for what came later than the format. Without `stored` none has it.
+    a file has it only where it is not the default: for settings newer than the format. Without `stored` no file has it.
     """
     metadata = {"checked": checked, "meaning": meaning, "core": core, "optional": optional, "stored": stored}
     return field(default=default, metadata=metadata)
@@ -156,7 +156,7 @@ class _Columns:
             self._set(one.name, one.metadata["checked"](self, getattr(self, one.name)))
 
     def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)  # which a frozen dataclass leaves to those who check
+        object.__setattr__(self, name, value)  # the way to set a field of a frozen dataclass
 
     @classmethod
     def _own(cls) -> list[Field[Any]]:
@@ -169,7 +169,7 @@ class _Columns:
         return [one for one in cls._own() if one.metadata["stored"]]
 
     def header(self) -> dict[str, Any]:
-        """Everything by name, as JSON holds it."""
+        """Everything by name, in JSON's types."""
         named: dict[str, Any] = {"features": self.features, "context": self.context}
         for one in self._stored():
             value = getattr(self, one.name)

@@ -82,7 +82,7 @@ class MaskedNetwork:
     ) -> None:
         """Make the structure from levels and degrees, or from masks.
 
-        `options` are what the core's `MaskedOptions` take, and ``network``, a `headrace.Network`, or None for layers
+        `options` are arguments of the core's `MaskedOptions`, and ``network``, a `headrace.Network`, or None for layers
         that are all alike; `rows[i]` is the core's row for the user's row i, None if they agree.
 
         The core has the layers that read only the context before the others, and takes no masks for them.

@@ -20,7 +20,7 @@ def begin() -> None:
 
 
 def first_number(environment: Any) -> int:
-    """HEADRACE_NUM_THREADS; else OMP_NUM_THREADS or MKL_NUM_THREADS, which who divides cores among processes sets; else
+    """HEADRACE_NUM_THREADS; else OMP_NUM_THREADS or MKL_NUM_THREADS, which launchers of several processes set; else
     the number of cores.
     """
     text = environment.get("HEADRACE_NUM_THREADS", "")
@@ -46,7 +46,7 @@ def cores(root: str = "/") -> int:
 
 
 def _quotas(root: Path) -> Any:
-    """Cores that each control group grants which this process is in, from its own to the outermost one seen here."""
+    """Limits of cores of this process's control groups, from its own to the outermost visible one."""
     mounts = [line.split() for line in (root / "proc/self/mountinfo").read_text().splitlines()]
     for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -78,7 +78,7 @@ def _quota(group: Path, is_first_version: bool) -> float | None:
 
 
 def _register() -> None:
-    """To threadpoolctl, where it is installed: joblib and others limit threads by it. Importing it takes 4 ms."""
+    """Register with threadpoolctl if installed: joblib and others limit threads by it. Importing it takes 4 ms."""
     try:
         import threadpoolctl  # type: ignore[import-untyped]
     except ImportError:

@@ -63,7 +63,7 @@ def learn(
 def _kinds(
     discrete: Any, seen: Sequence[str] | None, features: int, names: Sequence[str] | None, told: str
 ) -> list[str]:
-    """Of each column, "float", "integer" or "boolean"."""
+    """The kind of each column, "float", "integer" or "boolean"."""
     if isinstance(discrete, str) and discrete != "auto":
         raise ValueError(f"discrete: expected 'auto', None or a list of columns, got {discrete!r}")
     kinds = ["float"] * features

@@ -39,9 +39,9 @@ __all__ = [
 
 KINDS = ("float", "integer", "boolean")
 MISSING = ("refuse", "drop")
-NOISE = 0x6E6F697365  # beside a seed: the noise of whole numbers is no other number that it gives
+NOISE = 0x6E6F697365  # beside a seed: a stream of random values for this noise only
 FIT, LOOK = 0, 1  # which rows get noise: those of a fit, or others that are compared with its density
-FEW_CELLS, CELLS = 16, 32  # places in the cell of one or two whole numbers, or of more, where a density is averaged
+FEW_CELLS, CELLS = 16, 32  # points in a cell for the mean of a density: of one or two whole numbers, of more
 LEAST_ROWS = 50  # with fewer there is no message about repeats
 REPEATED, SPIKE = 0.5, 0.05  # shares of rows: with the value of another one, and with one value
 
@@ -56,15 +56,15 @@ class Column:
     kind: str = "float"
     """"float", "integer" or "boolean"."""
     width: float = 0.0
-    """Of the uniform noise that is added before a fit; of whole numbers the gap between them."""
+    """Width of the uniform noise that is added before a fit; for whole numbers the gap between them."""
     offset: float = 0.0
     """One of the whole numbers."""
     constant: float | None = None
     """The only value, of a column that has no other."""
     bounds: Pair | None = None
-    """Between which numbers it lies, of a column with noise; whole numbers may be these."""
+    """Ends of a column with noise; whole numbers may be equal to them."""
     period: tuple[float, float] | None = None
-    """One period, of whole numbers that go around."""
+    """One period, of periodic whole numbers."""
 
     @property
     def is_discrete(self) -> bool:
@@ -95,7 +95,7 @@ class Column:
         return np.asarray(rounded, x.dtype)
 
     def folded(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Noisy numbers that left the bounds, back inside by as much."""
+        """Noisy values beyond the bounds, reflected back inside."""
         if self.is_discrete or self.bounds is None:
             return x
         for end, sign in zip(self.bounds, (1.0, -1.0), strict=True):
@@ -110,11 +110,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """All columns of a table, and between its rows and those of a density the ways there and back."""
+    """All columns of a table, with the maps between its rows and those of a density."""
 
     columns: tuple[Column, ...]
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
     missing: str = "refuse"
     """Whether rows that miss a number are left out, "drop", or not."""
 
@@ -130,7 +130,7 @@ class Table:
         periodic: Sequence[tuple[float, float] | None] | None = None,
         told: str = "x",
     ) -> Table:
-        """Of rows without missing values.
+        """Learn the columns from rows without missing values.
 
         Args:
             x: Shape (rows, columns), or their statistics.
@@ -318,7 +318,7 @@ class Table:
         return found if any(pair is not None for pair in found) else None
 
     def header(self) -> list[dict[str, Any]]:
-        """For JSON; the way back is `of_header`."""
+        """The columns in JSON's types; `of_header` is the inverse."""
         every = [vars(one) for one in self.columns]
         return [{name: value for name, value in one.items() if name not in LATER or value} for one in every]
 
