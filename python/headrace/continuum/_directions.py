@@ -76,11 +76,11 @@ class Stage:
         self._back = _shift(moved, nodes, 1.0 / slopes)
 
     def forward(self, points: Array) -> tuple[Array, Array]:
-        """Where points are at the end, and the log-Jacobian."""
+        """Positions of points at the end, and the log-Jacobian."""
         return self._moved(points, self._to)
 
     def inverse(self, points: Array) -> tuple[Array, Array]:
-        """Where points at the end came from, and the log-Jacobian of that."""
+        """Initial positions of points at the end, and the log-Jacobian of this inverse."""
         return self._moved(points, self._back)
 
     def _moved(self, points: Array, spline: Any) -> tuple[Array, Array]:
@@ -101,7 +101,7 @@ class Stage:
 
 
 def _shift(nodes: Array, values: Array, slopes: Array) -> CubicHermiteSpline:
-    """How far an increasing map moves: 0 to the last bit where it does not.
+    """The displacement of an increasing map: 0 to the last bit where it is the identity.
 
     Of fourth order, because slopes are known; they are cut where they would make the cubic fold, at fronts.
     """

@@ -168,7 +168,7 @@ class Evolution:
         return points, known
 
     def __repr__(self) -> str:
-        """Where from, where to."""
+        """The first and the last time."""
         span = f"times {self.times[0]:g} to {self.times[-1]:g} ({len(self.times)})"
         return f"Evolution({self.grid!r}, {span}, kl {self.kl[0]:.4g} to {self.kl[-1]:.4g})"
 

@@ -36,7 +36,7 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
             in the order of its leaves.
         verify: Whether to compare log densities of some rows with the model's. Arrays have none: for them, ``(x,
             log_prob)`` or ``(x, log_prob, context)``, which flowjax has computed, or False.
-        **not_recorded: Of arrays alone, what the model was made with: `activation`, `transformer` ("affine", or the
+        **not_recorded: Only of arrays, arguments that made the model: `activation`, `transformer` ("affine", or the
             bijection, made in the arrays' dtype) and `invert`.
 
     Raises:

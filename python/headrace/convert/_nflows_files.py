@@ -54,7 +54,7 @@ def stand_of(
 
 
 def _features(node: Mapping[str, Any]) -> int:
-    """Of the first part that tells it."""
+    """The number of features from the first part that has it."""
     if "autoregressive_net" in node:
         return int(node["autoregressive_net"]["initial_layer"]["weight"].shape[1])
     if "transform_net" in node:
@@ -192,7 +192,7 @@ def _batch_norm(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
 
 
 def lu_matrix(node: Mapping[str, Any], eps: float) -> Numbers:
-    """Of an LULinear."""
+    """The matrix of an LULinear."""
     n = len(node["bias"])
     lower, upper = np.eye(n), np.diag(_softplus(node["unconstrained_upper_diag"]) + eps)
     lower[np.tril_indices(n, -1)] = numbers(node["lower_entries"])

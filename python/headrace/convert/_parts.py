@@ -51,7 +51,7 @@ class Place:
     way: str
 
     def at(self, name: str | int) -> Place:
-        """Of a part."""
+        """The place of a part."""
         return Place(f"{self.path}[{name}]" if isinstance(name, int) else f"{self.path}.{name}", self.way)
 
     def turned(self) -> Place:
@@ -157,7 +157,7 @@ class Join:
     activation: str | None = None
 
     def scaled(self, factor: Numbers) -> Join:
-        """Where it is added as it is, times numbers of the units."""
+        """The join times factors of the units, where it is added without an activation."""
         return Join(self.how, factor[:, None] * self.weight, factor * self.bias, self.activation)
 
 
@@ -188,7 +188,7 @@ class Layers:
         adds: int | None = None,
         join: Join | None = None,
     ) -> int:
-        """One more hidden layer; its number."""
+        """Add a hidden layer, and give its index."""
         self._add(weight, bias, mask)
         more = (None, None) if join is None else (join.how, join.activation)
         self.layers.append(Layer(len(weight), activation, adds, *more))

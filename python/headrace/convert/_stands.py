@@ -37,11 +37,11 @@ class Stand:
         def __getattr__(self, name: str) -> Any: ...
 
     def __iter__(self) -> Any:
-        """Of containers."""
+        """The parts of a container."""
         return iter(self._parts)
 
     def __call__(self) -> Any:
-        """Of what makes a distribution or a transform."""
+        """The distribution or transform of an object that makes one."""
         return self._parts[0]
 
     def parameters(self) -> list[Any]:

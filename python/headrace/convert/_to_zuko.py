@@ -109,7 +109,7 @@ class _Maker:
         self.context, self.scale = context, scale
 
     def chain(self, header: Header, arrays: Arrays, place: str, flipped: bool) -> list[Any]:
-        """Of one transform."""
+        """The transforms of zuko for one transform."""
         kind = header["kind"]
         if kind == "Inverse":
             return self.chain(header["transform"], arrays, place, not flipped)
@@ -211,7 +211,7 @@ class _Maker:
         return [own if header["formula"] == "to_latent" else own.inv]
 
     def _without_coordinates(self, header: Header, arrays: Arrays, place: str, univariate: Any, shapes: Any) -> Any:
-        """Where the network reads the context, or nothing."""
+        """A network that reads the context, or nothing."""
         import torch
 
         n = header["features"]
@@ -227,7 +227,7 @@ class _Maker:
         from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 
         n = header["features"]
-        call = "to_latent" if header["reads"] == "data" else "to_data"  # of what reads its own input
+        call = "to_latent" if header["reads"] == "data" else "to_data"  # of a network that reads its own input
         univariate, shapes = _univariate(header, place, inverted=header["formula"] != call)
         own: Any
         if n == 1:
@@ -342,5 +342,5 @@ class Inverted:
     univariate: Any
 
     def __call__(self, *raw: Any) -> Any:
-        """The transform of these numbers, the other way."""
+        """The inverse of the transform with these parameters."""
         return self.univariate(*raw).inv

@@ -18,7 +18,7 @@ ROWS = 128
 # place of 1e-3 is seen above 1e-5 in models that are not trained.
 LIMIT = 1e-7
 
-# Where a row's density changes a lot when the row changes by its rounding, as behind tiny scales in a long chain, both
+# Where a row's density changes a lot when the row changes by its rounding (tiny scales in a long chain), both
 # computations lose that; how much is taken from the source, for rows this far away. It may be this many times as much.
 NUDGE, TIMES = 4 * float(np.finfo(np.float64).eps), 100.0
 

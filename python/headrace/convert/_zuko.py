@@ -71,7 +71,7 @@ def from_zuko(
 
 
 def flow_of(model: Any, place: Place) -> Flow:
-    """In float64, not compared."""
+    """The flow in float64, not compared."""
     base = _base(model.base, place.at("base"))
     return Flow(_chain(model.transform, place.at("transform"), base.features), base)
 
@@ -117,7 +117,7 @@ def _elementwise(t: Any, place: Place, features: int) -> Transform:
 
 
 def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transform]:
-    """A transform of torch.distributions or zuko, with its numbers."""
+    """A transform of torch.distributions or zuko with fixed values."""
     import torch
 
     package, kind = class_of(t)

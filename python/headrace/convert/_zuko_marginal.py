@@ -45,5 +45,5 @@ class Marginal(Transform):  # type: ignore[misc]
         return x
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Of data to latent."""
+        """The log-determinant from data to latent."""
         return self.call_and_ladj(x)[1]

@@ -1,7 +1,7 @@
 """Bands in which curves and histograms of uniform numbers lie as a whole, with 95 % probability, by simulation.
 
 As T. Säilynoja, P.-C. Bürkner, A. Vehtari, *Graphical test for discrete uniformity and its applications*, Statistics
-and Computing 32, 2022: every point has the same part in it, and how wide the band is follows from simulated curves.
+and Computing 32, 2022: every point has the same part in it, and the band's width follows from simulated curves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KEY = 0x62616E64  # of the simulation, which is the same each time
 
 
 def curve(uniform: Floats) -> Floats:
-    """The share of numbers up to 0, 1/100, ..., 1, shape (101,)."""
+    """The share of values up to 0, 1/100, ..., 1, shape (101,)."""
     counts = np.histogram(uniform, bins=POINTS, range=(0.0, 1.0))[0]
     return np.concatenate([[0.0], np.cumsum(counts) / len(uniform)])
 

@@ -49,7 +49,7 @@ def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floa
 
 
 def _points(context: NDArray[Any], features: int, rng: np.random.Generator) -> Floats:
-    """A point for each row, in standard deviations of its draws: it goes with the context, in a random way.
+    """A point for each row, in standard deviations of its draws: a random function of the context.
 
     A point may depend on the context and not on the row. It has to, or a density that ignores its context would pass.
     """
@@ -59,7 +59,7 @@ def _points(context: NDArray[Any], features: int, rng: np.random.Generator) -> F
 
 
 def _distances(every: Floats, points: Floats) -> Floats:
-    """Of a row and its draws, shape (1 + draws, rows, features), to the row's point, without the square root.
+    """Squared distances of a row and its draws, shape (1 + draws, rows, features), to the row's point.
 
     Each column is scaled by all of them alike, so that they stay exchangeable.
     """

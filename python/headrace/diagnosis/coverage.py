@@ -22,7 +22,7 @@ __all__ = ["coverage"]
 Floats = NDArray[np.float64]
 
 DRAWS, MOST_ROWS = 99, 2000
-BLOCK = 1 << 20  # numbers that are drawn at a time
+BLOCK = 1 << 20  # values drawn at a time
 
 
 def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Finding, Floats]:

@@ -100,7 +100,7 @@ def anderson_darling(lower: Floats, upper: Floats) -> Floats:
 
 
 def anderson_darling_tail(square: Any, rows: int) -> Floats:
-    """P(A² > square) for so many uniform numbers, none of whose parameters were estimated.
+    """P(A² > square) for `rows` uniform values, without estimated parameters.
 
     It is that of infinitely many, which is right to some 2 % of 0.05 for 8 rows, and 15 % for two; one row is exact.
 
@@ -143,7 +143,7 @@ _U, _FACTOR = _smirnov()
 
 
 def binomial_tail(successes: int, trials: int) -> float:
-    """P(B ≥ successes) for so many tosses of a fair coin.
+    """P(B ≥ successes) for tosses of a fair coin.
 
     >>> round(binomial_tail(3, 3), 12), binomial_tail(0, 5)
     (0.125, 1.0)

@@ -29,7 +29,7 @@ class Looked:
     training_context: NDArray[Any] | None
     names: tuple[str, ...]
     context_names: tuple[str, ...] = ()
-    """By number where nobody said."""
+    """Names of columns; indices where none are given."""
 
     def some(self, most: int, key: np.random.Generator) -> NDArray[np.int64]:
         """At most `most` elements of `index`, drawn."""

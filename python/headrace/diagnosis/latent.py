@@ -77,7 +77,7 @@ def radii(score: Floats) -> Finding:
 
 
 def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Finding:
-    """Whether the largest of all numbers is too large, or none is large enough."""
+    """Whether the largest of all scores is too large, or none is large enough."""
     row, column = np.unravel_index(int(np.abs(score).argmax()), score.shape)
     value = float(score[row, column])
     beyond = float(2.0 * of.normal_tail(abs(value)))
@@ -149,5 +149,5 @@ def dependence_on_context(
 
 
 def _sizes(score: Floats) -> Floats:
-    """Standard normal numbers that grow with the sizes of standard normal ones."""
+    """Standard normal values that grow with the absolute values of standard normal ones."""
     return np.asarray(-of.normal_quantile(2.0 * of.normal_tail(np.abs(score))))

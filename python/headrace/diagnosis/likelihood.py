@@ -30,7 +30,7 @@ class Likelihood:
     """Its standard error; NaN for one row."""
     rows: int
     gain: float = 0.0
-    """How much higher the flow's is on the same rows."""
+    """The flow's mean minus this one, on the same rows."""
     gain_error: float = 0.0
     """The standard error of that, which is the smaller one where both find the same rows unlikely."""
 
@@ -49,7 +49,7 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
     try:
         for learnt, judged in parts:
             gaussian[judged] = _gaussian(rows, learnt, judged)
-    except np.linalg.LinAlgError:  # rows in a plane, or too few
+    except np.linalg.LinAlgError:  # if rows lie in a plane, or are too few
         gaussian = np.full(0, math.nan)
     if gaussian.size and np.isfinite(gaussian).all():
         found.append(_beside("Gaussian", gaussian, log_prob, np.arange(len(rows.x)), rows))

@@ -86,7 +86,7 @@ def _joined(x: NDArray[Any], context: NDArray[Any] | None) -> Floats:
 
 
 def _distances(points: Floats, rows: Floats) -> Floats:
-    """To the nearest point: by SciPy's tree where it is installed and of use, or else of all."""
+    """Distances to the nearest point: by SciPy's tree if it is installed and useful, else from all pairs."""
     if points.shape[1] <= 16 and find_spec("scipy") is not None:
         from scipy.spatial import cKDTree
 

@@ -152,7 +152,7 @@ def _separate(svgs: Sequence[str], prefix: str) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[int] = ()) -> str:
-    """A table; numbers are not broken, and marked rows stand out. On a phone each row is a list under its head."""
+    """A table; numbers are not broken, and marked rows have a colour. On a phone each row is a list under its head."""
     lines = ["".join(f"<th>{_text(cell)}</th>" for cell in head)]
     for i, row in enumerate(rows):
         plain = [len(cell) < 24 for cell in row]

@@ -125,7 +125,7 @@ def _band(axis: Axes, width: NDArray[Any], label: str) -> NDArray[Any]:
 
 
 def _ranks(axis: Axes, diagnosis: Record) -> None:
-    """How far the distribution of each latent coordinate is from the base's."""
+    """Draw the difference of each latent coordinate's distribution from the base's."""
     title = "Latent coordinates: observed minus expected share"
     if diagnosis.scores is None or not len(diagnosis.scores):
         _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
@@ -190,7 +190,7 @@ def _short(name: str) -> str:
 
 
 def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
-    """One for each column, beside the band in which all bins of all of them lie; the oddest ones stand out."""
+    """Draw a histogram for each column, beside the band in which all bins of all of them lie, and mark the oddest."""
     rows, count = uniform.shape
     bins = BINS if rows >= FEW_ROWS else FEW_BINS
     edges = np.linspace(0.0, 1.0, bins + 1)
@@ -237,7 +237,7 @@ def _legend(axis: Axes) -> None:
 
 
 def _log_densities(axis: Axes, diagnosis: Record) -> None:
-    """Of rows held out, beside those of rows drawn."""
+    """Draw log densities of rows held out, beside those of rows drawn."""
     title = "Log densities of rows and of draws"
     held = diagnosis.log_prob[np.isfinite(diagnosis.log_prob)]
     drawn = None if diagnosis.drawn is None else diagnosis.drawn[np.isfinite(diagnosis.drawn)]
@@ -263,7 +263,7 @@ def _log_densities(axis: Axes, diagnosis: Record) -> None:
 
 
 def _p_values(axis: Axes, diagnosis: Record) -> None:
-    """All tests, with the line that each has to stay right of."""
+    """Draw all p-values, with the threshold of 5 %."""
     title = "Tests, by Holm's method together"
     if not diagnosis.tests:
         _empty(axis, title, "nothing was tested")

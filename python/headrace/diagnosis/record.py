@@ -29,7 +29,7 @@ class Worst:
     coordinate: int | None
     """The latent coordinate that is farthest out; None of an ensemble, or where the row has no latent one."""
     value: float
-    """Where it is, in standard deviations."""
+    """Its position, in standard deviations."""
     label: str | None = None
 
 
@@ -41,37 +41,37 @@ class Record:
     """The flow's class."""
     rows: int
     looked_at: int
-    """How many of the rows the tests took: all, or with weights those that were kept."""
+    """The number of rows in the tests: all, or with weights those that were kept."""
     features: int
     context: int
     likelihoods: tuple[Likelihood, ...]
     """The flow's, then a Gaussian's and kernels' where there are such."""
     fitted_to: str
-    """What the simple densities were fitted to."""
+    """The rows that the simple densities were fitted to."""
     tests: tuple[Finding, ...]
     worst: tuple[Worst, ...]
     """Ten rows, the worst first."""
     copies: int
-    """How many rows of x are training rows."""
+    """The number of rows of x that are training rows."""
     of_training: bool
-    """Whether these are more than half of x, not counting what repeated values explain."""
+    """Whether these are more than half of x, not counting copies that repeated values explain."""
     interrupted: bool
     """Whether Ctrl-C left tests out."""
     log_prob: Floats
-    """Of all rows, shape (rows,)."""
+    """Log densities of all rows, shape (rows,)."""
     scores: Floats | None = field(default=None, compare=False)
-    """Latent rows as standard normal numbers, shape (looked_at, features); None of an ensemble."""
+    """Latent rows as standard normal scores, shape (looked_at, features); None of an ensemble."""
     regions: Floats | None = field(default=None, compare=False)
     """For each of at most 2000 rows the smallest region of highest density that it lies in, as a share."""
     column_ranks: Floats | None = field(default=None, compare=False)
     """Of as many rows, the ranks of each column among draws with the same context, as shares; None without context."""
     point_ranks: Floats | None = field(default=None, compare=False)
-    """Those of their distances to random points."""
+    """Ranks of their distances to random points."""
     drawn: Floats | None = field(default=None, compare=False)
     """Log densities of draws."""
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
-    """Of latent coordinates: by number, and by the column that goes most with each where one does."""
+    """Names of latent coordinates: by index, and by the column that correlates most with each, if one does."""
     held: Floats | None = field(default=None, compare=False)
     """At most 5,000 of the rows that the tests took, shape (rows, features)."""
     samples: Floats | None = field(default=None, compare=False)
@@ -81,7 +81,7 @@ class Record:
 
     @property
     def p_value(self) -> float:
-        """Of all tests together (Holm's, that is Bonferroni's, of the smallest); 1 without tests."""
+        """The p-value of all tests together (Holm's, that is Bonferroni's, of the smallest); 1 without tests."""
         return min((one.adjusted for one in self.tests), default=1.0)
 
     @property
@@ -91,7 +91,7 @@ class Record:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The verdict in one sentence."""
         looked = sum(one.looked for one in self.tests)
         numbers = "one number" if looked == 1 else f"{looked:,} numbers"
         if not self.tests:
@@ -120,7 +120,7 @@ class Record:
     def column_histogram(self, column: int | str, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
         """How many ranks of a column among draws with the same context lie in each of equal bins, and the band.
 
-        That is simulation-based calibration. The column is given by its number or its name.
+        That is simulation-based calibration. The column is given by its index or its name.
 
         Raises:
             ValueError: the density has no context, or there is no such column.

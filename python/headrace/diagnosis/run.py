@@ -58,7 +58,7 @@ def diagnose(
 
     Args:
         flow: On any device; it is looked at on the CPU. An `Ensemble` has no latent rows, and is not looked at by them.
-            Or a fitted `FlowDensity`, or what `auto` gave: rows are then treated as its own were, and whole numbers get
+            Or a fitted `FlowDensity`, or a result of `auto`: rows are then treated like its own, and whole numbers get
             noise.
         x: Rows held out, shape (rows, features): rows that the fit, its choice of an epoch included, has not seen.
         context: Shape (rows, context), as in `Flow.log_prob`.

@@ -1,6 +1,6 @@
 """Standard normal numbers in the place of latent ones, by the base's own distribution: *scores*.
 
-Those of a conditional flow are the probability integral transforms of each coordinate given those before it and the
+Scores of a conditional flow are the probability integral transforms of each coordinate given those before it and the
 context.
 """
 
@@ -27,7 +27,7 @@ _DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # rows and values of a base with a di
 
 
 def scores(base: Base, z: NDArray[Any], seed: int) -> Floats:
-    """Scores of latent rows, shape (rows, features), in float64; those of numbers that are not finite are neither."""
+    """Scores of latent rows, shape (rows, features), in float64; not finite for values that are not finite."""
     value = z.astype(np.float64)
     kind = type(base)
     with np.errstate(over="ignore", invalid="ignore"):

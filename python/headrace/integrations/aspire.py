@@ -82,7 +82,7 @@ class HeadraceFlow(AspireFlow):
         return int(self._generator.integers(2**62))
 
     def _rows(self, x: Any) -> NDArray[Any]:
-        """As NumPy's floats, in float64 if they are: near a bound the transform of the data needs every digit."""
+        """Rows as NumPy's floats; float64 stays: near a bound the transform of the data needs every digit."""
         rows = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
         return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
 

@@ -31,7 +31,7 @@ __all__ = ["FlowDistribution", "FlowTransform"]
 
 
 def _module_and_context(module: FlowModule | Flow, context: Any) -> tuple[FlowModule, jax.Array | None]:
-    """Both checked, and the context as an array of the flow's dtype."""
+    """Module and context, checked; the context is an array of the flow's dtype."""
     if isinstance(module, Flow):
         module = FlowModule(module)
     elif not isinstance(module, FlowModule):
@@ -161,7 +161,7 @@ class FlowTransform(Transform):
         return (self.module, self.context), (("module", "context"), {})
 
     def eq(self, other: object, static: bool = False) -> Any:
-        """Whether another one is the same; their numbers are compared only where that may be traced."""
+        """Whether another one is equal; values are compared by traceable operations only."""
         if not isinstance(other, FlowTransform):
             return False
         leaves, tree = jax.tree.flatten(self)

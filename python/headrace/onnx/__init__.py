@@ -101,7 +101,7 @@ class _Chain:
         self.log_det = 0.0  # values that all rows share
 
     def run(self, header: Mapping[str, Any], i: int, to_data: bool) -> None:
-        """One transform, the one at place i of the flow's."""
+        """Run one transform, the one at index i of the flow."""
         o, self.o.place = self.o, f"transforms[{i}]"
         if (kind := transforms.inner_of(header)[0]["kind"]) not in transforms.KINDS:
             raise ValueError(f"{o.place}: expected a transform that ONNX export knows, got a {kind}")

@@ -131,11 +131,11 @@ class Value:
         return highest(self, 0.0) + (1.0 + (-abs(self)).exp()).log()
 
     def clip(self, low: Number, high: Number) -> Value:
-        """Between two numbers; NaN stays NaN."""
+        """The value clipped between two numbers; NaN stays NaN."""
         return where(self < low, self._like(low), where(self > high, self._like(high), self))
 
     def cast(self, dtype: Any) -> Value:
-        """In float32 or float64."""
+        """The value in float32 or float64."""
         if np.dtype(dtype) == np.dtype(self.dtype):
             return self
         kind = TensorProto.DOUBLE if dtype == np.float64 else TensorProto.FLOAT
@@ -146,7 +146,7 @@ class Value:
         return self.graph.node("ReduceSum", self, self.graph.constant([-1], np.int64), keepdims=int(keep))[0]
 
     def columns(self, which: Sequence[int]) -> Value:
-        """Some of the columns, in this order."""
+        """Selected columns, in this order."""
         return self.graph.node("Gather", self, self.graph.constant(list(which), np.int64), axis=-1)[0]
 
     def split(self, sizes: Sequence[int]) -> list[Value]:
@@ -156,11 +156,11 @@ class Value:
         return self.graph.node("Split", self, self.graph.constant(list(sizes), np.int64), outputs=len(sizes), axis=-1)
 
     def reshape(self, *shape: int) -> Value:
-        """Of each row; the number of rows stays."""
+        """Another shape of each row; the number of rows stays."""
         return self.graph.node("Reshape", self, self.graph.constant([0, *shape], np.int64))[0]
 
     def new_axis(self) -> Value:
-        """One more, the last."""
+        """The value with one more axis at the end."""
         return self.graph.node("Unsqueeze", self, self.graph.constant([-1], np.int64))[0]
 
     def dense(self, weight: NDArray[Any], bias: NDArray[Any]) -> Value:

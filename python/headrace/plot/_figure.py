@@ -29,7 +29,7 @@ class Picture(Figure):
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """In the project's style, whatever the user's is."""
+    """Inside the block, the project's style replaces the user's."""
     with style.context(["default", STYLE]):
         yield
 

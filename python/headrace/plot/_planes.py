@@ -12,12 +12,12 @@ __all__ = ["edges_of", "histogram", "levels_of", "plane", "range_of", "smoothed"
 
 Floats = NDArray[np.float64]
 
-BEYOND = 0.4  # of where 99 % of the numbers are, that is seen at either end
+BEYOND = 0.4  # of the range of 99 % of the values, shown beyond either end
 MOST_WHOLE = 40  # different whole numbers that have a bin each
 
 
 def range_of(*parts: NDArray[Any] | None) -> tuple[float, float]:
-    """Where an axis begins and ends so that all numbers are seen but those that are very far out."""
+    """Ends of an axis that show all values except those very far out."""
     given = [part for part in parts if part is not None and part.size]
     if not given:
         return -1.0, 1.0
@@ -34,7 +34,7 @@ def range_of(*parts: NDArray[Any] | None) -> tuple[float, float]:
 
 
 def edges_of(ends: tuple[float, float], bins: int, *parts: NDArray[Any] | None) -> Floats:
-    """Edges of equal bins; between whole numbers where there are but few of them and nothing else in the first part."""
+    """Edges of equal bins; between whole numbers if the first part has only few different ones."""
     first = next((part for part in parts if part is not None and part.size), None)
     if first is not None and (np.trunc(first) == first).all():
         low, high = np.floor(max(ends[0], float(first.min()))), np.ceil(min(ends[1], float(first.max())))

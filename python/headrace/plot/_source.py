@@ -46,12 +46,12 @@ class Drawn:
     flow: Any
     """A flow or an ensemble."""
     names: tuple[str, ...] | None
-    """Of its columns, where they are known."""
+    """Names of its columns, where they are known."""
     context_names: tuple[str, ...] | None = None
     table: Any = None
-    """What a fit made of its columns before; None where it made nothing of them."""
+    """The preprocessing of its columns by a fit; None without any."""
     all_names: tuple[str, ...] | None = None
-    """Of these."""
+    """Names of the columns before that."""
 
     @property
     def columns(self) -> int:
@@ -233,7 +233,7 @@ def _is_other_order(told: Any, known: tuple[str, ...] | None) -> bool:
 
 
 def columns_of(columns: Any, names: tuple[str, ...], argument: str = "columns") -> list[int]:
-    """Columns by their numbers or names; None for all."""
+    """Columns by their indices or names; None for all."""
     if columns is None:
         return list(range(len(names)))
     if isinstance(columns, (str, int, np.integer)):

@@ -48,7 +48,7 @@ def conditional(
         values: How many frames, or the values.
         columns: One or two columns of the density, by number or name; by default the first two.
         names, context_names: Of the columns of the density and of its context; by default those that a `FlowDensity`
-            or a file knows.
+            or a file has.
         draws: For each frame, where a marginal has to be drawn, and to find where the axes end.
         seed: Of the draws.
         path: Of a file that ends in .gif: the frames are written there as well, one after another, forth and back.

@@ -64,7 +64,7 @@ def corner(
             which each draw takes one at random.
         weights: Shape (rows,): of x. Points are drawn by them.
         columns: Which to draw, by number or name; by default all, of which there may be 20.
-        names: Of all columns; by default those of the frame x, or those that a `FlowDensity` or a file knows.
+        names: Of all columns; by default those of the frame x, or those that a `FlowDensity` or a file has.
         draws: How many are drawn.
         points: How many rows are shown as points, at most.
         labels: Names of x and the draws in the legend.
@@ -237,12 +237,12 @@ def _is_rows(flow: Any) -> bool:
 
 
 def _side(columns: int) -> float:
-    """Of a panel, in inches."""
+    """The side of a panel, in inches."""
     return 3.4 if columns == 1 else max(1.25, 2.3 - 0.12 * columns)
 
 
 def _room(columns: int) -> int:
-    """How many letters fit beside a panel."""
+    """The number of letters that fit beside a panel."""
     return int(_side(columns) / (0.072 if columns > 4 else 0.085))
 
 

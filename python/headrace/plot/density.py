@@ -22,13 +22,13 @@ __all__ = ["Panel", "density", "draw_curve", "draw_plane", "panel"]
 
 Floats = NDArray[np.float64]
 
-LINE, PLANE = 400, 120  # places along an axis
+LINE, PLANE = 400, 120  # points along an axis
 MOST_PANELS = 24
 DECADES = 4.0  # of a density that colours show
 SHARES = (0.5, 0.9)
 POINTS = 500  # rows in a plane
 LOOKS = 6  # at a slice, each from closer or from farther away
-SEEN = 1e-3  # of a slice's highest density: below it nothing is seen
+SEEN = 1e-3  # of a slice's highest density: lower values are invisible
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class Panel:
 
     columns: tuple[int, ...]
     edges: tuple[Floats, ...]
-    """Of the cells, for each column."""
+    """Edges of the cells, for each column."""
     value: Floats
     """The density in the middle of each cell, shape (cells,), or (cells of the second column, those of the first)."""
     kind: str
     """"exact", "drawn" or "slice"."""
     floor: float = 0.0
-    """Of one that was drawn: the density of one draw in a cell, below which there is nothing to see."""
+    """For a density of draws, that of one draw in a cell: lower values are invisible."""
 
     @property
     def middles(self) -> tuple[Floats, ...]:
-        """Of the cells."""
+        """The middles of the cells."""
         return tuple(0.5 * (edge[1:] + edge[:-1]) for edge in self.edges)
 
 
@@ -192,7 +192,7 @@ def _slice(
 
 
 def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
-    """Better ends of an axis: closer to a curve that is seen in few cells, farther from one that is cut; or None."""
+    """Better ends of an axis: closer to a curve that covers few cells, farther from one that is cut; or None."""
     seen = np.flatnonzero(value > SEEN * value.max())
     if not seen.size:
         return None

@@ -57,7 +57,7 @@ def _first(gradients: list[Tensor], causes: tuple[Tensor | None, ...]) -> list[T
 
 
 def _spread(gradients: list[Tensor], wrt: list[bool], inputs: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """One for each input, in its dtype and shape, or None."""
+    """A gradient for each input, in its dtype and shape, or None."""
     found = iter(gradients)
     out: list[Tensor | None] = []
     for wanted, tensor in zip(wrt, inputs, strict=True):
@@ -278,7 +278,7 @@ class _PlainRun(torch.autograd.Function):
 
 
 class _Backward:
-    """Where forward mode is refused with the reason. PyTorch's compiler takes no function that has this method."""
+    """A function that refuses forward mode with the reason. PyTorch's compiler takes no function with this method."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -297,7 +297,7 @@ _PLAIN = (Tensor, torch.nn.Parameter, type(None))
 
 
 def _is_batched_the_old_way(*gradients: Tensor | None) -> bool:
-    """Of `torch.autograd.grad` with `is_grads_batched`: no transform is active then."""
+    """Whether `torch.autograd.grad` runs with `is_grads_batched`: no transform is active then."""
     is_batched = torch._C._functorch.is_legacy_batchedtensor
     return not torch.compiler.is_compiling() and any(is_batched(g) for g in gradients if g is not None)
 

@@ -32,7 +32,7 @@ _numbers = itertools.count(secrets.randbits(61) + 1)
 
 
 class Compiled:
-    """A flow for operators, in whatever dtype and on whatever device its parameters come; a copy is another entry."""
+    """A flow for operators, for parameters of any dtype and device; a copy is another entry."""
 
     def __init__(self, flow: Flow, matmul: str) -> None:
         self.handle = next(_numbers)
@@ -71,7 +71,7 @@ class Compiled:
         return found
 
     def _of_what_is_fixed(self) -> float:
-        """A number that tells one structure or standardisation from another, exact in float64."""
+        """A number that identifies a structure and standardisation, exact in float64."""
         try:
             structure = files.structure_checksum(self.flow)
         except (TypeError, ValueError):  # a class without a form in files: like no other

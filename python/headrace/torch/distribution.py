@@ -182,7 +182,7 @@ class BoundTransform(TorchTransform):
         return self._both("x", x, True)[1]
 
     def forward_shape(self, shape: Any) -> torch.Size:
-        """Of results: leading dimensions are broadcast against those of the context."""
+        """The shape of results: leading dimensions are broadcast against those of the context."""
         lead = torch.Size() if self._context is None else self._context.shape[:-1]
         return torch.broadcast_shapes(torch.Size(shape[:-1]), lead) + torch.Size(shape[-1:])
 
@@ -207,7 +207,7 @@ class BoundTransform(TorchTransform):
         return isinstance(other, BoundTransform) and self._module is other._module and self._context is other._context
 
     def __hash__(self) -> int:
-        """By identity of both."""
+        """A hash of the identity of both."""
         return hash((id(self._module), id(self._context)))
 
 

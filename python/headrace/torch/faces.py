@@ -59,7 +59,7 @@ class _Face(nn.Module):
 
 
 class NflowsFace(_Face):
-    """As `nflows.flows.Flow`; the embedding net is the model's."""
+    """The methods of `nflows.flows.Flow`; the embedding net is the model's."""
 
     def __init__(self, flow: Flow, embedding_net: nn.Module) -> None:
         """See the class."""
@@ -96,7 +96,7 @@ class NflowsFace(_Face):
 
 
 class GlasflowFace(_Face):
-    """As `glasflow.flows.Flow`: a conditional has a row for each draw."""
+    """The methods of `glasflow.flows.Flow`: a conditional has a row for each draw."""
 
     def forward(self, x: Tensor, conditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to latent: ``(z, log_det)``."""
@@ -130,7 +130,7 @@ class GlasflowFace(_Face):
 
 
 class NormflowsFace(_Face):
-    """As `normflows.NormalizingFlow` and `ConditionalNormalizingFlow`: a context has a row for each draw."""
+    """The methods of `normflows.NormalizingFlow` and its conditional one: a context has a row for each draw."""
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Latent to data."""

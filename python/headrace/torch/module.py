@@ -102,7 +102,7 @@ class _Module(nn.Module):
             leaf.grad = vector.grad[begin:end]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """For `.to`, `.double` and the like, which give the vector other memory.
+        """Apply `.to`, `.double` and the like, which give the vector other memory.
 
         Raises:
             TypeError: for `.half`, `.bfloat16` and the like: the core computes in float32 and float64.
@@ -128,7 +128,7 @@ class _Module(nn.Module):
         self._mark = self._buffers["structure"] = mark.to(torch.float64).fill_(self._entry.mark)
 
     def _check_mark(self, mark: Any) -> None:
-        """Of a buffer that somebody put in the place of the module's own, as `functional_call` does."""
+        """Check a buffer that replaces the module's own, for example by `functional_call`."""
         if torch.compiler.is_compiling():  # the module itself is traced then
             return
         while torch._C._functorch.is_functorch_wrapped_tensor(mark):
@@ -141,7 +141,7 @@ class _Module(nn.Module):
             )
 
     def _own(self) -> Tensor:
-        """`vector`, by a shorter way where there is one: attributes of modules are looked for in many places."""
+        """`vector`, by a shorter path if there is one: lookup of a module's attributes is slow."""
         mark = self._buffers.get("structure")
         if mark is not self._mark:
             self._check_mark(mark)
@@ -206,7 +206,7 @@ class _Module(nn.Module):
         return context
 
     def _shape(self, sample_shape: Any, context: Tensor | None) -> tuple[int, ...]:
-        """Of draws."""
+        """The shape of draws."""
         try:
             shape = torch.Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
         except TypeError:
@@ -268,7 +268,7 @@ class FlowModule(_Module):
         return FlowDistribution(self, self._bound(context))
 
     def __getattr__(self, name: str) -> Any:
-        """For attributes that are not there; of a `fit` the error names the flow's."""
+        """Raise for missing attributes; for `fit` the error names the flow's."""
         if name == "fit":
             raise AttributeError(
                 "FlowModule has no fit: call module.flow.fit(x) on a flow, then FlowModule(flow), or train "

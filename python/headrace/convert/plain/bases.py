@@ -44,7 +44,7 @@ def log_prob(o: Any, header: Mapping[str, Any], tensors: Mapping[str, Any], z: A
 
 
 def _student(o: Any, df: Any, constant: Any, z: Any) -> Any:
-    """In float64: log(1 + z²/ν) is multiplied by (ν + 1)/2, which may be large."""
+    """Student's t in float64: log(1 + z²/ν) is multiplied by (ν + 1)/2, which may be large."""
     a = o.wide(abs(z) * (1.0 / o.sqrt(df)))  # rows that overflow are infinitely unlikely
     near = o.lowest(a, 1e8)
     logs = o.where(a > 1e8, 2.0 * o.highest(a, 1.0).log(), o.log1p(near * near))

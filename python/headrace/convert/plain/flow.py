@@ -89,7 +89,7 @@ class _Base(_Part):
         super().__init__(header, tensors)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Of rows, shape (...)."""
+        """Log density of rows, shape (...)."""
         out: Tensor = bases.log_prob(Operators(z.dtype), self.header, self.tensors(), z)
         return out
 
@@ -136,7 +136,7 @@ class PlainFlow(nn.Module):
         self.features, self.context_features = int(header["features"]), int(header["context"])
         self.standardize_context = header["standardize_context"]
         dtype = {"float32": torch.float32, "float64": torch.float64}[header["dtype"]]
-        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)  # of rows, wherever it is moved
+        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)  # of rows, on any device
         self.base = _Base(header["base"], transforms.below(tensors, "base."))
         self.transforms = nn.ModuleList(
             _Transform(part, transforms.below(tensors, f"transforms.{i}."))

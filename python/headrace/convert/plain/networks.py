@@ -85,7 +85,7 @@ def reads_of(eye: Any, header: Header, tensors: Tensors) -> list[set[int]]:
 
 
 def levels_of(eye: Any, header: Header, tensors: Tensors) -> list[int]:
-    """For each coordinate how many passes settle it: 1 where it depends on no other."""
+    """The number of passes that settle each coordinate: 1 if it depends on no other."""
     n, reads = header["features"], reads_of(eye, header, tensors)
     levels = [1] * n
     for _ in range(n):

@@ -35,7 +35,7 @@ def inner_of(header: Header, *around: str) -> tuple[Header, bool]:
 
 
 def run(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
-    """One direction of a transform; rows may be float64 whatever the flow's dtype."""
+    """One direction of a transform; rows may be float64 for any dtype of the flow."""
     kind = header["kind"]
     if kind == "Inverse":
         return run(o, header["transform"], tensors, value, context, not to_data)
