@@ -130,7 +130,7 @@ def stored_staircase(stored: Stored, settings: Settings, dense: Dense) -> Stairc
 
 
 def check_derivable(masks: Sequence[NDArray[np.bool_]], settings: Settings) -> None:
-    """Refuse masks whose structure takes far more memory to derive than they themselves take.
+    """Refuse masks if deriving their structure takes far more memory than they themselves take.
 
     The core stores for each unit its inputs, a bit a coordinate, and for each coordinate all its dependences.
     """

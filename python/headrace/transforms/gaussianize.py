@@ -150,7 +150,7 @@ class Gaussianize(Fixed):
 
     @classmethod
     def of_file(cls, bound: Any, raw: dict[str, Floats]) -> Self:
-        """Of the raw parameters of a file, and of nothing before the spline."""
+        """A transform of a file's raw parameters, without a map before the spline."""
         n = len(raw["width"])
         return cls._of(interval_of("rq_spline_free", bound), Standardize(np.zeros(n), np.ones(n)), raw)
 

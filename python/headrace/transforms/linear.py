@@ -119,10 +119,10 @@ class Linear(Transform):
     """
 
     order: tuple[int, ...]
-    """Of P: x[i] = signs[i] · y[order[i]] + shift[i]."""
+    """The permutation of P: x[i] = signs[i] · y[order[i]] + shift[i]."""
 
     signs: tuple[int, ...]
-    """Of P, 1 or -1; -1 in those of `from_matrix` alone."""
+    """The signs of P, 1 or -1; -1 only by `from_matrix`."""
 
     def __init__(
         self,

@@ -195,7 +195,7 @@ class MaskedAutoregressive(_Masked):
             context_weights, context_biases: Of the layers of the network that a context joins, in their order: arrays
                 (units, context) and (units,).
             context: See the class.
-            verify: What the other library computes, to be compared: ``(x, z, log_det)``, or with context ``(x, z,
+            verify: Results of the other library, to be compared: ``(x, z, log_det)``, or with context ``(x, z,
                 log_det, context)``: some rows of data (rows, features), what they become in the latent space of this
                 one transform, and log \\|det dz/dx\\| (rows,). Libraries differ in more than weights say, above all in
                 splines: ``"rq_spline"`` has zuko's parametrisation; weights of nflows or normflows would be taken over
@@ -205,7 +205,7 @@ class MaskedAutoregressive(_Masked):
         Raises:
             TypeError: weights, biases or `verify` that are not what they have to be.
             ValueError: shapes that do not fit; masks with a cycle (two of its coordinates are named); results that
-                differ from those in `verify` by more than rounding (by how much is said).
+                differ from those in `verify` by more than rounding (the message has the difference).
         """
         dense = checked_dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
         context = check.integer("context", context)
@@ -390,7 +390,7 @@ def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...
 
 
 def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
-    """For each of the user's output rows its place in the core's order, coordinate by coordinate."""
+    """For each of the user's output rows its index in the core's order, coordinate by coordinate."""
     groups = MAPS[settings.map].groups(settings.bins)
     start = dict(zip(groups, np.cumsum([0, *groups.values()])[:-1], strict=True))
     first = np.arange(active)[:, None] * settings.n_params
@@ -405,7 +405,7 @@ def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
 
 
 def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
-    """The layers that a constructor is asked for, and the settings that are not about them."""
+    """The hidden layers of a constructor's arguments, and the other settings."""
     others = dict(conditioner)
     if isinstance(hidden, Network):
         for name in ("activation", "last_activation", "residual", "dropout"):

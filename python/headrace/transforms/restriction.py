@@ -28,7 +28,7 @@ class Mixed(ValueError):
 
 
 class Reads(Exception):
-    """An output of a network, and an input that it needs and that is not kept: their numbers in the network."""
+    """An output of a network, and an input that it needs and that is not kept: their indices in the network."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ def chain_of(transforms: Sequence[Any], columns: Sequence[int]) -> tuple[list[An
 
 
 def output_places(active: int, sizes: Sequence[int], layout: str) -> list[NDArray[np.intp]]:
-    """For each name of a map's parameters the output rows (active, numbers of that name), as `layout` orders them."""
+    """For each name of a map's parameters the output rows (active, numbers of that name), in the order of `layout`."""
     total, start, places = sum(sizes), 0, []
     for size in sizes:
         inside = np.arange(size)
@@ -136,7 +136,7 @@ def cut(
 
 
 def _seen(masks: Sequence[Flags], first: Flags, adds: Sequence[int | None]) -> list[Flags]:
-    """Which units of each layer, and outputs, see one of some inputs."""
+    """The units of each layer, and the outputs, that depend on one of some inputs."""
     sees: list[Flags] = []
     below = first
     for i, mask in enumerate(masks):

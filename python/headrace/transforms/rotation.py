@@ -99,7 +99,7 @@ class Rotation(Fixed):
         return self.blocks[0] if len(self.blocks) == 1 else matrix_of(self._numbers(), self._sizes())
 
     def _numbers(self) -> Matrix:
-        """Of the blocks, row by row, one after another."""
+        """The entries of the blocks, row by row, one block after another."""
         return np.concatenate([block.ravel() for block in self.blocks])
 
     def _sizes(self) -> list[int]:

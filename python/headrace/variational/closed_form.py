@@ -39,7 +39,7 @@ Draw = Callable[[int], "tuple[Array, NDArray[Any] | None]"]
 def why_not(teacher: Flow, student: Flow) -> str:
     """The reason why two flows have no KL in closed form; empty if they have one."""
     n = student.features
-    reads = np.zeros((n, n))  # who depends on whom in any transform
+    reads = np.zeros((n, n))  # dependences between coordinates in any transform
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
         interior = flow._interior
         if flow.matmul in BF16_PARTS:
@@ -66,7 +66,7 @@ def why_not(teacher: Flow, student: Flow) -> str:
 
 
 def _dependence(t: MaskedAutoregressive) -> Array:
-    """Where coordinate i's parameters depend on coordinate j, (features, features)."""
+    """Whether coordinate i's parameters depend on coordinate j, (features, features)."""
     masks = t._network.core.masks()
     reach = np.eye(masks[0].shape[1])[:, : t.features]
     for mask in masks:
@@ -88,7 +88,7 @@ class _Link(abc.ABC):
 
 
 class _Fixed(_Link):
-    """A and B are numbers."""
+    """A link with constant A and B."""
 
     def __init__(self, shift: Array, scale: Array) -> None:
         self.shift, self.scale = shift, scale
@@ -172,7 +172,7 @@ class ConditionalStep:
     """The gradient of the KL of the coordinates' conditional densities, in closed form."""
 
     def __init__(self, teacher: Flow, student: Flow, draw: Draw, plan: DescentPlan) -> None:
-        """For flows to which `why_not` has no objection; `draw` gives rows of z and their context."""
+        """For flows that `why_not` accepts; `draw` gives rows of z and their context."""
         self.student, self.draw, self.plan = student, draw, plan
         self.scales = [flow.standardize_context for flow in (student, teacher)]
         dtype = student.dtype
@@ -181,7 +181,7 @@ class ConditionalStep:
         self.theirs = [*theirs, *_of_base(teacher, forward=False)]
 
     def __call__(self, number: int, beta: float) -> StepOutcome:
-        """One gradient."""
+        """The gradient of one step."""
         rows = self.plan.samples
         z, context = self.draw(rows)
         kl = self.kl(z, context, self.student.parameters)

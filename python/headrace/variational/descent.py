@@ -2,7 +2,7 @@
 
 The noise ε comes from the flow's own generator, x(ε) is the flow's sample, and both its value and log q(x) are
 differentiated by the parameters along the direction to data: one pass there to know where the density has to be
-evaluated, and one there and back once its gradient is known.
+evaluated, and one there and back once its gradient is available.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ class StepHistory:
     free_energy: list[float] = field(default_factory=list)
     """The mean of log q - log p over the step's samples, in nats, whatever the annealing: -log Z of p, plus KL."""
     standard_error: list[float] = field(default_factory=list)
-    """Of the free energy, as if samples were independent, also those that share a context."""
+    """Standard errors of the free energy for independent samples, also where they share a context."""
     beta: list[float] = field(default_factory=list)
     """The power of the density that the step went by."""
     learning_rate: list[float] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
-    """Samples that were left out, as something of them was NaN or infinite."""
+    """Samples that were left out because of a NaN or an infinity."""
     seconds: list[float] = field(default_factory=list)
     """Since the beginning."""
     kept_step: int = 0
-    """How many steps had made the weights that were kept: the latest whose free energy was not above the lowest by more
+    """The steps behind the weights that were kept: the latest with a free energy not above the lowest by more
     than the noise of judging it."""
     lowest_free_energy: float = math.inf
-    """Of those judged: the running mean of the weights after each twentieth of the steps, the same noise for all."""
+    """The lowest one judged, of running means of weights after each twentieth of the steps, the same noise for all."""
     stopped: str = "steps"
     """Why it ended: "steps" (all done), "interrupted" or "non-finite"."""
 
@@ -214,7 +214,7 @@ class PathStep:
 
     With `landing` parameters are held fixed in log q(x), since its own gradient has the mean 0; the remainder vanishes
     sample by sample where q is p (sticking the landing; Roeder, Wu, Duvenaud 2017). It takes the score of q, another
-    pass to latent and back. Without, log q falls by the log-determinant, whose gradient comes with that of x.
+    pass to latent and back. Without, log q falls by the log-determinant; its gradient comes with that of x.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class PathStep:
         self.most_skipped = math.floor(plan.skip * plan.samples)
 
     def __call__(self, number: int, beta: float) -> StepOutcome:
-        """One gradient."""
+        """The gradient of one step."""
         paths, flow = self.paths, self.flow
         context = self.contexts(len(paths.x), self.rng)
         paths.draw(seed_of(self.rng), context)
@@ -319,7 +319,7 @@ class Descent:
         self.slack = 0.0
 
     def go(self, progress: bool) -> StepHistory:
-        """All steps, then the weights to keep, whatever happens."""
+        """Run all steps, then set the weights to keep, also after an error."""
         history, plan = self.history, self.plan
         bar = _progress.bar(plan.steps, self.name, "step", progress)
         begin = time.perf_counter()
@@ -381,7 +381,7 @@ class Descent:
 
 
 def judge_of(flow: Flow, target: Target, contexts: Contexts, plan: DescentPlan, seed: int) -> Judge:
-    """By a sample of its own, the same noise for all weights; infinite if too much is not finite."""
+    """The judge by a separate sample, the same noise for all weights; infinite if too many values are not finite."""
     rows = JUDGE_BY * plan.samples
 
     def judge(parameters: NDArray[Any]) -> tuple[float, float]:

@@ -61,7 +61,7 @@ class Speed:
     sample: float
 
     def __repr__(self) -> str:
-        """In thousands."""
+        """The number in thousands."""
         return f"Speed(log_prob={self.log_prob / 1e3:.0f}k, sample={self.sample / 1e3:.0f}k rows/s)"
 
 
@@ -74,16 +74,16 @@ class Distillation:
     kl_error: float
     """Its standard error."""
     estimates: FreeEnergy | None
-    """The same and more. Both densities are normalised, so that the true log_z is 0: one well below says that the
+    """Estimates of KL and log_z. Both densities are normalised, so the true log_z is 0: a lower one shows that the
     student misses a part of the teacher, which KL(student ‖ teacher) hardly counts. With context from an array,
     importance weights are of pairs of context and row."""
     estimator: str
     """"pathwise" or "closed_form"."""
     transform_kl: list[float]
-    """What each transform of the student reached on its own; empty if that was not done."""
+    """Results of each transform of the student on its own; empty if that was not done."""
     history: StepHistory
     seconds: float
-    """Of all steps and the estimate."""
+    """Seconds of all steps and the estimate."""
     teacher: Speed | None
     student: Speed | None
 
@@ -119,7 +119,7 @@ def distill(
     """Minimise KL(student ‖ teacher), by samples of the student and densities of the teacher.
 
     If both have equally many transforms, and each pair of them could be compared in closed form (below), each transform
-    of the student first learns that of the teacher alone, from samples of the transforms before it.
+    of the student first learns only that of the teacher, from samples of the transforms before it.
 
     If the student ends in a `Standardize` that still is the identity, and the teacher in one, it takes over the
     teacher's, with a `Gaussianize` before it, and likewise the standardisation of the context. Fixed transforms that
@@ -136,7 +136,7 @@ def distill(
             densities, which are normal in both, in closed form: less noise. It takes affine or additive autoregressive
             transforms throughout, all in one order, those of the student reading latent and those of the teacher data,
             and normal bases. "auto": the latter where that is so, else the former.
-        temperature: The student learns the teacher whose base's deviations from its mean are so many times as large:
+        temperature: The student learns the teacher with its base's deviations from the mean times this factor:
             below 1, samples nearer to the mode.
         steps: Of the whole student, by default 16,000 after steps of each transform alone, else 10,000; 5000 in closed
             form.
@@ -257,7 +257,7 @@ def _is_same(one: Transform, other: Transform) -> bool:
 def _one_by_one(
     teacher: Flow, student: Flow, contexts: Contexts, plan: DescentPlan, rng: np.random.Generator, progress: bool
 ) -> list[StepHistory]:
-    """Each transform of the student learns the teacher's of its place; no history where they do not correspond."""
+    """Each transform of the student learns the teacher's of the same index; no history if they do not correspond."""
     pairs, histories = _pairs(teacher, student), list[StepHistory]()
     for k, ((theirs, own), (start, _)) in enumerate(zip(pairs, _cuts(teacher)[: len(pairs)], strict=True)):
         draw = draw_of(student, contexts, rng) if k == 0 else _draw_before(teacher[:start], contexts, rng)
@@ -289,14 +289,14 @@ def _pairs(teacher: Flow, student: Flow) -> list[tuple[Flow, Flow]]:
 
 
 def _steps(teacher: Flow, student: Flow, closed: bool, first_steps: int | None) -> int:
-    """By default, so that no kind of distillation takes much longer than another."""
+    """Default numbers of steps, so that no kind of distillation takes much longer than another."""
     if closed:
         return STEPS_CLOSED
     return STEPS if first_steps != 0 and _pairs(teacher, student) else STEPS_AT_ONCE
 
 
 def _cuts(flow: Flow) -> list[tuple[int, int]]:
-    """Where to cut a chain into parts with one autoregressive transform each."""
+    """Indices that cut a chain into parts with one autoregressive transform each."""
     chain = flow._interior.chain
     ends = [i + 1 for i, t in enumerate(chain) if isinstance(t, MaskedAutoregressive)]
     ends[-1:] = [len(chain)] if ends else []
@@ -365,7 +365,7 @@ def _check_bounds(teacher: Flow, student: Flow) -> None:
 
 
 def _reach(support: Support) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Between which numbers samples lie."""
+    """The range of samples."""
     low, high = support._ends()
     for c, period in enumerate(support.periodic):
         if period is not None:
