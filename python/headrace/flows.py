@@ -135,12 +135,14 @@ class _Affine(_Named):
         """See the class."""
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        told = onto_itself(base, link, _bounded(hidden, conditioner))
+        options = onto_itself(base, link, _bounded(hidden, conditioner))
 
         def made(columns: int) -> list[Transform]:
-            return _autoregressive(columns, transforms, link, seed, sizes, reads=self._reads, **told)
+            return _autoregressive(columns, transforms, link, seed, sizes, reads=self._reads, **options)
 
-        super().__init__(made, n, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, told))
+        super().__init__(
+            made, n, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, options)
+        )
 
 
 @storable
@@ -238,12 +240,14 @@ class RealNVP(_Named):
         """See the class."""
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        told = onto_itself(base, link, _bounded(hidden, conditioner))
+        options = onto_itself(base, link, _bounded(hidden, conditioner))
 
         def made(columns: int) -> list[Transform]:
-            return _couplings(columns, transforms, link, seed, sizes, **told)
+            return _couplings(columns, transforms, link, seed, sizes, **options)
 
-        super().__init__(made, n, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, told))
+        super().__init__(
+            made, n, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, options)
+        )
 
 
 @storable
@@ -290,10 +294,10 @@ class NSF(_Named):
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         kind = _couplings if coupling else _autoregressive
-        told = {"map": "rq_spline", "formula": "to_latent", **onto_itself(base, link, conditioner)}
+        options = {"map": "rq_spline", "formula": "to_latent", **onto_itself(base, link, conditioner)}
 
         def made(columns: int) -> list[Transform]:
-            return kind(columns, transforms, link, seed, sizes, **told)
+            return kind(columns, transforms, link, seed, sizes, **options)
 
         circles = CircleSettings(transforms, seed, sizes, conditioner)
         super().__init__(made, n, base, bounds, periodic, dtype, matmul, circles)

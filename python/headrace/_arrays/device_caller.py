@@ -61,13 +61,13 @@ class _CuPy:
 
     def _by_interface(self, name: str, value: Any, stream: Stream) -> Any:
         """By version 2 or 3 of CUDA's array interface; the view's stream waits for the work on the stream it names."""
-        told = value.__cuda_array_interface__
-        address, shape, dtype = told["data"][0], told["shape"], np.dtype(told["typestr"])
-        if told.get("mask") is not None:
+        description = value.__cuda_array_interface__
+        address, shape, dtype = description["data"][0], description["shape"], np.dtype(description["typestr"])
+        if description.get("mask") is not None:
             raise TypeError(f"{name}: expected an array without a mask, got {_arrays.type_of(value)} with one")
         if dtype not in _arrays.FLOATS:
             raise _arrays.wrong_dtype(name, dtype, self.floats)
-        producer = told.get("stream")
+        producer = description.get("stream")
         if producer == 0:
             raise ValueError(f"{name}: expected a stream other than 0 in __cuda_array_interface__, which is ambiguous")
         if producer is not None:
@@ -76,7 +76,7 @@ class _CuPy:
             index = self.device.cupy.cuda.runtime.pointerGetAttributes(address).device
             if index != self.device.index:
                 raise _other_device(name, index, self.device, f"copy {name} there")
-        strides = told.get("strides")
+        strides = description.get("strides")
         if strides is None:
             strides = [math.prod(shape[i + 1 :]) * dtype.itemsize for i in range(len(shape))]
         return self.device.view(address, shape, dtype, strides, value)

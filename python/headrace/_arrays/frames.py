@@ -129,9 +129,9 @@ def _kind(code: str) -> str:
 
 def names_of(x: Any, features: int) -> list[str] | None:
     """Column names of a frame; None for an object without names."""
-    told = getattr(x, "columns", None)
-    known = told is not None and len(told) == features and all(isinstance(name, str) for name in told)
-    return list(told) if told is not None and known else None
+    labels = getattr(x, "columns", None)
+    known = labels is not None and len(labels) == features and all(isinstance(name, str) for name in labels)
+    return list(labels) if labels is not None and known else None
 
 
 def _is_of(value: Any, library: str) -> bool:

@@ -276,11 +276,11 @@ class OnStream:
 
         def call(*arguments: Any, **named: Any) -> Any:
             with device.cupy.cuda.Device(device.index):
-                told = [device.told(argument) for argument in arguments]
+                converted = [device.told(argument) for argument in arguments]
                 told_by_name = {name: device.told(argument) for name, argument in named.items()}
 
                 def work() -> Any:
-                    return function(*told, **told_by_name, **self._where)
+                    return function(*converted, **told_by_name, **self._where)
 
                 return work() if name in ONCE else device.retried(work)
 

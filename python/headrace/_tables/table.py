@@ -358,8 +358,8 @@ def note(table: Table, names: Sequence[str] | None) -> str:
 def kept_in(notes: dict[str, str], features: int) -> Table | None:
     """The table of a file's notes; None without one, or if it does not fit a flow of `features` features."""
     try:
-        told = json.loads(notes.get("table", "null"))
-        found = Table.of_header(told["columns"], told.get("seed", 0), told.get("missing", "refuse"))
+        recorded = json.loads(notes.get("table", "null"))
+        found = Table.of_header(recorded["columns"], recorded.get("seed", 0), recorded.get("missing", "refuse"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return found if len(found.kept) == features else None
@@ -377,8 +377,8 @@ def names_in(notes: dict[str, str], table: Table) -> list[str] | None:
 def named_in(notes: dict[str, str], features: int, contexts: int) -> tuple[list[str], list[str]] | None:
     """Names of a flow's columns and of its context's; None where they are not recorded, or do not fit."""
     try:
-        told = json.loads(notes.get("columns", "null"))
-        names = told["features"], told["context"]
+        entry = json.loads(notes.get("columns", "null"))
+        names = entry["features"], entry["context"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return names if _are_names(names[0], features) and _are_names(names[1], contexts) else None
@@ -446,17 +446,17 @@ def without_missing(x: NDArray[Any], labels: Sequence[str], missing: str, name: 
         return good
     counts = absent.sum(axis=0)
     worst = np.argsort(-counts, kind="stable")[:5]
-    told = ", ".join(f"{labels[i]} {counts[i]:,}" for i in worst if counts[i])
+    counted = ", ".join(f"{labels[i]} {counts[i]:,}" for i in worst if counts[i])
     more = int((counts > 0).sum()) - min(int((counts > 0).sum()), 5)
-    told += f" and {more} columns more" if more else ""
+    counted += f" and {more} columns more" if more else ""
     if missing == "drop" and not good.any():
-        raise ValueError(f"{name}: expected rows that miss no number, got none of {len(x):,} ({told})")
+        raise ValueError(f"{name}: expected rows that miss no number, got none of {len(x):,} ({counted})")
     if missing == "refuse":
         row = int((~good).argmax())
         first = f"row {row}, {labels[int(absent[row].argmax())]}"
         raise ValueError(
             f"{name}: {first}: expected no missing values, got NaN in {int((~good).sum()):,} of {len(x):,} rows "
-            f"({told}); missing='drop' leaves such rows out"
+            f"({counted}); missing='drop' leaves such rows out"
         )
     return good
 
@@ -485,9 +485,9 @@ def about_repeats(x: NDArray[Any], table: Table, names: Sequence[str] | None) ->
     values, counts = np.unique(some[:, i], return_counts=True)
     others = len(found) - 1
     more = "" if not others else f", and in {others} more column{'' if others == 1 else 's'}"
-    told = f"{values[counts.argmax()]:g} in {counts.max() / len(some):.0%} of them"
+    example = f"{values[counts.argmax()]:g} in {counts.max() / len(some):.0%} of them"
     return (
-        f"values repeat in {_columns.label(i, names)} ({len(values):,} different ones in {len(some):,} rows, {told})"
+        f"values repeat in {_columns.label(i, names)} ({len(values):,} different ones in {len(some):,} rows, {example})"
         f"{more}: a density spikes there, and its likelihood means little; spread them by jitter, or say that they are "
         "whole numbers by discrete"
     )

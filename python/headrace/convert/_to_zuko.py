@@ -327,8 +327,8 @@ def _univariate(header: Header, place: str, inverted: bool = False) -> tuple[Any
     elif name == "additive":
         found, shapes = transforms.AdditiveTransform, ((),)
     elif name == "rq_spline":
-        told = {"bound": float(header["bound"]), "slope": float(header["slope"])}
-        found, shapes = functools.partial(transforms.MonotonicRQSTransform, **told), ((bins,), (bins,), (bins - 1,))
+        options = {"bound": float(header["bound"]), "slope": float(header["slope"])}
+        found, shapes = functools.partial(transforms.MonotonicRQSTransform, **options), ((bins,), (bins,), (bins - 1,))
     else:
         given = f"{name} with the scale {header['scale']}" if name == "affine" else name
         raise _lacks(f"{place}.map", "affine with the scale soft_clamp, additive or rq_spline", given)

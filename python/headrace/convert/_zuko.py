@@ -160,17 +160,17 @@ def _map(t: Any, place: Place) -> dict[str, Any]:
     name = getattr(function, "__name__", type(function).__name__)
     if name not in MAPS or getattr(function, "__module__", "") != "zuko.transforms":
         raise place.differs("univariate", f"one of zuko's {', '.join(MAPS)}", function)
-    told = {key: p.default for key, p in inspect.signature(function).parameters.items()} | given
+    options = {key: p.default for key, p in inspect.signature(function).parameters.items()} | given
     if extra := set(given) - {"slope", "bound"}:
         raise place.differs("univariate", "slope and bound alone", sorted(extra))
     settings: dict[str, Any] = {"map": MAPS[name]} | ({"formula": place.turned().way} if is_inverted else {})
     if MAPS[name] != "additive":
-        settings["slope"] = float(told["slope"])
+        settings["slope"] = float(options["slope"])
     if MAPS[name] == "rq_spline":
         bins, *others = [int(np.prod(shape)) for shape in t.shapes]
         if others != [bins, bins - 1]:
             raise place.differs("shapes", "K widths, K heights and K - 1 derivatives", t.shapes)
-        settings.update(bins=bins, bound=float(told["bound"]))
+        settings.update(bins=bins, bound=float(options["bound"]))
     elif [int(np.prod(shape)) for shape in t.shapes] != [1] * len(t.shapes):
         raise place.differs("shapes", "one number of each", t.shapes)
     return settings

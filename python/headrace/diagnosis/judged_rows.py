@@ -78,9 +78,9 @@ def opened(
     labels = tuple(name.removeprefix("column ").strip("'") for name in rows.names)
     if names is not None:
         labels = check.texts("names", names, features)
-    told: Any = getattr(context, "columns", None) if context_names is None else None
-    if told is not None and len(told) == contexts and all(isinstance(name, str) for name in told):
-        context_names = list(told)  # of a frame
+    own_names: Any = getattr(context, "columns", None) if context_names is None else None
+    if own_names is not None and len(own_names) == contexts and all(isinstance(name, str) for name in own_names):
+        context_names = list(own_names)  # of a frame
     of_context = tuple(map(str, range(contexts)))
     if context_names is not None:
         of_context = check.texts("context_names", context_names, contexts)

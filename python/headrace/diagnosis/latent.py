@@ -110,15 +110,15 @@ def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
         ("the sizes of {} and {} have correlation", upper, sized.T @ sized),
         ("{} and the size of {} have correlation", off, signed.T @ sized),
     ]
-    least, told, looked = 2.0, "", 0
+    least, message, looked = 2.0, "", 0
     for text, pairs, matrix in found:
         values = matrix[pairs]
         p = of.correlation_tails(values, rows)
         worst, looked = int(p.argmin()), looked + p.size
         if p[worst] < least:
             least = float(p[worst])
-            told = f"{text.format(labels[pairs[0][worst]], labels[pairs[1][worst]])} {values[worst]:.3f}"
-    return Finding("independence", least_of(least, looked), looked, told), plain
+            message = f"{text.format(labels[pairs[0][worst]], labels[pairs[1][worst]])} {values[worst]:.3f}"
+    return Finding("independence", least_of(least, looked), looked, message), plain
 
 
 def dependence_on_context(
@@ -127,7 +127,7 @@ def dependence_on_context(
     """Whether latent numbers depend on the context: both, and sizes, against ranks of each of its columns."""
     rows = len(score)
     size = _sizes(score)
-    least, told, looked = 2.0, "no column of context has two numbers", 0
+    least, message, looked = 2.0, "no column of context has two numbers", 0
     for c, column in enumerate(context.T):
         _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
         middle = np.cumsum(counts) - 0.5 * counts
@@ -144,8 +144,8 @@ def dependence_on_context(
                 if p[worst] < least:
                     least = float(p[worst])
                     column_of = f"{what}context column {names[c] if names else c}"
-                    told = f"{kind}{labels[worst]} and {column_of} have correlation {cosine[worst]:.3f}"
-    return Finding("dependence on the context", least_of(least, looked) if looked else 1.0, max(looked, 1), told)
+                    message = f"{kind}{labels[worst]} and {column_of} have correlation {cosine[worst]:.3f}"
+    return Finding("dependence on the context", least_of(least, looked) if looked else 1.0, max(looked, 1), message)
 
 
 def _sizes(score: Floats) -> Floats:

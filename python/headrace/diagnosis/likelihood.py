@@ -66,8 +66,8 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
             kernels = None
         if kernels is not None:
             found.append(_beside("kernel density", kernels, log_prob, judged, rows))
-    told = "one half of these rows and judged on the other" if alone else "the training rows"
-    return found, told
+    source = "one half of these rows and judged on the other" if alone else "the training rows"
+    return found, source
 
 
 def _gaussian(rows: Looked, learnt: NDArray[np.bool_], judged: NDArray[np.bool_]) -> Floats:

@@ -146,8 +146,8 @@ def _ranks(axis: Axes, diagnosis: Record) -> None:
 
 def _coordinate(diagnosis: Record, i: int) -> str:
     """The name of a latent coordinate in a legend: that of the column that goes most with it, where one does."""
-    told = diagnosis.labels[i] if i < len(diagnosis.labels) else ""
-    column = re.search(r"\(mostly column (.*)\)$", told)
+    label = diagnosis.labels[i] if i < len(diagnosis.labels) else ""
+    column = re.search(r"\(mostly column (.*)\)$", label)
     return f"coordinate {i}" if column is None else f"{i}, mostly {_short(column[1])}"
 
 

@@ -119,21 +119,21 @@ def density_of(flow: Any) -> Drawn:
     Raises:
         TypeError: none of these.
     """
-    names = context_names = table = told = None
+    names = context_names = table = all_names = None
     if isinstance(flow, (str, os.PathLike)):
         notes = files.read_notes(flow)
         flow = files.load(flow)
         if isinstance(flow, (Flow, Ensemble)):
-            names, context_names, table, told = _told_by(notes, flow)
+            names, context_names, table, all_names = _told_by(notes, flow)
     elif hasattr(flow, "flow_"):  # a FlowDensity, without scikit-learn in between
         found = getattr(flow, "feature_names_in_", None)
-        told = None if found is None else tuple(map(str, found))
+        all_names = None if found is None else tuple(map(str, found))
         table = getattr(flow, "table_", None)
         table = None if table is None or not _matters(table) else table
-        names = told if table is None or told is None else tuple(told[i] for i in table.kept)
+        names = all_names if table is None or all_names is None else tuple(all_names[i] for i in table.kept)
         flow = flow.flow_
     elif isinstance(flow, Choice):
-        told, names = flow.columns.names, flow.columns.kept_names
+        all_names, names = flow.columns.names, flow.columns.kept_names
         context_names = flow.columns.context_names or None
         table = flow.columns.table if flow.columns.matter else None
         flow = flow.flow
@@ -143,7 +143,7 @@ def density_of(flow: Any) -> Drawn:
         )
     own = flow if flow.device == "cpu" else flow.to("cpu")
     fits = names is not None and len(names) == own.features
-    return Drawn(own, names if fits else None, context_names, table, told)
+    return Drawn(own, names if fits else None, context_names, table, all_names)
 
 
 def _matters(table: _table.Table) -> bool:
@@ -159,8 +159,8 @@ def _told_by(notes: dict[str, str], flow: Flow | Ensemble) -> tuple[Any, Any, An
     if table is not None:
         every = _table.names_in(notes, table)
         table = table if _matters(table) else None
-    own, others, told = (None if part is None else tuple(part) for part in (names, context or None, every))
-    return own, others, table, told
+    own, others, all_names = (None if part is None else tuple(part) for part in (names, context or None, every))
+    return own, others, table, all_names
 
 
 def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None, weights: Any = None) -> PlottedRows:
@@ -213,9 +213,9 @@ def names_of(features: int, given: Sequence[str] | None, x: Any, known: tuple[st
     """Names of columns: the given ones, those of the frame x, those of the density, or their indices."""
     if given is not None:
         return check.texts("names", given, features)
-    told = getattr(x, "columns", None)
-    if told is not None and len(told) == features and all(isinstance(name, str) for name in told):
-        return known if known is not None and _is_other_order(told, known) else tuple(told)
+    labels = getattr(x, "columns", None)
+    if labels is not None and len(labels) == features and all(isinstance(name, str) for name in labels):
+        return known if known is not None and _is_other_order(labels, known) else tuple(labels)
     return known if known is not None else tuple(f"column {i}" for i in range(features))
 
 

@@ -79,8 +79,8 @@ def conditional(
     if len(chosen) > 2:
         raise ValueError(f"columns: expected one column or two, got {len(chosen)}")
     known = source.context_names or tuple(f"context {i}" for i in range(contexts))
-    told = names_of(contexts, context_names, context, known if len(known) == contexts else None)
-    swept = columns_of([column], told, "column")[0]
+    labels = names_of(contexts, context_names, context, known if len(known) == contexts else None)
+    swept = columns_of([column], labels, "column")[0]
     row, sweep = _sweep(context, contexts, swept, values)
     rows = np.tile(row, (len(sweep), 1))
     rows[:, swept] = sweep
@@ -89,7 +89,7 @@ def conditional(
         raise ValueError("flow: expected a density with finite draws, got none for some values of the context")
     ends = [planes.range_of(*(one[:, i] for one in drawn)) for i in chosen]
     found = [panel(source, chosen, one, own, ends=ends) for one, own in zip(drawn, rows, strict=True)]
-    titles = [f"{label(told[swept], 20, 1)} = {_short(value)}" for value in sweep]
+    titles = [f"{label(labels[swept], 20, 1)} = {_short(value)}" for value in sweep]
     if path is not None:
         _animate(found, name, titles, os.fspath(path))
     return _draw(found, name, titles)

@@ -330,9 +330,9 @@ def _pair(
         middles = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
         axis.contour(*middles, density, levels=levels, colors=ORANGE, linewidths=[1.0, 1.5][-len(levels) :])
     if not levels or shown is None:
-        few = drawn[: 2000 if levels else 500]
+        subset = drawn[: 2000 if levels else 500]
         axis.scatter(
-            *few.T, s=2.0 if levels else 10.0, color=ORANGE, alpha=0.25 if levels else 0.8, linewidths=0, zorder=0
+            *subset.T, s=2.0 if levels else 10.0, color=ORANGE, alpha=0.25 if levels else 0.8, linewidths=0, zorder=0
         )
     axis.set_ylim(*ends[1])
 
@@ -399,6 +399,6 @@ def _legend(figure: Any, axes: Any, n: int, labels: tuple[str, str], with_rows: 
     if with_rows:
         handles.append(Patch(facecolor=BAND, edgecolor=BLUE, label=labels[0]))
     holding = " and ".join(f"{100 * share:g}" for share in SHARES)
-    told = labels[1] if n == 1 or drawn < FEW else f"{labels[1]}; contours hold {holding} %"
-    handles.append(Line2D([], [], color=ORANGE, linewidth=1.5, label=told))
+    text = labels[1] if n == 1 or drawn < FEW else f"{labels[1]}; contours hold {holding} %"
+    handles.append(Line2D([], [], color=ORANGE, linewidth=1.5, label=text))
     figure.legend(handles=handles, loc="upper right", frameon=False, labelcolor=INK, ncols=1 if n > 2 else 2)
