@@ -203,8 +203,8 @@ class Verbs(Derivatives):
             noise: Numbers to take instead of drawing any, in the shape of the result: rows of independent **standard
                 normal** numbers under the bases `StandardNormal` and `Normal`, whose mean and standard deviation are
                 then applied to them, of standard logistic ones under `Logistic`, and of the base's own under others.
-            dtype: "float64", or the flow's own, which is the default. What a float32 flow finds in float32 is taken to
-                the data's units in float64: data far from zero, as time stamps, need that.
+            dtype: "float64", or the flow's own, which is the default. Results of a float32 flow are taken to
+                the data's units in float64: data far from zero, such as time stamps, need that.
             like: An array, or the name of a framework ("numpy", "torch", "jax"; "cupy" on a device), to answer in.
             out: In the shape and dtype of the result: memory of its own to write into and to return.
 

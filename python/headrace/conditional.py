@@ -125,8 +125,8 @@ class Conditional:
 
         Args:
             n: How many draws for each row that is known, or a shape of them; () for one each.
-            seed: As in `Flow.sample`: draw i of all rows takes the numbers of row i there. So what
-                ``flow.sample(rows, seed=s)`` drew comes back where its own columns are known, up to rounding.
+            seed: As in `Flow.sample`: draw i of all rows uses the noise of row i there. So draws of
+                ``flow.sample(rows, seed=s)`` come back where their own columns are known, up to rounding.
             dtype: As in `Flow.sample`.
 
         Returns:

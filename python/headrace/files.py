@@ -243,7 +243,7 @@ def load_state(path: str, key: str) -> tuple[dict[str, Any], dict[str, NDArray[A
 def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     """The bytes of a file, as buffers; only the first is copied.
 
-    They are put together here and not by the safetensors library, which ends the process where there is no memory.
+    Assembled here and not by the safetensors library, which ends the process where there is no memory.
     """
     kind = type(module).__name__
     dtype = None if module.dtype is None else module.dtype.name

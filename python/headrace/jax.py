@@ -106,7 +106,7 @@ def sample(flow: Flow | Structure, params: Any, key: Any, n: int | Sequence[int]
         context: For a number of rows, shape (n, context), or (context,) for all rows.
 
     Raises:
-        ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they say how numbers are
+        ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they set how values are
             drawn, so that draws have no derivatives by them.
 
     >>> import jax, headrace as hr, headrace.jax

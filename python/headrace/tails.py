@@ -220,7 +220,7 @@ class NormalMixture(_Stepped):
         scale: Standard deviations, a number or an array (components, features); positive.
         weights: Shares of the components, shape (components,), not negative, scaled to a sum of 1; by default equal
             ones. A component of share 0 has none of the rows, and gets none by training.
-        trainable: Whether all of these are parameters of the flow: "base.logits" (K,), whose softmax is the shares,
+        trainable: Whether all of these are parameters of the flow: "base.logits" (K,), the shares by a softmax,
             "base.loc" and "base.log_scale" (K, D).
         seed: Of means that are drawn.
 

@@ -3,7 +3,7 @@
 CuPy does on a device what NumPy does on the CPU: every array of headrace there is one of CuPy's, often a view of
 another library's memory. CuPy is imported where a device is first asked for.
 
-The objects here are those of `_cpu`, with CuPy arrays in the place of NumPy's; their work is queued on a stream, and
+The objects here are those of `_cpu`, with CuPy arrays in place of NumPy's; their work is queued on a stream, and
 nothing waits unless its docstring states it.
 """
 

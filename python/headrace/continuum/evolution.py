@@ -174,7 +174,7 @@ class Evolution:
 
 
 def _divergences(rho: Array, mu: Array) -> tuple[Array, Array]:
-    """KL(mu || rho) and KL(rho || mu) for each row of rho, as sums of terms that are not negative."""
+    """KL(mu || rho) and KL(rho || mu) for each row of rho, by sums of nonnegative terms."""
     p = mu / mu.sum()
     held = p > 0.0
     f = rho[:, held] / rho.sum(axis=1, keepdims=True) / p[held]

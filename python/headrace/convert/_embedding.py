@@ -18,7 +18,7 @@ _NOTHING = (("builtins", "NoneType"), ("torch", "Identity"))
 class Outside:
     """The part of an embedding net that goes into a flow.
 
-    A net that shifts and scales columns, as sbi's z-scoring does, is part of a flow (`Flow.standardize_context`); any
+    A net that shifts and scales columns, like sbi's z-scoring, is part of a flow (`Flow.standardize_context`); any
     other one is not, and a caller who wants only the flow has to ask for it.
     """
 

@@ -1,11 +1,11 @@
 """Whether each column, and the distance to a point, has its right place among draws with the same context.
 
-A row and its draws are exchangeable under the right conditional density, so that any number that is computed from each
+A row and its draws are exchangeable under the right conditional density, so that any statistic computed from each
 of them in the same way has a uniform rank, exactly.
 
-- Numbers of a single column: simulation-based calibration. S. Talts and others, *Validating Bayesian inference
+- Statistics of a single column: simulation-based calibration. S. Talts and others, *Validating Bayesian inference
   algorithms with simulation-based calibration*, arXiv:1804.06788, 2018.
-- Distances to a random point (TARP), which see what regions of highest density do not: a density that ignores its
+- Distances to a random point (TARP), which see errors that regions of highest density miss: a density that ignores its
   context has right regions on average. P. Lemos and others, *Sampling-based accuracy testing of posterior estimators
   for general inference*, ICML 2023.
 """

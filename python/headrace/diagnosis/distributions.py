@@ -1,7 +1,7 @@
 """The distributions that p-values come from, without SciPy.
 
 All work on arrays in float64, and keep their relative accuracy in the tails. SciPy's, where it is installed, would not
-replace them: SciPy is no requirement, so they would have to stay, and verdicts must not depend on what is installed.
+replace them: SciPy is no requirement, so they would have to stay, and verdicts must not depend on installed packages.
 """
 
 from __future__ import annotations

@@ -323,7 +323,7 @@ class FlowModule(_Module):
         Random numbers are PyTorch's, so that `torch.manual_seed` sets them.
 
         Raises:
-            ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they say how
+            ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they determine how
                 numbers are drawn, so that draws have no derivatives by them. `sample` draws from it.
         """
         return self.rsample_and_log_prob(sample_shape, context)[0]

@@ -197,13 +197,13 @@ class MaskedAutoregressive(_Masked):
             context: See the class.
             verify: Results of the other library, to be compared: ``(x, z, log_det)``, or with context ``(x, z,
                 log_det, context)``: some rows of data (rows, features), what they become in the latent space of this
-                one transform, and log \\|det dz/dx\\| (rows,). Libraries differ in more than weights say, above all in
+                one transform, and log \\|det dz/dx\\| (rows,). Libraries differ in more than weights, above all in
                 splines: ``"rq_spline"`` has zuko's parametrisation; weights of nflows or normflows would be taken over
                 without complaint and mean another density: they want ``"rq_spline_nflows"``.
             **conditioner: Settings of the map and of the network, `DenseAutoregressive`.
 
         Raises:
-            TypeError: weights, biases or `verify` that are not what they have to be.
+            TypeError: weights, biases or `verify` of other types.
             ValueError: shapes that do not fit; masks with a cycle (two of its coordinates are named); results that
                 differ from those in `verify` by more than rounding (the message has the difference).
         """

@@ -30,7 +30,7 @@ class OnColumns(Around):
     """A transform of some coordinates; all others pass bit for bit. The parameters are copied.
 
     Args:
-        transform: Any transform but `Standardize`, `Support` and `Gaussianize`, which leave columns alone themselves.
+        transform: Any transform but `Standardize`, `Support` and `Gaussianize`, which have options for single columns.
         columns: The coordinates that it moves, in the order of its own: different ones, as many as it has.
         features: Number of all coordinates.
 

@@ -138,11 +138,11 @@ def distill(
             and normal bases. "auto": the latter where that is so, else the former.
         temperature: The student learns the teacher with its base's deviations from the mean times this factor:
             below 1, samples nearer to the mode.
-        steps: Of the whole student, by default 16,000 after steps of each transform alone, else 10,000; 5000 in closed
+        steps: Of the whole student, by default 16,000 after steps of single transforms, else 10,000; 5000 in closed
             form.
         samples: Of each step.
-        first_steps: Of each transform alone, by default 2000, or half of `steps` if less; 0 for none.
-        learning_rate: At the start, three times as much for transforms alone; by default 1.5e-3, or 0.38 over the units
+        first_steps: Of each single transform, by default 2000, or half of `steps` if less; 0 for none.
+        learning_rate: At the start, three times that for single transforms; by default 1.5e-3, or 0.38 over the units
             of the widest hidden layer if less.
         schedule, annealing, weight_decay, clip, average, skip, evaluated, seed, progress: See `fit_to_density`.
 
@@ -151,7 +151,7 @@ def distill(
 
     Raises:
         TypeError, ValueError: an argument is not as expected; the student has samples beyond the teacher's bounds; with
-            "closed_form", what stands in its way.
+            "closed_form", the obstacle.
         KeyboardInterrupt: Ctrl-C before the student has better weights; it is then as before the call.
 
     >>> import headrace as hr
