@@ -164,7 +164,7 @@ class Direction:
     def _fwd(self, params: Any, x: Any, context: Any) -> tuple[Arrays, Arrays]:
         given, wanted = (params.value, x.value, context.value), (params.perturbed, x.perturbed, context.perturbed)
         none = jnp.zeros((0,), given[1].dtype)
-        # Of a number for each row, the value and the derivatives of the sum come from one run. That by parameters must
+        # For one value a row, the values and the derivatives of their sum come from one run. That by parameters must
         # then be kept, by each iteration of a scan: only where it is small beside the rows.
         by_sum = wanted[0] and given[0].size <= _MOST_KEPT * given[1].size
         ahead = not self.value and (by_sum or not wanted[0])

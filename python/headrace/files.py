@@ -41,7 +41,7 @@ __all__ = [
 # 2: there is a checksum.
 FORMAT = 2
 
-# Of the file's metadata: our header, the checksum of all that a density is made of, and those of the notes beside it.
+# Keys of the file's metadata: our header, the checksum of the density's parts, and those of the notes beside it.
 _KEY, _CHECKSUM, _NOTE_CHECKSUMS = "headrace", "headrace_crc32", "headrace_notes_crc32"
 _MOST_HEADER = 2**24  # bytes
 _MOST_DEPTH = 64  # of brackets in a header

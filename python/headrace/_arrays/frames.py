@@ -115,7 +115,7 @@ def kinds_of(x: Any) -> list[str] | None:
     else:
         try:
             array: Any = np.asarray(x) if hasattr(x, "__array__") or isinstance(x, (list, tuple)) else np.empty(0)
-        except (TypeError, ValueError, RuntimeError):  # other columns are refused elsewhere
+        except (TypeError, ValueError, RuntimeError):  # other objects are refused elsewhere
             return None
         if array.ndim != 2:
             return None

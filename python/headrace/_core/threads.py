@@ -102,6 +102,6 @@ def _register() -> None:
             return str(cpu.__version__)
 
         def set_additional_attributes(self) -> None:
-            """There are none."""
+            """Nothing to set."""
 
     threadpoolctl.register(Controller)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["FAR", "LOOKED_AT", "Facts", "Found", "Held", "Passed", "Seen"]
 
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
-FAR = 2**53  # beyond it there are whole numbers that float64 lacks
+FAR = 2**53  # whole numbers at a larger distance have others between them that float64 lacks
 NEAR = 1e-9  # of a column's range: values this near are one
 
 Pair = tuple["float | None", "float | None"]

@@ -435,7 +435,7 @@ def _places(columns: int) -> NDArray[np.float64]:
 
 
 def without_missing(x: NDArray[Any], labels: Sequence[str], missing: str, name: str) -> NDArray[np.bool_]:
-    """Which rows have no NaN; refused with counts unless they are to be dropped. `labels` are those of the columns.
+    """A mask of rows without NaN; an error with counts unless they are to be dropped. `labels` name the columns.
 
     Raises:
         ValueError: some are missing, and `missing` is "refuse"; or all rows are.

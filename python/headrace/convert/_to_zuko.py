@@ -211,7 +211,7 @@ class _Maker:
         return [own if header["formula"] == "to_latent" else own.inv]
 
     def _without_coordinates(self, header: Header, arrays: Arrays, place: str, univariate: Any, shapes: Any) -> Any:
-        """A network that reads the context, or nothing."""
+        """The transform of a network that reads only the context, or nothing."""
         import torch
 
         n = header["features"]

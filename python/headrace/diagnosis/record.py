@@ -160,7 +160,7 @@ class Record:
         return f"Diagnosis({self.kind}, rows={self.rows}: {self.verdict})"
 
     def __str__(self) -> str:
-        """One screen."""
+        """A text of one screen."""
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:

@@ -74,7 +74,7 @@ def _of_column(name: str, value: Floats) -> Floats:
 
 
 def _mixture(base: NormalMixture, value: Floats) -> Tails:
-    """Of each coordinate given those before it, which determine the components' weights (Rosenblatt's transform).
+    """Scores of each coordinate given those before it, which set the components' weights (Rosenblatt's transform).
 
     Source: M. Rosenblatt, Annals of Mathematical Statistics 23, 1952.
     """

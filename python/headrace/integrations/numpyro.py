@@ -161,7 +161,7 @@ class FlowTransform(Transform):
         return (self.module, self.context), (("module", "context"), {})
 
     def eq(self, other: object, static: bool = False) -> Any:
-        """Whether another one is equal; values are compared by traceable operations only."""
+        """Whether another one is equal; with `static` leaves are compared by identity and not by value."""
         if not isinstance(other, FlowTransform):
             return False
         leaves, tree = jax.tree.flatten(self)

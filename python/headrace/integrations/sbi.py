@@ -205,7 +205,7 @@ def _estimators(posterior: Any) -> list[ConditionalDensityEstimator]:
 
 
 def _fresh(model: Any, verify: bool) -> FlowEstimator:
-    """A copy to be trained; layers that differ in training mode are refused."""
+    """An estimator to be trained; layers that differ in training mode are refused."""
     if not isinstance(model, ConditionalDensityEstimator):
         raise TypeError(
             'model: expected a builder of a density estimator, such as sbi\'s posterior_nn("nsf"), got one of '

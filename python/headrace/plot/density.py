@@ -231,7 +231,7 @@ def _conditional(log_prob: NDArray[Any], shape: tuple[int, ...], edges: tuple[Fl
 
 
 def _drawn(drawn: NDArray[Any], edges: tuple[Floats, ...]) -> tuple[tuple[Floats, ...], Floats]:
-    """Of draws, smoothed by about the resolution of their number; in cells of that size."""
+    """A density of draws, smoothed by about the resolution of their number; in cells of that size."""
     columns = drawn.shape[1]
     cells = int(np.clip(len(drawn) ** (1 / 3) * 3, 20, 120 if columns == 1 else 64))
     coarse = tuple(np.linspace(edge[0], edge[-1], cells + 1) for edge in edges)

@@ -204,7 +204,7 @@ class PlainFlow(nn.Module):
         return value.to(own) + bad[..., None], log_det + bad
 
     def _outside(self, x: Tensor) -> Tensor | None:
-        """Which rows have a value on a bound or beyond; None where there are no bounds at the data's side."""
+        """A mask of rows with a value on a bound or beyond; None without bounds at the data's side."""
         if self.support is None:
             return None
         header, columns = self.support

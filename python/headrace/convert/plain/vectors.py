@@ -13,7 +13,7 @@ __all__ = ["planar", "radial"]
 Header = Mapping[str, Any]
 Pair = tuple[Any, Any]
 
-# Of Halley's method for the planar inverse. Five were enough in float32 for s from 1e-3 to 1e4 and y up to 1e4.
+# Steps of Halley's method for the planar inverse. Five were enough in float32 for s from 1e-3 to 1e4 and y up to 1e4.
 ROUNDS = 8
 
 
