@@ -1,4 +1,4 @@
-"""The base of transforms and flows: a compiled program and the parameters in it."""
+"""What transforms and flows share: a compiled program and the parameters in it."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class Module(Filed):
         return program
 
     def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
-        """The arguments of a program of this compiled module."""
+        """What a program of this compiled module is made of."""
         steps, base, base_steps = self._steps(), "", 0
         if (own := self._base_steps()) is not None:
             base, first = own

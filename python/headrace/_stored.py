@@ -139,7 +139,7 @@ class Stored:
         return Stored(value, self._arrays, self.dtype, self._prefix)
 
     def child(self, key: str, family: type, prefix: str = "") -> Any:
-        """The object with its header under a key, and with a longer prefix of its arrays."""
+        """The object whose header is the value of a key, and whose arrays have one prefix more."""
         return self._child(key, self.take(key), family, prefix)
 
     def children(self, key: str, family: type) -> list[Any]:

@@ -37,7 +37,7 @@ __all__ = [
     "unpickled",
 ]
 
-# Goes up when the meaning of existing keys changes; new kinds and keys are refused by older readers anyway.
+# Goes up when the meaning of what is there changes; new kinds and keys are refused by older readers anyway.
 # 2: there is a checksum.
 FORMAT = 2
 
@@ -248,7 +248,7 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     kind = type(module).__name__
     dtype = None if module.dtype is None else module.dtype.name
     header = {"format": FORMAT, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
-    if module.matmul in BF16_PARTS:  # it belongs to the density; settings of a device are in no file
+    if module.matmul in BF16_PARTS:  # it belongs to the density; what is a matter of a device is in no file
         header["matmul"] = module.matmul
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     arrays = {

@@ -61,7 +61,7 @@ class _Scale(TypedDict, total=False):
 
 
 class Map(_Scale, total=False):
-    """Keywords of a map without a network."""
+    """Of a map, without a network."""
 
     bins: int
     bound: float | tuple[float, float]
@@ -250,7 +250,7 @@ class NetworkSettings(_Columns):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Settings(NetworkSettings, _MapSettings):  # in this order of bases a file has the map's settings first
-    """Settings of a masked transform beside its masks, checked."""
+    """What a masked transform is told beside its masks, checked."""
 
     formula: str = setting(
         "to_data",

@@ -60,7 +60,7 @@ def _made(core: Any, options: dict[str, Any], structure: Staircase | Sequence[ND
 
 
 def _check_size(options: dict[str, Any], structure: Staircase) -> None:
-    """Refuse sizes that cannot fit in memory: the system would end the process instead of raising an error."""
+    """Refuse what cannot fit in memory: the system would end the process in the place of an error."""
     first, last = len(options.get("reads", ())) + options.get("context", 0), len(options["active"])
     sizes = [first, *map(len, structure.degrees), last]
     needed = np.dtype(np.float32).itemsize * sum(a * b for a, b in pairwise(sizes))
