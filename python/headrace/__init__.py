@@ -126,7 +126,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """On first use what needs SciPy or JAX, and what few programs use."""
+    """Import on first use the modules that need SciPy or JAX, and those that few programs use."""
     import importlib
 
     if name in ("continuum", "convert", "dask", "diagnosis", "distributed", "jax", "plot", "sklearn", "torch"):

@@ -1,4 +1,4 @@
-"""The one-word form: a model of another library computes with headrace's core and keeps its face."""
+"""`headrace.accelerate`: a model of another library computes with headrace's core and keeps its interface."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["accelerate"]
 
 
 def accelerate(model: Any, *, verify: bool = True) -> Any:
-    """The same model, computed by headrace: densities, samples and gradients from one network pass in both directions.
+    """The model, computed by headrace: densities, samples and gradients from one network pass in both directions.
 
     The result has the methods of the model, so that code around it runs unchanged: a flow of zuko is called
     with a context and gives a distribution; flows of nflows, glasflow and normflows have `sample`, `log_prob` and their
     other methods; a density estimator of sbi stays one, and a posterior of sbi samples, evaluates, finds its mode and
-    takes many observations as before. A builder, such as ``sbi.neural_nets.posterior_nn("nsf")``, becomes one whose
-    estimators sbi's trainers train on headrace's core. Embedding nets stay in PyTorch. The model itself is not changed.
+    takes many observations as before. A builder, such as ``sbi.neural_nets.posterior_nn("nsf")``, becomes a builder
+    of estimators that sbi's trainers train on headrace's core. Embedding nets stay in PyTorch. `model` is unchanged.
     The result may be trained further: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are
     fixed. A model in training mode with batch norm, dropout or an act norm that no rows have started is refused: its
     density is another one in evaluation mode, which headrace computes. Call ``model.eval()`` first.
@@ -56,6 +56,6 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
 
 
 def _same_mode(face: Any, model: Any) -> Any:
-    """On the model's device, and training or not as it is."""
+    """The replacement on the model's device, and in its mode of training."""
     device = next((p.device for p in model.parameters()), None)
     return face.to(device).train(model.training)

@@ -1,4 +1,4 @@
-"""Checks of plain arguments; every error names the argument, what was expected and what was given."""
+"""Checks of plain arguments; every error names the argument, the expected value and the given one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 
 def kind_of(value: Any) -> str:
-    """How an error message calls what was given."""
+    """The name of a value's kind in error messages."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
@@ -33,12 +33,12 @@ def seeds(value: Any) -> tuple[int, ...]:
 
 
 def first_row(value: Any, rows: int) -> int | None:
-    """The number of the first of so many rows of an endless sample; None where nobody asked for one."""
+    """The index of the first of `rows` rows of an endless sample, checked; None without one."""
     return None if value is None else integer("first_row", value, most=2**63 - 1 - rows)
 
 
 def index(name: str, value: Any, length: int) -> int:
-    """An int that counts elements, from the end if it is negative; an IndexError beyond both ends, as lists have it."""
+    """An index, from the end if it is negative; an IndexError beyond both ends, like that of lists."""
     found = integer(name, value, least=-(2**63))
     if not -length <= found < length:
         raise IndexError(f"{name}: expected -{length} to {length - 1}, got {found}")
@@ -67,7 +67,7 @@ def integers(name: str, values: Any, *, least: int = 0, most: int | None = None)
 
 
 def texts(name: str, values: Any, size: int) -> tuple[str, ...]:
-    """So many texts."""
+    """A sequence of strings, checked for its length."""
     if isinstance(values, str) or not np.iterable(values) or not all(isinstance(value, str) for value in values):
         raise TypeError(f"{name}: expected a sequence of {size} texts, got {kind_of(values)}")
     found = tuple(values)
@@ -76,7 +76,7 @@ def texts(name: str, values: Any, size: int) -> tuple[str, ...]:
 
 
 def length(name: str, values: Sequence[Any], size: int) -> None:
-    """So many values."""
+    """A sequence, checked for its length."""
     if len(values) != size:
         raise ValueError(f"{name}: expected {size} values, got {len(values)}")
 
@@ -99,7 +99,7 @@ def coordinates(name: str, values: Any, features: int) -> tuple[int, ...]:
 
 
 def choice(name: str, value: Any, options: Sequence[str]) -> str:
-    """One of the strings in `options`."""
+    """A string, checked to be one of `options`."""
     if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
     return value
@@ -153,7 +153,7 @@ def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -
 
 
 def context_scale(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of so many context columns."""
+    """Mean and standard deviation of the context columns, checked."""
     if not isinstance(value, tuple) or len(value) != 2:
         raise TypeError(f"{name}: expected a tuple (mean, std), got {kind_of(value)}")
     if columns == 0:
@@ -162,7 +162,7 @@ def context_scale(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
 
 
 def framework(name: str, found: str, least: tuple[int, int]) -> None:
-    """Refuse a framework older than what headrace is written for, as what it lacks would be named without a reason."""
+    """Refuse a framework older than headrace supports: later errors about missing parts would give no reason."""
     numbers = found.split("+")[0].split(".")
     if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in numbers[:2]) < least:
         wanted = ".".join(map(str, least))

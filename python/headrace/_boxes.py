@@ -51,7 +51,7 @@ def support_of_box(bounds: Bounds | None, features: int, periodic: Periods | Non
 
 
 def refuse_box(base: Any, flow: str) -> None:
-    """Of a flow that has no splines."""
+    """Refuse a uniform base for a flow without splines."""
     if is_over_a_box(base):
         raise ValueError(
             f"base: expected a base density, as transforms of a {flow} do not take [-1, 1] onto itself, got {base!r}; "

@@ -1,7 +1,7 @@
 """Periodic columns of the ready-made flows: p(x, θ) = p(x) p(θ | x), where p(θ | x) is continuous around each circle.
 
-The columns x that are not periodic are the flow's own matter. After that, at the data end, those that are go through
-shifts and circular splines, whose parameters networks make from x and the context.
+The flow itself has the columns x that are not periodic. After it, at the data end, the periodic ones go through
+shifts and circular splines; networks compute their parameters from x and the context.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OWN = ("activation", "last_activation", "residual", "dropout", "bins")  # setti
 
 @dataclass(frozen=True)
 class CircleSettings:
-    """What a flow's circle couplings are told."""
+    """Settings of a flow's circle couplings."""
 
     transforms: Any  # their number
     seed: Any
@@ -48,7 +48,7 @@ def wrapped(features: int, circles: Sequence[int]) -> Transform:
 def circle_couplings(features: int, circles: Sequence[int], settings: CircleSettings) -> list[Transform]:
     """Couplings on [-1, 1) for the columns of `circles`, which read the others, from latent to data.
 
-    No network reads a circle's own number, which jumps where it wraps. What circles have to do with each other is left
+    No network reads a circle's own value, which jumps where it wraps. Dependences between circles are left
     to shears between the couplings.
     """
     line = [c for c in range(features) if c not in circles]
@@ -67,11 +67,11 @@ def circle_couplings(features: int, circles: Sequence[int], settings: CircleSett
 
 
 def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform]:
-    """A linear map of circles by a matrix of whole numbers, whose inverse has whole numbers too.
+    """A linear map of circles by a matrix of whole numbers; its inverse has whole numbers too.
 
     It takes a row and the same row a period on to the same place, and keeps volumes, so that it is continuous around
-    all circles, and what is uniform stays so. Each circle gets another one's number added; the next shear takes it off
-    again, and between the two splines have bent both: this shifts a circle by any function of another. The two after
+    all circles, and a uniform density stays so. Each circle gets another one's value added; the next shear subtracts
+    it, and between the two splines have bent both: this shifts a circle by any function of another. The two after
     them go the other way.
     """
     n = len(circles)
@@ -83,7 +83,7 @@ def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform
     std = np.ones(features)
     std[list(circles)] = scale
     return [
-        wrapped(features, circles),  # so that numbers do not grow from shear to shear
+        wrapped(features, circles),  # so that entries do not grow from shear to shear
         OnColumns(Rotation(right), circles, features),
         Standardize(np.zeros(features), std),
         OnColumns(Rotation(left), circles, features),
@@ -91,7 +91,7 @@ def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform
 
 
 def base_of_circles(base: Base | None, features: int, circles: Sequence[int]) -> Base:
-    """The base, which is uniform on circles alone."""
+    """The base, which is uniform only on circles."""
     want = ["uniform" if c in circles else "normal" for c in range(features)]
     if base is None:
         return Independent(want)

@@ -1,4 +1,4 @@
-"""Derivatives of flows: gradients from one run there and back, with what the run gives if that is wanted too."""
+"""Derivatives of flows: gradients from one forward and backward run, with the values of that run on request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Derivatives"]
 
 
 class Derivatives(Evaluated):
-    """What a `Flow` gives beside its values."""
+    """The derivatives of a `Flow`."""
 
     _dtype: np.dtype[Any]
 
@@ -45,13 +45,13 @@ class Derivatives(Evaluated):
         wrt: Sequence[str] = WRT,
         parameters: Array | None = None,
     ) -> Gradients:
-        """Vector-Jacobian product of `log_prob`: gradients of a number from its gradient by the log densities.
+        """Vector-Jacobian product of `log_prob`: gradients of a scalar from its gradient by the log densities.
 
         Args:
             x, context, parameters: As in `log_prob`.
             grad_log_prob: Shape (rows,), or that of the log densities.
-            wrt: What gradients to give, in this order: "inputs", in the shape of x; "parameters" (n,), as in
-                `parameters`; "context", in its shape. What was broadcast gets the sum over all that it served.
+            wrt: The gradients to give, in this order: "inputs", in the shape of x; "parameters" (n,), as in
+                `parameters`; "context", in its shape. The gradient of a broadcast array is the sum over its uses.
 
         Returns:
             A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
@@ -179,9 +179,9 @@ class Derivatives(Evaluated):
             x, context, parameters: As in `log_prob`; at least one row.
             weights: Shape (rows,), or that of the log densities: weights of the rows in the mean, not negative; all 1
                 by default.
-            wrt: What gradients to give after the mean, in this order; see `log_prob_vjp`.
-            dropout: The seed of what layers with `dropout` leave out, 0 to 2^64 - 1, another one for each step; what is
-                left out depends on it, the row and the unit alone. None: they leave out nothing.
+            wrt: The gradients to give after the mean, in this order; see `log_prob_vjp`.
+            dropout: The seed of the units that layers with `dropout` omit, 0 to 2^64 - 1, another one for each step;
+                the choice depends only on the seed, the row and the unit. None: they omit nothing.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(2, context=3)

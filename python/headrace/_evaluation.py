@@ -1,4 +1,4 @@
-"""What flows and transforms have in common when they compute: arrays in, the core's calls, arrays out."""
+"""Evaluation of flows and transforms: arrays in, the core's calls, arrays out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BLOCK = 1 << 16  # rows of another byte order or width that are converted at a 
 
 @dataclass(frozen=True)
 class Cotangents:
-    """Gradients of some number with respect to what a run gives; None stands for zero, or for one in every row."""
+    """Gradients of a scalar by the results of a run; None stands for zero, or for one in every row."""
 
     value: NDArray[Any] | None = None  # by the values
     row: NDArray[Any] | None = None  # by the log-determinants, or by the log-densities
@@ -38,7 +38,7 @@ class Cotangents:
 
     @classmethod
     def of_pair(cls, names: tuple[str, str], value: Any, row: Any, rows: Rows, features: int, caller: Caller) -> Any:
-        """By a value and its log-determinant, checked; either may be None for zero."""
+        """Cotangents of a value and its log-determinant, checked; either may be None for zero."""
         if value is not None:
             value = _arrays.shaped(names[0], value, (*rows.batch, features), caller)
             value = value.reshape(rows.rows, features)
@@ -48,12 +48,12 @@ class Cotangents:
 
     @staticmethod
     def of_rows(name: str, value: Any, rows: Rows, caller: Caller) -> NDArray[Any]:
-        """One number for each row, checked."""
+        """Cotangents with one value for each row, checked."""
         return _arrays.shaped(name, value, rows.batch, caller).reshape(rows.rows)
 
 
 def kinds_of(wrt: Any) -> tuple[str, ...]:
-    """What gradients are wanted with respect to."""
+    """The variables of the wanted gradients."""
     options = ("inputs", "parameters", "context")
     given = (wrt,) if isinstance(wrt, str) else tuple(wrt) if np.iterable(wrt) else (wrt,)
     kinds = tuple(check.choice("wrt", kind, options) for kind in given)
@@ -63,7 +63,7 @@ def kinds_of(wrt: Any) -> tuple[str, ...]:
 
 
 class Evaluated(Module):
-    """A module whose program takes rows in either direction."""
+    """A module with a program that takes rows in either direction."""
 
     def _program_and_dtype(self, dtype: np.dtype[Any]) -> tuple[Program, np.dtype[Any]]:
         """The program for rows of this dtype, and the dtype of its results."""
@@ -71,7 +71,7 @@ class Evaluated(Module):
         return self._program, self._dtype
 
     def _opened(self, name: str, value: Any, context: Any, parameters: Any, raw: bool = False) -> Opened:
-        """What every verb is given, checked: rows, context, and a vector in place of the parameters."""
+        """The arguments of every verb, checked: rows, context, and a vector in place of the parameters."""
         caller = self._caller()
         rows = opened(caller, name, value, context, self._features, self._context, raw)
         assert rows.array is not None
@@ -80,7 +80,7 @@ class Evaluated(Module):
         return caller, rows, program, dtype, vector
 
     def _own_parameters(self, value: Any, program: Program, dtype: np.dtype[Any], caller: Caller) -> NDArray[Any]:
-        """A vector given in place of the parameters, as the core takes it."""
+        """A vector given in place of the parameters, in the core's form."""
         array = _arrays.shaped("parameters", value, (program.n_weights,), caller)
         return _arrays.ready(array, dtype, caller)
 
@@ -95,7 +95,7 @@ class Evaluated(Module):
     ) -> None:
         """One run of the core; block by block where rows have to be converted.
 
-        Every verb takes what is given, where results go, context and parameters, in this order: keywords would take
+        Every verb takes the input, memory for results, context and parameters, in this order: keywords would take
         0.3 us more, a fifteenth of a call with one row.
         """
         n, context = rows.rows, rows.context
@@ -226,7 +226,7 @@ class Evaluated(Module):
         given = (rows.array, None, rows.context)  # no index: all rows
         by = (cotangents.value, cotangents.row, cotangents.row_scale)
         results = (flat(value, n, self._features), flat(log_det, n), flat(log_prob, n))
-        # By place, in the core's order: keywords would take 1 us more, a tenth of a call with one row.
+        # Positional, in the core's order: keywords would take 1 us more, a tenth of a call with one row.
         queued, asked = caller.queued(program), (vector, dropout)
         queued.gradient(inverse, cotangents.of_log_prob, *given, *by, *results, *core.values(), *asked)
         for kind in kinds:

@@ -1,16 +1,16 @@
-"""How headrace is installed: the commands of all messages that ask for it."""
+"""Commands that install headrace, for messages of missing packages."""
 
 from __future__ import annotations
 
 __all__ = ["PROJECT", "install", "rebuild"]
 
-# What pip is given. A release on a package index changes this to its name there, and the pages with it
-# (tests/tools/test_install_hints.py). Until then nobody owns that name, and a package of somebody else's could have it.
+# The argument of pip. A release on a package index changes this to its name there, and the pages with it
+# (tests/tools/test_install_hints.py). Until then that name is unclaimed, and another project's package could have it.
 PROJECT = "."
 
 
 def install(extra: str) -> str:
-    """How headrace is installed with an extra.
+    """The command that installs headrace with an extra.
 
     >>> install("plot")
     'pip install ".[plot]" in the clone of headrace'

@@ -1,4 +1,4 @@
-"""What a fit, an ascent or a distillation needs of a flow: the one place where they meet."""
+"""`Interior`: the private parts of a flow for a fit, an ascent or a distillation, in one class."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = ["Interior", "Trainable"]
 
 
 class Interior:
-    """What is not public of a flow, as it is when `Flow._interior` is asked for it."""
+    """The private parts of a flow, in their state when `Flow._interior` is read."""
 
     def __init__(self, flow: Any) -> None:
-        """`flow`: a `headrace.flow.Flow`, whose module imports this one."""
+        """`flow`: a `headrace.flow.Flow`; its module imports this one."""
         self._flow = flow
         self.chain: tuple[Transform, ...] = flow._chain  # their structure, without parameters
         self.base: Base = flow._base  # likewise
@@ -53,7 +53,7 @@ class Interior:
 
     @property
     def links(self) -> tuple[Transform, ...]:
-        """What a fit puts at the data end: `standardize`, or one `Gaussianize` or two and that."""
+        """The transforms that a fit puts at the data end: `standardize`, or one `Gaussianize` or two and that."""
         first = self._end - 1
         while first > 0 and isinstance(self.chain[first - 1], Gaussianize):
             first -= 1
@@ -61,9 +61,9 @@ class Interior:
 
     @property
     def is_over_a_bell(self) -> bool:
-        """Whether the base has one mode and columns that are all alike, as those of normal rows.
+        """Whether the base has one mode and columns that are all alike, like those of normal rows.
 
-        Beside periodic columns, whose base is uniform, those that are not have to be.
+        With periodic columns, which have a uniform base, this holds for the others.
         """
         last = self.chain[-1] if self.chain else None
         if isinstance(self.base, Independent) and isinstance(last, Support):
@@ -82,7 +82,7 @@ class Interior:
 
     @property
     def _end(self) -> int:
-        """So many transforms come before the `Support`, or the rows."""
+        """The number of transforms before the `Support`, or before the rows."""
         n = len(self.chain)
         return n - 1 if n and isinstance(self.chain[-1], Support) else n
 
@@ -104,20 +104,20 @@ class Interior:
         return any(layer.dropout for network in networks for layer in network)
 
     def products(self, matmul: Any) -> str:
-        """How products of networks are computed in the steps of a fit: as told, checked; by default as elsewhere."""
+        """How products of networks are computed in the steps of a fit: the argument, checked, or the flow's own."""
         flow = self._flow
         if matmul is None:
             own: str = flow.matmul
             return own
-        told = check.choice("matmul", matmul, MATMULS["cuda"]) if self.on_device else matmul_on_cpu(matmul)
-        if told != "exact" and flow.dtype == np.float64:
+        found = check.choice("matmul", matmul, MATMULS["cuda"]) if self.on_device else matmul_on_cpu(matmul)
+        if found != "exact" and flow.dtype == np.float64:
             raise ValueError(
-                f"dtype, matmul: expected float32 or 'exact', got float64 and {told!r}; call .astype('float32')"
+                f"dtype, matmul: expected float32 or 'exact', got float64 and {found!r}; call .astype('float32')"
             )
-        return told
+        return found
 
     def stepping(self, matmul: str) -> tuple[Program, Callable[[], Any]]:
-        """The program that gives the gradients of steps, and what it is told the parameters by at each of them."""
+        """The program that gives the gradients of steps, and a function for its parameters, called before each."""
         program = self.program
         if matmul == self._flow.matmul:
             return program, lambda: None
@@ -125,7 +125,7 @@ class Interior:
         return twin, program.weights if self.on_device else lambda: program
 
     def blocks(self) -> list[Block]:
-        """Those of the parameters, in the order of the vector."""
+        """The blocks of the parameters, in the order of the vector."""
         return [block for _, block in self._flow._blocks()]
 
     def rescale(
@@ -138,7 +138,7 @@ class Interior:
     ) -> None:
         """Standardise data (links for `standardize`) or context from now on; the parameters stay, or are these.
 
-        Links take the place of `standardize` and of what lies before it, so many transforms in all. They may have
+        Links replace `standardize` and the transforms before it, `replaced` transforms in all. They may have
         parameters, which follow those of the flow; the links that they replace must have none.
         """
         structure: dict[str, Any] = {}
@@ -153,7 +153,7 @@ class Interior:
         self._flow._take_parameters(parameters, **structure)
 
     def become(self, other: Any) -> None:
-        """Take over what a fit of a copy has found: links, what is standardised, and parameters."""
+        """Take over the results of a fit of a copy: links, standardisation, and parameters."""
         structure = {name: getattr(other, name) for name in ("_chain", "_standardize_context")}
         self._flow._take_parameters(other._vector(), **structure)
 
@@ -174,7 +174,7 @@ class Interior:
             raise
 
     def start(self, started: Mapping[int, Transform]) -> None:
-        """Put transforms of the same kind and size, with numbers of their own, into some places of the chain."""
+        """Replace transforms of the chain by others of the same kind and size, with their own parameters."""
         flow = self._flow
         vector = self.vector()[: flow._base_size()]
         parts = [started.get(i, t)._vector() for i, t in enumerate(flow._transforms_on(None))]
@@ -183,7 +183,7 @@ class Interior:
 
 
 class Trainable(Protocol):
-    """A flow, as a fit sees it; `headrace.flow.Flow` is one."""
+    """The protocol of a flow for fits; `headrace.flow.Flow` is one."""
 
     parameters: Any
 
@@ -197,7 +197,7 @@ class Trainable(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of parameters and results."""
+        """The dtype of parameters and results."""
 
     @property
     def standardize_context(self) -> Any:

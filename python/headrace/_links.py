@@ -1,4 +1,4 @@
-"""What lies between two networks of a ready-made flow, so that every coordinate comes to depend on every other."""
+"""Transforms between two networks of a ready-made flow, so that every coordinate comes to depend on every other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINKS = ("reverse", "linear", "random", "none")
 def link_before(
     network: int, link: Any, features: int, *, seed: int = 0, dtype: DTypeLike = "float32"
 ) -> tuple[list[Transform], bool]:
-    """What comes before a network, and whether its own order of the coordinates is the descending one.
+    """The transforms before a network, and whether its own order of the coordinates is the descending one.
 
     Nothing comes before the first one, and its order is the ascending one.
 

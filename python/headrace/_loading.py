@@ -1,4 +1,4 @@
-"""`headrace.load` and `headrace.from_bytes` with their types: `files`, which reads, knows no class that it makes."""
+"""`headrace.load` and `headrace.from_bytes` with their types: `files`, which reads, imports no class that it makes."""
 
 from __future__ import annotations
 

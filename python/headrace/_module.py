@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _changes = threading.RLock()
-"""Held by who changes parameters, so that of two who change different ones at once neither undoes the other."""
+"""The lock for changes of parameters: of two threads that change different ones at once neither undoes the other's."""
 
 
 def _unheld() -> None:
-    """In a forked child the thread that held the lock is not there to let it go."""
+    """A new lock for a forked child, where the thread that held the old one does not exist."""
     global _changes
     _changes = threading.RLock()
 
@@ -56,7 +56,7 @@ class _OnFirstUse:
 
 
 class Block(Protocol):
-    """A stretch of the parameter vector that can be seen as named dense arrays."""
+    """A slice of the parameter vector, and its form as named dense arrays."""
 
     @property
     def size(self) -> int:
@@ -74,8 +74,8 @@ class Parametrised(Filed):
 
     Parameters are one vector. The program is compiled when it is first used; the vector waits until then, and lives in
     the program afterwards. Reading parameters gives a copy and assigning copies in; other threads that are evaluating
-    see the old or the new values whole. Of two threads that set different parameters by name neither undoes what the
-    other did.
+    see the old or the new values whole. Of two threads that set different parameters by name neither undoes the other's
+    assignment.
     """
 
     _program: Program = _OnFirstUse()
@@ -102,7 +102,7 @@ class Parametrised(Filed):
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """Of parameters and results; None for a transform without parameters, which keeps that of its input."""
+        """The dtype of parameters and results; None for a transform without parameters, which keeps its input's."""
         return self._dtype
 
     @abc.abstractmethod
@@ -110,7 +110,7 @@ class Parametrised(Filed):
         """Prefixes and blocks of the parameters, in the order of the vector."""
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        """What a file keeps beside the named parameters, by name: masks of dense weights, matrices."""
+        """Arrays that a file keeps beside the named parameters, by name: masks of dense weights, matrices."""
         return {}
 
     def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
@@ -130,7 +130,7 @@ class Parametrised(Filed):
                 self._program, self._waiting = program, None
 
     def _owned(self, parameters: NDArray[Any]) -> NDArray[Any]:
-        """In the dtype of the program, and no view, which would keep all of the array that it is a part of."""
+        """A copy in the dtype of the program: a view would keep the whole array alive."""
         array = np.require(parameters, self._dtype or np.dtype(np.float32), ("C", "A"))
         return array if array.base is None else array.copy()
 
@@ -149,7 +149,7 @@ class Parametrised(Filed):
         return self._compile(self._dtype, self._waiting)
 
     def _bare(self) -> Self:
-        """The structure alone, which keeps no parameters in memory; `_remade` gives it some."""
+        """A copy of only the structure, which keeps no parameters in memory; `_remade` gives it some."""
         if self._dtype is None:
             return self
         other = object.__new__(type(self))
@@ -197,7 +197,7 @@ class Parametrised(Filed):
         device: Device | None,
         products: str = "exact",
     ) -> Self:
-        """The same with these parameters, which come from the host."""
+        """A module of this structure with these parameters, which come from the host."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._dtype = dtype
@@ -215,7 +215,7 @@ class Parametrised(Filed):
         return self._with_parameters(self._vector(), self._dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The same as a copy: nothing else can change."""
+        """A copy like that of `__copy__`: nothing else can change."""
         return self.__copy__()
 
     def __reduce__(self) -> Any:
@@ -228,7 +228,7 @@ class Parametrised(Filed):
         The file appears whole or not at all: an interrupted or failed save leaves an older file as it was.
 
         Raises:
-            TypeError: the path is none, or a part is of a class that files do not know, as a subclass of your own.
+            TypeError: the path is none, or a part is of a class without a form in files, such as your own.
             OSError: the folder does not exist, the path is a folder, or the file cannot be written.
             ValueError: it is too large for a file: above 2^17 features or 16 MiB of header, or masks whose structure
                 takes far more memory to derive than they themselves take.
@@ -237,7 +237,7 @@ class Parametrised(Filed):
 
     @property
     def device(self) -> str:
-        """Where it computes: "cpu" or a CUDA device, as "cuda:0"."""
+        """The device of computations: "cpu" or a CUDA device, such as "cuda:0"."""
         return "cpu" if self._device is None else repr(self._device)
 
     @property
@@ -248,20 +248,20 @@ class Parametrised(Filed):
     def to(self, device: str, matmul: str = "exact") -> Self:
         """A copy on another device.
 
-        What is on a CUDA device takes arrays that are there and gives arrays there (docs/gpu.md).
+        On a CUDA device, arguments and results are arrays of that device (docs/gpu.md).
 
         Args:
             device: "cpu", "cuda:0", or "cuda", CuPy's current device.
-            matmul: How products of networks are computed. "exact": in `dtype`. "bf16": on the CPU, with what a network
-                reads, its units and its weights rounded to 8 significant bits, and sums in float32 (docs/bf16.md).
+            matmul: How products of networks are computed. "exact": in `dtype`. "bf16": on the CPU, with inputs,
+                units and weights of networks rounded to 8 significant bits, and sums in float32 (docs/bf16.md).
                 "bf16x3" and "bf16x6": the same, but each number is a sum of two or three of 8 bits, which takes 3 or 6
                 products and keeps 16 bits, or float32's. These belong to the density and are kept in files. "tf32": on
-                the tensor cores of a CUDA device, with what a network reads, its units, their gradients and its weights
+                the tensor cores of a CUDA device, with inputs, units, their gradients and weights
                 rounded to 11 significant bits. "3xtf32": there too, by three products of numbers split in two, as near
-                as float32's own. All but "exact" are for float32 alone (docs/gpu.md).
+                as float32's own. All but "exact" are only for float32 (docs/gpu.md).
 
         Raises:
-            CudaUnavailable: there is no such device, or CuPy is not installed; the message says why.
+            CudaUnavailable: there is no such device, or CuPy is not installed; the message gives the reason.
             ValueError: "tf32" or "3xtf32" on the CPU, "bf16" on a device, or any of them for float64.
         """
         place = _device.device_named(device, matmul)
@@ -280,7 +280,7 @@ class Parametrised(Filed):
 
     @property
     def parameters(self) -> Array:
-        """All trainable numbers as one vector, shape (n,): a copy; assigning copies in. On a device it is a CuPy array.
+        """Trainable parameters as one vector, shape (n,): a copy; assigning copies in. On a device it is a CuPy array.
 
         The vector also holds padding and a few masked entries; they are zero and stay zero whatever is assigned.
         """
@@ -296,7 +296,7 @@ class Parametrised(Filed):
 
     @property
     def n_parameters(self) -> int:
-        """How many numbers are trained: the entries of `named_parameters` but masked ones, without any padding.
+        """The number of trained parameters: the entries of `named_parameters` but masked ones, without any padding.
 
         >>> import headrace as hr
         >>> hr.Planar(3).n_parameters
@@ -345,7 +345,7 @@ class Parametrised(Filed):
         raise KeyError(f"name: expected one of {', '.join(self.named_parameters()) or 'nothing'}, got {name!r}")
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """The same with parameters and results of another dtype, 'float32' or 'float64'."""
+        """A copy with parameters and results of another dtype, 'float32' or 'float64'."""
         wanted = check.float_dtype("dtype", dtype)
         if self._dtype is None:
             return self

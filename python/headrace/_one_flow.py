@@ -1,4 +1,4 @@
-"""What to give in the place of something that is like a flow but is not one: for modules of frameworks, of one flow."""
+"""Error messages of `headrace.torch`, `headrace.jax` and others for arguments that resemble a flow but are none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["no_flow"]
 
 
 def no_flow(expected: str, value: Any) -> TypeError:
-    """The error for such a thing as the argument `flow`."""
+    """The error for such an object as the argument `flow`."""
     hint = ""
     if isinstance(value, DualAscentFlow) or value is DualAscentFlow:
         hint = ", which is how a flow is made of rows; give what its fit(x) returns, an AscentFlow"
@@ -27,6 +27,6 @@ def no_flow(expected: str, value: Any) -> TypeError:
         hint = "; a transform becomes a flow by headrace.Flow([transform])"
     elif hasattr(value, "flow_"):
         hint = "; give its fitted .flow_"
-    elif isinstance(getattr(value, "flow", None), Flow):  # what headrace.auto gives, a module
+    elif isinstance(getattr(value, "flow", None), Flow):  # the result of headrace.auto, which is a module
         hint = "; give its .flow"
     return TypeError(f"flow: expected {expected}, got {check.kind_of(value)}{hint}")

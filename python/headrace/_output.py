@@ -1,6 +1,6 @@
-"""How a file is written, beside its place, and into it once it is whole; and how text is made harmless.
+"""Atomic writing of files, and removal of control characters from text.
 
-A save that fails, or is killed, leaves what was there. What a kill leaves is a temporary file, which the next save to
+A save that fails, or is killed, leaves the old file. A kill leaves a temporary file, which the next save to
 the same place removes, unless its writer lives.
 """
 
@@ -25,15 +25,15 @@ NO_ROOM = {
     getattr(errno, "EDQUOT", errno.ENOSPC),
 }  # of a write: no error of the system names the file
 
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what steers a terminal, or the order of writing
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of control and direction characters
 
 
 @contextmanager
 def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Iterator[BinaryIO]:
-    """A stream whose bytes become the file once the block ends, and are thrown away if it raises.
+    """A stream: its bytes become the file once the block ends, and are discarded if it raises.
 
-    A link stays, and what it points to is replaced. Permissions are those of the old file, or of any new one.
-    `instead` is asked at the end whether the file is to have another name, in the same folder.
+    A link stays, and its target is replaced. Permissions are those of the old file, or of any new one.
+    `instead` is called at the end and may return another name for the file, in the same folder.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -48,7 +48,7 @@ def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Ite
             os.fsync(stream.fileno())
             other = None if instead is None else instead()
             temporary.replace(target if other is None else os.path.join(os.path.dirname(target), other))
-    except BaseException as error:  # Ctrl-C too
+    except BaseException as error:  # also for Ctrl-C
         temporary.remove()
         if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
             error.filename = path
@@ -56,7 +56,7 @@ def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Ite
 
 
 def check_writable(argument: str, path: str) -> None:
-    """Say before the work what would stop `replacing`: a file is made beside the path, and removed.
+    """Raise before the work the errors that `replacing` would raise: a file is made beside the path, and removed.
 
     Raises:
         OSError, ValueError: as `replacing` does; the message names the argument.
@@ -66,7 +66,7 @@ def check_writable(argument: str, path: str) -> None:
 
 
 def check_regular(name: str, argument: str = "path") -> os.stat_result:
-    """Neither a folder, nor a device or a pipe, which would be replaced or read for ever; what is known of it."""
+    """The status of a regular file; others, which would be replaced or read for ever, are an error."""
     if os.path.isdir(name) or _platform.ends_in_separator(name):
         raise IsADirectoryError(f"{argument}: expected a file, got the folder {name}")
     status = os.stat(name)
@@ -87,7 +87,7 @@ def refuse_inputs(option: str, output: str, inputs: Sequence[str]) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with a question mark for each character that is not seen, as those that steer a terminal.
+    """The text with a question mark for each invisible character, such as those that control a terminal.
 
     >>> printable("\\x1b[31mred")
     '?[31mred'
@@ -106,7 +106,7 @@ def spreadsheet_cell(text: str) -> str:
 
 
 def _begin(argument: str, path: str) -> tuple[str, _platform.Temporary]:
-    """Where the file is to be, links followed; and the temporary file beside it."""
+    """The path of the file, links followed; and the temporary file beside it."""
     mode = None
     try:
         with suppress(FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""What pictures have in common: colours that the colour-blind tell apart, and what is said where none can be made."""
+"""Shared parts of pictures: colours that the colour-blind can distinguish, and the error where none can be made."""
 
 from __future__ import annotations
 

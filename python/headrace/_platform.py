@@ -1,7 +1,7 @@
-"""What operating systems do differently: no other module asks which one it is.
+"""Differences between operating systems: no other module depends on which one it is.
 
 A file that is open can be replaced and removed on POSIX systems, and neither on Windows. There a lock of the file's own
-ends with its last name; here it is a file beside it, which the system removes from nobody who has it open.
+ends with its last name; here it is a file beside it, which the system removes under no process that has it open.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def without_separator(path: str) -> str:
 
 
 class Temporary:
-    """A new file with a stream into it, that nobody takes for abandoned while this process lives."""
+    """A new file with a stream into it, which no process takes for abandoned while this one lives."""
 
     def __init__(self, name: str, mode: int | None) -> None:
         self.name = name
@@ -47,7 +47,7 @@ class Temporary:
             os.fchmod(file, mode)
 
     def replace(self, target: str) -> None:
-        """Give it the name of a file, in the place of what has it."""
+        """Rename the temporary file, replacing any file of that name."""
         raise NotImplementedError
 
     def remove(self) -> None:
@@ -94,7 +94,7 @@ class _Beside(Temporary):
             try:
                 os.replace(self.name, target)
                 break
-            except PermissionError as error:  # as where another process reads what is there
+            except PermissionError as error:  # for example because another process reads the old file
                 if time.monotonic() >= end:
                     raise PermissionError(
                         f"path: expected a file that can be replaced, got {target}, which some process has open"
@@ -117,16 +117,16 @@ class _Beside(Temporary):
 
 
 def new_temporary(start: str, mode: int | None) -> Temporary:
-    """A file whose name starts so. `mode`: its permissions, None for those of any new file."""
+    """A file with a name that starts so. `mode`: its permissions, None for those of any new file."""
     while True:
         made = (_Flocked if fcntl else _Beside)(f"{start}{secrets.token_hex(8)}{_ENDING}", mode)
-        if os.path.exists(made.name):  # nobody took it for abandoned before it was locked
+        if os.path.exists(made.name):  # no process took it for abandoned before it was locked
             return made
         made.remove()
 
 
 def remove_abandoned(start: str) -> None:
-    """Remove temporary files whose names start so and whose writers are no more."""
+    """Remove temporary files with names that start so and without a live writer."""
     if fcntl is None:
         for name in glob(f"{escape(start)}*{_LOCK_ENDING}"):
             with suppress(OSError):  # it is open
@@ -159,7 +159,7 @@ def _lock_of(name: str) -> str:
 
 
 def why_no_core(error: ImportError) -> str:
-    """What keeps the compiled core from being loaded, for who installed it."""
+    """An explanation of why the compiled core cannot be loaded, for the person who installed it."""
     import importlib.machinery  # here, because a successful import needs none of these
     import platform
     import sysconfig

@@ -1,4 +1,4 @@
-"""The bar that a long call shows on the standard error: what is done, how fast, and how long it will take."""
+"""The progress bar of a long call on the standard error: the share done, the speed, and the time left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _receiver: ContextVar[Receiver | None] = ContextVar("receiver", default=None)
 
 
 def watched() -> bool:
-    """Whether somebody looks at the standard error: a terminal, or a notebook; not a file or a pipe."""
+    """Whether the standard error is a terminal or a notebook, and not a file or a pipe."""
     stream: Any = sys.stderr
     if stream is None:
         return False
@@ -26,7 +26,7 @@ def watched() -> bool:
 
 
 def bar(total: float | None, what: str, unit: str, progress: bool, **others: Any) -> Any:
-    """A bar of tqdm; nothing where there is to be none, and where nobody looks.
+    """A bar of tqdm; nothing if it is switched off or no terminal shows it.
 
     It is a context manager: its end closes the bar.
     """
@@ -39,9 +39,9 @@ def bar(total: float | None, what: str, unit: str, progress: bool, **others: Any
 
 @contextmanager
 def sent_to(receive: Receiver | None) -> Iterator[None]:
-    """Inside, bars of this thread are told to somebody who shows them elsewhere; None: they are shown here.
+    """Inside the block, this thread's bars go as messages to `receive`, which shows them elsewhere; None: shown here.
 
-    A message has ``bar``, which numbers the bars, ``made``, what `tqdm` is given, ``n``, how much is done, ``postfix``,
+    A message has ``bar``, the bar's index, ``made``, the arguments of `tqdm`, ``n``, the amount done, ``postfix``,
     and ``closed``.
     """
     before = _receiver.set(receive)
@@ -52,7 +52,7 @@ def sent_to(receive: Receiver | None) -> Iterator[None]:
 
 
 class _Sent:
-    """What a bar of `tqdm` is, told a few times a second."""
+    """A bar like `tqdm`'s, sent as a message a few times a second."""
 
     made_so_far = 0
 
@@ -69,30 +69,30 @@ class _Sent:
         self.refresh()
 
     def update(self, n: float = 1) -> None:
-        """So much more is done."""
+        """Add `n` to the amount done."""
         self._told["n"] += n
         if time.monotonic() - self._last >= EVERY:
             self.refresh()
 
     def set_postfix(self, told: dict[str, Any], refresh: bool = True) -> None:
-        """What stands behind the bar."""
+        """Set the text behind the bar."""
         self._told["postfix"] = dict(told)
         if refresh:
             self.refresh()
 
     def refresh(self) -> None:
-        """Tell it now."""
+        """Send the state now."""
         self._last = time.monotonic()
         self._receive(dict(self._told))
 
     def close(self) -> None:
-        """Tell the end of it, once."""
+        """Send the end, once."""
         if not self._told["closed"]:
             self._told["closed"] = True
             self.refresh()
 
     def __enter__(self) -> _Sent:
-        """As a context manager, whose end closes the bar."""
+        """Enter the context manager, which closes the bar at its end."""
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,8 +1,8 @@
-"""How an object states itself in a file: a header of JSON's types, beside arrays by name.
+"""The form of an object in a file: a header of JSON's types, beside arrays by name.
 
 A class takes part by the decorator `storable` and two methods:
 
-- ``_header(self)``: all that the named parameters do not say, in JSON's types; floats are kept exactly.
+- ``_header(self)``: everything that the named parameters do not contain, in JSON's types; floats are kept exactly.
 - ``_from_file(cls, stored)``: the way back, from a `Stored`. **A size in a header is a claim**: it is compared with
   the arrays at hand before anything of that size is made.
 
@@ -33,7 +33,7 @@ _Class = TypeVar("_Class", bound=type)
 
 
 def storable(cls: _Class) -> _Class:
-    """List a class among those that files know."""
+    """Register a class for files."""
     KINDS[cls.__name__] = cls
     return cls
 
@@ -42,7 +42,7 @@ def header_of(thing: Any) -> dict[str, Any]:
     """The header of a transform, base or flow.
 
     Raises:
-        TypeError: it is of a class that files do not know, as a subclass of your own.
+        TypeError: it is of a class that files do not support, such as a subclass of your own.
         ValueError: it is too large for a file.
     """
     kind = type(thing).__name__
@@ -54,12 +54,12 @@ def header_of(thing: Any) -> dict[str, Any]:
 
 
 class Filed(abc.ABC):
-    """What can be a file of its own: flows and transforms."""
+    """Objects that can be saved to a file of their own: flows and transforms."""
 
     @property
     @abc.abstractmethod
     def dtype(self) -> np.dtype[Any] | None:
-        """Of parameters; None without any."""
+        """The dtype of parameters; None without any."""
 
     @property
     @abc.abstractmethod
@@ -72,21 +72,21 @@ class Filed(abc.ABC):
 
     @abc.abstractmethod
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        """What a file keeps beside them."""
+        """Arrays that a file keeps beside the parameters."""
 
     @abc.abstractmethod
     def to(self, device: str, matmul: str = "exact") -> Any:
-        """The same on another device."""
+        """A copy on another device."""
 
 
 class Stored:
-    """What a file holds of one object. Each piece is taken once; what nobody takes is an error.
+    """The contents of a file for one object. Each item is read once; an item that stays unread is an error.
 
     Args:
-        header: The object's header, as JSON gave it.
+        header: The object's header, in JSON's types.
         arrays: Those of the whole file by their full names.
         dtype: Of all parameters; None where there are none.
-        prefix: What the names of this object's arrays start with.
+        prefix: The start of the names of this object's arrays.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Stored:
         return thing
 
     def close(self) -> None:
-        """Refuse keys that nobody took: they may change the meaning of others."""
+        """Refuse unread keys: they may change the meaning of others."""
         if self._header:
             raise ValueError(f"expected no key {min(self._header)!r}")
 
@@ -170,7 +170,7 @@ class Stored:
         return array
 
     def layers(self, columns: int, rows: int, *, masked: bool = True) -> Layers:
-        """``(weights, biases, masks)`` of a network of so many inputs and outputs; without masks if it has none."""
+        """``(weights, biases, masks)`` of a network of `columns` inputs and `rows` outputs; no masks if it has none."""
         weights: list[NDArray[Any]] = []
         biases: list[NDArray[Any]] = []
         masks: list[NDArray[np.bool_]] = []

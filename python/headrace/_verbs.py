@@ -1,4 +1,4 @@
-"""What a density is asked for: log densities, latent rows, data rows, draws."""
+"""The public methods of a density: log densities, latent rows, data rows, draws."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Verbs"]
 
 
 class Verbs(Derivatives):
-    """The verbs of a `Flow` and their types: the kind of array that goes in comes out."""
+    """The verbs of a `Flow` and their types: results have the type of the arguments."""
 
     @overload
     def log_prob(
@@ -188,7 +188,7 @@ class Verbs(Derivatives):
         """Draw n rows, shape (n, features), in the framework of the context; without, NumPy, or CuPy on a device.
 
         Args:
-            n: Number of rows, or a shape: then so many draws **for each row of the context**. The shape is n,
+            n: Number of rows, or a shape: then that many draws **for each row of the context**. The shape is n,
                 then the leading dimensions of the context, then (features,), as in torch.distributions. ``()`` is one
                 draw for each.
             context: For a number of rows, shape (n, context), or (context,) for all rows.
@@ -203,8 +203,8 @@ class Verbs(Derivatives):
             noise: Numbers to take instead of drawing any, in the shape of the result: rows of independent **standard
                 normal** numbers under the bases `StandardNormal` and `Normal`, whose mean and standard deviation are
                 then applied to them, of standard logistic ones under `Logistic`, and of the base's own under others.
-            dtype: "float64", or the flow's own, which is the default. What a float32 flow finds in float32 is taken to
-                the data's units in float64: data far from zero, as time stamps, need that.
+            dtype: "float64", or the flow's own, which is the default. Results of a float32 flow are taken to
+                the data's units in float64: data far from zero, such as time stamps, need that.
             like: An array, or the name of a framework ("numpy", "torch", "jax"; "cupy" on a device), to answer in.
             out: In the shape and dtype of the result: memory of its own to write into and to return.
 

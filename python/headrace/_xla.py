@@ -27,7 +27,7 @@ __all__ = ["NO_FORWARD", "Direction", "Structure", "structure_of"]
 Arrays = tuple[Any, ...]
 _lock = threading.Lock()
 
-_MOST_KEPT = 32  # numbers of a derivative by parameters, for each number of the rows: activations are no fewer
+_MOST_KEPT = 32  # elements of a derivative by parameters for each one of the rows: activations are no fewer
 
 _ONCE = (
     "only first derivatives in reverse mode are there: the compiled core of headrace has no derivatives of gradients"
@@ -42,14 +42,14 @@ NO_FORWARD = (
 
 
 class Structure:
-    """What a flow is without its parameters: hashable, compared by identity, and static in what JAX compiles.
+    """A flow without its parameters: hashable, compared by identity, and static in code that JAX compiles.
 
     Numbers that are no parameters belong to it: permutations, standardisation, the scale of a context. It has a copy of
     the flow, so that nothing that happens to the flow changes it. `structure_of` gives the same one for the same flow
     until `fit` changes such numbers.
     """
 
-    target = "headrace"  # what the calls of compiled code are named by, on every platform
+    target = "headrace"  # names of the calls of compiled code, on every platform
 
     def __init__(self, flow: Flow) -> None:
         """Copy a flow and make its program known to compiled code."""
@@ -66,7 +66,7 @@ class Structure:
         self.directions: dict[tuple[bool, bool, bool, bool], Direction] = {}
 
     def _known_to(self, core: Any) -> None:
-        """Make it known to the module for devices too, under the same number; it goes there when first called there."""
+        """Register the structure with the module for devices, too, under the same id, at its first call there."""
         if core is None:
             return
         is_double = self.dtype == np.float64
@@ -83,7 +83,7 @@ class Structure:
         return self
 
     def __copy__(self) -> Structure:
-        """The same."""
+        """This object itself."""
         return self
 
     def __repr__(self) -> str:
@@ -126,14 +126,14 @@ def _on_devices() -> Any:
 def _register() -> None:
     """Makes the core's handlers known to JAX."""
     handlers = dict(cpu.xla_handlers)
-    elsewhere = handlers.pop("elsewhere")  # names what to do on a device that this build has no code for
+    elsewhere = handlers.pop("elsewhere")  # its message names the remedy for a device that this build has no code for
     on_cuda = getattr(_on_devices(), "xla_handlers", {})
     try:
         for name, handler in handlers.items():
             places = {"cpu": handler, "CUDA": on_cuda.get(name, elsewhere), "ROCM": elsewhere}
             for platform, own in places.items():  # the same name on each: one compiled function works on all
                 jax.ffi.register_ffi_target(f"{Structure.target}_{name}", own, platform=platform)
-    except Exception as error:  # of jaxlib, whose class depends on its version
+    except Exception as error:  # of jaxlib, where the class depends on the version
         raise ImportError(
             f"jax: expected 0.5 or newer, whose compiled code calls the core, got {jax.__version__}: {error}"
         ) from error
@@ -158,13 +158,13 @@ class Direction:
 
     # ---- derivatives ---------------------------------------------------------------------------------------------
 
-    # What `_bwd` must know beside numbers it reads off the shapes of residuals that hold none. The structure of the
+    # `_bwd` needs more than values, and reads it off the shapes of residuals without elements. The structure of the
     # residuals cannot tell it: where one compiled function is differentiated in two ways, JAX keeps the last structure.
 
     def _fwd(self, params: Any, x: Any, context: Any) -> tuple[Arrays, Arrays]:
         given, wanted = (params.value, x.value, context.value), (params.perturbed, x.perturbed, context.perturbed)
         none = jnp.zeros((0,), given[1].dtype)
-        # Of a number for each row, the value and the derivatives of the sum come from one run. That by parameters must
+        # For one value a row, the values and the derivatives of their sum come from one run. That by parameters must
         # then be kept, by each iteration of a scan: only where it is small beside the rows.
         by_sum = wanted[0] and given[0].size <= _MOST_KEPT * given[1].size
         ahead = not self.value and (by_sum or not wanted[0])
@@ -259,7 +259,7 @@ class Direction:
         return tuple(compress(results[1:], (ones, *wanted)))
 
     def _backward_of_sum(self, wanted: tuple[bool, ...], params: Any, x: Any, context: Any) -> Arrays:
-        """Each row's number, and the gradients of their sum: whether there is one by parameters, it, and by rows."""
+        """The value of each row, and gradients of the sum: whether there is one by parameters, it, and by rows."""
         parameters, *of_rows = self._gradient_shapes(params, x, context)
         by_rows = (s if w else (0,) for s, w in zip(of_rows, wanted[1:], strict=True))
         results = self._call("unit", [(x.shape[0],), (1,), parameters, *by_rows], (params, x, context), {})
@@ -282,12 +282,12 @@ class Direction:
 
 
 def _no_gradient(array: Any) -> Any:
-    """Says that there is none for this array: None does too, but up to JAX 0.6 it must always be the same arrays."""
+    """A mark for no gradient of this array: None is one, too, but up to JAX 0.6 it must always be the same arrays."""
     return jax.custom_derivatives.SymbolicZero.from_primal_value(array)
 
 
 def axes_of(*arrays: Any) -> frozenset[str]:
-    """The axes of `shard_map` along which any of these arrays is told to differ between devices."""
+    """The axes of `shard_map` along which any of these arrays is marked as different between devices."""
     found: frozenset[str] = frozenset()
     for array in arrays:
         kind = jax.typeof(array) if hasattr(jax, "typeof") else None
@@ -343,7 +343,7 @@ def _by_rows(function: Callable[..., Arrays], parameters: bool) -> Callable[...,
 
 
 def _differentiable_no_more(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
-    """The same function, whose derivative is an error that says why."""
+    """The same function with a derivative that raises an error with the reason."""
     once: Any = jax.custom_jvp(function)
 
     def refuse(primals: Arrays, tangents: Arrays) -> Any:

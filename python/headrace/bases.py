@@ -26,7 +26,7 @@ class Base(abc.ABC):
     """A density of independent coordinates that can be evaluated and sampled."""
 
     name: str  # the core's name of the standard density under it
-    moves_noise = True  # whether samples are functions of noise and of the base's parameters, whatever these are
+    moves_noise = True  # whether samples are functions of noise and of any parameters of the base
 
     def __init__(self, features: int) -> None:
         """`features`: number of coordinates."""
@@ -37,7 +37,7 @@ class Base(abc.ABC):
         return []
 
     def _standard(self) -> tuple[str, list[Step]]:
-        """The core's name of the density that noise is drawn from, and what else it needs to know of it."""
+        """The core's name of the density that noise is drawn from, and its other arguments."""
         return self.name, []
 
     def _check(self, dtype: np.dtype[Any]) -> None:  # noqa: B027  # most bases take every number
@@ -50,7 +50,7 @@ class Base(abc.ABC):
         return np.empty(0, dtype)
 
     def _with_parameters(self, packed: NDArray[Any]) -> Base:
-        """The base with these numbers for its parameters."""
+        """The base with these parameters."""
         return self
 
     def _part(self, kept: Sequence[int]) -> Base:
@@ -156,12 +156,12 @@ class Normal(Base):
             return cls(features, stored.items("loc"), stored.items("scale"), trainable=False)
         start = {name: stored.array(name, (features,)) for name in ("loc", "log_scale")}
         self = cls(features)
-        self._start = start  # bit for bit, and whatever they are: also what `loc` and `scale` would refuse
+        self._start = start  # bit for bit, any values: also those that `loc` and `scale` would refuse
         return self
 
 
 class _NormalBlock:
-    """loc and log scale as an affine transform whose network has no inputs: its biases are the parameters."""
+    """loc and log scale as an affine transform by a network without inputs: its biases are the parameters."""
 
     def __init__(self, features: int) -> None:
         self.features = features

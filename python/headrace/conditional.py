@@ -35,7 +35,7 @@ class Conditional:
         x: Any,
         context: Any,
     ) -> None:
-        """Of flows: the whole one, its chain on a standard base, its base alone, and that of the known columns.
+        """Flows: the whole one, its chain on a standard base, one of only its base, and that of the known columns.
 
         `latent` are the latent coordinates that belong to these.
         """
@@ -86,7 +86,7 @@ class Conditional:
                 number of rows; with many, one for each of them, or several, (draws, rows, features).
 
         Returns:
-            Shape of the leading dimensions, in the flow's dtype. NaN where what is known has density 0 or is not
+            Shape of the leading dimensions, in the flow's dtype. NaN where the known columns have density 0 or are not
             finite.
 
         Raises:
@@ -125,12 +125,12 @@ class Conditional:
 
         Args:
             n: How many draws for each row that is known, or a shape of them; () for one each.
-            seed: As in `Flow.sample`: draw i of all rows takes the numbers of row i there. So what
-                ``flow.sample(rows, seed=s)`` drew comes back where its own columns are known, up to rounding.
+            seed: As in `Flow.sample`: draw i of all rows uses the noise of row i there. So draws of
+                ``flow.sample(rows, seed=s)`` come back where their own columns are known, up to rounding.
             dtype: As in `Flow.sample`.
 
         Returns:
-            Shape ``(*n, *shape, features)``, in the framework of what is known.
+            Shape ``(*n, *shape, features)``, in the framework of the known columns.
         """
         caller, key = self._flow._caller(), check.seed(seed)
         if self._like is not None:

@@ -77,9 +77,9 @@ def info() -> dict[str, Any]:
     "isa_not_built" is "v3" or "v4" where this processor has that set and the build lacks it, which makes calls slower.
     A build from source has kernels for the machine that compiled it; ``HEADRACE_SETS=ALL pip install .`` has all.
     Otherwise it is empty.
-    "bf16" says whether the instruction set multiplies in bf16 itself ("native") or with float32 ("emulated"), to the
-    same bits, or in tiles ("amx"), whose sums have another order. "cuda" names the devices and what the CUDA module was
-    built for, or says why there is none to compute on. "commit" is that of a build from a clone, with "-dirty" where
+    "bf16" is whether the instruction set multiplies in bf16 itself ("native") or with float32 ("emulated"), to the
+    same bits, or in tiles ("amx"), which sum in another order. "cuda" names the devices and what the CUDA module was
+    built for, or the reason why none can be used. "commit" is that of a build from a clone, with "-dirty" where
     files had changed since, and otherwise empty.
 
     >>> import headrace as hr

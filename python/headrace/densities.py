@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 Pair = tuple[Array, Array]
 
 EDGE = 0.5
-"""How fast U2 to U4 fall beyond abs(z1) = 4: as a normal density of this standard deviation."""
+"""The standard deviation of the normal density by which U2 to U4 fall beyond abs(z1) = 4."""
 
 _HALF_WIDTH = 4.0
 _ROOT_2PI = math.sqrt(2.0 * math.pi)
@@ -38,10 +38,10 @@ class Energy(abc.ABC):
 
     features = 2
     box = ((-4.0, 4.0), (-4.0, 4.0))
-    """Where it is usually drawn, (least, most) of each coordinate; some of the mass may lie outside."""
+    """The usual range of pictures, (least, most) of each coordinate; some of the mass may lie outside."""
     name: str
     log_z: float
-    """The logarithm of the integral of e^-U over the plane: no free energy is below -log_z, and what is above is KL."""
+    """The logarithm of the integral of e^-U over the plane: free energies are -log_z plus the KL."""
 
     def log_density(self, x: NDArray[Any]) -> Array:
         """-U of each row, shape (rows,), in nats, for x of shape (rows, 2), float32 or float64."""
@@ -53,7 +53,7 @@ class Energy(abc.ABC):
         return value, np.stack([by_first, by_second], axis=1)
 
     def __call__(self, x: NDArray[Any]) -> Pair:
-        """The same as `log_density_and_gradient`."""
+        """Call `log_density_and_gradient`."""
         return self.log_density_and_gradient(x)
 
     def _evaluate(self, x: Any) -> tuple[Array, Array, Array]:
@@ -101,7 +101,7 @@ class _Confined(Energy):
 
     @abc.abstractmethod
     def _across(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
-        """As `_terms`, without the confinement."""
+        """Terms like those of `_terms`, without the confinement."""
 
 
 class U2(_Confined):

@@ -42,7 +42,7 @@ __all__ = [
 FORMAT = 3
 _MOST_AXES = {1: 2, 2: 2, 3: 3}
 
-# Of the file's metadata: our header, the checksum of all that a density is made of, and those of the notes beside it.
+# Keys of the file's metadata: our header, the checksum of the density's parts, and those of the notes beside it.
 _KEY, _CHECKSUM, _NOTE_CHECKSUMS = "headrace", "headrace_crc32", "headrace_notes_crc32"
 _MOST_HEADER = 2**24  # bytes
 _MOST_DEPTH = 64  # of brackets in a header
@@ -54,7 +54,7 @@ class FileFormatError(ValueError):
 
 
 def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:
-    """What `Flow.save` and `Transform.save` do; `notes` are texts to keep in the file's metadata, see `read_notes`."""
+    """`Flow.save` and `Transform.save`; `notes` are texts to keep in the file's metadata, see `read_notes`."""
     name = _path(path)
     parts = _parts(module, notes)
     with replacing(name) as stream:
@@ -63,14 +63,14 @@ def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] |
 
 
 def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any:
-    """Read a flow or a transform that `save` wrote, as the class that it was.
+    """Read a flow or a transform that `save` wrote, in its original class.
 
-    For one instruction set its results have the same bits. Time and memory grow with the size of the file, whatever it
-    claims to hold.
+    For one instruction set its results have the same bits. Time and memory grow with the file's size, whatever sizes it
+    claims.
 
     Args:
         path: Of the file.
-        allow_non_finite: Whether parameters may be infinite or not a number, as after a fit that went wrong.
+        allow_non_finite: Whether parameters may be infinite or not a number, for example after a fit that went wrong.
 
     Raises:
         TypeError: the path is none.
@@ -99,7 +99,7 @@ def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
     """The texts by name that `save` was given, or that others put into the file's metadata.
 
     Raises:
-        FileFormatError: it is no safetensors file, or a text is not what `save` was given.
+        FileFormatError: it is no safetensors file, or a text does not match the one given to `save`.
     """
     name = _path(path)
     with open(name, "rb") as stream:
@@ -107,7 +107,7 @@ def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def notes_of_bytes(data: bytes) -> dict[str, str]:
-    """The same of what `to_bytes` gave."""
+    """The texts by name in bytes from `to_bytes`."""
     return _notes(io.BytesIO(data), len(data), "data")
 
 
@@ -133,7 +133,7 @@ def to_bytes(module: Filed, notes: Mapping[str, str] | None = None) -> bytes:
         notes: Texts to keep in the file's metadata, see `read_notes`.
 
     Raises:
-        TypeError: it is neither, or a part is of a class that files do not know, as a subclass of your own.
+        TypeError: it is neither, or a part is of a class that files do not support, such as a subclass of your own.
         ValueError: it is too large for a file; see `Flow.save`.
 
     >>> import headrace as hr
@@ -159,8 +159,8 @@ def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Any:
 
 
 def unpickled(data: bytes, device: str, matmul: str) -> Any:
-    """What a pickle calls: the way back from `to_bytes`, on the device where it was, or the CPU where that is not."""
-    module = from_bytes(data, allow_non_finite=True)  # a pickle is a copy: what it copies may be anything
+    """Unpickle a module: from bytes of `to_bytes`, onto its old device, or onto the CPU if that is absent."""
+    module = from_bytes(data, allow_non_finite=True)  # a pickle is a copy: any values of parameters are allowed
     if device == "cpu":
         return module
     try:
@@ -184,18 +184,18 @@ def _path(path: Any) -> str:
     return name
 
 
-# ---- states of what is under way -------------------------------------------------------------------------------------
+# ---- states of unfinished runs ---------------------------------------------------------------------------------------
 
 
 def checksums(module: Filed) -> tuple[str, str]:
-    """Of what a module is made of, and of its numbers."""
+    """Checksums of a module's structure, and of its arrays."""
     arrays = {**module.named_parameters(), **module._fixed_arrays()}
     text = json.dumps(header_of(module), allow_nan=False, separators=(",", ":"))
     return _checksum(text, {}), _checksum("", {name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
 
 def structure_checksum(flow: Filed) -> str:
-    """Of all that belongs to a density but its parameters, their dtype and the name of its class."""
+    """The checksum of a density without its parameters, their dtype and the name of its class."""
     header = {**header_of(flow), "kind": None, "matmul": flow.matmul}
     fixed = {name: np.ascontiguousarray(array) for name, array in flow._fixed_arrays().items()}
     return hashlib.blake2b(
@@ -244,7 +244,7 @@ def load_state(path: str, key: str) -> tuple[dict[str, Any], dict[str, NDArray[A
 def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     """The bytes of a file, as buffers; only the first is copied.
 
-    They are put together here and not by the safetensors library, which ends the process where there is no memory.
+    Assembled here and not by the safetensors library, which ends the process where there is no memory.
     """
     kind = type(module).__name__
     dtype = None if module.dtype is None else module.dtype.name
@@ -295,7 +295,7 @@ def _container(metadata: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], 
 
 
 def _checksum(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """CRC-32 of a text, as the header, and of the arrays' bytes, in the order of their names."""
+    """CRC-32 of a text, such as the header, and of the arrays' bytes, in the order of their names."""
     crc = zlib.crc32(text.encode())
     for name in sorted(arrays):
         crc = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, crc)
@@ -321,7 +321,7 @@ def _check_notes(metadata: dict[str, Any]) -> None:
 
 
 def _most_objects(size: int) -> int:
-    """How many transforms and other parts a file of so many bytes may have; each takes a few kilobytes when loaded."""
+    """The largest number of transforms and other parts in `size` bytes; each takes a few kilobytes when loaded."""
     return 4096 + size // 512
 
 
@@ -447,7 +447,7 @@ def _check_tensors(entries: dict[str, Any], available: int, most_axes: int = 2) 
 
 
 def _arrays(stream: BinaryIO, entries: dict[str, Any], size: int) -> dict[str, NDArray[Any]]:
-    """The tensors by name. What was checked is what is read, even if somebody writes to the file meanwhile."""
+    """The tensors by name. Checked bytes are the bytes read, even if another process writes to the file meanwhile."""
     data = stream.read(size)
     if len(data) != size:
         raise ValueError(f"truncated: expected {size} bytes of tensors, got {len(data)}")
@@ -471,7 +471,7 @@ def _listed(header: dict[str, Any]) -> str:
 
 
 def _parse(text: str, name: str, most_objects: int) -> Any:
-    """JSON without what is dangerous or ambiguous: deep nesting, endless numbers, NaN, keys twice.
+    """JSON without dangerous or ambiguous constructs: deep nesting, endless numbers, NaN, duplicate keys.
 
     Lists and objects take up to 25 times their text in memory, so that their number is limited by its length.
     """

@@ -51,18 +51,18 @@ class _Named(Flow):
         matmul: str,
         circles: CircleSettings,
     ) -> None:
-        """`made` gives the transforms of so many columns: of those that are not periodic."""
+        """`made` takes the number of columns that are not periodic, and gives their transforms."""
         over_a_box = is_over_a_box(base)
         support = (support_of_box if over_a_box else support_or_none)(bounds, features, periodic)
         around = circles_of(support)
         ends: list[Transform] = [] if over_a_box else [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:
             ends.append(support)
-        if isinstance(base, Base) and base.features != features:  # Flow refuses what is no base
+        if isinstance(base, Base) and base.features != features:  # Flow refuses other types
             raise ValueError(f"base: expected {features} features, as the flow has, got {base.features}")
         if around:
             line = [c for c in range(features) if c not in around]
-            own = made(max(len(line), 1))  # also without any, as it checks its arguments
+            own = made(max(len(line), 1))  # also without any, because it checks its arguments
             moved: list[Transform] = [OnColumns(t, line, features) for t in own if line]
             chain = [wrapped(features, around), *moved, *circle_couplings(features, around, circles)]
         else:
@@ -78,7 +78,7 @@ class _Named(Flow):
 def _autoregressive(
     features: int, transforms: Any, link: Any, seed: Any, sizes: Any, **conditioner: Unpack[Autoregressive]
 ) -> list[Transform]:
-    """Networks with what links them; where that is "reverse", their order of coordinates alternates."""
+    """Networks and the links between them; with the link "reverse", their order of coordinates alternates."""
     key, n = check.integer("seed", seed), features
     orders = (range(n), range(n - 1, -1, -1))
     chain: list[Transform] = []
@@ -91,7 +91,7 @@ def _autoregressive(
 def _couplings(
     features: int, transforms: Any, link: Any, seed: Any, sizes: Any, **conditioner: Unpack[Conditioner]
 ) -> list[Transform]:
-    """Couplings in which even and odd coordinates take turns; one feature is conditioned on the context alone."""
+    """Couplings in which even and odd coordinates take turns; one feature is conditioned only on the context."""
     key = check.integer("seed", seed)
     passive = (range(0, features, 2), range(1, features, 2)) if features > 1 else ((), ())
     chain: list[Transform] = []
@@ -105,13 +105,13 @@ BOUNDED = "tanh"  # activation of the last hidden layer of affine flows (docs/no
 
 
 def _bounded(hidden: Any, conditioner: Affine) -> Affine:
-    """Settings with a bounded last layer, unless they say what it is: no row is so far out that a network runs away."""
-    told = isinstance(hidden, Network) or conditioner.get("last_activation") is not None
-    return conditioner if told else {**conditioner, "last_activation": BOUNDED}
+    """Settings with a bounded last layer by default: outputs of a network stay bounded for far rows."""
+    is_set = isinstance(hidden, Network) or conditioner.get("last_activation") is not None
+    return conditioner if is_set else {**conditioner, "last_activation": BOUNDED}
 
 
 class _Affine(_Named):
-    """What MAF and IAF share: all but the side that is read."""
+    """The base of MAF and IAF: all but the side that is read."""
 
     _reads: str
 
@@ -135,12 +135,14 @@ class _Affine(_Named):
         """See the class."""
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        told = onto_itself(base, link, _bounded(hidden, conditioner))
+        options = onto_itself(base, link, _bounded(hidden, conditioner))
 
         def made(columns: int) -> list[Transform]:
-            return _autoregressive(columns, transforms, link, seed, sizes, reads=self._reads, **told)
+            return _autoregressive(columns, transforms, link, seed, sizes, reads=self._reads, **options)
 
-        super().__init__(made, n, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, told))
+        super().__init__(
+            made, n, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, options)
+        )
 
 
 @storable
@@ -148,7 +150,7 @@ class _Affine(_Named):
 class MAF(_Affine):
     """Masked autoregressive flow (Papamakarios, Pavlakou, Murray 2017): x_i = μ(x_<i) + σ(x_<i) z_i, eq. 37-38.
 
-    The order of the coordinates alternates between ascending and descending, unless `link` says otherwise. Density and
+    The order of the coordinates alternates between ascending and descending, unless `link` differs. Density and
     sampling each cost one pass.
 
     Args:
@@ -156,7 +158,7 @@ class MAF(_Affine):
         context: Number of context columns.
         transforms: Number of transforms.
         hidden: Units of each hidden layer, or a `headrace.Network`.
-        link: What lies between two networks: "reverse", nothing, as orders alternate already; "linear", a trained
+        link: The transforms between two networks: "reverse", none, since orders alternate; "linear", a trained
             `Linear`, which begins as the identity; "random", a `Permutation` by the seed, in the place of alternating
             orders; "none", nothing, and no alternating orders.
         base: By default `StandardNormal`. "uniform": a `Uniform`, with splines of [-1, 1] onto itself for all
@@ -168,7 +170,7 @@ class MAF(_Affine):
         periodic: For each column ``(low, high)``, one period of it, or None: columns around which the density is
             continuous. The flow's own transforms are of the other columns. Given these and the context, the periodic
             ones go through as many shifts and circular splines as there are transforms, with networks of the same
-            `hidden` (docs/conventions.md). Their base is uniform. What they have to do with each other is left to
+            `hidden` (docs/conventions.md). Their base is uniform. Dependences between them are left to
             shears of the circles.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
@@ -238,12 +240,14 @@ class RealNVP(_Named):
         """See the class."""
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        told = onto_itself(base, link, _bounded(hidden, conditioner))
+        options = onto_itself(base, link, _bounded(hidden, conditioner))
 
         def made(columns: int) -> list[Transform]:
-            return _couplings(columns, transforms, link, seed, sizes, **told)
+            return _couplings(columns, transforms, link, seed, sizes, **options)
 
-        super().__init__(made, n, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, told))
+        super().__init__(
+            made, n, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, options)
+        )
 
 
 @storable
@@ -290,10 +294,10 @@ class NSF(_Named):
         n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         kind = _couplings if coupling else _autoregressive
-        told = {"map": "rq_spline", "formula": "to_latent", **onto_itself(base, link, conditioner)}
+        options = {"map": "rq_spline", "formula": "to_latent", **onto_itself(base, link, conditioner)}
 
         def made(columns: int) -> list[Transform]:
-            return kind(columns, transforms, link, seed, sizes, **told)
+            return kind(columns, transforms, link, seed, sizes, **options)
 
         circles = CircleSettings(transforms, seed, sizes, conditioner)
         super().__init__(made, n, base, bounds, periodic, dtype, matmul, circles)
@@ -312,7 +316,7 @@ class PlanarFlow(_Named):
         periodic: See `MAF`; with at most five shifts and circular splines.
         transforms: Number of transforms.
         hidden: Of the networks that read the context, one a transform, which are not there without context; and of
-            those that say how periodic columns go.
+            those of periodic columns.
         nonlinearity, negative_slope: See `Planar`.
         **network: Settings of these networks, `NetworkKeywords`.
 

@@ -99,16 +99,16 @@ def to_data(flow: Flow | Structure, params: Any, z: Any, context: Any = None) ->
 def sample(flow: Flow | Structure, params: Any, key: Any, n: int | Sequence[int], context: Any = None) -> jax.Array:
     """Draw n rows, shape (n, features), differentiable by parameters and context.
 
-    The noise is JAX's, as `jax.random.normal` by the key. So the numbers are not those of `Flow.sample`.
+    The noise is JAX's, that of `jax.random.normal` by the key. So draws differ from those of `Flow.sample`.
 
     Args:
         flow, params: As in `log_prob`.
         key: A key of `jax.random`.
-        n: Number of rows, or a shape: then so many draws for each row of the context, shape ``(*n, ..., features)``.
+        n: Number of rows, or a shape: then draws for each row of the context, shape ``(*n, ..., features)``.
         context: For a number of rows, shape (n, context), or (context,) for all rows.
 
     Raises:
-        ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they say how numbers are
+        ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they set how values are
             drawn, so that draws have no derivatives by them.
 
     >>> import jax, headrace as hr, headrace.jax
@@ -168,7 +168,7 @@ class FlowModule:
         vars(self).update(structure=own, params=params)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refused: what is compiled would not see it."""
+        """Refuse assignment: compiled code would not see it."""
         raise AttributeError(f"{name}: a FlowModule does not change; call .with_params(params)")
 
     def __repr__(self) -> str:
@@ -177,11 +177,11 @@ class FlowModule:
         return f"FlowModule({self.structure!r}, {size})"
 
     def tree_flatten_with_keys(self) -> tuple[Any, Structure]:
-        """The leaf and what is static."""
+        """The leaf with its key, and the static part."""
         return ((jax.tree_util.GetAttrKey("params"), self.params),), self.structure
 
     def tree_flatten(self) -> tuple[Any, Structure]:
-        """The same without its name."""
+        """The leaf without its key, and the static part."""
         return (self.params,), self.structure
 
     @classmethod
@@ -192,16 +192,16 @@ class FlowModule:
         return self
 
     def with_params(self, params: Any) -> FlowModule:
-        """The same with other parameters, shape (n,)."""
+        """A module with other parameters, shape (n,)."""
         _params(self.structure, params)
         return FlowModule.tree_unflatten(self.structure, (params,))
 
     def freeze(self) -> FlowModule:
-        """The same without a leaf, which keeps its parameters where the core finds them; see `freeze`."""
+        """A module without a leaf, which keeps its parameters where the core finds them; see `freeze`."""
         return freeze(self)
 
     def to_flow(self) -> Flow:
-        """A flow of its own with these parameters, as to save it."""
+        """A separate flow with these parameters, for example to save it."""
         own = self.structure
         if self.params is None:
             return own.flow.astype(own.dtype)
@@ -231,9 +231,9 @@ class FlowModule:
 
 
 def freeze(flow: Flow | FlowModule) -> FlowModule:
-    """A module whose parameters are part of its structure: no argument, no leaf, no gradient, and no copy in a call.
+    """A module with parameters in its structure: no argument, no leaf, no gradient, and no copy in a call.
 
-    For flows that are done, such as a prior or a transport map for a sampler. Each call makes a new structure, for
+    For final flows, such as a prior or a transport map for a sampler. Each call makes a new structure, for
     which JAX compiles again.
     """
     if isinstance(flow, FlowModule):
@@ -248,7 +248,7 @@ def freeze(flow: Flow | FlowModule) -> FlowModule:
 
 
 class _Rows:
-    """What one call is about, checked: matrices as the core takes them, and the shape that results get."""
+    """The input of one call, checked: matrices in the core's form, and the shape of results."""
 
     def __init__(self, flow: Any, params: Any, name: str, x: Any, context: Any) -> None:
         own = self.structure = _structure(flow)
@@ -268,18 +268,18 @@ class _Rows:
     def run(self, **direction: bool) -> tuple[Any, ...]:
         """Results of a direction."""
         arrays = (self.params, self.x, self.context)
-        axes = axes_of(*arrays)  # marked out here, the gradient of what devices share is summed over them
+        axes = axes_of(*arrays)  # marked here, the gradient of arrays that devices share is summed over these
         call = self.structure.direction(**direction).call
         try:
             results: tuple[Any, ...] = call(*(varying(a, axes) for a in arrays))
         except TypeError as error:
-            if "forward-mode" in str(error):  # JAX's own reason says what it cannot do, and not what can be done
+            if "forward-mode" in str(error):  # JAX's own message gives a reason and no remedy
                 raise NotImplementedError(NO_FORWARD) from error
             raise
         return results
 
     def numbers(self, row: Any) -> Any:
-        """One for each row."""
+        """One value for each row."""
         return row.reshape(self.batch)
 
     def vectors(self, value: Any) -> Any:
@@ -314,7 +314,7 @@ def _drawn(flow: Any, params: Any, key: Any, n: Any, context: Any) -> _Rows:
 
 
 def _noise(base: Base, key: Any, shape: Shape, dtype: Any) -> Any:
-    """Rows of the standard density under a base that has no trained parameters of its own, or moves numbers by them."""
+    """Rows of the standard density under a base without own trained parameters, or with some that move noise."""
     if isinstance(base, Independent):
         names = tuple(dict.fromkeys(base.densities))
         places = [[c for c, own in enumerate(base.densities) if own == name] for name in names]

@@ -1,4 +1,4 @@
-"""The network of a conditioner, described layer by layer: what each hidden layer is, adds and lets the context do."""
+"""The network of a conditioner, layer by layer: width, activation, skip connections and use of the context."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Layer:
     """A hidden layer: value = activation(sum), sum = (W · value below + b) joined by the context + another layer's sum.
 
     Attributes:
-        units: How many.
+        units: Number of units.
         activation: As in `MaskedAutoregressive`; None for none.
-        adds: The earlier hidden layer, counted from 0, whose sums are added to this one's, unit by unit: it is as wide,
+        adds: The earlier hidden layer, counted from 0, with the sums added to this one's, unit by unit: it is as wide,
             and no other layer adds it. None for none.
-        context: A product of the context alone, with weights and biases of its own, joins this layer's own product
+        context: A product of only the context, with weights and biases of its own, joins this layer's own product
             before anything is added: "add" adds ``context_activation`` of it, "gate" multiplies by that. None for none.
         context_activation: By default none where it is added, and "sigmoid" where it gates.
         dropout: The share of its values that `Flow.fit` leaves out at random in each step, for each row, dividing the
-            others by what is kept (Srivastava and others 2014); nothing else does.
+            others by the share kept (Srivastava and others 2014); nothing else does.
     """
 
     units: int
@@ -45,7 +45,7 @@ class Layer:
     dropout: float = 0.0
 
     def __repr__(self) -> str:
-        """What is not None."""
+        """The fields that are not None."""
         more = "".join(
             f", {name}={getattr(self, name)!r}"
             for name in ("adds", "context", "context_activation")
@@ -55,10 +55,10 @@ class Layer:
         return f"Layer({self.units}, {self.activation!r}{more})"
 
     def __post_init__(self) -> None:
-        """Check everything, naming what is wrong."""
+        """Check everything, with an error that names the wrong field."""
 
         def keep(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)  # which a frozen dataclass leaves to those who check
+            object.__setattr__(self, name, value)  # the way to set a field of a frozen dataclass
 
         keep("units", check.integer("units", self.units, least=1, most=MOST_COLUMNS))
         keep("activation", _activation("activation", self.activation))
@@ -173,18 +173,18 @@ class Network:
                 layers.append(Layer(units, outside))
             end = Layer(units, outside, len(layers) - 1, context, context_activation)
             layers += [Layer(units, activation, dropout=dropout), end]
-        if layers:  # what leaves the last block goes to the outputs as it is
+        if layers:  # sums of the last block go to the outputs without an activation
             layers[-1] = Layer(layers[-1].units, None, layers[-1].adds, context, context_activation)
         return cls(layers)
 
     @property
     def units(self) -> tuple[int, ...]:
-        """Of each hidden layer."""
+        """Units of each hidden layer."""
         return tuple(layer.units for layer in self.layers)
 
     @property
     def common_activation(self) -> str | None:
-        """That of all layers, if they have the same, add nothing and no context joins them; else None."""
+        """The activation of all layers, if they share one, add nothing and no context joins them; else None."""
         first = self.layers[0].activation if self.layers else "relu"
         is_plain = all(layer == Layer(layer.units, first) for layer in self.layers)
         return first if is_plain else None
@@ -195,7 +195,7 @@ class Network:
         return tuple(i for i, layer in enumerate(self.layers) if layer.context is not None)
 
     def header(self) -> list[dict[str, Any]]:
-        """As JSON holds it: what is None, and no dropout, is left out."""
+        """The network in JSON's types, without fields that are None or a dropout of 0."""
         return [
             {key: value for key, value in asdict(layer).items() if value is not None and (key, value) != ("dropout", 0)}
             for layer in self.layers
@@ -203,7 +203,7 @@ class Network:
 
     @classmethod
     def from_header(cls, rows: Any) -> Network:
-        """The way back, for what a file holds."""
+        """The network of a file's header."""
         if not isinstance(rows, list):
             raise TypeError(f"network: expected a list, got {check.kind_of(rows)}")
         known = {one.name for one in fields(Layer)}
@@ -217,7 +217,7 @@ class Network:
         return cls(layers)
 
     def core_layers(self, core: Any) -> list[Any]:
-        """What `MaskedOptions` of a core take as ``hidden``."""
+        """The argument ``hidden`` of `MaskedOptions` of a core."""
         return [
             core.HiddenOptions(
                 layer.activation,

@@ -1,4 +1,4 @@
-"""Functional kernels: the maps alone, with parameters from a network of your own.
+"""Functional kernels: only the maps, with parameters from a network of your own.
 
 Couplings map each element by itself, planar and radial maps all coordinates of a row at once.
 
@@ -123,7 +123,7 @@ def coupling_backward(
     """Vector-Jacobian product of `coupling_forward` or `coupling_inverse`.
 
     Args:
-        value: Shape (rows, active): what that direction is given.
+        value: Shape (rows, active): the input of that direction.
         params: Shape (rows, active, n_params).
         grad_value: Shape (rows, active): gradient of some number by the value that the direction gives.
         grad_log_det: Shape (rows,): the same by its log-determinant.
@@ -232,7 +232,7 @@ def planar_backward(
     """Vector-Jacobian product of `planar_forward` or `planar_inverse`.
 
     Args:
-        value: Shape (rows, features): what that direction is given.
+        value: Shape (rows, features): the input of that direction.
         params, nonlinearity, negative_slope: See `planar_forward`.
         grad_value: Shape (rows, features): gradient of some number by the value that the direction gives.
         grad_log_det: Shape (rows,): the same by its log-determinant.
@@ -322,14 +322,14 @@ def dual_ascent_step(
     Args:
         z: Shape (rows, n), any strides.
         maps: Shape (n, 3): bend, center and square of each coordinate; \\|bend\\| at most 0.999, square positive.
-        matrix: Shape (n, n): what came out goes on to matrix @ it[order] + shift. Or a list of square arrays, n rows in
+        matrix: Shape (n, n): the result y goes on to matrix @ y[order] + shift. Or a list of square arrays, n rows in
             all: the blocks on the diagonal of a matrix that is 0 elsewhere, which cost a row as many multiply-adds as
             they have numbers.
         shift: Shape (n,).
         next: Shape (n, 2): center and square of the next maps; None for no sums.
         order: Each of 0, ..., n - 1 once; by default all as they are.
         log_scale: log \\|det matrix\\|, which is not computed.
-        weights: Shape (rows,): what each row counts in the sums, finite and not negative; 1 by default.
+        weights: Shape (rows,): each row's weight in the sums, finite and not negative; 1 by default.
 
     Returns:
         ``(moved, log_det, sums)``: shapes (rows, n) and (rows,), and (n, 6) in float64, or None: for each coordinate of
@@ -398,7 +398,7 @@ def _finite(caller: Caller, name: str, value: Any, shape: tuple[int, ...]) -> ND
 
 
 def _given(caller: Caller, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
-    """For the caller, in memory that its framework takes."""
+    """Results for the caller, in its framework's memory."""
     copy = caller.empty(array.shape, dtype)
     copy[...] = array
     return caller.give(copy)
@@ -428,7 +428,7 @@ def _coupling(
 
 
 def _factors(map: str, slope: Any, bound: Any, min_bin: Any, bins: int) -> tuple[float, float, dict[str, float]]:
-    """The slope, the upper end of the interval, and by name what only some maps use."""
+    """The slope, the upper end of the interval, and by name the arguments of only some maps."""
     low, high = interval_of(map, bound)
     return slope_of(map, slope), high, {"low": low, "min_bin": min_bin_of(map, min_bin, bins)}
 

@@ -3,7 +3,7 @@
 Give a stream in place of ``x``; it has its own context and weights. Up to ``buffer`` rows are read as a whole: then a
 fit has the same bits as with an array. Longer streams are read once to check and to measure them, and once each epoch.
 If there are weights, or if the number of rows is unknown, they are first read once to count rows.
-docs/scale.md says what a fit does with them, and how much memory it takes.
+docs/scale.md describes the steps of such a fit, and its memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def blocks(source: Iterable[Any] | Callable[[], Iterable[Any]], *, buffer: int =
     """Blocks of rows that a program makes, in its own order: shuffled within the buffer, and no further.
 
     Args:
-        source: What can be iterated again and again, or a function that gives an iterator. Each block is x, or a
+        source: An object that can be iterated repeatedly, or a function that gives an iterator. Each block is x, or a
             tuple (x, context, weights): shapes (rows, features), (rows, context) and (rows,), NumPy or any array or
             frame that a fit takes, float32 or float64, all of one dtype. Blocks may be of any size, also empty.
         buffer: Rows that are shuffled together.
@@ -83,7 +83,7 @@ def parquet(
     Args:
         paths: A file, a pattern as ``dir/*.parquet``, a folder, or a list of these.
         columns: Names of the features; by default all columns that are nothing else.
-        context: Names of what the density is conditioned on.
+        context: Names of the columns that the density is conditioned on.
         weights: Name of the weights of the rows.
         buffer: Rows that are shuffled together.
 

@@ -55,7 +55,7 @@ class _Stepped(Base):
 
     @property
     def moves_noise(self) -> bool:  # type: ignore[override]
-        """Trained parameters say how numbers are drawn, and not where they then go."""
+        """Trained parameters determine how values are drawn, and not their later map."""
         return not self.trainable
 
     def _numbers(self) -> _Numbers:
@@ -205,22 +205,22 @@ class StudentT(_Stepped):
             return cls(features, df, trainable=False)
         start = {"log_df": stored.array("log_df", (features,))}
         self = cls(features)
-        self._start = start  # bit for bit, and whatever they are
+        self._start = start  # bit for bit, for any values
         return self
 
 
 @storable
 class NormalMixture(_Stepped):
-    """A mixture of normal densities: a row comes from one component, whose coordinates are independent.
+    """A mixture of normal densities: a row comes from one component, with independent coordinates.
 
     Args:
         features: Number of coordinates D.
         components: How many, K.
         loc: Means, shape (components, features); by default drawn from a standard normal density.
         scale: Standard deviations, a number or an array (components, features); positive.
-        weights: Shares of the components, shape (components,), not negative, whose sum is scaled to 1; by default equal
+        weights: Shares of the components, shape (components,), not negative, scaled to a sum of 1; by default equal
             ones. A component of share 0 has none of the rows, and gets none by training.
-        trainable: Whether all of these are parameters of the flow: "base.logits" (K,), whose softmax is the shares,
+        trainable: Whether all of these are parameters of the flow: "base.logits" (K,), the shares by a softmax,
             "base.loc" and "base.log_scale" (K, D).
         seed: Of means that are drawn.
 

@@ -1,1 +1,1 @@
-"""Arrays in and out: the only room that knows array frameworks."""
+"""Arrays in and out: the only folder that depends on array frameworks."""

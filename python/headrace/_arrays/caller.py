@@ -1,7 +1,7 @@
-"""Arrays in and out, on the CPU; `device_caller` is the same for those of a CUDA device.
+"""Arrays in and out on the CPU; `device_caller` has the counterpart for CUDA devices.
 
-A call opens all that it is given through one `Caller`, as NumPy views of the same memory, and gives its results back
-through it, in the framework of what it was given. No framework is imported here: whoever holds a tensor has imported
+A call opens all its arguments through one `Caller`, as NumPy views of the same memory, and gives its results back
+through it, in the framework of the arguments. No framework is imported here: a program that holds a tensor has imported
 torch.
 
 Flows and transforms take float32 or float64 in any strides and are never handed a copy; the functional kernels of
@@ -27,7 +27,7 @@ from headrace._core import cpu, cuda_unavailable
 
 Array = Any
 """An array of NumPy, or of PyTorch or JAX on the CPU; as an input also a frame (docs/arrays.md). On a CUDA
-device: of CuPy, PyTorch or JAX, or what speaks DLPack or CUDA's array interface (docs/gpu.md)."""
+device: of CuPy, PyTorch or JAX, or an object with DLPack or CUDA's array interface (docs/gpu.md)."""
 
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 
@@ -40,7 +40,7 @@ _VJPS = (
 
 
 class _NumPy:
-    """NumPy arrays, and what is read like them: frames, and CPU memory of others through DLPack or `__array__`."""
+    """NumPy arrays, and objects read like them: frames, and other libraries' CPU memory by DLPack or `__array__`."""
 
     kind = "a NumPy array"
     make, floats = "np.asarray({})", "{}.astype('float64')"
@@ -48,7 +48,7 @@ class _NumPy:
     empty: Callable[..., NDArray[Any]] = staticmethod(np.empty)  # (shape, dtype): memory for a result
 
     def view(self, name: str, value: Any) -> NDArray[Any]:
-        """The same memory as a NumPy array, or an error that says what to call."""
+        """A NumPy view of an array's memory, or an error that names the function to call."""
         if isinstance(value, np.ma.MaskedArray):
             raise TypeError(
                 f"{name}: expected a NumPy array, got a masked array; call {name}.filled(...) or drop masked rows"
@@ -88,7 +88,7 @@ class _Torch(_NumPy):
         return array
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse tensors that are no plain numbers in memory, wherever they are."""
+        """Refuse tensors that are not dense arrays in memory, on any device."""
         torch = sys.modules["torch"]
         if value.requires_grad and torch.is_grad_enabled():
             raise TypeError(
@@ -115,7 +115,7 @@ class _Torch(_NumPy):
             raise _not_on_cpu("like", "a tensor", value.device, "like.cpu()")
 
     def unreadable(self, name: str, value: Any, error: Exception) -> TypeError:
-        """The error for one whose memory is not to be had."""
+        """The error for an array with inaccessible memory."""
         return TypeError(
             f"{name}: expected a tensor that NumPy can read, got {type_of(value)} ({error}); call headrace "
             f"outside of torch.func; {_VJPS}"
@@ -125,7 +125,7 @@ class _Torch(_NumPy):
         return sys.modules["torch"].from_numpy(array)
 
     def written(self, value: Any) -> None:
-        if not value.is_inference():  # autograd then refuses to use what it kept of it
+        if not value.is_inference():  # autograd then refuses to use the values it kept of the tensor
             sys.modules["torch"].autograd.graph.increment_version(value)
 
 
@@ -144,11 +144,11 @@ class _Jax(_NumPy):
             raise _not_on_cpu(name, "an array", given, f"jax.device_put({name}, jax.devices('cpu')[0])")
         try:
             return np.asarray(value)
-        except TypeError as error:  # keys of random numbers
+        except TypeError as error:  # keys of random generators
             raise TypeError(f"{name}: expected a JAX array that NumPy can read ({error})") from None
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse what holds no numbers, wherever it is."""
+        """Refuse arrays without numbers, on any device."""
         jax = sys.modules["jax"]
         if isinstance(value, jax.core.Tracer):
             raise TypeError(
@@ -172,7 +172,7 @@ class _Jax(_NumPy):
             )
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Memory that JAX can take over, which it does at addresses that are multiples of 64 alone."""
+        """Memory that JAX can take over, which it does only at addresses that are multiples of 64."""
         self.check_width(dtype)
         size = math.prod(shape) * dtype.itemsize
         memory = np.empty(size + 63, np.uint8)
@@ -189,16 +189,16 @@ _NAMED = {"numpy": NUMPY, "torch": TORCH, "jax": JAX}
 
 
 class Caller:
-    """Who gave the arrays of one call: all of one framework, in which the results are given back."""
+    """The arrays of one call, all of one framework, in which results are given back."""
 
-    # As long as nothing is given; not set for each call, which may take a microsecond.
+    # The defaults until an array is opened; class attributes, because setting them may take a microsecond a call.
     _framework: _NumPy = NUMPY
     _name = ""  # of the first array
     _first: Any = None
     _out: Any = None
     foreign = False  # whether an array was left in another byte order or width
     device: Any = None  # where it computes, a `_device.Device`; None: on the CPU
-    core: Any = cpu  # what computes
+    core: Any = cpu  # the compiled module
 
     def answer_like(self, like: Any) -> None:
         """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
@@ -287,7 +287,7 @@ class Caller:
         if self._is_immutable(name, value):
             raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {type_of(value)}")
         foreign = self.foreign
-        array = self.open(name, value, True)  # a converted copy would not be what is written to
+        array = self.open(name, value, True)  # a converted copy would be written to in place of the argument
         self.foreign = foreign
         self._check_own(name, value)
         exact(name, array, shape, dtype)
@@ -323,7 +323,7 @@ class Caller:
         return self._framework.give(first, self._first), self._framework.give(second, self._first)
 
     def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Memory for what is not given back."""
+        """Memory for intermediate results."""
         return np.empty(shape, dtype)
 
     def weighted_sum(self, values: NDArray[Any], weights: NDArray[Any] | None) -> float:
@@ -335,11 +335,11 @@ class Caller:
         return what
 
     def queue(self) -> AbstractContextManager[None]:
-        """Inside, NumPy's functions on what was opened run in order with the core's calls."""
+        """Inside the block, NumPy's functions on opened arrays run in order with the core's calls."""
         return nullcontext()
 
 
-# ---- what is given ---------------------------------------------------------------------------------------------------
+# ---- arguments -------------------------------------------------------------------------------------------------------
 
 
 def name_of(framework: Any) -> str | None:
@@ -350,7 +350,7 @@ def name_of(framework: Any) -> str | None:
 
 
 def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
-    """Of an array on whatever device; those that no framework of its own stands for count as NumPy's.
+    """The framework of an array on any device; arrays of unknown libraries count as NumPy's.
 
     Errors advise `own`: NumPy, or "cupy" where arrays of a device are wanted.
     """
@@ -376,7 +376,7 @@ def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
 
 
 def framework_or_none(value: Any) -> _NumPy | None:
-    """Of an array that can be opened; None for other objects."""
+    """The framework of an array that can be opened; None for other objects."""
     try:
         return framework_of("", value)
     except TypeError:
@@ -408,7 +408,7 @@ def _exchanged(name: str, value: Any) -> NDArray[Any]:
 
 
 def type_of(value: Any) -> str:
-    """How an error message calls what was given."""
+    """The name of an array's type in error messages."""
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
@@ -457,7 +457,7 @@ def _overlap(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
 
 
 def _bounds(array: NDArray[Any]) -> tuple[int, int]:
-    """Addresses between which its numbers lie."""
+    """The range of addresses of an array's elements."""
     begin = end = address_of(array)
     for size, stride in zip(array.shape, array.strides, strict=True):
         begin += min(0, (size - 1) * stride)
@@ -466,12 +466,12 @@ def _bounds(array: NDArray[Any]) -> tuple[int, int]:
 
 
 def address_of(array: NDArray[Any]) -> int:
-    """Of the first number of an array of NumPy or CuPy."""
+    """The address of the first element of an array of NumPy or CuPy."""
     return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
 
 
 def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """float32 or float64, whichever a float of another byte order or width is converted to."""
+    """The dtype, float32 or float64, to which a float of another byte order or width is converted."""
     return FLOATS[dtype.itemsize > 4]
 
 
@@ -531,7 +531,7 @@ def row_weights(
 ) -> tuple[NDArray[Any] | None, float]:
     """Weights of rows, checked to be finite, not negative and not all zero, and their sum; None: all 1.
 
-    They have this shape, by default one axis. On a device this waits. With `any_sum` whoever asks scales them.
+    They have this shape, by default one axis. On a device this waits. With `any_sum` the caller scales them.
     """
     if value is None:
         return None, float(rows)
@@ -548,15 +548,15 @@ def row_weights(
         raise ValueError(f"{name}: expected at least one number above 0, got none")
     if (
         rows and not any_sum and not 1e-300 < total < 1e300
-    ):  # what is multiplied by them, or divided by their sum, has to be a number
+    ):  # products with them, and quotients by their sum, have to be finite
         raise ValueError(f"{name}: expected a sum between 1e-300 and 1e300, got {total:g}")
     return array, total
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The sum in float64; not by a dot product, whose order would depend on the threads of the BLAS.
+    """The sum in float64; not by a dot product, because its order would depend on the threads of the BLAS.
 
-    From a device it is waited for.
+    For a device the call waits.
     """
     if weights is None:
         return float(values.sum(dtype=np.float64))
@@ -578,7 +578,7 @@ def library(array: NDArray[Any]) -> Any:
 
 
 def on_host(array: NDArray[Any]) -> NDArray[Any]:
-    """The same numbers in NumPy's memory; from a device it is a copy, which is waited for."""
+    """An array's values in NumPy's memory; from a device this is a copy, and the call waits for it."""
     return array if isinstance(array, np.ndarray) else array.get()
 
 

@@ -1,7 +1,7 @@
-"""Arrays on a CUDA device in and out: what `caller` is to the CPU.
+"""Arrays on a CUDA device in and out; `caller` has the counterpart for the CPU.
 
-A call opens all that it is given through one `DeviceCaller`, as CuPy views of the same memory, queues its work on the
-caller's current stream, and gives its results back in the framework of what it was given.
+A call opens all its arguments through one `DeviceCaller`, as CuPy views of the same memory, queues its work on the
+caller's current stream, and gives its results back in the framework of the arguments.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CUDA, _MANAGED = 2, 13  # kinds of DLPack's devices
 
 
 class _CuPy:
-    """CuPy arrays, and what is read like them: memory of others by DLPack or CUDA's array interface."""
+    """CuPy arrays, and objects read like them: other libraries' memory by DLPack or CUDA's array interface."""
 
     kind = "a CuPy array"
     floats = "{}.astype('float64')"
@@ -47,7 +47,7 @@ class _CuPy:
         return self.device.current_stream()
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
-        """A CuPy view, in order after what its producer has queued; whether it must be held until the work is done."""
+        """A CuPy view, ordered after its producer's queued work; and whether to hold it until the work is done."""
         cupy = self.device.cupy
         if isinstance(value, cupy.ndarray):
             if value.data.device_id != self.device.index:
@@ -60,14 +60,14 @@ class _CuPy:
             return self._by_interface(name, value, stream), True
 
     def _by_interface(self, name: str, value: Any, stream: Stream) -> Any:
-        """By version 2 or 3 of CUDA's array interface; what is queued on the stream it names is waited for there."""
-        told = value.__cuda_array_interface__
-        address, shape, dtype = told["data"][0], told["shape"], np.dtype(told["typestr"])
-        if told.get("mask") is not None:
+        """By version 2 or 3 of CUDA's array interface; the view's stream waits for the work on the stream it names."""
+        description = value.__cuda_array_interface__
+        address, shape, dtype = description["data"][0], description["shape"], np.dtype(description["typestr"])
+        if description.get("mask") is not None:
             raise TypeError(f"{name}: expected an array without a mask, got {_arrays.type_of(value)} with one")
         if dtype not in _arrays.FLOATS:
             raise _arrays.wrong_dtype(name, dtype, self.floats)
-        producer = told.get("stream")
+        producer = description.get("stream")
         if producer == 0:
             raise ValueError(f"{name}: expected a stream other than 0 in __cuda_array_interface__, which is ambiguous")
         if producer is not None:
@@ -76,7 +76,7 @@ class _CuPy:
             index = self.device.cupy.cuda.runtime.pointerGetAttributes(address).device
             if index != self.device.index:
                 raise _other_device(name, index, self.device, f"copy {name} there")
-        strides = told.get("strides")
+        strides = description.get("strides")
         if strides is None:
             strides = [math.prod(shape[i + 1 :]) * dtype.itemsize for i in range(len(shape))]
         return self.device.view(address, shape, dtype, strides, value)
@@ -85,13 +85,13 @@ class _CuPy:
         """Refuse an array to answer like that is elsewhere."""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], stream: Stream) -> tuple[Any, Any]:
-        """Memory for a result, as a CuPy array and as it will be given."""
+        """Memory for a result: a CuPy array, and the object for the caller."""
         with self.device.on(stream):
             array = self.device.cupy.empty(shape, dtype)
         return array, array
 
     def give(self, own: Any, stream: Stream) -> Any:
-        """A result for the caller, of what `empty` made."""
+        """A result for the caller, from memory that `empty` made."""
         return own
 
     def written(self, value: Any) -> None:
@@ -164,7 +164,7 @@ class _Jax(_CuPy):
         self.check_place("like", value)
 
     def check_place(self, name: str, value: Any) -> None:
-        """Refuse what holds no numbers, or is elsewhere."""
+        """Refuse arrays without numbers, or of another device."""
         _arrays.JAX.check(name, value)
         devices = value.devices()
         call = f"jax.device_put({name}, jax.devices('gpu')[{self.device.index}])"
@@ -197,10 +197,10 @@ CACHES.append(_empty_cache_of_torch)
 
 
 class DeviceCaller(Caller):
-    """Who gave the arrays of one call, all on one device; see `Caller`."""
+    """The arrays of one call, all on one device; see `Caller`."""
 
     def __init__(self, device: Device) -> None:
-        """For a call on this device."""
+        """Prepare a call on this device."""
         self.device = device
         self.stream: Stream = None  # that of the framework, once it is known
         self._cupy = _CuPy(device)
@@ -292,7 +292,7 @@ class DeviceCaller(Caller):
         return super().output_pair(out, dtype, shape, other_shape, inputs, in_place=in_place, first_dtype=first_dtype)
 
     def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        """Memory for what is not given back."""
+        """Memory for intermediate results."""
         with self.queue():
             return self.device.retried(lambda: self.device.cupy.empty(shape, dtype))
 
@@ -339,16 +339,16 @@ class DeviceCaller(Caller):
 
     @contextmanager
     def queue(self) -> Iterator[None]:
-        """Inside, CuPy's work is queued where this call's is."""
+        """Inside the block, CuPy's work is queued on this call's stream."""
         self._begin(self._cupy)
         with self.device.on(self.stream):
             yield
 
 
 def caller_of(first: Any) -> Caller:
-    """For a call that has no flow or transform to say where it computes: where its first array is."""
+    """For a call without a flow or transform: the caller for the device of its first array."""
     if type(first) is np.ndarray or not _is_on_device(first) or _core.cuda_unavailable():
-        return Caller()  # which says why it cannot open an array of a device
+        return Caller()  # its error explains why it cannot open an array of a device
     return DeviceCaller(device_at(_index_of(first)))
 
 
@@ -361,7 +361,7 @@ def _is_on_device(value: Any) -> bool:
         return bool(value.device.type == "cuda")
     if framework is _arrays.JAX:
         if isinstance(value, sys.modules["jax"].core.Tracer) or value.is_deleted():
-            return False  # it is nowhere, as whoever opens it says
+            return False  # it is on no device, and opening it raises the error
         return any(device.platform in ("gpu", "cuda") for device in value.devices())
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[0]) in (_CUDA, _MANAGED)
@@ -369,7 +369,7 @@ def _is_on_device(value: Any) -> bool:
 
 
 def check_on_host(name: str, value: Any) -> None:
-    """Refuse an array of a device where one of the CPU is wanted, wherever the flow is."""
+    """Refuse an array of a device where one of the CPU is required, whatever the flow's device."""
     if _is_on_device(value):
         copy = {_arrays.TORCH: f"{name}.cpu()", _arrays.JAX: f"jax.device_put({name}, jax.devices('cpu')[0])"}
         call = copy.get(_arrays.framework_of(name, value), f"cupy.asnumpy({name})")
@@ -380,19 +380,19 @@ def check_on_host(name: str, value: Any) -> None:
 
 
 def _index_of(value: Any) -> int:
-    """Of the device that it is on."""
+    """The index of an array's device."""
     if isinstance(value, _arrays.class_of("torch", "Tensor")):
         return int(value.device.index)
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[1])
-    import cupy  # which is there: `caller_of` has asked
+    import cupy  # which exists: `caller_of` has checked
 
     address = value.__cuda_array_interface__["data"][0]
     return int(cupy.cuda.runtime.pointerGetAttributes(address).device if address else cupy.cuda.runtime.getDevice())
 
 
 def _exchanged(name: str, value: Any, device: Device) -> Any:
-    """Through DLPack: the producer makes CuPy's current stream wait for what it has queued."""
+    """Through DLPack: the producer makes CuPy's current stream wait for its queued work."""
     kind, index = value.__dlpack_device__()
     if int(kind) == _CUDA and int(index) != device.index:
         raise _other_device(name, int(index), device, f"copy {name} there")

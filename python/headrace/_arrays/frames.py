@@ -1,7 +1,7 @@
-"""Tables with columns of their own dtypes, and other objects that NumPy can be asked for: pandas, polars, Arrow.
+"""Tables with a dtype for each column, and other objects that NumPy can convert: pandas, polars, Arrow.
 
 A frame is read in place if its library keeps it in one piece of one dtype; otherwise its columns are copied into one
-array. What is missing becomes NaN.
+array. Missing values become NaN.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = [
     "read",
 ]
 
-Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, its dtype, its numbers in a dtype
+Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, its dtype, its values in a dtype
 
 _FRAMES = {"pandas": ("DataFrame", "Series"), "polars": ("DataFrame", "Series")}
 _ARROW = ("Table", "RecordBatch", "ChunkedArray", "Array")
 
 
 def class_of(module: str, name: str) -> Any:
-    """A class of a library, as isinstance takes it; nothing is an instance if the library was not imported."""
+    """A class of a library for isinstance; nothing is an instance if the library was not imported."""
     return getattr(sys.modules.get(module), name, ())
 
 
@@ -43,12 +43,12 @@ def is_frame(value: Any) -> bool:
 
 
 def is_readable(value: Any) -> bool:
-    """Whether it says that NumPy can be given its numbers: arrays of xarray, Dask, h5py and others."""
+    """Whether an object claims that NumPy can read it: arrays of xarray, Dask, h5py and others."""
     return hasattr(type(value), "__array__") and not isinstance(value, np.generic)
 
 
 def read(name: str, value: Any, *, whole: bool = False) -> NDArray[Any]:
-    """The numbers of a frame or of something readable; with `whole` columns of all kinds of numbers too."""
+    """The values of a frame or of another readable object; with `whole` columns of all kinds of numbers too."""
     if not is_frame(value):
         try:
             return np.asarray(value)
@@ -82,7 +82,7 @@ def as_numbers(name: str, x: Any) -> Any:
 
 
 def check_numbers(name: str, x: Any) -> None:
-    """Refuse a frame with a column of no numbers, by its name, and one of polars that is not there yet."""
+    """Refuse a frame with a column that is not numeric, by its name, and a lazy one of polars."""
     if isinstance(x, class_of("polars", "LazyFrame")):
         raise TypeError(f"{name}: expected rows, got a polars.LazyFrame; call {name}.collect()")
     if is_frame(x):
@@ -106,7 +106,7 @@ def _checked(name: str, value: Any, whole: bool) -> tuple[list[Column], list[np.
 
 
 def kinds_of(x: Any) -> list[str] | None:
-    """Of the columns of a frame of pandas or polars, or of an array; None for floats alone, and for what is neither."""
+    """Kinds of the columns of an array or a frame of pandas or polars; None if all are floats, or for other objects."""
     dtypes: Any = getattr(x, "dtypes", None)
     if isinstance(x, class_of("polars", "DataFrame")):
         kinds = ["integer" if one.is_integer() else "boolean" if str(one) == "Boolean" else "float" for one in dtypes]
@@ -115,7 +115,7 @@ def kinds_of(x: Any) -> list[str] | None:
     else:
         try:
             array: Any = np.asarray(x) if hasattr(x, "__array__") or isinstance(x, (list, tuple)) else np.empty(0)
-        except (TypeError, ValueError, RuntimeError):  # what is none is refused elsewhere
+        except (TypeError, ValueError, RuntimeError):  # other objects are refused elsewhere
             return None
         if array.ndim != 2:
             return None
@@ -128,10 +128,10 @@ def _kind(code: str) -> str:
 
 
 def names_of(x: Any, features: int) -> list[str] | None:
-    """What the columns of a frame are called; None of what has no names."""
-    told = getattr(x, "columns", None)
-    known = told is not None and len(told) == features and all(isinstance(name, str) for name in told)
-    return list(told) if told is not None and known else None
+    """Column names of a frame; None for an object without names."""
+    labels = getattr(x, "columns", None)
+    known = labels is not None and len(labels) == features and all(isinstance(name, str) for name in labels)
+    return list(labels) if labels is not None and known else None
 
 
 def _is_of(value: Any, library: str) -> bool:
@@ -196,7 +196,7 @@ def _whole(dtype: Any) -> np.dtype[Any] | None:
 
 
 def inferred(value: Any) -> Any:
-    """A frame of pandas whose columns of objects are what these are, as truth values among which some are missing."""
+    """A pandas frame with its object columns converted to their values' dtypes, such as booleans with some missing."""
     if not isinstance(value, class_of("pandas", "DataFrame")):
         return value
     objects = [
@@ -210,12 +210,12 @@ def inferred(value: Any) -> Any:
 
 
 def argument_of(name: str) -> str:
-    """The argument in what a message calls an array, as x in "x in the block from row 0 on"."""
+    """The argument's name in an array's name in messages, such as x in "x in the block from row 0 on"."""
     return name.partition(" in the ")[0]
 
 
 def _conversion(name: str, value: Any, given: Any) -> str:
-    """How to convert a column of this type, if it holds numbers; else what to do in its place."""
+    """The error message's advice for a column of this type: how to convert it to numbers, or to drop it."""
     text = str(given).lower()
     if any(kind in text for kind in ("str", "utf8", "categor", "enum", "dictionary", "binary")):
         return "drop this column or encode its categories as context, or "

@@ -1,4 +1,4 @@
-"""Types of arrays in signatures: the kind of array that goes in comes out."""
+"""Types of arrays in signatures: results have the type of the arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class AnyArray(Protocol):
 
     @property
     def dtype(self) -> Any:
-        """The type of its numbers."""
+        """The type of the elements."""
 
 
 class AnyFrame(Protocol):

@@ -1,7 +1,7 @@
 """Shapes of a call: any leading dimensions, and context that is broadcast against the rows.
 
-The core knows rows of a matrix. Here arrays of any leading dimensions become that, and results and gradients the way
-back. Nothing is copied but what broadcasting repeats in more than one dimension.
+The core takes rows of a matrix. Here arrays of any leading dimensions become that, and results and gradients the way
+back. Only arrays that broadcasting repeats in more than one dimension are copied.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["Rows", "drawn", "flat", "opened", "summed"]
 
 Shape = tuple[int, ...]
 
-_MOST_NUMBERS = 2**59  # of float64 in one array, as its bytes are counted in 64 bits with a sign
+_MOST_NUMBERS = 2**59  # of float64 in one array, because its bytes are counted in 64 bits with a sign
 
 
 class Rows:
-    """What one call is about: rows and their context as the core takes them, and what shapes these had."""
+    """The input of one call: rows and their context in the core's form, and their original shapes."""
 
     __slots__ = ("array", "batch", "context", "context_given", "context_shape", "rows", "shape")
 
@@ -99,7 +99,7 @@ def drawn(caller: Caller, n: Any, context: Any, features: int, columns: int) -> 
 
 
 def flat(array: Any, rows: int, columns: int | None = None) -> Any:
-    """A result, contiguous, as the core takes it: a view with one axis for all rows."""
+    """A contiguous result in the core's form: a view with one axis for all rows."""
     if array is None or array.ndim == (1 if columns is None else 2):
         return array
     return array.reshape(rows) if columns is None else array.reshape(rows, columns)

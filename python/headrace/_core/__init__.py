@@ -1,4 +1,4 @@
-"""The compiled cores: `_cpu` always; `_cuda` where it was built, and otherwise why it cannot be used."""
+"""The compiled cores: `_cpu` always; `_cuda` where it was built, and otherwise the reason why it cannot be used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["LEAST_ROWS", "CudaUnavailable", "cpu", "cuda", "cuda_unavailable"]
 
 
 class CudaUnavailable(RuntimeError):
-    """Work on a CUDA device was asked for, and there is none to be used; the message says why."""
+    """Work on a CUDA device was asked for, and no device can be used; the message gives the reason."""
 
 
 def cuda_unavailable() -> str:

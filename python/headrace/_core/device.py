@@ -1,10 +1,10 @@
-"""A CUDA device: its streams, its memory as CuPy arrays, and what the compiled module `_cuda` does there.
+"""A CUDA device: its streams, its memory as CuPy arrays, and the calls of the compiled module `_cuda`.
 
-CuPy is to a device what NumPy is to the CPU: every array that headrace works on there is one of CuPy's, often a view of
-somebody else's memory. It is imported where a device is first asked for.
+CuPy does on a device what NumPy does on the CPU: every array of headrace there is one of CuPy's, often a view of
+another library's memory. CuPy is imported where a device is first asked for.
 
-The objects here are those of `_cpu`, with CuPy arrays in the place of NumPy's; what they do is queued on a stream, and
-nothing waits unless it says so.
+The objects here are those of `_cpu`, with CuPy arrays in place of NumPy's; their work is queued on a stream, and
+nothing waits unless its docstring states it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CuPyArray = Any
 Stream = Any  # of CuPy
 
 BF16_PARTS = {"bf16": 1, "bf16x3": 2, "bf16x6": 3}
-"""Products of numbers in bf16, and of how many such numbers each is the sum."""
+"""Kinds of products in bf16, and the number of bf16 values that each factor is split into."""
 
 MATMULS = {"cpu": ("exact", *BF16_PARTS), "cuda": ("exact", "tf32", "3xtf32")}
 
@@ -55,7 +55,7 @@ CACHES: list[Callable[[], None]] = []
 
 ONCE = ("kink", "finish")  # calls that must not be repeated after an error of memory
 
-_PER_THREAD = 2  # the address that CUDA knows each thread's own default stream by
+_PER_THREAD = 2  # CUDA's address of each thread's own default stream
 
 
 def cuda() -> Any:
@@ -66,10 +66,10 @@ def cuda() -> Any:
 def device_named(name: Any, matmul: Any = "exact") -> Device | None:
     """The device that a name like "cuda:1" means; None for "cpu". "cuda" is CuPy's current one.
 
-    `matmul` is what `Device` says, or on the CPU `Module.to`.
+    `matmul`: see `Device`, and for the CPU `Module.to`.
 
     Raises:
-        CudaUnavailable: there is no device, or no CuPy; the message says why.
+        CudaUnavailable: there is no device, or no CuPy; the message gives the reason.
     """
     kind, colon, digits = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind == "cpu" and not colon:
@@ -86,7 +86,7 @@ def device_named(name: Any, matmul: Any = "exact") -> Device | None:
 
 
 def matmul_on_cpu(matmul: Any) -> str:
-    """How products of networks are computed on the CPU, as a user gave it.
+    """How products of networks are computed on the CPU: the user's value, checked.
 
     Raises:
         ValueError: there is no such way.
@@ -101,7 +101,7 @@ def device_at(index: int) -> Device:
     """The device of this index, one object for all.
 
     Raises:
-        CudaUnavailable: it cannot be used; the message says why.
+        CudaUnavailable: it cannot be used; the message gives the reason.
     """
     cupy, cuda = _cupy(), _core.cuda
     if reason := cuda.device_reason(index):
@@ -154,7 +154,7 @@ class Device:
         return f"cuda:{self.index}"
 
     def computing(self, matmul: str) -> Device:
-        """The same with products of this kind, one object for each; what `keep` holds belongs to all."""
+        """This device with products of this kind, one object for each kind; all share the objects that `keep` holds."""
         with self._lock:
             if matmul not in self._others:
                 self._others[matmul] = other = copy.copy(self)
@@ -171,21 +171,21 @@ class Device:
         """A stream of another library by the address of its cudaStream_t."""
         if not hasattr(self.cupy.cuda.Stream, "from_external"):  # before CuPy 14
             return self.cupy.cuda.ExternalStream(address, self.index)
-        # It takes the current device for the stream's. A later CuPy has to be tried before pyproject.toml lets it in:
-        # whether it leaves the stream alone when this object goes is a matter of its version.
+        # `ExternalStream` takes the current device for the stream's. A later CuPy has to be tried before pyproject.toml
+        # allows it: whether the stream survives this object depends on the version.
         with self.cupy.cuda.Device(self.index):
             return self.cupy.cuda.Stream.from_external(_Handle(address))
 
     @contextmanager
     def on(self, stream: Stream) -> Iterator[None]:
-        """Inside, this device is current, and CuPy queues its work on the stream."""
+        """Inside the block, this device is current, and CuPy queues its work on the stream."""
         with self.cupy.cuda.Device(self.index), stream:
             yield
 
     def order(self, first: Stream, then: Stream) -> None:
-        """What is queued on `then` from now on waits, on the device, for what is queued on `first` by now.
+        """Work queued on `then` from now on waits, on the device, for the work queued on `first` until now.
 
-        A thread's own default stream is that of the calling thread: that of another thread cannot be told from here.
+        A thread's own default stream is that of the calling thread: that of another thread cannot be determined here.
         """
         if first.ptr == then.ptr != _PER_THREAD:
             return
@@ -195,10 +195,10 @@ class Device:
             then.wait_event(event)
 
     def keep(self, stream: Stream, things: list[Any]) -> None:
-        """Hold on to things until what is queued on the stream by now is done.
+        """Keep references to objects until the work queued on the stream until now is done.
 
-        That is for memory of libraries which may use it again as soon as nobody holds it, on streams of their own. What
-        is done is let go at the next call.
+        Libraries may use their memory again as soon as no reference is left, on streams of their own. References
+        of finished work are dropped at the next call.
         """
         self.let_go()
         with self.cupy.cuda.Device(self.index):
@@ -207,10 +207,10 @@ class Device:
         self._kept.append((event, things))
 
     def let_go(self) -> None:
-        """Of what `keep` holds and is done; what is done while another call does this waits for the next one.
+        """Drop the references of `keep` after finished work; work that ends meanwhile waits for the next call.
 
-        Nobody waits for the lock, as the caller may be this thread itself: anything here may run the garbage collector,
-        and with it the end of a call that keeps something. Things go after the lock, as that runs code of others.
+        A call never waits for the lock, because this thread may hold it: any line here may run the garbage collector,
+        and with it the end of a call that keeps something. Objects are freed without the lock: that may run any code.
         """
         done = []
         if self._lock.acquire(blocking=False):
@@ -224,7 +224,7 @@ class Device:
     # ---- memory
 
     def retried(self, work: Callable[[], Any]) -> Any:
-        """What `work` gives; where memory ran out it is begun once more, after `give_back`."""
+        """The result of `work`, which runs once more, after `give_back`, if memory ran out."""
         try:
             return work()
         except MemoryError:
@@ -248,7 +248,7 @@ class Device:
         return self.cupy.ndarray(tuple(shape), dtype, cuda.MemoryPointer(memory, 0), strides=tuple(strides))
 
     def copied(self, copy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> CuPyArray:
-        """What a method of `_cuda` writes to an array of this shape, on CuPy's current stream."""
+        """An array of this shape, filled by a method of `_cuda` on CuPy's current stream."""
         stream = self.current_stream()
         with self.on(stream):
             out = self.retried(lambda: self.cupy.empty(shape, dtype))
@@ -256,7 +256,7 @@ class Device:
         return out
 
     def told(self, argument: Any) -> Any:
-        """An array as `_cuda` takes it: address, shape, strides and dtype; other arguments are what they are."""
+        """An array in the form that `_cuda` takes: address, shape, strides and dtype; other arguments unchanged."""
         if not isinstance(argument, self.cupy.ndarray):
             return argument
         return argument.data.ptr, argument.shape, argument.strides, argument.dtype.name
@@ -276,11 +276,11 @@ class OnStream:
 
         def call(*arguments: Any, **named: Any) -> Any:
             with device.cupy.cuda.Device(device.index):
-                told = [device.told(argument) for argument in arguments]
+                converted = [device.told(argument) for argument in arguments]
                 told_by_name = {name: device.told(argument) for name, argument in named.items()}
 
                 def work() -> Any:
-                    return function(*told, **told_by_name, **self._where)
+                    return function(*converted, **told_by_name, **self._where)
 
                 return work() if name in ONCE else device.retried(work)
 
@@ -288,7 +288,7 @@ class OnStream:
 
 
 class Kernels(OnStream):
-    """Those of the module itself, and its classes whose objects are made of arrays: they are told the device."""
+    """Functions of `_cuda`, and its classes with constructors that take arrays: both get the device as an argument."""
 
     def __init__(self, device: Device, stream: Stream) -> None:
         """The stream is one of the device."""
@@ -299,8 +299,8 @@ class Kernels(OnStream):
 class Program:
     """A compiled chain of transforms and its weights on a device.
 
-    It is run, and its weights are set, by `OnStream`. Calls may be queued on several streams: whoever reads the weights
-    waits there for whoever wrote them, and the other way round.
+    `OnStream` runs it and sets its weights. Calls may be queued on several streams: a stream that reads the weights
+    waits for the one that wrote them, and the other way round.
     """
 
     def __init__(self, device: Device, dtype: np.dtype[Any], *arguments: Any) -> None:
@@ -430,7 +430,7 @@ class Ascent:
 
 
 def names() -> list[str]:
-    """What the devices are called, in order, with their compute capability or why they cannot be used."""
+    """Names of the devices, in order, with their compute capability or the reason why they cannot be used."""
     cuda = _core.cuda
     return [
         f"(not usable: {reason})"

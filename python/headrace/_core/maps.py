@@ -1,4 +1,4 @@
-"""The maps as Python knows them: their parameters in the core's order, and those that make a map the identity."""
+"""The maps in Python: their parameters in the core's order, and those that make a map the identity."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ MOST_BINS = max(one.max_bins for one in _LISTED.values())
 
 
 class MapSettings(Protocol):
-    """What of a transform's settings its map may depend on; `settings.Settings` is one."""
+    """The settings of a transform that its map may depend on; `settings.Settings` is one."""
 
     @property
     def scale(self) -> str:
-        """How a raw number becomes a scale."""
+        """The function from a raw parameter to a scale."""
 
     @property
     def slope(self) -> float:
@@ -56,7 +56,7 @@ class MapSettings(Protocol):
 
     @property
     def bins(self) -> int:
-        """Of a spline."""
+        """The number of bins of a spline."""
 
     @property
     def n_params(self) -> int:
@@ -65,7 +65,7 @@ class MapSettings(Protocol):
 
 @dataclass(frozen=True)
 class Map:
-    """How many parameters of each name a coordinate has, given the number of bins, and the identity's."""
+    """A map: the number of a coordinate's parameters by name and bins, and the values that make it the identity."""
 
     groups: Callable[[int], dict[str, int]]
     identity: Callable[[MapSettings], tuple[float, ...]]
@@ -85,7 +85,7 @@ def _raw_scale_of_one(settings: MapSettings) -> float:
 
 
 def _additive_spline(n_derivatives: Callable[[int], int]) -> Map:
-    """A spline whose derivatives are slope + log(1 + e^a)."""
+    """A spline with the derivatives slope + log(1 + e^a)."""
 
     def identity(s: MapSettings) -> tuple[float, ...]:
         one = float(np.log(np.expm1(1 - s.slope)))
@@ -165,7 +165,7 @@ def bins_of(map: str, value: Any) -> int:
 
 @lru_cache(maxsize=256)
 def bins_with(map: str, n_params: int) -> tuple[int, ...]:
-    """Every number of bins with which a map has so many parameters; one of them where it has no bins."""
+    """All numbers of bins for which a map has `n_params` parameters; one arbitrary number if it has no bins."""
     most = _LISTED[map].max_bins or LEAST_BINS
     return tuple(bins for bins in range(LEAST_BINS, most + 1) if MAPS[map].n_params(bins) == n_params)
 
@@ -183,7 +183,7 @@ def has_min_bin(map: str) -> bool:
 
 
 def min_bin_of(map: str, value: Any, bins: int) -> float:
-    """A least share of a bin, checked for a map and so many bins; of no effect, but a number, where it has none."""
+    """The least share of a bin, checked for a map and its number of bins; without effect for a map without bins."""
     if has_min_bin(map):
         return check.number("min_bin", value, least=_LISTED[map].least_bin, below=1.0 / bins)
     return check.number("min_bin", value, above=0.0, below=1.0)

@@ -1,4 +1,4 @@
-"""What a masked transform is told beside its masks: each setting's type, default, check and meaning, in this one place.
+"""Settings of a masked transform beside its masks: each one's type, default, check and meaning, in this one place.
 
 A new setting is a key of a `TypedDict`, which static checkers read, and a field of a dataclass, which checks it; where
 the core takes it too, it is a line of the table in cpp/bindings/structure.cpp and of `MaskedOptions` in core.pyi.
@@ -39,11 +39,11 @@ ACTIVATIONS = tuple(cpu.activations())
 MOST_COLUMNS = 2**24  # far beyond use, and far from overflow in the core
 
 
-# ---- keywords, as constructors take them ----------------------------------------------------------------------------
+# ---- keywords of the constructors -----------------------------------------------------------------------------------
 
 
 class NetworkKeywords(TypedDict, total=False):
-    """Of every network."""
+    """Keywords of every network."""
 
     activation: str | None
 
@@ -75,11 +75,11 @@ class Map(MapShape, total=False):
 
 
 class Affine(NetworkKeywords, _Blocks, _Scale, total=False):
-    """Of flows of affine transforms."""
+    """Keywords of flows of affine transforms."""
 
 
 class Spline(NetworkKeywords, _Blocks, total=False):
-    """Of flows of splines."""
+    """Keywords of flows of splines."""
 
     slope: float
     bins: int
@@ -87,7 +87,7 @@ class Spline(NetworkKeywords, _Blocks, total=False):
 
 
 class _Masked(NetworkKeywords, Map, total=False):
-    """Of every transform whose map takes its parameters from a network."""
+    """Keywords of every transform with a map that takes its parameters from a network."""
 
 
 class _Reads(TypedDict, total=False):
@@ -95,11 +95,11 @@ class _Reads(TypedDict, total=False):
 
 
 class Conditioner(_Masked, _Blocks, total=False):
-    """Of one with fresh weights."""
+    """Keywords of a transform with fresh weights."""
 
 
 class Autoregressive(Conditioner, _Reads, total=False):
-    """Of one in which no coordinates pass through."""
+    """Keywords of a transform in which no coordinates pass through."""
 
 
 class _Rows(TypedDict, total=False):
@@ -108,11 +108,11 @@ class _Rows(TypedDict, total=False):
 
 
 class DenseConditioner(_Masked, _Rows, total=False):
-    """Of weights that come from elsewhere."""
+    """Keywords of a transform with given weights."""
 
 
 class DenseAutoregressive(DenseConditioner, _Reads, total=False):
-    """Of weights that come from elsewhere."""
+    """Keywords of a transform with given weights."""
 
 
 # ---- the same, checked ----------------------------------------------------------------------------------------------
@@ -127,10 +127,10 @@ def setting(
     optional: bool = False,
     stored: bool = True,
 ) -> Any:
-    """A field: its default, `checked(settings, value)`, and what help says of it.
+    """A field: its default, `checked(settings, value)`, and its help text.
 
     Fields before it are checked already. With `core`, `MaskedOptions` of a core take it by this name. With `optional`,
-    a file has it only where it is not the default: for what came later than the format. Without `stored` none has it.
+    a file has it only where it is not the default: for settings newer than the format. Without `stored` no file has it.
     """
     metadata = {"checked": checked, "meaning": meaning, "core": core, "optional": optional, "stored": stored}
     return field(default=default, metadata=metadata)
@@ -161,7 +161,7 @@ class _Columns:
             self._set(one.name, one.metadata["checked"](self, getattr(self, one.name)))
 
     def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)  # which a frozen dataclass leaves to those who check
+        object.__setattr__(self, name, value)  # the way to set a field of a frozen dataclass
 
     @classmethod
     def _own(cls) -> list[Field[Any]]:
@@ -170,11 +170,11 @@ class _Columns:
 
     @classmethod
     def _stored(cls) -> list[Field[Any]]:
-        """Those that files have."""
+        """The settings that files have."""
         return [one for one in cls._own() if one.metadata["stored"]]
 
     def header(self) -> dict[str, Any]:
-        """Everything by name, as JSON holds it."""
+        """Everything by name, in JSON's types."""
         named: dict[str, Any] = {"features": self.features, "context": self.context}
         for one in self._stored():
             value = getattr(self, one.name)
@@ -184,18 +184,18 @@ class _Columns:
 
     @classmethod
     def stored(cls, stored: Stored, without: Sequence[str] = ()) -> dict[str, Any]:
-        """What a header says of all of them beside the numbers of columns, and of those `without`."""
+        """The header entries of all settings but the numbers of columns and those in `without`."""
         names = [one.name for one in cls._stored() if not one.metadata["optional"] or stored.has(one.name)]
         return {name: stored.take(name) for name in names if name not in without}
 
     @classmethod
     def from_file(cls, stored: Stored, **fixed: Any) -> Self:
-        """The way back from a header; what is fixed is not looked for."""
+        """Settings from a header; those in `fixed` are not read from it."""
         sizes = {"features": stored.size("features", least=1), "context": stored.size("context")}
         return cls(**sizes, **cls.stored(stored, tuple(fixed)), **fixed)
 
     def core_options(self) -> dict[str, Any]:
-        """What `MaskedOptions` of a core take by the same names."""
+        """The settings that `MaskedOptions` of a core take by the same names."""
         own = {one.name: getattr(self, one.name) for one in self._own() if one.metadata["core"]}
         return {"features": self.features, "context": self.context, **own}
 
@@ -265,7 +265,7 @@ class MapSettings(_Columns):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class NetworkSettings(_Columns):
-    """Those of a network, whatever its outputs are for."""
+    """Settings of a network for any use of its outputs."""
 
     activation: str | None = setting(
         "relu",
@@ -335,7 +335,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
     )
 
     def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:
-        """The same for a core: columns are `reads`, then context; rows are the parameters of `active`."""
+        """`MaskedOptions` of a core: columns are `reads`, then context; rows are the parameters of `active`."""
         low, high = interval_of(self.map, self.bound)
         return {
             **self.core_options(),

@@ -8,9 +8,9 @@ __all__ = ["Step"]
 
 
 class Step:
-    """One step: the name of its class in a compiled module, and what this takes, by keyword.
+    """One step: the name of its class in a compiled module, and the arguments of that class, by keyword.
 
-    A field may be something that each module has a class of its own for; it has a method `made_for` then.
+    A field may be an object for which each module has its own class; such an object has a method `made_for`.
     """
 
     def __init__(self, kind: str, **fields: Any) -> None:
@@ -19,7 +19,7 @@ class Step:
         self.fields = fields
 
     def made_for(self, core: Any) -> Any:
-        """The same as an object of that module, which checks names and types of the fields."""
+        """This step as an object of that module, which checks names and types of the fields."""
         own = {
             name: value.made_for(core) if hasattr(value, "made_for") else value for name, value in self.fields.items()
         }

@@ -20,15 +20,15 @@ BLOCK_GAIN = 0.5  # of fresh weights that end a residual block, beside sqrt(2) o
 
 
 class HiddenLayer(Protocol):
-    """What fresh weights depend on of a `headrace.network.Layer`."""
+    """The fields of a `headrace.network.Layer` that fresh weights depend on."""
 
     @property
     def adds(self) -> int | None:
-        """The earlier hidden layer whose sums are added to this one's."""
+        """The earlier hidden layer with the sums that are added to this one's."""
 
 
 class HiddenLayers(Protocol):
-    """What a structure needs of a `headrace.Network`, which is above this folder."""
+    """The parts of a `headrace.Network` that a structure needs; its module is above this folder."""
 
     def __iter__(self) -> Iterator[HiddenLayer]:
         """The layers, from the first to the last."""
@@ -88,10 +88,10 @@ class MaskedNetwork:
     ) -> None:
         """Make the structure from levels and degrees, or from masks.
 
-        `options` are what the core's `MaskedOptions` take, and ``network``, a `headrace.Network`, or None for layers
+        `options` are arguments of the core's `MaskedOptions`, and ``network``, a `headrace.Network`, or None for layers
         that are all alike; `rows[i]` is the core's row for the user's row i, None if they agree.
 
-        The core has the layers that read the context alone before the others, and takes no masks for them.
+        The core has the layers that read only the context before the others, and takes no masks for them.
         """
         self.options = options
         network: HiddenLayers | None = options.get("network")
@@ -105,9 +105,9 @@ class MaskedNetwork:
         self._back = None if rows is None else np.argsort(rows)
 
     def among(self, columns: Sequence[int], features: int) -> MaskedNetwork:
-        """The same network of some columns of a wider row: what it reads and moves is called by other numbers.
+        """This network on some columns of a wider row: the columns that it reads and moves get other indices.
 
-        Levels, degrees and the layout of weights are as they were, as columns that nothing moves have a level of 1.
+        Levels, degrees and the layout of weights stay, because columns that nothing moves have a level of 1.
         """
         sides = {side: [columns[c] for c in self.options.get(side, [])] for side in ("reads", "active")}
         structure: Staircase | Sequence[NDArray[np.bool_]] = self.core.masks()
@@ -152,7 +152,7 @@ class MaskedNetwork:
         return self._to_user(tensors[::2]), self._to_user(tensors[1::2])
 
     def names(self) -> list[str]:
-        """What the tensors are called, of each layer the weights and the biases, in the core's order."""
+        """Names of the tensors, for each layer the weights and the biases, in the core's order."""
         return [name for name, _ in self.core.tensors]
 
     def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -171,7 +171,7 @@ class MaskedNetwork:
         """Fresh weights: He's variance for the inputs that a unit really has, outputs close to the map's identity.
 
         Hidden units have uniform biases, within `biases_of` over the root of their inputs, so that not all of them bend
-        at the mean of the rows (docs/notes/training.md). What is added to another layer's sums is small, so that sums
+        at the mean of the rows (docs/notes/training.md). Products added to another layer's sums are small, so that sums
         do not grow from block to block.
         """
         rng = np.random.default_rng(list(seed))

@@ -1,4 +1,4 @@
-"""How many threads to begin with: what the environment asks for, or the cores that this process may use."""
+"""The initial number of threads: the environment's value, or the number of cores that this process may use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def begin() -> None:
 
 
 def first_number(environment: Any) -> int:
-    """HEADRACE_NUM_THREADS; else OMP_NUM_THREADS or MKL_NUM_THREADS, which who divides cores among processes sets; else
+    """HEADRACE_NUM_THREADS; else OMP_NUM_THREADS or MKL_NUM_THREADS, which launchers of several processes set; else
     the number of cores.
     """
     text = environment.get("HEADRACE_NUM_THREADS", "")
@@ -41,12 +41,12 @@ def cores(root: str = "/") -> int:
     try:
         granted = min(_quotas(Path(root)), default=float(count))
     except (OSError, ValueError):
-        granted = float(count)  # there are none, or they look different from what is known here
+        granted = float(count)  # there are none, or they have an unexpected format
     return max(1, min(count, -int(-granted // 1), MOST))
 
 
 def _quotas(root: Path) -> Any:
-    """Cores that each control group grants which this process is in, from its own to the outermost one seen here."""
+    """Limits of cores of this process's control groups, from its own to the outermost visible one."""
     mounts = [line.split() for line in (root / "proc/self/mountinfo").read_text().splitlines()]
     for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -78,14 +78,14 @@ def _quota(group: Path, is_first_version: bool) -> float | None:
 
 
 def _register() -> None:
-    """To threadpoolctl, where it is installed: joblib and others limit threads by it. Importing it takes 4 ms."""
+    """Register with threadpoolctl if installed: joblib and others limit threads by it. Importing it takes 4 ms."""
     try:
         import threadpoolctl  # type: ignore[import-untyped]
     except ImportError:
         return
 
     class Controller(threadpoolctl.LibController):  # type: ignore[misc]
-        """The pool of this library, as threadpoolctl sees it."""
+        """The pool of this library for threadpoolctl."""
 
         user_api = "headrace"
         internal_api = "headrace"
@@ -102,6 +102,6 @@ def _register() -> None:
             return str(cpu.__version__)
 
         def set_additional_attributes(self) -> None:
-            """There are none."""
+            """Nothing to set."""
 
     threadpoolctl.register(Controller)

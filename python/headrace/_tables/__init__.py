@@ -1,1 +1,1 @@
-"""Tables as they come: kinds of columns, missing values, what a file keeps of them."""
+"""Tables of mixed columns: their kinds, missing values, and their form in files."""

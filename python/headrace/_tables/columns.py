@@ -14,15 +14,15 @@ _LEAST_ROWS = 5  # fewer count up by accident
 
 
 def label(column: int, names: Sequence[str] | None) -> str:
-    """How a message calls a column: by its name, or by its number from 0 where it has none."""
+    """A column in a message: its name, or its index from 0 without one."""
     return f"column {column}" if names is None else f"column {names[column]!r}"
 
 
 def about_index(x: NDArray[Any], names: Sequence[str] | None = None) -> str | None:
     """A sentence about the first column that numbers the rows; None if none does.
 
-    That is a column 0, 1, 2, ... or 1, 2, 3, ..., and one of different whole numbers whose name is empty or begins with
-    "Unnamed:", as pandas calls a saved index whose rows were shuffled or chosen since.
+    That is a column 0, 1, 2, ... or 1, 2, 3, ..., and one of different whole numbers with an empty name or a name like
+    "Unnamed: 0", pandas' name of a saved index, after rows were shuffled or chosen.
 
     Args:
         x: Shape (rows, columns).
@@ -43,7 +43,7 @@ def about_index(x: NDArray[Any], names: Sequence[str] | None = None) -> str | No
 
 
 def _counts(column: NDArray[Any]) -> bool:
-    """Whether it is 0, 1, 2, ... or 1, 2, 3, ...; most columns are no longer looked at after three numbers."""
+    """Whether it is 0, 1, 2, ... or 1, 2, 3, ...; for most columns three values decide."""
     first = column[0]
     if not ((first == 0 or first == 1) and (column[:3] == first + np.arange(3)).all()):
         return False

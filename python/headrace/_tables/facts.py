@@ -1,4 +1,4 @@
-"""What is seen of the columns of a table, of rows in memory or of those that come some at a time."""
+"""Statistics of a table's columns, from rows in memory or from a stream of blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["FAR", "LOOKED_AT", "Facts", "Found", "Held", "Passed", "Seen"]
 
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
-FAR = 2**53  # whole numbers farther apart have others between them that float64 lacks
+FAR = 2**53  # whole numbers at a larger distance have others between them that float64 lacks
 NEAR = 1e-9  # of a column's range: values this near are one
 
 Pair = tuple["float | None", "float | None"]
@@ -32,17 +32,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Facts:
-    """About one column."""
+    """Statistics of one column."""
 
     rows: int
     low: float
     high: float
     gap: int = 1
-    """Of whole numbers: the largest one of which all differences are multiples."""
+    """Of whole numbers: the greatest common divisor of all differences."""
     odd: Found | None = None
-    """Numbers that are not whole."""
+    """Values that are not whole."""
     beyond: Found | None = None
-    """Numbers beyond the bounds."""
+    """Values beyond the bounds."""
 
 
 class Seen(abc.ABC):
@@ -57,11 +57,11 @@ class Seen(abc.ABC):
 
     @abc.abstractmethod
     def facts(self, column: int, *, whole: bool) -> Facts:
-        """`whole`: whether it is to have whole numbers, of which more is asked."""
+        """Statistics of a column; `whole`: whether it should have whole numbers, which have more conditions."""
 
     @abc.abstractmethod
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
-        """Of columns: between two different values, as of rounded measurements; None where there is but one."""
+        """For each column the smallest gap between different values, as of rounding; None for a single value."""
 
 
 class Held(Seen):
@@ -95,11 +95,11 @@ class Held(Seen):
 
 class Passed(Seen):
     """Rows of a stream that are read once, in the memory of a few: those of weight 0, and those that miss a number, do
-    not count. What is found does not depend on the blocks in which they come.
+    not count. The results do not depend on the division into blocks.
     """
 
     def __init__(self, stream: Stream, bounds: Sequence[Pair | None] | None = None) -> None:
-        """Nothing is read yet: `add` is given each block in its order. `bounds`: of each column."""
+        """Start empty: `add` takes each block in its order. `bounds`: of each column."""
         self._stream, self._bounds = stream, bounds
         self.rows, self._stride, self.features = 0, 1, 0
         nothing = np.empty(0)
@@ -181,7 +181,7 @@ def _first(values: NDArray[Any], bad: NDArray[np.bool_]) -> Found | None:
 
 
 def _smallest_gap(values: NDArray[np.float64], extent: float | None = None) -> float | None:
-    """Of different values in order, which have this range."""
+    """The smallest gap of different sorted values with this range."""
     steps = np.diff(values)
     steps = steps[steps > NEAR * ((values[-1] - values[0]) if extent is None else extent)]
     return float(steps.min()) if steps.size else None

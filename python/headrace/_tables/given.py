@@ -1,4 +1,4 @@
-"""What users say of a table as it comes, `discrete`, `jitter` and `missing`, and what each of its columns is then."""
+"""The arguments `discrete`, `jitter` and `missing` of a table, and the resulting kind and noise of each column."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def learn(
     names: Sequence[str] | None,
     told: str,
 ) -> _tables.Table:
-    """What each column is, and which noise it gets.
+    """The kind of each column, and its noise.
 
     Args:
-        x: Rows without missing numbers, or what was seen of them.
-        kinds: What the dtypes say of the columns, as `frames.kinds_of` gives it.
+        x: Rows without missing values, or their statistics.
+        kinds: Kinds of the columns by their dtypes, see `frames.kinds_of`.
         discrete, jitter, missing: As of `FlowDensity`.
         support: Of all columns.
         names: Of the columns.
-        told: What messages call x.
+        told: The name of x in messages.
     """
     features = x.features if isinstance(x, Seen) else x.shape[1]
     support = support or Support([None] * features)
@@ -63,7 +63,7 @@ def learn(
 def _kinds(
     discrete: Any, seen: Sequence[str] | None, features: int, names: Sequence[str] | None, told: str
 ) -> list[str]:
-    """Of each column, "float", "integer" or "boolean"."""
+    """The kind of each column, "float", "integer" or "boolean"."""
     if isinstance(discrete, str) and discrete != "auto":
         raise ValueError(f"discrete: expected 'auto', None or a list of columns, got {discrete!r}")
     kinds = ["float"] * features

@@ -1,4 +1,4 @@
-"""Tables that do not fit in memory: the rows of a stream as those of a density, with noise that goes by row numbers."""
+"""Tables that do not fit in memory: a stream's rows prepared for a density, with noise by the rows' indices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Present(Stream):
     """The rows of a stream that miss no number."""
 
     def __init__(self, source: Stream) -> None:
-        """Nothing is read yet: how many rows are left is known once all of a part were read."""
+        """Start without reading: the number of remaining rows is known once all of a part were read."""
         self._source = source
         super().__init__(source.buffer, [None] * len(source._sizes))
         self._what = source._what
@@ -34,12 +34,12 @@ class Present(Stream):
 
     @property
     def left_out(self) -> int:
-        """How many rows miss one; all of them are read if they were not."""
+        """The number of rows with a missing value; all rows are read if they were not."""
         return self._source.count() - self.count()
 
 
 class Treated(Stream):
-    """The rows of a stream without constant columns, and with the noise of a table: a row's is that of its number, so
+    """The rows of a stream without constant columns, and with the noise of a table: a row's depends on its index, so
     that it is the same in each pass, whatever the blocks, and that of a table in memory.
     """
 

@@ -1,7 +1,7 @@
 """Preprocessing of discrete, constant and repeated columns, and its inverse.
 
 Whole numbers and truth values are spread by uniform noise over the gap to the next ones before a fit (dequantised:
-Uria, Murray, Larochelle 2013; Theis, van den Oord, Bethge 2016), and draws are rounded. Columns with one value alone
+Uria, Murray, Larochelle 2013; Theis, van den Oord, Bethge 2016), and draws are rounded. Columns with only one value
 are kept aside, and put back.
 """
 
@@ -39,10 +39,10 @@ __all__ = [
 
 KINDS = ("float", "integer", "boolean")
 MISSING = ("refuse", "drop")
-NOISE = 0x6E6F697365  # beside a seed: the noise of whole numbers is no other number that it gives
-FIT, LOOK = 0, 1  # whose rows get noise: those of a fit, or others that are compared with its density
-FEW_CELLS, CELLS = 16, 32  # places in the cell of one or two whole numbers, or of more, where a density is averaged
-LEAST_ROWS = 50  # of fewer, nothing is said of repeats
+NOISE = 0x6E6F697365  # beside a seed: a stream of random values for this noise only
+FIT, LOOK = 0, 1  # which rows get noise: those of a fit, or others that are compared with its density
+FEW_CELLS, CELLS = 16, 32  # points in a cell for the mean of a density: of one or two whole numbers, of more
+LEAST_ROWS = 50  # with fewer there is no message about repeats
 REPEATED, SPIKE = 0.5, 0.05  # shares of rows: with the value of another one, and with one value
 
 LogProb = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
@@ -51,20 +51,20 @@ Pair = tuple["float | None", "float | None"]
 
 @dataclass(frozen=True)
 class Column:
-    """What a column of a table is."""
+    """The kind of a table's column, and its preprocessing."""
 
     kind: str = "float"
     """"float", "integer" or "boolean"."""
     width: float = 0.0
-    """Of the uniform noise that is added before a fit; of whole numbers the gap between them."""
+    """Width of the uniform noise that is added before a fit; for whole numbers the gap between them."""
     offset: float = 0.0
     """One of the whole numbers."""
     constant: float | None = None
     """The only value, of a column that has no other."""
     bounds: Pair | None = None
-    """Between which numbers it lies, of a column with noise; whole numbers may be these."""
+    """Ends of a column with noise; whole numbers may be equal to them."""
     period: tuple[float, float] | None = None
-    """One period, of whole numbers that go around."""
+    """One period, of periodic whole numbers."""
 
     @property
     def is_discrete(self) -> bool:
@@ -95,7 +95,7 @@ class Column:
         return np.asarray(rounded, x.dtype)
 
     def folded(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Noisy numbers that left the bounds, back inside by as much."""
+        """Noisy values beyond the bounds, reflected back inside."""
         if self.is_discrete or self.bounds is None:
             return x
         for end, sign in zip(self.bounds, (1.0, -1.0), strict=True):
@@ -110,11 +110,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """All columns of a table, and between its rows and those of a density the ways there and back."""
+    """All columns of a table, with the maps between its rows and those of a density."""
 
     columns: tuple[Column, ...]
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
     missing: str = "refuse"
     """Whether rows that miss a number are left out, "drop", or not."""
 
@@ -130,15 +130,15 @@ class Table:
         periodic: Sequence[tuple[float, float] | None] | None = None,
         told: str = "x",
     ) -> Table:
-        """Of rows without missing values.
+        """Learn the columns from rows without missing values.
 
         Args:
-            x: Shape (rows, columns), or what was seen of them.
+            x: Shape (rows, columns), or their statistics.
             kinds: Of each column.
             jitter: Widths of noise, None for none.
             names: Of the columns.
             bounds, periodic: Of each column, as of `Support`.
-            told: What messages call x.
+            told: The name of x in messages.
 
         Raises:
             ValueError: a column of whole numbers has others, or some beyond its bounds, or a period that is none.
@@ -174,7 +174,7 @@ class Table:
         return not any(one.width or one.constant is not None for one in self.columns)
 
     def without_constants(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Rows with the columns that a density has alone."""
+        """Rows with only the columns that a density has."""
         return x if len(self.kept) == len(self.columns) else np.ascontiguousarray(x[:, self.kept])
 
     def spread(self, x: NDArray[Any], purpose: int = FIT, *, first_row: int = 0) -> NDArray[Any]:
@@ -198,7 +198,7 @@ class Table:
     def to_look_at(
         self, x: NDArray[Any], *others: NDArray[Any] | None, names: Sequence[str] | None, told: str, purpose: int = LOOK
     ) -> tuple[Any, ...]:
-        """Rows that are compared with a density, and what belongs to each, treated as those of the fit were.
+        """Rows that are compared with a density, and their other arrays, prepared like those of the fit.
 
         Raises:
             ValueError: some miss a number, and the fit did not leave such rows out.
@@ -233,11 +233,11 @@ class Table:
         name: str = "x",
         names: Sequence[str] | None = None,
     ) -> NDArray[np.float64]:
-        """Log densities of rows; of whole numbers these are log probabilities, as they count and have no width.
+        """Log densities of rows; of whole numbers these are log probabilities, because counts have no width.
 
         A density is averaged over 16 or 32 places in the cell of whole numbers, the same for each row. A row with
         another number in a constant column, or one that is not whole in a column of whole numbers, has a log density of
-        -inf, with a warning. `name` is what it calls x, and `names` are those of the columns.
+        -inf, with a warning. `name` is the name of x in messages, and `names` are those of the columns.
         """
         rows = self.without_constants(x)
         widths = np.array([self.columns[i].width if self.columns[i].is_discrete else 0.0 for i in self.kept])
@@ -259,7 +259,7 @@ class Table:
         return total if len(rows) == 0 or self.is_plain else np.where(np.isnan(x).any(axis=1), np.nan, total)
 
     def _others(self, x: NDArray[Any], told: str, then: str, names: Sequence[str] | None) -> NDArray[np.bool_] | None:
-        """Rows that differ in a constant column, with a warning; None where none does. What is missing does not."""
+        """Rows that differ in a constant column, with a warning; None where none does. Missing values do not."""
         other = np.zeros(len(x), bool)
         first = None
         for i, one in enumerate(self.columns):
@@ -318,13 +318,13 @@ class Table:
         return found if any(pair is not None for pair in found) else None
 
     def header(self) -> list[dict[str, Any]]:
-        """For JSON; the way back is `of_header`."""
+        """The columns in JSON's types; `of_header` is the inverse."""
         every = [vars(one) for one in self.columns]
         return [{name: value for name, value in one.items() if name not in LATER or value} for one in every]
 
     @classmethod
     def of_header(cls, header: Any, seed: Any = 0, missing: Any = "refuse") -> Table:
-        """Raises ValueError, TypeError or KeyError for what `header` did not give."""
+        """Columns of a header; ValueError, TypeError or KeyError for other objects than those of `header`."""
         if not isinstance(header, list) or not header:
             raise TypeError("expected a list of columns")
         found = []
@@ -343,30 +343,30 @@ class Table:
         return table
 
 
-LATER = ("bounds", "period")  # what a column of a file has only where it has some
+LATER = ("bounds", "period")  # keys of a file's column that are left out if it has none
 
 
-# ---- what a file keeps -----------------------------------------------------------------------------------------------
+# ---- notes of a file -------------------------------------------------------------------------------------------------
 
 
 def note(table: Table, names: Sequence[str] | None) -> str:
-    """For `notes["table"]`: what became of the columns, and all their names, or null."""
+    """The text of `notes["table"]`: the preprocessing of the columns, and all their names, or null."""
     own = {"seed": table.seed, "missing": table.missing}
     return json.dumps({"names": None if names is None else list(names), "columns": table.header(), **own})
 
 
 def kept_in(notes: dict[str, str], features: int) -> Table | None:
-    """The way back; None where there is none, or none that fits a flow of so many features."""
+    """The table of a file's notes; None without one, or if it does not fit a flow of `features` features."""
     try:
-        told = json.loads(notes.get("table", "null"))
-        found = Table.of_header(told["columns"], told.get("seed", 0), told.get("missing", "refuse"))
+        recorded = json.loads(notes.get("table", "null"))
+        found = Table.of_header(recorded["columns"], recorded.get("seed", 0), recorded.get("missing", "refuse"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return found if len(found.kept) == features else None
 
 
 def names_in(notes: dict[str, str], table: Table) -> list[str] | None:
-    """What all columns of the table were called."""
+    """Names of all columns of the table."""
     try:
         names = json.loads(notes["table"])["names"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -375,10 +375,10 @@ def names_in(notes: dict[str, str], table: Table) -> list[str] | None:
 
 
 def named_in(notes: dict[str, str], features: int, contexts: int) -> tuple[list[str], list[str]] | None:
-    """What the columns of a flow and of its context were called; None where that is not told, or does not fit."""
+    """Names of a flow's columns and of its context's; None where they are not recorded, or do not fit."""
     try:
-        told = json.loads(notes.get("columns", "null"))
-        names = told["features"], told["context"]
+        entry = json.loads(notes.get("columns", "null"))
+        names = entry["features"], entry["context"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return names if _are_names(names[0], features) and _are_names(names[1], contexts) else None
@@ -388,11 +388,11 @@ def _are_names(names: Any, count: int) -> bool:
     return isinstance(names, list) and len(names) == count and all(isinstance(one, str) for one in names)
 
 
-# ---- what columns are ------------------------------------------------------------------------------------------------
+# ---- kinds of columns ------------------------------------------------------------------------------------------------
 
 
 def _check_whole(told: str, facts: Facts, bounds: Pair | None, period: tuple[float, float] | None) -> None:
-    """Refuse what is not whole, or is beyond bounds, in a column that is said to have whole numbers."""
+    """Refuse values that are not whole, or beyond bounds, in a column of whole numbers."""
     low, high = bounds or (None, None)
     for expected, found in (
         ("whole numbers, as discrete says", facts.odd), (f"whole numbers from {low} to {high}", facts.beyond)
@@ -416,7 +416,7 @@ def _places(columns: int) -> NDArray[np.float64]:
     """Places evenly in (-1/2, 1/2)^columns, shape (places, columns): each column has the middles of equal parts.
 
     For each place there is the one on the other side, so that slopes leave no error; of 64 such designs it is the one
-    whose columns have least to do with each other. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of
+    with the least dependent columns. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of
     optimal symmetric Latin hypercube designs*, Journal of Statistical Planning and Inference 90, 2000.
     """
     cells = FEW_CELLS if columns <= 2 else CELLS
@@ -435,7 +435,7 @@ def _places(columns: int) -> NDArray[np.float64]:
 
 
 def without_missing(x: NDArray[Any], labels: Sequence[str], missing: str, name: str) -> NDArray[np.bool_]:
-    """Which rows have no NaN; refused with counts unless they are to be dropped. `labels` are those of the columns.
+    """A mask of rows without NaN; an error with counts unless they are to be dropped. `labels` name the columns.
 
     Raises:
         ValueError: some are missing, and `missing` is "refuse"; or all rows are.
@@ -446,23 +446,23 @@ def without_missing(x: NDArray[Any], labels: Sequence[str], missing: str, name: 
         return good
     counts = absent.sum(axis=0)
     worst = np.argsort(-counts, kind="stable")[:5]
-    told = ", ".join(f"{labels[i]} {counts[i]:,}" for i in worst if counts[i])
+    counted = ", ".join(f"{labels[i]} {counts[i]:,}" for i in worst if counts[i])
     more = int((counts > 0).sum()) - min(int((counts > 0).sum()), 5)
-    told += f" and {more} columns more" if more else ""
+    counted += f" and {more} columns more" if more else ""
     if missing == "drop" and not good.any():
-        raise ValueError(f"{name}: expected rows that miss no number, got none of {len(x):,} ({told})")
+        raise ValueError(f"{name}: expected rows that miss no number, got none of {len(x):,} ({counted})")
     if missing == "refuse":
         row = int((~good).argmax())
         first = f"row {row}, {labels[int(absent[row].argmax())]}"
         raise ValueError(
             f"{name}: {first}: expected no missing values, got NaN in {int((~good).sum()):,} of {len(x):,} rows "
-            f"({told}); missing='drop' leaves such rows out"
+            f"({counted}); missing='drop' leaves such rows out"
         )
     return good
 
 
 def repeating(x: NDArray[Any], table: Table) -> list[int]:
-    """The columns of floats without noise whose values repeat: half of them are others', or a twentieth is one."""
+    """Columns of floats without noise where half of all rows have repeated values, or a twentieth a single one."""
     if len(x) < LEAST_ROWS:
         return []
     some = x[:: -(-len(x) // LOOKED_AT)]
@@ -477,7 +477,7 @@ def repeating(x: NDArray[Any], table: Table) -> list[int]:
 
 
 def about_repeats(x: NDArray[Any], table: Table, names: Sequence[str] | None) -> str | None:
-    """A sentence about columns of floats whose values repeat, or one of them does; None where none."""
+    """A sentence about columns of floats with repeated values, or with one frequent value; None without any."""
     found = repeating(x, table)
     if not found:
         return None
@@ -485,9 +485,9 @@ def about_repeats(x: NDArray[Any], table: Table, names: Sequence[str] | None) ->
     values, counts = np.unique(some[:, i], return_counts=True)
     others = len(found) - 1
     more = "" if not others else f", and in {others} more column{'' if others == 1 else 's'}"
-    told = f"{values[counts.argmax()]:g} in {counts.max() / len(some):.0%} of them"
+    example = f"{values[counts.argmax()]:g} in {counts.max() / len(some):.0%} of them"
     return (
-        f"values repeat in {_columns.label(i, names)} ({len(values):,} different ones in {len(some):,} rows, {told})"
+        f"values repeat in {_columns.label(i, names)} ({len(values):,} different ones in {len(some):,} rows, {example})"
         f"{more}: a density spikes there, and its likelihood means little; spread them by jitter, or say that they are "
         "whole numbers by discrete"
     )

@@ -108,7 +108,7 @@ def _ratio(source: Density, target: Density) -> tuple[Array, Array]:
         if source.values is None or target.values is None:
             largest = target.log.max()
             return np.exp(target.log - largest), np.exp(source.log - (target.log - largest))
-        # By a power of two, so that nothing is rounded: the ratio of equal densities is the same number everywhere.
+        # By a power of two, so that nothing is rounded: the ratio of equal densities is the same value everywhere.
         mu = np.ldexp(target.values, -np.frexp(target.values.max())[1])
         with np.errstate(divide="ignore", invalid="ignore"):
             f = source.values / mu
@@ -120,7 +120,7 @@ def _ratio(source: Density, target: Density) -> tuple[Array, Array]:
 
 def _directed(source: Density, target: Density, grid: Grid, times: Array, vectors: Array) -> Evolution:
     def densities(points: Array) -> tuple[Array, Array]:
-        """Of rho after the stages so far, and of the target on any scale."""
+        """Densities of rho after the stages so far, and of the target on any scale."""
         rho, mu = _directions.log_density(source, stages, points), target.log_at(points)
         return np.exp(rho), np.exp(mu if target.values is not None else mu - target.log.max())
 

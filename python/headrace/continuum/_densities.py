@@ -1,4 +1,4 @@
-"""Densities as `evolve` takes them: arrays on the grid, functions of points, or objects that know their logarithm."""
+"""Densities for `evolve`: arrays on the grid, functions of points, or objects with a `log_prob`."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Density:
 
 
 def _continued(nodes: Array, values: Array, axis: int) -> tuple[Array, Array]:
-    """One node more at both ends, on the parabola through the last three: the spline then reaches the walls."""
+    """Values with one more node at both ends, on the parabola through the last three: the spline reaches the walls."""
     h = nodes[1] - nodes[0]
     a, b, c, z, y, x = (values.take([i], axis) for i in (0, 1, 2, -1, -2, -3))
     ends = 3.0 * a - 3.0 * b + c, 3.0 * z - 3.0 * y + x

@@ -3,7 +3,7 @@
 Along a unit vector theta a point moves by u(s) theta, where s is its coordinate in that direction and
 u = -mu_s d(rho_s / mu_s)/ds is the velocity (eq. 10) of the one-dimensional flow of rho's marginal. If mu is a product
 of a density of s and one of the coordinate across, this is the steepest ascent of the likelihood among all motions
-along theta that depend on s alone.
+along theta that depend only on s.
 
 So a direction is a one-dimensional evolution, and its map moves s and leaves the coordinate across. The density at any
 time is the initial one at the point where the maps, taken back, arrive, times their derivatives: it is positive, holds
@@ -76,11 +76,11 @@ class Stage:
         self._back = _shift(moved, nodes, 1.0 / slopes)
 
     def forward(self, points: Array) -> tuple[Array, Array]:
-        """Where points are at the end, and the log-Jacobian."""
+        """Positions of points at the end, and the log-Jacobian."""
         return self._moved(points, self._to)
 
     def inverse(self, points: Array) -> tuple[Array, Array]:
-        """Where points at the end came from, and the log-Jacobian of that."""
+        """Initial positions of points at the end, and the log-Jacobian of this inverse."""
         return self._moved(points, self._back)
 
     def _moved(self, points: Array, spline: Any) -> tuple[Array, Array]:
@@ -101,9 +101,9 @@ class Stage:
 
 
 def _shift(nodes: Array, values: Array, slopes: Array) -> CubicHermiteSpline:
-    """How far an increasing map moves: 0 to the last bit where it does not.
+    """The displacement of an increasing map: 0 to the last bit where it is the identity.
 
-    Of fourth order, as slopes are known; they are cut where they would make the cubic fold, at fronts.
+    Of fourth order, because slopes are known; they are cut where they would make the cubic fold, at fronts.
     """
     secants = np.diff(values) / np.diff(nodes)
     # A cubic increases if its slopes at both ends are below three times the secant.
@@ -134,7 +134,7 @@ class Stages:
 
 
 def log_density(rho: Density, stages: list[Stage], points: Array) -> Array:
-    """The logarithm of what rho has become after these stages."""
+    """The logarithm of rho after these stages."""
     total = np.zeros(len(points))
     for stage in reversed(stages):
         points, log_jacobian = stage.inverse(points)

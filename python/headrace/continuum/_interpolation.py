@@ -10,7 +10,7 @@ from scipy.interpolate import CubicSpline, RectBivariateSpline
 
 Array = NDArray[np.float64]
 
-_WRAPPED = 8  # cells: a spline forgets what lies beyond its end by a factor of 3.7 a cell
+_WRAPPED = 8  # cells: the influence of values beyond a spline's end falls by a factor of 3.7 a cell
 
 
 class Interpolant:

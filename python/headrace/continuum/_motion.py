@@ -15,7 +15,7 @@ from headrace.continuum.grid import Grid
 Array = NDArray[np.float64]
 
 _RELATIVE = 1e-8  # error of a step, in f and in positions: far below the error in space of grids that fit in memory
-_FLOOR = 1e-4  # of the mean of f: below, the error is absolute, as fronts that run into emptiness cost steps
+_FLOOR = 1e-4  # of the mean of f: below, the error is absolute, because fronts that run into emptiness cost steps
 
 
 class Motion:

@@ -50,7 +50,7 @@ class Scheme:
         return np.asarray(self._divergence @ (self._difference @ (f * f)))
 
     def jacobian(self, f: Array) -> sparse.csc_array:
-        """The derivative of `rate`: one constant matrix whose columns are multiplied by f."""
+        """The derivative of `rate`: one constant matrix with its columns multiplied by f."""
         matrix = self._laplacian.copy()
         matrix.data *= np.repeat(f, np.diff(matrix.indptr))
         return matrix
@@ -69,11 +69,11 @@ class Scheme:
         return sum(float(np.sum(u * u)) for u in self.velocities(f)) * self._grid.volume
 
     def kl_rate(self, f: Array) -> float:
-        """What the scheme makes of -(integral of mu^3 / rho |grad f|^2): d/dt of the sum of -mu log f."""
+        """The scheme's discretisation of -(integral of mu^3 / rho |grad f|^2): d/dt of the sum of -mu log f."""
         left, right = f[self._left], f[self._right]
         squared = (self._face_mu * (right - left) / self._h) ** 2
         moves = squared > 0.0
-        # Where one of both is 0, the sum is infinite as the equation's own is.
+        # Where one of both is 0, the sum is infinite, like the equation's own.
         with np.errstate(divide="ignore", over="ignore"):
             weight = 0.5 / left[moves] + 0.5 / right[moves]
         return -float(np.sum(squared[moves] * weight)) * self._grid.volume

@@ -1,4 +1,4 @@
-"""What `evolve` gives: the density along its path, and the motion that it makes."""
+"""The result of `evolve`: the density along its path, and the motion of particles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Evolution"]
 
 
 class Mover(Protocol):
-    """What moves particles: the whole velocity field, or one direction after another."""
+    """The protocol for motions of particles: the whole velocity field, or one direction after another."""
 
     def velocity(self, t: float, points: Array) -> Array:
         """The velocity at a time, at points of the box."""
@@ -168,13 +168,13 @@ class Evolution:
         return points, known
 
     def __repr__(self) -> str:
-        """Where from, where to."""
+        """The first and the last time."""
         span = f"times {self.times[0]:g} to {self.times[-1]:g} ({len(self.times)})"
         return f"Evolution({self.grid!r}, {span}, kl {self.kl[0]:.4g} to {self.kl[-1]:.4g})"
 
 
 def _divergences(rho: Array, mu: Array) -> tuple[Array, Array]:
-    """KL(mu || rho) and KL(rho || mu) for each row of rho, as sums of terms that are not negative."""
+    """KL(mu || rho) and KL(rho || mu) for each row of rho, by sums of nonnegative terms."""
     p = mu / mu.sum()
     held = p > 0.0
     f = rho[:, held] / rho.sum(axis=1, keepdims=True) / p[held]

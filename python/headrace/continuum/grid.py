@@ -59,7 +59,7 @@ class Grid:
 
     @property
     def volume(self) -> float:
-        """Of one cell."""
+        """The volume of one cell."""
         return float(np.prod(self.spacing))
 
     def wrap(self, points: NDArray[np.float64]) -> NDArray[np.float64]:

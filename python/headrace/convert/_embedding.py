@@ -16,10 +16,10 @@ _NOTHING = (("builtins", "NoneType"), ("torch", "Identity"))
 
 
 class Outside:
-    """What becomes of an embedding net.
+    """The part of an embedding net that goes into a flow.
 
-    A net that shifts and scales columns, as sbi's z-scoring does, is part of a flow (`Flow.standardize_context`); any
-    other one is not, and whoever wants the flow alone has to say so.
+    A net that shifts and scales columns, like sbi's z-scoring, is part of a flow (`Flow.standardize_context`); any
+    other one is not, and a caller who wants only the flow has to ask for it.
     """
 
     def __init__(self, net: Any, embedding: str, place: Place) -> None:
@@ -42,7 +42,7 @@ class Outside:
             )
 
     def standardize(self, contexts: Sequence[int]) -> tuple[Numbers, Numbers] | None:
-        """For a flow whose transforms have these numbers of context columns."""
+        """The scale of the context for a flow; `contexts` are the numbers of context columns of its transforms."""
         columns = max(contexts, default=0)
         if self.scale is None or not columns:
             return None

@@ -1,4 +1,4 @@
-"""Flows of flowjax. Their bijections go from latent to data, unless they are inverted, as its ready-made flows are."""
+"""Flows of flowjax. Their bijections go from latent to data, unless inverted, like those of its ready-made flows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
             in the order of its leaves.
         verify: Whether to compare log densities of some rows with the model's. Arrays have none: for them, ``(x,
             log_prob)`` or ``(x, log_prob, context)``, which flowjax has computed, or False.
-        **not_recorded: Of arrays alone, what the model was made with: `activation`, `transformer` ("affine", or the
+        **not_recorded: Only of arrays, arguments that made the model: `activation`, `transformer` ("affine", or the
             bijection, made in the arrays' dtype) and `invert`.
 
     Raises:
@@ -131,7 +131,7 @@ def _all(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _scan(t: Any, place: Place, features: int) -> list[Transform]:
-    """Layers whose arrays lie one behind the other along a first axis."""
+    """Layers with arrays stacked along a first axis."""
     import equinox
     import jax
 
@@ -197,7 +197,7 @@ def _network(mlp: Any, place: Place, inputs: int) -> Layers:
 
 
 def _transformer(constructor: Any, place: Place, count: int) -> tuple[dict[str, Any], Numbers]:
-    """The map that raw parameters make, and what is added to them before."""
+    """The map of raw parameters, and the offsets that flowjax adds to these."""
     import jax.numpy as jnp
 
     made = constructor(jnp.zeros(count))
@@ -230,7 +230,7 @@ def _transformer(constructor: Any, place: Place, count: int) -> tuple[dict[str, 
 
 
 def _told(layers: Layers, constructor: Any, place: Place, active: int) -> dict[str, Any]:
-    """Settings of the map; what flowjax adds to the outputs goes into their biases."""
+    """Settings of the map; flowjax's offsets of the outputs go into their biases."""
     count = len(layers.biases[-1]) // active
     settings, start = _transformer(constructor, place.at("transformer_constructor"), count)
     if len(start) != count:

@@ -1,6 +1,6 @@
-"""Arrays of a flow of flowjax as a flow again: in the order of its leaves, as equinox writes them into files.
+"""Arrays of a flow of flowjax as a flow again: in the order of its leaves, equinox's order in files.
 
-The order and the shapes say which of its ready-made flows they are of. flowjax makes one of these sizes, and the arrays
+The order and the shapes identify the ready-made flow. flowjax makes one of these sizes, and the arrays
 take the place of its own.
 """
 

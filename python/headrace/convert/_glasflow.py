@@ -1,4 +1,4 @@
-"""Flows of glasflow, which are nflows' transforms, of its own copy or of nflows itself, under another face."""
+"""Flows of glasflow, which wraps nflows' transforms, from its own copy or from nflows itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace.flow import Flow
 __all__ = ["from_glasflow"]
 
 
-# What nflows does not record either, and in both kinds of transforms by an affine map how the scale is made.
+# Settings that nflows does not record either, and the formula of the scale in both kinds of affine transforms.
 NOT_RECORDED = {
     **_nflows_files.NOT_RECORDED,
     "activation": "glasflow has ReLU by default: activation='relu'",
@@ -30,14 +30,14 @@ SCALES = ("softplus", "nflows", "nflows_general", "wide")
 def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of glasflow as a `headrace.Flow` with the same density, in the same dtype.
 
-    RealNVP, CouplingNSF and the masked autoregressive flows, with what `from_nflows` takes; also its scales cut off at
+    RealNVP, CouplingNSF and the masked autoregressive flows, with networks of `from_nflows`; also its scales cut off at
     3 ("nflows_general", the default of RealNVP). Its "log" scales, uniform and resampled latent densities are not.
 
     Args:
         model: A `glasflow.flows.Flow`, or its `state_dict`.
         verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: for it, ``(x,
             log_prob)`` or ``(x, log_prob, context)``, which glasflow has computed, or False.
-        **not_recorded: Of a `state_dict` alone, what it does not record and the model needs: `activation`, `bound`
+        **not_recorded: Only of a `state_dict`, settings of the model that it does not record: `activation`, `bound`
             (tail_bound), `min_bin`, `slope` (min_derivative), `eps` (LULinear, SVDLinear), `batch_norm_eps`, and
             `scale_activation`: a function, or "nflows_general", "wide", "nflows", or "softplus" for None.
 
@@ -63,7 +63,7 @@ def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flo
 
 
 def _scale(name: str) -> Callable[[Any], Any]:
-    """What glasflow has under a name."""
+    """The function of the scale by glasflow's name."""
     import torch
     from torch.nn import functional
 

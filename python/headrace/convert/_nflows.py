@@ -34,11 +34,11 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
 
     Args:
         model: A `nflows.flows.Flow`, or its `state_dict`.
-        embedding: "inside": the context is what the model takes, so that its embedding net may do no more than shift
-            and scale; "outside": the context is what the embedding net gives, which stays with you.
+        embedding: "inside": the context is the model's input, so that its embedding net may do no more than shift
+            and scale; "outside": the context is the output of the embedding net, which stays with you.
         verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: for it, ``(x,
             log_prob)`` or ``(x, log_prob, context)``, which nflows has computed, or False.
-        **not_recorded: Of a `state_dict` alone, what it does not record and the model needs: `activation`, `bound`
+        **not_recorded: Only of a `state_dict`, settings of the model that it does not record: `activation`, `bound`
             (tail_bound), `min_bin`, `slope` (min_derivative), `scale_activation`, `eps` (LULinear), `batch_norm_eps`.
 
     Raises:
@@ -69,7 +69,7 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
 
 
 def flow_of(model: Any, place: Place, outside: Outside) -> Flow:
-    """In float64, not compared."""
+    """The flow in float64, not compared."""
     base = _base(model._distribution, place.at("_distribution"))
     chain = _chain(model._transform, place.at("_transform"), base.features)
     return Flow(chain, base, standardize_context=outside.standardize([t.context for t in chain]))
@@ -123,7 +123,7 @@ def _act_norm(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _matrix(t: Any, place: Place, features: int) -> list[Transform]:
-    """Of unit vectors, by its own formula without a shift, which makes no error beyond that formula's."""
+    """The matrix from unit vectors by the map's own formula without a shift, with only that formula's error."""
     if hasattr(t, "matrix"):  # of a file
         return [linear(place, t.matrix, numbers(t.bias))]
     import torch

@@ -1,4 +1,4 @@
-"""A `state_dict` of nflows, or of its copy in glasflow, as objects that its converter takes."""
+"""Objects for nflows' converter from a `state_dict` of nflows, or of its copy in glasflow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def stand_of(
     known: Mapping[str, str] = NOT_RECORDED,
     library: str = "nflows",
 ) -> Stand:
-    """The flow; `known`: what the library does not record, and has by default."""
+    """The flow; `known`: defaults of the settings that the library does not record."""
     told, tree = Told(given, known, library), tree_of(state)
     if "_transform" not in tree or not set(tree) <= {"_transform", "_distribution", "_embedding_net"}:
         raise TypeError(f"model: expected a state_dict of a flow of nflows or glasflow, got one with {sorted(tree)}")
@@ -54,7 +54,7 @@ def stand_of(
 
 
 def _features(node: Mapping[str, Any]) -> int:
-    """Of the first part that tells it."""
+    """The number of features from the first part that has it."""
     if "autoregressive_net" in node:
         return int(node["autoregressive_net"]["initial_layer"]["weight"].shape[1])
     if "transform_net" in node:
@@ -85,7 +85,7 @@ def _inverse(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
 
 
 def spline(count: int, told: Told, place: Place) -> dict[str, Any]:
-    """Attributes of a transform with so many outputs a feature, if it is a spline."""
+    """Attributes of a transform with this number of outputs a feature, if it is a spline."""
     bins, rest = divmod(count + 1, 3)
     if rest or bins < 2:
         raise NotImplementedError(
@@ -115,7 +115,7 @@ def made(node: Mapping[str, Any], told: Told, place: Place) -> tuple[Stand, int]
 def _masked(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
     net, count = made(node["autoregressive_net"], told, place.at("autoregressive_net"))
     if count == 2:
-        # nflows has one scale for all; its copy in glasflow is told one.
+        # nflows has one scale for all; its copy in glasflow has an argument for it.
         own = {"scale_activation": told.take("scale_activation")} if told.library == "glasflow" else {}
         return Stand("nflows", "MaskedAffineAutoregressiveTransform", autoregressive_net=net, _epsilon=MAF_EPS, **own)
     name = "MaskedPiecewiseRationalQuadraticAutoregressiveTransform"
@@ -192,7 +192,7 @@ def _batch_norm(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
 
 
 def lu_matrix(node: Mapping[str, Any], eps: float) -> Numbers:
-    """Of an LULinear."""
+    """The matrix of an LULinear."""
     n = len(node["bias"])
     lower, upper = np.eye(n), np.diag(_softplus(node["unconstrained_upper_diag"]) + eps)
     lower[np.tril_indices(n, -1)] = numbers(node["lower_entries"])

@@ -1,4 +1,4 @@
-"""Flows of normflows. Its calls go from latent to data; some of its wrappers turn what they wrap."""
+"""Flows of normflows. Its calls go from latent to data; some of its wrappers invert their transform."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
         model: A `normflows.NormalizingFlow` or `ConditionalNormalizingFlow`, or its `state_dict`.
         verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: for it, ``(x,
             log_prob)`` or ``(x, log_prob, context)``, which normflows has computed, or False.
-        **not_recorded: Of a `state_dict` alone, what it does not record and the model needs: `activation`, `bound`
+        **not_recorded: Only of a `state_dict`, settings of the model that it does not record: `activation`, `bound`
             (tail_bound), `scale_map` and `split_mode` of `AffineCouplingBlock`. A flow without tensors at the very end
             (`Permute` by "swap") and a function of an MLP's outputs leave no trace in it: rows to compare find them.
 
@@ -62,7 +62,7 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
 
 
 def flow_of(model: Any, place: Place) -> Flow:
-    """In float64, not compared."""
+    """The flow in float64, not compared."""
     base = _base(model.q0, place.at("q0"))
     parts = [_chain(part, place.at("flows").at(i), base.features) for i, part in enumerate(model.flows)]
     return Flow([one for part in parts for one in part], base)
@@ -208,7 +208,7 @@ def _masked_flow(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _full_network(net: Any, place: Place, features: int) -> Layers | None:
-    """Of all coordinates; None for the function that gives zeros."""
+    """The network of all coordinates; None for the function that gives zeros."""
     if class_of(net)[0] == "builtins" and getattr(net, "__name__", "") == "zeros_like":
         return None
     return _mlp(net, place, features)

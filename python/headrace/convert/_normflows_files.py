@@ -20,7 +20,7 @@ NOT_RECORDED = {
     "split_mode": "normflows has split_mode='channel' for AffineCouplingBlock",
 }
 
-# What normflows' own layers leave no choice of.
+# Settings that are fixed in normflows' own layers.
 _FIXED = {"min_bin": 1e-3, "slope": 1e-3, "eps": 1e-3}
 
 Node = Mapping[str, Any]
@@ -98,7 +98,7 @@ def _coupled_spline(node: Node, told: Told, place: Place, features: int) -> Stan
 
 
 def _net(node: Node, told: Told, place: Place) -> Stand:
-    """An MLP, or a sequence of linear layers; what has no tensors behind one is its activation."""
+    """An MLP, or a sequence of linear layers; a part without tensors behind a layer is its activation."""
     inner, place = (node["net"], place.at("net")) if "net" in node else (node, place)
     if not all(name.isdigit() and isinstance(part, dict) and "weight" in part for name, part in inner.items()):
         raise NotImplementedError(f"{place.path}: expected linear layers alone, got {sorted(inner)}")

@@ -1,4 +1,4 @@
-"""What all libraries' models are taken apart into: numbers, activations, layers of a network, and places in a model."""
+"""Parts of all libraries' models: arrays, activations, layers of a network, and paths in a model."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ def class_of(thing: Any) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where something is in a model, and which way a call of it goes there.
+    """The path of a part in a model, and the direction of its call.
 
-    `way` is "to_latent" where its call goes from data to latent, as in zuko and nflows, and "to_data" where it goes
-    from latent to data, as in normflows and flowjax; an inverse turns it.
+    `way` is "to_latent" where its call goes from data to latent, like zuko's and nflows', and "to_data" where it goes
+    from latent to data, like normflows' and flowjax'; an inverse swaps them.
     """
 
     path: str
     way: str
 
     def at(self, name: str | int) -> Place:
-        """Of a part."""
+        """The place of a part."""
         return Place(f"{self.path}[{name}]" if isinstance(name, int) else f"{self.path}.{name}", self.way)
 
     def turned(self) -> Place:
-        """The same, called the other way."""
+        """This place with the other direction of its call."""
         return Place(self.path, "to_data" if self.way == "to_latent" else "to_latent")
 
     @property
     def reads(self) -> str:
-        """The side that a network sees whose transform is called."""
+        """The side that the network of a called transform reads."""
         return "data" if self.way == "to_latent" else "latent"
 
     def unknown(self, thing: Any, expected: str) -> NotImplementedError:
-        """The error for what is not recognised."""
+        """The error for a part that is not recognised."""
         package, name = class_of(thing)
         return NotImplementedError(f"{self.path}: expected {expected}, got {package}'s {name}")
 
@@ -89,7 +89,7 @@ def dtype_of(place: Place, tensors: Sequence[Any]) -> str:
     return found[0]
 
 
-# ---- functions of a number, by what they compute ---------------------------------------------------------------------
+# ---- scalar functions, recognised by their values --------------------------------------------------------------------
 
 GRID = np.concatenate([np.linspace(-6.0, 6.0, 49), [-30.0, -15.0, -1e-3, 1e-3, 15.0, 30.0]])
 
@@ -157,12 +157,12 @@ class Join:
     activation: str | None = None
 
     def scaled(self, factor: Numbers) -> Join:
-        """Where it is added as it is, times numbers of the units."""
+        """The join times factors of the units, where it is added without an activation."""
         return Join(self.how, factor[:, None] * self.weight, factor * self.bias, self.activation)
 
 
 class Layers:
-    """Layers of a network as they are found, from the first to the last, whose columns are inputs, then context."""
+    """Layers of a network, collected from the first to the last; columns are inputs, then context."""
 
     def __init__(self, context: int = 0) -> None:
         self.context = context
@@ -188,7 +188,7 @@ class Layers:
         adds: int | None = None,
         join: Join | None = None,
     ) -> int:
-        """One more hidden layer; its number."""
+        """Add a hidden layer, and give its index."""
         self._add(weight, bias, mask)
         more = (None, None) if join is None else (join.how, join.activation)
         self.layers.append(Layer(len(weight), activation, adds, *more))
@@ -211,7 +211,7 @@ class Layers:
         self.biases[-1] = factors * self.biases[-1] + (0.0 if shifts is None else shifts)
 
     def widen(self) -> None:
-        """Columns for a context that the first layer does not read, as joins alone do."""
+        """Add zero columns for a context that only joins read, and not the first layer."""
         if self.context:
             more = np.zeros((len(self.weights[0]), self.context))
             self.weights[0] = np.hstack([self.weights[0], more])
@@ -229,11 +229,11 @@ class Layers:
         }
 
     def autoregressive(self, place: Place, **settings: Any) -> Transform:
-        """The masked transform that these layers are the network of, called as its place says."""
-        told = {"formula": place.way, **settings}  # a map of zuko's may be the inverse of one
-        return MaskedAutoregressive.from_dense(**self._dense(), reads=place.reads, **told)
+        """The masked transform with these layers for its network, in the direction of `place`."""
+        options = {"formula": place.way, **settings}  # a map of zuko's may be the inverse of one
+        return MaskedAutoregressive.from_dense(**self._dense(), reads=place.reads, **options)
 
     def coupling(self, place: Place, features: int, passive: Any, **settings: Any) -> Transform:
-        """The coupling that these layers are the network of, called as its place says."""
+        """The coupling with these layers for its network, in the direction of `place`."""
         sides: dict[str, Any] = {"features": features, "passive": [int(i) for i in passive]}
         return Coupling.from_dense(**self._dense(), **sides, **{"formula": place.way, **settings})

@@ -14,7 +14,7 @@ from headrace.convert._parts import Join, Layers, Numbers, Place, activation_of,
 
 __all__ = ["masked_network", "plain_network", "residual_network"]
 
-# What commutes with positive factors: relu(k v) = k relu(v).
+# Activations that commute with positive factors: relu(k v) = k relu(v).
 _HOMOGENEOUS = ("relu", "leaky_relu", "identity")
 
 
@@ -117,9 +117,9 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
 
 
 def _folded(first: _Linear, blocks: list[_Block], last: _Linear) -> _Linear:
-    """Batch norms at the entries of blocks go away: σ(k h + c) = k σ(h + c / k), and what is carried is h + c / k.
+    """Batch norms at the entries of blocks vanish: σ(k h + c) = k σ(h + c / k), and the skip carries h + c / k.
 
-    Shifts move into the biases of what is added, factors into the weights behind.
+    Shifts move into the biases of the added layers, factors into the weights behind.
     """
     carried = np.zeros(len(first.bias))
 
@@ -140,7 +140,7 @@ def _folded(first: _Linear, blocks: list[_Block], last: _Linear) -> _Linear:
 
 
 def masked_network(net: Any, place: Place, context_activation: bool) -> Layers:
-    """A MADE: of nflows, whose context goes through the activation (`context_activation`), or of normflows."""
+    """A MADE: of nflows, where the context goes through the activation (`context_activation`), or of normflows."""
     if class_of(net)[1] != "MADE":
         raise place.unknown(net, "a MADE")
     if class_of(getattr(net, "preprocessing", None)) not in (("builtins", "NoneType"), ("torch", "Identity")):

@@ -23,13 +23,13 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
     """A trained estimator of sbi as a `headrace.Flow` with the same density, in the same dtype.
 
     `maf`, `maf_rqs`, `nsf`, `zuko_maf`, `zuko_nsf`, `zuko_nice` and the unconditional zuko ones, with z-scoring of
-    parameters and data. Of a posterior it is the density that its network has: what sbi does beside this (no mass
+    parameters and data. Of a posterior it is the density of its network: sbi's other steps (no mass
     outside of the prior, and the density corrected for it) needs the prior; see `headrace.accelerate`.
 
     Args:
         model: A density estimator with "nflows" or "zuko" behind it, or a `DirectPosterior`.
         embedding: "inside": the context is the data as sbi takes them, so that the embedding net may do no more than
-            z-scoring; "outside": it is what the embedding net gives, which stays with you: `model.embedding_net`.
+            z-scoring; "outside": it is the output of the embedding net, which stays with you: `model.embedding_net`.
         verify: Whether to compare log densities of some rows with the model's.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Functions that make a scale of a raw number, by what they compute."""
+"""Functions from a raw parameter to a scale, recognised by their values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def scale_of(
 
 
 def ceiling(layers: Layers, most: float, is_scale: NDArray[np.bool_], slope: float) -> None:
-    """Cut raw scales off where their softplus reaches `most`: one more layer, as min(u, v) = v - relu(v - u).
+    """Cut raw scales off where their softplus reaches `most`: one more layer, because min(u, v) = v - relu(v - u).
 
     Shifts go through it as s = relu(s) - relu(-s), to the last bit.
     """

@@ -1,4 +1,4 @@
-"""Transforms without a network, from what other libraries say of them."""
+"""Transforms without a network, from attributes of other libraries' transforms."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def permutation(place: Place, order: Any) -> Transform:
 
 
 def affine(place: Place, scale: Numbers, shift: Numbers, *, is_trained: bool) -> Transform:
-    """A call gives ``y = scale * x + shift``; what is not trained stays out of the parameters."""
+    """A call gives ``y = scale * x + shift``; values that are not trained stay out of the parameters."""
     if not (np.isfinite(scale) & (scale != 0) & np.isfinite(shift)).all():
         raise ValueError(f"{place.path}: expected finite scales other than 0 and finite shifts, got others")
     if (scale < 0).any():

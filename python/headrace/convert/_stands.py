@@ -1,6 +1,6 @@
-"""Models of which only a `state_dict` is there: objects that stand for their parts, with what the file does not record.
+"""Models of which only a `state_dict` is given: objects that stand for their parts, with the settings it lacks.
 
-A file has weights, masks and orders, and nothing of activations, slopes, bounds and the like: whoever has the file says
+A file has weights, masks and orders, and nothing of activations, slopes, bounds and the like: the caller gives
 these, and nothing is assumed in their place. Nor has it a density to compare with.
 """
 
@@ -37,23 +37,23 @@ class Stand:
         def __getattr__(self, name: str) -> Any: ...
 
     def __iter__(self) -> Any:
-        """Of containers."""
+        """The parts of a container."""
         return iter(self._parts)
 
     def __call__(self) -> Any:
-        """Of what makes a distribution or a transform."""
+        """The distribution or transform of an object that makes one."""
         return self._parts[0]
 
     def parameters(self) -> list[Any]:
-        """None: a file does not say what was trained."""
+        """No parameters: a file does not record which ones were trained."""
         return []
 
 
 class Told:
-    """What the caller says beside the file; what is asked for and not said is an error that asks for it."""
+    """The caller's settings beside the file; a missing setting raises an error that asks for it."""
 
     def __init__(self, given: Mapping[str, Any], known: Mapping[str, str], library: str = "") -> None:
-        """`known`: for each name what the library has by default; its own name, where parts of several are shared."""
+        """`known`: the library's default by name; `library`: its name, where several libraries share parts."""
         self.library = library
         self._given, self._known = {name: value for name, value in given.items() if value is not None}, known
         if extra := set(self._given) - set(known):
@@ -61,14 +61,14 @@ class Told:
             raise TypeError(f"{sorted(extra)[0]}: expected only {names} beside a state_dict")
 
     def take(self, name: str) -> Any:
-        """What was said."""
+        """The setting of this name."""
         if name not in self._given:
             raise ValueError(f"{name}: a state_dict does not record it, so that it has to be said; {self._known[name]}")
         return self._given[name]
 
 
 def without_files(given: Mapping[str, Any]) -> None:
-    """Refuse what a live model says itself."""
+    """Refuse settings that a live model has itself."""
     if names := sorted(name for name, value in given.items() if value is not None):
         raise TypeError(f"{names[0]}: expected none beside a model, which says so itself; it is for a state_dict")
 
@@ -108,7 +108,7 @@ def linear(package: str, node: Mapping[str, Any]) -> Stand:
 
 
 def finished_file(place: Place, state: Mapping[str, Any], verify: Any, make: Callable[[], Flow]) -> Flow:
-    """The flow in the file's dtype, compared with what is known of it."""
+    """The flow in the file's dtype, compared with the density in `verify`."""
     if verify is True:
         raise ValueError(
             "verify: a state_dict has no density to compare with: give (x, log_prob), or (x, log_prob, context), some "

@@ -25,8 +25,8 @@ def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
 
     The module has `log_prob` (which its call is), `to_latent`, `to_data` and `sample`, on any device that PyTorch has,
     with its autograd, `torch.compile` and `torch.export`. It is made by ``headrace.convert.plain``, a folder that
-    imports PyTorch alone: where headrace is not, a copy of it opens the files of `Flow.save`. Every transform, map and
-    base is taken. What it costs is what PyTorch makes of it: a direction that builds one coordinate after another runs
+    imports only PyTorch: without headrace, a copy of it opens the files of `Flow.save`. Every transform, map and
+    base is taken. Its speed is PyTorch's: a direction that builds one coordinate after another runs
     the network once for each.
 
     Args:

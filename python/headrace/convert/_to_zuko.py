@@ -39,8 +39,8 @@ def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
     "additive" and "rq_spline", networks of plain layers and residual blocks as zuko has them; `Elementwise`,
     `Permutation`, `Standardize`, `Gaussianize`, `ActNorm`, `Linear`, `Rotation` and inverses; normal and uniform bases.
     A standardised context becomes part of the first layers, and means and standard deviations of the data tensors in
-    the flow's dtype: of float32 rows far from zero some digits go. A pickle of the model needs zuko and PyTorch alone,
-    but that of a `MAF` or an `IAF`, whose formula is the inverse of zuko's, and of a `Gaussianize`: there it needs
+    the flow's dtype: of float32 rows far from zero some digits go. A pickle of the model needs only zuko and PyTorch,
+    but that of a `MAF` or an `IAF`, which have the inverse of zuko's formula, and of a `Gaussianize` needs
     headrace, too.
 
     Args:
@@ -49,7 +49,7 @@ def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
 
     Raises:
         TypeError: no flow, or one of a class of your own.
-        NotImplementedError: what zuko does not have, by its place; `to_torch` has all.
+        NotImplementedError: a part that zuko does not have, by its path; `to_torch` has all.
         ValueError: densities that differ by more than rounding.
     """
     import torch
@@ -109,7 +109,7 @@ class _Maker:
         self.context, self.scale = context, scale
 
     def chain(self, header: Header, arrays: Arrays, place: str, flipped: bool) -> list[Any]:
-        """Of one transform."""
+        """The transforms of zuko for one transform."""
         kind = header["kind"]
         if kind == "Inverse":
             return self.chain(header["transform"], arrays, place, not flipped)
@@ -178,7 +178,7 @@ class _Maker:
         return [*self._standardize(header, arrays, place), own]
 
     def _of_context(self, n: int, univariate: Any, shapes: Any, constants: Any, hyper: Any) -> Any:
-        """Maps whose parameters are constants, or given by a network that reads the context alone."""
+        """Maps with constant parameters, or with parameters from a network that reads only the context."""
         import torch
         from zuko.flows import ElementWiseTransform
 
@@ -211,7 +211,7 @@ class _Maker:
         return [own if header["formula"] == "to_latent" else own.inv]
 
     def _without_coordinates(self, header: Header, arrays: Arrays, place: str, univariate: Any, shapes: Any) -> Any:
-        """Where the network reads the context, or nothing."""
+        """The transform of a network that reads only the context, or nothing."""
         import torch
 
         n = header["features"]
@@ -227,7 +227,7 @@ class _Maker:
         from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 
         n = header["features"]
-        call = "to_latent" if header["reads"] == "data" else "to_data"  # of what reads its own input
+        call = "to_latent" if header["reads"] == "data" else "to_data"  # of a network that reads its own input
         univariate, shapes = _univariate(header, place, inverted=header["formula"] != call)
         own: Any
         if n == 1:
@@ -317,7 +317,7 @@ def _activation(layer: Header) -> list[Any]:
 
 
 def _univariate(header: Header, place: str, inverted: bool = False) -> tuple[Any, Sequence[Any]]:
-    """The constructor of zuko's transform of a number, and the shapes of what it takes."""
+    """The constructor of zuko's scalar transform, and the shapes of its arguments."""
     from zuko import transforms
 
     name, bins = header["map"], header["bins"]
@@ -327,8 +327,8 @@ def _univariate(header: Header, place: str, inverted: bool = False) -> tuple[Any
     elif name == "additive":
         found, shapes = transforms.AdditiveTransform, ((),)
     elif name == "rq_spline":
-        told = {"bound": float(header["bound"]), "slope": float(header["slope"])}
-        found, shapes = functools.partial(transforms.MonotonicRQSTransform, **told), ((bins,), (bins,), (bins - 1,))
+        options = {"bound": float(header["bound"]), "slope": float(header["slope"])}
+        found, shapes = functools.partial(transforms.MonotonicRQSTransform, **options), ((bins,), (bins,), (bins - 1,))
     else:
         given = f"{name} with the scale {header['scale']}" if name == "affine" else name
         raise _lacks(f"{place}.map", "affine with the scale soft_clamp, additive or rq_spline", given)
@@ -342,5 +342,5 @@ class Inverted:
     univariate: Any
 
     def __call__(self, *raw: Any) -> Any:
-        """The transform of these numbers, the other way."""
+        """The inverse of the transform with these parameters."""
         return self.univariate(*raw).inv

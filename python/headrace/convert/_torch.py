@@ -18,7 +18,7 @@ __all__ = ["finished", "opened", "tensors_of"]
 def opened(name: str, model: Any) -> Any:
     """A copy of a module on the CPU in evaluation mode and in float64, which holds its numbers exactly.
 
-    A model whose density is another one in its present mode is refused. Embedding nets keep their own mode.
+    A model is refused if its density is another one in its present mode. Embedding nets keep their own mode.
     """
     import torch
 
@@ -36,7 +36,7 @@ def opened(name: str, model: Any) -> Any:
 
 
 def tensors_of(model: Any) -> list[Any]:
-    """Parameters; of a model that has none, what its files have."""
+    """Parameters of a model; if it has none, the tensors of its `state_dict`."""
     return [*model.parameters()] or [t for t in model.state_dict().values() if t.is_floating_point()]
 
 

@@ -1,4 +1,4 @@
-"""Models in training mode whose layers compute something else there: a conversion would change their density."""
+"""Models in training mode with layers that depend on the mode: a conversion would change their density."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refuse_training(name: str, layers: Iterable[tuple[str, Any]]) -> None:
 
 
 def _changed_by_training(layer: Any) -> str:
-    """What a layer is, where its results depend on the mode; empty for any other layer."""
+    """The description of a layer that depends on the mode; empty for any other layer."""
     kinds = [kind.__name__ for kind in type(layer).__mro__]
     if any("Dropout" in kind for kind in kinds):
         return "dropout" if layer.p > 0 else ""

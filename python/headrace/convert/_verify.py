@@ -1,4 +1,4 @@
-"""Whether a converted flow has the density of its source: compared on rows, in float64, before anyone gets it."""
+"""Verification of a converted flow against its source: densities of rows, compared in float64."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["compare", "verify", "verify_made"]
 
 ROWS = 128
 
-# Libraries' formulas in float64 lose digits where a bin is steep: what is seen lies below 1e-9. A slope of 1e-4 in the
+# Libraries' formulas in float64 lose digits where a bin is steep: differences lie below 1e-9. A slope of 1e-4 in the
 # place of 1e-3 is seen above 1e-5 in models that are not trained.
 LIMIT = 1e-7
 
-# Where a row's density changes a lot when the row changes by its rounding, as behind tiny scales in a long chain, both
+# Where a row's density changes a lot when the row changes by its rounding (tiny scales in a long chain), both
 # computations lose that; how much is taken from the source, for rows this far away. It may be this many times as much.
 NUDGE, TIMES = 4 * float(np.finfo(np.float64).eps), 100.0
 
@@ -61,7 +61,7 @@ def verify(
 
 
 def _limits(source: Callable[[Numbers, Numbers | None], Numbers], x: Numbers, context: Any, want: Numbers) -> Numbers:
-    """What rounding may do, where numbers are finite."""
+    """The tolerance for rounding, where values are finite."""
     changes = np.zeros(ROWS)
     with np.errstate(invalid="ignore"):
         for signs in np.random.default_rng(21).choice([-1.0, 1.0], (4, *x.shape)):
@@ -76,11 +76,11 @@ def verify_made(
     log_prob: Callable[[Numbers, Numbers | None], Numbers],
     to_data: Callable[[Numbers, Numbers | None], Numbers] | None = None,
 ) -> None:
-    """Compare what was made of a flow with the flow, in float64.
+    """Compare the export of a flow with the flow, in float64.
 
     Args:
         flow: In any dtype.
-        log_prob: ``(x, context)`` to log densities of what was made.
+        log_prob: ``(x, context)`` to log densities of the export.
         to_data: ``(z, context)`` to its rows of data, if that is compared too.
 
     Raises:

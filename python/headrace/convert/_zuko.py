@@ -38,13 +38,13 @@ def from_zuko(
     MAF, NSF (autoregressive, and coupling by ``passes=2``), NICE and RealNVP with any activation that headrace has, any
     order and adjacency, ``residual=True``, context; inverses of transforms (IAF); fixed affine maps, permutations,
     rotations and LU maps between them. Slopes and bounds are those that the installed zuko computes with: weights that
-    were trained with zuko 1.1 to 1.4 had a slope of 1e-4, which later versions do not know.
+    were trained with zuko 1.1 to 1.4 had a slope of 1e-4, which later versions do not record.
 
     Args:
         model: A `zuko.flows.Flow`, or the `state_dict` of a MAF, NSF, NICE or RealNVP.
         verify: Whether to compare log densities of some rows with the model's. A `state_dict` has none: for it, ``(x,
             log_prob)`` or ``(x, log_prob, context)``, which zuko has computed, or False.
-        activation, slope, bound: Of a `state_dict` alone, which does not record them: there they have to be said where
+        activation, slope, bound: Only of a `state_dict`, which does not record them: there they have to be given where
             they matter. An activation by its name in headrace, or as a module or function.
 
     Raises:
@@ -71,7 +71,7 @@ def from_zuko(
 
 
 def flow_of(model: Any, place: Place) -> Flow:
-    """In float64, not compared."""
+    """The flow in float64, not compared."""
     base = _base(model.base, place.at("base"))
     return Flow(_chain(model.transform, place.at("transform"), base.features), base)
 
@@ -108,7 +108,7 @@ def _chain(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _elementwise(t: Any, place: Place, features: int) -> Transform:
-    """Of one feature, as zuko's autoregressive and coupling transforms are then."""
+    """Elementwise transforms of one feature, the form of zuko's autoregressive and coupling transforms in that case."""
     settings = _map(t, place)
     if hasattr(t, "hyper"):
         return _network(t.hyper, place.at("hyper"), t, 0).coupling(place, features, [], **settings)
@@ -117,7 +117,7 @@ def _elementwise(t: Any, place: Place, features: int) -> Transform:
 
 
 def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transform]:
-    """A transform of torch.distributions or zuko, with its numbers."""
+    """A transform of torch.distributions or zuko with fixed values."""
     import torch
 
     package, kind = class_of(t)
@@ -144,7 +144,7 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
 
 
 def _map(t: Any, place: Place) -> dict[str, Any]:
-    """The map that a transform's `univariate` makes, and what it is told: by keywords, or by its own defaults."""
+    """The map of a transform's `univariate`, and its settings: from keywords, or its own defaults."""
     if hasattr(t, "settings"):  # of a file
         of_file: dict[str, Any] = t.settings
         return of_file
@@ -160,17 +160,17 @@ def _map(t: Any, place: Place) -> dict[str, Any]:
     name = getattr(function, "__name__", type(function).__name__)
     if name not in MAPS or getattr(function, "__module__", "") != "zuko.transforms":
         raise place.differs("univariate", f"one of zuko's {', '.join(MAPS)}", function)
-    told = {key: p.default for key, p in inspect.signature(function).parameters.items()} | given
+    options = {key: p.default for key, p in inspect.signature(function).parameters.items()} | given
     if extra := set(given) - {"slope", "bound"}:
         raise place.differs("univariate", "slope and bound alone", sorted(extra))
     settings: dict[str, Any] = {"map": MAPS[name]} | ({"formula": place.turned().way} if is_inverted else {})
     if MAPS[name] != "additive":
-        settings["slope"] = float(told["slope"])
+        settings["slope"] = float(options["slope"])
     if MAPS[name] == "rq_spline":
         bins, *others = [int(np.prod(shape)) for shape in t.shapes]
         if others != [bins, bins - 1]:
             raise place.differs("shapes", "K widths, K heights and K - 1 derivatives", t.shapes)
-        settings.update(bins=bins, bound=float(told["bound"]))
+        settings.update(bins=bins, bound=float(options["bound"]))
     elif [int(np.prod(shape)) for shape in t.shapes] != [1] * len(t.shapes):
         raise place.differs("shapes", "one number of each", t.shapes)
     return settings

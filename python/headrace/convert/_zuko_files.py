@@ -1,4 +1,4 @@
-"""A `state_dict` of zuko as objects that its converter takes."""
+"""Objects for zuko's converter from a `state_dict` of zuko."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _settings(rows: int, active: int, told: Told, place: Place) -> dict[str, Any
 
 
 def _hyper(node: Mapping[str, Any], told: Told, place: Place) -> list[Any]:
-    """Linear layers and blocks; what has no tensors is an activation, and lies between two layers."""
+    """Linear layers and blocks; a part without tensors is an activation between two layers."""
     indices = sorted(int(name) for name in node)
     modules: list[Any] = []
     for i in range(indices[-1] + 1):

@@ -1,4 +1,4 @@
-"""A transform for zuko that it does not have: a spline of each coordinate within any interval, straight beyond it."""
+"""A transform that zuko lacks: a spline of each coordinate within any interval, straight beyond it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Marginal(Transform):  # type: ignore[misc]
     """The spline of a `headrace.Gaussianize`, from data to latent.
 
     Args:
-        header: Its settings, as in a file.
+        header: Its settings in the form of a file's header.
         width, height, derivative: Raw parameters, shape (features, numbers).
     """
 
@@ -33,7 +33,7 @@ class Marginal(Transform):  # type: ignore[misc]
         self.params = {"width": width, "height": height, "derivative": derivative}
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows, and log-determinants, as zuko asks for both at a time."""
+        """Rows and log-determinants in one call, which zuko makes."""
         z, log = apply_map(Operators(x.dtype), self.header, self.params, x, False)
         return z, log.sum(-1)
 
@@ -45,5 +45,5 @@ class Marginal(Transform):  # type: ignore[misc]
         return x
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Of data to latent."""
+        """The log-determinant from data to latent."""
         return self.call_and_ladj(x)[1]

@@ -1,4 +1,4 @@
-"""What to do next where a test speaks against a density."""
+"""Advice for the next step where a test speaks against a density."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Bands in which curves and histograms of uniform numbers lie as a whole, with 95 % probability, by simulation.
 
 As T. Säilynoja, P.-C. Bürkner, A. Vehtari, *Graphical test for discrete uniformity and its applications*, Statistics
-and Computing 32, 2022: every point has the same part in it, and how wide the band is follows from simulated curves.
+and Computing 32, 2022: every point has the same part in it, and the band's width follows from simulated curves.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _KEY = 0x62616E64  # of the simulation, which is the same each time
 
 
 def curve(uniform: Floats) -> Floats:
-    """The share of numbers up to 0, 1/100, ..., 1, shape (101,)."""
+    """The share of values up to 0, 1/100, ..., 1, shape (101,)."""
     counts = np.histogram(uniform, bins=POINTS, range=(0.0, 1.0))[0]
     return np.concatenate([[0.0], np.cumsum(counts) / len(uniform)])
 
 
 @functools.lru_cache(maxsize=64)
 def curve_band(rows: int, curves: int = 1, level: float = 0.95) -> Floats:
-    """Half the width of the band around 0, 1/100, ..., 1 that so many independent curves lie in as a whole."""
+    """Half the width of the band around 0, 1/100, ..., 1 that contains all `curves` independent curves."""
     at = np.arange(1, POINTS) / POINTS
     unit = np.sqrt(at * (1.0 - at) / rows)
     drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(POINTS, 1.0 / POINTS), _SIMULATED)
@@ -39,9 +39,9 @@ def curve_band(rows: int, curves: int = 1, level: float = 0.95) -> Floats:
 
 @functools.lru_cache(maxsize=64)
 def histogram_band(rows: int, bins: int, level: float = 0.95, histograms: int = 1) -> tuple[int, int]:
-    """The least and the most that any of so many equal bins holds, in all of so many histograms.
+    """The least and the largest count of any of the equal bins, in all of the histograms.
 
-    These may depend on each other, as those of columns do (Bonferroni).
+    These may depend on each other, like those of columns (Bonferroni).
     """
     simulated = min(max(_SIMULATED, 200 * histograms), _MOST_SIMULATED)
     drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(bins, 1.0 / bins), simulated)

@@ -1,11 +1,11 @@
 """Whether each column, and the distance to a point, has its right place among draws with the same context.
 
-A row and its draws are exchangeable under the right conditional density, so that any number that is computed from each
+A row and its draws are exchangeable under the right conditional density, so that any statistic computed from each
 of them in the same way has a uniform rank, exactly.
 
-- Numbers of a single column: simulation-based calibration. S. Talts and others, *Validating Bayesian inference
+- Statistics of a single column: simulation-based calibration. S. Talts and others, *Validating Bayesian inference
   algorithms with simulation-based calibration*, arXiv:1804.06788, 2018.
-- Distances to a random point (TARP), which see what regions of highest density do not: a density that ignores its
+- Distances to a random point (TARP), which see errors that regions of highest density miss: a density that ignores its
   context has right regions on average. P. Lemos and others, *Sampling-based accuracy testing of posterior estimators
   for general inference*, ICML 2023.
 """
@@ -49,7 +49,7 @@ def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floa
 
 
 def _points(context: NDArray[Any], features: int, rng: np.random.Generator) -> Floats:
-    """A point for each row, in standard deviations of its draws: it goes with the context, in a random way.
+    """A point for each row, in standard deviations of its draws: a random function of the context.
 
     A point may depend on the context and not on the row. It has to, or a density that ignores its context would pass.
     """
@@ -59,7 +59,7 @@ def _points(context: NDArray[Any], features: int, rng: np.random.Generator) -> F
 
 
 def _distances(every: Floats, points: Floats) -> Floats:
-    """Of a row and its draws, shape (1 + draws, rows, features), to the row's point, without the square root.
+    """Squared distances of a row and its draws, shape (1 + draws, rows, features), to the row's point.
 
     Each column is scaled by all of them alike, so that they stay exchangeable.
     """
@@ -68,7 +68,7 @@ def _distances(every: Floats, points: Floats) -> Floats:
 
 
 def _rank(every: Floats, rng: np.random.Generator) -> Floats:
-    """Where the first one is among all, as a share; equal ones are ordered at random."""
+    """The rank of the first one among all, divided by their number; equal ones are ordered at random."""
     less, equal = (every[1:] < every[0]).sum(axis=0), (every[1:] == every[0]).sum(axis=0)
     return np.asarray((less + rng.random(less.shape) * (equal + 1.0)) / len(every))
 

@@ -2,7 +2,7 @@
 
 It learns from one half of the pairs of a row and a draw, and is then shown the others: which of the two is the row?
 Under the right density that is right as often as a coin, exactly, whatever the classifier. (Over several folds it would
-not be so, as classifiers of different folds err in the same direction.)
+not be so: classifiers of different folds err in the same direction.)
 
 Source: D. Lopez-Paz, M. Oquab, *Revisiting classifier two-sample tests*, ICLR 2017.
 """
@@ -86,7 +86,7 @@ def _logistic(learnt: Floats, truth: Floats, shown: Floats) -> Floats:
 
 def _terms(x: Floats) -> Floats:
     """Columns, squares and products, and products with squares; where that were too many terms, no products."""
-    near = np.clip(x, -6.0, 6.0)  # a far row would decide alone
+    near = np.clip(x, -6.0, 6.0)  # a single far row would decide
     features = near.shape[1]
     parts = [np.ones((len(near), 1)), near, np.square(near)]
     if features * (features - 1) // 2 + 2 * features < _MOST_TERMS:

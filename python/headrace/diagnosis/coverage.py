@@ -22,13 +22,13 @@ __all__ = ["coverage"]
 Floats = NDArray[np.float64]
 
 DRAWS, MOST_ROWS = 99, 2000
-BLOCK = 1 << 20  # numbers that are drawn at a time
+BLOCK = 1 << 20  # values drawn at a time
 
 
 def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Finding, Floats]:
     """A test of the ranks; and for each of at most `MOST_ROWS` rows the smallest region of highest density it is in.
 
-    A region is told by the share of the density in it, a number between 0 and 1 that is uniform under the right one.
+    A region is given by its share of the density, a number between 0 and 1 that is uniform under the right one.
     """
     rng = stream(seed, 5)
     index = rows.some(MOST_ROWS, rng)

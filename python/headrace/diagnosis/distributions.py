@@ -1,7 +1,7 @@
 """The distributions that p-values come from, without SciPy.
 
 All work on arrays in float64, and keep their relative accuracy in the tails. SciPy's, where it is installed, would not
-replace them: SciPy is no requirement, so they would have to stay, and verdicts must not depend on what is installed.
+replace them: SciPy is no requirement, so they would have to stay, and verdicts must not depend on installed packages.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def normal_quantile(probability: Any) -> Floats:
 
 
 def chi_square_tail(square: Any, degrees: int) -> Floats:
-    """P(Q > square) where Q is the sum of so many squared standard normal numbers: a finite sum, all of one sign.
+    """P(Q > square), where Q is the sum of `degrees` squared standard normal variables: a finite sum, all of one sign.
 
     >>> chi_square_tail([0.0, 3.841459], 1).round(4).tolist(), chi_square_tail([5.991465], 2).round(4).tolist()
     ([1.0, 0.05], [0.05])
@@ -69,7 +69,7 @@ def chi_square_tail(square: Any, degrees: int) -> Floats:
 
 
 def spread_tails(square: Any, degrees: int) -> Floats:
-    """Twice the smaller of P(Q > square) and P(Q < square), at most 1, where Q is chi-square with so many degrees.
+    """Twice the smaller of P(Q > square) and P(Q < square), at most 1, where Q is chi-square with `degrees` degrees.
 
     From 100 degrees on by Wilson and Hilferty's normal approximation, which is right to 1 % of p for p > 1e-3 and
     to 5 % at 1e-4.
@@ -100,7 +100,7 @@ def anderson_darling(lower: Floats, upper: Floats) -> Floats:
 
 
 def anderson_darling_tail(square: Any, rows: int) -> Floats:
-    """P(A² > square) for so many uniform numbers, none of whose parameters were estimated.
+    """P(A² > square) for `rows` uniform values, without estimated parameters.
 
     It is that of infinitely many, which is right to some 2 % of 0.05 for 8 rows, and 15 % for two; one row is exact.
 
@@ -143,7 +143,7 @@ _U, _FACTOR = _smirnov()
 
 
 def binomial_tail(successes: int, trials: int) -> float:
-    """P(B ≥ successes) for so many tosses of a fair coin.
+    """P(B ≥ successes) for tosses of a fair coin.
 
     >>> round(binomial_tail(3, 3), 12), binomial_tail(0, 5)
     (0.125, 1.0)

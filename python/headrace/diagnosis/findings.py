@@ -1,4 +1,4 @@
-"""What a look at a density found: one test, and several of them together."""
+"""Findings of a diagnosis: one test, and several of them together."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Finding:
     """Short, as "latent coordinates"."""
     p_value: float
     looked: int
-    """How many numbers it looked at; `p_value` takes that into account."""
+    """The number of statistics it looked at; `p_value` takes that into account."""
     sentence: str
-    """What is oddest there, with the size of it, in words."""
+    """The oddest of them with its size, in words."""
     adjusted: float = 1.0
     """The p-value among all tests, by Holm's method: at most 0.05 where the test speaks against the density."""
 
@@ -53,12 +53,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def least_of(least: float, looked: int) -> float:
-    """The p-value of the smallest of several, whatever they have to do with each other (Bonferroni)."""
+    """The p-value of the smallest of several, for any dependence between them (Bonferroni)."""
     return min(1.0, least * looked)
 
 
 def p_text(p_value: float) -> str:
-    """As a sentence has it.
+    """A p-value in a sentence.
 
     >>> p_text(0.0321), p_text(3.2e-7), p_text(0.0)
     ('p = 0.032', 'p = 3e-07', 'p < 1e-99')
@@ -74,7 +74,7 @@ def number(value: float) -> str:
 
 
 def wrapped(text: str, first: str = "", rest: str = "", width: int = WIDTH) -> list[str]:
-    """Lines of at most so many characters; "p = 0.1" and "5 %" stay together."""
+    """Lines of limited length; "p = 0.1" and "5 %" stay together."""
     whole = re.sub(r"(\bp) ([=<]) |(\d) %", lambda m: f"{m[3]}\xa0%" if m[3] else f"{m[1]}\xa0{m[2]}\xa0", text)
     lines = textwrap.wrap(whole, width, initial_indent=first, subsequent_indent=rest)
     return [line.replace("\xa0", " ") for line in lines]

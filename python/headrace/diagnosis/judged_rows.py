@@ -1,4 +1,4 @@
-"""Rows that a density is looked at with: checked, and made to follow the density that weights speak of."""
+"""Rows for a diagnosis: checked, and resampled to follow the weighted density."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Looked", "opened", "stream"]
 
 @dataclass(frozen=True)
 class Looked:
-    """Rows held out, with what goes with them, as arrays of NumPy."""
+    """Rows held out, with their context and other arrays, in NumPy."""
 
     x: NDArray[Any]
     context: NDArray[Any] | None
@@ -29,10 +29,10 @@ class Looked:
     training_context: NDArray[Any] | None
     names: tuple[str, ...]
     context_names: tuple[str, ...] = ()
-    """By number where nobody said."""
+    """Names of columns; indices where none are given."""
 
     def some(self, most: int, key: np.random.Generator) -> NDArray[np.int64]:
-        """At most so many of `index`, drawn."""
+        """At most `most` elements of `index`, drawn."""
         if self.index.size <= most:
             return self.index
         return np.sort(key.choice(self.index, most, replace=False))
@@ -60,7 +60,7 @@ def opened(
 ) -> Looked:
     """All arguments, checked.
 
-    Rows with weights are kept with a probability of weight / largest weight. What is left are independent rows of the
+    Rows with weights are kept with a probability of weight / largest weight. The rows kept are independent rows of the
     weighted density, for which every p-value is right.
     """
     rows = open_rows("", features, contexts, Caller(), x, context, weights)
@@ -78,9 +78,9 @@ def opened(
     labels = tuple(name.removeprefix("column ").strip("'") for name in rows.names)
     if names is not None:
         labels = check.texts("names", names, features)
-    told: Any = getattr(context, "columns", None) if context_names is None else None
-    if told is not None and len(told) == contexts and all(isinstance(name, str) for name in told):
-        context_names = list(told)  # of a frame
+    own_names: Any = getattr(context, "columns", None) if context_names is None else None
+    if own_names is not None and len(own_names) == contexts and all(isinstance(name, str) for name in own_names):
+        context_names = list(own_names)  # of a frame
     of_context = tuple(map(str, range(contexts)))
     if context_names is not None:
         of_context = check.texts("context_names", context_names, contexts)

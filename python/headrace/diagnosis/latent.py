@@ -41,20 +41,20 @@ def coordinates(score: Floats, labels: list[str]) -> Finding:
 
 
 def _moments(values: Floats) -> str:
-    """What a distribution is like, beside what is expected."""
+    """A sentence on a distribution's moments beside the expected ones."""
     mean, spread = float(values.mean()), float(values.std())
-    told = f"mean {mean:.3f} and standard deviation {spread:.3f} where 0 and 1 are expected"
+    text = f"mean {mean:.3f} and standard deviation {spread:.3f} where 0 and 1 are expected"
     n = len(values)
     if n < 3:
         return f"{' and '.join(map(number, values))} where standard normal numbers are expected"
     if n > 20 and abs(mean) < 3 / math.sqrt(n) and abs(spread - 1) < 3 / math.sqrt(2 * n):
         inside, far = float((np.abs(values) < 0.6745).mean()), float((np.abs(values) > 1.96).mean())
-        told += f"; {inside:.1%} lie in the middle half, and {far:.1%} outside of the middle 95 %"
-    return told
+        text += f"; {inside:.1%} lie in the middle half, and {far:.1%} outside of the middle 95 %"
+    return text
 
 
 def directions(score: Floats, seed: int) -> Finding:
-    """The same along random directions, which see what no coordinate shows."""
+    """Tests along random directions, which can show deviations that no coordinate shows."""
     turns = stream(seed, 4).standard_normal((score.shape[1], DIRECTIONS))
     along = score @ (turns / np.sqrt(np.square(turns).sum(axis=0)))
     p = of.anderson_darling_tail(of.anderson_darling(of.normal_tail(-along), of.normal_tail(along)), len(score))
@@ -77,7 +77,7 @@ def radii(score: Floats) -> Finding:
 
 
 def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Finding:
-    """Whether the largest of all numbers is too large, or none is large enough."""
+    """Whether the largest of all scores is too large, or none is large enough."""
     row, column = np.unravel_index(int(np.abs(score).argmax()), score.shape)
     value = float(score[row, column])
     beyond = float(2.0 * of.normal_tail(abs(value)))
@@ -96,8 +96,8 @@ def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Find
 def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
     """Whether coordinates depend on each other: signs and sizes of one against those of another.
 
-    Sizes are made standard normal themselves, so that each pair of columns has a correlation whose distribution is
-    exactly known. Second, the correlations of signs, shape (features, features).
+    Sizes are made standard normal themselves, so that each pair of columns has a correlation of exactly
+    known distribution. Second, the correlations of signs, shape (features, features).
     """
     rows, features = score.shape
     size = _sizes(score)
@@ -110,15 +110,15 @@ def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
         ("the sizes of {} and {} have correlation", upper, sized.T @ sized),
         ("{} and the size of {} have correlation", off, signed.T @ sized),
     ]
-    least, told, looked = 2.0, "", 0
+    least, message, looked = 2.0, "", 0
     for text, pairs, matrix in found:
         values = matrix[pairs]
         p = of.correlation_tails(values, rows)
         worst, looked = int(p.argmin()), looked + p.size
         if p[worst] < least:
             least = float(p[worst])
-            told = f"{text.format(labels[pairs[0][worst]], labels[pairs[1][worst]])} {values[worst]:.3f}"
-    return Finding("independence", least_of(least, looked), looked, told), plain
+            message = f"{text.format(labels[pairs[0][worst]], labels[pairs[1][worst]])} {values[worst]:.3f}"
+    return Finding("independence", least_of(least, looked), looked, message), plain
 
 
 def dependence_on_context(
@@ -127,7 +127,7 @@ def dependence_on_context(
     """Whether latent numbers depend on the context: both, and sizes, against ranks of each of its columns."""
     rows = len(score)
     size = _sizes(score)
-    least, told, looked = 2.0, "no column of context has two numbers", 0
+    least, message, looked = 2.0, "no column of context has two numbers", 0
     for c, column in enumerate(context.T):
         _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
         middle = np.cumsum(counts) - 0.5 * counts
@@ -144,10 +144,10 @@ def dependence_on_context(
                 if p[worst] < least:
                     least = float(p[worst])
                     column_of = f"{what}context column {names[c] if names else c}"
-                    told = f"{kind}{labels[worst]} and {column_of} have correlation {cosine[worst]:.3f}"
-    return Finding("dependence on the context", least_of(least, looked) if looked else 1.0, max(looked, 1), told)
+                    message = f"{kind}{labels[worst]} and {column_of} have correlation {cosine[worst]:.3f}"
+    return Finding("dependence on the context", least_of(least, looked) if looked else 1.0, max(looked, 1), message)
 
 
 def _sizes(score: Floats) -> Floats:
-    """Standard normal numbers that grow with the sizes of standard normal ones."""
+    """Standard normal values that grow with the absolute values of standard normal ones."""
     return np.asarray(-of.normal_quantile(2.0 * of.normal_tail(np.abs(score))))

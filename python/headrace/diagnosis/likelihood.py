@@ -1,4 +1,4 @@
-"""How likely a density makes rows held out, beside simple densities that never saw the row which they judge."""
+"""Likelihood of rows held out, beside that of simple densities fitted without the judged row."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Likelihood:
     """Its standard error; NaN for one row."""
     rows: int
     gain: float = 0.0
-    """How much higher the flow's is on the same rows."""
+    """The flow's mean minus this one, on the same rows."""
     gain_error: float = 0.0
     """The standard error of that, which is the smaller one where both find the same rows unlikely."""
 
 
 def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood], str]:
-    """The flow's, a Gaussian's, and kernels' where features are few; and what the simple ones were fitted to.
+    """Likelihoods of the flow, a Gaussian, and kernels where features are few; and the rows of the simple fits.
 
-    That are the training rows where they are given. Without, both halves of x in turn: each row is judged by the
+    Those are the training rows where they are given. Without, both halves of x in turn: each row is judged by the
     Gaussian of the half that it is not in. With context, the Gaussian's mean is linear in it.
     """
     found = [Likelihood("flow", *weighted_mean(log_prob, rows.weights), len(log_prob))]
@@ -49,7 +49,7 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
     try:
         for learnt, judged in parts:
             gaussian[judged] = _gaussian(rows, learnt, judged)
-    except np.linalg.LinAlgError:  # rows in a plane, or too few
+    except np.linalg.LinAlgError:  # if rows lie in a plane, or are too few
         gaussian = np.full(0, math.nan)
     if gaussian.size and np.isfinite(gaussian).all():
         found.append(_beside("Gaussian", gaussian, log_prob, np.arange(len(rows.x)), rows))
@@ -66,8 +66,8 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
             kernels = None
         if kernels is not None:
             found.append(_beside("kernel density", kernels, log_prob, judged, rows))
-    told = "one half of these rows and judged on the other" if alone else "the training rows"
-    return found, told
+    source = "one half of these rows and judged on the other" if alone else "the training rows"
+    return found, source
 
 
 def _gaussian(rows: Looked, learnt: NDArray[np.bool_], judged: NDArray[np.bool_]) -> Floats:

@@ -1,4 +1,4 @@
-"""Whether draws lie nearer to training rows than rows held out do, as those of a density that memorises do."""
+"""Whether draws lie nearer to training rows than rows held out do, a sign of a density that memorises."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def nearer(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
 
 
 def copies(rows: Looked) -> tuple[int, bool]:
-    """How many of x are training rows, number for number, and whether that is more than new rows would explain.
+    """How many of x equal training rows in all values, and whether that is more than new rows would explain.
 
-    Of new rows as many are copies as of training rows are copies of others, as in a table of few different values.
+    Of new rows as many are copies as of training rows are copies of others, for example with few different values.
     """
     if rows.training is None:
         return 0, False
@@ -86,7 +86,7 @@ def _joined(x: NDArray[Any], context: NDArray[Any] | None) -> Floats:
 
 
 def _distances(points: Floats, rows: Floats) -> Floats:
-    """To the nearest point: by SciPy's tree where it is installed and of use, or else of all."""
+    """Distances to the nearest point: by SciPy's tree if it is installed and useful, else from all pairs."""
     if points.shape[1] <= 16 and find_spec("scipy") is not None:
         from scipy.spatial import cKDTree
 
@@ -96,6 +96,6 @@ def _distances(points: Floats, rows: Floats) -> Floats:
     step = max(_TILE // len(points), 1)
     for begin in range(0, len(rows), step):
         part = rows[begin : begin + step]
-        nearest = (squares - 2.0 * (part @ points.T)).argmin(axis=1)  # then without what cancels
+        nearest = (squares - 2.0 * (part @ points.T)).argmin(axis=1)  # then without the terms that cancel
         found[begin : begin + step] = np.sqrt(np.square(part - points[nearest]).sum(axis=1))
     return found

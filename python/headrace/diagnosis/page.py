@@ -109,7 +109,7 @@ def page(diagnosis: Record, data: str | None = None) -> str:
 
 
 def _text(text: str) -> str:
-    """What a page shows; "5 %" is not broken."""
+    """Text for a page; "5 %" is not broken."""
     return escape(re.sub(r"(\d) %", "\\1\xa0%", printable(text)))
 
 
@@ -142,7 +142,7 @@ def _panels(diagnosis: Record) -> list[str]:
 
 
 def _separate(svgs: Sequence[str], prefix: str) -> list[str]:
-    """SVG elements whose names do not meet on one page."""
+    """SVG elements with distinct names on one page."""
     found = []
     for i, svg in enumerate(svgs):
         own = re.sub(r'\bid="', f'id="{prefix}{i}-', svg)
@@ -152,7 +152,7 @@ def _separate(svgs: Sequence[str], prefix: str) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[int] = ()) -> str:
-    """A table; numbers are not broken, and marked rows stand out. On a phone each row is a list under its head."""
+    """A table; numbers are not broken, and marked rows have a colour. On a phone each row is a list under its head."""
     lines = ["".join(f"<th>{_text(cell)}</th>" for cell in head)]
     for i, row in enumerate(rows):
         plain = [len(cell) < 24 for cell in row]

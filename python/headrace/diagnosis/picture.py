@@ -1,4 +1,4 @@
-"""Pictures of a diagnosis, by matplotlib: six panels, in colours that the colour-blind tell apart."""
+"""Pictures of a diagnosis, by matplotlib: six panels, in colours that the colour-blind can distinguish."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _band(axis: Axes, width: NDArray[Any], label: str) -> NDArray[Any]:
 
 
 def _ranks(axis: Axes, diagnosis: Record) -> None:
-    """How far the distribution of each latent coordinate is from the base's."""
+    """Draw the difference of each latent coordinate's distribution from the base's."""
     title = "Latent coordinates: observed minus expected share"
     if diagnosis.scores is None or not len(diagnosis.scores):
         _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
@@ -146,8 +146,8 @@ def _ranks(axis: Axes, diagnosis: Record) -> None:
 
 def _coordinate(diagnosis: Record, i: int) -> str:
     """The name of a latent coordinate in a legend: that of the column that goes most with it, where one does."""
-    told = diagnosis.labels[i] if i < len(diagnosis.labels) else ""
-    column = re.search(r"\(mostly column (.*)\)$", told)
+    label = diagnosis.labels[i] if i < len(diagnosis.labels) else ""
+    column = re.search(r"\(mostly column (.*)\)$", label)
     return f"coordinate {i}" if column is None else f"{i}, mostly {_short(column[1])}"
 
 
@@ -190,7 +190,7 @@ def _short(name: str) -> str:
 
 
 def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
-    """One for each column, beside the band in which all bins of all of them lie; the oddest ones stand out."""
+    """Draw a histogram for each column, beside the band in which all bins of all of them lie, and mark the oddest."""
     rows, count = uniform.shape
     bins = BINS if rows >= FEW_ROWS else FEW_BINS
     edges = np.linspace(0.0, 1.0, bins + 1)
@@ -211,7 +211,7 @@ def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
 
 
 def _coverage(axis: Axes, diagnosis: Record) -> None:
-    """What regions of highest density hold."""
+    """Draw the coverage of regions of highest density."""
     curves = 1 if diagnosis.point_ranks is None else 2
     title = "Coverage of regions of highest density" if curves == 1 else "Coverage of regions"
     if diagnosis.regions is None or not len(diagnosis.regions):
@@ -237,7 +237,7 @@ def _legend(axis: Axes) -> None:
 
 
 def _log_densities(axis: Axes, diagnosis: Record) -> None:
-    """Of rows held out, beside those of rows drawn."""
+    """Draw log densities of rows held out, beside those of rows drawn."""
     title = "Log densities of rows and of draws"
     held = diagnosis.log_prob[np.isfinite(diagnosis.log_prob)]
     drawn = None if diagnosis.drawn is None else diagnosis.drawn[np.isfinite(diagnosis.drawn)]
@@ -263,7 +263,7 @@ def _log_densities(axis: Axes, diagnosis: Record) -> None:
 
 
 def _p_values(axis: Axes, diagnosis: Record) -> None:
-    """All tests, with the line that each has to stay right of."""
+    """Draw all p-values, with the threshold of 5 %."""
     title = "Tests, by Holm's method together"
     if not diagnosis.tests:
         _empty(axis, title, "nothing was tested")

@@ -1,4 +1,4 @@
-"""What a look at a density gives: numbers, and one screen of plain English."""
+"""The record of a diagnosis: numbers, and one screen of plain English."""
 
 from __future__ import annotations
 
@@ -29,49 +29,49 @@ class Worst:
     coordinate: int | None
     """The latent coordinate that is farthest out; None of an ensemble, or where the row has no latent one."""
     value: float
-    """Where it is, in standard deviations."""
+    """Its position, in standard deviations."""
     label: str | None = None
 
 
 @dataclass(frozen=True, repr=False)
 class Record:
-    """All that a diagnosis knows."""
+    """All results of a diagnosis."""
 
     kind: str
     """The flow's class."""
     rows: int
     looked_at: int
-    """How many of the rows the tests took: all, or with weights those that were kept."""
+    """The number of rows in the tests: all, or with weights those that were kept."""
     features: int
     context: int
     likelihoods: tuple[Likelihood, ...]
     """The flow's, then a Gaussian's and kernels' where there are such."""
     fitted_to: str
-    """What the simple densities were fitted to."""
+    """The rows that the simple densities were fitted to."""
     tests: tuple[Finding, ...]
     worst: tuple[Worst, ...]
     """Ten rows, the worst first."""
     copies: int
-    """How many rows of x are training rows."""
+    """The number of rows of x that are training rows."""
     of_training: bool
-    """Whether these are more than half of x, not counting what repeated values explain."""
+    """Whether these are more than half of x, not counting copies that repeated values explain."""
     interrupted: bool
     """Whether Ctrl-C left tests out."""
     log_prob: Floats
-    """Of all rows, shape (rows,)."""
+    """Log densities of all rows, shape (rows,)."""
     scores: Floats | None = field(default=None, compare=False)
-    """Latent rows as standard normal numbers, shape (looked_at, features); None of an ensemble."""
+    """Latent rows as standard normal scores, shape (looked_at, features); None of an ensemble."""
     regions: Floats | None = field(default=None, compare=False)
     """For each of at most 2000 rows the smallest region of highest density that it lies in, as a share."""
     column_ranks: Floats | None = field(default=None, compare=False)
     """Of as many rows, the ranks of each column among draws with the same context, as shares; None without context."""
     point_ranks: Floats | None = field(default=None, compare=False)
-    """Those of their distances to random points."""
+    """Ranks of their distances to random points."""
     drawn: Floats | None = field(default=None, compare=False)
     """Log densities of draws."""
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
-    """Of latent coordinates: by number, and by the column that goes most with each where one does."""
+    """Names of latent coordinates: by index, and by the column that correlates most with each, if one does."""
     held: Floats | None = field(default=None, compare=False)
     """At most 5,000 of the rows that the tests took, shape (rows, features)."""
     samples: Floats | None = field(default=None, compare=False)
@@ -81,7 +81,7 @@ class Record:
 
     @property
     def p_value(self) -> float:
-        """Of all tests together (Holm's, that is Bonferroni's, of the smallest); 1 without tests."""
+        """The p-value of all tests together (Holm's, that is Bonferroni's, of the smallest); 1 without tests."""
         return min((one.adjusted for one in self.tests), default=1.0)
 
     @property
@@ -91,7 +91,7 @@ class Record:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The verdict in one sentence."""
         looked = sum(one.looked for one in self.tests)
         numbers = "one number" if looked == 1 else f"{looked:,} numbers"
         if not self.tests:
@@ -109,7 +109,7 @@ class Record:
         Under the right density all bins lie in the band, ends included, with a probability of at least 95 %.
 
         Raises:
-            ValueError: there are no latent rows, as of an ensemble.
+            ValueError: there are no latent rows, for example of an ensemble.
         """
         if self.scores is None or not len(self.scores):
             raise ValueError("coordinate: expected a diagnosis with latent rows, got one without")
@@ -120,7 +120,7 @@ class Record:
     def column_histogram(self, column: int | str, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
         """How many ranks of a column among draws with the same context lie in each of equal bins, and the band.
 
-        That is simulation-based calibration. The column is given by its number or its name.
+        That is simulation-based calibration. The column is given by its index or its name.
 
         Raises:
             ValueError: the density has no context, or there is no such column.
@@ -135,7 +135,7 @@ class Record:
         return counts, bands.histogram_band(len(ranks), bins)
 
     def summary(self) -> dict[str, Any]:
-        """All of it but the rows, as plain numbers and texts for JSON."""
+        """All of it but the rows, in plain numbers and texts for JSON."""
         return {
             "kind": self.kind,
             "rows": self.rows,
@@ -160,11 +160,11 @@ class Record:
         return f"Diagnosis({self.kind}, rows={self.rows}: {self.verdict})"
 
     def __str__(self) -> str:
-        """One screen."""
+        """A text of one screen."""
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """The lines of what `print` shows."""
+        """The lines of the printed text."""
         given = f" given {_counted(self.context, 'number')} of context" if self.context else ""
         lines = [
             f"{self.kind} of {_counted(self.features, 'feature')}{given}, looked at with {_counted(self.rows, 'row')}",
@@ -189,7 +189,7 @@ class Record:
         return [*lines, "", "rows that fit worst", *(f"  {self._worst(one)}" for one in self.worst[:3])]
 
     def notes(self) -> list[str]:
-        """What to know beside the verdict."""
+        """Notes beside the verdict."""
         found = []
         if self.interrupted:
             found.append("Interrupted: these are the tests done so far.")
@@ -218,7 +218,7 @@ class Record:
 
 
 def _error(error: float) -> str:
-    """What stands behind a mean; nothing of one row, or of an infinite mean."""
+    """The error behind a mean; empty for one row, or for an infinite mean."""
     return "" if np.isnan(error) else f" ± {error:.4f}"
 
 

@@ -1,4 +1,4 @@
-"""A diagnosis as its users have it: what is known, with a picture and a page of it."""
+"""The public result of a diagnosis: its record, with a picture and a page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Diagnosis"]
 
 
 class Diagnosis(Record):
-    """What `headrace.diagnose` found; print it.
+    """The result of `headrace.diagnose`; print it.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])])
@@ -24,7 +24,7 @@ class Diagnosis(Record):
     """
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw all of it to a file that matplotlib can write, as diagnosis.png.
+        """Draw all of it to a file that matplotlib can write, such as diagnosis.png.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -36,6 +36,6 @@ class Diagnosis(Record):
         """One self-contained page, with pictures if matplotlib is installed.
 
         Args:
-            data: What the rows are, such as the name of their file; shown at the head of the page.
+            data: A name of the rows, such as that of their file; shown at the head of the page.
         """
         return page(self, data)

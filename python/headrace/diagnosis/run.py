@@ -58,15 +58,15 @@ def diagnose(
 
     Args:
         flow: On any device; it is looked at on the CPU. An `Ensemble` has no latent rows, and is not looked at by them.
-            Or a fitted `FlowDensity`, or what `auto` gave: rows are then treated as its own were, and whole numbers get
+            Or a fitted `FlowDensity`, or a result of `auto`: rows are then treated like its own, and whole numbers get
             noise.
         x: Rows held out, shape (rows, features): rows that the fit, its choice of an epoch included, has not seen.
         context: Shape (rows, context), as in `Flow.log_prob`.
         weights: Shape (rows,). Rows are kept with a probability of weight / largest weight for all tests, which then
             hold as without weights; the mean log-likelihood is the weighted one of all rows.
         training: The rows that were fitted, or ``(x, context)``: for comparisons, and to see if they were memorised. A
-            warning says so if more than half of x is among them.
-        names, context_names: Of the columns of x and of the context, for what is printed; by default those of frames.
+            warning reports if more than half of x is among them.
+        names, context_names: Of the columns of x and of the context, for the text; by default those of frames.
         seed: Of all that is drawn.
         progress: Whether to show a bar on the standard error, of the tests that are done.
 
@@ -141,7 +141,7 @@ def diagnose(
 
 
 def _made(rows: Looked, seed: int) -> tuple[tuple[str, str], ...]:
-    """What somebody needs to make the same diagnosis again."""
+    """The settings needed to repeat the diagnosis."""
     trained = "not given" if rows.training is None else f"{len(rows.training):,}"
     return (
         ("rows held out", f"{len(rows.x):,}"),
@@ -154,7 +154,7 @@ def _made(rows: Looked, seed: int) -> tuple[tuple[str, str], ...]:
 
 @dataclass
 class _Look:
-    """What is found, test by test."""
+    """The findings, test by test."""
 
     flow: Any
     rows: Looked
@@ -248,7 +248,7 @@ class _Look:
         self.held, self.samples = (np.asarray(part, np.float64) for part in (self.rows.x[index], x))
 
     def worst(self) -> tuple[Worst, ...]:
-        """The rows that fit worst, and what is farthest in each."""
+        """The rows that fit worst, and the farthest coordinate of each."""
         order = np.argsort(np.where(np.isnan(self.log_prob), -np.inf, self.log_prob), kind="stable")[:WORST]
         found = []
         for row in order.tolist():
@@ -269,7 +269,7 @@ def _nowhere(bad: NDArray[np.int64], index: NDArray[np.int64]) -> Finding:
 
 
 def _labels(score: Floats, x: NDArray[Any], names: tuple[str, ...]) -> list[str]:
-    """What latent coordinates are called: by number, and by the column that goes most with each where one does."""
+    """Names of latent coordinates: by index, and by the column that correlates most with each, if one does."""
     numbers = [f"latent coordinate {i}" for i in range(score.shape[1])]
     if len(score) < 10 or score.shape[1] == 1:
         return numbers

@@ -1,6 +1,6 @@
 """Standard normal numbers in the place of latent ones, by the base's own distribution: *scores*.
 
-Those of a conditional flow are the probability integral transforms of each coordinate given those before it and the
+Scores of a conditional flow are the probability integral transforms of each coordinate given those before it and the
 context.
 """
 
@@ -23,11 +23,11 @@ __all__ = ["scores"]
 Floats = NDArray[np.float64]
 Tails = tuple[Floats, Floats]  # the probabilities below and above, each with its own digits
 
-_DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # rows and numbers of a base whose distribution is only known by them
+_DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # rows and values of a base with a distribution that is known only by draws
 
 
 def scores(base: Base, z: NDArray[Any], seed: int) -> Floats:
-    """Scores of latent rows, shape (rows, features), in float64; those of numbers that are not finite are neither."""
+    """Scores of latent rows, shape (rows, features), in float64; not finite for values that are not finite."""
     value = z.astype(np.float64)
     kind = type(base)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -62,7 +62,7 @@ def _logistic(value: Floats) -> Tails:
 
 
 def _uniform(value: Floats) -> Tails:
-    """On [-1, 1]; what lies outside is as far as can be."""
+    """Scores on [-1, 1]; values outside get the farthest score."""
     return np.clip(0.5 * (1.0 + value), 0.0, 1.0), np.clip(0.5 * (1.0 - value), 0.0, 1.0)
 
 
@@ -74,7 +74,7 @@ def _of_column(name: str, value: Floats) -> Floats:
 
 
 def _mixture(base: NormalMixture, value: Floats) -> Tails:
-    """Of each coordinate given those before it, which say how likely each component is (Rosenblatt's transform).
+    """Scores of each coordinate given those before it, which set the components' weights (Rosenblatt's transform).
 
     Source: M. Rosenblatt, Annals of Mathematical Statistics 23, 1952.
     """

@@ -43,7 +43,7 @@ class HeadraceFlow(AspireFlow):
 
     Args:
         dims: Features.
-        flow_class: "MAF", "IAF", "NSF" or "RealNVP", or what makes a `headrace.Flow` of a number of features.
+        flow_class: "MAF", "IAF", "NSF" or "RealNVP", or a function from a number of features to a `headrace.Flow`.
         data_transform: aspire's transform of the data, which is fitted with the flow.
         seed: Of the weights, the fits and the draws.
         device: "cpu" or None: rows are NumPy's, and no other device can take them.
@@ -82,7 +82,7 @@ class HeadraceFlow(AspireFlow):
         return int(self._generator.integers(2**62))
 
     def _rows(self, x: Any) -> NDArray[Any]:
-        """As NumPy's floats, in float64 if they are: near a bound the transform of the data needs every digit."""
+        """Rows as NumPy's floats; float64 stays: near a bound the transform of the data needs every digit."""
         rows = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
         return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
 
@@ -99,7 +99,7 @@ class HeadraceFlow(AspireFlow):
     ) -> FlowHistory:
         """Fit the transform of the data, and train the flow by `headrace.Flow.fit`.
 
-        All epochs are run, and the best on the rows held out is kept, as aspire does it.
+        All epochs are run, and the best on the rows held out is kept, like in aspire.
 
         Args:
             x: Shape (rows, dims).
@@ -164,7 +164,7 @@ class HeadraceFlow(AspireFlow):
 
     @classmethod
     def load(cls, h5_file: Any, path: str = "flow") -> HeadraceFlow:
-        """Read what `save` wrote: fits and draws go on as they would have there."""
+        """Read a file of `save`: fits and draws continue without a difference."""
         group = h5_file[path]
         flow = from_bytes(group["file"][()].tobytes())
         transform = BaseTransform.load(group, "data_transform", strict=False)

@@ -78,7 +78,7 @@ class FlowModel(NFModel):
         return self.module.to_data(x)
 
     def print_parameters(self) -> None:
-        """Print what the model is."""
+        """Print a description of the model."""
         print(self.to_flow())
 
     def to_flow(self) -> Flow:
@@ -99,8 +99,8 @@ def use(bundle: Any, flow: Flow, learning_rate: float = 1e-3, *, shrink: float =
         bundle: One of `flowMC.resource_strategy_bundle` with a flow, before the first run; it is changed.
         flow: See `FlowModel`.
         learning_rate: Of Adam.
-        shrink: What the flow's parameters are multiplied by to begin with. flowMC holds no rows out, and its rows are
-            few and alike: from small weights, as 0.1 times the fresh ones, a flow learns less of their noise, and more
+        shrink: A factor of the flow's initial parameters. flowMC holds no rows out, and its rows are
+            few and alike: from small weights, say 0.1 times the fresh ones, a flow learns less of their noise, and more
             proposals are accepted (docs/samplers.md). 1 for a flow that was fitted before.
 
     Returns:

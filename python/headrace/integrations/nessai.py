@@ -5,7 +5,7 @@
 
     sampler = FlowSampler(model, flow_proposal_class=FlowProposal)  # all else as nessai has it
 
-Flows are described by `flow_config` and trained by headrace as `training_config` says; checkpoints, weight files and
+Flows are described by `flow_config` and trained by headrace with `training_config`; checkpoints, weight files and
 resumed runs are nessai's.
 """
 
@@ -38,13 +38,13 @@ from headrace.torch import FlowModule
 __all__ = ["FlowModel", "FlowProposal", "NessaiFlow"]
 
 KINDS: dict[str, Callable[..., Flow]] = {"realnvp": RealNVP, "maf": MAF, "nsf": NSF, "spline": NSF}
-_DECAY = 0.01  # of AdamW of PyTorch, where `optimiser_kwargs` says nothing
+_DECAY = 0.01  # of PyTorch's AdamW, the default without `optimiser_kwargs`
 
 
 class NessaiFlow(FlowModule, BaseFlow):
-    """A flow with the methods that nessai calls, as ``flow_config={"flow": NessaiFlow, ...}`` makes it.
+    """A flow with the methods that nessai calls, made by ``flow_config={"flow": NessaiFlow, ...}``.
 
-    nessai's own loop can train it too, as in its importance nested sampler.
+    nessai's own loop can train it too, for example in its importance nested sampler.
 
     Args:
         n_inputs: Features.
@@ -53,7 +53,7 @@ class NessaiFlow(FlowModule, BaseFlow):
         n_layers: Hidden layers of a transform's network.
         kind: "realnvp", "maf" or "nsf".
         context_features: Context columns, 0 or None for none.
-        activation: A name, or a function of `torch.nn.functional`, as nessai makes of it.
+        activation: A name, or the function of `torch.nn.functional` that nessai makes of it.
         distribution: None: the base is the standard normal.
         **settings: Of `headrace.RealNVP`, `headrace.MAF` or `headrace.NSF`.
 
@@ -143,10 +143,10 @@ class NessaiFlow(FlowModule, BaseFlow):
 
 
 class FlowModel(NessaiFlowModel):
-    """nessai's `FlowModel` whose flow is one of headrace, trained by `headrace.Flow.fit`.
+    """nessai's `FlowModel` with a flow of headrace, trained by `headrace.Flow.fit`.
 
     Of `flow_config`, `ftype` is "realnvp", "maf", "nsf" or "spline"; `n_neurons`, if it is not given, is twice the
-    number of inputs, as in nessai, but at least 32; what else is there is a setting of `headrace.RealNVP` and the
+    number of inputs, as in nessai, but at least 32; all other keys are settings of `headrace.RealNVP` and the
     others. Of `training_config`, `lr`, `batch_size`, `val_size`, `max_epochs`, `patience`, `clip_grad_norm`,
     `annealing` (by a cosine) and the `weight_decay` of `optimiser_kwargs` mean what they mean in nessai, and ``"fit"``
     holds arguments of `headrace.Flow.fit` that win over them. Noise, other optimisers than "adamw" and other devices
@@ -157,7 +157,7 @@ class FlowModel(NessaiFlowModel):
         """Take the configuration; see the class.
 
         Raises:
-            ValueError: what has no counterpart, by name.
+            ValueError: a setting without a counterpart, by name.
         """
         own = dict(flow_config or {})
         kind = own.pop("ftype", None) or own.get("kind", "realnvp")
@@ -213,7 +213,7 @@ class FlowModel(NessaiFlowModel):
         arguments, train, held = self._arguments(words, len(samples))
 
         def part(chosen: Any) -> list[Any]:
-            """Rows, contexts and weights; what is double is kept, and read as such."""
+            """Rows, contexts and weights; those in double precision stay so."""
             return [None if a is None else np.asarray(a, float)[chosen] for a in (samples, conditional, weights)]
 
         x, context, w = part(train)
@@ -231,14 +231,14 @@ class FlowModel(NessaiFlowModel):
         return losses
 
     def _arguments(self, words: dict[str, Any], n: int) -> tuple[dict[str, Any], Any, Any]:
-        """What `headrace.Flow.fit` is told, and which rows are trained with and held out, as nessai chooses them."""
+        """Arguments of `headrace.Flow.fit`, and nessai's choice of rows to train with and to hold out."""
         order = self.rng.permutation(n)
         cut = int((1 - (words["val_size"] or 0)) * n)
         batch = words["batch_size"]
         arguments = {
             "epochs": words["max_epochs"],
             "batch_size": cut if batch in (None, "all") else min(batch, cut),
-            "patience": words["patience"] + 1,  # nessai ends a fit after more epochs than so many
+            "patience": words["patience"] + 1,  # nessai ends a fit after more epochs than this
             "learning_rate": words["lr"],
             "weight_decay": self.optimiser_kwargs.get("weight_decay", _DECAY),
             "schedule": "cosine" if words["annealing"] else "constant",

@@ -31,7 +31,7 @@ __all__ = ["FlowDistribution", "FlowTransform"]
 
 
 def _module_and_context(module: FlowModule | Flow, context: Any) -> tuple[FlowModule, jax.Array | None]:
-    """Both checked, and the context as an array of the flow's dtype."""
+    """Module and context, checked; the context is an array of the flow's dtype."""
     if isinstance(module, Flow):
         module = FlowModule(module)
     elif not isinstance(module, FlowModule):
@@ -50,11 +50,11 @@ def _module_and_context(module: FlowModule | Flow, context: Any) -> tuple[FlowMo
 class FlowDistribution(Distribution):
     """The density of a flow, given one context or many, on vectors of all reals.
 
-    It is a pytree whose leaves are the module's parameters, if it is not frozen, and the context. So it can be made
+    It is a pytree; its leaves are the module's parameters, if it is not frozen, and the context. So it can be made
     outside of a model or inside, be an argument of compiled functions, and be trained.
 
     Args:
-        module: A `headrace.jax.FlowModule`; one from `headrace.jax.freeze` if the flow is done, as no gradient by its
+        module: A `headrace.jax.FlowModule`; one from `headrace.jax.freeze` if the flow is final: no gradient by its
             parameters is ever made then. A `headrace.Flow` is taken as its `FlowModule`.
         context: Shape (..., context) if the flow reads one: its leading dimensions are the `batch_shape`.
         validate_args: See numpyro.
@@ -114,7 +114,7 @@ class FlowDistribution(Distribution):
 
 
 class FlowTransform(Transform):
-    """The way of a flow from latent to data, as a bijector of numpyro; the flow's base takes no part.
+    """The direction of a flow from latent to data, as a bijector of numpyro; the flow's base takes no part.
 
     In a `TransformedDistribution` it is a density of its own. With `numpyro.infer.reparam.TransformReparam` a sampler
     moves in the latent space, where a flow that was fitted to the target has made it simple (neural transport).
@@ -161,7 +161,7 @@ class FlowTransform(Transform):
         return (self.module, self.context), (("module", "context"), {})
 
     def eq(self, other: object, static: bool = False) -> Any:
-        """Whether another one is the same; their numbers are compared only where that may be traced."""
+        """Whether another one is equal; with `static` leaves are compared by identity and not by value."""
         if not isinstance(other, FlowTransform):
             return False
         leaves, tree = jax.tree.flatten(self)

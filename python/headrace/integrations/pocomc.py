@@ -32,19 +32,19 @@ __all__ = ["Flow", "Sampler"]
 
 KINDS: dict[str, Callable[..., HeadraceFlow]] = {"maf": MAF, "nsf": NSF, "realnvp": RealNVP}
 
-# What `headrace.Flow.fit` has no counterpart of, and what pocoMC's `fit` takes for "without".
+# Arguments without a counterpart in `headrace.Flow.fit`, and their values in pocoMC's `fit` for "without".
 _WITHOUT = {"laplace_scale": None, "gaussian_scale": None, "noise": None, "shuffle": True}
 
 
 class Flow:
-    """What `pocomc.Flow` is to a sampler, computed and trained by headrace.
+    """The counterpart of `pocomc.Flow` for a sampler, computed and trained by headrace.
 
     Args:
         n_dim: Dimensions.
         flow: A name as pocoMC has them, "nsf6", "maf3", "realnvp8", ...: the kind and the number of transforms, with
             the sizes of pocoMC (three residual layers of 32 units, or of the power of two that is 3 n_dim or more). Or
-            a `headrace.Flow` of your own, without context, whose base is the standard normal; it is copied.
-        fit: Arguments of `headrace.Flow.fit` that win over what the sampler says, as ``{"learning_rate": 5e-3}``.
+            a `headrace.Flow` of your own, without context, on a standard normal base; it is copied.
+        fit: Arguments of `headrace.Flow.fit` that override the sampler's, such as ``{"learning_rate": 5e-3}``.
         **settings: Of `headrace.NSF`, `headrace.MAF` or `headrace.RealNVP`, in the place of pocoMC's: `hidden`, `seed`,
             ...
 
@@ -84,7 +84,7 @@ class Flow:
         return self.flow.log_prob(x.detach())
 
     def sample(self, size: int = 1) -> tuple[Tensor, Tensor]:
-        """``(x, log_prob)`` of so many draws, by a seed that PyTorch's generator gives (`torch.manual_seed`)."""
+        """``(x, log_prob)`` of draws, by a seed that PyTorch's generator gives (`torch.manual_seed`)."""
         return self.flow.sample_and_log_prob(int(size), seed=_seed(), like="torch")
 
     def fit(
@@ -107,19 +107,19 @@ class Flow:
     ) -> dict[str, list[float]]:
         """Train from the present parameters on, by `headrace.Flow.fit`; the arguments are pocoMC's.
 
-        What differs from pocoMC: the limit of the gradient's norm is that of the mean loss, and not of 1000 times it;
+        Differences from pocoMC: the limit of the gradient's norm is that of the mean loss, and not of 1000 times it;
         parameters are a running mean of the optimiser's; the first fit sets shifts and scales of the dimensions; and a
-        fit whose epochs are all worse on rows held out than its start keeps the start.
+        fit in which all epochs are worse on rows held out than its start keeps the start.
 
         Args:
             x: Shape (rows, n_dim).
             weights: Shape (rows,).
-            validation_split: The share of rows **to train with**, as pocoMC has it; the others are held out. 0: none.
+            validation_split: The share of rows **to train with**, pocoMC's meaning; the others are held out. 0: none.
             epochs: At most.
             batch_size: Rows of a step.
-            patience: The fit ends after one and a half times so many epochs without a new best.
+            patience: The fit ends after one and a half times this number of epochs without a new best.
             learning_rate: At the start.
-            weight_decay: As AdamW has it, of matrices alone.
+            weight_decay: AdamW's, only of matrices.
             laplace_scale, gaussian_scale, noise: None; other penalties than `weight_decay` are refused.
             annealing: Whether to lower the learning rate where the loss stays ("plateau" of `headrace.Flow.fit`).
             shuffle: True.
@@ -130,7 +130,7 @@ class Flow:
             Losses of the epochs, "loss" and "val_loss".
 
         Raises:
-            ValueError: what has no counterpart, by name.
+            ValueError: a setting without a counterpart, by name.
         """
         given = {"laplace_scale": laplace_scale, "gaussian_scale": gaussian_scale, "noise": noise, "shuffle": shuffle}
         for name, value in given.items():
@@ -164,13 +164,13 @@ class Sampler(pocomc.Sampler):
 
     Args:
         *args: Of `pocomc.Sampler`.
-        flow: What `Flow` takes, or a `Flow`.
+        flow: An argument of `Flow`, or a `Flow`.
         **kwargs: Of `pocomc.Sampler`.
     """
 
     def __init__(self, *args: Any, flow: str | HeadraceFlow | Flow = "nsf6", **kwargs: Any) -> None:
         """See the class."""
-        super().__init__(*args, flow="maf3", **kwargs)  # which is replaced: a constructor takes zuko's alone
+        super().__init__(*args, flow="maf3", **kwargs)  # which is replaced: the constructor takes only zuko's
         self.flow = flow if isinstance(flow, Flow) else Flow(self.n_dim, flow)
         if self.flow.n_dim != self.n_dim:
             raise ValueError(f"flow: expected {self.n_dim} dimensions, as the prior has, got {self.flow.n_dim}")

@@ -30,11 +30,11 @@ from headrace.flow import Flow
 
 __all__ = ["FlowDistribution", "log_prob"]
 
-KIND = "float64"  # of all that passes between: PyMC's own, unless it is told otherwise
+KIND = "float64"  # of all arrays between the two: PyMC's own, unless configured otherwise
 
 
 class _Rows(Op):
-    """What a flow makes of symbolic rows, and of a context if it reads one."""
+    """An operator on symbolic rows, and on a context if the flow reads one."""
 
     __props__ = ("flow",)
 
@@ -124,9 +124,9 @@ def _checked(flow: Any, context: Any) -> Flow:
 
 
 def FlowDistribution(name: str, flow: Flow, context: Any = None, **more: Any) -> Any:  # as PyMC's
-    """A random variable of a model whose density is a flow's, given one context or none.
+    """A random variable of a model with a flow's density, given one context or none.
 
-    Its first value is the median of some draws, as zeros may lie outside of the support.
+    Its first value is the median of some draws, because zeros may lie outside of the support.
 
     Args:
         name: Of the variable.
@@ -134,14 +134,14 @@ def FlowDistribution(name: str, flow: Flow, context: Any = None, **more: Any) ->
         **more: Of `pymc.CustomDist`: ``observed``, ``dims``, ...
 
     Returns:
-        What `pymc.CustomDist` makes: shape (..., features).
+        The variable of `pymc.CustomDist`: shape (..., features).
 
     Raises:
         TypeError, ValueError: see `log_prob`.
     """
     own = _checked(flow, context)
     op = _LogProb(own)
-    # A parameter that says how long a row is: a value to begin with, which takes no part in the density.
+    # A parameter for the length of a row: an initial value, which takes no part in the density.
     start = np.median(np.asarray(own.sample(500, _one_context(own), seed=0), KIND), axis=0)
     parameters = [start] if context is None else [start, pt.as_tensor_variable(context)]
 

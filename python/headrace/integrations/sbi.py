@@ -4,7 +4,7 @@
 
     trainer = NPE(prior=prior, density_estimator=posterior_nn("nsf"))
 
-trains in sbi's own loop, embedding net included, and ``headrace.accelerate(posterior)`` takes over what is trained.
+trains in sbi's own loop, embedding net included, and ``headrace.accelerate(posterior)`` takes over a trained model.
 ``headrace.accelerate(builder)`` of one of sbi's own builders trains sbi's architecture on headrace's core.
 `FlowEstimator` of a flow that `headrace.Flow.fit` trained is an estimator for sbi's posteriors. `run_sbc` calibrates
 over thousands of observations in batches.
@@ -36,13 +36,13 @@ Builder = Callable[[Tensor, Tensor], "FlowEstimator"]
 
 
 class FlowEstimator(ConditionalDensityEstimator):
-    """A conditional density estimator of sbi whose network is a `headrace.Flow`.
+    """A conditional density estimator of sbi with a `headrace.Flow` for its network.
 
     ``DirectPosterior(FlowEstimator(flow), prior)`` is the posterior of a flow that was fitted to parameters, with the
     data as context.
 
     Args:
-        flow: Its context is what the embedding net gives.
+        flow: Its context is the output of the embedding net.
         embedding_net: From conditions to contexts; None: conditions are contexts.
         input_shape: Of an input; None: (features,).
         condition_shape: Of a condition; None: (context,).
@@ -69,7 +69,7 @@ class FlowEstimator(ConditionalDensityEstimator):
         return self._embedding_net
 
     def _context(self, condition: Tensor) -> Tensor | None:
-        """What the embedding net gives for conditions, shape (..., columns); each is embedded once."""
+        """Outputs of the embedding net for conditions, shape (..., columns); each is embedded once."""
         self._check_condition_shape(condition)
         if not self.net.context_features:
             return None
@@ -113,7 +113,7 @@ class FlowEstimator(ConditionalDensityEstimator):
 def posterior_nn(
     model: str = "nsf", *, embedding_net: nn.Module | None = None, z_score: bool = True, **settings: Any
 ) -> Builder:
-    """What `NPE(density_estimator=...)` of sbi takes: an estimator of parameters given data.
+    """The builder for `NPE(density_estimator=...)` of sbi: estimators of parameters given data.
 
     Args:
         model: "nsf", "maf" or "realnvp".
@@ -127,7 +127,7 @@ def posterior_nn(
 def likelihood_nn(
     model: str = "maf", *, embedding_net: nn.Module | None = None, z_score: bool = True, **settings: Any
 ) -> Builder:
-    """What `NLE(density_estimator=...)` of sbi takes: an estimator of data given parameters; see `posterior_nn`."""
+    """The builder for `NLE(density_estimator=...)` of sbi: estimators of data given parameters; see `posterior_nn`."""
     return _builder(model, embedding_net, z_score, settings, given=0)
 
 
@@ -163,7 +163,7 @@ def _builder(
 
 
 def accelerate(model: Any, *, verify: bool = True) -> Any:
-    """What computes with headrace in the place of a part of sbi; see `headrace.accelerate`.
+    """The counterpart of a part of sbi that computes with headrace; see `headrace.accelerate`.
 
     Of a posterior all is copied but its estimators, which are converted. `DirectPosterior` has one; posteriors by MCMC,
     rejection, importance sampling or variational inference have one in their potential, and ensembles several.
@@ -205,7 +205,7 @@ def _estimators(posterior: Any) -> list[ConditionalDensityEstimator]:
 
 
 def _fresh(model: Any, verify: bool) -> FlowEstimator:
-    """One that is to be trained, where a layer that works differently then is refused."""
+    """An estimator to be trained; layers that differ in training mode are refused."""
     if not isinstance(model, ConditionalDensityEstimator):
         raise TypeError(
             'model: expected a builder of a density estimator, such as sbi\'s posterior_nn("nsf"), got one of '
@@ -225,7 +225,7 @@ def _estimator(model: Any, verify: bool) -> FlowEstimator:
 
 # ---- calibration -----------------------------------------------------------------------------------------------------
 
-MOST_TRIES = 10_000  # draws for one inside of the prior, before it is said that nearly none are
+MOST_TRIES = 10_000  # draws for one inside of the prior, before the warning that nearly none are
 
 
 def run_sbc(
@@ -237,7 +237,7 @@ def run_sbc(
     *,
     rows: int = 200_000,
 ) -> tuple[Tensor, Tensor]:
-    """Simulation-based calibration, or expected coverage, of many observations: what `sbi.diagnostics.run_sbc` gives.
+    """Simulation-based calibration, or expected coverage, of many observations, like `sbi.diagnostics.run_sbc`.
 
     Draws of many observations are made by one call, and each outside of the prior is drawn again for its own
     observation, so that one that leaks holds up no other. Ranks need no normalised density. sbi's `check_sbc`,
@@ -250,7 +250,7 @@ def run_sbc(
         num_posterior_samples: Draws of each observation.
         reduce_fns: "marginals" for the ranks of each parameter, (Talts and others 2018), or "log_prob" for those of the
             density, which is expected coverage (Hermans and others 2022).
-        rows: Draws of one call at most: what is in memory.
+        rows: Draws of one call at most, which are in memory.
 
     Returns:
         ``(ranks, dap_samples)``: how many draws lie below, shape (observations, parameters) or (observations, 1), and

@@ -1,7 +1,7 @@
 """Flows as graphs of ONNX, which runtimes of many languages and devices compute: ``pip install ".[onnx]"``.
 
 `headrace.Flow.to_onnx` and ``headrace export`` are the ways in. A graph has float32 inputs of any number of rows, and
-holds the parallel direction of the verb alone. It is made from what the flow's file would say (docs/files.md).
+holds only the parallel direction of the verb. It is made from the contents of the flow's file (docs/files.md).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VERBS = ("log_prob", "to_latent", "to_data")
 
 
 def write(flow: Any, path: str | os.PathLike[str], verb: str) -> None:
-    """What `headrace.Flow.to_onnx` does."""
+    """Write the graph of `headrace.Flow.to_onnx`."""
     name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(name, str):
         raise TypeError(f"path: expected a str or an os.PathLike of one, got {check.kind_of(path)}")
@@ -73,7 +73,7 @@ def graph_of(flow: Any, verb: str) -> Any:
     chain = _Chain(o, given, context, arrays)
     for i, part in numbered[:last]:
         chain.run(part, i, to_data)
-    # A row that overflowed is NaN altogether, but for what only its way out of the standardised units makes infinite.
+    # A row that overflowed is NaN altogether, except for values that overflow only when standardisation is undone.
     value, inner = o.narrow(chain.value, None), sum(chain.logs, start=(given * 0.0).sum())
     bad = bad + (value - value).sum(keep=True) + (inner - inner).new_axis()
     for i, part in numbered[last:]:
@@ -101,10 +101,10 @@ class _Chain:
     def __init__(self, o: Operators, value: Value, context: Value | None, arrays: Mapping[str, Any]) -> None:
         self.o, self.value, self.context, self.arrays = o, value, context, arrays
         self.logs: list[Value] = []  # one value a row each
-        self.log_det = 0.0  # what is the same for all rows
+        self.log_det = 0.0  # values that all rows share
 
     def run(self, header: Mapping[str, Any], i: int, to_data: bool) -> None:
-        """One transform, the one at place i of the flow's."""
+        """Run one transform, the one at index i of the flow."""
         o, self.o.place = self.o, f"transforms[{i}]"
         if (kind := transforms.inner_of(header)[0]["kind"]) not in transforms.KINDS:
             raise ValueError(f"{o.place}: expected a transform that ONNX export knows, got a {kind}")

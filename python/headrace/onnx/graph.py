@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 __all__ = ["Graph", "Value", "highest", "where"]
 
 OPSET = 17
-IR_VERSION = 8  # that of ONNX 1.12, whose operators these are: runtimes since 2022 read it
+IR_VERSION = 8  # that of ONNX 1.12, because these are its operators: runtimes since 2022 read it
 
 Number = float | int | np.float32 | Sequence[int] | NDArray[Any]
 
@@ -41,7 +41,7 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def constant(self, number: Number, dtype: Any = np.float32) -> Value:
-        """The same array is kept once. A number that float32 does not hold becomes its largest one."""
+        """A constant; equal arrays are kept once. A value beyond float32 becomes its largest one."""
         array = np.asarray(number)
         if np.dtype(dtype).kind == "f":
             limits = np.finfo(dtype)
@@ -90,12 +90,12 @@ def _unary(operator: str) -> Callable[[Value], Value]:
 
 
 class Value:
-    """What a node gives; arithmetic with numbers and arrays makes constants of these, as wide as the value."""
+    """The output of a node; numbers and arrays in arithmetic with it become constants of its dtype."""
 
     __array_ufunc__ = None  # an array on the left leaves the operation to the value
 
     def __init__(self, graph: Graph, name: str, dtype: Any = np.float32) -> None:
-        """`dtype` is float32 or float64; of a condition that of what was compared."""
+        """`dtype` is float32 or float64; of a condition that of the compared values."""
         self.graph, self.name, self.dtype = graph, name, dtype
 
     def apply(self, operator: str, *others: Any, **attributes: Any) -> Value:
@@ -131,11 +131,11 @@ class Value:
         return highest(self, 0.0) + (1.0 + (-abs(self)).exp()).log()
 
     def clip(self, low: Number, high: Number) -> Value:
-        """Between two numbers; NaN stays NaN."""
+        """The value clipped between two numbers; NaN stays NaN."""
         return where(self < low, self._like(low), where(self > high, self._like(high), self))
 
     def cast(self, dtype: Any) -> Value:
-        """In float32 or float64."""
+        """The value in float32 or float64."""
         if np.dtype(dtype) == np.dtype(self.dtype):
             return self
         kind = TensorProto.DOUBLE if dtype == np.float64 else TensorProto.FLOAT
@@ -146,7 +146,7 @@ class Value:
         return self.graph.node("ReduceSum", self, self.graph.constant([-1], np.int64), keepdims=int(keep))[0]
 
     def columns(self, which: Sequence[int]) -> Value:
-        """Some of the columns, in this order."""
+        """Selected columns, in this order."""
         return self.graph.node("Gather", self, self.graph.constant(list(which), np.int64), axis=-1)[0]
 
     def split(self, sizes: Sequence[int]) -> list[Value]:
@@ -156,11 +156,11 @@ class Value:
         return self.graph.node("Split", self, self.graph.constant(list(sizes), np.int64), outputs=len(sizes), axis=-1)
 
     def reshape(self, *shape: int) -> Value:
-        """Of each row; the number of rows stays."""
+        """Another shape of each row; the number of rows stays."""
         return self.graph.node("Reshape", self, self.graph.constant([0, *shape], np.int64))[0]
 
     def new_axis(self) -> Value:
-        """One more, the last."""
+        """The value with one more axis at the end."""
         return self.graph.node("Unsqueeze", self, self.graph.constant([-1], np.int64))[0]
 
     def dense(self, weight: NDArray[Any], bias: NDArray[Any]) -> Value:

@@ -1,6 +1,6 @@
-"""The operators of a graph of ONNX, as `headrace.convert.plain.transforms.run` takes them.
+"""The operators of a graph of ONNX for `headrace.convert.plain.transforms.run`.
 
-Tensors of a file are arrays of NumPy here: what depends on them alone is computed when a graph is made, in float64.
+Tensors of a file are arrays of NumPy here: values that depend only on them are computed in float64 with the graph.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _now_or_later(function: Any) -> Any:
 
 
 class Operators:
-    """On values of shape (rows, ...)."""
+    """Operators on values of shape (rows, ...)."""
 
     library: Any = np
     differentiates = False
@@ -61,7 +61,7 @@ class Operators:
     # ---- functions of each value ---------------------------------------------------------------------------------
 
     def log1p(self, x: Value) -> Value:
-        """log(1 + x) with the digits that 1 + x loses, by the quotient of the logarithm and what the sum kept."""
+        """log(1 + x) with the digits that 1 + x loses, by the quotient of the logarithm and the rounded sum less 1."""
         above = x + 1.0
         kept = above - 1.0
         is_lost = abs(kept) <= 0.0
@@ -88,11 +88,11 @@ class Operators:
     # ---- dtypes and constants --------------------------------------------------------------------------------------
 
     def wide(self, x: Value) -> Value:
-        """In float64."""
+        """A value in float64."""
         return x.cast(np.float64)
 
     def narrow(self, x: Value, like: Value | None) -> Value:
-        """As another value, or in float32."""
+        """A value in the dtype of another one, or in float32."""
         return x.cast(np.float32 if like is None else like.dtype)
 
     def param(self, x: NDArray[Any], like: Value) -> Value:
@@ -100,11 +100,11 @@ class Operators:
         return self.graph.constant(x[None], like.dtype)
 
     def wide_constant(self, numbers: Any, like: Value) -> Floats:
-        """In float64."""
+        """A value in float64."""
         return np.asarray(numbers, np.float64)
 
     def rounded(self, numbers: Any, like: Value) -> NDArray[Any]:
-        """In the dtype of a value."""
+        """A value rounded to the dtype of another one."""
         with np.errstate(over="ignore"):
             return np.asarray(numbers, np.float64).astype(like.dtype)
 
@@ -117,7 +117,7 @@ class Operators:
         return float(np.log(numbers).sum())
 
     def fixed(self, x: Value) -> Value:
-        """A value whose derivative does not matter."""
+        """A value without a derivative."""
         return x
 
     def tiny(self, like: Value) -> float:
@@ -158,7 +158,7 @@ class Operators:
         return where(x, 1.0, 0.0).sum() > 0.0
 
     def largest(self, x: Value) -> Value:
-        """Of the last axis, which stays."""
+        """The largest element of the last axis, which stays."""
         return x.apply("ReduceMax", axes=[-1], keepdims=1)
 
     def norm(self, x: Value) -> Value:
@@ -193,7 +193,7 @@ class Operators:
     # ---- columns -----------------------------------------------------------------------------------------------------
 
     def columns(self, x: Value, which: Sequence[int]) -> Value:
-        """Some of the last axis, in this order."""
+        """Selected columns of the last axis, in this order."""
         return x.columns(which)
 
     def part(self, x: Value, begin: int, end: int) -> Value:
@@ -201,7 +201,7 @@ class Operators:
         return x.columns(range(begin, end))
 
     def without_last(self, x: Value) -> Value:
-        """Of a last axis of one value, that value."""
+        """The value without its last axis of one element."""
         return x.sum()
 
     def split(self, x: Value, sizes: Sequence[int]) -> list[Value]:
@@ -221,7 +221,7 @@ class Operators:
         return self.graph.node("Unsqueeze", x, self.graph.constant([1], np.int64))[0]
 
     def settled(self, levels: Sequence[int], level: int, new: Value, old: Value) -> Value:
-        """Those of one level, of which there is only one; see `levels`."""
+        """The coordinates of a level, of which there is only one; see `levels`."""
         return new
 
     # ---- products ----------------------------------------------------------------------------------------------------
@@ -251,11 +251,11 @@ class Operators:
         matrix, log_det = signs[:, None] * (factors[0] @ factors[1])[order], float(log_diagonal.sum())
         if to_data:
             return x.dense(matrix, shift), log_det
-        # Subtracted first, as the triangular solutions of the core do.
+        # Subtracted first, in the order of the core's triangular solutions.
         return (x - shift).dense(np.linalg.inv(matrix), np.zeros(len(shift))), -log_det
 
     def levels(self, header: Header, arrays: Arrays) -> list[int]:
-        """Of the coordinates of a masked transform: all 1, as a graph does not build one after another."""
+        """The levels of a masked transform's coordinates: all 1, because a graph does not build one after another."""
         levels = levels_of(np.eye, header, arrays)
         if max(levels) > 1:
             side = "to_data" if header["reads"] == "data" else "to_latent"
@@ -277,12 +277,12 @@ class Operators:
         return np.array(header["loc"], np.float64), np.log(header["scale"])
 
     def student(self, header: Header, arrays: Arrays, like: Value) -> tuple[Floats, Floats]:
-        """Degrees of freedom ν, and log Γ((ν + 1)/2) − log Γ(ν/2) − log(ν π)/2, as the core has it."""
+        """Degrees of freedom ν, and log Γ((ν + 1)/2) − log Γ(ν/2) − log(ν π)/2, in the core's form."""
         df = np.exp(arrays["log_df"].astype(np.float64)) if header["trainable"] else np.array(header["df"], np.float64)
         return df, _student_constant(df)
 
     def log_weights(self, header: Header, arrays: Arrays, like: Value) -> Floats:
-        """Of the components of a mixture; one of weight 0 in float32 takes no part."""
+        """Log weights of the components of a mixture; one of weight 0 in float32 takes no part."""
         with np.errstate(divide="ignore"):
             logits = arrays["logits"].astype(np.float64) if header["trainable"] else np.log(header["weights"])
         logits = logits - logits.max()
@@ -294,7 +294,7 @@ _SERIES = [-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432, 691 / 180224, -54
 
 
 def _student_constant(df: Floats) -> Floats:
-    """For every ν > 0 (cpp/math/density.hpp)."""
+    """The constant for every ν > 0 (cpp/math/density.hpp)."""
     x = 0.5 * df
     shift = np.ceil(np.maximum(16.0 - x, 0.0))
     product = np.ones_like(x)

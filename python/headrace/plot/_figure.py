@@ -1,4 +1,4 @@
-"""The figure that all pictures are drawn into. This module alone imports matplotlib when it is imported itself."""
+"""The figure that all pictures are drawn into. Only this module imports matplotlib when it is imported itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Axes", "Figure", "Picture", "few_ticks", "grid", "styled", "unit_int
 
 
 class Picture(Figure):
-    """A figure that notebooks show although ``pyplot`` knows nothing of it."""
+    """A figure that notebooks show without ``pyplot``."""
 
     def _repr_png_(self) -> bytes:
         stream = io.BytesIO()
@@ -29,13 +29,13 @@ class Picture(Figure):
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """In the project's style, whatever the user's is."""
+    """Inside the block, the project's style replaces the user's."""
     with style.context(["default", STYLE]):
         yield
 
 
 def grid(panels: int, width: float = 3.6, height: float = 2.9, most: int = 4) -> tuple[Picture, list[Axes]]:
-    """A figure of so many panels in rows of at most `most`, and the panels."""
+    """A figure of panels in rows of at most `most`, and the panels."""
     columns = min(panels, most)
     rows = -(-panels // columns)
     figure = Picture(figsize=(max(width * columns, 4.0), height * rows), layout="constrained")
@@ -46,7 +46,7 @@ def grid(panels: int, width: float = 3.6, height: float = 2.9, most: int = 4) ->
 
 
 def few_ticks(axis: Axes, x: int | None = 4, y: int | None = 4, *, prune: str | None = None) -> None:
-    """At most so many numbers at each axis; None leaves one as it is. `prune` leaves those at the ends out."""
+    """Limit the number of ticks at each axis; None leaves one as it is. `prune` removes those at the ends."""
     for count, one in ((x, axis.xaxis), (y, axis.yaxis)):
         if count is not None:
             one.set_major_locator(MaxNLocator(count, min_n_ticks=2, prune=prune))

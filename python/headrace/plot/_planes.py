@@ -1,4 +1,4 @@
-"""What is drawn, as numbers: ranges of columns, histograms, smoothed ones, and the levels that hold a share."""
+"""Data of pictures: ranges of columns, histograms, smoothed ones, and the levels that enclose a share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["edges_of", "histogram", "levels_of", "plane", "range_of", "smoothed"
 
 Floats = NDArray[np.float64]
 
-BEYOND = 0.4  # of where 99 % of the numbers are, that is seen at either end
+BEYOND = 0.4  # of the range of 99 % of the values, shown beyond either end
 MOST_WHOLE = 40  # different whole numbers that have a bin each
 
 
 def range_of(*parts: NDArray[Any] | None) -> tuple[float, float]:
-    """Where an axis begins and ends so that all numbers are seen but those that are very far out."""
+    """Ends of an axis that show all values except those very far out."""
     given = [part for part in parts if part is not None and part.size]
     if not given:
         return -1.0, 1.0
@@ -34,7 +34,7 @@ def range_of(*parts: NDArray[Any] | None) -> tuple[float, float]:
 
 
 def edges_of(ends: tuple[float, float], bins: int, *parts: NDArray[Any] | None) -> Floats:
-    """Edges of equal bins; between whole numbers where there are but few of them and nothing else in the first part."""
+    """Edges of equal bins; between whole numbers if the first part has only few different ones."""
     first = next((part for part in parts if part is not None and part.size), None)
     if first is not None and (np.trunc(first) == first).all():
         low, high = np.floor(max(ends[0], float(first.min()))), np.ceil(min(ends[1], float(first.max())))
@@ -51,7 +51,7 @@ def histogram(values: NDArray[Any], edges: Floats, weights: NDArray[Any] | None 
 
 
 def smoothed(table: Floats, deviation: float) -> Floats:
-    """Blurred by a normal kernel of so many bins along each axis; nothing leaves at the edges, where it is mirrored."""
+    """Blurred by a normal kernel, its width in bins along each axis; mirrored at the edges, so that mass stays."""
     reach = max(int(np.ceil(4 * deviation)), 1)
     kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / deviation))
     kernel /= kernel.sum()
@@ -62,17 +62,17 @@ def smoothed(table: Floats, deviation: float) -> Floats:
 
 
 def plane(a: NDArray[Any], b: NDArray[Any], edges: tuple[Floats, Floats], deviation: float = 1.3) -> Floats:
-    """A smoothed density of two columns, shape (bins of b, bins of a), as contours want it."""
+    """A smoothed density of two columns, shape (bins of b, bins of a), the order of contours."""
     counts = np.histogram2d(b, a, bins=(edges[1], edges[0]))[0]
     area = np.outer(np.diff(edges[1]), np.diff(edges[0]))
     return np.asarray(smoothed(counts, deviation) / (len(a) * area))
 
 
 def levels_of(density: Floats, shares: Sequence[float], cells: Floats | float = 1.0) -> list[float]:
-    """The densities above which these shares of what is there lie, ascending and all different.
+    """The densities above which these shares of the mass lie, ascending and all different.
 
     Args:
-        density: Of any shape; what is not finite counts as 0.
+        density: Of any shape; values that are not finite count as 0.
         shares: Between 0 and 1.
         cells: The size of each cell.
     """

@@ -1,4 +1,4 @@
-"""What a picture is drawn of: a density by whatever name users have it, rows, and what their columns are called."""
+"""Sources of pictures: a density in any public form, rows, and the names of their columns."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Drawn:
     flow: Any
     """A flow or an ensemble."""
     names: tuple[str, ...] | None
-    """Of its columns, where they are known."""
+    """Names of its columns, where they are known."""
     context_names: tuple[str, ...] | None = None
     table: Any = None
-    """What a fit made of its columns before; None where it made nothing of them."""
+    """The preprocessing of its columns by a fit; None without any."""
     all_names: tuple[str, ...] | None = None
-    """Of these."""
+    """Names of the columns before that."""
 
     @property
     def columns(self) -> int:
@@ -95,7 +95,7 @@ class PlottedRows:
     weights: NDArray[np.float64] | None = None
 
     def some(self, most: int, seed: int) -> Rows:
-        """At most so many rows, drawn by their weights."""
+        """At most `most` rows, drawn by their weights."""
         if len(self.x) <= most and self.weights is None:
             return self.x
         share = None if self.weights is None else self.weights / self.weights.sum()
@@ -119,21 +119,21 @@ def density_of(flow: Any) -> Drawn:
     Raises:
         TypeError: none of these.
     """
-    names = context_names = table = told = None
+    names = context_names = table = all_names = None
     if isinstance(flow, (str, os.PathLike)):
         notes = files.read_notes(flow)
         flow = files.load(flow)
         if isinstance(flow, (Flow, Ensemble)):
-            names, context_names, table, told = _told_by(notes, flow)
+            names, context_names, table, all_names = _told_by(notes, flow)
     elif hasattr(flow, "flow_"):  # a FlowDensity, without scikit-learn in between
         found = getattr(flow, "feature_names_in_", None)
-        told = None if found is None else tuple(map(str, found))
+        all_names = None if found is None else tuple(map(str, found))
         table = getattr(flow, "table_", None)
         table = None if table is None or not _matters(table) else table
-        names = told if table is None or told is None else tuple(told[i] for i in table.kept)
+        names = all_names if table is None or all_names is None else tuple(all_names[i] for i in table.kept)
         flow = flow.flow_
     elif isinstance(flow, Choice):
-        told, names = flow.columns.names, flow.columns.kept_names
+        all_names, names = flow.columns.names, flow.columns.kept_names
         context_names = flow.columns.context_names or None
         table = flow.columns.table if flow.columns.matter else None
         flow = flow.flow
@@ -143,7 +143,7 @@ def density_of(flow: Any) -> Drawn:
         )
     own = flow if flow.device == "cpu" else flow.to("cpu")
     fits = names is not None and len(names) == own.features
-    return Drawn(own, names if fits else None, context_names, table, told)
+    return Drawn(own, names if fits else None, context_names, table, all_names)
 
 
 def _matters(table: _table.Table) -> bool:
@@ -159,8 +159,8 @@ def _told_by(notes: dict[str, str], flow: Flow | Ensemble) -> tuple[Any, Any, An
     if table is not None:
         every = _table.names_in(notes, table)
         table = table if _matters(table) else None
-    own, others, told = (None if part is None else tuple(part) for part in (names, context or None, every))
-    return own, others, table, told
+    own, others, all_names = (None if part is None else tuple(part) for part in (names, context or None, every))
+    return own, others, table, all_names
 
 
 def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None, weights: Any = None) -> PlottedRows:
@@ -179,7 +179,7 @@ def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None
 
 
 def _present(x: Any, *others: Any) -> tuple[Any, ...]:
-    """Rows that miss no number, and what belongs to each."""
+    """Rows without missing values, and their other arrays."""
     rows = np.asarray(_floats(x))
     if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isnan(rows).any():
         return x, *others
@@ -210,17 +210,17 @@ def row_of(context: Any, contexts: int) -> Rows | None:
 
 
 def names_of(features: int, given: Sequence[str] | None, x: Any, known: tuple[str, ...] | None) -> tuple[str, ...]:
-    """What columns are called: as it was said, as the frame x says, as the density knows, or by their numbers."""
+    """Names of columns: the given ones, those of the frame x, those of the density, or their indices."""
     if given is not None:
         return check.texts("names", given, features)
-    told = getattr(x, "columns", None)
-    if told is not None and len(told) == features and all(isinstance(name, str) for name in told):
-        return known if known is not None and _is_other_order(told, known) else tuple(told)
+    labels = getattr(x, "columns", None)
+    if labels is not None and len(labels) == features and all(isinstance(name, str) for name in labels):
+        return known if known is not None and _is_other_order(labels, known) else tuple(labels)
     return known if known is not None else tuple(f"column {i}" for i in range(features))
 
 
 def in_order(x: Any, known: tuple[str, ...] | None) -> Any:
-    """Rows whose columns are in the order that is known, where they are a frame with the same columns in another."""
+    """Rows with their columns in the known order, if they are a frame with the same columns in another."""
     if known is not None and is_frame(x) and _is_other_order(getattr(x, "columns", ()), known):
         return x[list(known)]
     return x
@@ -233,7 +233,7 @@ def _is_other_order(told: Any, known: tuple[str, ...] | None) -> bool:
 
 
 def columns_of(columns: Any, names: tuple[str, ...], argument: str = "columns") -> list[int]:
-    """Columns by their numbers or names; None for all."""
+    """Columns by their indices or names; None for all."""
     if columns is None:
         return list(range(len(names)))
     if isinstance(columns, (str, int, np.integer)):
@@ -255,7 +255,7 @@ def _column(column: Any, names: tuple[str, ...], argument: str) -> int:
 
 
 def label(name: str, width: int = 22, lines: int = 2) -> str:
-    """A name as an axis has it: in lines of about so many characters, cut where it takes more of them.
+    """A name for an axis: in lines of about `width` characters, cut after the last one allowed.
 
     >>> label("the mean absolute magnitude in the Hipparcos band, corrected", 20)
     'the mean absolute\\nmagnitude in the …'

@@ -48,7 +48,7 @@ def conditional(
         values: How many frames, or the values.
         columns: One or two columns of the density, by number or name; by default the first two.
         names, context_names: Of the columns of the density and of its context; by default those that a `FlowDensity`
-            or a file knows.
+            or a file has.
         draws: For each frame, where a marginal has to be drawn, and to find where the axes end.
         seed: Of the draws.
         path: Of a file that ends in .gif: the frames are written there as well, one after another, forth and back.
@@ -79,8 +79,8 @@ def conditional(
     if len(chosen) > 2:
         raise ValueError(f"columns: expected one column or two, got {len(chosen)}")
     known = source.context_names or tuple(f"context {i}" for i in range(contexts))
-    told = names_of(contexts, context_names, context, known if len(known) == contexts else None)
-    swept = columns_of([column], told, "column")[0]
+    labels = names_of(contexts, context_names, context, known if len(known) == contexts else None)
+    swept = columns_of([column], labels, "column")[0]
     row, sweep = _sweep(context, contexts, swept, values)
     rows = np.tile(row, (len(sweep), 1))
     rows[:, swept] = sweep
@@ -89,7 +89,7 @@ def conditional(
         raise ValueError("flow: expected a density with finite draws, got none for some values of the context")
     ends = [planes.range_of(*(one[:, i] for one in drawn)) for i in chosen]
     found = [panel(source, chosen, one, own, ends=ends) for one, own in zip(drawn, rows, strict=True)]
-    titles = [f"{label(told[swept], 20, 1)} = {_short(value)}" for value in sweep]
+    titles = [f"{label(labels[swept], 20, 1)} = {_short(value)}" for value in sweep]
     if path is not None:
         _animate(found, name, titles, os.fspath(path))
     return _draw(found, name, titles)
@@ -173,7 +173,7 @@ def _animate(panels: list[Panel], names: tuple[str, ...], titles: list[str], pat
                 draw_curve(axis, panels[i], names, top=1.06 * highest if highest > 0 else None)
             else:
                 shown = draw_plane(axis, panels[i], names, top=float(np.log10(highest)) if highest > 0 else None)
-                if not bars:  # one for all, as the colours mean the same in each
+                if not bars:  # one for all, because the colours mean the same in each
                     bars.append(figure.colorbar(shown, ax=axis, label="log$_{10}$ density", extend="min", pad=0.02))
             axis.set_title(titles[i], fontsize=10)
             return ()

@@ -60,20 +60,20 @@ def corner(
         flow: A flow, an ensemble, a fitted `FlowDensity`, the path of a file, or rows of its own, shape (rows,
             features): then contours are those of the rows.
         x: Rows to compare with, shape (rows, features), or None.
-        context: For a conditional density: (context,) for all draws; with x, or for draws alone, (rows, context), of
+        context: For a conditional density: (context,) for all draws; with x, or for draws only, (rows, context), of
             which each draw takes one at random.
         weights: Shape (rows,): of x. Points are drawn by them.
         columns: Which to draw, by number or name; by default all, of which there may be 20.
-        names: Of all columns; by default those of the frame x, or those that a `FlowDensity` or a file knows.
+        names: Of all columns; by default those of the frame x, or those that a `FlowDensity` or a file has.
         draws: How many are drawn.
         points: How many rows are shown as points, at most.
-        labels: What the legend calls x and the draws.
+        labels: Names of x and the draws in the legend.
         titles: Whether each marginal has a title: the median of the draws, and from it the distances to their
             quantiles of 84.1 % and 15.9 %, with two digits of the smaller one.
         truths: Values of all columns, shape (features,), or a dict by name; drawn as lines. None or NaN for a column
             that has none.
         range: The ends of axes: a share of draws and of rows that each axis holds, such as 0.99, or a pair
-            ``(low, high)`` for each column, or a dict of pairs by name. None for a column whose ends are found.
+            ``(low, high)`` for each column, or a dict of pairs by name. None for a column with automatic ends.
         fig: An empty matplotlib ``Figure`` to draw into, of its own size. By default a new one.
         seed: Of the draws, and of the choice of points.
 
@@ -111,7 +111,7 @@ def corner(
 
 @dataclass(frozen=True)
 class Frame:
-    """What surrounds the draws, for each column of the picture."""
+    """Ranges and names around the draws, for each column of the picture."""
 
     names: list[str]
     ends: list[tuple[float, float]]
@@ -183,7 +183,7 @@ def _pair_of_ends(argument: str, value: Any) -> tuple[float, float]:
 
 
 def _empty_figure(fig: Any) -> Figure | None:
-    """The figure of the caller, as long as nothing is in it."""
+    """The figure of the caller, if it is empty."""
     if fig is None:
         return None
     from matplotlib.figure import FigureBase
@@ -199,7 +199,7 @@ def _empty_figure(fig: Any) -> Figure | None:
 def _both(
     flow: Any, x: Any, context: Any, weights: Any, n: int, seed: int
 ) -> tuple[NDArray[Any], PlottedRows | None, tuple[str, ...] | None]:
-    """Draws, or what is given in their place; rows; and names that are known."""
+    """Draws, or rows given in their place; rows; and known names."""
     if not (isinstance(flow, (str, bytes)) or hasattr(flow, "__fspath__")) and _is_rows(flow):
         if context is not None:
             raise ValueError("context: expected None, as no density is given, got an array")
@@ -237,12 +237,12 @@ def _is_rows(flow: Any) -> bool:
 
 
 def _side(columns: int) -> float:
-    """Of a panel, in inches."""
+    """The side of a panel, in inches."""
     return 3.4 if columns == 1 else max(1.25, 2.3 - 0.12 * columns)
 
 
 def _room(columns: int) -> int:
-    """How many letters fit beside a panel."""
+    """The number of letters that fit beside a panel."""
     return int(_side(columns) / (0.072 if columns > 4 else 0.085))
 
 
@@ -330,9 +330,9 @@ def _pair(
         middles = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
         axis.contour(*middles, density, levels=levels, colors=ORANGE, linewidths=[1.0, 1.5][-len(levels) :])
     if not levels or shown is None:
-        few = drawn[: 2000 if levels else 500]
+        subset = drawn[: 2000 if levels else 500]
         axis.scatter(
-            *few.T, s=2.0 if levels else 10.0, color=ORANGE, alpha=0.25 if levels else 0.8, linewidths=0, zorder=0
+            *subset.T, s=2.0 if levels else 10.0, color=ORANGE, alpha=0.25 if levels else 0.8, linewidths=0, zorder=0
         )
     axis.set_ylim(*ends[1])
 
@@ -348,7 +348,7 @@ def _mark(axis: Any, across: float | None, up: float | None) -> None:
 
 
 def summary(values: NDArray[Any]) -> str:
-    """A median, and the distances to the quantiles that hold 68.3 % of a normal density, as mathematics.
+    """A median, and the distances to the quantiles that hold 68.3 % of a normal density, in mathematical notation.
 
     >>> import numpy as np
     >>> summary(np.linspace(10.0, 20.0, 1001))
@@ -370,7 +370,7 @@ def summary(values: NDArray[Any]) -> str:
 
 
 def _label(axis: Any, i: int, j: int, names: list[str]) -> None:
-    """Names at the left and below; numbers there alone."""
+    """Names at the left and below; numbers only there."""
     from headrace.plot._figure import few_ticks
 
     n = len(names)
@@ -399,6 +399,6 @@ def _legend(figure: Any, axes: Any, n: int, labels: tuple[str, str], with_rows: 
     if with_rows:
         handles.append(Patch(facecolor=BAND, edgecolor=BLUE, label=labels[0]))
     holding = " and ".join(f"{100 * share:g}" for share in SHARES)
-    told = labels[1] if n == 1 or drawn < FEW else f"{labels[1]}; contours hold {holding} %"
-    handles.append(Line2D([], [], color=ORANGE, linewidth=1.5, label=told))
+    text = labels[1] if n == 1 or drawn < FEW else f"{labels[1]}; contours hold {holding} %"
+    handles.append(Line2D([], [], color=ORANGE, linewidth=1.5, label=text))
     figure.legend(handles=handles, loc="upper right", frameon=False, labelcolor=INK, ncols=1 if n > 2 else 2)

@@ -22,13 +22,13 @@ __all__ = ["Panel", "density", "draw_curve", "draw_plane", "panel"]
 
 Floats = NDArray[np.float64]
 
-LINE, PLANE = 400, 120  # places along an axis
+LINE, PLANE = 400, 120  # points along an axis
 MOST_PANELS = 24
 DECADES = 4.0  # of a density that colours show
 SHARES = (0.5, 0.9)
 POINTS = 500  # rows in a plane
 LOOKS = 6  # at a slice, each from closer or from farther away
-SEEN = 1e-3  # of a slice's highest density: below it nothing is seen
+SEEN = 1e-3  # of a slice's highest density: lower values are invisible
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class Panel:
 
     columns: tuple[int, ...]
     edges: tuple[Floats, ...]
-    """Of the cells, for each column."""
+    """Edges of the cells, for each column."""
     value: Floats
     """The density in the middle of each cell, shape (cells,), or (cells of the second column, those of the first)."""
     kind: str
     """"exact", "drawn" or "slice"."""
     floor: float = 0.0
-    """Of one that was drawn: the density of one draw in a cell, below which there is nothing to see."""
+    """For a density of draws, that of one draw in a cell: lower values are invisible."""
 
     @property
     def middles(self) -> tuple[Floats, ...]:
-        """Of the cells."""
+        """The middles of the cells."""
         return tuple(0.5 * (edge[1:] + edge[:-1]) for edge in self.edges)
 
 
@@ -65,7 +65,7 @@ def density(
     """Draw densities of single columns and of pairs: marginals, or slices through a row.
 
     A marginal is exact if it is known: of all columns, and of those that depend on no others (`Flow.marginal`).
-    Otherwise it is a smoothed one of draws; the title says so.
+    Otherwise it is a smoothed one of draws, and marked so in the title.
 
     Args:
         flow: A flow, an ensemble, a fitted `FlowDensity`, or the path of a file.
@@ -192,7 +192,7 @@ def _slice(
 
 
 def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
-    """Better ends of an axis: closer to a curve that is seen in few cells, farther from one that is cut; or None."""
+    """Better ends of an axis: closer to a curve that covers few cells, farther from one that is cut; or None."""
     seen = np.flatnonzero(value > SEEN * value.max())
     if not seen.size:
         return None
@@ -210,7 +210,7 @@ def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
 
 
 def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
-    """A flow of these columns alone; None where it is not known."""
+    """A flow of only these columns; None where it cannot be derived."""
     if len(columns) == flow.features:
         return flow
     try:
@@ -220,7 +220,7 @@ def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
 
 
 def _conditional(log_prob: NDArray[Any], shape: tuple[int, ...], edges: tuple[Floats, ...]) -> Floats:
-    """A slice of a joint density over what it holds there."""
+    """A slice of a joint density over the density of its held columns."""
     joint = np.asarray(log_prob, np.float64).reshape(shape)
     joint = np.where(np.isnan(joint), -np.inf, joint)
     if not joint.max() > -np.inf:
@@ -231,7 +231,7 @@ def _conditional(log_prob: NDArray[Any], shape: tuple[int, ...], edges: tuple[Fl
 
 
 def _drawn(drawn: NDArray[Any], edges: tuple[Floats, ...]) -> tuple[tuple[Floats, ...], Floats]:
-    """Of draws, smoothed by about what so many of them can tell apart; in cells of that size."""
+    """A density of draws, smoothed by about the resolution of their number; in cells of that size."""
     columns = drawn.shape[1]
     cells = int(np.clip(len(drawn) ** (1 / 3) * 3, 20, 120 if columns == 1 else 64))
     coarse = tuple(np.linspace(edge[0], edge[-1], cells + 1) for edge in edges)

@@ -1,4 +1,4 @@
-"""What happened in a fit: losses, epoch by epoch or step by step, and what was kept."""
+"""The history of a fit: losses, epoch by epoch or step by step, and the epoch or step that was kept."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def _epochs(axis: Any, one: History) -> None:
     if 0 <= one.best_epoch < len(held):
         axis.plot(one.best_epoch, held[one.best_epoch], "o", color=ORANGE, label=f"kept: epoch {one.best_epoch}")
     elif np.isfinite(one.best_loss):
-        told = "a Gaussian" if one.gaussian else "what it began with" if one.best_epoch < 0 else "the last weights"
-        axis.axhline(one.best_loss, color=ORANGE, linewidth=1.0, linestyle="--", label=f"kept: {told}")
+        origin = "a Gaussian" if one.gaussian else "what it began with" if one.best_epoch < 0 else "the last weights"
+        axis.axhline(one.best_loss, color=ORANGE, linewidth=1.0, linestyle="--", label=f"kept: {origin}")
     _finish(axis, "epoch", "loss, nats a row", one.stopped, [train, held])
 
 

@@ -72,7 +72,7 @@ def latent(flow: Any, x: Any, context: Any = None, *, columns: Any = None, seed:
 
 
 def _farthest(score: NDArray[np.float64]) -> list[int]:
-    """The coordinates whose distribution differs most from the normal one, ascending."""
+    """The coordinates with distributions farthest from the normal one, ascending."""
     uniform = normal_tail(-score)
     at = np.linspace(0.0, 1.0, bands.POINTS + 1)
     away = [float(np.abs(bands.curve(column) - at).max()) for column in uniform.T]

@@ -33,7 +33,7 @@ _NO_BATCHED_GRADS = (
 
 
 class _First(torch.autograd.Function):
-    """A first derivative: a second one is refused, as it would otherwise be zero without a word."""
+    """A first derivative: a second one is refused, because it would otherwise be zero without a word."""
 
     generate_vmap_rule = True
 
@@ -58,7 +58,7 @@ def first(gradients: list[Tensor], causes: tuple[Tensor | None, ...]) -> list[Te
 
 
 def _spread(gradients: list[Tensor], wrt: list[bool], inputs: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """One for each input, in its dtype and shape, or None."""
+    """A gradient for each input, in its dtype and shape, or None."""
     found = iter(gradients)
     out: list[Tensor | None] = []
     for wanted, tensor in zip(wrt, inputs, strict=True):
@@ -76,7 +76,7 @@ def _wanted(ctx: Any) -> list[bool]:
 
 
 class _Vjp(torch.autograd.Function):
-    """The vector-Jacobian product, as a function that vmap can take."""
+    """The vector-Jacobian product in a form for vmap."""
 
     @staticmethod
     def forward(
@@ -127,7 +127,7 @@ def _select(tensors: Any, dims: Any, i: int) -> list[Any]:
 
 
 def _folded(n: int, tensors: Any, dims: Any) -> tuple[list[Any], int]:
-    """Rows, contexts and what belongs to rows, the batch dimension taken into the rows."""
+    """Rows, contexts and arrays with a value for each row, with the batch dimension taken into the rows."""
     value, context, parameters, *others = tensors
     rows = value.shape[1 if dims[0] == 0 else 0] if value.ndim == 3 else value.shape[0]
 
@@ -188,7 +188,7 @@ class _LogProbInOneRun(torch.autograd.Function):
     """Log densities with the gradients of their sum, which are those of most losses but for a factor.
 
     Gradients by rows are a product with the rows' own factors, whatever these are. The parameters' gradient is a sum
-    over rows: where factors differ between rows it takes a second run, and the entry is told.
+    over rows: where factors differ between rows it takes a second run, and the entry records that.
     """
 
     @staticmethod
@@ -202,7 +202,7 @@ class _LogProbInOneRun(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, context, parameters, *unit = ctx.saved_tensors
         wrt = ctx.wrt
-        if not _is_plain(grad) or _is_batched_the_old_way(grad):  # nobody may look at its numbers
+        if not _is_plain(grad) or _is_batched_the_old_way(grad):  # its values must not be read
             made = _Vjp.apply(x, context, parameters, None, grad, ctx.entry.handle, True, True, wrt)
             return *_spread(made, wrt, (x, context, parameters)), None, None
         gradients = [u * grad[:, None] for u in unit[: len(unit) - wrt[2]]]
@@ -220,7 +220,7 @@ class _LogProbInOneRun(torch.autograd.Function):
 
 
 class _Run(torch.autograd.Function):
-    """Rows in the other space, with what `of_log_prob` tells: log densities or log-determinants."""
+    """Rows in the other space, with log densities if `of_log_prob`, else log-determinants."""
 
     @staticmethod
     def forward(
@@ -250,7 +250,7 @@ class _Run(torch.autograd.Function):
 
 
 class _PlainRun(torch.autograd.Function):
-    """The same where nobody traces or transforms, by a shorter way to the core and back."""
+    """`_Run` without tracing or transforms of functions, by a shorter path to the core."""
 
     @staticmethod
     def forward(
@@ -279,7 +279,7 @@ class _PlainRun(torch.autograd.Function):
 
 
 class _Backward:
-    """Where forward mode is refused with the reason. PyTorch's compiler takes no function that has this method."""
+    """A function that refuses forward mode with the reason. PyTorch's compiler takes no function with this method."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -298,13 +298,13 @@ _PLAIN = (Tensor, torch.nn.Parameter, type(None))
 
 
 def _is_batched_the_old_way(*gradients: Tensor | None) -> bool:
-    """Of `torch.autograd.grad` with `is_grads_batched`: no transform is active then."""
+    """Whether `torch.autograd.grad` runs with `is_grads_batched`: no transform is active then."""
     is_batched = torch._C._functorch.is_legacy_batchedtensor
     return not torch.compiler.is_compiling() and any(is_batched(g) for g in gradients if g is not None)
 
 
 def _is_plain(*tensors: Tensor | None) -> bool:
-    """Nobody traces, transforms or listens, so that the dispatcher can be left out."""
+    """Whether there is no tracing, transform of a function or dispatch mode, so that the dispatcher can be skipped."""
     return (
         all(type(tensor) in _PLAIN for tensor in tensors)
         and not torch.compiler.is_compiling()

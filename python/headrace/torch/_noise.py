@@ -1,4 +1,4 @@
-"""Numbers drawn from the standard density under a base, by PyTorch's own generators."""
+"""Draws from the standard density under a base, by PyTorch's own generators."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["draw"]
 
 
 def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> Tensor:
-    """Rows of the density that a flow's parameters then move; the numbers themselves depend on none that is trained.
+    """Rows of the density that a flow's parameters then move; they themselves depend on no trained parameter.
 
     Args:
-        base: One whose own trained parameters, if any, are no part of how numbers are drawn.
+        base: One without trained parameters that determine how values are drawn.
         shape: Shape (..., features).
-        dtype: Of the rows. What may lie far out is drawn in float64.
+        dtype: Of the rows. Densities with heavy tails are drawn in float64.
         device: Where.
     """
 
@@ -48,7 +48,7 @@ def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) ->
 
 
 def _column(name: str, shape: tuple[int, ...], device: Any) -> Tensor:
-    """Standard numbers of a density of `Independent`, in float64."""
+    """Standard draws of a density of `Independent`, in float64."""
     if name == "normal":
         return torch.randn(shape, dtype=torch.float64, device=device)
     uniform = torch.rand(shape, dtype=torch.float64, device=device)

@@ -1,7 +1,7 @@
-"""Operators of PyTorch on compiled flows, and what autograd, vmap, compile and export must know of them.
+"""Operators of PyTorch on compiled flows, with their rules for autograd, vmap, compile and export.
 
-A schema holds tensors and numbers alone, so that a flow goes in as the number of its entry in a table. The table does
-not keep it: whoever calls does. Operators are defined through `torch.library.Library`, which imports no compiler.
+A schema holds only tensors and numbers, so that a flow is passed as the index of its entry in a table. The table does
+not keep it: the caller does. Operators are defined through `torch.library.Library`, which imports no compiler.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["Compiled", "compiled", "library", "log_prob", "log_prob_and_unit", "
 _NUMPY: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _table: weakref.WeakValueDictionary[int, Compiled] = weakref.WeakValueDictionary()
 _lock = threading.Lock()  # of _table, for Pythons without a lock of their own
-# From a random one, as a graph that another process exported must find no module here rather than a wrong one.
+# From a random one: a graph that another process exported must find no module here rather than a wrong one.
 _numbers = itertools.count(secrets.randbits(61) + 1)
 
 
 class Compiled:
-    """A flow for operators, in whatever dtype and on whatever device its parameters come; a copy is another entry."""
+    """A flow for operators, for parameters of any dtype and device; a copy is another entry."""
 
     def __init__(self, flow: Flow, matmul: str) -> None:
         self.handle = next(_numbers)
@@ -71,10 +71,10 @@ class Compiled:
         return found
 
     def _of_what_is_fixed(self) -> float:
-        """A number that tells one structure or standardisation from another, exact in float64."""
+        """A number that identifies a structure and standardisation, exact in float64."""
         try:
             structure = files.structure_checksum(self.flow)
-        except (TypeError, ValueError):  # a class that files do not know: like no other
+        except (TypeError, ValueError):  # a class without a form in files: like no other
             structure = str(self.handle)
         return float(int.from_bytes(hashlib.blake2b(structure.encode(), digest_size=6).digest(), "little"))
 
@@ -101,7 +101,7 @@ def compiled(handle: int) -> Compiled:
     return found
 
 
-# ---- what the operators do -------------------------------------------------------------------------------------------
+# ---- bodies of the operators -----------------------------------------------------------------------------------------
 
 
 def _on_host(tensor: Tensor | None) -> Any:
@@ -111,7 +111,7 @@ def _on_host(tensor: Tensor | None) -> Any:
 
 
 def _placed(handle: int, parameters: Tensor) -> tuple[Any, Callable[[Tensor | None], Any]]:
-    """The program where the parameters are, and what makes arrays for it of tensors, on PyTorch's current stream."""
+    """The program on the parameters' device, and the converter of tensors to its arrays, on PyTorch's stream."""
     flow = compiled(handle).at(parameters)
     if parameters.is_cpu:
         return flow._program, _on_host
@@ -139,7 +139,7 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int)
 def run(
     value: Tensor, context: Tensor | None, parameters: Tensor, handle: int, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
-    """Rows in the other space with their log-determinants, or with the log densities of what noise was made to."""
+    """Rows in the other space with their log-determinants, or with the log densities of rows made of noise."""
     program, opened = _placed(handle, parameters)
     rows = value.shape[0]
     out, number = parameters.new_empty(value.shape), parameters.new_empty(rows)
@@ -224,10 +224,10 @@ for _name, (_schema, _body) in _SCHEMAS.items():
     for _key in ("CPU", "CUDA"):
         library.impl(_name, _body, _key)
 
-ops = torch.ops.headrace  # the same through PyTorch's dispatcher, which whoever traces must see
+ops = torch.ops.headrace  # these through PyTorch's dispatcher, which tracing needs
 
 
-# ---- what they give, for tensors without numbers ---------------------------------------------------------------------
+# ---- shapes of results, for tensors without values -------------------------------------------------------------------
 
 
 @torch.library.register_fake("headrace::log_prob", lib=library)

@@ -1,4 +1,4 @@
-"""Where a flow has its density, as a constraint of `torch.distributions`."""
+"""The support of a flow: a constraint of `torch.distributions`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LINE: Ends = (-math.inf, math.inf)
 
 
 class _HasDensity(constraints.Constraint):
-    """Rows with a density above 0, of a flow whose support is no product of intervals; it has no bijection."""
+    """Rows with a density above 0, of a flow on a support that is no product of intervals; it has no bijection."""
 
     event_dim = 1
 
@@ -128,7 +128,7 @@ def _through(t: Transform, ends: Columns) -> Columns:
 
 
 def _moved(t: Transform, ends: Columns) -> Columns:
-    """By a rising function of each column."""
+    """The intervals after an increasing function of each column."""
     sides = np.array([LINE if pair is None else pair for pair in ends]).T
     found = t.forward(np.where(np.isfinite(sides), sides, 0.0))[0]
     low, high = np.where(np.isfinite(sides), found, sides).tolist()
@@ -136,7 +136,7 @@ def _moved(t: Transform, ends: Columns) -> Columns:
 
 
 def _onto(t: Support, ends: Columns) -> Columns:
-    """By a `Support`: a periodic column is wrapped into its period, wherever it was."""
+    """The intervals after a `Support`: a periodic column is wrapped into its period."""
     moved, limits = _moved(t, ends), list(zip(*t._ends(), strict=True))
     found: Columns = []
     for before, after, period, (low, high) in zip(ends, moved, t.periodic, limits, strict=True):
@@ -153,7 +153,7 @@ def _end(before: float, after: float, limit: float) -> float:
 
 
 def _kept(t: Coupling | MaskedAutoregressive, column: int, ends: Ends | None) -> Ends | None:
-    """By functions that depend on other columns: the line stays, and so does a spline's own interval."""
+    """The intervals after functions that depend on other columns: the line and a spline's own interval stay."""
     if ends == LINE or (isinstance(t, Coupling) and column in t._passive):
         return ends
     settings = t._settings

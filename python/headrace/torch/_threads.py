@@ -17,7 +17,7 @@ from headrace._core import cpu
 __all__ = ["borrow", "library"]
 
 _OPENMP = re.compile(r"lib(gomp|iomp5|omp)[-.]")
-_kept: list[ctypes.CDLL] = []  # a library whose functions are in use stays loaded
+_kept: list[ctypes.CDLL] = []  # a library with functions in use stays loaded
 
 
 def borrow() -> None:

@@ -1,4 +1,4 @@
-"""Modules as what `torch.distributions` knows: a distribution, and a transform."""
+"""Modules in the classes of `torch.distributions`: a distribution, and a transform."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class FlowDistribution(Distribution):
         super().__init__(batch_shape, torch.Size([module.features]), validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        """The same for more leading dimensions."""
+        """This distribution for more leading dimensions."""
         shape, context = torch.Size(batch_shape), self._context
         if _broadcast(shape, self.batch_shape) != shape:
             raise ValueError(f"batch_shape: expected one that {tuple(self.batch_shape)} expands to, got {tuple(shape)}")
@@ -83,7 +83,7 @@ class FlowDistribution(Distribution):
         return self.rsample_and_log_prob(sample_shape)[0]
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """The same without gradients."""
+        """Draws without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape)
 
@@ -92,29 +92,29 @@ class FlowDistribution(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """An error that says what to do: a flow has no formula for it."""
+        """Raise an error with an alternative: a flow has no formula for it."""
         raise self._no_formula("mean", "distribution.sample((10_000,)).mean(0)")
 
     @property
     def mode(self) -> Tensor:
-        """The same."""
+        """Raise an error with an alternative: a flow has no formula for it."""
         raise NotImplementedError("mode: a flow has no formula for it; go up log_prob from its best sample")
 
     @property
     def variance(self) -> Tensor:
-        """The same, and so does `stddev`."""
+        """Raise the error of `mean`; `stddev` does, too."""
         raise self._no_formula("variance", "distribution.sample((10_000,)).var(0)")
 
     def entropy(self) -> Tensor:
-        """The same."""
+        """Raise an error with an estimator."""
         raise self._no_formula("entropy", "-distribution.rsample_and_log_prob((10_000,))[1].mean(0)")
 
     def cdf(self, value: Tensor) -> Tensor:
-        """The same."""
+        """Raise an error with an estimator."""
         raise self._no_formula("cdf", "(distribution.sample((10_000,)) <= value).all(-1).float().mean(0)")
 
     def icdf(self, value: Tensor) -> Tensor:
-        """The same."""
+        """Raise an error: a row has no one quantile."""
         raise NotImplementedError("icdf: a row has no one quantile; quantiles of a column are those of its samples")
 
     def __repr__(self) -> str:
@@ -182,14 +182,14 @@ class BoundTransform(TorchTransform):
         return self._both("x", x, True)[1]
 
     def forward_shape(self, shape: Any) -> torch.Size:
-        """Of results: leading dimensions are broadcast against those of the context."""
+        """The shape of results: leading dimensions are broadcast against those of the context."""
         lead = torch.Size() if self._context is None else self._context.shape[:-1]
         return torch.broadcast_shapes(torch.Size(shape[:-1]), lead) + torch.Size(shape[-1:])
 
     inverse_shape = forward_shape
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The value and its log-determinant from one run, as zuko's transforms have it."""
+        """The value and its log-determinant from one run, with the signature of zuko's transforms."""
         pair: tuple[Tensor, Tensor] = self._both("x", x, True)
         return pair
 
@@ -199,15 +199,15 @@ class BoundTransform(TorchTransform):
         return _Inverse(self)
 
     def with_cache(self, cache_size: int = 1) -> BoundTransform:
-        """The same: but for log-determinants nothing is kept, as parameters change."""
+        """This transform itself: only log-determinants are cached, because parameters change."""
         return self
 
     def __eq__(self, other: object) -> bool:
-        """The same module and context."""
+        """Whether module and context are identical."""
         return isinstance(other, BoundTransform) and self._module is other._module and self._context is other._context
 
     def __hash__(self) -> int:
-        """By identity of both."""
+        """A hash of the identity of both."""
         return hash((id(self._module), id(self._context)))
 
 

@@ -1,4 +1,4 @@
-"""Flows with the methods that models of other libraries have, so that code written for these runs unchanged."""
+"""Flows with the methods of other libraries' models, so that code written for these runs unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _ZukoDistribution(FlowDistribution):
 
     @property
     def transform(self) -> Any:
-        """From data to latent, as zuko has it."""
+        """The transform from data to latent, zuko's direction."""
         return BoundTransform(self._module, self._context).inv
 
     @property
@@ -37,7 +37,7 @@ class _ZukoDistribution(FlowDistribution):
         return torch.distributions.Independent(normal, 1).expand(self.batch_shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        """The same for more leading dimensions."""
+        """This distribution for more leading dimensions."""
         wider = super().expand(batch_shape)
         return _ZukoDistribution(wider._module, wider._context, wider.batch_shape)
 
@@ -59,7 +59,7 @@ class _Face(nn.Module):
 
 
 class NflowsFace(_Face):
-    """As `nflows.flows.Flow`; the embedding net is the model's."""
+    """The methods of `nflows.flows.Flow`; the embedding net is the model's."""
 
     def __init__(self, flow: Flow, embedding_net: nn.Module) -> None:
         """See the class."""
@@ -87,7 +87,7 @@ class NflowsFace(_Face):
         return x.transpose(0, 1), log_prob.transpose(0, 1)
 
     def sample(self, num_samples: int, context: Any = None, batch_size: int | None = None) -> Tensor:
-        """The draws alone; there is no need for batches."""
+        """Only the draws; there is no need for batches."""
         return self.sample_and_log_prob(num_samples, context)[0]
 
     def transform_to_noise(self, inputs: Any, context: Any = None) -> Tensor:
@@ -96,7 +96,7 @@ class NflowsFace(_Face):
 
 
 class GlasflowFace(_Face):
-    """As `glasflow.flows.Flow`: a conditional has a row for each draw."""
+    """The methods of `glasflow.flows.Flow`: a conditional has a row for each draw."""
 
     def forward(self, x: Tensor, conditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to latent: ``(z, log_det)``."""
@@ -130,7 +130,7 @@ class GlasflowFace(_Face):
 
 
 class NormflowsFace(_Face):
-    """As `normflows.NormalizingFlow` and `ConditionalNormalizingFlow`: a context has a row for each draw."""
+    """The methods of `normflows.NormalizingFlow` and its conditional one: a context has a row for each draw."""
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Latent to data."""

@@ -23,7 +23,7 @@ _PLAIN = (torch.float32, torch.float64)
 
 
 class _Module(nn.Module):
-    """What flows and transforms share."""
+    """The base of modules of flows and of transforms."""
 
     vector: nn.Parameter
 
@@ -31,7 +31,7 @@ class _Module(nn.Module):
         super().__init__()
         self._entry = Compiled(flow, flow.matmul)
         self.vector = nn.Parameter(torch.from_numpy(self._entry.flow.parameters).to(flow.device))
-        # Stands for what is fixed where PyTorch stacks the tensors of several modules. In no state, which has it whole.
+        # A mark of the fixed part where PyTorch stacks tensors of several modules; in no state: that has all of it.
         self._mark = torch.tensor(self._entry.mark, dtype=torch.float64, device=flow.device)
         self.register_buffer("structure", self._mark, persistent=False)
         self._leaves: list[tuple[Tensor, int, int, bool]] = []
@@ -67,18 +67,18 @@ class _Module(nn.Module):
         self._set_mark()
 
     def get_extra_state(self) -> Tensor:
-        """What is fixed: structure, standardisation, masks, matrices, as the bytes of a file."""
+        """The fixed part: structure, standardisation, masks, matrices, in the bytes of a file."""
         return torch.frombuffer(bytearray(files.to_bytes(self._entry.flow)), dtype=torch.uint8)
 
     def set_extra_state(self, state: Any) -> None:
-        """The same from a `state_dict`; a flow of other sizes is refused."""
+        """Set the fixed part from a `state_dict`; a flow of other sizes is refused."""
         self._become("state_dict", files.from_bytes(bytes(state.cpu().numpy())))
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for an optimiser with decoupled weight decay: matrices of networks, which decay, and all others.
 
-        Their tensors are views of `vector`, and their gradients of its gradient: what clips or reduces `vector.grad` in
-        place reaches them. The vector itself belongs in no group beside them.
+        Their tensors are views of `vector`, and their gradients of its gradient: clipping or reducing `vector.grad` in
+        place changes theirs. The vector itself belongs in no group beside them.
 
         Args:
             weight_decay: Of the matrices.
@@ -102,7 +102,7 @@ class _Module(nn.Module):
             leaf.grad = vector.grad[begin:end]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """For `.to`, `.double` and the like, which give the vector other memory.
+        """Apply `.to`, `.double` and the like, which give the vector other memory.
 
         Raises:
             TypeError: for `.half`, `.bfloat16` and the like: the core computes in float32 and float64.
@@ -122,13 +122,13 @@ class _Module(nn.Module):
         return self
 
     def _set_mark(self) -> None:
-        """What `.float()` rounded and `to_empty` forgot is made anew."""
+        """Set the mark again after `.float()` rounded it or `to_empty` lost it."""
         mark = self._buffers["structure"]
         assert mark is not None
         self._mark = self._buffers["structure"] = mark.to(torch.float64).fill_(self._entry.mark)
 
     def _check_mark(self, mark: Any) -> None:
-        """Of a buffer that somebody put in the place of the module's own, as `functional_call` does."""
+        """Check a buffer that replaces the module's own, for example by `functional_call`."""
         if torch.compiler.is_compiling():  # the module itself is traced then
             return
         while torch._C._functorch.is_functorch_wrapped_tensor(mark):
@@ -141,7 +141,7 @@ class _Module(nn.Module):
             )
 
     def _own(self) -> Tensor:
-        """`vector`, by a shorter way where there is one: attributes of modules are looked for in many places."""
+        """`vector`, by a shorter path if there is one: lookup of a module's attributes is slow."""
         mark = self._buffers.get("structure")
         if mark is not self._mark:
             self._check_mark(mark)
@@ -155,7 +155,7 @@ class _Module(nn.Module):
     def _opened(
         self, name: str, value: Tensor, context: Tensor | None, vector: Tensor
     ) -> tuple[Tensor, Tensor | None, torch.Size]:
-        """Rows, their contexts or one for all, and the shape of what has one number for each row."""
+        """Rows, their contexts or one for all, and the shape of results with one value for each row."""
         flow = self._entry.flow
         features, columns = flow._features, flow._context
         value = self._checked(name, value, features, vector)
@@ -194,7 +194,7 @@ class _Module(nn.Module):
             return value
         if not value.dtype.is_floating_point:
             raise TypeError(f"{name}: expected floating-point numbers, got {value.dtype}; call .float()")
-        return value.to(vector.dtype)  # what autocast has made
+        return value.to(vector.dtype)  # made by autocast
 
     def _bound(self, context: Any) -> Tensor | None:
         """The context of a distribution or transform, checked before it is used."""
@@ -206,7 +206,7 @@ class _Module(nn.Module):
         return context
 
     def _shape(self, sample_shape: Any, context: Tensor | None) -> tuple[int, ...]:
-        """Of draws."""
+        """The shape of draws."""
         try:
             shape = torch.Size((sample_shape,) if isinstance(sample_shape, int) else sample_shape)
         except TypeError:
@@ -225,7 +225,7 @@ class _Module(nn.Module):
 class FlowModule(_Module):
     """A flow as a module of PyTorch.
 
-    Only ``vector`` is trained: one parameter in the layout of `Flow.parameters`. What is fixed (structure,
+    Only ``vector`` is trained: one parameter in the layout of `Flow.parameters`. The fixed part (structure,
     standardisation, masks) is in the `state_dict` beside it. Modules can be copied, pickled, moved by ``.to`` and
     ``.double``, compiled and trained by any optimiser.
 
@@ -268,7 +268,7 @@ class FlowModule(_Module):
         return FlowDistribution(self, self._bound(context))
 
     def __getattr__(self, name: str) -> Any:
-        """For attributes that are not there; of a `fit` the error names the flow's."""
+        """Raise for missing attributes; for `fit` the error names the flow's."""
         if name == "fit":
             raise AttributeError(
                 "FlowModule has no fit: call module.flow.fit(x) on a flow, then FlowModule(flow), or train "
@@ -284,7 +284,7 @@ class FlowModule(_Module):
         Args:
             x: Shape (..., features).
             context: Shape (..., context), broadcast against x, or (context,) for all rows.
-            inputs: Another name of x, as nflows has it.
+            inputs: Another name of x, nflows' one.
         """
         if inputs is not None:
             if x is not None:
@@ -323,13 +323,13 @@ class FlowModule(_Module):
         Random numbers are PyTorch's, so that `torch.manual_seed` sets them.
 
         Raises:
-            ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they say how
+            ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they determine how
                 numbers are drawn, so that draws have no derivatives by them. `sample` draws from it.
         """
         return self.rsample_and_log_prob(sample_shape, context)[0]
 
     def sample(self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
-        """The same without gradients."""
+        """Draws without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape, context)
 

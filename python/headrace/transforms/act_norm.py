@@ -89,7 +89,7 @@ class ActNorm(Transform):
         return not self._started and not any(value.any() for value in self.named_parameters().values())
 
     def _started_at(self, mean: Any, std: Any) -> Self:
-        """One that takes rows of this mean and standard deviation to mean 0 and standard deviation 1."""
+        """A transform that takes rows of this mean and standard deviation to mean 0 and standard deviation 1."""
         other = self.__copy__()
         other._started = True
         assert self._dtype is not None

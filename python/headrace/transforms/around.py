@@ -1,4 +1,4 @@
-"""What `Inverse` and `OnColumns` have in common: they are made of one other transform, and have its parameters."""
+"""The base of `Inverse` and `OnColumns`, which wrap one other transform and have its parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Around", "checked", "inner_of"]
 
 
 class Around(Transform):
-    """A transform around another one; the parameters are copied. Subclasses say its steps and blocks."""
+    """A transform around another one; the parameters are copied. Subclasses define its steps and blocks."""
 
     def __init__(self, transform: Transform, features: int) -> None:
         """Around a transform, which is checked."""
@@ -35,7 +35,7 @@ class Around(Transform):
         return own._remade(vector, self._dtype, self._device, self._products)
 
     def _arranged(self, vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
-        """Parameters in the order of these blocks, as the other one of both has them."""
+        """Parameters of one of the two transforms, with its blocks, in the other one's order."""
         return vector
 
     def _hidden(self) -> list[int]:
@@ -56,7 +56,7 @@ def checked(transform: Any) -> Transform:
 
 
 def inner_of(transform: Transform) -> Transform:
-    """What is inside of all that is around it."""
+    """The innermost transform inside of all wrappers."""
     while isinstance(transform, Around):
         transform = transform._transform
     return transform

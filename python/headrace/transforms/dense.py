@@ -1,4 +1,4 @@
-"""Dense layers that come from elsewhere, from arrays or a file: checked before a masked transform takes them."""
+"""Dense layers from arrays or a file: checked before a masked transform takes them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Dense", "check_derivable", "checked_dense", "stored_dense", "stored_
 
 @dataclass
 class Dense:
-    """Checked layers of `from_dense`; those that read the context alone apart."""
+    """Checked layers of `from_dense`; those that read only the context are separate."""
 
     weights: list[NDArray[Any]]
     biases: list[NDArray[Any]]
@@ -41,7 +41,7 @@ def checked_dense(
     context_biases: Any,
     conditioner: Mapping[str, Any],
 ) -> Dense:
-    """What `from_dense` was given, each argument named where it is wrong."""
+    """The arguments of `from_dense`, checked; errors name the argument."""
     dense = _checked_layers(weights, biases, masks)
     if network is not None:
         if not isinstance(network, Network):
@@ -98,7 +98,7 @@ def _checked_layers(weights: Any, biases: Any, masks: Any) -> Dense:
 
 
 def stored_dense(stored: Stored, settings: Settings, reads: int, active: int) -> Dense:
-    """The layers that a file has, and what it says of them."""
+    """The layers of a file, with their settings."""
     network = Network.from_header(stored.take("network")) if stored.has("network") else None
     dense = Dense(*stored.layers(reads + settings.context, active * settings.n_params), network)
     if network is None:
@@ -130,9 +130,9 @@ def stored_staircase(stored: Stored, settings: Settings, dense: Dense) -> Stairc
 
 
 def check_derivable(masks: Sequence[NDArray[np.bool_]], settings: Settings) -> None:
-    """Refuse masks whose structure takes far more memory to derive than they themselves take.
+    """Refuse masks if deriving their structure takes far more memory than they themselves take.
 
-    The core notes for each unit what it reads, a bit a coordinate, and for each coordinate all that it depends on.
+    The core stores for each unit its inputs, a bit a coordinate, and for each coordinate all its dependences.
     """
     reads, active = masks[0].shape[1] - settings.context, masks[-1].shape[0] // settings.n_params
     needed = sum(len(mask) for mask in masks) * reads // 8 + 8 * reads * active

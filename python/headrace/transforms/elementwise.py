@@ -1,4 +1,4 @@
-"""Maps of each coordinate for itself, with one set of parameters for all rows."""
+"""Maps of single coordinates, with one set of parameters for all rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Elementwise"]
 
-LEAST_POSITIVE = 1e-3  # of the core's positive numbers
+LEAST_POSITIVE = 1e-3  # of the core's function for positive values
 
 
 def _numbers(values: NDArray[np.float64]) -> str:
@@ -111,7 +111,7 @@ class Elementwise(Transform):
 
     @classmethod
     def _of(cls, raw: dict[str, NDArray[Any]], *, dtype: Any, **settings: Unpack[Map]) -> Self:
-        """Of raw parameters, each of shape (features, numbers of that name); from data to latent by default."""
+        """A transform of raw parameters, each of shape (features, values of that name); data to latent by default."""
         given: Map = {"formula": "to_latent", **settings}
         self = cls.__new__(cls)
         own = {name: values.astype(dtype) for name, values in raw.items()}

@@ -114,5 +114,5 @@ class Standardize(Fixed):
         return cls(mean, std)
 
     def __repr__(self) -> str:
-        """The numbers."""
+        """The mean and the standard deviation."""
         return f"Standardize(mean={self.mean.tolist()}, std={self.std.tolist()})"

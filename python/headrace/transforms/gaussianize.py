@@ -1,4 +1,4 @@
-"""Fixed marginal splines: what takes each column to a normal distribution before the rest of a flow."""
+"""Fixed marginal splines, which take each column to a normal distribution before the rest of a flow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 LEAST = 1e-6  # a share of the knots' range between two, and a slope in units of the ranges
 MOST_KNOTS = 65
 
-# Of the spline, as an `Elementwise` keeps them.
+# Settings of the spline, with the names of `Elementwise`.
 _KEYS = ("map", "scale", "slope", "bins", "bound", "min_bin", "formula")
 
 
@@ -89,7 +89,7 @@ class Gaussianize(Fixed):
         self._take((float(low), float(high)), Standardize(self.data[:, 0] - std * low, std), raw)
 
     def _take(self, ends: tuple[float, float], scale: Standardize, raw: dict[str, Floats]) -> None:
-        """A spline within the ends, by raw parameters of shape (features, numbers), and what is done before it."""
+        """A spline within the ends, by raw parameters of shape (features, numbers), and the map before it."""
         self._scale, self._raw = scale, raw
         self._settings = Settings(
             features=scale.features,
@@ -122,7 +122,7 @@ class Gaussianize(Fixed):
 
     @classmethod
     def _of(cls, ends: tuple[float, float], scale: Standardize, raw: dict[str, Floats]) -> Self:
-        """From what `_take` is told, with the knots that these are."""
+        """From arguments of `_take`, with knots from the raw parameters."""
         self = cls.__new__(cls)
         low, high = ends
         bins = raw["width"].shape[1]
@@ -150,7 +150,7 @@ class Gaussianize(Fixed):
 
     @classmethod
     def of_file(cls, bound: Any, raw: dict[str, Floats]) -> Self:
-        """Of the raw parameters of a file, and of nothing before the spline."""
+        """A transform of a file's raw parameters, without a map before the spline."""
         n = len(raw["width"])
         return cls._of(interval_of("rq_spline_free", bound), Standardize(np.zeros(n), np.ones(n)), raw)
 

@@ -54,11 +54,11 @@ class Inverse(Around):
         return cls(stored.child("transform", Transform))
 
     def __repr__(self) -> str:
-        """What is inverted."""
+        """Name the inverted transform."""
         return f"Inverse({self._transform!r})"
 
 
 def _turned(vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
-    """The numbers of these blocks with the last block first."""
+    """The parameters of these blocks with the last block first."""
     ends = np.cumsum([block.size for _, block in blocks])
     return np.concatenate(np.split(vector, ends)[-2::-1]) if blocks else vector

@@ -28,7 +28,7 @@ Named = dict[str, NDArray[Any]]
 
 
 class _Triangle:
-    """A unit triangular factor: the weights of a network without hidden layers, whose bias is zero for good."""
+    """A unit triangular factor: the weights of a network without hidden layers and with a fixed bias of zero."""
 
     def __init__(self, name: str, features: int, order: Sequence[int], unbiased: Sequence[int]) -> None:
         """`order`: the coordinates from first to last; each reads those before it."""
@@ -108,8 +108,8 @@ class Linear(Transform):
         seed: Of a random order.
         dtype: "float32" or "float64".
 
-    The parameters are "upper" (D, D), what U has above its diagonal; "log_diagonal" (D,), the logarithms of D; "lower"
-    (D, D), what L has below its diagonal; and "shift" (D,). All else in the two matrices is zero, whatever is set.
+    The parameters are "upper" (D, D), U above its diagonal; "log_diagonal" (D,), the logarithms of D; "lower"
+    (D, D), L below its diagonal; and "shift" (D,). All else in the two matrices is zero, whatever is set.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.Linear.from_matrix([[0.0, 2.0], [1.0, 0.5]], dtype="float64")
@@ -119,10 +119,10 @@ class Linear(Transform):
     """
 
     order: tuple[int, ...]
-    """Of P: x[i] = signs[i] · y[order[i]] + shift[i]."""
+    """The permutation of P: x[i] = signs[i] · y[order[i]] + shift[i]."""
 
     signs: tuple[int, ...]
-    """Of P, 1 or -1; -1 in those of `from_matrix` alone."""
+    """The signs of P, 1 or -1; -1 only by `from_matrix`."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class Linear(Transform):
         flips = np.where(diagonal < 0, -1, 1)
         # Of A[rows] = L (S D) U the signs S move through L: L S = S (S L S), and S joins the permutation.
         order = np.argsort(rows)
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what overflows is refused below
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # overflow is refused below
             named = {
                 "upper": np.triu(packed / diagonal[:, None], 1).astype(kind),
                 "log_diagonal": np.log(np.abs(diagonal)).astype(kind),
@@ -220,7 +220,7 @@ class Linear(Transform):
         n = self._features
         steps = [factor.network.step(inverted) for factor in self._factors]
         back = [int(i) for i in np.argsort(self.order)]
-        if -1 in self.signs:  # of each coordinate before it changes its place, as blocks of one number
+        if -1 in self.signs:  # of each coordinate before it is permuted, in blocks of one value
             signs = np.array([self.signs[i] for i in back], np.float64)
             steps.append(Step("RotationStep", inverted=inverted, matrix=signs, blocks=[1] * n))
         if self.order != tuple(range(n)):

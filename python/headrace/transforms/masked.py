@@ -1,4 +1,4 @@
-"""Transforms whose parameters come from a masked network."""
+"""Transforms with parameters from a masked network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["Coupling", "MaskedAutoregressive"]
 
 
 class _Masked(Transform):
-    """A transform whose parameters come from a masked network."""
+    """A transform with parameters from a masked network."""
 
     def __init__(
         self, settings: Settings, masked: MaskedNetwork, dtype: np.dtype[Any], parameters: NDArray[Any]
@@ -75,7 +75,7 @@ class _Masked(Transform):
     def _cut(
         self, inputs: Sequence[int], outputs: Sequence[int], part: Restriction
     ) -> tuple[Settings, Dense, Staircase | None]:
-        """What is left of settings, layers and structure; inputs and outputs are the coordinates of all of them."""
+        """Settings, layers and structure of the kept part; inputs and outputs are coordinates of the whole."""
         groups = MAPS[self._settings.map].groups(self._settings.bins)
         sizes = [groups[name] for name in self._settings.outputs]
         dense = Dense(*self.to_dense(), self._network.described, *self.context_to_dense())
@@ -94,7 +94,7 @@ class _Masked(Transform):
     def to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]:
         """``(weights, biases, masks)``, one array a layer, as `from_dense` takes them; masked weights are zero.
 
-        Where a context joins layers, see `context_to_dense`, and `network` for what the layers are.
+        Where a context joins layers, see `context_to_dense`, and `network` for the kinds of the layers.
         """
         weights, biases = self._network.unpack(self._vector())
         first = len(self._network.joined)
@@ -191,21 +191,21 @@ class MaskedAutoregressive(_Masked):
                 features, then the context.
             biases: One array a layer, (out,).
             masks: One array a layer, shaped as the weight; non-zero where a weight counts.
-            network: What the hidden layers are, where they are not all alike; then their activations are its own.
+            network: The hidden layers, where they are not all alike; then the activations are those of `network`.
             context_weights, context_biases: Of the layers of the network that a context joins, in their order: arrays
                 (units, context) and (units,).
             context: See the class.
-            verify: What the other library computes, to be compared: ``(x, z, log_det)``, or with context ``(x, z,
+            verify: Results of the other library, to be compared: ``(x, z, log_det)``, or with context ``(x, z,
                 log_det, context)``: some rows of data (rows, features), what they become in the latent space of this
-                one transform, and log \\|det dz/dx\\| (rows,). Libraries differ in more than weights say, above all in
+                one transform, and log \\|det dz/dx\\| (rows,). Libraries differ in more than weights, above all in
                 splines: ``"rq_spline"`` has zuko's parametrisation; weights of nflows or normflows would be taken over
                 without complaint and mean another density: they want ``"rq_spline_nflows"``.
             **conditioner: Settings of the map and of the network, `DenseAutoregressive`.
 
         Raises:
-            TypeError: weights, biases or `verify` that are not what they have to be.
+            TypeError: weights, biases or `verify` of other types.
             ValueError: shapes that do not fit; masks with a cycle (two of its coordinates are named); results that
-                differ from those in `verify` by more than rounding (by how much is said).
+                differ from those in `verify` by more than rounding (the message has the difference).
         """
         dense = checked_dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
         context = check.integer("context", context)
@@ -253,7 +253,7 @@ class Coupling(_Masked):
 
     Args:
         features: Number of coordinates.
-        passive: The coordinates that the conditioner reads; none is allowed, and leaves the context alone.
+        passive: The coordinates that the conditioner reads; may be empty, so that it reads only the context.
         hidden, context, seed, dtype: See `MaskedAutoregressive`.
         **conditioner: Settings of the map and of the network, `Conditioner`.
 
@@ -357,7 +357,7 @@ class Coupling(_Masked):
         passive = tuple(places[c] for c in self._passive if c in places)
         active = tuple(i for i, c in enumerate(kept) if c not in self._passive)
         if not active:
-            return None  # what is passive passes through
+            return None  # passive coordinates pass through
         inputs = [i for i, c in enumerate(self._passive) if c in places]
         outputs = [all_active.index(kept[i]) for i in active]
         settings, dense, staircase = self._cut(self._passive, all_active, Restriction(kept, inputs, outputs))
@@ -386,7 +386,7 @@ def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...
 
 
 def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
-    """For each of the user's output rows its place in the core's order, coordinate by coordinate."""
+    """For each of the user's output rows its index in the core's order, coordinate by coordinate."""
     groups = MAPS[settings.map].groups(settings.bins)
     start = dict(zip(groups, np.cumsum([0, *groups.values()])[:-1], strict=True))
     first = np.arange(active)[:, None] * settings.n_params
@@ -401,7 +401,7 @@ def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
 
 
 def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
-    """The layers that a constructor is asked for, and the settings that are not about them."""
+    """The hidden layers of a constructor's arguments, and the other settings."""
     others = dict(conditioner)
     if isinstance(hidden, Network):
         for name in ("activation", "last_activation", "residual", "dropout"):
@@ -426,7 +426,7 @@ def _told(network: Network | None, conditioner: Mapping[str, Any]) -> dict[str, 
 def _options(
     settings: Settings, reads: Sequence[int], active: Sequence[int], described: Network | None
 ) -> dict[str, Any]:
-    """What the core is told; layers that are all alike are told by their activation, as in files of older versions."""
+    """Options of the core; layers that are all alike have only an activation, the form of older versions' files."""
     is_plain = described is None or described.common_activation is not None
     return settings.options(reads, active) | ({} if is_plain else {"network": described})
 
@@ -438,7 +438,7 @@ def _network(
     staircase: Staircase,
     described: Network | None,
 ) -> MaskedNetwork:
-    """The network whose masks show a unit all that lies at or below its degree."""
+    """The network with masks by which a unit reads everything at or below its degree."""
     options = _options(settings, reads, active, described)
     return MaskedNetwork(options, staircase, _output_rows(settings, len(active)))
 
@@ -446,7 +446,7 @@ def _network(
 def _fitting(
     settings: Settings, dense: Dense, reads: Sequence[int], active: Sequence[int], staircase: Staircase | None
 ) -> Staircase | None:
-    """The staircase, if it makes these masks; None, so that the masks say it, where it does not."""
+    """The staircase, if it makes these masks; None otherwise, so that the masks are kept."""
     if staircase is None:
         return None
     made = _network(settings, reads, active, staircase, dense.network).masks()

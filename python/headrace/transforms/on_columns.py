@@ -30,7 +30,7 @@ class OnColumns(Around):
     """A transform of some coordinates; all others pass bit for bit. The parameters are copied.
 
     Args:
-        transform: Any transform but `Standardize`, `Support` and `Gaussianize`, which leave columns alone themselves.
+        transform: Any transform but `Standardize`, `Support` and `Gaussianize`, which have options for single columns.
         columns: The coordinates that it moves, in the order of its own: different ones, as many as it has.
         features: Number of all coordinates.
 
@@ -65,7 +65,7 @@ class OnColumns(Around):
         return [own for step in self._transform._steps(inverted) for own in self._among_all(step)]
 
     def _among_all(self, step: Step) -> list[Step]:
-        """The same step among all columns."""
+        """This step with indices among all columns."""
         n, columns, fields = self._features, self.columns, step.fields
         if step.kind == "PermutationStep":
             order = [*range(n)]
@@ -118,5 +118,5 @@ class OnColumns(Around):
         return cls(stored.child("transform", Transform), columns, features)
 
     def __repr__(self) -> str:
-        """What acts on which columns."""
+        """Name the transform and its columns."""
         return f"OnColumns({self._transform!r}, {list(self.columns)}, {self._features})"

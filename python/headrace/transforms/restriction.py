@@ -1,6 +1,6 @@
 """Some coordinates of a chain by themselves, where they depend on no others.
 
-Each transform says in `Transform._restricted` what it does to coordinates that are kept; here is what this means for a
+Each transform implements `Transform._restricted`, its part on the coordinates that are kept; this module does so for a
 masked network, and for a chain.
 """
 
@@ -24,16 +24,16 @@ Flags = NDArray[np.bool_]
 
 
 class Mixed(ValueError):
-    """What is kept depends on what is not; the message says how, as "makes coordinate 0 from coordinate 2"."""
+    """Kept coordinates depend on others; the message says how, such as "makes coordinate 0 from coordinate 2"."""
 
 
 class Reads(Exception):
-    """An output of a network, and an input that it needs and that is not kept: their numbers in the network."""
+    """An output of a network, and an input that it needs and that is not kept: their indices in the network."""
 
 
 @dataclass
 class Restriction:
-    """What of a network is kept, each in its order in the part."""
+    """The kept coordinates of a network, each list in the order of the part."""
 
     coordinates: Sequence[int]  # of the transform
     inputs: Sequence[int]  # columns of the first layer, without context
@@ -41,7 +41,7 @@ class Restriction:
 
 
 def columns_of(columns: Any, features: int) -> tuple[int, ...]:
-    """Different columns, at least one; a number is so many of the first."""
+    """Different columns, at least one; an int n stands for the first n."""
     if not np.iterable(columns):
         return tuple(range(check.integer("columns", columns, least=1, most=features)))
     chosen = check.coordinates("columns", columns, features)
@@ -51,10 +51,10 @@ def columns_of(columns: Any, features: int) -> tuple[int, ...]:
 
 
 def chain_of(transforms: Sequence[Any], columns: Sequence[int]) -> tuple[list[Any], tuple[int, ...]]:
-    """Transforms of some columns of data alone, from latent to data, and the latent coordinates that these come from.
+    """Transforms of only some columns of data, from latent to data, and their latent coordinates.
 
     Raises:
-        ValueError: a transform computes one of them from another column; it says which.
+        ValueError: a transform computes one of them from another column; the message names it.
     """
     kept, chain = tuple(columns), list[Any]()
     for i in range(len(transforms) - 1, -1, -1):
@@ -79,7 +79,7 @@ def chain_of(transforms: Sequence[Any], columns: Sequence[int]) -> tuple[list[An
 
 
 def output_places(active: int, sizes: Sequence[int], layout: str) -> list[NDArray[np.intp]]:
-    """For each name of a map's parameters the output rows (active, numbers of that name), as `layout` orders them."""
+    """For each name of a map's parameters the output rows (active, numbers of that name), in the order of `layout`."""
     total, start, places = sum(sizes), 0, []
     for size in sizes:
         inside = np.arange(size)
@@ -94,9 +94,9 @@ def output_places(active: int, sizes: Sequence[int], layout: str) -> list[NDArra
 def cut(
     dense: Dense, staircase: Staircase | None, part: Restriction, context: int, sizes: Sequence[int], layout: str
 ) -> tuple[Dense, Staircase | None]:
-    """The layers of a network that say what becomes of coordinates that are kept, without what only others need.
+    """The layers of a network for the kept coordinates, without units that only others need.
 
-    Units that see other coordinates go, and nothing that is kept may read them.
+    Units that see other coordinates are removed, and no kept unit may read them.
     """
     masks, network = dense.masks, dense.network
     reads = masks[0].shape[1] - context
@@ -117,7 +117,7 @@ def cut(
     for i, seen in enumerate(sees[:-1]):
         added = adds[i]
         units = keep[added + 1] if added is not None else np.flatnonzero(~seen)  # layers that are added are as wide
-        keep.append(units if units.size else np.zeros(1, np.intp))  # one that nothing reads, as a layer has units
+        keep.append(units if units.size else np.zeros(1, np.intp))  # an unread one: a layer needs units
     keep.append(rows)
 
     def layer(i: int, array: Any) -> Any:
@@ -136,7 +136,7 @@ def cut(
 
 
 def _seen(masks: Sequence[Flags], first: Flags, adds: Sequence[int | None]) -> list[Flags]:
-    """Which units of each layer, and outputs, see one of some inputs."""
+    """The units of each layer, and the outputs, that depend on one of some inputs."""
     sees: list[Flags] = []
     below = first
     for i, mask in enumerate(masks):
@@ -156,7 +156,7 @@ def _refuse(
     outside: Flags,
     context: int,
 ) -> None:
-    """Name a coordinate that is kept and what it needs."""
+    """Raise an error that names a kept coordinate and the one that it needs."""
     output = next(o for o in part.outputs if any(sees[-1][place[o]].any() for place in places))
     rows = np.concatenate([place[output] for place in places])
     for column in np.flatnonzero(outside):
@@ -168,7 +168,7 @@ def _refuse(
 
 
 def _lower(staircase: Staircase, coordinates: Sequence[int], keep: Sequence[NDArray[np.intp]]) -> Staircase:
-    """Levels and degrees of what is kept, counted anew."""
+    """Levels and degrees of the kept part, counted anew."""
     levels = np.asarray(staircase.levels)[list(coordinates)]
     steps = np.unique(levels)
 

@@ -75,7 +75,7 @@ class Rotation(Fixed):
 
         Args:
             features: Rows of the matrix.
-            seed: Of the draw: what `numpy.random.default_rng` takes.
+            seed: Of the draw: an argument of `numpy.random.default_rng`.
             block: Rows of each block of a block diagonal matrix, where the last may have fewer; None: one block.
 
         >>> import headrace as hr
@@ -99,7 +99,7 @@ class Rotation(Fixed):
         return self.blocks[0] if len(self.blocks) == 1 else matrix_of(self._numbers(), self._sizes())
 
     def _numbers(self) -> Matrix:
-        """Of the blocks, row by row, one after another."""
+        """The entries of the blocks, row by row, one block after another."""
         return np.concatenate([block.ravel() for block in self.blocks])
 
     def _sizes(self) -> list[int]:

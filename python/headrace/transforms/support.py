@@ -1,4 +1,4 @@
-"""From unbounded numbers to the numbers that a column may have: the transform at the data end of a flow."""
+"""Maps of the real line onto bounded and periodic columns: the transform at the data end of a flow."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Support(Fixed):
         return low, high
 
     def _coarse(self, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
-        """Columns with fewer than `NUMBERS` numbers of a dtype between both ends."""
+        """Columns with fewer than `NUMBERS` values of a dtype between both ends."""
         both = np.array([kind in ("interval", "linear", "circle") for kind in self._kinds])
         low, high = np.where(both, self._low, 0.0), np.where(both, self._high, 1.0)
         with np.errstate(over="ignore"):  # beyond the dtype a step is NaN
@@ -139,7 +139,7 @@ Pair = tuple["float | None", "float | None"]
 
 
 def _checked(name: str, bounds: Any) -> tuple[Pair | None, ...]:
-    """The pairs as floats; (None, None) says the same as None."""
+    """The pairs as floats; (None, None) means None."""
     if not isinstance(bounds, (Sequence, np.ndarray)) or isinstance(bounds, (str, bytes)):
         raise TypeError(f"{name}: expected a sequence of (low, high) or None, got {check.kind_of(bounds)}")
     if len(bounds) == 0:
@@ -194,7 +194,7 @@ def _end(name: str, value: Any) -> float:
 
 
 def circles_of(support: Support | None) -> list[int]:
-    """Which columns are periodic."""
+    """The periodic columns."""
     return [] if support is None else [c for c, period in enumerate(support.periodic) if period is not None]
 
 

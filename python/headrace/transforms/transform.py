@@ -1,4 +1,4 @@
-"""The base of all transforms: what one computes in either direction, and its derivatives.
+"""The base of all transforms: evaluation in either direction, and derivatives.
 
 Both directions return ``(value, log_det)``: `log_det` has shape (rows,) and is the log of the absolute Jacobian
 determinant of the direction that was called.
@@ -47,7 +47,7 @@ class Transform(Evaluated):
             z: Shape (rows, features), float32 or float64, any strides; (features,) for one row, or any leading
                 dimensions, which `log_det` then has too.
             context: Shape (rows, context), or (context,) for all rows; any leading dimensions that broadcast.
-            parameters: Shape (n,): a vector to take instead of `parameters`, for this call alone.
+            parameters: Shape (n,): a vector to take instead of `parameters`, only for this call.
             out: ``(x, log_det)`` to write into and to return, in the transform's dtype; x may be z itself.
 
         Returns:
@@ -94,7 +94,7 @@ class Transform(Evaluated):
             z, context, parameters: As in `forward`.
             grad_x: In the shape of x, or None for zero.
             grad_log_det: In the shape of `log_det`, or None for zero.
-            wrt: What gradients to give, in this order: "inputs", in the shape of z; "parameters" (n,), as in
+            wrt: The gradients to give, in this order: "inputs", in the shape of z; "parameters" (n,), as in
                 `parameters`; "context", in its shape: summed over the rows that one row of it served.
 
         Returns:
@@ -167,7 +167,7 @@ class Transform(Evaluated):
         return super()._compile_waiting() if self._dtype is not None else self._program_for(np.dtype(np.float32))
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
-        """The transform of some coordinates alone, where these depend on no others; see `restriction`.
+        """The transform of only some coordinates, where these depend on no others; see `restriction`.
 
         Args:
             kept: Coordinates of x in the order that they shall have; with `inverted`, of z.
@@ -184,7 +184,7 @@ class Transform(Evaluated):
         return self._part(kept), kept
 
     def _part(self, kept: tuple[int, ...]) -> Transform | None:
-        """The same, where coordinates keep their places."""
+        """`_restricted` for coordinates that keep their places."""
         raise Mixed("makes each coordinate from all others")
 
     def _networks(self) -> tuple[Network, ...]:

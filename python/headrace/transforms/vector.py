@@ -45,10 +45,10 @@ class _SharedBlock:
 
 
 class _Vector(Transform):
-    """What planar and radial transforms share: parameters of their own, or from a network that reads the context."""
+    """The base of planar and radial transforms: own parameters, or those of a network that reads the context."""
 
     _map: str
-    _OWN: tuple[str, ...] = ()  # attributes that this class alone has, and that belong in a file
+    _OWN: tuple[str, ...] = ()  # attributes of only this class that belong in a file
 
     def __init__(
         self,

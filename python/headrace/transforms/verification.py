@@ -1,4 +1,4 @@
-"""Whether a transform made of another library's weights computes what that library computes."""
+"""Verification of a transform made of another library's weights against that library's results."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """KL between two affine autoregressive flows of one order, coordinate by coordinate in closed form.
 
 The student draws x_i = μ_i + σ_i z_i and the teacher has x_i ~ N(m_i, t_i²), each given the coordinates before. In the
-teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of what is
+teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of the ones
 before.
 With normal bases the KL of a coordinate given those before is ½(a² + b² - 1) - log b, and the mean of the sum over all
 is the KL of the whole, by the chain rule. The noise that a sample of ½u² gets from its own z_i is gone.
@@ -37,9 +37,9 @@ Draw = Callable[[int], "tuple[Array, NDArray[Any] | None]"]
 
 
 def why_not(teacher: Flow, student: Flow) -> str:
-    """What keeps two flows from having their KL in closed form; empty if nothing does."""
+    """The reason why two flows have no KL in closed form; empty if they have one."""
     n = student.features
-    reads = np.zeros((n, n))  # who depends on whom in any transform
+    reads = np.zeros((n, n))  # dependences between coordinates in any transform
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
         interior = flow._interior
         if flow.matmul in BF16_PARTS:
@@ -66,7 +66,7 @@ def why_not(teacher: Flow, student: Flow) -> str:
 
 
 def _dependence(t: MaskedAutoregressive) -> Array:
-    """Where coordinate i's parameters depend on coordinate j, (features, features)."""
+    """Whether coordinate i's parameters depend on coordinate j, (features, features)."""
     masks = t._network.core.masks()
     reach = np.eye(masks[0].shape[1])[:, : t.features]
     for mask in masks:
@@ -88,7 +88,7 @@ class _Link(abc.ABC):
 
 
 class _Fixed(_Link):
-    """A and B are numbers."""
+    """A link with constant A and B."""
 
     def __init__(self, shift: Array, scale: Array) -> None:
         self.shift, self.scale = shift, scale
@@ -172,7 +172,7 @@ class ConditionalStep:
     """The gradient of the KL of the coordinates' conditional densities, in closed form."""
 
     def __init__(self, teacher: Flow, student: Flow, draw: Draw, plan: DescentPlan) -> None:
-        """For flows to which `why_not` has no objection; `draw` gives rows of z and their context."""
+        """For flows that `why_not` accepts; `draw` gives rows of z and their context."""
         self.student, self.draw, self.plan = student, draw, plan
         self.scales = [flow.standardize_context for flow in (student, teacher)]
         dtype = student.dtype
@@ -181,7 +181,7 @@ class ConditionalStep:
         self.theirs = [*theirs, *_of_base(teacher, forward=False)]
 
     def __call__(self, number: int, beta: float) -> StepOutcome:
-        """One gradient."""
+        """The gradient of one step."""
         rows = self.plan.samples
         z, context = self.draw(rows)
         kl = self.kl(z, context, self.student.parameters)

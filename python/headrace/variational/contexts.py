@@ -21,12 +21,12 @@ __all__ = ["Contexts", "contexts_of"]
 
 Rng = np.random.Generator
 
-SCALED = 8192  # rows of a function of contexts that say how they are standardised
+SCALED = 8192  # rows of a function of contexts from which the standardisation is computed
 
 
 @dataclass(frozen=True)
 class Contexts:
-    """What samples are drawn with. At most one of the three is there; without any the flow reads no context."""
+    """The contexts of samples. At most one of the three is given; without any the flow reads no context."""
 
     one: NDArray[Any] | None = None  # (1, context), for all samples
     table: NDArray[Any] | None = None  # (rows, context), drawn from with replacement
@@ -40,14 +40,14 @@ class Contexts:
         return self.table is not None or self.draw is not None
 
     def __call__(self, rows: int, rng: Rng) -> NDArray[Any] | None:
-        """Contexts of so many samples, (rows, context), or (1, context) for all, or None."""
+        """Contexts of `rows` samples, (rows, context), or (1, context) for all, or None."""
         if not self.vary:
             return self.one
         fresh = self._rows(-(-rows // self.repeats), rng)
         return fresh if self.repeats == 1 else fresh.repeat(self.repeats, axis=0)[:rows]
 
     def repeated(self, repeats: int) -> Contexts:
-        """The same, with so many samples one after another for each row."""
+        """Contexts with `repeats` successive samples for each row."""
         return replace(self, repeats=repeats)
 
     def some(self, most: int, rng: Rng) -> NDArray[Any]:
@@ -74,7 +74,7 @@ class Contexts:
 
 
 def contexts_of(flow: Flow, context: Any) -> Contexts:
-    """What a user gave as `context`, checked."""
+    """The argument `context`, checked."""
     columns = flow.context
     if columns == 0:
         if context is not None:

@@ -1,8 +1,8 @@
-"""Descent along reparametrised gradients: what fitting to a density and distillation share.
+"""Descent along reparametrised gradients, for fits to a density and for distillation.
 
 The noise ε comes from the flow's own generator, x(ε) is the flow's sample, and both its value and log q(x) are
 differentiated by the parameters along the direction to data: one pass there to know where the density has to be
-evaluated, and one there and back once its gradient is known.
+evaluated, and one there and back once its gradient is available.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy,
 
 SCHEDULES = tuple(name for name in _optimizer.SCHEDULES if name not in _optimizer.BY_LOSS)
 
-JUDGED, JUDGE_BY = 20, 8  # so many times, by so many samples for each one of a step
+JUDGED, JUDGE_BY = 20, 8  # number of evaluations in a descent, and their samples for each one of a step
 MOST_SLACK = 0.05  # nats; two standard errors of the lowest free energy if that is less
 LOST = 1.0  # nats above the lowest that are worth a warning
 
-# Defaults of a descent; docs/variational.md says where they come from.
+# Defaults of a descent; their measurements are in docs/variational.md.
 CLIP = 5.0
 AVERAGE = 0.999
 SKIP = 0.1
@@ -48,24 +48,24 @@ SKIP = 0.1
 
 @dataclass
 class StepHistory:
-    """What happened in each step of `fit_to_density` or `distill`, before its change of the weights."""
+    """The history of `fit_to_density` or `distill`: values of each step before its change of the weights."""
 
     free_energy: list[float] = field(default_factory=list)
     """The mean of log q - log p over the step's samples, in nats, whatever the annealing: -log Z of p, plus KL."""
     standard_error: list[float] = field(default_factory=list)
-    """Of the free energy, as if samples were independent, also those that share a context."""
+    """Standard errors of the free energy for independent samples, also where they share a context."""
     beta: list[float] = field(default_factory=list)
     """The power of the density that the step went by."""
     learning_rate: list[float] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
-    """Samples that were left out, as something of them was NaN or infinite."""
+    """Samples that were left out because of a NaN or an infinity."""
     seconds: list[float] = field(default_factory=list)
     """Since the beginning."""
     kept_step: int = 0
-    """How many steps had made the weights that were kept: the latest whose free energy was not above the lowest by more
+    """The steps behind the weights that were kept: the latest with a free energy not above the lowest by more
     than the noise of judging it."""
     lowest_free_energy: float = math.inf
-    """Of those judged: the running mean of the weights after each twentieth of the steps, the same noise for all."""
+    """The lowest one judged, of running means of weights after each twentieth of the steps, the same noise for all."""
     stopped: str = "steps"
     """Why it ended: "steps" (all done), "interrupted" or "non-finite"."""
 
@@ -143,7 +143,7 @@ class DescentPlan:
 
 
 def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
-    """What the samples of a flow with this seed are made from: rows of the standard density under its base."""
+    """The noise of a flow's samples with this seed: rows of the standard density under its base."""
     out = np.empty((rows, flow.features), flow.dtype)
     interior = flow._interior
     name, steps = interior.base._standard()
@@ -157,7 +157,7 @@ class Paths:
     """Samples of a flow as functions of its parameters: noise, the samples, their log densities, and the way back."""
 
     def __init__(self, flow: Flow, rows: int) -> None:
-        """Memory for so many rows."""
+        """Memory for the rows."""
         self.flow = flow
         base = flow._interior.base
         if not base.moves_noise:
@@ -202,7 +202,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What a step found: log q - log p of its samples, those left out, and the gradient by the parameters."""
+    """The results of a step: log q - log p of its samples, those left out, and the gradient by the parameters."""
 
     excess: NDArray[np.float64]  # of the samples that count
     skipped: int
@@ -212,9 +212,9 @@ class StepOutcome:
 class PathStep:
     """The pathwise gradient of E[log q - β log p].
 
-    With `landing` the parameters are held fixed in log q(x), whose own gradient has the mean 0: what is left vanishes
+    With `landing` parameters are held fixed in log q(x), since its own gradient has the mean 0; the remainder vanishes
     sample by sample where q is p (sticking the landing; Roeder, Wu, Duvenaud 2017). It takes the score of q, another
-    pass to latent and back. Without, log q falls by the log-determinant, whose gradient comes with that of x.
+    pass to latent and back. Without, log q falls by the log-determinant; its gradient comes with that of x.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class PathStep:
         self.most_skipped = math.floor(plan.skip * plan.samples)
 
     def __call__(self, number: int, beta: float) -> StepOutcome:
-        """One gradient."""
+        """The gradient of one step."""
         paths, flow = self.paths, self.flow
         context = self.contexts(len(paths.x), self.rng)
         paths.draw(seed_of(self.rng), context)
@@ -308,7 +308,7 @@ class Descent:
         judge: Judge,
         history: StepHistory | None = None,
     ) -> None:
-        """`step` finds the gradient, given the step's number and β; `judge` what weights are worth.
+        """`step` finds the gradient, given the step's index and β; `judge` evaluates weights.
 
         `history`: an empty one, which is filled in.
         """
@@ -319,7 +319,7 @@ class Descent:
         self.slack = 0.0
 
     def go(self, progress: bool) -> StepHistory:
-        """All steps, then the weights to keep, whatever happens."""
+        """Run all steps, then set the weights to keep, also after an error."""
         history, plan = self.history, self.plan
         bar = _progress.bar(plan.steps, self.name, "step", progress)
         begin = time.perf_counter()
@@ -381,7 +381,7 @@ class Descent:
 
 
 def judge_of(flow: Flow, target: Target, contexts: Contexts, plan: DescentPlan, seed: int) -> Judge:
-    """By a sample of its own, the same noise for all weights; infinite if too much is not finite."""
+    """The judge by a separate sample, the same noise for all weights; infinite if too many values are not finite."""
     rows = JUDGE_BY * plan.samples
 
     def judge(parameters: NDArray[Any]) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Probability density distillation (van den Oord et al. 2017): a flow learns the density of another one.
 
-docs/variational.md has the objectives, the estimators and where the defaults come from.
+docs/variational.md has the objectives, the estimators and the measurements behind the defaults.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ ESTIMATORS = ("auto", "pathwise", "closed_form")
 
 # Many steps of few samples: at equal time they come nearer than fewer steps of more (docs/variational.md).
 SAMPLES, FIRST_STEPS = 128, 2000
-STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 16_000, 10_000, 5000  # after transforms alone; without these; in closed form
-RATE, FIRST_RATE = 0.3, 3.0  # of the default of `Flow.fit`; of this where transforms learn alone
+STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 16_000, 10_000, 5000  # after single transforms; without these; in closed form
+RATE, FIRST_RATE = 0.3, 3.0  # of the default of `Flow.fit`; of this for single transforms
 TIMED_ROWS, TIMED_CALLS = 8192, 5
 
 
@@ -61,29 +61,29 @@ class Speed:
     sample: float
 
     def __repr__(self) -> str:
-        """In thousands."""
+        """The number in thousands."""
         return f"Speed(log_prob={self.log_prob / 1e3:.0f}k, sample={self.sample / 1e3:.0f}k rows/s)"
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """What `distill` did and reached."""
+    """The result of `distill`."""
 
     kl: float
     """KL(student ‖ teacher) in nats, from fresh samples of the student; NaN if it was interrupted."""
     kl_error: float
     """Its standard error."""
     estimates: FreeEnergy | None
-    """The same and more. Both densities are normalised, so that the true log_z is 0: one well below says that the
+    """Estimates of KL and log_z. Both densities are normalised, so the true log_z is 0: a lower one shows that the
     student misses a part of the teacher, which KL(student ‖ teacher) hardly counts. With context from an array,
     importance weights are of pairs of context and row."""
     estimator: str
     """"pathwise" or "closed_form"."""
     transform_kl: list[float]
-    """What each transform of the student reached on its own; empty if that was not done."""
+    """Results of each transform of the student on its own; empty if that was not done."""
     history: StepHistory
     seconds: float
-    """Of all steps and the estimate."""
+    """Seconds of all steps and the estimate."""
     teacher: Speed | None
     student: Speed | None
 
@@ -119,7 +119,7 @@ def distill(
     """Minimise KL(student ‖ teacher), by samples of the student and densities of the teacher.
 
     If both have equally many transforms, and each pair of them could be compared in closed form (below), each transform
-    of the student first learns that of the teacher alone, from samples of the transforms before it.
+    of the student first learns only that of the teacher, from samples of the transforms before it.
 
     If the student ends in a `Standardize` that still is the identity, and the teacher in one, it takes over the
     teacher's, with a `Gaussianize` before it, and likewise the standardisation of the context. Fixed transforms that
@@ -136,13 +136,13 @@ def distill(
             densities, which are normal in both, in closed form: less noise. It takes affine or additive autoregressive
             transforms throughout, all in one order, those of the student reading latent and those of the teacher data,
             and normal bases. "auto": the latter where that is so, else the former.
-        temperature: The student learns the teacher whose base's deviations from its mean are so many times as large:
+        temperature: The student learns the teacher with its base's deviations from the mean times this factor:
             below 1, samples nearer to the mode.
-        steps: Of the whole student, by default 16,000 after steps of each transform alone, else 10,000; 5000 in closed
+        steps: Of the whole student, by default 16,000 after steps of single transforms, else 10,000; 5000 in closed
             form.
         samples: Of each step.
-        first_steps: Of each transform alone, by default 2000, or half of `steps` if less; 0 for none.
-        learning_rate: At the start, three times as much for transforms alone; by default 1.5e-3, or 0.38 over the units
+        first_steps: Of each single transform, by default 2000, or half of `steps` if less; 0 for none.
+        learning_rate: At the start, three times that for single transforms; by default 1.5e-3, or 0.38 over the units
             of the widest hidden layer if less.
         schedule, annealing, weight_decay, clip, average, skip, evaluated, seed, progress: See `fit_to_density`.
 
@@ -151,7 +151,7 @@ def distill(
 
     Raises:
         TypeError, ValueError: an argument is not as expected; the student has samples beyond the teacher's bounds; with
-            "closed_form", what stands in its way.
+            "closed_form", the obstacle.
         KeyboardInterrupt: Ctrl-C before the student has better weights; it is then as before the call.
 
     >>> import headrace as hr
@@ -233,9 +233,9 @@ def _check_flows(teacher: Flow, student: Flow) -> None:
 
 
 def _before_common_end(teacher: Flow, student: Flow) -> tuple[Flow, Flow]:
-    """Both without the fixed transforms at the data end that they have in common: no divergence changes by these.
+    """Both without their common fixed transforms at the data end: no divergence changes by these.
 
-    Maps of marginals and bounds hide what the closed forms are made for; a `Standardize` alone does not.
+    Maps of marginals and bounds hide the affine chain that closed forms need; a `Standardize` alone does not.
     """
     chains = teacher.transforms, student.transforms
     alike = list(takewhile(lambda pair: _is_same(*pair), zip(*map(reversed, chains), strict=False)))
@@ -257,7 +257,7 @@ def _is_same(one: Transform, other: Transform) -> bool:
 def _one_by_one(
     teacher: Flow, student: Flow, contexts: Contexts, plan: DescentPlan, rng: np.random.Generator, progress: bool
 ) -> list[StepHistory]:
-    """Each transform of the student learns the teacher's of its place; no history where they do not correspond."""
+    """Each transform of the student learns the teacher's of the same index; no history if they do not correspond."""
     pairs, histories = _pairs(teacher, student), list[StepHistory]()
     for k, ((theirs, own), (start, _)) in enumerate(zip(pairs, _cuts(teacher)[: len(pairs)], strict=True)):
         draw = draw_of(student, contexts, rng) if k == 0 else _draw_before(teacher[:start], contexts, rng)
@@ -277,7 +277,7 @@ def _one_by_one(
 
 
 def _pairs(teacher: Flow, student: Flow) -> list[tuple[Flow, Flow]]:
-    """Each transform of the teacher and the student's in its place; none unless all of them can be compared alone."""
+    """Each transform of the teacher with the student's counterpart; none unless all can be compared one by one."""
     base, own_base = teacher._interior.base, student._interior.base
     if type(base) is not type(own_base) or isinstance(base, Normal):
         return []
@@ -289,14 +289,14 @@ def _pairs(teacher: Flow, student: Flow) -> list[tuple[Flow, Flow]]:
 
 
 def _steps(teacher: Flow, student: Flow, closed: bool, first_steps: int | None) -> int:
-    """By default, so that no kind of distillation takes much longer than another."""
+    """Default numbers of steps, so that no kind of distillation takes much longer than another."""
     if closed:
         return STEPS_CLOSED
     return STEPS if first_steps != 0 and _pairs(teacher, student) else STEPS_AT_ONCE
 
 
 def _cuts(flow: Flow) -> list[tuple[int, int]]:
-    """Where to cut a chain into parts with one autoregressive transform each."""
+    """Indices that cut a chain into parts with one autoregressive transform each."""
     chain = flow._interior.chain
     ends = [i + 1 for i, t in enumerate(chain) if isinstance(t, MaskedAutoregressive)]
     ends[-1:] = [len(chain)] if ends else []
@@ -320,7 +320,7 @@ def _draw_before(flow: Flow, contexts: Contexts, rng: np.random.Generator) -> Dr
 
 
 def tempered(flow: Flow, temperature: float) -> Flow:
-    """The same flow with base samples `temperature` times as far from the base's mean."""
+    """A flow with base samples `temperature` times as far from the base's mean."""
     if temperature == 1.0:
         return flow
     base = flow.base
@@ -348,7 +348,7 @@ def _contexts(teacher: Flow, student: Flow, context: Any) -> Contexts:
 
 
 def _check_bounds(teacher: Flow, student: Flow) -> None:
-    """Refuse a student with samples where the teacher has no density, as their divergence is infinite."""
+    """Refuse a student with samples where the teacher has no density, because the divergence is infinite."""
     outer = teacher._interior.support
     if outer is None:
         return
@@ -365,7 +365,7 @@ def _check_bounds(teacher: Flow, student: Flow) -> None:
 
 
 def _reach(support: Support) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Between which numbers samples lie."""
+    """The range of samples."""
     low, high = support._ends()
     for c, period in enumerate(support.periodic):
         if period is not None:
@@ -377,7 +377,7 @@ def _take_over(teacher: Flow, student: Flow) -> None:
     """The scales of data and context, where the student has none of its own."""
     ends = (teacher._interior.support, student._interior.support)
     supports = [end and (end.bounds, end.periodic, end.linear) for end in ends]
-    is_same = supports[0] == supports[1]  # what is standardised is off the support
+    is_same = supports[0] == supports[1]  # standardised rows are off the support
     links = teacher._interior.links if student._interior.is_fresh and is_same else ()
     columns = teacher.standardize_context if student.standardize_context is None else None
     if links or columns is not None:

@@ -1,6 +1,6 @@
 """Fitting a flow to a density that can be evaluated, but not sampled: variational inference.
 
-docs/variational.md has the objectives, the estimators and where the defaults come from.
+docs/variational.md has the objectives, the estimators and the measurements behind the defaults.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CHUNK = 8192  # samples at a time in an estimate
 # Defaults of a fit.
 STEPS, SAMPLES = 4000, 256
 RATE = 0.4  # of the default of `Flow.fit`
-RATE_WITHOUT_NETWORKS = 1e-2  # where a transform has a few numbers of its own
+RATE_WITHOUT_NETWORKS = 1e-2  # for transforms with a few parameters of their own
 EVALUATED = 8 * CHUNK
 CONTEXTS = 256  # of an estimate, at most
 
@@ -59,7 +59,7 @@ class FreeEnergy:
     free_energy: float
     """The mean of log q - log_density: KL(q ‖ p) - log Z."""
     standard_error: float
-    """Of the free energy."""
+    """The standard error of the free energy."""
     log_z: float
     """log Z by importance weights: the log of the mean of e^(log_density - log q). Below the truth, by KL at most,
     where samples miss some of p."""
@@ -72,12 +72,12 @@ class FreeEnergy:
     effective_samples: float
     """(Σ w)² / Σ w² of the importance weights w; `samples` where q is p."""
     samples: int
-    """Those that count."""
+    """The number of samples that count."""
     skipped: int
-    """Those left out, as log q or the log density was NaN, or either +infinity. -infinity is a weight of zero and
+    """Samples left out, because log q or the log density was NaN or +infinity. -infinity is a weight of zero and
     counts for log Z, but for no free energy."""
     contexts: int = 1
-    """Over so many these are means; 1 where all samples have the same one, or none. Of one context alone, out of many,
+    """The number of contexts in the means; 1 if all samples share one, or have none. For a single context out of many
     there is no standard error: it is NaN."""
 
     def __repr__(self) -> str:
@@ -93,15 +93,15 @@ class FreeEnergy:
 
 @dataclass(frozen=True)
 class DensityFit:
-    """What `fit_to_density` did and reached."""
+    """The result of `fit_to_density`."""
 
     history: StepHistory
     final: FreeEnergy | None
-    """Of the weights that were kept, on fresh samples; None if the fit was interrupted, or nothing was to be
+    """The estimate for the kept weights, on fresh samples; None if the fit was interrupted, or nothing was to be
     evaluated."""
 
     def __repr__(self) -> str:
-        """Both parts."""
+        """Both parts of the result."""
         return f"DensityFit({self.final!r}, {self.history!r})"
 
 
@@ -137,10 +137,10 @@ def fit_to_density(
     Args:
         flow: Its weights are changed in place. A `Standardize` in it stays as it is.
         log_density: A function of rows, shape (samples, features), in the flow's dtype: the log density of each row, up
-            to one constant for all. What it gets and gives depends on `gradient`. Where contexts vary it takes them
+            to one constant for all. Its arguments and results depend on `gradient`. Where contexts vary it takes them
             too, ``log_density(x, context)``, shape (samples, context), in the flow's dtype; the constant may differ
             from context to context.
-        context: What the flow is conditioned on, if it takes context. Shape (context,): one row, for which alone it is
+        context: The flow's context, if it takes one. Shape (context,): one row, the only one to which the flow is
             fitted. Shape (rows, context): each step draws rows of it at random, so that one flow is fitted to the
             density of each of them (amortised inference). A function of ``(rows, generator)``, the second a
             `numpy.random.Generator`: it gives fresh rows, shape (rows, context). By a table or a function the flow
@@ -162,14 +162,14 @@ def fit_to_density(
         annealing: ``(start, share)``: step t goes by β log_density with β = min(1, start + t / (share · steps)), so
             that heaps far apart can be found before the density is steep between them. None: β = 1.
         weight_decay, clip, average: As in `Flow.fit`.
-        skip: The largest share of a step's samples whose log densities or gradients may be NaN or infinite; they are
+        skip: The largest share of a step's samples with log densities or gradients that are NaN or infinite; they are
             left out, counted in the history, and reported by a warning at the end. More is an error.
         evaluated: Fresh samples for the estimate at the end; 0 for none.
         seed: 0 to 2^64 - 1, of all samples.
         progress: Whether to show a bar on the standard error.
 
     Raises:
-        TypeError, ValueError: an argument is not as expected, or what `log_density` gave.
+        TypeError, ValueError: an argument, or a result of `log_density`, is not as expected.
         KeyboardInterrupt: Ctrl-C before there are better weights; the flow is then as before the call.
         ImportError: `gradient` names a framework that is not installed.
 
@@ -257,14 +257,14 @@ def estimate_or_none(
 
 
 def estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: np.random.Generator) -> FreeEnergy:
-    """The same with everything checked."""
+    """The estimate for checked arguments."""
     chunks = (min(CHUNK, samples - start) for start in range(0, samples, CHUNK))
     log_w = np.concatenate([log_weights(flow, target, contexts, rows, rng) for rows in chunks])
     return _of_weights(log_w)
 
 
 def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: np.random.Generator) -> FreeEnergy:
-    """By context, where they vary: as many samples for each, and means over contexts."""
+    """The estimate; for varying contexts as many samples for each, and means over contexts."""
     if not contexts.vary:
         return estimate(flow, target, contexts, samples, rng)
     rows = contexts.some(min(CONTEXTS, max(math.isqrt(samples), 1)), rng)
@@ -275,7 +275,7 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
     is_all = contexts.table is not None and len(rows) == len(contexts.table)
 
     def error(values: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
-        """Of the mean over those contexts alone, or over all that they stand for."""
+        """Standard error of the mean over only those contexts, or over all that they stand for."""
         return math.sqrt(np.square(errors).sum()) / len(rows) if is_all else mean_and_error(values)[1]
 
     return FreeEnergy(

@@ -48,7 +48,7 @@ def target_of(log_density: Any, gradient: Any, dtype: np.dtype[Any], contexts: C
 
 
 def _takes_context(log_density: Any, contexts: Contexts) -> bool:
-    """Whether contexts are handed to it: always where they vary; one for all only to a function that wants it."""
+    """Whether the function gets contexts: always if they vary; one for all only if its signature has it."""
     alone, both = _takes(log_density, 1), _takes(log_density, 2)
     if contexts.vary and both:
         return True
@@ -64,7 +64,7 @@ def _takes_context(log_density: Any, contexts: Contexts) -> bool:
 
 
 def _takes(function: Any, arguments: int) -> bool:
-    """Whether a function can be called with so many; True where it does not say."""
+    """Whether a function can be called with this number of arguments; True for an unknown signature."""
     try:
         inspect.signature(function).bind(*range(arguments))
     except TypeError:

@@ -1,13 +1,13 @@
-"""Flows of headrace in plain PyTorch: this folder imports PyTorch alone, and may be copied to where headrace is not.
+"""Flows of headrace in plain PyTorch: this folder imports only PyTorch, and may be copied to systems without headrace.
 
     flow = load("flow.safetensors")  # a file of headrace, which the package safetensors opens
     log_prob = flow(x)
 
-It computes what docs/files.md says with PyTorch's operators, so that autograd, `torch.export` and `torch.compile` take
+It computes the formulas of docs/files.md by PyTorch's operators: autograd, `torch.export` and `torch.compile` take
 it. A direction that builds one coordinate after another runs the network once for each. Names in a `state_dict` are
 those of the tensors in a file.
 
-What a file means is in `transforms.py`, which is of no library: graphs of ONNX are made by it too, without PyTorch.
+The meaning of a file is in `transforms.py`, which needs no library: graphs of ONNX are made by it too, without PyTorch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["PlainFlow", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Those of `flow.py`, which imports PyTorch."""
+    """Import names of `flow.py`, which imports PyTorch, on first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import flow

@@ -35,7 +35,7 @@ def load(path: str | os.PathLike[str]) -> PlainFlow:
 
 
 class _Part(nn.Module):
-    """What a file has of a transform or a base: its header, and tensors in modules by the parts of their names."""
+    """A file's transform or base: its header, and tensors in modules by the parts of their names."""
 
     def __init__(self, header: Header, tensors: Tensors) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class _Part(nn.Module):
                 module.register_parameter(leaf, nn.Parameter(tensor))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Those of now by their names in the file."""
+        """The current tensors by their names in the file."""
         found: dict[str, Any] = {}
         for name in self._names:
             found[name] = self
@@ -89,7 +89,7 @@ class _Base(_Part):
         super().__init__(header, tensors)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Of rows, shape (...)."""
+        """Log density of rows, shape (...)."""
         out: Tensor = bases.log_prob(Operators(z.dtype), self.header, self.tensors(), z)
         return out
 
@@ -114,7 +114,7 @@ class _Base(_Part):
 
 
 class PlainFlow(nn.Module):
-    """A flow, from what its file says of it.
+    """A flow, from its file.
 
     Rows have any leading dimensions, which a context's are broadcast against. A row with a NaN or an infinity gives
     NaN, and one on a bound of its support or beyond a log density of -inf.
@@ -136,7 +136,7 @@ class PlainFlow(nn.Module):
         self.features, self.context_features = int(header["features"]), int(header["context"])
         self.standardize_context = header["standardize_context"]
         dtype = {"float32": torch.float32, "float64": torch.float64}[header["dtype"]]
-        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)  # of rows, wherever it is moved
+        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)  # of rows, on any device
         self.base = _Base(header["base"], transforms.below(tensors, "base."))
         self.transforms = nn.ModuleList(
             _Transform(part, transforms.below(tensors, f"transforms.{i}."))
@@ -200,11 +200,11 @@ class PlainFlow(nn.Module):
         for t in self.transforms if to_data else reversed(self.transforms):
             value, more = t(value, context, to_data, own)
             log_det = log_det + (more.to(own) if isinstance(more, Tensor) else more)
-        bad = bad + (value - value).sum(-1).to(own) + (log_det - log_det)  # what overflowed is NaN altogether
+        bad = bad + (value - value).sum(-1).to(own) + (log_det - log_det)  # rows that overflowed are NaN altogether
         return value.to(own) + bad[..., None], log_det + bad
 
     def _outside(self, x: Tensor) -> Tensor | None:
-        """Which rows have a value on a bound or beyond; None where there are no bounds at the data's side."""
+        """A mask of rows with a value on a bound or beyond; None without bounds at the data's side."""
         if self.support is None:
             return None
         header, columns = self.support

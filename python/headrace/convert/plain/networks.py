@@ -22,7 +22,7 @@ def n_layers(tensors: Tensors) -> int:
 
 
 def hidden_of(header: Header, tensors: Tensors) -> Sequence[Header]:
-    """What is said of each hidden layer."""
+    """The settings of each hidden layer."""
     return header.get("network") or [{"activation": header["activation"]}] * (n_layers(tensors) - 1)
 
 
@@ -85,7 +85,7 @@ def reads_of(eye: Any, header: Header, tensors: Tensors) -> list[set[int]]:
 
 
 def levels_of(eye: Any, header: Header, tensors: Tensors) -> list[int]:
-    """For each coordinate how many passes settle it: 1 where it depends on no other."""
+    """The number of passes that settle each coordinate: 1 if it depends on no other."""
     n, reads = header["features"], reads_of(eye, header, tensors)
     levels = [1] * n
     for _ in range(n):

@@ -1,4 +1,4 @@
-"""The operators of PyTorch, as `transforms.run` takes them."""
+"""The operators of PyTorch for `transforms.run`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Operators:
-    """On tensors of any leading dimensions; `dtype` is the flow's, which not all values have."""
+    """Operators on tensors of any leading dimensions; `dtype` is the flow's, which not all values have."""
 
     library: Any = torch
     differentiates = True
@@ -54,11 +54,11 @@ class Operators:
     # ---- dtypes and constants ------------------------------------------------------------------------------------
 
     def wide(self, x: Tensor) -> Tensor:
-        """In float64."""
+        """A value in float64."""
         return x.double()
 
     def narrow(self, x: Tensor, like: Tensor | None) -> Tensor:
-        """In the dtype of another value, or of the flow."""
+        """A value in the dtype of another one, or of the flow."""
         return x.to(self.dtype if like is None else like.dtype)
 
     def param(self, x: Tensor, like: Tensor) -> Tensor:
@@ -66,11 +66,11 @@ class Operators:
         return x.to(like.dtype)
 
     def wide_constant(self, numbers: Any, like: Tensor) -> Tensor:
-        """In float64, whatever dtype a module is moved to."""
+        """A constant in float64, for a module of any dtype."""
         return torch.tensor(numbers, dtype=torch.float64, device=like.device)
 
     def rounded(self, numbers: Any, like: Tensor) -> Tensor:
-        """In the dtype of a value."""
+        """A value rounded to the dtype of another one."""
         return self.wide_constant(numbers, like).to(like.dtype)
 
     def flags(self, which: Sequence[bool], like: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class Operators:
         return math.fsum(map(math.log, numbers))
 
     def fixed(self, x: Tensor) -> Tensor:
-        """A value whose derivative does not matter."""
+        """A value without a derivative."""
         return x.detach()
 
     def tiny(self, like: Tensor) -> float:
@@ -120,7 +120,7 @@ class Operators:
         return x.any(-1)
 
     def largest(self, x: Tensor) -> Tensor:
-        """Of the last axis, which stays."""
+        """The largest element of the last axis, which stays."""
         return x.amax(-1, keepdim=True)
 
     def norm(self, x: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class Operators:
     # ---- columns -----------------------------------------------------------------------------------------------------
 
     def columns(self, x: Tensor, which: Sequence[int]) -> Tensor:
-        """Some of the last axis, in this order."""
+        """Selected columns of the last axis, in this order."""
         return x[..., list(which)]
 
     def part(self, x: Tensor, begin: int, end: int) -> Tensor:
@@ -160,7 +160,7 @@ class Operators:
         return x[..., begin:end]
 
     def without_last(self, x: Tensor) -> Tensor:
-        """Of a last axis of one value, that value."""
+        """The value without its last axis of one element."""
         return x[..., 0]
 
     def split(self, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
@@ -227,7 +227,7 @@ class Operators:
         return rows.T.reshape(x.shape), -log_det
 
     def levels(self, header: Header, tensors: Tensors) -> Sequence[int]:
-        """Of the coordinates of a masked transform."""
+        """The levels of a masked transform's coordinates."""
         assert self._levels is not None
         return self._levels
 
@@ -250,7 +250,7 @@ class Operators:
         return df, torch.where(x > 30.0, series, exact) - 0.5 * math.log(2.0 * math.pi)
 
     def log_weights(self, header: Header, tensors: Tensors, like: Tensor) -> Tensor:
-        """Of the components of a mixture."""
+        """Log weights of the components of a mixture."""
         if header["trainable"]:
             return tensors["logits"].double().log_softmax(-1).to(like.dtype)
         weights = self.wide_constant(header["weights"], like)

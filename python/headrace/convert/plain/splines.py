@@ -12,7 +12,7 @@ Pair = tuple[Any, Any]
 
 
 class Kind(NamedTuple):
-    """Derivatives at the ends, what is done outside, and whether bins have a least size."""
+    """A kind of spline: derivatives at the ends, the map outside, and whether bins have a least size."""
 
     ends: str
     tails: str
@@ -95,7 +95,7 @@ def _at_both_knots(o: Any, header: Mapping[str, Any], raw: Any, like: Any) -> Pa
 
 
 def _solved(o: Any, eta: Any, d0: Any, d1: Any) -> Pair:
-    """The place in the bin at which the spline has risen by eta, and what is left of the bin: without cancellation."""
+    """The place in the bin at which the spline has risen by eta, and the rest of the bin: without cancellation."""
     rest = 1.0 - eta
     q = d0 * rest - d1 * eta
     root = abs(q) + o.hypot(2.0 * o.highest(eta * rest, o.tiny(eta)).sqrt(), q)

@@ -64,13 +64,13 @@ def _ends(o: Any, header: Header, with_low: Sequence[str], with_high: Sequence[s
 
 
 def is_outside(o: Any, header: Header, rows: Any) -> Any:
-    """Rows with a value on a bound or beyond, where a bound is what it is in the rows' dtype."""
+    """Rows with a value on a bound or beyond, with bounds rounded to the rows' dtype."""
     low, high = _ends(o, header, ("lower", "interval", "linear"), ("upper", "interval", "linear"), rows)
     return o.any((rows <= low) | (rows >= high))
 
 
 def inside(o: Any, header: Header, rows: Any) -> Any:
-    """Rows whose values rounded to a bound or beyond, taken to the nearest value inside; a circle has its low end.
+    """Rows with values rounded to a bound or beyond moved to the nearest value inside; a circle includes its low end.
 
     Where none lies inside, it is the one nearest to the middle.
     """

@@ -1,4 +1,4 @@
-"""Each transform, from the header and the tensors that its file has: the one place that says what a file means.
+"""Each transform, from the header and the tensors that its file has: the one place that defines the meaning of a file.
 
 Nothing here belongs to a library. `o` has the operators of one, on values of its own with the arithmetic of arrays:
 those of PyTorch are in `operators.py`, those of a graph of ONNX in `headrace.onnx.operators`.
@@ -22,12 +22,12 @@ Pair = tuple[Any, Any]  # rows, and the logarithm of the determinant: one of eac
 
 
 def below(tensors: Tensors, prefix: str) -> dict[str, Any]:
-    """Those whose names start so, without that start."""
+    """The tensors with names that start so, by the rest of their names."""
     return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
 
 
 def inner_of(header: Header, *around: str) -> tuple[Header, bool]:
-    """What is inside of transforms around it, of these kinds or of all, and whether it runs the other way."""
+    """The innermost transform inside of wrappers, of these kinds or of all, and whether it runs inverted."""
     is_flipped = False
     while header["kind"] in (around or ("Inverse", "OnColumns")):
         is_flipped, header = is_flipped != (header["kind"] == "Inverse"), header["transform"]
@@ -35,7 +35,7 @@ def inner_of(header: Header, *around: str) -> tuple[Header, bool]:
 
 
 def run(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
-    """One direction of a transform; rows may be float64 whatever the flow's dtype."""
+    """One direction of a transform; rows may be float64 for any dtype of the flow."""
     kind = header["kind"]
     if kind == "Inverse":
         return run(o, header["transform"], tensors, value, context, not to_data)
@@ -53,7 +53,7 @@ def run(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_d
 def support_at_end(chain: Sequence[Header], *, passes_permutations: bool) -> tuple[Header, list[int]] | None:
     """The `Support` that rows come to first, and which of their columns its own are.
 
-    But for what does nothing, and for permutations if these are to be passed.
+    Transforms without effect before it are skipped, and permutations with `passes_permutations`.
     """
     columns: list[int] | None = None
     for part in reversed(chain):
@@ -84,7 +84,7 @@ def _is_identity(header: Header) -> bool:
 
 
 def standardized(o: Any, mean: Any, std: Any, value: Any, to_data: bool) -> Any:
-    """In float64, so that data far from zero lose nothing but what their own dtype had lost."""
+    """In float64, so that data far from zero keep all digits of their own dtype."""
     wide = o.wide(value)
     mean, std = o.wide_constant(mean, wide), o.wide_constant(std, wide)
     return wide * std + mean if to_data else (wide - mean) / std
@@ -102,7 +102,7 @@ def _support(o: Any, header: Header, tensors: Tensors, value: Any, context: Any,
         return value, 0.0
     built, logs = to_support(o, header, o.wide(value), to_data)
     narrow = o.narrow(built, None)
-    return built, o.narrow(o.sum(logs), None) + o.sum(narrow - narrow)  # what overflows spoils the row
+    return built, o.narrow(o.sum(logs), None) + o.sum(narrow - narrow)  # overflow spoils the row
 
 
 def _act_norm(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
@@ -158,7 +158,7 @@ def _masked(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, 
     if (header["reads"] == "data") != to_data:
         return mapped(value, value)
     built, levels = value * 0.0, o.levels(header, tensors)
-    for level in range(1, max(levels) + 1):  # what is not settled yet stays 0, whatever it would be
+    for level in range(1, max(levels) + 1):  # coordinates that are not settled yet stay 0
         found, log = mapped(built, value)
         built = o.settled(levels, level, found, built)
     return built, log

@@ -13,7 +13,7 @@ __all__ = ["planar", "radial"]
 Header = Mapping[str, Any]
 Pair = tuple[Any, Any]
 
-# Of Halley's method for the planar inverse. Five were enough in float32 for s from 1e-3 to 1e4 and y up to 1e4.
+# Steps of Halley's method for the planar inverse. Five were enough in float32 for s from 1e-3 to 1e4 and y up to 1e4.
 ROUNDS = 8
 
 
@@ -49,7 +49,7 @@ def _ready(o: Any, w: Any, u: Any) -> Pair:
     excess = o.where(is_near, o.log1p(start * o.expm1(o.where(is_near, x, 0.0))), s - 1.0)
     gain = o.where(is_there, excess / o.where(is_there, x, 1.0), start)
     across = u - scaled * (along / square)
-    across = across - scaled * (o.sum(scaled * across, keep=True) / square)  # what rounding left
+    across = across - scaled * (o.sum(scaled * across, keep=True) / square)  # the remainder of rounding
     return across + scaled * (gain * along / square), s
 
 
@@ -60,7 +60,7 @@ def _tanh_bend(o: Any, v: Any) -> Pair:
 
 
 def _solved_bend(o: Any, y: Any, s: Any) -> Any:
-    """v with v + (s - 1) tanh v = y, by Halley's method between bounds, as in the core (cpp/math/vector_maps/)."""
+    """v with v + (s - 1) tanh v = y, by Halley's method between bounds, like the core's (cpp/math/vector_maps/)."""
     target, excess = abs(o.fixed(y)), o.fixed(s) - 1.0
     by_slope, by_limit, grows = target / (excess + 1.0), target - excess, excess >= 0.0
     low = o.where(grows, o.highest(by_slope, by_limit), target)
