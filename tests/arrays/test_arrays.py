@@ -15,6 +15,7 @@ import reference
 from array_cases import CONTEXT, FEATURES, ROWS, arrays, call_of, every_call, made_flow
 from fake_core import VERBS
 from fitting import SHORT
+from headrace._fit.start import Start
 
 
 class Spy:
@@ -182,7 +183,10 @@ def test_fit_takes_arrays_of_each_framework(framework, dtype):
 
 def test_fit_copies_no_rows(framework, monkeypatch):
     seen = []
-    monkeypatch.setattr(hr.training, "_standardize", lambda flow, data, train, marginals: seen.append(data))
+    measured = Start.of
+    monkeypatch.setattr(
+        Start, "of", lambda flow, source, **say: seen.append(source.data) or measured(flow, source, **say)
+    )
     x, weights = framework.make(cases.rows(100, FEATURES, "float64")), framework.make(np.linspace(0.1, 1.0, 100))
     made_flow("float32", context=0).fit(x, weights=weights, validation=None, **SHORT)
     assert [seen[0].x.ctypes.data, seen[0].weights.ctypes.data] == [framework.pointer(x), framework.pointer(weights)]
