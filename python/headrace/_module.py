@@ -280,7 +280,7 @@ class Parametrised(Filed):
 
     @property
     def parameters(self) -> Array:
-        """Trainable parameters as one vector, shape (n,): a copy; assigning copies in. On a device it is a CuPy array.
+        """Trainable parameters as one vector, shape (n,), a copy; assigning copies in. On a device it is a CuPy array.
 
         The vector also holds padding and a few masked entries; they are zero and stay zero whatever is assigned.
         """

@@ -126,7 +126,7 @@ class Adam:
 
     @property
     def averaged(self) -> Array:
-        """The running mean of the parameters, shape (n,), a copy: often better on new data than the parameters."""
+        """The running mean of the parameters, shape (n,), a copy; often better on new data than the parameters."""
         return self._core.average()
 
 
