@@ -1,1 +1,1 @@
-"""A fit while it runs: its rows, its optimiser, and how it chooses. `headrace.training` says what a fit is."""
+"""The parts of a running fit: rows, optimiser and choices. `headrace.training` describes a fit."""

@@ -19,16 +19,16 @@ Floats = NDArray[np.float64]
 
 
 def waiting(flow: Trainable) -> list[int]:
-    """The places of the ActNorms that no fit has set."""
+    """The indices of the ActNorms that no fit has set."""
     if not any(isinstance(t, ActNorm) and not t.is_started for t in flow._interior.chain):
         return []
     return [i for i, t in enumerate(flow.transforms) if isinstance(t, ActNorm) and t._waits()]
 
 
 def start_act_norms(flow: Trainable, source: RowSource) -> None:
-    """Set each of them so that rows to train on leave it with mean 0 and standard deviation 1.
+    """Set each of these ActNorms so that its outputs over training rows have mean 0 and standard deviation 1.
 
-    At most `CHUNK` rows stand for all. They are set from the data's side on, because what one is given depends on those
+    At most `CHUNK` rows represent all. They are set from the data's side on, because the inputs of one depend on those
     before it.
     """
     if not (places := waiting(flow)):
@@ -51,7 +51,7 @@ def start_act_norms(flow: Trainable, source: RowSource) -> None:
 
 
 def _standardized(flow: Trainable, context: Any) -> Any:
-    """Context rows as the flow's transforms read them."""
+    """Context rows as inputs of the flow's transforms."""
     if context is None or flow.standardize_context is None:
         return context
     asarray = library(context).asarray

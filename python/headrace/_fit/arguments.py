@@ -32,7 +32,7 @@ CHECKPOINT_EVERY = 60.0  # seconds
 
 
 class FitKeywords(TypedDict, total=False):
-    """Of `Flow.fit`, beside x and context."""
+    """Keywords of `Flow.fit`, beside x and context."""
 
     weights: Array | None
     validation: Any
@@ -72,9 +72,9 @@ def _argument(
     of_plan: bool = False,
     option: Option | None = None,
 ) -> Any:
-    """A field: its default, what help says of it, and what checks a value that is not the default.
+    """A field: its default, its help, and the check of a value that is not the default.
 
-    `of_plan`: whether it says how steps are taken, and so tells one fit from another in a checkpoint.
+    `of_plan`: whether it affects how steps are taken, and so distinguishes fits in a checkpoint.
     """
     metadata = {"meaning": meaning, "checked": checked, "of_plan": of_plan, "option": option}
     return field(default=default, metadata=metadata)
@@ -94,7 +94,7 @@ def _gaussianize(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Those of one call."""
+    """The arguments of one call."""
 
     weights: Array | None = _argument(  # noqa: RUF009  # a field
         None,
@@ -216,11 +216,11 @@ class Arguments:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """Those that say how steps are taken, by name."""
+        """The arguments that affect how steps are taken, by name."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["of_plan"]}
 
     def checked(self) -> Self:
-        """The same, each checked; an error names the argument, what was expected and what came."""
+        """Checked arguments; an error names the argument, the expected value and the given one."""
         found = {}
         for one in fields(self):
             value, checks = getattr(self, one.name), one.metadata["checked"]

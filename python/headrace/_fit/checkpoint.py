@@ -1,7 +1,7 @@
-"""The state of a fit in a file, from which the same call goes on bit for bit.
+"""The state of a fit in a file, from which a repeated call goes on bit for bit.
 
-A state is that between two steps: an epoch's first random state and how many of its batches are done say which rows
-come next. So a fit that goes on draws the epoch's order anew, leaves out the batches that are done, and computes the
+A state is that between two steps: an epoch's first random state and its number of finished batches determine the rows
+that come next. So a fit that goes on draws the epoch's order anew, leaves out the finished batches, and computes the
 rest as it would have.
 """
 
@@ -38,17 +38,17 @@ _OF_DECAYS = ("stage", "best_epoch", "before", "lowest")
 
 @dataclass
 class _Pass:
-    """An epoch under way, from its first batch on. All is told by the optimiser's clock: Ctrl-C comes at any moment."""
+    """An epoch under way, from its first batch on. Only the optimiser's clock counts: Ctrl-C may come at any moment."""
 
-    random: Any  # the generator's state before it
+    random: Any  # the generator's state before the epoch
     epoch: int
-    step: int  # of the fit, at its first batch
-    clock: int  # of the optimiser, there
+    step: int  # the fit's step count at the first batch
+    clock: int  # the optimiser's step count at the first batch
     under_way: tuple[int, float, float]  # a batch, and the sum of losses before and after it
 
 
 class Run(Protocol):
-    """A fit while it runs, as its state has it; `headrace._fit.run.Run` is one."""
+    """The interface of a running fit to its state; `headrace._fit.run.Run` is one."""
 
     flow: Trainable
     history: History
@@ -64,17 +64,17 @@ class Run(Protocol):
         """A fresh optimiser with the present weight decay."""
 
     def also_kept(self, clock: int) -> dict[str, Any]:
-        """What else is to be kept where the optimiser has taken so many steps."""
+        """Further data to keep in a state, at this step count of the optimiser."""
 
     def restored(self, kept: dict[str, Any], clock: int) -> None:
-        """The way back."""
+        """Restore the data of `extra`."""
 
 
 class Checkpoint:
-    """Where a fit keeps its state; without a path nowhere."""
+    """The file of a fit's state; without a path none."""
 
     def __init__(self, path: Any, every: Any) -> None:
-        """Both as `Flow.fit` takes them."""
+        """The two arguments as `Flow.fit` takes them."""
         given = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
         if path is not None and not isinstance(given, str):
             raise TypeError(f"checkpoint: expected a str or an os.PathLike of one, got {check.kind_of(path)}")
@@ -85,11 +85,11 @@ class Checkpoint:
         self._held: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None = None
         self._pass: _Pass | None = None
         self._skip, self._partial = 0, 0.0
-        self._written = (0, 0)  # epoch and batches of what is in the file
+        self._written = (0, 0)  # epoch and batches of the state in the file
         self._last = time.monotonic()
 
     def open(self, fingerprint: dict[str, str]) -> None:
-        """Read what is there, and refuse what belongs to another fit; nothing has changed yet."""
+        """Read an existing state, and refuse that of another fit; nothing has changed yet."""
         if self.path is None:
             return
         check_writable("checkpoint", self.path)
@@ -102,7 +102,7 @@ class Checkpoint:
                 raise files.FileFormatError(f"{self.path}: format {state.get('format')!r}, expected {FORMAT}")
         except files.FileFormatError as error:
             raise files.FileFormatError(f"checkpoint: expected the state of a fit, or no file yet: {error}") from error
-        there = {"gaussianize": "False", **state["fit"]}  # of earlier versions, which had none
+        there = {"gaussianize": "False", **state["fit"]}  # in files of earlier versions, which had none
         differing = [name for name in {**there, **fingerprint} if there.get(name) != fingerprint.get(name)]
         if differing:
             told = "; ".join(f"{name}: {there.get(name)} there, {fingerprint.get(name)} here" for name in differing)
@@ -114,19 +114,19 @@ class Checkpoint:
 
     @property
     def gaussianized(self) -> bool | None:
-        """What the fit whose state is there has found of marginals; None without any."""
+        """The marginals that the stored fit has found; None without any."""
         return None if self._found is None else bool(self._found[0]["history"].get("gaussianized"))
 
     def remove(self) -> None:
-        """The fit is over."""
+        """Remove the state of a finished fit."""
         if self.path is not None:
             with suppress(FileNotFoundError):
                 os.unlink(self.path)
 
-    # ---- what a run tells ------------------------------------------------------------------------------------------
+    # ---- calls of a run ------------------------------------------------------------------------------------------
 
     def resume(self, run: Run) -> int:
-        """Put the run where the file left it; the epoch to go on with."""
+        """Put the run where the file left it, and return the epoch to go on with."""
         if self._found is None:
             return 0
         state, arrays = self._found
@@ -137,7 +137,7 @@ class Checkpoint:
         return int(state["epoch"])
 
     def pass_begins(self, run: Run) -> tuple[int, float]:
-        """How many batches of the epoch are done already, and the sum of their losses."""
+        """The number of finished batches of the epoch, and the sum of their losses."""
         if self.path is None:
             return 0, 0.0
         skip, partial, self._skip, self._partial = self._skip, self._partial, 0, 0.0
@@ -148,21 +148,21 @@ class Checkpoint:
         return skip, partial
 
     def step_begins(self, batch: int, before: float, after: float) -> None:
-        """The optimiser is about to take the step of a batch."""
+        """Note that the optimiser is about to take the step of a batch."""
         if self._pass is not None:
             self._pass.under_way = batch, before, after
 
     def step_ends(self, run: Run) -> None:
-        """Between two steps the state can be kept."""
+        """Note that the state between two steps can be kept."""
         if self._pass is not None and time.monotonic() - self._last >= self.seconds:
             self._write(*self._of_pass(run, self._pass))
 
     def pass_ends(self) -> None:
-        """What changes now is of no pass."""
+        """Note that changes from now on belong to no pass."""
         self._pass = None
 
     def epoch_ends(self, run: Run) -> None:
-        """Keep the state here if it is time, or else hold it for an interruption."""
+        """Write the state if it is time, or else hold it for an interruption."""
         if self.path is None:
             return
         epoch = len(run.history.train_loss)
@@ -171,7 +171,7 @@ class Checkpoint:
             self._write(*self._held)
 
     def interrupted(self, run: Run) -> None:
-        """Keep the state as it is now, or the last one that is whole."""
+        """Write the current state, or the last complete one."""
         if self.path is None:
             return
         if self._pass is not None and not run.flow._interior.on_device:
@@ -197,7 +197,7 @@ def _place(state: dict[str, Any]) -> tuple[int, int]:
 
 
 def _interval(every: Any) -> tuple[float, float]:
-    """Seconds and epochs between two writes, infinity for what does not matter."""
+    """Seconds and epochs between two writes, infinity for the one without effect."""
     if isinstance(every, str):
         found = re.fullmatch(r"(?:(\d{1,9}) )?epochs?", every)
         if not found or found[1] == "0":
@@ -265,7 +265,7 @@ def _restore(run: Run, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
 
 
 def _told(value: Any) -> Any:
-    """As JSON: floats to the last bit, integers of any length."""
+    """Values as JSON: floats to the last bit, integers of any length."""
     if isinstance(value, dict):
         return {name: _told(inner) for name, inner in value.items()}
     if isinstance(value, (bool, np.bool_)):
@@ -278,7 +278,7 @@ def _told(value: Any) -> Any:
 
 
 def _read(told: Any) -> Any:
-    """The way back."""
+    """Values from JSON."""
     if isinstance(told, dict):
         if told.keys() == {"integer"}:
             return int(told["integer"])

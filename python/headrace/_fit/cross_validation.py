@@ -1,4 +1,4 @@
-"""Fits of few rows: how many epochs are worth it, by cross-validation, and whether any is."""
+"""Fits of few rows: the number of epochs by cross-validation, and whether training helps at all."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fold(RowPart):
         self.part, self.size = whole, self.places.size
 
     def at(self, places: Index) -> Index:
-        """The rows at some places of the part."""
+        """The rows at these indices of the part."""
         return self.part.at(self.places[places])
 
 
@@ -53,10 +53,10 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
 def chosen_epochs(
     flow: Trainable, source: ArrayRows, made: Callable[[Trainable, ArrayRows], Run], most: int, clock: Clock
 ) -> tuple[int, list[float], float]:
-    """Epochs that serve rows left out best, their losses epoch by epoch, and that of the weights before the first.
+    """The best number of epochs on rows left out, the losses of each epoch, and that of the weights before the first.
 
-    Fits to all rows but a fold go side by side, an epoch at a time. No epochs where none is clearly better than the
-    weights that a fit begins with. `made` prepares a flow for rows and gives its run, which goes by the same clock.
+    Fits to all rows except a fold go side by side, an epoch at a time. No epochs where none is clearly better than the
+    weights that a fit begins with. `made` prepares a flow for rows and returns its run, which shares the clock.
     """
     runs, judges = [], []
     for fold in range(FOLDS):

@@ -1,4 +1,4 @@
-"""What tells one fit from another: its settings and its flow."""
+"""The fingerprint of a fit: its settings and its flow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["of_settings"]
 
 
 def of_settings(flow: Trainable, checked: Plan, seed: int, plan: dict[str, Any]) -> dict[str, str]:
-    """What has to be the same for a fit to go on, each with its name; all of it but rows."""
+    """Everything that has to be equal for a fit to go on, except rows, each with its name."""
     module: Any = flow
     structure, numbers = files.checksums(module)
     told = {name: _text(value) for name, value in plan.items() if name != "matmul"}

@@ -1,4 +1,4 @@
-"""One fit from its arguments to its end: `headrace.training.fit` of rows, wherever they are."""
+"""One fit from its arguments to its end: `headrace.training.fit` of rows from any source."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to 
 
 
 class Fit:
-    """A fit of one process; `headrace.distributed.fit` has that of a group."""
+    """A fit of one process; `headrace.distributed.fit` has the fit of a group."""
 
     source: RowSource
     judge: RowSource | None
 
     def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
-        """The history is filled in."""
+        """Prepare a fit; it fills in the history."""
         self.flow, self.history, self.arguments, self.kept = flow, history, arguments, self._kept(arguments)
         self.progress = bool(arguments.progress)
         self.clock, self.seed = Clock(arguments.time_budget), check.integer("seed", arguments.seed)
         self.rng, self.caller = np.random.default_rng(self.seed), flow._interior.caller()
 
-    # ---- what a group does otherwise
+    # ---- overridden for a group
 
     def _kept(self, arguments: Arguments) -> Checkpoint:
         return Checkpoint(arguments.checkpoint, arguments.checkpoint_every)
 
     def open(self, x: Any, context: Any) -> None:
-        """Check rows, and hold some out; a stream that does not fit in its buffer is read."""
+        """Check rows, and hold some out; a stream larger than its buffer is read."""
         validation = arrays_of(self.arguments.validation)
         source = self._opened(x, context, self.arguments.weights)
         with self.caller.queue():
@@ -84,7 +84,7 @@ class Fit:
         return Plan.of(self.flow, self.source.size, self.arguments, judged=self.judge is not None)
 
     def fingerprint(self) -> dict[str, str]:
-        """What has to be the same for a fit to go on, each with its name; rows by a checksum of all their numbers."""
+        """Everything that has to be equal for a fit to go on, by name; rows by a checksum of all their values."""
         told = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
         if self.judge is not None:
             told["rows held out"] = str(self.judge.size)
@@ -93,7 +93,7 @@ class Fit:
         return told
 
     def _holds_out(self) -> bool:
-        """Whether the rows to judge by are of the same table."""
+        """Whether the rows to judge by come from the table of the training rows."""
         source, judge = self.source, self.judge
         return isinstance(source, ArrayRows) and isinstance(judge, ArrayRows) and judge.data is source.data
 
@@ -108,14 +108,14 @@ class Fit:
         return False
 
     def run_of(self, flow: Trainable, source: RowSource, *others: Any) -> Run:
-        """What takes the steps over rows."""
+        """The run that takes the steps over rows."""
         kind = StreamRun if isinstance(source, StreamRows) else Run
         return (DeviceRun if flow._interior.on_device else kind)(flow, source, *others)
 
     # ---- the fit
 
     def go(self) -> None:
-        """All of it, once rows are open; the history is filled in."""
+        """Run the whole fit, once rows are open, and fill in the history."""
         flow, history, source, judge = self.flow, self.history, self.source, self.judge
         self.checked = checked = self.planned()
         if self.kept.path is not None:
@@ -173,7 +173,7 @@ class Fit:
         return marginal_links(self.flow, self.source, judge, start.x, self.checked, clock, before, self.seed, made)
 
     def _few(self) -> None:
-        """Cross-validation finds how many epochs serve; then all rows are trained on."""
+        """Find the number of epochs by cross-validation; then train on all rows."""
         self.history.judged_by = "cross-validation"
         assert isinstance(self.source, ArrayRows)
         source, choosing = self.source.of(self.source.part.whole()), self.clock.share(CHOOSING)

@@ -28,11 +28,11 @@ Scale = tuple[Floats, Floats]
 """Mean and standard deviation of context columns."""
 
 MOST_FEATURES = 64
-SHARES = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # of the identity in a covariance
+SHARES = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # share of the identity in a covariance
 FOLDS = 5
 LEAST_ROOT = 1e-6  # standard deviation of a direction: float32 rounds a standardised row by up to 1e-7
 CONSTANT = 1e-4  # variance of a column that is constant
-QUIET = 0.1  # what is left of the networks' last weights, so that the flow is that Gaussian within some 1e-4 nats
+QUIET = 0.1  # remaining share of the networks' last weights: the flow is that Gaussian within some 1e-4 nats
 
 
 def decorrelating(
@@ -65,7 +65,7 @@ def decorrelating(
 
 
 def serves(features: int, contexts: int, rows: int, support: Support | None) -> bool:
-    """Whether such links are looked for: a circle has no covariance with a line."""
+    """Whether such links are possible: a circle has no covariance with a line."""
     circles = support is not None and any(support.periodic)
     return (features > 1 or contexts > 0) and features <= MOST_FEATURES and rows >= 2 * FOLDS and not circles
 
@@ -84,7 +84,7 @@ def joined(data: Data, mean: Floats, std: Floats, scale: Scale | None, curves: S
 def second_moments(z: Floats, share: Floats) -> tuple[Floats, Floats]:
     """Weighted second moments of rows, one matrix per fold, and the folds' weights."""
     folds = [slice(fold, None, FOLDS) for fold in range(FOLDS)]
-    # Not a matrix product, whose order of summation would depend on the threads of the BLAS.
+    # Not a matrix product, because its order of summation would depend on the threads of the BLAS.
     moments = [np.einsum("ni,nj->ij", z[f] * share[f, None], z[f]) for f in folds]
     return np.stack(moments), np.array([share[f].sum() for f in folds])
 
@@ -94,7 +94,7 @@ def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np
 
     Its mean is linear in the context: a ridge regression. Its covariance is that of the residuals, mixed with the
     identity, as its symmetric root, which moves the coordinates least. Cross-validation chooses both shares of the
-    identity. A direction with hardly any spread, as nearly collinear columns have, gets the deviation `LEAST_ROOT`.
+    identity. A direction with hardly any spread, from nearly collinear columns, gets the deviation `LEAST_ROOT`.
     No links where neither context nor correlations gain.
     """
     n = moments.shape[1] - contexts
@@ -139,7 +139,7 @@ def _slopes(moments: Floats, n: int, share: float) -> Floats:
 
 
 def _of_residuals(moments: Floats, slopes: Floats) -> Floats:
-    """Second moments of what a regression leaves."""
+    """Second moments of the residuals of a regression."""
     if not slopes.size:
         return moments
     left = np.concatenate([np.eye(len(slopes)), -slopes], axis=1)
@@ -148,7 +148,7 @@ def _of_residuals(moments: Floats, slopes: Floats) -> Floats:
 
 
 def _mixed(variances: Floats, share: float) -> Floats:
-    """Variances with a share of 1 in them, and not too small."""
+    """Variances with a share of 1 mixed in, and a lower limit."""
     mixed: Floats = np.maximum((1 - share) * np.maximum(variances, 0.0) + share, LEAST_ROOT**2)
     return mixed
 

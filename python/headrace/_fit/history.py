@@ -1,4 +1,4 @@
-"""What a fit says of itself."""
+"""The history of a fit."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class History:
     validation_loss: list[float] = field(default_factory=list)
     """After the epoch, on the rows held out; empty without any."""
     learning_rate: list[float] = field(default_factory=list)
-    """At the end of the epoch."""
+    """Learning rate at the end of the epoch."""
     seconds: list[float] = field(default_factory=list)
-    """Since the fit began."""
+    """Seconds since the fit began."""
     best_epoch: int = -1
-    """Whose weights were kept, counted from 0; -1: none was better than the weights that the fit began with. One that
-    was interrupted, by Ctrl-C or the time budget, counts, though it is in no list."""
+    """The epoch of the weights that were kept, from 0; -1: none was better than those that the fit began with. An epoch
+    interrupted by Ctrl-C or the time budget counts, though it is in no list."""
     best_loss: float = math.inf
     """The validation loss of these weights, or the epoch's training loss without validation."""
     stopped: str = "epochs"
     """Why it ended: "epochs" (all done), "patience", "time_budget", "interrupted" or "non-finite"."""
     weight_decay: float = math.nan
-    """Of the weights that were kept."""
+    """Weight decay of the weights that were kept."""
     weight_decays: dict[float, float] = field(default_factory=dict)
-    """Those that were tried, in this order, and the lowest validation loss with each; empty without held-out rows."""
+    """Weight decays tried, in this order, and the lowest validation loss with each; empty without held-out rows."""
     judged_by: str = "training rows"
-    """What chose the weights: "held-out rows", "cross-validation" or, with neither, "training rows"."""
+    """The criterion for the weights, "held-out rows", "cross-validation" or, with neither, "training rows"."""
     gaussian: bool = False
     """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better."""
 

@@ -1,4 +1,4 @@
-"""Tails of a power: where a column's rows far out say so, the curve of `Gaussianize` goes on as they do.
+"""Power-law tails: where a column's outermost rows support them, the curve of `Gaussianize` follows them.
 
 Beyond a high threshold, distances of about any column are distributed as a generalised Pareto (Balkema and de Haan
 1974; Pickands 1975): P(beyond d) = (1 + shape d / scale)^(-1 / shape). A straight tail gives a row that is far out the
@@ -20,10 +20,10 @@ Floats = NDArray[np.float64]
 
 _NORMAL = NormalDist()
 
-SHARE = 0.04  # of all rows: those that are furthest out on a side tell of its tail,
-LEAST_ROWS = 40  # if they are so many: of 1000 rows on
+SHARE = 0.04  # of all rows: the outermost on a side, by which its tail is estimated,
+LEAST_ROWS = 40  # if there are enough of them: from 1000 rows on
 CLEARLY = 1.0  # nats that their log-likelihood gains, at least, beside an exponential tail
-LONGER = 0.5  # nats that it may lose again by a larger shape, within a standard error: rows far out lose little by that
+LONGER = 0.5  # nats that a larger shape may cost, within a standard error: rows far out lose little by a larger shape
 STEEPEST = 1.0  # the largest shape: that of a Cauchy distribution
 KNOTS, TOP = 8, 6.0  # beyond a column's outermost quantile, and where the last one lies in units of N(0, 1)
 WIDEST = 100.0  # times as far as the quantiles reach: from there on the curve is straight
@@ -41,12 +41,12 @@ class LongTail:
     is_clear: bool  # whether the rows exclude a shape of 0
 
     def knots(self, knot: float, end: float, room: float) -> tuple[Floats, Floats, Floats] | None:
-        """Distances from the outermost quantile, which belongs to a latent `end`, latent z, and dz / d distance.
+        """Knots at and beyond the outermost quantile, at latent `end`: distances from it, latent z, dz / d distance.
 
-        They are those of the quantile and of knots beyond it, fewer where the curve would not stay within `room` up to
-        the last place of `beyond`: from there it is straight. None where it would not even without any.
+        There are fewer knots where the curve would not stay within `room` up to the last value of `beyond`: from there
+        it is straight. None where the curve leaves `room` even without any.
         """
-        scale = self.scale + self.shape * (knot - self.threshold)  # beyond the quantile it is of the same kind
+        scale = self.scale + self.shape * (knot - self.threshold)  # beyond it the distribution is of the same kind
         if not knot >= self.threshold:
             return None
         rest = _NORMAL.cdf(-end)
@@ -62,12 +62,12 @@ class LongTail:
 
 
 def beyond(end: float) -> Floats:
-    """Where further knots lie, in units of N(0, 1), if the outermost quantile is at `end`."""
+    """Latent values of further knots, in units of N(0, 1), if the outermost quantile is at `end`."""
     return np.linspace(end, max(TOP, end + 1.0), KNOTS + 1)[1:]
 
 
 def tail_of(x: Floats, share: Floats) -> LongTail | None:
-    """The upper tail of ascending numbers and their shares; None where it may not be one of a power."""
+    """The upper tail of ascending values and their shares; None where a power law is not supported."""
     below = np.cumsum(share)
     first = int(np.searchsorted(below, (1.0 - SHARE) * below[-1])) + 1
     far = (x[first:] > x[first - 1]) & (share[first:] > 0) if first < x.size else np.zeros(0, bool)

@@ -1,8 +1,8 @@
-"""The marginal maps that a fit starts with: columns are made about normal where rows that a curve has not seen gain.
+"""The marginal maps that a fit starts with: columns are made nearly normal where rows unseen by a curve gain.
 
-What is left to the networks is how columns depend on each other: edges, skewness and tails of a column cost them many
-units, and a curve of some knots nothing (docs/notes/training.md has what it is worth). Where it is modes that a column
-has, and a gap between them, networks may do better with the column as it is: some steps of both say which.
+The networks then learn only how columns depend on each other: edges, skewness and tails of a column cost them many
+units, and a curve of some knots nothing (docs/notes/training.md has what it is worth). Where a column has modes
+and a gap between them, networks may do better with the column unchanged: some steps of both decide.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ Floats = NDArray[np.float64]
 
 _NORMAL = NormalDist()
 
-ROWS = 1 << 14  # at most so many stand for all,
-NUMBERS, FEWEST = 1 << 19, 1 << 11  # and so many numbers of all columns, but not fewer rows than the second
+ROWS = 1 << 14  # the number of rows that represent all, at most,
+NUMBERS, FEWEST = 1 << 19, 1 << 11  # and of values in all columns, but not fewer rows than the second
 LEAST_ROWS = 200
 TAIL = 10.0  # rows beyond the outermost knots
 COUNTS = (9, 17, 33)  # of quantiles, among which rows choose
 KNOTS = COUNTS[-1]
-CLOSEST = (4e-6, 2e-5)  # shares of the range with long tails, at least, between two quantiles: the first that serves
+CLOSEST = (4e-6, 2e-5)  # least shares of the range with long tails between two quantiles: the first that gives a curve
 LINKS = 2  # at most
 MOST = KNOTS + 2 * _long_tails.KNOTS  # of them all, with long tails
-SPREAD = 3e-6  # of the range, between knots that were closer than `Gaussianize` takes
-CROWDED = 3e-5  # of the range, between two of the fewest quantiles: closer ones have no room for knots between them
-REACH = 12.0  # of the scale of asinh for these: more would leave its own knots no room
+SPREAD = 3e-6  # of the range, between knots closer than `Gaussianize` allows
+CROWDED = 3e-5  # of the range, between two of the fewest quantiles: closer ones leave no room for knots between them
+REACH = 12.0  # scale of asinh for these, in the same unit: more would leave its own knots no room
 FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
@@ -67,24 +67,24 @@ TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
 
 @dataclass(frozen=True)
 class Sample:
-    """Standardised rows that stand for those to train on, and their weights, on the host."""
+    """Standardised rows that represent those to train on, and their weights, on the host."""
 
     rows: Floats
     weights: Floats | None
 
     def shares(self) -> Floats:
-        """What rows count, 1 for the one that counts most."""
+        """Relative weights of rows, 1 for the largest."""
         return np.ones(len(self.rows)) if self.weights is None else self.weights / self.weights.max()
 
     def size(self) -> float:
-        """How many rows weights leave (Kish)."""
+        """The effective number of rows (Kish)."""
         share = self.shares()
         return float(np.square(share.sum()) / np.square(share).sum())
 
 
 @dataclass(frozen=True)
 class Column:
-    """Ascending numbers of a column, what they count, and which fold each is of."""
+    """Ascending values of a column, their weights, and the index of each one's fold."""
 
     x: Floats
     share: Floats
@@ -92,7 +92,7 @@ class Column:
 
     @classmethod
     def of(cls, x: Floats, share: Floats) -> Column:
-        """Of rows in any order: every so manieth one is of a fold."""
+        """The values of rows in any order; rows are distributed to the folds in turn."""
         order = np.argsort(x, kind="stable")
         return cls(x[order], share[order], order % FOLDS)
 
@@ -109,25 +109,25 @@ class Column:
 
     @property
     def is_clearly_long(self) -> bool:
-        """Whether one of the tails is, beyond doubt, one of a power."""
+        """Whether one of the tails clearly follows a power law."""
         return any(tail is not None and tail.is_clear for tail in self.tails)
 
     @cached_property
     def tails(self) -> tuple[LongTail | None, LongTail | None]:
-        """The lower one, of the numbers with the other sign, and the upper one."""
+        """The lower tail, of the values with the opposite sign, and the upper one."""
         return _long_tails.tail_of(-self.x[::-1], self.share[::-1]), _long_tails.tail_of(self.x, self.share)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What takes a column to N(0, 1): a rational quadratic function between knots, straight beyond (`Gaussianize`)."""
+    """A map of a column to N(0, 1): a rational quadratic function between knots, straight beyond (`Gaussianize`)."""
 
     x: Floats
     z: Floats
     slope: Floats
 
     def at(self, x: Floats) -> tuple[Floats, Floats]:
-        """z and log dz/dx. In NumPy, as there are many curves of few rows."""
+        """z and log dz/dx. In NumPy, because there are many curves of few rows."""
         k = np.clip(np.searchsorted(self.x, x, side="right") - 1, 0, self.x.size - 2)
         width, height = np.diff(self.x)[k], np.diff(self.z)[k]
         steep, d0, d1 = height / width, self.slope[k], self.slope[k + 1]
@@ -141,7 +141,7 @@ class Curve:
         return z, np.log(slope)
 
     def placed(self, latent: Floats, spread: bool = False) -> Curve | None:
-        """Nearly the same with knots at these places; None where `Gaussianize` has none as close.
+        """Nearly the same curve with knots at these values; None where `Gaussianize` allows none as close.
 
         `spread`: knots that are too close, as at a sharp edge, are moved outwards, from the middle on.
         """
@@ -157,16 +157,16 @@ class Curve:
         return Curve(x, latent, slope)
 
     def is_longer(self, latent: Floats) -> bool:
-        """Whether it has knots beyond these."""
+        """Whether the curve has knots beyond these."""
         return bool(self.z[0] < latent[0] or self.z[-1] > latent[-1])
 
     def mirrored(self) -> Curve:
-        """Of a column with the other sign."""
+        """The curve of the column with the opposite sign."""
         return Curve(-self.x[::-1], -self.z[::-1], self.slope[::-1])
 
 
 def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, Floats]:
-    """Knots as far apart as `Gaussianize` takes them, and slopes of their chords where they moved."""
+    """Knots as far apart as `Gaussianize` requires, and slopes of their chords where they moved."""
     moved, middle, least = x.copy(), x.size // 2, SPREAD * (x[-1] - x[0])
     for i in range(middle + 1, x.size):
         moved[i] = max(x[i], moved[i - 1] + least)
@@ -176,7 +176,7 @@ def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, F
 
 
 def looked_for(told: bool | None, interior: Interior, held: int, steps: int) -> bool:
-    """Whether a fit looks for them. An error where it is asked for them and could have none."""
+    """Whether a fit searches for marginal maps. An error where they are required and impossible."""
     if told is False:
         return False
     refused = ""
@@ -192,7 +192,7 @@ def looked_for(told: bool | None, interior: Interior, held: int, steps: int) -> 
 
 
 def gaussianizing(source: ArrayRows, mean: Floats, std: Floats, clock: Clock) -> tuple[Gaussianize, ...]:
-    """Links from latent to standardised data, by training rows; none where no column gains, or no time is."""
+    """Links from latent to standardised data, from training rows; none where no column gains, or no time is left."""
     size = min(source.size, ROWS, max(NUMBERS // mean.size, FEWEST))
     if size < LEAST_ROWS:
         return ()
@@ -203,10 +203,10 @@ def gaussianizing(source: ArrayRows, mean: Floats, std: Floats, clock: Clock) ->
 
 
 def gain(tried: Run, other: Run, held_out: HeldOut, in_doubt: bool = False) -> bool:
-    """Whether the first of two fits is the better one on held-out rows after as many steps.
+    """Whether the first of two fits is better on held-out rows after the same number of steps.
 
-    `in_doubt`: then it is that also if the second is not clearly better. A mean over rows of which few are far out says
-    little of what those lose that are further out.
+    `in_doubt`: then also if the second is not clearly better. A mean over rows of which few are far out hardly shows
+    the losses of rows further out.
     """
     lowest = [_Judged(), _Judged()]
     for _ in range(-(-STEPS // tried.plan.batches)):
@@ -222,7 +222,7 @@ def gain(tried: Run, other: Run, held_out: HeldOut, in_doubt: bool = False) -> b
 
 @dataclass(frozen=True)
 class _Judged:
-    """The loss of a fit on held-out rows, and those of all rows where they are asked for."""
+    """The loss of a fit on held-out rows, and the losses of all rows if required."""
 
     loss: float = math.inf
     each: Floats | None = None
@@ -240,16 +240,16 @@ def _is_first(first: _Judged, second: _Judged, held_out: HeldOut, in_doubt: bool
         return first.loss < second.loss or (in_doubt and first.each is not None and second.each is None)
     share = held_out.weights() / held_out.weights().sum()
     loses = first.each - second.each
-    return _mean_beyond(loses, share, CLEARLY) <= 0.0  # one row that has all of it is a standard error
+    return _mean_beyond(loses, share, CLEARLY) <= 0.0  # one row with all of the gain is a standard error
 
 
 def of_sample(
     sample: Sample, circles: Sequence[int] = (), clock: Clock | None = None, long: bool = True
 ) -> tuple[Gaussianize, ...]:
-    """The same, of rows in memory; columns that lie on a circle stay as they are.
+    """The links of `links_of`, for rows in memory; columns that lie on a circle stay unchanged.
 
     One `Gaussianize`, or two where rows of a column are crowded: the second, at the data's side, spreads these.
-    `long`: with tails of a power, where a column clearly has one.
+    `long`: with power-law tails, where a column clearly has one.
     """
     size, share = sample.size(), sample.shares()
     if not size >= LEAST_ROWS:
@@ -276,9 +276,9 @@ def of_sample(
 def _spreading(
     columns: dict[int, Column], latent: Floats, features: int
 ) -> tuple[tuple[Gaussianize] | tuple[()], list[int]]:
-    """What takes columns whose rows are crowded to the scale of asinh, and which columns these are.
+    """The map of columns with crowded rows to the scale of asinh, and a mask of these columns.
 
-    In very skewed columns most rows lie closer together than `Gaussianize` takes knots beside those far out.
+    In very skewed columns most rows lie closer together than `Gaussianize` allows knots beside those far out.
     """
     u = np.linspace(-REACH, REACH, KNOTS)
     data, slopes, crowded = np.tile(u, (features, 1)), np.ones((features, u.size)), []
@@ -306,7 +306,7 @@ def _of_columns(
     or_straight: bool = False,
     crowded: Sequence[int] = (),
 ) -> tuple[Gaussianize] | tuple[()] | None:
-    """Curves with knots at some latent places; None where more than the inner ones cannot be, or serve nobody.
+    """Curves with knots at some latent values; None where knots beyond the inner ones are impossible, or none gains.
 
     `or_straight`: a column without room for its long tails has straight ones, beside others that have theirs.
     `crowded`: columns that are not standardised any more, so that they have a line where they have no curve.
@@ -341,7 +341,7 @@ def _of_columns(
 
 
 def has_long_tails(found: Sequence[Gaussianize]) -> bool:
-    """Whether some column has tails of a power, or is so skewed that its rows had to be spread."""
+    """Whether some column has power-law tails, or is so skewed that its rows had to be spread."""
     return len(found) > 1 or any(curve.latent.size > KNOTS for curve in found)
 
 
@@ -381,23 +381,23 @@ def _gains(parts: Sequence[tuple[Column, Column]], latent: Floats, count: int, c
 
 
 def _mean_beyond(each: Floats, share: Floats, errors: float) -> float:
-    """The weighted mean where it is above so many of its standard errors; else minus infinity."""
+    """The weighted mean where it exceeds this multiple of its standard error; else minus infinity."""
     mean = float((share * each).sum())
     error = float(np.sqrt(np.square(share * (each - mean)).sum()))
     return mean if mean > errors * error else -math.inf
 
 
 def _normal(x: Floats, seen: Column) -> Floats:
-    """The log density of N(mean, variance) of the rows seen, but for the constant."""
+    """The log density of N(mean, variance) of the rows seen, without the constant."""
     mean, variance = seen.moments
     density: Floats = -0.5 * np.square(x - mean) / variance - 0.5 * np.log(variance)
     return density
 
 
 def _curve(column: Column, latent: Floats, count: int, closest: float | None = None) -> Curve | None:
-    """What takes quantiles of a column to those of N(0, 1), so many; None where rows repeat values.
+    """The map of a number of a column's quantiles to those of N(0, 1); None where rows repeat values.
 
-    `closest`: not None to have knots beyond the quantiles where a tail is one of a power.
+    `closest`: not None for knots beyond the quantiles where a tail follows a power law.
     """
     x, share = column.x, column.share
     total = float(share.sum())
@@ -421,7 +421,7 @@ def _curve(column: Column, latent: Floats, count: int, closest: float | None = N
 
 
 def _lengthened(curve: Curve, tail: LongTail | None, room: float) -> Curve:
-    """The same curve with a long tail at its upper end, if there is one; further knots lie within so much room."""
+    """The curve with a long tail at its upper end, if there is one; further knots lie within `room`."""
     further = None if tail is None else tail.knots(float(curve.x[-1]), float(curve.z[-1]), room)
     if further is None:
         return curve
@@ -431,9 +431,9 @@ def _lengthened(curve: Curve, tail: LongTail | None, room: float) -> Curve:
 
 
 def _slopes(gaps: Floats, rises: Floats) -> Floats:
-    """At the knots, so that the curve does not swing: harmonic means of chords (Fritsch and Butland 1984).
+    """Slopes at the knots without overshoot: harmonic means of chords (Fritsch and Butland 1984).
 
-    At the ends it is that of the last chord.
+    At the ends it is the slope of the last chord.
     """
     chords = rises / gaps
     inner = (
@@ -445,7 +445,7 @@ def _slopes(gaps: Floats, rises: Floats) -> Floats:
 
 
 def _tail(beyond: Floats, end: float, share: Floats, otherwise: float) -> float:
-    """The slope of a straight tail: the most likely one for the rows that lie beyond its knot.
+    """The slope of a straight tail: the most likely one for the rows beyond its knot.
 
     They become z = end + slope · beyond, and have log densities log slope - z² / 2. Heavy tails make it small, so that
     a row far out costs its own density, and not more.
@@ -455,5 +455,5 @@ def _tail(beyond: Floats, end: float, share: Floats, otherwise: float) -> float:
         return otherwise
     d, weight = beyond[is_beyond], share[is_beyond]
     total, first, second = float(weight.sum()), float((weight * d).sum()), float((weight * d * d).sum())
-    half = 0.5 * end * first  # of slope² second + slope end first = total
+    half = 0.5 * end * first  # the root of slope² second + slope end first = total
     return total / (half + math.sqrt(half * half + total * second))

@@ -1,4 +1,4 @@
-"""Weighted means and deviations of columns, and what weights leave of the number of rows."""
+"""Weighted means and deviations of columns, and effective numbers of rows."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Floats = NDArray[np.float64]
 
 
 class Sums(Protocol):
-    """What adds over all processes of a fit; a `headrace._fit.source.RowSource` is one."""
+    """Sums over all processes of a fit; a `headrace._fit.source.RowSource` is one."""
 
     library: Any
     """NumPy, or CuPy where the rows are on a device."""
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """The sum of this process's parts, arrays of the shape of `zero`, and of those of all others."""
+        """The sum of all parts of all processes, arrays of the shape of `zero`."""
 
     def total(self, parts: Iterable[float]) -> float:
-        """The same of numbers."""
+        """The sum of scalars over all parts of all processes."""
 
     def maximum(self, array: Any) -> Any:
         """The largest values over all processes, entry by entry."""
@@ -37,7 +37,7 @@ class PlainSums:
     library: Any = np
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """See `Sums`; in their order, because `sum` rounds otherwise from one Python to the next."""
+        """See `Sums`; in their order, because `sum` rounds differently in different versions of Python."""
         total = zero
         for part in parts:
             total = total + part
@@ -74,7 +74,7 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
     unit = np.where(half > 0, half, 1.0)
 
     def mean_of(what: Callable[[Any], Any]) -> Any:
-        # Not by matrix products, whose order of summation would depend on the threads of the BLAS.
+        # Not by matrix products, because their order of summation would depend on the threads of the BLAS.
         found = ((what((values - middle) / unit) * share[:, None]).sum(axis=0) for values, share in parts())
         return sums.sum(found, library.zeros(columns)) / weight
 
@@ -86,19 +86,19 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
 
 
 class Moments:
-    """The same of rows that come once, some at a time, whatever the blocks.
+    """Weighted mean, deviation and half the range of rows in one pass over blocks, whatever their sizes.
 
     Blocks are merged as Chan, Golub, LeVeque (1983) do, by deviations and not by their squares, which may leave the
     numbers.
     """
 
     def __init__(self) -> None:
-        """Of no rows."""
+        """Moments of no rows."""
         self.weight = 0.0
         self.mean = self.std = self.low = self.high = np.empty(0)
 
     def add(self, values: Floats, share: Floats) -> None:
-        """Rows, shape (rows, columns), with weights above 0, shape (rows,); at least one row."""
+        """Add rows, shape (rows, columns), with weights above 0, shape (rows,); at least one row."""
         low, high, total = values.min(axis=0), values.max(axis=0), float(share.sum())
         middle, half = low / 2 + high / 2, high / 2 - low / 2
         unit = np.where(half > 0, half, 1.0)
@@ -122,16 +122,16 @@ class Moments:
 
 
 class Effective:
-    """What Kish's effective number of rows is made of, of weights that come some at a time."""
+    """The sums in Kish's effective number of rows, over weights that come in blocks."""
 
     def __init__(self, weights: Floats | None = None) -> None:
-        """Of these, or of none yet."""
+        """The sums over these weights, or over none yet."""
         self.most = self.total = self.square = 0.0  # the sums are in units of the largest weight and of its square
         if weights is not None:
             self.add(weights)
 
     def add(self, weights: Floats) -> None:
-        """Some more, at least one."""
+        """Add weights, at least one."""
         most = max(self.most, float(weights.max()))
         if not most:
             return
@@ -141,6 +141,6 @@ class Effective:
         self.most = most
 
     def in_units_of(self, weight: float) -> Floats:
-        """The sums of weights and of their squares, where this weight is 1."""
+        """The sums of weights and of their squares, in units of this weight."""
         share = self.most / weight
         return np.array([self.total * share, self.square * share**2])

@@ -21,16 +21,16 @@ __all__ = ["BY_LOSS", "SCHEDULES", "Adam", "scheduled"]
 
 
 def _cosine(done: float) -> float:
-    """From 1 to next to nothing."""
+    """A factor from 1 to nearly 0."""
     return max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)
 
 
 SCHEDULES = {"cosine": _cosine, "plateau": None, "constant": None}
 """Factors of the learning rate when this share of all steps is done; None for 1 at any time."""
 BY_LOSS = ("plateau",)
-"""Schedules that a fit halves further by the loss of held-out rows."""
+"""Schedules that also halve the rate by the loss of held-out rows."""
 
-LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the latter over the units of the widest hidden layer, if that is less
+LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the latter over the units of the widest hidden layer, if this is less
 
 
 class Adam:
@@ -131,7 +131,7 @@ class Adam:
 
 
 def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, float, float]:
-    """Checked, and as the core takes them: 0 for none."""
+    """A checked setting in the core's form: 0 for none."""
     return (
         check.number("weight_decay", weight_decay, least=0.0, below=math.inf),
         0.0 if clip is None else check.number("clip", clip, above=0.0, below=math.inf),
@@ -145,6 +145,6 @@ def default_rate(flow: Trainable) -> float:
 
 
 def scheduled(schedule: str, done: Callable[[], float]) -> float:
-    """The factor of the learning rate; `done` gives the share of all steps that is over, called if it matters."""
+    """The factor of the learning rate; `done` returns the finished share of all steps, and is called if it matters."""
     curve = SCHEDULES[schedule]
     return 1.0 if curve is None else curve(done())

@@ -1,4 +1,4 @@
-"""How a fit takes its steps: its arguments, with defaults that depend on the rows and the flow."""
+"""The plan of a fit's steps: its arguments, with defaults that depend on the rows and the flow."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "constant_decay", "rows_of_a_batch"]
 
-BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # so many batches an epoch, of so many rows
+BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # the number of batches an epoch for this number of rows
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
-STAGED = 2  # times as many epochs where decays follow one another, as they share them
+STAGED = 2  # factor of the epochs where successive decays share them
 DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the former over the rows, at most the latter
-LEAST_DECAY = 0.02  # of less nothing depends, and it is not chosen
+LEAST_DECAY = 0.02  # least value with an effect; below it none is chosen
 
 FEW = 50  # rows held out that are too few to judge by
 LEAST = 10  # rows for cross-validation
@@ -25,12 +25,12 @@ MANY = 50_000  # rows beyond which no Gaussian is tried
 
 
 def constant_decay(rows: int) -> float:
-    """The decay where nothing chooses one."""
+    """The decay without a choice."""
     return min(MOST_DECAY, DECAY_BY_ROWS / rows)
 
 
 def rows_of_a_batch(rows: int, batch_size: int | None) -> int:
-    """At most all of them; `batch_size` as in `Flow.fit`."""
+    """The batch size, at most all rows; `batch_size` as in `Flow.fit`."""
     return min(min(max(rows // BATCHES, LEAST_BATCH), MOST_BATCH) if batch_size is None else batch_size, rows)
 
 
@@ -43,17 +43,17 @@ class Plan:
     learning_rate: float
     schedule: str
     weight_decay: float | None  # None: to be chosen
-    constant_decay: float  # if nothing can choose
+    constant_decay: float  # the decay without held-out rows
     clip: float | None
     average: float | None
     patience: int
-    staged: bool  # whether held-out rows choose among decays that follow one another
+    staged: bool  # whether held-out rows choose among successive decays
     matmul: str  # how steps compute products of networks
-    gaussianize: bool | None  # whether a fresh flow starts with marginals that are about normal; None: if it gains
+    gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
 
     @classmethod
     def of(cls, flow: Trainable, rows: int, arguments: Arguments, *, judged: bool) -> Plan:
-        """The arguments, checked. `judged`: whether rows are held out."""
+        """Check the arguments. `judged`: whether rows are held out."""
         a = arguments.checked()
         batches = -(-rows // rows_of_a_batch(rows, a.batch_size))
         unchosen = constant_decay(rows)

@@ -1,7 +1,7 @@
-"""Rows that a fit is given: checks, the parts to train on and to hold out, their order, and warnings about them.
+"""Rows of a fit: checks, the parts to train on and to hold out, their order, and warnings about them.
 
-Nothing here takes memory that grows with the rows, but where weights leave some of them out. A table may be a file that
-is mapped into memory and larger than it.
+Memory here does not grow with the number of rows, except where weights leave some of them out. A table may be a file
+is mapped into memory and larger than the memory.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Index = NDArray[np.int64]
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Two values of each column, as mean and standard deviation."""
 
-DIGITS = 1e4  # numbers that a standard deviation must have room for
+DIGITS = 1e4  # values in a standard deviation that the dtype must distinguish
 FAR, NEAR = 10.0, 1.0  # standard deviations from the mean of a context row far out, and between all others
-FEW_WEIGHED = 20  # rows that weights leave, for them to be told
+FEW_WEIGHED = 20  # the effective number of rows below which a fit warns
 
 
 @dataclass
 class Data:
-    """Rows with their context and weights, all checked, and what the columns of x are called."""
+    """Rows with their context and weights, all checked, and the names of the columns of x."""
 
     x: NDArray[Any]
     context: NDArray[Any] | None
@@ -41,7 +41,7 @@ class Data:
     support: Support | None = None
 
     def taking_part(self) -> tuple[int, Any]:
-        """How many rows take part, and which, ascending; None for all."""
+        """The number of rows that take part, and their ascending indices; None for all."""
         rows = int(self.x.shape[0])
         if self.weights is None:
             return rows, None
@@ -52,12 +52,12 @@ class Data:
         return kept.size, kept
 
     def unbounded(self, index: Any) -> NDArray[np.float64]:
-        """Some rows of x, off their support: what a flow standardises."""
+        """Some rows of x, off their support, as a flow standardises them."""
         chosen: NDArray[np.float64] = self.x[index].astype(np.float64)
         return chosen if self.support is None else self.support.inverse(chosen)[0]
 
     def rows(self, index: Index) -> Data:
-        """A copy of some."""
+        """A copy of some rows."""
         index = _arrays.library(self.x).asarray(index)
         context = self.context
         if context is not None and context.shape[0] == self.x.shape[0]:
@@ -66,7 +66,7 @@ class Data:
         return Data(self.x[index], context, weights, self.names, self.support)
 
     def values(self, index: Any, of_context: bool) -> NDArray[np.float64]:
-        """Some rows as a fit measures them, float64: of x, off its support, or of the context."""
+        """Some rows in float64, as a fit measures their moments: of x, off its support, or of the context."""
         if not of_context:
             return self.unbounded(index)
         assert self.context is not None
@@ -74,7 +74,7 @@ class Data:
         return values
 
     def shares(self, index: Any = slice(None)) -> NDArray[np.float64]:
-        """What some rows count, float64; 1 each without weights."""
+        """Weights of some rows, float64; 1 each without weights."""
         if self.weights is None:
             rows = self.x.shape[0] if isinstance(index, slice) else len(index)
             return _arrays.library(self.x).ones(rows)  # type: ignore[no-any-return]
@@ -92,7 +92,7 @@ def open_rows(
     weights: Any,
     support: Support | None = None,
 ) -> Data:
-    """Check rows: shapes, that all numbers are finite, and inside their bounds."""
+    """Check rows: shapes, that all values are finite, and inside their bounds."""
     array = _arrays.matrix(f"{prefix}x", x, features, caller)
     rows = array.shape[0]
     if rows == 0:
@@ -110,14 +110,14 @@ def open_rows(
 
 
 def check_finite(name: str, array: NDArray[Any]) -> None:
-    """Refuse NaN and infinity, with the number of rows and the first."""
+    """Refuse NaN and infinity, with the number of such rows and the index of the first."""
     count, first = bad_rows(array)
     if count:
         raise ValueError(not_finite(name, count, first, array.shape[0]))
 
 
 def bad_rows(array: NDArray[Any]) -> tuple[int, int]:
-    """How many rows have NaN or infinity, and which is the first."""
+    """The number of rows with NaN or infinity, and the index of the first."""
     count, first = 0, -1
     for start in range(0, array.shape[0], CHUNK):
         part = np.isfinite(array[start : start + CHUNK])
@@ -129,12 +129,12 @@ def bad_rows(array: NDArray[Any]) -> tuple[int, int]:
 
 
 def not_finite(name: str, count: int, first: int, rows: int) -> str:
-    """The message about so many rows that have NaN or infinity."""
+    """The message about this number of rows with NaN or infinity."""
     return f"{name}: expected finite numbers, got NaN or infinity in {count} of {rows} rows, first in row {first}"
 
 
 def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[str, ...] = ()) -> None:
-    """Refuse rows on a bound or beyond, with their number and the first."""
+    """Refuse rows on a bound or beyond, with their number and the index of the first."""
     count, first = 0, (0, 0, 0.0)
     for start in range(0, array.shape[0], CHUNK):
         part = array[start : start + CHUNK]
@@ -152,7 +152,7 @@ def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[
 
 
 def outside(array: NDArray[Any], support: Support) -> NDArray[np.bool_]:
-    """Which numbers are on a bound or beyond."""
+    """A mask of the values on a bound or beyond."""
     with np.errstate(over="ignore"):  # a bound beyond the dtype is infinite there
         low, high = (_arrays.library(array).asarray(end.astype(array.dtype)) for end in support._ends())
     mask: NDArray[np.bool_] = (array <= low) | (array >= high)
@@ -162,7 +162,7 @@ def outside(array: NDArray[Any], support: Support) -> NDArray[np.bool_]:
 def not_inside(
     name: str, count: int, rows: int, row: int, column: int, value: float, support: Support, names: tuple[str, ...]
 ) -> str:
-    """The message about so many rows on a bound or beyond, with the first number that is."""
+    """The message about this number of rows on a bound or beyond, with the first such value."""
     label = names[column] if names else f"column {column}"
     return (
         f"{name}: expected numbers between their bounds, got some on a bound or beyond in {count} of {rows} rows, "
@@ -171,12 +171,12 @@ def not_inside(
 
 
 def is_share(validation: Any) -> bool:
-    """Whether it says how many rows to hold out, and not which."""
+    """Whether `validation` is the share of rows to hold out, rather than rows."""
     return isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool)
 
 
 def checksum(array: NDArray[Any], sum_of: int = 0) -> int:
-    """Of all numbers of an array, whatever its strides; `sum_of`: of the rows before them."""
+    """The checksum of all values of an array, whatever its strides; `sum_of`: of the rows before them."""
     for begin in range(0, array.shape[0], CHUNK):
         block = np.ascontiguousarray(_arrays.on_host(array[begin : begin + CHUNK]))
         sum_of = zlib.crc32(block.reshape(-1).view(np.uint8).data, sum_of)
@@ -191,7 +191,7 @@ def settled(
     names: tuple[str, ...],
     say: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and deviation with 1 for constant columns, which are told; `half`: of the columns' ranges."""
+    """Mean and deviation, 1 for constant columns, with a warning of these; `half`: half of the columns' ranges."""
     constant = (half == 0) | ~(std > np.finfo(np.float64).tiny)
     if say and constant.any():
         labels = names or tuple(f"column {i}" for i in range(std.size))
@@ -203,7 +203,7 @@ def settled(
 def warn_of_offsets(
     names: tuple[str, ...], support: Support | None, given: bool, scale: Moments, dtype: np.dtype[Any]
 ) -> None:
-    """Say in which columns float32 leaves fewer than four digits of a standard deviation.
+    """Warn of columns in which float32 leaves fewer than four digits of a standard deviation.
 
     `given`: whether rows are float32. `scale`: means and standard deviations of the columns.
     """
@@ -215,7 +215,7 @@ def warn_of_offsets(
     with np.errstate(over="ignore"):
         step = np.spacing(np.minimum(np.abs(mean) + std, np.finfo(np.float32).max).astype(np.float32))
         coarse = (step > std / DIGITS) | (np.abs(mean) + std > np.finfo(np.float32).max)
-    if support is not None:  # there the mean is one of other numbers, which nothing rounds before they are shifted
+    if support is not None:  # those means are of unbounded values, not rounded before their shift
         coarse &= np.array([kind == "any" for kind in support._kinds])
     if not coarse.any():
         return
@@ -233,7 +233,7 @@ def warn_of_offsets(
 
 
 def warn_of_weights(effective: float, rows: int) -> None:
-    """Say that weights leave few of so many rows."""
+    """Warn if weights leave few of this number of rows."""
     if effective < min(FEW_WEIGHED, rows / 4):
         warn(
             f"weights: the training part of {rows} rows counts as only {effective:.3g} rows (Kish's effective number), "
@@ -242,7 +242,7 @@ def warn_of_weights(effective: float, rows: int) -> None:
 
 
 def inner_ends(context: NDArray[np.float64], scale: Moments) -> Moments:
-    """The least and the largest standardised value of each context column, but for those far out."""
+    """The least and the largest standardised value of each context column, except those far out."""
     z = (context - scale[0]) / scale[1]
     inside = np.abs(z) <= FAR
     least = np.where(inside, z, np.inf).min(axis=0, initial=np.inf)
@@ -250,7 +250,7 @@ def inner_ends(context: NDArray[np.float64], scale: Moments) -> Moments:
 
 
 def warn_of_far_contexts(ends: Moments, std: NDArray[np.float64]) -> None:
-    """Say in which columns few rows are so far out that all others, with these `inner_ends`, lie close together."""
+    """Warn of columns with few rows so far out that all others, with these `inner_ends`, lie close together."""
     width = ends[1] - ends[0]
     found = (width > 0) & (width < NEAR)
     if not found.any():
@@ -265,7 +265,7 @@ def warn_of_far_contexts(ends: Moments, std: NDArray[np.float64]) -> None:
 
 
 def warn_of_narrow_bounds(names: tuple[str, ...], support: Support, given: bool) -> None:
-    """Say between which bounds float32 has hardly any numbers."""
+    """Warn of bounds between which float32 has few values."""
     coarse = support._coarse(np.dtype(np.float32))
     if not coarse.any():
         return

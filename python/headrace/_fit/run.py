@@ -1,4 +1,4 @@
-"""One fit while it runs: epochs of steps, what is tried on held-out rows, and what is kept."""
+"""A running fit: epochs of steps, trials on held-out rows, and the best weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["DeviceRun", "HeldOut", "Run", "is_untrained", "warn_of_no_gain"]
 
 
 class HeldOut:
-    """Rows to judge by. Few are copied together; many are read where they lie, some at a time."""
+    """Rows to judge by. Few rows are copied together; many are read in place, in blocks."""
 
     def __init__(self, source: RowSource, on_device: bool = False) -> None:
         self.source, self.weight = source, source.weight()
@@ -46,18 +46,18 @@ class HeldOut:
         return loss if math.isfinite(loss) else math.inf
 
     def losses(self, *flows: Trainable) -> Iterator[tuple[NDArray[np.float64], ...]]:
-        """Of each row those under some flows, and its weight, on the host, part by part."""
+        """The losses of each row under some flows, and its weight, on the host, part by part."""
         for data in self._parts():
             found = [flow.log_prob(data.x, data.context) for flow in flows]
             yield (*(-_arrays.on_host(one).astype(np.float64) for one in found), _arrays.on_host(data.shares()))
 
     def log_probs(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> NDArray[np.float64]:
-        """Those of all rows, on the host."""
+        """The losses of all rows, on the host."""
         found = [flow.log_prob(data.x, data.context, parameters=parameters) for data in self._parts()]
         return np.concatenate([_arrays.on_host(part).astype(np.float64) for part in found])
 
     def weights(self) -> NDArray[np.float64]:
-        """Those of all rows, on the host."""
+        """The weights of all rows, on the host."""
         return np.concatenate([_arrays.on_host(data.shares()) for data in self._parts()])
 
     def _parts(self) -> Iterator[Data]:
@@ -65,7 +65,7 @@ class HeldOut:
 
 
 class Run:
-    """One fit while it runs."""
+    """A running fit."""
 
     def __init__(
         self,
@@ -80,9 +80,9 @@ class Run:
         judged_after: int = 0,
         kept: Checkpoint | None = None,
     ) -> None:
-        """`source`: an `ArrayRows`, or what a subclass takes.
+        """`source`: an `ArrayRows`, or the source of a subclass.
 
-        `judged_after`: how often held-out rows are judged once it is over, for which it leaves time. `kept`: where its
+        `judged_after`: number of validation passes after the run; time is reserved for them. `kept`: where its
         state is kept, and from where it goes on.
         """
         self.kept = Checkpoint(None, 0.0) if kept is None else kept
@@ -99,14 +99,14 @@ class Run:
         self.program = caller.queued(program)
         self.drops = flow._interior.drops
         self.best, self.start_tried = flow.parameters, False
-        self.lowest, self.lowest_epoch = math.inf, -1  # of the loss that the schedule goes by
+        self.lowest, self.lowest_epoch = math.inf, -1  # the loss that the schedule uses
         self.begin = _clock.now()
         self.step = self.judged_step = 0
         self.rate_factor = 1.0  # of the plateau schedule
         self._prepare()
 
     def _prepare(self) -> None:
-        """What all steps share."""
+        """The settings of all steps."""
         size, batches = self.size, self.plan.batches
         self.data: Data = self.source.data
         self.bounds = [size * i // batches for i in range(batches + 1)]
@@ -116,11 +116,11 @@ class Run:
         self.log_prob = self.library.empty(self._log_probs(), self.flow.dtype)
 
     def also_kept(self, clock: int) -> dict[str, Any]:
-        """What else says how the fit goes on when the optimiser has taken so many steps, to be kept with its state."""
+        """Further state of the fit at this step count of the optimiser, to be kept with its state."""
         return {}
 
     def restored(self, kept: dict[str, Any], clock: int) -> None:
-        """The way back."""
+        """Restore the state of `also_kept`."""
 
     def _begin_stage(self) -> None:
         plan = self.plan
@@ -129,18 +129,18 @@ class Run:
         )
 
     def _log_probs(self) -> int:
-        """How many log densities are kept at a time: those of a batch."""
+        """The number of log densities in memory at a time: those of a batch."""
         return -(-self.size // self.plan.batches)
 
     def go(self, progress: bool) -> None:
-        """All epochs, then the best weights, whatever happens."""
+        """Run all epochs, then restore the best weights, whatever happens."""
         history, bar = self.history, _progress.bar(self.plan.epochs, "fit", "epoch", progress)
         message, self.paced = "", True
         try:
             first = self.kept.resume(self)
             bar.update(first)
             if self.clock.has(0.0) and (self.held_out is None or self.held_out.copied is not None):
-                self._try_start()  # many rows take long: there it waits for the first epoch's end
+                self._try_start()  # many rows take long: their first validation waits for the first epoch's end
             for epoch in range(first, self.plan.epochs):
                 loss = self.one_pass()
                 if self.clock.ran_out:
@@ -184,7 +184,7 @@ class Run:
         return parameters
 
     def _keep_if_best(self, epoch: int) -> float:
-        """Try the current weights on held-out rows, and keep them if they are the best; without any, the last are."""
+        """Try the current weights on held-out rows, and keep them if they are the best; without any, keep the last."""
         self._try_start()
         return self._judge(epoch, self.current())
 
@@ -233,7 +233,7 @@ class Run:
         return True
 
     def batches(self) -> Iterator[Index]:
-        """The training rows in a new order, a batch at a time."""
+        """The training rows in a new order, batch by batch."""
         pools = self.source.part.shuffled(self.rng)
         ready: list[Index] = []
         for begin, end in pairwise(self.bounds):
@@ -244,22 +244,22 @@ class Run:
             ready = [rows[end - begin :]]
 
     def _has_time(self, steps: int = 1) -> bool:
-        """Whether so many steps more, and what has to follow them, fit into the time budget."""
+        """Whether this number of further steps, and the work after them, fits into the time budget."""
         if not self.clock.is_limited:
             return True
         last, self.tick = self.tick, _clock.now()
-        if last:  # a slow step is remembered, but not for ever
+        if last:  # a slow step is remembered, but not forever
             self.step_seconds = max((self.tick - last) / steps, 0.95 * self.step_seconds)
         return self.clock.has(1.5 * steps * self.step_seconds + self._kept_seconds())
 
     def has_time_to_judge(self) -> bool:
-        """Whether what comes after the run still fits in."""
+        """Whether the work after the run still fits in."""
         if not self.clock.is_limited:
             return True
         return self.judge_seconds is not None and self.clock.left() >= self.judged_after * self.judge_seconds
 
     def _kept_seconds(self) -> float:
-        """For judging the last weights, and what comes after the run."""
+        """Seconds to judge the last weights, and for the work after the run."""
         if self.held_out is None:
             return 0.0
         once = self.judge_seconds
@@ -268,9 +268,9 @@ class Run:
         return once * (1 + (not self.start_tried) + self.judged_after)
 
     def one_pass(self) -> float:
-        """One pass over the training rows in a new order; the mean loss, as the weights were at each batch.
+        """One pass over the training rows in a new order; the mean loss under the weights at each batch.
 
-        It is cut short where the clock runs out.
+        The pass ends early where the clock runs out.
         """
         self.tick = 0.0
         done, total = self.kept.pass_begins(self)
@@ -294,13 +294,13 @@ class Run:
         return float(total / (self.mean_weight * self.size))
 
     def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
-        """That of the mean loss over a batch, beside the log densities of its rows."""
+        """The gradient of the mean loss over a batch, beside the log densities of its rows."""
         self._find_gradient_in(self.data, index, index.size, log_prob, self._draw_dropout())
 
     def _find_gradient_in(
         self, data: Data, index: Index, rows: int, log_prob: NDArray[Any], dropout: int | None
     ) -> None:
-        """What some rows of a table add to the gradient of the mean loss over a batch of so many rows."""
+        """The share of some rows in the gradient of the mean loss over a batch of this many rows."""
         self.program.gradient(
             inverse=True,
             of_log_prob=True,
@@ -316,14 +316,14 @@ class Run:
         )
 
     def _draw_dropout(self) -> int | None:
-        """The seed of a step's."""
+        """The seed of a step's noise."""
         return int(self.rng.integers(2**63)) if self.drops else None
 
     def _rate(self) -> float:
         return self.plan.learning_rate * self.rate_factor * scheduled(self.plan.schedule, self._done)
 
     def _done(self) -> float:
-        """The share of the steps that is over, or that of the time."""
+        """The finished share of the steps, or of the time."""
         done = self.step / (self.plan.epochs * self.plan.batches)
         return max(done, self.clock.passed(self.begin, self._kept_seconds())) if self.paced else done
 
@@ -334,7 +334,7 @@ def is_untrained(history: History) -> bool:
 
 
 def warn_of_no_gain(history: History) -> None:
-    """Say that a flow `is_untrained`, or became the Gaussian of the training rows because of that."""
+    """Warn that a flow `is_untrained`, or became the Gaussian of the training rows because of that."""
     now = "the Gaussian of the training rows" if history.gaussian else "untrained"
     warn(
         f"fit: no epoch of {len(history.train_loss)} was better on held-out rows than the weights before the first; "
@@ -343,15 +343,15 @@ def warn_of_no_gain(history: History) -> None:
 
 
 class DeviceRun(Run):
-    """The same on a CUDA device. Nothing waits inside of a pass: what happened in it is read at its end.
+    """A fit on a CUDA device. Nothing waits inside of a pass: its results are read at its end.
 
-    With a time budget it waits now and then, as nobody else knows how long steps take.
+    With a time budget a pass waits now and then, because only the wait measures the duration of steps.
     """
 
     STEPS = 16  # between two waits
 
     def _log_probs(self) -> int:
-        """Those of all rows."""
+        """The weights of all rows."""
         return self.size
 
     def one_pass(self) -> float:

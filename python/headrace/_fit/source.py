@@ -1,7 +1,7 @@
-"""The rows of a fit, wherever they are: parts that this process holds, and sums over all of them.
+"""The rows of a fit from any source: parts in this process, and sums over all of them.
 
-A fit knows rows only by these. Arrays and streams have plain sums; shards of a group have exact ones over all its ranks
-(`headrace.distributed.shards`), so that one code serves all of them.
+A fit uses rows only through this interface. Arrays and streams have plain sums; shards of a group have exact ones over
+all its ranks (`headrace.distributed.shards`), so that one implementation serves all of them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class Shard:
-    """A table that a process holds, and which of its rows are meant."""
+    """A table in this process, and its selected rows."""
 
     number: int
-    first: int  # the number of its first row among those of all tables
-    begin: int  # how many of the rows that are meant are in the tables before it
+    first: int  # the index of its first row among the rows of all tables
+    begin: int  # the number of selected rows in the tables before it
     data: Data
     part: RowPart
 
@@ -42,9 +42,9 @@ class RowSource(abc.ABC):
     """The rows to train on, or those to judge by."""
 
     size: int
-    """How many rows, of all processes."""
+    """The number of rows in all processes."""
     rows: int
-    """How many rows the whole table has, those of weight 0 and of other parts among them."""
+    """The number of rows of the whole table, with those of weight 0 and of other parts."""
     names: tuple[str, ...]
     support: Support | None
     library: Any = np
@@ -54,20 +54,20 @@ class RowSource(abc.ABC):
     is_first = True
     """Whether this process warns, and shows the progress."""
     group: Any = None
-    """Who has the other rows."""
+    """The processes with the other rows."""
 
     shards: list[Shard]
-    """What this process holds, in ascending order."""
+    """The parts in this process, in ascending order."""
 
     def share_of(self, shard: Shard, most: int) -> tuple[int, int]:
-        """Which of so many rows, spread over all, a shard gives: from the first one up to the second."""
+        """The indices, from the first to before the second, of a shard among this many rows, spread over all."""
         whole = max(self.size, 1)
         return shard.begin * most // whole, (shard.begin + shard.part.size) * most // whole
 
     def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
-        """The rows that this process holds: tables and indices of at most `CHUNK` rows.
+        """The rows in this process, as tables and indices of at most `CHUNK` rows.
 
-        `most`: of all processes at most so many rows, spread over the whole.
+        `most`: at most this many rows of all processes, spread over the whole.
         """
         for shard in self.shards:
             size, asarray = shard.part.size, self.library.asarray
@@ -80,12 +80,12 @@ class RowSource(abc.ABC):
                 yield shard.data, asarray(shard.part.at(places[begin : begin + CHUNK]))
 
     def blocks(self) -> Iterator[Data]:
-        """Copies of all rows that this process holds, shard by shard."""
+        """Copies of all rows in this process, shard by shard."""
         return (shard.data.rows(shard.part.all()) for shard in self.shards)
 
     @abc.abstractmethod
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """The sum of this process's parts, arrays of the shape of `zero`, and of those of all others."""
+        """The sum of all parts of all processes, arrays of the shape of `zero`."""
 
     @abc.abstractmethod
     def maximum(self, array: Any) -> Any:
@@ -93,19 +93,19 @@ class RowSource(abc.ABC):
 
     @abc.abstractmethod
     def standing(self) -> ArrayRows:
-        """Rows in the memory of this process which are all of them, or stand for them where a few are enough."""
+        """Rows in memory in this process: all rows, or a sample of them where a few are enough."""
 
     @abc.abstractmethod
     def picked(self, places: Index, parts: list[Any]) -> Floats:
-        """Some rows by their places among all; `parts`: what became of each of the `blocks`."""
+        """Some rows by their indices among all; `parts`: the values computed from each of the `blocks`."""
 
     @abc.abstractmethod
     def copied(self, on_device: bool) -> list[Data] | None:
-        """Copies of all rows that this process holds, where they are to be read often and are few; else None."""
+        """Copies of all rows in this process, where they are few and read often; else None."""
 
     @abc.abstractmethod
     def trial(self, standing: ArrayRows, judge: RowSource, most: int, seed: int) -> tuple[ArrayRows, RowSource]:
-        """Of `standing` those for a short fit, which reads so many at most, and rows to judge it by."""
+        """The rows of `standing` for a short fit, which reads at most `most` of them, and rows to judge it by."""
 
     def broadcast(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array of the first process."""
@@ -117,7 +117,7 @@ class RowSource(abc.ABC):
 
     @abc.abstractmethod
     def total(self, parts: Iterable[float]) -> float:
-        """See `sum`; of numbers."""
+        """See `sum`; of scalars."""
 
     def weight(self) -> float:
         """The sum of the weights."""
@@ -141,12 +141,12 @@ class RowSource(abc.ABC):
         return [Effective(_arrays.on_host(data.shares(index))) for data, index in self.pieces()]
 
     def moments(self, *, of_context: bool = False, say: bool = False) -> Moments:
-        """Mean and standard deviation of each column of x, off its support, or of the context; 1 for a constant one."""
+        """Mean and standard deviation of each column of x, off its support, or of the context; 1 for constant ones."""
         name, names = ("context", ()) if of_context else ("x", self.names)
         return settled(name, *self._measured(of_context), names, say)
 
     def moments_of(self, parts: list[tuple[Floats, Floats]], columns: int) -> Moments:
-        """The same of what became of the rows: values and weights, part by part."""
+        """The moments of values computed from the rows: values and weights, part by part."""
         return settled("x", *measured(self, columns, lambda: iter(parts)), (), say=False)
 
     def _measured(self, of_context: bool) -> tuple[Floats, Floats, Floats]:
@@ -160,18 +160,18 @@ class RowSource(abc.ABC):
 
     @abc.abstractmethod
     def columns(self, of_context: bool) -> int:
-        """How many columns x has, or the context; of one context for all rows none, as nothing depends on it."""
+        """The number of columns of x, or of the context; 0 for one context for all rows: nothing depends on it."""
 
     @abc.abstractmethod
     def fingerprint(self) -> dict[str, str]:
-        """What tells these rows from others, by name."""
+        """The fingerprint of these rows, by name."""
 
 
 class ArrayRows(PlainSums, RowSource):
-    """A part of a table in memory, or in a file that is mapped into it."""
+    """A part of a table in memory, or in a file that is mapped into memory."""
 
     most_held: int | None = None
-    """How many rows a share may hold out, if there is a limit."""
+    """The largest number of rows that a share may hold out, if there is a limit."""
 
     def __init__(self, data: Data, part: RowPart | None = None) -> None:
         """`part`: all rows by default."""
@@ -187,7 +187,7 @@ class ArrayRows(PlainSums, RowSource):
         return ArrayRows(self.data, part)
 
     def taking_part(self) -> tuple[int, Any]:
-        """How many rows of the table take part, and which, ascending; None for all."""
+        """The number of rows of the table that take part, and their ascending indices; None for all."""
         return self.data.taking_part()
 
     def split(self, validation: Any, rng: np.random.Generator, caller: Caller) -> tuple[ArrayRows, ArrayRows | None]:
@@ -196,7 +196,7 @@ class ArrayRows(PlainSums, RowSource):
         return self.of(train), self.of(judge) if isinstance(judge, RowPart) else judge
 
     def some(self, most: int) -> tuple[Data, Any]:
-        """The table, and the indices of at most so many rows, spread over the part."""
+        """The table, and the indices of at most this many rows, spread over the part."""
         size = self.part.size
         some = min(most, size)
         return self.data, self.library.asarray(self.part.at(np.arange(some, dtype=np.int64) * size // max(some, 1)))
@@ -243,7 +243,7 @@ def _told(array: Any) -> str:
 def held_out(
     source: ArrayRows, validation: Any, rng: np.random.Generator, caller: Caller
 ) -> tuple[RowPart, RowPart | ArrayRows | None]:
-    """The part to train on, and the part that is held out or a table of the caller's own."""
+    """The part to train on, and the held-out part or the caller's validation table."""
     rows, kept = source.taking_part()
     whole = RowPart(rows, kept=kept)
     if validation is None:

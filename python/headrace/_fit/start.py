@@ -1,4 +1,4 @@
-"""From where a fit starts, and what it has to beat: what it standardises, its marginal maps, and a Gaussian."""
+"""The start of a fit, and its competitors: standardisation, marginal maps and a Gaussian."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class Start:
-    """What a fit standardises, unless an earlier one has: means and standard deviations."""
+    """The standardisation of a fit, unless an earlier fit has set one: means and standard deviations."""
 
     x: Moments | None
     context: Moments | None
 
     @classmethod
     def of(cls, flow: Trainable, source: RowSource, *, say: bool = True) -> Start:
-        """Measured over the rows to train on. `say`: whether to warn of what float32 or a network cannot tell apart."""
+        """Measure the rows to train on. `say`: whether to warn of differences too small for float32 or a network."""
         say = say and source.is_first
         context = x = None
         if flow.standardize_context is None and source.columns(of_context=True):
             context = source.moments(of_context=True, say=say)
-            ends = np.full((2, context[0].size), -np.inf)  # the least values with the other sign
+            ends = np.full((2, context[0].size), -np.inf)  # the smallest values with the opposite sign
             for data in source.parts(CHUNK):
                 least, largest = _rows.inner_ends(_arrays.on_host(data.values(slice(None), of_context=True)), context)
                 ends = np.maximum(ends, np.stack([-least, largest]))
@@ -69,7 +69,7 @@ class Start:
     def set(
         self, flow: Trainable, source: RowSource, marginals: tuple[Transform, ...] = (), *, gaussian: bool = False
     ) -> None:
-        """Put it into a flow, with marginals or a Gaussian before it, and start ActNorms by rows to train on."""
+        """Set it in a flow, with marginals or a Gaussian before it, and initialise ActNorms on rows to train on."""
         interior = flow._interior
         links: tuple[Transform, ...] | None = None
         if self.x is not None:
@@ -95,25 +95,25 @@ def marginal_links(
     seed: int,
     made: Callable[[tuple[Gaussianize, ...], ArrayRows, HeldOut], Run],
 ) -> tuple[Gaussianize, ...]:
-    """What makes columns about normal, where a short fit is better on held-out rows with it than without.
+    """Links that make columns nearly normal, where a short fit is better on held-out rows with them than without.
 
     Args:
         flow: To be fitted.
         source: The rows to train on.
         judge: The rows held out.
         scale: Means and standard deviations of the columns.
-        plan: Of the fit.
+        plan: The plan of the fit.
         clock: Ends the search.
-        before: What a fit that was stopped had found; None if there was none.
-        seed: Of the rows of a trial.
-        made: A run with these links, or without any, over a few rows.
+        before: The marginals that a stopped fit had found; None if there was none.
+        seed: The seed of the rows of a trial.
+        made: A run over a few rows, with these links or without any.
     """
     told = plan.gaussianize
     if before is False:
         return ()
     standing, n = source.standing(), flow.features
     numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # last row: the number of knots
-    if source.is_first:  # the others take its links, because NumPy rounds as its version and the processor do
+    if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
         links = _marginals.gaussianizing(standing, *scale, Clock() if told or before else clock)
         if links and not (told or before):
             few, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
@@ -160,13 +160,13 @@ def not_worse_than_a_gaussian(
     That is the one-standard-error rule (Breiman et al. 1984).
 
     Args:
-        flow: As it was trained.
+        flow: The trained flow.
         held_out: The rows to judge by.
-        history: Of the fit.
-        start: The parameters before it.
-        links: Those of the Gaussian.
-        own: So many links the fit has put at the data end.
-        by_default: Not so, with epochs given, the Gaussian has to be the one that is clearly better.
+        history: The history of the fit.
+        start: The parameters before the fit.
+        links: The links of the Gaussian.
+        own: The number of links that the fit has put at the data end.
+        by_default: False with epochs given: then the Gaussian has to be clearly better.
         has_curves: Whether links of the Gaussian are marginal maps.
     """
     other = copy.copy(flow)
@@ -181,7 +181,7 @@ def not_worse_than_a_gaussian(
 
 
 def _is_kept(held_out: HeldOut, found: list[tuple[Floats, ...]], by_default: bool) -> bool:
-    """Whether the fitted flow stays, by losses of rows under it and under the Gaussian, and weights, part by part."""
+    """Whether the fitted flow stays, from losses of rows under it and under the Gaussian, and weights, part by part."""
     total, weight = held_out.source.total, held_out.weight
     if total(float(not np.isfinite(fitted).all()) for fitted, _, _ in found):
         return False

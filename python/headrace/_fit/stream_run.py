@@ -1,4 +1,4 @@
-"""A fit of a stream while it runs."""
+"""A running fit of a stream."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["StreamRun"]
 
 
 class StreamRun(Run):
-    """One fit of a stream: the data of a step are those of its batch alone."""
+    """A fit of a stream: each step uses only the data of its batch."""
 
     def go(self, progress: bool) -> None:
-        """See `Run.go`; there is a bar for the rows of an epoch too, which may take long."""
+        """See `Run.go`; a bar shows the rows of an epoch too, which may take long."""
         self.progress = progress
         super().go(progress)
 
     def batches(self) -> Iterator[Index]:
-        """See `Run.batches`; the rows are all of the batch's own."""
+        """See `Run.batches`; each batch holds its own rows."""
         assert isinstance(self.source, StreamRows)
         rng = np.random.default_rng(int(self.rng.integers(1 << 63)))
         with rows_bar(self.size, "epoch", self.progress) as shown:

@@ -1,6 +1,6 @@
-"""Rows of a stream for a fit: one pass that checks and measures them, and the order of an epoch.
+"""Rows of a stream for a fit: one pass of checks and moments, and the order of an epoch.
 
-Memory is that of the buffer, which is shuffled; of rows held out, at most as many; and of `CHUNK` rows that stand for
+Memory is that of the buffer, which is shuffled; of rows held out, at most as many; and of `CHUNK` rows that represent
 all where a few are enough.
 """
 
@@ -28,17 +28,17 @@ Floats = NDArray[np.float64]
 
 
 class StreamRows(ArrayRows):
-    """Rows of a stream. As `ArrayRows` it has some, which stand for the training rows where a few are enough."""
+    """Rows of a stream. Like `ArrayRows`, with a sample of the training rows where a few are enough."""
 
     def __init__(
         self, stream: Stream, features: int, contexts: int, support: Support | None, told: bool, progress: bool
     ) -> None:
-        """Nothing is read yet. `told`: whether a checksum of the rows is needed."""
+        """Open the stream, without reading it. `told`: whether a checksum of the rows is needed."""
         super().__init__(Data(np.empty((0, features)), None, None, (), support))
         self.stream, self.contexts, self.told, self.progress = stream, contexts, told, progress
         self.buffer = self.most_held = stream.buffer
         self.kept: list[int] = []  # rows of a weight above 0 in each part
-        self.held_rows = np.empty(0, np.int64)  # numbers of those held out, among the former
+        self.held_rows = np.empty(0, np.int64)  # indices of the rows held out, among the former
 
     # ---- as `ArrayRows`
 
@@ -61,7 +61,7 @@ class StreamRows(ArrayRows):
         return ArrayRows(self.data)
 
     def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
-        """See `RowSource`; of those that stand for all."""
+        """See `RowSource`; the rows of the sample."""
         return self.standing().pieces(most)
 
     def fingerprint(self) -> dict[str, str]:
@@ -77,7 +77,7 @@ class StreamRows(ArrayRows):
     # ---- the first pass
 
     def _survey(self, train: RowPart, judge: RowPart | ArrayRows | None) -> ArrayRows | None:
-        """Read all rows: check them, measure those to train on, and keep those held out, which are given back."""
+        """Read all rows: check them, measure those to train on, and return those held out."""
         self._sums, self._effective = (Moments(), Moments()), Effective()
         chosen = train.at(np.arange(min(train.size, CHUNK), dtype=np.int64) * train.size // min(train.size, CHUNK))
         if isinstance(judge, RowPart):
@@ -107,7 +107,7 @@ class StreamRows(ArrayRows):
         return Data(block.x, block.context, block.weights, self.stream.names, self.support)
 
     def _count(self) -> None:
-        """Rows that take part, in each part: where there are weights they are read."""
+        """The number of rows that take part, in each part; with weights these are read."""
         first = next((block for block in self.stream if len(block)), None)
         if first is None:
             raise ValueError("x: expected at least one row, got none")
@@ -147,7 +147,7 @@ class StreamRows(ArrayRows):
             self._sums[of_context].add(data.values(slice(None), bool(of_context)), share)
 
     def _is_out(self, at: int, rows: int) -> NDArray[np.bool_]:
-        """Which of so many rows, from this number on, are held out."""
+        """A mask of the held-out rows among this many, from this index on."""
         is_out = np.zeros(rows, bool)
         is_out[self.held_rows[slice(*np.searchsorted(self.held_rows, [at, at + rows]))] - at] = True
         return is_out
@@ -155,7 +155,7 @@ class StreamRows(ArrayRows):
     # ---- an epoch
 
     def batches(self, rng: np.random.Generator, bounds: list[int]) -> Iterator[Data]:
-        """The training rows in a new order, a batch at a time: rows from `bounds[i]` to `bounds[i + 1]`."""
+        """The training rows in a new order, batch by batch: rows from `bounds[i]` to `bounds[i + 1]`."""
         for block in _cut(_mixed(self._training(rng), min(self.buffer, bounds[-1]), rng), bounds):
             yield self._data_of(block)
 
@@ -176,7 +176,7 @@ class StreamRows(ArrayRows):
 
 
 def _positive(block: Block) -> Block:
-    """Those of a weight above 0."""
+    """The rows of a weight above 0."""
     if block.weights is None:
         return block
     kept = block.weights > 0
@@ -184,10 +184,10 @@ def _positive(block: Block) -> Block:
 
 
 def _mixed(blocks: Iterable[Block], capacity: int, rng: np.random.Generator) -> Iterator[Block]:
-    """All rows in random order, as far as so many of them can be mixed at a time.
+    """All rows in random order, as far as a buffer of this size mixes them.
 
-    What comes takes the place of rows that leave. In each turn that is one half of the places, drawn anew, so that a
-    row stays for another turn as often as not, and meets rows from further away than the room is large.
+    New rows replace those that leave. In each turn one half of the buffer is exchanged, drawn anew, so that a row stays
+    for another turn half of the time, and meets rows from further away than the size of the buffer.
     """
     room: Block | None = None
     order, turn, filled = np.empty(0, np.int64), 0, 0
@@ -214,7 +214,7 @@ def _mixed(blocks: Iterable[Block], capacity: int, rng: np.random.Generator) -> 
 
 
 def _cut(blocks: Iterator[Block], bounds: list[int]) -> Iterator[Block]:
-    """The same rows in batches; at the end the rest of the blocks is asked for, which checks how many there were."""
+    """The rows in batches; at the end the rest of the blocks is read, which checks their number."""
     ready: list[Block] = []
     for begin, end in pairwise(bounds):
         size = end - begin
@@ -228,24 +228,24 @@ def _cut(blocks: Iterator[Block], bounds: list[int]) -> Iterator[Block]:
 
 
 class _Checks:
-    """What is wrong with the rows, with the numbers of the first ones, and a checksum of them."""
+    """Errors in the rows, with the indices of the first ones, and a checksum of them."""
 
     def __init__(self, support: Support | None, told: bool) -> None:
         self.support, self.does_tell = support, told
         self.rows = 0
-        self.bad: dict[str, list[int]] = {"x": [], "context": []}  # how many rows are not finite, and the first
-        self.beyond: list[Any] = []  # how many rows are on bounds or beyond; of the first: number, column, value
+        self.bad: dict[str, list[int]] = {"x": [], "context": []}  # number of non-finite rows, and the first
+        self.beyond: list[Any] = []  # number of rows on bounds or beyond; of the first: index, column, value
         self.weight = 0.0
         self.sums: dict[str, int] = {}
         self.kinds: dict[str, Any] = {}
 
     @property
     def fine(self) -> bool:
-        """Whether nothing was found yet."""
+        """Whether no error was found yet."""
         return not (any(self.bad.values()) or self.beyond)
 
     def add(self, block: Block) -> None:
-        """The next rows."""
+        """Check the next rows."""
         for name, array in (("x", block.x), ("context", block.context)):
             if array is None:
                 continue
@@ -268,7 +268,7 @@ class _Checks:
         self.rows += len(block)
 
     def add_weights(self, weights: Any) -> None:
-        """The next weights."""
+        """Check the next weights."""
         bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
         if bad.size:
             raise ValueError(
@@ -278,14 +278,14 @@ class _Checks:
         self.rows += len(weights)
 
     def report_weights(self) -> None:
-        """Refuse weights that nothing can be divided by."""
+        """Refuse weights that cannot be divided by."""
         if not self.weight > 0:
             raise ValueError("weights: expected at least one number above 0, got none")
         if not 1e-300 < self.weight < 1e300:
             raise ValueError(f"weights: expected a sum between 1e-300 and 1e300, got {self.weight:g}")
 
     def report(self, names: tuple[str, ...]) -> None:
-        """Refuse what was found."""
+        """Refuse rows with errors."""
         for name, found in self.bad.items():
             if found:
                 count, first = found
@@ -296,7 +296,7 @@ class _Checks:
             raise ValueError(not_inside("x", count, self.rows, row, column, value, self.support, names))
 
     def told(self) -> dict[str, str]:
-        """Of each array its dtype, shape and checksum, as of arrays in memory."""
+        """The dtype, shape and checksum of each array, as for arrays in memory."""
         return {
             name: "none"
             if kind is None
@@ -308,9 +308,9 @@ class _Checks:
 def check_stream(
     stream: Stream, support: Support | None, progress: bool, also: Callable[[Block], None] | None = None
 ) -> None:
-    """Read all rows, and refuse what a fit would refuse, with the number of the first such row.
+    """Read all rows, and raise a fit's errors, with the index of the first such row.
 
-    `also`: what else is to see each block.
+    `also`: further functions of each block.
     """
     checks, weights, weighted = _Checks(support, False), _Checks(None, False), False
     with rows_bar(stream.rows, "check", progress) as shown:
@@ -328,5 +328,5 @@ def check_stream(
 
 
 def rows_bar(rows: int | None, what: str, progress: bool) -> Any:
-    """A bar of rows that were read, of how many; it goes when it is done, as another may follow."""
+    """A bar of the rows read so far, of this many; it is cleared at the end, because another may follow."""
     return _progress.bar(rows, what, "row", progress, unit_scale=True, leave=False)

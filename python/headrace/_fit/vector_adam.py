@@ -1,4 +1,4 @@
-"""Adam on the vector of a flow that is no program of the core: the steps of `cpp/math/adam.hpp`."""
+"""Adam on the parameter vector of a flow without a program of the core: the steps of `cpp/math/adam.hpp`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 class VectorAdam:
-    """What `Adam` needs of its core.
+    """The optimiser that `Adam` uses in place of the core's.
 
     Args:
         flow: Its `parameters` are replaced in each step.
@@ -42,14 +42,14 @@ class VectorAdam:
             clip,
             average,
         )
-        self._epsilon = max(epsilon, float(np.finfo(flow.dtype).tiny))  # 0 / 0 is nowhere
+        self._epsilon = max(epsilon, float(np.finfo(flow.dtype).tiny))  # 0 / 0 is NaN
         start = flow.parameters
         self._mean, self._square = np.zeros_like(start), np.zeros_like(start)
         self._average: Array | None = start.copy() if average else None
         self._steps = 0
 
     def step(self, gradient: Array, learning_rate: float) -> float:
-        """One step; the norm of the gradient. Where that is not finite, nothing changes."""
+        """Take one step; the norm of the gradient. If the norm is not finite, nothing changes."""
         norm = math.sqrt(float(np.square(gradient, dtype=np.float64).sum()))
         if not math.isfinite(norm):
             return norm

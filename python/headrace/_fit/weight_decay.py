@@ -1,4 +1,4 @@
-"""The choice of the weight decay: from much to little, in stages of one fit.
+"""The choice of the weight decay: from strong to weak, in stages of one fit.
 
 A stage begins with the best weights so far and a fresh optimiser, and ends when held-out rows have gained nothing for
 some epochs. As long as a stage gained, the next has less decay. So a fit is never worse on held-out rows than its
@@ -15,11 +15,11 @@ from headrace._fit.plan import Plan
 
 __all__ = ["Decays"]
 
-FACTOR, STAGES = 5.0, 4  # each stage has a decay smaller by the factor
+FACTOR, STAGES = 5.0, 4  # each stage's decay is smaller by this factor
 
 
 class Decays:
-    """The decays of a fit, one after another; just one where it is given or nothing can choose."""
+    """The decays of a fit, in turn; only one where it is given or nothing can choose."""
 
     def __init__(self, plan: Plan, judged: bool) -> None:
         staged = judged and plan.staged
@@ -28,17 +28,17 @@ class Decays:
         self.wait = max(1, plan.patience // 2) if staged else plan.patience
         self.judged = judged
         self.stage = 0
-        self.best_epoch = -1  # of the stage, or the one before it
+        self.best_epoch = -1  # the best epoch of the stage, or of the one before it
         self.before = math.inf  # the lowest loss before the stage
         self.lowest = math.inf
 
     @property
     def now(self) -> float:
-        """That of the present stage."""
+        """The decay of the present stage."""
         return self.candidates[self.stage]
 
     def tried(self, epoch: int, loss: float, history: History) -> None:
-        """Weights of the present stage were judged."""
+        """Note a validation loss of the present stage."""
         if loss < self.lowest:
             self.lowest, self.best_epoch = loss, epoch
             history.weight_decay = self.now
@@ -48,11 +48,11 @@ class Decays:
             history.weight_decays[self.now] = min(loss, history.weight_decays.get(self.now, math.inf))
 
     def waited(self, epoch: int) -> bool:
-        """Whether the stage has had its time."""
+        """Whether the stage is over."""
         return self.judged and epoch - self.best_epoch >= self.wait
 
     def next_stage(self, epoch: int) -> bool:
-        """Go on with less decay, if the stage gained and there is less."""
+        """Start a stage with less decay, if the stage gained and there is less."""
         gained, self.before, self.best_epoch = self.lowest < self.before, self.lowest, epoch
         if not gained or self.stage + 1 == len(self.candidates):
             return False
