@@ -22,7 +22,7 @@ _PLACE = re.compile(r"^( +)\*\*\w+:.*$", re.MULTILINE)
 
 
 def takes(settings: type, stated: type = Settings, /, **defaults: Any) -> Callable[[F], F]:
-    """Give a function that ends in ``**settings: Unpack[...]`` the signature that names each, and refuse all others.
+    """Give a function that ends in ``**settings: Unpack[...]`` a signature with each name, and refuse all others.
 
     Args:
         settings: That `TypedDict`.
@@ -60,7 +60,7 @@ def takes(settings: type, stated: type = Settings, /, **defaults: Any) -> Callab
                     )
             return function(*given, **defaults | keywords)
 
-        del called.__wrapped__  # Sphinx would read defaults from the source of what is wrapped, and find too few
+        del called.__wrapped__  # Sphinx would read defaults from the source of the wrapped function, and find too few
         called.__signature__ = signature  # type: ignore[attr-defined]
         called._keywords = settings, stated  # type: ignore[attr-defined]
         called.__doc__ = _explained(function.__doc__, settings, stated)
@@ -100,7 +100,7 @@ _ELSEWHERE = {
 
 
 def suggestion(name: str, expected: Collection[str]) -> str:
-    """The end of an error about an unknown keyword: the one that is probably meant, or nothing.
+    """The end of an error about an unknown keyword, with the one that is probably meant, or nothing.
 
     >>> suggestion("num_bins", ["bins", "bound"]), suggestion("transform", ["transforms"]), suggestion("x", ["seed"])
     ('; did you mean bins?', '; did you mean transforms?', '')
@@ -111,7 +111,7 @@ def suggestion(name: str, expected: Collection[str]) -> str:
 
 
 def documented(cls: type[T]) -> type[T]:
-    """Say in the docstring of a class what the settings of its constructor mean, at the line for ``**settings``."""
+    """Explain the settings of a class's constructor in its docstring, at the line for ``**settings``."""
     cls.__doc__ = _explained(cls.__doc__, *cls.__init__._keywords)  # type: ignore[attr-defined]
     return cls
 
@@ -121,7 +121,7 @@ def _fields(stated: type) -> dict[str, Any]:
 
 
 def _explained(text: str | None, settings: type, stated: type) -> str | None:
-    """The text with a line for each setting in the place of the one that begins with two stars."""
+    """The docstring with a line for each setting in the place of the one that begins with two stars."""
     if text is None:  # python -OO
         return None
 

@@ -1,1 +1,1 @@
-"""Rows that do not fit in memory: what a stream is, and where streams come from; `headrace.rows` is the door."""
+"""Rows that do not fit in memory: streams and their sources; `headrace.rows` has the public functions."""

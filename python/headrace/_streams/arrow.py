@@ -23,7 +23,7 @@ NO_PYARROW = f"parquet: needs pyarrow: {install('tables')}"
 
 
 def files_of(paths: Any) -> list[str]:
-    """Files that a path, a pattern, a folder or a sequence of these stands for, in alphabetical order each."""
+    """The files of a path, a pattern, a folder or a sequence of these, each expanded in alphabetical order."""
     given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     if not isinstance(given, Sequence) or not all(isinstance(path, (str, os.PathLike)) for path in given):
         raise TypeError(f"paths: expected a path, a pattern, a folder or a list of these, got {check.kind_of(paths)}")
@@ -44,7 +44,7 @@ def files_of(paths: Any) -> list[str]:
 
 
 class Dataset(Stream):
-    """The rows of a data set: a part is a row group where there are some, or a file."""
+    """The rows of a data set; a part is a row group where there are some, or a file."""
 
     def __init__(self, source: Any, columns: Any, context: Any, weights: Any, buffer: Any) -> None:
         """`source`: a `pyarrow.dataset.Dataset`, or files of Parquet as `files_of` gives them."""
@@ -67,7 +67,7 @@ class Dataset(Stream):
         self.called = tuple(self._wanted[0])
 
     def of_table(self) -> Stream:
-        """See `Stream.of_table`: columns are floats already, and the schema tells what they were."""
+        """See `Stream.of_table`; columns are floats already, and the schema has their original kinds."""
         other, types = copy.copy(self), self._arrow.types
         kinds = [self._schema.field(name).type for name in self._wanted[0]]
         found = [
@@ -77,7 +77,7 @@ class Dataset(Stream):
         return other
 
     def _choose(self, columns: Any, context: Any, weights: Any) -> None:
-        """Which columns are what; by default all are features that are nothing else."""
+        """The columns of features, context and weights; by default all others are features."""
         self._wanted = chosen_columns(self._schema.names, columns, context, weights)
         for name in (name for of in self._wanted for name in of):
             kind, types = self._schema.field(name).type, self._arrow.types
@@ -87,7 +87,7 @@ class Dataset(Stream):
                 )
 
     def _groups(self, fragment: Any) -> Iterator[tuple[Any, int | None]]:
-        """The row groups of a file, and how many rows each has."""
+        """The row groups of a file, and the number of rows in each."""
         if not hasattr(fragment, "split_by_row_group"):
             yield fragment, None
             return
@@ -110,7 +110,7 @@ class Dataset(Stream):
             yield x, context if self._wanted[1] else None, weights[:, 0] if self._wanted[2] else None
 
     def _numbers(self, batch: Any, names: Sequence[str]) -> NDArray[Any]:
-        """Columns as one array, float32 where all are no wider; what is missing becomes NaN."""
+        """Columns as one array, float32 where none is wider; missing values become NaN."""
         narrow = {self._arrow.float32(), self._arrow.float16()}
         kinds = {self._schema.field(name).type for name in names}
         out = np.empty((batch.num_rows, len(names)), np.float32 if kinds <= narrow else np.float64)

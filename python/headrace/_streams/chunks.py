@@ -25,7 +25,7 @@ def _is_frame(value: Any) -> bool:
 
 
 def is_of_dask(value: Any) -> bool:
-    """Whether it is an array or a frame of Dask; nothing is where Dask was not imported."""
+    """Whether a value is an array or a frame of Dask; without Dask imported none is."""
     return _is_array(value) or _is_frame(value)
 
 
@@ -55,7 +55,7 @@ class Chunks(Stream):
         super().__init__(buffer, [int(n) if known else None for n in rows])
 
     def _aligned(self, name: str, value: Any, x: Any) -> Any:
-        """In the chunks of x."""
+        """Weights or context in the chunks of x."""
         if value is None or (self._ends is not None and isinstance(value, np.ndarray)):
             if value is not None and self._ends is not None and len(value) != self._ends[-1]:
                 raise ValueError(f"{name}: expected {self._ends[-1]} rows, as x has, got shape {value.shape}")

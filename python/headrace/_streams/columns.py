@@ -1,4 +1,4 @@
-"""Which columns of a table by name are features, context and weights."""
+"""The choice of features, context and weights among a table's named columns."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def chosen_columns(
         weights: A name, or None.
 
     Raises:
-        TypeError: what is no name.
-        ValueError: names that are not there, or there more than once, and such that are given twice.
+        TypeError: a value that is no name.
+        ValueError: names that are missing, ambiguous, or given twice.
     """
     kinds: tuple[type, ...] = (str, *(type(name) for name in there))
     if weights is not None and not isinstance(weights, kinds):

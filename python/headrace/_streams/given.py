@@ -1,4 +1,4 @@
-"""What a caller may give in the place of rows: a stream, or what is read as one."""
+"""Streams in the place of rows: a caller's stream, or one made from a caller's object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["arrays_of", "stream_of"]
 
 
 def stream_of(x: Any, context: Any = None, weights: Any = None) -> Stream | None:
-    """The stream that x is, or that it is read as; None for arrays and frames in memory."""
+    """The stream that x is or can be read as; None for arrays and frames in memory."""
     if is_of_dask(x):
         return of_dask(x, context, weights, None, BUFFER)
     if isinstance(x, class_of("pyarrow.dataset", "Dataset")):
@@ -28,7 +28,7 @@ def stream_of(x: Any, context: Any = None, weights: Any = None) -> Stream | None
 
 
 def arrays_of(validation: Any) -> Any:
-    """Rows to judge by, of a stream as arrays, which have to fit in its buffer; all else is as it was given."""
+    """Rows to judge by: a stream, which has to fit in its buffer, as arrays; all else unchanged."""
     parts = validation if isinstance(validation, tuple) else (validation,)
     stream = stream_of(*parts) if 1 <= len(parts) <= 3 else None
     if stream is None:

@@ -1,4 +1,4 @@
-"""Streams of blocks that a program makes, and of arrays that are mapped into memory."""
+"""Streams of blocks that a program makes, and of memory-mapped arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace._streams.stream import Stream
 
 __all__ = ["Blocks", "Mapped"]
 
-_NOT_BLOCKS = (str, bytes, dict, np.ndarray)  # what can be iterated, and not block by block
+_NOT_BLOCKS = (str, bytes, dict, np.ndarray)  # types that can be iterated, and not block by block
 
 PART = 1 << 14  # rows of an array that are read together
 
@@ -58,7 +58,7 @@ class Blocks(Stream):
 
 
 class Mapped(Stream):
-    """Arrays of which any rows can be read alone."""
+    """Arrays that support reading of any rows."""
 
     def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
         """See `headrace.rows.memmap`."""
@@ -90,7 +90,7 @@ class _Rows:
 
     @classmethod
     def of(cls, name: str, value: Any) -> _Rows:
-        """Of an array, or of the path of an .npy file."""
+        """The source of an array, or of the path of an .npy file."""
         if not isinstance(value, (str, os.PathLike)):
             if not isinstance(value, np.ndarray) or value.ndim not in (1, 2):
                 raise TypeError(
@@ -109,7 +109,7 @@ class _Rows:
         return cls(array)
 
     def rows(self, begin: int, end: int) -> NDArray[Any]:
-        """Some of them."""
+        """Some rows."""
         if self.path is None:
             return self.array[begin:end]
         end = min(end, self.shape[0])

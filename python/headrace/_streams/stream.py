@@ -1,4 +1,4 @@
-"""What a stream of rows is: parts that are read in any order, again and again, some rows at a time."""
+"""A stream of rows: parts that are read in any order, repeatedly, in blocks of rows."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ class Block:
     """Shape (rows,), or None."""
 
     def __len__(self) -> int:
-        """How many rows."""
+        """The number of rows."""
         return len(self.x)
 
     def take(self, index: Index) -> Block:
-        """Some of them: views where the index is a slice."""
+        """Some rows, as views where the index is a slice."""
         return Block(*(None if array is None else array[index] for array in self._arrays()))  # type: ignore[arg-type]
 
     def put(self, index: Index, other: Block) -> None:
-        """Overwrite some of them."""
+        """Overwrite some rows."""
         for mine, its in zip(self._arrays(), other._arrays(), strict=True):
             if mine is not None:
                 mine[index] = its
 
     def room(self, rows: int) -> Block:
-        """Memory for so many rows like these."""
+        """Memory for this number of rows of the same kind."""
         arrays = (None if a is None else np.empty((rows, *a.shape[1:]), a.dtype) for a in self._arrays())
         return Block(*arrays)  # type: ignore[arg-type]
 
@@ -66,7 +66,7 @@ class Block:
         return self.x, self.context, self.weights
 
     def _kind(self) -> tuple[Any, ...]:
-        """What all blocks of a stream have in common."""
+        """The layout shared by all blocks of a stream."""
         return tuple(None if a is None else (a.dtype.name, a.shape[1:]) for a in self._arrays())
 
 
@@ -78,26 +78,26 @@ class Stream(abc.ABC):
     """
 
     def __init__(self, buffer: Any, sizes: Sequence[int | None]) -> None:
-        """`buffer`: rows held in memory at most. `sizes`: of the parts, in rows; None where they are not known yet."""
+        """`buffer`: rows held in memory at most. `sizes`: rows of each part; None where they are not known yet."""
         self.buffer = check.integer("buffer", buffer, least=1)
         """How many rows are shuffled together, and how many are held out at most."""
         self._sizes = list(sizes)
-        self._kind: tuple[Any, ...] | None = None  # of the first block that was read
+        self._kind: tuple[Any, ...] | None = None  # of the first block
         self._names: tuple[str, ...] = ()
-        self._what = "x"  # in messages
+        self._what = "x"  # the name in messages
         self._takes_whole = False
         self.called: tuple[str, ...] | None = None
         """The names of the columns of x, where there are some; of blocks they are known once one was read."""
         self.kinds: list[str] | None = None
-        """Of the columns of x, "float", "integer" or "boolean", as far as blocks were read; None for floats alone."""
+        """The kinds of the columns of x, "float", "integer" or "boolean", in blocks read so far; None for floats."""
 
     @abc.abstractmethod
     def _read(self, part: int) -> Iterator[Any]:
-        """The rows of a part: x, or a tuple (x, context, weights), some at a time, of any framework on the CPU."""
+        """The rows of a part: x, or a tuple (x, context, weights), in blocks, of any framework on the CPU."""
 
     @property
     def rows(self) -> int | None:
-        """How many rows there are; None where nobody has counted them yet."""
+        """The number of rows; None before the first count."""
         known = [size for size in self._sizes if size is not None]
         return sum(known) if len(known) == len(self._sizes) else None
 
@@ -107,12 +107,12 @@ class Stream(abc.ABC):
             yield from self.read(part)
 
     def __repr__(self) -> str:
-        """Sizes."""
+        """The numbers of rows and columns."""
         rows = "rows not counted yet" if self.rows is None else f"{self.rows:,} rows"
         return f"{type(self).__name__}({rows}, buffer={self.buffer:,})"
 
     def read(self, part: int) -> Iterator[Block]:
-        """The rows of a part, checked to be as many each time, of one dtype and so many columns."""
+        """The rows of a part, checked for the same number each time, one dtype and this number of columns."""
         rows, size = 0, self._sizes[part]
         for item in self._read(part):
             block = self._opened(item, part, rows)
@@ -132,13 +132,13 @@ class Stream(abc.ABC):
             )
 
     def of_table(self) -> Stream:
-        """The same rows, of which integers and truth values are read as floats; `kinds` says which these were."""
+        """The rows of a part, with integers and truth values read as floats; `kinds` has their original kinds."""
         other = copy.copy(self)
         other._takes_whole, other._kind = True, None
         return other
 
     def count(self) -> int:
-        """How many rows there are; those that nobody has counted are read."""
+        """The number of rows; uncounted parts are read."""
         for part, size in enumerate(self._sizes):
             if size is None:
                 for _ in self.read(part):
@@ -152,7 +152,7 @@ class Stream(abc.ABC):
             return None
         blocks, rows = [], 0
         for block in self:
-            blocks.append(block.take(np.arange(len(block))))  # a copy: a source may write over what it gave
+            blocks.append(block.take(np.arange(len(block))))  # a copy: a source may reuse its arrays
             rows += len(block)
             if rows > self.buffer:
                 return None
@@ -161,7 +161,7 @@ class Stream(abc.ABC):
         return Block.joined(blocks)
 
     def some(self, seed: int = 0, most: int | None = None) -> Block:
-        """All rows if there are at most as many as this, or so many of them, drawn evenly from the whole stream.
+        """All rows if they are at most `most`, or else as many of them, drawn evenly from the whole stream.
 
         Args:
             seed: Of the choice.
@@ -189,12 +189,12 @@ class Stream(abc.ABC):
         return _Without(self, chosen), self._gathered(chosen)
 
     def _drawn(self, rows: int, seed: int) -> NDArray[np.int64]:
-        """So many row numbers, ascending."""
+        """Indices of this many rows, ascending."""
         key = int(np.random.default_rng(check.integer("seed", seed)).integers(1 << 63))
         return RowPart(self.count(), rows, key, out=True).all()
 
     def _gathered(self, chosen: NDArray[np.int64]) -> Block:
-        """Some rows, by ascending numbers."""
+        """Some rows, by ascending indices."""
         self.count()
         blocks, begin = [], 0
         for part, size in enumerate(self._sizes):
@@ -210,7 +210,7 @@ class Stream(abc.ABC):
         return Block.joined(blocks)
 
     def _opened(self, item: Any, part: int, row: int) -> Block:
-        """What a source gave, as arrays of NumPy."""
+        """The arrays of a source, as arrays of NumPy."""
         given = item if isinstance(item, tuple) else (item,)
         if not 1 <= len(given) <= 3:
             raise TypeError(f"x: expected x or (x, context, weights) in each block, got a tuple of {len(given)}")
@@ -245,7 +245,7 @@ class Stream(abc.ABC):
         return block
 
     def _note_kinds(self, kinds: list[str] | None) -> None:
-        """Those of a block: a column is whole where all blocks say so."""
+        """The layout with the kinds of a block: a column is whole where all blocks have whole numbers."""
         if self._kind is None:  # the first one
             self.kinds = kinds
         elif self.kinds is not None:
@@ -254,17 +254,17 @@ class Stream(abc.ABC):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What messages call the columns of x; empty before the first block was read."""
+        """The names of the columns of x in messages; empty before the first block was read."""
         return self._names
 
 
 def joint_kind(one: str, other: str) -> str:
-    """The kind of a column that is of two: truth values are whole numbers, and all are floats."""
+    """The common kind of two: truth values are whole numbers, and all are floats."""
     return one if one == other else "float" if "float" in (one, other) else "integer"
 
 
 def _told(kind: Any) -> str:
-    """One array of a block in words."""
+    """The description of one array of a block, for errors."""
     if kind is None:
         return "none"
     dtype, columns = kind
@@ -272,7 +272,7 @@ def _told(kind: Any) -> str:
 
 
 class _Without(Stream):
-    """A stream but for some of its rows."""
+    """A stream without some of its rows."""
 
     def __init__(self, source: Stream, left_out: NDArray[np.int64]) -> None:
         self._source, self._left_out = source, left_out

@@ -13,7 +13,7 @@ __all__ = ["BANDWIDTHS", "choose_bandwidth", "gaussian_log_prob", "kernel_log_pr
 Array64 = NDArray[np.float64]
 
 BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(0.03, 2.0, 25).tolist())
-"""Of kernel densities, in units of the rows' own spread."""
+"""Bandwidths of kernel densities, in units of the rows' own spread."""
 
 JUDGED = 1000  # rows by which a bandwidth is chosen
 _TILE = 16  # rows at a time: with 50,000 points their distances fit into a cache
@@ -81,7 +81,7 @@ def kernel_log_prob(points: NDArray[Any], rows: NDArray[Any], bandwidth: float) 
 
 
 def _kernel_log_probs(points: NDArray[Any], rows: NDArray[Any], bandwidths: Sequence[float]) -> Array64:
-    """The same for several bandwidths, shape (bandwidths, rows)."""
+    """Log densities under several bandwidths, shape (bandwidths, rows)."""
     centre = points.mean(axis=0, dtype=np.float64)
     factor = np.linalg.cholesky(np.atleast_2d(np.cov(points.astype(np.float64), rowvar=False)))
     white, asked = (np.linalg.solve(factor, (part - centre).T).astype(np.float32) for part in (points, rows))
@@ -100,7 +100,7 @@ def _kernel_log_probs(points: NDArray[Any], rows: NDArray[Any], bandwidths: Sequ
 
 
 def choose_bandwidth(points: NDArray[Any], seed: int = 0) -> float:
-    """The one of `BANDWIDTHS` under which points held out, `JUDGED` of them but at most half, are likeliest."""
+    """The bandwidth of `BANDWIDTHS` under which held-out points, `JUDGED` of them but at most half, are likeliest."""
     order = np.random.default_rng(seed).permutation(len(points))
     judged = min(JUDGED, len(points) // 2)
     rows, rest = points[order[:judged]], points[order[judged:]]

@@ -1,4 +1,4 @@
-"""Groups of Dask's workers: numbers go through the connections that workers have between each other anyway."""
+"""Groups of Dask's workers, which exchange arrays over the workers' own connections."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from headrace.distributed.groups import Group, GroupError
 
 __all__ = ["DaskGroup", "Office", "from_dask", "stop_if_unwanted"]
 
-LARGE = 1 << 16  # bytes from which on more than two ranks sum a part each
-GRACE = 5.0  # seconds in which a worker says how far its rank is
-_LOOK = 0.25  # seconds between two looks at whether somebody still wants the result
+LARGE = 1 << 16  # bytes above which more than two ranks each sum a part
+GRACE = 5.0  # seconds between two reports of a rank's progress
+_LOOK = 0.25  # seconds between two checks that the result is still wanted
 _AGAIN = 0.05  # seconds between two tries at the start
 _BACK = 1 << 20  # the number of a message to a rank beyond the largest power of two
 _KEPT = 256  # groups that an office remembers
@@ -67,7 +67,7 @@ def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start
 
 
 def stop_if_unwanted(worker: Any, key: Any) -> None:
-    """Raise `GroupError` where nobody waits for a task any more, or where its worker is about to end."""
+    """Raise `GroupError` where the task was cancelled, or where its worker is about to end."""
     if worker.status.name not in ("running", "paused", "init"):
         raise GroupError(f"group: this worker ends (it is {worker.status.name})")
     task = worker.state.tasks.get(key) if key is not None else None
@@ -76,43 +76,43 @@ def stop_if_unwanted(worker: Any, key: Any) -> None:
 
 
 class Office:
-    """Where messages to the ranks of a worker lie: its event loop puts them there, and tasks take them."""
+    """The mailbox of a worker's ranks: its event loop stores messages, and tasks take them."""
 
     def __init__(self, worker: Any) -> None:
-        """Open it; `Office.of` is what finds that of a worker."""
-        self.id = uuid.uuid4().hex  # of this life of the worker: another one may have the same address
+        """Open it; `Office.of` finds the office of a worker."""
+        self.id = uuid.uuid4().hex  # of this process of the worker: another one may have the same address
         self.changed = threading.Condition()
-        self.messages: dict[tuple[str, int, int, int], Any] = {}  # group, verb, number in it, who sent it
-        self.begun: dict[str, int] = {}  # group → verbs that the rank here has begun
-        self.broken: dict[str, str] = {}  # group → why it came to an end
+        self.messages: dict[tuple[str, int, int, int], Any] = {}  # group, verb, number in it, sending rank
+        self.begun: dict[str, int] = {}  # group → number of verbs that the rank here has begun
+        self.broken: dict[str, str] = {}  # group → reason for its end
         worker.handlers |= {f"{_NAME}_{op}": getattr(self, op) for op in ("put", "asked", "end")}
         worker.extensions[_NAME] = self
 
     @staticmethod
     def of(worker: Any) -> Office:
-        """That of a worker, opened at the first call."""
+        """The office of a worker, opened at the first call."""
         return worker.extensions.get(_NAME) or Office(worker)
 
     async def put(self, group: str, verb: int, number: int, source: int, data: Any) -> str:
-        """A message has come; the answer is empty, or says that the group has ended."""
+        """Store a message; the answer is empty, or the reason for the group's end."""
         with self.changed:
             if group not in self.broken:
-                # A copy: of workers in one process, Dask hands over the array itself.
+                # A copy, because between workers in one process Dask passes the array itself.
                 self.messages[group, verb, number, source] = np.array(data)
                 self.changed.notify_all()
             return self.broken.get(group, "")
 
     async def asked(self, group: str) -> int:
-        """How many verbs the rank here has begun."""
+        """The number of verbs that the rank here has begun."""
         with self.changed:
             return self.begun.get(group, 0)
 
     async def end(self, group: str, why: str) -> None:
-        """The group is to end: some rank has."""
+        """End the group, because some rank has ended it."""
         self.end_here(group, why)
 
     def end_here(self, group: str, why: str) -> None:
-        """Whoever waits in it raises."""
+        """Mark a group as ended: waiting calls raise."""
         with self.changed:
             self.broken.setdefault(group, why)
             for key in [key for key in self.messages if key[0] == group]:
@@ -122,7 +122,7 @@ class Office:
             self.changed.notify_all()
 
     def close(self) -> None:
-        """The worker ends."""
+        """End all groups, because the worker ends."""
         for group in list(self.begun):
             self.end_here(group, "a worker has ended")
 
@@ -131,7 +131,7 @@ class DaskGroup:
     """See `from_dask`."""
 
     def __init__(self, worker: Any, workers: list[str], name: str, timeout: float, start: float) -> None:
-        """Come together with all others."""
+        """Wait for all other ranks."""
         self.rank, self.size = workers.index(worker.address), len(workers)
         self._worker, self._workers, self._name, self._timeout = worker, workers, name, timeout
         self._office = Office.of(worker)
@@ -149,7 +149,7 @@ class DaskGroup:
         return self._reduced(part, np.maximum)
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
-        """See `Group`: from each rank that has it to one that is half as far away as the last."""
+        """See `Group`; each rank that has the array sends it half as far as in the round before."""
         part = np.ascontiguousarray(part)
         if self.size == 1 or not part.size:
             return part
@@ -170,7 +170,7 @@ class DaskGroup:
 
     @contextmanager
     def patiently(self, seconds: float) -> Iterator[None]:
-        """Inside, ranks may let the others wait for so long."""
+        """Inside the block, ranks may let the others wait for this long."""
         before, self._timeout = self._timeout, seconds
         try:
             yield
@@ -178,7 +178,7 @@ class DaskGroup:
             self._timeout = before
 
     def leave(self, why: str) -> None:
-        """Let those who still wait know that this rank does nothing any more."""
+        """Inform waiting ranks that this rank has ended."""
         self._office.end_here(self._name, why)
 
         async def tell(other: int) -> None:
@@ -188,7 +188,7 @@ class DaskGroup:
 
         for other in range(self.size):
             if other != self.rank:
-                self._started(tell(other))  # nobody waits for it
+                self._started(tell(other))  # no result is awaited
 
     # ---- sums --------------------------------------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class DaskGroup:
         return work(part.reshape(-1), operation).reshape(part.shape)
 
     def _doubled(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
-        """Each with one other rank, then pairs with pairs, and so on; those beyond a power of two through another."""
+        """Sum with one rank, then pairs with pairs, and so on; ranks beyond a power of two through another rank."""
         rank, whole = self.rank, 1 << (self.size.bit_length() - 1)
         if rank >= whole:
             self._exchanged({rank - whole: flat}, [], 0, flat)
@@ -220,7 +220,7 @@ class DaskGroup:
         return flat
 
     def _scattered(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
-        """Each sums a part of the numbers, and gives it to all others."""
+        """Each rank sums a part of the values, and sends it to all others."""
         ends = [flat.size * i // self.size for i in range(self.size + 1)]
         of = [flat[begin:end] for begin, end in pairwise(ends)]
         others = [i for i in range(self.size) if i != self.rank]
@@ -235,7 +235,7 @@ class DaskGroup:
     # ---- messages ----------------------------------------------------------------------------------------------------
 
     def _begin(self, seconds: float) -> None:
-        """The next verb, which may take so long."""
+        """The next verb, with this time limit."""
         stop_if_unwanted(self._worker, self._key)
         self._verb += 1
         self._until = time.monotonic() + seconds
@@ -246,7 +246,7 @@ class DaskGroup:
                 del begun[next(iter(begun))]
 
     def _exchanged(self, given: Mapping[int, Any], wanted: Sequence[int], number: int, like: Any) -> Arrays:
-        """Send arrays to some ranks, and wait for those of others, which must be as `like`; and until all are there."""
+        """Send arrays to some ranks, and wait for those of others, which must match `like`, until all have arrived."""
         sent = {to: self._started(self._sent(to, number, array)) for to, array in given.items()}
         try:
             found = {source: self._taken(source, number, sent) for source in wanted}
@@ -282,7 +282,7 @@ class DaskGroup:
                 return
             if self._verb > 1 or self._name in self._office.broken:
                 raise GroupError(answer or f"rank {to} has ended")
-            await asyncio.sleep(_AGAIN)  # it is not there yet
+            await asyncio.sleep(_AGAIN)  # the office does not exist yet
 
     def _taken(self, source: int, number: int, sent: dict[int, Future[Any]]) -> NDArray[Any]:
         key = self._name, self._verb, number, source
@@ -292,7 +292,7 @@ class DaskGroup:
         return found
 
     def _wait(self, is_there: Callable[[], bool], sent: dict[int, Future[Any]]) -> None:
-        """Until it is there, or nothing can come of it."""
+        """Wait until it has arrived, or cannot arrive any more."""
         for one in sent.values():
             one.add_done_callback(self._notify)
         with self._office.changed:
@@ -314,13 +314,13 @@ class DaskGroup:
             self._office.changed.notify_all()
 
     def _look_at(self, sent: dict[int, Future[Any]]) -> None:
-        """Raise what went wrong with a message."""
+        """Raise the error of a message."""
         for one in sent.values():
             if one.done() and (error := one.exception()) is not None:
                 raise GroupError(f"group: {error}") from error
 
     def _who(self) -> str:
-        """Who does not answer: workers say how far their ranks are, even where these stand still."""
+        """The ranks that do not answer: workers report their ranks' progress, even where these stand still."""
         others = [rank for rank in range(self.size) if rank != self.rank]
 
         async def ask(other: int) -> int:
@@ -331,7 +331,7 @@ class DaskGroup:
             try:
                 if answer.result(2 * GRACE) < self._verb:
                     silent.append(other)
-            except Exception:  # unreachable, too late, or not even headrace is there
+            except Exception:  # unreachable, too late, or without headrace
                 silent.append(other)
         limit = f"within {self._timeout:g} s" if self._verb > 1 else "at the start"
         if not silent:
@@ -340,5 +340,5 @@ class DaskGroup:
         return f"expected all {self.size} ranks to answer {limit}, got nothing from rank {listed}"
 
     def __repr__(self) -> str:
-        """Its size."""
+        """The rank and the number of ranks."""
         return f"from_dask(): rank {self.rank} of {self.size}"

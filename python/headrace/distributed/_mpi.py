@@ -42,8 +42,8 @@ class _Mpi:
 
         self._mpi, self._comm, self._timeout = MPI, comm, timeout
         self.rank, self.size = int(comm.Get_rank()), int(comm.Get_size())
-        self._broken = ""  # why nothing can be asked any more
-        self._left: list[Any] = []  # requests that nothing ends: MPI may still touch their memory
+        self._broken = ""  # the reason why no call is possible any more
+        self._left: list[Any] = []  # unfinished requests: MPI may still touch their memory
 
     def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Group`."""
@@ -61,14 +61,14 @@ class _Mpi:
         return self._done(part, lambda array: self._comm.Iallreduce(self._mpi.IN_PLACE, array, operation))
 
     def _done(self, part: NDArray[Any], call: Callable[[NDArray[Any]], Any]) -> NDArray[Any]:
-        if self._broken:  # a rank that answers late would take what is asked now for what was asked then
+        if self._broken:  # a rank that answers late would match the next call with this one
             raise GroupError(self._broken)
         array = np.require(part, requirements=("C", "W"))
         request, begin = call(array), time.monotonic()
         while not request.Test():
             waited = time.monotonic() - begin
             if waited > self._timeout:
-                self._left.append((request, array))  # what all ranks do together cannot be cancelled
+                self._left.append((request, array))  # a collective call cannot be cancelled
                 self._broken = self._who()
                 raise GroupError(self._broken)
             if waited > _SPIN:
@@ -76,10 +76,10 @@ class _Mpi:
         return array
 
     def _who(self) -> str:
-        """Who does not answer: every rank sends all others a byte when it has waited for too long."""
+        """The ranks that do not answer: every rank sends all others a byte when it has waited for too long."""
         others = [rank for rank in range(self.size) if rank != self.rank]
         awaited = {rank: self._comm.Irecv(bytearray(1), rank, 1) for rank in others}
-        sent = [self._comm.Isend(b"x", rank, 1) for rank in others]  # small: nobody has to take them
+        sent = [self._comm.Isend(b"x", rank, 1) for rank in others]  # small, so that no receiver is needed
         begin = time.monotonic()
         while awaited and time.monotonic() - begin < self._timeout + _groups.GRACE:
             awaited = {rank: request for rank, request in awaited.items() if not request.Test()}
@@ -91,5 +91,5 @@ class _Mpi:
         return _groups.who_is_silent(self.size, self._timeout, awaited)
 
     def __repr__(self) -> str:
-        """Its size."""
+        """The rank and the number of ranks."""
         return f"from_mpi(): rank {self.rank} of {self.size}"

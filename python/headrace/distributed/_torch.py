@@ -1,4 +1,4 @@
-"""Groups of PyTorch's: gloo, whose numbers are on the CPU."""
+"""Groups of PyTorch: gloo, on arrays on the CPU."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Torch:
             distributed.new_group(self._ranks, timedelta(seconds=t), "gloo", **local)
             for t in (timeout, timeout + _groups.GRACE)
         ]
-        self._group, self._watch = made  # the second is whole when the first is broken
+        self._group, self._watch = made  # the second is complete when the first breaks
         self._ended = "group: it was closed"
 
     def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -77,14 +77,14 @@ class _Torch:
         return self._done(part, lambda tensor: self._distributed.broadcast(tensor, source, group=self._group))
 
     def close(self) -> None:
-        """Let go of the connections: who still holds this, as a traceback does, holds no port then."""
+        """Close the connections, so that a remaining reference, such as a traceback's, holds no port."""
         self._group = self._watch = None
 
     def _leave(self) -> None:
-        """Give back the groups, which serve nobody after an error; else the interpreter does when it ends.
+        """Free the groups, which are useless after an error; otherwise the interpreter does when it ends.
 
-        Gloo joins threads there. One that does not end, as that of a rank that is lost, would keep the process from
-        ending: nobody waits for this thread.
+        Gloo joins threads there. A thread that does not end, such as that of a lost rank, would keep the process from
+        ending: this thread is not joined.
         """
         groups = [group for group in (self._group, self._watch) if group is not None]
         self.close()
@@ -108,7 +108,7 @@ class _Torch:
         array = np.require(part, requirements=("C", "W", "A"))
         if not array.size:
             return array
-        if self._group is None:  # to PyTorch, None would be all ranks
+        if self._group is None:  # because PyTorch takes None for all ranks
             raise GroupError(self._ended)
         try:
             call(torch.from_numpy(array))
@@ -120,9 +120,9 @@ class _Torch:
         return array
 
     def _who(self) -> str:
-        """Who does not answer: every rank sends all others a number when something failed, and waits for theirs.
+        """The ranks that do not answer: every rank sends all others a value after a failure, and waits for theirs.
 
-        Nobody leaves before those who answered have its own number: until then gloo only knows that it is to be sent.
+        No rank leaves before those that answered have its own value: until then gloo has only queued it.
         """
         import torch
 
@@ -142,5 +142,5 @@ class _Torch:
         return _groups.who_is_silent(self.size, self._timeout, silent, broken=True)
 
     def __repr__(self) -> str:
-        """Its size."""
+        """The rank and the number of ranks."""
         return f"from_torch(): rank {self.rank} of {self.size}"

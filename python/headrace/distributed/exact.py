@@ -1,4 +1,4 @@
-"""Sums of floating-point numbers that no order changes: as integers.
+"""Sums of floating-point numbers, independent of their order, by integers.
 
 Few numbers are summed as they are: each is an integer times 2^-1074, written in 32-bit digits of which an int64 takes
 2^30 without a carry. Gradients have one scale for all entries instead, so that an entry is one int64.
@@ -20,8 +20,8 @@ Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _LOWEST = -1074  # the exponent of the last bit of a float64
-_WORDS = (1024 - _LOWEST) // 32 + 3  # the number's own, and where its last digits may reach
-_NAN, _INF, _MINUS_INF = _WORDS, _WORDS + 1, _WORDS + 2  # how many of these there were
+_WORDS = (1024 - _LOWEST) // 32 + 3  # a value's own digits, and those that its last ones may reach
+_NAN, _INF, _MINUS_INF = _WORDS, _WORDS + 1, _WORDS + 2  # indices of their counts
 DIGITS = _WORDS + 3
 
 
@@ -48,7 +48,7 @@ def digits_of(values: Any) -> Integers:
 
 
 def _add_digits(total: Integers, value: float) -> None:
-    """Add those of one number to a sum's, shape (DIGITS,): what `digits_of` gives, without its arrays."""
+    """Add the digits of one value to a sum's, shape (DIGITS,), as `digits_of` does, without its arrays."""
     if not math.isfinite(value):
         total[_NAN if math.isnan(value) else _INF if value > 0 else _MINUS_INF] += 1
         return
@@ -61,7 +61,7 @@ def _add_digits(total: Integers, value: float) -> None:
 
 
 def value_of(digits: Integers) -> float:
-    """The float64 next to a sum, of its digits, shape (DIGITS,)."""
+    """The float64 nearest to a sum, from its digits, shape (DIGITS,)."""
     *words, nans, infinities, others = digits.tolist()
     if nans or (infinities and others):
         return math.nan
@@ -82,7 +82,7 @@ def exact_sum(group: Group, values: Any) -> Floats:
 
 
 class FixedSum:
-    """A sum of gradients as int64, and beside it one of losses, and how many gradients were too large.
+    """A sum of gradients as int64, with a sum of losses and the number of gradients that were too large.
 
     A gradient times 2^exponent is rounded to integers below 2^51 by a constant that leaves no room for a fraction. The
     exponent leaves room for gradients 2^7 times those of the step before, and so 2^-44 of the largest entry is kept.
@@ -95,7 +95,7 @@ class FixedSum:
     _BLOCK = 1 << 15  # entries at a time, in the cache
 
     def __init__(self, size: int) -> None:
-        """Of gradients with so many entries."""
+        """A sum of gradients with this number of entries."""
         self.size = size
         self.parts: Integers = np.zeros(size + DIGITS + 1, np.int64)
         self._scaled = np.empty(min(size, self._BLOCK))
@@ -103,16 +103,16 @@ class FixedSum:
 
     @classmethod
     def exponent_for(cls, largest: float) -> int:
-        """That for gradients whose largest entry was this."""
+        """The exponent for gradients with this largest entry."""
         return min(max(cls._KEPT - math.frexp(largest)[1], -1000), 1000)
 
     def clear(self) -> None:
-        """Nothing yet."""
+        """Clear the sum."""
         self.parts[self.size :] = 0
-        self._is_empty = True  # the first gradient takes the place of what is there
+        self._is_empty = True  # the first gradient overwrites the array
 
     def add(self, gradient: NDArray[Any], exponent: int) -> None:
-        """Add a gradient; if it is too large, or not finite, that is counted."""
+        """Add a gradient; one that is too large, or not finite, is counted."""
         scale = math.ldexp(1.0, exponent)
         least, most = (float(end(initial=0.0)) * scale for end in (gradient.min, gradient.max))
         self.parts[-1] += not (least > -self._LIMIT and most < self._LIMIT)  # nor is NaN within them
@@ -131,18 +131,18 @@ class FixedSum:
         self._is_empty = False
 
     def add_loss(self, loss: float) -> None:
-        """Add one."""
+        """Add a loss."""
         _add_digits(self.parts[self.size : -1], loss)
 
     def over(self, group: Group) -> None:
-        """Sum what all ranks have; those that were given no gradient take part."""
+        """Sum over all ranks; those without a gradient take part."""
         if self._is_empty:
             self.parts[: self.size] = 0
         self.parts, self._is_empty = group.sum(self.parts), False
 
     @property
     def is_too_large(self) -> bool:
-        """Whether some gradient was."""
+        """Whether some gradient was too large or not finite."""
         return bool(self.parts[-1])
 
     @property
@@ -161,7 +161,7 @@ class FixedSum:
             gradient[begin : begin + part.size] = scaled
 
     def exponent_after(self, gradient: NDArray[Any], exponent: int) -> int:
-        """That for the next step, by the largest entry of the sum; `gradient`: what `read` gave."""
+        """The exponent for the next step, from the largest entry of the sum; `gradient`: the result of `read`."""
         largest = max(float(gradient.max(initial=0.0)), -float(gradient.min(initial=0.0)))
         if math.frexp(largest)[0] == 0.5 or not 1e-30 < largest < 1e30:  # was it rounded to another power of two?
             entries = self.parts[: self.size]

@@ -1,4 +1,4 @@
-"""`Flow.fit` with a group: what `headrace._fit.fit.Fit` does, by rows of all ranks."""
+"""`Flow.fit` with a group: `headrace._fit.fit.Fit` with the rows of all ranks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SharedFit(Fit):
         self.source, self.judge = split(table, self.arguments.validation, self.caller)
 
     def planned(self) -> Plan:
-        """See `Fit`; as many batches as the chunks make."""
+        """See `Fit`; the chunks determine the number of batches."""
         with together(self.group):
             plan, size = super().planned(), self.source.size
             self.chunks = Chunks(self.source, rows_of_a_batch(size, self.arguments.checked().batch_size))
@@ -99,7 +99,7 @@ def _warn_of_idle_ranks(size: int, chunks: Chunks) -> None:
 
 
 def check_group(group: Any) -> Group:
-    """The group; what is none is refused."""
+    """The group, checked."""
     if not isinstance(group, Group):
         raise TypeError(
             f"group: expected a headrace.distributed.Group, as local(), from_torch() and from_mpi() make, got "

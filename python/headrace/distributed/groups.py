@@ -1,4 +1,4 @@
-"""Who sums together: the one thing that a distributed fit needs of MPI, PyTorch or whatever carries numbers."""
+"""Process groups: the collective operations that a distributed fit needs of MPI, PyTorch or Dask."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace._group import Group
 
 __all__ = ["Group", "GroupError", "local"]
 
-GRACE = 5.0  # seconds beyond a timeout in which ranks say that they live
+GRACE = 5.0  # seconds beyond a timeout in which ranks report that they live
 
 
 class GroupError(RuntimeError):
@@ -20,7 +20,7 @@ class GroupError(RuntimeError):
 
 
 def who_is_silent(size: int, timeout: float, silent: Iterable[int], *, broken: bool = False) -> str:
-    """The message about ranks that said nothing in time; `broken`: whether it may have been a connection."""
+    """The message about ranks that did not answer in time; `broken`: whether a connection may have failed."""
     if listed := ", ".join(map(str, sorted(silent))):
         return f"group: expected all {size} ranks to answer within {timeout:g} s, got nothing from rank {listed}"
     what = f"some rank let the others wait for {timeout:g} s, but all answer now"
@@ -45,7 +45,7 @@ class _Local:
         return part
 
     def __repr__(self) -> str:
-        """Its size."""
+        """The rank and the number of ranks."""
         return "local()"
 
 

@@ -1,7 +1,7 @@
-"""A fit on several ranks while it runs: what a step sums, in what order rows come, and how held-out rows are judged.
+"""A running fit on several ranks: the sums of a step, the order of rows, and the losses of held-out rows.
 
-Every rank does the whole fit, but for the gradients of chunks and the densities of rows that others hold. What it gets
-from them are integers (`headrace.distributed.exact`), so that all ranks, however many, do the same to the last bit.
+Every rank does the whole fit, except the gradients of chunks and the densities of rows on other ranks. These come
+as integers (`headrace.distributed.exact`), so that all ranks, however many, agree to the last bit.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Chunks", "OwnFile", "SharedCheckpoint", "SharedRun"]
 
-CHUNK_ROWS = 512  # at most: what the core sums at once
-_STATE = "state"  # among arrays, none of which is called so
-_ORDER, _BATCHES, _DROPOUT = 0x0DE2, 0xBA7C, 0xD209  # tell draws from others of the same seed
+CHUNK_ROWS = 512  # the most rows that the core sums in one call
+_STATE = "state"  # key in the state's arrays, none of which has this name
+_ORDER, _BATCHES, _DROPOUT = 0x0DE2, 0xBA7C, 0xD209  # distinguish draws from others of the same seed
 
 
 class Chunk(NamedTuple):
-    """Neighbours in the order of a shard."""
+    """A run of rows that are adjacent in the order of a shard."""
 
-    number: int  # among all chunks
+    number: int  # its index among all chunks
     shard: int
     begin: int
     end: int
 
 
 class Chunks:
-    """The training rows in chunks, each of one shard, and the order of an epoch: the same on any ranks."""
+    """The training rows in chunks, each of one shard, and the order of an epoch, independent of the ranks."""
 
     def __init__(self, table: ShardedRows, batch_rows: int) -> None:
-        """`batch_rows`: of a step, about."""
+        """`batch_rows`: the approximate size of a batch."""
         self.table, self.most = table, CHUNK_ROWS
         rows, most = table.taken, min(CHUNK_ROWS, batch_rows)
         counts = -(-rows // most)
@@ -62,14 +62,14 @@ class Chunks:
         self.batches = -(-count // self.of_a_batch)
 
     def some(self, numbers: NDArray[np.int64]) -> list[Chunk]:
-        """Those with these numbers, from 0 to `count` - 1."""
+        """The chunks with these indices, from 0 to `count` - 1."""
         found = (numbers, self._shard[numbers], self._begin[numbers], self._end[numbers])
         return [Chunk(*of) for of in zip(*(one.tolist() for one in found), strict=True)]
 
     def epoch(self, epoch: int) -> Iterator[list[Chunk]]:
-        """Batches: a chunk of each of as many stretches of the table as it has chunks, so that ranks share the work."""
+        """Batches of one chunk from each stretch of the table, with a stretch for each chunk: ranks share the work."""
         count, strata = self.count, min(self.of_a_batch, self.count)
-        drawn = np.full((-(-count // strata), strata), -1)  # of each stretch a column, of which some have one less
+        drawn = np.full((-(-count // strata), strata), -1)  # a column for each stretch, some with one chunk less
         for j in range(strata):
             begin, end = count * j // strata, count * (j + 1) // strata
             rng = np.random.default_rng([self.table.seed, _BATCHES, epoch, j])
@@ -79,16 +79,16 @@ class Chunks:
             yield self.some(order[begin:end])
 
     def order_of(self, shard: int, epoch: int) -> NDArray[np.uint32]:
-        """Places in the training part of a shard, in the order of an epoch."""
+        """Indices in the training part of a shard, in the order of an epoch."""
         rng = np.random.default_rng([self.table.seed, _ORDER, epoch, shard])
         return rng.permutation(int(self.table.taken[shard])).astype(np.uint32)
 
 
 class SharedRun(Run):
-    """One fit on several ranks while it runs."""
+    """A running fit on several ranks."""
 
     def __init__(self, flow: Trainable, chunks: Chunks, *others: Any) -> None:
-        """`chunks`: of the table; the others as of a `Run`."""
+        """`chunks`: of the table; the other arguments as in `Run`."""
         self.chunks, self.table = chunks, chunks.table
         super().__init__(flow, chunks.table, *others)
 
@@ -103,8 +103,8 @@ class SharedRun(Run):
 
     def _begin_stage(self) -> None:
         super()._begin_stage()
-        self.taken = 0  # steps of this optimiser
-        self.exponents: dict[int, int] = {}  # of the next step and, while it is taken, the one after it
+        self.taken = 0  # the exponent at each step count of this optimiser
+        self.exponents: dict[int, int] = {}  # of the next step and, during a step, the one after it
 
     def also_kept(self, clock: int) -> dict[str, Any]:
         """See `Run`."""
@@ -117,7 +117,7 @@ class SharedRun(Run):
 
     def _keep_if_best(self, epoch: int) -> float:
         if self.history.stopped == "interrupted" and self.held_out is not None:
-            return math.nan  # the other ranks may be anywhere
+            return math.nan  # the other ranks may be in any other call
         return super()._keep_if_best(epoch)
 
     def one_pass(self) -> float:
@@ -145,7 +145,7 @@ class SharedRun(Run):
         return float(total / (self.mean_weight * self.size))
 
     def _find_gradient_of(self, batch: list[Chunk], epoch: int) -> int | None:
-        """That of the mean loss over a batch; the exponent for the next step, or None where one is not finite."""
+        """The gradient of the mean loss over a batch; the exponent for the next step, or None if one is not finite."""
         group: Group = self.table.group
         exponent = self.exponents.get(self.taken)
         if exponent is not None:
@@ -160,7 +160,7 @@ class SharedRun(Run):
         return self.sum.exponent_after(self.gradient, exponent)
 
     def _sum_chunks(self, batch: list[Chunk], epoch: int, exponent: int) -> None:
-        """Over all ranks."""
+        """The sum over all ranks."""
         self.sum.clear()
         for gradient, loss in self._gradients(batch, epoch):
             self.sum.add(gradient, exponent)
@@ -173,7 +173,7 @@ class SharedRun(Run):
         return max((one if math.isfinite(one) else math.inf for one in found), default=0.0)
 
     def _gradients(self, batch: list[Chunk], epoch: int) -> Iterator[tuple[NDArray[Any], float]]:
-        """Those of this rank's chunks, in one array, and the losses."""
+        """The gradients of this rank's chunks, in one array, and the losses."""
         rows = sum(chunk.end - chunk.begin for chunk in batch)
         for chunk in batch:
             if (shard := self.mine.get(chunk.shard)) is None:
@@ -187,7 +187,7 @@ class SharedRun(Run):
             yield self.gradient, -_arrays.weighted_sum(log_prob, None if data.weights is None else data.weights[index])
 
     def _dropout_of(self, chunk: Chunk, epoch: int) -> int | None:
-        """The seed of a chunk's."""
+        """The seed of a chunk's dropout."""
         if not self.drops:
             return None
         return int(np.random.default_rng([self.table.seed, _DROPOUT, epoch, chunk.number]).integers(2**63))
@@ -195,7 +195,7 @@ class SharedRun(Run):
 
 @dataclass(frozen=True)
 class OwnFile(os.PathLike[str]):
-    """The path of a checkpoint that each rank has for itself, where ranks have no folder in common."""
+    """A checkpoint path for each rank of its own, where ranks share no folder."""
 
     path: str
 
@@ -205,7 +205,7 @@ class OwnFile(os.PathLike[str]):
 
 
 class SharedCheckpoint(Checkpoint):
-    """One file for all ranks, which rank 0 reads and writes; or one of each, of which the newest is that of all."""
+    """One file for all ranks, which rank 0 reads and writes; or one for each, of which all ranks take the newest."""
 
     def __init__(self, path: Any, every: Any, group: Group) -> None:
         """See `Checkpoint`."""

@@ -1,4 +1,4 @@
-"""Rows in shards: what each rank holds of a table, checked together with all others."""
+"""Rows in shards: the part of a table on each rank, checked together with all others."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["ShardedRows", "opened", "shards", "split"]
 
 ROWS = 1 << 16  # of a shard, by default
 MOST_SHARDS = 1 << 24
-STANDING = 1 << 14  # rows at most that stand for all in the memory of each rank,
-JUDGED = 8  # of so many of which one judges a trial
-_HELD_OUT = 0x4E1D  # tells draws from others of the same seed
+STANDING = 1 << 14  # the most rows in the memory of each rank that represent all,
+JUDGED = 8  # one of this many of which judges a trial
+_HELD_OUT = 0x4E1D  # distinguishes draws from others of the same seed
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -59,30 +59,30 @@ def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:
 
 @dataclass(frozen=True)
 class Kind:
-    """What all ranks know of the rows of a table."""
+    """Facts about a table's rows that are equal on all ranks."""
 
     features: int
     contexts: int
     names: tuple[str, ...]
     support: Support | None
     weighted: bool
-    is_float32: bool  # whether some are
+    is_float32: bool  # whether some rows are
 
 
 class ShardedRows(RowSource):
-    """The rows to train on, or to judge by, of a table of which this rank has some shards."""
+    """The rows to train on, or to judge by, of a table with some shards on this rank."""
 
     def __init__(
         self, group: Group, shards: list[Shard], sizes: Integers, taken: Integers, seed: int, kind: Kind
     ) -> None:
-        """`shards`: of this rank, in ascending order. `sizes`: rows of all shards; `taken`: of those in a part."""
+        """`shards`: of this rank, in ascending order. `sizes`: rows of all shards; `taken`: those in the part."""
         self.group, self.shards, self.sizes, self.taken, self.seed, self.kind = group, shards, sizes, taken, seed, kind
         self.size, self.rows, self.is_first = int(taken.sum()), int(sizes.sum()), group.rank == 0
         self.names, self.support = kind.names, kind.support
         self.weighted, self.is_float32 = kind.weighted, kind.is_float32
 
     def of(self, parts: list[RowPart], taken: Integers) -> ShardedRows:
-        """Other parts of the shards; `taken`: rows of these, of all shards."""
+        """Other parts of the shards; `taken`: rows of these parts in all shards."""
         begins = np.cumsum(taken) - taken
         pairs = zip(self.shards, parts, strict=True)
         shards = [replace(shard, begin=int(begins[shard.number]), part=part) for shard, part in pairs]
@@ -137,13 +137,13 @@ class ShardedRows(RowSource):
         return ArrayRows(Data(x, context if contexts else None, weights, (), self.support))
 
     def trial(self, standing: ArrayRows, judge: RowSource, most: int, seed: int) -> tuple[ArrayRows, RowSource]:
-        """See `RowSource`; no rank has all rows to judge by, so that some of those standing take their place."""
+        """See `RowSource`; because no rank has all rows to judge by, some of `standing` take their place."""
         key = int(np.random.default_rng(seed).integers(1 << 63))
         train, rest = (RowPart(standing.size, standing.size // JUDGED, key, out=out) for out in (False, True))
         return standing.of(train), standing.of(rest)
 
     def fingerprint(self) -> dict[str, str]:
-        """See `RowSource`: of all rows, context and weights."""
+        """See `RowSource`; of all rows, context and weights."""
         sums = np.zeros((self.sizes.size, 3), np.int64)
         for shard in self.shards:
             for i, array in enumerate((shard.data.x, shard.data.context, shard.data.weights)):
@@ -166,7 +166,7 @@ def opened(
     seed: int = 0,
     prefix: str = "",
 ) -> ShardedRows:
-    """Rows as `Flow.fit` takes them with a group, checked on all ranks together; all are to be trained on."""
+    """Rows as `Flow.fit` takes them with a group, checked on all ranks together; all belong to the training part."""
     with together(group):
         parts = _parts(f"{prefix}x", x, group)
         others = {
@@ -180,7 +180,7 @@ def opened(
             number: _opened(prefix, number, part, others, features, contexts, caller)
             for number, part in sorted(parts.items())
         }
-    # Ranks without a shard know of no weights; those with one must all have some, or none.
+    # Ranks without a shard cannot tell whether there are weights; those with one must all have some, or none.
     of_all = local.values()
     facts = [any(d.weights is not None for d in of_all), any(d.weights is None for d in of_all)]
     facts.append(any(d.x.dtype == np.float32 for d in of_all))
@@ -224,7 +224,7 @@ def opened(
 
 
 def _parts(name: str, given: Any, group: Group) -> dict[int, Any]:
-    """Shard number → array."""
+    """A dict of shard number → array, checked."""
     if given is None:
         return {}
     if isinstance(given, Mapping):
@@ -254,7 +254,7 @@ def _opened(
 
 
 def _sizes(group: Group, name: str, mine: dict[int, int]) -> Integers:
-    """Rows of all shards."""
+    """Numbers of rows of all shards."""
     count = int(group.maximum(np.array([max(mine, default=-1) + 1], np.int64))[0])
     found = np.zeros((2, count), np.int64)
     for number, rows in mine.items():
@@ -274,7 +274,7 @@ def _sizes(group: Group, name: str, mine: dict[int, int]) -> Integers:
 
 
 def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: int) -> None:
-    """Refuse NaN and infinity, with their number and the first, counted over all ranks."""
+    """Refuse NaN and infinity, with their number and the index of the first, counted over all ranks."""
     count, first = 0, -rows
     for begin, array in arrays:
         bad, at = (0, 0) if array is None else _rows.bad_rows(array)
@@ -287,7 +287,7 @@ def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: 
 
 
 def split(table: ShardedRows, validation: Any, caller: Caller) -> tuple[ShardedRows, ShardedRows | None]:
-    """Hold out rows of each shard, or open rows of the caller's own: those to train on, and those to judge by."""
+    """Hold out rows of each shard, or open the caller's validation rows: those to train on, and those to judge by."""
     group, kind = table.group, table.kind
     told = "none" if validation is None else repr(float(validation)) if _rows.is_share(validation) else "rows"
     same_everywhere(group, {"validation": told})

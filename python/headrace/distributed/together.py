@@ -1,4 +1,4 @@
-"""What ranks tell each other beside sums: that one of them found an error, and whether all were told the same."""
+"""Consistency among ranks, beside sums: shared errors, and checks that all ranks have equal arguments."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from headrace.files import FileFormatError
 __all__ = ["agree", "broadcast_bytes", "gathered", "same_everywhere", "together"]
 
 _KINDS = {kind.__name__: kind for kind in (TypeError, ValueError, OSError, FileFormatError, KeyError, MemoryError)}
-_OTHER = RuntimeError  # what the others raise where an error is of none of these
+_OTHER = RuntimeError  # the exception on the other ranks for an error of none of these types
 
 
 def broadcast_bytes(group: Group, data: bytes, root: int = 0) -> bytes:
-    """What one rank has; the others' is not looked at."""
+    """A value of one rank; those of the others are not compared."""
     if group.size == 1:
         return data
     length = int(group.broadcast(np.array([len(data)], np.int64), root)[0])
@@ -29,7 +29,7 @@ def broadcast_bytes(group: Group, data: bytes, root: int = 0) -> bytes:
 
 
 def agree(group: Group, error: Exception | None) -> None:
-    """Raise everywhere what some rank found; nothing where none did."""
+    """Raise the error of any rank on all ranks; nothing without one."""
     found = np.zeros(group.size, np.int64)
     found[group.rank] = error is not None
     found = group.sum(found)
@@ -44,14 +44,14 @@ def agree(group: Group, error: Exception | None) -> None:
 
 
 def _kind_of(error: Exception) -> str:
-    """The nearest of its classes that others can raise: of FileNotFoundError it is OSError."""
+    """The nearest base class that others can raise, such as OSError for FileNotFoundError."""
     names = (kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind)
     return next(names, _OTHER.__name__)
 
 
 @contextmanager
 def together(group: Group) -> Iterator[None]:
-    """Inside, this rank is alone, and must not ask the others; an error of one rank is one of all."""
+    """No collective calls inside the block. If one rank raises, all ranks raise."""
     try:
         yield
     except Exception as error:
@@ -61,7 +61,7 @@ def together(group: Group) -> Iterator[None]:
 
 
 def same_everywhere(group: Group, told: Mapping[str, str]) -> None:
-    """Refuse ranks that were told something else than rank 0."""
+    """Refuse ranks with other arguments than rank 0."""
     first: dict[str, str] = json.loads(broadcast_bytes(group, json.dumps(dict(told)).encode()))
     with together(group):
         differing = [name for name in {**first, **told} if first.get(name) != told.get(name)]
@@ -73,7 +73,7 @@ def same_everywhere(group: Group, told: Mapping[str, str]) -> None:
 
 
 def gathered(group: Group, mine: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """An array of `count` rows of float64, of which each rank has some, `mine`, at places `rows`: by their bits."""
+    """An array of `count` rows of float64, from each rank's part `mine` at indices `rows`, bit for bit."""
     bits = np.zeros((count, mine.shape[1]), np.int64)
     bits[rows] = np.ascontiguousarray(mine, np.float64).view(np.int64)
     return group.sum(bits).view(np.float64)
