@@ -32,9 +32,9 @@ __all__ = ["Ensemble"]
 
 Floats = NDArray[np.float64]
 
-_STREAM = 0x656E73656D626C65  # beside a seed: the numbers that choose members are no others that it gives
+_STREAM = 0x656E73656D626C65  # a stream of its own beside a seed: the draws of members share no values with the noise
 
-# What draws the noise that a flow with such a base takes; rows of other bases are drawn by each member itself.
+# Sources of noise for flows with each base; a member draws rows of other bases by itself.
 _NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNormal, Logistic: Logistic}
 
 
@@ -259,7 +259,7 @@ class Ensemble(Filed):
         return caller.give(value)
 
     def _log_probs(self, x: Any, context: Any) -> tuple[Any, Rows, list[Any]]:
-        """What each member says of each row, in float64, where this computes."""
+        """Log densities of each row under each member, in float64, on the members' device."""
         caller = self._flows[0]._caller()
         rows = opened(caller, "x", x, context, self.features, self.context, True)
         with caller.queue():
@@ -307,9 +307,9 @@ class Ensemble(Filed):
         return caller.give(value)
 
     def _chosen(self, rows: int, key: int, first: int) -> NDArray[np.intp]:
-        """The member of each row; the first numbers are the same however many there are."""
+        """The member of each row; the first choices are equal for any number of rows."""
         edges = np.cumsum(self.weights)
-        numbers = np.random.PCG64([key, _STREAM])  # one step of it a row
+        numbers = np.random.PCG64([key, _STREAM])  # each row takes one step of the generator
         drawn = np.random.Generator(numbers.advance(first)).random(rows)
         last = int(np.flatnonzero(self._given)[-1])  # sums round, and no member of weight 0 is drawn
         return np.minimum(np.searchsorted(edges, drawn, side="right"), last)
@@ -317,9 +317,9 @@ class Ensemble(Filed):
     def _rows_of(
         self, flow: Flow, index: Any, rows: Rows, which: tuple[int, int | None], kind: Any, noise: dict[type, Any]
     ) -> Any:
-        """Some rows of a member's sample, by their places in it; noise is kept for the next one.
+        """Some rows of a member's sample, by their indices in it; noise is kept for the next member.
 
-        `which`: the seed and the number of the first row.
+        `which`: the seed and the index of the first row.
         """
         key, first = which
         context: Any = rows.context
@@ -391,7 +391,7 @@ class Ensemble(Filed):
         return histories
 
     def _resampled(self, x: Any, weights: Any, key: int, member: int) -> Any:
-        """Weights of rows that are drawn with replacement from those of a weight above 0."""
+        """Weights of rows drawn with replacement from those of a weight above 0."""
         caller = self._flows[0]._caller()
         n = _arrays.matrix("x", x, self.features, caller).shape[0]
         given = _arrays.row_weights("weights", weights, n, caller)[0]
@@ -406,23 +406,23 @@ class Ensemble(Filed):
         return caller.give(own)
 
 
-# ---- what is made of the members' log densities ----------------------------------------------------------------------
+# ---- functions of the members' log densities -------------------------------------------------------------------------
 
 
 def _mixed(log_probs: list[Any], weights: Floats) -> Any:
     """log Σ w e^l, without overflow, and exact where all are -inf or one member has all the weight."""
     terms = [log_prob + np.log(weight) for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
-    with np.errstate(invalid="ignore"):  # of rows that are NaN
+    with np.errstate(invalid="ignore"):  # for rows that are NaN
         return functools.reduce(np.logaddexp, terms)
 
 
 def _spread(log_probs: list[Any], weights: Floats) -> Any:
-    """The standard deviation by weights; members that are the same differ by nothing, infinities too."""
+    """The weighted standard deviation; 0 where all members are equal, also at infinities."""
     counted = [log_prob for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
     share = _arrays.library(counted[0]).asarray(weights[weights > 0])[:, None]
     with np.errstate(invalid="ignore"):
         away = np.stack([np.where(one == counted[0], 0.0, one - counted[0]) for one in counted])
-        most = np.abs(away).max(axis=0)  # NaN where one member's is
-        unit = np.where(most > 0, most, 1.0)  # so that no square leaves the numbers
+        most = np.abs(away).max(axis=0)  # NaN where some member's is
+        unit = np.where(most > 0, most, 1.0)  # so that no square overflows
         square = np.square((away - (share * away).sum(axis=0)) / unit)
         return np.where(np.isinf(most), np.inf, unit * np.sqrt((share * square).sum(axis=0)))

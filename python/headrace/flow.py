@@ -134,7 +134,7 @@ class Flow(Verbs):
 
     @property
     def _interior(self) -> Interior:
-        """What fits see beyond the public face."""
+        """The interface of fits to the flow, beyond its public methods."""
         return Interior(self)
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
@@ -159,7 +159,7 @@ class Flow(Verbs):
             part = stored.part("standardize_context", scale)
             scale = (part.items("mean"), part.items("std"))
             part.close()
-        self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose that
+        self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose the chain
         chain, base = stored.children("transforms", Transform), stored.child("base", Base, "base.")
         Flow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)
         if (self._features, self._context) != (features, context):
@@ -232,7 +232,7 @@ class Flow(Verbs):
             return self.transforms[check.index("index", index, len(self))]
         if index.start not in (None, 0) or index.step not in (None, 1):
             raise TypeError(f"index: expected a slice flow[:t], or an int for one transform, got {index!r}")
-        chain = self._transforms_on(None)[index]  # on the CPU, where nothing waits; what they make is placed once
+        chain = self._transforms_on(None)[index]  # on the CPU, where nothing waits; the result is moved once
         scale = self._standardize_context if any(t.context for t in chain) else None
         flow = Flow(chain, self._base, dtype=self._dtype, standardize_context=scale)
         vector, size = flow._vector(), self._base_size()
@@ -270,7 +270,7 @@ class Flow(Verbs):
 
         onnx.write(self, path, verb)
 
-    # ---- some columns alone, and given others -----------------------------------------------------------------------
+    # ---- marginal and conditional densities -------------------------------------------------------------------------
 
     def marginal(self, columns: int | Sequence[int]) -> Flow:
         """The exact density of some columns alone, as a flow, if they depend on no others in the chain.
@@ -289,12 +289,12 @@ class Flow(Verbs):
         return self._marginal(columns_of(columns, self._features))[0]
 
     def _marginal(self, columns: tuple[int, ...]) -> tuple[Flow, tuple[int, ...]]:
-        """And the latent coordinates that belong to these columns."""
+        """The marginal of some columns, with the latent coordinates that belong to them."""
         chain, latent = chain_of(self._transforms_on(None), columns)
         return self._made_of(chain, self.base._part(latent)), latent
 
     def _made_of(self, chain: Sequence[Transform], base: Base) -> Flow:
-        """A flow of these, with this one's dtype, device and scale of the context."""
+        """A flow of these transforms, with this flow's dtype, device and scale of the context."""
         scale = self._standardize_context if any(t.context for t in chain) else None
         placed: Flow = self._placed_here(Flow(chain, base, dtype=self._dtype, standardize_context=scale))
         return placed
@@ -332,7 +332,7 @@ class Flow(Verbs):
             raise ValueError(f"x: expected fewer than {self._features} columns, got {len(known)}")
         marginal, latent = self._marginal(known)
         base = self.base
-        standard = type(base) in (StandardNormal, Logistic)  # whose noise is the latent row itself
+        standard = type(base) in (StandardNormal, Logistic)  # a base whose noise is the latent row itself
         whole = copy.copy(self)
         chain = whole if standard else self._made_of(self._transforms_on(None), StandardNormal(self._features))
         return Conditional(whole, chain, self._made_of([], base), marginal, latent, known, x, context)
@@ -386,7 +386,7 @@ class Flow(Verbs):
 
 
 def _repeated(lines: list[str]) -> list[str]:
-    """Lines in order, where runs of the same line, or of the same two in turn, stand once with their count.
+    """Lines in order, with repeats of a line, or of two in turn, written once with their count.
 
     >>> _repeated(["a", "b", "a", "b", "c", "c", "d"])
     ['2 x (', '  a', '  b', ')', '2 x c', 'd']

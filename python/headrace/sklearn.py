@@ -46,7 +46,7 @@ FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": Plana
 BASES = {"standard_normal": StandardNormal, "normal": Normal, "logistic": Logistic, "student_t": StudentT}
 
 
-# What the data, or other parameters of the estimator, say; all else is taken over from the flows and from `Flow.fit`.
+# Parameters that depend on the data, or on others of the estimator; all else comes from the flows and `Flow.fit`.
 _BY_DATA = {"self", "features", "context", "x", "weights"}
 _OF_ITS_OWN = {"seed", "dtype", "progress"}
 
@@ -57,12 +57,12 @@ def _parameters(function: Any) -> dict[str, inspect.Parameter]:
 
 
 _MADE_WITH = {name: _parameters(make) for name, make in FLOWS.items()}
-# What flows and fits both take, as `matmul`, the flow is told: a fit does then as it does.
+# Parameters of flows and of fits, such as `matmul`, go to the flow: a fit then follows it.
 _FITTED_WITH = {name: p for name, p in _parameters(Flow.fit).items() if not any(name in m for m in _MADE_WITH.values())}
 
 
 def _signature() -> inspect.Signature:
-    """What `FlowDensity` takes: its own parameters, those of any flow, those of `Flow.fit`."""
+    """The parameters of `FlowDensity`: its own, those of any flow, those of `Flow.fit`."""
 
     def own(
         self: Any,
@@ -78,7 +78,7 @@ def _signature() -> inspect.Signature:
         random_state: Any = None,
         progress: bool = False,
     ) -> None:
-        """Those that no flow has."""
+        """The parameters that no flow has."""
 
     first, flow, *others = inspect.signature(own).parameters.values()
     named = dict.fromkeys(name for each in _MADE_WITH.values() for name in each)
@@ -161,7 +161,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
                 setattr(self, name, value)
 
     _signature = _signature()
-    __init__.__signature__ = _signature  # type: ignore[attr-defined]  # what get_params, clone and help go by
+    __init__.__signature__ = _signature  # type: ignore[attr-defined]  # read by get_params, clone and help
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, context: Any = None) -> FlowDensity:
         """Fit a fresh flow to rows.
@@ -191,19 +191,19 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             raise
 
     def _fit(self, X: Any, sample_weight: Any, context: Any) -> FlowDensity:
-        """`fit`, which may leave the estimator half changed."""
+        """`fit`, which may leave the estimator partly changed."""
         check.choice("missing", self.missing, _tables.MISSING)
         if (stream := stream_of(X, context, sample_weight)) is not None:
             return self._fit_stream(stream)
         self._frame = _given.library_of(X)
-        if self._frame != "pandas":  # whose columns of objects may be numbers
+        if self._frame != "pandas":  # pandas columns of objects may hold numbers
             check_numbers("X", X)  # dates of polars would be numbers of days
         told = kinds_of(inferred(X))
         self._names: tuple[str, ...] | None = None  # of the columns of a stream
         try:
             X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
         except (TypeError, ValueError):
-            check_numbers("X", X)  # names the column that has none
+            check_numbers("X", X)  # names the column that is not numeric
             raise
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
         if weights is not None and (weights < 0.0).any():
@@ -221,7 +221,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def _fit_rows(
         self, X: NDArray[Any], weights: Any, conditions: Any, told: list[str] | None, share: float
     ) -> FlowDensity:
-        """`fit` of rows in memory; `told`: of the columns, by their dtypes."""
+        """`fit` of rows in memory; `told`: kinds of the columns, by their dtypes."""
         X, weights, conditions = self._present(X, weights, conditions)
         counts: Any = slice(None) if weights is None or not weights.any() else weights > 0.0  # rows that take part
         self._learn_table(X[counts], told)
@@ -232,7 +232,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self
 
     def _outliers(self) -> float:
-        """The share of the rows that are called so, checked."""
+        """The share of training rows called outliers, checked."""
         share = check.number("contamination", self.contamination, above=0.0, below=np.inf)
         if share > 0.5:
             raise ValueError(f"contamination: expected a number of at most 0.5, got {self.contamination!r}")
@@ -244,7 +244,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         stream = stream.of_table()
         if self.missing == "drop":
             stream = Present(stream)
-        self.__dict__.pop("feature_names_in_", None)  # rows to be judged may come without names
+        self.__dict__.pop("feature_names_in_", None)  # rows to score may come without names
         self._frame, whole = None, stream.whole()
         first = next(iter(stream), None) if whole is None else whole
         if first is None:
@@ -265,7 +265,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self
 
     def _fit_flow(self, like: NDArray[Any], columns: int, x: Any, context: Any, weights: Any) -> None:
-        """Fit a fresh flow, or several, for rows as those of `like`."""
+        """Fit a fresh flow, or several, for rows such as those of `like`."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         how = {name: getattr(self, name) for name in _FITTED_WITH}
         self.table_ = replace(self.table_, seed=seed)
@@ -288,7 +288,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         self.flow_, self.n_context_ = flow, flow.context
 
     def _held_out(self, validation: Any) -> Any:
-        """Rows given to judge the epochs by, treated as those to fit; a share, None and plain tables as they are."""
+        """Given validation rows, treated as those to fit; a share, None and plain tables unchanged."""
         parts = validation if isinstance(validation, tuple) else (validation,)
         if 1 <= len(parts) <= 3 and (stream := stream_of(*parts)) is not None:
             validation = parts = arrays_of(stream.of_table())
@@ -303,7 +303,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self.table_.to_look_at(X, *others, names=self._called(), told="validation")
 
     def _to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
-        """What `headrace.diagnose` is given, as the flow has it."""
+        """The arguments of `headrace.diagnose`, in the flow's form."""
         called = self._called() if names is None else names
         own = None if called is None or len(called) != self.n_features_in_ else [called[i] for i in self.table_.kept]
         given = self._looked_at(x, context, weights, "x", _tables.LOOK)
@@ -401,7 +401,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return _given.as_frame(drawn, self.table_, self._called(), self._frame)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Estimators that were pickled before there were tables have plain ones."""
+        """Restore an estimator; one that was pickled before tables existed gets a plain table."""
         old = {name: p.default for name, p in self._signature.parameters.items() if p.default is not p.empty}
         super().__setstate__({**old, "_frame": None, "_names": None, **state})
         if "flow_" in state and "table_" not in state:
@@ -410,7 +410,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     # ---- tables as they come ---------------------------------------------------------------------------------------
 
     def _present(self, X: NDArray[Any], *others: NDArray[Any] | None) -> tuple[Any, ...]:
-        """Rows without missing numbers, and what belongs to them."""
+        """Rows without missing values, and their context and weights."""
         labels = [_columns.label(i, self._called()) for i in range(X.shape[1])]
         good = _tables.without_missing(X, labels, self.missing, "X")
         if good.all():
@@ -418,7 +418,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return X[good], *(None if part is None else part[good] for part in others)
 
     def _learn_table(self, X: NDArray[Any] | Passed, told: list[str] | None) -> None:
-        """What each column is, by rows that count or what was seen of them, and which noise it gets."""
+        """Determine each column's kind and noise, from the rows that take part or from a sample of them."""
         called = self._called()
         self.table_ = _given.learn(
             X,
@@ -435,7 +435,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             warn(f"X: {message}")
 
     def _opened(self, X: Any) -> NDArray[Any]:
-        """Rows to be judged."""
+        """Rows to score."""
         finite: Any = "allow-nan" if self.missing == "drop" else True
         rows: NDArray[Any] = validate_data(
             self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=finite
@@ -443,7 +443,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return rows
 
     def _fresh(self, X: NDArray[Any], context: int, seed: int) -> Flow:
-        """A flow that knows nothing yet, of the columns that are left."""
+        """A fresh flow of the columns that are left."""
         name = check.choice("flow", self.flow, tuple(FLOWS))
         takes = _MADE_WITH[name]
         every = dict.fromkeys(parameter for each in _MADE_WITH.values() for parameter in each)
@@ -462,7 +462,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return flow
 
     def _context(self, context: Any, rows: int) -> NDArray[Any] | None:
-        """As the flow takes it: (rows, columns), or (columns,) for all rows."""
+        """The context in the flow's form, (rows, columns), or (columns,) for all rows."""
         columns = self.n_context_
         if (context is None) != (columns == 0):
             wanted = f"{columns} columns, as fit was given" if columns else "None, as fit was given none"
@@ -483,14 +483,14 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self.table_.log_prob(verb, X, context, name="X", names=self._called())
 
     def _by_row(self, verb: Any, X: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
-        """With as many rows as the core needs to give each the bits that it has among others."""
+        """A result of at least `LEAST_ROWS` rows, which give each row the bits that it has among others."""
         rows = len(X)
         missing = max(LEAST_ROWS - rows, 0)
         if missing:
             X = np.concatenate([X, np.repeat(X[:1], missing, axis=0)])
             if context is not None and context.ndim == 2:
                 context = np.concatenate([context, np.repeat(context[:1], missing, axis=0)])
-        # float64 is what scikit-learn asks of scores; it holds those of a float32 flow exactly.
+        # scikit-learn expects float64 scores; it holds those of a float32 flow exactly.
         return np.asarray(verb(X, context)[:rows], np.float64)
 
 

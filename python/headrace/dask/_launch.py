@@ -1,4 +1,4 @@
-"""Ranks on the workers of a cluster, each where its rows are; and again, where a worker is lost."""
+"""Ranks on the workers of a cluster, each where its rows are; started again where a worker is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace.distributed.groups import GroupError
 
 __all__ = ["Launch", "launched"]
 
-_LOOK = 0.5  # seconds between two looks at which workers live
+_LOOK = 0.5  # seconds between two checks of the workers
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Launch:
     timeout: float
     restarts: int
     keeps: bool  # whether each worker keeps the state of the fit for a restart
-    progress: bool  # whether a bar shows how far it is
+    progress: bool  # whether a bar shows the progress
 
 
 class _Lost(Exception):
@@ -35,7 +35,7 @@ class _Lost(Exception):
 
 
 def launched(launch: Launch, work: Any, told: dict[str, Any], shards: list[Any], judge: list[Any] | None) -> Any:
-    """What rank 0 finds; `shards` and `judge` are futures."""
+    """The result of rank 0; `shards` and `judge` are futures."""
     import cloudpickle
 
     payload = cloudpickle.dumps((work, told))
@@ -54,7 +54,7 @@ def launched(launch: Launch, work: Any, told: dict[str, Any], shards: list[Any],
 def _attempts(
     launch: Launch, payload: bytes, state: str, shards: list[Any], judge: list[Any] | None, bar: Shown
 ) -> tuple[Any, list[str]]:
-    """What rank 0 finds, and what it warns of, once no worker is lost meanwhile."""
+    """The result of rank 0 and its warnings, from an attempt in which no worker is lost."""
     for attempt in range(launch.restarts + 1):
         try:
             found: tuple[Any, list[str]] = _attempt(launch, payload, state, shards, judge, bar)
@@ -69,7 +69,7 @@ def _attempts(
 
 
 def _forget(launch: Launch, state: str) -> None:
-    """Remove what is left of states; a fit that ends on all workers where it began has done so."""
+    """Remove remaining states; a fit that ends on all workers where it began has removed its own."""
     if state:
         with suppress(Exception):
             launch.client.run(_rank.forget, state, on_error="ignore")
@@ -78,14 +78,14 @@ def _forget(launch: Launch, state: str) -> None:
 def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judge: list[Any] | None, bar: Shown) -> Any:
     client = launch.client
     held = _holders(client, shards)
-    workers = sorted(held, key=lambda address: min(held[address]))  # neighbours in the table, where Dask has them so
+    workers = sorted(held, key=lambda address: min(held[address]))  # neighbours in the table, where Dask keeps them so
     judged = None if judge is None else _holders(client, judge, workers)
     known = client.run(_rank.facts, workers=workers, on_error="return")
     facts = [known.get(address) for address in workers]
     if not all(isinstance(one, _rank.Facts) for one in facts):
         wrong = next(one for one in facts if not isinstance(one, _rank.Facts))
         if isinstance(wrong, Exception) and not isinstance(wrong, OSError):
-            raise wrong  # headrace is not installed there, or another one
+            raise wrong  # headrace is missing there, or another version
         raise _Lost("group: a worker was lost before the start")
     job = _rank.Job(
         uuid.uuid4().hex,
@@ -115,7 +115,7 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
     try:
         return _watched(launch, job, futures, bar)
     except BaseException as error:
-        if not isinstance(error, Exception):  # all else came after the ranks had ended
+        if not isinstance(error, Exception):  # any other error is raised after the ranks have ended
             _end(client, job, f"the launcher was stopped by {type(error).__name__}")
         with suppress(Exception):
             client.cancel(futures, force=True)
@@ -123,13 +123,13 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
 
 
 def _holders(client: Any, shards: list[Any], among: Iterable[str] = ()) -> dict[str, list[int]]:
-    """Which worker has which shards; of several, that with the fewest. `among`: who else may have them."""
+    """The worker of each shard; of several the one with the fewest shards. `among`: further possible workers."""
     from distributed import wait
 
     wait(shards)
     for shard in shards:
         if shard.status != "finished":
-            shard.result()  # raises what went wrong
+            shard.result()  # raises the error of a failed computation
     who = client.who_has(shards)
     allowed = set(among)
     found: dict[str, list[int]] = {address: [] for address in among}
@@ -154,7 +154,7 @@ def _collective(wanted: str, facts: list[Any], workers: list[str]) -> str:
         raise ValueError(f"collective: expected workers that can use gloo, but {problem}; give collective='dask'")
     if wanted == "gloo":
         return wanted
-    encrypted = any(address.startswith("tls:") for address in workers)  # what gloo sends is not
+    encrypted = any(address.startswith("tls:") for address in workers)  # gloo does not encrypt
     return "dask" if problem or encrypted else "gloo if it works"
 
 
@@ -187,7 +187,7 @@ def _done(futures: list[Any], seconds: float) -> set[Any]:
 
 
 def _give_up(launch: Launch, job: _rank.Job, futures: list[Any], gone: set[str]) -> None:
-    """End what goes on, and raise what went wrong."""
+    """End running tasks, and raise the error."""
     from distributed.scheduler import KilledWorker
 
     from distributed import CancelledError
@@ -208,7 +208,7 @@ def _give_up(launch: Launch, job: _rank.Job, futures: list[Any], gone: set[str])
 
 
 def _end(client: Any, job: _rank.Job, why: str) -> None:
-    """Wake whoever waits for another rank."""
+    """Wake ranks that wait for another rank."""
     with suppress(Exception):  # the cluster may be gone
-        there = set(client.nthreads()) & set(job.workers)  # others would be waited for
+        there = set(client.nthreads()) & set(job.workers)  # other calls would be waited for
         client.run(_rank.end, job.name, why, workers=sorted(there), on_error="ignore")

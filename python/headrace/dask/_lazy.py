@@ -1,4 +1,4 @@
-"""Scores and samples as collections of Dask, of which each block has the bits that one call for all rows has."""
+"""Scores and samples as collections of Dask, with the bits of one call for all rows in every block."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def sample(flow: Any, n: int, seed: int = 0, context: Any = None, *, chunks: int
     from dask import array
 
     kind = np.dtype(flow.dtype if dtype is None else dtype)
-    index = array.arange(count, chunks=size, dtype=np.int64)[:, None]  # a block knows its first row by it
+    index = array.arange(count, chunks=size, dtype=np.int64)[:, None]  # the first row of each block
     rows = _rows_of("context", context, index, flow.context)
     shared = None if rows is not None else context
     given = [index] if rows is None else [index, rows]
@@ -116,14 +116,14 @@ def sample(flow: Any, n: int, seed: int = 0, context: Any = None, *, chunks: int
 
 
 def _held(flow: Any) -> Any:
-    """Once in a graph, however many blocks there are."""
+    """A flow once in a graph, for any number of blocks."""
     from dask import delayed
 
     return delayed(flow, pure=True, traverse=False)
 
 
 def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
-    """The context of each row, in the chunks of x; None where there is none, or one for all rows."""
+    """The context of each row, in the chunks of x; None for no context, or one for all rows."""
     if context is None or (not is_array(context) and np.shape(context) == (contexts,)):
         return None
     from dask import array
@@ -147,7 +147,7 @@ def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
 
 
 def _scores(x: Any, rows: Any = None, *, flow: Any, shared: Any, alone: bool) -> Any:
-    """Those of a block; `alone`: all rows together are so few that one call takes the way of few rows, too."""
+    """The log densities of a block; `alone`: all rows together are so few that one call takes the path of few rows."""
     few = 0 < len(x) < LEAST_ROWS and not alone
     if not few:
         return flow.log_prob(x, shared if rows is None else rows)

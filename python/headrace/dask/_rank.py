@@ -1,4 +1,4 @@
-"""What workers do: one task on each is a rank."""
+"""Tasks on workers: one task on each is a rank."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from headrace.distributed.together import broadcast_bytes
 
 __all__ = ["Facts", "Job", "ascend", "end", "facts", "fit", "forget", "rank"]
 
-_START = 600.0  # seconds in which all have loaded PyTorch: the launcher sees who is lost meanwhile
+_START = 600.0  # seconds in which all have loaded PyTorch: the launcher detects workers lost meanwhile
 _MEETING = 30.0  # seconds in which ranks of gloo find each other
 _ONE_GLOO = threading.Lock()  # a process has one process group of PyTorch by default
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A worker."""
+    """Facts about a worker."""
 
     office: str
     process: tuple[str, int]
@@ -47,29 +47,29 @@ class Facts:
 
 @dataclass(frozen=True)
 class Job:
-    """What all ranks are told."""
+    """The arguments of all ranks."""
 
     name: str
     workers: list[str]
     offices: list[str]
     collective: str  # "gloo", "gloo if it works" or "dask"
     timeout: float
-    state: str  # what files of checkpoints of each worker are called; empty for none
-    shows: str  # by what name the launcher knows what it is told of the progress; empty where nobody looks
+    state: str  # name of the files of checkpoints of each worker; empty for none
+    shows: str  # name of the fit's progress messages; empty without a bar
 
 
 def facts(dask_worker: Any) -> Facts:
-    """See the class."""
+    """The facts of a worker."""
     return Facts(Office.of(dask_worker).id, (socket.gethostname(), os.getpid()), find_spec("torch") is not None)
 
 
 def end(name: str, why: str, dask_worker: Any) -> None:
-    """End a group: the launcher knows that a rank is gone."""
+    """End a group, because the launcher has found that a rank is gone."""
     Office.of(dask_worker).end_here(name, why)
 
 
 def forget(state: str, dask_worker: Any) -> None:
-    """Remove the checkpoint of a fit that nobody goes on with."""
+    """Remove the checkpoint of an abandoned fit."""
     _state_of(dask_worker, state).unlink(missing_ok=True)
 
 
@@ -78,7 +78,7 @@ def _state_of(worker: Any, state: str) -> Path:
 
 
 def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: dict[int, Any] | None) -> Any:
-    """The task: come together with the others, and do what rank 0 was told."""
+    """The task of a rank: join the others, and run the job of rank 0."""
     from distributed import get_worker, secede
 
     worker = get_worker()
@@ -86,7 +86,7 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
     if office.id != job.offices[number]:
         raise GroupError(f"group: rank {number}'s worker was started anew")
     base = None
-    secede()  # a fit that waits for others keeps nobody from running what they wait for
+    secede()  # a fit that waits for other ranks must not keep the tasks that these need from running
     try:
         base = DaskGroup(worker, job.workers, job.name, job.timeout, start=float("inf"))
         with threads(worker.state.nthreads), _group_of(base, job) as (inner, said):
@@ -104,20 +104,20 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
 
 
 def _show(worker: Any, job: Job, message: dict[str, Any]) -> None:
-    """Tell the launcher how far rank 0 is; see `headrace._progress`."""
+    """Send the progress of rank 0 to the launcher; see `headrace._progress`."""
     with suppress(Exception):  # a fit is worth more than its bar
         worker.log_event(TOPIC, {"fit": job.shows, "rank": job.name, **message})
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Empty the frames of a traceback: Dask keeps the error, and they keep rows, connections and ports."""
+    """Clear the frames of a traceback: Dask keeps the error, and the frames keep rows, connections and ports."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
 def _without_warnings(number: int, said: list[str], work: Any) -> Any:
-    """What rank 0 found, and its warnings, which the launcher gives."""
+    """The result of rank 0, and its warnings, which the launcher issues."""
     if number:
         work()
         return None
@@ -158,7 +158,7 @@ def _columns(shards: dict[int, Any]) -> tuple[Any, ...]:
 
 
 class _Wanted:
-    """A group whose ranks end where nobody waits for the result any more."""
+    """A group whose ranks end when the task is cancelled."""
 
     def __init__(self, group: Group, worker: Any, key: Any) -> None:
         self.rank, self.size, self._group = group.rank, group.size, group
@@ -185,7 +185,7 @@ class _Wanted:
 
 @contextmanager
 def _group_of(base: DaskGroup, job: Job) -> Iterator[tuple[Group, list[str]]]:
-    """Ranks of gloo where all can have it, and else those of Dask; and what to warn of."""
+    """Ranks of gloo where all workers can start it, else those of Dask; and warnings."""
     if job.collective == "dask" or base.size == 1:
         yield base, []
         return
@@ -204,7 +204,7 @@ def _group_of(base: DaskGroup, job: Job) -> Iterator[tuple[Group, list[str]]]:
 
 
 class _Gloo:
-    """Ranks of gloo, which meet at a port that rank 0 finds free."""
+    """Ranks of gloo, which meet at a free port of rank 0."""
 
     def __init__(self, base: DaskGroup, job: Job) -> None:
         self.group: Any = None
@@ -214,7 +214,7 @@ class _Gloo:
         self._store: Any = None
 
     def start(self) -> None:
-        """Start it on all ranks or on none; `problem` says why on none."""
+        """Start gloo on all ranks or on none; `problem` is the reason for none."""
         port = np.zeros(1, np.int64)
         self._on_all(lambda: self._open(port))
         if self.problem:
@@ -259,7 +259,7 @@ class _Gloo:
             self.group = from_torch(timeout=self._timeout)
 
     def end(self) -> None:
-        """Leave no connection and no port, even where a traceback still holds the group."""
+        """Close connections and ports, even where a traceback still holds the group."""
         if self.group is not None:
             self.group.close()
         self.group = self._store = None
@@ -274,7 +274,7 @@ class _Gloo:
 
 @contextmanager
 def _interface(address: str) -> Iterator[None]:
-    """Let gloo take the network that Dask has, and not that of the machine's name, which others may not reach."""
+    """Let gloo use Dask's network interface, and not that of the host name, which others may not reach."""
     import psutil
 
     name = "GLOO_SOCKET_IFNAME"

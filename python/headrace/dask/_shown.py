@@ -1,4 +1,4 @@
-"""Bars of what workers do, shown where the call was made."""
+"""Progress bars of workers' tasks, in the calling process."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from headrace import _progress
 
 __all__ = ["Shown", "computed", "shown"]
 
-TOPIC = "headrace-progress"  # of events that workers log at the scheduler, which keeps a few of each topic
+TOPIC = "headrace-progress"  # topic of events that workers log at the scheduler, which keeps a few of each topic
 
 _clients: WeakKeyDictionary[Any, dict[str, Shown]] = WeakKeyDictionary()
 _lock = threading.Lock()  # of _clients and its values
 
 
 class Shown:
-    """The bar of a fit that goes on elsewhere."""
+    """The bar of a fit in another process."""
 
     def __init__(self, name: str) -> None:
-        """`name`: by which its messages are known; empty for no bar."""
+        """`name`: of its messages; empty for no bar."""
         self.name = name
-        self._heard: dict[Any, dict[str, Any]] = {}  # the latest of each bar, in their order
+        self._heard: dict[Any, dict[str, Any]] = {}  # the latest message of each bar, in their order
         self._bar: Any = None
         self._number: Any = None
 
     def hear(self, message: dict[str, Any]) -> None:
-        """In the thread of the client's connections; what is heard is drawn by `draw`."""
+        """Take a message, in the thread of the client's connections; `draw` draws it."""
         self._heard[message["rank"], message["bar"]] = message
 
     def draw(self) -> None:
-        """As far as it was heard."""
+        """Draw the messages received so far."""
         for number in list(self._heard):
             message = self._heard.pop(number)
             if number != self._number:
@@ -51,7 +51,7 @@ class Shown:
                     self.close()
 
     def close(self) -> None:
-        """The bar stays on the screen as it was last."""
+        """Leave the bar on the screen in its last state."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -59,7 +59,7 @@ class Shown:
 
 @contextmanager
 def shown(client: Any, name: str, progress: bool) -> Iterator[Shown]:
-    """A bar of a fit on this client's cluster, where somebody looks."""
+    """A bar of a fit on this client's cluster, if progress is shown on a terminal."""
     one = Shown(name if progress and _progress.watched() else "")
     if not one.name:
         yield one
@@ -89,7 +89,7 @@ def _heard(known: dict[str, Shown], message: Any) -> None:
 
 
 def computed(found: Any) -> Any:
-    """A collection of Dask, computed where it is, with a bar of its rows, or of its parts where it knows no rows."""
+    """A collection of Dask, computed on its cluster, with a bar of its rows, or of its parts without known rows."""
     rows = _rows_of(found)
     known = not any(math.isnan(n) for n in rows.values())
     what: dict[str, Any] = {"unit": "row", "unit_scale": True} if known else {"unit": "part"}
@@ -121,7 +121,7 @@ def computed(found: Any) -> Any:
 
 
 def _client() -> Any:
-    """The present one, if there is one."""
+    """The current client, or None."""
     try:
         from distributed import get_client
 
@@ -131,7 +131,7 @@ def _client() -> Any:
 
 
 def _rows_of(found: Any) -> dict[Any, float]:
-    """Of each part its rows, NaN where they are not known."""
+    """Numbers of rows of each part, NaN where unknown."""
     chunks = getattr(found, "chunks", None)
     keys = [key for one in found.__dask_keys__() for key in (one if isinstance(one, list) else [one])]
     return dict(zip(keys, [math.nan] * len(keys) if chunks is None else chunks[0], strict=True))

@@ -1,7 +1,7 @@
-"""Collections of Dask as shards: blocks of so many neighbouring rows, wherever these lie.
+"""Collections of Dask as shards: blocks of a number of neighbouring rows, from any partitions.
 
-Partitions may have any sizes, some of them none, and a frame does not even know them. A shard has the rows that its
-number says, so that a fit's bits depend on the rows alone and neither on partitions nor on workers.
+Partitions may have any sizes, some of them 0, and those of a frame are unknown. A shard's rows follow from its
+number only, so that a fit's bits depend on the rows and neither on partitions nor on workers.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ Pieces = list[tuple[Any, Any, int, int]]  # partition, names of columns or None,
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is an array of Dask."""
+    """Whether a value is an array of Dask."""
     return isinstance(value, class_of("dask.array", "Array"))
 
 
 def is_frame(value: Any) -> bool:
-    """Whether it is a frame of Dask."""
+    """Whether a value is a frame of Dask."""
     return isinstance(value, class_of("dask.dataframe", "DataFrame"))
 
 
 def is_series(value: Any) -> bool:
-    """Whether it is a column of a frame of Dask."""
+    """Whether a value is a column of a frame of Dask."""
     return isinstance(value, class_of("dask.dataframe", "Series"))
 
 
 def whole_rows(array: Any) -> Any:
-    """The array with no row in two chunks."""
+    """The array with each row in one chunk."""
     return array.rechunk({1: -1}) if array.ndim == 2 and array.numblocks[1] > 1 else array
 
 
@@ -52,7 +52,7 @@ def names_of(frame: Any, columns: Any, context: Any, weights: Any) -> tuple[list
 
 
 def has_rows(value: Any) -> bool:
-    """Whether it holds numbers, and no names of columns."""
+    """Whether a value holds rows, rather than names of columns."""
     return is_array(value) or is_frame(value) or is_series(value) or isinstance(value, np.ndarray)
 
 
@@ -68,7 +68,7 @@ class _Parts:
         return self.ends[-1]
 
     def pieces(self, names: Any, begin: int, end: int) -> Pieces:
-        """Where some rows are."""
+        """The pieces of partitions that hold some rows."""
         found, i = [], bisect_right(self.ends, begin) - 1
         while i < len(self.futures) and self.ends[i] < end:
             first, last = max(begin, self.ends[i]), min(end, self.ends[i + 1])
@@ -81,7 +81,7 @@ class _Parts:
 def shards_of(
     client: Any, prefix: str, x: Any, context: Any, weights: Any, columns: Sequence[Any] | None, rows: int
 ) -> list[Any]:
-    """Futures of (x, context, weights), each of so many rows; the last has the rest.
+    """Futures of (x, context, weights), each of this number of rows; the last has the rest.
 
     Context and weights are names of columns of a frame x, or collections, or arrays of NumPy.
     """
@@ -119,9 +119,9 @@ def shards_of(
 
 
 def _places(client: Any, shards: list[Pieces]) -> list[str]:
-    """A worker for each shard: where most of its rows are, but for what is too much for one worker.
+    """A worker for each shard: the one with most of its rows, up to each worker's share by threads.
 
-    Dask computes a small table on one worker alone. Rows that are moved are moved once, and read in every epoch.
+    Dask computes a small table on one worker. Rows that are moved are moved once, and read in every epoch.
     """
     from distributed import wait
 
@@ -130,7 +130,7 @@ def _places(client: Any, shards: list[Pieces]) -> list[str]:
     who, threads = client.who_has(parts), client.nthreads()
     total = sum(threads.values())
     room = {address: len(shards) * n // total for address, n in threads.items()}
-    left, more = len(shards) - sum(room.values()), set(room)  # who may have one more
+    left, more = len(shards) - sum(room.values()), set(room)  # the workers that may have one more
 
     def takes(address: str) -> bool:
         nonlocal left
@@ -154,7 +154,7 @@ def _places(client: Any, shards: list[Pieces]) -> list[str]:
 
 
 def _given(client: Any, name: str, value: Any, rows: int) -> tuple[_Parts, Any] | None:
-    """A collection of its own, or none."""
+    """The partitions of a separate collection, or None."""
     if value is None:
         return None
     if isinstance(value, np.ndarray):
@@ -167,7 +167,7 @@ def _given(client: Any, name: str, value: Any, rows: int) -> tuple[_Parts, Any] 
 
 
 def _parts(client: Any, collection: Any) -> _Parts:
-    """Compute the partitions, where they are not there already, and count their rows."""
+    """Compute the partitions, unless they are computed already, and count their rows."""
     from distributed import wait
 
     sizes = None
@@ -186,7 +186,7 @@ def _parts(client: Any, collection: Any) -> _Parts:
 
 
 def _cut(prefix: str, *pieces: Pieces | None) -> tuple[Any, ...]:
-    """One shard: x, context, weights; a view of a partition where it is in one alone."""
+    """One shard: x, context, weights; a view of a partition where one holds all of it."""
     named = zip(("x", "context", "weights"), pieces, strict=True)
     return tuple(None if of is None else _joined(f"{prefix}{name}", of) for name, of in named)
 
