@@ -1,4 +1,4 @@
-"""A dual ascent while it runs: steps that carry rows to the base, their history, and the flow that is made of them."""
+"""A running dual ascent: steps that carry rows to the base, their history, and the resulting flow."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ AGREES = {"float32": 1e-2, "float64": 1e-5}  # nats between a history and its fl
 
 
 class AscentSettings(Protocol):
-    """What an ascent is told; `headrace.DualAscentFlow` is one."""
+    """The settings of an ascent; `headrace.DualAscentFlow` is one."""
 
     precision: float
     rule: str
@@ -57,7 +57,7 @@ class AscentSettings(Protocol):
 
 
 class Ascent(abc.ABC):
-    """One ascent while it runs: points to fit and points held out, carried along.
+    """A running ascent: points to fit and points held out, carried along.
 
     Columns without spread take no part: of the others there are `n`.
     """
@@ -78,7 +78,7 @@ class Ascent(abc.ABC):
         self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()
         self.library, self.copies = rows.source.library, copies if rows.group is None else 0
         self.flat = self._flat(rows.own), self._flat(rows.others)
-        """What columns without spread add to the means, of rows to fit and of those held out."""
+        """The share of columns without spread in the means, of rows to fit and of those held out."""
         self.own, self.others = ([(self._active(z), weights) for z, weights in of] for of in (rows.own, rows.others))
         self.count = rows.count
         if self.copies:
@@ -86,14 +86,14 @@ class Ascent(abc.ABC):
             self.count *= copies
         weights = [of_rows for _, of_rows in self.own]
         self.shares, self.counts = _marginals.Shares.over(weights, self.count, rows.source)
-        self.effective_rows = self.shares.rows / max(self.copies, 1)  # copies make no more
+        self.effective_rows = self.shares.rows / max(self.copies, 1)  # copies add no effective rows
 
     def _active(self, z: NDArray[Any]) -> NDArray[Any]:
         """Columns that have a spread."""
         return z if self.n == self.features else z[:, self.library.asarray(self.rows.active)]
 
     def _sum(self, of_parts: list[float]) -> float:
-        """Of what each part gives, over all processes."""
+        """The sum of the parts' values over all processes."""
         return self.rows.source.total(of_parts)
 
     def _total(self, parts: Parts) -> float:
@@ -101,7 +101,7 @@ class Ascent(abc.ABC):
         return self._sum([float(len(z)) if weights is None else float(weights.sum()) for z, weights in parts])
 
     def _flat(self, parts: Parts) -> float:
-        """What columns without spread add to the mean."""
+        """The share of columns without spread in the mean."""
         if self.n == self.features:
             return 0.0
         rest = self.library.asarray(np.setdiff1d(np.arange(self.features), self.rows.active))
@@ -109,31 +109,31 @@ class Ascent(abc.ABC):
         found, total = self._sum(squares), self._total(parts)
         return -0.5 * self.settings.precision * found / total if total else 0.0
 
-    # ---- what an ascent is
+    # ---- the interface of an ascent
 
     @abc.abstractmethod
     def taken(self) -> Iterator[Judged]:
-        """All steps; before the first and after each the log-likelihoods."""
+        """Take all steps, and yield the log-likelihoods before the first and after each."""
 
     @abc.abstractmethod
     def transforms(self, count: int) -> list[list[Transform]]:
-        """Those of the first steps."""
+        """The transforms of the first steps."""
 
     @abc.abstractmethod
     def checks(self) -> tuple[list[Judged], Any, Any]:
-        """Log-likelihoods of some rows before the first step and after each, and which rows they are of.
+        """Log-likelihoods of some rows before the first step and after each, and the indices of these rows.
 
         Indices of training rows and of rows held out, for each part; None for all of them.
         """
 
     def coordinates(self, count: int) -> list[Floats]:
-        """L of eq. 23 of each coordinate after each of the first steps; empty where it is not known."""
+        """L of eq. 23 of each coordinate after each of the first steps; empty where it is unknown."""
         return []
 
     # ---- the run
 
     def go(self, progress: bool, clock: Clock) -> AscentFlow:
-        """All steps, or as many as patience and the clock allow; then the best prefix, whatever happens."""
+        """Take all steps, or as many as patience and the clock allow; then return the best prefix, whatever happens."""
         s, history, begin = self.settings, self.history, time.perf_counter()
         bar = _progress.bar(self.n_steps, "ascent", "step", progress)
         last = begin
@@ -170,7 +170,7 @@ class Ascent(abc.ABC):
         return self._agreed(self.flow())
 
     def flow(self) -> AscentFlow:
-        """The steps up to the best."""
+        """The flow of the steps up to the best."""
         s = self.settings
         base: Base = StandardNormal(self.features)
         if s.precision != 1.0:
@@ -179,7 +179,7 @@ class Ascent(abc.ABC):
         return AscentFlow(steps, Standardize(self.rows.mean, self.rows.std), base, dtype=s.dtype)
 
     def _agreed(self, flow: AscentFlow) -> AscentFlow:
-        """The longest prefix whose density of the rows is what the ascent measured on its way."""
+        """The longest prefix whose density of the rows agrees with the ascent's own measurements."""
         history, best = self.history, self.history.best_step
         checks, own, others = self.checks()
         if best >= len(checks):
@@ -197,7 +197,7 @@ class Ascent(abc.ABC):
 
         if agrees(best):
             return flow
-        low, high = 0, best  # no step agrees; not so `high`
+        low, high = 0, best  # 0 steps agree; `high` steps do not
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if agrees(middle) else (low, middle)
@@ -212,7 +212,7 @@ class Ascent(abc.ABC):
         return flow[: history.best_step]
 
     def _means(self, own: Any, others: Any) -> list[tuple[int, Callable[[AscentFlow], float]]]:
-        """What gives the mean log-likelihood of these rows under a flow: 0 for training rows, 1 for those held out."""
+        """Functions of a flow, each the mean log-likelihood of its rows: 0 for training rows, 1 for those held out."""
 
         def mean_of(parts: Parts, chosen: Any) -> Callable[[AscentFlow], float]:
             if chosen is not None:
@@ -232,17 +232,17 @@ class Ascent(abc.ABC):
             parties.append((1, mean_of(with_weights(rows.held_out(), rows.others), others)))
         return parties
 
-    # ---- what steps are made of
+    # ---- the parts of a step
 
     def _judged(self, means: tuple[float, float]) -> Judged:
-        """Log-likelihoods of means over rows of their log-Jacobians - λ |z|² / 2."""
+        """Log-likelihoods from means over rows of log-Jacobian - λ |z|² / 2."""
         own, others = (mean + flat + float(self.constant) for mean, flat in zip(means, self.flat, strict=True))
         return own, None if self.rows.judge is None else others
 
     def _turn(self, parts: list[Any], rng: np.random.Generator, moved: Any = None) -> _directions.Turn:
-        """The next one, for points, on which sliced directions depend, after `moved` has moved some of them.
+        """The next turn, for points, on which sliced directions depend, after `moved` has moved some of them.
 
-        In a group it is that of the first rank: another machine's linear algebra may round otherwise.
+        In a group the turn is that of the first rank: another machine's linear algebra may round otherwise.
         """
         source, unit = self.rows.source, math.sqrt(self.settings.precision)
         if self.directions == "random":
@@ -256,7 +256,7 @@ class Ascent(abc.ABC):
         return replace(turn, blocks=[source.broadcast(block) for block in turn.blocks])
 
     def _turn_transforms(self, turn: _directions.Turn) -> list[Transform]:
-        """Those of a turn of the columns that have a spread."""
+        """The transforms of a turn of the columns that have a spread."""
         if self.n == self.features:
             return turn.transforms()
         matrix, active, start = np.eye(self.features), self.rows.active, 0
@@ -268,12 +268,12 @@ class Ascent(abc.ABC):
         return [Rotation(matrix.T)]
 
     def _lines(self, *lines: Any) -> list[Floats]:
-        """Numbers of lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), for all columns."""
+        """Parameters of lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), for all columns."""
         identity = (1.0, 0.0, 0.0, 0.0, 1.0)
         return [self._of_all(values, rest) for values, rest in zip(lines, identity, strict=True)]
 
     def _of_all(self, values: Any, rest: float) -> Floats:
-        """Numbers of columns that have a spread, in their places among all."""
+        """Values for columns that have a spread, at their indices among all."""
         if self.n == self.features:
             return np.asarray(values, np.float64)
         of_all = np.full(self.features, rest)
@@ -282,5 +282,5 @@ class Ascent(abc.ABC):
 
 
 def kink_map(lines: list[Floats], dtype: Any) -> Elementwise:
-    """Lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²) as a transform: of a, b, γ, center and ε."""
+    """Lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²), as a transform from a, b, γ, center and ε."""
     return Elementwise._of_lines(*lines, slope=SLOPE, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Periodic columns of an ascent: each circle is cut where its rows are rarest, and what is left is taken to the line.
+"""Periodic columns of an ascent: each circle is cut where its rows are rarest, and mapped to the line.
 
 Rotations mix all columns, so that no circle can stay one. The density is that of an interval whose ends meet at a cut.
 """
@@ -15,8 +15,8 @@ from headrace.transforms.support import Support, circles_of
 
 __all__ = ["counted", "cut_open", "off"]
 
-BINS, WINDOW = 256, 16  # of a circle, and how many of them together are looked at for few rows
-OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # by the bytes of a number: so much of the circle's radius both ends have
+BINS, WINDOW = 256, 16  # bins of a circle, and how many of them are averaged for few rows
+OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # of both ends, in radii, by the dtype's size in bytes
 
 
 def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -26,15 +26,15 @@ def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:
         return np.empty((0, BINS), np.int64)
     alone = Support(None, [support.periodic[c] for c in circles])
     turns = (np.asarray(alone.inverse(np.asarray(_arrays.on_host(x[:, circles]), np.float64))[0]) + 1.0) / 2.0
-    turns = turns[np.isfinite(turns).all(axis=1)]  # a fit refuses others, and says why
+    turns = turns[np.isfinite(turns).all(axis=1)]  # a fit refuses other rows with an error
     places = np.minimum((BINS * turns).astype(np.int64), BINS - 1)
     return np.array([np.bincount(column, minlength=BINS) for column in places.T], np.int64).reshape(len(circles), BINS)
 
 
 def cut_open(support: Support, counts: NDArray[np.int64], dtype: np.dtype[np.floating]) -> tuple[Support, ...]:
-    """What takes unbounded numbers to a support with circles, from latent to data; counts: see `counted`.
+    """The map of unbounded values to a support with circles, from latent to data; counts: see `counted`.
 
-    Where both ends meet they reach over each other by less than a number of the dtype tells apart in a density, so that
+    Both ends overlap by less than the density can resolve in the dtype, so that
     no row lies on an end.
     """
     if not any(support.periodic):
@@ -51,13 +51,13 @@ def cut_open(support: Support, counts: NDArray[np.int64], dtype: np.dtype[np.flo
 
 
 def _rarest(counts: NDArray[np.int64]) -> float:
-    """Where on [-1, 1) there are the fewest rows: the middle of the longest run of the emptiest windows."""
+    """The point on [-1, 1) with the fewest rows: the middle of the longest run of the emptiest windows."""
     around = np.concatenate([counts, counts[: WINDOW - 1]])
-    windows = np.convolve(around, np.ones(WINDOW, np.int64), "valid")  # that of bins i, ..., i + WINDOW - 1
+    windows = np.convolve(around, np.ones(WINDOW, np.int64), "valid")  # the window of bins i, ..., i + WINDOW - 1
     empty = windows == windows.min()
     if empty.all():
         return -1.0
-    start = int(np.argmin(empty))  # one that is fuller: no run goes around it
+    start = int(np.argmin(empty))  # a fuller window, which no run of empty ones contains
     best, run, end = 0, 0, 0
     for i in range(start, start + BINS + 1):
         run = run + 1 if empty[i % BINS] else 0
@@ -68,7 +68,7 @@ def _rarest(counts: NDArray[np.int64]) -> float:
 
 
 def off(ends: Sequence[Support], x: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Rows as unbounded numbers, where they are."""
+    """Rows as unbounded values, on their own device."""
     z = x.astype(np.float64)
     for end in reversed(ends):
         z = end.inverse(z)[0]

@@ -17,13 +17,13 @@ from headrace.transforms.transform import Transform
 
 __all__ = ["Turn", "random_rotation", "random_turn", "sliced_rotation", "sliced_turn", "sliced_turn_of"]
 
-ROWS = 4000  # that directions are chosen by
+ROWS = 4000  # rows that determine directions
 STEPS = 10
 
 
 @dataclass(frozen=True)
 class Turn:
-    """z = Q x[order], where Q has the blocks on its diagonal and is 0 elsewhere; without an order x is as it is."""
+    """z = Q x[order], where Q has the blocks on its diagonal and is 0 elsewhere; without an order z = Q x."""
 
     blocks: list[NDArray[np.float64]]
     order: list[int] | None = None
@@ -34,11 +34,11 @@ class Turn:
         return Turn([np.eye(size) for size in sizes])
 
     def places(self) -> list[int]:
-        """The order, also where there is none."""
+        """The order, or that of the identity."""
         return list(range(sum(map(len, self.blocks)))) if self.order is None else self.order
 
     def transforms(self) -> list[Transform]:
-        """Those whose inverse this is, in latent → data order."""
+        """The transforms of the inverse, in latent → data order."""
         links: list[Transform] = [Rotation.from_blocks([block.T for block in self.blocks])]
         if self.order is not None:
             links.append(Permutation([int(i) for i in np.argsort(self.order)]))
@@ -58,14 +58,14 @@ def sliced_turn(
     unit: float = 1.0,
     moved: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
 ) -> Turn:
-    """The same with blocks chosen by `sliced_rotation`, each by the coordinates that it turns.
+    """A turn with blocks chosen by `sliced_rotation`, each from the coordinates that it turns.
 
     Args:
         z: Shape (rows, features), on the host or on a device, of which some thousand rows come to the host.
         sizes: Of the blocks.
-        rng: What all is drawn from.
+        rng: The generator of all draws.
         unit: Factor that gives z mean 0 and variance 1, about.
-        moved: Where some rows of z are, if not where z says.
+        moved: The values of some rows of z, if they differ from z.
     """
     return sliced_turn_of(
         len(z), lambda rows: _arrays.on_host(z[_arrays.library(z).asarray(rows)]), sizes, rng, unit, moved
@@ -80,7 +80,7 @@ def sliced_turn_of(
     unit: float,
     moved: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None,
 ) -> Turn:
-    """The same of so many points, of which `pick` gives some by their numbers."""
+    """The turn of `sliced_turn` for this many points, of which `pick` returns some by index."""
     order = _order(sizes, rng)
     some = pick(rng.choice(count, min(ROWS, count), replace=False, shuffle=False)).astype(np.float64)
     some = unit * (some if moved is None else moved(some))
@@ -94,7 +94,7 @@ def _order(sizes: list[int], rng: np.random.Generator) -> list[int] | None:
 
 
 def random_rotation(features: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Drawn evenly from all orthogonal matrices."""
+    """A matrix drawn evenly from all orthogonal ones."""
     return _haar(features, rng)
 
 

@@ -42,23 +42,23 @@ if TYPE_CHECKING:
 __all__ = ["DualAscentFlow"]
 
 # Defaults, by docs/dual_ascent.md.
-STEPS = {"spline": 600, "kink": 2000}  # of an ascent alone, at most
-BINS = 40  # of its splines
-RATE = 0.3  # how far towards the full marginal map a step goes, after the first
+STEPS = {"spline": 600, "kink": 2000}  # of an ascent without a joint training, at most
+BINS = 40  # of an ascent's splines
+RATE = 0.3  # the share of the full marginal map in a step, after the first
 NEIGHBOURS = 800.0
 PATIENCE = 60
 
-# Of a time budget.
+# Shares of a time budget.
 ASCENDING = 0.2  # for the ascent before a joint training
 REFINING = 0.6  # of the rest, for the joint training where another ascent competes
 
-# Of one that is trained as a whole afterwards.
-FEW_ROWS = 5000  # below, an ascent alone competes
+# Defaults of an ascent that is trained as a whole afterwards.
+FEW_ROWS = 5000  # below, an ascent without a joint training competes
 REFINED_BINS = 8
 REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
 MOST_BATCH = 256
 COPIES, JITTER = 16, 0.03  # in up to three dimensions
-MOST_COPIED = 150_000  # rows that the copies come to
+MOST_COPIED = 150_000  # rows with all copies
 
 
 def _layers(features: int) -> int:
@@ -259,7 +259,7 @@ class DualAscentFlow:
         return flow
 
     def _chosen(self, rows: Rows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:
-        """The best of what there is to try."""
+        """The best of the competing fits."""
         few = rows.count < FEW_ROWS
         refine = not few or rows.judge is not None if self.refine is None else self.refine
         first = clock.share(ASCENDING) if refine else clock
@@ -281,14 +281,14 @@ class DualAscentFlow:
                     flow, self.history = rival, history
                 if history.stopped == "interrupted":
                     raise KeyboardInterrupt
-        except KeyboardInterrupt:  # also where none of the fits saw it: the flow so far is whole
+        except KeyboardInterrupt:  # also if it came outside of the fits: the flow so far is complete
             self.history.stopped = "interrupted"
         return flow
 
     def _ascended(
         self, rows: Rows, rng: np.random.Generator, refine: bool, clock: Clock, progress: bool
     ) -> tuple[AscentFlow, AscentHistory]:
-        """The best prefix of an ascent, and what happened."""
+        """The best prefix of an ascent, and its history."""
         alone, n = STEPS[self.map], len(rows.mean)
         steps = (_layers(n) if refine else alone) if self.steps is None else self.steps
         bins = (REFINED_BINS if refine else BINS) if self.bins is None else self.bins
@@ -330,14 +330,14 @@ class DualAscentFlow:
         return refined, refinement
 
     def __repr__(self) -> str:
-        """The choices."""
+        """The settings."""
         return (
             f"DualAscentFlow(precision={self.precision:g}, map={self.map!r}, steps={self.steps}, refine={self.refine})"
         )
 
 
 def _fit_quietly(flow: AscentFlow, x: Any, **settings: Any) -> training.History:
-    """Fit; nobody can give a larger batch here, where ranks of a group are told to."""
+    """Fit, in a group without the warning about small batches, because callers cannot change the batch here."""
     if settings["group"] is None:
         return flow.fit(x, **settings)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What a dual ascent makes: a flow of steps that are counted from the data, and what happened on the way."""
+"""The flow that results from a dual ascent, by number of steps from the data, and its history."""
 
 from __future__ import annotations
 
@@ -119,11 +119,11 @@ class AscentFlow(Flow):
         return found.to("cpu")
 
     def _support(self) -> list[Support]:
-        """What comes before that, on the CPU, if there is anything."""
+        """The support, on the CPU, or None."""
         return [end.to("cpu") for end in self._chain[sum(self._lengths) + 1 :] if isinstance(end, Support)]
 
     def _supported(self, ends: Sequence[Support]) -> AscentFlow:
-        """The same flow of rows that have a support."""
+        """The flow for rows on a support."""
         flow = AscentFlow(self._by_step(), self._standardize(), self.base, support=ends, dtype=self._dtype)
         placed: AscentFlow = self._placed_here(flow)
         return placed

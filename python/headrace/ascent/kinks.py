@@ -1,4 +1,4 @@
-"""The notes' ascent: after each rotation a kinked line for every coordinate (eq. 25); the core chooses in one pass."""
+"""The ascent of the notes: after each rotation a kinked line for every coordinate (eq. 25), chosen in one pass."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from headrace.transforms.transform import Transform
 __all__ = ["KinkAscent"]
 
 ANCHORS = 1024  # rows among which centers are drawn
-CHECKED_SHARDS = 8  # whose checked rows stand for all
-STRIDE = 16  # steps that are queued on a device before what they gained is read
+CHECKED_SHARDS = 8  # the checked rows of these shards represent all
+STRIDE = 16  # steps that are queued on a device before their gains are read
 
 
 class KinkAscent(Ascent):
     """Steps of the notes.
 
-    A kink is chosen in the pass that takes rows through the one before it and sums what this has gained: so gains are
-    known one kink late. On a device they are read every so many steps. The random numbers of steps that are queued come
+    A kink is chosen in the pass that takes rows through the kink before it and sums its gain: so gains are
+    known one kink late. On a device they are read every `STRIDE` steps. The random numbers of queued steps come
     from a copy of the generator: the fit's own is at each step where it would be if no other had been queued.
     """
 
@@ -44,7 +44,7 @@ class KinkAscent(Ascent):
         none = _directions.Turn.none([1] * self.n if device is not None else _eights(self.n))
         ahead, read = copy.deepcopy(self.rng), 0
         states = [ahead.bit_generator.state]
-        for step in range(1, self.n_steps + 2):  # one more, as a kink tells what those before it have gained
+        for step in range(1, self.n_steps + 2):  # one more, because each kink measures the gain of those before it
             if step <= self.n_steps:
                 self.turns.append(self._next_turn(ahead))
                 for turn in [self.turns[-1], *[none] * (s.kinks - 1)]:
@@ -60,13 +60,13 @@ class KinkAscent(Ascent):
                     read += 1
 
     def _begin(self) -> Chosen:
-        """All points where they start."""
+        """Put all points at their start."""
         s, rows = self.settings, self.rows
         self.points, self.held_out = (
             [Points(z, weights, s.dtype, keeps_log_jacobian=False) for z, weights in of]
             for of in (self.own, self.others)
         )
-        # Of many shards the first ones stand for all.
+        # The first of many shards represent all.
         self.is_checked, self.others_checked = (
             [] if of is None else [shard.number < CHECKED_SHARDS for shard in of.shards]
             for of in (rows.source, rows.judge)
@@ -101,7 +101,7 @@ class KinkAscent(Ascent):
         if self.chosen is None:
             return [], None, None
         found = self.chosen.log_likelihoods()[:: self.settings.kinks].tolist()
-        if self.rows.device is not None:  # whose rows are as fast to take once more as to choose from
+        if self.rows.device is not None:  # where a pass over all rows is as fast as a choice of some
             return [self._judged((one[0], one[1])) for one in found], None, None
         checked = [(self.points, self.is_checked), (self.held_out, self.others_checked)]
         own, others = (
@@ -127,7 +127,7 @@ class KinkAscent(Ascent):
         kinks = self.chosen.kinks()
 
         def moved(z: Floats) -> Floats:
-            """Through the last kinks, which the points have not been taken through yet."""
+            """Values after the last kinks, which the points have not passed yet."""
             if not len(kinks):
                 return z
             a, b, c, center, square = kinks[-1].T
@@ -137,21 +137,21 @@ class KinkAscent(Ascent):
         return self._turn(self._places(), rng, moved)
 
     def _places(self) -> list[Any]:
-        """Where the points are, part by part."""
+        """The points' values, part by part."""
         return [points.values() for points in self.points]
 
     def _anchors(self) -> Floats:
-        """Some of the points as they are at the start."""
+        """Some of the points at the start."""
         count, parts = self.count, [z for z, _ in self.own]
         if self.rows.group is not None:
             return self.rows.source.picked(self.rng.choice(count, min(ANCHORS, count), replace=False), parts)
-        anchors: Floats = parts[0][self.library.asarray(self.rng.permutation(count)[:ANCHORS])]  # where the points are
+        anchors: Floats = parts[0][self.library.asarray(self.rng.permutation(count)[:ANCHORS])]  # on the points' device
         return anchors
 
     def _centers(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
-        """Of the next kinks: half of them where that row of the anchors is, half at numbers drawn from the base.
+        """Centers of the next kinks: half of them at values of these rows of the anchors, half drawn from the base.
 
-        Where it is a number the row is -1.
+        The row of a drawn one is -1.
         """
         rows = rng.integers(min(ANCHORS, self.count), size=(self.n,))
         drawn = rng.standard_normal((self.n,)) * self.rows.unit
@@ -159,5 +159,5 @@ class KinkAscent(Ascent):
 
 
 def _eights(n: int) -> list[int]:
-    """Sizes of blocks in which a diagonal matrix costs the product least."""
+    """Sizes of blocks with which the product with a diagonal matrix costs least."""
     return [min(8, n - start) for start in range(0, n, 8)]

@@ -1,7 +1,7 @@
-"""Maps that make a marginal normal: a kernel density's quantiles, as knots of a spline.
+"""Maps that make a marginal normal: quantiles of a kernel density as knots of a spline.
 
-What goes through all rows is done where they are, by NumPy or CuPy: order, quantiles, moments and counts in cells. The
-rest, some thousand numbers, is done on the host.
+Passes over all rows run on their device, by NumPy or CuPy: order, quantiles, moments and counts in cells. The
+rest, some thousand values, is done on the host.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ CELLS = 1024  # of a kernel density's grid
 KNOTS = 40  # of a curve, where a kinked line is fitted to it
 TAIL = 10.0  # rows beyond the last knot on either side
 
-# Masses are sums of integers: no order of theirs, which a device chooses, makes another number.
-_PLACE_BITS = 20  # a row's place in its cell is known to 2^-20 of the cell
-_TOTAL_BITS = 42  # of all that rows count: times a place below 2^63
+# Masses are sums of integers, so that the order of summation on a device does not change them.
+_PLACE_BITS = 20  # a row's position in its cell is rounded to 2^-20 of the cell
+_TOTAL_BITS = 42  # of all rows' weights: times a position below 2^63
 
 _SCORES = np.linspace(-9.0, 9.0, 3601)
 _SHARES = np.array([NormalDist().cdf(s) for s in _SCORES])
@@ -52,11 +52,11 @@ class Curve:
         self.x, self.y, self.slope = x, y, slope
 
     def shrunk(self, rate: float) -> Curve:
-        """The mean of this, which counts `rate`, and the identity."""
+        """The weighted mean of this curve, with weight `rate`, and the identity."""
         return Curve(self.x, (1.0 - rate) * self.x + rate * self.y, (1.0 - rate) + rate * self.slope)
 
     def knots(self, count: int) -> Curve:
-        """At places of equal steps in y, ends included."""
+        """Knots at equal steps in y, ends included."""
         y = np.linspace(self.y[0], self.y[-1], count)
         x = np.interp(y, self.y, self.x)
         return Curve(x, y, np.interp(x, self.x, self.slope))
@@ -64,21 +64,21 @@ class Curve:
 
 @dataclass(frozen=True)
 class Shares:
-    """What rows count."""
+    """Integer weights of rows."""
 
-    of_rows: Any  # integers where the rows are, shape (rows,); None for 1 each
+    of_rows: Any  # integers on the rows' device, shape (rows,); None for 1 each
     total: int
-    rows: float  # that weights leave (Kish)
+    rows: float  # the effective number of rows (Kish)
 
     @classmethod
     def of(cls, weights: Floats | None, rows: int) -> Shares:
-        """Of weights, shape (rows,), of which one is above 0; or of None."""
+        """Shares from weights, shape (rows,), of which one is above 0; or from None."""
         found, (counts,) = cls.over([weights], rows, PlainSums())
         return replace(found, of_rows=counts)
 
     @classmethod
     def over(cls, weights: Sequence[Any], rows: int, sums: Sums) -> tuple[Shares, list[Any]]:
-        """What so many rows of all processes count together, and what the rows of each part here count.
+        """The total weight of this many rows of all processes, and the weights of the rows of each part here.
 
         `weights`: of the parts, None for 1 each.
         """
@@ -98,13 +98,13 @@ def normal_score(x: Floats, shares: Shares, bandwidth: float) -> Curve | None:
     """The function that takes a marginal to N(0, 1), by a Gaussian kernel density; None where it has no spread.
 
     A kernel of width h (in units of the standard deviation) makes a density wider, so the function takes it to
-    N(0, 1 + h²): a normal marginal stays what it is for any h.
+    N(0, 1 + h²): a normal marginal stays unchanged for any h.
 
     Args:
         x: Shape (rows,), on the host or on a device.
-        shares: Of its rows.
-        bandwidth: Of the kernel, in units of 1.06 s rows^-0.2, with s the standard deviation or what the middle half
-            says of it, if that is less.
+        shares: The weights of the rows.
+        bandwidth: Of the kernel, in units of 1.06 s rows^-0.2, with s the standard deviation or its estimate from the
+            middle half, if that is less.
     """
     counts = shares.of_rows
     if counts is None:
@@ -121,7 +121,7 @@ def normal_score(x: Floats, shares: Shares, bandwidth: float) -> Curve | None:
 
 
 def quantiles_for(rows: float) -> list[float]:
-    """The shares of rows below the quantiles that a curve starts from."""
+    """The shares of rows below the quantiles from which a curve starts."""
     tail = min(TAIL / rows, 0.1)
     return [tail, 0.25, 0.75, 1.0 - tail]
 
@@ -133,8 +133,8 @@ def curve_of(
 
     Args:
         summary: The quantiles at `quantiles_for` rows, and the variance.
-        masses_on: Of a grid's first point, its step and how many there are: what `masses` gives.
-        rows: That weights leave.
+        masses_on: The function `masses` of a grid's first point, its step and its number of points.
+        rows: The effective number of rows.
         bandwidth: Of the kernel.
     """
     low, quarter, other, high, variance = summary
@@ -144,9 +144,9 @@ def curve_of(
     if not (high > low and h > 1e-12 * max(abs(low), abs(high))):
         return None
 
-    # Shares of rows in cells, each between two of the grid's points, smoothed by the kernel.
+    # Shares of rows in cells between adjacent grid points, smoothed by the kernel.
     first, last = low - 4.0 * h, high + 4.0 * h
-    cells = int(min(max(CELLS, 4.0 * (last - first) / h), 2**16))  # a quarter of a kernel or finer
+    cells = int(min(max(CELLS, 4.0 * (last - first) / h), 2**16))  # cells of at most a quarter of a kernel
     grid = np.linspace(first, last, cells)
     step = grid[1] - grid[0]
     below, mass = masses_on(first, step, cells)
@@ -169,10 +169,10 @@ def curve_of(
 
 
 def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[float]:
-    """Of ascending numbers: the quantiles at these shares, and the variance.
+    """The quantiles of ascending values at these shares, and the variance.
 
-    A quantile is a number up to which there is that share, the mean of the first and the last such number: the same for
-    any order of equal numbers, mirrored for mirrored ones, and no number that counts nothing.
+    A quantile is a value up to which there is that share, the mean of the first and the last such value: the same for
+    any order of equal values, mirrored for mirrored ones, and never a value of weight 0.
     """
     library = _arrays.library(x)
     if counts is None:
@@ -190,13 +190,13 @@ def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[fl
 
 
 def _masses(x: Floats, counts: Any, total: int, first: float, step: float, cells: int) -> tuple[float, Floats]:
-    """See `masses`; of ascending numbers."""
+    """See `masses`, from ascending values."""
     rows, parts = before(x, counts, first, step, cells)
     return masses(rows, parts, total)
 
 
 def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDArray[np.int64]:
-    """Of ascending numbers, those before each point of a grid, and the sum of their places in their cells."""
+    """Counts of ascending values before each point of a grid, and sums of their positions in their cells."""
     library = _arrays.library(x)
     place = np.clip((x - first) / step, -1.0, float(cells))
     place = np.rint(place * 2.0**_PLACE_BITS).astype(np.int64)
@@ -204,7 +204,7 @@ def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDA
     at = np.searchsorted(place, library.arange(cells) << _PLACE_BITS)  # the first row of each cell
 
     def up_to(sums: Any) -> Any:
-        """Of the sums up to and with each row, those up to each cell."""
+        """From the sums up to and with each row, the sums up to each cell."""
         return np.where(at > 0, sums[np.maximum(at, 1) - 1], 0)
 
     rows = at if counts is None else up_to(np.cumsum(counts))
@@ -214,9 +214,9 @@ def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDA
 
 
 def masses(rows: NDArray[np.int64], parts: NDArray[np.int64], total: int) -> tuple[float, Floats]:
-    """The share of numbers below a grid, and what falls to each point of it, of what `before` counts.
+    """The share of values below a grid, and the mass at each grid point, from the counts of `before`.
 
-    A row between two points falls to both, to the nearer one more, so that their mean is where it is.
+    A row between two points adds to both, to the nearer one more, so that their mean is the row's value.
     """
     cells = rows.size
     upper = np.diff(parts) * 2.0**-_PLACE_BITS
@@ -252,7 +252,7 @@ def spline_parameters(curve: Curve | None, bins: int, bound: float, slope: float
     if curve is None:
         return raw
     inner = curve.knots(bins - 1)
-    gap = 1e-3 * bound * np.arange(1, bins)  # no knot at another, nor outside
+    gap = 1e-3 * bound * np.arange(1, bins)  # no knot coincides with another, nor lies outside
     x = np.minimum(np.maximum(inner.x, -bound + gap), bound - gap[::-1])
     y = np.minimum(np.maximum(inner.y, -bound + gap), bound - gap[::-1])
     limit = np.log(1.0 / slope)

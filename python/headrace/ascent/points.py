@@ -1,4 +1,4 @@
-"""Points that a dual ascent carries from data to latent: where they are, and what they have picked up on the way."""
+"""Points that a dual ascent carries from data to latent, with their log-Jacobians."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Points:
         *,
         keeps_log_jacobian: bool = True,
     ) -> None:
-        """See the class; `compiled` is what `_cpu` or `_device` has for it."""
+        """See the class; `compiled` is its class in `_cpu` or `_device`."""
         self.dtype = kind = np.dtype(dtype)
         counts = None if weights is None else _arrays.ready(weights, kind)
         if isinstance(x, np.ndarray):
@@ -102,9 +102,9 @@ class Points:
 
 
 class Chosen:
-    """Kinks that the core chooses while points move: each in the pass that takes all rows through the one before it.
+    """Kinks that the core chooses while points move, each in the pass that takes all rows through the kink before it.
 
-    On a device nothing waits for it but what reads.
+    On a device only reads wait.
 
     Args:
         points: Those that choose the kinks, with the weights that they count, part by part; on a device one part.

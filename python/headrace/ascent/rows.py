@@ -1,4 +1,4 @@
-"""What a dual ascent is made of rows: those to fit and those held out, standardised, with repeated values spread."""
+"""Rows of a dual ascent: those to fit and those held out, standardised, with repeated values spread."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Parts = list[tuple[Any, Any]]
 
 # By docs/notes/dual_ascent.md.
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
-REPEATED = 0.01  # the share of them with the value of another from which a column is said to repeat
+REPEATED = 0.01  # the share of them with another row's value from which a column counts as repeating
 LEAST_SPREAD = 1e-3  # standard deviations over which its values are spread at least
 FLAT = 1e-100  # below, in units of the deviation, a column has no spread
 
-_SPREAD_SEED = 0x5EED  # of draws that no other draw depends on
-_COPIES, _NOISE = 0xC09E, 0x2015  # tell draws from others of the same seed
+_SPREAD_SEED = 0x5EED  # of draws on which no other draw depends
+_COPIES, _NOISE = 0xC09E, 0x2015  # distinguish draws from others of the same seed
 
 
 class Rows:
@@ -48,7 +48,7 @@ class Rows:
         dtype: Any = np.float64,
         device: Any = None,
     ) -> None:
-        """Columns without spread are warned of by name, and those whose values repeat; `device`: as of a `Caller`."""
+        """Columns without spread are warned of by name, and those with repeated values; `device`: as of a `Caller`."""
         root = math.sqrt(precision)
         self.source, self.judge, self.seed, self.dtype, self.device = source, judge, seed, np.dtype(dtype), device
         self.unit = 1.0 / root
@@ -73,7 +73,7 @@ class Rows:
         seed: int = 0,
         dtype: Any = np.float64,
     ) -> Rows:
-        """Of rows of one process that are open."""
+        """Rows of one process from opened arrays."""
         if x.ndim != 2 or not x.shape[1]:
             raise ValueError(f"x: expected shape (rows, features) with at least one feature, got {x.shape}")
         rows = x.shape[0]
@@ -90,7 +90,7 @@ class Rows:
 
     @property
     def group(self) -> Any:
-        """Who has the other rows; None for a fit of one process."""
+        """The group with the other rows; None for a fit of one process."""
         return self.source.group
 
     @property
@@ -107,7 +107,7 @@ class Rows:
         return [(self.standardised(data.x), own) for data, own in zip(blocks, weights, strict=True)]
 
     def _rng(self, what: tuple[int, ...], shard: Shard) -> np.random.Generator:
-        """Of draws for the rows of a shard; in a group those for one shard differ from those for the others."""
+        """The generator for the rows of a shard; in a group that of each shard differs."""
         return np.random.default_rng([self.seed, *what, *(() if self.group is None else (shard.number,))])
 
     def _find_repeated(self) -> None:
@@ -119,11 +119,11 @@ class Rows:
                 ends = np.maximum(ends, np.stack([-_arrays.on_host(z.min(axis=0)), _arrays.on_host(z.max(axis=0))]))
         less, most = self.source.maximum(ends)
         self.active = np.flatnonzero(most + less > FLAT)
-        """Columns with a spread: the others are shifted, and no more."""
+        """Columns with a spread; the others are only shifted."""
         places = np.arange(0, self.count, -(-self.count // LOOKED_AT))
         looked_at = self.source.picked(places, [z for z, _ in self.own])
         self.spread = np.zeros(n)
-        """Shape (features,): over what width repeated values of each column are spread; 0 where they do not repeat."""
+        """Shape (features,): the width over which repeated values of each column are spread; 0 without repeats."""
         for k in self.active:
             column = looked_at[:, k].astype(self.dtype).astype(np.float64) / self.unit
             self.spread[k] = self.unit * _spread(column)
@@ -142,7 +142,7 @@ class Rows:
             )
 
     def given(self) -> list[NDArray[Any]]:
-        """The rows to fit in the data's units, part by part: as they were given, or spread."""
+        """The rows to fit in the data's units, part by part, as given or spread."""
         if self.group is None and not self.spread.any():
             return [data.x for data in self.source.blocks()]
         return [z * _arrays.library(z).asarray(self.std) + _arrays.library(z).asarray(self.mean) for z, _ in self.own]
@@ -152,10 +152,10 @@ class Rows:
         return [] if self.judge is None else [data.x for data in self.judge.blocks()]
 
     def to_refine(self, copies: int, jitter: float, rng: np.random.Generator) -> tuple[Any, Any, Any]:
-        """What a joint training takes: rows, so many copies of them with noise, weights, and rows to judge by.
+        """The arguments of a joint training: rows, with `copies` noisy copies of each, weights, and rows to judge by.
 
-        Columns without spread are normal numbers of the variance that they are given: nothing can learn a spike. In a
-        group what is drawn is drawn for each shard.
+        Columns without spread become normal noise of a given variance, because no network can learn a spike. In a
+        group each shard has its own draws.
         """
         flat = np.setdiff1d(np.arange(len(self.mean)), self.active)
         rows = []
@@ -187,7 +187,7 @@ class Rows:
         return None if self.group is not None and not found else found
 
     def standardised(self, x: NDArray[Any]) -> Floats:
-        """As the flow's last transform does it, in float64."""
+        """Standardised rows in float64, as by the flow's last transform."""
         asarray = _arrays.library(x).asarray
         z: Floats = x.astype(np.float64)
         z -= asarray(self.mean)
@@ -198,7 +198,7 @@ class Rows:
 def off_support(
     ends: Sequence[Support], x: NDArray[Any], validation: Any, caller: Caller, names: tuple[str, ...]
 ) -> tuple[NDArray[Any], Any]:
-    """Rows to fit and rows to hold out as unbounded numbers, float64; others go through, as what comes next refuses.
+    """Rows to fit and rows to hold out as unbounded values, float64; others pass, because later checks refuse them.
 
     `ends`: from latent to data, see `AscentFlow`.
     """
@@ -218,12 +218,12 @@ def off_support(
 
 
 def _near_one(weights: NDArray[Any], largest: float) -> NDArray[Any]:
-    """The same weights times the power of two that makes this one about 1."""
+    """Weights times the power of two that makes `largest` about 1."""
     return np.ldexp(weights.astype(np.float64), -int(np.frexp(largest)[1]))
 
 
 def _spread(x: Floats) -> float:
-    """Over what width numbers of variance 1 are to be spread: 0 where few of them repeat.
+    """The width over which values of variance 1 are to be spread; 0 where few of them repeat.
 
     The least distance between two of them, which is their step if they have one; from LEAST_SPREAD to 1.
     """
@@ -236,7 +236,7 @@ def _spread(x: Floats) -> float:
 def jittered(
     x: NDArray[Any], weights: NDArray[Any] | None, copies: int, spread: Any, rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """So many copies of rows, each with noise of its own."""
+    """A number of copies of rows, each with noise of its own."""
     many = np.tile(x, (copies, 1))
     many += _arrays.library(x).asarray((spread * rng.standard_normal(many.shape)).astype(x.dtype))
     return many, None if weights is None else np.tile(weights, copies)

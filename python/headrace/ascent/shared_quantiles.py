@@ -1,4 +1,4 @@
-"""Marginal maps of columns whose rows are on several ranks: quantiles by halving, and masses by sums of integers."""
+"""Marginal maps of columns with rows on several ranks: quantiles by bisection, and masses by sums of integers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 def shared_scores(
     group: Group, columns: list[list[Floats]], counts: list[Any], shares: _marginals.Shares, bandwidth: float
 ) -> list[_marginals.Curve | None]:
-    """As `headrace.ascent.marginals.normal_score`, of each column; see `shared_summaries`."""
+    """`headrace.ascent.marginals.normal_score` of each column; see `shared_summaries`."""
     ascending = [_ascending(of_parts, counts) for of_parts in columns]
     curves = []
     for (x, own), summary in zip(ascending, shared_summaries(group, columns, ascending, counts, shares), strict=True):
@@ -36,7 +36,7 @@ def shared_scores(
 
 
 def _ascending(parts: list[Floats], counts: list[Any]) -> tuple[Floats, Any]:
-    """This rank's numbers of a column, and what they count; None for 1 each."""
+    """This rank's values of a column, and their weights; None for 1 each."""
     x = np.concatenate([np.empty(0), *parts])
     known = [c for c in counts if c is not None]
     if not known:
@@ -52,14 +52,14 @@ def shared_summaries(
     counts: list[Any],
     shares: _marginals.Shares,
 ) -> list[list[float]]:
-    """As `headrace.ascent.marginals` does it, of each column: quantiles, exactly those of all rows, and a variance.
+    """The summaries of `headrace.ascent.marginals` for each column: quantiles, exactly those of all rows, and variance.
 
     Args:
-        group: Who sums.
-        columns: This rank's numbers, part by part.
-        ascending: What `_ascending` makes of them.
-        counts: What the rows of each part count; None for 1 each.
-        shares: What all rows count together.
+        group: The processes that sum.
+        columns: This rank's values, part by part.
+        ascending: The result of `_ascending` for them.
+        counts: The weights of the rows of each part; None for 1 each.
+        shares: The weights of all rows.
     """
     wanted = np.array([share * shares.total for share in _marginals.quantiles_for(shares.rows)])
     keys = [_key(x) for x, _ in ascending]
@@ -67,11 +67,11 @@ def shared_summaries(
     ends = group.maximum(
         np.array([[-(k[0]) if k.size else -(2**63) + 1, k[-1] if k.size else -(2**63) + 1] for k in keys], np.int64)
     )
-    # The least key up to which there are so many (first), or more (last), by halving: a place for each of 2 times 4.
+    # The least key with this many up to it (first), or more (last), by bisection: a slot for each of 2 times 4.
     low = np.repeat(-ends[:, :1], 2 * wanted.size, axis=1)
     high = np.repeat(ends[:, 1:], 2 * wanted.size, axis=1)
     while (low < high).any():
-        middle = (low & high) + ((low ^ high) >> 1)  # no sum leaves 64 bits
+        middle = (low & high) + ((low ^ high) >> 1)  # no sum overflows 64 bits
         below = np.zeros(middle.shape, np.int64)
         for k, (key, total) in enumerate(zip(keys, sums, strict=True)):
             at = np.searchsorted(key, middle[k], side="right")
@@ -94,11 +94,11 @@ def shared_summaries(
 
 
 def _key(x: Floats) -> NDArray[np.int64]:
-    """Integers in the order of numbers."""
+    """Integers in the order of floating-point values."""
     bits = (x + 0.0).view(np.int64)  # -0 is 0
     return bits ^ ((bits >> 63) & np.int64(2**63 - 1))
 
 
 def _number(key: NDArray[np.int64]) -> Floats:
-    """The way back."""
+    """The floating-point values of such integers."""
     return (key ^ ((key >> 63) & np.int64(2**63 - 1))).view(np.float64)

@@ -24,7 +24,7 @@ __all__ = ["shared_rows"]
 def shared_rows(
     settings: Any, group: Group, x: Any, context: Any, weights: Any, validation: Any
 ) -> tuple[Rows, tuple[Support, ...]]:
-    """Rows of an ascent with a group, and what takes them to their support; `settings`: a `headrace.DualAscentFlow`."""
+    """Rows of an ascent with a group, and the maps to their support; `settings`: a `headrace.DualAscentFlow`."""
     check_group(group)
     with together(group):
         if context is not None:

@@ -1,4 +1,4 @@
-"""The default's ascent: after each turn a spline for every coordinate, which makes its marginal normal."""
+"""The default ascent: after each turn a spline for every coordinate, which makes its marginal normal."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ class SplineAscent(Ascent):
         return self.judged, None, None
 
     def _begin(self) -> None:
-        """Rows to fit and rows held out where they start, each with its log-Jacobian."""
+        """Put rows to fit and rows held out at their start, each with its log-Jacobian."""
         zeros = self.library.zeros
         parties = self.own, self.others
         self.parties = [[(self._of_columns(z), zeros(len(z)), weights) for z, weights in of] for of in parties]
 
     def _places(self) -> list[NDArray[Any]]:
-        """Where the rows to fit are, part by part."""
+        """The values of the rows to fit, part by part."""
         return [self._active(z) for z, _, _ in self.parties[0]]
 
     def _curves(self, bandwidth: float) -> list[_marginals.Curve | None]:
-        """What takes each marginal to N(0, 1)."""
+        """The map of each marginal to N(0, 1)."""
         parts, unit = self._places(), self.rows.unit
         columns = [[part[:, k].astype(np.float64) / unit for part in parts] for k in range(self.n)]
         if self.rows.group is not None:
@@ -92,7 +92,7 @@ class SplineAscent(Ascent):
         return every
 
     def _move(self, links: list[Transform]) -> None:
-        """All rows, by the inverses of the last, the last but one, and so on."""
+        """Move all rows by the inverses of the last link, the last but one, and so on."""
         device = self.rows.device
         moves = [link if device is None else link.to(repr(device)) for link in links]
         for parts in self.parties:
@@ -117,7 +117,7 @@ class SplineAscent(Ascent):
         return self._sum(sums) / total if total else math.nan
 
     def _spline(self, curves: list[Any]) -> Elementwise:
-        """Splines of the curves, which are in units of the base's standard deviation."""
+        """Splines on the curves, which are in units of the base's standard deviation."""
         rest = [_marginals.spline_parameters(curve, self.bins, BOUND, SLOPE) for curve in curves]
         packed = np.zeros((self.features, 3 * self.bins - 1))
         packed[self.rows.active] = rest
