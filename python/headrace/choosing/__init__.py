@@ -1,4 +1,4 @@
-"""Choosing a density for rows: many kinds are tried within a time, and compared on rows that none has seen."""
+"""The choice of a density for rows: many kinds are tried within a time, and compared on held-out rows."""
 
 from headrace.choosing.result import Choice, Tried
 from headrace.choosing.run import auto

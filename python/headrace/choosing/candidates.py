@@ -30,7 +30,7 @@ _SIZES: dict[str, tuple[Any, list[tuple[int, tuple[int, ...]]]]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What all candidates have in common."""
+    """The settings that all candidates share."""
 
     features: int
     context: int
@@ -45,13 +45,13 @@ class Candidate:
     """A kind of density and its size."""
 
     name: str
-    """As "NSF 5x[128,128]"."""
+    """The name, such as "NSF 5x[128,128]"."""
     make: Callable[[], Any]
     is_ascent: bool = False
 
 
 def candidates(families: tuple[str, ...], setting: Setting, *, few: bool) -> list[Candidate]:
-    """All of them; without the large ones for few rows, and without those that are no more than a Gaussian."""
+    """All candidates; for few rows without the large ones and those that are no more than a Gaussian."""
     found = []
     # There an affine flow is one affine map.
     alone = setting.features == 1 and not setting.context and not any(setting.periodic or ())
@@ -95,20 +95,20 @@ def chosen_by(flow: Any, rows: Sample) -> float:
 
 @dataclass
 class Trial:
-    """A candidate under way."""
+    """A running trial of a candidate."""
 
     candidate: Candidate
     seed: int
     flow: Flow | None = None
-    """As it is now; None before the first fit."""
+    """The current flow; None before the first fit."""
     chosen_by: float = -float("inf")
     """The mean log-likelihood of the rows to choose by."""
     seconds: float = 0.0
     stopped: str = "not begun"
-    """Why the last fit ended."""
+    """The reason why the last fit ended."""
     rounds: int = 0
     dropped: bool = False
-    """Whether others went on without it."""
+    """Whether the others went on without it."""
 
     @property
     def is_over(self) -> bool:
@@ -126,7 +126,7 @@ class Trial:
         begin = perf_counter()
         held = None if choosing is None else (choosing.x, choosing.context, choosing.weights)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # the rows were spoken of once
+            warnings.simplefilter("ignore", RuntimeWarning)  # warnings about the rows were issued in the first round
             try:
                 flow, self.stopped = self._fit(fitted, held, seconds, folder)
             except KeyboardInterrupt:  # the flow of the last round stays

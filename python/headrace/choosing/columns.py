@@ -1,4 +1,4 @@
-"""Tables as they come to `headrace.auto`: rows as densities have them, and the way back."""
+"""Tables of `headrace.auto`: their conversion to rows of a density, and its inverse."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ __all__ = ["Columns", "learnt"]
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a table are, and are called."""
+    """Kinds and names of a table's columns."""
 
     table: _table.Table
-    """What became of each."""
+    """The preprocessing of each column."""
     names: tuple[str, ...] | None = None
     context_names: tuple[str, ...] | None = None
     dtype: str = "float64"
-    """Of the numbers that were given."""
+    """The dtype of the given rows."""
     library: str | None = None
-    """Of the frame that was given, "pandas" or "polars"."""
+    """The library of the given frame, "pandas" or "polars"."""
     frame_names: tuple[str, ...] | None = None
-    """What it called its columns."""
+    """The names of the frame's columns."""
 
     @property
     def kept_names(self) -> tuple[str, ...] | None:
-        """Of the columns that a density has."""
+        """The names of the columns of the density."""
         return None if self.names is None else tuple(self.names[i] for i in self.table.kept)
 
     @property
     def matter(self) -> bool:
-        """Whether rows of the table are not simply those of a density."""
+        """Whether rows of the table differ from those of the density."""
         return not self.table.is_plain or self.table.missing == "drop"
 
     def opened(self, x: Any, *others: Any, told: str = "x") -> list[Any]:
-        """Rows of such a table as numbers, NaN where one is missing, and what belongs to them.
+        """Rows of such a table as an array, NaN where one is missing, with context and weights.
 
         Raises:
             ValueError: other columns than those of the fit, or a frame with the same in another order.
@@ -76,7 +76,7 @@ class Columns:
         )
 
     def notes(self) -> dict[str, str]:
-        """What a file of the density keeps."""
+        """The columns' entry in a file of the density."""
         found = {"dtype": self.dtype}
         if self.names is not None and self.context_names is not None:
             told = {"features": list(self.kept_names or ()), "context": list(self.context_names)}
@@ -86,7 +86,7 @@ class Columns:
         return found
 
     def lines(self) -> list[str]:
-        """What was done to them, in words."""
+        """A description of the preprocessing."""
         labels = [_columns.label(i, self.names).removeprefix("column ") for i in range(len(self.table.columns))]
         whole = [i for i in self.table.kept if self.table.columns[i].is_discrete and self.table.columns[i].width]
         spread = [i for i in self.table.kept if not self.table.columns[i].is_discrete and self.table.columns[i].width]
@@ -115,7 +115,7 @@ def learnt(
     missing: str,
     seed: int,
 ) -> tuple[Sample, Columns, Bounds | None, Periods | None]:
-    """Rows as densities have them, what their columns are, and the bounds and periods of those that are left."""
+    """Rows as densities take them, the kinds of their columns, and the bounds and periods of the remaining ones."""
     check.choice("missing", missing, _table.MISSING)
     frames.check_numbers("x", x)
     x = frames.inferred(x)
@@ -159,7 +159,7 @@ def learnt(
 
 
 def _present(rows: NDArray[Any], others: Sequence[Any], names: Sequence[str] | None, missing: str) -> list[Any]:
-    """Rows that miss no number, and what belongs to them, which may miss none either."""
+    """Rows without missing values, with context and weights, in which none may be missing either."""
     labels = [_columns.label(i, names) for i in range(rows.shape[1])]
     good = _table.without_missing(rows, labels, missing, "x")
     fitting = [part is not None and len(part) == len(rows) for part in others]

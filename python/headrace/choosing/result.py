@@ -1,4 +1,4 @@
-"""What was tried, what is best, and what is as good."""
+"""The result of a choice: all densities tried, the best, and those as good as it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["Choice", "Tried", "told_of"]
 
 Floats = NDArray[np.float64]
 
-PLAIN = Columns(Table(()))  # of nothing
+PLAIN = Columns(Table(()))  # for no values
 SIMPLE = ("Gaussian", "linear Gaussian", "kernel density")
-NEGLIGIBLE = 0.01  # nats a row, that no use of a density would notice
+NEGLIGIBLE = 0.01  # nats a row, without an effect in practice
 NEAR = f"within the standard error, or {NEGLIGIBLE} nats a row"
 
 
@@ -38,14 +38,14 @@ class Tried:
     log_likelihood: float
     """Mean, in nats a row; NaN where it was not begun."""
     error: float
-    """Its standard error."""
+    """The standard error of the mean."""
     behind: float
-    """How much less that is than the best one's."""
+    """The best mean minus this one."""
     behind_error: float
     """The standard error of the difference, on the same rows."""
     seconds: float
     state: str
-    """What became of it, in words."""
+    """A description of the outcome."""
     flow: Flow | None = field(default=None, compare=False, repr=False)
 
 
@@ -136,7 +136,7 @@ class Choice:
         return found
 
     def __repr__(self) -> str:
-        """The best one."""
+        """The name of the best density."""
         return f"Choice({self.name}: {self.table[0].log_likelihood:.4f} nats a row, {len(self.table)} tried)"
 
     def __str__(self) -> str:
@@ -144,7 +144,7 @@ class Choice:
         return "\n".join(self.lines())
 
     def lines(self, more: str = "result.diagnosis has all of it") -> list[str]:
-        """The lines of what `print` shows; `more` says where the whole diagnosis is."""
+        """The lines of `print`; `more` points to the whole diagnosis."""
         width = max(len(one.name) for one in self.table) + 2
         lines = [f"{'mean log-likelihood, nats a row':<{width + 24}}{'behind the best':<22}{'time':>8}"]
         for one in self.table:
@@ -164,7 +164,7 @@ class Choice:
         return lines
 
     def summary(self) -> dict[str, Any]:
-        """All of it but rows and flows, as plain numbers and texts for JSON."""
+        """The result without rows and flows, as plain numbers and strings for JSON."""
         table = [{key: value for key, value in vars(one).items() if key != "flow"} for one in self.table]
         return {
             "name": self.name,
@@ -178,7 +178,7 @@ class Choice:
 
 
 def told_of(name: str, as_good: tuple[str, ...]) -> str:
-    """Whether something simple is as good, in words."""
+    """A sentence on simple densities that are as good as the best."""
     if name in SIMPLE:
         return f"The {name} is the best: nothing that was trained is better."
     if not as_good:
@@ -190,7 +190,7 @@ def told_of(name: str, as_good: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class Judged:
-    """A density with its log densities of the rows to judge by; without any where it was not begun."""
+    """A density with its log densities of the rows to judge by, or without, where it was not begun."""
 
     name: str
     flow: Flow | None
@@ -198,11 +198,11 @@ class Judged:
     seconds: float
     state: str
     chosen_by: float
-    """What it was chosen by, as a mean log-likelihood."""
+    """The mean log-likelihood that the choice is by."""
 
 
 def compared(found: list[Judged], best: Judged, weights: Floats | None) -> tuple[tuple[Tried, ...], tuple[str, ...]]:
-    """The table, the best first, and which simple densities are as good."""
+    """The table, the best first, and the simple densities that are as good."""
     tried, as_good = [], []
     for one in found:
         if one.log_prob is None or best.log_prob is None:
@@ -213,7 +213,7 @@ def compared(found: list[Judged], best: Judged, weights: Floats | None) -> tuple
             behind = np.where(one.log_prob == best.log_prob, 0.0, best.log_prob - one.log_prob)
         away, spread = weighted_mean(behind, weights)
         tried.append(Tried(one.name, mean, error, away, spread, one.seconds, one.state, one.flow))
-        # With one row there is no error, and nothing is told apart.
+        # One row gives no standard error, and no difference is significant.
         near = away <= max(spread, NEGLIGIBLE) or (len(behind) == 1 and np.isfinite(away))
         if one is not best and one.name in SIMPLE and near:
             as_good.append(one.name)

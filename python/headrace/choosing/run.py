@@ -1,4 +1,4 @@
-"""Trying many densities within a time: by successive halving where rows are many, by cross-validation where few."""
+"""Trials of many densities within a time: by successive halving with many rows, by cross-validation with few."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from headrace.transforms.support import Bounds, Periods, Support, support_or_non
 
 __all__ = ["auto"]
 
-FEW = 500  # rows, below which all of them judge, by cross-validation
+FEW = 500  # rows, below which all rows judge, by cross-validation
 LEAST = 4  # rows
 FOLDS = 5
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s{postfix}"  # of the bar
-LOOKED_AT, MOST_KNOWN = 5000, 10_000  # rows of a diagnosis, and of those to fit that it compares with
+LOOKED_AT, MOST_KNOWN = 5000, 10_000  # rows of a diagnosis, and of training rows to compare with
 
 
 def auto(
@@ -130,7 +130,7 @@ def search(
     seed: int = 0,
     progress: bool = True,
 ) -> Choice:
-    """`auto` for rows as densities have them."""
+    """`auto` for preprocessed rows."""
     if len(sample) < LEAST:
         raise ValueError(f"x: expected at least {LEAST} rows of a weight above 0, got {len(sample)}")
     support = support_or_none(bounds, sample.features, periodic)
@@ -151,7 +151,7 @@ def _listed(families: Any) -> list[Any]:
 
 @dataclass
 class _Search:
-    """What both ways share."""
+    """The parts common to both methods."""
 
     sample: Sample
     trials: list[Trial]
@@ -164,23 +164,23 @@ class _Search:
 
     @contextmanager
     def shown(self) -> Iterator[Any]:
-        """A bar of the seconds that are over; Ctrl-C inside ends the block alone."""
+        """A bar of the elapsed seconds; Ctrl-C inside ends only the block."""
         total, begin = round(self.clock.left(), 1), time.perf_counter()
         with bar(total, "auto", "s", self.progress, bar_format=FORMAT) as shown:
             shown.begun_at = begin
             try:
                 yield shown
-                shown.n = total  # fits that ended before are done as well
+                shown.n = total  # fits that ended early count as complete
             except KeyboardInterrupt:
                 self.interrupted = True
 
     def tell(self, shown: Any, trial: Trial, best: float) -> None:
-        """Which one is fitted now, and the best before it."""
+        """Show the current candidate, and the best before it."""
         shown.n = min(time.perf_counter() - shown.begun_at, shown.total)
         shown.set_postfix_str(trial.candidate.name + (f", best so far {best:.3f}" if np.isfinite(best) else ""))
 
     def simple(self, sample: Sample, *, say: bool) -> dict[str, Flow]:
-        """The densities that need no choice, fitted to some rows."""
+        """The densities without options, fitted to some rows."""
         s = self.setting
         if s.context:
             flow = simple.linear_gaussian(s.features, s.context, self.support, s.dtype)
@@ -192,14 +192,14 @@ class _Search:
         return found
 
     def timed_simple(self, sample: Sample, *, say: bool) -> dict[str, tuple[Flow, float]]:
-        """And how long they took together, for each."""
+        """The densities of `simple`, each with its share of their time."""
         begin = time.perf_counter()
         found = self.simple(sample, say=say)
         took = (time.perf_counter() - begin) / len(found)
         return {name: (flow, took) for name, flow in found.items()}
 
     def look(self, flow: Any, rows: Sample, names: Any, training: Any = None) -> Diagnosis | None:
-        """A diagnosis; none after Ctrl-C, which may also come while it goes on."""
+        """A diagnosis; None after Ctrl-C, which may also come during it."""
         if self.interrupted:
             return None
         own: dict[str, Any] = {"seed": self.setting.seed, "progress": self.progress}
@@ -210,7 +210,7 @@ class _Search:
             return None
 
     def choice(self, found: list[Judged], weights: Floats | None, judged_by: str, flow: Any, diagnosis: Any) -> Choice:
-        """The result; `flow` is in the place of that of the best."""
+        """The result; `flow` replaces that of the best."""
         best = _best(found)
         table, as_good = compared(found, best, weights)
         own = best.flow if flow is None else flow
@@ -220,7 +220,7 @@ class _Search:
 
 
 def _best(found: list[Judged]) -> Judged:
-    """What the rows to choose by say; the simple ones stand first, and stay where nothing is better."""
+    """The best on the rows to choose by; simple densities come first, and stay where nothing is better."""
     return max((one for one in found if one.log_prob is not None), key=lambda one: one.chosen_by)
 
 
@@ -255,7 +255,7 @@ class _ManyRows(_Search):
         return self.choice(found, judging.weights, judged_by, None, diagnosis)
 
     def _halve(self, fitted: Sample, choosing: Sample, folder: str, shown: Any) -> None:
-        """All get a little time, the better half more, until one is left."""
+        """Fit all candidates for a little time, the better half for more, until one is left."""
         alive = list(self.trials)
         rounds = max(len(alive) - 1, 0).bit_length() + 1
         for i in range(rounds):
@@ -280,7 +280,7 @@ class _ManyRows(_Search):
 
 
 def _reached(one: Trial) -> float:
-    """What it was chosen by: one that was dropped has had less time, and does not win for the noise of its rows."""
+    """The criterion of a trial: a dropped one has had less time, and must not win by the noise of its rows."""
     return -np.inf if one.dropped and not one.is_over else one.chosen_by
 
 
@@ -327,7 +327,7 @@ class _FewRows(_Search):
         return self.choice(found, weights, judged_by, flow, diagnosis)
 
     def _simple_pooled(self, parts: Any, rest: Any) -> tuple[list[Judged], dict[str, Flow]]:
-        """Log densities of rows left out, and the fit without the first fold, of the simple densities."""
+        """Log densities of the simple ones on rows left out, and their fits without the first fold."""
         whole = self.timed_simple(self.sample, say=True)
         pooled = {name: np.full(len(self.sample), np.nan) for name in whole}
         kept: dict[str, Flow] = {}
@@ -344,7 +344,7 @@ class _FewRows(_Search):
         return found, kept
 
     def _to_all(self, best: Judged) -> Flow | None:
-        """The best, fitted to all rows; a simple density already is."""
+        """The best candidate, fitted to all rows; a simple density is fitted already."""
         trial = next((one for one in self.trials if one.candidate.name == best.name), None)
         if trial is None or self.interrupted:
             return best.flow

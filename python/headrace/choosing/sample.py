@@ -1,4 +1,4 @@
-"""Rows that a choice is made by, and parts of them."""
+"""Rows of a choice, and parts of them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from headrace.transforms.support import Support
 
 __all__ = ["Sample", "folds", "opened", "parted"]
 
-SHARE = 0.1  # of the rows, to choose by, and as many to judge by
-MOST_JUDGED = 5000  # rows, of either
+SHARE = 0.1  # share of the rows to choose by, and of those to judge by
+MOST_JUDGED = 5000  # the most rows of either
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Sample:
         return Sample(self.x[index], *(None if part is None else part[index] for part in (self.context, self.weights)))
 
     def log_prob(self, flow: Any) -> NDArray[np.float64]:
-        """What a density says of each row."""
+        """The log density of each row under a density."""
         return np.asarray(flow.log_prob(self.x, self.context), np.float64)
 
 
@@ -64,7 +64,7 @@ def opened(x: Any, context: Any, weights: Any, support: Support | None, features
 
 
 def parted(sample: Sample, seed: int) -> tuple[Sample, Sample, Sample]:
-    """Rows to fit, rows to choose by, and rows to judge the choice by, which nothing before has seen."""
+    """Rows to fit, rows to choose by, and rows to judge the choice by, which are used for nothing else."""
     order = np.random.default_rng([seed, 0x6175746F]).permutation(len(sample))
     size = min(max(round(SHARE * len(sample)), 1), MOST_JUDGED)
     parts = order[2 * size :], order[size : 2 * size], order[:size]
@@ -73,6 +73,6 @@ def parted(sample: Sample, seed: int) -> tuple[Sample, Sample, Sample]:
 
 
 def folds(rows: int, count: int, seed: int) -> list[NDArray[np.int64]]:
-    """Which rows each fold leaves out; all of them once."""
+    """The rows left out by each fold; each row once."""
     order = np.random.default_rng([seed, 0x6175746F]).permutation(rows)
     return [np.sort(order[i::count]) for i in range(count)]

@@ -1,4 +1,4 @@
-"""Densities without training, as flows: the Gaussian of rows, and normal kernels at rows."""
+"""Densities without training, as flows: the Gaussian of rows, and a kernel density."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["MOST_POINTS", "gaussian", "kernels", "leave_one_out", "linear_gaussi
 Floats = NDArray[np.float64]
 
 MOST_POINTS = 2000  # kernels
-MOST_LEFT_OUT = 500  # of them that choose the bandwidth
+MOST_LEFT_OUT = 500  # rows that choose the bandwidth
 
 
 def gaussian(sample: Sample, support: Support | None, dtype: Any, *, say: bool = False) -> Flow:
@@ -63,7 +63,7 @@ def linear_gaussian(features: int, context: int, support: Support | None, dtype:
     line = [c for c in range(features) if c not in circles]
     ends: list[Transform] = [Standardize(np.zeros(features), np.ones(features))]
     ends += [] if support is None else [support]
-    if not line:  # what is uniform stays so, but takes the context
+    if not line:  # the uniform density stays uniform, but takes the context
         shift = Coupling(features, [], (), map="additive", context=context, dtype=dtype)
         return Flow([wrapped(features, circles), shift, *ends], base_of_circles(None, features, circles), dtype=dtype)
     own: list[Transform] = [
@@ -79,7 +79,7 @@ def linear_gaussian(features: int, context: int, support: Support | None, dtype:
 def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> Flow | None:
     """Normal kernels with the covariance of the rows, at most 2000 of them; None where the rows lie in a plane.
 
-    And where columns are periodic, as a normal kernel ends at no seam.
+    None also where columns are periodic, because a normal kernel ends at no seam.
     """
     if circles_of(support):
         return None
@@ -99,7 +99,7 @@ def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> F
         factor = np.linalg.cholesky(covariance)
         white = np.linalg.solve(factor, scaled.T).T
         linear = Linear.from_matrix(spread[:, None] * factor, centre, dtype=dtype)
-    except (np.linalg.LinAlgError, ValueError):  # a plane, or so nearly one that the dtype does not tell
+    except (np.linalg.LinAlgError, ValueError):  # a plane, to the dtype's precision
         return None
     bandwidth = leave_one_out(white, weights)
     base = NormalMixture(points.shape[1], len(points), loc=white, scale=bandwidth, weights=weights, trainable=False)
@@ -114,7 +114,7 @@ def leave_one_out(points: Floats, weights: Floats) -> float:
     distance = np.maximum(square[judged, None] + square[None] - 2.0 * points[judged] @ points.T, 0.0)
     with np.errstate(divide="ignore"):
         log_weights = np.log(weights)[None] - np.log1p(-weights[judged])[:, None]
-    log_weights[np.arange(len(judged)), judged] = -np.inf  # itself
+    log_weights[np.arange(len(judged)), judged] = -np.inf  # the point itself
     best, found = -np.inf, BANDWIDTHS[-1]
     for bandwidth in BANDWIDTHS:
         terms = log_weights - 0.5 * distance / bandwidth**2

@@ -1,4 +1,4 @@
-"""Sequences as callers give them: arrays of any leading dimensions, or lists of different lengths."""
+"""Sequences in a call: arrays of any leading dimensions, or lists of different lengths."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["Block", "Covariates", "Sequences", "chunks"]
 
 Array = NDArray[Any]
 
-_MOST_VALUES = 2**18  # of a block of steps that is worked on at once: what memory a call takes beside its results
-_PANEL = 48  # sequences at least in a block of many long ones: as many as are stepped through together
+_MOST_VALUES = 2**18  # of a block of steps in one piece of work: the memory of a call beside its results
+_PANEL = 48  # sequences at least in a block of many long ones: one panel of streams
 
 
 @dataclass(frozen=True)
 class Block:
-    """Sequences that are worked on together, and the longest one's steps."""
+    """Sequences that are computed together, and the longest one's steps."""
 
     index: NDArray[np.intp]
     steps: int
 
 
 def blocks(lengths: NDArray[np.intp], features: int) -> Iterator[Block]:
-    """All sequences, those of a block about equally long."""
+    """All sequences in blocks of similar lengths."""
     order = np.argsort(-lengths, kind="stable")
     begin = 0
     while begin < len(order):
@@ -42,14 +42,14 @@ def blocks(lengths: NDArray[np.intp], features: int) -> Iterator[Block]:
 
 
 def chunks(rows: int, begin: int, end: int, features: int) -> Iterator[tuple[int, int]]:
-    """Parts of the steps that so many sequences are worked on in."""
+    """Ranges of steps in which this many sequences are computed."""
     size = max(1, _MOST_VALUES // max(rows * features, 1))
     for first in range(begin, end, size):
         yield first, min(first + size, end)
 
 
 class Sequences:
-    """What a call is given: values of sequences, each (steps, features).
+    """Values of sequences in a call, each (steps, features).
 
     Args:
         caller: Of the call.
@@ -116,15 +116,15 @@ class Sequences:
 
     @property
     def rows(self) -> int:
-        """How many they are."""
+        """The number of sequences."""
         return len(self.lengths)
 
     def blocks(self) -> Iterator[Block]:
-        """All of them, in blocks of about the same length."""
+        """All sequences, in blocks of similar lengths."""
         return blocks(self.lengths, self.features)
 
     def whole(self) -> list[Block]:
-        """All of them in one block; none for no sequences."""
+        """All sequences in one block; none for no sequences."""
         return [Block(np.arange(self.rows), self.steps)] if self.rows else []
 
     def part(self, block: Block, begin: int, end: int) -> Array:
@@ -152,18 +152,18 @@ class Sequences:
         return values
 
     def beyond(self, block: Block, begin: int, end: int) -> NDArray[np.bool_]:
-        """Which steps of a block come after the end of their sequence, (rows, steps)."""
+        """A mask of the steps of a block after the end of their sequence, (rows, steps)."""
         own: NDArray[np.bool_] = np.arange(begin, end) >= self.lengths[block.index, None]
         return own
 
     # ---- results -----------------------------------------------------------------------------------------------------
 
     def each(self, dtype: np.dtype[Any]) -> Array:
-        """Memory for one number for each."""
+        """Memory for one value per sequence."""
         return self._caller.empty((self.rows,), dtype)
 
     def give_each(self, values: Array) -> Any:
-        """These, for the caller."""
+        """One value per sequence, for the caller."""
         return self._caller.give(values.reshape(self.batch))
 
     def like(self, dtype: np.dtype[Any], *columns: int) -> _Steps:
@@ -184,7 +184,7 @@ class _Steps:
             self._all[...] = 0.0
 
     def put(self, block: Block, begin: int, values: Array) -> None:
-        """Those of a block from a step on."""
+        """Store a block's results from a step on."""
         if not self._given.is_list:
             self._all[block.index, begin : begin + values.shape[1]] = values
             return
@@ -193,7 +193,7 @@ class _Steps:
             own[:] = values[row, : len(own)]
 
     def give(self) -> Any:
-        """All, for the caller."""
+        """All results, for the caller."""
         caller = self._given._caller
         if self._given.is_list:
             return [caller.give(array) for array in self._own]
@@ -201,12 +201,12 @@ class _Steps:
 
 
 class Covariates:
-    """What is known of time: frames, one every `hop` steps, of each sequence or of all.
+    """Covariates over time: frames, one every `hop` steps, of each sequence or of all.
 
     Args:
         caller: Of the call.
         value: Shape (rows, frames, columns), (frames, columns) for all sequences, or with a list of sequences a list.
-        columns: How many there are; 0 for none.
+        columns: The number of columns; 0 for none.
         batch: The shape of the sequences.
         hop: Steps of a frame.
         dtype: Of the computation.
@@ -250,7 +250,7 @@ class Covariates:
         return array
 
     def check_steps(self, steps: int) -> None:
-        """Refuse too few frames for sequences of so many steps each."""
+        """Refuse too few frames for sequences of this many steps each."""
         if self._own:
             self.check(np.full(self._rows, steps, np.intp))
 

@@ -1,4 +1,4 @@
-"""A run of sequences there and back: block by block, link by link."""
+"""A run of sequences forward and backward: block by block, link by link."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Cotangents:
-    """Gradients of a number by what sequences give: by each one's number, by those of steps, by values."""
+    """Cotangents of a call on sequences: by each sequence's result, by those of steps, by values."""
 
     rows: Array | None = None  # (rows,)
     steps: Array | None = None  # (rows, steps)
@@ -31,7 +31,7 @@ class Cotangents:
 
     @classmethod
     def of_log_prob(cls, name: str, value: Any, run: Run) -> Cotangents:
-        """By log densities of sequences, or of steps."""
+        """Cotangents of log densities of sequences, or of steps."""
         given = run.given
         assert given is not None
         array = run.caller.open(name, value)
@@ -44,13 +44,13 @@ class Cotangents:
 
     @classmethod
     def ones(cls, run: Run) -> Cotangents:
-        """Of the sum of all log densities."""
+        """Cotangents for the sum of all log densities."""
         assert run.given is not None
         return cls(rows=np.ones(run.given.rows))
 
     @classmethod
     def of_weights(cls, name: str, value: Any, run: Run) -> Cotangents:
-        """Of minus the mean log density of steps."""
+        """Cotangents for minus the mean log density of steps."""
         given = run.given
         assert given is not None
         if not given.rows:
@@ -72,7 +72,7 @@ class Cotangents:
 
     @classmethod
     def of_sides(cls, name: str, values: Any, log_det: Any, run: Run) -> Cotangents:
-        """By values and log-determinants."""
+        """Cotangents of values and log-determinants."""
         given = run.given
         assert given is not None
         own = None
@@ -86,7 +86,7 @@ class Cotangents:
         return cls(rows=rows, values=own)
 
     def of_steps(self, block: Block, beyond: NDArray[np.bool_], dtype: np.dtype[Any]) -> Array | None:
-        """By what each step of a block gives, (rows, steps); zero after the end of a sequence."""
+        """The cotangents of each step of a block, (rows, steps); zero after the end of a sequence."""
         if self.steps is not None:
             own = np.array(self.steps[block.index, : block.steps], dtype)
         elif self.rows is not None:
@@ -102,10 +102,10 @@ class Backward:
 
     Args:
         run: The call.
-        kinds: What gradients are wanted.
+        kinds: The gradients to compute.
         inverse: From data to latent.
         what: The method that was called, for errors.
-        context, covariates: As they were given.
+        context, covariates: The caller's arguments.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Backward:
         self._covariates = [np.zeros(array.shape) for array in run.covariates.arrays]
 
     def log_prob(self, cotangents: Cotangents) -> Any:
-        """The log densities that the cotangents belong to, of sequences or of steps, for the caller."""
+        """The log densities of sequences or of steps, for the caller, with their gradients added."""
 
         def scored(part: Part) -> Array:
             return self._back(part, cotangents, True)
@@ -146,12 +146,12 @@ class Backward:
         return total
 
     def sides(self, cotangents: Cotangents) -> None:
-        """From gradients by values and log-determinants."""
+        """Add the gradients from cotangents of values and log-determinants."""
         for part in self._run.parts(True):
             self._back(part, cotangents, False)
 
     def gradients(self) -> tuple[Any, ...]:
-        """For the caller, in the order in which they are wanted."""
+        """The gradients for the caller, in the order of `kinds`."""
         of = {
             "inputs": lambda: self._inputs and self._inputs.give(),
             "parameters": lambda: self._give(self._parameters),
@@ -166,7 +166,7 @@ class Backward:
         return self._give(np.stack(self._covariates), self._shapes[1])
 
     def _give(self, sums: Any, shape: tuple[int, ...] | None = None) -> Any:
-        """In the dtype of the flow and this shape, for the caller."""
+        """A gradient in the dtype of the flow and this shape, for the caller."""
         own = self._run.caller.empty(sums.shape if shape is None else shape, self._run.dtype)
         own[...] = sums.reshape(own.shape)
         return self._run.caller.give(own)
@@ -175,7 +175,7 @@ class Backward:
         return self._given.beyond(part.block, 0, part.block.steps)
 
     def _back(self, part: Part, cotangents: Cotangents, of_log_prob: bool) -> Array:
-        """Add a block's gradients; its log densities, (rows, steps), if these are what cotangents belong to."""
+        """Add a block's gradients; its log densities, (rows, steps), if the cotangents are of these."""
         run, block, dtype = self._run, part.block, self._run.dtype
         steps = cotangents.of_steps(block, self._beyond(part), dtype)
         if of_log_prob:

@@ -1,4 +1,4 @@
-"""The density of what follows a prefix."""
+"""The density of the steps after a prefix."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from headrace.sequences.runs import Run
 
 __all__ = ["Continuation", "copies_of"]
 
-_TOGETHER = 48  # draws of a prefix that are stepped through together, at least
+_TOGETHER = 48  # draws of a prefix that take steps together, at least
 
 
 def copies_of(states: Sequence[Any], n: int) -> list[Any]:
-    """The past of all sequences, n times over: that of copy j of sequence r is row j * rows + r."""
+    """The states of all sequences, n times: that of copy j of sequence r is row j * rows + r."""
     return [None if state is None else state.rows_of([*range(state.rows)] * n) for state in states]
 
 
@@ -32,7 +32,7 @@ class Continuation:
     """
 
     def __init__(self, run: Run) -> None:
-        """`run`: of the prefix."""
+        """`run`: the run of the prefix."""
         given = run.given
         assert given is not None
         self._run, self._features = run, given.features
@@ -138,7 +138,7 @@ class Continuation:
         self._run.covariates.check_steps(self._position + steps)
 
     def _together(self, draws: int) -> Any:
-        """Draws that are worked on together: the first, how many, and what they begin with."""
+        """Draws that are computed together: the first, their number, and their states."""
         size = max(1, _TOGETHER // max(self._rows, 1))
         for first in range(0, draws, size):
             count = min(size, draws - first)
@@ -152,5 +152,5 @@ class Continuation:
 
 
 def tiled(rows: NDArray[Any] | None, n: int) -> NDArray[Any] | None:
-    """All rows n times over."""
+    """All rows n times."""
     return None if rows is None else np.concatenate([rows] * n)

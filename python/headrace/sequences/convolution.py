@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CausalConvolution"]
 
-_HEAD_GAIN = 0.1  # of fresh weights of the last layer beside those of others: steps start near the identity
+_HEAD_GAIN = 0.1  # scale of fresh weights of the last layer relative to the others: steps start near the identity
 
 
 class _CausalBlock:
-    """The weights of the network, as a vector and by name."""
+    """The parameters of the network, as a vector and by name."""
 
     is_network = True
 
@@ -131,7 +131,7 @@ class CausalConvolution(Sequential):
         self._structure = settings.structure()
 
     def _fresh(self, seeds: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Random weights of the variance that keeps that of the values, and outputs close to the map's identity.
+        """Random weights that preserve the variance of values, with outputs close to the map's identity.
 
         Residual sums grow by a fixed total, whatever the number of layers.
         """
@@ -144,7 +144,7 @@ class CausalConvolution(Sequential):
                 continue
             gain = {"head.0.weight": np.sqrt(2.0), "head.1.weight": _HEAD_GAIN}.get(name, 1.0)
             if name.endswith("out.weight"):
-                gain = 2.0 / np.sqrt(layers)  # a gated unit has about half of the deviation of what it reads
+                gain = 2.0 / np.sqrt(layers)  # a gated unit has about half of the deviation of its input
             deviation = gain / np.sqrt(np.prod(shape[1:]))
             arrays[name] = (deviation * rng.standard_normal(shape)).astype(dtype)
         identity = np.tile(self._identity(), self._settings.features)
@@ -152,7 +152,7 @@ class CausalConvolution(Sequential):
         return _CausalBlock(self._structure).pack_named(arrays)
 
     def _identity(self) -> NDArray[np.float64]:
-        """Raw parameters to start from; components of a mixture are spread, so that they do not stay alike."""
+        """Initial raw parameters; components of a mixture are spread, so that they do not stay equal."""
         values = np.array(self._settings.identity)
         if self._settings.map == "logistic_mixture":
             n = self._settings.bins
@@ -163,7 +163,7 @@ class CausalConvolution(Sequential):
         return [("", _CausalBlock(self._structure))]
 
     def _link(self, dtype: np.dtype[Any]) -> CausalLink:
-        """What computes it in a chain."""
+        """The transform's link in a chain."""
         return CausalLink(self._settings, self._structure, dtype)
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:

@@ -118,7 +118,7 @@ class SequenceFlow(SequenceDerivatives):
     def _from_file(cls, stored: Stored) -> Self:
         """See `headrace._stored`."""
         features = stored.size("features", least=1)
-        self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose that
+        self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose the chain
         chain = stored.children("transforms", (CausalConvolution, Transform))
         SequenceFlow.__init__(self, chain, stored.child("base", Base, "base."), dtype=stored.dtype)
         if self._features != features:
@@ -287,7 +287,7 @@ class SequenceFlow(SequenceDerivatives):
         rows = _arrays.context_rows(context, count, self._context, caller=caller)
         return Run(self._program, caller, (count,), rows, own, self._dtype).drawn(total, key)
 
-    # ---- what goes on ------------------------------------------------------------------------------------------------
+    # ---- continuations -----------------------------------------------------------------------------------------------
 
     def given(self, prefix: Array, context: Array | None = None, covariates: Array | None = None) -> Continuation:
         """The exact density of what follows a prefix: to draw from, and to evaluate.
@@ -359,7 +359,7 @@ class SequenceFlow(SequenceDerivatives):
         lengths: Any = None,
         integers: bool = False,
     ) -> Run:
-        """What a call is given, checked."""
+        """The checked arguments of a call."""
         caller, program = self._caller(), self._program
         given = Sequences(caller, name, value, self._features, lengths=lengths, integers=integers)
         rows = _context_of(caller, context, self._context, given.batch)
@@ -373,7 +373,7 @@ class SequenceFlow(SequenceDerivatives):
 
 
 def _standing(t: Transform, dtype: np.dtype[Any]) -> Transform:
-    """A transform of rows that can compute; its parameters are those that each call gives."""
+    """A transform of rows as a computable flow; each call passes its parameters."""
     if t.dtype is None:
         return t
     return t._remade(np.zeros(sum(block.size for _, block in t._blocks()), dtype), dtype, None)
@@ -390,7 +390,7 @@ def _context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...])
 
 
 def _checked(transforms: Any) -> tuple[Any, ...]:
-    """The chain, each of a kind that sequences have."""
+    """The chain, checked for transforms that sequences support."""
     if not np.iterable(transforms):
         raise TypeError(f"transforms: expected a sequence of transforms, got {check.kind_of(transforms)}")
     chain = tuple(transforms)
@@ -414,7 +414,7 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
 
 
 def _one(what: str, values: Any, default: int) -> int:
-    """What all that have any have in common."""
+    """The common value of all transforms that have one."""
     found = sorted({value for value in values if value})
     if len(found) > 1:
         raise ValueError(f"transforms: expected one {what}, got {found}")

@@ -24,7 +24,7 @@ Given = Array | Sequence[Array]
 
 
 def kinds_of(wrt: Any) -> tuple[str, ...]:
-    """What gradients are wanted with respect to."""
+    """The quantities to differentiate by."""
     options = ("inputs", "parameters", "context", "covariates")
     given = (wrt,) if isinstance(wrt, str) else tuple(wrt) if np.iterable(wrt) else (wrt,)
     kinds = tuple(check.choice("wrt", kind, options) for kind in given)
@@ -34,7 +34,7 @@ def kinds_of(wrt: Any) -> tuple[str, ...]:
 
 
 class SequenceDerivatives(Sequential):
-    """What a `SequenceFlow` gives beside its values.
+    """The derivatives of a `SequenceFlow`.
 
     Derivatives go through the direction in which a `CausalConvolution` makes all steps at once: from data to latent
     where it reads data, from latent to data where it reads latent values. Those of the other direction are refused.
@@ -44,7 +44,7 @@ class SequenceDerivatives(Sequential):
         raise NotImplementedError
 
     def _optimiser(self, *options: float) -> VectorAdam:
-        """What `Adam` has in the place of a program's optimiser: matrices of networks decay."""
+        """The optimiser of `Adam` in place of a program's: matrices of networks decay."""
         vector = np.zeros(self._program.n_weights, bool)
         start = 0
         for _, block in self._blocks():

@@ -21,16 +21,16 @@ Block = NDArray[Any]
 
 @dataclass(frozen=True)
 class Cotangent:
-    """Gradients of a number by what a link, or a chain, gives; None for zero."""
+    """Cotangents of the results of a link, or of a chain; None for zero."""
 
     value: Block | None = None  # (rows, steps, features)
     log_det: Block | None = None  # (rows, steps)
-    log_prob: Block | None = None  # (rows, steps): by log densities of steps, in the place of both
+    log_prob: Block | None = None  # (rows, steps): by log densities of steps, in place of the other two
 
 
 @dataclass(frozen=True)
 class LinkGradients:
-    """Gradients by what a link is given; None for what is not wanted."""
+    """Gradients by the arguments of a link; None for those not requested."""
 
     inputs: Block | None = None
     parameters: NDArray[Any] | None = None
@@ -39,12 +39,12 @@ class LinkGradients:
 
 
 class Link(Protocol):
-    """One transform of the chain, for the parameters that a call gives."""
+    """One transform of the chain; each call passes its parameters."""
 
     is_over_time: bool
 
     def state(self, rows: int) -> Any:
-        """What it keeps of the past of so many sequences; None for nothing."""
+        """A fresh state for this many sequences; None for a link without one."""
 
     def run(
         self,
@@ -70,7 +70,7 @@ class Link(Protocol):
         cotangent: Cotangent,
         kinds: tuple[str, ...],
     ) -> LinkGradients:
-        """From gradients by value and log-derivatives; those by inputs are always there."""
+        """Gradients from cotangents of values and log-derivatives; those by inputs are always present."""
 
 
 class CausalLink:
@@ -92,7 +92,7 @@ class CausalLink:
         return self._core.streams(rows)
 
     def _own(self, context: Any, covariates: Any) -> dict[str, Any]:
-        """Of what the chain is given, what this network reads."""
+        """The columns of the chain's inputs that this network reads."""
         return {
             "context": context if self._context else None,
             "covariates": covariates if self._covariates else None,
@@ -160,7 +160,7 @@ class CausalLink:
         return value, log_det, gradients
 
     def _room(self, parameters: Any, given: Any, context: Any, covariates: Any, kinds: Any) -> LinkGradients:
-        """Memory for the gradients that are wanted."""
+        """Memory for the requested gradients."""
 
         def like(kind: str, array: Any, has: bool = True) -> Any:
             return np.empty(array.shape, self._dtype) if has and kind in kinds else None
@@ -205,7 +205,7 @@ class StepLink:
     is_over_time = False
 
     def __init__(self, transform: Transform) -> None:
-        """It takes no context."""
+        """None, because a row-wise link takes no context."""
         self._transform = transform
 
     def state(self, rows: int) -> None:
@@ -252,14 +252,14 @@ class StepLink:
 
 
 def _with_zeros(rows: NDArray[Any], n: int) -> NDArray[Any]:
-    """The rows, and zeros behind them up to n."""
+    """The rows, followed by zeros up to n."""
     if len(rows) == n:
         return rows
     return np.concatenate([rows, np.zeros((n - len(rows), *rows.shape[1:]), rows.dtype)])
 
 
 def at_least_a_tile(rows: NDArray[Any]) -> NDArray[Any]:
-    """The rows, and copies of the first one if they are few, so that bits do not depend on their number."""
+    """The rows, followed by copies of the first one if they are few, so that bits do not depend on their number."""
     if not 0 < len(rows) < LEAST_ROWS:
         return rows
     tile = np.empty((LEAST_ROWS, rows.shape[1]), rows.dtype)

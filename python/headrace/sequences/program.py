@@ -1,4 +1,4 @@
-"""What computes a chain over time: its links, its base density, and the vector of their parameters."""
+"""The program of a chain over time: its links, its base density, and the vector of their parameters."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ChainGradients = LinkGradients
 
 Array = NDArray[Any]
 
-# Noise is drawn for this many steps at a time. Sample i has its steps of block b in rows (b * 2^31 + i) * 64 + 0 ... 63
-# of the generator: so that all samples' steps of one block are one call, and none depends on how many are drawn.
+# Noise is drawn for blocks of this many steps. Sample i has its steps of block b in rows (b * 2^31 + i) * 64 + 0 ... 63
+# of the generator: so that all samples' steps of one block are one call, and none depends on the number of samples.
 NOISE_STEPS, MOST_SAMPLES = 64, 2**31
 MOST_DRAWN_STEPS = 2**32
 
@@ -31,7 +31,7 @@ _LINE = 64  # bytes
 class SequenceProgram:
     """A chain with one vector of parameters: the base's, then each transform's, from latent to data.
 
-    The vector is never changed but replaced: who computes keeps the one that was there when the call began.
+    The vector is never changed but replaced: a call keeps the vector from its start.
     """
 
     def __init__(
@@ -50,20 +50,20 @@ class SequenceProgram:
 
     @property
     def vector(self) -> Array:
-        """The parameters of now, which nobody writes to."""
+        """The current parameters, a read-only vector."""
         return self._vector
 
     def weights(self) -> Array:
-        """A copy."""
+        """A copy of the current parameters."""
         return self._vector.copy()
 
     def set_weights(self, values: Array) -> None:
-        """Copy other ones in."""
+        """Replace the parameters by a copy of these."""
         vector, start = self._aligned(), 0
         vector[:] = values
         for block in self._blocks:
             part = vector[start : start + block.size]
-            part[:] = block.pack_named(block.named(part))  # what is no weight becomes zero
+            part[:] = block.pack_named(block.named(part))  # entries that are no weights become zero
             start += block.size
         vector.flags.writeable = False
         self._vector = vector
@@ -82,7 +82,7 @@ class SequenceProgram:
     # ---- blocks of steps, (rows, steps, features) --------------------------------------------------------------------
 
     def states(self, rows: int) -> list[Any]:
-        """The past of so many sequences that have not begun."""
+        """States for this many sequences before their first step."""
         return [link.state(rows) for link in self.links]
 
     def run(
@@ -94,7 +94,7 @@ class SequenceProgram:
         covariates: Array | None,
         states: Sequence[Any] | None,
     ) -> tuple[Array, Array]:
-        """The other side of a block, and the log-derivative of each step; states go on by these steps."""
+        """The other side of a block, and the log-derivative of each step; states advance by these steps."""
         value, log_det = given, np.zeros(given.shape[:2], self._dtype)
         order = range(len(self.links))
         for i in reversed(order) if inverse else order:
@@ -103,10 +103,10 @@ class SequenceProgram:
             log_det += own
         return value.astype(self._dtype, copy=False), log_det
 
-    # ---- and back ----------------------------------------------------------------------------------------------------
+    # ---- derivatives -------------------------------------------------------------------------------------------------
 
     def check_parallel(self, inverse: bool, what: str) -> None:
-        """Refuse derivatives of a direction that is made step after step."""
+        """Refuse derivatives of a direction that is computed step after step."""
         for i, link in enumerate(self.links):
             if not link.runs_at_once(inverse):
                 side, other = ("latent", "to_data_vjp") if inverse else ("data", "log_prob_vjp and to_latent_vjp")
@@ -125,7 +125,7 @@ class SequenceProgram:
         cotangent: Cotangent,
         kinds: tuple[str, ...],
     ) -> tuple[Array, ChainGradients]:
-        """Gradients of a block, and the log densities of its steps if the cotangent is by these, (rows, steps)."""
+        """Gradients of a block, and the log densities of its steps if the cotangent is of these, (rows, steps)."""
         order = list(range(len(self.links)))
         if inverse:
             order.reverse()
@@ -163,12 +163,12 @@ class SequenceProgram:
 
     @property
     def _standard(self) -> str | None:
-        """The base's name in the core, if it is one of those without parameters."""
+        """The base's name in the core, if it has no parameters there."""
         assert self._base is not None
         return {StandardNormal: "normal", Logistic: "logistic"}.get(type(self._base.base))
 
     def _base_vjp(self, vector: Array, z: Array, grad: Array, sums: _Sums) -> tuple[Array, Array]:
-        """Log densities of latent steps, and the gradients by them."""
+        """Log densities of latent steps, and the gradients by the steps."""
         assert self._base is not None
         own = self._base_parameters(vector)
         steps = at_least_a_tile(z.reshape(-1, z.shape[2]))
@@ -183,7 +183,7 @@ class SequenceProgram:
         return log_prob[:n].reshape(z.shape[:2]), found[0][:n].reshape(z.shape)
 
     def parameters_of(self, vector: Array, link: int) -> Array:
-        """Those of one link."""
+        """The parameters of one link."""
         return vector[self._own[link]]
 
     def log_base(self, vector: Array, z: Array) -> Array:
@@ -214,7 +214,7 @@ class SequenceProgram:
 
 
 class _Sums:
-    """Gradients that several links have a part in."""
+    """Sums of gradients over several links."""
 
     def __init__(self, parameters: Array | None, kinds: tuple[str, ...]) -> None:
         self.parameters = parameters
@@ -223,7 +223,7 @@ class _Sums:
         self._inputs = "inputs" in kinds
 
     def add(self, found: LinkGradients, own: slice) -> Array | None:
-        """Those of one link; what goes on to the next one."""
+        """Add the gradients of one link; returns the cotangent of the next one."""
         if self.parameters is not None and found.parameters is not None:
             self.parameters[own] += found.parameters
         self._context = _sum(self._context, found.context)
@@ -231,7 +231,7 @@ class _Sums:
         return found.inputs
 
     def gradients(self, inputs: Array | None) -> ChainGradients:
-        """Of the chain."""
+        """The gradients of the chain."""
         return ChainGradients(inputs if self._inputs else None, self.parameters, self._context, self._covariates)
 
 

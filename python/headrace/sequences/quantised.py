@@ -1,4 +1,4 @@
-"""Probabilities of values on a grid, as integers are: the mass of the cell around each."""
+"""Probabilities of values on a grid, such as integers: the mass of the cell around each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cells:
     """
 
     def __init__(self, flow: Any, step: float, run: Run) -> None:
-        """`flow`: of one causal convolution that reads data, followed by nothing but `Standardize`."""
+        """`flow`: a flow of one causal convolution that reads data, followed only by `Standardize`."""
         first, *others = flow._chain
         if not (
             isinstance(first, CausalConvolution)
@@ -47,7 +47,7 @@ class Cells:
         self._n_params = first._settings.n_params
 
     def __call__(self, part: Part) -> Array:
-        """Of each step, (rows, steps)."""
+        """Log probabilities of each step, (rows, steps)."""
         program, vector = self._run.program, self._run.vector
         x = part.values.astype(np.float64)
         middle, low, high = x, x - self._half, x + self._half
@@ -61,7 +61,7 @@ class Cells:
         raw = link.raw(program.parameters_of(vector, 0), middle, part.context, part.covariates, state)
         params = raw.astype(np.float64).reshape(-1, x.shape[2], self._n_params)
         a, b = (self._latent(values, params) for values in (low, high))
-        with np.errstate(divide="ignore"):  # of a cell without mass
+        with np.errstate(divide="ignore"):  # for a cell without mass
             cells = -np.logaddexp(0.0, -b) - np.logaddexp(0.0, a) + np.log(-np.expm1(a - b))
         own: Array = cells.reshape(x.shape).sum(axis=2)
         return own

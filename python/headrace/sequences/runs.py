@@ -1,4 +1,4 @@
-"""Calls over sequences: block by block of sequences, and part by part of their steps."""
+"""Calls on sequences: block by block of sequences, and range by range of their steps."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Part:
-    """Some steps of a block, and what its network reads beside them."""
+    """Some steps of a block, with the network's context and covariates."""
 
     block: Block
     begin: int
     values: Array  # (rows, steps, features)
     context: Array | None
     covariates: Array | None
-    states: list[Any] | None  # None where these are all of the steps
+    states: list[Any] | None  # None where the part holds all steps
 
 
-Scorer = Callable[[Part], Array]  # to (rows, steps)
+Scorer = Callable[[Part], Array]  # returns (rows, steps)
 
 
 class Run:
-    """One call, checked: sequences, context, covariates, and the parameters as they are when it begins."""
+    """One checked call: sequences, context, covariates, and the parameters from its start."""
 
     def __init__(
         self,
@@ -48,26 +48,26 @@ class Run:
         given: Sequences | None = None,
         vector: Array | None = None,
     ) -> None:
-        """`context` is (rows, columns), or (1, columns) for all; `vector` stands for the program's own."""
+        """`context` is (rows, columns), or (1, columns) for all; `vector` replaces the program's own."""
         self.program, self.caller, self.batch, self.dtype = program, caller, batch, dtype
         self.context, self.covariates = context, covariates
         self.given = given
         self.vector = program.vector if vector is None else vector
 
     def context_of(self, index: NDArray[np.intp] | Sequence[int]) -> Array | None:
-        """Of these sequences, (rows, columns)."""
+        """The context of these sequences, (rows, columns)."""
         if self.context is None:
             return None
         rows = self.context[np.zeros(len(index), np.intp) if len(self.context) == 1 else index]
         return np.ascontiguousarray(rows, self.dtype)
 
     def log_prob(self, part: Part) -> Array:
-        """Log densities of steps."""
+        """Log densities of the steps of a part."""
         z, log_det = self.program.run(self.vector, True, part.values, part.context, part.covariates, part.states)
         return log_det + self.program.log_base(self.vector, z)
 
     def parts(self, whole: bool = False) -> Iterator[Part]:
-        """All steps of all sequences; those of a sequence in one part where it is to be whole."""
+        """All steps of all sequences; with `whole` each sequence in one part."""
         given = self.given
         assert given is not None
         for block in given.blocks():
@@ -79,7 +79,7 @@ class Run:
                 yield Part(block, begin, given.part(block, begin, end), context, covariates, states)
 
     def scored(self, scorer: Scorer, whole: bool = False) -> Iterator[tuple[Part, Array]]:
-        """And the scores of each part, zero after the end of a sequence."""
+        """The parts with their scores, zero after the end of a sequence."""
         assert self.given is not None
         for part in self.parts(whole):
             scores = scorer(part)
@@ -87,7 +87,7 @@ class Run:
             yield part, scores
 
     def totals(self, scorer: Scorer, whole: bool = False) -> Any:
-        """Sums over the steps of each sequence, for the caller; in order, so that they are those of any parts."""
+        """Sums over the steps of each sequence, for the caller; in order, so that the parts do not affect them."""
         given = self.given
         assert given is not None
         sums = np.zeros(given.rows)
@@ -124,7 +124,7 @@ class Run:
         return values.give(), log_det
 
     def drawn(self, steps: int, key: int) -> Any:
-        """Samples of so many steps, (rows, steps, features), for the caller."""
+        """Samples of this many steps, (rows, steps, features), for the caller."""
         (rows,) = self.batch
         features = self.program.features
         result = self.caller.empty((rows, steps, features), self.dtype)

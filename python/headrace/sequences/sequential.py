@@ -1,4 +1,4 @@
-"""What modules over time have in common: sizes beyond those of rows, and devices that they refuse."""
+"""The base of modules over time: sizes beyond those of rows, and refused devices."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Sequential"]
 
 
 class Sequential(Parametrised):
-    """What takes sequences: sizes beyond those of rows, and what it refuses."""
+    """A module on sequences: sizes beyond those of rows, and refusals."""
 
     def __init__(self, features: int, context: int, covariates: int, hop: int, dtype: np.dtype[Any]) -> None:
-        """Remember sizes; a subclass then calls `_take_parameters`."""
+        """Store sizes; a subclass then calls `_take_parameters`."""
         super().__init__(features, context, dtype)
         self._covariates, self._hop = covariates, hop
 

@@ -15,11 +15,11 @@ __all__ = ["CausalSettings", "doubling"]
 
 MOST_TAPS, MOST_UNITS, MOST_LAYERS, MOST_STEPS = 32, 2**13, 2**10, 2**24
 
-_LONGEST = 128  # of the dilations that a cycle of doubled ones has (van den Oord et al. 2016 have 512)
+_LONGEST = 128  # length of a cycle of doubled dilations (van den Oord et al. 2016 have 512)
 
 
 def doubling(layers: int) -> tuple[int, ...]:
-    """1, 2, 4, ..., 128, and from the beginning again."""
+    """Dilations 1, 2, 4, ..., 128, repeated."""
     cycle = _LONGEST.bit_length()
     return tuple(2 ** (i % cycle) for i in range(layers))
 
@@ -41,7 +41,7 @@ def _taps(settings: Any, value: Any) -> int:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class CausalSettings(MapSettings):
-    """What a causal convolution is made of, checked."""
+    """The checked settings of a causal convolution."""
 
     channels: int = setting(32, _size("channels", MOST_UNITS), "")
     skip: int = setting(None, lambda s, value: s.channels if value is None else _size("skip", MOST_UNITS)(s, value), "")
@@ -55,11 +55,11 @@ class CausalSettings(MapSettings):
 
     @property
     def outputs(self) -> int:
-        """Raw parameters of one step."""
+        """The number of raw parameters of one step."""
         return self.features * self.n_params
 
     def structure(self) -> Any:
-        """The network in the core: where each weight lies in the vector."""
+        """The network in the core, with the index of each weight in the vector."""
         return cpu.CausalConvolution(
             inputs=self.features,
             channels=self.channels,
@@ -73,7 +73,7 @@ class CausalSettings(MapSettings):
         )
 
     def map_options(self) -> dict[str, Any]:
-        """The map as the core takes it."""
+        """The map in the core's form."""
         low, high = interval_of(self.map, self.bound)
         return {
             "map": self.map,
@@ -86,12 +86,12 @@ class CausalSettings(MapSettings):
         }
 
     def map_keywords(self) -> dict[str, Any]:
-        """The map as `headrace.ops` takes it."""
+        """The map in the form of `headrace.ops`."""
         names: Sequence[str] = ("map", "scale", "slope", "bound", "bins", "min_bin")
         return {name: getattr(self, name) for name in names}
 
     def __repr__(self) -> str:
-        """The keywords that matter."""
+        """The keywords with an effect."""
         more = f", context={self.context}" if self.context else ""
         if self.covariates:
             more += f", covariates={self.covariates}, hop={self.hop}"

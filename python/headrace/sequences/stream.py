@@ -1,4 +1,4 @@
-"""Sequences that go on: the state of a flow over time between two calls."""
+"""Streams of sequences: the state of a flow over time between two calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Stream:
     """
 
     def __init__(self, flow: Any, run: Run, states: list[Any] | None = None, position: int = 0) -> None:
-        """`run`: of sequences that have not begun, or at a position with their states."""
+        """`run`: a run of sequences before their first step, or at a position with their states."""
         (self._rows,) = run.batch
         self._flow, self._run, self._position = flow, run, position
         self._states = run.program.states(self._rows) if states is None else states
@@ -145,7 +145,7 @@ class Stream:
 
     @classmethod
     def resumed(cls, flow: Any, program: Any, state: dict[str, NDArray[Any]]) -> Stream:
-        """What `SequenceFlow.stream` does with a state."""
+        """The stream of `SequenceFlow.stream` with a given state."""
         if not isinstance(state, dict):
             raise TypeError(f"state: expected a dict that Stream.state gave, got {check.kind_of(state)}")
         given = dict(state)
@@ -172,7 +172,7 @@ class Stream:
         return pair
 
     def _noise_of(self, key: int, steps: int) -> NDArray[Any]:
-        """Of the next steps. What one block of the generator has beyond them is kept for the next pull."""
+        """Noise of the next steps. The rest of a block of the generator is kept for the next pull."""
         begin, end = self._position, self._position + steps
         if self._noise is not None:
             known, first, values = self._noise
