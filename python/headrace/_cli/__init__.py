@@ -1,1 +1,1 @@
-"""The command line, and what it alone uses."""
+"""The command line, and modules that only it uses."""

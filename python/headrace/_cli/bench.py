@@ -1,4 +1,4 @@
-"""Microbenchmarks beside what this machine can do at most: the work of ``headrace bench``."""
+"""Microbenchmarks relative to this machine's limits: the work of ``headrace bench``."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ LEAST_CALLS = 5
 
 @dataclass(frozen=True)
 class Roofline:
-    """The most that this machine does in a second, with the threads in use."""
+    """The largest rates of this machine, with the threads in use."""
 
     gflops: float
-    """10^9 additions and multiplications (float32): multiply-adds on numbers in registers."""
+    """10^9 additions and multiplications (float32) a second: multiply-adds on values in registers."""
     gb: float
-    """10^9 bytes, reads and writes counted, of copying an array larger than any cache."""
+    """10^9 bytes a second, reads and writes counted, of copying an array larger than any cache."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A call, and what it needs at least."""
+    """A call, and the least work that it needs."""
 
     name: str
     rows: int
@@ -48,7 +48,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a workload took. Its `share` is of the roofline's part that bounds it: arithmetic or memory."""
+    """The cost of a workload. Its `share` is of the roofline's part that bounds it, arithmetic or memory."""
 
     name: str
     seconds: float
@@ -59,12 +59,12 @@ class Measurement:
     bound: str
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The measurement as values of JSON."""
         return asdict(self)
 
 
 def multiply_add_peak(seconds: float) -> float:
-    """GFLOP/s (float32) of multiply-adds: those of one thread, measured for so long, times the threads in use."""
+    """GFLOP/s (float32) of multiply-adds: those of one thread, measured for this long, times the threads in use."""
     return cpu.fma_peak(seconds) * get_num_threads()
 
 
@@ -86,8 +86,8 @@ def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
 def needed_flops(flow: Flow, *, training: bool = False) -> int:
     """Operations of one row: every weight that exists is used once, by a multiplication and an addition.
 
-    A training step uses it three times: for the value, for the gradient of the units below and for its own; but nobody
-    asks for the gradient of the data, so the first layer of the transform that reads them is used twice.
+    A training step uses it three times: for the value, for the gradient of the units below and for its own; but the
+    gradient of the data is not computed, so the first layer of the transform that reads them is used twice.
     """
     layers = [
         [int(np.count_nonzero(mask)) for mask in t.to_dense()[2]] for t in flow.transforms if hasattr(t, "to_dense")
@@ -97,7 +97,7 @@ def needed_flops(flow: Flow, *, training: bool = False) -> int:
 
 
 def _random(flow: Flow) -> Flow:
-    """With weights that are neither the identity nor badly conditioned."""
+    """A flow with weights that are neither the identity nor badly conditioned."""
     size = flow.parameters.size
     flow.parameters = np.float32(0.05) * np.random.default_rng(0).standard_normal(size, dtype=np.float32)
     return flow
@@ -121,7 +121,7 @@ def _of_flow(name: str, flow: Flow, verb: str, rows: int) -> Workload:
 
 
 def _of_map(rows: int, columns: int) -> Workload:
-    """The map of couplings alone, on parameters that another network made: bound by memory."""
+    """The map of couplings without the network, on given parameters: bound by memory."""
     rng = np.random.default_rng(1)
     z = rng.standard_normal((rows, columns), dtype=np.float32)
     params = rng.standard_normal((rows, columns, 2), dtype=np.float32)
@@ -132,7 +132,7 @@ def _of_map(rows: int, columns: int) -> Workload:
 
 
 def workloads() -> Iterator[Workload]:
-    """What is measured, made one after the other."""
+    """The workloads, made one after the other."""
     maf = _random(MAF(64, hidden=(256, 256)))
     name = "MAF 64, 5 x [256, 256]"
     yield _of_flow(name, maf, "log_prob", 10_000)
@@ -154,7 +154,7 @@ def workloads() -> Iterator[Workload]:
 
 
 def _seconds(call: Callable[[], object], budget: float) -> float:
-    """The median of calls in a time, after one that is not counted."""
+    """The median duration of calls within a time, after one that is not counted."""
     call()
     times: list[float] = []
     stop = time.perf_counter() + budget

@@ -1,4 +1,4 @@
-"""The options ``--bounds`` and ``--periodic``: which numbers columns of a table may have."""
+"""The options ``--bounds`` and ``--periodic``: the ranges of a table's columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pairs = list["tuple[float | None, float | None] | None"]
 
 
 def read(source: tables.Source, columns: Sequence[int], bounds: str | None, periodic: str | None) -> Support:
-    """What both options say of the features."""
+    """The features' bounds and periods from both options."""
     pairs, periods = (
         [None] * len(columns) if text is None else _pairs(option, source, text, columns)
         for option, text in (("--bounds", bounds), ("--periodic", periodic))
@@ -28,13 +28,13 @@ def read(source: tables.Source, columns: Sequence[int], bounds: str | None, peri
             raise ValueError(f"--periodic: expected both ends of a period, got one for {source.label(column)}")
         if period is not None and pair is not None:
             raise ValueError(f"--periodic: expected columns without --bounds, got {source.label(column)}")
-    return Support(pairs, periods)  # type: ignore[arg-type]  # their ends are there
+    return Support(pairs, periods)  # type: ignore[arg-type]  # both ends are present
 
 
 def _pairs(option: str, source: tables.Source, text: str, columns: Sequence[int]) -> Pairs:
-    """What a list like ``age=0:,share=0:1,3=:5`` means for the features: a column, its lower end and its upper end.
+    """Each feature's ends from a list such as ``age=0:,share=0:1,3=:5``: a column, its lower end and its upper end.
 
-    A column is a name or a number of the table's, and an end that is left out is none.
+    A column is a name or an index in the table; an end that is left out is unbounded.
     """
     found: Pairs = [None] * len(columns)
     for entry in _entries(text):
@@ -43,7 +43,7 @@ def _pairs(option: str, source: tables.Source, text: str, columns: Sequence[int]
         if not (equals and colon and (low.strip() or high.strip())):
             raise ValueError(f"{option}: expected COLUMN=LOW:HIGH, with {_ENDS[option]}, got {entry!r}")
         name = name.strip()
-        is_name = source.names is not None and name in source.names  # it may have commas, too
+        is_name = source.names is not None and name in source.names  # a name may contain commas, too
         for column in [source.find(option, name)] if is_name else source.select(option, name):
             if column not in columns:
                 raise ValueError(f"{option}: expected columns of features, got {source.label(column)}")
@@ -58,7 +58,7 @@ _ENDS = {"--bounds": "one end or both", "--periodic": "both ends"}
 
 
 def _entries(text: str) -> list[str]:
-    """Between commas, of which names may have some too: an entry ends after its ends."""
+    """The entries between commas; names may contain commas, too, because an entry ends after its ends."""
     entries: list[str] = []
     for part in text.split(","):
         if entries and ":" not in entries[-1].rpartition("=")[2]:
@@ -80,7 +80,7 @@ def _pair(option: str, entry: str, low: str, high: str) -> tuple[float | None, f
 def check_rows(
     source: tables.Source, columns: Sequence[int], values: NDArray[Any], support: Support, table: Table
 ) -> None:
-    """Refuse rows on a bound or beyond, by row and column; whole numbers are checked elsewhere, and may be on one."""
+    """Refuse rows on a bound or beyond, by row and column; whole numbers have their own check, and may be on one."""
     with np.errstate(over="ignore"):  # a bound beyond the dtype is infinite there
         low, high = (end.astype(values.dtype) for end in support._ends())
     bad = (values <= low) | (values >= high)

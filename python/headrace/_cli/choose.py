@@ -30,7 +30,7 @@ def choose(
     clock = Clock(SECONDS if arguments.time_budget is None else arguments.time_budget)
     bounds, periodic = ends.get("bounds"), ends.get("periodic")
     support = support_or_none(bounds, features, periodic)
-    plain = Table((Column(),) * features)  # what the table has beside these is treated already
+    plain = Table((Column(),) * features)  # the table's preprocessing is done already
     choice = run.search(
         opened(x, context, weights, support, features),
         Columns(plain, None if names is None else tuple(names)),
@@ -43,7 +43,7 @@ def choose(
     )
     tried = (one for one in choice.table if one.name not in SIMPLE)
     if choice.interrupted and all(math.isnan(one.log_likelihood) for one in tried):
-        raise KeyboardInterrupt  # a Gaussian takes no search, and must not replace the file of one
+        raise KeyboardInterrupt  # a Gaussian takes no search, and must not replace a searched flow's file
     more = "headrace diagnose FLOW DATA looks at it with rows that it has not seen"
     sizes = {"features": choice.flow.features, "context": choice.flow.context}
     return choice.flow, {"file": arguments.output, **sizes, **choice.summary()}, choice.lines(more)

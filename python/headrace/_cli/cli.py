@@ -31,7 +31,7 @@ FAILED, USAGE, PIPE_CLOSED = 1, 2, 141
 
 
 def _argument(convert: Callable[[str], Any], holds: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
-    """How argparse reads a text: converted, and checked."""
+    """A type of argparse: conversion of a text, with checks."""
 
     def read(text: str) -> Any:
         try:
@@ -79,7 +79,7 @@ _KINDS = {"integer": _integer(0), "size": _integer(1), "positive": _rate, "inter
 
 
 def _file(suffixes: Sequence[str]) -> Callable[[str], Any]:
-    """A path; "-" only where it is among the suffixes."""
+    """A path; "-" only if listed among the suffixes."""
     return _argument(
         str,
         lambda text: (text if text == commands.STANDARD else Path(text).suffix.lower()) in suffixes,
@@ -88,7 +88,7 @@ def _file(suffixes: Sequence[str]) -> Callable[[str], Any]:
 
 
 def _or_folder(read: Callable[[str], Any], is_one: Callable[[str], bool] = os.path.isdir) -> Callable[[str], Any]:
-    """What `read` takes, or a folder."""
+    """An argument of `read`, or a folder."""
     return lambda text: text if is_one(text) else read(text)
 
 
@@ -111,7 +111,7 @@ class _Include(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    """A list, long as it names every option of every command once, in the order of their help."""
+    """The parser, long because it names every option of every command once, in the order of their help."""
     parser = argparse.ArgumentParser(
         prog="headrace",
         description="Normalising flows: fit, score and sample densities of tables.",
@@ -314,7 +314,7 @@ def _warnings_in_one_line() -> Iterator[None]:
         print(f"headrace: warning: {_one_line(message)}", file=sys.stderr)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", RuntimeWarning)  # those of headrace
+        warnings.simplefilter("always", RuntimeWarning)  # warnings of headrace
         warnings.showwarning = show
         yield
 
@@ -330,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _warnings_in_one_line():
             code: int = arguments.run(arguments)
         sys.stdout.flush()
-    except SystemExit as stop:  # argparse has said why
+    except SystemExit as stop:  # argparse has printed the reason
         return stop.code if isinstance(stop.code, int) else USAGE
     except KeyboardInterrupt as interrupt:
         print(": ".join(["headrace: interrupted", *map(_one_line, interrupt.args)]), file=sys.stderr)
@@ -342,14 +342,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"headrace: error: {_one_line(error)}", file=sys.stderr)
         try:
             sys.stdout.flush()
-        except OSError:  # a full disk behind it, as a rule, of which the line speaks
+        except OSError:  # usually a full disk, which the message names
             _give_up_output()
         return FAILED
     return code
 
 
 def _give_up_output() -> None:
-    """What is left cannot be written, and Python would complain once more when it closes the stream."""
+    """Discard output that cannot be written, because Python would report it again when it closes the stream."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

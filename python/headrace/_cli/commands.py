@@ -1,4 +1,4 @@
-"""What the commands of the command line do; `headrace._cli.cli` reads their arguments."""
+"""The commands of the command line; `headrace._cli.cli` parses their arguments."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OK, INTERRUPTED = 0, 130
 
 Density = hr.Flow | hr.Ensemble
 
-# ---- what a command says ---------------------------------------------------------------------------------------------
+# ---- a command's output ----------------------------------------------------------------------------------------------
 
 
 def _note(arguments: argparse.Namespace, text: str) -> None:
@@ -48,7 +48,7 @@ def _note(arguments: argparse.Namespace, text: str) -> None:
 
 
 def _say(arguments: argparse.Namespace, report: dict[str, Any], lines: Sequence[str]) -> None:
-    """The result, as one JSON object or as lines for people; beside a flow on the standard output it goes elsewhere."""
+    """Print the result, as one JSON object or as lines; if the standard output has a flow, to the standard error."""
     text = json.dumps(_finite_or_null(report), allow_nan=False) if arguments.json else "\n".join(map(printable, lines))
     print(text, file=sys.stderr if getattr(arguments, "output", None) == STANDARD else sys.stdout)
 
@@ -64,7 +64,7 @@ def _finite_or_null(value: Any) -> Any:
 
 
 def _duration(seconds: float) -> str:
-    """Three digits in a fitting unit."""
+    """Three significant digits in a fitting unit."""
     if seconds < 1e-3:
         return f"{1e6 * seconds:.3g} µs"
     return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
@@ -79,24 +79,24 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-# ---- tables in -------------------------------------------------------------------------------------------------------
+# ---- input -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Names:
-    """What the columns of a flow were called in the table that it was fitted to; a note in its file."""
+    """Names of a flow's columns in the table of its fit; a note in its file."""
 
     features: list[str]
     context: list[str]
 
     @property
     def are_different(self) -> bool:
-        """Whether each names one column."""
+        """Whether each name belongs to one column."""
         return len({*self.features, *self.context}) == len(self.features) + len(self.context)
 
     @classmethod
     def of_notes(cls, notes: dict[str, str], flow: Density) -> _Names | None:
-        """None where there are none, or none that fit."""
+        """The names in a file's notes; None for missing or inconsistent ones."""
         if (named := _table.named_in(notes, flow.features, flow.context)) is None:
             return None
         features, context = named
@@ -120,7 +120,7 @@ def _columns(
 ) -> list[list[int]]:
     """The columns of features, context and weights.
 
-    What was not chosen are the columns of the same names as in the fit, if both tables have names and no two of these
+    By default, columns of the same names as in the fit, if both tables have names and no two of these
     are the same, or else no context and all other columns as features.
     """
     remembered = names if names and source.names and names.are_different else None
@@ -157,7 +157,7 @@ def _columns(
 
 
 def _read(source: tables.Source, columns: Sequence[Sequence[int]]) -> list[NDArray[Any]]:
-    """The columns of each list, from one read."""
+    """The columns of each list, in one read."""
     ends = np.cumsum([len(part) for part in columns])[:-1]
     return np.split(source.read([i for part in columns for i in part]), ends, axis=1)
 
@@ -201,26 +201,26 @@ def _load(path: str) -> tuple[Density, dict[str, str]]:
 
 
 def _check_output(arguments: argparse.Namespace, *inputs: str) -> None:
-    """Say before the work what would stop the output from being written."""
+    """Report errors that would prevent the output, before the work."""
     if arguments.output is None or arguments.output == STANDARD:
         return
     refuse_inputs("--output", arguments.output, [path for path in inputs if path != STANDARD])
     check_writable("--output", arguments.output)
-    if _is_standard_output(arguments.output):  # the report would go to the file that is replaced
+    if _is_standard_output(arguments.output):  # the report would overwrite the output file
         raise ValueError(f"--output: expected another file than the standard output, or -, got {arguments.output}")
 
 
 def _is_standard_output(path: str) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError):  # no such file, or no file behind the standard output
+    except (OSError, ValueError):  # no such file, or no file as standard output
         return False
 
 
 def _columns_for(
     flow: Density, notes: dict[str, str], arguments: argparse.Namespace, *, data: str | None = None, weights: Any = None
 ) -> tuple[Any, Any]:
-    """A table that is open, and which of its columns a flow takes: features, context and weights."""
+    """An open table, and the columns that a flow takes: features, context and weights."""
     source = _open(arguments, data)
     columns = _columns(source, arguments, weights=weights, names=_Names.of_notes(notes, flow))
     table = _table.kept_in(notes, flow.features)
@@ -245,7 +245,7 @@ def _rows_for(
     weights: Any = None,
     purpose: int = _table.LOOK,
 ) -> tuple[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None], list[str] | None]:
-    """Rows of a table as a flow takes them, x, context and weights; and what its features are called there.
+    """Rows of a table in a flow's form, x, context and weights; and the names of its features there.
 
     `purpose`: of the noise, see `headrace._tables.table`.
     """
@@ -268,7 +268,7 @@ def _rows_for(
 
 
 def bench(arguments: argparse.Namespace) -> int:
-    """Time a dozen workloads, beside what this machine can do at most."""
+    """Time a dozen workloads, relative to this machine's limits."""
     from headrace._cli import bench as _bench
 
     _note(arguments, "measuring this machine's peaks, then each workload")

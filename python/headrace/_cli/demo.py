@@ -31,22 +31,22 @@ EPOCHS = 50
 COLOUR, MAGNITUDE = (
     (-0.4, 2.0),
     (12.5, -4.0),
-)  # what the picture shows; bright stars have small magnitudes, and are on top
+)  # the range of the picture; bright stars have small magnitudes, and are on top
 PIXELS = 400
 DRAWN = 20_000  # stars in a panel
 
 
 @dataclass(frozen=True)
 class Result:
-    """How likely a density makes the stars held out."""
+    """The score of a density on held-out stars."""
 
     name: str
     log_likelihood: float
     """Mean, in nats a star, in units of the standard deviations of the stars to fit."""
     error: float
-    """Its standard error, from the spread of the stars held out."""
+    """The standard error of the mean, from the spread of the stars held out."""
     seconds: float
-    """For fitting and scoring."""
+    """Seconds to fit and to score."""
 
 
 def load_stars() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -133,7 +133,7 @@ def _pyplot() -> Any:
 
 
 def _scatter(axis: Axes, points: NDArray[Any], title: str) -> None:
-    """Stars in about the colours that they have."""
+    """The colours of stars, approximately."""
     from matplotlib.colors import LinearSegmentedColormap
 
     hues = ["#7f9dff", "#a9bfff", "#dfe5ff", "#fff4e0", "#ffd9a0", "#ffb066", "#ff8040", "#e0502a"]

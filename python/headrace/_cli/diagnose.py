@@ -1,4 +1,4 @@
-"""`headrace diagnose`: look at a density with a table of rows that it was not fitted to."""
+"""`headrace diagnose`: tests of a density with a table of rows that it was not fitted to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WRITTEN = (".html", ".png", ".pdf", ".svg")
 
 
 def diagnose(arguments: argparse.Namespace) -> int:
-    """Print what speaks against a density, and write a page or a picture of it."""
+    """Print the evidence against a density, and write a page or a picture of it."""
     output, training_table = arguments.output, arguments.training
     if output is not None:
         inputs = [arguments.flow, arguments.data, *([training_table] if training_table else [])]
@@ -31,7 +31,7 @@ def diagnose(arguments: argparse.Namespace) -> int:
     (x, context, weights), names = _rows_for(flow, notes, arguments, weights=arguments.weights)
     training = None
     if training_table is not None:
-        # The column of weights, if the table has it, is none of the features there either.
+        # A column of weights in this table is no feature either.
         of_fit = {"data": training_table, "weights": arguments.weights, "purpose": FIT}
         fitted, given, _ = _rows_for(flow, notes, arguments, **of_fit)[0]
         training = fitted if given is None else (fitted, given)

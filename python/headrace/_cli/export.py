@@ -1,4 +1,4 @@
-"""``headrace export``: a verb of a flow as a graph of ONNX."""
+"""``headrace export``: one function of a flow as an ONNX graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERBS = ("log_prob", "to_latent", "to_data")  # of `Flow.to_onnx`
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write a flow as a graph of ONNX."""
+    """Write a flow as an ONNX graph."""
     _check_output(arguments, arguments.flow)
     flow, _ = _load(arguments.flow)
     if not isinstance(flow, hr.Flow):

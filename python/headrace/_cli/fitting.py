@@ -51,8 +51,8 @@ from headrace.transforms.support import Support
 
 __all__ = ["fit"]
 
-JUDGES = 1 << 16  # rows of a long table that a Gaussian is made of, and that --auto looks at
-VALIDATION = 0.1  # of the rows, that are held out
+JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
+VALIDATION = 0.1  # share of the rows that is held out
 
 
 def fit(arguments: argparse.Namespace) -> int:
@@ -70,12 +70,12 @@ class _Fitted:
     flow: Density
     notes: dict[str, str]
     report: Callable[[], int]
-    """Prints the outcome, and gives the exit code."""
+    """Print the outcome, and return the exit code."""
 
 
 @contextmanager
 def _nothing_saved(output: str) -> Iterator[None]:
-    """Ctrl-C inside says that the output is as it was."""
+    """Ctrl-C inside the block reports that the output is unchanged."""
     try:
         yield
     except KeyboardInterrupt:
@@ -84,7 +84,7 @@ def _nothing_saved(output: str) -> Iterator[None]:
 
 
 def _fitted(arguments: argparse.Namespace) -> _Fitted:
-    """The flow for the table, the notes of its file, and how to report it."""
+    """The flow for the table, the notes of its file, and a function that reports it."""
     _refuse_beside_auto(arguments)
     arguments.flow = arguments.flow or DEFAULT
     if arguments.validation is None:
@@ -134,7 +134,7 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
 
 
 def _report_choice(arguments: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> int:
-    """Print what --auto chose."""
+    """Print the choice of --auto."""
     _say(arguments, report, [*lines, "", f"saved to {arguments.output}"])
     return INTERRUPTED if report["interrupted"] else OK
 
@@ -149,7 +149,7 @@ def _save(output: str, flow: Density, notes: dict[str, str]) -> None:
 
 
 def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
-    """Refuse what --auto chooses, or would not use."""
+    """Refuse options that --auto chooses or would not use."""
     if not arguments.auto:
         return
     for name in ("flow", "validation", "ensemble", *settings(), *FIT):
@@ -159,7 +159,7 @@ def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
 
 
 def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
-    """What was said of the flow and of the fit; an option that this flow does not take is refused."""
+    """Given options of the flow and of the fit; an option that this flow does not take is refused."""
     every = (*settings(), *FIT)
     options = {name: getattr(arguments, name) for name in every if getattr(arguments, name) is not None}
     for name in options:
@@ -171,7 +171,7 @@ def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
 
 
 def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome: dict[str, Any]) -> int:
-    """Say what came out."""
+    """Report the outcome."""
     judged, reached, gaussian = _likelihoods(flow, given.some, given.held_out)
     report = {
         "file": arguments.output,
@@ -202,17 +202,17 @@ def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome
 
 @dataclass(frozen=True)
 class _Given:
-    """What a fit is given."""
+    """The data of a fit."""
 
     train: _Rows
-    """Rows to fit; of a long table x is a stream, which has the others."""
+    """Rows to fit; of a long table x is a stream, with context and weights."""
     held_out: _Rows | None
     some: _Rows
-    """Rows to fit that are in memory: all, or some that stand for them."""
+    """Rows to fit that are in memory, all or a sample."""
     rows: int
-    """How many there are to fit."""
+    """The number of rows to fit."""
     table: Table
-    """What was done to its columns."""
+    """The preprocessing of the table's columns."""
 
 
 def _given(
@@ -246,14 +246,14 @@ def _given(
     if support is not None:
         bounds.check_rows(source, columns[0], whole.x, support, table)
     _keep_bounds(table, options)
-    # All rows get their noise, so that a diagnosis with the same table gives the same to each.
+    # Noise is added to all rows, so that a diagnosis with the same table adds the same to each.
     rows = _Rows.of(replace(whole, x=table.spread(whole.x)))
     train, held_out = rows.split(arguments.validation, arguments.seed)
     return _Given(train, held_out, train, len(train.x), table)
 
 
 def _keep_bounds(table: Table, options: dict[str, Any]) -> None:
-    """Those of the columns that are left."""
+    """Set the bounds and periods of the remaining columns."""
     for option, left in (("bounds", table.bounds), ("periodic", table.periods)):
         if (own := left(options.pop(option, None))) is not None:
             options[option] = own
@@ -267,13 +267,13 @@ def _streamed(
     support: Support | None,
     options: dict[str, Any],
 ) -> _Given:
-    """The same of a table that is longer than the buffer."""
+    """The data of a table that is longer than the buffer."""
     if arguments.missing == "drop":
         stream = Present(stream)
     if (first := next(iter(stream), None)) is not None:
         _warn_of_index(arguments, source, columns[0], first.x)
     seen = Passed(stream, None if support is None else support.bounds)
-    floats = None  # whole numbers may be bounds, and are checked with what is seen
+    floats = None  # whole numbers may be on bounds, and are checked with the rows seen
     if support is not None:
         kinds = shape.kinds_of(source, columns[0], arguments)
         of_floats: list[list[Any]] = [
@@ -282,7 +282,7 @@ def _streamed(
         ]
         floats = Support(*of_floats)
     try:
-        check_stream(stream, floats, not arguments.quiet, seen.add)  # before rows are left out, and counted anew
+        check_stream(stream, floats, not arguments.quiet, seen.add)  # before rows are left out, and counted again
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}; the first row has number 0") from None
     if isinstance(stream, Present):
@@ -308,7 +308,7 @@ def _warn_of_index(
 
 
 def _check_rows(source: tables.Source, columns: Sequence[int], values: NDArray[Any], what: str, least: float) -> None:
-    """Refuse numbers that are not finite, or are below a limit, by row and column."""
+    """Refuse values that are not finite, or are below a limit, by row and column."""
     bad = ~(np.isfinite(values) & (values >= least))
     rows = np.flatnonzero(bad.any(axis=1))
     if rows.size:
@@ -320,7 +320,7 @@ def _check_rows(source: tables.Source, columns: Sequence[int], values: NDArray[A
 
 
 def _warn_of_constants(source: tables.Source, columns: Sequence[int], rows: NDArray[Any] | None) -> None:
-    """Name the columns of which the rows to fit have one number alone; `Flow.fit` would give their places."""
+    """Warn of columns with one value in all rows to fit, by name; `Flow.fit` would give their indices."""
     if rows is None:
         return
     constant = [i for i, low, high in zip(columns, rows.min(axis=0), rows.max(axis=0), strict=True) if low == high]
@@ -345,12 +345,12 @@ class _Rows:
 
     @classmethod
     def of(cls, block: Block) -> _Rows:
-        """Those of a block but for rows of weight 0, if others are left."""
+        """Rows of a block without those of weight 0, if others are left."""
         used = block if block.weights is None or not block.weights.any() else block.take(block.weights > 0)
         return cls(used.x, used.context, used.weights)
 
     def split(self, share: float, seed: int) -> tuple[_Rows, _Rows | None]:
-        """Rows to fit and rows held out, chosen here so that the Gaussian sees the same; weight 0 is left out."""
+        """Rows to fit and rows held out, chosen here so that the Gaussian has the same; weight 0 is left out."""
         used = np.arange(len(self.x)) if self.weights is None else np.flatnonzero(self.weights > 0)
         held = min(max(round(share * used.size), 1), used.size - 1) if share > 0 else 0
         if held <= 0:
@@ -362,7 +362,7 @@ class _Rows:
         return _Rows(self.x[index], *(None if part is None else part[index] for part in (self.context, self.weights)))
 
     def mean(self, log_prob: NDArray[Any]) -> float:
-        """The weighted mean."""
+        """The weighted mean of log densities."""
         return float(np.average(log_prob.astype(np.float64), weights=self.weights))
 
 
@@ -370,7 +370,7 @@ class _Rows:
 
 
 def _likelihoods(flow: Density, train: _Rows, held_out: _Rows | None) -> tuple[_Rows, float, float]:
-    """The rows that judge, and the mean log-likelihoods that the flow and a Gaussian reach there."""
+    """The rows that judge, and the mean log-likelihoods of the flow and of a Gaussian on them."""
     judged = train if held_out is None else held_out
     reached = judged.mean(flow.log_prob(judged.x, judged.context))
     try:
@@ -383,14 +383,14 @@ def _likelihoods(flow: Density, train: _Rows, held_out: _Rows | None) -> tuple[_
             )
         )
     except np.linalg.LinAlgError:
-        gaussian = math.nan  # the training rows lie in a plane: there is none
+        gaussian = math.nan  # the training rows lie in a plane, and have no Gaussian
     return judged, reached, gaussian
 
 
 def _train(
     kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given
 ) -> tuple[Density, dict[str, Any]]:
-    """A flow fitted by `Flow.fit`, or several of them, and what the report says of it."""
+    """A flow fitted by `Flow.fit`, or several of them, and its entries in the report."""
     train, held_out = given.train, given.held_out
     own = {name: value for name, value in options.items() if name not in FIT}
     members = [
@@ -422,7 +422,7 @@ def _train(
 def _ascend(
     kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given
 ) -> tuple[hr.Flow, dict[str, Any]]:
-    """The same by `DualAscentFlow.fit`."""
+    """A flow fitted by `DualAscentFlow.fit`, and its entries in the report."""
     assert kind.model is not None
     train, held_out = given.train, given.held_out
     model = kind.model(seed=arguments.seed, dtype=arguments.dtype, **options)
@@ -451,7 +451,7 @@ def _outcome(history: hr.History) -> dict[str, Any]:
 
 
 def _work(outcome: dict[str, Any]) -> str:
-    """What was done, in words."""
+    """A description of the fit."""
     time_taken, best = _duration(outcome["seconds"]), outcome["best_epoch"]
     if "steps" in outcome:
         steps = f"{_counted(outcome['steps'], 'step')}, the best was {outcome['best_step']}"

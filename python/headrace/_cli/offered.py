@@ -1,4 +1,4 @@
-"""Which flows ``headrace fit`` offers, and which options each takes: all arguments of their constructors."""
+"""The flows of ``headrace fit``, and the options of each: all arguments of their constructors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIT = options()
 """Options that are arguments of `Flow.fit`, by name."""
 # Arguments that come from the table, or from other options.
 _OTHERWISE = {"features", "context", "bounds", "periodic", "seed", "dtype"}
-_OBJECTS = ("Base | None",)  # types of arguments that no text stands for
+_OBJECTS = ("Base | None",)  # types of arguments that have no text form
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Kind:
 
     make: Callable[..., hr.Flow]
     model: Callable[..., Any] | None = None
-    """What makes and fits it; None: it makes itself, and `Flow.fit` fits it."""
+    """The class that makes and fits it; None: it makes itself, and `Flow.fit` fits it."""
 
     @property
     def settings(self) -> dict[str, inspect.Parameter]:
@@ -39,7 +39,7 @@ class Kind:
 
     @property
     def takes(self) -> set[str]:
-        """The options that it takes."""
+        """The options of the flow."""
         own = {*self.settings, *(() if self.model else FIT)}
         return {*own, "context"} if "context" in inspect.signature(self.model or self.make).parameters else own
 
@@ -62,7 +62,7 @@ class Setting:
     kind: str
     """Its type, as the constructor states it: "int", "float", "str", "bool" or "Sequence[int]"."""
     help: str
-    """Which flows take it, and its default in each."""
+    """The flows that take it, with their defaults."""
 
 
 def settings() -> dict[str, Setting]:

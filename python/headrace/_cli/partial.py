@@ -23,25 +23,25 @@ FORMAT = 1
 
 
 class Watch:
-    """Parts that come one by one until Ctrl-C: the one that is computed then is dropped, one that is written is not."""
+    """Parts that come one by one until Ctrl-C, which drops the part being computed, but not one being written."""
 
     def __init__(self, patience: int) -> None:
-        """`patience`: so many signals a write survives, which may wait for a reader; the next one ends it.
+        """`patience`: the number of signals that a write survives, which may wait for a reader; the next one ends it.
 
-        Signals are as they were until it is entered.
+        Signal handlers are unchanged until the block is entered.
         """
         self.stopped = self._may_raise = False
         self._left = patience
 
     def __enter__(self) -> Watch:
-        """Signals reach the main thread alone."""
+        """Install a handler, in the main thread, because only this one receives signals."""
         self._before: Any = None
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """As before."""
+        """Restore the handler."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
@@ -51,7 +51,7 @@ class Watch:
             raise KeyboardInterrupt
 
     def until(self, parts: Iterator[NDArray[Any]], least: int = 0) -> Iterator[NDArray[Any]]:
-        """The same parts, as many as were done; with fewer than `least` Ctrl-C is what it is elsewhere."""
+        """The parts done so far; with fewer than `least` Ctrl-C raises as usual."""
         done = 0
         while not self.stopped:
             try:
@@ -70,19 +70,19 @@ class Watch:
 
 
 class Kept:
-    """The scores of the first rows of a table, a table of their own, and beside it a record of what they belong to."""
+    """The scores of the first rows of a table, a table of their own, with a record of their inputs."""
 
     def __init__(self, output: str, told: dict[str, Any]) -> None:
-        """`output`: where the scores go once they are whole. `told`: what they depend on."""
+        """`output`: the path of the complete scores. `told`: everything that they depend on."""
         place = Path(output)
         self.path = str(place.with_name(f"{place.stem}.partial{place.suffix}"))
         self.record = str(place.with_name(f"{place.stem}.partial.json"))
         self.told = told
         self.rows = 0
-        """How many there are."""
+        """The number of stored rows."""
 
     def open(self) -> None:
-        """Look for scores that an earlier call kept; those of anything else are refused.
+        """Look for stored scores of an earlier call; those of other inputs are refused.
 
         Raises:
             ValueError: there are some, or something else is in their place.
@@ -110,7 +110,7 @@ class Kept:
         self.rows = rows
 
     def parts(self, columns: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-        """The scores as they were computed, some at a time; shape (rows,) where there is one column."""
+        """The stored scores, in blocks; shape (rows,) with one column."""
         rows = 0
         for block in tables.open_table(self.path).blocks(list(range(columns))) if self.rows else ():
             rows += len(block)
@@ -119,12 +119,12 @@ class Kept:
             raise ValueError(f"{self.path}: expected {self.rows} rows, as {self.record} says, got {rows}")
 
     def note(self, rows: int) -> None:
-        """Write what the scores that are there now belong to."""
+        """Write the record of the stored scores."""
         with replacing(self.record) as stream:
             stream.write(json.dumps({"format": FORMAT, "rows": rows, "scores": self.told}, indent=1).encode())
 
     def remove(self) -> None:
-        """As the output is whole."""
+        """Remove the stored scores, because the output is complete."""
         for path in (self.path, self.record) if self.rows else ():
             with suppress(FileNotFoundError):
                 os.unlink(path)

@@ -1,7 +1,7 @@
-"""Scores of many tables in a folder, a file for each: what is done is not done again, and belongs together.
+"""Scores of many tables in a folder, a file for each: finished files are kept, and all belong to the same inputs.
 
-A file of scores takes its place when it is whole, so that one that is there is done. What the scores of a folder belong
-to, a flow, columns and tables, is in a file beside them before the first of them is computed.
+A file of scores takes its place when it is complete, so that an existing file is finished. The inputs of a folder's
+scores, a flow, columns and tables, are in a file beside them before the first of them is computed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["Folder", "is_folder", "mark"]
 
 RECORD = "headrace-score.json"
 FORMAT = 1
-EDGE, SAMPLES, SAMPLE = 1 << 16, 64, 1 << 12  # bytes of a table that are compared: both ends, and so many between
+EDGE, SAMPLES, SAMPLE = 1 << 16, 64, 1 << 12  # bytes of a table that are compared: both ends, and this many between
 
 
 def is_folder(path: str | None) -> bool:
-    """Whether scores are to go to a folder; one that is called like a table has to end as a folder does."""
+    """Whether scores are to go to a folder; one with a table's suffix has to end as a folder does."""
     if path is None:
         return False
     return ends_in_separator(path) or (os.path.isdir(path) and Path(path).suffix.lower() not in tables.WRITTEN)
@@ -47,7 +47,7 @@ class Folder:
                 raise ValueError(f"--output: expected another folder than that of the tables, got {path}")
 
     def open(self, told: dict[str, str]) -> None:
-        """Make the folder, or go on in it; scores of anything else there are refused. `told`: what scores depend on."""
+        """Make the folder, or go on in it; scores of other inputs there are refused. `told`: the inputs of scores."""
         os.makedirs(self.path, exist_ok=True)
         place = os.path.join(self.path, RECORD)
         there: dict[str, Any] = {"format": FORMAT, "scores": told, "tables": {}}
@@ -82,11 +82,11 @@ class Folder:
         return [file for file in self.files if not os.path.exists(self.place(file))]
 
     def place(self, file: str) -> str:
-        """Where the scores of a table go."""
+        """The path of a table's scores."""
         return os.path.join(self.path, self.names[file])
 
     def write(self, file: str, columns: Sequence[str], parts: Iterator[NDArray[Any]]) -> None:
-        """Write the scores of a table, which has to be the same at the end."""
+        """Write the scores of a table, which has to be unchanged at the end."""
 
         def checked() -> Iterator[NDArray[Any]]:
             yield from parts
@@ -98,13 +98,13 @@ class Folder:
         tables.write_parts(place, columns, checked())
 
     def written(self, file: str, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-        """The scores of a table as they were computed, some at a time."""
+        """The stored scores of a table, in blocks."""
         for block in tables.open_table(self.place(file)).blocks([0]):
             yield block[:, 0].astype(dtype)
 
 
 def _names(files: Sequence[str], suffix: str | None) -> list[str]:
-    """Of the scores: the paths of the tables below the folder that all of them are in."""
+    """Paths of the scores: the paths of the tables below their common folder."""
     paths = [os.path.realpath(file) for file in files]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
         raise ValueError(f"DATA: expected different tables, got {twice} twice")
@@ -119,7 +119,7 @@ def _named(name: str, suffix: str | None) -> str:
 
 
 def mark(file: str) -> str:
-    """What tells a table from another: its size, and a digest of its ends and of places between them."""
+    """A fingerprint of a table: its size, and a digest of its ends and of bytes between them."""
     digest = hashlib.blake2b(digest_size=16)
     with open(file, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size

@@ -1,4 +1,4 @@
-"""What is said of log densities that come some rows at a time."""
+"""Statistics of log densities that come in blocks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["Scores"]
 
 
 class Scores:
-    """Number, mean, spread and range of those that are finite; two sets are merged as Chan, Golub, LeVeque 1983 do."""
+    """Number, mean, spread and range of the finite ones; two sets are merged as by Chan, Golub, LeVeque 1983."""
 
     def __init__(self) -> None:
-        """Of no rows."""
+        """Statistics of no rows."""
         self.rows = self.finite = 0
         self.mean = self.squares = 0.0  # the latter of deviations from the mean
         self.least, self.most = math.inf, -math.inf
 
     def add(self, log_prob: NDArray[Any]) -> None:
-        """Some more rows, shape (rows,)."""
+        """Add rows, shape (rows,)."""
         finite = log_prob[np.isfinite(log_prob)].astype(np.float64)
         self.rows += log_prob.size
         if not finite.size:
@@ -34,7 +34,7 @@ class Scores:
         self.least, self.most = min(self.least, float(finite.min())), max(self.most, float(finite.max()))
 
     def report(self) -> dict[str, Any]:
-        """For a JSON object; NaN where there is nothing to say."""
+        """The statistics for a JSON object; NaN for undefined ones."""
         n = self.finite
         return {
             "rows": self.rows,

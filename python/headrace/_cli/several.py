@@ -17,12 +17,12 @@ from headrace._streams.stream import Stream, joint_kind
 
 __all__ = ["STANDARD", "TableStream", "found", "open_tables"]
 
-STANDARD = "-"  # as a path: the standard input or output
+STANDARD = "-"  # the path of the standard input or output
 BUFFER = 1 << 28  # bytes of rows that are held in memory, by default
 
 
 def found(paths: Sequence[str]) -> list[str]:
-    """The files that these are, folders and patterns among them, in alphabetical order each."""
+    """The files of paths, folders and patterns, each expanded in alphabetical order."""
     files: list[str] = []
     for path in paths:
         here = [path]
@@ -59,10 +59,10 @@ class _Several(Source):
         if STANDARD in paths:
             raise ValueError("DATA: expected the standard input alone or files, got both")
         self.path, self.paths, self.how = f"{paths[0]} and {len(paths) - 1} more", paths, how
-        self._pieces: list[tuple[int, int]] = []  # which file, and which piece there
+        self._pieces: list[tuple[int, int]] = []  # index of the file, and of the piece there
         self._sizes: list[int | None] = []
-        self._orders: list[list[int]] = []  # of each file: where the columns of the first one are
-        self._wide = np.zeros(0, bool)  # which columns are of float64 in some file
+        self._orders: list[list[int]] = []  # of each file: the indices of the first file's columns
+        self._wide = np.zeros(0, bool)  # whether each column is float64 in some file
         self._kinds: list[str] = []
         self._open: tuple[int, Source] | None = None
         for i, path in enumerate(paths):
@@ -99,7 +99,7 @@ class _Several(Source):
 
     @property
     def kinds(self) -> list[str] | None:
-        """Those on which all tables agree."""
+        """The kinds on which all tables agree."""
         return self._kinds
 
     def read(self, columns: Sequence[int]) -> NDArray[Any]:

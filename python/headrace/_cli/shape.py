@@ -1,4 +1,4 @@
-"""What ``--discrete``, ``--spread`` and ``--missing`` say of a table."""
+"""The options ``--discrete``, ``--spread`` and ``--missing`` of a table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["kinds_of", "learn", "present"]
 def present(
     source: tables.Source, columns: Sequence[Sequence[int]], rows: Block, arguments: argparse.Namespace
 ) -> Block:
-    """The rows without those that miss a number, where that was asked for; else they are refused."""
+    """The rows without those with missing values, if these are to be dropped; else they are refused."""
     labels = [source.label(column) for part in columns for column in part]
     weights = None if rows.weights is None else rows.weights[:, None]
     parts = [part for part in (rows.x, rows.context, weights) if part is not None]
@@ -43,7 +43,7 @@ def present(
 
 
 def kinds_of(source: tables.Source, columns: Sequence[int], arguments: argparse.Namespace) -> list[str]:
-    """Of each column of features, "float", "integer" or "boolean"."""
+    """The kind of each feature's column, "float", "integer" or "boolean"."""
     kinds = [(source.kinds or ["float"] * source.n_columns)[i] for i in columns]
     if arguments.discrete == "none":
         return ["float"] * len(columns)
@@ -60,9 +60,9 @@ def learn(
     arguments: argparse.Namespace,
     support: Support | None = None,
 ) -> Table:
-    """What each column of features is, with a warning of constant ones and of those whose values repeat.
+    """The kinds of the features' columns, with a warning of constant ones and of those with repeated values.
 
-    `x`: the rows, or what was seen of them.
+    `x`: the rows, or a sample of them.
     """
     kinds = kinds_of(source, columns, arguments)
     seen = x if isinstance(x, Seen) else Held(x, [None] * len(columns) if support is None else support.bounds)

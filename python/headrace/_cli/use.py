@@ -1,4 +1,4 @@
-"""``headrace score`` and ``headrace sample``: what a flow in a file is used for."""
+"""``headrace score`` and ``headrace sample``: uses of a flow in a file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def score(arguments: argparse.Namespace) -> int:
     if arguments.output:
         return _score_to_file(arguments, made, files)
     with Watch(patience=1) as watch:
-        # On a terminal a bar would stand between the scores.
+        # On a terminal a bar would appear between the scores.
         with_bar = not arguments.quiet and (arguments.json or not sys.stdout.isatty())
         for part in made.watched(made.counted(watch.until(made.densities())), 0, with_bar):
             if not arguments.json:
@@ -70,7 +70,7 @@ def score(arguments: argparse.Namespace) -> int:
 
 
 def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[str]) -> int:
-    """Scores in one file; those of the rows that were done before Ctrl-C are kept beside it."""
+    """Scores in one file; after Ctrl-C those of the finished rows are kept beside it."""
     output = os.path.realpath(arguments.output) if os.path.islink(arguments.output) else arguments.output
     kept = Kept(output, {**_told(arguments, made.flow, made.notes), "tables": _marks(made.source, files)})
     inputs = [path for path in (arguments.flow, *files) if path != STANDARD]
@@ -86,7 +86,7 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
         yield from made.watched(made.densities(kept.rows), kept.rows, not arguments.quiet)
 
     def instead() -> str | None:
-        """Where the scores go; with no new ones, what was kept stays as it is."""
+        """The name of the file for the scores; without new ones, the stored ones stay unchanged."""
         if watch.stopped and made.scores.rows <= kept.rows:
             raise KeyboardInterrupt
         return os.path.basename(kept.path) if watch.stopped else None
@@ -107,7 +107,7 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
 
 
 def _told(arguments: argparse.Namespace, flow: Density, notes: dict[str, str]) -> dict[str, Any]:
-    """What scores depend on, beside the tables."""
+    """The inputs of scores, beside the tables."""
     table = {"table": notes["table"]} if "table" in notes else {}
     digest = hashlib.blake2b(hr.to_bytes(flow, table), digest_size=16).hexdigest()
     told = {"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)}
@@ -118,15 +118,15 @@ def _told(arguments: argparse.Namespace, flow: Density, notes: dict[str, str]) -
 
 
 def _marks(source: tables.Source, files: Sequence[str]) -> list[str]:
-    """What tells the tables from others, in their order."""
+    """Fingerprints of the tables, in their order."""
     content = getattr(source, "content", None)
-    if isinstance(content, bytes):  # of the standard input
+    if isinstance(content, bytes):  # for the standard input
         return [hashlib.blake2b(content, digest_size=16).hexdigest()]
     return [mark(file) for file in files]
 
 
 def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int:
-    """A file of scores for each table; those that are there already, of the same flow, are left as they are."""
+    """A file of scores for each table; existing ones of the same flow are kept."""
     if STANDARD in files:
         _usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
     folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}")
@@ -154,23 +154,23 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
 
 
 def _columns_of(flow: Density) -> list[str]:
-    """Names of the columns of scores: how far the members of an ensemble differ is a second one."""
+    """Names of the columns of scores; those of an ensemble have the spread of its members as a second one."""
     return ["log_prob", *["spread"] * isinstance(flow, hr.Ensemble)]
 
 
 @dataclass(frozen=True)
 class _Made:
-    """Log densities of a table's rows, some at a time, so that it may be larger than the memory."""
+    """Log densities of a table's rows, in blocks, so that the table may be larger than the memory."""
 
     flow: Density
     notes: dict[str, str]
     source: tables.Source
     columns: Any
     scores: Scores
-    """What is said of those that were made."""
+    """Statistics of the log densities."""
 
     def densities(self, skipped: int = 0) -> Iterator[NDArray[Any]]:
-        """All but those of so many rows at the beginning, which are read alone."""
+        """The log densities after the first `skipped` rows, which are only read."""
         table = _table.kept_in(self.notes, self.flow.features)
         width = self.flow.features if table is None else len(table.columns)
         at = 0
@@ -193,13 +193,13 @@ class _Made:
             yield found[first:]
 
     def counted(self, parts: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """The same, with what is said of them."""
+        """The parts, added to the statistics."""
         for part in parts:
             self.scores.add(part if part.ndim == 1 else part[:, 0])
             yield part
 
     def watched(self, parts: Iterable[NDArray[Any]], done: int, progress: bool) -> Iterator[NDArray[Any]]:
-        """The same, with a bar of the rows that are done, which goes at the end, as what was found is printed then."""
+        """The parts, with a bar of the finished rows, cleared at the end, because the statistics are printed then."""
         sizes = self.source.pieces()
         total = None if any(size is None for size in sizes) else sum(size for size in sizes if size is not None)
         with _progress.bar(total, "score", "row", progress, unit_scale=True, leave=False, initial=done) as shown:
@@ -241,7 +241,7 @@ def sample(arguments: argparse.Namespace) -> int:
         wanted = _counted(flow.context, "number") if flow.context else "none"
         raise ValueError(f"--context-row: expected {wanted}, as {arguments.flow} needs, got {len(given)}")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
-    # A column far from zero, as a time, needs the digits that its table had.
+    # A column far from zero, such as a time, needs the digits of its table.
     dtype = "float64" if notes.get("dtype") == "float64" else None
     conditions = np.array(given) if given else None
     x = flow.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row, dtype=dtype)

@@ -18,7 +18,7 @@ __all__ = ["Array"]
 
 
 class _NoSuchArray(ValueError):
-    """An array that an .npz file does not have, as opposed to a file that is broken."""
+    """The error for an array that an .npz file does not have, as opposed to a broken file."""
 
 
 class Array(Source):
@@ -80,7 +80,7 @@ class Array(Source):
 
 
 class _Rows:
-    """The rows of an .npy file in C order, read from it when they are asked for."""
+    """The rows of an .npy file in C order, read on demand."""
 
     def __init__(self, file: IO[bytes], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         self.path, self.shape, self.dtype, self.begin = file.name, shape, dtype, file.tell()
@@ -99,7 +99,7 @@ class _Rows:
 
 
 def _opened(file: IO[bytes]) -> _Rows | None:
-    """A table of which any part can be read alone; None for one that is read as a whole, or refused there."""
+    """A table of which any part can be read by itself; None for one that is read as a whole, or refused there."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         return None

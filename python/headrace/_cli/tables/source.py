@@ -1,4 +1,4 @@
-"""A table in a file as the command line sees it: columns by name or index, and rows some at a time."""
+"""A table in a file for the command line: columns by name or index, and rows in blocks."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["BLOCK", "KINDS", "OTHERS", "Source"]
 OTHERS = "; --columns chooses other columns"
 KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # of dtypes
 
-BLOCK = 1 << 16  # rows of a block, about
+BLOCK = 1 << 16  # rows of a block, approximately
 LEAST = 8  # fewer rows take another path through the core, which may differ in the last digits
 
 
 class Source(abc.ABC):
-    """A table in a file, before its numbers are read: how many columns there are, and what they are called."""
+    """A table in a file, before its values are read: the number and names of its columns."""
 
     path: str
     names: tuple[str, ...] | None  # None where the file has none
     n_columns: int
     missing = False
-    """Whether what is missing becomes NaN; else it is refused."""
+    """Whether missing values become NaN; else they are refused."""
 
     @property
     def kinds(self) -> list[str] | None:
-        """Of the columns, "float", "integer" or "boolean"; None where the file does not tell."""
+        """The kinds of the columns, "float", "integer" or "boolean"; None where the file does not define them."""
         return None
 
     @abc.abstractmethod
@@ -40,7 +40,7 @@ class Source(abc.ABC):
         """These columns, shape (rows, len(columns)), float32 or float64."""
 
     def blocks(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """The same, some rows at a time, none of them so few that they get other bits than among all; at least one."""
+        """These columns in blocks, none so short that its scores would differ in bits; at least one."""
         held = None
         for part in self._parts(columns):
             if held is not None and len(part) >= LEAST:
@@ -54,23 +54,23 @@ class Source(abc.ABC):
             yield from self.piece(number, columns)
 
     def pieces(self) -> list[int | None]:
-        """Rows of each piece of the table that can be read alone; None where nobody has counted them."""
+        """Rows of each piece of the table that can be read by itself; None where not counted."""
         return [None]
 
     @abc.abstractmethod
     def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """The rows of one piece, some at a time."""
+        """The rows of one piece, in blocks."""
 
     @abc.abstractmethod
     def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
-        """float32 or float64, in which these columns are read."""
+        """float32 or float64, the dtype in which these columns are read."""
 
     def label(self, column: int) -> str:
-        """How a message calls a column."""
+        """The description of a column in a message."""
         return _columns.label(column, self.names)
 
     def select(self, option: str, text: str) -> list[int]:
-        """The columns that a list like ``mass,radius`` or ``0,3:6`` means: names, indices from 0, ranges."""
+        """The columns of a list such as ``mass,radius`` or ``0,3:6``: names, indices from 0, ranges."""
         chosen = [i for token in text.split(",") for i in self._token(option, token.strip())]
         twice = sorted(i for i, count in Counter(chosen).items() if count > 1)
         if twice:

@@ -1,4 +1,4 @@
-"""Tables in .csv, .tsv and .txt files: what recognises the dialect; NumPy reads."""
+"""Tables in .csv, .tsv and .txt files: the dialect is detected here; NumPy reads."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from headrace._cli.tables.source import OTHERS, Source
 
 __all__ = ["HEADERS", "Text", "is_number"]
 
-DELIMITERS = ("\t", ";", ",", "|")  # in this order; white space if there is none of them
+DELIMITERS = ("\t", ";", ",", "|")  # in this order; white space without any of them
 HEADERS = ("auto", "yes", "no")
-MISSING = ("", "na", "n/a", "null", "none")  # texts for what is not there, beside "nan"
+MISSING = ("", "na", "n/a", "null", "none")  # texts of missing values, beside "nan"
 TRUTH = {"true": "1", "false": "0"}  # texts for truth values, as pandas and polars write them
 
 MOST_LINES = 16  # more of the names
@@ -32,7 +32,7 @@ def is_number(field: str) -> bool:
     return "_" not in field
 
 
-Lines = Sequence[tuple[int, str]]  # with their numbers from 1
+Lines = Sequence[tuple[int, str]]  # lines with their numbers from 1
 
 
 class Text(Source):
@@ -44,7 +44,7 @@ class Text(Source):
             raise ValueError(f"{path}: expected a table, got no lines")
         self.delimiter = delimiter or next((mark for mark in DELIMITERS if mark in first[0][1]), " ")
         fields: list[str] = self._loaded(first, np.str_)[0].tolist()
-        for line in islice(lines, MOST_LINES):  # names in quotes may have line breaks
+        for line in islice(lines, MOST_LINES):  # quoted names may contain line breaks
             if not fields[-1].endswith("\n"):
                 break
             first.append(line)
@@ -64,7 +64,7 @@ class Text(Source):
 
     @property
     def kinds(self) -> list[str] | None:
-        """Of text a truth value tells, the first cell of a column that is not missing; numbers do not."""
+        """The kinds by the first cell of each column that is not missing: "boolean" for a truth value, else "float"."""
         first, lines = [""] * self.n_columns, islice(self._lines(), self.before, CHUNK)
         while "" in first and (some := list(islice(lines, 256))):
             if (cells := self._cells(some, np.str_)) is None:
@@ -82,7 +82,7 @@ class Text(Source):
             try:
                 for number, line in enumerate(file, 1):
                     if line.strip() and not line.lstrip().startswith("#"):
-                        yield number, line.rstrip("\n") + "\n"  # which a quote without an end takes into its cell
+                        yield number, line.rstrip("\n") + "\n"  # a quote without an end takes these lines into its cell
             except UnicodeDecodeError as error:
                 advice = "" if self.content is None else "; tables of other kinds are read from files alone"
                 raise ValueError(
@@ -90,13 +90,13 @@ class Text(Source):
                 ) from None
 
     def _loaded(self, lines: Lines, dtype: type[np.generic]) -> NDArray[Any]:
-        """Cells of the lines; numbers in quotes are texts."""
+        """Cells of the lines, unchecked; quoted numbers are texts."""
         quote = None if self.delimiter == " " or dtype is np.float64 else '"'
         mark = None if self.delimiter == " " else self.delimiter
         return np.loadtxt([line for _, line in lines], dtype, None, mark, quotechar=quote, ndmin=2)
 
     def _cells(self, lines: Lines, dtype: type[np.generic]) -> NDArray[Any] | None:
-        """The same; None where lines have other lengths than the first of the file, or texts that are no `dtype`."""
+        """Cells of the lines; None where lengths differ from the file's first line, or texts that are no `dtype`."""
         try:
             found = self._loaded(lines, dtype)
         except ValueError:
@@ -117,7 +117,7 @@ class Text(Source):
             advice = ""
 
     def _converted(self, lines: Lines, chosen: list[int], advice: str) -> NDArray[Any]:
-        """Rows that have more than numbers. In the first row a word is likely a column of text: `advice` says more."""
+        """Rows with texts of values. A word in the first row is likely a column of text: `advice` goes to the error."""
         cells = self._cells(lines, np.str_)
         if cells is None or cells[-1, -1].endswith("\n"):
             raise self._uneven(lines)
@@ -138,7 +138,7 @@ class Text(Source):
         return texts.astype(np.float64)
 
     def _uneven(self, lines: Lines) -> ValueError:
-        """About the first line that is no row."""
+        """The error about the first line that is no row."""
         for number, line in lines:
             cells = self._loaded([(number, line)], np.str_)[0]
             what = f"{self.n_columns} columns, as in the first line, got {cells.size}"

@@ -73,7 +73,7 @@ def write_parts(
 
 
 def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
-    """NumPy leaves room in the header for the number of rows, which is known last."""
+    """Write the header with room for the number of rows, which is known last, as NumPy does."""
 
     def write_header(like: NDArray[Any], rows: int) -> int:
         described = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False}
@@ -94,7 +94,7 @@ def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
 def _write_parquet(path: str, stream: IO[bytes], names: Sequence[str], parts: Iterable[NDArray[Any]]) -> None:
     tables = (_arrow_table(path, part, names) for part in parts)
     first = next(tables)
-    # Numbers that hardly repeat are not looked up in a dictionary, which takes longer than to compress them.
+    # Values that hardly repeat use no dictionary, because its look-up would take longer than their compression.
     with load_pyarrow().parquet.ParquetWriter(stream, first.schema, use_dictionary=False) as writer:
         for table in chain([first], tables):
             writer.write_table(table)
@@ -116,7 +116,7 @@ def _arrow_table(
 
 
 def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Whole numbers and truth values as such; a column that has others stays as it is."""
+    """Whole numbers and truth values in their own types; a column with other values stays unchanged."""
     if kind == "float" or not ((np.trunc(column) == column) & (np.abs(column) < 2**53)).all():
         return column
     if kind == "boolean":
