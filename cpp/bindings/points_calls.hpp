@@ -1,4 +1,4 @@
-// Calls of dual ascent's points for Python, on every device; their few numbers of a step come from the host.
+// Calls of dual ascent's points for Python, on every device; the few values of a step come from the host.
 #pragma once
 
 #include <cstring>
@@ -30,7 +30,7 @@ inline std::vector<double> column(const Doubles& a, int features, int columns, i
     return out;
 }
 
-// Numbers that a call finds without the interpreter's lock, as an array (n, tail...).
+// An array (n, tail...) of values that a call computes without the interpreter's lock.
 template <class Call>
 Doubles found_by(const Call& call, std::vector<py::ssize_t> tail) {
     std::vector<double> found;
@@ -46,7 +46,7 @@ Doubles found_by(const Call& call, std::vector<py::ssize_t> tail) {
     return out;
 }
 
-// The sums (features, 6) that `take(step, whether they are wanted)` gives; None without a next map. `matrix`: its
+// The sums (features, 6) of `take(step, whether they are wanted)`; None without a next map. `matrix`: its
 // blocks of these sizes, row by row, one after another.
 template <class Take>
 py::object step_points(int features, const Doubles& maps, double log_scale, const Doubles& matrix, const Doubles& shift,
@@ -81,7 +81,7 @@ inline KinkRule rule_of(double precision, double total, double neighbours, const
     return {precision, total, neighbours, rule == "newton"};
 }
 
-// What every ascent by kinks does. A device is told where to queue at the end, by an argument `named`, of which At
+// Methods of every ascent by kinks. A device takes its queue at the end, by an argument `named`, of which At
 // makes a stream.
 template <class A, auto At = nullptr, class... Queue, class... Named>
 void bind_kinks(py::class_<A>& c, const Named&... named) {

@@ -152,7 +152,7 @@ void HostAscent<T>::kink(const std::vector<double>& matrix, const std::vector<in
     for (const int64_t row : rows)
         if (row >= anchors_->count()) throw std::invalid_argument("rows: expected rows of the anchors");
     if (finished_ || count_ >= most_) throw std::invalid_argument("kink: expected no more");
-    finished_ = true;  // should this end halfway: the points are then between two kinks
+    finished_ = true;  // in case of an exception: the points are then between two kinks
     turn(matrix, blocks, order, rows, drawn, true);
     finished_ = false;
     ++count_;

@@ -1,4 +1,4 @@
-// An ascent by kinks on the host: what cuda/host/ascent.hpp is on a device. Each kink reads and writes the rows once.
+// An ascent by kinks on the host (cuda/host/ascent.hpp: on a device). Each kink reads and writes the rows once.
 #pragma once
 
 #include <functional>
@@ -14,17 +14,17 @@ namespace headrace {
 template <class T>
 class HostAscent {
   public:
-    // Points in parts, which this process holds of all points. Of some parts the checked blocks count.
+    // The parts of the points in this process. Of some parts the checked blocks count.
     struct Party {
         std::vector<std::shared_ptr<Points<T>>> parts;
         std::vector<bool> is_checked;
         double total = 0, checked_total = 0;      // of the weights
-        double log_jacobian = 0, of_checked = 0;  // sums over the rows, or over some
+        double log_jacobian = 0, of_checked = 0;  // sums over all rows, and over the checked ones
     };
     // The sum over all processes of these sums of the parts here, `size` numbers each.
     using Sum = std::function<std::vector<double>(const std::vector<std::vector<double>>&, size_t size)>;
 
-    // Moves the points, among them those held out, if there are any. `most` kinks a coordinate can be chosen.
+    // Moves the points, and those held out, if there are any. At most `most` kinks of a coordinate can be chosen.
     HostAscent(Party points, std::shared_ptr<Points<double>> anchors, Party held_out, const KinkRule& rule,
                int64_t most, Sum sum);
 
@@ -36,16 +36,16 @@ class HostAscent {
     // row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
     void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn);
-    // Takes all points through the kinks chosen last, and notes log-likelihoods once more. The last call.
+    // Takes all points through the kinks chosen last, and notes log-likelihoods once more. No call follows.
     void finish();
 
     // (count, features).
     std::vector<Kink> kinks() const;
-    // Before each kink, and after the last where the ascent is finished: the means over the points, those held out, and
-    // the checked blocks of either, without what the base's and the data's units add; NaN without any held out.
+    // Means before each kink, and after the last of a finished ascent: over the points, those held out, and
+    // the checked blocks of either, without the constants of base and units; NaN without any held out.
     static constexpr int likelihoods_each = 4;
     std::vector<double> log_likelihoods() const;
-    // (kinks that rows have been taken through, features, 2): ⟨log φ'⟩ and ⟨φ²⟩ of eq. 23.
+    // (kinks passed by the rows, features, 2): ⟨log φ'⟩ and ⟨φ²⟩ of eq. 23.
     std::vector<double> terms() const;
 
   private:
@@ -55,7 +55,7 @@ class HostAscent {
     PointsStep step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
                        const std::vector<int>& order) const;
     void check(Party& party);
-    // Moves a party; its sums, those of all rows and then those of the checked ones, and its mean log-likelihoods.
+    // Moves a party; returns its sums, over all rows and then over the checked ones, and its mean log-likelihoods.
     std::vector<double> move(Party& party, const PointsStep& step, double& mean, double& checked) const;
 
     Party own_, others_;

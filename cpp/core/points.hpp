@@ -1,4 +1,4 @@
-// Points that a dual ascent moves: rows in tiles, feature by feature, for a whole fit, and their log-Jacobians.
+// The points of a dual ascent: rows in tiles, feature by feature, for a whole fit, and their log-Jacobians.
 #pragma once
 
 #include <mutex>
@@ -20,16 +20,16 @@ class Points {
     bool keeps_log_jacobian() const { return log_jacobian_ != nullptr; }
     double total() const { return total_; }  // of the weights
 
-    // Some blocks of rows, evenly spread, whose sums are computed beside those of all rows.
+    // Some blocks of rows, evenly spread, with sums of their own.
     static constexpr int64_t most_checked = 8;
     int64_t blocks() const { return (count_ + ascent_block_rows - 1) / ascent_block_rows; }
     bool is_checked(int64_t block) const { return block % ((blocks() + most_checked - 1) / most_checked) == 0; }
     double checked_total() const { return checked_total_; }
 
     struct Sums {
-        std::vector<double> all, checked;  // ascent_sums_of(features) each; without a next map 0 but for those of x²
+        std::vector<double> all, checked;  // ascent_sums_of(features) each; without a next map 0 except for x²
     };
-    // Moves all points. The same bits for any number of threads. Calls from several threads wait for each other.
+    // Moves all points, with the same bits for any number of threads. Calls from several threads wait for each other.
     Sums step(const PointsStep& step, bool wants_sums = true);
 
     T at(int64_t row, int feature) const;

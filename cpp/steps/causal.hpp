@@ -1,4 +1,4 @@
-// A causal convolution network over time as kernels see it: plain sizes, and offsets from the network's first weight.
+// A causal convolution network over time for kernels: plain sizes, and offsets from the network's first weight.
 //
 // Position t reads the inputs v before it, by layers whose weights are the same at all positions (WaveNet,
 // arXiv:1609.03499). Values of every layer before the first position are zero. With taps i = 0, ..., kernel - 1 from
@@ -10,7 +10,7 @@
 //            h[t] of the next layer = h[t] + o of the first channels,   skip[t] += o of the others
 //   head     outputs[t] = b + H2 relu(b + H1 relu(skip[t]))
 //
-// where start[l, t] = gate bias + V context + interpolated U covariates, which are given every `hop` positions. The
+// where start[l, t] = gate bias + V context + interpolated U covariates, with a frame every `hop` positions. The
 // last layer has no h of a next one. Each sum is one chain, in the order above and by ascending inputs, in every
 // kernel: so the outputs of a position have the same bits whichever kernel makes them.
 //
@@ -27,32 +27,32 @@ namespace headrace {
 
 struct CausalLayer {
     int dilation;
-    bool is_last;         // it has skip outputs alone
+    bool is_last;         // skip outputs only
     uint32_t gate;        // lines (kernel, channels) of [tanh channel_units][sigmoid channel_units]
     uint32_t gate_bias;   // [tanh channel_units][sigmoid channel_units]
     uint32_t context;     // lines (context) of the same units
     uint32_t covariates;  // lines (covariates) of the same units
     uint32_t out;         // lines (channels) of [channel_units][skip_units], in the last layer of [skip_units]
     uint32_t out_bias;    // the same units
-    uint32_t ring;        // where its values start in the state of a stream, in numbers of one lane
+    uint32_t ring;        // offset of its values in the state of a stream, in values of one lane
 };
 
 struct CausalNetwork {
     int inputs;  // columns of v
     int channels, skip, kernel, n_layers;
-    int outputs;                                  // numbers that it gives for each position
+    int outputs;                                  // outputs for each position
     int context, covariates, hop;                 // columns of the context and of covariates; positions of a frame
     int channel_units, skip_units, output_units;  // channels, skip and outputs with their padding
     const CausalLayer* layers;
     uint32_t input, input_bias;  // lines (kernel, inputs) of [channel_units]
     uint32_t head, head_bias;    // lines (skip) of [skip_units]
     uint32_t last, last_bias;    // lines (skip) of [output_units]
-    uint32_t past;               // where the past inputs start in the state of a stream, in numbers of one lane
-    uint32_t state;              // numbers of the state of a stream
+    uint32_t past;               // offset of the past inputs in the state of a stream, in values of one lane
+    uint32_t state;              // values in the state of a stream
 };
 
-// What lives from call to call of `lanes` streams, which stand at one position; with one lane, of several streams one
-// after another, each of which has `state` numbers:
+// The state between calls of `lanes` streams at one position; with one lane, of several streams one
+// after another, each with `state` values:
 //   values of layer l   [slot = position mod (kernel - 1) dilation][channel_units][lane], from layers[l].ring * lanes
 //   on past inputs         [slot = position mod kernel][inputs][lane], from past * lanes on
 // What is at the slot of a position is overwritten once that position is made; before, it is the oldest.
@@ -60,7 +60,7 @@ template <class T>
 struct CausalState {
     T* numbers;
     int lanes;
-    int64_t position;  // of the next step; the first one is 0
+    int64_t position;  // position of the next step; the first one is 0
 };
 
 namespace {

@@ -1,8 +1,8 @@
-// What the way back through a causal network (steps/causal.hpp) keeps of a sequence, and what its kernels get.
+// Data layout and arguments of the backward pass of a causal network (steps/causal.hpp).
 //
-// A sequence is cut into *segments*, at multiples of whole windows of positions. The way there keeps the values that
-// every layer has at the borders of segments. The way back goes from the last segment to the first one: forth again
-// with a tape, then back over the tape, window by window from the last one. The gradients of a layer's gates are kept
+// A sequence is cut into *segments*, at multiples of whole windows of positions. The forward pass keeps the values of
+// every layer at the borders of segments. The backward pass goes from the last segment to the first: forward again
+// with a tape, then backward over the tape, window by window from the last. The gradients of a layer's gates are kept
 // as far as earlier positions read them, so the gradient by a position is one sum, whatever the windows are. Sums over
 // positions are taken in the order of the windows: no bit depends on the length of a segment.
 #pragma once
@@ -11,11 +11,11 @@
 
 namespace headrace {
 
-constexpr int back_window = 384;  // positions that are summed at once; a multiple of every block of lanes
-constexpr int line_pad = 64;      // numbers beyond a line that whole vectors may touch
+constexpr int back_window = 384;  // positions of one sum; a multiple of every block of lanes
+constexpr int line_pad = 64;      // values beyond a line that whole vectors may touch
 
-// Offsets of the sums over positions that are gradients by weights. Where their lanes are inputs, matrices lie
-// [tap][unit][input], with inputs padded to row_padding; `covariates` and `context` lie as among the weights.
+// Offsets of the sums over positions that are gradients by weights. Where their lanes are inputs, matrices are stored
+// [tap][unit][input], with inputs padded to row_padding; `covariates` and `context` have the layout of the weights.
 struct CausalSumsLayer {
     uint32_t gate, gate_bias, covariates, context, out, out_bias;
 };
@@ -23,13 +23,13 @@ struct CausalSumsLayer {
 struct CausalSumsShape {
     const CausalSumsLayer* layers;
     uint32_t input, input_bias, head, head_bias, last, last_bias;  // input: [unit][tap][input] without padding
-    uint32_t numbers;                                              // in all
+    uint32_t numbers;                                              // total
 };
 
-// Lines of a layer on the tape, in numbers from its start. Column 0 of `values` is `front` positions before the
+// Lines of a layer on the tape, as offsets from its start. Column 0 of `values` is `front` positions before the
 // segment's first one.
 struct CausalTapeLayer {
-    int64_t values, value_stride;  // channel_units lines: what the layer reads
+    int64_t values, value_stride;  // channel_units lines: the layer's input
     int64_t gates, gate_stride;    // gate_units lines: tanh and sigmoid, then the gradients by their arguments
     int64_t front;
 };
@@ -37,10 +37,10 @@ struct CausalTapeLayer {
 struct CausalTapeShape {
     const CausalTapeLayer* layers;
     int64_t positions;                      // of a segment, at most: whole windows
-    int64_t read, read_stride, read_front;  // inputs lines: what the network reads, from read_front positions before
+    int64_t read, read_stride, read_front;  // inputs lines: the network's input, from read_front positions before
     int64_t first, first_stride;            // channel_units lines: gradients by the values of the first layer
     int64_t head[2], head_stride;           // skip_units lines: values of the head's layers, after their rectifiers
-    int64_t numbers;                        // in all
+    int64_t numbers;                        // total
 };
 
 // A segment of one sequence.
@@ -59,18 +59,18 @@ template <class T>
 struct CausalBack {
     const CausalSumsShape* shape;
     const T* outputs;  // gradients by the outputs: [position][outputs]
-    T* read;           // to those by what the network reads: [position][inputs], or null
-    T* gate_bias;      // added to those by the gate biases: [layer][gate_units]
-    T* covariates;     // added to those by covariates: [frame][covariates] of the sequence, or null
-    T* sums;           // added to those by weights, or null
+    T* read;           // gradients by the network's input: [position][inputs], or null
+    T* gate_bias;      // gradients by gate biases, added: [layer][gate_units]
+    T* covariates;     // gradients by covariates, added: [frame][covariates] of the sequence, or null
+    T* sums;           // gradients by weights, added, or null
 };
 
 namespace {
 
-// From line to line of a window.
+// Distance of adjacent lines of a window.
 constexpr int64_t back_stride = back_window + 16;
 
-// Parts of a window's scratch, in numbers.
+// Offsets in a window's scratch.
 struct BackScratch {
     int64_t up, gated, hidden, outputs, starts, frames, products, panels, numbers;
     int64_t frame_stride;

@@ -1,4 +1,4 @@
-// What kernels of causal networks get for one call (steps/causal.hpp says what they compute).
+// Arguments of a call to the kernels of causal networks (steps/causal.hpp has the equations).
 #pragma once
 
 #include <cstdint>
@@ -7,19 +7,19 @@
 
 namespace headrace {
 
-constexpr int causal_ahead = 8;       // steps for which sums over old taps are made at once
-constexpr int most_unit_rows = 8;     // streams that make their steps together, with lanes of units
+constexpr int causal_ahead = 8;       // steps whose sums over old taps are computed at once
+constexpr int most_unit_rows = 8;     // streams that take steps together, with lanes of units
 constexpr int most_causal_taps = 32;  // of a layer
 
-// What a network is given beside its inputs, for one stream, or for the lanes of a panel.
+// Arguments of a network beside its inputs, for one stream, or for the lanes of a panel.
 template <class T>
 struct CausalSide {
-    // With the context's part in it: [layer][gate_units], in a panel [layer][gate_units][lane]; those of the next of
-    // streams with lanes of units are stream_bias numbers behind. Null: no context.
+    // Biases with the context's part: [layer][gate_units], in a panel [layer][gate_units][lane]; for streams with lanes
+    // of units, stream_bias is the distance from one stream to the next. Null: no context.
     const T* gate_bias;
     int64_t stream_bias;
-    // Covariates [frame][covariates], from frame `first_frame` on; those of the next stream are stream_frames numbers
-    // behind. Null: the network has none.
+    // Covariates [frame][covariates], from frame `first_frame` on; stream_frames is the distance from one stream to the
+    // next. Null: the network has none.
     const T* frames;
     int64_t first_frame, n_frames, stream_frames;
 };
@@ -31,21 +31,21 @@ struct CausalWindow {
     const T* weights;
     CausalSide<T> side;
     int most;    // positions of a window
-    T* scratch;  // causal_window_scratch numbers
+    T* scratch;  // causal_window_scratch values
 };
 
-// Steps of a few streams, or of a panel: step by step, each of which makes outputs; then its inputs are pushed.
+// Steps of a few streams, or of a panel: each step computes outputs; then its inputs are pushed.
 template <class T>
 struct CausalSteps {
     const CausalNetwork* network;
     const T* weights;
     CausalSide<T> side;
     CausalState<T> state;
-    int streams;           // at most most_unit_rows, or of lanes in use
+    int streams;           // at most most_unit_rows, or the lanes in use
     int64_t steps, made;   // of this call
-    int64_t frames_ready;  // frames before this one have been multiplied, of those that are still needed
-    int* slots;            // of each layer: the slot of the next position
-    T* scratch;            // causal_steps_scratch numbers, of each stream or of the panel
+    int64_t frames_ready;  // the products of frames before this one exist, as far as they are still needed
+    int* slots;            // for each layer, the slot of the next position
+    T* scratch;            // causal_steps_scratch values, for each stream or for the panel
 };
 
 namespace {
@@ -54,7 +54,7 @@ HR_FN int64_t round_up(int64_t n, int64_t to) {
     return (n + to - 1) / to * to;
 }
 
-// Lines of a window: `before` numbers, of which the last ones hold the positions before it, then the window. An odd
+// Lines of a window: `before` values, the last of which belong to the positions before it, then the window. An odd
 // number of cache lines, so that lines of a layer fall into different sets of a cache.
 struct CausalLine {
     int64_t before, row;
@@ -64,7 +64,7 @@ HR_FN CausalLine causal_line(int64_t before, int most) {
     return {padded, row / 16 % 2 == 0 ? row + 16 : row};
 }
 
-// Positions of a window: enough that moving a layer's past is little work, few enough that its lines stay in L2.
+// Positions of a window: enough that moving a layer's past costs little, few enough that its lines stay in L2.
 HR_FN int causal_window_positions(const CausalNetwork& n) {
     int64_t most = 0;
     for (int l = 0; l < n.n_layers; ++l)
@@ -88,7 +88,7 @@ HR_FN int64_t causal_window_scratch(const CausalNetwork& n, int most) {
     return numbers;
 }
 
-// Frames whose products are kept: those of the steps that are made ahead, or of one step.
+// Frames whose products are kept: those of the steps computed ahead, or of one step.
 HR_FN int causal_kept_frames(const CausalNetwork& n, int lanes) {
     return n.covariates == 0 ? 0 : lanes == 1 ? causal_ahead + 2 : 2;
 }
@@ -100,13 +100,13 @@ HR_FN int64_t causal_steps_scratch(const CausalNetwork& n, int lanes) {
     return ahead + (lines + int64_t(causal_kept_frames(n, lanes)) * n.n_layers * gates) * lanes;
 }
 
-// The numbers of a stream in a state, which are `lanes` apart.
+// The values of a stream in a state, with a stride of `lanes`.
 template <class T>
 HR_FN T* stream_numbers(const CausalNetwork& n, const CausalState<T>& state, int64_t stream) {
     return state.numbers + (state.lanes == 1 ? stream * n.state : stream);
 }
 
-// v [stream][inputs] of the position at hand becomes the past of the next one.
+// Stores v [stream][inputs] of the current position as the past of the next one.
 template <class T>
 HR_FN void causal_push(CausalSteps<T>& s, const T* v) {
     const CausalNetwork& n = *s.network;
@@ -126,20 +126,20 @@ struct CausalSegment;  // back.hpp
 template <class T>
 struct CausalBack;
 
-// What one instruction set offers for causal networks (kernels/sequences.cpp).
+// The kernels of causal networks for one instruction set (kernels/sequences.cpp).
 template <class T>
 struct SequenceKernelsOf {
-    // Windows of a sequence, from the values before them, those of the first stream of a state (null: zero), to those
-    // behind. causal_window: positions [position, position + n); v [kernel + n][inputs] begins with the inputs before
-    // them; raw [n][outputs], null where the values behind are all that is wanted.
+    // Windows of a sequence, from the values before them, in the first stream of a state (null: zero), to the values
+    // after it. causal_window: positions [position, position + n); v [kernel + n][inputs] begins with the inputs before
+    // them; raw [n][outputs], null if only the values after the windows are needed.
     void (*window_begin)(const CausalWindow<T>&, const CausalState<T>*) noexcept;
     void (*window)(const CausalWindow<T>&, const T* v, int64_t position, int n, T* raw) noexcept;
     void (*window_end)(const CausalWindow<T>&, const CausalState<T>&) noexcept;
-    // The outputs [stream][outputs] of the next position, whose inputs are then pushed by causal_push.
+    // The outputs [stream][outputs] of the next position; causal_push then pushes its inputs.
     void (*step)(CausalSteps<T>&, T* raw) noexcept;
     // Gate biases of all layers with the part of one context row: [layer][gate_units].
     void (*fold)(const CausalNetwork&, const T* weights, const T* context, T* folded) noexcept;
-    // A segment of a sequence with a tape, which gives its outputs [position][outputs]; and back.
+    // A segment of a sequence with a tape and outputs [position][outputs]; and its backward pass.
     void (*record)(const CausalSegment<T>&, T* outputs) noexcept;
     void (*back)(const CausalSegment<T>&, const CausalBack<T>&) noexcept;
 };

@@ -10,7 +10,7 @@
 namespace headrace {
 namespace {
 
-constexpr int most_size = 1 << 20;  // of every option: far beyond use, and far from overflow
+constexpr int most_size = 1 << 20;  // limit of every option: far beyond use, and far from overflow
 
 void check(const char* name, int value, int least, int most = most_size) {
     if (value < least || value > most)
@@ -46,7 +46,7 @@ int64_t CausalConvolution::field() const {
     return field;
 }
 
-// Where its weights start.
+// The offset of the block's weights.
 uint32_t CausalConvolution::add(Block block) {
     const uint64_t end = uint64_t(n_weights_) + uint64_t(block.lines()) * uint64_t(block.stride);
     if (end > std::numeric_limits<uint32_t>::max())

@@ -1,4 +1,4 @@
-// A causal convolution network over time on the host: its sizes, and where each weight lies (steps/causal.hpp).
+// A causal convolution network over time on the host: its sizes, and the layout of its weights (steps/causal.hpp).
 #pragma once
 
 #include <cstdint>
@@ -11,33 +11,33 @@
 namespace headrace {
 
 struct CausalOptions {
-    int inputs = 1;              // columns of what it reads
-    int channels = 0, skip = 0;  // width of its layers, and of what they give to the head
+    int inputs = 1;              // columns of its input
+    int channels = 0, skip = 0;  // width of its layers, and of their skip outputs
     int kernel = 2;              // taps of a layer
     std::vector<int> dilations;  // of each layer
-    int outputs = 0;             // numbers for each position
+    int outputs = 0;             // outputs for each position
     int context = 0;             // columns of the context, one row for a sequence
-    int covariates = 0;          // columns of what is known of time,
-    int hop = 1;                 // every so many positions
+    int covariates = 0;          // columns of the covariates,
+    int hop = 1;                 // one frame for this many positions
 };
 
 class CausalConvolution final : public WeightLayout {
   public:
-    // Throws std::invalid_argument for sizes that no network has.
+    // Throws std::invalid_argument for impossible sizes.
     explicit CausalConvolution(CausalOptions options);
 
     const CausalOptions& options() const { return options_; }
     // Inputs before a position on which its outputs depend.
     int64_t field() const;
-    // Positions before a chunk at which layers without a past have to start for the chunk to have the values of the
+    // Positions before a chunk at which layers without a past have to start, so that the chunk has the values of the
     // whole sequence.
     int64_t warm_up() const { return field() - options_.kernel; }
-    // For kernels; it points into this object.
+    // The network for kernels, with pointers into this object.
     const CausalNetwork& network() const { return network_; }
 
     uint32_t n_weights() const override { return n_weights_; }
     std::vector<Part> parts() const override;
-    // As torch.nn.Conv1d has them: (units, inputs, taps), taps from old to new.
+    // The tensors of torch.nn.Conv1d: (units, inputs, taps), taps from old to new.
     std::vector<Tensor> tensors() const override;
     void pack(const std::vector<const float*>& tensors, float* to) const override { pack_as(tensors, to); }
     void pack(const std::vector<const double*>& tensors, double* to) const override { pack_as(tensors, to); }
@@ -47,7 +47,7 @@ class CausalConvolution final : public WeightLayout {
     void clear_masked(double* weights) const override { clear_masked_in(weights); }
 
   private:
-    // A tensor among the weights: lines (taps, inputs) of `stride` weights, the first `split` units at their
+    // A tensor among the weights: lines (taps, inputs) of `stride` weights, the first `split` units at the line's
     // beginning, the others from `second` on.
     struct Block {
         std::string name;

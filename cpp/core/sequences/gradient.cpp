@@ -1,5 +1,5 @@
-// Rows are tasks of their own. The sums over positions that are gradients by weights are taken row by row in groups of
-// rows, which depend on the number of rows and on the network alone, and groups are added in their order in float64.
+// Each row is a task. The sums over positions that are gradients by weights are taken row by row in groups of
+// rows, which depend only on the number of rows and on the network, and groups are added in their order in float64.
 #include "gradient.hpp"
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace headrace {
 namespace {
 
 constexpr int64_t tape_bytes = 32 << 20;  // of a thread's segment
-constexpr int64_t sums_bytes = 32 << 20;  // of all groups' sums, where eight groups have fewer
+constexpr int64_t sums_bytes = 32 << 20;  // of all groups' sums, where there are fewer than eight groups
 constexpr int64_t least_groups = 8, most_groups = 64;
 
 double number_at(const SequenceView& a, int64_t row, int64_t step, int64_t column) {
@@ -30,7 +30,7 @@ double number_at(const SequenceView& a, int64_t row, int64_t step, int64_t colum
     return narrow;
 }
 
-// What one row needs beside the tape, in numbers.
+// The scratch of one row beside the tape, in values.
 struct RowScratch {
     int64_t tape, window, given, raw, raw_gradient, value, value_gradient, log_det, log_det_gradient, given_gradient;
     int64_t folded, gate_gradient, numbers;
@@ -74,8 +74,8 @@ class SequenceBack {
     struct Row {
         int64_t row;
         T* scratch;
-        T* borders;  // what layers keep at the borders of segments
-        T* sums;     // of its group, or null
+        T* borders;  // values of layers at the borders of segments
+        T* sums;     // of the row's group, or null
     };
 
     void run_rows(int64_t begin, int64_t end, T* sums) const;
@@ -141,7 +141,7 @@ void SequenceBack<T>::load_given(const Row& r, const CausalSegment<T>& s) const 
     }
 }
 
-// Values of layers before the segment: those of a border, or zero.
+// Values of layers before the segment: the stored ones of a border, or zero.
 template <class T>
 void SequenceBack<T>::load_past(const Row&, const CausalSegment<T>& s, const T* border) const {
     for (int l = 0; l < net_.n_layers; ++l) {
@@ -189,7 +189,7 @@ void SequenceBack<T>::clear_future(const CausalSegment<T>& s) const {
     }
 }
 
-// Gradients at a segment's first positions are those after the segment before.
+// Gradients at a segment's first positions become those after the segment before.
 template <class T>
 void SequenceBack<T>::move_future(const CausalSegment<T>& s) const {
     const CausalTapeShape& tape = plan_.tape();
@@ -211,7 +211,7 @@ void SequenceBack<T>::record(const Row& r, int64_t segment) const {
     sequences_.record(s, r.scratch + scratch_.raw);
 }
 
-// What the call asks for, on the way there.
+// The requested results of the forward pass.
 template <class T>
 void SequenceBack<T>::finish_record(const Row& r, const CausalSegment<T>& s) const {
     const int64_t first = r.row * call_.steps + s.begin;
@@ -226,7 +226,7 @@ void SequenceBack<T>::finish_record(const Row& r, const CausalSegment<T>& s) con
                           r.scratch + scratch_.given, raw, value, log_det, s.positions, net_.inputs);
 }
 
-// To the gradients by the network's outputs, and by what the map is given beside them.
+// Gradients by the network's outputs, and by the map's other inputs.
 template <class T>
 void SequenceBack<T>::raw_gradients(const Row& r, const CausalSegment<T>& s) const {
     T* const by_raw = r.scratch + scratch_.raw_gradient;
@@ -284,7 +284,7 @@ void SequenceBack<T>::back(const Row& r, int64_t segment) const {
     }
 }
 
-// The gradient by a row's folded biases to those by biases, by the context and by its weights.
+// Turns the gradient by a row's folded biases into those by biases, by the context and by its weights.
 template <class T>
 void SequenceBack<T>::finish_row(const Row& r) const {
     const int64_t units = gate_units(net_);
@@ -332,7 +332,7 @@ void SequenceBack<T>::run_row(const Row& r) const {
 template <class T>
 void SequenceBack<T>::run_rows(int64_t begin, int64_t end, T* sums) const {
     T* const scratch = thread_scratch<T>(size_t(scratch_.numbers));
-    // They grow with the steps: not kept by the thread.
+    // This scratch grows with the steps, so the thread does not keep it.
     const Aligned<T> borders = aligned_memory<T>(size_t((plan_.segments() - 1) * plan_.border()));
     for (int64_t row = begin; row < end; ++row) run_row({row, scratch, borders.get(), sums});
 }
@@ -350,7 +350,7 @@ void SequenceBack<T>::run() {
         groups = std::min(groups, std::clamp(fit, least_groups, most_groups));
         sums = aligned_zeros<T>(size_t(groups) * numbers);
     }
-    thread_scratch<T>(size_t(scratch_.numbers));  // should it fail, it can be reported here
+    thread_scratch<T>(size_t(scratch_.numbers));  // fails here if memory is short, where an error can be reported
     std::atomic<bool> out_of_memory{false};
     parallel_for(groups, [&](int64_t g) {
         try {

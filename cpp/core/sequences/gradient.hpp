@@ -1,18 +1,18 @@
-// Gradients of the direction of a causal transform in which all positions are made at once: from those by what it
-// gives to those by what it is given.
+// Gradients of the direction of a causal transform that computes all positions at once: from those by its results to
+// those by its arguments.
 #pragma once
 
 #include "transform.hpp"
 
 namespace headrace {
 
-// Gradients of one number; missing arrays are null. Those of results are contiguous.
+// Gradients of a scalar; missing arrays are null. Arrays of results are contiguous.
 template <class T>
 struct SequenceGradient {
-    // By the results of the call: by values (rows, steps, inputs), by log-determinants of steps (rows, steps), and by
-    // the network's outputs (rows, steps, outputs).
+    // Gradients by the results of the call: by values (rows, steps, inputs), by log-determinants (rows, steps), and
+    // by the network's outputs (rows, steps, outputs).
     SequenceView value, log_det, raw;
-    // By log-densities of steps (rows, steps) under a standard base, of the direction to latent values.
+    // Gradients by log-densities of steps (rows, steps) under a standard base, of the direction to latent values.
     SequenceView log_prob;
     Base base = Base::none;
 
@@ -22,7 +22,7 @@ struct SequenceGradient {
     T* covariates = nullptr;  // (rows, frames, covariates)
 };
 
-// The call's values, log-determinants and outputs come with the gradients where it asks for them; it has no state.
+// Computes the call's values, log-determinants and outputs too where it has arrays for them; it has no state.
 template <class T>
 void sequence_vjp(const CausalTransform<T>& transform, const SequenceCall<T>& call,
                   const SequenceGradient<T>& gradient);

@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-// Lines of a layer's channels begin in different sets of a cache: an odd number of its lines apart.
+// Lines of a layer's channels begin in different sets of a cache: their stride is an odd number of cache lines.
 int64_t line_stride(int64_t numbers) {
     return (round_up(numbers, 16) / 16 | 1) * 16;
 }

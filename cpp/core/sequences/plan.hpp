@@ -1,4 +1,4 @@
-// Where the way back through a causal network has its tape and its sums (back.hpp), for sequences of some length.
+// Offsets of the tape and the sums of a causal network's backward pass (back.hpp), for sequences of a given length.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@ namespace headrace {
 
 class CausalBackPlan {
   public:
-    // Segments have as many positions as the steps, or fewer where their tape were larger than `bytes`, in numbers of
+    // Segments have as many positions as the steps, or fewer if the tape would exceed `bytes`, for values of
     // `size` bytes.
     CausalBackPlan(const CausalNetwork& network, int64_t steps, int64_t bytes, std::size_t size);
     CausalBackPlan(const CausalBackPlan&) = delete;
@@ -19,10 +19,10 @@ class CausalBackPlan {
     const CausalTapeShape& tape() const { return tape_; }
     const CausalSumsShape& sums() const { return sums_; }
     int64_t segments() const { return segments_; }
-    // Numbers of what layers keep at a border between segments.
+    // The number of layers' values at a border between segments.
     int64_t border() const { return border_; }
 
-    // Sums to the gradient by weights [input][unit], which starts as zero.
+    // Writes sums to the gradient by weights [input][unit], which starts as zero.
     template <class T>
     void gradient_of(const double* sums, T* weights) const;
 

@@ -1,4 +1,4 @@
-// The state of rows of sequences that go on from call to call.
+// The state of rows of sequences between calls.
 #pragma once
 
 #include <cstdint>
@@ -14,12 +14,12 @@ constexpr int64_t least_panel_streams = 16;  // fewer streams have lanes of unit
 template <class T>
 class CausalStreams {
   public:
-    // At the first step. `width`: numbers of a vector.
+    // A state at the first step. `width`: values of a vector.
     CausalStreams(const CausalNetwork& network, int64_t rows, int width);
 
     int64_t rows() const { return rows_; }
     int64_t position() const { return position_; }
-    // Numbers of a row in `load` and `store`.
+    // Values of a row in `load` and `store`.
     int64_t numbers() const;
 
     struct Panel {
@@ -33,11 +33,11 @@ class CausalStreams {
     const Panel& panel_of(int64_t row) const;
     void go_on(int64_t steps) { position_ += steps; }
 
-    // States that are the chosen rows of this one.
+    // The states of the chosen rows.
     CausalStreams rows_of(const std::vector<int64_t>& chosen) const;
 
     // (rows, numbers): past inputs (kernel, inputs), then values of each layer ((kernel - 1) dilation, channels), from
-    // old to new. They do not depend on the number of rows, nor on the instruction set.
+    // old to new. The format depends neither on the number of rows nor on the instruction set.
     void store(T* to) const;
     void load(const T* from, int64_t position);
 

@@ -18,12 +18,12 @@ namespace {
 // Multiply-adds of a task of a thread: few enough that a long call is interrupted soon. A chunk of a row has more,
 // because it has to come after its warm-up.
 constexpr int64_t task_work = 500'000'000, chunk_work = 10'000'000'000;
-// A window costs whole vectors of positions, and moves all values before it: fewer steps than these are made singly.
+// A window computes whole vectors of positions, and moves all values before it: fewer steps are computed one by one.
 constexpr int64_t least_window_stream = 8, least_window_panel = 64;
-// Chunks of a long row are at least this many times their warm-up: where threads want them, and where an interrupt
+// The least ratio of a chunk of a long row to its warm-up: where threads need chunks, and where an interrupt
 // does.
 constexpr int64_t least_overheads = 4, usual_overheads = 32;
-// Vectors of streams whose states are there at a time, for each thread, where the caller keeps none.
+// Vectors of streams with a state at a time, for each thread, where the caller keeps none.
 constexpr int64_t vectors_at_once = 3;
 
 template <class T>
@@ -44,7 +44,7 @@ void load_columns(const SequenceView& view, int64_t row, int64_t step, int64_t s
     }
 }
 
-// Scratch of a task: of its thread, unless an inner flow has that meanwhile.
+// The scratch of a task: its thread's, unless an inner flow is using that.
 template <class T>
 class TaskScratch {
   public:
@@ -81,7 +81,7 @@ class Failure {
 
 }  // namespace
 
-// A call at work.
+// A running call.
 template <class T>
 class CausalTransform<T>::Work {
   public:
@@ -152,7 +152,7 @@ CausalSide<T> CausalTransform<T>::Work::side_of(int64_t row) const {
     return side;
 }
 
-// The map or the inner flow on n positions.
+// Applies the map or the inner flow to n positions.
 template <class T>
 void CausalTransform<T>::Work::map(const T* given, const T* raw, T* value, T* log_det, int64_t n) const {
     if (of_.map_) {
@@ -171,7 +171,7 @@ void CausalTransform<T>::Work::map(const T* given, const T* raw, T* value, T* lo
     request.rows = n;
     request.input = &input;
     request.context = &context;
-    request.tiles_only = true;  // few rows have the bits of many
+    request.tiles_only = true;  // so that few rows have the bits of many
     request.value = value;
     request.log_det = log_det;
     of_.inner_->run(request, call_.inner);
@@ -195,7 +195,7 @@ void CausalTransform<T>::Work::past_inputs(int64_t row, int64_t step, T* to) con
     }
 }
 
-// The last inputs of a call that is made by windows to the state.
+// Copies the last inputs of a call by windows to the state.
 template <class T>
 void CausalTransform<T>::Work::keep_inputs(int64_t row) const {
     const auto& panel = call_.state->panel_of(row);
@@ -210,7 +210,7 @@ void CausalTransform<T>::Work::keep_inputs(int64_t row) const {
     }
 }
 
-// Steps [begin, end) of a row by windows, behind those that the layers' values need to be those of the whole row.
+// Computes steps [begin, end) of a row by windows, after a warm-up that gives layers the values of the whole row.
 template <class T>
 void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, int most) {
     const int64_t k = network_.kernel, n_outputs = network_.outputs;
@@ -253,7 +253,7 @@ template <class T>
 void CausalTransform<T>::Work::windows() {
     const int64_t steps = call_.steps;
     const int most = int(std::min<int64_t>(causal_window_positions(network_), round_up(steps, most_block_lanes)));
-    // A long row is divided where there are more threads than rows.
+    // Divides a long row where there are more threads than rows.
     const int64_t overhead = of_.network_->warm_up() + causal_window_positions(network_);
     const int64_t threads = num_threads(), wanted = (threads + call_.rows - 1) / call_.rows;
     const int64_t chunks = std::clamp<int64_t>(steps / (least_overheads * overhead), 1, std::max<int64_t>(1, wanted));
@@ -271,7 +271,7 @@ void CausalTransform<T>::Work::windows() {
     call_.state->go_on(steps);
 }
 
-// Steps [begin, end) of the call of a panel, one after another.
+// Computes steps [begin, end) of the call for a panel, one after another.
 template <class T>
 void CausalTransform<T>::Work::panel(CausalStreams<T>& streams, const typename CausalStreams<T>::Panel& panel,
                                      int64_t begin, int64_t end, bool in_parallel) const {
@@ -334,7 +334,7 @@ void CausalTransform<T>::Work::steps(CausalStreams<T>& streams, bool in_parallel
         });
         failure.rethrow();
         Cancellable* const cancellable =
-            Cancellable::of_this_thread();  // parallel_for asks between two tasks of its own
+            Cancellable::of_this_thread();  // parallel_for checks between two tasks of its own
         if (cancellable && end < call_.steps && cancellable->should_stop(Cancellable::Clock::now())) throw Cancelled();
     }
     streams.go_on(call_.steps);
@@ -346,7 +346,7 @@ CausalTransform<T>::CausalTransform(std::shared_ptr<const CausalConvolution> net
                                     bool reads_data)
     : network_(std::move(network)), map_(std::move(map)), inner_(std::move(inner)), reads_data_(reads_data) {
     const CausalOptions& o = network_->options();
-    active_isa();  // refuse a bad HEADRACE_ISA here, not in a call
+    active_isa();  // refuses a bad HEADRACE_ISA here, not in a call
     if (map_ && inner_) throw std::invalid_argument("map, inner: expected one of them, or neither");
     if (map_ && map_->is_vector()) throw std::invalid_argument("map: expected one of single coordinates");
     if (map_ && map_->n_params(o.inputs) * o.inputs != o.outputs)
@@ -387,7 +387,7 @@ void CausalTransform<T>::sequential(const SequenceCall<T>& call) const {
     }
 }
 
-// By states that last as long as the call does, of some rows at a time.
+// Uses states for the duration of the call, for some rows at a time.
 template <class T>
 void CausalTransform<T>::from_first_step(const SequenceCall<T>& call, bool in_parallel) const {
     const int64_t at_once = vectors_at_once * kernels_of<T>(*active_isa().table).width * num_threads();
@@ -398,7 +398,7 @@ void CausalTransform<T>::from_first_step(const SequenceCall<T>& call, bool in_pa
     }
 }
 
-// The part of a call without a state that is for some of its rows.
+// The part for some rows of a call without a state.
 template <class T>
 SequenceCall<T> CausalTransform<T>::rows_of(const SequenceCall<T>& call, int64_t first, int64_t rows) const {
     const CausalNetwork& n = network_->network();

@@ -1,6 +1,6 @@
-// A transform of sequences: a causal network reads one side of it, data or latent values, and gives the parameters by
-// which a map takes each position of one side to the other. From the side that it reads, all positions are made at
-// once; from the other one, position after position.
+// A transform of sequences: a causal network reads one side of it, data or latent values, and outputs the parameters of
+// a map of each position from one side to the other. From the side that it reads, all positions are computed at
+// once; from the other side, position after position.
 #pragma once
 
 #include <memory>
@@ -21,7 +21,7 @@ struct SequenceView {
     bool is_double = false;
 };
 
-// One call. Missing arrays are null; those of results are contiguous.
+// The arguments of a call. Missing arrays are null; arrays of results are contiguous.
 template <class T>
 struct SequenceCall {
     const T* weights;
@@ -31,10 +31,10 @@ struct SequenceCall {
     bool one_context_row = false;         // (1, context)
     const T* covariates = nullptr;        // (rows, frames, covariates), or
     bool one_covariate_row = false;       // (1, frames, covariates)
-    int64_t first_frame = 0, frames = 0;  // frame f is that of steps [f hop, (f + 1) hop) of a stream
-    CausalStreams<T>* state = nullptr;    // where the steps begin, and which goes on with them; null: the first step
+    int64_t first_frame = 0, frames = 0;  // frame f belongs to steps [f hop, (f + 1) hop) of a stream
+    CausalStreams<T>* state = nullptr;    // state before the steps, advanced by them; null: the first step
     T* value = nullptr;                   // (rows, steps, inputs)
-    T* log_det = nullptr;                 // (rows, steps): of the direction that is called
+    T* log_det = nullptr;                 // (rows, steps): of the direction of the call
     T* raw = nullptr;                     // (rows, steps, outputs) of the network
     typename Program<T>::Weights inner;   // of the inner flow
 };
@@ -43,7 +43,7 @@ template <class T>
 class CausalTransform {
   public:
     // The network's outputs are parameters of a map of each input, or the context of an inner flow over all inputs,
-    // which has the same two sides; without either it only gives them.
+    // with the same two sides; without either they are the only result.
     CausalTransform(std::shared_ptr<const CausalConvolution> network, std::shared_ptr<const TransformMap> map,
                     std::shared_ptr<const Program<T>> inner, bool reads_data);
 
@@ -55,7 +55,7 @@ class CausalTransform {
     CausalStreams<T> streams(int64_t rows) const;
 
     // From the side that the network reads. Without a map or an inner flow, `raw` is the result. Bits of a position
-    // depend on nothing but the inputs of its field: not on the rows and steps of the call, states, or threads.
+    // depend only on the inputs of its field: not on the rows and steps of the call, states, or threads.
     void parallel(const SequenceCall<T>& call) const;
     // To the side that the network reads.
     void sequential(const SequenceCall<T>& call) const;

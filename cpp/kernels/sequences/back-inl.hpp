@@ -1,5 +1,5 @@
-// Back through a segment of a sequence (core/sequences/back.hpp): gradients of a causal network's outputs to those by
-// what it reads, by its weights, by its gates' biases and by covariates.
+// Backward pass of a segment of a sequence (core/sequences/back.hpp): from gradients of a causal network's outputs to
+// those by its input, by its weights, by its gates' biases and by covariates.
 //
 // With a' for the gradient by a, going down from the last layer:
 //   o' = [h' of the next layer, skip'],   z' = O^T o',   t' = z' s (1 - t^2),   s' = z' t s (1 - s)
@@ -16,7 +16,7 @@ HR_FN void add_line_sums(const T* lines, int64_t stride, int units, int vectors,
     for (int64_t u = 0; u < units; ++u) sums[u] += line_sum(lines + u * stride, vectors);
 }
 
-// Sums of the products of gradient lines and value lines, by way of panels of values that start `before` positions
+// Adds the products of gradient lines and value lines to sums, through panels of values that start `before` positions
 // before the window.
 template <class T>
 HR_FN SumsArgs<T> value_panels(const T* values, int64_t stride, int units, int64_t before, int positions, T* panels) {
@@ -50,7 +50,7 @@ void back_head_sums(const CausalSegment<T>& s, const CausalBack<T>& b, const Win
     add(0, s.scratch + at.hidden, net.skip, b.shape->head, b.shape->head_bias);
 }
 
-// To the gradients by skip values, the lower lines of `up`.
+// Gradients by skip values, to the lower lines of `up`.
 template <class T>
 void back_head(const CausalSegment<T>& s, const CausalBack<T>& b, const Window& w) {
     const CausalNetwork& net = *s.network;
@@ -86,8 +86,8 @@ void back_head(const CausalSegment<T>& s, const CausalBack<T>& b, const Window& 
 
 // ---- layers ---------------------------------------------------------------------------------------------------------
 
-// A block of columns: gradients by gated values to those by the gates' arguments, in the place of the gates' values,
-// and those by the gated values to these themselves.
+// A block of columns: replaces the gates' values by the gradients by the gates' arguments, and the gradients by gated
+// values by these values.
 template <class T>
 void back_gates(const CausalNetwork& net, T* gates, int64_t stride, T* gated, int64_t column, int vectors) {
     using V = Pack<T>;
@@ -195,7 +195,7 @@ void back_layer_sums(const CausalSegment<T>& s, const CausalBack<T>& b, const Wi
     }
 }
 
-// From o' in `up` to h' in its upper lines.
+// From o' in `up` to h', in the upper lines of `up`.
 template <class T>
 void back_layer(const CausalSegment<T>& s, const CausalBack<T>& b, const Window& w, int layer) {
     const CausalNetwork& net = *s.network;
@@ -234,7 +234,7 @@ void back_layer(const CausalSegment<T>& s, const CausalBack<T>& b, const Window&
     for_blocks<T>(w, [&](int64_t column, int vectors) { back_lines(a, net.channels, column, vectors); });
 }
 
-// From h' of the first layer in `up` to the gradients by what the network reads.
+// From h' of the first layer in `up` to the gradients by the network's input.
 template <class T>
 void back_input(const CausalSegment<T>& s, const CausalBack<T>& b, const Window& w) {
     const CausalNetwork& net = *s.network;
@@ -276,7 +276,7 @@ void back_input(const CausalSegment<T>& s, const CausalBack<T>& b, const Window&
     }
 }
 
-// Back over a segment whose tape is at hand, from its last window to the first; gradients of gates and of the first
+// Backward over a segment with its tape, from its last window to the first; gradients of gates and of the first
 // layer's values after the segment are on the tape.
 template <class T>
 void causal_back(const CausalSegment<T>& s, const CausalBack<T>& b) noexcept {

@@ -1,9 +1,9 @@
-// Products and sums of the way back through a causal network, on the weights [input][unit] of the way there.
+// Products and sums of the backward pass of a causal network, on the weights [input][unit] of the forward pass.
 //
 //   lines:  X'[m][positions] = sum over taps and k of  W[tap][m][k] Y'[k][positions + tap shift]
 //           Lanes are positions.
 //   sums:   W'[m][inputs] += sum over positions of  Y'[m][position] X[position][inputs]
-//           Lanes are inputs; X lies in panels [input / width][position][width].
+//   Lanes are inputs; X is stored in panels [input / width][position][width].
 #pragma once
 
 #include "../product-inl.hpp"
@@ -15,12 +15,12 @@ namespace {
 template <class T>
 struct BackLines {
     const T* weights;
-    int64_t unit, tap;   // from unit to unit, from tap to tap; weights of a unit's inputs are adjacent
-    const T* lines;      // the first tap's
-    int64_t row, shift;  // from line to line, from tap to tap
+    int64_t unit, tap;   // distance of units, of taps; weights of a unit's inputs are adjacent
+    const T* lines;      // those of the first tap
+    int64_t row, shift;  // distance of lines, of taps
     int inputs, taps;
-    const T* start;  // lines that sums start from, or null: zero
-    const T* open;   // lines: where they are not positive the result is zero; or null
+    const T* start;  // lines at the start of the sums, or null: zero
+    const T* open;   // lines that set the result to zero where they are not positive; or null
     T* to;
     int64_t start_row, open_row, to_row;
 };
@@ -53,13 +53,13 @@ void back_lines_block(const BackLines<T>& a, int64_t column) {
             V result = sum[m][n];
             if (a.open) {
                 const V open = load(a.open + m * a.open_row + column + n * W);
-                result = select(open <= T(0), V{}, result);  // where it is NaN, NaN passes
+                result = select(open <= T(0), V{}, result);  // NaN in `open` keeps the result
             }
             store(a.to + m * a.to_row + column + n * W, result);
         }
 }
 
-// Columns [column, column + vectors * width) of any number of units.
+// Computes columns [column, column + vectors * width) of any number of units.
 template <class T>
 HR_FN void back_lines(BackLines<T> a, int units, int64_t column, int vectors) {
     while (units > 0) {
@@ -78,8 +78,8 @@ HR_FN void back_lines(BackLines<T> a, int units, int64_t column, int vectors) {
     }
 }
 
-// `positions` columns of units lines to panels of `height` positions; both numbers of lines and columns are rounded up
-// to whole vectors.
+// Copies `positions` columns of units lines to panels of `height` positions; both numbers of lines and columns are
+// rounded up to whole vectors.
 template <class T>
 HR_FN void lines_to_panels(const T* lines, int64_t stride, int units, int64_t positions, T* panels, int64_t height) {
     constexpr int W = width<T>;
@@ -126,9 +126,9 @@ void sums_block(const SumsArgs<T>& a) {
         }
 }
 
-constexpr int summed_positions = 192;  // a block's gradients and inputs stay in L1
+constexpr int summed_positions = 192;  // so that a block's gradients and inputs stay in L1
 
-// Any number of units by whole vectors of inputs.
+// Sums for any number of units by whole vectors of inputs.
 template <class T>
 HR_FN void sums_product(const SumsArgs<T>& all, int units) {
     for (int64_t t = 0; t < all.positions; t += summed_positions) {

@@ -33,7 +33,7 @@ void panel_frames(CausalSteps<T>& s, const StepLines<T>& lines, int vectors) {
     }
 }
 
-// Gate biases with covariates, to the gates.
+// Adds covariates to gate biases, as the gates' start.
 template <class T>
 void panel_start(const CausalSteps<T>& s, const StepLines<T>& lines, int l) {
     const CausalNetwork& n = *s.network;

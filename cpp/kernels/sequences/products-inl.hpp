@@ -1,5 +1,5 @@
-// The products of causal networks on weights [input][unit]: by lines, whose lanes are positions or streams, and by
-// units, whose lanes are these. Every sum is one chain from its start over taps and inputs, so both have the same bits.
+// The products of causal networks on weights [input][unit]: by lines, with lanes of positions or streams, and by units,
+// with lanes of units. Every sum is one chain from its start over taps and inputs, so both have the same bits.
 #pragma once
 
 #include "../../core/sequences/calls.hpp"
@@ -12,11 +12,11 @@ namespace {
 template <class T>
 struct LineProduct {
     const T* weights;
-    int64_t stride;  // of an input's weights
+    int64_t stride;  // stride of an input's weights
     int taps, inputs;
     const T* x[most_causal_taps];
-    int64_t row;     // of an input's lanes
-    const T* start;  // of each unit; or lines, start_row apart; null: zero
+    int64_t row;     // stride of an input's lanes
+    const T* start;  // one for each unit; or lines, start_row apart; null: zero
     int64_t start_row = 0;
     T* to;
     int64_t to_row;
@@ -57,7 +57,7 @@ void line_block(const LineProduct<T>& a, int unit, int lane) {
         }
 }
 
-// Any number of units, which are rounded up to half a block, and any number of vectors of lanes.
+// Computes any number of units, which are rounded up to half a block, and any number of vectors of lanes.
 template <class T>
 HR_FN void line_product(const LineProduct<T>& a, int units, int vectors) {
     constexpr int half = block_units / 2;
@@ -115,7 +115,7 @@ void unit_block(const UnitProduct<T>& a, int row, int unit) {
         }
 }
 
-// R rows and vectors of units, N and then half as many of them at a time.
+// R rows and N vectors of units at a time, then half as many.
 template <int R, int N, class T>
 HR_FN void unit_blocks(const UnitProduct<T>& a, int row, int unit, int units) {
     for (; unit + N * width<T> <= units; unit += N * width<T>) unit_block<R, N>(a, row, unit);
@@ -135,7 +135,7 @@ HR_FN void unit_rows(const UnitProduct<T>& a, int row, int units) {
     }
 }
 
-// Padded units: whole vectors.
+// Units with padding: whole vectors.
 template <class T>
 HR_FN void unit_product(const UnitProduct<T>& a, int units) {
     int row = 0;

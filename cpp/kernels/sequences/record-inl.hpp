@@ -34,7 +34,7 @@ HR_FN void for_blocks(const Window& w, F&& f) {
     }
 }
 
-// The lines of a layer's values at the window's first position, and of its gates.
+// The lines of a layer's values and gates, at the window's first position.
 template <class T>
 HR_FN T* values_at(const CausalSegment<T>& s, int layer, int64_t position) {
     const CausalTapeLayer& l = s.shape->layers[layer];
@@ -58,7 +58,7 @@ HR_FN T* head_at(const CausalSegment<T>& s, int which, int64_t position) {
 
 // ---- gates ----------------------------------------------------------------------------------------------------------
 
-// What a layer's gates start from at the window's positions where there are covariates, as lines.
+// The start of a layer's gates at the window's positions where there are covariates, as lines.
 template <class T>
 void record_starts(const CausalSegment<T>& s, const Window& w, int layer) {
     const CausalNetwork& net = *s.network;
@@ -85,7 +85,7 @@ void record_starts(const CausalSegment<T>& s, const Window& w, int layer) {
         }
 }
 
-// The gates' arguments of a block of columns to their values, and the values that they let through.
+// Turns the gates' arguments of a block of columns into their values, and computes the gated values.
 template <class T>
 void record_gates(const CausalNetwork& net, T* gates, int64_t stride, T* through, int vectors) {
     T* const second = gates + int64_t(net.channel_units) * stride;
@@ -189,7 +189,7 @@ void record_layer(const CausalSegment<T>& s, const Window& w, int layer) {
     });
 }
 
-// From skip values behind their rectifier to outputs [position][outputs].
+// Skip values behind their rectifier to outputs [position][outputs].
 template <class T>
 void record_head(const CausalSegment<T>& s, const Window& w, T* outputs) {
     const CausalNetwork& net = *s.network;
@@ -218,8 +218,8 @@ void record_head(const CausalSegment<T>& s, const Window& w, T* outputs) {
                      outputs + w.begin * net.outputs);
 }
 
-// The segment's outputs, [position][outputs]. Values of layers before the segment, and what the network reads, are on
-// the tape.
+// Computes the segment's outputs, [position][outputs]. Values of layers before the segment and the network's input are
+// on the tape.
 template <class T>
 void causal_record(const CausalSegment<T>& s, T* outputs) noexcept {
     const CausalNetwork& net = *s.network;

@@ -1,4 +1,4 @@
-// What the gates of a layer start from, beside its inputs: biases, context and covariates.
+// The start of a layer's gates, beside its inputs: biases, context and covariates.
 #pragma once
 
 #include "../transpose-inl.hpp"
@@ -22,7 +22,7 @@ void causal_fold(const CausalNetwork& n, const T* weights, const T* context, T* 
     }
 }
 
-// The frames between which a position lies, and its share of the second one; that of the last one is held.
+// The two frames around a position, and its share of the second; the last frame is held.
 template <class T>
 struct FramePlace {
     int64_t first, second;
@@ -41,7 +41,7 @@ HR_FN Pack<T> interpolated(Pack<T> bias, Pack<T> first, Pack<T> second, T share)
     return bias + fma(share, second - first, first);
 }
 
-// U_l g of one frame of one stream.
+// Products U_l g of one frame of one stream.
 template <class T>
 HR_FN void multiply_frame(const CausalNetwork& n, const T* weights, int l, const T* frame, T* to) {
     UnitProduct<T> a;

@@ -1,5 +1,5 @@
-// One step of a few streams: lanes are units. Of the next steps, sums over taps that are at least causal_ahead steps
-// old are known: they are made for all of these at once, so that their weights are read once.
+// One step of a few streams: lanes are units. For the next steps, sums over taps that are at least causal_ahead steps
+// old are computed for all of them at once, so that the weights are read once.
 #pragma once
 
 #include "../../math/gate.hpp"
@@ -8,10 +8,10 @@
 namespace headrace {
 namespace {
 
-// Scratch of a stream, or of a panel, whose lines have one number a lane.
+// Scratch of a stream, or of a panel, with one value per lane in each line.
 template <class T>
 struct StepLines {
-    T *values, *skip;  // of the layer at hand: channel_units, then skip_units
+    T *values, *skip;  // of the current layer: channel_units, then skip_units
     T *gates, *gated, *hidden, *out, *covariates;
     T* frames;  // [kept][layer][gate_units]
     T* ahead;   // [layer][causal_ahead][gate_units]
@@ -47,7 +47,7 @@ HR_FN int64_t tap_slot(const CausalNetwork& n, const CausalLayer& layer, int64_t
     return at < slots ? at : at - slots;
 }
 
-// Steps that are made ahead at this one.
+// The number of steps to compute ahead at this one.
 template <class T>
 HR_FN int steps_ahead(const CausalSteps<T>& s) {
     return int(s.steps - s.made < causal_ahead ? s.steps - s.made : causal_ahead);
@@ -96,7 +96,7 @@ void make_ahead(const CausalSteps<T>& s, const StepLines<T>& lines, int stream, 
     unit_product(a, gate_units(n));
 }
 
-// Products of the frames that the steps ahead need.
+// Products of the frames for the steps ahead.
 template <class T>
 void step_frames(CausalSteps<T>& s) {
     const CausalNetwork& n = *s.network;
@@ -112,7 +112,7 @@ void step_frames(CausalSteps<T>& s) {
         }
 }
 
-// A layer's gates, from its values and those that it keeps; the former are kept, too.
+// A layer's gates, from its current and its past values; stores the current ones.
 template <class T>
 void step_gates(CausalSteps<T>& s, const StepLines<T>* lines, int l) {
     const CausalNetwork& n = *s.network;

@@ -1,5 +1,5 @@
 // A window of positions of one sequence: lanes are positions, layer after layer. Each layer has lines of the positions
-// before the window in front of it, which move up when the window is done.
+// before the window in front of it, which are moved up after the window.
 #pragma once
 
 #include "../../math/gate.hpp"
@@ -8,7 +8,7 @@
 namespace headrace {
 namespace {
 
-// A window's scratch.
+// The scratch of a window.
 template <class T>
 struct WindowLines {
     const CausalNetwork& network;
@@ -18,8 +18,8 @@ struct WindowLines {
     T* values;               // of all layers: lines of channel_units
     T *input, *skip;         // lines of the window
     T *gates, *gated, *out;  // lines of a block of positions
-    T* frames;               // products of the layer at hand
-    int64_t row;             // of lines of the window
+    T* frames;               // products of the current layer
+    int64_t row;             // stride of the lines of the window
     int block;               // positions of a block
 
     explicit WindowLines(const CausalWindow<T>& w)
@@ -102,7 +102,7 @@ void window_frames(const WindowLines<T>& w, int l, int64_t position, int n) {
                        w.frames + (frame - from) * gate_units(w.network));
 }
 
-// The head's numbers [position][outputs] of a block of n positions.
+// The head's outputs [position][outputs] of a block of n positions.
 template <class T>
 void window_head(const WindowLines<T>& w, int first, int n, int vectors, T* raw) {
     const CausalNetwork& net = w.network;
@@ -156,8 +156,8 @@ void window_input(const WindowLines<T>& w, const T* v, int n, int vectors) {
     line_product(a, net.channels, vectors);
 }
 
-// Positions [position, position + n) of a sequence: v [kernel + position][inputs] has the inputs before the first one,
-// too. raw [position][outputs]; null: the values before the next window are all that is wanted.
+// Positions [position, position + n) of a sequence: v [kernel + position][inputs] begins with the inputs before the
+// first one. raw [position][outputs]; null: only the values before the next window are needed.
 template <class T>
 void causal_window(const CausalWindow<T>& window, const T* v, int64_t position, int n, T* raw) noexcept {
     const WindowLines<T> w(window);
@@ -212,7 +212,7 @@ void causal_window(const CausalWindow<T>& window, const T* v, int64_t position, 
     }
 }
 
-// The values before a window, from those of the first stream of a state; without one they are zero.
+// Loads the values before a window from the first stream of a state; without one they are zero.
 template <class T>
 void causal_window_begin(const CausalWindow<T>& window, const CausalState<T>* state) noexcept {
     const WindowLines<T> w(window);
@@ -238,7 +238,7 @@ void causal_window_begin(const CausalWindow<T>& window, const CausalState<T>* st
     }
 }
 
-// The way back, once windows have come to the state's position.
+// Stores the values in a state, after the windows have reached its position.
 template <class T>
 void causal_window_end(const CausalWindow<T>& window, const CausalState<T>& state) noexcept {
     const WindowLines<T> w(window);
