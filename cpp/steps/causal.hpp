@@ -55,7 +55,7 @@ struct CausalNetwork {
 // after another, each with `state` values:
 //   values of layer l   [slot = position mod (kernel - 1) dilation][channel_units][lane], from layers[l].ring * lanes
 //   on past inputs         [slot = position mod kernel][inputs][lane], from past * lanes on
-// What is at the slot of a position is overwritten once that position is made; before, it is the oldest.
+// The slot of a position is overwritten when that position is computed; until then, it holds the oldest one.
 template <class T>
 struct CausalState {
     T* numbers;

@@ -26,7 +26,7 @@ def takes(settings: type, stated: type = Settings, /, **defaults: Any) -> Callab
 
     Args:
         settings: That `TypedDict`.
-        stated: The dataclass whose fields have the keywords' defaults and meanings.
+        stated: The dataclass with the keywords' defaults and meanings.
         **defaults: Others, where the function has its own.
     """
 
@@ -121,7 +121,7 @@ def _fields(stated: type) -> dict[str, Any]:
 
 
 def _explained(text: str | None, settings: type, stated: type) -> str | None:
-    """The docstring with a line for each setting in the place of the one that begins with two stars."""
+    """The docstring with a line for each setting instead of the one that begins with two stars."""
     if text is None:  # python -OO
         return None
 

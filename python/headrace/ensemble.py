@@ -43,7 +43,7 @@ class Ensemble(Filed):
     """A density that is the weighted mean of several flows' densities: a deep ensemble (Lakshminarayanan et al. 2017).
 
     Flows that were fitted from different seeds agree where there were many rows, and differ where there were few or
-    none; `spread` says by how much. The mixture's mean log-likelihood is at least the mean of its members'.
+    none; `spread` has the difference. The mixture's mean log-likelihood is at least the mean of its members'.
 
     Args:
         flows: At least one, all with the same features, context, dtype and device; of any classes. They are copied.
@@ -97,7 +97,7 @@ class Ensemble(Filed):
 
     @property
     def weights(self) -> Floats:
-        """Of the members, shape (members,); their sum is 1."""
+        """Weights of the members, shape (members,); their sum is 1."""
         scaled = self._given / self._given.max()
         return np.asarray(scaled / scaled.sum())
 
@@ -113,12 +113,12 @@ class Ensemble(Filed):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of parameters and results."""
+        """The dtype of parameters and results."""
         return self._flows[0].dtype
 
     @property
     def device(self) -> str:
-        """Where it computes: "cpu" or a CUDA device, as "cuda:0"."""
+        """The device of computations: "cpu" or a CUDA device, such as "cuda:0"."""
         return self._flows[0].device
 
     @property
@@ -128,7 +128,7 @@ class Ensemble(Filed):
 
     @property
     def n_parameters(self) -> int:
-        """How many numbers are trained, in all members."""
+        """The number of trained parameters in all members."""
         return sum(flow.n_parameters for flow in self._flows)
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
@@ -180,11 +180,11 @@ class Ensemble(Filed):
         return self._with(tuple(copy.copy(flow) for flow in self._flows))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The same as a copy: nothing else can change."""
+        """A copy, because nothing else can change."""
         return self.__copy__()
 
     def __reduce__(self) -> Any:
-        """Through the bytes of a file, as flows."""
+        """Pickle the bytes of a file, as flows do."""
         return files.unpickled, (files.to_bytes(self), self.device, self.matmul)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -279,8 +279,8 @@ class Ensemble(Filed):
     ) -> Array:
         """Draw n rows, each from a member drawn at random.
 
-        A row depends on the seed and its number alone, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)``,
-        and is the member's own row of that seed and number.
+        A row depends only on the seed and its index, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)``,
+        and is the member's own row of that seed and index.
 
         Args:
             n, context, seed, first_row, dtype, like: As in `Flow.sample`.
@@ -355,13 +355,13 @@ class Ensemble(Filed):
         Args:
             x, context, weights: As in `Flow.fit`.
             bootstrap: Whether each member gets as many rows as there are, drawn with replacement (Efron 1979): a row
-                that is drawn twice has twice its weight. Members then differ by what other rows would have said.
+                that is drawn twice has twice its weight. Members then differ as fits of other rows would.
             time_budget: Seconds for all members, who get equal parts; what one leaves goes to those after it.
             seed: Of the first member.
             **settings: All other arguments of `Flow.fit`, but `checkpoint`, which ensembles do not have yet.
 
         Returns:
-            What happened in each fit. Ctrl-C ends the fit of a member as it does that of a flow: one without better
+            The history of each fit. Ctrl-C ends the fit of a member as it does that of a flow: one without better
             weights than before stays as it was, as do those after it, with a warning, and the list is shorter.
 
         Raises:

@@ -173,7 +173,7 @@ class Flow(Verbs):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of parameters and results."""
+        """The dtype of parameters and results."""
         return self._dtype
 
     @property
@@ -273,14 +273,14 @@ class Flow(Verbs):
     # ---- marginal and conditional densities -------------------------------------------------------------------------
 
     def marginal(self, columns: int | Sequence[int]) -> Flow:
-        """The exact density of some columns alone, as a flow, if they depend on no others in the chain.
+        """The exact density of only some columns, as a flow, if they depend on no others in the chain.
 
         Args:
             columns: How many of the first ones, or which, in the order that they shall have. In a flow of one order,
                 as ``MAF(..., link="none")``, the first k depend on no later ones, for any k.
 
         Raises:
-            ValueError: they depend on others; the message says in which transform.
+            ValueError: they depend on others; the message names the transform.
 
         >>> import numpy as np, headrace as hr
         >>> hr.MAF(4, link="none").marginal(2).log_prob(np.zeros((3, 2))).shape
@@ -306,7 +306,7 @@ class Flow(Verbs):
         costs one pass.
 
         Args:
-            x: What is known, shape (rows, k), or (k,) for one row, or any leading dimensions.
+            x: The known values, shape (rows, k), or (k,) for one row, or any leading dimensions.
             context: As in `log_prob`.
             columns: Which columns x has; the first k by default. They have to depend on no others, see `marginal`.
 
@@ -358,7 +358,7 @@ class Flow(Verbs):
         Args:
             x: Shape (rows, features), float32 or float64, any strides; no more than 65,536 rows are copied at a
                 time (and a pandas frame that pandas keeps in several pieces). It may be a mapped file. Or a stream of
-                rows that do not fit in memory, with context and weights of its own: what `headrace.rows` makes, a
+                rows that do not fit in memory, with context and weights of its own: one of `headrace.rows`, a
                 data set of pyarrow, an array or frame of Dask (docs/scale.md).
             context: Shape (rows, context), or (context,) for all rows.
             **arguments: As `headrace._fit.arguments` has them.
@@ -369,8 +369,8 @@ class Flow(Verbs):
         Raises:
             TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
             ValueError: a wrong shape, or rows with a NaN or an infinity, or on a bound or beyond (their number and the
-                first one), or a checkpoint of another fit; with a group, also what another rank found, shards that no
-                rank or several hold, and ranks that were told different things.
+                first one), or a checkpoint of another fit; with a group, also errors of another rank, shards that no
+                rank or several hold, and ranks with different arguments.
             OSError: a checkpoint that cannot be written.
             KeyboardInterrupt: Ctrl-C before there are better weights.
             headrace.distributed.GroupError: a rank did not answer in time.

@@ -97,7 +97,7 @@ def _signature() -> inspect.Signature:
 class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """A normalising flow as an estimator: of densities as `sklearn.neighbors.KernelDensity`, and of outliers.
 
-    Numbers are float32 if the training data are, and float64 otherwise, unless `dtype` says which; either way data of
+    Numbers are float32 if the training data are, and float64 otherwise, unless `dtype` is given; either way data of
     both types are read as they are. An estimator can be pickled, as its flow can.
 
     Args:
@@ -137,7 +137,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         history_: The `History` of the fit, or a list of one for each member.
         offset_: The log density below which a row is an outlier.
         n_context_: Number of context columns.
-        table_: What became of each column; `flow_` has those that are not constant.
+        table_: The preprocessing of each column; `flow_` has those that are not constant.
         n_features_in_, feature_names_in_: As scikit-learn defines them.
 
     >>> import numpy as np
@@ -168,12 +168,12 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
         Args:
             X: Shape (rows, features), or a stream with context and weights of its own (`headrace.rows`), of which as
-                many rows as its buffer holds say what an outlier is. A column that counts the rows, as a saved index
+                many rows as its buffer holds determine the outliers. A column that counts the rows, as a saved index
                 does, gives a warning. A column with one value in all rows is kept aside, and put back by `sample`.
             y: Ignored.
-            sample_weight: Shape (rows,): weights of the rows in the likelihood, not negative. A weight of 2 says the
-                same as a row given twice, but not to the same bits, as batches are then others.
-            context: Shape (rows, columns), or (rows,) for one column: what the density is conditioned on. Then all
+            sample_weight: Shape (rows,): weights of the rows in the likelihood, not negative. A weight of 2 has the
+                effect of a row given twice, but not the same bits, because batches then differ.
+            context: Shape (rows, columns), or (rows,) for one column: the conditions of the density. Then all
                 other methods need it too. In a grid search scikit-learn hands it on by its metadata routing.
 
         Raises:

@@ -54,7 +54,7 @@ HR_FN void multiply_frame(const CausalNetwork& n, const T* weights, int l, const
     unit_product(a, gate_units(n));
 }
 
-// Of a stream or sequence.
+// Gate biases of a stream or sequence.
 template <class T>
 HR_FN const T* gate_bias_of(const CausalNetwork& n, const T* weights, const CausalSide<T>& side, int l) {
     return side.gate_bias ? side.gate_bias + l * gate_units(n) : weights + n.layers[l].gate_bias;

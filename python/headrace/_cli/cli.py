@@ -1,7 +1,7 @@
 """The command line: ``headrace info | fit | score | diagnose | sample | export | bench | demo``.
 
 Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
-is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, told in one line; 2 for a
+is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, reported in one line; 2 for a
 wrong command line; 130 after Ctrl-C; 141 where the reader of the output went away. Ctrl-C during a fit saves the best
 weights so far, or nothing if none are better than fresh ones; during scores the scores so far. It still ends with 130.
 """

@@ -66,7 +66,7 @@ def compare(
 
     Returns:
         The results, the two flows by name, and the kernels' bandwidth, in units of the data's own spread, which was
-        chosen on stars to fit alone.
+        chosen only on stars to fit.
     """
     unit = float(np.log(stars.std(axis=0, dtype=np.float64)).sum())
     results: list[Result] = []

@@ -85,7 +85,7 @@ class Kept:
         """Look for stored scores of an earlier call; those of other inputs are refused.
 
         Raises:
-            ValueError: there are some, or something else is in their place.
+            ValueError: some exist, or another file is in their place.
         """
         if not os.path.exists(self.path):
             return

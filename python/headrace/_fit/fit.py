@@ -98,7 +98,7 @@ class Fit:
         return isinstance(source, ArrayRows) and isinstance(judge, ArrayRows) and judge.data is source.data
 
     def cross_validates(self, held: int) -> bool:
-        """Whether cross-validation takes the place of so few held-out rows; a warning if not."""
+        """Whether cross-validation replaces a small number of held-out rows; a warning if not."""
         if self.flow._interior.is_fresh and self._holds_out():
             return True
         _rows.warn(

@@ -1,4 +1,4 @@
-"""The Gaussian that a fit starts from where rows are few, as fixed links at the data end of a flow."""
+"""The Gaussian that a fit with few rows starts from, as fixed links at the data end of a flow."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def second_moments(z: Floats, share: Floats) -> tuple[Floats, Floats]:
 
 
 def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np.float32) -> tuple[Transform, ...]:
-    """The links of a Gaussian from the `second_moments` of rows, whose last columns are their contexts.
+    """The links of a Gaussian from the `second_moments` of rows, with their contexts in the last columns.
 
     Its mean is linear in the context: a ridge regression. Its covariance is that of the residuals, mixed with the
     identity, as its symmetric root, which moves the coordinates least. Cross-validation chooses both shares of the

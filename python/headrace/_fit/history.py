@@ -15,13 +15,13 @@ class History:
     train_loss: list[float] = field(default_factory=list)
     """While the epoch ran."""
     validation_loss: list[float] = field(default_factory=list)
-    """After the epoch, on the rows held out; empty without any."""
+    """Validation loss after the epoch; empty without held-out rows."""
     learning_rate: list[float] = field(default_factory=list)
     """Learning rate at the end of the epoch."""
     seconds: list[float] = field(default_factory=list)
     """Seconds since the fit began."""
     best_epoch: int = -1
-    """The epoch of the weights that were kept, from 0; -1: none was better than those that the fit began with. An epoch
+    """The epoch of the weights that were kept, from 0, or -1 if none was better than those before the fit. An epoch
     interrupted by Ctrl-C or the time budget counts, though it is in no list."""
     best_loss: float = math.inf
     """The validation loss of these weights, or the epoch's training loss without validation."""

@@ -1,7 +1,7 @@
 """The marginal maps that a fit starts with: columns are made nearly normal where rows unseen by a curve gain.
 
 The networks then learn only how columns depend on each other: edges, skewness and tails of a column cost them many
-units, and a curve of some knots nothing (docs/notes/training.md has what it is worth). Where a column has modes
+units, and a curve of some knots nothing (gains: docs/notes/training.md). Where a column has modes
 and a gap between them, networks may do better with the column unchanged: some steps of both decide.
 """
 
@@ -143,7 +143,7 @@ class Curve:
     def placed(self, latent: Floats, spread: bool = False) -> Curve | None:
         """Nearly the same curve with knots at these values; None where `Gaussianize` allows none as close.
 
-        `spread`: knots that are too close, as at a sharp edge, are moved outwards, from the middle on.
+        `spread`: knots that are too close, such as at a sharp edge, are moved outwards, from the middle on.
         """
         own = Curve(*_spread(self.x, self.z, self.slope)) if spread else self
         try:

@@ -23,7 +23,7 @@ __all__ = ["Data", "open_rows", "warn"]
 
 Index = NDArray[np.int64]
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Two values of each column, as mean and standard deviation."""
+"""Two values of each column, such as mean and standard deviation."""
 
 DIGITS = 1e4  # values in a standard deviation that the dtype must distinguish
 FAR, NEAR = 10.0, 1.0  # standard deviations from the mean of a context row far out, and between all others

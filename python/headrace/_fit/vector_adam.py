@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 class VectorAdam:
-    """The optimiser that `Adam` uses in place of the core's.
+    """The optimiser that `Adam` uses instead of the core's.
 
     Args:
         flow: Its `parameters` are replaced in each step.

@@ -2,8 +2,8 @@
 
 A stage begins with the best weights so far and a fresh optimiser, and ends when held-out rows have gained nothing for
 some epochs. As long as a stage gained, the next has less decay. So a fit is never worse on held-out rows than its
-first stage, whose decay suits tables that are hard to learn without overfitting; and what later stages need is little,
-as they do not begin anew.
+first stage, with a decay for tables that are hard to learn without overfitting; and later stages need little time,
+because they do not begin anew.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Streams in the place of rows: a caller's stream, or one made from a caller's object."""
+"""Streams instead of rows: a caller's stream, or one made from a caller's object."""
 
 from __future__ import annotations
 

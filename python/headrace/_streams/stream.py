@@ -80,7 +80,7 @@ class Stream(abc.ABC):
     def __init__(self, buffer: Any, sizes: Sequence[int | None]) -> None:
         """`buffer`: rows held in memory at most. `sizes`: rows of each part; None where they are not known yet."""
         self.buffer = check.integer("buffer", buffer, least=1)
-        """How many rows are shuffled together, and how many are held out at most."""
+        """The number of rows that are shuffled together, and the most that are held out."""
         self._sizes = list(sizes)
         self._kind: tuple[Any, ...] | None = None  # of the first block
         self._names: tuple[str, ...] = ()
@@ -175,7 +175,7 @@ class Stream(abc.ABC):
     def split(self, share: float, seed: int = 0) -> tuple[Stream, Block | None]:
         """A stream without some rows, and these: a share of all, at most as many as the buffer holds.
 
-        They are drawn evenly from the whole stream: of neighbours as many as the share says, one.
+        They are drawn evenly from the whole stream: one row of each run of neighbours.
 
         Args:
             share: From 0 and below 1; None are held out where it is 0.

@@ -1,6 +1,6 @@
 """Periodic columns of an ascent: each circle is cut where its rows are rarest, and mapped to the line.
 
-Rotations mix all columns, so that no circle can stay one. The density is that of an interval whose ends meet at a cut.
+Rotations mix all columns, so that no circle can stay one. The density is that of an interval with both ends at a cut.
 """
 
 from __future__ import annotations

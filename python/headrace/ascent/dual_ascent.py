@@ -1,8 +1,8 @@
 """The nonparametric flow of Tabak and Vanden-Eijnden (2010): data are taken to a normal density in many small steps.
 
 Each step turns the points by an orthogonal matrix and moves every coordinate by a map of its own, chosen so that the
-log-likelihood of the points grows; points, not networks, say what it is. docs/dual_ascent.md tells the choices that the
-notes leave open, and what they were measured to be worth.
+log-likelihood of the points grows; points, not networks, determine it. docs/dual_ascent.md has the choices that the
+notes leave open, and their measured gains.
 """
 
 from __future__ import annotations
@@ -96,12 +96,12 @@ class DualAscentFlow:
         bandwidth: Of the kernel densities, in units of 1.06 rows^-0.2; by default 2 from five features on, otherwise 1.
         rate: How far towards the full marginal map a spline goes, 0 to 1, after the first step, which goes all the way.
         bins: Bins of a spline, 3 to 64; by default 40, and 8 where the steps are trained as a whole.
-        copies: Training rows are taken so many times, each time with noise of its own; 0 for as they are. By default 16
+        copies: Noisy copies of each training row; 0 for the rows themselves. By default 16
             for the joint training in up to three dimensions (fewer from 10,000 rows on), otherwise 0.
         jitter: Standard deviation of this noise, in units of the columns'.
         refine: Whether to train the steps as a whole after the ascent, which itself then takes rows as they are. By
             default splines are; with fewer than 5000 training rows a longer ascent of finer splines competes on the
-            rows held out, and without any it is taken alone.
+            rows held out, and without any it replaces the training.
         patience: Steps without a new best on held-out rows after which the ascent ends; None for no end.
         bounds: Of the columns, as in `MAF`: the ascent takes the rows off their support first.
         periodic: For each column ``(low, high)``, one period of it, or None. As rotations mix all columns, a circle is
@@ -164,7 +164,7 @@ class DualAscentFlow:
         self.seed = check.integer("seed", seed)
         self.dtype = check.float_dtype("dtype", dtype)
         self.history = AscentHistory()
-        """Of the last fit."""
+        """The history of the last fit."""
 
     @classmethod
     def notes(cls, precision: float = 1.0, steps: int | None = None, **changes: Any) -> Self:
@@ -203,7 +203,7 @@ class DualAscentFlow:
                 share (a fifth where the steps are trained as a whole afterwards), and the joint training in its time.
                 Such a fit is not the same twice.
             progress: Whether to show a bar on the standard error.
-            group: Who fits together, as in `Flow.fit`: x and the others are then dicts of the shards that this rank
+            group: The group of the fit, as in `Flow.fit`: x and the others are then dicts of the shards that this rank
                 holds, ``{number: array}``, and all ranks get the same flow.
 
         Raises:

@@ -26,25 +26,25 @@ __all__ = ["AscentFlow", "AscentHistory"]
 
 @dataclass
 class AscentHistory:
-    """What happened in an ascent. Log-likelihoods are means over the rows in nats, in the data's units."""
+    """The history of an ascent. Log-likelihoods are means over the rows in nats, in the data's units."""
 
     log_likelihood: list[float] = field(default_factory=list)
-    """Of the training rows, as they were fitted; first after no step, where data are standardised, then after each."""
+    """Log-likelihoods of the training rows as fitted; first before any step, for standardised data, then after each."""
     validation_log_likelihood: list[float] = field(default_factory=list)
-    """Of the rows held out; empty without any."""
+    """Log-likelihoods of the rows held out; empty without any."""
     coordinates: list[NDArray[np.float64]] = field(default_factory=list, compare=False)  # arrays have no one answer
     """L of eq. 23 of each coordinate under each step's map, shape (features,), of the training rows, the mean of log φ'
     − λ φ²/2, and ½ log(λ/2π), in the latent side's units; NaN in columns without spread. Of kinks on the CPU; else
     empty."""
     seconds: list[float] = field(default_factory=list)
-    """Since the fit began."""
+    """Seconds since the fit began."""
     best_step: int = 0
-    """After which the flow was cut: the best on rows held out, or the last without any."""
+    """The step after which the flow was cut, the best on rows held out, or the last without any."""
     stopped: str = "steps"
     """Why the ascent ended: "steps" (all done), "patience", "time_budget", "constant" (no column has a spread) or
     "interrupted", the latter also after the ascent."""
     refinement: training.History | None = None
-    """Of the joint training after the ascent, where there was one."""
+    """The history of the joint training after the ascent, where there was one."""
 
     def __repr__(self) -> str:
         """The outcome."""
@@ -66,9 +66,9 @@ class AscentFlow(Flow):
 
     Args:
         steps: For each step its transforms, in latent → data order; the first step is next to the data.
-        standardize: What comes before the first step.
+        standardize: The standardisation before the first step.
         base: By default `StandardNormal`.
-        support: What comes before that, where columns have bounds or are periodic: a `Support`, or several from latent
+        support: The support before that, where columns have bounds or are periodic: a `Support`, or several from latent
             to data.
         dtype: "float32" or "float64".
     """
@@ -113,7 +113,7 @@ class AscentFlow(Flow):
         return placed
 
     def _standardize(self) -> Standardize:
-        """What comes before the first step, on the CPU."""
+        """The standardisation before the first step, on the CPU."""
         found = self._chain[sum(self._lengths)]
         assert isinstance(found, Standardize)
         return found.to("cpu")

@@ -21,14 +21,14 @@ Floats = NDArray[np.float64]
 class Points:
     """Rows on their way, with their log-Jacobians, which start at 0.
 
-    A step takes each coordinate through x + g sqrt(e2 + (x - x0)²), all of them through a linear map, and sums what the
-    choice of the next step needs: all in one pass over the rows. Sums are added up in float64, and have the same bits
+    A step takes each coordinate through x + g sqrt(e2 + (x - x0)²), all of them through a linear map, and computes sums
+    for the choice of the next step, all in one pass over the rows. Sums are added up in float64, and have the same bits
     for any number of threads. On a CUDA device work is queued on CuPy's current stream, and only the sums of a step are
     waited for; `_device.Ascent` moves points there without waiting.
 
     Args:
         x: Shape (rows, n), float32 or float64: where the points start; copied.
-        weights: Shape (rows,): what each row counts in the sums; 1 by default.
+        weights: Shape (rows,): the weight of each row in the sums; 1 by default.
         dtype: float32 or float64, of the positions.
         keeps_log_jacobian: Whether each row's log-Jacobian is kept. Without it a step on the CPU writes less, and
             `Chosen` has their sums.
@@ -81,12 +81,12 @@ class Points:
         return sums
 
     def checked_rows(self) -> NDArray[np.int64]:
-        """Some rows, evenly spread, whose log-likelihood `Chosen` knows beside that of all; on the CPU."""
+        """Some rows, evenly spread, for which `Chosen` has a separate log-likelihood; on the CPU."""
         rows: NDArray[np.int64] = self.compiled.checked_rows()
         return rows
 
     def values(self) -> NDArray[Any]:
-        """Where the points are, shape (rows, n)."""
+        """The current points, shape (rows, n)."""
         values: NDArray[Any] = self.compiled.values()
         return values
 
@@ -165,7 +165,7 @@ class Chosen:
         return kinks
 
     def log_likelihoods(self) -> Floats:
-        """Before each kink, and after the last when all is finished, up to the constants of units and base.
+        """Log-likelihoods before each kink, and after the last of a finished ascent, up to constants of units and base.
 
         Shape (count, 4): of the points, of those held out (NaN without any), and of the checked rows of either; on a
         device (count, 2).

@@ -34,7 +34,7 @@ _COPIES, _NOISE = 0xC09E, 0x2015  # distinguish draws from others of the same se
 
 
 class Rows:
-    """Rows to fit and rows held out, in parts, with what standardises them.
+    """Rows to fit and rows held out, in parts, with their standardisation.
 
     Rows of one process are one part, those of a group a part for each shard that this rank holds.
     """

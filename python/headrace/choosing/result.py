@@ -51,7 +51,7 @@ class Tried:
 
 @dataclass(frozen=True, repr=False)
 class Choice:
-    """What `headrace.auto` found; print it.
+    """The result of `headrace.auto`; print it.
 
     >>> import numpy as np, headrace as hr
     >>> x = np.random.default_rng(0).standard_normal((600, 2))
@@ -63,20 +63,20 @@ class Choice:
     flow: Flow
     """The best density."""
     name: str
-    """What it is."""
+    """The name of the best density."""
     table: tuple[Tried, ...]
-    """All that was tried, the best first."""
+    """All densities tried, the best first."""
     as_good: tuple[str, ...]
     """Simpler densities that are as good as the best: within the standard error of the difference, or 0.01 nats."""
     diagnosis: Diagnosis | None
-    """Of the best one, with rows that it has not seen; None after Ctrl-C, or of so few rows that none are left."""
+    """A diagnosis of the best one on held-out rows; None after Ctrl-C, or of so few rows that none are left."""
     judged_by: str
-    """Which rows the table is of."""
+    """The rows of the table, in words."""
     interrupted: bool
     """Whether Ctrl-C ended it."""
     seconds: float
     columns: Columns = field(default=PLAIN, compare=False)
-    """What the columns of the table are: those of whole numbers were spread, and constant ones kept aside."""
+    """Kinds of the table's columns; whole numbers were spread, and constant columns kept aside."""
 
     def sample(self, n: int, context: Any = None, *, seed: Any = None, as_frame: bool = False) -> Any:
         """Draw rows of the table as it came: whole numbers are rounded, and constant columns are there.
@@ -110,15 +110,15 @@ class Choice:
         return table.log_prob(self.flow.log_prob, rows, given, names=self.columns.names)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the density to a file, with what became of the columns.
+        """Write the density to a file, with the preprocessing of the columns.
 
         `headrace sample`, `score` and `diagnose`, and pictures, treat rows accordingly then; `headrace.load` gives
-        `flow` alone.
+        only `flow`.
         """
         files.save(self.flow, path, self.columns.notes())
 
     def _to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
-        """What `headrace.diagnose` is given, as the flow has it."""
+        """The arguments of `headrace.diagnose`, in the flow's form."""
         own = self.columns.kept_names if names is None else tuple(names)
         if own is not None and len(own) == len(self.columns.table.columns):
             own = tuple(own[i] for i in self.columns.table.kept)

@@ -66,7 +66,7 @@ def auto(
         x: Shape (rows, features), an array or a frame; at least 4 rows. A column with one value in all rows is kept
             aside, and put back by `Choice.sample`.
         seconds: For the fits; the look at the best comes after them.
-        context: Shape (rows, context), or (rows,) for one column: what the density is conditioned on. Then there is no
+        context: Shape (rows, context), or (rows,) for one column: the conditions of the density. Then there is no
             kernel density and no dual ascent, and the mean of the Gaussian is linear in it.
         weights: Shape (rows,): weights of the rows, not negative.
         families: Of "maf", "nsf", "realnvp" and "dual-ascent", which to try.
@@ -77,7 +77,7 @@ def auto(
         discrete: Which columns are whole numbers or truth values: they are spread by noise for the fits, and rounded in
             samples (docs/tables.md). "auto": the columns of frames that have such dtypes, and arrays of integers; None
             for none; or a list of columns, by number or name.
-        jitter: Uniform noise for columns of other numbers whose values repeat: None; "auto", as wide as the smallest
+        jitter: Uniform noise for columns of other numbers with repeated values: None; "auto", as wide as the smallest
             gap between two values; a width; or a dict of widths by number or name.
         missing: "refuse" rows with NaN, with the counts of each column; or "drop" them.
         dtype: Of the flows, "float32" or "float64".

@@ -58,7 +58,7 @@ def _among(link: Transform, line: Sequence[int], features: int) -> Transform:
 
 
 def linear_gaussian(features: int, context: int, support: Support | None, dtype: Any) -> Flow:
-    """A normal density whose mean is linear in the context, to be fitted."""
+    """A normal density to be fitted, with a mean that is linear in the context."""
     circles = circles_of(support)
     line = [c for c in range(features) if c not in circles]
     ends: list[Transform] = [Standardize(np.zeros(features), np.ones(features))]

@@ -1,7 +1,7 @@
 """Fits, scores and samples of rows that Dask holds: each worker of a cluster is a rank where its rows are.
 
-Needs Dask and distributed, ``pip install ".[dask]"``, on the client and on all workers. docs/scale.md says how
-it works, and what to do with SLURM, MPI, PyTorch, Ray and Spark.
+Needs Dask and distributed, ``pip install ".[dask]"``, on the client and on all workers. docs/scale.md explains how
+it works, also with SLURM, MPI, PyTorch, Ray and Spark.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def fit(
         validation: The share of rows to hold out, or rows of your own: a collection as x, or a tuple (x, context,
             weights) of such; None for none.
         rows: Of a shard. The bits depend on it.
-        collective: What sums: "gloo" (PyTorch on all workers), "dask" (Dask's own connections, which take longer), or
+        collective: For sums: "gloo" (PyTorch on all workers), "dask" (Dask's own connections, which take longer), or
             "auto": gloo where it is there and starts.
         timeout: Seconds that a worker may let the others wait.
         restarts: How many times workers may be lost.
@@ -139,7 +139,7 @@ def fit_ascent(
 
 
 def _check_options(options: dict[str, Any], of: Any) -> None:
-    """Refuse here what a worker would."""
+    """Refuse arguments here that a worker would refuse."""
     for name in ("group", "time_budget"):
         if options.get(name) is not None:
             raise ValueError(f"{name}: expected None, as the workers are the group, got {options[name]!r}")

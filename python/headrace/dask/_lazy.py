@@ -31,7 +31,7 @@ def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None, pro
             columns.
         columns: Of a frame, names of the features; by default all columns that are nothing else.
         progress: True computes it now, on the present client's cluster or in this process, with a bar of the rows that
-            are done on the standard error, where somebody looks at it. What comes back has its blocks in memory then.
+            are done on the standard error, if it is a terminal. The result then has its blocks in memory.
 
     Returns:
         An array of Dask, shape (rows,), in the chunks of x; of a frame a column with its index.
@@ -81,7 +81,7 @@ def _of_frame(flow: Any, frame: Any, context: Any, columns: Any) -> Any:
 
 
 def sample(flow: Any, n: int, seed: int = 0, context: Any = None, *, chunks: int = CHUNK, dtype: Any = None) -> Any:
-    """Draw n rows, lazily: an array of Dask, shape (n, features), in chunks of so many rows.
+    """Draw n rows, lazily: an array of Dask, shape (n, features), in chunks of `chunks` rows.
 
     It has the bits of ``flow.sample(n, seed=seed, first_row=0)`` in any chunks, and each is drawn by itself.
 

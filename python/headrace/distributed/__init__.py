@@ -1,9 +1,9 @@
 """The same fit, bit for bit, on any number of processes or machines: ``flow.fit(shards, group=group)``.
 
-A `Group` is the processes of a fit: `local` for this process alone, `from_torch` for a process group of PyTorch
+A `Group` is the processes of a fit: `local` for only this process, `from_torch` for a process group of PyTorch
 (torchrun), `from_mpi` for a communicator of MPI, `from_dask` for workers of Dask (`headrace.dask` starts them). Each
 rank holds some shards of the table (numbered blocks of rows); the result does not depend on which rank holds which.
-docs/scale.md says how to start it.
+docs/scale.md explains how to start it.
 """
 
 from headrace.distributed._dask import from_dask

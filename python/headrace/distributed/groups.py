@@ -50,7 +50,7 @@ class _Local:
 
 
 def local() -> Group:
-    """A group of this process alone: its fits have the bits of those on any number of ranks.
+    """A group of only this process: its fits have the bits of those on any number of ranks.
 
     >>> import numpy as np, headrace as hr
     >>> x = np.random.default_rng(0).normal(3.0, 2.0, (2000, 2))

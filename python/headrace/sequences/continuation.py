@@ -28,7 +28,7 @@ def copies_of(states: Sequence[Any], n: int) -> list[Any]:
 class Continuation:
     """The density of the steps after a prefix, exactly; `SequenceFlow.given` makes it.
 
-    It keeps the flow as it was then. The prefix was run through once: what follows costs its own steps alone.
+    A continuation keeps the flow of that time. The prefix was run once: later calls cost only their own steps.
     """
 
     def __init__(self, run: Run) -> None:
@@ -60,13 +60,13 @@ class Continuation:
         return f"Continuation(shape={self.shape}, position={self._position})"
 
     def sample(self, n: int | Sequence[int], steps: int, seed: int | np.random.Generator | None = None) -> Array:
-        """Draw what follows.
+        """Draw the steps that follow.
 
         Args:
             n: How many draws for each prefix, or a shape of them; () for one each.
             steps: Of each draw.
             seed: As in `SequenceFlow.sample`: draw i of all prefixes takes the numbers of the next sequences there, at
-                the steps that follow. So what ``flow.sample(rows, steps=t, seed=s)`` drew comes back where its own
+                the steps that follow. So the values of ``flow.sample(rows, steps=t, seed=s)`` come back where its own
                 beginnings are the prefix: bit for bit under one convolution, and up to rounding under several or a
                 `Standardize`, through which the prefix has to go back.
 
@@ -93,7 +93,7 @@ class Continuation:
         return caller.give(result)
 
     def log_prob(self, x: Array) -> Array:
-        """Log density of what follows given the prefix: the sum of `log_prob_steps`, shape ``(*n, *shape)``."""
+        """Log density of the following steps given the prefix, the sum of `log_prob_steps`, shape ``(*n, *shape)``."""
         return self._scored(x, True)
 
     def log_prob_steps(self, x: Array) -> Array:

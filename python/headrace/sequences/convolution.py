@@ -174,12 +174,12 @@ class CausalConvolution(Sequential):
 
     @property
     def field(self) -> int:
-        """How many steps before a step it depends on."""
+        """The number of steps before a step on which it depends."""
         return int(self._structure.field)
 
     @property
     def reads(self) -> str:
-        """Which side the network sees, "data" or "latent"."""
+        """The side that the network sees, "data" or "latent"."""
         return self._settings.reads
 
     def _header(self) -> dict[str, Any]:

@@ -129,7 +129,7 @@ class SequenceFlow(SequenceDerivatives):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of parameters and results."""
+        """The dtype of parameters and results."""
         return self._dtype
 
     @property
@@ -153,7 +153,7 @@ class SequenceFlow(SequenceDerivatives):
 
     @property
     def field(self) -> int:
-        """How many steps before a step its density depends on at most; the receptive field."""
+        """The most steps before a step on which its density depends; the receptive field."""
         return sum(t.field for t in self._chain if isinstance(t, CausalConvolution))
 
     def __repr__(self) -> str:
@@ -186,7 +186,7 @@ class SequenceFlow(SequenceDerivatives):
             quantised: The step of a grid that x lies on, 1 for integers: then the result is the log **probability** of
                 the cells, x - step/2 to x + step/2, exactly. For flows of one `CausalConvolution` that reads data, on
                 the base `Logistic`, as `WaveNet` has it.
-            parameters: Shape (n,): a vector to take instead of the flow's own `parameters`, for this call alone.
+            parameters: Shape (n,): a vector to take instead of the flow's own `parameters`, only for this call.
 
         Returns:
             Shape (rows,), or () for one sequence, in the framework of the arrays given.
@@ -261,7 +261,7 @@ class SequenceFlow(SequenceDerivatives):
         covariates: Array | None = None,
         seed: int | np.random.Generator | None = None,
     ) -> Array:
-        """Draw n sequences of so many steps, shape (n, steps, features).
+        """Draw n sequences of `steps` steps, shape (n, steps, features).
 
         Args:
             n: Number of sequences.
@@ -290,11 +290,11 @@ class SequenceFlow(SequenceDerivatives):
     # ---- continuations -----------------------------------------------------------------------------------------------
 
     def given(self, prefix: Array, context: Array | None = None, covariates: Array | None = None) -> Continuation:
-        """The exact density of what follows a prefix: to draw from, and to evaluate.
+        """The exact density of the steps after a prefix, to draw from, and to evaluate.
 
         Args:
-            prefix: What came before, shape (rows, steps, features) or (steps, features).
-            context, covariates: As in `log_prob`; covariates of the prefix **and of what follows**.
+            prefix: The steps before, shape (rows, steps, features) or (steps, features).
+            context, covariates: As in `log_prob`; covariates of the prefix **and of the steps after it**.
 
         Returns:
             A `Continuation`. It keeps the flow as it is now.
@@ -320,13 +320,13 @@ class SequenceFlow(SequenceDerivatives):
         covariates: Array | None = None,
         state: dict[str, NDArray[Any]] | None = None,
     ) -> Stream:
-        """Sequences that go on: push what comes, pull what is drawn; see `Stream`.
+        """Sequences that go on: push new steps, pull drawn ones; see `Stream`.
 
         Args:
             rows: How many sequences go on together, step by step.
             context: As in `log_prob`.
             covariates: Frames from the first step on, as many as are known; `Stream.extend` adds others.
-            state: What `Stream.state` gave, to go on from there; then nothing else.
+            state: A result of `Stream.state`, to go on from there; then no other argument.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.WaveNet(layers=4, channels=8)

@@ -70,15 +70,15 @@ class SequenceDerivatives(Sequential):
         """Vector-Jacobian product of `log_prob`: gradients of a number from its gradient by the log densities.
 
         Memory does not grow with the number of sequences, but for the result: one sequence takes a part of it at a
-        time, with what its layers keep at the borders of the parts. The gradients have the same bits for any number
+        time, with its layers' values at the borders of the parts. The gradients have the same bits for any number
         of threads, and those of a sequence's values the same alone and among others.
 
         Args:
             x, context, covariates, lengths, parameters: As in `log_prob`.
             grad_log_prob: Shape (rows,), that of the log densities, or (rows, steps), by those of single steps: zero
                 for steps that only are the past of others.
-            wrt: What gradients to give, in this order: "inputs", in the shape of x; "parameters" (n,), as in
-                `parameters`; "context" and "covariates", in their shapes. What serves several sequences gets the sum.
+            wrt: The gradients to return, in this order: "inputs", in the shape of x; "parameters" (n,), as in
+                `parameters`; "context" and "covariates", in their shapes. Arrays for several sequences get the sum.
 
         Returns:
             A tuple of arrays, in the dtype of the flow.
@@ -164,7 +164,7 @@ class SequenceDerivatives(Sequential):
         Args:
             x, context, covariates, lengths, parameters: As in `log_prob`; at least one sequence.
             weights: Shape (rows,), or (rows, steps) for single steps: weights in the mean, not negative.
-            wrt: What gradients to give after the mean, in this order; see `log_prob_vjp`.
+            wrt: The gradients to return after the mean, in this order; see `log_prob_vjp`.
 
         >>> import numpy as np, headrace as hr
         >>> flow, x = hr.WaveNet(layers=4, channels=8), np.random.default_rng(0).normal(size=(4, 100, 1))

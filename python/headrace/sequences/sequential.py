@@ -30,7 +30,7 @@ class Sequential(Parametrised):
         return self._hop
 
     def to(self, device: str, matmul: str = "exact") -> Any:
-        """A copy on the CPU, where alone sequences are computed, with exact products.
+        """A copy on the CPU, the only device for sequences, with exact products.
 
         Raises:
             ValueError: another device or other products.

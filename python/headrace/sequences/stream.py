@@ -37,12 +37,12 @@ class Stream:
 
     @property
     def rows(self) -> int:
-        """How many sequences go on together."""
+        """The number of sequences."""
         return self._rows
 
     @property
     def position(self) -> int:
-        """How many steps they have."""
+        """The number of steps so far."""
         return self._position
 
     def __repr__(self) -> str:
@@ -133,7 +133,7 @@ class Stream:
         return Stream(flow, own, copies_of(self._states, count), self._position)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """All that it has of the past, as arrays by name, for ``flow.stream(state=...)``; parameters are not in it."""
+        """The complete past, as arrays by name, for ``flow.stream(state=...)``; parameters are not in it."""
         arrays: dict[str, NDArray[Any]] = {"position": np.array(self._position)}
         for name, array in (("context", self._context), ("covariates", self._frames)):
             if array is not None:
