@@ -21,7 +21,7 @@ class HostAscent {
         double total = 0, checked_total = 0;      // of the weights
         double log_jacobian = 0, of_checked = 0;  // sums over all rows, and over the checked ones
     };
-    // The sum over all processes of these sums of the parts here, `size` numbers each.
+    // The sum of these sums, `size` values each, over the parts here and all processes.
     using Sum = std::function<std::vector<double>(const std::vector<std::vector<double>>&, size_t size)>;
 
     // Moves the points, and those held out, if there are any. At most `most` kinks of a coordinate can be chosen.

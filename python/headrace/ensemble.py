@@ -180,7 +180,7 @@ class Ensemble(Filed):
         return self._with(tuple(copy.copy(flow) for flow in self._flows))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A copy, because nothing else can change."""
+        """The result of `__copy__`, because nothing else can change."""
         return self.__copy__()
 
     def __reduce__(self) -> Any:
@@ -356,7 +356,7 @@ class Ensemble(Filed):
             x, context, weights: As in `Flow.fit`.
             bootstrap: Whether each member gets as many rows as there are, drawn with replacement (Efron 1979): a row
                 that is drawn twice has twice its weight. Members then differ as fits of other rows would.
-            time_budget: Seconds for all members, who get equal parts; what one leaves goes to those after it.
+            time_budget: Seconds for all members, in equal parts; the rest of one member's goes to those after it.
             seed: Of the first member.
             **settings: All other arguments of `Flow.fit`, but `checkpoint`, which ensembles do not have yet.
 

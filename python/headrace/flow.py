@@ -258,7 +258,7 @@ class Flow(Verbs):
         takes one. Outputs are "log_prob", or "z" or "x" and "log_det", in the shapes of the verb.
 
         Args:
-            path: Of the file, as flow.onnx.
+            path: Of the file, such as flow.onnx.
             verb: "log_prob", "to_latent" or "to_data".
 
         Raises:
@@ -311,7 +311,7 @@ class Flow(Verbs):
             columns: Which columns x has; the first k by default. They have to depend on no others, see `marginal`.
 
         Returns:
-            A `Conditional`, whose `columns` are the others, ascending. It keeps the flow as it is now.
+            A `Conditional`, whose `columns` are the others, ascending. Later changes of the flow do not affect it.
 
         Raises:
             TypeError, ValueError: As in `log_prob` and `marginal`.

@@ -332,7 +332,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         """The log density of each row in nats, shape (rows,), float64: the same for a row alone and among others.
 
         For whole numbers it is a log probability (`discrete`). A row with another number in a column that was constant
-        has -inf, with a warning; a row with missing numbers has NaN if ``missing="drop"``.
+        has -inf, with a warning; a row with missing values has NaN if ``missing="drop"``.
 
         Args:
             X: Shape (rows, features).
@@ -357,19 +357,19 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return np.where(np.isnan(X).any(axis=1), np.nan, found)
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
-        """The mean log density of rows in nats; if ``missing="drop"``, of those without missing numbers."""
+        """The mean log density of rows in nats; if ``missing="drop"``, of those without missing values."""
         log_prob = self.score_samples(X, context)
         return float(log_prob[~np.isnan(self._opened(X)).any(axis=1)].mean(dtype=np.float64))
 
     def decision_function(self, X: Any, *, context: Any = None) -> NDArray[Any]:
-        """`score_samples` less `offset_`: below 0 for outliers, NaN for rows with missing numbers, shape (rows,)."""
+        """`score_samples` less `offset_`: below 0 for outliers, NaN for rows with missing values, shape (rows,)."""
         decision: NDArray[Any] = self.score_samples(X, context) - self.offset_
         return decision
 
     def predict(self, X: Any, *, context: Any = None) -> NDArray[np.int64]:
         """1 for rows like those that were fitted, -1 for outliers and for rows without a density, shape (rows,).
 
-        The latter are rows with missing numbers (if ``missing="drop"``; otherwise they are refused).
+        The latter are rows with missing values (if ``missing="drop"``; otherwise they are refused).
         """
         return np.where(self.decision_function(X, context=context) >= 0.0, 1, -1)
 

@@ -206,7 +206,7 @@ def _interval(every: Any) -> tuple[float, float]:
     return check.number("checkpoint_every", every, least=0.0, below=math.inf), math.inf
 
 
-# ---- a run as numbers ------------------------------------------------------------------------------------------------
+# ---- a run as arrays -------------------------------------------------------------------------------------------------
 
 
 def _state(

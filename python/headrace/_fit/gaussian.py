@@ -46,7 +46,7 @@ def decorrelating(
     """Links from latent to standardised data that give standard normal rows the Gaussian of the training rows.
 
     See `links_of`. `scale`: of the context columns; None without any. `curves`: links between these and the
-    standardised data. The fold of a row goes by its index in its part.
+    standardised data. The fold of a row depends on its index in its part.
     """
     contexts = 0 if scale is None else source.columns(of_context=True)
     contexts = contexts if contexts <= MOST_FEATURES else 0

@@ -88,8 +88,8 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
 class Moments:
     """Weighted mean, deviation and half the range of rows in one pass over blocks, whatever their sizes.
 
-    Blocks are merged as Chan, Golub, LeVeque (1983) do, by deviations and not by their squares, which may leave the
-    numbers.
+    Blocks are merged as Chan, Golub, LeVeque (1983) do, by deviations and not by their squares, which may
+    overflow.
     """
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 Judged = tuple[float, float | None]
 """Mean log-likelihoods of training rows and of those held out, if there are any."""
 
-# By docs/notes/dual_ascent.md.
+# Defaults of docs/notes/dual_ascent.md.
 BLOCK = 32  # rows of a block of a rotation, where it has blocks
 FEW_FEATURES = 128  # below, random rotations are dense
 SLOPE = 1e-3  # of the maps of an ascent

@@ -84,7 +84,7 @@ class DualAscentFlow:
             they are trained as a whole.
         map: "spline": marginal maps from kernel densities; "kink": eq. 25, a line that bends.
         rule: How a kink is chosen. "newton": Newton's step of the concave parametrisation, shortened where a lower
-            bound of L asks for it, so that no step makes L less; "gradient": along the gradient (eq. 24), as far as
+            bound of L requires it, so that no step makes L less; "gradient": along the gradient (eq. 24), as far as
             the same bound grows.
         kinks: Kinks of a coordinate and step, one after another.
         neighbours: Rows that a kink's width holds, under a normal density (n_p).
@@ -193,7 +193,7 @@ class DualAscentFlow:
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides. Or a stream (`headrace.rows`): an ascent carries
-                its rows along in memory, so that of more rows than its buffer holds as many stand for all, drawn
+                its rows along in memory, so that a sample of the buffer's size represents more rows, drawn
                 evenly, with a warning.
             context: None: an ascent takes none.
             weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 Parts = list[tuple[Any, Any]]
 """Rows and their weights, None for 1 each, part by part."""
 
-# By docs/notes/dual_ascent.md.
+# Defaults of docs/notes/dual_ascent.md.
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
 REPEATED = 0.01  # the share of them with another row's value from which a column counts as repeating
 LEAST_SPREAD = 1e-3  # standard deviations over which its values are spread at least

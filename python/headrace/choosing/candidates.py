@@ -53,7 +53,7 @@ class Candidate:
 def candidates(families: tuple[str, ...], setting: Setting, *, few: bool) -> list[Candidate]:
     """All candidates; for few rows without the large ones and those that are no more than a Gaussian."""
     found = []
-    # There an affine flow is one affine map.
+    # With one feature, and neither context nor periods, an affine flow is one affine map.
     alone = setting.features == 1 and not setting.context and not any(setting.periodic or ())
     for family in families:
         if family == "dual-ascent":

@@ -69,11 +69,11 @@ def fit(
             weights) of such; None for none.
         rows: Of a shard. The bits depend on it.
         collective: For sums: "gloo" (PyTorch on all workers), "dask" (Dask's own connections, which take longer), or
-            "auto": gloo where it is there and starts.
+            "auto": gloo where it is installed and starts.
         timeout: Seconds that a worker may let the others wait.
         restarts: How many times workers may be lost.
-        progress: Whether to show a bar on the standard error of this process, where somebody looks at it; where a
-            worker was lost it goes back to what is kept.
+        progress: Whether to show a bar on the standard error of this process, if it is a terminal; where a
+            worker was lost it returns to the stored state.
         **options: All others of `Flow.fit` but `group` and `time_budget`.
 
     Returns:

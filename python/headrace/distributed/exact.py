@@ -1,6 +1,6 @@
 """Sums of floating-point numbers, independent of their order, by integers.
 
-Few numbers are summed as they are: each is an integer times 2^-1074, written in 32-bit digits of which an int64 takes
+Single values are summed exactly: each is an integer times 2^-1074, written in 32-bit digits of which an int64 takes
 2^30 without a carry. Gradients have one scale for all entries instead, so that an entry is one int64.
 """
 

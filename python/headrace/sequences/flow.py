@@ -297,7 +297,7 @@ class SequenceFlow(SequenceDerivatives):
             context, covariates: As in `log_prob`; covariates of the prefix **and of the steps after it**.
 
         Returns:
-            A `Continuation`. It keeps the flow as it is now.
+            A `Continuation`. Later changes of the flow do not affect it.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.WaveNet(layers=4, channels=8)

@@ -69,7 +69,7 @@ class SequenceDerivatives(Sequential):
     ) -> Gradients:
         """Vector-Jacobian product of `log_prob`: gradients of a number from its gradient by the log densities.
 
-        Memory does not grow with the number of sequences, but for the result: one sequence takes a part of it at a
+        Memory does not grow with the number of sequences, except the result: one sequence takes a part of it at a
         time, with its layers' values at the borders of the parts. The gradients have the same bits for any number
         of threads, and those of a sequence's values the same alone and among others.
 

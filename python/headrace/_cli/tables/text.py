@@ -20,7 +20,7 @@ MISSING = ("", "na", "n/a", "null", "none")  # texts of missing values, beside "
 TRUTH = {"true": "1", "false": "0"}  # texts for truth values, as pandas and polars write them
 
 MOST_LINES = 16  # more of the names
-CHUNK = 1 << 14  # rows of text turned into numbers at a time
+CHUNK = 1 << 14  # rows of text that are parsed at a time
 
 
 def is_number(field: str) -> bool:

@@ -30,8 +30,8 @@ def write_table(
 
     In .parquet, columns whose `kinds` are "integer" or "boolean" have such types.
 
-    Text has as many digits as give back the same number, and names that do no harm in a terminal or a spreadsheet. An
-    .npy file has the array as it is, without the names.
+    Text has enough digits to restore the value, and names that do no harm in a terminal or a spreadsheet. An
+    .npy file has the array, without the names.
     """
     if path is None:
         _write_text(sys.stdout, values, names)
