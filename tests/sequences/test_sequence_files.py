@@ -20,6 +20,9 @@ def example(name, dtype="float32"):
         return sequence_cases.chain(dtype)
     if name == "student":
         return sequence_cases.wavenet(name, reads="latent", map="affine", layers=2, transforms=3, dtype=dtype)
+    if name == "inner":
+        inner = hr.NSF(3, context=4, transforms=2, hidden=(6,), link="random", dtype=dtype)
+        return sequence_cases.wavenet(name, features=3, inner=inner, layers=2, dtype=dtype)
     if name == "convolution":
         t = hr.CausalConvolution(2, channels=5, dilations=[1, 7], covariates=2, hop=9, skip=3, dtype=dtype)
         return sequence_cases.randomise(t, name)
@@ -27,7 +30,7 @@ def example(name, dtype="float32"):
     return sequence_cases.wavenet(name, dtype=dtype, **more)
 
 
-NAMES = ["chain", "student", "convolution", "spline"]
+NAMES = ["chain", "student", "convolution", "spline", "inner"]
 
 
 def header_of(path):
