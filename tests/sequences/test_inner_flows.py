@@ -212,6 +212,49 @@ def test_gradients_by_values_have_the_same_bits_alone(dtype):
         cases.assert_same_bits(flow.log_prob_vjp(x[:rows], np.ones(rows), wrt="inputs")[0], whole[:rows])
 
 
+def test_any_number_of_threads():
+    flow = flow_of("nsf", "context")
+    x, (context, _) = sequence_cases.sequences(50, STEPS, 2), beside(flow, 50)
+    weights = cases.rng("threads").standard_normal(50)
+
+    def results():
+        by = flow.log_prob_vjp(x, weights, context, wrt=("inputs", "parameters", "context"))
+        return [flow.log_prob_steps(x, context), flow.sample(50, STEPS, context, seed=1), *by]
+
+    with hr.threads(1):
+        want = results()
+    with hr.threads(3):
+        for a, b in zip(results(), want, strict=True):
+            cases.assert_same_bits(a, b)
+
+
+def test_gradients_of_lists():
+    flow = flow_of("maf")
+    x = sequence_cases.sequences(3, 30, 3)
+    parts = [x[0], x[1, :4], x[2, :17]]
+    by_x, by_parameters = flow.log_prob_vjp(parts, np.ones(3))
+    alone = [flow.log_prob_vjp(one, np.ones(())) for one in parts]
+    for got, (want, _) in zip(by_x, alone, strict=True):
+        cases.assert_same_bits(got, want)
+    want = sum(own for _, own in alone)
+    np.testing.assert_allclose(by_parameters, want, rtol=0, atol=1e-12 * np.abs(want).max())
+
+
+def test_modules_of_frameworks_have_these_gradients():
+    torch = pytest.importorskip("torch")
+    from headrace.torch import SequenceModule
+
+    flow = flow_of("maf")
+    x = sequence_cases.sequences(2, 8, 3)
+    given = torch.tensor(x, requires_grad=True)
+    module = SequenceModule(flow)
+    module.log_prob(given).sum().backward()
+    by_x, by_parameters = flow.log_prob_vjp(x, np.ones(2))
+    np.testing.assert_array_equal(given.grad.numpy(), by_x)
+    (own,) = module.parameters()
+    np.testing.assert_array_equal(own.grad.numpy(), by_parameters)
+
+
 def test_training_lowers_the_loss():
     flow = hr.WaveNet(2, layers=3, channels=8, seed=0)
     x = sequence_cases.sequences(8, 100, 2, "float32")

@@ -123,6 +123,33 @@ def test_a_header_that_lies(name, tmp_path):
     cases.assert_says(error, *words)
 
 
+def inner(header):
+    return part(header)["inner"]
+
+
+INNER_LIES = {
+    "features": (lambda h: inner(h).update(features=2), [r"transforms\[0\]", "inner", "got 2"]),
+    "context": (lambda h: inner(h).update(context=5), ["inner", "got .*5"]),
+    "no flow": (lambda h: part(h).update(inner=h["transforms"][1]), ["inner: kind: expected one of"]),
+    "a number": (lambda h: part(h).update(inner=3), ["inner: expected a JSON object, got int"]),
+    "another base": (
+        lambda h: inner(h).update(base={"kind": "Logistic", "features": 3}),
+        ["expected a flow on Standard"],
+    ),
+    "a map beside it": (lambda h: part(h).update(map="affine"), ["expected no key 'map'"]),
+    "none": (lambda h: part(h).pop("inner"), ["expected the key 'map'"]),
+}
+
+
+@pytest.mark.parametrize("name", INNER_LIES)
+def test_a_header_that_lies_of_an_inner_flow(name, tmp_path):
+    change, words = INNER_LIES[name]
+    example("inner").save(tmp_path / "flow")
+    with pytest.raises(hr.FileFormatError) as error:
+        hr.from_bytes(rewritten(tmp_path / "flow", change))
+    cases.assert_says(error, *words)
+
+
 def test_a_tensor_too_many_and_one_too_few(tmp_path):
     example("spline").save(tmp_path / "flow")
     name = "transforms.0.layers.1.gate.weight"

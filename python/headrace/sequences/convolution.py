@@ -16,7 +16,7 @@ from headrace._module import Block, Program
 from headrace._stored import Stored, storable
 from headrace.flow import Flow
 from headrace.sequences.inner import InnerLink
-from headrace.sequences.links import CausalLink, NetworkLink
+from headrace.sequences.links import CausalLink
 from headrace.sequences.program import SequenceProgram
 from headrace.sequences.sequential import Sequential
 from headrace.sequences.settings import CausalSettings, doubling
@@ -189,7 +189,7 @@ class CausalConvolution(Sequential):
         inner = self._settings.inner
         return {} if inner is None else {f"inner.{name}": array for name, array in inner._fixed_arrays().items()}
 
-    def _link(self, dtype: np.dtype[Any]) -> NetworkLink:
+    def _link(self, dtype: np.dtype[Any]) -> CausalLink | InnerLink:
         """What computes it in a chain."""
         kind = CausalLink if self._settings.inner is None else InnerLink
         return kind(self._settings, self._structure, dtype)

@@ -135,7 +135,7 @@ class WaveNet(SequenceFlow):
 
 def _flow_of_steps(name: str, features: int, context: int, seed: int, dtype: DTypeLike) -> Flow:
     """A flow by its name."""
-    kind = {"nsf": NSF, "maf": MAF}[check.choice("inner", name, ("nsf", "maf"))]
+    kind: type[NSF] | type[MAF] = NSF if check.choice("inner", name, ("nsf", "maf")) == "nsf" else MAF
     return kind(features, check.integer("skip", context, least=1), transforms=2, hidden=(64,), seed=seed, dtype=dtype)
 
 
