@@ -105,6 +105,21 @@ class CausalTransform:
 
 
 @dataclass(frozen=True)
+class CausalFlow(CausalTransform):
+    """Raw parameters are the context of a flow over the channels of a step, and not parameters of a map."""
+
+    inner: object = None
+
+    def parameters(self, seen, context=None, covariates=None):
+        return self.network(seen, context, covariates)
+
+    def _apply(self, value, params, inverse):
+        verb = self.inner.to_latent if inverse else self.inner.to_data
+        result, log_det = verb(value.reshape(-1, value.shape[2]), params.reshape(-1, params.shape[2]))
+        return result.reshape(value.shape), log_det.reshape(value.shape[:2])
+
+
+@dataclass(frozen=True)
 class PerStep:
     """A transform of the channels, the same at each step."""
 

@@ -20,6 +20,9 @@ def example(name, dtype="float32"):
         return sequence_cases.chain(dtype)
     if name == "student":
         return sequence_cases.wavenet(name, reads="latent", map="affine", layers=2, transforms=3, dtype=dtype)
+    if name == "inner":
+        inner = hr.NSF(3, context=4, transforms=2, hidden=(6,), link="random", dtype=dtype)
+        return sequence_cases.wavenet(name, features=3, inner=inner, layers=2, dtype=dtype)
     if name == "convolution":
         t = hr.CausalConvolution(2, channels=5, dilations=[1, 7], covariates=2, hop=9, skip=3, dtype=dtype)
         return sequence_cases.randomise(t, name)
@@ -27,7 +30,7 @@ def example(name, dtype="float32"):
     return sequence_cases.wavenet(name, dtype=dtype, **more)
 
 
-NAMES = ["chain", "student", "convolution", "spline"]
+NAMES = ["chain", "student", "convolution", "spline", "inner"]
 
 
 def header_of(path):
@@ -115,6 +118,33 @@ LIES = {
 def test_a_header_that_lies(name, tmp_path):
     change, words = LIES[name]
     example("spline").save(tmp_path / "flow")
+    with pytest.raises(hr.FileFormatError) as error:
+        hr.from_bytes(rewritten(tmp_path / "flow", change))
+    cases.assert_says(error, *words)
+
+
+def inner(header):
+    return part(header)["inner"]
+
+
+INNER_LIES = {
+    "features": (lambda h: inner(h).update(features=2), [r"transforms\[0\]", "inner", "got 2"]),
+    "context": (lambda h: inner(h).update(context=5), ["inner", "got .*5"]),
+    "no flow": (lambda h: part(h).update(inner=h["transforms"][1]), ["inner: kind: expected one of"]),
+    "a number": (lambda h: part(h).update(inner=3), ["inner: expected a JSON object, got int"]),
+    "another base": (
+        lambda h: inner(h).update(base={"kind": "Logistic", "features": 3}),
+        ["expected a flow on Standard"],
+    ),
+    "a map beside it": (lambda h: part(h).update(map="affine"), ["expected no key 'map'"]),
+    "none": (lambda h: part(h).pop("inner"), ["expected the key 'map'"]),
+}
+
+
+@pytest.mark.parametrize("name", INNER_LIES)
+def test_a_header_that_lies_of_an_inner_flow(name, tmp_path):
+    change, words = INNER_LIES[name]
+    example("inner").save(tmp_path / "flow")
     with pytest.raises(hr.FileFormatError) as error:
         hr.from_bytes(rewritten(tmp_path / "flow", change))
     cases.assert_says(error, *words)

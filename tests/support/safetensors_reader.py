@@ -22,6 +22,9 @@ class InStandardUnits:
     def to_latent(self, x, context):
         return self.flow.to_latent(x, (np.asarray(context, np.float64) - self.mean) / self.std)
 
+    def to_data(self, z, context):
+        return self.flow.to_data(z, (np.asarray(context, np.float64) - self.mean) / self.std)
+
 
 def read(path):
     """A reference flow or transform."""
@@ -54,8 +57,11 @@ def _sequence_flow(header, tensors):
 def _causal(header, tensors, prefix):
     own = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
     network = reference.CausalNetwork(own, tuple(header["dilations"]), header.get("hop", 1))
-    options = reference.Options(header["scale"], header["slope"], header["bound"], header.get("min_bin", 1e-3))
     has = [bool(header["context"]), bool(header.get("covariates"))]
+    if "inner" in header:
+        inner = _flow(header["inner"], tensors, f"{prefix}inner.")
+        return _Reading(reference.CausalFlow(network, reads=header["reads"], inner=inner), has)
+    options = reference.Options(header["scale"], header["slope"], header["bound"], header.get("min_bin", 1e-3))
     return _Reading(reference.CausalTransform(network, header["map"], header["reads"], options), has)
 
 

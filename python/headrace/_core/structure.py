@@ -80,6 +80,8 @@ def refuse_beyond_memory(names: str, weights: int, of: str = "") -> None:
 class MaskedNetwork:
     """Structure of one masked transform; `rows` gives the place of the user's output rows in the core's order."""
 
+    is_network = True  # matrices of networks decay
+
     def __init__(
         self,
         options: dict[str, Any],

@@ -14,6 +14,8 @@ from headrace._core.structure import refuse_beyond_memory
 from headrace._keywords import documented, takes
 from headrace._module import Block, Program
 from headrace._stored import Stored, storable
+from headrace.flow import Flow
+from headrace.sequences.inner import InnerLink
 from headrace.sequences.links import CausalLink
 from headrace.sequences.program import SequenceProgram
 from headrace.sequences.sequential import Sequential
@@ -60,7 +62,11 @@ class CausalConvolution(Sequential):
     al. 2017) it sees z, and samples are computed at once. **Both directions compute the same bits from the same
     values**, in whatever pieces, batches and threads. Before the first step the values of every layer are zero.
 
-    Its weights are named as ``torch.nn.Conv1d`` has them, (outputs, inputs, taps), the oldest tap first.
+    With `inner`, the values of a step depend on each other too: outputs of the network are the context of that flow
+    over the values of a step. Without, each value has a map with parameters of its own.
+
+    Its weights are named as ``torch.nn.Conv1d`` has them, (outputs, inputs, taps), the oldest tap first; those of the
+    inner flow begin with ``inner.``.
 
     Args:
         features: Number of values in each step.
@@ -69,6 +75,9 @@ class CausalConvolution(Sequential):
         kernel: Taps of each convolution, 2 to 32.
         dilations: Steps between two taps, one for each layer; by default 16 layers, 1, 2, 4, ..., 128 and again.
         reads: "data" or "latent": which side the network sees.
+        inner: A flow of the values of a step, whose context outputs of the network are, as many as it takes: such as
+            ``hr.NSF(features, context=16)``. On the base `StandardNormal`, because the base of a step is that of the
+            `SequenceFlow`; of this dtype. Its parameters are copied. Beside it there are no settings of a map.
         context: Number of context columns, one row for a whole sequence.
         covariates: Number of columns that are known of time, also ahead: hour of day, features of a frame.
         hop: Steps from one row of the covariates to the next; between them they are interpolated.
@@ -77,12 +86,17 @@ class CausalConvolution(Sequential):
         **settings: Settings of the map, `MapShape`.
 
     Raises:
-        ValueError: an option out of its range, or weights that do not fit in memory.
+        TypeError: an inner flow that is none.
+        ValueError: an option out of its range, weights that do not fit in memory, or an inner flow without context, of
+            other features, of another dtype, or on another base.
 
     >>> import headrace as hr
     >>> t = hr.CausalConvolution(channels=8, dilations=[1, 2, 4], kernel=3)
     >>> t.field, t.named_parameters()["layers.1.gate.weight"].shape
     (17, (16, 8, 3))
+    >>> t = hr.CausalConvolution(2, channels=8, dilations=[1, 2], inner=hr.MAF(2, context=6))
+    >>> t.named_parameters()["head.1.weight"].shape  # to the six columns of the context
+    (6, 8)
     """
 
     _dtype: np.dtype[Any]
@@ -97,6 +111,7 @@ class CausalConvolution(Sequential):
         kernel: int = 2,
         dilations: Sequence[int] = doubling(16),
         reads: str = "data",
+        inner: Flow | None = None,
         context: int = 0,
         covariates: int = 0,
         hop: int = 1,
@@ -105,6 +120,8 @@ class CausalConvolution(Sequential):
         **settings: Unpack[MapShape],
     ) -> None:
         """See the class."""
+        if inner is not None and settings:
+            raise ValueError(f"{min(settings)}: expected no setting of a map beside an inner flow, got {inner!r}")
         checked = CausalSettings(
             features=features,
             context=context,
@@ -115,11 +132,15 @@ class CausalConvolution(Sequential):
             covariates=covariates,
             hop=hop,
             reads=reads,
+            inner=inner,
             **settings,
         )
         kind = check.float_dtype("dtype", dtype)
+        if inner is not None and inner.dtype != kind:
+            raise ValueError(f"inner: expected a flow of {kind}, as this is, got {inner.dtype}; use .astype")
         self._set(checked, kind)
-        self._take_parameters(self._fresh(check.seeds(seed), kind))
+        network = self._fresh(check.seeds(seed), kind)
+        self._take_parameters(network if inner is None else np.concatenate([network, inner._vector()]))
 
     def _set(self, settings: CausalSettings, dtype: np.dtype[Any]) -> None:
         super().__init__(settings.features, settings.context, settings.covariates, settings.hop, dtype)
@@ -147,8 +168,8 @@ class CausalConvolution(Sequential):
                 gain = 2.0 / np.sqrt(layers)  # a gated unit has about half of the deviation of its input
             deviation = gain / np.sqrt(np.prod(shape[1:]))
             arrays[name] = (deviation * rng.standard_normal(shape)).astype(dtype)
-        identity = np.tile(self._identity(), self._settings.features)
-        arrays["head.1.bias"][:] = identity
+        if self._settings.inner is None:
+            arrays["head.1.bias"][:] = np.tile(self._identity(), self._settings.features)
         return _CausalBlock(self._structure).pack_named(arrays)
 
     def _identity(self) -> NDArray[np.float64]:
@@ -160,11 +181,18 @@ class CausalConvolution(Sequential):
         return values
 
     def _blocks(self) -> list[tuple[str, Block]]:
-        return [("", _CausalBlock(self._structure))]
+        blocks: list[tuple[str, Block]] = [("", _CausalBlock(self._structure))]
+        inner = self._settings.inner
+        return blocks if inner is None else blocks + [(f"inner.{prefix}", block) for prefix, block in inner._blocks()]
 
-    def _link(self, dtype: np.dtype[Any]) -> CausalLink:
-        """The transform's link in a chain."""
-        return CausalLink(self._settings, self._structure, dtype)
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        inner = self._settings.inner
+        return {} if inner is None else {f"inner.{name}": array for name, array in inner._fixed_arrays().items()}
+
+    def _link(self, dtype: np.dtype[Any]) -> CausalLink | InnerLink:
+        """What computes it in a chain."""
+        kind = CausalLink if self._settings.inner is None else InnerLink
+        return kind(self._settings, self._structure, dtype)
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
         program = SequenceProgram([self._link(dtype)], [[], [block for _, block in self._blocks()]], dtype)
@@ -182,18 +210,29 @@ class CausalConvolution(Sequential):
         """The side that the network sees, "data" or "latent"."""
         return self._settings.reads
 
+    @property
+    def inner(self) -> Flow | None:
+        """The flow of the values of a step, with a copy of the current parameters; None where each has a map."""
+        inner = self._settings.inner
+        if inner is None:
+            return None
+        flow: Flow = inner._remade(self._vector()[self._structure.n_weights :], self._dtype, None)
+        return flow
+
     def _header(self) -> dict[str, Any]:
         return self._settings.header()
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        settings = CausalSettings.from_file(stored)
+        inner = stored.child("inner", Flow, "inner.") if stored.has("inner") else None
+        settings = CausalSettings.from_file(stored, inner=inner)
         if stored.dtype is None:
             raise ValueError("dtype: expected 'float32' or 'float64' where there are parameters, got None")
         self = cls.__new__(cls)
         self._set(settings, stored.dtype)
         named = {name: stored.array(name, tuple(shape)) for name, shape in self._structure.tensors}
-        self._take_parameters(_CausalBlock(self._structure).pack_named(named))
+        network = _CausalBlock(self._structure).pack_named(named)
+        self._take_parameters(network if inner is None else np.concatenate([network, inner._vector()]))
         return self
 
     def __repr__(self) -> str:

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from headrace.sequences.settings import CausalSettings
     from headrace.transforms.transform import Transform
 
-__all__ = ["CausalLink", "Cotangent", "Link", "LinkGradients", "StepLink", "at_least_a_tile"]
+__all__ = [
+    "CausalLink",
+    "Cotangent",
+    "Link",
+    "LinkGradients",
+    "NetworkLink",
+    "StepLink",
+    "at_least_a_tile",
+    "with_zeros",
+]
 
 Block = NDArray[Any]
 
@@ -73,23 +82,27 @@ class Link(Protocol):
         """Gradients from cotangents of values and log-derivatives; those by inputs are always present."""
 
 
-class CausalLink:
-    """A causal convolution, which the core computes."""
+class NetworkLink:
+    """A causal convolution, which the core computes, whatever the outputs of its network are."""
 
     is_over_time = True
 
-    def __init__(self, settings: CausalSettings, structure: Any, dtype: np.dtype[Any]) -> None:
-        """`structure`: the network in the core."""
+    def __init__(self, settings: CausalSettings, structure: Any, dtype: np.dtype[Any], **options: Any) -> None:
+        """`structure`: the network in the core; `options`: what its outputs are for."""
         self._reads_data = settings.reads == "data"
         self._outputs = settings.outputs
         self._context, self._covariates = bool(settings.context), bool(settings.covariates)
         self._dtype = dtype
         kind = cpu.CausalTransformF32 if dtype == np.float32 else cpu.CausalTransformF64
-        self._core = kind(structure, self._reads_data, **settings.map_options())
+        self._core = kind(structure, self._reads_data, **options)
 
     def state(self, rows: int) -> Any:
         """See `Link`."""
         return self._core.streams(rows)
+
+    def runs_at_once(self, inverse: bool) -> bool:
+        """See `Link`."""
+        return inverse == self._reads_data
 
     def _own(self, context: Any, covariates: Any) -> dict[str, Any]:
         """The columns of the chain's inputs that this network reads."""
@@ -97,6 +110,61 @@ class CausalLink:
             "context": context if self._context else None,
             "covariates": covariates if self._covariates else None,
         }
+
+    def _sides(self, inverse: bool, weights: Any, given: Block, state: Any, **more: Any) -> tuple[Block, Block]:
+        """Both results of a run in either direction."""
+        own = given.astype(self._dtype, copy=False)
+        value, log_det = np.empty(own.shape, self._dtype), np.empty(own.shape[:2], self._dtype)
+        verb = self._core.parallel if inverse == self._reads_data else self._core.sequential
+        verb(weights, own, value, log_det, state=state, **more)
+        return value, log_det
+
+    def _room(self, parameters: Any, given: Any, context: Any, covariates: Any, kinds: Any) -> LinkGradients:
+        """Memory for the gradients that are wanted."""
+
+        def like(kind: str, array: Any, has: bool = True) -> Any:
+            return np.empty(array.shape, self._dtype) if has and kind in kinds else None
+
+        return LinkGradients(
+            np.empty(given.shape, self._dtype),
+            like("parameters", parameters),
+            like("context", context, self._context),
+            like("covariates", covariates, self._covariates),
+        )
+
+    def _back(self, parameters: Any, own: Any, context: Any, covariates: Any, to: LinkGradients, **more: Any) -> None:
+        self._core.vjp(
+            parameters,
+            own,
+            grad_given=to.inputs,
+            grad_weights=to.parameters,
+            grad_context=to.context,
+            grad_covariates=to.covariates,
+            **self._own(context, covariates),
+            **more,
+        )
+
+    def raw(
+        self,
+        parameters: NDArray[Any],
+        read: Block,
+        context: NDArray[Any] | None,
+        covariates: NDArray[Any] | None,
+        state: Any,
+    ) -> NDArray[Any]:
+        """Outputs of the network, (rows, steps, outputs), from the values of the side that it sees."""
+        own = read.astype(self._dtype, copy=False)
+        raw = np.empty((*own.shape[:2], self._outputs), self._dtype)
+        self._core.outputs(parameters, own, raw, state=state, **self._own(context, covariates))
+        return raw
+
+
+class CausalLink(NetworkLink):
+    """Outputs of the network are parameters of a map of each value."""
+
+    def __init__(self, settings: CausalSettings, structure: Any, dtype: np.dtype[Any]) -> None:
+        """`structure`: the network in the core."""
+        super().__init__(settings, structure, dtype, **settings.map_options())
 
     def run(
         self,
@@ -108,15 +176,7 @@ class CausalLink:
         state: Any,
     ) -> tuple[Block, Block]:
         """See `Link`."""
-        own = given.astype(self._dtype, copy=False)
-        value, log_det = np.empty(own.shape, self._dtype), np.empty(own.shape[:2], self._dtype)
-        verb = self._core.parallel if inverse == self._reads_data else self._core.sequential
-        verb(parameters, own, value, log_det, state=state, **self._own(context, covariates))
-        return value, log_det
-
-    def runs_at_once(self, inverse: bool) -> bool:
-        """See `Link`."""
-        return inverse == self._reads_data
+        return self._sides(inverse, parameters, given, state, **self._own(context, covariates))
 
     def vjp(
         self,
@@ -158,45 +218,6 @@ class CausalLink:
             log_det=log_det,
         )
         return value, log_det, gradients
-
-    def _room(self, parameters: Any, given: Any, context: Any, covariates: Any, kinds: Any) -> LinkGradients:
-        """Memory for the requested gradients."""
-
-        def like(kind: str, array: Any, has: bool = True) -> Any:
-            return np.empty(array.shape, self._dtype) if has and kind in kinds else None
-
-        return LinkGradients(
-            np.empty(given.shape, self._dtype),
-            like("parameters", parameters),
-            like("context", context, self._context),
-            like("covariates", covariates, self._covariates),
-        )
-
-    def _back(self, parameters: Any, own: Any, context: Any, covariates: Any, to: LinkGradients, **more: Any) -> None:
-        self._core.vjp(
-            parameters,
-            own,
-            grad_given=to.inputs,
-            grad_weights=to.parameters,
-            grad_context=to.context,
-            grad_covariates=to.covariates,
-            **self._own(context, covariates),
-            **more,
-        )
-
-    def raw(
-        self,
-        parameters: NDArray[Any],
-        read: Block,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        state: Any,
-    ) -> NDArray[Any]:
-        """Raw parameters of the map, (rows, steps, outputs), from the values of the side that the network sees."""
-        own = read.astype(self._dtype, copy=False)
-        raw = np.empty((*own.shape[:2], self._outputs), self._dtype)
-        self._core.outputs(parameters, own, raw, state=state, **self._own(context, covariates))
-        return raw
 
 
 class StepLink:
@@ -244,15 +265,15 @@ class StepLink:
         verb = self._transform.inverse_vjp if inverse else self._transform.forward_vjp
         steps = at_least_a_tile(given.reshape(-1, given.shape[2]))
         n = given.shape[0] * given.shape[1]
-        value = None if cotangent.value is None else _with_zeros(cotangent.value.reshape(n, -1), len(steps))
-        log_det = None if cotangent.log_det is None else _with_zeros(cotangent.log_det.reshape(n), len(steps))
+        value = None if cotangent.value is None else with_zeros(cotangent.value.reshape(n, -1), len(steps))
+        log_det = None if cotangent.log_det is None else with_zeros(cotangent.log_det.reshape(n), len(steps))
         wrt = ("inputs", "parameters") if len(parameters) and "parameters" in kinds else ("inputs",)
         found = verb(steps, value, log_det, wrt=wrt, parameters=parameters if len(parameters) else None)
         return LinkGradients(found[0][:n].reshape(given.shape), found[1] if len(found) > 1 else None)
 
 
-def _with_zeros(rows: NDArray[Any], n: int) -> NDArray[Any]:
-    """The rows, followed by zeros up to n."""
+def with_zeros(rows: NDArray[Any], n: int) -> NDArray[Any]:
+    """The rows, and zeros behind them up to n."""
     if len(rows) == n:
         return rows
     return np.concatenate([rows, np.zeros((n - len(rows), *rows.shape[1:]), rows.dtype)])

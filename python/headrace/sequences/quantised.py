@@ -32,13 +32,14 @@ class Cells:
         if not (
             isinstance(first, CausalConvolution)
             and first.reads == "data"
+            and first._settings.inner is None
             and all(isinstance(t, Standardize) for t in others)
             and isinstance(flow._base, Logistic)
         ):
             raise ValueError(
                 "quantised: expected None for this flow, as cells have a probability in closed form under one "
-                "CausalConvolution that reads data, on the base Logistic, with nothing after it but Standardize; got "
-                f"{step:g}"
+                "CausalConvolution that reads data and has no inner flow, on the base Logistic, with nothing after it "
+                f"but Standardize; got {step:g}"
             )
         self._half, self._run = 0.5 * step, run
         self._map = {name: value for name, value in first._settings.map_keywords().items() if name != "bins"}

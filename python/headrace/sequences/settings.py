@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace import _arguments as check
 from headrace._core import cpu
 from headrace._core.maps import interval_of
 from headrace._core.settings import MapSettings, setting
+from headrace._stored import header_of
+from headrace.bases import StandardNormal
+from headrace.flow import Flow
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from headrace._stored import Stored
 
 __all__ = ["CausalSettings", "doubling"]
 
@@ -39,6 +47,27 @@ def _taps(settings: Any, value: Any) -> int:
     return check.integer("kernel", value, least=2, most=MOST_TAPS)
 
 
+def _inner(settings: Any, value: Any) -> Flow | None:
+    if value is None:
+        return None
+    if not isinstance(value, Flow):
+        raise TypeError(f"inner: expected a headrace.Flow with context, got {check.kind_of(value)}")
+    if value.features != settings.features:
+        raise ValueError(f"inner: expected a flow of {settings.features} features, got {value.features}")
+    if not value.context:
+        raise ValueError("inner: expected a flow with context, which outputs of the network are, got one without")
+    if type(value._base) is not StandardNormal:
+        raise ValueError(
+            f"inner: expected a flow on StandardNormal (the base of a step is SequenceFlow's), got {value._base!r}"
+        )
+    if (value.device, value.matmul) != ("cpu", "exact"):
+        raise ValueError(
+            f"inner: expected a flow on the CPU with exact products, got {value.device!r} and {value.matmul!r}; "
+            "call .to('cpu')"
+        )
+    return value._bare()
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class CausalSettings(MapSettings):
     """The checked settings of a causal convolution."""
@@ -52,11 +81,28 @@ class CausalSettings(MapSettings):
     )
     hop: int = setting(1, _size("hop", MOST_STEPS), "", optional=True)
     reads: str = setting("data", lambda settings, value: check.choice("reads", value, ("data", "latent")), "")
+    # A flow without parameters, or None; see `header`.
+    inner: Any = setting(None, _inner, "", stored=False)  # noqa: RUF009  # a Flow or None once it is checked
 
     @property
     def outputs(self) -> int:
-        """The number of raw parameters of one step."""
-        return self.features * self.n_params
+        """Raw parameters of one step, or the context of the inner flow."""
+        return self.features * self.n_params if self.inner is None else int(self.inner.context)
+
+    def header(self) -> dict[str, Any]:
+        """Everything by name; beside an inner flow there are no settings of a map."""
+        named = super().header()
+        if self.inner is None:
+            return named
+        return {name: value for name, value in named.items() if name not in _of_map()} | {
+            "inner": header_of(self.inner)
+        }
+
+    @classmethod
+    def from_file(cls, stored: Stored, *, inner: Flow | None = None, **fixed: Any) -> Self:
+        """See `header`; the inner flow has parameters, and is read before."""
+        of_map = {} if inner is None else _of_map()
+        return super().from_file(stored, inner=inner, **of_map, **fixed)
 
     def structure(self) -> Any:
         """The network in the core, with the index of each weight in the vector."""
@@ -95,7 +141,15 @@ class CausalSettings(MapSettings):
         more = f", context={self.context}" if self.context else ""
         if self.covariates:
             more += f", covariates={self.covariates}, hop={self.hop}"
+        own = self._map_keywords()
+        if self.inner is not None:
+            own = f"inner=<{type(self.inner).__name__}, {self.inner.context} of context>"
         return (
             f"channels={self.channels}, skip={self.skip}, kernel={self.kernel}, dilations={list(self.dilations)}, "
-            f"{self._map_keywords()}, reads={self.reads!r}{more}"
+            f"{own}, reads={self.reads!r}{more}"
         )
+
+
+def _of_map() -> dict[str, Any]:
+    """The settings of a map by name, with their defaults."""
+    return {one.name: one.default for one in MapSettings._own()}

@@ -13,6 +13,8 @@ from headrace._core.settings import MapShape
 from headrace._keywords import documented, takes
 from headrace._stored import storable
 from headrace.bases import Base, Logistic, StandardNormal
+from headrace.flow import Flow
+from headrace.flows import MAF, NSF
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
 from headrace.sequences.settings import MOST_LAYERS, doubling
@@ -33,12 +35,12 @@ class WaveNet(SequenceFlow):
 
     With ``reads="data"`` (van den Oord et al. 2016) it is one convolution: densities of all steps at once, samples step
     after step. With ``reads="latent"`` (van den Oord et al. 2017, Ping et al. 2019) it is three: samples of all steps
-    at once, densities step after step. By default a step's distribution is a mixture of 10 logistic ones (Salimans et
-    al. 2017).
+    at once, densities step after step. By default the distribution of a step of one value is a mixture of 10 logistic
+    ones (Salimans et al. 2017), and that of a step of several values a neural spline flow, the context of which the
+    network computes from the past (Rasul et al. 2021).
 
     Args:
-        features: Number of values in each step. Those of one step are independent given the past; a `Linear` at the
-            data end of a `SequenceFlow` mixes them.
+        features: Number of values in each step.
         layers: Of each convolution, with dilations 1, 2, 4, ..., 128 and again; by default 16, or as many as
             `dilations` has.
         channels: Units of each layer.
@@ -46,16 +48,20 @@ class WaveNet(SequenceFlow):
         dilations: Steps between two taps, one for each layer.
         skip: Units of the skip sums and of the head; by default as many as channels.
         reads: "data" or "latent": which side the networks see.
+        inner: The flow of a step's values given the past: "nsf" or "maf", of two transforms and with as many context
+            columns as the network has skip units, or a flow of your own with context (see `CausalConvolution`), of
+            which each convolution has a copy. By default "nsf" for several features. If any setting of the map is
+            given, each value has that map, and values of one step are independent given the past.
         transforms: Number of convolutions; by default 1, and 3 with ``reads="latent"``.
         context: Number of context columns, one row for a whole sequence.
         covariates: Number of columns that are known of time.
         hop: Steps from one row of the covariates to the next.
         standardize: ``(mean, std)`` of the data, shape (features,) each or numbers; the identity by default.
-        base: Of one step; by default `Logistic` with a mixture, so that the mixture is the density, and
+        base: Of one step; by default `Logistic` with a logistic mixture, so that the mixture is the density, and
             `StandardNormal` otherwise.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
-        **settings: Settings of the map, `MapShape`.
+        **settings: Settings of the map, `MapShape`; by default a logistic mixture of 10 components.
 
     >>> import headrace as hr
     >>> flow = hr.WaveNet()
@@ -63,9 +69,11 @@ class WaveNet(SequenceFlow):
     (512, 2, 101438)
     >>> hr.WaveNet(reads="latent", layers=8, map="affine", kernel=3).sample(2, steps=100, seed=0).shape
     (2, 100, 1)
+    >>> type(hr.WaveNet(3, layers=4).transforms[0].inner).__name__
+    'NSF'
     """
 
-    @takes(MapShape, map="logistic_mixture", bins=10)
+    @takes(MapShape, **dict.fromkeys(MapShape.__annotations__))
     def __init__(
         self,
         features: int = 1,
@@ -76,6 +84,7 @@ class WaveNet(SequenceFlow):
         dilations: Sequence[int] | None = None,
         skip: int | None = None,
         reads: str = "data",
+        inner: Flow | str | None = None,
         transforms: int | None = None,
         context: int = 0,
         covariates: int = 0,
@@ -94,6 +103,12 @@ class WaveNet(SequenceFlow):
             raise ValueError(f"dilations: expected {depth} of them, one for each of the layers, got {len(spread)}")
         usual = 3 if check.choice("reads", reads, ("data", "latent")) == "latent" else 1
         count = usual if transforms is None else check.integer("transforms", transforms, least=1)
+        of_map: Any = {name: value for name, value in settings.items() if value is not None}
+        if inner is None and n > 1 and not of_map:
+            inner = "nsf"
+        if inner is None:
+            of_map = {"map": "logistic_mixture", "bins": 10} | of_map
+        units = channels if skip is None else skip
         chain: list[Any] = [
             CausalConvolution(
                 n,
@@ -102,19 +117,26 @@ class WaveNet(SequenceFlow):
                 kernel=kernel,
                 dilations=spread,
                 reads=reads,
+                inner=_flow_of_steps(inner, n, units, key + i, dtype) if isinstance(inner, str) else inner,
                 context=context,
                 covariates=covariates,
                 hop=hop,
                 seed=(key, i),
                 dtype=dtype,
-                **settings,
+                **of_map,
             )
             for i in range(count)
         ]
         mean, std = (np.zeros(n), np.ones(n)) if standardize is None else _pair(standardize, n)
         if base is None:
-            base = Logistic(n) if settings.get("map") == "logistic_mixture" else StandardNormal(n)
+            base = Logistic(n) if of_map.get("map") == "logistic_mixture" else StandardNormal(n)
         super().__init__([*chain, Standardize(mean, std)], base, dtype=dtype)
+
+
+def _flow_of_steps(name: str, features: int, context: int, seed: int, dtype: DTypeLike) -> Flow:
+    """A flow by its name."""
+    kind: type[NSF] | type[MAF] = NSF if check.choice("inner", name, ("nsf", "maf")) == "nsf" else MAF
+    return kind(features, check.integer("skip", context, least=1), transforms=2, hidden=(64,), seed=seed, dtype=dtype)
 
 
 def _pair(value: Any, features: int) -> Any:
