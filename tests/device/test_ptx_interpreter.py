@@ -448,10 +448,8 @@ def test_ptx_of_other_sources(machine, tmp_path):
         ("f32 %f1", 4 * 33, 1),
         ("f32 %f1", 8, 2),
         ("f32 %f1", 128, 32),
-        ("f32 %f1", 0, 1),  # one word for all lanes
         ("v2.f32 {%f1, %f2}", 8, 2),
         ("v4.f32 {%f1, %f2, %f3, %f4}", 16, 4),
-        ("v4.f32 {%f1, %f2, %f3, %f4}", 0, 4),  # registers take 128 bytes at a time
     ],
 )
 def test_passes_through_banks_are_counted(access, stride, passes, machine):
@@ -460,6 +458,20 @@ def test_passes_through_banks_are_counted(access, stride, passes, machine):
     machine.run(body, np.zeros(32, np.int64), shared=8192)
     assert machine.warps[0]["shared passes"] == passes
     assert machine.warps[0]["executed"]["shared store"] == 1
+
+
+@pytest.mark.parametrize(
+    ("access", "passes"),
+    [("f32 %f1", 1), ("v4.f32 {%f1, %f2, %f3, %f4}", 4)],  # registers take 128 bytes at a time
+)
+def test_lanes_that_read_the_same_words_share_passes(access, passes, machine):
+    kind, registers = access.split(" ", 1)
+    stored = "mad.lo.u32 %r8, %r1, 16, %r5; st.shared.v4.f32 [%r8], {%f1, %f2, %f3, %f4};"  # four passes
+    machine.run(
+        f"{SHARED} {stored} bar.sync 0; ld.shared.{kind} {registers}, [%r5];", np.zeros(32, np.int64), shared=8192
+    )
+    assert machine.warps[0]["shared passes"] == 4 + passes
+    assert machine.warps[0]["executed"]["shared load"] == 1
 
 
 @pytest.mark.parametrize(("stride", "sectors", "passes"), [(4, 4, 1), (8, 8, 2), (32, 32, 8), (0, 1, 1)])
