@@ -356,7 +356,7 @@ def lines_of(cases: Sequence[Case], rates: dict[str, dict[str, list[float]]]) ->
         "library",
         "steps a second of one core",
         "10⁹ multiply-adds a second",
-        "headrace is so many times as fast",
+        "time of the library / time of headrace",
     ]
     return report.table(head, rows)
 
@@ -370,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--eager", action="store_true", help="without torch.compile, which takes minutes")
     parser.add_argument("--rounds", type=int, help="by default 3 or 15")
     parser.add_argument("--only", help="a case, by the beginning of its name")
-    parser.add_argument("--memory", type=int, help="of a signal of so many steps, alone")
+    parser.add_argument("--memory", type=int, help="measure only the memory of a signal with this number of steps")
     arguments = parser.parse_args(argv)
     hr.set_num_threads(1)
     if arguments.memory:

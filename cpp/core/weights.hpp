@@ -1,4 +1,4 @@
-// Weights in one vector, as whoever has them lays them out, and the named tensors that a user knows them by.
+// The layout of weights in one vector, and the named tensors by which users read and set them.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ struct Part {
     bool is_bias;
 };
 
-// An array of parameters as the user has it.
+// A named array of parameters, in the shape that users read and set.
 struct Tensor {
     std::string name;
     std::vector<int64_t> shape;

@@ -1,6 +1,7 @@
 """Rows of a fit: how they are split and shuffled, their moments, what is said of their columns, and what they take."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -266,3 +267,24 @@ def test_rows_without_weight_are_left_out_of_both_parts():
     train, held_out = ArrayRows(data).split(0.2, np.random.default_rng(0), Caller())
     together = np.concatenate([train.part.all(), held_out.part.all()])
     assert_array_equal(np.sort(together), np.flatnonzero(weights))
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype", "advice"),
+    [
+        ("float32", "float64", "subtract a constant before they become float32"),
+        ("float64", "float32", r"or draw by sample\(dtype='float64'\)"),
+        ("float64", "float64", None),
+    ],
+)
+def test_the_advice_on_columns_far_from_zero_goes_by_what_lost_the_digits(rows, dtype, advice):
+    """Steps of float32 at 10⁶ are 0.06: rows of that type have lost digits before; a flow of that type loses them."""
+    rng = np.random.default_rng(3)
+    x = (rng.standard_normal((300, 2)) * [1.0, 5.0] + [0.0, 1e6]).astype(rows)
+    flow = hr.MAF(2, transforms=1, hidden=(4,), dtype=dtype)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        flow.fit(x, epochs=1, progress=False)
+    found = [str(one.message) for one in caught if "fewer than four digits" in str(one.message)]
+    assert len(found) == (advice is not None)
+    assert all(re.search(advice, one) for one in found)
