@@ -116,8 +116,12 @@ void open_covariates(SequenceCall<T>& call, const py::object& given, const Causa
 template <class T>
 SequenceCall<T> open_call(const CausalTransform<T>& transform, const py::object& weights, const py::object& given) {
     SequenceCall<T> call{};
-    call.weights = host_numbers<const T>(weights, {int64_t(transform.network().n_weights())},
-                                         "weights: the vector has the wrong size or dtype");
+    const char* const message = "weights: the vector has the wrong size or dtype";
+    const int64_t n = transform.network().n_weights(), n_rounded = n + transform.network().n_pairs();
+    require(py::isinstance<Array<T>>(weights), message);
+    const bool has_pairs = std::is_same_v<T, float> && py::reinterpret_borrow<Array<T>>(weights).size() == n_rounded;
+    call.weights = host_numbers<const T>(weights, {has_pairs ? n_rounded : n}, message);
+    if (has_pairs) call.pairs = reinterpret_cast<const uint32_t*>(call.weights + n);
     call.given = open_sequences(given, call.rows, call.steps, transform.network().network().inputs);
     return call;
 }
@@ -336,6 +340,16 @@ void bind_sequences(py::module_& m) {
              py::arg("dilations"), py::arg("outputs"), py::arg("context") = 0, py::arg("covariates") = 0,
              py::arg("hop") = 1)
         .def_property_readonly("field", &CausalConvolution::field)
+        .def_property_readonly("n_pairs", &CausalConvolution::n_pairs)
+        .def(
+            "round",
+            [](const CausalConvolution& c, const py::object& weights, const py::object& to) {
+                const float* const from = host_numbers<const float>(weights, {int64_t(c.n_weights())},
+                                                                    "weights: expected a contiguous float32 vector");
+                c.round(from, host_numbers<float>(to, {int64_t(c.n_weights()) + c.n_pairs()},
+                                                  "to: expected a contiguous float32 vector, with room for pairs"));
+            },
+            py::arg("weights"), py::arg("to"))
         .def("parts", [](const CausalConvolution& c) {
             std::vector<std::tuple<int64_t, int64_t, bool>> parts;
             for (const Part& part : c.parts()) parts.emplace_back(part.begin, part.end, part.is_bias);

@@ -7,7 +7,7 @@
 
 namespace headrace {
 
-constexpr int causal_ahead = 8;       // steps whose sums over old taps are computed at once
+constexpr int causal_ahead = 8;       // steps whose sums over old taps are computed at once, at most
 constexpr int most_unit_rows = 8;     // streams that take steps together, with lanes of units
 constexpr int most_causal_taps = 32;  // of a layer
 
@@ -39,6 +39,7 @@ template <class T>
 struct CausalSteps {
     const CausalNetwork* network;
     const T* weights;
+    const uint32_t* pairs;  // of the same weights, or null: see steps/causal.hpp
     CausalSide<T> side;
     CausalState<T> state;
     int streams;           // at most most_unit_rows, or the lanes in use
@@ -86,6 +87,13 @@ HR_FN int64_t causal_window_scratch(const CausalNetwork& n, int most) {
     int64_t numbers = lines * row + units * most_block_lanes + causal_window_frames(n, most) * gate_units(n);
     for (int l = 0; l < n.n_layers; ++l) numbers += n.channel_units * causal_line(ring_slots(n, n.layers[l]), most).row;
     return numbers;
+}
+
+// The steps whose sums over the old taps of a layer are computed at once: all of their values have to be known.
+HR_FN int causal_steps_at_once(const CausalLayer& layer) {
+    int steps = 1;
+    while (2 * steps <= causal_ahead && 2 * steps <= layer.dilation) steps *= 2;
+    return steps;
 }
 
 // Frames whose products are kept: those of the steps computed ahead, or of one step.

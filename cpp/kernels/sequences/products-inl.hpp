@@ -73,11 +73,11 @@ HR_FN void line_product(const LineProduct<T>& a, int units, int vectors) {
 }
 
 // to[row][unit] = start[row] + sum over taps and inputs of weights[tap][input][unit] x[tap][row][input], +
-// to[row][unit]. Rows are streams, or steps of one stream.
-template <class T>
+// to[row][unit]. Rows are streams, or steps of one stream. Weight: T, or uint32_t for pairs in bf16 (steps/causal.hpp).
+template <class T, class Weight = T>
 struct UnitProduct {
-    const T* weights;
-    int64_t stride;
+    const Weight* weights;
+    int64_t stride;  // stride of an input's weights, or of a pair's
     int taps = 1, inputs, rows = 1;
     const T* x[most_causal_taps][most_unit_rows];
     const T* start[most_unit_rows];  // null: zero
@@ -85,25 +85,51 @@ struct UnitProduct {
     bool adds = false, relu = false;
 };
 
+// Adds the products of a tap's inputs to the sums. Returns the weights of the next tap.
 template <int R, int N, class T>
-void unit_block(const UnitProduct<T>& a, int row, int unit) {
+HR_FN const T* add_inputs(Pack<T> (&sum)[R][N], const T* w, int64_t stride, const T* const* x, int64_t inputs) {
+    for (int64_t i = 0; i < inputs; ++i, w += stride) {
+        Pack<T> weight[N];
+        for (int n = 0; n < N; ++n) weight[n] = load(w + n * width<T>);
+        for (int r = 0; r < R; ++r) {
+            const T input = x[r][i];
+            for (int n = 0; n < N; ++n) sum[r][n] += input * weight[n];
+        }
+    }
+    return w;
+}
+
+// The same by pairs in bf16, whose weights take the upper half of a float32.
+template <int R, int N>
+HR_FN const uint32_t* add_inputs(PackF (&sum)[R][N], const uint32_t* w, int64_t stride, const float* const* x,
+                                 int64_t inputs) {
+    for (int64_t i = 0; i < inputs; i += 2, w += stride) {
+        PackU32 pair[N];
+        for (int n = 0; n < N; ++n) __builtin_memcpy(&pair[n], w + n * width<float>, sizeof pair[n]);
+        for (int r = 0; r < R; ++r) {
+            const float input = x[r][i];
+            for (int n = 0; n < N; ++n) sum[r][n] += input * bit_cast<PackF>(pair[n] << 16);
+        }
+        if (i + 1 == inputs) return w + stride;
+        for (int r = 0; r < R; ++r) {
+            const float input = x[r][i + 1];
+            for (int n = 0; n < N; ++n) sum[r][n] += input * bit_cast<PackF>(pair[n] & 0xffff0000u);
+        }
+    }
+    return w;
+}
+
+template <int R, int N, class T, class Weight>
+void unit_block(const UnitProduct<T, Weight>& a, int row, int unit) {
     using V = Pack<T>;
     V sum[R][N];
     for (int r = 0; r < R; ++r)
         for (int n = 0; n < N; ++n) sum[r][n] = a.start[row + r] ? load(a.start[row + r] + unit + n * width<T>) : V{};
-    const T* w = a.weights + unit;
-    const int64_t stride = a.stride;
+    const Weight* w = a.weights + unit;
     for (int tap = 0; tap < a.taps; ++tap) {
         const T* x[R];
         for (int r = 0; r < R; ++r) x[r] = a.x[tap][row + r];
-        for (int64_t i = 0; i < a.inputs; ++i, w += stride) {
-            V weight[N];
-            for (int n = 0; n < N; ++n) weight[n] = load(w + n * width<T>);
-            for (int r = 0; r < R; ++r) {
-                const T input = x[r][i];
-                for (int n = 0; n < N; ++n) sum[r][n] += input * weight[n];
-            }
-        }
+        w = add_inputs<R, N>(sum, w, a.stride, x, a.inputs);
     }
     for (int r = 0; r < R; ++r)
         for (int n = 0; n < N; ++n) {
@@ -116,14 +142,14 @@ void unit_block(const UnitProduct<T>& a, int row, int unit) {
 }
 
 // R rows and N vectors of units at a time, then half as many.
-template <int R, int N, class T>
-HR_FN void unit_blocks(const UnitProduct<T>& a, int row, int unit, int units) {
+template <int R, int N, class T, class Weight>
+HR_FN void unit_blocks(const UnitProduct<T, Weight>& a, int row, int unit, int units) {
     for (; unit + N * width<T> <= units; unit += N * width<T>) unit_block<R, N>(a, row, unit);
     if constexpr (N > 1) unit_blocks<R, N / 2>(a, row, unit, units);
 }
 
-template <int R, class T>
-HR_FN void unit_rows(const UnitProduct<T>& a, int row, int units) {
+template <int R, class T, class Weight>
+HR_FN void unit_rows(const UnitProduct<T, Weight>& a, int row, int units) {
     if constexpr (R == block_units) {
         for (int v = 0, vectors = units / width<T>; v < vectors;) {
             const int n = part(vectors - v, block_vectors);
@@ -136,8 +162,8 @@ HR_FN void unit_rows(const UnitProduct<T>& a, int row, int units) {
 }
 
 // Units with padding: whole vectors.
-template <class T>
-HR_FN void unit_product(const UnitProduct<T>& a, int units) {
+template <class T, class Weight>
+HR_FN void unit_product(const UnitProduct<T, Weight>& a, int units) {
     int row = 0;
     for (; row + block_units <= a.rows; row += block_units) unit_rows<block_units>(a, row, units);
     if constexpr (block_units > 4)
