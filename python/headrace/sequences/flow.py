@@ -48,6 +48,8 @@ class SequenceFlow(SequenceDerivatives):
         transforms: In latent → data order, at least one of them a `CausalConvolution`.
         base: Of one step; by default `StandardNormal`.
         dtype: "float32" or "float64"; by default that of the transforms.
+        matmul: "exact", or for float32 "bf16", which rounds the weights of causal networks (docs/sequences.md); by
+            default that of the convolutions.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.SequenceFlow([hr.CausalConvolution(dilations=[1, 2], channels=8), hr.Standardize([5.0], [2.0])])
@@ -59,7 +61,14 @@ class SequenceFlow(SequenceDerivatives):
     _dtype: np.dtype[Any]
     _device: None = None
 
-    def __init__(self, transforms: Sequence[Any], base: Base | None = None, *, dtype: DTypeLike | None = None) -> None:
+    def __init__(
+        self,
+        transforms: Sequence[Any],
+        base: Base | None = None,
+        *,
+        dtype: DTypeLike | None = None,
+        matmul: str | None = None,
+    ) -> None:
         """See the class."""
         chain = _checked(transforms)
         base = StandardNormal(chain[0].features) if base is None else base
@@ -78,7 +87,11 @@ class SequenceFlow(SequenceDerivatives):
         if len(dtypes) > 1:
             raise ValueError(f"transforms: expected one dtype, got {dtypes}; use .astype")
         kind = check.float_dtype("dtype", dtypes[0] if dtype is None else dtype)
+        products = list(dict.fromkeys(t.matmul for t in over_time))
+        if len(products) > 1:
+            raise ValueError(f"transforms: expected one matmul, got {products}; use .to")
         super().__init__(base.features, context, covariates, hop, kind)
+        self._place(None, products[0] if matmul is None else matmul)
         self._chain = tuple(t._bare() for t in chain)
         self._base = base
         self._take_parameters(np.concatenate([base._initial(kind), *(t._vector() for t in chain)]))
@@ -89,7 +102,8 @@ class SequenceFlow(SequenceDerivatives):
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
         links = [
-            t._link(dtype) if isinstance(t, CausalConvolution) else StepLink(_standing(t, dtype)) for t in self._chain
+            t._link(dtype, self._products) if isinstance(t, CausalConvolution) else StepLink(_standing(t, dtype))
+            for t in self._chain
         ]
         blocks = [[block for _, block in part._blocks()] for part in (self._base, *self._chain)]
         program = SequenceProgram(links, blocks, dtype, Flow([], self._base, dtype=dtype))
@@ -147,7 +161,8 @@ class SequenceFlow(SequenceDerivatives):
         chain: list[Any] = []
         for t in self._chain:
             size = sum(block.size for _, block in t._blocks())
-            chain.append(t._remade(vector[start : start + size], self._dtype, None) if size else t)
+            products = self._products if isinstance(t, CausalConvolution) else "exact"
+            chain.append(t._remade(vector[start : start + size], self._dtype, None, products) if size else t)
             start += size
         return tuple(chain)
 
@@ -159,7 +174,9 @@ class SequenceFlow(SequenceDerivatives):
     def __repr__(self) -> str:
         """Sizes, base and transforms."""
         inner = "".join(f"\n  {t!r}," for t in self._chain)
-        return f"{type(self).__name__}(features={self._features}, base={self._base!r}, transforms=[{inner}\n])"
+        products = f", matmul={self._products!r}" if self._products != "exact" else ""
+        head = f"{type(self).__name__}(features={self._features}, base={self._base!r}{products}"
+        return f"{head}, transforms=[{inner}\n])"
 
     # ---- evaluation --------------------------------------------------------------------------------------------------
 
@@ -368,7 +385,7 @@ class SequenceFlow(SequenceDerivatives):
         vector = None
         if parameters is not None:
             array = _arrays.shaped("parameters", parameters, (program.n_weights,), caller)
-            vector = _arrays.ready(array, self._dtype, caller)
+            vector = program.read_by_calls(_arrays.ready(array, self._dtype, caller))
         return Run(program, caller, given.batch, rows, own, self._dtype, given=given, vector=vector)
 
 
@@ -403,7 +420,7 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
             raise ValueError(
                 f"transforms[{i}]: expected a transform of rows without context, got one of {t.context} columns"
             )
-        if (t.device, t.matmul) != ("cpu", "exact"):
+        if isinstance(t, Transform) and (t.device, t.matmul) != ("cpu", "exact"):
             raise ValueError(
                 f"transforms[{i}]: expected one on the CPU with exact products, got {t.device!r} and {t.matmul!r}; "
                 "call .to('cpu')"

@@ -20,13 +20,17 @@ __all__ = ["InnerLink"]
 class InnerLink(NetworkLink):
     """Outputs of the network are the context of an inner flow, whose parameters come after the network's."""
 
-    def __init__(self, settings: CausalSettings, structure: Any, dtype: np.dtype[Any]) -> None:
-        """`structure`: the network in the core."""
+    def __init__(self, settings: CausalSettings, structure: Any, dtype: np.dtype[Any], is_rounded: bool) -> None:
+        """See `NetworkLink`. The inner flow's products are exact."""
         bare = settings.inner
         size = sum(block.size for _, block in bare._blocks())
         self._flow: Flow = bare._remade(np.zeros(size, dtype), dtype, None)  # each call gives its parameters
-        self._n = int(structure.n_weights)
-        super().__init__(settings, structure, dtype, inner=self._flow._program)
+        super().__init__(settings, structure, dtype, is_rounded, inner=self._flow._program)
+
+    def _split(self, parameters: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Those of the network, with pairs, and of the inner flow."""
+        end = self._n + self.n_pairs
+        return parameters[:end], parameters[end:]
 
     def run(
         self,
@@ -38,7 +42,7 @@ class InnerLink(NetworkLink):
         state: Any,
     ) -> tuple[Block, Block]:
         """See `Link`."""
-        network, inner = parameters[: self._n], parameters[self._n :]
+        network, inner = self._split(parameters)
         own = self._own(context, covariates)
         return self._sides(inverse, network, given, state, inner_weights=inner, **own)
 
@@ -57,7 +61,7 @@ class InnerLink(NetworkLink):
         The chain rule: gradients by the inner flow's context are those by the network's outputs, and what the network
         reads has a gradient through both.
         """
-        network, inner = parameters[: self._n], parameters[self._n :]
+        network, inner = self._split(parameters)
         own = given.astype(self._dtype, copy=False)
         raw = self.raw(network, own, context, covariates, None)
         n = own.shape[0] * own.shape[1]
@@ -68,7 +72,7 @@ class InnerLink(NetworkLink):
         by_parameters = "parameters" in kinds
         wrt = ("inputs", "context", "parameters") if by_parameters else ("inputs", "context")
         by_steps, by_contexts, *by_inner = verb(steps, value, log_det, contexts, wrt=wrt, parameters=inner)
-        found = self._room(network, own, context, covariates, kinds)
+        found = self._room(own, context, covariates, kinds)
         by_raw = np.ascontiguousarray(by_contexts[:n].reshape(raw.shape))
         self._back(network, own, context, covariates, found, grad_raw=by_raw)
         assert found.inputs is not None

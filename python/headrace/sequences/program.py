@@ -31,7 +31,8 @@ _LINE = 64  # bytes
 class SequenceProgram:
     """A chain with one vector of parameters: the base's, then each transform's, from latent to data.
 
-    The vector is never changed but replaced: a call keeps the vector from its start.
+    The vector is never changed but replaced: a call keeps the vector from its start. Calls read the vector of `read_by_calls`,
+    which is another one if weights are rounded to bf16: behind a network's rounded weights it has their pairs.
     """
 
     def __init__(
@@ -41,17 +42,30 @@ class SequenceProgram:
         self.links, self._base, self._dtype = tuple(links), base, dtype
         self.features = base.features if base is not None else 0
         self._blocks = [block for own in blocks for block in own]
-        edges = np.cumsum([sum(block.size for block in own) for own in ((), *blocks)]).tolist()
-        self._of_base, *self._own = (slice(*edge) for edge in pairwise(edges))
-        self.n_weights: int = edges[-1]
-        self._vector = self._aligned()
+        sizes = [sum(block.size for block in own) for own in blocks]
+        self._of_base, *self._own = _slices(sizes)
+        _, *self._read = _slices([sizes[0], *(n + link.n_pairs for n, link in zip(sizes[1:], links, strict=True))])
+        self.n_weights: int = self._own[-1].stop
+        self._vector = self._aligned(self._own)
+        self._read_vector = self.read_by_calls(self._vector)
 
     # ---- parameters --------------------------------------------------------------------------------------------------
 
     @property
     def vector(self) -> Array:
-        """The current parameters, a read-only vector."""
-        return self._vector
+        """The current parameters as calls read them, a read-only vector."""
+        return self._read_vector
+
+    def read_by_calls(self, parameters: Array) -> Array:
+        """These parameters, a vector of `n_weights`, as calls read them: with networks' weights rounded."""
+        if self._read == self._own:
+            return parameters
+        vector = self._aligned(self._read)
+        vector[self._of_base] = parameters[self._of_base]
+        for link, own, read in zip(self.links, self._own, self._read, strict=True):
+            link.round(np.ascontiguousarray(parameters[own]), vector[read])
+        vector.flags.writeable = False
+        return vector
 
     def weights(self) -> Array:
         """A copy of the current parameters."""
@@ -59,25 +73,25 @@ class SequenceProgram:
 
     def set_weights(self, values: Array) -> None:
         """Replace the parameters by a copy of these."""
-        vector, start = self._aligned(), 0
+        vector, start = self._aligned(self._own), 0
         vector[:] = values
         for block in self._blocks:
             part = vector[start : start + block.size]
             part[:] = block.pack_named(block.named(part))  # entries that are no weights become zero
             start += block.size
         vector.flags.writeable = False
-        self._vector = vector
+        self._vector, self._read_vector = vector, self.read_by_calls(vector)
 
-    def _aligned(self) -> Array:
+    def _aligned(self, slices: Sequence[slice]) -> Array:
         """Memory for a vector in which the first network's weights begin at a cache line, where they are read fastest.
 
         Networks take whole lines, so that others begin at one too, if no other parameters are between.
         """
-        first = next(own.start for link, own in zip(self.links, self._own, strict=True) if link.is_over_time)
-        width = self._dtype.itemsize
-        memory = np.zeros(self.n_weights + _LINE // width, self._dtype)
+        first = next(own.start for link, own in zip(self.links, slices, strict=True) if link.is_over_time)
+        width, size = self._dtype.itemsize, slices[-1].stop
+        memory = np.zeros(size + _LINE // width, self._dtype)
         begin = (-(memory.ctypes.data + first * width) % _LINE) // width
-        return memory[begin : begin + self.n_weights]
+        return memory[begin : begin + size]
 
     # ---- blocks of steps, (rows, steps, features) --------------------------------------------------------------------
 
@@ -99,7 +113,7 @@ class SequenceProgram:
         order = range(len(self.links))
         for i in reversed(order) if inverse else order:
             state = None if states is None else states[i]
-            value, own = self.links[i].run(vector[self._own[i]], inverse, value, context, covariates, state)
+            value, own = self.links[i].run(vector[self._read[i]], inverse, value, context, covariates, state)
             log_det += own
         return value.astype(self._dtype, copy=False), log_det
 
@@ -134,7 +148,7 @@ class SequenceProgram:
         by_log_prob, last = cotangent.log_prob, order[-1]
         fused = self._standard if by_log_prob is not None and isinstance(self.links[last], CausalLink) else None
         for i in order[:-1] if fused or by_log_prob is None else order:
-            value, log_det = self.links[i].run(vector[self._own[i]], inverse, values[-1], context, covariates, None)
+            value, log_det = self.links[i].run(vector[self._read[i]], inverse, values[-1], context, covariates, None)
             values.append(value)
             log_prob += log_det
         by_value, by_log_det = cotangent.value, cotangent.log_det
@@ -145,7 +159,7 @@ class SequenceProgram:
             assert isinstance(link, CausalLink)
             assert by_log_prob is not None
             z, log_det, found = link.log_prob_and_vjp(
-                vector[self._own[last]], values[-1], context, covariates, by_log_prob, fused, kinds
+                vector[self._read[last]], values[-1], context, covariates, by_log_prob, fused, kinds
             )
             log_prob += log_det
             by_value = sums.add(found, self._own[last])
@@ -157,7 +171,7 @@ class SequenceProgram:
         for i in reversed(order):
             own = Cotangent(value=by_value, log_det=by_log_det)
             value = values[order.index(i)]
-            found = self.links[i].vjp(vector[self._own[i]], inverse, value, context, covariates, own, kinds)
+            found = self.links[i].vjp(vector[self._read[i]], inverse, value, context, covariates, own, kinds)
             by_value = sums.add(found, self._own[i])
         return log_prob, sums.gradients(by_value)
 
@@ -183,8 +197,8 @@ class SequenceProgram:
         return log_prob[:n].reshape(z.shape[:2]), found[0][:n].reshape(z.shape)
 
     def parameters_of(self, vector: Array, link: int) -> Array:
-        """The parameters of one link."""
-        return vector[self._own[link]]
+        """The parameters of one link as calls read them."""
+        return vector[self._read[link]]
 
     def log_base(self, vector: Array, z: Array) -> Array:
         """The log density of each latent step under the base, (rows, steps)."""
@@ -211,6 +225,11 @@ class SequenceProgram:
 
     def _base_parameters(self, vector: Array) -> Array | None:
         return vector[self._of_base] if self._of_base.stop else None
+
+
+def _slices(sizes: Sequence[int]) -> list[slice]:
+    """Adjacent slices of these sizes."""
+    return [slice(*edge) for edge in pairwise(np.cumsum([0, *sizes]).tolist())]
 
 
 class _Sums:

@@ -61,6 +61,8 @@ class WaveNet(SequenceFlow):
             `StandardNormal` otherwise.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
+        matmul: "exact", or for float32 "bf16", which rounds the networks' weights: single streams are drawn faster
+            (docs/sequences.md).
         **settings: Settings of the map, `MapShape`; by default a logistic mixture of 10 components.
 
     >>> import headrace as hr
@@ -93,6 +95,7 @@ class WaveNet(SequenceFlow):
         base: Base | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
+        matmul: str = "exact",
         **settings: Unpack[MapShape],
     ) -> None:
         """See the class."""
@@ -130,7 +133,7 @@ class WaveNet(SequenceFlow):
         mean, std = (np.zeros(n), np.ones(n)) if standardize is None else _pair(standardize, n)
         if base is None:
             base = Logistic(n) if of_map.get("map") == "logistic_mixture" else StandardNormal(n)
-        super().__init__([*chain, Standardize(mean, std)], base, dtype=dtype)
+        super().__init__([*chain, Standardize(mean, std)], base, dtype=dtype, matmul=matmul)
 
 
 def _flow_of_steps(name: str, features: int, context: int, seed: int, dtype: DTypeLike) -> Flow:
