@@ -9,6 +9,7 @@
 | A, streams | 48 of them together |
 | A, density | log densities of one long sequence |
 | B, stream | one stream of network B |
+| B, stream, bf16 | the same with weights in bf16 |
 | student | four students of 10, 10, 10 and 30 layers: one sequence, all steps at once |
 | A, push | log density of one step of a stream: the latency of a call |
 | A, crops | gradients of the mean log density of crops, with as many steps as the field in front |
@@ -82,6 +83,12 @@ def made(options: dict[str, Any], reads: str = "data", seed: int = 0) -> hr.Caus
     return hr.CausalConvolution(map="affine", reads=reads, seed=seed, **options)
 
 
+def rounded(array: NDArray[Any]) -> NDArray[Any]:
+    """To bf16, to nearest."""
+    bits = array.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view(np.float32)
+
+
 def multiply_adds(t: hr.CausalConvolution) -> int:
     """Of one step: every weight once, but biases."""
     return sum(array.size for array in t.named_parameters().values() if array.ndim > 1)
@@ -127,8 +134,14 @@ class Suite:
         """The loop by hand with these weights, whose parameters are those of headrace up to rounding."""
         if self.program is None:
             return None
-        own = hand.Hand(self.program, self.folder, t.named_parameters(), tuple(options["dilations"]))
+        arrays = t.named_parameters()
+        if t.matmul == "bf16":
+            arrays = {name: rounded(array) if array.ndim > 1 else array for name, array in arrays.items()}
+        own = hand.Hand(self.program, self.folder, arrays, tuple(options["dilations"]))
         self.hands.append(own)
+        if t.matmul == "bf16":
+            last = [np.array(own.seconds(verb, 1440)[2]) for verb in ("pairs", "stream")]
+            check_close("the loop by hand in bf16", *last, 1e-3)
         values, raw = own.outputs(1440, self.folder)
         z, _ = hr.SequenceFlow([t]).to_latent(values[None, :, None])
         log = raw[:, 1] / (1.0 + np.abs(raw[:, 1]) / math.log(1e3))
@@ -240,8 +253,13 @@ class Suite:
     def cases(self) -> list[Case]:
         """What the table has, in its order."""
         sizes, a, b = self.sizes, made(A), made(network_b(30), seed=1)
-        flow_a, flow_b = hr.SequenceFlow([a]), hr.SequenceFlow([b])
-        by_hand_a, by_hand_b = self._hand(a, A), self._hand(b, network_b(30))
+        b16 = b.to("cpu", "bf16")
+        flow_a, flow_b, flow_b16 = (hr.SequenceFlow([t]) for t in (a, b, b16))
+        by_hand_a, by_hand_b, by_hand_b16 = (
+            self._hand(a, A),
+            self._hand(b, network_b(30)),
+            self._hand(b16, network_b(30)),
+        )
         ours = Contender
         cases = [
             Case(
@@ -280,6 +298,18 @@ class Suite:
                     ours("headrace", lambda: timed(lambda: flow_b.sample(1, sizes.b_stream, seed=0), sizes.b_stream)),
                     *self._by_hand(by_hand_b, "stream", sizes.b_stream),
                     *self._cached(b, network_b(30), 1, sizes.torch_stream),
+                ],
+            ),
+            Case(
+                "B, stream, bf16",
+                multiply_adds(b),
+                [
+                    ours("headrace", lambda: timed(lambda: flow_b16.sample(1, sizes.b_stream, seed=0), sizes.b_stream)),
+                    *self._by_hand(by_hand_b16, "pairs", sizes.b_stream),
+                    ours(
+                        "headrace, float32",
+                        lambda: timed(lambda: flow_b.sample(1, sizes.b_stream, seed=0), sizes.b_stream),
+                    ),
                 ],
             ),
         ]

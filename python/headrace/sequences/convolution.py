@@ -195,7 +195,9 @@ class CausalConvolution(Sequential):
         return kind(self._settings, self._structure, dtype, products == "bf16")
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
-        program = SequenceProgram([self._link(dtype, self._products)], [[], [block for _, block in self._blocks()]], dtype)
+        program = SequenceProgram(
+            [self._link(dtype, self._products)], [[], [block for _, block in self._blocks()]], dtype
+        )
         if parameters is not None:
             self._fill(program, parameters)
         return program

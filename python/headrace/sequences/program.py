@@ -31,8 +31,9 @@ _LINE = 64  # bytes
 class SequenceProgram:
     """A chain with one vector of parameters: the base's, then each transform's, from latent to data.
 
-    The vector is never changed but replaced: a call keeps the vector from its start. Calls read the vector of `read_by_calls`,
-    which is another one if weights are rounded to bf16: behind a network's rounded weights it has their pairs.
+    The vector is never changed but replaced: a call keeps the vector from its start. Calls read the vector of
+    `read_by_calls`, which is another one if weights are rounded to bf16: behind a network's rounded weights it has
+    their pairs.
     """
 
     def __init__(

@@ -44,8 +44,8 @@ class Sequential(Parametrised):
         """
         if device != "cpu":
             raise ValueError(
-                f"device: expected 'cpu' for {type(self).__name__}, because sequences are computed on the CPU alone, got "
-                f"{device!r}"
+                f"device: expected 'cpu' for {type(self).__name__}, because sequences are computed on the CPU alone, "
+                f"got {device!r}"
             )
         return self._on(None, matmul)
 
