@@ -28,33 +28,40 @@ struct LineProduct {
 template <int U, int N, class T>
 void line_block(const LineProduct<T>& a, int unit, int lane) {
     using V = Pack<T>;
-    V sum[U][N];
-    for (int u = 0; u < U; ++u)
-        for (int n = 0; n < N; ++n)
-            sum[u][n] = !a.start      ? V{}
-                        : a.start_row ? load(a.start + (unit + u) * a.start_row + lane + n * width<T>)
-                                      : splat<V>(a.start[unit + u]);
+    V sum[U][N] = {};
+    if (a.start && a.start_row) {
+        const T* const start = a.start + unit * a.start_row + lane;
+        HR_UNROLLED for (int u = 0; u < U; ++u) HR_UNROLLED for (int n = 0; n < N; ++n) sum[u][n] =
+            load(start + u * a.start_row + n * width<T>);
+    } else if (a.start) {
+        HR_UNROLLED for (int u = 0; u < U; ++u) HR_UNROLLED for (int n = 0; n < N; ++n) sum[u][n] =
+            splat<V>(a.start[unit + u]);
+    }
     const int64_t row = a.row, stride = a.stride;
     const T* w = a.weights + unit;
     for (int tap = 0; tap < a.taps; ++tap) {
         const T* x = a.x[tap] + lane;
         for (int i = 0; i < a.inputs; ++i, x += row, w += stride) {
             V input[N];
-            for (int n = 0; n < N; ++n) input[n] = load(x + n * width<T>);
-            for (int u = 0; u < U; ++u) {
+            HR_UNROLLED for (int n = 0; n < N; ++n) input[n] = load(x + n * width<T>);
+            HR_UNROLLED for (int u = 0; u < U; ++u) {
                 const T weight = w[u];
-                for (int n = 0; n < N; ++n) sum[u][n] += weight * input[n];
+                HR_UNROLLED for (int n = 0; n < N; ++n) sum[u][n] += weight * input[n];
             }
         }
     }
-    for (int u = 0; u < U; ++u)
-        for (int n = 0; n < N; ++n) {
-            const int64_t at = lane + n * width<T>;
-            V value = sum[u][n];
-            if (a.add) value = load(a.add + (unit + u) * a.add_row + at) + value;
-            if (a.relu) value = max(value, T(0));
-            store(a.to + (unit + u) * a.to_row + at, value);
-        }
+    if (a.add) {
+        const T* const add = a.add + unit * a.add_row + lane;
+        HR_UNROLLED for (int u = 0; u < U; ++u) HR_UNROLLED for (int n = 0; n < N; ++n) sum[u][n] =
+            load(add + u * a.add_row + n * width<T>) + sum[u][n];
+    }
+    if (a.relu) {
+        HR_UNROLLED for (int u = 0; u < U; ++u) HR_UNROLLED for (int n = 0; n < N; ++n) sum[u][n] =
+            max(sum[u][n], T(0));
+    }
+    T* const to = a.to + unit * a.to_row + lane;
+    HR_UNROLLED for (int u = 0; u < U; ++u) HR_UNROLLED for (int n = 0; n < N; ++n)
+        store(to + u * a.to_row + n * width<T>, sum[u][n]);
 }
 
 // Computes any number of units, which are rounded up to half a block, and any number of vectors of lanes.
