@@ -12,14 +12,6 @@
 #define HR_VECTOR_BYTES 16
 #endif
 
-// Before a loop over a register block's sums, of at most 8 of a constant number: unrolled before GCC places variables, the
-// sums stay in registers. Otherwise GCC keeps an array of them in memory that several loops share.
-#ifdef __clang__
-#define HR_UNROLLED _Pragma("clang loop unroll(full)")
-#else
-#define HR_UNROLLED _Pragma("GCC unroll 8")
-#endif
-
 namespace headrace {
 namespace {
 
