@@ -17,23 +17,6 @@ constexpr int block_units = 8, block_vectors = 3;
 constexpr int block_units = 4, block_vectors = 3;
 #endif
 
-#ifdef __clang__
-#define HR_UNROLLED _Pragma("clang loop unroll(full)")
-#else
-#define HR_UNROLLED _Pragma("GCC unroll 8")
-#endif
-
-// Calls f(m, n) for each sum of a register block. The loops are unrolled first of all: GCC keeps an array in memory
-// which several rolled loops share, and the sums of a block are to stay in registers from their start to the results.
-template <int M, int N, class F>
-HR_FN void each(F&& f) {
-    HR_UNROLLED
-    for (int m = 0; m < M; ++m) {
-        HR_UNROLLED
-        for (int n = 0; n < N; ++n) f(m, n);
-    }
-}
-
 template <class T>
 struct ProductArgs {
     const T* weights;     // the transform's first weight
@@ -52,9 +35,11 @@ void tile_block(const ProductArgs<T>& a, int column) {
     V sum[M][N];
     T* const y = a.output + column;
     if (a.bias) {
-        each<M, N>([&](int m, int n) { sum[m][n] = splat<V>(a.bias[m]); });
+        for (int m = 0; m < M; ++m)
+            for (int n = 0; n < N; ++n) sum[m][n] = splat<V>(a.bias[m]);
     } else {
-        each<M, N>([&](int m, int n) { sum[m][n] = load(y + m * a.stride + n * width<T>); });
+        for (int m = 0; m < M; ++m)
+            for (int n = 0; n < N; ++n) sum[m][n] = load(y + m * a.stride + n * width<T>);
     }
     const T* w[M];
     for (int m = 0; m < M; ++m) w[m] = a.weights + a.row[m];
@@ -62,11 +47,18 @@ void tile_block(const ProductArgs<T>& a, int column) {
     const int64_t stride = a.stride;
     for (int64_t k = a.k0, end = a.k1; k < end; ++k, x += stride) {
         V input[N];
-        each<1, N>([&](int, int n) { input[n] = load(x + n * width<T>); });
-        each<M, N>([&](int m, int n) { sum[m][n] += w[m][k] * input[n]; });
+        for (int n = 0; n < N; ++n) input[n] = load(x + n * width<T>);
+        for (int m = 0; m < M; ++m) {
+            const T weight = w[m][k];
+            for (int n = 0; n < N; ++n) sum[m][n] += weight * input[n];
+        }
     }
-    if (a.relu) each<M, N>([&](int m, int n) { sum[m][n] = max(sum[m][n], T(0)); });
-    each<M, N>([&](int m, int n) { store(y + m * a.stride + n * width<T>, sum[m][n]); });
+    if (a.relu) {
+        for (int m = 0; m < M; ++m)
+            for (int n = 0; n < N; ++n) sum[m][n] = max(sum[m][n], T(0));
+    }
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n) store(y + m * a.stride + n * width<T>, sum[m][n]);
 }
 
 // Run-time sizes m <= M, n <= N to template sizes.

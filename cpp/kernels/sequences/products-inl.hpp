@@ -4,6 +4,7 @@
 
 #include "../../core/sequences/calls.hpp"
 #include "../product-inl.hpp"
+#include "../register_block-inl.hpp"
 
 namespace headrace {
 namespace {
@@ -31,9 +32,9 @@ void line_block(const LineProduct<T>& a, int unit, int lane) {
     V sum[U][N] = {};
     if (a.start && a.start_row) {
         const T* const start = a.start + unit * a.start_row + lane;
-        each<U, N>([&](int u, int n) { sum[u][n] = load(start + u * a.start_row + n * width<T>); });
+        for_sums<U, N>([&](int u, int n) { sum[u][n] = load(start + u * a.start_row + n * width<T>); });
     } else if (a.start) {
-        each<U, N>([&](int u, int n) { sum[u][n] = splat<V>(a.start[unit + u]); });
+        for_sums<U, N>([&](int u, int n) { sum[u][n] = splat<V>(a.start[unit + u]); });
     }
     const int64_t row = a.row, stride = a.stride;
     const T* w = a.weights + unit;
@@ -41,17 +42,17 @@ void line_block(const LineProduct<T>& a, int unit, int lane) {
         const T* x = a.x[tap] + lane;
         for (int i = 0; i < a.inputs; ++i, x += row, w += stride) {
             V input[N];
-            each<1, N>([&](int, int n) { input[n] = load(x + n * width<T>); });
-            each<U, N>([&](int u, int n) { sum[u][n] += w[u] * input[n]; });
+            for_sums<1, N>([&](int, int n) { input[n] = load(x + n * width<T>); });
+            for_sums<U, N>([&](int u, int n) { sum[u][n] += w[u] * input[n]; });
         }
     }
     if (a.add) {
         const T* const add = a.add + unit * a.add_row + lane;
-        each<U, N>([&](int u, int n) { sum[u][n] = load(add + u * a.add_row + n * width<T>) + sum[u][n]; });
+        for_sums<U, N>([&](int u, int n) { sum[u][n] = load(add + u * a.add_row + n * width<T>) + sum[u][n]; });
     }
-    if (a.relu) each<U, N>([&](int u, int n) { sum[u][n] = max(sum[u][n], T(0)); });
+    if (a.relu) for_sums<U, N>([&](int u, int n) { sum[u][n] = max(sum[u][n], T(0)); });
     T* const to = a.to + unit * a.to_row + lane;
-    each<U, N>([&](int u, int n) { store(to + u * a.to_row + n * width<T>, sum[u][n]); });
+    for_sums<U, N>([&](int u, int n) { store(to + u * a.to_row + n * width<T>, sum[u][n]); });
 }
 
 // Computes any number of units, which are rounded up to half a block, and any number of vectors of lanes.
@@ -87,8 +88,8 @@ template <int R, int N, class T>
 HR_FN const T* add_inputs(Pack<T> (&sum)[R][N], const T* w, int64_t stride, const T* const* x, int64_t inputs) {
     for (int64_t i = 0; i < inputs; ++i, w += stride) {
         Pack<T> weight[N];
-        each<1, N>([&](int, int n) { weight[n] = load(w + n * width<T>); });
-        each<R, N>([&](int r, int n) { sum[r][n] += x[r][i] * weight[n]; });
+        for_sums<1, N>([&](int, int n) { weight[n] = load(w + n * width<T>); });
+        for_sums<R, N>([&](int r, int n) { sum[r][n] += x[r][i] * weight[n]; });
     }
     return w;
 }
@@ -99,10 +100,10 @@ HR_FN const uint32_t* add_inputs(PackF (&sum)[R][N], const uint32_t* w, int64_t 
                                  int64_t inputs) {
     for (int64_t i = 0; i < inputs; i += 2, w += stride) {
         PackU32 pair[N];
-        each<1, N>([&](int, int n) { __builtin_memcpy(&pair[n], w + n * width<float>, sizeof pair[n]); });
-        each<R, N>([&](int r, int n) { sum[r][n] += x[r][i] * bit_cast<PackF>(pair[n] << 16); });
+        for_sums<1, N>([&](int, int n) { __builtin_memcpy(&pair[n], w + n * width<float>, sizeof pair[n]); });
+        for_sums<R, N>([&](int r, int n) { sum[r][n] += x[r][i] * bit_cast<PackF>(pair[n] << 16); });
         if (i + 1 == inputs) return w + stride;
-        each<R, N>([&](int r, int n) { sum[r][n] += x[r][i + 1] * bit_cast<PackF>(pair[n] & 0xffff0000u); });
+        for_sums<R, N>([&](int r, int n) { sum[r][n] += x[r][i + 1] * bit_cast<PackF>(pair[n] & 0xffff0000u); });
     }
     return w;
 }
@@ -110,16 +111,17 @@ HR_FN const uint32_t* add_inputs(PackF (&sum)[R][N], const uint32_t* w, int64_t 
 template <int R, int N, class T, class Weight>
 void unit_block(const UnitProduct<T, Weight>& a, int row, int unit) {
     Pack<T> sum[R][N] = {};
-    if (a.start[row]) each<R, N>([&](int r, int n) { sum[r][n] = load(a.start[row + r] + unit + n * width<T>); });
+    if (a.start[row]) for_sums<R, N>([&](int r, int n) { sum[r][n] = load(a.start[row + r] + unit + n * width<T>); });
     const Weight* w = a.weights + unit;
     for (int tap = 0; tap < a.taps; ++tap) {
         const T* x[R];
         for (int r = 0; r < R; ++r) x[r] = a.x[tap][row + r];
         w = add_inputs<R, N>(sum, w, a.stride, x, a.inputs);
     }
-    if (a.adds) each<R, N>([&](int r, int n) { sum[r][n] = load(a.to[row + r] + unit + n * width<T>) + sum[r][n]; });
-    if (a.relu) each<R, N>([&](int r, int n) { sum[r][n] = max(sum[r][n], T(0)); });
-    each<R, N>([&](int r, int n) { store(a.to[row + r] + unit + n * width<T>, sum[r][n]); });
+    if (a.adds)
+        for_sums<R, N>([&](int r, int n) { sum[r][n] = load(a.to[row + r] + unit + n * width<T>) + sum[r][n]; });
+    if (a.relu) for_sums<R, N>([&](int r, int n) { sum[r][n] = max(sum[r][n], T(0)); });
+    for_sums<R, N>([&](int r, int n) { store(a.to[row + r] + unit + n * width<T>, sum[r][n]); });
 }
 
 // R rows and N vectors of units at a time, then half as many.
