@@ -163,13 +163,13 @@ class Direction:
         if self.value or (wanted[0] and not by_sum):
             results = self._run(*primals)
         elif by_sum:
-            row, *known = self._unit(wanted)(*primals)
-            results = (row,)
+            row, *found = self._unit(wanted)(*primals)
+            results, known = (row,), tuple(found)
         else:
-            row, *known = self._gradient(wanted, ones=True)(*primals)
-            results = (row,)
+            row, *found = self._gradient(wanted, ones=True)(*primals)
+            results, known = (row,), tuple(found)
         moved = tuple(compress(tangents, wanted))
-        return results, pushed(self, wanted, moved, primals, tuple(known))
+        return results, pushed(self, wanted, moved, primals, known)
 
     def transposed(self, wanted: tuple[bool, ...], given: Arrays, known: Arrays, cotangents: Arrays) -> Arrays:
         """Gradients of the wanted arrays by cotangents of results, of which None stands for zero.

@@ -21,7 +21,7 @@ def rectangle(low: Sequence[float], high: Sequence[float]) -> Any:
     return _Rectangle(tuple(map(float, low)), tuple(map(float, high)))
 
 
-class _Rectangle(constraints.Constraint):  # type: ignore[misc]
+class _Rectangle(constraints.Constraint):
     """Vectors with columns between ends; it holds numbers of Python, because it is static in compiled code."""
 
     is_discrete = False
@@ -40,31 +40,45 @@ class _Rectangle(constraints.Constraint):  # type: ignore[misc]
 
     def tree_flatten(self) -> Any:
         """No leaves."""
-        return (), ((), {"low": self.low, "high": self.high})
+        return (), (self.low, self.high)
+
+    @classmethod
+    def tree_unflatten(cls, ends: tuple[Ends, Ends], leaves: Any) -> _Rectangle:
+        """The way back."""
+        return cls(*ends)
 
     def eq(self, other: object, static: bool = False) -> bool:
         """Whether another constraint has the same ends."""
         return isinstance(other, _Rectangle) and (self.low, self.high) == (other.low, other.high)
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        """Of the ends."""
+        return hash((self.low, self.high))
 
 
-class _OntoRectangle(Transform):  # type: ignore[misc]
+class _OntoRectangle(Transform):
     """y = low + (high - low) sigmoid(x), low + exp(x), high - exp(x) or x in each column, by which ends are finite."""
 
     domain = constraints.real_vector
 
     def __init__(self, codomain: _Rectangle) -> None:
-        self.codomain = codomain
+        self._codomain = codomain
         self._low, self._high = np.array(codomain.low), np.array(codomain.high)
         self._kinds = [np.isfinite(self._low) & np.isfinite(self._high)]
         self._kinds += [np.isfinite(self._low) & ~self._kinds[0], np.isfinite(self._high) & ~self._kinds[0]]
         self._from = np.where(np.isfinite(self._low), self._low, 0.0)
         self._to = np.where(np.isfinite(self._high), self._high, 0.0)
 
+    @property
+    def codomain(self) -> Any:
+        """The rectangle."""
+        return self._codomain
+
     def __call__(self, x: Any) -> Any:
         """From all reals to the rectangle."""
-        e = jnp.exp(jnp.where(self._kinds[0], 0.0, x))  # of others it could overflow, and spoil gradients
+        e = jnp.exp(
+            jnp.where(self._kinds[1] | self._kinds[2], x, 0.0)
+        )  # of others it could overflow, and spoil gradients
         inside = self._from + (self._to - self._from) * jax.nn.sigmoid(x)
         return jnp.select(self._kinds, [inside, self._from + e, self._to - e], x)
 
@@ -82,7 +96,12 @@ class _OntoRectangle(Transform):  # type: ignore[misc]
 
     def tree_flatten(self) -> Any:
         """No leaves."""
-        return (), ((), {"codomain": self.codomain})
+        return (), self._codomain
+
+    @classmethod
+    def tree_unflatten(cls, codomain: _Rectangle, leaves: Any) -> _OntoRectangle:
+        """The way back."""
+        return cls(codomain)
 
     def eq(self, other: object, static: bool = False) -> bool:
         """Whether another transform has the same codomain."""
