@@ -28,11 +28,11 @@ class _ZukoDistribution(FlowDistribution):
         """The density of latent rows, which depends on no context."""
         flow = self._module._entry.flow
         if isinstance(flow._base, StandardNormal):
-            loc = torch.zeros(flow.features).to(self._module.vector)
+            loc = torch.zeros(flow.features).to(self._module._like())
             scale = torch.ones_like(loc)
         else:
             own = self._module.flow.base
-            loc, scale = (torch.as_tensor(a).to(self._module.vector) for a in (own.loc, own.scale))
+            loc, scale = (torch.as_tensor(a).to(self._module._like()) for a in (own.loc, own.scale))
         normal = torch.distributions.Normal(loc, scale)
         return torch.distributions.Independent(normal, 1).expand(self.batch_shape)
 
