@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstring>
 #include <new>
+#include <vector>
 
 #include "../isa.hpp"
 #include "../threads.hpp"
@@ -33,7 +34,7 @@ double number_at(const SequenceView& a, int64_t row, int64_t step, int64_t colum
 // The scratch of one row beside the tape, in values.
 struct RowScratch {
     int64_t tape, window, given, raw, raw_gradient, value, value_gradient, log_det, log_det_gradient, given_gradient;
-    int64_t folded, gate_gradient, numbers;
+    int64_t folded, gate_gradient, slopes, sweep, numbers;
 };
 
 }  // namespace
@@ -48,7 +49,8 @@ class SequenceBack {
           net_(transform.network().network()),
           kernels_(kernels_of<T>(*active_isa().table)),
           sequences_(sequence_kernels_of<T>(*active_isa().sequences)),
-          plan_(net_, call.steps, tape_bytes, sizeof(T)) {
+          plan_(net_, call.steps, tape_bytes, sizeof(T)),
+          sweep_(net_) {
         int64_t& at = scratch_.numbers;
         const auto take = [&](int64_t numbers) {
             const int64_t begin = at;
@@ -66,6 +68,11 @@ class SequenceBack {
         scratch_.log_det_gradient = take(n);
         scratch_.folded = take(int64_t(net_.n_layers) * gate_units(net_));
         scratch_.gate_gradient = take(int64_t(net_.n_layers) * gate_units(net_));
+        if (!gradient.is_sequential) return;
+        scratch_.slopes = take(n * net_.inputs * of_input());
+        scratch_.sweep = take(sweep_.shape().numbers);
+        turned_ = aligned_zeros<T>(size_t(sweep_.shape().turned));
+        sweep_.turn(call.weights, turned_.get());
     }
 
     void run();
@@ -76,6 +83,7 @@ class SequenceBack {
         T* scratch;
         T* borders;  // values of layers at the borders of segments
         T* sums;     // of the row's group, or null
+        int* slots;  // of the sweep
     };
 
     void run_rows(int64_t begin, int64_t end, T* sums) const;
@@ -84,6 +92,9 @@ class SequenceBack {
     void finish_record(const Row& r, const CausalSegment<T>& s) const;
     void back(const Row& r, int64_t segment) const;
     void raw_gradients(const Row& r, const CausalSegment<T>& s) const;
+    void linearise_map(const Row& r, const CausalSegment<T>& s) const;
+    void sweep(const Row& r, const CausalSegment<T>& s) const;
+    void begin_sweep(const Row& r) const;
     void finish_row(const Row& r) const;
     CausalSegment<T> segment_of(const Row& r, int64_t segment) const;
     void load_given(const Row& r, const CausalSegment<T>& s) const;
@@ -93,6 +104,8 @@ class SequenceBack {
     void move_future(const CausalSegment<T>& s) const;
 
     bool is_inverse() const { return transform_.reads_data() == transform_.map()->settings().formula_to_data; }
+    // The outputs on which a value depends, given those before it.
+    int of_input() const { return transform_.map() ? net_.outputs / net_.inputs : net_.outputs; }
     int64_t frames() const { return net_.covariates > 0 ? call_.frames : 0; }
     const T* context_of(int64_t row) const { return call_.context + (call_.one_context_row ? 0 : row * net_.context); }
 
@@ -103,6 +116,8 @@ class SequenceBack {
     const KernelsOf<T>& kernels_;
     const SequenceKernelsOf<T>& sequences_;
     const CausalBackPlan plan_;
+    const CausalSweepPlan sweep_;
+    Aligned<T> turned_;
     RowScratch scratch_{};
 };
 
@@ -266,14 +281,86 @@ void SequenceBack<T>::raw_gradients(const Row& r, const CausalSegment<T>& s) con
             by_raw[t * net_.outputs + k] += T(number_at(gradient_.raw, r.row, s.begin + t, k));
 }
 
+// ---- the direction that computes one position after another
+// -----------------------------------------------------------
+
+template <class T>
+void SequenceBack<T>::begin_sweep(const Row& r) const {
+    std::fill_n(r.scratch + scratch_.sweep, sweep_.shape().numbers, T(0));
+    for (int l = 0; l < net_.n_layers; ++l) r.slots[l] = int((call_.steps - 1) % ring_slots(net_, net_.layers[l]));
+}
+
+// The map of the other direction is u = f(v; outputs), with its log-derivative l: this direction's is -l. So with v'
+// and l' for the gradients by v and by this direction's log-derivative,
+//   u' = (v' - l' dl/dv) / (df/dv),    outputs' = -u' df/doutputs - l' dl/doutputs
+template <class T>
+void SequenceBack<T>::linearise_map(const Row& r, const CausalSegment<T>& s) const {
+    const TransformMap& map = *transform_.map();
+    const MapOptions<T> options = map.template options<T>();
+    const int64_t columns = net_.inputs, values = s.positions * columns, per_value = of_input();
+    T *const by_value = r.scratch + scratch_.value_gradient, *const by_log_det = r.scratch + scratch_.log_det_gradient;
+    T *const slopes = r.scratch + scratch_.slopes, *const starts = r.scratch + scratch_.raw_gradient;
+    T *const rate = r.scratch + scratch_.value, *const bend = r.scratch + scratch_.given_gradient;
+    const auto through_map = [&](T* by_given, T* by_raw) {
+        kernels_.coupling_backward(map.index(), is_inverse(), options, r.scratch + scratch_.given,
+                                   r.scratch + scratch_.raw, by_value, by_log_det, by_given, by_raw, s.positions,
+                                   columns);
+    };
+    std::fill_n(by_value, values, T(1));
+    std::fill_n(by_log_det, s.positions, T(0));
+    through_map(rate, slopes);
+    std::fill_n(by_value, values, T(0));
+    for (int64_t t = 0; gradient_.log_det.data && t < s.positions; ++t)
+        by_log_det[t] = -T(number_at(gradient_.log_det, r.row, s.begin + t, 0));
+    through_map(bend, starts);
+    for (int64_t i = 0; i < values; ++i) {
+        const T turn = T(1) / rate[i];
+        for (int64_t p = i * per_value; p < (i + 1) * per_value; ++p) {
+            starts[p] -= bend[i] * turn * slopes[p];
+            slopes[p] *= -turn;
+        }
+    }
+}
+
+// Gradients by the network's outputs, and by the call's arguments.
+template <class T>
+void SequenceBack<T>::sweep(const Row& r, const CausalSegment<T>& s) const {
+    const int64_t columns = net_.inputs, values = s.positions * columns;
+    T *const by_value = r.scratch + scratch_.value_gradient, *const slopes = r.scratch + scratch_.slopes;
+    T* const by_raw = r.scratch + scratch_.raw_gradient;
+    if (transform_.map()) {
+        linearise_map(r, s);
+    } else {
+        const int64_t of_step = columns * net_.outputs;
+        for (int64_t t = 0; t < s.positions; ++t) {
+            for (int64_t i = 0; i < of_step; ++i)
+                slopes[t * of_step + i] = T(number_at(gradient_.slopes, r.row, s.begin + t, i));
+            for (int64_t k = 0; k < net_.outputs; ++k)
+                by_raw[t * net_.outputs + k] =
+                    gradient_.raw.data ? T(number_at(gradient_.raw, r.row, s.begin + t, k)) : T(0);
+        }
+    }
+    for (int64_t i = 0; i < values; ++i)
+        by_value[i] =
+            gradient_.value.data ? T(number_at(gradient_.value, r.row, s.begin + i / columns, i % columns)) : T(0);
+    sequences_.sweep(s, {&sweep_.shape(), turned_.get(), r.scratch + scratch_.sweep, r.slots, call_.steps, slopes,
+                         of_input(), by_raw, by_value});
+    if (!gradient_.given) return;
+    T* const by_given = gradient_.given + (r.row * call_.steps + s.begin) * columns;
+    const T *const rate = r.scratch + scratch_.value, *const bend = r.scratch + scratch_.given_gradient;
+    for (int64_t i = 0; i < values; ++i)
+        by_given[i] = transform_.map() ? (by_value[i] + bend[i]) / rate[i] : by_value[i];
+}
+
 template <class T>
 void SequenceBack<T>::back(const Row& r, int64_t segment) const {
     const CausalSegment<T> s = segment_of(r, segment);
-    raw_gradients(r, s);
+    gradient_.is_sequential ? sweep(r, s) : raw_gradients(r, s);
     CausalBack<T> b{};
     b.shape = &plan_.sums();
     b.outputs = r.scratch + scratch_.raw_gradient;
-    if (gradient_.given) b.read = gradient_.given + (r.row * call_.steps + s.begin) * net_.inputs;
+    if (gradient_.given && !gradient_.is_sequential)
+        b.read = gradient_.given + (r.row * call_.steps + s.begin) * net_.inputs;
     b.gate_bias = r.scratch + scratch_.gate_gradient;
     if (gradient_.covariates) b.covariates = gradient_.covariates + r.row * call_.frames * net_.covariates;
     b.sums = r.sums;
@@ -321,6 +408,7 @@ void SequenceBack<T>::run_row(const Row& r) const {
         if (i < last) store_past(s, r.borders + i * plan_.border());
     }
     clear_future(segment_of(r, last));
+    if (gradient_.is_sequential) begin_sweep(r);
     for (int64_t i = last; i >= 0; --i) {
         if (i < last) record(r, i);
         back(r, i);
@@ -334,7 +422,8 @@ void SequenceBack<T>::run_rows(int64_t begin, int64_t end, T* sums) const {
     T* const scratch = thread_scratch<T>(size_t(scratch_.numbers));
     // This scratch grows with the steps, so the thread does not keep it.
     const Aligned<T> borders = aligned_memory<T>(size_t((plan_.segments() - 1) * plan_.border()));
-    for (int64_t row = begin; row < end; ++row) run_row({row, scratch, borders.get(), sums});
+    std::vector<int> slots(size_t(net_.n_layers));
+    for (int64_t row = begin; row < end; ++row) run_row({row, scratch, borders.get(), sums, slots.data()});
 }
 
 template <class T>

@@ -105,16 +105,6 @@ class SequenceProgram:
 
     # ---- derivatives -------------------------------------------------------------------------------------------------
 
-    def check_parallel(self, inverse: bool, what: str) -> None:
-        """Refuse derivatives of a direction that is computed step after step."""
-        for i, link in enumerate(self.links):
-            if not link.runs_at_once(inverse):
-                side, other = ("latent", "to_data_vjp") if inverse else ("data", "log_prob_vjp and to_latent_vjp")
-                raise ValueError(
-                    f"{what}: expected transforms whose steps are made at once in this direction, got transforms[{i}], "
-                    f"which reads {side} values and makes them one after another; such a flow has {other}"
-                )
-
     def vjp(
         self,
         vector: Array,
@@ -132,7 +122,8 @@ class SequenceProgram:
         values, log_prob = [given], np.zeros(given.shape[:2], self._dtype)
         sums = _Sums(np.zeros(self.n_weights) if "parameters" in kinds else None, kinds)
         by_log_prob, last = cotangent.log_prob, order[-1]
-        fused = self._standard if by_log_prob is not None and isinstance(self.links[last], CausalLink) else None
+        at_once = isinstance(self.links[last], CausalLink) and self.links[last].runs_at_once(inverse)
+        fused = self._standard if by_log_prob is not None and at_once else None
         for i in order[:-1] if fused or by_log_prob is None else order:
             value, log_det = self.links[i].run(vector[self._own[i]], inverse, values[-1], context, covariates, None)
             values.append(value)
@@ -152,12 +143,13 @@ class SequenceProgram:
             log_prob += self.log_base(vector, z)
             order.pop()
         elif by_log_prob is not None:
-            log_base, by_value = self._base_vjp(vector, values.pop(), by_log_prob, sums)
+            log_base, by_value = self._base_vjp(vector, values[-1], by_log_prob, sums)
             log_prob += log_base
         for i in reversed(order):
             own = Cotangent(value=by_value, log_det=by_log_det)
-            value = values[order.index(i)]
-            found = self.links[i].vjp(vector[self._own[i]], inverse, value, context, covariates, own, kinds)
+            value, *more = values[order.index(i) :]
+            result = more[0] if more else None
+            found = self.links[i].vjp(vector[self._own[i]], inverse, value, context, covariates, own, kinds, result)
             by_value = sums.add(found, self._own[i])
         return log_prob, sums.gradients(by_value)
 
