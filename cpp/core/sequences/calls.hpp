@@ -144,8 +144,9 @@ struct SequenceKernelsOf {
     // A segment of a sequence with a tape and outputs [position][outputs]; and its backward pass.
     void (*record)(const CausalSegment<T>&, T* outputs) noexcept;
     void (*back)(const CausalSegment<T>&, const CausalBack<T>&) noexcept;
-    // Between both, in the direction that computes one position after another: from the last position to the first.
-    void (*sweep)(const CausalSegment<T>&, const CausalSweep<T>&) noexcept;
+    // Between both, in the direction that computes one position after another, from the last position to the first: the
+    // same segment of up to sweep_rows sequences.
+    void (*sweep)(const CausalSegment<T>*, const CausalSweep<T>*, int sequences) noexcept;
 };
 
 struct SequenceKernels {

@@ -49,7 +49,8 @@ class SequenceBack {
           net_(transform.network().network()),
           kernels_(kernels_of<T>(*active_isa().table)),
           sequences_(sequence_kernels_of<T>(*active_isa().sequences)),
-          plan_(net_, call.steps, tape_bytes, sizeof(T)),
+          together_(gradient.is_sequential ? std::clamp<int64_t>(call.rows / num_threads(), 1, sweep_rows) : 1),
+          plan_(net_, call.steps, together_ > 2 ? tape_bytes * 2 / together_ : tape_bytes, sizeof(T)),
           sweep_(net_) {
         int64_t& at = scratch_.numbers;
         const auto take = [&](int64_t numbers) {
@@ -86,14 +87,17 @@ class SequenceBack {
         int* slots;  // of the sweep
     };
 
-    void run_rows(int64_t begin, int64_t end, T* sums) const;
-    void run_row(const Row& r) const;
+    void run_groups(int64_t begin, int64_t end, int64_t groups, T* sums) const;
+    void run_rows(const std::vector<Row>& rows) const;
+    void begin_row(const Row& r) const;
     void record(const Row& r, int64_t segment) const;
     void finish_record(const Row& r, const CausalSegment<T>& s) const;
     void back(const Row& r, int64_t segment) const;
     void raw_gradients(const Row& r, const CausalSegment<T>& s) const;
+    void linearise(const Row& r, const CausalSegment<T>& s) const;
     void linearise_map(const Row& r, const CausalSegment<T>& s) const;
-    void sweep(const Row& r, const CausalSegment<T>& s) const;
+    void sweep(const std::vector<Row>& rows, int64_t segment) const;
+    void finish_sweep(const Row& r, const CausalSegment<T>& s) const;
     void begin_sweep(const Row& r) const;
     void finish_row(const Row& r) const;
     CausalSegment<T> segment_of(const Row& r, int64_t segment) const;
@@ -115,6 +119,7 @@ class SequenceBack {
     const CausalNetwork& net_;
     const KernelsOf<T>& kernels_;
     const SequenceKernelsOf<T>& sequences_;
+    const int64_t together_;  // rows of a sweep
     const CausalBackPlan plan_;
     const CausalSweepPlan sweep_;
     Aligned<T> turned_;
@@ -322,40 +327,59 @@ void SequenceBack<T>::linearise_map(const Row& r, const CausalSegment<T>& s) con
     }
 }
 
-// Gradients by the network's outputs, and by the call's arguments.
+// What the sweep needs of the map or the inner flow.
 template <class T>
-void SequenceBack<T>::sweep(const Row& r, const CausalSegment<T>& s) const {
-    const int64_t columns = net_.inputs, values = s.positions * columns;
+void SequenceBack<T>::linearise(const Row& r, const CausalSegment<T>& s) const {
+    const int64_t columns = net_.inputs, of_step = columns * net_.outputs;
     T *const by_value = r.scratch + scratch_.value_gradient, *const slopes = r.scratch + scratch_.slopes;
-    T* const by_raw = r.scratch + scratch_.raw_gradient;
-    if (transform_.map()) {
-        linearise_map(r, s);
-    } else {
-        const int64_t of_step = columns * net_.outputs;
-        for (int64_t t = 0; t < s.positions; ++t) {
-            for (int64_t i = 0; i < of_step; ++i)
-                slopes[t * of_step + i] = T(number_at(gradient_.slopes, r.row, s.begin + t, i));
-            for (int64_t k = 0; k < net_.outputs; ++k)
-                by_raw[t * net_.outputs + k] =
-                    gradient_.raw.data ? T(number_at(gradient_.raw, r.row, s.begin + t, k)) : T(0);
-        }
+    T* const starts = r.scratch + scratch_.raw_gradient;
+    if (transform_.map()) linearise_map(r, s);
+    for (int64_t t = 0; !transform_.map() && t < s.positions; ++t) {
+        for (int64_t i = 0; i < of_step; ++i)
+            slopes[t * of_step + i] = T(number_at(gradient_.slopes, r.row, s.begin + t, i));
+        for (int64_t k = 0; k < net_.outputs; ++k)
+            starts[t * net_.outputs + k] =
+                gradient_.raw.data ? T(number_at(gradient_.raw, r.row, s.begin + t, k)) : T(0);
     }
-    for (int64_t i = 0; i < values; ++i)
+    for (int64_t i = 0; i < s.positions * columns; ++i)
         by_value[i] =
             gradient_.value.data ? T(number_at(gradient_.value, r.row, s.begin + i / columns, i % columns)) : T(0);
-    sequences_.sweep(s, {&sweep_.shape(), turned_.get(), r.scratch + scratch_.sweep, r.slots, call_.steps, slopes,
-                         of_input(), by_raw, by_value});
-    if (!gradient_.given) return;
-    T* const by_given = gradient_.given + (r.row * call_.steps + s.begin) * columns;
-    const T *const rate = r.scratch + scratch_.value, *const bend = r.scratch + scratch_.given_gradient;
-    for (int64_t i = 0; i < values; ++i)
+}
+
+template <class T>
+void SequenceBack<T>::sweep(const std::vector<Row>& rows, int64_t segment) const {
+    CausalSegment<T> segments[sweep_rows];
+    CausalSweep<T> sweeps[sweep_rows];
+    for (size_t i = 0; i < rows.size(); ++i) {
+        T* const scratch = rows[i].scratch;
+        segments[i] = segment_of(rows[i], segment);
+        sweeps[i] = {&sweep_.shape(),
+                     turned_.get(),
+                     scratch + scratch_.sweep,
+                     rows[i].slots,
+                     call_.steps,
+                     scratch + scratch_.slopes,
+                     of_input(),
+                     scratch + scratch_.raw_gradient,
+                     scratch + scratch_.value_gradient};
+    }
+    sequences_.sweep(segments, sweeps, int(rows.size()));
+    for (size_t i = 0; gradient_.given && i < rows.size(); ++i) finish_sweep(rows[i], segments[i]);
+}
+
+// Gradients by the call's arguments, or by its values where there is no map.
+template <class T>
+void SequenceBack<T>::finish_sweep(const Row& r, const CausalSegment<T>& s) const {
+    T* const by_given = gradient_.given + (r.row * call_.steps + s.begin) * net_.inputs;
+    const T *const by_value = r.scratch + scratch_.value_gradient, *const rate = r.scratch + scratch_.value;
+    const T* const bend = r.scratch + scratch_.given_gradient;
+    for (int64_t i = 0; i < s.positions * net_.inputs; ++i)
         by_given[i] = transform_.map() ? (by_value[i] + bend[i]) / rate[i] : by_value[i];
 }
 
 template <class T>
 void SequenceBack<T>::back(const Row& r, int64_t segment) const {
     const CausalSegment<T> s = segment_of(r, segment);
-    gradient_.is_sequential ? sweep(r, s) : raw_gradients(r, s);
     CausalBack<T> b{};
     b.shape = &plan_.sums();
     b.outputs = r.scratch + scratch_.raw_gradient;
@@ -391,8 +415,9 @@ void SequenceBack<T>::finish_row(const Row& r) const {
     }
 }
 
+// Everything before the backward pass; then the tape has the last segment.
 template <class T>
-void SequenceBack<T>::run_row(const Row& r) const {
+void SequenceBack<T>::begin_row(const Row& r) const {
     std::fill_n(r.scratch + scratch_.gate_gradient, int64_t(net_.n_layers) * gate_units(net_), T(0));
     if (gradient_.context) std::fill_n(gradient_.context + r.row * net_.context, net_.context, T(0));
     if (gradient_.covariates) {
@@ -409,21 +434,46 @@ void SequenceBack<T>::run_row(const Row& r) const {
     }
     clear_future(segment_of(r, last));
     if (gradient_.is_sequential) begin_sweep(r);
-    for (int64_t i = last; i >= 0; --i) {
-        if (i < last) record(r, i);
-        back(r, i);
-        if (i > 0) move_future(segment_of(r, i));
-    }
-    finish_row(r);
 }
 
 template <class T>
-void SequenceBack<T>::run_rows(int64_t begin, int64_t end, T* sums) const {
-    T* const scratch = thread_scratch<T>(size_t(scratch_.numbers));
+void SequenceBack<T>::run_rows(const std::vector<Row>& rows) const {
+    const int64_t last = plan_.segments() - 1;
+    for (const Row& r : rows) begin_row(r);
+    for (int64_t i = last; i >= 0; --i) {
+        for (const Row& r : rows) {
+            if (i < last) record(r, i);
+            gradient_.is_sequential ? linearise(r, segment_of(r, i)) : raw_gradients(r, segment_of(r, i));
+        }
+        if (gradient_.is_sequential) sweep(rows, i);
+        for (const Row& r : rows) {
+            back(r, i);
+            if (i > 0) move_future(segment_of(r, i));
+        }
+    }
+    for (const Row& r : rows) finish_row(r);
+}
+
+// Takes a row of each of these groups at a time.
+template <class T>
+void SequenceBack<T>::run_groups(int64_t begin, int64_t end, int64_t groups, T* sums) const {
+    T* const scratch = thread_scratch<T>(size_t(together_ * scratch_.numbers));
     // This scratch grows with the steps, so the thread does not keep it.
-    const Aligned<T> borders = aligned_memory<T>(size_t((plan_.segments() - 1) * plan_.border()));
-    std::vector<int> slots(size_t(net_.n_layers));
-    for (int64_t row = begin; row < end; ++row) run_row({row, scratch, borders.get(), sums, slots.data()});
+    const int64_t border = (plan_.segments() - 1) * plan_.border();
+    const Aligned<T> borders = aligned_memory<T>(size_t(together_ * border));
+    std::vector<int> slots(size_t(together_) * size_t(net_.n_layers));
+    std::vector<Row> rows;
+    for (int64_t round = 0; round == 0 || !rows.empty(); ++round) {
+        rows.clear();
+        for (int64_t g = begin; g < end; ++g) {
+            const int64_t row = call_.rows * g / groups + round, i = g - begin;
+            if (row >= call_.rows * (g + 1) / groups) continue;
+            rows.push_back({row, scratch + i * scratch_.numbers, borders.get() + i * border,
+                            sums ? sums + g * int64_t(plan_.sums().numbers) : nullptr,
+                            slots.data() + i * net_.n_layers});
+        }
+        if (!rows.empty()) run_rows(rows);
+    }
 }
 
 template <class T>
@@ -439,12 +489,13 @@ void SequenceBack<T>::run() {
         groups = std::min(groups, std::clamp(fit, least_groups, most_groups));
         sums = aligned_zeros<T>(size_t(groups) * numbers);
     }
-    thread_scratch<T>(size_t(scratch_.numbers));  // fails here if memory is short, where an error can be reported
+    thread_scratch<T>(size_t(together_ * scratch_.numbers));  // fails here if memory is short, where an error can be
+                                                              // reported
     std::atomic<bool> out_of_memory{false};
-    parallel_for(groups, [&](int64_t g) {
+    const int64_t tasks = (groups + together_ - 1) / together_;
+    parallel_for(tasks, [&](int64_t task) {
         try {
-            run_rows(call_.rows * g / groups, call_.rows * (g + 1) / groups,
-                     sums ? sums.get() + size_t(g) * numbers : nullptr);
+            run_groups(groups * task / tasks, groups * (task + 1) / tasks, groups, sums.get());
         } catch (const std::bad_alloc&) {
             out_of_memory = true;
         }

@@ -36,8 +36,9 @@ struct CausalSweepShape {
 };
 
 constexpr int sweep_block = 16;  // positions of a block of factors: whole vectors
+constexpr int sweep_rows = 4;    // sequences that go together, so that weights are read once for all of them
 
-// A segment's sweep.
+// The sweep of a sequence's segment.
 template <class T>
 struct CausalSweep {
     const CausalSweepShape* shape;
