@@ -1,9 +1,9 @@
 """Gradients of the direction that makes one step after another: a student's density, a teacher's values.
 
-Of v = m⁻¹(u; p), where m is the direction that makes all steps at once, gradients are known from those of m: with a and b
+That direction is v = m⁻¹(u; p), where m makes all steps at once. Its gradients are known from those of m: with a and b
 for the cotangents of v and of its log-determinant, and u', p' for the gradients by u and p, the gradients of m at v for
-the cotangents -u' and -b are -a by v, and p' by p. So every value is compared with the other direction's gradients, which
-`test_sequence_gradients` compares with differences of the reference.
+the cotangents -u' and -b are -a by v, and p' by p. So every value is compared with the other direction's gradients,
+which `test_sequence_gradients` compares with differences of the reference.
 """
 
 import copy

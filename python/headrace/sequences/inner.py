@@ -77,9 +77,7 @@ class InnerLink(NetworkLink):
             self._back(network, read, context, covariates, gradients, **more)
             by_steps, *by_inner = steps.vjp(gradients.inputs, cotangent.log_det, wrt)
         else:
-            by_steps, by_raw, *by_inner = steps.vjp(
-                cotangent.value, cotangent.log_det, (wrt[0], "context", *wrt[1:])
-            )
+            by_steps, by_raw, *by_inner = steps.vjp(cotangent.value, cotangent.log_det, (wrt[0], "context", *wrt[1:]))
             self._back(network, own, context, covariates, gradients, grad_raw=by_raw)
             assert gradients.inputs is not None
             by_steps = gradients.inputs + by_steps
