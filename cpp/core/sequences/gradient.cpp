@@ -1,5 +1,6 @@
-// Each row is a task. The sums over positions that are gradients by weights are taken row by row in groups of
-// rows, which depend only on the number of rows and on the network, and groups are added in their order in float64.
+// Each row is a task, or a few rows that are swept together. The sums over positions that are gradients by weights are
+// taken row by row in groups of rows, which depend only on the number of rows and on the network, and groups are added
+// in their order in float64.
 #include "gradient.hpp"
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 
 #include "../isa.hpp"
 #include "../threads.hpp"
+#include "linearised.hpp"
 #include "plan.hpp"
 
 namespace headrace {
@@ -95,7 +97,7 @@ class SequenceBack {
     void back(const Row& r, int64_t segment) const;
     void raw_gradients(const Row& r, const CausalSegment<T>& s) const;
     void linearise(const Row& r, const CausalSegment<T>& s) const;
-    void linearise_map(const Row& r, const CausalSegment<T>& s) const;
+    LinearisedMap<T> linearised(const Row& r) const;
     void sweep(const std::vector<Row>& rows, int64_t segment) const;
     void finish_sweep(const Row& r, const CausalSegment<T>& s) const;
     void begin_sweep(const Row& r) const;
@@ -295,55 +297,32 @@ void SequenceBack<T>::begin_sweep(const Row& r) const {
     for (int l = 0; l < net_.n_layers; ++l) r.slots[l] = int((call_.steps - 1) % ring_slots(net_, net_.layers[l]));
 }
 
-// The map of the other direction is u = f(v; outputs), with its log-derivative l: this direction's is -l. So with v'
-// and l' for the gradients by v and by this direction's log-derivative,
-//   u' = (v' - l' dl/dv) / (df/dv),    outputs' = -u' df/doutputs - l' dl/doutputs
 template <class T>
-void SequenceBack<T>::linearise_map(const Row& r, const CausalSegment<T>& s) const {
-    const TransformMap& map = *transform_.map();
-    const MapOptions<T> options = map.template options<T>();
-    const int64_t columns = net_.inputs, values = s.positions * columns, per_value = of_input();
-    T *const by_value = r.scratch + scratch_.value_gradient, *const by_log_det = r.scratch + scratch_.log_det_gradient;
-    T *const slopes = r.scratch + scratch_.slopes, *const starts = r.scratch + scratch_.raw_gradient;
-    T *const rate = r.scratch + scratch_.value, *const bend = r.scratch + scratch_.given_gradient;
-    const auto through_map = [&](T* by_given, T* by_raw) {
-        kernels_.coupling_backward(map.index(), is_inverse(), options, r.scratch + scratch_.given,
-                                   r.scratch + scratch_.raw, by_value, by_log_det, by_given, by_raw, s.positions,
-                                   columns);
-    };
-    std::fill_n(by_value, values, T(1));
-    std::fill_n(by_log_det, s.positions, T(0));
-    through_map(rate, slopes);
-    std::fill_n(by_value, values, T(0));
-    for (int64_t t = 0; gradient_.log_det.data && t < s.positions; ++t)
-        by_log_det[t] = -T(number_at(gradient_.log_det, r.row, s.begin + t, 0));
-    through_map(bend, starts);
-    for (int64_t i = 0; i < values; ++i) {
-        const T turn = T(1) / rate[i];
-        for (int64_t p = i * per_value; p < (i + 1) * per_value; ++p) {
-            starts[p] -= bend[i] * turn * slopes[p];
-            slopes[p] *= -turn;
-        }
-    }
+LinearisedMap<T> SequenceBack<T>::linearised(const Row& r) const {
+    T* const scratch = r.scratch;
+    return {scratch + scratch_.value,        scratch + scratch_.given_gradient, scratch + scratch_.slopes,
+            scratch + scratch_.raw_gradient, scratch + scratch_.value_gradient, scratch + scratch_.log_det_gradient};
 }
 
 // What the sweep needs of the map or the inner flow.
 template <class T>
 void SequenceBack<T>::linearise(const Row& r, const CausalSegment<T>& s) const {
     const int64_t columns = net_.inputs, of_step = columns * net_.outputs;
-    T *const by_value = r.scratch + scratch_.value_gradient, *const slopes = r.scratch + scratch_.slopes;
-    T* const starts = r.scratch + scratch_.raw_gradient;
-    if (transform_.map()) linearise_map(r, s);
-    for (int64_t t = 0; !transform_.map() && t < s.positions; ++t) {
-        for (int64_t i = 0; i < of_step; ++i)
-            slopes[t * of_step + i] = T(number_at(gradient_.slopes, r.row, s.begin + t, i));
-        for (int64_t k = 0; k < net_.outputs; ++k)
-            starts[t * net_.outputs + k] =
-                gradient_.raw.data ? T(number_at(gradient_.raw, r.row, s.begin + t, k)) : T(0);
+    const LinearisedMap<T> own = linearised(r);
+    const auto number = [&](const SequenceView& a, int64_t t, int64_t column) {
+        return a.data ? T(number_at(a, r.row, s.begin + t, column)) : T(0);
+    };
+    if (transform_.map()) {
+        for (int64_t t = 0; t < s.positions; ++t) own.by_log_det[t] = -number(gradient_.log_det, t, 0);
+        linearise_map(kernels_, *transform_.map(), is_inverse(), r.scratch + scratch_.given, r.scratch + scratch_.raw,
+                      s.positions, columns, of_input(), own);
     }
-    for (int64_t i = 0; i < s.positions * columns; ++i)
-        by_value[i] =
-            gradient_.value.data ? T(number_at(gradient_.value, r.row, s.begin + i / columns, i % columns)) : T(0);
+    for (int64_t t = 0; t < s.positions; ++t) {
+        for (int64_t c = 0; c < columns; ++c) own.by_value[t * columns + c] = number(gradient_.value, t, c);
+        if (transform_.map()) continue;
+        for (int64_t i = 0; i < of_step; ++i) own.slopes[t * of_step + i] = number(gradient_.slopes, t, i);
+        for (int64_t k = 0; k < net_.outputs; ++k) own.starts[t * net_.outputs + k] = number(gradient_.raw, t, k);
+    }
 }
 
 template <class T>
@@ -351,17 +330,11 @@ void SequenceBack<T>::sweep(const std::vector<Row>& rows, int64_t segment) const
     CausalSegment<T> segments[sweep_rows];
     CausalSweep<T> sweeps[sweep_rows];
     for (size_t i = 0; i < rows.size(); ++i) {
-        T* const scratch = rows[i].scratch;
+        const LinearisedMap<T> own = linearised(rows[i]);
         segments[i] = segment_of(rows[i], segment);
-        sweeps[i] = {&sweep_.shape(),
-                     turned_.get(),
-                     scratch + scratch_.sweep,
-                     rows[i].slots,
-                     call_.steps,
-                     scratch + scratch_.slopes,
-                     of_input(),
-                     scratch + scratch_.raw_gradient,
-                     scratch + scratch_.value_gradient};
+        sweeps[i] = {&sweep_.shape(), turned_.get(), rows[i].scratch + scratch_.sweep,
+                     rows[i].slots,   call_.steps,   own.slopes,
+                     of_input(),      own.starts,    own.by_value};
     }
     sequences_.sweep(segments, sweeps, int(rows.size()));
     for (size_t i = 0; gradient_.given && i < rows.size(); ++i) finish_sweep(rows[i], segments[i]);
@@ -371,10 +344,9 @@ void SequenceBack<T>::sweep(const std::vector<Row>& rows, int64_t segment) const
 template <class T>
 void SequenceBack<T>::finish_sweep(const Row& r, const CausalSegment<T>& s) const {
     T* const by_given = gradient_.given + (r.row * call_.steps + s.begin) * net_.inputs;
-    const T *const by_value = r.scratch + scratch_.value_gradient, *const rate = r.scratch + scratch_.value;
-    const T* const bend = r.scratch + scratch_.given_gradient;
+    const LinearisedMap<T> own = linearised(r);
     for (int64_t i = 0; i < s.positions * net_.inputs; ++i)
-        by_given[i] = transform_.map() ? (by_value[i] + bend[i]) / rate[i] : by_value[i];
+        by_given[i] = transform_.map() ? own.by_given(i, own.by_value[i]) : own.by_value[i];
 }
 
 template <class T>
@@ -489,8 +461,8 @@ void SequenceBack<T>::run() {
         groups = std::min(groups, std::clamp(fit, least_groups, most_groups));
         sums = aligned_zeros<T>(size_t(groups) * numbers);
     }
-    thread_scratch<T>(size_t(together_ * scratch_.numbers));  // fails here if memory is short, where an error can be
-                                                              // reported
+    // Fails here if memory is short, where an error can be reported.
+    thread_scratch<T>(size_t(together_ * scratch_.numbers));
     std::atomic<bool> out_of_memory{false};
     const int64_t tasks = (groups + together_ - 1) / together_;
     parallel_for(tasks, [&](int64_t task) {
