@@ -408,7 +408,7 @@ def _train(
         **{name: options[name] for name in FIT if name in options},
     )
     histories = found if isinstance(found, list) else [found]
-    if any(history.stopped == "non-finite" and history.best_epoch < 0 for history in histories):
+    if any(history.stopped == "non-finite" and history.best_epoch == 0 for history in histories):
         raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
     if isinstance(flow, hr.Flow):
         return flow, _outcome(histories[0])
@@ -458,5 +458,5 @@ def _work(outcome: dict[str, Any]) -> str:
         return f"{steps}, and {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
     if "members" in outcome:
         return f"{_counted(outcome['members'], 'member')}, {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
-    told = "none better than fresh weights" if best < 0 else f"the best was {best}"
+    told = "none better than fresh weights" if best == 0 else f"the best was {best}"
     return f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}, {told}"
