@@ -121,7 +121,8 @@ def marginal_links(
             few, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
             held_out = HeldOut(rest, flow._interior.on_device)
             runs = [made(those, few, held_out) for those in (links, ())]
-            links = links if _marginals.gain(*runs, held_out, _marginals.has_long_tails(links), progress) else ()
+            is_in_doubt = _marginals.has_long_tails(links)
+            links = links if _marginals.gain(runs[0], runs[1], held_out, is_in_doubt, progress) else ()
         for own, link in zip(numbers, links, strict=False):
             own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
             own[-1] = link.latent.size

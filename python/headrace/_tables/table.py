@@ -11,13 +11,14 @@ import functools
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._layout import Grid
 from headrace._tables import columns as _columns
 from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
 from headrace._warn import warn
@@ -72,6 +73,19 @@ class Column:
         return self.kind != "float"
 
     @property
+    def treatment(self) -> str:
+        """What a fit does with it, in words."""
+        if self.constant is not None:
+            return f"always {self.constant:g}: kept aside"
+        told = "as it is"
+        if self.width:
+            told = f"noise {self.width:g} wide" + (", samples are rounded" if self.is_discrete else "")
+        if self.bounds is not None:
+            low, high = ("no end" if end is None else f"{end:g}" for end in self.bounds)
+            told += f", from {low} to {high}"
+        return told if self.period is None else f"{told}, around from {self.period[0]:g} to {self.period[1]:g}"
+
+    @property
     def ends(self) -> Pair:
         """The outermost whole numbers within the bounds."""
         low, high = self.bounds or (None, None)
@@ -108,15 +122,17 @@ class Column:
         return np.asarray(np.clip(x, *inner))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
-    """All columns of a table, with the maps between its rows and those of a density."""
+    """All columns of a table, with the maps between its rows and those of a density; print it."""
 
     columns: tuple[Column, ...]
     seed: int = 0
     """Seed of the noise."""
     missing: str = "refuse"
     """Whether rows that miss a number are left out, "drop", or not."""
+    names: tuple[str, ...] | None = field(default=None, compare=False)
+    """Names of the columns, for the printed table."""
 
     @classmethod
     def learn(
@@ -161,7 +177,13 @@ class Table:
                 found.append(Column(kind, float(gap), facts.low, None, ends[i], period))
         if all(one.constant is not None for one in found):  # nothing would be left to fit
             found = [Column(one.kind) for one in found]
-        return cls(tuple(found))
+        return cls(tuple(found), names=None if names is None else tuple(map(str, names)))
+
+    def __repr__(self) -> str:
+        """A line for each column: its name or index, its kind, and what a fit does with it."""
+        names = self.names or tuple(map(str, range(len(self.columns))))
+        rows = [(name, one.kind, one.treatment) for name, one in zip(names, self.columns, strict=True)]
+        return "\n".join(Grid(("column", "kind", "in a fit"), rows, wraps=(0, 2)).lines())
 
     @property
     def kept(self) -> list[int]:
