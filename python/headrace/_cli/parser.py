@@ -106,9 +106,15 @@ class Parser(argparse.ArgumentParser):
                 return
             if not option.startswith("--") or any(one.startswith(option) for one in known):
                 continue
+            if option in self._options_of_commands():
+                yield f"argument {option}: expected behind the command, as {self.prog} COMMAND {option}"
             close = meant(option[2:].replace("-", "_").lower(), names)
             more = f"did you mean {names[close]}?" if close else f"{self.prog} --help lists all"
             yield f"expected an option of {self.prog}, got {option}; {more}"
+
+    def _options_of_commands(self) -> set[str]:
+        parsers = [sub for one in self._actions if isinstance(one.choices, dict) for sub in one.choices.values()]
+        return {option for sub in parsers for option in sub._option_string_actions}
 
     def _positional_names(self) -> list[Any]:
         return [one.metavar for one in self._actions if not one.option_strings]
