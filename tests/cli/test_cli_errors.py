@@ -168,7 +168,7 @@ def test_bad_calls_are_told_in_one_line(folder, run, case):
 
 # Arguments, and patterns in the one line.
 BAD_USAGE = {
-    "no command but an option": (["--quiet"], ["argument --quiet: expected behind the command", "headrace COMMAND --quiet"]),
+    "no command but an option": (["--quiet"], ["argument --quiet: expected behind", "COMMAND --quiet"]),
     "an unknown command": (["paint"], ["paint"]),
     "an unknown option": (["info", "--colour"], ["--colour"]),
     "no data": (["fit", "-o", "f"], ["DATA"]),

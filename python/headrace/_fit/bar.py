@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from headrace import _progress
-from headrace._fit import clock as _clock
 from headrace._fit.clock import Clock
 
 __all__ = ["FitBar"]
@@ -24,10 +23,10 @@ class FitBar:
         if self._clock.budget is None:
             self._bar.update(epochs)
 
-    def step(self) -> None:
-        """Show the time after a step."""
+    def step(self, now: float) -> None:
+        """Show the moment of a step."""
         if self._clock.budget is not None:
-            self._bar.update(min(_clock.now() - self._clock.begin, self._clock.budget) - self._bar.n)
+            self._bar.update(min(now - self._clock.begin, self._clock.budget) - self._bar.n)
 
     def epoch(self, epoch: int, told: dict[str, str]) -> None:
         """Show a finished epoch, from 1, with its losses."""
@@ -36,8 +35,6 @@ class FitBar:
         self._bar.set_postfix(told, refresh=False)
         if self._clock.budget is None:
             self._bar.update()
-        else:
-            self.step()
 
     def close(self) -> None:
         """Leave the bar in its last state, which is full where the time ended the fit."""

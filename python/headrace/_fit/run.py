@@ -255,7 +255,7 @@ class Run:
             return True
         last, self.tick = self.tick, _clock.now()
         if self.bar is not None:
-            self.bar.step()
+            self.bar.step(self.tick)
         if last:  # a slow step is remembered, but not forever
             self.step_seconds = max((self.tick - last) / steps, 0.95 * self.step_seconds)
         return self.clock.has(1.5 * steps * self.step_seconds + self._kept_seconds())
