@@ -55,7 +55,8 @@ def _table(grid: Grid, terminal: Any) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=bool(grid.head), header_style="bold")
+    own: dict[str, Any] = {"pad_edge": bool(grid.indent), "show_edge": False}
+    drawn = Table(box=box.SIMPLE_HEAD, show_header=bool(grid.head), header_style="bold", **own)
     for i, name in enumerate(grid.head or grid.rows[0]):
         heading = Text(name if grid.head else "")
         drawn.add_column(heading, justify="right" if i in grid.right else "left", no_wrap=i not in grid.wraps)
@@ -85,7 +86,7 @@ def print_help(parser: ArgumentParser, file: Any) -> None:
         actions = [one for action in group._group_actions for one in (*_commands(action), action) if one.help]
         if not actions:
             continue
-        terminal.print(Text(str(group.title), style="bold"))
+        terminal.print(Text(f"{group.title}:", style="bold"))
         if group.description:
             terminal.print(Text(group.description))
         rows = Table.grid(padding=(0, 2))
@@ -93,7 +94,8 @@ def print_help(parser: ArgumentParser, file: Any) -> None:
         rows.add_column()
         for action in actions:
             rows.add_row(Text(formatter._format_action_invocation(action)), Text(formatter._expand_help(action)))
-        terminal.print(rows, end="\n\n")
+        terminal.print(rows)
+        terminal.print()
     if parser.epilog:
         terminal.print(Text(parser.epilog))
 

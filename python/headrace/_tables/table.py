@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._layout import Grid
 from headrace._tables import columns as _columns
+from headrace._tables.described import described
 from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
 from headrace._warn import warn
 from headrace.transforms.support import Support
@@ -71,19 +71,6 @@ class Column:
     def is_discrete(self) -> bool:
         """Whether draws are rounded."""
         return self.kind != "float"
-
-    @property
-    def treatment(self) -> str:
-        """What a fit does with it, in words."""
-        if self.constant is not None:
-            return f"always {self.constant:g}: kept aside"
-        told = "as it is"
-        if self.width:
-            told = f"noise {self.width:g} wide" + (", samples are rounded" if self.is_discrete else "")
-        if self.bounds is not None:
-            low, high = ("no end" if end is None else f"{end:g}" for end in self.bounds)
-            told += f", from {low} to {high}"
-        return told if self.period is None else f"{told}, around from {self.period[0]:g} to {self.period[1]:g}"
 
     @property
     def ends(self) -> Pair:
@@ -180,10 +167,8 @@ class Table:
         return cls(tuple(found), names=None if names is None else tuple(map(str, names)))
 
     def __repr__(self) -> str:
-        """A line for each column: its name or index, its kind, and what a fit does with it."""
-        names = self.names or tuple(map(str, range(len(self.columns))))
-        rows = [(name, one.kind, one.treatment) for name, one in zip(names, self.columns, strict=True)]
-        return "\n".join(Grid(("column", "kind", "in a fit"), rows, wraps=(0, 2)).lines())
+        """A line for each column, with its name and what a fit does with it."""
+        return described(self.columns, self.names)
 
     @property
     def kept(self) -> list[int]:
