@@ -161,7 +161,7 @@ class Text(Source):
         """The error about the first line that is no row."""
         for number, line in lines:
             cells = self._loaded([(number, line)], np.str_)[0]
-            what = f"{self.n_columns} columns, as in the first line, got {cells.size}"
+            what = f"{self.n_columns} columns, as in the first line, got {cells.size}; --delimiter separates them"
             if cells[-1].endswith("\n"):
                 what = "the end of a cell in quotes, got that of the line"
             elif cells.size == self.n_columns:
