@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 
@@ -253,8 +254,22 @@ def test_a_terminal_has_colours_bars_and_messages_within_its_width(folder):
     assert "did you mean nsf?" in " ".join(error.split())
 
 
-def on_a_terminal(command, environment):
-    """What a command writes to a terminal, without its colours."""
+def test_ctrl_c_gives_the_terminal_back(folder):
+    """The cursor is there again, and the weights so far are in the file."""
+    pytest.importorskip("rich")
+    write_csv("t.csv", table(2000), NAMES)
+    own = ["--hidden=8", "--transforms=1", "--learning-rate=0.02", f"--epochs={10**7}", f"--patience={10**7}"]
+    command = [sys.executable, "-m", "headrace", "fit", "t.csv", "-o", "f.safetensors", *own]
+    found = []
+    environment = {**ENVIRONMENT, "COLUMNS": "120", "TERM": "xterm"}
+    text = on_a_terminal(command, environment, stop=r"[1-9]\d* of 10,000,000 epochs", raw=found)
+    assert found[0].rindex("\x1b[?25h") > found[0].rindex("\x1b[?25l")
+    assert "saved to f.safetensors" in text
+    assert "headrace: interrupted: the best weights so far were saved" in text
+
+
+def on_a_terminal(command, environment, stop=None, raw=None):
+    """What a command writes to a terminal, without its colours; Ctrl-C follows the text `stop`."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
@@ -267,8 +282,13 @@ def on_a_terminal(command, environment):
             if not part:
                 break
             found += part
+            if stop and re.search(stop, COLOURS.sub("", found.decode(errors="ignore"))):
+                process.send_signal(signal.SIGINT)
+                stop = None
         process.wait()
     os.close(ours)
+    if raw is not None:
+        raw.append(found.decode())
     return COLOURS.sub("", found.decode()).replace("\r", "\n")
 
 
