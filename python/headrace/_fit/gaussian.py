@@ -151,7 +151,7 @@ def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np
     n = len(found.deviations)
     shift: tuple[Transform, ...] = ()
     if found.slopes.any():
-        own = {"features": n, "passive": [], "context": contexts, "map": "additive"}
+        own: dict[str, Any] = {"features": n, "passive": [], "context": contexts, "map": "additive"}
         shift = (Coupling.from_dense([found.slopes.astype(dtype)], [np.zeros(n, dtype)], **own),)
     if found.is_identity:
         return shift

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _array_errors as errors
 from headrace import _progress
 from headrace._arrays.caller import Caller
 from headrace._fit.moments import Effective, Moments
@@ -128,7 +129,7 @@ class StreamRows(ArrayRows):
 
     def _check_shape(self, block: Block) -> None:
         if block.x.shape[1] != self.features:
-            raise ValueError(f"x: expected shape (rows, {self.features}), got {self._shape(block.x)}")
+            raise errors.wrong_shape("x", f"(rows, {self.features})", self._shape(block.x))
         columns = 0 if block.context is None else block.context.shape[1]
         if columns != self.contexts:
             expected = f"{self.contexts} columns" if self.contexts else "none, as this takes no context"

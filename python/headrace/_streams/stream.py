@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._held_out import CHUNK, RowPart, held_of, names_of
@@ -226,7 +227,7 @@ class Stream(abc.ABC):
         ]
         if array is None or array.ndim != 2:
             got = "None" if array is None else str(array.shape)
-            raise ValueError(f"x{where}: expected shape (rows, features), got {got}")
+            raise errors.wrong_shape(f"x{where}", "(rows, features)", got)
         if columns is not None and columns.ndim == 1:
             columns = columns[:, None]
         for name, other, axes in (("context", columns, 2), ("weights", counts, 1)):

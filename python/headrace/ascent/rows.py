@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
@@ -75,7 +76,7 @@ class Rows:
     ) -> Rows:
         """Rows of one process from opened arrays."""
         if x.ndim != 2 or not x.shape[1]:
-            raise ValueError(f"x: expected shape (rows, features) with at least one feature, got {x.shape}")
+            raise errors.wrong_shape("x", "(rows, features) with at least one feature", x.shape)
         rows = x.shape[0]
         if rows == 0:
             raise ValueError(f"x: expected at least one row, got shape {x.shape}")

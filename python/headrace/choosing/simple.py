@@ -91,6 +91,6 @@ def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> F
         linear = Linear.from_matrix(found.factor, found.centre, dtype=dtype)
     except (np.linalg.LinAlgError, ValueError):  # a plane, to the dtype's precision
         return None
-    own = {"loc": found.white, "scale": found.bandwidth, "weights": found.weights}
+    own: dict[str, Any] = {"loc": found.white, "scale": found.bandwidth, "weights": found.weights}
     base = NormalMixture(points.shape[1], len(points), **own, trainable=False)
     return Flow([linear, *([] if support is None else [support])], base, dtype=dtype)

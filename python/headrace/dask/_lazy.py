@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays.caller import Caller
 from headrace._core import LEAST_ROWS
 from headrace.dask._shown import computed
@@ -46,7 +47,7 @@ def _of_array(flow: Any, x: Any, context: Any, columns: Any) -> Any:
     if columns is not None:
         raise ValueError("columns: expected None, as x is an array, got names")
     if x.ndim != 2:
-        raise ValueError(f"x: expected shape (rows, features), got {x.shape}")
+        raise errors.wrong_shape("x", "(rows, features)", x.shape)
     from dask import array
 
     x = whole_rows(x)
@@ -133,7 +134,7 @@ def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
         rows = rows[:, None]
     rows = whole_rows(rows)
     if rows.ndim != 2 or rows.shape[1] != contexts:
-        raise ValueError(f"{name}: expected shape (rows, {contexts}), got {context.shape}")
+        raise errors.wrong_shape(name, f"(rows, {contexts})", context.shape)
     if math.isnan(x.shape[0]) or math.isnan(rows.shape[0]):
         if rows.numblocks[0] != x.numblocks[0]:
             raise ValueError(f"{name}: expected {x.numblocks[0]} chunks, as x has, got {rows.numblocks[0]}")

@@ -1,4 +1,4 @@
-"""Simple densities to compare a fit with: a Gaussian and a kernel density, for `hr.diagnose`, `hr.auto` and commands."""
+"""Simple densities to compare a fit with: a Gaussian and a kernel density, for `hr.diagnose`, `hr.auto`, commands."""
 
 from __future__ import annotations
 
@@ -116,9 +116,10 @@ class KernelDensity:
 
     def log_prob(self, rows: NDArray[Any]) -> Array64:
         """Log density of rows, shape (rows,), in float64; differences of coordinates are rounded to float32."""
-        asked = np.linalg.solve(self.factor, (rows - self.centre).T).T
-        found: Array64 = _log_sums(self.white, self.weights, asked, (self.bandwidth,))[0]
-        return found - np.log(np.diag(self.factor)).sum() - 0.5 * self.centre.size * np.log(2 * np.pi)
+        asked: Array64 = np.linalg.solve(self.factor, (rows - self.centre).T).T.astype(np.float64)
+        log_volume = np.log(np.diag(self.factor)).sum() + 0.5 * self.centre.size * np.log(2 * np.pi)
+        log_prob: Array64 = _log_sums(self.white, self.weights, asked, (self.bandwidth,))[0] - log_volume
+        return log_prob
 
 
 def leave_one_out(white: Array64, weights: Array64) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import rows as _rows
@@ -248,7 +249,7 @@ def _opened(
     context, weights = (others[name].get(number) for name in ("context", "weights"))
     columns = _arrays.context_rows(context, rows, contexts, f"{prefix}context{at}", caller)
     if columns is not None and columns.shape[0] != rows:
-        raise ValueError(f"{prefix}context{at}: expected shape ({rows}, {contexts}), got {columns.shape}")
+        raise errors.wrong_shape(f"{prefix}context{at}", f"({rows}, {contexts})", columns.shape)
     counts = None if weights is None else _arrays.shaped(f"{prefix}weights{at}", weights, (rows,), caller)
     return Data(array, columns, counts, names_of(x, features))
 

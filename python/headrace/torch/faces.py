@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headrace import _array_errors as errors
 from headrace.bases import StandardNormal
 from headrace.flow import Flow
 from headrace.torch.distribution import BoundTransform, FlowDistribution
@@ -83,7 +84,7 @@ class NflowsFace(_Face):
         if context is None:
             return x, log_prob
         if embedded is None:
-            raise ValueError("context: expected no context, got some")
+            raise errors.takes_no_context()
         return x.transpose(0, 1), log_prob.transpose(0, 1)
 
     def sample(self, num_samples: int, context: Any = None, batch_size: int | None = None) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._core.settings import Settings
 from headrace._core.steps import Step
 from headrace._core.structure import MaskedNetwork, Staircase
@@ -262,7 +263,7 @@ def _regular(name: str, value: Any, dtype: np.dtype[Any]) -> Matrix:
     if given.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected an array of numbers, got {check.kind_of(value)} of {given.dtype}")
     if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= MOST_FEATURES:
-        raise ValueError(f"{name}: expected shape (n, n) with n from 1 to {MOST_FEATURES}, got {given.shape}")
+        raise errors.wrong_shape(name, f"(n, n) with n from 1 to {MOST_FEATURES}", given.shape)
     matrix = np.array(given, np.float64)
     if not np.isfinite(matrix).all():
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
