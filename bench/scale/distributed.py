@@ -33,7 +33,7 @@ import numpy as np
 import headrace as hr
 from bench.peers.client import ROOT
 from headrace._arrays.caller import Caller
-from headrace._fit import rows as _rows
+from headrace._fit import given_rows as _rows
 from headrace.distributed.exact import DIGITS, FixedSum
 from headrace.distributed.run import CHUNK_ROWS
 from headrace.distributed.shards import ROWS as SHARD_ROWS

@@ -20,7 +20,7 @@ from headrace._arrays.device_caller import DeviceCaller, check_on_host
 from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._core.device import Device
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._stored import Filed
 
 if TYPE_CHECKING:
@@ -356,10 +356,10 @@ class Module(Parametrised):
     """Base of transforms and flows of rows: their program is a list of steps."""
 
     @abc.abstractmethod
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         """The steps of the program, from latent to data."""
 
-    def _base_steps(self) -> tuple[str, list[Step]] | None:
+    def _base_steps(self) -> tuple[str, list[StepSpec]] | None:
         """The standard density under a flow's base, and the steps that lead from it to the base."""
         return None
 

@@ -16,7 +16,7 @@ import headrace as hr
 from fitting import QUIET, SHORT, gaussian, small
 from headrace import _held_out
 from headrace._arrays.caller import Caller
-from headrace._fit.rows import Data
+from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
 from headrace._held_out import RowPart
 

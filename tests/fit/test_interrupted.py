@@ -283,7 +283,7 @@ def test_distill(where, monkeypatch):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        ("headrace.ascent.rows:Rows", "of"),
+        ("headrace.ascent.standardised_rows:StandardisedRows", "of"),
         ("headrace.ascent.splines:SplineAscent", "taken"),
         ("headrace.ascent.ascent:", "Standardize"),
     ],

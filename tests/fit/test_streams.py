@@ -15,8 +15,8 @@ from headrace._fit import run as _run
 from headrace._fit import start as _start
 from headrace._fit import stream_run as _stream_run
 from headrace._fit import streams as _streams
+from headrace._fit.given_rows import Data
 from headrace._fit.moments import Moments
-from headrace._fit.rows import Data
 from headrace._fit.source import ArrayRows
 from headrace._streams import sources as _sources
 from headrace._streams.stream import Block

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._core import cpu
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 
 Arrays = list[NDArray[Any]]
 
@@ -124,9 +124,9 @@ class MaskedNetwork:
         """The structure as a class of that core: each compiled module has its own, and all lay out weights alike."""
         return self.core if core is cpu else _made(core, self.options, self.staircase or self.core.masks())
 
-    def step(self, inverted: bool = False) -> Step:
+    def step(self, inverted: bool = False) -> StepSpec:
         """The step of a program that it is the network of."""
-        return Step("NetworkStep", inverted=inverted, transform=self)
+        return StepSpec("NetworkStep", inverted=inverted, transform=self)
 
     def _to_core(self, arrays: Arrays) -> Arrays:
         return arrays if self._back is None else [*arrays[:-1], arrays[-1][self._back]]

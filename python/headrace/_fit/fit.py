@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace import _arguments as check
+from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
-from headrace._fit import rows as _rows
 from headrace._fit.arguments import Arguments
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock

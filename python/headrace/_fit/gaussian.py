@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._fit.rows import Data
+from headrace._fit.given_rows import Data
 from headrace._fit.source import RowSource
 from headrace._held_out import CHUNK
 from headrace.transforms.fixed import Standardize

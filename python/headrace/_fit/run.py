@@ -16,8 +16,8 @@ from headrace._arrays.caller import Caller
 from headrace._fit import clock as _clock
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
+from headrace._fit.given_rows import Data, Index, warn
 from headrace._fit.optimizer import BY_LOSS, Adam, scheduled
-from headrace._fit.rows import Data, Index, warn
 from headrace._fit.source import RowSource
 from headrace._fit.weight_decay import Decays
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from headrace._fit.rows import Index
+from headrace._fit.given_rows import Index
 from headrace._fit.run import Run
 from headrace._fit.streams import StreamRows, rows_bar
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace._circles import base_of_circles, wrapped
 from headrace._fit.gaussian import decorrelating
-from headrace._fit.rows import Data
+from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
 from headrace.choosing.sample import Sample
 from headrace.diagnosis.baselines import KernelDensity

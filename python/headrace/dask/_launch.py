@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from headrace._fit import rows as _rows
+from headrace._fit import given_rows as _rows
 from headrace.dask import _rank
 from headrace.dask._shown import Shown, shown
 from headrace.distributed.groups import GroupError

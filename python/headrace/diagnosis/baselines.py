@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._fit import gaussian as _gaussian
-from headrace._fit.rows import Data
+from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import _arguments as check
 from headrace._core import cpu
-from headrace._fit import rows as _rows
+from headrace._fit import given_rows as _rows
 from headrace._fit.arguments import Arguments
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.fit import Fit

@@ -14,8 +14,8 @@ from headrace import _arguments as check
 from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
-from headrace._fit import rows as _rows
-from headrace._fit.rows import Data, Index
+from headrace._fit import given_rows as _rows
+from headrace._fit.given_rows import Data, Index
 from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace._held_out import RowPart, held_of, names_of
 from headrace.distributed.exact import exact_sum

@@ -11,7 +11,7 @@ from headrace import _arguments as check
 from headrace import _array_errors as errors
 from headrace._core.maps import MAPS, interval_of
 from headrace._core.settings import Settings
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._stored import Stored, storable
 from headrace.transforms.fixed import Fixed, Standardize
@@ -103,12 +103,12 @@ class Gaussianize(Fixed):
         )
         super().__init__(scale.features)
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         n = self._features
         network = MaskedNetwork(self._settings.options([], range(n)), Staircase([1] * n, []))
         raw = np.concatenate(list(self._raw.values()), axis=1).ravel()
         steps = [
-            Step("MarginalStep", inverted=inverted, transform=network, parameters=raw.tolist()),
+            StepSpec("MarginalStep", inverted=inverted, transform=network, parameters=raw.tolist()),
             *self._scale._steps(inverted),
         ]
         return steps[::-1] if inverted else steps

@@ -20,7 +20,7 @@ from headrace._core.settings import (
     DenseConditioner,
     Settings,
 )
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
 from headrace._module import Block
@@ -48,7 +48,7 @@ class _Masked(Transform):
         self._network = masked
         self._take_parameters(parameters)
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         return [self._network.step(inverted)]
 
     def _blocks(self) -> list[tuple[str, Block]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace import _array_errors as errors
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._stored import Stored, storable
 from headrace.transforms.fixed import Fixed
 
@@ -106,8 +106,8 @@ class Rotation(Fixed):
     def _sizes(self) -> list[int]:
         return [len(block) for block in self.blocks]
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
-        return [Step("RotationStep", inverted=inverted, matrix=self._numbers(), blocks=self._sizes())]
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
+        return [StepSpec("RotationStep", inverted=inverted, matrix=self._numbers(), blocks=self._sizes())]
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         return {"blocks": self._numbers()}
