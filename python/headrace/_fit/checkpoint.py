@@ -26,9 +26,11 @@ from headrace._output import check_writable
 
 if TYPE_CHECKING:
     from headrace._fit.history import History
+    from headrace._fit.optimizer import Adam
+    from headrace._fit.weight_decay import Decays
     from headrace._interior import Trainable
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "KeptRun"]
 
 FORMAT = 1
 _KEY = "headrace_checkpoint"
@@ -47,16 +49,17 @@ class _Pass:
     under_way: tuple[int, float, float]  # a batch, and the sum of losses before and after it
 
 
-class Run(Protocol):
+class KeptRun(Protocol):
     """The interface of a running fit to its state; `headrace._fit.run.Run` is one."""
 
     flow: Trainable
     history: History
     rng: np.random.Generator
-    adam: Any
-    decays: Any
+    adam: Adam
+    decays: Decays
     library: Any
-    best: Any
+    """NumPy, or CuPy where the rows are on a device."""
+    best: NDArray[Any]
     step: int
     begin: float
 
@@ -67,7 +70,7 @@ class Run(Protocol):
         """Further data to keep in a state, at this step count of the optimiser."""
 
     def restored(self, kept: dict[str, Any], clock: int) -> None:
-        """Restore the data of `extra`."""
+        """Restore the data of `also_kept`."""
 
 
 class Checkpoint:
@@ -125,7 +128,7 @@ class Checkpoint:
 
     # ---- calls of a run ------------------------------------------------------------------------------------------
 
-    def resume(self, run: Run) -> int:
+    def resume(self, run: KeptRun) -> int:
         """Put the run where the file left it, and return the epoch to go on with."""
         if self._found is None:
             return 0
@@ -136,7 +139,7 @@ class Checkpoint:
         self._found = None
         return int(state["epoch"])
 
-    def pass_begins(self, run: Run) -> tuple[int, float]:
+    def pass_begins(self, run: KeptRun) -> tuple[int, float]:
         """The number of finished batches of the epoch, and the sum of their losses."""
         if self.path is None:
             return 0, 0.0
@@ -152,7 +155,7 @@ class Checkpoint:
         if self._pass is not None:
             self._pass.under_way = batch, before, after
 
-    def step_ends(self, run: Run) -> None:
+    def step_ends(self, run: KeptRun) -> None:
         """Note that the state between two steps can be kept."""
         if self._pass is not None and time.monotonic() - self._last >= self.seconds:
             self._write(*self._of_pass(run, self._pass))
@@ -161,7 +164,7 @@ class Checkpoint:
         """Note that changes from now on belong to no pass."""
         self._pass = None
 
-    def epoch_ends(self, run: Run) -> None:
+    def epoch_ends(self, run: KeptRun) -> None:
         """Write the state if it is time, or else hold it for an interruption."""
         if self.path is None:
             return
@@ -170,7 +173,7 @@ class Checkpoint:
         if epoch - self._written[0] >= self.epochs or time.monotonic() - self._last >= self.seconds:
             self._write(*self._held)
 
-    def interrupted(self, run: Run) -> None:
+    def interrupted(self, run: KeptRun) -> None:
         """Write the current state, or the last complete one."""
         if self.path is None:
             return
@@ -179,7 +182,7 @@ class Checkpoint:
         if self._held is not None and _place(self._held[0]) > self._written:
             self._write(*self._held)
 
-    def _of_pass(self, run: Run, now: _Pass) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _of_pass(self, run: KeptRun, now: _Pass) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         memory = run.adam._core.memory()
         done = int(memory[3][2]) - now.clock
         batch, before, after = now.under_way
@@ -210,7 +213,7 @@ def _interval(every: Any) -> tuple[float, float]:
 
 
 def _state(
-    run: Run, random: Any, epoch: int, step: int, batches: int, partial: float, memory: Any
+    run: KeptRun, random: Any, epoch: int, step: int, batches: int, partial: float, memory: Any
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     mean, square, average, clock = memory
     arrays = {"weights": run.flow._interior.vector(), "best": _arrays.on_host(run.best).copy()}
@@ -239,7 +242,7 @@ def _state(
     return state, arrays
 
 
-def _restore(run: Run, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
     for name in _OF_RUN:
         setattr(run, name, _read(state["run"][name]))
     for name in _OF_DECAYS:
