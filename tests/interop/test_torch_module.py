@@ -546,7 +546,7 @@ def test_errors_name_the_argument():
         module.log_prob(x.numpy(), context)
     with pytest.raises(ValueError, match=r"x: expected shape \(\.\.\., 3\), got \(5, 2\)"):
         module.log_prob(context, context)
-    with pytest.raises(ValueError, match="context: expected 2 context columns, got None"):
+    with pytest.raises(ValueError, match=r"context: expected shape \(\.\.\., 2\), or \(2,\) for all rows, got None"):
         module.log_prob(x)
     with pytest.raises(ValueError, match="context: expected leading dimensions"):
         module.log_prob(x, rows(4, CONTEXT))

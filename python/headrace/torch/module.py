@@ -161,9 +161,10 @@ class _Module(nn.Module):
         features, columns = flow._features, flow._context
         value = self._checked(name, value, features, vector)
         if context is None or not columns:
-            if (context is None) != (columns == 0):
-                expected = f"{columns} context columns" if columns else "no context"
-                raise ValueError(f"context: expected {expected}, got {check.kind_of(context)}")
+            if context is not None:
+                raise errors.takes_no_context(got=check.kind_of(context))
+            if columns:
+                raise errors.wrong_shape("context", errors.context_shape(columns), "None")
             return (value if value.ndim == 2 else value.reshape(-1, features)), None, value.shape[:-1]
         context = self._checked("context", context, columns, vector)
         lead, own = value.shape[:-1], context.shape[:-1]
