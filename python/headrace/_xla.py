@@ -159,7 +159,7 @@ class Direction:
     # ---- derivatives ---------------------------------------------------------------------------------------------
 
     # `_bwd` needs more than values, and reads it off the shapes of residuals without elements. The structure of the
-    # residuals cannot tell it: where one compiled function is differentiated in two ways, JAX keeps the last structure.
+    # residuals do not contain it: where one compiled function is differentiated in two ways, JAX keeps the last one.
 
     def _fwd(self, params: Any, x: Any, context: Any) -> tuple[Arrays, Arrays]:
         given, wanted = (params.value, x.value, context.value), (params.perturbed, x.perturbed, context.perturbed)
@@ -181,7 +181,7 @@ class Direction:
             known = (none, *(next(left) if w else none for w in wanted))
         else:
             results = self._run(*given)
-        return results, (given, known, tuple(jnp.zeros((0,) * (1 + told), none.dtype) for told in (*wanted, ahead)))
+        return results, (given, known, tuple(jnp.zeros((0,) * (1 + flag), none.dtype) for flag in (*wanted, ahead)))
 
     def _bwd(self, residuals: Any, cotangents: Any) -> Arrays:
         given, (has_unit, unit, *known), marks = residuals

@@ -108,9 +108,9 @@ class Checkpoint:
         there = {"gaussianize": "False", **state["fit"]}  # in files of earlier versions, which had none
         differing = [name for name in {**there, **fingerprint} if there.get(name) != fingerprint.get(name)]
         if differing:
-            told = "; ".join(f"{name}: {there.get(name)} there, {fingerprint.get(name)} here" for name in differing)
+            text = "; ".join(f"{name}: {there.get(name)} there, {fingerprint.get(name)} here" for name in differing)
             raise ValueError(
-                f"checkpoint: expected the fit whose state is in {self.path}, got another one ({told}); repeat that "
+                f"checkpoint: expected the fit whose state is in {self.path}, got another one ({text}); repeat that "
                 "call with a flow made as then, or remove the file"
             )
         self._found = state, arrays
@@ -227,16 +227,16 @@ def _state(
             listed = list(value.items()) if isinstance(value, dict) else value
             arrays[f"history.{field.name}"] = np.array(listed, np.float64)
         else:
-            history[field.name] = _told(value)
+            history[field.name] = _as_json(value)
     state = {
         "epoch": epoch,
         "batches": batches,
         "partial": float(partial).hex(),
         "step": step,
         "seconds": (_clock.now() - run.begin).hex(),
-        "random": _told(random),
-        "run": {name: _told(getattr(run, name)) for name in _OF_RUN} | _told(run.also_kept(int(clock[2]))),
-        "decays": {name: _told(getattr(run.decays, name)) for name in _OF_DECAYS},
+        "random": _as_json(random),
+        "run": {name: _as_json(getattr(run, name)) for name in _OF_RUN} | _as_json(run.also_kept(int(clock[2]))),
+        "decays": {name: _as_json(getattr(run.decays, name)) for name in _OF_DECAYS},
         "history": history,
     }
     return state, arrays
@@ -267,10 +267,10 @@ def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]
     run.restored(_read(state["run"]), int(arrays["adam.clock"][2]))
 
 
-def _told(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """Values as JSON: floats to the last bit, integers of any length."""
     if isinstance(value, dict):
-        return {name: _told(inner) for name, inner in value.items()}
+        return {name: _as_json(inner) for name, inner in value.items()}
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, (int, np.integer)):
@@ -280,12 +280,12 @@ def _told(value: Any) -> Any:
     return str(value)
 
 
-def _read(told: Any) -> Any:
+def _read(value: Any) -> Any:
     """Values from JSON."""
-    if isinstance(told, dict):
-        if told.keys() == {"integer"}:
-            return int(told["integer"])
-        if told.keys() == {"float"}:
-            return float.fromhex(told["float"])
-        return {name: _read(inner) for name, inner in told.items()}
-    return told
+    if isinstance(value, dict):
+        if value.keys() == {"integer"}:
+            return int(value["integer"])
+        if value.keys() == {"float"}:
+            return float.fromhex(value["float"])
+        return {name: _read(inner) for name, inner in value.items()}
+    return value

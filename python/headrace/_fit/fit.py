@@ -63,7 +63,7 @@ class Fit:
 
     def _opened(self, x: Any, context: Any, weights: Any) -> ArrayRows:
         flow, stream = self.flow, stream_of(x, context, weights)
-        support, told = flow._interior.support, self.kept.path is not None
+        support, checksums = flow._interior.support, self.kept.path is not None
         if stream is not None:
             if flow._interior.on_device:
                 raise TypeError(
@@ -72,7 +72,7 @@ class Fit:
             whole = stream.whole()
             if whole is None:
                 Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
-                return StreamRows(stream, flow.features, flow.context, support, told, self.progress)
+                return StreamRows(stream, flow.features, flow.context, support, checksums, self.progress)
             x, context, weights = whole.x, whole.context, whole.weights
         data = _rows.open_rows("", flow.features, flow.context, self.caller, x, context, weights, support)
         if stream is not None and len(stream.names) == flow.features:
@@ -85,12 +85,12 @@ class Fit:
 
     def fingerprint(self) -> dict[str, str]:
         """Everything that has to be equal for a fit to go on, by name; rows by a checksum of all their values."""
-        told = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
+        found = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
         if self.judge is not None:
-            told["rows held out"] = str(self.judge.size)
+            found["rows held out"] = str(self.judge.size)
             if not self._holds_out():
-                told |= {f"validation {name}": value for name, value in self.judge.fingerprint().items()}
-        return told
+                found |= {f"validation {name}": value for name, value in self.judge.fingerprint().items()}
+        return found
 
     def _holds_out(self) -> bool:
         """Whether the rows to judge by come from the table of the training rows."""

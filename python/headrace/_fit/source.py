@@ -233,10 +233,10 @@ class ArrayRows(PlainSums, RowSource):
     def fingerprint(self) -> dict[str, str]:
         """See `RowSource`."""
         parts = {"x": self.data.x, "context": self.data.context, "weights": self.data.weights}
-        return {name: "none" if array is None else _told(array) for name, array in parts.items()}
+        return {name: "none" if array is None else _text_of(array) for name, array in parts.items()}
 
 
-def _told(array: Any) -> str:
+def _text_of(array: Any) -> str:
     return f"{np.dtype(array.dtype)} {tuple(array.shape)}, checksum {checksum(array):08x}"
 
 

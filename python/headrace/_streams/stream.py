@@ -242,7 +242,9 @@ class Stream(abc.ABC):
         elif block._kind() != self._kind:
             for name, first, now in zip(PARTS, self._kind, block._kind(), strict=True):
                 if first != now:
-                    raise ValueError(f"{name}{where}: expected {_told(first)}, as in the first block, got {_told(now)}")
+                    raise ValueError(
+                        f"{name}{where}: expected {_text_of(first)}, as in the first block, got {_text_of(now)}"
+                    )
         return block
 
     def _note_kinds(self, kinds: list[str] | None) -> None:
@@ -264,7 +266,7 @@ def joint_kind(one: str, other: str) -> str:
     return one if one == other else "float" if "float" in (one, other) else "integer"
 
 
-def _told(kind: Any) -> str:
+def _text_of(kind: Any) -> str:
     """The description of one array of a block, for errors."""
     if kind is None:
         return "none"

@@ -149,8 +149,8 @@ def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
 
 def _scores(x: Any, rows: Any = None, *, flow: Any, shared: Any, alone: bool) -> Any:
     """The log densities of a block; `alone`: all rows together are so few that one call takes the path of few rows."""
-    few = 0 < len(x) < LEAST_ROWS and not alone
-    if not few:
+    is_short = 0 < len(x) < LEAST_ROWS and not alone
+    if not is_short:
         return flow.log_prob(x, shared if rows is None else rows)
     more = [np.resize(one, (LEAST_ROWS, one.shape[1])) for one in (x, rows) if one is not None]
     return flow.log_prob(more[0], shared if rows is None else more[1])[: len(x)]
@@ -167,5 +167,5 @@ def _scores_of_frame(frame: Any, flow: Any, features: list[Any], conditions: lis
 
 def _drawn(index: Any, rows: Any = None, *, flow: Any, seed: int, shared: Any, kind: str | None) -> Any:
     first = int(index[0, 0]) if len(index) else 0
-    told = {} if kind is None else {"dtype": kind}
-    return flow.sample(len(index), shared if rows is None else rows, seed, first_row=first, **told)
+    options = {} if kind is None else {"dtype": kind}
+    return flow.sample(len(index), shared if rows is None else rows, seed, first_row=first, **options)

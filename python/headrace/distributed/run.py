@@ -227,8 +227,8 @@ class SharedCheckpoint(Checkpoint):
         if self.group.rank == root and self._found is not None:
             stream = io.BytesIO()
             state, arrays = self._found
-            told: dict[str, Any] = {_STATE: np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays}
-            np.savez(stream, **told)
+            kept: dict[str, Any] = {_STATE: np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays}
+            np.savez(stream, **kept)
             data = stream.getvalue()
         if (data := broadcast_bytes(self.group, data, root)) and self.group.rank != root:
             arrays = dict(np.load(io.BytesIO(data)))  # no pickles

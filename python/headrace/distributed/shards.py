@@ -181,7 +181,7 @@ def opened(
             number: _opened(prefix, number, part, others, features, contexts, caller)
             for number, part in sorted(parts.items())
         }
-    # Ranks without a shard cannot tell whether there are weights; those with one must all have some, or none.
+    # Ranks without a shard do not know whether there are weights; those with one must all have some, or none.
     of_all = local.values()
     facts = [any(d.weights is not None for d in of_all), any(d.weights is None for d in of_all)]
     facts.append(any(d.x.dtype == np.float32 for d in of_all))
@@ -290,11 +290,11 @@ def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: 
 def split(table: ShardedRows, validation: Any, caller: Caller) -> tuple[ShardedRows, ShardedRows | None]:
     """Hold out rows of each shard, or open the caller's validation rows: those to train on, and those to judge by."""
     group, kind = table.group, table.kind
-    told = "none" if validation is None else repr(float(validation)) if _rows.is_share(validation) else "rows"
-    same_everywhere(group, {"validation": told})
-    if told == "none":
+    held_out_by = "none" if validation is None else repr(float(validation)) if _rows.is_share(validation) else "rows"
+    same_everywhere(group, {"validation": held_out_by})
+    if held_out_by == "none":
         return table, None
-    if told == "rows":
+    if held_out_by == "rows":
         with together(group):
             parts = validation if isinstance(validation, tuple) else (validation,)
             if not 1 <= len(parts) <= 3:
