@@ -1,7 +1,7 @@
 """Errors for arrays of a wrong kind, dtype, shape, layout or device: the text of each stands here alone.
 
-Each function returns the error, which the caller raises. Errors name the argument, what was expected and what came, and
-where there is one the call that mends it.
+Each function returns the error, which the caller raises. Errors name the argument, the expected array and the given
+one, and where there is one the call that mends it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def too_wide_for_jax(name: str, of: str) -> str:
 
 
 def wrong_shape(name: str, expected: str | tuple[int, ...], got: str | Iterable[int], advice: str = "") -> ValueError:
-    """For an array of another shape; `got`: its shape, or what came instead of an array."""
+    """For an array of another shape; `got`: its shape, or the name of another object."""
     shape = got if isinstance(got, str) else tuple(got)
     return ValueError(f"{name}: expected shape {expected}, got {shape}{advice and f'; {advice}'}")
 

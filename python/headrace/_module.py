@@ -1,4 +1,4 @@
-"""What transforms and flows share: a compiled program and the parameters in it; also those of sequences."""
+"""The base of transforms, flows and sequences: a compiled program and the parameters in it."""
 
 from __future__ import annotations
 
@@ -381,7 +381,7 @@ class Module(Parametrised):
         return program
 
     def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
-        """What a program of this compiled module is made of."""
+        """The arguments of a program of this compiled module."""
         steps, base, base_steps = self._steps(), "", 0
         if (own := self._base_steps()) is not None:
             base, first = own

@@ -83,7 +83,7 @@ class Structure:
         return self
 
     def __copy__(self) -> Structure:
-        """This object itself."""
+        """The object itself."""
         return self
 
     def __repr__(self) -> str:

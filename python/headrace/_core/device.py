@@ -150,11 +150,11 @@ class Device:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        """Its name, as `device_named` takes it."""
+        """The name that `device_named` takes."""
         return f"cuda:{self.index}"
 
     def computing(self, matmul: str) -> Device:
-        """This device with products of this kind, one object for each kind; all share the objects that `keep` holds."""
+        """The device with products of this kind, one object for each kind; all share the objects that `keep` holds."""
         with self._lock:
             if matmul not in self._others:
                 self._others[matmul] = other = copy.copy(self)

@@ -19,7 +19,7 @@ class StepSpec:
         self.fields = fields
 
     def made_for(self, core: Any) -> Any:
-        """This step as an object of that module, which checks names and types of the fields."""
+        """The step as an object of that module, which checks names and types of the fields."""
         own = {
             name: value.made_for(core) if hasattr(value, "made_for") else value for name, value in self.fields.items()
         }

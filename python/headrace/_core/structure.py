@@ -60,7 +60,7 @@ def _made(core: Any, options: dict[str, Any], structure: Staircase | Sequence[ND
 
 
 def _check_size(options: dict[str, Any], structure: Staircase) -> None:
-    """Refuse what cannot fit in memory."""
+    """Refuse weights that cannot fit in memory."""
     first, last = len(options.get("reads", ())) + options.get("context", 0), len(options["active"])
     sizes = [first, *map(len, structure.degrees), last]
     layers = f", of layers of {', '.join(map(str, sizes))} values"
@@ -107,7 +107,7 @@ class MaskedNetwork:
         self._back = None if rows is None else np.argsort(rows)
 
     def among(self, columns: Sequence[int], features: int) -> MaskedNetwork:
-        """This network on some columns of a wider row: the columns that it reads and moves get other indices.
+        """The network on some columns of a wider row: the columns that it reads and moves get other indices.
 
         Levels, degrees and the layout of weights stay, because columns that nothing moves have a level of 1.
         """

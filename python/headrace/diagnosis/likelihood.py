@@ -27,12 +27,12 @@ class Likelihood:
     name: str
     mean: float
     error: float
-    """Its standard error; NaN for one row."""
+    """The standard error of the mean; NaN for one row."""
     rows: int
     gain: float = 0.0
     """The flow's mean minus this one, on the same rows."""
     gain_error: float = 0.0
-    """The standard error of that, which is the smaller one where both find the same rows unlikely."""
+    """The standard error of the gain, which is the smaller one where both find the same rows unlikely."""
 
 
 def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood], str]:

@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 
 
 def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:
-    """This rank's share of a table that all ranks can read, such as a mapped file: shard number → rows.
+    """The share of a rank in a table that all ranks can read, such as a mapped file: shard number → rows.
 
     The table is cut into shards of ``rows`` rows, and each rank has neighbouring ones. A fit's bits depend on the
     shards, and not on which rank has them. So ranks may also read their own shards from anywhere, and give a dict of

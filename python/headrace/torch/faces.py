@@ -38,7 +38,7 @@ class _ZukoDistribution(FlowDistribution):
         return torch.distributions.Independent(normal, 1).expand(self.batch_shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        """This distribution for more leading dimensions."""
+        """The distribution for more leading dimensions."""
         wider = super().expand(batch_shape)
         return _ZukoDistribution(wider._module, wider._context, wider.batch_shape)
 

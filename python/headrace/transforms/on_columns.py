@@ -65,7 +65,7 @@ class OnColumns(Around):
         return [own for step in self._transform._steps(inverted) for own in self._among_all(step)]
 
     def _among_all(self, step: StepSpec) -> list[StepSpec]:
-        """This step with indices among all columns."""
+        """A step with indices among all columns."""
         n, columns, fields = self._features, self.columns, step.fields
         if step.kind == "PermutationStep":
             order = [*range(n)]
