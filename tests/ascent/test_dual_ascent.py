@@ -319,8 +319,8 @@ def test_an_interruption_within_an_epoch_of_the_joint_training(validation, monke
             raise KeyboardInterrupt
         return one(run)
 
-    one = _fit_run.Run.one_pass
-    monkeypatch.setattr(_fit_run.Run, "one_pass", interrupted)
+    one = _fit_run.ArrayRun.one_pass
+    monkeypatch.setattr(_fit_run.ArrayRun, "one_pass", interrupted)
     x = bent(300)
     model = hr.DualAscentFlow(steps=2, copies=0, refine=True)
     flow = model.fit(x, validation=validation, progress=False)
