@@ -332,7 +332,7 @@ void SequenceBack<T>::run_row(const Row& r) const {
 template <class T>
 void SequenceBack<T>::run_rows(int64_t begin, int64_t end, T* sums) const {
     T* const scratch = thread_scratch<T>(size_t(scratch_.numbers));
-    // Scratch that grows with the steps, so the thread does not keep it.
+    // This scratch grows with the steps, so the thread does not keep it.
     const Aligned<T> borders = aligned_memory<T>(size_t((plan_.segments() - 1) * plan_.border()));
     for (int64_t row = begin; row < end; ++row) run_row({row, scratch, borders.get(), sums});
 }

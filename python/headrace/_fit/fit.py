@@ -63,7 +63,7 @@ class Fit:
 
     def _opened(self, x: Any, context: Any, weights: Any) -> ArrayRows:
         flow, stream = self.flow, stream_of(x, context, weights)
-        support, checksums = flow._interior.support, self.kept.path is not None
+        support, told = flow._interior.support, self.kept.path is not None
         if stream is not None:
             if flow._interior.on_device:
                 raise TypeError(
@@ -72,7 +72,7 @@ class Fit:
             whole = stream.whole()
             if whole is None:
                 Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
-                return StreamRows(stream, flow.features, flow.context, support, checksums, self.progress)
+                return StreamRows(stream, flow.features, flow.context, support, told, self.progress)
             x, context, weights = whole.x, whole.context, whole.weights
         data = _rows.open_rows("", flow.features, flow.context, self.caller, x, context, weights, support)
         if stream is not None and len(stream.names) == flow.features:

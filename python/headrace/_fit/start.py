@@ -108,17 +108,17 @@ def marginal_links(
         seed: The seed of the rows of a trial.
         made: A run over a few rows, with these links or without any.
     """
-    asked = plan.gaussianize
+    told = plan.gaussianize
     if before is False:
         return ()
     standing, n = source.standing(), flow.features
     numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # last row: the number of knots
     if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
-        links = _marginals.gaussianizing(standing, *scale, Clock() if asked or before else clock)
-        if links and not (asked or before):
-            chosen, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
+        links = _marginals.gaussianizing(standing, *scale, Clock() if told or before else clock)
+        if links and not (told or before):
+            few, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
             held_out = HeldOut(rest, flow._interior.on_device)
-            runs = [made(those, chosen, held_out) for those in (links, ())]
+            runs = [made(those, few, held_out) for those in (links, ())]
             links = links if _marginals.gain(runs[0], runs[1], held_out, _marginals.has_long_tails(links)) else ()
         for own, link in zip(numbers, links, strict=False):
             own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
@@ -128,7 +128,7 @@ def marginal_links(
         if count := int(own[-1, 0]):
             own = np.ascontiguousarray(own[:, :count])
             found.append(Gaussianize(own[:n], own[-2], own[n : 2 * n]))
-    if asked and not found:
+    if told and not found:
         raise ValueError(
             "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
             "not seen), or too few of which differ, got True"
