@@ -95,7 +95,7 @@ MOMENTS = {
     "in the trial of marginal curves": (_marginals, "gain"),
     "after standardising": (_start, "start_act_norms"),
     "judging the start": (_fit_run.HeldOut, "loss"),
-    "in the first epoch": (_fit_run.Run, "batches"),
+    "in the first epoch": (_fit_run.ArrayRun, "batches"),
 }
 
 
