@@ -153,8 +153,6 @@ def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     """From latent to data."""
     package, kind = class_of(t)
     if (package, kind) == ("paramax", "NonTrainable"):
-        if class_of(t.tree)[1] in ELEMENTWISE:
-            return _columns(t, place, features)
         return _chain(t.tree, place.at("tree"), features)
     if package != "flowjax" or kind not in CONVERTERS:
         raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}", INSTEAD.get(kind, OTHER_FLOW))

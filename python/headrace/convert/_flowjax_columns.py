@@ -74,19 +74,17 @@ def paramax_unwrap(tree: Any) -> Any:
 
 def is_frozen(t: Any) -> bool:
     """Whether training leaves a location or a scale as it is."""
-    parts = [t, *(getattr(t, name) for name in ("loc", "scale") if hasattr(t, name))]
+    parts = [getattr(t, name) for name in ("loc", "scale") if hasattr(t, name)]
     return any(class_of(part) == ("paramax", "NonTrainable") for part in parts)
 
 
-def columns_of(t: Any, place: Place, n: int, *, frozen: bool = False) -> list[Column]:
+def columns_of(t: Any, place: Place, n: int) -> list[Column]:
     """What happens to each of n columns, from latent to data."""
-    package, kind = class_of(t)
-    if (package, kind) == ("paramax", "NonTrainable"):
-        return columns_of(t.tree, place.at("tree"), n, frozen=True)
+    kind = class_of(t)[1]
     if kind == "Identity":
         return [[] for _ in range(n)]
     if kind in _LINES:
-        return _lines(t, place, n, is_trained=not (frozen or is_frozen(t)))
+        return _lines(t, place, n, is_trained=not is_frozen(t))
     if kind in _ONTO:
         factor, bounds = _ONTO[kind]
         own: Column = [_Onto(bounds, place.way == "to_latent")]
@@ -94,26 +92,25 @@ def columns_of(t: Any, place: Place, n: int, *, frozen: bool = False) -> list[Co
         after: Column = [] if factor == 1 else [_Line(1.0 / factor, 0.0)]
         return [before + own if place.way == "to_data" else own + after for _ in range(n)]
     if kind == "Invert":
-        return columns_of(t.bijection, place.at("bijection").turned(), n, frozen=frozen)
+        return columns_of(t.bijection, place.at("bijection").turned(), n)
     if kind == "Chain":
-        parts = [columns_of(one, place.at("bijections").at(i), n, frozen=frozen) for i, one in enumerate(t.bijections)]
+        parts = [columns_of(one, place.at("bijections").at(i), n) for i, one in enumerate(t.bijections)]
         if place.way == "to_latent":
             parts.reverse()
         return [[step for part in parts for step in part[c]] for c in range(n)]
     if kind in ("Stack", "Concatenate"):
-        return _side_by_side(t, place, frozen=frozen)
+        return _side_by_side(t, place)
     known = f"one of {', '.join(sorted(ELEMENTWISE | {'Chain', 'Invert'}))} for single columns"
     raise place.unknown(t, known, INSTEAD.get(kind, OTHER_FLOW))
 
 
-def _side_by_side(t: Any, place: Place, *, frozen: bool) -> list[Column]:
+def _side_by_side(t: Any, place: Place) -> list[Column]:
     if t.axis != 0 or len(t.shape) != 1:
         raise place.differs("axis", "0, of one dimension", t.axis)
     columns: list[Column] = []
     for i, one in enumerate(t.bijections):
-        shape = (one.tree if class_of(one)[1] == "NonTrainable" else one).shape
-        size = int(shape[0]) if shape else 1
-        columns += columns_of(one, place.at("bijections").at(i), size, frozen=frozen)
+        size = int(one.shape[0]) if one.shape else 1
+        columns += columns_of(one, place.at("bijections").at(i), size)
     return columns
 
 
@@ -147,8 +144,10 @@ def _folded(column: Column) -> Column:
     steps: Column = []
     for step in column:
         last = steps[-1] if steps else None
-        rises = isinstance(step, _Line) and not step.is_trained and step.scale > 0
-        if not (rises and isinstance(last, _Onto) and not last.is_inverted):
+        if not isinstance(step, _Line) or not isinstance(last, _Onto):
+            steps.append(step)
+            continue
+        if last.is_inverted or step.is_trained or step.scale < 0:
             steps.append(step)
             continue
         low, high = (None if end is None else step.scale * end + step.shift for end in last.bounds)

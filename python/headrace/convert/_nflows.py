@@ -11,7 +11,7 @@ import numpy as np
 from headrace.convert._bases import BaseAndMaps, box
 from headrace.convert._embedding import Outside
 from headrace.convert._nflows_files import stand_of
-from headrace.convert._parts import OTHER_BASE, OTHER_FLOW, Layers, Place, activation_of, class_of, dtype_of, numbers
+from headrace.convert._parts import OTHER_BASE, OTHER_FLOW, Layers, Place, class_of, dtype_of, numbers
 from headrace.convert._residual import masked_network, plain_modules, plain_network, residual_network, wrapped
 from headrace.convert._scales import ceiling, scale_of
 from headrace.convert._simple import affine, linear, normal, permutation, table
@@ -107,7 +107,7 @@ def _conditional_normal(base: Any, place: Place) -> BaseAndMaps:
         layers = plain_network(net, own, 0)
     elif class_of(net) == ("torch", "Linear"):
         layers = plain_network([net], own, 0)
-    elif class_of(net) == ("builtins", "function") and activation_of(own, net) == "identity":  # nflows' default
+    elif class_of(net) == ("builtins", "function") and _gives_back(net, 2 * n):  # nflows' default
         layers = Layers(2 * n)
         layers.outputs(np.eye(2 * n), None)
     else:
@@ -118,6 +118,16 @@ def _conditional_normal(base: Any, place: Place) -> BaseAndMaps:
         )
     step = layers.coupling(place.turned(), n, [], map="affine", scale="exp", layout="blocked")
     return normal(np.zeros(n), np.ones(n), is_trained=False), [step]
+
+
+def _gives_back(function: Any, columns: int) -> bool:
+    import torch
+
+    rows = torch.from_numpy(np.random.default_rng(23).standard_normal((8, columns)))
+    try:
+        return bool(torch.equal(function(rows), rows))
+    except Exception:  # whatever the caller's own code raises, it is another function
+        return False
 
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
