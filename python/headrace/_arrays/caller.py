@@ -4,8 +4,8 @@ A call opens all its arguments through one `Caller`, as NumPy views of the same 
 through it, in the framework of the arguments. No framework is imported here: a program that holds a tensor has imported
 torch.
 
-Flows and transforms take float32 or float64 in any strides and are never handed a copy; the functional kernels of
-`headrace.ops` and every `out=` are strict.
+Flows and transforms take float32 or float64 in any strides and are never handed a copy; integers, truth values and
+lists are converted to float64. The functional kernels of `headrace.ops` and every `out=` are strict.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ device: of CuPy, PyTorch or JAX, or an object with DLPack or CUDA's array interf
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+LISTS = (list, tuple, int, float, np.number, np.bool_)  # values that become NumPy arrays
 class_of = _frames.class_of
 _VJPS = (
     "gradients come from headrace.torch.FlowModule, or from log_prob_vjp, to_data_vjp and the other methods in _vjp; "
@@ -99,7 +100,9 @@ class _Torch(_NumPy):
             raise TypeError(f"{name}: expected a tensor with numbers, got one on the meta device; make one on the CPU")
         if value.layout is not torch.strided:
             raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}; call {name}.to_dense()")
-        if value.dtype not in (torch.float32, torch.float64):
+        if value.dtype not in (torch.float32, torch.float64) and (
+            value.is_floating_point() or value.is_complex() or value.is_quantized
+        ):
             call = "{}.dequantize()" if value.is_quantized else "{}.real" if value.is_complex() else self.floats
             raise wrong_dtype(name, value.dtype, call)
         if value.is_neg():
@@ -210,13 +213,17 @@ class Caller:
             self._framework.check_like(like)
         self._name = "like"
 
-    def open(self, name: str, value: Any, raw: bool = False) -> NDArray[Any]:
+    def open(self, name: str, value: Any, raw: bool = False, whole: bool = True) -> NDArray[Any]:
         """`value` as a NumPy array on the same memory, checked to be float32 or float64.
 
-        Floats of another byte order, and wider ones, are converted; with `raw` they are left as they are.
+        Floats of another byte order or width, integers and truth values are converted; with `raw` they are left as they
+        are. Lists and numbers become arrays, of no framework. Without `whole`, integers, truth values, lists and
+        numbers are refused.
         """
         if type(value) is np.ndarray:
             framework, array = NUMPY, value
+        elif whole and isinstance(value, LISTS):
+            return _frames.read_list(name, value)
         else:
             framework = framework_of(name, value)
             array = framework.view(name, value)
@@ -234,8 +241,9 @@ class Caller:
                 f"{self._framework.make.format(source)}"
             )
         if array.dtype not in FLOATS:
-            if array.dtype.kind != "f" or array.dtype.itemsize < 4:
-                raise wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else framework.floats)
+            if not convertible(array.dtype, whole):
+                call = "{}.real" if array.dtype.kind == "c" else framework.floats
+                raise wrong_dtype(name, getattr(value, "dtype", array.dtype), call)
             if not raw:
                 return native(array)
             self.foreign = True
@@ -287,7 +295,8 @@ class Caller:
         if self._is_immutable(name, value):
             raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {type_of(value)}")
         foreign = self.foreign
-        array = self.open(name, value, True)  # a converted copy would be written to in place of the argument
+        # A converted copy would be written to in place of the argument.
+        array = self.open(name, value, True, whole=False)
         self.foreign = foreign
         self._check_own(name, value)
         exact(name, array, shape, dtype)
@@ -384,8 +393,17 @@ def framework_or_none(value: Any) -> _NumPy | None:
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is of a kind that can be opened."""
-    return framework_or_none(value) is not None
+    """Whether it is of a kind that can be opened as rows: an array, a frame or a list."""
+    return isinstance(value, (list, tuple)) or framework_or_none(value) is not None
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it has integers or truth values, in all columns or in some."""
+    if isinstance(value, LISTS):
+        value = np.asarray(value)
+    if (dtype := getattr(value, "dtype", None)) is not None:
+        return any(kind in str(dtype) for kind in ("int", "bool"))
+    return any(kind != "float" for kind in _frames.kinds_of(value) or ())
 
 
 def _exchanged(name: str, value: Any) -> NDArray[Any]:
@@ -470,9 +488,14 @@ def address_of(array: NDArray[Any]) -> int:
     return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
 
 
+def convertible(dtype: np.dtype[Any], whole: bool = True) -> bool:
+    """Whether `native_dtype` holds the values of a dtype: of floats, and with `whole` of integers and truth values."""
+    return (dtype.kind == "f" and dtype.itemsize >= 4) or (whole and dtype.kind in "iub")
+
+
 def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype, float32 or float64, to which a float of another byte order or width is converted."""
-    return FLOATS[dtype.itemsize > 4]
+    """The dtype, float32 or float64, to which arrays of another dtype are converted: integers to float64."""
+    return FLOATS[dtype.kind != "f" or dtype.itemsize > 4]
 
 
 def native(array: NDArray[Any]) -> NDArray[Any]:
@@ -512,8 +535,8 @@ def context_rows(
         raise ValueError(f"{expected}, got None")
     caller = caller or Caller()
     array = given = caller.open(name, value)
-    if array.ndim == 1 and array.shape[0] == columns:
-        array = array[None, :]
+    if array.size == columns and (array.ndim == 1 or array.shape == ()):
+        array = array.reshape(1, columns)
     elif array.ndim == 1 and columns == 1:
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] != columns or array.shape[0] not in (rows, 1):
@@ -584,12 +607,12 @@ def on_host(array: NDArray[Any]) -> NDArray[Any]:
 
 def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], caller: Caller) -> NDArray[Any]:
     """`value`, checked as `exact` does."""
-    return exact(name, caller.open(name, value), shape, dtype)
+    return exact(name, caller.open(name, value, whole=False), shape, dtype)
 
 
 def strict_input(name: str, value: Any, ndim: int, caller: Caller) -> NDArray[Any]:
     """`value`, checked to be C-contiguous float32 or float64 with `ndim` dimensions."""
-    array = caller.open(name, value)
+    array = caller.open(name, value, whole=False)
     if array.ndim != ndim:
         raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
     return exact(name, array, array.shape, array.dtype)

@@ -65,7 +65,7 @@ class _CuPy:
         address, shape, dtype = description["data"][0], description["shape"], np.dtype(description["typestr"])
         if description.get("mask") is not None:
             raise TypeError(f"{name}: expected an array without a mask, got {_arrays.type_of(value)} with one")
-        if dtype not in _arrays.FLOATS:
+        if dtype not in _arrays.FLOATS and dtype.kind not in "iub":
             raise _arrays.wrong_dtype(name, dtype, self.floats)
         producer = description.get("stream")
         if producer == 0:
@@ -174,7 +174,7 @@ class _Jax(_CuPy):
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
         self.check_place(name, value)
-        if value.dtype not in _arrays.FLOATS:
+        if value.dtype not in _arrays.FLOATS and value.dtype.kind not in "iub":
             raise _arrays.wrong_dtype(name, value.dtype, "{}.real" if value.dtype.kind == "c" else self.floats)
         with self.device.on(stream):
             return _exchanged(name, value, self.device), True
@@ -229,8 +229,11 @@ class DeviceCaller(Caller):
         self._name = "like"
         self._begin(framework)
 
-    def open(self, name: str, value: Any, raw: bool = False) -> Any:
-        """`value` as a CuPy view of the same memory, checked to be float32 or float64 on this device."""
+    def open(self, name: str, value: Any, raw: bool = False, whole: bool = True) -> Any:
+        """`value` as a CuPy view of the same memory, checked to be float32 or float64 on this device.
+
+        Integers and truth values are converted there; without `whole` they are refused.
+        """
         framework = self._framework_for(name, value)
         self._name = self._name or name
         own = self._begin(framework)
@@ -242,13 +245,17 @@ class DeviceCaller(Caller):
                 f"{name}: expected {own.kind}, as for {self._name}, got {given}; call {own.make.format(source)}"
             )
         array, hold = own.view(name, value, self.stream)
-        if array.dtype not in _arrays.FLOATS:
+        is_float = array.dtype in _arrays.FLOATS
+        if not is_float and not (whole and array.dtype.kind in "iub"):
             raise _arrays.wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else own.floats)
         if array.size and any(n % array.dtype.itemsize for n in (array.data.ptr, *array.strides)):
             raise ValueError(f"{name}: expected an aligned array, got one at an address that its dtype does not allow")
         if hold:
             self._held.append(array)
-        return array
+        if is_float:
+            return array
+        with self.device.on(self.stream):
+            return array.astype(np.float64)
 
     def _framework_for(self, name: str, value: Any) -> _CuPy:
         if isinstance(value, self.device.cupy.ndarray):

@@ -127,9 +127,11 @@ def _context(caller: Caller, value: Any, columns: int, batch: Shape | None = Non
         raise ValueError(f"{_expected(batch, columns)}, got None")
     array: Any = caller.open("context", value)
     given = array.shape
-    if columns == 1 and len(given) == 1 and given != (1,):
+    if columns == 1 and not given:  # one number for all rows
+        array = array.reshape(1)
+    elif columns == 1 and len(given) == 1 and given != (1,):
         array = array[:, None]
-    if not given or array.shape[-1] != columns:
+    if not array.shape or array.shape[-1] != columns:
         raise ValueError(f"{_expected(batch, columns)}, got {given}")
     return array, given
 
