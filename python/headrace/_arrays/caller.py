@@ -72,6 +72,9 @@ class _NumPy:
         """Called when an array of the user's own was written to."""
 
 
+_WHOLE_OF_TORCH = ("torch.int", "torch.uint", "torch.bool")
+
+
 class _Torch(_NumPy):
     """PyTorch tensors on the CPU."""
 
@@ -100,9 +103,7 @@ class _Torch(_NumPy):
             raise TypeError(f"{name}: expected a tensor with numbers, got one on the meta device; make one on the CPU")
         if value.layout is not torch.strided:
             raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}; call {name}.to_dense()")
-        if value.dtype not in (torch.float32, torch.float64) and (
-            value.is_floating_point() or value.is_complex() or value.is_quantized
-        ):
+        if value.dtype not in (torch.float32, torch.float64) and not str(value.dtype).startswith(_WHOLE_OF_TORCH):
             call = "{}.dequantize()" if value.is_quantized else "{}.real" if value.is_complex() else self.floats
             raise wrong_dtype(name, value.dtype, call)
         if value.is_neg():
