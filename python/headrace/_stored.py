@@ -12,6 +12,7 @@ Masks are arrays too, and matrices that are no parameters (`Module._fixed_arrays
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,6 +74,13 @@ class Filed(abc.ABC):
     @abc.abstractmethod
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         """Arrays that a file keeps beside the parameters."""
+
+    def _notes(self) -> dict[str, str]:
+        """Texts by name that a file keeps in its metadata."""
+        return {}
+
+    def _take_notes(self, notes: Mapping[str, Any]) -> None:
+        """Take over what `_notes` gave, from the metadata of a file; other texts may be missing or anything."""
 
     @abc.abstractmethod
     def to(self, device: str, matmul: str = "exact") -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -21,6 +21,7 @@ from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
 from headrace._fit.rows import warn
 from headrace._stored import Filed, Stored, header_of, storable
+from headrace._tables.names import Names
 from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.flow import Flow
 from headrace.training import History
@@ -130,6 +131,31 @@ class Ensemble(Filed):
     def n_parameters(self) -> int:
         """The number of trained parameters in all members."""
         return sum(flow.n_parameters for flow in self._flows)
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """See `Flow.feature_names`."""
+        return self._flows[0].feature_names
+
+    @property
+    def context_names(self) -> tuple[str, ...] | None:
+        """See `Flow.context_names`."""
+        return self._flows[0].context_names
+
+    @property
+    def _names(self) -> Names:
+        return self._flows[0]._names
+
+    @_names.setter
+    def _names(self, names: Names) -> None:
+        for flow in self._flows:
+            flow._names = names
+
+    def _notes(self) -> dict[str, str]:
+        return self._flows[0]._notes()
+
+    def _take_notes(self, notes: Mapping[str, Any]) -> None:
+        self._names = Names.of_notes(notes, self.features, self.context)
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the members' parameters by name, "members.0.transforms.0.layers.0.weight" for one."""
@@ -261,6 +287,7 @@ class Ensemble(Filed):
     def _log_probs(self, x: Any, context: Any) -> tuple[Any, Rows, list[Any]]:
         """Log densities of each row under each member, in float64, on the members' device."""
         caller = self._flows[0]._caller()
+        self._flows[0]._check_frames("x", x, context)
         rows = opened(caller, "x", x, context, self.features, self.context, True)
         with caller.queue():
             assert rows.array is not None
@@ -289,6 +316,7 @@ class Ensemble(Filed):
         if like is not None:
             caller.answer_like(like)
         key, kind = check.seed(seed), own if dtype is None else check.float_dtype("dtype", dtype)
+        self._flows[0]._check_frames("", None, context)
         rows = drawn(caller, n, context, self.features, self.context)
         if kind != own and kind != np.float64:
             raise ValueError(f"dtype: expected 'float64', as the flows' own, got {dtype!r}; call .astype of them")

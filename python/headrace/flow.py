@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -21,6 +21,7 @@ from headrace._interior import Interior
 from headrace._keywords import takes
 from headrace._module import Block, Program
 from headrace._stored import Stored, header_of, storable
+from headrace._tables.names import Names
 from headrace._verbs import Verbs
 from headrace.bases import Base, Logistic, StandardNormal
 from headrace.conditional import Conditional
@@ -58,6 +59,7 @@ class Flow(Verbs):
     """
 
     _dtype: np.dtype[Any]
+    _names = Names()  # of the columns of x and of the context
 
     def __init__(
         self,
@@ -186,6 +188,28 @@ class Flow(Verbs):
         """``(mean, std)`` of the context's columns, shape (context,) each, as given or as `fit` found them; or None."""
         return self._standardize_context
 
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the columns, of the frame of the fit or as given in the place of `features`; None for none.
+
+        Frames given later need the same columns in the same order; arrays have no names, and are taken as they are.
+        """
+        return self._names.features
+
+    @property
+    def context_names(self) -> tuple[str, ...] | None:
+        """The names of the columns of the context, where that was a frame in the fit; None for none."""
+        return self._names.context or None
+
+    def _notes(self) -> dict[str, str]:
+        return Names(self._names.features, self._names.context if self._context else ()).notes()
+
+    def _take_notes(self, notes: Mapping[str, Any]) -> None:
+        self._names = Names.of_notes(notes, self._features, self._context)
+
+    def _check_frames(self, name: str, x: Any, context: Any) -> None:
+        self._names.check(name, x if name == "x" else None, context)
+
     def _base_size(self) -> int:
         return sum(block.size for _, block in self._base._blocks())
 
@@ -286,7 +310,11 @@ class Flow(Verbs):
         >>> hr.MAF(4, link="none").marginal(2).log_prob(np.zeros((3, 2))).shape
         (3,)
         """
-        return self._marginal(columns_of(columns, self._features))[0]
+        chosen = columns_of(columns, self._features)
+        flow = self._marginal(chosen)[0]
+        if (names := self._names.features) is not None:
+            flow._names = Names(tuple(names[i] for i in chosen), self._names.context if flow.context else None)
+        return flow
 
     def _marginal(self, columns: tuple[int, ...]) -> tuple[Flow, tuple[int, ...]]:
         """The marginal of some columns, with the latent coordinates that belong to them."""

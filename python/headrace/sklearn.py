@@ -20,6 +20,7 @@ except ImportError as error:
     raise ImportError(f"headrace.sklearn needs scikit-learn 1.6 or newer: {install('sklearn')}") from error
 
 from headrace import _arguments as check
+from headrace._arrays import frames
 from headrace._arrays.caller import is_array
 from headrace._arrays.frames import check_numbers, inferred, kinds_of
 from headrace._boxes import UNIFORM
@@ -31,6 +32,7 @@ from headrace._tables import columns as _columns
 from headrace._tables import given as _given
 from headrace._tables import table as _tables
 from headrace._tables.facts import Passed
+from headrace._tables.names import Names
 from headrace._tables.stream import Present, Treated
 from headrace._warn import warn
 from headrace.bases import Base, Logistic, Normal, StandardNormal
@@ -211,7 +213,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         share = self._outliers()
         if message := _columns.about_index(X, self._called()):
             warn(f"X: {message}; drop it if it is an index")
-        conditions = None
+        conditions, self._contexts = None, frames.labels_of(context)
         if context is not None:
             conditions = _two_dimensional(context, X.dtype)
             if len(conditions) != len(X):
@@ -245,7 +247,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         if self.missing == "drop":
             stream = Present(stream)
         self.__dict__.pop("feature_names_in_", None)  # rows to score may come without names
-        self._frame, whole = None, stream.whole()
+        self._frame, self._contexts, whole = None, None, stream.whole()
         first = next(iter(stream), None) if whole is None else whole
         if first is None:
             raise ValueError("x: expected rows that miss no number, got none")
@@ -285,6 +287,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         self.history_ = flow.fit(x, context, weights=weights, seed=seed, progress=self.progress, **how)
         if self.ensemble is not None:
             flow = flow[: len(self.history_)]  # members that were fitted before Ctrl-C
+        called = self._called()
+        flow._names = Names(None if called is None else tuple(called[i] for i in self.table_.kept), self._contexts)
         self.flow_, self.n_context_ = flow, flow.context
 
     def _held_out(self, validation: Any) -> Any:
@@ -403,7 +407,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore an estimator; one that was pickled before tables existed gets a plain table."""
         old = {name: p.default for name, p in self._signature.parameters.items() if p.default is not p.empty}
-        super().__setstate__({**old, "_frame": None, "_names": None, **state})
+        super().__setstate__({**old, "_frame": None, "_names": None, "_contexts": None, **state})
         if "flow_" in state and "table_" not in state:
             self.table_ = _tables.Table((_tables.Column(),) * self.n_features_in_)
 
@@ -469,6 +473,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError(f"context: expected {wanted}, got {'None' if context is None else 'an array'}")
         if context is None:
             return None
+        self.flow_._names.check("X", None, context)
         given = _two_dimensional(context, self.flow_.dtype)
         if (given.shape == (1, columns) and rows != 1) or (np.ndim(context) == 1 and len(given) == columns > 1):
             return given.ravel()

@@ -210,7 +210,10 @@ def test_an_array_on_another_device_of_jax():
 COLUMNS = {"a": [0.0, 1.0], "b": [0.5, 1.5], "c": [2.0, 3.0]}
 # name -> (make(pandas), words of the message)
 FRAMES = {
-    "a column of words": (lambda pd: pd.DataFrame(COLUMNS | {"kind": ["G", "K"]}), ["'kind'", "columns of numbers", "drop this column"]),
+    "a column of words": (
+        lambda pd: pd.DataFrame(COLUMNS | {"kind": ["G", "K"]}),
+        ["'kind'", "columns of numbers", "drop this column"],
+    ),
     "a column of categories": (
         lambda pd: pd.DataFrame(COLUMNS | {"k": pd.Categorical([1.0, 2.0])}),
         ["category", "'k'"],

@@ -90,9 +90,7 @@ def test_fits(make):
     one, other = copy.copy(FLOW), copy.copy(FLOW)
     weights = LABELS + 1
     one.fit(make(ROWS), make(LABELS), weights=make(weights), validation=(make(ROWS), make(LABELS)), **SHORT)
-    other.fit(
-        floats(ROWS), floats(LABELS), weights=floats(weights), validation=(floats(ROWS), floats(LABELS)), **SHORT
-    )
+    other.fit(floats(ROWS), floats(LABELS), weights=floats(weights), validation=(floats(ROWS), floats(LABELS)), **SHORT)
     cases.assert_same_bits(one.parameters, other.parameters)
 
 

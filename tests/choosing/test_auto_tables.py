@@ -10,6 +10,7 @@ from headrace import files
 from headrace._arrays import frames
 from headrace._one_flow import no_flow
 from headrace._tables import table as _table
+from headrace._tables.names import Names
 
 pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")
@@ -98,7 +99,7 @@ def test_files_know_the_table(chosen, tmp_path):
     kept = _table.kept_in(notes, 3)
     assert kept == choice.columns.table
     assert _table.names_in(notes, kept) == ["count", "yes", "size", "unit"]
-    assert _table.named_in(notes, 3, 0) == (["count", "yes", "size"], [])
+    assert Names.of_notes(notes, 3, 0) == Names(("count", "yes", "size"), ())
     again = hr.load(path).sample(30, seed=4, dtype="float64")
     assert (kept.back(again) == choice.sample(30, seed=4)).all()
 

@@ -21,6 +21,7 @@ __all__ = [
     "is_frame",
     "is_readable",
     "kinds_of",
+    "labels_of",
     "names_of",
     "read",
     "read_list",
@@ -131,10 +132,18 @@ def _kind(code: str) -> str:
 
 
 def names_of(x: Any, features: int) -> list[str] | None:
-    """Column names of a frame; None for an object without names."""
-    labels = getattr(x, "columns", None)
-    known = labels is not None and len(labels) == features and all(isinstance(name, str) for name in labels)
-    return list(labels) if labels is not None and known else None
+    """The column names of a frame with this number of columns; None for an object without names."""
+    labels = labels_of(x)
+    return list(labels) if labels is not None and len(labels) == features else None
+
+
+def labels_of(x: Any) -> tuple[str, ...] | None:
+    """The column names of a frame; None for an object without names, or with some that are not strings."""
+    labels = x.schema.names if _is_of(x, "pyarrow") and not _is_column(x) else getattr(x, "columns", None)
+    if labels is None or not np.iterable(labels):
+        return None
+    found = tuple(labels)
+    return found if all(isinstance(name, str) for name in found) else None
 
 
 def _is_of(value: Any, library: str) -> bool:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._tables import columns as _columns
 from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
+from headrace._tables.names import are_names
 from headrace._warn import warn
 from headrace.transforms.support import Support
 
@@ -30,7 +31,6 @@ __all__ = [
     "Table",
     "about_repeats",
     "kept_in",
-    "named_in",
     "names_in",
     "note",
     "repeating",
@@ -371,21 +371,7 @@ def names_in(notes: dict[str, str], table: Table) -> list[str] | None:
         names = json.loads(notes["table"])["names"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return names if _are_names(names, len(table.columns)) else None
-
-
-def named_in(notes: dict[str, str], features: int, contexts: int) -> tuple[list[str], list[str]] | None:
-    """Names of a flow's columns and of its context's; None where they are not recorded, or do not fit."""
-    try:
-        entry = json.loads(notes.get("columns", "null"))
-        names = entry["features"], entry["context"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return names if _are_names(names[0], features) and _are_names(names[1], contexts) else None
-
-
-def _are_names(names: Any, count: int) -> bool:
-    return isinstance(names, list) and len(names) == count and all(isinstance(one, str) for one in names)
+    return names if are_names(names, len(table.columns)) else None
 
 
 # ---- kinds of columns ------------------------------------------------------------------------------------------------

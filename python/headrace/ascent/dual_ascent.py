@@ -18,11 +18,13 @@ from headrace import _arguments as check
 from headrace import training
 from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import caller_of
+from headrace._arrays.frames import labels_of
 from headrace._fit import plan
 from headrace._fit import rows as _rows
 from headrace._fit.clock import Clock
 from headrace._held_out import names_of
 from headrace._streams.given import arrays_of, stream_of
+from headrace._tables.names import Names
 from headrace.ascent.ascent import Ascent
 from headrace.ascent.circles import counted, cut_open
 from headrace.ascent.flow import AscentFlow, AscentHistory
@@ -240,6 +242,7 @@ class DualAscentFlow:
                 )
             x, context, weights = some.x, some.context, some.weights
         validation = arrays_of(validation)
+        named = Names(labels_of(x) if stream is None else stream.called)
         caller = caller_of(x)
         array = caller.open("x", x)
         rng = np.random.default_rng(self.seed)
@@ -256,6 +259,7 @@ class DualAscentFlow:
                 flow = flow._supported(ends)
             if caller.device is not None:
                 flow = flow.to(repr(caller.device))
+        flow._interior.name(named)
         return flow
 
     def _chosen(self, rows: Rows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from headrace._fit.rows import check_inside
 from headrace._tables import columns as _columns
 from headrace._tables import given as given
 from headrace._tables import table as _table
+from headrace._tables.names import Names, refuse_others
 from headrace._warn import warn
 from headrace.choosing.sample import Sample, opened
 from headrace.transforms.support import Bounds, Periods, support_or_none
@@ -68,19 +68,14 @@ class Columns:
 
     def _check_names(self, x: Any, told: str) -> None:
         expected, got = self.frame_names, frames.names_of(x, len(self.table.columns))
-        if expected is None or got is None or tuple(got) == expected:
+        if expected is None or got is None:
             return
-        i = next(i for i, pair in enumerate(zip(got, expected, strict=True)) if pair[0] != pair[1])
-        raise ValueError(
-            f"{told}: expected the columns of the fit in their order, got {got[i]!r} in the place of {expected[i]!r}"
-        )
+        refuse_others(told, got, expected)
 
     def notes(self) -> dict[str, str]:
         """The columns' entry in a file of the density."""
         found = {"dtype": self.dtype}
-        if self.names is not None and self.context_names is not None:
-            told = {"features": list(self.kept_names or ()), "context": list(self.context_names)}
-            found["columns"] = json.dumps(told)
+        found |= Names(self.kept_names, self.context_names).notes()
         if self.matter:
             found["table"] = _table.note(self.table, self.names)
         return found

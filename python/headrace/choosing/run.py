@@ -16,6 +16,7 @@ from headrace import _arguments as check
 from headrace._arrays.caller import Array
 from headrace._fit.clock import Clock
 from headrace._progress import bar
+from headrace._tables.names import Names
 from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by
 from headrace.choosing.columns import Columns, learnt
@@ -140,6 +141,7 @@ def search(
     trials = [Trial(one, seed) for one in candidates(chosen, setting, few=few)]
     kind = _FewRows if few else _ManyRows
     found = kind(sample, trials, setting, support, clock, bool(progress)).go(columns.kept_names)
+    found.flow._interior.name(Names(columns.kept_names, columns.context_names or None))
     return replace(found, columns=columns)
 
 
