@@ -79,8 +79,9 @@ class Filed(abc.ABC):
         """Texts by name that a file keeps in its metadata."""
         return {}
 
-    def _take_notes(self, notes: Mapping[str, Any]) -> None:
-        """Take over what `_notes` gave, from the metadata of a file; other texts may be missing or anything."""
+    def _with_notes(self, notes: Mapping[str, Any]) -> Filed:
+        """This object with the information in texts of `_notes`; in a file, these may be missing or anything."""
+        return self
 
     @abc.abstractmethod
     def to(self, device: str, matmul: str = "exact") -> Any:

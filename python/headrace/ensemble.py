@@ -154,8 +154,9 @@ class Ensemble(Filed):
     def _notes(self) -> dict[str, str]:
         return self._flows[0]._notes()
 
-    def _take_notes(self, notes: Mapping[str, Any]) -> None:
+    def _with_notes(self, notes: Mapping[str, Any]) -> Self:
         self._names = Names.of_notes(notes, self.features, self.context)
+        return self
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the members' parameters by name, "members.0.transforms.0.layers.0.weight" for one."""

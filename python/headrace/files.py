@@ -376,8 +376,7 @@ def _build(stream: BinaryIO, size: int) -> Any:
     except (TypeError, ValueError) as error:
         by = "" if written_by == cpu.__version__ else f" (written by headrace {written_by}, read by {cpu.__version__})"
         raise ValueError(f"{error}{by}") from error
-    module._take_notes(metadata)
-    return module
+    return module._with_notes(metadata)
 
 
 def _assemble(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:

@@ -204,8 +204,9 @@ class Flow(Verbs):
     def _notes(self) -> dict[str, str]:
         return Names(self._names.features, self._names.context if self._context else ()).notes()
 
-    def _take_notes(self, notes: Mapping[str, Any]) -> None:
+    def _with_notes(self, notes: Mapping[str, Any]) -> Self:
         self._names = Names.of_notes(notes, self._features, self._context)
+        return self
 
     def _check_frames(self, name: str, x: Any, context: Any) -> None:
         self._names.check(name, x if name == "x" else None, context)

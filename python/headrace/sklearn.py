@@ -40,7 +40,7 @@ from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.flows import DEFAULT, IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.tails import StudentT
-from headrace.transforms.support import support_or_none
+from headrace.transforms.support import Support, support_or_none
 
 __all__ = ["FlowDensity"]
 
@@ -110,9 +110,10 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         base: "standard_normal", "normal" (location and scale are trained), "logistic", "student_t" (degrees of freedom
             are trained), "uniform" (beside `bounds` with both ends of each column; see `MAF`), or a `Base` of as many
             features as the data; None for the flow's own default.
-        bounds: For each column ``(low, high)``, with None for an end without a bound, or None; see `MAF`. Rows on a
-            bound or beyond are refused by `fit`, and have a log density of -inf.
-        periodic: For each column ``(low, high)``, one period of it, or None; see `MAF`.
+        bounds: For each column ``(low, high)``, with None for an end without a bound, or None; or a dict of the columns
+            with bounds, by number or name; see `MAF`. Rows on a bound or beyond are refused by `fit`, and have a log
+            density of -inf.
+        periodic: For each column ``(low, high)``, one period of it, or None, or such a dict; see `MAF`.
         validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience, time_budget:
             See `Flow.fit`, whose defaults these are; its other keywords are taken in the same way.
         checkpoint, checkpoint_every: See `Flow.fit`; `random_state` has to be an int then, and no ensemble can be
@@ -256,7 +257,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             warn(f"X: {message}; drop it if it is an index")
         if whole is not None:
             return self._fit_rows(whole.x, whole.weights, whole.context, stream.kinds, share)
-        support = support_or_none(self.bounds, self.n_features_in_, self.periodic)
+        support = self._support()
         seen = Passed(stream, None if support is None else support.bounds)
         check_stream(stream, None, self.progress, seen.add)
         self._learn_table(seen, stream.kinds)
@@ -430,7 +431,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             discrete=self.discrete,
             jitter=self.jitter,
             missing=self.missing,
-            support=support_or_none(self.bounds, self.n_features_in_, self.periodic),
+            support=self._support(),
             names=called,
             told="X",
         )
@@ -446,6 +447,15 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         )
         return rows
 
+    def _by_column(self, name: str, value: Any) -> Any:
+        """Bounds or periods of each column, from a dict by index or name too."""
+        return _columns.by_column(name, value, self.n_features_in_, self._called(), "X")
+
+    def _support(self) -> Support | None:
+        """The support of all columns."""
+        bounds, periodic = self._by_column("bounds", self.bounds), self._by_column("periodic", self.periodic)
+        return support_or_none(bounds, self.n_features_in_, periodic)
+
     def _fresh(self, X: NDArray[Any], context: int, seed: int) -> Flow:
         """A fresh flow of the columns that are left."""
         name = check.choice("flow", self.flow, tuple(FLOWS))
@@ -456,7 +466,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             if key not in takes:
                 raise ValueError(f"{key}: expected None, as flow={name!r} does not take it, got {settings[key]!r}")
         for key, left in (("bounds", self.table_.bounds), ("periodic", self.table_.periods)):
-            if (own := left(settings.pop(key, None))) is not None:
+            if (own := left(self._by_column(key, settings.pop(key, None)))) is not None:
                 settings[key] = own
         if "base" in settings and not isinstance(settings["base"], Base):
             known = check.choice("base", settings["base"], (*BASES, UNIFORM))

@@ -118,7 +118,7 @@ def test_strict_functions_refuse_them(framework):
             hr.ops.coupling_forward(found.make(np.ones((6, 4), dtype)), params)
     with pytest.raises(TypeError, match=r"^z: expected an array .*list; call np.asarray\(z, dtype='float64'\)"):
         hr.ops.coupling_forward([[1.0]], params)
-    with pytest.raises(TypeError, match="^out: expected dtype float32 or float64, got int64"):
+    with pytest.raises(TypeError, match=r"^out: expected dtype float32 or float64, got int64"):
         FLOW.log_prob(ROWS, LABELS, out=np.empty(40, "i8"))
 
 

@@ -102,8 +102,8 @@ def learnt(
     context: Any,
     weights: Any,
     *,
-    bounds: Bounds | None,
-    periodic: Periods | None,
+    bounds: Any,
+    periodic: Any,
     names: Sequence[str] | None,
     discrete: Any,
     jitter: Any,
@@ -118,6 +118,8 @@ def learnt(
     shape = np.shape(x)
     features = int(shape[1]) if len(shape) == 2 else 1
     called = frames.names_of(x, features) if names is None else list(check.texts("names", names, features))
+    bounds = _columns.by_column("bounds", bounds, features, called)
+    periodic = _columns.by_column("periodic", periodic, features, called)
     support = support_or_none(bounds, features, periodic)
     told = getattr(context, "columns", None)
     caller = Caller()
