@@ -170,14 +170,15 @@ class MAF(_Affine):
         base: By default `StandardNormal`. "uniform": a `Uniform`, with splines of [-1, 1] onto itself for all
             transforms (``map="rq_spline_free"``) and a line from there to the `bounds`, of which each column needs two.
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; or a dict of the columns
-            with bounds, by index or name; None for no bounds at all. See `Support`: no sample lies outside, a row on a bound or beyond has a `log_prob` of -inf, and `fit`
-            refuses such rows. Over a base that is not "uniform" the density falls to 0 at a bound, so that importance
-            sampling of a function that does not is biased low: take ``base="uniform"`` there.
-        periodic: For each column ``(low, high)``, one period of it, or None, or a dict as of `bounds`: columns around which the density is
-            continuous. The flow's own transforms are of the other columns. Given these and the context, the periodic
-            ones go through as many shifts and circular splines as there are transforms, with networks of the same
-            `hidden` (docs/conventions.md). Their base is uniform. Dependences between them are left to
-            shears of the circles.
+            with bounds, by index or name; None for no bounds at all. See `Support`: no sample lies outside, a row on a
+            bound or beyond has a `log_prob` of -inf, and `fit` refuses such rows. Over a base that is not "uniform" the
+            density falls to 0 at a bound, so that importance sampling of a function that does not is biased low: take
+            ``base="uniform"`` there.
+        periodic: For each column ``(low, high)``, one period of it, or None, or a dict like that of `bounds`: columns
+            around which the density is continuous. The flow's own transforms are of the other columns. Given these and
+            the context, the periodic ones go through as many shifts and circular splines as there are transforms, with
+            networks of the same `hidden` (docs/conventions.md). Their base is uniform. Dependences between them are
+            left to shears of the circles.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
         matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6"

@@ -85,11 +85,11 @@ class Fit:
                 Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
                 return StreamRows(stream, flow.features, flow.context, support, told, self.progress)
             x, context, weights = whole.x, whole.context, whole.weights
-        data = _rows.open_rows("", flow.features, flow.context, self.caller, x, context, weights, support)
+        called = self.named.features
+        labels = () if called is None else tuple(label(i, called) for i in range(flow.features))
+        data = _rows.open_rows("", flow.features, flow.context, self.caller, x, context, weights, support, labels)
         if stream is not None and len(stream.names) == flow.features:
             data.names = stream.names
-        elif self.named.features is not None:
-            data.names = tuple(label(i, self.named.features) for i in range(flow.features))
         return ArrayRows(data)
 
     def names(self) -> Names:

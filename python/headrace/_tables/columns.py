@@ -41,7 +41,8 @@ def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, 
             found.append(check.index(name, column, features) % features)
         elif names is None:
             raise ValueError(
-                f"{name}: expected columns by number, as the names of the columns of {told} are not known, got {column!r}"
+                f"{name}: expected columns by number, as the names of the columns of {told} are not known, got "
+                f"{column!r}"
             )
         elif column not in names:
             raise ValueError(f"{name}: expected a column of {told} ({', '.join(map(repr, names))}), got {column!r}")
