@@ -12,6 +12,7 @@ from headrace._arrays.caller import Array
 from headrace._arrays.kinds import A, AnyFrame, S
 from headrace._derivatives import Derivatives
 from headrace._evaluation import Pair
+from headrace._keywords import closed, refuse
 
 __all__ = ["Verbs"]
 
@@ -172,6 +173,7 @@ class Verbs(Derivatives):
         like: Any = None,
         out: Any = None,
     ) -> Any: ...
+    @closed
     def sample(
         self,
         n: int | Sequence[int],
@@ -184,6 +186,7 @@ class Verbs(Derivatives):
         dtype: DTypeLike | None = None,
         like: Any = None,
         out: Array | None = None,
+        **others: Any,
     ) -> Array:
         """Draw n rows, shape (n, features), in the framework of the context; without, NumPy, or CuPy on a device.
 
@@ -218,8 +221,11 @@ class Verbs(Derivatives):
         >>> flow.sample((100,), np.ones((5, 2))).shape  # 100 draws for each of 5 contexts
         (100, 5, 3)
         """
+        if others:
+            refuse(self.sample, others)
         return self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, False)
 
+    @closed
     def sample_and_log_prob(
         self,
         n: int | Sequence[int],
@@ -232,10 +238,13 @@ class Verbs(Derivatives):
         dtype: DTypeLike | None = None,
         like: Any = None,
         out: Pair | None = None,
+        **others: Any,
     ) -> Pair:
         """``(sample(n), its log_prob)`` in one pass; see `sample`. `out` is such a pair.
 
         The log densities are in the flow's dtype, whatever the rows are in.
         """
+        if others:
+            refuse(self.sample_and_log_prob, others)
         pair: Pair = self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, True)
         return pair

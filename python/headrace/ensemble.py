@@ -20,6 +20,7 @@ from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
 from headrace._fit.rows import warn
+from headrace._keywords import closed, refuse
 from headrace._stored import Filed, Stored, header_of, storable
 from headrace._tables.names import Names
 from headrace.bases import Logistic, Normal, StandardNormal
@@ -295,6 +296,7 @@ class Ensemble(Filed):
             each = [flow.log_prob(rows.array, rows.context).astype(np.float64) for flow in self._flows]
         return caller, rows, each
 
+    @closed
     def sample(
         self,
         n: int | Sequence[int],
@@ -304,6 +306,7 @@ class Ensemble(Filed):
         first_row: int | None = None,
         dtype: DTypeLike | None = None,
         like: Any = None,
+        **others: Any,
     ) -> Array:
         """Draw n rows, each from a member drawn at random.
 
@@ -313,6 +316,7 @@ class Ensemble(Filed):
         Args:
             n, context, seed, first_row, dtype, like: As in `Flow.sample`.
         """
+        refuse(self.sample, others)
         caller, own = self._flows[0]._caller(), self.dtype
         if like is not None:
             caller.answer_like(like)

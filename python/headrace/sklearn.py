@@ -26,6 +26,7 @@ from headrace._arrays.frames import check_numbers, inferred, kinds_of
 from headrace._boxes import UNIFORM
 from headrace._core import LEAST_ROWS
 from headrace._fit.streams import check_stream
+from headrace._keywords import closed, refuse, refuse_others
 from headrace._streams.given import arrays_of, stream_of
 from headrace._streams.stream import Stream
 from headrace._tables import columns as _columns
@@ -157,6 +158,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     def __init__(self, flow: str = DEFAULT, **parameters: Any) -> None:
         """See the class."""
+        refuse_others("FlowDensity", parameters, [*self._signature.parameters][1:])
         given = self._signature.bind(self, flow, **parameters)
         given.apply_defaults()
         for name, value in given.arguments.items():
@@ -382,8 +384,15 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         """`fit`, and `predict` of the same rows."""
         return self.fit(X, y, sample_weight, context=context).predict(X, context=context)
 
+    @closed
     def sample(
-        self, n_samples: int = 1, random_state: Any = None, *, context: Any = None, as_frame: bool = False
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        context: Any = None,
+        as_frame: bool = False,
+        **others: Any,
     ) -> Any:
         """Draw rows, shape (n_samples, features): as an array, or as a frame with names and dtypes.
 
@@ -397,6 +406,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         Raises:
             ImportError: pandas is not installed, for a frame.
         """
+        refuse(self.sample, others)
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
         n = check.integer("n", n_samples)

@@ -135,7 +135,7 @@ def test_a_context_with_other_columns_is_refused():
         lambda: flow.fit(X, other, **SHORT),
         lambda: hr.Ensemble([flow]).sample(120, other),
     ):
-        with pytest.raises(ValueError, match="^context: .* without 'year' and with 'day'"):
+        with pytest.raises(ValueError, match=r"^context: .* without 'year' and with 'day'"):
             call()
     assert flow.sample(120, CONTEXT).shape == (120, 3)
 
@@ -257,6 +257,6 @@ def test_the_command_line_writes_them(tmp_path, capsys):
     assert main(["sample", path, "-n", "3", "--seed", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == ",".join(NAMES)
     X[["share", "age", "mass"]].to_csv(tmp_path / "rows.csv", index=False)
-    assert main(["score", path, str(tmp_path / "rows.csv"), "-q"]) == 0
+    assert main(["score", path, str(tmp_path / "rows.csv"), "--quiet"]) == 0
     scores = [float(line) for line in capsys.readouterr().out.split()]
     np.testing.assert_allclose(scores, hr.load(path).log_prob(X), rtol=1e-5)
