@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace._arrays.caller import Array
-from headrace._arrays.kinds import A, AnyFrame, S
+from headrace._arrays.kinds import A, AnyFrame, S, Whole
 from headrace._derivatives import Derivatives
 from headrace._evaluation import Pair
 from headrace._keywords import closed, refuse
@@ -24,6 +24,8 @@ class Verbs(Derivatives):
     def log_prob(
         self, x: NDArray[S], context: Any = None, *, parameters: Any = None, out: Any = None
     ) -> NDArray[S]: ...
+    @overload
+    def log_prob(self, x: Whole, context: Any = None, *, parameters: Any = None, out: Any = None) -> NDArray[Any]: ...
     @overload
     def log_prob(self, x: A, context: Any = None, *, parameters: Any = None, out: Any = None) -> A: ...
     @overload
@@ -72,6 +74,10 @@ class Verbs(Derivatives):
         self, x: NDArray[S], context: Any = None, *, parameters: Any = None, out: Any = None
     ) -> tuple[NDArray[S], NDArray[S]]: ...
     @overload
+    def to_latent(
+        self, x: Whole, context: Any = None, *, parameters: Any = None, out: Any = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
+    @overload
     def to_latent(self, x: A, context: Any = None, *, parameters: Any = None, out: Any = None) -> tuple[A, A]: ...
     @overload
     def to_latent(
@@ -96,6 +102,10 @@ class Verbs(Derivatives):
     def to_data(
         self, z: NDArray[S], context: Any = None, *, parameters: Any = None, out: Any = None
     ) -> tuple[NDArray[S], NDArray[S]]: ...
+    @overload
+    def to_data(
+        self, z: Whole, context: Any = None, *, parameters: Any = None, out: Any = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
     @overload
     def to_data(self, z: A, context: Any = None, *, parameters: Any = None, out: Any = None) -> tuple[A, A]: ...
     @overload
@@ -131,6 +141,20 @@ class Verbs(Derivatives):
         like: None = None,
         out: NDArray[S] | None = None,
     ) -> NDArray[S]: ...
+    @overload
+    def sample(
+        self,
+        n: int | Sequence[int],
+        context: Whole | float,
+        seed: int | np.random.Generator | None = None,
+        *,
+        first_row: int | None = None,
+        parameters: Any = None,
+        noise: NDArray[Any] | None = None,
+        dtype: DTypeLike | None = None,
+        like: None = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]: ...
     @overload
     def sample(
         self,

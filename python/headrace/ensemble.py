@@ -15,7 +15,7 @@ from headrace import _arguments as check
 from headrace import files
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
-from headrace._arrays.kinds import A, AnyFrame
+from headrace._arrays.kinds import A, AnyFrame, Whole
 from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
@@ -246,6 +246,8 @@ class Ensemble(Filed):
     # ---- evaluation ----------------------------------------------------------------------------------------------
 
     @overload
+    def log_prob(self, x: Whole, context: Any = None) -> NDArray[Any]: ...
+    @overload
     def log_prob(self, x: A, context: Array | None = None, *, out: A | None = None) -> A: ...
     @overload
     def log_prob(self, x: AnyFrame, context: Any = None) -> NDArray[Any]: ...
@@ -264,6 +266,8 @@ class Ensemble(Filed):
             value[...] = _mixed(log_probs, self.weights).reshape(rows.batch)
         return caller.give(value)
 
+    @overload
+    def spread(self, x: Whole, context: Any = None) -> NDArray[Any]: ...
     @overload
     def spread(self, x: A, context: Array | None = None) -> A: ...
     @overload
