@@ -37,7 +37,7 @@ def table(dtype="float64", rows=200):
 def not_expected(estimator):
     """Rows given twice make other batches than rows of weight 2, and so another fit, as `fit` says.
 
-    The check wants equal scores to the last digits. Equal likelihoods, which a fit by batches has too, are tested below.
+    In one batch of all rows both are the same fit, which a test below compares.
     """
     reason = "steps are taken by batches of rows: a row given twice may be in two of them, and a row of weight 2 is not"
     return {"check_sample_weight_equivalence_on_dense_data": reason}
@@ -157,9 +157,9 @@ def test_frames_and_names():
     assert density.flow_.transforms[-1].bounds == (None, (0.0, None))
     same = FlowDensity(**SHORT, bounds=[None, (0.0, None)], periodic=[(0.0, 50.0), None]).fit(frame, context=year)
     assert_array_equal(density.score_samples(frame, year), same.score_samples(frame, year))
-    with pytest.raises(ValueError, match="context: .* without 'year' and with 'day'"):
+    with pytest.raises(ValueError, match=r"context: .* without 'year' and with 'day'"):
         density.score_samples(frame, year.rename(columns={"year": "day"}))
-    with pytest.raises(ValueError, match="feature names should match|order"):
+    with pytest.raises(ValueError, match=r"feature names should match|order"):
         density.score_samples(frame[["mass", "age"]], year)
     with pytest.raises(ValueError, match=r"bounds: expected a column of X \('age', 'mass'\), got 'weight'"):
         FlowDensity(**SHORT, bounds={"weight": (0.0, None)}).fit(frame)
