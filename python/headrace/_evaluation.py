@@ -73,16 +73,11 @@ class Evaluated(Module):
     def _opened(self, name: str, value: Any, context: Any, parameters: Any, raw: bool = False) -> Opened:
         """The arguments of every verb, checked: rows, context, and a vector in place of the parameters."""
         caller = self._caller()
-        if type(value) is not np.ndarray or not (context is None or type(context) is np.ndarray):
-            self._check_frames(name, value, context)
         rows = opened(caller, name, value, context, self._features, self._context, raw)
         assert rows.array is not None
         program, dtype = self._program_and_dtype(rows.array.dtype)
         vector = None if parameters is None else self._own_parameters(parameters, program, dtype, caller)
         return caller, rows, program, dtype, vector
-
-    def _check_frames(self, name: str, value: Any, context: Any) -> None:
-        """Refuse frames with other columns than those of the fit."""
 
     def _own_parameters(self, value: Any, program: Program, dtype: np.dtype[Any], caller: Caller) -> NDArray[Any]:
         """A vector given in place of the parameters, in the core's form."""
@@ -145,8 +140,6 @@ class Evaluated(Module):
         if like is not None:
             caller.answer_like(like)
         key = check.seed(seed)
-        if context is not None and type(context) is not np.ndarray:
-            self._check_frames("", None, context)
         rows = drawn(caller, n, context, width, self._context)
         first = check.first_row(first_row, rows.rows)
         if noise is not None:

@@ -40,6 +40,7 @@ class Conditional:
         `latent` are the latent coordinates that belong to these.
         """
         caller = flow._caller()
+        caller.names = flow._names.of_columns(known)
         rows = opened(caller, "x", x, context, len(known), flow.context)
         assert rows.array is not None
         self._flow, self._chain, self._base = flow, chain, base

@@ -293,7 +293,6 @@ class Ensemble(Filed):
     def _log_probs(self, x: Any, context: Any) -> tuple[Any, Rows, list[Any]]:
         """Log densities of each row under each member, in float64, on the members' device."""
         caller = self._flows[0]._caller()
-        self._flows[0]._check_frames("x", x, context)
         rows = opened(caller, "x", x, context, self.features, self.context, True)
         with caller.queue():
             assert rows.array is not None
@@ -325,7 +324,6 @@ class Ensemble(Filed):
         if like is not None:
             caller.answer_like(like)
         key, kind = check.seed(seed), own if dtype is None else check.float_dtype("dtype", dtype)
-        self._flows[0]._check_frames("", None, context)
         rows = drawn(caller, n, context, self.features, self.context)
         if kind != own and kind != np.float64:
             raise ValueError(f"dtype: expected 'float64', as the flows' own, got {dtype!r}; call .astype of them")

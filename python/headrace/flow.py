@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace import training
-from headrace._arrays.caller import Array
+from headrace._arrays.caller import Array, Caller, named
 from headrace._core.device import Device, matmul_on_cpu
 from headrace._core.steps import Step
 from headrace._evaluation import Pair
@@ -59,7 +59,7 @@ class Flow(Verbs):
     """
 
     _dtype: np.dtype[Any]
-    _names = Names()  # of the columns of x and of the context
+    _called = Names()  # those of the columns of x and of the context
 
     def __init__(
         self,
@@ -208,8 +208,20 @@ class Flow(Verbs):
         self._names = Names.of_notes(notes, self._features, self._context)
         return self
 
-    def _check_frames(self, name: str, x: Any, context: Any) -> None:
-        self._names.check(name, x if name == "x" else None, context)
+    @property
+    def _names(self) -> Names:
+        return self._called
+
+    @_names.setter
+    def _names(self, names: Names) -> None:
+        self._called = names
+        self._place(self._device, self._products)
+
+    def _place(self, device: Device | None, products: str = "exact") -> None:
+        """See `Parametrised`; on the CPU, where frames are taken, their columns are compared with the names."""
+        super()._place(device, products)
+        if device is None and (self._called.features or self._called.context):
+            self._caller = named(self._called)
 
     def _base_size(self) -> int:
         return sum(block.size for _, block in self._base._blocks())
@@ -313,8 +325,7 @@ class Flow(Verbs):
         """
         chosen = columns_of(columns, self._features)
         flow = self._marginal(chosen)[0]
-        if (names := self._names.features) is not None:
-            flow._names = Names(tuple(names[i] for i in chosen), self._names.context if flow.context else None)
+        flow._names = self._names.of_columns(chosen)
         return flow
 
     def _marginal(self, columns: tuple[int, ...]) -> tuple[Flow, tuple[int, ...]]:
@@ -354,7 +365,8 @@ class Flow(Verbs):
         (7, 2)
         """
         if columns is None:
-            shape = self._caller().open("x", x).shape
+            caller = self._caller() if self._device is not None else Caller()  # without the names of all columns
+            shape = caller.open("x", x).shape
             columns = range(shape[-1] if shape else 0)
         known = columns_of(columns, self._features)
         if len(known) == self._features:

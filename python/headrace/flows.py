@@ -55,10 +55,12 @@ class _Named(Flow):
     ) -> None:
         """`made` takes the number of columns that are not periodic, and gives their transforms."""
         features, names = named_features(features)
-        bounds = by_column("bounds", bounds, features, names.features, "features")
-        periodic = by_column("periodic", periodic, features, names.features, "features")
+        low_high, periods = (
+            by_column(name, value, features, names.features, "features")
+            for name, value in (("bounds", bounds), ("periodic", periodic))
+        )
         over_a_box = is_over_a_box(base)
-        support = (support_of_box if over_a_box else support_or_none)(bounds, features, periodic)
+        support = (support_of_box if over_a_box else support_or_none)(low_high, features, periods)
         around = circles_of(support)
         ends: list[Transform] = [] if over_a_box else [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:

@@ -493,7 +493,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError(f"context: expected {wanted}, got {'None' if context is None else 'an array'}")
         if context is None:
             return None
-        self.flow_._names.check("X", None, context)
+        self.flow_._names.check("context", context)
         given = _two_dimensional(context, self.flow_.dtype)
         if (given.shape == (1, columns) and rows != 1) or (np.ndim(context) == 1 and len(given) == columns > 1):
             return given.ravel()

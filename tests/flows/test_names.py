@@ -260,3 +260,11 @@ def test_the_command_line_writes_them(tmp_path, capsys):
     assert main(["score", path, str(tmp_path / "rows.csv"), "--quiet"]) == 0
     scores = [float(line) for line in capsys.readouterr().out.split()]
     np.testing.assert_allclose(scores, hr.load(path).log_prob(X), rtol=1e-5)
+
+
+def test_known_columns_of_a_conditional_are_checked_too():
+    flow = hr.MAF(NAMES, transforms=1, hidden=(4,), link="none")
+    rest = flow.given(X[["age", "mass"]])
+    cases.assert_same_bits(rest.sample(seed=1), flow.given(X.to_numpy()[:, :2]).sample(seed=1))
+    with pytest.raises(ValueError, match="x: .* 'age', 'mass', got them without 'age', 'mass' and with 'share'"):
+        flow.given(X[["share"]], columns=[0, 1])

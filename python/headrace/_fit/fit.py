@@ -63,7 +63,6 @@ class Fit:
     def open(self, x: Any, context: Any) -> None:
         """Check rows, and hold some out; a stream larger than its buffer is read."""
         validation = arrays_of(self.arguments.validation)
-        self.flow._interior.names.check("x", x, context)
         source = self._opened(x, context, self.arguments.weights)
         with self.caller.queue():
             self.source, self.judge = source.split(validation, self.rng, self.caller)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,15 +34,19 @@ class Names:
         """These names, and those of another fit where they are not known."""
         return Names(self.features or other.features, self.context or other.context)
 
-    def check(self, name: str, x: Any, context: Any = None) -> None:
-        """Refuse frames with other columns, or with the same in another order.
+    def of_columns(self, columns: Iterable[int]) -> Names:
+        """The names of some columns, and of the context."""
+        return replace(self, features=self.features and tuple(self.features[i] for i in columns))
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse a frame with other columns, or with the same in another order, as the argument of this name.
 
         Raises:
-            ValueError: a frame's names differ. `name` is that of x in messages.
+            ValueError: a frame's names differ.
         """
-        for argument, value, known in ((name, x, self.features), ("context", context, self.context)):
-            if known is not None and (given := frames.labels_of(value)) is not None:
-                refuse_others(argument, given, known)
+        known = {"x": self.features, "context": self.context}.get(name.removeprefix("validation "))
+        if known is not None and (given := frames.labels_of(value)) is not None:
+            refuse_others(name, given, known)
 
     def notes(self) -> dict[str, str]:
         """The entry in a file; none where no name is known."""

@@ -381,7 +381,7 @@ def _checked(bounds: Any, periodic: Any) -> tuple[Any, Any]:
         for name, value in (("bounds", bounds), ("periodic", periodic)):
             pairs = list(value.values()) if isinstance(value, Mapping) else value
             if pairs:
-                Support(**{"bounds": None, name: pairs})
+                Support(*((pairs, None) if name == "bounds" else (None, pairs)))
         return bounds, periodic
     if bounds is None and periodic is None:
         return None, None

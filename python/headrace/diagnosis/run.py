@@ -94,7 +94,8 @@ def diagnose(
         flow = flow.flow_ if hasattr(flow, "flow_") else flow.flow
     if not isinstance(flow, (Flow, Ensemble)):
         raise TypeError(f"flow: expected a flow, an ensemble or a fitted FlowDensity, got {check.kind_of(flow)}")
-    flow._names.check("x", x, context)
+    for name, value in (("x", x), ("context", context)):
+        flow._names.check(name, value)
     if names is None and labels_of(x) is None:
         names = flow.feature_names
     if context_names is None and labels_of(context) is None:
