@@ -258,7 +258,7 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     if module.matmul in BF16_PARTS:  # it belongs to the density; what is a matter of a device is in no file
         header["matmul"] = module.matmul
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
-    notes = {**module._notes(), **(notes or {})}
+    notes = {**(notes or {}), **module._notes(), **(notes or {})}  # in the given order, and with the given values
     metadata = {**notes, _KEY: text, _CHECKSUM: _checksum(text, arrays)}
     if notes:
         sums = {name: _checksum(note, {}) for name, note in notes.items()}

@@ -45,7 +45,8 @@ def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, 
                 f"{column!r}"
             )
         elif column not in names:
-            raise ValueError(f"{name}: expected a column of {told} ({', '.join(map(repr, names))}), got {column!r}")
+            there = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
+            raise ValueError(f"{name}: expected a column of {told}, got {column!r}; there are {there}")
         else:
             found.append(list(names).index(column))
     return found
