@@ -272,3 +272,15 @@ def test_known_columns_of_a_conditional_are_checked_too():
     cases.assert_same_bits(rest.sample(seed=1), flow.given(X.to_numpy()[:, :2]).sample(seed=1))
     with pytest.raises(ValueError, match=r"x: .* 'age', 'mass', got them without 'age', 'mass' and with 'share'"):
         flow.given(X[["share"]], columns=[0, 1])
+
+
+def test_a_fit_of_a_group_keeps_the_names_given_at_first():
+    from headrace.distributed import local
+
+    how = {"group": local(), "epochs": 1, "batch_size": 50, "progress": False, "validation": 0.5}
+    flow = hr.MAF(NAMES, transforms=1, hidden=(4,))
+    flow.fit({0: X.to_numpy()}, **how)
+    assert flow.feature_names == NAMES
+    other = made()
+    other.fit({0: X}, **how)
+    assert other.feature_names is None

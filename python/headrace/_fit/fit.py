@@ -46,7 +46,7 @@ class Fit:
     judge: RowSource | None
     stream: Stream | None = None
     named: Names = Names()
-    """Names of the flow's columns, or of the frames."""
+    """Names of the columns of frames."""
 
     def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
         """Prepare a fit; it fills in the history."""
@@ -70,7 +70,7 @@ class Fit:
     def _opened(self, x: Any, context: Any, weights: Any) -> ArrayRows:
         flow, stream = self.flow, stream_of(x, context, weights)
         known = flow._interior.names
-        self.stream, self.named = stream, known.or_those_of(Names.of_frames(x, context, flow.features, flow.context))
+        self.stream, self.named = stream, Names.of_frames(x, context, flow.features, flow.context)
         if stream is not None and stream.called is not None and known.features is not None:
             refuse_others("x", stream.called, known.features)
         support, told = flow._interior.support, self.kept.path is not None
@@ -84,7 +84,7 @@ class Fit:
                 Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
                 return StreamRows(stream, flow.features, flow.context, support, told, self.progress)
             x, context, weights = whole.x, whole.context, whole.weights
-        called = self.named.features
+        called = known.features or self.named.features
         labels = () if called is None else tuple(label(i, called) for i in range(flow.features))
         data = _rows.open_rows("", flow.features, flow.context, self.caller, x, context, weights, support, labels)
         if stream is not None and len(stream.names) == flow.features:
@@ -95,7 +95,8 @@ class Fit:
         """The names of the flow's columns after the fit: its own, or else those of the frames or of the stream."""
         called = None if self.stream is None else self.stream.called
         fits = called is not None and len(called) == self.flow.features
-        return self.named.or_those_of(Names(called if fits else None))
+        own = self.flow._interior.names.or_those_of(self.named)
+        return own.or_those_of(Names(called if fits else None))
 
     def planned(self) -> Plan:
         """The plan of the fit, checked."""
