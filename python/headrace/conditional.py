@@ -94,7 +94,7 @@ class Conditional:
             TypeError, ValueError: As in `Flow.log_prob`.
         """
         caller = self._flow._caller()
-        given, k = caller.open("rest", rest), len(self._known)
+        given, k = caller.open("rest", rest, whole=True), len(self._known)
         if not given.ndim or given.shape[-1] != self.features:
             raise ValueError(f"rest: expected shape (..., {self.features}), got {given.shape}")
         try:

@@ -428,7 +428,7 @@ class Ensemble(Filed):
     def _resampled(self, x: Any, weights: Any, key: int, member: int) -> Any:
         """Weights of rows drawn with replacement from those of a weight above 0."""
         caller = self._flows[0]._caller()
-        n = _arrays.matrix("x", x, self.features, caller).shape[0]
+        n = _arrays.matrix("x", x, self.features, caller, whole=True).shape[0]
         given = _arrays.row_weights("weights", weights, n, caller)[0]
         with caller.queue():
             kept = np.arange(n) if given is None else np.flatnonzero(_arrays.on_host(given) > 0)

@@ -366,7 +366,7 @@ class Flow(Verbs):
         """
         if columns is None:
             caller = self._caller() if self._device is not None else Caller()  # without the names of all columns
-            shape = caller.open("x", x).shape
+            shape = caller.open("x", x, whole=True).shape
             columns = range(shape[-1] if shape else 0)
         known = columns_of(columns, self._features)
         if len(known) == self._features:

@@ -222,12 +222,11 @@ class Caller:
             self._framework.check_like(like)
         self._name = "like"
 
-    def open(self, name: str, value: Any, raw: bool = False, whole: bool = True) -> NDArray[Any]:
+    def open(self, name: str, value: Any, raw: bool = False, whole: bool = False) -> NDArray[Any]:
         """`value` as a NumPy array on the same memory, checked to be float32 or float64.
 
-        Floats of another byte order or width, integers and truth values are converted; with `raw` they are left as they
-        are. Lists and numbers become arrays, of no framework. Without `whole`, integers, truth values, lists and
-        numbers are refused.
+        Floats of another byte order or width are converted. With `whole`, which is for data, integers and truth values
+        are too, and lists and numbers become arrays, of no framework. With `raw` arrays are left in their dtype.
         """
         if type(value) is np.ndarray:
             framework, array = NUMPY, value
@@ -307,7 +306,7 @@ class Caller:
             raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {type_of(value)}")
         foreign = self.foreign
         # A converted copy would be written to in place of the argument.
-        array = self.open(name, value, True, whole=False)
+        array = self.open(name, value, True)
         self.foreign = foreign
         self._check_own(name, value)
         exact(name, array, shape, dtype)
@@ -504,7 +503,7 @@ def address_of(array: NDArray[Any]) -> int:
     return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
 
 
-def convertible(dtype: np.dtype[Any], whole: bool = True) -> bool:
+def convertible(dtype: np.dtype[Any], whole: bool) -> bool:
     """Whether `native_dtype` holds the values of a dtype: of floats, and with `whole` of integers and truth values."""
     return (dtype.kind == "f" and dtype.itemsize >= 4) or (whole and dtype.kind in "iub")
 
@@ -522,17 +521,19 @@ def native(array: NDArray[Any]) -> NDArray[Any]:
 # ---- checked arrays; without a caller, nothing is given back --------------------------------------------------------
 
 
-def matrix(name: str, value: Any, columns: int, caller: Caller | None = None) -> Matrix:
-    """`value`, checked to be (rows, columns) of float32 or float64."""
-    array = (caller or Caller()).open(name, value)
+def matrix(name: str, value: Any, columns: int, caller: Caller | None = None, *, whole: bool = False) -> Matrix:
+    """`value`, checked to be (rows, columns) of float32 or float64; see `Caller.open`."""
+    array = (caller or Caller()).open(name, value, whole=whole)
     if array.ndim != 2 or array.shape[1] != columns:
         raise ValueError(f"{name}: expected shape (rows, {columns}), got {array.shape}")
     return array
 
 
-def shaped(name: str, value: Any, shape: tuple[int, ...], caller: Caller | None = None) -> NDArray[Any]:
-    """`value`, checked to be float32 or float64 of this shape."""
-    array = (caller or Caller()).open(name, value)
+def shaped(
+    name: str, value: Any, shape: tuple[int, ...], caller: Caller | None = None, *, whole: bool = False
+) -> NDArray[Any]:
+    """`value`, checked to be float32 or float64 of this shape; see `Caller.open`."""
+    array = (caller or Caller()).open(name, value, whole=whole)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     return array
@@ -550,7 +551,7 @@ def context_rows(
     if value is None:
         raise ValueError(f"{expected}, got None")
     caller = caller or Caller()
-    array = given = caller.open(name, value)
+    array = given = caller.open(name, value, whole=True)
     if array.size == columns and (array.ndim == 1 or array.shape == ()):
         array = array.reshape(1, columns)
     elif array.ndim == 1 and columns == 1:
@@ -567,6 +568,7 @@ def row_weights(
     caller: Caller | None = None,
     shape: tuple[int, ...] | None = None,
     any_sum: bool = False,
+    whole: bool = True,
 ) -> tuple[NDArray[Any] | None, float]:
     """Weights of rows, checked to be finite, not negative and not all zero, and their sum; None: all 1.
 
@@ -575,7 +577,7 @@ def row_weights(
     if value is None:
         return None, float(rows)
     caller = caller or Caller()
-    array = shaped(name, value, (rows,) if shape is None else shape, caller)
+    array = shaped(name, value, (rows,) if shape is None else shape, caller, whole=whole)
     with caller.queue():
         array = array.reshape(rows)
         bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
@@ -623,12 +625,12 @@ def on_host(array: NDArray[Any]) -> NDArray[Any]:
 
 def strict(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], caller: Caller) -> NDArray[Any]:
     """`value`, checked as `exact` does."""
-    return exact(name, caller.open(name, value, whole=False), shape, dtype)
+    return exact(name, caller.open(name, value), shape, dtype)
 
 
 def strict_input(name: str, value: Any, ndim: int, caller: Caller) -> NDArray[Any]:
     """`value`, checked to be C-contiguous float32 or float64 with `ndim` dimensions."""
-    array = caller.open(name, value, whole=False)
+    array = caller.open(name, value)
     if array.ndim != ndim:
         raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
     return exact(name, array, array.shape, array.dtype)

@@ -229,10 +229,10 @@ class DeviceCaller(Caller):
         self._name = "like"
         self._begin(framework)
 
-    def open(self, name: str, value: Any, raw: bool = False, whole: bool = True) -> Any:
+    def open(self, name: str, value: Any, raw: bool = False, whole: bool = False) -> Any:
         """`value` as a CuPy view of the same memory, checked to be float32 or float64 on this device.
 
-        Integers and truth values are converted there; without `whole` they are refused.
+        With `whole`, which is for data, integers and truth values are converted there.
         """
         framework = self._framework_for(name, value)
         self._name = self._name or name

@@ -48,7 +48,7 @@ class Rows:
 
 def opened(caller: Caller, name: str, value: Any, context: Any, features: int, columns: int, raw: bool = False) -> Rows:
     """Rows and context, checked; `raw` leaves floats of another byte order or width as they are."""
-    array: Any = caller.open(name, value, raw)
+    array: Any = caller.open(name, value, raw, True)
     shape = array.shape
     if not shape or shape[-1] != features:
         raise ValueError(f"{name}: expected shape (rows, {features}), ({features},) or (..., {features}), got {shape}")
@@ -125,7 +125,7 @@ def _context(caller: Caller, value: Any, columns: int, batch: Shape | None = Non
         raise ValueError("context: expected None, as this takes no context, got an array")
     if value is None:
         raise ValueError(f"{_expected(batch, columns)}, got None")
-    array: Any = caller.open("context", value)
+    array: Any = caller.open("context", value, whole=True)
     given = array.shape
     if columns == 1 and not given:  # one number for all rows
         array = array.reshape(1)

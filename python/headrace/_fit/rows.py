@@ -94,7 +94,7 @@ def open_rows(
     names: tuple[str, ...] = (),
 ) -> Data:
     """Check rows: shapes, that all values are finite, and inside their bounds. `names`: labels of known columns."""
-    array = _arrays.matrix(f"{prefix}x", x, features, caller)
+    array = _arrays.matrix(f"{prefix}x", x, features, caller, whole=True)
     rows = array.shape[0]
     if rows == 0:
         raise ValueError(f"{prefix}x: expected at least one row, got shape {array.shape}")

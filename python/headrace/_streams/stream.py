@@ -220,7 +220,7 @@ class Stream(abc.ABC):
         if self._takes_whole:
             self._note_kinds(frames.kinds_of(x))
         array, columns, counts = [
-            None if value is None else Caller().open(f"{name}{where}", value)
+            None if value is None else Caller().open(f"{name}{where}", value, whole=True)
             for name, value in zip(PARTS, own, strict=True)
         ]
         if array is None or array.ndim != 2:

@@ -244,7 +244,7 @@ class DualAscentFlow:
         validation = arrays_of(validation)
         named = Names(labels_of(x) if stream is None else stream.called)
         caller = caller_of(x)
-        array = caller.open("x", x)
+        array = caller.open("x", x, whole=True)
         rng = np.random.default_rng(self.seed)
         with caller.queue():
             ends: tuple[Support, ...] = ()

@@ -35,7 +35,7 @@ def shared_rows(
         caller = Caller() if first is None else caller_of(first)
         if caller.device is not None:
             raise ValueError("x: expected arrays on the CPU with a group")
-        features = 0 if first is None else caller.open("x", first).shape[-1]
+        features = 0 if first is None else caller.open("x", first, whole=True).shape[-1]
     features = int(group.maximum(np.array([features], np.int64))[0])
     told = {name: repr(value) for name, value in vars(settings).items() if name != "history"}
     same_everywhere(group, told)

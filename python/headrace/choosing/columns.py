@@ -58,7 +58,7 @@ class Columns:
         self._check_names(x, told)
         caller = Caller()
         rows, *rest = (
-            None if part is None else caller.open(name, part)
+            None if part is None else caller.open(name, part, whole=True)
             for name, part in zip((told, "context", "weights"), (x, *others), strict=False)
         )
         if rows is None or rows.ndim != 2 or rows.shape[1] != len(self.table.columns):
@@ -124,7 +124,7 @@ def learnt(
     told = getattr(context, "columns", None)
     caller = Caller()
     parts: list[Any] = [
-        None if part is None else caller.open(name, part)
+        None if part is None else caller.open(name, part, whole=True)
         for name, part in (("x", x), ("context", context), ("weights", weights))
     ]
     rows = parts[0]

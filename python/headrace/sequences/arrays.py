@@ -104,7 +104,7 @@ class Sequences:
                 f"{name}: expected dtype float32 or float64, got {getattr(value, 'dtype', 'integers')}; for the "
                 f"probability of integers give quantised=1, for a density call {name}.astype('float64')"
             )
-        return self._caller.open(name, value)
+        return self._caller.open(name, value, whole=integers)
 
     def _counted(self, lengths: Any) -> NDArray[np.intp]:
         given = check.integers("lengths", np.asarray(lengths).reshape(-1).tolist(), least=1, most=self.steps)

@@ -76,7 +76,7 @@ def _checked_layers(weights: Any, biases: Any, masks: Any) -> Dense:
         lists[name] = [
             np.asarray(a)
             if name == "masks" or isinstance(a, (list, tuple)) or not _arrays.is_array(a)
-            else Caller().open(f"{name}[{i}]", a, whole=False)
+            else Caller().open(f"{name}[{i}]", a)
             for i, a in enumerate(value)
         ]
     counts = {name: len(arrays) for name, arrays in lists.items()}
