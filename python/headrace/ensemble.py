@@ -19,7 +19,7 @@ from headrace._arrays.kinds import A, AnyFrame, Whole
 from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
-from headrace._fit.rows import warn
+from headrace._fit.given_rows import warn
 from headrace._keywords import closed, refuse
 from headrace._stored import Filed, Stored, header_of, storable
 from headrace._tables.names import Names

@@ -17,7 +17,7 @@ def test_a_fit_of_several_is_that_of_python(folder, result):
     report = result("fit", "t.csv", "-o", "e.safetensors", "--seed", 5, "--validation", 0.25, "--ensemble", 3, *SHORT)
     order = np.random.default_rng(5).permutation(200)
     train, held_out = x[np.sort(order[50:])], x[np.sort(order[:50])]
-    want = hr.Ensemble([hr.NSF(3, transforms=2, hidden=(8,), seed=5 + i) for i in range(3)])
+    want = hr.Ensemble([hr.NSF(NAMES, transforms=2, hidden=(8,), seed=5 + i) for i in range(3)])
     histories = want.fit(train, validation=(held_out,), epochs=3, seed=5, progress=False)
     loaded = hr.load("e.safetensors")
     assert hr.to_bytes(loaded) == hr.to_bytes(want)
@@ -45,7 +45,7 @@ def test_scores_and_samples(folder, run, result):
 
 
 def test_ctrl_c_saves_the_members_that_were_begun(folder, run, monkeypatch):
-    passed = _fit_run.Run.one_pass
+    passed = _fit_run.ArrayRun.one_pass
     fitted = []
 
     def one_pass(self):
@@ -55,7 +55,7 @@ def test_ctrl_c_saves_the_members_that_were_begun(folder, run, monkeypatch):
             raise KeyboardInterrupt
         return passed(self)
 
-    monkeypatch.setattr(_fit_run.Run, "one_pass", one_pass)
+    monkeypatch.setattr(_fit_run.ArrayRun, "one_pass", one_pass)
     np.save("t.npy", table(2000))
     quick = ("--epochs", 30, "--transforms", 2, "--hidden", "8", "--learning-rate", 0.02, "--quiet")
     code, _, err = run("fit", "t.npy", "-o", "e.safetensors", "--ensemble", 3, *quick)

@@ -15,7 +15,7 @@ class AnyArray(Protocol):
 
     @property
     def shape(self) -> Any:
-        """Its length along each axis."""
+        """The length along each axis."""
 
     @property
     def dtype(self) -> Any:
@@ -27,7 +27,7 @@ class AnyFrame(Protocol):
 
     @property
     def columns(self) -> Any:
-        """Its columns, or their names."""
+        """The columns, or their names."""
 
 
 A = TypeVar("A", bound=AnyArray)
