@@ -144,12 +144,13 @@ class Container {
         if (!number.is(Value::Kind::integer) || number.integer < 1) refuse("format: expected an integer of at least 1");
         if (number.integer == format_of_sequences)
             refuse(
-                "file format 3, of sequences (CausalConvolution, WaveNet): this header of headrace computes flows of "
-                "rows alone, of formats up to " +
+                "file format 3, of sequences (CausalConvolution, WaveNet): this reader of headrace takes flows of rows "
+                "alone, of formats up to " +
                 std::to_string(newest_format));
         if (number.integer > newest_format)
-            refuse("file format " + std::to_string(number.integer) + ": this header of headrace reads formats up to " +
-                   std::to_string(newest_format) + "; take a newer one");
+            throw NewerFormatError("file format " + std::to_string(number.integer) +
+                                   ": this version of headrace reads formats up to " + std::to_string(newest_format) +
+                                   "; take a newer one");
         if (!version.is(Value::Kind::text)) refuse("version: expected text");
     }
 
