@@ -343,6 +343,7 @@ void Model<T>::mixed_sample(Call& call, const Arguments& given) const {
     if (given.per_row) {
         Request<T> request = call.request;
         request.inverse = true;
+        request.tiles_only = false;  // as log_prob of these rows
         request.input = &rows;
         mixed_log_prob(request, call.per_row.values());
     }

@@ -248,7 +248,8 @@ inline Container container_of_file(const std::string& path) {
     stream.seekg(0, std::ios::end);
     const std::streamoff size = stream.tellg();
     stream.seekg(0);
-    if (!stream || size < 0) throw std::runtime_error("expected a regular file");
+    const bool is_folder = size > 0 && stream.peek() == std::ifstream::traits_type::eof();
+    if (!stream || size < 0 || is_folder) throw std::runtime_error("expected a regular file");
     return Container(static_cast<std::uint64_t>(size), [&](unsigned char* p, std::size_t n) {
         stream.read(reinterpret_cast<char*>(p), static_cast<std::streamsize>(n));
         if (static_cast<std::size_t>(stream.gcount()) != n) refuse("truncated while it was read");
