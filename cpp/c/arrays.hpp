@@ -62,8 +62,8 @@ void check_array(const char* name, const Given& a, int64_t columns, headrace_cod
 inline ArrayView opened(const char* name, const headrace_input& a) {
     extent_of(name, a);
     const int64_t size = a.dtype == HEADRACE_FLOAT64 ? 8 : 4;
-    return {static_cast<const char*>(a.data), a.row_stride * size, a.column_stride * size,
-            a.dtype == HEADRACE_FLOAT64, nullptr};
+    return {static_cast<const char*>(a.data), a.row_stride * size, a.column_stride * size, a.dtype == HEADRACE_FLOAT64,
+            nullptr};
 }
 
 template <class A, class B>
@@ -133,8 +133,8 @@ class Result {
     template <class Number>
     Number* memory(std::vector<Number>& own) {
         const bool is_of_type = is_double() == (sizeof(Number) == sizeof(double));
-        const bool is_contiguous = (out_->column_stride == 1 || columns_ == 1) &&
-                                   (out_->row_stride == columns_ || rows_ == 1);
+        const bool is_contiguous =
+            (out_->column_stride == 1 || columns_ == 1) && (out_->row_stride == columns_ || rows_ == 1);
         if (is_of_type && is_contiguous && !is_read_) return static_cast<Number*>(out_->data);
         own.resize(size_t(rows_) * size_t(columns_));
         return own.data();

@@ -205,8 +205,7 @@ int headrace_to_data(const headrace_flow* flow, const headrace_input* z, const h
 }
 
 int headrace_gradient(const headrace_flow* flow, const headrace_input* x, const headrace_input* context,
-                      const headrace_output* log_prob, const headrace_output* by_x,
-                      const headrace_output* by_context) {
+                      const headrace_output* log_prob, const headrace_output* by_x, const headrace_output* by_context) {
     return headrace::with_model(flow, x, [&](const auto& model) {
         Arguments given;
         given.rows = x;

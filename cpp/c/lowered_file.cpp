@@ -426,7 +426,7 @@ LoweredSteps<T> lowered_base(const detail::BaseDescription& base) {
     return lowered;
 }
 
-#define HR_INSTANTIATE(T)   \
+#define HR_INSTANTIATE(T)     \
     template struct Lower<T>; \
     template LoweredSteps<T> lowered_base<T>(const detail::BaseDescription&);
 HR_INSTANTIATE(float)

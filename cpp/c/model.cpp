@@ -123,9 +123,9 @@ Model<T>::Model(detail::Container& file) {
     auto read = detail::read_file<T>(file, Lower<T>());
     facts_ = {read.features, read.context, !read.flows.empty(), read.is_ensemble};
     if (read.flows.empty()) {
-        members_.push_back({compiled<T>(read.features, read.context, Base::none, std::move(read.alone[0]), 0, {},
-                                        read.rounded_parts),
-                            Base::none, 1.0});
+        members_.push_back(
+            {compiled<T>(read.features, read.context, Base::none, std::move(read.alone[0]), 0, {}, read.rounded_parts),
+             Base::none, 1.0});
         return;
     }
     const std::vector<double> shares = read.is_ensemble ? detail::shares(read.weights) : std::vector<double>{1.0};

@@ -51,7 +51,9 @@ def test_every_kind_computes_what_the_module_does(library, name, dtype, rows):
                 if isinstance(module, hr.Ensemble):
                     continue
                 to_latent, to_data = (
-                    (module.to_latent, module.to_data) if isinstance(module, hr.Flow) else (module.inverse, module.forward)
+                    (module.to_latent, module.to_data)
+                    if isinstance(module, hr.Flow)
+                    else (module.inverse, module.forward)
                 )
                 for got, want in zip(handle.to_latent(own, c), to_latent(own, c), strict=True):
                     same(got, want, name, dtype)

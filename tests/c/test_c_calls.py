@@ -135,7 +135,11 @@ FAR = 2**61
 REFUSALS = {
     "no rows given": (lambda x, c, out: (None, c, out), "BAD_ARGUMENT", "x: expected rows, got NULL"),
     "no place for results": (lambda x, c, out: (x, c, None), "BAD_ARGUMENT", "log_prob: expected memory, got NULL"),
-    "null data": (lambda x, c, out: (with_(x, data=None), c, out), "BAD_ARGUMENT", "x: data: expected memory, got NULL"),
+    "null data": (
+        lambda x, c, out: (with_(x, data=None), c, out),
+        "BAD_ARGUMENT",
+        "x: data: expected memory, got NULL",
+    ),
     "null results": (lambda x, c, out: (x, c, with_(out, data=None)), "BAD_ARGUMENT", "log_prob: data: expected mem"),
     "columns": (lambda x, c, out: (x[:, :2], c, out), "BAD_ARGUMENT", "x: expected 3 columns, got 2"),
     "negative rows": (lambda x, c, out: (with_(x, rows=-1), c, out), "BAD_ARGUMENT", "x: rows: expected at least 0"),
@@ -303,5 +307,7 @@ def test_an_unknown_instruction_set_is_a_code(tmp_path):
         "print(library.headrace_open(sys.argv[2].encode(), ctypes.byref(handle)), library.headrace_message().decode())"
     )
     run = [sys.executable, "-c", code, str(c_library.PATH), str(tmp_path / "a.safetensors")]
-    out = subprocess.run(run, capture_output=True, text=True, check=True, env={**c_library.environment(), "HEADRACE_ISA": "v9"})
+    out = subprocess.run(
+        run, capture_output=True, text=True, check=True, env={**c_library.environment(), "HEADRACE_ISA": "v9"}
+    )
     assert out.stdout.startswith("10 HEADRACE_ISA")

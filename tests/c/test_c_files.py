@@ -4,6 +4,7 @@ import copy
 import itertools
 import os
 import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ import headrace as hr
 import hostile_files
 from c_library import Refused
 from headrace import files
-from pathlib import Path
 
 FILES = Path(__file__).parents[1] / "files"
 HOSTILE, RANDOM = (runpy.run_path(str(FILES / f"test_files_{name}.py")) for name in ("hostile", "random"))

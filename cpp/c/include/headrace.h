@@ -110,7 +110,8 @@ HEADRACE_API int headrace_open_bytes(const void* bytes, size_t size, headrace_fl
 /* NULL is allowed. */
 HEADRACE_API void headrace_close(headrace_flow* flow);
 
-/* ---- facts; 0 for NULL -------------------------------------------------------------------------------------------- */
+/* ---- facts; 0 for NULL --------------------------------------------------------------------------------------------
+ */
 
 HEADRACE_API int64_t headrace_features(const headrace_flow* flow);
 HEADRACE_API int64_t headrace_context(const headrace_flow* flow); /* columns; 0: it takes none */
@@ -121,8 +122,8 @@ HEADRACE_API int headrace_has_density(const headrace_flow* flow);
 HEADRACE_API int headrace_is_ensemble(const headrace_flow* flow);
 
 /* ---- calls -------------------------------------------------------------------------------------------------------
- * context: NULL where none is taken; else one row for all rows, or as many as there are. A row with a NaN or an infinity
- * becomes NaN and changes no other row. */
+ * context: NULL where none is taken; else one row for all rows, or as many as there are. A row with a NaN or an
+ * infinity becomes NaN and changes no other row. */
 
 /* Log densities, in nats: (rows, 1). */
 HEADRACE_API int headrace_log_prob(const headrace_flow* flow, const headrace_input* x, const headrace_input* context,
@@ -148,7 +149,8 @@ HEADRACE_API int headrace_gradient(const headrace_flow* flow, const headrace_inp
                                    const headrace_output* log_prob, const headrace_output* by_x,
                                    const headrace_output* by_context);
 
-/* ---- the library -------------------------------------------------------------------------------------------------- */
+/* ---- the library --------------------------------------------------------------------------------------------------
+ */
 
 /* The reason of this thread's last code that was not HEADRACE_OK: a text of its own for every thread, in UTF-8, valid
  * until the thread's next call. It names the argument, what was expected and what came. */

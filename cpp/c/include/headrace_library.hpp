@@ -1,5 +1,6 @@
-// headrace_library.hpp: the functions of headrace.h in C++20, with spans in the place of pointers, exceptions in that of
-// codes, and handles that close themselves. A program links libheadrace; headrace.hpp needs no library, and is slower.
+// headrace_library.hpp: the functions of headrace.h in C++20, with spans in the place of pointers, exceptions in that
+// of codes, and handles that close themselves. A program links libheadrace; headrace.hpp needs no library, and is
+// slower.
 //
 //     const headrace::library::Flow<double> flow("density.safetensors");
 //     const std::vector<double> log_prob = flow.log_prob(rows);  // rows: a vector, an array or a span, row after row

@@ -89,7 +89,7 @@ def _register() -> None:
 
         user_api = "headrace"
         internal_api = "headrace"
-        filename_prefixes = ("_cpu",)
+        filename_prefixes = ("libheadrace", "_cpu")
         check_symbols = ("headrace_get_num_threads",)
 
         def get_num_threads(self) -> int:
