@@ -62,7 +62,7 @@ def threads(n: int) -> Iterator[None]:
 
 
 def include() -> str:
-    """The folder of ``headrace.hpp`` and ``headrace.h``, for a compiler's ``-I``, to read headrace's files without Python.
+    """The folder of ``headrace.hpp`` and ``headrace.h``, for a compiler's ``-I``: headrace's files without Python.
 
     The first is a header by itself; the second is of the library, whose flags ``python -m headrace.config`` prints.
 
