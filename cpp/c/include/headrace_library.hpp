@@ -35,16 +35,14 @@ template <class T>
 struct Moved {
     std::vector<T> rows, log_det;
 };
-
 template <class T>
 struct Gradient {
     std::vector<T> log_prob, by_x, by_context;  // by_context: a row for each row of x
 };
 
 // T, float or double, is the type of rows and results: double for every file, float for files of float32. Rows lie one
-// after another. A context is one row for all rows, or as many; empty where none is taken.
-//
-// An object never changes: any number of threads may use it at once.
+// after another. A context is one row for all rows, or as many; empty where none is taken. An object never changes, so
+// that any number of threads may use it at once.
 template <class T>
 class Flow {
     static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "expected float or double");
@@ -57,8 +55,7 @@ class Flow {
         check(headrace_open(path.c_str(), &handle));
         handle_.reset(handle);
     }
-    // The contents of a file.
-    explicit Flow(std::span<const std::byte> bytes) {
+    explicit Flow(std::span<const std::byte> bytes) {  // the contents of a file
         headrace_flow* handle = nullptr;
         check(headrace_open_bytes(bytes.data(), bytes.size(), &handle));
         handle_.reset(handle);
@@ -75,7 +72,6 @@ class Flow {
         log_prob(x, std::span<T>(out), context);
         return out;
     }
-    // Into memory of the caller's.
     void log_prob(Values x, std::span<T> out, Values context = {}) const {
         const headrace_input rows = input(x, features());
         const headrace_output result = output(out, 1);
@@ -116,7 +112,7 @@ class Flow {
     static void check(int code) {
         if (code != HEADRACE_OK) throw Error(code);
     }
-    static constexpr int own_dtype() { return sizeof(T) == 4 ? HEADRACE_FLOAT32 : HEADRACE_FLOAT64; }
+    static constexpr int own_dtype = sizeof(T) == 4 ? HEADRACE_FLOAT32 : HEADRACE_FLOAT64;
     static std::int64_t rows_in(std::size_t values, std::size_t columns) {
         if (columns ? values % columns : values)
             throw std::invalid_argument("expected rows of " + std::to_string(columns) + " values, got " +
@@ -126,11 +122,11 @@ class Flow {
     std::size_t rows_of(Values x) const { return static_cast<std::size_t>(rows_in(x.size(), features())); }
     static headrace_input input(Values values, std::size_t columns) {
         const std::int64_t n = static_cast<std::int64_t>(columns);
-        return {values.data(), rows_in(values.size(), columns), n, n, 1, own_dtype()};
+        return {values.data(), rows_in(values.size(), columns), n, n, 1, own_dtype};
     }
     static headrace_output output(std::span<T> values, std::size_t columns) {
         const std::int64_t n = static_cast<std::int64_t>(columns);
-        return {values.data(), rows_in(values.size(), columns), n, n, 1, own_dtype()};
+        return {values.data(), rows_in(values.size(), columns), n, n, 1, own_dtype};
     }
 
     template <class Function, class... Results>
