@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,6 @@ import headrace as hr
 
 FOLDER = Path(__file__).parent
 ROWS = (1, 10_000)
-MOST = {1: 0.8, 10_000: 1.1}  # of the module's time, at these numbers of rows
 
 
 def models() -> dict[str, hr.Flow]:
@@ -83,9 +83,7 @@ def compiled(folder: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(output))
 
 
-def compare(
-    sides: dict[str, object], verb: str, features: int, rows: int, rounds: int, block: float
-) -> dict[str, float]:
+def compare(sides: dict[str, Any], verb: str, features: int, rows: int, rounds: int, block: float) -> dict[str, float]:
     """Median seconds a call of each side, from interleaved blocks; results of the first two are the same bits."""
     x = np.random.default_rng(1).standard_normal((rows, features)).astype(np.float32)
     outs = {side: np.zeros((rows, features if verb == "sample" else 1), np.float32) for side in sides}
@@ -100,11 +98,11 @@ def compare(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print a table; 1 if a ratio is beyond its aim."""
+    """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short round, whose times mean nothing")
     quick = parser.parse_args(argv).quick
-    rounds, block, beyond = (2, 0.001, 0) if quick else (9, 0.2, 0)
+    rounds, block = (2, 0.001) if quick else (9, 0.2)
     hr.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         library = compiled(Path(folder))
@@ -113,19 +111,16 @@ def main(argv: list[str] | None = None) -> int:
         for name, flow in models().items():
             path = Path(folder) / f"{name}.safetensors"
             flow.save(path)
-            sides = {"module": Module(flow), "library": Timed(library, "library", path)}
+            sides: dict[str, Any] = {"module": Module(flow), "library": Timed(library, "library", path)}
             sides["header"] = Timed(library, "header", path)
             for verb in ("log_prob", "sample"):
                 for rows in ROWS:
                     found = compare(sides, verb, flow.features, rows, rounds, block)
                     ratio = found["library"] / found["module"]
-                    beyond += not quick and ratio > MOST[rows]
                     us = {side: f"{1e6 * seconds:.3g}" for side, seconds in found.items()}
-                    print(
-                        f"| {name} | {verb} | {rows} | {us['module']} | {us['library']} | {ratio:.2f} | {us['header']} |"
-                    )
-            del sides
-    return int(beyond > 0)
+                    cells = (name, verb, rows, us["module"], us["library"], f"{ratio:.2f}", us["header"])
+                    print(f"| {' | '.join(map(str, cells))} |")
+    return 0
 
 
 if __name__ == "__main__":

@@ -22,9 +22,6 @@ BROKEN, ENTRIES, NASTY, places = HOSTILE["BROKEN"], HOSTILE["ENTRIES"], RANDOM["
 # Python takes these for numbers, or for a default, which no header of headrace has.
 STRICTER = ("expected numbers", "activation: expected one of", "outputs: expected a list, got null")
 
-AT_NIGHT = os.environ.get("HEADRACE_NIGHTLY") == "1"
-MUTATIONS = 3000 if AT_NIGHT else 300
-
 
 def agree(library, data):
     """Both read a file, and what it holds computes the same, or both refuse it. Whether they read it."""
@@ -81,19 +78,41 @@ def mutated(data, generator):
 
 @pytest.mark.parametrize("name", RANDOM["SMALL"])
 def test_mutated_files_are_read_or_refused_as_in_python(library, name):
-    generator, read = cases.rng("c mutations", name), 0
+    compare_mutated(library, name, 22, "c mutations")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", RANDOM["SMALL"])
+def test_thousands_of_mutated_files_are_read_or_refused_as_in_python(library, name):
+    compare_mutated(library, name, 220, "c mutations at night")
+
+
+def compare_mutated(library, name, count, key):
+    """In both dtypes so many."""
+    generator, read = cases.rng(key, name), 0
     for dtype in cases.DTYPES:
         data = hostile_files.unsealed(hostile_files.EXAMPLES[name](dtype))
-        for _ in range(MUTATIONS // len(RANDOM["SMALL"]) // 2):
+        for _ in range(count):
             read += agree(library, mutated(data, generator))
     assert read > 0
 
 
 @pytest.mark.parametrize("name", hostile_files.EXAMPLES)
 def test_headers_with_anything_anywhere_are_read_or_refused_as_in_python(library, name):
+    compare_headers(library, name, 20, "c headers")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", hostile_files.EXAMPLES)
+def test_many_headers_with_anything_anywhere_are_read_or_refused_as_in_python(library, name):
+    compare_headers(library, name, 200, "c headers at night")
+
+
+def compare_headers(library, name, count, key):
+    """So many headers with one value changed, or one key left out."""
     entries, header, tensors = hostile_files.unpack(files.to_bytes(hostile_files.EXAMPLES[name]("float64")))
     every = list(itertools.product(places(header), (*NASTY, None)))
-    for i in cases.rng("c headers", name).permutation(len(every))[: 200 if AT_NIGHT else 20]:
+    for i in cases.rng(key, name).permutation(len(every))[:count]:
         path, value = every[i]
         changed = copy.deepcopy(header)
         (hostile_files.drop(*path) if value is None else hostile_files.set_at(*path, to=value))(changed)

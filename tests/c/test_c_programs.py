@@ -13,7 +13,6 @@ import pytest
 import c_library
 import cases
 import headrace as hr
-import hostile_files
 
 pytestmark = [pytest.mark.programs, pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")]
 
@@ -48,10 +47,7 @@ def flow(tmp_path_factory):
 
 def test_every_function_from_c(tmp_path, flow):
     program = compiled(C, ROOT / "tests/c/calls.c", tmp_path / "calls", "-pthread")
-    (tmp_path / "broken.safetensors").write_bytes(flow[1].read_bytes()[:-1])
-    entries, header, tensors = hostile_files.unpack(flow[1].read_bytes())
-    (tmp_path / "newer.safetensors").write_bytes(hostile_files.pack(entries, {**header, "format": 9}, tensors))
-    done = run(program, flow[1], tmp_path / "broken.safetensors", tmp_path / "newer.safetensors")
+    done = run(program, flow[1])
     assert done.stdout == "0 failed\n", done.stdout + done.stderr
     assert done.returncode == 0
 
