@@ -70,7 +70,6 @@ static void refusals(const headrace_flow* flow, char* bytes, size_t size) {
         CHECK(headrace_open_bytes(bytes, left, &other) == HEADRACE_BAD_FILE && other == NULL);
     bytes[size - 1] ^= 1;
     CHECK(headrace_open_bytes(bytes, size, &other) == HEADRACE_BAD_FILE && other == NULL);
-    CHECK(strstr(headrace_message(), "damaged: expected the checksum") != NULL);
     bytes[size - 1] ^= 1;
     char* number = bytes; /* of the format, behind its name */
     while (memcmp(number, "format", 6) != 0) ++number;

@@ -19,7 +19,8 @@ CPP = {
     "c": {"math", "steps", "core"},
 }
 # The kernels are compiled once for every instruction set: of the core they may know plain structs alone.
-KERNELS_OF_CORE = {"bf16.hpp", "views.hpp", "table.hpp", "scratch.hpp", "set_name.hpp", "calls.hpp", "back.hpp"}
+KERNELS_OF_CORE = {"bf16.hpp", "views.hpp", "table.hpp", "scratch.hpp", "set_name.hpp"}
+KERNELS_OF_CORE |= {"calls.hpp", "back.hpp", "sweep.hpp"}  # of sequences
 # What the C library shares with headrace.hpp: what reads files, and the generator that chooses members of an ensemble.
 READERS_OF_FILES = {"container.hpp", "file.hpp", "generator.hpp"}
 # The device shares what a program is made of and what both devices compile, and never the core that runs on the CPU.
