@@ -1,7 +1,6 @@
 // A caller's arrays: checked before the core reads them, and memory for results that it does not write in place.
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include "../core/views.hpp"
@@ -69,8 +68,7 @@ inline ArrayView opened(const char* name, const headrace_input& a) {
 template <class A, class B>
 bool are_apart(const A& a, const Extent& x, const B& b, const Extent& y) {
     if (a.rows == 0 || b.rows == 0) return true;
-    const int64_t between = static_cast<const char*>(static_cast<const void*>(b.data)) -
-                            static_cast<const char*>(static_cast<const void*>(a.data));
+    const int64_t between = int64_t(reinterpret_cast<uintptr_t>(b.data) - reinterpret_cast<uintptr_t>(a.data));
     if (x.end <= between + y.begin || between + y.end <= x.begin) return true;
     // Columns of one table: rows at the same distance, each in a part of its own.
     const int64_t stride = x.row_stride < 0 ? -x.row_stride : x.row_stride;
@@ -89,39 +87,40 @@ class Result {
     Result(const char* name, const headrace_output* given, int64_t rows, int64_t columns)
         : name_(name), rows_(rows), columns_(columns) {
         if (!given) return;
+        is_wanted_ = true;
         out_ = *given;
-        check_array(name, *out_, columns, HEADRACE_BAD_ARGUMENT);
-        require(out_->rows == rows, HEADRACE_BAD_ARGUMENT,
-                std::string(name) + ": expected " + std::to_string(rows) + " rows, got " + std::to_string(out_->rows));
+        check_array(name, out_, columns, HEADRACE_BAD_ARGUMENT);
+        require(out_.rows == rows, HEADRACE_BAD_ARGUMENT,
+                std::string(name) + ": expected " + std::to_string(rows) + " rows, got " + std::to_string(out_.rows));
         require(sizeof(T) == sizeof(float) || is_double(), HEADRACE_BAD_DTYPE,
                 std::string(name) + ": expected HEADRACE_FLOAT64, as the model is, got HEADRACE_FLOAT32");
-        extent_ = extent_of(name, *out_);
+        extent_ = extent_of(name, out_);
         require(extent_.is_distinct || rows == 0, HEADRACE_OVERLAP,
                 std::string(name) + ": expected strides by which no two values share memory");
     }
 
-    bool is_wanted() const { return out_.has_value(); }
-    bool is_double() const { return out_ && out_->dtype == HEADRACE_FLOAT64; }
+    bool is_wanted() const { return is_wanted_; }
+    bool is_double() const { return is_wanted_ && out_.dtype == HEADRACE_FLOAT64; }
     const char* name() const { return name_; }
 
     void check_apart(const Result& other) const {
-        if (out_ && other.out_)
-            require(are_apart(*out_, extent_, *other.out_, other.extent_), HEADRACE_OVERLAP,
+        if (is_wanted_ && other.is_wanted_)
+            require(are_apart(out_, extent_, other.out_, other.extent_), HEADRACE_OVERLAP,
                     std::string(other.name_) + ": expected memory of its own, got some of " + name_);
     }
     // Written only after the last row was read, but where the two are the same array.
     void keep_apart(const headrace_input& input, const Extent& extent) {
-        if (!out_ || are_apart(*out_, extent_, input, extent)) return;
-        const bool is_same = input.data == out_->data && input.dtype == out_->dtype && input.rows == out_->rows &&
-                             input.columns == out_->columns && input.row_stride == out_->row_stride &&
-                             input.column_stride == out_->column_stride;
+        if (!is_wanted_ || are_apart(out_, extent_, input, extent)) return;
+        const bool is_same = input.data == out_.data && input.dtype == out_.dtype && input.rows == out_.rows &&
+                             input.columns == out_.columns && input.row_stride == out_.row_stride &&
+                             input.column_stride == out_.column_stride;
         is_read_ = is_read_ || !is_same;
     }
 
     // Memory for values of T, or null where none are wanted.
-    T* values() { return out_ ? memory(own_) : nullptr; }
+    T* values() { return is_wanted_ ? memory(own_) : nullptr; }
     // Memory for double where the core writes these in a model of float.
-    double* wide_values() { return out_ ? memory(wide_) : nullptr; }
+    double* wide_values() { return is_wanted_ ? memory(wide_) : nullptr; }
 
     // Copies to the caller what the core wrote elsewhere.
     void finish() const {
@@ -134,29 +133,30 @@ class Result {
     Number* memory(std::vector<Number>& own) {
         const bool is_of_type = is_double() == (sizeof(Number) == sizeof(double));
         const bool is_contiguous =
-            (out_->column_stride == 1 || columns_ == 1) && (out_->row_stride == columns_ || rows_ == 1);
-        if (is_of_type && is_contiguous && !is_read_) return static_cast<Number*>(out_->data);
+            (out_.column_stride == 1 || columns_ == 1) && (out_.row_stride == columns_ || rows_ == 1);
+        if (is_of_type && is_contiguous && !is_read_) return static_cast<Number*>(out_.data);
         own.resize(size_t(rows_) * size_t(columns_));
         return own.data();
     }
     template <class Number>
     void copy_from(const std::vector<Number>& own) const {
         if (is_double()) {
-            copy_to(own, static_cast<double*>(out_->data));
+            copy_to(own, static_cast<double*>(out_.data));
         } else {
-            copy_to(own, static_cast<float*>(out_->data));
+            copy_to(own, static_cast<float*>(out_.data));
         }
     }
     template <class Number, class Out>
     void copy_to(const std::vector<Number>& own, Out* to) const {
         for (int64_t r = 0; r < rows_; ++r)
             for (int64_t c = 0; c < columns_; ++c)
-                to[r * out_->row_stride + c * out_->column_stride] = Out(own[size_t(r * columns_ + c)]);
+                to[r * out_.row_stride + c * out_.column_stride] = Out(own[size_t(r * columns_ + c)]);
     }
 
     const char* name_;
     int64_t rows_, columns_;
-    std::optional<headrace_output> out_;
+    bool is_wanted_ = false;
+    headrace_output out_{};
     Extent extent_;
     bool is_read_ = false;
     std::vector<T> own_;

@@ -83,7 +83,7 @@ headrace_flow* opened_flow(detail::Container file) {
 template <class F>
 int opened_by(headrace_flow** flow, const F& container) noexcept {
     return guarded([&] {
-        require(flow != nullptr, HEADRACE_BAD_ARGUMENT, "flow: expected where to put a handle, got NULL");
+        if (!flow) throw Failure(HEADRACE_BAD_ARGUMENT, "flow: expected where to put a handle, got NULL");
         *flow = nullptr;
         *flow = opened_flow(container());
     });
@@ -93,7 +93,7 @@ int opened_by(headrace_flow** flow, const F& container) noexcept {
 template <class F>
 int with_model(const headrace_flow* flow, const headrace_input* rows, const F& call) noexcept {
     return guarded([&] {
-        require(flow != nullptr, HEADRACE_BAD_ARGUMENT, "flow: expected a handle, got NULL");
+        if (!flow) throw Failure(HEADRACE_BAD_ARGUMENT, "flow: expected a handle, got NULL");
         const bool takes_wide = !flow->single || (flow->wide && rows && rows->dtype == HEADRACE_FLOAT64);
         if (takes_wide) {
             call(*flow->wide);
@@ -113,7 +113,7 @@ extern "C" {
 int headrace_open(const char* path, headrace_flow** flow) {
     using namespace headrace;
     return opened_by(flow, [&] {
-        require(path != nullptr, HEADRACE_BAD_ARGUMENT, "path: expected a text, got NULL");
+        if (!path) throw Failure(HEADRACE_BAD_ARGUMENT, "path: expected a text, got NULL");
         const std::string place = std::string(path) + ": ";
         try {
             return detail::container_of_file(path);

@@ -171,8 +171,8 @@ class Drafting {
         drafts.push_back(std::move(diagonal));
         drafts.push_back(std::move(lower));
         if (std::count(own.signs.begin(), own.signs.end(), -1) > 0) {
-            std::vector<double> signs;
-            for (const int from : back) signs.push_back(own.signs[size_t(from)]);
+            std::vector<double> signs(size);
+            for (size_t c = 0; c < size; ++c) signs[c] = own.signs[size_t(back[c])];
             drafts.push_back(StepSpec(RotationSpec{inverted, std::move(signs), std::vector<int>(size_t(n), 1)}));
         }
         if (own.order != all) drafts.push_back(StepSpec(PermutationSpec{inverted ? back : own.order}));

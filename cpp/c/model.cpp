@@ -111,7 +111,7 @@ struct Model<T>::Call {
 namespace {
 
 const headrace_input& rows_of(const char* name, const Facts& facts, const Arguments& given) {
-    require(given.rows != nullptr, HEADRACE_BAD_ARGUMENT, std::string(name) + ": expected rows, got NULL");
+    if (!given.rows) throw Failure(HEADRACE_BAD_ARGUMENT, std::string(name) + ": expected rows, got NULL");
     check_array(name, *given.rows, facts.features, HEADRACE_BAD_ARGUMENT);
     return *given.rows;
 }
@@ -165,7 +165,7 @@ void Model<T>::log_prob(const Arguments& given) const {
 template <class T>
 void Model<T>::sample(const Arguments& given) const {
     check_density();
-    require(given.value != nullptr, HEADRACE_BAD_ARGUMENT, "x: expected memory, got NULL");
+    if (!given.value) throw Failure(HEADRACE_BAD_ARGUMENT, "x: expected memory, got NULL");
     check_array("x", *given.value, facts_.features, HEADRACE_BAD_ARGUMENT);
     const int64_t rows = given.value->rows, first = given.first_row;
     require(first >= HEADRACE_FROM_START && (first < 0 || first <= INT64_MAX - rows), HEADRACE_BAD_ARGUMENT,

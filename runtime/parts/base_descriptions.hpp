@@ -29,13 +29,13 @@ std::vector<double> widened(Stored& stored, const std::string& name, const std::
 }
 
 inline std::vector<double> logarithms(const std::vector<double>& values) {
-    std::vector<double> result;
-    for (const double x : values) result.push_back(std::log(x));
+    std::vector<double> result(values);
+    for (double& x : result) x = std::log(x);
     return result;
 }
 inline std::vector<double> exponentials(const std::vector<double>& values) {
-    std::vector<double> result;
-    for (const double x : values) result.push_back(std::exp(x));
+    std::vector<double> result(values);
+    for (double& x : result) x = std::exp(x);
     return result;
 }
 

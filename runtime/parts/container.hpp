@@ -204,6 +204,7 @@ class Container {
     // Tensors fill the rest of the file without gaps and overlaps.
     void check_places(std::uint64_t available) const {
         std::vector<std::pair<std::pair<std::uint64_t, std::uint64_t>, const std::string*>> places;
+        places.reserve(tensors_.size());
         for (const auto& [name, t] : tensors_) places.push_back({{t.begin, t.begin + t.size}, &name});
         std::sort(places.begin(), places.end());
         std::uint64_t end = 0;

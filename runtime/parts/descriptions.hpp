@@ -229,6 +229,7 @@ class MaskedReader {
         if (!degrees.is(Value::Kind::list) || degrees.items().size() != layers.size() - 1)
             stored_.fail("degrees: expected a list for each hidden layer");
         std::vector<int> seen;
+        seen.reserve(d_.reads.size() + static_cast<std::size_t>(context_));
         for (const int c : d_.reads) seen.push_back(d_.levels[static_cast<std::size_t>(c)]);
         seen.resize(seen.size() + static_cast<std::size_t>(context_), 0);
         for (std::size_t l = 0; l < layers.size(); ++l) {

@@ -162,8 +162,8 @@ inline std::vector<double> shares(const std::vector<double>& weights) {
     const double largest = *std::max_element(weights.begin(), weights.end());
     double sum = 0.0;
     for (const double w : weights) sum += w / largest;
-    std::vector<double> result;
-    for (const double w : weights) result.push_back(w / largest / sum);
+    std::vector<double> result(weights);
+    for (double& w : result) w = w / largest / sum;
     return result;
 }
 
