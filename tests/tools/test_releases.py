@@ -32,6 +32,14 @@ def test_the_changelog_has_a_section_for_a_version_and_one_for_what_comes_after(
     assert first == "Unreleased" if version.endswith(".dev0") else first.startswith(version)
 
 
+def test_a_release_s_changes_are_short():
+    log = (ROOT / "CHANGELOG.md").read_text()
+    sections = dict(re.findall(r"^## (.*)\n((?:(?!## ).*\n)*)", log, re.MULTILINE))
+    words = {name: len(re.findall(r"\S*\w\S*", text)) for name, text in sections.items() if name != "Unreleased"}
+    assert len(words) >= 4
+    assert max(words.values()) <= 600, words
+
+
 def test_pages_have_the_address_of_the_repository_where_there_is_one():
     address = PROJECT["tool"]["headrace"]["repository"]
     for page in ("README.md", "docs/index.md", "CITATION.cff"):
