@@ -212,6 +212,12 @@ HR_FN V fma_of_vectors(V a, V b, V c) {
     } else {
         return __builtin_ia32_vfmaddpd256(a, b, c);
     }
+#elif defined(__aarch64__) && HR_HAS_FMA
+    if constexpr (is_single<V>) {
+        return __builtin_aarch64_fmav4sf(a, b, c);
+    } else {
+        return __builtin_aarch64_fmav2df(a, b, c);
+    }
 #elif HR_HAS_FMA
     for (int i = 0; i < Lane<V>::width; ++i)
         c[i] = is_single<V> ? __builtin_fmaf(a[i], b[i], c[i]) : __builtin_fma(a[i], b[i], c[i]);
