@@ -2,6 +2,7 @@
 
     python -m bench.frameworks.jax calls     # one call: log densities, scores, training steps, samples
     python -m bench.frameworks.jax neutra    # Hamiltonian Monte Carlo through a flow (NeuTra)
+    python -m bench.frameworks.jax svi       # numpyro's variational inference, beside its own AutoIAFNormal
 
 The flows are masked autoregressive ones as they are made, 10 features, 5 transforms, two hidden layers of 64: what a
 call costs does not depend on what was learned.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
@@ -182,10 +183,48 @@ def neutra(which: str, steps: int) -> None:
     print(f"{which}: {CHAINS} chains, {LEAPS} leapfrogs: {best:.0f} µs a step; first run, compiling: {compiled:.1f} s")
 
 
+def svi(features: Sequence[int], particles: Sequence[int], rounds: int = 9) -> None:
+    """A table of times of an update of numpyro's SVI: three inverse autoregressive flows as guide of a Gaussian."""
+    import numpyro
+    from numpyro import distributions as dist
+    from numpyro.infer import SVI, Trace_ELBO
+    from numpyro.infer.autoguide import AutoIAFNormal
+
+    from headrace.integrations.numpyro import FlowDistribution
+
+    print("| features | particles | numpyro, µs | headrace, µs | ratio, median | least | most |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for d in features:
+        flow = hr.IAF(d, transforms=3, hidden=(d, d))
+        module = hj.FlowModule(flow)
+
+        def model(d: int = d) -> None:
+            numpyro.sample("x", dist.Normal(jnp.ones(d), 0.5).to_event(1))
+
+        def guide(module: hj.FlowModule = module) -> None:
+            params = numpyro.param("params", module.params)
+            numpyro.sample("x", FlowDistribution(module.with_params(params)))
+
+        own = AutoIAFNormal(model, num_flows=3, hidden_dims=[d, d])
+        for n in particles:
+            updates = []
+            for one in (own, guide):
+                inference = SVI(model, one, numpyro.optim.Adam(1e-3), Trace_ELBO(num_particles=n))
+                updates.append((jax.jit(inference.update), inference.init(jax.random.key(0))))
+            times = [[least(update, state, seconds=0.2) for update, state in updates] for _ in range(rounds)]
+            ratios = sorted(theirs / ours for theirs, ours in times)
+            middle = [float(np.median([pair[i] for pair in times])) for i in (0, 1)]
+            print(
+                f"| {d} | {n} | {middle[0]:.0f} | {middle[1]:.0f} | {np.median(ratios):.2f} | {ratios[0]:.2f} | "
+                f"{ratios[-1]:.2f} |",
+                flush=True,
+            )
+
+
 def main() -> None:
     """See the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("calls", "neutra"))
+    parser.add_argument("what", choices=("calls", "neutra", "svi"))
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 100, 10_000])
     parser.add_argument("--which", choices=("headrace", "flowjax"), default="headrace", help="of neutra")
     parser.add_argument("--steps", type=int, default=50, help="of neutra")
@@ -193,6 +232,8 @@ def main() -> None:
     hr.set_num_threads(1)
     if arguments.what == "calls":
         calls(arguments.rows)
+    elif arguments.what == "svi":
+        svi((8, 64), (1, 10, 50))
     else:
         neutra(arguments.which, arguments.steps)
 

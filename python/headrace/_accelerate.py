@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 from headrace import _arguments as check
@@ -19,6 +20,7 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
     other methods; a density estimator of sbi stays one, and a posterior of sbi samples, evaluates, finds its mode and
     takes many observations as before. A builder, such as ``sbi.neural_nets.posterior_nn("nsf")``, becomes a builder
     of estimators that sbi's trainers train on headrace's core. Embedding nets stay in PyTorch. `model` is unchanged.
+    It loads states that the model saved.
     The result may be trained further: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are
     fixed. A model in training mode with batch norm, dropout or an act norm that no rows have started is refused: its
     density is another one in evaluation mode, which headrace computes. Call ``model.eval()`` first.
@@ -45,14 +47,23 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
         )
     from headrace.torch import faces
 
+    convert: Any
     if "zuko" in packages:
-        return _same_mode(faces.ZukoFace(from_zuko(model, verify=verify)), model)
-    if "normflows" in packages:
-        return _same_mode(faces.NormflowsFace(from_normflows(model, verify=verify)), model)
-    if hasattr(model, "_embedding_net"):
-        flow = from_nflows(model, embedding="outside", verify=verify)
-        return _same_mode(faces.NflowsFace(flow, copy.deepcopy(model._embedding_net)), model)
-    return _same_mode(faces.GlasflowFace(from_glasflow(model, verify=verify)), model)
+        convert = from_zuko
+        face: Any = faces.ZukoFace(convert(model, verify=verify))
+    elif "normflows" in packages:
+        convert = from_normflows
+        conditional = any(kind.__name__ == "ConditionalNormalizingFlow" for kind in type(model).__mro__)
+        kind = faces.ConditionalNormflowsFace if conditional else faces.NormflowsFace
+        face = kind(convert(model, verify=verify), copy.deepcopy(getattr(model, "p", None)))
+    elif hasattr(model, "_embedding_net"):
+        convert = partial(from_nflows, embedding="outside")
+        face = faces.NflowsFace(convert(model, verify=verify), copy.deepcopy(model._embedding_net))
+    else:
+        convert = from_glasflow
+        face = faces.GlasflowFace(convert(model, verify=verify))
+    face._original = (copy.deepcopy(model), convert)
+    return _same_mode(face, model)
 
 
 def _same_mode(face: Any, model: Any) -> Any:

@@ -20,9 +20,10 @@ from jax import numpy as jnp
 
 from headrace import _core
 from headrace._core import cpu
+from headrace._xla_linear import axes_of, folded, pushed, varying
 from headrace.flow import Flow
 
-__all__ = ["NO_FORWARD", "Direction", "Structure", "structure_of"]
+__all__ = ["Direction", "Structure", "structure_of"]
 
 Arrays = tuple[Any, ...]
 _lock = threading.Lock()
@@ -31,13 +32,6 @@ _MOST_KEPT = 32  # elements of a derivative by parameters for each one of the ro
 
 _ONCE = (
     "only first derivatives in reverse mode are there: the compiled core of headrace has no derivatives of gradients"
-)
-
-NO_FORWARD = (
-    "forward mode (jvp, jacfwd, linearize) of a flow: the compiled core of headrace has derivatives in reverse mode "
-    "alone; call jax.grad, jax.vjp or jax.jacrev (of a function f of one result the derivative along v is "
-    "jnp.vdot(jax.grad(f)(x), v)). Forward over reverse, as in jax.hessian, needs second derivatives, which are not "
-    "there either"
 )
 
 
@@ -152,73 +146,86 @@ class Direction:
         self.inverse, self.base, self.value, self.row = inverse, base, value, row
         self._run = _differentiable_no_more(_by_rows(self._forward, parameters=False))
         self._gradients: dict[tuple[Any, ...], Callable[..., Arrays]] = {}
-        function = jax.custom_vjp(self._run)
-        function.defvjp(self._fwd, self._bwd, symbolic_zeros=True)
+        function = jax.custom_jvp(self._run)
+        function.defjvp(self._jvp, symbolic_zeros=True)
         self.call = jax.jit(function, inline=True)
 
     # ---- derivatives ---------------------------------------------------------------------------------------------
 
-    # `_bwd` needs more than values, and reads it off the shapes of residuals without elements. The structure of the
-    # residuals cannot tell it: where one compiled function is differentiated in two ways, JAX keeps the last structure.
-
-    def _fwd(self, params: Any, x: Any, context: Any) -> tuple[Arrays, Arrays]:
-        given, wanted = (params.value, x.value, context.value), (params.perturbed, x.perturbed, context.perturbed)
-        none = jnp.zeros((0,), given[1].dtype)
+    def _jvp(self, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
+        """Results, and their tangents as a linear function that has only a transpose (`headrace._xla_linear`)."""
+        wanted = tuple(not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents)
+        params, x, _ = primals
         # For one value a row, the values and the derivatives of their sum come from one run. That by parameters must
         # then be kept, by each iteration of a scan: only where it is small beside the rows.
-        by_sum = wanted[0] and given[0].size <= _MOST_KEPT * given[1].size
-        ahead = not self.value and (by_sum or not wanted[0])
-        known: Arrays = (none, none, none, none)
-        if ahead and by_sum:
-            row, *found = self._unit(wanted)(*given)
-            results: Arrays = (row,)
-            left = iter(found)
-            known = (next(left), *(next(left) if w else none for w in wanted))
-        elif ahead:
-            row, *found = self._gradient(wanted, ones=True)(*given)
-            results = (row,)
-            left = iter(found)
-            known = (none, *(next(left) if w else none for w in wanted))
+        by_sum = wanted[0] and params.size <= _MOST_KEPT * x.size
+        known: Arrays = ()
+        if self.value or (wanted[0] and not by_sum):
+            results = self._run(*primals)
+        elif by_sum:
+            row, *found = self._unit(wanted)(*primals)
+            results, known = (row,), tuple(found)
         else:
-            results = self._run(*given)
-        return results, (given, known, tuple(jnp.zeros((0,) * (1 + told), none.dtype) for told in (*wanted, ahead)))
+            row, *found = self._gradient(wanted, ones=True)(*primals)
+            results, known = (row,), tuple(found)
+        moved = tuple(compress(tangents, wanted))
+        return results, pushed(self, wanted, moved, primals, known)
 
-    def _bwd(self, residuals: Any, cotangents: Any) -> Arrays:
-        given, (has_unit, unit, *known), marks = residuals
-        *wanted, ahead = (mark.ndim == 2 for mark in marks)
-        present = tuple(not isinstance(c, jax.custom_derivatives.SymbolicZero) for c in cotangents)
-        if not any(present):
-            return tuple(map(_no_gradient, given))
-        if ahead:
-            by: Any = [cotangents[0][:, None] * k for k in compress(known, wanted[1:])]
+    def transposed(self, wanted: tuple[bool, ...], given: Arrays, known: Arrays, cotangents: Arrays) -> Arrays:
+        """Gradients of the wanted arrays by cotangents of results, of which None stands for zero.
+
+        Args:
+            wanted: Of parameters, rows and context.
+            given: The three arrays.
+            known: Gradients of the sum of all rows that came with the values, by rows and context; before them, if the
+                gradient by parameters is wanted, whether there is one and that gradient. Empty: none.
+            cotangents: One for each result.
+        """
+        if known:
+            unit, by_row = known[: 2 * wanted[0]], known[2 * wanted[0] :]
+            by: Arrays = tuple(cotangents[0][:, None] * k for k in by_row)
             if wanted[0]:
-                by = [*self._scaled()(*given, cotangents[0], has_unit, unit), *by]
+                by = (*self._scaled()(*given, cotangents[0], *unit), *by)
         else:
-            by = self._gradient(tuple(wanted), present)(*given, *compress(cotangents, present))
-        left = iter(by)
-        grads: list[Any] = [next(left) if w else _no_gradient(a) for a, w in zip(given, wanted, strict=True)]
+            present = tuple(c is not None for c in cotangents)
+            by = self._gradient(wanted, present)(*given, *compress(cotangents, present))
         if wanted[2] and given[2].shape[0] != given[1].shape[0]:
-            grads[2] = grads[2].sum(0, keepdims=True)
-        return tuple(grads)
+            by = (*by[:-1], by[-1].sum(0, keepdims=True))
+        return by
 
     def _unit(self, wanted: tuple[bool, ...]) -> Callable[..., Arrays]:
-        return self._made(("unit", *wanted), partial(self._backward_of_sum, wanted))
+        def made() -> Callable[..., Arrays]:
+            unit: Any = jax.custom_batching.custom_vmap(partial(self._backward_of_sum, wanted))
+
+            def rule(size: int, batched: Any, *given: Any) -> Any:
+                """Rows of a mapped axis become rows; their gradients by parameters are left to the transpose."""
+                if batched[0]:
+                    return _one_by_one(unit, batched, given)
+                run = self._gradient((False, *wanted[1:]), ones=True)
+                axes = tuple(0 if b else None for b in batched)
+                row, *by = jax.vmap(run, axes, axis_size=size)(*given)
+                none = (jnp.zeros((1,), row.dtype), jnp.zeros(given[0].shape, row.dtype))
+                return (row, *none, *by), (True, False, False, *(True for _ in by))
+
+            unit.def_vmap(rule)
+            return unit  # type: ignore[no-any-return]
+
+        return self._made(("unit", *wanted), made)
 
     def _scaled(self) -> Callable[..., Arrays]:
-        return self._made(("scaled",), self._backward_of_factors)
-
-    def _made(self, key: tuple[Any, ...], function: Callable[..., Arrays]) -> Callable[..., Arrays]:
-        if key not in self._gradients:
-            self._gradients[key] = _differentiable_no_more(_by_rows(function, parameters=True))
-        return self._gradients[key]
+        return self._made(("scaled",), lambda: _by_rows(self._backward_of_factors, parameters=True))
 
     def _gradient(
         self, wanted: tuple[bool, ...], present: tuple[bool, ...] = (), ones: bool = False
     ) -> Callable[..., Arrays]:
-        key = ("gradient", *wanted, *present, ones)
+        def made() -> Callable[..., Arrays]:
+            return _by_rows(partial(self._backward, wanted, present, ones), parameters=wanted[0])
+
+        return self._made(("gradient", *wanted, *present, ones), made)
+
+    def _made(self, key: tuple[Any, ...], made: Callable[[], Callable[..., Arrays]]) -> Callable[..., Arrays]:
         if key not in self._gradients:
-            run = _by_rows(partial(self._backward, wanted, present, ones), parameters=wanted[0])
-            self._gradients[key] = _differentiable_no_more(run)
+            self._gradients[key] = _differentiable_no_more(made())
         return self._gradients[key]
 
     # ---- calls ---------------------------------------------------------------------------------------------------
@@ -281,65 +288,30 @@ class Direction:
         return tuple(varying(a, axes) for a in found)
 
 
-def _no_gradient(array: Any) -> Any:
-    """A mark for no gradient of this array: None is one, too, but up to JAX 0.6 it must always be the same arrays."""
-    return jax.custom_derivatives.SymbolicZero.from_primal_value(array)
-
-
-def axes_of(*arrays: Any) -> frozenset[str]:
-    """The axes of `shard_map` along which any of these arrays is marked as different between devices."""
-    found: frozenset[str] = frozenset()
-    for array in arrays:
-        kind = jax.typeof(array) if hasattr(jax, "typeof") else None
-        kind = getattr(kind, "manual_axis_type", kind)  # of JAX 0.10; before it was the array's type itself
-        found |= getattr(kind, "varying", getattr(kind, "vma", frozenset()))
-    return found
-
-
-def varying(array: Any, axes: frozenset[str]) -> Any:
-    """The array marked as different on the devices along these axes of `shard_map`; its transpose sums over them.
-
-    Without the mark the gradient of an array that all devices share would be that of one of them.
-    """
-    missing = tuple(sorted(axes - axes_of(array)))
-    if not missing:
-        return array
-    if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(array, missing, to="varying")
-    return jax.lax.pvary(array, missing)
-
-
 def _by_rows(function: Callable[..., Arrays], parameters: bool) -> Callable[..., Arrays]:
     """With a rule for vmap: rows become rows; those with parameters or their gradient of their own go one by one."""
     mapped: Any = jax.custom_batching.custom_vmap(function)
 
-    def rule(size: int, batched: Any, params: Any, x: Any, context: Any, *by: Any) -> Any:
-        given = (params, x, context, *by)
+    def rule(size: int, batched: Any, *given: Any) -> Any:
         if batched[0] or parameters:
-            own = tuple(compress(given, batched))
-
-            def one(chosen: Arrays) -> Arrays:
-                left = iter(chosen)
-                results: Arrays = mapped(*(next(left) if b else a for a, b in zip(given, batched, strict=True)))
-                return results
-
-            out = jax.lax.map(one, own)
-        else:
-            tail = zip(given[1:], batched[1:], strict=True)
-            full = [a if b else jnp.broadcast_to(a, (size, *a.shape)) for a, b in tail]
-            rows = full[0].shape[1]
-            if not batched[2] and context.shape[0] == 1:
-                full[1] = context
-            elif full[1].shape[1] != rows:
-                full[1] = jnp.broadcast_to(full[1], (size, rows, full[1].shape[2])).reshape(size * rows, -1)
-            else:
-                full[1] = full[1].reshape(size * rows, full[1].shape[2])
-            flat = [a.reshape(size * rows, *a.shape[2:]) for a in (full[0], *full[2:])]
-            out = tuple(r.reshape(size, rows, *r.shape[1:]) for r in mapped(params, flat[0], full[1], *flat[1:]))
+            return _one_by_one(mapped, batched, given)
+        params, x, context, *by = folded(size, batched, given)
+        out = tuple(r.reshape(size, -1, *r.shape[1:]) for r in mapped(params, x, context, *by))
         return out, (True,) * len(out)
 
     mapped.def_vmap(rule)
     return mapped  # type: ignore[no-any-return]
+
+
+def _one_by_one(function: Callable[..., Arrays], batched: Any, given: Arrays) -> tuple[Arrays, tuple[bool, ...]]:
+    """A loop over the mapped axis: the results, and that all of them have that axis."""
+
+    def one(chosen: Arrays) -> Arrays:
+        left = iter(chosen)
+        return function(*(next(left) if b else a for a, b in zip(given, batched, strict=True)))
+
+    out: Arrays = jax.lax.map(one, tuple(compress(given, batched)))
+    return out, (True,) * len(out)
 
 
 def _differentiable_no_more(function: Callable[..., Arrays]) -> Callable[..., Arrays]:

@@ -20,7 +20,8 @@ check.framework("jax", jax.__version__, (0, 5))
 
 from headrace._one_flow import no_flow  # noqa: E402
 from headrace._sequences_jax import SequenceModule  # noqa: E402
-from headrace._xla import NO_FORWARD, Structure, axes_of, structure_of, varying  # noqa: E402
+from headrace._xla import Structure, structure_of  # noqa: E402
+from headrace._xla_linear import axes_of, varying  # noqa: E402
 from headrace.bases import Base, Logistic  # noqa: E402
 from headrace.flow import Flow  # noqa: E402
 from headrace.tails import Independent, NormalMixture, StudentT, Uniform  # noqa: E402
@@ -270,12 +271,7 @@ class _Rows:
         arrays = (self.params, self.x, self.context)
         axes = axes_of(*arrays)  # marked here, the gradient of arrays that devices share is summed over these
         call = self.structure.direction(**direction).call
-        try:
-            results: tuple[Any, ...] = call(*(varying(a, axes) for a in arrays))
-        except TypeError as error:
-            if "forward-mode" in str(error):  # JAX's own message gives a reason and no remedy
-                raise NotImplementedError(NO_FORWARD) from error
-            raise
+        results: tuple[Any, ...] = call(*(varying(a, axes) for a in arrays))
         return results
 
     def numbers(self, row: Any) -> Any:

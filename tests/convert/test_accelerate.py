@@ -138,3 +138,114 @@ def test_random_numbers_are_those_of_pytorch(torch):
     torch.manual_seed(1)
     assert torch.equal(fast().sample((5,)), first)
     assert not np.array_equal(fast().sample((5,)), first)
+
+
+class Target:
+    """A correlated density with a known log density."""
+
+    def log_prob(self, x, context=None):
+        shift = 0.0 if context is None else context.sum(-1, keepdim=True)
+        return -0.5 * ((x - shift) ** 2).sum(-1) - 0.1 * x.prod(-1) ** 2
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_losses_of_normflows_by_draws(torch, context, monkeypatch):
+    library("normflows")
+    d = Draw(7, context)
+    model = shaken(normflows_made(d, False), 7)
+    model.p = Target()
+    fast = hr.accelerate(model)
+    rows = (torch.randn(400, d.columns),) if context else ()
+    x, log_q = fast.sample(400, *rows)
+    near_enough = {"rtol": 1e-3, "atol": 1e-3}  # float32 in both
+    assert_allclose(log_q.detach(), model.log_prob(x, *rows).detach(), **near_enough)
+    z = model.inverse(x, *rows)
+    fixed = (x, log_q)
+
+    class Drawn:  # the same draws for both libraries
+        def __call__(self, n, context=None):
+            return z.detach(), self.log_prob(z.detach())
+
+        def log_prob(self, z, context=None):
+            return fast.q0.log_prob(z)
+
+    monkeypatch.setattr(fast, "sample", lambda n, *c: fixed)
+    assert isinstance(fast.p, Target)
+    monkeypatch.delattr(model, "q0", raising=False)
+    model._modules.pop("q0", None)
+    model.q0 = Drawn()
+    for score in (True, False):
+        ours = fast.reverse_kld(400, *rows, beta=0.7, score_fn=score)
+        assert_allclose(ours.detach(), model.reverse_kld(400, *rows, beta=0.7, score_fn=score).detach(), **near_enough)
+    if not context:
+        for alpha, doubly in ((0.5, False), (2.0, False), (0.5, True), (2.0, True)):
+            ours = fast.reverse_alpha_div(400, alpha, doubly)
+            theirs = model.reverse_alpha_div(400, alpha, doubly)
+            assert_allclose(ours.detach(), theirs.detach(), **near_enough)
+    y = z.detach()
+    for flow in fast.flows:
+        y, _ = flow(y, *rows)
+    assert_allclose(y.detach(), x.detach(), **near_enough)
+
+
+def test_a_loss_without_score_has_the_gradient_of_the_path_alone(torch):
+    library("normflows")
+    model = shaken(normflows_made(Draw(7, False), False), 7).double()
+    model.p = Target()
+    fast = hr.accelerate(model)
+    torch.manual_seed(0)
+    loss = fast.reverse_kld(4000, score_fn=False)
+    (by_path,) = torch.autograd.grad(loss, fast.flow.vector)
+    torch.manual_seed(0)
+    (whole,) = torch.autograd.grad(fast.reverse_kld(4000), fast.flow.vector)
+    assert torch.isfinite(by_path).all()
+    # They differ by the score's mean over draws, which is zero but for noise.
+    assert 0 < (by_path - whole).norm() < 0.5 * whole.norm()
+    fast.p = None
+    with pytest.raises(AttributeError, match="p: expected a model with a target"):
+        fast.reverse_kld()
+
+
+def test_parts_of_nflows(torch):
+    library("nflows")
+    d = Draw(6, True)
+    model = nflows_maf(d, True)
+    model._embedding_net = torch.nn.Linear(3, d.columns)
+    model = shaken(model, 6).double()
+    fast = hr.accelerate(model)
+    c, x = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, d.features, dtype=torch.float64)
+    embedded = model._embedding_net(c)
+    z, log_det = fast._transform(x, context=embedded)
+    for ours, theirs in zip((z, log_det), model._transform(x, context=embedded), strict=True):
+        near(ours, theirs)
+    near(fast._transform.inverse(z, context=embedded)[0], x)
+    near(fast._distribution.log_prob(z), model._distribution.log_prob(z))
+    assert fast._distribution.sample(6).shape == (6, d.features)
+
+
+@pytest.mark.parametrize("name", ["zuko", "nflows", "normflows", "glasflow"])
+def test_states_that_the_model_saved_are_loaded(torch, name):
+    library(name)
+    d = Draw(6, False)
+    make = {
+        "zuko": lambda: zuko_flow(d),
+        "nflows": lambda: nflows_maf(d, True),
+        "normflows": lambda: normflows_made(d, False),
+        "glasflow": lambda: glasflow_flow(d, "RealNVP"),
+    }[name]
+    model = shaken(make(), 6).double().eval()
+    fast = hr.accelerate(model)
+    other = shaken(copy.deepcopy(model), 9)
+    file = io.BytesIO()
+    torch.save(other.state_dict(), file)
+    file.seek(0)
+    fast.load_state_dict(torch.load(file))
+    x = torch.randn(5, d.features, dtype=torch.float64)
+    ours, theirs = ((m(None) if name == "zuko" else m) for m in (fast, other))
+    near(ours.log_prob(x), theirs.log_prob(x))
+    again = hr.accelerate(model)
+    again.load_state_dict(fast.state_dict())
+    near((again(None) if name == "zuko" else again).log_prob(x), theirs.log_prob(x))
+    with pytest.raises(RuntimeError):
+        fast.load_state_dict({"nothing": x})
+    assert copy.deepcopy(fast).state_dict().keys() == fast.state_dict().keys()

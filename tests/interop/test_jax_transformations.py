@@ -9,6 +9,7 @@ from jax import numpy as jnp  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
 
 import headrace.jax as hj  # noqa: E402
+from headrace import _xla  # noqa: E402
 from jax_cases import DIFFERENCES, SAME, arrays, made, numpy  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("wide")
@@ -91,3 +92,79 @@ def test_scan_and_checkpoint():
         saved = jax.jit(jax.grad(jax.checkpoint(chained), argument))(p, x)
         np.testing.assert_allclose(saved, plain, rtol=1e-10, atol=1e-12)
     check_grads(chained, (p, x), **DIFFERENCES)
+
+
+@pytest.mark.parametrize("most_kept", [0, 10**9])
+@pytest.mark.parametrize("given", ["rows", "rows and contexts", "contexts", "rows of one context"])
+def test_gradients_of_mapped_rows_are_one_run(monkeypatch, given, most_kept):
+    monkeypatch.setattr(_xla, "_MOST_KEPT", most_kept)
+    flow = made()
+    p, x, c = arrays(flow, rows=6)
+    weights = jnp.arange(1.0, 7.0)
+    axes = {"rows": (0, None), "rows and contexts": (0, 0), "contexts": (None, 0), "rows of one context": (0, None)}[
+        given
+    ]
+    x, c = (x if axes[0] == 0 else x[0]), (c if axes[1] == 0 else c[0])
+    if given == "rows of one context":
+        x = jnp.stack([x, 2 * x, -x], 1)  # (6, 3 rows, features)
+
+    def loss(p, x, c):
+        def one(x, c):
+            z, log_det = hj.to_latent(flow, p, x, c)
+            return hj.log_prob(flow, p, x, c).sum() + (z**2).sum() + log_det.sum()
+
+        return (weights * jax.vmap(one, axes)(x, c)).sum()
+
+    def plain(p, x, c):
+        rows = (
+            jnp.broadcast_to(x, (6, *x.shape[-2:])) if given == "rows of one context" else jnp.broadcast_to(x, (6, 3))
+        )
+        contexts = jnp.broadcast_to(c, (6, 2))
+        contexts = contexts[:, None] if given == "rows of one context" else contexts
+        z, log_det = hj.to_latent(flow, p, rows, contexts)
+        each = hj.log_prob(flow, p, rows, contexts) + (z**2).sum(-1) + log_det
+        return (weights * each.reshape(6, -1).sum(1)).sum()
+
+    every = jax.grad(loss, (0, 1, 2))
+    for got, want in zip(jax.jit(every)(p, x, c), jax.grad(plain, (0, 1, 2))(p, x, c), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+    assert "scan" not in str(jax.make_jaxpr(every)(p, x, c))  # no loop over the mapped axis
+    for argument in range(3):
+        alone = jax.grad(loss, argument)
+        np.testing.assert_allclose(alone(p, x, c), every(p, x, c)[argument], rtol=1e-9, atol=1e-9)
+        assert "scan" not in str(jax.make_jaxpr(alone)(p, x, c))
+
+
+def test_gradients_of_mapped_keys_are_one_run():
+    flow = made()
+    p, _, c = arrays(flow, rows=1)
+    keys = jax.random.split(jax.random.key(0), 5)
+
+    def one(p, c, key):
+        x, log_q = hj.sample_and_log_prob(flow, p, key, (2,), c[0])
+        return (log_q + (x**2).sum(-1)).mean() + hj.sample(flow, p, key, 3, c[0]).sum()
+
+    def mapped(p, c):
+        return jax.vmap(one, (None, None, 0))(p, c, keys).mean()
+
+    got = jax.jit(jax.grad(mapped, (0, 1)))(p, c)
+    want = jax.grad(lambda p, c: sum(one(p, c, key) for key in keys) / 5, (0, 1))(p, c)
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-9)
+    assert "scan" not in str(jax.make_jaxpr(jax.grad(mapped, (0, 1)))(p, c))
+
+
+def test_gradients_through_mapped_parameters_of_several_axes():
+    flow = made()
+    p, x, c = arrays(flow, rows=3)
+    stack = jnp.stack([p, 0.5 * p, 0.1 * p, 0.7 * p]).reshape(2, 2, -1)
+
+    def loss(stack, x):
+        every = jax.vmap(jax.vmap(lambda p, x: hj.log_prob(flow, p, x, c).sum(), (0, None)), (0, None))(stack, x)
+        return (every * jnp.arange(4.0).reshape(2, 2)).sum()
+
+    def plain(stack, x):
+        return sum(i * hj.log_prob(flow, q, x, c).sum() for i, q in enumerate(stack.reshape(4, -1)))
+
+    for got, want in zip(jax.grad(loss, (0, 1))(stack, x), jax.grad(plain, (0, 1))(stack, x), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)

@@ -24,7 +24,9 @@ except ImportError as error:
 from jax import numpy as jnp
 
 from headrace import _arguments as check
+from headrace._ends import LINE, ends_of
 from headrace.flow import Flow
+from headrace.integrations._numpyro_support import rectangle
 from headrace.jax import FlowModule
 
 __all__ = ["FlowDistribution", "FlowTransform"]
@@ -48,7 +50,10 @@ def _module_and_context(module: FlowModule | Flow, context: Any) -> tuple[FlowMo
 
 
 class FlowDistribution(Distribution):
-    """The density of a flow, given one context or many, on vectors of all reals.
+    """The density of a flow, given one context or many.
+
+    Its support is the vectors of all reals, or between the flow's bounds; where these depend on other columns it is
+    all reals, too, and log densities outside are -inf.
 
     It is a pytree; its leaves are the module's parameters, if it is not frozen, and the context. So it can be made
     outside of a model or inside, be an argument of compiled functions, and be trained.
@@ -69,7 +74,6 @@ class FlowDistribution(Distribution):
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012  # as the base class has it
-    support = constraints.real_vector
     reparametrized_params = ["context"]  # noqa: RUF012
     pytree_data_fields = ("module", "context")
 
@@ -80,21 +84,35 @@ class FlowDistribution(Distribution):
         batch = () if context is None else context.shape[:-1]
         super().__init__(batch, (module.structure.features,), validate_args=validate_args)
 
+    @property
+    def support(self) -> Any:
+        """Constraint on rows."""
+        structure = self.module.structure
+        with jax.ensure_compile_time_eval():
+            ends = ends_of(structure.flow)
+        if all(pair is None or pair == LINE for pair in ends):
+            return constraints.real_vector
+        low, high = zip(*(LINE if pair is None else pair for pair in ends), strict=True)
+        return rectangle(low, high)
+
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draws by a key, shape (*sample_shape, *batch_shape, features), differentiable by parameters and context."""
         return self.module.sample(key, tuple(sample_shape), self.context)
 
     def sample_with_intermediates(self, key: Any, sample_shape: tuple[int, ...] = ()) -> tuple[jax.Array, list[Any]]:
-        """``(draws, [])``: nothing else is kept."""
-        return self.sample(key, sample_shape), []
+        """``(draws, [log densities])``, of one pass: those of a guide need no second one, which may be sequential."""
+        x, log_prob = self.module.sample_and_log_prob(key, tuple(sample_shape), self.context)
+        return x, [log_prob]
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
         """Log density of each row, in nats.
 
         Args:
             value: Shape (..., features), broadcast against the context.
-            intermediates: Takes no part.
+            intermediates: What `sample_with_intermediates` gave with these draws: then nothing is computed.
         """
+        if intermediates:
+            return intermediates[0]
         value = jnp.asarray(value)
         if not jnp.issubdtype(value.dtype, jnp.floating):
             value = value.astype(self.module.structure.dtype)

@@ -308,6 +308,7 @@ def _is_plain(*tensors: Tensor | None) -> bool:
     return (
         all(type(tensor) in _PLAIN for tensor in tensors)
         and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
         and forward_ad._current_level < 0
@@ -323,6 +324,9 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) 
         one_context = context is not None and context.ndim == 1
         if any(wrt) and (entry.one_run or not wrt[2]) and not (wrt[1] and one_context):
             return _LogProbInOneRun.apply(x, context, parameters, entry, wrt)
+    if torch.jit.is_tracing():
+        traced_by_jit: Tensor = operators.ops.log_prob(x, context, parameters, entry.handle)
+        return traced_by_jit
     traced = _LogProb if torch.compiler.is_compiling() else _EagerLogProb
     return traced.apply(x, context, parameters, entry.handle)
 
@@ -342,7 +346,9 @@ def generate(noise: Tensor, context: Tensor | None, parameters: Tensor, entry: A
 def _run(
     value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
-    if not _is_plain(value, context, parameters):
+    if torch.jit.is_tracing():
+        out, number = operators.ops.run(value, context, parameters, entry.handle, inverse, of_log_prob)
+    elif not _is_plain(value, context, parameters):
         traced = _Run if torch.compiler.is_compiling() else _EagerRun
         out, number = traced.apply(value, context, parameters, entry.handle, inverse, of_log_prob)
     elif torch.is_grad_enabled():

@@ -39,7 +39,7 @@ class FlowDistribution(Distribution):
         (`headrace.Uniform`): then it checks rows by their density, and has no bijection.
         """
         module = self._module
-        return support_of(module._current(), module.vector, self.log_prob)
+        return support_of(module._current(), module._like(), self.log_prob)
 
     def __init__(self, module: Any, context: Tensor | None = None, batch_shape: torch.Size | None = None) -> None:
         """See the class."""
@@ -59,7 +59,7 @@ class FlowDistribution(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of each row, shape ``(..., *batch_shape)``."""
-        value = self._module._checked("value", value, self._module.features, self._module.vector)
+        value = self._module._checked("value", value, self._module.features, self._module._like())
         shape = _broadcast(value.shape[:-1], self.batch_shape)
         if shape is None:
             raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +14,9 @@ from headrace.flow import Flow
 from headrace.torch.distribution import BoundTransform, FlowDistribution
 from headrace.torch.module import FlowModule
 
-__all__ = ["GlasflowFace", "NflowsFace", "NormflowsFace", "ZukoFace"]
+__all__ = ["ConditionalNormflowsFace", "GlasflowFace", "NflowsFace", "NormflowsFace", "ZukoFace"]
+
+Convert = Callable[[Any], Flow]  # a model of the other library to a flow
 
 
 class _ZukoDistribution(FlowDistribution):
@@ -28,11 +32,11 @@ class _ZukoDistribution(FlowDistribution):
         """The density of latent rows, which depends on no context."""
         flow = self._module._entry.flow
         if isinstance(flow._base, StandardNormal):
-            loc = torch.zeros(flow.features).to(self._module.vector)
+            loc = torch.zeros(flow.features).to(self._module._like())
             scale = torch.ones_like(loc)
         else:
             own = self._module.flow.base
-            loc, scale = (torch.as_tensor(a).to(self._module.vector) for a in (own.loc, own.scale))
+            loc, scale = (torch.as_tensor(a).to(self._module._like()) for a in (own.loc, own.scale))
         normal = torch.distributions.Normal(loc, scale)
         return torch.distributions.Independent(normal, 1).expand(self.batch_shape)
 
@@ -42,7 +46,35 @@ class _ZukoDistribution(FlowDistribution):
         return _ZukoDistribution(wider._module, wider._context, wider.batch_shape)
 
 
-class ZukoFace(FlowModule):
+class _Replacing:
+    """In the place of a model, of which it also loads states that were saved before it was accelerated."""
+
+    _original: tuple[Any, Convert] | None = None  # a tuple, so that the model is no part of the module
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state of this module, or one of the model that it stands for.
+
+        Raises:
+            RuntimeError: the state is neither; PyTorch's message names the keys.
+        """
+        if self._original is not None:
+            model, convert = self._original
+            named = model.state_dict()
+            if named.keys() == state_dict.keys() and named.keys() != self.state_dict().keys():  # type: ignore[attr-defined]
+                return self._load_original(copy.deepcopy(model), convert, state_dict)
+        return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
+
+    def _load_original(self, model: nn.Module, convert: Convert, state_dict: Mapping[str, Any]) -> Any:
+        found = model.load_state_dict(state_dict)
+        own: FlowModule = self if isinstance(self, FlowModule) else self.flow  # type: ignore[attr-defined]
+        like = own._like()
+        own.flow = convert(model).astype(str(like.dtype).removeprefix("torch."))
+        if isinstance(self, NflowsFace):
+            self._embedding_net.load_state_dict(model._embedding_net.state_dict())
+        return found
+
+
+class ZukoFace(_Replacing, FlowModule):
     """A flow that is called as `zuko.flows.Flow` is: ``flow(context)`` gives a distribution with a `transform`."""
 
     def forward(self, c: Tensor | None = None) -> _ZukoDistribution:
@@ -50,12 +82,73 @@ class ZukoFace(FlowModule):
         return _ZukoDistribution(self, c)
 
 
-class _Face(nn.Module):
+class _Face(_Replacing, nn.Module):
     """A flow as a part of a module with other methods."""
 
     def __init__(self, flow: Flow) -> None:
         super().__init__()
         self.flow = FlowModule(flow)
+
+
+class _Base:
+    """The density of latent rows, with the methods of base distributions of nflows and normflows."""
+
+    def __init__(self, module: FlowModule) -> None:
+        self._module = module
+
+    def _density(self) -> Any:
+        return ZukoFace.forward(self._module).base
+
+    def log_prob(self, z: Tensor, context: Any = None) -> Tensor:
+        """Log density of latent rows; it depends on no context."""
+        log_prob: Tensor = self._density().log_prob(z)
+        return log_prob
+
+    def sample(self, num_samples: int = 1, context: Any = None) -> Tensor:
+        """Latent draws, shape (num_samples, features)."""
+        z: Tensor = self._density().rsample((num_samples,))
+        return z
+
+    def __call__(self, num_samples: int = 1, context: Any = None) -> tuple[Tensor, Tensor]:
+        """Draws and their log densities."""
+        z = self.sample(num_samples)
+        return z, self.log_prob(z)
+
+    forward = __call__
+
+
+class _DataToLatent:
+    """All transforms of a flow as one of nflows."""
+
+    def __init__(self, module: FlowModule) -> None:
+        self._module = module
+
+    def __call__(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Data to latent: ``(z, log_det)``."""
+        return self._module.to_latent(inputs, context)
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Latent to data: ``(x, log_det)``."""
+        return self._module.to_data(inputs, context)
+
+    forward = __call__
+
+
+class _LatentToData:
+    """All transforms of a flow as one of normflows."""
+
+    def __init__(self, module: FlowModule) -> None:
+        self._module = module
+
+    def __call__(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Latent to data: ``(x, log_det)``."""
+        return self._module.to_data(z, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Data to latent: ``(z, log_det)``."""
+        return self._module.to_latent(z, context)
+
+    forward = __call__
 
 
 class NflowsFace(_Face):
@@ -65,6 +158,16 @@ class NflowsFace(_Face):
         """See the class."""
         super().__init__(flow)
         self._embedding_net = embedding_net
+
+    @property
+    def _transform(self) -> _DataToLatent:
+        """All transforms as one, from data to latent; its context is an embedded one."""
+        return _DataToLatent(self.flow)
+
+    @property
+    def _distribution(self) -> _Base:
+        """The base distribution."""
+        return _Base(self.flow)
 
     def _embedded(self, context: Any) -> Tensor | None:
         if context is None or not self.flow.context_features:
@@ -112,8 +215,7 @@ class GlasflowFace(_Face):
 
     def base_distribution_log_prob(self, z: Tensor) -> Tensor:
         """Log density of latent rows."""
-        log_prob: Tensor = ZukoFace.forward(self.flow).base.log_prob(z)
-        return log_prob
+        return _Base(self.flow).log_prob(z)
 
     def forward_and_log_prob(self, x: Tensor, conditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to latent, and the log density of the data."""
@@ -130,7 +232,27 @@ class GlasflowFace(_Face):
 
 
 class NormflowsFace(_Face):
-    """The methods of `normflows.NormalizingFlow` and its conditional one: a context has a row for each draw."""
+    """The methods of `normflows.NormalizingFlow`, and of its conditional one where a context has a row for each draw.
+
+    Args:
+        flow: The converted flow.
+        target: The model's `p`, with a method `log_prob`, for the losses that sample from the flow.
+    """
+
+    def __init__(self, flow: Flow, target: Any = None) -> None:
+        """See the class."""
+        super().__init__(flow)
+        self.p = target
+
+    @property
+    def q0(self) -> _Base:
+        """The base distribution."""
+        return _Base(self.flow)
+
+    @property
+    def flows(self) -> list[_LatentToData]:
+        """One transform, which is all transforms of the model."""
+        return [_LatentToData(self.flow)]
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Latent to data."""
@@ -159,3 +281,80 @@ class NormflowsFace(_Face):
     def sample(self, num_samples: int = 1, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Draws and their log densities."""
         return self.flow.rsample_and_log_prob((num_samples,) if context is None else (), context)
+
+    def reverse_kld(self, num_samples: int = 1, beta: float = 1.0, score_fn: bool = True) -> Tensor:
+        """Estimate of the divergence of the target from the flow, by draws from the flow, see normflows.
+
+        Args:
+            num_samples: Number of draws.
+            beta: Factor of the target's log densities.
+            score_fn: Whether gradients of the log densities by the parameters alone take part (arXiv 1703.09194).
+        """
+        return self._reverse_kld(num_samples, None, beta, score_fn)
+
+    def _reverse_kld(self, num_samples: int, context: Tensor | None, beta: float, score_fn: bool) -> Tensor:
+        x, log_q, log_p = self._drawn(num_samples, context)
+        if not score_fn:
+            log_q = self._log_prob_of_constant_parameters(x, context)
+        return log_q.mean() - beta * log_p.mean()
+
+    def reverse_alpha_div(self, num_samples: int = 1, alpha: float = 1, dreg: bool = False) -> Tensor:
+        """Estimate of the alpha divergence by draws from the flow, see normflows.
+
+        Args:
+            num_samples: Number of draws.
+            alpha: Its order.
+            dreg: Whether gradients are doubly reparametrised (arXiv 1810.04152).
+        """
+        x, log_q, log_p = self._drawn(num_samples, None)
+        if not dreg:
+            sign = float(alpha > 1) - float(alpha < 1)
+            return sign * torch.logsumexp(alpha * (log_p - log_q), 0)
+        fixed = (log_p - log_q).detach()
+        share = torch.softmax(alpha * fixed, 0) * num_samples
+        weights = (1 - alpha) * share + alpha * share**2
+        return -alpha * (weights * (log_p - self._log_prob_of_constant_parameters(x, None))).mean()
+
+    def _drawn(self, num_samples: int, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Draws, their log densities, and those of the target."""
+        if self.p is None:
+            raise AttributeError("p: expected a model with a target, got none; set model.p to one with log_prob")
+        x, log_q = self.sample(num_samples) if context is None else self.sample(num_samples, context)
+        return x, log_q, self.p.log_prob(x) if context is None else self.p.log_prob(x, context=context)
+
+    def _log_prob_of_constant_parameters(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Log densities with gradients by rows alone."""
+        constant = {name: p.detach() for name, p in self.flow.named_parameters()}
+        named = {f"module.{name}": p for name, p in constant.items()}
+        log_prob: Tensor = torch.func.functional_call(_LogProb(self.flow), named, (x, context))
+        return log_prob
+
+    def save(self, path: Any) -> None:
+        """Save the state of the module in a file."""
+        torch.save(self.state_dict(), path)
+
+    def load(self, path: Any) -> None:
+        """Load a state from a file."""
+        self.load_state_dict(torch.load(path))
+
+
+class _LogProb(nn.Module):
+    """A module whose forward pass is the log density, for `torch.func.functional_call`."""
+
+    def __init__(self, module: FlowModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Log density of each row."""
+        return self.module.log_prob(x, context)
+
+
+class ConditionalNormflowsFace(NormflowsFace):
+    """The methods of `normflows.ConditionalNormalizingFlow`."""
+
+    def reverse_kld(  # type: ignore[override]
+        self, num_samples: int = 1, context: Tensor | None = None, beta: float = 1.0, score_fn: bool = True
+    ) -> Tensor:
+        """As `NormflowsFace.reverse_kld`, with a row of the context for each draw."""
+        return self._reverse_kld(num_samples, context, beta, score_fn)

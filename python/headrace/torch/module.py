@@ -13,6 +13,7 @@ from headrace._core.device import BF16_PARTS
 from headrace._one_flow import no_flow
 from headrace.flow import Flow
 from headrace.torch import _autograd, _noise
+from headrace.torch._layers import Layers
 from headrace.torch._operators import Compiled
 from headrace.torch.distribution import BoundTransform, FlowDistribution
 from headrace.transforms.transform import Transform
@@ -25,12 +26,17 @@ _PLAIN = (torch.float32, torch.float64)
 class _Module(nn.Module):
     """The base of modules of flows and of transforms."""
 
-    vector: nn.Parameter
+    vector: Tensor  # a parameter; with `layers` no attribute of its own (`__getattr__`)
+    layers: Layers | None
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, layers: bool = False) -> None:
         super().__init__()
         self._entry = Compiled(flow, flow.matmul)
-        self.vector = nn.Parameter(torch.from_numpy(self._entry.flow.parameters).to(flow.device))
+        if layers:
+            self.layers = Layers(self._entry.flow).to(flow.device)
+        else:
+            self.layers = None
+            self.vector = nn.Parameter(torch.from_numpy(self._entry.flow.parameters).to(flow.device))
         # A mark of the fixed part where PyTorch stacks tensors of several modules; in no state: that has all of it.
         self._mark = torch.tensor(self._entry.mark, dtype=torch.float64, device=flow.device)
         self.register_buffer("structure", self._mark, persistent=False)
@@ -39,6 +45,14 @@ class _Module(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """A copy has no optimiser yet."""
         return {**self.__dict__, "_leaves": []}
+
+    def __getattr__(self, name: str) -> Any:
+        """The vector of parameters where `layers` has them; raise for missing attributes."""
+        if name == "vector":
+            layers = self._modules.get("layers")
+            if isinstance(layers, Layers):
+                return layers.vector()
+        return super().__getattr__(name)
 
     @property
     def features(self) -> int:
@@ -49,6 +63,10 @@ class _Module(nn.Module):
     def context_features(self) -> int:
         """Number of context columns, 0 for none."""
         return self._entry.flow.context
+
+    def _like(self) -> Tensor:
+        """A tensor of the dtype and on the device of the parameters."""
+        return self.vector if self.layers is None else self.layers.dense()[0]
 
     def _current(self) -> Flow:
         """A flow with the parameters of now."""
@@ -77,12 +95,19 @@ class _Module(nn.Module):
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for an optimiser with decoupled weight decay: matrices of networks, which decay, and all others.
 
-        Their tensors are views of `vector`, and their gradients of its gradient: clipping or reducing `vector.grad` in
-        place changes theirs. The vector itself belongs in no group beside them.
+        With `layers` they are its parameters, of which those with two axes decay. Otherwise their tensors are views of
+        `vector`, and their gradients of its gradient: clipping or reducing `vector.grad` in place changes theirs. The
+        vector itself belongs in no group beside them.
 
         Args:
             weight_decay: Of the matrices.
         """
+        if self.layers is not None:
+            tensors = list(self.layers.parameters())
+            return [
+                {"params": [t for t in tensors if t.ndim > 1], "weight_decay": weight_decay},
+                {"params": [t for t in tensors if t.ndim < 2], "weight_decay": 0.0},
+            ]
         if not self._leaves:
             for begin, end, is_bias in self._entry.flow._program.parts():
                 self._leaves.append((self.vector.detach()[begin:end].requires_grad_(), begin, end, is_bias))
@@ -107,8 +132,8 @@ class _Module(nn.Module):
         Raises:
             TypeError: for `.half`, `.bfloat16` and the like: the core computes in float32 and float64.
         """
-        vector = self.vector
-        wanted = fn(torch.empty(0, dtype=vector.dtype, device=vector.device)).dtype
+        like = self._like()
+        wanted = fn(torch.empty(0, dtype=like.dtype, device=like.device)).dtype
         if wanted not in (torch.float32, torch.float64):
             raise TypeError(
                 f"dtype: expected torch.float32 or torch.float64, got {wanted}; leave this module out of the "
@@ -225,12 +250,15 @@ class _Module(nn.Module):
 class FlowModule(_Module):
     """A flow as a module of PyTorch.
 
-    Only ``vector`` is trained: one parameter in the layout of `Flow.parameters`. The fixed part (structure,
-    standardisation, masks) is in the `state_dict` beside it. Modules can be copied, pickled, moved by ``.to`` and
-    ``.double``, compiled and trained by any optimiser.
+    Only ``vector`` is trained: one parameter in the layout of `Flow.parameters`. With ``layers=True`` each matrix and
+    bias is a dense parameter in its place, for optimisers by matrix, learning rates by layer, weight norms and Bayesian
+    wrappers: ``layers.transforms.0.layers.0.weight`` and so on, the names of files. Each call gathers the vector. The
+    fixed part (structure, standardisation, masks) is in the `state_dict` beside them. Modules can be copied, pickled,
+    moved by ``.to`` and ``.double``, compiled and trained by any optimiser.
 
     Args:
         flow: Its parameters are copied; later changes of one do not reach the other.
+        layers: Whether each matrix and bias is a parameter of its own.
 
     >>> import torch, headrace as hr
     >>> module = FlowModule(hr.MAF(3, seed=0))
@@ -240,11 +268,13 @@ class FlowModule(_Module):
     torch.Size([2, 3])
     """
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, *, layers: bool = False) -> None:
         """See the class."""
         if not isinstance(flow, Flow):
             raise no_flow("a Flow", flow)
-        super().__init__(flow)
+        if not isinstance(layers, bool):
+            raise TypeError(f"layers: expected True or False, got {layers!r}")
+        super().__init__(flow, layers)
 
     @property
     def flow(self) -> Flow:
@@ -260,8 +290,12 @@ class FlowModule(_Module):
         rounded = {flow.matmul, own.matmul} & BF16_PARTS.keys()
         if rounded or any(getattr(flow, name) is not getattr(own, name) for name in fixed):
             self._become("flow", flow)  # another structure, or another standardisation after a fit
+        vector = torch.as_tensor(flow._vector())
+        if self.layers is not None:
+            self.layers.assign(vector.to(self.layers.entries.device))
+            return
         with torch.no_grad():
-            self.vector.copy_(torch.as_tensor(flow._vector()))
+            self.vector.copy_(vector)
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
         """The distribution of rows given the context, shape (..., context)."""
@@ -351,7 +385,8 @@ class FlowModule(_Module):
                 "parameters say how numbers are drawn: draw by sample, or under torch.no_grad, or make it with "
                 "trainable=False"
             )
-        return _noise.draw(base, shape, self.vector.dtype, self.vector.device)
+        like = self._like()
+        return _noise.draw(base, shape, like.dtype, like.device)
 
     def extra_repr(self) -> str:
         """The flow."""
