@@ -102,7 +102,7 @@ def fit_headrace(job: Job) -> dict:
         "validation": offset - history.best_loss,
         **usage,
         "epochs": len(history.train_loss),
-        "best_epoch": history.best_epoch,
+        "best_epoch": history.best_epoch - 1,  # from 0, as in all results that are kept
         "stopped": history.stopped,
         "cut": history.stopped == "interrupted",
     }

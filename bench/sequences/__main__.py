@@ -12,6 +12,8 @@
 | student | four students of 10, 10, 10 and 30 layers: one sequence, all steps at once |
 | A, push | log density of one step of a stream: the latency of a call |
 | A, crops | gradients of the mean log density of crops, with as many steps as the field in front |
+| A, gradient of a student | of log densities that are made one step after another, by everything, beside these alone |
+| A, inner flow | log densities and samples of 3 values a step by an NSF, beside network and flow run apart |
 
 A has 16 layers of 32 channels and kernel 2, B 30 layers of 64 channels and kernel 3, as each of the student's layers
 has; all have one value a step and an affine map. PyTorch keeps the layers' past between steps, eager and compiled. All
@@ -42,6 +44,7 @@ from bench import report
 from bench.memory import MEGABYTE, forget_peak, resident
 from bench.peers.client import ROOT, machine_facts
 from bench.sequences import hand
+from bench.sequences.inner import Apart
 
 A = {"channels": 32, "kernel": 2, "dilations": [2 ** (i % 8) for i in range(16)]}
 STUDENT_LAYERS = (10, 10, 10, 30)
@@ -85,6 +88,11 @@ def made(options: dict[str, Any], reads: str = "data", seed: int = 0) -> hr.Caus
 def multiply_adds(t: hr.CausalConvolution) -> int:
     """Of one step: every weight once, but biases."""
     return sum(array.size for array in t.named_parameters().values() if array.ndim > 1)
+
+
+def named(rows: int) -> str:
+    """The number of sequences in a case's name."""
+    return "one sequence" if rows == 1 else f"{rows} sequences"
 
 
 def check_close(what: str, got: NDArray[Any], want: NDArray[Any], within: float) -> None:
@@ -305,6 +313,34 @@ class Suite:
         cases.append(Case("A, push", multiply_adds(a), [ours("headrace", lambda: timed(pushed, sizes.pushes))]))
         cases.append(self._gradients(a, A, self.sizes.crops, 1024))
         cases.append(self._gradients(a, A, max(1, self.sizes.crops // 4), 4096))
+        return cases + self._sequential_gradients() + self._inner_flows()
+
+    def _sequential_gradients(self) -> list[Case]:
+        """Gradients of a student's density, beside the density."""
+        t = made(A, "latent")
+        flow, cases = hr.SequenceFlow([t]), []
+        for rows in (1, 48):
+            steps = self.sizes.crops * 1024 if rows == 1 else 512
+            x = np.ascontiguousarray(self.signal[0, : rows * steps].reshape(rows, steps, 1))
+            ones = np.ones(rows, np.float32)
+            ours = Contender("headrace", lambda x=x, ones=ones: timed(lambda: flow.log_prob_vjp(x, ones), x.size))
+            alone = Contender("the density alone", lambda x=x: timed(lambda: flow.log_prob(x), x.size))
+            cases.append(Case(f"A, gradient of a student, {named(rows)}", multiply_adds(t), [ours, alone]))
+        return cases
+
+    def _inner_flows(self) -> list[Case]:
+        """An NSF over three values of a step."""
+        flow, cases = hr.WaveNet(3, layers=16, channels=32, seed=0), []
+        for rows in (1, 48):
+            steps = self.sizes.streams * 2 // (1 if rows == 1 else 12)
+            own = Apart(flow, rows, steps)
+            for name, (together, apart) in (("density", own.density()), ("sampling", own.sampling())):
+                contenders = [
+                    Contender(kind, lambda call=call, n=rows * steps: timed(call, n))
+                    for kind, call in (("headrace", together), ("network and flow apart", apart))
+                ]
+                work = multiply_adds(flow.transforms[0])
+                cases.append(Case(f"A, inner flow, {name}, {named(rows)}", work, contenders))
         return cases
 
 

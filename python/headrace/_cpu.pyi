@@ -208,6 +208,8 @@ class _CausalTransform:
         grad_covariates: _Array | None = None,
         context: _Array | None = None,
         covariates: _Array | None = None,
+        is_sequential: bool = False,
+        slopes: _Array | None = None,
     ) -> None: ...
 
 class CausalTransformF32(_CausalTransform): ...

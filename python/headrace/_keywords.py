@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from headrace._core.settings import Settings
 
-__all__ = ["documented", "suggestion", "takes"]
+__all__ = ["documented", "meant", "suggestion", "takes"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -105,9 +105,16 @@ def suggestion(name: str, expected: Collection[str]) -> str:
     >>> suggestion("num_bins", ["bins", "bound"]), suggestion("transform", ["transforms"]), suggestion("x", ["seed"])
     ('; did you mean bins?', '; did you mean transforms?', '')
     """
-    meant = _ELSEWHERE.get(name)
-    close = [meant] if meant in expected else difflib.get_close_matches(name, expected, 1, 0.75)
-    return f"; did you mean {close[0]}?" if close else ""
+    close = meant(name, expected)
+    return f"; did you mean {close}?" if close else ""
+
+
+def meant(name: str, expected: Collection[str]) -> str | None:
+    """The keyword that is probably meant; None if none is near."""
+    elsewhere = _ELSEWHERE.get(name)
+    if elsewhere in expected:
+        return elsewhere
+    return next(iter(difflib.get_close_matches(name, expected, 1, 0.75)), None)
 
 
 def documented(cls: type[T]) -> type[T]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["bar", "sent_to", "watched"]
+__all__ = ["bar", "each", "seconds_bar", "sent_to", "watched"]
 
+T = TypeVar("T")
+
+SECONDS = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s{postfix}"  # a bar of elapsed time
 EVERY = 0.25  # seconds between two messages of a bar that is shown elsewhere
 
 Receiver = Callable[[dict[str, Any]], None]
@@ -37,12 +40,25 @@ def bar(total: float | None, what: str, unit: str, progress: bool, **others: Any
     return tqdm(total=total, desc=what, unit=unit, disable=not (progress and watched()), **others)
 
 
+def seconds_bar(total: float, what: str, progress: bool) -> Any:
+    """A bar of the elapsed seconds of this many."""
+    return bar(total, what, "s", progress, bar_format=SECONDS, miniters=0)
+
+
+def each(items: Collection[T], what: str, unit: str, progress: bool) -> Iterator[T]:
+    """The items, with a bar of those that are done, which is cleared at the end."""
+    with bar(len(items), what, unit, progress, leave=False) as shown:
+        for item in items:
+            yield item
+            shown.update()
+
+
 @contextmanager
 def sent_to(receive: Receiver | None) -> Iterator[None]:
     """Inside the block, this thread's bars go as messages to `receive`, which shows them elsewhere; None: shown here.
 
-    A message has ``bar``, the bar's index, ``made``, the arguments of `tqdm`, ``n``, the amount done, ``postfix``,
-    and ``closed``.
+    A message has ``bar``, the bar's index, ``made``, the arguments of `tqdm`, ``n``, the amount done, ``postfix``, the
+    text behind it, and ``closed``.
     """
     before = _receiver.set(receive)
     try:
@@ -63,10 +79,24 @@ class _Sent:
             "bar": _Sent.made_so_far,
             "made": made,
             "n": made.get("initial", 0),
-            "postfix": {},
+            "postfix": "",
             "closed": False,
         }
         self.refresh()
+
+    @property
+    def total(self) -> Any:
+        """The amount to do; None if unknown."""
+        return self._told["made"]["total"]
+
+    @property
+    def n(self) -> Any:
+        """The amount done."""
+        return self._told["n"]
+
+    @n.setter
+    def n(self, done: float) -> None:
+        self._told["n"] = done
 
     def update(self, n: float = 1) -> None:
         """Add `n` to the amount done."""
@@ -75,8 +105,12 @@ class _Sent:
             self.refresh()
 
     def set_postfix(self, told: dict[str, Any], refresh: bool = True) -> None:
+        """Set the text behind the bar, from names and texts."""
+        self.set_postfix_str(", ".join(f"{name}={text}" for name, text in told.items()), refresh)
+
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
         """Set the text behind the bar."""
-        self._told["postfix"] = dict(told)
+        self._told["postfix"] = text
         if refresh:
             self.refresh()
 

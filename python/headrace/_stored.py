@@ -38,6 +38,11 @@ def storable(cls: _Class) -> _Class:
     return cls
 
 
+def header_of_scale(scale: tuple[Any, Any] | None) -> dict[str, Any] | None:
+    """The header of means and standard deviations of columns; see `Stored.scale`."""
+    return scale and {"mean": scale[0].tolist(), "std": scale[1].tolist()}
+
+
 def header_of(thing: Any) -> dict[str, Any]:
     """The header of a transform, base or flow.
 
@@ -139,6 +144,15 @@ class Stored:
         if not isinstance(value, dict):
             raise TypeError(f"{key}: expected a JSON object, got {type(value).__name__}")
         return Stored(value, self._arrays, self.dtype, self._prefix)
+
+    def scale(self, key: str) -> tuple[list[Any], list[Any]] | None:
+        """Mean and standard deviation of columns, or None."""
+        if (value := self.take(key)) is None:
+            return None
+        part = self.part(key, value)
+        own = part.items("mean"), part.items("std")
+        part.close()
+        return own
 
     def child(self, key: str, family: Family, prefix: str = "") -> Any:
         """The object whose header is the value of a key, and whose arrays have one prefix more."""

@@ -20,7 +20,7 @@ from headrace._fit.arguments import Arguments, FitKeywords
 from headrace._interior import Interior
 from headrace._keywords import takes
 from headrace._module import Block, Program
-from headrace._stored import Stored, header_of, storable
+from headrace._stored import Stored, header_of, header_of_scale, storable
 from headrace._verbs import Verbs
 from headrace.bases import Base, Logistic, StandardNormal
 from headrace.conditional import Conditional
@@ -142,11 +142,10 @@ class Flow(Verbs):
 
     def _header(self) -> dict[str, Any]:
         """See `headrace._stored`."""
-        scale = self._standardize_context
         return {
             "features": self._features,
             "context": self._context,
-            "standardize_context": scale and {"mean": scale[0].tolist(), "std": scale[1].tolist()},
+            "standardize_context": header_of_scale(self._standardize_context),
             "base": header_of(self._base),
             "transforms": [header_of(t) for t in self._chain],
         }
@@ -155,10 +154,7 @@ class Flow(Verbs):
     def _from_file(cls, stored: Stored) -> Self:
         """See `headrace._stored`."""
         features, context = stored.size("features", least=1), stored.size("context")
-        if (scale := stored.take("standardize_context")) is not None:
-            part = stored.part("standardize_context", scale)
-            scale = (part.items("mean"), part.items("std"))
-            part.close()
+        scale = stored.scale("standardize_context")
         self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose the chain
         chain, base = stored.children("transforms", Transform), stored.child("base", Base, "base.")
         Flow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)

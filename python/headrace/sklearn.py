@@ -137,7 +137,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         history_: The `History` of the fit, or a list of one for each member.
         offset_: The log density below which a row is an outlier.
         n_context_: Number of context columns.
-        table_: The preprocessing of each column; `flow_` has those that are not constant.
+        table_: The preprocessing of each column; print it. `flow_` has those that are not constant.
         n_features_in_, feature_names_in_: As scikit-learn defines them.
 
     >>> import numpy as np

@@ -22,7 +22,7 @@ __all__ = ["Adam", "History"]
 def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
     history = History()
-    with flow._interior.restored(unless=lambda: history.best_epoch >= 0):
+    with flow._interior.restored(unless=lambda: history.best_epoch > 0):
         try:
             if arguments.group is None:
                 one = Fit(flow, history, arguments)
@@ -37,6 +37,6 @@ def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
                 one.kept.remove()
         except KeyboardInterrupt:
             history.stopped = "interrupted"
-        if history.stopped == "interrupted" and history.best_epoch < 0:
+        if history.stopped == "interrupted" and history.best_epoch == 0:
             raise KeyboardInterrupt  # without better weights there is nothing to return
     return history

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import os
+import re
 import signal
 import warnings
 
@@ -220,7 +221,7 @@ def test_ctrl_c_keeps_the_best_so_far(monkeypatch):
 
     def signalled(self, *given):
         goes_on = finish(self, *given)
-        if count[0] == 3 and self.history.best_epoch >= 0:
+        if count[0] == 3 and self.history.best_epoch > 0:
             signal.raise_signal(signal.SIGINT)
         return goes_on
 
@@ -369,9 +370,16 @@ def test_periodic_columns_given_a_context(periods):
     assert np.isfinite(choice.log_prob(x, context)).all()
 
 
-def test_columns_of_the_table_stay_apart():
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_columns_of_the_table_stay_apart(columns, monkeypatch):
     """Of likelihoods as they are for columns in large units."""
+    monkeypatch.setenv("COLUMNS", str(columns))
     found = [Tried(name, -1234.5678, 123.4567, 1234.5678, 123.4567, 1.0, "", None) for name in ("first", "other")]
-    lines = Choice(None, "first", tuple(found), (), None, "rows", False, 1.0).lines()
-    assert lines[2].split() == ["other", "-1234.5678", "±", "123.4567", "1234.5678", "±", "123.4567", "1.0", "s"]
-    assert lines[0].index("behind the best") == lines[2].index("1234.5678 ±", lines[2].index("±"))
+    lines = str(Choice(None, "first", tuple(found), (), None, "rows", False, 1.0)).splitlines()
+    assert max(map(len, lines)) <= columns
+    if columns == 60:  # a list
+        assert "  nats a row: -1234.5678 ± 123.4567" in lines
+        return
+    assert lines[3].split() == ["other", "-1234.5678", "±", "123.4567", "1234.5678", "±", "123.4567", "1.0", "s"]
+    assert re.search(r"123\.4567 {2,}1234\.5678", lines[3])
+    assert lines[1].index("behind the best") + len("behind the best") == lines[3].rindex("123.4567") + len("123.4567")

@@ -168,7 +168,7 @@ def test_a_fit_that_leaves_the_numbers(machine, monkeypatch):
 
     monkeypatch.setattr(_fit_run.DeviceRun, "_find_gradient", spoilt)
     x = library.make(data()[0])
-    with pytest.warns(RuntimeWarning, match="the loss became nan in epoch 0"):
+    with pytest.warns(RuntimeWarning, match="the loss became nan in epoch 1"):
         history = flow.fit(x, **SHORT)
     assert history.stopped == "non-finite"
     assert history.train_loss == []

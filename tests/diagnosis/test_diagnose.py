@@ -204,6 +204,7 @@ def test_rows_in_a_plane_have_no_gaussian():
 
 
 def test_a_screen(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
     flow = hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
     x = cases.rng("screen").standard_normal((1000, 2)) * [1.0, 1.3]
     lines = str(hr.diagnose(flow, x, names=["mass", "age"])).splitlines()

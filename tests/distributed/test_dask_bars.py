@@ -89,7 +89,7 @@ def test_a_bar_goes_back_with_a_fit_that_begins_again(monkeypatch):
 
     def hear(rank, bar, n, closed=False):
         made = {"total": 10, "desc": f"fit {rank}{bar}", "unit": "epoch"}
-        one.hear({"rank": rank, "bar": bar, "made": made, "n": n, "postfix": {"train": "1.5"}, "closed": closed})
+        one.hear({"rank": rank, "bar": bar, "made": made, "n": n, "postfix": "train=1.5", "closed": closed})
 
     hear("a", 1, 4)
     hear("a", 1, 7)  # the latest of a bar

@@ -136,7 +136,7 @@ def test_an_interruption_between_epochs_keeps_the_last_one(tmp_path, monkeypatch
     path, whole, want = tmp_path / "fit.state", _run.Run._finish_epoch, fit("cosine", "float32")
 
     def interrupted(self, epoch, loss):
-        if epoch == 3:
+        if epoch == 4:
             raise KeyboardInterrupt
         return whole(self, epoch, loss)
 

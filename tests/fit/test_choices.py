@@ -15,11 +15,11 @@ from headrace._fit.weight_decay import Decays
 def test_a_stage_that_gained_nothing_is_the_last():
     plan = SimpleNamespace(weight_decay=None, constant_decay=1.0, staged=True, patience=4)
     decays, history = Decays(plan, True), History()
-    decays.tried(-1, 2.0, history)
-    decays.tried(0, 1.0, history)
-    assert decays.next_stage(0)
-    decays.tried(1, 1.5, history)
-    assert not decays.next_stage(1)
+    decays.tried(0, 2.0, history)  # the state before the first step
+    decays.tried(1, 1.0, history)
+    assert decays.next_stage(1)
+    decays.tried(2, 1.5, history)
+    assert not decays.next_stage(2)
 
 
 def test_decays_that_follow_one_another_have_twice_the_epochs():

@@ -155,8 +155,8 @@ def test_overfitting_is_stopped_and_the_best_weights_are_kept():
     flow, history = overfit(held_out, epochs=400, patience=15)
     assert history.stopped == "patience"
     assert len(history.validation_loss) < 400
-    assert history.best_loss == min(history.validation_loss) == history.validation_loss[history.best_epoch]
-    assert len(history.validation_loss) - 1 - history.best_epoch == 15
+    assert history.best_loss == min(history.validation_loss) == history.validation_loss[history.best_epoch - 1]
+    assert len(history.validation_loss) - history.best_epoch == 15
     assert history.validation_loss[-1] > history.best_loss + 0.1
     assert_allclose(loss_of(flow, held_out), history.best_loss, rtol=1e-5)
     assert history.train_loss[-1] < history.best_loss - 0.5
@@ -223,7 +223,7 @@ def test_held_out_rows_choose_the_weight_decay():
         assert constant_history.weight_decay == 1.0
         assert list(constant_history.weight_decays) == [1.0]
         assert history.best_loss <= constant_history.best_loss + 0.05
-        if history.best_epoch >= 0:  # of noise, the weights that the fit began with may be the best
+        if history.best_epoch:  # of noise, the weights that the fit began with may be the best
             assert history.weight_decays[history.weight_decay] == min(history.weight_decays.values())
             assert history.weight_decays[history.weight_decay] == history.best_loss
         assert list(history.weight_decays) == [1.0, 0.2, 0.04, 0.008][: len(history.weight_decays)]
@@ -293,7 +293,7 @@ def test_few_rows_that_are_no_gaussian_are_learnt():
     history = flow.fit(x, **QUIET)
     assert not history.gaussian
     assert (history.judged_by, history.stopped) == ("cross-validation", "epochs")
-    assert len(history.validation_loss) == len(history.train_loss) == history.best_epoch + 1
+    assert len(history.validation_loss) == len(history.train_loss) == history.best_epoch
     assert history.best_loss == history.validation_loss[-1]
     assert flow.log_prob(new).mean() > gaussian_log_prob(new, x.mean(axis=0), np.cov(x.T)).mean() + 0.5
     assert_allclose(loss_of(flow, new), history.best_loss, atol=0.3)
@@ -304,7 +304,7 @@ def test_a_flow_that_became_a_gaussian_is_saved_and_fitted_again():
     flow = hr.MAF(FEATURES, transforms=2, hidden=(16,))
     history = flow.fit(x, **QUIET)
     assert history.gaussian
-    assert history.best_epoch == -1
+    assert history.best_epoch == 0
     assert_allclose(history.best_loss, loss_of(flow, x), atol=0.1)
     again = hr.from_bytes(hr.to_bytes(flow))
     cases.assert_same_bits(again.log_prob(x), flow.log_prob(x))
@@ -345,7 +345,7 @@ def test_a_second_fit_never_ends_worse_on_the_same_held_out_rows():
     first = flow.fit(x, validation=held_out, epochs=60, learning_rate=1e-2, **QUIET)
     before = flow.parameters
     second = flow.fit(x, validation=held_out, epochs=1, batch_size=8, learning_rate=1.0, **QUIET)
-    assert second.best_epoch == -1
+    assert second.best_epoch == 0
     assert second.best_loss == first.best_loss
     cases.assert_same_bits(flow.parameters, before)
 
@@ -369,7 +369,7 @@ def test_a_plateau_without_held_out_rows_goes_by_the_training_loss():
 def test_held_out_rows_that_are_never_finite_are_reported():
     with pytest.warns(RuntimeWarning, match="held-out loss was never finite"):
         history = small("float32").fit(gaussian(100), validation=np.full((5, FEATURES), 1e30), epochs=2, **QUIET)
-    assert history.best_epoch == -1
+    assert history.best_epoch == 0
 
 
 def test_a_lone_row_of_context_is_not_standardised():

@@ -125,7 +125,7 @@ def test_history_has_one_number_an_epoch(schedule):
         assert len(numbers) == 6
         assert all(isinstance(number, float) and np.isfinite(number) for number in numbers)
     assert history.stopped == "epochs"
-    assert history.best_loss == min(history.validation_loss) == history.validation_loss[history.best_epoch]
+    assert history.best_loss == min(history.validation_loss) == history.validation_loss[history.best_epoch - 1]
     assert all(seconds >= 0.0 for seconds in history.seconds)
     assert max(history.learning_rate) <= 1e-2 * (1.0 + 1e-6)
     assert history.train_loss[-1] < history.train_loss[0]
@@ -173,11 +173,11 @@ def test_no_epochs_change_no_parameters():
     kept = flow.parameters
     history = flow.fit(gaussian(100), epochs=0, **QUIET)
     assert history.train_loss == history.validation_loss == history.learning_rate == history.seconds == []
-    assert history.stopped == "epochs"
+    assert (history.stopped, history.best_epoch) == ("epochs", 0)  # the state before the first step
     cases.assert_same_bits(flow.parameters, kept)
     history = flow.fit(gaussian(100), epochs=1, **QUIET)
     assert len(history.train_loss) == len(history.validation_loss) == 1
-    assert history.best_epoch == 0
+    assert history.best_epoch == 1
     assert np.abs(flow.parameters - kept).max() > 0
 
 

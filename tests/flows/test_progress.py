@@ -120,3 +120,43 @@ def test_a_bar_can_be_told_to_somebody_elsewhere(monkeypatch):
     assert [message["n"] for message in heard[-4:]] == [1, 2, 2, 2]
     with _progress.sent_to(None):
         assert _progress.bar(3, "rows", "row", False).disable
+
+
+def shown_by(call, monkeypatch):
+    """The bars of a call by name: what their messages have."""
+    heard = []
+    monkeypatch.setattr(_progress, "EVERY", 0.0)
+    with _progress.sent_to(heard.append):
+        call()
+    bars = {}
+    for message in heard:
+        bars.setdefault(message["made"]["desc"], []).append(message)
+    return bars
+
+
+def test_every_phase_of_a_fit_has_a_bar(monkeypatch):
+    """Marginals column by column, their trial, the epochs with the decay of their stage; few rows choose epochs."""
+    x = np.random.default_rng(0).standard_normal((3000, 2)) ** 3
+    bars = shown_by(lambda: hr.MAF(2, hidden=(8,)).fit(x, progress=True, patience=4), monkeypatch)
+    assert list(bars) == ["marginals", "try marginals", "fit"]
+    assert bars["marginals"][-1]["n"] == bars["marginals"][0]["made"]["total"] == 2
+    assert bars["try marginals"][-1]["n"] == bars["try marginals"][0]["made"]["total"]
+    decays = [message["postfix"].partition("decay=")[2] for message in bars["fit"] if message["postfix"]]
+    assert len(set(decays)) > 1
+    assert all(messages[-1]["closed"] for messages in bars.values())
+    bars = shown_by(lambda: hr.MAF(2, hidden=(8,)).fit(x[:100], progress=True), monkeypatch)
+    assert bars["cross-validate"][-1]["n"] >= 25
+    assert bars["cross-validate"][-1]["closed"]
+
+
+def test_a_time_budget_counts_seconds(monkeypatch):
+    x = np.random.default_rng(0).standard_normal((1000, 2))
+    own = {"epochs": 10**6, "patience": None, "time_budget": 1.5, "gaussianize": False}
+    bars = shown_by(lambda: hr.MAF(2, hidden=(8,)).fit(x, progress=True, **own), monkeypatch)
+    made = bars["fit"][0]["made"]
+    assert (made["total"], made["unit"]) == (1.5, "s")
+    counted = [message["n"] for message in bars["fit"]]
+    assert counted == sorted(counted)
+    assert counted[len(counted) // 2] < 1.4
+    assert counted[-1] == pytest.approx(1.5)
+    assert "epoch=" in bars["fit"][-1]["postfix"]

@@ -224,7 +224,7 @@ def test_rows_to_judge_by_and_rows_that_miss_a_number():
     found = [density(discrete=[0], missing="drop", validation=v).fit(blocks(x, (99,))) for v in judges]
     same = (98, *[99] * 20)  # the blocks without row 5: sums of others round otherwise
     found.append(density(discrete=[0], validation=judges[0]).fit(blocks(good, same)))
-    assert found[0].history_.best_epoch >= 0
+    assert found[0].history_.best_epoch > 0
     for each in found[1:]:
         assert_array_equal(each.flow_.parameters, found[0].flow_.parameters)
     assert np.isnan(found[0].score_samples(x)[5])

@@ -486,3 +486,22 @@ def test_what_is_not_whole_has_no_probability(fitted):
     with pytest.warns(RuntimeWarning, match="are not whole"):
         total = np.exp(fitted.score_samples(rows)).sum()
     assert total == pytest.approx(np.exp(fitted.score_samples(whole)).sum(), rel=1e-12)
+
+
+def test_the_table_of_an_estimator_prints_what_a_fit_does_with_each_column(monkeypatch):
+    """By name where there are some, no wider than the terminal."""
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.poisson(4.0, 200), rng.random(200), np.full(200, 3.5)], axis=1)
+    frame = pd.DataFrame({"count": x[:, 0].astype(int), "share": x[:, 1], "unit": x[:, 2]})
+    printed = str(FlowDensity(bounds=[None, (0.0, 1.0), None], jitter={"share": 0.1}, **SHORT).fit(frame).table_)
+    assert printed.splitlines() == [
+        "column  kind     in a fit",
+        "count   integer  noise 1 wide, samples are rounded",
+        "share   float    noise 0.1 wide, from 0 to 1",
+        "unit    float    always 3.5: kept aside",
+    ]
+    monkeypatch.setenv("COLUMNS", "30")
+    narrow = FlowDensity(discrete=[0], **SHORT).fit(x).table_
+    assert max(map(len, str(narrow).splitlines())) <= 30
+    assert "samples are" in str(narrow)

@@ -243,6 +243,7 @@ def test_history_of_every_fit(capsys):
     fit = hr.MAF(2, transforms=1, hidden=(8,)).fit(x, epochs=4, progress=False)
     axis = drawn(hr.plot.history(fit)).axes[0]
     assert axis.lines[0].get_ydata().tolist() == fit.train_loss
+    assert axis.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
     assert axis.lines[1].get_ydata().tolist() == fit.validation_loss
     assert axis.lines[2].get_xdata().tolist() == [fit.best_epoch]
     assert axis.get_title("left") == "stopped: epochs"

@@ -11,7 +11,7 @@ import pytest
 
 import cases
 import headrace as hr
-from headrace._cli import cli
+from headrace._cli import cli, options
 
 pytestmark = pytest.mark.programs
 
@@ -47,7 +47,7 @@ def commands():
 
 @pytest.mark.parametrize("line", list(commands()))
 def test_commands_are_what_the_parser_takes(line):
-    cli._parser().parse_args(shlex.split(line, comments=True)[1:])
+    options.parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
 @pytest.mark.filterwarnings("default")  # as a reader would run it

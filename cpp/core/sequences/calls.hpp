@@ -125,6 +125,8 @@ template <class T>
 struct CausalSegment;  // back.hpp
 template <class T>
 struct CausalBack;
+template <class T>
+struct CausalSweep;  // sweep.hpp
 
 // The kernels of causal networks for one instruction set (kernels/sequences.cpp).
 template <class T>
@@ -142,6 +144,9 @@ struct SequenceKernelsOf {
     // A segment of a sequence with a tape and outputs [position][outputs]; and its backward pass.
     void (*record)(const CausalSegment<T>&, T* outputs) noexcept;
     void (*back)(const CausalSegment<T>&, const CausalBack<T>&) noexcept;
+    // Between both, in the direction that computes one position after another, from the last position to the first: the
+    // same segment of up to sweep_rows sequences.
+    void (*sweep)(const CausalSegment<T>*, const CausalSweep<T>*, int sequences) noexcept;
 };
 
 struct SequenceKernels {

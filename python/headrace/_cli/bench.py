@@ -23,6 +23,7 @@ from headrace.training import Adam
 __all__ = ["Measurement", "Roofline", "copy_bandwidth", "multiply_add_peak", "needed_flops", "run", "workloads"]
 
 LEAST_CALLS = 5
+WORKLOADS = 12
 
 
 @dataclass(frozen=True)

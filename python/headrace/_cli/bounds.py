@@ -91,6 +91,6 @@ def check_rows(
         first, last = (("" if end is None else f"{end:g}") for end in support.bounds[at] or (None, None))
         raise ValueError(
             f"{source.path}: row {rows[0]}, {source.label(columns[at])}: expected a number between its bounds "
-            f"{first}:{last}, got {values[rows[0], at]:g}; rows like this: {rows.size} of {len(values)}; the first row "
-            "has number 0"
+            f"{first}:{last}, got {values[rows[0], at]:g}; rows like this: {rows.size} of {len(values)}, which "
+            "count from 0; leave them out of the table, or give wider --bounds"
         )

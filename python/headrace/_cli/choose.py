@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headrace._layout import Block
 from headrace.transforms.support import support_or_none
 
 __all__ = ["SECONDS", "choose"]
@@ -16,8 +17,8 @@ SECONDS = 60.0
 
 def choose(
     arguments: argparse.Namespace, rows: tuple[Any, Any, Any], ends: Mapping[str, Any], names: Sequence[str] | None
-) -> tuple[Any, dict[str, Any], list[str]]:
-    """The best flow, a report on all, and its lines; `rows` are x, context and weights, `ends` bounds and periods."""
+) -> tuple[Any, dict[str, Any], list[Block]]:
+    """The best flow, a report on all, and its text; `rows` are x, context and weights, `ends` bounds and periods."""
     from headrace._fit.clock import Clock
     from headrace._tables.table import Column, Table
     from headrace.choosing import run
@@ -46,4 +47,4 @@ def choose(
         raise KeyboardInterrupt  # a Gaussian takes no search, and must not replace a searched flow's file
     more = "headrace diagnose FLOW DATA looks at it with rows that it has not seen"
     sizes = {"features": choice.flow.features, "context": choice.flow.context}
-    return choice.flow, {"file": arguments.output, **sizes, **choice.summary()}, choice.lines(more)
+    return choice.flow, {"file": arguments.output, **sizes, **choice.summary()}, choice.blocks(more)

@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
-from headrace import files
-from headrace._cli import several, tables
+from headrace import _progress, files
+from headrace._cli import screen, several, tables
 from headrace._cli.several import STANDARD
+from headrace._fit.streams import rows_bar
 from headrace._install import rebuild
-from headrace._output import check_writable, printable, refuse_inputs
+from headrace._layout import Block, Grid
+from headrace._output import check_writable, refuse_inputs
 from headrace._tables import table as _table
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 OK, INTERRUPTED = 0, 130
+PICTURE = "hr_diagram.png"  # of the demo
 
 Density = hr.Flow | hr.Ensemble
 
@@ -44,13 +47,16 @@ Density = hr.Flow | hr.Ensemble
 
 def _note(arguments: argparse.Namespace, text: str) -> None:
     if not arguments.quiet:
-        print(text, file=sys.stderr)
+        screen.tell(text)
 
 
-def _say(arguments: argparse.Namespace, report: dict[str, Any], lines: Sequence[str]) -> None:
-    """Print the result, as one JSON object or as lines; if the standard output has a flow, to the standard error."""
-    text = json.dumps(_finite_or_null(report), allow_nan=False) if arguments.json else "\n".join(map(printable, lines))
-    print(text, file=sys.stderr if getattr(arguments, "output", None) == STANDARD else sys.stdout)
+def _say(arguments: argparse.Namespace, report: dict[str, Any], blocks: Sequence[Block]) -> None:
+    """Print the result, as one JSON object or as text; if the standard output has a flow, to the standard error."""
+    file = sys.stderr if getattr(arguments, "output", None) == STANDARD else sys.stdout
+    if arguments.json:
+        print(json.dumps(_finite_or_null(report), allow_nan=False), file=file)
+    else:
+        screen.show(blocks, file)
 
 
 def _finite_or_null(value: Any) -> Any:
@@ -156,10 +162,16 @@ def _columns(
     return [features, context, weight]
 
 
-def _read(source: tables.Source, columns: Sequence[Sequence[int]]) -> list[NDArray[Any]]:
+def _read(source: tables.Source, columns: Sequence[Sequence[int]], progress: bool) -> list[NDArray[Any]]:
     """The columns of each list, in one read."""
     ends = np.cumsum([len(part) for part in columns])[:-1]
-    return np.split(source.read([i for part in columns for i in part]), ends, axis=1)
+    sizes, blocks = source.pieces(), []
+    known = None if None in sizes else sum(size or 0 for size in sizes)
+    with rows_bar(known, "read", progress) as shown:
+        for block in source.blocks([i for part in columns for i in part]):
+            blocks.append(block)
+            shown.update(len(block))
+    return np.split(np.concatenate(blocks), ends, axis=1)
 
 
 # ---- info ------------------------------------------------------------------------------------------------------------
@@ -169,17 +181,17 @@ def info(arguments: argparse.Namespace) -> int:
     """Print facts about this build and machine."""
     facts = {**hr.info(), "python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}
     missing = f"this processor has {facts['isa_not_built']}, which was not built ({rebuild('HEADRACE_SETS=ALL')})"
-    lines = [
-        f"headrace         {facts['version']}" + (f" ({facts['commit']})" if facts["commit"] else ""),
-        f"instruction set  {facts['isa']} (of {', '.join(facts['isas'])})",
-        *([f"                 {missing}"] if facts["isa_not_built"] else []),
-        f"bf16 products    {facts['bf16']}",
-        f"threads          {facts['threads']}",
-        f"CUDA             {facts['cuda']}",
-        f"Python, NumPy    {facts['python']}, {facts['numpy']}",
-        f"system           {facts['system']}",
+    rows = [
+        ("headrace", facts["version"] + (f" ({facts['commit']})" if facts["commit"] else "")),
+        ("instruction set", f"{facts['isa']} (of {', '.join(facts['isas'])})"),
+        *([("", missing)] if facts["isa_not_built"] else []),
+        ("bf16 products", facts["bf16"]),
+        ("threads", str(facts["threads"])),
+        ("CUDA", facts["cuda"]),
+        ("Python, NumPy", f"{facts['python']}, {facts['numpy']}"),
+        ("system", facts["system"]),
     ]
-    _say(arguments, facts, lines)
+    _say(arguments, facts, [Grid((), rows, wraps=(1,))])
     return OK
 
 
@@ -250,7 +262,7 @@ def _rows_for(
     `purpose`: of the noise, see `headrace._tables.table`.
     """
     source, columns = _columns_for(flow, notes, arguments, data=data, weights=weights)
-    x, context, weight = _read(source, columns)
+    x, context, weight = _read(source, columns, not arguments.quiet)
     if not len(x):
         raise ValueError(f"{source.path}: expected at least one row, got none")
     names = None if source.names is None else [source.names[i] for i in columns[0]]
@@ -271,34 +283,48 @@ def bench(arguments: argparse.Namespace) -> int:
     """Time a dozen workloads, relative to this machine's limits."""
     from headrace._cli import bench as _bench
 
-    _note(arguments, "measuring this machine's peaks, then each workload")
     budget, megabytes = (0.05, 64) if arguments.quick else (1.0, 256)
-    roofline = _bench.Roofline(_bench.multiply_add_peak(4 * budget), _bench.copy_bandwidth(megabytes))
+    made: list[_bench.Measurement] = []
+    interrupted = False
+    try:
+        with _progress.bar(_bench.WORKLOADS + 1, "bench", "workload", not arguments.quiet, leave=False) as shown:
+            roofline = _bench.Roofline(_bench.multiply_add_peak(4 * budget), _bench.copy_bandwidth(megabytes))
+            shown.update()
+            for one in _bench.run(roofline, budget):
+                made.append(one)
+                shown.update()
+    except KeyboardInterrupt:
+        if not made:
+            raise
+        interrupted = True
     facts = hr.info()
-    if not arguments.json:
-        print(f"headrace {facts['version']}, instruction set {facts['isa']}, threads: {facts['threads']}, float32")
-        print(f"roofline: {roofline.gflops:.0f} GFLOP/s multiply-add in registers, {roofline.gb:.1f} GB/s copying\n")
-        print(f"{'workload':<44}{'time':>9}{'rows/s':>12}{'GFLOP/s':>9}{'GB/s':>8}   of roofline")
-    made = []
-    for one in _bench.run(roofline, budget):
-        made.append(one)
-        if not arguments.json:
-            print(
-                f"{one.name:<44}{_duration(one.seconds):>9}{one.rows_per_second:>12.3g}{one.gflops:>9.3g}"
-                f"{one.gb_per_second:>8.2g}   {one.share:>4.0%} ({one.bound})",
-                flush=True,
-            )
-    if arguments.json:
-        report = {**facts, "peak_gflops": roofline.gflops, "copy_gb_per_second": roofline.gb}
-        _say(arguments, {**report, "workloads": [asdict(one) for one in made]}, [])
-    return OK
+    report = {**facts, "peak_gflops": roofline.gflops, "copy_gb_per_second": roofline.gb}
+    rows = [
+        (
+            one.name,
+            _duration(one.seconds),
+            f"{one.rows_per_second:.3g}",
+            f"{one.gflops:.3g}",
+            f"{one.gb_per_second:.2g}",
+            f"{one.share:.0%} ({one.bound})",
+        )
+        for one in made
+    ]
+    blocks: list[Block] = [
+        f"headrace {facts['version']}, instruction set {facts['isa']}, threads: {facts['threads']}, float32",
+        f"roofline: {roofline.gflops:.0f} GFLOP/s multiply-add in registers, {roofline.gb:.1f} GB/s copying",
+        "",
+        Grid(("workload", "time", "rows/s", "GFLOP/s", "GB/s", "of roofline"), rows, right=(1, 2, 3, 4), wraps=(0, 5)),
+    ]
+    _say(arguments, {**report, "workloads": [asdict(one) for one in made], "interrupted": interrupted}, blocks)
+    return INTERRUPTED if interrupted else OK
 
 
 def demo(arguments: argparse.Namespace) -> int:
     """Fit the Hertzsprung-Russell diagram, and draw it."""
     from headrace._cli import demo as stars
 
-    picture = arguments.output or "hr_diagram.png"
+    picture = arguments.output or PICTURE
     check_writable("--output", picture)
     drawable = stars.can_draw()
     if arguments.output and not drawable:
@@ -324,18 +350,15 @@ def demo(arguments: argparse.Namespace) -> int:
         "seed": arguments.seed,
         "picture": picture if drawable else None,
     }
-    lines = [
+    rows = [(one.name, f"{one.log_likelihood:.4f} ± {one.error:.4f}", _duration(one.seconds)) for one in results]
+    blocks: list[Block] = [
         f"Hertzsprung-Russell diagram: {len(train):,} stars to fit, {len(held_out):,} held out",
         "mean log-likelihood of the stars held out, nats a star, in units of the standard deviations:",
-        *(
-            f"  {one.name:<15}{one.log_likelihood:8.4f} ± {one.error:.4f}   {_duration(one.seconds):>8}"
-            for one in results
-        ),
+        Grid(("density", "nats a star", "time"), rows, right=(1, 2), indent="  "),
         f"kernel density: Gaussian kernels with the data's covariance, {bandwidth:.3g} times as wide, which is best on "
-        "stars",
-        "kept back from those to fit; ± is the spread over the stars held out, and most of it is common to all",
+        "stars kept back from those to fit; ± is the spread over the stars held out, and most of it is common to all",
         *([f"picture: {picture}"] if drawable else []),
         f"{time.perf_counter() - start:.1f} s in all, threads: {hr.get_num_threads()}",
     ]
-    _say(arguments, report, lines)
+    _say(arguments, report, blocks)
     return OK

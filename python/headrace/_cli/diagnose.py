@@ -45,6 +45,6 @@ def diagnose(arguments: argparse.Namespace) -> int:
                 stream.write(found.to_html(Path(arguments.data).name).encode())
         else:
             found.plot(output)
-    lines = [*found.lines(), *([] if output is None else ["", f"saved to {output}"])]
-    _say(arguments, {**found.summary(), "file": output}, lines)
+    blocks = [*found.blocks(), *([] if output is None else ["", f"saved to {output}"])]
+    _say(arguments, {**found.summary(), "file": output}, blocks)
     return INTERRUPTED if found.interrupted else OK

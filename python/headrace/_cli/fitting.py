@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
-from headrace import files
-from headrace._cli import bounds, choose, several, shape, tables
+from headrace import _layout, files
+from headrace._cli import bounds, choose, screen, several, shape, tables
 from headrace._cli.commands import (
     INTERRUPTED,
     OK,
@@ -36,7 +36,7 @@ from headrace._cli.commands import (
     _usage,
 )
 from headrace._cli.offered import FIT, FLOWS, Kind, settings
-from headrace._fit.streams import check_stream
+from headrace._fit.streams import check_stream, rows_bar
 from headrace._output import check_writable, refuse_inputs
 from headrace._stored import MOST_FEATURES
 from headrace._streams.stream import Block, Stream
@@ -126,16 +126,16 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
                 _note(arguments, f"--auto looks at {len(given.some.x):,} of {given.rows:,} rows, drawn evenly from all")
             some = (given.some.x, given.some.context, given.some.weights)
             labels = None if chosen is None else chosen.features
-            flow, report, lines = choose.choose(arguments, some, options, labels)
+            flow, report, blocks = choose.choose(arguments, some, options, labels)
             report |= {"rows": given.rows, "rows_looked_at": len(given.some.x)}
-            return _Fitted(flow, notes, partial(_report_choice, arguments, report, lines))
+            return _Fitted(flow, notes, partial(_report_choice, arguments, report, blocks))
         flow, outcome = (_ascend if kind.model else _train)(kind, arguments, options, given)
     return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome))
 
 
-def _report_choice(arguments: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> int:
+def _report_choice(arguments: argparse.Namespace, report: dict[str, Any], blocks: list[_layout.Block]) -> int:
     """Print the choice of --auto."""
-    _say(arguments, report, [*lines, "", f"saved to {arguments.output}"])
+    _say(arguments, report, [*blocks, "", f"saved to {arguments.output}"])
     return INTERRUPTED if report["interrupted"] else OK
 
 
@@ -192,7 +192,7 @@ def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome
     ]
     _say(arguments, report, lines)
     if outcome["stopped"] == "interrupted":
-        print("headrace: interrupted: the best weights so far were saved", file=sys.stderr)
+        screen.tell("headrace: interrupted: the best weights so far were saved")
         return INTERRUPTED
     return OK
 
@@ -227,7 +227,9 @@ def _given(
             options["periodic"] = support.periodic
     stream = several.TableStream(source, columns, arguments.buffer)
     source.missing = True
-    whole = stream.whole()
+    with rows_bar(stream.rows, "read", not arguments.quiet) as stream.shown:
+        whole = stream.whole()
+    stream.shown = None
     if whole is None:
         source.missing = arguments.missing == "drop"
         return _streamed(arguments, source, columns, stream, support, options)
@@ -284,7 +286,7 @@ def _streamed(
     try:
         check_stream(stream, floats, not arguments.quiet, seen.add)  # before rows are left out, and counted again
     except ValueError as error:
-        raise ValueError(f"{source.path}: {error}; the first row has number 0") from None
+        raise ValueError(f"{source.path}: {error}; rows count from 0") from None
     if isinstance(stream, Present):
         if not seen.rows:
             raise ValueError(f"{source.path}: expected rows that miss no number, got none")
@@ -315,7 +317,8 @@ def _check_rows(source: tables.Source, columns: Sequence[int], values: NDArray[A
         column = int(bad[rows[0]].argmax())
         raise ValueError(
             f"{source.path}: row {rows[0]}, {source.label(columns[column])}: expected {what}, got "
-            f"{values[rows[0], column]:g}; rows like this: {rows.size} of {len(values)}; the first row has number 0"
+            f"{values[rows[0], column]:g}; rows like this: {rows.size} of {len(values)}, which count from 0; "
+            "leave them out of the table, or the column by --columns"
         )
 
 
@@ -408,7 +411,7 @@ def _train(
         **{name: options[name] for name in FIT if name in options},
     )
     histories = found if isinstance(found, list) else [found]
-    if any(history.stopped == "non-finite" and history.best_epoch < 0 for history in histories):
+    if any(history.stopped == "non-finite" and history.best_epoch == 0 for history in histories):
         raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
     if isinstance(flow, hr.Flow):
         return flow, _outcome(histories[0])
@@ -458,5 +461,5 @@ def _work(outcome: dict[str, Any]) -> str:
         return f"{steps}, and {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
     if "members" in outcome:
         return f"{_counted(outcome['members'], 'member')}, {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
-    told = "none better than fresh weights" if best < 0 else f"the best was {best}"
+    told = "none better than fresh weights" if best == 0 else f"the best was {best}"
     return f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}, {told}"

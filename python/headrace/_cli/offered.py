@@ -1,21 +1,26 @@
-"""The flows of ``headrace fit``, and the options of each: all arguments of their constructors."""
+"""The flows of ``headrace fit``, and the options of each: all arguments of their constructors and of `Flow.fit`.
+
+Names, defaults and meanings come from the signatures and the help of the classes, which state each once.
+"""
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import headrace as hr
-from headrace._fit.arguments import options
+from headrace._fit.arguments import Arguments, options
 
-__all__ = ["FIT", "FLOWS", "Kind", "Setting", "settings"]
+__all__ = ["FIT", "FLOWS", "Kind", "Setting", "fit_help", "meanings", "settings"]
 
 FIT = options()
 """Options that are arguments of `Flow.fit`, by name."""
 # Arguments that come from the table, or from other options.
 _OTHERWISE = {"features", "context", "bounds", "periodic", "seed", "dtype"}
+_BREAK = "\n"  # in a help: what follows begins a line
 _OBJECTS = ("Base | None",)  # types of arguments that have no text form
 
 
@@ -61,28 +66,112 @@ class Setting:
 
     kind: str
     """Its type, as the constructor states it: "int", "float", "str", "bool" or "Sequence[int]"."""
+    takers: tuple[str, ...]
+    """The flows that take it."""
     help: str
-    """The flows that take it, with their defaults."""
+    """Its meaning, and its defaults."""
 
 
 def settings() -> dict[str, Setting]:
     """All arguments of all flows that are options, by name."""
-    found: dict[str, list[tuple[str, inspect.Parameter]]] = {}
+    found: dict[str, dict[str, inspect.Parameter]] = {}
     for name, kind in FLOWS.items():
         for key, argument in kind.settings.items():
-            found.setdefault(key, []).append((name, argument))
+            found.setdefault(key, {})[name] = argument
     result = {}
     for key, takers in found.items():
-        by_default: dict[str, list[str]] = {}
-        for name, argument in takers:
-            by_default.setdefault(_default(argument.default), []).append(name)
-        told = "; ".join(", ".join(names) + value for value, names in by_default.items())
-        stated = str(takers[0][1].annotation).removesuffix(" | None").removesuffix(" | Network")
-        result[key] = Setting(stated, told)
+        stated = str(next(iter(takers.values())).annotation).removesuffix(" | None").removesuffix(" | Network")
+        told = _meaning_of_flows(key, tuple(takers))
+        defaults = _grouped({name: _shown(argument.default) for name, argument in takers.items()})
+        given = [(names, text) for text, names in defaults.items() if text]
+        if given:
+            listed = "; ".join(f"{text} of {', '.join(names)}" for names, text in given)
+            told += f"{_BREAK if _BREAK in told else ' '}(default: {given[0][1] if len(defaults) == 1 else listed})"
+        result[key] = Setting(stated, tuple(takers), told.strip())
     return result
 
 
-def _default(value: Any) -> str:
-    if value is None:
-        return ""
-    return f" ({','.join(map(str, value)) if isinstance(value, tuple) else value})"
+def fit_help(name: str) -> str:
+    """The meaning and the default of an argument of `Flow.fit`."""
+    stated = next(one for one in fields(Arguments) if one.name == name)
+    told, default = _for_the_command_line(stated.metadata["meaning"]), _shown(stated.default)
+    told += f" (default: {default})" if default else ""
+    others = settings().get(name)  # of a flow that has an argument of this name for its own fit
+    return told if others is None else f"{told}{_BREAK}{', '.join(others.takers)}: {others.help}"
+
+
+def _meaning_of_flows(key: str, takers: tuple[str, ...]) -> str:
+    """The meaning of an argument; where flows differ, each one's behind its name."""
+    made = {name: FLOWS[name].model or FLOWS[name].make for name in takers}
+    each = _grouped({name: _for_the_command_line(_meaning(made[name], key)) for name in takers})
+    whole = next(iter(each), "")
+    told = [whole] if len(each) < 2 or any(text.startswith(whole) for text in [*each][1:]) else []
+    for text, names in each.items():
+        if text == whole and told:
+            continue
+        rest = text.removeprefix(whole).strip(" .") if told else text
+        rest = rest if rest is text else _begun_small(rest)
+        told += [f"{', '.join(names)}: {rest}"] if rest else []
+    return _BREAK.join(told)
+
+
+def _grouped(texts: dict[str, str]) -> dict[str, list[str]]:
+    """The names that have each text."""
+    found: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        found.setdefault(text, []).append(name)
+    return found
+
+
+def _shown(value: Any) -> str:
+    """A default as it would be typed; empty where the meaning states it, or there is none."""
+    if value is None or isinstance(value, bool):
+        return {True: "on", False: "off"}.get(value, "") if isinstance(value, bool) else ""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+# ---- meanings, from docstrings ---------------------------------------------------------------------------------------
+
+_ENTRY = re.compile(r"^    (?! )((?:\*{0,2}\w+)(?:, \*{0,2}\w+)*): ", re.MULTILINE)
+_ELSEWHERE = re.compile(r"See `(\w+)`(?:[^.;]*)[.;]?\s*")
+
+
+def meanings(cls: Any) -> dict[str, str]:
+    """The meaning of each argument in a class's docstring, in one line each; empty for Python without docstrings."""
+    text = inspect.getdoc(cls) or ""
+    begin = text.find("Args:\n")
+    if begin < 0:
+        return {}
+    block = re.split(r"\n(?=\S)", text[begin + len("Args:\n") :], maxsplit=1)[0]
+    parts = _ENTRY.split(block)[1:]
+    found = {}
+    for names, told in zip(parts[::2], parts[1::2], strict=True):
+        for name in names.split(", "):
+            found[name] = " ".join(told.split())
+    return found
+
+
+def _meaning(cls: Any, key: str) -> str:
+    """The meaning of an argument of a class; "See `MAF`." is replaced by what stands there."""
+    told = meanings(cls).get(key, "")
+    if (other := _ELSEWHERE.match(told)) is None:
+        return told
+    return f"{_meaning(getattr(hr, other[1]), key)} {told[other.end() :]}".strip()
+
+
+def _for_the_command_line(text: str) -> str:
+    """A meaning without what is only Python: None, marks of code, classes and pages of the documentation."""
+    text = re.sub(r"\s*\((?:see )?(?:docs/[\w/.-]+|`headrace\.[\w.]+`)\)", "", text)
+    text = re.sub(r"(?:,? or|[,;:]) (?:a `headrace\.\w+`|None\b[^.;]*)(?=[.;]|$)", "", text)
+    text = re.sub(r"; see `[\w.]+`(?=[.;]|$)|,? see `[\w.]+`(?=[.;]|$)", "", text)
+    text = re.sub(r'``[a-z_]+="(\w+)"``', r'"\1"', text)
+    text = re.sub(r'"(\d+ \w+)"', r"'\1'", text)  # an argument with a space
+    text = re.sub(r"`+(?:headrace\.)?([^`]+)`+", lambda m: m[1].replace("_", "-") if m[1].islower() else m[1], text)
+    text = text.replace('"', "").replace("Flow.fit", "fit").strip().removesuffix(".")
+    return _begun_small(text)
+
+
+def _begun_small(text: str) -> str:
+    return text[:1].lower() + text[1:] if text[1:2].islower() or text[1:2] == " " else text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,7 @@ def found(paths: Sequence[str]) -> list[str]:
         if os.path.isdir(path):
             here = sorted(one.path for one in os.scandir(path) if one.is_file() and _is_table(one.name))
             if not here:
-                raise FileNotFoundError(
-                    f"DATA: expected a folder with tables ({', '.join(tables.READ)}), got none in {path}"
-                )
+                raise FileNotFoundError(f"DATA: expected a folder with tables ({tables.READABLE}), got none in {path}")
         elif has_magic(path) and not os.path.exists(path):
             here = sorted(glob(path, recursive=True))
             if not here:
@@ -41,7 +38,7 @@ def found(paths: Sequence[str]) -> list[str]:
 
 
 def _is_table(name: str) -> bool:
-    return not name.startswith((".", "_")) and Path(name).suffix.lower() in tables.READ
+    return not name.startswith((".", "_")) and tables.suffix_of(name) in tables.READ
 
 
 def open_tables(paths: Sequence[str], **how: Any) -> Source:
@@ -131,6 +128,8 @@ class TableStream(Stream):
         self._every = [column for part in columns for column in part]
         row_bytes = len(self._every) * source.dtype(self._every).itemsize
         super().__init__(buffer or max(BUFFER // row_bytes, 1), source.pieces())
+        self.shown: Any = None
+        """A bar of the rows that are read; None for no bar."""
         self._names, self._what = tuple(source.label(column) for column in columns[0]), source.path
         self.called = None if source.names is None else tuple(source.names[column] for column in columns[0])
 
@@ -138,4 +137,6 @@ class TableStream(Stream):
         ends = np.cumsum([len(columns) for columns in self._columns])[:-1]
         for block in self._source.piece(part, self._every):
             x, context, weights = np.split(block, ends, axis=1)
+            if self.shown is not None:
+                self.shown.update(len(block))
             yield x, context if self._columns[1] else None, weights[:, 0] if self._columns[2] else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._cli import tables
+from headrace._cli import screen, tables
 from headrace._cli.tables.text import is_number
 from headrace._streams.stream import Block
 from headrace._tables import table as _table
@@ -38,7 +37,7 @@ def present(
         return rows
     if not arguments.quiet:
         told = f"{int((~good).sum()):,} of {len(good):,} rows miss a number and are left out"
-        print(f"{source.path}: {told}", file=sys.stderr)
+        screen.tell(f"{source.path}: {told}")
     return rows.take(good)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace import _progress
-from headrace._cli import several, tables
+from headrace._cli import digits, screen, several, tables
 from headrace._cli.commands import (
     INTERRUPTED,
     OK,
@@ -64,7 +64,7 @@ def score(arguments: argparse.Namespace) -> int:
         if not made.scores.rows:
             raise KeyboardInterrupt
         told = f"these are of the first {_counted(made.scores.rows, 'row')}; with -o FILE the same command goes on"
-        print(f"headrace: interrupted: {told}", file=sys.stderr)
+        screen.tell(f"headrace: interrupted: {told}")
     _say_scores(arguments, made.scores, {"interrupted": watch.stopped}, "")
     return INTERRUPTED if watch.stopped else OK
 
@@ -102,7 +102,7 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
     if watch.stopped:
         done = _counted(made.scores.rows, "row")
         told = f"the scores of the first {done} are kept in {kept.path}; the same command goes on from there"
-        print(f"headrace: interrupted: {told}", file=sys.stderr)
+        screen.tell(f"headrace: interrupted: {told}")
     return INTERRUPTED if watch.stopped else OK
 
 
@@ -247,9 +247,11 @@ def sample(arguments: argparse.Namespace) -> int:
     x = flow.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row, dtype=dtype)
     names = _Names.of_notes(notes, flow)
     kinds = None
-    if (table := _table.kept_in(notes, flow.features)) is not None:
+    table = _table.kept_in(notes, flow.features)
+    if table is not None:
         x, kinds = table.back(x), [one.kind for one in table.columns]
-    tables.write_table(arguments.output, x, None if names is None else names.features, kinds)
+    own = digits.of_samples(flow, table) if x.dtype == np.float64 else None
+    tables.write_table(arguments.output, x, None if names is None else names.features, kinds, own)
     if arguments.output:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}
         _say(arguments, report, [f"{_counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"])

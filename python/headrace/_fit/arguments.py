@@ -61,7 +61,6 @@ class Option:
     metavar: str
     kind: str
     """Its type: "integer" (from 0), "size" (from 1), "positive" (a number), "interval" or "text"."""
-    help: str | None = None
 
 
 def _argument(
@@ -112,14 +111,14 @@ class Arguments:
         "twice as many where held-out rows choose the weight decay.",
         lambda value: check.integer("epochs", value),
         of_plan=True,
-        option=Option("N", "integer", "passes over the rows, at most"),
+        option=Option("N", "integer"),
     )
     batch_size: int | None = _argument(
         None,
         "Rows of a step; by default a 64th of the rows, 32 to 512.",
         lambda value: check.integer("batch_size", value, least=1),
         of_plan=True,
-        option=Option("N", "size", "rows of a step"),
+        option=Option("N", "size"),
     )
     learning_rate: float | None = _argument(
         None,
@@ -161,14 +160,14 @@ class Arguments:
         "with less weight decay instead); None for no end.",
         lambda value: check.integer("patience", value, least=1),
         of_plan=True,
-        option=Option("N", "size", "epochs or steps without a new best, then stop"),
+        option=Option("N", "size"),
     )
     time_budget: float | None = _argument(
         None,
         "Seconds that all of this may take: the fit ends before a step that would exceed them, keeps the best "
         'weights as ever, and says "time_budget". "cosine" comes to its end with the time. How many steps '
         "that makes depends on the machine, so that such a fit is not the same twice.",
-        option=Option("SECONDS", "positive", "that the fit may take, at most"),
+        option=Option("SECONDS", "positive"),
     )
     matmul: str | None = _argument(
         None,
@@ -200,12 +199,12 @@ class Arguments:
         "A file for the state of the fit. Where it is there already, the same call with a flow made in the "
         "same way goes on from it, to the same bits as if nothing had stopped it; that of another fit is "
         "refused. It is removed when the fit ends, but for Ctrl-C (docs/training.md).",
-        option=Option("FILE", "text", "for the state of the fit, from which the same command goes on"),
+        option=Option("FILE", "text"),
     )
     checkpoint_every: float | str = _argument(  # a field
         CHECKPOINT_EVERY,
         'Seconds between two writes of it, or "epoch", or as "10 epochs". After Ctrl-C it is written too.',
-        option=Option("TIME", "interval", "seconds, epoch, or as '10 epochs' (60)"),
+        option=Option("TIME", "interval"),
     )
     group: Group | None = _argument(  # noqa: RUF009  # a field
         None,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint"]
 
-FORMAT = 1
+FORMAT = 2  # in 1, epochs were counted from 0
 _KEY = "headrace_checkpoint"
 _OF_RUN = ("rate_factor", "lowest", "lowest_epoch", "start_tried")
 _OF_DECAYS = ("stage", "best_epoch", "before", "lowest")

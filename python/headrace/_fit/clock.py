@@ -25,8 +25,11 @@ class Clock:
         """`budget`: in seconds from now on, checked; None for no limit."""
         self.begin = now()
         self.end = math.inf
+        self.budget: float | None = None
+        """The seconds of a whole fit; None without a limit, and of a share."""
         if budget is not None:
-            self.end = self.begin + (1 - UNTIMED) * check.number("time_budget", budget, above=0.0, below=math.inf)
+            self.budget = check.number("time_budget", budget, above=0.0, below=math.inf)
+            self.end = self.begin + (1 - UNTIMED) * self.budget
         self.ran_out = False
         """Whether the deadline kept something from starting."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _progress
 from headrace._fit.rows import Index
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
@@ -51,7 +52,12 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
 
 
 def chosen_epochs(
-    flow: Trainable, source: ArrayRows, made: Callable[[Trainable, ArrayRows], Run], most: int, clock: Clock
+    flow: Trainable,
+    source: ArrayRows,
+    made: Callable[[Trainable, ArrayRows], Run],
+    most: int,
+    clock: Clock,
+    progress: bool = False,
 ) -> tuple[int, list[float], float]:
     """The best number of epochs on rows left out, the losses of each epoch, and that of the weights before the first.
 
@@ -74,16 +80,18 @@ def chosen_epochs(
     start = best = losses(lambda run: run.flow.parameters)
     history: list[float] = []
     epochs = 0
-    for epoch in range(most):
-        passed = [run.one_pass() for run in runs]
-        if clock.ran_out or not all(map(math.isfinite, passed)):
-            break
-        now = losses(Run.current)
-        history.append(mean(now))
-        if history[-1] < mean(best):
-            best, epochs = now, epoch + 1
-        if epoch + 1 - epochs >= WAIT:
-            break
+    with _progress.bar(most, "cross-validate", "epoch", progress, leave=False) as shown:
+        for epoch in range(1, most + 1):
+            passed = [run.one_pass() for run in runs]
+            if clock.ran_out or not all(map(math.isfinite, passed)):
+                break
+            now = losses(Run.current)
+            history.append(mean(now))
+            shown.update()
+            if history[-1] < mean(best):
+                best, epochs = now, epoch
+            if epoch - epochs >= WAIT:
+                break
     if not clearly_better(best, start, weights):
         epochs = 0
     return epochs, history[:epochs], mean(start)

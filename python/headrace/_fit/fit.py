@@ -170,7 +170,8 @@ class Fit:
             return Fit.run_of(self, flow, rows, held_out, plan, rng, self.caller, History(), clock)
 
         before = self.kept.gaussianized
-        return marginal_links(self.flow, self.source, judge, start.x, self.checked, clock, before, self.seed, made)
+        own = self.checked, clock, before, self.seed, made, self.progress
+        return marginal_links(self.flow, self.source, judge, start.x, *own)
 
     def _few(self) -> None:
         """Find the number of epochs by cross-validation; then train on all rows."""
@@ -191,7 +192,7 @@ class Fit:
         losses: list[float] = []
         if source.size >= LEAST:
             most = Plan.of(self.flow, source.size, arguments, judged=False).epochs
-            epochs, losses, loss = chosen_epochs(self.flow, source, made, most, choosing)
+            epochs, losses, loss = chosen_epochs(self.flow, source, made, most, choosing, self.progress)
         Start.of(self.flow, source).set(self.flow, source, gaussian=True)
         if choosing.ran_out:
             history.stopped = "time_budget"
@@ -202,5 +203,5 @@ class Fit:
         run = self.run_of(self.flow, source, None, checked, self.rng, self.caller, history, self.clock, 0, self.kept)
         run.go(self.progress)
         history.validation_loss = losses
-        if history.best_epoch + 1 == epochs:
+        if history.best_epoch == epochs:
             history.best_loss = losses[-1]

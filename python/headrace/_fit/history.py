@@ -20,8 +20,8 @@ class History:
     """Learning rate at the end of the epoch."""
     seconds: list[float] = field(default_factory=list)
     """Seconds since the fit began."""
-    best_epoch: int = -1
-    """The epoch of the weights that were kept, from 0, or -1 if none was better than those before the fit. An epoch
+    best_epoch: int = 0
+    """The epoch of the weights that were kept, counted from 1; 0 if none was better than those before the fit. An epoch
     interrupted by Ctrl-C or the time budget counts, though it is in no list."""
     best_loss: float = math.inf
     """The validation loss of these weights, or the epoch's training loss without validation."""

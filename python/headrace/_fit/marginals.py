@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _progress
 from headrace._arrays import caller as _arrays
 from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
@@ -191,7 +192,9 @@ def looked_for(told: bool | None, interior: Interior, held: int, steps: int) -> 
     return not refused and interior.is_fresh and (bool(told) or steps >= TRIED)
 
 
-def gaussianizing(source: ArrayRows, mean: Floats, std: Floats, clock: Clock) -> tuple[Gaussianize, ...]:
+def gaussianizing(
+    source: ArrayRows, mean: Floats, std: Floats, clock: Clock, progress: bool = False
+) -> tuple[Gaussianize, ...]:
     """Links from latent to standardised data, from training rows; none where no column gains, or no time is left."""
     size = min(source.size, ROWS, max(NUMBERS // mean.size, FEWEST))
     if size < LEAST_ROWS:
@@ -199,24 +202,27 @@ def gaussianizing(source: ArrayRows, mean: Floats, std: Floats, clock: Clock) ->
     data, rows = source.some(size)
     z = (_arrays.on_host(data.unbounded(rows)) - mean) / std
     weights = None if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
-    return of_sample(Sample(z, weights), circles_of(data.support), clock)
+    return of_sample(Sample(z, weights), circles_of(data.support), clock, progress=progress)
 
 
-def gain(tried: Run, other: Run, held_out: HeldOut, in_doubt: bool = False) -> bool:
+def gain(tried: Run, other: Run, held_out: HeldOut, in_doubt: bool = False, progress: bool = False) -> bool:
     """Whether the first of two fits is better on held-out rows after the same number of steps.
 
     `in_doubt`: then also if the second is not clearly better. A mean over rows of which few are far out hardly shows
     the losses of rows further out.
     """
     lowest = [_Judged(), _Judged()]
-    for _ in range(-(-STEPS // tried.plan.batches)):
-        now = []
-        for run in (tried, other):
-            passed = run.one_pass()
-            now.append(_Judged.of(run, held_out, in_doubt) if math.isfinite(passed) else _Judged())
-            if run.clock.ran_out:
-                return _is_first(lowest[0], lowest[1], held_out, in_doubt)
-        lowest = [min(pair, key=lambda judged: judged.loss) for pair in zip(lowest, now, strict=True)]
+    epochs = -(-STEPS // tried.plan.batches)
+    with _progress.bar(2 * epochs, "try marginals", "epoch", progress, leave=False) as shown:
+        for _ in range(epochs):
+            now = []
+            for run in (tried, other):
+                passed = run.one_pass()
+                now.append(_Judged.of(run, held_out, in_doubt) if math.isfinite(passed) else _Judged())
+                if run.clock.ran_out:
+                    return _is_first(lowest[0], lowest[1], held_out, in_doubt)
+                shown.update()
+            lowest = [min(pair, key=lambda judged: judged.loss) for pair in zip(lowest, now, strict=True)]
     return _is_first(lowest[0], lowest[1], held_out, in_doubt)
 
 
@@ -244,7 +250,12 @@ def _is_first(first: _Judged, second: _Judged, held_out: HeldOut, in_doubt: bool
 
 
 def of_sample(
-    sample: Sample, circles: Sequence[int] = (), clock: Clock | None = None, long: bool = True
+    sample: Sample,
+    circles: Sequence[int] = (),
+    clock: Clock | None = None,
+    long: bool = True,
+    *,
+    progress: bool = False,
 ) -> tuple[Gaussianize, ...]:
     """The links of `links_of`, for rows in memory; columns that lie on a circle stay unchanged.
 
@@ -266,10 +277,11 @@ def of_sample(
         all_of_it = np.concatenate([-further[::-1], latent, further])
         for closest in CLOSEST:
             last = closest == CLOSEST[-1]
-            found = _of_columns(columns, latent, all_of_it, closest, features, clock, or_straight=last, crowded=crowded)
+            own: dict[str, Any] = {"or_straight": last, "crowded": crowded, "progress": progress}
+            found = _of_columns(columns, latent, all_of_it, closest, features, clock, **own)
             if found is not None:
                 return (*found, *spreading) if found else ()
-    found = _of_columns(columns, latent, latent, None, features, clock, crowded=crowded)
+    found = _of_columns(columns, latent, latent, None, features, clock, crowded=crowded, progress=progress)
     return (*found, *spreading) if found else ()
 
 
@@ -305,6 +317,7 @@ def _of_columns(
     *,
     or_straight: bool = False,
     crowded: Sequence[int] = (),
+    progress: bool = False,
 ) -> tuple[Gaussianize] | tuple[()] | None:
     """Curves with knots at some latent values; None where knots beyond the inner ones are impossible, or none gains.
 
@@ -316,7 +329,7 @@ def _of_columns(
         mean, variance = columns[c].moments
         data[c], slopes[c] = mean + math.sqrt(variance) * latent, 1.0 / math.sqrt(variance)
     any_gains, is_wide, any_long = bool(crowded), latent.size > inner.size, False
-    for c, column in columns.items():
+    for c, column in _progress.each(columns.items(), "marginals", "column", progress):
         if clock is not None and not clock.has(0.0):
             return ()
         if (curve := _chosen(column, inner, closest)) is None:

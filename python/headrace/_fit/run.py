@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _progress
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import clock as _clock
+from headrace._fit.bar import FitBar
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.optimizer import BY_LOSS, Adam, scheduled
@@ -89,6 +89,7 @@ class Run:
         self.flow, self.source, self.held_out = flow, source, held_out
         self.size: int = source.size
         self.clock, self.judged_after, self.paced = clock, judged_after, False
+        self.bar: FitBar | None = None
         self.tick = self.step_seconds = 0.0
         self.judge_seconds: float | None = None
         self.plan, self.rng, self.history, self.caller = plan, rng, history, caller
@@ -99,7 +100,7 @@ class Run:
         self.program = caller.queued(program)
         self.drops = flow._interior.drops
         self.best, self.start_tried = flow.parameters, False
-        self.lowest, self.lowest_epoch = math.inf, -1  # the loss that the schedule uses
+        self.lowest, self.lowest_epoch = math.inf, 0  # the loss that the schedule uses
         self.begin = _clock.now()
         self.step = self.judged_step = 0
         self.rate_factor = 1.0  # of the plateau schedule
@@ -134,14 +135,14 @@ class Run:
 
     def go(self, progress: bool) -> None:
         """Run all epochs, then restore the best weights, whatever happens."""
-        history, bar = self.history, _progress.bar(self.plan.epochs, "fit", "epoch", progress)
-        message, self.paced = "", True
+        history, bar = self.history, FitBar(self.plan.epochs, self.clock, progress)
+        message, self.paced, self.bar = "", True, bar
         try:
             first = self.kept.resume(self)
-            bar.update(first)
+            bar.begin(first)
             if self.clock.has(0.0) and (self.held_out is None or self.held_out.copied is not None):
                 self._try_start()  # many rows take long: their first validation waits for the first epoch's end
-            for epoch in range(first, self.plan.epochs):
+            for epoch in range(first + 1, self.plan.epochs + 1):
                 loss = self.one_pass()
                 if self.clock.ran_out:
                     self.kept.interrupted(self)
@@ -157,11 +158,7 @@ class Run:
                 if not self._finish_epoch(epoch, loss):
                     break
                 self.kept.epoch_ends(self)
-                losses = {"train": f"{loss:.3f}"}
-                if history.validation_loss:
-                    losses["held out"] = f"{history.validation_loss[-1]:.3f}"
-                bar.set_postfix(losses, refresh=False)
-                bar.update()
+                bar.epoch(epoch, self._told(loss))
             else:
                 if history.validation_loss and not math.isfinite(history.best_loss):
                     message = "the held-out loss was never finite"
@@ -169,14 +166,23 @@ class Run:
             self.kept.interrupted(self)
             history.stopped = "interrupted"
             if self.step:
-                self._keep_if_best(len(history.train_loss))  # an epoch may be long
+                self._keep_if_best(len(history.train_loss) + 1)  # an epoch may be long
         finally:
             self.flow.parameters = self.best
             bar.close()
         if message:
-            kept = f"those of epoch {history.best_epoch}" if history.best_epoch >= 0 else "those it began with"
+            kept = f"those of epoch {history.best_epoch}" if history.best_epoch else "those it began with"
             advice = "; try a smaller learning_rate" if history.stopped == "non-finite" else ""
             warn(f"fit: {message}; the weights are {kept}{advice}")
+
+    def _told(self, loss: float) -> dict[str, str]:
+        """The text behind the bar."""
+        told = {"train": f"{loss:.3f}"}
+        if self.history.validation_loss:
+            told["held out"] = f"{self.history.validation_loss[-1]:.3f}"
+        if len(self.decays.candidates) > 1:
+            told["decay"] = f"{self.decays.now:.2g}"
+        return told
 
     def current(self) -> NDArray[Any]:
         """The weights that are tried and kept."""
@@ -191,7 +197,7 @@ class Run:
     def _try_start(self) -> None:
         if not self.start_tried:
             self.start_tried = True
-            self._judge(-1, self.best)
+            self._judge(0, self.best)
 
     def _judge(self, epoch: int, weights: NDArray[Any]) -> float:
         self.judged_step = self.step
@@ -248,6 +254,8 @@ class Run:
         if not self.clock.is_limited:
             return True
         last, self.tick = self.tick, _clock.now()
+        if self.bar is not None:
+            self.bar.step(self.tick)
         if last:  # a slow step is remembered, but not forever
             self.step_seconds = max((self.tick - last) / steps, 0.95 * self.step_seconds)
         return self.clock.has(1.5 * steps * self.step_seconds + self._kept_seconds())
@@ -330,7 +338,7 @@ class Run:
 
 def is_untrained(history: History) -> bool:
     """Whether all epochs of a fit were worse on held-out rows than the weights before them."""
-    return history.best_epoch < 0 and bool(history.train_loss) and history.stopped in ("epochs", "patience")
+    return not history.best_epoch and bool(history.train_loss) and history.stopped in ("epochs", "patience")
 
 
 def warn_of_no_gain(history: History) -> None:

@@ -94,6 +94,7 @@ def marginal_links(
     before: bool | None,
     seed: int,
     made: Callable[[tuple[Gaussianize, ...], ArrayRows, HeldOut], Run],
+    progress: bool = False,
 ) -> tuple[Gaussianize, ...]:
     """Links that make columns nearly normal, where a short fit is better on held-out rows with them than without.
 
@@ -107,6 +108,7 @@ def marginal_links(
         before: The marginals that a stopped fit had found; None if there was none.
         seed: The seed of the rows of a trial.
         made: A run over a few rows, with these links or without any.
+        progress: Whether to show a bar of the columns, and one of the trial.
     """
     told = plan.gaussianize
     if before is False:
@@ -114,12 +116,13 @@ def marginal_links(
     standing, n = source.standing(), flow.features
     numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # last row: the number of knots
     if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
-        links = _marginals.gaussianizing(standing, *scale, Clock() if told or before else clock)
+        links = _marginals.gaussianizing(standing, *scale, Clock() if told or before else clock, progress)
         if links and not (told or before):
             few, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
             held_out = HeldOut(rest, flow._interior.on_device)
             runs = [made(those, few, held_out) for those in (links, ())]
-            links = links if _marginals.gain(runs[0], runs[1], held_out, _marginals.has_long_tails(links)) else ()
+            is_in_doubt = _marginals.has_long_tails(links)
+            links = links if _marginals.gain(runs[0], runs[1], held_out, is_in_doubt, progress) else ()
         for own, link in zip(numbers, links, strict=False):
             own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
             own[-1] = link.latent.size
@@ -175,7 +178,7 @@ def not_worse_than_a_gaussian(
     if _is_kept(held_out, found, by_default):
         return
     flow._interior.become(other)
-    history.best_epoch, history.gaussian = -1, True
+    history.best_epoch, history.gaussian = 0, True
     history.gaussianized &= has_curves
     history.best_loss = held_out.source.total(float((w * simple).sum()) for _, simple, w in found) / held_out.weight
 

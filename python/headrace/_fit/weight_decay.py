@@ -28,7 +28,7 @@ class Decays:
         self.wait = max(1, plan.patience // 2) if staged else plan.patience
         self.judged = judged
         self.stage = 0
-        self.best_epoch = -1  # the best epoch of the stage, or of the one before it
+        self.best_epoch = 0  # the best epoch of the stage, or of the one before it
         self.before = math.inf  # the lowest loss before the stage
         self.lowest = math.inf
 
@@ -42,7 +42,7 @@ class Decays:
         if loss < self.lowest:
             self.lowest, self.best_epoch = loss, epoch
             history.weight_decay = self.now
-        if epoch < 0:
+        if epoch == 0:
             self.before = loss
         else:
             history.weight_decays[self.now] = min(loss, history.weight_decays.get(self.now, math.inf))

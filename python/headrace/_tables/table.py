@@ -11,7 +11,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._tables import columns as _columns
+from headrace._tables.described import described
 from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
 from headrace._warn import warn
 from headrace.transforms.support import Support
@@ -108,15 +109,17 @@ class Column:
         return np.asarray(np.clip(x, *inner))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
-    """All columns of a table, with the maps between its rows and those of a density."""
+    """All columns of a table, with the maps between its rows and those of a density; print it."""
 
     columns: tuple[Column, ...]
     seed: int = 0
     """Seed of the noise."""
     missing: str = "refuse"
     """Whether rows that miss a number are left out, "drop", or not."""
+    names: tuple[str, ...] | None = field(default=None, compare=False)
+    """Names of the columns, for the printed table."""
 
     @classmethod
     def learn(
@@ -161,7 +164,11 @@ class Table:
                 found.append(Column(kind, float(gap), facts.low, None, ends[i], period))
         if all(one.constant is not None for one in found):  # nothing would be left to fit
             found = [Column(one.kind) for one in found]
-        return cls(tuple(found))
+        return cls(tuple(found), names=None if names is None else tuple(map(str, names)))
+
+    def __repr__(self) -> str:
+        """A line for each column, with its name and what a fit does with it."""
+        return described(self.columns, self.names)
 
     @property
     def kept(self) -> list[int]:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from headrace import files
 from headrace._arrays.frames import as_numbers
+from headrace._layout import Block, Grid, lines_of
 from headrace._tables.columns import label
 from headrace._tables.given import as_frame as given_frame
 from headrace._tables.table import FIT, LOOK, Table, without_missing
 from headrace.choosing.columns import Columns
-from headrace.diagnosis.findings import wrapped
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.flow import Flow
@@ -141,27 +141,26 @@ class Choice:
 
     def __str__(self) -> str:
         """One screen."""
-        return "\n".join(self.lines())
+        return "\n".join(lines_of(self.blocks()))
 
-    def lines(self, more: str = "result.diagnosis has all of it") -> list[str]:
-        """The lines of `print`; `more` points to the whole diagnosis."""
-        width = max(len(one.name) for one in self.table) + 2
-        lines = [f"{'mean log-likelihood, nats a row':<{width + 24}}{'behind the best':<22}{'time':>8}"]
+    def blocks(self, more: str = "result.diagnosis has all of it") -> list[Block]:
+        """The table and paragraphs of `print`; `more` points to the whole diagnosis."""
+        rows = []
         for one in self.table:
             if np.isnan(one.log_likelihood):
-                lines.append(f"  {one.name:<{width}}{one.state}")
+                rows.append((one.name, "", "", "", one.state))
                 continue
-            mean = f"{one.log_likelihood:10.4f} ± {one.error:.4f}"
+            mean = f"{one.log_likelihood:.4f} ± {one.error:.4f}"
             behind = "" if one is self.table[0] else f"{one.behind:.4f} ± {one.behind_error:.4f}"
-            lines.append(f"  {one.name:<{width}}{mean:<22}{behind:<22}{one.seconds:7.1f} s  {one.state}".rstrip())
-        lines += ["", *wrapped(f"Judged by {self.judged_by}."), *wrapped(told_of(self.name, self.as_good))]
-        for text in self.columns.lines():
-            lines += wrapped(text)
+            rows.append((one.name, mean, behind, f"{one.seconds:.1f} s", one.state))
+        head = ("density", "nats a row", "behind the best", "time", "")
+        told = [f"Judged by {self.judged_by}.", told_of(self.name, self.as_good), *self.columns.lines()]
+        found: list[Block] = ["mean log-likelihood", Grid(head, rows, right=(1, 2, 3), wraps=(0, 4)), "", *told]
         if self.interrupted:
-            lines += wrapped("Interrupted: this is the best so far.")
+            found.append("Interrupted: this is the best so far.")
         if self.diagnosis is not None:
-            lines += ["", *wrapped(f"A look at the best: {self.diagnosis.verdict}"), f"({more})"]
-        return lines
+            found += ["", f"A look at the best: {self.diagnosis.verdict}", f"({more})"]
+        return found
 
     def summary(self) -> dict[str, Any]:
         """The result without rows and flows, as plain numbers and strings for JSON."""

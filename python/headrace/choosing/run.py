@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 from headrace import _arguments as check
 from headrace._arrays.caller import Array
 from headrace._fit.clock import Clock
-from headrace._progress import bar
+from headrace._progress import seconds_bar
 from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by
 from headrace.choosing.columns import Columns, learnt
@@ -32,7 +32,6 @@ __all__ = ["auto"]
 FEW = 500  # rows, below which all rows judge, by cross-validation
 LEAST = 4  # rows
 FOLDS = 5
-FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s{postfix}"  # of the bar
 LOOKED_AT, MOST_KNOWN = 5000, 10_000  # rows of a diagnosis, and of training rows to compare with
 
 
@@ -166,7 +165,7 @@ class _Search:
     def shown(self) -> Iterator[Any]:
         """A bar of the elapsed seconds; Ctrl-C inside ends only the block."""
         total, begin = round(self.clock.left(), 1), time.perf_counter()
-        with bar(total, "auto", "s", self.progress, bar_format=FORMAT) as shown:
+        with seconds_bar(total, "auto", self.progress) as shown:
             shown.begun_at = begin
             try:
                 yield shown

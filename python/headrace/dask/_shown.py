@@ -45,7 +45,7 @@ class Shown:
                     _progress.bar(made.pop("total"), made.pop("desc"), progress=True, **made),
                 )
             if self._bar is not None:
-                self._bar.set_postfix(message["postfix"], refresh=False)
+                self._bar.set_postfix_str(message["postfix"], refresh=False)
                 self._bar.update(message["n"] - self._bar.n)
                 if message["closed"]:
                     self.close()

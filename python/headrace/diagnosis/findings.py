@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["LEVEL", "Finding", "holm", "least_of", "number", "p_text", "wrapped"]
+__all__ = ["LEVEL", "Finding", "holm", "least_of", "number", "p_text"]
 
 LEVEL = 0.05  # of all tests together
-WIDTH = 110  # of lines
 
 
 @dataclass(frozen=True)
@@ -71,10 +68,3 @@ def p_text(p_value: float) -> str:
 def number(value: float) -> str:
     """Three digits, with a true minus sign left out for the sake of terminals."""
     return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.3e}"
-
-
-def wrapped(text: str, first: str = "", rest: str = "", width: int = WIDTH) -> list[str]:
-    """Lines of limited length; "p = 0.1" and "5 %" stay together."""
-    whole = re.sub(r"(\bp) ([=<]) |(\d) %", lambda m: f"{m[3]}\xa0%" if m[3] else f"{m[1]}\xa0{m[2]}\xa0", text)
-    lines = textwrap.wrap(whole, width, initial_indent=first, subsequent_indent=rest)
-    return [line.replace("\xa0", " ") for line in lines]

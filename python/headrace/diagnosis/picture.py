@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._layout import wrapped
 from headrace._output import printable, replacing
 from headrace._pictures import BAND, BLUE, GREY, INK, NAMED, NO_MATPLOTLIB, ORANGE, STYLE, can_draw
 from headrace.diagnosis import bands
 from headrace.diagnosis.distributions import normal_tail
-from headrace.diagnosis.findings import LEVEL, wrapped
+from headrace.diagnosis.findings import LEVEL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ def draw(diagnosis: Record, path: str) -> None:
         for panel, axis in zip(_PANELS, figure.subplots(3, 2).flat, strict=True):
             panel(axis, diagnosis)
         figure.suptitle(
-            "\n".join(wrapped(diagnosis.verdict, width=100)), x=0.01, ha="left", fontweight="bold", fontsize=11
+            "\n".join(wrapped(diagnosis.verdict, columns=100)), x=0.01, ha="left", fontweight="bold", fontsize=11
         )
         with replacing(path) as stream:
             figure.savefig(stream, format=Path(path).suffix[1:].lower() or "png", dpi=130)

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._layout import Block, Grid, Item, lines_of
 from headrace.diagnosis import bands
 from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.distributions import normal_tail
-from headrace.diagnosis.findings import LEVEL, Finding, number, p_text, wrapped
+from headrace.diagnosis.findings import LEVEL, Finding, number, p_text
 from headrace.diagnosis.likelihood import Likelihood
 
 __all__ = ["Record", "Worst"]
@@ -161,32 +162,34 @@ class Record:
 
     def __str__(self) -> str:
         """A text of one screen."""
-        return "\n".join(self.lines())
+        return "\n".join(lines_of(self.blocks()))
 
-    def lines(self) -> list[str]:
-        """The lines of the printed text."""
+    def blocks(self) -> list[Block]:
+        """The paragraphs and tables of the printed text."""
         given = f" given {_counted(self.context, 'number')} of context" if self.context else ""
-        lines = [
+        found: list[Block] = [
             f"{self.kind} of {_counted(self.features, 'feature')}{given}, looked at with {_counted(self.rows, 'row')}",
             "",
-            *(line for text in (self.verdict, *self.notes()) for line in wrapped(text)),
+            self.verdict,
+            *self.notes(),
             "",
             "mean log-likelihood, nats a row",
-            *(f"  {self._likelihood(one)}" for one in self.likelihoods),
-            *([f"  the simple densities were fitted to {self.fitted_to}"] if len(self.likelihoods) > 1 else []),
+            Grid((), [self._likelihood(one) for one in self.likelihoods], right=(1,), wraps=(2,), indent="  "),
         ]
+        if len(self.likelihoods) > 1:
+            found.append(Item(f"the simple densities were fitted to {self.fitted_to}"))
         if self.misses:
-            lines += ["", "what speaks against it (p-values of each test alone)"]
-            for one in self.misses:
-                head = f"  {one.name:<26}{p_text(one.p_value):<12}"
-                lines += wrapped(one.sentence, head, " " * len(head))
-            lines += ["", "what to do next"]
-            for advice in dict.fromkeys(advice_for(one.name) for one in self.misses):
-                lines += wrapped(advice, "  ", "    ")
+            told = [(one.name, p_text(one.p_value), one.sentence) for one in self.misses]
+            found += [
+                "",
+                "what speaks against it (p-values of each test alone)",
+                Grid((), told, wraps=(2,), indent="  "),
+            ]
+            advice = dict.fromkeys(advice_for(one.name) for one in self.misses)
+            found += ["", "what to do next", *map(Item, advice)]
         if rest := [f"{one.name} ({p_text(one.p_value)})" for one in self.tests if not one.misses]:
-            lines += ["", "what does not"]
-            lines += wrapped(", ".join(rest), "  ", "  ")
-        return [*lines, "", "rows that fit worst", *(f"  {self._worst(one)}" for one in self.worst[:3])]
+            found += ["", "what does not", Item(", ".join(rest), rest="  ")]
+        return [*found, "", "rows that fit worst", *(Item(self._worst(one)) for one in self.worst[:3])]
 
     def notes(self) -> list[str]:
         """Notes beside the verdict."""
@@ -204,12 +207,11 @@ class Record:
         return found
 
     @staticmethod
-    def _likelihood(one: Likelihood) -> str:
-        text = f"{one.name:<16}{one.mean:10.4f}{_error(one.error)}"
-        if one.name == "flow" or np.isnan(one.gain):  # as of two densities that are 0 at some row
-            return text
-        more = "more" if not one.gain < 0 else "less"
-        return f"{text}   the flow has {abs(one.gain):.4f}{_error(one.gain_error)} {more} on {one.rows:,} rows"
+    def _likelihood(one: Likelihood) -> tuple[str, str, str]:
+        told, more = "", "more" if not one.gain < 0 else "less"
+        if one.name != "flow" and not np.isnan(one.gain):  # as of two densities that are 0 at some row
+            told = f"the flow has {abs(one.gain):.4f}{_error(one.gain_error)} {more} on {one.rows:,} rows"
+        return one.name, f"{one.mean:.4f}{_error(one.error)}", told
 
     @staticmethod
     def _worst(one: Worst) -> str:

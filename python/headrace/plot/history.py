@@ -74,12 +74,12 @@ def _opened(fit: Any) -> list[Any]:
 
 def _epochs(axis: Any, one: History) -> None:
     train, held = np.array(one.train_loss), np.array(one.validation_loss)
-    axis.plot(np.arange(len(train)), train, _mark(train), color=GREY, linewidth=1.2, label="training rows, running")
-    axis.plot(np.arange(len(held)), held, _mark(held), color=BLUE, linewidth=1.6, label=one.judged_by)
-    if 0 <= one.best_epoch < len(held):
-        axis.plot(one.best_epoch, held[one.best_epoch], "o", color=ORANGE, label=f"kept: epoch {one.best_epoch}")
+    axis.plot(1 + np.arange(len(train)), train, _mark(train), color=GREY, linewidth=1.2, label="training rows, running")
+    axis.plot(1 + np.arange(len(held)), held, _mark(held), color=BLUE, linewidth=1.6, label=one.judged_by)
+    if 0 < one.best_epoch <= len(held):
+        axis.plot(one.best_epoch, held[one.best_epoch - 1], "o", color=ORANGE, label=f"kept: epoch {one.best_epoch}")
     elif np.isfinite(one.best_loss):
-        origin = "a Gaussian" if one.gaussian else "what it began with" if one.best_epoch < 0 else "the last weights"
+        origin = "a Gaussian" if one.gaussian else "what it began with" if one.best_epoch == 0 else "the last weights"
         axis.axhline(one.best_loss, color=ORANGE, linewidth=1.0, linestyle="--", label=f"kept: {origin}")
     _finish(axis, "epoch", "loss, nats a row", one.stopped, [train, held])
 

@@ -67,7 +67,7 @@ class Link(Protocol):
         """The other side, and the log-derivative of each step, (rows, steps)."""
 
     def runs_at_once(self, inverse: bool) -> bool:
-        """Whether this direction makes all steps at once, so that it has derivatives."""
+        """Whether this direction makes all steps at once."""
 
     def vjp(
         self,
@@ -78,8 +78,12 @@ class Link(Protocol):
         covariates: NDArray[Any] | None,
         cotangent: Cotangent,
         kinds: tuple[str, ...],
+        result: Block | None = None,
     ) -> LinkGradients:
-        """Gradients from cotangents of values and log-derivatives; those by inputs are always present."""
+        """Gradients from cotangents of values and log-derivatives; those by inputs are always present.
+
+        `result`: the other side of `given`, if it is known.
+        """
 
 
 class NetworkLink:
@@ -187,12 +191,19 @@ class CausalLink(NetworkLink):
         covariates: NDArray[Any] | None,
         cotangent: Cotangent,
         kinds: tuple[str, ...],
+        result: Block | None = None,
     ) -> LinkGradients:
         """See `Link`."""
         gradients = self._room(parameters, given, context, covariates, kinds)
-        own = given.astype(self._dtype, copy=False)
+        is_sequential = not self.runs_at_once(inverse)
+        read = given
+        if is_sequential:
+            read = self.run(parameters, inverse, given, context, covariates, None)[0] if result is None else result
         self._back(
-            parameters, own, context, covariates, gradients, grad_value=cotangent.value, grad_log_det=cotangent.log_det
+            *(parameters, read.astype(self._dtype, copy=False), context, covariates, gradients),
+            grad_value=cotangent.value,
+            grad_log_det=cotangent.log_det,
+            is_sequential=is_sequential,
         )
         return gradients
 
@@ -260,6 +271,7 @@ class StepLink:
         covariates: NDArray[Any] | None,
         cotangent: Cotangent,
         kinds: tuple[str, ...],
+        result: Block | None = None,
     ) -> LinkGradients:
         """See `Link`."""
         verb = self._transform.inverse_vjp if inverse else self._transform.forward_vjp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -35,10 +36,18 @@ class SequenceProgram:
     """
 
     def __init__(
-        self, links: Sequence[Link], blocks: Sequence[Sequence[Block]], dtype: np.dtype[Any], base: Flow | None = None
+        self,
+        links: Sequence[Link],
+        blocks: Sequence[Sequence[Block]],
+        dtype: np.dtype[Any],
+        base: Flow | None = None,
+        scale: tuple[Array, Array] | None = None,
     ) -> None:
-        """`blocks` are the base's parameters and each link's; `base` is a flow without transforms."""
-        self.links, self._base, self._dtype = tuple(links), base, dtype
+        """`blocks` are the base's parameters and each link's; `base` is a flow without transforms.
+
+        `scale`: mean and standard deviation of the context's columns, which links read standardised.
+        """
+        self.links, self._base, self._dtype, self.scale = tuple(links), base, dtype, scale
         self.features = base.features if base is not None else 0
         self._blocks = [block for own in blocks for block in own]
         edges = np.cumsum([sum(block.size for block in own) for own in ((), *blocks)]).tolist()
@@ -96,7 +105,7 @@ class SequenceProgram:
     ) -> tuple[Array, Array]:
         """The other side of a block, and the log-derivative of each step; states advance by these steps."""
         value, log_det = given, np.zeros(given.shape[:2], self._dtype)
-        order = range(len(self.links))
+        order, context = range(len(self.links)), self.standardised(context)
         for i in reversed(order) if inverse else order:
             state = None if states is None else states[i]
             value, own = self.links[i].run(vector[self._own[i]], inverse, value, context, covariates, state)
@@ -104,16 +113,6 @@ class SequenceProgram:
         return value.astype(self._dtype, copy=False), log_det
 
     # ---- derivatives -------------------------------------------------------------------------------------------------
-
-    def check_parallel(self, inverse: bool, what: str) -> None:
-        """Refuse derivatives of a direction that is computed step after step."""
-        for i, link in enumerate(self.links):
-            if not link.runs_at_once(inverse):
-                side, other = ("latent", "to_data_vjp") if inverse else ("data", "log_prob_vjp and to_latent_vjp")
-                raise ValueError(
-                    f"{what}: expected transforms whose steps are made at once in this direction, got transforms[{i}], "
-                    f"which reads {side} values and makes them one after another; such a flow has {other}"
-                )
 
     def vjp(
         self,
@@ -126,13 +125,14 @@ class SequenceProgram:
         kinds: tuple[str, ...],
     ) -> tuple[Array, ChainGradients]:
         """Gradients of a block, and the log densities of its steps if the cotangent is of these, (rows, steps)."""
-        order = list(range(len(self.links)))
+        order, context = list(range(len(self.links))), self.standardised(context)
         if inverse:
             order.reverse()
         values, log_prob = [given], np.zeros(given.shape[:2], self._dtype)
         sums = _Sums(np.zeros(self.n_weights) if "parameters" in kinds else None, kinds)
         by_log_prob, last = cotangent.log_prob, order[-1]
-        fused = self._standard if by_log_prob is not None and isinstance(self.links[last], CausalLink) else None
+        at_once = isinstance(self.links[last], CausalLink) and self.links[last].runs_at_once(inverse)
+        fused = self._standard if by_log_prob is not None and at_once else None
         for i in order[:-1] if fused or by_log_prob is None else order:
             value, log_det = self.links[i].run(vector[self._own[i]], inverse, values[-1], context, covariates, None)
             values.append(value)
@@ -152,14 +152,21 @@ class SequenceProgram:
             log_prob += self.log_base(vector, z)
             order.pop()
         elif by_log_prob is not None:
-            log_base, by_value = self._base_vjp(vector, values.pop(), by_log_prob, sums)
+            log_base, by_value = self._base_vjp(vector, values[-1], by_log_prob, sums)
             log_prob += log_base
         for i in reversed(order):
             own = Cotangent(value=by_value, log_det=by_log_det)
-            value = values[order.index(i)]
-            found = self.links[i].vjp(vector[self._own[i]], inverse, value, context, covariates, own, kinds)
+            value, *more = values[order.index(i) :]
+            result = more[0] if more else None
+            found = self.links[i].vjp(vector[self._own[i]], inverse, value, context, covariates, own, kinds, result)
             by_value = sums.add(found, self._own[i])
-        return log_prob, sums.gradients(by_value)
+        return log_prob, self._of_given_context(sums.gradients(by_value))
+
+    def _of_given_context(self, found: ChainGradients) -> ChainGradients:
+        """The gradients by the context as it is given, from those by what links read."""
+        if self.scale is None or found.context is None:
+            return found
+        return replace(found, context=(found.context / self.scale[1]).astype(self._dtype))
 
     @property
     def _standard(self) -> str | None:
@@ -181,6 +188,14 @@ class SequenceProgram:
             assert sums.parameters is not None
             sums.parameters[self._of_base] += found[1]
         return log_prob[:n].reshape(z.shape[:2]), found[0][:n].reshape(z.shape)
+
+    def standardised(self, context: Array | None) -> Array | None:
+        """The context that links read, in the dtype of the flow."""
+        if context is None or self.scale is None:
+            return context
+        mean, std = self.scale
+        own: Array = ((context.astype(np.float64) - mean) / std).astype(self._dtype)
+        return own
 
     def parameters_of(self, vector: Array, link: int) -> Array:
         """The parameters of one link."""

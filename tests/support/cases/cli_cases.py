@@ -18,8 +18,10 @@ SHORT = ("--epochs", 3, "--transforms", 2, "--hidden", "8", "--quiet")
 
 
 @pytest.fixture
-def run(capsys, set_threads):
+def run(capsys, set_threads, monkeypatch):
     """Run a command line in this process; gives the exit code and what went to the two outputs."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
 
     def go(*arguments):
         code = cli.main(list(map(str, arguments)))

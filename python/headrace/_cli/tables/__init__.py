@@ -1,4 +1,4 @@
-"""Tables of numbers in files, for the command line: .npy, .npz, .csv (.txt, .tsv) and .parquet."""
+"""Tables of numbers in files, for the command line: .npy, .npz, .csv (.txt, .tsv), as .csv.gz too, and .parquet."""
 
 from __future__ import annotations
 
@@ -11,10 +11,30 @@ from headrace._cli.tables.source import OTHERS, Source
 from headrace._cli.tables.text import HEADERS, Text
 from headrace._cli.tables.writing import WRITTEN, write_parts, write_table
 
-__all__ = ["HEADERS", "OTHERS", "READ", "WRITTEN", "Source", "open_table", "write_parts", "write_table"]
+__all__ = [
+    "HEADERS",
+    "OTHERS",
+    "READ",
+    "READABLE",
+    "WRITTEN",
+    "Source",
+    "open_table",
+    "suffix_of",
+    "write_parts",
+    "write_table",
+]
 
 TEXT = (".csv", ".tsv", ".txt")
-READ = (".npy", ".npz", *TEXT, ".parquet")
+PACKED = ".gz"
+READ = (".npy", ".npz", *TEXT, *(f"{suffix}{PACKED}" for suffix in TEXT), ".parquet")
+READABLE = f".npy, .npz, {', '.join(TEXT)}, these also with {PACKED}, .parquet"
+"""The same in words."""
+
+
+def suffix_of(path: str) -> str:
+    """The end of a file's name that defines its format; of a compressed one, the format inside with it."""
+    ends = [one.lower() for one in Path(path).suffixes[-2:]]
+    return "".join(ends) if ends[-1:] == [PACKED] else "".join(ends[-1:])
 
 
 def open_table(path: str, *, array: str | None = None, delimiter: str | None = None, header: str = "auto") -> Source:
@@ -31,7 +51,7 @@ def open_table(path: str, *, array: str | None = None, delimiter: str | None = N
             column where there is one, are named.
         OSError: no such file, or not allowed.
     """
-    suffix = TEXT[0] if path == "-" else Path(path).suffix.lower()
+    suffix = TEXT[0] if path == "-" else suffix_of(path).removesuffix(PACKED)
     for option, given, takers in (
         ("--array", array is not None, (".npz",)),
         ("--delimiter", delimiter is not None, TEXT),
@@ -41,10 +61,10 @@ def open_table(path: str, *, array: str | None = None, delimiter: str | None = N
             raise ValueError(f"{option}: expected a table in {', '.join(takers)}, which alone take it, got {path}")
     if path == "-":
         return Text("standard input", delimiter, header, sys.stdin.buffer.read())
-    if suffix in (".npy", ".npz"):
+    if suffix_of(path) in (".npy", ".npz"):
         return Array(path, array)
     if suffix in TEXT:
         return Text(path, delimiter, header)
-    if suffix == ".parquet":
+    if suffix_of(path) == ".parquet":
         return Parquet(path)
-    raise ValueError(f"{path}: expected a file that ends in {', '.join(READ)}")
+    raise ValueError(f"{path}: expected a file that ends in {READABLE}")

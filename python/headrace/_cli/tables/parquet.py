@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._cli.tables import source
-from headrace._cli.tables.source import OTHERS, Source
+from headrace._cli.tables.source import OTHERS, Source, choosing
 from headrace._install import install
 
 __all__ = ["Parquet", "load_pyarrow"]
@@ -66,13 +66,16 @@ class Parquet(Source):
         ]
 
     def _check(self, columns: Sequence[int]) -> None:
-        types = self.arrow.types
         for i in columns:
-            kind = self.file.schema_arrow.field(i).type
-            if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-                raise ValueError(f"{self.path}: {self.label(i)}: expected numbers, got {kind}{OTHERS}")
+            if not self._is_number(i):
+                kind, others = self.file.schema_arrow.field(i).type, choosing([*filter(self._is_number, columns)])
+                raise ValueError(f"{self.path}: {self.label(i)}: expected numbers, got {kind}{others}")
             if (count := self.labels.count(self.labels[i])) > 1:
                 raise ValueError(f"{self.path}: expected one {self.label(i)}, got {count}{OTHERS}")
+
+    def _is_number(self, column: int) -> bool:
+        types, kind = self.arrow.types, self.file.schema_arrow.field(column).type
+        return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
 
     def _numbers(self, table: Any, columns: Sequence[int], begin: int) -> NDArray[Any]:
         out = np.empty((table.num_rows, len(columns)), self.dtype(columns))

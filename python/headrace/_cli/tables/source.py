@@ -12,13 +12,29 @@ from numpy.typing import NDArray
 
 from headrace._tables import columns as _columns
 
-__all__ = ["BLOCK", "KINDS", "OTHERS", "Source"]
+__all__ = ["BLOCK", "KINDS", "OTHERS", "Source", "choosing"]
 
 OTHERS = "; --columns chooses other columns"
 KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # of dtypes
 
 BLOCK = 1 << 16  # rows of a block, approximately
 LEAST = 8  # fewer rows take another path through the core, which may differ in the last digits
+
+
+def choosing(columns: Sequence[int]) -> str:
+    """The end of an error: the option that takes these columns, or some, if there are none.
+
+    >>> choosing([0, 1, 2, 4])
+    '; --columns 0:3,4 takes the columns of numbers'
+    """
+    runs: list[list[int]] = []
+    for column in columns:
+        if runs and column == runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([column, column + 1])
+    named = ",".join(str(begin) if end == begin + 1 else f"{begin}:{end}" for begin, end in runs)
+    return f"; --columns {named} takes the columns of numbers" if named else OTHERS
 
 
 class Source(abc.ABC):

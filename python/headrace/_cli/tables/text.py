@@ -1,8 +1,10 @@
-"""Tables in .csv, .tsv and .txt files: the dialect is detected here; NumPy reads."""
+"""Tables in .csv, .tsv and .txt files, perhaps compressed by gzip: the dialect is detected here; NumPy reads."""
 
 from __future__ import annotations
 
+import gzip
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._cli.tables.source import OTHERS, Source
+from headrace._cli.tables.source import Source, choosing
 
 __all__ = ["HEADERS", "Text", "is_number"]
 
@@ -19,6 +21,7 @@ HEADERS = ("auto", "yes", "no")
 MISSING = ("", "na", "n/a", "null", "none")  # texts of missing values, beside "nan"
 TRUTH = {"true": "1", "false": "0"}  # texts for truth values, as pandas and polars write them
 
+GZIP = b"\x1f\x8b"  # the first bytes of what gzip compressed
 MOST_LINES = 16  # more of the names
 CHUNK = 1 << 14  # rows of text that are parsed at a time
 
@@ -30,6 +33,11 @@ def is_number(field: str) -> bool:
     except ValueError:
         return False
     return "_" not in field
+
+
+def _numbers(fields: Sequence[str]) -> Iterator[int]:
+    """Indices of the fields that are numbers."""
+    return (i for i, field in enumerate(fields) if is_number(field))
 
 
 Lines = Sequence[tuple[int, str]]  # lines with their numbers from 1
@@ -55,8 +63,8 @@ class Text(Source):
         numbers = sum(map(is_number, fields))
         if header == "auto" and 0 < numbers < len(fields):
             raise ValueError(
-                f"{path}: line {first[-1][0]} has numbers and other text, so that it may be names or a row: say "
-                "--header yes or --header no"
+                f"{path}: line {first[-1][0]} has numbers and other text, so that it may be names or a row: give "
+                f"--header yes for names, --header no for a row{choosing([*_numbers(fields)])}"
             )
         has_names = header == "yes" or (header == "auto" and numbers == 0)
         self.names = tuple(field.strip() for field in fields) if has_names else None
@@ -75,19 +83,29 @@ class Text(Source):
 
     def _lines(self) -> Iterator[tuple[int, str]]:
         """Lines that are neither empty nor comments."""
-        with (
-            open(self.path, "rb") if self.content is None else io.BytesIO(self.content) as stream,
-            io.TextIOWrapper(stream, encoding="utf-8-sig") as file,
-        ):
+        with self._opened() as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as file:
             try:
                 for number, line in enumerate(file, 1):
                     if line.strip() and not line.lstrip().startswith("#"):
                         yield number, line.rstrip("\n") + "\n"  # a quote without an end takes these lines into its cell
+            except (EOFError, zlib.error, gzip.BadGzipFile):
+                raise ValueError(f"{self.path}: expected a whole gzip file, got one that is cut or damaged") from None
             except UnicodeDecodeError as error:
-                advice = "" if self.content is None else "; tables of other kinds are read from files alone"
+                advice = "; tables of other kinds are read from files alone"
+                if self.content is None:
+                    advice = f"; iconv -f latin1 -t utf-8 {self.path} converts it, if it is of that encoding"
                 raise ValueError(
                     f"{self.path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}{advice}"
                 ) from None
+
+    def _opened(self) -> Any:
+        """The bytes of the text, without compression."""
+        if self.content is not None:
+            stream = io.BytesIO(self.content)
+            return gzip.GzipFile(fileobj=stream) if self.content.startswith(GZIP) else stream
+        with open(self.path, "rb") as file:
+            packed = file.read(len(GZIP)) == GZIP
+        return gzip.open(self.path, "rb") if packed else open(self.path, "rb")
 
     def _loaded(self, lines: Lines, dtype: type[np.generic]) -> NDArray[Any]:
         """Cells of the lines, unchecked; quoted numbers are texts."""
@@ -110,14 +128,14 @@ class Text(Source):
         return np.dtype(np.float64)
 
     def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
-        lines, chosen, advice = islice(self._lines(), self.before, None), list(columns), OTHERS
+        lines, chosen, is_first = islice(self._lines(), self.before, None), list(columns), True
         while some := list(islice(lines, CHUNK)):
             cells = self._cells(some, np.float64)
-            yield self._converted(some, chosen, advice) if cells is None else cells[:, chosen]
-            advice = ""
+            yield self._converted(some, chosen, is_first) if cells is None else cells[:, chosen]
+            is_first = False
 
-    def _converted(self, lines: Lines, chosen: list[int], advice: str) -> NDArray[Any]:
-        """Rows with texts of values. A word in the first row is likely a column of text: `advice` goes to the error."""
+    def _converted(self, lines: Lines, chosen: list[int], is_first: bool) -> NDArray[Any]:
+        """Rows with texts of values. `is_first`: a word in the first of them is likely a column of text."""
         cells = self._cells(lines, np.str_)
         if cells is None or cells[-1, -1].endswith("\n"):
             raise self._uneven(lines)
@@ -129,11 +147,13 @@ class Text(Source):
                 for word, digit in TRUTH.items():
                     column[column == word] = digit
         for row, (number, _) in enumerate(lines):
-            for i, text in zip(chosen, texts[row].tolist(), strict=True):
+            row_texts = texts[row].tolist()
+            for i, text in zip(chosen, row_texts, strict=True):
                 if not is_number(text):
+                    others = choosing([chosen[k] for k in _numbers(row_texts)]) if is_first and row == 0 else ""
                     raise ValueError(
                         f"{self.path}: line {number}, {self.label(i)}: expected a number, got {str(cells[row, i])!r}"
-                        + (advice if row == 0 else "")
+                        + others
                     )
         return texts.astype(np.float64)
 
@@ -141,7 +161,7 @@ class Text(Source):
         """The error about the first line that is no row."""
         for number, line in lines:
             cells = self._loaded([(number, line)], np.str_)[0]
-            what = f"{self.n_columns} columns, as in the first line, got {cells.size}"
+            what = f"{self.n_columns} columns, as in the first line, got {cells.size}; --delimiter separates them"
             if cells[-1].endswith("\n"):
                 what = "the end of a cell in quotes, got that of the line"
             elif cells.size == self.n_columns:

@@ -18,23 +18,28 @@ from numpy.typing import NDArray
 from headrace._cli.tables.parquet import load_pyarrow
 from headrace._output import replacing, spreadsheet_cell
 
-__all__ = ["WRITTEN", "write_parts", "write_table"]
+__all__ = ["DOUBLE", "SINGLE", "WRITTEN", "write_parts", "write_table"]
 
+SINGLE, DOUBLE = 9, 17  # digits that restore any float32, and any float64
 WRITTEN = (".npy", ".csv", ".parquet")
 
 
 def write_table(
-    path: str | None, values: NDArray[Any], names: Sequence[str] | None = None, kinds: Sequence[str] | None = None
+    path: str | None,
+    values: NDArray[Any],
+    names: Sequence[str] | None = None,
+    kinds: Sequence[str] | None = None,
+    digits: Sequence[int] | None = None,
 ) -> None:
     """Write an array (rows, columns), or (rows,) as one column; no path: to the standard output, as .csv.
 
     In .parquet, columns whose `kinds` are "integer" or "boolean" have such types.
 
-    Text has enough digits to restore the value, and names that do no harm in a terminal or a spreadsheet. An
-    .npy file has the array, without the names.
+    Text has enough digits to restore the value, or `digits` of each column, and names that do no harm in a terminal
+    or a spreadsheet. An .npy file has the array, without the names.
     """
     if path is None:
-        _write_text(sys.stdout, values, names)
+        _write_text(sys.stdout, values, names, digits)
         return
     suffix = Path(path).suffix.lower()
     table = _arrow_table(path, values, names, kinds) if suffix == ".parquet" else None
@@ -45,7 +50,7 @@ def write_table(
             load_pyarrow().parquet.write_table(table, stream)
         else:
             text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-            _write_text(text, values, names)
+            _write_text(text, values, names, digits)
             text.detach()
 
 
@@ -124,8 +129,11 @@ def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
     return column.astype(np.int64)
 
 
-def _write_text(file: IO[str], values: NDArray[Any], names: Sequence[str] | None) -> None:
+def _write_text(
+    file: IO[str], values: NDArray[Any], names: Sequence[str] | None, digits: Sequence[int] | None = None
+) -> None:
     if names:
         csv.writer(file, lineterminator="\n").writerow(map(spreadsheet_cell, names))
-    digits = 9 if values.dtype == np.float32 else 17
-    np.savetxt(file, values, fmt=f"%.{digits}g", delimiter=",")
+    if digits is None:
+        digits = [SINGLE if values.dtype == np.float32 else DOUBLE] * (1 if values.ndim == 1 else values.shape[1])
+    np.savetxt(file, values, fmt=[f"%.{count}g" for count in digits], delimiter=",")

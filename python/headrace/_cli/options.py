@@ -1,0 +1,296 @@
+"""The commands of the command line and their options, in the order of their help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import headrace as hr
+from headrace._cli import commands, demo, diagnose, export, fitting, offered, parts, tables, use
+from headrace._cli.choose import SECONDS
+from headrace._cli.parser import (
+    KINDS,
+    READERS,
+    Parser,
+    delimiter,
+    file,
+    integer,
+    number,
+    or_folder,
+    share,
+)
+from headrace.flows import DEFAULT
+
+__all__ = ["parser"]
+
+COLUMNS = "COLUMNS are names, indices from 0 or ranges: mass,radius or 0,3:6"
+FLOW = "what headrace fit or Flow.save wrote; - for the standard input"
+
+
+class _Include(argparse.Action):
+    """Print the folder of the header, on one line however long it is, and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(hr.include())
+        parser.exit()
+
+
+def parser() -> Parser:
+    """The parser of all commands."""
+    whole = Parser(
+        prog="headrace",
+        description="Normalising flows: fit, score and sample densities of tables.",
+        epilog="Exit codes: 0; 1 an error, in one line; 2 a wrong command line; 130 Ctrl-C; 141 closed output.",
+    )
+    whole.add_argument("--version", action="version", version=f"headrace {hr.__version__}")
+    whole.add_argument("--include", action=_Include, nargs=0, help="print the folder of headrace.hpp and exit")
+    subparsers = whole.add_subparsers(title="commands", required=True, metavar="COMMAND", prog="headrace")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], help: str, epilog: str = "") -> Parser:
+        sub: Parser = subparsers.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=epilog)
+        sub.set_defaults(run=run, usage=sub.error, refuse=sub.refuse)
+        sub.add_argument("--json", action="store_true", help="print one JSON object")
+        sub.add_argument("--threads", type=integer(1), metavar="N", help="by default all cores")
+        sub.add_argument("--quiet", action="store_true", help="no progress and notes on the standard error")
+        return sub
+
+    command("info", commands.info, "print version, instruction set, threads, CUDA or why not")
+    _add_fit(command)
+    _add_score(command)
+    _add_diagnose(command)
+    _add_sample(command)
+    _add_export(command)
+    sub = command("bench", commands.bench, "time a dozen workloads, beside what this machine can do at most")
+    sub.add_argument("--quick", action="store_true", help="a few seconds instead of twenty")
+    sub = command("demo", commands.demo, "fit the Hertzsprung-Russell diagram of 60,000 stars, compare and draw it")
+    pictures = [".png", ".pdf", ".svg"]
+    sub.add_argument(
+        "-o", "--output", type=file(pictures), metavar="PICTURE", help=f"a picture: {', '.join(pictures)} (default: "
+        f"{commands.PICTURE})"
+    )  # fmt: skip
+    sub.add_argument("--epochs", type=integer(1), metavar="N", help=f"of each flow (default: {demo.EPOCHS})")
+    sub.add_argument("--seed", type=integer(0), default=0, metavar="N", help="of weights and samples (default: 0)")
+    return whole
+
+
+def _add_fit(command: Callable[..., Parser]) -> None:
+    sub = command(
+        "fit",
+        fitting.fit,
+        "fit a flow to the rows of a table and save it",
+        "Ctrl-C ends a fit and saves the best weights so far, or nothing if none are better than fresh ones; the exit "
+        "code is 130 then. With --checkpoint the same command goes on from there. Tables of more rows than the buffer "
+        "are read anew in each epoch.",
+    )
+    _add_data(sub, several=True)
+    sub.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FLOW",
+        help="the file to write, as flow.safetensors; - for the standard output",
+    )
+    kinds = ", ".join(offered.FLOWS)
+    sub.add_argument(
+        "--flow",
+        choices=tuple(offered.FLOWS),
+        metavar="KIND",
+        help=f"the kind of flow: {kinds} (default: {DEFAULT})",
+    )
+    sub.add_argument(
+        "--auto",
+        action="store_true",
+        help=f"try flows of several kinds and sizes for --time-budget ({SECONDS:g}) seconds, and save the best",
+    )
+    sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
+    sub.add_argument(
+        "--buffer",
+        type=integer(1),
+        metavar="ROWS",
+        help="rows that are held in memory, at most (default: as many as 256 MiB hold)",
+    )
+    _add_columns(sub)
+    sub.add_argument(
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float32",
+        metavar="DTYPE",
+        help="of the flow: float32 or float64 (default: float32)",
+    )
+    sub.add_argument(
+        "--ensemble", type=integer(1), metavar="N", help="fit so many flows, and save their mixture (default: one flow)"
+    )
+    sub.add_argument(
+        "--seed",
+        type=integer(0),
+        default=0,
+        metavar="N",
+        help="of fresh weights, of the rows held out and of their order (default: 0)",
+    )
+    group = sub.add_argument_group("the fit")
+    group.add_argument(
+        "--validation",
+        type=share,
+        metavar="SHARE",
+        help=f"the share of rows to hold out (default: {fitting.VALIDATION}; with --auto none, beside its own)",
+    )
+    for name, option in offered.FIT.items():
+        flag, told = "--" + name.replace("_", "-"), offered.fit_help(name).replace("%", "%%")
+        group.add_argument(flag, type=KINDS[option.kind], metavar=option.metavar, help=told)
+    _add_settings(sub)
+
+
+def _add_columns(sub: Parser) -> None:
+    """Options about the columns of a table to fit."""
+    sub.add_argument(
+        "--bounds",
+        metavar="COLUMN=LOW:HIGH,...",
+        help="ends between which features lie: age=0:,share=0:1 for age above 0, and share in between",
+    )
+    sub.add_argument(
+        "--periodic",
+        metavar="COLUMN=LOW:HIGH,...",
+        help="features that go around, with one period of each: hour=0:24",
+    )
+    sub.add_argument(
+        "--discrete",
+        metavar="COLUMNS",
+        help="features of whole numbers: spread before the fit, and rounded in samples; by default those of such a "
+        "type in .parquet and .npy; none for none",
+    )
+    sub.add_argument(
+        "--spread",
+        metavar="COLUMN=WIDTH,...",
+        help="noise for features whose values repeat; auto: as wide as the smallest gap between them",
+    )
+    sub.add_argument(
+        "--missing",
+        choices=("refuse", "drop"),
+        default="refuse",
+        metavar="HOW",
+        help="what to do with rows that miss a value: refuse or drop (default: refuse)",
+    )
+
+
+def _add_settings(sub: Parser) -> None:
+    """An option for each argument of the flows' constructors, in a group for those flows that take the same."""
+    groups: dict[tuple[str, ...], Any] = {}
+    for name, setting in offered.settings().items():
+        if name in offered.FIT:
+            continue
+        takers = setting.takers
+        if takers not in groups:
+            groups[takers] = sub.add_argument_group(f"settings of {', '.join(takers)}")
+        option, told = f"--{name.replace('_', '-')}", setting.help.replace("%", "%%")
+        if setting.kind == "bool":
+            groups[takers].add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=told)
+        else:
+            groups[takers].add_argument(
+                option,
+                type=integer(0) if name in ("steps", "copies") else READERS[setting.kind],
+                metavar={"int": "N", "Sequence[int]": "N,N", "str": "NAME", "Base | str": "NAME"}.get(
+                    setting.kind, "X"
+                ),
+                help=told,
+            )
+
+
+def _add_score(command: Callable[..., Parser]) -> None:
+    sub = command(
+        "score",
+        use.score,
+        "write the log density of each row of a table, in nats",
+        "With --json the densities are written only with --output. With a folder as --output, as scores/, each table "
+        "has a file of its own, and the same command goes on where it was stopped. With a file as --output Ctrl-C "
+        "keeps the scores that are done, as scores.partial.csv beside scores.csv, and the same command goes on.",
+    )
+    sub.add_argument("flow", metavar="FLOW", help=FLOW)
+    _add_data(sub, several=True)
+    _add_output(sub, folder=True)
+    formats = tuple(suffix[1:] for suffix in tables.WRITTEN)
+    told = f"of the files in a folder: {', '.join(formats)} (default: that of each table)"
+    sub.add_argument("--format", choices=formats, metavar="FORMAT", help=told)
+
+
+def _add_diagnose(command: Callable[..., Parser]) -> None:
+    sub = command(
+        "diagnose",
+        diagnose.diagnose,
+        "look at a flow with rows that it was not fitted to, and say what speaks against it",
+        "Ctrl-C ends with the tests done so far; the exit code is 130 then.",
+    )
+    sub.add_argument("flow", metavar="FLOW", help=FLOW)
+    _add_data(sub)
+    sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
+    sub.add_argument(
+        "--training",
+        type=file(tables.READ, reads=True),
+        metavar="TABLE",
+        help="the rows that were fitted: were they memorised?",
+    )
+    sub.add_argument(
+        "-o",
+        "--output",
+        type=file(diagnose.WRITTEN),
+        metavar="REPORT",
+        help="a page, or a picture: " + ", ".join(diagnose.WRITTEN),
+    )
+    sub.add_argument("--seed", type=integer(0), default=0, metavar="N", help="of what is drawn (default: 0)")
+
+
+def _add_sample(command: Callable[..., Parser]) -> None:
+    sub = command("sample", use.sample, "draw rows from a flow")
+    sub.add_argument("flow", metavar="FLOW", help=FLOW)
+    sub.add_argument("-n", "--rows", type=integer(0), required=True, metavar="N", help="how many")
+    sub.add_argument("--seed", type=integer(0, bits=64), metavar="N", help="by default another one each time")
+    sub.add_argument(
+        "--first-row",
+        type=integer(0),
+        metavar="K",
+        help="index of the first row in the endless sample of the seed, to draw it in parts (default: 0)",
+    )
+    sub.add_argument("--context-row", type=number, nargs="+", metavar="X", help="the context of all rows")
+    _add_output(sub)
+
+
+def _add_export(command: Callable[..., Parser]) -> None:
+    sub = command("export", export.export, "write a flow as a graph of ONNX, for other runtimes")
+    sub.add_argument("flow", metavar="FLOW", help=FLOW)
+    sub.add_argument("-o", "--output", type=file([".onnx"]), required=True, metavar="GRAPH", help="as flow.onnx")
+    told = f"what the graph computes: {', '.join(export.VERBS)} (default: log_prob)"
+    sub.add_argument("--verb", choices=export.VERBS, default="log_prob", metavar="VERB", help=told)
+
+
+def _add_data(sub: Parser, several: bool = False) -> None:
+    read, kinds = file((*tables.READ, "-"), reads=True), tables.READABLE
+    if several:
+        what = f"tables with the same columns: {kinds}, folders of these, - text from the standard input"
+        sub.add_argument("data", metavar="DATA", nargs="+", type=or_folder(read), help=what)
+    else:
+        sub.add_argument("data", metavar="DATA", type=read, help=f"a table: {kinds}, - text from the standard input")
+    group = sub.add_argument_group("the table", COLUMNS)
+    group.add_argument("--columns", metavar="COLUMNS", help="the features; by default all that are nothing else")
+    group.add_argument("--context", metavar="COLUMNS", help="what the density is conditioned on (default: nothing)")
+    group.add_argument("--array", metavar="NAME", help="which array of an .npz file (default: its only one)")
+    group.add_argument(
+        "--delimiter", type=delimiter, metavar="CHAR", help="of text: a character, tab or space (default: as found)"
+    )
+    group.add_argument(
+        "--header",
+        choices=tables.HEADERS,
+        default="auto",
+        metavar="HOW",
+        help="whether text begins with names: auto, yes or no (default: auto, if its first line has no number)",
+    )
+
+
+def _add_output(sub: Parser, folder: bool = False) -> None:
+    read, kinds = file((*tables.WRITTEN, "-")), ", ".join(tables.WRITTEN)
+    sub.add_argument(
+        "-o",
+        "--output",
+        type=or_folder(read, parts.is_folder) if folder else read,
+        metavar="OUT",
+        help=f"{kinds}{', a folder/' if folder else ''}; - or nothing: .csv to the standard output",
+    )

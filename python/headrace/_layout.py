@@ -1,0 +1,128 @@
+"""Text for a terminal: paragraphs and tables that are at most as wide as it is."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Block", "Grid", "Item", "lines_of", "width", "wrapped"]
+
+WIDEST = 110  # characters of a paragraph's line, because longer lines are hard to read
+LEAST, MANY = 12, 30  # characters of a column whose texts wrap: at least, and enough for long ones
+GAP = 2  # spaces between two columns
+
+
+def width() -> int:
+    """Columns of the terminal, or those of the environment's COLUMNS; 80 where neither is known."""
+    return shutil.get_terminal_size().columns
+
+
+def wrapped(text: str, first: str = "", rest: str = "", columns: int | None = None) -> list[str]:
+    """Lines of limited length; "p = 0.1" and "5 %" stay together.
+
+    >>> wrapped("a long text at p = 0.1", columns=15)
+    ['a long text at', 'p = 0.1']
+    """
+    most = min(width(), WIDEST) if columns is None else columns
+    whole = re.sub(r"(\bp) ([=<]) |(\d) %", lambda m: f"{m[3]}\xa0%" if m[3] else f"{m[1]}\xa0{m[2]}\xa0", text)
+    wrapper = textwrap.TextWrapper(max(most, 1), first, rest, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\xa0", " ") for line in wrapper.wrap(whole)]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A paragraph with an indentation."""
+
+    text: str
+    first: str = "  "
+    """Before the first line."""
+    rest: str = "    "
+    """Before all others."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts. Where it is wider than the terminal, its wrapping columns wrap, or each row becomes a list."""
+
+    head: Sequence[str]
+    """Names of the columns; none for a table without a line of them."""
+    rows: Sequence[Sequence[str]]
+    right: Sequence[int] = ()
+    """Columns whose texts end at the same place."""
+    wraps: Sequence[int] = ()
+    """Columns whose texts may have several lines."""
+    indent: str = ""
+
+    def natural(self) -> list[int]:
+        """The width of each column without wrapping."""
+        every = [*([self.head] if self.head else []), *self.rows]
+        return [max(map(len, texts)) for texts in zip(*every, strict=True)]
+
+    def widths(self, columns: int) -> list[int] | None:
+        """The width of each column in a terminal of this width; None where they do not fit beside each other."""
+        found = self.natural()
+        room = columns - len(self.indent) - GAP * (len(found) - 1)
+        least = {i: min(found[i], max(LEAST, min(found[i] // 4, MANY), self._longest_word(i))) for i in self.wraps}
+        while sum(found) > room:
+            widest = max(self.wraps, key=lambda i: found[i] - least[i], default=None)
+            if widest is None or found[widest] <= least[widest]:
+                return None
+            found[widest] = max(least[widest], found[widest] - (sum(found) - room))
+        return found
+
+    def _longest_word(self, column: int) -> int:
+        texts = [row[column] for row in self.rows] + ([self.head[column]] if self.head else [])
+        return max((len(word) for text in texts for word in text.split()), default=0)
+
+    def lines(self, columns: int | None = None) -> list[str]:
+        """The plain drawing."""
+        most = width() if columns is None else columns
+        if not self.rows:
+            return []
+        if (widths := self.widths(most)) is None:
+            return self._listed(most)
+        every = [*([self.head] if self.head else []), *self.rows]
+        return [line for row in every for line in self._beside(row, widths)]
+
+    def _beside(self, row: Sequence[str], widths: list[int]) -> list[str]:
+        cells = [wrapped(text, columns=widths[i]) or [""] if i in self.wraps else [text] for i, text in enumerate(row)]
+        found = []
+        for number in range(max(map(len, cells))):
+            texts = [lines[number] if number < len(lines) else "" for lines in cells]
+            aligned = [
+                text.rjust(size) if i in self.right else text.ljust(size)
+                for i, (text, size) in enumerate(zip(texts, widths, strict=True))
+            ]
+            found.append((self.indent + (GAP * " ").join(aligned)).rstrip())
+        return found
+
+    def _listed(self, columns: int) -> list[str]:
+        """Each row as its first text, and below it the others, behind the names of their columns."""
+        found = []
+        for row in self.rows:
+            found += wrapped(row[0], self.indent, self.indent + "  ", columns)
+            for i, text in enumerate(row[1:], 1):
+                name = f"{self.head[i]}: " if self.head and self.head[i] else ""
+                if text:
+                    found += wrapped(name + " ".join(text.split()), self.indent + "  ", self.indent + "    ", columns)
+        return found
+
+
+Block = str | Item | Grid
+"""A paragraph, or an empty line; one with an indentation; a table."""
+
+
+def lines_of(blocks: Iterable[Block]) -> list[str]:
+    """The lines of a plain drawing."""
+    found: list[str] = []
+    for block in blocks:
+        if isinstance(block, Grid):
+            found += block.lines()
+        elif isinstance(block, Item):
+            found += wrapped(block.text, block.first, block.rest)
+        else:
+            found += wrapped(block) or [""]
+    return found

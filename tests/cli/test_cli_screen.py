@@ -1,0 +1,401 @@
+"""What the command line shows: help that answers each option, nothing wider than the terminal, rich or plain."""
+
+import gzip
+import importlib.util
+import io
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from cli_cases import ENVIRONMENT, NAMES, SHORT, check_error, small_flow, table, write_csv
+from headrace import _progress
+from headrace._cli import bench as _bench
+from headrace._cli import demo, offered, options, screen
+from headrace._cli.demo import load_stars
+from headrace._layout import Grid, Item, lines_of, wrapped
+
+pytestmark = pytest.mark.programs
+
+COMMANDS = ("info", "fit", "score", "diagnose", "sample", "export", "bench", "demo")
+COLOURS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+DRAWINGS = ("plain", "rich")
+
+
+@pytest.fixture(params=DRAWINGS)
+def drawing(request, monkeypatch):
+    """Both drawings of one command, by the same means as for a reader who wants colours in a pipe."""
+    if request.param == "rich":
+        pytest.importorskip("rich")
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    return request.param
+
+
+def check_width(text, drawing, columns):
+    """No line is longer, and rich's has its colours."""
+    assert ("\x1b[" in text) == (drawing == "rich")
+    lines = COLOURS.sub("", text).splitlines()
+    assert max(map(len, lines)) <= columns
+    return "\n".join(line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_as_wide_as_the_terminal(run, monkeypatch, drawing, command, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, out, err = run(*filter(None, [command]), "--help")
+    assert (code, err) == (0, "")
+    text = check_width(out, drawing, columns)
+    assert text.startswith(f"usage: headrace {command}")
+    assert "Traceback" not in text
+
+
+def actions_of(command):
+    """The options of a command as the parser has them."""
+    chosen = next(one for one in options.parser()._actions if one.metavar == "COMMAND")
+    return [one for one in chosen.choices[command]._actions if one.option_strings]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_answers_every_option(run, monkeypatch, command):
+    """A meaning each, and nothing that is only Python."""
+    monkeypatch.setenv("COLUMNS", "100")
+    for action in actions_of(command):
+        assert action.help
+        assert not re.search(r"`|\bNone\b|docs/|Flow\.fit\b(?! wrote)|\.\.$", action.help.replace("Flow.fit wrote", ""))
+    out = run(command, "--help")[1]
+    for action in actions_of(command):
+        assert action.option_strings[-1] in out
+
+
+def test_meanings_and_defaults_are_those_of_python():
+    """From the classes and `Flow.fit`, which state them once."""
+    fit = {one.dest: " ".join(one.help.split()) for one in actions_of("fit")}
+    assert fit["activation"].startswith("of hidden units: relu, tanh, elu, silu, gelu")
+    assert fit["activation"].endswith("(default: relu)")
+    assert fit["transforms"] == "number of transforms (default: 5 of maf, iaf, nsf; 8 of realnvp; 32 of planar, radial)"
+    assert fit["bins"].startswith(
+        "nsf: bins of a spline, 2 to 64 dual-ascent: bins of a spline, 3 to 64; by default 40"
+    )
+    assert "by default 5e-3" in fit["learning_rate"]
+    assert "(default: 50) dual-ascent: steps without a new best on held-out rows" in fit["patience"]
+    assert fit["patience"].endswith("(default: 60)")
+    assert fit["rule"].startswith("how a kink is chosen. newton: Newton's step")
+    assert "leaky_relu" in fit["nonlinearity"]  # of `Planar`, to which the flow's help points
+    for kind in offered.FLOWS.values():  # each argument is explained where it is
+        told = offered.meanings(kind.model or kind.make)
+        assert set(kind.settings) <= set(told)
+
+
+def test_options_of_flows_stand_in_groups_by_the_flows_that_take_them(run):
+    out = run("fit", "--help")[1]
+    groups = re.findall(r"^settings of (.*):$", out, re.MULTILINE)
+    assert groups[0] == "maf, iaf, realnvp, nsf, planar, radial"
+    assert {"nsf", "planar", "dual-ascent"} <= set(groups)
+
+
+def test_headrace_alone_prints_the_help(run):
+    """To the standard output, with the status of a wrong command line: as git's, a script's empty command fails."""
+    code, out, err = run()
+    assert (code, err) == (2, "")
+    assert out == run("--help")[1]
+    assert "diagnose" in out
+
+
+# ---- wrong command lines ---------------------------------------------------------------------------------------------
+
+MEANT = {
+    "a command": (["fti", "t.csv"], "headrace: error: argument COMMAND: expected info", "'fti'; did you mean fit?"),
+    "an option": (["fit", "t.csv", "--outptu", "f"], "fit: error: expected an option", "did you mean --output?"),
+    "another library's": (["fit", "t.csv", "-o", "f", "--n-layers=3"], "got --n-layers", "mean --transforms?"),
+    "an option with underscores": (["fit", "t.csv", "-o", "f", "--batch_size", "3"], "mean --batch-size?"),
+    "a kind": (["fit", "t.csv", "-o", "f", "--flow", "NSF"], "--flow: expected maf", "'NSF'; did you mean nsf?"),
+    "nearly a kind": (["fit", "t.csv", "-o", "f", "--flow", "dual_ascend"], "--flow", "did you mean dual-ascent?"),
+    "a choice": (["fit", "t.csv", "-o", "f", "--missing", "Drop"], "expected refuse or drop", "did you mean drop?"),
+    "a suffix": (["fit", "t.cvs", "-o", "f"], "argument DATA: expected a file that ends in .npy", "did you mean .csv?"),
+    "a suffix to write": (["sample", "f", "-n", "1", "-o", "s.parq"], "--output", "did you mean .parquet?"),
+    "text of another name": (["fit", "t.data", "-o", "f"], "got 't.data'", "headrace ... - < t.data reads it"),
+    "no suffix": (["fit", "t", "-o", "f"], "got 't'", "headrace ... - < t reads it"),
+    "another compression": (["fit", "t.csv.xz", "-o", "f"], "got 't.csv.xz'", "xz -dc t.csv.xz | headrace ... -"),
+    "a compressed array": (["fit", "t.npy.gz", "-o", "f"], "got 't.npy.gz'", "; gunzip it first"),
+    "a spreadsheet": (["diagnose", "f", "t.xlsx"], "got 't.xlsx'", "; save it as .csv"),
+    "another format": (["score", "f", "t.h5"], "got 't.h5'", "; save it as .npy, .csv or .parquet"),
+    "too early an option": (["--json", "info"], "argument --json", "behind the command, as headrace info --json"),
+    "too much": (["info", "now"], "info: error: expected no further argument, got 'now'", "headrace info --help"),
+    "too little": (["fit", "t.csv"], "required: -o/--output", "headrace fit --help explains them"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MEANT)
+def test_a_wrong_command_line_is_one_line_with_what_is_meant(folder, run, case):
+    arguments, *patterns = MEANT[case]
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    for pattern in patterns:
+        assert pattern in err
+
+
+def test_values_are_no_unknown_options(folder, run):
+    """A text that begins like an option is one only where an option may be."""
+    write_csv("t.csv", table(), ["--x", "b", "c"])
+    assert run("fit", "t.csv", "-o", "f.safetensors", "--columns=--x,b", *SHORT)[0] == 0
+    code, _, err = run("fit", "t.csv", "-o", "f.safetensors", "--validation", "2", "--columns=--x")
+    assert code == 2
+    assert "argument --validation: expected a share" in err
+
+
+def test_a_row_with_a_class_label_is_told_how_to_read(folder, run):
+    """As many archives have them: no names, numbers, and a class at the end; the advice works as it stands."""
+    with open("t.csv", "w") as file:
+        file.writelines(f"{a:.6f},{b:.6f},{c:.6f},{'gh'[i % 2]}\n" for i, (a, b, c) in enumerate(table()))
+    outcome = run("fit", "t.csv", "-o", "f.safetensors", *SHORT)
+    check_error(*outcome, ["t.csv: line 1 has numbers and other text", "--header no for a row; --columns 0:3 takes"])
+    outcome = run("fit", "t.csv", "-o", "f.safetensors", "--header", "no", *SHORT)
+    check_error(*outcome, ["line 1, column 3: expected a number, got 'g'; --columns 0:3 takes the columns of numbers"])
+    assert run("fit", "t.csv", "-o", "f.safetensors", "--header", "no", "--columns", "0:3", *SHORT)[0] == 0
+
+
+# ---- outputs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Small versions of what takes long."""
+    train, held_out = load_stars()
+    monkeypatch.setattr(demo, "load_stars", lambda: (train[:400], held_out[:100]))
+    monkeypatch.setattr(demo, "PIXELS", 40)
+    monkeypatch.setattr(_bench, "LEAST_CALLS", 1)
+    monkeypatch.setattr(_bench, "copy_bandwidth", lambda megabytes: 20.0)
+    own = [_bench._of_map(10, 2), _bench._of_flow("RealNVP 64, 8 x [256, 256]", hr.MAF(2, hidden=(8,)), "sample", 100)]
+    monkeypatch.setattr(_bench, "workloads", lambda: iter(own))
+
+
+OUTPUTS = {
+    "info": ["info"],
+    "fit": ["fit", "t.csv", "-o", "g.safetensors", *SHORT],
+    "fit --auto": ["fit", "t.csv", "-o", "g.safetensors", "--auto", "--time-budget", 0.4, "--quiet"],
+    "score": ["score", "flow.safetensors", "t.csv", "-o", "s.csv", "--quiet"],
+    "diagnose": ["diagnose", "flow.safetensors", "t.csv", "--quiet"],
+    "sample": ["sample", "flow.safetensors", "-n", 3, "-o", "s.csv", "--quiet"],
+    "bench": ["bench", "--quick", "--quiet"],
+    "demo": ["demo", "--epochs", 1, "--quiet"],
+}
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_are_as_wide_as_the_terminal(folder, run, monkeypatch, drawing, quick, name, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    write_csv("t.csv", table(600), ["mass", "logarithm of the radius", "age"])
+    small_flow()
+    code, out, _ = run(*OUTPUTS[name])
+    assert code == 0
+    lines = COLOURS.sub("", out).splitlines()
+    assert max(map(len, lines)) <= columns
+    if drawing == "plain":
+        assert "\x1b[" not in out
+    words = " ".join(COLOURS.sub("", out).split())
+    assert {"diagnose": "rows that fit worst", "bench": "roofline:", "info": "instruction set"}.get(name, "") in words
+    if name == "fit --auto":  # each density is there, whole, with its likelihood
+        for density in ("Gaussian", "kernel density"):
+            assert re.search(rf"{density}\D+-?\d+\.\d{{4}} ± \d\.\d{{4}}", words)
+    if drawing == "rich" and columns == 80 and name in ("info", "demo"):
+        assert "\x1b[" in out or name == "info"  # a table with a line of names
+
+
+@pytest.mark.parametrize("name", ["fit", "bench"])
+def test_pipes_are_plain_though_rich_is_installed(folder, run, quick, name):
+    pytest.importorskip("rich")
+    write_csv("t.csv", table(), NAMES)
+    assert "\x1b[" not in run(*OUTPUTS[name])[1]
+    assert screen.console(io.StringIO()) is None
+
+
+def test_without_rich_a_terminal_has_the_plain_drawing(folder, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[" not in run("fit", "--help")[1]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rich") is None, reason="rich is not installed")
+def test_a_terminal_has_colours_bars_and_messages_within_its_width(folder):
+    """A process on a pseudo-terminal of 80 columns: the bars of all phases, the report, a long error between words."""
+    write_csv("t.csv", table(3000) ** 3, NAMES)
+    environment = {**ENVIRONMENT, "COLUMNS": "80", "TERM": "xterm"}
+    environment.pop("NO_COLOR", None)
+    own = [
+        sys.executable,
+        "-m",
+        "headrace",
+        "fit",
+        "t.csv",
+        "-o",
+        "f.safetensors",
+        "--hidden",
+        "8",
+        "--transforms",
+        "1",
+    ]
+    text = on_a_terminal([*own, "--epochs", "70"], environment)
+    for phase in ("read", "marginals", "try marginals", "fit", "70 of 70 epochs"):
+        assert phase in text
+    assert "saved to f.safetensors" in text
+    error = on_a_terminal([*own, "--flow", "NSF"], environment)
+    assert max(map(len, error.splitlines())) <= 80
+    assert len(error.splitlines()) > 1
+    assert "did you mean nsf?" in " ".join(error.split())
+
+
+def test_ctrl_c_gives_the_terminal_back(folder):
+    """The cursor is there again, and the weights so far are in the file."""
+    pytest.importorskip("rich")
+    write_csv("t.csv", table(2000), NAMES)
+    own = ["--hidden=8", "--transforms=1", "--learning-rate=0.02", f"--epochs={10**7}", f"--patience={10**7}"]
+    command = [sys.executable, "-m", "headrace", "fit", "t.csv", "-o", "f.safetensors", *own]
+    found = []
+    environment = {**ENVIRONMENT, "COLUMNS": "120", "TERM": "xterm"}
+    text = on_a_terminal(command, environment, stop=r"[1-9]\d* of 10,000,000 epochs", raw=found)
+    assert found[0].rindex("\x1b[?25h") > found[0].rindex("\x1b[?25l")
+    assert "saved to f.safetensors" in text
+    assert "headrace: interrupted: the best weights so far were saved" in text
+
+
+def on_a_terminal(command, environment, stop=None, raw=None):
+    """What a command writes to a terminal, without its colours; Ctrl-C follows the text `stop`."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        found = b""
+        while True:
+            try:
+                part = os.read(ours, 1 << 16)
+            except OSError:  # on Linux the end of a terminal
+                break
+            if not part:
+                break
+            found += part
+            if stop and re.search(stop, COLOURS.sub("", found.decode(errors="ignore"))):
+                process.send_signal(signal.SIGINT)
+                stop = None
+        process.wait()
+    os.close(ours)
+    if raw is not None:
+        raw.append(found.decode())
+    return COLOURS.sub("", found.decode()).replace("\r", "\n")
+
+
+def test_bars_of_rich_show_seconds_and_leave_or_go(monkeypatch):
+    pytest.importorskip("rich")
+    from rich.console import Console
+
+    stream = io.StringIO()
+    monkeypatch.setattr(screen, "console", lambda file: Console(file=stream, force_terminal=True, width=80))
+    monkeypatch.setattr(_progress, "watched", lambda: True)
+    monkeypatch.setattr(_progress, "EVERY", 0.0)
+    with screen.bars():
+        for _ in _progress.each([1, 2, 3], "marginals", "column", True):
+            pass
+        with _progress.seconds_bar(25.0, "fit", True) as bar:
+            bar.set_postfix_str("MAF 3x[32,32], best so far -1.5")  # brackets are no markup
+            bar.update(12.0)
+        with _progress.bar(None, "read", "row", True) as bar:
+            bar.update(1234)
+    text = COLOURS.sub("", stream.getvalue())
+    assert "3 of 3 columns" in text
+    assert "12 of 25 s" in text
+    assert "MAF 3x[32,32]" in text
+    assert "1,234 rows" in text
+    assert max(len(line) for line in text.replace("\r", "\n").splitlines()) <= 80
+    assert screen._Bars(None)._live is None
+
+
+# ---- tables of text --------------------------------------------------------------------------------------------------
+
+
+def test_a_table_wraps_its_texts_or_becomes_a_list():
+    grid = Grid(("name", "value", "what"), [("a", "-1.5 ± 0.1", "some words that are long enough to wrap")], (1,), (2,))
+    assert grid.lines(80) == [
+        "name       value  what",
+        "a     -1.5 ± 0.1  some words that are long enough to wrap",
+    ]
+    assert grid.lines(40)[1:] == [
+        "a     -1.5 ± 0.1  some words that are",
+        "                  long enough to wrap",
+    ]
+    assert grid.lines(24) == [
+        "a",
+        "  value: -1.5 ± 0.1",
+        "  what: some words that",
+        "    are long enough to",
+        "    wrap",
+    ]
+    assert Grid(("a",), []).lines() == []
+    assert lines_of(["", Item("text"), "end"]) == ["", "  text", "end"]
+
+
+def test_values_and_their_signs_stay_together():
+    assert wrapped("a density at p = 0.03 is odd", columns=18) == ["a density at", "p = 0.03 is odd"]
+    assert wrapped("/a/path/that-is-longer-than/the/line", columns=12) == ["/a/path/that-is-longer-than/the/line"]
+
+
+# ---- gzip and digits -------------------------------------------------------------------------------------------------
+
+
+def test_gzip(folder, run, result, monkeypatch):
+    """In files, by whatever name of text, in folders and from a pipe; the fit is that of the plain table."""
+    write_csv("t.csv", table(), NAMES)
+    with open("t.csv", "rb") as plain:
+        packed = gzip.compress(plain.read())
+    os.mkdir("packed")
+    for name in ("p.csv.gz", "packed/p.txt.gz", "named.csv"):
+        with open(name, "wb") as file:
+            file.write(packed)
+    want = result("fit", "t.csv", "-o", "f.safetensors", *SHORT)
+    for data in ("p.csv.gz", "packed", "named.csv"):
+        found = result("fit", data, "-o", "f.safetensors", *SHORT)
+        assert found["log_likelihood"] == want["log_likelihood"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(packed)))
+    assert result("fit", "-", "-o", "f.safetensors", *SHORT)["log_likelihood"] == want["log_likelihood"]
+    assert result("score", "f.safetensors", "p.csv.gz", "-o", "s.npy")["rows"] == 200
+    with open("p.csv.gz", "wb") as file:
+        file.write(packed[:-20])
+    check_error(*run("fit", "p.csv.gz", "-o", "f.safetensors", *SHORT), ["p.csv.gz: expected a whole gzip file"])
+
+
+def significant(text):
+    return len(text.lstrip("-").split("e")[0].replace(".", "").lstrip("0"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_samples_and_scores_have_the_digits_of_the_flow(folder, run, result, dtype):
+    write_csv("t.csv", table() - 2.0, NAMES)  # text is float64
+    result("fit", "t.csv", "-o", "f.safetensors", "--dtype", dtype, *SHORT)
+    lines = run("sample", "f.safetensors", "-n", 200, "--seed", 1)[1].splitlines()[1:]
+    digits = [significant(field) for line in lines for field in line.split(",")]
+    scores = run("score", "f.safetensors", "t.csv")[1].splitlines()
+    most = 9 if dtype == "float32" else 17
+    assert max(digits) == max(map(significant, scores)) == most
+    assert np.median(digits) >= most - 1
+
+
+def test_whole_numbers_and_columns_far_from_zero_keep_their_digits(folder, run, result):
+    """Beside a column of nine digits: times with as many more as the mean is away, and counts beyond nine digits."""
+    rng = np.random.default_rng(0)
+    x = np.stack(
+        [rng.standard_normal(400), 1.7e9 + 30.0 * rng.standard_normal(400), 10**12 + rng.integers(0, 50, 400)], axis=1
+    )
+    write_csv("t.csv", x, ["a", "time", "count"])
+    result("fit", "t.csv", "-o", "f.safetensors", "--discrete", "count", *SHORT)
+    rows = [line.split(",") for line in run("sample", "f.safetensors", "-n", 100, "--seed", 1)[1].splitlines()[1:]]
+    assert max(significant(row[0]) for row in rows) == 9
+    assert len({row[1] for row in rows}) == 100
+    assert max(significant(row[1]) for row in rows) >= 16
+    assert all(re.fullmatch(r"[0-9]{12,13}", row[2]) for row in rows)
