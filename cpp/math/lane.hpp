@@ -30,7 +30,8 @@
 
 // Whether the target has an instruction for a * b + c, rounded once, and how a compiler names it for vectors; and the
 // kind of register that a value is in.
-#if defined(__CUDA_ARCH__) || (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF))
+#if defined(__CUDA_ARCH__) || (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)) || \
+    (defined(__clang__) && defined(__FMA__))  // Clang defines the first two on other processors than x86 alone
 #define HR_HAS_FMA true
 #else
 #define HR_HAS_FMA false
