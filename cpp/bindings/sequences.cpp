@@ -347,7 +347,7 @@ void bind_sequences(py::module_& m) {
         .def_property_readonly("field", &CausalConvolution::field)
         .def("parts", [](const CausalConvolution& c) {
             std::vector<std::tuple<int64_t, int64_t, bool>> parts;
-            for (const Part& part : c.parts()) parts.emplace_back(part.begin, part.end, part.is_bias);
+            for (const WeightRange& part : c.parts()) parts.emplace_back(part.begin, part.end, part.is_bias);
             return parts;
         });
     bind_tensors<AlignedArray>(network, [](const CausalConvolution& c) -> const WeightLayout& { return c; });

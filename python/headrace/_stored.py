@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 
 __all__ = ["KINDS", "MOST_FEATURES", "Filed", "Stored", "header_of", "storable"]
 
@@ -178,7 +179,7 @@ class Stored:
         array = self._arrays.pop(full)
         if len(array.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
             text = ", ".join("any" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "")
-            raise ValueError(f"{full}: expected shape ({text}), got {array.shape}")
+            raise errors.wrong_shape(full, f"({text})", array.shape)
         if array.dtype != wanted:
             raise ValueError(f"{full}: expected {wanted}, got {array.dtype}")
         return array

@@ -14,7 +14,7 @@ from headrace import _arguments as check
 from headrace import training
 from headrace._arrays.caller import Array
 from headrace._core.device import Device, matmul_on_cpu
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._evaluation import Pair
 from headrace._fit.arguments import Arguments, FitKeywords
 from headrace._interior import Interior
@@ -116,7 +116,7 @@ class Flow(Verbs):
         self._base._check(self._dtype)
         super()._take_parameters(parameters, program=program, **structure)
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         return [step for t in self._chain for step in t._steps()]
 
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -125,7 +125,7 @@ class Flow(Verbs):
             blocks += [(f"transforms.{i}.{prefix}", block) for prefix, block in t._blocks()]
         return blocks
 
-    def _base_steps(self) -> tuple[str, list[Step]]:
+    def _base_steps(self) -> tuple[str, list[StepSpec]]:
         return self._base.name, self._base._steps()
 
     def _context_scale(self) -> tuple[list[float], list[float]]:

@@ -113,8 +113,8 @@ void CausalConvolution::lay_out() {
     network_ = n;
 }
 
-std::vector<Part> CausalConvolution::parts() const {
-    std::vector<Part> parts;
+std::vector<WeightRange> CausalConvolution::parts() const {
+    std::vector<WeightRange> parts;
     for (const Block& block : blocks_) {
         const int64_t begin = block.offset, end = begin + int64_t(block.lines()) * block.stride;
         parts.push_back({begin, end, block.inputs == 0});

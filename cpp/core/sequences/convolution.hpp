@@ -36,7 +36,7 @@ class CausalConvolution final : public WeightLayout {
     const CausalNetwork& network() const { return network_; }
 
     uint32_t n_weights() const override { return n_weights_; }
-    std::vector<Part> parts() const override;
+    std::vector<WeightRange> parts() const override;
     // The tensors of torch.nn.Conv1d: (units, inputs, taps), taps from old to new.
     std::vector<Tensor> tensors() const override;
     void pack(const std::vector<const float*>& tensors, float* to) const override { pack_as(tensors, to); }

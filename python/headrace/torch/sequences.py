@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace import files
 from headrace.sequences.flow import SequenceFlow
 from headrace.torch._autograd import first
@@ -177,7 +178,7 @@ class SequenceModule(nn.Module):
         if value is None:
             return None
         if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {check.kind_of(value)}")
+            raise errors.wrong_kind(name, "a tensor", check.kind_of(value))
         if value.device.type != "cpu" or self.vector.device.type != "cpu":
             raise TypeError(
                 f"{name}: expected a tensor and a module on the CPU, where alone sequences are computed, got "
