@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 BINS, FOLDS = 4, 5
 LEAST_ROWS = 50
-CLEARLY = 2.0  # standard errors of the gain by rows left out
+CLEARLY = 1.0  # standard errors of the gain by rows left out
 
 
 def recalibrate(
@@ -37,7 +37,7 @@ def recalibrate(
     """A flow with a map before the given one that makes up for its miscalibration, fitted to rows held out.
 
     Each coordinate of the rows' latent rows gets a spline of four bins and a scale. They are kept only where five-fold
-    cross-validation of the rows finds a gain of log-likelihood of two standard errors. The map is the same for each
+    cross-validation of the rows finds a gain of log-likelihood above its standard error. The map is the same for each
     context: it repairs a density that is too wide or too narrow throughout, and not one that is so for some contexts
     alone.
 
