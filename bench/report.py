@@ -14,8 +14,13 @@ from bench.peers.client import ROOT, machine_facts
 
 def stem(kind: str, threads: int) -> Path:
     """The path of a report without its suffix, for example ``bench/results/peers_amd-epyc_2t``."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", machine_facts(threads)["cpu"].lower()).strip("-")
-    return ROOT / "bench" / "results" / f"{kind}_{cpu}_{threads}t"
+    return stem_of(kind, machine_facts(threads)["cpu"], f"{threads}t")
+
+
+def stem_of(kind: str, machine: str, more: str) -> Path:
+    """The path of a report on a processor or card of this name."""
+    name = re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
+    return ROOT / "bench" / "results" / f"{kind}_{name}_{more}"
 
 
 def write(path: Path, report: dict, text: str) -> None:
@@ -59,6 +64,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table."""
     head = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     return [*head, *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def comparison(row: dict) -> list[str]:
+    """How many times as long as headrace the best peer takes, and that of single rounds, as two columns."""
+    if row["ratio"] is None:
+        return ["-", "-"]
+    return [f"{row['ratio']:.2f} ({row['best_peer']})", "{:.2f} - {:.2f}".format(*row["band"])]
 
 
 def duration(seconds: float) -> str:

@@ -10,8 +10,9 @@
 set(HEADRACE_DEVICES /dev CACHE PATH "The folder of the cards' device files, for tests")
 mark_as_advanced(HEADRACE_DEVICES)
 
-set(headrace_least_capability 80)                              # products of m16n8k8 in TF32
-set(headrace_default_architectures 80-real 90-real 90-virtual)  # which every toolkit knows; a release has 120-real, too
+set(headrace_least_capability 80)  # products of m16n8k8 in TF32
+# Every toolkit knows these. A release has the same: with 120-real _cuda is larger than .ci/wheel allows.
+set(headrace_default_architectures 80-real 90-real 90-virtual)
 
 # From words such as "75-real" or "8.6" those that kernels run on, as "86-real"; `text` becomes all of them as "7.5, 8.6".
 function(headrace_usable_architectures words usable text)

@@ -74,7 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             got = run()
             failed |= bool(got.wrong)
-            print(f"  {label:28s} {got.seconds:8.1f} s  {got.said}  {got.wrong and 'WRONG: ' + got.wrong}", flush=True)
+            print(
+                f"  {label:28s} {got.seconds:8.1f} s  {got.summary}  {got.wrong and 'WRONG: ' + got.wrong}", flush=True
+            )
     return int(failed)
 
 

@@ -141,9 +141,9 @@ def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
         half = float(problem.halves(drawn).double().mean())
         shares = (ranks.double() + 0.5) / (ranked + 1)
         away = float((shares.mean(dim=0) - 0.5).abs().max())
-        said = f"gained {gained:5.2f} nats  half {half:.2f}  ranks off by {away:.2f}, std {float(shares.std()):.2f}"
+        summary = f"gained {gained:5.2f} nats  half {half:.2f}  ranks off by {away:.2f}, std {float(shares.std()):.2f}"
         beside = gained - best.get("its own", gained)
-        return Outcome(seconds, said, _wrong(gained - least, beside, half, away, float(shares.std())))
+        return Outcome(seconds, summary, _wrong(gained - least, beside, half, away, float(shares.std())))
 
     theirs = posterior_nn("nsf")
     yield "sbi nsf, its own", lambda: run("its own", lambda: trained(theirs))
@@ -211,9 +211,9 @@ def numpyro_runs(quick: bool, seed: int) -> Runs:
         x = np.asarray(mcmc.get_samples()["x"], float)
         off = float((np.abs(x.mean(axis=0) - mean) / std).max())
         spread = x.std(axis=0) / std
-        said = f"mean off by {off:.2f} deviations, deviations {spread.min():.2f} to {spread.max():.2f} of those"
+        summary = f"mean off by {off:.2f} deviations, deviations {spread.min():.2f} to {spread.max():.2f} of those"
         good = off < 0.3 and spread.min() > 0.75 and spread.max() < 1.33
-        return Outcome(seconds, said, "" if good else "moments, expected those by importance weights")
+        return Outcome(seconds, summary, "" if good else "moments, expected those by importance weights")
 
     yield "numpyro NUTS, flowjax", lambda: run(lambda: sample("x", flow))
     yield "numpyro NUTS, headrace", lambda: run(lambda: numpyro.sample("x", prior))

@@ -13,7 +13,7 @@ class Outcome:
     """Of a run."""
 
     seconds: float
-    said: str
+    summary: str
     """What it found, for those who read."""
     wrong: str = ""
     """What of it is, if anything."""

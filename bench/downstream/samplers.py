@@ -27,10 +27,10 @@ class Problem:
 
     def judged(self, seconds: float, evidence: float, error: float, mean: float, std: float, calls: int) -> Outcome:
         """Margins are wide, as a sampler's own flow is judged by them, too."""
-        said = f"log evidence {evidence:7.2f} +- {error:.2f}  {_moments(mean, std)}  likelihoods {calls:8d}"
+        summary = f"log evidence {evidence:7.2f} +- {error:.2f}  {_moments(mean, std)}  likelihoods {calls:8d}"
         if not abs(evidence - self.log_evidence) < max(6 * error, 0.5):
-            return Outcome(seconds, said, f"log evidence, expected {self.log_evidence:.2f}")
-        return Outcome(seconds, said, self.wrong_moments(mean, std))
+            return Outcome(seconds, summary, f"log evidence, expected {self.log_evidence:.2f}")
+        return Outcome(seconds, summary, self.wrong_moments(mean, std))
 
     def wrong_moments(self, mean: float, std: float) -> str:
         """What is wrong with these, if anything."""
@@ -210,7 +210,7 @@ def aspire_runs(quick: bool, seed: int) -> Runs:
         std = np.sqrt(np.average((x - mean) ** 2, weights=weights))
         evidence = float(found.log_evidence), float(found.log_evidence_error)
         got = problem.judged(seconds, *evidence, float(mean), float(std), sum(calls))
-        got.said += f"  effective {weights.sum() ** 2 / (weights**2).sum():6.0f} of {len(x)}"
+        got.summary += f"  effective {weights.sum() ** 2 / (weights**2).sum():6.0f} of {len(x)}"
         return got
 
     yield "aspire MAF, its own", lambda: run(Aspire)
@@ -220,7 +220,7 @@ def aspire_runs(quick: bool, seed: int) -> Runs:
 def flowmc_runs(quick: bool, seed: int) -> Runs:
     """MALA with global proposals by flows of equal sizes, of which the same steps of the same optimiser make the most.
 
-    How many of them are accepted is said, and depends on how long they are trained on how many chains.
+    The summary has the accepted share, which depends on the length of the training and the number of chains.
     """
     import jax
     from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
@@ -262,10 +262,10 @@ def flowmc_runs(quick: bool, seed: int) -> Runs:
         accepted = [_accepted(one, f"{kind}_accs_production") for kind in ("global", "local")]
         mean, std = float(x[:, 0].mean()), float(x[:, 0].std())
         wrong = problem.wrong_moments(mean, std)
-        said = f"{_moments(mean, std)}  accepted {accepted[0]:.2f} global, {accepted[1]:.2f} local"
+        summary = f"{_moments(mean, std)}  accepted {accepted[0]:.2f} global, {accepted[1]:.2f} local"
         accepted_by_own.append(accepted[0])  # first by its own flow
-        few = accepted[0] < max(0.5 * accepted_by_own[0], 0.02)
-        return Outcome(seconds, said, wrong or ("too few global proposals are accepted" if few else ""))
+        too_few = accepted[0] < max(0.5 * accepted_by_own[0], 0.02)
+        return Outcome(seconds, summary, wrong or ("too few global proposals are accepted" if too_few else ""))
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     yield "flowMC, its own", lambda: run(False)

@@ -69,7 +69,7 @@ def test_rosenbrock_is_five_pairs():
     np.testing.assert_allclose(problem.log_likelihood(x), want)
 
 
-def test_wrong_results_are_said():
+def test_wrong_results_are_reported():
     problem = normal()
     right = (problem.log_evidence, 0.1, problem.mean, problem.std)
     assert not problem.judged(1.0, *right, 10).wrong

@@ -24,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ from bench.gpu import steps as gpu_steps
 from bench.gpu.cases import CASES, FITS, LIBRARIES, Case, tiny
 from bench.gpu.report import cell_text, failures, fit_row, markdown, row_of, stem, step_line
 from bench.gpu.steps import LIMITS, TOOLS
-from bench.peers.client import Worker, WorkerError, machine_facts
-from bench.peers.run import OURS, OWN, TimingPlan, measure
+from bench.peers.client import Worker, machine_facts
+from bench.peers.run import OURS, OWN, TimingPlan, measure, start
 
 STEPS = ("floors", "workloads", "tests", "sanitizer")
 CALLS = 3  # that all of it takes
@@ -77,21 +78,11 @@ class Crew:
         return found, missing
 
     def _start(self, library: str, limit: float) -> bool:
-        if not self.facts.get(library, {"present": True})["present"]:
-            return False
-        python = sys.executable if library in OWN else self.peer_python
-        own = python == sys.executable  # what was put on its path is for it alone
-        path = {name: os.environ[name] for name in ("PYTHONPATH",) if own and name in os.environ}
-        worker = Worker(library, self.threads, python, path, self.device, limit)
-        try:
-            self.facts[library] = worker.ask("hello")
-        except WorkerError as error:
-            self.facts[library] = {"present": False, "reason": str(error)}
-        if self.facts[library]["present"]:
-            self.workers[library] = worker
-        else:
-            worker.close()
-        return self.facts[library]["present"]
+        if self.facts.get(library, {"present": True})["present"]:
+            worker, self.facts[library] = start(library, self.threads, self.peer_python, self.device, limit)
+            if worker is not None:
+                self.workers[library] = worker
+        return library in self.workers
 
     def drop(self, library: str) -> None:
         """End a worker that failed."""
@@ -201,21 +192,13 @@ class Run:
 
     def works(self) -> list[tuple[str, str, Callable[[float], dict[str, Any]]]]:
         """Name, kind and function of every step that was chosen, in order."""
-        threads = self.options.threads
-        of_step = {
-            "floors": [("floors", "floors", self.floors)],
-            "workloads": [("workloads", "workloads", lambda _limit: self.workloads())],
-            "tests": [("tests", "tests", lambda limit: gpu_steps.tests_step(self.device, threads, limit))],
-            "sanitizer": [
-                (
-                    f"compute-sanitizer {tool}",
-                    "sanitizer",
-                    lambda limit, tool=tool: gpu_steps.sanitizer_step(tool, limit),
-                )
-                for tool in TOOLS
-            ],
-        }
-        return [work for step in STEPS if step in self.options.steps for work in of_step[step]]
+        works = [
+            ("floors", "floors", self.floors),
+            ("workloads", "workloads", self.workloads),
+            ("tests", "tests", partial(gpu_steps.tests_step, self.device, self.options.threads)),
+            *((f"compute-sanitizer {tool}", "sanitizer", partial(gpu_steps.sanitizer_step, tool)) for tool in TOOLS),
+        ]
+        return [work for work in works if work[1] in self.options.steps]
 
     def is_open(self, name: str) -> bool:
         """Whether a step has not ended, in this command or before."""
@@ -250,8 +233,8 @@ class Run:
         step, self.results["floors"] = gpu_steps.floors_step(self.device, limit)
         return step
 
-    def workloads(self) -> dict[str, Any]:
-        """All workloads that were not measured yet, as far as the time goes."""
+    def workloads(self, _limit: float) -> dict[str, Any]:
+        """All workloads that were not measured yet, as far as the time of the command goes."""
         begin, results, dry = time.perf_counter(), self.results, self.options.dry_run
         crew = Crew(self.device, self.options.threads, self.options.peer_python)
         results["not_run"] = []

@@ -7,8 +7,6 @@ products of ``floors`` are in TF32.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import platform
@@ -87,8 +85,8 @@ def smi() -> dict[str, str]:
         told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
-    rows = list(csv.reader(io.StringIO(told), skipinitialspace=True))
-    return dict(zip(SMI, rows[0], strict=False)) if rows else {}
+    lines = told.splitlines()
+    return dict(zip(SMI, lines[0].split(", "), strict=False)) if lines else {}
 
 
 def floors(device: str) -> dict[str, Any]:

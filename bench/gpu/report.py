@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 
 from bench import report
 from bench.gpu.cases import Case, fit_step
-from bench.peers.client import ROOT
-from bench.peers.run import OURS, OWN, Cell, ratios_by_round
+from bench.peers.run import OURS, OWN, Cell, comparison, reaches
 from bench.workloads import Workload
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -52,21 +50,15 @@ def row_of(case: Case, result: Mapping[str, Any], floors: Mapping[str, Any]) -> 
         "missing": result["missing"],
         "aim_ratio": case.ratio,
         "aim_share": case.share,
-        **dict.fromkeys(("device_seconds", "share", "best_peer", "ratio", "band", "met")),
+        **comparison(cells),
+        **dict.fromkeys(("device_seconds", "share", "met")),
     }
-    peers = {library: cell for library, cell in cells.items() if library not in OWN}
-    if peers:
-        row["best_peer"] = min(peers, key=lambda library: peers[library].seconds)
     if OURS not in cells or cells[OURS].foreseen:
         return row
     ours = cells[OURS]
     row["device_seconds"] = device_seconds(ours.blocks)
     if row["floor"] is not None:
         row["share"] = row["floor"]["seconds"] / (row["device_seconds"] or ours.seconds)
-    if peers:
-        best = peers[row["best_peer"]]
-        by_round = ratios_by_round(best.medians, ours.medians)
-        row["ratio"], row["band"] = best.seconds / ours.seconds, [min(by_round), max(by_round)]
     row["met"] = is_met(case, row)
     return row
 
@@ -74,9 +66,7 @@ def row_of(case: Case, result: Mapping[str, Any], floors: Mapping[str, Any]) -> 
 def is_met(case: Case, row: Mapping[str, Any]) -> bool | None:
     """Whether the aim was reached; None where there is none or it cannot be judged on this card."""
     if case.ratio is not None:
-        if row["ratio"] is None or row["cells"][row["best_peer"]]["foreseen"]:
-            return None
-        return row["ratio"] >= case.ratio
+        return reaches(row, case.ratio)
     if case.share is None or row["floor"] is None:
         return None
     allowed = row["floor"]["memory"] / case.share
@@ -104,8 +94,7 @@ def fit_row(rows: Sequence[Mapping[str, Any]], fits: Sequence[Workload], floors:
 
 def stem(card: str, date: str) -> Path:
     """Where the report goes, without its suffix."""
-    name = re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
-    return ROOT / "bench" / "results" / f"gpu_{name}_{date[:10]}"
+    return report.stem_of("gpu", card, date[:10])
 
 
 def rate(value: float | None, unit: str, size: float) -> str:
@@ -158,16 +147,13 @@ def table_row(row: Mapping[str, Any], libraries: Sequence[str]) -> list[str]:
     """One line of the table."""
     floor, own = row["floor"], row["device_seconds"]
     floor_text = "-" if floor is None else f"{report.duration(floor['seconds'])} ({floor['bound']})"
-    ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f} ({row['best_peer']})"
-    band = "-" if row["band"] is None else f"{row['band'][0]:.2f} - {row['band'][1]:.2f}"
     return [
         row["name"],
         *(library_text(row, library) for library in (OURS, *libraries)),
         "-" if own is None else report.duration(own),
         floor_text,
         report.number(row["share"], ".0%"),
-        ratio,
-        band,
+        *report.comparison(row),
         aim_text(row),
         report.met(row["met"]),
     ]

@@ -17,6 +17,7 @@ from bench.gpu import __main__ as gpu
 from bench.gpu import cases as gpu_cases
 from bench.gpu import steps as gpu_steps
 from bench.gpu.test_gpu import _alive, _surroundings, dry, program  # noqa: F401 (the first is a fixture)
+from bench.peers import run as peers_run
 from bench.peers.client import ROOT
 
 OURS = gpu_cases.OURS
@@ -213,7 +214,7 @@ def test_peers_in_this_interpreter_see_its_path(tmp_path, monkeypatch):
         def ask(self, _word: str) -> dict:
             return {"present": True}
 
-    monkeypatch.setattr(gpu, "Worker", Told)
+    monkeypatch.setattr(peers_run, "Worker", Told)
     monkeypatch.setenv("PYTHONPATH", "/packages")
     for python, path in ((sys.executable, "/packages"), ("/other/python", None)):
         gpu.Crew("cuda", 1, python).present([OURS, "zuko"], 60.0)
@@ -230,7 +231,7 @@ def test_a_compiler_gets_more_time_than_a_call(monkeypatch):
         def ask(self, _word: str) -> dict:
             return {"present": True}
 
-    monkeypatch.setattr(gpu, "Worker", Told)
+    monkeypatch.setattr(peers_run, "Worker", Told)
     monkeypatch.setattr(gpu, "REQUEST", 60.0)  # of which the fixture makes more
     found, _ = gpu.Crew("cuda", 1, sys.executable).present(["zuko", "zuko_compiled"], 500.0)
     assert found["zuko_compiled"].limit == 200.0

@@ -12,7 +12,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,6 +136,19 @@ def ratios_by_round(over: Sequence[float], under: Sequence[float]) -> list[float
     return [over[min(i, len(over) - 1)] / under[min(i, len(under) - 1)] for i in range(count)]
 
 
+def comparison(cells: dict[str, Cell]) -> dict:
+    """The best peer, how many times as long as headrace it takes, and that of single rounds; None where unknown."""
+    found: dict = {"best_peer": None, "ratio": None, "band": None}
+    peers = {library: cell for library, cell in cells.items() if library not in OWN}
+    if peers:
+        found["best_peer"] = min(peers, key=lambda library: peers[library].seconds)
+    if peers and OURS in cells and not cells[OURS].foreseen:
+        best, ours = peers[found["best_peer"]], cells[OURS]
+        by_round = ratios_by_round(best.medians, ours.medians)
+        found |= {"ratio": best.seconds / ours.seconds, "band": [min(by_round), max(by_round)]}
+    return found
+
+
 def summary(result: dict, threads: int) -> dict:
     """What one row of the table says."""
     workload: Workload = result["workload"]
@@ -146,17 +159,12 @@ def summary(result: dict, threads: int) -> dict:
         "cells": {library: cell.to_dict() for library, cell in cells.items()},
         "missing": result["missing"],
         "aim": workload.aim,
-        "best_peer": None,
-        "ratio": None,
-        "band": None,
+        **comparison(cells),
         "gflops": None,
         "peak": None,
         "share": None,
         "met": None,
     }
-    peers = {library: cell for library, cell in cells.items() if library not in OWN}
-    if peers:
-        row["best_peer"] = min(peers, key=lambda library: peers[library].seconds)
     if OURS not in cells or cells[OURS].foreseen:
         return row
     ours = cells[OURS]
@@ -164,19 +172,15 @@ def summary(result: dict, threads: int) -> dict:
     if result["peaks"]:
         row["peak"] = statistics.median(result["peaks"]) * threads
         row["share"] = row["gflops"] / row["peak"]
-    if peers:
-        best = peers[row["best_peer"]]
-        by_round = ratios_by_round(best.medians, ours.medians)
-        row["ratio"], row["band"] = best.seconds / ours.seconds, [min(by_round), max(by_round)]
-    row["met"] = is_met(workload, row)
+    row["met"] = reaches(row, workload.aim)
     return row
 
 
-def is_met(workload: Workload, row: dict) -> bool | None:
+def reaches(row: Mapping, aim: float) -> bool | None:
     """Whether the ratio of medians reaches the aim; None where it cannot be judged."""
     if row["ratio"] is None or row["cells"][row["best_peer"]]["foreseen"]:
         return None
-    return row["ratio"] >= workload.aim
+    return row["ratio"] >= aim
 
 
 def _cell(cell: dict | None) -> str:
@@ -204,10 +208,9 @@ def markdown(results: dict) -> str:
     rows = []
     for row in results["rows"]:
         cells = [_cell(row["cells"].get(library)) for library in present]
-        band = "-" if row["band"] is None else f"{row['band'][0]:.2f} - {row['band'][1]:.2f}"
-        ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f} ({row['best_peer']})"
         rates = [report.number(row["gflops"], ".3g"), report.number(row["share"], ".0%")]
-        rows.append([row["name"], *cells, ratio, band, *rates, f"≥ {row['aim']:g} x", report.met(row["met"])])
+        fields = [row["name"], *cells, *report.comparison(row), *rates]
+        rows.append([*fields, f"≥ {row['aim']:g} x", report.met(row["met"])])
     columns = ["workload", *present, "best peer / headrace", "band", "GFLOP/s", "of peak", "aim", "met"]
     lines += report.table(columns, rows)
     if results["ratios"]:
@@ -257,12 +260,24 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def start(library: str, options: argparse.Namespace) -> Worker:
-    """Start a library's worker; only headrace's own inherit this interpreter and its import path."""
-    if library not in OWN:
-        return Worker(library, options.threads, options.peer_python)
-    path = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-    return Worker(library, options.threads, sys.executable, path)
+def start(
+    library: str, threads: int, peer_python: str, device: str = "cpu", limit: float | None = None
+) -> tuple[Worker | None, dict]:
+    """Start a library's worker, None if the library is absent, and its facts.
+
+    headrace's own have this interpreter; whoever has it has its import path.
+    """
+    python = sys.executable if library in OWN else peer_python
+    path = {name: os.environ[name] for name in ("PYTHONPATH",) if python == sys.executable and name in os.environ}
+    worker = Worker(library, threads, python, path, device, limit)
+    try:
+        facts = worker.ask("hello")
+    except WorkerError as error:
+        facts = {"present": False, "reason": str(error)}
+    if facts["present"]:
+        return worker, facts
+    worker.close()
+    return None, facts
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -282,16 +297,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     workers: dict[str, Worker] = {}
     try:
         for library in options.libraries:
-            worker = start(library, options)
-            try:
-                facts = worker.ask("hello")
-            except WorkerError as error:
-                facts = {"present": False, "reason": str(error)}
-            results["libraries"][library] = facts
-            if facts["present"]:
+            worker, results["libraries"][library] = start(library, options.threads, options.peer_python)
+            if worker is not None:
                 workers[library] = worker
-            else:
-                worker.close()
         for workload in workloads:
             row = summary(measure(workload, workers, plan), options.threads)
             results["rows"].append(row)

@@ -120,7 +120,7 @@ def run(job: Job, options: argparse.Namespace) -> dict:
     return {**result, "disturbed": (result.get("others") or 0.0) > spare + ALLOWED}
 
 
-# ---- what is said of it ------------------------------------------------------------------------------------------
+# ---- the report ---------------------------------------------------------------------------------------------------
 
 
 class Group:
@@ -163,10 +163,10 @@ def libraries(fits: Sequence[dict]) -> list[str]:
     facts: dict[str, dict] = {}
     for fit in fits:
         result = fit["result"]
-        said = result.get("facts", {"present": False, "reason": result.get("error")})
+        facts_of = result.get("facts", {"present": False, "reason": result.get("error")})
         known = facts.get(fit["job"]["library"])
         if known is None or not known["present"]:
-            facts[fit["job"]["library"]] = said
+            facts[fit["job"]["library"]] = facts_of
     return [report.library_line(library, known) for library, known in facts.items()]
 
 
@@ -338,8 +338,8 @@ def study(what: str, options: argparse.Namespace) -> bool:
     for i, job in enumerate(jobs):
         result = run(job, options)
         results["fits"].append({"job": job.to_dict(), "result": result})
-        said = result.get("error") or f"{result['log_likelihood']:.3f} nats, {report.duration(result['seconds'])}"
-        print(f"[{i + 1}/{len(jobs)}] {name(job)}: {said}", file=sys.stderr, flush=True)
+        outcome = result.get("error") or f"{result['log_likelihood']:.3f} nats, {report.duration(result['seconds'])}"
+        print(f"[{i + 1}/{len(jobs)}] {name(job)}: {outcome}", file=sys.stderr, flush=True)
         report.write(path, results, markdown(results))
     print(markdown(results))
     return not any("error" in fit["result"] for fit in results["fits"])

@@ -148,13 +148,13 @@ def quality(options: argparse.Namespace) -> None:
     for data, train, test in tables(options.data):
         if options.only not in data:
             continue
-        told = {} if options.epochs is None else {"epochs": options.epochs}
+        settings = {} if options.epochs is None else {"epochs": options.epochs}
         train, test = train.astype("float32"), test.astype("float32")
         for flow in (hr.MAF, hr.NSF):
             for seed in range(options.seeds):
                 fits = [flow(train.shape[1], seed=seed, matmul=matmul) for matmul in ("exact", options.matmul)]
                 for one in fits:
-                    one.fit(train, seed=seed, progress=False, **told)
+                    one.fit(train, seed=seed, progress=False, **settings)
                 densities = fits[0], fits[0].to("cpu", options.matmul), fits[1]
                 found = [one.log_prob(test).astype("float64") for one in densities]
                 means = " | ".join(f"{values.mean():.4f}" for values in found)

@@ -33,7 +33,7 @@ import numpy as np
 import headrace as hr
 from bench.peers.client import ROOT
 from headrace._arrays.caller import Caller
-from headrace._fit import rows as _rows
+from headrace._fit import given_rows as _rows
 from headrace.distributed.exact import DIGITS, FixedSum
 from headrace.distributed.run import CHUNK_ROWS
 from headrace.distributed.shards import ROWS as SHARD_ROWS
@@ -236,8 +236,8 @@ def with_dask(repeats: int) -> None:
     from distributed import Client, LocalCluster
 
     x = table(DASK_ROWS, FEATURES)
-    told: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-    with LocalCluster(n_workers=2, **told) as cluster, Client(cluster) as client:
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+    with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
         for size in (1, 1000, 30_000, 1_000_000):
             for collective in ("gloo", "dask"):
                 print(f"a sum of {size} integers, {collective}: {sum_ms(client, collective, size):.2f} ms", flush=True)
@@ -258,9 +258,9 @@ def with_dask(repeats: int) -> None:
 def dask_step_ms(client: Any, x: Any, rows: int, hidden: tuple[int, ...], batch: int, name: str) -> float:
     """Milliseconds of a step: the median over epochs, without the first."""
     flow = hr.MAF(FEATURES, transforms=5, hidden=hidden)
-    told: dict[str, Any] = {"epochs": 4, "batch_size": batch, "validation": None, "average": None}
+    options: dict[str, Any] = {"epochs": 4, "batch_size": batch, "validation": None, "average": None}
     collective = "dask" if name == "one worker" else name
-    history = hr.dask.fit(flow, x, client=client, rows=rows, collective=collective, **told)
+    history = hr.dask.fit(flow, x, client=client, rows=rows, collective=collective, **options)
     return 1e3 * statistics.median(np.diff(history.seconds)) / (DASK_ROWS / batch)
 
 
@@ -291,23 +291,23 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", nargs=5, metavar=("KIND", "SIZE", "THREADS", "DIRECTORY", "RANK"))
     parser.add_argument("--dask", action="store_true", help="only what two workers of Dask take")
-    told = parser.parse_args()
-    if told.dask:
-        with_dask(told.repeats)
+    options = parser.parse_args()
+    if options.dask:
+        with_dask(options.repeats)
         return
-    if told.worker:
-        kind, size, threads, directory, rank = told.worker
+    if options.worker:
+        kind, size, threads, directory, rank = options.worker
         worker(kind, int(rank), int(size), int(threads), directory)
         return
-    for what in told.what:
+    for what in options.what:
         if what == "overhead":
-            overhead(told.repeats)
+            overhead(options.repeats)
         elif what == "bytes":
             bytes_a_step()
         elif what == "parts":
-            parts(told.repeats)
+            parts(options.repeats)
         else:
-            ranks(what, told.repeats)
+            ranks(what, options.repeats)
 
 
 if __name__ == "__main__":

@@ -234,15 +234,15 @@ COLUMNS = (
 
 
 def changed(assumed: Assumed, changes: list[str]) -> Assumed:
-    """With some assumptions replaced, each told as NAME=VALUE."""
+    """With some assumptions replaced, each by NAME=VALUE."""
     kinds = {field.name: type(getattr(assumed, field.name)) for field in fields(assumed)}
-    told = {}
+    replaced = {}
     for change in changes:
         name, _, value = change.partition("=")
         if name not in kinds:
             raise SystemExit(f"--set: expected one of {', '.join(kinds)}, got {name!r}")
-        told[name] = kinds[name](float(value))
-    return replace(assumed, **told)
+        replaced[name] = kinds[name](float(value))
+    return replace(assumed, **replaced)
 
 
 def main() -> None:
@@ -252,10 +252,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another assumption")
     parser.add_argument("--fits", type=int, default=2000, help="fits whose failures are drawn, of each line")
     parser.add_argument("--seed", type=int, default=0)
-    told = parser.parse_args()
-    measured = MEASURED if told.measured is None else json.loads(told.measured.read_text(encoding="utf-8"))
-    assumed = changed(Assumed(), told.set)
-    given = {change.partition("=")[0] for change in told.set}
+    options = parser.parse_args()
+    measured = MEASURED if options.measured is None else json.loads(options.measured.read_text(encoding="utf-8"))
+    assumed = changed(Assumed(), options.set)
+    given = {change.partition("=")[0] for change in options.set}
     for field in fields(assumed):
         print(f"{field.name} = {getattr(assumed, field.name):g}")
     print(f"\n| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
@@ -265,7 +265,7 @@ def main() -> None:
         for gigabits in networks:
             for count in chunks:
                 model = Model(name, measured, replace(assumed, gigabits=gigabits, chunks=count))
-                print(f"| {' | '.join(row_of(model, told.seed, told.fits))} |", flush=True)
+                print(f"| {' | '.join(row_of(model, options.seed, options.fits))} |", flush=True)
     for name in measured["models"]:
         model = Model(name, measured, assumed)
         weights, start, judging, order = model.times["weights"], model.start_s(), model.judging_s(), model.order_s()

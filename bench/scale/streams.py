@@ -151,8 +151,8 @@ def main() -> None:
         array = max(one["rate"] for one in found[f"{case.split(' ')[0]} array"])
         epochs = max((one["epochs"] for one in each if "epochs" in one), default=None)
         peak = max(one["memory"] for one in each)
-        told = "-" if epochs is None else f"{epochs:.3g}"
-        lines.append([case, f"{best:.3g}", f"{best / array:.2f}", told, f"{peak:.0f} MB"])
+        epochs_text = "-" if epochs is None else f"{epochs:.3g}"
+        lines.append([case, f"{best:.3g}", f"{best / array:.2f}", epochs_text, f"{peak:.0f} MB"])
     print("\n".join(report.table(["call", "rows/s", "of the array's", "in epochs alone", "peak beyond"], lines)))
 
 

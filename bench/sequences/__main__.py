@@ -9,9 +9,12 @@
 | A, streams | 48 of them together |
 | A, density | log densities of one long sequence |
 | B, stream | one stream of network B |
+| B, stream, bf16 | the same with weights in bf16 |
 | student | four students of 10, 10, 10 and 30 layers: one sequence, all steps at once |
 | A, push | log density of one step of a stream: the latency of a call |
 | A, crops | gradients of the mean log density of crops, with as many steps as the field in front |
+| A, gradient of a student | of log densities that are made one step after another, by everything, beside these alone |
+| A, inner flow | log densities and samples of 3 values a step by an NSF, beside network and flow run apart |
 
 A has 16 layers of 32 channels and kernel 2, B 30 layers of 64 channels and kernel 3, as each of the student's layers
 has; all have one value a step and an affine map. PyTorch keeps the layers' past between steps, eager and compiled. All
@@ -42,6 +45,7 @@ from bench import report
 from bench.memory import MEGABYTE, forget_peak, resident
 from bench.peers.client import ROOT, machine_facts
 from bench.sequences import hand
+from bench.sequences.inner import Apart
 
 A = {"channels": 32, "kernel": 2, "dilations": [2 ** (i % 8) for i in range(16)]}
 STUDENT_LAYERS = (10, 10, 10, 30)
@@ -82,9 +86,20 @@ def made(options: dict[str, Any], reads: str = "data", seed: int = 0) -> hr.Caus
     return hr.CausalConvolution(map="affine", reads=reads, seed=seed, **options)
 
 
+def rounded(array: NDArray[Any]) -> NDArray[Any]:
+    """To bf16, to nearest."""
+    bits = array.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view(np.float32)
+
+
 def multiply_adds(t: hr.CausalConvolution) -> int:
     """Of one step: every weight once, but biases."""
     return sum(array.size for array in t.named_parameters().values() if array.ndim > 1)
+
+
+def named(rows: int) -> str:
+    """The number of sequences in a case's name."""
+    return "one sequence" if rows == 1 else f"{rows} sequences"
 
 
 def check_close(what: str, got: NDArray[Any], want: NDArray[Any], within: float) -> None:
@@ -127,8 +142,14 @@ class Suite:
         """The loop by hand with these weights, whose parameters are those of headrace up to rounding."""
         if self.program is None:
             return None
-        own = hand.Hand(self.program, self.folder, t.named_parameters(), tuple(options["dilations"]))
+        arrays = t.named_parameters()
+        if t.matmul == "bf16":
+            arrays = {name: rounded(array) if array.ndim > 1 else array for name, array in arrays.items()}
+        own = hand.Hand(self.program, self.folder, arrays, tuple(options["dilations"]))
         self.hands.append(own)
+        if t.matmul == "bf16":
+            last = [np.array(own.seconds(verb, 1440)[2]) for verb in ("pairs", "stream")]
+            check_close("the loop by hand in bf16", *last, 1e-3)
         values, raw = own.outputs(1440, self.folder)
         z, _ = hr.SequenceFlow([t]).to_latent(values[None, :, None])
         log = raw[:, 1] / (1.0 + np.abs(raw[:, 1]) / math.log(1e3))
@@ -240,8 +261,13 @@ class Suite:
     def cases(self) -> list[Case]:
         """What the table has, in its order."""
         sizes, a, b = self.sizes, made(A), made(network_b(30), seed=1)
-        flow_a, flow_b = hr.SequenceFlow([a]), hr.SequenceFlow([b])
-        by_hand_a, by_hand_b = self._hand(a, A), self._hand(b, network_b(30))
+        b16 = b.to("cpu", "bf16")
+        flow_a, flow_b, flow_b16 = (hr.SequenceFlow([t]) for t in (a, b, b16))
+        by_hand_a, by_hand_b, by_hand_b16 = (
+            self._hand(a, A),
+            self._hand(b, network_b(30)),
+            self._hand(b16, network_b(30)),
+        )
         ours = Contender
         cases = [
             Case(
@@ -282,6 +308,18 @@ class Suite:
                     *self._cached(b, network_b(30), 1, sizes.torch_stream),
                 ],
             ),
+            Case(
+                "B, stream, bf16",
+                multiply_adds(b),
+                [
+                    ours("headrace", lambda: timed(lambda: flow_b16.sample(1, sizes.b_stream, seed=0), sizes.b_stream)),
+                    *self._by_hand(by_hand_b16, "pairs", sizes.b_stream),
+                    ours(
+                        "headrace, float32",
+                        lambda: timed(lambda: flow_b.sample(1, sizes.b_stream, seed=0), sizes.b_stream),
+                    ),
+                ],
+            ),
         ]
         parts = [(made(network_b(n), "latent", n + i), network_b(n)) for i, n in enumerate(STUDENT_LAYERS)]
         student = hr.SequenceFlow([t for t, _ in parts])
@@ -305,6 +343,34 @@ class Suite:
         cases.append(Case("A, push", multiply_adds(a), [ours("headrace", lambda: timed(pushed, sizes.pushes))]))
         cases.append(self._gradients(a, A, self.sizes.crops, 1024))
         cases.append(self._gradients(a, A, max(1, self.sizes.crops // 4), 4096))
+        return cases + self._sequential_gradients() + self._inner_flows()
+
+    def _sequential_gradients(self) -> list[Case]:
+        """Gradients of a student's density, beside the density."""
+        t = made(A, "latent")
+        flow, cases = hr.SequenceFlow([t]), []
+        for rows in (1, 48):
+            steps = self.sizes.crops * 1024 if rows == 1 else 512
+            x = np.ascontiguousarray(self.signal[0, : rows * steps].reshape(rows, steps, 1))
+            ones = np.ones(rows, np.float32)
+            ours = Contender("headrace", lambda x=x, ones=ones: timed(lambda: flow.log_prob_vjp(x, ones), x.size))
+            alone = Contender("the density alone", lambda x=x: timed(lambda: flow.log_prob(x), x.size))
+            cases.append(Case(f"A, gradient of a student, {named(rows)}", multiply_adds(t), [ours, alone]))
+        return cases
+
+    def _inner_flows(self) -> list[Case]:
+        """An NSF over three values of a step."""
+        flow, cases = hr.WaveNet(3, layers=16, channels=32, seed=0), []
+        for rows in (1, 48):
+            steps = self.sizes.streams * 2 // (1 if rows == 1 else 12)
+            own = Apart(flow, rows, steps)
+            for name, (together, apart) in (("density", own.density()), ("sampling", own.sampling())):
+                contenders = [
+                    Contender(kind, lambda call=call, n=rows * steps: timed(call, n))
+                    for kind, call in (("headrace", together), ("network and flow apart", apart))
+                ]
+                work = multiply_adds(flow.transforms[0])
+                cases.append(Case(f"A, inner flow, {name}, {named(rows)}", work, contenders))
         return cases
 
 

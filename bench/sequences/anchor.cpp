@@ -2,6 +2,7 @@
 //
 //   anchor WEIGHTS      then lines on the standard input, each answered by a line with the seconds of the processor
 //     stream T          one stream drawn step after step: lanes are units, old taps are taken ahead
+//     pairs T           the same with weights in bf16, which those of the file have to fit: two in a word
 //     streams T         48 streams drawn together: lanes are streams
 //     density T         log densities of one long sequence: lanes are positions
 //     outputs T FILE    parameters of T positions of the sequence that `density` has, to a file: to be compared
@@ -77,9 +78,16 @@ struct Memory {  // zeroed, on a cache line
     std::shared_ptr<float> data;
 };
 
+typedef uint32_t U __attribute__((vector_size(4 * lanes)));
+
+struct Pair {  // the weights of an even input and of the next one, in the halves of a word
+    uint32_t word;
+};
+
 struct Layer {
     int dilation;
     Memory gate, gate_bias, out, out_bias;  // lines of an input: [tap][channel][units]
+    Memory gate_pairs, out_pairs;           // of Pair
 };
 
 struct Network {
@@ -98,6 +106,19 @@ void lines(FILE* file, float* to, int units, int inputs, int taps, int stride, i
                 to[(size_t(k) * inputs + i) * stride + first + u] = w[(size_t(u) * inputs + i) * taps + k];
 }
 
+Memory pairs(const float* w, int inputs, int stride) {
+    Memory made(size_t(inputs / 2) * stride);
+    for (int i = 0; i < inputs; i += 2)
+        for (int u = 0; u < stride; ++u) {
+            uint32_t even, odd;
+            memcpy(&even, w + size_t(i) * stride + u, 4);
+            memcpy(&odd, w + size_t(i + 1) * stride + u, 4);
+            const uint32_t word = even >> 16 | (odd & 0xffff0000u);
+            memcpy(made + size_t(i / 2) * stride + u, &word, 4);
+        }
+    return made;
+}
+
 // Residual and skip units are one product; the last layer has skip units alone, and zeros for the others.
 Network read(FILE* file) {
     int32_t sizes[3];
@@ -111,11 +132,15 @@ Network read(FILE* file) {
     lines(file, n.input_bias, R, 1, 1, R);
     for (const int d : dilations) {
         const bool is_last = n.layers.size() + 1 == dilations.size();
-        Layer l{d, Memory(size_t(K) * R * 2 * R), Memory(2 * R), Memory(size_t(R) * 2 * R), Memory(2 * R)};
+        Layer l{
+            d,       Memory(size_t(K) * R * 2 * R), Memory(2 * R), Memory(size_t(R) * 2 * R), Memory(2 * R), Memory(),
+            Memory()};
         lines(file, l.gate, 2 * R, R, K, 2 * R);
         lines(file, l.gate_bias, 2 * R, 1, 1, 2 * R);
         lines(file, l.out, is_last ? R : 2 * R, R, 1, 2 * R, is_last ? R : 0);
         lines(file, l.out_bias, is_last ? R : 2 * R, 1, 1, 2 * R, is_last ? R : 0);
+        l.gate_pairs = pairs(l.gate, K * R, 2 * R);
+        l.out_pairs = pairs(l.out, R, 2 * R);
         n.layers.push_back(l);
     }
     n.head = Memory(size_t(R) * R), n.head_bias = Memory(R), n.last = Memory(R * lanes), n.last_bias = Memory(lanes);
@@ -141,7 +166,38 @@ void add(V* sum, const float* w, const float* x, int inputs, int stride) {
         for (int v = 0; v < N; ++v) sum[v] += x[i] * load(w + size_t(i) * stride + lanes * v);
 }
 
-template <int R, int K>
+V as_floats(U bits) {
+    V v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+template <int N>
+void add(V* sum, const Pair* w, const float* x, int inputs, int stride) {
+    for (int i = 0; i < inputs; i += 2)
+        for (int v = 0; v < N; ++v) {
+            U pair;
+            memcpy(&pair, w + size_t(i / 2) * stride + lanes * v, sizeof pair);
+            sum[v] += x[i] * as_floats(pair << 16);
+            sum[v] += x[i + 1] * as_floats(pair & 0xffff0000u);
+        }
+}
+
+const float* gate_of(const Layer& layer, const float*, size_t i, int stride) {
+    return layer.gate + i * stride;
+}
+const Pair* gate_of(const Layer& layer, const Pair*, size_t i, int stride) {
+    return reinterpret_cast<const Pair*>(layer.gate_pairs + i / 2 * stride);
+}
+const float* out_of(const Layer& layer, const float*) {
+    return layer.out;
+}
+const Pair* out_of(const Layer& layer, const Pair*) {
+    return reinterpret_cast<const Pair*>(static_cast<float*>(layer.out_pairs));
+}
+
+// Weight: float or Pair.
+template <int R, int K, class Weight>
 class Stream {
   public:
     explicit Stream(const Network& n) : n_(n), past_(K) {
@@ -164,6 +220,10 @@ class Stream {
   private:
     static constexpr int units = 2 * R / lanes, half = R / lanes;
 
+    static const Weight* gate_line(const Layer& layer, int i) {
+        return gate_of(layer, static_cast<const Weight*>(nullptr), size_t(i), 2 * R);
+    }
+
     void outputs(float* raw) {
         alignas(64) float h[R], z[R];
         V sum[units], skip[half] = {};
@@ -174,11 +234,11 @@ class Stream {
             const Layer& layer = n_.layers[l];
             const int64_t slots = int64_t(K - 1) * layer.dilation, at = step_ % slots;
             start(l, sum);
-            add<units>(sum, layer.gate + size_t(K - 1) * R * 2 * R, h, R, 2 * R);
+            add<units>(sum, gate_line(layer, (K - 1) * R), h, R, 2 * R);
             memcpy(rings_[l] + at * R, h, sizeof h);
             for (int v = 0; v < half; ++v) store(z + lanes * v, gate(sum[v], sum[v + half]));
             for (int v = 0; v < units; ++v) sum[v] = load(layer.out_bias + lanes * v);
-            add<units>(sum, layer.out, z, R, 2 * R);
+            add<units>(sum, out_of(layer, static_cast<const Weight*>(nullptr)), z, R, 2 * R);
             for (int v = 0; v < half; ++v) {
                 store(h + lanes * v, load(h + lanes * v) + sum[v]);
                 skip[v] += sum[v + half];
@@ -203,8 +263,8 @@ class Stream {
         if (layer.dilation < ahead) {
             for (int v = 0; v < units; ++v) sum[v] = load(layer.gate_bias + lanes * v);
             for (int k = 0; k + 1 < K; ++k)
-                add<units>(sum, layer.gate + size_t(k) * R * 2 * R,
-                           rings_[l] + (step_ + k * layer.dilation) % slots * R, R, 2 * R);
+                add<units>(sum, gate_line(layer, k * R), rings_[l] + (step_ + k * layer.dilation) % slots * R, R,
+                           2 * R);
             return;
         }
         if (step_ % ahead == 0)
@@ -222,14 +282,29 @@ class Stream {
         for (int k = 0; k + 1 < K; ++k) {
             const float* x[4];
             for (int q = 0; q < 4; ++q) x[q] = rings_[l] + (step_ + s + q + k * layer.dilation) % slots * R;
-            for (int i = 0; i < R; ++i)
-                for (int j = 0; j < 4; ++j) {
-                    const V w = load(layer.gate + (size_t(k) * R + i) * 2 * R + lanes * (v + j));
-                    for (int q = 0; q < 4; ++q) sum[q][j] += x[q][i] * w;
-                }
+            for (int i = 0; i < R; i += 2) several_inputs(sum, gate_line(layer, k * R + i) + lanes * v, x, i);
         }
         for (int q = 0; q < 4; ++q)
             for (int j = 0; j < 4; ++j) store(known_[l] + (s + q) * 2 * R + lanes * (v + j), sum[q][j]);
+    }
+
+    // Two inputs for four steps and four vectors.
+    static void several_inputs(V (&sum)[4][4], const float* w, const float* const* x, int i) {
+        for (int odd = 0; odd < 2; ++odd, w += 2 * R)
+            for (int j = 0; j < 4; ++j) {
+                const V weight = load(w + lanes * j);
+                for (int q = 0; q < 4; ++q) sum[q][j] += x[q][i + odd] * weight;
+            }
+    }
+
+    static void several_inputs(V (&sum)[4][4], const Pair* w, const float* const* x, int i) {
+        for (int j = 0; j < 4; ++j) {
+            U pair;
+            memcpy(&pair, w + lanes * j, sizeof pair);
+            const V even = as_floats(pair << 16), odd = as_floats(pair & 0xffff0000u);
+            for (int q = 0; q < 4; ++q) sum[q][j] += x[q][i] * even;
+            for (int q = 0; q < 4; ++q) sum[q][j] += x[q][i + 1] * odd;
+        }
     }
 
     const Network& n_;
@@ -423,10 +498,14 @@ void serve(const Network& n) {
         std::vector<float> noise(K + size_t(steps) + most_streams), x(size_t(steps) * most_streams);
         for (size_t i = K; i < noise.size(); ++i) noise[i] = normal(generator);
         double check = 0, begin = 0, end = 0;
-        if (verb == "stream") {
-            Stream<R, K> stream(n);
+        const auto draw = [&](auto stream) {
             begin = now(), stream.draw(noise.data() + K, x.data(), steps), end = now();
             check = x[steps - 1];
+        };
+        if (verb == "stream") {
+            draw(Stream<R, K, float>(n));
+        } else if (verb == "pairs") {
+            draw(Stream<R, K, Pair>(n));
         } else if (verb == "streams") {
             Streams<R, K> streams(n);
             begin = now(), streams.draw(noise.data() + K, x.data(), steps), end = now();

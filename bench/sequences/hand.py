@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Hand:
     ) -> None:
         """`arrays` are named as those of a `headrace.CausalConvolution`, whose sizes are those that it has code for."""
         channels, _, kernel = arrays["input.weight"].shape
-        path = folder / f"weights-{channels}-{len(dilations)}"
+        path = Path(tempfile.mkstemp(dir=folder)[1])
         with open(path, "wb") as file:
             np.array([channels, kernel, len(dilations), *dilations], np.int32).tofile(file)
             for array in arrays.values():

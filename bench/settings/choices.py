@@ -123,7 +123,7 @@ def memory(rows: int) -> None:
         with open("/proc/self/status") as lines:
             return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
-    flow, find = hr.MAF(10, transforms=2, hidden=(16,)), _fit_run.Run._find_gradient
+    flow, find = hr.MAF(10, transforms=2, hidden=(16,)), _fit_run.ArrayRun._find_gradient
     seen: list[float] = []
 
     def watched(run: _fit_run.Run, index: NDArray[np.int64], log_prob: NDArray[np.float32]) -> None:
@@ -141,10 +141,10 @@ def memory(rows: int) -> None:
         file.flush()
         x = np.memmap(file.name, np.float32, "r", shape=(rows, 10))
         before, begin = anonymous(), time.perf_counter()
-        _fit_run.Run._find_gradient = watched  # type: ignore[method-assign]
+        _fit_run.ArrayRun._find_gradient = watched  # type: ignore[method-assign]
         few = 0.001  # held out: they are all tried when the fit is interrupted
         flow.fit(x, progress=False, validation=few)
-    _fit_run.Run._find_gradient = find  # type: ignore[method-assign]
+    _fit_run.ArrayRun._find_gradient = find  # type: ignore[method-assign]
     print(f"{rows} rows, {rows * 40 / 2**20:.0f} MiB: {max(seen) - before:.0f} MiB beyond them")
 
 

@@ -12,7 +12,7 @@ namespace {
 // GFLOP/s of single-precision multiply-adds in registers of one thread: the peak that benchmarks compare with.
 double fma_peak(double seconds) {
     using Clock = std::chrono::steady_clock;
-    const Table& table = *active_isa().table;
+    const KernelTable& table = *active_isa().table;
     constexpr int64_t rounds = 100000;
     const auto start = Clock::now();
     double best = 0, elapsed = 0, sink = 0;

@@ -116,8 +116,12 @@ void open_covariates(SequenceCall<T>& call, const py::object& given, const Causa
 template <class T>
 SequenceCall<T> open_call(const CausalTransform<T>& transform, const py::object& weights, const py::object& given) {
     SequenceCall<T> call{};
-    call.weights = host_numbers<const T>(weights, {int64_t(transform.network().n_weights())},
-                                         "weights: the vector has the wrong size or dtype");
+    const char* const message = "weights: the vector has the wrong size or dtype";
+    const int64_t n = transform.network().n_weights(), n_rounded = n + transform.network().n_pairs();
+    require(py::isinstance<Array<T>>(weights), message);
+    const bool has_pairs = std::is_same_v<T, float> && py::reinterpret_borrow<Array<T>>(weights).size() == n_rounded;
+    call.weights = host_numbers<const T>(weights, {has_pairs ? n_rounded : n}, message);
+    if (has_pairs) call.pairs = reinterpret_cast<const uint32_t*>(call.weights + n);
     call.given = open_sequences(given, call.rows, call.steps, transform.network().network().inputs);
     return call;
 }
@@ -190,14 +194,15 @@ SequenceView open_cotangent(const py::object& given, int64_t rows, int64_t steps
     return {opened.view.data, a.strides(0), a.strides(1), has_columns ? a.strides(2) : 0, opened.view.is_double};
 }
 
-// The direction in which all steps are made at once, from the first step on, and back.
+// From the first step on, and back: of the direction in which all steps are made at once, or of the sequential one,
+// whose results are given.
 template <class T>
 void vjp(const CausalTransform<T>& transform, const py::object& weights, const py::object& given,
          const py::object& grad_value, const py::object& grad_log_det, const py::object& grad_raw,
          const py::object& grad_log_prob, const std::string& base, const py::object& value, const py::object& log_det,
          const py::object& raw, const py::object& grad_given, const py::object& grad_weights,
          const py::object& grad_context, const py::object& grad_covariates, const py::object& context,
-         const py::object& covariates) {
+         const py::object& covariates, bool is_sequential, const py::object& slopes) {
     const CausalNetwork& n = transform.network().network();
     SequenceCall<T> call = open_call(transform, weights, given);
     open_side(call, n, context, covariates, 0);
@@ -213,9 +218,17 @@ void vjp(const CausalTransform<T>& transform, const py::object& weights, const p
     require(base.empty() || base == "normal" || base == "logistic", "base: expected 'normal' or 'logistic'");
     require(base.empty() == !gradient.log_prob.data, "base: expected one beside grad_log_prob, and only there");
     if (!base.empty()) gradient.base = base == "normal" ? Base::normal : Base::logistic;
-    require(transform.map() || (!gradient.value.data && !gradient.log_det.data && !gradient.log_prob.data &&
-                                !call.value && !call.log_det),
+    gradient.is_sequential = is_sequential;
+    gradient.slopes = cotangent(slopes, n.inputs * n.outputs, "slopes: expected (rows, steps, inputs * outputs)");
+    require((gradient.slopes.data != nullptr) == (is_sequential && !transform.map()),
+            "slopes: expected them in the sequential direction of a transform without a map, and only there");
+    require(!is_sequential || (!gradient.log_prob.data && !call.value && !call.log_det && !call.raw),
+            "is_sequential: expected no results beside the given ones, and no log densities");
+    require(transform.map() || (!gradient.log_det.data && !gradient.log_prob.data && !call.value && !call.log_det &&
+                                (is_sequential || !gradient.value.data)),
             "grad_raw: expected no other gradient of a transform without a map");
+    require(!is_sequential || !transform.map() || !gradient.raw.data,
+            "grad_raw: expected none in the sequential direction of a transform with a map");
     gradient.given = wanted<T>(grad_given, {call.rows, call.steps, n.inputs},
                                "grad_given: expected a contiguous (rows, steps, inputs)");
     gradient.weights = wanted<T>(grad_weights, {int64_t(transform.network().n_weights())},
@@ -300,13 +313,13 @@ void bind_transform_of(py::module_& m, const char* name) {
         },
         py::arg("weights"), py::arg("given"), py::arg("raw"), py::arg("context") = py::none(),
         py::arg("covariates") = py::none(), py::arg("first_frame") = 0, py::arg("state") = py::none());
-    transform.def("vjp", &vjp<T>, py::arg("weights"), py::arg("given"), py::kw_only(),
-                  py::arg("grad_value") = py::none(), py::arg("grad_log_det") = py::none(),
-                  py::arg("grad_raw") = py::none(), py::arg("grad_log_prob") = py::none(), py::arg("base") = "",
-                  py::arg("value") = py::none(), py::arg("log_det") = py::none(), py::arg("raw") = py::none(),
-                  py::arg("grad_given") = py::none(), py::arg("grad_weights") = py::none(),
-                  py::arg("grad_context") = py::none(), py::arg("grad_covariates") = py::none(),
-                  py::arg("context") = py::none(), py::arg("covariates") = py::none());
+    transform.def(
+        "vjp", &vjp<T>, py::arg("weights"), py::arg("given"), py::kw_only(), py::arg("grad_value") = py::none(),
+        py::arg("grad_log_det") = py::none(), py::arg("grad_raw") = py::none(), py::arg("grad_log_prob") = py::none(),
+        py::arg("base") = "", py::arg("value") = py::none(), py::arg("log_det") = py::none(),
+        py::arg("raw") = py::none(), py::arg("grad_given") = py::none(), py::arg("grad_weights") = py::none(),
+        py::arg("grad_context") = py::none(), py::arg("grad_covariates") = py::none(), py::arg("context") = py::none(),
+        py::arg("covariates") = py::none(), py::arg("is_sequential") = false, py::arg("slopes") = py::none());
     for (const auto& [verb, way] : {std::pair{"parallel", Way::parallel}, std::pair{"sequential", Way::sequential}})
         transform.def(
             verb,
@@ -336,9 +349,19 @@ void bind_sequences(py::module_& m) {
              py::arg("dilations"), py::arg("outputs"), py::arg("context") = 0, py::arg("covariates") = 0,
              py::arg("hop") = 1)
         .def_property_readonly("field", &CausalConvolution::field)
+        .def_property_readonly("n_pairs", &CausalConvolution::n_pairs)
+        .def(
+            "round",
+            [](const CausalConvolution& c, const py::object& weights, const py::object& to) {
+                const float* const from = host_numbers<const float>(weights, {int64_t(c.n_weights())},
+                                                                    "weights: expected a contiguous float32 vector");
+                c.round(from, host_numbers<float>(to, {int64_t(c.n_weights()) + c.n_pairs()},
+                                                  "to: expected a contiguous float32 vector, with room for pairs"));
+            },
+            py::arg("weights"), py::arg("to"))
         .def("parts", [](const CausalConvolution& c) {
             std::vector<std::tuple<int64_t, int64_t, bool>> parts;
-            for (const Part& part : c.parts()) parts.emplace_back(part.begin, part.end, part.is_bias);
+            for (const WeightRange& part : c.parts()) parts.emplace_back(part.begin, part.end, part.is_bias);
             return parts;
         });
     bind_tensors<AlignedArray>(network, [](const CausalConvolution& c) -> const WeightLayout& { return c; });

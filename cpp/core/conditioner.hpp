@@ -1,6 +1,6 @@
 // A conditioner on the host, used when a program is made: which coordinates it reads and gives parameters for, its
-// weights, and its kernels (steps/conditioners.hpp). Programs, their structure and their copies to a device depend on
-// nothing else of it.
+// weights, and its kernels (steps/conditioners.hpp). Programs, their structure and their copies to a device use this
+// interface only.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,7 @@
 
 namespace headrace {
 
-// A layer whose weights are to be rounded, where the result goes from the first of the conditioner's pairs on, and the
-// places that it points to.
+// A layer whose weights are rounded, its offset among the conditioner's pairs, and the arrays that it points to.
 struct RoundedLayer {
     Bf16Layer layer;
     std::vector<uint32_t> block;
@@ -32,14 +31,14 @@ struct Lowered {
     std::vector<Summed> summed;
     int pairs = 0, sums = 0;  // lines that all conditioners share: of pairs in bf16; of sums for few rows in bf16
     int panels = 0;           // and of transposed inputs, for the weights' gradient
-    bool tiles_only = false;  // it has no method of its own for small batches
+    bool tiles_only = false;  // the conditioner has no kernel for small batches
 };
 
-// The chain that the conditioner becomes a part of.
+// The chain in which a conditioner is lowered.
 struct ChainSide {
     int features;      // coordinates of a row
-    bool reads_built;  // the sequential direction: its inputs are being built
-    Bf16Layout bf16;   // as its own `bf16` has it
+    bool reads_built;  // the sequential direction: the conditioner's inputs are being built
+    Bf16Layout bf16;   // the result of the conditioner's `bf16`
 };
 
 class Conditioner : public WeightLayout {
@@ -58,14 +57,14 @@ class Conditioner : public WeightLayout {
     // that it gives parameters for, position by position.
     virtual std::vector<int> read_order(int features) const = 0;
     virtual std::vector<int> active_order(int features) const = 0;
-    // True if none of its inputs is ever moved: then both directions are parallel.
+    // True if no input of the conditioner is ever moved: then both directions are parallel.
     virtual bool reads_passive_only() const { return false; }
-    // True if it reads nothing: its weights are the parameters themselves, coordinate by coordinate.
+    // True without inputs: the weights are the parameters themselves, coordinate by coordinate.
     virtual bool is_constant() const { return false; }
 
     // ---- weights
 
-    // Sets to zero in a gradient what nothing flows into.
+    // Sets the gradients of weights that reach no output to zero.
     virtual void clear_dead(float*) const {}
     virtual void clear_dead(double*) const {}
 

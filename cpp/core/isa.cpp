@@ -12,7 +12,7 @@ namespace headrace {
 
 // HEADRACE_SETS is X(v2) X(v4), for example: those that CMakeLists.txt compiles, the best one last.
 #define X(set)                             \
-    extern const Table table_##set;        \
+    extern const KernelTable table_##set;  \
     extern const Bf16Kernels bf16_##set[]; \
     extern const SequenceKernels sequences_##set;
 HEADRACE_SETS
@@ -54,7 +54,7 @@ std::vector<InstructionSet> compiled_sets() {
     std::vector<InstructionSet> sets = {HEADRACE_SETS};
 #undef X
 #ifdef HEADRACE_WIDE_SET
-    const Table* const table = &HR_JOIN(table_, HEADRACE_WIDE_SET);
+    const KernelTable* const table = &HR_JOIN(table_, HEADRACE_WIDE_SET);
     const SequenceKernels* const sequences = &HR_JOIN(sequences_, HEADRACE_WIDE_SET);
 #define HR_TEXT_(text) #text
 #define HR_TEXT(text) HR_TEXT_(text)

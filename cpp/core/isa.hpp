@@ -12,7 +12,7 @@ struct SequenceKernels;
 
 struct InstructionSet {
     const char* name;
-    const Table* table;
+    const KernelTable* table;
     const Bf16Kernels* bf16;  // by the number of parts, from 1
     const SequenceKernels* sequences;
     bool supported;

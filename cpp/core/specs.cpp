@@ -46,7 +46,7 @@ bool DensitySpec::fits(int features, int) const {
     return has_all && components >= 0 && n_raw == n && (fixed.empty() || int(fixed.size()) == n);
 }
 
-std::vector<Part> DensitySpec::parts() const {
+std::vector<WeightRange> DensitySpec::parts() const {
     if (!trains()) return {};
     return {{0, n_weights(), true}};
 }

@@ -48,7 +48,7 @@ struct NetworkSpec {
 
     bool fits(int features, int context) const;
     int64_t n_weights() const { return conditioner->n_weights(); }
-    std::vector<Part> parts() const { return conditioner->parts(); }
+    std::vector<WeightRange> parts() const { return conditioner->parts(); }
     template <class T>
     void clear_masked(T* vector) const {
         conditioner->clear_masked(vector);
@@ -116,7 +116,7 @@ struct DensitySpec {
     bool fits(int features, int context) const;
     bool trains() const { return n_raw > 0 && fixed.empty(); }
     int64_t n_weights() const { return trains() ? padded(n_raw) : 0; }
-    std::vector<Part> parts() const;
+    std::vector<WeightRange> parts() const;
     template <class T>
     void clear_masked(T* vector) const {
         for (int64_t i = n_raw; i < n_weights(); ++i) vector[i] = T(0);

@@ -66,10 +66,11 @@ void Structure::for_weighted(const F& visit) const {
             steps_[i]);
 }
 
-std::vector<Part> Structure::parts() const {
-    std::vector<Part> all;
+std::vector<WeightRange> Structure::parts() const {
+    std::vector<WeightRange> all;
     for_weighted([&](const auto& spec, int64_t first) {
-        for (const Part& part : spec.parts()) all.push_back({first + part.begin, first + part.end, part.is_bias});
+        for (const WeightRange& part : spec.parts())
+            all.push_back({first + part.begin, first + part.end, part.is_bias});
     });
     return all;
 }

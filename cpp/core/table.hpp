@@ -45,7 +45,7 @@ struct KernelsOf {
     int width;  // lanes of a vector
 };
 
-struct Table {
+struct KernelTable {
     KernelsOf<float> f32;
     KernelsOf<double> f64;
     // Multiply-adds in registers for this number of rounds; returns a value that depends on all of them.
@@ -54,7 +54,7 @@ struct Table {
 };
 
 template <class T>
-const KernelsOf<T>& kernels_of(const Table& table) {
+const KernelsOf<T>& kernels_of(const KernelTable& table) {
     if constexpr (sizeof(T) == 4) {
         return table.f32;
     } else {

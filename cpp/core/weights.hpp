@@ -15,12 +15,12 @@ inline int padded(int n) {
 }
 
 // A stretch of a vector of weights.
-struct Part {
+struct WeightRange {
     int64_t begin, end;
     bool is_bias;
 };
 
-// A named array of parameters, in the shape that users read and set.
+// A named array of parameters, in the shape in which it is read and set.
 struct Tensor {
     std::string name;
     std::vector<int64_t> shape;
@@ -34,14 +34,14 @@ class WeightLayout {
     WeightLayout& operator=(const WeightLayout&) = delete;
 
     virtual uint32_t n_weights() const = 0;
-    virtual std::vector<Part> parts() const = 0;  // in order, from 0 to n_weights
+    virtual std::vector<WeightRange> parts() const = 0;  // in order, from 0 to n_weights
     virtual std::vector<Tensor> tensors() const = 0;
-    // Tensors, row by row, to the vector of weights and back. What is no weight is dropped, and comes back as zero.
+    // Tensors, row by row, to the vector of weights and back. Masked entries are dropped, and come back as zero.
     virtual void pack(const std::vector<const float*>& tensors, float* weights) const = 0;
     virtual void pack(const std::vector<const double*>& tensors, double* weights) const = 0;
     virtual void unpack(const float* weights, const std::vector<float*>& tensors) const = 0;
     virtual void unpack(const double* weights, const std::vector<double*>& tensors) const = 0;
-    // Sets to zero what is no weight in a vector like the weights.
+    // Sets the entries of a vector like the weights that are no weights to zero.
     virtual void clear_masked(float* weights) const = 0;
     virtual void clear_masked(double* weights) const = 0;
 };

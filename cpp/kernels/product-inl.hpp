@@ -6,6 +6,7 @@
 
 #include "../core/views.hpp"
 #include "../math/pack.hpp"
+#include "register_block-inl.hpp"
 
 namespace headrace {
 namespace {
@@ -35,11 +36,9 @@ void tile_block(const ProductArgs<T>& a, int column) {
     V sum[M][N];
     T* const y = a.output + column;
     if (a.bias) {
-        for (int m = 0; m < M; ++m)
-            for (int n = 0; n < N; ++n) sum[m][n] = splat<V>(a.bias[m]);
+        for_sums<M, N>([&](int m, int n) { sum[m][n] = splat<V>(a.bias[m]); });
     } else {
-        for (int m = 0; m < M; ++m)
-            for (int n = 0; n < N; ++n) sum[m][n] = load(y + m * a.stride + n * width<T>);
+        for_sums<M, N>([&](int m, int n) { sum[m][n] = load(y + m * a.stride + n * width<T>); });
     }
     const T* w[M];
     for (int m = 0; m < M; ++m) w[m] = a.weights + a.row[m];
@@ -47,18 +46,11 @@ void tile_block(const ProductArgs<T>& a, int column) {
     const int64_t stride = a.stride;
     for (int64_t k = a.k0, end = a.k1; k < end; ++k, x += stride) {
         V input[N];
-        for (int n = 0; n < N; ++n) input[n] = load(x + n * width<T>);
-        for (int m = 0; m < M; ++m) {
-            const T weight = w[m][k];
-            for (int n = 0; n < N; ++n) sum[m][n] += weight * input[n];
-        }
+        for_sums<1, N>([&](int, int n) { input[n] = load(x + n * width<T>); });
+        for_sums<M, N>([&](int m, int n) { sum[m][n] += w[m][k] * input[n]; });
     }
-    if (a.relu) {
-        for (int m = 0; m < M; ++m)
-            for (int n = 0; n < N; ++n) sum[m][n] = max(sum[m][n], T(0));
-    }
-    for (int m = 0; m < M; ++m)
-        for (int n = 0; n < N; ++n) store(y + m * a.stride + n * width<T>, sum[m][n]);
+    if (a.relu) for_sums<M, N>([&](int m, int n) { sum[m][n] = max(sum[m][n], T(0)); });
+    for_sums<M, N>([&](int m, int n) { store(y + m * a.stride + n * width<T>, sum[m][n]); });
 }
 
 // Run-time sizes m <= M, n <= N to template sizes.

@@ -3,6 +3,7 @@
 #include "../core/set_name.hpp"
 #include "sequences/back-inl.hpp"
 #include "sequences/panel-inl.hpp"
+#include "sequences/sweep-inl.hpp"
 #include "sequences/window-inl.hpp"
 
 namespace headrace {
@@ -11,7 +12,7 @@ namespace {
 template <class T>
 constexpr SequenceKernelsOf<T> sequence_kernels() {
     return {causal_window_begin<T>, causal_window<T>, causal_window_end<T>, causal_step<T>,
-            causal_fold<T>,         causal_record<T>, causal_back<T>};
+            causal_fold<T>,         causal_record<T>, causal_back<T>,       causal_sweep<T>};
 }
 
 }  // namespace

@@ -34,7 +34,8 @@ double fma_chain(int64_t rounds) noexcept {
 
 }  // namespace
 
-extern const Table HR_JOIN(table_, HR_ISA);
-const Table HR_JOIN(table_, HR_ISA) = {kernels<float>(), kernels<double>(), fma_chain, 2.0 * chains * width<float>};
+extern const KernelTable HR_JOIN(table_, HR_ISA);
+const KernelTable HR_JOIN(table_, HR_ISA) = {kernels<float>(), kernels<double>(), fma_chain,
+                                             2.0 * chains * width<float>};
 
 }  // namespace headrace

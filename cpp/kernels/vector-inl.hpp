@@ -225,7 +225,7 @@ void vector_rows_tile(const VectorLines<T>& lines, const MapOptions<T>& options,
     vector_tile<Map, inverse>(lines, vectors, params_at, options, log_det);
 }
 
-// Its backward pass: gradients replace the raw parameters; the ready ones still exist, and are overwritten.
+// The backward pass of the former: gradients replace the raw parameters; the ready ones are overwritten.
 template <class Map, bool inverse, class T>
 void vector_rows_vjp_tile(const VectorLines<T>& lines, const MapOptions<T>& options, int vectors, T* raw, T* ready,
                           const T* grad_built, T* grad_given, const T* grad_log_det) {

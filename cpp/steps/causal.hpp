@@ -17,6 +17,11 @@
 // Weights lie [input][unit], one line for each input, tap by tap from old to new; units take whole multiples of
 // row_padding weights, and padding is zero. Kernels whose lanes are positions broadcast weights of a line, those whose
 // lanes are units load them.
+//
+// Weights in bf16 are also kept as *pairs*, for streams, which read each weight for every step: a word has the weights
+// of two adjacent inputs of a tap, the even input in the lower half. Lines (taps, pairs of inputs) of units, as above;
+// of an odd number of inputs the last word's upper half is zero. Sums have the order and so the bits of those with the
+// rounded weights in float32.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +40,7 @@ struct CausalLayer {
     uint32_t out;         // lines (channels) of [channel_units][skip_units], in the last layer of [skip_units]
     uint32_t out_bias;    // the same units
     uint32_t ring;        // offset of its values in the state of a stream, in values of one lane
+    uint32_t gate_pairs, out_pairs;  // offsets of the weights of `gate` and `out` among the pairs
 };
 
 struct CausalNetwork {
@@ -47,8 +53,9 @@ struct CausalNetwork {
     uint32_t input, input_bias;  // lines (kernel, inputs) of [channel_units]
     uint32_t head, head_bias;    // lines (skip) of [skip_units]
     uint32_t last, last_bias;    // lines (skip) of [output_units]
-    uint32_t past;               // offset of the past inputs in the state of a stream, in values of one lane
-    uint32_t state;              // values in the state of a stream
+    uint32_t head_pairs, last_pairs;
+    uint32_t past;   // offset of the past inputs in the state of a stream, in values of one lane
+    uint32_t state;  // values in the state of a stream
 };
 
 // The state between calls of `lanes` streams at one position; with one lane, of several streams one
@@ -68,6 +75,11 @@ namespace {
 // Positions whose values a layer keeps.
 HR_FN int64_t ring_slots(const CausalNetwork& n, const CausalLayer& layer) {
     return int64_t(n.kernel - 1) * layer.dilation;
+}
+
+// Lines of pairs of a tap with so many inputs.
+HR_FN int pair_lines(int inputs) {
+    return (inputs + 1) / 2;
 }
 
 // Units of a layer's products.

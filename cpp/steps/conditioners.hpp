@@ -12,8 +12,8 @@
 //   scratch_lines(c, span)      behind these, to advance `span` positions at once
 //   tape_lines(c, n)            of a run of n positions that keeps the inputs of the backward pass, instead of both
 //
-// Its functions are in kernels/conditioners/: advance, advance_back. One that would take registers from others on a
-// device has a static member `has_own_kernel`, true: kernels of chains without it are compiled without it.
+// The functions of a kind are in kernels/conditioners/: advance, advance_back. A kind that would take registers from
+// others on a device has a static member `has_own_kernel`, true: kernels of chains without it are compiled without it.
 #pragma once
 
 #include "../math/lane.hpp"

@@ -90,8 +90,8 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
             phase.coordinate_end = next.coordinate;
             phase.stage_end = next.stage;
             next = run_level<T, in_shared, keeps_units>(d, run.call, run.products, q, next_stage, n, team.lane,
-                                                        told(t.built), told(t.units),
-                                                        told(keeps_units ? t.slopes : t.units), t.row);
+                                                        address_of(t.built), address_of(t.units),
+                                                        address_of(keeps_units ? t.slopes : t.units), t.row);
             next_stage += n;
             --levels;
         } else {
@@ -128,7 +128,7 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
 
 // ---- in and out -----------------------------------------------------------------------------------------------------
 
-// This warp's share of the base's log-density of its lane's row.
+// A warp's share of the base's log-density of its lane's row.
 template <class T, bool in_shared>
 __device__ T base_density(const Team& team, const DeviceChain<T>& d, const Call<T>& call,
                           const Lines<T, in_shared>& z) {

@@ -49,7 +49,7 @@ struct Shape {
     static_assert(ahead <= factors_at_once && lanes >= 1);
 };
 
-// A kernel for each shape. Up to ten features memory is what a step waits for, and some lines in vain cost nothing.
+// A kernel for each shape. Up to ten features a step waits for the memory, and some unused lines cost nothing.
 // float64 is for checking: it has fewer kernels, which compute more lines in vain.
 template <class T, class Body>
 void with_shape(int features, int width, const Body& body) {

@@ -208,8 +208,8 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
 }
 
 // Tiles of `tile_rows` rows from `first` on there and back. A tape holds 32 rows, of which a narrow tile has its part.
-// It belongs to only these rows where the sums over rows need it, else to the block. `bad` becomes 1 if a row is not
-// finite.
+// The tape belongs to only these rows where the sums over rows need it, else to the block. `bad` becomes 1 if a row is
+// not finite.
 template <class T, bool all_kinds>
 __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     there_and_back(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call,

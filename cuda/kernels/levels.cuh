@@ -76,14 +76,15 @@ __device__ inline LevelEnds ends_of(const StagePhase& phase) {
 // short. Returns the ends of the next phase, which are on their way meanwhile: read behind it they would be waited for.
 template <class T, bool in_shared, bool keeps_units>
 HR_APART __device__ LevelEnds run_level(const PlacedStep<NetworkStep<T>>& d, const Call<T>& call, Products kind, int q,
-                                        const Stage* stages, int n_stages, int lane, ToldLines<T, in_shared> built,
-                                        ToldLines<T, in_shared> units, ToldLines<T, in_shared> slopes, int64_t row) {
+                                        const Stage* stages, int n_stages, int lane, LineAddress<T, in_shared> built,
+                                        LineAddress<T, in_shared> units, LineAddress<T, in_shared> slopes,
+                                        int64_t row) {
     HR_DYNAMIC_SHARED(T, kept);
     const NetworkStep<T>& s = d.step;
     TileState<T, in_shared, keeps_units> t{};
-    t.built = seen<T, in_shared>(built);
-    t.units = seen<T, in_shared>(units);
-    t.slopes = seen<T, in_shared>(slopes);
+    t.built = lines_at<T, in_shared>(built);
+    t.units = lines_at<T, in_shared>(units);
+    t.slopes = lines_at<T, in_shared>(slopes);
     t.row = row;
     Stage next = stages[0];
     const LevelEnds ends = ends_of(d.part.conditioner.masked.plan.phases[q + 1]);

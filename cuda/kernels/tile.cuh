@@ -85,10 +85,10 @@ __device__ inline void forget_loads() {
 
 // Lines as an argument of a function that is not inlined: it could not determine which memory an address is in.
 template <class T, bool in_shared>
-using ToldLines = std::conditional_t<in_shared, int, T*>;
+using LineAddress = std::conditional_t<in_shared, int, T*>;
 
 template <class T, bool in_shared>
-__device__ ToldLines<T, in_shared> told(const Lines<T, in_shared>& lines) {
+__device__ LineAddress<T, in_shared> address_of(const Lines<T, in_shared>& lines) {
     if constexpr (in_shared) {
 #ifdef HR_EMULATE
         HR_DYNAMIC_SHARED(T, shared);
@@ -102,7 +102,7 @@ __device__ ToldLines<T, in_shared> told(const Lines<T, in_shared>& lines) {
 }
 
 template <class T, bool in_shared>
-__device__ Lines<T, in_shared> seen(ToldLines<T, in_shared> lines) {
+__device__ Lines<T, in_shared> lines_at(LineAddress<T, in_shared> lines) {
     if constexpr (in_shared) {
 #ifdef HR_EMULATE
         HR_DYNAMIC_SHARED(T, shared);

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from headrace import _array_errors as errors
+
 Floats = NDArray[np.float64]
 
 
@@ -142,7 +144,7 @@ def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -
     if array.ndim == 0 and size is not None:
         array = np.full(size, float(array))
     if array.ndim != 1 or array.size == 0 or (size is not None and array.size != size):
-        raise ValueError(f"{name}: expected shape ({'features' if size is None else size},), got {array.shape}")
+        raise errors.wrong_shape(name, f"({'features' if size is None else size},)", array.shape)
     least = np.finfo(np.float64).tiny if positive else -np.inf  # a subnormal number has no finite reciprocal
     bad = np.flatnonzero(~np.isfinite(array) | (array < least))
     if bad.size:

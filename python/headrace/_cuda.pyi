@@ -1,6 +1,6 @@
 """The compiled core on CUDA devices (cuda/bindings), where it was built.
 
-What it shares with `_cpu` is in `_core/core.pyi`. An array on the device is told as `_core.device.Device.told` does.
+What it shares with `_cpu` is in `_core/core.pyi`. `_core.device.Device.as_argument` describes an array on the device.
 Work is queued on the `stream` and not waited for, except where a result or an argument is an array of the host.
 Functions of the module, and points, which are made of arrays, take the `device` of these before the stream; other
 objects know it.

@@ -20,7 +20,7 @@ class Group(Protocol):
 
     @property
     def rank(self) -> int:
-        """Which of the ranks this process is."""
+        """The index of this process among the ranks."""
 
     @property
     def size(self) -> int:
@@ -37,4 +37,4 @@ class Group(Protocol):
         """The largest number over all ranks, entry by entry, on all of them; int64 or float64, without NaN."""
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
-        """What one rank has, on all of them: the others give an array of the same shape and dtype."""
+        """The array of one rank, on all of them: the others give an array of the same shape and dtype."""

@@ -15,7 +15,7 @@ __all__ = ["CHUNK", "RowPart", "held_of", "names_of"]
 Index = NDArray[np.int64]
 
 CHUNK = 1 << 16  # rows at a time where a pass over all would need a copy
-MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # of more rows, moments are those of so many, in blocks over the whole table
+MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # of more rows, moments are those of a sample, in blocks over the whole table
 POOL, BLOCK = 1 << 18, 1 << 10  # more rows are shuffled by blocks, and then within a pool of such blocks
 
 
@@ -90,13 +90,13 @@ def _hash(number: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def held_of(name: str, share: Any, rows: int, most: int | None = None) -> int:
-    """How many of so many rows are held out: one at least where the share is above 0, and never all."""
+    """The number of rows held out of these: one at least where the share is above 0, and never all."""
     share = check.number(name, share, least=0.0, below=1.0)
     held = max(min(max(round(share * rows), 1), rows - 1), 0) if share > 0 else 0
     return held if most is None else min(held, most)
 
 
 def names_of(x: Any, features: int) -> tuple[str, ...]:
-    """What messages call the columns of a table or an array."""
+    """Names of the columns of a table or an array in messages."""
     names = tuple(f"column {name!r}" for name in getattr(x, "columns", ()))
     return names if len(names) == features else tuple(f"column {i}" for i in range(features))

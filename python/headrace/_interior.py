@@ -205,7 +205,7 @@ class Trainable(Protocol):
 
     @property
     def transforms(self) -> tuple[Any, ...]:
-        """Its transforms with the current parameters."""
+        """The transforms of the flow with its current parameters."""
 
     @property
     def _interior(self) -> Interior:

@@ -1,4 +1,4 @@
-"""What transforms and flows share: a compiled program and the parameters in it; also those of sequences."""
+"""The base of transforms, flows and sequences: a compiled program and the parameters in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headrace._arrays.device_caller import DeviceCaller, check_on_host
 from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._core.device import Device
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._stored import Filed
 
 if TYPE_CHECKING:
@@ -356,10 +356,10 @@ class Module(Parametrised):
     """Base of transforms and flows of rows: their program is a list of steps."""
 
     @abc.abstractmethod
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         """The steps of the program, from latent to data."""
 
-    def _base_steps(self) -> tuple[str, list[Step]] | None:
+    def _base_steps(self) -> tuple[str, list[StepSpec]] | None:
         """The standard density under a flow's base, and the steps that lead from it to the base."""
         return None
 
@@ -381,7 +381,7 @@ class Module(Parametrised):
         return program
 
     def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
-        """What a program of this compiled module is made of."""
+        """The arguments of a program of this compiled module."""
         steps, base, base_steps = self._steps(), "", 0
         if (own := self._base_steps()) is not None:
             base, first = own

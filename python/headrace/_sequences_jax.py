@@ -11,6 +11,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace.sequences.flow import SequenceFlow
 
 if TYPE_CHECKING:
@@ -98,10 +99,7 @@ class SequenceModule:
         if not isinstance(flow, SequenceFlow):
             raise TypeError(f"flow: expected a SequenceFlow, got {check.kind_of(flow)}")
         if flow.dtype == np.float64 and not jax.config.jax_enable_x64:
-            raise ValueError(
-                "flow: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "
-                "jax.config.update('jax_enable_x64', True), or .astype('float32') of the flow"
-            )
+            raise ValueError(errors.too_wide_for_jax("flow", "flow"))
         self._fixed, self.params = _Fixed(copy(flow)), jnp.asarray(flow.parameters)
 
     def tree_flatten(self) -> tuple[Any, _Fixed]:
@@ -139,7 +137,7 @@ class SequenceModule:
         flow = self._fixed.flow
         array = jnp.asarray(x, flow.dtype)
         if array.ndim < 2 or array.shape[-1] != flow.features:
-            raise ValueError(f"x: expected shape (rows, steps, {flow.features}), got {array.shape}")
+            raise errors.wrong_shape("x", f"(rows, steps, {flow.features})", array.shape)
         for name, given, columns in (("context", context, flow.context), ("covariates", covariates, flow.covariates)):
             if (given is None) != (columns == 0):
                 expected = f"{columns} columns" if columns else "None, because this flow has none"

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 
 __all__ = ["KINDS", "MOST_FEATURES", "Filed", "Stored", "header_of", "storable"]
 
@@ -36,6 +37,11 @@ def storable(cls: _Class) -> _Class:
     """Register a class for files."""
     KINDS[cls.__name__] = cls
     return cls
+
+
+def header_of_scale(scale: tuple[Any, Any] | None) -> dict[str, Any] | None:
+    """The header of means and standard deviations of columns; see `Stored.scale`."""
+    return scale and {"mean": scale[0].tolist(), "std": scale[1].tolist()}
 
 
 def header_of(thing: Any) -> dict[str, Any]:
@@ -140,6 +146,15 @@ class Stored:
             raise TypeError(f"{key}: expected a JSON object, got {type(value).__name__}")
         return Stored(value, self._arrays, self.dtype, self._prefix)
 
+    def scale(self, key: str) -> tuple[list[Any], list[Any]] | None:
+        """Mean and standard deviation of columns, or None."""
+        if (value := self.take(key)) is None:
+            return None
+        part = self.part(key, value)
+        own = part.items("mean"), part.items("std")
+        part.close()
+        return own
+
     def child(self, key: str, family: Family, prefix: str = "") -> Any:
         """The object whose header is the value of a key, and whose arrays have one prefix more."""
         return self._child(key, self.take(key), family, prefix)
@@ -164,7 +179,7 @@ class Stored:
         array = self._arrays.pop(full)
         if len(array.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
             text = ", ".join("any" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "")
-            raise ValueError(f"{full}: expected shape ({text}), got {array.shape}")
+            raise errors.wrong_shape(full, f"({text})", array.shape)
         if array.dtype != wanted:
             raise ValueError(f"{full}: expected {wanted}, got {array.dtype}")
         return array

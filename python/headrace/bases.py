@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._core.settings import Settings
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._module import Block
 from headrace._stored import Stored, storable
@@ -32,11 +32,11 @@ class Base(abc.ABC):
         """`features`: number of coordinates."""
         self.features = check.integer("features", features, least=1)
 
-    def _steps(self) -> list[Step]:
+    def _steps(self) -> list[StepSpec]:
         """Steps between the standard density and this one."""
         return []
 
-    def _standard(self) -> tuple[str, list[Step]]:
+    def _standard(self) -> tuple[str, list[StepSpec]]:
         """The core's name of the density that noise is drawn from, and its other arguments."""
         return self.name, []
 
@@ -120,10 +120,10 @@ class Normal(Base):
         """The way back."""
         self.__dict__.update(state, _block=_NormalBlock(state["features"]))
 
-    def _steps(self) -> list[Step]:
+    def _steps(self) -> list[StepSpec]:
         if self.trainable:
             return [self._block.network.step()]
-        return [Step("StandardizeStep", inverted=False, mean=self.loc.tolist(), std=self.scale.tolist())]
+        return [StepSpec("StandardizeStep", inverted=False, mean=self.loc.tolist(), std=self.scale.tolist())]
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._block)] if self.trainable else []

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._arrays.shapes import opened
@@ -95,7 +96,7 @@ class Conditional:
         caller = self._flow._caller()
         given, k = caller.open("rest", rest), len(self._known)
         if not given.ndim or given.shape[-1] != self.features:
-            raise ValueError(f"rest: expected shape (..., {self.features}), got {given.shape}")
+            raise errors.wrong_shape("rest", f"(..., {self.features})", given.shape)
         try:
             batch = np.broadcast_shapes(given.shape[:-1], self._batch)
         except ValueError:

@@ -19,7 +19,7 @@ from headrace._arrays.kinds import A, AnyFrame
 from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
-from headrace._fit.rows import warn
+from headrace._fit.given_rows import warn
 from headrace._stored import Filed, Stored, header_of, storable
 from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.flow import Flow

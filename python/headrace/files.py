@@ -37,7 +37,7 @@ __all__ = [
     "unpickled",
 ]
 
-# Goes up when the meaning of what is there changes; new kinds and keys are refused by older readers anyway.
+# Goes up when the meaning of existing keys changes; older readers refuse new kinds and keys anyway.
 # 2: there is a checksum. 3: tensors may have three axes, as those of sequences do; other files remain of format 2.
 FORMAT = 3
 _MOST_AXES = {1: 2, 2: 2, 3: 3}
@@ -255,7 +255,7 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     axes = max((array.ndim for array in arrays.values()), default=0)
     number = next(number for number in range(2, FORMAT + 1) if axes <= _MOST_AXES[number])
     header = {"format": number, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
-    if module.matmul in BF16_PARTS:  # it belongs to the density; what is a matter of a device is in no file
+    if module.matmul in BF16_PARTS:  # which belongs to the density; choices of a device are in no file
         header["matmul"] = module.matmul
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     metadata = {**(notes or {}), _KEY: text, _CHECKSUM: _checksum(text, arrays)}

@@ -14,13 +14,13 @@ from headrace import _arguments as check
 from headrace import training
 from headrace._arrays.caller import Array
 from headrace._core.device import Device, matmul_on_cpu
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._evaluation import Pair
 from headrace._fit.arguments import Arguments, FitKeywords
 from headrace._interior import Interior
 from headrace._keywords import takes
 from headrace._module import Block, Program
-from headrace._stored import Stored, header_of, storable
+from headrace._stored import Stored, header_of, header_of_scale, storable
 from headrace._verbs import Verbs
 from headrace.bases import Base, Logistic, StandardNormal
 from headrace.conditional import Conditional
@@ -116,7 +116,7 @@ class Flow(Verbs):
         self._base._check(self._dtype)
         super()._take_parameters(parameters, program=program, **structure)
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         return [step for t in self._chain for step in t._steps()]
 
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -125,7 +125,7 @@ class Flow(Verbs):
             blocks += [(f"transforms.{i}.{prefix}", block) for prefix, block in t._blocks()]
         return blocks
 
-    def _base_steps(self) -> tuple[str, list[Step]]:
+    def _base_steps(self) -> tuple[str, list[StepSpec]]:
         return self._base.name, self._base._steps()
 
     def _context_scale(self) -> tuple[list[float], list[float]]:
@@ -142,11 +142,10 @@ class Flow(Verbs):
 
     def _header(self) -> dict[str, Any]:
         """See `headrace._stored`."""
-        scale = self._standardize_context
         return {
             "features": self._features,
             "context": self._context,
-            "standardize_context": scale and {"mean": scale[0].tolist(), "std": scale[1].tolist()},
+            "standardize_context": header_of_scale(self._standardize_context),
             "base": header_of(self._base),
             "transforms": [header_of(t) for t in self._chain],
         }
@@ -155,10 +154,7 @@ class Flow(Verbs):
     def _from_file(cls, stored: Stored) -> Self:
         """See `headrace._stored`."""
         features, context = stored.size("features", least=1), stored.size("context")
-        if (scale := stored.take("standardize_context")) is not None:
-            part = stored.part("standardize_context", scale)
-            scale = (part.items("mean"), part.items("std"))
-            part.close()
+        scale = stored.scale("standardize_context")
         self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose the chain
         chain, base = stored.children("transforms", Transform), stored.child("base", Base, "base.")
         Flow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)

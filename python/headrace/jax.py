@@ -15,6 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 
 check.framework("jax", jax.__version__, (0, 5))
 
@@ -256,13 +257,13 @@ class _Rows:
         self.params = _params(own, params)
         array = _array(name, x, own)
         if not array.shape or array.shape[-1] != own.features:
-            raise ValueError(f"{name}: expected shape (..., {own.features}), got {array.shape}")
+            raise errors.wrong_shape(name, f"(..., {own.features})", array.shape)
         given = _context(own, context)
         try:
             self.batch = jnp.broadcast_shapes(array.shape[:-1], given.shape[:-1])
         except ValueError:
-            expected = (*array.shape[:-1], own.context)
-            raise ValueError(f"context: expected shape {expected}, or one that broadcasts, got {given.shape}") from None
+            expected = f"{(*array.shape[:-1], own.context)}, or one that broadcasts"
+            raise errors.wrong_shape("context", expected, given.shape) from None
         self.x = _matrix(array, self.batch)
         self.context = given.reshape(1, -1) if math.prod(given.shape[:-1]) == 1 else _matrix(given, self.batch)
 
@@ -292,10 +293,8 @@ def _drawn(flow: Any, params: Any, key: Any, n: Any, context: Any) -> _Rows:
         batch = (check.integer("n", n),)
         shape = _context(own, context).shape
         if len(shape) > 2 or (len(shape) == 2 and shape[0] not in (1, batch[0])):
-            raise ValueError(
-                f"context: expected shape ({batch[0]}, {own.context}), or ({own.context},) for all rows, got {shape}; "
-                f"for {batch[0]} draws for each row of the context call with n=({batch[0]},)"
-            )
+            advice = f"for {batch[0]} draws for each row of the context call with n=({batch[0]},)"
+            raise errors.wrong_shape("context", errors.context_shape(own.context, batch), shape, advice)
     base = own.flow._base
     if not base.moves_noise:
         raise ValueError(
@@ -344,19 +343,16 @@ def _structure(flow: Any) -> Structure:
     else:
         raise no_flow("a headrace flow or a structure of headrace.jax", flow)
     if own.dtype == np.float64 and not jax.config.jax_enable_x64:
-        raise ValueError(
-            "flow: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "
-            "jax.config.update('jax_enable_x64', True), or .astype('float32') of the flow"
-        )
+        raise ValueError(errors.too_wide_for_jax("flow", "flow"))
     return own
 
 
 def _array(name: str, value: Any, own: Structure) -> Any:
     """A JAX array in the structure's dtype."""
     if not isinstance(value, (jax.Array, np.ndarray, np.floating)):
-        raise TypeError(f"{name}: expected an array of JAX or NumPy, got {check.kind_of(value)}")
+        raise errors.wrong_kind(name, "an array of JAX or NumPy", check.kind_of(value))
     if value.dtype not in (np.float32, np.float64):
-        raise TypeError(f"{name}: expected float32 or float64, got {value.dtype}; call .astype('{own.dtype}')")
+        raise errors.wrong_dtype(name, value.dtype, f"{{}}.astype('{own.dtype}')")
     return jnp.asarray(value, own.dtype)
 
 
@@ -370,11 +366,11 @@ def _params(own: Structure, params: Any) -> Any:
     if own.frozen:
         raise TypeError("params: expected None, as this structure is frozen with its own, got an array")
     if not isinstance(params, (jax.Array, np.ndarray)):
-        raise TypeError(f"params: expected an array of JAX or NumPy, got {check.kind_of(params)}")
+        raise errors.wrong_kind("params", "an array of JAX or NumPy", check.kind_of(params))
     if params.dtype != own.dtype:
-        raise TypeError(f"params: expected the flow's {own.dtype}, got {params.dtype}")
+        raise errors.wrong_dtype("params", params.dtype, expected=f"the flow's {own.dtype}")
     if params.shape != (own.size,):
-        raise ValueError(f"params: expected shape ({own.size},), got {params.shape}")
+        raise errors.wrong_shape("params", f"({own.size},)", params.shape)
     return jnp.asarray(params)
 
 
@@ -382,17 +378,15 @@ def _context(own: Structure, context: Any) -> Any:
     """Shape (..., context); (0,) where there is none."""
     if own.context == 0:
         if context is not None:
-            raise ValueError("context: expected None, as this takes no context, got an array")
+            raise errors.takes_no_context()
         return jnp.zeros((0,), own.dtype)
     if context is None:
-        raise ValueError(f"context: expected shape (..., {own.context}), or ({own.context},) for all rows, got None")
+        raise errors.wrong_shape("context", errors.context_shape(own.context), "None")
     array = _array("context", context, own)
     if own.context == 1 and array.ndim == 1 and array.shape != (1,):
         array = array[:, None]
     if not array.shape or array.shape[-1] != own.context:
-        raise ValueError(
-            f"context: expected shape (..., {own.context}), or ({own.context},) for all rows, got {array.shape}"
-        )
+        raise errors.wrong_shape("context", errors.context_shape(own.context), array.shape)
     return array
 
 

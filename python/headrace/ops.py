@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._arrays.device_caller import caller_of
@@ -350,7 +351,7 @@ def dual_ascent_step(
     caller = caller_of(z)
     array = caller.open("z", z)
     if array.ndim != 2 or array.shape[1] < 1:
-        raise ValueError(f"z: expected shape (rows, n), got {array.shape}")
+        raise errors.wrong_shape("z", "(rows, n)", array.shape)
     rows, n = array.shape
     bends = _finite(caller, "maps", maps, (n, 3))
     if not (np.abs(bends[:, 0]) <= 0.999).all():
@@ -380,7 +381,7 @@ def _blocks(caller: Caller, matrix: Any, n: int) -> list[NDArray[np.float64]]:
         name = f"matrix[{i}]"
         shape = caller.open(name, block).shape
         if len(shape) != 2 or not shape[0]:
-            raise ValueError(f"{name}: expected shape (k, k), got {shape}")
+            raise errors.wrong_shape(name, "(k, k)", shape)
         blocks.append(_finite(caller, name, block, (shape[0], shape[0])))
     if sum(map(len, blocks)) != n:
         raise ValueError(f"matrix: expected blocks of {n} rows in all, got {sum(map(len, blocks))}")
@@ -510,5 +511,5 @@ def _rows(caller: Caller, map: str, name: str, value: Any, params: Any) -> tuple
     opened = caller.open("params", params)
     count = VECTOR_MAPS[map].n_params(features)
     if opened.shape not in ((count,), (rows, count)):
-        raise ValueError(f"params: expected shape ({count},) for all rows or ({rows}, {count}), got {opened.shape}")
+        raise errors.wrong_shape("params", f"({count},) for all rows or ({rows}, {count})", opened.shape)
     return array, _arrays.exact("params", opened, opened.shape, array.dtype)

@@ -20,6 +20,7 @@ except ImportError as error:
     raise ImportError(f"headrace.sklearn needs scikit-learn 1.6 or newer: {install('sklearn')}") from error
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays.caller import is_array
 from headrace._arrays.frames import check_numbers, inferred, kinds_of
 from headrace._boxes import UNIFORM
@@ -473,9 +474,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         if (given.shape == (1, columns) and rows != 1) or (np.ndim(context) == 1 and len(given) == columns > 1):
             return given.ravel()
         if given.shape != (rows, columns):
-            raise ValueError(
-                f"context: expected shape ({rows}, {columns}), or ({columns},) for all rows, got {np.shape(context)}"
-            )
+            raise errors.wrong_shape("context", errors.context_shape(columns, (rows,)), np.shape(context))
         return given
 
     def _log_prob(self, X: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
@@ -497,7 +496,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 def _two_dimensional(context: Any, dtype: Any) -> NDArray[Any]:
     """A finite array (rows, columns), from (rows,) too."""
     if np.ndim(context) not in (1, 2):
-        raise ValueError(f"context: expected shape (rows, columns) or (rows,), got {np.shape(context)}")
+        raise errors.wrong_shape("context", "(rows, columns) or (rows,)", np.shape(context))
     given: NDArray[Any] = check_array(context, dtype=dtype, ensure_2d=False, input_name="context")
     return given[:, None] if given.ndim == 1 else given
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._module import Block
 from headrace._stored import Stored, storable
 from headrace.bases import Base
@@ -61,11 +61,11 @@ class _Stepped(Base):
     def _numbers(self) -> _Numbers:
         return _Numbers({name: array.shape for name, array in self._start.items()})
 
-    def _steps(self) -> list[Step]:
+    def _steps(self) -> list[StepSpec]:
         numbers = self._numbers()
         fixed = [] if self.trainable else [float(v) for array in self._start.values() for v in array.ravel()]
         return [
-            Step(
+            StepSpec(
                 "DensityStep",
                 columns=self._columns,
                 components=self._components,
@@ -74,7 +74,7 @@ class _Stepped(Base):
             )
         ]
 
-    def _standard(self) -> tuple[str, list[Step]]:
+    def _standard(self) -> tuple[str, list[StepSpec]]:
         return self.name, self._steps()
 
     def _blocks(self) -> list[tuple[str, Block]]:

@@ -8,7 +8,7 @@ import cases
 import headrace as hr
 import ranks
 from headrace._arrays.caller import Caller
-from headrace.ascent.rows import Rows
+from headrace.ascent.standardised_rows import StandardisedRows
 from headrace.distributed.groups import local
 from headrace.distributed.shards import opened, split
 from ranks import ASSIGNMENTS, SIZES, cut, together
@@ -27,7 +27,7 @@ def table(flat=True):
 
 def plain(x, w, held_out):
     rng = np.random.default_rng(0)
-    return Rows.of(Caller(), x, None, w, held_out, rng, PRECISION, 3, "float64")
+    return StandardisedRows.of(Caller(), x, None, w, held_out, rng, PRECISION, 3, "float64")
 
 
 def shared(x, w, held_out, group=None, mine=ALL):
@@ -35,7 +35,7 @@ def shared(x, w, held_out, group=None, mine=ALL):
     caller = Caller()
     opened_table = opened(group, 3, 0, caller, cut(x, mine), None, None if w is None else cut(w, mine), seed=3)
     judge = held_out and tuple(a if a is None else cut(a, mine) for a in held_out)
-    return Rows(*split(opened_table, judge, caller), PRECISION, 3, "float64")
+    return StandardisedRows(*split(opened_table, judge, caller), PRECISION, 3, "float64")
 
 
 def joined(given):

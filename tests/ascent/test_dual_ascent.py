@@ -14,8 +14,8 @@ from headrace._arrays.caller import Caller
 from headrace._fit import run as _fit_run
 from headrace.ascent import directions as _directions
 from headrace.ascent import kinks as _kink_ascent
-from headrace.ascent import rows as _ascent_rows
 from headrace.ascent import splines as _spline_ascent
+from headrace.ascent import standardised_rows as _ascent_rows
 
 # ---- the flow --------------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ def test_weights_have_any_unit(name, unit):
 def test_copies_make_kinks_no_narrower(copies, weights):
     """A kink holds so many of the rows that there are, of which copies are no more."""
     model, rng = hr.DualAscentFlow.notes(dtype="float64"), cases.rng("copies")
-    rows = _ascent_rows.Rows.of(Caller(), bent(300), None, weights, None, rng, 1.0)
+    rows = _ascent_rows.StandardisedRows.of(Caller(), bent(300), None, weights, None, rng, 1.0)
     assert _kink_ascent.KinkAscent(model, rows, rng, 3, copies).effective_rows == pytest.approx(300.0)
 
 
@@ -319,8 +319,8 @@ def test_an_interruption_within_an_epoch_of_the_joint_training(validation, monke
             raise KeyboardInterrupt
         return one(run)
 
-    one = _fit_run.Run.one_pass
-    monkeypatch.setattr(_fit_run.Run, "one_pass", interrupted)
+    one = _fit_run.ArrayRun.one_pass
+    monkeypatch.setattr(_fit_run.ArrayRun, "one_pass", interrupted)
     x = bent(300)
     model = hr.DualAscentFlow(steps=2, copies=0, refine=True)
     flow = model.fit(x, validation=validation, progress=False)
@@ -334,7 +334,7 @@ def test_an_interruption_within_an_epoch_of_the_joint_training(validation, monke
     "where",
     [
         "headrace.ascent.dual_ascent._with_shears",
-        "headrace.ascent.rows.jittered",
+        "headrace.ascent.standardised_rows.jittered",
         "headrace._fit.start.Start.set",
     ],
 )

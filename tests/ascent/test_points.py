@@ -129,11 +129,16 @@ def test_a_row_that_is_not_finite_spoils_only_itself_where_there_are_no_sums(cor
     assert np.isnan(spoiled.log_jacobian()[[17, 140]]).all()
 
 
-def test_wrong_sizes_are_refused():
+@every_core(product=("cpu", "emu", "gpu"))
+def test_wrong_steps_are_refused(core):
     """By the compiled class itself, whatever Python checked before."""
-    points = cpu.PointsF32(np.zeros((4, 2), "f4"), None)
+    stream = core.choose(cpu=(), device=(getattr(getattr(core, "device", None), "stream", None),))
+    points = core.choose(
+        cpu=lambda: cpu.PointsF32(np.zeros((4, 2), "f4"), None),
+        device=lambda: points_on(core, np.zeros((4, 2), "f4"), np.zeros(4, "f4"), "float32").points,
+    )()
     maps, log_scale, (matrix,), shift, next_map, _ = a_step(2)
-    right = (maps, log_scale, matrix, shift, next_map, [2], [1, 0])
+    right = (maps, log_scale, matrix, shift, next_map, [2], [1, 0], *stream)
     assert points.step(*right).shape == (2, 6)
     for place, wrong in (
         (0, maps[:1]),
@@ -152,6 +157,9 @@ def test_wrong_sizes_are_refused():
     ):
         with pytest.raises(ValueError, match="expected"):
             points.step(*right[:place], wrong, *right[place + 1 :])
+
+
+def test_wrong_rows_are_refused():
     with pytest.raises(ValueError, match="x: expected"):
         cpu.PointsF32(np.zeros(4, "f4"), None)
     with pytest.raises(ValueError, match="weights: expected"):

@@ -303,24 +303,6 @@ def test_ctrl_c_in_a_cross_validation(monkeypatch):
     assert choice.flow.features == 2
 
 
-def test_the_bandwidth_is_that_of_leaving_one_out():
-    rng = np.random.default_rng(0)
-    points, weights = rng.standard_normal((60, 2)), rng.uniform(0.5, 1.5, 60)
-    weights /= weights.sum()
-
-    def left_out(bandwidth):
-        total = 0.0
-        for i in range(60):
-            others = np.delete(np.arange(60), i)
-            kernel = scipy.stats.multivariate_normal(np.zeros(2), bandwidth**2 * np.eye(2))
-            density = (weights[others] / weights[others].sum()) @ kernel.pdf(points[i] - points[others])
-            total += weights[i] * np.log(density)
-        return total
-
-    best = max(simple.BANDWIDTHS, key=left_out)
-    assert simple.leave_one_out(points, weights) == best
-
-
 def test_kernels_are_a_flow():
     x = banana(400)
     flow = simple.kernels(Sample(x), None, "float64", 0)

@@ -45,7 +45,7 @@ def test_scores_and_samples(folder, run, result):
 
 
 def test_ctrl_c_saves_the_members_that_were_begun(folder, run, monkeypatch):
-    passed = _fit_run.Run.one_pass
+    passed = _fit_run.ArrayRun.one_pass
     fitted = []
 
     def one_pass(self):
@@ -55,7 +55,7 @@ def test_ctrl_c_saves_the_members_that_were_begun(folder, run, monkeypatch):
             raise KeyboardInterrupt
         return passed(self)
 
-    monkeypatch.setattr(_fit_run.Run, "one_pass", one_pass)
+    monkeypatch.setattr(_fit_run.ArrayRun, "one_pass", one_pass)
     np.save("t.npy", table(2000))
     quick = ("--epochs", 30, "--transforms", 2, "--hidden", "8", "--learning-rate", 0.02, "--quiet")
     code, _, err = run("fit", "t.npy", "-o", "e.safetensors", "--ensemble", 3, *quick)

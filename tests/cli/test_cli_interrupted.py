@@ -37,7 +37,7 @@ def is_better(run, *_):
 
 def test_ctrl_c_in_a_fit_saves_the_best_weights(folder, run, monkeypatch):
     np.save("t.npy", table(2000))
-    ctrl_c(monkeypatch, _fit_run.Run, "one_pass", is_better)
+    ctrl_c(monkeypatch, _fit_run.ArrayRun, "one_pass", is_better)
     code, out, err = run("fit", "t.npy", "-o", "f.safetensors", "--epochs", 50, *FAST, "--json")
     assert code == 130
     assert json.loads(out)["stopped"] == "interrupted"
@@ -49,7 +49,7 @@ def test_a_fit_goes_on_from_its_checkpoint(folder, run, monkeypatch):
     np.save("t.npy", table(600))
     fit = ("fit", "t.npy", "--epochs", 6, "--transforms", 1, "--hidden", "8", "--quiet", "--checkpoint", "fit.state")
     assert run(*fit, "-o", "want.safetensors")[0] == 0
-    passes, whole = [], _fit_run.Run.one_pass
+    passes, whole = [], _fit_run.ArrayRun.one_pass
 
     def interrupted(self):
         passes.append(1)
@@ -57,7 +57,7 @@ def test_a_fit_goes_on_from_its_checkpoint(folder, run, monkeypatch):
             raise KeyboardInterrupt
         return whole(self)
 
-    monkeypatch.setattr(_fit_run.Run, "one_pass", interrupted)
+    monkeypatch.setattr(_fit_run.ArrayRun, "one_pass", interrupted)
     assert run(*fit, "-o", "f.safetensors")[0] == 130
     assert os.path.exists("fit.state")
     code, _, err = run(*fit, "-o", "f.safetensors", "--seed", 1)
@@ -95,7 +95,7 @@ MOMENTS = {
     "in the trial of marginal curves": (_marginals, "gain"),
     "after standardising": (_start, "start_act_norms"),
     "judging the start": (_fit_run.HeldOut, "loss"),
-    "in the first epoch": (_fit_run.Run, "batches"),
+    "in the first epoch": (_fit_run.ArrayRun, "batches"),
 }
 
 

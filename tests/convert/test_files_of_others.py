@@ -68,7 +68,7 @@ def test_zuko(kind, context):
     old = {key.replace("base.loc", "base._0").replace("base.scale", "base._1"): value for key, value in state.items()}
     same(convert.from_zuko(old, verify=False, **told), flow)  # as zuko 1.5 and older wrote it
     for name in told:
-        with pytest.raises(ValueError, match=rf"^{name}: a state_dict does not record it, so that it has to be said; "):
+        with pytest.raises(ValueError, match=rf"^{name}: expected a value, because a state_dict does not record it; "):
             convert.from_zuko(state, verify=False, **{key: value for key, value in told.items() if key != name})
     with pytest.raises(ValueError, match=r"^verify: .* differ by up to"):
         convert.from_zuko(state, verify=known, **{**told, "slope": 1e-2})
@@ -76,7 +76,7 @@ def test_zuko(kind, context):
         convert.from_zuko(state, **told)
     with pytest.raises(TypeError, match=r"^verify: expected \(x, log_prob"):
         convert.from_zuko(state, verify=known[:1], **told)
-    with pytest.raises(TypeError, match=r"^slope: expected none beside a model, which says so itself"):
+    with pytest.raises(TypeError, match=r"^slope: expected none beside a model, which has it"):
         convert.from_zuko(model, slope=1e-3)
 
 
@@ -126,7 +126,7 @@ def test_nflows(kind, context, monkeypatch):
     flow = convert.from_nflows(state, verify=known, **told)
     same(flow, convert.from_nflows(model))
     for name in told:
-        with pytest.raises(ValueError, match=rf"^{name}: a state_dict does not record it, so that it has to be said; "):
+        with pytest.raises(ValueError, match=rf"^{name}: expected a value, because a state_dict does not record it; "):
             convert.from_nflows(state, verify=False, **{key: value for key, value in told.items() if key != name})
     with pytest.raises(ValueError, match=r"^verify: .* differ by up to"):
         convert.from_nflows(state, verify=known, **{**told, "activation": "tanh"})

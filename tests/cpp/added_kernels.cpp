@@ -9,8 +9,8 @@ namespace headrace {
 
 // Replaces isa.cpp, which lists the library's own kernels.
 const InstructionSet& active_isa() {
-    static const Table table = [] {
-        Table made{};
+    static const KernelTable table = [] {
+        KernelTable made{};
         made.f64.run_tile = run_tile<double>;
         made.f64.run_small = run_small<double>;
         made.f64.record_tile = record_tile<double>;

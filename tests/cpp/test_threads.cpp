@@ -197,7 +197,7 @@ void run_team(void (*fn)(void*), void* data, unsigned threads, unsigned) {
     for (std::thread& other : others) other.join();
 }
 
-// Which threads ran the tasks of a call whose tasks take this long, and whether it ran each once.
+// The threads that ran the tasks of a call, each task taking this long, and whether each task ran once.
 struct Ran {
     int tasks = 0, elsewhere = 0;
 };

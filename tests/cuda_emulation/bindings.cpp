@@ -97,7 +97,7 @@ void bind_emulation(py::module_& m) {
             return bytes;
         },
         "Bytes of each piece of pinned memory.");
-    m.def("trims", [] { return emu::runtime().trims; }, "How often the pool was told to give back what it keeps.");
+    m.def("trims", [] { return emu::runtime().trims; }, "How often the pool was trimmed.");
     m.def(
         "untouched",
         [] {

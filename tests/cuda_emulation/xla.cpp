@@ -48,19 +48,19 @@ std::array<xla::HandlerFunction*, n_handlers> outer(std::index_sequence<i...>) {
 // Replaces the handlers that the module has registered.
 void bind_emulated_xla(py::module_& m) {
     const auto own = m.attr("xla_handlers").cast<py::dict>();
-    const auto told = outer(std::make_index_sequence<n_handlers>());
+    const auto entries = outer(std::make_index_sequence<n_handlers>());
     if (own.size() != n_handlers) throw std::logic_error("xla_handlers: n_handlers is another number");
     py::dict wrapped;
     size_t i = 0;
     for (const auto& [name, capsule] : own) {
         handlers[i] = reinterpret_cast<xla::HandlerFunction*>(capsule.cast<py::capsule>().get_pointer());
-        wrapped[name] = py::capsule(reinterpret_cast<void*>(told[i]));
+        wrapped[name] = py::capsule(reinterpret_cast<void*>(entries[i]));
         ++i;
     }
     m.attr("xla_handlers") = wrapped;
     m.def(
         "set_xla_stream", [](std::optional<uintptr_t> address) { stream = address; }, py::arg("address"),
-        "The stream that XLA's calls are told; None: they get none, as XLA's CPU client has none.");
+        "The stream that XLA's calls get; None: no stream, as with XLA's CPU client.");
 }
 
 }  // namespace headrace

@@ -20,7 +20,7 @@ class OnCpu:
 
     def __init__(self, flow):
         self.module, self.program = cpu, flow._program
-        self.told, self.where = lambda array: array, {}
+        self.as_argument, self.where = lambda array: array, {}
 
 
 class OnDevice:
@@ -32,7 +32,7 @@ class OnDevice:
         self.program, self.where = Twin(device, flow).program, {"stream": 0}
 
     @staticmethod
-    def told(array):
+    def as_argument(array):
         return (array.ctypes.data, array.shape, array.strides, array.dtype.name)
 
 
@@ -73,8 +73,8 @@ class Calls:
             },
         }
         given = {**fits[verb], "context": np.zeros((ROWS, CONTEXT), "f4"), "parameters": np.zeros(n, "f4"), **changes}
-        told = {k: self.core.told(a) if isinstance(a, np.ndarray) else a for k, a in given.items()}
-        getattr(self.core.program, verb)(**told, **self.core.where)
+        converted = {k: self.core.as_argument(a) if isinstance(a, np.ndarray) else a for k, a in given.items()}
+        getattr(self.core.program, verb)(**converted, **self.core.where)
 
 
 def flow(context=CONTEXT):
@@ -216,12 +216,12 @@ def test_vectors_of_the_optimiser_have_the_size_of_the_weights(core):
         on.module.AdamF32(None, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0)
     adam = on.module.AdamF32(on.program, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0)
     norm = {"norm": None} if stream else {}
-    adam.step(on.told(f4(n)), 1e-3, **norm, **stream)
+    adam.step(on.as_argument(f4(n)), 1e-3, **norm, **stream)
     for wrong in (f4(n - 1), f4(n, 1), np.zeros(n), strided(f4(n))):
         with pytest.raises(ValueError, match="gradient: the vector has the wrong size or dtype"):
-            adam.step(on.told(wrong), 1e-3, **norm, **stream)
+            adam.step(on.as_argument(wrong), 1e-3, **norm, **stream)
     with pytest.raises(ValueError, match="average: none is kept"):
-        adam.average(*([on.told(f4(n))] if stream else []), **stream)
+        adam.average(*([on.as_argument(f4(n))] if stream else []), **stream)
     set_weights = on.program.set_host_weights if stream else on.program.set_weights
     set_weights(f4(n))
     for wrong in (f4(n - 1), f4(n, 1), np.zeros(n), strided(f4(n)), unaligned(f4(n))):

@@ -78,26 +78,6 @@ def test_wrong_arguments_are_refused(device):
     module, stream = device.module, device.stream
     x, weights = device.array(np.zeros((4, 2), "f4")), device.array(np.zeros(4, "f4"))
     points = module.PointsF32(device.tuple(x), device.tuple(weights), device.index, stream)
-    maps, log_scale, (matrix,), shift, next_map, _ = a_step(2)
-    right = (maps, log_scale, matrix, shift, next_map, [2], [1, 0], stream)
-    assert points.step(*right).shape == (2, 6)
-    for place, wrong in (
-        (0, maps[:1]),
-        (0, maps[:, :2]),
-        (2, matrix[:1]),
-        (3, shift[:1]),
-        (4, next_map[:1]),
-        (5, [1, 1]),  # of which the matrix has too many numbers
-        (5, []),
-        (5, [-1, 3]),
-        (5, [0, 2]),
-        (6, [0]),
-        (6, [0, 0]),
-        (6, [0, 2]),
-        (6, [-1, 0]),
-    ):
-        with pytest.raises(ValueError, match="expected"):
-            points.step(*right[:place], wrong, *right[place + 1 :])
     for bad in (
         device.array(np.zeros(4, "f4")),
         device.array(np.zeros((4, 0), "f4")),

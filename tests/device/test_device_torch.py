@@ -221,7 +221,7 @@ def test_tensors_elsewhere_or_of_another_kind_are_refused(machine):
             verb(y, context)
         with pytest.raises(ValueError, match=r": expected a tensor on cuda:0, as the parameters, got cuda:1"):
             verb(there.to_device(machine, x, 1), condition)
-        with pytest.raises(TypeError, match=r": expected floating-point numbers, got torch.int64"):
+        with pytest.raises(TypeError, match=r": expected dtype float32 or float64, got torch.int64"):
             verb(there.to_device(machine, x.long()), condition)
         with pytest.raises(ValueError, match=r": expected shape \(..., 3\), got \(40, 2\)"):
             verb(condition, condition)

@@ -14,7 +14,7 @@ import headrace as hr
 from fitting import QUIET, gaussian, small
 from headrace import files
 from headrace._fit import checkpoint as _checkpoint
-from headrace._fit import rows as _rows
+from headrace._fit import given_rows as _rows
 from headrace._fit import run as _run
 from pairs import pairwise
 

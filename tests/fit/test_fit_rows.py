@@ -16,7 +16,7 @@ import headrace as hr
 from fitting import QUIET, SHORT, gaussian, small
 from headrace import _held_out
 from headrace._arrays.caller import Caller
-from headrace._fit.rows import Data
+from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
 from headrace._held_out import RowPart
 
@@ -198,7 +198,7 @@ FIT = """
     class Enough(Exception):
         pass
 
-    steps, most, begin, find = 0, 0.0, 0.0, _fit_run.Run._find_gradient
+    steps, most, begin, find = 0, 0.0, 0.0, _fit_run.ArrayRun._find_gradient
 
     def counted(self, index, log_prob):
         global steps, most, first
@@ -211,7 +211,7 @@ FIT = """
             raise Enough
         find(self, index, log_prob)
 
-    _fit_run.Run._find_gradient = counted
+    _fit_run.ArrayRun._find_gradient = counted
     rows, columns = int(sys.argv[2]), 10
     x = np.memmap(sys.argv[1], np.float32, "r", shape=(rows, columns))
     flow = hr.MAF(columns, transforms=2, hidden=(16,))

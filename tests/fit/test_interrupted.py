@@ -7,7 +7,7 @@ import pytest
 
 import cases
 import headrace as hr
-from headrace._fit.run import Run
+from headrace._fit.run import ArrayRun
 from headrace.choosing.candidates import Trial
 from headrace.distributed import local
 from headrace.variational.descent import Descent
@@ -15,7 +15,7 @@ from headrace.variational.distill import ConditionalStep
 from interrupts import ctrl_c
 
 QUIET = {"progress": False}
-RUN, MARGINALS = "headrace._fit.run:Run", "headrace._fit.marginals:"
+RUN, MARGINALS = "headrace._fit.run:ArrayRun", "headrace._fit.marginals:"
 # Moments of a default fit: a function, and which of its arguments is the flow, or what has it as its `flow`.
 MOMENTS = {
     "reading the rows": ("headrace._fit.source:RowSource", "moments", None),
@@ -145,7 +145,7 @@ def test_epochs_without_better_weights():
     """A fit of the best weights there are: an interruption finds none that are better, however late it comes."""
     flow = hr.Flow([hr.MaskedAutoregressive(2, (4,)), hr.Standardize(np.zeros(2), np.ones(2))])
     x = cases.rng("best").standard_normal((4000, 2)).astype("float32")
-    passes, whole = [], Run.one_pass
+    passes, whole = [], ArrayRun.one_pass
 
     def interrupted(self):
         passes.append(1)
@@ -154,7 +154,7 @@ def test_epochs_without_better_weights():
         return whole(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "one_pass", interrupted)
+        patch.setattr(ArrayRun, "one_pass", interrupted)
         worse = {"learning_rate": 0.3, "average": None, "clip": None, "validation": x[:2000]}
         assert_untouched(flow, lambda: flow.fit(x[2000:2040], epochs=9, **worse, **QUIET), passes)
 
@@ -283,7 +283,7 @@ def test_distill(where, monkeypatch):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        ("headrace.ascent.rows:Rows", "of"),
+        ("headrace.ascent.standardised_rows:StandardisedRows", "of"),
         ("headrace.ascent.splines:SplineAscent", "taken"),
         ("headrace.ascent.ascent:", "Standardize"),
     ],

@@ -14,8 +14,8 @@ from headrace._fit import marginals
 from headrace._fit import start as _start
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
+from headrace._fit.given_rows import Data
 from headrace._fit.marginals import Column, Curve, Sample, of_sample
-from headrace._fit.rows import Data
 from headrace._fit.source import ArrayRows
 
 LATENT = np.linspace(-2.0, 2.0, marginals.KNOTS)

@@ -15,8 +15,8 @@ from headrace._fit import run as _run
 from headrace._fit import start as _start
 from headrace._fit import stream_run as _stream_run
 from headrace._fit import streams as _streams
+from headrace._fit.given_rows import Data
 from headrace._fit.moments import Moments
-from headrace._fit.rows import Data
 from headrace._fit.source import ArrayRows
 from headrace._streams import sources as _sources
 from headrace._streams.stream import Block
@@ -230,7 +230,7 @@ def same_order(monkeypatch, x, orders):
             yield orders.pop(0)
 
     monkeypatch.setattr(_stream_run.StreamRun, "batches", noted)
-    monkeypatch.setattr(_run.Run, "batches", repeated)
+    monkeypatch.setattr(_run.ArrayRun, "batches", repeated)
 
 
 @SOURCES
@@ -308,7 +308,7 @@ def test_the_gaussian_start_of_a_stream_is_that_of_an_array(monkeypatch):
 
 
 def test_too_few_held_out_rows_are_told_as_a_stream_is_not_cross_validated(monkeypatch):
-    monkeypatch.setattr(_run.Run, "one_pass", lambda self: 0.0)
+    monkeypatch.setattr(_run.ArrayRun, "one_pass", lambda self: 0.0)
     monkeypatch.setattr(_stream_run.StreamRun, "one_pass", lambda self: 0.0, raising=False)
     x = streams.rows(300)[0]
     with pytest.warns(RuntimeWarning, match="30 held-out rows are too few to judge by"):
@@ -374,7 +374,7 @@ def test_a_fit_of_a_stream_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
 
     want = hr.MAF(3, transforms=1, hidden=(16,), dropout=0.1)
     kept = want.fit(stream(), **settings)
-    steps, find = [], _run.Run._find_gradient
+    steps, find = [], _run.ArrayRun._find_gradient
 
     def interrupted(self, *arguments):
         steps.append(1)
@@ -382,7 +382,7 @@ def test_a_fit_of_a_stream_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         find(self, *arguments)
 
-    monkeypatch.setattr(_run.Run, "_find_gradient", interrupted)
+    monkeypatch.setattr(_run.ArrayRun, "_find_gradient", interrupted)
     assert hr.MAF(3, transforms=1, hidden=(16,), dropout=0.1).fit(stream(), **settings).stopped == "interrupted"
     assert path.exists()
     with pytest.raises(ValueError, match="buffer: 300 there, 301 here"):

@@ -20,7 +20,8 @@ class Time:
     def __init__(self, monkeypatch, step=1.0, judge=0.0):
         self.seconds, self.steps, self.rates, self.losses = 100.0, 0, [], []
         find, loss, log_probs, losses, rate = (
-            _run.Run._find_gradient, _run.HeldOut.loss, _run.HeldOut.log_probs, _run.HeldOut.losses, _run.Run._rate,
+            _run.ArrayRun._find_gradient, _run.HeldOut.loss, _run.HeldOut.log_probs, _run.HeldOut.losses,
+            _run.Run._rate,
         )  # fmt: skip
 
         def stepped(run, *given):
@@ -45,7 +46,7 @@ class Time:
             self.rates.append(rate(run))
             return self.rates[-1]
 
-        monkeypatch.setattr(_run.Run, "_find_gradient", stepped)
+        monkeypatch.setattr(_run.ArrayRun, "_find_gradient", stepped)
         monkeypatch.setattr(_run.HeldOut, "loss", judged)
         monkeypatch.setattr(_run.HeldOut, "log_probs", judged_all)
         monkeypatch.setattr(_run.HeldOut, "losses", judged_by_row)
@@ -201,14 +202,14 @@ def test_a_device_waits_now_and_then(machine, monkeypatch):
     """Steps are queued, and their time passes where somebody waits for them; it stays in time all the same."""
     time, queued = Time(monkeypatch, step=0.0), []
     cupy = Library("cupy", machine)
-    find, read = _run.Run._find_gradient, cupy.machine.cupy.ndarray.get
+    find, read = _run.ArrayRun._find_gradient, cupy.machine.cupy.ndarray.get
 
     def waited(array):
         time.seconds += len(queued)
         queued.clear()
         return read(array)
 
-    monkeypatch.setattr(_run.Run, "_find_gradient", lambda *given: queued.append(1) or find(*given))
+    monkeypatch.setattr(_run.ArrayRun, "_find_gradient", lambda *given: queued.append(1) or find(*given))
     monkeypatch.setattr(cupy.machine.cupy.ndarray, "get", waited)
     x, context, weights = data(1000)
     flow = hr.MAF(x.shape[1], context.shape[1], 1, (8,)).to("cuda")

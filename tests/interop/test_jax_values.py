@@ -145,7 +145,7 @@ def test_float32_reads_float64_and_answers_in_its_dtype():
             lambda f, p, x, c: (f, p.astype("float32"), x, c),
         ),
         (ValueError, r"params: expected shape \(\d+,\), got \(3,\)", lambda f, p, x, c: (f, p[:3], x, c)),
-        (TypeError, "x: expected float32 or float64, got int32", lambda f, p, x, c: (f, p, x.astype("int32"), c)),
+        (TypeError, "x: expected dtype float32 or float64, got int32", lambda f, p, x, c: (f, p, x.astype("int32"), c)),
         (TypeError, "x: expected an array of JAX or NumPy, got list", lambda f, p, x, c: (f, p, [1.0], c)),
         (ValueError, r"x: expected shape \(..., 3\), got \(5, 2\)", lambda f, p, x, c: (f, p, x[:, :2], c)),
         (ValueError, r"context: expected shape \(..., 2\).* got None", lambda f, p, x, c: (f, p, x, None)),

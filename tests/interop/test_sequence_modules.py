@@ -9,10 +9,14 @@ import sequence_cases
 OPTIONS = {"layers": 2, "channels": 4, "skip": 3, "kernel": 2, "context": 2, "covariates": 2, "hop": 3, "map": "affine"}
 
 
+def beside(flow, rows=2, steps=8):
+    return sequence_cases.context_of(flow, rows), sequence_cases.covariates_of(flow, rows, steps)
+
+
 def case(reads="data", rows=2, steps=8, **more):
     flow = sequence_cases.wavenet("modules", reads=reads, **(OPTIONS | more))
     x = sequence_cases.sequences(rows, steps)
-    return flow, x, sequence_cases.context_of(flow, rows), sequence_cases.covariates_of(flow, rows, steps)
+    return flow, x, *beside(flow, rows, steps)
 
 
 @pytest.mark.parametrize("reads", ["data", "latent"])
@@ -24,12 +28,31 @@ def test_torch_gradcheck(reads):
     module = SequenceModule(flow)
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
 
-    def number(vector, *given):
-        module._parameters["vector"] = vector
-        return module.log_prob_steps(*given) if reads == "data" else module.to_data(*given)
+    vector = torch.tensor(flow.parameters, requires_grad=True)
+    for verb in ("log_prob_steps", "log_prob", "to_data", "to_latent"):  # at once, and one step after another
 
-    # A parameter that is no weight has no effect, and no gradient.
-    assert torch.autograd.gradcheck(number, (torch.tensor(flow.parameters, requires_grad=True), *tensors), atol=1e-6)
+        def number(vector, *given, verb=verb):
+            module._parameters["vector"] = vector
+            return getattr(module, verb)(*given)
+
+        # A parameter that is no weight has no effect, and no gradient.
+        assert torch.autograd.gradcheck(number, (vector, *tensors), atol=1e-6)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_torch_trains_a_student_by_its_density(inner):
+    torch = pytest.importorskip("torch")
+    from headrace.torch import SequenceModule
+
+    more = {"features": 2, "map": None} if inner else {}
+    options = {k: v for k, v in (OPTIONS | more).items() if v is not None}
+    flow = sequence_cases.wavenet("student", reads="latent", transforms=2, **(options | {"dtype": "float32"}))
+    x = sequence_cases.sequences(2, 8, flow.features, "float32")
+    given = [torch.tensor(a) for a in (x, *beside(flow))]
+    module = SequenceModule(flow)
+    (-module.log_prob(*given).sum()).backward()
+    (want,) = flow.log_prob_vjp(x, -np.ones(2, "float32"), *beside(flow), wrt="parameters")
+    np.testing.assert_allclose(module.vector.grad.numpy(), want, rtol=0, atol=2e-6 * np.abs(want).max())
 
 
 def test_torch_losses_of_all_kinds():
@@ -73,10 +96,6 @@ def test_torch_refusals():
     flow, x, context, covariates = case()
     module = SequenceModule(flow)
     given = [torch.tensor(a) for a in (x, context, covariates)]
-    with pytest.raises(ValueError, match="to_data: expected transforms whose steps are made at once"):
-        module.to_data(*given)
-    with torch.no_grad():
-        assert module.to_data(*given)[0].shape == x.shape
     with pytest.raises(TypeError, match="x: expected a tensor"):
         module.log_prob(x, *given[1:])
     tensor = given[0].clone().requires_grad_()
@@ -111,6 +130,40 @@ def test_jax_values_and_gradients():
         headrace.jax.SequenceModule(hr.MAF(2))
     with pytest.raises(ValueError, match="context: expected 2 columns, got"):
         module.log_prob(given[0], None, given[2])
+
+
+@pytest.mark.parametrize("kind", ["inner flow", "student", "student with inner flows"])
+def test_jax_gradients(kind):
+    """Through a flow over the values of a step, and of a density that is made one step after another."""
+    jax = pytest.importorskip("jax")
+    import headrace.jax
+
+    options = {"layers": 2, "channels": 4, "context": 2, "covariates": 2, "hop": 3, "dtype": "float32"}
+    options |= {"reads": "latent", "transforms": 2} if "student" in kind else {}
+    features = 1 if kind == "student" else 2
+    flow = sequence_cases.wavenet("jax", kind, features=features, **options)
+    given = [sequence_cases.sequences(2, 8, features, "float32"), *beside(flow)]
+    weights = np.asarray([1.0, -2.0], "float32")
+
+    def loss(module, *given):
+        return (module.log_prob(*given) * weights).sum()
+
+    module = headrace.jax.SequenceModule(flow)
+    value, found = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(module, *given)
+    assert float(value) == pytest.approx(float((flow.log_prob(*given) * weights).sum()), rel=1e-5)
+    kinds = ("parameters", "inputs", "context", "covariates")
+    want = flow.log_prob_vjp(given[0], weights, *given[1:], wrt=kinds)
+    for name, a, b in zip(kinds, (found[0].params, *found[1:]), want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max(), err_msg=name)
+    # And of the loss itself, along its gradient.
+    wide, step = flow.astype("float64"), 1e-6
+    size = np.linalg.norm(want[0].astype("float64"))
+    direction = want[0] / size
+    ends = [
+        float((wide.log_prob(*given, parameters=wide.parameters + sign * step * direction) * weights).sum())
+        for sign in (1.0, -1.0)
+    ]
+    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(size, rel=2e-3)
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1, "clip": 0.5, "average": 0.9}])

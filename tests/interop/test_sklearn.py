@@ -484,7 +484,7 @@ def test_what_an_ensemble_refuses():
 
 def test_a_checkpoint_reaches_the_fit(tmp_path, monkeypatch):
     """Ctrl-C in its second epoch, with no better weights yet, and then it goes on."""
-    passes, whole = [], run.Run.one_pass
+    passes, whole = [], run.ArrayRun.one_pass
 
     def interrupted(self):
         passes.append(1)
@@ -493,7 +493,7 @@ def test_a_checkpoint_reaches_the_fit(tmp_path, monkeypatch):
         return whole(self)
 
     want = FlowDensity(**SHORT).fit(table())
-    monkeypatch.setattr(run.Run, "one_pass", interrupted)
+    monkeypatch.setattr(run.ArrayRun, "one_pass", interrupted)
     density = FlowDensity(**SHORT, checkpoint=tmp_path / "fit.state", checkpoint_every="epoch")
     with pytest.raises(KeyboardInterrupt):
         density.fit(table())

@@ -23,19 +23,33 @@ def logistic_mixture(value, params, options, inverse):
 
 
 def _logit(x, weight, mean, log_scale):
+    below, above, left, right = _sides(x, weight, mean, log_scale)
     with np.errstate(under="ignore", over="ignore"):
-        u = (x[..., None] - mean) * np.exp(-log_scale)
-        left, right = -np.logaddexp(0.0, -u), -np.logaddexp(0.0, u)  # of sigmoid(u) and sigmoid(-u)
-        below, above = (np.logaddexp.reduce(weight + side, axis=-1) for side in (left, right))
         density = np.logaddexp.reduce(weight + left + right - log_scale, axis=-1)
     return below - above, density - below - above
 
 
+def _sides(x, weight, mean, log_scale):
+    """Logarithms of F and of 1 - F, and those of both for each component."""
+    with np.errstate(under="ignore", over="ignore"):
+        u = (x[..., None] - mean) * np.exp(-log_scale)
+        left, right = -np.logaddexp(0.0, -u), -np.logaddexp(0.0, u)  # of sigmoid(u) and sigmoid(-u)
+        return *(np.logaddexp.reduce(weight + side, axis=-1) for side in (left, right)), left, right
+
+
 def _root(z, weight, mean, log_scale):
+    """Each value halves its interval until that does not change any more, or 200 times."""
     places = mean + np.exp(log_scale) * z[..., None]  # of each component, around that of the mixture
-    low, high = places.min(axis=-1), places.max(axis=-1)
+    own = [np.broadcast_to(part, places.shape).reshape(-1, places.shape[-1]) for part in (weight, mean, log_scale)]
+    z, low, high = z.reshape(-1), places.min(axis=-1).reshape(-1), places.max(axis=-1).reshape(-1)
+    left = np.arange(z.size)
     for _ in range(200):
-        middle = 0.5 * low + 0.5 * high
-        is_below = _logit(middle, weight, mean, log_scale)[0] < z
-        low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
-    return 0.5 * low + 0.5 * high
+        before = low[left], high[left]
+        middle = 0.5 * before[0] + 0.5 * before[1]
+        below, above, _, _ = _sides(middle, *(part[left] for part in own))
+        is_below = below - above < z[left]
+        low[left], high[left] = np.where(is_below, middle, before[0]), np.where(is_below, before[1], middle)
+        left = left[((low[left] != before[0]) | (high[left] != before[1])) & ~np.isnan(middle)]
+        if not left.size:
+            break
+    return (0.5 * low + 0.5 * high).reshape(places.shape[:-1])

@@ -78,6 +78,39 @@ def test_lists_lengths_and_parts(flow, monkeypatch):
     cases.assert_same_bits(flow.log_prob_steps(x, quantised=1), steps)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_pushes_of_a_stream_have_the_bits_of_whole_sequences(flow, rows):
+    x = np.round(5.0 * sequence_cases.sequences(rows, 60)).astype("int16")
+    want = flow.log_prob_steps(x, quantised=1)
+    densities = flow.log_prob_steps(x.astype("float64"))
+    for lengths in ([1, 1, 9, 49], [60], [30, 29, 1]):
+        stream, at = flow.stream(rows), 0
+        for n in lengths:
+            part = x[:, at : at + n]
+            cases.assert_same_bits(stream.push(part, quantised=1), want[:, at : at + n])
+            at += n
+        assert stream.position == 60
+    stream = flow.stream(rows)
+    stream.push(x[:, :20], quantised=1)
+    cases.assert_same_bits(stream.push(x[:, 20:40].astype("float64")), densities[:, 20:40])  # both are its past
+    cases.assert_same_bits(stream.push(x[:, 40:], quantised=1), want[:, 40:])
+
+
+def test_pushes_of_cells_that_are_refused(flow):
+    stream = flow.stream()
+    x = np.zeros((1, 5, 1), "int16")
+    with pytest.raises(TypeError, match="x: expected"):
+        stream.push(x)
+    with pytest.raises(ValueError, match="latent, quantised: expected one of them"):
+        stream.push(x, latent=True, quantised=1)
+    with pytest.raises(ValueError, match="quantised: expected a number above 0"):
+        stream.push(x, quantised=0)
+    with pytest.raises(ValueError, match="quantised: expected None for this flow"):
+        hr.WaveNet(map="affine", layers=2).stream().push(x, quantised=1)
+    assert stream.position == 0
+    cases.assert_same_bits(stream.push(x, quantised=1), flow.log_prob_steps(x, quantised=1))
+
+
 OTHERS = {
     "another base": lambda: hr.WaveNet(map="affine", layers=2),
     "a student": lambda: hr.WaveNet(reads="latent", layers=2, transforms=1),

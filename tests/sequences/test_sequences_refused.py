@@ -14,11 +14,14 @@ def flow():
 
 
 def test_devices_and_rounded_products(flow):
-    for given in (("cuda",), ("cuda:0",), ("cpu", "bf16")):
-        for thing in (flow, flow.transforms[0]):
-            with pytest.raises(ValueError, match="device, matmul: expected 'cpu' and 'exact'") as error:
-                thing.to(*given)
+    for thing in (flow, flow.transforms[0]):
+        for device in ("cuda", "cuda:0"):
+            with pytest.raises(ValueError, match="device: expected 'cpu' for") as error:
+                thing.to(device)
             cases.assert_says(error, type(thing).__name__, "computed on the CPU alone")
+        for matmul in ("bf16x3", "tf32", None):
+            with pytest.raises(ValueError, match="matmul: expected one of 'exact', 'bf16', got"):
+                thing.to("cpu", matmul)
 
 
 def test_onnx(flow, tmp_path):

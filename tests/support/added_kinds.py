@@ -14,7 +14,7 @@ import cores
 import reference
 from headrace import _stored
 from headrace._core import structure
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace.transforms.fixed import Fixed
 from headrace.transforms.transform import Transform
 from reference.maps import Options
@@ -52,7 +52,7 @@ class Echo(Transform):
         self._program = self._compile(parameters.dtype, parameters)
 
     def _steps(self, inverted=False):
-        return [Step("NetworkStep", inverted=inverted, transform=self.echoes)]
+        return [StepSpec("NetworkStep", inverted=inverted, transform=self.echoes)]
 
     def _blocks(self):
         return [("", self.echoes)]
@@ -80,7 +80,7 @@ class Bend(Fixed):
         super().__init__(len(self.strength))
 
     def _steps(self, inverted=False):
-        return [Step("BendStep", inverted=inverted, strength=self.strength)]
+        return [StepSpec("BendStep", inverted=inverted, strength=self.strength)]
 
     def _part(self, kept):
         return Bend([self.strength[c] for c in kept])

@@ -51,7 +51,22 @@ def _sequence_flow(header, tensors):
         chain.append(
             _causal(part, tensors, prefix) if is_causal else reference.PerStep(_transform(part, tensors, prefix))
         )
-    return reference.SequenceFlow(chain, _base(header["base"], tensors, ""))
+    flow = reference.SequenceFlow(chain, _base(header["base"], tensors, ""))
+    scale = header.get("standardize_context")
+    return flow if scale is None else _Scaled(flow, scale)
+
+
+class _Scaled:
+    """A flow of sequences whose networks read (context - mean) / std."""
+
+    def __init__(self, flow, scale):
+        self.flow, self.mean, self.std = flow, scale["mean"], scale["std"]
+
+    def __getattr__(self, verb):
+        def call(value, context=None, covariates=None):
+            return getattr(self.flow, verb)(value, (np.asarray(context) - self.mean) / self.std, covariates)
+
+        return call
 
 
 def _causal(header, tensors, prefix):

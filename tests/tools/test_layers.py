@@ -18,7 +18,8 @@ CPP = {
     "bindings": {"math", "steps", "core"},
 }
 # The kernels are compiled once for every instruction set: of the core they may know plain structs alone.
-KERNELS_OF_CORE = {"bf16.hpp", "views.hpp", "table.hpp", "scratch.hpp", "set_name.hpp", "calls.hpp", "back.hpp"}
+KERNELS_OF_CORE = {"bf16.hpp", "views.hpp", "table.hpp", "scratch.hpp", "set_name.hpp"}
+KERNELS_OF_CORE |= {"calls.hpp", "back.hpp", "sweep.hpp"}  # of sequences
 # The device shares what a program is made of and what both devices compile, and never the core that runs on the CPU.
 DEVICE_OF_CORE = {
     "blocks.hpp",

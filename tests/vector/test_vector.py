@@ -87,7 +87,7 @@ def test_every_batch_size_matches_the_reference(variant, features, dtype):
 )
 def test_networks_of_the_context_match_the_reference(core, variant, features, context, dtype):
     library, judge = vector_cases.conditioned(variant, features, context, dtype)
-    for n in core.choose(cases.BATCH_SIZES, (37,)):
+    for n in core.choose(cases.BATCH_SIZES if features == 5 else (1, 101), (37,)):
         given, columns = rows_of(features, n, dtype), cases.rows(n, context, dtype, "context")
         vector_cases.check_directions(library, judge, given, dtype, depth=8, context=columns)
     one = columns[0]
@@ -274,8 +274,7 @@ def test_a_chain_is_its_transforms_one_after_the_other(variant, features, dtype)
             assert (np.abs(got_log_det - total) / terms).max() <= cases.tolerance(dtype, 1)
 
 
-@every_variant
-@pytest.mark.parametrize("features", [2, 5])
+@pairwise(variant=vector_cases.VARIANTS, features=[2, 5], dtype=cases.DTYPES)
 def test_a_chain_matches_the_reference(variant, features, dtype):
     map, settings = vector_cases.VARIANTS[variant]
     flow = cases.randomise(vector_cases.FLOWS[map](features, CHAIN, dtype=dtype, **settings), 0.5)
@@ -339,7 +338,7 @@ class _Without:
 @pytest.mark.parametrize("context", [0, 2])
 def test_runs_broken_up_by_other_transforms_match_the_reference(context, dtype):
     flow, judge = mixed(dtype, context)
-    for n in (0, 1, 9, 49, 200):
+    for n in (0, 1, 9, 130):
         given = rows_of(4, n, dtype)
         columns = cases.rows(n, context, dtype, "context") if context else None
         vector_cases.check(flow.to_data, judge.to_data, given, dtype, depth=16, context=columns)
@@ -353,7 +352,7 @@ def test_runs_broken_up_by_other_transforms_match_the_reference(context, dtype):
 @pairwise(variant=vector_cases.VARIANTS, sizes=[(1e4,), (-30.0,), (1e4, 1e4, -30.0), (-1e4, 3.0)], dtype=cases.DTYPES)
 def test_a_product_of_determinants_far_beyond_the_numbers_is_right(variant, sizes, dtype):
     """Rows that stay where they are, in the middle of every transform, where the determinants are known."""
-    features, n = 6, 500
+    features, n = 6, 250
     transforms, want = [], 0.0
     for i in range(n):
         raw = sizes[i % len(sizes)]

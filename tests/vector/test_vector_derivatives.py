@@ -127,9 +127,10 @@ CHAINS = {
 @pytest.mark.parametrize("kind", CHAINS)
 @pytest.mark.parametrize("verb", gradients.FLOW_VERBS)
 def test_chains(kind, verb):
+    """Each parameter by itself in the chain with both maps; `test_each_parameter_by_itself` takes each map alone."""
     subject = chained(CHAINS[kind])
     given = cases.rows(9, 4, "float64")
-    gradients.check(subject, verb, given, number_by_number=True, least=100.0)
+    gradients.check(subject, verb, given, number_by_number=kind == "planar and radial", least=100.0)
     gradients.check(subject, verb, cases.rows(130, 4, "float64"), least=100.0)
 
 

@@ -365,8 +365,8 @@ int MaskedConditioner::coordinates_up_to(int level) const {
 
 // ---- weights
 
-std::vector<Part> MaskedConditioner::parts() const {
-    std::vector<Part> parts;
+std::vector<WeightRange> MaskedConditioner::parts() const {
+    std::vector<WeightRange> parts;
     int64_t begin = 0;
     for (const LayerShape& layer : layers_) {
         const int64_t end = layer.bias + padded(layer.out);

@@ -92,7 +92,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     bool is_constant() const override { return layers_.size() == 1 && layers_[0].in == 0; }
 
     uint32_t n_weights() const override { return n_weights_; }
-    std::vector<Part> parts() const override;
+    std::vector<WeightRange> parts() const override;
     std::vector<Tensor> tensors() const override;
     template <class T>
     void pack_as(const std::vector<const T*>& tensors, T* weights) const;

@@ -139,7 +139,7 @@ Lowered<T> MaskedConditioner::lower_as(Kept& kept, const ChainSide& side) const 
     std::vector<int> first;
     for (int level = 0; level <= c.levels; ++level) first.push_back(coordinates_up_to(level));
     c.first_coordinate = kept.keep(std::move(first));
-    const auto keep = [&](PlanStorage plan) -> Plan {
+    const auto keep = [&](PlanStorage plan) -> ForwardPlan {
         plan = rounding(std::move(plan), *this, bf16);
         return {kept.keep(std::move(plan.ops)), kept.keep(std::move(plan.first))};
     };

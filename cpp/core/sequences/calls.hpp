@@ -7,7 +7,7 @@
 
 namespace headrace {
 
-constexpr int causal_ahead = 8;       // steps whose sums over old taps are computed at once
+constexpr int causal_ahead = 8;       // steps whose sums over old taps are computed at once, at most
 constexpr int most_unit_rows = 8;     // streams that take steps together, with lanes of units
 constexpr int most_causal_taps = 32;  // of a layer
 
@@ -39,6 +39,7 @@ template <class T>
 struct CausalSteps {
     const CausalNetwork* network;
     const T* weights;
+    const uint32_t* pairs;  // of the same weights, or null: see steps/causal.hpp
     CausalSide<T> side;
     CausalState<T> state;
     int streams;           // at most most_unit_rows, or the lanes in use
@@ -88,6 +89,13 @@ HR_FN int64_t causal_window_scratch(const CausalNetwork& n, int most) {
     return numbers;
 }
 
+// The steps whose sums over the old taps of a layer are computed at once: all of their values have to be known.
+HR_FN int causal_steps_at_once(const CausalLayer& layer) {
+    int steps = 1;
+    while (2 * steps <= causal_ahead && 2 * steps <= layer.dilation) steps *= 2;
+    return steps;
+}
+
 // Frames whose products are kept: those of the steps computed ahead, or of one step.
 HR_FN int causal_kept_frames(const CausalNetwork& n, int lanes) {
     return n.covariates == 0 ? 0 : lanes == 1 ? causal_ahead + 2 : 2;
@@ -125,6 +133,8 @@ template <class T>
 struct CausalSegment;  // back.hpp
 template <class T>
 struct CausalBack;
+template <class T>
+struct CausalSweep;  // sweep.hpp
 
 // The kernels of causal networks for one instruction set (kernels/sequences.cpp).
 template <class T>
@@ -142,6 +152,9 @@ struct SequenceKernelsOf {
     // A segment of a sequence with a tape and outputs [position][outputs]; and its backward pass.
     void (*record)(const CausalSegment<T>&, T* outputs) noexcept;
     void (*back)(const CausalSegment<T>&, const CausalBack<T>&) noexcept;
+    // Between both, in the direction that computes one position after another, from the last position to the first: the
+    // same segment of up to sweep_rows sequences.
+    void (*sweep)(const CausalSegment<T>*, const CausalSweep<T>*, int sequences) noexcept;
 };
 
 struct SequenceKernels {

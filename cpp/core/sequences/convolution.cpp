@@ -1,10 +1,12 @@
 #include "convolution.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <utility>
 
+#include "../../math/bf16.hpp"
 #include "calls.hpp"
 
 namespace headrace {
@@ -57,6 +59,15 @@ uint32_t CausalConvolution::add(Block block) {
     return block.offset;
 }
 
+// The offset among the pairs of those of the last block.
+uint32_t CausalConvolution::add_pairs() {
+    Block& block = blocks_.back();
+    block.pairs = n_pairs_;
+    const int taps = std::max(1, block.taps);
+    n_pairs_ += uint32_t(taps * pair_lines(block.inputs)) * uint32_t(block.stride);
+    return uint32_t(block.pairs);
+}
+
 void CausalConvolution::lay_out() {
     const CausalOptions& o = options_;
     const int r = padded(o.channels), s = padded(o.skip), n_outputs = padded(o.outputs);
@@ -89,12 +100,14 @@ void CausalConvolution::lay_out() {
         layer.dilation = o.dilations[size_t(l)];
         layer.is_last = l + 1 == n_layers;
         layer.gate = add(gate("weight", o.channels, o.kernel));
+        layer.gate_pairs = add_pairs();
         layer.gate_bias = add(gate("bias", 0, 0));
         if (o.context > 0) layer.context = add(gate("context", o.context, 0));
         if (o.covariates > 0) layer.covariates = add(gate("covariates", o.covariates, 0));
         const int units = layer.is_last ? o.skip : o.channels + o.skip, stride = layer.is_last ? s : r + s;
         const int split = layer.is_last ? units : o.channels;
         layer.out = add({name + ".out.weight", units, o.channels, 0, 0, stride, split, r});
+        layer.out_pairs = add_pairs();
         layer.out_bias = add(bias(name + ".out", units, stride, split, r));
         layer.ring = uint32_t(state);
         state += int64_t(o.kernel - 1) * layer.dilation * r;
@@ -102,8 +115,10 @@ void CausalConvolution::lay_out() {
         layers_.push_back(layer);
     }
     n.head = add({"head.0.weight", o.skip, o.skip, 0, 0, s, o.skip, 0});
+    n.head_pairs = add_pairs();
     n.head_bias = add(bias("head.0", o.skip, s, o.skip, 0));
     n.last = add({"head.1.weight", o.outputs, o.skip, 0, 0, n_outputs, o.outputs, 0});
+    n.last_pairs = add_pairs();
     n.last_bias = add(bias("head.1", o.outputs, n_outputs, o.outputs, 0));
     n.past = uint32_t(state);
     state += int64_t(o.kernel) * o.inputs;
@@ -113,8 +128,8 @@ void CausalConvolution::lay_out() {
     network_ = n;
 }
 
-std::vector<Part> CausalConvolution::parts() const {
-    std::vector<Part> parts;
+std::vector<WeightRange> CausalConvolution::parts() const {
+    std::vector<WeightRange> parts;
     for (const Block& block : blocks_) {
         const int64_t begin = block.offset, end = begin + int64_t(block.lines()) * block.stride;
         parts.push_back({begin, end, block.inputs == 0});
@@ -158,6 +173,26 @@ template <class T>
 void CausalConvolution::unpack_as(const T* weights, const std::vector<T*>& tensors) const {
     for (size_t b = 0; b < blocks_.size(); ++b)
         for_weights(blocks_[b], [&](size_t to, size_t from) { tensors[b][to] = weights[from]; });
+}
+
+void CausalConvolution::round(const float* weights, float* to) const {
+    const auto rounded = [&](int64_t i) { return bf16_rounded(weights[i], least_bf16_weight); };
+    const auto put = [](uint32_t word, float* at) { std::memcpy(at, &word, sizeof word); };
+    std::copy_n(weights, n_weights_, to);
+    for (const Block& block : blocks_) {
+        if (block.inputs == 0) continue;  // biases are exact
+        const int64_t end = block.offset + int64_t(block.lines()) * block.stride;
+        for (int64_t i = block.offset; i < end; ++i) put(rounded(i), to + i);
+        if (block.pairs < 0) continue;
+        float* pair = to + n_weights_ + block.pairs;
+        for (int tap = 0; tap < std::max(1, block.taps); ++tap)
+            for (int input = 0; input < block.inputs; input += 2) {
+                const int64_t even = block.offset + (int64_t(tap) * block.inputs + input) * block.stride;
+                const bool has_odd = input + 1 < block.inputs;
+                for (int64_t u = 0; u < block.stride; ++u)
+                    put(rounded(even + u) >> 16 | (has_odd ? rounded(even + block.stride + u) : 0), pair++);
+            }
+    }
 }
 
 template <class T>

@@ -35,8 +35,13 @@ class CausalConvolution final : public WeightLayout {
     // The network for kernels, with pointers into this object.
     const CausalNetwork& network() const { return network_; }
 
+    // The number of words with pairs of weights in bf16, which follow the weights in a vector of `round`.
+    uint32_t n_pairs() const { return n_pairs_; }
+    // Writes n_weights + n_pairs values: the weights with those of products rounded to bf16, and their pairs.
+    void round(const float* weights, float* to) const;
+
     uint32_t n_weights() const override { return n_weights_; }
-    std::vector<Part> parts() const override;
+    std::vector<WeightRange> parts() const override;
     // The tensors of torch.nn.Conv1d: (units, inputs, taps), taps from old to new.
     std::vector<Tensor> tensors() const override;
     void pack(const std::vector<const float*>& tensors, float* to) const override { pack_as(tensors, to); }
@@ -54,6 +59,7 @@ class CausalConvolution final : public WeightLayout {
         int units, inputs, taps;  // a bias has no inputs; one without taps has no axis of them
         uint32_t offset;
         int stride, split, second;
+        int64_t pairs = -1;  // offset among the pairs; those that streams do not read for every step have none
 
         int64_t size() const { return int64_t(units) * (inputs > 0 ? inputs : 1) * (taps > 0 ? taps : 1); }
         int lines() const { return (inputs > 0 ? inputs : 1) * (taps > 0 ? taps : 1); }
@@ -61,6 +67,7 @@ class CausalConvolution final : public WeightLayout {
 
     void lay_out();
     uint32_t add(Block block);
+    uint32_t add_pairs();
     template <class F>
     void for_weights(const Block& block, F&& visit) const;
     template <class T>
@@ -74,7 +81,7 @@ class CausalConvolution final : public WeightLayout {
     std::vector<CausalLayer> layers_;
     CausalNetwork network_{};
     std::vector<Block> blocks_;
-    uint32_t n_weights_ = 0;
+    uint32_t n_weights_ = 0, n_pairs_ = 0;
 };
 
 }  // namespace headrace

@@ -1,14 +1,17 @@
-// Each row is a task. The sums over positions that are gradients by weights are taken row by row in groups of
-// rows, which depend only on the number of rows and on the network, and groups are added in their order in float64.
+// Each row is a task, or a few rows that are swept together. The sums over positions that are gradients by weights are
+// taken row by row in groups of rows, which depend only on the number of rows and on the network, and groups are added
+// in their order in float64.
 #include "gradient.hpp"
 
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <new>
+#include <vector>
 
 #include "../isa.hpp"
 #include "../threads.hpp"
+#include "linearised.hpp"
 #include "plan.hpp"
 
 namespace headrace {
@@ -33,7 +36,7 @@ double number_at(const SequenceView& a, int64_t row, int64_t step, int64_t colum
 // The scratch of one row beside the tape, in values.
 struct RowScratch {
     int64_t tape, window, given, raw, raw_gradient, value, value_gradient, log_det, log_det_gradient, given_gradient;
-    int64_t folded, gate_gradient, numbers;
+    int64_t folded, gate_gradient, slopes, sweep, numbers;
 };
 
 }  // namespace
@@ -48,7 +51,9 @@ class SequenceBack {
           net_(transform.network().network()),
           kernels_(kernels_of<T>(*active_isa().table)),
           sequences_(sequence_kernels_of<T>(*active_isa().sequences)),
-          plan_(net_, call.steps, tape_bytes, sizeof(T)) {
+          together_(gradient.is_sequential ? std::clamp<int64_t>(call.rows / num_threads(), 1, sweep_rows) : 1),
+          plan_(net_, call.steps, together_ > 2 ? tape_bytes * 2 / together_ : tape_bytes, sizeof(T)),
+          sweep_(net_) {
         int64_t& at = scratch_.numbers;
         const auto take = [&](int64_t numbers) {
             const int64_t begin = at;
@@ -66,6 +71,11 @@ class SequenceBack {
         scratch_.log_det_gradient = take(n);
         scratch_.folded = take(int64_t(net_.n_layers) * gate_units(net_));
         scratch_.gate_gradient = take(int64_t(net_.n_layers) * gate_units(net_));
+        if (!gradient.is_sequential) return;
+        scratch_.slopes = take(n * net_.inputs * of_input());
+        scratch_.sweep = take(sweep_.shape().numbers);
+        turned_ = aligned_zeros<T>(size_t(sweep_.shape().turned));
+        sweep_.turn(call.weights, turned_.get());
     }
 
     void run();
@@ -76,14 +86,21 @@ class SequenceBack {
         T* scratch;
         T* borders;  // values of layers at the borders of segments
         T* sums;     // of the row's group, or null
+        int* slots;  // of the sweep
     };
 
-    void run_rows(int64_t begin, int64_t end, T* sums) const;
-    void run_row(const Row& r) const;
+    void run_groups(int64_t begin, int64_t end, int64_t groups, T* sums) const;
+    void run_rows(const std::vector<Row>& rows) const;
+    void begin_row(const Row& r) const;
     void record(const Row& r, int64_t segment) const;
     void finish_record(const Row& r, const CausalSegment<T>& s) const;
     void back(const Row& r, int64_t segment) const;
     void raw_gradients(const Row& r, const CausalSegment<T>& s) const;
+    void linearise(const Row& r, const CausalSegment<T>& s) const;
+    LinearisedMap<T> linearised(const Row& r) const;
+    void sweep(const std::vector<Row>& rows, int64_t segment) const;
+    void finish_sweep(const Row& r, const CausalSegment<T>& s) const;
+    void begin_sweep(const Row& r) const;
     void finish_row(const Row& r) const;
     CausalSegment<T> segment_of(const Row& r, int64_t segment) const;
     void load_given(const Row& r, const CausalSegment<T>& s) const;
@@ -93,6 +110,8 @@ class SequenceBack {
     void move_future(const CausalSegment<T>& s) const;
 
     bool is_inverse() const { return transform_.reads_data() == transform_.map()->settings().formula_to_data; }
+    // The outputs on which a value depends, given those before it.
+    int of_input() const { return transform_.map() ? net_.outputs / net_.inputs : net_.outputs; }
     int64_t frames() const { return net_.covariates > 0 ? call_.frames : 0; }
     const T* context_of(int64_t row) const { return call_.context + (call_.one_context_row ? 0 : row * net_.context); }
 
@@ -102,7 +121,10 @@ class SequenceBack {
     const CausalNetwork& net_;
     const KernelsOf<T>& kernels_;
     const SequenceKernelsOf<T>& sequences_;
+    const int64_t together_;  // rows of a sweep
     const CausalBackPlan plan_;
+    const CausalSweepPlan sweep_;
+    Aligned<T> turned_;
     RowScratch scratch_{};
 };
 
@@ -266,14 +288,75 @@ void SequenceBack<T>::raw_gradients(const Row& r, const CausalSegment<T>& s) con
             by_raw[t * net_.outputs + k] += T(number_at(gradient_.raw, r.row, s.begin + t, k));
 }
 
+// ---- the direction that computes one position after another
+// -----------------------------------------------------------
+
+template <class T>
+void SequenceBack<T>::begin_sweep(const Row& r) const {
+    std::fill_n(r.scratch + scratch_.sweep, sweep_.shape().numbers, T(0));
+    for (int l = 0; l < net_.n_layers; ++l) r.slots[l] = int((call_.steps - 1) % ring_slots(net_, net_.layers[l]));
+}
+
+template <class T>
+LinearisedMap<T> SequenceBack<T>::linearised(const Row& r) const {
+    T* const scratch = r.scratch;
+    return {scratch + scratch_.value,        scratch + scratch_.given_gradient, scratch + scratch_.slopes,
+            scratch + scratch_.raw_gradient, scratch + scratch_.value_gradient, scratch + scratch_.log_det_gradient};
+}
+
+// What the sweep needs of the map or the inner flow.
+template <class T>
+void SequenceBack<T>::linearise(const Row& r, const CausalSegment<T>& s) const {
+    const int64_t columns = net_.inputs, of_step = columns * net_.outputs;
+    const LinearisedMap<T> own = linearised(r);
+    const auto number = [&](const SequenceView& a, int64_t t, int64_t column) {
+        return a.data ? T(number_at(a, r.row, s.begin + t, column)) : T(0);
+    };
+    if (transform_.map()) {
+        for (int64_t t = 0; t < s.positions; ++t) own.by_log_det[t] = -number(gradient_.log_det, t, 0);
+        linearise_map(kernels_, *transform_.map(), is_inverse(), r.scratch + scratch_.given, r.scratch + scratch_.raw,
+                      s.positions, columns, of_input(), own);
+    }
+    for (int64_t t = 0; t < s.positions; ++t) {
+        for (int64_t c = 0; c < columns; ++c) own.by_value[t * columns + c] = number(gradient_.value, t, c);
+        if (transform_.map()) continue;
+        for (int64_t i = 0; i < of_step; ++i) own.slopes[t * of_step + i] = number(gradient_.slopes, t, i);
+        for (int64_t k = 0; k < net_.outputs; ++k) own.starts[t * net_.outputs + k] = number(gradient_.raw, t, k);
+    }
+}
+
+template <class T>
+void SequenceBack<T>::sweep(const std::vector<Row>& rows, int64_t segment) const {
+    CausalSegment<T> segments[sweep_rows];
+    CausalSweep<T> sweeps[sweep_rows];
+    for (size_t i = 0; i < rows.size(); ++i) {
+        const LinearisedMap<T> own = linearised(rows[i]);
+        segments[i] = segment_of(rows[i], segment);
+        sweeps[i] = {&sweep_.shape(), turned_.get(), rows[i].scratch + scratch_.sweep,
+                     rows[i].slots,   call_.steps,   own.slopes,
+                     of_input(),      own.starts,    own.by_value};
+    }
+    sequences_.sweep(segments, sweeps, int(rows.size()));
+    for (size_t i = 0; gradient_.given && i < rows.size(); ++i) finish_sweep(rows[i], segments[i]);
+}
+
+// Gradients by the call's arguments, or by its values where there is no map.
+template <class T>
+void SequenceBack<T>::finish_sweep(const Row& r, const CausalSegment<T>& s) const {
+    T* const by_given = gradient_.given + (r.row * call_.steps + s.begin) * net_.inputs;
+    const LinearisedMap<T> own = linearised(r);
+    for (int64_t i = 0; i < s.positions * net_.inputs; ++i)
+        by_given[i] = transform_.map() ? own.by_given(i, own.by_value[i]) : own.by_value[i];
+}
+
 template <class T>
 void SequenceBack<T>::back(const Row& r, int64_t segment) const {
     const CausalSegment<T> s = segment_of(r, segment);
-    raw_gradients(r, s);
     CausalBack<T> b{};
     b.shape = &plan_.sums();
     b.outputs = r.scratch + scratch_.raw_gradient;
-    if (gradient_.given) b.read = gradient_.given + (r.row * call_.steps + s.begin) * net_.inputs;
+    if (gradient_.given && !gradient_.is_sequential)
+        b.read = gradient_.given + (r.row * call_.steps + s.begin) * net_.inputs;
     b.gate_bias = r.scratch + scratch_.gate_gradient;
     if (gradient_.covariates) b.covariates = gradient_.covariates + r.row * call_.frames * net_.covariates;
     b.sums = r.sums;
@@ -304,8 +387,9 @@ void SequenceBack<T>::finish_row(const Row& r) const {
     }
 }
 
+// Everything before the backward pass; then the tape has the last segment.
 template <class T>
-void SequenceBack<T>::run_row(const Row& r) const {
+void SequenceBack<T>::begin_row(const Row& r) const {
     std::fill_n(r.scratch + scratch_.gate_gradient, int64_t(net_.n_layers) * gate_units(net_), T(0));
     if (gradient_.context) std::fill_n(gradient_.context + r.row * net_.context, net_.context, T(0));
     if (gradient_.covariates) {
@@ -321,20 +405,47 @@ void SequenceBack<T>::run_row(const Row& r) const {
         if (i < last) store_past(s, r.borders + i * plan_.border());
     }
     clear_future(segment_of(r, last));
-    for (int64_t i = last; i >= 0; --i) {
-        if (i < last) record(r, i);
-        back(r, i);
-        if (i > 0) move_future(segment_of(r, i));
-    }
-    finish_row(r);
+    if (gradient_.is_sequential) begin_sweep(r);
 }
 
 template <class T>
-void SequenceBack<T>::run_rows(int64_t begin, int64_t end, T* sums) const {
-    T* const scratch = thread_scratch<T>(size_t(scratch_.numbers));
+void SequenceBack<T>::run_rows(const std::vector<Row>& rows) const {
+    const int64_t last = plan_.segments() - 1;
+    for (const Row& r : rows) begin_row(r);
+    for (int64_t i = last; i >= 0; --i) {
+        for (const Row& r : rows) {
+            if (i < last) record(r, i);
+            gradient_.is_sequential ? linearise(r, segment_of(r, i)) : raw_gradients(r, segment_of(r, i));
+        }
+        if (gradient_.is_sequential) sweep(rows, i);
+        for (const Row& r : rows) {
+            back(r, i);
+            if (i > 0) move_future(segment_of(r, i));
+        }
+    }
+    for (const Row& r : rows) finish_row(r);
+}
+
+// Takes a row of each of these groups at a time.
+template <class T>
+void SequenceBack<T>::run_groups(int64_t begin, int64_t end, int64_t groups, T* sums) const {
+    T* const scratch = thread_scratch<T>(size_t(together_ * scratch_.numbers));
     // This scratch grows with the steps, so the thread does not keep it.
-    const Aligned<T> borders = aligned_memory<T>(size_t((plan_.segments() - 1) * plan_.border()));
-    for (int64_t row = begin; row < end; ++row) run_row({row, scratch, borders.get(), sums});
+    const int64_t border = (plan_.segments() - 1) * plan_.border();
+    const Aligned<T> borders = aligned_memory<T>(size_t(together_ * border));
+    std::vector<int> slots(size_t(together_) * size_t(net_.n_layers));
+    std::vector<Row> rows;
+    for (int64_t round = 0; round == 0 || !rows.empty(); ++round) {
+        rows.clear();
+        for (int64_t g = begin; g < end; ++g) {
+            const int64_t row = call_.rows * g / groups + round, i = g - begin;
+            if (row >= call_.rows * (g + 1) / groups) continue;
+            rows.push_back({row, scratch + i * scratch_.numbers, borders.get() + i * border,
+                            sums ? sums + g * int64_t(plan_.sums().numbers) : nullptr,
+                            slots.data() + i * net_.n_layers});
+        }
+        if (!rows.empty()) run_rows(rows);
+    }
 }
 
 template <class T>
@@ -350,12 +461,13 @@ void SequenceBack<T>::run() {
         groups = std::min(groups, std::clamp(fit, least_groups, most_groups));
         sums = aligned_zeros<T>(size_t(groups) * numbers);
     }
-    thread_scratch<T>(size_t(scratch_.numbers));  // fails here if memory is short, where an error can be reported
+    // Fails here if memory is short, where an error can be reported.
+    thread_scratch<T>(size_t(together_ * scratch_.numbers));
     std::atomic<bool> out_of_memory{false};
-    parallel_for(groups, [&](int64_t g) {
+    const int64_t tasks = (groups + together_ - 1) / together_;
+    parallel_for(tasks, [&](int64_t task) {
         try {
-            run_rows(call_.rows * g / groups, call_.rows * (g + 1) / groups,
-                     sums ? sums.get() + size_t(g) * numbers : nullptr);
+            run_groups(groups * task / tasks, groups * (task + 1) / tasks, groups, sums.get());
         } catch (const std::bad_alloc&) {
             out_of_memory = true;
         }

@@ -1,5 +1,4 @@
-// Gradients of the direction of a causal transform that computes all positions at once: from those by its results to
-// those by its arguments.
+// Gradients of a causal transform: from those by the results of a direction to those by its arguments.
 #pragma once
 
 #include "transform.hpp"
@@ -16,13 +15,22 @@ struct SequenceGradient {
     SequenceView log_prob;
     Base base = Base::none;
 
+    // Of the direction that computes one position after another. `given` of the call are its results, which the network
+    // has read; the call computes no other.
+    bool is_sequential = false;
+    // Of its values by the outputs, where there is no map: (rows, steps, inputs * outputs). Then `raw` are gradients by
+    // the outputs that do not go through the values, and `given` becomes the gradient by the values, which later steps
+    // have read.
+    SequenceView slopes;
+
     T* given = nullptr;       // (rows, steps, inputs)
     T* weights = nullptr;     // (weights)
     T* context = nullptr;     // (rows, context)
     T* covariates = nullptr;  // (rows, frames, covariates)
 };
 
-// Computes the call's values, log-determinants and outputs too where it has arrays for them; it has no state.
+// Computes the call's values, log-determinants and outputs too where it has arrays for them; it has no state. All
+// gradients are of one direction: all steps at once, unless is_sequential.
 template <class T>
 void sequence_vjp(const CausalTransform<T>& transform, const SequenceCall<T>& call,
                   const SequenceGradient<T>& gradient);

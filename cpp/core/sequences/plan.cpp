@@ -125,4 +125,69 @@ void CausalBackPlan::gradient_of(const double* sums, T* weights) const {
 template void CausalBackPlan::gradient_of(const double*, float*) const;
 template void CausalBackPlan::gradient_of(const double*, double*) const;
 
+// ---- sweep
+// ------------------------------------------------------------------------------------------------------------
+
+CausalSweepPlan::CausalSweepPlan(const CausalNetwork& network) : network_(network) {
+    const CausalNetwork& n = network;
+    const int64_t r = n.channel_units;
+    const auto take = [&](int64_t lines, int64_t units) {
+        const int64_t begin = shape_.turned;
+        shape_.turned += lines * units;
+        return begin;
+    };
+    for (int l = 0; l < n.n_layers; ++l) {
+        CausalSweepLayer layer{};
+        layer.gate = take(int64_t(n.kernel) * gate_units(n), r);
+        if (!n.layers[l].is_last) layer.out = take(r, r);
+        layers_.push_back(layer);
+    }
+    shape_.skip = take(n.skip_units, n.n_layers * r);
+    shape_.head = take(n.skip_units, n.skip_units);
+    shape_.last = take(n.output_units, n.skip_units);
+    lay_out_state();
+    shape_.layers = layers_.data();
+}
+
+void CausalSweepPlan::lay_out_state() {
+    const CausalNetwork& n = network_;
+    const int64_t r = n.channel_units;
+    const auto take = [&](int64_t lines, int64_t units) {
+        const int64_t begin = shape_.numbers;
+        shape_.numbers += lines * units;
+        return begin;
+    };
+    for (int l = 0; l < n.n_layers; ++l) layers_[size_t(l)].ring = take(ring_slots(n, n.layers[l]), gate_units(n));
+    shape_.first = take(n.kernel, r);
+    shape_.ahead = take(int64_t(n.n_layers) * causal_ahead, r);
+    shape_.factors = take(sweep_block, int64_t(n.n_layers) * gate_units(n) + 2 * int64_t(n.skip_units));
+    shape_.lines = take(1, n.output_units + 3 * int64_t(n.skip_units) + n.n_layers * r + r + gate_units(n));
+}
+
+template <class T>
+void CausalSweepPlan::turn(const T* weights, T* turned) const {
+    const CausalNetwork& n = network_;
+    // Lines of `inputs`, `stride` apart, with `units` each, to lines of units, `to_stride` apart.
+    const auto turn = [&](int64_t from, int64_t stride, int inputs, int units, int64_t to, int64_t to_stride) {
+        for (int64_t i = 0; i < inputs; ++i)
+            for (int64_t u = 0; u < units; ++u) turned[to + u * to_stride + i] = weights[from + i * stride + u];
+    };
+    const int64_t r = n.channel_units, all = n.n_layers * r;
+    const int gates = gate_units(n);
+    for (int l = 0; l < n.n_layers; ++l) {
+        const CausalLayer& layer = n.layers[l];
+        const CausalSweepLayer& to = layers_[size_t(l)];
+        for (int64_t tap = 0; tap < n.kernel; ++tap)
+            turn(layer.gate + tap * n.channels * gates, gates, n.channels, gates, to.gate + tap * gates * r, r);
+        const int outs = out_units(n, layer);
+        if (!layer.is_last) turn(layer.out, outs, n.channels, n.channel_units, to.out, r);
+        turn(layer.out + (outs - n.skip_units), outs, n.channels, n.skip_units, shape_.skip + l * r, all);
+    }
+    turn(n.head, n.skip_units, n.skip, n.skip_units, shape_.head, n.skip_units);
+    turn(n.last, n.output_units, n.skip, n.output_units, shape_.last, n.skip_units);
+}
+
+template void CausalSweepPlan::turn(const float*, float*) const;
+template void CausalSweepPlan::turn(const double*, double*) const;
+
 }  // namespace headrace

@@ -1,10 +1,12 @@
-// Offsets of the tape and the sums of a causal network's backward pass (back.hpp), for sequences of a given length.
+// Offsets of the tape and the sums of a causal network's backward pass (back.hpp), for sequences of a given length, and
+// those of its sweep (sweep.hpp).
 #pragma once
 
 #include <cstddef>
 #include <vector>
 
 #include "back.hpp"
+#include "sweep.hpp"
 
 namespace headrace {
 
@@ -36,6 +38,26 @@ class CausalBackPlan {
     CausalTapeShape tape_{};
     CausalSumsShape sums_{};
     int64_t segments_ = 1, border_ = 0;
+};
+
+class CausalSweepPlan {
+  public:
+    explicit CausalSweepPlan(const CausalNetwork& network);
+    CausalSweepPlan(const CausalSweepPlan&) = delete;
+    CausalSweepPlan& operator=(const CausalSweepPlan&) = delete;
+
+    const CausalSweepShape& shape() const { return shape_; }
+
+    // Writes the turned weights, which start as zero.
+    template <class T>
+    void turn(const T* weights, T* turned) const;
+
+  private:
+    void lay_out_state();
+
+    const CausalNetwork& network_;
+    std::vector<CausalSweepLayer> layers_;
+    CausalSweepShape shape_{};
 };
 
 }  // namespace headrace

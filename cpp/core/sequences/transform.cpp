@@ -287,6 +287,7 @@ void CausalTransform<T>::Work::panel(CausalStreams<T>& streams, const typename C
     CausalSteps<T> s{};
     s.network = &network_;
     s.weights = call_.weights;
+    s.pairs = call_.pairs;
     s.side = side_of(panel.first);
     if (bias_size > 0) {
         for (int64_t lane = 0; lane < lanes; ++lane) {

@@ -25,6 +25,7 @@ struct SequenceView {
 template <class T>
 struct SequenceCall {
     const T* weights;
+    const uint32_t* pairs = nullptr;  // of the same weights, of a flow whose weights are in bf16
     int64_t rows, steps;
     SequenceView given;                   // (rows, steps, inputs)
     const T* context = nullptr;           // (rows, context), or

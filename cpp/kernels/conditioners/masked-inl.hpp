@@ -290,7 +290,7 @@ HR_FN void finish_gradients(const MaskedNetwork<T>& net, const Layer& layer, int
     }
 }
 
-// Which columns of a network's inputs need a gradient, context first; and its destination.
+// The columns of a network's inputs that need a gradient, context first, and the destination of the gradient.
 template <class T>
 struct ReadGradient {
     int first, end;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "../product-inl.hpp"
+#include "../register_block-inl.hpp"
 #include "../transpose-inl.hpp"
 
 namespace headrace {
@@ -30,10 +31,7 @@ void back_lines_block(const BackLines<T>& a, int64_t column) {
     using V = Pack<T>;
     constexpr int W = width<T>;
     V sum[M][N] = {};
-    if (a.start) {
-        for (int m = 0; m < M; ++m)
-            for (int n = 0; n < N; ++n) sum[m][n] = load(a.start + m * a.start_row + column + n * W);
-    }
+    if (a.start) for_sums<M, N>([&](int m, int n) { sum[m][n] = load(a.start + m * a.start_row + column + n * W); });
     const int64_t row = a.row;
     for (int64_t tap = 0; tap < a.taps; ++tap) {
         const T* w[M];
@@ -41,22 +39,16 @@ void back_lines_block(const BackLines<T>& a, int64_t column) {
         const T* x = a.lines + tap * a.shift + column;
         for (int64_t k = 0, end = a.inputs; k < end; ++k, x += row) {
             V input[N];
-            for (int n = 0; n < N; ++n) input[n] = load(x + n * W);
-            for (int m = 0; m < M; ++m) {
-                const T weight = w[m][k];
-                for (int n = 0; n < N; ++n) sum[m][n] += weight * input[n];
-            }
+            for_sums<1, N>([&](int, int n) { input[n] = load(x + n * W); });
+            for_sums<M, N>([&](int m, int n) { sum[m][n] += w[m][k] * input[n]; });
         }
     }
-    for (int m = 0; m < M; ++m)
-        for (int n = 0; n < N; ++n) {
-            V result = sum[m][n];
-            if (a.open) {
-                const V open = load(a.open + m * a.open_row + column + n * W);
-                result = select(open <= T(0), V{}, result);  // NaN in `open` keeps the result
-            }
-            store(a.to + m * a.to_row + column + n * W, result);
-        }
+    if (a.open)
+        for_sums<M, N>([&](int m, int n) {
+            const V open = load(a.open + m * a.open_row + column + n * W);
+            sum[m][n] = select(open <= T(0), V{}, sum[m][n]);  // NaN in `open` keeps the result
+        });
+    for_sums<M, N>([&](int m, int n) { store(a.to + m * a.to_row + column + n * W, sum[m][n]); });
 }
 
 // Computes columns [column, column + vectors * width) of any number of units.
@@ -113,17 +105,13 @@ void sums_block(const SumsArgs<T>& a) {
     const int64_t stride = a.stride, height = a.height;
     for (int64_t t = 0; t < a.positions; ++t) {
         V input[N];
-        for (int n = 0; n < N; ++n) input[n] = load(x + (n * height + t) * W);
-        for (int m = 0; m < M; ++m) {
-            const T gradient = g[m * stride + t];
-            for (int n = 0; n < N; ++n) sum[m][n] += gradient * input[n];
-        }
+        for_sums<1, N>([&](int, int n) { input[n] = load(x + (n * height + t) * W); });
+        for_sums<M, N>([&](int m, int n) { sum[m][n] += g[m * stride + t] * input[n]; });
     }
-    for (int m = 0; m < M; ++m)
-        for (int n = 0; n < N; ++n) {
-            T* p = a.sums + m * a.inputs + n * W;
-            store(p, load(p) + sum[m][n]);
-        }
+    for_sums<M, N>([&](int m, int n) {
+        T* p = a.sums + m * a.inputs + n * W;
+        store(p, load(p) + sum[m][n]);
+    });
 }
 
 constexpr int summed_positions = 192;  // so that a block's gradients and inputs stay in L1

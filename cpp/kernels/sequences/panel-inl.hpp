@@ -165,7 +165,9 @@ void causal_step(CausalSteps<T>& s, T* raw) noexcept {
     }
     const auto with_lines = [&]<int... I>(Indices<I...>) {
         const StepLines<T> lines[] = {StepLines<T>(s, I < s.streams ? I : 0)...};
-        streams_step(s, lines, raw);
+        if constexpr (std::is_same_v<T, float>)
+            if (s.pairs) return streams_step<uint32_t>(s, lines, raw);
+        streams_step<T>(s, lines, raw);
     };
     with_lines(typename MakeIndices<most_unit_rows>::type{});
 }

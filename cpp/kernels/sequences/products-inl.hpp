@@ -4,6 +4,7 @@
 
 #include "../../core/sequences/calls.hpp"
 #include "../product-inl.hpp"
+#include "../register_block-inl.hpp"
 
 namespace headrace {
 namespace {
@@ -28,33 +29,30 @@ struct LineProduct {
 template <int U, int N, class T>
 void line_block(const LineProduct<T>& a, int unit, int lane) {
     using V = Pack<T>;
-    V sum[U][N];
-    for (int u = 0; u < U; ++u)
-        for (int n = 0; n < N; ++n)
-            sum[u][n] = !a.start      ? V{}
-                        : a.start_row ? load(a.start + (unit + u) * a.start_row + lane + n * width<T>)
-                                      : splat<V>(a.start[unit + u]);
+    V sum[U][N] = {};
+    if (a.start && a.start_row) {
+        const T* const start = a.start + unit * a.start_row + lane;
+        for_sums<U, N>([&](int u, int n) { sum[u][n] = load(start + u * a.start_row + n * width<T>); });
+    } else if (a.start) {
+        for_sums<U, N>([&](int u, int n) { sum[u][n] = splat<V>(a.start[unit + u]); });
+    }
     const int64_t row = a.row, stride = a.stride;
     const T* w = a.weights + unit;
     for (int tap = 0; tap < a.taps; ++tap) {
         const T* x = a.x[tap] + lane;
         for (int i = 0; i < a.inputs; ++i, x += row, w += stride) {
             V input[N];
-            for (int n = 0; n < N; ++n) input[n] = load(x + n * width<T>);
-            for (int u = 0; u < U; ++u) {
-                const T weight = w[u];
-                for (int n = 0; n < N; ++n) sum[u][n] += weight * input[n];
-            }
+            for_sums<1, N>([&](int, int n) { input[n] = load(x + n * width<T>); });
+            for_sums<U, N>([&](int u, int n) { sum[u][n] += w[u] * input[n]; });
         }
     }
-    for (int u = 0; u < U; ++u)
-        for (int n = 0; n < N; ++n) {
-            const int64_t at = lane + n * width<T>;
-            V value = sum[u][n];
-            if (a.add) value = load(a.add + (unit + u) * a.add_row + at) + value;
-            if (a.relu) value = max(value, T(0));
-            store(a.to + (unit + u) * a.to_row + at, value);
-        }
+    if (a.add) {
+        const T* const add = a.add + unit * a.add_row + lane;
+        for_sums<U, N>([&](int u, int n) { sum[u][n] = load(add + u * a.add_row + n * width<T>) + sum[u][n]; });
+    }
+    if (a.relu) for_sums<U, N>([&](int u, int n) { sum[u][n] = max(sum[u][n], T(0)); });
+    T* const to = a.to + unit * a.to_row + lane;
+    for_sums<U, N>([&](int u, int n) { store(to + u * a.to_row + n * width<T>, sum[u][n]); });
 }
 
 // Computes any number of units, which are rounded up to half a block, and any number of vectors of lanes.
@@ -73,57 +71,68 @@ HR_FN void line_product(const LineProduct<T>& a, int units, int vectors) {
 }
 
 // to[row][unit] = start[row] + sum over taps and inputs of weights[tap][input][unit] x[tap][row][input], +
-// to[row][unit]. Rows are streams, or steps of one stream.
-template <class T>
+// to[row][unit]. Rows are streams, or steps of one stream. Weight: T, or uint32_t for pairs in bf16 (steps/causal.hpp).
+template <class T, class Weight = T>
 struct UnitProduct {
-    const T* weights;
-    int64_t stride;
+    const Weight* weights;
+    int64_t stride;  // stride of an input's weights, or of a pair's
     int taps = 1, inputs, rows = 1;
     const T* x[most_causal_taps][most_unit_rows];
-    const T* start[most_unit_rows];  // null: zero
+    const T* start[most_unit_rows];  // null, of all rows: zero
     T* to[most_unit_rows];
     bool adds = false, relu = false;
 };
 
+// Adds the products of a tap's inputs to the sums. Returns the weights of the next tap.
 template <int R, int N, class T>
-void unit_block(const UnitProduct<T>& a, int row, int unit) {
-    using V = Pack<T>;
-    V sum[R][N];
-    for (int r = 0; r < R; ++r)
-        for (int n = 0; n < N; ++n) sum[r][n] = a.start[row + r] ? load(a.start[row + r] + unit + n * width<T>) : V{};
-    const T* w = a.weights + unit;
-    const int64_t stride = a.stride;
+HR_FN const T* add_inputs(Pack<T> (&sum)[R][N], const T* w, int64_t stride, const T* const* x, int64_t inputs) {
+    for (int64_t i = 0; i < inputs; ++i, w += stride) {
+        Pack<T> weight[N];
+        for_sums<1, N>([&](int, int n) { weight[n] = load(w + n * width<T>); });
+        for_sums<R, N>([&](int r, int n) { sum[r][n] += x[r][i] * weight[n]; });
+    }
+    return w;
+}
+
+// The same by pairs in bf16, whose weights take the upper half of a float32.
+template <int R, int N>
+HR_FN const uint32_t* add_inputs(PackF (&sum)[R][N], const uint32_t* w, int64_t stride, const float* const* x,
+                                 int64_t inputs) {
+    for (int64_t i = 0; i < inputs; i += 2, w += stride) {
+        PackU32 pair[N];
+        for_sums<1, N>([&](int, int n) { __builtin_memcpy(&pair[n], w + n * width<float>, sizeof pair[n]); });
+        for_sums<R, N>([&](int r, int n) { sum[r][n] += x[r][i] * bit_cast<PackF>(pair[n] << 16); });
+        if (i + 1 == inputs) return w + stride;
+        for_sums<R, N>([&](int r, int n) { sum[r][n] += x[r][i + 1] * bit_cast<PackF>(pair[n] & 0xffff0000u); });
+    }
+    return w;
+}
+
+template <int R, int N, class T, class Weight>
+void unit_block(const UnitProduct<T, Weight>& a, int row, int unit) {
+    Pack<T> sum[R][N] = {};
+    if (a.start[row]) for_sums<R, N>([&](int r, int n) { sum[r][n] = load(a.start[row + r] + unit + n * width<T>); });
+    const Weight* w = a.weights + unit;
     for (int tap = 0; tap < a.taps; ++tap) {
         const T* x[R];
         for (int r = 0; r < R; ++r) x[r] = a.x[tap][row + r];
-        for (int64_t i = 0; i < a.inputs; ++i, w += stride) {
-            V weight[N];
-            for (int n = 0; n < N; ++n) weight[n] = load(w + n * width<T>);
-            for (int r = 0; r < R; ++r) {
-                const T input = x[r][i];
-                for (int n = 0; n < N; ++n) sum[r][n] += input * weight[n];
-            }
-        }
+        w = add_inputs<R, N>(sum, w, a.stride, x, a.inputs);
     }
-    for (int r = 0; r < R; ++r)
-        for (int n = 0; n < N; ++n) {
-            T* const to = a.to[row + r] + unit + n * width<T>;
-            V value = sum[r][n];
-            if (a.adds) value = load(to) + value;
-            if (a.relu) value = max(value, T(0));
-            store(to, value);
-        }
+    if (a.adds)
+        for_sums<R, N>([&](int r, int n) { sum[r][n] = load(a.to[row + r] + unit + n * width<T>) + sum[r][n]; });
+    if (a.relu) for_sums<R, N>([&](int r, int n) { sum[r][n] = max(sum[r][n], T(0)); });
+    for_sums<R, N>([&](int r, int n) { store(a.to[row + r] + unit + n * width<T>, sum[r][n]); });
 }
 
 // R rows and N vectors of units at a time, then half as many.
-template <int R, int N, class T>
-HR_FN void unit_blocks(const UnitProduct<T>& a, int row, int unit, int units) {
+template <int R, int N, class T, class Weight>
+HR_FN void unit_blocks(const UnitProduct<T, Weight>& a, int row, int unit, int units) {
     for (; unit + N * width<T> <= units; unit += N * width<T>) unit_block<R, N>(a, row, unit);
     if constexpr (N > 1) unit_blocks<R, N / 2>(a, row, unit, units);
 }
 
-template <int R, class T>
-HR_FN void unit_rows(const UnitProduct<T>& a, int row, int units) {
+template <int R, class T, class Weight>
+HR_FN void unit_rows(const UnitProduct<T, Weight>& a, int row, int units) {
     if constexpr (R == block_units) {
         for (int v = 0, vectors = units / width<T>; v < vectors;) {
             const int n = part(vectors - v, block_vectors);
@@ -136,8 +145,8 @@ HR_FN void unit_rows(const UnitProduct<T>& a, int row, int units) {
 }
 
 // Units with padding: whole vectors.
-template <class T>
-HR_FN void unit_product(const UnitProduct<T>& a, int units) {
+template <class T, class Weight>
+HR_FN void unit_product(const UnitProduct<T, Weight>& a, int units) {
     int row = 0;
     for (; row + block_units <= a.rows; row += block_units) unit_rows<block_units>(a, row, units);
     if constexpr (block_units > 4)

@@ -1,6 +1,9 @@
-// One step of a few streams: lanes are units. For the next steps, sums over taps that are at least causal_ahead steps
-// old are computed for all of them at once, so that the weights are read once.
+// One step of a few streams: lanes are units. Sums over a layer's old taps are computed for as many of the next steps
+// at once as their values are known for, so that the weights are read once. Weight: the values' type, or uint32_t for
+// pairs of weights in bf16 (steps/causal.hpp).
 #pragma once
+
+#include <type_traits>
 
 #include "../../math/gate.hpp"
 #include "start-inl.hpp"
@@ -47,10 +50,34 @@ HR_FN int64_t tap_slot(const CausalNetwork& n, const CausalLayer& layer, int64_t
     return at < slots ? at : at - slots;
 }
 
-// The number of steps to compute ahead at this one.
+// The number of steps, at most `most`, to compute ahead at this one.
 template <class T>
-HR_FN int steps_ahead(const CausalSteps<T>& s) {
-    return int(s.steps - s.made < causal_ahead ? s.steps - s.made : causal_ahead);
+HR_FN int steps_ahead(const CausalSteps<T>& s, int most) {
+    return int(s.steps - s.made < most ? s.steps - s.made : most);
+}
+
+// Whether old taps are computed ahead: this reads weights once for `at_once` steps of a stream, and not once a step for
+// all streams.
+HR_FN bool is_made_ahead(int at_once, int streams) {
+    return at_once == causal_ahead || at_once > streams;
+}
+
+// The weights of one tap of a layer's gates, and of the other products of a step.
+template <class Weight, class T>
+HR_FN const Weight* gate_weights(const CausalSteps<T>& s, int l, int tap) {
+    const CausalNetwork& n = *s.network;
+    if constexpr (std::is_same_v<Weight, T>)
+        return s.weights + n.layers[l].gate + int64_t(tap) * n.channels * gate_units(n);
+    else
+        return s.pairs + n.layers[l].gate_pairs + int64_t(tap) * pair_lines(n.channels) * gate_units(n);
+}
+
+template <class Weight, class T>
+HR_FN const Weight* step_weights(const CausalSteps<T>& s, uint32_t weights, uint32_t pairs) {
+    if constexpr (std::is_same_v<Weight, T>)
+        return s.weights + weights;
+    else
+        return s.pairs + pairs;
 }
 
 template <class T>
@@ -74,16 +101,16 @@ HR_FN void start_gates(const CausalSteps<T>& s, const StepLines<T>& lines, int s
 }
 
 // Sums of a layer's old taps for the next steps of a stream.
-template <class T>
-void make_ahead(const CausalSteps<T>& s, const StepLines<T>& lines, int stream, int l, T* to) {
+template <class Weight, class T>
+void make_ahead(const CausalSteps<T>& s, const StepLines<T>& lines, int stream, int l, int at_once, T* to) {
     const CausalNetwork& n = *s.network;
     const CausalLayer& layer = n.layers[l];
-    UnitProduct<T> a;
-    a.weights = s.weights + layer.gate;
+    UnitProduct<T, Weight> a;
+    a.weights = gate_weights<Weight>(s, l, 0);
     a.stride = gate_units(n);
     a.taps = n.kernel - 1;
     a.inputs = n.channels;
-    a.rows = steps_ahead(s);
+    a.rows = steps_ahead(s, at_once);
     const T* const ring = stream_numbers(n, s.state, stream) + layer.ring;
     const int64_t slots = ring_slots(n, layer);
     for (int step = 0; step < a.rows; ++step) {
@@ -101,7 +128,7 @@ template <class T>
 void step_frames(CausalSteps<T>& s) {
     const CausalNetwork& n = *s.network;
     const int64_t from = frame_place(n, s.side, s.state.position).first;
-    const int64_t to = frame_place(n, s.side, s.state.position + steps_ahead(s) - 1).second;
+    const int64_t to = frame_place(n, s.side, s.state.position + steps_ahead(s, causal_ahead) - 1).second;
     if (s.frames_ready < from) s.frames_ready = from;
     for (; s.frames_ready <= to; ++s.frames_ready)
         for (int stream = 0; stream < s.streams; ++stream) {
@@ -113,15 +140,15 @@ void step_frames(CausalSteps<T>& s) {
 }
 
 // A layer's gates, from its current and its past values; stores the current ones.
-template <class T>
+template <class Weight, class T>
 void step_gates(CausalSteps<T>& s, const StepLines<T>* lines, int l) {
     const CausalNetwork& n = *s.network;
     const CausalLayer& layer = n.layers[l];
-    const int step = int(s.made % causal_ahead);
-    const bool is_ahead = layer.dilation >= causal_ahead;
+    const int at_once = causal_steps_at_once(layer), step = int(s.made % at_once);
+    const bool is_ahead = is_made_ahead(at_once, s.streams);
     const int first = is_ahead ? n.kernel - 1 : 0;
-    UnitProduct<T> a;
-    a.weights = s.weights + layer.gate + int64_t(first) * n.channels * gate_units(n);
+    UnitProduct<T, Weight> a;
+    a.weights = gate_weights<Weight>(s, l, first);
     a.stride = gate_units(n);
     a.taps = n.kernel - first;
     a.inputs = n.channels;
@@ -134,7 +161,7 @@ void step_gates(CausalSteps<T>& s, const StepLines<T>* lines, int l) {
         a.to[r] = lines[r].gates;
         if (is_ahead) {
             T* const ahead = lines[r].ahead + int64_t(l) * causal_ahead * gate_units(n);
-            if (step == 0) make_ahead(s, lines[r], r, l, ahead);
+            if (step == 0) make_ahead<Weight>(s, lines[r], r, l, at_once, ahead);
             a.start[r] = ahead + step * gate_units(n);
         } else if (s.side.frames) {
             start_gates(s, lines[r], r, l, s.state.position, lines[r].gates);
@@ -154,11 +181,11 @@ void step_gates(CausalSteps<T>& s, const StepLines<T>* lines, int l) {
     if (++s.slots[l] == ring_slots(n, layer)) s.slots[l] = 0;
 }
 
-template <class T>
+template <class Weight, class T>
 void step_head(const CausalSteps<T>& s, const StepLines<T>* lines, T* raw) {
     const CausalNetwork& n = *s.network;
-    UnitProduct<T> a;
-    a.weights = s.weights + n.head;
+    UnitProduct<T, Weight> a;
+    a.weights = step_weights<Weight>(s, n.head, n.head_pairs);
     a.stride = n.skip_units;
     a.inputs = n.skip;
     a.rows = s.streams;
@@ -170,7 +197,7 @@ void step_head(const CausalSteps<T>& s, const StepLines<T>* lines, T* raw) {
         a.to[r] = lines[r].hidden;
     }
     unit_product(a, n.skip_units);
-    a.weights = s.weights + n.last;
+    a.weights = step_weights<Weight>(s, n.last, n.last_pairs);
     a.stride = n.output_units;
     a.relu = false;
     for (int r = 0; r < s.streams; ++r) {
@@ -202,16 +229,16 @@ void step_input(const CausalSteps<T>& s, const StepLines<T>* lines) {
     unit_product(a, n.channel_units);
 }
 
-template <class T>
+template <class Weight, class T>
 void streams_step(CausalSteps<T>& s, const StepLines<T>* lines, T* raw) {
     const CausalNetwork& n = *s.network;
     if (s.side.frames && s.made % causal_ahead == 0) step_frames(s);
     step_input(s, lines);
     for (int l = 0; l < n.n_layers; ++l) {
         const CausalLayer& layer = n.layers[l];
-        step_gates(s, lines, l);
-        UnitProduct<T> a;
-        a.weights = s.weights + layer.out;
+        step_gates<Weight>(s, lines, l);
+        UnitProduct<T, Weight> a;
+        a.weights = step_weights<Weight>(s, layer.out, layer.out_pairs);
         a.stride = out_units(n, layer);
         a.inputs = n.channels;
         a.rows = s.streams;
@@ -223,7 +250,7 @@ void streams_step(CausalSteps<T>& s, const StepLines<T>* lines, T* raw) {
         }
         unit_product(a, int(a.stride));
     }
-    step_head(s, lines, raw);
+    step_head<Weight>(s, lines, raw);
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ struct Op {
 
 // The order of ops. Those of positions [from, to) are ops [first[from], first[to]); where all positions are computed at
 // once, the first one has all ops.
-struct Plan {
+struct ForwardPlan {
     const Op* ops;
     const int* first;
 };
@@ -79,7 +79,7 @@ struct MaskedNetwork {
     int n_layers, units;          // units: lines of all layers together
     int levels;                   // its positions
     const int* first_coordinate;  // of each level, and their end
-    Plan tile_plan, small_plan;
+    ForwardPlan tile_plan, small_plan;
     BackPlan back_plan;
     int outputs;                   // line of the first parameter that it gives
     bool has_slope_sweep;          // activations whose derivatives replace or stand beside their values

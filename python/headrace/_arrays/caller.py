@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays import frames as _frames
 from headrace._core import cpu, cuda_unavailable
 
@@ -50,9 +51,8 @@ class _NumPy:
     def view(self, name: str, value: Any) -> NDArray[Any]:
         """A NumPy view of an array's memory, or an error that names the function to call."""
         if isinstance(value, np.ma.MaskedArray):
-            raise TypeError(
-                f"{name}: expected a NumPy array, got a masked array; call {name}.filled(...) or drop masked rows"
-            )
+            advice = f"call {name}.filled(...) or drop masked rows"
+            raise errors.wrong_kind(name, self.kind, "a masked array", advice)
         if isinstance(value, np.ndarray):
             return np.asarray(value)
         if _frames.is_frame(value):
@@ -98,10 +98,10 @@ class _Torch(_NumPy):
         if value.device.type == "meta":
             raise TypeError(f"{name}: expected a tensor with numbers, got one on the meta device; make one on the CPU")
         if value.layout is not torch.strided:
-            raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}; call {name}.to_dense()")
+            raise errors.not_dense(name, value.layout)
         if value.dtype not in (torch.float32, torch.float64):
             call = "{}.dequantize()" if value.is_quantized else "{}.real" if value.is_complex() else self.floats
-            raise wrong_dtype(name, value.dtype, call)
+            raise errors.wrong_dtype(name, value.dtype, call)
         if value.is_neg():
             raise TypeError(
                 f"{name}: expected numbers as they are in memory, got a view that negates them; call "
@@ -117,7 +117,7 @@ class _Torch(_NumPy):
     def unreadable(self, name: str, value: Any, error: Exception) -> TypeError:
         """The error for an array with inaccessible memory."""
         return TypeError(
-            f"{name}: expected a tensor that NumPy can read, got {type_of(value)} ({error}); call headrace "
+            f"{name}: expected a tensor that NumPy can read, got {errors.type_of(value)} ({error}); call headrace "
             f"outside of torch.func; {_VJPS}"
         )
 
@@ -166,10 +166,7 @@ class _Jax(_NumPy):
     def check_width(self, dtype: np.dtype[Any]) -> None:
         """Refuse results that JAX would narrow."""
         if dtype == np.float64 and not sys.modules["jax"].config.jax_enable_x64:
-            raise TypeError(
-                "results: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "
-                "jax.config.update('jax_enable_x64', True), or .astype('float32') of the flow or transform"
-            )
+            raise TypeError(errors.too_wide_for_jax("results", "flow or transform"))
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Memory that JAX can take over, which it does only at addresses that are multiples of 64."""
@@ -226,16 +223,14 @@ class Caller:
             given, source = framework.kind, name
             if framework is NUMPY and not isinstance(value, np.ndarray):
                 given, source = (
-                    type_of(value),
+                    errors.type_of(value),
                     f"{name}.to_numpy()" if _frames.is_frame(value) else f"np.from_dlpack({name})",
                 )
-            raise TypeError(
-                f"{name}: expected {self._framework.kind}, as for {self._name}, got {given}; call "
-                f"{self._framework.make.format(source)}"
-            )
+            own = self._framework
+            raise errors.wrong_framework(name, own.kind, self._name, given, own.make.format(source))
         if array.dtype not in FLOATS:
             if array.dtype.kind != "f" or array.dtype.itemsize < 4:
-                raise wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else framework.floats)
+                raise errors.wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else framework.floats)
             if not raw:
                 return native(array)
             self.foreign = True
@@ -273,7 +268,7 @@ class Caller:
             empty = self._framework.empty
             return empty(shape, first_dtype or dtype), empty(other_shape, dtype)
         if not isinstance(out, tuple) or len(out) != 2:
-            raise TypeError(f"out: expected a tuple of two arrays, got {type_of(out)}")
+            raise TypeError(f"out: expected a tuple of two arrays, got {errors.type_of(out)}")
         first = self._writable("out[0]", out[0], shape, first_dtype or dtype)
         second = self._writable("out[1]", out[1], other_shape, dtype)
         others = inputs[1:] if in_place and _same(first, inputs[0]) else inputs
@@ -285,7 +280,7 @@ class Caller:
 
     def _writable(self, name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         if self._is_immutable(name, value):
-            raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {type_of(value)}")
+            raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {errors.type_of(value)}")
         foreign = self.foreign
         array = self.open(name, value, True)  # a converted copy would be written to in place of the argument
         self.foreign = foreign
@@ -302,7 +297,9 @@ class Caller:
     def _check_own(self, name: str, value: Any) -> None:
         """Refuse to write to memory that a framework only reads."""
         if framework_of(name, value) is NUMPY and not isinstance(value, np.ndarray):
-            raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {type_of(value)}")
+            raise TypeError(
+                f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {errors.type_of(value)}"
+            )
 
     def give(self, array: NDArray[Any]) -> Any:
         """A result for the caller: `out` itself where that was given."""
@@ -367,12 +364,12 @@ def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
         return NUMPY
     hint = ""
     if isinstance(value, (list, tuple, int, float)):
-        hint = f"; call {own}.asarray({name}, dtype='float64')"
+        hint = f"call {own}.asarray({name}, dtype='float64')"
     elif hasattr(kind, "__array__"):
-        hint = f"; call {own}.asarray({name})"
-    given = "None" if value is None else type_of(value)
+        hint = f"call {own}.asarray({name})"
+    given = "None" if value is None else errors.type_of(value)
     kinds = "NumPy, PyTorch or JAX, or a frame" if own == "np" else "CuPy, PyTorch or JAX"
-    raise TypeError(f"{name}: expected an array of float32 or float64 (of {kinds}), got {given}{hint}")
+    raise errors.wrong_kind(name, f"an array of float32 or float64 (of {kinds})", given, hint)
 
 
 def framework_or_none(value: Any) -> _NumPy | None:
@@ -392,50 +389,20 @@ def _exchanged(name: str, value: Any) -> NDArray[Any]:
     """The memory of an object of another library, if it is the CPU's; that of a device is not touched."""
     call = f"copy it there, as by cupy.asnumpy({name})"
     if not hasattr(type(value), "__dlpack_device__"):
-        raise _not_on_cpu(name, type_of(value), "a CUDA device", call)
+        raise _not_on_cpu(name, errors.type_of(value), "a CUDA device", call)
     kind, index = value.__dlpack_device__()
     if kind != 1:
         names = {2: "CUDA", 3: "pinned CUDA", 8: "Metal", 10: "ROCm", 11: "pinned ROCm", 13: "managed CUDA"}
         device = f"{names.get(int(kind), f'DLPack type {int(kind)}')} device {index}"
-        raise _not_on_cpu(name, type_of(value), device, call)
+        raise _not_on_cpu(name, errors.type_of(value), device, call)
     try:
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise TypeError(
-            f"{name}: expected an array that NumPy can read, got {type_of(value)}, which it cannot read through DLPack "
-            f"({error}); call np.asarray({name}, dtype='float64')"
-        ) from None
-
-
-def type_of(value: Any) -> str:
-    """The name of an array's type in error messages."""
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+        raise errors.unreadable(name, "NumPy", value, error, f"call np.asarray({name}, dtype='float64')") from None
 
 
 def _not_on_cpu(name: str, what: str, device: Any, call: str) -> TypeError:
-    reason = cuda_unavailable()
-    advice = f"nor can it elsewhere ({reason})" if reason else "or call .to('cuda') of the flow or transform"
-    return TypeError(
-        f"{name}: expected an array in the CPU's memory, got {what} on {device}; this is computed on the CPU: {call}; "
-        f"{advice}"
-    )
-
-
-def elsewhere(name: str, what: str, device: Any, call: str) -> TypeError:
-    """The error for an array that is not on the CUDA device where it is needed."""
-    return TypeError(f"{name}: expected an array on {device}, where this is computed, got {what}; call {call}")
-
-
-def wrong_dtype(name: str, dtype: Any, call: str) -> TypeError:
-    """The error for numbers that are no floats of 32 or 64 bits."""
-    own = _frames.argument_of(name)
-    text = str(dtype)
-    if text.startswith(("<U", "<S", "|S")):
-        return TypeError(f"{name}: expected dtype float32 or float64, got {dtype}; text has to become numbers first")
-    advice = f"call {call.format(own)} if that is meant"
-    if own == "context" and "int" in text:
-        advice += ", or give labels of classes one column each: np.eye(classes)[context]"
-    return TypeError(f"{name}: expected dtype float32 or float64, got {dtype}; {advice}")
+    return errors.not_on_cpu(name, what, device, call, cuda_unavailable())
 
 
 def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
@@ -487,7 +454,7 @@ def matrix(name: str, value: Any, columns: int, caller: Caller | None = None) ->
     """`value`, checked to be (rows, columns) of float32 or float64."""
     array = (caller or Caller()).open(name, value)
     if array.ndim != 2 or array.shape[1] != columns:
-        raise ValueError(f"{name}: expected shape (rows, {columns}), got {array.shape}")
+        raise errors.wrong_shape(name, f"(rows, {columns})", array.shape)
     return array
 
 
@@ -495,7 +462,7 @@ def shaped(name: str, value: Any, shape: tuple[int, ...], caller: Caller | None 
     """`value`, checked to be float32 or float64 of this shape."""
     array = (caller or Caller()).open(name, value)
     if array.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+        raise errors.wrong_shape(name, shape, array.shape)
     return array
 
 
@@ -505,11 +472,10 @@ def context_rows(
     """Context as (rows, columns), or (1, columns) for all rows; None where the flow takes none."""
     if columns == 0:
         if value is not None:
-            raise ValueError(f"{name}: expected None, as this takes no context, got an array")
+            raise errors.takes_no_context(name)
         return None
-    expected = f"{name}: expected shape ({rows}, {columns}), or ({columns},) for all rows"
     if value is None:
-        raise ValueError(f"{expected}, got None")
+        raise errors.wrong_shape(name, errors.context_shape(columns, (rows,)), "None")
     caller = caller or Caller()
     array = given = caller.open(name, value)
     if array.ndim == 1 and array.shape[0] == columns:
@@ -517,7 +483,7 @@ def context_rows(
     elif array.ndim == 1 and columns == 1:
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] != columns or array.shape[0] not in (rows, 1):
-        raise ValueError(f"{expected}, got {given.shape}")
+        raise errors.wrong_shape(name, errors.context_shape(columns, (rows,)), given.shape)
     return array
 
 
@@ -598,11 +564,11 @@ def strict_input(name: str, value: Any, ndim: int, caller: Caller) -> NDArray[An
 def exact(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """`array`, checked to have this shape and dtype and to be C-contiguous."""
     if array.dtype != dtype:
-        raise TypeError(f"{name}: expected dtype {dtype}, got {array.dtype}")
+        raise errors.wrong_dtype(name, array.dtype, expected=f"dtype {dtype}")
     if array.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+        raise errors.wrong_shape(name, shape, array.shape)
     if not array.flags.c_contiguous:
         raise ValueError(f"{name}: expected a C-contiguous array, got strides {array.strides}")
     if isinstance(array, np.ndarray) and not array.flags.aligned:
-        raise ValueError(f"{name}: expected an aligned array, got one at an address that its dtype does not allow")
+        raise errors.not_aligned(name)
     return array

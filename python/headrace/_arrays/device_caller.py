@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace import _core
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
@@ -52,7 +53,7 @@ class _CuPy:
         if isinstance(value, cupy.ndarray):
             if value.data.device_id != self.device.index:
                 call = f"inside of `with cupy.cuda.Device({self.device.index})`: {name} = cupy.asarray({name})"
-                raise _other_device(name, value.data.device_id, self.device, call)
+                raise errors.on_another_device(name, value.data.device_id, self.device, call)
             return value, False
         with self.device.on(stream):
             if hasattr(type(value), "__dlpack_device__"):
@@ -64,9 +65,9 @@ class _CuPy:
         description = value.__cuda_array_interface__
         address, shape, dtype = description["data"][0], description["shape"], np.dtype(description["typestr"])
         if description.get("mask") is not None:
-            raise TypeError(f"{name}: expected an array without a mask, got {_arrays.type_of(value)} with one")
+            raise errors.wrong_kind(name, "an array without a mask", f"{errors.type_of(value)} with one")
         if dtype not in _arrays.FLOATS:
-            raise _arrays.wrong_dtype(name, dtype, self.floats)
+            raise errors.wrong_dtype(name, dtype, self.floats)
         producer = description.get("stream")
         if producer == 0:
             raise ValueError(f"{name}: expected a stream other than 0 in __cuda_array_interface__, which is ambiguous")
@@ -75,7 +76,7 @@ class _CuPy:
         if address:
             index = self.device.cupy.cuda.runtime.pointerGetAttributes(address).device
             if index != self.device.index:
-                raise _other_device(name, index, self.device, f"copy {name} there")
+                raise errors.on_another_device(name, index, self.device, f"copy {name} there")
         strides = description.get("strides")
         if strides is None:
             strides = [math.prod(shape[i + 1 :]) * dtype.itemsize for i in range(len(shape))]
@@ -114,9 +115,9 @@ class _Torch(_CuPy):
         """Refuse a tensor that is elsewhere."""
         place = value.device
         if place.type != "cuda":
-            raise _arrays.elsewhere(name, f"a tensor on {place}", self.device, f"{name}.to({str(self.device)!r})")
+            raise errors.wrong_device(name, f"a tensor on {place}", self.device, f"{name}.to({str(self.device)!r})")
         if place.index != self.device.index:
-            raise _other_device(name, place.index, self.device, f"{name}.to({str(self.device)!r})")
+            raise errors.on_another_device(name, place.index, self.device, f"{name}.to({str(self.device)!r})")
 
     def check_like(self, value: Any) -> None:
         self.check_place("like", value)
@@ -170,12 +171,12 @@ class _Jax(_CuPy):
         call = f"jax.device_put({name}, jax.devices('gpu')[{self.device.index}])"
         if len(devices) != 1 or next(iter(devices)).platform == "cpu":
             given = ", ".join(sorted(map(str, devices)))
-            raise _arrays.elsewhere(name, f"an array on {given}", self.device, call)
+            raise errors.wrong_device(name, f"an array on {given}", self.device, call)
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
         self.check_place(name, value)
         if value.dtype not in _arrays.FLOATS:
-            raise _arrays.wrong_dtype(name, value.dtype, "{}.real" if value.dtype.kind == "c" else self.floats)
+            raise errors.wrong_dtype(name, value.dtype, "{}.real" if value.dtype.kind == "c" else self.floats)
         with self.device.on(stream):
             return _exchanged(name, value, self.device), True
 
@@ -237,15 +238,13 @@ class DeviceCaller(Caller):
         if framework.kind != own.kind:
             given, source = framework.kind, name
             if framework.kind == _CuPy.kind and not isinstance(value, self.device.cupy.ndarray):
-                given, source = _arrays.type_of(value), f"cupy.from_dlpack({name})"
-            raise TypeError(
-                f"{name}: expected {own.kind}, as for {self._name}, got {given}; call {own.make.format(source)}"
-            )
+                given, source = errors.type_of(value), f"cupy.from_dlpack({name})"
+            raise errors.wrong_framework(name, own.kind, self._name, given, own.make.format(source))
         array, hold = own.view(name, value, self.stream)
         if array.dtype not in _arrays.FLOATS:
-            raise _arrays.wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else own.floats)
+            raise errors.wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else own.floats)
         if array.size and any(n % array.dtype.itemsize for n in (array.data.ptr, *array.strides)):
-            raise ValueError(f"{name}: expected an aligned array, got one at an address that its dtype does not allow")
+            raise errors.not_aligned(name)
         if hold:
             self._held.append(array)
         return array
@@ -259,9 +258,9 @@ class DeviceCaller(Caller):
         if framework is _arrays.JAX:
             return _Jax(self.device)
         if not _is_on_device(value):
-            kind = framework.kind if isinstance(value, np.ndarray) else _arrays.type_of(value)
+            kind = framework.kind if isinstance(value, np.ndarray) else errors.type_of(value)
             to = f"{self._cupy.make.format(name)}, or .to('cpu') of the flow or transform"
-            raise _arrays.elsewhere(name, f"{kind} in the CPU's memory", self.device, to)
+            raise errors.wrong_device(name, f"{kind} in the CPU's memory", self.device, to)
         return self._cupy
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -311,7 +310,7 @@ class DeviceCaller(Caller):
 
     def _check_own(self, name: str, value: Any) -> None:
         if not isinstance(value, (self.device.cupy.ndarray, _arrays.class_of("torch", "Tensor"))):
-            given = _arrays.type_of(value)
+            given = errors.type_of(value)
             raise TypeError(f"{name}: expected a CuPy array or a PyTorch tensor to write into, got {given}")
 
     def give(self, array: Any) -> Any:
@@ -375,7 +374,7 @@ def check_on_host(name: str, value: Any) -> None:
         call = copy.get(_arrays.framework_of(name, value), f"cupy.asnumpy({name})")
         raise TypeError(
             f"{name}: expected an array in the CPU's memory, wherever the flow or transform is, got "
-            f"{_arrays.type_of(value)} on a CUDA device; call {call}"
+            f"{errors.type_of(value)} on a CUDA device; call {call}"
         )
 
 
@@ -395,21 +394,11 @@ def _exchanged(name: str, value: Any, device: Device) -> Any:
     """Through DLPack: the producer makes CuPy's current stream wait for its queued work."""
     kind, index = value.__dlpack_device__()
     if int(kind) == _CUDA and int(index) != device.index:
-        raise _other_device(name, int(index), device, f"copy {name} there")
+        raise errors.on_another_device(name, int(index), device, f"copy {name} there")
     try:
         array = device.cupy.from_dlpack(value)
     except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise TypeError(
-            f"{name}: expected an array that CuPy can read, got {_arrays.type_of(value)}, which it cannot read through "
-            f"DLPack ({error})"
-        ) from None
+        raise errors.unreadable(name, "CuPy", value, error) from None
     if array.data.device_id != device.index:  # managed memory
-        raise _other_device(name, array.data.device_id, device, f"copy {name} there")
+        raise errors.on_another_device(name, array.data.device_id, device, f"copy {name} there")
     return array
-
-
-def _other_device(name: str, index: int, device: Device, call: str) -> TypeError:
-    return TypeError(
-        f"{name}: expected an array on {device}, got one on cuda:{index}; call {call}, or .to('cuda:{index}') of the "
-        "flow or transform"
-    )

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._array_errors import argument_of
+
 __all__ = [
     "as_numbers",
     "check_numbers",
@@ -207,11 +209,6 @@ def inferred(value: Any) -> Any:
         for i in objects:
             value.isetitem(i, value.iloc[:, i].convert_dtypes())
     return value
-
-
-def argument_of(name: str) -> str:
-    """The argument's name in an array's name in messages, such as x in "x in the block from row 0 on"."""
-    return name.partition(" in the ")[0]
 
 
 def _conversion(name: str, value: Any, given: Any) -> str:

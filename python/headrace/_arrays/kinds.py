@@ -14,7 +14,7 @@ class AnyArray(Protocol):
 
     @property
     def shape(self) -> Any:
-        """Its length along each axis."""
+        """The length along each axis."""
 
     @property
     def dtype(self) -> Any:
@@ -26,7 +26,7 @@ class AnyFrame(Protocol):
 
     @property
     def columns(self) -> Any:
-        """Its columns, or their names."""
+        """The columns, or their names."""
 
 
 A = TypeVar("A", bound=AnyArray)

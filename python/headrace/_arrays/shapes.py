@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays.caller import Caller, Matrix
 
 __all__ = ["Rows", "drawn", "flat", "opened", "summed"]
@@ -51,10 +52,10 @@ def opened(caller: Caller, name: str, value: Any, context: Any, features: int, c
     array: Any = caller.open(name, value, raw)
     shape = array.shape
     if not shape or shape[-1] != features:
-        raise ValueError(f"{name}: expected shape (rows, {features}), ({features},) or (..., {features}), got {shape}")
+        raise errors.wrong_shape(name, f"(rows, {features}), ({features},) or (..., {features})", shape)
     if columns == 0:
         if context is not None:
-            raise ValueError("context: expected None, as this takes no context, got an array")
+            raise errors.takes_no_context()
         if len(shape) == 2:
             return Rows(array, shape[0], shape[:1], shape)
         rows, batch = math.prod(shape[:-1]), shape[:-1]
@@ -65,8 +66,8 @@ def opened(caller: Caller, name: str, value: Any, context: Any, features: int, c
     try:
         batch = np.broadcast_shapes(shape[:-1], own.shape[:-1])
     except ValueError:
-        expected = _expected(shape[:-1], columns)
-        raise ValueError(f"{expected}, or one that broadcasts, got {given}") from None
+        expected = f"{errors.context_shape(columns, shape[:-1])}, or one that broadcasts"
+        raise errors.wrong_shape("context", expected, given) from None
     rows = math.prod(batch)
     return Rows(
         _matrix(caller, array, batch), rows, batch, shape, _context_matrix(caller, own, batch), own.shape, given
@@ -86,10 +87,8 @@ def drawn(caller: Caller, n: Any, context: Any, features: int, columns: int) -> 
         if columns or context is not None:
             own, given = _context(caller, context, columns, batch)
             if own.ndim > 2 or (own.ndim == 2 and own.shape[0] not in (1, batch[0])):
-                raise ValueError(
-                    f"{_expected(batch, columns)}, got {given}; for {batch[0]} draws for each row of the context call "
-                    f"sample(({batch[0]},), context)"
-                )
+                advice = f"for {batch[0]} draws for each row of the context call sample(({batch[0]},), context)"
+                raise errors.wrong_shape("context", errors.context_shape(columns, batch), given, advice)
     rows, shape = math.prod(batch), (*batch, features)
     if max(rows, 0, *batch) * features > _MOST_NUMBERS:
         raise ValueError(f"n: expected at most {_MOST_NUMBERS} numbers in a sample, got shape {shape}")
@@ -114,23 +113,18 @@ def summed(array: NDArray[Any], batch: Shape, shape: Shape) -> NDArray[Any]:
     return total.reshape(shape)
 
 
-def _expected(batch: Shape | None, columns: int) -> str:
-    full = f"(..., {columns})" if batch is None else f"({', '.join(map(str, (*batch, columns)))})"
-    return f"context: expected shape {full}, or ({columns},) for all rows"
-
-
 def _context(caller: Caller, value: Any, columns: int, batch: Shape | None = None) -> tuple[Any, Shape]:
     """Context with an axis for its columns, and the shape as it was given."""
     if columns == 0:
-        raise ValueError("context: expected None, as this takes no context, got an array")
+        raise errors.takes_no_context()
     if value is None:
-        raise ValueError(f"{_expected(batch, columns)}, got None")
+        raise errors.wrong_shape("context", errors.context_shape(columns, batch), "None")
     array: Any = caller.open("context", value)
     given = array.shape
     if columns == 1 and len(given) == 1 and given != (1,):
         array = array[:, None]
     if not given or array.shape[-1] != columns:
-        raise ValueError(f"{_expected(batch, columns)}, got {given}")
+        raise errors.wrong_shape("context", errors.context_shape(columns, batch), given)
     return array, given
 
 

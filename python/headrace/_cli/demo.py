@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from headrace._output import replacing
 from headrace._pictures import NO_MATPLOTLIB, can_draw
-from headrace.diagnosis.baselines import choose_bandwidth, gaussian_log_prob, kernel_log_prob
+from headrace.diagnosis.baselines import KernelDensity, gaussian_log_prob
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF
 
@@ -82,8 +82,9 @@ def compare(
 
     def kernels() -> NDArray[Any]:
         nonlocal bandwidth
-        bandwidth = choose_bandwidth(stars, seed)
-        return kernel_log_prob(stars, held_out, bandwidth)
+        density = KernelDensity.of(stars)
+        bandwidth = density.bandwidth
+        return density.log_prob(held_out)
 
     def fitted(flow: Flow) -> NDArray[Any]:
         flow.fit(stars, epochs=epochs, seed=seed, progress=progress)

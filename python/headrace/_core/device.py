@@ -150,11 +150,11 @@ class Device:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        """Its name, as `device_named` takes it."""
+        """The name that `device_named` takes."""
         return f"cuda:{self.index}"
 
     def computing(self, matmul: str) -> Device:
-        """This device with products of this kind, one object for each kind; all share the objects that `keep` holds."""
+        """The device with products of this kind, one object for each kind; all share the objects that `keep` holds."""
         with self._lock:
             if matmul not in self._others:
                 self._others[matmul] = other = copy.copy(self)
@@ -252,10 +252,10 @@ class Device:
         stream = self.current_stream()
         with self.on(stream):
             out = self.retried(lambda: self.cupy.empty(shape, dtype))
-            copy(self.told(out), stream.ptr)
+            copy(self.as_argument(out), stream.ptr)
         return out
 
-    def told(self, argument: Any) -> Any:
+    def as_argument(self, argument: Any) -> Any:
         """An array in the form that `_cuda` takes: address, shape, strides and dtype; other arguments unchanged."""
         if not isinstance(argument, self.cupy.ndarray):
             return argument
@@ -276,11 +276,11 @@ class OnStream:
 
         def call(*arguments: Any, **named: Any) -> Any:
             with device.cupy.cuda.Device(device.index):
-                converted = [device.told(argument) for argument in arguments]
-                told_by_name = {name: device.told(argument) for name, argument in named.items()}
+                converted = [device.as_argument(argument) for argument in arguments]
+                converted_by_name = {name: device.as_argument(argument) for name, argument in named.items()}
 
                 def work() -> Any:
-                    return function(*converted, **told_by_name, **self._where)
+                    return function(*converted, **converted_by_name, **self._where)
 
                 return work() if name in ONCE else device.retried(work)
 

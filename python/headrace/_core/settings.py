@@ -277,7 +277,7 @@ class NetworkSettings(_Columns):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Settings(NetworkSettings, MapSettings):  # in this order of bases a file has the map's settings first
-    """What a masked transform is told beside its masks, checked."""
+    """Settings of a masked transform beside its masks, checked."""
 
     formula: str = setting(
         "to_data",

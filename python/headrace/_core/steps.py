@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Step"]
+__all__ = ["StepSpec"]
 
 
-class Step:
+class StepSpec:
     """One step: the name of its class in a compiled module, and the arguments of that class, by keyword.
 
     A field may be an object for which each module has its own class; such an object has a method `made_for`.
@@ -19,7 +19,7 @@ class Step:
         self.fields = fields
 
     def made_for(self, core: Any) -> Any:
-        """This step as an object of that module, which checks names and types of the fields."""
+        """The step as an object of that module, which checks names and types of the fields."""
         own = {
             name: value.made_for(core) if hasattr(value, "made_for") else value for name, value in self.fields.items()
         }

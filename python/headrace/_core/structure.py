@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._core import cpu
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 
 Arrays = list[NDArray[Any]]
 
@@ -60,7 +60,7 @@ def _made(core: Any, options: dict[str, Any], structure: Staircase | Sequence[ND
 
 
 def _check_size(options: dict[str, Any], structure: Staircase) -> None:
-    """Refuse what cannot fit in memory."""
+    """Refuse weights that cannot fit in memory."""
     first, last = len(options.get("reads", ())) + options.get("context", 0), len(options["active"])
     sizes = [first, *map(len, structure.degrees), last]
     layers = f", of layers of {', '.join(map(str, sizes))} values"
@@ -107,7 +107,7 @@ class MaskedNetwork:
         self._back = None if rows is None else np.argsort(rows)
 
     def among(self, columns: Sequence[int], features: int) -> MaskedNetwork:
-        """This network on some columns of a wider row: the columns that it reads and moves get other indices.
+        """The network on some columns of a wider row: the columns that it reads and moves get other indices.
 
         Levels, degrees and the layout of weights stay, because columns that nothing moves have a level of 1.
         """
@@ -124,9 +124,9 @@ class MaskedNetwork:
         """The structure as a class of that core: each compiled module has its own, and all lay out weights alike."""
         return self.core if core is cpu else _made(core, self.options, self.staircase or self.core.masks())
 
-    def step(self, inverted: bool = False) -> Step:
+    def step(self, inverted: bool = False) -> StepSpec:
         """The step of a program that it is the network of."""
-        return Step("NetworkStep", inverted=inverted, transform=self)
+        return StepSpec("NetworkStep", inverted=inverted, transform=self)
 
     def _to_core(self, arrays: Arrays) -> Arrays:
         return arrays if self._back is None else [*arrays[:-1], arrays[-1][self._back]]

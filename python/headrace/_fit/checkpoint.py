@@ -26,9 +26,11 @@ from headrace._output import check_writable
 
 if TYPE_CHECKING:
     from headrace._fit.history import History
+    from headrace._fit.optimizer import Adam
+    from headrace._fit.weight_decay import Decays
     from headrace._interior import Trainable
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "KeptRun"]
 
 FORMAT = 2  # in 1, epochs were counted from 0
 _KEY = "headrace_checkpoint"
@@ -47,16 +49,17 @@ class _Pass:
     under_way: tuple[int, float, float]  # a batch, and the sum of losses before and after it
 
 
-class Run(Protocol):
+class KeptRun(Protocol):
     """The interface of a running fit to its state; `headrace._fit.run.Run` is one."""
 
     flow: Trainable
     history: History
     rng: np.random.Generator
-    adam: Any
-    decays: Any
+    adam: Adam
+    decays: Decays
     library: Any
-    best: Any
+    """NumPy, or CuPy where the rows are on a device."""
+    best: NDArray[Any]
     step: int
     begin: float
 
@@ -67,7 +70,7 @@ class Run(Protocol):
         """Further data to keep in a state, at this step count of the optimiser."""
 
     def restored(self, kept: dict[str, Any], clock: int) -> None:
-        """Restore the data of `extra`."""
+        """Restore the data of `also_kept`."""
 
 
 class Checkpoint:
@@ -105,9 +108,9 @@ class Checkpoint:
         there = {"gaussianize": "False", **state["fit"]}  # in files of earlier versions, which had none
         differing = [name for name in {**there, **fingerprint} if there.get(name) != fingerprint.get(name)]
         if differing:
-            told = "; ".join(f"{name}: {there.get(name)} there, {fingerprint.get(name)} here" for name in differing)
+            text = "; ".join(f"{name}: {there.get(name)} there, {fingerprint.get(name)} here" for name in differing)
             raise ValueError(
-                f"checkpoint: expected the fit whose state is in {self.path}, got another one ({told}); repeat that "
+                f"checkpoint: expected the fit whose state is in {self.path}, got another one ({text}); repeat that "
                 "call with a flow made as then, or remove the file"
             )
         self._found = state, arrays
@@ -125,7 +128,7 @@ class Checkpoint:
 
     # ---- calls of a run ------------------------------------------------------------------------------------------
 
-    def resume(self, run: Run) -> int:
+    def resume(self, run: KeptRun) -> int:
         """Put the run where the file left it, and return the epoch to go on with."""
         if self._found is None:
             return 0
@@ -136,7 +139,7 @@ class Checkpoint:
         self._found = None
         return int(state["epoch"])
 
-    def pass_begins(self, run: Run) -> tuple[int, float]:
+    def pass_begins(self, run: KeptRun) -> tuple[int, float]:
         """The number of finished batches of the epoch, and the sum of their losses."""
         if self.path is None:
             return 0, 0.0
@@ -152,7 +155,7 @@ class Checkpoint:
         if self._pass is not None:
             self._pass.under_way = batch, before, after
 
-    def step_ends(self, run: Run) -> None:
+    def step_ends(self, run: KeptRun) -> None:
         """Note that the state between two steps can be kept."""
         if self._pass is not None and time.monotonic() - self._last >= self.seconds:
             self._write(*self._of_pass(run, self._pass))
@@ -161,7 +164,7 @@ class Checkpoint:
         """Note that changes from now on belong to no pass."""
         self._pass = None
 
-    def epoch_ends(self, run: Run) -> None:
+    def epoch_ends(self, run: KeptRun) -> None:
         """Write the state if it is time, or else hold it for an interruption."""
         if self.path is None:
             return
@@ -170,7 +173,7 @@ class Checkpoint:
         if epoch - self._written[0] >= self.epochs or time.monotonic() - self._last >= self.seconds:
             self._write(*self._held)
 
-    def interrupted(self, run: Run) -> None:
+    def interrupted(self, run: KeptRun) -> None:
         """Write the current state, or the last complete one."""
         if self.path is None:
             return
@@ -179,7 +182,7 @@ class Checkpoint:
         if self._held is not None and _place(self._held[0]) > self._written:
             self._write(*self._held)
 
-    def _of_pass(self, run: Run, now: _Pass) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _of_pass(self, run: KeptRun, now: _Pass) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         memory = run.adam._core.memory()
         done = int(memory[3][2]) - now.clock
         batch, before, after = now.under_way
@@ -210,7 +213,7 @@ def _interval(every: Any) -> tuple[float, float]:
 
 
 def _state(
-    run: Run, random: Any, epoch: int, step: int, batches: int, partial: float, memory: Any
+    run: KeptRun, random: Any, epoch: int, step: int, batches: int, partial: float, memory: Any
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     mean, square, average, clock = memory
     arrays = {"weights": run.flow._interior.vector(), "best": _arrays.on_host(run.best).copy()}
@@ -224,22 +227,22 @@ def _state(
             listed = list(value.items()) if isinstance(value, dict) else value
             arrays[f"history.{field.name}"] = np.array(listed, np.float64)
         else:
-            history[field.name] = _told(value)
+            history[field.name] = _as_json(value)
     state = {
         "epoch": epoch,
         "batches": batches,
         "partial": float(partial).hex(),
         "step": step,
         "seconds": (_clock.now() - run.begin).hex(),
-        "random": _told(random),
-        "run": {name: _told(getattr(run, name)) for name in _OF_RUN} | _told(run.also_kept(int(clock[2]))),
-        "decays": {name: _told(getattr(run.decays, name)) for name in _OF_DECAYS},
+        "random": _as_json(random),
+        "run": {name: _as_json(getattr(run, name)) for name in _OF_RUN} | _as_json(run.also_kept(int(clock[2]))),
+        "decays": {name: _as_json(getattr(run.decays, name)) for name in _OF_DECAYS},
         "history": history,
     }
     return state, arrays
 
 
-def _restore(run: Run, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
     for name in _OF_RUN:
         setattr(run, name, _read(state["run"][name]))
     for name in _OF_DECAYS:
@@ -264,10 +267,10 @@ def _restore(run: Run, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
     run.restored(_read(state["run"]), int(arrays["adam.clock"][2]))
 
 
-def _told(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """Values as JSON: floats to the last bit, integers of any length."""
     if isinstance(value, dict):
-        return {name: _told(inner) for name, inner in value.items()}
+        return {name: _as_json(inner) for name, inner in value.items()}
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, (int, np.integer)):
@@ -277,12 +280,12 @@ def _told(value: Any) -> Any:
     return str(value)
 
 
-def _read(told: Any) -> Any:
+def _read(value: Any) -> Any:
     """Values from JSON."""
-    if isinstance(told, dict):
-        if told.keys() == {"integer"}:
-            return int(told["integer"])
-        if told.keys() == {"float"}:
-            return float.fromhex(told["float"])
-        return {name: _read(inner) for name, inner in told.items()}
-    return told
+    if isinstance(value, dict):
+        if value.keys() == {"integer"}:
+            return int(value["integer"])
+        if value.keys() == {"float"}:
+            return float.fromhex(value["float"])
+        return {name: _read(inner) for name, inner in value.items()}
+    return value

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _progress
-from headrace._fit.rows import Index
+from headrace._fit.given_rows import Index
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
 from headrace._held_out import RowPart

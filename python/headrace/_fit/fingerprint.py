@@ -20,13 +20,13 @@ def of_settings(flow: Trainable, checked: Plan, seed: int, plan: dict[str, Any])
     """Everything that has to be equal for a fit to go on, except rows, each with its name."""
     module: Any = flow
     structure, numbers = files.checksums(module)
-    told = {name: _text(value) for name, value in plan.items() if name != "matmul"}
-    told |= {f"{name} as chosen": _text(value) for name, value in asdict(checked).items() if told.get(name) == "None"}
-    told |= {"seed": str(seed), "batches of an epoch": str(checked.batches)}
-    told |= {"device": "a CUDA device" if flow._interior.on_device else "the CPU", "matmul": module.matmul}
+    found = {name: _text(value) for name, value in plan.items() if name != "matmul"}
+    found |= {f"{name} as chosen": _text(value) for name, value in asdict(checked).items() if found.get(name) == "None"}
+    found |= {"seed": str(seed), "batches of an epoch": str(checked.batches)}
+    found |= {"device": "a CUDA device" if flow._interior.on_device else "the CPU", "matmul": module.matmul}
     if checked.matmul != module.matmul:
-        told["matmul of steps"] = checked.matmul
-    return told | {"structure of the flow": structure, "parameters at the start": numbers}
+        found["matmul of steps"] = checked.matmul
+    return found | {"structure of the flow": structure, "parameters at the start": numbers}
 
 
 def _text(value: Any) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace import _arguments as check
+from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
-from headrace._fit import rows as _rows
 from headrace._fit.arguments import Arguments
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
@@ -19,7 +19,7 @@ from headrace._fit.cross_validation import chosen_epochs
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.history import History
 from headrace._fit.plan import FEW, LEAST, MANY, Plan
-from headrace._fit.run import DeviceRun, HeldOut, Run, is_untrained, warn_of_no_gain
+from headrace._fit.run import ArrayRun, DeviceRun, HeldOut, Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.start import Start, gaussian_links, marginal_links, not_worse_than_a_gaussian
 from headrace._fit.stream_run import StreamRun
@@ -85,12 +85,12 @@ class Fit:
 
     def fingerprint(self) -> dict[str, str]:
         """Everything that has to be equal for a fit to go on, by name; rows by a checksum of all their values."""
-        told = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
+        found = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
         if self.judge is not None:
-            told["rows held out"] = str(self.judge.size)
+            found["rows held out"] = str(self.judge.size)
             if not self._holds_out():
-                told |= {f"validation {name}": value for name, value in self.judge.fingerprint().items()}
-        return told
+                found |= {f"validation {name}": value for name, value in self.judge.fingerprint().items()}
+        return found
 
     def _holds_out(self) -> bool:
         """Whether the rows to judge by come from the table of the training rows."""
@@ -107,10 +107,15 @@ class Fit:
         )
         return False
 
-    def run_of(self, flow: Trainable, source: RowSource, *others: Any) -> Run:
+    def run_of(self, flow: Trainable, source: RowSource, arguments: RunArguments) -> Run:
         """The run that takes the steps over rows."""
-        kind = StreamRun if isinstance(source, StreamRows) else Run
-        return (DeviceRun if flow._interior.on_device else kind)(flow, source, *others)
+        kind = StreamRun if isinstance(source, StreamRows) else ArrayRun
+        return (DeviceRun if flow._interior.on_device else kind)(flow, source, arguments)
+
+    def _arguments_of(self, plan: Plan, held_out: HeldOut | None = None, judged_after: int = 0) -> RunArguments:
+        """Those of the run that ends the fit."""
+        own = self.rng, self.caller, self.history, self.clock
+        return RunArguments(held_out, plan, *own, judged_after, self.kept)
 
     # ---- the fit
 
@@ -139,7 +144,7 @@ class Fit:
             before = flow._interior.vector()
             links = gaussian_links(flow, source, own) if by_default else None
         after = 0 if before is None else 2
-        run = self.run_of(flow, source, held_out, checked, self.rng, self.caller, history, self.clock, after, self.kept)
+        run = self.run_of(flow, source, self._arguments_of(checked, held_out, after))
         run.go(self.progress and source.is_first)
         judged = held_out is not None and history.stopped != "interrupted" and run.has_time_to_judge()
         lost = fresh and held_out is not None and is_untrained(history)
@@ -166,8 +171,8 @@ class Fit:
         def made(links: tuple[Transform, ...], rows: ArrayRows, held_out: HeldOut) -> Run:
             flow, plan = copy.copy(self.flow), Plan.of(self.flow, rows.size, self.arguments, judged=True)
             start.set(flow, rows, links)
-            rng = copy.deepcopy(self.rng)
-            return Fit.run_of(self, flow, rows, held_out, plan, rng, self.caller, History(), clock)
+            trial = RunArguments(held_out, plan, copy.deepcopy(self.rng), self.caller, History(), clock)
+            return Fit.run_of(self, flow, rows, trial)
 
         before = self.kept.gaussianized
         own = self.checked, clock, before, self.seed, made, self.progress
@@ -185,7 +190,7 @@ class Fit:
         def made(flow: Trainable, rows: ArrayRows) -> Run:
             Start.of(flow, rows, say=False).set(flow, rows, gaussian=True)
             own = Plan.of(flow, rows.size, arguments, judged=False)
-            return self.run_of(flow, rows, None, own, self.rng, self.caller, History(), choosing)
+            return self.run_of(flow, rows, RunArguments(None, own, self.rng, self.caller, History(), choosing))
 
         history = self.history
         epochs, loss = 0, math.inf
@@ -200,7 +205,7 @@ class Fit:
             history.best_loss, history.gaussian = loss, True
             return
         checked = Plan.of(self.flow, source.size, replace(arguments, epochs=epochs), judged=False)
-        run = self.run_of(self.flow, source, None, checked, self.rng, self.caller, history, self.clock, 0, self.kept)
+        run = self.run_of(self.flow, source, self._arguments_of(checked))
         run.go(self.progress)
         history.validation_loss = losses
         if history.best_epoch == epochs:

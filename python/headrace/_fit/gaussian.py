@@ -1,15 +1,19 @@
-"""The Gaussian that a fit with few rows starts from, as fixed links at the data end of a flow."""
+"""The Gaussian of rows: the one that a fit with few rows starts from, and that other densities are compared with.
+
+A flow has it as fixed links at its data end.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._fit.rows import Data
+from headrace._fit.given_rows import Data
 from headrace._fit.source import RowSource
 from headrace._held_out import CHUNK
 from headrace.transforms.fixed import Standardize
@@ -21,7 +25,7 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["decorrelating", "joined", "links_of", "quietened", "second_moments", "serves"]
+__all__ = ["Estimate", "decorrelating", "estimated", "joined", "links_of", "quietened", "second_moments", "serves"]
 
 Floats = NDArray[np.float64]
 Scale = tuple[Floats, Floats]
@@ -45,7 +49,7 @@ def decorrelating(
 ) -> tuple[Transform, ...]:
     """Links from latent to standardised data that give standard normal rows the Gaussian of the training rows.
 
-    See `links_of`. `scale`: of the context columns; None without any. `curves`: links between these and the
+    See `estimated`. `scale`: of the context columns; None without any. `curves`: links between these and the
     standardised data. The fold of a row depends on its index in its part.
     """
     contexts = 0 if scale is None else source.columns(of_context=True)
@@ -89,13 +93,28 @@ def second_moments(z: Floats, share: Floats) -> tuple[Floats, Floats]:
     return np.stack(moments), np.array([share[f].sum() for f in folds])
 
 
-def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np.float32) -> tuple[Transform, ...]:
-    """The links of a Gaussian from the `second_moments` of rows, with their contexts in the last columns.
+@dataclass(frozen=True)
+class Estimate:
+    """A Gaussian of standardised rows, whose mean is linear in their contexts."""
+
+    slopes: Floats
+    """Of the mean in the contexts, shape (features, contexts)."""
+    directions: Floats
+    """The eigenvectors of the covariance, as columns."""
+    deviations: Floats
+    """Standard deviations along them."""
+    spread: Floats
+    """Eigenvalues of the covariance of the residuals, before the identity is mixed in."""
+    is_identity: bool
+    """Whether the covariance is the identity."""
+
+
+def estimated(moments: Floats, weight: Floats, contexts: int = 0) -> Estimate | None:
+    """The Gaussian from the `second_moments` of standardised rows, with their contexts in the last columns.
 
     Its mean is linear in the context: a ridge regression. Its covariance is that of the residuals, mixed with the
-    identity, as its symmetric root, which moves the coordinates least. Cross-validation chooses both shares of the
-    identity. A direction with hardly any spread, from nearly collinear columns, gets the deviation `LEAST_ROOT`.
-    No links where neither context nor correlations gain.
+    identity. Cross-validation chooses both shares of the identity. A direction with hardly any spread, from nearly
+    collinear columns, gets the deviation `LEAST_ROOT`. None where one fold has all rows.
     """
     n = moments.shape[1] - contexts
     moments, still = moments.copy(), np.flatnonzero(np.diagonal(moments.sum(axis=0)) == 0.0)
@@ -105,7 +124,7 @@ def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np
     for fold in range(FOLDS):
         rest = weight.sum() - weight[fold]
         if not rest > 0:
-            return ()
+            return None
         known = (moments.sum(axis=0) - moments[fold]) / rest
         for ridge in range(0 if contexts else len(SHARES) - 1, len(SHARES)):
             slopes = _slopes(known, n, SHARES[ridge])
@@ -117,15 +136,27 @@ def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np
     ridge, i = divmod(int(np.argmax(gains)), len(SHARES))
     known = moments.sum(axis=0) / weight.sum()
     slopes = _slopes(known, n, SHARES[ridge])
-    shift: tuple[Transform, ...] = ()
-    if slopes.any():
-        own = {"features": n, "passive": [], "context": contexts, "map": "additive"}
-        shift = (Coupling.from_dense([slopes.astype(dtype)], [np.zeros(n, dtype)], **own),)
-    if SHARES[i] == 1.0:
-        return shift
     values, vectors = np.linalg.eigh(_of_residuals(known, slopes))
-    root = np.sqrt(_mixed(values, SHARES[i]))
-    return Rotation(vectors.T), Standardize(np.zeros(n), root), Rotation(vectors), *shift
+    return Estimate(slopes, vectors, np.sqrt(_mixed(values, SHARES[i])), values, SHARES[i] == 1.0)
+
+
+def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np.float32) -> tuple[Transform, ...]:
+    """The links of the `estimated` Gaussian; its covariance as the symmetric root, which moves the coordinates least.
+
+    No links where neither context nor correlations gain.
+    """
+    found = estimated(moments, weight, contexts)
+    if found is None:
+        return ()
+    n = len(found.deviations)
+    shift: tuple[Transform, ...] = ()
+    if found.slopes.any():
+        own: dict[str, Any] = {"features": n, "passive": [], "context": contexts, "map": "additive"}
+        shift = (Coupling.from_dense([found.slopes.astype(dtype)], [np.zeros(n, dtype)], **own),)
+    if found.is_identity:
+        return shift
+    vectors = found.directions
+    return Rotation(vectors.T), Standardize(np.zeros(n), found.deviations), Rotation(vectors), *shift
 
 
 def _slopes(moments: Floats, n: int, share: float) -> Floats:

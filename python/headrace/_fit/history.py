@@ -10,7 +10,7 @@ __all__ = ["History"]
 
 @dataclass
 class History:
-    """What happened in a fit. Losses are mean negative log-likelihoods in nats, one an epoch, in the data's units."""
+    """The course of a fit. Losses are mean negative log-likelihoods in nats, one an epoch, in the data's units."""
 
     train_loss: list[float] = field(default_factory=list)
     """While the epoch ran."""

@@ -176,9 +176,9 @@ def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, F
     return moved, latent, np.where(moved == x, slope, np.gradient(latent, moved))
 
 
-def looked_for(told: bool | None, interior: Interior, held: int, steps: int) -> bool:
+def looked_for(asked: bool | None, interior: Interior, held: int, steps: int) -> bool:
     """Whether a fit searches for marginal maps. An error where they are required and impossible."""
-    if told is False:
+    if asked is False:
         return False
     refused = ""
     if not interior.is_fresh:
@@ -187,9 +187,9 @@ def looked_for(told: bool | None, interior: Interior, held: int, steps: int) -> 
         refused = "a base with edges, modes or tails of its own"
     elif held < FEW:
         refused = f"{held} held-out rows, fewer than {FEW}"
-    if told and refused:
+    if asked and refused:
         raise ValueError(f"gaussianize: expected False or 'auto' with {refused}, got True")
-    return not refused and interior.is_fresh and (bool(told) or steps >= TRIED)
+    return not refused and interior.is_fresh and (bool(asked) or steps >= TRIED)
 
 
 def gaussianizing(

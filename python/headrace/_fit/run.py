@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,9 @@ from headrace._fit import clock as _clock
 from headrace._fit.bar import FitBar
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
+from headrace._fit.given_rows import Data, Index, warn
 from headrace._fit.optimizer import BY_LOSS, Adam, scheduled
-from headrace._fit.rows import Data, Index, warn
-from headrace._fit.source import RowSource
+from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.weight_decay import Decays
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from headrace._fit.plan import Plan
     from headrace._interior import Trainable
 
-__all__ = ["DeviceRun", "HeldOut", "Run", "is_untrained", "warn_of_no_gain"]
+__all__ = ["ArrayRun", "DeviceRun", "HeldOut", "Run", "RunArguments", "is_untrained", "warn_of_no_gain"]
 
 
 class HeldOut:
@@ -64,40 +66,46 @@ class HeldOut:
         return self.source.parts() if self.copied is None else iter(self.copied)
 
 
-class Run:
-    """A running fit."""
+@dataclass(frozen=True)
+class RunArguments:
+    """The arguments of a run beside the flow and the rows."""
 
-    def __init__(
-        self,
-        flow: Trainable,
-        source: Any,
-        held_out: HeldOut | None,
-        plan: Plan,
-        rng: np.random.Generator,
-        caller: Caller,
-        history: History,
-        clock: Clock,
-        judged_after: int = 0,
-        kept: Checkpoint | None = None,
-    ) -> None:
-        """`source`: an `ArrayRows`, or the source of a subclass.
+    held_out: HeldOut | None
+    plan: Plan
+    rng: np.random.Generator
+    caller: Caller
+    history: History
+    clock: Clock
+    judged_after: int = 0
+    """The number of validation passes after the run; time is reserved for them."""
+    kept: Checkpoint | None = None
+    """The file of its state, from which it goes on."""
 
-        `judged_after`: number of validation passes after the run; time is reserved for them. `kept`: where its
-        state is kept, and from where it goes on.
-        """
-        self.kept = Checkpoint(None, 0.0) if kept is None else kept
+
+class Run(abc.ABC):
+    """A running fit over rows of any source."""
+
+    library: Any
+    """NumPy, or CuPy where the rows are on a device."""
+    gradient: NDArray[Any]
+    mean_weight: float
+
+    def __init__(self, flow: Trainable, source: RowSource, arguments: RunArguments) -> None:
+        """Prepare the first step."""
+        plan, held_out, history = arguments.plan, arguments.held_out, arguments.history
+        self.kept = Checkpoint(None, 0.0) if arguments.kept is None else arguments.kept
         self.flow, self.source, self.held_out = flow, source, held_out
         self.size: int = source.size
-        self.clock, self.judged_after, self.paced = clock, judged_after, False
+        self.clock, self.judged_after, self.paced = arguments.clock, arguments.judged_after, False
         self.bar: FitBar | None = None
         self.tick = self.step_seconds = 0.0
         self.judge_seconds: float | None = None
-        self.plan, self.rng, self.history, self.caller = plan, rng, history, caller
+        self.plan, self.rng, self.history, self.caller = plan, arguments.rng, history, arguments.caller
         self.decays = Decays(plan, held_out is not None)
         history.weight_decay = self.decays.now
         self._begin_stage()
         program, self.parameters_of_step = flow._interior.stepping(plan.matmul)
-        self.program = caller.queued(program)
+        self.program = self.caller.queued(program)
         self.drops = flow._interior.drops
         self.best, self.start_tried = flow.parameters, False
         self.lowest, self.lowest_epoch = math.inf, 0  # the loss that the schedule uses
@@ -106,20 +114,22 @@ class Run:
         self.rate_factor = 1.0  # of the plateau schedule
         self._prepare()
 
+    @abc.abstractmethod
     def _prepare(self) -> None:
-        """The settings of all steps."""
-        size, batches = self.size, self.plan.batches
-        self.data: Data = self.source.data
-        self.bounds = [size * i // batches for i in range(batches + 1)]
-        self.library = self.source.library
-        self.mean_weight = self.source.weight() / size
-        self.gradient = self.library.empty(self.flow._interior.program.n_weights, self.flow.dtype)
-        self.log_prob = self.library.empty(self._log_probs(), self.flow.dtype)
+        """Set the attributes that all steps use."""
 
+    @abc.abstractmethod
+    def one_pass(self) -> float:
+        """One pass over the training rows in a new order; the mean loss under the weights at each batch.
+
+        The pass ends early where the clock runs out.
+        """
+
+    @abc.abstractmethod
     def also_kept(self, clock: int) -> dict[str, Any]:
         """Further state of the fit at this step count of the optimiser, to be kept with its state."""
-        return {}
 
+    @abc.abstractmethod
     def restored(self, kept: dict[str, Any], clock: int) -> None:
         """Restore the state of `also_kept`."""
 
@@ -128,10 +138,6 @@ class Run:
         self.adam = Adam(
             self.flow, plan.learning_rate, weight_decay=self.decays.now, clip=plan.clip, average=plan.average
         )
-
-    def _log_probs(self) -> int:
-        """The number of log densities in memory at a time: those of a batch."""
-        return -(-self.size // self.plan.batches)
 
     def go(self, progress: bool) -> None:
         """Run all epochs, then restore the best weights, whatever happens."""
@@ -158,7 +164,7 @@ class Run:
                 if not self._finish_epoch(epoch, loss):
                     break
                 self.kept.epoch_ends(self)
-                bar.epoch(epoch, self._told(loss))
+                bar.epoch(epoch, self._losses_text(loss))
             else:
                 if history.validation_loss and not math.isfinite(history.best_loss):
                     message = "the held-out loss was never finite"
@@ -175,14 +181,14 @@ class Run:
             advice = "; try a smaller learning_rate" if history.stopped == "non-finite" else ""
             warn(f"fit: {message}; the weights are {kept}{advice}")
 
-    def _told(self, loss: float) -> dict[str, str]:
+    def _losses_text(self, loss: float) -> dict[str, str]:
         """The text behind the bar."""
-        told = {"train": f"{loss:.3f}"}
+        texts = {"train": f"{loss:.3f}"}
         if self.history.validation_loss:
-            told["held out"] = f"{self.history.validation_loss[-1]:.3f}"
+            texts["held out"] = f"{self.history.validation_loss[-1]:.3f}"
         if len(self.decays.candidates) > 1:
-            told["decay"] = f"{self.decays.now:.2g}"
-        return told
+            texts["decay"] = f"{self.decays.now:.2g}"
+        return texts
 
     def current(self) -> NDArray[Any]:
         """The weights that are tried and kept."""
@@ -238,17 +244,6 @@ class Run:
             self._begin_stage()
         return True
 
-    def batches(self) -> Iterator[Index]:
-        """The training rows in a new order, batch by batch."""
-        pools = self.source.part.shuffled(self.rng)
-        ready: list[Index] = []
-        for begin, end in pairwise(self.bounds):
-            while sum(part.size for part in ready) < end - begin:
-                ready.append(next(pools))
-            rows = ready[0] if len(ready) == 1 else np.concatenate(ready)
-            yield rows[: end - begin]
-            ready = [rows[end - begin :]]
-
     def _has_time(self, steps: int = 1) -> bool:
         """Whether this number of further steps, and the work after them, fits into the time budget."""
         if not self.clock.is_limited:
@@ -274,36 +269,6 @@ class Run:
         if once is None:  # a step costs more a row
             once = self.step_seconds * self.held_out.source.size * self.plan.batches / self.size
         return once * (1 + (not self.start_tried) + self.judged_after)
-
-    def one_pass(self) -> float:
-        """One pass over the training rows in a new order; the mean loss under the weights at each batch.
-
-        The pass ends early where the clock runs out.
-        """
-        self.tick = 0.0
-        done, total = self.kept.pass_begins(self)
-        for i, index in enumerate(self.batches()):
-            if i < done:  # before this fit was stopped
-                self._draw_dropout()
-                continue
-            if not self._has_time():
-                return math.nan
-            log_prob = self.log_prob[: index.size]
-            self._find_gradient(index, log_prob)
-            weights = self.data.weights
-            batch_loss = _arrays.weighted_sum(log_prob, None if weights is None else weights[index])
-            self.adam.learning_rate = self._rate()
-            self.kept.step_begins(i, total, total - batch_loss)
-            if not math.isfinite(batch_loss) or not math.isfinite(self.adam.step(self.gradient)):
-                return math.nan
-            self.step += 1
-            total -= batch_loss
-            self.kept.step_ends(self)
-        return float(total / (self.mean_weight * self.size))
-
-    def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
-        """The gradient of the mean loss over a batch, beside the log densities of its rows."""
-        self._find_gradient_in(self.data, index, index.size, log_prob, self._draw_dropout())
 
     def _find_gradient_in(
         self, data: Data, index: Index, rows: int, log_prob: NDArray[Any], dropout: int | None
@@ -336,6 +301,73 @@ class Run:
         return max(done, self.clock.passed(self.begin, self._kept_seconds())) if self.paced else done
 
 
+class ArrayRun(Run):
+    """A fit of rows in memory, or in a file that is mapped into memory."""
+
+    source: ArrayRows
+    data: Data
+    """The rows of the steps."""
+
+    def also_kept(self, clock: int) -> dict[str, Any]:
+        """See `Run`; no further state."""
+        return {}
+
+    def restored(self, kept: dict[str, Any], clock: int) -> None:
+        """See `Run`."""
+
+    def _prepare(self) -> None:
+        """See `Run`."""
+        size, batches = self.size, self.plan.batches
+        self.data = self.source.data
+        self.bounds = [size * i // batches for i in range(batches + 1)]
+        self.library = self.source.library
+        self.mean_weight = self.source.weight() / size
+        self.gradient = self.library.empty(self.flow._interior.program.n_weights, self.flow.dtype)
+        self.log_prob = self.library.empty(self._log_probs(), self.flow.dtype)
+
+    def _log_probs(self) -> int:
+        """The number of log densities in memory at a time: those of a batch."""
+        return -(-self.size // self.plan.batches)
+
+    def batches(self) -> Iterator[Index]:
+        """The training rows in a new order, batch by batch."""
+        pools = self.source.part.shuffled(self.rng)
+        ready: list[Index] = []
+        for begin, end in pairwise(self.bounds):
+            while sum(part.size for part in ready) < end - begin:
+                ready.append(next(pools))
+            rows = ready[0] if len(ready) == 1 else np.concatenate(ready)
+            yield rows[: end - begin]
+            ready = [rows[end - begin :]]
+
+    def one_pass(self) -> float:
+        """See `Run`."""
+        self.tick = 0.0
+        done, total = self.kept.pass_begins(self)
+        for i, index in enumerate(self.batches()):
+            if i < done:  # before this fit was stopped
+                self._draw_dropout()
+                continue
+            if not self._has_time():
+                return math.nan
+            log_prob = self.log_prob[: index.size]
+            self._find_gradient(index, log_prob)
+            weights = self.data.weights
+            batch_loss = _arrays.weighted_sum(log_prob, None if weights is None else weights[index])
+            self.adam.learning_rate = self._rate()
+            self.kept.step_begins(i, total, total - batch_loss)
+            if not math.isfinite(batch_loss) or not math.isfinite(self.adam.step(self.gradient)):
+                return math.nan
+            self.step += 1
+            total -= batch_loss
+            self.kept.step_ends(self)
+        return float(total / (self.mean_weight * self.size))
+
+    def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
+        """The gradient of the mean loss over a batch, beside the log densities of its rows."""
+        self._find_gradient_in(self.data, index, index.size, log_prob, self._draw_dropout())
+
+
 def is_untrained(history: History) -> bool:
     """Whether all epochs of a fit were worse on held-out rows than the weights before them."""
     return not history.best_epoch and bool(history.train_loss) and history.stopped in ("epochs", "patience")
@@ -350,7 +382,7 @@ def warn_of_no_gain(history: History) -> None:
     )
 
 
-class DeviceRun(Run):
+class DeviceRun(ArrayRun):
     """A fit on a CUDA device. Nothing waits inside of a pass: its results are read at its end.
 
     With a time budget a pass waits now and then, because only the wait measures the duration of steps.

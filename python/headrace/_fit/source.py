@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._fit.given_rows import Data, Index, Moments, checksum, is_share, open_rows, settled
 from headrace._fit.moments import Effective, PlainSums, measured
-from headrace._fit.rows import Data, Index, Moments, checksum, is_share, open_rows, settled
 from headrace._held_out import CHUNK, RowPart, held_of
 from headrace.transforms.support import Support
 
@@ -233,10 +233,10 @@ class ArrayRows(PlainSums, RowSource):
     def fingerprint(self) -> dict[str, str]:
         """See `RowSource`."""
         parts = {"x": self.data.x, "context": self.data.context, "weights": self.data.weights}
-        return {name: "none" if array is None else _told(array) for name, array in parts.items()}
+        return {name: "none" if array is None else _text_of(array) for name, array in parts.items()}
 
 
-def _told(array: Any) -> str:
+def _text_of(array: Any) -> str:
     return f"{np.dtype(array.dtype)} {tuple(array.shape)}, checksum {checksum(array):08x}"
 
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._fit import gaussian as _gaussian
+from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
-from headrace._fit import rows as _rows
 from headrace._fit.act_norms import start_act_norms
 from headrace._fit.clock import Clock
-from headrace._fit.rows import Moments
+from headrace._fit.given_rows import Moments
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._held_out import CHUNK

@@ -6,15 +6,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from headrace._fit.rows import Index
-from headrace._fit.run import Run
+from headrace._fit.given_rows import Index
+from headrace._fit.run import ArrayRun
 from headrace._fit.streams import StreamRows, rows_bar
 
 __all__ = ["StreamRun"]
 
 
-class StreamRun(Run):
+class StreamRun(ArrayRun):
     """A fit of a stream: each step uses only the data of its batch."""
+
+    source: StreamRows
 
     def go(self, progress: bool) -> None:
         """See `Run.go`; a bar shows the rows of an epoch too, which may take long."""
@@ -22,8 +24,7 @@ class StreamRun(Run):
         super().go(progress)
 
     def batches(self) -> Iterator[Index]:
-        """See `Run.batches`; each batch holds its own rows."""
-        assert isinstance(self.source, StreamRows)
+        """See `ArrayRun.batches`; each batch holds its own rows."""
         rng = np.random.default_rng(int(self.rng.integers(1 << 63)))
         with rows_bar(self.size, "epoch", self.progress) as shown:
             for data in self.source.batches(rng, self.bounds):

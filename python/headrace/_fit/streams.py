@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _array_errors as errors
 from headrace import _progress
 from headrace._arrays.caller import Caller
+from headrace._fit.given_rows import Data, bad_rows, checksum, not_finite, not_inside, outside
 from headrace._fit.moments import Effective, Moments
-from headrace._fit.rows import Data, bad_rows, checksum, not_finite, not_inside, outside
 from headrace._fit.source import ArrayRows, held_out
 from headrace._held_out import CHUNK, RowPart
 from headrace._streams.stream import Block, Stream
@@ -31,11 +32,11 @@ class StreamRows(ArrayRows):
     """Rows of a stream. Like `ArrayRows`, with a sample of the training rows where a few are enough."""
 
     def __init__(
-        self, stream: Stream, features: int, contexts: int, support: Support | None, told: bool, progress: bool
+        self, stream: Stream, features: int, contexts: int, support: Support | None, checksums: bool, progress: bool
     ) -> None:
-        """Open the stream, without reading it. `told`: whether a checksum of the rows is needed."""
+        """Open the stream, without reading it. `checksums`: whether that of the rows is needed."""
         super().__init__(Data(np.empty((0, features)), None, None, (), support))
-        self.stream, self.contexts, self.told, self.progress = stream, contexts, told, progress
+        self.stream, self.contexts, self.checksums, self.progress = stream, contexts, checksums, progress
         self.buffer = self.most_held = stream.buffer
         self.kept: list[int] = []  # rows of a weight above 0 in each part
         self.held_rows = np.empty(0, np.int64)  # indices of the rows held out, among the former
@@ -82,7 +83,7 @@ class StreamRows(ArrayRows):
         chosen = train.at(np.arange(min(train.size, CHUNK), dtype=np.int64) * train.size // min(train.size, CHUNK))
         if isinstance(judge, RowPart):
             self.held_rows = judge.all()
-        checks, some, out, at = _Checks(self.support, self.told), [], [], 0
+        checks, some, out, at = _Checks(self.support, self.checksums), [], [], 0
         with rows_bar(self.stream.rows, "read", self.progress) as shown:
             for block in self.stream:
                 self._check_shape(block)
@@ -96,7 +97,7 @@ class StreamRows(ArrayRows):
                     self._measure(block.take(~is_out))
                 at += len(block)
         checks.report(self.stream.names)
-        self._fingerprint = checks.told()
+        self._fingerprint = checks.fingerprint()
         if not some:
             raise ValueError("x: expected the same rows each time that the stream is read, got none this time")
         super().__init__(self._data_of(Block.joined(some)))
@@ -128,7 +129,7 @@ class StreamRows(ArrayRows):
 
     def _check_shape(self, block: Block) -> None:
         if block.x.shape[1] != self.features:
-            raise ValueError(f"x: expected shape (rows, {self.features}), got {self._shape(block.x)}")
+            raise errors.wrong_shape("x", f"(rows, {self.features})", self._shape(block.x))
         columns = 0 if block.context is None else block.context.shape[1]
         if columns != self.contexts:
             expected = f"{self.contexts} columns" if self.contexts else "none, as this takes no context"
@@ -230,8 +231,8 @@ def _cut(blocks: Iterator[Block], bounds: list[int]) -> Iterator[Block]:
 class _Checks:
     """Errors in the rows, with the indices of the first ones, and a checksum of them."""
 
-    def __init__(self, support: Support | None, told: bool) -> None:
-        self.support, self.does_tell = support, told
+    def __init__(self, support: Support | None, checksums: bool) -> None:
+        self.support, self.makes_checksums = support, checksums
         self.rows = 0
         self.bad: dict[str, list[int]] = {"x": [], "context": []}  # number of non-finite rows, and the first
         self.beyond: list[Any] = []  # number of rows on bounds or beyond; of the first: index, column, value
@@ -260,7 +261,7 @@ class _Checks:
                 row, column = int(rows[0]), int(mask[rows[0]].argmax())
                 self.beyond = self.beyond or [0, self.rows + row, column, float(block.x[row, column])]
                 self.beyond[0] += rows.size
-        if self.does_tell:
+        if self.makes_checksums:
             for name, array in (("x", block.x), ("context", block.context), ("weights", block.weights)):
                 self.kinds[name] = None if array is None else (array.dtype, array.shape[1:])
                 if array is not None:
@@ -295,7 +296,7 @@ class _Checks:
             count, row, column, value = self.beyond
             raise ValueError(not_inside("x", count, self.rows, row, column, value, self.support, names))
 
-    def told(self) -> dict[str, str]:
+    def fingerprint(self) -> dict[str, str]:
         """The dtype, shape and checksum of each array, as for arrays in memory."""
         return {
             name: "none"

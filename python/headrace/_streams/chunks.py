@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays.frames import class_of
 from headrace._streams.columns import chosen_columns
 from headrace._streams.stream import Stream
@@ -46,7 +47,7 @@ class Chunks(Stream):
     def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
         """See `headrace.rows.dask`."""
         if x.ndim != 2:
-            raise ValueError(f"x: expected shape (rows, features), got {x.shape}")
+            raise errors.wrong_shape("x", "(rows, features)", x.shape)
         x = x.rechunk({1: -1}) if x.numblocks[1] > 1 else x
         rows = x.chunks[0]
         known = not any(math.isnan(n) for n in rows)

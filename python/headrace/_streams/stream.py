@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._held_out import CHUNK, RowPart, held_of, names_of
@@ -226,7 +227,7 @@ class Stream(abc.ABC):
         ]
         if array is None or array.ndim != 2:
             got = "None" if array is None else str(array.shape)
-            raise ValueError(f"x{where}: expected shape (rows, features), got {got}")
+            raise errors.wrong_shape(f"x{where}", "(rows, features)", got)
         if columns is not None and columns.ndim == 1:
             columns = columns[:, None]
         for name, other, axes in (("context", columns, 2), ("weights", counts, 1)):
@@ -241,7 +242,9 @@ class Stream(abc.ABC):
         elif block._kind() != self._kind:
             for name, first, now in zip(PARTS, self._kind, block._kind(), strict=True):
                 if first != now:
-                    raise ValueError(f"{name}{where}: expected {_told(first)}, as in the first block, got {_told(now)}")
+                    raise ValueError(
+                        f"{name}{where}: expected {_text_of(first)}, as in the first block, got {_text_of(now)}"
+                    )
         return block
 
     def _note_kinds(self, kinds: list[str] | None) -> None:
@@ -263,7 +266,7 @@ def joint_kind(one: str, other: str) -> str:
     return one if one == other else "float" if "float" in (one, other) else "integer"
 
 
-def _told(kind: Any) -> str:
+def _text_of(kind: Any) -> str:
     """The description of one array of a block, for errors."""
     if kind is None:
         return "none"

@@ -19,7 +19,7 @@ from headrace._fit.clock import Clock
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
 from headrace.ascent.flow import AscentFlow, AscentHistory
-from headrace.ascent.rows import Parts, Rows, jittered
+from headrace.ascent.standardised_rows import Parts, StandardisedRows, jittered
 from headrace.bases import Base, Normal, StandardNormal
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.fixed import Standardize
@@ -65,7 +65,7 @@ class Ascent(abc.ABC):
     default_directions: str
 
     def __init__(
-        self, settings: AscentSettings, rows: Rows, rng: np.random.Generator, n_steps: int, copies: int
+        self, settings: AscentSettings, rows: StandardisedRows, rng: np.random.Generator, n_steps: int, copies: int
     ) -> None:
         """See the class."""
         self.settings, self.rows, self.rng, self.n_steps = settings, rows, rng, n_steps

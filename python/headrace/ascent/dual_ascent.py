@@ -18,8 +18,8 @@ from headrace import _arguments as check
 from headrace import training
 from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import caller_of
+from headrace._fit import given_rows as _rows
 from headrace._fit import plan
-from headrace._fit import rows as _rows
 from headrace._fit.clock import Clock
 from headrace._held_out import names_of
 from headrace._streams.given import arrays_of, stream_of
@@ -27,8 +27,8 @@ from headrace.ascent.ascent import Ascent
 from headrace.ascent.circles import counted, cut_open
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.kinks import KinkAscent
-from headrace.ascent.rows import Rows, off_support
 from headrace.ascent.splines import SplineAscent
+from headrace.ascent.standardised_rows import StandardisedRows, off_support
 from headrace.transforms.masked import MaskedAutoregressive
 from headrace.transforms.rotation import Rotation
 from headrace.transforms.support import Bounds, Periods, Support, support_or_none
@@ -250,7 +250,9 @@ class DualAscentFlow:
                 names = names_of(x, array.shape[1])
                 ends = cut_open(support, counted(support, array), self.dtype)
                 array, validation = off_support(ends, array, validation, caller, names)
-            rows = Rows.of(caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype)
+            rows = StandardisedRows.of(
+                caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype
+            )
             flow = self._chosen(rows, rng, clock, progress)
             if ends:
                 flow = flow._supported(ends)
@@ -258,7 +260,7 @@ class DualAscentFlow:
                 flow = flow.to(repr(caller.device))
         return flow
 
-    def _chosen(self, rows: Rows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:
+    def _chosen(self, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:
         """The best of the competing fits."""
         few = rows.count < FEW_ROWS
         refine = not few or rows.judge is not None if self.refine is None else self.refine
@@ -286,7 +288,7 @@ class DualAscentFlow:
         return flow
 
     def _ascended(
-        self, rows: Rows, rng: np.random.Generator, refine: bool, clock: Clock, progress: bool
+        self, rows: StandardisedRows, rng: np.random.Generator, refine: bool, clock: Clock, progress: bool
     ) -> tuple[AscentFlow, AscentHistory]:
         """The best prefix of an ascent, and its history."""
         alone, n = STEPS[self.map], len(rows.mean)
@@ -297,7 +299,7 @@ class DualAscentFlow:
         return ascent.go(progress, clock), ascent.history
 
     def _refined(
-        self, flow: AscentFlow, rows: Rows, rng: np.random.Generator, clock: Clock, progress: bool
+        self, flow: AscentFlow, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool
     ) -> tuple[AscentFlow, training.History]:
         """Train all steps together; linear maps that start as the identity stand in for turns of the rotations."""
         n = flow.features

@@ -36,7 +36,7 @@ def shared_scores(
 
 
 def _ascending(parts: list[Floats], counts: list[Any]) -> tuple[Floats, Any]:
-    """This rank's values of a column, and their weights; None for 1 each."""
+    """The values of a column on this rank, and their weights; None for 1 each."""
     x = np.concatenate([np.empty(0), *parts])
     known = [c for c in counts if c is not None]
     if not known:

@@ -9,9 +9,9 @@ import numpy as np
 
 from headrace._arrays.caller import Caller
 from headrace._arrays.device_caller import caller_of
-from headrace._fit import rows as _rows
+from headrace._fit import given_rows as _rows
 from headrace.ascent.circles import counted, cut_open, off
-from headrace.ascent.rows import Rows
+from headrace.ascent.standardised_rows import StandardisedRows
 from headrace.distributed.fit import check_group
 from headrace.distributed.groups import Group
 from headrace.distributed.shards import opened, split
@@ -23,7 +23,7 @@ __all__ = ["shared_rows"]
 
 def shared_rows(
     settings: Any, group: Group, x: Any, context: Any, weights: Any, validation: Any
-) -> tuple[Rows, tuple[Support, ...]]:
+) -> tuple[StandardisedRows, tuple[Support, ...]]:
     """Rows of an ascent with a group, and the maps to their support; `settings`: a `headrace.DualAscentFlow`."""
     check_group(group)
     with together(group):
@@ -54,4 +54,4 @@ def shared_rows(
         ends = cut_open(support, group.sum(counts), settings.dtype)
         for shard in own:
             shard.data.x = off(ends, shard.data.x)
-    return Rows(table, judge, settings.precision, settings.seed, settings.dtype), ends
+    return StandardisedRows(table, judge, settings.precision, settings.seed, settings.dtype), ends

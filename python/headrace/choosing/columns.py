@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
-from headrace._fit.rows import check_inside
+from headrace._fit.given_rows import check_inside
 from headrace._tables import columns as _columns
 from headrace._tables import given as given
 from headrace._tables import table as _table

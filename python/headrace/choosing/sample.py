@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays.caller import Caller
-from headrace._fit.rows import open_rows
+from headrace._fit.given_rows import open_rows
 from headrace.transforms.support import Support
 
 __all__ = ["Sample", "folds", "opened", "parted"]

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._circles import base_of_circles, wrapped
 from headrace._fit.gaussian import decorrelating
-from headrace._fit.rows import Data
+from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
 from headrace.choosing.sample import Sample
-from headrace.diagnosis.baselines import BANDWIDTHS
+from headrace.diagnosis.baselines import KernelDensity
 from headrace.flow import Flow
 from headrace.tails import NormalMixture
 from headrace.transforms.elementwise import Elementwise
@@ -24,12 +23,9 @@ from headrace.transforms.on_columns import OnColumns
 from headrace.transforms.support import Support, circles_of
 from headrace.transforms.transform import Transform
 
-__all__ = ["MOST_POINTS", "gaussian", "kernels", "leave_one_out", "linear_gaussian"]
-
-Floats = NDArray[np.float64]
+__all__ = ["MOST_POINTS", "gaussian", "kernels", "linear_gaussian"]
 
 MOST_POINTS = 2000  # kernels
-MOST_LEFT_OUT = 500  # rows that choose the bandwidth
 
 
 def gaussian(sample: Sample, support: Support | None, dtype: Any, *, say: bool = False) -> Flow:
@@ -88,38 +84,13 @@ def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> F
     if len(points) > MOST_POINTS:
         chosen = np.random.default_rng([seed, 0x6B6465]).choice(len(points), MOST_POINTS, replace=False)
         points, share = points[chosen], None if share is None else share[chosen]
-    weights = np.full(len(points), 1.0 / len(points)) if share is None else share / share.sum()
-    centre = weights @ points
-    spread = np.sqrt(weights @ np.square(points - centre))
-    if not (spread > 0).all() or len(points) < 3:
+    if len(points) < 3:
         return None
-    scaled = (points - centre) / spread
-    covariance = (weights[:, None] * scaled).T @ scaled
     try:
-        factor = np.linalg.cholesky(covariance)
-        white = np.linalg.solve(factor, scaled.T).T
-        linear = Linear.from_matrix(spread[:, None] * factor, centre, dtype=dtype)
+        found = KernelDensity.of(points, share)
+        linear = Linear.from_matrix(found.factor, found.centre, dtype=dtype)
     except (np.linalg.LinAlgError, ValueError):  # a plane, to the dtype's precision
         return None
-    bandwidth = leave_one_out(white, weights)
-    base = NormalMixture(points.shape[1], len(points), loc=white, scale=bandwidth, weights=weights, trainable=False)
+    own: dict[str, Any] = {"loc": found.white, "scale": found.bandwidth, "weights": found.weights}
+    base = NormalMixture(points.shape[1], len(points), **own, trainable=False)
     return Flow([linear, *([] if support is None else [support])], base, dtype=dtype)
-
-
-def leave_one_out(points: Floats, weights: Floats) -> float:
-    """The bandwidth under which each point is likeliest by the kernels at all others (Habbema and others, 1974)."""
-    n, features = points.shape
-    judged = np.unique(np.arange(min(n, MOST_LEFT_OUT)) * n // min(n, MOST_LEFT_OUT))
-    square = np.square(points).sum(axis=1)
-    distance = np.maximum(square[judged, None] + square[None] - 2.0 * points[judged] @ points.T, 0.0)
-    with np.errstate(divide="ignore"):
-        log_weights = np.log(weights)[None] - np.log1p(-weights[judged])[:, None]
-    log_weights[np.arange(len(judged)), judged] = -np.inf  # the point itself
-    best, found = -np.inf, BANDWIDTHS[-1]
-    for bandwidth in BANDWIDTHS:
-        terms = log_weights - 0.5 * distance / bandwidth**2
-        most = terms.max(axis=1, keepdims=True)
-        log_prob = most[:, 0] + np.log(np.exp(terms - most).sum(axis=1)) - features * np.log(bandwidth)
-        if (mean := float(weights[judged] @ log_prob)) > best:
-            best, found = mean, bandwidth
-    return found

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace.continuum._interpolation import Interpolant, wrapped
 from headrace.continuum.grid import Grid
 
@@ -113,5 +114,5 @@ def _array(name: str, given: Any, shape: tuple[int, ...]) -> Array:
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected an array of numbers, got {_kind(given)}") from None
     if array.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+        raise errors.wrong_shape(name, shape, array.shape)
     return array.astype(np.float64)

@@ -23,7 +23,7 @@ class VelocityField:
         return np.stack([part(points) for part in self._parts], axis=1)
 
     def divergence(self, points: Array) -> Array:
-        """Its divergence there, shape (rows,)."""
+        """The divergence at each position, shape (rows,)."""
         total: Array = np.sum([part.derivative(points, axis) for axis, part in enumerate(self._parts)], axis=0)
         return total
 

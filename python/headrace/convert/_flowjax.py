@@ -229,7 +229,7 @@ def _transformer(constructor: Any, place: Place, count: int) -> tuple[dict[str, 
     raise place.unknown(made, "flowjax's Affine or RationalQuadraticSpline")
 
 
-def _told(layers: Layers, constructor: Any, place: Place, active: int) -> dict[str, Any]:
+def _settings_of(layers: Layers, constructor: Any, place: Place, active: int) -> dict[str, Any]:
     """Settings of the map; flowjax's offsets of the outputs go into their biases."""
     count = len(layers.biases[-1]) // active
     settings, start = _transformer(constructor, place.at("transformer_constructor"), count)
@@ -241,13 +241,13 @@ def _told(layers: Layers, constructor: Any, place: Place, active: int) -> dict[s
 
 def _masked(t: Any, place: Place, features: int) -> list[Transform]:
     layers = _network(t.masked_autoregressive_mlp, place.at("masked_autoregressive_mlp"), features)
-    return [layers.autoregressive(place, **_told(layers, t.transformer_constructor, place, features))]
+    return [layers.autoregressive(place, **_settings_of(layers, t.transformer_constructor, place, features))]
 
 
 def _coupling(t: Any, place: Place, features: int) -> list[Transform]:
     passive = range(t.untransformed_dim)
     layers = _network(t.conditioner, place.at("conditioner"), len(passive))
-    settings = _told(layers, t.transformer_constructor, place, features - len(passive))
+    settings = _settings_of(layers, t.transformer_constructor, place, features - len(passive))
     return [layers.coupling(place, features, passive, **settings)]
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace.convert._parts import Place
-from headrace.convert._stands import Told
+from headrace.convert._stands import UnrecordedSettings
 
 __all__ = ["NOT_RECORDED", "is_arrays", "leaves_of", "model_of"]
 
@@ -56,8 +56,8 @@ def model_of(leaves: Arrays, given: Mapping[str, Any], place: Place) -> Any:
     import equinox
     import jax
 
-    told = Told(given, NOT_RECORDED)
-    transformer, activation, invert = (told.take(name) for name in ("transformer", "activation", "invert"))
+    unrecorded = UnrecordedSettings(given, NOT_RECORDED)
+    transformer, activation, invert = (unrecorded.take(name) for name in ("transformer", "activation", "invert"))
     options = {"transformer": _transformer(transformer), "nn_activation": _activation(activation), "invert": invert}
     with jax.enable_x64(any(leaf.dtype == np.float64 for leaf in leaves)):
         for template in _templates(leaves, options, place):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from headrace.convert._parts import Numbers, Place, numbers
-from headrace.convert._stands import Stand, Told, linear, listed, tree_of
+from headrace.convert._stands import Stand, UnrecordedSettings, linear, listed, tree_of
 
 __all__ = ["NOT_RECORDED", "coupling", "lu_matrix", "made", "spline", "stand_of"]
 
@@ -34,7 +34,7 @@ def stand_of(
     library: str = "nflows",
 ) -> Stand:
     """The flow; `known`: defaults of the settings that the library does not record."""
-    told, tree = Told(given, known, library), tree_of(state)
+    unrecorded, tree = UnrecordedSettings(given, known, library), tree_of(state)
     if "_transform" not in tree or not set(tree) <= {"_transform", "_distribution", "_embedding_net"}:
         raise TypeError(f"model: expected a state_dict of a flow of nflows or glasflow, got one with {sorted(tree)}")
     own = place.at("_transform")
@@ -49,7 +49,7 @@ def stand_of(
     else:
         raise NotImplementedError(f"model._distribution: expected a normal density, got one with {sorted(base)}")
     net = Stand("a state_dict", "embedding net") if tree.get("_embedding_net") else None
-    transform = _transform(tree["_transform"], told, own)
+    transform = _transform(tree["_transform"], unrecorded, own)
     return Stand("nflows", "Flow", _transform=transform, _distribution=distribution, _embedding_net=net)
 
 
@@ -67,41 +67,43 @@ def _features(node: Mapping[str, Any]) -> int:
     return next((n for part in node.values() if isinstance(part, dict) and (n := _features(part))), 0)
 
 
-def _transform(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+def _transform(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
     for needed, make in _KINDS:
         if needed <= set(node):
-            return make(node, told, place)
+            return make(node, unrecorded, place)
     raise NotImplementedError(f"{place.path}: expected a transform that is known, got one with {sorted(node)}")
 
 
-def _composite(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+def _composite(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
     own = place.at("_transforms")
-    parts = [_transform(part, told, own.at(i)) for i, part in enumerate(listed(node["_transforms"], own))]
+    parts = [_transform(part, unrecorded, own.at(i)) for i, part in enumerate(listed(node["_transforms"], own))]
     return Stand("nflows", "CompositeTransform", _transforms=parts)
 
 
-def _inverse(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
-    return Stand("nflows", "InverseTransform", _transform=_transform(node["_transform"], told, place.at("_transform")))
+def _inverse(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+    return Stand(
+        "nflows", "InverseTransform", _transform=_transform(node["_transform"], unrecorded, place.at("_transform"))
+    )
 
 
-def spline(count: int, told: Told, place: Place) -> dict[str, Any]:
+def spline(count: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str, Any]:
     """Attributes of a transform with this number of outputs a feature, if it is a spline."""
     bins, rest = divmod(count + 1, 3)
     if rest or bins < 2:
         raise NotImplementedError(
             f"{place.path}: expected 3 K - 1 outputs a feature, as linear tails have, got {count}"
         )
-    least = float(told.take("min_bin"))
+    least = float(unrecorded.take("min_bin"))
     told_bins = {"num_bins": bins, "min_bin_width": least, "min_bin_height": least}
     return {
         **told_bins,
         "tails": "linear",
-        "tail_bound": float(told.take("bound")),
-        "min_derivative": float(told.take("slope")),
+        "tail_bound": float(unrecorded.take("bound")),
+        "min_derivative": float(unrecorded.take("slope")),
     }
 
 
-def made(node: Mapping[str, Any], told: Told, place: Place) -> tuple[Stand, int]:
+def made(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> tuple[Stand, int]:
     """A MADE, and how many outputs it has for each feature."""
     features = int(node["initial_layer"]["weight"].shape[1])
     count, rest = divmod(int(node["final_layer"]["weight"].shape[0]), features)
@@ -109,20 +111,20 @@ def made(node: Mapping[str, Any], told: Told, place: Place) -> tuple[Stand, int]
         raise NotImplementedError(
             f"{place.path}: expected as many outputs for each feature, got {count} and {rest} more"
         )
-    return _network("MADE", node, told, place), count
+    return _network("MADE", node, unrecorded, place), count
 
 
-def _masked(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
-    net, count = made(node["autoregressive_net"], told, place.at("autoregressive_net"))
+def _masked(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+    net, count = made(node["autoregressive_net"], unrecorded, place.at("autoregressive_net"))
     if count == 2:
         # nflows has one scale for all; its copy in glasflow has an argument for it.
-        own = {"scale_activation": told.take("scale_activation")} if told.library == "glasflow" else {}
+        own = {"scale_activation": unrecorded.take("scale_activation")} if unrecorded.library == "glasflow" else {}
         return Stand("nflows", "MaskedAffineAutoregressiveTransform", autoregressive_net=net, _epsilon=MAF_EPS, **own)
     name = "MaskedPiecewiseRationalQuadraticAutoregressiveTransform"
-    return Stand("nflows", name, autoregressive_net=net, **spline(count, told, place))
+    return Stand("nflows", name, autoregressive_net=net, **spline(count, unrecorded, place))
 
 
-def coupling(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+def coupling(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
     """A coupling with a ResidualNet."""
     net, sides = node["transform_net"], {name: node[name] for name in ("identity_features", "transform_features")}
     if "initial_layer" not in net:
@@ -135,13 +137,13 @@ def coupling(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
     inputs, units = int(net["initial_layer"]["weight"].shape[1]), int(net["initial_layer"]["weight"].shape[0])
     context = inputs - len(node["identity_features"])
     sizes = {"context_features": context or None, "hidden_features": units}
-    residual = _network("ResidualNet", net, told, place.at("transform_net"), **sizes)
+    residual = _network("ResidualNet", net, unrecorded, place.at("transform_net"), **sizes)
     own: dict[str, Any] = {"transform_net": residual, "unconditional_transform": None, **sides}
     if count == 1:
         return Stand("nflows", "AdditiveCouplingTransform", **own)
     if count == 2:
-        return Stand("nflows", "AffineCouplingTransform", scale_activation=told.take("scale_activation"), **own)
-    own |= spline(count, told, place)
+        return Stand("nflows", "AffineCouplingTransform", scale_activation=unrecorded.take("scale_activation"), **own)
+    own |= spline(count, unrecorded, place)
     if (kept := node.get("unconditional_transform")) is not None:
         same = {
             name: own[name] for name in ("min_bin_width", "min_bin_height", "min_derivative", "tails", "tail_bound")
@@ -150,9 +152,11 @@ def coupling(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
     return Stand("nflows", "PiecewiseRationalQuadraticCouplingTransform", **own)
 
 
-def _network(name: str, node: Mapping[str, Any], told: Told, place: Place, **sizes: int | None) -> Stand:
+def _network(
+    name: str, node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place, **sizes: int | None
+) -> Stand:
     """A MADE or a ResidualNet."""
-    activation = told.take("activation")
+    activation = unrecorded.take("activation")
     blocks = [_block(part, activation, place) for part in listed(node.get("blocks", {}), place.at("blocks"))]
     ends = {end: linear("nflows", node[end]) for end in ("initial_layer", "final_layer")}
     context = {"context_layer": linear("torch", node["context_layer"])} if "context_layer" in node else {}
@@ -185,8 +189,8 @@ def _softplus(a: Any) -> Numbers:
     return np.asarray(np.logaddexp(0.0, numbers(a)))
 
 
-def _batch_norm(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
-    eps = float(told.take("batch_norm_eps"))
+def _batch_norm(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+    eps = float(unrecorded.take("batch_norm_eps"))
     own = {name: node[name] for name in ("running_mean", "running_var", "bias")}
     return Stand("nflows", "BatchNorm", weight=_softplus(node["unconstrained_weight"]) + eps, eps=eps, **own)
 
@@ -201,8 +205,8 @@ def lu_matrix(node: Mapping[str, Any], eps: float) -> Numbers:
     return product
 
 
-def _lu(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
-    return Stand("nflows", "LULinear", matrix=lu_matrix(node, float(told.take("eps"))), bias=node["bias"])
+def _lu(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+    return Stand("nflows", "LULinear", matrix=lu_matrix(node, float(unrecorded.take("eps"))), bias=node["bias"])
 
 
 def _reflections(node: Mapping[str, Any]) -> Numbers:
@@ -214,32 +218,32 @@ def _reflections(node: Mapping[str, Any]) -> Numbers:
     return np.ascontiguousarray(rows.T)  # a row is the image of a unit vector
 
 
-def _householder(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+def _householder(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
     matrix = _reflections(node)
     return Stand("nflows", "NaiveLinear", matrix=matrix, bias=np.zeros(len(matrix)))
 
 
-def _svd(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
-    diagonal = _softplus(node["unconstrained_diagonal"]) + float(told.take("eps"))
+def _svd(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+    diagonal = _softplus(node["unconstrained_diagonal"]) + float(unrecorded.take("eps"))
     matrix = _reflections(node["orthogonal_1"]) @ (diagonal[:, None] * _reflections(node["orthogonal_2"]))
     return Stand("nflows", "SVDLinear", matrix=matrix, bias=node["bias"])
 
 
-def _qr(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+def _qr(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
     upper = np.diag(np.exp(numbers(node["log_upper_diag"])))
     upper[np.triu_indices(len(upper), 1)] = numbers(node["upper_entries"])
     return Stand("nflows", "QRLinear", matrix=_reflections(node["orthogonal"]) @ upper, bias=node["bias"])
 
 
-def _naive(node: Mapping[str, Any], told: Told, place: Place) -> Stand:
+def _naive(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
     return Stand("nflows", "NaiveLinear", matrix=numbers(node["_weight"]), bias=node["bias"])
 
 
-def _same(name: str, **more: Any) -> Callable[[Mapping[str, Any], Told, Place], Stand]:
-    return lambda node, told, place: Stand("nflows", name, **node, **more)
+def _same(name: str, **more: Any) -> Callable[[Mapping[str, Any], UnrecordedSettings, Place], Stand]:
+    return lambda node, unrecorded, place: Stand("nflows", name, **node, **more)
 
 
-_KINDS: list[tuple[set[str], Callable[[Mapping[str, Any], Told, Place], Stand]]] = [
+_KINDS: list[tuple[set[str], Callable[[Mapping[str, Any], UnrecordedSettings, Place], Stand]]] = [
     ({"_transforms"}, _composite),
     ({"_transform"}, _inverse),
     ({"autoregressive_net"}, _masked),

@@ -113,7 +113,7 @@ def _constant(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _invertible(t: Any, place: Place, features: int) -> list[Transform]:
-    """Its inverse multiplies rows by W from the right."""
+    """A matrix W, by which the inverse multiplies rows from the right."""
     matrix = numbers(t._assemble_W() if t.use_lu else t.W).T
     return [linear(place.turned(), matrix, np.zeros(features))]
 

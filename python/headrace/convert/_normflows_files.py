@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.convert._nflows_files import coupling, lu_matrix, made, spline
 from headrace.convert._parts import Place, numbers
-from headrace.convert._stands import Stand, Told, linear, listed, tree_of
+from headrace.convert._stands import Stand, UnrecordedSettings, linear, listed, tree_of
 
 __all__ = ["NOT_RECORDED", "stand_of"]
 
@@ -28,8 +28,8 @@ Node = Mapping[str, Any]
 
 def stand_of(state: Mapping[str, Any], given: Mapping[str, Any], place: Place) -> Stand:
     """The flow."""
-    Told(given, NOT_RECORDED)  # refuses others
-    told = Told({**given, **_FIXED}, {**NOT_RECORDED, **dict.fromkeys(_FIXED, "")})
+    UnrecordedSettings(given, NOT_RECORDED)  # refuses others
+    unrecorded = UnrecordedSettings({**given, **_FIXED}, {**NOT_RECORDED, **dict.fromkeys(_FIXED, "")})
     tree = tree_of({key: value for key, value in state.items() if not key.startswith("p.")})  # of a target
     if set(tree) != {"q0", "flows"}:
         raise TypeError(f"model: expected a state_dict of a flow of normflows, got one with {sorted(tree)}")
@@ -39,32 +39,32 @@ def stand_of(state: Mapping[str, Any], given: Mapping[str, Any], place: Place) -
     base = Stand("normflows", "DiagGaussian", shape=shape, temperature=None, **tree["q0"])
     own = place.at("flows")
     features = int(np.prod(shape))
-    parts = [_flow(node, told, own.at(i), features) for i, node in enumerate(listed(tree["flows"], own))]
+    parts = [_flow(node, unrecorded, own.at(i), features) for i, node in enumerate(listed(tree["flows"], own))]
     return Stand("normflows", "NormalizingFlow", q0=base, flows=parts)
 
 
-def _flow(node: Node, told: Told, place: Place, features: int) -> Stand:
+def _flow(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
     for needed, others, make in _KINDS:
         if needed <= set(node) <= needed | others:
-            return make(node, told, place, features)
+            return make(node, unrecorded, place, features)
     raise NotImplementedError(f"{place.path}: expected a flow that is known, got one with {sorted(node)}")
 
 
-def _same(name: str, **more: Any) -> Callable[[Node, Told, Place, int], Stand]:
-    return lambda node, told, place, features: Stand("normflows", name, **node, **more)
+def _same(name: str, **more: Any) -> Callable[[Node, UnrecordedSettings, Place, int], Stand]:
+    return lambda node, unrecorded, place, features: Stand("normflows", name, **node, **more)
 
 
-def _composite(node: Node, told: Told, place: Place, features: int) -> Stand:
+def _composite(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
     own = place.at("_flows")
-    parts = [_flow(part, told, own.at(i), features) for i, part in enumerate(listed(node["_flows"], own))]
+    parts = [_flow(part, unrecorded, own.at(i), features) for i, part in enumerate(listed(node["_flows"], own))]
     return Stand("normflows", "Composite", _flows=parts)
 
 
-def _reverse(node: Node, told: Told, place: Place, features: int) -> Stand:
-    return Stand("normflows", "Reverse", flow=_flow(node["flow"], told, place.at("flow"), features))
+def _reverse(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
+    return Stand("normflows", "Reverse", flow=_flow(node["flow"], unrecorded, place.at("flow"), features))
 
 
-def _invertible(node: Node, told: Told, place: Place, features: int) -> Stand:
+def _invertible(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
     if "W" in node:
         return Stand("normflows", "InvertibleAffine", use_lu=False, W=node["W"])
     lower = np.tril(numbers(node["L"]), -1) + np.eye(features)
@@ -72,32 +72,32 @@ def _invertible(node: Node, told: Told, place: Place, features: int) -> Stand:
     return Stand("normflows", "InvertibleAffine", use_lu=False, W=numbers(node["P"]) @ lower @ upper)
 
 
-def _lu(node: Node, told: Told, place: Place, features: int) -> Stand:
-    matrix = lu_matrix(node["linear"], told.take("eps"))
+def _lu(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
+    matrix = lu_matrix(node["linear"], unrecorded.take("eps"))
     own = Stand("normflows", "_LULinear", weight=lambda: matrix, bias=node["linear"]["bias"])
     return Stand("normflows", "LULinearPermute", permutation=Stand("normflows", "_", **node["permutation"]), linear=own)
 
 
-def _masked_affine(node: Node, told: Told, place: Place, features: int) -> Stand:
-    net, count = made(node["autoregressive_net"], told, place.at("autoregressive_net"))
+def _masked_affine(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
+    net, count = made(node["autoregressive_net"], unrecorded, place.at("autoregressive_net"))
     if count != 2:
         raise NotImplementedError(f"{place.path}: expected 2 outputs for each feature, got {count}")
     return Stand("normflows", "MaskedAffineAutoregressive", autoregressive_net=net)
 
 
-def _masked_spline(node: Node, told: Told, place: Place, features: int) -> Stand:
+def _masked_spline(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
     place = place.at("mprqat")
-    net, count = made(node["mprqat"]["autoregressive_net"], told, place.at("autoregressive_net"))
-    own = Stand("normflows", "_", autoregressive_net=net, **spline(count, told, place))
+    net, count = made(node["mprqat"]["autoregressive_net"], unrecorded, place.at("autoregressive_net"))
+    own = Stand("normflows", "_", autoregressive_net=net, **spline(count, unrecorded, place))
     return Stand("normflows", "AutoregressiveRationalQuadraticSpline", mprqat=own)
 
 
-def _coupled_spline(node: Node, told: Told, place: Place, features: int) -> Stand:
-    own = coupling(node["prqct"], told, place.at("prqct"))
+def _coupled_spline(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
+    own = coupling(node["prqct"], unrecorded, place.at("prqct"))
     return Stand("normflows", "CoupledRationalQuadraticSpline", prqct=own)
 
 
-def _net(node: Node, told: Told, place: Place) -> Stand:
+def _net(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     """An MLP, or a sequence of linear layers; a part without tensors behind a layer is its activation."""
     inner, place = (node["net"], place.at("net")) if "net" in node else (node, place)
     if not all(name.isdigit() and isinstance(part, dict) and "weight" in part for name, part in inner.items()):
@@ -107,7 +107,7 @@ def _net(node: Node, told: Told, place: Place) -> Stand:
         if str(i) in inner:
             modules.append(linear("torch", inner[str(i)]))
         elif isinstance(modules[-1], Stand):
-            modules.append(told.take("activation"))  # behind it there may be dropout, which does nothing
+            modules.append(unrecorded.take("activation"))  # behind it there may be dropout, which does nothing
     sequence = Stand("torch", "Sequential", modules)
     return Stand("normflows", "MLP", net=sequence) if "net" in node else sequence
 
@@ -117,9 +117,9 @@ def _size(net: Stand, end: int) -> int:
     return int(modules[end].weight.shape[0 if end else 1])
 
 
-def _block(node: Node, told: Told, place: Place, features: int) -> Stand:
+def _block(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
     place = place.at("flows").at(1).at("param_map")
-    net = _net(node["flows"]["1"]["param_map"], told, place)
+    net = _net(node["flows"]["1"]["param_map"], unrecorded, place)
     inputs, outputs = _size(net, 0), _size(net, -1)
     modes = {(features + 1) // 2: "channel", features // 2: "channel_inv"}
     if inputs not in modes or outputs not in (features - inputs, 2 * (features - inputs)):
@@ -127,22 +127,22 @@ def _block(node: Node, told: Told, place: Place, features: int) -> Stand:
             f"{place.path}: expected inputs of one half of {features} features and outputs for the other one, got "
             f"{inputs} and {outputs}"
         )
-    mode = told.take("split_mode") if features % 2 == 0 else modes[inputs]
+    mode = unrecorded.take("split_mode") if features % 2 == 0 else modes[inputs]
     has_scale = outputs == 2 * (features - inputs)
-    scale_map = told.take("scale_map") if has_scale else "exp"
+    scale_map = unrecorded.take("scale_map") if has_scale else "exp"
     inner = Stand("normflows", "AffineCoupling", param_map=net, scale=has_scale, scale_map=scale_map)
     split = Stand("normflows", "Split", mode=mode)
     return Stand("normflows", "AffineCouplingBlock", flows=[split, inner, split])
 
 
-def _masked_flow(node: Node, told: Told, place: Place, features: int) -> Stand:
+def _masked_flow(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
     nothing = Stand("builtins", "builtin_function_or_method", __name__="zeros_like")
-    nets = {name: _net(node[name], told, place.at(name)) if name in node else nothing for name in ("s", "t")}
+    nets = {name: _net(node[name], unrecorded, place.at(name)) if name in node else nothing for name in ("s", "t")}
     return Stand("normflows", "MaskedAffineFlow", b=node["b"], **nets)
 
 
 # Names that a flow has, and those that it may have: other flows have some of the same.
-_KINDS: list[tuple[set[str], set[str], Callable[[Node, Told, Place, int], Stand]]] = [
+_KINDS: list[tuple[set[str], set[str], Callable[[Node, UnrecordedSettings, Place, int], Stand]]] = [
     ({"_flows"}, set(), _composite),
     ({"flow"}, set(), _reverse),
     ({"mprqat"}, set(), _masked_spline),

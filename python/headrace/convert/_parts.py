@@ -55,7 +55,7 @@ class Place:
         return Place(f"{self.path}[{name}]" if isinstance(name, int) else f"{self.path}.{name}", self.way)
 
     def turned(self) -> Place:
-        """This place with the other direction of its call."""
+        """The same place with the other direction of its call."""
         return Place(self.path, "to_data" if self.way == "to_latent" else "to_latent")
 
     @property

@@ -16,7 +16,7 @@ from headrace.convert._parts import Numbers, Place, dtype_of, numbers
 from headrace.convert._verify import compare
 from headrace.flow import Flow
 
-__all__ = ["Stand", "Told", "finished_file", "is_file", "tree_of", "without_files"]
+__all__ = ["Stand", "UnrecordedSettings", "finished_file", "is_file", "tree_of", "without_files"]
 
 
 def is_file(model: Any) -> bool:
@@ -49,8 +49,8 @@ class Stand:
         return []
 
 
-class Told:
-    """The caller's settings beside the file; a missing setting raises an error that asks for it."""
+class UnrecordedSettings:
+    """Settings that a file does not record, from the caller; a missing one raises an error that asks for it."""
 
     def __init__(self, given: Mapping[str, Any], known: Mapping[str, str], library: str = "") -> None:
         """`known`: the library's default by name; `library`: its name, where several libraries share parts."""
@@ -63,14 +63,14 @@ class Told:
     def take(self, name: str) -> Any:
         """The setting of this name."""
         if name not in self._given:
-            raise ValueError(f"{name}: a state_dict does not record it, so that it has to be said; {self._known[name]}")
+            raise ValueError(f"{name}: expected a value, because a state_dict does not record it; {self._known[name]}")
         return self._given[name]
 
 
 def without_files(given: Mapping[str, Any]) -> None:
     """Refuse settings that a live model has itself."""
     if names := sorted(name for name, value in given.items() if value is not None):
-        raise TypeError(f"{names[0]}: expected none beside a model, which says so itself; it is for a state_dict")
+        raise TypeError(f"{names[0]}: expected none beside a model, which has it; it is for a state_dict")
 
 
 def tree_of(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from headrace.convert._parts import Place, activation_of, numbers
-from headrace.convert._stands import Stand, Told, linear, listed, tree_of
+from headrace.convert._stands import Stand, UnrecordedSettings, linear, listed, tree_of
 
 __all__ = ["NOT_RECORDED", "stand_of"]
 
@@ -21,7 +21,7 @@ NOT_RECORDED = {
 
 def stand_of(state: Mapping[str, Any], given: Mapping[str, Any], place: Place) -> Stand:
     """The flow."""
-    told, tree = Told(given, NOT_RECORDED), tree_of(state)
+    unrecorded, tree = UnrecordedSettings(given, NOT_RECORDED), tree_of(state)
     if set(tree) != {"transform", "base"} or "transforms" not in tree["transform"]:
         raise TypeError(f"model: expected a state_dict of a flow of zuko, got one with {sorted(tree)}")
     base = tree["base"]
@@ -32,25 +32,25 @@ def stand_of(state: Mapping[str, Any], given: Mapping[str, Any], place: Place) -
     own = place.at("transform").at("transforms")
     features = int(base[names[0]].shape[-1])
     nodes = listed(tree["transform"]["transforms"], own)
-    parts = [_transform(node, told, own.at(i), features) for i, node in enumerate(nodes)]
+    parts = [_transform(node, unrecorded, own.at(i), features) for i, node in enumerate(nodes)]
     transform = Stand("zuko", "LazyComposedTransform", transforms=parts)
     return Stand("zuko", "Flow", transform=transform, base=Stand("zuko", "UnconditionalDistribution", [normal]))
 
 
-def _transform(node: Any, told: Told, place: Place, features: int) -> Stand:
+def _transform(node: Any, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
     names = set(node) if isinstance(node, dict) else set()
     if names == {"order", "hyper"} or names == {"hyper"}:  # without an order, it was made of an adjacency
-        hyper = _hyper(node["hyper"], told, place.at("hyper"))
+        hyper = _hyper(node["hyper"], unrecorded, place.at("hyper"))
         if not hasattr(hyper[0], "mask"):
             raise NotImplementedError(f"{place.path}: expected masks, got none, as of a transform of one feature")
         rows = int(hyper[-1].weight.shape[0])
         return Stand(
-            "zuko", "MaskedAutoregressiveTransform", hyper=hyper, settings=_settings(rows, features, told, place)
+            "zuko", "MaskedAutoregressiveTransform", hyper=hyper, settings=_settings(rows, features, unrecorded, place)
         )
     if names == {"mask", "hyper"}:
-        hyper = _hyper(node["hyper"], told, place.at("hyper"))
+        hyper = _hyper(node["hyper"], unrecorded, place.at("hyper"))
         active = features - int(np.count_nonzero(numbers(node["mask"])))
-        settings = _settings(int(hyper[-1].weight.shape[0]), active, told, place)
+        settings = _settings(int(hyper[-1].weight.shape[0]), active, unrecorded, place)
         return Stand("zuko", "GeneralCouplingTransform", hyper=hyper, mask=node["mask"], settings=settings)
     if names in ({"loc", "scale"}, {"_0", "_1"}):
         loc, scale = (node[name] for name in sorted(names))
@@ -60,7 +60,7 @@ def _transform(node: Any, told: Told, place: Place, features: int) -> Stand:
     )
 
 
-def _settings(rows: int, active: int, told: Told, place: Place) -> dict[str, Any]:
+def _settings(rows: int, active: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str, Any]:
     """The map, from the number of its parameters."""
     count, rest = divmod(rows, active)
     if rest or (count > 2 and (count + 1) % 3) or count < 1:
@@ -70,22 +70,22 @@ def _settings(rows: int, active: int, told: Told, place: Place) -> dict[str, Any
     if count == 1:
         return {"map": "additive"}
     if count == 2:
-        return {"map": "affine", "slope": float(told.take("slope"))}
-    spline = {"bins": (count + 1) // 3, "bound": float(told.take("bound"))}
-    return {"map": "rq_spline", "slope": float(told.take("slope")), **spline}
+        return {"map": "affine", "slope": float(unrecorded.take("slope"))}
+    spline = {"bins": (count + 1) // 3, "bound": float(unrecorded.take("bound"))}
+    return {"map": "rq_spline", "slope": float(unrecorded.take("slope")), **spline}
 
 
-def _hyper(node: Mapping[str, Any], told: Told, place: Place) -> list[Any]:
+def _hyper(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> list[Any]:
     """Linear layers and blocks; a part without tensors is an activation between two layers."""
     indices = sorted(int(name) for name in node)
     modules: list[Any] = []
     for i in range(indices[-1] + 1):
         part = node.get(str(i))
         if part is None:
-            modules.append(activation_of(place.at(i), told.take("activation")))
+            modules.append(activation_of(place.at(i), unrecorded.take("activation")))
         elif "weight" in part:
             modules.append(linear("zuko", part))
         else:
-            inner = [linear("zuko", part["0"]), told.take("activation"), linear("zuko", part["2"])]
+            inner = [linear("zuko", part["0"]), unrecorded.take("activation"), linear("zuko", part["2"])]
             modules.append(Stand("zuko", "Residual", inner))
     return modules

@@ -93,8 +93,8 @@ def fit(
     launch = _launch_of(client, collective, timeout, restarts, checkpoint is None, progress)
     with launch.client.as_current():
         shards, judge, validation = _shards(launch.client, x, context, weights, columns, validation, rows)
-        told = {"flow": flow, "options": {**options, "validation": validation}}
-        fitted, history = _launch.launched(launch, _rank.fit, told, shards, judge)
+        arguments = {"flow": flow, "options": {**options, "validation": validation}}
+        fitted, history = _launch.launched(launch, _rank.fit, arguments, shards, judge)
     with flow._interior.restored():
         flow._interior.become(fitted)
     found: History = history
@@ -132,8 +132,8 @@ def fit_ascent(
     launch = _launch_of(client, collective, timeout, restarts, False, progress)
     with launch.client.as_current():
         shards, judge, validation = _shards(launch.client, x, None, weights, columns, validation, rows)
-        told = {"model": model, "options": {"validation": validation}}
-        flow, model.history = _launch.launched(launch, _rank.ascend, told, shards, judge)
+        arguments = {"model": model, "options": {"validation": validation}}
+        flow, model.history = _launch.launched(launch, _rank.ascend, arguments, shards, judge)
     found: AscentFlow = flow
     return found
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from headrace._fit import rows as _rows
+from headrace._fit import given_rows as _rows
 from headrace.dask import _rank
 from headrace.dask._shown import Shown, shown
 from headrace.distributed.groups import GroupError
@@ -34,16 +34,16 @@ class _Lost(Exception):
     """Raised where a worker was lost and the fit can be tried again."""
 
 
-def launched(launch: Launch, work: Any, told: dict[str, Any], shards: list[Any], judge: list[Any] | None) -> Any:
+def launched(launch: Launch, work: Any, arguments: dict[str, Any], shards: list[Any], judge: list[Any] | None) -> Any:
     """The result of rank 0; `shards` and `judge` are futures."""
     import cloudpickle
 
-    payload = cloudpickle.dumps((work, told))
+    payload = cloudpickle.dumps((work, arguments))
     state = uuid.uuid4().hex if launch.keeps else ""
     try:
         with shown(launch.client, uuid.uuid4().hex, launch.progress) as bar:
-            found, said = _attempts(launch, payload, state, shards, judge, bar)
-        for message in said:
+            found, messages = _attempts(launch, payload, state, shards, judge, bar)
+        for message in messages:
             _rows.warn(message)
         return found
     except BaseException:
@@ -203,8 +203,8 @@ def _give_up(launch: Launch, job: _rank.Job, futures: list[Any], gone: set[str])
     with_reason = [error for error in errors if not isinstance(error, (GroupError, KilledWorker, CancelledError))]
     if with_reason:
         raise with_reason[0]
-    told = f"group: a worker was lost: {lost}" if gone else next(map(str, errors), "group: a rank was cancelled")
-    raise _Lost(told)
+    text = f"group: a worker was lost: {lost}" if gone else next(map(str, errors), "group: a rank was cancelled")
+    raise _Lost(text)
 
 
 def _end(client: Any, job: _rank.Job, why: str) -> None:

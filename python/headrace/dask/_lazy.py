@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays.caller import Caller
 from headrace._core import LEAST_ROWS
 from headrace.dask._shown import computed
@@ -46,7 +47,7 @@ def _of_array(flow: Any, x: Any, context: Any, columns: Any) -> Any:
     if columns is not None:
         raise ValueError("columns: expected None, as x is an array, got names")
     if x.ndim != 2:
-        raise ValueError(f"x: expected shape (rows, features), got {x.shape}")
+        raise errors.wrong_shape("x", "(rows, features)", x.shape)
     from dask import array
 
     x = whole_rows(x)
@@ -133,7 +134,7 @@ def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
         rows = rows[:, None]
     rows = whole_rows(rows)
     if rows.ndim != 2 or rows.shape[1] != contexts:
-        raise ValueError(f"{name}: expected shape (rows, {contexts}), got {context.shape}")
+        raise errors.wrong_shape(name, f"(rows, {contexts})", context.shape)
     if math.isnan(x.shape[0]) or math.isnan(rows.shape[0]):
         if rows.numblocks[0] != x.numblocks[0]:
             raise ValueError(f"{name}: expected {x.numblocks[0]} chunks, as x has, got {rows.numblocks[0]}")
@@ -148,8 +149,8 @@ def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
 
 def _scores(x: Any, rows: Any = None, *, flow: Any, shared: Any, alone: bool) -> Any:
     """The log densities of a block; `alone`: all rows together are so few that one call takes the path of few rows."""
-    few = 0 < len(x) < LEAST_ROWS and not alone
-    if not few:
+    is_short = 0 < len(x) < LEAST_ROWS and not alone
+    if not is_short:
         return flow.log_prob(x, shared if rows is None else rows)
     more = [np.resize(one, (LEAST_ROWS, one.shape[1])) for one in (x, rows) if one is not None]
     return flow.log_prob(more[0], shared if rows is None else more[1])[: len(x)]
@@ -166,5 +167,5 @@ def _scores_of_frame(frame: Any, flow: Any, features: list[Any], conditions: lis
 
 def _drawn(index: Any, rows: Any = None, *, flow: Any, seed: int, shared: Any, kind: str | None) -> Any:
     first = int(index[0, 0]) if len(index) else 0
-    told = {} if kind is None else {"dtype": kind}
-    return flow.sample(len(index), shared if rows is None else rows, seed, first_row=first, **told)
+    options = {} if kind is None else {"dtype": kind}
+    return flow.sample(len(index), shared if rows is None else rows, seed, first_row=first, **options)

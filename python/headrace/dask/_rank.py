@@ -89,13 +89,15 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
     secede()  # a fit that waits for other ranks must not keep the tasks that these need from running
     try:
         base = DaskGroup(worker, job.workers, job.name, job.timeout, start=float("inf"))
-        with threads(worker.state.nthreads), _group_of(base, job) as (inner, said):
+        with threads(worker.state.nthreads), _group_of(base, job) as (inner, messages):
             group = _Wanted(inner, worker, key)
-            work, told = pickle.loads(broadcast_bytes(group, payload))
+            work, arguments = pickle.loads(broadcast_bytes(group, payload))
             kept = OwnFile(str(_state_of(worker, job.state))) if job.state else None
             shows = job.shows and number == 0
             with _progress.sent_to(partial(_show, worker, job) if shows else None):
-                return _without_warnings(number, said, lambda: work(group, kept, shards, judge, bool(shows), **told))
+                return _without_warnings(
+                    number, messages, lambda: work(group, kept, shards, judge, bool(shows), **arguments)
+                )
     except BaseException as error:
         if base is not None:
             base.leave(f"rank {number} has ended: {error}")
@@ -116,7 +118,7 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _without_warnings(number: int, said: list[str], work: Any) -> Any:
+def _without_warnings(number: int, messages: list[str], work: Any) -> Any:
     """The result of rank 0, and its warnings, which the launcher issues."""
     if number:
         work()
@@ -124,7 +126,7 @@ def _without_warnings(number: int, said: list[str], work: Any) -> Any:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = work()
-    return found, [*said, *(str(one.message) for one in caught if issubclass(one.category, RuntimeWarning))]
+    return found, [*messages, *(str(one.message) for one in caught if issubclass(one.category, RuntimeWarning))]
 
 
 def fit(

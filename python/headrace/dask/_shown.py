@@ -104,11 +104,11 @@ def computed(found: Any) -> Any:
         if client is None:
             from dask.callbacks import Callback
 
-            class Told(Callback):  # type: ignore[misc]  # of Dask, which has no types
+            class Reports(Callback):  # type: ignore[misc]  # of Dask, which has no types
                 def _posttask(self, key: Any, *_: Any) -> None:
                     done(key)
 
-            with Told():
+            with Reports():
                 return found.persist()
         from distributed import as_completed, futures_of
 

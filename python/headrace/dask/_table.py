@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays.caller import Caller
 from headrace._arrays.frames import class_of
 from headrace._streams.columns import chosen_columns
@@ -96,7 +97,7 @@ def shards_of(
         if columns is not None:
             raise ValueError(f"columns: expected None, as {prefix}x is an array, got names")
         if x.ndim != 2:
-            raise ValueError(f"{prefix}x: expected shape (rows, features), got {x.shape}")
+            raise errors.wrong_shape(f"{prefix}x", "(rows, features)", x.shape)
         own = [
             _given(client, f"{prefix}{n}", v, rows) for n, v in (("x", x), ("context", context), ("weights", weights))
         ]

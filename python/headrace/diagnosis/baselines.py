@@ -1,21 +1,29 @@
-"""Simple densities to compare a fit with: a Gaussian and a kernel density."""
+"""Simple densities to compare a fit with: a Gaussian and a kernel density, for `hr.diagnose`, `hr.auto`, commands."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BANDWIDTHS", "choose_bandwidth", "gaussian_log_prob", "kernel_log_prob"]
+from headrace._fit import gaussian as _gaussian
+from headrace._fit.given_rows import Data
+from headrace._fit.source import ArrayRows
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["BANDWIDTHS", "KernelDensity", "gaussian_log_prob", "leave_one_out"]
 
 Array64 = NDArray[np.float64]
 
 BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(0.03, 2.0, 25).tolist())
-"""Bandwidths of kernel densities, in units of the rows' own spread."""
+"""Bandwidths of kernel densities, in units of the points' own spread."""
 
-JUDGED = 1000  # rows by which a bandwidth is chosen
+LEFT_OUT = 500  # points by which a bandwidth is chosen
 _TILE = 16  # rows at a time: with 50,000 points their distances fit into a cache
 
 
@@ -26,7 +34,10 @@ def gaussian_log_prob(
     weights: NDArray[Any] | None = None,
     context: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> Array64:
-    """Log density of rows, shape (rows,), under the Gaussian that fits points best, in float64.
+    """Log density of rows, shape (rows,), under the Gaussian of points, in float64.
+
+    It is the Gaussian that `fit` and `hr.auto` compare with: cross-validation mixes the identity into the covariance of
+    standardised columns where points are few (`headrace._fit.gaussian.estimated`).
 
     Args:
         points, rows: Shapes (points, features) and (rows, features).
@@ -40,68 +51,118 @@ def gaussian_log_prob(
     >>> gaussian_log_prob(np.array([[-1.0], [1.0]]), np.array([[0.0]])).round(4).tolist()  # -log(2 pi) / 2
     [-0.9189]
     """
-    share = np.ones(len(points)) if weights is None else weights.astype(np.float64)
-    share = share / share.sum()
-    given, asked = (np.empty((len(part), 0)) for part in (points, rows)) if context is None else context
-    centre = share @ points.astype(np.float64)
-    spread = np.sqrt(share @ np.square(points - centre))
-    if not (spread > 0).all():
-        raise np.linalg.LinAlgError("a column is constant")
-    values = (points - centre) / spread
-
-    middle = share @ given.astype(np.float64)
-    width = np.sqrt(share @ np.square(given - middle))
-    width = np.where(width > 0, width, 1.0)
-
-    def terms(columns: NDArray[Any]) -> Array64:
-        return np.column_stack([np.ones(len(columns)), (columns - middle) / width])
-
-    root = np.sqrt(share)[:, None]
-    slopes = np.linalg.lstsq(root * terms(given), root * values, rcond=None)[0]
-    rest = values - terms(given) @ slopes
-    factor = np.linalg.cholesky((share[:, None] * rest).T @ rest)
-    white = np.linalg.solve(factor, ((rows - centre) / spread - terms(asked) @ slopes).T)
-    log_volume = np.log(np.diag(factor)).sum() + np.log(spread).sum() + 0.5 * len(factor) * np.log(2 * np.pi)
-    result: Array64 = -0.5 * np.square(white).sum(axis=0) - log_volume
+    of_points, of_rows = (None, None) if context is None else context
+    source = ArrayRows(Data(points, of_points, weights))
+    mean, std = source.moments()
+    scale = None if of_points is None else source.moments(of_context=True)
+    z = _gaussian.joined(source.data, mean, std, scale)
+    moments, weight = _gaussian.second_moments(z, source.data.shares())
+    n = std.size
+    found = _gaussian.estimated(moments, weight, z.shape[1] - n)
+    if found is None or not np.diagonal(moments.sum(axis=0))[:n].all():
+        raise np.linalg.LinAlgError("a column is constant, or there are too few points")
+    if not found.spread.min() > n * np.finfo(np.float64).eps * found.spread.max():
+        raise np.linalg.LinAlgError("the points lie in a plane")
+    z = _gaussian.joined(Data(rows, of_rows, None), mean, std, scale)
+    white = (z[:, :n] - z[:, n:] @ found.slopes.T) @ found.directions / found.deviations
+    log_volume = np.log(found.deviations).sum() + np.log(std).sum() + 0.5 * n * np.log(2 * np.pi)
+    result: Array64 = -0.5 * np.square(white).sum(axis=1) - log_volume
     return result
 
 
-def kernel_log_prob(points: NDArray[Any], rows: NDArray[Any], bandwidth: float) -> Array64:
-    """Log density of rows, shape (rows,), under a Gaussian kernel at each point.
-
-    A kernel has the covariance of the points times the square of the bandwidth. Distances are float32; a row far from
-    all points has -inf.
+@dataclass(frozen=True)
+class KernelDensity:
+    """Normal kernels at points, with the covariance of the points times the square of the bandwidth.
 
     >>> import numpy as np
-    >>> kernel_log_prob(np.array([[-1.0], [1.0]]), np.array([[0.0]]), 1.0).round(4).tolist()  # of covariance 2
-    [-1.5155]
+    >>> density = KernelDensity.of(np.array([[-1.0], [1.0]]), bandwidth=1.0)  # of variance 1
+    >>> density.log_prob(np.array([[0.0]])).round(4).tolist()
+    [-1.4189]
     """
-    result: Array64 = _kernel_log_probs(points, rows, (bandwidth,))[0]
-    return result
+
+    centre: Array64
+    """The mean of the points, shape (features,)."""
+    factor: Array64
+    """The Cholesky factor of their covariance, lower triangular: points = centre + factor @ white."""
+    white: Array64
+    """The points with mean 0 and covariance 1, shape (points, features)."""
+    weights: Array64
+    """The shares of the kernels, of sum 1."""
+    bandwidth: float
+
+    @classmethod
+    def of(cls, points: NDArray[Any], weights: NDArray[Any] | None = None, bandwidth: float | None = None) -> Self:
+        """The kernels at points, shape (points, features).
+
+        Args:
+            points: At least three where there is no bandwidth.
+            weights: Of the points; None: the same for all.
+            bandwidth: By default that of `BANDWIDTHS` with the largest likelihood of each point under the others.
+
+        Raises:
+            numpy.linalg.LinAlgError: the points lie in a plane.
+        """
+        points = np.asarray(points, np.float64)
+        share = np.full(len(points), 1.0 / len(points)) if weights is None else weights / weights.sum()
+        centre = share @ points
+        spread = np.sqrt(share @ np.square(points - centre))
+        if not (spread > 0).all():
+            raise np.linalg.LinAlgError("a column is constant")
+        scaled = (points - centre) / spread
+        factor = np.linalg.cholesky((share[:, None] * scaled).T @ scaled)
+        white = np.linalg.solve(factor, scaled.T).T
+        chosen = leave_one_out(white, share) if bandwidth is None else bandwidth
+        return cls(centre, spread[:, None] * factor, white, share, chosen)
+
+    def log_prob(self, rows: NDArray[Any]) -> Array64:
+        """Log density of rows, shape (rows,), in float64; differences of coordinates are rounded to float32."""
+        asked: Array64 = np.linalg.solve(self.factor, (rows - self.centre).T).T.astype(np.float64)
+        log_volume = np.log(np.diag(self.factor)).sum() + 0.5 * self.centre.size * np.log(2 * np.pi)
+        log_prob: Array64 = _log_sums(self.white, self.weights, asked, (self.bandwidth,))[0] - log_volume
+        return log_prob
 
 
-def _kernel_log_probs(points: NDArray[Any], rows: NDArray[Any], bandwidths: Sequence[float]) -> Array64:
-    """Log densities under several bandwidths, shape (bandwidths, rows)."""
-    centre = points.mean(axis=0, dtype=np.float64)
-    factor = np.linalg.cholesky(np.atleast_2d(np.cov(points.astype(np.float64), rowvar=False)))
-    white, asked = (np.linalg.solve(factor, (part - centre).T).astype(np.float32) for part in (points, rows))
-    total = np.empty((len(bandwidths), len(rows)))
+def leave_one_out(white: Array64, weights: Array64) -> float:
+    """The bandwidth under which each point is likeliest by the kernels at all others (Habbema and others, 1974).
+
+    No point is lost to a held-out part, and no draw chooses one. `LEFT_OUT` of the points, spread over all, are
+    judged. `white`: points of covariance 1; `weights`: of sum 1.
+    """
+    n = len(white)
+    judged = np.unique(np.arange(min(n, LEFT_OUT)) * n // min(n, LEFT_OUT))
+    log_prob = _log_sums(white, weights, white[judged], BANDWIDTHS, judged) - np.log1p(-weights[judged])
+    mean = np.sum(weights[judged] * log_prob, axis=1, where=weights[judged] > 0)
+    return BANDWIDTHS[int(np.argmax(mean))]
+
+
+def _log_sums(
+    white: Array64,
+    weights: Array64,
+    rows: Array64,
+    bandwidths: Sequence[float],
+    left_out: NDArray[np.intp] | None = None,
+) -> Array64:
+    """Logarithms of sums of kernels of volume sqrt(2 pi)^features, shape (bandwidths, rows).
+
+    `left_out`: the index of a point for each row, whose kernel does not count.
+    """
+    points, asked = (np.ascontiguousarray(part.T, np.float32) for part in (white, rows))
+    shares = weights.astype(np.float32)
+    absent = np.flatnonzero(weights == 0.0)
+    found = np.empty((len(bandwidths), len(rows)))
     for begin in range(0, len(rows), _TILE):
         tile = asked[:, begin : begin + _TILE, None]
         with np.errstate(over="ignore"):  # of rows very far out
-            distance = sum(np.square(tile[i] - white[i]) for i in range(len(white)))
-            for i, bandwidth in enumerate(bandwidths):
-                scale = np.float32(-0.5 / bandwidth**2)
-                total[i, begin : begin + _TILE] = np.exp(scale * distance).sum(axis=1, dtype=np.float64)
-    log_volume = np.log(np.diag(factor)).sum() + len(factor) * np.log(np.sqrt(2 * np.pi) * np.asarray(bandwidths))
-    with np.errstate(divide="ignore"):
-        result: Array64 = np.log(total) - np.log(len(points)) - log_volume[:, None]
-    return result
-
-
-def choose_bandwidth(points: NDArray[Any], seed: int = 0) -> float:
-    """The bandwidth of `BANDWIDTHS` under which held-out points, `JUDGED` of them but at most half, are likeliest."""
-    order = np.random.default_rng(seed).permutation(len(points))
-    judged = min(JUDGED, len(points) // 2)
-    rows, rest = points[order[:judged]], points[order[judged:]]
-    return BANDWIDTHS[int(np.argmax(_kernel_log_probs(rest, rows, BANDWIDTHS).mean(axis=1)))]
+            distance = sum(np.square(tile[i] - points[i]) for i in range(len(points)))
+        distance[:, absent] = np.inf
+        if left_out is not None:
+            distance[np.arange(len(distance)), left_out[begin : begin + _TILE]] = np.inf
+        nearest = distance.min(axis=1)
+        away = distance - np.where(np.isfinite(nearest), nearest, 0.0).astype(np.float32)[:, None]
+        for i, bandwidth in enumerate(bandwidths):
+            scale = -0.5 / bandwidth**2
+            with np.errstate(divide="ignore"):
+                total = np.log((np.exp(np.float32(scale) * away) * shares).sum(axis=1, dtype=np.float64))
+            log_volume = len(points) * np.log(bandwidth)
+            found[i, begin : begin + _TILE] = total + scale * nearest.astype(np.float64) - log_volume
+    return found

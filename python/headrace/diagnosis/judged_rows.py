@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Caller
-from headrace._fit.rows import Data, open_rows
+from headrace._fit.given_rows import Data, open_rows
 
 __all__ = ["Looked", "opened", "stream"]
 

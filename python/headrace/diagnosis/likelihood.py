@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.diagnosis.baselines import choose_bandwidth, gaussian_log_prob, kernel_log_prob
+from headrace.diagnosis.baselines import KernelDensity, gaussian_log_prob
 from headrace.diagnosis.judged_rows import Looked, stream
 
 __all__ = ["Likelihood", "compare", "weighted_mean"]
@@ -27,12 +27,12 @@ class Likelihood:
     name: str
     mean: float
     error: float
-    """Its standard error; NaN for one row."""
+    """The standard error of the mean; NaN for one row."""
     rows: int
     gain: float = 0.0
     """The flow's mean minus this one, on the same rows."""
     gain_error: float = 0.0
-    """The standard error of that, which is the smaller one where both find the same rows unlikely."""
+    """The standard error of the gain, which is the smaller one where both find the same rows unlikely."""
 
 
 def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood], str]:
@@ -59,9 +59,7 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
         if len(points) > MOST_POINTS:
             points = points[stream(seed, 2).choice(len(points), MOST_POINTS, replace=False)]
         try:
-            kernels = (
-                kernel_log_prob(points, rows.x[judged], choose_bandwidth(points, seed)) if len(points) > 9 else None
-            )
+            kernels = KernelDensity.of(points).log_prob(rows.x[judged]) if len(points) > 9 else None
         except np.linalg.LinAlgError:
             kernels = None
         if kernels is not None:

@@ -30,7 +30,7 @@ class Worst:
     coordinate: int | None
     """The latent coordinate that is farthest out; None of an ensemble, or where the row has no latent one."""
     value: float
-    """Its position, in standard deviations."""
+    """The position of the coordinate, in standard deviations."""
     label: str | None = None
 
 

@@ -181,14 +181,14 @@ class DaskGroup:
         """Inform waiting ranks that this rank has ended."""
         self._office.end_here(self._name, why)
 
-        async def tell(other: int) -> None:
+        async def announce(other: int) -> None:
             with suppress(Exception):  # it may have ended as well
                 call = self._worker.rpc(self._workers[other]).headrace_end(group=self._name, why=why)
                 await asyncio.wait_for(call, GRACE)
 
         for other in range(self.size):
             if other != self.rank:
-                self._started(tell(other))  # no result is awaited
+                self._started(announce(other))  # no result is awaited
 
     # ---- sums --------------------------------------------------------------------------------------------------------
 
@@ -272,10 +272,10 @@ class DaskGroup:
     async def _sent(self, to: int, number: int, array: NDArray[Any]) -> None:
         from distributed.protocol import to_serialize
 
-        told = {"group": self._name, "verb": self._verb, "number": number, "source": self.rank}
+        header = {"group": self._name, "verb": self._verb, "number": number, "source": self.rank}
         while True:
             try:
-                answer = await self._worker.rpc(self._workers[to]).headrace_put(**told, data=to_serialize(array))
+                answer = await self._worker.rpc(self._workers[to]).headrace_put(**header, data=to_serialize(array))
             except OSError as error:
                 answer = f"rank {to} cannot be reached: {error}"
             if answer == "":

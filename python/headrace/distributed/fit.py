@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import _arguments as check
 from headrace._core import cpu
-from headrace._fit import rows as _rows
+from headrace._fit import given_rows as _rows
 from headrace._fit.arguments import Arguments
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.fit import Fit
 from headrace._fit.plan import FEW, Plan, rows_of_a_batch
-from headrace._fit.run import Run
+from headrace._fit.run import Run, RunArguments
 from headrace.distributed.groups import Group
 from headrace.distributed.run import Chunks, SharedCheckpoint, SharedRun
 from headrace.distributed.shards import ShardedRows, opened, split
@@ -82,11 +82,11 @@ class SharedFit(Fit):
             f"cross-validation is done on several ranks; or hold out at least {FEW} rows by `validation`"
         )
 
-    def run_of(self, flow: Trainable, source: RowSource, *others: Any) -> Run:
+    def run_of(self, flow: Trainable, source: RowSource, arguments: RunArguments) -> Run:
         """See `Fit`."""
         if source.is_first:
             _warn_of_idle_ranks(self.group.size, self.chunks)
-        return SharedRun(flow, self.chunks, *others)
+        return SharedRun(flow, self.chunks, arguments)
 
 
 def _warn_of_idle_ranks(size: int, chunks: Chunks) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._fit.checkpoint import Checkpoint
-from headrace._fit.run import Run
+from headrace._fit.checkpoint import Checkpoint, KeptRun
+from headrace._fit.run import Run, RunArguments
 from headrace.distributed.exact import FixedSum
 from headrace.distributed.groups import Group
 from headrace.distributed.shards import ShardedRows
@@ -87,10 +87,10 @@ class Chunks:
 class SharedRun(Run):
     """A running fit on several ranks."""
 
-    def __init__(self, flow: Trainable, chunks: Chunks, *others: Any) -> None:
+    def __init__(self, flow: Trainable, chunks: Chunks, arguments: RunArguments) -> None:
         """`chunks`: of the table; the other arguments as in `Run`."""
         self.chunks, self.table = chunks, chunks.table
-        super().__init__(flow, chunks.table, *others)
+        super().__init__(flow, chunks.table, arguments)
 
     def _prepare(self) -> None:
         table = self.table
@@ -227,8 +227,8 @@ class SharedCheckpoint(Checkpoint):
         if self.group.rank == root and self._found is not None:
             stream = io.BytesIO()
             state, arrays = self._found
-            told: dict[str, Any] = {_STATE: np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays}
-            np.savez(stream, **told)
+            kept: dict[str, Any] = {_STATE: np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays}
+            np.savez(stream, **kept)
             data = stream.getvalue()
         if (data := broadcast_bytes(self.group, data, root)) and self.group.rank != root:
             arrays = dict(np.load(io.BytesIO(data)))  # no pickles
@@ -242,17 +242,17 @@ class SharedCheckpoint(Checkpoint):
         if self._writes():
             super().remove()
 
-    def step_ends(self, run: Any) -> None:
+    def step_ends(self, run: KeptRun) -> None:
         """See `Checkpoint`."""
         if self._writes():
             super().step_ends(run)
 
-    def epoch_ends(self, run: Any) -> None:
+    def epoch_ends(self, run: KeptRun) -> None:
         """See `Checkpoint`."""
         if self._writes():
             super().epoch_ends(run)
 
-    def interrupted(self, run: Any) -> None:
+    def interrupted(self, run: KeptRun) -> None:
         """See `Checkpoint`."""
         if self._writes():
             super().interrupted(run)

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
-from headrace._fit import rows as _rows
-from headrace._fit.rows import Data, Index
+from headrace._fit import given_rows as _rows
+from headrace._fit.given_rows import Data, Index
 from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace._held_out import RowPart, held_of, names_of
 from headrace.distributed.exact import exact_sum
@@ -35,7 +36,7 @@ Floats = NDArray[np.float64]
 
 
 def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:
-    """This rank's share of a table that all ranks can read, such as a mapped file: shard number → rows.
+    """The share of a rank in a table that all ranks can read, such as a mapped file: shard number → rows.
 
     The table is cut into shards of ``rows`` rows, and each rank has neighbouring ones. A fit's bits depend on the
     shards, and not on which rank has them. So ranks may also read their own shards from anywhere, and give a dict of
@@ -180,7 +181,7 @@ def opened(
             number: _opened(prefix, number, part, others, features, contexts, caller)
             for number, part in sorted(parts.items())
         }
-    # Ranks without a shard cannot tell whether there are weights; those with one must all have some, or none.
+    # Ranks without a shard do not know whether there are weights; those with one must all have some, or none.
     of_all = local.values()
     facts = [any(d.weights is not None for d in of_all), any(d.weights is None for d in of_all)]
     facts.append(any(d.x.dtype == np.float32 for d in of_all))
@@ -248,7 +249,7 @@ def _opened(
     context, weights = (others[name].get(number) for name in ("context", "weights"))
     columns = _arrays.context_rows(context, rows, contexts, f"{prefix}context{at}", caller)
     if columns is not None and columns.shape[0] != rows:
-        raise ValueError(f"{prefix}context{at}: expected shape ({rows}, {contexts}), got {columns.shape}")
+        raise errors.wrong_shape(f"{prefix}context{at}", f"({rows}, {contexts})", columns.shape)
     counts = None if weights is None else _arrays.shaped(f"{prefix}weights{at}", weights, (rows,), caller)
     return Data(array, columns, counts, names_of(x, features))
 
@@ -289,11 +290,11 @@ def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: 
 def split(table: ShardedRows, validation: Any, caller: Caller) -> tuple[ShardedRows, ShardedRows | None]:
     """Hold out rows of each shard, or open the caller's validation rows: those to train on, and those to judge by."""
     group, kind = table.group, table.kind
-    told = "none" if validation is None else repr(float(validation)) if _rows.is_share(validation) else "rows"
-    same_everywhere(group, {"validation": told})
-    if told == "none":
+    held_out_by = "none" if validation is None else repr(float(validation)) if _rows.is_share(validation) else "rows"
+    same_everywhere(group, {"validation": held_out_by})
+    if held_out_by == "none":
         return table, None
-    if told == "rows":
+    if held_out_by == "rows":
         with together(group):
             parts = validation if isinstance(validation, tuple) else (validation,)
             if not 1 <= len(parts) <= 3:

@@ -36,8 +36,8 @@ def agree(group: Group, error: Exception | None) -> None:
     if not found.any():
         return
     first = int(np.flatnonzero(found)[0])
-    told = json.dumps([_kind_of(error), str(error)]) if error is not None else ""
-    kind, message = json.loads(broadcast_bytes(group, told.encode(), first))
+    text = json.dumps([_kind_of(error), str(error)]) if error is not None else ""
+    kind, message = json.loads(broadcast_bytes(group, text.encode(), first))
     if error is not None:
         raise error
     raise _KINDS.get(kind, _OTHER)(f"rank {first}: {message}")
@@ -60,14 +60,14 @@ def together(group: Group) -> Iterator[None]:
     agree(group, None)
 
 
-def same_everywhere(group: Group, told: Mapping[str, str]) -> None:
+def same_everywhere(group: Group, settings: Mapping[str, str]) -> None:
     """Refuse ranks with other arguments than rank 0."""
-    first: dict[str, str] = json.loads(broadcast_bytes(group, json.dumps(dict(told)).encode()))
+    first: dict[str, str] = json.loads(broadcast_bytes(group, json.dumps(dict(settings)).encode()))
     with together(group):
-        differing = [name for name in {**first, **told} if first.get(name) != told.get(name)]
+        differing = [name for name in {**first, **settings} if first.get(name) != settings.get(name)]
         if differing:
             listed = "; ".join(
-                f"{name}: {first.get(name)} there, {told.get(name)} on rank {group.rank}" for name in differing
+                f"{name}: {first.get(name)} there, {settings.get(name)} on rank {group.rank}" for name in differing
             )
             raise ValueError(f"group: expected the same call on all ranks as on rank 0, got another one ({listed})")
 

@@ -24,6 +24,7 @@ except ImportError as error:
 from jax import numpy as jnp
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._ends import LINE, ends_of
 from headrace.flow import Flow
 from headrace.integrations._numpyro_support import rectangle
@@ -45,7 +46,7 @@ def _module_and_context(module: FlowModule | Flow, context: Any) -> tuple[FlowMo
     if context is not None:
         context = jnp.asarray(context, module.structure.dtype)
         if not context.shape or context.shape[-1] != columns:
-            raise ValueError(f"context: expected shape (..., {columns}), got {context.shape}")
+            raise errors.wrong_shape("context", f"(..., {columns})", context.shape)
     return module, context
 
 

@@ -26,6 +26,7 @@ except ImportError as error:
     raise ImportError(f"headrace.integrations.pymc needs PyMC: {install('pymc')}") from error
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace.flow import Flow
 
 __all__ = ["FlowDistribution", "log_prob"]
@@ -46,7 +47,7 @@ class _Rows(Op):
         names = ("value", "context")
         for name, columns, one in zip(names, (self.flow.features, self.flow.context), inputs, strict=False):
             if one.ndim < 1 or one.type.shape[-1] not in (columns, None):
-                raise ValueError(f"{name}: expected shape (..., {columns}), got {one.type.shape}")
+                raise errors.wrong_shape(name, f"(..., {columns})", one.type.shape)
         return inputs
 
 

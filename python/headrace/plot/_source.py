@@ -15,7 +15,7 @@ from headrace import _arguments as check
 from headrace import files
 from headrace._arrays.caller import Caller
 from headrace._arrays.frames import is_frame
-from headrace._fit.rows import open_rows
+from headrace._fit.given_rows import open_rows
 from headrace._output import printable
 from headrace._pictures import NO_MATPLOTLIB, can_draw
 from headrace._tables import table as _table

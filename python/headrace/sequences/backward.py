@@ -104,18 +104,14 @@ class Backward:
         run: The call.
         kinds: The gradients to compute.
         inverse: From data to latent.
-        what: The method that was called, for errors.
         context, covariates: The caller's arguments.
     """
 
-    def __init__(
-        self, run: Run, kinds: tuple[str, ...], inverse: bool, what: str, context: Any, covariates: Any
-    ) -> None:
+    def __init__(self, run: Run, kinds: tuple[str, ...], inverse: bool, context: Any, covariates: Any) -> None:
         """See the class."""
         self._shapes = [
             None if a is None or isinstance(a, (list, tuple)) else tuple(a.shape) for a in (context, covariates)
         ]
-        run.program.check_parallel(inverse, what)
         self._run, self._kinds, self._inverse = run, kinds, inverse
         given = run.given
         assert given is not None

@@ -189,13 +189,15 @@ class CausalConvolution(Sequential):
         inner = self._settings.inner
         return {} if inner is None else {f"inner.{name}": array for name, array in inner._fixed_arrays().items()}
 
-    def _link(self, dtype: np.dtype[Any]) -> CausalLink | InnerLink:
-        """What computes it in a chain."""
+    def _link(self, dtype: np.dtype[Any], products: str) -> CausalLink | InnerLink:
+        """What computes it in a chain, whose products may be others."""
         kind = CausalLink if self._settings.inner is None else InnerLink
-        return kind(self._settings, self._structure, dtype)
+        return kind(self._settings, self._structure, dtype, products == "bf16")
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
-        program = SequenceProgram([self._link(dtype)], [[], [block for _, block in self._blocks()]], dtype)
+        program = SequenceProgram(
+            [self._link(dtype, self._products)], [[], [block for _, block in self._blocks()]], dtype
+        )
         if parameters is not None:
             self._fill(program, parameters)
         return program

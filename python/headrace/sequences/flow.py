@@ -11,8 +11,9 @@ from numpy.typing import DTypeLike, NDArray
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
+from headrace._evaluation import Pair
 from headrace._module import Block, Program
-from headrace._stored import Stored, header_of, storable
+from headrace._stored import Stored, header_of, header_of_scale, storable
 from headrace.bases import Base, StandardNormal
 from headrace.flow import Flow
 from headrace.sequences.arrays import Covariates, Sequences
@@ -48,6 +49,9 @@ class SequenceFlow(SequenceDerivatives):
         transforms: In latent → data order, at least one of them a `CausalConvolution`.
         base: Of one step; by default `StandardNormal`.
         dtype: "float32" or "float64"; by default that of the transforms.
+        matmul: "exact", or for float32 "bf16", which rounds the weights of causal networks (docs/sequences.md); by
+            default that of the convolutions.
+        standardize_context: ``(mean, std)``, shape (context,) each: the networks read (context - mean) / std.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.SequenceFlow([hr.CausalConvolution(dilations=[1, 2], channels=8), hr.Standardize([5.0], [2.0])])
@@ -59,7 +63,15 @@ class SequenceFlow(SequenceDerivatives):
     _dtype: np.dtype[Any]
     _device: None = None
 
-    def __init__(self, transforms: Sequence[Any], base: Base | None = None, *, dtype: DTypeLike | None = None) -> None:
+    def __init__(
+        self,
+        transforms: Sequence[Any],
+        base: Base | None = None,
+        *,
+        dtype: DTypeLike | None = None,
+        matmul: str | None = None,
+        standardize_context: tuple[Any, Any] | None = None,
+    ) -> None:
         """See the class."""
         chain = _checked(transforms)
         base = StandardNormal(chain[0].features) if base is None else base
@@ -78,9 +90,16 @@ class SequenceFlow(SequenceDerivatives):
         if len(dtypes) > 1:
             raise ValueError(f"transforms: expected one dtype, got {dtypes}; use .astype")
         kind = check.float_dtype("dtype", dtypes[0] if dtype is None else dtype)
+        products = list(dict.fromkeys(t.matmul for t in over_time))
+        if len(products) > 1:
+            raise ValueError(f"transforms: expected one matmul, got {products}; use .to")
         super().__init__(base.features, context, covariates, hop, kind)
+        self._place(None, products[0] if matmul is None else matmul)
         self._chain = tuple(t._bare() for t in chain)
         self._base = base
+        self._standardize_context: Pair | None = None
+        if standardize_context is not None:
+            self._standardize_context = check.context_scale("standardize_context", standardize_context, context)
         self._take_parameters(np.concatenate([base._initial(kind), *(t._vector() for t in chain)]))
 
     def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
@@ -89,10 +108,12 @@ class SequenceFlow(SequenceDerivatives):
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
         links = [
-            t._link(dtype) if isinstance(t, CausalConvolution) else StepLink(_standing(t, dtype)) for t in self._chain
+            t._link(dtype, self._products) if isinstance(t, CausalConvolution) else StepLink(_standing(t, dtype))
+            for t in self._chain
         ]
         blocks = [[block for _, block in part._blocks()] for part in (self._base, *self._chain)]
-        program = SequenceProgram(links, blocks, dtype, Flow([], self._base, dtype=dtype))
+        base = Flow([], self._base, dtype=dtype)
+        program = SequenceProgram(links, blocks, dtype, base, self._standardize_context)
         if parameters is not None:
             self._fill(program, parameters)
         return program
@@ -108,11 +129,14 @@ class SequenceFlow(SequenceDerivatives):
 
     def _header(self) -> dict[str, Any]:
         """See `headrace._stored`."""
-        return {
+        header = {
             "features": self._features,
             "base": header_of(self._base),
             "transforms": [header_of(t) for t in self._chain],
         }
+        if self._standardize_context is not None:
+            header["standardize_context"] = header_of_scale(self._standardize_context)
+        return header
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
@@ -120,7 +144,9 @@ class SequenceFlow(SequenceDerivatives):
         features = stored.size("features", least=1)
         self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose the chain
         chain = stored.children("transforms", (CausalConvolution, Transform))
-        SequenceFlow.__init__(self, chain, stored.child("base", Base, "base."), dtype=stored.dtype)
+        base = stored.child("base", Base, "base.")
+        scale = stored.scale("standardize_context") if stored.has("standardize_context") else None
+        SequenceFlow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)
         if self._features != features:
             raise ValueError(f"features: expected {self._features}, as base and transforms have, got {features}")
         return self
@@ -137,17 +163,26 @@ class SequenceFlow(SequenceDerivatives):
         """The base density of a step, with a copy of the current parameters."""
         return self._base._with_parameters(self._vector()[: self._base_size()])
 
+    @property
+    def standardize_context(self) -> Pair | None:
+        """``(mean, std)`` of the context's columns, shape (context,) each, as given; or None."""
+        return self._standardize_context
+
     def _base_size(self) -> int:
         return sum(block.size for _, block in self._base._blocks())
 
     @property
     def transforms(self) -> tuple[Any, ...]:
-        """The transforms in latent → data order, with copies of the current parameters."""
+        """The transforms in latent → data order, with copies of the current parameters.
+
+        Where `standardize_context` is set, each expects the context standardised.
+        """
         vector, start = self._vector(), self._base_size()
         chain: list[Any] = []
         for t in self._chain:
             size = sum(block.size for _, block in t._blocks())
-            chain.append(t._remade(vector[start : start + size], self._dtype, None) if size else t)
+            products = self._products if isinstance(t, CausalConvolution) else "exact"
+            chain.append(t._remade(vector[start : start + size], self._dtype, None, products) if size else t)
             start += size
         return tuple(chain)
 
@@ -159,7 +194,9 @@ class SequenceFlow(SequenceDerivatives):
     def __repr__(self) -> str:
         """Sizes, base and transforms."""
         inner = "".join(f"\n  {t!r}," for t in self._chain)
-        return f"{type(self).__name__}(features={self._features}, base={self._base!r}, transforms=[{inner}\n])"
+        products = f", matmul={self._products!r}" if self._products != "exact" else ""
+        head = f"{type(self).__name__}(features={self._features}, base={self._base!r}{products}"
+        return f"{head}, transforms=[{inner}\n])"
 
     # ---- evaluation --------------------------------------------------------------------------------------------------
 
@@ -368,7 +405,7 @@ class SequenceFlow(SequenceDerivatives):
         vector = None
         if parameters is not None:
             array = _arrays.shaped("parameters", parameters, (program.n_weights,), caller)
-            vector = _arrays.ready(array, self._dtype, caller)
+            vector = program.read_by_calls(_arrays.ready(array, self._dtype, caller))
         return Run(program, caller, given.batch, rows, own, self._dtype, given=given, vector=vector)
 
 
@@ -403,7 +440,7 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
             raise ValueError(
                 f"transforms[{i}]: expected a transform of rows without context, got one of {t.context} columns"
             )
-        if (t.device, t.matmul) != ("cpu", "exact"):
+        if isinstance(t, Transform) and (t.device, t.matmul) != ("cpu", "exact"):
             raise ValueError(
                 f"transforms[{i}]: expected one on the CPU with exact products, got {t.device!r} and {t.matmul!r}; "
                 "call .to('cpu')"

@@ -36,8 +36,9 @@ def kinds_of(wrt: Any) -> tuple[str, ...]:
 class SequenceDerivatives(Sequential):
     """The derivatives of a `SequenceFlow`.
 
-    Derivatives go through the direction in which a `CausalConvolution` makes all steps at once: from data to latent
-    where it reads data, from latent to data where it reads latent values. Those of the other direction are refused.
+    Where a `CausalConvolution` makes all steps at once, from data to latent if it reads data, from latent to data if it
+    reads latent values, a gradient takes windows of steps there and back. In the other direction the steps are made one
+    after another, and a gradient takes them one by one from the last to the first, too.
     """
 
     def _run_of(self, *arguments: Any) -> Run:
@@ -84,7 +85,7 @@ class SequenceDerivatives(Sequential):
             A tuple of arrays, in the dtype of the flow.
 
         Raises:
-            TypeError, ValueError: as in `log_prob`; a chain whose density is made step after step.
+            TypeError, ValueError: as in `log_prob`; of gradients, a wrong shape or other kinds.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.WaveNet(layers=4, channels=8)
@@ -121,7 +122,7 @@ class SequenceDerivatives(Sequential):
         kinds = kinds_of(wrt)
         run = self._run_of("x", x, context, covariates, parameters, lengths)
         cotangents = Cotangents.of_log_prob("grad_log_prob", grad_log_prob, run)
-        back = Backward(run, kinds, True, "log_prob_vjp", context, covariates)
+        back = Backward(run, kinds, True, context, covariates)
         return back.log_prob(cotangents), back.gradients()
 
     def log_prob_and_score(
@@ -141,7 +142,7 @@ class SequenceDerivatives(Sequential):
         ((2,), (2, 50, 1))
         """
         run = self._run_of("x", x, context, covariates, parameters)
-        back = Backward(run, ("inputs",), True, "log_prob_and_score", context, covariates)
+        back = Backward(run, ("inputs",), True, context, covariates)
         log_prob = back.log_prob(Cotangents.ones(run))
         return log_prob, back.gradients()[0]
 
@@ -175,7 +176,7 @@ class SequenceDerivatives(Sequential):
         kinds = kinds_of(wrt)
         run = self._run_of("x", x, context, covariates, parameters, lengths)
         cotangents = Cotangents.of_weights("weights", weights, run)
-        back = Backward(run, kinds, True, "nll_and_grad", context, covariates)
+        back = Backward(run, kinds, True, context, covariates)
         return back.weighted_sum(cotangents), *back.gradients()
 
     def to_latent_vjp(
@@ -189,7 +190,7 @@ class SequenceDerivatives(Sequential):
         wrt: Sequence[str] = WRT,
         parameters: Array | None = None,
     ) -> Gradients:
-        """Vector-Jacobian product of `to_latent`, of a flow that reads data.
+        """Vector-Jacobian product of `to_latent`.
 
         Args:
             x, context, covariates, parameters: As in `to_latent`.
@@ -210,7 +211,7 @@ class SequenceDerivatives(Sequential):
         wrt: Sequence[str] = WRT,
         parameters: Array | None = None,
     ) -> Gradients:
-        """Vector-Jacobian product of `to_data`, of a flow that reads latent values; see `to_latent_vjp`.
+        """Vector-Jacobian product of `to_data`; see `to_latent_vjp`.
 
         >>> import numpy as np, headrace as hr
         >>> flow, z = hr.WaveNet(reads="latent", layers=4, channels=8, map="affine"), np.zeros((2, 50, 1))
@@ -235,6 +236,6 @@ class SequenceDerivatives(Sequential):
         kinds = kinds_of(wrt)
         run = self._run_of(names[0], value, context, covariates, parameters)
         cotangents = Cotangents.of_sides(names[1], grad_value, grad_log_det, run)
-        back = Backward(run, kinds, inverse, "to_latent_vjp" if inverse else "to_data_vjp", context, covariates)
+        back = Backward(run, kinds, inverse, context, covariates)
         back.sides(cotangents)
         return back.gradients()

@@ -51,6 +51,10 @@ class Link(Protocol):
     """One transform of the chain; each call passes its parameters."""
 
     is_over_time: bool
+    n_pairs: int  # words of pairs of weights in bf16, which a call reads behind the rounded weights of a network
+
+    def round(self, parameters: NDArray[Any], to: NDArray[Any]) -> None:
+        """Write parameters as calls read them, `n_pairs` more."""
 
     def state(self, rows: int) -> Any:
         """A fresh state for this many sequences; None for a link without one."""
@@ -67,7 +71,7 @@ class Link(Protocol):
         """The other side, and the log-derivative of each step, (rows, steps)."""
 
     def runs_at_once(self, inverse: bool) -> bool:
-        """Whether this direction makes all steps at once, so that it has derivatives."""
+        """Whether this direction makes all steps at once."""
 
     def vjp(
         self,
@@ -78,8 +82,12 @@ class Link(Protocol):
         covariates: NDArray[Any] | None,
         cotangent: Cotangent,
         kinds: tuple[str, ...],
+        result: Block | None = None,
     ) -> LinkGradients:
-        """Gradients from cotangents of values and log-derivatives; those by inputs are always present."""
+        """Gradients from cotangents of values and log-derivatives; those by inputs are always present.
+
+        `result`: the other side of `given`, if it is known.
+        """
 
 
 class NetworkLink:
@@ -87,14 +95,28 @@ class NetworkLink:
 
     is_over_time = True
 
-    def __init__(self, settings: CausalSettings, structure: Any, dtype: np.dtype[Any], **options: Any) -> None:
-        """`structure`: the network in the core; `options`: what its outputs are for."""
+    def __init__(
+        self, settings: CausalSettings, structure: Any, dtype: np.dtype[Any], is_rounded: bool, **options: Any
+    ) -> None:
+        """`structure`: the network in the core; `is_rounded`: to bf16; `options`: what its outputs are for."""
+        self._structure = structure
+        self._n = int(structure.n_weights)
+        self.n_pairs = int(structure.n_pairs) if is_rounded else 0
         self._reads_data = settings.reads == "data"
         self._outputs = settings.outputs
         self._context, self._covariates = bool(settings.context), bool(settings.covariates)
         self._dtype = dtype
         kind = cpu.CausalTransformF32 if dtype == np.float32 else cpu.CausalTransformF64
         self._core = kind(structure, self._reads_data, **options)
+
+    def round(self, parameters: NDArray[Any], to: NDArray[Any]) -> None:
+        """See `Link`."""
+        end = self._n + self.n_pairs
+        if self.n_pairs:
+            self._structure.round(parameters[: self._n], to[:end])
+        else:
+            to[:end] = parameters[: self._n]
+        to[end:] = parameters[self._n :]
 
     def state(self, rows: int) -> Any:
         """See `Link`."""
@@ -119,17 +141,17 @@ class NetworkLink:
         verb(weights, own, value, log_det, state=state, **more)
         return value, log_det
 
-    def _room(self, parameters: Any, given: Any, context: Any, covariates: Any, kinds: Any) -> LinkGradients:
+    def _room(self, given: Any, context: Any, covariates: Any, kinds: Any) -> LinkGradients:
         """Memory for the gradients that are wanted."""
 
-        def like(kind: str, array: Any, has: bool = True) -> Any:
-            return np.empty(array.shape, self._dtype) if has and kind in kinds else None
+        def room(kind: str, has: bool, shape: Any) -> Any:
+            return np.empty(shape, self._dtype) if has and kind in kinds else None
 
         return LinkGradients(
             np.empty(given.shape, self._dtype),
-            like("parameters", parameters),
-            like("context", context, self._context),
-            like("covariates", covariates, self._covariates),
+            room("parameters", True, self._n),
+            room("context", self._context, np.shape(context)),
+            room("covariates", self._covariates, np.shape(covariates)),
         )
 
     def _back(self, parameters: Any, own: Any, context: Any, covariates: Any, to: LinkGradients, **more: Any) -> None:
@@ -162,9 +184,9 @@ class NetworkLink:
 class CausalLink(NetworkLink):
     """Outputs of the network are parameters of a map of each value."""
 
-    def __init__(self, settings: CausalSettings, structure: Any, dtype: np.dtype[Any]) -> None:
-        """`structure`: the network in the core."""
-        super().__init__(settings, structure, dtype, **settings.map_options())
+    def __init__(self, settings: CausalSettings, structure: Any, dtype: np.dtype[Any], is_rounded: bool) -> None:
+        """See `NetworkLink`."""
+        super().__init__(settings, structure, dtype, is_rounded, **settings.map_options())
 
     def run(
         self,
@@ -187,12 +209,19 @@ class CausalLink(NetworkLink):
         covariates: NDArray[Any] | None,
         cotangent: Cotangent,
         kinds: tuple[str, ...],
+        result: Block | None = None,
     ) -> LinkGradients:
         """See `Link`."""
-        gradients = self._room(parameters, given, context, covariates, kinds)
-        own = given.astype(self._dtype, copy=False)
+        gradients = self._room(given, context, covariates, kinds)
+        is_sequential = not self.runs_at_once(inverse)
+        read = given
+        if is_sequential:
+            read = self.run(parameters, inverse, given, context, covariates, None)[0] if result is None else result
         self._back(
-            parameters, own, context, covariates, gradients, grad_value=cotangent.value, grad_log_det=cotangent.log_det
+            *(parameters, read.astype(self._dtype, copy=False), context, covariates, gradients),
+            grad_value=cotangent.value,
+            grad_log_det=cotangent.log_det,
+            is_sequential=is_sequential,
         )
         return gradients
 
@@ -207,7 +236,7 @@ class CausalLink(NetworkLink):
         kinds: tuple[str, ...],
     ) -> tuple[Block, Block, LinkGradients]:
         """Latent steps under a standard base, log-derivatives, and gradients from those by their log densities."""
-        gradients = self._room(parameters, given, context, covariates, kinds)
+        gradients = self._room(given, context, covariates, kinds)
         own = given.astype(self._dtype, copy=False)
         value, log_det = np.empty(own.shape, self._dtype), np.empty(own.shape[:2], self._dtype)
         self._back(
@@ -224,10 +253,15 @@ class StepLink:
     """A transform of rows, applied to each step by itself."""
 
     is_over_time = False
+    n_pairs = 0
 
     def __init__(self, transform: Transform) -> None:
         """None, because a row-wise link takes no context."""
         self._transform = transform
+
+    def round(self, parameters: NDArray[Any], to: NDArray[Any]) -> None:
+        """See `Link`."""
+        to[:] = parameters
 
     def state(self, rows: int) -> None:
         """See `Link`."""
@@ -260,6 +294,7 @@ class StepLink:
         covariates: NDArray[Any] | None,
         cotangent: Cotangent,
         kinds: tuple[str, ...],
+        result: Block | None = None,
     ) -> LinkGradients:
         """See `Link`."""
         verb = self._transform.inverse_vjp if inverse else self._transform.forward_vjp

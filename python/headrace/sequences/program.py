@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -31,27 +32,50 @@ _LINE = 64  # bytes
 class SequenceProgram:
     """A chain with one vector of parameters: the base's, then each transform's, from latent to data.
 
-    The vector is never changed but replaced: a call keeps the vector from its start.
+    The vector is never changed but replaced: a call keeps the vector from its start. Calls read the vector of
+    `read_by_calls`, which is another one if weights are rounded to bf16: behind a network's rounded weights it has
+    their pairs.
     """
 
     def __init__(
-        self, links: Sequence[Link], blocks: Sequence[Sequence[Block]], dtype: np.dtype[Any], base: Flow | None = None
+        self,
+        links: Sequence[Link],
+        blocks: Sequence[Sequence[Block]],
+        dtype: np.dtype[Any],
+        base: Flow | None = None,
+        scale: tuple[Array, Array] | None = None,
     ) -> None:
-        """`blocks` are the base's parameters and each link's; `base` is a flow without transforms."""
-        self.links, self._base, self._dtype = tuple(links), base, dtype
+        """`blocks` are the base's parameters and each link's; `base` is a flow without transforms.
+
+        `scale`: mean and standard deviation of the context's columns, which links read standardised.
+        """
+        self.links, self._base, self._dtype, self.scale = tuple(links), base, dtype, scale
         self.features = base.features if base is not None else 0
         self._blocks = [block for own in blocks for block in own]
-        edges = np.cumsum([sum(block.size for block in own) for own in ((), *blocks)]).tolist()
-        self._of_base, *self._own = (slice(*edge) for edge in pairwise(edges))
-        self.n_weights: int = edges[-1]
-        self._vector = self._aligned()
+        sizes = [sum(block.size for block in own) for own in blocks]
+        self._of_base, *self._own = _slices(sizes)
+        _, *self._read = _slices([sizes[0], *(n + link.n_pairs for n, link in zip(sizes[1:], links, strict=True))])
+        self.n_weights: int = self._own[-1].stop
+        self._vector = self._aligned(self._own)
+        self._read_vector = self.read_by_calls(self._vector)
 
     # ---- parameters --------------------------------------------------------------------------------------------------
 
     @property
     def vector(self) -> Array:
-        """The current parameters, a read-only vector."""
-        return self._vector
+        """The current parameters as calls read them, a read-only vector."""
+        return self._read_vector
+
+    def read_by_calls(self, parameters: Array) -> Array:
+        """These parameters, a vector of `n_weights`, as calls read them: with networks' weights rounded."""
+        if self._read == self._own:
+            return parameters
+        vector = self._aligned(self._read)
+        vector[self._of_base] = parameters[self._of_base]
+        for link, own, read in zip(self.links, self._own, self._read, strict=True):
+            link.round(np.ascontiguousarray(parameters[own]), vector[read])
+        vector.flags.writeable = False
+        return vector
 
     def weights(self) -> Array:
         """A copy of the current parameters."""
@@ -59,25 +83,25 @@ class SequenceProgram:
 
     def set_weights(self, values: Array) -> None:
         """Replace the parameters by a copy of these."""
-        vector, start = self._aligned(), 0
+        vector, start = self._aligned(self._own), 0
         vector[:] = values
         for block in self._blocks:
             part = vector[start : start + block.size]
             part[:] = block.pack_named(block.named(part))  # entries that are no weights become zero
             start += block.size
         vector.flags.writeable = False
-        self._vector = vector
+        self._vector, self._read_vector = vector, self.read_by_calls(vector)
 
-    def _aligned(self) -> Array:
+    def _aligned(self, slices: Sequence[slice]) -> Array:
         """Memory for a vector in which the first network's weights begin at a cache line, where they are read fastest.
 
         Networks take whole lines, so that others begin at one too, if no other parameters are between.
         """
-        first = next(own.start for link, own in zip(self.links, self._own, strict=True) if link.is_over_time)
-        width = self._dtype.itemsize
-        memory = np.zeros(self.n_weights + _LINE // width, self._dtype)
+        first = next(own.start for link, own in zip(self.links, slices, strict=True) if link.is_over_time)
+        width, size = self._dtype.itemsize, slices[-1].stop
+        memory = np.zeros(size + _LINE // width, self._dtype)
         begin = (-(memory.ctypes.data + first * width) % _LINE) // width
-        return memory[begin : begin + self.n_weights]
+        return memory[begin : begin + size]
 
     # ---- blocks of steps, (rows, steps, features) --------------------------------------------------------------------
 
@@ -96,24 +120,14 @@ class SequenceProgram:
     ) -> tuple[Array, Array]:
         """The other side of a block, and the log-derivative of each step; states advance by these steps."""
         value, log_det = given, np.zeros(given.shape[:2], self._dtype)
-        order = range(len(self.links))
+        order, context = range(len(self.links)), self.standardised(context)
         for i in reversed(order) if inverse else order:
             state = None if states is None else states[i]
-            value, own = self.links[i].run(vector[self._own[i]], inverse, value, context, covariates, state)
+            value, own = self.links[i].run(vector[self._read[i]], inverse, value, context, covariates, state)
             log_det += own
         return value.astype(self._dtype, copy=False), log_det
 
     # ---- derivatives -------------------------------------------------------------------------------------------------
-
-    def check_parallel(self, inverse: bool, what: str) -> None:
-        """Refuse derivatives of a direction that is computed step after step."""
-        for i, link in enumerate(self.links):
-            if not link.runs_at_once(inverse):
-                side, other = ("latent", "to_data_vjp") if inverse else ("data", "log_prob_vjp and to_latent_vjp")
-                raise ValueError(
-                    f"{what}: expected transforms whose steps are made at once in this direction, got transforms[{i}], "
-                    f"which reads {side} values and makes them one after another; such a flow has {other}"
-                )
 
     def vjp(
         self,
@@ -126,15 +140,16 @@ class SequenceProgram:
         kinds: tuple[str, ...],
     ) -> tuple[Array, ChainGradients]:
         """Gradients of a block, and the log densities of its steps if the cotangent is of these, (rows, steps)."""
-        order = list(range(len(self.links)))
+        order, context = list(range(len(self.links))), self.standardised(context)
         if inverse:
             order.reverse()
         values, log_prob = [given], np.zeros(given.shape[:2], self._dtype)
         sums = _Sums(np.zeros(self.n_weights) if "parameters" in kinds else None, kinds)
         by_log_prob, last = cotangent.log_prob, order[-1]
-        fused = self._standard if by_log_prob is not None and isinstance(self.links[last], CausalLink) else None
+        at_once = isinstance(self.links[last], CausalLink) and self.links[last].runs_at_once(inverse)
+        fused = self._standard if by_log_prob is not None and at_once else None
         for i in order[:-1] if fused or by_log_prob is None else order:
-            value, log_det = self.links[i].run(vector[self._own[i]], inverse, values[-1], context, covariates, None)
+            value, log_det = self.links[i].run(vector[self._read[i]], inverse, values[-1], context, covariates, None)
             values.append(value)
             log_prob += log_det
         by_value, by_log_det = cotangent.value, cotangent.log_det
@@ -145,21 +160,28 @@ class SequenceProgram:
             assert isinstance(link, CausalLink)
             assert by_log_prob is not None
             z, log_det, found = link.log_prob_and_vjp(
-                vector[self._own[last]], values[-1], context, covariates, by_log_prob, fused, kinds
+                vector[self._read[last]], values[-1], context, covariates, by_log_prob, fused, kinds
             )
             log_prob += log_det
             by_value = sums.add(found, self._own[last])
             log_prob += self.log_base(vector, z)
             order.pop()
         elif by_log_prob is not None:
-            log_base, by_value = self._base_vjp(vector, values.pop(), by_log_prob, sums)
+            log_base, by_value = self._base_vjp(vector, values[-1], by_log_prob, sums)
             log_prob += log_base
         for i in reversed(order):
             own = Cotangent(value=by_value, log_det=by_log_det)
-            value = values[order.index(i)]
-            found = self.links[i].vjp(vector[self._own[i]], inverse, value, context, covariates, own, kinds)
+            value, *more = values[order.index(i) :]
+            result = more[0] if more else None
+            found = self.links[i].vjp(vector[self._read[i]], inverse, value, context, covariates, own, kinds, result)
             by_value = sums.add(found, self._own[i])
-        return log_prob, sums.gradients(by_value)
+        return log_prob, self._of_given_context(sums.gradients(by_value))
+
+    def _of_given_context(self, found: ChainGradients) -> ChainGradients:
+        """The gradients by the context as it is given, from those by what links read."""
+        if self.scale is None or found.context is None:
+            return found
+        return replace(found, context=(found.context / self.scale[1]).astype(self._dtype))
 
     @property
     def _standard(self) -> str | None:
@@ -182,9 +204,17 @@ class SequenceProgram:
             sums.parameters[self._of_base] += found[1]
         return log_prob[:n].reshape(z.shape[:2]), found[0][:n].reshape(z.shape)
 
+    def standardised(self, context: Array | None) -> Array | None:
+        """The context that links read, in the dtype of the flow."""
+        if context is None or self.scale is None:
+            return context
+        mean, std = self.scale
+        own: Array = ((context.astype(np.float64) - mean) / std).astype(self._dtype)
+        return own
+
     def parameters_of(self, vector: Array, link: int) -> Array:
-        """The parameters of one link."""
-        return vector[self._own[link]]
+        """The parameters of one link as calls read them."""
+        return vector[self._read[link]]
 
     def log_base(self, vector: Array, z: Array) -> Array:
         """The log density of each latent step under the base, (rows, steps)."""
@@ -211,6 +241,11 @@ class SequenceProgram:
 
     def _base_parameters(self, vector: Array) -> Array | None:
         return vector[self._of_base] if self._of_base.stop else None
+
+
+def _slices(sizes: Sequence[int]) -> list[slice]:
+    """Adjacent slices of these sizes."""
+    return [slice(*edge) for edge in pairwise(np.cumsum([0, *sizes]).tolist())]
 
 
 class _Sums:

@@ -59,7 +59,8 @@ class Cells:
             )
         state = None if part.states is None else part.states[0]
         link: Any = program.links[0]
-        raw = link.raw(program.parameters_of(vector, 0), middle, part.context, part.covariates, state)
+        context = program.standardised(part.context)
+        raw = link.raw(program.parameters_of(vector, 0), middle, context, part.covariates, state)
         params = raw.astype(np.float64).reshape(-1, x.shape[2], self._n_params)
         a, b = (self._latent(values, params) for values in (low, high))
         with np.errstate(divide="ignore"):  # for a cell without mass

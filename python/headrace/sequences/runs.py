@@ -59,7 +59,8 @@ class Run:
         if self.context is None:
             return None
         rows = self.context[np.zeros(len(index), np.intp) if len(self.context) == 1 else index]
-        return np.ascontiguousarray(rows, self.dtype)
+        # What is standardised is rounded after that: columns far from zero lose nothing.
+        return np.ascontiguousarray(rows, self.dtype if self.program.scale is None else None)
 
     def log_prob(self, part: Part) -> Array:
         """Log densities of the steps of a part."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from headrace import _arguments as check
+from headrace._core.device import Device
 from headrace._module import Parametrised
 
 __all__ = ["Sequential"]
@@ -30,14 +32,22 @@ class Sequential(Parametrised):
         return self._hop
 
     def to(self, device: str, matmul: str = "exact") -> Any:
-        """A copy on the CPU, the only device for sequences, with exact products.
+        """A copy on the CPU, the only device for sequences.
+
+        Args:
+            device: "cpu".
+            matmul: "exact", or for float32 "bf16": with the weights of causal networks rounded to 8 significant bits
+                (docs/sequences.md). It belongs to the density and is kept in files.
 
         Raises:
-            ValueError: another device or other products.
+            ValueError: another device, other products, or "bf16" for float64.
         """
-        if device != "cpu" or matmul != "exact":
+        if device != "cpu":
             raise ValueError(
-                f"device, matmul: expected 'cpu' and 'exact' for {type(self).__name__}, as sequences are computed on "
-                f"the CPU alone, got {device!r} and {matmul!r}"
+                f"device: expected 'cpu' for {type(self).__name__}, because sequences are computed on the CPU alone, "
+                f"got {device!r}"
             )
-        return self.__copy__()
+        return self._on(None, matmul)
+
+    def _place(self, device: Device | None, products: str = "exact") -> None:
+        super()._place(device, check.choice("matmul", products, ("exact", "bf16")))

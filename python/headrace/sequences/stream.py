@@ -13,7 +13,7 @@ from headrace._arrays.caller import Array, Caller
 from headrace.sequences.arrays import Covariates, Sequences, chunks
 from headrace.sequences.continuation import copies_of, tiled
 from headrace.sequences.program import MOST_DRAWN_STEPS, NOISE_STEPS
-from headrace.sequences.runs import Run
+from headrace.sequences.runs import Part, Run
 
 __all__ = ["Stream"]
 
@@ -49,21 +49,34 @@ class Stream:
         """Rows and position."""
         return f"Stream(rows={self._rows}, position={self._position})"
 
-    def push(self, x: Array, *, latent: bool = False) -> Any:
+    def push(self, x: Array, *, latent: bool = False, quantised: float | None = None) -> Any:
         """Steps that came, and their log densities given all before them.
 
         Args:
-            x: Shape (rows, steps, features), float32 or float64; any number of steps.
+            x: Shape (rows, steps, features), float32 or float64, with `quantised` also integers; any number of steps.
             latent: Whether to give the latent values too.
+            quantised: The step of a grid that x lies on, for log probabilities of its cells in place of densities; see
+                `SequenceFlow.log_prob`. Cells have no latent values.
 
         Returns:
             Shape (rows, steps), in the framework of x; with `latent` a tuple of that and z in the shape of x.
 
         Raises:
             TypeError, ValueError: As in `SequenceFlow.log_prob`; the stream is as it was then.
+
+        >>> import numpy as np, headrace as hr
+        >>> stream = hr.WaveNet(layers=4, channels=8).stream()
+        >>> stream.push(np.zeros((1, 50, 1))).shape, stream.push(np.ones((1, 1, 1), "int16"), quantised=1).shape
+        ((1, 50), (1, 1))
         """
-        caller = Caller()
-        given = Sequences(caller, "x", x, self._run.program.features)
+        caller, run = Caller(), self._run
+        if latent and quantised is not None:
+            raise ValueError(
+                f"latent, quantised: expected one of them, because cells have no latent values, got {latent} "
+                f"and {quantised!r}"
+            )
+        cells = None if quantised is None else self._flow._cells(quantised, run)
+        given = Sequences(caller, "x", x, run.program.features, integers=cells is not None)
         if given.is_list or given.batch != (self._rows,):
             raise ValueError(f"x: expected shape ({self._rows}, steps, {given.features}), got {np.shape(x)}")
         self._check(given.steps)
@@ -72,6 +85,11 @@ class Stream:
         scores = caller.empty((self._rows, given.steps), self._run.dtype)
         z = caller.empty(values.shape, self._run.dtype) if latent else None
         for begin, end in chunks(self._rows, 0, given.steps, given.features):
+            if cells is not None:
+                part = Part(block, begin, values[:, begin:end], self._context, self._frames, self._states)
+                scores[:, begin:end] = cells(part)
+                self._position += end - begin
+                continue
             own, log_det = self._forth(True, values[:, begin:end])
             scores[:, begin:end] = log_det + self._run.program.log_base(self._run.vector, own)
             if z is not None:

@@ -57,10 +57,14 @@ class WaveNet(SequenceFlow):
         covariates: Number of columns that are known of time.
         hop: Steps from one row of the covariates to the next.
         standardize: ``(mean, std)`` of the data, shape (features,) each or numbers; the identity by default.
+        standardize_context: ``(mean, std)`` of the context, shape (context,) each: the networks read
+            (context - mean) / std.
         base: Of one step; by default `Logistic` with a logistic mixture, so that the mixture is the density, and
             `StandardNormal` otherwise.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
+        matmul: "exact", or for float32 "bf16", which rounds the networks' weights: single streams are drawn faster
+            (docs/sequences.md).
         **settings: Settings of the map, `MapShape`; by default a logistic mixture of 10 components.
 
     >>> import headrace as hr
@@ -90,9 +94,11 @@ class WaveNet(SequenceFlow):
         covariates: int = 0,
         hop: int = 1,
         standardize: tuple[Any, Any] | None = None,
+        standardize_context: tuple[Any, Any] | None = None,
         base: Base | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
+        matmul: str = "exact",
         **settings: Unpack[MapShape],
     ) -> None:
         """See the class."""
@@ -130,7 +136,13 @@ class WaveNet(SequenceFlow):
         mean, std = (np.zeros(n), np.ones(n)) if standardize is None else _pair(standardize, n)
         if base is None:
             base = Logistic(n) if of_map.get("map") == "logistic_mixture" else StandardNormal(n)
-        super().__init__([*chain, Standardize(mean, std)], base, dtype=dtype)
+        super().__init__(
+            [*chain, Standardize(mean, std)],
+            base,
+            dtype=dtype,
+            standardize_context=standardize_context,
+            matmul=matmul,
+        )
 
 
 def _flow_of_steps(name: str, features: int, context: int, seed: int, dtype: DTypeLike) -> Flow:

@@ -269,12 +269,12 @@ class _PlainRun(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_value: Tensor, grad_number: Tensor) -> Any:
         value, context, parameters = ctx.saved_tensors
-        wrt, told = _wanted(ctx), (ctx.entry.handle, ctx.inverse, ctx.of_log_prob)
+        wrt, options = _wanted(ctx), (ctx.entry.handle, ctx.inverse, ctx.of_log_prob)
         given = value, context, parameters, grad_value, grad_number
         if _is_plain(grad_value, grad_number) and not _is_batched_the_old_way(grad_value, grad_number):
-            made = first(operators.vjp(*given, told[0], told[1], told[2], wrt), given)
+            made = first(operators.vjp(*given, options[0], options[1], options[2], wrt), given)
         else:  # as for gradients that are mapped
-            made = list(_Vjp.apply(*given, *told, wrt))
+            made = list(_Vjp.apply(*given, *options, wrt))
         return *_spread(made, wrt, (value, context, parameters)), None, None, None
 
 

@@ -49,7 +49,7 @@ class FlowDistribution(Distribution):
         super().__init__(batch_shape, torch.Size([module.features]), validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        """This distribution for more leading dimensions."""
+        """The distribution for more leading dimensions."""
         shape, context = torch.Size(batch_shape), self._context
         if _broadcast(shape, self.batch_shape) != shape:
             raise ValueError(f"batch_shape: expected one that {tuple(self.batch_shape)} expands to, got {tuple(shape)}")
@@ -199,7 +199,7 @@ class BoundTransform(TorchTransform):
         return _Inverse(self)
 
     def with_cache(self, cache_size: int = 1) -> BoundTransform:
-        """This transform itself: only log-determinants are cached, because parameters change."""
+        """The transform itself: only log-determinants are cached, because parameters change."""
         return self
 
     def __eq__(self, other: object) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headrace import _array_errors as errors
 from headrace.bases import StandardNormal
 from headrace.flow import Flow
 from headrace.torch.distribution import BoundTransform, FlowDistribution
@@ -41,7 +42,7 @@ class _ZukoDistribution(FlowDistribution):
         return torch.distributions.Independent(normal, 1).expand(self.batch_shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        """This distribution for more leading dimensions."""
+        """The distribution for more leading dimensions."""
         wider = super().expand(batch_shape)
         return _ZukoDistribution(wider._module, wider._context, wider.batch_shape)
 
@@ -186,7 +187,7 @@ class NflowsFace(_Face):
         if context is None:
             return x, log_prob
         if embedded is None:
-            raise ValueError("context: expected no context, got some")
+            raise errors.takes_no_context()
         return x.transpose(0, 1), log_prob.transpose(0, 1)
 
     def sample(self, num_samples: int, context: Any = None, batch_size: int | None = None) -> Tensor:

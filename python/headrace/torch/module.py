@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace import files
 from headrace._core.device import BF16_PARTS
 from headrace._one_flow import no_flow
@@ -174,7 +175,7 @@ class _Module(nn.Module):
         vector = self.vector if found is None else found
         n = self._entry.n_parameters
         if vector.shape != (n,):
-            raise ValueError(f"vector: expected shape ({n},), as the module was made with, got {tuple(vector.shape)}")
+            raise errors.wrong_shape("vector", f"({n},), as the module was made with", vector.shape)
         return vector
 
     def _opened(
@@ -185,9 +186,10 @@ class _Module(nn.Module):
         features, columns = flow._features, flow._context
         value = self._checked(name, value, features, vector)
         if context is None or not columns:
-            if (context is None) != (columns == 0):
-                expected = f"{columns} context columns" if columns else "no context"
-                raise ValueError(f"context: expected {expected}, got {check.kind_of(context)}")
+            if context is not None:
+                raise errors.takes_no_context(got=check.kind_of(context))
+            if columns:
+                raise errors.wrong_shape("context", errors.context_shape(columns), "None")
             return (value if value.ndim == 2 else value.reshape(-1, features)), None, value.shape[:-1]
         context = self._checked("context", context, columns, vector)
         lead, own = value.shape[:-1], context.shape[:-1]
@@ -208,17 +210,17 @@ class _Module(nn.Module):
     def _checked(self, name: str, value: Any, columns: int, vector: Tensor) -> Tensor:
         """A tensor of rows, in float32 or float64."""
         if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {check.kind_of(value)}")
+            raise errors.wrong_kind(name, "a tensor", check.kind_of(value))
         if value.layout is not torch.strided:
-            raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}; call {name}.to_dense()")
+            raise errors.not_dense(name, value.layout)
         if value.ndim == 0 or value.shape[-1] != columns:
-            raise ValueError(f"{name}: expected shape (..., {columns}), got {tuple(value.shape)}")
+            raise errors.wrong_shape(name, f"(..., {columns})", value.shape)
         if value.device != vector.device:
             raise ValueError(f"{name}: expected a tensor on {vector.device}, as the parameters, got {value.device}")
         if value.dtype in _PLAIN:
             return value
         if not value.dtype.is_floating_point:
-            raise TypeError(f"{name}: expected floating-point numbers, got {value.dtype}; call .float()")
+            raise errors.wrong_dtype(name, value.dtype, "{}.float()")
         return value.to(vector.dtype)  # made by autocast
 
     def _bound(self, context: Any) -> Tensor | None:
@@ -226,7 +228,7 @@ class _Module(nn.Module):
         if context is None:
             return None
         if not self.context_features:
-            raise ValueError(f"context: expected no context, got {check.kind_of(context)}")
+            raise errors.takes_no_context(got=check.kind_of(context))
         self._checked("context", context, self.context_features, self._own())
         return context
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace import files
 from headrace.sequences.flow import SequenceFlow
 from headrace.torch._autograd import first
@@ -104,9 +105,7 @@ class SequenceModule(nn.Module):
     """A flow of sequences as a module of PyTorch, on the CPU.
 
     Only ``vector`` is trained: one parameter in the layout of `SequenceFlow.parameters`. Any optimiser trains it.
-    Gradients go through the direction in which all steps are made at once: `log_prob` and `to_latent` of flows that
-    read data, `to_data` of flows that read latent values. The other direction has none, and is refused where a gradient
-    would be needed. There are no second derivatives, and no rules for `torch.func`.
+    There are no second derivatives, and no rules for `torch.func`.
 
     Args:
         flow: Its parameters are copied; later changes of one do not reach the other.
@@ -179,7 +178,7 @@ class SequenceModule(nn.Module):
         if value is None:
             return None
         if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {check.kind_of(value)}")
+            raise errors.wrong_kind(name, "a tensor", check.kind_of(value))
         if value.device.type != "cpu" or self.vector.device.type != "cpu":
             raise TypeError(
                 f"{name}: expected a tensor and a module on the CPU, where alone sequences are computed, got "
@@ -202,7 +201,6 @@ class SequenceModule(nn.Module):
         flow = self._current()
         given = [self._checked(n, t) for n, t in ((name, value), ("context", context), ("covariates", covariates))]
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*given, self.vector)):
-            flow._program.check_parallel(not to_data, "to_data" if to_data else "to_latent")
             made: tuple[Tensor, Tensor] = _Run.apply(flow, to_data, *given, self.vector)
             return made
         verb = flow.to_data if to_data else flow.to_latent

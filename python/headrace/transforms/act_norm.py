@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace._core.settings import Settings
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._module import Block
 from headrace._stored import Stored, storable
@@ -97,7 +97,7 @@ class ActNorm(Transform):
         other._put_parameters(self._block.pack_named(named))
         return other
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         return [self._block.network.step(inverted)]
 
     def _blocks(self) -> list[tuple[str, Block]]:

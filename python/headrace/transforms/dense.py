@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._core.settings import Settings
@@ -62,7 +63,7 @@ def checked_dense(
                 raise TypeError(f"{name}[{i}]: expected {dense.weights[0].dtype}, as weights are, got {opened.dtype}")
             if opened.shape[:1] != (units,) or opened.ndim != (2 if name == "context_weights" else 1):
                 kind = "(units, context)" if name == "context_weights" else "(units,)"
-                raise ValueError(f"{name}[{i}]: expected shape {kind} with {units} units, got {opened.shape}")
+                raise errors.wrong_shape(f"{name}[{i}]", f"{kind} with {units} units", opened.shape)
     dense.network = network
     dense.context_weights, dense.context_biases = lists["context_weights"], lists["context_biases"]
     return dense
@@ -88,11 +89,11 @@ def _checked_layers(weights: Any, biases: Any, masks: Any) -> Dense:
                 f"weights[{i}], biases[{i}]: expected one dtype for all, float32 or float64, got {w.dtype}, {b.dtype}"
             )
         if w.ndim != 2 or (below is not None and w.shape[1] != below):
-            raise ValueError(f"weights[{i}]: expected shape (out, {'in' if below is None else below}), got {w.shape}")
+            raise errors.wrong_shape(f"weights[{i}]", f"(out, {'in' if below is None else below})", w.shape)
         if b.shape != w.shape[:1]:
-            raise ValueError(f"biases[{i}]: expected shape {w.shape[:1]}, got {b.shape}")
+            raise errors.wrong_shape(f"biases[{i}]", w.shape[:1], b.shape)
         if m.shape != w.shape:
-            raise ValueError(f"masks[{i}]: expected shape {w.shape}, got {m.shape}")
+            raise errors.wrong_shape(f"masks[{i}]", w.shape, m.shape)
         below = w.shape[0]
     return Dense(lists["weights"], lists["biases"], [np.ascontiguousarray(m != 0) for m in lists["masks"]])
 

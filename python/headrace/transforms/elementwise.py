@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from headrace import _arguments as check
 from headrace._core.maps import MAPS
 from headrace._core.settings import Map, Settings
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
 from headrace._module import Block
@@ -90,7 +90,7 @@ class Elementwise(Transform):
             named = self._block.named(network.pack([np.empty((bias.size, 0), dtype)], [bias]))
         self._take_parameters(self._block.pack_named(named))
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         return [self._block.network.step(inverted)]
 
     def _blocks(self) -> list[tuple[str, Block]]:

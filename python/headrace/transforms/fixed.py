@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace import _arguments as check
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._module import Block
 from headrace._stored import Stored, storable
 from headrace.transforms.transform import Transform
@@ -47,9 +47,11 @@ class Permutation(Fixed):
         self.order = check.permutation("order", order)
         super().__init__(len(self.order))
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         return [
-            Step("PermutationStep", order=[int(i) for i in np.argsort(self.order)] if inverted else list(self.order))
+            StepSpec(
+                "PermutationStep", order=[int(i) for i in np.argsort(self.order)] if inverted else list(self.order)
+            )
         ]
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
@@ -96,10 +98,10 @@ class Standardize(Fixed):
         """Whether it changes nothing: as long as that is so, `Flow.fit` sets one at the end of a flow."""
         return not self.mean.any() and bool((self.std == 1).all())
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         if self.is_identity:
             return []
-        return [Step("StandardizeStep", inverted=inverted, mean=self.mean.tolist(), std=self.std.tolist())]
+        return [StepSpec("StandardizeStep", inverted=inverted, mean=self.mean.tolist(), std=self.std.tolist())]
 
     def _part(self, kept: tuple[int, ...]) -> Transform:
         return Standardize(self.mean[list(kept)], self.std[list(kept)])

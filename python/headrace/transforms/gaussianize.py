@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._core.maps import MAPS, interval_of
 from headrace._core.settings import Settings
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._stored import Stored, storable
 from headrace.transforms.fixed import Fixed, Standardize
@@ -63,7 +64,7 @@ class Gaussianize(Fixed):
         if not 3 <= self.latent.size <= MOST_KNOTS:
             raise ValueError(f"latent: expected from 3 to {MOST_KNOTS} knots, got {self.latent.size}")
         if self.slopes.shape != self.data.shape:
-            raise ValueError(f"slopes: expected shape {self.data.shape}, as data, got {self.slopes.shape}")
+            raise errors.wrong_shape("slopes", f"{self.data.shape}, as data", self.slopes.shape)
         for name, knots in (("data", self.data), ("latent", self.latent[None])):
             gaps = np.diff(knots, axis=1)
             short = (gaps <= 2 * LEAST * np.abs(knots[:, -1:] - knots[:, :1])).any(axis=1)
@@ -102,12 +103,12 @@ class Gaussianize(Fixed):
         )
         super().__init__(scale.features)
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         n = self._features
         network = MaskedNetwork(self._settings.options([], range(n)), Staircase([1] * n, []))
         raw = np.concatenate(list(self._raw.values()), axis=1).ravel()
         steps = [
-            Step("MarginalStep", inverted=inverted, transform=network, parameters=raw.tolist()),
+            StepSpec("MarginalStep", inverted=inverted, transform=network, parameters=raw.tolist()),
             *self._scale._steps(inverted),
         ]
         return steps[::-1] if inverted else steps
@@ -183,7 +184,7 @@ def _matrix(name: str, value: Any, knots: int) -> Floats:
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a matrix of numbers, got {check.kind_of(value)}") from None
     if matrix.ndim != 2 or not len(matrix) or matrix.shape[1] != knots:
-        raise ValueError(f"{name}: expected shape (features, {knots}), got {matrix.shape}")
+        raise errors.wrong_shape(name, f"(features, {knots})", matrix.shape)
     if not np.isfinite(matrix).all():
         raise ValueError(f"{name}: expected finite numbers, got NaN or an infinity")
     matrix.flags.writeable = False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._module import Block
 from headrace._stored import Stored, header_of, storable
 from headrace.transforms.around import Around, checked
@@ -36,7 +36,7 @@ class Inverse(Around):
     def _arranged(self, vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
         return _turned(vector, blocks)
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         return self._transform._steps(not inverted)
 
     def _blocks(self) -> list[tuple[str, Block]]:

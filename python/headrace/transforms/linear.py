@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._core.settings import Settings
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._module import Block
 from headrace._stored import Stored, storable
@@ -216,15 +217,15 @@ class Linear(Transform):
         product = (named["lower"] + one) @ (np.exp(named["log_diagonal"])[:, None] * (named["upper"] + one))
         return np.array(self.signs)[:, None] * product[list(self.order)] + 0.0, named["shift"]  # + 0: no -0
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         n = self._features
         steps = [factor.network.step(inverted) for factor in self._factors]
         back = [int(i) for i in np.argsort(self.order)]
         if -1 in self.signs:  # of each coordinate before it is permuted, in blocks of one value
             signs = np.array([self.signs[i] for i in back], np.float64)
-            steps.append(Step("RotationStep", inverted=inverted, matrix=signs, blocks=[1] * n))
+            steps.append(StepSpec("RotationStep", inverted=inverted, matrix=signs, blocks=[1] * n))
         if self.order != tuple(range(n)):
-            steps.append(Step("PermutationStep", order=back if inverted else list(self.order)))
+            steps.append(StepSpec("PermutationStep", order=back if inverted else list(self.order)))
         return steps[::-1] if inverted else steps
 
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -262,7 +263,7 @@ def _regular(name: str, value: Any, dtype: np.dtype[Any]) -> Matrix:
     if given.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected an array of numbers, got {check.kind_of(value)} of {given.dtype}")
     if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= MOST_FEATURES:
-        raise ValueError(f"{name}: expected shape (n, n) with n from 1 to {MOST_FEATURES}, got {given.shape}")
+        raise errors.wrong_shape(name, f"(n, n) with n from 1 to {MOST_FEATURES}", given.shape)
     matrix = np.array(given, np.float64)
     if not np.isfinite(matrix).all():
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")

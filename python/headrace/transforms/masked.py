@@ -20,7 +20,7 @@ from headrace._core.settings import (
     DenseConditioner,
     Settings,
 )
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
 from headrace._module import Block
@@ -48,7 +48,7 @@ class _Masked(Transform):
         self._network = masked
         self._take_parameters(parameters)
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         return [self._network.step(inverted)]
 
     def _blocks(self) -> list[tuple[str, Block]]:
@@ -213,7 +213,7 @@ class MaskedAutoregressive(_Masked):
         if features < 1:
             columns = dense.weights[0].shape[1]
             raise ValueError(f"weights[0]: expected more columns than context={context}, got {columns}")
-        settings = Settings(features=features, context=context, **_told(network, conditioner))
+        settings = Settings(features=features, context=context, **_with_activation(network, conditioner))
         self = cls.__new__(cls)
         _from_dense(self, settings, dense, range(features), range(features))
         if verify is not None:
@@ -323,7 +323,7 @@ class Coupling(_Masked):
         if masks is None:
             masks = [np.ones(np.shape(w), bool) for w in weights]
         dense = checked_dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
-        settings = Settings(features=features, context=context, **_told(network, conditioner))
+        settings = Settings(features=features, context=context, **_with_activation(network, conditioner))
         reads, active = _sides(passive, settings.features)
         columns = len(reads) + settings.context
         if dense.weights[0].shape[1] != columns:
@@ -407,7 +407,7 @@ def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network
         for name in ("activation", "last_activation", "residual", "dropout"):
             if name in others:
                 raise TypeError(f"{name}: expected none beside a Network, which says what it is, got {others[name]!r}")
-        return hidden, _told(hidden, others)
+        return hidden, _with_activation(hidden, others)
     make = Network.residual if others.pop("residual", False) else Network.plain
     network = make(hidden, others.get("activation", "relu"), dropout=others.pop("dropout", 0.0))
     last = others.pop("last_activation", None)
@@ -418,7 +418,7 @@ def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network
     return network, others
 
 
-def _told(network: Network | None, conditioner: Mapping[str, Any]) -> dict[str, Any]:
+def _with_activation(network: Network | None, conditioner: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the activation of all layers of a network, if they have the same."""
     return dict(conditioner) if network is None else {**conditioner, "activation": network.common_activation or "relu"}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace import _arguments as check
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork
 from headrace._module import Block
 from headrace._stored import Stored, header_of, storable
@@ -61,28 +61,28 @@ class OnColumns(Around):
         self._networks_here: dict[int, tuple[MaskedNetwork, MaskedNetwork]] = {}
         super().__init__(transform, n)
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         return [own for step in self._transform._steps(inverted) for own in self._among_all(step)]
 
-    def _among_all(self, step: Step) -> list[Step]:
-        """This step with indices among all columns."""
+    def _among_all(self, step: StepSpec) -> list[StepSpec]:
+        """A step with indices among all columns."""
         n, columns, fields = self._features, self.columns, step.fields
         if step.kind == "PermutationStep":
             order = [*range(n)]
             for c, source in zip(columns, fields["order"], strict=True):
                 order[c] = columns[source]
-            return [Step(step.kind, order=order)]
+            return [StepSpec(step.kind, order=order)]
         if step.kind == "NetworkStep":
-            return [Step(step.kind, **{**fields, "transform": self._network(fields["transform"])})]
+            return [StepSpec(step.kind, **{**fields, "transform": self._network(fields["transform"])})]
         assert (
             step.kind == "RotationStep"
         )  # its blocks lie on the diagonal, so that the columns come first while it acts
         first = [*columns, *(c for c in range(n) if c not in set(columns))]
         rest = n - len(columns)
         matrix, blocks = np.concatenate([fields["matrix"], np.ones(rest)]), [*fields["blocks"], *[1] * rest]
-        turn = Step(step.kind, **{**fields, "matrix": matrix, "blocks": blocks})
+        turn = StepSpec(step.kind, **{**fields, "matrix": matrix, "blocks": blocks})
         back = [int(i) for i in np.argsort(first)]
-        return [Step("PermutationStep", order=first), turn, Step("PermutationStep", order=back)]
+        return [StepSpec("PermutationStep", order=first), turn, StepSpec("PermutationStep", order=back)]
 
     def _network(self, own: MaskedNetwork) -> MaskedNetwork:
         """A network of the transform, which reads and moves these columns: its weights lie as before."""

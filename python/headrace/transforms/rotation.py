@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._core.steps import Step
+from headrace import _array_errors as errors
+from headrace._core.steps import StepSpec
 from headrace._stored import Stored, storable
 from headrace.transforms.fixed import Fixed
 
@@ -105,8 +106,8 @@ class Rotation(Fixed):
     def _sizes(self) -> list[int]:
         return [len(block) for block in self.blocks]
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
-        return [Step("RotationStep", inverted=inverted, matrix=self._numbers(), blocks=self._sizes())]
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
+        return [StepSpec("RotationStep", inverted=inverted, matrix=self._numbers(), blocks=self._sizes())]
 
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         return {"blocks": self._numbers()}
@@ -155,7 +156,7 @@ def _orthogonal(name: str, value: Any) -> Matrix:
     if given.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected an array of numbers, got {check.kind_of(value)} of {given.dtype}")
     if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= MOST_FEATURES:
-        raise ValueError(f"{name}: expected shape (n, n) with n from 1 to {MOST_FEATURES}, got {given.shape}")
+        raise errors.wrong_shape(name, f"(n, n) with n from 1 to {MOST_FEATURES}", given.shape)
     matrix = np.array(given, np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # an error that is infinite, or not a number, is one
         error = np.abs(matrix.T @ matrix - np.eye(len(matrix))).max()

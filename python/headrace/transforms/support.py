@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._stored import Stored, storable
 from headrace.transforms.fixed import Fixed
 
@@ -86,10 +86,10 @@ class Support(Fixed):
         """Whether no column has bounds or a period."""
         return all(kind == "any" for kind in self._kinds)
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         if self.is_identity:
             return []
-        return [Step("SupportStep", inverted=inverted, supports=self._kinds, low=self._low, high=self._high)]
+        return [StepSpec("SupportStep", inverted=inverted, supports=self._kinds, low=self._low, high=self._high)]
 
     def _part(self, kept: tuple[int, ...]) -> Support:
         return Support([self.bounds[c] for c in kept], [self.periodic[c] for c in kept], linear=self.linear)

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from headrace import _arguments as check
 from headrace._core.maps import VECTOR_MAPS
 from headrace._core.settings import MOST_COLUMNS, NetworkKeywords, NetworkSettings
-from headrace._core.steps import Step
+from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
 from headrace._module import Block
@@ -77,7 +77,7 @@ class _Vector(Transform):
         begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # long chains of these stay near the identity
         self._take_parameters(begin)
 
-    def _steps(self, inverted: bool = False) -> list[Step]:
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
         return [self._network.step(inverted)]
 
     def _blocks(self) -> list[tuple[str, Block]]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
-from headrace._fit.rows import Data
+from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ class Distillation:
     kl: float
     """KL(student ‖ teacher) in nats, from fresh samples of the student; NaN if it was interrupted."""
     kl_error: float
-    """Its standard error."""
+    """The standard error of that."""
     estimates: FreeEnergy | None
     """Estimates of KL and log_z. Both densities are normalised, so the true log_z is 0: a lower one shows that the
     student misses a part of the teacher, which KL(student ‖ teacher) hardly counts. With context from an array,

@@ -64,11 +64,11 @@ class FreeEnergy:
     """log Z by importance weights: the log of the mean of e^(log_density - log q). Below the truth, by KL at most,
     where samples miss some of p."""
     log_z_error: float
-    """Its standard error, to first order; not to be trusted where few samples carry the weights."""
+    """The standard error of that, to first order; not to be trusted where few samples carry the weights."""
     kl: float
     """KL(q ‖ p) with log Z as estimated: free_energy + log_z."""
     kl_error: float
-    """Its standard error, to first order."""
+    """The standard error of that, to first order."""
     effective_samples: float
     """(Σ w)² / Σ w² of the importance weights w; `samples` where q is p."""
     samples: int

@@ -20,7 +20,7 @@ class EchoConditioner final : public ConditionerOf<EchoConditioner> {
     std::vector<int> active_order(int features) const override { return steps(features); }
 
     uint32_t n_weights() const override { return uint32_t(padded(used())); }
-    std::vector<Part> parts() const override {
+    std::vector<WeightRange> parts() const override {
         const int64_t first = units_ * echo_taps, second = first + units_, last = used() - outputs();
         return {{0, first, false}, {first, second, true}, {second, last, false}, {last, n_weights(), true}};
     }

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+import ascent_judge
 import cases
+from headrace._core import cpu
 from headrace.ascent import directions as _directions
+from points_cases import points_of
 
 every_rule = pytest.mark.parametrize("rule", ["newton", "gradient"])
 
@@ -45,3 +48,92 @@ def places_of(turn):
 def far_from_normal(rows, features, dtype, *key):
     x = cases.rows(rows, features, dtype, *key)
     return x + (0.5 * np.roll(x, 1, axis=1) ** 2 - 0.5).astype(dtype)
+
+
+def judged(x, weights, held_out, anchors, plan, precision, neighbours, rule):
+    """The ascent by its formulas in NumPy, after all kinks of a plan."""
+    dtype = x.dtype.name
+    judge = ascent_judge.Ascent(
+        ascent_judge.Points(x, weights, dtype),
+        ascent_judge.Points(anchors.astype(float), None, "float64"),
+        ascent_judge.Points(held_out, None, dtype),
+        *(_total(x, weights), float(len(held_out)), precision, neighbours / (2.0 * len(x)), rule, len(plan)),
+    )
+    for turn, rows, drawn in plan:
+        judge.kink(_numbers(turn), *places_of(turn), rows, drawn)
+    judge.finish()
+    return judge
+
+
+class HostAscent:
+    """An ascent of one process on the CPU, its rows as one part."""
+
+    def __init__(self, x, weights, held_out, anchors, most, precision=1.0, neighbours=50.0, rule="newton"):
+        dtype = x.dtype.name
+        points = {"float32": cpu.PointsF32, "float64": cpu.PointsF64}[dtype]
+        kind = {"float32": cpu.AscentF32, "float64": cpu.AscentF64}[dtype]
+        self.points = points(x, weights, False)
+        others = [] if held_out is None else [points(held_out, None, False)]
+        self.ascent = kind(
+            *([self.points], cpu.PointsF64(anchors.astype(float), None), others),
+            *(precision, neighbours / (2.0 * len(x)), rule, most, [True], [True] * len(others)),
+            lambda parts: parts.sum(axis=0),
+        )
+
+    def kink(self, turn, rows, drawn):
+        self.ascent.kink(_numbers(turn), *places_of(turn), list(rows), list(drawn))
+
+    def found(self):
+        """Kinks, shape (count, n, 5), and log-likelihoods, shape (count + 1, 2), of all rows."""
+        return self.ascent.kinks(), self.ascent.log_likelihoods()[:, :2]
+
+    def run(self, plan):
+        """Kinks, log-likelihoods, and the points at the end."""
+        for kink in plan:
+            self.kink(*kink)
+        self.ascent.finish()
+        return *self.found(), self.points.values()
+
+
+class DeviceAscent:
+    """An ascent on a device with the arguments and results of `HostAscent`."""
+
+    def __init__(self, device, x, weights, held_out, anchors, most, precision=1.0, neighbours=50.0, rule="newton"):
+        dtype = x.dtype.name
+        self.device, self.stream = device, device.stream
+        self.points = points_of(device, x, weights, dtype)
+        self.anchors = points_of(device, anchors.astype(float), None, "float64")
+        self.held_out = None if held_out is None else points_of(device, held_out, None, dtype)
+        kind = {"float32": device.module.AscentF32, "float64": device.module.AscentF64}[dtype]
+        others, n_others = (None, 1.0) if held_out is None else (self.held_out.points, float(len(held_out)))
+        self.ascent = kind(
+            *(self.points.points, self.anchors.points, others, _total(x, weights), n_others, precision),
+            *(neighbours / (2.0 * len(x)), rule, most, self.stream),
+        )
+
+    def kink(self, turn, rows, drawn):
+        self.ascent.kink(_numbers(turn), *places_of(turn), rows, drawn, self.stream)
+
+    def found(self):
+        """See `HostAscent`."""
+        return self.ascent.kinks(self.stream), self.ascent.log_likelihoods(self.stream)
+
+    def run(self, plan):
+        """See `HostAscent`."""
+        for kink in plan:
+            self.kink(*kink)
+        self.ascent.finish(self.stream)
+        return *self.found(), self.points.values()
+
+
+def ascent_on(core, *arguments):
+    """An ascent of a core (tests/support/cores.py)."""
+    return HostAscent(*arguments) if core.name == "cpu" else DeviceAscent(core.device, *arguments)
+
+
+def _total(x, weights):
+    return float(len(x)) if weights is None else float(weights.sum(dtype=float))
+
+
+def _numbers(turn):
+    return np.concatenate([np.ravel(block) for block in turn.blocks])

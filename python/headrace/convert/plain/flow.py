@@ -95,8 +95,8 @@ class _Base(_Part):
 
     def draw(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Latent rows."""
-        kind, told, o = self.header["kind"], {"dtype": like.dtype, "device": like.device}, Operators(like.dtype)
-        normal = torch.randn(*shape, **told)
+        kind, options, o = self.header["kind"], {"dtype": like.dtype, "device": like.device}, Operators(like.dtype)
+        normal = torch.randn(*shape, **options)
         if kind == "StudentT":
             half = (0.5 * o.student(self.header, self.tensors(), like)[0]).expand(*shape)
             return (normal * (half / torch.distributions.Gamma(half, torch.ones_like(half)).sample()).sqrt()).to(like)
@@ -108,7 +108,7 @@ class _Base(_Part):
                 loc, log_scale = (one[chosen].reshape(*shape) for one in (loc, log_scale))
             return loc + log_scale.exp() * normal
         names = self.header.get("densities") or [bases.NAMES[kind]] * shape[-1]
-        uniform = torch.rand(*shape, **told).clamp(torch.finfo(like.dtype).tiny, 1.0 - torch.finfo(like.dtype).eps)
+        uniform = torch.rand(*shape, **options).clamp(torch.finfo(like.dtype).tiny, 1.0 - torch.finfo(like.dtype).eps)
         drawn = {"normal": normal, "logistic": uniform.logit(), "uniform": 2.0 * uniform - 1.0}
         return torch.stack([drawn[name][..., c] for c, name in enumerate(names)], -1)
 

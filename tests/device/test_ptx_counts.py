@@ -2,7 +2,7 @@
 
 import collections
 
-from bench.gpu import counts
+import ptx_counts
 
 
 def warp(floats, integers, passes):
@@ -16,7 +16,7 @@ def test_warps_of_a_kernel_are_added_over_its_variants():
         "void run_chain<float, false>": {"warps": [warp(10, 0, 1)]},
         "other": {"warps": [warp(100, 100, 100)]},
     }
-    first, second = counts.counts({"kernels": kernels}, "run_chain<")
+    first, second = ptx_counts.counts({"kernels": kernels}, "run_chain<")
     assert first["float32"] == 13
     assert first["integer"] == 2
     assert first["shared passes"] == 6
@@ -26,7 +26,7 @@ def test_warps_of_a_kernel_are_added_over_its_variants():
 
 
 def test_a_line_has_thousands():
-    names = ("instructions", "busiest warp", *counts.COLUMNS, *counts.LOADS)
+    names = ("instructions", "busiest warp", *ptx_counts.COLUMNS, *ptx_counts.LOADS)
     case = {"flow": "MAF 64", "verb": "density", "matmul": "exact", **dict.fromkeys(names, 1500)}
-    *_, line = counts.table([case]).splitlines()
+    *_, line = ptx_counts.table([case]).splitlines()
     assert line == f"| MAF 64 density, exact | {' | '.join(['1.5'] * len(names))} |"

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
-from headrace._fit import rows as _rows
+from headrace._fit import given_rows as _rows
 from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace.ascent.circles import off
 from headrace.transforms.support import Support
 
-__all__ = ["Parts", "Rows", "jittered", "off_support"]
+__all__ = ["Parts", "StandardisedRows", "jittered", "off_support"]
 
 Floats = NDArray[np.float64]
 Parts = list[tuple[Any, Any]]
@@ -33,7 +34,7 @@ _SPREAD_SEED = 0x5EED  # of draws on which no other draw depends
 _COPIES, _NOISE = 0xC09E, 0x2015  # distinguish draws from others of the same seed
 
 
-class Rows:
+class StandardisedRows:
     """Rows to fit and rows held out, in parts, with their standardisation.
 
     Rows of one process are one part, those of a group a part for each shard that this rank holds.
@@ -72,10 +73,10 @@ class Rows:
         precision: float,
         seed: int = 0,
         dtype: Any = np.float64,
-    ) -> Rows:
+    ) -> StandardisedRows:
         """Rows of one process from opened arrays."""
         if x.ndim != 2 or not x.shape[1]:
-            raise ValueError(f"x: expected shape (rows, features) with at least one feature, got {x.shape}")
+            raise errors.wrong_shape("x", "(rows, features) with at least one feature", x.shape)
         rows = x.shape[0]
         if rows == 0:
             raise ValueError(f"x: expected at least one row, got shape {x.shape}")

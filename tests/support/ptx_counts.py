@@ -1,7 +1,8 @@
 """What the device's kernels execute: nvcc's PTX by the interpreter of the tests, never on a card; no time is measured.
 
     tests/cuda_emulation/ptx/make build/ptx
-    HEADRACE_EMU_PTX=$PWD/build/ptx python -m bench.gpu.counts          # prints what bench/gpu/model.md has
+    export HEADRACE_EMU_PTX=$PWD/build/ptx PYTHONPATH=$PYTHONPATH:tests:tests/support:tests/support/cases
+    python tests/support/ptx_counts.py                                  # prints what bench/gpu/model.md has
 
 One tile of 32 rows goes through each flow. Of all warps of its block, and of the busiest one: instructions of PTX by
 class; passes of the load unit, through the banks of shared memory (in one pass lanes reach different banks or one word)
@@ -10,21 +11,20 @@ and through device memory (lines of 128 bytes); sectors of device memory (32 byt
 and are no times.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import json
 import os
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+import cases
+import cuda_arrays
+import emulation
 import headrace as hr
+from cuda_twins import Twin
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS = 32  # a tile
 
 FLOWS = {
@@ -56,7 +56,7 @@ COLUMNS = {
 }
 
 
-def run(twin: Any, verb: str) -> None:
+def run(twin, verb):
     """One tile through the flow."""
     rows = np.random.default_rng(3).normal(size=(ROWS, twin.features)).astype("float32")
     if verb == "density":
@@ -67,9 +67,9 @@ def run(twin: Any, verb: str) -> None:
         twin.log_prob_vjp(rows, np.ones(ROWS, "float32"), wrt=("parameters",))
 
 
-def counts(report: dict[str, Any], kernel: str) -> list[collections.Counter[str]]:
+def counts(report, kernel):
     """Of each warp of the kernels whose names start like this, which one module has run."""
-    warps: list[collections.Counter[str]] = []
+    warps = []
     for name, one in report["kernels"].items():
         if kernel not in name:
             continue
@@ -81,16 +81,9 @@ def counts(report: dict[str, Any], kernel: str) -> list[collections.Counter[str]
     return warps
 
 
-def measured(flow: str, verb: str, matmul: str) -> dict[str, Any]:
+def executed(flow, verb, matmul):
     """What a tile executes, all warps together, and the busiest warp's instructions."""
-    support = ROOT / "tests" / "support"
-    sys.path[:0] = [str(folder) for folder in (ROOT / "tests", support, support / "cases")]
-    os.environ.setdefault("PYTEST_CURRENT_TEST", "bench.gpu.counts (call)")  # which chooses the order of threads
-    import cases
-    import cuda_arrays
-    import emulation
-    from cuda_twins import Twin
-
+    os.environ.setdefault("PYTEST_CURRENT_TEST", "ptx_counts (call)")  # which chooses the order of threads
     module = emulation.load()
     twin = Twin(cuda_arrays.Emulated(module), cases.randomise(FLOWS[flow](), 0.1), matmul=matmul)
     before = counts(module.ptx_report(), KERNELS[verb])
@@ -111,7 +104,7 @@ def measured(flow: str, verb: str, matmul: str) -> dict[str, Any]:
     }
 
 
-def table(found: list[dict[str, Any]]) -> str:
+def table(found):
     """As Markdown, in thousands."""
     keys = ("instructions", "busiest warp", *COLUMNS, *LOADS)
     lines = [f"| a tile, in thousands | {' | '.join(keys)} |", f"| --- |{' --- |' * len(keys)}"]
@@ -121,14 +114,14 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="a file for the numbers")
     parser.add_argument("--only", default="", help="cases whose names have this part, for example 'MAF 64 density'")
     given = parser.parse_args()
     if not os.environ.get("HEADRACE_EMU_PTX"):
         parser.error("HEADRACE_EMU_PTX: expected a folder of PTX (tests/cuda_emulation/ptx/make FOLDER), got none")
-    found = [measured(*case) for case in CASES if given.only in " ".join(case)]
+    found = [executed(*case) for case in CASES if given.only in " ".join(case)]
     if given.json:
         given.json.write_text(json.dumps(found, indent=1))
     print(table(found))

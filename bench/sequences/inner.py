@@ -1,0 +1,67 @@
+"""A flow over the values of a step, whose context the network computes, beside network and flow run apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import headrace as hr
+
+Call = Callable[[], Any]
+
+
+class Apart:
+    """The network of a flow of sequences, and its inner flow, by themselves.
+
+    Args:
+        flow: Of one convolution with an inner flow that reads data, in float32.
+        rows, steps: Of the sequences.
+    """
+
+    def __init__(self, flow: hr.SequenceFlow, rows: int, steps: int) -> None:
+        """Draw values, and what the network makes of them."""
+        rng = np.random.default_rng(0)
+        self._flow, self._rows, self._steps = flow, rows, steps
+        self._inner = flow.transforms[0].inner
+        program = flow._program
+        link = program.links[0]
+        self._core, self._weights = link._core, program.parameters_of(program.vector, 0)[: link._n]
+        self._z = rng.standard_normal((rows, steps, flow.features)).astype(np.float32)
+        self._x = flow.to_data(self._z)[0]
+        self._raw = np.empty((rows, steps, self._inner.context), np.float32)
+        self._outputs()
+        want = self._density().reshape(rows, steps)
+        np.testing.assert_allclose(flow.log_prob_steps(self._x), want, rtol=1e-4, atol=1e-4)
+
+    def _outputs(self) -> None:
+        self._core.outputs(self._weights, self._x, self._raw)
+
+    def _density(self) -> Any:
+        return self._inner.log_prob(
+            self._x.reshape(-1, self._flow.features), self._raw.reshape(-1, self._inner.context)
+        )
+
+    def density(self) -> tuple[Call, Call]:
+        """Log densities of all steps: together, and apart."""
+
+        def apart() -> None:
+            self._outputs()
+            self._density()
+
+        return lambda: self._flow.log_prob(self._x), apart
+
+    def sampling(self) -> tuple[Call, Call]:
+        """Step after step: together, and with the network's outputs of a step given to the flow apart."""
+        contexts = np.ascontiguousarray(self._raw.swapaxes(0, 1))
+        latent, data = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (self._z, self._x))
+        one = np.empty((self._rows, 1, self._inner.context), np.float32)
+
+        def apart() -> None:
+            state = self._core.streams(self._rows)
+            for z, x, context in zip(latent, data, contexts, strict=True):
+                self._core.outputs(self._weights, x[:, None], one, state=state)
+                self._inner.to_data(z, context)
+
+        return lambda: self._flow.to_data(self._z), apart

@@ -1,0 +1,47 @@
+// The map of each position as the sweep (sweep.hpp) needs it: linear in the gradient by the value.
+//
+// The direction that computes all positions at once is u = f(v; outputs), with log-derivative l; the other one's is -l.
+// So with v' and l' for the gradients by v and by the other one's log-derivative,
+//   u' = (v' - l' dl/dv) / (df/dv),    outputs' = -u' df/doutputs - l' dl/doutputs
+#pragma once
+
+#include <algorithm>
+
+#include "../maps.hpp"
+#include "../table.hpp"
+
+namespace headrace {
+
+// Arrays of positions [position][columns], and of outputs [position][columns][per_value].
+template <class T>
+struct LinearisedMap {
+    T *rate, *bend;            // df/dv; -l' dl/dv
+    T *slopes, *starts;        // of outputs' by v': outputs' = starts + slopes v'
+    T *by_value, *by_log_det;  // scratch: [position][columns] and [position]; by_log_det begins as -l'
+
+    T by_given(int64_t i, T by_v) const { return (by_v + bend[i]) / rate[i]; }
+};
+
+template <class T>
+void linearise_map(const KernelsOf<T>& kernels, const TransformMap& map, bool is_inverse, const T* given, const T* raw,
+                   int64_t positions, int64_t columns, int64_t per_value, const LinearisedMap<T>& to) {
+    const MapOptions<T> options = map.template options<T>();
+    const int64_t values = positions * columns;
+    const auto through_map = [&](T by_value, T* by_given, T* by_raw) {
+        std::fill_n(to.by_value, values, by_value);
+        kernels.coupling_backward(map.index(), is_inverse, options, given, raw, to.by_value, to.by_log_det, by_given,
+                                  by_raw, positions, columns);
+    };
+    through_map(T(0), to.bend, to.starts);
+    std::fill_n(to.by_log_det, positions, T(0));
+    through_map(T(1), to.rate, to.slopes);
+    for (int64_t i = 0; i < values; ++i) {
+        const T turn = T(1) / to.rate[i];
+        for (int64_t p = i * per_value; p < (i + 1) * per_value; ++p) {
+            to.starts[p] -= to.bend[i] * turn * to.slopes[p];
+            to.slopes[p] *= -turn;
+        }
+    }
+}
+
+}  // namespace headrace

@@ -1,0 +1,129 @@
+"""Errors for arrays of a wrong kind, dtype, shape, layout or device: the text of each stands here alone.
+
+Each function returns the error, which the caller raises. Errors name the argument, the expected array and the given
+one, and where there is one the call that mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = [
+    "argument_of",
+    "context_shape",
+    "not_aligned",
+    "not_dense",
+    "not_on_cpu",
+    "on_another_device",
+    "takes_no_context",
+    "too_wide_for_jax",
+    "type_of",
+    "unreadable",
+    "wrong_device",
+    "wrong_dtype",
+    "wrong_framework",
+    "wrong_kind",
+    "wrong_shape",
+]
+
+
+def argument_of(name: str) -> str:
+    """The argument's name in an array's name in messages, such as x in "x in the block from row 0 on"."""
+    return name.partition(" in the ")[0]
+
+
+def type_of(value: Any) -> str:
+    """The name of an array's type."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+# ---- kinds and dtypes ------------------------------------------------------------------------------------------------
+
+
+def wrong_kind(name: str, expected: str, got: str, advice: str = "") -> TypeError:
+    """For an object that is no array, or not of the expected library."""
+    return TypeError(f"{name}: expected {expected}, got {got}{advice and f'; {advice}'}")
+
+
+def wrong_framework(name: str, expected: str, first: str, got: str, call: str) -> TypeError:
+    """For an array of another framework than the `first` argument of the call."""
+    return wrong_kind(name, f"{expected}, as for {first}", got, f"call {call}")
+
+
+def unreadable(name: str, reader: str, value: Any, error: Exception, advice: str = "") -> TypeError:
+    """For an object whose DLPack fails in `reader`, NumPy or CuPy."""
+    got = f"{type_of(value)}, which it cannot read through DLPack ({error})"
+    return wrong_kind(name, f"an array that {reader} can read", got, advice)
+
+
+def wrong_dtype(name: str, dtype: Any, call: str = "", expected: str = "dtype float32 or float64") -> TypeError:
+    """For values of another dtype; `call` converts them, with {} for the argument."""
+    own, text = argument_of(name), str(dtype)
+    if text.startswith(("<U", "<S", "|S")):
+        return wrong_kind(name, expected, text, "text has to become numbers first")
+    advice = call and f"call {call.format(own)} if that is meant"
+    if own == "context" and "int" in text:
+        advice += ", or give labels of classes one column each: np.eye(classes)[context]"
+    return wrong_kind(name, expected, text, advice)
+
+
+def too_wide_for_jax(name: str, of: str) -> str:
+    """The message for float64 where JAX has 32 bits; `of`: the object with the dtype."""
+    return (
+        f"{name}: expected a dtype that JAX can hold, got float64 while jax_enable_x64 is off; call "
+        f"jax.config.update('jax_enable_x64', True), or .astype('float32') of the {of}"
+    )
+
+
+# ---- shapes and layouts ----------------------------------------------------------------------------------------------
+
+
+def wrong_shape(name: str, expected: str | tuple[int, ...], got: str | Iterable[int], advice: str = "") -> ValueError:
+    """For an array of another shape; `got`: its shape, or the name of another object."""
+    shape = got if isinstance(got, str) else tuple(got)
+    return ValueError(f"{name}: expected shape {expected}, got {shape}{advice and f'; {advice}'}")
+
+
+def context_shape(columns: int, batch: Iterable[int] | None = None) -> str:
+    """The expected shape of the context: of rows of this shape, or of any."""
+    rows = "..." if batch is None else ", ".join(map(str, batch))
+    return f"({', '.join([*filter(None, [rows]), str(columns)])}), or ({columns},) for all rows"
+
+
+def takes_no_context(name: str = "context", got: str = "an array") -> ValueError:
+    """For a context that nothing reads."""
+    return ValueError(f"{name}: expected None, as this takes no context, got {got}")
+
+
+def not_dense(name: str, layout: Any) -> TypeError:
+    """For a sparse tensor of PyTorch."""
+    return wrong_kind(name, "a dense tensor", f"layout {layout}", f"call {name}.to_dense()")
+
+
+def not_aligned(name: str) -> ValueError:
+    """For elements that a core cannot read in one access."""
+    return ValueError(f"{name}: expected an aligned array, got one at an address that its dtype does not allow")
+
+
+# ---- devices ---------------------------------------------------------------------------------------------------------
+
+
+def not_on_cpu(name: str, what: str, device: Any, call: str, no_cuda: str | None) -> TypeError:
+    """For an array of a device where the CPU computes; `no_cuda`: why no device could."""
+    advice = f"nor can it elsewhere ({no_cuda})" if no_cuda else "or call .to('cuda') of the flow or transform"
+    expected, got = "an array in the CPU's memory", f"{what} on {device}"
+    return wrong_kind(name, expected, got, f"this is computed on the CPU: {call}; {advice}")
+
+
+def wrong_device(name: str, what: str, device: Any, call: str) -> TypeError:
+    """For an array that is not on the CUDA device that computes."""
+    return wrong_kind(name, f"an array on {device}, where this is computed", what, f"call {call}")
+
+
+def on_another_device(name: str, index: int, device: Any, call: str) -> TypeError:
+    """For an array on the CUDA device of this index."""
+    other = f"cuda:{index}"
+    return wrong_kind(
+        name, f"an array on {device}", f"one on {other}", f"call {call}, or .to({other!r}) of the flow or transform"
+    )
