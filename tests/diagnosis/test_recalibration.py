@@ -53,13 +53,16 @@ def test_a_density_too_wide_or_too_narrow_is_repaired(factors, context, dtype):
     assert lost < 0.03
 
 
-def test_a_right_density_stays_as_it_is():
-    """Fits to noise lose log-likelihood on rows left out, so that few of them gain a standard error: at most two of
-    ten here.
+def test_a_right_density_stays_or_loses_little():
+    """Fits to noise lose log-likelihood on rows left out, so that most are found to be worse. The others cost what six
+    values cost that 400 rows know, 6 / 800, on average; here the mean of ten, those left alone among them.
     """
     right = truth()
-    kept = [hr.recalibrate(right, rows_of(right, ROWS, seed), seed=seed) is right for seed in range(10)]
-    assert sum(kept) >= 8
+    x = rows_of(right, 10_000, 99)
+    found = [hr.recalibrate(right, rows_of(right, ROWS, seed), seed=seed) for seed in range(10)]
+    assert sum(flow is right for flow in found) >= 4
+    lost = np.mean([(right.log_prob(x) - flow.log_prob(x)).mean() for flow in found])
+    assert -1e-4 < lost < 0.01
 
 
 def test_its_density_is_exact():
