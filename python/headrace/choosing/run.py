@@ -260,7 +260,7 @@ class _ManyRows(_Search):
     def _halve(self, fitted: Sample, choosing: Sample, folder: str, shown: Any) -> None:
         """Fit all candidates for a little time, the better half for more, until one is left.
 
-        The default has up to half of the time before, so that a search is not worse than a fit without a choice.
+        The default has up to half of the time before, so that a short search has it, too.
         """
         alive = list(self.trials)
         for trial in (one for one in alive if one.candidate.is_default and len(alive) > 1):
