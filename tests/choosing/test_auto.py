@@ -116,13 +116,31 @@ def test_held_out_rows_are_seen_by_nothing(monkeypatch):
     fit = hr.MAF.fit
 
     def watched(self, rows, context=None, **given):
-        seen.extend([rows, given["validation"][0]])
+        if "validation" in given:  # the last fit, to all rows, has no part in the table
+            seen.extend([rows, given["validation"][0]])
         return fit(self, rows, context, **given)
 
     monkeypatch.setattr(hr.Flow, "fit", watched)
     hr.auto(x, families=("maf",), **QUICK)
     assert seen
     assert all(not set(map(bytes, rows)) & parts[2] for rows in seen)
+
+
+def test_the_best_is_fitted_to_all_rows_as_without_a_choice(monkeypatch):
+    """If time is left: the flow has the bits of a fit to all rows, and the table the likelihood of the fit before."""
+    small = tried.candidates(("nsf",), tried.Setting(2, 0, None, None, "float32", 2), few=False)[:1]
+    monkeypatch.setattr(run, "candidates", lambda *given, **others: small)
+    x = banana(600).astype("float32")
+    choice = hr.auto(x, seconds=300.0, progress=False, seed=2)
+    assert choice.name == "NSF 3x[32,32]"
+    assert "before the best was fitted to all rows" in " ".join(str(choice).split())
+    alone = small[0].make()
+    alone.fit(x, seed=2, progress=False)
+    cases.assert_same_bits(choice.flow.parameters, alone.parameters)
+    judged = parted(Sample(x), 2)[2]
+    own = next(one for one in choice.table if one.name == choice.name)
+    assert own.log_likelihood == pytest.approx(own.flow.log_prob(judged.x).mean(), rel=1e-5)
+    assert (own.flow.parameters != alone.parameters).any()
 
 
 def test_the_time_is_kept():
