@@ -102,7 +102,7 @@ def auto(
     >>> x[:, 1] += np.square(x[:, 0])
     >>> choice = hr.auto(x, seconds=2, families=("nsf",), progress=False)
     >>> choice.name[:3], choice.flow.sample(3, seed=0).shape, len(choice.table)
-    ('NSF', (3, 2), 4)
+    ('NSF', (3, 2), 5)
     """
     clock = Clock(check.number("seconds", seconds, above=0.0, below=np.inf))
     key = check.integer("seed", seed, most=2**31 - 1)
