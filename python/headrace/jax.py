@@ -19,6 +19,7 @@ from headrace import _array_errors as errors
 
 check.framework("jax", jax.__version__, (0, 5))
 
+from headrace._couplings_jax import coupling  # noqa: E402
 from headrace._one_flow import no_flow  # noqa: E402
 from headrace._sequences_jax import SequenceModule  # noqa: E402
 from headrace._xla import Structure, structure_of  # noqa: E402
@@ -34,6 +35,7 @@ __all__ = [
     "FlowModule",
     "SequenceModule",
     "Structure",
+    "coupling",
     "freeze",
     "log_prob",
     "sample",
