@@ -16,7 +16,7 @@ from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import caller_of
-from headrace._arrays.shapes import flat, summed
+from headrace._arrays.shapes import summed
 from headrace._core.maps import LEAST_BINS, MAPS, SCALES, bins_of, bins_with, interval_of, min_bin_of, slope_of
 
 __all__ = ["Settings", "arguments", "is_inverse", "pull", "run"]
@@ -24,7 +24,7 @@ __all__ = ["Settings", "arguments", "is_inverse", "pull", "run"]
 Pair = tuple[Array, Array]
 Shape = tuple[int, ...]
 
-DIRECTIONS = ("forward", "inverse")
+_DIRECTIONS, _NAMES = ("forward", "inverse"), tuple(MAPS)
 
 
 class Settings(NamedTuple):
@@ -40,35 +40,34 @@ class Settings(NamedTuple):
 
 def is_inverse(direction: Any) -> bool:
     """Whether it is data to latent, by the name of the direction."""
-    return check.choice("direction", direction, DIRECTIONS) == "inverse"
+    return check.choice("direction", direction, _DIRECTIONS) == "inverse"
 
 
 def arguments(settings: Settings, name: str, value: Shape, params: Shape) -> tuple[tuple[Any, ...], dict[str, float]]:
     """The core's arguments for the settings, and those by name; checked with the shapes of values and parameters."""
-    bins = _bins(settings, name, value, params)
-    low, high = interval_of(settings.map, settings.bound)
-    named = {"low": low, "min_bin": min_bin_of(settings.map, settings.min_bin, bins)}
-    return (settings.map, settings.scale, slope_of(settings.map, settings.slope), high, bins), named
-
-
-def _bins(settings: Settings, name: str, value: Shape, params: Shape) -> int:
-    """The number of bins of maps with bins, where parameters of this shape fit values of that one."""
-    map = check.choice("map", settings.map, tuple(MAPS))
-    check.choice("scale", settings.scale, SCALES)
+    map, scale, slope, bound, bins, min_bin = settings
+    check.choice("map", map, _NAMES)
+    check.choice("scale", scale, SCALES)
     if not value:
         raise errors.wrong_shape(name, "(..., active)", value)
-    if settings.bins is None:
-        fitting = bins_with(map, params[-1]) if len(params) >= 2 else ()
-        if len(fitting) > 1:
-            raise ValueError(f"bins: expected one of {fitting}, which have as many params, got None")
-        bins = fitting[0] if fitting else LEAST_BINS  # any, where an error message needs one
-    else:
-        bins = bins_of(map, settings.bins)
-    count = MAPS[map].n_params(bins)
-    if params != (*value, count) and not _is_shared(params, (*value, count)):
-        expected = f"{(*value, count)}, or ({value[-1]}, {count}) for all rows"
-        raise errors.wrong_shape("params", expected if len(value) > 1 else (*value, count), params)
-    return bins
+    bins = _bins(map, bins, params)
+    full = (*value, MAPS[map].n_params(bins))
+    if params != full and not _is_shared(params, full):
+        own = f"{full}, or {full[-2:]} for all rows" if len(value) > 1 else full
+        raise errors.wrong_shape("params", own, params)
+    low, high = interval_of(map, bound)
+    named = {"low": low, "min_bin": min_bin_of(map, min_bin, bins)}
+    return (map, scale, slope_of(map, slope), high, bins), named
+
+
+def _bins(map: str, bins: Any, params: Shape) -> int:
+    """The number of bins, by default the one that has so many parameters; any for other maps."""
+    if bins is not None:
+        return bins_of(map, bins)
+    fitting = bins_with(map, params[-1]) if len(params) >= 2 else ()
+    if len(fitting) > 1:
+        raise ValueError(f"bins: expected one of {fitting}, which have as many params, got None")
+    return fitting[0] if fitting else LEAST_BINS  # any, where an error message needs one
 
 
 def _is_shared(shape: Shape, full: Shape) -> bool:
@@ -84,32 +83,35 @@ def _is_shared(shape: Shape, full: Shape) -> bool:
 class _Elements:
     """The arrays of one call, and the arguments of the core before and behind them."""
 
+    __slots__ = ("batch", "before", "caller", "full", "named", "params", "shared", "value")
+
     def __init__(self, name: str, value: Any, params: Any, settings: Settings) -> None:
         caller = self.caller = caller_of(value)
-        opened = caller.open(name, value)
-        array = self.value = _arrays.exact(name, opened, opened.shape, opened.dtype)
-        given = caller.open("params", params)
-        self.before, self.named = arguments(settings, name, array.shape, given.shape)
-        self.params = _arrays.exact("params", given, given.shape, array.dtype)
-        self.batch = array.shape[:-1]
-        self.active = array.shape[-1]
-        self.rows = math.prod(self.batch)
-        self.full = (self.rows, self.active, given.shape[-1])
-        self.shared = given.shape[:-2] != self.batch
+        array, given = caller.open(name, value), caller.open("params", params)
+        shape, own = array.shape, given.shape
+        self.before, self.named = arguments(settings, name, shape, own)
+        self.value = _arrays.exact(name, array, shape, array.dtype)
+        self.params = _arrays.exact("params", given, own, array.dtype)
+        self.batch = shape[:-1]
+        self.shared = own[:-2] != self.batch
+        self.full = own if len(own) == 3 and not self.shared else (math.prod(self.batch), *own[-2:])
 
-    def matrix(self, array: Any) -> Any:
-        """Values of this shape as the core takes them."""
-        return flat(array, self.rows, self.active)
+    def flat(self, *arrays: Any) -> tuple[Any, ...]:
+        """Values of this shape, or values for each row, as the core takes them."""
+        batch = self.batch
+        if len(batch) == 1:
+            return arrays
+        rows, active, _ = self.full
+        return tuple(a.reshape(rows, active) if a.ndim > len(batch) else a.reshape(rows) for a in arrays)
 
-    def inputs(self) -> tuple[Any, Any]:
-        """Values and parameters as the core takes them; those of several rows are repeated."""
-        value = self.matrix(self.value)
+    def each(self) -> Any:
+        """The parameters of each row as the core takes them: repeated where rows share them."""
         if not self.shared:
-            return value, self.params if self.params.ndim == 3 else self.params.reshape(self.full)
+            return self.params.reshape(self.full) if self.params.ndim != 3 else self.params
         repeated = self.caller.scratch((*self.batch, *self.full[1:]), self.value.dtype)
         with self.caller.queue():
             repeated[...] = self.params
-        return value, repeated.reshape(self.full)
+        return repeated.reshape(self.full)
 
 
 def run(name: str, value: Any, params: Any, settings: Settings, out: Any = None, *, inverse: bool) -> Pair:
@@ -118,8 +120,8 @@ def run(name: str, value: Any, params: Any, settings: Settings, out: Any = None,
     caller, array = own.caller, own.value
     given = array, own.params
     result, log_det = caller.output_pair(out, array.dtype, array.shape, own.batch, given, in_place=name)
-    results = own.matrix(result), flat(log_det, own.rows)
-    caller.core.coupling(*own.before, inverse, *own.inputs(), *results, **own.named)
+    flat, *results = own.flat(array, result, log_det)
+    caller.core.coupling(*own.before, inverse, flat, own.each(), *results, **own.named)
     return caller.give_pair(result, log_det)
 
 
@@ -140,12 +142,14 @@ def pull(
     by_log_det = _arrays.strict("grad_log_det", grad_log_det, own.batch, array.dtype, caller)
     given = array, own.params, by_value, by_log_det
     by_input, by_params = caller.output_pair(out, array.dtype, array.shape, own.params.shape, given)
-    each = caller.scratch(own.full, array.dtype) if own.shared else by_params.reshape(own.full)
-    cotangents = own.matrix(by_value), flat(by_log_det, own.rows)
-    caller.core.coupling_backward(
-        *own.before, inverse, *own.inputs(), *cotangents, own.matrix(by_input), each, **own.named
-    )
+    each = by_params
+    if own.shared:
+        each = caller.scratch(own.full, array.dtype)
+    elif each.ndim != 3:
+        each = each.reshape(own.full)
+    flat, *cotangents, by_flat = own.flat(array, by_value, by_log_det, by_input)
+    caller.core.coupling_backward(*own.before, inverse, flat, own.each(), *cotangents, by_flat, each, **own.named)
     if own.shared:
         with caller.queue():
-            by_params[...] = summed(each, (*own.batch, own.active), own.params.shape)
+            by_params[...] = summed(each, (*own.batch, own.full[1]), own.params.shape)
     return caller.give_pair(by_input, by_params)

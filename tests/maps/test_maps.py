@@ -170,7 +170,7 @@ def strict_errors():
         "integers": (values.astype(int), params, {}, ["int64"]),
         "half precision": (values.astype("f2"), params, {}, ["float16"]),
         "complex": (values.astype("c8"), params, {}, ["complex64"]),
-        "no axis": (values[0, 0], params, {}, [r"\(\)"]),
+        "no axis": (np.array(1.0, "f4"), params, {}, [r"\(\)"]),
         "params with more axes than values": (values[0], params, {}, ["params", r"\(3, 2\)", r"\(4, 3, 2\)"]),
         "params of other rows": (
             np.zeros((5, 4, 3), "f4"),
