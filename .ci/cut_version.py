@@ -34,8 +34,8 @@ def replaced(text: str, old: str, new: str, name: str) -> str:
 
 def cut(root: Path, version: str, day: datetime.date) -> None:
     """Change all of the files, or none."""
-    project, citation, changelog = "pyproject.toml", "CITATION.cff", "CHANGELOG.md"
-    texts = {name: (root / name).read_text(encoding="utf-8") for name in (project, citation, changelog)}
+    project, citation, recipe, changelog = "pyproject.toml", "CITATION.cff", "conda/recipe.yaml", "CHANGELOG.md"
+    texts = {name: (root / name).read_text(encoding="utf-8") for name in (project, citation, recipe, changelog)}
     current = re.findall(r'^version = "(.*)"$', texts[project], flags=re.MULTILINE)[0]
     if version.endswith(".dev0"):
         if current.endswith(".dev0") or numbers(version) <= numbers(current):
@@ -49,6 +49,7 @@ def cut(root: Path, version: str, day: datetime.date) -> None:
     texts[changelog] = replaced(texts[changelog], old, new, changelog)
     texts[project] = replaced(texts[project], f'\nversion = "{current}"\n', f'\nversion = "{version}"\n', project)
     texts[citation] = replaced(texts[citation], f"\nversion: {current}\n", f"\nversion: {version}\n", citation)
+    texts[recipe] = replaced(texts[recipe], f'\n  version: "{current}"\n', f'\n  version: "{version}"\n', recipe)
     for name, text in texts.items():
         (root / name).write_text(text, encoding="utf-8")
 

@@ -55,14 +55,6 @@ bool Unlocked::ask(void* self) {
 
 }  // namespace headrace
 
-// For threadpoolctl, which calls functions of libraries by their names.
-extern "C" __attribute__((visibility("default"))) int headrace_get_num_threads() {
-    return headrace::process_threads();
-}
-extern "C" __attribute__((visibility("default"))) void headrace_set_num_threads(int n) {
-    headrace::set_num_threads(n);
-}
-
 PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
     using namespace headrace;
     m.doc() = "headrace on the CPU: programs and functional kernels. Private; use the headrace package.";

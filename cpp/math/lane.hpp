@@ -30,7 +30,8 @@
 
 // Whether the target has an instruction for a * b + c, rounded once, and how a compiler names it for vectors; and the
 // kind of register that a value is in.
-#if defined(__CUDA_ARCH__) || (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF))
+#if defined(__CUDA_ARCH__) || (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)) || \
+    (defined(__clang__) && defined(__FMA__))  // Clang defines the first two on other processors than x86 alone
 #define HR_HAS_FMA true
 #else
 #define HR_HAS_FMA false
@@ -211,6 +212,12 @@ HR_FN V fma_of_vectors(V a, V b, V c) {
         return __builtin_ia32_vfmaddps256(a, b, c);
     } else {
         return __builtin_ia32_vfmaddpd256(a, b, c);
+    }
+#elif defined(__aarch64__) && HR_HAS_FMA
+    if constexpr (is_single<V>) {
+        return __builtin_aarch64_fmav4sf(a, b, c);
+    } else {
+        return __builtin_aarch64_fmav2df(a, b, c);
     }
 #elif HR_HAS_FMA
     for (int i = 0; i < Lane<V>::width; ++i)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headrace._arrays.caller import Caller
     from headrace._evaluation import Pair
     from headrace._module import Block, Program
+    from headrace._tables.names import Names
     from headrace.bases import Base
 
 __all__ = ["Interior", "Trainable"]
@@ -102,6 +103,16 @@ class Interior:
         """Whether some layer has dropout."""
         networks = (network for t in self.chain for network in t._networks())
         return any(layer.dropout for network in networks for layer in network)
+
+    @property
+    def names(self) -> Names:
+        """The names of the columns."""
+        found: Names = self._flow._names
+        return found
+
+    def name(self, names: Names) -> None:
+        """Name the columns from now on."""
+        self._flow._names = names
 
     def products(self, matmul: Any) -> str:
         """How products of networks are computed in the steps of a fit: the argument, checked, or the flow's own."""

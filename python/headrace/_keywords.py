@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from headrace._core.settings import Settings
 
-__all__ = ["documented", "meant", "suggestion", "takes"]
+__all__ = ["closed", "documented", "meant", "refuse", "refuse_others", "suggestion", "takes"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -47,17 +47,13 @@ def takes(settings: type, stated: type = Settings, /, **defaults: Any) -> Callab
         ]
         signature = own.replace(parameters=[*named[:first], *shared, *named[first:]])
         expected = [*signature.parameters][1:]  # without self or cls
+        known = frozenset(expected)
 
         @functools.wraps(function)
         def called(*given: Any, **keywords: Any) -> Any:
-            for name in keywords:
-                if name not in expected:
-                    owner = (given[0] if isinstance(given[0], type) else type(given[0])).__name__
-                    called_by = f"{owner}.fit" if function.__name__ == "fit" else owner
-                    raise TypeError(
-                        f"{name}: expected a keyword of {called_by} ({', '.join(expected)}), got {name!r}"
-                        + suggestion(name, expected)
-                    )
+            if not keywords.keys() <= known:
+                owner = (given[0] if isinstance(given[0], type) else type(given[0])).__name__
+                refuse_others(f"{owner}.fit" if function.__name__ == "fit" else owner, keywords, expected)
             return function(*given, **defaults | keywords)
 
         del called.__wrapped__  # Sphinx would read defaults from the source of the wrapped function, and find too few
@@ -67,6 +63,35 @@ def takes(settings: type, stated: type = Settings, /, **defaults: Any) -> Callab
         return cast("F", called)
 
     return signed
+
+
+def refuse_others(owner: str, keywords: Collection[str], expected: Collection[str]) -> None:
+    """Refuse keywords that are not among the expected ones of a class or function.
+
+    Raises:
+        TypeError: it names the owner, all its keywords, and the one that is probably meant.
+    """
+    for name in keywords:
+        if name not in expected:
+            raise TypeError(
+                f"{name}: expected a keyword of {owner} ({', '.join(expected)}), got {name!r}"
+                + suggestion(name, expected)
+            )
+
+
+def closed(function: F) -> F:
+    """Leave ``**others``, which a function passes to `refuse`, out of its signature."""
+    own = inspect.signature(function)
+    named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    function.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
+    return function
+
+
+def refuse(method: Callable[..., Any], others: Collection[str]) -> None:
+    """Refuse the ``**others`` of a bound method that is `closed`, by `refuse_others`."""
+    if others:
+        owner = f"{type(method.__self__).__name__}.{method.__name__}"  # type: ignore[attr-defined]
+        refuse_others(owner, others, list(inspect.signature(method).parameters))
 
 
 _ELSEWHERE = {
@@ -91,6 +116,9 @@ _ELSEWHERE = {
     "validation_fraction": "validation",
     "stop_after_epochs": "patience",
     "random_state": "seed",
+    "seed": "random_state",
+    "n_samples": "n",
+    "size": "n",
     "key": "seed",
     "cond_dim": "context",
     "context_features": "context",

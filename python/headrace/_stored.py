@@ -12,6 +12,7 @@ Masks are arrays too, and matrices that are no parameters (`Module._fixed_arrays
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -79,6 +80,14 @@ class Filed(abc.ABC):
     @abc.abstractmethod
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         """Arrays that a file keeps beside the parameters."""
+
+    def _notes(self) -> dict[str, str]:
+        """Texts by name that a file keeps in its metadata."""
+        return {}
+
+    def _with_notes(self, notes: Mapping[str, Any]) -> Filed:
+        """This object with the information in texts of `_notes`; in a file, these may be missing or anything."""
+        return self
 
     @abc.abstractmethod
     def to(self, device: str, matmul: str = "exact") -> Any:

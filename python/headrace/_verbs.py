@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace._arrays.caller import Array
-from headrace._arrays.kinds import A, AnyFrame, S
+from headrace._arrays.kinds import A, AnyFrame, S, Whole
 from headrace._derivatives import Derivatives
 from headrace._evaluation import Pair
+from headrace._keywords import closed, refuse
 
 __all__ = ["Verbs"]
 
@@ -23,6 +24,8 @@ class Verbs(Derivatives):
     def log_prob(
         self, x: NDArray[S], context: Any = None, *, parameters: Any = None, out: Any = None
     ) -> NDArray[S]: ...
+    @overload
+    def log_prob(self, x: Whole, context: Any = None, *, parameters: Any = None, out: Any = None) -> NDArray[Any]: ...
     @overload
     def log_prob(self, x: A, context: Any = None, *, parameters: Any = None, out: Any = None) -> A: ...
     @overload
@@ -71,6 +74,10 @@ class Verbs(Derivatives):
         self, x: NDArray[S], context: Any = None, *, parameters: Any = None, out: Any = None
     ) -> tuple[NDArray[S], NDArray[S]]: ...
     @overload
+    def to_latent(
+        self, x: Whole, context: Any = None, *, parameters: Any = None, out: Any = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
+    @overload
     def to_latent(self, x: A, context: Any = None, *, parameters: Any = None, out: Any = None) -> tuple[A, A]: ...
     @overload
     def to_latent(
@@ -95,6 +102,10 @@ class Verbs(Derivatives):
     def to_data(
         self, z: NDArray[S], context: Any = None, *, parameters: Any = None, out: Any = None
     ) -> tuple[NDArray[S], NDArray[S]]: ...
+    @overload
+    def to_data(
+        self, z: Whole, context: Any = None, *, parameters: Any = None, out: Any = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
     @overload
     def to_data(self, z: A, context: Any = None, *, parameters: Any = None, out: Any = None) -> tuple[A, A]: ...
     @overload
@@ -130,6 +141,20 @@ class Verbs(Derivatives):
         like: None = None,
         out: NDArray[S] | None = None,
     ) -> NDArray[S]: ...
+    @overload
+    def sample(
+        self,
+        n: int | Sequence[int],
+        context: Whole | float,
+        seed: int | np.random.Generator | None = None,
+        *,
+        first_row: int | None = None,
+        parameters: Any = None,
+        noise: NDArray[Any] | None = None,
+        dtype: DTypeLike | None = None,
+        like: None = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]: ...
     @overload
     def sample(
         self,
@@ -172,6 +197,7 @@ class Verbs(Derivatives):
         like: Any = None,
         out: Any = None,
     ) -> Any: ...
+    @closed
     def sample(
         self,
         n: int | Sequence[int],
@@ -184,6 +210,7 @@ class Verbs(Derivatives):
         dtype: DTypeLike | None = None,
         like: Any = None,
         out: Array | None = None,
+        **others: Any,
     ) -> Array:
         """Draw n rows, shape (n, features), in the framework of the context; without, NumPy, or CuPy on a device.
 
@@ -218,8 +245,11 @@ class Verbs(Derivatives):
         >>> flow.sample((100,), np.ones((5, 2))).shape  # 100 draws for each of 5 contexts
         (100, 5, 3)
         """
+        if others:
+            refuse(self.sample, others)
         return self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, False)
 
+    @closed
     def sample_and_log_prob(
         self,
         n: int | Sequence[int],
@@ -232,10 +262,13 @@ class Verbs(Derivatives):
         dtype: DTypeLike | None = None,
         like: Any = None,
         out: Pair | None = None,
+        **others: Any,
     ) -> Pair:
         """``(sample(n), its log_prob)`` in one pass; see `sample`. `out` is such a pair.
 
         The log densities are in the flow's dtype, whatever the rows are in.
         """
+        if others:
+            refuse(self.sample_and_log_prob, others)
         pair: Pair = self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, True)
         return pair

@@ -41,6 +41,7 @@ class Conditional:
         `latent` are the latent coordinates that belong to these.
         """
         caller = flow._caller()
+        caller.names = flow._names.of_columns(known)
         rows = opened(caller, "x", x, context, len(known), flow.context)
         assert rows.array is not None
         self._flow, self._chain, self._base = flow, chain, base
@@ -94,7 +95,7 @@ class Conditional:
             TypeError, ValueError: As in `Flow.log_prob`.
         """
         caller = self._flow._caller()
-        given, k = caller.open("rest", rest), len(self._known)
+        given, k = caller.open("rest", rest, whole=True), len(self._known)
         if not given.ndim or given.shape[-1] != self.features:
             raise errors.wrong_shape("rest", f"(..., {self.features})", given.shape)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -15,12 +15,14 @@ from headrace import _arguments as check
 from headrace import files
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
-from headrace._arrays.kinds import A, AnyFrame
+from headrace._arrays.kinds import A, AnyFrame, Whole
 from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
 from headrace._fit.given_rows import warn
+from headrace._keywords import closed, refuse
 from headrace._stored import Filed, Stored, header_of, storable
+from headrace._tables.names import Names
 from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.flow import Flow
 from headrace.training import History
@@ -131,6 +133,32 @@ class Ensemble(Filed):
         """The number of trained parameters in all members."""
         return sum(flow.n_parameters for flow in self._flows)
 
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """See `Flow.feature_names`."""
+        return self._flows[0].feature_names
+
+    @property
+    def context_names(self) -> tuple[str, ...] | None:
+        """See `Flow.context_names`."""
+        return self._flows[0].context_names
+
+    @property
+    def _names(self) -> Names:
+        return self._flows[0]._names
+
+    @_names.setter
+    def _names(self, names: Names) -> None:
+        for flow in self._flows:
+            flow._names = names
+
+    def _notes(self) -> dict[str, str]:
+        return self._flows[0]._notes()
+
+    def _with_notes(self, notes: Mapping[str, Any]) -> Self:
+        self._names = Names.of_notes(notes, self.features, self.context)
+        return self
+
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the members' parameters by name, "members.0.transforms.0.layers.0.weight" for one."""
         return self._named(lambda flow: flow.named_parameters())
@@ -218,6 +246,8 @@ class Ensemble(Filed):
     # ---- evaluation ----------------------------------------------------------------------------------------------
 
     @overload
+    def log_prob(self, x: Whole, context: Any = None) -> NDArray[Any]: ...
+    @overload
     def log_prob(self, x: A, context: Array | None = None, *, out: A | None = None) -> A: ...
     @overload
     def log_prob(self, x: AnyFrame, context: Any = None) -> NDArray[Any]: ...
@@ -236,6 +266,8 @@ class Ensemble(Filed):
             value[...] = _mixed(log_probs, self.weights).reshape(rows.batch)
         return caller.give(value)
 
+    @overload
+    def spread(self, x: Whole, context: Any = None) -> NDArray[Any]: ...
     @overload
     def spread(self, x: A, context: Array | None = None) -> A: ...
     @overload
@@ -267,6 +299,7 @@ class Ensemble(Filed):
             each = [flow.log_prob(rows.array, rows.context).astype(np.float64) for flow in self._flows]
         return caller, rows, each
 
+    @closed
     def sample(
         self,
         n: int | Sequence[int],
@@ -276,6 +309,7 @@ class Ensemble(Filed):
         first_row: int | None = None,
         dtype: DTypeLike | None = None,
         like: Any = None,
+        **others: Any,
     ) -> Array:
         """Draw n rows, each from a member drawn at random.
 
@@ -285,6 +319,7 @@ class Ensemble(Filed):
         Args:
             n, context, seed, first_row, dtype, like: As in `Flow.sample`.
         """
+        refuse(self.sample, others)
         caller, own = self._flows[0]._caller(), self.dtype
         if like is not None:
             caller.answer_like(like)
@@ -393,7 +428,7 @@ class Ensemble(Filed):
     def _resampled(self, x: Any, weights: Any, key: int, member: int) -> Any:
         """Weights of rows drawn with replacement from those of a weight above 0."""
         caller = self._flows[0]._caller()
-        n = _arrays.matrix("x", x, self.features, caller).shape[0]
+        n = _arrays.matrix("x", x, self.features, caller, whole=True).shape[0]
         given = _arrays.row_weights("weights", weights, n, caller)[0]
         with caller.queue():
             kept = np.arange(n) if given is None else np.flatnonzero(_arrays.on_host(given) > 0)

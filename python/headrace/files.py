@@ -54,7 +54,7 @@ class FileFormatError(ValueError):
 
 
 def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:
-    """`Flow.save` and `Transform.save`; `notes` are texts to keep in the file's metadata, see `read_notes`."""
+    """`Flow.save` and `Transform.save`; `notes` are more texts to keep in the file's metadata, see `read_notes`."""
     name = _path(path)
     parts = _parts(module, notes)
     with replacing(name) as stream:
@@ -258,7 +258,8 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     if module.matmul in BF16_PARTS:  # which belongs to the density; choices of a device are in no file
         header["matmul"] = module.matmul
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
-    metadata = {**(notes or {}), _KEY: text, _CHECKSUM: _checksum(text, arrays)}
+    notes = {**(notes or {}), **module._notes(), **(notes or {})}  # in the given order, and with the given values
+    metadata = {**notes, _KEY: text, _CHECKSUM: _checksum(text, arrays)}
     if notes:
         sums = {name: _checksum(note, {}) for name, note in notes.items()}
         metadata[_NOTE_CHECKSUMS] = json.dumps(sums, separators=(",", ":"))
@@ -371,10 +372,11 @@ def _build(stream: BinaryIO, size: int) -> Any:
             raise ValueError(f"damaged: expected the checksum {found} of what it holds, got {str(expected)[:40]}")
     _check_notes(metadata)
     try:
-        return _assemble(header, arrays)
+        module = _assemble(header, arrays)
     except (TypeError, ValueError) as error:
         by = "" if written_by == cpu.__version__ else f" (written by headrace {written_by}, read by {cpu.__version__})"
         raise ValueError(f"{error}{by}") from error
+    return module._with_notes(metadata)
 
 
 def _assemble(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:

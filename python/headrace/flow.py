@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace import training
-from headrace._arrays.caller import Array
+from headrace._arrays.caller import Array, Caller, named
 from headrace._core.device import Device, matmul_on_cpu
 from headrace._core.steps import StepSpec
 from headrace._evaluation import Pair
@@ -21,6 +21,7 @@ from headrace._interior import Interior
 from headrace._keywords import takes
 from headrace._module import Block, Program
 from headrace._stored import Stored, header_of, header_of_scale, storable
+from headrace._tables.names import Names
 from headrace._verbs import Verbs
 from headrace.bases import Base, Logistic, StandardNormal
 from headrace.conditional import Conditional
@@ -58,6 +59,7 @@ class Flow(Verbs):
     """
 
     _dtype: np.dtype[Any]
+    _called = Names()  # those of the columns of x and of the context
 
     def __init__(
         self,
@@ -182,6 +184,41 @@ class Flow(Verbs):
         """``(mean, std)`` of the context's columns, shape (context,) each, as given or as `fit` found them; or None."""
         return self._standardize_context
 
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the columns, of the frame of the fit or as given in the place of `features`; None for none.
+
+        Frames given later need the same columns in the same order; arrays have no names, and are taken as they are.
+        """
+        return self._names.features
+
+    @property
+    def context_names(self) -> tuple[str, ...] | None:
+        """The names of the columns of the context, where that was a frame in the fit; None for none."""
+        return self._names.context or None
+
+    def _notes(self) -> dict[str, str]:
+        return Names(self._names.features, self._names.context if self._context else ()).notes()
+
+    def _with_notes(self, notes: Mapping[str, Any]) -> Self:
+        self._names = Names.of_notes(notes, self._features, self._context)
+        return self
+
+    @property
+    def _names(self) -> Names:
+        return self._called
+
+    @_names.setter
+    def _names(self, names: Names) -> None:
+        self._called = names
+        self._place(self._device, self._products)
+
+    def _place(self, device: Device | None, products: str = "exact") -> None:
+        """See `Parametrised`; on the CPU, where frames are taken, their columns are compared with the names."""
+        super()._place(device, products)
+        if device is None and (self._called.features or self._called.context):
+            self._caller = named(self._called)
+
     def _base_size(self) -> int:
         return sum(block.size for _, block in self._base._blocks())
 
@@ -282,7 +319,10 @@ class Flow(Verbs):
         >>> hr.MAF(4, link="none").marginal(2).log_prob(np.zeros((3, 2))).shape
         (3,)
         """
-        return self._marginal(columns_of(columns, self._features))[0]
+        chosen = columns_of(columns, self._features)
+        flow = self._marginal(chosen)[0]
+        flow._names = self._names.of_columns(chosen)
+        return flow
 
     def _marginal(self, columns: tuple[int, ...]) -> tuple[Flow, tuple[int, ...]]:
         """The marginal of some columns, with the latent coordinates that belong to them."""
@@ -321,7 +361,8 @@ class Flow(Verbs):
         (7, 2)
         """
         if columns is None:
-            shape = self._caller().open("x", x).shape
+            caller = self._caller() if self._device is not None else Caller()  # without the names of all columns
+            shape = caller.open("x", x, whole=True).shape
             columns = range(shape[-1] if shape else 0)
         known = columns_of(columns, self._features)
         if len(known) == self._features:

@@ -5,7 +5,7 @@ After it comes a `Support`, where there are bounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from headrace._core.settings import Affine, Autoregressive, Conditioner, Network
 from headrace._keywords import documented, takes
 from headrace._links import link_before
 from headrace._stored import storable
+from headrace._tables.columns import by_column
+from headrace._tables.names import named_features
 from headrace.bases import Base, StandardNormal
 from headrace.flow import Flow
 from headrace.network import Network
@@ -25,7 +27,7 @@ from headrace.tails import Uniform
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.transforms.on_columns import OnColumns
-from headrace.transforms.support import Bounds, Periods, circles_of, support_or_none
+from headrace.transforms.support import ColumnBounds, ColumnPeriods, circles_of, support_or_none
 from headrace.transforms.transform import Transform
 from headrace.transforms.vector import Planar, Radial
 
@@ -43,17 +45,22 @@ class _Named(Flow):
     def __init__(
         self,
         made: Callable[[int], list[Transform]],
-        features: int,
+        features: int | Iterable[str],
         base: Base | str | None,
-        bounds: Bounds | None,
-        periodic: Periods | None,
+        bounds: ColumnBounds | None,
+        periodic: ColumnPeriods | None,
         dtype: DTypeLike,
         matmul: str,
         circles: CircleSettings,
     ) -> None:
         """`made` takes the number of columns that are not periodic, and gives their transforms."""
+        features, names = named_features(features)
+        low_high, periods = (
+            by_column(name, value, features, names.features, "features")
+            for name, value in (("bounds", bounds), ("periodic", periodic))
+        )
         over_a_box = is_over_a_box(base)
-        support = (support_of_box if over_a_box else support_or_none)(bounds, features, periodic)
+        support = (support_of_box if over_a_box else support_or_none)(low_high, features, periods)
         around = circles_of(support)
         ends: list[Transform] = [] if over_a_box else [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:
@@ -73,6 +80,7 @@ class _Named(Flow):
         elif around:
             own_base = base_of_circles(None if isinstance(base, str) else base, features, around)
         super().__init__([*chain, *ends], own_base, dtype=dtype, matmul=matmul)
+        self._names = names
 
 
 def _autoregressive(
@@ -118,22 +126,21 @@ class _Affine(_Named):
     @takes(Affine)
     def __init__(
         self,
-        features: int,
+        features: int | Iterable[str],
         context: int = 0,
         transforms: int = 5,
         hidden: Sequence[int] | Network = (64, 64),
         *,
         link: str = "reverse",
         base: Base | str | None = None,
-        bounds: Bounds | None = None,
-        periodic: Periods | None = None,
+        bounds: ColumnBounds | None = None,
+        periodic: ColumnPeriods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         matmul: str = "exact",
         **conditioner: Unpack[Affine],
     ) -> None:
         """See the class."""
-        n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         options = onto_itself(base, link, _bounded(hidden, conditioner))
 
@@ -141,7 +148,7 @@ class _Affine(_Named):
             return _autoregressive(columns, transforms, link, seed, sizes, reads=self._reads, **options)
 
         super().__init__(
-            made, n, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, options)
+            made, features, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, options)
         )
 
 
@@ -154,7 +161,8 @@ class MAF(_Affine):
     sampling each cost one pass.
 
     Args:
-        features: Number of coordinates.
+        features: Number of columns, or their names, such as ``list(frame)``: a frame given later needs these columns in
+            this order, and `bounds` and `periodic` take names.
         context: Number of context columns.
         transforms: Number of transforms.
         hidden: Units of each hidden layer, or a `headrace.Network`.
@@ -163,15 +171,16 @@ class MAF(_Affine):
             orders; "none", nothing, and no alternating orders.
         base: By default `StandardNormal`. "uniform": a `Uniform`, with splines of [-1, 1] onto itself for all
             transforms (``map="rq_spline_free"``) and a line from there to the `bounds`, of which each column needs two.
-        bounds: For each column ``(low, high)``, with None for an end without a bound, or None; None for no bounds at
-            all. See `Support`: no sample lies outside, a row on a bound or beyond has a `log_prob` of -inf, and `fit`
-            refuses such rows. Over a base that is not "uniform" the density falls to 0 at a bound, so that importance
-            sampling of a function that does not is biased low: take ``base="uniform"`` there.
-        periodic: For each column ``(low, high)``, one period of it, or None: columns around which the density is
-            continuous. The flow's own transforms are of the other columns. Given these and the context, the periodic
-            ones go through as many shifts and circular splines as there are transforms, with networks of the same
-            `hidden` (docs/conventions.md). Their base is uniform. Dependences between them are left to
-            shears of the circles.
+        bounds: For each column ``(low, high)``, with None for an end without a bound, or None; or a dict of the columns
+            with bounds, by index or name; None for no bounds at all. See `Support`: no sample lies outside, a row on a
+            bound or beyond has a `log_prob` of -inf, and `fit` refuses such rows. Over a base that is not "uniform" the
+            density falls to 0 at a bound, so that importance sampling of a function that does not is biased low: take
+            ``base="uniform"`` there.
+        periodic: For each column ``(low, high)``, one period of it, or None, or a dict like that of `bounds`: columns
+            around which the density is continuous. The flow's own transforms are of the other columns. Given these and
+            the context, the periodic ones go through as many shifts and circular splines as there are transforms, with
+            networks of the same `hidden` (docs/conventions.md). Their base is uniform. Dependences between them are
+            left to shears of the circles.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
         matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6"
@@ -223,22 +232,21 @@ class RealNVP(_Named):
     @takes(Affine)
     def __init__(
         self,
-        features: int,
+        features: int | Iterable[str],
         context: int = 0,
         transforms: int = 8,
         hidden: Sequence[int] | Network = (64, 64),
         *,
         link: str = "reverse",
         base: Base | str | None = None,
-        bounds: Bounds | None = None,
-        periodic: Periods | None = None,
+        bounds: ColumnBounds | None = None,
+        periodic: ColumnPeriods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         matmul: str = "exact",
         **conditioner: Unpack[Affine],
     ) -> None:
         """See the class."""
-        n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         options = onto_itself(base, link, _bounded(hidden, conditioner))
 
@@ -246,7 +254,7 @@ class RealNVP(_Named):
             return _couplings(columns, transforms, link, seed, sizes, **options)
 
         super().__init__(
-            made, n, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, options)
+            made, features, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, options)
         )
 
 
@@ -275,7 +283,7 @@ class NSF(_Named):
     @takes(Spline)
     def __init__(
         self,
-        features: int,
+        features: int | Iterable[str],
         context: int = 0,
         transforms: int = 5,
         hidden: Sequence[int] | Network = (64, 64),
@@ -283,15 +291,14 @@ class NSF(_Named):
         coupling: bool = False,
         link: str = "reverse",
         base: Base | str | None = None,
-        bounds: Bounds | None = None,
-        periodic: Periods | None = None,
+        bounds: ColumnBounds | None = None,
+        periodic: ColumnPeriods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         matmul: str = "exact",
         **conditioner: Unpack[Spline],
     ) -> None:
         """See the class."""
-        n = check.integer("features", features, least=1)
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         kind = _couplings if coupling else _autoregressive
         options = {"map": "rq_spline", "formula": "to_latent", **onto_itself(base, link, conditioner)}
@@ -300,7 +307,7 @@ class NSF(_Named):
             return kind(columns, transforms, link, seed, sizes, **options)
 
         circles = CircleSettings(transforms, seed, sizes, conditioner)
-        super().__init__(made, n, base, bounds, periodic, dtype, matmul, circles)
+        super().__init__(made, features, base, bounds, periodic, dtype, matmul, circles)
 
 
 @storable
@@ -330,7 +337,7 @@ class PlanarFlow(_Named):
     @takes(NetworkKeywords)
     def __init__(
         self,
-        features: int,
+        features: int | Iterable[str],
         transforms: int = 32,
         context: int = 0,
         hidden: Sequence[int] = (64, 64),
@@ -338,8 +345,8 @@ class PlanarFlow(_Named):
         nonlinearity: str = "tanh",
         negative_slope: float = 0.2,
         base: Base | None = None,
-        bounds: Bounds | None = None,
-        periodic: Periods | None = None,
+        bounds: ColumnBounds | None = None,
+        periodic: ColumnPeriods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         matmul: str = "exact",
@@ -347,7 +354,7 @@ class PlanarFlow(_Named):
     ) -> None:
         """See the class."""
         refuse_box(base, type(self).__name__)
-        n, key = check.integer("features", features, least=1), check.integer("seed", seed)
+        key = check.integer("seed", seed)
         sizes: Any = {"context": context, "hidden": hidden, "dtype": dtype}
         own: Any = {"nonlinearity": nonlinearity, "negative_slope": negative_slope}
         count = check.integer("transforms", transforms, least=1)
@@ -356,7 +363,7 @@ class PlanarFlow(_Named):
             return [Planar(columns, seed=(key, i), **sizes, **own, **network) for i in range(count)]
 
         circles = CircleSettings(min(count, MOST_CIRCLES), seed, sizes, network)
-        super().__init__(made, n, base, bounds, periodic, dtype, matmul, circles)
+        super().__init__(made, features, base, bounds, periodic, dtype, matmul, circles)
 
 
 @storable
@@ -376,14 +383,14 @@ class RadialFlow(_Named):
     @takes(NetworkKeywords)
     def __init__(
         self,
-        features: int,
+        features: int | Iterable[str],
         transforms: int = 32,
         context: int = 0,
         hidden: Sequence[int] = (64, 64),
         *,
         base: Base | None = None,
-        bounds: Bounds | None = None,
-        periodic: Periods | None = None,
+        bounds: ColumnBounds | None = None,
+        periodic: ColumnPeriods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
         matmul: str = "exact",
@@ -391,7 +398,7 @@ class RadialFlow(_Named):
     ) -> None:
         """See the class."""
         refuse_box(base, type(self).__name__)
-        n, key = check.integer("features", features, least=1), check.integer("seed", seed)
+        key = check.integer("seed", seed)
         sizes: Any = {"context": context, "hidden": hidden, "dtype": dtype}
         count = check.integer("transforms", transforms, least=1)
 
@@ -399,4 +406,4 @@ class RadialFlow(_Named):
             return [Radial(columns, seed=(key, i), **sizes, **network) for i in range(count)]
 
         circles = CircleSettings(min(count, MOST_CIRCLES), seed, sizes, network)
-        super().__init__(made, n, base, bounds, periodic, dtype, matmul, circles)
+        super().__init__(made, features, base, bounds, periodic, dtype, matmul, circles)

@@ -348,7 +348,7 @@ def dual_ascent_step(
     for name, squares in (("maps", bends), ("next", following)):
         if squares is not None and not (squares[:, -1] > 0).all():
             raise ValueError(f"{name}: expected squares above 0, got {squares[:, -1].tolist()}")
-    counts, _ = _arrays.row_weights("weights", weights, rows, caller, any_sum=True)
+    counts, _ = _arrays.row_weights("weights", weights, rows, caller, any_sum=True, whole=False)
     scale = check.number("log_scale", log_scale, below=np.inf)
     with caller.queue():
         points = Points(array, counts, array.dtype)

@@ -21,17 +21,20 @@ except ImportError as error:
 
 from headrace import _arguments as check
 from headrace import _array_errors as errors
+from headrace._arrays import frames
 from headrace._arrays.caller import is_array
 from headrace._arrays.frames import check_numbers, inferred, kinds_of
 from headrace._boxes import UNIFORM
 from headrace._core import LEAST_ROWS
 from headrace._fit.streams import check_stream
+from headrace._keywords import closed, refuse, refuse_others
 from headrace._streams.given import arrays_of, stream_of
 from headrace._streams.stream import Stream
 from headrace._tables import columns as _columns
 from headrace._tables import given as _given
 from headrace._tables import table as _tables
 from headrace._tables.facts import Passed
+from headrace._tables.names import Names
 from headrace._tables.stream import Present, Treated
 from headrace._warn import warn
 from headrace.bases import Base, Logistic, Normal, StandardNormal
@@ -39,7 +42,7 @@ from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.flows import DEFAULT, IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.tails import StudentT
-from headrace.transforms.support import support_or_none
+from headrace.transforms.support import Support, support_or_none
 
 __all__ = ["FlowDensity"]
 
@@ -109,9 +112,10 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         base: "standard_normal", "normal" (location and scale are trained), "logistic", "student_t" (degrees of freedom
             are trained), "uniform" (beside `bounds` with both ends of each column; see `MAF`), or a `Base` of as many
             features as the data; None for the flow's own default.
-        bounds: For each column ``(low, high)``, with None for an end without a bound, or None; see `MAF`. Rows on a
-            bound or beyond are refused by `fit`, and have a log density of -inf.
-        periodic: For each column ``(low, high)``, one period of it, or None; see `MAF`.
+        bounds: For each column ``(low, high)``, with None for an end without a bound, or None; or a dict of the columns
+            with bounds, by number or name; see `MAF`. Rows on a bound or beyond are refused by `fit`, and have a log
+            density of -inf.
+        periodic: For each column ``(low, high)``, one period of it, or None, or such a dict; see `MAF`.
         validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience, time_budget:
             See `Flow.fit`, whose defaults these are; its other keywords are taken in the same way.
         checkpoint, checkpoint_every: See `Flow.fit`; `random_state` has to be an int then, and no ensemble can be
@@ -155,6 +159,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     def __init__(self, flow: str = DEFAULT, **parameters: Any) -> None:
         """See the class."""
+        refuse_others("FlowDensity", parameters, [*self._signature.parameters][1:])
         given = self._signature.bind(self, flow, **parameters)
         given.apply_defaults()
         for name, value in given.arguments.items():
@@ -212,7 +217,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         share = self._outliers()
         if message := _columns.about_index(X, self._called()):
             warn(f"X: {message}; drop it if it is an index")
-        conditions = None
+        conditions, self._contexts = None, frames.labels_of(context)
         if context is not None:
             conditions = _two_dimensional(context, X.dtype)
             if len(conditions) != len(X):
@@ -246,7 +251,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         if self.missing == "drop":
             stream = Present(stream)
         self.__dict__.pop("feature_names_in_", None)  # rows to score may come without names
-        self._frame, whole = None, stream.whole()
+        self._frame, self._contexts, whole = None, None, stream.whole()
         first = next(iter(stream), None) if whole is None else whole
         if first is None:
             raise ValueError("x: expected rows that miss no number, got none")
@@ -255,7 +260,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             warn(f"X: {message}; drop it if it is an index")
         if whole is not None:
             return self._fit_rows(whole.x, whole.weights, whole.context, stream.kinds, share)
-        support = support_or_none(self.bounds, self.n_features_in_, self.periodic)
+        support = self._support()
         seen = Passed(stream, None if support is None else support.bounds)
         check_stream(stream, None, self.progress, seen.add)
         self._learn_table(seen, stream.kinds)
@@ -286,6 +291,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         self.history_ = flow.fit(x, context, weights=weights, seed=seed, progress=self.progress, **how)
         if self.ensemble is not None:
             flow = flow[: len(self.history_)]  # members that were fitted before Ctrl-C
+        called = self._called()
+        flow._names = Names(None if called is None else tuple(called[i] for i in self.table_.kept), self._contexts)
         self.flow_, self.n_context_ = flow, flow.context
 
     def _held_out(self, validation: Any) -> Any:
@@ -378,8 +385,15 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         """`fit`, and `predict` of the same rows."""
         return self.fit(X, y, sample_weight, context=context).predict(X, context=context)
 
+    @closed
     def sample(
-        self, n_samples: int = 1, random_state: Any = None, *, context: Any = None, as_frame: bool = False
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        *,
+        context: Any = None,
+        as_frame: bool = False,
+        **others: Any,
     ) -> Any:
         """Draw rows, shape (n_samples, features): as an array, or as a frame with names and dtypes.
 
@@ -393,6 +407,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         Raises:
             ImportError: pandas is not installed, for a frame.
         """
+        refuse(self.sample, others)
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
         n = check.integer("n", n_samples)
@@ -404,7 +419,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore an estimator; one that was pickled before tables existed gets a plain table."""
         old = {name: p.default for name, p in self._signature.parameters.items() if p.default is not p.empty}
-        super().__setstate__({**old, "_frame": None, "_names": None, **state})
+        super().__setstate__({**old, "_frame": None, "_names": None, "_contexts": None, **state})
         if "flow_" in state and "table_" not in state:
             self.table_ = _tables.Table((_tables.Column(),) * self.n_features_in_)
 
@@ -427,7 +442,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             discrete=self.discrete,
             jitter=self.jitter,
             missing=self.missing,
-            support=support_or_none(self.bounds, self.n_features_in_, self.periodic),
+            support=self._support(),
             names=called,
             told="X",
         )
@@ -443,6 +458,15 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         )
         return rows
 
+    def _by_column(self, name: str, value: Any) -> Any:
+        """Bounds or periods of each column, from a dict by index or name too."""
+        return _columns.by_column(name, value, self.n_features_in_, self._called(), "X")
+
+    def _support(self) -> Support | None:
+        """The support of all columns."""
+        bounds, periodic = self._by_column("bounds", self.bounds), self._by_column("periodic", self.periodic)
+        return support_or_none(bounds, self.n_features_in_, periodic)
+
     def _fresh(self, X: NDArray[Any], context: int, seed: int) -> Flow:
         """A fresh flow of the columns that are left."""
         name = check.choice("flow", self.flow, tuple(FLOWS))
@@ -453,7 +477,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             if key not in takes:
                 raise ValueError(f"{key}: expected None, as flow={name!r} does not take it, got {settings[key]!r}")
         for key, left in (("bounds", self.table_.bounds), ("periodic", self.table_.periods)):
-            if (own := left(settings.pop(key, None))) is not None:
+            if (own := left(self._by_column(key, settings.pop(key, None)))) is not None:
                 settings[key] = own
         if "base" in settings and not isinstance(settings["base"], Base):
             known = check.choice("base", settings["base"], (*BASES, UNIFORM))
@@ -470,6 +494,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError(f"context: expected {wanted}, got {'None' if context is None else 'an array'}")
         if context is None:
             return None
+        self.flow_._names.check("context", context)
         given = _two_dimensional(context, self.flow_.dtype)
         if (given.shape == (1, columns) and rows != 1) or (np.ndim(context) == 1 and len(given) == columns > 1):
             return given.ravel()

@@ -33,6 +33,7 @@ def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
             one.open(x, context)
             with one.caller.queue():
                 one.go()
+            flow._interior.name(one.names())
             if history.stopped not in ("interrupted", "time_budget"):
                 one.kept.remove()
         except KeyboardInterrupt:

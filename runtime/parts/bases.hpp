@@ -3,8 +3,8 @@
 
 #include <memory>
 
+#include "base_descriptions.hpp"
 #include "random.hpp"
-#include "stored.hpp"
 
 namespace headrace {
 namespace detail {
@@ -14,10 +14,8 @@ constexpr double half_log_two_pi = 0.91893853320467274178, log_two = 0.693147180
 template <class T>
 class Base {
   public:
-    explicit Base(Stored& stored) : features_(stored.size("features", 1)) {}
+    explicit Base(const BaseDescription& d) : features_(static_cast<std::size_t>(d.features)) {}
     virtual ~Base() = default;
-
-    int features() const { return features_; }
 
     virtual double log_prob(const double* z) const = 0;
 
@@ -25,10 +23,10 @@ class Base {
     virtual void draw(std::uint64_t seed, std::uint64_t row, T* z) const = 0;
 
   protected:
-    std::size_t columns() const { return static_cast<std::size_t>(features_); }
+    std::size_t columns() const { return features_; }
 
   private:
-    int features_;
+    std::size_t features_;
 };
 
 inline double logistic_log_density(double x) {
@@ -42,20 +40,12 @@ inline double normal_log_density(double x) {
 template <class T>
 class StandardBase : public Base<T> {
   public:
-    StandardBase(Stored& stored, bool is_logistic, bool has_scale) : Base<T>(stored), is_logistic_(is_logistic) {
-        const std::size_t n = this->columns();
-        if (has_scale) {
-            is_trained_ = stored.truth("trainable");
-            if (is_trained_) {
-                for (const T x : stored.template array<T>("loc", {n})) loc_.push_back(static_cast<double>(x));
-                for (const T x : stored.template array<T>("log_scale", {n}))
-                    log_scale_.push_back(static_cast<double>(x));
-            } else {
-                loc_ = stored.numbers("loc", n);
-                for (const double x : stored.numbers("scale", n, true)) log_scale_.push_back(std::log(x));
-            }
-        }
-    }
+    explicit StandardBase(const BaseDescription& d)
+        : Base<T>(d),
+          is_logistic_(d.kind == BaseKind::logistic),
+          is_trained_(d.is_trained),
+          loc_(d.loc),
+          log_scale_(d.log_scale) {}
 
     double log_prob(const double* z) const override {
         double sum = 0.0;
@@ -83,7 +73,7 @@ class StandardBase : public Base<T> {
     }
 
   private:
-    bool is_logistic_ = false, is_trained_ = false;
+    bool is_logistic_, is_trained_;
     std::vector<double> loc_, log_scale_;
 };
 

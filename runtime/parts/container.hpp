@@ -144,12 +144,13 @@ class Container {
         if (!number.is(Value::Kind::integer) || number.integer < 1) refuse("format: expected an integer of at least 1");
         if (number.integer == format_of_sequences)
             refuse(
-                "file format 3, of sequences (CausalConvolution, WaveNet): this header of headrace computes flows of "
-                "rows alone, of formats up to " +
+                "file format 3, of sequences (CausalConvolution, WaveNet): this reader of headrace takes flows of rows "
+                "alone, of formats up to " +
                 std::to_string(newest_format));
         if (number.integer > newest_format)
-            refuse("file format " + std::to_string(number.integer) + ": this header of headrace reads formats up to " +
-                   std::to_string(newest_format) + "; take a newer one");
+            throw NewerFormatError("file format " + std::to_string(number.integer) +
+                                   ": this version of headrace reads formats up to " + std::to_string(newest_format) +
+                                   "; take a newer one");
         if (!version.is(Value::Kind::text)) refuse("version: expected text");
     }
 
@@ -203,6 +204,7 @@ class Container {
     // Tensors fill the rest of the file without gaps and overlaps.
     void check_places(std::uint64_t available) const {
         std::vector<std::pair<std::pair<std::uint64_t, std::uint64_t>, const std::string*>> places;
+        places.reserve(tensors_.size());
         for (const auto& [name, t] : tensors_) places.push_back({{t.begin, t.begin + t.size}, &name});
         std::sort(places.begin(), places.end());
         std::uint64_t end = 0;
@@ -247,7 +249,8 @@ inline Container container_of_file(const std::string& path) {
     stream.seekg(0, std::ios::end);
     const std::streamoff size = stream.tellg();
     stream.seekg(0);
-    if (!stream || size < 0) throw std::runtime_error("expected a regular file");
+    const bool is_folder = size > 0 && stream.peek() == std::ifstream::traits_type::eof();
+    if (!stream || size < 0 || is_folder) throw std::runtime_error("expected a regular file");
     return Container(static_cast<std::uint64_t>(size), [&](unsigned char* p, std::size_t n) {
         stream.read(reinterpret_cast<char*>(p), static_cast<std::streamsize>(n));
         if (static_cast<std::size_t>(stream.gcount()) != n) refuse("truncated while it was read");

@@ -1,6 +1,7 @@
 // The public interface: a flow or a single transform, read from a file.
 #pragma once
 
+#include "file.hpp"
 #include "generator.hpp"
 #include "masked.hpp"
 #include "simple.hpp"
@@ -11,46 +12,55 @@
 namespace headrace {
 namespace detail {
 
+// One function for each kind of description.
 template <class T>
-TransformPtr<T> read_transform(Stored& stored) {
-    const int kind = stored.choice(
-        "kind", {"MaskedAutoregressive", "Coupling", "Elementwise", "Linear", "ActNorm", "Planar", "Radial", "Rotation",
-                 "Permutation", "Standardize", "Support", "Gaussianize", "OnColumns", "Inverse"});
-    TransformPtr<T> result;
-    switch (kind) {
-        case 0: result = std::make_unique<MaskedTransform<T>>(stored, false); break;
-        case 1: result = std::make_unique<MaskedTransform<T>>(stored, true); break;
-        case 2: result = std::make_unique<Elementwise<T>>(stored); break;
-        case 3: result = std::make_unique<Linear<T>>(stored); break;
-        case 4: result = std::make_unique<ActNorm<T>>(stored); break;
-        case 5: result = std::make_unique<VectorTransform<T, PlanarMap<T>>>(stored); break;
-        case 6: result = std::make_unique<VectorTransform<T, RadialMap<T>>>(stored); break;
-        case 7: result = std::make_unique<Rotation<T>>(stored); break;
-        case 8: result = std::make_unique<Permutation<T>>(stored); break;
-        case 9: result = std::make_unique<Standardize<T>>(stored); break;
-        case 10: result = std::make_unique<Support<T>>(stored); break;
-        case 11: result = std::make_unique<Gaussianize<T>>(stored); break;
-        case 12: {
-            const int features = stored.size("features", 1);
-            std::vector<int> columns = stored.integers("columns", 0, features - 1);
-            Stored inner = stored.part(stored.take("transform"), "transform");
-            result = std::make_unique<OnColumns<T>>(stored, features, std::move(columns), read_transform<T>(inner));
-            break;
-        }
-        default: {
-            Stored inner = stored.part(stored.take("transform"), "transform");
-            result = std::make_unique<Inverse<T>>(read_transform<T>(inner));
-        }
+class TransformMaker {
+  public:
+    TransformPtr<T> operator()(TransformDescription<T> d) const {
+        return std::visit([&](auto& own) { return made(d, std::move(own)); }, d.kind);
     }
-    stored.close();
-    return result;
-}
 
-inline const std::set<std::string>& kinds_of_flows() {
-    static const std::set<std::string> kinds{"Flow", "MAF",        "IAF",        "RealNVP",
-                                             "NSF",  "PlanarFlow", "RadialFlow", "AscentFlow"};
-    return kinds;
-}
+  private:
+    using D = TransformDescription<T>;
+
+    static TransformPtr<T> made(const D& d, MaskedDescription<T> own) {
+        return std::make_unique<MaskedTransform<T>>(d, std::move(own));
+    }
+    static TransformPtr<T> made(const D& d, ElementwiseDescription<T> own) {
+        return std::make_unique<Elementwise<T>>(d, std::move(own));
+    }
+    static TransformPtr<T> made(const D& d, LinearDescription<T> own) {
+        return std::make_unique<Linear<T>>(d, std::move(own));
+    }
+    static TransformPtr<T> made(const D& d, ActNormDescription<T> own) {
+        return std::make_unique<ActNorm<T>>(d, std::move(own));
+    }
+    static TransformPtr<T> made(const D& d, VectorDescription<T> own) {
+        if (own.is_planar) return std::make_unique<VectorTransform<T, PlanarMap<T>>>(d, std::move(own));
+        return std::make_unique<VectorTransform<T, RadialMap<T>>>(d, std::move(own));
+    }
+    static TransformPtr<T> made(const D& d, RotationDescription own) {
+        return std::make_unique<Rotation<T>>(d, std::move(own));
+    }
+    static TransformPtr<T> made(const D& d, PermutationDescription own) {
+        return std::make_unique<Permutation<T>>(d, std::move(own));
+    }
+    static TransformPtr<T> made(const D& d, StandardizeDescription own) {
+        return std::make_unique<Standardize<T>>(d, std::move(own));
+    }
+    static TransformPtr<T> made(const D& d, const SupportDescription& own) {
+        return std::make_unique<Support<T>>(d, own);
+    }
+    static TransformPtr<T> made(const D& d, GaussianizeDescription own) {
+        return std::make_unique<Gaussianize<T>>(d, std::move(own));
+    }
+    static TransformPtr<T> made(const D& d, OnColumnsDescription<T> own) {
+        return std::make_unique<OnColumns<T>>(d, std::move(own.columns), TransformMaker()(std::move(*own.inner)));
+    }
+    static TransformPtr<T> made(const D& d, InverseDescription<T> own) {
+        return std::make_unique<Inverse<T>>(d, TransformMaker()(std::move(*own.inner)));
+    }
+};
 
 // The transform under pairs of inversions; null where one inversion is left.
 template <class T>
@@ -189,69 +199,42 @@ class Flow {
     };
 
     explicit Flow(detail::Container file) {
-        using detail::Value;
-        detail::Stored stored(file.header(), file, "", "");
-        for (const char* key : {"format", "version"}) stored.take(key);
-        const Value& dtype = stored.take("dtype");
-        if (!dtype.is(Value::Kind::null)) stored.choice(dtype, "dtype", {"float32", "float64"});
-        if (stored.has("matmul")) {
-            stored.choice("matmul", detail::Stored::matmul_names());
-            if (dtype.is(Value::Kind::text) && dtype.text() != "float32")
-                stored.fail("dtype, matmul: expected float32 where products are in bf16");
-        }
-        if (!stored.has("kind")) stored.fail("expected the key 'kind'");
-        const Value& kind = file.header().entries().at("kind");
-        const bool is_flow = kind.is(Value::Kind::text) && detail::kinds_of_flows().count(kind.text()) > 0;
-        const bool is_mixture = kind.is(Value::Kind::text) && kind.text() == "Ensemble";
-        if (is_flow) {
-            read_flow(stored);
-        } else if (is_mixture) {
-            read_members(stored);
+        auto given = detail::read_file<T>(file, detail::TransformMaker<T>());
+        features_ = given.features;
+        context_ = given.context;
+        if (given.is_ensemble) {
+            take_members(given);
+        } else if (given.flows.empty()) {
+            chain_ = std::move(given.alone);
+            order_exact();
         } else {
-            chain_.push_back(detail::read_transform<T>(stored));
-            features_ = chain_[0]->features();
-            context_ = chain_[0]->context();
+            take_flow(given.flows[0]);
         }
-        for (const auto& [name, tensor] : file.tensors())
-            if (!tensor.is_taken) stored.fail("expected no tensor " + detail::shown(name));
-        if (dtype.is(Value::Kind::null) != (!is_flow && !is_mixture && chain_[0]->is_fixed()))
-            stored.fail("dtype: expected null for a transform without parameters, and for nothing else");
-        order_exact();
     }
 
     Flow() = default;  // a member to be
 
-    void read_members(detail::Stored& stored) {
-        stored.take("kind");
-        features_ = stored.size("features", 1);
-        context_ = stored.size("context");
-        const std::vector<detail::Value>& headers = stored.items("members");
-        if (headers.empty()) stored.fail("members: expected at least one");
-        const std::vector<double> weights = stored.numbers("weights", headers.size());
-        const double largest = *std::max_element(weights.begin(), weights.end());
-        double sum = 0.0;
-        for (const double w : weights) {
-            if (!(w >= 0.0 && largest > 0.0)) stored.fail("weights: expected numbers of at least 0, not all 0");
-            sum += w / largest;
-        }
-        for (std::size_t i = 0; i < headers.size(); ++i) {
-            const std::string number = std::to_string(i);
-            detail::Stored own = stored.part(headers[i], "members[" + number + "]", "members." + number + ".");
-            const std::set<std::string>& known = detail::kinds_of_flows();
-            if (!own.has("kind")) own.fail("expected the key 'kind'");
-            const detail::Value& kind = headers[i].entries().at("kind");
-            if (!kind.is(detail::Value::Kind::text) || !known.count(kind.text())) own.fail("kind: expected a flow");
+    using Given = detail::FlowDescription<detail::TransformPtr<T>>;
+
+    void take_flow(Given& given) {
+        features_ = given.features;
+        context_ = given.context;
+        base_ = detail::base_of<T>(given.base);
+        chain_ = std::move(given.transforms);
+        context_mean_ = std::move(given.context_mean);
+        context_std_ = std::move(given.context_std);
+        order_exact();
+    }
+
+    void take_members(detail::FileDescription<detail::TransformPtr<T>>& given) {
+        const std::vector<double> weights = detail::shares(given.weights);
+        for (std::size_t i = 0; i < given.flows.size(); ++i) {
             Flow member;
-            member.read_flow(own);
-            member.order_exact();
-            if (member.features_ != features_ || member.context_ != context_)
-                own.fail("expected as many features and context columns as the ensemble has");
+            member.take_flow(given.flows[i]);
             members_.push_back(std::move(member));
-            const double weight = weights[i] / largest / sum;
-            log_weights_.push_back(std::log(weight));
-            edges_.push_back(weight + (i ? edges_.back() : 0.0));
+            log_weights_.push_back(std::log(weights[i]));
+            edges_.push_back(weights[i] + (i ? edges_.back() : 0.0));
         }
-        stored.close();
     }
 
     // log of the weighted sum of the members' densities.
@@ -295,51 +278,6 @@ class Flow {
                 mixed_log_prob(row, 1, log_prob + r, own, context_ ? 1 : 0);
             }
         }
-    }
-
-    void read_flow(detail::Stored& stored) {
-        const bool is_ascent = stored.take("kind").text() == "AscentFlow";
-        features_ = stored.size("features", 1);
-        context_ = stored.size("context");
-        detail::Stored base = stored.part(stored.take("base"), "base", "base.");
-        base_ = detail::read_base<T>(base);
-        if (base_->features() != features_) stored.fail("features: expected as many as the base has");
-        int context = 0;
-        std::size_t i = 0;
-        for (const detail::Value& header : stored.items("transforms")) {
-            const std::string number = std::to_string(i++);
-            detail::Stored own = stored.part(header, "transforms[" + number + "]", "transforms." + number + ".");
-            chain_.push_back(detail::read_transform<T>(own));
-            if (chain_.back()->features() != features_) own.fail("expected as many features as the base has");
-            if (const int c = chain_.back()->context()) {
-                if (context && c != context) own.fail("context: expected one number of columns in all transforms");
-                context = c;
-            }
-        }
-        if (context != context_) stored.fail("context: expected as many columns as the transforms have");
-        read_context_scale(stored);
-        if (is_ascent) read_steps(stored);
-        stored.close();
-    }
-
-    // Trailing transforms end before a Standardize, which may be followed by Supports.
-    void read_steps(detail::Stored& stored) const {
-        std::size_t end = chain_.size();
-        while (end > 0 && dynamic_cast<const detail::Support<T>*>(chain_[end - 1].get())) --end;
-        std::int64_t left = static_cast<std::int64_t>(end) - 1;
-        for (const int n : stored.integers("steps", 0, 1 << 24)) left -= n;
-        if (left != 0 || !dynamic_cast<const detail::Standardize<T>*>(chain_[end - 1].get()))
-            stored.fail("steps: expected numbers that add up to those of the transforms, and a Standardize after");
-    }
-
-    void read_context_scale(detail::Stored& stored) {
-        const detail::Value& value = stored.take("standardize_context");
-        if (value.is(detail::Value::Kind::null)) return;
-        if (!context_) stored.fail("standardize_context: expected null where there is no context");
-        detail::Stored scale = stored.part(value, "standardize_context");
-        context_mean_ = scale.numbers("mean", static_cast<std::size_t>(context_));
-        context_std_ = scale.numbers("std", static_cast<std::size_t>(context_), true);
-        scale.close();
     }
 
     // At both ends of the chain there may be transforms that are done in float64.

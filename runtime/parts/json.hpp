@@ -27,6 +27,12 @@ class FileFormatError : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+// A file of a format that only newer versions read.
+class NewerFormatError : public FileFormatError {
+  public:
+    using FileFormatError::FileFormatError;
+};
+
 namespace detail {
 
 [[noreturn]] inline void refuse(const std::string& message) {

@@ -4,15 +4,12 @@
 #pragma once
 
 #include "logistic_mixture.hpp"
+#include "map_settings.hpp"
 #include "numbers.hpp"
 #include "spline.hpp"
-#include "stored.hpp"
 
 namespace headrace {
 namespace detail {
-
-enum class MapKind { affine, additive, rq_spline, nflows, free, flowjax, circular, dual_ascent, logistic_mixture };
-enum class Scale { soft_clamp, exp, softplus, sigmoid };
 
 // The log of a scale from its raw number.
 template <class T>
@@ -53,51 +50,36 @@ T bent_line(const T* p, T slope, T clamp, bool inverse, T value, double& log_det
     return w + center;
 }
 
-class MapSettings {
+class Map {
   public:
-    explicit MapSettings(Stored& stored) {
-        kind_ = static_cast<MapKind>(
-            stored.choice("map", {"affine", "additive", "rq_spline", "rq_spline_nflows", "rq_spline_free",
-                                  "rq_spline_flowjax", "rq_spline_circular", "dual_ascent", "logistic_mixture"}));
-        scale_ = static_cast<Scale>(stored.choice("scale", {"soft_clamp", "exp", "softplus", "sigmoid"}));
-        const bool is_bent = kind_ != MapKind::affine && kind_ != MapKind::additive;
-        slope_ = stored.number("slope", is_bent ? 0.99999999e-6 : 0.0, 1.0);
-        spline_.bins = stored.integer(stored.take("bins"), "bins", 2, 64);
-        read_bound(stored);
-        if (has_min_bin()) {
-            spline_.ends = kind_ == MapKind::nflows     ? Ends::one
-                           : kind_ == MapKind::circular ? Ends::shared
-                                                        : Ends::free;
-            spline_.tails = kind_ == MapKind::circular ? Tails::periodic
-                            : kind_ == MapKind::free   ? Tails::linear
-                                                       : Tails::identity;
-        }
-        if (stored.has("min_bin"))
-            spline_.min_bin =
-                stored.number("min_bin", has_min_bin() ? 0.99999999e-6 : 0.0, has_min_bin() ? 1.0 / spline_.bins : 1.0);
-        if (has_min_bin() && !(spline_.min_bin * spline_.bins < 1.0))
-            stored.fail("min_bin: expected less than 1 / bins");
-        spline_.is_clamped = kind_ == MapKind::rq_spline;
+    explicit Map(const MapSettings& settings)
+        : kind_(settings.kind),
+          scale_(settings.scale),
+          slope_(settings.slope),
+          n_params_(static_cast<std::size_t>(settings.n_params())),
+          formula_to_data_(settings.formula_to_data) {
+        spline_.bins = settings.bins;
+        spline_.low = settings.low;
+        spline_.high = settings.high;
+        spline_.min_bin = settings.min_bin;
         spline_.slope = slope_;
+        spline_.is_clamped = kind_ == MapKind::rq_spline;
+        if (!settings.has_min_bin()) return;
+        spline_.ends = kind_ == MapKind::nflows ? Ends::one : kind_ == MapKind::circular ? Ends::shared : Ends::free;
+        spline_.tails = kind_ == MapKind::circular ? Tails::periodic
+                        : kind_ == MapKind::free   ? Tails::linear
+                                                   : Tails::identity;
     }
 
-    // Names of the parameters of a coordinate, and how many values each has.
-    std::vector<std::pair<std::string, int>> groups() const {
-        const int bins = spline_.bins;
-        switch (kind_) {
-            case MapKind::affine: return {{"shift", 1}, {"scale", 1}};
-            case MapKind::additive: return {{"shift", 1}};
-            case MapKind::dual_ascent: return {{"stretch", 1}, {"shift", 1}, {"bend", 1}, {"center", 1}, {"width", 1}};
-            case MapKind::logistic_mixture: return {{"weight", bins}, {"mean", bins}, {"log_scale", bins}};
-            default: return {{"width", bins}, {"height", bins}, {"derivative", spline_.n_derivatives()}};
-        }
-    }
-    int n_params() const {
-        int n = 0;
-        for (const auto& group : groups()) n += group.second;
-        return n;
+    std::size_t n_params() const { return n_params_; }
+
+    // Towards data or latent.
+    template <class T>
+    T move(const T* p, bool to_data, T value, double& log_det) const {
+        return apply(p, to_data != formula_to_data_, value, log_det);
     }
 
+  private:
     template <class T>
     T apply(const T* p, bool inverse, T value, double& log_det) const {
         const T slope = static_cast<T>(slope_), clamp = static_cast<T>(1.0 / std::log(1.0 / slope_));
@@ -116,26 +98,11 @@ class MapSettings {
         }
     }
 
-  private:
-    bool has_min_bin() const { return kind_ >= MapKind::nflows && kind_ <= MapKind::circular; }
-
-    void read_bound(Stored& stored) {
-        constexpr double farthest = 1e30;
-        const Value& bound = stored.take("bound");
-        if (!bound.is(Value::Kind::list)) {
-            spline_.high = stored.number(bound, "bound", 0.0, farthest);
-            spline_.low = -spline_.high;
-            return;
-        }
-        if (bound.items().size() != 2) stored.fail("bound: expected a number or two");
-        spline_.low = stored.number(bound.items()[0], "bound[0]", -farthest, farthest);
-        spline_.high = stored.number(bound.items()[1], "bound[1]", spline_.low, farthest);
-        if (!has_min_bin() && spline_.low != -spline_.high) stored.fail("bound: expected one number for this map");
-    }
-
     MapKind kind_ = MapKind::affine;
     Scale scale_ = Scale::soft_clamp;
     double slope_ = 1e-3;
+    std::size_t n_params_;
+    bool formula_to_data_;
     SplineSettings spline_;
 };
 

@@ -15,13 +15,15 @@ class Plan {
         std::size_t index;  // of the unit in its layer, or of the coordinate
     };
 
-    // `place`: the row of the last layer of each parameter, coordinate by coordinate.
+    // `in_file`: the transform's place there, for a message. `place`: the row of the last layer of each parameter,
+    // coordinate by coordinate.
     template <class T>
-    Plan(const Stored& stored, const Network<T>& network, const std::vector<std::size_t>& place, int n_params) {
+    Plan(const std::string& in_file, const Network<T>& network, const std::vector<std::size_t>& place,
+         std::size_t n_params) {
         const std::vector<Layer<T>>& layers = network.layers();
-        const std::size_t n = place.size() / static_cast<std::size_t>(n_params);
+        const std::size_t n = place.size() / n_params;
         std::vector<std::size_t> coordinate(place.size());
-        for (std::size_t i = 0; i < place.size(); ++i) coordinate[place[i]] = i / static_cast<std::size_t>(n_params);
+        for (std::size_t i = 0; i < place.size(); ++i) coordinate[place[i]] = i / n_params;
         std::vector<Graph> graphs;
         for (std::size_t l = 0; l < layers.size(); ++l) graphs.emplace_back(layers[l], l ? layers[l - 1].units() : n);
         std::vector<std::vector<std::size_t>> added_by(layers.size());  // units of the layer that adds this one's
@@ -31,7 +33,7 @@ class Plan {
             adds_to[static_cast<std::size_t>(layers[l].adds)] = static_cast<int>(l);
             for (std::size_t& count : graphs[l].open) ++count;
         }
-        std::vector<std::size_t> open(n, static_cast<std::size_t>(n_params));
+        std::vector<std::size_t> open(n, n_params);
         std::vector<int> level(n, 1);
 
         std::vector<Step> ready;  // whose degree is known, and whose followers have not been visited
@@ -61,7 +63,7 @@ class Plan {
             if (step.layer >= 0 && adds_to[l - 1] >= 0)
                 settle(static_cast<std::size_t>(adds_to[l - 1]), step.index, step.degree);
         }
-        if (settled < n) stored.fail("masks: expected no coordinate that depends on itself");
+        if (settled < n) refuse_at(in_file, "masks: expected no coordinate that depends on itself");
         // Level by level: coordinates of a level, then layer by layer the units that read these at most.
         std::sort(steps_.begin(), steps_.end(), [](const Step& a, const Step& b) {
             if (a.degree != b.degree) return a.degree < b.degree;

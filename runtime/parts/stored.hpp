@@ -25,6 +25,11 @@ Out narrowed(double value) {
     return static_cast<Out>(value);
 }
 
+// `place`: of an object in the file; empty: the outermost one.
+[[noreturn]] inline void refuse_at(const std::string& place, const std::string& message) {
+    refuse(place.empty() ? message : place + ": " + message);
+}
+
 class Stored {
   public:
     Stored(const Value& object, Container& file, std::string prefix, std::string place)
@@ -32,9 +37,9 @@ class Stored {
         if (!object_.is(Value::Kind::object)) fail(std::string("expected an object, got ") + object_.name());
     }
 
-    [[noreturn]] void fail(const std::string& message) const {
-        refuse(place_.empty() ? message : place_ + ": " + message);
-    }
+    [[noreturn]] void fail(const std::string& message) const { refuse_at(place_, message); }
+
+    const std::string& place() const { return place_; }
 
     bool has(const std::string& key) const { return object_.entries().count(key) > 0; }
 

@@ -6,8 +6,6 @@
 namespace headrace {
 namespace detail {
 
-enum class SupportKind { any, lower, upper, interval, linear, circle };
-
 // Into [0, 1); values too large for fractional digits are whole. NaN where it is not finite.
 inline double circle_turns(double t) {
     if (!(std::abs(t) < 4611686018427387904.0)) return t - t;
@@ -18,10 +16,7 @@ inline double circle_turns(double t) {
 
 class SupportColumn {
   public:
-    SupportColumn() = default;
-    SupportColumn(SupportKind kind, double low, double high) : kind_(kind), low_(low), high_(high) {}
-
-    bool is_identity() const { return kind_ == SupportKind::any; }
+    explicit SupportColumn(const SupportEnds& ends) : kind_(ends.kind), low_(ends.low), high_(ends.high) {}
 
     // lower + e^y, upper - e^-y, lower + width / (1 + e^-y), a line from [-1, 1], or y around the circle.
     double to_data(double y, double& log_det) const {
@@ -95,45 +90,28 @@ class SupportColumn {
         return std::nextafter(nearest, std::numeric_limits<Out>::infinity());
     }
 
-    SupportKind kind_ = SupportKind::any;
-    double low_ = 0.0, high_ = 0.0;
+    SupportKind kind_;
+    double low_, high_;
 };
 
 template <class T>
 class Support : public Transform<T> {
   public:
-    explicit Support(Stored& stored) {
-        this->features_ = stored.size("features", 1);
-        this->is_fixed_ = true;
-        const std::size_t n = static_cast<std::size_t>(this->features_);
-        const std::vector<Value>& bounds = stored.items("bounds");
-        if (bounds.size() != n) stored.fail("bounds: expected one for each of the features");
-        const bool is_linear = stored.has("linear") && stored.truth("linear");
-        for (const Value& pair : bounds) columns_.push_back(column(stored, pair, "bounds", is_linear));
-        if (!stored.has("periodic")) return;
-        const std::vector<Value>& periods = stored.items("periodic");
-        if (periods.size() != n) stored.fail("periodic: expected one for each of the features");
-        for (std::size_t c = 0; c < n; ++c) {
-            const SupportColumn period = column(stored, periods[c], "periodic", false);
-            if (period.is_identity()) continue;
-            if (!columns_[c].is_identity()) stored.fail("periodic: expected null for a column that has bounds");
-            columns_[c] = period;
-        }
+    Support(const TransformDescription<T>& d, const SupportDescription& own)
+        : Transform<T>(d), is_identity_(own.is_identity()) {
+        for (const SupportEnds& ends : own.columns) columns_.emplace_back(ends);
     }
 
     void run(bool to_data, T* row, const T*, Scratch<T>&, double& log_det) const override {
         for (std::size_t c = 0; c < columns_.size(); ++c)
             row[c] = narrowed<T>(moved(to_data, c, static_cast<double>(row[c]), log_det));
     }
-    bool is_of_data() const override { return true; }
     bool is_exact() const override { return true; }
     void run_exact(bool to_data, std::vector<double>& row, double& log_det) const override {
         for (std::size_t c = 0; c < columns_.size(); ++c) row[c] = moved(to_data, c, row[c], log_det);
     }
 
-    bool is_identity() const {
-        return std::all_of(columns_.begin(), columns_.end(), [](const SupportColumn& c) { return c.is_identity(); });
-    }
+    bool is_identity() const { return is_identity_; }
 
     // Whether a row of In values has one on a bound or beyond; such values become NaN.
     template <class In>
@@ -153,25 +131,6 @@ class Support : public Transform<T> {
     }
 
   private:
-    static SupportColumn column(const Stored& stored, const Value& pair, const std::string& key, bool is_linear) {
-        if (pair.is(Value::Kind::null)) return {};
-        if (!pair.is(Value::Kind::list) || pair.items().size() != 2)
-            stored.fail(key + ": expected null or [low, high]");
-        const Value &low = pair.items()[0], &high = pair.items()[1];
-        for (const Value* end : {&low, &high})
-            if (!end->is(Value::Kind::null) && !end->is_number()) stored.fail(key + ": expected numbers or null");
-        const bool has_low = low.is_number(), has_high = high.is_number();
-        const double from = has_low ? low.number() : 0.0, to = has_high ? high.number() : 0.0;
-        if (has_low && has_high && !(from < to && std::isfinite(to - from)))
-            stored.fail(key + ": expected low below high, and a width that is a number");
-        if (!has_low && !has_high) return {};
-        if (key == "periodic" && !(has_low && has_high)) stored.fail(key + ": expected both ends of a period");
-        if (key == "periodic") return {SupportKind::circle, from, to};
-        if (has_low && has_high) return {is_linear ? SupportKind::linear : SupportKind::interval, from, to};
-        if (has_low) return {SupportKind::lower, from, 0.0};
-        return {SupportKind::upper, 0.0, to};
-    }
-
     double moved(bool to_data, std::size_t c, double value, double& log_det) const {
         if (!to_data) return columns_[c].to_latent(value, log_det);
         const double result = columns_[c].to_data(value, log_det);
@@ -180,6 +139,7 @@ class Support : public Transform<T> {
         return result;
     }
 
+    bool is_identity_;
     std::vector<SupportColumn> columns_;
 };
 

@@ -28,22 +28,15 @@ inline double log_of_one_and_square(double a) {
     return a > 1e100 ? 2.0 * std::log(a) : std::log1p(a * a);
 }
 
-enum class ColumnKind { normal, logistic, uniform, student };
-
 // Uniform, Independent and StudentT: independent columns, none of which is shifted or scaled.
 template <class T>
 class ColumnsBase : public Base<T> {
   public:
-    ColumnsBase(Stored& stored, ColumnKind kind) : Base<T>(stored), kinds_(this->columns(), kind) {
-        if (kind == ColumnKind::student) read_student(stored);
-    }
-    // Of columns that the file names.
-    explicit ColumnsBase(Stored& stored) : Base<T>(stored) {
-        const std::vector<Value>& names = stored.items("densities");
-        if (names.size() != this->columns()) stored.fail("densities: expected one for each of the features");
-        for (const Value& name : names)
-            kinds_.push_back(
-                static_cast<ColumnKind>(stored.choice(name, "densities", {"normal", "logistic", "uniform"})));
+    explicit ColumnsBase(const BaseDescription& d) : Base<T>(d), kinds_(d.columns), df_(d.df) {
+        for (const double df : df_) {
+            constant_.push_back(student_constant(df));
+            inverse_root_.push_back(1.0 / std::sqrt(df));
+        }
     }
 
     double log_prob(const double* z) const override {
@@ -82,19 +75,6 @@ class ColumnsBase : public Base<T> {
     }
 
   private:
-    void read_student(Stored& stored) {
-        if (stored.truth("trainable")) {
-            for (const T x : stored.template array<T>("log_df", {static_cast<std::uint64_t>(this->columns())}))
-                df_.push_back(std::exp(static_cast<double>(x)));
-        } else {
-            df_ = stored.numbers("df", this->columns(), true);
-        }
-        for (const double df : df_) {
-            constant_.push_back(student_constant(df));
-            inverse_root_.push_back(1.0 / std::sqrt(df));
-        }
-    }
-
     // Analogue of Box-Muller for the normal (Bailey 1994): sqrt(df (u^(-2 / df) - 1)) cos 2 pi v.
     T student(T u, T v, std::size_t c) const {
         const T root = narrowed<T>(inverse_root_[c]), e = std::log(u) * (T(-2) * root * root);
@@ -111,30 +91,7 @@ class ColumnsBase : public Base<T> {
 template <class T>
 class MixtureBase : public Base<T> {
   public:
-    explicit MixtureBase(Stored& stored) : Base<T>(stored) {
-        const std::size_t d = this->columns();
-        const std::size_t k =
-            static_cast<std::size_t>(stored.integer(stored.take("components"), "components", 1, 4096));
-        std::vector<double> logits, log_scale;
-        if (stored.truth("trainable")) {
-            const std::uint64_t rows = k, columns = d;
-            for (const T x : stored.template array<T>("logits", {rows})) logits.push_back(static_cast<double>(x));
-            for (const T x : stored.template array<T>("loc", {rows, columns})) loc_.push_back(static_cast<double>(x));
-            for (const T x : stored.template array<T>("log_scale", {rows, columns}))
-                log_scale.push_back(static_cast<double>(x));
-        } else {
-            double sum = 0.0;
-            for (const double w : stored.numbers("weights", k)) {
-                if (!(w >= 0.0)) stored.fail("weights: expected numbers of at least 0");
-                logits.push_back(std::log(w));
-                sum += w;
-            }
-            if (!(sum > 0.0 && std::isfinite(sum))) stored.fail("weights: expected a positive, finite sum");
-            loc_ = stored.table("loc", k, d);
-            for (const double x : stored.table("scale", k, d, true)) log_scale.push_back(std::log(x));
-        }
-        prepare(logits, log_scale);
-    }
+    explicit MixtureBase(const BaseDescription& d) : Base<T>(d), loc_(d.loc) { prepare(d.logits, d.log_scale); }
 
     double log_prob(const double* z) const override {
         const std::size_t d = this->columns();
@@ -197,20 +154,14 @@ class MixtureBase : public Base<T> {
 };
 
 template <class T>
-std::unique_ptr<Base<T>> read_base(Stored& stored) {
-    std::unique_ptr<Base<T>> result;
-    switch (stored.choice(
-        "kind", {"StandardNormal", "Logistic", "Normal", "Uniform", "Independent", "StudentT", "NormalMixture"})) {
-        case 0: result = std::make_unique<StandardBase<T>>(stored, false, false); break;
-        case 1: result = std::make_unique<StandardBase<T>>(stored, true, false); break;
-        case 2: result = std::make_unique<StandardBase<T>>(stored, false, true); break;
-        case 3: result = std::make_unique<ColumnsBase<T>>(stored, ColumnKind::uniform); break;
-        case 4: result = std::make_unique<ColumnsBase<T>>(stored); break;
-        case 5: result = std::make_unique<ColumnsBase<T>>(stored, ColumnKind::student); break;
-        default: result = std::make_unique<MixtureBase<T>>(stored);
+std::unique_ptr<Base<T>> base_of(const BaseDescription& d) {
+    switch (d.kind) {
+        case BaseKind::standard_normal:
+        case BaseKind::logistic:
+        case BaseKind::normal: return std::make_unique<StandardBase<T>>(d);
+        case BaseKind::mixture: return std::make_unique<MixtureBase<T>>(d);
+        default: return std::make_unique<ColumnsBase<T>>(d);
     }
-    stored.close();
-    return result;
 }
 
 }  // namespace detail

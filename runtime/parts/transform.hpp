@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "descriptions.hpp"
 #include "network.hpp"
 
 namespace headrace {
@@ -20,16 +21,12 @@ class Transform {
     virtual bool is_exact() const { return false; }
     virtual void run_exact(bool, std::vector<double>&, double&) const {}
 
-    // Whether it has settings for each column, like those at the data end: then it cannot act on a part of them.
-    virtual bool is_of_data() const { return false; }
-
-    int features() const { return features_; }
-    int context() const { return context_; }
-    bool is_fixed() const { return is_fixed_; }  // without parameters, so a file of only this transform has no dtype
+    explicit Transform(const TransformDescription<T>& d) : features_(d.features), context_(d.context) {}
+    Transform(const Transform&) = delete;
+    Transform& operator=(const Transform&) = delete;
 
   protected:
-    int features_ = 0, context_ = 0;
-    bool is_fixed_ = false;
+    int features_, context_;
 };
 
 template <class T>

@@ -44,13 +44,7 @@ T solved_tanh(T y, T s) {
 template <class T>
 class PlanarMap {
   public:
-    PlanarMap(Stored& stored) {
-        is_tanh_ = stored.choice("nonlinearity", {"tanh", "leaky_relu"}) == 0;
-        slope_ = static_cast<T>(stored.number("negative_slope", 0.0, 1.0));
-    }
-    static std::vector<std::pair<std::string, int>> groups(int features) {
-        return {{"w", features}, {"u", features}, {"b", 1}};
-    }
+    explicit PlanarMap(const VectorDescription<T>& d) : is_tanh_(d.is_tanh), slope_(static_cast<T>(d.negative_slope)) {}
     static int n_ready(int features) { return 2 * features + 2; }
 
     // w is divided by its largest magnitude, so that nothing under- or overflows; w = 0 leaves u as it is. The
@@ -105,18 +99,15 @@ class PlanarMap {
     }
 
   private:
-    bool is_tanh_ = true;
-    T slope_ = T(0);
+    bool is_tanh_;
+    T slope_;
 };
 
 // x = z + beta (z - center) / (alpha + r), r = |z - center|, with alpha and alpha + beta positive.
 template <class T>
 class RadialMap {
   public:
-    explicit RadialMap(Stored&) {}
-    static std::vector<std::pair<std::string, int>> groups(int features) {
-        return {{"center", features}, {"alpha", 1}, {"beta", 1}};
-    }
+    explicit RadialMap(const VectorDescription<T>&) {}
     static int n_ready(int features) { return features + 2; }
 
     template <class V>
@@ -156,24 +147,14 @@ class RadialMap {
 template <class T, class Map>
 class VectorTransform : public Transform<T> {
   public:
-    explicit VectorTransform(Stored& stored) {
-        this->features_ = stored.size("features", 1);
-        this->context_ = stored.size("context");
-        const Activation activation = static_cast<Activation>(stored.choice("activation", activation_names()));
-        map_ = std::make_unique<Map>(stored);
-        std::uint64_t n = 0;
-        for (const auto& group : Map::groups(this->features_)) n += static_cast<std::uint64_t>(group.second);
+    VectorTransform(const TransformDescription<T>& d, VectorDescription<T> own) : Transform<T>(d), map_(own) {
         ready_.resize(static_cast<std::size_t>(Map::n_ready(this->features_)));
         if (this->context_) {
-            network_ = std::make_unique<Network<T>>(stored, this->context_, this->context_, n, activation, false);
+            network_ = std::make_unique<Network<T>>(std::move(own.layers));
             return;
         }
-        std::vector<double> raw, ready(ready_.size());
-        for (const auto& [name, size] : Map::groups(this->features_)) {
-            const std::vector<double> part = stored.template array<double>(name, {static_cast<std::uint64_t>(size)});
-            raw.insert(raw.end(), part.begin(), part.end());
-        }
-        Map::prepare(raw.data(), this->features_, ready.data());
+        std::vector<double> ready(ready_.size());
+        Map::prepare(own.raw.data(), this->features_, ready.data());
         for (std::size_t k = 0; k < ready.size(); ++k) ready_[k] = narrowed<T>(ready[k]);
     }
 
@@ -187,11 +168,11 @@ class VectorTransform : public Transform<T> {
             Map::prepare(network_->outputs(s).data(), this->features_, s.params.data());
             ready = s.params.data();
         }
-        map_->apply(ready, this->features_, !to_data, row, log_det);
+        map_.apply(ready, this->features_, !to_data, row, log_det);
     }
 
   private:
-    std::unique_ptr<Map> map_;
+    Map map_;
     std::vector<T> ready_;
     std::unique_ptr<Network<T>> network_;
 };

@@ -317,7 +317,7 @@ def test_no_framework_is_imported():
         "flow = hr.MAF(2, transforms=1, hidden=(8,))\n"
         "flow.fit(np.random.default_rng(0).normal(size=(50, 2)), epochs=1, progress=False)\n"
         "flow.sample(3), flow.log_prob(np.ones((3, 2)))\n"
-        "try: flow.log_prob([1.0])\n"
+        "try: flow.log_prob(object())\n"
         "except TypeError: pass\n"
         "assert not {'torch', 'jax', 'pandas', 'cupy'} & set(sys.modules)"
     )
@@ -328,5 +328,5 @@ def test_a_framework_that_is_half_imported_owns_nothing(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     flow = made_flow("float32", context=0)
     assert flow.log_prob(np.ones((3, FEATURES))).shape == (3,)
-    with pytest.raises(TypeError, match="list"):
-        flow.log_prob([[1.0] * FEATURES])
+    with pytest.raises(TypeError, match="object"):
+        flow.log_prob(object())

@@ -10,6 +10,7 @@ from headrace import files
 from headrace._arrays import frames
 from headrace._one_flow import no_flow
 from headrace._tables import table as _table
+from headrace._tables.names import Names
 
 pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")
@@ -98,7 +99,7 @@ def test_files_know_the_table(chosen, tmp_path):
     kept = _table.kept_in(notes, 3)
     assert kept == choice.columns.table
     assert _table.names_in(notes, kept) == ["count", "yes", "size", "unit"]
-    assert _table.named_in(notes, 3, 0) == (["count", "yes", "size"], [])
+    assert Names.of_notes(notes, 3, 0) == Names(("count", "yes", "size"), ())
     again = hr.load(path).sample(30, seed=4, dtype="float64")
     assert (kept.back(again) == choice.sample(30, seed=4)).all()
 
@@ -177,16 +178,17 @@ def test_whole_columns_of_every_dtype_are_read(dtype):
         pytest.importorskip("pyarrow")
     column = pandas.Series([1, 0, 1]).astype(dtype)
     frame = pandas.DataFrame({"a": column, "b": [0.5, 1.5, 2.5]})
-    assert frames.read("x", frame, whole=True).tolist() == [[1.0, 0.5], [0.0, 1.5], [1.0, 2.5]]
-    with pytest.raises(TypeError, match="float32 or float64, got"):
-        frames.read("x", frame)
+    assert frames.read("x", frame).tolist() == [[1.0, 0.5], [0.0, 1.5], [1.0, 2.5]]
 
 
 def test_columns_in_another_order_are_refused(chosen):
     _, table, choice = chosen
     other = table[["yes", "count", "size", "unit"]]
     for call in (choice.log_prob, lambda x: hr.diagnose(choice, x, progress=False)):
-        with pytest.raises(ValueError, match="x: expected the columns of the fit in their order, got 'yes' in the"):
+        with pytest.raises(
+            ValueError,
+            match=r"x: expected the columns of the fit in their order, .* got them in the order 'yes', 'count'",
+        ):
             call(other)
     renamed = hr.auto(table, names=["a", "b", "c", "d"], **QUICK)  # of a frame that calls them otherwise
     assert np.isfinite(renamed.log_prob(table)).all()

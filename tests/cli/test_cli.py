@@ -335,7 +335,7 @@ def test_columns_are_remembered_by_name(folder, run, result):
         '{"features": ["a", "b"], "context": []}',
         '{"features": ["a", "b", 3], "context": []}',
         '{"features": ["a", "b", "c"], "context": ["d"]}',
-        '{"features": ["a", "b", "c"], "context": null}',
+        '{"features": ["a", "b", "c"], "context": 3}',
         "[" * 100_000,
     ],
 )

@@ -17,7 +17,7 @@ def test_a_fit_of_several_is_that_of_python(folder, result):
     report = result("fit", "t.csv", "-o", "e.safetensors", "--seed", 5, "--validation", 0.25, "--ensemble", 3, *SHORT)
     order = np.random.default_rng(5).permutation(200)
     train, held_out = x[np.sort(order[50:])], x[np.sort(order[:50])]
-    want = hr.Ensemble([hr.NSF(3, transforms=2, hidden=(8,), seed=5 + i) for i in range(3)])
+    want = hr.Ensemble([hr.NSF(NAMES, transforms=2, hidden=(8,), seed=5 + i) for i in range(3)])
     histories = want.fit(train, validation=(held_out,), epochs=3, seed=5, progress=False)
     loaded = hr.load("e.safetensors")
     assert hr.to_bytes(loaded) == hr.to_bytes(want)

@@ -51,6 +51,23 @@ def test_threads_make_fit_and_score_flows_at_once():
     assert not np.array_equal(found[0], found[1])
 
 
+def test_threads_call_one_flow_at_once():
+    """Its program is compiled by the first call, for which the others wait."""
+    x = cases.rows(200, 3, "float32")
+    calls = [
+        lambda flow: flow.log_prob(x),
+        lambda flow: flow.sample(200, seed=1),
+        lambda flow: flow.to_latent(x)[0],
+        lambda flow: flow.log_prob_and_score(x)[1],
+    ]
+    for seed in range(10):
+        flow = hr.NSF(3, transforms=2, hidden=(8, 8), seed=seed)
+        found = at_once(lambda i, flow=flow: calls[i % len(calls)](flow))
+        alone = hr.NSF(3, transforms=2, hidden=(8, 8), seed=seed)
+        for i, result in enumerate(found):
+            cases.assert_same_bits(result, calls[i % len(calls)](alone))
+
+
 def test_threads_make_entries_of_torch_s_operators_at_once():
     torch = pytest.importorskip("torch")
     module = pytest.importorskip("headrace.torch")

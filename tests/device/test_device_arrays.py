@@ -506,10 +506,23 @@ def test_foreign_arrays_count_as_cupys(machine, name):
     refuse(lambda: flow.to("cuda").log_prob(tensor, foreign.make(context)), *words)
 
 
-@pytest.mark.parametrize("kind", ["int64", "float16", "bool", "complex64"])
+@pytest.mark.parametrize("kind", ["float16", "complex64"])
 def test_other_types_of_numbers(library, kind):
     flow, x = made_flow("float32", context=0).to("cuda"), np.ones((9, 4)).astype(kind)
     refuse(lambda: flow.log_prob(library.make(x)), "x:", "float32 or float64", kind)
+
+
+@pytest.mark.parametrize("kind", ["int64", "int32", "uint8", "bool"])
+def test_integers_are_converted_there(library, kind):
+    flow = made_flow("float32", context=0)
+    x = np.arange(36).reshape(9, 4).astype(kind)
+    got = flow.to("cuda").log_prob(library.make(x))
+    cases.assert_same_bits(library.open(got), flow.log_prob(x.astype("f8")))
+
+
+def test_lists_have_no_device(machine):
+    flow = made_flow("float32", context=0)
+    refuse(lambda: flow.to("cuda").log_prob([[1.0] * 4]), "x:", "list", "cupy.asarray(x, dtype='float64')")
 
 
 def test_wrong_shapes(library):

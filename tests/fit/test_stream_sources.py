@@ -40,8 +40,12 @@ BAD_BLOCKS = {
     ),
     "another dtype later": (lambda: [X, X.astype("f4")], 0, [r"from row 200 on: expected float64 .* got float32"]),
     "one row without its axis": (lambda: [X, X[0]], 0, [r"x in the block from row 200 on: expected shape", r"\(3,\)"]),
-    "integers": (lambda: [X.astype(int)], 0, ["x in the block from row 0 on: expected dtype float32 or float64"]),
-    "lists": (lambda: [X.tolist()], 0, ["expected an array"]),
+    "complex": (lambda: [X.astype(complex)], 0, ["x in the block from row 0 on: expected dtype float32 or float64"]),
+    "lists of words": (
+        lambda: [[["a", "b", "c"]]],
+        0,
+        ["x in the block from row 0 on: expected a list of real numbers"],
+    ),
     "tuples of four": (lambda: [(X, X, X, X)], 0, ["tuple of 4"]),
     "no x": (lambda: [(None, X)], 0, [r"x in the block from row 0 on: expected shape \(rows, features\), got None"]),
     "context of other rows": (lambda: [(X, X[:9])], 3, [r"context in the block.*expected 200 rows"]),
@@ -146,7 +150,7 @@ def test_what_cannot_be_read_twice_or_at_all_is_refused():
     with pytest.raises(ValueError, match="expected the same rows each time that the stream is read, got none"):
         fit(counted([X[:120], X[120:]], [X[:120], X[120:]], []))
     with pytest.raises(TypeError, match=r"x in the block from row 0 on: .*; call x\.astype\('float64'\) if"):
-        fit([X.astype(int)])
+        fit([X.astype("f2")])
     for buffer, error in ((0, ValueError), (1.5, TypeError)):
         with pytest.raises(error, match="buffer: expected an integer"):
             hr.rows.blocks([X], buffer=buffer)

@@ -244,8 +244,8 @@ def test_rows_that_are_not_finite_are_refused_with_their_number_and_the_first(dt
 
 X = gaussian(20)
 BAD = {
-    "rows of a list": ({"x": X.tolist()}, [r"\bx\b", "list"]),
-    "rows of integers": ({"x": X.astype(int)}, [r"\bx\b", "int64"]),
+    "rows of a list of words": ({"x": [["a", "b", "c"]]}, [r"\bx\b", "real numbers"]),
+    "rows of complex numbers": ({"x": X.astype(complex)}, [r"\bx\b", "complex128"]),
     "too few columns": ({"x": X[:, :2]}, [r"\bx\b", r"\b3\b", r"\b2\b"]),
     "no rows": ({"x": X[:0]}, [r"\bx\b", r"\b0\b|no "]),
     "context that nothing reads": ({"context": np.zeros((20, 1))}, ["context"]),

@@ -18,6 +18,16 @@ def accepted(x: NDArray[np.float32], y: NDArray[np.float64], params: NDArray[np.
     assert_type(flow.sample(5), NDArray[Any])
     assert_type(flow.sample(5, x, seed=1), NDArray[np.float32])
     assert_type(hr.Ensemble([flow]).log_prob(x), NDArray[np.float32])
+    assert_type(flow.log_prob(x.astype(np.int64)), NDArray[Any])
+    assert_type(flow.log_prob(x > 0), NDArray[Any])
+    assert_type(flow.log_prob([[1.0, 2.0], [3, 4]]), NDArray[Any])
+    assert_type(flow.to_latent([[1.0, 2.0]]), tuple[NDArray[Any], NDArray[Any]])
+    assert_type(flow.to_data(x.astype(np.int32)), tuple[NDArray[Any], NDArray[Any]])
+    assert_type(flow.sample(5, 3), NDArray[Any])
+    assert_type(flow.sample(5, [[0.0]] * 5), NDArray[Any])
+    assert_type(hr.Ensemble([flow]).log_prob([[1.0]]), NDArray[Any])
+    assert_type(flow.feature_names, tuple[str, ...] | None)
+    hr.NSF(["age", "mass"], bounds={"mass": (0.0, None)}, periodic={0: (0.0, 1.0)})
     assert_type(hr.load("path"), hr.Flow | hr.Ensemble | hr.Transform)
     value, log_det = hr.ops.coupling_forward(x, params)
     hr.ops.coupling_backward(x, params, value, log_det)
@@ -33,7 +43,8 @@ def tensors(t: torch.Tensor, flow: hr.Flow) -> None:
 
 
 def refused(flow: hr.Flow) -> None:
-    flow.log_prob([[1.0, 2.0]])  # type: ignore[call-overload]
+    flow.log_prob("rows")  # type: ignore[call-overload]
+    flow.sample(5, random_state=0)  # type: ignore[call-overload]
     flow.to_latent("x")  # type: ignore[call-overload]
     hr.ops.coupling_forward([1.0], [2.0])  # type: ignore[type-var]
     hr.load("path").sample(5)  # type: ignore[union-attr]

@@ -35,8 +35,12 @@ def table(dtype="float64", rows=200):
 
 
 def not_expected(estimator):
-    """Rows given twice make other batches than rows of weight 2, and so another fit, as `fit` says."""
-    return {"check_sample_weight_equivalence_on_dense_data": "a fit by batches"}
+    """Rows given twice make other batches than rows of weight 2, and so another fit, as `fit` says.
+
+    In one batch of all rows both are the same fit, which a test below compares.
+    """
+    reason = "steps are taken by batches of rows: a row given twice may be in two of them, and a row of weight 2 is not"
+    return {"check_sample_weight_equivalence_on_dense_data": reason}
 
 
 @pytest.mark.filterwarnings("ignore:X. values repeat:RuntimeWarning")  # those of irises, which are rounded
@@ -113,6 +117,56 @@ def test_weights():
     assert_array_equal(one.flow_.parameters, FlowDensity(**SHORT).fit(x, sample_weight=weights).flow_.parameters)
     with pytest.warns(RuntimeWarning, match="values repeat in column 0"):
         assert not np.array_equal(one.flow_.parameters, FlowDensity(**SHORT).fit(x).flow_.parameters)
+
+
+@pytest.mark.filterwarnings("ignore:X. values repeat:RuntimeWarning")
+def test_a_weight_of_2_has_the_effect_of_a_row_given_twice():
+    """In one batch of all rows, where the order of sums alone differs."""
+    x = table()
+    twice = np.arange(200) % 3 == 0
+    how = {**SHORT, "batch_size": 1000, "validation": None, "weight_decay": None, "gaussianize": False, "epochs": 20}
+    weighted = FlowDensity(**how).fit(x, sample_weight=1.0 + twice)
+    repeated = FlowDensity(**how).fit(np.concatenate([x, x[twice]]))
+    assert_allclose(weighted.score_samples(x), repeated.score_samples(x), rtol=1e-6, atol=1e-6)
+    plain = FlowDensity(**how).fit(x)
+    assert np.abs(weighted.score_samples(x) - plain.score_samples(x)).max() > 1e-3
+
+
+def test_unknown_keywords_name_the_known_ones_and_the_meant_one():
+    for call, words in (
+        (lambda: FlowDensity("nsf", layers=3), "layers: expected a keyword of FlowDensity .*did you mean transforms"),
+        (lambda: FlowDensity(lr=1e-3), "did you mean learning_rate"),
+        (lambda: FlowDensity(seed=1), "did you mean random_state"),
+        (lambda: FlowDensity().sample(3, seed=1), r"FlowDensity.sample \(n_samples.*did you mean random_state"),
+        (lambda: hr.MAF(2).sample(5, random_state=0), r"MAF.sample \(n, context, seed.*did you mean seed"),
+        (lambda: hr.MAF(2).sample_and_log_prob(5, random_state=0), "did you mean seed"),
+        (lambda: hr.Ensemble([hr.MAF(2)]).sample(5, random_state=0), "Ensemble.sample .*did you mean seed"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            call()
+    assert "others" not in inspect.signature(hr.MAF.sample).parameters
+    assert FlowDensity().get_params()["random_state"] is None
+
+
+def test_frames_and_names():
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pd.DataFrame(np.abs(table()) + 0.1, columns=["age", "mass"])
+    year = pd.DataFrame({"year": np.arange(200.0)})
+    density = FlowDensity(**SHORT, bounds={"mass": (0.0, None)}, periodic={0: (0.0, 50.0)}).fit(frame, context=year)
+    assert density.flow_.feature_names == ("age", "mass")
+    assert density.flow_.context_names == ("year",)
+    assert density.flow_.transforms[-1].bounds == (None, (0.0, None))
+    same = FlowDensity(**SHORT, bounds=[None, (0.0, None)], periodic=[(0.0, 50.0), None]).fit(frame, context=year)
+    assert_array_equal(density.score_samples(frame, year), same.score_samples(frame, year))
+    with pytest.raises(ValueError, match=r"context: .* without 'year' and with 'day'"):
+        density.score_samples(frame, year.rename(columns={"year": "day"}))
+    with pytest.raises(ValueError, match=r"feature names should match|order"):
+        density.score_samples(frame[["mass", "age"]], year)
+    with pytest.raises(ValueError, match="bounds: expected a column of X, got 'weight'; there are 'age', 'mass'"):
+        FlowDensity(**SHORT, bounds={"weight": (0.0, None)}).fit(frame)
+    constant = frame.assign(one=1.0)
+    assert FlowDensity(**SHORT).fit(constant).flow_.feature_names == ("age", "mass")
+    assert clone(density).bounds == {"mass": (0.0, None)}
 
 
 def test_pickles_hold_the_flow(tmp_path):

@@ -64,7 +64,7 @@ def test_every_list_has_every_map():
 
 
 READERS = {  # of files, beside the core, and what of them names the maps
-    "runtime/parts/maps.hpp": ["runtime/parts/maps.hpp"],
+    "runtime/parts/maps.hpp": ["runtime/parts/map_settings.hpp"],
     "python/headrace/convert/plain": [f"python/headrace/convert/plain/{name}.py" for name in ("maps", "splines")],
 }
 

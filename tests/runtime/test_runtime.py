@@ -93,6 +93,15 @@ def test_every_kind_gives_what_python_gives(runtime, name, dtype):
     assert_alike(runtime, module, hr.to_bytes(module), module.dtype or "float64")
 
 
+def test_names_of_columns_are_left_out(runtime):
+    flow = hr.MAF(["age", "mass"], transforms=2, hidden=(8,))
+    source = hr.to_bytes(flow)
+    assert b"mass" in source
+    x = cases.rows(20, 2, "float32")
+    got = runtime.load(source, "float32").log_prob(x, None).astype("float32")
+    cases.assert_close(got, flow.log_prob(x), magnitude=magnitude_of(x), depth=12)
+
+
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_files_of_every_version_give_what_they_gave(runtime, path):
     expected = json.loads(path.with_suffix(".json").read_text())

@@ -153,6 +153,14 @@ def test_the_picture_is_what_its_script_draws():
     script = ROOT / "docs" / "images" / "one_pass.py"
     exec(compile(script.read_text("utf-8"), script.name, "exec"), names)
     assert names["draw"]() == script.with_suffix(".svg").read_text("utf-8")
+    narrow = names["draw_narrow"]()
+    assert narrow == script.with_name("one_pass_narrow.svg").read_text("utf-8")
+    # On a phone of 390 pixels the page has 350 for it; indices are smaller.
+    width = int(re.search(r'viewBox="0 0 (\d+) ', narrow)[1])
+    sizes = [int(size) for size in re.findall(r'<text [^>]*font-size="(\d+)"', narrow)]
+    assert min(sizes) * 350 / width >= 10
+    captions = re.findall(r">(\d+ pass[^<]*)<", narrow)
+    assert captions == ["1 pass: 60 products,", "5 passes: 300 products", "1 pass: 30 products"]
 
 
 def test_every_public_name_has_its_place_in_the_api_page():

@@ -21,6 +21,7 @@ def test_the_build_and_the_citation_have_the_version_of_pyproject():
     version = PROJECT["project"]["version"]
     assert hr.__version__ == version
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f'\n  version: "{version}"\n' in (ROOT / "conda" / "recipe.yaml").read_text()
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev0)?", version)
 
 
@@ -29,6 +30,14 @@ def test_the_changelog_has_a_section_for_a_version_and_one_for_what_comes_after(
     log = (ROOT / "CHANGELOG.md").read_text()
     first = re.findall(r"^## (.*)$", log, re.MULTILINE)[0]
     assert first == "Unreleased" if version.endswith(".dev0") else first.startswith(version)
+
+
+def test_a_release_s_changes_are_short():
+    log = (ROOT / "CHANGELOG.md").read_text()
+    sections = dict(re.findall(r"^## (.*)\n((?:(?!## ).*\n)*)", log, re.MULTILINE))
+    words = {name: len(re.findall(r"\S*\w\S*", text)) for name, text in sections.items() if name != "Unreleased"}
+    assert len(words) >= 4
+    assert max(words.values()) <= 600, words
 
 
 def test_pages_have_the_address_of_the_repository_where_there_is_one():
@@ -52,10 +61,9 @@ def cut(tmp_path):
     script = ROOT / ".ci" / "cut_version.py"
     if not script.exists():
         pytest.skip("a source distribution has no .ci")
-    (tmp_path / ".ci").mkdir()
-    shutil.copy(script, tmp_path / ".ci")
-    for name in ("pyproject.toml", "CITATION.cff", "CHANGELOG.md"):
-        shutil.copy(ROOT / name, tmp_path)
+    for name in (".ci/cut_version.py", "pyproject.toml", "CITATION.cff", "CHANGELOG.md", "conda/recipe.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
 
     def run(version):
         command = [sys.executable, str(tmp_path / ".ci" / script.name), version]
@@ -73,6 +81,7 @@ def test_a_version_is_cut_and_the_next_one_developed(cut):
         assert cut(one) == ""
         assert tomllib.loads((cut.folder / "pyproject.toml").read_text())["project"]["version"] == one
         assert f"\nversion: {one}\n" in (cut.folder / "CITATION.cff").read_text()
+        assert f'\n  version: "{one}"\n' in (cut.folder / "conda" / "recipe.yaml").read_text()
     first, second = re.findall(r"^## (.*)$", (cut.folder / "CHANGELOG.md").read_text(), re.MULTILINE)[:2]
     assert first == "Unreleased"
     assert re.fullmatch(rf"{re.escape(version)} \(\d{{4}}-\d\d-\d\d\)", second)
@@ -80,6 +89,6 @@ def test_a_version_is_cut_and_the_next_one_developed(cut):
 
 @pytest.mark.parametrize("version", ["0.5", "v0.5.0", "0.0.1", "99.0.0", "0.0.1.dev0"])
 def test_another_version_changes_nothing(cut, version):
-    before = {path.name: path.read_bytes() for path in cut.folder.iterdir() if path.is_file()}
+    before = {path.name: path.read_bytes() for path in cut.folder.rglob("*") if path.is_file()}
     assert re.fullmatch(r"version: expected .*, got .*\n", cut(version))
-    assert before == {path.name: path.read_bytes() for path in cut.folder.iterdir() if path.is_file()}
+    assert before == {path.name: path.read_bytes() for path in cut.folder.rglob("*") if path.is_file()}

@@ -259,7 +259,7 @@ BAD = {
     "three axes": ({"context": np.zeros((5, 3, 2))}, ["context", r"\(5, 3, 2\)"]),
     "no rows": ({"context": np.zeros((0, 2))}, ["context", "at least one row", r"\(0, 2\)"]),
     "NaN": ({"context": np.array([[0.0, 1.0], [np.nan, 2.0]])}, ["context", "finite", "row 1", "nan"]),
-    "integers": ({"context": np.zeros((5, 2), int)}, ["context", "int64"]),
+    "complex numbers": ({"context": np.zeros((5, 2), complex)}, ["context", "complex128"]),
     "a flow that reads none": ({"flow": hr.IAF(2)}, ["context", "None", "reads no context", "ndarray"]),
     "a function of rows": ({"log_density": lambda x: (x[:, 0], x)}, ["log_density", "rows and of their", r"\(x\)"]),
     "a function of three": ({"log_density": lambda x, c, d: 0}, ["log_density", "contexts", r"\(x, c, d\)"]),

@@ -4,8 +4,8 @@ A call opens all its arguments through one `Caller`, as NumPy views of the same 
 through it, in the framework of the arguments. No framework is imported here: a program that holds a tensor has imported
 torch.
 
-Flows and transforms take float32 or float64 in any strides and are never handed a copy; the functional kernels of
-`headrace.ops` and every `out=` are strict.
+Flows and transforms take float32 or float64 in any strides and are never handed a copy; integers, truth values and
+lists are converted to float64. The functional kernels of `headrace.ops` and every `out=` are strict.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import types
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ device: of CuPy, PyTorch or JAX, or an object with DLPack or CUDA's array interf
 Matrix = NDArray[np.float32] | NDArray[np.float64]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+LISTS = (list, tuple, int, float, np.number, np.bool_)  # values that become NumPy arrays
 class_of = _frames.class_of
 _VJPS = (
     "gradients come from headrace.torch.FlowModule, or from log_prob_vjp, to_data_vjp and the other methods in _vjp; "
@@ -71,6 +72,9 @@ class _NumPy:
         """Called when an array of the user's own was written to."""
 
 
+_WHOLE_OF_TORCH = ("torch.int", "torch.uint", "torch.bool")
+
+
 class _Torch(_NumPy):
     """PyTorch tensors on the CPU."""
 
@@ -99,7 +103,7 @@ class _Torch(_NumPy):
             raise TypeError(f"{name}: expected a tensor with numbers, got one on the meta device; make one on the CPU")
         if value.layout is not torch.strided:
             raise errors.not_dense(name, value.layout)
-        if value.dtype not in (torch.float32, torch.float64):
+        if value.dtype not in (torch.float32, torch.float64) and not str(value.dtype).startswith(_WHOLE_OF_TORCH):
             call = "{}.dequantize()" if value.is_quantized else "{}.real" if value.is_complex() else self.floats
             raise errors.wrong_dtype(name, value.dtype, call)
         if value.is_neg():
@@ -185,6 +189,13 @@ NUMPY, TORCH, JAX = _NumPy(), _Torch(), _Jax()
 _NAMED = {"numpy": NUMPY, "torch": TORCH, "jax": JAX}
 
 
+class ColumnNames(Protocol):
+    """Names of the columns of a flow."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse a frame with others as the argument of this name."""
+
+
 class Caller:
     """The arrays of one call, all of one framework, in which results are given back."""
 
@@ -196,6 +207,7 @@ class Caller:
     foreign = False  # whether an array was left in another byte order or width
     device: Any = None  # where it computes, a `_device.Device`; None: on the CPU
     core: Any = cpu  # the compiled module
+    names: ColumnNames | None = None  # of the columns that frames have to have
 
     def answer_like(self, like: Any) -> None:
         """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
@@ -207,14 +219,19 @@ class Caller:
             self._framework.check_like(like)
         self._name = "like"
 
-    def open(self, name: str, value: Any, raw: bool = False) -> NDArray[Any]:
+    def open(self, name: str, value: Any, raw: bool = False, whole: bool = False) -> NDArray[Any]:
         """`value` as a NumPy array on the same memory, checked to be float32 or float64.
 
-        Floats of another byte order, and wider ones, are converted; with `raw` they are left as they are.
+        Floats of another byte order or width are converted. With `whole`, which is for data, integers and truth values
+        are too, and lists and numbers become arrays, of no framework. With `raw` arrays are left in their dtype.
         """
         if type(value) is np.ndarray:
             framework, array = NUMPY, value
+        elif whole and isinstance(value, LISTS):
+            return _frames.read_list(name, value)
         else:
+            if self.names is not None:
+                self.names.check(name, value)
             framework = framework_of(name, value)
             array = framework.view(name, value)
         if not self._name:
@@ -229,8 +246,9 @@ class Caller:
             own = self._framework
             raise errors.wrong_framework(name, own.kind, self._name, given, own.make.format(source))
         if array.dtype not in FLOATS:
-            if array.dtype.kind != "f" or array.dtype.itemsize < 4:
-                raise errors.wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else framework.floats)
+            if not convertible(array.dtype, whole):
+                call = "{}.real" if array.dtype.kind == "c" else framework.floats
+                raise errors.wrong_dtype(name, getattr(value, "dtype", array.dtype), call)
             if not raw:
                 return native(array)
             self.foreign = True
@@ -282,7 +300,8 @@ class Caller:
         if self._is_immutable(name, value):
             raise TypeError(f"{name}: expected None, as JAX arrays cannot be written to, got {errors.type_of(value)}")
         foreign = self.foreign
-        array = self.open(name, value, True)  # a converted copy would be written to in place of the argument
+        # A converted copy would be written to in place of the argument.
+        array = self.open(name, value, True)
         self.foreign = foreign
         self._check_own(name, value)
         exact(name, array, shape, dtype)
@@ -336,6 +355,11 @@ class Caller:
         return nullcontext()
 
 
+def named(names: ColumnNames) -> type[Caller]:
+    """The callers of a flow whose columns have names; a class of its own, so that a call is made as fast as others."""
+    return type("NamedCaller", (Caller,), {"names": names})
+
+
 # ---- arguments -------------------------------------------------------------------------------------------------------
 
 
@@ -381,8 +405,17 @@ def framework_or_none(value: Any) -> _NumPy | None:
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is of a kind that can be opened."""
-    return framework_or_none(value) is not None
+    """Whether it is of a kind that can be opened as rows: an array, a frame or a list."""
+    return isinstance(value, (list, tuple)) or framework_or_none(value) is not None
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it has integers or truth values, in all columns or in some."""
+    if isinstance(value, LISTS):
+        value = np.asarray(value)
+    if (dtype := getattr(value, "dtype", None)) is not None:
+        return any(kind in str(dtype) for kind in ("int", "bool"))
+    return any(kind != "float" for kind in _frames.kinds_of(value) or ())
 
 
 def _exchanged(name: str, value: Any) -> NDArray[Any]:
@@ -437,9 +470,14 @@ def address_of(array: NDArray[Any]) -> int:
     return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
 
 
+def convertible(dtype: np.dtype[Any], whole: bool) -> bool:
+    """Whether `native_dtype` holds the values of a dtype: of floats, and with `whole` of integers and truth values."""
+    return (dtype.kind == "f" and dtype.itemsize >= 4) or (whole and dtype.kind in "iub")
+
+
 def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype, float32 or float64, to which a float of another byte order or width is converted."""
-    return FLOATS[dtype.itemsize > 4]
+    """The dtype, float32 or float64, to which arrays of another dtype are converted: integers to float64."""
+    return FLOATS[dtype.kind != "f" or dtype.itemsize > 4]
 
 
 def native(array: NDArray[Any]) -> NDArray[Any]:
@@ -450,17 +488,19 @@ def native(array: NDArray[Any]) -> NDArray[Any]:
 # ---- checked arrays; without a caller, nothing is given back --------------------------------------------------------
 
 
-def matrix(name: str, value: Any, columns: int, caller: Caller | None = None) -> Matrix:
-    """`value`, checked to be (rows, columns) of float32 or float64."""
-    array = (caller or Caller()).open(name, value)
+def matrix(name: str, value: Any, columns: int, caller: Caller | None = None, *, whole: bool = False) -> Matrix:
+    """`value`, checked to be (rows, columns) of float32 or float64; see `Caller.open`."""
+    array = (caller or Caller()).open(name, value, whole=whole)
     if array.ndim != 2 or array.shape[1] != columns:
         raise errors.wrong_shape(name, f"(rows, {columns})", array.shape)
     return array
 
 
-def shaped(name: str, value: Any, shape: tuple[int, ...], caller: Caller | None = None) -> NDArray[Any]:
-    """`value`, checked to be float32 or float64 of this shape."""
-    array = (caller or Caller()).open(name, value)
+def shaped(
+    name: str, value: Any, shape: tuple[int, ...], caller: Caller | None = None, *, whole: bool = False
+) -> NDArray[Any]:
+    """`value`, checked to be float32 or float64 of this shape; see `Caller.open`."""
+    array = (caller or Caller()).open(name, value, whole=whole)
     if array.shape != shape:
         raise errors.wrong_shape(name, shape, array.shape)
     return array
@@ -477,9 +517,9 @@ def context_rows(
     if value is None:
         raise errors.wrong_shape(name, errors.context_shape(columns, (rows,)), "None")
     caller = caller or Caller()
-    array = given = caller.open(name, value)
-    if array.ndim == 1 and array.shape[0] == columns:
-        array = array[None, :]
+    array = given = caller.open(name, value, whole=True)
+    if array.size == columns and (array.ndim == 1 or array.shape == ()):
+        array = array.reshape(1, columns)
     elif array.ndim == 1 and columns == 1:
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] != columns or array.shape[0] not in (rows, 1):
@@ -494,6 +534,7 @@ def row_weights(
     caller: Caller | None = None,
     shape: tuple[int, ...] | None = None,
     any_sum: bool = False,
+    whole: bool = True,
 ) -> tuple[NDArray[Any] | None, float]:
     """Weights of rows, checked to be finite, not negative and not all zero, and their sum; None: all 1.
 
@@ -502,7 +543,7 @@ def row_weights(
     if value is None:
         return None, float(rows)
     caller = caller or Caller()
-    array = shaped(name, value, (rows,) if shape is None else shape, caller)
+    array = shaped(name, value, (rows,) if shape is None else shape, caller, whole=whole)
     with caller.queue():
         array = array.reshape(rows)
         bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))

@@ -66,7 +66,7 @@ class _CuPy:
         address, shape, dtype = description["data"][0], description["shape"], np.dtype(description["typestr"])
         if description.get("mask") is not None:
             raise errors.wrong_kind(name, "an array without a mask", f"{errors.type_of(value)} with one")
-        if dtype not in _arrays.FLOATS:
+        if dtype not in _arrays.FLOATS and dtype.kind not in "iub":
             raise errors.wrong_dtype(name, dtype, self.floats)
         producer = description.get("stream")
         if producer == 0:
@@ -175,7 +175,7 @@ class _Jax(_CuPy):
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
         self.check_place(name, value)
-        if value.dtype not in _arrays.FLOATS:
+        if value.dtype not in _arrays.FLOATS and value.dtype.kind not in "iub":
             raise errors.wrong_dtype(name, value.dtype, "{}.real" if value.dtype.kind == "c" else self.floats)
         with self.device.on(stream):
             return _exchanged(name, value, self.device), True
@@ -230,8 +230,11 @@ class DeviceCaller(Caller):
         self._name = "like"
         self._begin(framework)
 
-    def open(self, name: str, value: Any, raw: bool = False) -> Any:
-        """`value` as a CuPy view of the same memory, checked to be float32 or float64 on this device."""
+    def open(self, name: str, value: Any, raw: bool = False, whole: bool = False) -> Any:
+        """`value` as a CuPy view of the same memory, checked to be float32 or float64 on this device.
+
+        With `whole`, which is for data, integers and truth values are converted there.
+        """
         framework = self._framework_for(name, value)
         self._name = self._name or name
         own = self._begin(framework)
@@ -241,13 +244,17 @@ class DeviceCaller(Caller):
                 given, source = errors.type_of(value), f"cupy.from_dlpack({name})"
             raise errors.wrong_framework(name, own.kind, self._name, given, own.make.format(source))
         array, hold = own.view(name, value, self.stream)
-        if array.dtype not in _arrays.FLOATS:
+        is_float = array.dtype in _arrays.FLOATS
+        if not is_float and not (whole and array.dtype.kind in "iub"):
             raise errors.wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else own.floats)
         if array.size and any(n % array.dtype.itemsize for n in (array.data.ptr, *array.strides)):
             raise errors.not_aligned(name)
         if hold:
             self._held.append(array)
-        return array
+        if is_float:
+            return array
+        with self.device.on(self.stream):
+            return array.astype(np.float64)
 
     def _framework_for(self, name: str, value: Any) -> _CuPy:
         if isinstance(value, self.device.cupy.ndarray):

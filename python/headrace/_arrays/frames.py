@@ -1,7 +1,7 @@
 """Tables with a dtype for each column, and other objects that NumPy can convert: pandas, polars, Arrow.
 
-A frame is read in place if its library keeps it in one piece of one dtype; otherwise its columns are copied into one
-array. Missing values become NaN.
+A frame is read in place if its library keeps it in one piece of one float dtype; otherwise its columns are copied into
+one array. Integers and truth values become floats, and missing values NaN.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 from headrace._array_errors import argument_of
 
 __all__ = [
-    "as_numbers",
     "check_numbers",
     "class_of",
     "inferred",
     "is_frame",
     "is_readable",
     "kinds_of",
+    "labels_of",
     "names_of",
     "read",
+    "read_list",
 ]
 
 Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, its dtype, its values in a dtype
@@ -49,8 +50,8 @@ def is_readable(value: Any) -> bool:
     return hasattr(type(value), "__array__") and not isinstance(value, np.generic)
 
 
-def read(name: str, value: Any, *, whole: bool = False) -> NDArray[Any]:
-    """The values of a frame or of another readable object; with `whole` columns of all kinds of numbers too."""
+def read(name: str, value: Any) -> NDArray[Any]:
+    """The values of a frame, as floats, or of another readable object."""
     if not is_frame(value):
         try:
             return np.asarray(value)
@@ -59,7 +60,7 @@ def read(name: str, value: Any, *, whole: bool = False) -> NDArray[Any]:
                 f"{name}: expected an array that NumPy can read, got {type(value).__module__}."
                 f"{type(value).__qualname__} ({error})"
             ) from None
-    columns, dtypes = _checked(name, value, whole)
+    columns, dtypes = _checked(name, value)
     wanted: Any = np.result_type(*dtypes) if columns else np.dtype(np.float64)
     if _is_of(value, "pandas") and all(isinstance(given, np.dtype) and given == wanted for _, given, _ in columns):
         array: NDArray[Any] = value.to_numpy(wanted)
@@ -72,15 +73,19 @@ def read(name: str, value: Any, *, whole: bool = False) -> NDArray[Any]:
     return array
 
 
-def as_numbers(name: str, x: Any) -> Any:
-    """Frames and arrays of whole numbers or truth values as floats, NaN where a value is missing; others as they are.
+def read_list(name: str, value: Any) -> NDArray[np.float64]:
+    """A list of numbers, or of lists or arrays of these, or a number, as an array.
 
     Raises:
-        TypeError: a column of a frame has no numbers.
+        TypeError: it has something else than real numbers, or lists of different lengths.
     """
-    if is_frame(x):
-        return read(name, x, whole=True)
-    return x.astype(np.float64) if isinstance(x, np.ndarray) and x.dtype.kind in "iub" else x
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected numbers in lists of one length, got others ({error})") from None
+    if array.dtype.kind not in "iubf":
+        raise TypeError(f"{name}: expected a list of real numbers, got one that NumPy reads as {array.dtype}")
+    return array.astype(np.float64, copy=False)
 
 
 def check_numbers(name: str, x: Any) -> None:
@@ -88,20 +93,19 @@ def check_numbers(name: str, x: Any) -> None:
     if isinstance(x, class_of("polars", "LazyFrame")):
         raise TypeError(f"{name}: expected rows, got a polars.LazyFrame; call {name}.collect()")
     if is_frame(x):
-        _checked(name, x, whole=True)
+        _checked(name, x)
 
 
-def _checked(name: str, value: Any, whole: bool) -> tuple[list[Column], list[np.dtype[Any]]]:
+def _checked(name: str, value: Any) -> tuple[list[Column], list[np.dtype[Any]]]:
     """The columns of a frame, and in which floats each is read."""
-    columns = _columns(inferred(value) if whole else value)
+    columns = _columns(inferred(value))
     dtypes = []
     for label, given, _ in columns:
-        dtype = _float(given) or (_whole(given) if whole else None)
+        dtype = _float(given) or _whole(given)
         if dtype is None:
-            kinds, others = ("numbers", "numbers") if whole else ("float32 or float64", "floats")
             raise TypeError(
-                f"{name}: expected columns of {kinds}, got {given} in column {label!r}; "
-                f"{_conversion(name, value, given)}choose columns of {others}"
+                f"{name}: expected columns of numbers, got {given} in column {label!r}; "
+                f"{_conversion(name, value, given)}choose columns of numbers"
             )
         dtypes.append(dtype)
     return columns, dtypes
@@ -130,10 +134,18 @@ def _kind(code: str) -> str:
 
 
 def names_of(x: Any, features: int) -> list[str] | None:
-    """Column names of a frame; None for an object without names."""
-    labels = getattr(x, "columns", None)
-    known = labels is not None and len(labels) == features and all(isinstance(name, str) for name in labels)
-    return list(labels) if labels is not None and known else None
+    """The column names of a frame with this number of columns; None for an object without names."""
+    labels = labels_of(x)
+    return list(labels) if labels is not None and len(labels) == features else None
+
+
+def labels_of(x: Any) -> tuple[str, ...] | None:
+    """The column names of a frame; None for an object without names, or with some that are not strings."""
+    labels = x.schema.names if _is_of(x, "pyarrow") and not _is_column(x) else getattr(x, "columns", None)
+    if labels is None or not np.iterable(labels):
+        return None
+    found = tuple(labels)
+    return found if all(isinstance(name, str) for name in found) else None
 
 
 def _is_of(value: Any, library: str) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["A", "AnyArray", "AnyFrame", "S"]
+__all__ = ["A", "AnyArray", "AnyFrame", "S", "Whole"]
 
 
 class AnyArray(Protocol):
@@ -30,4 +31,7 @@ class AnyFrame(Protocol):
 
 
 A = TypeVar("A", bound=AnyArray)
-S = TypeVar("S", bound=np.generic)
+S = TypeVar("S", bound=np.floating[Any])
+
+Whole = NDArray[np.integer[Any]] | NDArray[np.bool_] | list[Any] | tuple[Any, ...]
+"""Integers, truth values and lists, which become floats of NumPy."""

@@ -49,7 +49,7 @@ class Rows:
 
 def opened(caller: Caller, name: str, value: Any, context: Any, features: int, columns: int, raw: bool = False) -> Rows:
     """Rows and context, checked; `raw` leaves floats of another byte order or width as they are."""
-    array: Any = caller.open(name, value, raw)
+    array: Any = caller.open(name, value, raw, True)
     shape = array.shape
     if not shape or shape[-1] != features:
         raise errors.wrong_shape(name, f"(rows, {features}), ({features},) or (..., {features})", shape)
@@ -119,11 +119,13 @@ def _context(caller: Caller, value: Any, columns: int, batch: Shape | None = Non
         raise errors.takes_no_context()
     if value is None:
         raise errors.wrong_shape("context", errors.context_shape(columns, batch), "None")
-    array: Any = caller.open("context", value)
+    array: Any = caller.open("context", value, whole=True)
     given = array.shape
-    if columns == 1 and len(given) == 1 and given != (1,):
+    if columns == 1 and not given:  # one number for all rows
+        array = array.reshape(1)
+    elif columns == 1 and len(given) == 1 and given != (1,):
         array = array[:, None]
-    if not given or array.shape[-1] != columns:
+    if not array.shape or array.shape[-1] != columns:
         raise errors.wrong_shape("context", errors.context_shape(columns, batch), given)
     return array, given
 

@@ -102,10 +102,10 @@ class _Names:
 
     @classmethod
     def of_notes(cls, notes: dict[str, str], flow: Density) -> _Names | None:
-        """The names in a file's notes; None for missing or inconsistent ones."""
-        if (named := _table.named_in(notes, flow.features, flow.context)) is None:
+        """The names of a flow's columns, of the constant ones in its file's notes too; None for unknown ones."""
+        if flow.feature_names is None:
             return None
-        features, context = named
+        features, context = list(flow.feature_names), list(flow.context_names or ())
         if (table := _table.kept_in(notes, flow.features)) is not None:
             features = _table.names_in(notes, table) or features  # constant columns too
         return cls(features, context)

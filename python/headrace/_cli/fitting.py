@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -43,6 +42,7 @@ from headrace._streams.stream import Block, Stream
 from headrace._tables import columns as about_columns
 from headrace._tables import table as _table
 from headrace._tables.facts import Passed
+from headrace._tables.names import Names
 from headrace._tables.stream import Present, Treated
 from headrace._tables.table import Table
 from headrace.diagnosis.baselines import gaussian_log_prob
@@ -115,7 +115,7 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     notes, chosen = {"dtype": given.some.x.dtype.name}, None
     if source.names is not None:
         chosen = _Names(*([source.names[i] for i in part] for part in (kept, columns[1])))
-        notes["columns"] = json.dumps(asdict(chosen))
+        notes |= Names(tuple(chosen.features), tuple(chosen.context)).notes()
     if not given.table.is_plain or given.table.missing == "drop":
         names = None if source.names is None else [source.names[i] for i in columns[0]]
         notes["table"] = _table.note(given.table, names)

@@ -77,6 +77,11 @@ def _quota(group: Path, is_first_version: bool) -> float | None:
     return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
+def _has_library() -> bool:
+    """Whether the core is in a library beside the module, which C programs link, too."""
+    return any(Path(cpu.__file__).parent.glob("libheadrace.*"))
+
+
 def _register() -> None:
     """Register with threadpoolctl if installed: joblib and others limit threads by it. Importing it takes 4 ms."""
     try:
@@ -89,7 +94,7 @@ def _register() -> None:
 
         user_api = "headrace"
         internal_api = "headrace"
-        filename_prefixes = ("_cpu",)
+        filename_prefixes = ("libheadrace",) if _has_library() else ("_cpu",)
         check_symbols = ("headrace_get_num_threads",)
 
         def get_num_threads(self) -> int:

@@ -25,10 +25,13 @@ from headrace._fit.start import Start, gaussian_links, marginal_links, not_worse
 from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamRows
 from headrace._streams.given import arrays_of, stream_of
+from headrace._tables.columns import label
+from headrace._tables.names import Names, refuse_others
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable
+    from headrace._streams.stream import Stream
 
 __all__ = ["Fit"]
 
@@ -41,6 +44,9 @@ class Fit:
 
     source: RowSource
     judge: RowSource | None
+    stream: Stream | None = None
+    named: Names = Names()
+    """Names of the columns of frames."""
 
     def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
         """Prepare a fit; it fills in the history."""
@@ -63,6 +69,10 @@ class Fit:
 
     def _opened(self, x: Any, context: Any, weights: Any) -> ArrayRows:
         flow, stream = self.flow, stream_of(x, context, weights)
+        known = flow._interior.names
+        self.stream, self.named = stream, Names.of_frames(x, context, flow.features, flow.context)
+        if stream is not None and stream.called is not None and known.features is not None:
+            refuse_others("x", stream.called, known.features)
         support, told = flow._interior.support, self.kept.path is not None
         if stream is not None:
             if flow._interior.on_device:
@@ -74,10 +84,19 @@ class Fit:
                 Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
                 return StreamRows(stream, flow.features, flow.context, support, told, self.progress)
             x, context, weights = whole.x, whole.context, whole.weights
-        data = _rows.open_rows("", flow.features, flow.context, self.caller, x, context, weights, support)
+        called = known.features or self.named.features
+        labels = () if called is None else tuple(label(i, called) for i in range(flow.features))
+        data = _rows.open_rows("", flow.features, flow.context, self.caller, x, context, weights, support, labels)
         if stream is not None and len(stream.names) == flow.features:
             data.names = stream.names
         return ArrayRows(data)
+
+    def names(self) -> Names:
+        """The names of the flow's columns after the fit: its own, or else those of the frames or of the stream."""
+        called = None if self.stream is None else self.stream.called
+        fits = called is not None and len(called) == self.flow.features
+        own = self.flow._interior.names.or_those_of(self.named)
+        return own.or_those_of(Names(called if fits else None))
 
     def planned(self) -> Plan:
         """The plan of the fit, checked."""

@@ -91,9 +91,10 @@ def open_rows(
     context: Any,
     weights: Any,
     support: Support | None = None,
+    names: tuple[str, ...] = (),
 ) -> Data:
-    """Check rows: shapes, that all values are finite, and inside their bounds."""
-    array = _arrays.matrix(f"{prefix}x", x, features, caller)
+    """Check rows: shapes, that all values are finite, and inside their bounds. `names`: labels of known columns."""
+    array = _arrays.matrix(f"{prefix}x", x, features, caller, whole=True)
     rows = array.shape[0]
     if rows == 0:
         raise ValueError(f"{prefix}x: expected at least one row, got shape {array.shape}")
@@ -102,7 +103,7 @@ def open_rows(
         check_finite(f"{prefix}x", array)
         if columns is not None:
             check_finite(f"{prefix}context", columns)
-    names = names_of(x, features)
+    names = names or names_of(x, features)
     if support is not None:
         with caller.queue():
             check_inside(f"{prefix}x", array, support, names)

@@ -220,9 +220,8 @@ class Stream(abc.ABC):
         where = f" in the block from row {row} on" + (f" of part {part}" if len(self._sizes) > 1 else "")
         if self._takes_whole:
             self._note_kinds(frames.kinds_of(x))
-            own = [frames.as_numbers(f"{name}{where}", value) for name, value in zip(PARTS, own, strict=True)]
         array, columns, counts = [
-            None if value is None else Caller().open(f"{name}{where}", value)
+            None if value is None else Caller().open(f"{name}{where}", value, whole=True)
             for name, value in zip(PARTS, own, strict=True)
         ]
         if array is None or array.ndim != 2:

@@ -1,14 +1,16 @@
-"""Columns of a table that count its rows: an index that came along when the table was saved, and no feature."""
+"""Columns of a table: their labels in messages, choices by name or index, and indices that were saved as columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["about_index", "label"]
+from headrace import _arguments as check
+
+__all__ = ["about_index", "by_column", "chosen", "label"]
 
 _LEAST_ROWS = 5  # fewer count up by accident
 
@@ -16,6 +18,55 @@ _LEAST_ROWS = 5  # fewer count up by accident
 def label(column: int, names: Sequence[str] | None) -> str:
     """A column in a message: its name, or its index from 0 without one."""
     return f"column {column}" if names is None else f"column {names[column]!r}"
+
+
+def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, told: str = "x") -> list[int]:
+    """The indices of columns given by index or name.
+
+    Args:
+        name: Of the argument in messages.
+        columns: An iterable of these.
+        features: The number of columns.
+        names: Of all columns; None for unknown ones.
+        told: The table's name in messages.
+
+    Raises:
+        TypeError, ValueError: something else, or no column of the table.
+    """
+    if not np.iterable(columns):
+        raise TypeError(f"{name}: expected columns by number or name, got {check.kind_of(columns)}")
+    found = []
+    for column in columns:
+        if not isinstance(column, str):
+            found.append(check.index(name, column, features) % features)
+        elif names is None:
+            raise ValueError(
+                f"{name}: expected columns by number, as the names of the columns of {told} are not known, got "
+                f"{column!r}"
+            )
+        elif column not in names:
+            there = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
+            raise ValueError(f"{name}: expected a column of {told}, got {column!r}; there are {there}")
+        else:
+            found.append(list(names).index(column))
+    return found
+
+
+def by_column(name: str, value: Any, features: int, names: Sequence[str] | None, told: str = "x") -> Any:
+    """A list with an entry for each column, from a dict by index or name, which may lack some; other values unchanged.
+
+    >>> by_column("bounds", {"b": (0, None), 0: (1, 2)}, 3, ["a", "b", "c"])
+    [(1, 2), (0, None), None]
+    """
+    if not isinstance(value, Mapping):
+        return value
+    found: list[Any] = [None] * features
+    places = chosen(name, value, features, names, told)
+    if len(set(places)) < len(places):
+        raise ValueError(f"{name}: expected each column once, got {list(value)!r}")
+    for place, one in zip(places, value.values(), strict=True):
+        found[place] = one
+    return found
 
 
 def about_index(x: NDArray[Any], names: Sequence[str] | None = None) -> str | None:

@@ -22,7 +22,7 @@ def _treatment(column: Any) -> str:
         return f"always {column.constant:g}: kept aside"
     told = "as it is"
     if column.width:
-        told = f"noise {column.width:g} wide" + (", samples are rounded" if column.is_discrete else "")
+        told = f"noise {column.width:g} wide" + (", samples are rounded" if column.is_discrete or column.step else "")
     if column.bounds is not None:
         low, high = ("no end" if end is None else f"{end:g}" for end in column.bounds)
         told += f", from {low} to {high}"

@@ -48,7 +48,7 @@ def learn(
     ends: dict[str, Any] = {"bounds": support.bounds, "periodic": support.periodic, "names": names, "told": told}
     widths: list[float | None] = [None] * features
     if isinstance(jitter, dict):
-        for i, width in zip(_chosen("jitter", jitter, features, names, told), jitter.values(), strict=True):
+        for i, width in zip(_columns.chosen("jitter", jitter, features, names, told), jitter.values(), strict=True):
             if kinds[i] != "float":
                 raise ValueError(f"jitter: expected columns that are not whole numbers, got {_columns.label(i, names)}")
             widths[i] = check.number("jitter", width, above=0.0, below=np.inf)
@@ -71,24 +71,9 @@ def _kinds(
         return kinds
     if isinstance(discrete, str):
         return kinds if seen is None else list(seen)
-    for i in _chosen("discrete", discrete, features, names, told):
+    for i in _columns.chosen("discrete", discrete, features, names, told):
         kinds[i] = seen[i] if seen is not None and seen[i] != "float" else "integer"
     return kinds
-
-
-def _chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, told: str) -> list[int]:
-    """Columns by number or name."""
-    if not np.iterable(columns):
-        raise TypeError(f"{name}: expected columns by number or name, got {check.kind_of(columns)}")
-    found = []
-    for column in columns:
-        if isinstance(column, str):
-            if names is None or column not in names:
-                raise ValueError(f"{name}: expected a column of {told}, got {column!r}")
-            found.append(list(names).index(column))
-        else:
-            found.append(check.index(name, column, features) % features)
-    return found
 
 
 def library_of(x: Any) -> str | None:

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._tables import columns as _columns
+from headrace._tables import repeats
 from headrace._tables.described import described
 from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
+from headrace._tables.names import are_names
 from headrace._warn import warn
 from headrace.transforms.support import Support
 
@@ -31,7 +33,6 @@ __all__ = [
     "Table",
     "about_repeats",
     "kept_in",
-    "named_in",
     "names_in",
     "note",
     "repeating",
@@ -44,7 +45,8 @@ NOISE = 0x6E6F697365  # beside a seed: a stream of random values for this noise 
 FIT, LOOK = 0, 1  # which rows get noise: those of a fit, or others that are compared with its density
 FEW_CELLS, CELLS = 16, 32  # points in a cell for the mean of a density: of one or two whole numbers, of more
 LEAST_ROWS = 50  # with fewer there is no message about repeats
-REPEATED, SPIKE = 0.5, 0.05  # shares of rows: with the value of another one, and with one value
+REPEATED, SPIKE = 0.5, repeats.SPIKE  # shares of rows: with the value of another one, and with one value
+NAMED = 3  # columns in a message
 
 LogProb = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
 Pair = tuple["float | None", "float | None"]
@@ -59,13 +61,17 @@ class Column:
     width: float = 0.0
     """Width of the uniform noise that is added before a fit; for whole numbers the gap between them."""
     offset: float = 0.0
-    """One of the whole numbers."""
+    """One of the whole numbers, or of a grid's values."""
     constant: float | None = None
     """The only value, of a column that has no other."""
     bounds: Pair | None = None
     """Ends of a column with noise; whole numbers may be equal to them."""
     period: tuple[float, float] | None = None
     """One period, of periodic whole numbers."""
+    step: float = 0.0
+    """Of the grid that all values of a column with noise lie on; 0 without one."""
+    frequent: tuple[float, ...] = ()
+    """Values of a column with noise that many rows share, where no other value is as near as the noise is wide."""
 
     @property
     def is_discrete(self) -> bool:
@@ -85,8 +91,10 @@ class Column:
         """Draws of it as the table has them."""
         if self.constant is not None:
             return np.full(len(x), self.constant, x.dtype)
-        if not (self.is_discrete and self.width):
+        if not self.width:
             return x
+        if not self.is_discrete:
+            return np.asarray(repeats.without_noise(x, self), x.dtype)
         rounded = self.offset + self.width * np.round((x - self.offset) / self.width)
         if self.period is not None:
             rounded = self.period[0] + np.mod(rounded - self.period[0], self.period[1] - self.period[0])
@@ -157,7 +165,8 @@ class Table:
             if facts.low == facts.high:
                 found.append(Column(kind, constant=facts.low))
             elif kind == "float":
-                found.append(Column(kind, width, bounds=ends[i]) if width else Column(kind))
+                own = repeats.learn(seen.some[:, i], width) if width else {}
+                found.append(Column(kind, width, bounds=ends[i], **own) if width else Column(kind))
             else:
                 period = periods[i]
                 gap = facts.gap if period is None else math.gcd(facts.gap, int(period[1] - period[0]))
@@ -343,14 +352,17 @@ class Table:
             if constant is not None:
                 constant = check.number("constant", constant, above=-np.inf, below=np.inf)
             support = Support([entry.get("bounds")], [entry.get("period")])
-            found.append(Column(kind, width, offset, constant, support.bounds[0], support.periodic[0]))
+            step = check.number("step", entry.get("step", 0.0), least=0.0, below=np.inf)
+            frequent = [check.number("frequent", one, above=-np.inf, below=np.inf) for one in entry.get("frequent", ())]
+            ends = support.bounds[0], support.periodic[0]
+            found.append(Column(kind, width, offset, constant, *ends, step, tuple(frequent)))
         table = cls(tuple(found), check.integer("seed", seed), check.choice("missing", missing, MISSING))
         if not table.kept:
             raise ValueError("expected a column that is not constant")
         return table
 
 
-LATER = ("bounds", "period")  # keys of a file's column that are left out if it has none
+LATER = ("bounds", "period", "step", "frequent")  # keys of a file's column that are left out if it has none
 
 
 # ---- notes of a file -------------------------------------------------------------------------------------------------
@@ -378,21 +390,7 @@ def names_in(notes: dict[str, str], table: Table) -> list[str] | None:
         names = json.loads(notes["table"])["names"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return names if _are_names(names, len(table.columns)) else None
-
-
-def named_in(notes: dict[str, str], features: int, contexts: int) -> tuple[list[str], list[str]] | None:
-    """Names of a flow's columns and of its context's; None where they are not recorded, or do not fit."""
-    try:
-        entry = json.loads(notes.get("columns", "null"))
-        names = entry["features"], entry["context"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return names if _are_names(names[0], features) and _are_names(names[1], contexts) else None
-
-
-def _are_names(names: Any, count: int) -> bool:
-    return isinstance(names, list) and len(names) == count and all(isinstance(one, str) for one in names)
+    return names if are_names(names, len(table.columns)) else None
 
 
 # ---- kinds of columns ------------------------------------------------------------------------------------------------
@@ -488,13 +486,15 @@ def about_repeats(x: NDArray[Any], table: Table, names: Sequence[str] | None) ->
     found = repeating(x, table)
     if not found:
         return None
-    i, some = found[0], x[:: -(-len(x) // LOOKED_AT)]
-    values, counts = np.unique(some[:, i], return_counts=True)
-    others = len(found) - 1
+    some = x[:: -(-len(x) // LOOKED_AT)]
+    told = []
+    for i in found[:NAMED]:
+        values, counts = np.unique(some[:, i], return_counts=True)
+        example = f"{values[counts.argmax()]:g} in {counts.max():,} of them"
+        told.append(f"{_columns.label(i, names)} ({len(values):,} different ones in {len(some):,} rows, {example})")
+    others = len(found) - len(told)
     more = "" if not others else f", and in {others} more column{'' if others == 1 else 's'}"
-    example = f"{values[counts.argmax()]:g} in {counts.max() / len(some):.0%} of them"
     return (
-        f"values repeat in {_columns.label(i, names)} ({len(values):,} different ones in {len(some):,} rows, {example})"
-        f"{more}: a density spikes there, and its likelihood means little; spread them by jitter, or say that they are "
-        "whole numbers by discrete"
+        f"values repeat in {', in '.join(told)}{more}: a density spikes there, and its likelihood means little; spread "
+        "them by jitter, whose noise samples lose again, or declare whole numbers by discrete"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +19,14 @@ from headrace import _arguments as check
 from headrace import training
 from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import caller_of
+from headrace._arrays.frames import labels_of
 from headrace._fit import given_rows as _rows
 from headrace._fit import plan
 from headrace._fit.clock import Clock
 from headrace._held_out import names_of
 from headrace._streams.given import arrays_of, stream_of
+from headrace._tables.columns import by_column
+from headrace._tables.names import Names
 from headrace.ascent.ascent import Ascent
 from headrace.ascent.circles import counted, cut_open
 from headrace.ascent.flow import AscentFlow, AscentHistory
@@ -31,7 +35,7 @@ from headrace.ascent.splines import SplineAscent
 from headrace.ascent.standardised_rows import StandardisedRows, off_support
 from headrace.transforms.masked import MaskedAutoregressive
 from headrace.transforms.rotation import Rotation
-from headrace.transforms.support import Bounds, Periods, Support, support_or_none
+from headrace.transforms.support import ColumnBounds, ColumnPeriods, Support, support_or_none
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -137,8 +141,8 @@ class DualAscentFlow:
         jitter: float = JITTER,
         refine: bool | None = None,
         patience: int | None = PATIENCE,
-        bounds: Bounds | None = None,
-        periodic: Periods | None = None,
+        bounds: ColumnBounds | None = None,
+        periodic: ColumnPeriods | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
     ) -> None:
@@ -158,9 +162,7 @@ class DualAscentFlow:
         self.copies = None if copies is None else check.integer("copies", copies)
         self.jitter = check.number("jitter", jitter, least=0.0, below=math.inf)
         self.patience = None if patience is None else check.integer("patience", patience, least=1)
-        told = None if bounds is None and periodic is None else Support(bounds, periodic)
-        self.bounds = None if told is None or bounds is None else told.bounds
-        self.periodic = None if told is None or periodic is None else told.periodic
+        self.bounds, self.periodic = _checked(bounds, periodic)
         self.seed = check.integer("seed", seed)
         self.dtype = check.float_dtype("dtype", dtype)
         self.history = AscentHistory()
@@ -240,12 +242,13 @@ class DualAscentFlow:
                 )
             x, context, weights = some.x, some.context, some.weights
         validation = arrays_of(validation)
+        named = Names(labels_of(x) if stream is None else stream.called)
         caller = caller_of(x)
-        array = caller.open("x", x)
+        array = caller.open("x", x, whole=True)
         rng = np.random.default_rng(self.seed)
         with caller.queue():
             ends: tuple[Support, ...] = ()
-            support = support_or_none(self.bounds, array.shape[1], self.periodic) if array.ndim == 2 else None
+            support = self.support(array.shape[1], named.features) if array.ndim == 2 else None
             if support is not None:
                 names = names_of(x, array.shape[1])
                 ends = cut_open(support, counted(support, array), self.dtype)
@@ -258,7 +261,14 @@ class DualAscentFlow:
                 flow = flow._supported(ends)
             if caller.device is not None:
                 flow = flow.to(repr(caller.device))
+        flow._interior.name(named)
         return flow
+
+    def support(self, features: int, names: Sequence[str] | None) -> Support | None:
+        """The support of this number of columns, with these names if they are known."""
+        own = (("bounds", self.bounds), ("periodic", self.periodic))
+        bounds, periodic = (by_column(name, value, features, names) for name, value in own)
+        return support_or_none(bounds, features, periodic)
 
     def _chosen(self, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:
         """The best of the competing fits."""
@@ -365,3 +375,17 @@ def _shears(features: int, dtype: np.dtype[Any]) -> list[Transform]:
     for shear in shears:
         shear.parameters = 0.0 * shear.parameters
     return shears
+
+
+def _checked(bounds: Any, periodic: Any) -> tuple[Any, Any]:
+    """Bounds and periods, checked; the columns of dicts are known with the rows alone."""
+    if isinstance(bounds, Mapping) or isinstance(periodic, Mapping):
+        for name, value in (("bounds", bounds), ("periodic", periodic)):
+            pairs = list(value.values()) if isinstance(value, Mapping) else value
+            if pairs:
+                Support(*((pairs, None) if name == "bounds" else (None, pairs)))
+        return bounds, periodic
+    if bounds is None and periodic is None:
+        return None, None
+    told = Support(bounds, periodic)
+    return None if bounds is None else told.bounds, None if periodic is None else told.periodic

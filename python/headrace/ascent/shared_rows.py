@@ -16,7 +16,7 @@ from headrace.distributed.fit import check_group
 from headrace.distributed.groups import Group
 from headrace.distributed.shards import opened, split
 from headrace.distributed.together import same_everywhere, together
-from headrace.transforms.support import Support, support_or_none
+from headrace.transforms.support import Support
 
 __all__ = ["shared_rows"]
 
@@ -35,7 +35,7 @@ def shared_rows(
         caller = Caller() if first is None else caller_of(first)
         if caller.device is not None:
             raise ValueError("x: expected arrays on the CPU with a group")
-        features = 0 if first is None else caller.open("x", first).shape[-1]
+        features = 0 if first is None else caller.open("x", first, whole=True).shape[-1]
     features = int(group.maximum(np.array([features], np.int64))[0])
     told = {name: repr(value) for name, value in vars(settings).items() if name != "history"}
     same_everywhere(group, told)
@@ -44,7 +44,7 @@ def shared_rows(
     own = {id(s.data): s for t in (table, judge) if t for s in t.shards}.values()
     ends: tuple[Support, ...] = ()
     with together(group):
-        support = support_or_none(settings.bounds, features, settings.periodic)
+        support = settings.support(features, None)
         if support is not None:
             counts = counted(support, np.empty((0, features)))
             for shard in own:

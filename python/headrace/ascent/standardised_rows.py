@@ -214,7 +214,7 @@ def off_support(
     if validation is not None and not _rows.is_share(validation):
         parts = validation if isinstance(validation, tuple) else (validation,)
         if parts and _arrays.is_array(parts[0]):
-            validation = (taken("validation x", caller.open("validation x", parts[0])), *parts[1:])
+            validation = (taken("validation x", caller.open("validation x", parts[0], whole=True)), *parts[1:])
     return taken("x", x), validation
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from headrace._fit.given_rows import check_inside
 from headrace._tables import columns as _columns
 from headrace._tables import given as given
 from headrace._tables import table as _table
+from headrace._tables.names import Names, refuse_others
 from headrace._warn import warn
 from headrace.choosing.sample import Sample, opened
 from headrace.transforms.support import Bounds, Periods, support_or_none
@@ -58,7 +58,7 @@ class Columns:
         self._check_names(x, told)
         caller = Caller()
         rows, *rest = (
-            None if part is None else caller.open(name, frames.as_numbers(name, part))
+            None if part is None else caller.open(name, part, whole=True)
             for name, part in zip((told, "context", "weights"), (x, *others), strict=False)
         )
         if rows is None or rows.ndim != 2 or rows.shape[1] != len(self.table.columns):
@@ -68,19 +68,14 @@ class Columns:
 
     def _check_names(self, x: Any, told: str) -> None:
         expected, got = self.frame_names, frames.names_of(x, len(self.table.columns))
-        if expected is None or got is None or tuple(got) == expected:
+        if expected is None or got is None:
             return
-        i = next(i for i, pair in enumerate(zip(got, expected, strict=True)) if pair[0] != pair[1])
-        raise ValueError(
-            f"{told}: expected the columns of the fit in their order, got {got[i]!r} in the place of {expected[i]!r}"
-        )
+        refuse_others(told, got, expected)
 
     def notes(self) -> dict[str, str]:
         """The columns' entry in a file of the density."""
         found = {"dtype": self.dtype}
-        if self.names is not None and self.context_names is not None:
-            told = {"features": list(self.kept_names or ()), "context": list(self.context_names)}
-            found["columns"] = json.dumps(told)
+        found |= Names(self.kept_names, self.context_names).notes()
         if self.matter:
             found["table"] = _table.note(self.table, self.names)
         return found
@@ -107,8 +102,8 @@ def learnt(
     context: Any,
     weights: Any,
     *,
-    bounds: Bounds | None,
-    periodic: Periods | None,
+    bounds: Any,
+    periodic: Any,
     names: Sequence[str] | None,
     discrete: Any,
     jitter: Any,
@@ -123,11 +118,13 @@ def learnt(
     shape = np.shape(x)
     features = int(shape[1]) if len(shape) == 2 else 1
     called = frames.names_of(x, features) if names is None else list(check.texts("names", names, features))
+    bounds = _columns.by_column("bounds", bounds, features, called)
+    periodic = _columns.by_column("periodic", periodic, features, called)
     support = support_or_none(bounds, features, periodic)
     told = getattr(context, "columns", None)
     caller = Caller()
     parts: list[Any] = [
-        None if part is None else caller.open(name, frames.as_numbers(name, part))
+        None if part is None else caller.open(name, part, whole=True)
         for name, part in (("x", x), ("context", context), ("weights", weights))
     ]
     rows = parts[0]

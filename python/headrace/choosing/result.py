@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import files
-from headrace._arrays.frames import as_numbers
 from headrace._layout import Block, Grid, lines_of
 from headrace._tables.columns import label
 from headrace._tables.given import as_frame as given_frame
@@ -89,8 +88,7 @@ class Choice:
         Raises:
             ImportError: pandas is not installed, for a frame.
         """
-        row = None if context is None else as_numbers("context", context)
-        drawn = self.flow.sample(n, row, seed=seed, dtype="float64" if self.columns.dtype == "float64" else None)
+        drawn = self.flow.sample(n, context, seed=seed, dtype="float64" if self.columns.dtype == "float64" else None)
         if not (self.columns.matter or as_frame):
             return drawn
         rows = self.columns.table.back(np.asarray(drawn))

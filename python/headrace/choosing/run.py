@@ -16,6 +16,7 @@ from headrace import _arguments as check
 from headrace._arrays.caller import Array
 from headrace._fit.clock import Clock
 from headrace._progress import seconds_bar
+from headrace._tables.names import Names
 from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by
 from headrace.choosing.columns import Columns, learnt
@@ -25,7 +26,7 @@ from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
 from headrace.flow import Flow
-from headrace.transforms.support import Bounds, Periods, Support, support_or_none
+from headrace.transforms.support import Bounds, ColumnBounds, ColumnPeriods, Periods, Support, support_or_none
 
 __all__ = ["auto"]
 
@@ -42,8 +43,8 @@ def auto(
     context: Array | None = None,
     weights: Array | None = None,
     families: Sequence[str] = FAMILIES,
-    bounds: Bounds | None = None,
-    periodic: Periods | None = None,
+    bounds: ColumnBounds | None = None,
+    periodic: ColumnPeriods | None = None,
     names: Sequence[str] | None = None,
     discrete: Any = "auto",
     jitter: Any = None,
@@ -69,7 +70,8 @@ def auto(
             kernel density and no dual ascent, and the mean of the Gaussian is linear in it.
         weights: Shape (rows,): weights of the rows, not negative.
         families: Of "maf", "nsf", "realnvp" and "dual-ascent", which to try.
-        bounds: For each column ``(low, high)`` or None, as in `MAF`; whole numbers may be these.
+        bounds: For each column ``(low, high)`` or None, or a dict by index or name, as in `MAF`; whole numbers may be
+            these.
         periodic: For each column ``(low, high)``, one period of it, or None, as in `MAF`. Then the Gaussian is uniform
             around the circles, and there is no kernel density.
         names: Of the columns, for the diagnosis and for files; by default those of a frame.
@@ -139,6 +141,7 @@ def search(
     trials = [Trial(one, seed) for one in candidates(chosen, setting, few=few)]
     kind = _FewRows if few else _ManyRows
     found = kind(sample, trials, setting, support, clock, bool(progress)).go(columns.kept_names)
+    found.flow._interior.name(Names(columns.kept_names, columns.context_names or None))
     return replace(found, columns=columns)
 
 

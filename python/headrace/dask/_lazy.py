@@ -159,8 +159,8 @@ def _scores(x: Any, rows: Any = None, *, flow: Any, shared: Any, alone: bool) ->
 def _scores_of_frame(frame: Any, flow: Any, features: list[Any], conditions: list[Any] | None, shared: Any) -> Any:
     import pandas as pd
 
-    x = Caller().open("x", frame[features])
-    rows = None if conditions is None else Caller().open("context", frame[conditions])
+    x = Caller().open("x", frame[features], whole=True)
+    rows = None if conditions is None else Caller().open("context", frame[conditions], whole=True)
     found = _scores(x, rows, flow=flow, shared=shared, alone=False)
     return pd.Series(found, frame.index, name="log_prob")
 

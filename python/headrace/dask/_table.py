@@ -193,7 +193,7 @@ def _cut(prefix: str, *pieces: Pieces | None) -> tuple[Any, ...]:
 
 
 def _joined(name: str, pieces: Pieces) -> Any:
-    arrays = [Caller().open(name, _rows(part, names, begin, end)) for part, names, begin, end in pieces]
+    arrays = [Caller().open(name, _rows(part, names, begin, end), whole=True) for part, names, begin, end in pieces]
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 

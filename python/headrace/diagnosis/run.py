@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Array
+from headrace._arrays.frames import labels_of
 from headrace._core import cpu
 from headrace._progress import bar
 from headrace._warn import warn
@@ -66,7 +67,8 @@ def diagnose(
             hold as without weights; the mean log-likelihood is the weighted one of all rows.
         training: The rows that were fitted, or ``(x, context)``: for comparisons, and to see if they were memorised. A
             warning reports if more than half of x is among them.
-        names, context_names: Of the columns of x and of the context, for the text; by default those of frames.
+        names, context_names: Of the columns of x and of the context, for the text; by default those of frames, or those
+            that the flow knows.
         seed: Of all that is drawn.
         progress: Whether to show a bar on the standard error, of the tests that are done.
 
@@ -92,6 +94,12 @@ def diagnose(
         flow = flow.flow_ if hasattr(flow, "flow_") else flow.flow
     if not isinstance(flow, (Flow, Ensemble)):
         raise TypeError(f"flow: expected a flow, an ensemble or a fitted FlowDensity, got {check.kind_of(flow)}")
+    for name, value in (("x", x), ("context", context)):
+        flow._names.check(name, value)
+    if names is None and labels_of(x) is None:
+        names = flow.feature_names
+    if context_names is None and labels_of(context) is None:
+        context_names = flow.context_names
     key = check.integer("seed", seed, most=2**63 - 1)
     own: Any = flow if flow.device == "cpu" else flow.to("cpu")
     rows = opened(flow.features, flow.context, x, context, weights, training, names, key, context_names)

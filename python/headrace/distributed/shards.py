@@ -244,13 +244,13 @@ def _opened(
     prefix: str, number: int, x: Any, others: dict[str, dict[int, Any]], features: int, contexts: int, caller: Caller
 ) -> Data:
     at = f" of shard {number}"
-    array = _arrays.matrix(f"{prefix}x{at}", x, features, caller)
+    array = _arrays.matrix(f"{prefix}x{at}", x, features, caller, whole=True)
     rows = array.shape[0]
     context, weights = (others[name].get(number) for name in ("context", "weights"))
     columns = _arrays.context_rows(context, rows, contexts, f"{prefix}context{at}", caller)
     if columns is not None and columns.shape[0] != rows:
         raise errors.wrong_shape(f"{prefix}context{at}", f"({rows}, {contexts})", columns.shape)
-    counts = None if weights is None else _arrays.shaped(f"{prefix}weights{at}", weights, (rows,), caller)
+    counts = None if weights is None else _arrays.shaped(f"{prefix}weights{at}", weights, (rows,), caller, whole=True)
     return Data(array, columns, counts, names_of(x, features))
 
 

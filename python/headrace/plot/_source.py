@@ -123,8 +123,9 @@ def density_of(flow: Any) -> Drawn:
     if isinstance(flow, (str, os.PathLike)):
         notes = files.read_notes(flow)
         flow = files.load(flow)
-        if isinstance(flow, (Flow, Ensemble)):
-            names, context_names, table, all_names = _told_by(notes, flow)
+        if isinstance(flow, (Flow, Ensemble)) and (kept := _table.kept_in(notes, flow.features)) is not None:
+            told = _table.names_in(notes, kept)
+            all_names, table = None if told is None else tuple(told), kept if _matters(kept) else None
     elif hasattr(flow, "flow_"):  # a FlowDensity, without scikit-learn in between
         found = getattr(flow, "feature_names_in_", None)
         all_names = None if found is None else tuple(map(str, found))
@@ -142,25 +143,16 @@ def density_of(flow: Any) -> Drawn:
             f"flow: expected a flow, an ensemble, a fitted FlowDensity, a Choice or a path, got {check.kind_of(flow)}"
         )
     own = flow if flow.device == "cpu" else flow.to("cpu")
-    fits = names is not None and len(names) == own.features
-    return Drawn(own, names if fits else None, context_names, table, all_names)
+    if names is None or len(names) != own.features:
+        names = own.feature_names
+    if all_names is None and table is None:
+        all_names = names
+    return Drawn(own, names, context_names or own.context_names, table, all_names)
 
 
 def _matters(table: _table.Table) -> bool:
     """Whether rows are not simply those of the density."""
     return not table.is_plain or table.missing == "drop"
-
-
-def _told_by(notes: dict[str, str], flow: Flow | Ensemble) -> tuple[Any, Any, Any, Any]:
-    """Names of features and of context that a file keeps, its table, and the names of all columns there."""
-    names, context = _table.named_in(notes, flow.features, flow.context) or (None, None)
-    table = _table.kept_in(notes, flow.features)
-    every = names
-    if table is not None:
-        every = _table.names_in(notes, table)
-        table = table if _matters(table) else None
-    own, others, all_names = (None if part is None else tuple(part) for part in (names, context or None, every))
-    return own, others, table, all_names
 
 
 def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None, weights: Any = None) -> PlottedRows:

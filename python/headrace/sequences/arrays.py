@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
-from headrace._arrays.caller import Caller
+from headrace._arrays.caller import Caller, is_whole
 
 __all__ = ["Block", "Covariates", "Sequences", "chunks"]
 
@@ -99,14 +99,12 @@ class Sequences:
         self._shortest = self.steps if lengths is None and not self.is_list else int(self.lengths.min())
 
     def _opened(self, name: str, value: Any, integers: bool) -> Array:
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu":
-            return self._caller.open(name, value)
-        if not integers:
+        if not integers and is_whole(value):
             raise TypeError(
-                f"{name}: expected dtype float32 or float64, got {value.dtype}; for the probability of integers give "
-                f"quantised=1, for a density call {name}.astype('float64')"
+                f"{name}: expected dtype float32 or float64, got {getattr(value, 'dtype', 'integers')}; for the "
+                f"probability of integers give quantised=1, for a density call {name}.astype('float64')"
             )
-        return self._caller.open(name, value.astype(np.float64))
+        return self._caller.open(name, value, whole=integers)
 
     def _counted(self, lengths: Any) -> NDArray[np.intp]:
         given = check.integers("lengths", np.asarray(lengths).reshape(-1).tolist(), least=1, most=self.steps)

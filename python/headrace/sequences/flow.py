@@ -420,7 +420,7 @@ def _context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...])
     """One row for each sequence, or one for all."""
     rows = int(np.prod(batch))
     if len(batch) > 1 and columns and context is not None:
-        array = caller.open("context", context)
+        array = caller.open("context", context, whole=True)
         if array.shape == (*batch, columns):
             return _arrays.context_rows(array.reshape(rows, columns), rows, columns)
     return _arrays.context_rows(context, rows, columns, caller=caller)

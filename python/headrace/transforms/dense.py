@@ -75,7 +75,9 @@ def _checked_layers(weights: Any, biases: Any, masks: Any) -> Dense:
         if isinstance(value, (str, bytes, np.ndarray)) or not hasattr(value, "__iter__"):
             raise TypeError(f"{name}: expected a list with one array a layer, got {type(value).__name__}")
         lists[name] = [
-            Caller().open(f"{name}[{i}]", a) if name != "masks" and _arrays.is_array(a) else np.asarray(a)
+            np.asarray(a)
+            if name == "masks" or isinstance(a, (list, tuple)) or not _arrays.is_array(a)
+            else Caller().open(f"{name}[{i}]", a)
             for i, a in enumerate(value)
         ]
     counts = {name: len(arrays) for name, arrays in lists.items()}

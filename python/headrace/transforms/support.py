@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +17,13 @@ from headrace.transforms.fixed import Fixed
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Bounds", "Periods", "Support", "circles_of", "support_or_none"]
+__all__ = ["Bounds", "ColumnBounds", "ColumnPeriods", "Periods", "Support", "circles_of", "support_or_none"]
 
 Bounds = Sequence["tuple[float | None, float | None] | None"]
 Periods = Sequence["tuple[float, float] | None"]
+ColumnBounds = Bounds | Mapping[str, "tuple[float | None, float | None]"] | Mapping[int, Any]
+ColumnPeriods = Periods | Mapping[str, "tuple[float, float]"] | Mapping[int, Any]
+"""Those of each column, or of some by name or index."""
 
 
 @storable

@@ -88,7 +88,7 @@ def contexts_of(flow: Flow, context: Any) -> Contexts:
         raise ValueError(f"{expected}, got None")
     if callable(context):
         return Contexts(draw=context, columns=columns)
-    array = _arrays.Caller().open("context", context)
+    array = _arrays.Caller().open("context", context, whole=True)
     if array.ndim not in (1, 2) or array.shape[-1] != columns:
         raise ValueError(f"{expected}, got shape {array.shape}")
     if not len(array):

@@ -62,13 +62,15 @@ def threads(n: int) -> Iterator[None]:
 
 
 def include() -> str:
-    """The folder of ``headrace.hpp``, for a C++ compiler's ``-I``, to read headrace's files without Python.
+    """The folder of ``headrace.hpp`` and ``headrace.h``, for a compiler's ``-I``: headrace's files without Python.
+
+    The first is a header by itself; the second is of the library, whose flags ``python -m headrace.config`` prints.
 
     >>> import os, headrace as hr
-    >>> os.listdir(hr.include())
-    ['headrace.hpp']
+    >>> "headrace.hpp" in os.listdir(hr.include())
+    True
     """
-    return str(Path(__file__).parent / "include")
+    return str(Path(__file__).parents[1] / "include")
 
 
 def info() -> dict[str, Any]:

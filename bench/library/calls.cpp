@@ -1,0 +1,64 @@
+// Calls of the C library, and of headrace.hpp, in a loop: the seconds of their thread that each took.
+#include <headrace.h>
+
+#include <ctime>
+
+#include "headrace.hpp"
+
+namespace {
+
+double now() {
+    timespec t{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+template <class F>
+double timed(long count, const F& call) {
+    const double start = now();
+    for (long i = 0; i < count; ++i)
+        if (!call()) return -1.0;
+    return (now() - start) / static_cast<double>(count);
+}
+
+}  // namespace
+
+extern "C" {
+
+void* open_library(const char* path) {
+    headrace_flow* flow = nullptr;
+    headrace_set_num_threads(1);
+    return headrace_open(path, &flow) == HEADRACE_OK ? flow : nullptr;
+}
+double time_library(const void* flow, bool samples, long rows, long count, float* x, float* out) {
+    const auto* const own = static_cast<const headrace_flow*>(flow);
+    const int64_t n = headrace_features(own);
+    const headrace_input in = headrace_rows_f32(x, rows, n);
+    const headrace_output to = headrace_into_f32(out, rows, samples ? n : 1);
+    return timed(count, [&] {
+        return (samples ? headrace_sample(own, 1, HEADRACE_FROM_START, nullptr, &to, nullptr)
+                        : headrace_log_prob(own, &in, nullptr, &to)) == HEADRACE_OK;
+    });
+}
+void close_library(void* flow) {
+    headrace_close(static_cast<headrace_flow*>(flow));
+}
+
+void* open_header(const char* path) {
+    return new headrace::Flow<float>(headrace::Flow<float>::load(path));
+}
+double time_header(const void* flow, bool samples, long rows, long count, float* x, float* out) {
+    const auto& own = *static_cast<const headrace::Flow<float>*>(flow);
+    return timed(count, [&] {
+        if (samples) {
+            own.sample(static_cast<std::size_t>(rows), 1, out);
+        } else {
+            own.log_prob(x, static_cast<std::size_t>(rows), out);
+        }
+        return true;
+    });
+}
+void close_header(void* flow) {
+    delete static_cast<headrace::Flow<float>*>(flow);
+}
+}

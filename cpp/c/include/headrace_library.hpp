@@ -1,0 +1,150 @@
+// headrace_library.hpp: the functions of headrace.h in C++20, with spans in the place of pointers, exceptions in that
+// of codes, and handles that close themselves. A program links libheadrace; headrace.hpp needs no library, and is
+// slower.
+//
+//     const headrace::library::Flow<double> flow("density.safetensors");
+//     const std::vector<double> log_prob = flow.log_prob(rows);  // rows: a vector, an array or a span, row after row
+//
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <headrace.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace headrace::library {
+
+// A code other than HEADRACE_OK, with the library's message.
+class Error : public std::runtime_error {
+  public:
+    explicit Error(int code) : std::runtime_error(headrace_message()), code_(static_cast<headrace_code>(code)) {}
+    headrace_code code() const { return code_; }
+
+  private:
+    headrace_code code_;
+};
+
+template <class T>
+struct Moved {
+    std::vector<T> rows, log_det;
+};
+template <class T>
+struct Gradient {
+    std::vector<T> log_prob, by_x, by_context;  // by_context: a row for each row of x
+};
+
+// T, float or double, is the type of rows and results: double for every file, float for files of float32. Rows lie one
+// after another. A context is one row for all rows, or as many; empty where none is taken. An object never changes, so
+// that any number of threads may use it at once.
+template <class T>
+class Flow {
+    static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "expected float or double");
+
+  public:
+    using Values = std::span<const T>;
+
+    explicit Flow(const std::string& path) {
+        headrace_flow* handle = nullptr;
+        check(headrace_open(path.c_str(), &handle));
+        handle_.reset(handle);
+    }
+    explicit Flow(std::span<const std::byte> bytes) {  // the contents of a file
+        headrace_flow* handle = nullptr;
+        check(headrace_open_bytes(bytes.data(), bytes.size(), &handle));
+        handle_.reset(handle);
+    }
+
+    std::size_t features() const { return static_cast<std::size_t>(headrace_features(get())); }
+    std::size_t context() const { return static_cast<std::size_t>(headrace_context(get())); }
+    headrace_dtype dtype() const { return static_cast<headrace_dtype>(headrace_dtype_of(get())); }
+    bool has_density() const { return headrace_has_density(get()) != 0; }
+    const headrace_flow* get() const { return handle_.get(); }  // for functions of headrace.h
+
+    std::vector<T> log_prob(Values x, Values context = {}) const {
+        std::vector<T> out(rows_of(x));
+        log_prob(x, std::span<T>(out), context);
+        return out;
+    }
+    void log_prob(Values x, std::span<T> out, Values context = {}) const {
+        const headrace_input rows = input(x, features());
+        const headrace_output result = output(out, 1);
+        call(headrace_log_prob, context, &rows, &result);
+    }
+
+    // Rows first_row, first_row + 1, ... of the endless sample of a seed.
+    std::vector<T> sample(std::size_t rows, std::uint64_t seed, Values context = {},
+                          std::int64_t first_row = HEADRACE_FROM_START) const {
+        std::vector<T> x(rows * features());
+        const headrace_output result = output(std::span<T>(x), features());
+        const headrace_input its = input(context, this->context());
+        check(headrace_sample(get(), seed, first_row, context.empty() ? nullptr : &its, &result, nullptr));
+        return x;
+    }
+
+    // Data to latent, and latent to data.
+    Moved<T> to_latent(Values x, Values context = {}) const { return moved(headrace_to_latent, x, context); }
+    Moved<T> to_data(Values z, Values context = {}) const { return moved(headrace_to_data, z, context); }
+
+    // Of each row's log density, by the row and by its context.
+    Gradient<T> gradient(Values x, Values context = {}) const {
+        const std::size_t n = rows_of(x);
+        Gradient<T> g{std::vector<T>(n), std::vector<T>(x.size()), std::vector<T>(n * this->context())};
+        const headrace_input rows = input(x, features());
+        const headrace_output log_prob = output(std::span<T>(g.log_prob), 1),
+                              by_x = output(std::span<T>(g.by_x), features()),
+                              by_context = output(std::span<T>(g.by_context), this->context());
+        call(headrace_gradient, context, &rows, &log_prob, &by_x, this->context() ? &by_context : nullptr);
+        return g;
+    }
+
+  private:
+    struct Close {
+        void operator()(headrace_flow* handle) const { headrace_close(handle); }
+    };
+
+    static void check(int code) {
+        if (code != HEADRACE_OK) throw Error(code);
+    }
+    static constexpr int own_dtype = sizeof(T) == 4 ? HEADRACE_FLOAT32 : HEADRACE_FLOAT64;
+    static std::int64_t rows_in(std::size_t values, std::size_t columns) {
+        if (columns ? values % columns : values)
+            throw std::invalid_argument("expected rows of " + std::to_string(columns) + " values, got " +
+                                        std::to_string(values) + " values in all");
+        return columns ? static_cast<std::int64_t>(values / columns) : 0;
+    }
+    std::size_t rows_of(Values x) const { return static_cast<std::size_t>(rows_in(x.size(), features())); }
+    static headrace_input input(Values values, std::size_t columns) {
+        const std::int64_t n = static_cast<std::int64_t>(columns);
+        return {values.data(), rows_in(values.size(), columns), n, n, 1, own_dtype};
+    }
+    static headrace_output output(std::span<T> values, std::size_t columns) {
+        const std::int64_t n = static_cast<std::int64_t>(columns);
+        return {values.data(), rows_in(values.size(), columns), n, n, 1, own_dtype};
+    }
+
+    template <class Function, class... Results>
+    void call(Function function, Values context, const headrace_input* rows, Results... results) const {
+        const headrace_input its = input(context, this->context());
+        check(function(get(), rows, context.empty() ? nullptr : &its, results...));
+    }
+    template <class Function>
+    Moved<T> moved(Function function, Values given, Values context) const {
+        Moved<T> result{std::vector<T>(given.size()), std::vector<T>(rows_of(given))};
+        const headrace_input rows = input(given, features());
+        const headrace_output value = output(std::span<T>(result.rows), features()),
+                              log_det = output(std::span<T>(result.log_det), 1);
+        call(function, context, &rows, &value, &log_det);
+        return result;
+    }
+
+    std::unique_ptr<headrace_flow, Close> handle_;
+};
+
+}  // namespace headrace::library

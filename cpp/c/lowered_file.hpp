@@ -1,0 +1,28 @@
+// From the description of a file to the parts of programs: steps, in their order, and weights in one vector.
+#pragma once
+
+#include <vector>
+
+#include "../../runtime/parts/file.hpp"
+#include "../core/structure.hpp"
+
+namespace headrace {
+
+template <class T>
+struct LoweredSteps {
+    std::vector<StepSpec> steps;
+    std::vector<T> weights;  // of these steps, one after another
+};
+
+// Throws FileFormatError for a transform that the core refuses.
+template <class T>
+struct Lower {
+    LoweredSteps<T> operator()(detail::TransformDescription<T> description) const;
+};
+
+// The steps from the standard density to the base.
+template <class T>
+LoweredSteps<T> lowered_base(const detail::BaseDescription& base);
+Base standard_of(const detail::BaseDescription& base);
+
+}  // namespace headrace

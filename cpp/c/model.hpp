@@ -1,0 +1,62 @@
+// What a file holds, compiled: programs of a flow, of an ensemble's members or of a transform, and their calls.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "../../runtime/parts/container.hpp"
+#include "../core/program.hpp"
+#include "arrays.hpp"
+
+namespace headrace {
+
+struct Facts {
+    int features = 0, context = 0;
+    bool has_density = false, is_ensemble = false;
+};
+
+// Arguments of a call. Missing ones are null.
+struct Arguments {
+    const headrace_input *rows = nullptr, *context = nullptr;
+    const headrace_output *value = nullptr, *per_row = nullptr, *by_context = nullptr;
+    uint64_t seed = 0;
+    int64_t first_row = HEADRACE_FROM_START;
+};
+
+template <class T>
+class Model {
+  public:
+    explicit Model(detail::Container& file);
+
+    const Facts& facts() const { return facts_; }
+
+    void log_prob(const Arguments& given) const;
+    void sample(const Arguments& given) const;
+    void transform(bool inverse, const Arguments& given) const;
+    void gradient(const Arguments& given) const;
+
+  private:
+    struct Member {
+        std::shared_ptr<const Program<T>> program;
+        Base noise = Base::none;  // of an ensemble's member: of which it takes the rows; none: it draws its own
+        double weight = 1.0;
+    };
+    struct Call;
+
+    void check_density() const;
+    const Program<T>& program() const { return *members_[0].program; }
+    void mixed_log_prob(const Request<T>& asked, T* log_prob) const;
+    void mixed_sample(Call& call, const Arguments& given) const;
+    template <class Number>
+    void mixed_rows(const Request<T>& asked, Number* rows) const;
+    std::vector<size_t> chosen(const Request<T>& asked) const;
+
+    Facts facts_;
+    std::vector<Member> members_;
+    std::shared_ptr<const Program<T>> noise_[2];  // normal, logistic; of ensembles
+};
+
+extern template class Model<float>;
+extern template class Model<double>;
+
+}  // namespace headrace

@@ -1,0 +1,83 @@
+"""Columns of floats whose values repeat: the way from draws of a density with noise back to those values.
+
+Noise of the width of the smallest gap spreads each value over a cell of its own. A draw in a cell is thus a draw of
+that value: of any one on a grid, and otherwise of a value that many rows share, such as the zeros of a column that is
+zero or positive. Between frequent values a column without a grid is taken for continuous, and draws keep their noise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SPIKE", "learn", "without_noise"]
+
+SPIKE = 0.05  # the share of rows with one value from which on it is frequent
+NEAR_GRID = 0.01  # of a step: values of float32 lie off a grid by rounding
+SLACK = 1e-6  # of a width or a step, by which rounded values make it differ
+
+
+class Repeating(Protocol):
+    """A column with noise."""
+
+    @property
+    def width(self) -> float:
+        """Width of the noise."""
+
+    @property
+    def offset(self) -> float:
+        """A value of the grid."""
+
+    @property
+    def step(self) -> float:
+        """Of the grid; 0 without one."""
+
+    @property
+    def frequent(self) -> tuple[float, ...]:
+        """Frequent values."""
+
+    @property
+    def bounds(self) -> Any:
+        """Ends, or None."""
+
+
+def learn(x: NDArray[Any], width: float) -> dict[str, Any]:
+    """The grid of a column, or else its frequent values, shape (rows,), for noise of this width."""
+    values, counts = np.unique(x.astype(np.float64), return_counts=True)
+    if len(values) < 2:
+        return {}
+    gaps = np.diff(values)
+    if (step := _step(values, gaps)) and width <= step * (1.0 + SLACK):
+        return {"offset": float(values[0]), "step": step}
+    alone = np.minimum(np.append(np.inf, gaps), np.append(gaps, np.inf)) >= width * (1.0 - SLACK)
+    return {"frequent": tuple(values[alone & (counts >= SPIKE * len(x)) & (counts > 1)].tolist())}
+
+
+def _step(values: NDArray[np.float64], gaps: NDArray[np.float64]) -> float:
+    """The step of the grid that all sorted values lie on; 0 if there is none."""
+    extent = float(values[-1] - values[0])
+    least = gaps[gaps > 1e-9 * extent].min()
+    last = round(extent / least)
+    step = extent / last  # more exact than the smallest gap of rounded values
+    places = (values - values[0]) / step
+    if (np.abs(places - np.round(places)) > NEAR_GRID).any():
+        return 0.0
+    inverse = round(1.0 / step)
+    return 1.0 / inverse if inverse and abs(inverse * step - 1.0) < SLACK else float(step)
+
+
+def without_noise(x: NDArray[Any], column: Repeating) -> NDArray[np.float64]:
+    """Draws without the noise, where it can be taken off."""
+    drawn = x.astype(np.float64)
+    if column.step:
+        inverse = round(1.0 / column.step)
+        if inverse > 1 and column.step == 1.0 / inverse:  # decimals, to the last digit
+            first = column.offset * inverse
+            drawn = (np.round(drawn * inverse - first) + np.round(first, 2)) / inverse
+        else:
+            drawn = column.offset + column.step * np.round((drawn - column.offset) / column.step)
+    for value in column.frequent:
+        drawn = np.where(np.abs(drawn - value) <= 0.5 * column.width, value, drawn)
+    return drawn if column.bounds is None or not column.step else np.clip(drawn, *column.bounds)

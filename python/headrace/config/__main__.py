@@ -1,0 +1,71 @@
+"""Prints how other builds find the C library: ``cc main.c $(python -m headrace.config --cflags --libs)``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from headrace._core import cpu
+from headrace.config import include
+
+FOLDER = Path(__file__).parents[1]
+
+
+def library_folder() -> Path:
+    """The folder of libheadrace.
+
+    Raises:
+        FileNotFoundError: a build whose module has a core of its own, as on systems other than Linux.
+    """
+    if not any(FOLDER.glob("libheadrace.*")):
+        raise FileNotFoundError(
+            f"libheadrace: expected it in {FOLDER}, got none: this build of headrace has no library for C; "
+            "cmake -DHEADRACE_PYTHON=OFF builds one, and headrace.hpp needs none"
+        )
+    return FOLDER
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m headrace.config", description=__doc__)
+    options = {
+        "cflags": "the compiler's option for headers",
+        "libs": "the linker's options for the library",
+        "cmakedir": "the folder for headrace_DIR, by which CMake's find_package(headrace) finds it",
+        "pkgconfigdir": "the folder for PKG_CONFIG_PATH, by which pkg-config finds it",
+        "version": "the version",
+    }
+    for name, meaning in options.items():
+        parser.add_argument(f"--{name}", action="store_true", help=f"print {meaning}")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print what the options ask for, on one line."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if not any(vars(given).values()):
+        parser.error("expected at least one option")
+    found: list[str] = []
+    try:
+        if given.cflags:
+            found.append(shlex.quote(f"-I{include()}"))
+        if given.libs:
+            folder = library_folder()
+            found += [shlex.quote(f"-L{folder}"), shlex.quote(f"-Wl,-rpath,{folder}"), "-lheadrace"]
+        if given.cmakedir:
+            found.append(str(library_folder() / "cmake"))
+        if given.pkgconfigdir:
+            found.append(str(library_folder() / "pkgconfig"))
+    except FileNotFoundError as error:
+        print(f"headrace.config: error: {error}", file=sys.stderr)
+        return 1
+    if given.version:
+        found.append(cpu.__version__)
+    print(*found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

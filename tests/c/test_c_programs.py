@@ -1,0 +1,151 @@
+"""Programs in C and C++ that are compiled by what headrace.config, CMake and pkg-config know of the library."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import c_library
+import cases
+import headrace as hr
+
+pytestmark = [pytest.mark.programs, pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")]
+
+ROOT = Path(__file__).parents[2]
+C = ["cc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
+CXX = ["c++", "-std=c++20", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+
+
+def told(*options):
+    """What ``python -m headrace.config`` prints."""
+    run = [sys.executable, "-m", "headrace.config", *options]
+    return subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
+
+
+def run(*command):
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, env=c_library.environment())
+
+
+def compiled(compiler, source, output, *more):
+    done = run(*compiler, source, *told("--cflags", "--libs"), *more, "-o", output)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory):
+    path = tmp_path_factory.mktemp("flow") / "flow.safetensors"
+    made = cases.randomise(hr.MAF(3, 2, transforms=2, hidden=(16,)), 0.2, "c programs")
+    made.save(path)
+    return made, path
+
+
+def test_every_function_from_c(tmp_path, flow):
+    program = compiled(C, ROOT / "tests/c/calls.c", tmp_path / "calls", "-pthread")
+    done = run(program, flow[1])
+    assert done.stdout == "0 failed\n", done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+def test_the_example_in_c(tmp_path):
+    made = cases.randomise(hr.NSF(3, transforms=1, hidden=(8,)), 0.2, "c example")
+    made.save(tmp_path / "flow.safetensors")
+    program = compiled(C, ROOT / "examples/c/draw.c", tmp_path / "draw")
+    done = run(program, tmp_path / "flow.safetensors", 40, 9)
+    assert done.returncode == 0, done.stderr
+    table = np.array([line.split(",") for line in done.stdout.splitlines()], float)
+    np.testing.assert_array_equal(table[:, :3], made.sample(40, seed=9, dtype="float64"))
+    np.testing.assert_array_equal(table[:, 3], made.sample_and_log_prob(40, seed=9)[1])
+    refused = run(program, tmp_path / "none", 40, 9)
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        f"draw: error: {tmp_path}/none: expected a file that can be read\n",
+    )
+
+
+def test_the_example_in_cpp(tmp_path, flow):
+    program = compiled(CXX, ROOT / "examples/c/posterior.cpp", tmp_path / "posterior")
+    done = run(program, flow[1], 0.5, -1)
+    assert done.returncode == 0, done.stderr
+    *lines, density = done.stdout.splitlines()
+    table = np.array([line.split(",") for line in lines], float)
+    x = flow[0].sample(10_000, np.array([0.5, -1.0]), seed=1, dtype="float64")
+    np.testing.assert_allclose(table[:, 0], x.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(table[:, 1], x.std(axis=0), rtol=1e-4)
+    log_prob, score = flow[0].log_prob_and_score(x.mean(axis=0), np.array([0.5, -1.0]))
+    np.testing.assert_allclose(float(density), log_prob, rtol=1e-6)
+    np.testing.assert_allclose(table[:, 2], score, rtol=1e-3, atol=1e-4)
+    refused = run(program, flow[1], 0.5)
+    assert refused.stderr == "posterior: error: expected rows of 2 values, got 1 values in all\n"
+
+
+CMAKE = """
+cmake_minimum_required(VERSION 3.16)
+project(draw LANGUAGES C CXX)
+find_package(headrace 0.5 REQUIRED)
+add_executable(draw {draw})
+target_link_libraries(draw PRIVATE headrace::headrace)
+add_executable(score {score})
+target_link_libraries(score PRIVATE headrace::runtime)
+"""
+
+
+def test_cmake_finds_the_library(tmp_path, flow):
+    if shutil.which("cmake") is None:
+        pytest.skip("no CMake")
+    text = CMAKE.format(draw=ROOT / "examples/c/draw.c", score=ROOT / "runtime/example.cpp")
+    (tmp_path / "CMakeLists.txt").write_text(text)
+    (folder,) = told("--cmakedir")
+    for command in (
+        ["cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-Dheadrace_DIR={folder}", "-DCMAKE_BUILD_TYPE=Debug"],
+        ["cmake", "--build", tmp_path / "build"],
+    ):
+        done = run(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    done = run(tmp_path / "build" / "draw", flow[1], 1, 1)
+    assert done.stderr == "draw: error: context: expected 2 columns, got NULL\n"
+    assert run(tmp_path / "build" / "score").returncode == 2
+
+
+def test_pkg_config_finds_the_library():
+    tool = shutil.which("pkg-config") or shutil.which("pkgconf")
+    if tool is None:
+        pytest.skip("no pkg-config")
+    (folder,) = told("--pkgconfigdir")
+    found = subprocess.run(
+        [tool, "--cflags", "--libs", "headrace"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PKG_CONFIG_PATH": folder},
+    ).stdout.split()
+    assert [os.path.realpath(option[2:]) for option in found if option.startswith("-I")] == [hr.include()]
+    assert "-lheadrace" in found
+    assert [os.path.realpath(o[2:]) for o in found if o.startswith("-L")] == [str(c_library.PACKAGE)]
+
+
+def test_what_config_prints():
+    assert told("--version") == [hr.__version__]
+    assert told("--cflags") == [f"-I{hr.include()}"]
+    nothing = run(sys.executable, "-m", "headrace.config")
+    assert nothing.returncode == 2
+    assert "expected at least one option" in nothing.stderr
+
+
+def test_the_library_needs_no_python():
+    """Nor any other symbol than of the C and C++ runtimes; of its own it gives away functions, and the core's."""
+    if shutil.which("nm") is None:
+        pytest.skip("no nm")
+    undefined = run("nm", "-D", "--undefined-only", c_library.PATH).stdout
+    assert "_Znwm" in undefined  # operator new
+    assert not re.search(r"\b_?Py", undefined)
+    defined = {line.split()[-1] for line in run("nm", "-D", "--defined-only", c_library.PATH).stdout.splitlines()}
+    text = (ROOT / "cpp/c/include/headrace.h").read_text()
+    functions = {word.split("(")[0].split()[-1].lstrip("*") for word in text.split("HEADRACE_API ")[1:] if "(" in word}
+    assert {name for name in functions if name.startswith("headrace_")} <= defined
+    assert not [name for name in defined if "pybind11" in name]

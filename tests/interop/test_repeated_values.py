@@ -1,0 +1,124 @@
+"""Columns of floats whose values repeat: samples are on their grid again, or on their frequent values."""
+
+import json
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from headrace import files
+from headrace._tables import repeats
+from headrace._tables.table import Column, Table, kept_in, note
+
+RNG = np.random.default_rng(5)
+NORMAL = RNG.standard_normal(600)
+GRIDS = {
+    "tenths": (np.round(NORMAL, 1), 0.1),
+    "tenths in float32": (np.round(NORMAL, 1).astype("f4"), 0.1),
+    "fives": (5.0 * np.round(10.0 * NORMAL) + 1002.0, 5.0),
+    "sevenths": (np.round(7.0 * NORMAL) / 7.0, 1 / 7),
+    "hundredths far from zero": (np.round(NORMAL, 2) + 4321.0, 0.01),
+    "a step without decimals": (0.3 * np.round(9.0 * NORMAL) + 0.05, 0.3),
+}
+
+
+def smallest_gap(x):
+    gaps = np.diff(np.unique(x.astype("f8")))
+    return gaps[gaps > 1e-9].min()
+
+
+def noisy(x, width):
+    """Values with noise, inside their cells."""
+    return (x + 0.98 * width * (RNG.random(len(x)) - 0.5)).astype(x.dtype)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_values_come_back_to_their_grid(name):
+    x, step = GRIDS[name]
+    width = smallest_gap(x)
+    own = repeats.learn(x, width)
+    assert own["step"] == pytest.approx(step, rel=1e-6)
+    back = Column("float", width, **own).back(noisy(x, width))
+    assert back.dtype == x.dtype
+    if "decimals" in name:
+        np.testing.assert_allclose(back, x, rtol=1e-12)
+    else:
+        np.testing.assert_array_equal(back, x)
+
+
+def test_without_a_grid_frequent_values_come_back():
+    x = np.where(RNG.random(600) < 0.4, 0.0, np.round(RNG.exponential(size=600), 3) * np.pi + 0.1)
+    width = smallest_gap(x)
+    own = repeats.learn(x, width)
+    assert own == {"frequent": (0.0,)}
+    given = noisy(x, width)
+    back = Column("float", width, **own).back(given)
+    np.testing.assert_array_equal(back[x == 0.0], 0.0)
+    np.testing.assert_array_equal(back[x != 0.0], given[x != 0.0])
+
+
+def test_noise_wider_than_the_gaps_stays():
+    x, _ = GRIDS["tenths"]
+    assert repeats.learn(x, 0.25) == {"frequent": ()}
+    assert repeats.learn(x, 0.05)["step"] == 0.1
+    assert repeats.learn(np.ones(9), 0.1) == {}
+
+
+def test_draws_stay_within_bounds():
+    column = Column("float", 0.1, 0.0, bounds=(0.0, 1.0), step=0.1)
+    np.testing.assert_array_equal(column.back(np.array([-0.26, 0.04, 0.16, 1.2])), [0.0, 0.0, 0.2, 1.0])
+
+
+def test_files_keep_them():
+    table = Table((Column("float", 0.1, 0.5, step=0.1), Column("float", 0.1, frequent=(0.0, 2.5)), Column()))
+    again = kept_in({"table": note(table, None)}, 3)
+    assert again == table
+    plain = json.loads(note(table, None))["columns"][2]
+    assert set(plain) == {"kind", "width", "offset", "constant"}  # older readers know no others
+
+
+def test_flow_density():
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    from headrace.sklearn import FlowDensity
+
+    x = np.stack([np.round(NORMAL, 1), NORMAL], axis=1)
+    how = {"transforms": 2, "hidden": (8,), "epochs": 5, "random_state": 0}
+    density = FlowDensity(jitter="auto", **how).fit(x)
+    drawn = density.sample(300, random_state=1)
+    assert set(drawn[:, 0]) <= set(np.round(np.arange(-100, 101) / 10, 1))
+    assert len(set(drawn[:, 1])) == 300
+    # The fit is that with noise, as before.
+    spread = density.flow_.sample(300, seed=int(np.random.RandomState(1).randint(np.iinfo(np.int32).max)))
+    assert np.abs(spread[:, 0] - drawn[:, 0]).max() <= 0.05 + 1e-9
+
+
+def test_the_command_line_and_auto(tmp_path, monkeypatch):
+    from headrace._cli.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    x = np.stack([np.round(NORMAL, 1), NORMAL], axis=1)
+    np.savetxt("t.csv", x, delimiter=",", header="a,b", comments="")
+    short = ["--epochs", "3", "--hidden", "8", "--transforms", "2", "--quiet"]
+    assert main(["fit", "t.csv", "--spread", "auto", "-o", "f", *short]) == 0
+    assert json.loads(files.read_notes("f")["table"])["columns"][0]["step"] == pytest.approx(0.1)
+    assert main(["sample", "f", "-n", "200", "--seed", "1", "-o", "s.csv"]) == 0
+    drawn = np.loadtxt("s.csv", delimiter=",", skiprows=1)
+    np.testing.assert_allclose(drawn[:, 0], np.round(drawn[:, 0], 1), atol=1e-6)
+    choice = hr.auto(x, 3.0, jitter="auto", families=["maf"], progress=False)
+    drawn = choice.sample(50, seed=0)
+    np.testing.assert_allclose(drawn[:, 0], np.round(drawn[:, 0], 1), atol=1e-6)
+
+
+def test_the_warning_counts_and_names_columns():
+    from headrace._tables.table import about_repeats
+
+    rows = np.stack([np.where(np.arange(2000) % 2 == 0, NORMAL[np.arange(2000) % 600], i) for i in range(5)], axis=1)
+    plain = Table((Column(),) * 5)
+    said = about_repeats(rows, plain, None)
+    assert said.startswith("values repeat in column 0 (")
+    assert "in column 2 (" in said
+    assert ", and in 2 more columns: a density spikes there" in said
+    rare = np.concatenate([np.repeat(np.arange(400.0), 2), np.arange(1000.0, 1700.0)])
+    said = about_repeats(rare[:, None], Table((Column(),)), ["mass"])
+    assert said.startswith("values repeat in column 'mass' (1,100 different ones in 1,500 rows, 0 in 2 of them): ")
+    assert "0%" not in said

@@ -1,0 +1,89 @@
+"""Which compiler a build takes that names none, on machines with compilers that this one need not have."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CMAKE = shutil.which("cmake")
+
+pytestmark = [
+    pytest.mark.skipif(CMAKE is None, reason="cmake is not installed"),
+    pytest.mark.skipif(sys.platform == "win32", reason="the programs that it fakes are shell scripts"),
+]
+
+# A compiler that has a version, and links where `needs` is among its options.
+CLANG = """#!/bin/sh
+[ "$1" != -dumpversion ] || {{ echo {version}; exit; }}
+case " $* " in *" {needs} "*) exit 0 ;; esac
+exit 1
+"""
+GCC = "#!/bin/sh\n[ $1 = -print-libgcc-file-name ] && echo /some/gcc/12/libgcc.a\n"
+OF_GCC = "--gcc-install-dir=/some/gcc/12"
+
+
+@pytest.fixture
+def choose(tmp_path):
+    """The command that project() gets in the place of a named compiler; `programs` are all that the machine has."""
+    (tmp_path / "programs").mkdir()
+
+    def run(programs, *options, cxx=None):
+        for name, text in programs.items():
+            program = tmp_path / "programs" / name
+            program.write_text(text)
+            program.chmod(0o755)
+        script = tmp_path / "script.cmake"
+        script.write_text(f'include({ROOT}/cmake/compiler.cmake)\nfile(WRITE {tmp_path}/found "$ENV{{CXX}}")\n')
+        environment = {name: value for name, value in os.environ.items() if name not in ("CXX", "CMAKE_PROGRAM_PATH")}
+        environment |= {"PATH": str(tmp_path / "programs")} | ({"CXX": cxx} if cxx else {})
+        done = subprocess.run(
+            [CMAKE, *options, "-P", script], env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise ValueError(" ".join(done.stderr.split()))
+        return (tmp_path / "found").read_text().replace(f"{tmp_path}/programs/", "")
+
+    return run
+
+
+def clang(version, needs="-std=c++20"):
+    return CLANG.format(version=version, needs=needs)
+
+
+CHOICES = [
+    ({"clang++": clang("19.1.7")}, "clang++"),
+    ({"clang++": clang("14.0.6"), "clang++-20": clang("20.1.0"), "clang++-19": clang("19.1.7")}, "clang++-20"),
+    ({"clang++-19": clang("19.1.7", OF_GCC), "g++": GCC}, f"clang++-19 {OF_GCC}"),
+    ({"clang++-20": clang("20.1.0", "nothing"), "clang++-19": clang("19.1.7"), "g++": GCC}, "clang++-19"),
+    ({"clang++": clang("18.1.8"), "g++": GCC}, ""),
+    ({"clang++-19": clang("19.1.7", OF_GCC)}, ""),
+    ({}, ""),
+]
+
+
+@pytest.mark.parametrize(("programs", "command"), CHOICES)
+def test_a_build_that_prefers_clang_takes_one_that_works(choose, programs, command):
+    assert choose(programs, "-DHEADRACE_COMPILER=CLANG") == command
+
+
+@pytest.mark.parametrize(
+    ("options", "cxx"),
+    [
+        ([], None),
+        (["-DHEADRACE_COMPILER=DEFAULT"], None),
+        (["-DHEADRACE_COMPILER=CLANG"], "g++-14"),
+        (["-DHEADRACE_COMPILER=CLANG", "-DCMAKE_CXX_COMPILER=g++-14"], None),
+        (["-DHEADRACE_COMPILER=CLANG", "-DCMAKE_TOOLCHAIN_FILE=other.cmake"], None),
+    ],
+)
+def test_a_compiler_that_is_named_stays(choose, options, cxx):
+    assert choose({"clang++": clang("19.1.7")}, *options, cxx=cxx) == (cxx or "")
+
+
+def test_another_preference_is_refused(choose):
+    with pytest.raises(ValueError, match="HEADRACE_COMPILER: expected DEFAULT or CLANG, got clang"):
+        choose({}, "-DHEADRACE_COMPILER=clang")
