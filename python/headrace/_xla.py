@@ -23,7 +23,7 @@ from headrace._core import cpu
 from headrace._xla_linear import axes_of, folded, pushed, varying
 from headrace.flow import Flow
 
-__all__ = ["Direction", "Structure", "structure_of"]
+__all__ = ["Direction", "Structure", "differentiable_no_more", "structure_of"]
 
 Arrays = tuple[Any, ...]
 _lock = threading.Lock()
@@ -144,7 +144,7 @@ class Direction:
     def __init__(self, structure: Structure, inverse: bool, base: bool, value: bool, row: bool) -> None:
         self._structure = structure
         self.inverse, self.base, self.value, self.row = inverse, base, value, row
-        self._run = _differentiable_no_more(_by_rows(self._forward, parameters=False))
+        self._run = differentiable_no_more(_by_rows(self._forward, parameters=False))
         self._gradients: dict[tuple[Any, ...], Callable[..., Arrays]] = {}
         function = jax.custom_jvp(self._run)
         function.defjvp(self._jvp, symbolic_zeros=True)
@@ -225,7 +225,7 @@ class Direction:
 
     def _made(self, key: tuple[Any, ...], made: Callable[[], Callable[..., Arrays]]) -> Callable[..., Arrays]:
         if key not in self._gradients:
-            self._gradients[key] = _differentiable_no_more(made())
+            self._gradients[key] = differentiable_no_more(made())
         return self._gradients[key]
 
     # ---- calls ---------------------------------------------------------------------------------------------------
@@ -314,12 +314,12 @@ def _one_by_one(function: Callable[..., Arrays], batched: Any, given: Arrays) ->
     return out, (True,) * len(out)
 
 
-def _differentiable_no_more(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
-    """The same function with a derivative that raises an error with the reason."""
+def differentiable_no_more(function: Callable[..., Arrays], of: str = "a flow") -> Callable[..., Arrays]:
+    """The same function with a derivative that raises an error with the reason; `of`: what it is a gradient of."""
     once: Any = jax.custom_jvp(function)
 
     def refuse(primals: Arrays, tangents: Arrays) -> Any:
-        raise NotImplementedError(f"a second derivative of a flow: {_ONCE}")
+        raise NotImplementedError(f"a second derivative of {of}: {_ONCE}")
 
     once.defjvp(refuse)
     return once  # type: ignore[no-any-return]

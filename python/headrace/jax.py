@@ -1,6 +1,7 @@
 """Flows in JAX: pure functions and a pytree, compiled, differentiated and mapped as other JAX code (docs/jax.md).
 
 Compiled code calls the core without Python: on the CPU, and on CUDA devices that headrace can use, on XLA's stream.
+`coupling` and `SequenceModule` call back to Python.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from headrace import _array_errors as errors
 
 check.framework("jax", jax.__version__, (0, 5))
 
+from headrace._couplings_jax import coupling  # noqa: E402
 from headrace._one_flow import no_flow  # noqa: E402
 from headrace._sequences_jax import SequenceModule  # noqa: E402
 from headrace._xla import Structure, structure_of  # noqa: E402
@@ -34,6 +36,7 @@ __all__ = [
     "FlowModule",
     "SequenceModule",
     "Structure",
+    "coupling",
     "freeze",
     "log_prob",
     "sample",

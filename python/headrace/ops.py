@@ -1,9 +1,9 @@
 """Functional kernels: only the maps, with parameters from a network of your own.
 
-Couplings map each element by itself, planar and radial maps all coordinates of a row at once.
+Couplings map each element by itself, planar and radial maps all coordinates of a row at once (docs/ops.md).
 
-They are strict: C-contiguous arrays of one framework and one dtype, float32 or float64, and nothing is copied. They
-compute where the first array is: on the CPU or on a CUDA device.
+They are strict: C-contiguous arrays of one framework and one dtype, float32 or float64, and nothing is copied but a
+coupling's parameters that rows share. They compute where the first array is: on the CPU or on a CUDA device.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace import _array_errors as errors
+from headrace import _couplings
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._arrays.device_caller import caller_of
 from headrace._arrays.kinds import A
-from headrace._core.maps import LEAST_BINS, SCALES, VECTOR_MAPS, bins_of, bins_with, interval_of, min_bin_of, slope_of
 from headrace._core.maps import MAPS as _MAPS
+from headrace._core.maps import VECTOR_MAPS
+from headrace._couplings import Settings
 from headrace.ascent.points import Points
 
 __all__ = [
@@ -59,18 +61,19 @@ def coupling_forward(
     """Latent to data: one map for every element.
 
     Args:
-        z: Shape (rows, active).
-        params: Shape (rows, active, n_params), as networks emit them: affine has (shift, raw scale), additive (shift,),
+        z: Shape (..., active).
+        params: Shape (..., active, n_params), as networks emit them: affine has (shift, raw scale), additive (shift,),
             rq_spline K widths, K heights and K - 1 derivatives, all raw, for 2 to 64 bins K; rq_spline_nflows has as
             many, rq_spline_circular K derivatives, rq_spline_free and rq_spline_flowjax K + 1; logistic_mixture K
-            weights, K means and K scales.
+            weights, K means and K scales. Leading dimensions that are missing or 1 are those of several rows, such as
+            all of them for (active, n_params): such parameters are copied for each row.
         map: A name in `MAPS`.
         scale, slope, bound, min_bin: See `headrace.MaskedAutoregressive`.
         bins: The number of bins, where the map has bins; by default the one that has n_params parameters.
         out: ``(x, log_det)`` to write into; x may be z itself.
 
     Returns:
-        ``(x, log_det)``, shapes (rows, active) and (rows,): log_det = Σ log |dx/dz| of a row.
+        ``(x, log_det)``, shapes (..., active) and (...): log_det = Σ log |dx/dz| of a row.
 
     Raises:
         TypeError: not arrays of one framework in one place, or not of one dtype, float32 or float64.
@@ -80,8 +83,10 @@ def coupling_forward(
     >>> x, log_det = hr.ops.coupling_forward(np.ones((2, 3), "f4"), np.zeros((2, 3, 2), "f4"))
     >>> x[0].tolist(), log_det.tolist()
     ([1.0, 1.0, 1.0], [0.0, 0.0])
+    >>> hr.ops.coupling_forward(np.ones((4, 5, 3)), np.zeros((3, 2)))[1].shape  # the same parameters for all rows
+    (4, 5)
     """
-    return _coupling("z", z, params, map, scale, slope, bound, bins, min_bin, out, inverse=False)
+    return _couplings.run("z", z, params, Settings(map, scale, slope, bound, bins, min_bin), out, inverse=False)
 
 
 def coupling_inverse(
@@ -103,7 +108,7 @@ def coupling_inverse(
     >>> z.tolist(), log_det.tolist()
     ([[0.0, 0.0]], [0.0])
     """
-    return _coupling("x", x, params, map, scale, slope, bound, bins, min_bin, out, inverse=True)
+    return _couplings.run("x", x, params, Settings(map, scale, slope, bound, bins, min_bin), out, inverse=True)
 
 
 def coupling_backward(
@@ -124,16 +129,17 @@ def coupling_backward(
     """Vector-Jacobian product of `coupling_forward` or `coupling_inverse`.
 
     Args:
-        value: Shape (rows, active): the input of that direction.
-        params: Shape (rows, active, n_params).
-        grad_value: Shape (rows, active): gradient of some number by the value that the direction gives.
-        grad_log_det: Shape (rows,): the same by its log-determinant.
+        value: Shape (..., active): the input of that direction.
+        params: Shape (..., active, n_params), as in `coupling_forward`.
+        grad_value: Shape (..., active): gradient of some number by the value that the direction gives.
+        grad_log_det: Shape (...): the same by its log-determinant.
         map, scale, slope, bound, bins, min_bin: See `coupling_forward`.
         direction: "forward" or "inverse".
         out: ``(grad_input, grad_params)`` to write into, memory of their own.
 
     Returns:
-        ``(grad_input, grad_params)``, shaped as `value` and `params`.
+        ``(grad_input, grad_params)``, shaped as `value` and `params`. Where rows share parameters, the gradient by
+        these is the sum over the rows, in float64 and in a fixed order.
 
     >>> import numpy as np, headrace as hr
     >>> ones, params = np.ones((1, 1)), np.zeros((1, 1, 2))
@@ -141,30 +147,9 @@ def coupling_backward(
     >>> grad_input.tolist(), grad_params.tolist()  # x = shift + e^a z, log_det = a at a = 0
     ([[1.0]], [[[1.0, 2.0]]])
     """
-    check.choice("direction", direction, ("forward", "inverse"))
-    caller = caller_of(value)
-    array, opened, bins = _elements(caller, "value", value, params, map, scale, bins)
-    slope, bound, interval = _factors(map, slope, bound, min_bin, bins)
-    by_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
-    by_log_det = _arrays.strict("grad_log_det", grad_log_det, array.shape[:1], array.dtype, caller)
-    inputs = (array, opened, by_value, by_log_det)
-    by_input, by_params = caller.output_pair(out, array.dtype, array.shape, opened.shape, inputs)
-    caller.core.coupling_backward(
-        map,
-        scale,
-        slope,
-        bound,
-        bins,
-        direction == "inverse",
-        array,
-        opened,
-        by_value,
-        by_log_det,
-        by_input,
-        by_params,
-        **interval,
-    )
-    return caller.give_pair(by_input, by_params)
+    inverse = _couplings.is_inverse(direction)
+    settings = Settings(map, scale, slope, bound, bins, min_bin)
+    return _couplings.pull(value, params, grad_value, grad_log_det, settings, out, inverse=inverse)
 
 
 def planar_forward(
@@ -405,54 +390,6 @@ def _given(caller: Caller, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
     return caller.give(copy)
 
 
-def _coupling(
-    name: str,
-    value: Any,
-    params: Any,
-    map: Any,
-    scale: Any,
-    slope: Any,
-    bound: Any,
-    bins: Any,
-    min_bin: Any,
-    out: Any,
-    *,
-    inverse: bool,
-) -> Pair:
-    caller = caller_of(value)
-    array, params, bins = _elements(caller, name, value, params, map, scale, bins)
-    slope, bound, interval = _factors(map, slope, bound, min_bin, bins)
-    inputs = (array, params)
-    result, log_det = caller.output_pair(out, array.dtype, array.shape, array.shape[:1], inputs, in_place=name)
-    caller.core.coupling(map, scale, slope, bound, bins, inverse, array, params, result, log_det, **interval)
-    return caller.give_pair(result, log_det)
-
-
-def _factors(map: str, slope: Any, bound: Any, min_bin: Any, bins: int) -> tuple[float, float, dict[str, float]]:
-    """The slope, the upper end of the interval, and by name the arguments of only some maps."""
-    low, high = interval_of(map, bound)
-    return slope_of(map, slope), high, {"low": low, "min_bin": min_bin_of(map, min_bin, bins)}
-
-
-def _elements(
-    caller: Caller, name: str, value: Any, params: Any, map: Any, scale: Any, bins: Any
-) -> tuple[NDArray[Any], NDArray[Any], int]:
-    """Values, the parameters that belong to them, and the number of bins."""
-    check.choice("map", map, MAPS)
-    check.choice("scale", scale, SCALES)
-    array = _arrays.strict_input(name, value, 2, caller)
-    opened = caller.open("params", params)
-    if bins is None:
-        fitting = bins_with(map, opened.shape[-1]) if opened.ndim == 3 else ()
-        if len(fitting) > 1:
-            raise ValueError(f"bins: expected one of {fitting}, which have as many params, got None")
-        bins = fitting[0] if fitting else LEAST_BINS  # any, where an error message needs one
-    else:
-        bins = bins_of(map, bins)
-    expected = (*array.shape, _MAPS[map].n_params(bins))
-    return array, _arrays.exact("params", opened, expected, array.dtype), bins
-
-
 def _vector(map: str, variant: Any, slope: Any, name: str, value: Any, params: Any, out: Any, *, inverse: bool) -> Pair:
     caller = caller_of(value)
     variant, slope = _vector_settings(map, variant, slope)
@@ -474,7 +411,7 @@ def _vector_backward(
     direction: Any,
     out: Any,
 ) -> Pair:
-    check.choice("direction", direction, ("forward", "inverse"))
+    inverse = _couplings.is_inverse(direction)
     caller = caller_of(value)
     variant, slope = _vector_settings(map, variant, slope)
     array, params = _rows(caller, map, "value", value, params)
@@ -486,7 +423,7 @@ def _vector_backward(
         map,
         variant,
         slope,
-        direction == "inverse",
+        inverse,
         array,
         params,
         grad_value,

@@ -127,6 +127,26 @@ def test_functional_kernels(framework, map, dtype):
             cases.assert_same_bits(framework.open(got), want)
 
 
+@pytest.mark.parametrize("shared", [(), (2,), (4, 1), (4, 2)], ids=str)
+def test_couplings_of_any_leading_dimensions(framework, shared, dtype):
+    """Parameters that rows share are repeated, and their gradients summed, in the framework's memory."""
+    if framework.name == "pandas":
+        pytest.skip("parameters have three axes")
+    draw = cases.rng("leading").standard_normal
+    arrays = draw((4, 2, 3)), draw((*shared, 3, 2)), draw((4, 2, 3)), draw((4, 2))
+    z, params, grad, grad_rows = (array.astype(dtype) for array in arrays)
+    calls = [
+        (hr.ops.coupling_forward, (z, params)),
+        (hr.ops.coupling_inverse, (z, params)),
+        (hr.ops.coupling_backward, (z, params, grad, grad_rows)),
+        (hr.ops.coupling_forward, (z[0, 0], params.reshape(-1, 3, 2)[0])),
+    ]
+    for call, given in calls:
+        for got, want in zip(call(*map_all(framework.make, given)), call(*given), strict=True):
+            assert framework.open(got).shape == want.shape
+            cases.assert_same_bits(framework.open(got), want)
+
+
 def map_all(make, given):
     return [make(array) for array in given]
 

@@ -134,6 +134,25 @@ def test_functional_kernels(library, map, dtype):
                 cases.assert_same_bits(library.open(got), want)
 
 
+@pytest.mark.parametrize("shared", [(), (2,), (4, 1), (4, 2)], ids=str)
+def test_couplings_of_any_leading_dimensions(library, shared, dtype):
+    """Parameters that rows share are repeated, and their gradients summed, in the framework's memory."""
+    draw = cases.rng("leading").standard_normal
+    arrays = draw((4, 2, 3)), draw((*shared, 3, 2)), draw((4, 2, 3)), draw((4, 2))
+    z, params, grad, grad_rows = (array.astype(dtype) for array in arrays)
+    calls = [
+        (hr.ops.coupling_forward, (z, params)),
+        (hr.ops.coupling_inverse, (z, params)),
+        (hr.ops.coupling_backward, (z, params, grad, grad_rows)),
+        (hr.ops.coupling_forward, (z[0, 0], params.reshape(-1, 3, 2)[0])),
+    ]
+    for call, given in calls:
+        with library.on(library.machine.stream()):
+            for got, want in zip(call(*map_all(library.make, given)), call(*given), strict=True):
+                assert library.open(got).shape == want.shape
+                cases.assert_same_bits(library.open(got), want)
+
+
 @pytest.mark.parametrize("map", ["planar", "radial"])
 def test_functional_kernels_of_whole_rows(library, map, dtype):
     z, grad = cases.rows(ROWS, 3, dtype), cases.rows(ROWS, 3, dtype, "grad")

@@ -37,7 +37,7 @@ LISTS = (list, tuple, int, float, np.number, np.bool_)  # values that become Num
 class_of = _frames.class_of
 _VJPS = (
     "gradients come from headrace.torch.FlowModule, or from log_prob_vjp, to_data_vjp and the other methods in _vjp; "
-    "those of headrace.ops from its functions in _backward"
+    "those of headrace.ops from headrace.torch.coupling, or from its functions in _backward"
 )
 
 
@@ -157,7 +157,7 @@ class _Jax(_NumPy):
         if isinstance(value, jax.core.Tracer):
             raise TypeError(
                 f"{name}: expected a JAX array with numbers, got a tracer, as inside of jit, grad and vmap; call "
-                "the functions of headrace.jax there, and those of headrace.ops outside of it"
+                "the functions of headrace.jax there, such as headrace.jax.coupling for couplings of headrace.ops"
             )
         if value.is_deleted():
             raise TypeError(f"{name}: expected a JAX array with numbers, got one that was deleted or donated")

@@ -19,10 +19,11 @@ from headrace import _arguments as check
 check.framework("torch", torch.__version__, (2, 5))
 
 from headrace.torch import _threads  # noqa: E402
+from headrace.torch.couplings import coupling  # noqa: E402
 from headrace.torch.distribution import FlowDistribution  # noqa: E402
 from headrace.torch.module import FlowModule, TransformModule  # noqa: E402
 from headrace.torch.sequences import SequenceModule  # noqa: E402
 
 _threads.borrow()
 
-__all__ = ["FlowDistribution", "FlowModule", "SequenceModule", "TransformModule"]
+__all__ = ["FlowDistribution", "FlowModule", "SequenceModule", "TransformModule", "coupling"]

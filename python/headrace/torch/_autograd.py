@@ -14,19 +14,28 @@ from torch.autograd import forward_ad
 
 from headrace.torch import _operators as operators
 
-__all__ = ["first", "generate", "log_prob", "transform"]
+__all__ = [
+    "NO_BATCHED_GRADS",
+    "NO_FORWARD",
+    "NO_SECOND",
+    "first",
+    "generate",
+    "is_batched_the_old_way",
+    "log_prob",
+    "transform",
+]
 
-_NO_SECOND = (
+NO_SECOND = (
     "headrace gives first derivatives: the gradient of a gradient was asked for (create_graph=True, a Hessian, a "
     "penalty on the score), which its kernels do not have; detach the gradient, or use another flow for that term"
 )
 
-_NO_FORWARD = (
+NO_FORWARD = (
     "headrace gives derivatives in reverse mode: forward mode was asked for (jvp, jacfwd, and hessian, which is jacfwd "
     "of jacrev), which its kernels do not have; use grad, vjp or jacrev, once"
 )
 
-_NO_BATCHED_GRADS = (
+NO_BATCHED_GRADS = (
     "is_grads_batched: expected False, as the operators of headrace have no rule for PyTorch's older vmap "
     "(torch.autograd.functional.jacobian with vectorize=True has it too); call torch.func.jacrev or torch.func.vmap"
 )
@@ -47,7 +56,7 @@ class _First(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError(_NO_SECOND)
+        raise RuntimeError(NO_SECOND)
 
 
 def first(gradients: list[Tensor], causes: tuple[Tensor | None, ...]) -> list[Tensor]:
@@ -90,8 +99,8 @@ class _Vjp(torch.autograd.Function):
         of_log_prob: bool,
         wrt: list[bool],
     ) -> tuple[Tensor, ...]:
-        if _is_batched_the_old_way(grad_value, grad_row):
-            raise RuntimeError(_NO_BATCHED_GRADS)
+        if is_batched_the_old_way(grad_value, grad_row):
+            raise RuntimeError(NO_BATCHED_GRADS)
         return tuple(
             operators.ops.vjp(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt)
         )
@@ -102,7 +111,7 @@ class _Vjp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError(_NO_SECOND)
+        raise RuntimeError(NO_SECOND)
 
     @staticmethod
     def vmap(
@@ -202,7 +211,7 @@ class _LogProbInOneRun(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, context, parameters, *unit = ctx.saved_tensors
         wrt = ctx.wrt
-        if not _is_plain(grad) or _is_batched_the_old_way(grad):  # its values must not be read
+        if not _is_plain(grad) or is_batched_the_old_way(grad):  # its values must not be read
             made = _Vjp.apply(x, context, parameters, None, grad, ctx.entry.handle, True, True, wrt)
             return *_spread(made, wrt, (x, context, parameters)), None, None
         gradients = [u * grad[:, None] for u in unit[: len(unit) - wrt[2]]]
@@ -271,7 +280,7 @@ class _PlainRun(torch.autograd.Function):
         value, context, parameters = ctx.saved_tensors
         wrt, options = _wanted(ctx), (ctx.entry.handle, ctx.inverse, ctx.of_log_prob)
         given = value, context, parameters, grad_value, grad_number
-        if _is_plain(grad_value, grad_number) and not _is_batched_the_old_way(grad_value, grad_number):
+        if _is_plain(grad_value, grad_number) and not is_batched_the_old_way(grad_value, grad_number):
             made = first(operators.vjp(*given, options[0], options[1], options[2], wrt), given)
         else:  # as for gradients that are mapped
             made = list(_Vjp.apply(*given, *options, wrt))
@@ -283,7 +292,7 @@ class _Backward:
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise RuntimeError(_NO_FORWARD)
+        raise RuntimeError(NO_FORWARD)
 
 
 class _EagerLogProb(_Backward, _LogProb):
@@ -297,7 +306,7 @@ class _EagerRun(_Backward, _Run):
 _PLAIN = (Tensor, torch.nn.Parameter, type(None))
 
 
-def _is_batched_the_old_way(*gradients: Tensor | None) -> bool:
+def is_batched_the_old_way(*gradients: Tensor | None) -> bool:
     """Whether `torch.autograd.grad` runs with `is_grads_batched`: no transform is active then."""
     is_batched = torch._C._functorch.is_legacy_batchedtensor
     return not torch.compiler.is_compiling() and any(is_batched(g) for g in gradients if g is not None)
@@ -379,7 +388,7 @@ def _run_backward(ctx: Any, grad_value: Tensor | None, grad_number: Tensor | Non
 
 
 def _no_second(ctx: Any, *grads: Any) -> Any:
-    raise RuntimeError(_NO_SECOND)
+    raise RuntimeError(NO_SECOND)
 
 
 def _register() -> None:

@@ -1,0 +1,111 @@
+"""Couplings in JAX whose parameters come from a network of your own: compiled code calls back to Python."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from headrace import _arguments as check
+from headrace import _array_errors as errors
+from headrace import _couplings
+from headrace._couplings import Settings
+from headrace._xla import differentiable_no_more
+
+__all__ = ["coupling"]
+
+
+def coupling(
+    value: Any,
+    params: Any,
+    map: str = "affine",
+    *,
+    direction: str = "forward",
+    scale: str = "soft_clamp",
+    slope: float = 1e-3,
+    bound: float | tuple[float, float] = 5.0,
+    bins: int | None = None,
+    min_bin: float = 1e-3,
+) -> tuple[jax.Array, jax.Array]:
+    """One map for every element under jit, grad and vmap (docs/ops.md).
+
+    Compiled code calls back to Python here, where `headrace.ops` computes on the CPU: arrays of a device are copied
+    there and back. Examples of a vmap are rows of one call. There are first derivatives in reverse mode alone.
+
+    Args:
+        value: Shape (..., active): z of the direction "forward", x of "inverse".
+        params: Shape (..., active, n_params), of the same dtype, as a network emits them, or (active, n_params) for all
+            rows: see `headrace.ops.coupling_forward`.
+        map: A name in `headrace.ops.MAPS`.
+        direction: "forward", latent to data, or "inverse".
+        scale, slope, bound, bins, min_bin: See `headrace.ops.coupling_forward`; static, no tracers.
+
+    Returns:
+        ``(value, log_det)`` of the other side, shapes (..., active) and (...).
+
+    Raises:
+        TypeError, ValueError: while tracing; the message names the argument.
+
+    >>> import jax, headrace.jax
+    >>> z, params = jax.numpy.ones((4, 2)), jax.numpy.zeros((4, 2, 23))
+    >>> loss = lambda params: headrace.jax.coupling(z, params, "rq_spline")[1].sum()
+    >>> jax.jit(jax.grad(loss))(params).shape
+    (4, 2, 23)
+    """
+    inverse = _couplings.is_inverse(direction)
+    own, given = _array("value", value), _array("params", params)
+    if given.dtype != own.dtype:
+        raise errors.wrong_dtype("params", given.dtype, expected=f"dtype {own.dtype}")
+    settings = Settings(map, scale, slope, tuple(bound) if isinstance(bound, list) else bound, bins, min_bin)
+    _couplings.arguments(settings, "value", own.shape, given.shape)
+    # Behind a mapped axis in front of both, dimensions have to meet again.
+    missing = own.ndim + 1 - given.ndim
+    made: tuple[jax.Array, jax.Array] = _run((settings, inverse), own, given.reshape(*(1,) * missing, *given.shape))
+    return made
+
+
+def _array(name: str, value: Any) -> Any:
+    if not isinstance(value, (jax.Array, np.ndarray)):
+        raise errors.wrong_kind(name, "an array of JAX or NumPy", check.kind_of(value))
+    if value.dtype not in (np.float32, np.float64):
+        raise errors.wrong_dtype(name, value.dtype, "{}.astype('float32')")
+    if value.dtype == np.float64 and not jax.config.jax_enable_x64:
+        raise ValueError(errors.too_wide_for_jax(name, "array"))
+    return jnp.asarray(value)
+
+
+def _host(array: Any) -> Any:
+    return np.asarray(array, order="C")
+
+
+def _called(function: Any, results: Any, *arrays: Any) -> Any:
+    """What a function of NumPy arrays gives; examples of vmap are more leading dimensions of all of them."""
+    call = lambda *given: function(*(_host(array) for array in given))  # noqa: E731
+    return jax.pure_callback(call, results, *arrays, vmap_method="broadcast_all")
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run(how: tuple[Settings, bool], value: Any, params: Any) -> Any:
+    settings, inverse = how
+    results = jax.ShapeDtypeStruct(value.shape, value.dtype), jax.ShapeDtypeStruct(value.shape[:-1], value.dtype)
+    return _called(partial(_couplings.run, "value", settings=settings, inverse=inverse), results, value, params)
+
+
+def _forth(how: tuple[Settings, bool], value: Any, params: Any) -> Any:
+    return _run(how, value, params), (value, params)
+
+
+def _back(how: tuple[Settings, bool], given: Any, grads: Any) -> Any:
+    settings, inverse = how
+
+    def pull(*arrays: Any) -> Any:
+        results = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays[:2])
+        return _called(partial(_couplings.pull, settings=settings, inverse=inverse), results, *arrays)
+
+    return differentiable_no_more(pull, "a coupling")(*given, *grads)
+
+
+_run.defvjp(_forth, _back)

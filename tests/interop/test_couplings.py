@@ -1,0 +1,211 @@
+"""``headrace.torch.coupling`` and ``headrace.jax.coupling``: the maps with parameters from a network of one's own."""
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+import map_cases
+
+MAPS = {
+    "affine": 2,
+    "additive": 1,
+    "rq_spline": 14,
+    "rq_spline_circular": 15,
+    "rq_spline_nflows": 14,
+    "logistic_mixture": 9,
+}
+SHAPES = [((3,), (3,)), ((3,), ()), ((), ()), ((2, 3), (3,)), ((2, 3), (2, 1)), ((0,), ())]
+every_map = pytest.mark.parametrize("map", MAPS)
+every_direction = pytest.mark.parametrize("direction", map_cases.JUDGES)
+every_shape = pytest.mark.parametrize(("leading", "shared"), SHAPES, ids=str)
+OPS = {"forward": hr.ops.coupling_forward, "inverse": hr.ops.coupling_inverse}
+
+
+def batch(leading, shared, map="affine", dtype="float64"):
+    draw = cases.rng("own network", *leading, map).standard_normal
+    arrays = draw((*leading, 2)), draw((*shared, 2, MAPS[map])), draw((*leading, 2)), draw(leading)
+    return tuple(np.asarray(array, dtype) for array in arrays)
+
+
+class TestTorch:
+    @pytest.fixture
+    def torch(self):
+        return pytest.importorskip("torch")
+
+    @pytest.fixture
+    def coupling(self, torch):
+        import headrace.torch
+
+        return headrace.torch.coupling
+
+    @every_map
+    @every_direction
+    @pytest.mark.parametrize(("leading", "shared"), SHAPES[:-1], ids=str)  # gradcheck takes no empty results
+    def test_gradients_match_differences(self, torch, coupling, map, direction, leading, shared):
+        given = [torch.tensor(a, requires_grad=True) for a in batch(leading, shared, map)[:2]]
+        call = lambda value, params: coupling(value, params, map, direction=direction)  # noqa: E731
+        assert torch.autograd.gradcheck(call, given, atol=1e-6)
+
+    @every_direction
+    @every_shape
+    def test_bits_are_those_of_ops(self, torch, coupling, direction, leading, shared, dtype):
+        value, params, by_value, by_log_det = batch(leading, shared, "rq_spline", dtype)
+        given = [torch.tensor(a, requires_grad=True) for a in (value, params)]
+        keywords = {"map": "rq_spline", "bound": 3.0, "min_bin": 1e-2}
+        out = coupling(*given, direction=direction, **keywords)
+        for got, want in zip(out, OPS[direction](value, params, **keywords), strict=True):
+            cases.assert_same_bits(got.detach().numpy(), want)
+        torch.autograd.backward(out, [torch.tensor(by_value), torch.tensor(by_log_det)])
+        want = hr.ops.coupling_backward(value, params, by_value, by_log_det, direction=direction, **keywords)
+        for tensor, expected in zip(given, want, strict=True):
+            cases.assert_same_bits(tensor.grad.numpy(), expected)
+
+    def test_strides_are_copied_and_one_result_is_enough(self, torch, coupling):
+        both = torch.tensor(batch((5,), (5,))[1], requires_grad=True)  # shift and raw scale of two elements
+        value = torch.randn(2, 5, dtype=torch.float64).T
+        assert not value.is_contiguous()
+        assert not both.transpose(1, 2).is_contiguous()
+        call = lambda p: coupling(value, p.transpose(1, 2))[1]  # noqa: E731
+        assert torch.autograd.gradcheck(call, (both,))
+
+    @pytest.mark.parametrize("dims", [(0, 0), (0, None), (None, 0), (1, 1)], ids=str)
+    @every_direction
+    def test_examples_of_vmap_are_rows_of_one_call(self, torch, coupling, direction, dims, monkeypatch):
+        value, params, *_ = (torch.tensor(a) for a in batch((3, 4), (3, 1)))
+        value, params = value.movedim(0, dims[0] or 0), params[:, 0].movedim(0, dims[1] or 0)
+        value, params = (t if d is not None else t[0] for t, d in zip((value, params), dims, strict=True))
+
+        def loss(params, value):
+            out, log_det = coupling(value, params, direction=direction)
+            return (out**2).sum() + log_det.sum()
+
+        def pick(tensor, dim, i):
+            return tensor if dim is None else tensor.select(dim, i)
+
+        each = [torch.func.grad(loss, (0, 1))(pick(params, dims[1], i), pick(value, dims[0], i)) for i in range(3)]
+        calls = []
+        run = hr.torch.couplings._couplings.run
+        monkeypatch.setattr(hr.torch.couplings._couplings, "run", lambda *a, **k: calls.append(1) or run(*a, **k))
+        found = torch.func.vmap(torch.func.grad(loss, (0, 1)), in_dims=dims[::-1])(params, value)
+        assert len(calls) == 1
+        for i, want in enumerate(each):
+            for got, expected in zip(found, want, strict=True):
+                assert torch.allclose(got[i], expected, rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+    def test_what_is_not_there_is_refused(self, torch, coupling):
+        value, params, *_ = (torch.tensor(a, requires_grad=True) for a in batch((3,), (3,)))
+        (gradient,) = torch.autograd.grad(coupling(value, params)[0].sum(), params, create_graph=True)
+        with pytest.raises(RuntimeError, match="headrace gives first derivatives"):
+            gradient.sum().backward()
+        with pytest.raises(RuntimeError, match="forward mode was asked for"):
+            torch.func.jvp(lambda v: coupling(v, params.detach())[0], (value.detach(),), (value.detach(),))
+        with pytest.raises(TypeError, match="params: expected a PyTorch tensor, got numpy"):
+            coupling(value, params.detach().numpy())
+        with pytest.raises(TypeError, match="params: expected dtype float64, got"):
+            coupling(value, params.float())
+        with pytest.raises(
+            ValueError, match=r"params: expected shape \(3, 2, 2\), or \(2, 2\) for all rows, got \(4, 2"
+        ):
+            coupling(value, torch.zeros(4, 2, 2, dtype=torch.float64))
+        with pytest.raises(ValueError, match="direction: expected"):
+            coupling(value, params, direction="up")
+
+
+class TestJax:
+    @pytest.fixture
+    def jax(self):
+        jax = pytest.importorskip("jax")
+        before = jax.config.jax_enable_x64
+        jax.config.update("jax_enable_x64", True)
+        yield jax
+        jax.config.update("jax_enable_x64", before)
+
+    @pytest.fixture
+    def coupling(self, jax):
+        import headrace.jax
+
+        return headrace.jax.coupling
+
+    @every_direction
+    @every_shape
+    def test_bits_are_those_of_ops(self, jax, coupling, direction, leading, shared, dtype):
+        value, params, *grads = batch(leading, shared, "rq_spline_nflows", dtype)
+        keywords = {"map": "rq_spline_nflows", "bound": [-3.0, 4.0]}
+
+        @jax.jit
+        def both(value, params, *grads):
+            out, pull = jax.vjp(lambda *a: coupling(*a, direction=direction, **keywords), value, params)
+            return out, pull(tuple(grads))
+
+        out, found = both(value, params, *grads)
+        of_ops = keywords | {"bound": (-3.0, 4.0)}
+        for got, want in zip(out, OPS[direction](value, params, **of_ops), strict=True):
+            cases.assert_same_bits(np.asarray(got), want)
+        want = hr.ops.coupling_backward(value, params, *grads, direction=direction, **of_ops)
+        for got, expected in zip(found, want, strict=True):
+            cases.assert_same_bits(np.asarray(got), expected)
+
+    @pytest.mark.parametrize("dims", [(0, 0), (0, None), (None, 0), (1, 1)], ids=str)
+    @every_direction
+    def test_examples_of_vmap_are_rows_of_one_call(self, jax, coupling, direction, dims, monkeypatch):
+        value, params, *_ = batch((3, 4), (3, 1))
+        value, params = np.moveaxis(value, 0, dims[0] or 0), np.moveaxis(params[:, 0], 0, dims[1] or 0)
+        value, params = (t if d is not None else t[0] for t, d in zip((value, params), dims, strict=True))
+
+        def loss(params, value):
+            out, log_det = coupling(value, params, direction=direction)
+            return (out**2).sum() + log_det.sum()
+
+        def pick(array, dim, i):
+            return array if dim is None else np.take(array, i, dim)
+
+        each = [jax.grad(loss, (0, 1))(pick(params, dims[1], i), pick(value, dims[0], i)) for i in range(3)]
+        calls = []
+        run = hr._couplings.run
+        monkeypatch.setattr(hr._couplings, "run", lambda *a, **k: calls.append(1) or run(*a, **k))
+        found = jax.jit(jax.vmap(jax.grad(loss, (0, 1)), in_axes=dims[::-1]))(params, value)
+        jax.block_until_ready(found)
+        assert len(calls) == 1
+        for i, want in enumerate(each):
+            for got, expected in zip(found, want, strict=True):
+                np.testing.assert_allclose(got[i], expected, rtol=1e-12, atol=1e-12)
+
+    def test_maps_inside_of_each_other_and_scan(self, jax, coupling):
+        value, params, *_ = batch((2, 3, 4), (3, 4))
+        want = hr.ops.coupling_forward(value, params)
+        inner = jax.vmap(coupling)  # over the second axis of the values, the first of the parameters
+        for call in (jax.vmap(inner, in_axes=(0, None)), jax.jit(jax.vmap(inner, in_axes=(0, None)))):
+            for got, expected in zip(call(value, params), want, strict=True):
+                cases.assert_same_bits(np.asarray(got), expected)
+        _, rows = jax.lax.scan(lambda carry, v: (carry, coupling(v, params)), 0, value)
+        cases.assert_same_bits(np.asarray(rows[0]), want[0])
+
+    def test_what_is_not_there_is_refused(self, jax, coupling):
+        value, params, *_ = batch((3,), (3,))
+        loss = lambda v: (coupling(v, params)[0] ** 2).sum()  # noqa: E731
+        with pytest.raises(NotImplementedError, match="a second derivative of a coupling: only first"):
+            jax.grad(lambda v: jax.grad(loss)(v).sum())(value)
+        with pytest.raises(TypeError, match="forward-mode"):
+            jax.jvp(loss, (value,), (value,))
+        with pytest.raises(TypeError, match="params: expected dtype float64, got"):
+            coupling(value, params.astype("float32"))
+        with pytest.raises(TypeError, match="value: expected an array of JAX or NumPy, got"):
+            coupling(value.tolist(), params)
+        with pytest.raises(
+            ValueError, match=r"params: expected shape \(3, 2, 2\), or \(2, 2\) for all rows, got \(4, 2"
+        ):
+            jax.jit(coupling)(value, np.zeros((4, 2, 2)))
+        with pytest.raises(ValueError, match="slope: expected"):
+            coupling(value, params, slope=-1.0)
+        jax.config.update("jax_enable_x64", False)
+        with pytest.raises(ValueError, match="value: expected a dtype that JAX can hold"):
+            coupling(value, params)
+
+    def test_the_message_of_ops_inside_of_jit_names_it(self, jax):
+        value, params, *_ = batch((3,), (3,))
+        with pytest.raises(
+            TypeError, match=r"z: expected a JAX array with numbers, got a tracer.* headrace\.jax\.coupling"
+        ):
+            jax.jit(hr.ops.coupling_forward)(value, params)
