@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from headrace import torch as torch
     from headrace._accelerate import accelerate as accelerate
     from headrace.choosing import Choice, auto
-    from headrace.diagnosis import Diagnosis, diagnose
+    from headrace.diagnosis import Diagnosis, diagnose, recalibrate
 
 __version__: str = _core.cpu.__version__
 
@@ -118,6 +118,7 @@ __all__ = [
     "info",
     "load",
     "ops",
+    "recalibrate",
     "rows",
     "set_num_threads",
     "threads",
@@ -142,4 +143,5 @@ _LATER = {
     "Diagnosis": "diagnosis",
     "auto": "choosing",
     "diagnose": "diagnosis",
+    "recalibrate": "diagnosis",
 }

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+import cases
 import headrace as hr
 from headrace._fit import clock
 from headrace._fit.run import Run
@@ -33,7 +34,7 @@ def test_a_flow_beats_the_gaussian_where_rows_are_bent():
     choice = hr.auto(banana(3000), seconds=4.0, families=("maf", "nsf"), progress=False)
     assert [one.name for one in choice.table if one.name.startswith("MAF") or one.name.startswith("NSF")]
     named = {one.name: one for one in choice.table}
-    assert set(named) == {"MAF 3x[32,32]", "MAF 8x[128,128]", "NSF 3x[32,32]", "NSF 5x[128,128]", *SIMPLE}
+    assert set(named) == {*sizes_of("MAF", 8), *sizes_of("NSF", 5), *SIMPLE}
     assert choice.table[0].name == choice.name
     assert choice.table[0].behind == 0.0
     assert named["Gaussian"].behind > 0.5
@@ -52,6 +53,44 @@ def test_a_flow_beats_the_gaussian_where_rows_are_bent():
 
 
 SIMPLE = ("Gaussian", "kernel density")
+
+
+def sizes_of(kind, large):
+    return f"{kind} 3x[32,32]", f"{kind} 5x[64,64]", f"{kind} {large}x[128,128]"
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_the_default_is_a_candidate(few):
+    setting = tried.Setting(3, 1, None, None, "float32", 4)
+    own = [one for one in tried.candidates(tried.FAMILIES, setting, few=few) if one.is_default]
+    assert [one.name for one in own] == ["NSF 5x[64,64]"]
+    cases.assert_same_bits(own[0].make().parameters, hr.NSF(3, context=1, seed=4).parameters)
+    assert repr(own[0].make()) == repr(hr.NSF(3, context=1, seed=4))
+
+
+def test_the_default_comes_first_with_half_of_the_time(monkeypatch):
+    """By a clock that trials alone move. It ends early, and the others have the time that it leaves."""
+    now, asked = [100.0], []
+
+    class Timed(tried.Trial):
+        def go(self, fitted, choosing, seconds, folder=None):
+            asked.append((self.candidate.name, seconds))
+            self.rounds += 1
+            self.stopped, self.chosen_by, self.flow = "time_budget", 0.0, hr.MAF(2)
+            if self.candidate.is_default:
+                self.stopped, seconds = "patience", 1.0
+            now[0] += seconds
+
+    monkeypatch.setattr("headrace._fit.clock.now", lambda: now[0])
+    monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
+    setting = tried.Setting(2, 0, None, None, "float32", 0)
+    trials = [Timed(one, 0) for one in tried.candidates(("maf", "nsf"), setting, few=False)]
+    search = run._ManyRows(Sample(banana(10)), trials, setting, None, run.Clock(10.0), False)
+    with search.shown() as shown:
+        search._halve(Sample(banana(10)), Sample(banana(10)), "", shown)
+    assert asked[0] == ("NSF 5x[64,64]", pytest.approx(5.0, rel=0.05))
+    assert [name for name, _ in asked].count("NSF 5x[64,64]") == 1
+    assert sum(seconds for _, seconds in asked[1:]) == pytest.approx(8.8, rel=0.05)
 
 
 def test_it_says_that_a_gaussian_is_as_good():
@@ -77,13 +116,31 @@ def test_held_out_rows_are_seen_by_nothing(monkeypatch):
     fit = hr.MAF.fit
 
     def watched(self, rows, context=None, **given):
-        seen.extend([rows, given["validation"][0]])
+        if "validation" in given:  # the last fit, to all rows, has no part in the table
+            seen.extend([rows, given["validation"][0]])
         return fit(self, rows, context, **given)
 
     monkeypatch.setattr(hr.Flow, "fit", watched)
     hr.auto(x, families=("maf",), **QUICK)
     assert seen
     assert all(not set(map(bytes, rows)) & parts[2] for rows in seen)
+
+
+def test_the_best_is_fitted_to_all_rows_as_without_a_choice(monkeypatch):
+    """If time is left: the flow has the bits of a fit to all rows, and the table the likelihood of the fit before."""
+    small = tried.candidates(("nsf",), tried.Setting(2, 0, None, None, "float32", 2), few=False)[:1]
+    monkeypatch.setattr(run, "candidates", lambda *given, **others: small)
+    x = banana(600).astype("float32")
+    choice = hr.auto(x, seconds=300.0, progress=False, seed=2)
+    assert choice.name == "NSF 3x[32,32]"
+    assert "before the best was fitted to all rows" in " ".join(str(choice).split())
+    alone = small[0].make()
+    alone.fit(x, seed=2, progress=False)
+    cases.assert_same_bits(choice.flow.parameters, alone.parameters)
+    judged = parted(Sample(x), 2)[2]
+    own = next(one for one in choice.table if one.name == choice.name)
+    assert own.log_likelihood == pytest.approx(own.flow.log_prob(judged.x).mean(), rel=1e-5)
+    assert (own.flow.parameters != alone.parameters).any()
 
 
 def test_the_time_is_kept():
@@ -188,7 +245,7 @@ def test_few_rows(rows, features):
 def test_one_column_of_many_rows_has_no_affine_flows():
     x = np.random.default_rng(0).gamma(2.0, size=(600, 1))
     choice = hr.auto(x, bounds=[(0.0, None)], **QUICK)
-    assert {one.name for one in choice.table} == {*SIMPLE, "NSF 3x[32,32]", "NSF 5x[128,128]", "dual ascent"}
+    assert {one.name for one in choice.table} == {*SIMPLE, *sizes_of("NSF", 5), "dual ascent"}
     for one in choice.table:
         if one.flow is not None:
             assert one.flow.log_prob(np.array([[-1.0]], np.float32)) == -np.inf
@@ -200,7 +257,7 @@ def test_context_and_weights():
     context = rng.uniform(-1, 1, 900)
     x = np.stack([2 * context, -context], axis=1) + 0.3 * rng.standard_normal((900, 2))
     choice = hr.auto(x, context=context, families=("maf", "dual-ascent"), **QUICK)
-    assert {one.name for one in choice.table} == {"linear Gaussian", "MAF 3x[32,32]", "MAF 8x[128,128]"}
+    assert {one.name for one in choice.table} == {"linear Gaussian", *sizes_of("MAF", 8)}
     truth = -np.log(2 * np.pi) - 1 - 2 * np.log(0.3)
     linear = next(one for one in choice.table if one.name == "linear Gaussian")
     assert linear.log_likelihood == pytest.approx(truth, abs=0.2)
@@ -234,7 +291,7 @@ def test_ctrl_c_keeps_the_best_so_far(monkeypatch):
     assert np.isfinite(choice.flow.log_prob(banana(10))).all()
     assert "Interrupted: this is the best so far." in str(choice)
     assert choice.table[0].name == choice.name
-    assert [one.state for one in choice.table].count("not begun") == 4
+    assert [one.state for one in choice.table].count("not begun") == 7
 
 
 def test_ctrl_c_in_the_last_look_keeps_the_choice(monkeypatch):

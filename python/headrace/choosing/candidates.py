@@ -20,12 +20,13 @@ __all__ = ["FAMILIES", "Candidate", "Setting", "Trial", "candidates", "chosen_by
 FAMILIES = ("maf", "nsf", "realnvp", "dual-ascent")
 MOST_ASCENT = 64  # features of a dual ascent
 
-# Transforms and hidden layers, small and large.
+# Transforms and hidden layers: small, those of the flow's defaults, and large.
 _SIZES: dict[str, tuple[Any, list[tuple[int, tuple[int, ...]]]]] = {
-    "maf": (MAF, [(3, (32, 32)), (8, (128, 128))]),
-    "nsf": (NSF, [(3, (32, 32)), (5, (128, 128))]),
-    "realnvp": (RealNVP, [(4, (32, 32)), (8, (128, 128))]),
+    "maf": (MAF, [(3, (32, 32)), (5, (64, 64)), (8, (128, 128))]),
+    "nsf": (NSF, [(3, (32, 32)), (5, (64, 64)), (5, (128, 128))]),
+    "realnvp": (RealNVP, [(4, (32, 32)), (8, (64, 64)), (8, (128, 128))]),
 }
+_DEFAULT = ("nsf", 1)  # the flow and size of `headrace fit` and `FlowDensity` where nothing is named
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,12 @@ class Candidate:
     """The name, such as "NSF 5x[128,128]"."""
     make: Callable[[], Any]
     is_ascent: bool = False
+    is_default: bool = False
+    """Whether it is what a fit without a choice takes."""
 
 
 def candidates(families: tuple[str, ...], setting: Setting, *, few: bool) -> list[Candidate]:
-    """All candidates; for few rows without the large ones and those that are no more than a Gaussian."""
+    """All candidates; for few rows the small ones and the default, and none that is no more than a Gaussian."""
     found = []
     # With one feature, and neither context nor periods, an affine flow is one affine map.
     alone = setting.features == 1 and not setting.context and not any(setting.periodic or ())
@@ -63,9 +66,12 @@ def candidates(families: tuple[str, ...], setting: Setting, *, few: bool) -> lis
         kind, sizes = _SIZES[family]
         if alone and kind is not NSF:
             continue
-        for transforms, hidden in sizes[:1] if few else sizes:
+        for i, (transforms, hidden) in enumerate(sizes):
+            is_default = (family, i) == _DEFAULT
+            if few and i > 0 and not is_default:
+                continue
             name = f"{kind.__name__} {transforms}x[{','.join(map(str, hidden))}]"
-            found.append(Candidate(name, _network(kind, transforms, hidden, setting)))
+            found.append(Candidate(name, _network(kind, transforms, hidden, setting), is_default=is_default))
     return found
 
 

@@ -33,6 +33,7 @@ __all__ = ["auto"]
 FEW = 500  # rows, below which all rows judge, by cross-validation
 LEAST = 4  # rows
 FOLDS = 5
+ALL_ROWS = 1.5  # times the seconds of the best fit, that a fit to all rows may need
 LOOKED_AT, MOST_KNOWN = 5000, 10_000  # rows of a diagnosis, and of training rows to compare with
 
 
@@ -55,10 +56,12 @@ def auto(
 ) -> Choice:
     """Try flows of several kinds and sizes within a time, and give the best, with a table of all and a diagnosis.
 
-    From 500 rows on a tenth of the rows, at most 5000, serves to choose and another one to judge. The time is shared
-    by successive halving: all get a little, the better half goes on from where it stopped with more, until one is
-    left (Jamieson, Talwalkar 2016). With fewer rows, five-fold cross-validation chooses and judges, and the best is
-    fitted to all rows at the end. A Gaussian and a kernel density are compared with them, and may be the best.
+    From 500 rows on a tenth of the rows, at most 5000, serves to choose and another one to judge. The default, an `NSF`
+    without options, comes first, with up to half of the time. The rest is shared by successive halving: all get a
+    little, the better half goes on from where it stopped with more, until one is left (Jamieson, Talwalkar 2016). If
+    the best ended early, and the time left is enough, it is fitted anew to all rows at the end. With fewer rows,
+    five-fold cross-validation chooses and judges, and the best is fitted to all rows at the end. A Gaussian and a
+    kernel density are compared with them, and may be the best.
 
     How far fits come depends on the machine, so that the result is not the same twice.
 
@@ -99,7 +102,7 @@ def auto(
     >>> x[:, 1] += np.square(x[:, 0])
     >>> choice = hr.auto(x, seconds=2, families=("nsf",), progress=False)
     >>> choice.name[:3], choice.flow.sample(3, seed=0).shape, len(choice.table)
-    ('NSF', (3, 2), 4)
+    ('NSF', (3, 2), 5)
     """
     clock = Clock(check.number("seconds", seconds, above=0.0, below=np.inf))
     key = check.integer("seed", seed, most=2**31 - 1)
@@ -248,17 +251,38 @@ class _ManyRows(_Search):
         for one in self.trials:
             log_prob = None if one.flow is None else judging.log_prob(one.flow)
             found.append(Judged(one.candidate.name, one.flow, log_prob, one.seconds, _state(one), _reached(one)))
-        judged_by = f"{len(judging):,} rows that no fit and no choice has seen"
         best = _best(found)
+        flow = self._to_all(best)
+        judged_by = f"{len(judging):,} rows that no fit and no choice has seen"
+        judged_by += "" if flow is None else " before the best was fitted to all rows"
         some = judging.take(np.arange(min(len(judging), LOOKED_AT)))
         known = fitted.take(np.arange(min(len(fitted), MOST_KNOWN)))
         training = known.x if known.context is None else (known.x, known.context)
         diagnosis = self.look(best.flow, some, names, None if best.name == "kernel density" else training)
-        return self.choice(found, judging.weights, judged_by, None, diagnosis)
+        return self.choice(found, judging.weights, judged_by, flow, diagnosis)
+
+    def _to_all(self, best: Judged) -> Flow | None:
+        """The best candidate, fitted to all rows as a fit without a choice is; None where the time left may not do."""
+        trial = next((one for one in self.trials if one.candidate.name == best.name), None)
+        if trial is None or self.interrupted or not trial.is_over or self.clock.left() < ALL_ROWS * trial.seconds:
+            return None
+        last = Trial(trial.candidate, self.setting.seed)
+        try:
+            last.go(self.sample, None, self.clock.left())
+        except KeyboardInterrupt:
+            self.interrupted = True
+        return last.flow if last.is_over and not self.interrupted else None
 
     def _halve(self, fitted: Sample, choosing: Sample, folder: str, shown: Any) -> None:
-        """Fit all candidates for a little time, the better half for more, until one is left."""
+        """Fit all candidates for a little time, the better half for more, until one is left.
+
+        The default has up to half of the time before, so that a short search has it, too.
+        """
         alive = list(self.trials)
+        for trial in (one for one in alive if one.candidate.is_default and len(alive) > 1):
+            if (own := self.clock.left() / 2) > 0:
+                self.tell(shown, trial, -np.inf)
+                trial.go(fitted, choosing, own, folder)
         rounds = max(len(alive) - 1, 0).bit_length() + 1
         for i in range(rounds):
             if not alive:

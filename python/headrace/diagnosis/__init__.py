@@ -1,6 +1,7 @@
-"""Looking at a fitted density: tests of latent rows and of draws, in numbers, words and pictures."""
+"""Looking at a fitted density: tests of latent rows and of draws, in numbers, words and pictures; and a repair."""
 
+from headrace.diagnosis.recalibration import recalibrate
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "diagnose", "recalibrate"]

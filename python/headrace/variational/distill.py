@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -23,23 +23,14 @@ from headrace.bases import Normal
 from headrace.flow import Flow
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.gaussianize import Gaussianize
-from headrace.transforms.masked import MaskedAutoregressive
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 from headrace.variational import descent as _descent
-from headrace.variational.closed_form import ConditionalStep, Draw, draw_of, why_not
+from headrace.variational.closed_form import ConditionalStep, draw_of, why_not
 from headrace.variational.contexts import Contexts, contexts_of
-from headrace.variational.descent import (
-    JUDGE_BY,
-    Descent,
-    DescentPlan,
-    PathStep,
-    StepHistory,
-    judge_of,
-    mean_and_error,
-    seed_of,
-)
+from headrace.variational.descent import Descent, DescentPlan, PathStep, StepHistory, judge_of, seed_of
 from headrace.variational.fit import EVALUATED, FreeEnergy, estimate, estimate_or_none, require_flow
+from headrace.variational.one_by_one import Alone, correspondence, learn_one_by_one
 from headrace.variational.target import Target
 
 __all__ = ["Distillation", "Speed", "distill"]
@@ -47,9 +38,9 @@ __all__ = ["Distillation", "Speed", "distill"]
 ESTIMATORS = ("auto", "pathwise", "closed_form")
 
 # Many steps of few samples: at equal time they come nearer than fewer steps of more (docs/variational.md).
-SAMPLES, FIRST_STEPS = 128, 2000
-STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 16_000, 10_000, 5000  # after single transforms; without these; in closed form
-RATE, FIRST_RATE = 0.3, 3.0  # of the default of `Flow.fit`; of this for single transforms
+SAMPLES, FIRST_STEPS = 128, 4000
+STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 12_000, 16_000, 5000  # after single transforms; without these; in closed form
+RATE, FIRST_RATE = 0.3, 6.0  # of the default of `Flow.fit`; of this for single transforms and in closed form
 TIMED_ROWS, TIMED_CALLS = 8192, 5
 
 
@@ -80,7 +71,10 @@ class Distillation:
     estimator: str
     """"pathwise" or "closed_form"."""
     transform_kl: list[float]
-    """Results of each transform of the student on its own; empty if that was not done."""
+    """Of each transform that learnt on its own: KL in nats of the teacher with this one exchanged for the student's, to
+    the teacher, from 16,384 samples; empty if none did."""
+    not_alone: str
+    """The reason why no transform learnt on its own first; empty if they did, and in closed form."""
     history: StepHistory
     seconds: float
     """Seconds of all steps and the estimate."""
@@ -89,8 +83,9 @@ class Distillation:
 
     def __repr__(self) -> str:
         """KL, speeds and steps."""
+        skipped = f"not_alone={self.not_alone!r}, " if self.not_alone else ""
         return (
-            f"Distillation(kl={self.kl:.4f} ± {self.kl_error:.4f}, estimator={self.estimator!r}, "
+            f"Distillation(kl={self.kl:.4f} ± {self.kl_error:.4f}, estimator={self.estimator!r}, {skipped}"
             f"teacher={self.teacher!r}, student={self.student!r}, {self.history!r})"
         )
 
@@ -118,8 +113,9 @@ def distill(
 ) -> tuple[Flow, Distillation]:
     """Minimise KL(student ‖ teacher), by samples of the student and densities of the teacher.
 
-    If both have equally many transforms, and each pair of them could be compared in closed form (below), each transform
-    of the student first learns only that of the teacher, from samples of the transforms before it.
+    If the student has at least as many transforms as the teacher, and each pair of them, counted from the latent end,
+    could be compared in closed form (below), each transform of the student first learns only that of the teacher, from
+    samples of the transforms before it. Those that the student has more begin as the identity.
 
     If the student ends in a `Standardize` that still is the identity, and the teacher in one, it takes over the
     teacher's, with a `Gaussianize` before it, and likewise the standardisation of the context. Fixed transforms that
@@ -138,12 +134,12 @@ def distill(
             and normal bases. "auto": the latter where that is so, else the former.
         temperature: The student learns the teacher with its base's deviations from the mean times this factor:
             below 1, samples nearer to the mode.
-        steps: Of the whole student, by default 16,000 after steps of single transforms, else 10,000; 5000 in closed
+        steps: Of the whole student, by default 12,000 after steps of single transforms, else 16,000; 5000 in closed
             form.
         samples: Of each step.
-        first_steps: Of each single transform, by default 2000, or half of `steps` if less; 0 for none.
-        learning_rate: At the start, three times that for single transforms; by default 1.5e-3, or 0.38 over the units
-            of the widest hidden layer if less.
+        first_steps: Of each single transform, by default 4000, or half of `steps` if less; 0 for none.
+        learning_rate: At the start, six times that for single transforms; by default 1.5e-3, or 0.38 over the units
+            of the widest hidden layer if less, and six times that in closed form.
         schedule, annealing, weight_decay, clip, average, skip, evaluated, seed, progress: See `fit_to_density`.
 
     Returns:
@@ -174,11 +170,13 @@ def distill(
     if kind == "closed_form" and reason:
         raise ValueError(f"estimator: 'closed_form' is not available, as {reason}; use 'pathwise'")
     closed = kind != "pathwise" and not reason
+    pairs = correspondence(warm, learner)
+    rate = RATE * _optimizer.default_rate(student) * (FIRST_RATE if closed else 1.0)
     plan = DescentPlan.of(
         learner,
-        steps=_steps(warm, learner, closed, first_steps) if steps is None else steps,
+        steps=_default_steps(closed, first_steps != 0 and not pairs.reason) if steps is None else steps,
         samples=samples,
-        learning_rate=RATE * _optimizer.default_rate(student) if learning_rate is None else learning_rate,
+        learning_rate=rate if learning_rate is None else learning_rate,
         schedule=schedule,
         annealing=annealing,
         weight_decay=weight_decay,
@@ -197,12 +195,15 @@ def distill(
     judge = judge_of(learner, target, contexts, plan, seed_of(rng))
     begin = time.perf_counter()
     first = replace(plan, steps=count, learning_rate=FIRST_RATE * plan.learning_rate)
-    alone = [] if closed or not first.steps else _one_by_one(warm, learner, contexts, first, rng, bool(progress))
-    if alone and alone[-1].stopped == "interrupted":
+    not_alone = "" if closed else pairs.reason or ("" if count else "first_steps is 0")
+    alone = Alone()
+    if not closed and not not_alone:
+        alone = learn_one_by_one(warm, learner, pairs, contexts, first, rng, bool(progress))
+    if alone.is_interrupted:
         history = StepHistory(stopped="interrupted")
     else:
         history = Descent("distill", learner, plan, step, judge).go(bool(progress))
-    if history.stopped == "interrupted" and not any(one.kept_step for one in (*alone, history)):
+    if history.stopped == "interrupted" and not any(one.kept_step for one in (*alone.histories, history)):
         raise KeyboardInterrupt  # without better weights there is nothing to return
     with student._interior.restored():
         _take_over(teacher, student)
@@ -215,7 +216,8 @@ def distill(
         np.nan if found is None else found.standard_error,
         found,
         "closed_form" if closed else "pathwise",
-        [h.lowest_free_energy for h in alone],
+        alone.kl,
+        not_alone,
         history,
         time.perf_counter() - begin,
         None if found is None else _speed(teacher, contexts),
@@ -254,69 +256,11 @@ def _is_same(one: Transform, other: Transform) -> bool:
     return header_of(one) == header_of(other) and all(np.array_equal(arrays[name], others[name]) for name in arrays)
 
 
-def _one_by_one(
-    teacher: Flow, student: Flow, contexts: Contexts, plan: DescentPlan, rng: np.random.Generator, progress: bool
-) -> list[StepHistory]:
-    """Each transform of the student learns the teacher's of the same index; no history if they do not correspond."""
-    pairs, histories = _pairs(teacher, student), list[StepHistory]()
-    for k, ((theirs, own), (start, _)) in enumerate(zip(pairs, _cuts(teacher)[: len(pairs)], strict=True)):
-        draw = draw_of(student, contexts, rng) if k == 0 else _draw_before(teacher[:start], contexts, rng)
-        step = ConditionalStep(theirs, own, draw, plan)
-        z, context = draw(JUDGE_BY * plan.samples)
-
-        def judge(p: NDArray[Any], step: Any = step, z: Any = z, context: Any = context) -> tuple[float, float]:
-            return mean_and_error(step.kl(z, context, p))
-
-        name = f"distill, transform {k + 1} of {len(pairs)}"
-        histories.append(Descent(name, own, plan, step, judge).go(progress))
-        if histories[-1].stopped == "interrupted":
-            break
-    if pairs:
-        student.parameters = np.concatenate([own.parameters for _, own in pairs])
-    return histories
-
-
-def _pairs(teacher: Flow, student: Flow) -> list[tuple[Flow, Flow]]:
-    """Each transform of the teacher with the student's counterpart; none unless all can be compared one by one."""
-    base, own_base = teacher._interior.base, student._interior.base
-    if type(base) is not type(own_base) or isinstance(base, Normal):
-        return []
-    cuts, own_cuts = _cuts(teacher), _cuts(student)
-    if len(cuts) != len(own_cuts) or not cuts:
-        return []
-    pairs = [(_part(teacher, *a), _part(student, *b)) for a, b in zip(cuts, own_cuts, strict=True)]
-    return [] if any(why_not(*pair) for pair in pairs) else pairs
-
-
-def _steps(teacher: Flow, student: Flow, closed: bool, first_steps: int | None) -> int:
+def _default_steps(closed: bool, paired: bool) -> int:
     """Default numbers of steps, so that no kind of distillation takes much longer than another."""
     if closed:
         return STEPS_CLOSED
-    return STEPS if first_steps != 0 and _pairs(teacher, student) else STEPS_AT_ONCE
-
-
-def _cuts(flow: Flow) -> list[tuple[int, int]]:
-    """Indices that cut a chain into parts with one autoregressive transform each."""
-    chain = flow._interior.chain
-    ends = [i + 1 for i, t in enumerate(chain) if isinstance(t, MaskedAutoregressive)]
-    ends[-1:] = [len(chain)] if ends else []
-    return list(pairwise([0, *ends]))
-
-
-def _part(flow: Flow, start: int, end: int) -> Flow:
-    chain = flow.transforms[start:end]
-    scale = flow.standardize_context if any(t.context for t in chain) else None
-    return Flow(chain, dtype=flow.dtype, standardize_context=scale)
-
-
-def _draw_before(flow: Flow, contexts: Contexts, rng: np.random.Generator) -> Draw:
-    """Samples of the transforms before."""
-
-    def draw(rows: int) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
-        context = contexts(rows, rng)
-        return flow.sample(rows, context if flow.context else None, seed_of(rng)).astype(np.float64), context
-
-    return draw
+    return STEPS if paired else STEPS_AT_ONCE
 
 
 def tempered(flow: Flow, temperature: float) -> Flow:
