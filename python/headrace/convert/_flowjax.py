@@ -8,18 +8,40 @@ from typing import Any
 import numpy as np
 
 from headrace import _arguments as check
-from headrace.bases import Base
+from headrace.bases import Logistic
+from headrace.convert._bases import BaseAndMaps, box, mixture
+from headrace.convert._flowjax_columns import (
+    ELEMENTWISE,
+    INSTEAD,
+    columns_of,
+    is_frozen,
+    paramax_unwrap,
+    stages,
+)
 from headrace.convert._flowjax_files import is_arrays, leaves_of, model_of
-from headrace.convert._parts import Layers, Numbers, Place, activation_of, class_of, dtype_of, numbers
+from headrace.convert._parts import (
+    OTHER_BASE,
+    OTHER_FLOW,
+    Layers,
+    Numbers,
+    Place,
+    activation_of,
+    class_of,
+    dtype_of,
+    numbers,
+)
 from headrace.convert._scales import scale_of
-from headrace.convert._simple import affine, linear, normal, permutation
+from headrace.convert._simple import linear, normal, permutation, planar
 from headrace.convert._stands import finished_file, without_files
 from headrace.convert._training import refuse_training
 from headrace.convert._verify import verify as compare
 from headrace.flow import Flow
+from headrace.tails import StudentT
 from headrace.transforms.transform import Transform
 
 __all__ = ["from_flowjax"]
+
+_BASES = "StandardNormal, Normal, MultivariateNormal, Uniform, Logistic, StudentT, Cauchy or a VmapMixture of Normal"
 
 Converter = Callable[[Any, Place, int], list[Transform]]
 
@@ -28,7 +50,9 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
     """A trained flow of flowjax (18 or newer) as a `headrace.Flow` with the same density, in the same dtype.
 
     `masked_autoregressive_flow` and `coupling_flow` with affine or rational-quadratic spline transformers, a condition
-    or none, inverted or not; affine and triangular maps, permutations, `Chain`, `Scan` and `Invert`.
+    or none, inverted or not; affine and triangular maps, permutations, `Chain`, `Scan` and `Invert`; `Sigmoid`, `Exp`
+    and `Tanh`, also of single columns by `Stack` and `Concatenate`, which become a `Support`. The base may be a
+    flow itself.
 
     Args:
         model: A `flowjax.distributions.Transformed`; or the arrays of a `masked_autoregressive_flow` or a
@@ -66,8 +90,8 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
         wide = jax.tree_util.tree_map(
             lambda a: jnp.asarray(a, "float64") if isinstance(a, jax.Array) and a.dtype == "float32" else a, model
         )
-        base = _base(wide.base_dist, place.at("base_dist"))
-        flow = Flow(_chain(wide.bijection, place.at("bijection"), base.features), base)
+        base, maps = _base(wide.base_dist, place.at("base_dist"))
+        flow = Flow([*maps, *_chain(wide.bijection, place.at("bijection"), base.features)], base)
         if verify:
             compiled = equinox.filter_jit(lambda model, x, context: model.log_prob(x, context))  # once for all calls
             compare(flow, lambda x, context: numbers(compiled(wide, jnp.asarray(x), _opened(context))))
@@ -96,20 +120,33 @@ def _call(function: Any, x: Numbers) -> Any:
     return function(jnp.asarray(x))
 
 
-def _base(base: Any, place: Place) -> Base:
-    import paramax
-
+def _base(base: Any, place: Place) -> BaseAndMaps:
+    """A base, or a distribution that transforms one: most of flowjax' own are such, and flows may be bases."""
     package, kind = class_of(base)
-    if (package, kind) == ("flowjax", "StandardNormal") and len(base.shape) == 1:
-        n = int(base.shape[0])
-        return normal(np.zeros(n), np.ones(n), is_trained=False)
-    if (package, kind) == ("flowjax", "Normal") and len(base.shape) == 1:
-        own = paramax.unwrap(base.bijection)
-        frozen = class_of(base.bijection)[1] == "NonTrainable" or any(
-            class_of(part)[1] == "NonTrainable" for part in (base.bijection.loc, base.bijection.scale)
-        )
-        return normal(numbers(own.loc), numbers(own.scale), is_trained=not frozen)
-    raise place.unknown(base, "a Normal or StandardNormal of one dimension")
+    if package != "flowjax":
+        raise place.unknown(base, _BASES)
+    if len(base.shape) != 1:
+        raise place.differs("shape", "one dimension", base.shape)
+    n = int(base.shape[0])
+    if kind == "StandardNormal":
+        return normal(np.zeros(n), np.ones(n), is_trained=False), []
+    if kind == "Normal":
+        own = paramax_unwrap(base.bijection)
+        return normal(numbers(own.loc), numbers(own.scale), is_trained=not is_frozen(base.bijection)), []
+    if kind in ("_StandardUniform", "_StandardLogistic"):
+        return box(place, np.zeros(n), np.ones(n)) if kind == "_StandardUniform" else (Logistic(n), [])
+    if kind in ("_StandardStudentT", "_StandardCauchy"):
+        is_trained = kind == "_StandardStudentT" and class_of(base.df)[1] != "NonTrainable"
+        df = np.ones(n) if kind == "_StandardCauchy" else numbers(paramax_unwrap(base.df))
+        return StudentT(n, df, trainable=is_trained), []
+    if kind == "VmapMixture" and class_of(base.dist) == ("flowjax", "Normal"):
+        own, logits = paramax_unwrap(base.dist.bijection), numbers(paramax_unwrap(base.log_normalized_weights))
+        is_trained = not is_frozen(base.dist.bijection)
+        return mixture(logits, numbers(own.loc), numbers(own.scale), is_trained=is_trained)
+    if hasattr(base, "base_dist") and hasattr(base, "bijection"):
+        inner, maps = _base(base.base_dist, place.at("base_dist"))
+        return inner, [*maps, *_chain(base.bijection, place.at("bijection"), n)]
+    raise place.unknown(base, _BASES, OTHER_BASE)
 
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
@@ -118,7 +155,7 @@ def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     if (package, kind) == ("paramax", "NonTrainable"):
         return _chain(t.tree, place.at("tree"), features)
     if package != "flowjax" or kind not in CONVERTERS:
-        raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}")
+        raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}", INSTEAD.get(kind, OTHER_FLOW))
     return CONVERTERS[kind](t, place, features)
 
 
@@ -145,20 +182,12 @@ def _invert(t: Any, place: Place, features: int) -> list[Transform]:
     return _chain(t.bijection, place.at("bijection").turned(), features)
 
 
-def _affine(t: Any, place: Place, features: int) -> list[Transform]:
-    import paramax
-
-    own = paramax.unwrap(t)
-    scale = numbers(getattr(own, "scale", np.ones(features)))
-    shift = numbers(getattr(own, "loc", np.zeros(features)))
-    scale, shift = (np.broadcast_to(a, (features,)).copy() for a in (scale, shift))
-    return [affine(place, scale, shift, is_trained=True)]
+def _columns(t: Any, place: Place, features: int) -> list[Transform]:
+    return stages(columns_of(t, place, features), place)
 
 
 def _triangular(t: Any, place: Place, features: int) -> list[Transform]:
-    import paramax
-
-    own = paramax.unwrap(t)
+    own = paramax_unwrap(t)
     return [linear(place, numbers(own.triangular), numbers(own.loc))]
 
 
@@ -251,14 +280,24 @@ def _coupling(t: Any, place: Place, features: int) -> list[Transform]:
     return [layers.coupling(place, features, passive, **settings)]
 
 
+def _planar(t: Any, place: Place, features: int) -> list[Transform]:
+    if t.conditioner is not None:
+        raise place.at("conditioner").unknown(t.conditioner, "none", "train hr.Planar with context= in its place")
+    if t.negative_slope is None and place.way == "to_data":
+        raise place.differs("negative_slope", "a number, or an inverted flow, whose density flowjax has", None)
+    own = t.get_planar()
+    slope = None if t.negative_slope is None else float(t.negative_slope)
+    w, moved = numbers(own.weight), numbers(own.get_act_scale())
+    return [planar(place, w, moved, float(own.bias), slope)]
+
+
 CONVERTERS: dict[str, Converter] = {
+    "Planar": _planar,
     "Chain": _all,
     "Scan": _scan,
     "Invert": _invert,
     "Identity": lambda t, place, features: [],
-    "Affine": _affine,
-    "Loc": _affine,
-    "Scale": _affine,
+    **dict.fromkeys(ELEMENTWISE - {"Identity"}, _columns),
     "TriangularAffine": _triangular,
     "Permute": _permute,
     "Flip": _flip,

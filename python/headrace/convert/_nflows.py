@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from headrace.bases import Base
+from headrace.convert._bases import BaseAndMaps, box
 from headrace.convert._embedding import Outside
 from headrace.convert._nflows_files import stand_of
-from headrace.convert._parts import Layers, Place, class_of, dtype_of, numbers
-from headrace.convert._residual import masked_network, plain_network, residual_network
+from headrace.convert._parts import OTHER_BASE, OTHER_FLOW, Layers, Place, class_of, dtype_of, numbers
+from headrace.convert._residual import masked_network, plain_modules, plain_network, residual_network, wrapped
 from headrace.convert._scales import ceiling, scale_of
 from headrace.convert._simple import affine, linear, normal, permutation, table
 from headrace.convert._stands import finished_file, is_file, without_files
@@ -22,6 +22,11 @@ from headrace.transforms.transform import Transform
 
 __all__ = ["coupling_transform", "flow_of", "from_nflows", "spline"]
 
+_NET_INSTEAD = (
+    "use a ResidualNet, or a module that holds one torch.nn.Sequential of linear layers and activations, and whose "
+    "forward(inputs, context=None) calls nothing else"
+)
+
 Converter = Callable[[Any, Place, int], list[Transform]]
 
 
@@ -30,7 +35,8 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
 
     Affine and rational-quadratic autoregressive and coupling transforms with MADE, ResidualNet or MLP; permutations,
     LU, QR, SVD and naive linear maps, batch and activation normalisation as they are in evaluation; inverses of all of
-    these.
+    these. Bases: `StandardNormal`, `DiagonalNormal`, and `ConditionalDiagonalNormal` with an encoder of plain layers,
+    which becomes a transform.
 
     Args:
         model: A `nflows.flows.Flow`, or its `state_dict`.
@@ -70,26 +76,65 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
 
 def flow_of(model: Any, place: Place, outside: Outside) -> Flow:
     """The flow in float64, not compared."""
-    base = _base(model._distribution, place.at("_distribution"))
-    chain = _chain(model._transform, place.at("_transform"), base.features)
+    base, maps = _base(model._distribution, place.at("_distribution"))
+    chain = [*maps, *_chain(model._transform, place.at("_transform"), base.features)]
     return Flow(chain, base, standardize_context=outside.standardize([t.context for t in chain]))
 
 
-def _base(base: Any, place: Place) -> Base:
+def _base(base: Any, place: Place) -> BaseAndMaps:
     kind = class_of(base)[1]
     if kind == "StandardNormal" and len(base._shape) == 1:
         n = int(base._shape[0])
-        return normal(np.zeros(n), np.ones(n), is_trained=False)
+        return normal(np.zeros(n), np.ones(n), is_trained=False), []
     if kind == "DiagonalNormal":
-        return normal(numbers(base.mean_).ravel(), np.exp(numbers(base.log_std_).ravel()), is_trained=True)
-    raise place.unknown(base, "StandardNormal or DiagonalNormal of one dimension")
+        made = normal(numbers(base.mean_).ravel(), np.exp(numbers(base.log_std_).ravel()), is_trained=True)
+        return made, []
+    if kind == "ConditionalDiagonalNormal" and len(base._shape) == 1:
+        return _conditional_normal(base, place)
+    if class_of(base) == ("glasflow", "MultivariateUniform") and base.low.ndim == 1:
+        return box(place, numbers(base.low), numbers(base.high))
+    raise place.unknown(
+        base,
+        "StandardNormal, DiagonalNormal or ConditionalDiagonalNormal of one dimension",
+        OTHER_BASE,
+    )
+
+
+def _conditional_normal(base: Any, place: Place) -> BaseAndMaps:
+    """A mean and a standard deviation by a network of the context: a coupling that reads no coordinate."""
+    n, net, own = int(base._shape[0]), base._context_encoder, place.at("_context_encoder")
+    if class_of(net) == ("torch", "Sequential"):
+        layers = plain_network(net, own, 0)
+    elif class_of(net) == ("torch", "Linear"):
+        layers = plain_network([net], own, 0)
+    elif class_of(net) == ("builtins", "function") and _gives_back(net, 2 * n):  # nflows' default
+        layers = Layers(2 * n)
+        layers.outputs(np.eye(2 * n), None)
+    else:
+        raise own.unknown(
+            net,
+            "a Linear, a Sequential of linear layers and activations, or nothing",
+            'make the encoder the embedding net of the Flow and convert with embedding="outside"',
+        )
+    step = layers.coupling(place.turned(), n, [], map="affine", scale="exp", layout="blocked")
+    return normal(np.zeros(n), np.ones(n), is_trained=False), [step]
+
+
+def _gives_back(function: Any, columns: int) -> bool:
+    import torch
+
+    rows = torch.from_numpy(np.random.default_rng(23).standard_normal((8, columns)))
+    try:
+        return bool(torch.equal(function(rows), rows))
+    except Exception:  # whatever the caller's own code raises, it is another function
+        return False
 
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     """From latent to data."""
     package, kind = class_of(t)
     if package not in ("nflows", "glasflow") or kind not in CONVERTERS:
-        raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}")
+        raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}", OTHER_FLOW)
     return CONVERTERS[kind](t, place, features)
 
 
@@ -164,7 +209,8 @@ def _masked_spline(t: Any, place: Place, features: int) -> list[Transform]:
 def spline(t: Any, place: Place) -> dict[str, Any]:
     """Settings of a spline, from its transform's attributes."""
     if t.tails != "linear":
-        raise place.differs("tails", "'linear'", t.tails)
+        instead = "train hr.NSF with bounds=[(low, high), ...], or with periodic= for circles"
+        raise place.differs("tails", "'linear'", t.tails, instead)
     if t.min_bin_width != t.min_bin_height:
         raise place.differs("min_bin_height", f"{t.min_bin_width}, as min_bin_width", t.min_bin_height)
     if np.size(numbers(t.tail_bound)) != 1:
@@ -192,14 +238,12 @@ def coupling_network(net: Any, place: Place, passive: int) -> Layers:
         return residual_network(net, place)
     if class_of(net) == ("sbi", "ContextSplineMap"):
         return plain_network(net.spline_predictor, place.at("spline_predictor"), passive)
-    if kind == "MLP" and hasattr(net, "_input_layer") and not net._activate_output:
-        activation = getattr(net, "_activation", None) or net._activation_fn
-        inner = [net._input_layer, *net._hidden_layers]
-        modules = [m for layer in inner for m in (layer, activation)]
-        return plain_network([*modules, net._output_layer], place, passive)
-    if class_of(net) == ("torch", "Sequential"):
-        return plain_network(net, place, passive)
-    raise place.unknown(net, "a ResidualNet, or an MLP without an activation at its end")
+    if class_of(net) == ("nflows", "MLP"):  # nflows' couplings call it with a context, which it does not take
+        raise place.unknown(net, "a network that takes (inputs, context)", _NET_INSTEAD)
+    modules = plain_modules(net) or wrapped(net, passive)
+    if modules is not None:
+        return plain_network(modules, place, passive)
+    raise place.unknown(net, "a ResidualNet, or an MLP without an activation at its end", _NET_INSTEAD)
 
 
 def sides(t: Any, place: Place) -> tuple[list[int], list[int]]:

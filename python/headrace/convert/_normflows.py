@@ -7,13 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from headrace.bases import Base
+from headrace.convert._bases import BaseAndMaps, box, mixture
 from headrace.convert._nflows import coupling_transform, spline
 from headrace.convert._normflows_files import stand_of
-from headrace.convert._parts import Layers, Numbers, Place, class_of, dtype_of, numbers
-from headrace.convert._residual import masked_network, plain_network
+from headrace.convert._parts import (
+    CIRCULAR_FLOW,
+    OTHER_BASE,
+    OTHER_FLOW,
+    Layers,
+    Numbers,
+    Place,
+    class_of,
+    dtype_of,
+    numbers,
+)
+from headrace.convert._residual import masked_network, plain_network, wrapped
 from headrace.convert._scales import LEAST_SLOPE
-from headrace.convert._simple import affine, linear, normal, permutation
+from headrace.convert._simple import affine, linear, normal, permutation, planar
 from headrace.convert._stands import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
 from headrace.flow import Flow
@@ -29,7 +39,7 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
 
     Affine and rational-quadratic autoregressive and coupling flows, masked affine flows (RealNVP, NICE), permutations,
     LU and other linear maps, activation normalisation; `Reverse` of all of these. A `MaskedAffineAutoregressive` is an
-    IAF there: it reads the latent side.
+    IAF there: it reads the latent side. Bases: `DiagGaussian`, `GaussianMixture`, `Uniform`.
 
     Args:
         model: A `normflows.NormalizingFlow` or `ConditionalNormalizingFlow`, or its `state_dict`.
@@ -53,35 +63,60 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
     copied = opened("model", model)
     if not (hasattr(copied, "flows") and hasattr(copied, "q0")):
         raise TypeError(f"model: expected a flow of normflows, got {type(model).__name__}")
-    dtype = dtype_of(place, tensors_of(model))
+    dtype, lost = _dtype(model, place), _lost_constant(copied.q0)
 
     def log_prob(x: Any, context: Any) -> Any:
-        return copied.log_prob(x) if context is None else copied.log_prob(x, context)
+        return (copied.log_prob(x) if context is None else copied.log_prob(x, context)) + lost
 
     return finished(place, dtype, lambda: flow_of(copied, place), log_prob if verify else None)
 
 
 def flow_of(model: Any, place: Place) -> Flow:
     """The flow in float64, not compared."""
-    base = _base(model.q0, place.at("q0"))
+    base, maps = _base(model.q0, place.at("q0"))
     parts = [_chain(part, place.at("flows").at(i), base.features) for i, part in enumerate(model.flows)]
-    return Flow([one for part in parts for one in part], base)
+    return Flow([*maps, *(one for part in parts for one in part)], base)
 
 
-def _base(base: Any, place: Place) -> Base:
-    if class_of(base) != ("normflows", "DiagGaussian") or len(base.shape) != 1:
-        raise place.unknown(base, "a DiagGaussian of one dimension")
+def _base(base: Any, place: Place) -> BaseAndMaps:
+    kind = class_of(base)
+    if kind == ("normflows", "GaussianMixture"):
+        is_trained = any(p.requires_grad for p in base.parameters())
+        loc, log_scale, logits = (numbers(a)[0] for a in (base.loc, base.log_scale, base.weight_scores))
+        return mixture(logits, loc, np.exp(log_scale), is_trained=is_trained)
+    if kind == ("normflows", "Uniform") and len(base.shape) == 1:
+        low, high = (np.broadcast_to(numbers(a), base.shape).copy() for a in (base.low, base.high))
+        return box(place, low, high)
+    if kind != ("normflows", "DiagGaussian") or len(base.shape) != 1:
+        raise place.unknown(base, "a DiagGaussian, GaussianMixture or Uniform of one dimension", OTHER_BASE)
     if base.temperature is not None:
         raise place.differs("temperature", "None", base.temperature)
     is_trained = any(p.requires_grad for p in base.parameters())
-    return normal(numbers(base.loc).ravel(), np.exp(numbers(base.log_scale).ravel()), is_trained=is_trained)
+    made = normal(numbers(base.loc).ravel(), np.exp(numbers(base.log_scale).ravel()), is_trained=is_trained)
+    return made, []
+
+
+def _dtype(model: Any, place: Place) -> str:
+    """That of the flows, if these have any tensors: a GaussianMixture is made in float64 beside flows in float32."""
+    if class_of(model.q0) == ("normflows", "GaussianMixture") and (own := tensors_of(model.flows)):
+        return dtype_of(place, own)
+    return dtype_of(place, tensors_of(model))
+
+
+def _lost_constant(base: Any) -> float:
+    """What normflows' Uniform loses of its log density, which it keeps in the dtype of its ends, float32 by default."""
+    if class_of(base) != ("normflows", "Uniform"):
+        return 0.0
+    widths = np.broadcast_to(numbers(base.high) - numbers(base.low), base.shape)
+    return float(-np.log(widths).sum() - numbers(base.log_prob_val).item())
 
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     """From latent to data."""
     package, kind = class_of(t)
     if package != "normflows" or kind not in CONVERTERS:
-        raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}")
+        instead = CIRCULAR_FLOW if kind.startswith("Circular") else OTHER_FLOW
+        raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}", instead)
     return CONVERTERS[kind](t, place, features)
 
 
@@ -151,7 +186,13 @@ def _mlp(net: Any, place: Place, inputs: int) -> Layers:
         return plain_network(net.net, place.at("net"), inputs)
     if class_of(net) == ("torch", "Sequential"):
         return plain_network(net, place, inputs)
-    raise place.unknown(net, "an MLP without a function of its outputs")
+    if (modules := wrapped(net, inputs)) is not None:
+        return plain_network(modules, place, inputs)
+    raise place.unknown(
+        net,
+        "an MLP without a function of its outputs",
+        "use normflows' MLP, or a module that holds one torch.nn.Sequential and calls nothing else",
+    )
 
 
 def _block(t: Any, place: Place, features: int) -> list[Transform]:
@@ -249,7 +290,20 @@ def _diagonal(weights: list[Numbers], biases: list[Numbers], is_first: bool) -> 
     return weight, np.concatenate(biases), mask
 
 
+def _planar(t: Any, place: Place, features: int) -> list[Transform]:
+    if t.act != "leaky_relu" and place.way == "to_data":
+        raise place.differs("act", "'leaky_relu', or a Reverse of it, whose density normflows has", t.act)
+    w, u = numbers(t.w).ravel(), numbers(t.u).ravel()
+    along = float(w @ u)
+    moved = u + (np.logaddexp(0.0, along) - 1.0 - along) * w / (w @ w)
+    slope = None
+    if t.act == "leaky_relu":  # normflows' inverse computes with (slope - 1) + 1 in float32, whatever the model's dtype
+        slope = float(np.float32(t.h.negative_slope - 1.0) + np.float32(1.0))
+    return [planar(place, w, moved, float(numbers(t.b).item()), slope)]
+
+
 CONVERTERS: dict[str, Converter] = {
+    "Planar": _planar,
     "Composite": _composite,
     "Reverse": _reverse,
     "Permute": _permute,

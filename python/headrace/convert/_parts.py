@@ -16,7 +16,10 @@ from headrace.transforms.transform import Transform
 
 __all__ = [
     "ACTIVATIONS",
+    "CIRCULAR_FLOW",
     "GRID",
+    "OTHER_BASE",
+    "OTHER_FLOW",
     "Join",
     "Layers",
     "Numbers",
@@ -30,6 +33,11 @@ __all__ = [
 ]
 
 Numbers = NDArray[np.float64]
+
+# What to do where a model cannot be converted.
+OTHER_BASE = "train a flow of headrace on one of its bases (headrace.bases, headrace.tails)"
+OTHER_FLOW = "train a flow of headrace in its place, such as hr.NSF"
+CIRCULAR_FLOW = "train hr.NSF with periodic=[(low, high), ...], whose splines are continuous around each circle"
 
 
 def class_of(thing: Any) -> tuple[str, str]:
@@ -63,14 +71,16 @@ class Place:
         """The side that the network of a called transform reads."""
         return "data" if self.way == "to_latent" else "latent"
 
-    def unknown(self, thing: Any, expected: str) -> NotImplementedError:
-        """The error for a part that is not recognised."""
+    def unknown(self, thing: Any, expected: str, instead: str = "") -> NotImplementedError:
+        """The error for a part that is not recognised; `instead`: what the caller can do."""
         package, name = class_of(thing)
-        return NotImplementedError(f"{self.path}: expected {expected}, got {package}'s {name}")
+        hint = f"; {instead}" if instead else ""
+        return NotImplementedError(f"{self.path}: expected {expected}, got {package}'s {name}{hint}")
 
-    def differs(self, name: str, expected: str, given: Any) -> NotImplementedError:
-        """The error for an option that headrace does not have."""
-        return NotImplementedError(f"{self.path}.{name}: expected {expected}, got {given!r}")
+    def differs(self, name: str, expected: str, given: Any, instead: str = "") -> NotImplementedError:
+        """The error for an option that headrace does not have; `instead`: what the caller can do."""
+        hint = f"; {instead}" if instead else ""
+        return NotImplementedError(f"{self.path}.{name}: expected {expected}, got {given!r}{hint}")
 
 
 def numbers(tensor: Any) -> Numbers:
@@ -141,7 +151,26 @@ def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], An
     for name, own in ACTIVATIONS.items():
         if np.allclose(found, own(GRID), rtol=1e-6, atol=1e-6):
             return name
-    raise NotImplementedError(f"{place.path}: expected one of {tuple(ACTIVATIONS)}, got {function!r}, which is none")
+    raise NotImplementedError(
+        f"{place.path}: expected one of {tuple(ACTIVATIONS)}, got {function!r}, which is none; {_instead_of(found)}"
+    )
+
+
+def _instead_of(found: Numbers) -> str:
+    """What to do about an activation with these values on the grid."""
+    if np.allclose(found, _gelu_by_tanh(GRID), rtol=1e-5, atol=1e-5):
+        return (
+            "it approximates gelu by tanh, which is jax.nn.gelu's default: train with "
+            "functools.partial(jax.nn.gelu, approximate=False), or torch.nn.GELU(), the exact one"
+        )
+    slope = float(found[0] / GRID[0])
+    if np.allclose(found, np.where(GRID > 0, GRID, slope * GRID), rtol=1e-6, atol=1e-6):
+        return f"it is a leaky_relu of slope {slope:.6g} below zero, and headrace's has 0.01: train with that"
+    return "train with one of these"
+
+
+def _gelu_by_tanh(x: Numbers) -> Numbers:
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------

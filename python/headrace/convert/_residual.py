@@ -12,7 +12,7 @@ import numpy as np
 
 from headrace.convert._parts import Join, Layers, Numbers, Place, activation_of, class_of, numbers
 
-__all__ = ["masked_network", "plain_network", "residual_network"]
+__all__ = ["masked_network", "plain_modules", "plain_network", "residual_network", "wrapped"]
 
 # Activations that commute with positive factors: relu(k v) = k relu(v).
 _HOMOGENEOUS = ("relu", "leaky_relu", "identity")
@@ -206,3 +206,40 @@ def plain_network(modules: Any, place: Place, inputs: int, what: str = "a linear
     own = _linear(found[-1][1], place.at(found[-1][0]))
     layers.outputs(own.weight, own.bias)
     return layers
+
+
+def wrapped(net: Any, inputs: int) -> Any:
+    """The modules of a network inside a module of the caller's own class that does nothing else, or None.
+
+    The module holds one Sequential, or one MLP of nflows, and no parameters beside it. Whether it only passes its
+    inputs on, and the context beside them if the inner network is wide enough, is found by its values.
+    """
+    if not callable(getattr(net, "children", None)) or [*net.parameters(recurse=False), *net.buffers(recurse=False)]:
+        return None
+    children = list(net.children())
+    modules = plain_modules(children[0]) if len(children) == 1 else None
+    first = next((m for m in modules or () if class_of(m) == ("torch", "Linear")), None)
+    if first is None or first.in_features < inputs:
+        return None
+    import torch
+
+    rows = torch.from_numpy(np.random.default_rng(22).standard_normal((16, first.in_features))).to(first.weight)
+    x, context = rows[:, :inputs], rows[:, inputs:]
+    try:
+        with torch.no_grad():
+            found = net(x, context) if context.shape[1] else net(x)
+            same = torch.equal(found, children[0](rows))
+    except Exception:  # whatever the caller's own code raises, it is another network
+        return None
+    return modules if same else None
+
+
+def plain_modules(net: Any) -> Any:
+    """The layers of a Sequential, or of an MLP of nflows without an activation at its end; None of others."""
+    if class_of(net) == ("torch", "Sequential"):
+        return net
+    if class_of(net)[1] == "MLP" and hasattr(net, "_input_layer") and not net._activate_output:
+        activation = getattr(net, "_activation", None) or net._activation_fn
+        inner = [net._input_layer, *net._hidden_layers]
+        return [*(m for layer in inner for m in (layer, activation)), net._output_layer]
+    return None

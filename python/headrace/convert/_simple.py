@@ -13,8 +13,9 @@ from headrace.transforms.fixed import Permutation, Standardize
 from headrace.transforms.inverse import Inverse
 from headrace.transforms.linear import Linear
 from headrace.transforms.transform import Transform
+from headrace.transforms.vector import Planar
 
-__all__ = ["affine", "linear", "normal", "permutation", "table"]
+__all__ = ["affine", "linear", "normal", "permutation", "planar", "table"]
 
 
 def permutation(place: Place, order: Any) -> Transform:
@@ -42,6 +43,31 @@ def linear(place: Place, matrix: Numbers, shift: Numbers) -> Transform:
     except ValueError as error:
         raise ValueError(f"{place.path}: {error}") from None
     return own if place.way == "to_data" else Inverse(own)
+
+
+_LEAST = 1e-3  # of 1 + w'û in `headrace.Planar`: positive(a) = 1e-3 + softplus(a + c), and positive(0) = 1
+
+
+def planar(place: Place, w: Numbers, moved: Numbers, b: float, slope: float | None) -> Transform:
+    """A call gives ``y = x + moved * h(w @ x + b)`` with h = tanh, or the leaky ReLU of this slope.
+
+    `headrace.Planar` computes its û from u: here u is what gives `moved`.
+    """
+    along = float(w @ moved)
+    if not (w.any() and 1.0 + along > _LEAST):
+        raise ValueError(f"{place.path}: expected w other than 0 and 1 + w'u above {_LEAST}, got 1 + w'u = {1 + along}")
+    if slope is not None and not 0.0 < slope < 1.0:
+        raise place.differs("negative_slope", "a slope between 0 and 1", slope)
+    raw = _softplus_inverse(1.0 + along - _LEAST) - _softplus_inverse(1.0 - _LEAST)
+    options: dict[str, Any] = {} if slope is None else {"nonlinearity": "leaky_relu", "negative_slope": slope}
+    own = Planar(w.size, dtype="float64", **options)
+    for name, value in (("w", w), ("u", moved + (raw - along) * w / (w @ w)), ("b", np.array([b]))):
+        own.set_parameter(name, value)
+    return own if place.way == "to_data" else Inverse(own)
+
+
+def _softplus_inverse(y: float) -> float:
+    return y + float(np.log(-np.expm1(-y)))
 
 
 def table(place: Place, features: int, active: Any, raw: Numbers, **settings: Any) -> Transform:

@@ -8,9 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from headrace.bases import Base
-from headrace.convert._parts import Layers, Place, activation_of, class_of, dtype_of, numbers
-from headrace.convert._simple import affine, linear, normal, permutation, table
+from headrace.convert._bases import BaseAndMaps, of_torch
+from headrace.convert._parts import (
+    CIRCULAR_FLOW,
+    OTHER_FLOW,
+    Layers,
+    Place,
+    activation_of,
+    class_of,
+    dtype_of,
+    numbers,
+)
+from headrace.convert._simple import affine, linear, permutation, table
 from headrace.convert._stands import finished_file, is_file, without_files
 from headrace.convert._to_zuko import Inverted
 from headrace.convert._torch import finished, opened, tensors_of
@@ -22,6 +31,7 @@ from headrace.transforms.transform import Transform
 
 __all__ = ["flow_of", "from_zuko"]
 
+CONTEXT_INSTEAD = "a base of headrace is the same for all contexts: train hr.NSF with context="
 MAPS = {"MonotonicAffineTransform": "affine", "AdditiveTransform": "additive", "MonotonicRQSTransform": "rq_spline"}
 
 
@@ -37,8 +47,9 @@ def from_zuko(
 
     MAF, NSF (autoregressive, and coupling by ``passes=2``), NICE and RealNVP with any activation that headrace has, any
     order and adjacency, ``residual=True``, context; inverses of transforms (IAF); fixed affine maps, permutations,
-    rotations and LU maps between them. Slopes and bounds are those that the installed zuko computes with: weights that
-    were trained with zuko 1.1 to 1.4 had a slope of 1e-4, which later versions do not record.
+    rotations and LU maps between them. Bases: normal, uniform and Student's t distributions, and a `GMM` of components
+    without correlations. Slopes and bounds are those that the installed zuko computes with: weights that were trained
+    with zuko 1.1 to 1.4 had a slope of 1e-4, which later versions do not record.
 
     Args:
         model: A `zuko.flows.Flow`, or the `state_dict` of a MAF, NSF, NICE or RealNVP.
@@ -72,18 +83,18 @@ def from_zuko(
 
 def flow_of(model: Any, place: Place) -> Flow:
     """The flow in float64, not compared."""
-    base = _base(model.base, place.at("base"))
-    return Flow(_chain(model.transform, place.at("transform"), base.features), base)
+    base, maps = _base(model.base, place.at("base"))
+    return Flow([*maps, *_chain(model.transform, place.at("transform"), base.features)], base)
 
 
-def _base(base: Any, place: Place) -> Base:
-    if class_of(base)[1] not in ("UnconditionalDistribution", "Unconditional"):
-        raise place.unknown(base, "an unconditional normal distribution")
-    made = base()
-    if class_of(made) != ("zuko", "DiagNormal"):
-        raise place.unknown(made, "zuko's DiagNormal")
+def _base(base: Any, place: Place) -> BaseAndMaps:
+    kind = class_of(base)[1]
+    if kind == "GMM" and hasattr(base, "hyper"):
+        raise place.unknown(base, "a base without a context", CONTEXT_INSTEAD)
+    if kind not in ("UnconditionalDistribution", "Unconditional", "GMM"):
+        raise place.unknown(base, "an unconditional base or a GMM", CONTEXT_INSTEAD)
     is_trained = any(p.requires_grad for p in base.parameters())
-    return normal(numbers(made.base_dist.loc), numbers(made.base_dist.scale), is_trained=is_trained)
+    return of_torch(base(), place, is_trained=is_trained)
 
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
@@ -104,7 +115,7 @@ def _chain(t: Any, place: Place, features: int) -> list[Transform]:
         return [_elementwise(t, place, features)]
     if kind in ("UnconditionalTransform", "Unconditional"):
         return _fixed(t(), place, features, any(p.requires_grad for p in t.parameters()))
-    raise place.unknown(t, "a masked autoregressive, coupling, elementwise or unconditional transform")
+    raise place.unknown(t, "a masked autoregressive, coupling, elementwise or unconditional transform", OTHER_FLOW)
 
 
 def _elementwise(t: Any, place: Place, features: int) -> Transform:
@@ -140,7 +151,7 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
         parts = t.transforms if package == "zuko" else t.parts
         inner = [_fixed(part, place.at("transforms").at(i), features, is_trained) for i, part in enumerate(parts)]
         return [one for part in (inner[::-1] if place.way == "to_latent" else inner) for one in part]
-    raise place.unknown(t, "an affine map, a permutation, a rotation or an LU map")
+    raise place.unknown(t, "an affine map, a permutation, a rotation or an LU map", OTHER_FLOW)
 
 
 def _map(t: Any, place: Place) -> dict[str, Any]:
@@ -159,7 +170,8 @@ def _map(t: Any, place: Place) -> dict[str, Any]:
         function = function.func
     name = getattr(function, "__name__", type(function).__name__)
     if name not in MAPS or getattr(function, "__module__", "") != "zuko.transforms":
-        raise place.differs("univariate", f"one of zuko's {', '.join(MAPS)}", function)
+        instead = CIRCULAR_FLOW if name == "CircularRQSTransform" else OTHER_FLOW
+        raise place.differs("univariate", f"one of zuko's {', '.join(MAPS)}", function, instead)
     options = {key: p.default for key, p in inspect.signature(function).parameters.items()} | given
     if extra := set(given) - {"slope", "bound"}:
         raise place.differs("univariate", "slope and bound alone", sorted(extra))

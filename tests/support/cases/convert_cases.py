@@ -370,11 +370,16 @@ NORMFLOWS = {
         d, "AutoregressiveRationalQuadraticSpline"
     ),
     "CoupledRationalQuadraticSpline": lambda d: normflows_spline(d, "CoupledRationalQuadraticSpline"),
+    'Planar, `act="leaky_relu"`': lambda d: normflows_flow(
+        d, lambda nf, i: [nf.flows.Planar((d.features,), act="leaky_relu")]
+    ),
 }
 NO_CONTEXT |= {
     "AffineCouplingBlock (RealNVP), Permute",
     "MaskedAffineFlow (RealNVP, NICE), ActNorm, InvertibleAffine",
     "Reverse(MaskedAffineAutoregressive) (MAF)",
+    'Planar, `act="leaky_relu"`',
+    "planar_flow",
 }
 
 
@@ -382,7 +387,7 @@ NORMFLOWS_REFUSED = {
     "circular splines": lambda d: normflows_flow(
         d, lambda nf, i: [nf.flows.CircularAutoregressiveRationalQuadraticSpline(d.features, 2, d.units, [0])]
     ),
-    "planar, radial and residual flows": lambda d: normflows_flow(
+    "radial and residual flows, Planar with tanh": lambda d: normflows_flow(
         d, lambda nf, i: [d.one(nf.flows.Planar, nf.flows.Radial)((d.features,))]
     ),
     "MLP with `output_fn`": lambda d: normflows_flow(
@@ -438,10 +443,11 @@ FLOWJAX = {
     ),
     "coupling_flow": lambda d: flowjax_flow(d, "coupling_flow", nn_activation=flowjax_activation(d)),
     "coupling_flow of RationalQuadraticSpline": lambda d: flowjax_flow(d, "coupling_flow", flowjax_spline(d)),
+    "planar_flow": lambda d: flowjax_flow(d, "planar_flow", negative_slope=d.one(None, 0.3)),
 }
 FLOWJAX_REFUSED = {
     "block_neural_autoregressive_flow": lambda d: flowjax_flow(d, "block_neural_autoregressive_flow"),
-    "planar_flow": lambda d: flowjax_flow(d, "planar_flow"),
+    "planar_flow, `invert=False`": lambda d: flowjax_flow(d, "planar_flow", invert=False),
     "triangular_spline_flow": lambda d: flowjax_flow(d, "triangular_spline_flow"),
     "`nn_activation=jax.nn.gelu`, which is an approximation": lambda d: flowjax_flow(
         d, "masked_autoregressive_flow", nn_activation=library("jax").nn.gelu

@@ -1,0 +1,86 @@
+"""Base densities of other libraries as bases of headrace, with the maps between a base and the transforms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from headrace.bases import Base
+from headrace.convert._parts import OTHER_BASE, Numbers, Place, class_of, numbers
+from headrace.convert._simple import affine, linear, normal
+from headrace.tails import NormalMixture, StudentT, Uniform
+from headrace.transforms.transform import Transform
+
+__all__ = ["BaseAndMaps", "box", "mixture", "of_torch", "student"]
+
+BaseAndMaps = tuple[Base, list[Transform]]  # the maps go from the base to the data, nearest to the base first
+
+
+def box(place: Place, low: Numbers, high: Numbers) -> BaseAndMaps:
+    """Uniform between the ends of each column, which are fixed."""
+    if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
+        raise ValueError(f"{place.path}: expected finite lower ends below finite upper ends, got others")
+    base = Uniform(low.size)
+    if (low == -1).all() and (high == 1).all():
+        return base, []
+    return base, [_fixed(0.5 * (low + high), 0.5 * (high - low))]
+
+
+def student(place: Place, df: Numbers, loc: Numbers, scale: Numbers, *, is_trained: bool) -> BaseAndMaps:
+    """Student's t distribution with a location and a scale."""
+    base = StudentT(df.size, df, trainable=is_trained)
+    if not is_trained and not loc.any() and (scale == 1).all():
+        return base, []
+    return base, [affine(Place(place.path, "to_data"), scale, loc, is_trained=is_trained)]
+
+
+def mixture(logits: Numbers, loc: Numbers, scale: Numbers, *, is_trained: bool) -> BaseAndMaps:
+    """Normal densities with weights by a softmax of `logits` (K,); `loc` and `scale` (K, D)."""
+    weights = np.exp(logits - logits.max())
+    scale = np.broadcast_to(scale, loc.shape)
+    components, features = loc.shape
+    made = NormalMixture(features, components, loc=loc, scale=scale, weights=weights, trainable=is_trained)
+    return made, []
+
+
+def _fixed(loc: Numbers, scale: Numbers) -> Transform:
+    return affine(Place("", "to_data"), scale, loc, is_trained=False)
+
+
+TORCH = "a normal, uniform or Student's t distribution, or a mixture of diagonal normal ones"
+
+
+def of_torch(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
+    """A distribution of `torch.distributions` or zuko over rows.
+
+    An `Independent` of a Normal, a Uniform or a StudentT, whatever its subclass is called, a MultivariateNormal, or a
+    Mixture of zuko.
+    """
+    package, kind = class_of(made)
+    if (package, kind) == ("torch", "MultivariateNormal") and made.loc.ndim == 1:
+        base = normal(np.zeros(made.loc.shape[0]), np.ones(made.loc.shape[0]), is_trained=False)
+        return base, [linear(Place(place.path, "to_data"), numbers(made.scale_tril), numbers(made.loc))]
+    if (package, kind) == ("zuko", "Mixture"):
+        return _mixture(made, place, is_trained=is_trained)
+    if kind in ("Independent", "DiagNormal", "BoxUniform") and getattr(made, "reinterpreted_batch_ndims", 1) == 1:
+        own = made.base_dist
+        inner = class_of(own)
+        if inner == ("torch", "Normal") and own.loc.ndim == 1:
+            return normal(numbers(own.loc), numbers(own.scale), is_trained=is_trained), []
+        if inner == ("torch", "Uniform") and own.low.ndim == 1:
+            return box(place, numbers(own.low), numbers(own.high))
+        if inner == ("torch", "StudentT") and own.df.ndim == 1:
+            return student(place, *(numbers(a) for a in (own.df, own.loc, own.scale)), is_trained=is_trained)
+        made = own
+    raise place.unknown(made, TORCH, OTHER_BASE)
+
+
+def _mixture(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
+    inner = made.base
+    if class_of(inner) != ("zuko", "DiagNormal") or inner.base_dist.loc.ndim != 2:
+        raise place.at("base").unknown(
+            inner, "normal components without correlations, as of covariance_type='diagonal' or 'spherical'", OTHER_BASE
+        )
+    own = inner.base_dist
+    return mixture(numbers(made.logits), numbers(own.loc), numbers(own.scale), is_trained=is_trained)

@@ -1,0 +1,174 @@
+"""Bijections of flowjax that act on each column by itself: affine maps, and maps onto an interval or a half-line."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headrace.convert._parts import OTHER_FLOW, Place, class_of, numbers
+from headrace.convert._simple import affine
+from headrace.transforms.inverse import Inverse
+from headrace.transforms.on_columns import OnColumns
+from headrace.transforms.support import Support
+from headrace.transforms.transform import Transform
+
+__all__ = ["ELEMENTWISE", "INSTEAD", "columns_of", "is_frozen", "paramax_unwrap", "stages"]
+
+# onto the support, from all numbers; tanh(x) = 2 / (1 + exp(-2 x)) - 1 has a factor before it
+_ONTO: dict[str, tuple[float, tuple[float, float | None]]] = {
+    "Sigmoid": (1.0, (0.0, 1.0)),
+    "Exp": (1.0, (0.0, None)),
+    "Tanh": (2.0, (-1.0, 1.0)),
+}
+_LINES = ("Affine", "Loc", "Scale")
+ELEMENTWISE = {*_LINES, *_ONTO, "Stack", "Concatenate", "Identity"}
+
+_BOUNDS = "train a flow of headrace with bounds=[...], whose maps onto supports are logistic and exponential"
+INSTEAD = {
+    "SoftPlus": f"its like here is Exp; or {_BOUNDS}",
+    "LeakyTanh": _BOUNDS,
+    "Vmap": "write bijections of single columns out as Stack([...])",
+    "Indexed": "write it as Stack([...]) with Identity for the other columns",
+}
+
+
+@dataclass(frozen=True)
+class _Line:
+    """scale * x + shift of one column, from latent to data."""
+
+    scale: float
+    shift: float
+    is_trained: bool = False
+
+    @property
+    def rank(self) -> int:
+        """Lines come first, so that maps onto supports of several columns are one transform."""
+        return int(self.is_trained)
+
+
+@dataclass(frozen=True)
+class _Onto:
+    """All numbers onto a support, from latent to data, or the other way around."""
+
+    bounds: tuple[float | None, float | None]
+    is_inverted: bool
+
+    @property
+    def rank(self) -> int:
+        """See `_Line`."""
+        return 2 + int(self.is_inverted)
+
+
+Column = list["_Line | _Onto"]
+
+
+def paramax_unwrap(tree: Any) -> Any:
+    """The bijection with the values of its parameters."""
+    import paramax
+
+    return paramax.unwrap(tree)
+
+
+def is_frozen(t: Any) -> bool:
+    """Whether training leaves a location or a scale as it is."""
+    parts = [getattr(t, name) for name in ("loc", "scale") if hasattr(t, name)]
+    return any(class_of(part) == ("paramax", "NonTrainable") for part in parts)
+
+
+def columns_of(t: Any, place: Place, n: int) -> list[Column]:
+    """What happens to each of n columns, from latent to data."""
+    kind = class_of(t)[1]
+    if kind == "Identity":
+        return [[] for _ in range(n)]
+    if kind in _LINES:
+        return _lines(t, place, n, is_trained=not is_frozen(t))
+    if kind in _ONTO:
+        factor, bounds = _ONTO[kind]
+        own: Column = [_Onto(bounds, place.way == "to_latent")]
+        before: Column = [] if factor == 1 else [_Line(factor, 0.0)]
+        after: Column = [] if factor == 1 else [_Line(1.0 / factor, 0.0)]
+        return [before + own if place.way == "to_data" else own + after for _ in range(n)]
+    if kind == "Invert":
+        return columns_of(t.bijection, place.at("bijection").turned(), n)
+    if kind == "Chain":
+        parts = [columns_of(one, place.at("bijections").at(i), n) for i, one in enumerate(t.bijections)]
+        if place.way == "to_latent":
+            parts.reverse()
+        return [[step for part in parts for step in part[c]] for c in range(n)]
+    if kind in ("Stack", "Concatenate"):
+        return _side_by_side(t, place)
+    known = f"one of {', '.join(sorted(ELEMENTWISE | {'Chain', 'Invert'}))} for single columns"
+    raise place.unknown(t, known, INSTEAD.get(kind, OTHER_FLOW))
+
+
+def _side_by_side(t: Any, place: Place) -> list[Column]:
+    if t.axis != 0 or len(t.shape) != 1:
+        raise place.differs("axis", "0, of one dimension", t.axis)
+    columns: list[Column] = []
+    for i, one in enumerate(t.bijections):
+        size = int(one.shape[0]) if one.shape else 1
+        columns += columns_of(one, place.at("bijections").at(i), size)
+    return columns
+
+
+def _lines(t: Any, place: Place, n: int, *, is_trained: bool) -> list[Column]:
+    own = paramax_unwrap(t)
+    scale = np.broadcast_to(numbers(getattr(own, "scale", 1.0)), (n,))
+    shift = np.broadcast_to(numbers(getattr(own, "loc", 0.0)), (n,))
+    if not (np.isfinite(scale) & (scale != 0) & np.isfinite(shift)).all():
+        raise ValueError(f"{place.path}: expected finite scales other than 0 and finite shifts, got others")
+    if place.way == "to_latent":
+        scale, shift = 1.0 / scale, -shift / scale
+    return [[_Line(float(a), float(b), is_trained)] for a, b in zip(scale, shift, strict=True)]
+
+
+def stages(columns: list[Column], place: Place) -> list[Transform]:
+    """Transforms of all columns: lines of some of them, then maps onto supports of some, and so on."""
+    left, chain = [_folded(column) for column in columns], []
+    place = Place(place.path, "to_data")
+    while any(left):
+        ranks = {c: own[0].rank for c, own in enumerate(left) if own}
+        chosen = [c for c, rank in ranks.items() if rank == min(ranks.values())]
+        steps = {c: left[c].pop(0) for c in chosen}
+        lines = {c: step for c, step in steps.items() if isinstance(step, _Line)}
+        ends = {c: step for c, step in steps.items() if isinstance(step, _Onto)}
+        chain.append(_line_stage(lines, len(left), place) if lines else _support_stage(ends, len(left)))
+    return chain
+
+
+def _folded(column: Column) -> Column:
+    """Fixed lines behind a support move its ends: at the data end of a flow, a support keeps all digits of rows."""
+    steps: Column = []
+    for step in column:
+        last = steps[-1] if steps else None
+        if not isinstance(step, _Line) or not isinstance(last, _Onto):
+            steps.append(step)
+            continue
+        if last.is_inverted or step.is_trained or step.scale < 0:
+            steps.append(step)
+            continue
+        low, high = (None if end is None else step.scale * end + step.shift for end in last.bounds)
+        if high is None and step.scale != 1:  # s exp(x) = exp(x + log s)
+            steps[-1:] = [_Line(1.0, math.log(step.scale)), _Onto((low, None), False)]
+        else:
+            steps[-1] = _Onto((low, high), False)
+    return steps
+
+
+def _line_stage(lines: dict[int, _Line], features: int, place: Place) -> Transform:
+    """Lines of some columns, all of which are trained, or none."""
+    is_trained = next(iter(lines.values())).is_trained
+    only = [*lines] if is_trained else [*range(features)]  # fixed ones may stand beside columns that stay
+    own = [lines.get(c, _Line(1.0, 0.0)) for c in only]
+    scale, shift = np.array([one.scale for one in own]), np.array([one.shift for one in own])
+    made = affine(place, scale, shift, is_trained=is_trained)
+    return made if len(only) == features else OnColumns(made, only, features)
+
+
+def _support_stage(ends: dict[int, _Onto], features: int) -> Transform:
+    """Maps onto supports, all in one direction."""
+    support = Support([ends[c].bounds if c in ends else None for c in range(features)])
+    return Inverse(support) if next(iter(ends.values())).is_inverted else support

@@ -1,0 +1,272 @@
+"""Base densities of other libraries that headrace has, maps around flows, and nets within modules, against the library.
+
+Everything is compared in float64: log densities of far rows and of the flow's own samples to 1e-11 of 1 + |log p|, the
+splines' rounding in `test_converted`, and gradients by rows to 1e-8 of 1 + |gradient|.
+"""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import headrace as hr
+from convert_cases import library, shaken
+from headrace import convert
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
+
+N = 3
+LIMIT, GRADIENT_LIMIT = 1e-11, 1e-8
+
+
+def rows_of(flow, context=None):
+    """Samples, and every third row further away."""
+    x = np.asarray(flow.sample(40, context, seed=4, dtype="float64"))
+    x[::3] *= 1.4
+    return x
+
+
+def compared(model, converter, columns=0):
+    """A model of PyTorch in float64 against its flow: log densities, and gradients of the accelerated model."""
+    torch = library("torch")
+    model = model.double().eval()
+    flow = converter(model)
+    assert flow.dtype == "float64"
+    context = np.random.default_rng(1).standard_normal((40, columns)) if columns else None
+    x = torch.from_numpy(rows_of(flow, context)).requires_grad_()
+    given = [] if context is None else [torch.from_numpy(context)]
+    want = log_prob_of(model, x, given)
+    got = np.asarray(flow.log_prob(x.detach().numpy(), context))
+    inside = np.isfinite(want.detach().numpy())
+    assert inside.sum() > 20
+    assert_allclose(got, want.detach().numpy(), rtol=LIMIT, atol=LIMIT)
+    (wanted,) = torch.autograd.grad(want[inside].sum(), x)
+    y = x.detach().clone().requires_grad_()
+    fast = log_prob_of(hr.accelerate(model), y, given)
+    (found,) = torch.autograd.grad(fast[inside].sum(), y)
+    assert_allclose(found.numpy(), wanted.numpy(), rtol=GRADIENT_LIMIT, atol=GRADIENT_LIMIT)
+    return flow
+
+
+def log_prob_of(model, x, given):
+    if callable(getattr(model, "log_prob", None)):
+        return model.log_prob(x, *given)
+    return model(*given).log_prob(x)
+
+
+# ---- zuko ------------------------------------------------------------------------------------------------------------
+
+
+def zuko_on(base, context=0):
+    zuko = library("zuko")
+    library("torch").manual_seed(3)
+    maf = zuko.flows.MAF(N, context, transforms=2, hidden_features=(12,))
+    return zuko.lazy.Flow(maf.transform.transforms, base)
+
+
+def zuko_bases():
+    torch, zuko = library("torch"), library("zuko")
+    torch.manual_seed(5)
+    fixed = zuko.lazy.UnconditionalDistribution
+
+    def students(df, loc, scale):
+        return torch.distributions.Independent(torch.distributions.StudentT(df, loc, scale), 1)
+
+    lower = torch.eye(N) + torch.tril(0.5 * torch.randn(N, N), -1)
+    df, loc, scale = torch.tensor([2.0, 4.0, 9.0]), torch.randn(N), 0.5 + torch.rand(N)
+    return {
+        "box": (fixed(zuko.distributions.BoxUniform, -torch.ones(N), 1.0 + scale, buffer=True), hr.tails.Uniform),
+        "students": (fixed(students, df, loc, scale), hr.tails.StudentT),
+        "fixed students": (fixed(students, df, torch.zeros(N), torch.ones(N), buffer=True), hr.tails.StudentT),
+        "correlated": (fixed(torch.distributions.MultivariateNormal, loc, scale_tril=lower), hr.StandardNormal),
+        "mixture": (zuko.mixtures.GMM(N, components=4, covariance_type="diagonal"), hr.NormalMixture),
+        "tied mixture": (zuko.mixtures.GMM(N, components=3, covariance_type="spherical", tied=True), hr.NormalMixture),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["box", "students", "fixed students", "correlated", "mixture", "tied mixture"])
+def test_bases_of_zuko(name):
+    base, kind = zuko_bases()[name]
+    flow = compared(zuko_on(base), convert.from_zuko)
+    assert isinstance(flow.base, kind)
+    if name == "fixed students":
+        assert flow.base.trainable is False
+
+
+def test_a_mixture_that_headrace_does_not_have_says_what_to_do():
+    zuko = library("zuko")
+    with pytest.raises(
+        NotImplementedError, match=r"^model\.base\.base: expected normal .* without correl.*; train a flow"
+    ):
+        convert.from_zuko(zuko_on(zuko.mixtures.GMM(N)))
+    with pytest.raises(NotImplementedError, match=r"^model\.base: expected a base without a context, .* hr\.NSF with"):
+        convert.from_zuko(zuko_on(zuko.mixtures.GMM(N, 2), 2))
+    with pytest.raises(NotImplementedError, match=r"univariate: expected one of .*; train hr\.NSF with periodic="):
+        convert.from_zuko(zuko.flows.NCSF(N))
+
+
+# ---- normflows -------------------------------------------------------------------------------------------------------
+
+
+def normflows_on(base, *flows):
+    nf = library("normflows")
+    library("torch").manual_seed(3)
+    own = [shaken(nf.flows.CoupledRationalQuadraticSpline(N, 1, 8, reverse_mask=i == 1), i, 0.3) for i in range(2)]
+    return nf.NormalizingFlow(base, list(flows) or own)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_mixtures_of_normflows(trainable):
+    nf = library("normflows")
+    rng = np.random.default_rng(2)
+    base = nf.distributions.GaussianMixture(
+        4, N, rng.standard_normal((4, N)), rng.uniform(0.3, 2.0, (4, N)), [1.0, 2.0, 3.0, 4.0], trainable
+    )
+    flow = compared(normflows_on(base), convert.from_normflows)
+    assert isinstance(flow.base, hr.NormalMixture)
+    assert flow.base.trainable is trainable
+
+
+def test_a_mixture_in_float64_does_not_decide_the_dtype():
+    """It is so by default, beside flows in float32."""
+    nf = library("normflows")
+    flow = convert.from_normflows(normflows_on(nf.distributions.GaussianMixture(2, N)).eval())
+    assert flow.dtype == "float32"
+
+
+@pytest.mark.parametrize("ends", [(-1.0, 1.0), (-3.0, 3.0)])
+def test_a_uniform_base_of_normflows(ends):
+    """Its log density is a constant in float32, by whose rounding the library's differ."""
+    torch, nf = library("torch"), library("normflows")
+    model = normflows_on(nf.distributions.base.Uniform(N, *ends)).double().eval()
+    flow = convert.from_normflows(model)
+    assert isinstance(flow.base, hr.tails.Uniform)
+    x = rows_of(flow)
+    with torch.no_grad():
+        want = model.log_prob(torch.from_numpy(x)).numpy()
+    constant = -N * np.log(ends[1] - ends[0])
+    lost = abs(constant) * 2.0**-23
+    assert_allclose(flow.log_prob(x), want, rtol=LIMIT, atol=LIMIT + lost)
+    assert np.isfinite(want).sum() > 20
+    assert np.isneginf(want).any()
+
+
+def test_planar_maps_of_normflows():
+    torch, nf = library("torch"), library("normflows")
+    torch.manual_seed(1)
+    leaky = [nf.flows.Planar((N,), act="leaky_relu") for _ in range(4)]
+    compared(normflows_on(nf.distributions.DiagGaussian(N), *leaky), convert.from_normflows)
+    back = nf.flows.Reverse(nf.flows.Planar((N,)))
+    compared(normflows_on(nf.distributions.DiagGaussian(N), back), convert.from_normflows)
+    base = nf.distributions.DiagGaussian(N)
+    with pytest.raises(NotImplementedError, match=r"^model\.flows\[0\]\.act: expected 'leaky_relu', or a Reverse"):
+        convert.from_normflows(normflows_on(base, nf.flows.Planar((N,))))
+    wide = nf.flows.Planar((N,), act="leaky_relu", u=torch.zeros(1, N), w=torch.zeros(1, N))
+    with pytest.raises(ValueError, match=r"^model\.flows\[0\]: expected w other than 0"):
+        convert.from_normflows(normflows_on(base, wide))
+
+
+# ---- nflows ----------------------------------------------------------------------------------------------------------
+
+
+def nflows_on(base, columns=0, make=None):
+    flows, transforms = library("nflows.flows"), library("nflows.transforms")
+    torch = library("torch")
+    torch.manual_seed(3)
+    parts = [transforms.MaskedAffineAutoregressiveTransform(N, 8, columns or None)]
+    if make is not None:
+        parts = [transforms.AffineCouplingTransform(torch.tensor([1, -1, 1]), make) for _ in range(2)]
+    return flows.Flow(transforms.CompositeTransform(parts), base)
+
+
+def nflows_encoder(name):
+    nn = library("torch").nn
+    made = {
+        "linear": lambda: nn.Linear(2, 2 * N),
+        "network": lambda: nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 2 * N)),
+        "none": lambda: None,
+    }
+    return made[name]()
+
+
+@pytest.mark.parametrize("name", ["linear", "network", "none"])
+def test_bases_of_nflows_that_depend_on_a_context(name):
+    kind = library("nflows.distributions.normal").ConditionalDiagonalNormal
+    library("torch").manual_seed(0)
+    columns = 2 * N if name == "none" else 2
+    flow = compared(nflows_on(kind([N], nflows_encoder(name)), columns), convert.from_nflows, columns)
+    assert flow.transforms[0].context == columns
+
+
+def test_bases_of_nflows_that_are_refused_say_what_to_do():
+    torch = library("torch")
+    kind = library("nflows.distributions.normal").ConditionalDiagonalNormal
+    mixed = library("nflows.distributions.mixture").MADEMoG(N, 8, 2)
+    with pytest.raises(NotImplementedError, match=r"^model\._distribution: expected .*MADEMoG; train a flow of"):
+        convert.from_nflows(nflows_on(mixed, 2))
+    net = library("nflows.nn.nets").ResidualNet(2, 2 * N, 8)
+    with pytest.raises(
+        NotImplementedError, match=r"_context_encoder: expected a Linear.*ResidualNet; make the encoder"
+    ):
+        convert.from_nflows(nflows_on(kind([N], net), 2))
+    with pytest.raises(NotImplementedError, match=r"_context_encoder: expected a Linear.*function; make the encoder"):
+        convert.from_nflows(nflows_on(kind([N], lambda c: torch.cat([c, 2 * c], -1)), N))
+
+
+# ---- nets within modules ---------------------------------------------------------------------------------------------
+
+
+def net_of_the_caller(inputs, outputs, columns=0, factor=1.0, inner=None):
+    torch = library("torch")
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            layers = [torch.nn.Linear(inputs + columns, 9), torch.nn.Tanh(), torch.nn.Linear(9, outputs)]
+            self.net = inner or torch.nn.Sequential(*layers)
+
+        def forward(self, x, context=None):
+            return factor * self.net(torch.cat([x, context], -1) if columns else x)
+
+    return Net()
+
+
+@pytest.mark.parametrize("columns", [0, 2])
+def test_a_module_that_holds_one_sequential(columns):
+    base = library("nflows.distributions").StandardNormal([N])
+    flow = compared(
+        nflows_on(base, columns, lambda i, o: net_of_the_caller(i, o, columns)), convert.from_nflows, columns
+    )
+    assert flow.context == columns
+
+
+def test_modules_around_others_nets():
+    nf, base = library("normflows"), library("nflows.distributions").StandardNormal([N])
+    nets = library("nflows.nn.nets")
+    compared(
+        nflows_on(base, 0, lambda i, o: net_of_the_caller(i, o, inner=nets.MLP([i], [o], [8, 8]))), convert.from_nflows
+    )
+    block = nf.flows.AffineCouplingBlock(net_of_the_caller(2, 2))
+    compared(normflows_on(nf.distributions.DiagGaussian(N), block), convert.from_normflows)
+
+
+def test_a_module_that_does_more_is_refused():
+    """Also where rows are not compared."""
+    nf, base = library("normflows"), library("nflows.distributions").StandardNormal([N])
+    model = nflows_on(base, 0, lambda i, o: net_of_the_caller(i, o, factor=2.0))
+    with pytest.raises(
+        NotImplementedError, match=r"transform_net: expected a ResidualNet, .*Net; use a ResidualNet, or"
+    ):
+        convert.from_nflows(model, verify=False)
+    block = nf.flows.AffineCouplingBlock(net_of_the_caller(2, 2, factor=2.0))
+    with pytest.raises(NotImplementedError, match=r"param_map: expected an MLP .*; use normflows' MLP, or a module"):
+        convert.from_normflows(normflows_on(nf.distributions.DiagGaussian(N), block), verify=False)
+
+
+def test_a_net_of_nflows_that_takes_no_context_is_refused_by_name():
+    """nflows' couplings raise a TypeError with it."""
+    nets, base = library("nflows.nn.nets"), library("nflows.distributions").StandardNormal([N])
+    model = nflows_on(base, 0, lambda i, o: nets.MLP([i], [o], [8]))
+    with pytest.raises(
+        NotImplementedError, match=r"transform_net: expected a network that takes .* nflows's MLP; use a"
+    ):
+        convert.from_nflows(model)
