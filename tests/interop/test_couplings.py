@@ -93,7 +93,15 @@ class TestTorch:
             for got, expected in zip(found, want, strict=True):
                 assert torch.allclose(got[i], expected, rtol=1e-12, atol=1e-12)
 
-    @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore")  # warnings of the compiler about its own graphs
+    def test_compiled_code_has_the_same_bits(self, torch, coupling):
+        value, params, *_ = (torch.tensor(a, requires_grad=True) for a in batch((3,), (3,)))
+        call = lambda v, p: coupling(2.0 * v, p, "affine")[0].sum()  # noqa: E731
+        want = torch.autograd.grad(call(value, params), (value, params))
+        found = torch.autograd.grad(torch.compile(call, backend="eager")(value, params), (value, params))
+        assert all(torch.equal(a, b) for a, b in zip(found, want, strict=True))
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's own, of its first jvp
     def test_what_is_not_there_is_refused(self, torch, coupling):
         value, params, *_ = (torch.tensor(a, requires_grad=True) for a in batch((3,), (3,)))
         (gradient,) = torch.autograd.grad(coupling(value, params)[0].sum(), params, create_graph=True)

@@ -140,4 +140,4 @@ def test_one_in_so_many_tests_runs_and_the_line_counts_what_ran():
     done = subprocess.run([*command, "--one-in", "1", "-k", "lock"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     ran = 0 if "1 skipped" in done.stdout else 1
-    assert f"\n{ran} of 3 tests ran\n" in done.stdout
+    assert f"\n{ran} of 4 tests ran\n" in done.stdout
