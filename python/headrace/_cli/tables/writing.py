@@ -136,4 +136,8 @@ def _write_text(
         csv.writer(file, lineterminator="\n").writerow(map(spreadsheet_cell, names))
     if digits is None:
         digits = [SINGLE if values.dtype == np.float32 else DOUBLE] * (1 if values.ndim == 1 else values.shape[1])
+    single = [i for i, count in enumerate(digits) if count == SINGLE]
+    if values.ndim == 2 and values.dtype == np.float64 and single:  # nine digits restore the float32 that they are of
+        values = values.copy()
+        values[:, single] = values[:, single].astype(np.float32)
     np.savetxt(file, values, fmt=[f"%.{count}g" for count in digits], delimiter=",")
