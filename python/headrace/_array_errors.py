@@ -63,8 +63,8 @@ def wrong_dtype(name: str, dtype: Any, call: str = "", expected: str = "dtype fl
     if text.startswith(("<U", "<S", "|S")):
         return wrong_kind(name, expected, text, "text has to become numbers first")
     advice = call and f"call {call.format(own)} if that is meant"
-    if own == "context" and "int" in text:
-        advice += ", or give labels of classes one column each: np.eye(classes)[context]"
+    if labels := labels_advice(own, text):
+        advice += f", or {labels}"
     return wrong_kind(name, expected, text, advice)
 
 
@@ -83,6 +83,24 @@ def wrong_shape(name: str, expected: str | tuple[int, ...], got: str | Iterable[
     """For an array of another shape; `got`: its shape, or the name of another object."""
     shape = got if isinstance(got, str) else tuple(got)
     return ValueError(f"{name}: expected shape {expected}, got {shape}{advice and f'; {advice}'}")
+
+
+def not_contiguous(name: str, strides: Iterable[int]) -> ValueError:
+    """For an array that is not C-contiguous where nothing is copied."""
+    own = argument_of(name)
+    advice = f"call np.ascontiguousarray({own}), or {own}.contiguous() of a tensor"
+    if own.startswith("out"):
+        advice = "give a contiguous one, as np.empty makes it"
+    return ValueError(f"{name}: expected a C-contiguous array, got strides {tuple(strides)}; {advice}")
+
+
+def labels_advice(name: str, dtype: Any) -> str:
+    """The advice for a context of integers, which may be labels of classes; none for other arrays."""
+    return (
+        "give labels of classes one column each: np.eye(classes)[context]"
+        if name == "context" and "int" in str(dtype)
+        else ""
+    )
 
 
 def context_shape(columns: int, batch: Iterable[int] | None = None) -> str:

@@ -304,3 +304,14 @@ def test_a_frame_beside_a_tensor():
     got = FLOW.log_prob(x, found.module.asarray(pandas.make(CONTEXT).to_numpy(copy=True)))
     cases.assert_same_bits(got.numpy(), FLOW.log_prob(ROWS, CONTEXT))
     refuse(lambda: FLOW.log_prob(pandas.make(ROWS), found.make(CONTEXT)), "context:", "PyTorch", "np.asarray(context)")
+
+
+def test_layouts_and_labels_name_the_call_that_helps():
+    wide = np.zeros((3, 4))[:, ::2]
+    with pytest.raises(
+        ValueError, match=r"z: .* C-contiguous .*; call np\.ascontiguousarray\(z\), or z\.contiguous\(\)"
+    ):
+        hr.ops.coupling_forward(wide, np.zeros((3, 2, 2)))
+    flow = hr.MAF(2, context=3, transforms=1, hidden=(4,), seed=0)
+    with pytest.raises(ValueError, match=r"context: .*; give labels of classes one column each: np\.eye\(classes\)"):
+        flow.log_prob(np.zeros((5, 2), "f4"), np.arange(5))

@@ -24,7 +24,12 @@ BAD_TABLES = {
     "nothing in it": (lambda: write("t.csv", ""), [], ["t.csv", "got no lines"]),
     "comments alone": (lambda: write("t.csv", "# a\n\n"), [], ["t.csv", "got no lines"]),
     "names alone": (lambda: write("t.csv", "a,b\n"), [], ["t.csv", "at least one row"]),
-    "a word": (lambda: write("t.csv", "a,b\n1,2\n3,x\n"), [], ["t.csv: line 3, column 'b'", "got 'x'\n"]),
+    "a word": (lambda: write("t.csv", "a,b\n1,2\n3,x\n"), [], ["t.csv: line 3, column 'b'", "got 'x'; --columns"]),
+    "a question mark": (
+        lambda: write("t.csv", "a,b\n1,2\n3,?\n"),
+        [],
+        ["t.csv: row 1, column 'b'", "--missing drop"],
+    ),
     "a column of text": (lambda: write("t.csv", "a,b\n1,x\n3,y\n"), [], ["line 2, column 'b'", "got 'x'; --columns"]),
     "a word, no names": (lambda: write("t.csv", "1,2\n3,x\n"), [], ["t.csv: line 2, column 1", "got 'x'"]),
     "a gap": (lambda: write("t.csv", "a,b\n1,2\n,3\n"), [], ["t.csv: row 1, column 'a'", "got NaN"]),

@@ -140,6 +140,10 @@ def table_rows(page):
     ]
 
 
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 1200
+
+
 def test_numbers_in_readme_are_those_of_the_benchmarks():
     known = {tuple(row[:4]) for row in table_rows(ROOT / "docs" / "benchmarks.md")}
     rows = [row for row in table_rows(README) if re.match(r"\w+ \d+ \dx\[", row[0]) or "zuko" in row[-1]]

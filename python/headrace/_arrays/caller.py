@@ -609,7 +609,7 @@ def exact(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: np.dtyp
     if array.shape != shape:
         raise errors.wrong_shape(name, shape, array.shape)
     if not array.flags.c_contiguous:
-        raise ValueError(f"{name}: expected a C-contiguous array, got strides {array.strides}")
+        raise errors.not_contiguous(name, array.strides)
     if isinstance(array, np.ndarray) and not array.flags.aligned:
         raise errors.not_aligned(name)
     return array

@@ -126,7 +126,8 @@ def _context(caller: Caller, value: Any, columns: int, batch: Shape | None = Non
     elif columns == 1 and len(given) == 1 and given != (1,):
         array = array[:, None]
     if not array.shape or array.shape[-1] != columns:
-        raise errors.wrong_shape("context", errors.context_shape(columns, batch), given)
+        advice = errors.labels_advice("context", getattr(value, "dtype", ""))
+        raise errors.wrong_shape("context", errors.context_shape(columns, batch), given, advice)
     return array, given
 
 

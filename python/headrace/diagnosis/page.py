@@ -50,6 +50,7 @@ def page(diagnosis: Record, data: str | None = None) -> str:
         f"<h1>{_text(title)}</h1>",
         f'<p class="soft">{_text(_provenance(diagnosis, data))}</p>',
         f'<p class="{kind}">{_text(diagnosis.verdict)}</p>',
+        *(f"<p>{_text(advice)}</p>" for advice in dict.fromkeys(advice_for(one.name) for one in diagnosis.misses)),
         *(f"<p>{_text(note)}</p>" for note in diagnosis.notes()),
         f'<div class="pictures">{"".join(_panels(diagnosis))}</div>'
         if can_draw()

@@ -214,7 +214,7 @@ class _Module(nn.Module):
         if value.layout is not torch.strided:
             raise errors.not_dense(name, value.layout)
         if value.ndim == 0 or value.shape[-1] != columns:
-            raise errors.wrong_shape(name, f"(..., {columns})", value.shape)
+            raise errors.wrong_shape(name, f"(..., {columns})", value.shape, errors.labels_advice(name, value.dtype))
         if value.device != vector.device:
             raise ValueError(f"{name}: expected a tensor on {vector.device}, as the parameters, got {value.device}")
         if value.dtype in _PLAIN:

@@ -36,14 +36,15 @@ class Array(Source):
             if isinstance(error, _NoSuchArray):
                 raise
             raise ValueError(
-                f"{path}: expected a NumPy file of numbers, got one that is broken, foreign or has Python objects"
+                f"{path}: expected a NumPy file of numbers, got one that is broken, foreign or has Python objects; "
+                "numpy.save of array.astype(float) makes one"
             ) from None
         if content.ndim == 1 and isinstance(content, np.ndarray):
             content = content[:, None]
         if content.ndim != 2 or content.dtype.kind not in "fiub":
             raise ValueError(
                 f"{path}: expected an array (rows, columns) of real numbers, got shape {content.shape} of "
-                f"{content.dtype}"
+                f"{content.dtype}; numpy.save of array.reshape(len(array), -1) makes one of numbers"
             )
         self.content, self.n_columns = content, content.shape[1]
 

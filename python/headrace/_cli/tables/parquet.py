@@ -32,7 +32,8 @@ class Parquet(Source):
         try:
             self.file = self.arrow.parquet.ParquetFile(path)
         except self.arrow.ArrowInvalid as error:
-            raise ValueError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path}: not a Parquet file, as its suffix has it: {reason}") from None
         self.labels: list[str] = self.file.schema_arrow.names
         self.names, self.n_columns = tuple(self.labels), len(self.labels)
         groups = range(self.file.num_row_groups)

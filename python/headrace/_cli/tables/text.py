@@ -18,7 +18,7 @@ __all__ = ["HEADERS", "Text", "is_number"]
 
 DELIMITERS = ("\t", ";", ",", "|")  # in this order; white space without any of them
 HEADERS = ("auto", "yes", "no")
-MISSING = ("", "na", "n/a", "null", "none")  # texts of missing values, beside "nan"
+MISSING = ("", "na", "n/a", "null", "none", "?", "-")  # texts of missing values, beside "nan"
 TRUTH = {"true": "1", "false": "0"}  # texts for truth values, as pandas and polars write them
 
 GZIP = b"\x1f\x8b"  # the first bytes of what gzip compressed
@@ -150,7 +150,9 @@ class Text(Source):
             row_texts = texts[row].tolist()
             for i, text in zip(chosen, row_texts, strict=True):
                 if not is_number(text):
-                    others = choosing([chosen[k] for k in _numbers(row_texts)]) if is_first and row == 0 else ""
+                    others = "; --columns leaves the column out"
+                    if is_first and row == 0:
+                        others = choosing([chosen[k] for k in _numbers(row_texts)])
                     raise ValueError(
                         f"{self.path}: line {number}, {self.label(i)}: expected a number, got {str(cells[row, i])!r}"
                         + others
