@@ -24,7 +24,7 @@ __all__ = ["Settings", "arguments", "is_inverse", "pull", "run"]
 Pair = tuple[Array, Array]
 Shape = tuple[int, ...]
 
-_DIRECTIONS, _NAMES = ("forward", "inverse"), tuple(MAPS)
+_DIRECTIONS = ("forward", "inverse")
 
 
 class Settings(NamedTuple):
@@ -46,7 +46,7 @@ def is_inverse(direction: Any) -> bool:
 def arguments(settings: Settings, name: str, value: Shape, params: Shape) -> tuple[tuple[Any, ...], dict[str, float]]:
     """The core's arguments for the settings, and those by name; checked with the shapes of values and parameters."""
     map, scale, slope, bound, bins, min_bin = settings
-    check.choice("map", map, _NAMES)
+    check.choice("map", map, tuple(MAPS))
     check.choice("scale", scale, SCALES)
     if not value:
         raise errors.wrong_shape(name, "(..., active)", value)

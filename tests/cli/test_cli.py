@@ -68,10 +68,15 @@ def test_fit_is_the_fit_of_python(folder, result):
 
     assert (report["training_rows"], report["held_out_rows"], report["features"]) == (150, 50, 3)
     assert report["log_likelihood"] == pytest.approx(flow.log_prob(held_out).mean(dtype="f8"), rel=1e-12)
-    centred, covariance = held_out - train.mean(0), np.cov(train, rowvar=False, bias=True)
-    distance = np.einsum("ij,ij->i", centred, np.linalg.solve(covariance, centred.T).T)
-    gaussian = -0.5 * (distance.mean() + np.linalg.slogdet(2 * np.pi * covariance)[1])
-    assert report["gaussian_log_likelihood"] == pytest.approx(gaussian, rel=1e-9)
+    # Cross-validation mixes the identity into the correlations: its share is one of these.
+    centred, std = held_out - train.mean(0), train.std(0)
+    found = []
+    for share in (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0):
+        correlation = (1 - share) * np.corrcoef(train, rowvar=False) + share * np.eye(3)
+        covariance = correlation * np.outer(std, std)
+        distance = np.einsum("ij,ij->i", centred, np.linalg.solve(covariance, centred.T).T)
+        found.append(-0.5 * (distance.mean() + np.linalg.slogdet(2 * np.pi * covariance)[1]))
+    assert np.abs(np.array(found) - report["gaussian_log_likelihood"]).min() < 1e-9
     assert report["epochs"] == 3
     assert report["stopped"] == "epochs"
     assert report["file"] == "f.safetensors"
@@ -107,7 +112,8 @@ def test_fit_with_context_and_weights(folder, result):
     assert one["training_rows"] == np.count_nonzero(weights)
     np.save("twice.npy", np.repeat(x, weights, axis=0))
     twice = result("fit", "twice.npy", "-o", "t.safetensors", "--context", 2, "--validation", 0, *SHORT)
-    assert one["gaussian_log_likelihood"] == pytest.approx(twice["gaussian_log_likelihood"], rel=1e-9)
+    # Folds of the Gaussian's cross-validation are other ones.
+    assert one["gaussian_log_likelihood"] == pytest.approx(twice["gaussian_log_likelihood"], abs=0.05)
 
 
 @pytest.mark.parametrize("name", _offered.FLOWS)

@@ -68,7 +68,7 @@ def test_rows_beyond_bounds():
 def test_what_one_rank_finds_all_say():
     wrong = lambda rank, mine: {"x": {3: np.zeros((10, 2))}} if rank else {}  # noqa: E731
     refused(ValueError, "x of shard 3: expected shape (rows, 3), got (10, 2)", each=wrong)
-    wrong = lambda rank, mine: {"x": {3: np.zeros((10, 3), int)}} if rank else {}  # noqa: E731
+    wrong = lambda rank, mine: {"x": {3: np.full((10, 3), "a")}} if rank else {}  # noqa: E731
     refused(TypeError, "x of shard 3", each=wrong)
 
 

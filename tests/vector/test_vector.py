@@ -352,7 +352,7 @@ def test_runs_broken_up_by_other_transforms_match_the_reference(context, dtype):
 @pairwise(variant=vector_cases.VARIANTS, sizes=[(1e4,), (-30.0,), (1e4, 1e4, -30.0), (-1e4, 3.0)], dtype=cases.DTYPES)
 def test_a_product_of_determinants_far_beyond_the_numbers_is_right(variant, sizes, dtype):
     """Rows that stay where they are, in the middle of every transform, where the determinants are known."""
-    features, n = 6, 250
+    features, n = 6, 300
     transforms, want = [], 0.0
     for i in range(n):
         raw = sizes[i % len(sizes)]
