@@ -168,6 +168,7 @@ def test_a_text_of_the_message_has_no_bytes_of_the_file(library):
     assert len(str(refused.value)) < 1000
 
 
+@pytest.mark.optimised
 def test_a_handle_takes_hardly_more_memory_than_its_file(library):
     """The weights of the dense layers, whose zeros are not kept, and nothing of the file beside them."""
     flow = hr.MAF(200, transforms=4, hidden=(500, 500))
