@@ -17,7 +17,6 @@ SHAPES = [  # features, sizes of a turn's blocks, kinks of a turn
 ON_DEVICE = [
     *[(70, 32, 2, False, "newton", 1.0), (70, 70, 1, True, "gradient", 0.5)],
     (64, 64, 1, False, "newton", 1.0),  # the widest tiles
-    (130, 8, 1, False, "newton", 1.0),  # more features than a block has threads
 ]
 
 
@@ -31,6 +30,16 @@ ON_DEVICE = [
 )
 def test_an_ascent_is_that_of_the_formulas(core, features, size, each, weighted, rule, precision, dtype):
     """Rows fill some tiles and part of one."""
+    check(core, features, size, each, weighted, rule, precision, dtype)
+
+
+@every_core(product=("cpu", "emu", "gpu"), dtype=cases.DTYPES)
+def test_an_ascent_of_more_features_than_a_block_has_threads(core, dtype):
+    """A test of its own, so that a few cases of each test have one of each dtype."""
+    check(core, 130, 8, 1, False, "newton", 1.0, dtype)
+
+
+def check(core, features, size, each, weighted, rule, precision, dtype):
     rows = core.choose(cpu=1300, device=300)
     x, held_out = far_from_normal(rows, features, dtype), far_from_normal(150, features, dtype, "held out")
     anchors, weights = x[:100], weights_of(rows, dtype) if weighted else None
