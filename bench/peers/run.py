@@ -265,7 +265,7 @@ def start(
 ) -> tuple[Worker | None, dict]:
     """Start a library's worker, None if the library is absent, and its facts.
 
-    headrace's own have this interpreter; whoever has it has its import path.
+    headrace's own workers have this interpreter; a worker with this interpreter has its import path, too.
     """
     python = sys.executable if library in OWN else peer_python
     path = {name: os.environ[name] for name in ("PYTHONPATH",) if python == sys.executable and name in os.environ}

@@ -77,7 +77,7 @@ HR_FN int64_t ring_slots(const CausalNetwork& n, const CausalLayer& layer) {
     return int64_t(n.kernel - 1) * layer.dilation;
 }
 
-// Lines of pairs of a tap with so many inputs.
+// The number of lines of weight pairs for a tap with this number of inputs.
 HR_FN int pair_lines(int inputs) {
     return (inputs + 1) / 2;
 }

@@ -61,7 +61,7 @@ def arguments(settings: Settings, name: str, value: Shape, params: Shape) -> tup
 
 
 def _bins(map: str, bins: Any, params: Shape) -> int:
-    """The number of bins, by default the one that has so many parameters; any for other maps."""
+    """The number of bins, by default the one with this number of parameters; any number for maps without bins."""
     if bins is not None:
         return bins_of(map, bins)
     fitting = bins_with(map, params[-1]) if len(params) >= 2 else ()

@@ -380,6 +380,8 @@ def test_samples_and_scores_have_the_digits_of_the_flow(folder, run, result, dty
     result("fit", "t.csv", "-o", "f.safetensors", "--dtype", dtype, *SHORT)
     lines = run("sample", "f.safetensors", "-n", 200, "--seed", 1)[1].splitlines()[1:]
     digits = [significant(field) for line in lines for field in line.split(",")]
+    drawn = np.array([line.split(",") for line in lines], dtype)
+    assert (drawn == hr.load("f.safetensors").sample(200, seed=1)).all()  # the digits restore each value
     scores = run("score", "f.safetensors", "t.csv")[1].splitlines()
     most = 9 if dtype == "float32" else 17
     assert max(digits) == max(map(significant, scores)) == most

@@ -119,7 +119,10 @@ def _add_fit(command: Callable[..., Parser]) -> None:
         help="of the flow: float32 or float64 (default: float32)",
     )
     sub.add_argument(
-        "--ensemble", type=integer(1), metavar="N", help="fit so many flows, and save their mixture (default: one flow)"
+        "--ensemble",
+        type=integer(1),
+        metavar="N",
+        help="number of flows to fit; their mixture is saved (default: one flow)",
     )
     sub.add_argument(
         "--seed",
