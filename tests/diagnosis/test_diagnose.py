@@ -14,8 +14,8 @@ import cases
 import headrace as hr
 from headrace import diagnosis as diagnosis_package
 from headrace._cli import options
-from headrace.diagnosis import page as page_module
 from headrace.diagnosis import bands, latent, picture, run
+from headrace.diagnosis import page as page_module
 from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.baselines import gaussian_log_prob
 
@@ -441,10 +441,10 @@ def test_a_page_shows_columns_next_steps_and_how_it_was_made():
     assert picture._coordinate(diagnosis, 13) == "13, mostly wide"
 
 
-def test_letters_of_pictures_have_ten_pixels_at_the_side_of_each_other(page_width=1200):
+def test_letters_of_pictures_have_ten_pixels_at_the_side_of_each_other():
     """From the page's own sizes; tests/diagnosis/test_page_in_browser.py compares with what a browser makes of them."""
     pytest.importorskip("matplotlib")
-    rem, style = 16.0, page_module.STYLE
+    page_width, rem, style = 1200.0, 16.0, page_module.STYLE
     content = min(rem * float(re.search(r"body \{[^}]*max-width: ([\d.]+)rem", style)[1]), page_width - 2 * rem)
     least, gap = (
         rem * float(n) for n in re.search(r"minmax\(min\(100%, ([\d.]+)rem\), 1fr\)\); gap: (\S+)rem", style).groups()
@@ -457,12 +457,12 @@ def test_letters_of_pictures_have_ten_pixels_at_the_side_of_each_other(page_widt
     found = re.findall(r'<svg[^>]* viewBox="0 0 ([\d.]+) [\d.]+".*?</svg>', text, re.DOTALL)
     pictures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     assert len(found) == len(pictures) == 9
-    for picture, units in zip(pictures, map(float, found), strict=True):
-        assert "<text" not in picture  # letters are paths, of a hundred units for a size of one
-        sizes = [100.0 * float(size) for size in re.findall(r"scale\(([\d.]+) -[\d.]+\)", picture)]
+    for svg, units in zip(pictures, map(float, found), strict=True):
+        assert "<text" not in svg  # letters are paths, of a hundred units for a size of one
+        sizes = [100.0 * float(size) for size in re.findall(r"scale\(([\d.]+) -[\d.]+\)", svg)]
         assert len(sizes) > 5
         assert min(sizes) * width / units >= 10.0
-        inside = {float(size) for size in re.findall(r"scale\(([\d.]+)\)", picture)}
+        inside = {float(size) for size in re.findall(r"scale\(([\d.]+)\)", svg)}
         assert inside <= {1 / 64}  # of glyphs' own units; nothing smaller, such as an exponent, inside of a text
 
 
