@@ -1,6 +1,6 @@
 """README as the page of a package index shows it: its links lead into the repository, whose address a page lacks.
 
-`pyproject.toml` names this as the source of the field "readme". Where the project has no address, README stays as it is.
+`pyproject.toml` names this as the source of the field "readme". README stays as it is where the project has no address.
 """
 
 from __future__ import annotations
