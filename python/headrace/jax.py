@@ -11,12 +11,17 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-import jax
 import numpy as np
-from jax import numpy as jnp
 
 from headrace import _arguments as check
 from headrace import _array_errors as errors
+from headrace._install import install
+
+try:
+    import jax
+    from jax import numpy as jnp
+except ImportError as error:
+    raise ImportError(f"headrace.jax needs JAX 0.5 or newer: {install('jax')}") from error
 
 check.framework("jax", jax.__version__, (0, 5))
 
