@@ -60,14 +60,14 @@ class _Named(Flow):
             by_column(name, value, features, names.features, "features")
             for name, value in (("bounds", bounds), ("periodic", periodic))
         )
-        over_a_box, base = is_uniform(base), named_base(base, features)
+        over_a_box, given = is_uniform(base), named_base(base, features)
         support = (support_of_box if over_a_box else support_or_none)(low_high, features, periods)
         around = circles_of(support)
         ends: list[Transform] = [] if over_a_box else [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:
             ends.append(support)
-        if isinstance(base, Base) and base.features != features:  # Flow refuses other types
-            raise ValueError(f"base: expected {features} features, as the flow has, got {base.features}")
+        if isinstance(given, Base) and given.features != features:  # Flow refuses other types
+            raise ValueError(f"base: expected {features} features, as the flow has, got {given.features}")
         if around:
             line = [c for c in range(features) if c not in around]
             own = made(max(len(line), 1))  # also without any, because it checks its arguments
@@ -75,11 +75,11 @@ class _Named(Flow):
             chain = [wrapped(features, around), *moved, *circle_couplings(features, around, circles)]
         else:
             chain = made(features)
-        own_base: Any = StandardNormal(features) if base is None else base
+        own_base = StandardNormal(features) if given is None else given
         if over_a_box:
             own_base = Uniform(features)
         elif around:
-            own_base = base_of_circles(base, features, around)
+            own_base = base_of_circles(given, features, around)
         super().__init__([*chain, *ends], own_base, dtype=dtype, matmul=matmul)
         self._names = names
 
