@@ -138,7 +138,9 @@ def test_a_uniform_base(folder, run, result):
     check_error(*outcome, ["base: expected a base density", "PlanarFlow", "MAF, IAF, RealNVP and NSF take it"])
     code, _, err = run(*fit, "--base", "student")
     assert code == 2
-    assert "--base: expected standard_normal, normal, logistic, student_t or uniform, got 'student'; did you mean" in err
+    assert (
+        "--base: expected standard_normal, normal, logistic, student_t or uniform, got 'student'; did you mean" in err
+    )
 
 
 def test_bases_go_by_name(folder, result):
