@@ -93,15 +93,15 @@ def test_frames_and_rows_of_ones_own_to_judge_by(local_cluster):
     frame = dd.from_pandas(table, npartitions=7)
     flow, other = (hr.MAF(2, 1, transforms=2, hidden=(8,)) for _ in range(2))
     x, c, w = table[["a", "b"]], table[["c"]], weights()
-    told = {"epochs": 2, **BATCH}
+    arguments = {"epochs": 2, **BATCH}
     own = (cut(x[:900]), cut(c[:900]), cut(w[:900]))
-    history = other.fit(cut(x), cut(c), weights=cut(w), validation=own, group=local(), progress=False, **told)
+    history = other.fit(cut(x), cut(c), weights=cut(w), validation=own, group=local(), progress=False, **arguments)
     judge = frame.loc[:899]
-    its = hr.dask.fit(flow, frame, "w", "c", local_cluster, validation=judge, rows=SHARD, **told)
+    its = hr.dask.fit(flow, frame, "w", "c", local_cluster, validation=judge, rows=SHARD, **arguments)
     same(flow, other, its, history)
     assert (flow.feature_names, flow.context_names) == (("a", "b"), ("c",))
     with pytest.raises(ValueError, match=r"x: expected the columns of the fit in their order, 'a', 'b', got them in"):
-        hr.dask.fit(flow, frame, "w", "c", local_cluster, columns=["b", "a"], **told)
+        hr.dask.fit(flow, frame, "w", "c", local_cluster, columns=["b", "a"], **arguments)
     scores = hr.dask.log_prob(flow, frame, "c", columns=["a", "b"])
     found = local_cluster.compute(scores).result()
     np.testing.assert_array_equal(found.to_numpy(), flow.log_prob(x, c.to_numpy()))

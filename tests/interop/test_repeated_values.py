@@ -119,9 +119,9 @@ def test_the_warning_counts_and_names_columns():
     assert "in column 2 (" in text
     assert ", and in 2 more columns: a density spikes there" in text
     rare = np.concatenate([np.repeat(np.arange(400.0), 2), np.arange(1000.0, 1700.0)])
-    said = about_repeats(rare[:, None], Table((Column(),)), ["mass"])
-    assert said.startswith("values repeat in column 'mass' (1,100 different ones in 1,500 rows, 0 in 2 of them): ")
-    assert "0%" not in said
+    text = about_repeats(rare[:, None], Table((Column(),)), ["mass"])
+    assert text.startswith("values repeat in column 'mass' (1,100 different ones in 1,500 rows, 0 in 2 of them): ")
+    assert "0%" not in text
 
 
 @pytest.mark.parametrize("value", [0.0, -99.0])
