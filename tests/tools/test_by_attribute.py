@@ -1,4 +1,4 @@
-"""Modules of other packages are attributes of headrace, without an import of their own; where one lacks, it is said."""
+"""Modules of other packages are attributes of headrace; an error has the command that installs a missing one."""
 
 import importlib.util
 import subprocess

@@ -9,6 +9,7 @@ import numpy as np
 
 from headrace.convert._parts import Numbers
 from headrace.flow import Flow
+from headrace.transforms.support import circles_of
 
 __all__ = ["compare", "verify", "verify_made"]
 
@@ -39,6 +40,10 @@ def rows_of(flow: Flow) -> tuple[Numbers, Numbers | None]:
     low, center, high = np.quantile(usual, [0.16, 0.5, 0.84], axis=0)  # also of a heavy tail
     far = np.arange(ROWS) % 2 == 1
     x[far] = center + 1.25 * (high - low) * generator.standard_normal((int(far.sum()), flow.features))
+    support = flow._interior.support
+    for column in circles_of(support):  # libraries have one period of an angle
+        start, end = support.periodic[column]
+        x[:, column] = start + np.mod(x[:, column] - start, end - start)
     return x, context
 
 
