@@ -9,7 +9,6 @@ import numpy as np
 
 from headrace.convert._parts import Numbers
 from headrace.flow import Flow
-from headrace.transforms.support import circles_of
 
 __all__ = ["compare", "verify", "verify_made"]
 
@@ -41,9 +40,9 @@ def rows_of(flow: Flow) -> tuple[Numbers, Numbers | None]:
     far = np.arange(ROWS) % 2 == 1
     x[far] = center + 1.25 * (high - low) * generator.standard_normal((int(far.sum()), flow.features))
     support = flow._interior.support
-    for column in circles_of(support):  # libraries have one period of an angle
-        start, end = support.periodic[column]
-        x[:, column] = start + np.mod(x[:, column] - start, end - start)
+    for column, period in enumerate(() if support is None else support.periodic):
+        if period is not None:  # libraries have one period of an angle
+            x[:, column] = period[0] + np.mod(x[:, column] - period[0], period[1] - period[0])
     return x, context
 
 

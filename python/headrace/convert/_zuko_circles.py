@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from headrace.convert._parts import Layers, Numbers, Place, numbers
+from headrace.convert._parts import Layers, Place, numbers
 from headrace.convert._simple import table
 from headrace.convert._zuko_networks import network_of
 from headrace.transforms.fixed import Standardize
@@ -59,26 +60,32 @@ def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[l
 
     `count`: outputs of a coordinate.
     """
+    own = place.at("hyper")
     if hasattr(t, "mask"):
-        passive = np.flatnonzero(numbers(t.mask)).tolist()
-        active = [i for i in range(features) if i not in passive]
-        yield passive, active, network_of(t.hyper, place.at("hyper"), len(passive))
+        passive = np.flatnonzero(numbers(t.mask))
+        yield (
+            passive.tolist(),
+            np.setdiff1d(np.arange(features), passive).tolist(),
+            network_of(t.hyper, own, passive.size),
+        )
         return
-    inputs = features if hasattr(t, "order") or hasattr(t, "passes") else 0
-    level = _level_of(network_of(t.hyper, place.at("hyper"), inputs), features, count) if inputs else np.zeros(features)
+    is_masked = hasattr(t, "passes")  # and not the form of one feature, whose network reads the context alone
+    level = (
+        _level_of(network_of(t.hyper, own, features), features, count) if is_masked else np.zeros(features, np.int64)
+    )
     for number in range(int(level.max()) + 1):
-        layers = network_of(t.hyper, place.at("hyper"), inputs)
-        passive, active = np.flatnonzero(level != number), np.flatnonzero(level == number)
-        if inputs:
-            read = np.concatenate([passive, np.arange(features, features + layers.context)])
+        layers = network_of(t.hyper, own, features if is_masked else 0)
+        others, active = np.flatnonzero(level != number), np.flatnonzero(level == number)
+        if is_masked:
+            read = np.concatenate([others, np.arange(features, features + layers.context)])
             layers.weights[0], layers.masks[0] = layers.weights[0][:, read], layers.masks[0][:, read]
         rows = (active[:, None] * count + np.arange(count)).ravel()
         layers.weights[-1], layers.masks[-1] = layers.weights[-1][rows], layers.masks[-1][rows]
         layers.biases[-1] = layers.biases[-1][rows]
-        yield passive.tolist(), active.tolist(), layers
+        yield others.tolist(), active.tolist(), layers
 
 
-def _level_of(layers: Layers, features: int, count: int) -> Numbers:
+def _level_of(layers: Layers, features: int, count: int) -> NDArray[np.int64]:
     """The level of each coordinate: one above the highest of those that its outputs depend on, by the masks."""
     reach: list[Any] = []
     for mask, layer in zip(layers.masks, [*layers.layers, None], strict=True):
