@@ -94,9 +94,7 @@ template <class T>
 class Pieces {
   public:
     explicit Pieces(const Elements& e)
-        : e_(e),
-          width_(e.active * e.n_params),
-          most_(std::min(e.rows, stretches_of_piece * rows_of_stretch(e))) {}
+        : e_(e), width_(e.active * e.n_params), most_(std::min(e.rows, stretches_of_piece * rows_of_stretch(e))) {}
 
     Aligned<T> memory() const { return aligned_memory<T>(size_t(std::max<int64_t>(1, most_ * width_))); }
     int64_t width() const { return width_; }

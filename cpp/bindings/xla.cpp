@@ -38,7 +38,7 @@ struct HostCore {
     }
     static xla::ErrorCode code_of(const std::exception& error) {
         const bool is_argument = dynamic_cast<const std::invalid_argument*>(&error) ||  // of the core
-                                 dynamic_cast<const py::value_error*>(&error);         // of `require`
+                                 dynamic_cast<const py::value_error*>(&error);          // of `require`
         return is_argument ? xla::ErrorCode::invalid_argument : xla::ErrorCode::internal;
     }
 };

@@ -70,8 +70,8 @@ class CouplingCalls {
             : values(shape_of(x)),
               rows(leading(values, 1)),
               shared(rows, leading(shape_of(params), 2)),
-              elements(std::string(map), std::string(scale), slope, bound, number_of(bins), low, min_bin, matrix(rows, x),
-                       matrix(rows, params)) {}
+              elements(std::string(map), std::string(scale), slope, bound, number_of(bins), low, min_bin,
+                       matrix(rows, x), matrix(rows, params)) {}
 
         void require_shape(const In<T>& array, const Shape& shape) const {
             require(shape_of(array) == shape, "coupling: expected results and gradients of the arguments' shapes");

@@ -72,7 +72,9 @@ def coupling(
     _couplings.arguments(settings, "value", own.shape, given.shape)
     # Behind a mapped axis in front of both, dimensions have to meet again.
     missing = own.ndim + 1 - given.ndim
-    made: tuple[jax.Array, jax.Array] = _run((settings, inverse), own, given.reshape(*(1,) * missing, *given.shape))
+    arrays = own, given.reshape(*(1,) * missing, *given.shape)
+    axes = axes_of(*arrays)  # marked here, the gradient of an array that devices share is summed over these
+    made: tuple[jax.Array, jax.Array] = _run((settings, inverse), *(varying(array, axes) for array in arrays))
     return made
 
 

@@ -98,21 +98,25 @@ class TestTorch:
     @pytest.mark.parametrize("map", ["affine", "rq_spline_nflows"])
     def test_one_graph_of_the_compiler_has_the_same_bits(self, torch, coupling, map, backend):
         """Of both passes, for one result and for both, with parameters that rows share, and for any number of rows."""
+        torch._dynamo.reset()
         keywords = {"direction": "inverse"} | ({"bound": (-3.0, 4.0)} if map != "affine" else {"bound": 3})
 
         def call(value, params):
             out, log_det = coupling(2.0 * value, params.transpose(0, 0), map, **keywords)
-            return out.square().sum() - log_det.sum(), coupling(value, params, map)[1]
+            each = torch.func.vmap(lambda p: coupling(value, p, map)[1].sum())(torch.stack([params, 2.0 * params]))
+            return out.square().sum() - log_det.sum(), coupling(value, params, map)[1], each
 
         compiled = torch.compile(call, backend=backend, fullgraph=True, dynamic=True)
         for leading, shared in (((3,), (3,)), ((5,), ()), ((2, 3), (2, 1))):
             given = [torch.tensor(a, requires_grad=True) for a in batch(leading, shared, map)[:2]]
             found = []
             for function in (compiled, call):
-                loss, log_det = function(*given)
-                found.append((loss, log_det, *torch.autograd.grad(loss + log_det.sum(), given)))
+                loss, log_det, each = function(*given)
+                total = loss + log_det.sum() + each.prod()
+                found.append((loss, log_det, each, *torch.autograd.grad(total, given)))
             assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
     def test_exported_and_traced_graphs_have_gradients(self, torch, coupling):
         class Layer(torch.nn.Module):
             def forward(self, value, params):
@@ -251,7 +255,6 @@ class TestJax:
         assert text.count("@headrace_coupling_backward_float64") == 1
         assert "callback" not in text
         assert "while" not in text
-        assert "callback" in mapped.lower(lowering_platforms=("cuda",)).as_text()
         found = mapped.lower().compile()(params, value)
         for i, want in enumerate(each):
             for got, expected in zip(found, want, strict=True):

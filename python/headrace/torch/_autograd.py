@@ -18,7 +18,6 @@ __all__ = [
     "NO_BATCHED_GRADS",
     "NO_FORWARD",
     "NO_SECOND",
-    "Backward",
     "first",
     "generate",
     "is_batched_the_old_way",
@@ -289,7 +288,7 @@ class _PlainRun(torch.autograd.Function):
         return *_spread(made, wrt, (value, context, parameters)), None, None, None
 
 
-class Backward:
+class _Backward:
     """A function that refuses forward mode with the reason. PyTorch's compiler takes no function with this method."""
 
     @staticmethod
@@ -297,11 +296,11 @@ class Backward:
         raise RuntimeError(NO_FORWARD)
 
 
-class _EagerLogProb(Backward, _LogProb):
+class _EagerLogProb(_Backward, _LogProb):
     pass
 
 
-class _EagerRun(Backward, _Run):
+class _EagerRun(_Backward, _Run):
     pass
 
 

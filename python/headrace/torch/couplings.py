@@ -64,11 +64,10 @@ def coupling(
         if not isinstance(given, Tensor):
             raise errors.wrong_kind(name, "a PyTorch tensor", errors.type_of(given))
     how = map, scale, slope, bound, bins, min_bin, inverse
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
         value, log_det = _operators.ops.coupling(value, params, *_typed(*how))
     else:
-        function = _Run if torch.compiler.is_compiling() else _EagerRun
-        value, log_det = function.apply(value, params, how)
+        value, log_det = _Run.apply(value, params, how)
     return value, log_det
 
 
@@ -98,17 +97,8 @@ def _pulled(
     value: Tensor, params: Tensor, grad_value: Tensor, grad_log_det: Tensor, *how: Any
 ) -> tuple[Tensor, Tensor]:
     *keywords, inverse = how
-    tensors = (tensor.contiguous() for tensor in (value, params, grad_value, grad_log_det))
-    return _couplings.pull(*tensors, _settings(*keywords), inverse=inverse)
-
-
-def _define(name: str, schema: str, body: Any, fake: Any, backward: Any, setup: Any = None) -> None:
-    library = _operators.library
-    library.define(f"{name}({schema}, {_HOW}) -> (Tensor, Tensor)")
-    for key in ("CPU", "CUDA"):
-        library.impl(name, body, key)
-    torch.library.register_fake(f"headrace::{name}", fake, lib=library)
-    torch.library.register_autograd(f"headrace::{name}", backward, setup_context=setup, lib=library)
+    given, grads = (value.contiguous(), params.contiguous()), (grad_value.contiguous(), grad_log_det.contiguous())
+    return _couplings.pull(*given, *grads, _settings(*keywords), inverse=inverse)
 
 
 def _empty_results(value: Tensor, params: Tensor, *how: Any) -> tuple[Tensor, Tensor]:
@@ -142,13 +132,12 @@ class _Run(torch.autograd.Function):
         return by_value if of_value else None, by_params if of_params else None, None
 
     @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(_autograd.NO_FORWARD)
+
+    @staticmethod
     def vmap(info: Any, in_dims: Any, value: Tensor, params: Tensor, how: How) -> Any:
-        mapped = _in_front(info.batch_size, value, in_dims[0]), _aligned(info.batch_size, value, params, in_dims)
-        return _Run.apply(*mapped, how), (0, 0)
-
-
-class _EagerRun(_autograd.Backward, _Run):
-    pass
+        return _run_of_all(_Run.apply, info.batch_size, in_dims, value, params, how)
 
 
 class _Pull(torch.autograd.Function):
@@ -175,15 +164,24 @@ class _Pull(torch.autograd.Function):
         raise RuntimeError(_autograd.NO_SECOND)
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: Any, value: Tensor, params: Tensor, grad_value: Tensor, grad_log_det: Tensor, how: How
-    ) -> Any:
-        n = info.batch_size
-        own = params.shape if in_dims[1] is None else params.movedim(in_dims[1], 0).shape[1:]
-        others = (_in_front(n, t, d) for t, d in zip((grad_value, grad_log_det), in_dims[2:4], strict=True))
-        mapped = _in_front(n, value, in_dims[0]), _aligned(n, value, params, in_dims), *others
-        by_value, by_params = _Pull.apply(*mapped, how)
-        return (by_value, by_params.reshape(n, *own)), (0, 0)
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        return _pull_of_all(_Pull.apply, info.batch_size, in_dims, *arguments)
+
+
+# ---- mapped examples as rows of one call -----------------------------------------------------------------------------
+
+
+def _run_of_all(call: Any, n: int, in_dims: Any, value: Tensor, params: Tensor, *how: Any) -> Any:
+    return call(_in_front(n, value, in_dims[0]), _aligned(n, value, params, in_dims), *how), (0, 0)
+
+
+def _pull_of_all(
+    call: Any, n: int, in_dims: Any, value: Tensor, params: Tensor, grad_value: Tensor, grad_log_det: Tensor, *how: Any
+) -> Any:
+    own = params.shape if in_dims[1] is None else params.movedim(in_dims[1], 0).shape[1:]
+    others = (_in_front(n, t, d) for t, d in zip((grad_value, grad_log_det), in_dims[2:4], strict=True))
+    by_value, by_params = call(_in_front(n, value, in_dims[0]), _aligned(n, value, params, in_dims), *others, *how)
+    return (by_value, by_params.reshape(n, *own)), (0, 0)
 
 
 def _in_front(n: int, tensor: Tensor, dim: int | None) -> Tensor:
@@ -217,11 +215,24 @@ def _no_second(ctx: Any, *grads: Any) -> Any:
     raise RuntimeError(_autograd.NO_SECOND)
 
 
+def _define(name: str, schema: str, body: Any, fake: Any, mapped: Any, backward: Any, setup: Any = None) -> None:
+    library = _operators.library
+    library.define(f"{name}({schema}, {_HOW}) -> (Tensor, Tensor)")
+    for key in ("CPU", "CUDA"):
+        library.impl(name, body, key)
+    torch.library.register_fake(f"headrace::{name}", fake, lib=library)
+    torch.library.register_autograd(f"headrace::{name}", backward, setup_context=setup, lib=library)
+    call = getattr(_operators.ops, name)
+    rule = lambda info, in_dims, *arguments: mapped(call, info.batch_size, in_dims, *arguments)  # noqa: E731
+    torch.library.register_vmap(f"headrace::{name}", rule, lib=library)
+
+
 _define(
     "coupling",
     "Tensor value, Tensor params",
     _computed,
     _empty_results,
+    _run_of_all,
     _backward_of_operator,
     _setup_of_operator,
 )
@@ -230,5 +241,6 @@ _define(
     "Tensor value, Tensor params, Tensor grad_value, Tensor grad_log_det",
     _pulled,
     _empty_gradients,
+    _pull_of_all,
     _no_second,
 )
