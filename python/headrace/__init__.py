@@ -14,6 +14,7 @@ from headrace.ensemble import Ensemble
 from headrace.files import FileFormatError, to_bytes
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
+from headrace.many import fit_many
 from headrace.network import Layer, Network
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.convolution import CausalConvolution
@@ -110,6 +111,7 @@ __all__ = [
     "densities",
     "diagnose",
     "distill",
+    "fit_many",
     "fit_to_density",
     "free_energy",
     "from_bytes",

@@ -44,7 +44,8 @@ def test_scores_and_samples(folder, run, result):
     assert_array_equal(np.load("r.npy"), ensemble.sample(20, seed=3, dtype="float64"))
 
 
-def test_ctrl_c_saves_the_members_that_were_begun(folder, run, monkeypatch):
+def test_ctrl_c_saves_the_members_that_were_begun(folder, run, monkeypatch, set_threads):
+    set_threads(1)  # members in turn
     passed = _fit_run.ArrayRun.one_pass
     fitted = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-__all__ = ["History"]
+__all__ = ["History", "is_interrupted"]
 
 
 @dataclass
@@ -45,3 +45,8 @@ class History:
             f"History(epochs={len(self.train_loss)}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
             f"stopped={self.stopped!r}, seconds={self.seconds[-1] if self.seconds else 0.0:.2f})"
         )
+
+
+def is_interrupted(history: History) -> bool:
+    """Whether Ctrl-C ended the fit."""
+    return history.stopped == "interrupted"

@@ -20,6 +20,7 @@ from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Data, Index, warn
 from headrace._fit.optimizer import BY_LOSS, Adam, scheduled
+from headrace._fit.side_by_side import between_steps
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.weight_decay import Decays
 
@@ -246,6 +247,7 @@ class Run(abc.ABC):
 
     def _has_time(self, steps: int = 1) -> bool:
         """Whether this number of further steps, and the work after them, fits into the time budget."""
+        between_steps()
         if not self.clock.is_limited:
             return True
         last, self.tick = self.tick, _clock.now()
