@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from headrace import _core, densities, ops, rows
+from headrace import _effort as _effort
 from headrace._core import CudaUnavailable
 from headrace._loading import from_bytes, load
 from headrace.ascent.dual_ascent import DualAscentFlow

@@ -414,6 +414,11 @@ class Ensemble(Filed):
         """
         if settings.get("checkpoint") is not None:
             raise ValueError("checkpoint: expected None in a fit of an ensemble, whose state is not kept")
+        if settings.get("effort", "normal") != "normal":
+            raise ValueError(
+                f"effort: expected 'normal' in a fit of an ensemble, got {settings['effort']!r}; fit one flow with "
+                "effort='high', keep=True"
+            )
         key, clock, n = check.integer("seed", seed), Clock(time_budget), len(self)
         threads = threads_side_by_side(self._flows, in_turn=settings.get("group") is not None or is_stream(x))
 

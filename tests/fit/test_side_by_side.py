@@ -298,8 +298,10 @@ def test_streams_are_read_one_at_a_time(set_threads):
 
         def __iter__(self):
             overlap.append(not reading.acquire(blocking=False))
-            yield from np.array_split(self.rows, 4)
-            reading.release()
+            try:
+                yield from np.array_split(self.rows, 4)
+            finally:
+                reading.release()
 
     tables = [gaussian(400, i) for i in range(2)]
     flows, others = members()[:2], members()[:2]

@@ -35,6 +35,7 @@ from headrace._cli.commands import (
     _usage,
 )
 from headrace._cli.offered import FIT, FLOWS, Kind, settings
+from headrace._effort import with_effort
 from headrace._fit.streams import check_stream, rows_bar
 from headrace._output import check_writable, refuse_inputs
 from headrace._stored import MOST_FEATURES
@@ -153,7 +154,7 @@ def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
     if not arguments.auto:
         return
     for name in ("flow", "validation", "ensemble", *settings(), *FIT):
-        if name != "time_budget" and getattr(arguments, name) is not None:
+        if name not in ("time_budget", "effort") and getattr(arguments, name) is not None:
             option = f"--{name.replace('_', '-')}"
             _usage(arguments, f"argument {option}: --auto does not take it, as it tries flows of its own")
 
@@ -162,6 +163,7 @@ def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
     """Given options of the flow and of the fit; an option that this flow does not take is refused."""
     every = (*settings(), *FIT)
     options = {name: getattr(arguments, name) for name in every if getattr(arguments, name) is not None}
+    options |= with_effort(arguments.effort, kind.takes - options.keys())
     for name in options:
         if name not in kind.takes:
             _usage(arguments, f"argument --{name.replace('_', '-')}: --flow {arguments.flow} does not take it")

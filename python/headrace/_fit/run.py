@@ -81,6 +81,8 @@ class RunArguments:
     """The number of validation passes after the run; time is reserved for them."""
     kept: Checkpoint | None = None
     """The file of its state, from which it goes on."""
+    what: str = "fit"
+    """The name of its bar."""
 
 
 class Run(abc.ABC):
@@ -97,6 +99,7 @@ class Run(abc.ABC):
         self.kept = Checkpoint(None, 0.0) if arguments.kept is None else arguments.kept
         self.flow, self.source, self.held_out = flow, source, held_out
         self.size: int = source.size
+        self.what = arguments.what
         self.clock, self.judged_after, self.paced = arguments.clock, arguments.judged_after, False
         self.bar: FitBar | None = None
         self.tick = self.step_seconds = 0.0
@@ -142,7 +145,7 @@ class Run(abc.ABC):
 
     def go(self, progress: bool) -> None:
         """Run all epochs, then restore the best weights, whatever happens."""
-        history, bar = self.history, FitBar(self.plan.epochs, self.clock, progress)
+        history, bar = self.history, FitBar(self.plan.epochs, self.clock, progress, self.what)
         message, self.paced, self.bar = "", True, bar
         try:
             first = self.kept.resume(self)

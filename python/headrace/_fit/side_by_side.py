@@ -102,9 +102,9 @@ def run(
         try:
             team.go(iter(jobs))
         finally:
-            for index, messages in sorted(team.messages.items()):
-                for message in messages:
-                    warn(named(index, message))
+            given = (named(index, message) for index, own in sorted(team.messages.items()) for message in own)
+            for message in dict.fromkeys(given):  # members warn of the same columns
+                warn(message)
     return team.finished
 
 
@@ -118,6 +118,7 @@ class _Team(Generic[T]):
         self.ended: SimpleQueue[tuple[int, list[T], BaseException | None]] = SimpleQueue()
         self.finished: Finished[T] = Finished()
         self.messages: dict[int, list[str]] = {}
+        self.outer = _team.get()  # of a fit that has several of its own
         self._done: dict[int, float] = {}  # the finished share of each fit
         self._text = ""
 
@@ -140,6 +141,8 @@ class _Team(Generic[T]):
         """See the function of this name."""
         if self.stopped:
             raise KeyboardInterrupt
+        if self.outer is not None:
+            self.outer.between_steps()
         if self.threads > 1 and cpu.num_threads() != self.share:
             cpu.limit_thread(self.share)
 
