@@ -25,7 +25,7 @@ from headrace._fit.clock import Clock
 from headrace._fit.fit import Fit
 from headrace._fit.given_rows import Data, is_share, outside
 from headrace._fit.history import History, is_interrupted
-from headrace._fit.plan import FEW
+from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.run import HeldOut
 from headrace._fit.side_by_side import Failed, run, threads_side_by_side
 from headrace._fit.source import ArrayRows
@@ -71,11 +71,11 @@ _KINDS = (
     _Kind("MAF", MAF, 0.0),
     _Kind("NSF with residual blocks", partial(NSF, residual=True), 3e3),
 )
-_FEW_ROWS, _MANY_ROWS = (0, 1, 2), (0, 1, 3, 2)  # the order of these kinds; more members begin again from the first
+_SMALLER, _LARGER = (0, 1, 2), (0, 1, 3, 2)  # the order of these kinds; more members begin again from the first
 
 
 def _kind(index: int, rows: int) -> _Kind:
-    order = _MANY_ROWS if rows >= MANY else _FEW_ROWS
+    order = _LARGER if rows >= MANY else _SMALLER
     return _KINDS[order[(index - 1) % len(order)]]
 
 
@@ -377,21 +377,21 @@ def _enough(first: Fit, arguments: Arguments) -> int:
             "rows as an array, or a larger buffer"
         )
     held = 0 if judge is None else judge.size
-    if held < FEW:
+    if held < LEAST_HELD_OUT:
         if is_share(arguments.validation):
             need = _rows_needed(arguments.validation)
             raise ValueError(
                 f"x: expected at least {need} rows with effort='high' and validation={arguments.validation:g}, so that "
-                f"{FEW} are held out to weigh its flows by, got {held + source.size}"
+                f"{LEAST_HELD_OUT} are held out to weigh its flows by, got {held + source.size}"
             )
-        raise ValueError(f"validation: expected at least {FEW} rows with effort='high', got {held}")
+        raise ValueError(f"validation: expected at least {LEAST_HELD_OUT} rows with effort='high', got {held}")
     return source.size
 
 
 def _rows_needed(share: float) -> int:
     """The least number of rows of which a share holds out enough."""
-    rows = math.floor((FEW - 1) / share)
-    while held_of("validation", share, rows) < FEW:
+    rows = math.floor((LEAST_HELD_OUT - 1) / share)
+    while held_of("validation", share, rows) < LEAST_HELD_OUT:
         rows += 1
     return rows
 
