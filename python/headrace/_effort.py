@@ -113,7 +113,7 @@ class _HighEffort:
         if arguments.seconds is not None:
             self.clock = Clock(arguments.seconds)
             self.members_clock = self.clock.share(MEMBERS_TIME)
-        self.structure = _structure(flow)
+        self.structure, self.before_student = _structure(flow), 0.0
         self.first = self._fit_of(copy.copy(flow), 0, {})
         self.first.open(x, context)
         self.rows = _enough(self.first, arguments)
@@ -140,6 +140,7 @@ class _HighEffort:
             student = self._fit_student(mixture)
             interrupted = student is None or is_interrupted(student[1])
             if student is not None:
+                student[1].seconds = [self.before_student + seconds for seconds in student[1].seconds]
                 tried["student"] = student[1].best_loss
                 if student[1].best_loss <= history.best_loss:
                     chosen, (flow, history) = "student", student
@@ -206,7 +207,7 @@ class _HighEffort:
 
     def _fit_student(self, mixture: Ensemble) -> tuple[Flow, History] | None:
         """The flow fitted to samples and rows; None where Ctrl-C came before it had better weights."""
-        given, student = self.arguments, copy.copy(self.flow)
+        given, student, self.before_student = self.arguments, copy.copy(self.flow), _clock.now() - self.clock.begin
         data = self._rows_of_student(mixture)
         size = len(data.x)
         batch = min(BATCH if given.batch_size is None else given.batch_size, size)

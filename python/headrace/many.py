@@ -113,8 +113,10 @@ def fit_many(
                 named=lambda i, message: f"flows[{i}]: {message}",
             )
         except Failed as failed:
-            where, error = f"flows[{failed.index}], tables[{failed.index}]: ", failed.error
-            raise (type(error)(f"{where}{error}") if type(error) in _PLAIN else error) from failed.error.__cause__
+            error = failed.error
+            if type(error) in _PLAIN:
+                raise type(error)(f"flows[{failed.index}], tables[{failed.index}]: {error}") from error
+            raise error from None
         if done.interrupted:
             raise KeyboardInterrupt
     return done.leading()

@@ -452,6 +452,7 @@ def _outcome(history: hr.History) -> dict[str, Any]:
         "best_epoch": history.best_epoch,
         "stopped": history.stopped,
         "seconds": history.seconds[-1] if history.seconds else 0.0,
+        **({"chosen": history.chosen} if history.chosen else {}),
     }
 
 
@@ -464,4 +465,5 @@ def _work(outcome: dict[str, Any]) -> str:
     if "members" in outcome:
         return f"{_counted(outcome['members'], 'member')}, {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
     best_weights = "none better than fresh weights" if best == 0 else f"the best was {best}"
-    return f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}, {best_weights}"
+    ended_as = f"; it is {outcome['chosen']}" if outcome.get("chosen") else ""
+    return f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}, {best_weights}{ended_as}"

@@ -139,12 +139,17 @@ class _Team(Generic[T]):
 
     def between_steps(self) -> None:
         """See the function of this name."""
-        if self.stopped:
+        if self.is_stopped():
             raise KeyboardInterrupt
-        if self.outer is not None:
-            self.outer.between_steps()
-        if self.threads > 1 and cpu.num_threads() != self.share:
+        if self.threads == 1:
+            if self.outer is not None:
+                self.outer.between_steps()
+        elif cpu.num_threads() != self.share:
             cpu.limit_thread(self.share)
+
+    def is_stopped(self) -> bool:
+        """Whether fits are to end, or those of which this is one."""
+        return self.stopped or (self.outer is not None and self.outer.is_stopped())
 
     def _in_turn(self, jobs: Iterator[Callable[[], T]]) -> None:
         for index, job in enumerate(jobs):
