@@ -275,9 +275,10 @@ class _HighEffort:
         return least - FAR * (most - least), most + FAR * (most - least)
 
     def _is_near(self, rows: NDArray[Any], least: Floats, most: Floats) -> NDArray[np.bool_]:
-        good = ((rows >= least) & (rows <= most)).all(axis=1)  # no NaN either
-        support = self.flow._interior.support
-        return good if support is None else good & ~outside(rows, support).any(axis=1)
+        good: NDArray[np.bool_] = ((rows >= least) & (rows <= most)).all(axis=1)  # no NaN either
+        if (support := self.flow._interior.support) is not None:
+            good &= ~outside(rows, support).any(axis=1)
+        return good
 
 
 def with_effort(effort: Any, takes: Collection[str]) -> dict[str, Any]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from headrace.ensemble import Ensemble
+from typing import Any
 
 __all__ = ["History", "is_interrupted", "kept_fields"]
 
@@ -49,8 +46,8 @@ class History:
     """Of ``effort="high"``: the held-out losses of the flows, of their mixture and of the student, by name."""
     chosen: str = field(default="", metadata=NOT_KEPT)
     """Of ``effort="high"``: the name of what the flow ended as, "student" or a member's. All else is of its fit."""
-    members: Ensemble | None = field(default=None, metadata=NOT_KEPT, compare=False)
-    """Of ``effort="high"`` with ``keep=True``: the flows, with their weights in the mixture."""
+    members: Any = field(default=None, metadata=NOT_KEPT, compare=False)
+    """Of ``effort="high"`` with ``keep=True``: the flows as a `headrace.Ensemble`, with their weights; else None."""
 
     def __repr__(self) -> str:
         """The outcome."""
