@@ -57,8 +57,8 @@ def fit_many(
 
     >>> import numpy as np, headrace as hr
     >>> rng = np.random.default_rng(0)
-    >>> tables = [rng.normal(i, 1.0, (300, 1 + i)) for i in range(3)]
-    >>> flows = [hr.MAF(x.shape[1], transforms=2, hidden=(16,)) for x in tables]
+    >>> tables = [rng.exponential(1.0 + i, (300, 1 + i)) for i in range(3)]
+    >>> flows = [hr.NSF(x.shape[1], transforms=2, hidden=(16,)) for x in tables]
     >>> histories = hr.fit_many(flows, tables, epochs=5, progress=False)
     >>> [history.stopped for history in histories]
     ['epochs', 'epochs', 'epochs']
