@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -403,6 +404,7 @@ def _train(
         for i in range(arguments.ensemble or 1)
     ]
     flow: Density = members[0] if arguments.ensemble is None else hr.Ensemble(members)
+    begin = time.perf_counter()
     found = flow.fit(
         train.x,
         train.context,
@@ -416,7 +418,10 @@ def _train(
     if any(history.stopped == "non-finite" and history.best_epoch == 0 for history in histories):
         raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
     if isinstance(flow, hr.Flow):
-        return flow, _outcome(histories[0])
+        outcome = _outcome(histories[0])
+        if histories[0].chosen:  # the history is of one fit among several
+            outcome["seconds"] = time.perf_counter() - begin
+        return flow, outcome
     each = [_outcome(history) for history in histories]
     total: dict[str, Any] = {key: sum(one[key] for one in each) for key in ("epochs", "seconds")}
     stopped = each[-1]["stopped"] if len(each) == len(members) else "interrupted"
