@@ -33,6 +33,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "8 transforms": {"transforms": 8},
     "silu": {"activation": "silu"},
     "slope 0.05": {"slope": 0.05},
+    "high effort": {"fit": {"effort": "high"}},
+    "high effort, residual": {"residual": True, "fit": {"effort": "high"}},
 }
 
 

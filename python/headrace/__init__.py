@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from headrace import _core, densities, ops, rows
+from headrace import _effort as _effort
 from headrace._core import CudaUnavailable
 from headrace._loading import from_bytes, load
 from headrace.ascent.dual_ascent import DualAscentFlow
@@ -14,6 +15,7 @@ from headrace.ensemble import Ensemble
 from headrace.files import FileFormatError, to_bytes
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
+from headrace.many import fit_many
 from headrace.network import Layer, Network
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.convolution import CausalConvolution
@@ -110,6 +112,7 @@ __all__ = [
     "densities",
     "diagnose",
     "distill",
+    "fit_many",
     "fit_to_density",
     "free_energy",
     "from_bytes",

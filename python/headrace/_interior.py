@@ -177,11 +177,14 @@ class Interior:
         flow = self._flow
         structure = {name: getattr(flow, name) for name in ("_chain", "_standardize_context")}
         program, vector = flow.__dict__.get("_program"), self.vector()  # which nothing may have compiled yet
+        names = self.names
         try:
             yield
         except BaseException:
             if not unless():
                 flow._take_parameters(vector, program=program, **structure)
+                if self.names is not names:
+                    self.name(names)
             raise
 
     def start(self, started: Mapping[int, Transform]) -> None:

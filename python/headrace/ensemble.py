@@ -6,6 +6,8 @@ import copy
 import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -19,10 +21,14 @@ from headrace._arrays.kinds import A, AnyFrame, Whole
 from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
-from headrace._fit.given_rows import warn
+from headrace._fit.history import is_interrupted
+from headrace._fit.side_by_side import Failed, threads_side_by_side
+from headrace._fit.side_by_side import run as run_side_by_side
 from headrace._keywords import closed, refuse
 from headrace._stored import Filed, Stored, header_of, storable
+from headrace._streams.given import is_stream
 from headrace._tables.names import Names
+from headrace._warn import warn
 from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.flow import Flow
 from headrace.training import History
@@ -382,10 +388,11 @@ class Ensemble(Filed):
         seed: int = 0,
         **settings: Any,
     ) -> list[History]:
-        """Fit the members one after another, in place: member i as ``flow.fit(x, seed=seed + i, ...)`` would.
+        """Fit the members, in place: member i as ``flow.fit(x, seed=seed + i, ...)`` would, with the same bits.
 
         Seeds choose the order of rows and which are held out; the start is the members' own, so that they should be
-        made with different seeds.
+        made with different seeds. Small members are fitted side by side, a thread each; large ones one after another
+        with all threads, and so are members on a device, of a group or of a stream.
 
         Args:
             x, context, weights: As in `Flow.fit`.
@@ -393,36 +400,56 @@ class Ensemble(Filed):
                 that is drawn twice has twice its weight. Members then differ as fits of other rows would.
             time_budget: Seconds for all members, in equal parts; the rest of one member's goes to those after it.
             seed: Of the first member.
-            **settings: All other arguments of `Flow.fit`, but `checkpoint`, which ensembles do not have yet.
+            **settings: All other arguments of `Flow.fit`, but `checkpoint`, which ensembles do not have yet, and
+                `effort`, which makes members of its own.
 
         Returns:
-            The history of each fit. Ctrl-C ends the fit of a member as it does that of a flow: one without better
-            weights than before stays as it was, as do those after it, with a warning, and the list is shorter.
+            The history of each fit. Ctrl-C ends the fits of the members under way as it does that of a flow: the first
+            one without better weights than before stays as it was, as do those after it, with a warning, and the list
+            is shorter.
 
         Raises:
-            TypeError, ValueError: As `Flow.fit`.
+            TypeError, ValueError: As `Flow.fit`; after any error all members are as before the call.
             KeyboardInterrupt: Ctrl-C before the first member has better weights than before.
         """
         if settings.get("checkpoint") is not None:
             raise ValueError("checkpoint: expected None in a fit of an ensemble, whose state is not kept")
-        key, clock, histories = check.integer("seed", seed), Clock(time_budget), list[History]()
-        for i, flow in enumerate(self._flows):
-            own = self._resampled(x, weights, key, i) if bootstrap else weights
-            if clock.is_limited:
-                settings["time_budget"] = max(clock.left() / (len(self) - i), 1e-9)
-            try:
-                histories.append(flow.fit(x, context, weights=own, seed=key + i, **settings))
-            except KeyboardInterrupt:
-                if not histories:
-                    raise
-                break
-            if histories[-1].stopped == "interrupted":
-                break
-        if (left := len(self) - len(histories)) > 0:
-            warn(
-                f"fit: interrupted with {left} of {len(self)} members not fitted; "
-                f"ensemble[:{len(histories)}] is without them"
+        if settings.get("effort", "normal") != "normal":
+            raise ValueError(
+                f"effort: expected 'normal' in a fit of an ensemble, got {settings['effort']!r}; fit one flow with "
+                "effort='high', keep=True"
             )
+        key, clock, n = check.integer("seed", seed), Clock(time_budget), len(self)
+        threads = threads_side_by_side(self._flows, in_turn=settings.get("group") is not None or is_stream(x))
+
+        def fitted(i: int, flow: Flow) -> History:
+            own = self._resampled(x, weights, key, i) if bootstrap else weights
+            budget = clock.turn(i, n, threads) if clock.is_limited else None
+            return flow.fit(x, context, weights=own, seed=key + i, time_budget=budget, **settings)
+
+        jobs = (partial(fitted, i, flow) for i, flow in enumerate(self._flows))
+        histories: list[History] = []
+        shown = bool(settings.get("progress", True))
+
+        def has_history(i: int) -> bool:
+            return i < len(histories)
+
+        try:
+            with ExitStack() as stack:
+                for i, flow in enumerate(self._flows):
+                    stack.enter_context(flow._interior.restored(unless=partial(has_history, i)))
+                done = run_side_by_side(jobs, threads, total=n, progress=shown, is_interrupted=is_interrupted)
+                if done.interrupted:
+                    histories += done.leading()
+                    raise KeyboardInterrupt
+                histories += done.leading()
+        except KeyboardInterrupt:
+            if not histories:
+                raise
+        except Failed as failed:
+            raise failed.error from None
+        if (left := n - len(histories)) > 0:
+            warn(f"fit: interrupted with {left} of {n} members not fitted; ensemble[:{n - left}] is without them")
         return histories
 
     def _resampled(self, x: Any, weights: Any, key: int, member: int) -> Any:

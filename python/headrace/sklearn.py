@@ -25,6 +25,7 @@ from headrace._arrays import frames
 from headrace._arrays.caller import is_array
 from headrace._arrays.frames import check_numbers, inferred, kinds_of
 from headrace._core import LEAST_ROWS
+from headrace._effort import with_effort
 from headrace._fit.streams import check_stream
 from headrace._keywords import closed, refuse, refuse_others
 from headrace._streams.given import arrays_of, stream_of
@@ -114,6 +115,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         periodic: For each column ``(low, high)``, one period of it, or None, or such a dict; see `MAF`.
         validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience, time_budget:
             See `Flow.fit`, whose defaults these are; its other keywords are taken in the same way.
+        effort, seconds, keep: See `Flow.fit`. With ``effort="high"`` a flow that takes `residual` has residual blocks,
+            unless it is given: it learns more of a mixture.
         checkpoint, checkpoint_every: See `Flow.fit`; `random_state` has to be an int then, and no ensemble can be
             fitted.
         ensemble: How many flows to fit, each from a seed of its own; their mixture is the density (see `Ensemble`).
@@ -469,6 +472,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         takes = _MADE_WITH[name]
         every = dict.fromkeys(parameter for each in _MADE_WITH.values() for parameter in each)
         settings = {key: getattr(self, key) for key in every if getattr(self, key) is not None}
+        settings = {**with_effort(self.effort, [key for key in takes if key not in settings]), **settings}
         for key in settings:
             if key not in takes:
                 raise ValueError(f"{key}: expected None, as flow={name!r} does not take it, got {settings[key]!r}")

@@ -44,7 +44,8 @@ def test_scores_and_samples(folder, run, result):
     assert_array_equal(np.load("r.npy"), ensemble.sample(20, seed=3, dtype="float64"))
 
 
-def test_ctrl_c_saves_the_members_that_were_begun(folder, run, monkeypatch):
+def test_ctrl_c_saves_the_members_that_were_begun(folder, run, monkeypatch, set_threads):
+    set_threads(1)  # members in turn
     passed = _fit_run.ArrayRun.one_pass
     fitted = []
 
@@ -81,3 +82,16 @@ def test_a_time_budget_ends_a_fit(folder, run, result):
     code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--time-budget", 0)
     assert code == 2
     assert "argument --time-budget: expected a number above 0, got '0'" in err
+
+
+def test_high_effort_is_that_of_python(folder, result):
+    """With residual blocks, which nobody has chosen."""
+    x = table(600)
+    write_csv("t.csv", x, NAMES)
+    report = result("fit", "t.csv", "-o", "f.safetensors", "--seed", 5, "--effort", "high", *SHORT)
+    order = np.random.default_rng(5).permutation(600)
+    train, held_out = x[np.sort(order[60:])], x[np.sort(order[:60])]
+    want = hr.NSF(NAMES, transforms=2, hidden=(8,), residual=True, seed=5)
+    history = want.fit(train, validation=(held_out,), epochs=3, seed=5, effort="high", progress=False)
+    assert hr.to_bytes(hr.load("f.safetensors")) == hr.to_bytes(want)
+    assert report["chosen"] == history.chosen

@@ -62,6 +62,6 @@ def test_wrong_values_are_refused_by_name(name, value, expected, group):
 
 def test_a_keyword_that_there_is_not_is_refused():
     with pytest.raises(
-        TypeError, match=r"epoch: expected a keyword of MAF.fit \(x, context, weights, .*group\), got 'epoch'"
+        TypeError, match=r"epoch: expected a keyword of MAF.fit \(x, context, weights, .*keep\), got 'epoch'"
     ):
         hr.MAF(2).fit(np.zeros((3, 2)), epoch=3)

@@ -175,7 +175,8 @@ def test_a_budget_that_is_too_small_leaves_a_flow_in_the_data_s_units(budget, ro
     assert flow.log_prob(gaussian(rows)).mean() > -8.0
 
 
-def test_an_ensemble_shares_its_time(monkeypatch):
+def test_an_ensemble_shares_its_time(monkeypatch, set_threads):
+    set_threads(1)  # members in turn
     time = Time(monkeypatch)
     ensemble = hr.Ensemble([small(seed=s) for s in range(3)])
     ends = []
@@ -188,7 +189,8 @@ def test_an_ensemble_shares_its_time(monkeypatch):
     assert ends[-1] < 150.0
 
 
-def test_what_one_member_leaves_goes_to_the_others(monkeypatch):
+def test_what_one_member_leaves_goes_to_the_others(monkeypatch, set_threads):
+    set_threads(1)  # members in turn
     time = Time(monkeypatch)
     ensemble = hr.Ensemble([small(seed=s) for s in range(2)])
     fit = ensemble[0].fit

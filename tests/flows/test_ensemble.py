@@ -224,8 +224,9 @@ def test_members_are_fitted_as_flows_are():
         assert histories[i].train_loss == history.train_loss
 
 
-def test_drawn_rows_are_weights(dtype):
+def test_drawn_rows_are_weights(dtype, set_threads):
     """As many as there are rows of weight, from these alone; another draw for each member and seed."""
+    set_threads(1)  # members in turn
     x, weights = gaussian(200).astype(dtype), np.linspace(0.0, 2.0, 200).astype(dtype)
     weights[50:60] = 0.0
     ensemble, seen = fresh(), []
@@ -259,7 +260,8 @@ def test_drawn_rows_in_the_caller_s_framework(framework):
         cases.assert_same_bits(one.parameters, other.parameters)
 
 
-def test_ctrl_c_leaves_later_members_as_they_are():
+def test_ctrl_c_leaves_later_members_as_they_are(set_threads):
+    set_threads(1)  # members in turn
     ensemble = fresh()
     before = ensemble[2].parameters
     fit = ensemble[1].fit

@@ -39,6 +39,7 @@ def choose(
         bounds=bounds,
         periodic=periodic,
         dtype=arguments.dtype,
+        effort=arguments.effort or "normal",
         seed=arguments.seed,
         progress=not arguments.quiet,
     )

@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from headrace._cli.commands import (
     _usage,
 )
 from headrace._cli.offered import FIT, FLOWS, Kind, settings
+from headrace._effort import with_effort
 from headrace._fit.streams import check_stream, rows_bar
 from headrace._output import check_writable, refuse_inputs
 from headrace._stored import MOST_FEATURES
@@ -153,7 +155,7 @@ def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
     if not arguments.auto:
         return
     for name in ("flow", "validation", "ensemble", *settings(), *FIT):
-        if name != "time_budget" and getattr(arguments, name) is not None:
+        if name not in ("time_budget", "effort") and getattr(arguments, name) is not None:
             option = f"--{name.replace('_', '-')}"
             _usage(arguments, f"argument {option}: --auto does not take it, as it tries flows of its own")
 
@@ -162,6 +164,7 @@ def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
     """Given options of the flow and of the fit; an option that this flow does not take is refused."""
     every = (*settings(), *FIT)
     options = {name: getattr(arguments, name) for name in every if getattr(arguments, name) is not None}
+    options |= with_effort(arguments.effort, kind.takes - options.keys())
     for name in options:
         if name not in kind.takes:
             _usage(arguments, f"argument --{name.replace('_', '-')}: --flow {arguments.flow} does not take it")
@@ -401,6 +404,7 @@ def _train(
         for i in range(arguments.ensemble or 1)
     ]
     flow: Density = members[0] if arguments.ensemble is None else hr.Ensemble(members)
+    begin = time.perf_counter()
     found = flow.fit(
         train.x,
         train.context,
@@ -414,7 +418,10 @@ def _train(
     if any(history.stopped == "non-finite" and history.best_epoch == 0 for history in histories):
         raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
     if isinstance(flow, hr.Flow):
-        return flow, _outcome(histories[0])
+        outcome = _outcome(histories[0])
+        if histories[0].chosen:  # the history is of one fit among several
+            outcome["seconds"] = time.perf_counter() - begin
+        return flow, outcome
     each = [_outcome(history) for history in histories]
     total: dict[str, Any] = {key: sum(one[key] for one in each) for key in ("epochs", "seconds")}
     stopped = each[-1]["stopped"] if len(each) == len(members) else "interrupted"
@@ -450,6 +457,7 @@ def _outcome(history: hr.History) -> dict[str, Any]:
         "best_epoch": history.best_epoch,
         "stopped": history.stopped,
         "seconds": history.seconds[-1] if history.seconds else 0.0,
+        **({"chosen": history.chosen} if history.chosen else {}),
     }
 
 
@@ -462,4 +470,5 @@ def _work(outcome: dict[str, Any]) -> str:
     if "members" in outcome:
         return f"{_counted(outcome['members'], 'member')}, {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
     best_weights = "none better than fresh weights" if best == 0 else f"the best was {best}"
-    return f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}, {best_weights}"
+    ended_as = f"; it is {outcome['chosen']}" if outcome.get("chosen") else ""
+    return f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}, {best_weights}{ended_as}"

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from headrace._arrays.caller import Array
     from headrace._group import Group
 
-__all__ = ["Arguments", "FitKeywords", "Option", "options"]
+__all__ = ["EFFORTS", "Arguments", "FitKeywords", "Option", "options"]
 
 CLIP = 5.0
 AVERAGE = 0.999
 PATIENCE = 50
 CHECKPOINT_EVERY = 60.0  # seconds
+EFFORTS = ("normal", "high")
 
 
 class FitKeywords(TypedDict, total=False):
@@ -52,6 +53,9 @@ class FitKeywords(TypedDict, total=False):
     checkpoint: str | os.PathLike[str] | None
     checkpoint_every: float | str
     group: Group | None
+    effort: str
+    seconds: float | None
+    keep: bool
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,12 @@ def _gaussianize(value: Any) -> Any:
     if not isinstance(value, (bool, np.bool_)) and value != "auto":
         raise ValueError(f"gaussianize: expected True, False or 'auto', got {value!r}")
     return value
+
+
+def _keep(value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"keep: expected True or False, got {value!r}")
+    return bool(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +221,26 @@ class Arguments:
         "Who fits together (`headrace.distributed`). Then x, context, weights and rows of your own to judge "
         "by are dicts of the shards that this rank holds, ``{number: array}``; all ranks end with the same "
         "flow, which has the same bits for any number of them (docs/scale.md). None: this process alone.",
+    )
+    effort: str = _argument(
+        "normal",
+        '"high", for some ten times as long: several flows are fitted to the same rows, this one among them, and then '
+        "this one to samples of their mixture and to the rows. It ends as the best of these on held-out rows, of those "
+        "that have its structure (docs/training.md).",
+        lambda value: check.choice("effort", value, EFFORTS),
+        option=Option("HOW", "text"),
+    )
+    seconds: float | None = _argument(
+        None,
+        'Of effort="high": what it may take, with as many flows as there is time for; None: four flows, for as long '
+        "as they need.",
+        lambda value: check.number("seconds", value, above=0.0, below=math.inf),
+        option=Option("SECONDS", "positive"),
+    )
+    keep: bool = _argument(
+        False,
+        'Of effort="high": whether `History.members` keeps the flows, as a `headrace.Ensemble`.',
+        lambda value: _keep(value),
     )
 
     @property

@@ -11,12 +11,12 @@ __all__ = ["FitBar"]
 class FitBar:
     """Epochs of all that a fit may take; with a time budget seconds, because nobody knows how many epochs these are."""
 
-    def __init__(self, epochs: int, clock: Clock, progress: bool) -> None:
+    def __init__(self, epochs: int, clock: Clock, progress: bool, what: str = "fit") -> None:
         self._clock = clock
         if clock.budget is None:
-            self._bar = _progress.bar(epochs, "fit", "epoch", progress)
+            self._bar = _progress.bar(epochs, what, "epoch", progress)
         else:
-            self._bar = _progress.seconds_bar(clock.budget, "fit", progress)
+            self._bar = _progress.seconds_bar(clock.budget, what, progress)
 
     def begin(self, epochs: int) -> None:
         """Show the epochs of the fit that this one goes on from."""

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ from headrace import _arguments as check
 from headrace import files
 from headrace._arrays import caller as _arrays
 from headrace._fit import clock as _clock
+from headrace._fit.history import kept_fields
 from headrace._output import check_writable
 
 if TYPE_CHECKING:
@@ -221,13 +222,13 @@ def _state(
     if average is not None:
         arrays["adam.average"] = average
     history: dict[str, Any] = {}
-    for field in fields(run.history):
-        value = getattr(run.history, field.name)
+    for name in kept_fields():
+        value = getattr(run.history, name)
         if isinstance(value, (list, dict)):
             listed = list(value.items()) if isinstance(value, dict) else value
-            arrays[f"history.{field.name}"] = np.array(listed, np.float64)
+            arrays[f"history.{name}"] = np.array(listed, np.float64)
         else:
-            history[field.name] = _as_json(value)
+            history[name] = _as_json(value)
     state = {
         "epoch": epoch,
         "batches": batches,
@@ -247,14 +248,14 @@ def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]
         setattr(run, name, _read(state["run"][name]))
     for name in _OF_DECAYS:
         setattr(run.decays, name, _read(state["decays"][name]))
-    for field in fields(run.history):
-        value = getattr(run.history, field.name)
+    for name in kept_fields():
+        value = getattr(run.history, name)
         if isinstance(value, list):
-            setattr(run.history, field.name, arrays[f"history.{field.name}"].tolist())
+            setattr(run.history, name, arrays[f"history.{name}"].tolist())
         elif isinstance(value, dict):
-            setattr(run.history, field.name, dict(arrays[f"history.{field.name}"].reshape(-1, 2).tolist()))
-        elif field.name in state["history"]:
-            setattr(run.history, field.name, _read(state["history"][field.name]))
+            setattr(run.history, name, dict(arrays[f"history.{name}"].reshape(-1, 2).tolist()))
+        elif name in state["history"]:
+            setattr(run.history, name, _read(state["history"][name]))
     run.step = state["step"]
     run.begin = _clock.now() - float.fromhex(state["seconds"])
     run.rng.bit_generator.state = _read(state["random"])

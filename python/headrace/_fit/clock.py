@@ -44,6 +44,11 @@ class Clock:
         other.end = other.begin + part * (self.end - other.begin)
         return other
 
+    def turn(self, index: int, jobs: int, at_a_time: int) -> float:
+        """Seconds for a job among several that have equal parts of the time, some at a time; more than 0."""
+        rounds = -(-jobs // at_a_time) - index // at_a_time
+        return max(self.left() / rounds, 1e-9)
+
     def left(self) -> float:
         """Seconds until the end, at least 0."""
         return max(self.end - now(), 0.0)

@@ -47,6 +47,8 @@ class Fit:
     stream: Stream | None = None
     named: Names = Names()
     """Names of the columns of frames."""
+    what = "fit"
+    """The name of its bar."""
 
     def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
         """Prepare a fit; it fills in the history."""
@@ -134,7 +136,7 @@ class Fit:
     def _arguments_of(self, plan: Plan, held_out: HeldOut | None = None, judged_after: int = 0) -> RunArguments:
         """Those of the run that ends the fit."""
         own = self.rng, self.caller, self.history, self.clock
-        return RunArguments(held_out, plan, *own, judged_after, self.kept)
+        return RunArguments(held_out, plan, *own, judged_after, self.kept, self.what)
 
     # ---- the fit
 

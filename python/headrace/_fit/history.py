@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-__all__ = ["History"]
+__all__ = ["History", "is_interrupted", "kept_fields"]
+
+NOT_KEPT = {"is_kept": False}  # in the state of a fit
 
 
 @dataclass
@@ -39,9 +42,26 @@ class History:
     gaussianized: bool = False
     """Whether the fit put a `headrace.Gaussianize`, or two, at the flow's data end."""
 
+    tried: dict[str, float] = field(default_factory=dict, metadata=NOT_KEPT)
+    """Of ``effort="high"``: the held-out losses of the flows, of their mixture and of the student, by name."""
+    chosen: str = field(default="", metadata=NOT_KEPT)
+    """Of ``effort="high"``: the name of what the flow ended as, "student" or a member's. All else is of its fit."""
+    members: Any = field(default=None, metadata=NOT_KEPT, compare=False)
+    """Of ``effort="high"`` with ``keep=True``: the flows as a `headrace.Ensemble`, with their weights; else None."""
+
     def __repr__(self) -> str:
         """The outcome."""
         return (
             f"History(epochs={len(self.train_loss)}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
             f"stopped={self.stopped!r}, seconds={self.seconds[-1] if self.seconds else 0.0:.2f})"
         )
+
+
+def is_interrupted(history: History) -> bool:
+    """Whether Ctrl-C ended the fit."""
+    return history.stopped == "interrupted"
+
+
+def kept_fields() -> list[str]:
+    """The names of the fields that the state of a fit keeps."""
+    return [one.name for one in fields(History) if one.metadata.get("is_kept", True)]

@@ -20,6 +20,7 @@ from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Data, Index, warn
 from headrace._fit.optimizer import BY_LOSS, Adam, scheduled
+from headrace._fit.side_by_side import between_steps
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.weight_decay import Decays
 
@@ -80,6 +81,8 @@ class RunArguments:
     """The number of validation passes after the run; time is reserved for them."""
     kept: Checkpoint | None = None
     """The file of its state, from which it goes on."""
+    what: str = "fit"
+    """The name of its bar."""
 
 
 class Run(abc.ABC):
@@ -96,6 +99,7 @@ class Run(abc.ABC):
         self.kept = Checkpoint(None, 0.0) if arguments.kept is None else arguments.kept
         self.flow, self.source, self.held_out = flow, source, held_out
         self.size: int = source.size
+        self.what = arguments.what
         self.clock, self.judged_after, self.paced = arguments.clock, arguments.judged_after, False
         self.bar: FitBar | None = None
         self.tick = self.step_seconds = 0.0
@@ -141,7 +145,7 @@ class Run(abc.ABC):
 
     def go(self, progress: bool) -> None:
         """Run all epochs, then restore the best weights, whatever happens."""
-        history, bar = self.history, FitBar(self.plan.epochs, self.clock, progress)
+        history, bar = self.history, FitBar(self.plan.epochs, self.clock, progress, self.what)
         message, self.paced, self.bar = "", True, bar
         try:
             first = self.kept.resume(self)
@@ -246,6 +250,7 @@ class Run(abc.ABC):
 
     def _has_time(self, steps: int = 1) -> bool:
         """Whether this number of further steps, and the work after them, fits into the time budget."""
+        between_steps()
         if not self.clock.is_limited:
             return True
         last, self.tick = self.tick, _clock.now()

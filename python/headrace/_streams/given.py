@@ -10,7 +10,12 @@ from headrace._streams.arrow import Dataset
 from headrace._streams.chunks import is_of_dask, of_dask
 from headrace._streams.stream import BUFFER, Stream
 
-__all__ = ["arrays_of", "stream_of"]
+__all__ = ["arrays_of", "is_stream", "stream_of"]
+
+
+def is_stream(x: Any) -> bool:
+    """Whether x is, or is read as, a stream."""
+    return isinstance(x, (Stream, class_of("pyarrow.dataset", "Dataset"))) or is_of_dask(x)
 
 
 def stream_of(x: Any, context: Any = None, weights: Any = None) -> Stream | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from headrace._effort import with_effort
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.choosing.sample import Sample
 from headrace.diagnosis.likelihood import weighted_mean
@@ -15,7 +16,7 @@ from headrace.flow import Flow
 from headrace.flows import MAF, NSF, RealNVP
 from headrace.transforms.support import Bounds, Periods
 
-__all__ = ["FAMILIES", "Candidate", "Setting", "Trial", "candidates", "chosen_by"]
+__all__ = ["FAMILIES", "Candidate", "Setting", "Trial", "candidates", "chosen_by", "with_high_effort"]
 
 FAMILIES = ("maf", "nsf", "realnvp", "dual-ascent")
 MOST_ASCENT = 64  # features of a dual ascent
@@ -51,6 +52,8 @@ class Candidate:
     is_ascent: bool = False
     is_default: bool = False
     """Whether it is what a fit without a choice takes."""
+    effort: str = "normal"
+    """See `Flow.fit`."""
 
 
 def candidates(families: tuple[str, ...], setting: Setting, *, is_small: bool) -> list[Candidate]:
@@ -75,7 +78,14 @@ def candidates(families: tuple[str, ...], setting: Setting, *, is_small: bool) -
     return found
 
 
-def _network(kind: Any, transforms: int, hidden: tuple[int, ...], setting: Setting) -> Callable[[], Any]:
+def with_high_effort(setting: Setting) -> Candidate:
+    """The candidate after the search: a flow that can learn the mixture of several."""
+    transforms, hidden = _SIZES[_DEFAULT[0]][1][_DEFAULT[1]]
+    more = with_effort("high", ("residual",))
+    return Candidate("NSF, high effort", _network(NSF, transforms, hidden, setting, **more), effort="high")
+
+
+def _network(kind: Any, transforms: int, hidden: tuple[int, ...], setting: Setting, **more: Any) -> Callable[[], Any]:
     return lambda: kind(
         setting.features,
         context=setting.context,
@@ -85,6 +95,7 @@ def _network(kind: Any, transforms: int, hidden: tuple[int, ...], setting: Setti
         periodic=setting.periodic,
         seed=setting.seed,
         dtype=setting.dtype,
+        **more,
     )
 
 
@@ -151,7 +162,8 @@ class Trial:
 
     def _fit(self, fitted: Sample, held: Any, seconds: float, folder: str | None) -> tuple[Flow, str]:
         made = self.candidate.make()
-        own: dict[str, Any] = {"weights": fitted.weights, "time_budget": seconds, "progress": False}
+        limit = "seconds" if self.candidate.effort == "high" else "time_budget"
+        own: dict[str, Any] = {"weights": fitted.weights, limit: seconds, "progress": False}
         if held is not None:
             own["validation"] = held
         if self.candidate.is_ascent:
@@ -159,6 +171,8 @@ class Trial:
             refinement = made.history.refinement
             over = "time_budget" in (made.history.stopped, None if refinement is None else refinement.stopped)
             return flow, "time_budget" if over else made.history.stopped
-        if folder is not None:
+        if self.candidate.effort == "high":
+            own["effort"] = "high"
+        elif folder is not None:
             own |= {"checkpoint": os.path.join(folder, f"{self.candidate.name}.state"), "checkpoint_every": 1e9}
         return made, made.fit(fitted.x, fitted.context, seed=self.seed, **own).stopped

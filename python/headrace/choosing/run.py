@@ -14,11 +14,12 @@ from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Array
+from headrace._fit.arguments import EFFORTS
 from headrace._fit.clock import Clock
 from headrace._progress import seconds_bar
 from headrace._tables.names import Names
 from headrace.choosing import simple
-from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by
+from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by, with_high_effort
 from headrace.choosing.columns import Columns, learnt
 from headrace.choosing.result import Choice, Floats, Judged, compared
 from headrace.choosing.sample import Sample, folds, parted
@@ -33,6 +34,7 @@ __all__ = ["auto"]
 CROSS_VALIDATES_BELOW = 500  # rows, below which all rows judge, by cross-validation
 LEAST = 4  # rows
 FOLDS = 5
+SEARCHING = 1 / 3  # of the time before a fit with high effort
 ALL_ROWS = 1.5  # times the seconds of the best fit, that a fit to all rows may need
 LOOKED_AT, MOST_KNOWN = 5000, 10_000  # rows of a diagnosis, and of training rows to compare with
 
@@ -51,6 +53,7 @@ def auto(
     jitter: Any = None,
     missing: str = "refuse",
     dtype: DTypeLike = "float32",
+    effort: str = "normal",
     seed: int = 0,
     progress: bool = True,
 ) -> Choice:
@@ -85,6 +88,8 @@ def auto(
             gap between two values; a width; or a dict of widths by number or name.
         missing: "refuse" rows with NaN, with the counts of each column; or "drop" them.
         dtype: Of the flows, "float32" or "float64".
+        effort: "high": the search has a third of the time, and an `NSF` with residual blocks fitted with
+            ``effort="high"`` the rest; from 500 rows on.
         seed: Of the rows held out, of fresh weights and of the order of rows.
         progress: Whether to show a bar on the standard error.
 
@@ -119,7 +124,9 @@ def auto(
         seed=key,
     )
     ends: dict[str, Any] = {"bounds": bounds, "periodic": periodic}
-    return search(sample, columns, clock, families=families, **ends, dtype=dtype, seed=key, progress=progress)
+    return search(
+        sample, columns, clock, families=families, **ends, dtype=dtype, effort=effort, seed=key, progress=progress
+    )
 
 
 def search(
@@ -131,6 +138,7 @@ def search(
     bounds: Bounds | None = None,
     periodic: Periods | None = None,
     dtype: DTypeLike = "float32",
+    effort: str = "normal",
     seed: int = 0,
     progress: bool = True,
 ) -> Choice:
@@ -141,9 +149,12 @@ def search(
     chosen = tuple(dict.fromkeys(check.choice("families", one, FAMILIES) for one in _listed(families)))
     setting = Setting(sample.features, sample.contexts, bounds, periodic, check.float_dtype("dtype", dtype), seed)
     is_small = len(sample) < CROSS_VALIDATES_BELOW
+    if check.choice("effort", effort, EFFORTS) == "high" and is_small:
+        least = CROSS_VALIDATES_BELOW
+        raise ValueError(f"effort: expected 'normal' with fewer than {least} rows, got 'high' with {len(sample)}")
     trials = [Trial(one, seed) for one in candidates(chosen, setting, is_small=is_small)]
     kind = _CrossValidation if is_small else _SuccessiveHalving
-    found = kind(sample, trials, setting, support, clock, bool(progress)).go(columns.kept_names)
+    found = kind(sample, trials, setting, support, clock, bool(progress), effort).go(columns.kept_names)
     found.flow._interior.name(Names(columns.kept_names, columns.context_names or None))
     return replace(found, columns=columns)
 
@@ -164,6 +175,7 @@ class _Search:
     support: Support | None
     clock: Clock
     progress: bool
+    effort: str = "normal"
     interrupted: bool = False
     begin: float = field(default_factory=time.perf_counter)
 
@@ -236,7 +248,13 @@ class _SuccessiveHalving(_Search):
         fitted, choosing, judging = parted(self.sample, self.setting.seed)
         basics = self.timed_simple(fitted, say=True)
         with self.shown() as shown, tempfile.TemporaryDirectory() as folder:
+            whole = self.clock
+            if self.effort == "high":
+                self.clock = whole.share(SEARCHING)
             self._halve(fitted, choosing, folder, shown)
+            self.clock = whole
+            if self.effort == "high":
+                self._try_hard(fitted, choosing, shown)
         found = [
             Judged(
                 name,
@@ -260,6 +278,14 @@ class _SuccessiveHalving(_Search):
         training = known.x if known.context is None else (known.x, known.context)
         diagnosis = self.look(best.flow, some, names, None if best.name == "kernel density" else training)
         return self.choice(found, judging.weights, judged_by, flow, diagnosis)
+
+    def _try_hard(self, fitted: Sample, choosing: Sample, shown: Any) -> None:
+        """Fit with high effort for the rest of the time."""
+        trial = Trial(with_high_effort(self.setting), self.setting.seed)
+        self.tell(shown, trial, max((one.chosen_by for one in self.trials), default=-np.inf))
+        self.trials.append(trial)
+        if (seconds := self.clock.left()) > 0:
+            trial.go(fitted, choosing, seconds)
 
     def _to_all(self, best: Judged) -> Flow | None:
         """The best candidate, fitted to all rows as a fit without a choice is; None where the time left may not do."""

@@ -1,0 +1,239 @@
+"""Several whole fits at a time, a thread each, with the bits of one after another.
+
+A fit's bits do not depend on its number of threads, and threads gain little on a small network: each step of it is a
+few short products. So several fits of small networks end sooner side by side than one after another with all threads.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from headrace import _progress
+from headrace._core import cpu
+from headrace._warn import kept_in, warn
+
+if TYPE_CHECKING:
+    from headrace._interior import Trainable
+
+__all__ = ["Failed", "Finished", "between_steps", "run", "threads_side_by_side"]
+
+T = TypeVar("T")
+
+POLL = 0.1  # seconds between two looks at the work, which draw the bar and let Ctrl-C in
+SMALL = 128  # units of a layer, up to which more threads than fits gain less than a thread a fit
+
+
+class Failed(Exception):
+    """The error of one fit, with its index."""
+
+    def __init__(self, index: int, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.index, self.error = index, error
+
+
+@dataclass
+class Finished(Generic[T]):
+    """The results of all fits by their indices; after Ctrl-C of those that have one."""
+
+    found: dict[int, T] = field(default_factory=dict)
+    interrupted: bool = False
+
+    def leading(self) -> list[T]:
+        """The results up to the first fit without one."""
+        whole: list[T] = []
+        while len(whole) in self.found:
+            whole.append(self.found[len(whole)])
+        return whole
+
+
+def threads_side_by_side(flows: Sequence[Trainable], *, in_turn: bool = False) -> int:
+    """The number of fits at a time; 1 where one after another with all threads is as fast, or is necessary.
+
+    `in_turn`: whether something that they share allows only one at a time.
+    """
+    threads = cpu.num_threads()
+    if in_turn or len(flows) < 2 or any(flow._interior.on_device for flow in flows):
+        return 1
+    is_small = all(flow._interior.widest <= SMALL for flow in flows)
+    return min(threads, len(flows)) if is_small or 2 * len(flows) >= threads else 1
+
+
+def between_steps() -> None:
+    """Between two steps of a fit in a worker: end it after Ctrl-C, or take up threads that others have left."""
+    if (team := _team.get()) is not None:
+        team.between_steps()
+
+
+def run(
+    jobs: Iterable[Callable[[], T]],
+    threads: int,
+    *,
+    total: int | None,
+    what: str = "fit",
+    unit: str = "flow",
+    progress: bool = False,
+    is_interrupted: Callable[[T], bool] = lambda _: False,
+    named: Callable[[int, str], str] = lambda _, message: message,
+) -> Finished[T]:
+    """Run whole fits, as many at a time as there are threads, with one bar for all.
+
+    Args:
+        jobs: One function a fit; the next is asked for, in this thread, when a thread is free for it.
+        threads: How many at a time.
+        total: The number of jobs, for the bar.
+        what, unit: The bar's texts.
+        progress: Whether to show it.
+        is_interrupted: Whether a result is that of an interrupted fit, after which the others end, too.
+        named: A warning's text, from the index of the fit that gave it, and the fit's own text.
+
+    Raises:
+        Failed: from a job's error; by then no other one runs.
+    """
+    with _progress.bar(total, what, unit, progress) as shown:
+        team = _Team(max(threads, 1), shown, is_interrupted)
+        try:
+            team.go(iter(jobs))
+        finally:
+            given = (named(index, message) for index, own in sorted(team.messages.items()) for message in own)
+            for message in dict.fromkeys(given):  # members warn of the same columns
+                warn(message)
+    return team.finished
+
+
+class _Team(Generic[T]):
+    """Threads with a fit each."""
+
+    def __init__(self, threads: int, shown: Any, is_interrupted: Callable[[T], bool]) -> None:
+        self.threads, self.shown, self.is_interrupted = threads, shown, is_interrupted
+        self.share, self.stopped = 1, False
+        self.running: dict[int, Thread] = {}
+        self.ended: SimpleQueue[tuple[int, list[T], BaseException | None]] = SimpleQueue()
+        self.finished: Finished[T] = Finished()
+        self.messages: dict[int, list[str]] = {}
+        self.outer = _team.get()  # of a fit that has several of its own
+        self._done: dict[int, float] = {}  # the finished share of each fit
+        self._text = ""
+
+    def go(self, jobs: Iterator[Callable[[], T]]) -> None:
+        """Run all jobs."""
+        try:
+            if self.threads == 1:
+                self._in_turn(jobs)
+            else:
+                self._together(jobs)
+        except KeyboardInterrupt:
+            self.finished.interrupted = True
+        finally:
+            self.stopped = True  # where all went well, nothing runs by now
+            while self.running:  # Ctrl-C once more changes nothing
+                with suppress(KeyboardInterrupt):
+                    self._join()
+
+    def between_steps(self) -> None:
+        """See the function of this name."""
+        if self.is_stopped():
+            raise KeyboardInterrupt
+        if self.threads == 1:
+            if self.outer is not None:
+                self.outer.between_steps()
+        elif cpu.num_threads() != self.share:
+            cpu.limit_thread(self.share)
+
+    def is_stopped(self) -> bool:
+        """Whether fits are to end, or those of which this is one."""
+        return self.stopped or (self.outer is not None and self.outer.is_stopped())
+
+    def _in_turn(self, jobs: Iterator[Callable[[], T]]) -> None:
+        for index, job in enumerate(jobs):
+            self._text = ""
+            try:
+                self._take(index, self._work(index, job))
+            except Exception as error:
+                raise Failed(index, error) from error
+            if self.finished.interrupted:
+                return
+            self._draw()
+
+    def _together(self, jobs: Iterator[Callable[[], T]]) -> None:
+        for index in count():
+            while len(self.running) == self.threads:
+                self._wait()
+            if self.finished.interrupted or (job := next(jobs, None)) is None:
+                break
+            work = partial(contextvars.copy_context().run, self._in_thread, index, job)
+            del job  # which holds a table
+            self.running[index] = Thread(target=work, name=f"headrace fit {index}")  # first: start() may meet Ctrl-C
+            self.running[index].start()
+        while self.running and not self.finished.interrupted:
+            self.share = max(self.threads // len(self.running), 1)
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait for the next end of a fit, or for a moment."""
+        with suppress(Empty):
+            index, result, error = self.ended.get(timeout=POLL)
+            self.running.pop(index).join()
+            if error is None:
+                self._take(index, *result)
+            elif isinstance(error, KeyboardInterrupt):
+                self.finished.interrupted = True
+            else:
+                raise Failed(index, error) from error
+        self._draw()
+
+    def _join(self) -> None:
+        """Wait for fits that are being stopped; one of them may have ended before it noticed."""
+        for index, thread in list(self.running.items()):
+            if thread.ident is not None:
+                thread.join()
+            del self.running[index]
+        while not self.ended.empty():
+            index, result, error = self.ended.get()
+            if error is None:
+                self._take(index, *result)
+
+    def _take(self, index: int, result: T) -> None:
+        self.finished.found[index] = result
+        self.finished.interrupted |= self.is_interrupted(result)
+        self._done[index] = 1.0
+
+    def _in_thread(self, index: int, job: Callable[[], T]) -> None:
+        try:
+            cpu.limit_thread(self.share)
+            self.ended.put((index, [self._work(index, job)], None))
+        except BaseException as error:
+            self.ended.put((index, [], error))
+
+    def _work(self, index: int, job: Callable[[], T]) -> T:
+        """A fit, in a thread of its own where there are several."""
+        own, messages = _team.set(self), self.messages.setdefault(index, [])
+        try:
+            self.between_steps()
+            with _progress.sent_to(partial(self._receive, index)), kept_in(messages):
+                return job()
+        finally:
+            _team.reset(own)
+
+    def _receive(self, index: int, message: dict[str, Any]) -> None:
+        """Note the state of a fit's bar; the main thread draws."""
+        total = message["made"]["total"]
+        if message["made"]["desc"] == "fit" and total:
+            self._done[index] = min(message["n"] / total, 1.0)
+            self._text = message["postfix"]
+            if self.threads == 1:
+                self._draw()
+
+    def _draw(self) -> None:
+        self.shown.n = round(sum(list(self._done.values())), 1)
+        self.shown.set_postfix_str(self._text)
+
+
+_team: contextvars.ContextVar[_Team[Any] | None] = contextvars.ContextVar("team", default=None)

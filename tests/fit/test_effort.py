@@ -1,0 +1,372 @@
+"""`fit(effort="high")`: members, their mixture, its student, and what the flow ends as."""
+
+import math
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+from fitting import QUIET, gaussian, small
+from headrace import _effort
+from headrace._effort import weights_of_mixture
+from headrace._fit import run as _run
+from interrupts import ctrl_c
+
+pytestmark = pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")
+HIGH = QUIET | {"effort": "high", "epochs": 3}
+
+
+def bent(n, key="bent"):
+    """Rows with a dependence that a flow learns."""
+    z = cases.rng("effort", key, n).standard_normal((n, 2))
+    z[:, 1] += np.square(z[:, 0])
+    return z
+
+
+def flow_of(features=2, **more):
+    return hr.MAF(features, transforms=2, hidden=(8,), **more)
+
+
+def state(flow):
+    return hr.to_bytes(flow)
+
+
+# ---- what it gives ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_it_is_no_worse_on_held_out_rows_than_the_fit_of_normal_effort(seed):
+    flow, plain = flow_of(), flow_of()
+    want = plain.fit(bent(700), seed=seed, epochs=3, **QUIET)
+    history = flow.fit(bent(700), seed=seed, **HIGH)
+    assert history.tried["0: the flow's own fit"] == want.best_loss
+    assert history.best_loss == min(history.tried["0: the flow's own fit"], history.tried["student"])
+    assert history.chosen in ("the flow's own fit", "student")
+    assert (state(flow) == state(plain)) == (history.chosen != "student")
+    assert history.members is None
+
+
+@pytest.mark.parametrize("which", ["student", "0: the flow's own fit"])
+def test_the_flow_is_what_history_names(which, monkeypatch):
+    """The losses of both are changed, so that either wins; its densities are those of the winner."""
+    x, held = bent(700), bent(300, "held")
+    finished = _effort.finished
+
+    def preferring(flow, history, opened):
+        found = finished(flow, history, opened)
+        if (getattr(opened(), "what", "") == "student") != (which == "student"):
+            found.best_loss += 100.0
+        return found
+
+    monkeypatch.setattr(_effort, "finished", preferring)
+    flow, plain = flow_of(), flow_of()
+    plain.fit(x, epochs=3, validation=held, **QUIET)
+    history = flow.fit(x, validation=held, keep=True, **HIGH)
+    assert history.chosen == which.removeprefix("0: ")
+    assert history.best_loss == history.tried[which]
+    assert -flow.log_prob(held).mean(dtype="f8") == pytest.approx(history.best_loss, rel=1e-6)
+    assert (state(flow) == state(plain)) == (which != "student")
+    assert -history.members.log_prob(held).mean(dtype="f8") == pytest.approx(history.tried["mixture"], rel=1e-5)
+    assert len(history.members) == 4
+    assert [one.split(": ")[0] for one in history.tried] == ["0", "1", "2", "3", "mixture", "student"]
+
+
+def test_a_student_learns_what_one_fit_misses(monkeypatch):
+    """A student with more steps than members is better than the fit of the same flow, and near the mixture."""
+    monkeypatch.setattr(_effort, "STEPS", 1500)
+    monkeypatch.setattr(_effort, "SAMPLES", 30_000)
+    x, new = gaussian(700), gaussian(4000, "new")
+    x, new = (np.column_stack([rows[:, 0], rows[:, 1] + np.sin(3.0 * rows[:, 0]), rows[:, 2]]) for rows in (x, new))
+    flow, plain = (hr.NSF(3, transforms=2, hidden=(24,)) for _ in range(2))
+    settings = QUIET | {"gaussianize": False, "weight_decay": 0.02, "patience": 10}
+    plain.fit(x, **settings)
+    history = flow.fit(x, effort="high", **settings)
+    assert history.chosen == "student"
+    assert flow.log_prob(new).mean() > plain.log_prob(new).mean() + 0.02
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_no_bits(threads, set_threads):
+    set_threads(threads)
+    flow = flow_of()
+    flow.fit(bent(600), **HIGH)
+    set_threads(2)
+    other = flow_of()
+    other.fit(bent(600), **HIGH)
+    assert state(flow) == state(other)
+
+
+def test_a_member_of_the_same_structure_can_be_what_is_returned(monkeypatch):
+    monkeypatch.setattr(_effort, "_KINDS", (_effort._Kind("again", lambda n, **more: flow_of(n, **more), 0.0),) * 4)
+    finished, losses = _effort.finished, iter([5.0, 6.0, 4.0, 7.0, 9.0])
+
+    def judged(flow, history, opened):
+        found = finished(flow, history, opened)
+        found.best_loss = next(losses)
+        return found
+
+    monkeypatch.setattr(_effort, "finished", judged)
+    flow = flow_of()
+    with hr.threads(1):  # members in turn
+        history = flow.fit(bent(600), keep=True, **HIGH)
+    assert (history.chosen, history.best_loss) == ("again", 4.0)
+    cases.assert_same_bits(flow.parameters, history.members[2].parameters)
+
+
+# ---- rows of all kinds -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_context_weights_bounds_and_periods(dtype, monkeypatch):
+    rng = cases.rng("kinds")
+    n = 600
+    context = rng.standard_normal((n, 2))
+    x = np.column_stack([np.exp(context[:, 0]), rng.random(n), rng.vonmises(0.0, 2.0, n), context[:, 1]])
+    weights = rng.random(n)
+    weights[:50] = 0.0
+    seen = []
+    rows_of = _effort._HighEffort._rows_of_student
+    monkeypatch.setattr(
+        _effort._HighEffort, "_rows_of_student", lambda self, e: seen.append(rows_of(self, e)) or seen[-1]
+    )
+    ends = {"bounds": [(0.0, None), (0.0, 1.0), None, None], "periodic": [None, None, (-np.pi, np.pi), None]}
+    flow = flow_of(4, context=2, dtype=dtype, **ends)
+    history = flow.fit(x, context, weights=weights, **HIGH)
+    assert math.isfinite(history.tried["student"])
+    (data,) = seen
+    assert len(data.x) == len(data.context) == len(data.weights)
+    assert (data.weights > 0).all()
+    inside = data.x
+    assert (inside[:, 0] > 0).all()
+    assert ((inside[:, 1] > 0) & (inside[:, 1] < 1)).all()
+    assert np.isin(data.context, context[weights > 0]).all()
+    real = np.isin(data.x[:, 3], x[:, 3])
+    assert 400 <= real.sum() <= 550
+    assert data.weights[real].sum() == pytest.approx(_effort.REAL * data.weights[~real].sum())
+    drawn = flow.sample(500, context[:500], seed=0)
+    assert ((drawn[:, 1] > 0) & (drawn[:, 1] < 1)).all()
+
+
+def test_one_context_for_all_rows():
+    flow = flow_of(context=1)
+    history = flow.fit(bent(600), np.array([0.5]), **HIGH)
+    assert math.isfinite(history.best_loss)
+
+
+def test_over_a_box():
+    flow = flow_of(base="uniform", bounds=[(0.0, 1.0)] * 2, link="none")
+    history = flow.fit(cases.rng("box").random((600, 2)), **HIGH)
+    assert all(math.isfinite(loss) for loss in history.tried.values())
+
+
+def test_samples_far_out_take_no_part(monkeypatch):
+    sample = hr.Ensemble.sample
+
+    def with_outliers(self, n, *given, **more):
+        rows = sample(self, n, *given, **more)
+        rows[::3, 0], rows[1::7, 1] = 1e9, np.nan
+        return rows
+
+    monkeypatch.setattr(hr.Ensemble, "sample", with_outliers)
+    flow = flow_of()
+    history = flow.fit(bent(700), **HIGH)
+    assert abs(flow.transforms[-1].std).max() < 10.0
+    assert history.tried["student"] < history.best_loss + 2.0
+
+
+def test_float64_rows_far_from_zero_keep_their_digits(monkeypatch):
+    seen = []
+    rows_of = _effort._HighEffort._rows_of_student
+    monkeypatch.setattr(
+        _effort._HighEffort, "_rows_of_student", lambda self, e: seen.append(rows_of(self, e)) or seen[-1]
+    )
+    flow = flow_of()
+    with pytest.warns(RuntimeWarning, match="float32 has fewer than four digits"):
+        history = flow.fit(bent(600) + np.array([1.7e9, 0.0]), **HIGH)
+    assert len(np.unique(seen[0].x[:, 0])) > 0.9 * len(seen[0].x)
+    assert math.isfinite(history.tried["student"])
+
+
+def test_a_stream_that_fits_in_its_buffer_is_its_rows():
+    x = bent(600)
+    flow, other = flow_of(), flow_of()
+    flow.fit(hr.rows.blocks([x[:250], x[250:]], buffer=1000), **HIGH)
+    other.fit(x, **HIGH)
+    assert state(flow) == state(other)
+
+
+def test_names_of_a_frame_stay():
+    pandas = pytest.importorskip("pandas")
+    flow = flow_of()
+    flow.fit(pandas.DataFrame(bent(600), columns=["a", "b"]), **HIGH)
+    assert flow.feature_names == ("a", "b")
+
+
+def test_a_flow_that_was_fitted_goes_on():
+    flow = flow_of()
+    first = flow.fit(bent(700), epochs=4, **QUIET)
+    assert flow.fit(bent(700), **HIGH).best_loss <= first.best_loss
+
+
+# ---- weights of a mixture --------------------------------------------------------------------------------------------
+
+
+def test_weights_are_the_most_likely_ones():
+    rng = cases.rng("em")
+    log_probs, rows = rng.normal(0.0, 1.5, (3, 200)), rng.integers(0, 4, 200).astype(float)
+    weights, loss = weights_of_mixture(log_probs, rows)
+    assert weights.sum() == pytest.approx(1.0)
+
+    def loss_of(w):
+        return -np.average(np.log(np.maximum(w, 1e-300) @ np.exp(log_probs)), weights=rows)
+
+    assert loss == pytest.approx(loss_of(weights), rel=1e-12)
+    for _ in range(200):
+        other = np.abs(weights + 0.05 * rng.standard_normal(3))
+        assert loss_of(other / other.sum()) >= loss - 1e-6
+    repeated, _ = weights_of_mixture(np.repeat(log_probs, rows.astype(int), axis=1), np.ones(int(rows.sum())))
+    np.testing.assert_allclose(repeated, weights, atol=1e-4)
+
+
+def test_a_member_without_a_density_gets_no_weight():
+    log_probs = np.array([[-1.0, -2.0], [np.nan, -1.0], [-np.inf, -np.inf]])
+    weights, loss = weights_of_mixture(log_probs, np.ones(2))
+    assert weights[2] == 0.0
+    assert math.isfinite(loss)
+
+
+# ---- time, progress, Ctrl-C ------------------------------------------------------------------------------------------
+
+
+def test_as_many_members_as_there_is_time_for(monkeypatch):
+    with hr.threads(1):
+        history = flow_of().fit(bent(600), effort="high", seconds=1e-3, **QUIET)
+        few = [name for name in history.tried if name[0].isdecimal()]
+        monkeypatch.setattr(_effort.Clock, "has", lambda self, seconds: True)
+        history = flow_of().fit(bent(600), effort="high", epochs=1, seconds=1000.0, **QUIET)
+    assert len(few) == 2
+    assert sum(name[0].isdecimal() for name in history.tried) == _effort.MOST_MEMBERS
+
+
+class Terminal:
+    encoding, text = "utf-8", ""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def fileno(self):
+        raise OSError
+
+
+def test_bars_of_both_parts(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    flow_of().fit(bent(600), effort="high", epochs=2)
+    assert "members" in shown.text
+    assert "student" in shown.text
+    assert shown.text.count("\n") == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_before_the_flow_has_better_weights(threads, monkeypatch, set_threads):
+    set_threads(threads)
+    flow = flow_of()
+    before = state(flow)
+    calls = ctrl_c(monkeypatch, _run.ArrayRun, "_find_gradient")
+    with pytest.raises(KeyboardInterrupt):
+        flow.fit(bent(600), effort="high", epochs=400, **QUIET)
+    assert calls
+    assert state(flow) == before
+    assert not [one for one in threading.enumerate() if one.name.startswith("headrace")]
+
+
+def test_ctrl_c_among_the_members_keeps_the_flow_s_own(monkeypatch, set_threads):
+    set_threads(1)
+    flow, plain = flow_of(), flow_of()
+    plain.fit(bent(600), epochs=3, **QUIET)
+    ctrl_c(monkeypatch, _run.ArrayRun, "_find_gradient", lambda run, *_: run.flow.n_parameters != plain.n_parameters)
+    history = flow.fit(bent(600), **HIGH)
+    assert (history.stopped, history.chosen) == ("interrupted", "the flow's own fit")
+    assert state(flow) == state(plain)
+
+
+def test_ctrl_c_in_the_student_keeps_the_best(monkeypatch):
+    flow, plain = flow_of(), flow_of()
+    plain.fit(bent(600), epochs=3, **QUIET)
+    ctrl_c(monkeypatch, _run.ArrayRun, "_find_gradient", lambda run, *_: run.what == "student")
+    history = flow.fit(bent(600), **HIGH)
+    assert (history.stopped, history.chosen) == ("interrupted", "the flow's own fit")
+    assert state(flow) == state(plain)
+
+
+# ---- who goes by it, and what is refused -----------------------------------------------------------------------------
+
+
+def test_an_estimator_has_residual_blocks_by_default():
+    sklearn = pytest.importorskip("headrace.sklearn")
+    own = {"transforms": 1, "hidden": (8,), "epochs": 2, "random_state": 0}
+    density = sklearn.FlowDensity(effort="high", keep=True, **own).fit(bent(600))
+    assert len(density.history_.members) == 4
+    sizes = {
+        residual: hr.NSF(2, transforms=1, hidden=(8,), residual=residual).n_parameters for residual in (True, False)
+    }
+    assert density.flow_.n_parameters == sizes[True]
+    plain = sklearn.FlowDensity(effort="high", residual=False, **own).fit(bent(600))
+    assert plain.flow_.n_parameters == sizes[False] != sizes[True]
+
+
+def test_auto_ends_with_it():
+    choice = hr.auto(bent(900), seconds=3, families=("maf",), effort="high", progress=False)
+    (one,) = (one for one in choice.table if one.name == "NSF, high effort")
+    assert one.flow is not None
+    assert math.isfinite(one.log_likelihood)
+
+
+REFUSED = {
+    "few rows": (
+        {"x": bent(494)},
+        r"x: expected at least 495 rows with effort='high' and validation=0.1, so that 50 .*, got 494",
+    ),
+    "few rows of a larger share": ({"x": bent(150), "validation": 0.25}, "x: expected at least 198 rows"),
+    "few held out": ({"validation": bent(49)}, "validation: expected at least 50 rows with effort='high', got 49"),
+    "none held out": ({"validation": None}, "validation: expected rows to hold out with effort='high'"),
+    "no time": ({"seconds": 0.0}, "seconds: expected a number above 0"),
+    "less": ({"seconds": -3.0}, "seconds: expected a number above 0"),
+    "a budget": ({"time_budget": 3.0}, "time_budget: expected None with effort='high', for which `seconds` is"),
+    "a checkpoint": ({"checkpoint": "a"}, "checkpoint: expected None with effort='high'"),
+    "a group": ({"group": hr.distributed.local()}, "group: expected None with effort='high'"),
+    "a wrong one": ({"effort": "low"}, "effort: expected one of 'normal', 'high', got 'low'"),
+    "seconds of a normal fit": ({"effort": "normal", "seconds": 3.0}, "seconds: expected None with effort='normal'"),
+    "members of a normal fit": ({"effort": "normal", "keep": True}, "keep: expected False with effort='normal'"),
+    "a long stream": (
+        {"x": hr.rows.blocks([bent(400), bent(400)], buffer=500)},
+        "effort: expected 'normal' for a stream of more rows than its buffer holds",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(name):
+    given, message = REFUSED[name]
+    flow = flow_of()
+    before = state(flow)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        flow.fit(**{"x": bent(600), "effort": "high", **QUIET, **given})
+    assert state(flow) == before
+
+
+def test_what_several_fits_refuse():
+    with pytest.raises(ValueError, match=r"^effort: expected 'normal' in a fit of an ensemble"):
+        hr.Ensemble([small()]).fit(gaussian(600), effort="high")
+    with pytest.raises(ValueError, match=r"^effort: expected 'normal' with fewer than 500 rows, got 'high' with 400"):
+        hr.auto(bent(400), seconds=1, effort="high", progress=False)
+    with pytest.raises(TypeError, match=r"^keep: expected True or False"):
+        flow_of().fit(bent(600), keep=3)
