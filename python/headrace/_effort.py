@@ -275,9 +275,9 @@ class _HighEffort:
         return least - FAR * (most - least), most + FAR * (most - least)
 
     def _is_near(self, rows: NDArray[Any], least: Floats, most: Floats) -> NDArray[np.bool_]:
-        good: NDArray[np.bool_] = ((rows >= least) & (rows <= most)).all(axis=1)  # no NaN either
+        good: NDArray[np.bool_] = np.asarray(((rows >= least) & (rows <= most)).all(axis=1))  # no NaN either
         if (support := self.flow._interior.support) is not None:
-            good &= ~outside(rows, support).any(axis=1)
+            good &= ~np.asarray(outside(rows, support).any(axis=1))
         return good
 
 
