@@ -1,7 +1,7 @@
 """Flows in JAX: pure functions and a pytree, compiled, differentiated and mapped as other JAX code (docs/jax.md).
 
 Compiled code calls the core without Python: on the CPU, and on CUDA devices that headrace can use, on XLA's stream.
-`coupling` and `SequenceModule` call back to Python.
+`SequenceModule` calls back to Python, and `coupling` does on devices.
 """
 
 from __future__ import annotations
