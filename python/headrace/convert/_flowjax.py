@@ -235,16 +235,16 @@ def _transformer(constructor: Any, place: Place, count: int) -> tuple[dict[str, 
         scale = made.scale
         if class_of(scale) != ("paramax", "Parameterize") or len(scale.args) != 1 or scale.kwargs:
             raise place.differs("scale", "a function of one array", scale)
-        settings, most = scale_of(place.at("scale").at("fn"), scale.fn, _call)
-        if most is not None:
+        settings, bend = scale_of(place.at("scale").at("fn"), scale.fn, _call)
+        if bend is not None:
             raise place.differs("scale", "a function that is not cut off", scale.fn)
         return {"map": "affine", **settings}, np.array([float(made.loc), float(scale.args[0])])
     if (package, kind) == ("flowjax", "RationalQuadraticSpline"):
         low, high = (float(end) for end in made.interval)
         if made.x_pos.min_width != made.y_pos.min_width:
             raise place.differs("y_pos", "the least width of x_pos", made.y_pos.min_width)
-        settings, most = scale_of(place.at("derivatives").at("fn"), made.derivatives.fn, _call)
-        if settings["scale"] != "softplus" or most is not None:
+        settings, bend = scale_of(place.at("derivatives").at("fn"), made.derivatives.fn, _call)
+        if settings["scale"] != "softplus" or bend is not None:
             raise place.differs("derivatives", "softplus(a) + c", made.derivatives.fn)
         spline = {
             "map": "rq_spline_flowjax",

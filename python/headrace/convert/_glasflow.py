@@ -24,14 +24,15 @@ NOT_RECORDED = {
     "scale_activation": "glasflow has 'nflows_general' for RealNVP, and 'softplus' for its masked affine flow; give a "
     "function otherwise",
 }
-SCALES = ("softplus", "nflows", "nflows_general", "wide")
+SCALES = ("softplus", "nflows", "nflows_general", "wide", "log1", "log2", "log3")
 
 
 def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of glasflow as a `headrace.Flow` with the same density, in the same dtype.
 
     RealNVP, CouplingNSF and the masked autoregressive flows, with networks of `from_nflows`; also its scales cut off at
-    3 ("nflows_general", the default of RealNVP). Its "log" scales, uniform and resampled latent densities are not.
+    3 ("nflows_general", the default of RealNVP), and "log1", "log2" and so on. Uniform and resampled latent densities
+    are not.
 
     Args:
         model: A `glasflow.flows.Flow`, or its `state_dict`.
@@ -39,7 +40,8 @@ def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flo
             log_prob)`` or ``(x, log_prob, context)``, which glasflow has computed, or False.
         **not_recorded: Only of a `state_dict`, settings of the model that it does not record: `activation`, `bound`
             (tail_bound), `min_bin`, `slope` (min_derivative), `eps` (LULinear, SVDLinear), `batch_norm_eps`, and
-            `scale_activation`: a function, or "nflows_general", "wide", "nflows", or "softplus" for None.
+            `scale_activation`: a function, or "nflows_general", "wide", "nflows", "log1", "log2", "log3", or
+            "softplus" for None.
 
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
@@ -72,4 +74,7 @@ def _scale(name: str) -> Callable[[Any], Any]:
         "nflows": lambda a: torch.sigmoid(a + 2.0) + 1e-3,
         "nflows_general": lambda a: (functional.softplus(a) + 1e-3).clamp(0.0, 3.0),
     }
+    if name.startswith("log"):
+        factor = 2.0 * float(name[3:])
+        return lambda a: torch.exp(factor * (torch.sigmoid(a) - 0.5))
     return made["nflows_general" if name == "wide" else name]

@@ -13,7 +13,7 @@ from headrace.convert._embedding import Outside
 from headrace.convert._nflows_files import stand_of
 from headrace.convert._parts import OTHER_BASE, OTHER_FLOW, Layers, Place, class_of, dtype_of, numbers
 from headrace.convert._residual import masked_network, plain_modules, plain_network, residual_network, wrapped
-from headrace.convert._scales import ceiling, scale_of
+from headrace.convert._scales import scale_of
 from headrace.convert._simple import affine, linear, normal, permutation, table
 from headrace.convert._stands import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
@@ -193,9 +193,9 @@ def _masked_affine(t: Any, place: Place, features: int) -> list[Transform]:
     layers = masked_network(t.autoregressive_net, place.at("autoregressive_net"), context_activation=True)
     settings: dict[str, Any] = {"scale": "softplus", "slope": float(t._epsilon)}
     if hasattr(t, "scale_activation"):  # of glasflow
-        settings, most = scale_of(place.at("scale_activation"), t.scale_activation)
-        if most is not None:
-            ceiling(layers, most, np.arange(2 * features) % 2 == 0, settings["slope"])
+        settings, bend = scale_of(place.at("scale_activation"), t.scale_activation)
+        if bend is not None:
+            bend(layers, np.arange(2 * features) % 2 == 0)
     return [layers.autoregressive(place, map="affine", outputs=("scale", "shift"), **settings)]
 
 
@@ -272,8 +272,8 @@ def coupling_transform(t: Any, place: Place, features: int, **settings: Any) -> 
     layers = coupling_network(t.transform_net, place.at("transform_net"), len(passive))
     if settings["map"] == "rq_spline_nflows":
         _divide(layers, t.transform_net, settings)
-    elif settings["map"] == "affine" and (most := settings.pop("most")) is not None:
-        ceiling(layers, most, np.arange(2 * len(active)) >= len(active), settings["slope"])
+    elif settings["map"] == "affine" and (bend := settings.pop("bend")) is not None:
+        bend(layers, np.arange(2 * len(active)) >= len(active))
     own = [layers.coupling(place, features, passive, **settings)]
     kept = _kept(t, place, features, passive)
     return kept + own if place.way == "to_latent" else own + kept
@@ -281,10 +281,10 @@ def coupling_transform(t: Any, place: Place, features: int, **settings: Any) -> 
 
 def _affine_coupling(t: Any, place: Place, features: int) -> list[Transform]:
     settings: dict[str, Any] = {"scale": "sigmoid", "slope": 1e-3}
-    most = None
+    bend = None
     if hasattr(t, "scale_activation"):  # of glasflow, and of nflows after 0.14
-        settings, most = scale_of(place.at("scale_activation"), t.scale_activation)
-    return coupling_transform(t, place, features, map="affine", layout="blocked", most=most, **settings)
+        settings, bend = scale_of(place.at("scale_activation"), t.scale_activation)
+    return coupling_transform(t, place, features, map="affine", layout="blocked", bend=bend, **settings)
 
 
 def _additive_coupling(t: Any, place: Place, features: int) -> list[Transform]:

@@ -22,6 +22,7 @@ __all__ = [
     "OTHER_FLOW",
     "Join",
     "Layers",
+    "Leaky",
     "Numbers",
     "Place",
     "activation_of",
@@ -141,8 +142,26 @@ def call_in_torch(function: Any, x: Numbers) -> Any:
         return function(torch.from_numpy(x.copy()))
 
 
+class Leaky(str):
+    """A leaky ReLU of another slope than headrace's: x -> relu(x) - slope relu(-x), two units of `Layers` for one.
+
+    The text is no activation's name, so that what takes it for one fails.
+    """
+
+    slope: float
+
+    @classmethod
+    def of(cls, slope: float) -> Leaky:
+        """With this slope below zero."""
+        own = cls(f"a leaky_relu of slope {slope:g}")
+        own.slope = slope
+        return own
+
+
 def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], Any] = call_in_torch) -> str:
     """The name of an activation, by its values: modules, functions and lambdas are all the same here."""
+    if isinstance(function, Leaky):
+        return function
     if isinstance(function, str):
         if function not in ACTIVATIONS:
             raise ValueError(f"activation: expected one of {tuple(ACTIVATIONS)}, got {function!r}")
@@ -151,6 +170,9 @@ def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], An
     for name, own in ACTIVATIONS.items():
         if np.allclose(found, own(GRID), rtol=1e-6, atol=1e-6):
             return name
+    slope = float(found[0] / GRID[0])
+    if np.allclose(found, np.where(GRID > 0, GRID, slope * GRID), rtol=1e-6, atol=1e-6):
+        return Leaky.of(round(slope, 7))  # digits that a function of float32 does not have
     raise NotImplementedError(
         f"{place.path}: expected one of {tuple(ACTIVATIONS)}, got {function!r}, which is none; {_instead_of(found)}"
     )
@@ -163,9 +185,6 @@ def _instead_of(found: Numbers) -> str:
             "it approximates gelu by tanh, which is jax.nn.gelu's default: train with "
             "functools.partial(jax.nn.gelu, approximate=False), or torch.nn.GELU(), the exact one"
         )
-    slope = float(found[0] / GRID[0])
-    if np.allclose(found, np.where(GRID > 0, GRID, slope * GRID), rtol=1e-6, atol=1e-6):
-        return f"it is a leaky_relu of slope {slope:.6g} below zero, and headrace's has 0.01: train with that"
     return "train with one of these"
 
 
@@ -200,9 +219,13 @@ class Layers:
         self.masks: list[NDArray[np.bool_]] = []
         self.layers: list[Layer] = []
         self.joins: list[Join] = []
+        self._below: float | None = None  # the slope of the last layer, if it has two units for each
 
     def _add(self, weight: Numbers, bias: Numbers | None, mask: Any) -> None:
         counts = np.ones(weight.shape, bool) if mask is None else numbers(mask) != 0
+        if self._below is not None:
+            weight, counts = np.hstack([weight, -self._below * weight]), np.hstack([counts, counts])
+            self._below = None
         self.weights.append(np.where(counts, weight, 0.0))
         self.biases.append(np.zeros(len(weight)) if bias is None else bias)
         self.masks.append(counts)
@@ -220,15 +243,27 @@ class Layers:
         """Add a hidden layer, and give its index."""
         self._add(weight, bias, mask)
         more = (None, None) if join is None else (join.how, join.activation)
-        self.layers.append(Layer(len(weight), activation, adds, *more))
+        self.layers.append(Layer(len(weight), "identity", adds, *more))
         if join is not None:
             self.joins.append(join)
-        return len(self.layers) - 1
+        index = len(self.layers) - 1
+        self.activate(activation)
+        return index
 
     def activate(self, activation: str) -> None:
         """The activation of the hidden layer that was added last."""
         last = self.layers[-1]
-        self.layers[-1] = Layer(last.units, activation, last.adds, last.context, last.context_activation)
+        if not isinstance(activation, Leaky):
+            self.layers[-1] = Layer(last.units, activation, last.adds, last.context, last.context_activation)
+            return
+        if last.adds is not None or last.context is not None:  # its sums are those of one unit each
+            self._add(np.eye(last.units), None, np.eye(last.units))
+            self.layers.append(last)
+        self.weights[-1] = np.concatenate([self.weights[-1], -self.weights[-1]])
+        self.biases[-1] = np.concatenate([self.biases[-1], -self.biases[-1]])
+        self.masks[-1] = np.concatenate([self.masks[-1], self.masks[-1]])
+        self.layers[-1] = Layer(2 * last.units, "relu")
+        self._below = activation.slope
 
     def outputs(self, weight: Numbers, bias: Numbers | None, mask: Any = None) -> None:
         """The last layer."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace.convert._parts import Join, Layers, Numbers, Place, activation_of, class_of, numbers
+from headrace.convert._parts import Join, Layers, Leaky, Numbers, Place, activation_of, class_of, numbers
 
 __all__ = ["masked_network", "plain_modules", "plain_network", "residual_network", "wrapped"]
 
@@ -58,6 +58,8 @@ def _linear(module: Any, place: Place, join: Join | None = None) -> _Linear:
 
 def _joined(how: str, module: Any, place: Place, activation: str | None = None) -> Join:
     own = _linear(module, place)
+    if isinstance(activation, Leaky):
+        raise place.differs("activation", "one of headrace's for a context", activation, "train without the context")
     return Join(how, own.weight, own.bias, activation)
 
 
@@ -104,6 +106,9 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
     )
     if folds and not gated:
         last = _folded(first, blocks, last)
+    for block in blocks:
+        if isinstance(block.activation, Leaky) and not block.norms:  # its units are two each, and those of sums one
+            block.norms = ((np.ones_like(first.bias), np.zeros_like(first.bias)),)
     activations = [*("identity" if block.norms else block.activation for block in blocks), "identity"]
     skip = layers.hidden(first.weight, first.bias, first.mask, activation=activations[0], join=first.join)
     for block, activation in zip(blocks, activations[1:], strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 
 from headrace.convert._parts import ACTIVATIONS, GRID, Layers, Numbers, Place, call_in_torch, values_of
 
-__all__ = ["LEAST_SLOPE", "ceiling", "scale_of"]
+__all__ = ["LEAST_SLOPE", "Bend", "scale_of"]
 
 LEAST_SLOPE = 1e-30  # in the place of 0, which is no slope: no scale of a trained model is as small
+
+Bend = Callable[[Layers, NDArray[np.bool_]], None]
+"""Layers that a function needs behind a network, whose outputs are scales where the mask is true."""
 
 SHAPES: dict[str, Callable[[Numbers], Numbers]] = {
     "softplus": ACTIVATIONS["softplus"],
@@ -24,9 +28,11 @@ SHAPES: dict[str, Callable[[Numbers], Numbers]] = {
 
 def scale_of(
     place: Place, function: Any, call: Callable[[Any, Numbers], Any] = call_in_torch
-) -> tuple[dict[str, Any], float | None]:
-    """Settings of an affine map, and the largest scale where a softplus is cut off there."""
+) -> tuple[dict[str, Any], Bend | None]:
+    """Settings of an affine map, and the layers that the function needs beside them, if any."""
     found = values_of(place, function, call)
+    if (bounded := _bounded(found)) is not None:
+        return {"scale": "exp"}, partial(_saturate, *bounded)
     most = float(found.max())
     for name, shape in SHAPES.items():
         own = shape(GRID)
@@ -38,13 +44,54 @@ def scale_of(
         if np.allclose(found, own + slope, rtol=1e-6, atol=1e-6):
             return settings, None
         if name == "softplus" and np.allclose(found, np.minimum(own + slope, most), rtol=1e-6, atol=1e-6):
-            return settings, most
+            return settings, partial(_cut_off, most, slope)
     raise NotImplementedError(
-        f"{place.path}: expected softplus(a) + c, cut off or not, sigmoid(a + 2) + c or exp(a), got {function!r}"
+        f"{place.path}: expected softplus(a) + c, cut off or not, sigmoid(a + 2) + c, exp(a) or exp(c tanh(k a)), got "
+        f"{function!r}"
     )
 
 
-def ceiling(layers: Layers, most: float, is_scale: NDArray[np.bool_], slope: float) -> None:
+def _bounded(found: Numbers) -> tuple[float, float] | None:
+    """c and k where the values on the grid are exp(c tanh(k a)), as exp(2 c (sigmoid(a) - 1/2)) for k = 1/2."""
+    if not (found > 0).all():
+        return None
+    logs = np.log(found)
+    most = float(np.abs(logs).max())
+    near = int(np.flatnonzero(GRID == 0.5)[0])
+    if not 0.0 < abs(logs[near]) < most:
+        return None
+    factor = math.copysign(most, logs[near])
+    rate = 2.0 * math.atanh(logs[near] / factor)
+    rate = round(rate, 6)  # digits that a function of float32 does not have
+    return (factor, rate) if np.allclose(logs, factor * np.tanh(rate * GRID), rtol=1e-6, atol=1e-6) else None
+
+
+def _saturate(factor: float, rate: float, layers: Layers, is_scale: NDArray[np.bool_]) -> None:
+    """Log scales c tanh(k a) behind raw ones: two more layers, of which the second adds the sums of the first.
+
+    Each has a block of shifts, one of raw scales and one for results, because a sum that is added is not bent: shifts
+    go through as sums, and results are added to zeros.
+    """
+    weight, bias, mask = layers.weights.pop(), layers.biases.pop(), layers.masks.pop()
+    shift, raw = np.flatnonzero(~is_scale), np.flatnonzero(is_scale)
+    m, n = len(shift), len(raw)
+    nothing = np.zeros((n, weight.shape[1]))
+    first = layers.hidden(
+        np.vstack([weight[shift], rate * weight[raw], nothing]),
+        np.concatenate([bias[shift], rate * bias[raw], np.zeros(n)]),
+        np.vstack([mask[shift], mask[raw], nothing]),
+        activation="tanh",
+    )
+    second = np.zeros((m + 2 * n, m + 2 * n))
+    second[m + n + np.arange(n), m + np.arange(n)] = factor
+    layers.hidden(second, np.zeros(len(second)), second, adds=first)
+    out = np.zeros((m + n, len(second)))
+    out[shift, np.arange(m)] = 1.0
+    out[raw, m + n + np.arange(n)] = 1.0
+    layers.outputs(out, np.zeros(len(out)), out)
+
+
+def _cut_off(most: float, slope: float, layers: Layers, is_scale: NDArray[np.bool_]) -> None:
     """Cut raw scales off where their softplus reaches `most`: one more layer, because min(u, v) = v - relu(v - u).
 
     Shifts go through it as s = relu(s) - relu(-s), to the last bit.

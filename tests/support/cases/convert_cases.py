@@ -284,17 +284,19 @@ def glasflow_link(d):
 GLASFLOW = {
     "RealNVP": lambda d: glasflow_flow(d, "RealNVP", **glasflow_link(d)),
     'RealNVP, `scale_activation="nflows"`': lambda d: glasflow_flow(d, "RealNVP", scale_activation="nflows"),
+    'RealNVP, `scale_activation="log1"`, "log2", ...': lambda d: glasflow_flow(
+        d, "RealNVP", scale_activation=d.one("log1", "log2", "log3")
+    ),
     "RealNVP, `volume_preserving=True`": lambda d: glasflow_flow(d, "RealNVP", volume_preserving=True),
     "CouplingNSF": lambda d: glasflow_flow(d, "CouplingNSF", num_bins=d.bins, tail_bound=d.bound, **glasflow_link(d)),
     "MaskedAffineAutoregressiveFlow": lambda d: glasflow_flow(
-        d, "MaskedAffineAutoregressiveFlow", scale_activation=d.one(None, "wide", "nflows")
+        d, "MaskedAffineAutoregressiveFlow", scale_activation=d.one(None, "wide", "nflows", "log2")
     ),
     "MaskedPiecewiseRationalQuadraticAutoregressiveFlow": lambda d: glasflow_flow(
         d, "MaskedPiecewiseRationalQuadraticAutoregressiveFlow", num_bins=d.bins, tails="linear", tail_bound=d.bound
     ),
 }
 GLASFLOW_REFUSED = {
-    'RealNVP, `scale_activation="log1"`, "log2", ...': lambda d: glasflow_flow(d, "RealNVP", scale_activation="log2"),
     "CouplingNSF with a uniform latent density": lambda d: glasflow_flow(d, "CouplingNSF", distribution="uniform"),
 }
 
