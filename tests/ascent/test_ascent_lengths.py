@@ -15,7 +15,7 @@ ROWS = 400
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """Lengths compete among few rows, and joint trainings take no time."""
-    for constant, value in {"FEW_ROWS": 200, "REFINE_STEPS": 200, "LENGTHS": (2, 4, 6)}.items():
+    for constant, value in {"COMPETES_BELOW": 200, "REFINE_STEPS": 200, "LENGTHS": (2, 4, 6)}.items():
         monkeypatch.setattr(_contest, constant, value)
 
 

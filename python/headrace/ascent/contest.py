@@ -35,9 +35,9 @@ ASCENDING = 0.2  # for the ascent before a joint training
 REFINING = 0.6  # of the rest, for the joint training where another ascent competes
 
 # Defaults of an ascent that is trained as a whole afterwards.
-FEW_ROWS = 5000  # below, an ascent without a joint training competes
+COMPETES_BELOW = 5000  # below, an ascent without a joint training competes
 REFINED_BINS = 4
-REFINED_BINS_OF_FEW = 3  # above three dimensions below FEW_ROWS training rows
+SMALL_TABLE_BINS = 3  # above three dimensions below COMPETES_BELOW training rows
 REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
 MOST_BATCH = 256
 COPIES = 16  # in up to three dimensions
@@ -78,15 +78,15 @@ def best_fit(
     Raises:
         KeyboardInterrupt: before there is a step to keep.
     """
-    few = rows.count < FEW_ROWS
-    refine = not few or rows.judge is not None if settings.refine is None else settings.refine
+    is_small = rows.count < COMPETES_BELOW
+    refine = not is_small or rows.judge is not None if settings.refine is None else settings.refine
     fits = _Fits(settings, rows, progress)
     if not refine:
         return fits.ascent(rng, False, settings.steps or STEPS[settings.map], clock)
     lengths = _lengths(settings, rows)
     if len(lengths) > 1:
         return fits.of_best_length(lengths, rng, clock)
-    rivals = settings.refine is None and few
+    rivals = settings.refine is None and is_small
     fitted = fits.trained(rng, lengths[0], clock, REFINING if rivals else 1.0)
     if rivals and not fitted.is_over and clock.has(0.0):
         return fits.better_alone(fitted, rng, clock)
@@ -100,7 +100,7 @@ def _lengths(settings: FitSettings, rows: StandardisedRows) -> tuple[int, ...]:
         return (settings.steps,)
     if features <= 3:
         return (8 if features == 1 else 48,)
-    return LENGTHS[:1] if rows.judge is None or rows.count < FEW_ROWS else LENGTHS
+    return LENGTHS[:1] if rows.judge is None or rows.count < COMPETES_BELOW else LENGTHS
 
 
 @dataclass
@@ -114,7 +114,7 @@ class _Fits:
     def ascent(self, rng: np.random.Generator, refine: bool, steps: int, clock: Clock) -> Fitted:
         """The best prefix of an ascent; `refine`: whether a joint training follows."""
         s, rows = self.settings, self.rows
-        refined = REFINED_BINS_OF_FEW if rows.count < FEW_ROWS and len(rows.mean) > 3 else REFINED_BINS
+        refined = SMALL_TABLE_BINS if rows.count < COMPETES_BELOW and len(rows.mean) > 3 else REFINED_BINS
         bins = (refined if refine else BINS) if s.bins is None else s.bins
         arguments = (s, rows, rng, steps, 0 if refine else s.copies or 0)
         ascent: Ascent = KinkAscent(*arguments) if s.map == "kink" else SplineAscent(*arguments, bins=bins)

@@ -308,5 +308,5 @@ def _checked(bounds: Any, periodic: Any) -> tuple[Any, Any]:
         return bounds, periodic
     if bounds is None and periodic is None:
         return None, None
-    told = Support(bounds, periodic)
-    return None if bounds is None else told.bounds, None if periodic is None else told.periodic
+    support = Support(bounds, periodic)
+    return None if bounds is None else support.bounds, None if periodic is None else support.periodic
