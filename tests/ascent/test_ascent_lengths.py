@@ -8,6 +8,8 @@ import headrace as hr
 from ascent_cases import bent
 from headrace.ascent import contest as _contest
 from headrace.ascent.dual_ascent import DualAscentFlow
+from headrace.distributed import local
+from ranks import together
 
 ROWS = 400
 
@@ -84,6 +86,24 @@ def test_no_contest(arguments):
     model = hr.DualAscentFlow(patience=3, **rest)
     model.fit(x, progress=False, **fit)
     assert model.history.lengths == {}
+
+
+def test_a_group_chooses_one_length():
+    """Each rank holds some of the shards; the rows held out are judged together."""
+    x = bent(ROWS, 4)
+
+    def work(group, mine):
+        shards = {i: part for i, part in enumerate(np.array_split(x, 4)) if i in mine}
+        model = hr.DualAscentFlow(patience=None)
+        flow = model.fit(shards, progress=False, group=group)
+        return flow.log_prob(x[:50]), model.history.lengths
+
+    (one, lengths), (other, others) = together([[0, 3], [2, 1]], work)
+    alone, of_one = work(local(), range(4))
+    assert lengths == others == of_one
+    assert len(lengths) > 1
+    cases.assert_same_bits(one, other)
+    cases.assert_same_bits(one, alone)
 
 
 def test_a_budget_is_kept_with_a_contest():
