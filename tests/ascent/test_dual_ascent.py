@@ -343,7 +343,7 @@ def test_an_interruption_before_the_joint_training_keeps_the_ascent(where, monke
         raise KeyboardInterrupt
 
     x = bent(300)
-    want = hr.DualAscentFlow(steps=3, bins=4, refine=False).fit(x, progress=False)
+    want = hr.DualAscentFlow(steps=3, bins=8, refine=False).fit(x, progress=False)
     monkeypatch.setattr(where, interrupted)
     model = hr.DualAscentFlow(steps=3, refine=True)
     flow = model.fit(x, progress=False)

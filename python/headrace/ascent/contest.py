@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,8 +36,9 @@ REFINING = 0.6  # of the rest, for the joint training where another ascent compe
 
 # Defaults of an ascent that is trained as a whole afterwards.
 COMPETES_BELOW = 5000  # below, an ascent without a joint training competes
-REFINED_BINS = 4
-SMALL_TABLE_BINS = 3  # above three dimensions below COMPETES_BELOW training rows
+REFINED_BINS = 8  # in up to three dimensions
+MANY_COLUMNS_BINS = 4  # above
+SMALL_TABLE_BINS = 3  # above, below COMPETES_BELOW training rows
 REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
 MOST_BATCH = 256
 COPIES = 16  # in up to three dimensions
@@ -63,6 +64,8 @@ class Fitted:
 
     flow: AscentFlow
     history: AscentHistory
+    whole: Callable[[], AscentFlow]
+    """The flow of all steps of the ascent."""
 
     @property
     def is_over(self) -> bool:
@@ -114,27 +117,36 @@ class _Fits:
     def ascent(self, rng: np.random.Generator, refine: bool, steps: int, clock: Clock) -> Fitted:
         """The best prefix of an ascent; `refine`: whether a joint training follows."""
         s, rows = self.settings, self.rows
-        refined = SMALL_TABLE_BINS if rows.count < COMPETES_BELOW and len(rows.mean) > 3 else REFINED_BINS
-        bins = (refined if refine else BINS) if s.bins is None else s.bins
+        bins = (self._refined_bins() if refine else BINS) if s.bins is None else s.bins
         arguments = (s, rows, rng, steps, 0 if refine else s.copies or 0)
         ascent: Ascent = KinkAscent(*arguments) if s.map == "kink" else SplineAscent(*arguments, bins=bins)
-        fitted = Fitted(ascent.go(self.progress, clock), ascent.history)
+        fitted = Fitted(ascent.go(self.progress, clock), ascent.history, ascent.whole)
         if fitted.history.stopped == "interrupted" and fitted.history.best_step == 0:
             raise KeyboardInterrupt  # there is no step to return
         return fitted
 
+    def _refined_bins(self) -> int:
+        if len(self.rows.mean) <= 3:
+            return REFINED_BINS
+        return SMALL_TABLE_BINS if self.rows.count < COMPETES_BELOW else MANY_COLUMNS_BINS
+
     def trained(self, rng: np.random.Generator, steps: int, clock: Clock, share: float = 1.0) -> Fitted:
         """An ascent whose steps are then trained as a whole; `share`: of the time after the ascent."""
         fitted = self.ascent(rng, True, steps, clock.share(ASCENDING))
+        history = fitted.history
         if fitted.is_over or not clock.has(0.0):
             return fitted
         try:
-            flow, refinement = self._refined(fitted.flow, rng, clock.share(share) if share < 1.0 else clock)
-            fitted.flow, fitted.history.refinement = flow, refinement
+            whole = fitted.whole()
+            flow, refinement = self._refined(whole, rng, clock.share(share) if share < 1.0 else clock)
+            history.refinement = refinement
+            judged = history.validation_log_likelihood
+            if not judged or refinement.best_loss < -judged[history.best_step]:
+                fitted.flow, history.best_step = flow, len(whole)
             if refinement.stopped == "interrupted":
-                fitted.history.stopped = "interrupted"
+                history.stopped = "interrupted"
         except KeyboardInterrupt:  # also if it came outside of the fit: the flow so far is complete
-            fitted.history.stopped = "interrupted"
+            history.stopped = "interrupted"
         return fitted
 
     def better_alone(self, fitted: Fitted, rng: np.random.Generator, clock: Clock) -> Fitted:
@@ -143,7 +155,8 @@ class _Fits:
         try:
             rival = self.ascent(rng, False, self.settings.steps or STEPS[self.settings.map], clock)
             judged = rival.history.validation_log_likelihood
-            if refinement is None or judged[rival.history.best_step] > -refinement.best_loss:
+            own = fitted.history.validation_log_likelihood[fitted.history.best_step]
+            if judged[rival.history.best_step] > (own if refinement is None else max(own, -refinement.best_loss)):
                 return rival
             if not rival.is_over:
                 return fitted

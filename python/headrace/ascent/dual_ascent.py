@@ -74,8 +74,8 @@ class DualAscentFlow:
             default "blocks" for random directions of at least 128 features.
         bandwidth: Of the kernel densities, in units of 1.06 rows^-0.2; by default 2 from five features on, otherwise 1.
         rate: How far towards the full marginal map a spline goes, 0 to 1, after the first step, which goes all the way.
-        bins: Bins of a spline, 3 to 64; by default 40, and 4 where the steps are trained as a whole, or 3 of fewer
-            than 5000 training rows of more than three features.
+        bins: Bins of a spline, 3 to 64; by default 40, and 8 where the steps are trained as a whole, or above three
+            features 4, and 3 of fewer than 5000 training rows.
         copies: Noisy copies of each training row; 0 for the rows themselves. By default 16
             for the joint training in up to three dimensions (fewer from 10,000 rows on), otherwise 0.
         jitter: Standard deviation of this noise, in units of the columns'.
