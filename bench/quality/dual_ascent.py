@@ -116,7 +116,7 @@ KNOWN: dict[str, Known | Banana | Mixture] = {
     "spiral, noise 0.15": Known(spiral, 0.15, 2000),
 }
 AIMS = dict(zip(KNOWN, (0.04, 0.03, 0.02, 0.05), strict=True)) | {"stars": -1.94, "magic": -4.7}
-KNOWN |= {f"mixture of {features} columns": Mixture(features) for features in (4, 6, 8)}
+KNOWN |= {f"mixture of {features} columns": Mixture(features) for features in (4, 5, 6, 8, 10, 16)}
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def flow_of(make: Callable[[int, int], object]) -> Callable[[Task, int], float]:
     def fitted(task: Task, seed: int) -> float:
         model = make(task.train.shape[1], seed)
         made = model.fit(task.train.astype(np.float32), progress=False)
-        flow = made if isinstance(made, hr.Flow) else model
+        flow = made if isinstance(made, (hr.Flow, hr.Ensemble)) else model
         return float(flow.log_prob(task.test.astype(np.float32)).mean(dtype=np.float64))
 
     return fitted
@@ -194,6 +194,16 @@ def flow_of(make: Callable[[int, int], object]) -> Callable[[Task, int], float]:
 
 def ascent(**choices: object) -> Callable[[Task, int], float]:
     return flow_of(lambda features, seed: hr.DualAscentFlow(seed=seed, **choices))
+
+
+class Members:
+    """A mixture of ascents with the defaults."""
+
+    def __init__(self, members: int, seed: int) -> None:
+        self.model, self.members = hr.DualAscentFlow(seed=seed), members
+
+    def fit(self, x: NDArray[np.float32], progress: bool) -> hr.Ensemble:
+        return self.model.fit_members(x, self.members, progress=progress)
 
 
 def notes(**choices: object) -> Callable[[Task, int], float]:
@@ -219,10 +229,14 @@ METHODS: dict[str, Callable[[Task, int], float]] = {
     "splines alone": ascent(refine=False),
     "splines alone, random": ascent(refine=False, directions="random"),
     "defaults": ascent(),
+    "2 members": flow_of(lambda features, seed: Members(2, seed)),
+    "4 members": flow_of(lambda features, seed: Members(4, seed)),
+    "refined kinks": ascent(map="kink", refine=True, directions="sliced"),
     "refined, no copies": ascent(refine=True, copies=0),
     "refined, 1 step first": ascent(refine=True, steps=1),
     "refined, 24 steps": ascent(refine=True, steps=24),
-    "refined, 16 bins": ascent(refine=True, bins=16),
+    "refined, 8 bins": ascent(refine=True, bins=8),
+    "refined, 16 steps, 8 bins": ascent(refine=True, steps=16, bins=8),  # the defaults of 0.5.0 above three columns
     "refined, random": ascent(refine=True, directions="random"),
     "NSF": flow_of(lambda features, seed: hr.NSF(features, seed=seed)),
 }

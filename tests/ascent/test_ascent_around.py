@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 
 import cases
 import headrace as hr
-from headrace.ascent import dual_ascent as _dual_ascent
+from headrace.ascent import contest as _contest
 from headrace.ascent.circles import BINS, counted, cut_open
 from headrace.distributed import local
 
@@ -42,7 +42,7 @@ def true_density(x):
 def test_a_peak_on_a_seam_is_found_with_what_it_depends_on(model, refined, dtype, monkeypatch):
     """Where all steps are trained together at last, with a short training, and with as long a one as users have."""
     if refined is not None:
-        monkeypatch.setattr(_dual_ascent, "REFINE_STEPS", refined)
+        monkeypatch.setattr(_contest, "REFINE_STEPS", refined)
     x, test = angles(), angles(1500, "test")
     free = model(**SHORT, dtype=dtype).fit(x, progress=False)
     flow = model(**SHORT, periodic=PERIODS, dtype=dtype).fit(x, progress=False)

@@ -9,7 +9,7 @@ import pytest
 import headrace as hr
 from headrace._fit import clock as _clock
 from headrace.ascent import ascent as _ascent
-from headrace.ascent import dual_ascent as _dual_ascent
+from headrace.ascent import contest as _contest
 
 
 def banana(n):
@@ -59,22 +59,22 @@ def test_an_ascent_ends_before_a_step_that_its_time_has_no_room_for(map, monkeyp
 def test_the_time_is_shared_among_what_is_tried(rows, refine, rivals, monkeypatch):
     """A fifth for the ascent before a joint training, three fifths of the rest for it where another ascent competes."""
     now, ends, joint = [0.0], [], []
-    ascended, refined = hr.DualAscentFlow._ascended, hr.DualAscentFlow._refined
+    ascended, refined = _contest._Fits.ascent, _contest._Fits._refined
 
-    def ascend(self, rows, rng, refine, clock, progress):
+    def ascend(self, rng, refine, steps, clock):
         ends.append((now[0], clock.end))
         now[0] += 10.0
-        return ascended(self, rows, rng, refine, _clock.Clock(), progress)
+        return ascended(self, rng, refine, steps, _clock.Clock())
 
-    def train(self, flow, rows, rng, clock, progress):
+    def train(self, flow, rng, clock):
         joint.append((now[0], clock.end))
         now[0] += 20.0
-        return refined(self, flow, rows, rng, _clock.Clock(), progress)
+        return refined(self, flow, rng, _clock.Clock())
 
-    monkeypatch.setattr(_dual_ascent, "REFINE_STEPS", 20)
+    monkeypatch.setattr(_contest, "REFINE_STEPS", 20)
     monkeypatch.setattr(_clock, "now", lambda: now[0])
-    monkeypatch.setattr(hr.DualAscentFlow, "_ascended", ascend)
-    monkeypatch.setattr(hr.DualAscentFlow, "_refined", train)
+    monkeypatch.setattr(_contest._Fits, "ascent", ascend)
+    monkeypatch.setattr(_contest._Fits, "_refined", train)
     hr.DualAscentFlow(steps=2, refine=refine).fit(banana(rows), time_budget=100.0, progress=False)
     end = 100.0 * (1.0 - _clock.UNTIMED)
     assert ends[0] == (0.0, pytest.approx(0.2 * end))

@@ -9,8 +9,8 @@ import headrace as hr
 import ranks
 from headrace._arrays.caller import Caller
 from headrace._fit.moments import PlainSums
+from headrace.ascent import contest as _contest
 from headrace.ascent import directions
-from headrace.ascent import dual_ascent as _dual_ascent
 from headrace.ascent import marginals as _marginals
 from headrace.ascent import shared_quantiles as _quantiles
 from headrace.ascent.points import Chosen, Points
@@ -147,13 +147,14 @@ def test_splines_climb_as_in_one_process():
 @pytest.mark.long
 @pytest.mark.parametrize("refined", [300, pytest.param(None, marks=pytest.mark.nightly)])
 def test_the_default_is_as_good_as_in_one_process(refined, monkeypatch):
-    """With a short joint training, and with as long a one as users have."""
+    """With a short joint training, without an ascent alone that may win by chance, and with the whole contest."""
     if refined is not None:
-        monkeypatch.setattr(_dual_ascent, "REFINE_STEPS", refined)
+        monkeypatch.setattr(_contest, "REFINE_STEPS", refined)
     x, new = crescent(6000 if refined is None else 2000), crescent(4000, "new")
     parts = dict(enumerate(np.array_split(x, 4)))
-    flow = hr.DualAscentFlow().fit(parts, progress=False, group=local())
-    plain = hr.DualAscentFlow().fit(x, progress=False)
+    model = hr.DualAscentFlow(refine=True if refined else None)
+    flow = model.fit(parts, progress=False, group=local())
+    plain = model.fit(x, progress=False)
     assert abs(float((flow.log_prob(new) - plain.log_prob(new)).mean())) < 0.03
 
 

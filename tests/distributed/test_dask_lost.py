@@ -166,7 +166,7 @@ ASCENTS = {  # a step of each, and at which a worker ends: of the last in the jo
 
 @pytest.mark.parametrize(("name", "collective"), [("kinks", "dask"), ("splines", "auto"), ("refined", "dask")])
 def test_an_ascent_whose_worker_ends_begins_anew_with_the_same_bits(name, collective, client, monkeypatch):
-    from headrace.ascent import dual_ascent
+    from headrace.ascent import contest
 
     wait_for_both(client)
     workers = sorted(client.scheduler_info()["workers"])
@@ -178,16 +178,16 @@ def test_an_ascent_whose_worker_ends_begins_anew_with_the_same_bits(name, collec
         name = "few steps"
 
         def setup(self, worker):
-            from headrace.ascent import dual_ascent
+            from headrace.ascent import contest
 
-            self.whole, dual_ascent.REFINE_STEPS = dual_ascent.REFINE_STEPS, 40
+            self.whole, contest.REFINE_STEPS = contest.REFINE_STEPS, 40
 
         def teardown(self, worker):
-            from headrace.ascent import dual_ascent
+            from headrace.ascent import contest
 
-            dual_ascent.REFINE_STEPS = self.whole
+            contest.REFINE_STEPS = self.whole
 
-    monkeypatch.setattr(dual_ascent, "REFINE_STEPS", 40)
+    monkeypatch.setattr(contest, "REFINE_STEPS", 40)
     client.register_plugin(FewSteps())
     model, other = make(), make()
     want = model.fit(cut(rows()), weights=cut(weights()), group=local(), progress=False)

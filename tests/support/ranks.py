@@ -10,7 +10,7 @@ import numpy as np
 import cases
 import headrace as hr
 from fitting import gaussian
-from headrace.ascent import dual_ascent as _dual_ascent
+from headrace.ascent import contest as _contest
 from headrace.distributed import run as _run
 
 SIZES = (200, 37, 0, 400, 1, 262)  # rows of shards
@@ -96,7 +96,7 @@ def cut(array, numbers):
 def small_chunks():
     """Inside, chunks have few rows, so that a batch has several, and joint trainings of ascents take few steps."""
     stack = ExitStack()
-    stack.enter_context(mock.patch.object(_dual_ascent, "REFINE_STEPS", 40))
+    stack.enter_context(mock.patch.object(_contest, "REFINE_STEPS", 40))
     stack.enter_context(mock.patch.object(_run, "CHUNK_ROWS", CHUNK))
     return stack
 

@@ -82,7 +82,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
         pytest.skip(f"{missing[0]} is not installed")
     if "cupy" in needed:
         cuda_arrays.load("gpu")  # skips, with the reason, where there is no device
-    monkeypatch.setattr("headrace.ascent.dual_ascent.REFINE_STEPS", 200)
+    monkeypatch.setattr("headrace.ascent.contest.REFINE_STEPS", 200)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if Path(p or ".").resolve() not in OURS])
     names = {"__name__": "__main__"}

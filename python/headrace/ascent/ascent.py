@@ -81,6 +81,8 @@ class Ascent(abc.ABC):
         """The share of columns without spread in the means, of rows to fit and of those held out."""
         self.own, self.others = ([(self._active(z), weights) for z, weights in of] for of in (rows.own, rows.others))
         self.count = rows.count
+        self.is_resolved = True
+        """Whether the flow of all steps agrees with the ascent."""
         if self.copies:
             self.own = [jittered(z, w, copies, settings.jitter * rows.unit, rng) for z, w in self.own]
             self.count *= copies
@@ -169,14 +171,18 @@ class Ascent(abc.ABC):
             history.coordinates = self.coordinates(len(history.log_likelihood) - 1)
         return self._agreed(self.flow())
 
-    def flow(self) -> AscentFlow:
-        """The flow of the steps up to the best."""
+    def flow(self, count: int | None = None) -> AscentFlow:
+        """The flow of the first steps, by default of those up to the best."""
         s = self.settings
         base: Base = StandardNormal(self.features)
         if s.precision != 1.0:
             base = Normal(self.features, scale=s.precision**-0.5, trainable=False)
-        steps = self.transforms(self.history.best_step) if self.n else []
+        steps = self.transforms(self.history.best_step if count is None else count) if self.n else []
         return AscentFlow(steps, Standardize(self.rows.mean, self.rows.std), base, dtype=s.dtype)
+
+    def whole(self) -> AscentFlow:
+        """The flow of all steps taken, which a joint training starts from: it trains layers past the best step, too."""
+        return self.flow(len(self.history.log_likelihood) - 1 if self.is_resolved else None)
 
     def _agreed(self, flow: AscentFlow) -> AscentFlow:
         """The longest prefix whose density of the rows agrees with the ascent's own measurements."""
@@ -203,6 +209,7 @@ class Ascent(abc.ABC):
             low, high = (middle, high) if agrees(middle) else (low, middle)
         judged = history.validation_log_likelihood
         history.best_step = int(np.argmax(judged[: low + 1])) if judged else low
+        self.is_resolved = False
         warnings.warn(
             f"x: after {low} of {best} steps {self.settings.dtype.name} no longer resolves what the ascent does to "
             f"some rows; the first {history.best_step} steps are kept",

@@ -7,8 +7,8 @@ notes leave open, and their measured gains.
 
 from __future__ import annotations
 
+import copy
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,27 +16,21 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
-from headrace import training
 from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import caller_of
 from headrace._arrays.frames import labels_of
 from headrace._fit import given_rows as _rows
-from headrace._fit import plan
 from headrace._fit.clock import Clock
 from headrace._held_out import names_of
 from headrace._streams.given import arrays_of, stream_of
 from headrace._tables.columns import by_column
 from headrace._tables.names import Names
-from headrace.ascent.ascent import Ascent
 from headrace.ascent.circles import counted, cut_open
+from headrace.ascent.contest import best_fit
 from headrace.ascent.flow import AscentFlow, AscentHistory
-from headrace.ascent.kinks import KinkAscent
-from headrace.ascent.splines import SplineAscent
 from headrace.ascent.standardised_rows import StandardisedRows, off_support
-from headrace.transforms.masked import MaskedAutoregressive
-from headrace.transforms.rotation import Rotation
+from headrace.ensemble import Ensemble
 from headrace.transforms.support import ColumnBounds, ColumnPeriods, Support, support_or_none
-from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,30 +40,10 @@ if TYPE_CHECKING:
 __all__ = ["DualAscentFlow"]
 
 # Defaults, by docs/dual_ascent.md.
-STEPS = {"spline": 600, "kink": 2000}  # of an ascent without a joint training, at most
-BINS = 40  # of an ascent's splines
 RATE = 0.3  # the share of the full marginal map in a step, after the first
 NEIGHBOURS = 800.0
 PATIENCE = 60
-
-# Shares of a time budget.
-ASCENDING = 0.2  # for the ascent before a joint training
-REFINING = 0.6  # of the rest, for the joint training where another ascent competes
-
-# Defaults of an ascent that is trained as a whole afterwards.
-COMPETES_BELOW = 5000  # below, an ascent without a joint training competes
-REFINED_BINS = 8
-REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
-MOST_BATCH = 256
-COPIES, JITTER = 16, 0.03  # in up to three dimensions
-MOST_COPIED = 150_000  # rows with all copies
-
-
-def _layers(features: int) -> int:
-    """Steps of a chain that is trained as a whole."""
-    if features == 1:
-        return 8
-    return 48 if features <= 3 else 16
+JITTER = 0.03
 
 
 class DualAscentFlow:
@@ -84,8 +58,9 @@ class DualAscentFlow:
 
     Args:
         precision: λ, of the normal density N(0, 1/λ) that the data are taken to; 1e-6 to 1e6.
-        steps: Steps at most; by default 600 ("spline") or 2000 ("kink"), and 48 (up to three features) or 16 where
-            they are trained as a whole.
+        steps: Steps at most; by default 600 ("spline") or 2000 ("kink"). Where they are trained as a whole: 48 up to
+            three features, and otherwise 16, or from 5000 training rows on 16, 32 or 48, whichever is the best on
+            rows held out (`history.lengths` has their losses).
         map: "spline": marginal maps from kernel densities; "kink": eq. 25, a line that bends.
         rule: How a kink is chosen. "newton": Newton's step of the concave parametrisation, shortened where a lower
             bound of L requires it, so that no step makes L less; "gradient": along the gradient (eq. 24), as far as
@@ -99,7 +74,8 @@ class DualAscentFlow:
             default "blocks" for random directions of at least 128 features.
         bandwidth: Of the kernel densities, in units of 1.06 rows^-0.2; by default 2 from five features on, otherwise 1.
         rate: How far towards the full marginal map a spline goes, 0 to 1, after the first step, which goes all the way.
-        bins: Bins of a spline, 3 to 64; by default 40, and 8 where the steps are trained as a whole.
+        bins: Bins of a spline, 3 to 64; by default 40, and 8 where the steps are trained as a whole, or above three
+            features 4, and 3 of fewer than 5000 training rows.
         copies: Noisy copies of each training row; 0 for the rows themselves. By default 16
             for the joint training in up to three dimensions (fewer from 10,000 rows on), otherwise 0.
         jitter: Standard deviation of this noise, in units of the columns'.
@@ -222,6 +198,45 @@ class DualAscentFlow:
             return self._fit_together(x, context, weights, validation, clock, bool(progress), group)
         return self._fit(x, context, weights, validation, clock, bool(progress))
 
+    def fit_members(
+        self, x: Array, members: int = 4, *, time_budget: float | None = None, **arguments: Any
+    ) -> Ensemble:
+        """Fit several flows, each from a seed and with held-out rows of its own; their mixture, equally weighted.
+
+        What a single fit of few rows loses is mostly variance, which a mixture halves (docs/dual_ascent.md).
+
+        Args:
+            x: As in `fit`.
+            members: The number of flows, at least 1; member i has the seed ``seed + i``.
+            time_budget: Seconds for all members together, about.
+            **arguments: Other arguments of `fit`.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C before the first member is complete; a later one ends the fit with fewer members.
+
+        >>> import numpy as np, headrace as hr
+        >>> x = np.random.default_rng(0).standard_normal((1000, 2))
+        >>> len(hr.DualAscentFlow.notes(steps=20).fit_members(x, 2, progress=False).flows)
+        2
+        """
+        check.integer("members", members, least=1)
+        clock = Clock(time_budget)
+        flows: list[AscentFlow] = []
+        for i in range(members):
+            member = copy.copy(self)
+            member.seed = self.seed + i
+            budget = max(clock.left(), 1e-9) / (members - i) if clock.is_limited else None
+            try:
+                flows.append(member.fit(x, time_budget=budget, **arguments))
+            except KeyboardInterrupt:
+                if not flows:
+                    raise
+                break
+            self.history = member.history
+            if self.history.stopped == "interrupted":
+                break
+        return Ensemble(flows)
+
     def _fit_together(
         self, x: Any, context: Any, weights: Any, validation: Any, clock: Clock, progress: bool, group: Group
     ) -> AscentFlow:
@@ -231,7 +246,7 @@ class DualAscentFlow:
         rows, ends = shared_rows(self, group, x, context, weights, validation)
         named = shared_names(group, x, None, Names())
         rng = np.random.default_rng(self.seed)
-        flow = self._chosen(rows, rng, clock, progress and group.rank == 0)
+        flow = self._best(rows, rng, clock, progress and group.rank == 0)
         if ends:
             flow = flow._supported(ends)
         flow._interior.name(named)
@@ -261,7 +276,7 @@ class DualAscentFlow:
             rows = StandardisedRows.of(
                 caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype
             )
-            flow = self._chosen(rows, rng, clock, progress)
+            flow = self._best(rows, rng, clock, progress)
             if ends:
                 flow = flow._supported(ends)
             if caller.device is not None:
@@ -275,111 +290,17 @@ class DualAscentFlow:
         bounds, periodic = (by_column(name, value, features, names) for name, value in own)
         return support_or_none(bounds, features, periodic)
 
-    def _chosen(self, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:
+    def _best(self, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:
         """The best of the competing fits."""
-        is_small = rows.count < COMPETES_BELOW
-        refine = not is_small or rows.judge is not None if self.refine is None else self.refine
-        first = clock.share(ASCENDING) if refine else clock
-        flow, history = self._ascended(rows, rng, refine, first, progress)
-        if history.stopped == "interrupted" and history.best_step == 0:
-            raise KeyboardInterrupt  # there is no step to return
-        self.history = history
-        if not refine or self.history.stopped in ("interrupted", "constant") or not clock.has(0.0):
-            return flow
-        rivals = self.refine is None and is_small
-        try:
-            flow, refinement = self._refined(flow, rows, rng, clock.share(REFINING) if rivals else clock, progress)
-            if refinement.stopped == "interrupted":
-                raise KeyboardInterrupt
-            if rivals and clock.has(0.0):
-                rival, history = self._ascended(rows, rng, False, clock, progress)
-                judged = history.validation_log_likelihood  # empty where it was interrupted at once
-                if judged and judged[history.best_step] > -refinement.best_loss:
-                    flow, self.history = rival, history
-                if history.stopped == "interrupted":
-                    raise KeyboardInterrupt
-        except KeyboardInterrupt:  # also if it came outside of the fits: the flow so far is complete
-            self.history.stopped = "interrupted"
-        return flow
-
-    def _ascended(
-        self, rows: StandardisedRows, rng: np.random.Generator, refine: bool, clock: Clock, progress: bool
-    ) -> tuple[AscentFlow, AscentHistory]:
-        """The best prefix of an ascent, and its history."""
-        alone, n = STEPS[self.map], len(rows.mean)
-        steps = (_layers(n) if refine else alone) if self.steps is None else self.steps
-        bins = (REFINED_BINS if refine else BINS) if self.bins is None else self.bins
-        arguments = (self, rows, rng, steps, 0 if refine else self.copies or 0)
-        ascent: Ascent = KinkAscent(*arguments) if self.map == "kink" else SplineAscent(*arguments, bins=bins)
-        return ascent.go(progress, clock), ascent.history
-
-    def _refined(
-        self, flow: AscentFlow, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool
-    ) -> tuple[AscentFlow, training.History]:
-        """Train all steps together; linear maps that start as the identity stand in for turns of the rotations."""
-        n = flow.features
-        steps = [_with_shears(step, n, self.dtype) for step in flow._by_step()]
-        refined = AscentFlow(steps, flow._standardize(), flow.base, dtype=self.dtype)
-        if rows.device is not None:
-            refined = refined.to(repr(rows.device))
-        copies, count = 0 if self.copies is None else self.copies, rows.count
-        if self.copies is None and n <= 3:
-            copies = min(COPIES, MOST_COPIED // count)
-        x, weights, held_out = rows.to_refine(copies, self.jitter, rng)
-        batch = min(max(rows.count // plan.BATCHES, plan.LEAST_BATCH), MOST_BATCH)
-        refinement = _fit_quietly(
-            refined,
-            x,
-            weights=weights,
-            validation=held_out,
-            epochs=min(max(1, round(REFINE_STEPS * batch / (count * max(copies, 1)))), plan.MOST_EPOCHS),
-            batch_size=batch,
-            learning_rate=REFINE_RATE,
-            schedule="cosine",
-            average=None,
-            patience=None,
-            time_budget=max(clock.left(), 1e-9) if clock.is_limited else None,
-            seed=self.seed,
-            progress=progress,
-            group=rows.group,
-        )
-        self.history.refinement = refinement
-        return refined, refinement
+        fitted = best_fit(self, rows, rng, clock, progress)
+        self.history = fitted.history
+        return fitted.flow
 
     def __repr__(self) -> str:
         """The settings."""
         return (
             f"DualAscentFlow(precision={self.precision:g}, map={self.map!r}, steps={self.steps}, refine={self.refine})"
         )
-
-
-def _fit_quietly(flow: AscentFlow, x: Any, **settings: Any) -> training.History:
-    """Fit, in a group without the warning about small batches, because callers cannot change the batch here."""
-    if settings["group"] is None:
-        return flow.fit(x, **settings)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fit: a batch is")
-        return flow.fit(x, **settings)
-
-
-def _with_shears(step: list[Transform], features: int, dtype: np.dtype[Any]) -> list[Transform]:
-    """A step with shears between its maps and its rotation."""
-    at = next(i for i, link in enumerate(step) if isinstance(link, Rotation))
-    return [*step[:at], *_shears(features, dtype), *step[at:]]
-
-
-def _shears(features: int, dtype: np.dtype[Any]) -> list[Transform]:
-    """Linear maps with triangular matrices of unit diagonal, upper and lower, which start as the identity."""
-    if features == 1:
-        return []
-    orders = (range(features), range(features - 1, -1, -1))
-    shears: list[Transform] = [
-        MaskedAutoregressive(features, (), map="additive", formula="to_latent", order=order, dtype=dtype)
-        for order in orders
-    ]
-    for shear in shears:
-        shear.parameters = 0.0 * shear.parameters
-    return shears
 
 
 def _checked(bounds: Any, periodic: Any) -> tuple[Any, Any]:

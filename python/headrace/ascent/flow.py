@@ -43,6 +43,8 @@ class AscentHistory:
     stopped: str = "steps"
     """Why the ascent ended: "steps" (all done), "patience", "time_budget", "constant" (no column has a spread) or
     "interrupted", the latter also after the ascent."""
+    lengths: dict[int, float] = field(default_factory=dict)
+    """The loss of the rows held out for each number of steps that competed, after its joint training."""
     refinement: training.History | None = None
     """The history of the joint training after the ascent, where there was one."""
 

@@ -1,0 +1,179 @@
+"""The length of an ascent that is trained as a whole, chosen by rows held out; and members of a mixture."""
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+from ascent_cases import bent
+from headrace.ascent import contest as _contest
+from headrace.ascent.dual_ascent import DualAscentFlow
+from headrace.distributed import local
+from ranks import together
+
+ROWS = 400
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Lengths compete among few rows, and joint trainings take no time."""
+    for constant, value in {"COMPETES_BELOW": 200, "REFINE_STEPS": 200, "LENGTHS": (2, 4, 6)}.items():
+        monkeypatch.setattr(_contest, constant, value)
+
+
+def paired(flow, other, x, weights=None):
+    """The mean difference of log densities and its standard error."""
+    d = flow.log_prob(x).astype(np.float64) - other.log_prob(x)
+    w = np.ones(len(x)) if weights is None else weights.astype(np.float64)
+    mean = np.average(d, weights=w)
+    return mean, np.sqrt(np.average((d - mean) ** 2, weights=w) * (w**2).sum()) / w.sum()
+
+
+@pytest.mark.parametrize("map", ["spline", "kink"])
+@pytest.mark.parametrize(("seed", "weighted"), [(0, False), (1, True), (2, False)])
+def test_longer_chains_are_taken_while_rows_held_out_gain_clearly(map, seed, weighted):
+    """The fit of each length has the bits of a fit with `steps=` of this length."""
+    x = cases.rng("bent, for lengths", seed).standard_normal((ROWS, 4))
+    x[:, 1:] += np.sin(2.0 * x[:, :-1])
+    weights = cases.rng("weights, for lengths", seed).uniform(0.5, 2.0, ROWS) if weighted else None
+    held = x[300:], None, None if weights is None else weights[300:]
+    arguments = {"weights": None if weights is None else weights[:300], "validation": held, "progress": False}
+
+    def model(**more):
+        return hr.DualAscentFlow(map=map, refine=True, patience=None, seed=seed, **more)
+
+    by_steps = {steps: model(steps=steps).fit(x[:300], **arguments) for steps in (2, 4, 6)}
+    want, tried = 2, [2]
+    for steps in (4, 6):
+        tried.append(steps)
+        mean, error = paired(by_steps[steps], by_steps[want], x[300:], held[2])
+        if not mean > error:
+            break
+        want = steps
+    chosen = model()
+    flow = chosen.fit(x[:300], **arguments)
+    assert list(chosen.history.lengths) == tried
+    assert len(flow) == len(by_steps[want])
+    cases.assert_same_bits(flow.log_prob(x), by_steps[want].log_prob(x))
+    assert chosen.history.lengths[want] == chosen.history.refinement.best_loss
+
+
+@pytest.mark.parametrize(("gains", "chosen"), [((), 2), ((True,), 4), ((True, True), 6)], ids=str)
+def test_each_length_can_win(gains, chosen, monkeypatch):
+    left = [*gains, False]
+    monkeypatch.setattr(_contest._Fits, "_gains", lambda *fits: left.pop(0))
+    flow = hr.DualAscentFlow(patience=None).fit(bent(ROWS, 4), progress=False)
+    want = hr.DualAscentFlow(patience=None, steps=chosen).fit(bent(ROWS, 4), progress=False)
+    cases.assert_same_bits(flow.log_prob(bent(ROWS, 4)), want.log_prob(bent(ROWS, 4)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"features": 3},
+        {"rows": 150},
+        {"validation": None},
+        {"steps": 4},
+        {"refine": False},
+    ],
+    ids=str,
+)
+def test_no_contest(arguments):
+    """Up to three features, of few rows, without rows held out, and where the length is given."""
+    rest = dict(arguments)
+    x = bent(rest.pop("rows", ROWS), rest.pop("features", 4))
+    fit = {"validation": rest.pop("validation")} if "validation" in rest else {}
+    model = hr.DualAscentFlow(patience=3, **rest)
+    model.fit(x, progress=False, **fit)
+    assert model.history.lengths == {}
+
+
+def test_a_group_chooses_one_length():
+    """Each rank holds some of the shards; the rows held out are judged together."""
+    x = bent(ROWS, 4)
+
+    def work(group, mine):
+        shards = {i: part for i, part in enumerate(np.array_split(x, 4)) if i in mine}
+        model = hr.DualAscentFlow(patience=None)
+        flow = model.fit(shards, progress=False, group=group)
+        return flow.log_prob(x[:50]), model.history.lengths
+
+    (one, lengths), (other, others) = together([[0, 3], [2, 1]], work)
+    alone, of_one = work(local(), range(4))
+    assert lengths == others == of_one
+    assert len(lengths) > 1
+    cases.assert_same_bits(one, other)
+    cases.assert_same_bits(one, alone)
+
+
+def test_a_budget_is_kept_with_a_contest():
+    model = hr.DualAscentFlow()
+    flow = model.fit(bent(ROWS, 4), time_budget=2.0, progress=False)
+    assert model.history.seconds[-1] < 2.0
+    assert np.isfinite(flow.log_prob(bent(ROWS, 4))).all()
+
+
+def interrupted_training(monkeypatch, number):
+    """Ctrl-C before the joint training of this number."""
+    refined, calls = _contest._Fits._refined, []
+
+    def interrupted(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return refined(self, *arguments)
+
+    monkeypatch.setattr(_contest._Fits, "_refined", interrupted)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_interrupted_length_keeps_the_best_so_far(number, monkeypatch):
+    """The ascent itself in the first length, the trained chain of the first in the second."""
+    x = bent(ROWS, 4)
+    rest = {"refine": False, "bins": 4} if number == 1 else {}
+    want = hr.DualAscentFlow(patience=None, steps=2, **rest).fit(x, progress=False)
+    interrupted_training(monkeypatch, number)
+    model = hr.DualAscentFlow(patience=None)
+    flow = model.fit(x, progress=False)
+    assert model.history.stopped == "interrupted"
+    assert len(model.history.lengths) == number - 1
+    cases.assert_same_bits(flow.log_prob(x), want.log_prob(x))
+
+
+# ---- members ---------------------------------------------------------------------------------------------------------
+
+
+def test_members_are_fits_of_following_seeds():
+    x = bent(ROWS)
+    model = hr.DualAscentFlow.notes(steps=5, seed=3)
+    ensemble = model.fit_members(x, 3, validation=0.2, progress=False)
+    assert model.seed == 3
+    want = [hr.DualAscentFlow.notes(steps=5, seed=s).fit(x, validation=0.2, progress=False) for s in (3, 4, 5)]
+    for member, flow in zip(ensemble.flows, want, strict=True):
+        cases.assert_same_bits(member.log_prob(x), flow.log_prob(x))
+    mean = np.logaddexp.reduce([flow.log_prob(x).astype(np.float64) for flow in want], axis=0) - np.log(3.0)
+    np.testing.assert_allclose(ensemble.log_prob(x), mean, atol=1e-5)  # float32 of values below 10
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_an_interruption_keeps_complete_members(last, monkeypatch):
+    fit, fits = DualAscentFlow.fit, []
+
+    def interrupted(self, *arguments, **more):
+        fits.append(self.seed)
+        if len(fits) == last + 1:
+            raise KeyboardInterrupt
+        return fit(self, *arguments, **more)
+
+    monkeypatch.setattr(DualAscentFlow, "fit", interrupted)
+    model, x = hr.DualAscentFlow.notes(steps=3), bent(ROWS)
+    if not last:
+        with pytest.raises(KeyboardInterrupt):
+            model.fit_members(x, 3, progress=False)
+        return
+    assert len(model.fit_members(x, 3, progress=False).flows) == last
+
+
+def test_members_are_counted():
+    with pytest.raises(ValueError, match=r"members: .* at least 1.* 0"):
+        hr.DualAscentFlow().fit_members(bent(50), 0)
