@@ -450,11 +450,12 @@ def test_an_interrupted_call_leaves_no_state_to_go_on_from():
 PROMISES = "both_directions or plain_loops or large_dilations or streams_and_continuations or densities_values"
 
 
+@pytest.mark.parametrize("choice", ["--thin", pytest.param("-q", id="all", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("isa", cpu.isas()[:-1])
-def test_every_instruction_set_keeps_these_promises(isa):
-    """Those of rounded weights, too, in the same process; thinned, because the best set runs all cases."""
+def test_every_instruction_set_keeps_these_promises(isa, choice):
+    """Those of rounded weights, too, in the same process. The best set runs all cases by day, the others at night."""
     files = __file__, Path(__file__).with_name("test_rounded_weights.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "--thin", "-p", "no:cacheprovider", *files, "-k", PROMISES]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", choice, "-p", "no:cacheprovider", *files, "-k", PROMISES]
     environment = os.environ | {"HEADRACE_ISA": isa}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert ran.returncode == 0, ran.stdout
