@@ -30,7 +30,7 @@ class ProgramCall {
     }
 
     // Latent to data, from noise under the base: rows [first_row, first_row + rows) of the endless sample of the seed.
-    // Without a first row it is row 0, and few rows may use a faster kernel, which rounds differently.
+    // Without a first row it is row 0, and a small batch may use a faster kernel, which rounds differently.
     static void sample(P& program, int64_t rows, uint64_t seed, std::optional<int64_t> first_row, Object value,
                        Object log_prob, Object context, Object parameters, Queue... queue) {
         ProgramCall call(program, false, true);

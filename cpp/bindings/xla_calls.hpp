@@ -210,7 +210,7 @@ class XlaCalls {
             if (gradient.weights || gradient.input || gradient.context) {
                 program.run_gradient(request, gradient, opened.weights, where...);
             } else {
-                request.tiles_only = true;  // few rows have the bits that the other kernel gives them
+                request.tiles_only = true;  // small batches have the bits of the other kernel
                 program.run(request, opened.weights, where...);
             }
             return xla::Error::success();

@@ -7,7 +7,7 @@
 //
 // Values are in pairs, the even one in the lower half of 32 bits: inputs 2j and 2j + 1 of a layer for a row, or under a
 // unit as weights. Weights are in blocks of bf16_units units, [pair][part][unit], each block as long as the inputs of
-// its last unit: tiles broadcast them one by one, few rows read a whole block's at once. In both each unit's sum starts
+// its last unit: tiles broadcast them one by one, small batches read a block's at once. In both each unit's sum starts
 // at zero, takes its pairs in ascending order and its bias last, so that no bit of a row depends on the kernel.
 //
 // Where kernels add a *step* of several pairs at once, the same holds of steps: blocks are whole multiples of them, and
@@ -55,7 +55,7 @@ struct Bf16Product {
     bool relu;
 };
 
-// Blocks [first, end) of a layer, for few rows: pairs [pair0, pair1), clipped to each block's pairs, are added to sums.
+// Blocks [first, end) of a layer, small batches: pairs [pair0, pair1), clipped to each block's, are added to sums.
 struct Bf16Sums {
     const uint32_t *weights, *block;
     int first, end;
@@ -110,7 +110,7 @@ struct Bf16Kernels {
     // Lines [2 first, end) of a tile to pairs; lines beyond the end count as zero.
     void (*round_lines)(const float* lines, int64_t stride, int first, int end, int vectors, uint32_t* pairs) noexcept;
     void (*product)(const Bf16Product&, int vectors) noexcept;
-    // Pairs of few rows, whose values are adjacent.
+    // Pairs of a small batch, whose values are adjacent.
     void (*round_row)(const float* numbers, int first, int end, uint32_t* pairs) noexcept;
     void (*add)(const Bf16Sums&) noexcept;
     void (*finish)(const Bf16Ends&) noexcept;  // with the values to add before

@@ -29,7 +29,7 @@ template <class T>
 struct Lowered {
     AnyConditioner<T> kernels{};
     std::vector<Summed> summed;
-    int pairs = 0, sums = 0;  // lines that all conditioners share: of pairs in bf16; of sums for few rows in bf16
+    int pairs = 0, sums = 0;  // lines that all conditioners share: of pairs in bf16; of sums for small batches in bf16
     int panels = 0;           // and of transposed inputs, for the weights' gradient
     bool tiles_only = false;  // the conditioner has no kernel for small batches
 };

@@ -18,7 +18,7 @@ struct Request {
     bool one_context_row = false;  // the same for all rows (its row stride is then 0)
     uint64_t seed = 0;
     int64_t first_row = 0;    // for sampling: the index of the first row in the endless sample of the seed
-    bool tiles_only = false;  // even for few rows, which then have the same bits as among many
+    bool tiles_only = false;  // even for a small batch, whose rows then have the same bits as among many
     bool drops = false;       // dropout acts, by the seed, in a run that records for a gradient
     T *value = nullptr, *log_det = nullptr, *log_prob = nullptr;
     double* wide_value = nullptr;

@@ -41,7 +41,7 @@ struct Chain {
     int units;        // scratch units of the largest step
     int64_t ready;    // values of the ready parameters of all vector, elementwise and density steps
     bool tiles_only;  // some step has no kernel of its own for small batches
-    int pairs, sums;  // in bf16: lines of pairs, and sums of units for few rows; of the step that has most
+    int pairs, sums;  // in bf16: lines of pairs, and sums of units for small batches; of the step that has most
     const Step<T>* steps;
     int n_steps;
     const int *load_slot, *store_slot;        // of each column

@@ -1,5 +1,5 @@
-// Products of pairs, added to sums by bf16_pairs-inl.hpp: of tiles, whose lanes are rows, of few rows, whose lanes are
-// units, and of the backward pass. P is the number of parts (core/bf16.hpp).
+// Products of pairs, added to sums by bf16_pairs-inl.hpp: of tiles (lanes are rows), of small batches (lanes are
+// units), and of the backward pass. P is the number of parts (core/bf16.hpp).
 #pragma once
 
 #include "../core/views.hpp"
@@ -66,7 +66,7 @@ void pair_product(const Bf16Product& a, int vectors) noexcept {
     }
 }
 
-// ---- few rows: lanes are units --------------------------------------------------------------------------------------
+// ---- small batches: lanes are units ---------------------------------------------------------------------------------
 
 constexpr int block_vectors_of = bf16_units / W;  // vectors of a block
 constexpr int most_blocks = 8 / block_vectors_of > 0 ? 8 / block_vectors_of : 1;
@@ -146,7 +146,7 @@ template <int P>
 void add_pairs(const Bf16Sums& a) noexcept {
     const int n = a.pair1 - a.pair0;
     if (n <= 0) return;
-    if (n <= most_unrolled_pairs && pairs_of(a.block, a.first) >= a.pair1)  // the contribution of a level of few units
+    if (n <= most_unrolled_pairs && pairs_of(a.block, a.first) >= a.pair1)  // the contribution of a narrow level
         return with_sizes<most_unrolled_pairs, 1>(n, 1, [&]<int N, int>() { add_pairs_unrolled<P, N>(a); });
     for (int first = a.first; first < a.end;) {
         const int blocks = part(a.end - first, most_blocks);

@@ -225,7 +225,7 @@ void tile_pair_product(const Bf16Product& a, int vectors) noexcept {
     }
 }
 
-// Few rows are the left factor.
+// The rows of a small batch are the left factor.
 template <int P>
 HR_FN void add_block(const Bf16Sums& a, int i, int pair0, int pair1) {
     const int length = pairs_of(a.block, i), end = length < pair1 ? length : pair1;

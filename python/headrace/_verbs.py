@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -14,7 +14,22 @@ from headrace._derivatives import Derivatives
 from headrace._evaluation import Pair
 from headrace._keywords import closed, refuse
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 __all__ = ["Verbs"]
+
+Seed: TypeAlias = "int | np.random.Generator | None"
+
+
+class SampleKeywords(TypedDict, total=False):
+    """Keywords of `Verbs.sample` with a result in the framework of the context."""
+
+    first_row: int | None
+    parameters: Any
+    noise: Any
+    dtype: DTypeLike | None
+    out: Any
 
 
 class Verbs(Derivatives):
@@ -129,73 +144,27 @@ class Verbs(Derivatives):
 
     @overload
     def sample(
-        self,
-        n: int | Sequence[int],
-        context: NDArray[S],
-        seed: int | np.random.Generator | None = None,
-        *,
-        first_row: int | None = None,
-        parameters: Any = None,
-        noise: NDArray[S] | None = None,
-        dtype: DTypeLike | None = None,
-        like: None = None,
-        out: NDArray[S] | None = None,
+        self, n: int | Sequence[int], context: NDArray[S], seed: Seed = None, **given: Unpack[SampleKeywords]
     ) -> NDArray[S]: ...
     @overload
     def sample(
         self,
         n: int | Sequence[int],
-        context: Whole | float,
-        seed: int | np.random.Generator | None = None,
-        *,
-        first_row: int | None = None,
-        parameters: Any = None,
-        noise: NDArray[Any] | None = None,
-        dtype: DTypeLike | None = None,
-        like: None = None,
-        out: NDArray[Any] | None = None,
+        context: Whole | float | None = None,
+        seed: Seed = None,
+        **given: Unpack[SampleKeywords],
     ) -> NDArray[Any]: ...
     @overload
-    def sample(
-        self,
-        n: int | Sequence[int],
-        context: A,
-        seed: int | np.random.Generator | None = None,
-        *,
-        first_row: int | None = None,
-        parameters: Any = None,
-        noise: A | None = None,
-        dtype: DTypeLike | None = None,
-        like: None = None,
-        out: A | None = None,
-    ) -> A: ...
-    @overload
-    def sample(
-        self,
-        n: int | Sequence[int],
-        context: None = None,
-        seed: int | np.random.Generator | None = None,
-        *,
-        first_row: int | None = None,
-        parameters: Any = None,
-        noise: NDArray[Any] | None = None,
-        dtype: DTypeLike | None = None,
-        like: None = None,
-        out: NDArray[Any] | None = None,
-    ) -> NDArray[Any]: ...
+    def sample(self, n: int | Sequence[int], context: A, seed: Seed = None, **given: Unpack[SampleKeywords]) -> A: ...
     @overload
     def sample(
         self,
         n: int | Sequence[int],
         context: Any = None,
-        seed: int | np.random.Generator | None = None,
+        seed: Seed = None,
         *,
-        first_row: int | None = None,
-        parameters: Any = None,
-        noise: Any = None,
-        dtype: DTypeLike | None = None,
         like: Any = None,
-        out: Any = None,
+        **given: Unpack[SampleKeywords],
     ) -> Any: ...
     @closed
     def sample(

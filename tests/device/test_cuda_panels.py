@@ -73,7 +73,7 @@ def test_which_levels_are_in_panels(flow, panels, emu):
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-@pairwise(name=STRUCTURES, reads__formula=SIDES, activation=["tanh", "relu"], n=SIZES)
+@pairwise(name=STRUCTURES, reads__formula=SIDES, activation=["tanh", "relu"], n=SIZES, dtype=cases.DTYPES)
 def test_every_structure(name, reads, formula, activation, n, device, dtype):
     subject = gradients.masked(structure(name), activation, reads=reads, formula=formula)
     judge = subject.judge(subject.arrays)
@@ -81,7 +81,7 @@ def test_every_structure(name, reads, formula, activation, n, device, dtype):
     cases.check_directions(Twin(device, subject.library, dtype), judge, given, context, dtype, depth=16)
 
 
-@pairwise(name=network_cases.NETWORKS, reads__formula=SIDES, n=SIZES)
+@pairwise(name=network_cases.NETWORKS, reads__formula=SIDES, n=SIZES, dtype=cases.DTYPES)
 def test_joined_layers(name, reads, formula, n, device, dtype):
     dense, network, joins = network_cases.made(name, features=FEATURES)
     subject = network_cases.subject(dense, network, joins, reads=reads, formula=formula)
@@ -132,7 +132,7 @@ def assert_same_shifts(twin, reads, context):
     assert np.array_equal(again, zeros)
 
 
-@pairwise(name=STRUCTURES, reads__formula=SIDES)
+@pairwise(name=STRUCTURES, reads__formula=SIDES, dtype=cases.DTYPES)
 def test_both_directions_have_the_same_shifts(name, reads, formula, device, dtype):
     """With exact products: sums have one order of terms in both."""
     dense = structure(name, outputs=("shift",))
@@ -141,7 +141,7 @@ def test_both_directions_have_the_same_shifts(name, reads, formula, device, dtyp
     assert_same_shifts(Twin(device, library, dtype), reads, context)
 
 
-@pairwise(name=network_cases.NETWORKS, reads__formula=SIDES)
+@pairwise(name=network_cases.NETWORKS, reads__formula=SIDES, dtype=cases.DTYPES)
 def test_both_directions_have_the_same_shifts_of_joined_layers(name, reads, formula, device, dtype):
     dense, network, joins = network_cases.made(name, features=FEATURES, outputs=("shift",))
     library = network_cases.subject(dense, network, joins, map="additive", reads=reads, formula=formula).library

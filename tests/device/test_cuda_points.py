@@ -112,7 +112,7 @@ def test_rows_beyond_memory_are_refused(device, dtype):
 # --- what only the emulation can show ---------------------------------------------------------------------------------
 
 
-@pytest.mark.long
+@pytest.mark.nightly  # by day test_tiles_of_one_chunk_follow_each_other sums as many chunks
 def test_all_chunks_of_many_rows_are_added(emu):
     """More rows than chunks of one tile: float64, two features, 256 rows a tile."""
     rows = 2048 * 256 + 300

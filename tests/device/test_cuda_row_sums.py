@@ -12,6 +12,7 @@ import cuda_arrays
 import gradients
 import headrace as hr
 from cuda_twins import Twin
+from pairs import pairwise
 from program_cases import CHAINS, SIZES, inputs_of
 from tensor_core_cases import WIDE, every_kind, one_product, rounded, small, whole
 
@@ -116,9 +117,7 @@ def test_every_number_of_rows(n, matmul, device):
         cases.assert_same_bits(got, want)
 
 
-@every_kind
-@pytest.mark.parametrize("features", [1, 2, 31, 33, 65])
-@pytest.mark.parametrize("hidden", [(1,), (31, 33), (64, 65), ()])
+@pairwise(features=[1, 2, 31, 33, 65], hidden=[(1,), (31, 33), (64, 65), ()], matmul=["tf32", "3xtf32"])
 def test_every_size_of_layer(features, hidden, matmul, device):
     """Around a warp's square of 32 and a block's of 64."""
     fast, exact = whole_network(device, matmul, features=features, hidden=hidden, context=3)

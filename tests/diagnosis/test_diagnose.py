@@ -18,6 +18,7 @@ from headrace.diagnosis import bands, latent, picture, run
 from headrace.diagnosis import page as page_module
 from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.baselines import gaussian_log_prob
+from pairs import pairwise
 
 
 def flow_of(features=3, context=0):
@@ -32,9 +33,7 @@ def rows_of(flow, rows, seed=0):
 # --- what is taken --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 12, 39, 40, 45])
-@pytest.mark.parametrize("context", [0, 2])
-@pytest.mark.parametrize("features", [1, 3])
+@pairwise(rows=[1, 2, 3, 5, 12, 39, 40, 45], context=[0, 2], features=[1, 3])
 def test_few_rows(rows, context, features):
     flow = hr.MAF(features, context=context, transforms=2, hidden=(4,), dtype="float64", seed=1)
     x, given = rows_of(flow, rows, seed=rows)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -446,10 +447,15 @@ def test_an_interrupted_call_leaves_no_state_to_go_on_from():
     assert "interrupted" in ran.stdout
 
 
+PROMISES = "both_directions or plain_loops or large_dilations or streams_and_continuations or densities_values"
+
+
+@pytest.mark.parametrize("choice", ["--thin", pytest.param("-q", id="all", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("isa", cpu.isas()[:-1])
-def test_every_instruction_set_keeps_these_promises(isa):
+def test_every_instruction_set_keeps_these_promises(isa, choice):
+    """Those of rounded weights, too, in the same process. The best set runs all cases by day, the others at night."""
+    files = __file__, Path(__file__).with_name("test_rounded_weights.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", choice, "-p", "no:cacheprovider", *files, "-k", PROMISES]
     environment = os.environ | {"HEADRACE_ISA": isa}
-    chosen = "both_directions or plain_loops or large_dilations"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", chosen]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert ran.returncode == 0, ran.stdout

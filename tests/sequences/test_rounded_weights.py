@@ -5,10 +5,7 @@ that has none of this: `==` here, never a tolerance.
 """
 
 import copy
-import os
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -253,12 +250,3 @@ def test_a_vector_of_another_size_is_refused():
         network.round(t.parameters, np.zeros(network.n_weights, np.float32))
     with pytest.raises(ValueError, match="weights: expected a contiguous float32 vector"):
         network.round(t.parameters[:-1], np.zeros(network.n_weights + network.n_pairs, np.float32))
-
-
-@pytest.mark.parametrize("isa", cpu.isas()[:-1])
-def test_every_instruction_set_keeps_these_promises(isa):
-    environment = os.environ | {"HEADRACE_ISA": isa}
-    chosen = "both_directions or streams_and_continuations or densities_values"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", chosen]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
-    assert ran.returncode == 0, ran.stdout

@@ -77,8 +77,11 @@ def test_architectures_that_are_named_are_left_alone(machine, tmp_path, given):
     assert (tmp_path / "found").read_text() == "90-real|"
 
 
-@pytest.mark.parametrize("cards", [["7.5, Tesla T4"], None], ids=["listed", "asked of the compiler"])
-@pytest.mark.parametrize("wish", ["AUTO", "ON"])
+@pytest.mark.parametrize(
+    ("cards", "wish"),
+    [(["7.5, Tesla T4"], "AUTO"), (["7.5, Tesla T4"], "ON"), (None, "AUTO")],
+    ids=["listed-AUTO", "listed-ON", "asked of the compiler-AUTO"],
+)
 def test_a_card_that_is_too_old_does_not_end_a_build_that_did_not_ask_for_it(machine, tmp_path, cards, wish):
     """Where nvidia-smi is missing, nvcc finds no card here, and takes the oldest that it knows."""
     if cards is None and shutil.which("nvcc") is None:

@@ -179,9 +179,10 @@ def test_one_order_is_enough_whatever_it_is():
 
 
 @pytest.mark.long
-def test_a_stack_of_one_order_is_distilled_in_closed_form(dtype):
-    teacher = teacher_of(dtype=dtype)
-    student = hr.IAF(FEATURES, transforms=1, hidden=(32, 32), dtype=dtype)
+def test_a_stack_of_one_order_is_distilled_in_closed_form():
+    """In float32; test_what_both_have_at_the_data_end_stands_in_nobody_s_way has the same steps in both dtypes."""
+    teacher = teacher_of(dtype="float32")
+    student = hr.IAF(FEATURES, transforms=1, hidden=(32, 32))
     student, report = hr.distill(teacher, student, steps=1500, samples=64, learning_rate=5e-3, **QUIET)
     assert report.estimator == "closed_form"
     assert report.transform_kl == []
@@ -198,7 +199,9 @@ BOUNDS = hr.Support([(0.0, None), None, (-4.0, -2.0)])
 ENDS = {"marginals": (CURVES, SCALE), "bounds": (SCALE, BOUNDS), "both": (CURVES, SCALE, BOUNDS)}
 
 
-@pytest.mark.parametrize("end", list(ENDS))
+@pytest.mark.parametrize(
+    ("end", "dtype"), [("marginals", "float32"), ("bounds", "float64"), ("both", "float32"), ("both", "float64")]
+)
 def test_what_both_have_at_the_data_end_stands_in_nobody_s_way(end, dtype):
     """The closed form stays closed, transforms learn alone, and divergence and densities are those of whole flows."""
     support = None if end == "marginals" else BOUNDS

@@ -29,7 +29,7 @@ PlanStorage parallel_plan(const MaskedConditioner& t, int block = row_block);
 // time, inputs from before the panel come first, in full blocks, and the small triangle inside follows level by level.
 PlanStorage sequential_plan(const MaskedConditioner& t, int panel);
 
-// For few rows in bf16, whose sums take all computed inputs for all units at once (bf16.hpp): a layer, or a level's
+// For small batches in bf16: sums take all computed inputs for all units at once (bf16.hpp): a layer, or a level's
 // contribution to it, is one op, and k0 is the count of inputs that earlier ops of the layer added.
 // Sums take a step of pairs at once.
 PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int step);

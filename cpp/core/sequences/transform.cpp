@@ -171,7 +171,7 @@ void CausalTransform<T>::Work::map(const T* given, const T* raw, T* value, T* lo
     request.rows = n;
     request.input = &input;
     request.context = &context;
-    request.tiles_only = true;  // so that few rows have the bits of many
+    request.tiles_only = true;  // so that small batches have the bits of large ones
     request.value = value;
     request.log_det = log_det;
     of_.inner_->run(request, call_.inner);

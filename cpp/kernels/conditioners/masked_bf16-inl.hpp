@@ -58,7 +58,7 @@ HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op
                                b.pairs + layer.pairs * b.height);
 }
 
-// ---- few rows -------------------------------------------------------------------------------------------------------
+// ---- small batches --------------------------------------------------------------------------------------------------
 
 // The blocks of units that contain an op's units. Units before its own are complete, and recomputing them gives equal
 // values; units after them are not, and are overwritten later. So whole blocks are written, unless a term is added to

@@ -65,7 +65,7 @@ struct Layer {
     int pairs;              // where pairs of its values start among the lines of pairs; -1: no layer reads them
     int grad_pairs;         // likewise those of gradients by its products, in the backward pass
     int grad_rows;          // and where these gradients start among the panels, pairs of rows side by side
-    int sums;               // where the sums of its units start among those of the transform, for few rows
+    int sums;               // where the sums of its units start among those of the transform, for small batches
 };
 
 // Whether derivatives of a layer's activation have lines of their own on the tape.

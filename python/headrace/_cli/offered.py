@@ -5,6 +5,7 @@ Names, defaults and meanings come from the signatures and the help of the classe
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -67,6 +68,7 @@ class Setting:
     """Its meaning, and its defaults."""
 
 
+@functools.cache  # a parser asks for them at each option
 def settings() -> dict[str, Setting]:
     """All arguments of all flows that are options, by name."""
     found: dict[str, dict[str, inspect.Parameter]] = {}
@@ -135,6 +137,7 @@ _ENTRY = re.compile(r"^    (?! )((?:\*{0,2}\w+)(?:, \*{0,2}\w+)*): ", re.MULTILI
 _ELSEWHERE = re.compile(r"See `(\w+)`(?:[^.;]*)[.;]?\s*")
 
 
+@functools.cache
 def meanings(cls: Any) -> dict[str, str]:
     """The meaning of each argument in a class's docstring, in one line each; empty for Python without docstrings."""
     text = inspect.getdoc(cls) or ""
