@@ -6,6 +6,7 @@ The defaults come from a search over learning rates, batch sizes, epochs, schedu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headrace._fit.arguments import Arguments
@@ -21,16 +22,26 @@ __all__ = ["Adam", "History"]
 
 def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
+
+    def opened(history: History) -> Fit:
+        if arguments.group is None:
+            one = Fit(flow, history, arguments)
+        else:
+            from headrace.distributed.fit import SharedFit
+
+            one = SharedFit(flow, history, arguments)
+        one.open(x, context)
+        return one
+
+    return completed(flow, opened)
+
+
+def completed(flow: Trainable, opened: Callable[[History], Fit]) -> History:
+    """The history of a fit that `opened` prepares; an exception leaves the flow as it was, unless there is better."""
     history = History()
     with flow._interior.restored(unless=lambda: history.best_epoch > 0):
         try:
-            if arguments.group is None:
-                one = Fit(flow, history, arguments)
-            else:
-                from headrace.distributed.fit import SharedFit
-
-                one = SharedFit(flow, history, arguments)
-            one.open(x, context)
+            one = opened(history)
             with one.caller.queue():
                 one.go()
             flow._interior.name(one.names())

@@ -208,6 +208,11 @@ class CausalConvolution(Sequential):
         return int(self._structure.field)
 
     @property
+    def _widest(self) -> int:
+        """Units of the widest layer."""
+        return max(self._settings.channels, self._settings.skip)
+
+    @property
     def reads(self) -> str:
         """The side that the network sees, "data" or "latent"."""
         return self._settings.reads

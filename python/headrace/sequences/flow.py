@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
+from headrace import training
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._evaluation import Pair
+from headrace._fit.arguments import Arguments, FitKeywords
+from headrace._keywords import takes
 from headrace._module import Block, Program
 from headrace._stored import Stored, header_of, header_of_scale, storable
 from headrace.bases import Base, StandardNormal
@@ -19,16 +22,18 @@ from headrace.flow import Flow
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.convolution import CausalConvolution
+from headrace.sequences.fit import SequenceFit
 from headrace.sequences.gradients import SequenceDerivatives
 from headrace.sequences.links import StepLink
 from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, SequenceProgram
 from headrace.sequences.quantised import Cells
-from headrace.sequences.runs import Run
+from headrace.sequences.interior import SequenceInterior
+from headrace.sequences.runs import Run, context_of
 from headrace.sequences.stream import Stream
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 __all__ = ["SequenceFlow"]
 
@@ -383,6 +388,75 @@ class SequenceFlow(SequenceDerivatives):
         own_context = _arrays.context_rows(context, count, self._context, caller=caller)
         return Stream(self, Run(program, caller, (count,), own_context, own, self._dtype))
 
+    # ---- training ----------------------------------------------------------------------------------------------------
+
+    @takes(FitKeywords, Arguments)
+    def fit(
+        self,
+        x: Array | Sequence[Array],
+        context: Array | None = None,
+        covariates: Array | Sequence[Array] | None = None,
+        *,
+        crop: int | None = None,
+        quantised: float | None = None,
+        **arguments: Unpack[FitKeywords],
+    ) -> training.History:
+        """Maximise the likelihood of sequences, and keep the weights that are best on sequences held out.
+
+        Steps are taken on crops: an epoch has each step of the sequences once, in crops in a new order. A crop has
+        `field` steps more in front, real ones, that do not count. So gradients are exactly those of its steps in the
+        whole sequence. Losses are in nats a step.
+
+        A `Standardize` at the flow's data end is set from the training steps, if it still is the identity, and context
+        columns are standardised. As in `Flow.fit` the same seed gives the same bits for any number of threads, a later
+        fit is never worse on what it holds out than it began, and Ctrl-C keeps the best weights so far.
+
+        Args:
+            x: As in `log_prob`: shape (rows, steps, features), (steps, features) for one sequence, or a list of such of
+                different lengths, float32 or float64; with `quantised` also integers.
+            context: Shape (rows, context), or (context,) for all.
+            covariates: As in `log_prob`.
+            crop: Steps of a crop, at most; by default four times the field, in short series less. Flows whose networks
+                read latent values take whole sequences.
+            quantised: The step of a grid that x lies on, 1 for integers: each value gets uniform noise of its cell,
+                anew in each epoch, because on a grid a density may become as high as it likes.
+            **arguments: As in `Flow.fit`, where a row is a sequence: `weights` are of sequences, `batch_size` is in
+                crops, by default of 16,384 steps in all, and `validation` holds out a share of the steps as whole
+                sequences, or **the end of the only one**, given what is before; or it is sequences, or a tuple
+                ``(x, context, covariates, weights)``.
+
+        Returns:
+            Losses and times of the epochs, the best one, and why the fit ended.
+
+        Raises:
+            TypeError: not arrays of one framework on the CPU, of float32 or float64; integers without `quantised`.
+            ValueError: a wrong shape, a sequence without steps, values that are not finite (the sequence and the
+                step), too few frames, a group, a checkpoint of another fit, or a crop shorter than a sequence of a flow
+                whose networks read latent values.
+            OSError: a checkpoint that cannot be written.
+            KeyboardInterrupt: Ctrl-C before there are better weights.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.WaveNet(layers=4, channels=8)
+        >>> signal = np.cumsum(np.random.default_rng(0).standard_normal((2000, 1)), axis=0)
+        >>> history = flow.fit([signal[:1500], signal[1500:]], epochs=2, progress=False)
+        >>> len(history.train_loss), history.judged_by
+        (2, 'held-out sequences')
+        """
+        given = Arguments(**arguments)
+
+        def opened(history: training.History) -> SequenceFit:
+            one = SequenceFit(self, history, given, crop, quantised)
+            one.open(x, context, covariates)
+            return one
+
+        return training.completed(self, opened)
+
+    @property
+    def _interior(self) -> SequenceInterior:
+        """The private parts, as they are now."""
+        return SequenceInterior(self)
+
     def _cells(self, quantised: Any, run: Run) -> Any:
         return Cells(self, check.number("quantised", quantised, above=0.0, below=np.inf), run)
 
@@ -399,7 +473,7 @@ class SequenceFlow(SequenceDerivatives):
         """The checked arguments of a call."""
         caller, program = self._caller(), self._program
         given = Sequences(caller, name, value, self._features, lengths=lengths, integers=integers)
-        rows = _context_of(caller, context, self._context, given.batch)
+        rows = context_of(caller, context, self._context, given.batch)
         own = Covariates(caller, covariates, self._covariates, given.batch, self._hop, self._dtype)
         own.check(given.lengths)
         vector = None
@@ -414,16 +488,6 @@ def _standing(t: Transform, dtype: np.dtype[Any]) -> Transform:
     if t.dtype is None:
         return t
     return t._remade(np.zeros(sum(block.size for _, block in t._blocks()), dtype), dtype, None)
-
-
-def _context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...]) -> NDArray[Any] | None:
-    """One row for each sequence, or one for all."""
-    rows = int(np.prod(batch))
-    if len(batch) > 1 and columns and context is not None:
-        array = caller.open("context", context, whole=True)
-        if array.shape == (*batch, columns):
-            return _arrays.context_rows(array.reshape(rows, columns), rows, columns)
-    return _arrays.context_rows(context, rows, columns, caller=caller)
 
 
 def _checked(transforms: Any) -> tuple[Any, ...]:
