@@ -52,9 +52,7 @@ class Plan:
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
 
     @classmethod
-    def of(
-        cls, flow: Trainable, rows: int, arguments: Arguments, *, judged: bool, batches: int | None = None
-    ) -> Plan:
+    def of(cls, flow: Trainable, rows: int, arguments: Arguments, *, judged: bool, batches: int | None = None) -> Plan:
         """Check the arguments. `judged`: whether rows are held out; `batches`: of an epoch, where they are not of rows."""
         a = arguments.checked()
         if batches is None:

@@ -141,7 +141,9 @@ class SequenceFit(Fit):
         starts: dict[int, Any] = {}
         context = None
         if interior.is_fresh:
-            scale = settled("x", *self.given.moments(stretches), tuple(f"feature {i}" for i in range(self.flow.features)), True)
+            scale = settled(
+                "x", *self.given.moments(stretches), tuple(f"feature {i}" for i in range(self.flow.features)), True
+            )
             starts[len(interior.chain) - 1] = Standardize(*scale)
         if self.given.context is not None and self.flow.standardize_context is None and len(self.given.context) > 1:
             context = settled("context", *self.given.moments_of_context(stretches), (), True)
