@@ -17,6 +17,7 @@ from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.network import Layer, Network
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.convolution import CausalConvolution
+from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.flow import SequenceFlow
 from headrace.sequences.stream import Stream
 from headrace.sequences.wavenet import WaveNet
@@ -62,6 +63,7 @@ __all__ = [
     "AscentHistory",
     "Base",
     "CausalConvolution",
+    "LinearPrediction",
     "Choice",
     "Conditional",
     "Continuation",

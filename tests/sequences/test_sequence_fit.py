@@ -258,7 +258,7 @@ def test_a_repeated_fit_has_the_same_bits_and_goes_on_from_a_checkpoint(tmp_path
         fitted(hr.WaveNet(**SHORT), x, checkpoint=path, checkpoint_every=0.0, **more)
     monkeypatch.setattr(Adam, "step", step)
     assert path.exists()
-    with pytest.raises(ValueError, match="checkpoint: expected the fit whose state is in .* crop: 50 there, 60 here"):
+    with pytest.raises(ValueError, match=r"checkpoint: expected the fit whose state is in .* crop: 50 there, 60 here"):
         fitted(hr.WaveNet(**SHORT), x, checkpoint=path, **more | {"crop": 60})
     with pytest.raises(ValueError, match="x: float64, 3 of 900 rows"):
         fitted(hr.WaveNet(**SHORT), x[::-1], checkpoint=path, **more)

@@ -26,6 +26,8 @@ __all__ = ["Batch", "Crops", "HeldSequences", "OpenSequences", "Stretch"]
 
 Array = NDArray[Any]
 
+_LONGEST = 2**18  # steps of a sum of products in one piece
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -123,6 +125,23 @@ class OpenSequences:
         found, index = Moments(), [one.sequence for one in stretches]
         found.add(self.context[index].astype(np.float64), self.weights[index])
         return found.found()
+
+    def autocorrelation(self, stretches: Sequence[Stretch], most: int, mean: Array, std: Array) -> Array:
+        """Of standardised features, at lags 0 to `most`, shape (most + 1, features); with the noise of cells."""
+        found = np.zeros((most + 1, len(mean)))
+        for one in stretches:
+            for begin in range(one.begin, one.end, _LONGEST):
+                end = min(begin + _LONGEST, one.end)
+                first = max(begin - most, one.begin)
+                values = (self.arrays[one.sequence][first:end].astype(np.float64) - mean) / std
+                own = values[begin - first :]
+                for lag in range(min(most, len(values)) + 1):
+                    before = values[max(begin - first - lag, 0) : len(values) - lag]
+                    found[lag] += self.weights[one.sequence] * (own[len(own) - len(before) :] * before).sum(axis=0)
+        if self.quantised is not None:
+            steps = sum(self.weights[one.sequence] * one.steps for one in stretches)
+            found[0] += steps * np.square(self.quantised / std) / 12.0
+        return found
 
     def steps(self, begin: int, end: int, sequence: int, noise: np.random.Generator | None) -> Array:
         """Steps of a sequence in the dtype of the flow, with noise of their cells."""

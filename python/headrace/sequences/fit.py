@@ -16,6 +16,7 @@ from headrace._fit.plan import Plan
 from headrace._fit.run import Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace.sequences.arrays import Covariates, Sequences, chunks
 from headrace.sequences.crops import Crops, HeldSequences, OpenSequences
+from headrace.sequences.prediction import LinearPrediction, levinson
 from headrace.sequences.runs import context_of
 from headrace.transforms.fixed import Standardize
 
@@ -145,10 +146,23 @@ class SequenceFit(Fit):
                 "x", *self.given.moments(stretches), tuple(f"feature {i}" for i in range(self.flow.features)), True
             )
             starts[len(interior.chain) - 1] = Standardize(*scale)
+            self._start_predictions(starts)
         if self.given.context is not None and self.flow.standardize_context is None and len(self.given.context) > 1:
             context = settled("context", *self.given.moments_of_context(stretches), (), True)
         if starts or context is not None:
             interior.set_starts(starts, context)
+
+
+    def _start_predictions(self, starts: dict[int, Any]) -> None:
+        """Linear predictions before the `Standardize` begin with Levinson's solution for the training steps."""
+        chain, last = self.flow._interior.chain, len(self.flow._interior.chain) - 1
+        if last and isinstance(chain[last - 1], LinearPrediction) and self.flow.transforms[last - 1].is_identity:
+            standardize: Standardize = starts[last]
+            found = self.given.autocorrelation(
+                self.source.stretches, chain[last - 1].order, standardize.mean, standardize.std
+            )
+            reflections = np.array([levinson(own) for own in found.T])
+            starts[last - 1] = LinearPrediction.of_reflections(reflections, self.flow.dtype)
 
 
 class CropRun(Run):

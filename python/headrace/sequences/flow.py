@@ -24,10 +24,11 @@ from headrace.sequences.continuation import Continuation
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.fit import SequenceFit
 from headrace.sequences.gradients import SequenceDerivatives
+from headrace.sequences.interior import SequenceInterior
 from headrace.sequences.links import StepLink
+from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, SequenceProgram
 from headrace.sequences.quantised import Cells
-from headrace.sequences.interior import SequenceInterior
 from headrace.sequences.runs import Run, context_of
 from headrace.sequences.stream import Stream
 from headrace.transforms.transform import Transform
@@ -37,13 +38,15 @@ if TYPE_CHECKING:
 
 __all__ = ["SequenceFlow"]
 
+OVER_TIME = (CausalConvolution, LinearPrediction)
+
 
 @storable
 class SequenceFlow(SequenceDerivatives):
     """A density of sequences: log p(x) = Σ_t log p(x_t | x_<t), a sum over steps.
 
-    A step has one or more values. Transforms are `CausalConvolution`, which reads the past, and any transform of rows
-    without context, as `Standardize` and `Linear`, which is then applied to each step.
+    A step has one or more values. Transforms are `CausalConvolution` and `LinearPrediction`, which read the past, and any
+    transform of rows without context, as `Standardize` and `Linear`, which is then applied to each step.
 
     Sequences are arrays (rows, steps, features), one of them is (steps, features), and of different lengths they are a
     list of such. A context is one row for a whole sequence, shape (rows, context), or (context,) for all. Covariates
@@ -87,15 +90,15 @@ class SequenceFlow(SequenceDerivatives):
                 raise ValueError(
                     f"transforms[{i}]: expected {base.features} features, as the base has, got {t.features}"
                 )
-        over_time = [t for t in chain if isinstance(t, CausalConvolution)]
-        context = _one("number of context columns", (t.context for t in over_time), 0)
-        covariates = _one("number of covariates", (t.covariates for t in over_time), 0)
-        hop = _one("hop", (t.hop for t in over_time if t.covariates), 1)
+        networks = [t for t in chain if isinstance(t, CausalConvolution)]
+        context = _one("number of context columns", (t.context for t in networks), 0)
+        covariates = _one("number of covariates", (t.covariates for t in networks), 0)
+        hop = _one("hop", (t.hop for t in networks if t.covariates), 1)
         dtypes = sorted({t.dtype.name for t in chain if t.dtype is not None})
         if len(dtypes) > 1:
             raise ValueError(f"transforms: expected one dtype, got {dtypes}; use .astype")
         kind = check.float_dtype("dtype", dtypes[0] if dtype is None else dtype)
-        products = list(dict.fromkeys(t.matmul for t in over_time))
+        products = list(dict.fromkeys(t.matmul for t in networks))
         if len(products) > 1:
             raise ValueError(f"transforms: expected one matmul, got {products}; use .to")
         super().__init__(base.features, context, covariates, hop, kind)
@@ -113,7 +116,7 @@ class SequenceFlow(SequenceDerivatives):
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
         links = [
-            t._link(dtype, self._products) if isinstance(t, CausalConvolution) else StepLink(_standing(t, dtype))
+            t._link(dtype, self._products) if isinstance(t, OVER_TIME) else StepLink(_standing(t, dtype))
             for t in self._chain
         ]
         blocks = [[block for _, block in part._blocks()] for part in (self._base, *self._chain)]
@@ -148,7 +151,7 @@ class SequenceFlow(SequenceDerivatives):
         """See `headrace._stored`."""
         features = stored.size("features", least=1)
         self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose the chain
-        chain = stored.children("transforms", (CausalConvolution, Transform))
+        chain = stored.children("transforms", (*OVER_TIME, Transform))
         base = stored.child("base", Base, "base.")
         scale = stored.scale("standardize_context") if stored.has("standardize_context") else None
         SequenceFlow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)
@@ -194,7 +197,7 @@ class SequenceFlow(SequenceDerivatives):
     @property
     def field(self) -> int:
         """The most steps before a step on which its density depends; the receptive field."""
-        return sum(t.field for t in self._chain if isinstance(t, CausalConvolution))
+        return sum(t.field for t in self._chain if isinstance(t, OVER_TIME))
 
     def __repr__(self) -> str:
         """Sizes, base and transforms."""
@@ -496,9 +499,10 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
         raise TypeError(f"transforms: expected a sequence of transforms, got {check.kind_of(transforms)}")
     chain = tuple(transforms)
     for i, t in enumerate(chain):
-        if not isinstance(t, (CausalConvolution, Transform)):
+        if not isinstance(t, (*OVER_TIME, Transform)):
             raise TypeError(
-                f"transforms[{i}]: expected a CausalConvolution or a transform of rows, got {check.kind_of(t)}"
+                f"transforms[{i}]: expected a CausalConvolution, a LinearPrediction or a transform of rows, got "
+                f"{check.kind_of(t)}"
             )
         if isinstance(t, Transform) and t.context:
             raise ValueError(
