@@ -17,8 +17,8 @@ from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace.network import Layer, Network
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.convolution import CausalConvolution
-from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.flow import SequenceFlow
+from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.stream import Stream
 from headrace.sequences.wavenet import WaveNet
 from headrace.tails import Independent, NormalMixture, StudentT, Uniform
@@ -63,7 +63,6 @@ __all__ = [
     "AscentHistory",
     "Base",
     "CausalConvolution",
-    "LinearPrediction",
     "Choice",
     "Conditional",
     "Continuation",
@@ -84,6 +83,7 @@ __all__ = [
     "Inverse",
     "Layer",
     "Linear",
+    "LinearPrediction",
     "Logistic",
     "MaskedAutoregressive",
     "Network",

@@ -73,7 +73,9 @@ class _Scaled:
 
 def _causal(header, tensors, prefix):
     own = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-    network = reference.CausalNetwork(own, tuple(header["dilations"]), header.get("hop", 1), header.get("companded", False))
+    network = reference.CausalNetwork(
+        own, tuple(header["dilations"]), header.get("hop", 1), header.get("companded", False)
+    )
     has = [bool(header["context"]), bool(header.get("covariates"))]
     if "inner" in header:
         inner = _flow(header["inner"], tensors, f"{prefix}inner.")

@@ -152,7 +152,6 @@ class SequenceFit(Fit):
         if starts or context is not None:
             interior.set_starts(starts, context)
 
-
     def _start_predictions(self, starts: dict[int, Any]) -> None:
         """Linear predictions before the `Standardize` begin with Levinson's solution for the training steps."""
         chain, last = self.flow._interior.chain, len(self.flow._interior.chain) - 1

@@ -11,11 +11,11 @@ from headrace import _arguments as check
 from headrace._core import cpu
 from headrace._module import Block, Program
 from headrace._stored import Stored, storable
-from headrace.sequences.links import Cotangent, LinkGradients
 from headrace.sequences.links import Block as Values
+from headrace.sequences.links import Cotangent, LinkGradients
 from headrace.sequences.program import SequenceProgram
 from headrace.sequences.sequential import Sequential
-from headrace.sequences.settings import MOST_STEPS, MOST_UNITS
+from headrace.sequences.settings import MOST_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
