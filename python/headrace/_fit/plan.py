@@ -53,7 +53,7 @@ class Plan:
 
     @classmethod
     def of(cls, flow: Trainable, rows: int, arguments: Arguments, *, judged: bool, batches: int | None = None) -> Plan:
-        """Check the arguments. `judged`: whether rows are held out; `batches`: of an epoch, where they are not of rows."""
+        """Check the arguments. `judged`: whether rows are held out; `batches`: of an epoch, if they are not of rows."""
         a = arguments.checked()
         if batches is None:
             batches = -(-rows // rows_of_a_batch(rows, a.batch_size))

@@ -49,7 +49,7 @@ class VectorAdam:
         self._steps = 0
 
     def memory(self) -> tuple[Array, Array, Array | None, Array]:
-        """Copies of the moments, of the running mean of the parameters, and the clock, as the core's optimiser has them.
+        """Copies of the moments, of the running mean of the parameters, and the clock, as from the core's optimiser.
 
         The clock has the powers of both decays, and the number of steps.
         """

@@ -15,7 +15,7 @@ from headrace._fit.given_rows import is_share, settled
 from headrace._fit.plan import Plan
 from headrace._fit.run import Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace.sequences.arrays import Covariates, Sequences, chunks
-from headrace.sequences.crops import Crops, HeldSequences, OpenSequences
+from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
 from headrace.sequences.prediction import LinearPrediction, levinson
 from headrace.sequences.runs import context_of
 from headrace.transforms.fixed import Standardize
@@ -35,6 +35,7 @@ STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
 class SequenceFit(Fit):
     """A fit of a flow of sequences."""
 
+    flow: Any  # with an interior of sequences
     source: Any
     judge: Any
 
@@ -59,8 +60,8 @@ class SequenceFit(Fit):
     def open(self, x: Any, context: Any, covariates: Any = None) -> None:
         """Check sequences, and hold some out."""
         given = self._sequences("", x, context, covariates, self.arguments.weights)
-        validation, stretches, out = self.arguments.validation, given.whole(), []
-        judges = given
+        validation, stretches, judges = self.arguments.validation, given.whole(), given
+        out: list[Stretch] = []
         if is_share(validation):
             stretches, out = given.split(validation, self.rng)
         elif validation is not None:
@@ -68,7 +69,7 @@ class SequenceFit(Fit):
             out = judges.whole()
         self.given, self.is_end = given, len(given.arrays) == 1 and is_share(validation)
         longest = max(given.lengths)
-        before = self.flow._interior.check_field(self.crop, longest)
+        before: int | None = self.flow._interior.check_field(self.crop, longest)
         self.source = Crops(given, stretches, min(self.crop or self._usual_crop(stretches, before), longest), before)
         self.judge = HeldSequences(judges, out, before, self.seed) if out else None
 
@@ -99,10 +100,10 @@ class SequenceFit(Fit):
         share, _ = _arrays.row_weights(f"{of}weights", weights, given.rows, caller)
         return OpenSequences(given.arrays, rows, own, share, flow.hop, self.quantised, flow.dtype)
 
-    def _usual_crop(self, stretches: Any, before: int | None) -> int:
+    def _usual_crop(self, stretches: list[Stretch], before: int | None) -> int:
         """The default of `crop`."""
         if before is None:
-            return max(one.end for one in stretches)
+            return int(max(one.end for one in stretches))
         total = sum(one.steps for one in stretches)
         return round(max(min(FIELDS * before, max(LEAST_FIELDS * before, total / CROPS)), LEAST_CROP))
 
@@ -187,7 +188,8 @@ class CropRun(Run):
         """See `Run`."""
         self.tick = weight = 0.0
         done, total = self.kept.pass_begins(self)
-        key, flow = int(self.rng.integers(1 << 63)), self.flow
+        key = int(self.rng.integers(1 << 63))
+        flow: Any = self.flow
         for i, crops in enumerate(self.source.epoch(key, self.plan.batches)):
             batch = self.source.batch(crops, np.random.default_rng([key, 1, i]))
             share = float(batch.weights.sum(dtype=np.float64))

@@ -45,8 +45,8 @@ OVER_TIME = (CausalConvolution, LinearPrediction)
 class SequenceFlow(SequenceDerivatives):
     """A density of sequences: log p(x) = Σ_t log p(x_t | x_<t), a sum over steps.
 
-    A step has one or more values. Transforms are `CausalConvolution` and `LinearPrediction`, which read the past, and any
-    transform of rows without context, as `Standardize` and `Linear`, which is then applied to each step.
+    A step has one or more values. Transforms are `CausalConvolution` and `LinearPrediction`, which read the past, and
+    any transform of rows without context, as `Standardize` and `Linear`, which is then applied to each step.
 
     Sequences are arrays (rows, steps, features), one of them is (steps, features), and of different lengths they are a
     list of such. A context is one row for a whole sequence, shape (rows, context), or (context,) for all. Covariates
@@ -453,7 +453,8 @@ class SequenceFlow(SequenceDerivatives):
             one.open(x, context, covariates)
             return one
 
-        return training.completed(self, opened)
+        of_sequences: Any = self  # with an interior of sequences
+        return training.completed(of_sequences, opened)
 
     @property
     def _interior(self) -> SequenceInterior:

@@ -50,11 +50,11 @@ class _Reflections:
 class LinearPrediction(Sequential):
     """A transform of sequences: data are what `order` steps before predict linearly, plus a residual.
 
-    With coefficients a, x[t] = Σᵢ a[i] x[t − i] + z[t] / g, each feature by itself. The coefficients come from reflection
-    coefficients tanh(θ) by the step-up recursion (Markel, Gray 1976), so that the filter from z to x is stable whatever
-    the parameters θ are, and g = Π cosh(θ), with which the residual of an autoregressive process of variance 1 has
-    variance 1. Zeros, which are the parameters at first, are the identity. At the data end of a flow, or before
-    `Standardize` there, `SequenceFlow.fit` begins with Levinson's solution for the training steps.
+    With coefficients a, x[t] = Σᵢ a[i] x[t − i] + z[t] / g, each feature by itself. The coefficients come from
+    reflection coefficients tanh(θ) by the step-up recursion (Markel, Gray 1976), so that the filter from z to x is
+    stable whatever the parameters θ are, and g = Π cosh(θ), with which the residual of an autoregressive process of
+    variance 1 has variance 1. Zeros, which are the parameters at first, are the identity. Before a `Standardize` at the
+    data end, which nothing has set, `SequenceFlow.fit` begins with Levinson's solution for the training steps.
 
     Before the first step x is zero. Named parameters: "reflection", θ, shape (features, order).
 
@@ -151,7 +151,8 @@ class _Filter:
             a, k = self._steps[-1], self.k[:, m : m + 1]
             self._steps.append(np.hstack([a - k * a[:, ::-1], k]))
         self.coefficients = self._steps[-1]
-        self.log_gain = (np.logaddexp(self.theta, -self.theta) - np.log(2.0)).sum(axis=1)
+        with np.errstate(invalid="ignore"):  # of parameters that are NaN
+            self.log_gain = (np.logaddexp(self.theta, -self.theta) - np.log(2.0)).sum(axis=1)
 
     def by_parameters(self, by_coefficients: Floats, by_log_gain: Floats) -> Floats:
         """The gradient by the parameters, a vector."""
@@ -181,7 +182,8 @@ class PredictionState:
     @property
     def numbers(self) -> int:
         """Values of a sequence's state."""
-        return self.past.shape[1] * self.past.shape[2]
+        _, order, features = self.past.shape
+        return int(order * features)
 
     def rows_of(self, rows: Sequence[int]) -> PredictionState:
         """The states of the chosen sequences."""

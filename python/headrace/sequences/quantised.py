@@ -59,7 +59,8 @@ class Cells:
             own = program.parameters_of(vector, i)
             if isinstance(link, PredictionLink):  # cells move with their middle: given the past, its slope is the gain
                 low, high, gain = low - middle, high - middle, np.exp(link.filter_of(own).log_gain)
-                middle = link.run(own, True, middle, None, None, part.states and part.states[i])[0].astype(np.float64)
+                state = None if part.states is None else part.states[i]
+                middle = link.run(own, True, middle, None, None, state)[0].astype(np.float64)
                 low, high = middle + gain * low, middle + gain * high
                 continue
             middle, low, high = (link.run(own, True, values, None, None, None)[0] for values in (middle, low, high))
