@@ -163,8 +163,8 @@ void run(const CausalTransform<T>& transform, Way way, const py::object& weights
     StateInUse<T> in_use(state);
     if (state) {
         const CausalOptions &own = transform.network().options(), &of = state->network->options();
-        require(own.inputs == of.inputs && own.is_companded == of.is_companded && own.channels == of.channels && own.kernel == of.kernel &&
-                    own.dilations == of.dilations,
+        require(own.inputs == of.inputs && own.is_companded == of.is_companded && own.channels == of.channels &&
+                    own.kernel == of.kernel && own.dilations == of.dilations,
                 "state: expected one of this network");
         require(state->streams.rows() == call.rows, "state: expected one of as many rows as are given");
         call.state = &state->streams;
@@ -284,22 +284,22 @@ void bind_transform_of(py::module_& m, const char* name) {
     using C = CausalTransform<T>;
     py::class_<C, std::shared_ptr<C>> transform(m, name);
     transform
-        .def(py::init([](std::shared_ptr<const CausalConvolution> network, bool reads_data, const std::string& map,
-                         const std::string& variant, double slope, int bins, double bound, std::optional<double> low,
-                         double min_bin, bool formula_to_data, std::shared_ptr<const Program<T>> inner,
-                         bool has_level) {
-                 require(network != nullptr, "network: expected a causal network");
-                 require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
-                 std::shared_ptr<const TransformMap> own;
-                 if (!map.empty())
-                     own = std::make_shared<TransformMap>(
-                         MapSettings{map, variant, slope, bins, bound, min_bin, low, formula_to_data});
-                 return std::make_shared<C>(std::move(network), std::move(own), std::move(inner), reads_data, has_level);
-             }),
-             py::arg("network"), py::arg("reads_data"), py::kw_only(), py::arg("map") = "", py::arg("variant") = "",
-             py::arg("slope") = 1e-3, py::arg("bins") = 8, py::arg("bound") = 5.0, py::arg("low") = py::none(),
-             py::arg("min_bin") = 1e-3, py::arg("formula_to_data") = true, py::arg("inner") = py::none(),
-             py::arg("has_level") = false)
+        .def(
+            py::init([](std::shared_ptr<const CausalConvolution> network, bool reads_data, const std::string& map,
+                        const std::string& variant, double slope, int bins, double bound, std::optional<double> low,
+                        double min_bin, bool formula_to_data, std::shared_ptr<const Program<T>> inner, bool has_level) {
+                require(network != nullptr, "network: expected a causal network");
+                require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
+                std::shared_ptr<const TransformMap> own;
+                if (!map.empty())
+                    own = std::make_shared<TransformMap>(
+                        MapSettings{map, variant, slope, bins, bound, min_bin, low, formula_to_data});
+                return std::make_shared<C>(std::move(network), std::move(own), std::move(inner), reads_data, has_level);
+            }),
+            py::arg("network"), py::arg("reads_data"), py::kw_only(), py::arg("map") = "", py::arg("variant") = "",
+            py::arg("slope") = 1e-3, py::arg("bins") = 8, py::arg("bound") = 5.0, py::arg("low") = py::none(),
+            py::arg("min_bin") = 1e-3, py::arg("formula_to_data") = true, py::arg("inner") = py::none(),
+            py::arg("has_level") = false)
         .def(
             "streams",
             [](const C& t, int64_t rows) {
@@ -379,8 +379,9 @@ void bind_sequences(py::module_& m) {
     network
         .def(py::init([](int inputs, int channels, int skip, int kernel, std::vector<int> dilations, int outputs,
                          int context, int covariates, int hop, bool is_companded) {
-                 return std::make_shared<CausalConvolution>(CausalOptions{
-                     inputs, is_companded, channels, skip, kernel, std::move(dilations), outputs, context, covariates, hop});
+                 return std::make_shared<CausalConvolution>(CausalOptions{inputs, is_companded, channels, skip, kernel,
+                                                                          std::move(dilations), outputs, context,
+                                                                          covariates, hop});
              }),
              py::kw_only(), py::arg("inputs"), py::arg("channels"), py::arg("skip"), py::arg("kernel"),
              py::arg("dilations"), py::arg("outputs"), py::arg("context") = 0, py::arg("covariates") = 0,

@@ -27,8 +27,7 @@ void for_columns(const PredictionCall<T>& call, F&& f) {
     parallel_for(call.rows * call.columns, [&](int64_t task) {
         const int64_t row = task / call.columns, column = task % call.columns;
         std::vector<T> line = line_of(call, row, column);
-        f(line.data(), call.coefficients + column * call.order,
-          call.result + row * call.steps * call.columns + column);
+        f(line.data(), call.coefficients + column * call.order, call.result + row * call.steps * call.columns + column);
     });
 }
 
@@ -43,8 +42,7 @@ void residuals_of(const PredictionCall<T>& call) {
             std::fill_n(sums, n, T(0));
             for (int64_t i = 0; i < call.order; ++i)
                 for (int64_t t = 0; t < n; ++t) sums[t] = fma(a[i], line[begin + t + i], sums[t]);
-            for (int64_t t = 0; t < n; ++t)
-                result[(begin + t) * call.columns] = line[call.order + begin + t] - sums[t];
+            for (int64_t t = 0; t < n; ++t) result[(begin + t) * call.columns] = line[call.order + begin + t] - sums[t];
         }
     });
 }

@@ -1,7 +1,7 @@
 // The map of the values of a step: with a level, x = e^level map(z), where the network gives the level c of each value,
 // its last output, clamped to [-13, 2]; without one, the map alone. So the parameters of the map are in units of the
-// level, and need not become small where a signal does. Uniform noise of a step of 16-bit audio has a log-scale of -11.6
-// in units of its range.
+// level, and need not become small where a signal does. Uniform noise of a step of 16-bit audio has a log-scale of
+// -11.6 in units of its range.
 //
 //   to latent values:  z = inverse map(e^-c x),  log-derivative that of the inverse map - c
 #pragma once
@@ -63,7 +63,7 @@ class StepMap {
         }
         const Split s(*this, raw, n, scratch);
         const int64_t all = n * columns_;
-        if (to_data) {  // s.values: the results, s.more: gradients by what the level multiplies
+        if (to_data) {                       // s.values: the results, s.more: gradients by what the level multiplies
             T* const log_det = s.by_params;  // has room for n values, and is overwritten below
             kernels_.coupling(map_.index(), is_inverse, options_, given, s.params, s.values, log_det, n, columns_);
             scale(s.values, s.levels, 1, s.values, n);

@@ -223,8 +223,7 @@ void CausalTransform<T>::Work::keep_inputs(int64_t row) const {
         load_columns(call_.given, row, step, 1, network_.values, given.data());
         const int64_t slot = (state.position + step) % network_.kernel;
         for (int64_t c = 0; c < inputs(); ++c)
-            numbers[(network_.past + slot * inputs() + c) * state.lanes] =
-                causal_input(network_, given.data(), int(c));
+            numbers[(network_.past + slot * inputs() + c) * state.lanes] = causal_input(network_, given.data(), int(c));
     }
 }
 
@@ -235,8 +234,8 @@ void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, in
     const int64_t start = std::max<int64_t>(0, begin - (begin > 0 ? of_.network_->warm_up() : 0));
     const int64_t lines = causal_window_scratch(network_, most), v_size = round_up((k + most) * inputs(), 16);
     const int64_t raw_size = round_up(most * n_outputs, 16), value_size = round_up(most * values(), 16);
-    const TaskScratch<T> memory(of_.inner_ != nullptr, lines + v_size + raw_size + 2 * value_size +
-                                                           round_up(most, 16) + map_scratch(most));
+    const TaskScratch<T> memory(of_.inner_ != nullptr,
+                                lines + v_size + raw_size + 2 * value_size + round_up(most, 16) + map_scratch(most));
     T* const scratch = memory.numbers();
     T *const v = scratch + lines, *const raw = v + v_size, *const value = raw + raw_size;
     T *const given = value + value_size, *const log_det = given + value_size;
@@ -301,8 +300,8 @@ void CausalTransform<T>::Work::panel(CausalStreams<T>& streams, const typename C
     const int64_t raw_size = round_up(n * n_outputs, 16);
     const int64_t v_size = round_up(n * values(), 16);
     const int64_t bias_size = folded_ && lanes > 1 ? int64_t(of_row_) * lanes : 0;
-    const TaskScratch<T> memory(of_.inner_ != nullptr, lines + raw_size + 2 * v_size + round_up(n, 16) + bias_size +
-                                                           map_scratch(n));
+    const TaskScratch<T> memory(of_.inner_ != nullptr,
+                                lines + raw_size + 2 * v_size + round_up(n, 16) + bias_size + map_scratch(n));
     T* const scratch = memory.numbers();
     T *const raw = scratch + lines, *const given = raw + raw_size, *const value = given + v_size;
     T *const log_det = value + v_size, *const bias = log_det + round_up(n, 16), *const of_map = bias + bias_size;
