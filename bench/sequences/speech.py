@@ -52,11 +52,10 @@ def fetched(folder: Path) -> Path | None:
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    for command in (["apt-get", "download", PACKAGE], None):
-        if command is None:
-            command = ["dpkg", "-x", *(str(one) for one in folder.glob(f"{PACKAGE}_*.deb")), "."]
-        if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:
-            return None
+    if not list(folder.glob(f"{PACKAGE}_*.deb")):
+        subprocess.run(["apt-get", "download", PACKAGE], cwd=folder, capture_output=True, check=False)
+    for archive in folder.glob(f"{PACKAGE}_*.deb"):
+        subprocess.run(["dpkg", "-x", archive.name, "."], cwd=folder, capture_output=True, check=False)
     return voice if voice.exists() else None
 
 
@@ -133,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.sequences.speech", description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="of the processor, for the fit")
     parser.add_argument("--folder", type=Path, help="where the package is, or is unpacked to; by default forgotten")
+    parser.add_argument("--plain", action="store_true", help="without linear prediction, companded inputs and levels")
     parser.add_argument("--no-anchor", action="store_true", help="leave the adaptive linear prediction out")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as own:
@@ -149,9 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         begin = time.process_time()
         anchor = adaptive_prediction(parts["train"], noisy)
         report("adaptive linear prediction 24, Student", time.process_time() - begin, anchor, active)
-    flow, history, seconds = fitted(parts, 60.0 * given.minutes)
+    options: dict[str, Any] = {"prediction": 0, "companded": False, "level": False} if given.plain else {}
+    flow, history, seconds = fitted(parts, 60.0 * given.minutes, **options)
     print(history, flush=True)
-    report("hr.WaveNet()", seconds, log_probs(flow, noisy), active)
+    report("hr.WaveNet(), plain" if given.plain else "hr.WaveNet()", seconds, log_probs(flow, noisy), active)
     return 0
 
 
