@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from headrace import torch as torch
     from headrace._accelerate import accelerate as accelerate
     from headrace.choosing import Choice, auto
-    from headrace.diagnosis import Diagnosis, diagnose, recalibrate
+    from headrace.diagnosis import Diagnosis, SequenceDiagnosis, diagnose, recalibrate
 
 __version__: str = _core.cpu.__version__
 
@@ -97,6 +97,7 @@ __all__ = [
     "RadialFlow",
     "RealNVP",
     "Rotation",
+    "SequenceDiagnosis",
     "SequenceFlow",
     "Speed",
     "StandardNormal",
@@ -143,6 +144,7 @@ _LATER = {
     "accelerate": "_accelerate",
     "Choice": "choosing",
     "Diagnosis": "diagnosis",
+    "SequenceDiagnosis": "diagnosis",
     "auto": "choosing",
     "diagnose": "diagnosis",
     "recalibrate": "diagnosis",
