@@ -175,7 +175,7 @@ def test_it_reaches_the_entropy_rate_of_an_autoregression(dtype):
     test = 7.0 + 3.0 * autoregression(20_000, "test")
     loss = -flow.log_prob(test) / len(test)
     own = RATE + np.log(3.0) + 0.5 * np.mean(cases.rng("noise", 20_000, "test").standard_normal(20_200)[200:] ** 2 - 1)
-    assert own - 1e-3 < loss < own + 0.03  # a network of few steps; below the rate it would see the future
+    assert own - 1e-3 < loss < own + 0.03  # of a short fit; below the rate it would see the future
     assert history.best_epoch > 0
     assert history.validation_loss[history.best_epoch - 1] == history.best_loss
     assert flow.standardize_context is None
