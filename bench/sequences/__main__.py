@@ -360,7 +360,7 @@ class Suite:
 
     def _inner_flows(self) -> list[Case]:
         """An NSF over three values of a step."""
-        flow, cases = hr.WaveNet(3, layers=16, channels=32, seed=0), []
+        flow, cases = hr.WaveNet(3, layers=16, channels=32, prediction=0, companded=False, seed=0), []
         for rows in (1, 48):
             steps = self.sizes.streams * 2 // (1 if rows == 1 else 12)
             own = Apart(flow, rows, steps)

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "../core/sequences/gradient.hpp"
+#include "../core/sequences/prediction.hpp"
 #include "../core/sequences/transform.hpp"
 #include "bindings.hpp"
 #include "initialised.hpp"
@@ -77,7 +78,7 @@ class StateInUse {
 };
 
 SequenceView open_sequences(const py::object& given, int64_t& rows, int64_t& steps, int inputs) {
-    const char* const message = "given: expected an array (rows, steps, inputs) of float32 or float64";
+    const char* const message = "given: expected an array (rows, steps, values) of float32 or float64";
     const OpenedArray opened = open_host_array(given, message);
     require(opened.axes == 3, message);
     const auto a = py::reinterpret_borrow<py::array>(given);
@@ -122,7 +123,7 @@ SequenceCall<T> open_call(const CausalTransform<T>& transform, const py::object&
     const bool has_pairs = std::is_same_v<T, float> && py::reinterpret_borrow<Array<T>>(weights).size() == n_rounded;
     call.weights = host_numbers<const T>(weights, {has_pairs ? n_rounded : n}, message);
     if (has_pairs) call.pairs = reinterpret_cast<const uint32_t*>(call.weights + n);
-    call.given = open_sequences(given, call.rows, call.steps, transform.network().network().inputs);
+    call.given = open_sequences(given, call.rows, call.steps, transform.network().network().values);
     return call;
 }
 
@@ -146,7 +147,7 @@ template <class T>
 void open_results(SequenceCall<T>& call, const CausalNetwork& n, const py::object& value, const py::object& log_det,
                   const py::object& raw) {
     call.value =
-        wanted<T>(value, {call.rows, call.steps, n.inputs}, "value: expected a contiguous (rows, steps, inputs)");
+        wanted<T>(value, {call.rows, call.steps, n.values}, "value: expected a contiguous (rows, steps, values)");
     call.log_det = wanted<T>(log_det, {call.rows, call.steps}, "log_det: expected a contiguous (rows, steps)");
     call.raw = wanted<T>(raw, {call.rows, call.steps, n.outputs}, "raw: expected a contiguous (rows, steps, outputs)");
 }
@@ -162,8 +163,8 @@ void run(const CausalTransform<T>& transform, Way way, const py::object& weights
     StateInUse<T> in_use(state);
     if (state) {
         const CausalOptions &own = transform.network().options(), &of = state->network->options();
-        require(own.inputs == of.inputs && own.channels == of.channels && own.kernel == of.kernel &&
-                    own.dilations == of.dilations,
+        require(own.inputs == of.inputs && own.is_companded == of.is_companded && own.channels == of.channels &&
+                    own.kernel == of.kernel && own.dilations == of.dilations,
                 "state: expected one of this network");
         require(state->streams.rows() == call.rows, "state: expected one of as many rows as are given");
         call.state = &state->streams;
@@ -211,7 +212,7 @@ void vjp(const CausalTransform<T>& transform, const py::object& weights, const p
     const auto cotangent = [&](const py::object& array, int columns, const char* message) {
         return open_cotangent(array, call.rows, call.steps, columns, message);
     };
-    gradient.value = cotangent(grad_value, n.inputs, "grad_value: expected (rows, steps, inputs)");
+    gradient.value = cotangent(grad_value, n.values, "grad_value: expected (rows, steps, values)");
     gradient.log_det = cotangent(grad_log_det, 1, "grad_log_det: expected (rows, steps)");
     gradient.raw = cotangent(grad_raw, n.outputs, "grad_raw: expected (rows, steps, outputs)");
     gradient.log_prob = cotangent(grad_log_prob, 1, "grad_log_prob: expected (rows, steps)");
@@ -219,7 +220,7 @@ void vjp(const CausalTransform<T>& transform, const py::object& weights, const p
     require(base.empty() == !gradient.log_prob.data, "base: expected one beside grad_log_prob, and only there");
     if (!base.empty()) gradient.base = base == "normal" ? Base::normal : Base::logistic;
     gradient.is_sequential = is_sequential;
-    gradient.slopes = cotangent(slopes, n.inputs * n.outputs, "slopes: expected (rows, steps, inputs * outputs)");
+    gradient.slopes = cotangent(slopes, n.values * n.outputs, "slopes: expected (rows, steps, values * outputs)");
     require((gradient.slopes.data != nullptr) == (is_sequential && !transform.map()),
             "slopes: expected them in the sequential direction of a transform without a map, and only there");
     require(!is_sequential || (!gradient.log_prob.data && !call.value && !call.log_det && !call.raw),
@@ -229,8 +230,8 @@ void vjp(const CausalTransform<T>& transform, const py::object& weights, const p
             "grad_raw: expected no other gradient of a transform without a map");
     require(!is_sequential || !transform.map() || !gradient.raw.data,
             "grad_raw: expected none in the sequential direction of a transform with a map");
-    gradient.given = wanted<T>(grad_given, {call.rows, call.steps, n.inputs},
-                               "grad_given: expected a contiguous (rows, steps, inputs)");
+    gradient.given = wanted<T>(grad_given, {call.rows, call.steps, n.values},
+                               "grad_given: expected a contiguous (rows, steps, values)");
     gradient.weights = wanted<T>(grad_weights, {int64_t(transform.network().n_weights())},
                                  "grad_weights: expected a contiguous vector");
     require(grad_context.is_none() || n.context > 0, "grad_context: there is no context");
@@ -283,20 +284,22 @@ void bind_transform_of(py::module_& m, const char* name) {
     using C = CausalTransform<T>;
     py::class_<C, std::shared_ptr<C>> transform(m, name);
     transform
-        .def(py::init([](std::shared_ptr<const CausalConvolution> network, bool reads_data, const std::string& map,
-                         const std::string& variant, double slope, int bins, double bound, std::optional<double> low,
-                         double min_bin, bool formula_to_data, std::shared_ptr<const Program<T>> inner) {
-                 require(network != nullptr, "network: expected a causal network");
-                 require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
-                 std::shared_ptr<const TransformMap> own;
-                 if (!map.empty())
-                     own = std::make_shared<TransformMap>(
-                         MapSettings{map, variant, slope, bins, bound, min_bin, low, formula_to_data});
-                 return std::make_shared<C>(std::move(network), std::move(own), std::move(inner), reads_data);
-             }),
-             py::arg("network"), py::arg("reads_data"), py::kw_only(), py::arg("map") = "", py::arg("variant") = "",
-             py::arg("slope") = 1e-3, py::arg("bins") = 8, py::arg("bound") = 5.0, py::arg("low") = py::none(),
-             py::arg("min_bin") = 1e-3, py::arg("formula_to_data") = true, py::arg("inner") = py::none())
+        .def(
+            py::init([](std::shared_ptr<const CausalConvolution> network, bool reads_data, const std::string& map,
+                        const std::string& variant, double slope, int bins, double bound, std::optional<double> low,
+                        double min_bin, bool formula_to_data, std::shared_ptr<const Program<T>> inner, bool has_level) {
+                require(network != nullptr, "network: expected a causal network");
+                require(slope > 0 && slope < 1, "slope: expected a number between 0 and 1");
+                std::shared_ptr<const TransformMap> own;
+                if (!map.empty())
+                    own = std::make_shared<TransformMap>(
+                        MapSettings{map, variant, slope, bins, bound, min_bin, low, formula_to_data});
+                return std::make_shared<C>(std::move(network), std::move(own), std::move(inner), reads_data, has_level);
+            }),
+            py::arg("network"), py::arg("reads_data"), py::kw_only(), py::arg("map") = "", py::arg("variant") = "",
+            py::arg("slope") = 1e-3, py::arg("bins") = 8, py::arg("bound") = 5.0, py::arg("low") = py::none(),
+            py::arg("min_bin") = 1e-3, py::arg("formula_to_data") = true, py::arg("inner") = py::none(),
+            py::arg("has_level") = false)
         .def(
             "streams",
             [](const C& t, int64_t rows) {
@@ -335,19 +338,54 @@ void bind_transform_of(py::module_& m, const char* name) {
             py::arg("first_frame") = 0, py::arg("state") = py::none(), py::arg("inner_weights") = py::none());
 }
 
+// Residuals of x, or x from residuals; x before them goes first.
+template <class T>
+void bind_prediction_of(py::module_& m, const char* name) {
+    m.def(
+        name,
+        [](const py::object& coefficients, const py::object& given, const py::object& result, const py::object& past,
+           bool to_signal) {
+            const char* const message = "given: expected a contiguous (rows, steps, columns) of the dtype";
+            require(py::isinstance<Array<T>>(given) && py::isinstance<Array<T>>(coefficients), message);
+            const auto a = py::reinterpret_borrow<Array<T>>(given);
+            const auto of = py::reinterpret_borrow<Array<T>>(coefficients);
+            require(a.ndim() == 3 && of.ndim() == 2, message);
+            PredictionCall<T> call{};
+            call.rows = a.shape(0);
+            call.steps = a.shape(1);
+            call.columns = a.shape(2);
+            call.order = of.shape(1);
+            call.given = host_numbers<const T>(given, {call.rows, call.steps, call.columns}, message);
+            call.result = host_numbers<T>(result, {call.rows, call.steps, call.columns},
+                                          "result: expected a contiguous (rows, steps, columns) of the dtype");
+            call.coefficients =
+                host_numbers<const T>(coefficients, {call.columns, call.order},
+                                      "coefficients: expected a contiguous (columns, order) of the dtype");
+            if (!past.is_none())
+                call.past = host_numbers<const T>(past, {call.rows, call.order, call.columns},
+                                                  "past: expected a contiguous (rows, order, columns) of the dtype");
+            without_gil([&] { to_signal ? signals_of(call) : residuals_of(call); });
+        },
+        py::arg("coefficients"), py::arg("given"), py::arg("result"), py::arg("past") = py::none(),
+        py::arg("to_signal") = false);
+}
+
 }  // namespace
 
 void bind_sequences(py::module_& m) {
+    bind_prediction_of<float>(m, "predict_f32");
+    bind_prediction_of<double>(m, "predict_f64");
     py::class_<CausalConvolution, std::shared_ptr<CausalConvolution>> network(m, "CausalConvolution");
     network
         .def(py::init([](int inputs, int channels, int skip, int kernel, std::vector<int> dilations, int outputs,
-                         int context, int covariates, int hop) {
-                 return std::make_shared<CausalConvolution>(CausalOptions{
-                     inputs, channels, skip, kernel, std::move(dilations), outputs, context, covariates, hop});
+                         int context, int covariates, int hop, bool is_companded) {
+                 return std::make_shared<CausalConvolution>(CausalOptions{inputs, is_companded, channels, skip, kernel,
+                                                                          std::move(dilations), outputs, context,
+                                                                          covariates, hop});
              }),
              py::kw_only(), py::arg("inputs"), py::arg("channels"), py::arg("skip"), py::arg("kernel"),
              py::arg("dilations"), py::arg("outputs"), py::arg("context") = 0, py::arg("covariates") = 0,
-             py::arg("hop") = 1)
+             py::arg("hop") = 1, py::arg("is_companded") = false)
         .def_property_readonly("field", &CausalConvolution::field)
         .def_property_readonly("n_pairs", &CausalConvolution::n_pairs)
         .def(

@@ -1,6 +1,7 @@
 // A causal convolution network over time for kernels: plain sizes, and offsets from the network's first weight.
 //
-// Position t reads the inputs v before it, by layers whose weights are the same at all positions (WaveNet,
+// Position t reads the inputs v before it: the values of a step, and, if they are companded, these again at another
+// scale (math/compand.hpp). It does so by layers whose weights are the same at all positions (WaveNet,
 // arXiv:1609.03499). Values of every layer before the first position are zero. With taps i = 0, ..., kernel - 1 from
 // old to new:
 //
@@ -44,7 +45,9 @@ struct CausalLayer {
 };
 
 struct CausalNetwork {
-    int inputs;  // columns of v
+    int values;         // of a step
+    bool is_companded;  // whether v has companded values behind them
+    int inputs;         // columns of v
     int channels, skip, kernel, n_layers;
     int outputs;                                  // outputs for each position
     int context, covariates, hop;                 // columns of the context and of covariates; positions of a frame

@@ -20,6 +20,7 @@ from headrace.network import Layer, Network
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
+from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.stream import Stream
 from headrace.sequences.wavenet import WaveNet
 from headrace.tails import Independent, NormalMixture, StudentT, Uniform
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from headrace import torch as torch
     from headrace._accelerate import accelerate as accelerate
     from headrace.choosing import Choice, auto
-    from headrace.diagnosis import Diagnosis, diagnose, recalibrate
+    from headrace.diagnosis import Diagnosis, SequenceDiagnosis, diagnose, recalibrate
 
 __version__: str = _core.cpu.__version__
 
@@ -84,6 +85,7 @@ __all__ = [
     "Inverse",
     "Layer",
     "Linear",
+    "LinearPrediction",
     "Logistic",
     "MaskedAutoregressive",
     "Network",
@@ -97,6 +99,7 @@ __all__ = [
     "RadialFlow",
     "RealNVP",
     "Rotation",
+    "SequenceDiagnosis",
     "SequenceFlow",
     "Speed",
     "StandardNormal",
@@ -144,6 +147,7 @@ _LATER = {
     "accelerate": "_accelerate",
     "Choice": "choosing",
     "Diagnosis": "diagnosis",
+    "SequenceDiagnosis": "diagnosis",
     "auto": "choosing",
     "diagnose": "diagnosis",
     "recalibrate": "diagnosis",

@@ -111,6 +111,7 @@ class CausalConvolution:
         context: int = 0,
         covariates: int = 0,
         hop: int = 1,
+        is_companded: bool = False,
     ) -> None: ...
     @property
     def field(self) -> int: ...
@@ -154,6 +155,7 @@ class _CausalTransform:
         min_bin: float = 1e-3,
         formula_to_data: bool = True,
         inner: ProgramF32 | ProgramF64 | None = None,
+        has_level: bool = False,
     ) -> None: ...
     def streams(self, rows: int) -> Any: ...
     def outputs(
@@ -214,6 +216,13 @@ class _CausalTransform:
         is_sequential: bool = False,
         slopes: _Array | None = None,
     ) -> None: ...
+
+def predict_f32(
+    coefficients: _Array, given: _Array, result: _Array, past: _Array | None = None, to_signal: bool = False
+) -> None: ...
+def predict_f64(
+    coefficients: _Array, given: _Array, result: _Array, past: _Array | None = None, to_signal: bool = False
+) -> None: ...
 
 class CausalTransformF32(_CausalTransform): ...
 class CausalTransformF64(_CausalTransform): ...

@@ -12,7 +12,7 @@ from .additive_spline import additive_knots
 from .autoregressive import MaskedAutoregressive
 from .bases import Independent, Logistic, Normal, NormalMixture, StandardNormal, StudentT, Uniform
 from .bf16 import RoundedNetwork, parts_of, rounded, rounded_product, rounded_sums, sorted_units
-from .causal import CausalFlow, CausalNetwork, CausalTransform, PerStep, SequenceFlow
+from .causal import CausalFlow, CausalNetwork, CausalTransform, LinearPrediction, PerStep, SequenceFlow
 from .coupling import Coupling
 from .derivatives import STEP, along, gradient, row_gradient
 from .flow import Flow
@@ -52,6 +52,7 @@ __all__ = [
     "Independent",
     "Inverse",
     "Linear",
+    "LinearPrediction",
     "Logistic",
     "Map",
     "MaskedAutoregressive",

@@ -19,11 +19,14 @@ class CausalNetwork:
     arrays: dict
     dilations: tuple[int, ...]
     hop: int = 1
+    companded: bool = False
 
     def __call__(self, values, context=None, covariates=None):
         """``(rows, T, inputs)`` to ``(rows, T, outputs)``."""
         get = {name: np.asarray(array, np.float64) for name, array in self.arrays.items()}
         values = np.asarray(values, np.float64)
+        if self.companded:
+            values = np.concatenate([values, np.arcsinh(512.0 * values) / np.arcsinh(512.0)], axis=2)
         shifted = np.concatenate([np.zeros_like(values[:, :1]), values[:, :-1]], axis=1)
         hidden = convolved(shifted, get["input.weight"], 1) + get["input.bias"]
         skip = 0.0
@@ -78,6 +81,7 @@ class CausalTransform:
     map: str = "affine"
     reads: str = "data"
     options: Options = field(default_factory=Options)
+    level: bool = False
 
     def forward(self, z, context=None, covariates=None):
         return self._towards("data", z, context, covariates)
@@ -100,8 +104,56 @@ class CausalTransform:
         return built, log_det
 
     def _apply(self, value, params, inverse):
+        level, scale = 0.0, 1.0
+        if self.level:  # x = e^level map(z)
+            params, level = params[..., :-1], np.clip(params[..., -1], -13.0, 2.0)
+            scale = np.exp(level)
+        if inverse:
+            value, log_derivative = MAPS[self.map].apply(value / scale, params, self.options, inverse)
+            return value, (log_derivative - level).sum(axis=2)
         value, log_derivative = MAPS[self.map].apply(value, params, self.options, inverse)
-        return value, log_derivative.sum(axis=2)
+        return value * scale, (log_derivative + level).sum(axis=2)
+
+
+@dataclass(frozen=True)
+class LinearPrediction:
+    """x_t = sum over i of a_i x_{t-i} + z_t / g, each channel by itself, from reflection coefficients tanh(theta).
+
+    The coefficients are those of the polynomial that the step-up recursion builds (Markel, Gray 1976), and g^2 is the
+    variance of an autoregressive process of these coefficients whose residual has variance 1.
+    """
+
+    theta: np.ndarray  # (channels, order)
+
+    def filters(self):
+        for theta in np.asarray(self.theta, np.float64):
+            k = np.tanh(theta)
+            polynomial = np.ones(1)  # 1 - sum a_i D^i
+            for one in k:
+                grown = np.append(polynomial, 0.0)
+                polynomial = grown - one * grown[::-1]
+            yield -polynomial[1:], 1.0 / np.sqrt(np.prod(1.0 - k**2))
+
+    def forward(self, z, context=None, covariates=None):
+        z = np.asarray(z, np.float64)
+        x, log_det = np.zeros_like(z), np.zeros(z.shape[:2])
+        for c, (a, gain) in enumerate(self.filters()):
+            for t in range(z.shape[1]):
+                x[:, t, c] = z[:, t, c] / gain
+                for i in range(min(len(a), t)):
+                    x[:, t, c] += a[i] * x[:, t - 1 - i, c]
+            log_det -= np.log(gain)
+        return x, log_det
+
+    def inverse(self, x, context=None, covariates=None):
+        x = np.asarray(x, np.float64)
+        z, log_det = x.copy(), np.zeros(x.shape[:2])
+        for c, (a, gain) in enumerate(self.filters()):
+            for i in range(min(len(a), x.shape[1] - 1)):
+                z[:, i + 1 :, c] -= a[i] * x[:, : -1 - i, c]
+            z[..., c] *= gain
+            log_det += np.log(gain)
+        return z, log_det
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ INNER = {
 SIDES = {"nothing": {}, "context": {"context": 2}, "covariates": {"covariates": 2, "hop": 6, "context": 1}}
 
 
-def flow_of(name, side="nothing", dtype="float64", reads="data", transforms=1):
+def flow_of(name, side="nothing", dtype="float64", reads="data", transforms=1, **more):
     features, inner = INNER[name]
     given = inner if isinstance(inner, str) else inner(dtype)
-    more = {"features": features, "inner": given, "reads": reads, "transforms": transforms, "dtype": dtype}
+    more |= {"features": features, "inner": given, "reads": reads, "transforms": transforms, "dtype": dtype}
     return sequence_cases.wavenet("inner", name, **NETWORK, **SIDES[side], **more)
 
 
@@ -65,7 +65,7 @@ def test_both_directions_and_densities(name, side, reads, dtype, tmp_path):
 
 def test_the_density_of_a_step_is_that_of_the_flow_with_the_outputs_as_context():
     """The network by the reference, and then `Flow.log_prob` of each step."""
-    flow = flow_of("maf", "context")
+    flow = flow_of("maf", "context", prediction=0, companded=False)
     x, (context, _) = sequence_cases.sequences(ROWS, STEPS, 3), beside(flow)
     t = flow.transforms[0]
     network = reference.CausalNetwork(t.named_parameters(), (1, 2, 4))

@@ -1,6 +1,5 @@
 """Where sequences do not go: each place that takes flows of rows refuses them by name."""
 
-import numpy as np
 import pytest
 
 import cases
@@ -50,7 +49,6 @@ def test_accelerate(flow):
 TAKERS = {
     "Flow": lambda flow: hr.Flow(flow.transforms),
     "Ensemble": lambda flow: hr.Ensemble([flow]),
-    "diagnose": lambda flow: hr.diagnose(flow, np.zeros((100, 1))),
     "distill": lambda flow: hr.distill(flow, hr.IAF(1), steps=1, progress=False),
     "fit_to_density": lambda flow: hr.fit_to_density(flow, lambda x: x, steps=1, progress=False),
 }

@@ -47,10 +47,12 @@ def _sequence_flow(header, tensors):
     chain = []
     for i, part in enumerate(header["transforms"]):
         prefix = f"transforms.{i}."
-        is_causal = part["kind"] == "CausalConvolution"
-        chain.append(
-            _causal(part, tensors, prefix) if is_causal else reference.PerStep(_transform(part, tensors, prefix))
-        )
+        if part["kind"] == "CausalConvolution":
+            chain.append(_causal(part, tensors, prefix))
+        elif part["kind"] == "LinearPrediction":
+            chain.append(reference.LinearPrediction(tensors[f"{prefix}reflection"]))
+        else:
+            chain.append(reference.PerStep(_transform(part, tensors, prefix)))
     flow = reference.SequenceFlow(chain, _base(header["base"], tensors, ""))
     scale = header.get("standardize_context")
     return flow if scale is None else _Scaled(flow, scale)
@@ -71,13 +73,16 @@ class _Scaled:
 
 def _causal(header, tensors, prefix):
     own = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-    network = reference.CausalNetwork(own, tuple(header["dilations"]), header.get("hop", 1))
+    network = reference.CausalNetwork(
+        own, tuple(header["dilations"]), header.get("hop", 1), header.get("companded", False)
+    )
     has = [bool(header["context"]), bool(header.get("covariates"))]
     if "inner" in header:
         inner = _flow(header["inner"], tensors, f"{prefix}inner.")
         return _Reading(reference.CausalFlow(network, reads=header["reads"], inner=inner), has)
     options = reference.Options(header["scale"], header["slope"], header["bound"], header.get("min_bin", 1e-3))
-    return _Reading(reference.CausalTransform(network, header["map"], header["reads"], options), has)
+    level = header.get("level", False)
+    return _Reading(reference.CausalTransform(network, header["map"], header["reads"], options, level), has)
 
 
 class _Reading:

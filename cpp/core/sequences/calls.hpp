@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "../../math/compand.hpp"
 #include "../../steps/causal.hpp"
 
 namespace headrace {
@@ -114,14 +115,20 @@ HR_FN T* stream_numbers(const CausalNetwork& n, const CausalState<T>& state, int
     return state.numbers + (state.lanes == 1 ? stream * n.state : stream);
 }
 
-// Stores v [stream][inputs] of the current position as the past of the next one.
+// Column c of v from the values of a position.
 template <class T>
-HR_FN void causal_push(CausalSteps<T>& s, const T* v) {
+HR_FN T causal_input(const CausalNetwork& n, const T* values, int c) {
+    return c < n.values ? values[c] : compand(values[c - n.values]);
+}
+
+// Stores the values [stream][values] of the current position as the past of the next one.
+template <class T>
+HR_FN void causal_push(CausalSteps<T>& s, const T* values) {
     const CausalNetwork& n = *s.network;
     const int64_t lanes = s.state.lanes, slot = s.state.position % n.kernel * n.inputs;
     for (int stream = 0; stream < s.streams; ++stream) {
         T* const past = stream_numbers(n, s.state, stream) + (n.past + slot) * lanes;
-        for (int c = 0; c < n.inputs; ++c) past[c * lanes] = v[int64_t(stream) * n.inputs + c];
+        for (int c = 0; c < n.inputs; ++c) past[c * lanes] = causal_input(n, values + int64_t(stream) * n.values, c);
     }
     ++s.state.position;
     ++s.made;

@@ -73,7 +73,9 @@ void CausalConvolution::lay_out() {
     const int r = padded(o.channels), s = padded(o.skip), n_outputs = padded(o.outputs);
     const int n_layers = int(o.dilations.size());
     CausalNetwork n{};
-    n.inputs = o.inputs;
+    n.values = o.inputs;
+    n.is_companded = o.is_companded;
+    n.inputs = o.is_companded ? 2 * o.inputs : o.inputs;
     n.channels = o.channels;
     n.skip = o.skip;
     n.kernel = o.kernel;
@@ -88,7 +90,7 @@ void CausalConvolution::lay_out() {
     const auto bias = [](const std::string& of, int units, int stride, int split, int second) {
         return Block{of + ".bias", units, 0, 0, 0, stride, split, second};
     };
-    n.input = add({"input.weight", o.channels, o.inputs, o.kernel, 0, r, o.channels, 0});
+    n.input = add({"input.weight", o.channels, n.inputs, o.kernel, 0, r, o.channels, 0});
     n.input_bias = add(bias("input", o.channels, r, o.channels, 0));
     int64_t state = 0;
     for (int l = 0; l < n_layers; ++l) {
@@ -121,7 +123,7 @@ void CausalConvolution::lay_out() {
     n.last_pairs = add_pairs();
     n.last_bias = add(bias("head.1", o.outputs, n_outputs, o.outputs, 0));
     n.past = uint32_t(state);
-    state += int64_t(o.kernel) * o.inputs;
+    state += int64_t(o.kernel) * n.inputs;
     check_state(state);
     n.state = uint32_t(state);
     n.layers = layers_.data();

@@ -11,7 +11,8 @@
 namespace headrace {
 
 struct CausalOptions {
-    int inputs = 1;              // columns of its input
+    int inputs = 1;              // values of a step that it reads
+    bool is_companded = false;   // whether it reads them at a second scale too (math/compand.hpp)
     int channels = 0, skip = 0;  // width of its layers, and of their skip outputs
     int kernel = 2;              // taps of a layer
     std::vector<int> dilations;  // of each layer

@@ -13,6 +13,7 @@
 #include "../threads.hpp"
 #include "linearised.hpp"
 #include "plan.hpp"
+#include "step_map.hpp"
 
 namespace headrace {
 namespace {
@@ -36,7 +37,7 @@ double number_at(const SequenceView& a, int64_t row, int64_t step, int64_t colum
 // The scratch of one row beside the tape, in values.
 struct RowScratch {
     int64_t tape, window, given, raw, raw_gradient, value, value_gradient, log_det, log_det_gradient, given_gradient;
-    int64_t folded, gate_gradient, slopes, sweep, numbers;
+    int64_t folded, gate_gradient, slopes, sweep, read_gradient, map, numbers;
 };
 
 }  // namespace
@@ -66,13 +67,16 @@ class SequenceBack {
         scratch_.raw = take(n * net_.outputs + line_pad);
         scratch_.raw_gradient = take(n * net_.outputs + line_pad);
         for (int64_t* part : {&scratch_.given, &scratch_.value, &scratch_.value_gradient, &scratch_.given_gradient})
-            *part = take(n * net_.inputs);
+            *part = take(n * net_.values);
+        if (net_.is_companded) scratch_.read_gradient = take(n * net_.inputs);
+        if (transform.map())
+            scratch_.map = take(StepMap<T>::scratch(n, net_.values, of_input(), transform.has_level()));
         scratch_.log_det = take(n);
         scratch_.log_det_gradient = take(n);
         scratch_.folded = take(int64_t(net_.n_layers) * gate_units(net_));
         scratch_.gate_gradient = take(int64_t(net_.n_layers) * gate_units(net_));
         if (!gradient.is_sequential) return;
-        scratch_.slopes = take(n * net_.inputs * of_input());
+        scratch_.slopes = take(n * net_.values * of_input());
         scratch_.sweep = take(sweep_.shape().numbers);
         turned_ = aligned_zeros<T>(size_t(sweep_.shape().turned));
         sweep_.turn(call.weights, turned_.get());
@@ -109,9 +113,11 @@ class SequenceBack {
     void clear_future(const CausalSegment<T>& s) const;
     void move_future(const CausalSegment<T>& s) const;
 
-    bool is_inverse() const { return transform_.reads_data() == transform_.map()->settings().formula_to_data; }
+    // The direction that computes all positions at once.
+    bool to_data() const { return !transform_.reads_data(); }
+    StepMap<T> map() const { return {kernels_, *transform_.map(), transform_.has_level(), net_.values}; }
     // The outputs on which a value depends, given those before it.
-    int of_input() const { return transform_.map() ? net_.outputs / net_.inputs : net_.outputs; }
+    int of_input() const { return transform_.map() ? net_.outputs / net_.values : net_.outputs; }
     int64_t frames() const { return net_.covariates > 0 ? call_.frames : 0; }
     const T* context_of(int64_t row) const { return call_.context + (call_.one_context_row ? 0 : row * net_.context); }
 
@@ -154,12 +160,15 @@ template <class T>
 void SequenceBack<T>::load_given(const Row& r, const CausalSegment<T>& s) const {
     const CausalTapeShape& tape = plan_.tape();
     T* const given = r.scratch + scratch_.given;
-    for (int64_t c = 0; c < net_.inputs; ++c) {
+    for (int64_t c = 0; c < net_.values; ++c) {
         T* const line = s.tape + tape.read + c * tape.read_stride + tape.read_front;
         for (int64_t t = -tape.read_front; t < s.positions; ++t)
             line[t] = s.begin + t < 0 || t < -net_.kernel ? T(0) : T(number_at(call_.given, r.row, s.begin + t, c));
         std::fill_n(line + s.positions, line_pad, T(0));
-        for (int64_t t = 0; t < s.positions; ++t) given[t * net_.inputs + c] = line[t];
+        for (int64_t t = 0; t < s.positions; ++t) given[t * net_.values + c] = line[t];
+        if (!net_.is_companded) continue;
+        T* const second = line + net_.values * tape.read_stride;
+        for (int64_t t = -tape.read_front; t < s.positions + line_pad; ++t) second[t] = compand(line[t]);
     }
 }
 
@@ -241,11 +250,10 @@ void SequenceBack<T>::finish_record(const Row& r, const CausalSegment<T>& s) con
     if (call_.raw) std::copy_n(raw, s.positions * net_.outputs, call_.raw + first * net_.outputs);
     if (!transform_.map()) return;
     T *value = r.scratch + scratch_.value, *log_det = r.scratch + scratch_.log_det;
-    if (call_.value) value = call_.value + first * net_.inputs;
+    if (call_.value) value = call_.value + first * net_.values;
     if (call_.log_det) log_det = call_.log_det + first;
     if (call_.value || call_.log_det)
-        kernels_.coupling(transform_.map()->index(), is_inverse(), transform_.map()->template options<T>(),
-                          r.scratch + scratch_.given, raw, value, log_det, s.positions, net_.inputs);
+        map().run(to_data(), r.scratch + scratch_.given, raw, value, log_det, s.positions, r.scratch + scratch_.map);
 }
 
 // Gradients by the network's outputs, and by the map's other inputs.
@@ -253,16 +261,15 @@ template <class T>
 void SequenceBack<T>::raw_gradients(const Row& r, const CausalSegment<T>& s) const {
     T* const by_raw = r.scratch + scratch_.raw_gradient;
     T *const by_given = r.scratch + scratch_.given_gradient, *const by_value = r.scratch + scratch_.value_gradient;
-    const int64_t numbers = s.positions * net_.outputs, columns = net_.inputs;
+    const int64_t numbers = s.positions * net_.outputs, columns = net_.values;
     const bool through_map = gradient_.value.data || gradient_.log_det.data || gradient_.log_prob.data;
     if (through_map) {
         const T *const given = r.scratch + scratch_.given, *const raw = r.scratch + scratch_.raw;
         T *const value = r.scratch + scratch_.value, *const by_log_det = r.scratch + scratch_.log_det_gradient;
-        const TransformMap& map = *transform_.map();
-        const MapOptions<T> options = map.template options<T>();
+        const StepMap<T> map = this->map();
+        T* const of_map = r.scratch + scratch_.map;
         if (gradient_.log_prob.data)
-            kernels_.coupling(map.index(), is_inverse(), options, given, raw, value, r.scratch + scratch_.log_det,
-                              s.positions, columns);
+            map.run(to_data(), given, raw, value, r.scratch + scratch_.log_det, s.positions, of_map);
         for (int64_t t = 0; t < s.positions; ++t) {
             const int64_t step = s.begin + t;
             T of_step = 0;
@@ -276,8 +283,7 @@ void SequenceBack<T>::raw_gradients(const Row& r, const CausalSegment<T>& s) con
             by_log_det[t] = of_step;
             if (gradient_.log_det.data) by_log_det[t] += T(number_at(gradient_.log_det, r.row, step, 0));
         }
-        kernels_.coupling_backward(map.index(), is_inverse(), options, given, raw, by_value, by_log_det, by_given,
-                                   by_raw, s.positions, columns);
+        map.back(to_data(), given, raw, by_value, by_log_det, by_given, by_raw, s.positions, of_map);
     } else {
         std::fill_n(by_raw, numbers, T(0));
         std::fill_n(by_given, s.positions * columns, T(0));
@@ -307,15 +313,15 @@ LinearisedMap<T> SequenceBack<T>::linearised(const Row& r) const {
 // What the sweep needs of the map or the inner flow.
 template <class T>
 void SequenceBack<T>::linearise(const Row& r, const CausalSegment<T>& s) const {
-    const int64_t columns = net_.inputs, of_step = columns * net_.outputs;
+    const int64_t columns = net_.values, of_step = columns * net_.outputs;
     const LinearisedMap<T> own = linearised(r);
     const auto number = [&](const SequenceView& a, int64_t t, int64_t column) {
         return a.data ? T(number_at(a, r.row, s.begin + t, column)) : T(0);
     };
     if (transform_.map()) {
         for (int64_t t = 0; t < s.positions; ++t) own.by_log_det[t] = -number(gradient_.log_det, t, 0);
-        linearise_map(kernels_, *transform_.map(), is_inverse(), r.scratch + scratch_.given, r.scratch + scratch_.raw,
-                      s.positions, columns, of_input(), own);
+        linearise_map(map(), to_data(), r.scratch + scratch_.given, r.scratch + scratch_.raw, s.positions, columns, own,
+                      r.scratch + scratch_.map);
     }
     for (int64_t t = 0; t < s.positions; ++t) {
         for (int64_t c = 0; c < columns; ++c) own.by_value[t * columns + c] = number(gradient_.value, t, c);
@@ -343,9 +349,9 @@ void SequenceBack<T>::sweep(const std::vector<Row>& rows, int64_t segment) const
 // Gradients by the call's arguments, or by its values where there is no map.
 template <class T>
 void SequenceBack<T>::finish_sweep(const Row& r, const CausalSegment<T>& s) const {
-    T* const by_given = gradient_.given + (r.row * call_.steps + s.begin) * net_.inputs;
+    T* const by_given = gradient_.given + (r.row * call_.steps + s.begin) * net_.values;
     const LinearisedMap<T> own = linearised(r);
-    for (int64_t i = 0; i < s.positions * net_.inputs; ++i)
+    for (int64_t i = 0; i < s.positions * net_.values; ++i)
         by_given[i] = transform_.map() ? own.by_given(i, own.by_value[i]) : own.by_value[i];
 }
 
@@ -355,15 +361,21 @@ void SequenceBack<T>::back(const Row& r, int64_t segment) const {
     CausalBack<T> b{};
     b.shape = &plan_.sums();
     b.outputs = r.scratch + scratch_.raw_gradient;
-    if (gradient_.given && !gradient_.is_sequential)
-        b.read = gradient_.given + (r.row * call_.steps + s.begin) * net_.inputs;
+    const bool is_read = gradient_.given && !gradient_.is_sequential;
+    T* const by_values = is_read ? gradient_.given + (r.row * call_.steps + s.begin) * net_.values : nullptr;
+    if (is_read) b.read = net_.is_companded ? r.scratch + scratch_.read_gradient : by_values;
     b.gate_bias = r.scratch + scratch_.gate_gradient;
     if (gradient_.covariates) b.covariates = gradient_.covariates + r.row * call_.frames * net_.covariates;
     b.sums = r.sums;
     sequences_.back(s, b);
-    if (b.read) {
-        const T* const by_map = r.scratch + scratch_.given_gradient;
-        for (int64_t i = 0; i < s.positions * net_.inputs; ++i) b.read[i] += by_map[i];
+    if (!is_read) return;
+    const T *const by_map = r.scratch + scratch_.given_gradient, *const given = r.scratch + scratch_.given;
+    for (int64_t i = 0; i < s.positions * net_.values; ++i) {
+        if (net_.is_companded) {
+            const T* const own = b.read + i / net_.values * net_.inputs + i % net_.values;
+            by_values[i] = own[0] + own[net_.values] * compand_slope(given[i]);
+        }
+        by_values[i] += by_map[i];
     }
 }
 

@@ -8,7 +8,7 @@ namespace headrace {
 // Gradients of a scalar; missing arrays are null. Arrays of results are contiguous.
 template <class T>
 struct SequenceGradient {
-    // Gradients by the results of the call: by values (rows, steps, inputs), by log-determinants (rows, steps), and
+    // Gradients by the results of the call: by values (rows, steps, values), by log-determinants (rows, steps), and
     // by the network's outputs (rows, steps, outputs).
     SequenceView value, log_det, raw;
     // Gradients by log-densities of steps (rows, steps) under a standard base, of the direction to latent values.
@@ -18,12 +18,12 @@ struct SequenceGradient {
     // Of the direction that computes one position after another. `given` of the call are its results, which the network
     // has read; the call computes no other.
     bool is_sequential = false;
-    // Of its values by the outputs, where there is no map: (rows, steps, inputs * outputs). Then `raw` are gradients by
+    // Of its values by the outputs, where there is no map: (rows, steps, values * outputs). Then `raw` are gradients by
     // the outputs that do not go through the values, and `given` becomes the gradient by the values, which later steps
     // have read.
     SequenceView slopes;
 
-    T* given = nullptr;       // (rows, steps, inputs)
+    T* given = nullptr;       // (rows, steps, values)
     T* weights = nullptr;     // (weights)
     T* context = nullptr;     // (rows, context)
     T* covariates = nullptr;  // (rows, frames, covariates)

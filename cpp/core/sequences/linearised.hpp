@@ -7,8 +7,7 @@
 
 #include <algorithm>
 
-#include "../maps.hpp"
-#include "../table.hpp"
+#include "step_map.hpp"
 
 namespace headrace {
 
@@ -23,14 +22,12 @@ struct LinearisedMap {
 };
 
 template <class T>
-void linearise_map(const KernelsOf<T>& kernels, const TransformMap& map, bool is_inverse, const T* given, const T* raw,
-                   int64_t positions, int64_t columns, int64_t per_value, const LinearisedMap<T>& to) {
-    const MapOptions<T> options = map.template options<T>();
-    const int64_t values = positions * columns;
+void linearise_map(const StepMap<T>& map, bool to_data, const T* given, const T* raw, int64_t positions,
+                   int64_t columns, const LinearisedMap<T>& to, T* scratch) {
+    const int64_t values = positions * columns, per_value = map.outputs();
     const auto through_map = [&](T by_value, T* by_given, T* by_raw) {
         std::fill_n(to.by_value, values, by_value);
-        kernels.coupling_backward(map.index(), is_inverse, options, given, raw, to.by_value, to.by_log_det, by_given,
-                                  by_raw, positions, columns);
+        map.back(to_data, given, raw, to.by_value, to.by_log_det, by_given, by_raw, positions, scratch);
     };
     through_map(T(0), to.bend, to.starts);
     std::fill_n(to.by_log_det, positions, T(0));

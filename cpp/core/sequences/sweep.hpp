@@ -46,11 +46,11 @@ struct CausalSweep {
     T* state;         // zero behind the sequence's last position
     int* slots;       // for each layer, the slot of the segment's last position
     int64_t steps;    // of the sequence
-    // [position][inputs][of_input]: of all outputs, or of those that only this input's map has.
+    // [position][values][of_input]: of all outputs, or of those that only this input's map has.
     const T* slopes;
     int of_input;
     T* outputs;  // [position][outputs]: starts, which become the gradients
-    T* values;   // [position][inputs]: gradients by the results, which become those by v
+    T* values;   // [position][values]: gradients by the results, which become those by v
 };
 
 }  // namespace headrace

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 #include <new>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "../request.hpp"
 #include "../threads.hpp"
 #include "calls.hpp"
+#include "step_map.hpp"
 
 namespace headrace {
 namespace {
@@ -42,6 +44,13 @@ void load_columns(const SequenceView& view, int64_t row, int64_t step, int64_t s
                 *to++ = T(number);
             }
     }
+}
+
+// The inputs of a network from values [steps][values].
+template <class T>
+void read_values(const CausalNetwork& n, const T* values, int64_t steps, T* to) {
+    for (int64_t t = 0; t < steps; ++t)
+        for (int c = 0; c < n.inputs; ++c) *to++ = causal_input(n, values + t * n.values, c);
 }
 
 // The scratch of a task: its thread's, unless an inner flow is using that.
@@ -92,7 +101,7 @@ class CausalTransform<T>::Work {
           kernels_(kernels_of<T>(*active_isa().table)),
           sequences_(sequence_kernels_of<T>(*active_isa().sequences)),
           to_data_(of.reads_data_ != in_parallel) {
-        if (of.map_) options_ = of.map_->template options<T>();
+        if (of.map_) map_.emplace(kernels_, *of.map_, of.has_level_, network_.values);
         fold();
     }
 
@@ -101,6 +110,7 @@ class CausalTransform<T>::Work {
 
   private:
     int64_t inputs() const { return network_.inputs; }
+    int64_t values() const { return network_.values; }
     bool has_map() const { return of_.map_ || of_.inner_; }
 
     void fold();
@@ -110,7 +120,8 @@ class CausalTransform<T>::Work {
                bool in_parallel) const;
     void past_inputs(int64_t row, int64_t step, T* to) const;
     void keep_inputs(int64_t row) const;
-    void map(const T* given, const T* raw, T* value, T* log_det, int64_t n) const;
+    int64_t map_scratch(int64_t n) const;
+    void map(const T* given, const T* raw, T* value, T* log_det, int64_t n, T* scratch) const;
 
     const CausalTransform& of_;
     const CausalNetwork& network_;
@@ -118,7 +129,7 @@ class CausalTransform<T>::Work {
     const KernelsOf<T>& kernels_;
     const SequenceKernelsOf<T>& sequences_;
     bool to_data_;
-    MapOptions<T> options_{};
+    std::optional<StepMap<T>> map_;
     Aligned<T> folded_;  // of each row of the context: [layer][gate_units]
     size_t of_row_ = 0;
 };
@@ -152,18 +163,22 @@ CausalSide<T> CausalTransform<T>::Work::side_of(int64_t row) const {
     return side;
 }
 
+template <class T>
+int64_t CausalTransform<T>::Work::map_scratch(int64_t n) const {
+    return map_ ? StepMap<T>::scratch(n, values(), map_->outputs(), of_.has_level_) : 0;
+}
+
 // Applies the map or the inner flow to n positions.
 template <class T>
-void CausalTransform<T>::Work::map(const T* given, const T* raw, T* value, T* log_det, int64_t n) const {
-    if (of_.map_) {
-        kernels_.coupling(of_.map_->index(), to_data_ != of_.map_->settings().formula_to_data, options_, given, raw,
-                          value, log_det, n, inputs());
+void CausalTransform<T>::Work::map(const T* given, const T* raw, T* value, T* log_det, int64_t n, T* scratch) const {
+    if (map_) {
+        map_->run(to_data_, given, raw, value, log_det, n, scratch);
         return;
     }
     constexpr int64_t size = sizeof(T);
     constexpr bool is_double = std::is_same_v<T, double>;
     const auto bytes = [](const T* numbers) { return reinterpret_cast<const char*>(numbers); };
-    const ArrayView input{bytes(given), inputs() * size, size, is_double, nullptr};
+    const ArrayView input{bytes(given), values() * size, size, is_double, nullptr};
     const ArrayView context{bytes(raw), network_.outputs * size, size, is_double, nullptr};
     Request<T> request;
     request.inverse = !to_data_;
@@ -183,7 +198,9 @@ void CausalTransform<T>::Work::past_inputs(int64_t row, int64_t step, T* to) con
     const int64_t k = network_.kernel, known = std::min(step, k);
     const int64_t older = k - known;
     std::fill_n(to, older * inputs(), T(0));
-    load_columns(call_.given, row, step - known, known, network_.inputs, to + older * inputs());
+    std::vector<T> given(size_t(known * values()));
+    load_columns(call_.given, row, step - known, known, network_.values, given.data());
+    read_values(network_, given.data(), known, to + older * inputs());
     if (!call_.state || older == 0) return;
     const auto& panel = call_.state->panel_of(row);
     const CausalState<T> state = call_.state->state(panel);
@@ -201,12 +218,12 @@ void CausalTransform<T>::Work::keep_inputs(int64_t row) const {
     const auto& panel = call_.state->panel_of(row);
     const CausalState<T> state = call_.state->state(panel);
     T* const numbers = stream_numbers(network_, state, row - panel.first);
-    std::vector<T> v(static_cast<size_t>(inputs()));
+    std::vector<T> given(static_cast<size_t>(values()));
     for (int64_t step = std::max<int64_t>(0, call_.steps - network_.kernel); step < call_.steps; ++step) {
-        load_columns(call_.given, row, step, 1, network_.inputs, v.data());
+        load_columns(call_.given, row, step, 1, network_.values, given.data());
         const int64_t slot = (state.position + step) % network_.kernel;
         for (int64_t c = 0; c < inputs(); ++c)
-            numbers[(network_.past + slot * inputs() + c) * state.lanes] = v[size_t(c)];
+            numbers[(network_.past + slot * inputs() + c) * state.lanes] = causal_input(network_, given.data(), int(c));
     }
 }
 
@@ -216,11 +233,13 @@ void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, in
     const int64_t k = network_.kernel, n_outputs = network_.outputs;
     const int64_t start = std::max<int64_t>(0, begin - (begin > 0 ? of_.network_->warm_up() : 0));
     const int64_t lines = causal_window_scratch(network_, most), v_size = round_up((k + most) * inputs(), 16);
-    const int64_t raw_size = round_up(most * n_outputs, 16), value_size = round_up(most * inputs(), 16);
-    const TaskScratch<T> memory(of_.inner_ != nullptr, lines + v_size + raw_size + value_size + round_up(most, 16));
+    const int64_t raw_size = round_up(most * n_outputs, 16), value_size = round_up(most * values(), 16);
+    const TaskScratch<T> memory(of_.inner_ != nullptr,
+                                lines + v_size + raw_size + 2 * value_size + round_up(most, 16) + map_scratch(most));
     T* const scratch = memory.numbers();
     T *const v = scratch + lines, *const raw = v + v_size, *const value = raw + raw_size;
-    T* const log_det = value + value_size;
+    T *const given = value + value_size, *const log_det = given + value_size;
+    T* const of_map = log_det + round_up(most, 16);
     const CausalWindow<T> window{&network_, call_.weights, side_of(row), most, scratch};
     const int64_t position = call_.state ? call_.state->position() : 0;
     CausalState<T> state{};
@@ -233,13 +252,14 @@ void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, in
     past_inputs(row, start, v);
     for (int64_t t = start; t < end;) {
         const int64_t n = std::min<int64_t>(most, (t < begin ? begin : end) - t), at = row * call_.steps + t;
-        load_columns(call_.given, row, t, n, network_.inputs, v + k * inputs());
+        load_columns(call_.given, row, t, n, network_.values, given);
+        read_values(network_, given, n, v + k * inputs());
         const bool is_wanted = t >= begin;
         T* const outputs = call_.raw ? call_.raw + at * n_outputs : raw;
         sequences_.window(window, v, position + t, int(n), is_wanted ? outputs : nullptr);
         if (is_wanted && has_map() && (call_.value || call_.log_det))
-            map(v + k * inputs(), outputs, call_.value ? call_.value + at * inputs() : value,
-                call_.log_det ? call_.log_det + at : log_det, n);
+            map(given, outputs, call_.value ? call_.value + at * values() : value,
+                call_.log_det ? call_.log_det + at : log_det, n, of_map);
         std::memmove(v, v + n * inputs(), size_t(k * inputs()) * sizeof(T));
         t += n;
     }
@@ -278,12 +298,13 @@ void CausalTransform<T>::Work::panel(CausalStreams<T>& streams, const typename C
     const int64_t n = panel.streams, lanes = panel.lanes, n_outputs = network_.outputs;
     const int64_t lines = causal_steps_scratch(network_, panel.lanes) * (lanes == 1 ? n : 1);
     const int64_t raw_size = round_up(n * n_outputs, 16);
-    const int64_t v_size = round_up(n * inputs(), 16);
+    const int64_t v_size = round_up(n * values(), 16);
     const int64_t bias_size = folded_ && lanes > 1 ? int64_t(of_row_) * lanes : 0;
-    const TaskScratch<T> memory(of_.inner_ != nullptr, lines + raw_size + 2 * v_size + round_up(n, 16) + bias_size);
+    const TaskScratch<T> memory(of_.inner_ != nullptr,
+                                lines + raw_size + 2 * v_size + round_up(n, 16) + bias_size + map_scratch(n));
     T* const scratch = memory.numbers();
     T *const raw = scratch + lines, *const given = raw + raw_size, *const value = given + v_size;
-    T *const log_det = value + v_size, *const bias = log_det + round_up(n, 16);
+    T *const log_det = value + v_size, *const bias = log_det + round_up(n, 16), *const of_map = bias + bias_size;
     CausalSteps<T> s{};
     s.network = &network_;
     s.weights = call_.weights;
@@ -307,14 +328,14 @@ void CausalTransform<T>::Work::panel(CausalStreams<T>& streams, const typename C
     s.scratch = scratch;
     for (int64_t t = begin; t < end; ++t) {
         for (int64_t i = 0; i < n; ++i)
-            load_columns(call_.given, panel.first + i, t, 1, network_.inputs, given + i * inputs());
+            load_columns(call_.given, panel.first + i, t, 1, network_.values, given + i * values());
         sequences_.step(s, raw);
-        if (has_map()) map(given, raw, value, log_det, n);
+        if (has_map()) map(given, raw, value, log_det, n, of_map);
         causal_push(s, in_parallel ? given : value);
         for (int64_t i = 0; i < n; ++i) {
             const int64_t at = (panel.first + i) * call_.steps + t;
             if (call_.raw) std::copy_n(raw + i * n_outputs, n_outputs, call_.raw + at * n_outputs);
-            if (call_.value) std::copy_n(value + i * inputs(), inputs(), call_.value + at * inputs());
+            if (call_.value) std::copy_n(value + i * values(), values(), call_.value + at * values());
             if (call_.log_det) call_.log_det[at] = log_det[i];
         }
     }
@@ -344,15 +365,21 @@ void CausalTransform<T>::Work::steps(CausalStreams<T>& streams, bool in_parallel
 template <class T>
 CausalTransform<T>::CausalTransform(std::shared_ptr<const CausalConvolution> network,
                                     std::shared_ptr<const TransformMap> map, std::shared_ptr<const Program<T>> inner,
-                                    bool reads_data)
-    : network_(std::move(network)), map_(std::move(map)), inner_(std::move(inner)), reads_data_(reads_data) {
+                                    bool reads_data, bool has_level)
+    : network_(std::move(network)),
+      map_(std::move(map)),
+      inner_(std::move(inner)),
+      reads_data_(reads_data),
+      has_level_(has_level) {
     const CausalOptions& o = network_->options();
     active_isa();  // refuses a bad HEADRACE_ISA here, not in a call
     if (map_ && inner_) throw std::invalid_argument("map, inner: expected one of them, or neither");
     if (map_ && map_->is_vector()) throw std::invalid_argument("map: expected one of single coordinates");
-    if (map_ && map_->n_params(o.inputs) * o.inputs != o.outputs)
-        throw std::invalid_argument("outputs: expected " + std::to_string(map_->n_params(o.inputs) * o.inputs) +
-                                    ", the parameters of the map for each input, got " + std::to_string(o.outputs));
+    if (has_level_ && !map_) throw std::invalid_argument("has_level: expected a map beside it");
+    const int of_value = map_ ? int(map_->n_params(o.inputs)) + (has_level_ ? 1 : 0) : 0;
+    if (map_ && of_value * o.inputs != o.outputs)
+        throw std::invalid_argument("outputs: expected " + std::to_string(of_value * o.inputs) +
+                                    ", the parameters of the map for each value, got " + std::to_string(o.outputs));
     if (inner_ && (inner_->features() != o.inputs || inner_->context() != o.outputs))
         throw std::invalid_argument(
             "inner: expected a program whose features are the inputs and whose context is the "
@@ -408,7 +435,7 @@ SequenceCall<T> CausalTransform<T>::rows_of(const SequenceCall<T>& call, int64_t
     some.given.data += first * call.given.row_stride;
     if (call.context && !call.one_context_row) some.context += first * n.context;
     if (call.covariates && !call.one_covariate_row) some.covariates += first * call.frames * n.covariates;
-    if (call.value) some.value += first * call.steps * n.inputs;
+    if (call.value) some.value += first * call.steps * n.values;
     if (call.log_det) some.log_det += first * call.steps;
     if (call.raw) some.raw += first * call.steps * n.outputs;
     return some;

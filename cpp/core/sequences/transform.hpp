@@ -27,14 +27,14 @@ struct SequenceCall {
     const T* weights;
     const uint32_t* pairs = nullptr;  // of the same weights, of a flow whose weights are in bf16
     int64_t rows, steps;
-    SequenceView given;                   // (rows, steps, inputs)
+    SequenceView given;                   // (rows, steps, values)
     const T* context = nullptr;           // (rows, context), or
     bool one_context_row = false;         // (1, context)
     const T* covariates = nullptr;        // (rows, frames, covariates), or
     bool one_covariate_row = false;       // (1, frames, covariates)
     int64_t first_frame = 0, frames = 0;  // frame f belongs to steps [f hop, (f + 1) hop) of a stream
     CausalStreams<T>* state = nullptr;    // state before the steps, advanced by them; null: the first step
-    T* value = nullptr;                   // (rows, steps, inputs)
+    T* value = nullptr;                   // (rows, steps, values)
     T* log_det = nullptr;                 // (rows, steps): of the direction of the call
     T* raw = nullptr;                     // (rows, steps, outputs) of the network
     typename Program<T>::Weights inner;   // of the inner flow
@@ -46,12 +46,14 @@ class CausalTransform {
     // The network's outputs are parameters of a map of each input, or the context of an inner flow over all inputs,
     // with the same two sides; without either they are the only result.
     CausalTransform(std::shared_ptr<const CausalConvolution> network, std::shared_ptr<const TransformMap> map,
-                    std::shared_ptr<const Program<T>> inner, bool reads_data);
+                    std::shared_ptr<const Program<T>> inner, bool reads_data, bool has_level = false);
 
     const CausalConvolution& network() const { return *network_; }
     std::shared_ptr<const CausalConvolution> network_of() const { return network_; }
     bool reads_data() const { return reads_data_; }
     const TransformMap* map() const { return map_.get(); }
+    // Whether the last output for each value is its level (step_map.hpp).
+    bool has_level() const { return has_level_; }
     const Program<T>* inner() const { return inner_.get(); }
     CausalStreams<T> streams(int64_t rows) const;
 
@@ -69,7 +71,7 @@ class CausalTransform {
     std::shared_ptr<const CausalConvolution> network_;
     std::shared_ptr<const TransformMap> map_;
     std::shared_ptr<const Program<T>> inner_;
-    bool reads_data_;
+    bool reads_data_, has_level_;
 };
 
 extern template class CausalTransform<float>;

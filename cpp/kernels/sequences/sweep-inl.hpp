@@ -246,16 +246,21 @@ template <class T>
 void sweep_outputs(const CausalSegment<T>& s, const CausalSweep<T>& w, const SweepLines<T>& lines, int64_t t) {
     const CausalNetwork& n = *s.network;
     const T* const first = w.state + w.shape->first;
-    T *const values = w.values + t * n.inputs, *const outputs = w.outputs + t * n.outputs;
-    const T* const slopes = w.slopes + t * n.inputs * w.of_input;
-    for (int64_t c = 0; c < n.inputs; ++c) {
+    T *const values = w.values + t * n.values, *const outputs = w.outputs + t * n.outputs;
+    const T* const slopes = w.slopes + t * n.values * w.of_input;
+    const auto by_column = [&](int64_t c) {
         Pack<T> sum{};
         for (int64_t tap = 0; tap < n.kernel; ++tap) {
             const T* const later = first + (s.begin + t + n.kernel - tap) % n.kernel * n.channel_units;
             const T* const weights = s.weights + n.input + (tap * n.inputs + c) * n.channel_units;
             for (int u = 0; u < n.channel_units; u += width<T>) sum += load(weights + u) * load(later + u);
         }
-        values[c] += reduce_add(sum);
+        return reduce_add(sum);
+    };
+    for (int64_t c = 0; c < n.values; ++c) {
+        values[c] += by_column(c);
+        if (n.is_companded)
+            values[c] += by_column(n.values + c) * compand_slope(read_at(s, t)[c * s.shape->read_stride]);
         T* const own = outputs + (w.of_input == n.outputs ? 0 : c * w.of_input);
         for (int i = 0; i < w.of_input; ++i) own[i] += values[c] * slopes[c * w.of_input + i];
     }

@@ -35,7 +35,8 @@ class History:
     weight_decays: dict[float, float] = field(default_factory=dict)
     """Weight decays tried, in this order, and the lowest validation loss with each; empty without held-out rows."""
     judged_by: str = "training rows"
-    """The criterion for the weights, "held-out rows", "cross-validation" or, with neither, "training rows"."""
+    """The criterion for the weights: "held-out rows", "held-out sequences", "held-out steps" (the end of the only
+    sequence), "cross-validation" or, with none of them, "training rows"."""
     gaussian: bool = False
     """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better."""
 

@@ -84,9 +84,9 @@ class Adam:
         self._flow = flow
         options = (beta1, beta2, epsilon, decay, limit, mean)
         self._program = None
-        sequences: Any = flow
-        if not hasattr(flow, "_interior"):
-            self._core: Any = sequences._optimiser(*options)
+        own: Any = getattr(flow, "_optimiser", None)  # of flows of sequences
+        if own is not None:
+            self._core: Any = own(*options)
             return
         self._program = flow._interior.program
         kind: Any = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64

@@ -52,10 +52,11 @@ class Plan:
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
 
     @classmethod
-    def of(cls, flow: Trainable, rows: int, arguments: Arguments, *, judged: bool) -> Plan:
-        """Check the arguments. `judged`: whether rows are held out."""
+    def of(cls, flow: Trainable, rows: int, arguments: Arguments, *, judged: bool, batches: int | None = None) -> Plan:
+        """Check the arguments. `judged`: whether rows are held out; `batches`: of an epoch, if they are not of rows."""
         a = arguments.checked()
-        batches = -(-rows // rows_of_a_batch(rows, a.batch_size))
+        if batches is None:
+            batches = -(-rows // rows_of_a_batch(rows, a.batch_size))
         unchosen = constant_decay(rows)
         decay = None if isinstance(a.weight_decay, str) else unchosen if a.weight_decay is None else a.weight_decay
         passes = min(max(-(-STEPS // batches), LEAST_EPOCHS), MOST_EPOCHS)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,27 @@ if TYPE_CHECKING:
     from headrace._interior import Trainable
 
 __all__ = ["ArrayRun", "DeviceRun", "HeldOut", "Run", "RunArguments", "is_untrained", "warn_of_no_gain"]
+
+
+class Source(Protocol):
+    """The interface of training data to a run, beside what its subclass needs."""
+
+    size: int
+    """The number of rows, or of steps of sequences, in all processes."""
+
+
+class Judge(Protocol):
+    """The interface of held-out data to a run."""
+
+    copied: Any
+    """None if it takes long to read."""
+
+    @property
+    def source(self) -> Source:
+        """Its data."""
+
+    def loss(self, flow: Any, parameters: NDArray[Any] | None = None) -> float:
+        """The mean negative log-likelihood; infinity where it is not finite."""
 
 
 class HeldOut:
@@ -71,7 +92,7 @@ class HeldOut:
 class RunArguments:
     """The arguments of a run beside the flow and the rows."""
 
-    held_out: HeldOut | None
+    held_out: Judge | None
     plan: Plan
     rng: np.random.Generator
     caller: Caller
@@ -93,7 +114,7 @@ class Run(abc.ABC):
     gradient: NDArray[Any]
     mean_weight: float
 
-    def __init__(self, flow: Trainable, source: RowSource, arguments: RunArguments) -> None:
+    def __init__(self, flow: Trainable, source: Source, arguments: RunArguments) -> None:
         """Prepare the first step."""
         plan, held_out, history = arguments.plan, arguments.held_out, arguments.history
         self.kept = Checkpoint(None, 0.0) if arguments.kept is None else arguments.kept
@@ -381,9 +402,10 @@ def is_untrained(history: History) -> bool:
 def warn_of_no_gain(history: History) -> None:
     """Warn that a flow `is_untrained`, or became the Gaussian of the training rows because of that."""
     now = "the Gaussian of the training rows" if history.gaussian else "untrained"
+    held = history.judged_by
     warn(
-        f"fit: no epoch of {len(history.train_loss)} was better on held-out rows than the weights before the first; "
-        f"the flow is {now}; train for longer, or look for held-out rows far out"
+        f"fit: no epoch of {len(history.train_loss)} was better on {held} than the weights before the first; "
+        f"the flow is {now}; train for longer, or look for {held} far out"
     )
 
 

@@ -48,6 +48,20 @@ class VectorAdam:
         self._average: Array | None = start.copy() if average else None
         self._steps = 0
 
+    def memory(self) -> tuple[Array, Array, Array | None, Array]:
+        """Copies of the moments, of the running mean of the parameters, and the clock, as from the core's optimiser.
+
+        The clock has the powers of both decays, and the number of steps.
+        """
+        clock = np.array([self._beta1**self._steps, self._beta2**self._steps, self._steps])
+        average = None if self._average is None else self._average.copy()
+        return self._mean.copy(), self._square.copy(), average, clock
+
+    def set_memory(self, mean: Array, square: Array, average: Array | None, clock: Array) -> None:
+        """Go on from a result of `memory`."""
+        self._mean, self._square, self._steps = mean.copy(), square.copy(), int(clock[2])
+        self._average = None if average is None else average.copy()
+
     def step(self, gradient: Array, learning_rate: float) -> float:
         """Take one step; the norm of the gradient. If the norm is not finite, nothing changes."""
         norm = math.sqrt(float(np.square(gradient, dtype=np.float64).sum()))

@@ -220,11 +220,13 @@ class _Search:
         if self.interrupted:
             return None
         own: dict[str, Any] = {"seed": self.setting.seed, "progress": self.progress}
+        found: Diagnosis
         try:
-            return diagnose(flow, rows.x, rows.context, weights=rows.weights, training=training, names=names, **own)
+            found = diagnose(flow, rows.x, rows.context, weights=rows.weights, training=training, names=names, **own)
         except KeyboardInterrupt:
             self.interrupted = True
             return None
+        return found
 
     def choice(self, found: list[Judged], weights: Floats | None, judged_by: str, flow: Any, diagnosis: Any) -> Choice:
         """The result; `flow` replaces that of the best."""

@@ -3,5 +3,6 @@
 from headrace.diagnosis.recalibration import recalibrate
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
+from headrace.diagnosis.sequences import SequenceDiagnosis
 
-__all__ = ["Diagnosis", "diagnose", "recalibrate"]
+__all__ = ["Diagnosis", "SequenceDiagnosis", "diagnose", "recalibrate"]

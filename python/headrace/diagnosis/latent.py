@@ -17,7 +17,7 @@ from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding, least_of, number
 from headrace.diagnosis.judged_rows import stream
 
-__all__ = ["coordinates", "correlations", "dependence_on_context", "directions", "farthest", "radii"]
+__all__ = ["coordinates", "correlations", "dependence_on_context", "directions", "farthest", "radii", "sizes"]
 
 Floats = NDArray[np.float64]
 
@@ -100,7 +100,7 @@ def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
     known distribution. Second, the correlations of signs, shape (features, features).
     """
     rows, features = score.shape
-    size = _sizes(score)
+    size = sizes(score)
     signed, sized = (part / np.sqrt(np.maximum(np.square(part).sum(axis=0), of.TINY)) for part in (score, size))
     upper = np.triu_indices(features, 1)
     off = np.nonzero(~np.eye(features, dtype=bool))
@@ -126,7 +126,7 @@ def dependence_on_context(
 ) -> Finding:
     """Whether latent numbers depend on the context: both, and sizes, against ranks of each of its columns."""
     rows = len(score)
-    size = _sizes(score)
+    size = sizes(score)
     least, message, looked = 2.0, "no column of context has two numbers", 0
     for c, column in enumerate(context.T):
         _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
@@ -148,6 +148,6 @@ def dependence_on_context(
     return Finding("dependence on the context", least_of(least, looked) if looked else 1.0, max(looked, 1), message)
 
 
-def _sizes(score: Floats) -> Floats:
+def sizes(score: Floats) -> Floats:
     """Standard normal values that grow with the absolute values of standard normal ones."""
     return np.asarray(-of.normal_quantile(2.0 * of.normal_tail(np.abs(score))))

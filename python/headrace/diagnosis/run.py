@@ -27,8 +27,10 @@ from headrace.diagnosis.nearest import copies, is_training, nearer
 from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.scores import scores
+from headrace.diagnosis.sequences import check_only, diagnose_sequences
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
+from headrace.sequences.flow import SequenceFlow
 
 __all__ = ["diagnose"]
 
@@ -47,9 +49,10 @@ def diagnose(
     training: Any = None,
     names: Sequence[str] | None = None,
     context_names: Sequence[str] | None = None,
+    covariates: Any = None,
     seed: int = 0,
     progress: bool = True,
-) -> Diagnosis:
+) -> Any:
     """Test a fitted density with rows that it has not seen.
 
     Rows of x become latent rows, which are independent rows of the base if the density is right. Draws are compared
@@ -61,7 +64,8 @@ def diagnose(
         flow: On any device; it is looked at on the CPU. An `Ensemble` has no latent rows, and is not looked at by them.
             Or a fitted `FlowDensity`, or a result of `auto`: rows are then treated like its own, and whole numbers get
             noise.
-        x: Rows held out, shape (rows, features): rows that the fit, its choice of an epoch included, has not seen.
+        x: Rows held out, shape (rows, features): rows that the fit, its choice of an epoch included, has not seen. Of a
+            `SequenceFlow` sequences, as in its `log_prob`.
         context: Shape (rows, context), as in `Flow.log_prob`.
         weights: Shape (rows,). Rows are kept with a probability of weight / largest weight for all tests, which then
             hold as without weights; the mean log-likelihood is the weighted one of all rows.
@@ -69,11 +73,14 @@ def diagnose(
             warning reports if more than half of x is among them.
         names, context_names: Of the columns of x and of the context, for the text; by default those of frames, or those
             that the flow knows.
+        covariates: Of sequences, as in `SequenceFlow.log_prob`; otherwise None.
         seed: Of all that is drawn.
         progress: Whether to show a bar on the standard error, of the tests that are done.
 
     Returns:
-        A `Diagnosis`; print it. Ctrl-C ends with the tests done so far, once there is a likelihood.
+        A `Diagnosis`; print it. Ctrl-C ends with the tests done so far, once there is a likelihood. Of a `SequenceFlow`
+        a `SequenceDiagnosis`, which has autocorrelations of latent steps, their distribution, and nats a step by
+        loudness, and takes no weights, names or training rows.
 
     Raises:
         TypeError, ValueError: As in `Flow.log_prob`; or rows that are not finite, with their number.
@@ -85,6 +92,10 @@ def diagnose(
     >>> diagnosis.p_value < 1e-6, diagnosis.tests[0].sentence
     (True, 'latent coordinate 1 has mean 0.006 and standard deviation 1.187 where 0 and 1 are expected')
     """
+    if isinstance(flow, SequenceFlow):
+        check_only({"weights": weights, "training": training, "names": names, "context_names": context_names})
+        return diagnose_sequences(flow, x, context, covariates, check.integer("seed", seed))
+    check_only({"covariates": covariates}, "rows")
     again = False
     if hasattr(flow, "_to_look_at"):  # a FlowDensity, without scikit-learn in between, or a Choice
         if context_names is None and (context_columns := getattr(context, "columns", None)) is not None:  # of a frame

@@ -113,6 +113,13 @@ class Sequences:
         return np.array(given, np.intp)
 
     @property
+    def arrays(self) -> list[Array]:
+        """Each sequence, (steps, features)."""
+        if self.is_list:
+            return list(self._arrays)
+        return [array[:n] for array, n in zip(self._array, self.lengths.tolist(), strict=True)]
+
+    @property
     def rows(self) -> int:
         """The number of sequences."""
         return len(self.lengths)

@@ -81,6 +81,11 @@ class CausalConvolution(Sequential):
         context: Number of context columns, one row for a whole sequence.
         covariates: Number of columns that are known of time, also ahead: hour of day, features of a frame.
         hop: Steps from one row of the covariates to the next; between them they are interpolated.
+        companded: Whether the network also reads each value as asinh(512 v) / asinh(512), which shows it levels that
+            lie decades apart.
+        level: Whether the network also gives each value a level c, the logarithm of its scale, between -13 and 2, and
+            x = e^c · map(z). So the other parameters are in units of the level, and can stay as they are where a signal
+            becomes quiet.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
         **settings: Settings of the map, `MapShape`.
@@ -115,11 +120,15 @@ class CausalConvolution(Sequential):
         context: int = 0,
         covariates: int = 0,
         hop: int = 1,
+        companded: bool = False,
+        level: bool = False,
         seed: int | Sequence[int] = 0,
         dtype: DTypeLike = "float32",
         **settings: Unpack[MapShape],
     ) -> None:
         """See the class."""
+        if inner is not None and level:
+            raise ValueError("level: expected False beside an inner flow, whose parameters have no level, got True")
         if inner is not None and settings:
             raise ValueError(f"{min(settings)}: expected no setting of a map beside an inner flow, got {inner!r}")
         checked = CausalSettings(
@@ -131,6 +140,8 @@ class CausalConvolution(Sequential):
             dilations=dilations,  # type: ignore[arg-type]  # a tuple once it is checked
             covariates=covariates,
             hop=hop,
+            companded=companded,
+            level=level,
             reads=reads,
             inner=inner,
             **settings,
@@ -178,7 +189,7 @@ class CausalConvolution(Sequential):
         if self._settings.map == "logistic_mixture":
             n = self._settings.bins
             values[n : 2 * n] = np.linspace(-1.0, 1.0, n)
-        return values
+        return np.append(values, 0.0) if self._settings.level else values
 
     def _blocks(self) -> list[tuple[str, Block]]:
         blocks: list[tuple[str, Block]] = [("", _CausalBlock(self._structure))]
@@ -206,6 +217,11 @@ class CausalConvolution(Sequential):
     def field(self) -> int:
         """The number of steps before a step on which it depends."""
         return int(self._structure.field)
+
+    @property
+    def _widest(self) -> int:
+        """Units of the widest layer."""
+        return max(self._settings.channels, self._settings.skip)
 
     @property
     def reads(self) -> str:

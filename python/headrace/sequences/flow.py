@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
+from headrace import training
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._evaluation import Pair
+from headrace._fit.arguments import Arguments, FitKeywords
+from headrace._keywords import takes
 from headrace._module import Block, Program
 from headrace._stored import Stored, header_of, header_of_scale, storable
 from headrace.bases import Base, StandardNormal
@@ -19,26 +22,31 @@ from headrace.flow import Flow
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.convolution import CausalConvolution
+from headrace.sequences.fit import SequenceFit
 from headrace.sequences.gradients import SequenceDerivatives
+from headrace.sequences.interior import SequenceInterior
 from headrace.sequences.links import StepLink
+from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, SequenceProgram
 from headrace.sequences.quantised import Cells
-from headrace.sequences.runs import Run
+from headrace.sequences.runs import Run, context_of
 from headrace.sequences.stream import Stream
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 __all__ = ["SequenceFlow"]
+
+OVER_TIME = (CausalConvolution, LinearPrediction)
 
 
 @storable
 class SequenceFlow(SequenceDerivatives):
     """A density of sequences: log p(x) = Σ_t log p(x_t | x_<t), a sum over steps.
 
-    A step has one or more values. Transforms are `CausalConvolution`, which reads the past, and any transform of rows
-    without context, as `Standardize` and `Linear`, which is then applied to each step.
+    A step has one or more values. Transforms are `CausalConvolution` and `LinearPrediction`, which read the past, and
+    any transform of rows without context, as `Standardize` and `Linear`, which is then applied to each step.
 
     Sequences are arrays (rows, steps, features), one of them is (steps, features), and of different lengths they are a
     list of such. A context is one row for a whole sequence, shape (rows, context), or (context,) for all. Covariates
@@ -82,15 +90,15 @@ class SequenceFlow(SequenceDerivatives):
                 raise ValueError(
                     f"transforms[{i}]: expected {base.features} features, as the base has, got {t.features}"
                 )
-        over_time = [t for t in chain if isinstance(t, CausalConvolution)]
-        context = _one("number of context columns", (t.context for t in over_time), 0)
-        covariates = _one("number of covariates", (t.covariates for t in over_time), 0)
-        hop = _one("hop", (t.hop for t in over_time if t.covariates), 1)
+        networks = [t for t in chain if isinstance(t, CausalConvolution)]
+        context = _one("number of context columns", (t.context for t in networks), 0)
+        covariates = _one("number of covariates", (t.covariates for t in networks), 0)
+        hop = _one("hop", (t.hop for t in networks if t.covariates), 1)
         dtypes = sorted({t.dtype.name for t in chain if t.dtype is not None})
         if len(dtypes) > 1:
             raise ValueError(f"transforms: expected one dtype, got {dtypes}; use .astype")
         kind = check.float_dtype("dtype", dtypes[0] if dtype is None else dtype)
-        products = list(dict.fromkeys(t.matmul for t in over_time))
+        products = list(dict.fromkeys(t.matmul for t in networks))
         if len(products) > 1:
             raise ValueError(f"transforms: expected one matmul, got {products}; use .to")
         super().__init__(base.features, context, covariates, hop, kind)
@@ -108,7 +116,7 @@ class SequenceFlow(SequenceDerivatives):
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
         links = [
-            t._link(dtype, self._products) if isinstance(t, CausalConvolution) else StepLink(_standing(t, dtype))
+            t._link(dtype, self._products) if isinstance(t, OVER_TIME) else StepLink(_standing(t, dtype))
             for t in self._chain
         ]
         blocks = [[block for _, block in part._blocks()] for part in (self._base, *self._chain)]
@@ -143,7 +151,7 @@ class SequenceFlow(SequenceDerivatives):
         """See `headrace._stored`."""
         features = stored.size("features", least=1)
         self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose the chain
-        chain = stored.children("transforms", (CausalConvolution, Transform))
+        chain = stored.children("transforms", (*OVER_TIME, Transform))
         base = stored.child("base", Base, "base.")
         scale = stored.scale("standardize_context") if stored.has("standardize_context") else None
         SequenceFlow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)
@@ -189,7 +197,7 @@ class SequenceFlow(SequenceDerivatives):
     @property
     def field(self) -> int:
         """The most steps before a step on which its density depends; the receptive field."""
-        return sum(t.field for t in self._chain if isinstance(t, CausalConvolution))
+        return sum(t.field for t in self._chain if isinstance(t, OVER_TIME))
 
     def __repr__(self) -> str:
         """Sizes, base and transforms."""
@@ -383,6 +391,76 @@ class SequenceFlow(SequenceDerivatives):
         own_context = _arrays.context_rows(context, count, self._context, caller=caller)
         return Stream(self, Run(program, caller, (count,), own_context, own, self._dtype))
 
+    # ---- training ----------------------------------------------------------------------------------------------------
+
+    @takes(FitKeywords, Arguments)
+    def fit(
+        self,
+        x: Array | Sequence[Array],
+        context: Array | None = None,
+        covariates: Array | Sequence[Array] | None = None,
+        *,
+        crop: int | None = None,
+        quantised: float | None = None,
+        **arguments: Unpack[FitKeywords],
+    ) -> training.History:
+        """Maximise the likelihood of sequences, and keep the weights that are best on sequences held out.
+
+        Steps are taken on crops: an epoch has each step of the sequences once, in crops in a new order. A crop has
+        `field` steps more in front, real ones, that do not count. So gradients are exactly those of its steps in the
+        whole sequence. Losses are in nats a step.
+
+        A `Standardize` at the flow's data end is set from the training steps, if it still is the identity, and context
+        columns are standardised. As in `Flow.fit` the same seed gives the same bits for any number of threads, a later
+        fit is never worse on what it holds out than it began, and Ctrl-C keeps the best weights so far.
+
+        Args:
+            x: As in `log_prob`: shape (rows, steps, features), (steps, features) for one sequence, or a list of such of
+                different lengths, float32 or float64; with `quantised` also integers.
+            context: Shape (rows, context), or (context,) for all.
+            covariates: As in `log_prob`.
+            crop: Steps of a crop, at most; by default four times the field, in short series less. Flows whose networks
+                read latent values take whole sequences.
+            quantised: The step of a grid that x lies on, 1 for integers: each value gets uniform noise of its cell,
+                anew in each epoch, because on a grid a density may become as high as it likes.
+            **arguments: As in `Flow.fit`, where a row is a sequence: `weights` are of sequences, `batch_size` is in
+                crops, by default of 16,384 steps in all, and `validation` holds out a share of the steps as whole
+                sequences, or **the end of the only one**, given what is before; or it is sequences, or a tuple
+                ``(x, context, covariates, weights)``.
+
+        Returns:
+            Losses and times of the epochs, the best one, and why the fit ended.
+
+        Raises:
+            TypeError: not arrays of one framework on the CPU, of float32 or float64; integers without `quantised`.
+            ValueError: a wrong shape, a sequence without steps, values that are not finite (the sequence and the
+                step), too few frames, a group, a checkpoint of another fit, or a crop shorter than a sequence of a flow
+                whose networks read latent values.
+            OSError: a checkpoint that cannot be written.
+            KeyboardInterrupt: Ctrl-C before there are better weights.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.WaveNet(layers=4, channels=8)
+        >>> signal = np.cumsum(np.random.default_rng(0).standard_normal((2000, 1)), axis=0)
+        >>> history = flow.fit([signal[:1500], signal[1500:]], epochs=2, progress=False)
+        >>> len(history.train_loss), history.judged_by
+        (2, 'held-out sequences')
+        """
+        given, history = Arguments(**arguments), training.History()
+
+        def opened() -> SequenceFit:
+            one = SequenceFit(self, history, given, crop, quantised)
+            one.open(x, context, covariates)
+            return one
+
+        of_sequences: Any = self  # with an interior of sequences
+        return training.finished(of_sequences, history, opened)
+
+    @property
+    def _interior(self) -> SequenceInterior:
+        """The private parts, as they are now."""
+        return SequenceInterior(self)
+
     def _cells(self, quantised: Any, run: Run) -> Any:
         return Cells(self, check.number("quantised", quantised, above=0.0, below=np.inf), run)
 
@@ -399,7 +477,7 @@ class SequenceFlow(SequenceDerivatives):
         """The checked arguments of a call."""
         caller, program = self._caller(), self._program
         given = Sequences(caller, name, value, self._features, lengths=lengths, integers=integers)
-        rows = _context_of(caller, context, self._context, given.batch)
+        rows = context_of(caller, context, self._context, given.batch)
         own = Covariates(caller, covariates, self._covariates, given.batch, self._hop, self._dtype)
         own.check(given.lengths)
         vector = None
@@ -416,25 +494,16 @@ def _standing(t: Transform, dtype: np.dtype[Any]) -> Transform:
     return t._remade(np.zeros(sum(block.size for _, block in t._blocks()), dtype), dtype, None)
 
 
-def _context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...]) -> NDArray[Any] | None:
-    """One row for each sequence, or one for all."""
-    rows = int(np.prod(batch))
-    if len(batch) > 1 and columns and context is not None:
-        array = caller.open("context", context, whole=True)
-        if array.shape == (*batch, columns):
-            return _arrays.context_rows(array.reshape(rows, columns), rows, columns)
-    return _arrays.context_rows(context, rows, columns, caller=caller)
-
-
 def _checked(transforms: Any) -> tuple[Any, ...]:
     """The chain, checked for transforms that sequences support."""
     if not np.iterable(transforms):
         raise TypeError(f"transforms: expected a sequence of transforms, got {check.kind_of(transforms)}")
     chain = tuple(transforms)
     for i, t in enumerate(chain):
-        if not isinstance(t, (CausalConvolution, Transform)):
+        if not isinstance(t, (*OVER_TIME, Transform)):
             raise TypeError(
-                f"transforms[{i}]: expected a CausalConvolution or a transform of rows, got {check.kind_of(t)}"
+                f"transforms[{i}]: expected a CausalConvolution, a LinearPrediction or a transform of rows, got "
+                f"{check.kind_of(t)}"
             )
         if isinstance(t, Transform) and t.context:
             raise ValueError(

@@ -50,7 +50,7 @@ class LinkGradients:
 class Link(Protocol):
     """One transform of the chain; each call passes its parameters."""
 
-    is_over_time: bool
+    has_network: bool  # whose weights are read fastest from the beginning of a cache line
     n_pairs: int  # words of pairs of weights in bf16, which a call reads behind the rounded weights of a network
 
     def round(self, parameters: NDArray[Any], to: NDArray[Any]) -> None:
@@ -93,7 +93,7 @@ class Link(Protocol):
 class NetworkLink:
     """A causal convolution, which the core computes, whatever the outputs of its network are."""
 
-    is_over_time = True
+    has_network = True
 
     def __init__(
         self, settings: CausalSettings, structure: Any, dtype: np.dtype[Any], is_rounded: bool, **options: Any
@@ -252,7 +252,7 @@ class CausalLink(NetworkLink):
 class StepLink:
     """A transform of rows, applied to each step by itself."""
 
-    is_over_time = False
+    has_network = False
     n_pairs = 0
 
     def __init__(self, transform: Transform) -> None:

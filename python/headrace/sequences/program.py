@@ -97,7 +97,7 @@ class SequenceProgram:
 
         Networks take whole lines, so that others begin at one too, if no other parameters are between.
         """
-        first = next(own.start for link, own in zip(self.links, slices, strict=True) if link.is_over_time)
+        first = next((own.start for link, own in zip(self.links, slices, strict=True) if link.has_network), 0)
         width, size = self._dtype.itemsize, slices[-1].stop
         memory = np.zeros(size + _LINE // width, self._dtype)
         begin = (-(memory.ctypes.data + first * width) % _LINE) // width

@@ -11,7 +11,9 @@ from headrace import ops
 from headrace._core.maps import has_bins
 from headrace.bases import Logistic
 from headrace.sequences.convolution import CausalConvolution
+from headrace.sequences.prediction import LinearPrediction, PredictionLink
 from headrace.sequences.runs import Part, Run
+from headrace.sequences.settings import LEVELS
 from headrace.transforms.fixed import Standardize
 
 __all__ = ["Cells"]
@@ -27,25 +29,25 @@ class Cells:
     """
 
     def __init__(self, flow: Any, step: float, run: Run) -> None:
-        """`flow`: a flow of one causal convolution that reads data, followed only by `Standardize`."""
+        """`flow`: of one causal convolution that reads data, followed only by `LinearPrediction` and `Standardize`."""
         first, *others = flow._chain
         if not (
             isinstance(first, CausalConvolution)
             and first.reads == "data"
             and first._settings.inner is None
-            and all(isinstance(t, Standardize) for t in others)
+            and all(isinstance(t, (Standardize, LinearPrediction)) for t in others)
             and isinstance(flow._base, Logistic)
         ):
             raise ValueError(
                 "quantised: expected None for this flow, as cells have a probability in closed form under one "
                 "CausalConvolution that reads data and has no inner flow, on the base Logistic, with nothing after it "
-                f"but Standardize; got {step:g}"
+                f"but LinearPrediction and Standardize; got {step:g}"
             )
         self._half, self._run = 0.5 * step, run
         self._map = {name: value for name, value in first._settings.map_keywords().items() if name != "bins"}
         if has_bins(first._settings.map):
             self._map["bins"] = first._settings.bins
-        self._n_params = first._settings.n_params
+        self._of_value, self._has_level = first._settings.of_value, first._settings.level
 
     def __call__(self, part: Part) -> Array:
         """Log probabilities of each step, (rows, steps)."""
@@ -53,20 +55,28 @@ class Cells:
         x = part.values.astype(np.float64)
         middle, low, high = x, x - self._half, x + self._half
         for i in reversed(range(1, len(program.links))):
-            middle, low, high = (
-                program.links[i].run(program.parameters_of(vector, i), True, values, None, None, None)[0]
-                for values in (middle, low, high)
-            )
+            link: Any = program.links[i]
+            own = program.parameters_of(vector, i)
+            if isinstance(link, PredictionLink):  # cells move with their middle: given the past, its slope is the gain
+                low, high, gain = low - middle, high - middle, np.exp(link.filter_of(own).log_gain)
+                state = None if part.states is None else part.states[i]
+                middle = link.run(own, True, middle, None, None, state)[0].astype(np.float64)
+                low, high = middle + gain * low, middle + gain * high
+                continue
+            middle, low, high = (link.run(own, True, values, None, None, None)[0] for values in (middle, low, high))
         state = None if part.states is None else part.states[0]
-        link: Any = program.links[0]
+        link = program.links[0]
         context = program.standardised(part.context)
         raw = link.raw(program.parameters_of(vector, 0), middle, context, part.covariates, state)
-        params = raw.astype(np.float64).reshape(-1, x.shape[2], self._n_params)
+        params = raw.astype(np.float64).reshape(-1, x.shape[2], self._of_value)
+        if self._has_level:
+            scale = np.exp(-np.clip(params[..., -1], *LEVELS)).reshape(x.shape)
+            low, high, params = low * scale, high * scale, np.ascontiguousarray(params[..., :-1])
         a, b = (self._latent(values, params) for values in (low, high))
         with np.errstate(divide="ignore"):  # for a cell without mass
             cells = -np.logaddexp(0.0, -b) - np.logaddexp(0.0, a) + np.log(-np.expm1(a - b))
-        own: Array = cells.reshape(x.shape).sum(axis=2)
-        return own
+        of_steps: Array = cells.reshape(x.shape).sum(axis=2)
+        return of_steps
 
     def _latent(self, values: Array, params: Array) -> Array:
         own: Array = ops.coupling_inverse(values.reshape(params.shape[:2]), params, **self._map)[0]

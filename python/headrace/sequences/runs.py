@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace.sequences.arrays import Block, Covariates, Sequences, blocks, chunks
 from headrace.sequences.program import SequenceProgram
 
-__all__ = ["Part", "Run"]
+__all__ = ["Part", "Run", "context_of"]
 
 Array = NDArray[Any]
 
@@ -140,3 +141,13 @@ class Run:
                 x, _ = self.program.run(self.vector, False, noise, context, covariates, states)
                 result[samples.start : samples.stop, begin:end] = x
         return self.caller.give(result)
+
+
+def context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...]) -> NDArray[Any] | None:
+    """One row for each sequence, or one for all."""
+    rows = int(np.prod(batch))
+    if len(batch) > 1 and columns and context is not None:
+        array = caller.open("context", context, whole=True)
+        if array.shape == (*batch, columns):
+            return _arrays.context_rows(array.reshape(rows, columns), rows, columns)
+    return _arrays.context_rows(context, rows, columns, caller=caller)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from headrace import _arguments as check
 from headrace._core import cpu
 from headrace._core.maps import interval_of
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 
     from headrace._stored import Stored
 
-__all__ = ["CausalSettings", "doubling"]
+__all__ = ["LEVELS", "CausalSettings", "doubling"]
+
+LEVELS = (-13.0, 2.0)  # the clamp of levels: cpp/core/sequences/step_map.hpp
 
 MOST_TAPS, MOST_UNITS, MOST_LAYERS, MOST_STEPS = 32, 2**13, 2**10, 2**24
 
@@ -80,6 +84,8 @@ class CausalSettings(MapSettings):
         0, lambda settings, value: check.integer("covariates", value, most=MOST_UNITS), "", optional=True
     )
     hop: int = setting(1, _size("hop", MOST_STEPS), "", optional=True)
+    companded: bool = setting(False, lambda settings, value: _truth("companded", value), "", optional=True)
+    level: bool = setting(False, lambda settings, value: _truth("level", value), "", optional=True)
     reads: str = setting("data", lambda settings, value: check.choice("reads", value, ("data", "latent")), "")
     # A flow without parameters, or None; see `header`.
     inner: Any = setting(None, _inner, "", stored=False)  # noqa: RUF009  # a Flow or None once it is checked
@@ -87,7 +93,12 @@ class CausalSettings(MapSettings):
     @property
     def outputs(self) -> int:
         """Raw parameters of one step, or the context of the inner flow."""
-        return self.features * self.n_params if self.inner is None else int(self.inner.context)
+        return self.features * self.of_value if self.inner is None else int(self.inner.context)
+
+    @property
+    def of_value(self) -> int:
+        """Raw parameters of one value: those of its map, and its level."""
+        return self.n_params + self.level
 
     def header(self) -> dict[str, Any]:
         """Everything by name; beside an inner flow there are no settings of a map."""
@@ -116,6 +127,7 @@ class CausalSettings(MapSettings):
             context=self.context,
             covariates=self.covariates,
             hop=self.hop,
+            is_companded=self.companded,
         )
 
     def map_options(self) -> dict[str, Any]:
@@ -129,6 +141,7 @@ class CausalSettings(MapSettings):
             "low": low,
             "bound": high,
             "min_bin": self.min_bin,
+            "has_level": self.level,
         }
 
     def map_keywords(self) -> dict[str, Any]:
@@ -144,6 +157,8 @@ class CausalSettings(MapSettings):
         own = self._map_keywords()
         if self.inner is not None:
             own = f"inner=<{type(self.inner).__name__}, {self.inner.context} of context>"
+        own += ", level=True" if self.level else ""
+        own += ", companded=True" if self.companded else ""
         return (
             f"channels={self.channels}, skip={self.skip}, kernel={self.kernel}, dilations={list(self.dilations)}, "
             f"{own}, reads={self.reads!r}{more}"
@@ -153,3 +168,9 @@ class CausalSettings(MapSettings):
 def _of_map() -> dict[str, Any]:
     """The settings of a map by name, with their defaults."""
     return {one.name: one.default for one in MapSettings._own()}
+
+
+def _truth(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {check.kind_of(value)}")
+    return bool(value)

@@ -17,6 +17,7 @@ from headrace.flow import Flow
 from headrace.flows import MAF, NSF
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
+from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.settings import MOST_LAYERS, doubling
 from headrace.transforms.fixed import Standardize
 
@@ -31,11 +32,12 @@ _LAYERS = 16
 @storable
 @documented
 class WaveNet(SequenceFlow):
-    """A flow of `CausalConvolution` over a `Standardize` at the data end.
+    """A flow of `CausalConvolution`, and with it of `LinearPrediction`, over a `Standardize` at the data end.
 
     With ``reads="data"`` (van den Oord et al. 2016) it is one convolution: densities of all steps at once, samples step
-    after step. With ``reads="latent"`` (van den Oord et al. 2017, Ping et al. 2019) it is three: samples of all steps
-    at once, densities step after step. By default the distribution of a step of one value is a mixture of 10 logistic
+    after step. It reads, and models, what a linear prediction leaves of a signal, at two scales. With
+    ``reads="latent"`` (van den Oord et al. 2017, Ping et al. 2019) it is three: samples of all steps at once, densities
+    step after step. By default the distribution of a step of one value is a mixture of 10 logistic
     ones (Salimans et al. 2017), and that of a step of several values a neural spline flow, the context of which the
     network computes from the past (Rasul et al. 2021).
 
@@ -54,6 +56,10 @@ class WaveNet(SequenceFlow):
             given, each value has that map, and values of one step are independent given the past.
         transforms: Number of convolutions; by default 1, and 3 with ``reads="latent"``.
         context: Number of context columns, one row for a whole sequence.
+        prediction: Steps before a step from which a `LinearPrediction` at the data end predicts it; 0 for none. By
+            default 32, and 0 with ``reads="latent"``. `fit` begins with that of the training steps.
+        companded: See `CausalConvolution`; by default true, and false with ``reads="latent"``.
+        level: See `CausalConvolution`; by default true without an inner flow, and false with ``reads="latent"``.
         covariates: Number of columns that are known of time.
         hop: Steps from one row of the covariates to the next.
         standardize: ``(mean, std)`` of the data, shape (features,) each or numbers; the identity by default.
@@ -70,7 +76,7 @@ class WaveNet(SequenceFlow):
     >>> import headrace as hr
     >>> flow = hr.WaveNet()
     >>> flow.field, len(flow.transforms), flow.n_parameters
-    (512, 2, 101438)
+    (544, 3, 101567)
     >>> hr.WaveNet(reads="latent", layers=8, map="affine", kernel=3).sample(2, steps=100, seed=0).shape
     (2, 100, 1)
     >>> type(hr.WaveNet(3, layers=4).transforms[0].inner).__name__
@@ -90,6 +96,9 @@ class WaveNet(SequenceFlow):
         reads: str = "data",
         inner: Flow | str | None = None,
         transforms: int | None = None,
+        prediction: int | None = None,
+        companded: bool | None = None,
+        level: bool | None = None,
         context: int = 0,
         covariates: int = 0,
         hop: int = 1,
@@ -107,8 +116,9 @@ class WaveNet(SequenceFlow):
         spread = doubling(_LAYERS if depth is None else depth) if dilations is None else tuple(dilations)
         if depth is not None and len(spread) != depth:
             raise ValueError(f"dilations: expected {depth} of them, one for each of the layers, got {len(spread)}")
-        usual = 3 if check.choice("reads", reads, ("data", "latent")) == "latent" else 1
-        count = usual if transforms is None else check.integer("transforms", transforms, least=1)
+        is_teacher = check.choice("reads", reads, ("data", "latent")) == "data"
+        count = (1 if is_teacher else 3) if transforms is None else check.integer("transforms", transforms, least=1)
+        order = (32 if is_teacher else 0) if prediction is None else check.integer("prediction", prediction)
         of_map: Any = {name: value for name, value in settings.items() if value is not None}
         if inner is None and n > 1 and not of_map:
             inner = "nsf"
@@ -127,12 +137,16 @@ class WaveNet(SequenceFlow):
                 context=context,
                 covariates=covariates,
                 hop=hop,
+                companded=is_teacher if companded is None else companded,
+                level=is_teacher and inner is None if level is None else level,
                 seed=(key, i),
                 dtype=dtype,
                 **of_map,
             )
             for i in range(count)
         ]
+        if order:
+            chain.append(LinearPrediction(n, order=order, dtype=dtype))
         mean, std = (np.zeros(n), np.ones(n)) if standardize is None else _pair(standardize, n)
         if base is None:
             base = Logistic(n) if of_map.get("map") == "logistic_mixture" else StandardNormal(n)

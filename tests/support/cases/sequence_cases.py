@@ -83,10 +83,15 @@ def _spline(dtype):
 
 
 # name -> what makes it from a dtype; a new kind of sequences adds its line here, and its files by tests/files/make.py.
+def _prediction(dtype):
+    return randomise(hr.LinearPrediction(2, order=3, dtype=dtype), "prediction")
+
+
 EXAMPLES = {
     "chain": chain,
     "student": _student,
     "convolution": _alone,
+    "prediction": _prediction,
     "spline": _spline,
     "inner": _with_inner_flow,
 }
@@ -109,4 +114,9 @@ def results_of(module, x, context, covariates):
 
 
 def _flow_of(module):
-    return hr.SequenceFlow([module]) if isinstance(module, hr.CausalConvolution) else module
+    if isinstance(module, hr.CausalConvolution):
+        return hr.SequenceFlow([module])
+    if isinstance(module, hr.LinearPrediction):  # a flow has at least one network
+        network = hr.CausalConvolution(module.features, channels=1, dilations=[1], map="affine", dtype=module.dtype)
+        return hr.SequenceFlow([network, module])
+    return module

@@ -1,0 +1,160 @@
+"""How good are densities of speech after ten minutes of one core, beside linear prediction?
+
+    python -m bench.sequences.speech                       # ten minutes of the processor, then the report
+    OMP_NUM_THREADS=1 python -m bench.sequences.speech --minutes 1 --folder speech
+
+Data are 25 minutes of one voice, 8000 samples of 16 bit a second, of Debian's package asterisk-core-sounds-en-wav
+(CC BY-SA 3.0, Allison Smith), which `apt-get download` fetches and `dpkg` unpacks into the folder; nothing of it stays
+elsewhere. Files are split by the checksum of their name: a tenth each to judge by while fitting, and to report.
+
+Numbers are nats a sample of (x + u) / 32768 with x the integer and u uniform on (-1/2, 1/2), given all samples of the
+file before it. A sample is *active* if the peak of its twentieth of a second is above 32 steps; a tenth, which is next
+to silence, has 9 nats each and hides the rest. Where the package cannot be fetched, a made process of known entropy
+rate is fitted instead. Seconds are those of the processor, so that a busy machine changes them little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import wave
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import headrace as hr
+from bench.sequences.adaptive import adaptive_prediction
+from headrace._fit import clock
+
+PACKAGE = "asterisk-core-sounds-en-wav"
+VOICE = Path("usr/share/asterisk/sounds/en_US_f_Allison")
+RANGE = math.log(32768.0)
+SETTINGS = {"schedule": "cosine", "learning_rate": 4e-3, "average": 0.995, "clip": 1.0, "batch_size": 8}
+
+Floats = NDArray[np.float64]
+Parts = dict[str, list[NDArray[np.int16]]]
+
+
+def fetched(folder: Path) -> Path | None:
+    """The folder of the voice, unpacked if it is not there yet; None where it cannot be fetched."""
+    voice = folder / VOICE
+    if voice.exists():
+        return voice
+    if not (shutil.which("apt-get") and shutil.which("dpkg")):
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    if not list(folder.glob(f"{PACKAGE}_*.deb")):
+        subprocess.run(["apt-get", "download", PACKAGE], cwd=folder, capture_output=True, check=False)
+    for archive in folder.glob(f"{PACKAGE}_*.deb"):
+        subprocess.run(["dpkg", "-x", archive.name, "."], cwd=folder, capture_output=True, check=False)
+    return voice if voice.exists() else None
+
+
+def parts_of(voice: Path) -> Parts:
+    """Files by their part; silence is left out."""
+    parts: Parts = {"train": [], "valid": [], "test": []}
+    for path in sorted(voice.rglob("*.wav")):
+        name = path.relative_to(voice).as_posix()
+        if name.startswith("silence/"):
+            continue
+        with wave.open(str(path)) as file:
+            if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, 8000):
+                raise ValueError(f"{path}: expected one channel of 16 bit and 8000 Hz")
+            x = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        parts[{0: "test", 1: "valid"}.get(zlib.crc32(name.encode()) % 10, "train")].append(x)
+    return parts
+
+
+def made(seed: int = 0) -> Parts:
+    """An autoregression whose noise has two scales, as integers: its entropy rate is that of the noise."""
+    rng = np.random.default_rng(seed)
+
+    def one(n: int) -> NDArray[np.int16]:
+        noise = rng.standard_normal(n + 500) * rng.choice([30.0, 300.0], n + 500)
+        x = np.zeros(n + 500)
+        for t in range(2, n + 500):
+            x[t] = 1.7 * x[t - 1] - 0.8 * x[t - 2] + noise[t]
+        return np.round(x[500:]).astype(np.int16)
+
+    sizes = {"train": [40_000] * 10, "valid": [20_000], "test": [40_000]}
+    return {name: [one(n) for n in own] for name, own in sizes.items()}
+
+
+def activity(x: NDArray[np.int16], window: int = 400) -> NDArray[np.bool_]:
+    """Which samples are active."""
+    size = np.abs(x.astype(np.int64))
+    n = -(-len(size) // window) * window
+    return np.repeat(np.pad(size, (0, n - len(size))).reshape(-1, window).max(axis=1) > 32, window)[: len(x)]
+
+
+def report(name: str, seconds: float, log_prob: Floats, active: NDArray[np.bool_]) -> dict[str, float]:
+    """A line of the report: log densities of samples in units of a step become nats a sample."""
+    own = log_prob + RANGE
+    found = {"all": own.mean(), "active": own[active].mean(), "worst": own.min(), "seconds": seconds}
+    bits = (RANGE - found["all"]) / math.log(2.0)
+    print(
+        f"{name:52s} all {found['all']:7.4f}  active {found['active']:7.4f}  worst {found['worst']:8.1f}  "
+        f"{bits:6.3f} bits  {seconds:6.1f} s",
+        flush=True,
+    )
+    return {key: float(value) for key, value in found.items()}
+
+
+def fitted(parts: Parts, seconds: float, **options: Any) -> tuple[hr.WaveNet, hr.History, float]:
+    """A flow after so many seconds of the processor, its history, and the seconds that it took."""
+    flow = hr.WaveNet(**options)
+    train, valid = ([x[:, None] for x in parts[name]] for name in ("train", "valid"))
+    clock.now = time.process_time  # the clock of budgets and schedules
+    begin = time.process_time()
+    history = flow.fit(
+        train, quantised=1, validation=valid, time_budget=seconds, epochs=1000, progress=False, **SETTINGS
+    )
+    return flow, history, time.process_time() - begin
+
+
+def log_probs(flow: Any, noisy: Sequence[Floats]) -> Floats:
+    """Log densities of all samples, file by file."""
+    steps = flow.log_prob_steps([y[:, None].astype(np.float32) for y in noisy])
+    return np.concatenate(steps).astype(np.float64)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fit and report."""
+    parser = argparse.ArgumentParser(prog="python -m bench.sequences.speech", description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=10.0, help="of the processor, for the fit")
+    parser.add_argument("--folder", type=Path, help="where the package is, or is unpacked to; by default forgotten")
+    parser.add_argument("--plain", action="store_true", help="without linear prediction, companded inputs and levels")
+    parser.add_argument("--no-anchor", action="store_true", help="leave the adaptive linear prediction out")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as own:
+        voice = fetched(given.folder or Path(own))
+        parts = made() if voice is None else parts_of(voice)
+    if voice is None:
+        print(f"{PACKAGE} cannot be fetched here: a made process is fitted in its place", flush=True)
+    for name, files in parts.items():
+        print(f"{name}: {len(files)} files, {sum(map(len, files))} samples", flush=True)
+    rng = np.random.default_rng(0)
+    noisy = [x + rng.random(len(x)) - 0.5 for x in parts["test"]]
+    active = np.concatenate([activity(x) for x in parts["test"]])
+    if not given.no_anchor:
+        begin = time.process_time()
+        anchor = adaptive_prediction(parts["train"], noisy)
+        report("adaptive linear prediction 24, Student", time.process_time() - begin, anchor, active)
+    options: dict[str, Any] = {"prediction": 0, "companded": False, "level": False} if given.plain else {}
+    flow, history, seconds = fitted(parts, 60.0 * given.minutes, **options)
+    print(history, flush=True)
+    report("hr.WaveNet(), plain" if given.plain else "hr.WaveNet()", seconds, log_probs(flow, noisy), active)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Looking at a density of sequences: its latent steps have to be independent draws of the base.
+
+Autocorrelations of latent values, and of their sizes, show what of the past a network has not learned, of the level
+where it is their sizes; their distribution shows whether the shape of a step's density is right.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace.diagnosis import distributions as of
+from headrace.diagnosis import latent
+from headrace.diagnosis.findings import Finding, holm, least_of, number, p_text
+from headrace.diagnosis.scores import scores
+
+__all__ = ["SequenceDiagnosis", "diagnose_sequences"]
+
+Floats = NDArray[np.float64]
+
+LAGS, CLASSES, CELLS = 40, 5, 20
+WINDOW = 400  # steps whose loudness is one number, at most
+
+
+@dataclass(frozen=True, repr=False)
+class SequenceDiagnosis:
+    """The result of `headrace.diagnose` of a flow of sequences; print it."""
+
+    kind: str
+    """The flow's class."""
+    sequences: int
+    steps: int
+    nats: float
+    """The mean log density of a step."""
+    error: float
+    """Its standard error, from the sequences, or from ten parts of the only one."""
+    tests: tuple[Finding, ...]
+    autocorrelation: Floats = field(compare=False)
+    """Of latent values as standard normal scores, shape (lags, features), from lag 1 on."""
+    autocorrelation_of_sizes: Floats = field(compare=False)
+    """Of their sizes, made standard normal: in place of squares, whose products have long tails."""
+    integral_transform: Floats = field(compare=False)
+    """Counts of the probability integral transform of each feature in cells of equal width, shape (cells, features)."""
+    loudness: tuple[tuple[float, float, float], ...]
+    """Of equally many steps each, from quiet to loud: the least and the largest loudness, and the mean log density."""
+
+    @property
+    def misses(self) -> tuple[Finding, ...]:
+        """The tests that speak against the density at the 5 % level, the clearest first."""
+        return tuple(sorted((one for one in self.tests if one.misses), key=lambda one: one.p_value))
+
+    @property
+    def p_value(self) -> float:
+        """The p-value of all tests together, by Holm's method."""
+        return min((one.adjusted for one in self.tests), default=1.0)
+
+    def __repr__(self) -> str:
+        """All of it on one screen."""
+        size = f"{self.kind}, {self.sequences:,} sequences of {self.steps:,} steps in all"
+        lines = [f"{size}: {self.nats:.4f} ± {self.error:.4f} nats a step"]
+        mark = {True: "misses", False: "passes"}
+        lines += [f"{mark[one.misses]:7s} {one.name}: {one.sentence} ({p_text(one.p_value)})" for one in self.tests]
+        lines += ["loudness (root of the mean square, in standard deviations) and nats a step:"]
+        lines += [f"  {number(low)} to {number(high)}: {nats:.4f}" for low, high, nats in self.loudness]
+        return "\n".join(lines)
+
+
+def diagnose_sequences(flow: Any, x: Any, context: Any, covariates: Any, seed: int) -> SequenceDiagnosis:
+    """See `headrace.diagnose`."""
+    arrays = [np.asarray(one) for one in (x if isinstance(x, (list, tuple)) else _three_axes(x))]
+    steps = flow.log_prob_steps(arrays, context, covariates)
+    z, _ = flow.to_latent(arrays, context, covariates)
+    own = [scores(flow.base, np.asarray(one), seed) for one in z]
+    score = np.concatenate(own)
+    if not np.isfinite(score).all():
+        raise ValueError("x: expected sequences with finite latent values, got some without")
+    labels = [f"latent value {i + 1}" for i in range(score.shape[1])]
+    if score.shape[1] == 1:
+        labels = ["a latent value"]
+    signed, sized = _autocorrelations(own), _autocorrelations([latent.sizes(one) for one in own])
+    tests = [
+        latent.coordinates(score, labels),
+        _of_lags("autocorrelation", "{} and that {} steps before have correlation {:.4f}", signed, labels),
+        _of_lags("autocorrelation of sizes", "the sizes of {} and of that {} steps before have {:.4f}", sized, labels),
+    ]
+    if score.shape[1] > 1:
+        tests.append(latent.correlations(score, labels)[0])
+    adjusted = holm([one.p_value for one in tests])
+    log_prob = np.concatenate([np.asarray(one, np.float64) for one in steps])
+    return SequenceDiagnosis(
+        kind=type(flow).__name__,
+        sequences=len(arrays),
+        steps=len(log_prob),
+        nats=float(log_prob.mean()),
+        error=_error(steps),
+        tests=tuple(replace(one, adjusted=p) for one, p in zip(tests, adjusted, strict=True)),
+        autocorrelation=signed[0],
+        autocorrelation_of_sizes=sized[0],
+        integral_transform=_cells(score),
+        loudness=_by_loudness(arrays, log_prob),
+    )
+
+
+def _three_axes(x: Any) -> NDArray[Any]:
+    array = np.asarray(x)
+    if array.ndim not in (2, 3):
+        raise ValueError(f"x: expected shape (rows, steps, features) or (steps, features), got {array.shape}")
+    return array[None] if array.ndim == 2 else array
+
+
+def _autocorrelations(own: list[Floats]) -> tuple[Floats, NDArray[np.int64]]:
+    """Correlations at lags from 1 on, with known means and variances, and the number of pairs of each."""
+    most = min(LAGS, max(map(len, own)) - 1)
+    sums, pairs = np.zeros((most, own[0].shape[1])), np.zeros(most, np.int64)
+    for one in own:
+        for lag in range(1, min(most, len(one) - 1) + 1):
+            sums[lag - 1] += (one[lag:] * one[:-lag]).sum(axis=0)
+            pairs[lag - 1] += len(one) - lag
+    return sums / np.maximum(pairs, 1)[:, None], pairs
+
+
+def _of_lags(name: str, text: str, found: tuple[Floats, NDArray[np.int64]], labels: list[str]) -> Finding:
+    """The largest of all lags; a mean of products of independent standard normal values is nearly normal."""
+    values, pairs = found
+    if not values.size:
+        return Finding(name, 1.0, 1, "there is no second step")
+    p = 2.0 * of.normal_tail(np.abs(values) * np.sqrt(pairs)[:, None])
+    lag, feature = np.unravel_index(int(p.argmin()), p.shape)
+    sentence = text.format(labels[feature], lag + 1, values[lag, feature])
+    return Finding(name, least_of(float(p.min()), p.size), p.size, sentence)
+
+
+def _error(steps: Any) -> float:
+    """The standard error of the mean over steps."""
+    parts = [np.asarray(one, np.float64) for one in steps]
+    if len(parts) == 1:
+        parts = np.array_split(parts[0], min(10, len(parts[0])))
+    sizes = np.array([len(one) for one in parts])
+    mean = np.concatenate(parts).mean()
+    away = np.array([(one - mean).sum() for one in parts])
+    n = len(parts)
+    return float(math.sqrt(np.square(away).sum() * n / max(n - 1, 1)) / sizes.sum()) if n > 1 else math.nan
+
+
+def _cells(score: Floats) -> Floats:
+    below = 1.0 - of.normal_tail(score)
+    return np.stack([np.histogram(column, CELLS, (0.0, 1.0))[0] for column in below.T], axis=1).astype(np.float64)
+
+
+def _by_loudness(arrays: list[NDArray[Any]], log_prob: Floats) -> tuple[tuple[float, float, float], ...]:
+    """Classes of equally many steps by the root of the mean square around them."""
+    joined = np.concatenate(arrays).astype(np.float64)
+    mean, std = joined.mean(axis=0), np.maximum(joined.std(axis=0), of.TINY)
+    loud = []
+    for one in arrays:
+        square = np.square((one - mean) / std).mean(axis=1)
+        width = min(WINDOW, len(square))
+        total = np.concatenate([[0.0], np.cumsum(square)])
+        begin = np.clip(np.arange(len(square)) - width // 2, 0, len(square) - width)
+        loud.append(np.sqrt(np.maximum(total[begin + width] - total[begin], 0.0) / width))
+    loudness = np.concatenate(loud)
+    order = np.argsort(loudness, kind="stable")
+    classes = [part for part in np.array_split(order, CLASSES) if len(part)]
+    return tuple(
+        (float(loudness[part[0]]), float(loudness[part[-1]]), float(log_prob[part].mean())) for part in classes
+    )
+
+
+def check_only(given: dict[str, Any], kind: str = "sequences") -> None:
+    """Refuse arguments of `headrace.diagnose` that are for the other kind of flow."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name}: expected None for a flow of {kind}, got {check.kind_of(value)}")

@@ -1,0 +1,282 @@
+"""Sequences of a fit: crops of them to train on, and steps held out.
+
+Crops are no `RowSource` (`headrace._fit.source`): they are no rows of a table, of which each is drawn by itself, but
+overlap in the steps before them, and moments are those of all steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._fit.given_rows import checksum
+from headrace._fit.moments import Moments
+from headrace._held_out import held_of
+
+if TYPE_CHECKING:
+    from headrace.sequences.arrays import Covariates
+
+__all__ = ["Batch", "Crops", "HeldSequences", "OpenSequences", "Stretch"]
+
+Array = NDArray[Any]
+
+_LONGEST = 2**18  # steps of a sum of products in one piece
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Steps of a sequence that count, from `begin` to before `end`."""
+
+    sequence: int
+    begin: int
+    end: int
+
+    @property
+    def steps(self) -> int:
+        """Their number."""
+        return self.end - self.begin
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arguments of `SequenceFlow.nll_and_grad`."""
+
+    x: Array  # (crops, steps, features)
+    weights: Array  # (crops, steps)
+    context: Array | None
+    covariates: list[Array] | None
+
+
+class OpenSequences:
+    """Checked sequences with their contexts, covariates and weights.
+
+    Args:
+        arrays: Shape (steps, features) each.
+        context: Shape (sequences, columns), or (1, columns) for all; None for none.
+        covariates: Frames of each, or of all.
+        weights: Shape (sequences,).
+        hop: Steps of a frame.
+        quantised: The step of the grid on which values lie, each of which gets noise of its cell; None for none.
+        dtype: Of the flow.
+    """
+
+    def __init__(
+        self,
+        arrays: Sequence[Array],
+        context: Array | None,
+        covariates: Covariates,
+        weights: Array | None,
+        hop: int,
+        quantised: float | None,
+        dtype: np.dtype[Any],
+    ) -> None:
+        """See the class."""
+        self.arrays, self.context, self.covariates = list(arrays), context, covariates.arrays
+        self.weights = np.ones(len(arrays)) if weights is None else np.asarray(weights, np.float64)
+        self.has_weights = weights is not None
+        self.quantised, self.dtype = quantised, dtype
+        self.hop = hop if self.covariates else 1
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps of each sequence."""
+        return [len(array) for array in self.arrays]
+
+    def whole(self) -> list[Stretch]:
+        """All steps of the sequences that have a weight."""
+        return [Stretch(i, 0, n) for i, n in enumerate(self.lengths) if self.weights[i] > 0]
+
+    def split(self, share: Any, rng: np.random.Generator) -> tuple[list[Stretch], list[Stretch]]:
+        """Steps to train on, and steps to hold out: whole sequences, or the end of the only one."""
+        stretches = self.whole()
+        total = sum(one.steps for one in stretches)
+        held = held_of("validation", share, total)
+        if not held:
+            return stretches, []
+        if len(stretches) == 1:
+            (one,) = stretches
+            border = one.end - held
+            return [Stretch(one.sequence, 0, border)], [Stretch(one.sequence, border, one.end)]
+        out: list[Stretch] = []
+        for i in rng.permutation(len(stretches))[:-1]:
+            out.append(stretches[i])
+            if sum(one.steps for one in out) >= held:
+                break
+        taken = {one.sequence for one in out}
+        return [one for one in stretches if one.sequence not in taken], sorted(out, key=lambda one: one.sequence)
+
+    def moments(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
+        """Mean, deviation and half the range of the features over steps; weights are those of sequences."""
+        found = Moments()
+        for one in stretches:
+            values = self.arrays[one.sequence][one.begin : one.end].astype(np.float64)
+            found.add(values, np.full(len(values), self.weights[one.sequence]))
+        return found.found()
+
+    def moments_of_context(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
+        """Those of the context's columns over sequences."""
+        assert self.context is not None
+        found, index = Moments(), [one.sequence for one in stretches]
+        found.add(self.context[index].astype(np.float64), self.weights[index])
+        return found.found()
+
+    def autocorrelation(self, stretches: Sequence[Stretch], most: int, mean: Array, std: Array) -> Array:
+        """Of standardised features, at lags 0 to `most`, shape (most + 1, features); with the noise of cells."""
+        found = np.zeros((most + 1, len(mean)))
+        for one in stretches:
+            for begin in range(one.begin, one.end, _LONGEST):
+                end = min(begin + _LONGEST, one.end)
+                first = max(begin - most, one.begin)
+                values = (self.arrays[one.sequence][first:end].astype(np.float64) - mean) / std
+                own = values[begin - first :]
+                for lag in range(min(most, len(values)) + 1):
+                    before = values[max(begin - first - lag, 0) : len(values) - lag]
+                    found[lag] += self.weights[one.sequence] * (own[len(own) - len(before) :] * before).sum(axis=0)
+        if self.quantised is not None:
+            steps = sum(self.weights[one.sequence] * one.steps for one in stretches)
+            found[0] += steps * np.square(self.quantised / std) / 12.0
+        return found
+
+    def steps(self, begin: int, end: int, sequence: int, noise: np.random.Generator | None) -> Array:
+        """Steps of a sequence in the dtype of the flow, with noise of their cells."""
+        values = self.arrays[sequence][begin:end]
+        if self.quantised is None or noise is None:
+            return values.astype(self.dtype)
+        wide = values.astype(np.float64)
+        wide += self.quantised * (noise.random(values.shape) - 0.5)
+        return wide.astype(self.dtype)
+
+    def start_of(self, one: Stretch, before: int | None) -> int:
+        """The first step that densities of a stretch need, at the beginning of a frame; `before` None: all of them."""
+        begin = 0 if before is None else max(one.begin - before, 0)
+        return begin - begin % self.hop
+
+    def context_of(self, stretches: Sequence[Stretch]) -> Array | None:
+        """The context of each."""
+        if self.context is None or len(self.context) == 1:
+            return self.context
+        return self.context[[one.sequence for one in stretches]]
+
+    def frames_of(self, one: Stretch, first: int) -> Array:
+        """Frames of the steps from `first` on, and the one after them, to which the last is interpolated."""
+        own = self.covariates[0 if len(self.covariates) == 1 else one.sequence]
+        return own[first // self.hop : (one.end - 1) // self.hop + 2]
+
+    def fingerprint(self) -> dict[str, str]:
+        """The fingerprint of everything given, by name."""
+        kinds: dict[str, list[Array]] = {
+            "x": self.arrays,
+            "context": [] if self.context is None else [self.context],
+            "covariates": self.covariates,
+            "weights": [self.weights] if self.has_weights else [],
+        }
+        return {name: _text_of(arrays) for name, arrays in kinds.items()}
+
+
+def _text_of(arrays: list[Array]) -> str:
+    if not arrays:
+        return "none"
+    checked = 0
+    for array in arrays:
+        checked = checksum(array, checked)
+    kind = ", ".join(sorted({array.dtype.name for array in arrays}))
+    return f"{kind}, {len(arrays)} of {sum(map(len, arrays))} rows, checksum {checked:08x}"
+
+
+class Crops:
+    """Steps to train on, in crops of at most this many steps, of which an epoch has each once.
+
+    A crop begins with the steps before it on which its densities depend: real ones, which do not count. So its
+    gradient is that of its steps in the whole sequence, exactly, and each step has the same share in an epoch.
+
+    Args:
+        given: The sequences.
+        stretches: The steps of them to train on.
+        crop: Steps of a crop, at most.
+        before: Steps on which the density of a step depends; None: all.
+    """
+
+    def __init__(self, given: OpenSequences, stretches: Sequence[Stretch], crop: int, before: int | None) -> None:
+        """See the class."""
+        self.given, self.stretches, self.crop, self.before = given, list(stretches), crop, before
+        self.size = sum(one.steps for one in stretches)
+        self.count = sum(-(-one.steps // crop) for one in stretches)
+
+    def epoch(self, key: int, batches: int) -> Iterator[list[Stretch]]:
+        """All crops in a new order, in this many batches. Borders between the crops of a sequence move."""
+        rng = np.random.default_rng([key, 0])
+        crops: list[Stretch] = []
+        for one in self.stretches:
+            n = -(-one.steps // self.crop)
+            first = one.begin - int(rng.integers(n * self.crop - one.steps + 1))
+            for begin in range(first, first + n * self.crop, self.crop):
+                crops.append(Stretch(one.sequence, max(begin, one.begin), min(begin + self.crop, one.end)))
+        order = rng.permutation(len(crops))
+        for begin, end in pairwise(len(crops) * i // batches for i in range(batches + 1)):
+            yield [crops[i] for i in order[begin:end]]
+
+    def batch(self, crops: Sequence[Stretch], noise: np.random.Generator) -> Batch:
+        """The arguments of a step. Short crops are filled up behind their end, where weights are zero."""
+        given = self.given
+        starts = [given.start_of(one, self.before) for one in crops]
+        longest = max(one.end - start for one, start in zip(crops, starts, strict=True))
+        features = given.arrays[0].shape[1]
+        x = np.zeros((len(crops), longest, features), given.dtype)
+        weights = np.zeros((len(crops), longest), given.dtype)
+        for row, (one, start) in enumerate(zip(crops, starts, strict=True)):
+            x[row, : one.end - start] = given.steps(start, one.end, one.sequence, noise)
+            weights[row, one.begin - start : one.end - start] = given.weights[one.sequence]
+        if not given.covariates:
+            return Batch(x, weights, given.context_of(crops), None)
+        frames = [given.frames_of(one, start) for one, start in zip(crops, starts, strict=True)]
+        most = max(-(-longest // given.hop), *map(len, frames))  # the last frame of a shorter crop is held
+        filled = [np.concatenate([own, np.repeat(own[-1:], most - len(own), axis=0)]) for own in frames]
+        return Batch(x, weights, given.context_of(crops), filled)
+
+
+class HeldSequences:
+    """Steps to judge by, each given all steps before it."""
+
+    copied = True
+
+    def __init__(self, given: OpenSequences, stretches: Sequence[Stretch], before: int | None, seed: int) -> None:
+        """`before`: as of `Crops`; `seed`: of noise of cells, which is the same in each trial."""
+        self._stretches, self._given = list(stretches), given
+        self.size = sum(one.steps for one in stretches)
+        self._starts = [given.start_of(one, before) for one in stretches]
+        noise = np.random.default_rng([seed, 1])
+        self._x = [
+            given.steps(start, one.end, one.sequence, noise)
+            for one, start in zip(self._stretches, self._starts, strict=True)
+        ]
+        self._covariates = None
+        if given.covariates:
+            self._covariates = [
+                given.frames_of(one, start) for one, start in zip(self._stretches, self._starts, strict=True)
+            ]
+
+    @property
+    def source(self) -> HeldSequences:
+        """See `headrace._fit.run.Judge`."""
+        return self
+
+    def loss(self, flow: Any, parameters: Array | None = None) -> float:
+        """The mean negative log-likelihood of a step; infinity where it is not finite."""
+        context = self._given.context_of(self._stretches)
+        found = flow.log_prob_steps(self._x, context, self._covariates, parameters=parameters)
+        total = weight = 0.0
+        for one, start, own in zip(self._stretches, self._starts, found, strict=True):
+            share = float(self._given.weights[one.sequence])
+            total -= share * float(own[one.begin - start :].sum(dtype=np.float64))
+            weight += share * one.steps
+        return total / weight if math.isfinite(total) else math.inf
+
+    def fingerprint(self) -> dict[str, str]:
+        """That of what is given."""
+        return self._given.fingerprint()

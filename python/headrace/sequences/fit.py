@@ -1,0 +1,215 @@
+"""`SequenceFlow.fit`: the loop of `Flow.fit` over crops of sequences."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace import _arguments as check
+from headrace._arrays import caller as _arrays
+from headrace._fit.fingerprint import of_settings
+from headrace._fit.fit import Fit
+from headrace._fit.given_rows import is_share, settled
+from headrace._fit.plan import Plan
+from headrace._fit.run import Run, RunArguments, is_untrained, warn_of_no_gain
+from headrace.sequences.arrays import Covariates, Sequences, chunks
+from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
+from headrace.sequences.prediction import LinearPrediction, levinson
+from headrace.sequences.runs import context_of
+from headrace.transforms.fixed import Standardize
+
+if TYPE_CHECKING:
+    from headrace._fit.arguments import Arguments
+    from headrace._fit.history import History
+
+__all__ = ["SequenceFit"]
+
+# A crop has four times the steps before it, so that four fifths of the work counts; of short series 64 crops, but at
+# least half of these steps. A step has the gradient of 2^14 steps of sequences or so, like recipes for audio.
+FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
+STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
+
+
+class SequenceFit(Fit):
+    """A fit of a flow of sequences."""
+
+    flow: Any  # with an interior of sequences
+    source: Any
+    judge: Any
+
+    def __init__(
+        self, flow: Any, history: History, arguments: Arguments, crop: int | None, quantised: float | None
+    ) -> None:
+        """See `SequenceFlow.fit`."""
+        if arguments.group is not None:
+            raise ValueError(
+                "group: expected None, because sequences are fitted by one process, got a group; its threads share "
+                "the crops of a step"
+            )
+        if arguments.effort != "normal" or arguments.seconds is not None or arguments.keep:
+            raise ValueError(
+                "effort: expected 'normal', without seconds and keep, because there are no mixtures of flows of "
+                f"sequences, got effort={arguments.effort!r}, seconds={arguments.seconds}, keep={arguments.keep}"
+            )
+        if arguments.gaussianize not in ("auto", False):
+            raise ValueError(
+                f"gaussianize: expected False or 'auto', because sequences have no marginal curves, got "
+                f"{arguments.gaussianize!r}"
+            )
+        super().__init__(flow, history, arguments)
+        self.crop = None if crop is None else check.integer("crop", crop, least=1)
+        self.quantised = None if quantised is None else check.number("quantised", quantised, above=0.0, below=np.inf)
+
+    def open(self, x: Any, context: Any, covariates: Any = None) -> None:
+        """Check sequences, and hold some out."""
+        given = self._sequences("", x, context, covariates, self.arguments.weights)
+        validation, stretches, judges = self.arguments.validation, given.whole(), given
+        out: list[Stretch] = []
+        if is_share(validation):
+            stretches, out = given.split(validation, self.rng)
+        elif validation is not None:
+            judges = self._of_caller(validation)
+            out = judges.whole()
+        self.given, self.is_end = given, len(given.arrays) == 1 and is_share(validation)
+        longest = max(given.lengths)
+        before: int | None = self.flow._interior.check_field(self.crop, longest)
+        self.source = Crops(given, stretches, min(self.crop or self._usual_crop(stretches, before), longest), before)
+        self.judge = HeldSequences(judges, out, before, self.seed) if out else None
+
+    def _of_caller(self, validation: Any) -> OpenSequences:
+        """The sequences of `validation`."""
+        parts = validation if isinstance(validation, tuple) else (validation,)
+        if not 1 <= len(parts) <= 4 or not (_arrays.is_array(parts[0]) or isinstance(parts[0], list)):
+            kinds = ", ".join(check.kind_of(part) for part in parts)
+            raise TypeError(
+                "validation: expected a share, sequences, or a tuple (sequences, context, covariates, weights), got "
+                f"{kinds}"
+            )
+        return self._sequences("validation ", *parts, *[None] * (4 - len(parts)))
+
+    def _sequences(self, of: str, x: Any, context: Any, covariates: Any, weights: Any) -> OpenSequences:
+        flow, caller = self.flow, self.caller
+        given = Sequences(caller, f"{of}x", x, flow.features, integers=self.quantised is not None)
+        if not given.rows:
+            raise ValueError(f"{of}x: expected at least one sequence, got none")
+        for block in given.blocks():  # each part refuses values that are not finite
+            for begin, end in chunks(len(block.index), 0, block.steps, given.features):
+                given.part(block, begin, end)
+        rows = context_of(caller, context, flow.context, given.batch)
+        if rows is not None and not np.isfinite(rows).all():
+            raise ValueError(f"{of}context: expected finite numbers, got a NaN or an infinity")
+        own = Covariates(caller, covariates, flow.covariates, given.batch, flow.hop, flow.dtype)
+        own.check(given.lengths)
+        share, _ = _arrays.row_weights(f"{of}weights", weights, given.rows, caller)
+        return OpenSequences(given.arrays, rows, own, share, flow.hop, self.quantised, flow.dtype)
+
+    def _usual_crop(self, stretches: list[Stretch], before: int | None) -> int:
+        """The default of `crop`."""
+        if before is None:
+            return int(max(one.end for one in stretches))
+        total = sum(one.steps for one in stretches)
+        return round(max(min(FIELDS * before, max(LEAST_FIELDS * before, total / CROPS)), LEAST_CROP))
+
+    def planned(self) -> Plan:
+        """See `Fit`; the batch size is one of crops, and weight decay depends on steps."""
+        source, checked = self.source, self.arguments.checked()
+        usual = max(min(STEPS_OF_A_BATCH // source.crop, source.count // CROPS), LEAST_BATCH)
+        size = usual if checked.batch_size is None else checked.batch_size
+        batches = -(-source.count // size)
+        return Plan.of(self.flow, source.size, self.arguments, judged=self.judge is not None, batches=batches)
+
+    def fingerprint(self) -> dict[str, str]:
+        """See `Fit`."""
+        found = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.given.fingerprint()}
+        found |= {"crop": str(self.source.crop), "quantised": str(self.quantised)}
+        if self.judge is not None:
+            found["steps held out"] = str(self.judge.size)
+            found |= {f"validation {name}": value for name, value in self.judge.fingerprint().items()}
+        return found
+
+    def go(self) -> None:
+        """See `Fit`."""
+        flow, history = self.flow, self.history
+        self.checked = self.planned()
+        if self.kept.path is not None:
+            self.kept.open(self.fingerprint())
+        if self.judge is not None:
+            history.judged_by = "held-out steps" if self.is_end else "held-out sequences"
+        self._start()
+        CropRun(flow, self.source, self._arguments_of(self.checked, self.judge)).go(self.progress)
+        if self.judge is not None and is_untrained(history):
+            warn_of_no_gain(history)
+
+    def _start(self) -> None:
+        """Standardise features and context by the training steps, unless an earlier fit has."""
+        interior, stretches = self.flow._interior, self.source.stretches
+        starts: dict[int, Any] = {}
+        context = None
+        if interior.is_fresh:
+            scale = settled(
+                "x", *self.given.moments(stretches), tuple(f"feature {i}" for i in range(self.flow.features)), True
+            )
+            starts[len(interior.chain) - 1] = Standardize(*scale)
+            self._start_predictions(starts)
+        if self.given.context is not None and self.flow.standardize_context is None and len(self.given.context) > 1:
+            context = settled("context", *self.given.moments_of_context(stretches), (), True)
+        if starts or context is not None:
+            interior.set_starts(starts, context)
+
+    def _start_predictions(self, starts: dict[int, Any]) -> None:
+        """Linear predictions before the `Standardize` begin with Levinson's solution for the training steps."""
+        chain, last = self.flow._interior.chain, len(self.flow._interior.chain) - 1
+        if last and isinstance(chain[last - 1], LinearPrediction) and self.flow.transforms[last - 1].is_identity:
+            standardize: Standardize = starts[last]
+            found = self.given.autocorrelation(
+                self.source.stretches, chain[last - 1].order, standardize.mean, standardize.std
+            )
+            reflections = np.array([levinson(own) for own in found.T])
+            starts[last - 1] = LinearPrediction.of_reflections(reflections, self.flow.dtype)
+
+
+class CropRun(Run):
+    """A running fit over crops."""
+
+    source: Crops
+
+    def __init__(self, flow: Any, source: Crops, arguments: RunArguments) -> None:
+        """See `Run`."""
+        super().__init__(flow, source, arguments)
+
+    def also_kept(self, clock: int) -> dict[str, Any]:
+        """See `Run`; no further state."""
+        return {}
+
+    def restored(self, kept: dict[str, Any], clock: int) -> None:
+        """See `Run`."""
+
+    def _prepare(self) -> None:
+        self.library = np
+
+    def one_pass(self) -> float:
+        """See `Run`."""
+        self.tick = weight = 0.0
+        done, total = self.kept.pass_begins(self)
+        key = int(self.rng.integers(1 << 63))
+        flow: Any = self.flow
+        for i, crops in enumerate(self.source.epoch(key, self.plan.batches)):
+            batch = self.source.batch(crops, np.random.default_rng([key, 1, i]))
+            share = float(batch.weights.sum(dtype=np.float64))
+            weight += share
+            if i < done:  # before this fit was stopped
+                continue
+            if not self._has_time():
+                return math.nan
+            loss, gradient = flow.nll_and_grad(batch.x, batch.context, batch.covariates, weights=batch.weights)
+            loss *= share
+            self.adam.learning_rate = self._rate()
+            self.kept.step_begins(i, total, total + loss)
+            if not math.isfinite(loss) or not math.isfinite(self.adam.step(gradient)):
+                return math.nan
+            self.step += 1
+            total += loss
+            self.kept.step_ends(self)
+        return total / weight

@@ -1,0 +1,91 @@
+"""Diagnoses of sequences: right densities pass, and each kind of wrong one is named."""
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+
+AR = [0.8]
+
+
+def autoregression(rows, steps, *key, noise=None):
+    e = cases.rng("diagnosis", rows, steps, *key).standard_normal((rows, steps)) if noise is None else noise
+    x = np.zeros((rows, steps))
+    for t in range(steps):
+        x[:, t] = (AR[0] * x[:, t - 1] if t else 0.0) + e[:, t]
+    return x[..., None]
+
+
+def flow_of(reflection, scale=1.0, base=None):
+    """The flow whose residual is z / scale, exactly."""
+    network = hr.CausalConvolution(channels=1, dilations=[1], map="affine", dtype="float64")
+    network.set_parameter("head.1.weight", np.zeros_like(network.named_parameters()["head.1.weight"]))
+    t = hr.LinearPrediction.of_reflections([[reflection]], "float64")
+    gain = 1.0 / np.sqrt(1.0 - reflection**2)
+    return hr.SequenceFlow([network, t, hr.Standardize([0.0], [gain * scale])], base)
+
+
+def test_the_right_density_passes():
+    x = autoregression(20, 300, "right")
+    d = hr.diagnose(flow_of(0.8), x)
+    assert not d.misses
+    assert d.p_value > 0.05
+    assert (d.sequences, d.steps, d.kind) == (20, 6000, "SequenceFlow")
+    np.testing.assert_allclose(d.nats, flow_of(0.8).log_prob(x).sum() / 6000, rtol=1e-12)
+    assert 0 < d.error < 0.05
+    assert d.autocorrelation.shape == d.autocorrelation_of_sizes.shape == (40, 1)
+    assert np.abs(d.autocorrelation).max() < 0.06
+    assert d.integral_transform.sum() == 6000
+    assert "nats a step" in repr(d)
+
+
+def test_what_the_past_would_have_known_is_found():
+    d = hr.diagnose(flow_of(0.0, 1.0 / 0.6), autoregression(20, 300, "past"))
+    assert "autocorrelation" in {one.name for one in d.misses}
+    np.testing.assert_allclose(d.autocorrelation[0], 0.8, atol=0.05)
+    assert "that 1 steps before" in next(one.sentence for one in d.misses if one.name == "autocorrelation")
+
+
+def test_a_level_that_is_not_followed_is_found():
+    draw = cases.rng("level")
+    level = np.exp(0.8 * np.repeat(draw.standard_normal((20, 6)), 50, axis=1))
+    noise = level * draw.standard_normal((20, 300))
+    d = hr.diagnose(flow_of(0.8, noise.std()), autoregression(20, 300, noise=noise))
+    names = {one.name for one in d.misses}
+    assert "autocorrelation of sizes" in names
+    assert d.loudness[0][2] > d.loudness[-1][2]  # quiet steps have high densities, even so
+    assert len(d.loudness) == 5
+    assert all(a[1] <= b[0] for a, b in zip(d.loudness, d.loudness[1:], strict=False))
+
+
+def test_a_wrong_shape_is_found():
+    noise = cases.rng("shape").laplace(0.0, 1.0 / np.sqrt(2.0), (20, 300))
+    d = hr.diagnose(flow_of(0.8), autoregression(20, 300, noise=noise))
+    assert {one.name for one in d.misses} >= {"latent coordinates"}
+    logistic = hr.diagnose(flow_of(0.8, base=hr.Logistic(1)), autoregression(20, 300, "logistic"))
+    assert {one.name for one in logistic.misses} >= {"latent coordinates"}
+
+
+def test_lists_contexts_and_covariates():
+    flow = hr.WaveNet(2, layers=2, channels=4, context=1, covariates=1, hop=5)
+    x = [cases.rng("list", n).standard_normal((n, 2)) for n in (60, 1, 30)]
+    frames = [np.zeros((-(-len(one) // 5), 1)) for one in x]
+    d = hr.diagnose(flow, x, np.zeros((3, 1)), covariates=frames)
+    assert d.steps == 91
+    assert d.autocorrelation.shape == (40, 2)
+    assert {one.name for one in d.tests} >= {"independence"}
+    one = hr.diagnose(hr.WaveNet(layers=2, channels=4), x[0][:, :1])
+    assert (one.sequences, one.steps) == (1, 60)
+
+
+def test_errors():
+    flow = hr.WaveNet(layers=2, channels=4)
+    x = np.zeros((2, 30, 1))
+    for name in ("weights", "training", "names", "context_names"):
+        with pytest.raises(ValueError, match=f"{name}: expected None for a flow of sequences, got"):
+            hr.diagnose(flow, x, **{name: np.ones(2)})
+    with pytest.raises(ValueError, match="covariates: expected None for a flow of rows, got"):
+        hr.diagnose(hr.MAF(1), np.zeros((30, 1)), covariates=np.ones(2))
+    with pytest.raises(ValueError, match="x: expected shape"):
+        hr.diagnose(flow, np.zeros(30))

@@ -1,0 +1,354 @@
+"""Fits of sequences: exact gradients of crops, steps held out, the arguments and the loop of `Flow.fit`."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+import sequence_cases
+from headrace._core import cpu
+from headrace._fit.optimizer import Adam
+from headrace.sequences.arrays import Covariates
+from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
+
+SHORT = {"layers": 3, "channels": 4, "kernel": 3, "skip": 5}
+
+
+def autoregression(steps, *key):
+    """x_t = 1.5 x_{t-1} - 0.8 x_{t-2} + e_t, whose entropy rate is that of e."""
+    noise = cases.rng("noise", steps, *key).standard_normal(steps + 200)
+    x = np.zeros(steps + 200)
+    for t in range(2, len(x)):
+        x[t] = 1.5 * x[t - 1] - 0.8 * x[t - 2] + noise[t]
+    return x[200:, None]
+
+
+RATE = 0.5 * np.log(2 * np.pi * np.e)
+
+
+def fitted(flow, x, *others, **more):
+    """The history of a short fit, which may be no better than nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fit: no epoch of")
+        return flow.fit(x, *others, **{"epochs": 2, "progress": False} | more)
+
+
+def opened(flow, arrays, context=None, covariates=None, weights=None, quantised=None):
+    caller = flow._caller()
+    own = Covariates(caller, covariates, flow.covariates, (len(arrays),), flow.hop, flow.dtype)
+    return OpenSequences(arrays, context, own, weights, flow.hop, quantised, flow.dtype)
+
+
+# ---- crops ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("crop", [1, 7, 30, 200])
+@pytest.mark.parametrize("parts", ["x", "context", "covariates", "all"])
+def test_gradients_of_crops_add_up_to_that_of_whole_sequences(crop, parts):
+    more = {}
+    if parts in ("context", "all"):
+        more["context"] = 2
+    if parts in ("covariates", "all"):
+        more |= {"covariates": 2, "hop": 5}
+    flow = sequence_cases.wavenet("crops", parts, **SHORT | {"dilations": [1, 2, 1]} | more)
+    arrays = [sequence_cases.sequences(1, n, 1, "float64", i)[0] for i, n in enumerate((90, 23, 4))]
+    context = sequence_cases.context_of(flow, 3)
+    covariates = None
+    if flow.covariates:
+        covariates = [cases.rng("frames", n).standard_normal((-(-n // flow.hop), 2)) for n in (90, 23, 4)]
+    weights = np.array([1.0, 2.0, 0.5])
+    given = opened(flow, arrays, context, covariates, weights)
+    crops = Crops(given, given.whole(), crop, flow.field)
+    assert crops.size == 117
+    total, gradient, counted = 0.0, np.zeros_like(flow.parameters), [np.zeros(n) for n in (90, 23, 4)]
+    n = 0
+    for some in crops.epoch(5, min(3, crops.count)):
+        batch = crops.batch(some, np.random.default_rng(0))
+        n += len(some)
+        share = batch.weights.sum()
+        nll, own = flow.nll_and_grad(batch.x, batch.context, batch.covariates, weights=batch.weights)
+        total, gradient = total + share * nll, gradient + share * own
+        for one in some:
+            assert 0 < one.steps <= crop
+            counted[one.sequence][one.begin : one.end] += 1
+    assert n == crops.count
+    assert all((own == 1).all() for own in counted)
+    share = sum(w * len(array) for w, array in zip(weights, arrays, strict=True))
+    padded = np.zeros((3, 90, 1))
+    of_steps = np.zeros((3, 90))
+    for i, array in enumerate(arrays):
+        padded[i, : len(array)] = array
+        of_steps[i, : len(array)] = weights[i]
+    lengths = [90, 23, 4]
+    frames = covariates and [np.concatenate([own, np.repeat(own[-1:], 18 - len(own), axis=0)]) for own in covariates]
+    whole, expected = flow.nll_and_grad(padded, context, frames, weights=of_steps, lengths=lengths)
+    # Sums of the same terms in other orders.
+    np.testing.assert_allclose(total / share, whole, rtol=1e-12)
+    np.testing.assert_allclose(gradient / share, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_held_out_steps_have_the_densities_of_whole_sequences():
+    flow = sequence_cases.wavenet("held", **SHORT | {"dilations": [1, 2, 4]})
+    x = sequence_cases.sequences(1, 300, 1, "float64", "held")[0]
+    given = opened(flow, [x])
+    held = HeldSequences(given, [Stretch(0, 250, 300)], flow.field, 0)
+    np.testing.assert_allclose(held.loss(flow), -flow.log_prob_steps(x)[250:].mean(), rtol=1e-12)
+
+
+def test_epochs_differ_and_borders_move():
+    flow = sequence_cases.wavenet("epochs", **SHORT)
+    given = opened(flow, [np.zeros((100, 1)), np.zeros((64, 1))])
+    crops = Crops(given, given.whole(), 30, flow.field)
+    first, again, other = (list(crops.epoch(key, 2)) for key in (1, 1, 2))
+    assert first == again
+    assert {one.begin for some in first for one in some} != {one.begin for some in other for one in some}
+
+
+def test_noise_of_cells_is_drawn_anew():
+    flow = sequence_cases.wavenet("cells", **SHORT)
+    x = cases.rng("integers").integers(-5, 6, (50, 1))
+    crops = Crops(opened(flow, [x], quantised=2.0), [Stretch(0, 0, 50)], 50, flow.field)
+    one, other = (crops.batch([Stretch(0, 0, 50)], np.random.default_rng(seed)).x[0] for seed in (0, 1))
+    assert (np.abs(one - x) <= 1.0).all()
+    assert np.abs(one - x).max() > 0.8
+    assert (one != other).all()
+
+
+# ---- what is held out -----------------------------------------------------------------------------------------------
+
+
+def split(lengths, share, seed=0):
+    given = opened(sequence_cases.wavenet("split", **SHORT), [np.zeros((n, 1)) for n in lengths])
+    return given.split(share, np.random.default_rng(seed))
+
+
+def test_whole_sequences_are_held_out():
+    lengths = [50] * 20 + [5] * 20
+    kept, out = split(lengths, 0.1)
+    assert sorted(one.sequence for one in kept + out) == list(range(40))
+    assert all((one.begin, one.end) == (0, lengths[one.sequence]) for one in kept + out)
+    assert 110 <= sum(one.steps for one in out) < 160
+    assert split(lengths, 0.1, 1)[1] != out
+    kept, out = split([10, 1000], 0.99)  # never all of them
+    assert (len(kept), len(out)) == (1, 1)
+    assert split(lengths, 0)[1] == []
+
+
+def test_the_end_of_the_only_sequence_is_held_out():
+    assert split([1000], 0.1) == ([Stretch(0, 0, 900)], [Stretch(0, 900, 1000)])
+    flow = hr.WaveNet(**SHORT)
+    history = fitted(flow, autoregression(1000), epochs=1)
+    assert history.judged_by == "held-out steps"
+    standardize = flow.transforms[-1]
+    np.testing.assert_allclose(standardize.mean[0], autoregression(1000)[:900].mean(), rtol=1e-12)
+
+
+def test_sequences_of_the_caller_are_judged_by():
+    flow = hr.WaveNet(**SHORT, context=1, covariates=2, hop=3, dtype="float64")
+    x, own = [autoregression(n, "own") for n in (200, 100)], [autoregression(n, "held") for n in (90, 60)]
+    frames = [cases.rng("own frames", n).standard_normal((-(-n // 3), 2)) for n in (200, 100, 90, 60)]
+    context = cases.rng("own context").standard_normal((4, 1))
+    weights = np.array([2.0, 1.0])
+    history = fitted(flow, x, context[:2], frames[:2], validation=(own, context[2:], frames[2:], weights))
+    steps = flow.log_prob_steps(own, context[2:], frames[2:])
+    expected = -(2.0 * steps[0].sum() + steps[1].sum()) / 240
+    np.testing.assert_allclose(history.best_loss, expected, rtol=1e-12)
+    assert history.judged_by == "held-out sequences"
+    plain = hr.WaveNet(**SHORT)
+    assert fitted(plain, x, validation=own).judged_by == "held-out sequences"
+    assert fitted(plain, x, validation=own[0]).judged_by == "held-out sequences"
+    history = fitted(plain, x, validation=None)
+    assert history.judged_by == "training rows"
+    assert not history.validation_loss
+
+
+# ---- fits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_it_reaches_the_entropy_rate_of_an_autoregression(dtype):
+    x = [7.0 + 3.0 * autoregression(n, "fit") for n in (3000, 500, 2000, 1500, 40, 2500, 1200, 900)]
+    flow = hr.WaveNet(layers=4, channels=16, dtype=dtype)
+    history = flow.fit(x, epochs=12, progress=False)
+    test = 7.0 + 3.0 * autoregression(20_000, "test")
+    loss = -flow.log_prob(test) / len(test)
+    own = RATE + np.log(3.0) + 0.5 * np.mean(cases.rng("noise", 20_000, "test").standard_normal(20_200)[200:] ** 2 - 1)
+    assert own - 1e-3 < loss < own + 0.03  # of a short fit; below the rate it would see the future
+    assert history.best_epoch > 0
+    assert history.validation_loss[history.best_epoch - 1] == history.best_loss
+    assert flow.standardize_context is None
+    np.testing.assert_allclose(flow.transforms[-1].std[0], 3.0 * 2.8, rtol=0.2)
+
+
+def test_several_features_are_standardised_by_themselves():
+    x = [np.hstack([autoregression(300, i), 100.0 + 1e-2 * autoregression(300, "second", i)]) for i in range(5)]
+    flow = hr.WaveNet(2, layers=3, channels=8)
+    fitted(flow, x, validation=x[-1:])
+    joined = np.concatenate(x)
+    np.testing.assert_allclose(flow.transforms[-1].mean, joined.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(flow.transforms[-1].std, joined.std(axis=0), rtol=1e-12)
+    before = flow.transforms[-1].std
+    fitted(flow, [2.0 * one for one in x])  # a later fit keeps it
+    assert (flow.transforms[-1].std == before).all()
+
+
+def test_contexts_are_standardised():
+    flow = hr.WaveNet(**SHORT, context=2)
+    context = np.column_stack([np.arange(6.0) + 1e6, np.full(6, 3.0)])
+    with pytest.warns(RuntimeWarning, match="context: column 1 is constant"):
+        fitted(flow, np.stack([autoregression(100, i) for i in range(6)]), context, validation=None)
+    mean, std = flow.standardize_context
+    np.testing.assert_allclose(mean, [1e6 + 2.5, 3.0], rtol=1e-12)
+    np.testing.assert_allclose(std, [np.arange(6.0).std(), 1.0], rtol=1e-12)
+
+
+def test_integers_are_fitted_on_their_grid():
+    x = np.round(20 * autoregression(3000, "pcm")).astype("int16")
+    flow = hr.WaveNet(**SHORT)
+    fitted(flow, x, quantised=1, epochs=6)
+    bits = -flow.log_prob(x, quantised=1) / len(x) / np.log(2)
+    assert bits < (RATE + np.log(20)) / np.log(2) + 0.3
+    with pytest.raises(TypeError, match="x: expected dtype float32 or float64, got int16"):
+        flow.fit(x)
+
+
+def test_networks_of_the_latent_side_take_whole_sequences():
+    x = [autoregression(n, "latent") for n in (60, 40)]
+    flow = hr.WaveNet(layers=2, channels=4, map="affine", reads="latent", transforms=2)
+    history = fitted(flow, x, validation=None)
+    assert history.train_loss[1] < history.train_loss[0]
+    with pytest.raises(ValueError, match="crop: expected None or at least 60, the steps of the longest sequence"):
+        flow.fit(x, crop=59)
+
+
+def test_bits_depend_neither_on_threads_nor_on_the_batch_of_a_judge():
+    x = [autoregression(n, "threads") for n in (400, 300, 200)]
+    found = []
+    for n in (1, 2):
+        before = cpu.num_threads()
+        cpu.set_num_threads(n)
+        try:
+            flow = hr.WaveNet(**SHORT)
+            history = fitted(flow, x, seed=3)
+        finally:
+            cpu.set_num_threads(before)
+        found.append((flow.parameters, history.validation_loss))
+    assert (found[0][0] == found[1][0]).all()
+    assert found[0][1] == found[1][1]
+
+
+def test_a_repeated_fit_has_the_same_bits_and_goes_on_from_a_checkpoint(tmp_path, monkeypatch):
+    x = [autoregression(n, "kept") for n in (400, 300, 200)]
+    more = {"epochs": 4, "crop": 50, "schedule": "cosine", "average": 0.9}
+    whole = hr.WaveNet(**SHORT)
+    expected = fitted(whole, x, **more)
+    path = tmp_path / "fit.state"
+    step, taken = Adam.step, []
+
+    def counted(adam, gradient):
+        taken.append(1)
+        if len(taken) == 7:
+            raise RuntimeError("stop")
+        return step(adam, gradient)
+
+    monkeypatch.setattr(Adam, "step", counted)
+    with pytest.raises(RuntimeError, match="stop"):
+        fitted(hr.WaveNet(**SHORT), x, checkpoint=path, checkpoint_every=0.0, **more)
+    monkeypatch.setattr(Adam, "step", step)
+    assert path.exists()
+    with pytest.raises(ValueError, match=r"checkpoint: expected the fit whose state is in .* crop: 50 there, 60 here"):
+        fitted(hr.WaveNet(**SHORT), x, checkpoint=path, **more | {"crop": 60})
+    with pytest.raises(ValueError, match="x: float64, 3 of 900 rows"):
+        fitted(hr.WaveNet(**SHORT), x[::-1], checkpoint=path, **more)
+    flow = hr.WaveNet(**SHORT)
+    history = fitted(flow, x, checkpoint=path, **more)
+    assert (flow.parameters == whole.parameters).all()
+    assert history.train_loss == expected.train_loss
+    assert history.validation_loss == expected.validation_loss
+    assert not path.exists()
+
+
+def test_an_interrupted_fit_keeps_the_best_or_leaves_the_flow(monkeypatch):
+    x = [autoregression(n, "stop") for n in (400, 300, 200)]
+    step, taken = Adam.step, []
+
+    def counted(adam, gradient):
+        taken.append(1)
+        if len(taken) == stop:
+            raise KeyboardInterrupt
+        return step(adam, gradient)
+
+    monkeypatch.setattr(Adam, "step", counted)
+    flow = hr.WaveNet(**SHORT)
+    before, stop = flow.parameters, 1
+    with pytest.raises(KeyboardInterrupt):
+        flow.fit(x, progress=False)
+    assert (flow.parameters == before).all()
+    assert flow.transforms[-1].is_identity
+    taken.clear()
+    stop = 300
+    history = flow.fit(x, epochs=1000, crop=50, progress=False)
+    assert history.stopped == "interrupted"
+    assert history.best_epoch > 0
+
+
+def test_a_time_budget_and_patience():
+    x = [autoregression(n, "time") for n in (900, 300, 200)]
+    history = fitted(hr.WaveNet(**SHORT), x, epochs=100_000, time_budget=0.4)
+    assert history.stopped == "time_budget"
+    history = fitted(hr.WaveNet(**SHORT), x, epochs=2000, patience=2, weight_decay=0.0, learning_rate=0.05)
+    assert history.stopped == "patience"
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+X = [autoregression(60), autoregression(50)]
+WRONG = {
+    "no sequences": (lambda: ([],), {}, ValueError, "x: expected at least one sequence"),
+    "a row": (lambda: (np.zeros(50),), {}, ValueError, "x: expected shape .rows, steps, 1."),
+    "no steps": (lambda: ([X[0], X[0][:0]],), {}, ValueError, "x.1.: expected at least one step"),
+    "mixed": (lambda: ([X[0], np.zeros((5, 2))],), {}, ValueError, r"x.1.: expected shape \(steps, 1\)"),
+    "NaN": (
+        lambda: ([X[0], np.where(np.arange(50) == 7, np.nan, X[1][:, 0])[:, None]],),
+        {},
+        ValueError,
+        r"x: expected finite numbers, got \[nan\] at step 7 of sequence 1",
+    ),
+    "context": (lambda: (X, np.zeros((2, 1))), {}, ValueError, "context"),
+    "covariates": (lambda: (X, None, [np.zeros((9, 1))] * 2), {}, ValueError, "covariates: expected None"),
+    "crop": (lambda: (X,), {"crop": 0}, ValueError, "crop: expected an integer of at least 1"),
+    "quantised": (lambda: (X,), {"quantised": -1}, ValueError, "quantised: expected"),
+    "group": (lambda: (X,), {"group": object()}, ValueError, "group: expected None, because sequences are fitted by"),
+    "effort": (lambda: (X,), {"effort": "high"}, ValueError, "effort: expected 'normal'"),
+    "gaussianize": (lambda: (X,), {"gaussianize": True}, ValueError, "gaussianize: expected False or 'auto'"),
+    "matmul": (lambda: (X,), {"matmul": "bf16"}, ValueError, "matmul: expected None or 'exact'"),
+    "weights": (lambda: (X,), {"weights": np.ones(3)}, ValueError, r"weights: expected shape \(2,\)"),
+    "validation": (lambda: (X,), {"validation": "x"}, TypeError, "validation: expected a share, sequences, or"),
+    "held NaN": (
+        lambda: (X,),
+        {"validation": [np.full((5, 1), np.nan)]},
+        ValueError,
+        "validation x: expected finite numbers",
+    ),
+    "keyword": (lambda: (X,), {"n_epochs": 3}, TypeError, "n_epochs: expected a keyword of WaveNet.fit .*epochs"),
+    "epochs": (lambda: (X,), {"epochs": -1}, ValueError, "epochs: expected"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_errors_name_what_is_wrong(name):
+    made, more, kind, message = WRONG[name]
+    flow = hr.WaveNet(**SHORT)
+    before = flow.parameters
+    with pytest.raises(kind, match=message):
+        flow.fit(*made(), progress=False, **more)
+    assert (flow.parameters == before).all()
+    assert flow.transforms[-1].is_identity
+
+
+def test_frames_that_are_missing_are_named():
+    flow = hr.WaveNet(**SHORT, covariates=1, hop=10)
+    with pytest.raises(ValueError, match="covariates: expected at least 5 frames for 50 steps of sequence 1"):
+        flow.fit(X, None, [np.zeros((6, 1)), np.zeros((4, 1))], progress=False)
