@@ -49,6 +49,7 @@ NOT_RUN = {
         ".ci/run other-systems": "the same",
         ".ci/run free-threads": "the same",
         ".ci/run webassembly": "the same",
+        ".ci/run fortran": "the same",
         "pre-commit install": "changes the clone's hooks, and needs pre-commit",
     },
 }

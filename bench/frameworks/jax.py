@@ -165,23 +165,28 @@ def sampler(transport: Timed, steps: int, size: float = 0.1) -> Timed:
     return jax.jit(lambda key, z: jax.vmap(chain)(jax.random.split(key, len(z)), z))
 
 
-def neutra(which: str, steps: int) -> None:
-    """Time of a step of all chains."""
-    flow = peer(None) if which == "flowjax" else hj.freeze(hr.MAF(FEATURES, last_activation="relu"))
-    if flow is None:
-        print("flowjax is not installed")
-        return
-    if which == "flowjax":
+def neutra(rounds: int = 9) -> None:
+    """Processor time of a step of all chains, interleaved; and how many times as long flowjax takes."""
+    transports = {"headrace": (hj.freeze(hr.MAF(FEATURES, last_activation="relu")).to_data, 20)}
+    if (flow := peer(None)) is not None:
         import paramax
 
-        flow = paramax.unwrap(flow)
-    run = sampler(flow.bijection.transform_and_log_det if which == "flowjax" else flow.to_data, steps)
+        transports["flowjax"] = (paramax.unwrap(flow).bijection.transform_and_log_det, 1)
     z = jax.random.normal(jax.random.key(2), (CHAINS, FEATURES))
-    begin = time.perf_counter()
-    jax.block_until_ready(run(jax.random.key(3), z))
-    compiled = time.perf_counter() - begin
-    best = least(run, jax.random.key(4), z, seconds=2.0) / steps
-    print(f"{which}: {CHAINS} chains, {LEAPS} leapfrogs: {best:.0f} µs a step; first run, compiling: {compiled:.1f} s")
+    runs = {name: (sampler(transport, steps), steps) for name, (transport, steps) in transports.items()}
+    for run, _ in runs.values():  # compiles
+        jax.block_until_ready(run(jax.random.key(3), z))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, (run, steps) in runs.items():
+            start = time.process_time()
+            jax.block_until_ready(run(jax.random.key(4), z))
+            times[name].append(1e6 * (time.process_time() - start) / steps)
+    for name, each in times.items():
+        print(f"{name}: {CHAINS} chains, {LEAPS} leapfrogs: {np.median(each):.0f} µs a step, median of {rounds}")
+    if "flowjax" in times:
+        ratios = sorted(theirs / ours for theirs, ours in zip(times["flowjax"], times["headrace"], strict=True))
+        print(f"flowjax / headrace: {np.median(ratios):.1f}, from {ratios[0]:.1f} to {ratios[-1]:.1f}")
 
 
 def svi(features: Sequence[int], particles: Sequence[int], rounds: int = 9) -> None:
@@ -257,8 +262,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("calls", "neutra", "svi", "coupling"))
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 100, 10_000])
-    parser.add_argument("--which", choices=("headrace", "flowjax"), default="headrace", help="of neutra")
-    parser.add_argument("--steps", type=int, default=50, help="of neutra")
     arguments = parser.parse_args()
     hr.set_num_threads(1)
     if arguments.what == "calls":
@@ -268,7 +271,7 @@ def main() -> None:
     elif arguments.what == "coupling":
         coupling(arguments.rows)
     else:
-        neutra(arguments.which, arguments.steps)
+        neutra()
 
 
 if __name__ == "__main__":

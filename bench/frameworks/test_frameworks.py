@@ -49,6 +49,14 @@ def test_calls_run(rows):
         call()
 
 
+def test_graphs_have_the_densities_of_the_flow():
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    from bench.frameworks import graphs
+
+    graphs.main(rows=(3,), rounds=1, seconds=0.001)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_jax_has_the_densities_of_the_flow():
     pytest.importorskip("jax", reason="jax is not installed")

@@ -24,7 +24,7 @@ Extent extent_of(const char* name, const Given& a) {
         const bool overflows = __builtin_mul_overflow(stride, size, &bytes) ||
                                __builtin_mul_overflow(bytes, count > 0 ? count - 1 : 0, &bytes) ||
                                bytes > INT64_MAX / 8 || bytes < -(INT64_MAX / 8);
-        require(!overflows, HEADRACE_BAD_ARGUMENT, std::string(name) + ": expected strides within memory");
+        require(!overflows, HEADRACE_BAD_ARGUMENT, name, ": expected strides within memory");
         return bytes;
     };
     Extent e;
@@ -46,16 +46,14 @@ Extent extent_of(const char* name, const Given& a) {
 // The dtype, the pointer and the shape.
 template <class Given>
 void check_array(const char* name, const Given& a, int64_t columns, headrace_code wrong_shape) {
-    const std::string who(name);
-    require(a.dtype == HEADRACE_FLOAT32 || a.dtype == HEADRACE_FLOAT64, HEADRACE_BAD_DTYPE,
-            who + ": dtype: expected HEADRACE_FLOAT32 or HEADRACE_FLOAT64, got " + std::to_string(a.dtype));
-    require(a.rows >= 0, wrong_shape, who + ": rows: expected at least 0, got " + std::to_string(a.rows));
-    require(a.columns == columns, wrong_shape,
-            who + ": expected " + std::to_string(columns) + " columns, got " + std::to_string(a.columns));
-    require(a.data != nullptr || a.rows == 0, HEADRACE_BAD_ARGUMENT, who + ": data: expected memory, got NULL");
+    require(a.dtype == HEADRACE_FLOAT32 || a.dtype == HEADRACE_FLOAT64, HEADRACE_BAD_DTYPE, name,
+            ": dtype: expected HEADRACE_FLOAT32 or HEADRACE_FLOAT64, got ", a.dtype);
+    require(a.rows >= 0, wrong_shape, name, ": rows: expected at least 0, got ", a.rows);
+    require(a.columns == columns, wrong_shape, name, ": expected ", columns, " columns, got ", a.columns);
+    require(a.data != nullptr || a.rows == 0, HEADRACE_BAD_ARGUMENT, name, ": data: expected memory, got NULL");
     const uintptr_t size = a.dtype == HEADRACE_FLOAT64 ? sizeof(double) : sizeof(float);
-    require(reinterpret_cast<uintptr_t>(a.data) % size == 0, HEADRACE_BAD_ARGUMENT,
-            who + ": data: expected memory that is aligned as its type requires");
+    require(reinterpret_cast<uintptr_t>(a.data) % size == 0, HEADRACE_BAD_ARGUMENT, name,
+            ": data: expected memory that is aligned as its type requires");
 }
 
 inline ArrayView opened(const char* name, const headrace_input& a) {
@@ -90,13 +88,12 @@ class Result {
         is_wanted_ = true;
         out_ = *given;
         check_array(name, out_, columns, HEADRACE_BAD_ARGUMENT);
-        require(out_.rows == rows, HEADRACE_BAD_ARGUMENT,
-                std::string(name) + ": expected " + std::to_string(rows) + " rows, got " + std::to_string(out_.rows));
-        require(sizeof(T) == sizeof(float) || is_double(), HEADRACE_BAD_DTYPE,
-                std::string(name) + ": expected HEADRACE_FLOAT64, as the model is, got HEADRACE_FLOAT32");
+        require(out_.rows == rows, HEADRACE_BAD_ARGUMENT, name, ": expected ", rows, " rows, got ", out_.rows);
+        require(sizeof(T) == sizeof(float) || is_double(), HEADRACE_BAD_DTYPE, name,
+                ": expected HEADRACE_FLOAT64, as the model is, got HEADRACE_FLOAT32");
         extent_ = extent_of(name, out_);
-        require(extent_.is_distinct || rows == 0, HEADRACE_OVERLAP,
-                std::string(name) + ": expected strides by which no two values share memory");
+        require(extent_.is_distinct || rows == 0, HEADRACE_OVERLAP, name,
+                ": expected strides by which no two values share memory");
     }
 
     bool is_wanted() const { return is_wanted_; }
@@ -105,8 +102,8 @@ class Result {
 
     void check_apart(const Result& other) const {
         if (is_wanted_ && other.is_wanted_)
-            require(are_apart(out_, extent_, other.out_, other.extent_), HEADRACE_OVERLAP,
-                    std::string(other.name_) + ": expected memory of its own, got some of " + name_);
+            require(are_apart(out_, extent_, other.out_, other.extent_), HEADRACE_OVERLAP, other.name_,
+                    ": expected memory of its own, got some of ", name_);
     }
     // Written only after the last row was read, but where the two are the same array.
     void keep_apart(const headrace_input& input, const Extent& extent) {

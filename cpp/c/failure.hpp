@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "include/headrace.h"
 
@@ -17,8 +18,22 @@ class Failure : public std::runtime_error {
     headrace_code code_;
 };
 
-inline void require(bool condition, headrace_code code, const std::string& message) {
-    if (!condition) throw Failure(code, message);
+// The message is parts, texts and whole numbers, because joining them for a call that is not refused would be most of
+// the cost of a call for one row.
+template <class... Parts>
+void require(bool condition, headrace_code code, const Parts&... parts) {
+    if (condition) [[likely]]
+        return;
+    std::string message;
+    const auto append = [&](const auto& part) {
+        if constexpr (std::is_arithmetic_v<std::decay_t<decltype(part)>>) {
+            message += std::to_string(part);
+        } else {
+            message += part;
+        }
+    };
+    (append(parts), ...);
+    throw Failure(code, message);
 }
 
 }  // namespace headrace

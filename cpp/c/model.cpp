@@ -91,14 +91,14 @@ struct Model<T>::Call {
 
   private:
     void open_context(const Facts& facts, const Arguments& given) {
-        require((given.context != nullptr) == (facts.context > 0), HEADRACE_BAD_CONTEXT,
-                facts.context > 0 ? "context: expected " + std::to_string(facts.context) + " columns, got NULL"
-                                  : "context: expected NULL, because the model takes none");
+        require(given.context || facts.context == 0, HEADRACE_BAD_CONTEXT, "context: expected ", facts.context,
+                " columns, got NULL");
+        require(!given.context || facts.context > 0, HEADRACE_BAD_CONTEXT,
+                "context: expected NULL, because the model takes none");
         if (!given.context) return;
         check_array("context", *given.context, facts.context, HEADRACE_BAD_CONTEXT);
         require(given.context->rows == 1 || given.context->rows == request.rows, HEADRACE_BAD_CONTEXT,
-                "context: expected 1 row or " + std::to_string(request.rows) + ", got " +
-                    std::to_string(given.context->rows));
+                "context: expected 1 row or ", request.rows, ", got ", given.context->rows);
         context_ = opened("context", *given.context);
         request.one_context_row = given.context->rows == 1;
         if (request.one_context_row) context_.row_stride = 0;
@@ -169,8 +169,7 @@ void Model<T>::sample(const Arguments& given) const {
     check_array("x", *given.value, facts_.features, HEADRACE_BAD_ARGUMENT);
     const int64_t rows = given.value->rows, first = given.first_row;
     require(first >= HEADRACE_FROM_START && (first < 0 || first <= INT64_MAX - rows), HEADRACE_BAD_ARGUMENT,
-            "first_row: expected HEADRACE_FROM_START, or at least 0 and at most 2^63 - 1 with the rows, got " +
-                std::to_string(first));
+            "first_row: expected HEADRACE_FROM_START, or at least 0 and at most 2^63 - 1 with the rows, got ", first);
     Call call(facts_, given, rows, "", "x", "log_prob");
     call.request.seed = given.seed;
     call.request.first_row = std::max<int64_t>(first, 0);

@@ -414,12 +414,19 @@ GaussianizeDescription read_gaussianize(Stored& stored, int features) {
     d.mean = stored.numbers("mean", n);
     d.std = stored.numbers("std", n, true);
     d.map = MapSettings(stored);
+    constexpr double least = 1e-6;
+    if (d.map.kind != MapKind::free) stored.fail("map: expected rq_spline_free for a Gaussianize");
+    if (d.map.slope != least || d.map.min_bin != least) stored.fail("slope, min_bin: expected 1e-06 for a Gaussianize");
     stored.choice("formula", {"to_latent"});
     d.map.formula_to_data = false;
     d.params = params_by_coordinate<double>(d.map, n, [&](const std::string& name, std::uint64_t size) {
         std::vector<double> values = stored.template array_of_doubles<double>(name, {n, size});
         for (const double x : values)
             if (!std::isfinite(narrowed<T>(x))) stored.fail(name + ": expected finite numbers");
+        const bool is_one_for_all = name == "height";
+        for (std::size_t i = is_one_for_all ? static_cast<std::size_t>(size) : values.size(); i < values.size(); ++i)
+            if (values[i] != values[i - static_cast<std::size_t>(size)])
+                stored.fail("height: expected the same values for all columns");
         return values;
     });
     return d;

@@ -68,6 +68,31 @@ def test_the_example_in_c(tmp_path):
     )
 
 
+def fortran():
+    """The compiler's command: HEADRACE_FORTRAN, or gfortran where it is installed."""
+    command = os.environ.get("HEADRACE_FORTRAN") or shutil.which("gfortran")
+    return command.split() if command else pytest.skip("no Fortran compiler")
+
+
+def test_the_example_in_fortran(tmp_path):
+    made = cases.randomise(hr.NSF(3, transforms=1, hidden=(8,)), 0.2, "fortran example")
+    made.save(tmp_path / "flow.safetensors")
+    compiler = [*fortran(), "-std=f2018", "-Wall", "-Wextra", "-Werror", "-O1", f"-J{tmp_path}"]
+    program = tmp_path / "draw"
+    done = run(*compiler, ROOT / "examples/c/draw.f90", *config("--libs"), "-o", program)
+    assert done.returncode == 0, done.stderr
+    done = run(program, tmp_path / "flow.safetensors", 40, 9)
+    assert done.returncode == 0, done.stderr
+    table = np.array([line.split(",") for line in done.stdout.splitlines()], float)
+    np.testing.assert_array_equal(table[:, :3], made.sample(40, seed=9, dtype="float64"))
+    np.testing.assert_array_equal(table[:, 3], made.sample_and_log_prob(40, seed=9)[1])
+    refused = run(program, tmp_path / "none", 40, 9)
+    message = f"draw: error: {tmp_path}/none: expected a file that can be read\n"
+    assert (refused.returncode, refused.stderr) == (1, message)
+    refused = run(program, tmp_path / "flow.safetensors")
+    assert (refused.returncode, refused.stderr) == (1, "draw: error: expected DENSITY.safetensors ROWS SEED\n")
+
+
 def test_the_example_in_cpp(tmp_path, flow):
     program = compiled(CXX, ROOT / "examples/c/posterior.cpp", tmp_path / "posterior")
     done = run(program, flow[1], 0.5, -1)

@@ -141,19 +141,25 @@ class Value:
         kind = TensorProto.DOUBLE if dtype == np.float64 else TensorProto.FLOAT
         return Value(self.graph, self.apply("Cast", to=kind).name, dtype)
 
-    def sum(self, *, keep: bool = False) -> Value:
-        """Over the last axis."""
-        return self.graph.node("ReduceSum", self, self.graph.constant([-1], np.int64), keepdims=int(keep))[0]
+    def number(self) -> Value:
+        """1 where a condition holds, 0 elsewhere."""
+        return self.apply("Cast", to=TensorProto.DOUBLE if self.dtype == np.float64 else TensorProto.FLOAT)
+
+    def sum(self, *, keep: bool = False, axes: int = 1) -> Value:
+        """Over the last axis, or axes."""
+        last = self.graph.constant([*range(-axes, 0)], np.int64)
+        return self.graph.node("ReduceSum", self, last, keepdims=int(keep))[0]
 
     def columns(self, which: Sequence[int]) -> Value:
         """Selected columns, in this order."""
         return self.graph.node("Gather", self, self.graph.constant(list(which), np.int64), axis=-1)[0]
 
-    def split(self, sizes: Sequence[int]) -> list[Value]:
-        """The last axis in parts."""
+    def split(self, sizes: Sequence[int], axis: int = -1) -> list[Value]:
+        """An axis in parts."""
         if len(sizes) == 1:
             return [self]
-        return self.graph.node("Split", self, self.graph.constant(list(sizes), np.int64), outputs=len(sizes), axis=-1)
+        parts = self.graph.constant(list(sizes), np.int64)
+        return self.graph.node("Split", self, parts, outputs=len(sizes), axis=axis)
 
     def reshape(self, *shape: int) -> Value:
         """Another shape of each row; the number of rows stays."""
@@ -170,9 +176,11 @@ class Value:
         return self.apply("Gemm", weight, bias, transB=1)
 
 
-def where(condition: Value, yes: Value | Number, no: Value | Number) -> Value:
-    """`yes` where the condition holds, `no` elsewhere."""
-    like = next((value for value in (yes, no) if isinstance(value, Value)), condition)
+def where(condition: Value | NDArray[np.bool_], yes: Value | Number, no: Value | Number) -> Value:
+    """`yes` where the condition holds, `no` elsewhere; one of the three is a value."""
+    like = next(value for value in (yes, no, condition) if isinstance(value, Value))
+    if not isinstance(condition, Value):
+        condition = like.graph.constant(condition, np.bool_)
     return condition.graph.node("Where", condition, like._like(yes), like._like(no))[0]
 
 

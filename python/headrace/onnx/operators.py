@@ -50,6 +50,7 @@ class Operators:
 
     library: Any = np
     differentiates = False
+    is_fixed = True
     softplus, where = staticmethod(Value.softplus), staticmethod(where)
     tanh, sigmoid, round, floor = map(_unary, ("Tanh", "Sigmoid", "Round", "Floor"))
     exp, log, sqrt = map(_now_or_later, (np.exp, np.log, np.sqrt))
@@ -66,6 +67,10 @@ class Operators:
         kept = above - 1.0
         is_lost = abs(kept) <= 0.0
         return where(is_lost, x, above.log() * (x / where(is_lost, 1.0, kept)))
+
+    def softsign(self, x: Value) -> Value:
+        """x / (1 + |x|); runtimes have the operator in float32 alone."""
+        return x.apply("Softsign") if x.dtype == np.float32 else x / (abs(x) + 1.0)
 
     def expm1(self, x: Value) -> Value:
         """e^x - 1 with the digits that the difference loses; for |x| below 1."""
@@ -128,18 +133,34 @@ class Operators:
         """The distance from 1 to the next number."""
         return float(np.finfo(like.dtype).eps)
 
-    def spoiled(self, x: Value, params: Mapping[str, Value]) -> Value:
-        """NaN where a parameter is not finite, also where a map does not read all of them."""
-        if "width" not in params or "height" not in params:
-            return x
-        bad: Value = sum(((one - one).sum() for one in params.values()), start=x * 0.0)
-        return x + bad
+    def spoiled(self, log: Value, header: Header, params: Mapping[str, Value]) -> Value:
+        """NaN where a parameter of a network is not finite, and so in the whole row, also where a spline hides it.
+
+        The soft clamp of an infinite parameter is NaN, and `pick` keeps it.
+        """
+        if "knots" not in params or header["map"] == "rq_spline":
+            return log
+        return log + (params["knots"] - params["knots"]).sum(axes=2)
 
     # ---- choices and sums over the last axis ----------------------------------------------------------------------
 
     def clip(self, x: Value, low: Any, high: Any) -> Value:
         """Between two bounds."""
         return x.clip(low, high)
+
+    def within(self, x: Value, low: float, high: float) -> Value:
+        """Between two bounds, where nothing reads what becomes of NaN: runtimes differ in that."""
+        return x.apply("Clip", low, high)
+
+    kept_within = within
+
+    def equal(self, x: Value, other: Value) -> Value:
+        """Whether values are equal."""
+        return x.apply("Equal", other)
+
+    def zero_unless(self, condition: Value, x: Value) -> Value:
+        """Zero where a condition does not hold; NaN stays NaN."""
+        return x * condition.number()
 
     def highest(self, x: Any, other: Any) -> Any:
         """The larger one."""
@@ -181,14 +202,45 @@ class Operators:
         return self.graph.node("CumSum", x, self.graph.constant(-1, np.int64), exclusive=1)[0]
 
     def last_not_above(self, edges: Value, target: Value, bins: int) -> Value:
-        """For each bin whether it begins last at or below a target, for `pick`."""
-        count = where(target.new_axis() >= edges, 1.0, 0.0).sum(keep=True)
-        numbers = np.arange(bins)
-        return (count > numbers + 0.5) & (count < numbers + 1.5)
+        """1 for the bin that begins last at or below a target, 0 for others: for `pick`."""
+        begins = (target >= edges).number()  # 1 up to that bin, so that differences of neighbours are 1 there alone
+        return begins.apply("MatMul", np.eye(bins) - np.eye(bins, k=-1))
 
-    def pick(self, table: Value, here: Value) -> Value:
-        """The value of that bin."""
-        return where(here, table, 0.0).sum()
+    def pick(self, table: Value, here: Value) -> list[Value]:
+        """The values of that bin in each row of a table; NaN where a row has a NaN."""
+        return (table * here).sum(keep=True).split([1] * 6, axis=-2)
+
+    # ---- rows of a table: the axis before the last -------------------------------------------------------------------
+
+    def lifted(self, x: Value) -> Value:
+        """Values in the shape that `pick` gives: with two more axes of 1."""
+        return self.graph.node("Unsqueeze", x, self.graph.constant([-2, -1], np.int64))[0]
+
+    def lowered(self, x: Value) -> Value:
+        """Values of that shape as they were."""
+        return self.graph.node("Squeeze", x, self.graph.constant([-2, -1], np.int64))[0]
+
+    def stacked(self, rows: Sequence[Value]) -> Value:
+        """A table of rows."""
+        return self.beside([self.graph.node("Unsqueeze", x, self.graph.constant([-2], np.int64))[0] for x in rows])
+
+    def beside(self, tables: Sequence[Value]) -> Value:
+        """The rows of several tables."""
+        return tables[0] if len(tables) == 1 else self.graph.node("Concat", *tables, axis=-2)[0]
+
+    def halves(self, table: Value) -> list[Value]:
+        """The first and the other half of the four rows."""
+        return table.split([2, 2], axis=-2)
+
+    def row(self, table: Value, i: int) -> Value:
+        """One row, as a table."""
+        return self.graph.node("Gather", table, self.graph.constant([i], np.int64), axis=-2)[0]
+
+    def scaled_rows(self, x: NDArray[Any], indices: Sequence[int], factors: Sequence[float]) -> Floats:
+        """Rows of a matrix or vector, of which -1 is one of zeros, times factors."""
+        rows: Floats = np.concatenate([x, np.zeros((1, *x.shape[1:]))])[list(indices)]
+        rows *= np.reshape(factors, (-1, *[1] * (x.ndim - 1)))
+        return rows
 
     # ---- columns -----------------------------------------------------------------------------------------------------
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .maps import sizes_of
+from .splines import SPLINES, unit_of
 
-__all__ = ["by_coordinate", "hidden_of", "levels_of", "network", "reads_of", "rows_of"]
+__all__ = ["by_coordinate", "hidden_of", "knot_rows", "levels_of", "network", "reads_of", "rows_of"]
 
 Header = Mapping[str, Any]
 Tensors = Mapping[str, Any]
+Rows = tuple[list[int], list[float]]  # indices, of which -1 is a row of zeros, and a factor for each
 
 
 def n_layers(tensors: Tensors) -> int:
@@ -26,13 +28,16 @@ def hidden_of(header: Header, tensors: Tensors) -> Sequence[Header]:
     return header.get("network") or [{"activation": header["activation"]}] * (n_layers(tensors) - 1)
 
 
-def _product(o: Any, tensors: Tensors, name: str, value: Any) -> Any:
-    weight, mask = tensors[f"{name}.weight"], tensors.get(f"{name}.mask")
-    return o.dense(value, weight if mask is None else o.library.where(mask, weight, 0.0), tensors[f"{name}.bias"])
+def _product(o: Any, tensors: Tensors, name: str, value: Any, rows: Rows | None = None) -> Any:
+    weight, mask, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.mask"), tensors[f"{name}.bias"]
+    weight = weight if mask is None else o.library.where(mask, weight, 0.0)
+    if rows is not None:
+        weight, bias = o.scaled_rows(weight, *rows), o.scaled_rows(bias, *rows)
+    return o.dense(value, weight, bias)
 
 
-def network(o: Any, header: Header, tensors: Tensors, value: Any, context: Any) -> Any:
-    """Outputs; `value` are all columns that the first layer reads."""
+def network(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, rows: Rows | None = None) -> Any:
+    """Outputs; `value` are all columns that the first layer reads, `rows` those of the last layer that are wanted."""
     sums: list[Any] = []
     for i, layer in enumerate(hidden_of(header, tensors)):
         total = _product(o, tensors, f"layers.{i}", value)
@@ -44,7 +49,7 @@ def network(o: Any, header: Header, tensors: Tensors, value: Any, context: Any) 
             total = total + sums[adds]
         sums.append(total)
         value = o.activation(layer["activation"], total)
-    return _product(o, tensors, f"layers.{n_layers(tensors) - 1}", value)
+    return _product(o, tensors, f"layers.{n_layers(tensors) - 1}", value, rows)
 
 
 def by_coordinate(o: Any, header: Header, out: Any, active: int) -> dict[str, Any]:
@@ -67,6 +72,20 @@ def rows_of(header: Header, active: int) -> dict[str, list[list[int]]]:
         found[name] = [[first + i * step + k for k in range(size)] for i in range(active)]
         start += size
     return found
+
+
+def knot_rows(header: Header, active: int) -> Rows:
+    """The last layer's rows with which its outputs are `splines.knots_of`, one coordinate after another."""
+    names, ends, indices = rows_of(header, active), SPLINES[header["map"]].ends, []
+    for width, height, raw in zip(names["width"], names["height"], names["derivative"], strict=True):
+        if ends == "one":
+            lower, upper = [-1, *raw], [*raw, -1]
+        elif ends == "free":
+            lower, upper = raw[:-1], raw[1:]
+        else:
+            lower, upper = raw, [*raw[1:], raw[0]]
+        indices += [*width, *height, *lower, *upper]
+    return indices, [unit for _ in range(active) for unit in unit_of(header) for _ in range(header["bins"])]
 
 
 def reads_of(eye: Any, header: Header, tensors: Tensors) -> list[set[int]]:

@@ -41,10 +41,11 @@ class Operators:
 
     library: Any = torch
     differentiates = True
+    is_fixed = False  # whether tensors of a file are constants, of which others may be made
     softplus = staticmethod(_softplus)
     sigmoid, tanh, round, floor = map(staticmethod, (torch.sigmoid, torch.tanh, torch.round, torch.floor))
     exp, log, log1p, expm1 = map(staticmethod, (torch.exp, torch.log, torch.log1p, torch.expm1))
-    sqrt = staticmethod(torch.sqrt)
+    sqrt, softsign = staticmethod(torch.sqrt), staticmethod(functional.softsign)
     hypot, where = map(staticmethod, (torch.hypot, torch.where))
 
     def __init__(self, dtype: torch.dtype, levels: Sequence[int] | None = None) -> None:
@@ -93,15 +94,31 @@ class Operators:
         """The distance from 1 to the next number."""
         return float(torch.finfo(like.dtype).eps)
 
-    def spoiled(self, x: Tensor, params: Tensors) -> Tensor:
+    def spoiled(self, log: Tensor, header: Header, params: Tensors) -> Tensor:
         """NaN where a parameter is; a tensor that is computed from all of them is already."""
-        return x
+        return log
 
     # ---- choices and sums over the last axis ------------------------------------------------------------------------
 
     def clip(self, x: Tensor, low: Any, high: Any) -> Tensor:
         """Between two bounds."""
         return x.clamp(low, high)
+
+    def within(self, x: Tensor, low: float, high: float) -> Tensor:
+        """Between two bounds, where nothing reads what becomes of NaN."""
+        return x.clamp(low, high)
+
+    def kept_within(self, x: Tensor, low: float, high: float) -> Tensor:
+        """The same, with the derivative 1."""
+        return x + (x.clamp(low, high) - x).detach()
+
+    def equal(self, x: Tensor, other: Tensor) -> Tensor:
+        """Whether values are equal."""
+        return x == other
+
+    def zero_unless(self, condition: Tensor, x: Tensor) -> Tensor:
+        """Zero where a condition does not hold; NaN may stay."""
+        return torch.where(condition, x, 0.0)
 
     def highest(self, x: Tensor, other: Any) -> Tensor:
         """The larger one."""
@@ -145,9 +162,39 @@ class Operators:
         """The bin that begins last at or below a target, for `pick`."""
         return (target[..., None] >= edges).sum(-1, keepdim=True).clamp(1, bins) - 1
 
-    def pick(self, table: Tensor, here: Tensor) -> Tensor:
-        """The value of that bin."""
-        return table.expand(*here.shape[:-1], table.shape[-1]).gather(-1, here)[..., 0]
+    def pick(self, table: Tensor, here: Tensor) -> tuple[Tensor, ...]:
+        """The values of that bin in each row of a table."""
+        rows, bins = table.shape[-2:]
+        index = here[..., None, :].expand(*here.shape[:-1], rows, 1)
+        picked: tuple[Tensor, ...] = table.expand(*here.shape[:-1], rows, bins).gather(-1, index)[..., 0].unbind(-1)
+        return picked
+
+    # ---- rows of a table: the axis before the last -------------------------------------------------------------------
+
+    def lifted(self, x: Tensor) -> Tensor:
+        """Values in the shape that `pick` gives."""
+        return x
+
+    def lowered(self, x: Tensor) -> Tensor:
+        """Values of that shape as they were."""
+        return x
+
+    def stacked(self, rows: Sequence[Tensor]) -> Tensor:
+        """A table of rows."""
+        return torch.stack(list(rows), -2)
+
+    def beside(self, tables: Sequence[Tensor]) -> Tensor:
+        """The rows of several tables."""
+        return torch.cat(list(tables), -2)
+
+    def halves(self, table: Tensor) -> tuple[Tensor, Tensor]:
+        """The first and the other half of the rows."""
+        first, second = table.chunk(2, -2)
+        return first, second
+
+    def row(self, table: Tensor, i: int) -> Tensor:
+        """One row."""
+        return table[..., i, :]
 
     # ---- columns -----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["MORE_DERIVATIVES", "SPLINES", "soft_clamp", "spline"]
+__all__ = ["MORE_DERIVATIVES", "SPLINES", "knots_of", "soft_clamp", "spline", "unit_of"]
 
 Pair = tuple[Any, Any]
 
@@ -29,69 +29,95 @@ SPLINES = {
 MORE_DERIVATIVES = {"one": -1, "free": 1, "shared": 0}  # than bins
 
 
-def soft_clamp(raw: Any, slope: float, factor: float = 1.0) -> Any:
-    """a / (1 + factor |a| / log(1 / slope))."""
-    return raw / (abs(raw) * (factor / math.log(1.0 / slope)) + 1.0)
+def soft_clamp(raw: Any, slope: float) -> Any:
+    """a / (1 + |a| / log(1 / slope))."""
+    return raw / (abs(raw) * (1.0 / math.log(1.0 / slope)) + 1.0)
 
 
 def spline(o: Any, header: Mapping[str, Any], params: Mapping[str, Any], given: Any, inverse: bool) -> Pair:
-    """The spline that a header names, and the log of its derivative, in the direction that runs."""
-    kind, bound, bins = SPLINES[header["map"]], header["bound"], header["bins"]
+    """The spline that a header names, and the log of its derivative, in the direction that runs.
+
+    `params` are width, height and derivative, or "knots": the four rows of all bins that `knots_of` makes of them.
+    """
+    kind, bound = SPLINES[header["map"]], header["bound"]
     low, high = bound if isinstance(bound, (list, tuple)) else (-bound, bound)
+    given = o.lifted(given)
     span, value, beyond = high - low, given, None
     if kind.tails == "linear":
-        beyond = value - o.clip(value, low, high)
+        beyond = value - o.within(value, low, high)
     elif kind.tails == "periodic":
         beyond = o.fixed(o.round((value - 0.5 * (low + high)) / span)) * span
         value = value - beyond
-    sizes = []
-    for name in ("width", "height"):
-        share = o.softmax(params[name] if kind.has_least else soft_clamp(params[name], header["slope"], 2.0))
-        if kind.has_least:
-            least = header.get("min_bin", 1e-3)
-            share = share * (1.0 - bins * least) + least
-        sizes.append(share)
-    below = [o.sums_below(share) for share in sizes]
-    place = (o.clip(value, low, high) - low) / span
-    here = o.last_not_above(below[1 if inverse else 0], place, bins)
-    width, height = (o.pick(share, here) for share in sizes)
-    left_width, left_height = (o.pick(edges, here) for edges in below)
+    knots = params["knots"] if "knots" in params else knots_of(o, header, params)
+    share, derivatives = _shares_and_derivatives(o, header, knots)
+    below, place = o.sums_below(share), (value - low) / span
+    clipped = o.within(place, 0.0, 1.0)
+    here = o.last_not_above(o.row(below, 1 if inverse else 0), clipped, header["bins"])
+    width, height, left_width, left_height, lower, upper = o.pick(o.beside([share, below, derivatives]), here)
     steep = height / width
-    d0, d1 = (o.pick(table, here) / steep for table in _at_both_knots(o, header, params["derivative"], sizes[0]))
+    d0, d1 = lower / steep, upper / steep
     if inverse:
-        t, r = _solved(o, o.clip((place - left_height) / height, 0.0, 1.0), d0, d1)
+        t, r = _solved(o, o.within((clipped - left_height) / height, 0.0, 1.0), d0, d1)
     else:
-        t = o.clip((place - left_width) / width, 0.0, 1.0)
+        t = o.within((clipped - left_width) / width, 0.0, 1.0)
         r = 1.0 - t
     if kind.tails == "linear":  # a straight tail has the derivative at the very end
         for at_end, ends in ((value >= high, (1.0, 0.0)), (value <= low, (0.0, 1.0))):
             t, r = (o.where(at_end, end, was) for end, was in zip(ends, (t, r), strict=True))
-    d = t * t + r * r + (d0 + d1) * t * r
-    slope = (d0 * r * r + 2.0 * t * r + d1 * t * t) / d / d * steep
-    share = left_width + width * t if inverse else left_height + height * (t * (t + d0 * r) / d)
-    result, log_slope = share * span + low, slope.log()
+    u, v = d0 * r + t, d1 * t + r
+    risen = t * u
+    d = risen + r * v
+    slope = (r * u + t * v) / d / d * steep
+    part = left_width + width * t if inverse else left_height + height * (risen / d)
+    result, log_slope = part * span + low, slope.log()
     # Rounding must not lead out of the interval, where a uniform base has no density.
-    result = result + o.fixed(o.clip(result, low, high) - result)
+    result = o.kept_within(result, low, high)
     if kind.tails == "linear":
         result = result + (beyond / slope if inverse else beyond * slope)
     elif kind.tails == "periodic":
         result = result + beyond
     else:
-        is_outside = (value < low) | (value > high)
-        result, log_slope = o.where(is_outside, given, result), o.where(is_outside, 0.0, log_slope)
-    return result, -log_slope if inverse else log_slope
+        is_inside = o.equal(place, clipped)
+        result, log_slope = o.where(is_inside, result, given), o.zero_unless(is_inside, log_slope)
+    return o.lowered(result), o.lowered(-log_slope if inverse else log_slope)
 
 
-def _at_both_knots(o: Any, header: Mapping[str, Any], raw: Any, like: Any) -> Pair:
-    """For each bin the derivatives at its lower and its upper knot; `like` has a value for each bin."""
-    slope, ends, bins = header["slope"], SPLINES[header["map"]].ends, header["bins"]
-    ready = soft_clamp(raw, slope).exp() if header["map"] == "rq_spline" else o.softplus(raw) + slope
+def unit_of(header: Mapping[str, Any]) -> tuple[float, ...]:
+    """Factors of the four rows of knots, with which their soft clamp is x / (1 + |x|)."""
+    if header["map"] != "rq_spline":
+        return (1.0,) * 4
+    unit = 1.0 / math.log(1.0 / header["slope"])
+    return 2.0 * unit, 2.0 * unit, unit, unit
+
+
+def knots_of(o: Any, header: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
+    """Raw widths, heights and derivatives at the lower and at the upper knot of each bin, in units of `unit_of`."""
+    width, raw, ends = params["width"], params["derivative"], SPLINES[header["map"]].ends
+    bins = header["bins"]
     if ends == "one":
-        one = o.part(like, 0, 1) * 0.0 + 1.0
-        return o.joined([one, ready]), o.joined([ready, one])
-    if ends == "free":
-        return o.part(ready, 0, bins), o.part(ready, 1, bins + 1)
-    return ready, o.joined([o.part(ready, 1, bins), o.part(ready, 0, 1)])
+        none = o.part(width, 0, 1) * 0.0  # any value: the derivative is 1
+        lower, upper = o.joined([none, raw]), o.joined([raw, none])
+    elif ends == "free":
+        lower, upper = o.part(raw, 0, bins), o.part(raw, 1, bins + 1)
+    else:
+        lower, upper = raw, o.joined([o.part(raw, 1, bins), o.part(raw, 0, 1)])
+    rows = o.stacked([width, params["height"], lower, upper])
+    return rows * o.rounded([[unit] for unit in unit_of(header)], rows)
+
+
+def _shares_and_derivatives(o: Any, header: Mapping[str, Any], knots: Any) -> Pair:
+    """Of two rows each: widths and heights of the bins in the interval, and derivatives at both knots."""
+    kind, bins = SPLINES[header["map"]], header["bins"]
+    if not kind.has_least:
+        sizes, raw = o.halves(o.softsign(knots) * o.rounded([[1.0 / unit] for unit in unit_of(header)], knots))
+        return o.softmax(sizes), raw.exp()
+    sizes, raw = o.halves(knots)
+    least = header.get("min_bin", 1e-3)
+    ready = o.softplus(raw) + header["slope"]
+    if kind.ends == "one":
+        at_end = [[k == 0 for k in range(bins)], [k == bins - 1 for k in range(bins)]]
+        ready = o.where(o.flags(at_end, ready), 1.0, ready)
+    return o.softmax(sizes) * (1.0 - bins * least) + least, ready
 
 
 def _solved(o: Any, eta: Any, d0: Any, d1: Any) -> Pair:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .maps import apply_map, is_spline
-from .networks import by_coordinate, network
+from .networks import by_coordinate, knot_rows, network
 from .support import has_ends, to_support
 from .vectors import planar, radial
 
@@ -127,7 +127,7 @@ def _elementwise(o: Any, header: Header, tensors: Tensors, value: Any, context: 
 def _mapped(o: Any, header: Header, params: Tensors, value: Any, to_data: bool) -> Pair:
     inverse = to_data != (header["formula"] == "to_data")
     built, log = apply_map(o, header, params, value, inverse)
-    return o.spoiled(built, params), o.sum(o.spoiled(log, params))
+    return built, o.sum(o.spoiled(log, header, params))
 
 
 def _gaussianize(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
@@ -146,8 +146,11 @@ def _masked(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, 
     own = context if header["context"] else None
 
     def mapped(read: Any, given: Any) -> Pair:
-        out = network(o, header, tensors, read if own is None else o.joined([read, own]), own)
-        parts = by_coordinate(o, header, out, len(active))
+        read = read if own is None else o.joined([read, own])
+        if is_spline(header) and o.is_fixed:
+            out = network(o, header, tensors, read, own, knot_rows(header, len(active)))
+            return _mapped(o, header, {"knots": o.reshaped(out, len(active), 4, header["bins"])}, given, to_data)
+        parts = by_coordinate(o, header, network(o, header, tensors, read, own), len(active))
         params = parts if is_spline(header) else {name: o.without_last(part) for name, part in parts.items()}
         return _mapped(o, header, params, given, to_data)
 
