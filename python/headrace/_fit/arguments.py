@@ -128,10 +128,13 @@ class Arguments:
         option=Option("RATE", "positive"),
     )
     schedule: str = _argument(
-        "constant",
+        "auto",
         '"constant", "cosine" (down to nothing over all epochs) or "plateau" (halved whenever a third of '
-        "`patience` passes without a new best on held-out rows, or in training if there are none).",
-        lambda value: check.choice("schedule", value, tuple(SCHEDULES)),
+        "`patience` passes without a new best on held-out rows, or in training if there are none). "
+        '"auto": constant; with 8,000 to 50,000 rows to train on, and `epochs`, `weight_decay` and `patience` '
+        "by default, the fit then tries a run with a cosine too, for up to twice the time, and held-out rows "
+        "choose.",
+        lambda value: check.choice("schedule", value, (*SCHEDULES, "auto")),
         of_plan=True,
     )
     weight_decay: float | str | None = _argument(

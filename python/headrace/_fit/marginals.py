@@ -62,7 +62,9 @@ REACH = 12.0  # scale of asinh for these, in the same unit: more would leave its
 FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
-STEPS = 400  # of a trial
+STEPS, ROUNDS = 400, 3  # of a trial: the steps after which it may end, and how often it goes on
+PLAINLY, WORSE = 4.0, 3.0  # standard errors that end a trial early, and by which rows have to lose by curves at its end
+FAR = 1.0  # nats in the mean, more than any trial's chance: rows that straight tails throw far out
 TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
 
 
@@ -205,48 +207,63 @@ def gaussianizing(
     return of_sample(Sample(z, weights), circles_of(data.support), clock, progress=progress)
 
 
-def gain(tried: Run, other: Run, held_out: HeldOut, in_doubt: bool = False, progress: bool = False) -> bool:
-    """Whether the first of two fits is better on held-out rows after the same number of steps.
+def gain(tried: Run, other: Run, held_out: HeldOut, has_tails: bool = False, progress: bool = False) -> bool:
+    """Whether a fit begins with curves, after the same number of steps of two fits: with them, and without them.
 
-    `in_doubt`: then also if the second is not clearly better. A mean over rows of which few are far out hardly shows
-    the losses of rows further out.
+    Rows are judged in pairs, by the difference of each row's two losses. A difference of many standard errors ends the
+    trial early. At its end, curves stay unless rows clearly lose by them: a difference that is smaller depends on the
+    seed more than on the table.
+
+    `has_tails`: whether curves have long tails. Without them, a few rows far out may lose all that others gain.
     """
     lowest = [_Judged(), _Judged()]
-    epochs = -(-STEPS // tried.plan.batches)
-    with _progress.bar(2 * epochs, "try marginals", "epoch", progress, leave=False) as shown:
-        for _ in range(epochs):
+    epochs, weights = -(-STEPS // tried.plan.batches), held_out.weights()
+    share = weights / weights.sum()
+    with _progress.bar(2 * ROUNDS * epochs, "try marginals", "epoch", progress, leave=False) as shown:
+        for epoch in range(1, ROUNDS * epochs + 1):
             now = []
             for run in (tried, other):
                 passed = run.one_pass()
-                now.append(_Judged.of(run, held_out, in_doubt) if math.isfinite(passed) else _Judged())
+                now.append(_Judged.of(run, held_out, share) if math.isfinite(passed) else _Judged())
                 if run.clock.ran_out:
-                    return _is_first(lowest[0], lowest[1], held_out, in_doubt)
+                    return _stays(*lowest, share, has_tails)
                 shown.update()
             lowest = [min(pair, key=lambda judged: judged.loss) for pair in zip(lowest, now, strict=True)]
-    return _is_first(lowest[0], lowest[1], held_out, in_doubt)
+            if epoch % epochs == 0 and _is_plain(*lowest, share):
+                break
+    return _stays(*lowest, share, has_tails)
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """The loss of a fit on held-out rows, and the losses of all rows if required."""
+    """The loss of a fit on held-out rows, and that of each row; None where one is not finite."""
 
     loss: float = math.inf
     each: Floats | None = None
 
     @classmethod
-    def of(cls, run: Run, held_out: HeldOut, all_rows: bool) -> _Judged:
-        if not all_rows:
-            return cls(held_out.loss(run.flow, run.current()))
-        each, weights = -held_out.log_probs(run.flow, run.current()), held_out.weights()
-        return cls(float((each * weights).sum() / weights.sum()), each) if np.isfinite(each).all() else cls()
+    def of(cls, run: Run, held_out: HeldOut, share: Floats) -> _Judged:
+        each = -held_out.log_probs(run.flow, run.current())
+        return cls(float((each * share).sum()), each) if np.isfinite(each).all() else cls()
 
 
-def _is_first(first: _Judged, second: _Judged, held_out: HeldOut, in_doubt: bool) -> bool:
-    if not in_doubt or first.each is None or second.each is None:
-        return first.loss < second.loss or (in_doubt and first.each is not None and second.each is None)
-    share = held_out.weights() / held_out.weights().sum()
-    loses = first.each - second.each
-    return _mean_beyond(loses, share, CLEARLY) <= 0.0  # one row with all of the gain is a standard error
+def _is_plain(tried: _Judged, other: _Judged, share: Floats) -> bool:
+    """Whether more steps would hardly change the verdict."""
+    if tried.each is None or other.each is None:
+        return False
+    each = tried.each - other.each
+    return max(_mean_beyond(each, share, PLAINLY), _mean_beyond(-each, share, PLAINLY)) > 0.0
+
+
+def _stays(tried: _Judged, other: _Judged, share: Floats, has_tails: bool) -> bool:
+    """Whether curves stay, by the lowest losses with them and without them."""
+    if tried.each is None or other.each is None:
+        return tried.each is not None
+    loses = tried.each - other.each
+    if not loses.any():
+        return False
+    is_far = not has_tails and tried.loss - other.loss > FAR
+    return not is_far and _mean_beyond(loses, share, WORSE) <= 0.0  # one row with all of the gain is a standard error
 
 
 def of_sample(

@@ -118,11 +118,12 @@ def marginal_links(
     if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
         links = _marginals.gaussianizing(standing, *scale, Clock() if told or before else clock, progress)
         if links and not (told or before):
-            few, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
+            steps = _marginals.ROUNDS * _marginals.STEPS
+            few, rest = source.trial(standing, judge, steps * -(-source.size // plan.batches), seed)
             held_out = HeldOut(rest, flow._interior.on_device)
             runs = [made(those, few, held_out) for those in (links, ())]
-            is_in_doubt = _marginals.has_long_tails(links)
-            links = links if _marginals.gain(runs[0], runs[1], held_out, is_in_doubt, progress) else ()
+            has_tails = _marginals.has_long_tails(links)
+            links = links if _marginals.gain(runs[0], runs[1], held_out, has_tails, progress) else ()
         for own, link in zip(numbers, links, strict=False):
             own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
             own[-1] = link.latent.size
