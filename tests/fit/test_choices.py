@@ -19,7 +19,7 @@ def stages_of(**settings):
 
 
 def test_a_stage_that_gained_nothing_is_the_last():
-    stages, history = stages_of(cosine_epochs=0), History()
+    stages, history = stages_of(tries_cosine=False), History()
     stages.tried(0, 2.0, history)  # the state before the first step
     stages.tried(1, 1.0, history)
     assert stages.next_stage(1)
@@ -27,29 +27,30 @@ def test_a_stage_that_gained_nothing_is_the_last():
     assert not stages.next_stage(2)
 
 
-@pytest.mark.parametrize(("epoch", "length"), [(8, 8), (50, 30)])
-def test_the_cosine_comes_last_anew_and_is_no_longer_than_what_came_before(epoch, length):
-    stages, history = stages_of(cosine_epochs=30), History()
+def test_the_cosine_comes_last_anew_and_is_as_long_as_what_came_before(epoch=20):
+    stages, history = stages_of(tries_cosine=True), History()
+    assert stages.most == 120
     stages.tried(0, 2.0, history)
     stages.tried(1, 1.0, history)
     assert stages.next_stage(5)
     assert (stages.now.decay, stages.now.begins_anew, stages.end) == (0.2, False, 60)
-    assert stages.waited(epoch + 7)
+    assert stages.waited(epoch)
     assert stages.next_stage(epoch)  # the second stage gained nothing
-    assert (stages.now.decay, stages.now.schedule, stages.now.begins_anew) == (3.0, "cosine", True)
-    assert (stages.begin, stages.end) == (epoch, epoch + length)
-    assert not stages.waited(epoch + length - 1)
+    assert (stages.now.decay, stages.now.schedule, stages.now.begins_anew) == (4.0, "cosine", True)
+    assert (stages.begin, stages.end, stages.most) == (epoch, 2 * epoch, 2 * epoch)
+    assert not stages.waited(2 * epoch - 1)
     assert stages.done(10 * epoch, 10) == 0.0
-    assert stages.done(10 * (epoch + length), 10) == 1.0
+    assert stages.done(20 * epoch, 10) == 1.0
     assert (history.weight_decay, history.schedule) == (1.0, "constant")
-    stages.tried(epoch + length, 0.9, history)
-    assert (history.weight_decay, history.schedule, history.weight_decays[3.0]) == (3.0, "cosine", 0.9)
-    assert not stages.next_stage(epoch + length)
+    stages.tried(2 * epoch, 0.9, history)
+    assert (history.weight_decay, history.schedule, history.weight_decays[4.0]) == (4.0, "cosine", 0.9)
+    assert stages.now.decay == 4.0
+    assert not stages.next_stage(2 * epoch)
 
 
 def test_the_cosine_comes_where_the_epochs_are_over_and_there_is_time():
-    assert not stages_of(cosine_epochs=30).next_stage(60, has_time=False)
-    stages, history = stages_of(cosine_epochs=30), History()
+    assert not stages_of(tries_cosine=True).next_stage(60, has_time=False)
+    stages, history = stages_of(tries_cosine=True), History()
     stages.tried(0, 2.0, history)
     stages.tried(60, 1.0, history)  # the first stage still gained
     assert stages.next_stage(60)
@@ -70,10 +71,10 @@ def test_decays_that_follow_one_another_have_twice_the_epochs():
 
 def test_a_cosine_is_tried_with_many_rows_and_nothing_given():
     def tried(rows=12_000, judged=True, **given):
-        return Plan.of(hr.MAF(2), rows, Arguments(**given), judged=judged).cosine_epochs
+        return Plan.of(hr.MAF(2), rows, Arguments(**given), judged=judged).tries_cosine
 
-    assert tried() == tried(schedule="auto", learning_rate=1e-3, seed=3) == 300
-    assert tried(rows=40_000) == 254  # of 79 batches: 20,000 steps
+    assert tried()
+    assert tried(rows=40_000, schedule="auto", learning_rate=1e-3, seed=3)
     assert not any(
         [
             tried(rows=7999),

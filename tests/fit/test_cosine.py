@@ -7,7 +7,6 @@ import cases
 import headrace as hr
 from fitting import QUIET, gaussian, loss_of, small
 from headrace._fit import plan as _plan
-from headrace._fit import stages
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def short(monkeypatch):
 @pytest.fixture
 def weak(short, monkeypatch):
     """The decay of fits of more rows."""
-    monkeypatch.setattr(_plan, "DECAY_BY_ROWS", 20.0)
+    monkeypatch.setattr(_plan, "DECAY_BY_ROWS", 25.0)
 
 
 def bent(rows, *key):
@@ -58,7 +57,7 @@ def test_it_is_taken_where_held_out_rows_gain(weak):
     assert taken < history.best_epoch <= len(history.train_loss) <= 2 * taken
     assert history.best_loss < before.best_loss - 0.02
     assert loss_of(flow, new) < loss_of(plain, new) - 0.02
-    assert history.weight_decay == stages.COSINE * 20 / 900
+    assert history.weight_decay == pytest.approx(4 * 25 / 900)
     assert history.best_loss == history.weight_decays[history.weight_decay]
     rates = history.learning_rate[taken:]
     assert rates == sorted(rates, reverse=True)
@@ -105,7 +104,7 @@ def test_streams_and_groups_try_it_too(weak):
     for rows, more in ((x, {}), (blocks, {}), (hr.distributed.shards(x, group, rows=300), {"group": group})):
         history = small().fit(rows, **ROUGH, **QUIET, **more)
         assert history.schedule == "cosine"
-        assert history.weight_decay == stages.COSINE * 20 / 1080
+        assert history.weight_decay == pytest.approx(4 * 25 / 1080)
 
 
 def test_a_stream_in_memory_has_the_bits_of_an_array(weak):

@@ -1,6 +1,5 @@
 """The marginal maps that a fit starts with: which columns get one, what it is worth, and what stays as it was."""
 
-import math
 import types
 
 import numpy as np
@@ -273,34 +272,59 @@ def run_of(losses, passes, ran_out_at=None):
     return run
 
 
-HELD_OUT = types.SimpleNamespace(loss=lambda losses, parameters: next(losses))
+def judged(first, second, has_tails=False, *, passes=1, ran_out_at=None, weights=None):
+    """Whether curves stay, by the losses of held-out rows with and without them: those of each pass, one or four."""
+    runs = [
+        run_of([np.broadcast_to(np.array(one, float), 4) for one in first], passes),
+        run_of([np.broadcast_to(np.array(one, float), 4) for one in second], passes, ran_out_at),
+    ]
+    held_out = types.SimpleNamespace(
+        log_probs=lambda losses, at: -next(losses), weights=lambda: np.ones(4) if weights is None else np.array(weights)
+    )
+    return marginals.gain(*runs, held_out, has_tails), runs[0].taken
 
 
-def test_the_lower_loss_within_the_trial_decides():
-    assert marginals.gain(run_of([3, 1, 2], 3), run_of([2, 2, 1.5], 3), HELD_OUT)
-    assert not marginals.gain(run_of([3, 2, 2], 3), run_of([2, 2, 1.5], 3), HELD_OUT)
-    assert not marginals.gain(run_of([1, 1], 2), run_of([1, 1], 2), HELD_OUT)
-    assert marginals.gain(run_of([2], 1), run_of([math.inf], 1), HELD_OUT)
+def test_curves_stay_unless_rows_clearly_lose_by_them():
+    for has_tails in (False, True):
+        assert judged([[0.1, 0.2, 0.1, 0.2]] * 3, [0, 0, 0, 0], has_tails) == (False, 1)  # 6 errors
+        assert judged([[-0.1, 0.2, 0.1, 0.2]] * 3, [0, 0, 0], has_tails) == (True, 3)  # 1.6 of them
+        assert judged([[0, 0.2, 0.1, 0.2]] * 3, [0, 0, 0], has_tails) == (False, 3)  # 3 of them
+        assert judged([0, 0, 0], [[0.1, 0.2, 0.1, 0.2]] * 3, has_tails) == (True, 1)
+        assert judged([0, 0, 0], [[0.2, -0.2, 0.1, 0.1]] * 3, has_tails) == (True, 3)
+        assert judged([0, 0, 0], [[-0.2, 0.2, -0.1, -0.1]] * 3, has_tails) == (True, 3)
+
+
+def test_what_makes_no_difference_is_left_out():
+    assert not judged([1, 1, 1], [1, 1, 1])[0]
+
+
+def test_the_lowest_losses_of_a_trial_count():
+    assert judged([1, [0.1, 0.2, 0.1, 0.2], 1], [0.5, 0.3, 0.5], passes=3) == (True, 3)
+    assert judged([1, [0.1, 0.2, 0.1, 0.2], 1], [0.5, 0.0, 0.5], passes=3) == (False, 3)
+
+
+def test_rows_far_out_are_not_lost_by_straight_tails():
+    """One row is one standard error, however much it loses; long tails were made for it."""
+    assert judged([[-0.1, -0.1, -0.1, 9]] * 3, [0, 0, 0]) == (False, 3)
+    assert judged([[-0.1, -0.1, -0.1, 9]] * 3, [0, 0, 0], has_tails=True) == (True, 3)
+
+
+def test_a_fit_that_went_wrong_is_not_taken():
+    assert judged([0, 0, 0], [[0, 0, 0, np.nan]] * 3)[0]
+    assert not judged([[np.inf, 0, 0, 0]] * 3, [0, 0, 0])[0]
+    assert not judged([np.inf] * 3, [np.nan] * 3)[0]
 
 
 def test_out_of_time_only_passes_of_both_count():
-    assert marginals.gain(run_of([1, 9, 9], 3), run_of([2, 0, 0], 3, ran_out_at=2), HELD_OUT)
-    assert not marginals.gain(run_of([0, 0, 0], 3, ran_out_at=1), run_of([2, 2, 2], 3), HELD_OUT)
+    first, second = [[0.1, 0.2, 0.1, 0.2], 9, 9], [0, 0, 0]
+    assert judged(first, second, passes=3, ran_out_at=2) == (False, 2)
+    assert judged(first[::-1], second, passes=3, ran_out_at=1) == (False, 1)  # nothing is known
 
 
-def judging(first, second):
-    """Trials of one pass, and the losses of four rows after it, of either."""
-    runs = [run_of([np.array(losses, float)], 1) for losses in (first, second)]
-    held_out = types.SimpleNamespace(log_probs=lambda losses, at: -next(losses), weights=lambda: np.ones(4))
-    return [*runs, held_out, True]
-
-
-def test_in_doubt_the_second_has_to_be_clearly_better():
-    assert marginals.gain(*judging([1, 1, 1, 1], [2, 2, 2, 2]))
-    assert marginals.gain(*judging([1, 1, 1, 9], [1, 1, 1, 1]))  # by one row alone
-    assert not marginals.gain(*judging([1, 1, 1, 2], [0, 0, 0, 1.1]))
-    assert marginals.gain(*judging([1, 1, 1, 1], [0, 0, 0, np.nan]))
-    assert not marginals.gain(*judging([np.inf, 1, 1, 1], [0, 0, 0, 0]))
+def test_weights_of_held_out_rows_count_in_a_trial():
+    first = [[0.1, 0.2, 0.1, -9]] * 3
+    assert judged(first, [0, 0, 0], weights=[1, 1, 1, 1])[0]
+    assert not judged(first, [0, 0, 0], weights=[1, 1, 1, 0])[0]
 
 
 def test_modes_with_gaps_are_left_to_networks():
@@ -308,7 +332,7 @@ def test_modes_with_gaps_are_left_to_networks():
     x = np.array([[-3.0, -2.0], [3.0, -2.0], [0.0, 3.0]])[draw.integers(0, 3, 2000)]
     x += draw.standard_normal((2000, 2)) * [0.7, 0.2]
     flow = hr.NSF(2, transforms=3, hidden=(32, 32))
-    assert not flow.fit(x, progress=False, time_budget=20.0).gaussianized
+    assert not flow.fit(x, progress=False, epochs=200, patience=1).gaussianized
 
 
 def test_a_trial_takes_as_many_rows_as_its_steps_need():

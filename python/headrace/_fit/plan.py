@@ -49,7 +49,7 @@ class Plan:
     average: float | None
     patience: int
     staged: bool  # whether held-out rows choose among successive decays
-    cosine_epochs: int  # of the run with a cosine that is tried after them, at most; 0 without one
+    tries_cosine: bool  # whether a run with a cosine is tried after them
     matmul: str  # how steps compute products of networks
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
 
@@ -64,7 +64,6 @@ class Plan:
         chosen = judged and decay is None and unchosen > LEAST_DECAY
         staged = chosen and a.schedule in ("auto", "constant") and a.patience is not None
         left_to_rows = a.schedule == "auto" and a.epochs is None and a.patience == PATIENCE
-        cosine = passes if staged and left_to_rows and rows >= MANY_FOR_COSINE else 0
         passes *= STAGED if staged else 1
         passes = passes if a.epochs is None else a.epochs
         return cls(
@@ -78,7 +77,7 @@ class Plan:
             a.average,
             passes + 1 if a.patience is None else a.patience,
             staged,
-            cosine,
+            staged and left_to_rows and rows >= MANY_FOR_COSINE,
             flow._interior.products(a.matmul),
             None if isinstance(a.gaussianize, str) else bool(a.gaussianize),
         )

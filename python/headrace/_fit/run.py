@@ -205,7 +205,7 @@ class Run(abc.ABC):
         texts = {"train": f"{loss:.3f}"}
         if self.history.validation_loss:
             texts["held out"] = f"{self.history.validation_loss[-1]:.3f}"
-        if len(self.stages.all) > 1:
+        if self.stages.are_several:
             texts["decay"] = f"{self.stages.now.decay:.2g}"
         return texts
 

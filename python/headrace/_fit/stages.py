@@ -5,7 +5,7 @@ held-out rows have gained nothing for some epochs. As long as a stage gained, th
 worse on held-out rows than its first stage, with a decay for tables that are hard to learn without overfitting; and
 later stages need little time, because they do not begin anew.
 
-The run with a cosine does begin anew, with more decay, and takes as many epochs as the stages before it, at most.
+The run with a cosine does begin anew, with more decay than the first stage, and takes as many epochs as all of them did.
 Held-out rows choose between its best weights and theirs: it gains tenths of a nat on some tables with many rows and
 loses as much on others (docs/notes/training.md). No patience ends it, because its gain comes when the rate has fallen.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Stage", "Stages"]
 
 FACTOR, STAGES = 5.0, 4  # each stage's decay is smaller by this factor
-COSINE = 3.0  # the decay with a cosine, in units of the first stage's
+COSINE = 4.0  # the decay with a cosine, in units of the first stage's
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,12 @@ class Stages:
     def __init__(self, plan: Plan, judged: bool) -> None:
         staged = judged and plan.staged
         first = plan.constant_decay if plan.weight_decay is None else plan.weight_decay
-        self.all = [Stage(first / FACTOR**i, plan.schedule) for i in range(STAGES if staged else 1)]
-        self.cosine_epochs = plan.cosine_epochs if staged else 0
-        if self.cosine_epochs:
-            self.all.append(Stage(COSINE * first, "cosine", begins_anew=True))
+        self.decays = [first / FACTOR**i for i in range(STAGES if staged else 1)]
+        self.schedule, self.tries_cosine = plan.schedule, staged and plan.tries_cosine
         self.wait = max(1, plan.patience // 2) if staged else plan.patience
         self.judged = judged
-        self.index = 0
+        self.index = 0  # of the present stage; the cosine comes after all decays
         self.begin, self.end = 0, plan.epochs  # the epochs finished before and after the stages that share a schedule
-        self.most = self.end + self.cosine_epochs  # epochs of all stages
         self.best_epoch = 0  # the best epoch of the stage, or of the one before it
         self.before = math.inf  # the lowest loss before the stage
         self.lowest = math.inf
@@ -59,18 +56,30 @@ class Stages:
     @property
     def now(self) -> Stage:
         """The present stage."""
-        return self.all[self.index]
+        if self.index < len(self.decays):
+            return Stage(self.decays[self.index], self.schedule)
+        return Stage(COSINE * self.decays[0], "cosine", begins_anew=True)
+
+    @property
+    def most(self) -> int:
+        """The epochs of all stages, at most."""
+        return self.end * (2 if self.tries_cosine and not self.begin else 1)
+
+    @property
+    def are_several(self) -> bool:
+        """Whether there is more than one stage."""
+        return len(self.decays) > 1
 
     def tried(self, epoch: int, loss: float, history: History) -> None:
         """Note a validation loss of the present stage."""
-        decay = self.now.decay
+        now = self.now
         if loss < self.lowest:
             self.lowest, self.best_epoch = loss, epoch
-            history.weight_decay, history.schedule = decay, self.now.schedule
+            history.weight_decay, history.schedule = now.decay, now.schedule
         if epoch == 0:
             self.before = loss
         else:
-            history.weight_decays[decay] = min(loss, history.weight_decays.get(decay, math.inf))
+            history.weight_decays[now.decay] = min(loss, history.weight_decays.get(now.decay, math.inf))
 
     def waited(self, epoch: int) -> bool:
         """Whether held-out rows have gained nothing for as many epochs as the stage waits."""
@@ -82,14 +91,12 @@ class Stages:
         `has_time`: whether as many epochs as were taken so far would fit into a time budget.
         """
         gained, self.before, self.best_epoch = self.lowest < self.before, self.lowest, epoch
-        following = self.all[self.index + 1 :]
-        if gained and epoch < self.end and following and not following[0].begins_anew:
+        if gained and epoch < self.end and self.index + 1 < len(self.decays):
             self.index += 1
             return True
-        if not following or not following[-1].begins_anew or not has_time:
+        if not self.tries_cosine or self.now.begins_anew or not has_time:
             return False
-        self.index = len(self.all) - 1
-        self.begin, self.end = epoch, epoch + min(epoch, self.cosine_epochs)
+        self.index, self.begin, self.end = len(self.decays), epoch, 2 * epoch
         return True
 
     def done(self, step: int, batches: int) -> float:
