@@ -70,13 +70,14 @@ def test_decays_that_follow_one_another_have_twice_the_epochs():
 
 
 def test_a_cosine_is_tried_with_many_rows_and_nothing_given():
-    def tried(rows=12_000, judged=True, **given):
-        return Plan.of(hr.MAF(2), rows, Arguments(**given), judged=judged).tries_cosine
+    def tried(rows=12_000, judged=True, make=hr.NSF, **given):
+        return Plan.of(make(2), rows, Arguments(**given), judged=judged).tries_cosine
 
     assert tried()
     assert tried(rows=40_000, schedule="auto", learning_rate=1e-3, seed=3)
     assert not any(
         [
+            tried(make=hr.MAF),
             tried(rows=7999),
             tried(rows=60_000),
             tried(judged=False),

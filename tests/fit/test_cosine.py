@@ -5,7 +5,7 @@ import pytest
 
 import cases
 import headrace as hr
-from fitting import QUIET, gaussian, loss_of, small
+from fitting import QUIET, gaussian, loss_of
 from headrace._fit import plan as _plan
 
 
@@ -20,6 +20,10 @@ def short(monkeypatch):
 def weak(short, monkeypatch):
     """The decay of fits of more rows."""
     monkeypatch.setattr(_plan, "DECAY_BY_ROWS", 25.0)
+
+
+def small():
+    return hr.NSF(3, transforms=1, hidden=(16,))
 
 
 def bent(rows, *key):
@@ -87,6 +91,18 @@ def test_few_rows_have_the_bits_of_a_fit_without(monkeypatch):
     (flow, history), (plain, before) = fits_of(gaussian(1000), small)
     cases.assert_same_bits(flow.parameters, plain.parameters)
     assert history.validation_loss == before.validation_loss
+
+
+def test_flows_of_shifts_and_scales_try_none(weak):
+    """They lose by it."""
+    (flow, history), (plain, before) = fits_of(bent(1000), lambda: hr.MAF(3, transforms=1, hidden=(16,)), **ROUGH)
+    assert len(history.train_loss) == len(before.train_loss)
+    cases.assert_same_bits(flow.parameters, plain.parameters)
+    bending = (hr.NSF(2), hr.NSF(2, coupling=True), hr.NSF(2, periodic=[(0, 1), None]))
+    assert [flow._interior.bends for flow in bending] == [True] * 3
+    for make in (hr.MAF, hr.IAF, hr.RealNVP):
+        assert not make(2)._interior.bends
+        assert not make(2, link="linear", bounds=[(0, 1), None])._interior.bends
 
 
 def test_it_begins_with_the_weights_before_the_first_step(weak):

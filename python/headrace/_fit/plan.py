@@ -20,7 +20,7 @@ MANY_FOR_COSINE = 8000  # rows to train on from which a run with a cosine is tri
 DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the former over the rows, at most the latter
 LEAST_DECAY = 0.02  # least value with an effect; below it none is chosen
 
-FEW = 50  # rows held out that are too few to judge by
+LEAST_HELD_OUT = 50  # rows held out that are too few to judge by
 LEAST = 10  # rows for cross-validation
 MANY = 50_000  # rows beyond which no Gaussian is tried
 
@@ -77,7 +77,7 @@ class Plan:
             a.average,
             passes + 1 if a.patience is None else a.patience,
             staged,
-            staged and left_to_rows and rows >= MANY_FOR_COSINE,
+            staged and left_to_rows and rows >= MANY_FOR_COSINE and flow._interior.bends,
             flow._interior.products(a.matmul),
             None if isinstance(a.gaussianize, str) else bool(a.gaussianize),
         )
