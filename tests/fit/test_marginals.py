@@ -285,13 +285,18 @@ def judged(first, second, has_tails=False, *, passes=1, ran_out_at=None, weights
 
 
 def test_curves_stay_unless_rows_clearly_lose_by_them():
+    little, more, most = [-0.2, 0.2, 0.1, 0.1], [-0.1, 0.2, 0.1, 0.2], [0, 0.2, 0.1, 0.2]  # 0.6, 1.6 and 3 errors
+    for has_tails, stays in ((False, (True, False, False)), (True, (True, True, False))):
+        for losses, kept in zip((little, more, most), stays, strict=True):
+            assert judged([losses] * 3, [0, 0, 0], has_tails) == (kept, 3)
+            assert judged([0, 0, 0], [losses] * 3, has_tails) == (True, 3)
+
+
+def test_a_plain_difference_ends_a_trial_early():
+    plain = [[0.1, 0.2, 0.1, 0.2]] * 3  # 6 errors
     for has_tails in (False, True):
-        assert judged([[0.1, 0.2, 0.1, 0.2]] * 3, [0, 0, 0, 0], has_tails) == (False, 1)  # 6 errors
-        assert judged([[-0.1, 0.2, 0.1, 0.2]] * 3, [0, 0, 0], has_tails) == (True, 3)  # 1.6 of them
-        assert judged([[0, 0.2, 0.1, 0.2]] * 3, [0, 0, 0], has_tails) == (False, 3)  # 3 of them
-        assert judged([0, 0, 0], [[0.1, 0.2, 0.1, 0.2]] * 3, has_tails) == (True, 1)
-        assert judged([0, 0, 0], [[0.2, -0.2, 0.1, 0.1]] * 3, has_tails) == (True, 3)
-        assert judged([0, 0, 0], [[-0.2, 0.2, -0.1, -0.1]] * 3, has_tails) == (True, 3)
+        assert judged(plain, [0, 0, 0], has_tails) == (False, 1)
+        assert judged([0, 0, 0], plain, has_tails) == (True, 1)
 
 
 def test_what_makes_no_difference_is_left_out():
@@ -306,6 +311,7 @@ def test_the_lowest_losses_of_a_trial_count():
 def test_rows_far_out_are_not_lost_by_straight_tails():
     """One row is one standard error, however much it loses; long tails were made for it."""
     assert judged([[-0.1, -0.1, -0.1, 9]] * 3, [0, 0, 0]) == (False, 3)
+    assert judged([[-0.1, -0.1, -0.1, 1]] * 3, [0, 0, 0]) == (True, 3)
     assert judged([[-0.1, -0.1, -0.1, 9]] * 3, [0, 0, 0], has_tails=True) == (True, 3)
 
 

@@ -63,7 +63,8 @@ FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
 STEPS, ROUNDS = 400, 3  # of a trial: the steps after which it may end, and how often it goes on
-PLAINLY, WORSE = 4.0, 3.0  # standard errors that end a trial early, and by which rows have to lose by curves at its end
+PLAINLY = 4.0  # standard errors that end a trial early
+WORSE = 1.0  # those by which rows have to lose by curves at its end; with long tails `CLEARLY`, because a row far out is one
 FAR = 1.0  # nats in the mean, more than any trial's chance: rows that straight tails throw far out
 TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
 
@@ -212,7 +213,7 @@ def gain(tried: Run, other: Run, held_out: HeldOut, has_tails: bool = False, pro
 
     Rows are judged in pairs, by the difference of each row's two losses. A difference of many standard errors ends the
     trial early. At its end, curves stay unless rows clearly lose by them: a difference that is smaller depends on the
-    seed more than on the table.
+    seed more than on the table (the one-standard-error rule of Breiman et al. 1984).
 
     `has_tails`: whether curves have long tails. Without them, a few rows far out may lose all that others gain.
     """
@@ -263,7 +264,7 @@ def _stays(tried: _Judged, other: _Judged, share: Floats, has_tails: bool) -> bo
     if not loses.any():
         return False
     is_far = not has_tails and tried.loss - other.loss > FAR
-    return not is_far and _mean_beyond(loses, share, WORSE) <= 0.0  # one row with all of the gain is a standard error
+    return not is_far and _mean_beyond(loses, share, CLEARLY if has_tails else WORSE) <= 0.0
 
 
 def of_sample(
