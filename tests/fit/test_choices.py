@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
 import headrace as hr
 from headrace._fit.arguments import Arguments

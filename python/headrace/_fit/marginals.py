@@ -64,7 +64,7 @@ CLEARLY = 2.0  # standard errors by which rows must gain
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
 STEPS, ROUNDS = 400, 3  # of a trial: the steps after which it may end, and how often it goes on
 PLAINLY = 4.0  # standard errors that end a trial early
-WORSE = 1.0  # those by which rows have to lose by curves at its end; with long tails `CLEARLY`, because a row far out is one
+WORSE = 1.0  # those by which rows have to lose by curves at its end; `CLEARLY` with long tails: a row far out is one
 FAR = 1.0  # nats in the mean, more than any trial's chance: rows that straight tails throw far out
 TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
 

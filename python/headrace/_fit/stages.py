@@ -5,9 +5,10 @@ held-out rows have gained nothing for some epochs. As long as a stage gained, th
 worse on held-out rows than its first stage, with a decay for tables that are hard to learn without overfitting; and
 later stages need little time, because they do not begin anew.
 
-The run with a cosine does begin anew, with more decay than the first stage, and takes as many epochs as all of them did.
-Held-out rows choose between its best weights and theirs: it gains tenths of a nat on some tables with many rows and
-loses as much on others (docs/notes/training.md). No patience ends it, because its gain comes when the rate has fallen.
+The run with a cosine does begin anew, with more decay than the first stage, and takes as many epochs as all of them
+did. Held-out rows choose between its best weights and theirs: it gains tenths of a nat on some tables with many rows
+and loses as much on others (docs/notes/training.md). No patience ends it, because its gain comes when the rate has
+fallen.
 """
 
 from __future__ import annotations
