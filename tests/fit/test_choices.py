@@ -26,7 +26,8 @@ def test_a_stage_that_gained_nothing_is_the_last():
     assert not stages.next_stage(2)
 
 
-def test_the_cosine_comes_last_anew_and_is_as_long_as_what_came_before(epoch=20):
+def test_the_cosine_comes_last_anew_and_is_as_long_as_what_came_before():
+    epoch = 20
     stages, history = stages_of(tries_cosine=True), History()
     assert stages.most == 120
     stages.tried(0, 2.0, history)

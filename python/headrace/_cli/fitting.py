@@ -462,9 +462,8 @@ def _work(outcome: dict[str, Any]) -> str:
         steps = f"{_counted(outcome['steps'], 'step')}, the best was {outcome['best_step']}"
         return f"{steps}, and {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
     falls = ", and held-out rows still gained: more epochs may gain more" if outcome["still_falls"] else ""
+    epochs = f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}"
     if "members" in outcome:
-        return (
-            f"{_counted(outcome['members'], 'member')}, {_counted(outcome['epochs'], 'epoch')} in {time_taken}{falls}"
-        )
+        return f"{_counted(outcome['members'], 'member')}, {epochs}{falls}"
     best_weights = "none better than fresh weights" if best == 0 else f"the best was {best}"
     return f"{epochs}, {best_weights}{falls}"

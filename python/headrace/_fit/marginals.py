@@ -60,12 +60,9 @@ SPREAD = 3e-6  # of the range, between knots closer than `Gaussianize` allows
 CROWDED = 3e-5  # of the range, between two of the fewest quantiles: closer ones leave no room for knots between them
 REACH = 12.0  # scale of asinh for these, in the same unit: more would leave its own knots no room
 FOLDS = 4
-CLEARLY = 2.0  # standard errors by which rows must gain
+CLEARLY = 2.0  # standard errors by which rows must gain, or lose
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
 STEPS, ROUNDS = 400, 3  # of a trial: the steps after which it may end, and how often it goes on
-PLAINLY = 4.0  # standard errors that end a trial early
-WORSE = 1.0  # those by which rows have to lose by curves at its end; `CLEARLY` with long tails: a row far out is one
-FAR = 1.0  # nats in the mean, more than any trial's chance: rows that straight tails throw far out
 TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
 
 
@@ -211,15 +208,17 @@ def gaussianizing(
 def gain(tried: Run, other: Run, held_out: HeldOut, has_tails: bool = False, progress: bool = False) -> bool:
     """Whether a fit begins with curves, after the same number of steps of two fits: with them, and without them.
 
-    Rows are judged in pairs, by the difference of each row's two losses. A difference of many standard errors ends the
-    trial early. At its end, curves stay unless rows clearly lose by them: a difference that is smaller depends on the
-    seed more than on the table (the one-standard-error rule of Breiman et al. 1984).
+    Rows are judged in pairs, by the difference of each row's two losses and its standard error: a smaller difference
+    depends on the seed more than on the table. Rows have to gain clearly by curves, because most of what these gain
+    comes with the first steps, and what they lose comes later. The trial goes on while the difference is near that.
 
-    `has_tails`: whether curves have long tails. Without them, a few rows far out may lose all that others gain.
+    `has_tails`: whether curves have long tails. These stay unless rows clearly lose by them, because a mean over rows
+    of which few are far out hardly shows the losses of rows further out.
     """
     lowest = [_Judged(), _Judged()]
     epochs, weights = -(-STEPS // tried.plan.batches), held_out.weights()
     share = weights / weights.sum()
+    needed = -CLEARLY if has_tails else CLEARLY
     with _progress.bar(2 * ROUNDS * epochs, "try marginals", "epoch", progress, leave=False) as shown:
         for epoch in range(1, ROUNDS * epochs + 1):
             now = []
@@ -227,12 +226,14 @@ def gain(tried: Run, other: Run, held_out: HeldOut, has_tails: bool = False, pro
                 passed = run.one_pass()
                 now.append(_Judged.of(run, held_out, share) if math.isfinite(passed) else _Judged())
                 if run.clock.ran_out:
-                    return _stays(*lowest, share, has_tails)
+                    return _gain_beyond(lowest[0], lowest[1], share, needed)[0] > 0.0
                 shown.update()
             lowest = [min(pair, key=lambda judged: judged.loss) for pair in zip(lowest, now, strict=True)]
-            if epoch % epochs == 0 and _is_plain(*lowest, share):
-                break
-    return _stays(*lowest, share, has_tails)
+            if epoch % epochs == 0:
+                beyond, error = _gain_beyond(lowest[0], lowest[1], share, needed)
+                if abs(beyond) >= CLEARLY * error:
+                    break
+    return beyond > 0.0
 
 
 @dataclass(frozen=True)
@@ -248,23 +249,14 @@ class _Judged:
         return cls(float((each * share).sum()), each) if np.isfinite(each).all() else cls()
 
 
-def _is_plain(tried: _Judged, other: _Judged, share: Floats) -> bool:
-    """Whether more steps would hardly change the verdict."""
+def _gain_beyond(tried: _Judged, other: _Judged, share: Floats, errors: float) -> tuple[float, float]:
+    """The mean gain of rows by the first fit beyond this multiple of its standard error, and that error."""
     if tried.each is None or other.each is None:
-        return False
-    each = tried.each - other.each
-    return max(_mean_beyond(each, share, PLAINLY), _mean_beyond(-each, share, PLAINLY)) > 0.0
-
-
-def _stays(tried: _Judged, other: _Judged, share: Floats, has_tails: bool) -> bool:
-    """Whether curves stay, by the lowest losses with them and without them."""
-    if tried.each is None or other.each is None:
-        return tried.each is not None
-    loses = tried.each - other.each
-    if not loses.any():
-        return False
-    is_far = not has_tails and tried.loss - other.loss > FAR
-    return not is_far and _mean_beyond(loses, share, CLEARLY if has_tails else WORSE) <= 0.0
+        return (-1.0 if tried.each is None else 1.0), 0.0
+    each = other.each - tried.each
+    mean = float((share * each).sum())
+    error = float(np.sqrt(np.square(share * (each - mean)).sum()))
+    return mean - errors * error, error
 
 
 def of_sample(
