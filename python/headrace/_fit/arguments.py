@@ -183,9 +183,9 @@ class Arguments:
         "auto",
         "Whether the first fit also sets a `headrace.Gaussianize` before that `Standardize`, if at least 50 "
         "rows are held out: it makes a column about normal where cross-validation says that rows gain by it. "
-        '"auto": unless held-out rows clearly lose by it in a trial of 1200 steps with it and without, in fits '
-        "of 4000 steps or more. Never over a base with edges, modes or "
-        "tails of its own. True is an error where none can be set, or no column gains.",
+        '"auto": unless held-out rows lose by it, by more than a standard error (with heavy tails, two), in a '
+        "trial of 400 steps with it and without, in fits of 4000 steps or more. Never over a base with edges, "
+        "modes or tails of its own. True is an error where none can be set, or no column gains.",
         lambda value: _gaussianize(value),
         of_plan=True,
     )

@@ -62,7 +62,7 @@ REACH = 12.0  # scale of asinh for these, in the same unit: more would leave its
 FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain, or lose
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
-STEPS, ROUNDS = 400, 3  # of a trial: the steps after which it may end, and how often it goes on
+STEPS = 400  # of a trial
 TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
 
 
@@ -209,31 +209,26 @@ def gain(tried: Run, other: Run, held_out: HeldOut, has_tails: bool = False, pro
     """Whether a fit begins with curves, after the same number of steps of two fits: with them, and without them.
 
     Rows are judged in pairs, by the difference of each row's two losses and its standard error: a smaller difference
-    depends on the seed more than on the table. Rows have to gain clearly by curves, because most of what these gain
-    comes with the first steps, and what they lose comes later. The trial goes on while the difference is near that.
+    depends on the seed more than on the table. Curves stay unless rows lose by them by more than one error (the rule of
+    Breiman et al. 1984).
 
-    `has_tails`: whether curves have long tails. These stay unless rows clearly lose by them, because a mean over rows
-    of which few are far out hardly shows the losses of rows further out.
+    `has_tails`: whether curves have long tails. Then rows have to lose clearly, because a mean over rows of which few
+    are far out hardly shows the losses of rows further out.
     """
     lowest = [_Judged(), _Judged()]
     epochs, weights = -(-STEPS // tried.plan.batches), held_out.weights()
-    share = weights / weights.sum()
-    needed = -CLEARLY if has_tails else CLEARLY
-    with _progress.bar(2 * ROUNDS * epochs, "try marginals", "epoch", progress, leave=False) as shown:
-        for epoch in range(1, ROUNDS * epochs + 1):
+    share, allowed = weights / weights.sum(), CLEARLY if has_tails else 1.0
+    with _progress.bar(2 * epochs, "try marginals", "epoch", progress, leave=False) as shown:
+        for _ in range(epochs):
             now = []
             for run in (tried, other):
                 passed = run.one_pass()
                 now.append(_Judged.of(run, held_out, share) if math.isfinite(passed) else _Judged())
                 if run.clock.ran_out:
-                    return _gain_beyond(lowest[0], lowest[1], share, needed)[0] > 0.0
+                    return _stays(lowest[0], lowest[1], share, allowed)
                 shown.update()
             lowest = [min(pair, key=lambda judged: judged.loss) for pair in zip(lowest, now, strict=True)]
-            if epoch % epochs == 0:
-                beyond, error = _gain_beyond(lowest[0], lowest[1], share, needed)
-                if abs(beyond) >= CLEARLY * error:
-                    break
-    return beyond > 0.0
+    return _stays(lowest[0], lowest[1], share, allowed)
 
 
 @dataclass(frozen=True)
@@ -249,14 +244,12 @@ class _Judged:
         return cls(float((each * share).sum()), each) if np.isfinite(each).all() else cls()
 
 
-def _gain_beyond(tried: _Judged, other: _Judged, share: Floats, errors: float) -> tuple[float, float]:
-    """The mean gain of rows by the first fit beyond this multiple of its standard error, and that error."""
+def _stays(tried: _Judged, other: _Judged, share: Floats, allowed: float) -> bool:
+    """Whether the mean loss of rows by the first fit is at most this multiple of its standard error."""
     if tried.each is None or other.each is None:
-        return (-1.0 if tried.each is None else 1.0), 0.0
-    each = other.each - tried.each
-    mean = float((share * each).sum())
-    error = float(np.sqrt(np.square(share * (each - mean)).sum()))
-    return mean - errors * error, error
+        return tried.each is not None
+    loses = tried.each - other.each
+    return bool(loses.any()) and _mean_beyond(loses, share, allowed) <= 0.0
 
 
 def of_sample(

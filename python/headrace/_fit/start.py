@@ -118,8 +118,7 @@ def marginal_links(
     if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
         links = _marginals.gaussianizing(standing, *scale, Clock() if required or before else clock, progress)
         if links and not (required or before):
-            steps = _marginals.ROUNDS * _marginals.STEPS
-            trial_rows, rest = source.trial(standing, judge, steps * -(-source.size // plan.batches), seed)
+            trial_rows, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
             held_out = HeldOut(rest, flow._interior.on_device)
             runs = [made(those, trial_rows, held_out) for those in (links, ())]
             has_tails = _marginals.has_long_tails(links)
