@@ -101,7 +101,7 @@ class Interior:
     @property
     def bends(self) -> bool:
         """Whether some network computes the parameters of a map that is no shift and no scale, such as a spline."""
-        return any(t._map() not in (None, "affine", "additive") for t in self.chain)
+        return any(t._map_of_network() not in (None, "affine", "additive") for t in self.chain)
 
     @property
     def drops(self) -> bool:

@@ -100,6 +100,7 @@ def test_flows_of_shifts_and_scales_try_none(weak):
     cases.assert_same_bits(flow.parameters, plain.parameters)
     bending = (hr.NSF(2), hr.NSF(2, coupling=True), hr.NSF(2, periodic=[(0, 1), None]))
     assert [flow._interior.bends for flow in bending] == [True] * 3
+    assert not hr.PlanarFlow(2)._interior.bends
     for make in (hr.MAF, hr.IAF, hr.RealNVP):
         assert not make(2)._interior.bends
         assert not make(2, link="linear", bounds=[(0, 1), None])._interior.bends

@@ -54,7 +54,7 @@ class _Masked(Transform):
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._network)]
 
-    def _map(self) -> str:
+    def _map_of_network(self) -> str:
         return self._settings.map
 
     def _hidden(self) -> list[int]:

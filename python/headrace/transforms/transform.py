@@ -191,7 +191,7 @@ class Transform(Evaluated):
         """Hidden layers that are described one by one."""
         return ()
 
-    def _map(self) -> str | None:
+    def _map_of_network(self) -> str | None:
         """The name of the map whose parameters its network computes, if it has one."""
         return None
 
