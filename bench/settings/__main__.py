@@ -23,6 +23,7 @@ from bench.quality.datasets import Parts
 SETTINGS: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "marginals by networks": {"fit": {"gaussianize": False}},
+    "stages alone": {"fit": {"schedule": "constant"}},
     "linear links": {"link": "linear"},
     "random links": {"link": "random"},
     "residual": {"residual": True},

@@ -99,6 +99,11 @@ class Interior:
         return max((n for t in self.chain for n in t._hidden()), default=0)
 
     @property
+    def bends(self) -> bool:
+        """Whether some network computes the parameters of a map that is no shift and no scale, such as a spline."""
+        return any(t._map_of_network() not in (None, "affine", "additive") for t in self.chain)
+
+    @property
     def drops(self) -> bool:
         """Whether some layer has dropout."""
         networks = (network for t in self.chain for network in t._networks())

@@ -19,6 +19,7 @@ from cli_cases import (
     write_csv,
 )
 from headrace import files, training
+from headrace._cli import fitting
 from headrace._cli import offered as _offered
 from headrace._cli import tables as _tables
 from headrace._fit.arguments import PATIENCE
@@ -61,7 +62,7 @@ def test_fit_is_the_fit_of_python(folder, result):
     order = np.random.default_rng(5).permutation(200)
     train, held_out = x[np.sort(order[50:])], x[np.sort(order[:50])]
     flow = hr.NSF(3, transforms=2, hidden=(8,), seed=5)
-    flow.fit(train, validation=(held_out,), epochs=3, seed=5, progress=False)
+    history = flow.fit(train, validation=(held_out,), epochs=3, seed=5, progress=False)
     loaded = hr.load("f.safetensors")
     assert_array_equal(loaded.parameters, flow.parameters)
     assert_array_equal(loaded.log_prob(x), flow.log_prob(x))
@@ -78,8 +79,16 @@ def test_fit_is_the_fit_of_python(folder, result):
         found.append(-0.5 * (distance.mean() + np.linalg.slogdet(2 * np.pi * covariance)[1]))
     assert np.abs(np.array(found) - report["gaussian_log_likelihood"]).min() < 1e-9
     assert report["epochs"] == 3
-    assert report["stopped"] == "epochs"
+    assert (report["stopped"], report["still_falls"]) == ("epochs", history.still_falls)
     assert report["file"] == "f.safetensors"
+
+
+def test_the_line_of_a_fit_names_an_end_before_the_loss_is_at_rest():
+    history = hr.History(train_loss=[1.0, 0.5], validation_loss=[1.1, 0.6], best_epoch=2, seconds=[1.0, 2.0])
+    assert "gained" not in fitting._work(fitting._outcome(history))
+    history.still_falls = True
+    line = fitting._work(fitting._outcome(history))
+    assert line.endswith("the best was 2, and held-out rows still gained: more epochs may gain more")
 
 
 def test_fit_prints_both_likelihoods_and_shows_progress_on_the_standard_error(folder, run, monkeypatch):

@@ -23,6 +23,7 @@ def test_a_fit_of_several_is_that_of_python(folder, result):
     assert hr.to_bytes(loaded) == hr.to_bytes(want)
     assert (report["members"], report["epochs"], report["stopped"]) == (3, 9, "epochs")
     assert report["best_epoch"] == [history.best_epoch for history in histories]
+    assert report["still_falls"] == any(history.still_falls for history in histories)
     assert report["log_likelihood"] == pytest.approx(want.log_prob(held_out).mean(dtype="f8"), rel=1e-12)
 
 

@@ -46,7 +46,7 @@ def test_an_estimator_and_the_command_line_take_them():
         ("epochs", -1, "epochs: expected an integer"),
         ("batch_size", 0, "batch_size: expected an integer of at least 1"),
         ("learning_rate", 0.0, "learning_rate: expected"),
-        ("schedule", None, "schedule: expected one of 'cosine', 'plateau', 'constant', got None"),
+        ("schedule", None, "schedule: expected one of 'cosine', 'plateau', 'constant', 'auto', got None"),
         ("weight_decay", "none", "weight_decay: expected one of 'auto'"),
         ("clip", -1.0, "clip: expected"),
         ("average", 1.0, "average: expected"),

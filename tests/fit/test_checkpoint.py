@@ -15,6 +15,7 @@ from fitting import QUIET, gaussian, small
 from headrace import files
 from headrace._fit import checkpoint as _checkpoint
 from headrace._fit import given_rows as _rows
+from headrace._fit import plan as _plan
 from headrace._fit import run as _run
 from pairs import pairwise
 
@@ -29,14 +30,24 @@ FITS = {
     "plateau": {"epochs": 8, "patience": 3, "schedule": "plateau", "learning_rate": 0.1, "weights": WEIGHTS},
     "cosine": {"epochs": 5, "schedule": "cosine", "validation": None},
     "no average": {"epochs": 5, "average": None, "clip": None, "validation": (X[:60],)},
+    "a cosine after it": {"learning_rate": 2e-2, "batch_size": 180},
     "a Gaussian after it": {"patience": 1, "weight_decay": 1.0, "learning_rate": 1e-2, "batch_size": 180},
 }
 CONDITIONAL = {"epochs": 5, "context": CONTEXT}
 
 
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Fits without `epochs` take few of them, and try a cosine with few rows."""
+    monkeypatch.setattr(_plan, "MOST_EPOCHS", 6)
+    monkeypatch.setattr(_plan, "MANY_FOR_COSINE", 100)
+
+
 def flow_for(name, dtype):
     if name == "conditional":
         return hr.MAF(3, 2, 2, (12,), dropout=0.2, link="linear", dtype=dtype, seed=3)
+    if name == "a cosine after it":
+        return hr.NSF(3, transforms=1, hidden=(12,), dtype=dtype, seed=3)
     return hr.Flow(
         [*small(dtype, transforms=2).transforms[:-1], hr.ActNorm(3, dtype=dtype), small(dtype).transforms[-1]]
     )

@@ -1,6 +1,5 @@
 """The marginal maps that a fit starts with: which columns get one, what it is worth, and what stays as it was."""
 
-import math
 import types
 
 import numpy as np
@@ -273,34 +272,65 @@ def run_of(losses, passes, ran_out_at=None):
     return run
 
 
-HELD_OUT = types.SimpleNamespace(loss=lambda losses, parameters: next(losses))
+def judged(first, second, has_tails=False, *, passes=1, ran_out_at=None, weights=None):
+    """Whether curves stay, by the losses of held-out rows with and without them: those of each pass, one or four."""
+    runs = [
+        run_of([np.broadcast_to(np.array(one, float), 4) for one in first], passes),
+        run_of([np.broadcast_to(np.array(one, float), 4) for one in second], passes, ran_out_at),
+    ]
+    held_out = types.SimpleNamespace(
+        log_probs=lambda losses, at: -next(losses), weights=lambda: np.ones(4) if weights is None else np.array(weights)
+    )
+    return marginals.gain(*runs, held_out, has_tails)
 
 
-def test_the_lower_loss_within_the_trial_decides():
-    assert marginals.gain(run_of([3, 1, 2], 3), run_of([2, 2, 1.5], 3), HELD_OUT)
-    assert not marginals.gain(run_of([3, 2, 2], 3), run_of([2, 2, 1.5], 3), HELD_OUT)
-    assert not marginals.gain(run_of([1, 1], 2), run_of([1, 1], 2), HELD_OUT)
-    assert marginals.gain(run_of([2], 1), run_of([math.inf], 1), HELD_OUT)
+LITTLE, MORE, MOST = [-0.2, 0.2, 0.1, 0.1], [-0.1, 0.2, 0.1, 0.25], [0.1, 0.2, 0.1, 0.2]  # 0.6, 1.5 and 6 errors
+NONE = [0, 0, 0, 0]
+
+
+def test_curves_stay_unless_rows_lose_by_more_than_a_standard_error():
+    for losses in (LITTLE, MORE, MOST):
+        for has_tails in (False, True):
+            assert judged([NONE], [losses], has_tails)
+    assert [judged([losses], [NONE]) for losses in (LITTLE, MORE, MOST)] == [True, False, False]
+
+
+def test_long_tails_stay_unless_rows_lose_by_more_than_two():
+    assert [judged([losses], [NONE], has_tails=True) for losses in (LITTLE, MORE, MOST)] == [True, True, False]
+
+
+def test_curves_that_make_no_difference_are_left_out():
+    assert not judged([NONE], [NONE])
+    assert not judged([NONE], [NONE], has_tails=True)
+
+
+def test_the_lowest_losses_of_a_trial_count():
+    assert judged([0.5, NONE, 0.5], [1, MOST, 1], passes=3)
+    assert not judged([1, MOST, 1], [0.5, NONE, 0.5], passes=3)
+
+
+def test_a_row_far_out_is_one_standard_error():
+    """However much it loses; long tails were made for it."""
+    assert not judged([[-0.1, 0.1, 0.1, 9]], [NONE])
+    assert judged([[-0.1, 0.1, 0.1, 9]], [NONE], has_tails=True)
+
+
+def test_a_fit_that_went_wrong_is_not_taken():
+    for has_tails in (False, True):
+        assert judged([NONE], [[0, 0, 0, np.nan]], has_tails)
+        assert not judged([[np.inf, 0, 0, 0]], [NONE], has_tails)
+        assert not judged([np.inf], [np.nan], has_tails)
 
 
 def test_out_of_time_only_passes_of_both_count():
-    assert marginals.gain(run_of([1, 9, 9], 3), run_of([2, 0, 0], 3, ran_out_at=2), HELD_OUT)
-    assert not marginals.gain(run_of([0, 0, 0], 3, ran_out_at=1), run_of([2, 2, 2], 3), HELD_OUT)
+    assert judged([NONE, 9, 9], [MOST, 0, 0], passes=3, ran_out_at=2)
+    assert not judged([NONE, NONE, NONE], [MOST, MOST, MOST], passes=3, ran_out_at=1)  # nothing is known
 
 
-def judging(first, second):
-    """Trials of one pass, and the losses of four rows after it, of either."""
-    runs = [run_of([np.array(losses, float)], 1) for losses in (first, second)]
-    held_out = types.SimpleNamespace(log_probs=lambda losses, at: -next(losses), weights=lambda: np.ones(4))
-    return [*runs, held_out, True]
-
-
-def test_in_doubt_the_second_has_to_be_clearly_better():
-    assert marginals.gain(*judging([1, 1, 1, 1], [2, 2, 2, 2]))
-    assert marginals.gain(*judging([1, 1, 1, 9], [1, 1, 1, 1]))  # by one row alone
-    assert not marginals.gain(*judging([1, 1, 1, 2], [0, 0, 0, 1.1]))
-    assert marginals.gain(*judging([1, 1, 1, 1], [0, 0, 0, np.nan]))
-    assert not marginals.gain(*judging([np.inf, 1, 1, 1], [0, 0, 0, 0]))
+def test_weights_of_held_out_rows_count_in_a_trial():
+    first = [[0.1, 0.2, 0.1, -9]]
+    assert judged(first, [NONE], weights=[1, 1, 1, 1])
+    assert not judged(first, [NONE], weights=[1, 1, 1, 0])
 
 
 def test_modes_with_gaps_are_left_to_networks():
@@ -308,7 +338,7 @@ def test_modes_with_gaps_are_left_to_networks():
     x = np.array([[-3.0, -2.0], [3.0, -2.0], [0.0, 3.0]])[draw.integers(0, 3, 2000)]
     x += draw.standard_normal((2000, 2)) * [0.7, 0.2]
     flow = hr.NSF(2, transforms=3, hidden=(32, 32))
-    assert not flow.fit(x, progress=False, time_budget=20.0).gaussianized
+    assert not flow.fit(x, progress=False, epochs=200, patience=1).gaussianized
 
 
 def test_a_trial_takes_as_many_rows_as_its_steps_need():

@@ -238,7 +238,7 @@ def test_a_stage_begins_with_the_best_weights_so_far(monkeypatch):
     begin_stage = Run._begin_stage
 
     def recorded(run):
-        if run.decays.stage:
+        if run.stages.index:
             began.append((run.flow.parameters, run.best))
         begin_stage(run)
 

@@ -10,6 +10,7 @@ import numpy as np
 import cases
 import headrace as hr
 from fitting import gaussian
+from headrace._fit import plan as _plan
 from headrace.ascent import contest as _contest
 from headrace.distributed import run as _run
 
@@ -94,10 +95,12 @@ def cut(array, numbers):
 
 
 def small_chunks():
-    """Inside, chunks have few rows, so that a batch has several, and joint trainings of ascents take few steps."""
+    """Inside, chunks have few rows, so that a batch has several; joint trainings of ascents and fits are short."""
     stack = ExitStack()
     stack.enter_context(mock.patch.object(_contest, "REFINE_STEPS", 40))
     stack.enter_context(mock.patch.object(_run, "CHUNK_ROWS", CHUNK))
+    stack.enter_context(mock.patch.object(_plan, "MOST_EPOCHS", 4))  # where none are given
+    stack.enter_context(mock.patch.object(_plan, "MANY_FOR_COSINE", 100))
     return stack
 
 
@@ -155,6 +158,7 @@ FITS = {
         {"epochs": 14, "patience": 4, "learning_rate": 2e-2},
         "",
     ),
+    "a cosine": (lambda t: hr.NSF(3, transforms=2, hidden=(8,), dtype=t), {"learning_rate": 2e-2}, "weights"),
     "a Gaussian": (lambda t: hr.MAF(3, hidden=(8,), dtype=t), {"patience": 1, "weight_decay": 1.0}, "weights"),
 }
 

@@ -426,6 +426,7 @@ def _train(
     total: dict[str, Any] = {key: sum(one[key] for one in each) for key in ("epochs", "seconds")}
     stopped = each[-1]["stopped"] if len(each) == len(members) else "interrupted"
     total |= {"best_epoch": [one["best_epoch"] for one in each], "stopped": stopped}
+    total["still_falls"] = any(one["still_falls"] for one in each)
     return flow[: len(each)], {"members": len(each), **total}
 
 
@@ -456,6 +457,7 @@ def _outcome(history: hr.History) -> dict[str, Any]:
         "epochs": len(history.train_loss),
         "best_epoch": history.best_epoch,
         "stopped": history.stopped,
+        "still_falls": history.still_falls,
         "seconds": history.seconds[-1] if history.seconds else 0.0,
         **({"chosen": history.chosen} if history.chosen else {}),
     }
@@ -467,8 +469,10 @@ def _work(outcome: dict[str, Any]) -> str:
     if "steps" in outcome:
         steps = f"{_counted(outcome['steps'], 'step')}, the best was {outcome['best_step']}"
         return f"{steps}, and {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
+    falls = ", and held-out rows still gained: more epochs may gain more" if outcome["still_falls"] else ""
+    epochs = f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}"
     if "members" in outcome:
-        return f"{_counted(outcome['members'], 'member')}, {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
+        return f"{_counted(outcome['members'], 'member')}, {epochs}{falls}"
     best_weights = "none better than fresh weights" if best == 0 else f"the best was {best}"
     ended_as = f"; it is {outcome['chosen']}" if outcome.get("chosen") else ""
-    return f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}, {best_weights}{ended_as}"
+    return f"{epochs}, {best_weights}{ended_as}{falls}"

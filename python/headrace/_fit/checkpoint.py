@@ -28,15 +28,15 @@ from headrace._output import check_writable
 if TYPE_CHECKING:
     from headrace._fit.history import History
     from headrace._fit.optimizer import Adam
-    from headrace._fit.weight_decay import Decays
+    from headrace._fit.stages import Stages
     from headrace._interior import Trainable
 
 __all__ = ["Checkpoint", "KeptRun"]
 
-FORMAT = 2  # in 1, epochs were counted from 0
+FORMAT = 3  # in 1, epochs were counted from 0; in 2, no stage began anew
 _KEY = "headrace_checkpoint"
 _OF_RUN = ("rate_factor", "lowest", "lowest_epoch", "start_tried")
-_OF_DECAYS = ("stage", "best_epoch", "before", "lowest")
+_OF_STAGES = ("index", "begin", "end", "best_epoch", "before", "lowest")
 
 
 @dataclass
@@ -57,7 +57,7 @@ class KeptRun(Protocol):
     history: History
     rng: np.random.Generator
     adam: Adam
-    decays: Decays
+    stages: Stages
     library: Any
     """NumPy, or CuPy where the rows are on a device."""
     best: NDArray[Any]
@@ -237,7 +237,7 @@ def _state(
         "seconds": (_clock.now() - run.begin).hex(),
         "random": _as_json(random),
         "run": {name: _as_json(getattr(run, name)) for name in _OF_RUN} | _as_json(run.also_kept(int(clock[2]))),
-        "decays": {name: _as_json(getattr(run.decays, name)) for name in _OF_DECAYS},
+        "stages": {name: _as_json(getattr(run.stages, name)) for name in _OF_STAGES},
         "history": history,
     }
     return state, arrays
@@ -246,8 +246,8 @@ def _state(
 def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
     for name in _OF_RUN:
         setattr(run, name, _read(state["run"][name]))
-    for name in _OF_DECAYS:
-        setattr(run.decays, name, _read(state["decays"][name]))
+    for name in _OF_STAGES:
+        setattr(run.stages, name, _read(state["stages"][name]))
     for name in kept_fields():
         value = getattr(run.history, name)
         if isinstance(value, list):

@@ -32,8 +32,13 @@ class History:
     """Why it ended: "epochs" (all done), "patience", "time_budget", "interrupted" or "non-finite"."""
     weight_decay: float = math.nan
     """Weight decay of the weights that were kept."""
+    schedule: str = "constant"
+    """The schedule of the learning rate by which these weights were reached."""
     weight_decays: dict[float, float] = field(default_factory=dict)
     """Weight decays tried, in this order, and the lowest validation loss with each; empty without held-out rows."""
+    still_falls: bool = False
+    """Whether held-out rows still gained, more than 0.01 nats in the last tenth of the epochs, when the epochs or the
+    time of a fit without a cosine were over: more may gain more."""
     judged_by: str = "training rows"
     """The criterion for the weights: "held-out rows", "held-out sequences", "held-out steps" (the end of the only
     sequence), "cross-validation" or, with none of them, "training rows"."""
@@ -54,7 +59,8 @@ class History:
         """The outcome."""
         return (
             f"History(epochs={len(self.train_loss)}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
-            f"stopped={self.stopped!r}, seconds={self.seconds[-1] if self.seconds else 0.0:.2f})"
+            f"stopped={self.stopped!r}, {'still_falls=True, ' if self.still_falls else ''}"
+            f"seconds={self.seconds[-1] if self.seconds else 0.0:.2f})"
         )
 
 

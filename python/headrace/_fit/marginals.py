@@ -60,7 +60,7 @@ SPREAD = 3e-6  # of the range, between knots closer than `Gaussianize` allows
 CROWDED = 3e-5  # of the range, between two of the fewest quantiles: closer ones leave no room for knots between them
 REACH = 12.0  # scale of asinh for these, in the same unit: more would leave its own knots no room
 FOLDS = 4
-CLEARLY = 2.0  # standard errors by which rows must gain
+CLEARLY = 2.0  # standard errors by which rows must gain, or lose
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
 STEPS = 400  # of a trial
 TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
@@ -205,48 +205,51 @@ def gaussianizing(
     return of_sample(Sample(z, weights), circles_of(data.support), clock, progress=progress)
 
 
-def gain(tried: Run, other: Run, held_out: HeldOut, in_doubt: bool = False, progress: bool = False) -> bool:
-    """Whether the first of two fits is better on held-out rows after the same number of steps.
+def gain(tried: Run, other: Run, held_out: HeldOut, has_tails: bool = False, progress: bool = False) -> bool:
+    """Whether a fit begins with curves, after the same number of steps of two fits: with them, and without them.
 
-    `in_doubt`: then also if the second is not clearly better. A mean over rows of which few are far out hardly shows
-    the losses of rows further out.
+    Rows are judged in pairs, by the difference of each row's two losses and its standard error: a smaller difference
+    depends on the seed more than on the table. Curves stay unless rows lose by them by more than one error (the rule of
+    Breiman et al. 1984).
+
+    `has_tails`: whether curves have long tails. Then rows have to lose clearly, because a mean over rows of which few
+    are far out hardly shows the losses of rows further out.
     """
     lowest = [_Judged(), _Judged()]
-    epochs = -(-STEPS // tried.plan.batches)
+    epochs, weights = -(-STEPS // tried.plan.batches), held_out.weights()
+    share, allowed = weights / weights.sum(), CLEARLY if has_tails else 1.0
     with _progress.bar(2 * epochs, "try marginals", "epoch", progress, leave=False) as shown:
         for _ in range(epochs):
             now = []
             for run in (tried, other):
                 passed = run.one_pass()
-                now.append(_Judged.of(run, held_out, in_doubt) if math.isfinite(passed) else _Judged())
+                now.append(_Judged.of(run, held_out, share) if math.isfinite(passed) else _Judged())
                 if run.clock.ran_out:
-                    return _is_first(lowest[0], lowest[1], held_out, in_doubt)
+                    return _stays(lowest[0], lowest[1], share, allowed)
                 shown.update()
             lowest = [min(pair, key=lambda judged: judged.loss) for pair in zip(lowest, now, strict=True)]
-    return _is_first(lowest[0], lowest[1], held_out, in_doubt)
+    return _stays(lowest[0], lowest[1], share, allowed)
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """The loss of a fit on held-out rows, and the losses of all rows if required."""
+    """The loss of a fit on held-out rows, and that of each row; None where one is not finite."""
 
     loss: float = math.inf
     each: Floats | None = None
 
     @classmethod
-    def of(cls, run: Run, held_out: HeldOut, all_rows: bool) -> _Judged:
-        if not all_rows:
-            return cls(held_out.loss(run.flow, run.current()))
-        each, weights = -held_out.log_probs(run.flow, run.current()), held_out.weights()
-        return cls(float((each * weights).sum() / weights.sum()), each) if np.isfinite(each).all() else cls()
+    def of(cls, run: Run, held_out: HeldOut, share: Floats) -> _Judged:
+        each = -held_out.log_probs(run.flow, run.current())
+        return cls(float((each * share).sum()), each) if np.isfinite(each).all() else cls()
 
 
-def _is_first(first: _Judged, second: _Judged, held_out: HeldOut, in_doubt: bool) -> bool:
-    if not in_doubt or first.each is None or second.each is None:
-        return first.loss < second.loss or (in_doubt and first.each is not None and second.each is None)
-    share = held_out.weights() / held_out.weights().sum()
-    loses = first.each - second.each
-    return _mean_beyond(loses, share, CLEARLY) <= 0.0  # one row with all of the gain is a standard error
+def _stays(tried: _Judged, other: _Judged, share: Floats, allowed: float) -> bool:
+    """Whether the mean loss of rows by the first fit is at most this multiple of its standard error."""
+    if tried.each is None or other.each is None:
+        return tried.each is not None
+    loses = tried.each - other.each
+    return bool(loses.any()) and _mean_beyond(loses, share, allowed) <= 0.0
 
 
 def of_sample(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace._fit.arguments import Arguments
+from headrace._fit.arguments import PATIENCE, Arguments
 from headrace._fit.optimizer import default_rate
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ __all__ = ["Plan", "constant_decay", "rows_of_a_batch"]
 BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # the number of batches an epoch for this number of rows
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
 STAGED = 2  # factor of the epochs where successive decays share them
+MANY_FOR_COSINE = 8000  # rows to train on from which a run with a cosine is tried; fewer lose by it
 DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the former over the rows, at most the latter
 LEAST_DECAY = 0.02  # least value with an effect; below it none is chosen
 
@@ -48,6 +49,7 @@ class Plan:
     average: float | None
     patience: int
     staged: bool  # whether held-out rows choose among successive decays
+    tries_cosine: bool  # whether a run with a cosine is tried after them
     matmul: str  # how steps compute products of networks
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
 
@@ -61,20 +63,22 @@ class Plan:
         decay = None if isinstance(a.weight_decay, str) else unchosen if a.weight_decay is None else a.weight_decay
         passes = min(max(-(-STEPS // batches), LEAST_EPOCHS), MOST_EPOCHS)
         chosen = judged and decay is None and unchosen > LEAST_DECAY
-        staged = chosen and a.schedule == "constant" and a.patience is not None
+        staged = chosen and a.schedule in ("auto", "constant") and a.patience is not None
+        left_to_rows = a.schedule == "auto" and a.epochs is None and a.patience == PATIENCE
         passes *= STAGED if staged else 1
         passes = passes if a.epochs is None else a.epochs
         return cls(
             passes,
             batches,
             default_rate(flow) if a.learning_rate is None else a.learning_rate,
-            a.schedule,
+            "constant" if a.schedule == "auto" else a.schedule,
             decay,
             unchosen,
             a.clip,
             a.average,
             passes + 1 if a.patience is None else a.patience,
             staged,
+            staged and left_to_rows and rows >= MANY_FOR_COSINE and flow._interior.bends,
             flow._interior.products(a.matmul),
             None if isinstance(a.gaussianize, str) else bool(a.gaussianize),
         )

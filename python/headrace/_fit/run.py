@@ -22,7 +22,7 @@ from headrace._fit.given_rows import Data, Index, warn
 from headrace._fit.optimizer import BY_LOSS, Adam, scheduled
 from headrace._fit.side_by_side import between_steps
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._fit.weight_decay import Decays
+from headrace._fit.stages import Stages
 
 if TYPE_CHECKING:
     from headrace._fit.history import History
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from headrace._interior import Trainable
 
 __all__ = ["ArrayRun", "DeviceRun", "HeldOut", "Run", "RunArguments", "is_untrained", "warn_of_no_gain"]
+
+LAST, FALLING = 10, 0.01  # the share of the last epochs is one over the former; nats that held-out rows gain in them
 
 
 class Source(Protocol):
@@ -126,13 +128,14 @@ class Run(abc.ABC):
         self.tick = self.step_seconds = 0.0
         self.judge_seconds: float | None = None
         self.plan, self.rng, self.history, self.caller = plan, arguments.rng, history, arguments.caller
-        self.decays = Decays(plan, held_out is not None)
-        history.weight_decay = self.decays.now
+        self.stages = Stages(plan, held_out is not None)
+        history.weight_decay, history.schedule = self.stages.now.decay, self.stages.now.schedule
         self._begin_stage()
         program, self.parameters_of_step = flow._interior.stepping(plan.matmul)
         self.program = self.caller.queued(program)
         self.drops = flow._interior.drops
-        self.best, self.start_tried = flow.parameters, False
+        self.start = self.best = flow.parameters
+        self.start_tried = False
         self.lowest, self.lowest_epoch = math.inf, 0  # the loss that the schedule uses
         self.begin = _clock.now()
         self.step = self.judged_step = 0
@@ -161,19 +164,20 @@ class Run(abc.ABC):
     def _begin_stage(self) -> None:
         plan = self.plan
         self.adam = Adam(
-            self.flow, plan.learning_rate, weight_decay=self.decays.now, clip=plan.clip, average=plan.average
+            self.flow, plan.learning_rate, weight_decay=self.stages.now.decay, clip=plan.clip, average=plan.average
         )
 
     def go(self, progress: bool) -> None:
         """Run all epochs, then restore the best weights, whatever happens."""
-        history, bar = self.history, FitBar(self.plan.epochs, self.clock, progress, self.what)
+        history, bar = self.history, FitBar(self.stages.most, self.clock, progress, self.what)
         message, self.paced, self.bar = "", True, bar
         try:
-            first = self.kept.resume(self)
-            bar.begin(first)
+            epoch = self.kept.resume(self)
+            bar.begin(epoch)
             if self.clock.has(0.0) and (self.held_out is None or self.held_out.copied is not None):
                 self._try_start()  # many rows take long: their first validation waits for the first epoch's end
-            for epoch in range(first + 1, self.plan.epochs + 1):
+            while epoch < self.stages.end or self._next_stage(epoch):
+                epoch += 1
                 loss = self.one_pass()
                 if self.clock.ran_out:
                     self.kept.interrupted(self)
@@ -200,19 +204,34 @@ class Run(abc.ABC):
                 self._keep_if_best(len(history.train_loss) + 1)  # an epoch may be long
         finally:
             self.flow.parameters = self.best
+            history.still_falls = self._still_falls()
             bar.close()
         if message:
             kept = f"those of epoch {history.best_epoch}" if history.best_epoch else "those it began with"
             advice = "; try a smaller learning_rate" if history.stopped == "non-finite" else ""
             warn(f"fit: {message}; the weights are {kept}{advice}")
 
+    def _still_falls(self) -> bool:
+        """Whether held-out rows gained until the end of a run that nothing but its epochs, or the time, has ended.
+
+        A cosine ends in a fall by its nature, which says nothing about more epochs.
+        """
+        history, begin = self.history, self.stages.begin
+        losses = history.validation_loss[: begin or None]
+        is_over = len(losses) >= self.plan.epochs or (history.stopped == "time_budget" and not begin)
+        if not is_over or not history.best_epoch or history.schedule == "cosine":
+            return False
+        last = -(-len(losses) // LAST)
+        before = min(losses[:-last], default=math.inf)
+        return min(losses[-last:], default=math.inf) < before - FALLING
+
     def _losses_text(self, loss: float) -> dict[str, str]:
         """The text behind the bar."""
         texts = {"train": f"{loss:.3f}"}
         if self.history.validation_loss:
             texts["held out"] = f"{self.history.validation_loss[-1]:.3f}"
-        if len(self.decays.candidates) > 1:
-            texts["decay"] = f"{self.decays.now:.2g}"
+        if self.stages.are_several:
+            texts["decay"] = f"{self.stages.now.decay:.2g}"
         return texts
 
     def current(self) -> NDArray[Any]:
@@ -239,7 +258,7 @@ class Run(abc.ABC):
         begin = _clock.now()
         loss = self.held_out.loss(self.flow, weights)
         self.judge_seconds = max(_clock.now() - begin, self.judge_seconds or 0.0)
-        self.decays.tried(epoch, loss, self.history)
+        self.stages.tried(epoch, loss, self.history)
         if loss < self.history.best_loss:
             self.best = weights
             self.history.best_loss, self.history.best_epoch = loss, epoch
@@ -261,12 +280,18 @@ class Run(abc.ABC):
         waited = epoch - self.lowest_epoch
         if self.plan.schedule in BY_LOSS and waited and waited % max(1, patience // 3) == 0:
             self.rate_factor /= 2
-        if self.decays.waited(epoch):
-            if not self.decays.next_stage(epoch):
-                history.stopped = "patience"
-                return False
-            self.flow.parameters = self.best
-            self._begin_stage()
+        if self.stages.waited(epoch) and not self._next_stage(epoch):
+            history.stopped = "patience"
+            return False
+        return True
+
+    def _next_stage(self, epoch: int) -> bool:
+        """Begin the next stage after this epoch, if there is one."""
+        seconds = self.history.seconds[-1] if self.history.seconds else 0.0
+        if not epoch or not self.stages.next_stage(epoch, has_time=self.clock.left() >= seconds):
+            return False
+        self.flow.parameters = self.start if self.stages.now.begins_anew else self.best
+        self._begin_stage()
         return True
 
     def _has_time(self, steps: int = 1) -> bool:
@@ -319,11 +344,13 @@ class Run(abc.ABC):
         return int(self.rng.integers(2**63)) if self.drops else None
 
     def _rate(self) -> float:
-        return self.plan.learning_rate * self.rate_factor * scheduled(self.plan.schedule, self._done)
+        return self.plan.learning_rate * self.rate_factor * scheduled(self.stages.now.schedule, self._done)
 
     def _done(self) -> float:
         """The finished share of the steps, or of the time."""
-        done = self.step / (self.plan.epochs * self.plan.batches)
+        done = self.stages.done(self.step, self.plan.batches)
+        if self.stages.now.begins_anew:
+            return done
         return max(done, self.clock.passed(self.begin, self._kept_seconds())) if self.paced else done
 
 

@@ -121,8 +121,8 @@ def marginal_links(
             trial_rows, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
             held_out = HeldOut(rest, flow._interior.on_device)
             runs = [made(those, trial_rows, held_out) for those in (links, ())]
-            is_in_doubt = _marginals.has_long_tails(links)
-            links = links if _marginals.gain(runs[0], runs[1], held_out, is_in_doubt, progress) else ()
+            has_tails = _marginals.has_long_tails(links)
+            links = links if _marginals.gain(runs[0], runs[1], held_out, has_tails, progress) else ()
         for own, link in zip(numbers, links, strict=False):
             own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
             own[-1] = link.latent.size

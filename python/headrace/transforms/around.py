@@ -38,6 +38,9 @@ class Around(Transform):
         """Parameters of one of the two transforms, with its blocks, in the other one's order."""
         return vector
 
+    def _map_of_network(self) -> str | None:
+        return self._transform._map_of_network()
+
     def _hidden(self) -> list[int]:
         return self._transform._hidden()
 

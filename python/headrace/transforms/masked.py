@@ -54,6 +54,9 @@ class _Masked(Transform):
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", self._network)]
 
+    def _map_of_network(self) -> str:
+        return self._settings.map
+
     def _hidden(self) -> list[int]:
         return self._network.core.hidden
 

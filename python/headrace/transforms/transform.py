@@ -191,6 +191,10 @@ class Transform(Evaluated):
         """Hidden layers that are described one by one."""
         return ()
 
+    def _map_of_network(self) -> str | None:
+        """The name of the map whose parameters its network computes, if it has one."""
+        return None
+
     def _hidden(self) -> list[int]:
         """Units of the hidden layers of its network, if it has one."""
         return []

@@ -1,0 +1,159 @@
+"""The run with a cosine that a fit tries after its stages: where it wins, where it loses, and where there is none."""
+
+import numpy as np
+import pytest
+
+import cases
+import headrace as hr
+from fitting import QUIET, gaussian, loss_of
+from headrace._fit import plan as _plan
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Of few epochs, and with few rows."""
+    monkeypatch.setattr(_plan, "MOST_EPOCHS", 20)
+    monkeypatch.setattr(_plan, "MANY_FOR_COSINE", 800)
+
+
+@pytest.fixture
+def weak(short, monkeypatch):
+    """The decay of fits of more rows."""
+    monkeypatch.setattr(_plan, "DECAY_BY_ROWS", 25.0)
+
+
+def small():
+    return hr.NSF(3, transforms=1, hidden=(16,))
+
+
+def bent(rows, *key):
+    """Rows that a constant rate of large steps, without a running mean, learns roughly."""
+    x = gaussian(rows, "bent", *key)
+    x[:, 1] += np.square(x[:, 0])
+    return x
+
+
+def thin_ring(rows, *key):
+    """Rows that a strong decay keeps networks from."""
+    generator = cases.rng("thin ring", *key)
+    angle, radius = generator.uniform(0.0, 2.0 * np.pi, rows), 2.0 + 0.03 * generator.standard_normal(rows)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+
+ROUGH = {"learning_rate": 0.2, "average": None, "batch_size": 32}
+
+
+def fits_of(rows, make, **settings):
+    """The default fit, and that of the stages alone."""
+    found = []
+    for schedule in ("auto", "constant"):
+        flow = make()
+        found.append((flow, flow.fit(rows, schedule=schedule, **settings, **QUIET)))
+    return found
+
+
+def test_it_is_taken_where_held_out_rows_gain(weak):
+    new = bent(3000, "new")
+    (flow, history), (plain, before) = fits_of(bent(1200), small, **ROUGH)
+    taken = len(before.train_loss)
+    assert history.schedule == "cosine"
+    assert before.schedule == "constant"
+    assert taken < history.best_epoch <= len(history.train_loss) <= 2 * taken
+    assert history.best_loss < before.best_loss - 0.02
+    assert loss_of(flow, new) < loss_of(plain, new) - 0.02
+    assert history.weight_decay == pytest.approx(4 * 25 / 1080)
+    assert history.best_loss == history.weight_decays[history.weight_decay]
+    rates = history.learning_rate[taken:]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 1e-2 * rates[0]
+
+
+def test_it_is_left_where_they_lose(short):
+    """The weights are then those of the stages, to the last bit."""
+    (flow, history), (plain, before) = fits_of(thin_ring(1000), lambda: hr.NSF(2, transforms=2, hidden=(16,)))
+    assert history.schedule == "constant"
+    assert len(history.train_loss) > len(before.train_loss)
+    assert min(history.validation_loss[len(before.validation_loss) :]) > before.best_loss + 0.02
+    assert (history.best_loss, history.best_epoch) == (before.best_loss, before.best_epoch)
+    assert history.weight_decay == before.weight_decay
+    cases.assert_same_bits(flow.parameters, plain.parameters)
+
+
+def test_the_stages_before_it_are_those_of_a_fit_without(weak):
+    (_, history), (_, before) = fits_of(bent(1200), small, **ROUGH)
+    taken = len(before.train_loss)
+    for name in ("train_loss", "validation_loss", "learning_rate"):
+        assert getattr(history, name)[:taken] == getattr(before, name)
+
+
+def test_few_rows_have_the_bits_of_a_fit_without(monkeypatch):
+    monkeypatch.setattr(_plan, "MOST_EPOCHS", 5)
+    (flow, history), (plain, before) = fits_of(gaussian(1000), small)
+    cases.assert_same_bits(flow.parameters, plain.parameters)
+    assert history.validation_loss == before.validation_loss
+
+
+def test_flows_of_shifts_and_scales_try_none(weak):
+    """They lose by it."""
+    (flow, history), (plain, before) = fits_of(bent(1200), lambda: hr.MAF(3, transforms=1, hidden=(16,)), **ROUGH)
+    assert len(history.train_loss) == len(before.train_loss)
+    cases.assert_same_bits(flow.parameters, plain.parameters)
+    bending = (hr.NSF(2), hr.NSF(2, coupling=True), hr.NSF(2, periodic=[(0, 1), None]))
+    assert [flow._interior.bends for flow in bending] == [True] * 3
+    assert not hr.PlanarFlow(2)._interior.bends
+    for make in (hr.MAF, hr.IAF, hr.RealNVP):
+        assert not make(2)._interior.bends
+        assert not make(2, link="linear", bounds=[(0, 1), None])._interior.bends
+
+
+def test_it_begins_with_the_weights_before_the_first_step(weak):
+    """Its first epoch is near that of the fit, whatever came in between."""
+    history = small().fit(bent(1200), **ROUGH, **QUIET)
+    taken = next(i for i, rate in enumerate(history.learning_rate) if rate < history.learning_rate[0])
+    first, last, again = (history.train_loss[i] for i in (0, taken - 1, taken))
+    assert abs(again - first) < 0.5 * (first - last)
+
+
+def test_streams_and_groups_try_it_too(weak):
+    x = bent(1200)
+    blocks = hr.rows.blocks([x[i : i + 200] for i in range(0, 1200, 200)], buffer=400)
+    group = hr.distributed.local()
+    for rows, more in ((x, {}), (blocks, {}), (hr.distributed.shards(x, group, rows=300), {"group": group})):
+        history = small().fit(rows, **ROUGH, **QUIET, **more)
+        assert history.schedule == "cosine"
+        assert history.weight_decay == pytest.approx(4 * 25 / 1080)
+
+
+def test_a_stream_in_memory_has_the_bits_of_an_array(weak):
+    x = bent(1200)
+    array, stream = small(), small()
+    array.fit(x, **ROUGH, **QUIET)
+    assert stream.fit(hr.rows.blocks([x[:400], x[400:]]), **ROUGH, **QUIET).schedule == "cosine"
+    cases.assert_same_bits(array.parameters, stream.parameters)
+
+
+def test_a_budget_that_leaves_too_little_time_leaves_it_out(short, monkeypatch):
+    """Time is asked after the stages: as much as they took has to be left."""
+    from headrace._fit.clock import Clock
+
+    asked = []
+    monkeypatch.setattr(Clock, "left", lambda clock: asked.append(clock) or 0.0)
+    history = small().fit(bent(1200), time_budget=1000.0, **ROUGH, **QUIET)
+    assert asked
+    assert history.schedule == "constant"
+    assert len(set(history.learning_rate)) == 1
+
+
+# --- an end before the fall is over ---------------------------------------------------------------------------------
+
+
+def test_an_end_before_the_fall_is_over_is_noted():
+    x = bent(1200)
+    short_fit = small().fit(x, epochs=4, learning_rate=1e-3, **QUIET)
+    assert short_fit.still_falls
+    assert "still_falls=True" in repr(short_fit)
+    whole = small().fit(x, epochs=300, patience=4, learning_rate=2e-2, **QUIET)
+    assert whole.stopped == "patience"
+    assert not whole.still_falls
+    assert "still_falls" not in repr(whole)
+    assert not small().fit(x, epochs=4, learning_rate=1e-3, schedule="cosine", **QUIET).still_falls
