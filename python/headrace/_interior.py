@@ -15,6 +15,7 @@ from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.tails import Independent
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.gaussianize import Gaussianize
+from headrace.transforms.linear import Linear
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 
@@ -54,8 +55,10 @@ class Interior:
 
     @property
     def links(self) -> tuple[Transform, ...]:
-        """The transforms that a fit puts at the data end: `standardize`, or one `Gaussianize` or two and that."""
+        """The transforms that a fit puts at the data end: `standardize`, before it maps of residual columns and curves."""
         first = self._end - 1
+        while first > 1 and isinstance(linear := self.chain[first - 1], Linear) and not linear.trainable:
+            first -= 2  # its scale too
         while first > 0 and isinstance(self.chain[first - 1], Gaussianize):
             first -= 1
         return self.chain[max(first, 0) : self._end] if self.standardize is not None else ()

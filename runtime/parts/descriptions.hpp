@@ -270,10 +270,14 @@ LinearDescription<T> read_linear(Stored& stored, int features) {
     if (d.signs.size() != n) stored.fail("signs: expected " + std::to_string(n) + " values");
     for (const int sign : d.signs)
         if (sign == 0) stored.fail("signs: expected 1 or -1");
-    d.upper = stored.template array<T>("upper", {n, n});
-    d.lower = stored.template array<T>("lower", {n, n});
-    d.log_diagonal = stored.template array<T>("log_diagonal", {n});
-    d.shift = stored.template array<T>("shift", {n});
+    const bool is_fixed = stored.has("trainable") && !stored.truth("trainable");
+    const auto read = [&](const char* name, const std::vector<std::uint64_t>& shape) {
+        return is_fixed ? stored.template array_of_doubles<T>(name, shape) : stored.template array<T>(name, shape);
+    };
+    d.upper = read("upper", {n, n});
+    d.lower = read("lower", {n, n});
+    d.log_diagonal = read("log_diagonal", {n});
+    d.shift = read("shift", {n});
     return d;
 }
 

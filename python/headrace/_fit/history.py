@@ -38,6 +38,9 @@ class History:
 
     gaussianized: bool = False
     """Whether the fit put a `headrace.Gaussianize`, or two, at the flow's data end."""
+    residuals: dict[int, float] = field(default_factory=dict)
+    """Columns in whose place the networks get the residuals that other columns leave, and the share of the variance in
+    each residual, 1 - R²."""
 
     def __repr__(self) -> str:
         """The outcome."""

@@ -23,10 +23,12 @@ from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
 from headrace._fit.long_tails import LongTail
 from headrace._fit.plan import FEW
+from headrace._fit.residuals import behind
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import circles_of
+from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._interior import Interior
@@ -182,7 +184,8 @@ def looked_for(asked: bool | None, interior: Interior, held: int, steps: int) ->
         return False
     refused = ""
     if not interior.is_fresh:
-        refused = "" if len(interior.links) > 1 else "a flow that does not end in a fresh Standardize"
+        has_curves = any(isinstance(link, Gaussianize) for link in interior.links)
+        refused = "" if has_curves else "a flow that does not end in a fresh Standardize"
     elif not interior.is_over_a_bell:
         refused = "a base with edges, modes or tails of its own"
     elif held < FEW:
@@ -193,14 +196,22 @@ def looked_for(asked: bool | None, interior: Interior, held: int, steps: int) ->
 
 
 def gaussianizing(
-    source: ArrayRows, mean: Floats, std: Floats, clock: Clock, progress: bool = False
+    source: ArrayRows,
+    mean: Floats,
+    std: Floats,
+    clock: Clock,
+    progress: bool = False,
+    linear: Sequence[Transform] = (),
 ) -> tuple[Gaussianize, ...]:
-    """Links from latent to standardised data, from training rows; none where no column gains, or no time is left."""
+    """Links from latent to standardised data, from training rows; none where no column gains, or no time is left.
+
+    `linear`: links between them and the standardised data.
+    """
     size = min(source.size, ROWS, max(NUMBERS // mean.size, FEWEST))
     if size < LEAST_ROWS:
         return ()
     data, rows = source.some(size)
-    z = (_arrays.on_host(data.unbounded(rows)) - mean) / std
+    z = behind((_arrays.on_host(data.unbounded(rows)) - mean) / std, linear)
     weights = None if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
     return of_sample(Sample(z, weights), circles_of(data.support), clock, progress=progress)
 

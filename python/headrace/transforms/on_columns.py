@@ -74,13 +74,17 @@ class OnColumns(Around):
             return [StepSpec(step.kind, order=order)]
         if step.kind == "NetworkStep":
             return [StepSpec(step.kind, **{**fields, "transform": self._network(fields["transform"])})]
+        if step.kind == "StandardizeStep":
+            mean, std = np.zeros(n), np.ones(n)
+            mean[list(columns)], std[list(columns)] = fields["mean"], fields["std"]
+            return [StepSpec(step.kind, **{**fields, "mean": mean.tolist(), "std": std.tolist()})]
         assert (
             step.kind == "RotationStep"
         )  # its blocks lie on the diagonal, so that the columns come first while it acts
         first = [*columns, *(c for c in range(n) if c not in set(columns))]
         rest = n - len(columns)
-        matrix, blocks = np.concatenate([fields["matrix"], np.ones(rest)]), [*fields["blocks"], *[1] * rest]
-        turn = StepSpec(step.kind, **{**fields, "matrix": matrix, "blocks": blocks})
+        matrices = {name: np.concatenate([fields[name], np.ones(rest)]) for name in ("matrix", "inverse") if name in fields}
+        turn = StepSpec(step.kind, **{**fields, **matrices, "blocks": [*fields["blocks"], *[1] * rest]})
         back = [int(i) for i in np.argsort(first)]
         return [StepSpec("PermutationStep", order=first), turn, StepSpec("PermutationStep", order=back)]
 
