@@ -12,12 +12,14 @@ import numpy as np
 from headrace import _arguments as check
 from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
+from headrace._fit import residuals as _residuals
 from headrace._fit.arguments import Arguments
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import chosen_epochs
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.history import History
+from headrace._fit.linear_links import Links, residual_columns
 from headrace._fit.plan import FEW, LEAST, MANY, Plan
 from headrace._fit.run import ArrayRun, DeviceRun, HeldOut, Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._fit.source import ArrayRows, RowSource
@@ -153,12 +155,12 @@ class Fit:
         held_out = None
         if judge is not None:
             held_out, history.judged_by = HeldOut(judge, flow._interior.on_device), "held-out rows"
-        start = Start.of(flow, source)
+        start = self._replaced(Start.of(flow, source), judge, curves=curves)
         marginals = self._marginals(start, judge) if curves and judge is not None else ()
         start.set(flow, source, marginals)
         history.gaussianized = bool(marginals)
         before = links = None
-        own = marginals if checked.gaussianize else ()
+        own = (*(marginals if checked.gaussianize else ()), *start.linear)
         if held_out is not None and fresh and source.size <= MANY:
             before = flow._interior.vector()
             links = gaussian_links(flow, source, own) if by_default else None
@@ -176,26 +178,47 @@ class Fit:
                     history,
                     before,
                     links,
-                    1 + len(marginals),
+                    1 + len(marginals) + len(start.linear),
                     by_default=by_default,
-                    has_curves=bool(own),
+                    has_curves=bool(checked.gaussianize),
                 )
         if lost and source.is_first and not (by_default and history.gaussian):
             warn_of_no_gain(history)
+
+    def _trial_run(self, start: Start, links: Links, rows: ArrayRows, held_out: HeldOut, clock: Clock) -> Run:
+        flow, plan = copy.copy(self.flow), Plan.of(self.flow, rows.size, self.arguments, judged=True)
+        start.set(flow, rows, links)
+        trial = RunArguments(held_out, plan, copy.deepcopy(self.rng), self.caller, History(), clock)
+        return Fit.run_of(self, flow, rows, trial)
+
+    def _replaced(self, start: Start, judge: RowSource | None, *, curves: bool = False) -> Start:
+        """The start with maps of the columns that others nearly give away."""
+        if start.x is None or not _residuals.looked_for(self.flow._interior):
+            return start
+        clock = self.clock.share(TRYING)
+
+        def made(linear: Links, links: Links, rows: ArrayRows, held_out: HeldOut) -> Run:
+            return self._trial_run(replace(start, linear=linear), links, rows, held_out, clock)
+
+        own = self.checked, clock, self.kept.residuals, self.seed, made
+        found = residual_columns(
+            self.flow, self.source, judge, start.x, *own, curves=curves, progress=self.progress and self.source.is_first
+        )
+        if self.source.is_first:
+            _residuals.warn_of_columns(self.source, found)
+        self.history.residuals = dict(found.shares)
+        return replace(start, linear=found.links)
 
     def _marginals(self, start: Start, judge: RowSource) -> tuple[Transform, ...]:
         assert start.x is not None  # of a fresh flow
         clock = self.clock.share(TRYING)
 
-        def made(links: tuple[Transform, ...], rows: ArrayRows, held_out: HeldOut) -> Run:
-            flow, plan = copy.copy(self.flow), Plan.of(self.flow, rows.size, self.arguments, judged=True)
-            start.set(flow, rows, links)
-            trial = RunArguments(held_out, plan, copy.deepcopy(self.rng), self.caller, History(), clock)
-            return Fit.run_of(self, flow, rows, trial)
+        def made(links: Links, rows: ArrayRows, held_out: HeldOut) -> Run:
+            return self._trial_run(start, links, rows, held_out, clock)
 
         before = self.kept.gaussianized
         own = self.checked, clock, before, self.seed, made, self.progress
-        return marginal_links(self.flow, self.source, judge, start.x, *own)
+        return marginal_links(self.flow, self.source, judge, start.x, *own, start.linear)
 
     def _few(self) -> None:
         """Find the number of epochs by cross-validation; then train on all rows."""

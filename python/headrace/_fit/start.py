@@ -42,6 +42,8 @@ class Start:
 
     x: Moments | None
     context: Moments | None
+    linear: tuple[Transform, ...] = ()
+    """Maps of residual columns, next to the standardised data."""
 
     @classmethod
     def of(cls, flow: Trainable, source: RowSource, *, say: bool = True) -> Start:
@@ -76,7 +78,10 @@ class Start:
             links = (Standardize(*self.x),)
             if gaussian:
                 scale = flow.standardize_context if self.context is None else self.context
-                links = (*_gaussian.decorrelating(source, *self.x, scale, flow.dtype), *links)
+                own = *self.x, scale, flow.dtype, self.linear
+                links = (*_gaussian.decorrelating(source, *own), *self.linear, *links)
+            else:
+                links = (*self.linear, *links)
             links = (*marginals, *links)
         if links is not None or self.context is not None:
             quiet = _gaussian.quietened(flow, interior.vector()) if gaussian else None
@@ -95,6 +100,7 @@ def marginal_links(
     seed: int,
     made: Callable[[tuple[Gaussianize, ...], ArrayRows, HeldOut], Run],
     progress: bool = False,
+    linear: tuple[Transform, ...] = (),
 ) -> tuple[Gaussianize, ...]:
     """Links that make columns nearly normal, where a short fit is better on held-out rows with them than without.
 
@@ -109,6 +115,7 @@ def marginal_links(
         seed: The seed of the rows of a trial.
         made: A run over a few rows, with these links or without any.
         progress: Whether to show a bar of the columns, and one of the trial.
+        linear: Links between them and the standardised data.
     """
     told = plan.gaussianize
     if before is False:
@@ -116,7 +123,7 @@ def marginal_links(
     standing, n = source.standing(), flow.features
     numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # last row: the number of knots
     if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
-        links = _marginals.gaussianizing(standing, *scale, Clock() if told or before else clock, progress)
+        links = _marginals.gaussianizing(standing, *scale, Clock() if told or before else clock, progress, linear)
         if links and not (told or before):
             few, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
             held_out = HeldOut(rest, flow._interior.on_device)
@@ -140,7 +147,7 @@ def marginal_links(
 
 
 def gaussian_links(flow: Trainable, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
-    """Links that make a standardised flow the Gaussian of the training rows, over curves if there are some."""
+    """Links that make a standardised flow the Gaussian of the training rows, over other links if there are some."""
     standardize = flow._interior.standardize
     assert standardize is not None
     known = standardize.mean, standardize.std, flow.standardize_context, flow.dtype
