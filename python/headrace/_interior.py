@@ -149,11 +149,13 @@ class Interior:
         parameters: NDArray[Any] | None = None,
         *,
         replaced: int = 1,
+        base: Base | None = None,
     ) -> None:
         """Standardise data (links for `standardize`) or context from now on; the parameters stay, or are these.
 
         Links replace `standardize` and the transforms before it, `replaced` transforms in all. They may have
-        parameters, which follow those of the flow; the links that they replace must have none.
+        parameters, which follow those of the flow; the links that they replace must have none. A `base` takes the place
+        of the flow's; neither has parameters.
         """
         structure: dict[str, Any] = {}
         if parameters is None:
@@ -164,11 +166,13 @@ class Interior:
             parameters = np.concatenate([parameters, *(link._vector().astype(self._flow.dtype) for link in links)])
         if context is not None:
             structure["_standardize_context"] = context
+        if base is not None:
+            structure["_base"] = base
         self._flow._take_parameters(parameters, **structure)
 
     def become(self, other: Any) -> None:
         """Take over the results of a fit of a copy: links, standardisation, and parameters."""
-        structure = {name: getattr(other, name) for name in ("_chain", "_standardize_context")}
+        structure = {name: getattr(other, name) for name in ("_chain", "_standardize_context", "_base")}
         self._flow._take_parameters(other._vector(), **structure)
 
     @contextmanager
@@ -178,7 +182,7 @@ class Interior:
         `unless`: whether the flow has a state to keep by then.
         """
         flow = self._flow
-        structure = {name: getattr(flow, name) for name in ("_chain", "_standardize_context")}
+        structure = {name: getattr(flow, name) for name in ("_chain", "_standardize_context", "_base")}
         program, vector = flow.__dict__.get("_program"), self.vector()  # which nothing may have compiled yet
         try:
             yield

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._fit import given_rows as _rows
@@ -16,7 +18,8 @@ from headrace._fit import residuals as _residuals
 from headrace._fit.arguments import Arguments
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
-from headrace._fit.cross_validation import chosen_epochs
+from headrace._fit.cross_validation import Chosen, chosen_epochs, clearly_better
+from headrace._fit.few_rows import Beginning, best_beginnings
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.history import History
 from headrace._fit.linear_links import Links, residual_columns
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from headrace._streams.stream import Stream
 
 __all__ = ["Fit"]
+
+Floats = NDArray[np.float64]
 
 TRYING = 0.1  # of a time budget, at most, to a trial of marginals
 CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all
@@ -150,7 +155,7 @@ class Fit:
         by_default = self.arguments.epochs is None and judge is not None
         curves = _marginals.looked_for(checked.gaussianize, flow._interior, held, checked.epochs * checked.batches)
         if by_default and held < FEW and self.cross_validates(held):
-            self._few()
+            self._few(curves=checked.gaussianize is not False and flow._interior.is_over_a_bell)
             return
         held_out = None
         if judge is not None:
@@ -220,8 +225,8 @@ class Fit:
         own = self.checked, clock, before, self.seed, made, self.progress
         return marginal_links(self.flow, self.source, judge, start.x, *own, start.linear)
 
-    def _few(self) -> None:
-        """Find the number of epochs by cross-validation; then train on all rows."""
+    def _few(self, *, curves: bool) -> None:
+        """Find where to begin, and the number of epochs, by cross-validation; then train on all rows."""
         self.history.judged_by = "cross-validation"
         assert isinstance(self.source, ArrayRows)
         source, choosing = self.source.of(self.source.part.whole()), self.clock.share(CHOOSING)
@@ -229,26 +234,47 @@ class Fit:
         if arguments.weight_decay == "auto":  # which held-out rows choose
             arguments = replace(arguments, weight_decay=None)
 
-        def made(flow: Trainable, rows: ArrayRows) -> Run:
-            Start.of(flow, rows, say=False).set(flow, rows, gaussian=True)
+        def begin(flow: Trainable, rows: ArrayRows, kind: Beginning) -> None:
+            Start.of(flow, rows, say=False).begin(flow, rows, kind, self.seed)
+
+        def made(kind: Beginning, flow: Trainable, rows: ArrayRows) -> Run:
+            begin(flow, rows, kind)
             own = Plan.of(flow, rows.size, arguments, judged=False)
             return self.run_of(flow, rows, RunArguments(None, own, self.rng, self.caller, History(), choosing))
 
-        history = self.history
-        epochs, loss = 0, math.inf
-        losses: list[float] = []
+        start, history, kind, chosen = Start.of(self.flow, source), self.history, Beginning(), None
+        assert start.x is not None  # of a fresh flow
         if source.size >= LEAST:
+            kinds = best_beginnings(self.flow, source, begin, start.x, self.seed, curves=curves)
             most = Plan.of(self.flow, source.size, arguments, judged=False).epochs
-            epochs, losses, loss = chosen_epochs(self.flow, source, made, most, choosing, self.progress)
-        Start.of(self.flow, source).set(self.flow, source, gaussian=True)
+            found = [
+                chosen_epochs(self.flow, source, partial(made, one), most, choosing, self.progress) for one, _ in kinds
+            ]
+            kind, chosen = _best_of(kinds, found)
+        begun = start.begin(self.flow, source, kind, self.seed)
+        _residuals.warn_of_columns(source, begun.residuals)
+        history.residuals, history.gaussianized = dict(begun.residuals.shares), begun.has_curves
+        history.mixture = kind.components
         if choosing.ran_out:
             history.stopped = "time_budget"
-        if not epochs:
-            history.best_loss, history.gaussian = loss, True
+        if chosen is None or not chosen.epochs:
+            history.best_loss = math.inf if chosen is None else chosen.mean(chosen.start)
+            history.gaussian = not kind.components
             return
-        checked = Plan.of(self.flow, source.size, replace(arguments, epochs=epochs), judged=False)
+        checked = Plan.of(self.flow, source.size, replace(arguments, epochs=chosen.epochs), judged=False)
         run = self.run_of(self.flow, source, self._arguments_of(checked))
         run.go(self.progress)
-        history.validation_loss = losses
-        if history.best_epoch == epochs:
-            history.best_loss = losses[-1]
+        history.validation_loss = chosen.history
+        if history.best_epoch == chosen.epochs:
+            history.best_loss = chosen.history[-1]
+
+
+def _best_of(kinds: list[tuple[Beginning, Floats]], found: list[Chosen]) -> tuple[Beginning, Chosen]:
+    """The beginning and the number of epochs that are best on rows left out.
+
+    No epochs, and the first beginning, where no training is clearly better than that.
+    """
+    best = min(range(len(kinds)), key=lambda i: found[i].mean(found[i].best))
+    if clearly_better(found[best].best, kinds[0][1], found[best].weights):
+        return kinds[best][0], found[best]
+    return kinds[0][0], replace(found[0], epochs=0, history=[])

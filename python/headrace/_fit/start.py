@@ -17,6 +17,7 @@ from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
 from headrace._fit.act_norms import start_act_norms
 from headrace._fit.clock import Clock
+from headrace._fit.few_rows import Beginning, Begun, begun
 from headrace._fit.given_rows import Moments
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
@@ -87,6 +88,18 @@ class Start:
             quiet = _gaussian.quietened(flow, interior.vector()) if gaussian else None
             interior.rescale(links, self.context, quiet)
         start_act_norms(flow, source)
+
+
+    def begin(self, flow: Trainable, source: ArrayRows, kind: Beginning, seed: int) -> Begun:
+        """Make a fresh flow the density of few rows that needs no training."""
+        assert self.x is not None
+        interior = flow._interior
+        scale = flow.standardize_context if self.context is None else self.context
+        found = begun(source, self.x, scale, flow.dtype, kind, seed)
+        quiet = _gaussian.quietened(flow, interior.vector())
+        interior.rescale(found.links, self.context, quiet, base=found.base)
+        start_act_norms(flow, source)
+        return found
 
 
 def marginal_links(
