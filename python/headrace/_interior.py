@@ -55,7 +55,7 @@ class Interior:
 
     @property
     def links(self) -> tuple[Transform, ...]:
-        """The transforms that a fit puts at the data end: `standardize`, before it maps of residual columns and curves."""
+        """The transforms that a fit puts at the data end: `standardize`, and before it residual columns and curves."""
         first = self._end - 1
         while first > 1 and isinstance(linear := self.chain[first - 1], Linear) and not linear.trainable:
             first -= 2  # its scale too

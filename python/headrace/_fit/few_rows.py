@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import mixture as _mixture
-from headrace._fit.cross_validation import FOLDS, Fold, pooled
+from headrace._fit.cross_validation import FOLDS, pooled
 from headrace._fit.given_rows import Moments
 from headrace._fit.kernel_curves import curves_of
 from headrace._fit.residuals import ALWAYS, TRIED, Residuals, behind, of_rows
@@ -60,9 +60,7 @@ class Begun:
     has_curves: bool
 
 
-def begun(
-    source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any, kind: Beginning, seed: int
-) -> Begun:
+def begun(source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any, kind: Beginning, seed: int) -> Begun:
     """The density of training rows. `scale`, `context`: means and deviations of columns, and of the context's."""
     z, share = _standardised(source, scale)
     circles = circles_of(source.support)
@@ -87,11 +85,13 @@ def best_beginnings(
     scale: Moments,
     seed: int,
     *,
-    curves: bool,
+    curves: Sequence[bool],
 ) -> list[tuple[Beginning, Floats]]:
-    """The best density on rows left out, and the best Gaussian if that is another, with the losses of all rows.
+    """The densities from which to train, the best one on rows left out first, with the losses of all rows.
 
-    `made` sets such a density of rows in a flow. `curves`: whether columns may have curves.
+    The others are the best Gaussian, and the best one without curves: networks may do better over them.
+
+    `made` sets such a density of rows in a flow. `curves`: whether columns have curves, in the order of trials.
     """
     z, share = _standardised(source, scale)
     circles, dtype = circles_of(source.support), flow.dtype
@@ -113,17 +113,18 @@ def best_beginnings(
         loss = float((found * weights).sum() / weights.sum())
         return loss if math.isfinite(loss) else math.inf
 
-    kinds = [Beginning(limit, own) for limit in limits for own in ((False, True) if curves else (False,))]
+    kinds = [Beginning(limit, own) for limit in limits for own in curves]
     gaussians = sorted(((kind, losses(kind)) for kind in kinds), key=lambda pair: mean(pair[1]))
     best = list(gaussians[:1])
     if _can_mix(flow, source):
         limit = best[0][0].limit
-        for own in (False, True) if curves else (False,):
+        for own in curves:
             kind = Beginning(limit, own)
             components = _components(z, share, circles, dtype, kind, seed)
             best.append((with_components := replace(kind, components=components), losses(with_components)))
     best.sort(key=lambda pair: mean(pair[1]))
-    return best[:1] if best[0][0].components == 0 else [best[0], gaussians[0]]
+    plain = next((pair for pair in gaussians if not pair[0].curves), gaussians[0])
+    return list({kind: (kind, found) for kind, found in (best[0], gaussians[0], plain)}.values())
 
 
 def _standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats]:
@@ -148,9 +149,7 @@ def _pooled_shares(share: Floats) -> Floats:
     return np.concatenate([share[np.arange(share.size) % FOLDS == fold] for fold in range(FOLDS)])
 
 
-def _components(
-    z: Floats, share: Floats, circles: Sequence[int], dtype: Any, kind: Beginning, seed: int
-) -> int:
+def _components(z: Floats, share: Floats, circles: Sequence[int], dtype: Any, kind: Beginning, seed: int) -> int:
     """The number of components with the highest log density of rows left out."""
     gains = np.zeros(len(_mixture.COMPONENTS))
     for fold in range(FOLDS):

@@ -153,9 +153,10 @@ class Fit:
             self.kept.open(self.fingerprint())
         fresh, held = flow._interior.is_fresh, 0 if judge is None else judge.size
         by_default = self.arguments.epochs is None and judge is not None
-        curves = _marginals.looked_for(checked.gaussianize, flow._interior, held, checked.epochs * checked.batches)
-        if by_default and held < FEW and self.cross_validates(held):
-            self._few(curves=checked.gaussianize is not False and flow._interior.is_over_a_bell)
+        is_few, steps = by_default and held < FEW and self.cross_validates(held), checked.epochs * checked.batches
+        curves = _marginals.looked_for(checked.gaussianize, flow._interior, None if is_few else held, steps)
+        if is_few:
+            self._few(checked.gaussianize)
             return
         held_out = None
         if judge is not None:
@@ -225,7 +226,7 @@ class Fit:
         own = self.checked, clock, before, self.seed, made, self.progress
         return marginal_links(self.flow, self.source, judge, start.x, *own, start.linear)
 
-    def _few(self, *, curves: bool) -> None:
+    def _few(self, asked: bool | None) -> None:
         """Find where to begin, and the number of epochs, by cross-validation; then train on all rows."""
         self.history.judged_by = "cross-validation"
         assert isinstance(self.source, ArrayRows)
@@ -244,6 +245,8 @@ class Fit:
 
         start, history, kind, chosen = Start.of(self.flow, source), self.history, Beginning(), None
         assert start.x is not None  # of a fresh flow
+        is_bell = self.flow._interior.is_over_a_bell
+        curves = (True,) if asked else (False,) if asked is False or not is_bell else (False, True)
         if source.size >= LEAST:
             kinds = best_beginnings(self.flow, source, begin, start.x, self.seed, curves=curves)
             most = Plan.of(self.flow, source.size, arguments, judged=False).epochs
@@ -252,6 +255,8 @@ class Fit:
             ]
             kind, chosen = _best_of(kinds, found)
         begun = start.begin(self.flow, source, kind, self.seed)
+        if asked and not begun.has_curves:
+            raise ValueError(_marginals.NO_GAIN)
         _residuals.warn_of_columns(source, begun.residuals)
         history.residuals, history.gaussianized = dict(begun.residuals.shares), begun.has_curves
         history.mixture = kind.components

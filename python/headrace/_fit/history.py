@@ -34,8 +34,8 @@ class History:
     judged_by: str = "training rows"
     """The criterion for the weights, "held-out rows", "cross-validation" or, with neither, "training rows"."""
     gaussian: bool = False
-    """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better. Behind curves, if
-    it is `gaussianized` too: a Gaussian copula."""
+    """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better. If it is
+    `gaussianized` too, that is a Gaussian copula: a Gaussian behind curves."""
     mixture: int = 0
     """Components of the mixture of normal densities that a fit of few rows put in the base's place; 0 for none. If
     `best_epoch` is 0, the flow is that mixture."""

@@ -52,9 +52,7 @@ def curves_of(rows: Floats, share: Floats, circles: Sequence[int] = ()) -> tuple
 
 def _chosen(column: Column, latent: Floats) -> Curve | None:
     """The curve of a column by which rows that it has not seen gain most over a normal density."""
-    parts = [
-        (column.where(column.fold != fold), column.where(column.fold == fold)) for fold in range(_marginals.FOLDS)
-    ]
+    parts = [(column.where(column.fold != fold), column.where(column.fold == fold)) for fold in range(_marginals.FOLDS)]
     share = np.concatenate([unseen.share for _, unseen in parts])
     best, most = None, 0.0
     for width in WIDTHS:
@@ -93,7 +91,9 @@ def _curve(column: Column, latent: Floats, width: float) -> Curve | None:
         return None
     place = (x - low) / step
     first = np.minimum(place.astype(np.int64), CELLS - 2)
-    mass = np.bincount(first, share * (first + 1 - place), CELLS) + np.bincount(first + 1, share * (place - first), CELLS)
+    mass = np.bincount(first, share * (first + 1 - place), CELLS) + np.bincount(
+        first + 1, share * (place - first), CELLS
+    )
     kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) * step / h))
     density = np.convolve(mass, kernel / kernel.sum(), "same") / (total * step)
     below = np.concatenate([[0.0], np.cumsum(0.5 * (density[1:] + density[:-1])) * step])

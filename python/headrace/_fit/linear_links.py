@@ -87,7 +87,8 @@ def _as_array(found: Residuals, numbers: Floats) -> Floats:
     """The links, round by round from the data's side, and the shares of variance behind them."""
     pairs = list(zip(found.links[::2], found.links[1::2], strict=True))[::-1]
     for own, (scale, linear) in zip(numbers, pairs, strict=False):
-        assert isinstance(scale, Standardize) and isinstance(linear, Linear)
+        assert isinstance(scale, Standardize)
+        assert isinstance(linear, Linear)
         own[:-2], own[-2], own[-1] = linear.to_matrix()[0], scale.mean, scale.std
     for i, shares in enumerate((found.shares, found.rounding)):
         for c, share in shares.items():

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LINKS",
     "MOST",
+    "NO_GAIN",
     "STEPS",
     "Sample",
     "gain",
@@ -65,6 +66,10 @@ FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
 STEPS = 400  # of a trial
+NO_GAIN = (
+    "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
+    "not seen), or too few of which differ, got True"
+)
 TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
 
 
@@ -178,8 +183,11 @@ def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, F
     return moved, latent, np.where(moved == x, slope, np.gradient(latent, moved))
 
 
-def looked_for(asked: bool | None, interior: Interior, held: int, steps: int) -> bool:
-    """Whether a fit searches for marginal maps. An error where they are required and impossible."""
+def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: int) -> bool:
+    """Whether a fit searches for marginal maps. An error where they are required and impossible.
+
+    `held`: rows held out; None where cross-validation replaces them.
+    """
     if asked is False:
         return False
     refused = ""
@@ -188,7 +196,7 @@ def looked_for(asked: bool | None, interior: Interior, held: int, steps: int) ->
         refused = "" if has_curves else "a flow that does not end in a fresh Standardize"
     elif not interior.is_over_a_bell:
         refused = "a base with edges, modes or tails of its own"
-    elif held < FEW:
+    elif held is not None and held < FEW:
         refused = f"{held} held-out rows, fewer than {FEW}"
     if asked and refused:
         raise ValueError(f"gaussianize: expected False or 'auto' with {refused}, got True")

@@ -40,6 +40,7 @@ ROWS_OF_A_COLUMN = 3  # and for each column
 ROUNDS = 3  # residuals may be nearly linear in each other again
 ALIKE = 2.0  # factor of the least 1 - R² within which the last column is taken, so that the first ones stay
 RESOLVED = {np.dtype(np.float32): 4e-7, np.dtype(np.float64): 1e-11}  # deviation of a residual that is no rounding
+LEAST_SHARE = 1e-32  # what a share of nothing is counted as
 MULTIPLE = 1e-6  # 1 - R² below which a warning names the column
 BINS, EACH = 0.1, 0.1  # width of a bin in deviations, and least share of rows, by which residuals of few values show
 
@@ -76,9 +77,7 @@ def measured(source: ArrayRows, scale: Moments, limit: float, dtype: np.dtype[An
     return of_rows(z, share, limit, circles_of(data.support), dtype)
 
 
-def of_rows(
-    z: Floats, share: Floats, limit: float, circles: Sequence[int] = (), dtype: Any = np.float32
-) -> Residuals:
+def of_rows(z: Floats, share: Floats, limit: float, circles: Sequence[int] = (), dtype: Any = np.float32) -> Residuals:
     """The columns of standardised rows whose 1 - R² given the columns that stay is below a limit.
 
     Args:
@@ -130,7 +129,7 @@ def _round(z: Floats, share: Floats, size: float, limit: float, line: list[int],
         slopes, residual = slopes + more, residual - np.einsum("nk,k->n", away[:, left], more)  # refined
         deviation = float(np.sqrt((share * np.square(residual)).sum()))
         if deviation * std[j] < least or _has_few_values(residual, deviation, share):
-            rounding[line[j]] = deviation**2
+            rounding[line[j]] = max(deviation**2, LEAST_SHARE)
             continue
         if deviation**2 >= limit:  # without the columns that were taken out after it
             continue
@@ -174,10 +173,11 @@ def warn_of_columns(source: RowSource, found: Residuals) -> None:
     names = source.names or tuple(f"column {i}" for i in range(max([*found.shares, *found.rounding], default=-1) + 1))
     near = [c for c, share in found.shares.items() if share < MULTIPLE]
     if near:
+        verb, most = "differs" if len(near) == 1 else "differ", max(found.shares[c] for c in near) ** 0.5
         warn(
-            f"x: {_listing(names, near)} differ{'s' if len(near) == 1 else ''} from a linear combination of other columns "
-            f"by {max(found.shares[c] for c in near) ** 0.5:.2g} standard deviations at most; if that is the rounding of "
-            "the data, the density along it means little: leave such columns out"
+            f"x: {_listing(names, near)} {verb} from a linear combination of other columns by {most:.2g} standard "
+            "deviations at most; if that is the rounding of the data, the density along it means little: leave such "
+            "columns out"
         )
     if found.rounding:
         verb = "are linear combinations" if len(found.rounding) > 1 else "is a linear combination"

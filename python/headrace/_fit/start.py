@@ -89,7 +89,6 @@ class Start:
             interior.rescale(links, self.context, quiet)
         start_act_norms(flow, source)
 
-
     def begin(self, flow: Trainable, source: ArrayRows, kind: Beginning, seed: int) -> Begun:
         """Make a fresh flow the density of few rows that needs no training."""
         assert self.x is not None
@@ -152,10 +151,7 @@ def marginal_links(
             own = np.ascontiguousarray(own[:, :count])
             found.append(Gaussianize(own[:n], own[-2], own[n : 2 * n]))
     if told and not found:
-        raise ValueError(
-            "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
-            "not seen), or too few of which differ, got True"
-        )
+        raise ValueError(_marginals.NO_GAIN)
     return tuple(found)
 
 

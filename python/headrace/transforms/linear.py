@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -260,7 +261,8 @@ class Linear(Transform):
             if not factor.any():
                 continue
             if name == "log_diagonal":
-                steps.append(_scaled(np.zeros(n), np.exp(factor), inverted))
+                # `math.exp` is the C library's, as in the readers of files.
+                steps.append(_scaled(np.zeros(n), np.array([math.exp(own) for own in factor]), inverted))
                 continue
             matrix = one + factor
             back = _inverse_of_unit(matrix, is_lower=name == "lower")
@@ -349,8 +351,9 @@ def _inverse_of_unit(matrix: Matrix, *, is_lower: bool) -> Matrix:
     n = len(matrix)
     inverse = np.eye(n)
     for i in range(n) if is_lower else range(n - 1, -1, -1):
-        others = slice(0, i) if is_lower else slice(i + 1, n)
-        inverse[i] -= np.einsum("k,kj->j", matrix[i, others], inverse[others])
+        for k in range(i) if is_lower else range(i + 1, n):
+            if matrix[i, k]:
+                inverse[i] -= matrix[i, k] * inverse[k]  # one after another, as cpp/c/lowered_file.cpp does
     return inverse
 
 
