@@ -1,7 +1,7 @@
 """Columns with ends, columns that go around, and tails heavier than a normal's.
 
 A table of weather as it might be: the direction of the wind in degrees, the relative humidity, and the speed of
-the wind, which is positive. A flow that is told so is fitted beside one that takes all three for numbers of any kind.
+the wind, which is positive. A flow with this support is fitted beside one that takes all three for unbounded numbers.
 Then a table with heavy tails, over a normal base and over one of Student's t.
 
     python examples/bounded_and_periodic.py [--epochs 15] [--rows 4000] [--seed 0]

@@ -166,8 +166,8 @@ class Run:
             return 1
         if self.output is None:
             self.go_on_at(stem(card["card"], self.results["date"]))
-        if said := self.another(card):
-            print(f"{self.output}.json is of {said}: --anew, or another --output", file=sys.stderr)
+        if other := self.another(card):
+            print(f"{self.output}.json is of {other}: --anew, or another --output", file=sys.stderr)
             return 2
         self.results["card"] = card
         self.note("card", step)
@@ -178,8 +178,8 @@ class Run:
         print(f"{self.output}.md", file=sys.stderr)
         open_steps = [name for name, *_ in self.works() if self.is_open(name)]
         if open_steps:
-            told = f"command {len(self.results['calls'])}, of {CALLS} that it may take"
-            print(f"Still to be run: {', '.join(open_steps)} (this was {told}). Give it again.", file=sys.stderr)
+            progress = f"command {len(self.results['calls'])}, of {CALLS} that it may take"
+            print(f"Still to be run: {', '.join(open_steps)} (this was {progress}). Give it again.", file=sys.stderr)
             return 3
         bad = ("failed", "late", "cut off")
         return 2 if any(step["status"] in bad for step in self.results["steps"].values()) else 0

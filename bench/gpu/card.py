@@ -82,10 +82,10 @@ def smi() -> dict[str, str]:
         return {}
     command = [program, f"--query-gpu={','.join(SMI)}", "--format=csv,noheader"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
-    lines = told.splitlines()
+    lines = output.splitlines()
     return dict(zip(SMI, lines[0].split(", "), strict=False)) if lines else {}
 
 

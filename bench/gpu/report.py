@@ -104,11 +104,11 @@ def rate(value: float | None, unit: str, size: float) -> str:
 
 def step_line(name: str, step: Mapping[str, Any]) -> str:
     """One step as an item of a list."""
-    said = [step[key] for key in ("reason", "verdict", "summary") if step.get(key)]
+    texts = [step[key] for key in ("reason", "verdict", "summary") if step.get(key)]
     took = f" in {step['seconds']:.0f} s" if "seconds" in step else ""
     words = {"late": "ended by its limit", "absent": "not run", "begun": "begun, and to be run again"}
     word = words.get(step["status"], step["status"])
-    return f"- {name}: {word}{took}" + "".join(f"; {text}" for text in said)
+    return f"- {name}: {word}{took}" + "".join(f"; {text}" for text in texts)
 
 
 def card_lines(card: Mapping[str, Any]) -> list[str]:

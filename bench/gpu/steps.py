@@ -106,8 +106,8 @@ def card_step(device: str, limit: float) -> tuple[dict[str, Any], dict[str, Any]
     done = run_command([sys.executable, "-m", "bench.gpu.card", "facts", device], limit)
     found = json_of(done) if done["code"] == 0 else {}
     if not found:
-        said = ": ".join(["took too long" if done["code"] is None else "failed", *tail(done["output"], 1)])
-        found = {"reason": f"asking for the card {said}"}
+        reason = ": ".join(["took too long" if done["code"] is None else "failed", *tail(done["output"], 1)])
+        found = {"reason": f"asking for the card {reason}"}
     return ended(done), found
 
 
@@ -127,7 +127,7 @@ def tests_step(device: str, threads: int, limit: float) -> dict[str, Any]:
 
 
 def summary_line(text: str) -> str:
-    """pytest's last line with numbers; where it did not come to one, what it has said of single tests."""
+    """pytest's last line with numbers; where it did not come to one, its lines on single tests."""
     outcome = re.compile(r"\d+ (passed|failed|skipped|errors?|deselected)\b.* in ")
     lines = [line for line in text.splitlines() if outcome.search(line)]
     if lines:

@@ -96,7 +96,7 @@ def test_a_dry_run_comes_to_its_end(whole):
     assert results["date"][:10] in text
 
 
-def test_what_the_sanitizer_said(whole):
+def test_the_sanitizer_s_report(whole):
     _, results, text = whole
     memory, race, init, sync = (results["steps"][f"compute-sanitizer {tool}"] for tool in gpu.TOOLS)
     assert (memory["status"], memory["verdict"]) == ("done", "ERROR SUMMARY: 0 errors")
@@ -312,7 +312,7 @@ def test_the_sanitizer_sees_every_family_of_kernels():
     assert 40 < len(found) < 100
 
 
-def test_a_missing_sanitizer_is_said(monkeypatch):
+def test_a_missing_sanitizer_is_reported(monkeypatch):
     monkeypatch.setattr(gpu_steps.shutil, "which", lambda *_, **__: None)
     step = gpu_steps.sanitizer_step("memcheck", 1.0)
     assert step["status"] == "absent"
@@ -338,7 +338,7 @@ def test_an_error_nobody_foresaw_loses_one_workload(tmp_path, monkeypatch, capsy
     assert "of the test" in capsys.readouterr().err
 
 
-def test_time_that_is_used_up_is_said(tmp_path, monkeypatch):
+def test_time_that_is_used_up_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "LEAST", 1e9)
     more = ("--steps", "workloads", "--workloads", "planar", "--libraries", OURS)
     status, results, text = dry(tmp_path, *more)
@@ -513,8 +513,8 @@ def test_the_name_of_a_report():
 def test_what_nvidia_smi_says(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     program(tmp_path / "nvidia-smi", 'echo "NVIDIA X1, 999.10, 1980 MHz, 1980 MHz, 2619 MHz, 700.00 W, 81559 MiB"')
-    told = gpu_card.smi()
-    assert (told["name"], told["driver_version"], told["clocks.mem"]) == ("NVIDIA X1", "999.10", "2619 MHz")
+    found = gpu_card.smi()
+    assert (found["name"], found["driver_version"], found["clocks.mem"]) == ("NVIDIA X1", "999.10", "2619 MHz")
     program(tmp_path / "nvidia-smi", "echo no driver; exit 9")
     assert gpu_card.smi() == {}
 

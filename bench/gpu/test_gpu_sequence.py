@@ -207,14 +207,14 @@ def test_a_command_that_is_ended_takes_along_what_it_started(tmp_path):
 def test_peers_in_this_interpreter_see_its_path(tmp_path, monkeypatch):
     seen = {}
 
-    class Told:
+    class FakeWorker:
         def __init__(self, library, _threads, python, path, *_: object):
             seen[library] = python, path.get("PYTHONPATH")
 
         def ask(self, _word: str) -> dict:
             return {"present": True}
 
-    monkeypatch.setattr(peers_run, "Worker", Told)
+    monkeypatch.setattr(peers_run, "Worker", FakeWorker)
     monkeypatch.setenv("PYTHONPATH", "/packages")
     for python, path in ((sys.executable, "/packages"), ("/other/python", None)):
         gpu.Crew("cuda", 1, python).present([OURS, "zuko"], 60.0)
@@ -222,7 +222,7 @@ def test_peers_in_this_interpreter_see_its_path(tmp_path, monkeypatch):
 
 
 def test_a_compiler_gets_more_time_than_a_call(monkeypatch):
-    class Told:
+    class FakeWorker:
         limit = 0.0
 
         def __init__(self, *_: object):
@@ -231,7 +231,7 @@ def test_a_compiler_gets_more_time_than_a_call(monkeypatch):
         def ask(self, _word: str) -> dict:
             return {"present": True}
 
-    monkeypatch.setattr(peers_run, "Worker", Told)
+    monkeypatch.setattr(peers_run, "Worker", FakeWorker)
     monkeypatch.setattr(gpu, "REQUEST", 60.0)  # of which the fixture makes more
     found, _ = gpu.Crew("cuda", 1, sys.executable).present(["zuko", "zuko_compiled"], 500.0)
     assert found["zuko_compiled"].limit == 200.0
@@ -239,16 +239,18 @@ def test_a_compiler_gets_more_time_than_a_call(monkeypatch):
 
 
 def test_the_build_is_for_this_card_and_by_all_cores(monkeypatch):
-    told = []
+    environments = []
     monkeypatch.setattr(
         gpu_steps,
         "run_command",
-        lambda command, limit, env: told.append(env) or {"code": 0, "seconds": 1.0, "output": ""},
+        lambda command, limit, env: environments.append(env) or {"code": 0, "seconds": 1.0, "output": ""},
     )
     gpu_steps.build_step(1.0, None)
     gpu_steps.build_step(1.0, "90-real")
-    assert all("--threads 0 --split-compile 0" in env["CUDAFLAGS"] and env["HEADRACE_CUDA"] == "ON" for env in told)
-    assert [env.get("CUDAARCHS") for env in told] == [None, "90-real"]
+    assert all(
+        "--threads 0 --split-compile 0" in env["CUDAFLAGS"] and env["HEADRACE_CUDA"] == "ON" for env in environments
+    )
+    assert [env.get("CUDAARCHS") for env in environments] == [None, "90-real"]
 
 
 def test_a_build_needs_a_place_to_go_on_at(capsys):

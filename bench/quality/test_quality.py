@@ -29,23 +29,23 @@ def fits(folder, what, library):
 
 
 @pytest.fixture(scope="module")
-def told():
+def first_fit():
     """What the process of zuko's first fit gave."""
     return {}
 
 
 @pytest.fixture
-def one_process(told, monkeypatch):
+def one_process(first_fit, monkeypatch):
     """Of zuko the first fit alone has a process of its own; for more of them PyTorch would be loaded each time."""
     right = quality.run
 
     def run(job, options):
         if job.library != "zuko":
             return right(job, options)
-        if not told:
-            told.update(right(job, options))
-            return dict(told)
-        return {**told, **fit_zuko(job)}
+        if not first_fit:
+            first_fit.update(right(job, options))
+            return dict(first_fit)
+        return {**first_fit, **fit_zuko(job)}
 
     monkeypatch.setattr(quality, "run", run)
 

@@ -40,8 +40,8 @@ def tables(folder: Path) -> dict[str, Parts]:
     """Name -> rows to fit, to choose by and to judge by."""
     magic = datasets.load("magic", folder)
     found = {"1000 rows of MAGIC": datasets.split(magic)}
-    few = found["1000 rows of MAGIC"]
-    found["1000 rows of MAGIC"] = Parts(few.train[:1000], few.validation, few.test)
+    parts = found["1000 rows of MAGIC"]
+    found["1000 rows of MAGIC"] = Parts(parts.train[:1000], parts.validation, parts.test)
     for name in ("red", "white"):
         found[name] = datasets.split(datasets.with_noise(datasets.load(name, folder)))
     found["MAGIC"] = datasets.split(magic)

@@ -91,7 +91,7 @@ def decay(seeds: int, what: str, decays: str) -> None:
         print(f"{'used to choose' if used else 'not used':14}  {name}, {family}: {'; '.join(cells)}", flush=True)
 
 
-def few(seeds: int) -> None:
+def small_samples(seeds: int) -> None:
     """See the module."""
     for rows, features in ((50, 5), (300, 10), (1000, 10), (5000, 10)):
         for family in ("MAF", "NSF", "RealNVP", "IAF"):
@@ -142,8 +142,8 @@ def memory(rows: int) -> None:
         x = np.memmap(file.name, np.float32, "r", shape=(rows, 10))
         before, begin = anonymous(), time.perf_counter()
         _fit_run.ArrayRun._find_gradient = watched  # type: ignore[method-assign]
-        few = 0.001  # held out: they are all tried when the fit is interrupted
-        flow.fit(x, progress=False, validation=few)
+        share = 0.001  # held out: they are all tried when the fit is interrupted
+        flow.fit(x, progress=False, validation=share)
     _fit_run.ArrayRun._find_gradient = find  # type: ignore[method-assign]
     print(f"{rows} rows, {rows * 40 / 2**20:.0f} MiB: {max(seen) - before:.0f} MiB beyond them")
 
@@ -161,7 +161,7 @@ def main() -> None:
     if options.what == "decay":
         decay(options.seeds or 3, options.tables, options.decays)
     elif options.what == "few":
-        few(options.seeds or 5)
+        small_samples(options.seeds or 5)
     else:
         memory(options.rows)
 

@@ -35,11 +35,11 @@ FAMILIES: dict[str, Callable[[int, int], hr.Flow]] = {
 def tables(folder: Path) -> dict[str, Parts]:
     """Name -> rows to fit and rows to judge by."""
     magic = datasets.fold(datasets.load("magic", folder), 0, 10)
-    few = Parts(magic.train[:1000], magic.validation, magic.test)
+    small = Parts(magic.train[:1000], magic.validation, magic.test)
     wine = {name: datasets.fold(datasets.with_noise(datasets.load(name, folder)), 0, 10) for name in ("red", "white")}
     stars = datasets.fold(load_stars()[0].astype(np.float64), 0, 10)
     return {
-        "magic, 1000 rows": few,
+        "magic, 1000 rows": small,
         "red wine": wine["red"],
         "white wine": wine["white"],
         "magic": magic,

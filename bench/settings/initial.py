@@ -118,10 +118,14 @@ def tables(folder: Path, which: str) -> dict[str, Parts]:
     magic = datasets.split(datasets.load("magic", folder))
     if which == "equal":
         return {"MAGIC": magic}
-    few = datasets.fold(datasets.load("magic", folder), 0, 10)
+    first_fold = datasets.fold(datasets.load("magic", folder), 0, 10)
     red = datasets.fold(datasets.with_noise(datasets.load("red", folder)), 0, 10)
     whole = Parts(np.concatenate([magic.train, magic.validation]), magic.validation[:0], magic.test)
-    return {"MAGIC, 1000 rows": Parts(few.train[:1000], few.validation, few.test), "red wine": red, "MAGIC": whole}
+    return {
+        "MAGIC, 1000 rows": Parts(first_fold.train[:1000], first_fold.validation, first_fold.test),
+        "red wine": red,
+        "MAGIC": whole,
+    }
 
 
 def fitted(flow: hr.Flow, parts: Parts, seed: int, which: str) -> tuple[float, float]:

@@ -123,7 +123,7 @@ void add_blocks(const Bf16Sums& a, int first, int row) {
 
 // N pairs to all blocks, which have them all.
 template <int P, int N>
-void add_few_pairs(const Bf16Sums& a) {
+void add_pairs_unrolled(const Bf16Sums& a) {
     for (int r = 0; r < a.rows; ++r) {
         Factors<P> x[N];
         for (int j = 0; j < N; ++j) x[j] = row_pair<P>(a.input + r * a.stride, a.pair0 + j);
@@ -140,14 +140,14 @@ void add_few_pairs(const Bf16Sums& a) {
     }
 }
 
-constexpr int most_few_pairs = 4;
+constexpr int most_unrolled_pairs = 4;
 
 template <int P>
 void add_pairs(const Bf16Sums& a) noexcept {
     const int n = a.pair1 - a.pair0;
     if (n <= 0) return;
-    if (n <= most_few_pairs && pairs_of(a.block, a.first) >= a.pair1)  // the contribution of a level of few units
-        return with_sizes<most_few_pairs, 1>(n, 1, [&]<int N, int>() { add_few_pairs<P, N>(a); });
+    if (n <= most_unrolled_pairs && pairs_of(a.block, a.first) >= a.pair1)  // the contribution of a level of few units
+        return with_sizes<most_unrolled_pairs, 1>(n, 1, [&]<int N, int>() { add_pairs_unrolled<P, N>(a); });
     for (int first = a.first; first < a.end;) {
         const int blocks = part(a.end - first, most_blocks);
         for (int row = 0; row < a.rows;) {
@@ -211,7 +211,7 @@ HR_FN void finish_blocks(const Bf16Ends& a, int pair0, const F& settle) {
 template <int P>
 void finish_units(const Bf16Ends& a) noexcept {
     int pair0 = a.add.pair0;
-    if (a.add.pair1 - pair0 > most_few_pairs) {
+    if (a.add.pair1 - pair0 > most_unrolled_pairs) {
         add_pairs<P>(a.add);
         pair0 = a.add.pair1;
     }

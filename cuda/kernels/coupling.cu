@@ -24,7 +24,7 @@ namespace headrace {
 namespace {
 
 template <class Map>
-constexpr int few_params() {
+constexpr int params_in_registers() {
     if constexpr (has_bins<Map>) {
         return 0;
     } else {
@@ -33,7 +33,7 @@ constexpr int few_params() {
 }
 // Parameters of a direct map; 0 for one that is staged.
 template <class Map, class T>
-constexpr int direct_params = sizeof(T) == 4 ? few_params<Map>() : 0;
+constexpr int direct_params = sizeof(T) == 4 ? params_in_registers<Map>() : 0;
 
 // A map, in the form of a kernel's argument.
 struct AnyMap {

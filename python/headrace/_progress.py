@@ -75,7 +75,7 @@ class _Sent:
     def __init__(self, receive: Receiver, made: dict[str, Any]) -> None:
         _Sent.made_so_far += 1
         self._receive, self._last = receive, 0.0
-        self._told = {
+        self._state = {
             "bar": _Sent.made_so_far,
             "made": made,
             "n": made.get("initial", 0),
@@ -87,42 +87,42 @@ class _Sent:
     @property
     def total(self) -> Any:
         """The amount to do; None if unknown."""
-        return self._told["made"]["total"]
+        return self._state["made"]["total"]
 
     @property
     def n(self) -> Any:
         """The amount done."""
-        return self._told["n"]
+        return self._state["n"]
 
     @n.setter
     def n(self, done: float) -> None:
-        self._told["n"] = done
+        self._state["n"] = done
 
     def update(self, n: float = 1) -> None:
         """Add `n` to the amount done."""
-        self._told["n"] += n
+        self._state["n"] += n
         if time.monotonic() - self._last >= EVERY:
             self.refresh()
 
-    def set_postfix(self, told: dict[str, Any], refresh: bool = True) -> None:
+    def set_postfix(self, entries: dict[str, Any], refresh: bool = True) -> None:
         """Set the text behind the bar, from names and texts."""
-        self.set_postfix_str(", ".join(f"{name}={text}" for name, text in told.items()), refresh)
+        self.set_postfix_str(", ".join(f"{name}={text}" for name, text in entries.items()), refresh)
 
     def set_postfix_str(self, text: str, refresh: bool = True) -> None:
         """Set the text behind the bar."""
-        self._told["postfix"] = text
+        self._state["postfix"] = text
         if refresh:
             self.refresh()
 
     def refresh(self) -> None:
         """Send the state now."""
         self._last = time.monotonic()
-        self._receive(dict(self._told))
+        self._receive(dict(self._state))
 
     def close(self) -> None:
         """Send the end, once."""
-        if not self._told["closed"]:
-            self._told["closed"] = True
+        if not self._state["closed"]:
+            self._state["closed"] = True
             self.refresh()
 
     def __enter__(self) -> _Sent:

@@ -204,7 +204,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         self._frame = _given.library_of(X)
         if self._frame != "pandas":  # pandas columns of objects may hold numbers
             check_numbers("X", X)  # dates of polars would be numbers of days
-        told = kinds_of(inferred(X))
+        kinds = kinds_of(inferred(X))
         self._names: tuple[str, ...] | None = None  # of the columns of a stream
         try:
             X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
@@ -222,15 +222,15 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             conditions = _two_dimensional(context, X.dtype)
             if len(conditions) != len(X):
                 raise ValueError(f"context: expected {len(X)} rows, as many as X has, got {len(conditions)}")
-        return self._fit_rows(X, weights, conditions, told, share)
+        return self._fit_rows(X, weights, conditions, kinds, share)
 
     def _fit_rows(
-        self, X: NDArray[Any], weights: Any, conditions: Any, told: list[str] | None, share: float
+        self, X: NDArray[Any], weights: Any, conditions: Any, kinds: list[str] | None, share: float
     ) -> FlowDensity:
-        """`fit` of rows in memory; `told`: kinds of the columns, by their dtypes."""
+        """`fit` of rows in memory; `kinds`: kinds of the columns, by their dtypes."""
         X, weights, conditions = self._present(X, weights, conditions)
         counts: Any = slice(None) if weights is None or not weights.any() else weights > 0.0  # rows that take part
-        self._learn_table(X[counts], told)
+        self._learn_table(X[counts], kinds)
         columns = 0 if conditions is None else conditions.shape[1]
         self._fit_flow(self.table_.without_constants(X), columns, X, conditions, weights)
         conditions, weights = (None if part is None else part[counts] for part in (conditions, weights))
@@ -308,7 +308,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         if X.shape[1] != self.n_features_in_:
             raise ValueError(f"validation: expected {self.n_features_in_} columns, as X has, got {X.shape[1]}")
         others = [None if part is None else np.asarray(part) for part in parts[1:]]
-        return self.table_.to_look_at(X, *others, names=self._called(), told="validation")
+        return self.table_.to_look_at(X, *others, names=self._called(), x_name="validation")
 
     def _to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
         """The arguments of `headrace.diagnose`, in the flow's form."""
@@ -321,13 +321,13 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             known = self._looked_at(parts[0], parts[1] if len(parts) > 1 else None, None, "training", _tables.FIT)[:2]
         return *given, known, names if own is None else own
 
-    def _looked_at(self, x: Any, context: Any, weights: Any, told: str, purpose: int) -> tuple[Any, ...]:
+    def _looked_at(self, x: Any, context: Any, weights: Any, x_name: str, purpose: int) -> tuple[Any, ...]:
         X = self._opened(x)
         conditions, share = self._context(context, len(X)), None if weights is None else np.asarray(weights)
         if conditions is not None and conditions.ndim == 1:
             conditions = np.broadcast_to(conditions, (len(X), conditions.size))
         found: tuple[Any, ...] = self.table_.to_look_at(
-            X, conditions, share, names=self._called(), told=told, purpose=purpose
+            X, conditions, share, names=self._called(), x_name=x_name, purpose=purpose
         )
         return found
 
@@ -433,18 +433,18 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             return X, *others
         return X[good], *(None if part is None else part[good] for part in others)
 
-    def _learn_table(self, X: NDArray[Any] | Passed, told: list[str] | None) -> None:
+    def _learn_table(self, X: NDArray[Any] | Passed, kinds: list[str] | None) -> None:
         """Determine each column's kind and noise, from the rows that take part or from a sample of them."""
         called = self._called()
         self.table_ = _given.learn(
             X,
-            told,
+            kinds,
             discrete=self.discrete,
             jitter=self.jitter,
             missing=self.missing,
             support=self._support(),
             names=called,
-            told="X",
+            x_name="X",
         )
         some = X.some if isinstance(X, Passed) else X
         if message := _tables.about_repeats(some, self.table_, called):

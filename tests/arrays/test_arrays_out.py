@@ -295,7 +295,7 @@ def test_outputs_of_another_framework_are_refused():
 # --- autograd ---------------------------------------------------------------------------------------------------------
 
 
-def test_autograd_is_told_that_a_tensor_was_written_to():
+def test_autograd_knows_which_tensors_were_written():
     """What it keeps for a gradient is gone: it must not go on with other numbers."""
     torch, flow = frameworks.load("torch").module, made_flow("float32", 0)
     x, weight = torch.ones(9, FEATURES), torch.ones(9, requires_grad=True)

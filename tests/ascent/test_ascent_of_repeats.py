@@ -41,9 +41,9 @@ def test_a_history_tells_of_the_flow(name, data, dtype):
         "splines": hr.DualAscentFlow(steps=30, refine=False, dtype=dtype),
     }[name]
     flow = model.fit(x, validation=held_out, progress=False)
-    said = model.history.validation_log_likelihood[model.history.best_step]
+    recorded = model.history.validation_log_likelihood[model.history.best_step]
     log_prob = flow.log_prob(held_out)
-    assert log_prob.mean(dtype=float) == pytest.approx(said, abs=1e-2 * max(1.0, abs(said)))
+    assert log_prob.mean(dtype=float) == pytest.approx(recorded, abs=1e-2 * max(1.0, abs(recorded)))
     assert np.isfinite(flow.log_prob(x)).all()
     assert np.isfinite(flow.sample(4000, seed=1)).all()
     one_by_one = np.array([flow.log_prob(row[None])[0] for row in held_out[:40]])
@@ -72,10 +72,10 @@ def test_the_contest_of_the_defaults_is_between_what_flows_say(dtype, monkeypatc
     with pytest.warns(RuntimeWarning, match=r"x: values repeat in 3 columns \(0, 1, 2\)"):
         flow = model.fit(x, validation=held_out, progress=False)
     history = model.history
-    said = history.validation_log_likelihood[history.best_step]
+    recorded = history.validation_log_likelihood[history.best_step]
     if history.refinement is not None:
-        said = -history.refinement.best_loss
-    assert flow.log_prob(held_out).mean(dtype=float) == pytest.approx(said, abs=1e-2 * max(1.0, abs(said)))
+        recorded = -history.refinement.best_loss
+    assert flow.log_prob(held_out).mean(dtype=float) == pytest.approx(recorded, abs=1e-2 * max(1.0, abs(recorded)))
 
 
 @pytest.mark.parametrize("name", ["notes", "defaults"])

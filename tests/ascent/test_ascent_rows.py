@@ -138,16 +138,16 @@ def test_a_history_has_the_densities_of_columns_without_spread(map, group, weigh
     x, w = table()
     judge, counts = ranks.rows("judge"), cases.rng("flat").uniform(0.1, 2.0, len(x))
     judge[:, 1] = 7.0 + cases.rng("elsewhere").normal(0.3, 0.5, len(x))
-    told = {"weights": w, "validation": (judge, None, counts)} if weighted else {"validation": judge}
+    arguments = {"weights": w, "validation": (judge, None, counts)} if weighted else {"validation": judge}
     rows = x
     if group is not None:
-        told = {
+        arguments = {
             name: tuple(a if a is None else cut(a, ALL) for a in of) if isinstance(of, tuple) else cut(of, ALL)
-            for name, of in told.items()
+            for name, of in arguments.items()
         }
         rows = cut(x, ALL)
     model = hr.DualAscentFlow(PRECISION, 4, map=map, refine=False, directions="random", patience=None, dtype="float64")
-    flow = model.fit(rows, group=group, progress=False, **told)
+    flow = model.fit(rows, group=group, progress=False, **arguments)
     history = model.history
     for array, weights, listed in (
         (x, w if weighted else None, history.log_likelihood),

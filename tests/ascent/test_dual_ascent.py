@@ -28,7 +28,7 @@ every_model = pytest.mark.parametrize("name", MODELS)
 
 
 @pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
+def short_training(monkeypatch):
     """Joint training that takes no time."""
     monkeypatch.setattr("headrace.ascent.dual_ascent.REFINE_STEPS", 200)
 

@@ -95,7 +95,7 @@ def test_a_device_sends_counts_and_no_rows(machine, weighted):
         there = library.make(x), Shares.of(None if weights is None else library.make(weights), rows)
         machine.log.clear()
         curve = normal_score(*there, 1.0)
-        got[rows] = machine.said("sync")
+        got[rows] = machine.logged("sync")
         for name in ("x", "y", "slope"):
             cases.assert_same_bits(getattr(curve, name), getattr(want, name))
     assert got[3000] == got[30_000] == [("sync", "get", 5), ("sync", "get", 2 * 1024)]

@@ -148,9 +148,9 @@ def test_bounds_that_float32_has_no_number_for():
 def test_a_fit_warns_of_bounds_between_which_float32_has_few_numbers():
     x = 1e9 + cases.rng("narrow").uniform(0.1, 0.9, (100, 2))
     narrow = {"transforms": 1, "hidden": (4,), "bounds": [None, (1e9, 1e9 + 1.0)]}
-    with pytest.warns(RuntimeWarning) as told:
+    with pytest.warns(RuntimeWarning) as warned:
         hr.MAF(2, **narrow).fit(x, epochs=1, progress=False)
-    (message,) = (str(w.message) for w in told if "ends" in str(w.message))
+    (message,) = (str(w.message) for w in warned if "ends" in str(w.message))
     assert "ends of column 1 (column 1: (1000000000.0, 1000000001.0)); draw by sample(dtype='float64')" in message
     with pytest.warns(RuntimeWarning, match=r"few numbers .*subtract a constant from rows and bounds"):
         hr.MAF(1, transforms=1, hidden=(4,), bounds=[(1e9, 1e9 + 6e4)]).fit(

@@ -21,7 +21,7 @@ C = ["cc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", 
 CXX = ["c++", "-std=c++20", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 
 
-def told(*options):
+def config(*options):
     """What ``python -m headrace.config`` prints."""
     run = [sys.executable, "-m", "headrace.config", *options]
     return subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
@@ -32,7 +32,7 @@ def run(*command):
 
 
 def compiled(compiler, source, output, *more):
-    done = run(*compiler, source, *told("--cflags", "--libs"), *more, "-o", output)
+    done = run(*compiler, source, *config("--cflags", "--libs"), *more, "-o", output)
     assert done.returncode == 0, done.stderr
     return output
 
@@ -100,7 +100,7 @@ def test_cmake_finds_the_library(tmp_path, flow):
         pytest.skip("no CMake")
     text = CMAKE.format(draw=ROOT / "examples/c/draw.c", score=ROOT / "runtime/example.cpp")
     (tmp_path / "CMakeLists.txt").write_text(text)
-    (folder,) = told("--cmakedir")
+    (folder,) = config("--cmakedir")
     for command in (
         ["cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-Dheadrace_DIR={folder}", "-DCMAKE_BUILD_TYPE=Debug"],
         ["cmake", "--build", tmp_path / "build"],
@@ -116,7 +116,7 @@ def test_pkg_config_finds_the_library():
     tool = shutil.which("pkg-config") or shutil.which("pkgconf")
     if tool is None:
         pytest.skip("no pkg-config")
-    (folder,) = told("--pkgconfigdir")
+    (folder,) = config("--pkgconfigdir")
     found = subprocess.run(
         [tool, "--cflags", "--libs", "headrace"],
         capture_output=True,
@@ -130,8 +130,8 @@ def test_pkg_config_finds_the_library():
 
 
 def test_what_config_prints():
-    assert told("--version") == [hr.__version__]
-    assert told("--cflags") == [f"-I{hr.include()}"]
+    assert config("--version") == [hr.__version__]
+    assert config("--cflags") == [f"-I{hr.include()}"]
     nothing = run(sys.executable, "-m", "headrace.config")
     assert nothing.returncode == 2
     assert "expected at least one option" in nothing.stderr

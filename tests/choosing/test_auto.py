@@ -17,7 +17,7 @@ from headrace._fit import clock
 from headrace._fit.run import Run
 from headrace.choosing import candidates as tried
 from headrace.choosing import run, simple
-from headrace.choosing.result import Choice, Judged, Tried, compared, told_of
+from headrace.choosing.result import Choice, Judged, Tried, compared, comparison_of
 from headrace.choosing.sample import Sample, folds, parted
 
 QUICK = {"seconds": 1.0, "progress": False}
@@ -59,10 +59,10 @@ def sizes_of(kind, large):
     return f"{kind} 3x[32,32]", f"{kind} 5x[64,64]", f"{kind} {large}x[128,128]"
 
 
-@pytest.mark.parametrize("few", [False, True])
-def test_the_default_is_a_candidate(few):
+@pytest.mark.parametrize("is_small", [False, True])
+def test_the_default_is_a_candidate(is_small):
     setting = tried.Setting(3, 1, None, None, "float32", 4)
-    own = [one for one in tried.candidates(tried.FAMILIES, setting, few=few) if one.is_default]
+    own = [one for one in tried.candidates(tried.FAMILIES, setting, is_small=is_small) if one.is_default]
     assert [one.name for one in own] == ["NSF 5x[64,64]"]
     cases.assert_same_bits(own[0].make().parameters, hr.NSF(3, context=1, seed=4).parameters)
     assert repr(own[0].make()) == repr(hr.NSF(3, context=1, seed=4))
@@ -84,8 +84,8 @@ def test_the_default_comes_first_with_half_of_the_time(monkeypatch):
     monkeypatch.setattr("headrace._fit.clock.now", lambda: now[0])
     monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
     setting = tried.Setting(2, 0, None, None, "float32", 0)
-    trials = [Timed(one, 0) for one in tried.candidates(("maf", "nsf"), setting, few=False)]
-    search = run._ManyRows(Sample(banana(10)), trials, setting, None, run.Clock(10.0), False)
+    trials = [Timed(one, 0) for one in tried.candidates(("maf", "nsf"), setting, is_small=False)]
+    search = run._SuccessiveHalving(Sample(banana(10)), trials, setting, None, run.Clock(10.0), False)
     with search.shown() as shown:
         search._halve(Sample(banana(10)), Sample(banana(10)), "", shown)
     assert asked[0] == ("NSF 5x[64,64]", pytest.approx(5.0, rel=0.05))
@@ -97,7 +97,7 @@ def test_it_says_that_a_gaussian_is_as_good():
     x = np.random.default_rng(0).standard_normal((1000, 3)) @ np.random.default_rng(1).standard_normal((3, 3))
     choice = hr.auto(x, families=("maf",), **QUICK)
     assert "Gaussian" in (choice.name, *choice.as_good)
-    assert "Gaussian" in told_of(choice.name, choice.as_good)
+    assert "Gaussian" in comparison_of(choice.name, choice.as_good)
     held = np.random.default_rng(2).standard_normal((4000, 3)) @ np.random.default_rng(1).standard_normal((3, 3))
     truth = scipy.stats.multivariate_normal(np.zeros(3), np.cov(held.T)).logpdf(held).mean()
     gaussian = next(one.flow for one in choice.table if one.name == "Gaussian")
@@ -128,7 +128,7 @@ def test_held_out_rows_are_seen_by_nothing(monkeypatch):
 
 def test_the_best_is_fitted_to_all_rows_as_without_a_choice(monkeypatch):
     """If time is left: the flow has the bits of a fit to all rows, and the table the likelihood of the fit before."""
-    small = tried.candidates(("nsf",), tried.Setting(2, 0, None, None, "float32", 2), few=False)[:1]
+    small = tried.candidates(("nsf",), tried.Setting(2, 0, None, None, "float32", 2), is_small=False)[:1]
     monkeypatch.setattr(run, "candidates", lambda *given, **others: small)
     x = banana(600).astype("float32")
     choice = hr.auto(x, seconds=300.0, progress=False, seed=2)
@@ -164,7 +164,7 @@ def test_the_better_half_goes_on(monkeypatch):
 
     trials = [Counted(tried.Candidate(str(i), lambda: None), 0) for i in range(7)]
     clock = run.Clock(10.0)
-    search = run._ManyRows(
+    search = run._SuccessiveHalving(
         Sample(banana(10)), trials, tried.Setting(2, 0, None, None, "float32", 0), None, clock, False
     )
     with search.shown() as shown:
@@ -194,7 +194,7 @@ def test_a_fit_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(clock, "now", lambda: 0.005 * next(looks))  # of a fit: as fast on every machine
     fitted, choosing, _ = parted(Sample(banana(2000)), 0)
     setting = tried.Setting(2, 0, None, None, "float32", 0)
-    trial = tried.Trial(tried.candidates(("nsf",), setting, few=False)[0], 0)
+    trial = tried.Trial(tried.candidates(("nsf",), setting, is_small=False)[0], 0)
     trial.go(fitted, choosing, 0.8, str(tmp_path))
     assert trial.stopped == "time_budget"
     first, reached = copy.copy(trial.flow), trial.chosen_by
@@ -223,7 +223,7 @@ def test_rounds_share_the_time(monkeypatch, slow):
     monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
     trials = [Timed(tried.Candidate(str(i), lambda: None), 0) for i in range(7)]
     setting = tried.Setting(2, 0, None, None, "float32", 0)
-    search = run._ManyRows(Sample(banana(10)), trials, setting, None, run.Clock(10.0), False)
+    search = run._SuccessiveHalving(Sample(banana(10)), trials, setting, None, run.Clock(10.0), False)
     with search.shown() as shown:
         search._halve(Sample(banana(10)), Sample(banana(10)), "", shown)
     assert now[0] - 100.0 == pytest.approx(9.8, rel=1e-9) if slow == 1.0 else 9.8 <= now[0] - 100.0 < 10.4
@@ -238,7 +238,7 @@ def test_few_rows(rows, features):
     assert "each by a fit to four fifths" in choice.judged_by
     assert choice.flow.sample(3, seed=0).shape == (3, features)
     assert np.isfinite(choice.table[0].log_likelihood)
-    if rows == 4:  # nothing can be told apart from four rows
+    if rows == 4:  # four rows distinguish no densities
         assert choice.name in SIMPLE or choice.as_good
 
 
@@ -342,10 +342,10 @@ def test_what_is_as_good():
     assert as_good == ("Gaussian",)
     assert table[2].behind == pytest.approx(0.5)
     assert table[2].behind_error == pytest.approx(np.std([0.5, 0.4, 0.6, 0.5], ddof=1) / 2)
-    assert "a Gaussian is as good (within the standard error, or 0.01 nats a row)" in told_of("NSF", as_good)
+    assert "a Gaussian is as good (within the standard error, or 0.01 nats a row)" in comparison_of("NSF", as_good)
     for step, found in ((0.009, ("Gaussian",)), (0.02, ())):  # both by many standard errors, which only one matters
         assert compared([Judged("Gaussian", None, best.log_prob - step, 0.0, "", 0.0), best], best, None)[1] == found
-    assert "by more than the standard error" in told_of("NSF", ())
+    assert "by more than the standard error" in comparison_of("NSF", ())
     assert [sorted(np.concatenate(folds(n, 5, 0)).tolist()) == list(range(n)) for n in (5, 13)] == [True, True]
 
 

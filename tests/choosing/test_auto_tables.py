@@ -29,11 +29,11 @@ def columns(rows=700, seed=0):
 
 def with_gaps(library):
     """Each of the first three columns misses a value; and which rows do."""
-    told = {name: column.tolist() for name, column in columns().items()}
-    told["count"][2] = told["yes"][5] = told["size"][7] = None
+    values = {name: column.tolist() for name, column in columns().items()}
+    values["count"][2] = values["yes"][5] = values["size"][7] = None
     if library == "polars":
-        return polars.DataFrame(told), [2, 5, 7]
-    frame = pandas.DataFrame(told)  # truth values and None are objects there
+        return polars.DataFrame(values), [2, 5, 7]
+    frame = pandas.DataFrame(values)  # truth values and None are objects there
     frame["count"] = frame["count"].astype("Int64")
     return frame, [2, 5, 7]
 
@@ -68,13 +68,13 @@ def test_samples_come_back_undone(chosen):
     assert set(np.unique(drawn[:, 1])) == {0.0, 1.0}
     assert (drawn[:, 3] == 2.5).all()
     assert abs(drawn[:, 0].mean() - RATE) < 0.6
-    told = choice.sample(20, seed=1, as_frame=True)
-    assert type(told) is type(frame)
-    assert list(told.columns) == list(frame.columns)
-    assert [str(one).lower() for one in told.dtypes] == [
+    sampled = choice.sample(20, seed=1, as_frame=True)
+    assert type(sampled) is type(frame)
+    assert list(sampled.columns) == list(frame.columns)
+    assert [str(one).lower() for one in sampled.dtypes] == [
         str(one).lower() for one in frame.dtypes
     ] or library == "pandas"
-    assert (np.asarray(told, np.float64) == choice.sample(20, seed=1)).all()
+    assert (np.asarray(sampled, np.float64) == choice.sample(20, seed=1)).all()
     assert (choice.flow.sample(20, seed=1)[:, 0] != np.round(choice.flow.sample(20, seed=1)[:, 0])).any()
 
 
@@ -195,7 +195,7 @@ def test_columns_in_another_order_are_refused(chosen):
     assert np.isfinite(choice.log_prob(table.to_numpy().astype(float))).all()  # who has no names cannot be checked
 
 
-def test_another_constant_is_told_by_its_name(chosen):
+def test_another_constant_is_named(chosen):
     _, table, choice = chosen
     rows = table.to_numpy().astype(float)
     rows[0, 3] = 1.0

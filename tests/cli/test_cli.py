@@ -270,14 +270,14 @@ def test_constant_columns_are_named(folder, run):
     x[:, 1] = 3.0
     write_csv("t.csv", x, NAMES)
     _, _, err = run("fit", "t.csv", "-o", "f.safetensors", *SHORT)
-    said = (
+    text = (
         "in all rows (3), and {} kept aside: samples have it again, and rows with another number have a density of 0\n"
     )
-    assert err == "headrace: warning: t.csv: column 'log_radius' has one number " + said.format("is")
+    assert err == "headrace: warning: t.csv: column 'log_radius' has one number " + text.format("is")
     x[:, 2] = 0.1
     write_csv("t.csv", x, NAMES)
     _, _, err = run("fit", "t.csv", "-o", "f.safetensors", *SHORT)
-    assert err == "headrace: warning: t.csv: column 'log_radius' and 1 more have one number " + said.format("are")
+    assert err == "headrace: warning: t.csv: column 'log_radius' and 1 more have one number " + text.format("are")
 
 
 def test_rows_in_a_plane_have_no_gaussian(folder, run):
@@ -444,7 +444,7 @@ def test_samples_have_the_digits_of_the_table(folder, run, result):
             assert_array_equal(np.array(out[-400:], float), samples[:, 0])
 
 
-def test_a_seed_that_was_not_given_is_told(folder, run, result):
+def test_a_seed_that_was_not_given_is_reported(folder, run, result):
     flow = small_flow()
     report = result("sample", "flow.safetensors", "-n", 20, "-o", "s.npy")
     assert_array_equal(np.load("s.npy"), flow.sample(20, seed=report["seed"]))

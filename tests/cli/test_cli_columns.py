@@ -29,8 +29,8 @@ def test_whole_and_constant_columns_come_back(folder, run, result):
     write("t.csv", rows())
     code, _, err = run("fit", "t.csv", "-o", "f.safetensors", "--discrete", "count", *SHORT)
     assert code == 0
-    told = "t.csv: column 'unit' has one number in all rows (2.5), and is kept aside: "
-    assert err.startswith("headrace: warning: " + told)
+    warning = "t.csv: column 'unit' has one number in all rows (2.5), and is kept aside: "
+    assert err.startswith("headrace: warning: " + warning)
     assert len(err.splitlines()) == 1
     assert hr.load("f.safetensors").features == 2
     notes = files.read_notes("f.safetensors")
@@ -143,9 +143,9 @@ def test_repeats_are_spoken_of_and_spread(folder, run):
     x = np.random.default_rng(0).standard_normal((300, 2))
     x[:, 0] = x[:, 0].round(1)
     write("t.csv", x, "a,b")
-    said = run("fit", "t.csv", "-o", "f", *SHORT)[2]
-    assert "values repeat in column 'a'" in said
-    assert "--spread" in said
+    err = run("fit", "t.csv", "-o", "f", *SHORT)[2]
+    assert "values repeat in column 'a'" in err
+    assert "--spread" in err
     warned = run("fit", "t.csv", "-o", "f", "--spread", "auto", *SHORT)[2]
     assert "repeat" not in warned
     assert warned == "" or warned.startswith("headrace: warning: fit: no epoch of 3 was better")  # of so short a fit

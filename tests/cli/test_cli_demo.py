@@ -50,14 +50,14 @@ def test_bench_counts_the_arithmetic(make):
 
 
 @pytest.fixture
-def few_stars(monkeypatch):
+def small_table(monkeypatch):
     """The demo of a few hundred stars."""
     train, held_out = demo.load_stars()
     monkeypatch.setattr(demo, "load_stars", lambda: (train[:400], held_out[:100]))
     monkeypatch.setattr(demo, "PIXELS", 40)
 
 
-def test_demo(folder, run, result, few_stars):
+def test_demo(folder, run, result, small_table):
     pytest.importorskip("matplotlib")
     report = result("demo", "--epochs", 2, "--seed", 1, "--quiet")
     assert list(report["log_likelihood"]) == ["Gaussian", "kernel density", "MAF", "NSF"]
@@ -70,7 +70,7 @@ def test_demo(folder, run, result, few_stars):
     assert (folder / "stars.svg").exists()
 
 
-def test_demo_without_matplotlib(folder, run, few_stars, monkeypatch):
+def test_demo_without_matplotlib(folder, run, small_table, monkeypatch):
     monkeypatch.setattr(demo, "can_draw", lambda: False)
     code, out, err = run("demo", "--epochs", 1)
     assert code == 0

@@ -70,7 +70,7 @@ def test_weights(fitted, result):
 
 
 def test_errors(fitted, run, folder, monkeypatch):
-    for arguments, told in (
+    for arguments, message in (
         (("held.csv", "-o", "d.txt"), "argument -o/--output: expected a file that ends in .html, .png, .pdf, .svg"),
         (("held.csv", "-o", "held.html/x.html"), "--output: expected an existing folder"),
         (("held.csv", "--columns", "mass"), "expected 2 columns of features, as f.safetensors has, got 1"),
@@ -78,7 +78,7 @@ def test_errors(fitted, run, folder, monkeypatch):
     ):
         code, out, err = run("diagnose", "f.safetensors", *arguments)
         assert code in (1, 2)
-        assert told in err
+        assert message in err
         assert out == ""
     x = table(20)
     x[3, 0] = np.nan

@@ -36,7 +36,7 @@ BAD_TABLES = {
     "a short line": (lambda: write("t.csv", "a,b\n1,2\n\n3\n"), [], ["t.csv: line 4", "expected 2 columns", "got 1"]),
     "a long line": (lambda: write("t.csv", "a,b\n1,2\n3,4,5\n"), [], ["t.csv: line 3", "expected 2 columns", "got 3"]),
     "names or numbers": (lambda: write("t.csv", "a,2\n1,2\n"), [], ["t.csv: line 1", "--header yes"]),
-    "names said to be numbers": (lambda: write("t.csv", "a,b\n1,2\n"), ["--header", "no"], ["line 1", "got 'a'"]),
+    "names declared as values": (lambda: write("t.csv", "a,b\n1,2\n"), ["--header", "no"], ["line 1", "got 'a'"]),
     "another delimiter": (lambda: write("t.csv", "a;b\n1;2\n"), ["--delimiter", ","], ["line 2", "got '1;2'"]),
     "not UTF-8": (lambda: write("t.csv", b"a,b\n1,\xff\n"), [], ["t.csv", "UTF-8", "0xff"]),
     "an open quote": (
@@ -128,7 +128,7 @@ BAD_TABLES = {
 
 
 @pytest.mark.parametrize("case", BAD_TABLES)
-def test_bad_tables_are_told_in_one_line(folder, run, case):
+def test_bad_tables_are_reported_in_one_line(folder, run, case):
     make, options, patterns = BAD_TABLES[case]
     for json_too in ([], ["--json"]):
         name = make() if not json_too or case != "a folder" else "d.csv"
@@ -162,7 +162,7 @@ BAD_CALLS = {
 
 
 @pytest.mark.parametrize("case", BAD_CALLS)
-def test_bad_calls_are_told_in_one_line(folder, run, case):
+def test_bad_calls_are_reported_in_one_line(folder, run, case):
     arguments, patterns = BAD_CALLS[case]
     np.save("t.npy", table())
     small_flow()

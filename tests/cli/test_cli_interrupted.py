@@ -80,8 +80,8 @@ def test_ctrl_c_elsewhere(folder, run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_tables, "open_table", interrupt)
-    told = "headrace: interrupted: no weights better than fresh ones yet, nothing was saved\n"
-    assert run("fit", "t.npy", "-o", "f.safetensors") == (130, "", told)
+    message = "headrace: interrupted: no weights better than fresh ones yet, nothing was saved\n"
+    assert run("fit", "t.npy", "-o", "f.safetensors") == (130, "", message)
     assert not os.path.exists("f.safetensors")
     assert run("score", "f.safetensors", "t.npy")[0] == 1
     with open("f.safetensors", "wb") as file:
@@ -115,10 +115,10 @@ def test_ctrl_c_before_there_are_better_weights_leaves_the_file(flow, moment, fo
         before = file.read()
     more = {"default": (), "ensemble": ("--ensemble", 2), "stream": ("--buffer", 500, "--epochs", 2)}[flow]
     calls = ctrl_c(monkeypatch, *MOMENTS[moment])
-    told = run("fit", "t.npy", "-o", "good.safetensors", "--quiet", "--json", *more)
+    result = run("fit", "t.npy", "-o", "good.safetensors", "--quiet", "--json", *more)
     assert calls
-    assert told[:2] == (130, "")
-    assert told[2].splitlines()[-1] == (
+    assert result[:2] == (130, "")
+    assert result[2].splitlines()[-1] == (
         "headrace: interrupted: no weights better than fresh ones yet, nothing was saved; good.safetensors is as it was"
     )
     with open("good.safetensors", "rb") as file:

@@ -118,7 +118,7 @@ def test_a_long_fit_goes_on_from_its_checkpoint(folder, run, result, monkeypatch
 
 
 @pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
-def test_what_is_wrong_in_a_long_table_is_told_by_its_row(folder, run, kind):
+def test_a_fault_of_a_long_table_is_reported_with_its_row(folder, run, kind):
     x = table(1000)
     x[777, 1] = np.nan
     path = written(f"t.{kind}", x)
@@ -132,7 +132,7 @@ def test_what_is_wrong_in_a_long_table_is_told_by_its_row(folder, run, kind):
     assert not os.path.exists("f.safetensors")
 
 
-def test_columns_that_say_nothing_are_told(folder, run):
+def test_columns_without_information_are_reported(folder, run):
     x = table(1000)
     x[:, 0] = np.arange(1000)
     x[:, 2] = 7.0
@@ -212,8 +212,8 @@ def test_a_long_table_may_miss_numbers_and_have_bounds(folder, run, result):
         (("--discrete", "0,2"), "column 2: expected whole numbers, as discrete says, got "),
         (("--bounds", "2=0:"), "x: expected numbers"),
     ]
-    for options, told in several:
-        check_error(*run("fit", "good.npy", "-o", "h", *wrong, *options, "--quiet"), [f"good.npy: {told}"])
+    for options, message in several:
+        check_error(*run("fit", "good.npy", "-o", "h", *wrong, *options, "--quiet"), [f"good.npy: {message}"])
 
 
 def test_auto_looks_at_a_long_table_with_its_noise(folder, run, result):

@@ -121,7 +121,7 @@ def test_a_full_disk_behind_the_standard_output(folder):
         check_error(run.returncode, "", run.stderr, ["standard output: No space left on device"])
 
 
-def test_a_full_disk_is_told_with_the_name_of_the_file(folder, run, monkeypatch):
+def test_a_full_disk_is_reported_with_the_name_of_the_file(folder, run, monkeypatch):
     small_flow()
     np.save("t.npy", table())
 

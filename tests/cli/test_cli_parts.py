@@ -180,7 +180,7 @@ def test_scores_of_anything_else_are_refused(folder, run, result):
     assert result(*score)["tables_done_before"] == 3
 
 
-def test_a_table_that_changes_while_it_is_read_is_told(folder, run, monkeypatch):
+def test_a_table_that_changes_while_it_is_read_is_reported(folder, run, monkeypatch):
     small_flow()
     parts("npy")
     mark = _parts.mark

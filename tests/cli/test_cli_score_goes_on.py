@@ -56,13 +56,13 @@ def test_scores_go_on_where_ctrl_c_ended_them(folder, run, result, monkeypatch, 
     score = ("score", "flow.safetensors", written(f"t.{kind}", x), "-o", f"s.{out}")
     with monkeypatch.context() as patched:
         interrupted_in(patched, 4)
-        code, said, err = run(*score, "--json", "--quiet")
+        code, output, err = run(*score, "--json", "--quiet")
     assert code == 130
     assert err == (
         f"headrace: interrupted: the scores of the first {3 * BLOCK} rows are kept in s.partial.{out}; "
         "the same command goes on from there\n"
     )
-    report = json.loads(said)
+    report = json.loads(output)
     assert (report["rows"], report["file"], report["interrupted"]) == (3 * BLOCK, f"s.partial.{out}", True)
     assert report["log_likelihood"] == pytest.approx(want[: 3 * BLOCK].mean(dtype=float), rel=1e-12)
     assert_array_equal(read(f"s.partial.{out}")[:, 0], want[: 3 * BLOCK])
@@ -123,8 +123,8 @@ def test_ctrl_c_before_any_scores_leaves_nothing(folder, run, monkeypatch):
     for options in (("-o", "s.npy"), ()):
         with monkeypatch.context() as patched:
             interrupted_in(patched, 1)
-            told = run("score", "flow.safetensors", "t.npy", "--quiet", *options)
-        assert told == (130, "", "headrace: interrupted\n")
+            result = run("score", "flow.safetensors", "t.npy", "--quiet", *options)
+        assert result == (130, "", "headrace: interrupted\n")
     assert sorted(os.listdir()) == ["flow.safetensors", "t.npy"]
 
 
@@ -207,8 +207,8 @@ def test_scores_on_the_standard_output_come_as_they_are_made(folder, run, monkey
         code, out, err = run("score", "flow.safetensors", "t.npy")
     assert code == 130
     assert_array_equal(np.array(out.split(), "f4"), flow.log_prob(x)[: 3 * BLOCK])
-    told = f"these are of the first {3 * BLOCK} rows; with -o FILE the same command goes on"
-    assert err.startswith(f"headrace: interrupted: {told}\n{3 * BLOCK} rows: mean log density")
+    message = f"these are of the first {3 * BLOCK} rows; with -o FILE the same command goes on"
+    assert err.startswith(f"headrace: interrupted: {message}\n{3 * BLOCK} rows: mean log density")
     code, out, _ = run("score", "flow.safetensors", "t.npy", "--quiet")
     assert_array_equal(np.array(out.split(), "f4"), flow.log_prob(x))
 

@@ -89,8 +89,8 @@ def test_meanings_and_defaults_are_those_of_python():
     assert fit["rule"].startswith("how a kink is chosen. newton: Newton's step")
     assert "leaky_relu" in fit["nonlinearity"]  # of `Planar`, to which the flow's help points
     for kind in offered.FLOWS.values():  # each argument is explained where it is
-        told = offered.meanings(kind.model or kind.make)
-        assert set(kind.settings) <= set(told)
+        meanings = offered.meanings(kind.model or kind.make)
+        assert set(kind.settings) <= set(meanings)
 
 
 def test_options_of_flows_stand_in_groups_by_the_flows_that_take_them(run):
@@ -152,7 +152,7 @@ def test_values_are_no_unknown_options(folder, run):
     assert "argument --validation: expected a share" in err
 
 
-def test_a_row_with_a_class_label_is_told_how_to_read(folder, run):
+def test_the_error_for_a_class_label_names_the_option(folder, run):
     """As many archives have them: no names, numbers, and a class at the end; the advice works as it stands."""
     with open("t.csv", "w") as file:
         file.writelines(f"{a:.6f},{b:.6f},{c:.6f},{'gh'[i % 2]}\n" for i, (a, b, c) in enumerate(table()))

@@ -125,7 +125,7 @@ def test_blocks_of_any_array(folder, monkeypatch, made):
     assert_array_equal(np.concatenate(list(source.blocks(range(source.n_columns)))), x.reshape(50, -1))
 
 
-def test_a_null_in_a_later_block_is_told_by_its_row(folder, monkeypatch):
+def test_a_null_in_a_later_block_is_reported_with_its_row(folder, monkeypatch):
     arrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet
 
@@ -137,7 +137,7 @@ def test_a_null_in_a_later_block_is_told_by_its_row(folder, monkeypatch):
         list(_tables.open_table("t.parquet").blocks([0]))
 
 
-def test_a_file_that_got_shorter_is_told(folder):
+def test_a_file_that_got_shorter_is_reported(folder):
     np.save("t.npy", table(100))
     source = _tables.open_table("t.npy")
     np.save("t.npy", table(50))
@@ -197,8 +197,8 @@ def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
     hr.MAF(8, transforms=1, hidden=(8,)).save("flow.safetensors")
     rows = np.random.default_rng(0).standard_normal((1_500_000, 8))
     written(f"t.{kind}", rows, None)
-    told = subprocess.run([sys.executable, "-c", MEASURED, f"t.{kind}"], check=True, capture_output=True, text=True)
-    code, grown = told.stdout.splitlines()[-1].split()
+    done = subprocess.run([sys.executable, "-c", MEASURED, f"t.{kind}"], check=True, capture_output=True, text=True)
+    code, grown = done.stdout.splitlines()[-1].split()
     assert int(code) == 0
     assert int(grown) < (45 if kind == "npy" else 90) * 1024  # the latter has pyarrow itself, and what it keeps
     assert np.load("s.npy", mmap_mode="r").shape == (1_500_000,)
@@ -212,13 +212,13 @@ def test_scores_show_a_bar_where_somebody_looks(folder, run, monkeypatch):
     monkeypatch.setattr(_source, "BLOCK", 8192)
     bar = _progress.bar
     monkeypatch.setattr(_progress, "bar", lambda *given, **how: bar(*given, mininterval=0.0, miniters=1, **how))
-    for arguments, told in ((("a.npy", "-o", "l.npy"), "60.0k/60.0k"), (("a.npy", "b.npy", "-o", "s/"), "2/2 [")):
+    for arguments, shown in ((("a.npy", "-o", "l.npy"), "60.0k/60.0k"), (("a.npy", "b.npy", "-o", "s/"), "2/2 [")):
         assert "score" not in run("score", "f", *arguments)[2]  # nobody does
         monkeypatch.setattr("headrace._progress.watched", lambda: True)
         arguments = [argument.replace("s/", "t/") for argument in arguments]
         err = run("score", "f", *arguments)[2]
         assert "score: " in err
-        assert told in err
+        assert shown in err
         assert "row/s" in err or "table/s" in err
         assert "score" not in run("score", "f", *arguments, "--quiet")[2]
         monkeypatch.setattr("headrace._progress.watched", lambda: False)

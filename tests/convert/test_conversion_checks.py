@@ -63,7 +63,7 @@ def test_a_subclass_that_computes_something_else_is_found_or_refused(torch, zuko
 
 
 @pytest.mark.parametrize("slope", [1e-2, 1e-4])
-def test_a_slope_that_the_model_was_told_is_told_to_headrace(torch, zuko, slope):
+def test_the_slope_of_a_model_is_kept(torch, zuko, slope):
     import functools
 
     univariate = functools.partial(zuko.transforms.MonotonicAffineTransform, slope=slope)

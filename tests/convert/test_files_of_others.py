@@ -62,20 +62,20 @@ def test_zuko(kind, context):
     model = shaken(make(d), 11).double()
     state = model.state_dict()
     known = rows(torch, model, d, of_zuko)
-    told = {"activation": "relu", **needed}
-    flow = convert.from_zuko(state, verify=known, **told)
+    settings = {"activation": "relu", **needed}
+    flow = convert.from_zuko(state, verify=known, **settings)
     same(flow, convert.from_zuko(model))
     old = {key.replace("base.loc", "base._0").replace("base.scale", "base._1"): value for key, value in state.items()}
-    same(convert.from_zuko(old, verify=False, **told), flow)  # as zuko 1.5 and older wrote it
-    for name in told:
+    same(convert.from_zuko(old, verify=False, **settings), flow)  # as zuko 1.5 and older wrote it
+    for name in settings:
         with pytest.raises(ValueError, match=rf"^{name}: expected a value, because a state_dict does not record it; "):
-            convert.from_zuko(state, verify=False, **{key: value for key, value in told.items() if key != name})
+            convert.from_zuko(state, verify=False, **{key: value for key, value in settings.items() if key != name})
     with pytest.raises(ValueError, match=r"^verify: .* differ by up to"):
-        convert.from_zuko(state, verify=known, **{**told, "slope": 1e-2})
+        convert.from_zuko(state, verify=known, **{**settings, "slope": 1e-2})
     with pytest.raises(ValueError, match=r"^verify: a state_dict has no density to compare with"):
-        convert.from_zuko(state, **told)
+        convert.from_zuko(state, **settings)
     with pytest.raises(TypeError, match=r"^verify: expected \(x, log_prob"):
-        convert.from_zuko(state, verify=known[:1], **told)
+        convert.from_zuko(state, verify=known[:1], **settings)
     with pytest.raises(TypeError, match=r"^slope: expected none beside a model, which has it"):
         convert.from_zuko(model, slope=1e-3)
 
@@ -122,16 +122,16 @@ def test_nflows(kind, context, monkeypatch):
     model = shaken(make(d), 12).double()
     state = model.state_dict()
     known = rows(torch, model, d, of_nflows)
-    told = {"activation": "relu", **needed}
-    flow = convert.from_nflows(state, verify=known, **told)
+    settings = {"activation": "relu", **needed}
+    flow = convert.from_nflows(state, verify=known, **settings)
     same(flow, convert.from_nflows(model))
-    for name in told:
+    for name in settings:
         with pytest.raises(ValueError, match=rf"^{name}: expected a value, because a state_dict does not record it; "):
-            convert.from_nflows(state, verify=False, **{key: value for key, value in told.items() if key != name})
+            convert.from_nflows(state, verify=False, **{key: value for key, value in settings.items() if key != name})
     with pytest.raises(ValueError, match=r"^verify: .* differ by up to"):
-        convert.from_nflows(state, verify=known, **{**told, "activation": "tanh"})
+        convert.from_nflows(state, verify=known, **{**settings, "activation": "tanh"})
     with pytest.raises(TypeError, match=r"^tail_bound: expected only activation, bound, "):
-        convert.from_nflows(state, verify=False, tail_bound=3.0, **told)
+        convert.from_nflows(state, verify=False, tail_bound=3.0, **settings)
 
 
 def test_what_has_no_tensors_is_not_guessed():

@@ -19,21 +19,21 @@ def first(monkeypatch):
     monkeypatch.setattr(Draw, "one", lambda self, *options: options[0])
 
 
-def compared(name, model, d, log_prob, told, kept=()):
-    """From the tensors as from the model; each thing that they lack is asked for, and rows find what is said wrong."""
+def compared(name, model, d, log_prob, settings, kept=()):
+    """From the tensors as from the model; each missing setting is asked for, and `verify` finds wrong ones."""
     torch, take = library("torch"), getattr(convert, f"from_{name}")
     state = model.state_dict()
     x = torch.randn(ROWS, d.features, dtype=torch.float64)
     context = (torch.randn(ROWS, d.columns, dtype=torch.float64),) if d.columns else ()
     with torch.no_grad():
         known = (x, log_prob(model, x, *context), *context)
-    flow = take(state, verify=known, **told)
+    flow = take(state, verify=known, **settings)
     same(flow, take(model), x, context)
     arrays = {key: value.numpy() for key, value in state.items()}  # as other readers of files give them
-    same(take(arrays, verify=False, **told), flow, x, context)
-    for missing in told:
+    same(take(arrays, verify=False, **settings), flow, x, context)
+    for missing in settings:
         with pytest.raises(ValueError, match=rf"^{missing}: expected a value, because a state_dict does not record it"):
-            take(state, verify=False, **{key: value for key, value in told.items() if key != missing})
+            take(state, verify=False, **{key: value for key, value in settings.items() if key != missing})
     return state, known
 
 
@@ -42,7 +42,7 @@ def same(first, second, x, context):
     np.testing.assert_allclose(first.log_prob(x.numpy(), *(c.numpy() for c in context)), want, rtol=1e-12, atol=1e-12)
 
 
-NORMFLOWS_TOLD = {
+NORMFLOWS_SETTINGS = {
     "AffineCouplingBlock (RealNVP), Permute": {"activation": "relu", "scale_map": "exp", "split_mode": "channel"},
     "MaskedAffineFlow (RealNVP, NICE), ActNorm, InvertibleAffine": {"activation": "relu"},
     "MaskedAffineAutoregressive (IAF)": {"activation": "relu"},
@@ -53,7 +53,7 @@ NORMFLOWS_TOLD = {
 
 
 @pytest.mark.parametrize("context", [False, True])
-@pytest.mark.parametrize("kind", NORMFLOWS_TOLD)
+@pytest.mark.parametrize("kind", NORMFLOWS_SETTINGS)
 def test_normflows(kind, context, first):
     library("normflows")
     if context and "Reverse" not in kind and "IAF" not in kind and "Spline" not in kind:
@@ -65,16 +65,16 @@ def test_normflows(kind, context, first):
     if "Block" in kind:
         d.features = 4
     model = shaken(NORMFLOWS[kind](d), seed).double()
-    told = {name: d.bound if name == "bound" else value for name, value in NORMFLOWS_TOLD[kind].items()}
+    settings = {name: d.bound if name == "bound" else value for name, value in NORMFLOWS_SETTINGS[kind].items()}
 
     def log_prob(model, x, *context):
         return model.log_prob(x, *context)
 
-    state, known = compared("normflows", model, d, log_prob, told)
+    state, known = compared("normflows", model, d, log_prob, settings)
     with pytest.raises(ValueError, match=r"^verify: .* differ by up to"):
-        convert.from_normflows(state, verify=known, **{**told, "activation": "tanh"})
+        convert.from_normflows(state, verify=known, **{**settings, "activation": "tanh"})
     with pytest.raises(TypeError, match=r"^slope: expected only activation, bound, scale_map, split_mode beside"):
-        convert.from_normflows(state, verify=known, slope=1e-3, **told)
+        convert.from_normflows(state, verify=known, slope=1e-3, **settings)
 
 
 def test_what_normflows_leaves_no_trace_of(first):
@@ -91,7 +91,7 @@ def test_what_normflows_leaves_no_trace_of(first):
 
 
 LINKS = {"eps": 1e-3, "batch_norm_eps": 1e-5}
-GLASFLOW_TOLD = {
+GLASFLOW_SETTINGS = {
     "RealNVP": {"scale_activation": "nflows_general", **LINKS},
     'RealNVP, `scale_activation="nflows"`': {"scale_activation": "nflows", "batch_norm_eps": 1e-5},
     "RealNVP, `volume_preserving=True`": {"batch_norm_eps": 1e-5},
@@ -115,26 +115,26 @@ def test_glasflow(kind, context, first, monkeypatch):
     else:
         model = GLASFLOW[kind](d)
     model = shaken(model, 18).double()
-    told = {name: d.bound if name == "bound" else value for name, value in GLASFLOW_TOLD[kind].items()}
+    settings = {name: d.bound if name == "bound" else value for name, value in GLASFLOW_SETTINGS[kind].items()}
 
     def log_prob(model, x, *context):
         return model.log_prob(x, conditional=context[0] if context else None)
 
-    state, known = compared("glasflow", model, d, log_prob, {"activation": "relu", **told})
-    if "scale_activation" in told:
-        other = {**told, "scale_activation": "nflows" if told["scale_activation"] != "nflows" else "softplus"}
+    state, known = compared("glasflow", model, d, log_prob, {"activation": "relu", **settings})
+    if "scale_activation" in settings:
+        other = {**settings, "scale_activation": "nflows" if settings["scale_activation"] != "nflows" else "softplus"}
         with pytest.raises(ValueError, match=r"^verify: .* differ by up to"):
             convert.from_glasflow(state, verify=known, activation="relu", **other)
         with pytest.raises(ValueError, match=r"^scale_activation: expected one of"):
-            convert.from_glasflow(state, verify=known, activation="relu", **{**told, "scale_activation": "log9"})
-        without = {name: value for name, value in told.items() if name != "scale_activation"}
+            convert.from_glasflow(state, verify=known, activation="relu", **{**settings, "scale_activation": "log9"})
+        without = {name: value for name, value in settings.items() if name != "scale_activation"}
         with pytest.raises(
             ValueError,
             match=r"^scale_activation: expected a value, because a state_dict does not record it.* glasflow has",
         ):
             convert.from_glasflow(state, verify=known, activation="relu", **without)
     with pytest.raises(TypeError, match=r"^maf_scale: expected only activation, .* beside a state_dict"):
-        convert.from_glasflow(state, verify=known, activation="relu", maf_scale="softplus", **told)
+        convert.from_glasflow(state, verify=known, activation="relu", maf_scale="softplus", **settings)
 
 
 @pytest.mark.parametrize(
@@ -158,26 +158,26 @@ def test_flowjax(number, kind, first, tmp_path):
         x = np.random.default_rng(0).standard_normal((ROWS, d.features)).astype(dtype)
         c = np.random.default_rng(1).standard_normal((ROWS, d.columns)).astype(dtype) if context else None
         known = (x, np.asarray(model.log_prob(jax.numpy.asarray(x), None if c is None else jax.numpy.asarray(c))))
-    told = {
+    settings = {
         "activation": "relu",
         "transformer": spline if "Rational" in kind else "affine",
         "invert": "invert=False" not in kind,
     }
     known = (*known, c) if context else known
-    flow = convert.from_flowjax(tmp_path / "flow.eqx", verify=known, **told)
+    flow = convert.from_flowjax(tmp_path / "flow.eqx", verify=known, **settings)
     assert flow.dtype == dtype
     want = convert.from_flowjax(model, verify=False)
     assert np.array_equal(flow.parameters, want.parameters)
-    assert np.array_equal(convert.from_flowjax(leaves, verify=False, **told).parameters, want.parameters)
-    for missing in told:
+    assert np.array_equal(convert.from_flowjax(leaves, verify=False, **settings).parameters, want.parameters)
+    for missing in settings:
         with pytest.raises(ValueError, match=rf"^{missing}: expected a value, because a state_dict does not record it"):
-            convert.from_flowjax(leaves, verify=False, **{k: v for k, v in told.items() if k != missing})
+            convert.from_flowjax(leaves, verify=False, **{k: v for k, v in settings.items() if k != missing})
     with pytest.raises(ValueError, match=r"^verify: .* differ by up to"):
-        convert.from_flowjax(leaves, verify=known, **{**told, "activation": "tanh"})
+        convert.from_flowjax(leaves, verify=known, **{**settings, "activation": "tanh"})
     with pytest.raises(NotImplementedError, match=r"^model: expected the leaves of flowjax's .*, got arrays of shapes"):
-        convert.from_flowjax(leaves[:-1], verify=False, **told)
+        convert.from_flowjax(leaves[:-1], verify=False, **settings)
     with pytest.raises(ValueError, match=r"^verify: a state_dict has no density to compare with"):
-        convert.from_flowjax(leaves, **told)
+        convert.from_flowjax(leaves, **settings)
 
 
 def test_arrays_that_are_none():

@@ -266,25 +266,25 @@ def threads(): return len(os.listdir("/proc/self/task"))
 flow, x = hr.MAF(3), np.ones((200000, 3))
 hr.set_num_threads(1)
 flow.log_prob(x)
-few = threads()
+idle = threads()
 hr.set_num_threads(4096)
 flow.log_prob(x[:40])
-assert threads() <= few + 40
+assert threads() <= idle + 40
 hr.set_num_threads(30)
 end = time.time() + 30
-while threads() < few + 29 and time.time() < end:
+while threads() < idle + 29 and time.time() < end:
     flow.log_prob(x)
-assert threads() == few + 29, threads()
+assert threads() == idle + 29, threads()
 hr.set_num_threads(3)
-while threads() > few + 2 and time.time() < end:
+while threads() > idle + 2 and time.time() < end:
     time.sleep(0.01)
-assert threads() == few + 2, threads()
+assert threads() == idle + 2, threads()
 assert np.isfinite(flow.log_prob(x)).all()
 with hr.threads(9):
     flow.log_prob(x)
-while threads() > few + 2 and time.time() < end:
+while threads() > idle + 2 and time.time() < end:
     time.sleep(0.01)
-print(threads() - few)
+print(threads() - idle)
 """
     assert threads_at_import(code, OPENBLAS_NUM_THREADS="1") == ["2"]
 

@@ -55,8 +55,8 @@ def test_chains_of_many_rows(n):
     double = single.astype("float64")
     rows = np.tile(np.array([[3.0, -1.0]], "float32"), (n, 1))
     got, want = single.nll_and_grad(rows)[1], double.nll_and_grad(rows)[1]
-    few = single.nll_and_grad(rows[:8192])[1]  # no more rows than are summed in float32
-    assert np.abs(few - want).max() <= 2e-6 * np.abs(want).max()
+    summed_in_float32 = single.nll_and_grad(rows[:8192])[1]  # no more rows than are summed in float32
+    assert np.abs(summed_in_float32 - want).max() <= 2e-6 * np.abs(want).max()
     assert np.abs(got - want).max() <= 2e-6 * np.abs(want).max()
 
 

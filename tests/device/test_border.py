@@ -192,7 +192,7 @@ def test_read_only_memory_is_not_written_to():
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("wrong", "message"),
     [
         ((0, (4, 3), (12, 4), "float32"), "expected an address"),
         ((64, (4, -3), (12, 4), "float32"), "at least 0"),
@@ -202,11 +202,11 @@ def test_read_only_memory_is_not_written_to():
         ((64, (4, 3)), r"\(address, shape, strides, dtype\)"),
     ],
 )
-def test_what_is_no_array_of_a_device_is_refused(emu, told, message):
+def test_what_is_no_array_of_a_device_is_refused(emu, wrong, message):
     calls = Calls(OnDevice, flow())
     for verb, name in GIVEN.items():
         with pytest.raises(ValueError, match=message):
-            calls(verb, **{name: told})
+            calls(verb, **{name: wrong})
 
 
 def test_vectors_of_the_optimiser_have_the_size_of_the_weights(core):

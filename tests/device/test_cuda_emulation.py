@@ -173,7 +173,7 @@ def test_calls_are_logged_in_their_order(emu):
     assert emu.module.log() == []
 
 
-def test_a_driver_older_than_the_toolkit_is_told_in_both_numbers(emu):
+def test_a_driver_older_than_the_toolkit_is_reported_with_both_versions(emu):
     """The runtime's own words would leave a user with a card to believe that there is none."""
     module = emu.module
     assert (module.device_count(), module.reason()) == (1, "")
@@ -238,10 +238,10 @@ def card(emu):
 
 def test_a_card_that_is_too_old_is_named(card):
     card.set_architecture(75)
-    told = "emulation has compute capability 7.5, and headrace needs 8.0"
-    assert (card.device_count(), card.reason(), card.device_reason(0)) == (0, told, told)
+    reason = "emulation has compute capability 7.5, and headrace needs 8.0"
+    assert (card.device_count(), card.reason(), card.device_reason(0)) == (0, reason, reason)
     card.set_devices(2)
-    assert card.reason() == f"{told}; {told}"
+    assert card.reason() == f"{reason}; {reason}"
     card.set_architecture(80)
     assert (card.device_count(), card.reason(), card.device_capability(1)) == (2, "", "8.0")
 

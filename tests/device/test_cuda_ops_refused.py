@@ -99,6 +99,6 @@ def test_arrays_of_another_kind_are_refused(device, place, name, per_row):
     }
     address, *rest = device.tuple(arrays[place])
     for bad in (*map(device.tuple, wrong.values()), (address + 1, *rest)):
-        told = [bad if i == place else device.tuple(array) for i, array in enumerate(arrays)]
+        tuples = [bad if i == place else device.tuple(array) for i, array in enumerate(arrays)]
         with pytest.raises(ValueError, match="aligned"):
-            call(device, f"{name}_backward", PLAIN[name], told)
+            call(device, f"{name}_backward", PLAIN[name], tuples)

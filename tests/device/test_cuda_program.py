@@ -401,19 +401,21 @@ def test_uses_of_the_weights_wait_for_each_other_on_the_device(emu):
     program = Twin(emu, cases.randomise(hr.MAF(3, hidden=(5,), transforms=1))).program
     weights = np.zeros(program.n_weights, "f4")
     one, other, third = (np.arange(1, 4) << 8).tolist()
-    told = emu.tuple(weights)
+    weights_tuple = emu.tuple(weights)
 
     def waits(call):
         names = queued(emu, call)
         assert {s for name, s in names if name == "cudaEventRecord"} <= {one, other, third}
         return [s for name, s in names if name == "cudaStreamWaitEvent"]
 
-    made = len(waits(lambda: program.set_weights(told, one)))  # for what made the program, whose stream is another
+    made = len(
+        waits(lambda: program.set_weights(weights_tuple, one))
+    )  # for what made the program, whose stream is another
     assert made >= 1
-    assert waits(lambda: program.weights(told, other)) == [other]
-    assert waits(lambda: program.weights(told, third)) == [third]
+    assert waits(lambda: program.weights(weights_tuple, other)) == [other]
+    assert waits(lambda: program.weights(weights_tuple, third)) == [third]
     # For both readers too, and for its own stream's last use, also when it takes over that one's event.
-    assert len(waits(lambda: program.set_weights(told, one))) == made + 2 + 2
+    assert len(waits(lambda: program.set_weights(weights_tuple, one))) == made + 2 + 2
 
 
 def test_parameters_of_one_call_are_a_use_of_the_program(emu):

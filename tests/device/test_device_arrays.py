@@ -46,18 +46,20 @@ def test_every_call_gives_the_bits_of_the_cpu_in_the_callers_library(library, ki
 
 @every_call
 def test_nothing_is_copied(library, kind, name):
-    """Each array that the core is told of lies where the caller's array or the result lies."""
+    """Each address that the core gets lies in the caller's array or in the result."""
     call, holder = call_of(kind, name, "float32")
     holder = holder.to("cuda")
     given = on_device(library, arrays("float32", holder.parameters.size))
     library.machine.log.clear()
     got = call(holder, given)
     places = {library.address(array) for array in (*given.values(), *got)}
-    seen = [place for word in ("run", "gradient") for _, _, told in library.machine.said(word) for place in told]
+    seen = [
+        place for word in ("run", "gradient") for _, _, addresses in library.machine.logged(word) for place in addresses
+    ]
     assert seen
     # Of its own, a call has the log densities that it sums, or the rows' gradients of one context.
     assert len(set(seen) - places) == (name in ("nll_and_grad", "log_prob_vjp, one context", "inverse_vjp"))
-    assert not library.machine.said("upload")
+    assert not library.machine.logged("upload")
 
 
 @every_call
@@ -69,8 +71,8 @@ def test_work_is_queued_on_the_callers_stream_and_not_waited_for(library, kind, 
         library.machine.log.clear()
         call(holder, given)
         words = ("run", "gradient")
-        assert {said[1] for word in words for said in library.machine.said(word)} == {library.current()}
-        waits = len(library.machine.said("sync"))
+        assert {entry[1] for word in words for entry in library.machine.logged(word)} == {library.current()}
+        waits = len(library.machine.logged("sync"))
         # The mean loss is a number of the host, and so is what is checked of weights.
         assert waits == (3 if name == "nll_and_grad" else 0)
 
@@ -81,8 +83,8 @@ def test_calls_without_arrays_are_on_cupys_stream(machine, dtype):
     with machine.stream() as stream:
         machine.log.clear()
         got = device.sample(9, seed=4), *device.sample_and_log_prob(9, seed=4)
-        assert [said[1] for said in machine.said("run")] == [stream.ptr] * 2
-        assert not machine.said("sync")
+        assert [entry[1] for entry in machine.logged("run")] == [stream.ptr] * 2
+        assert not machine.logged("sync")
         want = flow.sample(9, seed=4), *flow.sample_and_log_prob(9, seed=4)
         for result, expected in zip(got, want, strict=True):
             assert isinstance(result, machine.cupy.ndarray)
@@ -115,7 +117,7 @@ def test_any_strides(library, view, dtype):
     array = library.make(table, VIEWS[view])
     library.machine.log.clear()
     got = device.log_prob(array)
-    assert library.machine.said("run")[0][2][0] == library.address(array)
+    assert library.machine.logged("run")[0][2][0] == library.address(array)
     cases.assert_same_bits(library.open(got), want)
 
 
@@ -271,7 +273,7 @@ def test_streams_of_one_address_are_one_but_for_those_of_threads(machine):
     for first, then, waits in ((1, 1, 0), (77, 77, 0), (2, 2, 1), (1, 2, 1), (2, 77, 1)):
         machine.log.clear()
         device.order(of(first), of(then))
-        assert machine.said("wait") == [("wait", then, first)] * waits
+        assert machine.logged("wait") == [("wait", then, first)] * waits
 
 
 @either_order
@@ -284,7 +286,7 @@ def test_a_tensor_of_another_stream_is_kept_until_the_call_is_done(machine):
     second.wait_event(recorded(machine, first))
     with library.on(second):
         got = device.log_prob(tensor)
-        assert machine.said("record_stream") == [("record_stream", second.ptr)]
+        assert machine.logged("record_stream") == [("record_stream", second.ptr)]
         del tensor
         gc.collect()
         cases.assert_same_bits(library.open(got), flow.log_prob(x))
@@ -304,18 +306,18 @@ def test_the_stream_of_an_array_interface_is_waited_for(machine):
         array = library.make(x)
         machine.log.clear()
         got = device.log_prob(array)
-        assert machine.said("wait") == [("wait", stream.ptr, library.producer.ptr)]
-        assert not machine.said("sync")
+        assert machine.logged("wait") == [("wait", stream.ptr, library.producer.ptr)]
+        assert not machine.logged("sync")
         cases.assert_same_bits(library.open(got), flow.log_prob(x))
 
 
-@pytest.mark.parametrize("told", [None, "own"])
-def test_no_stream_is_waited_for_where_none_is_named(machine, told):
+@pytest.mark.parametrize("stream_of_array", [None, "own"])
+def test_no_stream_is_waited_for_where_none_is_named(machine, stream_of_array):
     """Without one the producer says that its work is done; and a stream is in order with itself."""
     flow, x = made_flow("float32", context=0).to("cuda"), cases.rows(9, 4, "float32")
     with machine.stream() as stream:
-        flow.log_prob(fake_frameworks.Interface(x, None, stream.ptr if told else None))
-        assert not machine.said("wait")
+        flow.log_prob(fake_frameworks.Interface(x, None, stream.ptr if stream_of_array else None))
+        assert not machine.logged("wait")
 
 
 def test_stream_0_of_an_array_interface_says_nothing(machine):
@@ -324,12 +326,12 @@ def test_stream_0_of_an_array_interface_says_nothing(machine):
 
 
 @pytest.mark.parametrize("name", ["jax", "exchanged"])
-def test_dlpack_is_told_the_stream(machine, name):
+def test_dlpack_gets_the_stream(machine, name):
     library, flow = Library(name, machine), made_flow("float32", context=0).to("cuda")
     for stream in (machine.stream(), machine.cupy.cuda.Stream.of(0)):
         with stream:
             flow.log_prob(library.make(cases.rows(9, 4, "float32")))
-        assert machine.said("lend")[-1] == ("lend", stream.ptr or 1)  # 1 is the default one's name there
+        assert machine.logged("lend")[-1] == ("lend", stream.ptr or 1)  # 1 is the default one's name there
 
 
 @either_order
@@ -364,7 +366,7 @@ def test_out_is_written_and_returned(machine, name, dtype):
     assert device.to_latent(pair[0], out=pair) is pair  # over its own input
     for got, want in zip(pair, flow.to_latent(x), strict=True):
         cases.assert_same_bits(library.open(got), want)
-    assert len(machine.said("written")) == (3 if name == "torch" else 0)
+    assert len(machine.logged("written")) == (3 if name == "torch" else 0)
     drawn = library.make(np.zeros((7, FEATURES), dtype))
     assert device.sample(7, seed=1, out=drawn) is drawn
     cases.assert_same_bits(library.open(drawn), flow.sample(7, seed=1))
@@ -432,7 +434,7 @@ def test_arrays_on_another_device(machine, name):
     got = made_flow("float32").to("cuda:1").log_prob(on_second(library, x), on_second(library, context))
     machine.finish()
     cases.assert_same_bits(host_of(got), made_flow("float32").log_prob(x, context))
-    assert machine.said("program")[-1] == ("program", 1)
+    assert machine.logged("program")[-1] == ("program", 1)
 
 
 def test_arrays_of_the_cpu(library):

@@ -100,7 +100,7 @@ def test_out_of_memory(emulated, emu):
 
 
 def test_three_products_in_tf32_where_they_were_asked_for(emulated):
-    """Kernels are told: results differ, by no more than roundings of float32."""
+    """The setting reaches kernels: results differ, by no more than roundings of float32."""
     x, context, _ = data()
     flow = made_flow("float32")
     given = [emulated.make(array) for array in (x, context)]
@@ -111,7 +111,7 @@ def test_three_products_in_tf32_where_they_were_asked_for(emulated):
 
 
 def test_tf32_where_it_was_asked_for(emulated):
-    """Kernels are told: results differ by roundings of factors, also those of a fit."""
+    """The setting reaches kernels: results differ by roundings of factors, also those of a fit."""
     x, context, weights = data()
     flow = made_flow("float32")
     given = [emulated.make(array) for array in (x, context)]

@@ -96,7 +96,7 @@ def waits_of(machine, epochs, batch_size, **settings):
     x, weights = library.make(x), library.make(weights + 0.1)
     machine.log.clear()
     flow.fit(x, weights=weights, **{**SHORT, "epochs": epochs, "batch_size": batch_size, **settings})
-    return len(machine.said("sync")), len(machine.said("upload")), len(machine.said("step"))
+    return len(machine.logged("sync")), len(machine.logged("upload")), len(machine.logged("step"))
 
 
 @pytest.mark.parametrize(("validation", "an_epoch"), [(0.1, 3), (None, 2)])
@@ -273,7 +273,7 @@ def test_kinks_with_rows_of_ones_own_held_out(machine, weighted, dtype):
 
 
 def test_kinks_of_many_features_turn_in_blocks(machine, dtype):
-    library, x = Library("cupy", machine), cases.rows(200, _ascent.FEW_FEATURES + 2, dtype)
+    library, x = Library("cupy", machine), cases.rows(200, _ascent.DENSE_BELOW + 2, dtype)
     x += 0.3 * np.roll(x, 1, axis=1) ** 2
     other, model = (hr.DualAscentFlow.notes(steps=18, dtype=dtype) for _ in range(2))
     want, flow = other.fit(x, progress=False), model.fit(library.make(x), progress=False)
@@ -303,10 +303,10 @@ def test_steps_of_kinks_are_queued_in_strides(machine):
         x_there = library.make(x)
         machine.log.clear()
         hr.DualAscentFlow.notes(steps=steps, kinks=2, patience=None).fit(x_there, progress=False)
-        assert len(machine.said("kink")) == 2 * steps
-        assert not machine.said("points step")
-        waits[steps] = len(machine.said("sync"))
-        assert machine.said("sync").count(("sync", "kinks")) == 1
+        assert len(machine.logged("kink")) == 2 * steps
+        assert not machine.logged("points step")
+        waits[steps] = len(machine.logged("sync"))
+        assert machine.logged("sync").count(("sync", "kinks")) == 1
     assert waits[3 * _kink_ascent.STRIDE + 1] - waits[_kink_ascent.STRIDE - 1] == 3
 
 
@@ -315,7 +315,7 @@ def test_sliced_directions_read_the_points_and_the_last_kinks(machine):
     x[:, 1] += x[:, 0] ** 2
     other, model = (hr.DualAscentFlow.notes(steps=4, directions="sliced", dtype="float64") for _ in range(2))
     want, flow = other.fit(x, progress=False), model.fit(library.make(x), progress=False)
-    assert len(machine.said("kink")) == 4
+    assert len(machine.logged("kink")) == 4
     assert np.allclose(flow.to("cpu").log_prob(x), want.log_prob(x), atol=1e-10)
 
 
@@ -328,7 +328,7 @@ def test_marginal_maps_bring_no_rows_to_the_host(machine):
         model = hr.DualAscentFlow(steps=steps, refine=False, directions="random")
         model.fit(library.make(x), weights=library.make(weights + 0.5), validation=None, progress=False)
         assert model.history.log_likelihood[-1] > model.history.log_likelihood[0]
-        got = [words[2] for words in machine.said("sync") if words[1] == "get"]
+        got = [words[2] for words in machine.logged("sync") if words[1] == "get"]
         whole[steps] = sum(size >= 3000 for size in got)
         assert 2048 in got
     assert whole[4] == whole[1]
@@ -369,10 +369,10 @@ def test_a_part_of_an_ascent_is_compiled_once_on_the_device(machine):
     flow = hr.DualAscentFlow.notes(steps=20).fit(library.make(x), validation=None, progress=False)
     machine.log.clear()
     part = flow[:12]
-    assert machine.said("program") == []
+    assert machine.logged("program") == []
     got = part.log_prob(library.make(x))
     part.sample(3, seed=1)
-    assert machine.said("program") == [("program", 0)]
+    assert machine.logged("program") == [("program", 0)]
     cases.assert_same_bits(got.get(), part.to("cpu").log_prob(x))
     assert (part.device, len(part)) == ("cuda:0", 12)
     cases.assert_same_bits(part.to("cpu").log_prob(x), flow.to("cpu")[:12].log_prob(x))

@@ -63,17 +63,17 @@ def test_a_part_is_compiled_once_on_the_device(cupy):
     flow = hr.Flow([*(hr.Elementwise(FEATURES, map="dual_ascent") for _ in range(30)), standardize()])
     machine = cupy.machine
     device = flow.to("cuda")
-    assert machine.said("program") == [("program", 0)]  # not at its first use: memory may be short there
+    assert machine.logged("program") == [("program", 0)]  # not at its first use: memory may be short there
     machine.log.clear()
     part = device[:20]
     assert len(device.transforms) == 31
-    assert machine.said("program") == []
-    assert {words[1] for words in machine.said("sync")} == {"host_weights"}
+    assert machine.logged("program") == []
+    assert {words[1] for words in machine.logged("sync")} == {"host_weights"}
     machine.log.clear()
     log_prob = part.log_prob(cupy.make(X))
     part.sample(3, seed=1)
-    assert machine.said("program") == [("program", 0)]
-    assert [words[1] for words in machine.said("sync")] == ["set_host_weights"]
+    assert machine.logged("program") == [("program", 0)]
+    assert [words[1] for words in machine.logged("sync")] == ["set_host_weights"]
     cases.assert_same_bits(log_prob.get(), flow[:20].log_prob(X))
 
 
@@ -182,7 +182,7 @@ def test_adam(library, dtype):
         gradient = device.nll_and_grad(library.make(x))[1]
         library.machine.log.clear()
         norm = adam.step(gradient)
-        assert not library.machine.said("sync")
+        assert not library.machine.logged("sync")
         assert isinstance(norm, library.machine.cupy.ndarray)
         assert norm.shape == ()
         assert float(norm) == other.step(flow.nll_and_grad(x)[1])
@@ -258,8 +258,10 @@ def test_one_of_two_devices_cannot_be_used(machine):
 def test_kernels_that_the_driver_compiles_are_announced_once(machine):
     machine.without_code = {1}
     _device.device_at.cache_clear()
-    said = "cuda:1, Fake 1, has compute capability 9.0, and headrace was built for 90-real: the driver compiles kernels"
-    with pytest.warns(RuntimeWarning, match=said) as warned:
+    message = (
+        "cuda:1, Fake 1, has compute capability 9.0, and headrace was built for 90-real: the driver compiles kernels"
+    )
+    with pytest.warns(RuntimeWarning, match=message) as warned:
         standardize().to("cuda:1")
     assert [w.filename for w in warned] == [__file__]  # the caller's own line
     with warnings.catch_warnings():
@@ -293,11 +295,11 @@ def test_how_networks_are_computed_stays_with_a_flow(cupy, name, matmul):
         inverse = hr.Inverse(fast.transforms[0])
         made += [hr.Flow(fast.transforms, flow.base), inverse, inverse.transform]
     assert all((part.matmul, part.device) == (matmul, "cuda:1") for part in made)
-    told = cupy.machine.said("program")
-    assert told  # and the programs in it
-    assert all(words == ("program", 1, matmul) for words in told)
+    programs = cupy.machine.logged("program")
+    assert programs  # and the programs in it
+    assert all(words == ("program", 1, matmul) for words in programs)
     assert fast.to("cuda:1").matmul == fast.to("cpu").matmul == "exact"
-    assert cupy.machine.said("program")[-1] == ("program", 1)
+    assert cupy.machine.logged("program")[-1] == ("program", 1)
 
 
 def test_how_networks_are_computed_stays_with_part_of_an_ascent(cupy):

@@ -85,8 +85,8 @@ def test_values_are_those_of_the_cpu(machine, name, dtype):
                 for a, b in zip(*((one if isinstance(one, tuple) else (one,)) for one in (found, want)), strict=True):
                     assert (a.device, a.dtype, a.shape) == (other.vector.device, b.dtype, b.shape)
                     close(a, b, dtype)
-    assert machine.said("run")
-    assert machine.said("gradient")  # log densities with their gradients from one run
+    assert machine.logged("run")
+    assert machine.logged("gradient")  # log densities with their gradients from one run
 
 
 @pytest.mark.parametrize("one_context", [False, True], ids=["contexts", "one context"])
@@ -120,7 +120,7 @@ def test_only_what_is_asked_for_is_made(machine, wrt):
     got = torch.autograd.grad(other.log_prob(*its[:2]).sum(), [its[i] for i in wrt])
     for a, b in zip(got, want, strict=True):
         close(a, b, "float64", depth=300)
-    assert len(machine.said("gradient")) == 1  # the one run that gives both
+    assert len(machine.logged("gradient")) == 1  # the one run that gives both
 
 
 def test_an_optimiser_trains_there(machine):
@@ -182,14 +182,14 @@ def test_work_is_queued_on_pytorch_s_stream_and_not_waited_for(machine):
             module.log_prob(*its)
             machine.log.clear()
             found = module.log_prob(*its)
-        assert {words[1] for words in machine.said("run")} == {side.ptr}
-        assert not machine.said("sync")
+        assert {words[1] for words in machine.logged("run")} == {side.ptr}
+        assert not machine.logged("sync")
         assert np.isnan(found.inner.numpy()).all()  # it is not done yet
         close(found, want.log_prob(x, context), "float64")
         loss = module.log_prob(*its).sum()
         machine.log.clear()
         loss.backward()
-        assert {words[1] for words in machine.said("gradient")} <= {side.ptr}
+        assert {words[1] for words in machine.logged("gradient")} <= {side.ptr}
 
 
 def test_memory_of_another_stream_is_not_used_again_too_early(machine):
@@ -204,7 +204,7 @@ def test_memory_of_another_stream_is_not_used_again_too_early(machine):
         del its
         machine.wait(0)  # where the memory came from, and goes back to
         close(found, want.log_prob(x, context), "float64")
-    assert machine.said("record_stream")
+    assert machine.logged("record_stream")
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_products_in_bf16_are_of_the_cpu(machine):
         module.log_prob(y, condition)
 
 
-def test_what_the_kernels_lack_is_told(machine, emu):
+def test_a_failed_allocation_raises_a_memory_error(machine, emu):
     module, want = there.moved(machine, made("maf")), made("maf")
     x, context = given()
     its = on_device(machine, x, context)

@@ -31,9 +31,9 @@ class Machine:
         self.module = emu.module
         self.emu = emu
 
-    def run(self, body, array, threads=32, grid=1, shared=0, functions="", told=True, **options):
+    def run(self, body, array, threads=32, grid=1, shared=0, functions="", registered=True, **options):
         """The array, eight bytes for each thread, after the kernel."""
-        if told:
+        if registered:
             self.module.ptx_array(self.emu.tuple(array))
         self.warps = self.module.ptx_run(
             kernel(body, functions),
@@ -84,7 +84,7 @@ def binary(machine, instruction, a, b, c=None, register="f", result=None, bits=3
         st.global.{load if result is None else "u32"} [%rd5+24], {out};
     """
     machine.module.ptx_array((rows.ctypes.data, (n, 4), (32, 8), "float64"))
-    machine.run(body, rows, threads=n, told=False)
+    machine.run(body, rows, threads=n, registered=False)
     return rows[:, 3].astype(f"u{given[3].itemsize}").view(given[3].dtype)
 
 
@@ -198,7 +198,7 @@ def test_comparisons_with_nans_are_ordered_or_not(machine, relation):
         selp.u32 %r5, 1, 0, %p1; selp.u32 %r6, 16, 0, %p2; or.b32 %r7, %r5, %r6;
         mov.u64 %rd6, {out.ctypes.data}; add.s64 %rd7, %rd6, %rd2; cvt.u64.u32 %rd8, %r7; st.global.u64 [%rd7], %rd8;
     """
-    machine.run(body, rows, threads=n, told=False)
+    machine.run(body, rows, threads=n, registered=False)
     assert_array_equal(out, np.where(want, 1, 16))
 
 
@@ -399,17 +399,17 @@ def test_device_memory_that_nobody_wrote(machine):
     machine.module.ptx_forget()
     machine.module.ptx_fresh(given, True)
     try:
-        machine.fails("ld.global.f64 %fd1, [%rd3];", "unwritten device memory is read", array, told=False)
+        machine.fails("ld.global.f64 %fd1, [%rd3];", "unwritten device memory is read", array, registered=False)
         machine.run(
             "mov.f64 %fd1, 0d3ff0000000000000; st.global.f64 [%rd3], %fd1; ld.global.f64 %fd2, [%rd3];",
             array,
-            told=False,
+            registered=False,
         )
-        machine.run("ld.global.f64 %fd1, [%rd3];", array, told=False)
+        machine.run("ld.global.f64 %fd1, [%rd3];", array, registered=False)
     finally:
         machine.module.ptx_fresh(given, False)
     machine.module.ptx_forget()
-    machine.fails("ld.global.f64 %fd1, [%rd3];", "an address of nothing", array, told=False)
+    machine.fails("ld.global.f64 %fd1, [%rd3];", "an address of nothing", array, registered=False)
 
 
 def test_a_known_finding_is_an_error_at_more_lines(machine):

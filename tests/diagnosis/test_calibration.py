@@ -305,8 +305,8 @@ def test_between_which_numbers_the_farthest_is_expected():
     farthest = np.abs(cases.rng("farthest").standard_normal((20_000, 200))).max(axis=1)
     low, high = np.quantile(farthest, [0.025, 0.975])
     sentence = latent.farthest(np.tile([0.0, 3.0], (100, 1)), LABELS, np.arange(100)).sentence
-    told = sentence.split("where ")[1].split(" are expected")[0].split(" to ")
-    assert [float(number) for number in told] == pytest.approx([low, high], abs=0.05)
+    interval = sentence.split("where ")[1].split(" are expected")[0].split(" to ")
+    assert [float(number) for number in interval] == pytest.approx([low, high], abs=0.05)
 
 
 def test_one_number_by_hand():

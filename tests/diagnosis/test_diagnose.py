@@ -120,8 +120,8 @@ def test_weights_are_used():
         assert one.mean == pytest.approx(other.mean, rel=1e-12)
         assert one.error == pytest.approx(other.error, rel=1e-12)
     assert "The tests took 200 of 400 rows, kept by their weights." in str(diagnosis)
-    few = hr.diagnose(flow, x[1::2], weights=np.arange(200.0))
-    assert 70 < few.looked_at < 130
+    weighted = hr.diagnose(flow, x[1::2], weights=np.arange(200.0))
+    assert 70 < weighted.looked_at < 130
 
 
 def test_rows_with_density_zero():
@@ -156,7 +156,7 @@ def test_rows_that_are_not_finite_are_refused_by_number():
 
 def test_wrong_arguments():
     flow, x = flow_of(), np.zeros((5, 3))
-    for wrong, error, told in (
+    for wrong, error, message in (
         ({"flow": 3}, TypeError, "^flow: expected a flow, an ensemble or a fitted FlowDensity, got int"),
         ({"x": np.zeros((0, 3))}, ValueError, "^x: expected at least one row"),
         ({"x": np.zeros((5, 2))}, ValueError, "^x: expected shape"),
@@ -169,7 +169,7 @@ def test_wrong_arguments():
         ({"names": "abc"}, TypeError, "^names: expected a sequence of 3 texts, got str"),
         ({"seed": -1}, ValueError, "^seed: expected an integer"),
     ):
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=message):
             hr.diagnose(**{"flow": flow, "x": x, **wrong})
 
 
@@ -331,7 +331,7 @@ def test_histograms_are_drawn_beside_their_bands():
     axis = Figure().subplots()
     picture._calibration(axis, alone)
     heights = axis.patches[-1].get_data().values
-    assert len(heights) == picture.FEW_BINS
+    assert len(heights) == picture.COARSE_BINS
     assert (heights == np.histogram(alone.regions, 10, (0.0, 1.0))[0]).all()
 
 
@@ -378,16 +378,16 @@ def test_context_has_names():
     flow.parameters = np.zeros(flow.parameters.size)
     x = rng.standard_normal((800, 2)) + [[0.5, 0.0]] * context[:, 1:]
 
-    def told(context, **how):
+    def sentence_of(context, **how):
         tests = hr.diagnose(flow, x, context, **how).tests
         return next(one.sentence for one in tests if one.name == "dependence on the context")
 
-    assert "context column 1 have" in told(context)
-    assert "context column light have" in told(context, context_names=["time", "light"])
+    assert "context column 1 have" in sentence_of(context)
+    assert "context column light have" in sentence_of(context, context_names=["time", "light"])
     pandas = pytest.importorskip("pandas")
-    assert "context column light have" in told(pandas.DataFrame(context, columns=["time", "light"]))
+    assert "context column light have" in sentence_of(pandas.DataFrame(context, columns=["time", "light"]))
     with pytest.raises(ValueError, match="context_names: expected"):
-        told(context, context_names=["time"])
+        sentence_of(context, context_names=["time"])
 
 
 def test_without_matplotlib(monkeypatch, tmp_path):

@@ -27,7 +27,7 @@ def test_chi_square_tails(degrees):
 
 @pytest.mark.parametrize("degrees", [1, 7, 99, 100, 5000])
 def test_spread_tails(degrees):
-    """The normal approximation's error is said to be 1 % for p > 1e-3, and 5 % at 1e-4."""
+    """The normal approximation's error is 1 % for p > 1e-3, and 5 % at 1e-4, by its documentation."""
     tails = np.array([0.4, 0.05, 0.01, 1e-4])
     for square in (stats.chi2.isf(tails, degrees), stats.chi2.ppf(tails, degrees)):
         error = np.abs(of.spread_tails(square, degrees) / (2.0 * tails) - 1.0)

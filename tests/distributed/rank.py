@@ -1,4 +1,4 @@
-"""A program for test_processes: one rank, of gloo or MPI, that does what it is told and writes what came out.
+"""A program for test_processes: one rank, of gloo or MPI, that runs the work of its arguments and writes the results.
 
 python rank.py DIRECTORY KIND RANK SIZE WORK
 

@@ -81,7 +81,7 @@ def test_kinks_of_points_in_parts_are_those_of_all_together(rule, weighted, prec
     x, other, anchors = (rng.standard_normal((n, 3)) / np.sqrt(precision) for n in (700, 90, 40))
     x[:, 1] += 0.3 * x[:, 0] ** 2
     weights = rng.uniform(0.5, 1.0, 700).astype("float32").astype("float64") if weighted else None
-    told = {"precision": precision, "neighbours": 60.0 / (2.0 * 700), "rule": rule, "most": 20}
+    settings = {"precision": precision, "neighbours": 60.0 / (2.0 * 700), "rule": rule, "most": 20}
 
     def chosen(ends, sums):
         own, others = (
@@ -91,7 +91,7 @@ def test_kinks_of_points_in_parts_are_those_of_all_together(rule, weighted, prec
                 (np.split(other, [end // 10 for end in ends]), [None] * 9),
             )
         )
-        return Chosen(own, Points(anchors, None, np.float64), others, sums, **told)
+        return Chosen(own, Points(anchors, None, np.float64), others, sums, **settings)
 
     table = opened(local(), 3, 0, Caller(), {0: x})
     whole, parts = chosen([], PlainSums()), chosen([5, 5, 300], table)
@@ -125,8 +125,8 @@ def test_an_error_of_the_sums_is_one_of_the_ascent():
 
     x = cases.rng("broken").standard_normal((50, 1))
     points = Points(x, None, np.float64, keeps_log_jacobian=False)
-    told = {"precision": 1.0, "neighbours": 0.1, "rule": "newton", "most": 3}
-    ascent = Chosen([points], Points(x[:5], None, np.float64), [], Broken(), **told)
+    settings = {"precision": 1.0, "neighbours": 0.1, "rule": "newton", "most": 3}
+    ascent = Chosen([points], Points(x[:5], None, np.float64), [], Broken(), **settings)
     with pytest.raises(GroupError, match="lost"):
         ascent.kink([np.eye(1)], [0], [-1], [0.0])
     with pytest.raises(ValueError, match="kink: expected no more"):
@@ -136,9 +136,9 @@ def test_an_error_of_the_sums_is_one_of_the_ascent():
 def test_splines_climb_as_in_one_process():
     x, new = crescent(6000), crescent(4000, "new")
     parts = dict(enumerate(np.array_split(x, 4)))
-    told = {"steps": 8, "refine": False}
-    flow = hr.DualAscentFlow(**told).fit(parts, progress=False, group=local())
-    plain = hr.DualAscentFlow(**told).fit(x, progress=False)
+    settings = {"steps": 8, "refine": False}
+    flow = hr.DualAscentFlow(**settings).fit(parts, progress=False, group=local())
+    plain = hr.DualAscentFlow(**settings).fit(x, progress=False)
     gained = [float((one.log_prob(new) - one[:0].log_prob(new)).mean()) for one in (flow, plain)]
     assert gained[1] > 0.2
     assert abs(gained[0] - gained[1]) < 0.03
@@ -182,7 +182,7 @@ def test_summaries_are_those_of_all_rows(weighted):
 
 def test_a_step_of_splines_sorts_each_column_once(monkeypatch):
     sorts, whole = [], _quantiles._ascending
-    monkeypatch.setattr(_quantiles, "_ascending", lambda *told: sorts.append(1) or whole(*told))
+    monkeypatch.setattr(_quantiles, "_ascending", lambda *arguments: sorts.append(1) or whole(*arguments))
     model = hr.DualAscentFlow(steps=4, refine=False, patience=None)
     model.fit(cut(ranks.rows(), ALL), progress=False, group=local())
     assert len(sorts) == 4 * 3
@@ -213,8 +213,8 @@ def test_columns_without_spread_take_no_part():
     x[:, 2] = 7.0
 
     def work(group, mine):
-        told = {i: part for i, part in enumerate(np.array_split(x, 4)) if i in mine}
-        flow = hr.DualAscentFlow.notes(steps=20).fit(told, progress=False, group=group)
+        shards = {i: part for i, part in enumerate(np.array_split(x, 4)) if i in mine}
+        flow = hr.DualAscentFlow.notes(steps=20).fit(shards, progress=False, group=group)
         return flow.log_prob(x[:50])
 
     one, other = together([[0, 3], [2, 1]], work)

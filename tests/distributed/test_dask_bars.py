@@ -33,8 +33,8 @@ def screen_of(monkeypatch, tty):
 
 
 def short_fit(client, **more):
-    told = {"client": client, "rows": SHARD, "epochs": 3, "validation": None, **BATCH, **more}
-    hr.dask.fit(hr.MAF(3, hidden=(8,)), lazy(rows()), **told)
+    arguments = {"client": client, "rows": SHARD, "epochs": 3, "validation": None, **BATCH, **more}
+    hr.dask.fit(hr.MAF(3, hidden=(8,)), lazy(rows()), **arguments)
 
 
 def short_ascent(client, **more):
@@ -47,13 +47,13 @@ def short_ascent(client, **more):
 @pytest.mark.parametrize("work", [short_fit, short_ascent])
 def test_a_fit_shows_how_far_it_is_where_somebody_looks(work, tty, local_cluster, client, monkeypatch):
     screen = screen_of(monkeypatch, tty)
-    said = {short_fit: ["fit: 100%", "3/3", "epoch"], short_ascent: ["ascent: 100%", "4/4", "step", "train="]}[work]
+    texts = {short_fit: ["fit: 100%", "3/3", "epoch"], short_ascent: ["ascent: 100%", "4/4", "step", "train="]}[work]
     for cluster in (local_cluster, client):  # threads, and processes
         screen.truncate(0)
         work(cluster)
         shown = screen.getvalue()
         if screen.isatty():
-            assert all(text in shown for text in said), shown
+            assert all(text in shown for text in texts), shown
         else:
             assert shown == ""
     screen.truncate(0)

@@ -93,11 +93,11 @@ def test_frames_and_rows_of_ones_own_to_judge_by(local_cluster):
     frame = dd.from_pandas(table, npartitions=7)
     flow, other = (hr.MAF(2, 1, transforms=2, hidden=(8,)) for _ in range(2))
     x, c, w = table[["a", "b"]].to_numpy(), table[["c"]].to_numpy(), weights()
-    told = {"epochs": 2, **BATCH}
+    arguments = {"epochs": 2, **BATCH}
     own = (cut(x[:900]), cut(c[:900]), cut(w[:900]))
-    history = other.fit(cut(x), cut(c), weights=cut(w), validation=own, group=local(), progress=False, **told)
+    history = other.fit(cut(x), cut(c), weights=cut(w), validation=own, group=local(), progress=False, **arguments)
     judge = frame.loc[:899]
-    its = hr.dask.fit(flow, frame, "w", "c", local_cluster, validation=judge, rows=SHARD, **told)
+    its = hr.dask.fit(flow, frame, "w", "c", local_cluster, validation=judge, rows=SHARD, **arguments)
     same(flow, other, its, history)
     scores = hr.dask.log_prob(flow, frame, "c", columns=["a", "b"])
     found = local_cluster.compute(scores).result()

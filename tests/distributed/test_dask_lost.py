@@ -98,7 +98,7 @@ ADAM = ("headrace._fit.run", "Adam", "step")
 
 
 def counts_steps(client, ends, called=ADAM, last=STEP):
-    """Patch the workers so that they count calls of a step, and one that is told so ends at a certain one."""
+    """Patch the workers so that they count calls of a step; the one at `ends` exits at call `last`."""
 
     def patch(dask_worker):
         import importlib
@@ -193,8 +193,8 @@ def test_an_ascent_whose_worker_ends_begins_anew_with_the_same_bits(name, collec
     want = model.fit(cut(rows()), weights=cut(weights()), group=local(), progress=False)
     counts_steps(client, ends=workers[1], called=called, last=3)
     try:
-        told = {"rows": SHARD, "collective": collective, "timeout": 10.0, "restarts": 1}
-        found = hr.dask.fit_ascent(other, lazy(rows()), weights(), client, **told)
+        arguments = {"rows": SHARD, "collective": collective, "timeout": 10.0, "restarts": 1}
+        found = hr.dask.fit_ascent(other, lazy(rows()), weights(), client, **arguments)
     finally:
         taken = restore(client)
         client.unregister_worker_plugin("few steps")

@@ -86,7 +86,7 @@ def test_gradients_add_up(size, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2.0**8, -(2.0**8)])
-def test_what_is_too_large_is_said(value, dtype):
+def test_sums_that_are_too_large_are_detected(value, dtype):
     of = FixedSum(40_000)
     exponent = FixedSum.exponent_for(0.999)
     for at in (0, 39_999):

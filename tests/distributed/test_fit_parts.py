@@ -75,14 +75,14 @@ def test_act_norms_start_as_in_a_plain_fit(weighted, assignment):
         flow.parameters = start  # so that transforms move rows
         return flow
 
-    told = {"epochs": 0, "validation": None, "batch_size": ROWS, "progress": False}
+    arguments = {"epochs": 0, "validation": None, "batch_size": ROWS, "progress": False}
     plain = made()
-    plain.fit(x, c, weights=w, **told)
+    plain.fit(x, c, weights=w, **arguments)
 
     def work(group, mine):
         flow = made()
         given = {} if w is None else {"weights": cut(w, mine)}
-        flow.fit(cut(x, mine), cut(c, mine), group=group, **given, **told)
+        flow.fit(cut(x, mine), cut(c, mine), group=group, **given, **arguments)
         return flow
 
     want = [t for t in plain.transforms if isinstance(t, hr.ActNorm)]
@@ -141,8 +141,8 @@ def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
         given = parts_of(x[rows], *cuts), None, parts_of(w, *cuts)
         judge = split(table, given, flow._caller())[1]
         tried, history = copy.copy(flow), History(best_loss=1.5, best_epoch=3)
-        told = HeldOut(judge), history, start, links, 1
-        not_worse_than_a_gaussian(tried, *told, by_default=True, has_curves=False)
+        arguments = HeldOut(judge), history, start, links, 1
+        not_worse_than_a_gaussian(tried, *arguments, by_default=True, has_curves=False)
         fitted, simple = (-one.log_prob(x[rows]).astype(float) for one in (flow, gaussian_flow))
         counts = np.ones(rows.size) if w is None else w
         kept.append(clearly_better(fitted, simple, counts))
@@ -283,16 +283,16 @@ def test_a_state_of_other_rows_is_refused_on_all_ranks(tmp_path, monkeypatch):
             raise Killed
         return whole(adam, gradient)
 
-    told = {"epochs": 3, "checkpoint": path, "checkpoint_every": 0.0, **ranks.BATCH}
+    arguments = {"epochs": 3, "checkpoint": path, "checkpoint_every": 0.0, **ranks.BATCH}
     monkeypatch.setattr(_fit_run.Adam, "step", step)
     with pytest.raises(Killed):
-        hr.MAF(3, hidden=(8,)).fit(cut(x, ALL), group=local(), **told)
+        hr.MAF(3, hidden=(8,)).fit(cut(x, ALL), group=local(), **arguments)
     monkeypatch.setattr(_fit_run.Adam, "step", whole)
     other = x.copy()
     other[-1, 2] += 1.0
     for found in on_ranks(
         2,
-        lambda group: hr.MAF(3, hidden=(8,)).fit(cut(other, ASSIGNMENTS["two"][group.rank]), group=group, **told),
+        lambda group: hr.MAF(3, hidden=(8,)).fit(cut(other, ASSIGNMENTS["two"][group.rank]), group=group, **arguments),
     ):
         assert isinstance(found, ValueError)
         assert "(rows: " in str(found)

@@ -53,11 +53,11 @@ def test_shards_are_what_bits_depend_on():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_whole_batches_take_the_steps_of_a_plain_fit(dtype):
     """All rows in one batch leave no choice of rows: what is left is rounding, of sums and of what is standardised."""
-    told = {"epochs": 4, "batch_size": ROWS, "validation": None, "average": None, "progress": False}
+    arguments = {"epochs": 4, "batch_size": ROWS, "validation": None, "average": None, "progress": False}
     x, w, c = ranks.rows(), ranks.weights(), ranks.context()
     plain, shared = (hr.MAF(3, 2, 2, (12,), dtype=dtype) for _ in range(2))
-    history = plain.fit(x, c, weights=w, **told)
-    other = shared.fit(cut(x, ALL), cut(c, ALL), weights=cut(w, ALL), group=local(), **told)
+    history = plain.fit(x, c, weights=w, **arguments)
+    other = shared.fit(cut(x, ALL), cut(c, ALL), weights=cut(w, ALL), group=local(), **arguments)
     assert len(history.train_loss) == 4
     assert_allclose(other.train_loss, history.train_loss, rtol={"float32": 1e-5, "float64": 1e-12}[dtype])
     # Adam divides by the size of a gradient, so that a gradient near 0 makes rounding large in float32.
@@ -72,8 +72,8 @@ def test_rows_are_standardised_by_all_ranks(weighted):
 
     def work(group, mine):
         flow = hr.MAF(3, hidden=(8,))
-        told = {name: cut(one, mine) for name, one in given.items()}
-        flow.fit(cut(x, mine), group=group, epochs=0, validation=None, progress=False, **told)
+        own = {name: cut(one, mine) for name, one in given.items()}
+        flow.fit(cut(x, mine), group=group, epochs=0, validation=None, progress=False, **own)
         last = flow.transforms[-1]
         return np.stack([last.mean, last.std])
 
@@ -122,7 +122,7 @@ def test_an_epoch_takes_every_row_once(batch_rows):
 
 
 def test_chunks_of_many_rows_take_little_memory_and_time():
-    """They are told by numbers: of a billion rows there are two million, of 512 each."""
+    """A chunk is a pair of indices: a billion rows are two million chunks of 512 rows each."""
     taken = np.full(300, 65_536)
     table = SimpleNamespace(taken=taken, size=int(taken.sum()), seed=0)
     tracemalloc.start()
@@ -159,8 +159,8 @@ def test_gradients_that_grow_too_fast_are_summed_once_more(monkeypatch):
     """Exponents leave room for a factor of 2^7; here they are 9 too large for most steps."""
     right = fitted("MAF", "float64", local(), ALL)[0].parameters
     redone, largest, whole = [], _run.SharedRun._largest, _run.SharedRun._find_gradient_of
-    monkeypatch.setattr(_run.SharedRun, "_largest", lambda *told: redone.append(1) or largest(*told))
-    monkeypatch.setattr(_run.SharedRun, "_find_gradient_of", lambda *told: whole(*told) + 9)
+    monkeypatch.setattr(_run.SharedRun, "_largest", lambda *arguments: redone.append(1) or largest(*arguments))
+    monkeypatch.setattr(_run.SharedRun, "_find_gradient_of", lambda *arguments: whole(*arguments) + 9)
     flow, history = fitted("MAF", "float64", local(), ALL)
     assert len(redone) > 10
     found = together(ASSIGNMENTS["two"], lambda group, mine: digest(fitted("MAF", "float64", group, mine)))
@@ -170,7 +170,7 @@ def test_gradients_that_grow_too_fast_are_summed_once_more(monkeypatch):
 
 def test_the_exponent_is_known_beforehand(monkeypatch):
     redone, whole = [], _run.SharedRun._largest
-    monkeypatch.setattr(_run.SharedRun, "_largest", lambda *told: redone.append(1) or whole(*told))
+    monkeypatch.setattr(_run.SharedRun, "_largest", lambda *arguments: redone.append(1) or whole(*arguments))
     fitted("MAF", "float32", local(), ALL)
     assert len(redone) == 1
 
@@ -270,7 +270,9 @@ def test_ranks_with_files_of_their_own_go_on_from_the_newest(who, tmp_path, monk
 def test_the_state_of_another_fit_is_refused_on_all_ranks(tmp_path, monkeypatch):
     path, whole = tmp_path / "fit.state", _fit_run.Adam.step
     monkeypatch.setattr(
-        _fit_run.Adam, "step", lambda *told: (_ for _ in ()).throw(Killed()) if path.exists() else whole(*told)
+        _fit_run.Adam,
+        "step",
+        lambda *arguments: (_ for _ in ()).throw(Killed()) if path.exists() else whole(*arguments),
     )
     with pytest.raises(Killed):
         fitted("MAF", "float32", local(), ALL, checkpoint=path, checkpoint_every=0.0)

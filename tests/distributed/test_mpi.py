@@ -113,6 +113,6 @@ def test_all_that_answer_late_are_not_named():
     comm = Comm(2, silent=())
     group = hr.distributed.from_mpi(comm, timeout=0.02)
     assert group.sum(np.ones(1, np.int64)).tolist() == [1]
-    comm.Iallreduce = lambda *told: Request(False)
+    comm.Iallreduce = lambda *arguments: Request(False)
     with pytest.raises(GroupError, match=r"^group: some rank let the others wait for 0.02 s, but all answer now$"):
         group.sum(np.ones(1, np.int64))

@@ -14,12 +14,18 @@ from ranks import ASSIGNMENTS, FIRST, ROWS, cut, on_ranks
 TWO = ASSIGNMENTS["two"]
 
 
-def refused(error, *words, x=None, flow=None, each=None, **told):
-    """`each`: what a rank is told otherwise, of rank and shards; all ranks must say all words."""
+def refused(error, *words, x=None, flow=None, each=None, **arguments):
+    """`each`: other arguments of a rank, by rank and shards; the errors of all ranks must have all words."""
 
     def work(group):
         mine = TWO[group.rank]
-        given = {"x": cut(ranks.rows() if x is None else x, mine), "group": group, "epochs": 1, **ranks.BATCH, **told}
+        given = {
+            "x": cut(ranks.rows() if x is None else x, mine),
+            "group": group,
+            "epochs": 1,
+            **ranks.BATCH,
+            **arguments,
+        }
         given |= {} if each is None else each(group.rank, mine)
         made = hr.MAF(3, hidden=(8,)) if flow is None else flow(group.rank)
         return made.fit(given.pop("x"), **given)
@@ -117,7 +123,7 @@ def test_shards_that_none_or_two_ranks_have():
     refused(TypeError, "headrace.distributed.shards", each=lambda rank, mine: {"x": one})
 
 
-def test_ranks_that_were_told_different_things():
+def test_ranks_with_different_arguments():
     refused(ValueError, "seed: 0 there, 1 on rank 1", each=lambda rank, mine: {"seed": rank})
     refused(ValueError, "epochs: 3 there, 4 on rank 1", each=lambda rank, mine: {"epochs": 3 + rank})
     refused(
@@ -129,8 +135,8 @@ def test_ranks_that_were_told_different_things():
 
 def test_what_no_group_can_do():
     refused(ValueError, "time_budget", time_budget=1.0)
-    few = {"validation": 0.01, "epochs": None}
-    refused(ValueError, "epochs: expected a number with a group", **few)
+    arguments = {"validation": 0.01, "epochs": None}
+    refused(ValueError, "epochs: expected a number with a group", **arguments)
 
 
 def test_no_group():

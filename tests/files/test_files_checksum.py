@@ -33,7 +33,7 @@ def test_no_flipped_bit_loads_as_another_model(name):
     assert refusals > 1400
 
 
-def test_a_changed_number_is_said_to_be_damage():
+def test_a_changed_value_is_reported_as_damage():
     data = bytearray(files.to_bytes(hr.MAF(3)))
     length = int.from_bytes(data[:8], "little")
     data[8 + length + 10] ^= 1

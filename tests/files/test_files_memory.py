@@ -64,11 +64,11 @@ for path in sys.argv[1:]:
     before, start = peak(), time.perf_counter()
     try:
         hr.load(path)
-        said = "loaded"
+        outcome = "loaded"
     except hr.FileFormatError:
-        said = "refused"
+        outcome = "refused"
     grown = (peak() - before) / 1024
-    print(path.rsplit("/", 1)[1], said, f"{grown:.0f}", f"{time.perf_counter() - start:.1f}", sep=",")
+    print(path.rsplit("/", 1)[1], outcome, f"{grown:.0f}", f"{time.perf_counter() - start:.1f}", sep=",")
 """
 
 

@@ -32,9 +32,9 @@ def test_the_signature_and_the_help_of_fit_are_those_of_the_table():
 
 
 def test_an_estimator_and_the_command_line_take_them():
-    told = inspect.signature(FlowDensity).parameters
+    parameters = inspect.signature(FlowDensity).parameters
     own = {"weights", "seed", "group", "matmul", "progress"}  # which it takes otherwise, or not
-    assert {name: told[name].default for name in FIELDS if name not in own} == {
+    assert {name: parameters[name].default for name in FIELDS if name not in own} == {
         name: one.default for name, one in FIELDS.items() if name not in own
     }
     assert options() == FIT

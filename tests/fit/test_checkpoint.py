@@ -244,10 +244,10 @@ def test_another_fit_is_refused_with_what_differs(tmp_path, monkeypatch):
         r"weights: none there, float64 \(600,\)": {"weights": WEIGHTS},
         r"validation x: None there, float64 \(600, 3\)": {"validation": (X,)},
     }
-    for told, other in others.items():
+    for difference, other in others.items():
         flow = other.pop("flow", small())
         before = flow.parameters
-        with pytest.raises(ValueError, match=f"checkpoint: expected the fit whose state is in .*{told}"):
+        with pytest.raises(ValueError, match=f"checkpoint: expected the fit whose state is in .*{difference}"):
             fit_other(path, flow, **other)
         cases.assert_same_bits(flow.parameters, before)
         assert flow.transforms[-1].is_identity

@@ -25,10 +25,10 @@ def test_a_stage_that_gained_nothing_is_the_last():
 def test_decays_that_follow_one_another_have_twice_the_epochs():
     """Where nothing can choose, or there is no choice, a fit has as many as before."""
 
-    def epochs(rows=5000, judged=True, **told):
+    def epochs(rows=5000, judged=True, **more):
         plan = {"epochs": None, "batch_size": None, "learning_rate": None, "schedule": "constant", "clip": 5.0}
         plan |= {"weight_decay": "auto", "average": 0.999, "patience": 50}
-        return Plan.of(hr.MAF(2), rows, Arguments(**plan | told), judged=judged).epochs
+        return Plan.of(hr.MAF(2), rows, Arguments(**plan | more), judged=judged).epochs
 
     assert epochs() == 2 * epochs(judged=False) == 2 * epochs(weight_decay=None) == 2 * epochs(weight_decay=0.1) == 600
     assert epochs(schedule="cosine") == epochs(patience=None) == 300

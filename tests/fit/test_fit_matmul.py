@@ -117,9 +117,9 @@ def test_ranks_fit_together():
 
 
 def test_a_fit_that_was_stopped_goes_on(tmp_path, monkeypatch):
-    told = {**SHORT, "validation": None, "checkpoint_every": 1e9}
+    arguments = {**SHORT, "validation": None, "checkpoint_every": 1e9}
     want = made()
-    want.fit(X, matmul="bf16", **told)
+    want.fit(X, matmul="bf16", **arguments)
     steps, whole = [], _run.Adam.step
 
     def step(adam, gradient):
@@ -130,13 +130,13 @@ def test_a_fit_that_was_stopped_goes_on(tmp_path, monkeypatch):
 
     path = tmp_path / "state"
     monkeypatch.setattr(_run.Adam, "step", step)
-    assert made().fit(X, matmul="bf16", checkpoint=path, **told).stopped == "interrupted"
+    assert made().fit(X, matmul="bf16", checkpoint=path, **arguments).stopped == "interrupted"
     monkeypatch.setattr(_run.Adam, "step", whole)
     for other in (None, "exact"):
         with pytest.raises(ValueError, match="matmul"):
-            made().fit(X, matmul=other, checkpoint=path, **told)
+            made().fit(X, matmul=other, checkpoint=path, **arguments)
     flow = made()
-    flow.fit(X, matmul="bf16", checkpoint=path, **told)
+    flow.fit(X, matmul="bf16", checkpoint=path, **arguments)
     cases.assert_same_bits(flow.parameters, want.parameters)
 
 

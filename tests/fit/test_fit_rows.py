@@ -1,4 +1,4 @@
-"""Rows of a fit: how they are split and shuffled, their moments, what is said of their columns, and what they take."""
+"""Rows of a fit: how they are split and shuffled, their moments, warnings about their columns, and their memory."""
 
 import os
 import re
@@ -145,7 +145,7 @@ def test_moments_of_many_rows_are_those_of_blocks_over_the_table(monkeypatch):
     assert_allclose(std, x.std(axis=0), rtol=1e-2)
 
 
-def test_constant_columns_are_told_by_name():
+def test_constant_columns_are_named():
     pandas = pytest.importorskip("pandas")
     x = gaussian(200)
     x[:, 1] = 7.0
@@ -157,7 +157,7 @@ def test_constant_columns_are_told_by_name():
         small("float64").fit(frame, **SHORT)
 
 
-def test_a_spread_that_float32_cannot_hold_is_told_by_name():
+def test_columns_whose_spread_float32_cannot_hold_are_named():
     """Time stamps: float32 has steps of 128 seconds there."""
     pandas = pytest.importorskip("pandas")
     x = gaussian(300)
@@ -215,8 +215,8 @@ FIT = """
     rows, columns = int(sys.argv[2]), 10
     x = np.memmap(sys.argv[1], np.float32, "r", shape=(rows, columns))
     flow = hr.MAF(columns, transforms=2, hidden=(16,))
-    few = np.random.default_rng(0).standard_normal((1000, columns)).astype("float32")
-    hr.MAF(columns, transforms=2, hidden=(16,)).fit(few, epochs=1, progress=False)
+    warm_up = np.random.default_rng(0).standard_normal((1000, columns)).astype("float32")
+    hr.MAF(columns, transforms=2, hidden=(16,)).fit(warm_up, epochs=1, progress=False)
     before, steps, most, begin = anonymous(), 0, 0.0, time.perf_counter()
     try:
         flow.fit(x, progress=False, validation=float(sys.argv[3]))

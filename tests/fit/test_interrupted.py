@@ -319,6 +319,6 @@ def test_auto_keeps_what_it_had(monkeypatch):
     assert trial.stopped == "interrupted"
     assert trial.flow is flow
     assert state(flow) == before
-    (told,) = (one for one in choice.table if one.name == trial.candidate.name)
-    assert told.state == "interrupted"
-    assert told.flow is flow
+    (entry,) = (one for one in choice.table if one.name == trial.candidate.name)
+    assert entry.state == "interrupted"
+    assert entry.flow is flow

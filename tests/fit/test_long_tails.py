@@ -160,8 +160,8 @@ def student(n, freedom, *key):
 def test_a_fit_of_heavy_tails_loses_little_far_out(group):
     freedom, x = 2.0, student(3000, 2.0, "fit").astype("float32")
     flow = hr.NSF(2, transforms=2, hidden=(16,), coupling=True, seed=0)
-    told = {"group": hr.distributed.local()} if group else {}
-    assert flow.fit({0: x} if group else x, epochs=150, patience=None, progress=False, **told).gaussianized
+    more = {"group": hr.distributed.local()} if group else {}
+    assert flow.fit({0: x} if group else x, epochs=150, patience=None, progress=False, **more).gaussianized
     (curve,) = (t for t in flow.transforms if isinstance(t, hr.Gaussianize))
     assert curve.latent.size == marginals.MOST
     new = student(20_000, freedom, "new")

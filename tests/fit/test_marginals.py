@@ -203,19 +203,19 @@ def test_a_gaussian_takes_the_place_of_marginals_that_are_not_better(monkeypatch
     assert isinstance(flow.transforms[-1], hr.Standardize)
 
 
-def test_told_to_it_asks_no_trial(monkeypatch):
+def test_an_explicit_choice_runs_no_trial(monkeypatch):
     def refuse(*runs):
         raise AssertionError("a trial")
 
     monkeypatch.setattr(marginals, "gain", refuse)
-    assert small().fit(skewed(800, "told"), gaussianize=True, epochs=2, progress=False).gaussianized
-    assert not small().fit(skewed(800, "told"), gaussianize=False, epochs=200, progress=False).gaussianized
+    assert small().fit(skewed(800, "choice"), gaussianize=True, epochs=2, progress=False).gaussianized
+    assert not small().fit(skewed(800, "choice"), gaussianize=False, epochs=200, progress=False).gaussianized
 
 
 @pytest.mark.parametrize("value", ["yes", 2, None])
 def test_what_is_no_answer_is_refused(value):
     with pytest.raises(ValueError, match=r"gaussianize: expected True, False or 'auto', got"):
-        small().fit(skewed(800, "told"), gaussianize=value, progress=False)
+        small().fit(skewed(800, "choice"), gaussianize=value, progress=False)
 
 
 def test_bounds_and_circles():

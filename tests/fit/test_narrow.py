@@ -180,9 +180,9 @@ def test_contexts_far_out_are_named(kind, short):
     context[700, 1] = 1e8
     with pytest.warns(
         RuntimeWarning, match=r"context: some rows are more than 10 standard .* in column 1, and"
-    ) as said:
+    ) as warned:
         fit(kind, small(2, 2), x, context, seed=3)
-    assert len(said) == 1
+    assert len(warned) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -332,7 +332,7 @@ def test_beyond_the_rows_of_a_gaussian_it_says_that_the_flow_is_untrained(kind, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_that_leave_few_rows_are_told(kind):
+def test_weights_that_leave_few_rows_give_a_warning(kind):
     x = cases.rng("weighted").standard_normal((1000, 2))
     weights = np.full(1000, 1e-6)
     weights[3:13] = 2.0
@@ -344,10 +344,10 @@ def test_weights_that_leave_few_rows_are_told(kind):
     fit(kind, small(2), x, weights=np.linspace(0.1, 1.0, 1000), epochs=1, validation=None)
 
 
-def test_one_row_of_weight_is_told():
+def test_one_row_of_weight_gives_a_warning():
     x = cases.rng("weighted").standard_normal((1000, 2))
     weights = np.zeros(1000)
     weights[5] = 1.0
-    with pytest.warns(RuntimeWarning) as said:
+    with pytest.warns(RuntimeWarning) as warned:
         small(2).fit(x, weights=weights, epochs=1, validation=None, **QUIET)
-    assert any("counts as only 1 rows" in str(one.message) for one in said)
+    assert any("counts as only 1 rows" in str(one.message) for one in warned)

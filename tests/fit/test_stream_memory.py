@@ -40,8 +40,8 @@ PROGRAM = """
             yield block[: rows - begin]
 
     flow = hr.MAF(columns, transforms=1, hidden=(8,))
-    few = hr.rows.blocks([next(made())[:2000]], buffer=1000)
-    hr.MAF(columns, transforms=1, hidden=(8,)).fit(few, epochs=1, progress=False)
+    warm_up = hr.rows.blocks([next(made())[:2000]], buffer=1000)
+    hr.MAF(columns, transforms=1, hidden=(8,)).fit(warm_up, epochs=1, progress=False)
     {first}
     forget()
     before = most()
@@ -53,14 +53,14 @@ PROGRAM = """
 def grown(call, *arguments, first="pass"):
     """MiB that a call takes at most, in a process of its own, beyond what there is after `first`."""
     program = textwrap.dedent(PROGRAM).replace("{call}", call).replace("{first}", first)
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         check=True,
         capture_output=True,
         text=True,
         env={**ENVIRONMENT, "HEADRACE_NUM_THREADS": "1"},
     )
-    return float(told.stdout.split()[-1])
+    return float(done.stdout.split()[-1])
 
 
 FIT = "flow.fit(hr.rows.blocks(made, buffer=50_000), epochs=1, batch_size=4096, progress=False)"

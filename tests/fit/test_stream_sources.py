@@ -107,7 +107,7 @@ def test_other_weights_in_a_later_epoch_are_refused():
         fit(counted(*[ones] * 4, made(np.r_[np.ones(193), np.zeros(7)])), validation=None)
 
 
-def test_bounds_are_kept_and_rows_beyond_are_told_by_their_numbers():
+def test_bounds_are_kept_and_rows_beyond_are_reported_by_their_indices():
     x = np.abs(streams.rows(400)[0]) + 0.1
     flow = small(bounds=[(0, None), None, (0, None)])
     flow.fit(hr.rows.blocks([x], buffer=100), epochs=1, **QUIET)
@@ -256,7 +256,7 @@ def test_files_by_paths_patterns_and_folders(tmp_path):
             hr.rows.parquet(paths)
 
 
-def test_what_is_missing_in_parquet_is_told_by_its_row(tmp_path):
+def test_missing_values_in_parquet_are_reported_with_their_row(tmp_path):
     parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     column = np.arange(100.0).tolist()
     column[77] = None
@@ -297,7 +297,7 @@ def test_columns_of_frames_and_shapes_of_arrays_of_dask():
     assert_array_equal(block.x, X[:, :1])
     assert_array_equal(block.context, X[:, 1:2])
     assert_array_equal(block.weights, X[:, 2])
-    for told, error, message in (
+    for arguments, error, message in (
         ({"columns": ["q"]}, ValueError, "expected names of columns, got 'q', which is there 0 times; .*'a', 'b', 'c'"),
         ({"columns": ["a", "a"]}, ValueError, "expected different columns, got 'a' twice"),
         ({"columns": ["a", "b"], "context": "b"}, ValueError, "expected different columns, got 'b' twice"),
@@ -306,7 +306,7 @@ def test_columns_of_frames_and_shapes_of_arrays_of_dask():
         ({"weights": ["a"]}, TypeError, "weights: expected the name of a column, got list"),
     ):
         with pytest.raises(error, match=message):
-            hr.rows.dask(frame, **told)
+            hr.rows.dask(frame, **arguments)
     twice = pandas.DataFrame(X, columns=["a", "b", "b"])
     named_twice = frames.from_map(lambda rows: twice.iloc[rows], [slice(0, 90), slice(90, None)], meta=twice[:0])
     with pytest.raises(ValueError, match="got 'b', which is there 2 times"):

@@ -307,7 +307,7 @@ def test_the_gaussian_start_of_a_stream_is_that_of_an_array(monkeypatch):
     assert_allclose(other.log_prob(x), flow.log_prob(x), rtol=1e-6)
 
 
-def test_too_few_held_out_rows_are_told_as_a_stream_is_not_cross_validated(monkeypatch):
+def test_too_few_held_out_rows_give_a_warning_because_a_stream_is_not_cross_validated(monkeypatch):
     monkeypatch.setattr(_run.ArrayRun, "one_pass", lambda self: 0.0)
     monkeypatch.setattr(_stream_run.StreamRun, "one_pass", lambda self: 0.0, raising=False)
     x = streams.rows(300)[0]
@@ -357,8 +357,8 @@ def test_an_estimator_takes_a_stream():
     assert_array_equal(one.score_samples(x, context), other.score_samples(x, context))
     assert one.offset_ == other.offset_
     assert one.n_features_in_ == 3
-    few = FlowDensity(**settings).fit(hr.rows.memmap(x, buffer=1000))
-    assert (few.decision_function(x) < 0).mean() == pytest.approx(0.1, abs=0.03)
+    fitted = FlowDensity(**settings).fit(hr.rows.memmap(x, buffer=1000))
+    assert (fitted.decision_function(x) < 0).mean() == pytest.approx(0.1, abs=0.03)
 
 
 # --- a fit that is stopped --------------------------------------------------------------------------------------------

@@ -87,8 +87,8 @@ def test_draws_are_those_of_the_density():
         assert np.median(error) < 2e-5
         assert (error < 1e-3).mean() > 0.95
         cases.assert_same_bits(flow.sample(500, context, seed=3), x)
-        few = None if context is None else context[:3]
-        cases.assert_close(flow.sample(3, few, seed=3), x[:3], magnitude=4.0)
+        small_context = None if context is None else context[:3]
+        cases.assert_close(flow.sample(3, small_context, seed=3), x[:3], magnitude=4.0)
 
 
 def test_the_integral_is_one():

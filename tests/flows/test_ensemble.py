@@ -18,7 +18,7 @@ WEIGHTS = (0.2, 0.5, 0.3)
 
 
 def ensemble_of(dtype="float32", context=0, features=3, weights=WEIGHTS):
-    """Members of different classes and bases, far enough from each other to be told apart."""
+    """Members of different classes and bases, far enough from each other to differ clearly."""
     makers = (
         lambda: hr.MAF(features, context, 2, (8,), dtype=dtype),
         lambda: hr.NSF(features, context, 2, (7,), base=hr.Logistic(features), dtype=dtype),

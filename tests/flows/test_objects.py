@@ -108,8 +108,8 @@ def test_the_core_refuses_layers_that_add_what_they_may_not_see(adds, degrees, m
     ],
 )
 def test_the_core_refuses_hidden_layers_that_it_does_not_know(hidden, message):
-    told = {"activation": "relu", "adds": -1, "context": "", "context_activation": "", "dropout": 0.0, **hidden}
-    both = {"reads": [0, 1], "active": [0, 1], "hidden": [cpu.HiddenOptions(**told)]}
+    layer = {"activation": "relu", "adds": -1, "context": "", "context_activation": "", "dropout": 0.0, **hidden}
+    both = {"reads": [0, 1], "active": [0, 1], "hidden": [cpu.HiddenOptions(**layer)]}
     options = cpu.MaskedOptions(features=2, context=1, map="affine", variant="exp", **both)
     with pytest.raises(ValueError, match=message):
         cpu.MaskedTransform(options, [1, 2], [[0, 1]])
@@ -143,20 +143,20 @@ def test_the_core_refuses_arrays_that_do_not_fit():
     ],
 )
 def test_the_core_refuses_a_program_that_it_could_not_run(changed, message, dtype):
-    told = {"features": 2, "context": 0, "base": "normal", "steps": [], "base_steps": 0}
-    told |= {"context_mean": [], "context_std": []}
+    options = {"features": 2, "context": 0, "base": "normal", "steps": [], "base_steps": 0}
+    options |= {"context_mean": [], "context_std": []}
     program = cpu.ProgramF32 if dtype == "float32" else cpu.ProgramF64
-    program(**told)
+    program(**options)
     with pytest.raises(ValueError, match=message):
-        program(**told | changed)
+        program(**options | changed)
 
 
 def test_the_core_has_products_in_bf16_in_float32_alone():
-    told = {"features": 2, "context": 0, "base": "normal", "steps": [], "base_steps": 0}
-    told |= {"context_mean": [], "context_std": []}
-    cpu.ProgramF32(**told, bf16_parts=2)
+    options = {"features": 2, "context": 0, "base": "normal", "steps": [], "base_steps": 0}
+    options |= {"context_mean": [], "context_std": []}
+    cpu.ProgramF32(**options, bf16_parts=2)
     with pytest.raises(ValueError, match="bf16_parts: expected none but in a program of float32"):
-        cpu.ProgramF64(**told, bf16_parts=2)
+        cpu.ProgramF64(**options, bf16_parts=2)
 
 
 def test_masked_arrays_are_refused_and_other_subclasses_are_read_as_they_are():

@@ -53,7 +53,7 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_bar_on_a_terminal_and_nothing_elsewhere(name, monkeypatch, capsys):
-    call, said = CALLS[name]
+    call, texts = CALLS[name]
     for tty, progress in ((False, True), (True, False)):
         stream = Stream(tty)
         monkeypatch.setattr(sys, "stderr", stream)
@@ -62,7 +62,7 @@ def test_a_bar_on_a_terminal_and_nothing_elsewhere(name, monkeypatch, capsys):
     stream = Stream(True)
     monkeypatch.setattr(sys, "stderr", stream)
     call(True)
-    for text in said:
+    for text in texts:
         assert text in stream.text
     assert capsys.readouterr().out == ""
 
@@ -100,7 +100,7 @@ def test_ctrl_c_in_a_diagnosis_keeps_the_tests_that_are_done(monkeypatch):
     assert len(found.tests) == 5
 
 
-def test_a_bar_can_be_told_to_somebody_elsewhere(monkeypatch):
+def test_a_bar_can_be_sent_elsewhere(monkeypatch):
     """As a worker of a cluster does: a few messages, the last with the end."""
     monkeypatch.setattr(sys, "stderr", stream := Stream(True))
     heard = []

@@ -53,7 +53,7 @@ def test_the_same_conventions_pass(map, context, coupling, dtype):
 
 
 @pytest.mark.parametrize(
-    "told",
+    "settings",
     [
         {"scale": "exp"},
         {"slope": 1e-4},
@@ -63,17 +63,17 @@ def test_the_same_conventions_pass(map, context, coupling, dtype):
     ],
 )
 @pytest.mark.parametrize("coupling", [False, True])
-def test_other_conventions_raise_with_the_difference(told, coupling):
+def test_other_conventions_raise_with_the_difference(settings, coupling):
     arrays = network(coupling=coupling)
     results = known(made(arrays, 0, coupling))
-    if told == {"layout": "blocked"} and not coupling:
+    if settings == {"layout": "blocked"} and not coupling:
         arrays = (arrays[0], arrays[1], [arrays[2][0], np.tile(arrays[2][1][::2], (2, 1))])
     with pytest.raises(
         ValueError, match=r"^verify: expected the results of the other library to 1\.5e-08, but "
     ) as error:
-        made(arrays, 0, coupling, **told, verify=results)
+        made(arrays, 0, coupling, **settings, verify=results)
     x, z, log_det = results
-    got = made(arrays, 0, coupling, **told).inverse(x)
+    got = made(arrays, 0, coupling, **settings).inverse(x)
     for name, want, value in (("z", z, got[0]), ("log_det", log_det, got[1])):
         difference = np.abs(want - value).max()
         assert (f"{name} differs by up to {difference:.3g}" in str(error.value)) == (difference > 1e-6)
@@ -111,10 +111,10 @@ def test_splines_of_nflows_are_found_out():
     below = s + (d0 + d1 - 2.0 * s) * t * (1.0 - t)
     z = low + (high - low) * (s * t**2 + d0 * t * (1.0 - t)) / below
     slope = s**2 * (d1 * t**2 + 2.0 * s * t * (1.0 - t) + d0 * (1.0 - t) ** 2) / below**2
-    told = {"map": "rq_spline", "bins": BINS, "formula": "to_latent"}
-    hr.MaskedAutoregressive.from_dense(*arrays, **told)  # without complaint
+    settings = {"map": "rq_spline", "bins": BINS, "formula": "to_latent"}
+    hr.MaskedAutoregressive.from_dense(*arrays, **settings)  # without complaint
     with pytest.raises(ValueError, match=r"^verify: .* z differs by up to .* and log_det differs by up to "):
-        hr.MaskedAutoregressive.from_dense(*arrays, **told, verify=(x, z, np.log(slope[:, 0])))
+        hr.MaskedAutoregressive.from_dense(*arrays, **settings, verify=(x, z, np.log(slope[:, 0])))
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ def test_it_is_saved_and_loaded(tmp_path):
     assert not np.array_equal(again.sample(10), fitted().sample(10))
 
 
-def told(monkeypatch, **words):
-    """What `headrace.Flow.fit` is told, for words of aspire."""
+def fit_arguments(monkeypatch, **words):
+    """The arguments of `headrace.Flow.fit` for those of aspire."""
     seen = {}
     fit = hr.Flow.fit
 
@@ -97,16 +97,16 @@ def told(monkeypatch, **words):
 
 
 def test_its_words_for_training_reach_the_fit(monkeypatch):
-    _, history, seen = told(monkeypatch, lr=0.01, batch_size=50, validation_fraction=0.25)
+    _, history, seen = fit_arguments(monkeypatch, lr=0.01, batch_size=50, validation_fraction=0.25)
     assert (seen["learning_rate"], seen["batch_size"], seen["validation"]) == (0.01, 50, 0.25)
     assert (seen["schedule"], seen["clip"], seen["epochs"], seen["patience"]) == ("constant", None, 4, 4)
-    _, cosine, seen = told(monkeypatch, lr=0.01, batch_size=50, validation_fraction=0.25, lr_annealing=True)
+    _, cosine, seen = fit_arguments(monkeypatch, lr=0.01, batch_size=50, validation_fraction=0.25, lr_annealing=True)
     assert seen["schedule"] == "cosine"
     assert cosine.training_loss[0] != history.training_loss[0]
-    _, clipped, seen = told(monkeypatch, lr=0.01, batch_size=50, validation_fraction=0.25, clip_grad=1e-3)
+    _, clipped, seen = fit_arguments(monkeypatch, lr=0.01, batch_size=50, validation_fraction=0.25, clip_grad=1e-3)
     assert seen["clip"] == 1e-3
     assert clipped.training_loss[0] != history.training_loss[0]
-    _, _, seen = told(monkeypatch, lr_annealing=True, schedule="constant", patience=1)
+    _, _, seen = fit_arguments(monkeypatch, lr_annealing=True, schedule="constant", patience=1)
     assert (seen["schedule"], seen["patience"]) == ("constant", 1)  # its own words win
 
 

@@ -244,7 +244,7 @@ def test_training_steps_are_those_of_the_cpu(place):
 # ---- where and when --------------------------------------------------------------------------------------------------
 
 
-def test_work_is_on_the_stream_that_is_told_and_nobody_waits(emu):
+def test_work_is_on_the_given_stream_and_nobody_waits(emu):
     """But for the first call of a flow, which takes it to the device."""
     flow = made()
     p, x, c = map(jnp.asarray, arrays(flow, rows=40))  # so many that a derivative by parameters may be kept
@@ -309,19 +309,19 @@ def test_one_function_is_lowered_alike_for_every_platform():
 
 @pytest.mark.parametrize("usable", [False, True])
 def test_devices_have_handlers_of_their_own_where_headrace_can_use_them(monkeypatch, usable):
-    told, core = {}, types.SimpleNamespace(xla_handlers={name: f"cuda {name}" for name in _cpu.xla_handlers})
+    registered, core = {}, types.SimpleNamespace(xla_handlers={name: f"cuda {name}" for name in _cpu.xla_handlers})
 
     def register(name, handler, platform):
-        told[name, platform] = handler
+        registered[name, platform] = handler
 
     monkeypatch.setattr(_xla, "_on_devices", lambda: core if usable else None)
     monkeypatch.setattr(jax.ffi, "register_ffi_target", register)
     _xla._register.__wrapped__()
     elsewhere = _cpu.xla_handlers["elsewhere"]
     for name in ("run_float32", "gradient_float64", "unit_float32", "scaled_float64"):
-        assert told[f"headrace_{name}", "cpu"] is _cpu.xla_handlers[name]
-        assert told[f"headrace_{name}", "CUDA"] == (f"cuda {name}" if usable else elsewhere)
-        assert told[f"headrace_{name}", "ROCM"] is elsewhere
+        assert registered[f"headrace_{name}", "cpu"] is _cpu.xla_handlers[name]
+        assert registered[f"headrace_{name}", "CUDA"] == (f"cuda {name}" if usable else elsewhere)
+        assert registered[f"headrace_{name}", "ROCM"] is elsewhere
 
 
 def test_where_no_device_can_be_used_a_call_there_says_what_to_do():
@@ -410,8 +410,8 @@ def raw(handle, arrays, shapes, kind="run", dtype="float64", **more):
     """A call that headrace.jax would not make."""
     results = [jax.ShapeDtypeStruct(s, dtype) for s in shapes]
     call = jax.ffi.ffi_call(f"headrace_emulated_{kind}_{dtype}", results)
-    told = {"handle": np.int64(handle), "inverse": True, "base": True, **more}
-    return jax.block_until_ready(jax.jit(lambda *a: call(*a, **told))(*arrays))
+    attributes = {"handle": np.int64(handle), "inverse": True, "base": True, **more}
+    return jax.block_until_ready(jax.jit(lambda *a: call(*a, **attributes))(*arrays))
 
 
 def test_shapes_are_checked_whoever_calls(emu):

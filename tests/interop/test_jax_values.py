@@ -163,8 +163,8 @@ def test_bad_arguments_are_named_while_tracing(error, message, given):
 def test_other_bad_arguments():
     flow = made()
     p, x, _ = arrays(flow)
-    for wrong, said in NO_FLOWS:
-        with pytest.raises(TypeError, match=f"flow: expected a headrace flow .*got {said}"):
+    for wrong, named in NO_FLOWS:
+        with pytest.raises(TypeError, match=f"flow: expected a headrace flow .*got {named}"):
             hj.FlowModule(wrong())
     with pytest.raises(ValueError, match="context: expected None"):
         hj.log_prob(made(context=0), hj.FlowModule(made(context=0)).params, x, jnp.ones(2))

@@ -44,9 +44,13 @@ class Gaussian(Model):
 def sampler(folder, kind="realnvp", **settings):
     words = {"nlive": 300, "seed": 1, "plot": False, "signal_handling": False, "resume": False, **settings}
     return FlowSampler(
-        Gaussian(), output=str(folder), flow_proposal_class=ours.FlowProposal,
-        flow_config={"ftype": kind, "n_blocks": 2}, training_config={"max_epochs": 50}, **words,
-    )  # fmt: skip
+        Gaussian(),
+        output=str(folder),
+        flow_proposal_class=ours.FlowProposal,
+        flow_config={"ftype": kind, "n_blocks": 2},
+        training_config={"max_epochs": 50},
+        **words,
+    )
 
 
 def check(done):
@@ -182,7 +186,7 @@ def test_conditions_and_weights(tmp_path):
     assert made.log_prob(rows(50)).mean() > made.log_prob(rows(50) + 20).mean() + 100
 
 
-def told(tmp_path, training, n=100, **call):
+def fit_arguments(tmp_path, training, n=100, **call):
     made = model(tmp_path, training)
     seen = {}
 
@@ -201,8 +205,18 @@ def told(tmp_path, training, n=100, **call):
 
 
 def test_training_words_mean_what_they_mean_in_nessai(tmp_path):
-    seen = told(tmp_path, {"lr": 2e-3, "val_size": 0.2, "max_epochs": 9, "patience": 4, "clip_grad_norm": 2.0,
-                           "batch_size": 30, "optimiser_kwargs": {"weight_decay": 0.5}})  # fmt: skip
+    seen = fit_arguments(
+        tmp_path,
+        {
+            "lr": 2e-3,
+            "val_size": 0.2,
+            "max_epochs": 9,
+            "patience": 4,
+            "clip_grad_norm": 2.0,
+            "batch_size": 30,
+            "optimiser_kwargs": {"weight_decay": 0.5},
+        },
+    )
     held = seen.pop("validation")
     x = seen.pop("x")
     assert (x.shape, held[0].shape, held[1:]) == ((80, 3), (20, 3), (None, None))
@@ -212,8 +226,13 @@ def test_training_words_mean_what_they_mean_in_nessai(tmp_path):
         "weights": None, "epochs": 9, "patience": 5, "learning_rate": 2e-3, "weight_decay": 0.5, "clip": 2.0,
         "schedule": "constant", "batch_size": 30, "progress": False,
     }  # fmt: skip
-    other = told(tmp_path, {"annealing": True, "clip_grad_norm": 0.0, "batch_size": "all", "fit": {"epochs": 3}},
-                 max_epochs=50, patience=7, val_size=0.0)  # fmt: skip
+    other = fit_arguments(
+        tmp_path,
+        {"annealing": True, "clip_grad_norm": 0.0, "batch_size": "all", "fit": {"epochs": 3}},
+        max_epochs=50,
+        patience=7,
+        val_size=0.0,
+    )
     assert other["validation"] is None
     assert [other[k] for k in ("schedule", "clip", "batch_size", "epochs", "patience")] == ["cosine", None, 100, 3, 8]
 

@@ -136,14 +136,14 @@ def test_weights_count():
 
 
 class Recorded:
-    """A flow that keeps what `fit` was told."""
+    """A flow that keeps the arguments of `fit`."""
 
     def fit(self, x, **arguments):
         self.x, self.arguments = x, arguments
         return SimpleNamespace(train_loss=[2.0], validation_loss=[])
 
 
-def told(x, weights=None, fit=None, **arguments):
+def recorded(x, weights=None, fit=None, **arguments):
     flow = Flow(3, "maf3", fit=fit)
     flow.flow = Recorded()
     flow.fit(x, weights=weights, **arguments)
@@ -153,8 +153,18 @@ def told(x, weights=None, fit=None, **arguments):
 def test_fit_reads_the_arguments_as_pocomc_does():
     x = rows(100)
     w = x[:, 0].exp()
-    got = told(x, w, validation_split=0.8, epochs=7, batch_size=30, patience=5, learning_rate=2e-3, weight_decay=0.1,
-               clip_grad_norm=3.0, annealing=False)  # fmt: skip
+    got = recorded(
+        x,
+        w,
+        validation_split=0.8,
+        epochs=7,
+        batch_size=30,
+        patience=5,
+        learning_rate=2e-3,
+        weight_decay=0.1,
+        clip_grad_norm=3.0,
+        annealing=False,
+    )
     held, none, w_held = got.arguments.pop("validation")
     assert (len(got.x), len(held), none) == (80, 20, None)  # the share is of the rows to train with
     assert_allclose(sorted(torch.cat([got.x, held])[:, 0]), sorted(x[:, 0]))
@@ -166,7 +176,7 @@ def test_fit_reads_the_arguments_as_pocomc_does():
         "epochs": 7, "batch_size": 30, "patience": 7, "learning_rate": 2e-3, "weight_decay": 0.1, "clip": 3.0,
         "schedule": "constant", "progress": False,
     }  # fmt: skip
-    plain = told(x, fit={"epochs": 3, "learning_rate": None}, verbose=1, batch_size=1000)
+    plain = recorded(x, fit={"epochs": 3, "learning_rate": None}, verbose=1, batch_size=1000)
     assert plain.arguments["validation"] is None
     assert len(plain.x) == plain.arguments["batch_size"] == 100
     assert plain.arguments["schedule"] == "plateau"

@@ -114,11 +114,11 @@ def test_the_warning_counts_and_names_columns():
 
     rows = np.stack([np.where(np.arange(2000) % 2 == 0, NORMAL[np.arange(2000) % 600], i) for i in range(5)], axis=1)
     plain = Table((Column(),) * 5)
-    said = about_repeats(rows, plain, None)
-    assert said.startswith("values repeat in column 0 (")
-    assert "in column 2 (" in said
-    assert ", and in 2 more columns: a density spikes there" in said
+    warning = about_repeats(rows, plain, None)
+    assert warning.startswith("values repeat in column 0 (")
+    assert "in column 2 (" in warning
+    assert ", and in 2 more columns: a density spikes there" in warning
     rare = np.concatenate([np.repeat(np.arange(400.0), 2), np.arange(1000.0, 1700.0)])
-    said = about_repeats(rare[:, None], Table((Column(),)), ["mass"])
-    assert said.startswith("values repeat in column 'mass' (1,100 different ones in 1,500 rows, 0 in 2 of them): ")
-    assert "0%" not in said
+    warning = about_repeats(rare[:, None], Table((Column(),)), ["mass"])
+    assert warning.startswith("values repeat in column 'mass' (1,100 different ones in 1,500 rows, 0 in 2 of them): ")
+    assert "0%" not in warning

@@ -252,7 +252,7 @@ def test_names_of_columns():
         ({"random_state": "x"}, ["'x'"]),
     ],
 )
-def test_bad_settings_are_told_by_fit(settings, patterns):
+def test_bad_settings_are_refused_by_fit(settings, patterns):
     density = FlowDensity(**{**SHORT, **settings})
     with pytest.raises(ValueError) as error:
         density.fit(table())

@@ -365,13 +365,13 @@ def test_rows_whose_context_misses_a_number_are_left_out_with_it():
     context, weights = np.array([1.0, 2.0, np.nan, 4.0, 5.0, 6.0]), np.array([1.0, 1.0, 1.0, 1.0, np.nan, 1.0])
     x[0, 1] = np.nan
     table = Table((Column(), Column()), missing="drop")
-    seen = table.to_look_at(x, context, weights, names=None, told="x")
+    seen = table.to_look_at(x, context, weights, names=None, x_name="x")
     for part, whole in zip(seen, (x, context, weights), strict=True):
         np.testing.assert_array_equal(part, whole[[1, 3, 5]])
     strict = Table((Column(), Column()))
     with pytest.raises(ValueError, match="NaN in 1 of 6 rows"):
-        strict.to_look_at(x, context, weights, names=None, told="x")
-    kept = strict.to_look_at(x[1:], context[1:], None, names=None, told="x")  # a context is checked by who reads it
+        strict.to_look_at(x, context, weights, names=None, x_name="x")
+    kept = strict.to_look_at(x[1:], context[1:], None, names=None, x_name="x")  # a context is checked by who reads it
     np.testing.assert_array_equal(kept[1], context[1:])
 
 
@@ -406,15 +406,15 @@ def test_a_diagnosis_takes_the_estimator(monkeypatch):
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_a_column_without_numbers_is_named(library):
     make = pytest.importorskip(library).DataFrame
-    told = {name: column.tolist() for name, column in frame(60).items()}
+    values = {name: column.tolist() for name, column in frame(60).items()}
     for other in (["a"] * 60, [datetime.date(2020, 1, 1)] * 60):
         with pytest.raises(TypeError, match=r"X: expected columns of numbers, got .* in column 'who'"):
-            FlowDensity(**SHORT).fit(make({**told, "who": other}))
+            FlowDensity(**SHORT).fit(make({**values, "who": other}))
     if library == "polars":
         with pytest.raises(TypeError, match=r"a polars.LazyFrame; call X.collect\(\)"):
-            FlowDensity(**SHORT).fit(make(told).lazy())
+            FlowDensity(**SHORT).fit(make(values).lazy())
         with pytest.raises(TypeError, match=r"a polars.LazyFrame; call x.collect\(\)"):
-            hr.auto(make(told).lazy(), 0.1)
+            hr.auto(make(values).lazy(), 0.1)
 
 
 def test_truth_values_among_which_some_are_missing_are_objects_of_pandas():
@@ -442,9 +442,9 @@ def test_warnings_name_the_line_of_the_user():
 def test_decimals_are_floats(library):
     pyarrow = pytest.importorskip("pyarrow")
     pytest.importorskip(library)
-    told = {"price": [decimal.Decimal(i) / 100 for i in range(59)] + [None], "size": np.sqrt(np.arange(60.0))}
+    values = {"price": [decimal.Decimal(i) / 100 for i in range(59)] + [None], "size": np.sqrt(np.arange(60.0))}
     kind = pyarrow.decimal128(10, 2)
-    table = pyarrow.table({"price": pyarrow.array(told["price"], kind), "size": told["size"]})
+    table = pyarrow.table({"price": pyarrow.array(values["price"], kind), "size": values["size"]})
     if library == "pandas":
         table = table.to_pandas(types_mapper=pandas.ArrowDtype)
     elif library == "polars":

@@ -537,10 +537,10 @@ def test_errors_name_the_argument():
     x, context = rows(5, 3), rows(5, CONTEXT)
     with pytest.raises(TypeError, match="flow: expected a Flow"):
         FlowModule(hr.Permutation([1, 0]))
-    for wrong, said in NO_FLOWS:
-        with pytest.raises(TypeError, match=f"flow: expected a Flow, got {said}"):
+    for wrong, message in NO_FLOWS:
+        with pytest.raises(TypeError, match=f"flow: expected a Flow, got {message}"):
             FlowModule(wrong())
-        with pytest.raises(TypeError, match=said):
+        with pytest.raises(TypeError, match=message):
             module.flow = wrong()
     with pytest.raises(TypeError, match="x: expected a tensor"):
         module.log_prob(x.numpy(), context)
@@ -555,13 +555,13 @@ def test_errors_name_the_argument():
     with pytest.raises(ValueError, match="x: expected a tensor on cpu"):
         module.log_prob(x.to("meta"), context)
     draw = functools.partial(module.sample, ())
-    for wrong, error, said in (
+    for wrong, error, message in (
         (list(context), TypeError, "expected a tensor"),
         (x, ValueError, r"expected shape \(\.\.\., 2\)"),
         (context.to("meta"), ValueError, "expected a tensor on cpu"),
     ):
         for call in (module, draw):
-            with pytest.raises(error, match=f"context: {said}"):
+            with pytest.raises(error, match=f"context: {message}"):
                 call(wrong)
     plain = module_of("maf", 0)
     for call in (plain, lambda c: plain.log_prob(x, c), lambda c: plain.sample((), c)):

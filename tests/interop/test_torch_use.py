@@ -232,7 +232,7 @@ def test_a_distribution_says_how_to_estimate_what_it_has_no_formula_for():
             torch.distributions.kl_divergence(p, q)
 
 
-def test_estimates_by_samples_are_as_said():
+def test_the_estimates_of_messages_are_right():
     """The formulas of the errors, where the density is known."""
     density = FlowModule(hr.Flow([hr.Standardize([1.0, 2.0], [0.5, 3.0])]))()
     torch.manual_seed(0)
@@ -244,8 +244,8 @@ def test_estimates_by_samples_are_as_said():
             {"entropy": density.entropy, "cdf": lambda: density.cdf(known.mean)}.get(
                 name, lambda name=name: getattr(density, name)
             )()
-        told = str(error.value).split("by samples, as ")[1]
-        found = eval(told, {"distribution": density, "value": known.mean})
+        expression = str(error.value).split("by samples, as ")[1]
+        found = eval(expression, {"distribution": density, "value": known.mean})
         want = 0.25 if name == "cdf" else known.entropy() if name == "entropy" else getattr(known, name)
         torch.testing.assert_close(found, torch.as_tensor(want), rtol=0, atol=limit)
     other = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2), torch.ones(2)), 1)

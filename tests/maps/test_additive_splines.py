@@ -216,7 +216,7 @@ def test_nan_stays_nan(map, dtype):
 @pairwise(map=MAPS, kind=["masked", "coupling"], layout=["interleaved", "blocked"], bins=[3, 8], dtype=cases.DTYPES)
 def test_networks_give_their_parameters_in_any_order(map, kind, layout, bins, dtype):
     outputs = ("derivative", "width", "height")
-    told = {"map": map, "outputs": outputs, "layout": layout, "bound": (-4.0, 5.0), "min_bin": 0.01}
+    settings = {"map": map, "outputs": outputs, "layout": layout, "bound": (-4.0, 5.0), "min_bin": 0.01}
     sizes = [reference.MAPS[map].sizes(bins)[name] for name in outputs]
     generator = cases.rng("additive networks", map, kind)
     rows = 5 if kind == "masked" else 3
@@ -234,11 +234,11 @@ def test_networks_give_their_parameters_in_any_order(map, kind, layout, bins, dt
     biases = [(0.7 * generator.standard_normal(len(m))).astype(dtype) for m in masks]
     network = reference.Network(weights, biases, masks, "relu")
     if kind == "masked":
-        library = hr.MaskedAutoregressive.from_dense(weights, biases, masks, bins=bins, **told)
-        judge = reference.MaskedAutoregressive(network, **told)
+        library = hr.MaskedAutoregressive.from_dense(weights, biases, masks, bins=bins, **settings)
+        judge = reference.MaskedAutoregressive(network, **settings)
     else:
-        library = hr.Coupling.from_dense(weights, biases, masks, features=5, passive=[4, 1], bins=bins, **told)
-        judge = reference.Coupling(network, 5, [4, 1], **told)
+        library = hr.Coupling.from_dense(weights, biases, masks, features=5, passive=[4, 1], bins=bins, **settings)
+        judge = reference.Coupling(network, 5, [4, 1], **settings)
     cases.check_directions(library, judge, 2.0 * cases.rows(33, 5, dtype), None, dtype, depth=256)
     back = library.to_dense()
     for got, want in zip((*back[0], *back[1]), (*weights, *biases), strict=True):

@@ -286,13 +286,13 @@ def test_files_keep_every_layer(name, tmp_path, dtype):
         assert_array_equal(other.parameters, made.parameters)
 
 
-def test_a_plain_network_is_told_by_its_activation():
-    """Its file is one of older versions, and the same whichever way it was said."""
-    said = hr.MAF(3, hidden=(8, 9), activation="elu", last_activation="elu")
+def test_a_plain_network_is_recognised_by_its_activation():
+    """Its file is one of older versions, and the same for both ways to state it."""
+    by_argument = hr.MAF(3, hidden=(8, 9), activation="elu", last_activation="elu")
     described = hr.MAF(3, hidden=Network.plain((8, 9), "elu"))
-    assert hr.to_bytes(said) == hr.to_bytes(described)
-    assert b'"network"' not in hr.to_bytes(said)
-    assert said[0].network == Network.plain((8, 9), "elu")
+    assert hr.to_bytes(by_argument) == hr.to_bytes(described)
+    assert b'"network"' not in hr.to_bytes(by_argument)
+    assert by_argument[0].network == Network.plain((8, 9), "elu")
 
 
 def test_the_way_back_from_dense():

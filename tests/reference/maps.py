@@ -13,7 +13,7 @@ from .scales import LOG_SCALES
 
 
 class Options(NamedTuple):
-    """What a map is told beside its parameters."""
+    """Settings of a map, beside its parameters."""
 
     scale: str = "soft_clamp"
     slope: float = 1e-3

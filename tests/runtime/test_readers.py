@@ -47,8 +47,8 @@ def test_networks_of_every_make(reader, name, reads):
 def test_every_map_and_order_of_rows(reader, map, layout, formula):
     outputs = reference.MAPS[map].parameters[::-1]
     dense = cases.made(4, (8,), outputs=outputs, layout=layout, bins=5, map=map, gain=0.7).astype(reader.dtype)
-    told = {"bins": 5, "outputs": outputs, "layout": layout, "formula": formula, "bound": 2.0}
-    flow = hr.Flow([hr.MaskedAutoregressive.from_dense(*dense.arrays, map=map, **told)])
+    settings = {"bins": 5, "outputs": outputs, "layout": layout, "formula": formula, "bound": 2.0}
+    flow = hr.Flow([hr.MaskedAutoregressive.from_dense(*dense.arrays, map=map, **settings)])
     for verb in ("to_latent", "log_prob"):
         is_known = assert_alike(reader, flow, verb, 2.0 * cases.rows(200, 4, reader.dtype, map))
         assert is_known or reader.name == "zuko" or (map in REFUSED and reader.name != "header")
@@ -148,8 +148,8 @@ def test_no_rounding_leads_off_a_uniform_base(whole_reader, map):
         share = 10.0 ** rng.uniform(-9, -1, (5000, 2))
         x = np.clip(np.array([0.7, 5.0]) - share, [0.1001, -2.9], [0.69999, 4.999999]).astype(dtype)
     else:
-        told = {"map": map, "bound": 1.0, "formula": "to_latent", "dtype": dtype}
-        chain = [hr.MaskedAutoregressive(2, (8,), seed=s, **told) for s in range(4)]
+        settings = {"map": map, "bound": 1.0, "formula": "to_latent", "dtype": dtype}
+        chain = [hr.MaskedAutoregressive(2, (8,), seed=s, **settings) for s in range(4)]
         flow = cases.randomise(hr.Flow(chain, hr.Uniform(2)), 0.5, "edges", map)
         x = np.tanh(cases.rows(20_000, 2, "float64", "edges")).astype(dtype)
         x[:10_000] = (1.0 - 10.0 ** rng.uniform(-9, -2, (10_000, 2))) * rng.choice([-1.0, 1.0], (10_000, 2))

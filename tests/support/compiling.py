@@ -8,6 +8,6 @@ LITTLE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes
 
 
 def quickly():
-    """XLA optimises little, unless somebody said how; at night it does what it does for users. Before JAX is used."""
+    """XLA optimises little, unless its flags are set; at night it keeps its defaults. Called before JAX is used."""
     if not selection.NIGHTLY:
         os.environ.setdefault("XLA_FLAGS", LITTLE)

@@ -61,8 +61,8 @@ class OnDevice:
 
         def once():
             held = {key: self.device.array(array) for key, array in given.items()}
-            told = (self.device.tuple(held[place(a)]) if isinstance(a, np.ndarray) else a for a in arguments)
-            function(*told, **named)
+            converted = (self.device.tuple(held[place(a)]) if isinstance(a, np.ndarray) else a for a in arguments)
+            function(*converted, **named)
             return {key: self.device.numpy(array) for key, array in held.items()}
 
         first, *others = self.device.in_each_order(once)

@@ -74,8 +74,8 @@ class Twin:
             outputs = {name: device.empty((n,), self.dtype) for name in names}
             if "value" in names:
                 outputs["value"] = device.empty((n, self.features), np.dtype("float64") if wide else self.dtype)
-            told = {name: device.tuple(out) for name, out in outputs.items()}
-            getattr(self.program, verb)(**settings, **tuples, **told, stream=device.stream)
+            output_tuples = {name: device.tuple(out) for name, out in outputs.items()}
+            getattr(self.program, verb)(**settings, **tuples, **output_tuples, stream=device.stream)
             return [device.numpy(out) for out in outputs.values()]
 
         return tuple(self._in_each_order(once))

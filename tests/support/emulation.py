@@ -40,7 +40,7 @@ def run(*command):
 
 
 def build():
-    """Builds it, one process at a time. Raises Unavailable, or RuntimeError with what the compiler said."""
+    """Builds it, one process at a time. Raises Unavailable, or RuntimeError with the compiler's output."""
     cmake, ninja = tool("cmake"), tool("ninja")
     tool(os.environ.get("CXX", "c++").split()[0])
     try:

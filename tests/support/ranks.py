@@ -128,7 +128,7 @@ def _flow_with_act_norm(dtype):
     return hr.Flow([*maf.transforms[:-1], hr.ActNorm(3, dtype=dtype), maf.transforms[-1]])
 
 
-# The flow, what a fit is told, and whether it has weights, context, rows of its own to judge by.
+# The flow, the arguments of its fit, and whether it has weights, context, rows of its own to judge by.
 FITS = {
     "MAF": (lambda t: hr.MAF(3, 2, 2, (12,), dtype=t), {"epochs": 3}, "weights context"),
     "NSF": (lambda t: hr.NSF(3, transforms=2, hidden=(12,), dtype=t), {"epochs": 3, "schedule": "cosine"}, "judge"),
@@ -161,14 +161,14 @@ FITS = {
 
 def fitted(name, dtype, group, numbers, **more):
     """The flow and the history of a fit on one rank, which has these shards."""
-    make, told, parts = FITS[name]
+    make, arguments, parts = FITS[name]
     flow = make(dtype)
     given = {"context": context, "weights": weights}
     given = {key: cut(of(), numbers) for key, of in given.items() if key in parts}
     if "judge" in parts:
         other = {key: one for key, one in given.items() if key == "weights"}
         given["validation"] = (cut(rows("judge"), numbers), given.get("context"), other.get("weights"))
-    history = flow.fit(cut(rows(), numbers), group=group, **{**BATCH, **told, **given, **more})
+    history = flow.fit(cut(rows(), numbers), group=group, **{**BATCH, **arguments, **given, **more})
     return flow, history
 
 
@@ -186,14 +186,16 @@ def ascended(name, dtype, group, numbers, weighted=True):
     x = rows()
     x[:, 1] = np.round(x[:, 1], 1)  # values repeat
     model = ASCENTS[name](dtype)
-    told = {"weights": cut(weights(), numbers)} if weighted else {}
-    flow = model.fit(cut(x, numbers), progress=False, group=group, **told)
+    more = {"weights": cut(weights(), numbers)} if weighted else {}
+    flow = model.fit(cut(x, numbers), progress=False, group=group, **more)
     return flow, model.history
 
 
 def digest(found):
     """Of all that a fit decides: parameters, what is standardised, the history but for its times."""
     flow, history = found
-    told = [repr(history.__dict__[name]) for name in sorted(history.__dict__) if name not in ("seconds", "refinement")]
-    parts = [flow.parameters.tobytes(), hr.to_bytes(flow), *(one.encode() for one in told)]
+    entries = [
+        repr(history.__dict__[name]) for name in sorted(history.__dict__) if name not in ("seconds", "refinement")
+    ]
+    parts = [flow.parameters.tobytes(), hr.to_bytes(flow), *(one.encode() for one in entries)]
     return [hashlib.sha256(part).hexdigest()[:16] for part in parts]

@@ -11,7 +11,7 @@ import numpy as np
 
 import headrace as hr
 
-FEATURES, ROWS, FEW = 5, 32, 3
+FEATURES, ROWS, SMALL_BATCH = 5, 32, 3
 FLOWS = {
     "MAF": hr.MAF,
     "IAF": hr.IAF,
@@ -47,7 +47,7 @@ def results():
     found = {}
     for name, flow in flows():
         x = uniform((ROWS, FEATURES), 2.0, 99, flow.dtype)
-        for n in (ROWS, FEW):
+        for n in (ROWS, SMALL_BATCH):
             found[f"{name} log_prob {n}"] = flow.log_prob(x[:n])
             found[f"{name} to_latent {n}"] = flow.to_latent(x[:n])[0]
             found[f"{name} to_data {n}"] = flow.to_data(x[:n])[0]

@@ -89,13 +89,13 @@ def test_a_card_that_is_too_old_does_not_end_a_build_that_did_not_ask_for_it(mac
     command = [CMAKE, "-S", ROOT, "-B", tmp_path / "build", devices, f"-DHEADRACE_CUDA={wish}", "-DHEADRACE_NATIVE=ON",
                f"-DPython_EXECUTABLE={sys.executable}"]  # fmt: skip
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    said = " ".join((run.stdout + run.stderr).split())
+    output = " ".join((run.stdout + run.stderr).split())
     named = "Tesla T4 of compute capability 7.5" if cards else "a card of compute capability"
-    assert f"{named}" in said
-    assert "need compute capability 8.0" in said
+    assert f"{named}" in output
+    assert "need compute capability 8.0" in output
     assert (run.returncode == 0) == (wish == "AUTO")
     if wish == "AUTO":
-        assert "the module _cuda is not built" in said
+        assert "the module _cuda is not built" in output
         help_of = [CMAKE, "--build", tmp_path / "build", "--target", "help"]
         targets = subprocess.run(help_of, capture_output=True, text=True, check=True).stdout
         assert "_cpu" in targets

@@ -129,7 +129,7 @@ def test_paths_named_in_pages_exist():
     assert not [(page, name) for page, name in named if not (ROOT / name).exists()]
 
 
-# ---- what is said twice --------------------------------------------------------------------------------------------
+# ---- statements that stand in two files ----------------------------------------------------------------------------
 
 
 def table_rows(page):

@@ -118,12 +118,12 @@ def test_estimates_are_means_over_contexts_and_not_of_pairs():
     assert (found.contexts, some.contexts) == (3, 244)
     assert_allclose(some.standard_error, np.sqrt(1.5 / 244), rtol=0.25)  # of 244 contexts: var(c²/2 - c) = 3/2
     assert abs(some.kl - 0.5) < 4.0 * some.kl_error
-    # Few samples are spread over contexts, so that what contexts differ by is seen.
-    few = [hr.free_energy(flow, density, many, samples=400, seed=i) for i in range(9)]
-    assert {(one.contexts, one.samples) for one in few} == {(20, 400)}
-    assert_allclose(np.mean([one.standard_error for one in few]), np.sqrt(1.5 / 20), rtol=0.3)
-    assert abs(np.mean([one.free_energy for one in few]) - 0.5) < 4.0 * np.sqrt(1.5 / 180)
-    assert "contexts=20" in repr(few[0])
+    # 400 samples are spread over 20 contexts, whose differences then show in the error.
+    estimates = [hr.free_energy(flow, density, many, samples=400, seed=i) for i in range(9)]
+    assert {(one.contexts, one.samples) for one in estimates} == {(20, 400)}
+    assert_allclose(np.mean([one.standard_error for one in estimates]), np.sqrt(1.5 / 20), rtol=0.3)
+    assert abs(np.mean([one.free_energy for one in estimates]) - 0.5) < 4.0 * np.sqrt(1.5 / 180)
+    assert "contexts=20" in repr(estimates[0])
     one = hr.free_energy(flow, density, many, samples=3)
     assert one.contexts == 1
     assert np.isnan(one.standard_error)

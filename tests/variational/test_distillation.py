@@ -158,7 +158,7 @@ UNSUITABLE = {
 
 
 @pytest.mark.parametrize("name", UNSUITABLE)
-def test_where_there_is_no_closed_form_it_is_said_why(name):
+def test_where_there_is_no_closed_form_the_error_gives_the_reason(name):
     teacher, student, words = UNSUITABLE[name]
     kept = student.parameters
     with pytest.raises(ValueError, match=f"estimator: 'closed_form' is not available, as .*{words}.*pathwise"):

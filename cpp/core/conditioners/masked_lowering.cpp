@@ -150,12 +150,12 @@ Lowered<T> MaskedConditioner::lower_as(Kept& kept, const ChainSide& side) const 
     const bool in_bf16 = bf16.parts > 0;
     if (side.reads_built) {
         c.tile_plan = keep(sequential_plan(*this, choose_panel(*this)));
-        c.small_plan = keep(in_bf16 ? few_rows_plan(*this, true, bf16.step) : sequential_plan(*this, 1));
+        c.small_plan = keep(in_bf16 ? small_batch_plan(*this, true, bf16.step) : sequential_plan(*this, 1));
         c.back_plan = keep_back(sequential_back_plan(*this));
     } else {
         const int block = bf16.step > 1 ? bf16_units : row_block;
         c.tile_plan = c.small_plan = keep(parallel_plan(*this, block));
-        if (in_bf16) c.small_plan = keep(few_rows_plan(*this, false, bf16.step));
+        if (in_bf16) c.small_plan = keep(small_batch_plan(*this, false, bf16.step));
         c.back_plan = keep_back(parallel_back_plan(*this, block));
     }
     return lines.lowered();

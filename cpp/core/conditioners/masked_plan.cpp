@@ -145,7 +145,7 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel) {
     return plan.finish();
 }
 
-PlanStorage few_rows_plan(const MaskedConditioner& t, bool sequential, int step) {
+PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int step) {
     Planner plan(t);
     const int last = plan.last_layer();
     std::vector<int> added(size_t(last) + 1, 0);

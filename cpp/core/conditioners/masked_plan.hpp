@@ -32,7 +32,7 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel);
 // For few rows in bf16, whose sums take all computed inputs for all units at once (bf16.hpp): a layer, or a level's
 // contribution to it, is one op, and k0 is the count of inputs that earlier ops of the layer added.
 // Sums take a step of pairs at once.
-PlanStorage few_rows_plan(const MaskedConditioner& t, bool sequential, int step);
+PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int step);
 
 // Sets for each op in bf16 which of the network's inputs are to be rounded before it.
 void plan_rounding(PlanStorage& plan, const MaskedConditioner& t);

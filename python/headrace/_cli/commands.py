@@ -268,10 +268,10 @@ def _rows_for(
     names = None if source.names is None else [source.names[i] for i in columns[0]]
     if (table := _table.kept_in(notes, flow.features)) is not None:
         rows = len(x)
-        x, context, weight = table.to_look_at(x, context, weight, names=names, told=source.path, purpose=purpose)
+        x, context, weight = table.to_look_at(x, context, weight, names=names, x_name=source.path, purpose=purpose)
         if len(x) < rows:
-            told = f"{rows - len(x):,} of {rows:,} rows miss a number and are left out, as in the fit"
-            _note(arguments, f"{source.path}: {told}")
+            notice = f"{rows - len(x):,} of {rows:,} rows miss a number and are left out, as in the fit"
+            _note(arguments, f"{source.path}: {notice}")
         names = None if names is None else [names[i] for i in table.kept]
     return (x, context if flow.context else None, weight[:, 0] if columns[2] else None), names
 

@@ -290,8 +290,8 @@ def _streamed(
     if isinstance(stream, Present):
         if not seen.rows:
             raise ValueError(f"{source.path}: expected rows that miss no number, got none")
-        told = f"{stream.left_out:,} of {stream.left_out + stream.count():,} rows miss a number and are left out"
-        _note(arguments, f"{source.path}: {told}")
+        notice = f"{stream.left_out:,} of {stream.left_out + stream.count():,} rows miss a number and are left out"
+        _note(arguments, f"{source.path}: {notice}")
     table = shape.learn(source, columns[0], seen, arguments, support)
     _keep_bounds(table, options)
     rows: Stream = stream if table.is_plain else Treated(stream, table)
@@ -461,5 +461,5 @@ def _work(outcome: dict[str, Any]) -> str:
         return f"{steps}, and {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
     if "members" in outcome:
         return f"{_counted(outcome['members'], 'member')}, {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
-    told = "none better than fresh weights" if best == 0 else f"the best was {best}"
-    return f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}, {told}"
+    best_weights = "none better than fresh weights" if best == 0 else f"the best was {best}"
+    return f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}, {best_weights}"

@@ -81,23 +81,25 @@ def settings() -> dict[str, Setting]:
     result = {}
     for key, takers in found.items():
         stated = str(next(iter(takers.values())).annotation).removesuffix(" | None").removesuffix(" | Network")
-        told = _meaning_of_flows(key, tuple(takers))
+        help_text = _meaning_of_flows(key, tuple(takers))
         defaults = _grouped({name: _shown(argument.default) for name, argument in takers.items()})
         given = [(names, text) for text, names in defaults.items() if text]
         if given:
             listed = "; ".join(f"{text} of {', '.join(names)}" for names, text in given)
-            told += f"{_BREAK if _BREAK in told else ' '}(default: {given[0][1] if len(defaults) == 1 else listed})"
-        result[key] = Setting(stated, tuple(takers), told.strip())
+            help_text += (
+                f"{_BREAK if _BREAK in help_text else ' '}(default: {given[0][1] if len(defaults) == 1 else listed})"
+            )
+        result[key] = Setting(stated, tuple(takers), help_text.strip())
     return result
 
 
 def fit_help(name: str) -> str:
     """The meaning and the default of an argument of `Flow.fit`."""
     stated = next(one for one in fields(Arguments) if one.name == name)
-    told, default = _for_the_command_line(stated.metadata["meaning"]), _shown(stated.default)
-    told += f" (default: {default})" if default else ""
+    meaning, default = _for_the_command_line(stated.metadata["meaning"]), _shown(stated.default)
+    meaning += f" (default: {default})" if default else ""
     others = settings().get(name)  # of a flow that has an argument of this name for its own fit
-    return told if others is None else f"{told}{_BREAK}{', '.join(others.takers)}: {others.help}"
+    return meaning if others is None else f"{meaning}{_BREAK}{', '.join(others.takers)}: {others.help}"
 
 
 def _meaning_of_flows(key: str, takers: tuple[str, ...]) -> str:
@@ -105,14 +107,14 @@ def _meaning_of_flows(key: str, takers: tuple[str, ...]) -> str:
     made = {name: FLOWS[name].model or FLOWS[name].make for name in takers}
     each = _grouped({name: _for_the_command_line(_meaning(made[name], key)) for name in takers})
     whole = next(iter(each), "")
-    told = [whole] if len(each) < 2 or any(text.startswith(whole) for text in [*each][1:]) else []
+    parts = [whole] if len(each) < 2 or any(text.startswith(whole) for text in [*each][1:]) else []
     for text, names in each.items():
-        if text == whole and told:
+        if text == whole and parts:
             continue
-        rest = text.removeprefix(whole).strip(" .") if told else text
+        rest = text.removeprefix(whole).strip(" .") if parts else text
         rest = rest if rest is text else _begun_small(rest)
-        told += [f"{', '.join(names)}: {rest}"] if rest else []
-    return _BREAK.join(told)
+        parts += [f"{', '.join(names)}: {rest}"] if rest else []
+    return _BREAK.join(parts)
 
 
 def _grouped(texts: dict[str, str]) -> dict[str, list[str]]:
@@ -147,18 +149,18 @@ def meanings(cls: Any) -> dict[str, str]:
     block = re.split(r"\n(?=\S)", text[begin + len("Args:\n") :], maxsplit=1)[0]
     parts = _ENTRY.split(block)[1:]
     found = {}
-    for names, told in zip(parts[::2], parts[1::2], strict=True):
+    for names, meaning in zip(parts[::2], parts[1::2], strict=True):
         for name in names.split(", "):
-            found[name] = " ".join(told.split())
+            found[name] = " ".join(meaning.split())
     return found
 
 
 def _meaning(cls: Any, key: str) -> str:
     """The meaning of an argument of a class; "See `MAF`." is replaced by what stands there."""
-    told = meanings(cls).get(key, "")
-    if (other := _ELSEWHERE.match(told)) is None:
-        return told
-    return f"{_meaning(getattr(hr, other[1]), key)} {told[other.end() :]}".strip()
+    meaning = meanings(cls).get(key, "")
+    if (other := _ELSEWHERE.match(meaning)) is None:
+        return meaning
+    return f"{_meaning(getattr(hr, other[1]), key)} {meaning[other.end() :]}".strip()
 
 
 def _for_the_command_line(text: str) -> str:

@@ -139,8 +139,8 @@ def _add_fit(command: Callable[..., Parser]) -> None:
         help=f"the share of rows to hold out (default: {fitting.VALIDATION}; with --auto none, beside its own)",
     )
     for name, option in offered.FIT.items():
-        flag, told = "--" + name.replace("_", "-"), offered.fit_help(name).replace("%", "%%")
-        group.add_argument(flag, type=KINDS[option.kind], metavar=option.metavar, help=told)
+        flag, help_text = "--" + name.replace("_", "-"), offered.fit_help(name).replace("%", "%%")
+        group.add_argument(flag, type=KINDS[option.kind], metavar=option.metavar, help=help_text)
     _add_settings(sub)
 
 
@@ -185,9 +185,9 @@ def _add_settings(sub: Parser) -> None:
         takers = setting.takers
         if takers not in groups:
             groups[takers] = sub.add_argument_group(f"settings of {', '.join(takers)}")
-        option, told = f"--{name.replace('_', '-')}", setting.help.replace("%", "%%")
+        option, help_text = f"--{name.replace('_', '-')}", setting.help.replace("%", "%%")
         if setting.kind == "bool":
-            groups[takers].add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=told)
+            groups[takers].add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=help_text)
         else:
             groups[takers].add_argument(
                 option,
@@ -195,7 +195,7 @@ def _add_settings(sub: Parser) -> None:
                 metavar={"int": "N", "Sequence[int]": "N,N", "str": "NAME", "Base | str": "NAME"}.get(
                     setting.kind, "X"
                 ),
-                help=told,
+                help=help_text,
             )
 
 
@@ -212,8 +212,8 @@ def _add_score(command: Callable[..., Parser]) -> None:
     _add_data(sub, several=True)
     _add_output(sub, folder=True)
     formats = tuple(suffix[1:] for suffix in tables.WRITTEN)
-    told = f"of the files in a folder: {', '.join(formats)} (default: that of each table)"
-    sub.add_argument("--format", choices=formats, metavar="FORMAT", help=told)
+    help_text = f"of the files in a folder: {', '.join(formats)} (default: that of each table)"
+    sub.add_argument("--format", choices=formats, metavar="FORMAT", help=help_text)
 
 
 def _add_diagnose(command: Callable[..., Parser]) -> None:
@@ -261,8 +261,8 @@ def _add_export(command: Callable[..., Parser]) -> None:
     sub = command("export", export.export, "write a flow as a graph of ONNX, for other runtimes")
     sub.add_argument("flow", metavar="FLOW", help=FLOW)
     sub.add_argument("-o", "--output", type=file([".onnx"]), required=True, metavar="GRAPH", help="as flow.onnx")
-    told = f"what the graph computes: {', '.join(export.VERBS)} (default: log_prob)"
-    sub.add_argument("--verb", choices=export.VERBS, default="log_prob", metavar="VERB", help=told)
+    help_text = f"what the graph computes: {', '.join(export.VERBS)} (default: log_prob)"
+    sub.add_argument("--verb", choices=export.VERBS, default="log_prob", metavar="VERB", help=help_text)
 
 
 def _add_data(sub: Parser, several: bool = False) -> None:

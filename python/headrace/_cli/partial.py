@@ -72,12 +72,12 @@ class Watch:
 class Kept:
     """The scores of the first rows of a table, a table of their own, with a record of their inputs."""
 
-    def __init__(self, output: str, told: dict[str, Any]) -> None:
-        """`output`: the path of the complete scores. `told`: everything that they depend on."""
+    def __init__(self, output: str, inputs: dict[str, Any]) -> None:
+        """`output`: the path of the complete scores. `inputs`: everything that they depend on."""
         place = Path(output)
         self.path = str(place.with_name(f"{place.stem}.partial{place.suffix}"))
         self.record = str(place.with_name(f"{place.stem}.partial.json"))
-        self.told = told
+        self.inputs = inputs
         self.rows = 0
         """The number of stored rows."""
 
@@ -93,7 +93,7 @@ class Kept:
         try:
             with open(self.record, encoding="utf-8") as file:
                 there = json.load(file)
-            rows, told = int(there["rows"]), dict(there["scores"])
+            rows, earlier = int(there["rows"]), dict(there["scores"])
             if there["format"] != FORMAT or rows < 1:
                 raise ValueError
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -101,11 +101,11 @@ class Kept:
                 f"--output: expected {self.path} and {self.record} as an earlier `headrace score` left them, got "
                 f"others; {advice}"
             ) from None
-        for name in {**self.told, **told}:
-            if told.get(name) != self.told.get(name):
+        for name in {**self.inputs, **earlier}:
+            if earlier.get(name) != self.inputs.get(name):
                 raise ValueError(
                     f"--output: expected scores of the same {name} in {self.path}, where Ctrl-C ended an earlier "
-                    f"call, got those of another ({told.get(name)} there, {self.told.get(name)} here); {advice}"
+                    f"call, got those of another ({earlier.get(name)} there, {self.inputs.get(name)} here); {advice}"
                 )
         self.rows = rows
 
@@ -121,7 +121,7 @@ class Kept:
     def note(self, rows: int) -> None:
         """Write the record of the stored scores."""
         with replacing(self.record) as stream:
-            stream.write(json.dumps({"format": FORMAT, "rows": rows, "scores": self.told}, indent=1).encode())
+            stream.write(json.dumps({"format": FORMAT, "rows": rows, "scores": self.inputs}, indent=1).encode())
 
     def remove(self) -> None:
         """Remove the stored scores, because the output is complete."""

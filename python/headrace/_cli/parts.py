@@ -46,11 +46,11 @@ class Folder:
             if os.path.realpath(file) == os.path.join(inside, name):
                 raise ValueError(f"--output: expected another folder than that of the tables, got {path}")
 
-    def open(self, told: dict[str, str]) -> None:
-        """Make the folder, or go on in it; scores of other inputs there are refused. `told`: the inputs of scores."""
+    def open(self, inputs: dict[str, str]) -> None:
+        """Make the folder, or go on in it; scores of other inputs there are refused. `inputs`: of the scores."""
         os.makedirs(self.path, exist_ok=True)
         place = os.path.join(self.path, RECORD)
-        there: dict[str, Any] = {"format": FORMAT, "scores": told, "tables": {}}
+        there: dict[str, Any] = {"format": FORMAT, "scores": inputs, "tables": {}}
         if os.path.exists(place):
             there = _read(place)
         elif others := sorted(name for name in os.listdir(self.path) if not name.startswith(".headrace-")):
@@ -58,11 +58,11 @@ class Folder:
                 f"--output: expected an empty folder, or one with scores of the same flow, got {self.path} with "
                 f"{others[0]} and no {RECORD}"
             )
-        for name in {**told, **there["scores"]}:
-            if told.get(name) != there["scores"].get(name):
+        for name in {**inputs, **there["scores"]}:
+            if inputs.get(name) != there["scores"].get(name):
                 raise ValueError(
                     f"--output: expected a folder with scores of the same {name}, got {self.path}, whose are of "
-                    f"another ({there['scores'].get(name)} there, {told.get(name)} here); give another folder"
+                    f"another ({there['scores'].get(name)} there, {inputs.get(name)} here); give another folder"
                 )
         self.marks = {name: mark(file) for file, name in self.names.items()}
         for file, name in self.names.items():

@@ -137,9 +137,9 @@ class _Bars:
         if self._live is None:
             self._live = self._begun()
         if bar not in self._tasks:
-            self._tasks[bar] = self._live.add_task(made["desc"], total=made["total"], done="", told="")
+            self._tasks[bar] = self._live.add_task(made["desc"], total=made["total"], done="", postfix="")
         done = _done(message["n"], made["total"], made["unit"])
-        self._live.update(self._tasks[bar], completed=message["n"], done=done, told=message["postfix"])
+        self._live.update(self._tasks[bar], completed=message["n"], done=done, postfix=message["postfix"])
         self._live.refresh()
         if message["closed"]:
             task = self._tasks.pop(bar)
@@ -159,13 +159,13 @@ class _Bars:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.table import Column
 
-        told = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        postfix = Column(no_wrap=True, overflow="ellipsis", ratio=1)
         live = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=16),
             TextColumn("{task.fields[done]}", markup=False, table_column=Column(no_wrap=True)),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[told]}", markup=False, table_column=told),
+            TextColumn("{task.fields[postfix]}", markup=False, table_column=postfix),
             console=self._terminal,
             auto_refresh=False,
             expand=True,

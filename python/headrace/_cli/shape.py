@@ -36,8 +36,8 @@ def present(
     if good.all():
         return rows
     if not arguments.quiet:
-        told = f"{int((~good).sum()):,} of {len(good):,} rows miss a number and are left out"
-        screen.tell(f"{source.path}: {told}")
+        notice = f"{int((~good).sum()):,} of {len(good):,} rows miss a number and are left out"
+        screen.tell(f"{source.path}: {notice}")
     return rows.take(good)
 
 
@@ -67,7 +67,7 @@ def learn(
     seen = x if isinstance(x, Seen) else Held(x, [None] * len(columns) if support is None else support.bounds)
     widths: list[float | None] = [None] * len(columns)
     names = None if source.names is None else [source.names[i] for i in columns]
-    own: dict[str, Any] = {"names": names, "told": source.path}
+    own: dict[str, Any] = {"names": names, "x_name": source.path}
     if support is not None:
         own |= {"bounds": support.bounds, "periodic": support.periodic}
     if arguments.spread == "auto":
@@ -109,5 +109,5 @@ def _warn(source: tables.Source, columns: Sequence[int], x: NDArray[Any], found:
         )
     names = None if source.names is None else [source.names[i] for i in columns]
     if message := _table.about_repeats(x, found, names):
-        told = message.replace("by jitter", "by --spread").replace("by discrete", "by --discrete")
-        warnings.warn(f"{source.path}: {told}", RuntimeWarning, stacklevel=3)
+        text = message.replace("by jitter", "by --spread").replace("by discrete", "by --discrete")
+        warnings.warn(f"{source.path}: {text}", RuntimeWarning, stacklevel=3)

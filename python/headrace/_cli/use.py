@@ -63,16 +63,16 @@ def score(arguments: argparse.Namespace) -> int:
     if watch.stopped:
         if not made.scores.rows:
             raise KeyboardInterrupt
-        told = f"these are of the first {_counted(made.scores.rows, 'row')}; with -o FILE the same command goes on"
-        screen.tell(f"headrace: interrupted: {told}")
-    _say_scores(arguments, made.scores, {"interrupted": watch.stopped}, "")
+        notice = f"these are of the first {_counted(made.scores.rows, 'row')}; with -o FILE the same command goes on"
+        screen.tell(f"headrace: interrupted: {notice}")
+    _print_scores(arguments, made.scores, {"interrupted": watch.stopped}, "")
     return INTERRUPTED if watch.stopped else OK
 
 
 def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[str]) -> int:
     """Scores in one file; after Ctrl-C those of the finished rows are kept beside it."""
     output = os.path.realpath(arguments.output) if os.path.islink(arguments.output) else arguments.output
-    kept = Kept(output, {**_told(arguments, made.flow, made.notes), "tables": _marks(made.source, files)})
+    kept = Kept(output, {**_inputs(arguments, made.flow, made.notes), "tables": _marks(made.source, files)})
     inputs = [path for path in (arguments.flow, *files) if path != STANDARD]
     for path in (kept.path, kept.record):
         refuse_inputs("--output", path, inputs)
@@ -98,23 +98,23 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
         else:
             kept.remove()
     place = kept.path if watch.stopped else arguments.output
-    _say_scores(arguments, made.scores, {"file": place, "interrupted": watch.stopped}, "")
+    _print_scores(arguments, made.scores, {"file": place, "interrupted": watch.stopped}, "")
     if watch.stopped:
         done = _counted(made.scores.rows, "row")
-        told = f"the scores of the first {done} are kept in {kept.path}; the same command goes on from there"
-        screen.tell(f"headrace: interrupted: {told}")
+        notice = f"the scores of the first {done} are kept in {kept.path}; the same command goes on from there"
+        screen.tell(f"headrace: interrupted: {notice}")
     return INTERRUPTED if watch.stopped else OK
 
 
-def _told(arguments: argparse.Namespace, flow: Density, notes: dict[str, str]) -> dict[str, Any]:
+def _inputs(arguments: argparse.Namespace, flow: Density, notes: dict[str, str]) -> dict[str, Any]:
     """The inputs of scores, beside the tables."""
     table = {"table": notes["table"]} if "table" in notes else {}
     digest = hashlib.blake2b(hr.to_bytes(flow, table), digest_size=16).hexdigest()
-    told = {"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)}
+    inputs = {"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)}
     for option, by_default in (("array", None), ("delimiter", None), ("header", "auto")):
         if (value := getattr(arguments, option)) != by_default:
-            told[f"--{option}"] = str(value)
-    return told
+            inputs[f"--{option}"] = str(value)
+    return inputs
 
 
 def _marks(source: tables.Source, files: Sequence[str]) -> list[str]:
@@ -131,9 +131,9 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
         _usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
     folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}")
     flow, notes = _load(arguments.flow)
-    told = _told(arguments, flow, notes)
+    inputs = _inputs(arguments, flow, notes)
     _columns_for(flow, notes, arguments, data=files[0])  # options that fit no table leave no folder behind
-    folder.open(told)
+    folder.open(inputs)
     left, scores = folder.left(), Scores()
     done = len(files) - len(left)
     if done:
@@ -149,7 +149,7 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
                     scores.add(log_prob)
             shown.update()
     report = {"tables": len(files), "tables_done_before": done}
-    _say_scores(arguments, scores, report, f" in {_counted(len(files), 'table')}")
+    _print_scores(arguments, scores, report, f" in {_counted(len(files), 'table')}")
     return OK
 
 
@@ -208,8 +208,8 @@ class _Made:
                 shown.update(len(part))
 
 
-def _say_scores(arguments: argparse.Namespace, scores: Scores, told: dict[str, Any], where: str) -> None:
-    report = {**scores.report(), "file": arguments.output, **told}
+def _print_scores(arguments: argparse.Namespace, scores: Scores, entries: dict[str, Any], where: str) -> None:
+    report = {**scores.report(), "file": arguments.output, **entries}
     summary = (
         f"{_counted(scores.rows, 'row')}{where}: mean log density {report['log_likelihood']:.4f} ± "
         f"{report['standard_error']:.4f} nats, from {report['least']:.4f} to {report['most']:.4f}"

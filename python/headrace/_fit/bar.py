@@ -28,11 +28,11 @@ class FitBar:
         if self._clock.budget is not None:
             self._bar.update(min(now - self._clock.begin, self._clock.budget) - self._bar.n)
 
-    def epoch(self, epoch: int, told: dict[str, str]) -> None:
+    def epoch(self, epoch: int, losses: dict[str, str]) -> None:
         """Show a finished epoch, from 1, with its losses."""
         if self._clock.budget is not None:
-            told = {"epoch": str(epoch), **told}
-        self._bar.set_postfix(told, refresh=False)
+            losses = {"epoch": str(epoch), **losses}
+        self._bar.set_postfix(losses, refresh=False)
         if self._clock.budget is None:
             self._bar.update()
 

@@ -23,7 +23,7 @@ from headrace._fit.few_rows import Beginning, best_beginnings
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.history import History
 from headrace._fit.linear_links import Links, residual_columns
-from headrace._fit.plan import FEW, LEAST, MANY, Plan
+from headrace._fit.plan import LEAST, LEAST_HELD_OUT, MANY, Plan
 from headrace._fit.run import ArrayRun, DeviceRun, HeldOut, Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.start import Start, gaussian_links, marginal_links, not_worse_than_a_gaussian
@@ -80,7 +80,7 @@ class Fit:
         self.stream, self.named = stream, Names.of_frames(x, context, flow.features, flow.context)
         if stream is not None and stream.called is not None and known.features is not None:
             refuse_others("x", stream.called, known.features)
-        support, told = flow._interior.support, self.kept.path is not None
+        support, checksums = flow._interior.support, self.kept.path is not None
         if stream is not None:
             if flow._interior.on_device:
                 raise TypeError(
@@ -89,7 +89,7 @@ class Fit:
             whole = stream.whole()
             if whole is None:
                 Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
-                return StreamRows(stream, flow.features, flow.context, support, told, self.progress)
+                return StreamRows(stream, flow.features, flow.context, support, checksums, self.progress)
             x, context, weights = whole.x, whole.context, whole.weights
         called = known.features or self.named.features
         labels = () if called is None else tuple(label(i, called) for i in range(flow.features))
@@ -153,7 +153,10 @@ class Fit:
             self.kept.open(self.fingerprint())
         fresh, held = flow._interior.is_fresh, 0 if judge is None else judge.size
         by_default = self.arguments.epochs is None and judge is not None
-        is_few, steps = by_default and held < FEW and self.cross_validates(held), checked.epochs * checked.batches
+        is_few, steps = (
+            by_default and held < LEAST_HELD_OUT and self.cross_validates(held),
+            checked.epochs * checked.batches,
+        )
         curves = _marginals.looked_for(checked.gaussianize, flow._interior, None if is_few else held, steps)
         if is_few:
             self._few(checked.gaussianize)

@@ -27,7 +27,7 @@ Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 DIGITS = 1e4  # values in a standard deviation that the dtype must distinguish
 FAR, NEAR = 10.0, 1.0  # standard deviations from the mean of a context row far out, and between all others
-FEW_WEIGHED = 20  # the effective number of rows below which a fit warns
+LEAST_EFFECTIVE = 20  # the effective number of rows below which a fit warns
 
 
 @dataclass
@@ -235,7 +235,7 @@ def warn_of_offsets(
 
 def warn_of_weights(effective: float, rows: int) -> None:
     """Warn if weights leave few of this number of rows."""
-    if effective < min(FEW_WEIGHED, rows / 4):
+    if effective < min(LEAST_EFFECTIVE, rows / 4):
         warn(
             f"weights: the training part of {rows} rows counts as only {effective:.3g} rows (Kish's effective number), "
             "too few for a density"

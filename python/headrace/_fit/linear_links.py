@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headrace._fit import marginals as _marginals
 from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Moments
-from headrace._fit.plan import FEW
+from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.residuals import ALWAYS, ROUNDS, TRIED, Residuals, measured
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
@@ -69,14 +69,14 @@ def residual_columns(
         elif (
             set(more.shares) != set(found.shares)
             and judge is not None
-            and judge.size >= FEW
+            and judge.size >= LEAST_HELD_OUT
             and plan.epochs * plan.batches >= _marginals.TRIED
         ):
-            few, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
+            some, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
             held_out, runs = HeldOut(rest, flow._interior.on_device), []
             for links in (found.links, more.links):
                 own = _marginals.gaussianizing(standing, *scale, clock, progress, links) if curves else ()
-                runs.append(made(links, own, few, held_out))
+                runs.append(made(links, own, some, held_out))
             # With residuals the first steps are the easier ones: they have to be clearly better.
             found = found if _marginals.gain(runs[0], runs[1], held_out, True, progress) else more
         numbers = _as_array(found, numbers)

@@ -22,7 +22,7 @@ from headrace._arrays import caller as _arrays
 from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
 from headrace._fit.long_tails import LongTail
-from headrace._fit.plan import FEW
+from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.residuals import behind
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
@@ -196,8 +196,8 @@ def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: 
         refused = "" if has_curves else "a flow that does not end in a fresh Standardize"
     elif not interior.is_over_a_bell:
         refused = "a base with edges, modes or tails of its own"
-    elif held is not None and held < FEW:
-        refused = f"{held} held-out rows, fewer than {FEW}"
+    elif held is not None and held < LEAST_HELD_OUT:
+        refused = f"{held} held-out rows, fewer than {LEAST_HELD_OUT}"
     if asked and refused:
         raise ValueError(f"gaussianize: expected False or 'auto' with {refused}, got True")
     return not refused and interior.is_fresh and (bool(asked) or steps >= TRIED)

@@ -19,7 +19,7 @@ STAGED = 2  # factor of the epochs where successive decays share them
 DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the former over the rows, at most the latter
 LEAST_DECAY = 0.02  # least value with an effect; below it none is chosen
 
-FEW = 50  # rows held out that are too few to judge by
+LEAST_HELD_OUT = 50  # rows held out that are too few to judge by
 LEAST = 10  # rows for cross-validation
 MANY = 50_000  # rows beyond which no Gaussian is tried
 

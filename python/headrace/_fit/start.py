@@ -125,21 +125,21 @@ def marginal_links(
         clock: Ends the search.
         before: The marginals that a stopped fit had found; None if there was none.
         seed: The seed of the rows of a trial.
-        made: A run over a few rows, with these links or without any.
+        made: A run over some rows, with these links or without any.
         progress: Whether to show a bar of the columns, and one of the trial.
         linear: Links between them and the standardised data.
     """
-    told = plan.gaussianize
+    required = plan.gaussianize
     if before is False:
         return ()
     standing, n = source.standing(), flow.features
     numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # last row: the number of knots
     if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
-        links = _marginals.gaussianizing(standing, *scale, Clock() if told or before else clock, progress, linear)
-        if links and not (told or before):
-            few, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
+        links = _marginals.gaussianizing(standing, *scale, Clock() if required or before else clock, progress, linear)
+        if links and not (required or before):
+            trial_rows, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
             held_out = HeldOut(rest, flow._interior.on_device)
-            runs = [made(those, few, held_out) for those in (links, ())]
+            runs = [made(those, trial_rows, held_out) for those in (links, ())]
             is_in_doubt = _marginals.has_long_tails(links)
             links = links if _marginals.gain(runs[0], runs[1], held_out, is_in_doubt, progress) else ()
         for own, link in zip(numbers, links, strict=False):
@@ -150,7 +150,7 @@ def marginal_links(
         if count := int(own[-1, 0]):
             own = np.ascontiguousarray(own[:, :count])
             found.append(Gaussianize(own[:n], own[-2], own[n : 2 * n]))
-    if told and not found:
+    if required and not found:
         raise ValueError(_marginals.NO_GAIN)
     return tuple(found)
 

@@ -20,7 +20,7 @@ def label(column: int, names: Sequence[str] | None) -> str:
     return f"column {column}" if names is None else f"column {names[column]!r}"
 
 
-def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, told: str = "x") -> list[int]:
+def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, table_name: str = "x") -> list[int]:
     """The indices of columns given by index or name.
 
     Args:
@@ -28,7 +28,7 @@ def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, 
         columns: An iterable of these.
         features: The number of columns.
         names: Of all columns; None for unknown ones.
-        told: The table's name in messages.
+        table_name: The table's name in messages.
 
     Raises:
         TypeError, ValueError: something else, or no column of the table.
@@ -41,18 +41,18 @@ def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, 
             found.append(check.index(name, column, features) % features)
         elif names is None:
             raise ValueError(
-                f"{name}: expected columns by number, as the names of the columns of {told} are not known, got "
+                f"{name}: expected columns by number, as the names of the columns of {table_name} are not known, got "
                 f"{column!r}"
             )
         elif column not in names:
             there = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
-            raise ValueError(f"{name}: expected a column of {told}, got {column!r}; there are {there}")
+            raise ValueError(f"{name}: expected a column of {table_name}, got {column!r}; there are {there}")
         else:
             found.append(list(names).index(column))
     return found
 
 
-def by_column(name: str, value: Any, features: int, names: Sequence[str] | None, told: str = "x") -> Any:
+def by_column(name: str, value: Any, features: int, names: Sequence[str] | None, table_name: str = "x") -> Any:
     """A list with an entry for each column, from a dict by index or name, which may lack some; other values unchanged.
 
     >>> by_column("bounds", {"b": (0, None), 0: (1, 2)}, 3, ["a", "b", "c"])
@@ -61,7 +61,7 @@ def by_column(name: str, value: Any, features: int, names: Sequence[str] | None,
     if not isinstance(value, Mapping):
         return value
     found: list[Any] = [None] * features
-    places = chosen(name, value, features, names, told)
+    places = chosen(name, value, features, names, table_name)
     if len(set(places)) < len(places):
         raise ValueError(f"{name}: expected each column once, got {list(value)!r}")
     for place, one in zip(places, value.values(), strict=True):

@@ -20,12 +20,12 @@ def described(columns: Sequence[Any], names: Sequence[str] | None) -> str:
 def _treatment(column: Any) -> str:
     if column.constant is not None:
         return f"always {column.constant:g}: kept aside"
-    told = "as it is"
+    text = "as it is"
     if column.width:
-        told = f"noise {column.width:g} wide" + (", samples are rounded" if column.is_discrete or column.step else "")
+        text = f"noise {column.width:g} wide" + (", samples are rounded" if column.is_discrete or column.step else "")
     if column.bounds is not None:
         low, high = ("no end" if end is None else f"{end:g}" for end in column.bounds)
-        told += f", from {low} to {high}"
+        text += f", from {low} to {high}"
     if column.period is not None:
-        told += f", around from {column.period[0]:g} to {column.period[1]:g}"
-    return told
+        text += f", around from {column.period[0]:g} to {column.period[1]:g}"
+    return text

@@ -29,7 +29,7 @@ def learn(
     missing: str,
     support: Support | None,
     names: Sequence[str] | None,
-    told: str,
+    x_name: str,
 ) -> _tables.Table:
     """The kind of each column, and its noise.
 
@@ -39,16 +39,16 @@ def learn(
         discrete, jitter, missing: As of `FlowDensity`.
         support: Of all columns.
         names: Of the columns.
-        told: The name of x in messages.
+        x_name: The name of x in messages.
     """
     features = x.features if isinstance(x, Seen) else x.shape[1]
     support = support or Support([None] * features)
     seen = x if isinstance(x, Seen) else Held(x, support.bounds)
-    kinds = _kinds(discrete, kinds, features, names, told)
-    ends: dict[str, Any] = {"bounds": support.bounds, "periodic": support.periodic, "names": names, "told": told}
+    kinds = _kinds(discrete, kinds, features, names, x_name)
+    ends: dict[str, Any] = {"bounds": support.bounds, "periodic": support.periodic, "names": names, "x_name": x_name}
     widths: list[float | None] = [None] * features
     if isinstance(jitter, dict):
-        for i, width in zip(_columns.chosen("jitter", jitter, features, names, told), jitter.values(), strict=True):
+        for i, width in zip(_columns.chosen("jitter", jitter, features, names, x_name), jitter.values(), strict=True):
             if kinds[i] != "float":
                 raise ValueError(f"jitter: expected columns that are not whole numbers, got {_columns.label(i, names)}")
             widths[i] = check.number("jitter", width, above=0.0, below=np.inf)
@@ -61,7 +61,7 @@ def learn(
 
 
 def _kinds(
-    discrete: Any, seen: Sequence[str] | None, features: int, names: Sequence[str] | None, told: str
+    discrete: Any, seen: Sequence[str] | None, features: int, names: Sequence[str] | None, x_name: str
 ) -> list[str]:
     """The kind of each column, "float", "integer" or "boolean"."""
     if isinstance(discrete, str) and discrete != "auto":
@@ -71,7 +71,7 @@ def _kinds(
         return kinds
     if isinstance(discrete, str):
         return kinds if seen is None else list(seen)
-    for i in _columns.chosen("discrete", discrete, features, names, told):
+    for i in _columns.chosen("discrete", discrete, features, names, x_name):
         kinds[i] = seen[i] if seen is not None and seen[i] != "float" else "integer"
     return kinds
 

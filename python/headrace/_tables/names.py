@@ -79,10 +79,10 @@ def refuse_others(argument: str, given: Sequence[str], known: Sequence[str]) -> 
     if tuple(given) == tuple(known):
         return
     missing, new = _without(known, given), _without(given, known)
-    told = [f"{what} {_listed(names)}" for what, names in (("without", missing), ("with", new)) if names]
+    differences = [f"{what} {_listed(names)}" for what, names in (("without", missing), ("with", new)) if names]
     raise ValueError(
         f"{argument}: expected the columns of the fit in their order, {_listed(known)}, got them "
-        + (" and ".join(told) or f"in the order {_listed(given)}; choose them by name, {argument}[[...]]")
+        + (" and ".join(differences) or f"in the order {_listed(given)}; choose them by name, {argument}[[...]]")
     )
 
 

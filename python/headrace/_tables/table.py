@@ -43,7 +43,7 @@ KINDS = ("float", "integer", "boolean")
 MISSING = ("refuse", "drop")
 NOISE = 0x6E6F697365  # beside a seed: a stream of random values for this noise only
 FIT, LOOK = 0, 1  # which rows get noise: those of a fit, or others that are compared with its density
-FEW_CELLS, CELLS = 16, 32  # points in a cell for the mean of a density: of one or two whole numbers, of more
+CELLS_OF_TWO, CELLS = 16, 32  # points in a cell for the mean of a density: of one or two whole numbers, of more
 LEAST_ROWS = 50  # with fewer there is no message about repeats
 REPEATED, SPIKE = 0.5, repeats.SPIKE  # shares of rows: with the value of another one, and with one value
 NAMED = 3  # columns in a message
@@ -139,7 +139,7 @@ class Table:
         names: Sequence[str] | None = None,
         bounds: Sequence[Pair | None] | None = None,
         periodic: Sequence[tuple[float, float] | None] | None = None,
-        told: str = "x",
+        x_name: str = "x",
     ) -> Table:
         """Learn the columns from rows without missing values.
 
@@ -149,7 +149,7 @@ class Table:
             jitter: Widths of noise, None for none.
             names: Of the columns.
             bounds, periodic: Of each column, as of `Support`.
-            told: The name of x in messages.
+            x_name: The name of x in messages.
 
         Raises:
             ValueError: a column of whole numbers has others, or some beyond its bounds, or a period that is none.
@@ -161,7 +161,7 @@ class Table:
         for i, (kind, width) in enumerate(zip(kinds, jitter, strict=True)):
             facts = seen.facts(i, whole=kind != "float")
             if kind != "float":
-                _check_whole(f"{told}: {_columns.label(i, names)}", facts, ends[i], periods[i])
+                _check_whole(f"{x_name}: {_columns.label(i, names)}", facts, ends[i], periods[i])
             if facts.low == facts.high:
                 found.append(Column(kind, constant=facts.low))
             elif kind == "float":
@@ -212,7 +212,12 @@ class Table:
         return rows
 
     def to_look_at(
-        self, x: NDArray[Any], *others: NDArray[Any] | None, names: Sequence[str] | None, told: str, purpose: int = LOOK
+        self,
+        x: NDArray[Any],
+        *others: NDArray[Any] | None,
+        names: Sequence[str] | None,
+        x_name: str,
+        purpose: int = LOOK,
     ) -> tuple[Any, ...]:
         """Rows that are compared with a density, and their other arrays, prepared like those of the fit.
 
@@ -220,14 +225,14 @@ class Table:
             ValueError: some miss a number, and the fit did not leave such rows out.
         """
         labels = [_columns.label(i, names) for i in range(len(self.columns))]
-        good = without_missing(x, labels, self.missing, told)
+        good = without_missing(x, labels, self.missing, x_name)
         if self.missing == "drop":
             for part in (part for part in others if part is not None):
                 good &= ~np.isnan(part.reshape(len(x), -1)).any(axis=1)
         if not good.all():
             x, others = x[good], tuple(None if part is None else part[good] for part in others)
-        self._others(x, told, "they are looked at by the other columns", names)
-        self._fractions(x, told, "they are looked at as they are", names)
+        self._others(x, x_name, "they are looked at by the other columns", names)
+        self._fractions(x, x_name, "they are looked at as they are", names)
         return self.spread(x, purpose), *others
 
     def back(self, x: NDArray[Any]) -> NDArray[Any]:
@@ -274,7 +279,7 @@ class Table:
                 total = np.where(rows_without, -np.inf, total)
         return total if len(rows) == 0 or self.is_plain else np.where(np.isnan(x).any(axis=1), np.nan, total)
 
-    def _others(self, x: NDArray[Any], told: str, then: str, names: Sequence[str] | None) -> NDArray[np.bool_] | None:
+    def _others(self, x: NDArray[Any], x_name: str, then: str, names: Sequence[str] | None) -> NDArray[np.bool_] | None:
         """Rows that differ in a constant column, with a warning; None where none does. Missing values do not."""
         other = np.zeros(len(x), bool)
         first = None
@@ -287,13 +292,13 @@ class Table:
         if first is None:
             return None
         warn(
-            f"{told}: {int(other.sum())} of {len(x)} rows differ from {self.columns[first].constant:g}, the one value "
-            f"that {_columns.label(first, names)} had in all rows to fit, or in other such columns: {then}"
+            f"{x_name}: {int(other.sum())} of {len(x)} rows differ from {self.columns[first].constant:g}, the one "
+            f"value that {_columns.label(first, names)} had in all rows to fit, or in other such columns: {then}"
         )
         return other
 
     def _fractions(
-        self, x: NDArray[Any], told: str, then: str, names: Sequence[str] | None
+        self, x: NDArray[Any], x_name: str, then: str, names: Sequence[str] | None
     ) -> NDArray[np.bool_] | None:
         """Rows that are not whole in a column of whole numbers, with a warning; None where all are."""
         whole = [i for i, one in enumerate(self.columns) if one.is_discrete and one.width]
@@ -305,7 +310,7 @@ class Table:
         first = int(differs.any(axis=0).argmax())
         value = values[differs[:, first].argmax(), first]
         warn(
-            f"{told}: {int(other.sum())} of {len(x)} rows are not whole in {_columns.label(whole[first], names)}, as "
+            f"{x_name}: {int(other.sum())} of {len(x)} rows are not whole in {_columns.label(whole[first], names)}, as "
             f"{value:g}, or in other columns that had whole numbers alone in all rows to fit: {then}"
         )
         return other
@@ -396,7 +401,7 @@ def names_in(notes: dict[str, str], table: Table) -> list[str] | None:
 # ---- kinds of columns ------------------------------------------------------------------------------------------------
 
 
-def _check_whole(told: str, facts: Facts, bounds: Pair | None, period: tuple[float, float] | None) -> None:
+def _check_whole(column_name: str, facts: Facts, bounds: Pair | None, period: tuple[float, float] | None) -> None:
     """Refuse values that are not whole, or beyond bounds, in a column of whole numbers."""
     low, high = bounds or (None, None)
     for expected, found in (
@@ -404,16 +409,18 @@ def _check_whole(told: str, facts: Facts, bounds: Pair | None, period: tuple[flo
     ):  # fmt: skip
         if found is not None:
             raise ValueError(
-                f"{told}: expected {expected}, got {found.first:g}; numbers like this: {found.count:,} of "
+                f"{column_name}: expected {expected}, got {found.first:g}; numbers like this: {found.count:,} of "
                 f"{facts.rows:,}"
             )
     if facts.high - facts.low >= FAR:
         raise ValueError(
-            f"{told}: expected whole numbers less than 2^53 apart, as float64 lacks some between others, got "
+            f"{column_name}: expected whole numbers less than 2^53 apart, as float64 lacks some between others, got "
             f"{facts.low:.17g} and {facts.high:.17g}; leave the column out, or take it for real numbers by discrete"
         )
     if period is not None and period[1] - period[0] != np.trunc(period[1] - period[0]):
-        raise ValueError(f"{told}: expected a period as long as a whole number, as its numbers are whole, got {period}")
+        raise ValueError(
+            f"{column_name}: expected a period as long as a whole number, as its numbers are whole, got {period}"
+        )
 
 
 @functools.lru_cache(maxsize=16)
@@ -424,7 +431,7 @@ def _places(columns: int) -> NDArray[np.float64]:
     with the least dependent columns. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of
     optimal symmetric Latin hypercube designs*, Journal of Statistical Planning and Inference 90, 2000.
     """
-    cells = FEW_CELLS if columns <= 2 else CELLS
+    cells = CELLS_OF_TWO if columns <= 2 else CELLS
     middles = (np.arange(cells // 2) + 0.5) / cells
     best, found = np.inf, np.concatenate([middles, -middles])[:, None]
     if columns == 1:
@@ -487,14 +494,16 @@ def about_repeats(x: NDArray[Any], table: Table, names: Sequence[str] | None) ->
     if not found:
         return None
     some = x[:: -(-len(x) // LOOKED_AT)]
-    told = []
+    described = []
     for i in found[:NAMED]:
         values, counts = np.unique(some[:, i], return_counts=True)
         example = f"{values[counts.argmax()]:g} in {counts.max():,} of them"
-        told.append(f"{_columns.label(i, names)} ({len(values):,} different ones in {len(some):,} rows, {example})")
-    others = len(found) - len(told)
+        described.append(
+            f"{_columns.label(i, names)} ({len(values):,} different ones in {len(some):,} rows, {example})"
+        )
+    others = len(found) - len(described)
     more = "" if not others else f", and in {others} more column{'' if others == 1 else 's'}"
     return (
-        f"values repeat in {', in '.join(told)}{more}: a density spikes there, and its likelihood means little; spread "
-        "them by jitter, whose noise samples lose again, or declare whole numbers by discrete"
+        f"values repeat in {', in '.join(described)}{more}: a density spikes there, and its likelihood means little; "
+        "spread them by jitter, whose noise samples lose again, or declare whole numbers by discrete"
     )

@@ -34,7 +34,7 @@ Judged = tuple[float, float | None]
 
 # Defaults of docs/notes/dual_ascent.md.
 BLOCK = 32  # rows of a block of a rotation, where it has blocks
-FEW_FEATURES = 128  # below, random rotations are dense
+DENSE_BELOW = 128  # below, random rotations are dense
 SLOPE = 1e-3  # of the maps of an ascent
 SLOWER = 1.5  # a step may take than the one before it
 AGREES = {"float32": 1e-2, "float64": 1e-5}  # nats between a history and its flow, from 1 nat on of as many
@@ -72,7 +72,7 @@ class Ascent(abc.ABC):
         self.history = AscentHistory()
         self.features, self.n = len(rows.mean), len(rows.active)
         self.directions = settings.directions or self.default_directions
-        many = self.directions == "random" and self.n >= FEW_FEATURES
+        many = self.directions == "random" and self.n >= DENSE_BELOW
         blocks = (settings.rotations or ("blocks" if many else "dense")) == "blocks"
         self.sizes = [min(BLOCK, self.n - start) for start in range(0, self.n, BLOCK)] if blocks else [self.n]
         self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()

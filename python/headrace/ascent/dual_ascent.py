@@ -57,7 +57,7 @@ ASCENDING = 0.2  # for the ascent before a joint training
 REFINING = 0.6  # of the rest, for the joint training where another ascent competes
 
 # Defaults of an ascent that is trained as a whole afterwards.
-FEW_ROWS = 5000  # below, an ascent without a joint training competes
+COMPETES_BELOW = 5000  # below, an ascent without a joint training competes
 REFINED_BINS = 8
 REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
 MOST_BATCH = 256
@@ -272,8 +272,8 @@ class DualAscentFlow:
 
     def _chosen(self, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:
         """The best of the competing fits."""
-        few = rows.count < FEW_ROWS
-        refine = not few or rows.judge is not None if self.refine is None else self.refine
+        is_small = rows.count < COMPETES_BELOW
+        refine = not is_small or rows.judge is not None if self.refine is None else self.refine
         first = clock.share(ASCENDING) if refine else clock
         flow, history = self._ascended(rows, rng, refine, first, progress)
         if history.stopped == "interrupted" and history.best_step == 0:
@@ -281,7 +281,7 @@ class DualAscentFlow:
         self.history = history
         if not refine or self.history.stopped in ("interrupted", "constant") or not clock.has(0.0):
             return flow
-        rivals = self.refine is None and few
+        rivals = self.refine is None and is_small
         try:
             flow, refinement = self._refined(flow, rows, rng, clock.share(REFINING) if rivals else clock, progress)
             if refinement.stopped == "interrupted":
@@ -387,5 +387,5 @@ def _checked(bounds: Any, periodic: Any) -> tuple[Any, Any]:
         return bounds, periodic
     if bounds is None and periodic is None:
         return None, None
-    told = Support(bounds, periodic)
-    return None if bounds is None else told.bounds, None if periodic is None else told.periodic
+    support = Support(bounds, periodic)
+    return None if bounds is None else support.bounds, None if periodic is None else support.periodic

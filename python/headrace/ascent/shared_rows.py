@@ -37,8 +37,8 @@ def shared_rows(
             raise ValueError("x: expected arrays on the CPU with a group")
         features = 0 if first is None else caller.open("x", first, whole=True).shape[-1]
     features = int(group.maximum(np.array([features], np.int64))[0])
-    told = {name: repr(value) for name, value in vars(settings).items() if name != "history"}
-    same_everywhere(group, told)
+    arguments = {name: repr(value) for name, value in vars(settings).items() if name != "history"}
+    same_everywhere(group, arguments)
     table = opened(group, features, 0, caller, x, None, weights, seed=settings.seed)
     table, judge = split(table, validation, caller)
     own = {id(s.data): s for t in (table, judge) if t for s in t.shards}.values()

@@ -53,8 +53,8 @@ class Candidate:
     """Whether it is what a fit without a choice takes."""
 
 
-def candidates(families: tuple[str, ...], setting: Setting, *, few: bool) -> list[Candidate]:
-    """All candidates; for few rows the small ones and the default, and none that is no more than a Gaussian."""
+def candidates(families: tuple[str, ...], setting: Setting, *, is_small: bool) -> list[Candidate]:
+    """All candidates; for a small sample the small ones and the default, and none that is no more than a Gaussian."""
     found = []
     # With one feature, and neither context nor periods, an affine flow is one affine map.
     alone = setting.features == 1 and not setting.context and not any(setting.periodic or ())
@@ -68,7 +68,7 @@ def candidates(families: tuple[str, ...], setting: Setting, *, few: bool) -> lis
             continue
         for i, (transforms, hidden) in enumerate(sizes):
             is_default = (family, i) == _DEFAULT
-            if few and i > 0 and not is_default:
+            if is_small and i > 0 and not is_default:
                 continue
             name = f"{kind.__name__} {transforms}x[{','.join(map(str, hidden))}]"
             found.append(Candidate(name, _network(kind, transforms, hidden, setting), is_default=is_default))

@@ -49,28 +49,28 @@ class Columns:
         """Whether rows of the table differ from those of the density."""
         return not self.table.is_plain or self.table.missing == "drop"
 
-    def opened(self, x: Any, *others: Any, told: str = "x") -> list[Any]:
+    def opened(self, x: Any, *others: Any, x_name: str = "x") -> list[Any]:
         """Rows of such a table as an array, NaN where one is missing, with context and weights.
 
         Raises:
             ValueError: other columns than those of the fit, or a frame with the same in another order.
         """
-        self._check_names(x, told)
+        self._check_names(x, x_name)
         caller = Caller()
         rows, *rest = (
             None if part is None else caller.open(name, part, whole=True)
-            for name, part in zip((told, "context", "weights"), (x, *others), strict=False)
+            for name, part in zip((x_name, "context", "weights"), (x, *others), strict=False)
         )
         if rows is None or rows.ndim != 2 or rows.shape[1] != len(self.table.columns):
             shape = None if rows is None else rows.shape
-            raise ValueError(f"{told}: expected rows of {len(self.table.columns)} columns, got shape {shape}")
+            raise ValueError(f"{x_name}: expected rows of {len(self.table.columns)} columns, got shape {shape}")
         return [rows, *rest]
 
-    def _check_names(self, x: Any, told: str) -> None:
+    def _check_names(self, x: Any, x_name: str) -> None:
         expected, got = self.frame_names, frames.names_of(x, len(self.table.columns))
         if expected is None or got is None:
             return
-        refuse_others(told, got, expected)
+        refuse_others(x_name, got, expected)
 
     def notes(self) -> dict[str, str]:
         """The columns' entry in a file of the density."""
@@ -121,7 +121,7 @@ def learnt(
     bounds = _columns.by_column("bounds", bounds, features, called)
     periodic = _columns.by_column("periodic", periodic, features, called)
     support = support_or_none(bounds, features, periodic)
-    told = getattr(context, "columns", None)
+    context_columns = getattr(context, "columns", None)
     caller = Caller()
     parts: list[Any] = [
         None if part is None else caller.open(name, part, whole=True)
@@ -136,7 +136,7 @@ def learnt(
     if message := _columns.about_index(sample.x, called):
         warn(f"x: {message}; drop it if it is an index")
     table = given.learn(
-        sample.x, seen, discrete=discrete, jitter=jitter, missing=missing, support=support, names=called, told="x"
+        sample.x, seen, discrete=discrete, jitter=jitter, missing=missing, support=support, names=called, x_name="x"
     )
     table = replace(table, seed=seed)
     if message := _table.about_repeats(sample.x, table, called):
@@ -149,8 +149,12 @@ def learnt(
     if not sample.contexts:
         context_names: tuple[str, ...] | None = ()
     else:
-        context_names = None if told is None or len(told) != sample.contexts else tuple(map(str, told))
-    own_names, of_frame = (None if told is None else tuple(told) for told in (called, frames.names_of(x, features)))
+        context_names = (
+            None
+            if context_columns is None or len(context_columns) != sample.contexts
+            else tuple(map(str, context_columns))
+        )
+    own_names, of_frame = (None if one is None else tuple(one) for one in (called, frames.names_of(x, features)))
     found = Columns(table, own_names, context_names, sample.x.dtype.name, library, of_frame)
     return sample, found, own, periods
 

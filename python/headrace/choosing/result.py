@@ -19,7 +19,7 @@ from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.flow import Flow
 
-__all__ = ["Choice", "Tried", "told_of"]
+__all__ = ["Choice", "Tried", "comparison_of"]
 
 Floats = NDArray[np.float64]
 
@@ -126,10 +126,10 @@ class Choice:
         parts = training if isinstance(training, tuple) else (training,)
         return *found, self._looked_at((*parts, None, None)[:2], "training", FIT), own
 
-    def _looked_at(self, parts: tuple[Any, ...], told: str, purpose: int) -> tuple[Any, ...]:
-        rows = self.columns.opened(*parts, told=told)
+    def _looked_at(self, parts: tuple[Any, ...], x_name: str, purpose: int) -> tuple[Any, ...]:
+        rows = self.columns.opened(*parts, x_name=x_name)
         found: tuple[Any, ...] = self.columns.table.to_look_at(
-            *rows, names=self.columns.names, told=told, purpose=purpose
+            *rows, names=self.columns.names, x_name=x_name, purpose=purpose
         )
         return found
 
@@ -152,8 +152,8 @@ class Choice:
             behind = "" if one is self.table[0] else f"{one.behind:.4f} ± {one.behind_error:.4f}"
             rows.append((one.name, mean, behind, f"{one.seconds:.1f} s", one.state))
         head = ("density", "nats a row", "behind the best", "time", "")
-        told = [f"Judged by {self.judged_by}.", told_of(self.name, self.as_good), *self.columns.lines()]
-        found: list[Block] = ["mean log-likelihood", Grid(head, rows, right=(1, 2, 3), wraps=(0, 4)), "", *told]
+        notes = [f"Judged by {self.judged_by}.", comparison_of(self.name, self.as_good), *self.columns.lines()]
+        found: list[Block] = ["mean log-likelihood", Grid(head, rows, right=(1, 2, 3), wraps=(0, 4)), "", *notes]
         if self.interrupted:
             found.append("Interrupted: this is the best so far.")
         if self.diagnosis is not None:
@@ -174,7 +174,7 @@ class Choice:
         }
 
 
-def told_of(name: str, as_good: tuple[str, ...]) -> str:
+def comparison_of(name: str, as_good: tuple[str, ...]) -> str:
     """A sentence on simple densities that are as good as the best."""
     if name in SIMPLE:
         return f"The {name} is the best: nothing that was trained is better."

@@ -30,7 +30,7 @@ from headrace.transforms.support import Bounds, ColumnBounds, ColumnPeriods, Per
 
 __all__ = ["auto"]
 
-FEW = 500  # rows, below which all rows judge, by cross-validation
+CROSS_VALIDATES_BELOW = 500  # rows, below which all rows judge, by cross-validation
 LEAST = 4  # rows
 FOLDS = 5
 ALL_ROWS = 1.5  # times the seconds of the best fit, that a fit to all rows may need
@@ -140,9 +140,9 @@ def search(
     support = support_or_none(bounds, sample.features, periodic)
     chosen = tuple(dict.fromkeys(check.choice("families", one, FAMILIES) for one in _listed(families)))
     setting = Setting(sample.features, sample.contexts, bounds, periodic, check.float_dtype("dtype", dtype), seed)
-    few = len(sample) < FEW
-    trials = [Trial(one, seed) for one in candidates(chosen, setting, few=few)]
-    kind = _FewRows if few else _ManyRows
+    is_small = len(sample) < CROSS_VALIDATES_BELOW
+    trials = [Trial(one, seed) for one in candidates(chosen, setting, is_small=is_small)]
+    kind = _CrossValidation if is_small else _SuccessiveHalving
     found = kind(sample, trials, setting, support, clock, bool(progress)).go(columns.kept_names)
     found.flow._interior.name(Names(columns.kept_names, columns.context_names or None))
     return replace(found, columns=columns)
@@ -229,7 +229,7 @@ def _best(found: list[Judged]) -> Judged:
     return max((one for one in found if one.log_prob is not None), key=lambda one: one.chosen_by)
 
 
-class _ManyRows(_Search):
+class _SuccessiveHalving(_Search):
     """Successive halving."""
 
     def go(self, names: Sequence[str] | None) -> Choice:
@@ -313,13 +313,13 @@ def _reached(one: Trial) -> float:
 def _state(one: Trial) -> str:
     if not one.rounds:
         return "not begun"
-    told = {"patience": "it ended", "epochs": "it ended", "steps": "it ended", "constant": "it ended"}
+    meanings = {"patience": "it ended", "epochs": "it ended", "steps": "it ended", "constant": "it ended"}
     if one.stopped == "time_budget":
         return f"dropped after round {one.rounds}" if one.dropped else "to the end of the time"
-    return told.get(one.stopped, one.stopped)
+    return meanings.get(one.stopped, one.stopped)
 
 
-class _FewRows(_Search):
+class _CrossValidation(_Search):
     """Cross-validation, and at the end a fit to all rows."""
 
     def go(self, names: Sequence[str] | None) -> Choice:

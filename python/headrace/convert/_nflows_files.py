@@ -94,9 +94,9 @@ def spline(count: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str
             f"{place.path}: expected 3 K - 1 outputs a feature, as linear tails have, got {count}"
         )
     least = float(unrecorded.take("min_bin"))
-    told_bins = {"num_bins": bins, "min_bin_width": least, "min_bin_height": least}
+    shared = {"num_bins": bins, "min_bin_width": least, "min_bin_height": least}
     return {
-        **told_bins,
+        **shared,
         "tails": "linear",
         "tail_bound": float(unrecorded.take("bound")),
         "min_derivative": float(unrecorded.take("slope")),

@@ -28,7 +28,7 @@ __all__ = ["draw", "vector_columns", "vector_panels"]
 MOST_CURVES = 60  # of coordinates
 MOST_COLUMNS = 12  # that a page shows, the ones in which rows and draws differ most
 SMALL = 9  # points: of legends; at least 10 px where a page shows three panels beside each other
-BINS, FEW_BINS, FEW_ROWS = 20, 10, 200  # of histograms, and of those of fewer rows
+BINS, COARSE_BINS, COARSE_BELOW = 20, 10, 200  # of histograms, and of those of fewer rows
 
 
 def draw(diagnosis: Record, path: str) -> None:
@@ -193,7 +193,7 @@ def _short(name: str) -> str:
 def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
     """Draw a histogram for each column, beside the band in which all bins of all of them lie, and mark the oddest."""
     rows, count = uniform.shape
-    bins = BINS if rows >= FEW_ROWS else FEW_BINS
+    bins = BINS if rows >= COARSE_BELOW else COARSE_BINS
     edges = np.linspace(0.0, 1.0, bins + 1)
     heights = np.stack([np.histogram(column, edges)[0] for column in uniform.T])
     low, high = bands.histogram_band(rows, bins, histograms=count)

@@ -179,11 +179,11 @@ class Record:
         if len(self.likelihoods) > 1:
             found.append(Item(f"the simple densities were fitted to {self.fitted_to}"))
         if self.misses:
-            told = [(one.name, p_text(one.p_value), one.sentence) for one in self.misses]
+            misses = [(one.name, p_text(one.p_value), one.sentence) for one in self.misses]
             found += [
                 "",
                 "what speaks against it (p-values of each test alone)",
-                Grid((), told, wraps=(2,), indent="  "),
+                Grid((), misses, wraps=(2,), indent="  "),
             ]
             advice = dict.fromkeys(advice_for(one.name) for one in self.misses)
             found += ["", "what to do next", *map(Item, advice)]
@@ -208,10 +208,10 @@ class Record:
 
     @staticmethod
     def _likelihood(one: Likelihood) -> tuple[str, str, str]:
-        told, more = "", "more" if not one.gain < 0 else "less"
+        comparison, more = "", "more" if not one.gain < 0 else "less"
         if one.name != "flow" and not np.isnan(one.gain):  # as of two densities that are 0 at some row
-            told = f"the flow has {abs(one.gain):.4f}{_error(one.gain_error)} {more} on {one.rows:,} rows"
-        return one.name, f"{one.mean:.4f}{_error(one.error)}", told
+            comparison = f"the flow has {abs(one.gain):.4f}{_error(one.gain_error)} {more} on {one.rows:,} rows"
+        return one.name, f"{one.mean:.4f}{_error(one.error)}", comparison
 
     @staticmethod
     def _worst(one: Worst) -> str:

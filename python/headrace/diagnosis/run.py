@@ -87,8 +87,8 @@ def diagnose(
     """
     again = False
     if hasattr(flow, "_to_look_at"):  # a FlowDensity, without scikit-learn in between, or a Choice
-        if context_names is None and (told := getattr(context, "columns", None)) is not None:  # of a frame
-            context_names = [str(name) for name in told]
+        if context_names is None and (context_columns := getattr(context, "columns", None)) is not None:  # of a frame
+            context_names = [str(name) for name in context_columns]
         again = is_training(x, context, training)  # before whole numbers get noise, which differs
         x, context, weights, training, names = flow._to_look_at(x, context, weights, training, names)
         flow = flow.flow_ if hasattr(flow, "flow_") else flow.flow

@@ -11,7 +11,7 @@ from headrace._fit import given_rows as _rows
 from headrace._fit.arguments import Arguments
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.fit import Fit
-from headrace._fit.plan import FEW, Plan, rows_of_a_batch
+from headrace._fit.plan import LEAST_HELD_OUT, Plan, rows_of_a_batch
 from headrace._fit.run import Run, RunArguments
 from headrace.distributed.groups import Group
 from headrace.distributed.run import Chunks, SharedCheckpoint, SharedRun
@@ -79,7 +79,7 @@ class SharedFit(Fit):
         """See `Fit`."""
         raise ValueError(
             f"epochs: expected a number with a group where so few rows are held out as {held}, as no "
-            f"cross-validation is done on several ranks; or hold out at least {FEW} rows by `validation`"
+            f"cross-validation is done on several ranks; or hold out at least {LEAST_HELD_OUT} rows by `validation`"
         )
 
     def run_of(self, flow: Trainable, source: RowSource, arguments: RunArguments) -> Run:

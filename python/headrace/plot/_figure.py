@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from headrace._pictures import STYLE
 
-__all__ = ["Axes", "Figure", "Picture", "few_ticks", "grid", "styled", "unit_interval"]
+__all__ = ["Axes", "Figure", "Picture", "grid", "limit_ticks", "styled", "unit_interval"]
 
 
 class Picture(Figure):
@@ -45,7 +45,7 @@ def grid(panels: int, width: float = 3.6, height: float = 2.9, most: int = 4) ->
     return figure, axes[:panels]
 
 
-def few_ticks(axis: Axes, x: int | None = 4, y: int | None = 4, *, prune: str | None = None) -> None:
+def limit_ticks(axis: Axes, x: int | None = 4, y: int | None = 4, *, prune: str | None = None) -> None:
     """Limit the number of ticks at each axis; None leaves one as it is. `prune` removes those at the ends."""
     for count, one in ((x, axis.xaxis), (y, axis.yaxis)):
         if count is not None:

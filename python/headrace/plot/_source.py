@@ -124,8 +124,8 @@ def density_of(flow: Any) -> Drawn:
         notes = files.read_notes(flow)
         flow = files.load(flow)
         if isinstance(flow, (Flow, Ensemble)) and (kept := _table.kept_in(notes, flow.features)) is not None:
-            told = _table.names_in(notes, kept)
-            all_names, table = None if told is None else tuple(told), kept if _matters(kept) else None
+            table_names = _table.names_in(notes, kept)
+            all_names, table = None if table_names is None else tuple(table_names), kept if _matters(kept) else None
     elif hasattr(flow, "flow_"):  # a FlowDensity, without scikit-learn in between
         found = getattr(flow, "feature_names_in_", None)
         all_names = None if found is None else tuple(map(str, found))
@@ -218,9 +218,9 @@ def in_order(x: Any, known: tuple[str, ...] | None) -> Any:
     return x
 
 
-def _is_other_order(told: Any, known: tuple[str, ...] | None) -> bool:
+def _is_other_order(columns: Any, known: tuple[str, ...] | None) -> bool:
     """Whether a frame has the columns of the fit, but not in its order."""
-    names = [name for name in told if isinstance(name, str)]
+    names = [name for name in columns if isinstance(name, str)]
     return known is not None and names != list(known) and sorted(names) == sorted(known)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["corner"]
 
 MOST_COLUMNS = 20
-FEW = 25  # rows below which each is a mark of its own, and nothing is counted
+MARKS_BELOW = 25  # rows below which each is a mark of its own, and nothing is counted
 SHARES = (0.5, 0.9)  # of the samples, that contours hold
 
 
@@ -298,9 +298,9 @@ def _alone(
 ) -> None:
     """One column: rows as a filled histogram, draws as a line; few of either as marks."""
     rows, weights = (None, None) if whole is None else (whole[0][:, i], whole[1])
-    many = len(drawn) >= FEW
+    many = len(drawn) >= MARKS_BELOW
     edges = planes.edges_of(ends, 40 if many else 15, rows, drawn if many else None)
-    if rows is not None and len(rows) >= FEW:
+    if rows is not None and len(rows) >= MARKS_BELOW:
         axis.stairs(planes.histogram(rows, edges, weights), edges, fill=True, color=BAND, edgecolor=BLUE, linewidth=0.8)
     elif rows is not None:
         axis.vlines(rows, 0.0, 0.12, color=BLUE, linewidth=1.2, transform=axis.get_xaxis_transform())
@@ -325,7 +325,7 @@ def _pair(
     bins = int(np.clip(np.sqrt(len(drawn)) / 2.2, 12, 64))
     edges = tuple(np.linspace(*end, bins + 1) for end in ends)
     density = planes.plane(drawn[:, 0], drawn[:, 1], (edges[0], edges[1]))
-    levels = planes.levels_of(density, SHARES) if len(drawn) >= FEW else []
+    levels = planes.levels_of(density, SHARES) if len(drawn) >= MARKS_BELOW else []
     if levels:
         middles = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
         axis.contour(*middles, density, levels=levels, colors=ORANGE, linewidths=[1.0, 1.5][-len(levels) :])
@@ -371,10 +371,10 @@ def summary(values: NDArray[Any]) -> str:
 
 def _label(axis: Any, i: int, j: int, names: list[str]) -> None:
     """Names at the left and below; numbers only there."""
-    from headrace.plot._figure import few_ticks
+    from headrace.plot._figure import limit_ticks
 
     n = len(names)
-    few_ticks(axis, 3 if n > 4 else 4, None if i == j else 4, prune="both" if n > 1 else None)
+    limit_ticks(axis, 3 if n > 4 else 4, None if i == j else 4, prune="both" if n > 1 else None)
     if i == n - 1:
         axis.set_xlabel(names[j], fontsize=8 if n > 4 else 10)
         if n > 4:
@@ -399,6 +399,6 @@ def _legend(figure: Any, axes: Any, n: int, labels: tuple[str, str], with_rows: 
     if with_rows:
         handles.append(Patch(facecolor=BAND, edgecolor=BLUE, label=labels[0]))
     holding = " and ".join(f"{100 * share:g}" for share in SHARES)
-    text = labels[1] if n == 1 or drawn < FEW else f"{labels[1]}; contours hold {holding} %"
+    text = labels[1] if n == 1 or drawn < MARKS_BELOW else f"{labels[1]}; contours hold {holding} %"
     handles.append(Line2D([], [], color=ORANGE, linewidth=1.5, label=text))
     figure.legend(handles=handles, loc="upper right", frameon=False, labelcolor=INK, ncols=1 if n > 2 else 2)

@@ -266,7 +266,7 @@ def draw_curve(
     axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRows | None = None, top: float | None = None
 ) -> None:
     """A density of one column, and rows as a histogram behind it."""
-    from headrace.plot._figure import few_ticks
+    from headrace.plot._figure import limit_ticks
 
     ends = float(one.edges[0][0]), float(one.edges[0][-1])
     if table is not None:
@@ -278,12 +278,12 @@ def draw_curve(
             axis.vlines(rows, 0.0, 0.12, color=BLUE, linewidth=1.4, transform=axis.get_xaxis_transform())
     axis.plot(one.middles[0], one.value, color=ORANGE, linewidth=1.6)
     axis.set(xlim=ends, ylim=(0.0, top), xlabel=label(names[one.columns[0]]), ylabel="density")
-    few_ticks(axis, 4, 3)
+    limit_ticks(axis, 4, 3)
 
 
 def draw_plane(axis: Any, one: Panel, names: tuple[str, ...], top: float | None = None) -> Any:
     """A density of two columns in colours, and contours that hold half and nine tenths of it."""
-    from headrace.plot._figure import few_ticks
+    from headrace.plot._figure import limit_ticks
 
     with np.errstate(divide="ignore"):
         logs = np.log10(one.value)
@@ -302,5 +302,5 @@ def draw_plane(axis: Any, one: Panel, names: tuple[str, ...], top: float | None 
     a, b = one.columns
     axis.set(xlabel=label(names[a]), ylabel=label(names[b]))
     axis.set(xlim=(one.edges[0][0], one.edges[0][-1]), ylim=(one.edges[1][0], one.edges[1][-1]))
-    few_ticks(axis, 4, 4)
+    limit_ticks(axis, 4, 4)
     return shown

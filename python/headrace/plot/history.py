@@ -112,12 +112,12 @@ def _mark(values: Any) -> str:
 
 def _finish(axis: Any, across: str, up: str, stopped: str, curves: Sequence[Any]) -> None:
     """Names, and limits that the first losses, which may be huge, do not stretch."""
-    from headrace.plot._figure import few_ticks, unit_interval
+    from headrace.plot._figure import limit_ticks, unit_interval
 
     values = np.concatenate([curve[int(FIRST * len(curve)) :] for curve in curves])
     values = values[np.isfinite(values)]
     axis.set(xlabel=across, ylabel=up, title=f"stopped: {stopped}")
-    few_ticks(axis, 5, 5)
+    limit_ticks(axis, 5, 5)
     axis.xaxis.get_major_locator().set_params(integer=True)
     if values.size:
         low, high = unit_interval(values.min(), values.max())

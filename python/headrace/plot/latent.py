@@ -111,7 +111,7 @@ def _draw(score: NDArray[Any], shown: NDArray[Any], names: list[str]) -> Figure:
                         radius = np.sqrt(-2.0 * np.log1p(-share))
                         axis.plot(radius * np.cos(turn), radius * np.sin(turn), color=ORANGE, linewidth=1.0)
                     axis.set(ylim=(-reach, reach), aspect="equal")
-                _figure.few_ticks(axis, 4, None if i == j else 4)
+                _figure.limit_ticks(axis, 4, None if i == j else 4)
                 axis.set_xlabel(names[j] if i == n - 1 else "")
                 axis.set_ylabel(names[i] if j == 0 and i else "")
                 axis.tick_params(labelbottom=i == n - 1, labelleft=j == 0 and i > 0)

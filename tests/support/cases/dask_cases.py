@@ -88,8 +88,10 @@ def lazy(array, chunks=CHUNKS):
 
 def same(flow, other, history, its):
     assert hr.to_bytes(flow) == hr.to_bytes(other)
-    told = [{k: v for k, v in one.__dict__.items() if k not in ("seconds", "refinement")} for one in (history, its)]
-    assert repr(told[0]) == repr(told[1])
+    histories = [
+        {k: v for k, v in one.__dict__.items() if k not in ("seconds", "refinement")} for one in (history, its)
+    ]
+    assert repr(histories[0]) == repr(histories[1])
 
 
 MAKE = {

@@ -141,7 +141,7 @@ def check_directions(library, reference, given, dtype, **more):
 
 
 def settings_of(variant):
-    """What the module is told of a variant: map, nonlinearity, slope."""
+    """The module's arguments for a variant: map, nonlinearity, slope."""
     map, settings = VARIANTS[variant]
     nonlinearity = settings.get("nonlinearity", "tanh" if map == "planar" else "")
     return map, nonlinearity, settings.get("negative_slope", 0.2)

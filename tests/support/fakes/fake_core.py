@@ -16,7 +16,7 @@ def make_core(machine):
 
     def queued(word, function, *arguments, stream, **named):
         """The inner one has one stream alone."""
-        machine.say(word, stream, [a[0] for a in (*arguments, *named.values()) if is_told(a)])
+        machine.record(word, stream, [a[0] for a in (*arguments, *named.values()) if is_described(a)])
         machine.queue(stream).add(lambda: function(*arguments, **named, stream=0))
 
     def on_current(device):
@@ -35,7 +35,7 @@ def make_core(machine):
 
     class Program:
         def __init__(self, *arguments):
-            machine.say("program", arguments[-1], *([arguments[-2]] if arguments[-2] != "exact" else []))
+            machine.record("program", arguments[-1], *([arguments[-2]] if arguments[-2] != "exact" else []))
             self.inner, self.streams = self.kind(*arguments), []
             self.n_weights = self.inner.n_weights
 
@@ -61,12 +61,12 @@ def make_core(machine):
             self.ordered("set_weights", self.inner.set_weights, weights, stream=stream)
 
         def host_weights(self):
-            machine.say("sync", "host_weights")
+            machine.record("sync", "host_weights")
             machine.wait_for(self.streams)
             return self.inner.host_weights()
 
         def set_host_weights(self, weights):
-            machine.say("sync", "set_host_weights")
+            machine.record("sync", "set_host_weights")
             machine.wait_for(self.streams)
             self.inner.set_host_weights(weights)
 
@@ -81,31 +81,36 @@ def make_core(machine):
             self.program.ordered("average", self.inner.average, out, stream=stream)
 
         def memory(self):
-            machine.say("sync", "memory")
+            machine.record("sync", "memory")
             machine.wait_for(self.program.streams)
             return self.inner.memory()
 
         def set_memory(self, *memory):
-            machine.say("sync", "set_memory")
+            machine.record("sync", "set_memory")
             machine.wait_for(self.program.streams)
             self.inner.set_memory(*memory)
 
     class Points:
         def __init__(self, x, weights, device, stream):
-            make = lambda *told, **named: setattr(self, "inner", self.kind(*told, **named))  # noqa: E731
+            make = lambda *arguments_then, **named: setattr(self, "inner", self.kind(*arguments_then, **named))  # noqa: E731
             queued("points", make, x, weights, device=on_current(device), stream=stream)
 
         def later(self, word, *arguments, stream):
             """Queues the inner one's function of this name, which is not there before its turn."""
-            queued(word, lambda *told, **named: getattr(self.inner, word)(*told, **named), *arguments, stream=stream)
+            queued(
+                word,
+                lambda *arguments_then, **named: getattr(self.inner, word)(*arguments_then, **named),
+                *arguments,
+                stream=stream,
+            )
 
         def step(self, *arguments, stream):
             sums = []
-            summed = lambda *told, **named: sums.append(self.inner.step(*told, **named))  # noqa: E731
+            summed = lambda *arguments_then, **named: sums.append(self.inner.step(*arguments_then, **named))  # noqa: E731
             queued("points step", summed, *arguments, stream=stream)
             if arguments[4] is None:
                 return None
-            machine.say("sync", "sums")
+            machine.record("sync", "sums")
             machine.wait(stream)
             return sums[0]
 
@@ -120,25 +125,30 @@ def make_core(machine):
 
     class Ascent:
         def __init__(self, *arguments, stream):
-            def make(*told, stream):
-                parties = [party and party.inner for party in told[:3]]
-                self.inner = self.kind(*parties, *told[3:], stream=stream)
+            def make(*arguments_then, stream):
+                parties = [party and party.inner for party in arguments_then[:3]]
+                self.inner = self.kind(*parties, *arguments_then[3:], stream=stream)
 
             queued("ascent", make, *arguments, stream=stream)
 
         def kink(self, *arguments, stream):
-            queued("kink", lambda *told, stream: self.inner.kink(*told, stream=stream), *arguments, stream=stream)
+            queued(
+                "kink",
+                lambda *arguments_then, stream: self.inner.kink(*arguments_then, stream=stream),
+                *arguments,
+                stream=stream,
+            )
 
         def finish(self, stream):
             queued("finish", lambda stream: self.inner.finish(stream=stream), stream=stream)
 
         def kinks(self, stream):
-            machine.say("sync", "kinks")
+            machine.record("sync", "kinks")
             machine.wait(stream)
             return self.inner.kinks(0)
 
         def log_likelihoods(self, stream):
-            machine.say("sync", "log_likelihoods")
+            machine.record("sync", "log_likelihoods")
             machine.wait(stream)
             return self.inner.log_likelihoods(0)
 
@@ -149,7 +159,7 @@ def make_core(machine):
     take_structure(core, inner)
     core.reason = lambda: "" if machine.devices else "no device is plugged in"
     core.device_count = lambda: machine.devices
-    core.give_back = lambda index: machine.say("headrace gives back", index)
+    core.give_back = lambda index: machine.record("headrace gives back", index)
     core.device_name = lambda index: f"Fake {index}"
     core.device_capability = lambda index: "9.0"
     core.device_reason = lambda index: machine.reasons.get(index, "")
@@ -166,14 +176,17 @@ def take_structure(core, inner):
 
 
 class OnCpu:
-    """What `_cuda` does, done at once by the CPU's core on the memory that it is told of."""
+    """What `_cuda` does, done at once by the CPU's core on the memory of its arguments."""
 
     def __init__(self, machine):
-        told = lambda argument: machine.numbers(argument) if is_told(argument) else argument  # noqa: E731
+        opened_argument = lambda argument: machine.numbers(argument) if is_described(argument) else argument  # noqa: E731
 
         def opened(function):
             def call(*arguments, stream, **named):
-                return function(*map(told, arguments), **{name: told(argument) for name, argument in named.items()})
+                return function(
+                    *map(opened_argument, arguments),
+                    **{name: opened_argument(argument) for name, argument in named.items()},
+                )
 
             return call
 
@@ -253,5 +266,5 @@ class OnCpu:
             setattr(self, f"Ascent{suffix}", ascents(getattr(cpu, f"Ascent{suffix}")))
 
 
-def is_told(argument):
+def is_described(argument):
     return isinstance(argument, tuple) and len(argument) == 4 and isinstance(argument[3], str)

@@ -5,8 +5,8 @@ Over it are CuPy, PyTorch and JAX (fake_frameworks.py) and the compiled core (fa
 What the Python layer may rely on is kept, and what it may not is made to fail:
 
 - Work is queued on a stream and done when somebody waits for it, streams in an order that suits nobody: either no other
-  stream gets anything done before this one, or all of them do. What one stream must not do before another has to be
-  said by an event.
+  stream gets anything done before this one, or all of them do. Work that one stream must not do before another
+  needs an event.
 - Memory that was given back is filled with NaN in the order of the stream it was taken on; that of foreign libraries at
   once, as they have streams of their own.
 - NumPy and CuPy arrays do not mix, and nothing becomes a NumPy array by itself.
@@ -37,7 +37,7 @@ class Machine:
         self.reasons, self.without_code = {}, set()  # of devices, by index: why not usable; no machine code for them
         self.cupy, self.core = make_cupy(self), make_core(self)
 
-    def say(self, *words):
+    def record(self, *words):
         self.log.append(words)
         if words[0] in self.fail:
             error = self.fail.pop(words[0])
@@ -46,7 +46,7 @@ class Machine:
                 self.fail.update({words[0]: rest} if rest else {})
             raise error
 
-    def said(self, word):
+    def logged(self, word):
         return [words for words in self.log if words[0] == word]
 
     def stream(self):
@@ -77,11 +77,11 @@ class Machine:
         for queue in list(self.queues.values()):
             queue.run()
 
-    def numbers(self, told, writable=True):
-        """The memory that the core was told of."""
-        if told is None:
+    def numbers(self, described, writable=True):
+        """The memory of an array that is described by address, shape, strides and dtype."""
+        if described is None:
             return None
-        address, shape, strides, dtype = told
+        address, shape, strides, dtype = described
         dtype = np.dtype(dtype)
         if not math.prod(shape):
             return np.empty(shape, dtype)

@@ -56,11 +56,11 @@ def make_cupy(machine):
 
         def wait_event(self, event):
             queue, until = event.queue, event.until
-            machine.say("wait", self.ptr, queue.address)
+            machine.record("wait", self.ptr, queue.address)
             machine.queue(self.ptr).add(lambda: queue.run(until))
 
         def synchronize(self):
-            machine.say("sync", "stream")
+            machine.record("sync", "stream")
             machine.wait(self.ptr)
 
     class Event:
@@ -111,7 +111,7 @@ def make_cupy(machine):
         """What NumPy makes of arrays here, once all that is queued before is done."""
         stream = machine.current_stream()
         if waits:
-            machine.say("sync", function.__name__)
+            machine.record("sync", function.__name__)
         machine.queue(stream.ptr).run()
         keywords = {name: host(value) for name, value in keywords.items()}
         with np.errstate(all="ignore"):
@@ -126,8 +126,8 @@ def make_cupy(machine):
 
     class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         def __init__(self, shape, dtype=float, memptr=None, strides=None):
-            told = memptr.ptr, tuple(shape), tuple(strides), np.dtype(dtype)
-            self.on_cpu, self.data = machine.numbers(told), memptr
+            described = memptr.ptr, tuple(shape), tuple(strides), np.dtype(dtype)
+            self.on_cpu, self.data = machine.numbers(described), memptr
 
         @classmethod
         def over(cls, array, owner, device):
@@ -148,7 +148,7 @@ def make_cupy(machine):
             return len(self.on_cpu)
 
         def get(self):
-            machine.say("sync", "get", self.size)
+            machine.record("sync", "get", self.size)
             machine.wait(machine.current_stream().ptr)
             return self.on_cpu.copy()
 
@@ -208,7 +208,7 @@ def make_cupy(machine):
         setattr(ndarray, name, reduction(name, computed))
 
     def empty(shape, dtype=float):
-        machine.say("allocate", machine.current_stream().ptr)
+        machine.record("allocate", machine.current_stream().ptr)
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         dtype = np.dtype(dtype)
         block = Block(machine, math.prod(shape) * dtype.itemsize, machine.current_stream().ptr)
@@ -217,7 +217,7 @@ def make_cupy(machine):
     def asarray(values, dtype=None):
         if isinstance(values, ndarray):
             return values if dtype is None or dtype == values.dtype else values.astype(dtype)
-        machine.say("upload", np.size(values))
+        machine.record("upload", np.size(values))
         return placed(np.asarray(values, dtype))
 
     def ascontiguousarray(array, dtype=None):
@@ -243,7 +243,9 @@ def make_cupy(machine):
         get_current_stream=machine.current_stream,
     )
     cupy.ndarray, cupy.empty, cupy.asarray, cupy.from_dlpack = ndarray, empty, asarray, from_dlpack
-    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda: machine.say("cupy gives back"))
+    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(
+        free_all_blocks=lambda: machine.record("cupy gives back")
+    )
     cupy.ascontiguousarray = ascontiguousarray
     cupy.zeros = lambda shape, dtype=float: placed(np.zeros(shape, dtype))
     cupy.ones = lambda shape, dtype=float: placed(np.ones(shape, dtype))
@@ -291,13 +293,13 @@ def make_torch(machine):
 
         def record_stream(self, stream):
             """Memory that is given back is not used again before what is queued on this stream by then is done."""
-            machine.say("record_stream", stream.cuda_stream)
+            machine.record("record_stream", stream.cuda_stream)
             own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
             if own is not other:
                 weakref.finalize(self, lambda: own.add(lambda: other.run(len(other.work)))).atexit = False
 
     def empty(shape, dtype, device):
-        machine.say("torch allocate", device)
+        machine.record("torch allocate", device)
         dtype = np.dtype(str(dtype).removeprefix("torch."))
         block = Block(machine, math.prod(shape) * dtype.itemsize, torch.cuda.current_stream().cuda_stream)
         return Tensor(block.array(shape, dtype), block, int(device.removeprefix("cuda:")))
@@ -315,10 +317,10 @@ def make_torch(machine):
         pass
 
     torch.Tensor, torch.empty, torch.OutOfMemoryError = Tensor, empty, OutOfMemoryError
-    empty_cache = lambda: machine.say("torch gives back")  # noqa: E731
+    empty_cache = lambda: machine.record("torch gives back")  # noqa: E731
     torch.cuda = types.SimpleNamespace(current_stream=current_stream, stream=stream, empty_cache=empty_cache)
     unpack_dual = lambda value: types.SimpleNamespace(tangent=None)  # noqa: E731
-    graph = types.SimpleNamespace(increment_version=lambda tensor: machine.say("written", tensor))
+    graph = types.SimpleNamespace(increment_version=lambda tensor: machine.record("written", tensor))
     torch.is_grad_enabled = lambda: True
     torch.autograd = types.SimpleNamespace(forward_ad=types.SimpleNamespace(unpack_dual=unpack_dual), graph=graph)
     return torch
@@ -340,7 +342,7 @@ def make_jax(machine, x64=True):
         __dlpack_device__ = lambda self: (CUDA, 0)  # noqa: E731
 
         def __dlpack__(self, stream=None, **keywords):
-            machine.say("lend", stream)
+            machine.record("lend", stream)
             return lent(machine, self.array, self.owner, jax.own_stream, stream)
 
     def from_dlpack(value):
@@ -379,7 +381,7 @@ class Exchanged:
         return self.place
 
     def __dlpack__(self, stream=None, **keywords):
-        self.machine.say("lend", stream)
+        self.machine.record("lend", stream)
         return lent(self.machine, self.array, self.owner, self.stream, stream)
 
 
@@ -388,7 +390,7 @@ class Interface:
 
     def __init__(self, array, owner, stream, read_only=False, **more):
         self.array, self.owner = array, owner
-        self.told = {
+        self.interface = {
             "data": (array.ctypes.data, read_only),
             "shape": array.shape,
             "typestr": array.dtype.str,
@@ -400,4 +402,4 @@ class Interface:
 
     @property
     def __cuda_array_interface__(self):
-        return self.told
+        return self.interface

@@ -40,8 +40,8 @@ class DeviceTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner, block, machine, index=0):
-        told = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
-        self = torch.Tensor._make_wrapper_subclass(cls, inner.shape, device="cpu", **told)
+        layout = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
+        self = torch.Tensor._make_wrapper_subclass(cls, inner.shape, device="cpu", **layout)
         self.inner, self.block, self.machine, self.index = inner, block, machine, index
         return self
 
@@ -51,7 +51,7 @@ class DeviceTensor(torch.Tensor):
     def record_stream(self, stream):
         """Memory that is given back is not used again before what is queued on this stream by then is done."""
         machine = self.machine
-        machine.say("record_stream", stream.cuda_stream)
+        machine.record("record_stream", stream.cuda_stream)
         own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
         if own is not other:
             weakref.finalize(self.block, lambda: own.add(lambda: other.run(len(other.work)))).atexit = False
@@ -156,6 +156,6 @@ def in_torch(machine):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "current_stream", current_stream)
-        patch.setattr(torch.cuda, "empty_cache", lambda: machine.say("torch gives back"))
+        patch.setattr(torch.cuda, "empty_cache", lambda: machine.record("torch gives back"))
         patch.setattr(_autograd, "_PLAIN", (*_autograd._PLAIN, DeviceTensor))
         yield machine
