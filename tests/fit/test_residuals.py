@@ -184,12 +184,21 @@ def test_a_trial_decides_where_columns_are_not_as_near(gains, monkeypatch):
         return not gains if len(asked) == 1 else True
 
     monkeypatch.setattr(linear_links._marginals, "gain", judged)
+    monkeypatch.setattr(linear_links, "LEAST_GAIN", -np.inf)
     x = rows(1200, 0.2)  # 1 - R² of 0.04 for x₂, 0.004 for x₄
     flow = small(5)
     history = flow.fit(x, time_budget=3.0, **QUIET)
     assert asked[0] == [False, True]
     assert bool(history.residuals) is gains
     assert any(isinstance(t, hr.Linear) for t in flow.transforms) is gains
+
+
+def test_a_small_gain_is_none(monkeypatch):
+    monkeypatch.setattr(linear_links._marginals, "gain", lambda *rest: False)
+    monkeypatch.setattr(linear_links, "LEAST_GAIN", np.inf)
+    flow = small(5)
+    assert flow.fit(rows(1200, 0.2), time_budget=3.0, **QUIET).residuals == {}
+    assert not any(isinstance(t, hr.Linear) for t in flow.transforms)
 
 
 def test_a_stopped_fit_goes_on_with_the_same_columns(tmp_path, short, monkeypatch):

@@ -96,8 +96,8 @@ def best_beginnings(
     z, share = _standardised(source, scale)
     circles, dtype = circles_of(source.support), flow.dtype
     limits = [ALWAYS]
-    few, more = (of_rows(z, share, limit, circles, dtype) for limit in (ALWAYS, TRIED))
-    if more.shares.keys() != few.shares.keys():
+    always, more = (of_rows(z, share, limit, circles, dtype) for limit in (ALWAYS, TRIED))
+    if more.shares.keys() != always.shares.keys():
         limits.append(TRIED)
 
     def losses(kind: Beginning) -> Floats:
