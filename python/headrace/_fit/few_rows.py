@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import mixture as _mixture
-from headrace._fit.cross_validation import FOLDS, pooled
+from headrace._fit.cross_validation import FOLDS, clearly_better, pooled
 from headrace._fit.given_rows import Moments
 from headrace._fit.kernel_curves import curves_of
 from headrace._fit.residuals import ALWAYS, TRIED, Residuals, behind, of_rows
@@ -87,7 +87,9 @@ def best_beginnings(
     *,
     curves: Sequence[bool],
 ) -> list[tuple[Beginning, Floats]]:
-    """The densities from which to train, the best one on rows left out first, with the losses of all rows.
+    """The densities from which to train, with the losses of all rows; first the best one on rows left out.
+
+    It is the best Gaussian without curves unless another is better by more than the standard error of the difference.
 
     The others are the best Gaussian, and the best one without curves: networks may do better over them.
 
@@ -124,6 +126,8 @@ def best_beginnings(
             best.append((with_components := replace(kind, components=components), losses(with_components)))
     best.sort(key=lambda pair: mean(pair[1]))
     plain = next((pair for pair in gaussians if not pair[0].curves), gaussians[0])
+    if not clearly_better(best[0][1], plain[1], weights):
+        best.insert(0, plain)
     return list({kind: (kind, found) for kind, found in (best[0], gaussians[0], plain)}.values())
 
 

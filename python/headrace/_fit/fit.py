@@ -241,21 +241,24 @@ class Fit:
         def begin(flow: Trainable, rows: ArrayRows, kind: Beginning) -> None:
             Start.of(flow, rows, say=False).begin(flow, rows, kind, self.seed)
 
-        def made(kind: Beginning, flow: Trainable, rows: ArrayRows) -> Run:
+        def made(kind: Beginning, clock: Clock, flow: Trainable, rows: ArrayRows) -> Run:
             begin(flow, rows, kind)
             own = Plan.of(flow, rows.size, arguments, judged=False)
-            return self.run_of(flow, rows, RunArguments(None, own, self.rng, self.caller, History(), choosing))
+            return self.run_of(flow, rows, RunArguments(None, own, self.rng, self.caller, History(), clock))
 
         start, history, kind, chosen = Start.of(self.flow, source), self.history, Beginning(), None
+        ran_out = False
         assert start.x is not None  # of a fresh flow
         is_bell = self.flow._interior.is_over_a_bell
         curves = (True,) if asked else (False,) if asked is False or not is_bell else (False, True)
         if source.size >= LEAST:
             kinds = best_beginnings(self.flow, source, begin, start.x, self.seed, curves=curves)
             most = Plan.of(self.flow, source.size, arguments, judged=False).epochs
-            found = [
-                chosen_epochs(self.flow, source, partial(made, one), most, choosing, self.progress) for one, _ in kinds
-            ]
+            found = []
+            for i, (one, _) in enumerate(kinds):
+                clock = choosing.share(1.0 / (len(kinds) - i))
+                found.append(chosen_epochs(self.flow, source, partial(made, one, clock), most, clock, self.progress))
+                ran_out |= clock.ran_out
             kind, chosen = _best_of(kinds, found)
         begun = start.begin(self.flow, source, kind, self.seed)
         if asked and not begun.has_curves:
@@ -263,7 +266,7 @@ class Fit:
         _residuals.warn_of_columns(source, begun.residuals)
         history.residuals, history.gaussianized = dict(begun.residuals.shares), begun.has_curves
         history.mixture = kind.components
-        if choosing.ran_out:
+        if ran_out:
             history.stopped = "time_budget"
         if chosen is None or not chosen.epochs:
             history.best_loss = math.inf if chosen is None else chosen.mean(chosen.start)

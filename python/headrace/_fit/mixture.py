@@ -86,22 +86,22 @@ def _spread_out(z: Floats, share: Floats, components: int, rng: np.random.Genera
 def _of_common_spread(z: Floats, share: Floats, loc: Floats) -> tuple[float, Floats, Floats, Floats]:
     """Mean log-likelihood, shares, means and covariance of components that all have the same covariance."""
     features, last = z.shape[1], -math.inf
-    away = z - share @ z
-    total = np.einsum("n,ni,nj->ij", share, away, away)
-    within, shares = total / 2.0 + 1e-3 * np.eye(features), np.full(len(loc), 1.0 / len(loc))
+    mean = share @ z
+    moments = np.einsum("ni,nj->ij", z * share[:, None], z)
+    within, shares = (moments - np.outer(mean, mean)) / 2.0 + 1e-3 * np.eye(features), np.full(len(loc), 1.0 / len(loc))
     for _ in range(STEPS):
         values, vectors = np.linalg.eigh(within)
         root = vectors / np.sqrt(np.maximum(values, LEAST_ROOT**2))
         logs = _logs(z @ root, shares, loc @ root, np.ones(loc.shape))
         each = _log_sum(logs)
-        mean = float(share @ each) + float(np.linalg.slogdet(root)[1])
-        if mean < last + GAIN:
+        gained = float(share @ each) + float(np.linalg.slogdet(root)[1])
+        if gained < last + GAIN:
             break
-        last = mean
+        last = gained
         members = np.exp(logs - each[:, None]) * share[:, None]
         size = members.sum(axis=0) + 1e-12
         shares, loc = size / size.sum(), (members.T @ z) / size[:, None]
-        within = np.einsum("n,ni,nj->ij", share, z, z) - np.einsum("k,ki,kj->ij", size, loc, loc)
+        within = moments - np.einsum("ki,kj->ij", loc * size[:, None], loc)
         within = (1.0 - SHARED) * within + SHARED * np.eye(features) * np.trace(within) / features
     return last, shares, loc, within
 
