@@ -13,23 +13,32 @@ from pathlib import Path
 
 import file_cases
 import headrace as hr
+import sequence_cases
 
 
 def make(folder):
-    """Every example in both dtypes; rows and results beside them."""
+    """Every example in both dtypes; inputs and results beside them."""
     folder.mkdir()
-    for name, example in file_cases.EXAMPLES.items():
+    for name, dtype, module in made(file_cases.EXAMPLES):
+        given = dict(zip(("x", "context"), file_cases.inputs_of(module), strict=True))
+        keep(folder / f"{name}-{dtype}", module, given, file_cases.results_of(module, **given))
+    (folder / "sequences").mkdir()
+    for name, dtype, module in made(sequence_cases.EXAMPLES):
+        given = dict(zip(("x", "context", "covariates"), sequence_cases.inputs_of(module), strict=True))
+        keep(folder / "sequences" / f"{name}-{dtype}", module, given, sequence_cases.results_of(module, **given))
+    print(f"{folder}: {len(list(folder.rglob('*.*')))} files", file=sys.stderr)
+
+
+def made(examples):
+    for name, example in examples.items():
         for dtype in ("float32", "float64"):
-            module = example(dtype)
-            module.save(folder / f"{name}-{dtype}.safetensors")
-            x, context = file_cases.inputs_of(module)
-            expected = {
-                "x": x.astype("float64").tolist(),
-                "context": None if context is None else context.astype("float64").tolist(),
-                **{key: array.tolist() for key, array in file_cases.results_of(module, x, context).items()},
-            }
-            (folder / f"{name}-{dtype}.json").write_text(json.dumps(expected))
-    print(f"{folder}: {len(list(folder.iterdir()))} files", file=sys.stderr)
+            yield name, dtype, example(dtype)
+
+
+def keep(path, module, given, results):
+    module.save(f"{path}.safetensors")
+    inputs = {name: None if array is None else array.astype("float64").tolist() for name, array in given.items()}
+    Path(f"{path}.json").write_text(json.dumps({**inputs, **{name: array.tolist() for name, array in results.items()}}))
 
 
 if __name__ == "__main__":

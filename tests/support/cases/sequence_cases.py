@@ -61,3 +61,52 @@ def covariates_of(flow, rows, steps):
     if not flow.covariates:
         return None
     return cases.rng("covariates", rows, frames).standard_normal((rows, frames, flow.covariates)).astype(flow.dtype)
+
+
+def _alone(dtype):
+    transform = hr.CausalConvolution(2, channels=5, dilations=[1, 7], covariates=2, hop=9, skip=3, dtype=dtype)
+    return randomise(transform, "convolution")
+
+
+def _with_inner_flow(dtype):
+    inner = hr.NSF(3, context=4, transforms=2, hidden=(6,), link="random", dtype=dtype)
+    return wavenet("inner", features=3, inner=inner, layers=2, dtype=dtype)
+
+
+def _student(dtype):
+    return wavenet("student", reads="latent", map="affine", layers=2, transforms=3, dtype=dtype)
+
+
+def _spline(dtype):
+    more = {"context": 2, "map": "rq_spline", "bins": 4, "bound": 6.0, "standardize": (1.5, 0.25)}
+    return wavenet("spline", dtype=dtype, **more)
+
+
+# name -> what makes it from a dtype; a new kind of sequences adds its line here, and its files by tests/files/make.py.
+EXAMPLES = {
+    "chain": chain,
+    "student": _student,
+    "convolution": _alone,
+    "spline": _spline,
+    "inner": _with_inner_flow,
+}
+
+
+def inputs_of(module):
+    """Sequences, context and covariates to try an example on."""
+    rows, steps = 2, 20
+    flow = _flow_of(module)
+    x = sequences(rows, steps, flow.features, flow.dtype)
+    return x, context_of(flow, rows), covariates_of(flow, rows, steps)
+
+
+def results_of(module, x, context, covariates):
+    """Results of an example for these sequences: each as an array of float64 by name."""
+    flow = _flow_of(module)
+    z, log_det = flow.to_latent(x, context, covariates)
+    results = {"log_prob": flow.log_prob_steps(x, context, covariates), "z": z, "log_det": log_det}
+    return {name: np.asarray(array, np.float64) for name, array in results.items()}
+
+
+def _flow_of(module):
+    return hr.SequenceFlow([module]) if isinstance(module, hr.CausalConvolution) else module
