@@ -42,7 +42,8 @@ def gaussians(rows: int, rng: np.random.Generator, columns: int = 5, count: int 
     centers = 3.0 * fixed.standard_normal((count, columns))
     roots = 0.5 * fixed.standard_normal((count, columns, columns))
     chosen = rng.integers(0, count, rows)
-    return centers[chosen] + np.einsum("nij,nj->ni", roots[chosen], rng.standard_normal((rows, columns)))
+    found: Floats = centers[chosen] + np.einsum("nij,nj->ni", roots[chosen], rng.standard_normal((rows, columns)))
+    return found
 
 
 def bent(rows: int, rng: np.random.Generator) -> Floats:
@@ -90,7 +91,7 @@ def wine(name: str, folder: Path) -> Floats:
 
 
 Table = Callable[[int], tuple[Floats, Floats]]
-FILES: dict[str, Callable[[int, Path], tuple[Floats, Floats]]] = {
+FILES: dict[str, Callable[..., tuple[Floats, Floats]]] = {
     "white wine, 200": lambda seed, folder: cut(wine("white", folder), 200, seed),
     "red wine, 200": lambda seed, folder: cut(wine("red", folder), 200, seed),
     "MAGIC, 500": lambda seed, folder: cut(datasets.load("magic", folder), 500, seed),
@@ -153,7 +154,7 @@ def mixture(z: Floats) -> Callable[[Floats], Floats]:
         sum(fitted(z[folds != fold], *one).score_samples(z[folds == fold]).sum() for fold in range(FOLDS))
         for one in settings
     ]
-    return fitted(z, *settings[int(np.argmax(gains))]).score_samples
+    return fitted(z, *settings[int(np.argmax(gains))]).score_samples  # type: ignore[no-any-return]
 
 
 def kernels(z: Floats) -> Callable[[Floats], Floats]:
@@ -211,7 +212,7 @@ def copula(z: Floats) -> Callable[[Floats], Floats]:
 
     def log_prob(new: Floats) -> Floats:
         u, slope = latent(new)
-        return joint(u) + slope  # type: ignore[no-any-return]
+        return joint(u) + slope
 
     return log_prob
 
@@ -222,7 +223,7 @@ def flow(family: str, seed: int) -> Density:
     def fitted(z: Floats) -> Callable[[Floats], Floats]:
         own = getattr(hr, family)(z.shape[1], seed=seed)
         own.fit(z, seed=seed, progress=False)
-        return lambda new: own.log_prob(new).astype(np.float64)  # type: ignore[no-any-return]
+        return lambda new: own.log_prob(new).astype(np.float64)
 
     return fitted
 

@@ -48,8 +48,7 @@ class Mixture:
     def base(self) -> NormalMixture:
         """The density of u."""
         components, features = self.loc.shape
-        own = {"loc": self.loc, "scale": self.scale, "weights": self.shares}
-        return NormalMixture(features, components, **own, trainable=False)
+        return NormalMixture(features, components, loc=self.loc, scale=self.scale, weights=self.shares, trainable=False)
 
     def links(self) -> tuple[Transform, ...]:
         """From u to z."""
@@ -129,7 +128,8 @@ def _logs(u: Floats, shares: Floats, loc: Floats, scale: Floats) -> Floats:
     square = np.square(u) @ np.square(1.0 / scale).T - 2.0 * (u @ (loc / np.square(scale)).T)
     square = square + np.square(loc / scale).sum(axis=1)
     constant = np.log(shares) - np.log(scale).sum(axis=1) - 0.5 * u.shape[1] * math.log(2.0 * math.pi)
-    return constant - 0.5 * square
+    found: Floats = constant - 0.5 * square
+    return found
 
 
 def _log_sum(logs: Floats) -> Floats:

@@ -165,7 +165,7 @@ def _has_few_values(residual: Floats, deviation: float, share: Floats) -> bool:
         return False
     ends = np.flatnonzero(np.diff(np.concatenate([[0], filled.astype(int), [0]])))
     runs = [counts[begin:end].sum() for begin, end in zip(ends[::2], ends[1::2], strict=True)]
-    return sum(run >= EACH for run in runs) >= 2
+    return bool(sum(run >= EACH for run in runs) >= 2)
 
 
 def warn_of_columns(source: RowSource, found: Residuals) -> None:
