@@ -1,6 +1,7 @@
-"""Default fits where most rows lie close together: ``python -m bench.settings.narrow {collinear,context,skewed}``.
+"""Default fits where most rows lie close together: ``python -m bench.settings.narrow {collinear,bent,context,skewed}``.
 
 collinear: three normal columns, of which the last is the first plus normal noise of the size given.
+bent: the same, with the square of the first in the second.
 context: two normal columns, of which the first is the context plus such noise.
 skewed: exponentials of three independent normal columns, whose deviation is the size.
 
@@ -20,7 +21,12 @@ import headrace as hr
 Floats = NDArray[np.float64]
 
 NEW = 50_000
-SIZES = {"collinear": (1e-4, 1e-5, 1e-6, 1e-7), "context": (1e-2, 1e-3, 1e-4, 1e-6), "skewed": (2.0, 2.5, 3.0)}
+SIZES = {
+    "collinear": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+    "bent": (1e-2, 1e-4, 1e-6),
+    "context": (1e-2, 1e-3, 1e-4, 1e-6),
+    "skewed": (2.0, 2.5, 3.0),
+}
 
 
 def rows_of(which: str, size: float, rows: int, rng: np.random.Generator) -> tuple[Floats, Floats | None, Floats]:
@@ -34,7 +40,8 @@ def rows_of(which: str, size: float, rows: int, rng: np.random.Generator) -> tup
         log_prob = -0.5 * (np.square(z[:, 1:]) + np.log(2.0 * np.pi)).sum(axis=1) - np.log(size)
         return np.stack([narrow, z[:, 1]], axis=1), z[:, :1], log_prob
     log_prob = -0.5 * (np.square(z) + np.log(2.0 * np.pi)).sum(axis=1) - np.log(size)
-    return np.stack([z[:, 0], z[:, 1], narrow], axis=1), None, log_prob
+    second = z[:, 1] + np.square(z[:, 0]) if which == "bent" else z[:, 1]
+    return np.stack([z[:, 0], second, narrow], axis=1), None, log_prob
 
 
 def main() -> None:

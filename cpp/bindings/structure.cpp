@@ -166,10 +166,14 @@ void bind_step(py::class_<NetworkSpec> step) {
 
 void bind_step(py::class_<RotationSpec> step) {
     using Matrix = py::array_t<double, py::array::c_style | py::array::forcecast>;
-    step.def(py::init([](bool inverted, const Matrix& matrix, std::vector<int> blocks) {
-                 return RotationSpec{inverted, {matrix.data(), matrix.data() + matrix.size()}, std::move(blocks)};
+    step.def(py::init([](bool inverted, const Matrix& matrix, std::vector<int> blocks, const Matrix& inverse) {
+                 return RotationSpec{inverted,
+                                     {matrix.data(), matrix.data() + matrix.size()},
+                                     std::move(blocks),
+                                     {inverse.data(), inverse.data() + inverse.size()}};
              }),
-             py::kw_only(), py::arg("inverted"), py::arg("matrix"), py::arg("blocks"));
+             py::kw_only(), py::arg("inverted"), py::arg("matrix"), py::arg("blocks"),
+             py::arg("inverse") = Matrix(0));
 }
 
 void bind_step(py::class_<SupportSpec> step) {

@@ -1,11 +1,13 @@
 #include "lowered_file.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 #include <variant>
 
 #include "../core/conditioners/masked.hpp"
+#include "../math/lane.hpp"
 
 namespace headrace {
 namespace {
@@ -157,6 +159,7 @@ class Drafting {
         const int n = d.features;
         const std::vector<int> all = first_integers(n), back = inverse_order(own.order);
         const size_t size = size_t(n);
+        if (own.fixed) return made_fixed(own, inverted);
         Values<T> zeros(size), bias(size);
         for (size_t i = 0; i < bias.size(); ++i) bias[size_t(own.order[i])] = own.shift[i] * T(own.signs[i]);
         Network<T> upper = triangle(inverted, n, std::move(own.upper), zeros);
@@ -178,6 +181,55 @@ class Drafting {
         if (own.order != all) drafts.push_back(StepSpec(PermutationSpec{inverted ? back : own.order}));
         if (inverted) std::reverse(drafts.begin(), drafts.end());
         return drafts;
+    }
+
+    // A map that is not trainable: products with its factors, as python/headrace/transforms/linear.py has them.
+    static Drafts<T> made_fixed(detail::LinearDescription<T>& own, bool inverted) {
+        const auto& fixed = *own.fixed;
+        const size_t size = own.order.size();
+        const std::vector<int> all = first_integers(int(size)), back = inverse_order(own.order);
+        const auto is_zero = [](double value) { return value == 0.0; };
+        const auto has_any = [&](const std::vector<double>& values) {
+            return !std::all_of(values.begin(), values.end(), is_zero);
+        };
+        Drafts<T> drafts;
+        const auto add_factor = [&](const std::vector<double>& factor, bool is_lower) {
+            std::vector<double> matrix(size * size, 0.0);
+            for (size_t i = 0; i < size; ++i)
+                for (size_t k = 0; k < size; ++k)
+                    matrix[i * size + k] = i == k ? 1.0 : (k < i) == is_lower ? factor[i * size + k] : 0.0;
+            std::vector<double> inverse = inverse_of_unit(matrix, size, is_lower);
+            drafts.push_back(StepSpec(RotationSpec{inverted, std::move(matrix), {int(size)}, std::move(inverse)}));
+        };
+        const std::vector<double> zeros(size, 0.0), ones(size, 1.0);
+        if (has_any(fixed.upper)) add_factor(fixed.upper, false);
+        if (has_any(fixed.log_diagonal)) {
+            std::vector<double> scale(size);
+            for (size_t i = 0; i < size; ++i) scale[i] = std::exp(fixed.log_diagonal[i]);
+            drafts.push_back(StepSpec(StandardizeSpec{inverted, zeros, std::move(scale)}));
+        }
+        if (has_any(fixed.lower)) add_factor(fixed.lower, true);
+        if (std::count(own.signs.begin(), own.signs.end(), -1) > 0) {
+            std::vector<double> signs(size);
+            for (size_t c = 0; c < size; ++c) signs[c] = own.signs[size_t(back[c])];
+            drafts.push_back(StepSpec(RotationSpec{inverted, std::move(signs), std::vector<int>(size, 1)}));
+        }
+        if (own.order != all) drafts.push_back(StepSpec(PermutationSpec{inverted ? back : own.order}));
+        if (has_any(fixed.shift)) drafts.push_back(StepSpec(StandardizeSpec{inverted, fixed.shift, ones}));
+        if (inverted) std::reverse(drafts.begin(), drafts.end());
+        return drafts;
+    }
+
+    static std::vector<double> inverse_of_unit(const std::vector<double>& matrix, size_t size, bool is_lower) {
+        std::vector<double> inverse(size * size, 0.0);
+        for (size_t i = 0; i < size; ++i) inverse[i * size + i] = 1.0;
+        for (size_t step = 0; step < size; ++step) {
+            const size_t i = is_lower ? step : size - 1 - step;
+            for (size_t k = is_lower ? 0 : i + 1; k < (is_lower ? i : size); ++k)
+                for (size_t j = 0; j < size && matrix[i * size + k] != 0.0; ++j)
+                    inverse[i * size + j] -= product(matrix[i * size + k], inverse[k * size + j]);
+        }
+        return inverse;
     }
 
     static Drafts<T> made(const D&, detail::RotationDescription& own, bool inverted) {

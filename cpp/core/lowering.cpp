@@ -260,7 +260,7 @@ class Lowering {
         }
     }
 
-    // x = Q z to data, z = Qᵀ x to latent, from slot to slot, each block among its own. One block works from any slots
+    // x = Q z to data, z = Qᵀ x to latent (or with the inverse of a Q that is not orthogonal), from slot to slot, each block among its own. One block works from any slots
     // to any others; several need their coordinates in adjacent slots, before and after.
     void add(size_t i, const RotationSpec& spec) {
         const Executed& e = order_[i];
@@ -271,12 +271,13 @@ class Lowering {
         for (size_t b = 0; b < spec.blocks.size(); ++b) {
             const size_t begin = size_t(first[b]), n = size_t(spec.blocks[b]), start = row[begin];
             const double* q = spec.matrix.data() + start;
+            const double* back = spec.inverse.empty() ? nullptr : spec.inverse.data() + start;
             for (size_t k = 0; k < n; ++k)
                 for (size_t l = 0; l < n; ++l) {
                     const size_t r = size_t(built[begin + k] - context_) - begin;
                     const size_t c = size_t(where_[begin + l] - context_) - begin;
                     matrix[start + r * n + c] = transpose[start + c * n + r] =
-                        T(e.to_data ? q[k * n + l] : q[l * n + k]);
+                        T(e.to_data ? q[k * n + l] : back ? back[k * n + l] : q[l * n + k]);
                 }
         }
         out_.steps.push_back(

@@ -15,6 +15,7 @@ from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.tails import Independent
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.gaussianize import Gaussianize
+from headrace.transforms.linear import Linear
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 
@@ -54,8 +55,10 @@ class Interior:
 
     @property
     def links(self) -> tuple[Transform, ...]:
-        """The transforms that a fit puts at the data end: `standardize`, or one `Gaussianize` or two and that."""
+        """The transforms that a fit puts at the data end: `standardize`, and before it residual columns and curves."""
         first = self._end - 1
+        while first > 1 and isinstance(linear := self.chain[first - 1], Linear) and not linear.trainable:
+            first -= 2  # its scale too
         while first > 0 and isinstance(self.chain[first - 1], Gaussianize):
             first -= 1
         return self.chain[max(first, 0) : self._end] if self.standardize is not None else ()
@@ -151,11 +154,13 @@ class Interior:
         parameters: NDArray[Any] | None = None,
         *,
         replaced: int = 1,
+        base: Base | None = None,
     ) -> None:
         """Standardise data (links for `standardize`) or context from now on; the parameters stay, or are these.
 
         Links replace `standardize` and the transforms before it, `replaced` transforms in all. They may have
-        parameters, which follow those of the flow; the links that they replace must have none.
+        parameters, which follow those of the flow; the links that they replace must have none. A `base` takes the place
+        of the flow's; neither has parameters.
         """
         structure: dict[str, Any] = {}
         if parameters is None:
@@ -166,11 +171,13 @@ class Interior:
             parameters = np.concatenate([parameters, *(link._vector().astype(self._flow.dtype) for link in links)])
         if context is not None:
             structure["_standardize_context"] = context
+        if base is not None:
+            structure["_base"] = base
         self._flow._take_parameters(parameters, **structure)
 
     def become(self, other: Any) -> None:
         """Take over the results of a fit of a copy: links, standardisation, and parameters."""
-        structure = {name: getattr(other, name) for name in ("_chain", "_standardize_context")}
+        structure = {name: getattr(other, name) for name in ("_chain", "_standardize_context", "_base")}
         self._flow._take_parameters(other._vector(), **structure)
 
     @contextmanager
@@ -180,7 +187,7 @@ class Interior:
         `unless`: whether the flow has a state to keep by then.
         """
         flow = self._flow
-        structure = {name: getattr(flow, name) for name in ("_chain", "_standardize_context")}
+        structure = {name: getattr(flow, name) for name in ("_chain", "_standardize_context", "_base")}
         program, vector = flow.__dict__.get("_program"), self.vector()  # which nothing may have compiled yet
         names = self.names
         try:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <variant>
 
 #include "layers.hpp"
@@ -37,6 +38,10 @@ template <class T>
 struct LinearDescription {
     std::vector<int> order, signs;
     std::vector<T> upper, lower, log_diagonal, shift;
+    struct Fixed {
+        std::vector<double> upper, lower, log_diagonal, shift;
+    };
+    std::optional<Fixed> fixed;  // the same in float64, if the map is not trainable
 };
 
 template <class T>
@@ -270,6 +275,18 @@ LinearDescription<T> read_linear(Stored& stored, int features) {
     if (d.signs.size() != n) stored.fail("signs: expected " + std::to_string(n) + " values");
     for (const int sign : d.signs)
         if (sign == 0) stored.fail("signs: expected 1 or -1");
+    if (stored.has("trainable") && !stored.truth("trainable")) {
+        typename LinearDescription<T>::Fixed own;
+        own.upper = stored.template array_of_doubles<double>("upper", {n, n});
+        own.lower = stored.template array_of_doubles<double>("lower", {n, n});
+        own.log_diagonal = stored.template array_of_doubles<double>("log_diagonal", {n});
+        own.shift = stored.template array_of_doubles<double>("shift", {n});
+        const auto narrow = [](const std::vector<double>& wide) { return std::vector<T>(wide.begin(), wide.end()); };
+        d.upper = narrow(own.upper), d.lower = narrow(own.lower);
+        d.log_diagonal = narrow(own.log_diagonal), d.shift = narrow(own.shift);
+        d.fixed = std::move(own);
+        return d;
+    }
     d.upper = stored.template array<T>("upper", {n, n});
     d.lower = stored.template array<T>("lower", {n, n});
     d.log_diagonal = stored.template array<T>("log_diagonal", {n});

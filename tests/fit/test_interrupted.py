@@ -101,10 +101,12 @@ def test_a_second_fit(moment, monkeypatch):
     assert_untouched(flow, lambda: flow.fit(x, 5.0 + x[:, :1], epochs=3, **QUIET), at(monkeypatch, moment, flow))
 
 
-@pytest.mark.parametrize("moment", ["before standardising", "while standardising", "in the first epoch"])
+@pytest.mark.parametrize("moment", ["before the beginning", "while standardising", "in cross-validation"])
 def test_few_rows(moment, monkeypatch):
-    """Whose epochs are chosen by cross-validation."""
+    """Whose beginning and epochs are chosen by cross-validation."""
     flow = hr.MAF(2, transforms=1, hidden=(8,))
+    monkeypatch.setitem(MOMENTS, "before the beginning", ("headrace._fit.start:Start", "begin", 1))
+    monkeypatch.setitem(MOMENTS, "in cross-validation", (RUN, "one_pass", None))
     assert_untouched(flow, lambda: flow.fit(rows(100), **QUIET), at(monkeypatch, moment, flow))
 
 

@@ -121,6 +121,14 @@ class Checkpoint:
         """The marginals that the stored fit has found; None without any."""
         return None if self._found is None else bool(self._found[0]["history"].get("gaussianized"))
 
+    @property
+    def residuals(self) -> list[int] | None:
+        """The columns that the stored fit has replaced by residuals; None without any fit."""
+        if self._found is None:
+            return None
+        found = self._found[1].get("history.residuals")
+        return [] if found is None else [int(column) for column in found.reshape(-1, 2)[:, 0]]
+
     def remove(self) -> None:
         """Remove the state of a finished fit."""
         if self.path is not None:
@@ -253,7 +261,9 @@ def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]
         if isinstance(value, list):
             setattr(run.history, name, arrays[f"history.{name}"].tolist())
         elif isinstance(value, dict):
-            setattr(run.history, name, dict(arrays[f"history.{name}"].reshape(-1, 2).tolist()))
+            pairs = arrays.get(f"history.{name}", np.empty(0)).reshape(-1, 2).tolist()
+            keys = int if name == "residuals" else float  # columns
+            setattr(run.history, name, {keys(key): one for key, one in pairs})
         elif name in state["history"]:
             setattr(run.history, name, _read(state["history"][name]))
     run.step = state["step"]

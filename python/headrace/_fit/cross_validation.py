@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from headrace._fit.clock import Clock
     from headrace._interior import Trainable
 
-__all__ = ["Fold", "chosen_epochs", "clearly_better"]
+__all__ = ["FOLDS", "Chosen", "Fold", "chosen_epochs", "clearly_better", "pooled"]
 
 FOLDS = 5
 WAIT = 25  # epochs without a new best
@@ -51,6 +52,39 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
     return mean > error
 
 
+def pooled(
+    flow: Trainable, source: ArrayRows, made: Callable[[Trainable, ArrayRows], Trainable]
+) -> NDArray[np.float64]:
+    """The losses of the rows of each fold, one fold after another, under what `made` makes of a copy and the others."""
+    losses = []
+    for fold in range(FOLDS):
+        judge = HeldOut(source.of(Fold(source.part, fold, out=True)), flow._interior.on_device)
+        other = made(copy.copy(flow), source.of(Fold(source.part, fold, out=False)))
+        losses.append(-judge.log_probs(other))
+    return np.concatenate(losses)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The result of cross-validation: losses of rows left out, fold after fold."""
+
+    epochs: int
+    """The number of epochs after which they are lowest; 0: before the first."""
+    history: list[float]
+    """Their mean after each of these epochs."""
+    start: NDArray[np.float64]
+    """Those of each row before the first epoch,"""
+    best: NDArray[np.float64]
+    """after the best one,"""
+    weights: NDArray[np.float64]
+    """and the weights of the rows."""
+
+    def mean(self, losses: NDArray[np.float64]) -> float:
+        """The weighted mean of such losses; infinity where it is not finite."""
+        loss = float((losses * self.weights).sum() / self.weights.sum())
+        return loss if math.isfinite(loss) else math.inf
+
+
 def chosen_epochs(
     flow: Trainable,
     source: ArrayRows,
@@ -58,11 +92,11 @@ def chosen_epochs(
     most: int,
     clock: Clock,
     progress: bool = False,
-) -> tuple[int, list[float], float]:
-    """The best number of epochs on rows left out, the losses of each epoch, and that of the weights before the first.
+) -> Chosen:
+    """The best number of epochs on rows left out.
 
-    Fits to all rows except a fold go side by side, an epoch at a time. No epochs where none is clearly better than the
-    weights that a fit begins with. `made` prepares a flow for rows and returns its run, which shares the clock.
+    Fits to all rows except a fold go side by side, an epoch at a time. `made` prepares a flow for rows and returns its
+    run, which shares the clock.
     """
     runs, judges = [], []
     for fold in range(FOLDS):
@@ -73,25 +107,19 @@ def chosen_epochs(
     def losses(parameters: Callable[[Run], Any]) -> NDArray[np.float64]:
         return -np.concatenate([j.log_probs(r.flow, parameters(r)) for r, j in zip(runs, judges, strict=True)])
 
-    def mean(found: NDArray[np.float64]) -> float:
-        loss = float((found * weights).sum() / weights.sum())
-        return loss if math.isfinite(loss) else math.inf
-
-    start = best = losses(lambda run: run.flow.parameters)
+    start = losses(lambda run: run.flow.parameters)
+    found = Chosen(0, [], start, start, weights)
     history: list[float] = []
-    epochs = 0
     with _progress.bar(most, "cross-validate", "epoch", progress, leave=False) as shown:
         for epoch in range(1, most + 1):
             passed = [run.one_pass() for run in runs]
             if clock.ran_out or not all(map(math.isfinite, passed)):
                 break
             now = losses(Run.current)
-            history.append(mean(now))
+            history.append(found.mean(now))
             shown.update()
-            if history[-1] < mean(best):
-                best, epochs = now, epoch
-            if epoch - epochs >= WAIT:
+            if history[-1] < found.mean(found.best):
+                found = Chosen(epoch, list(history), start, now, weights)
+            if epoch - found.epochs >= WAIT:
                 break
-    if not clearly_better(best, start, weights):
-        epochs = 0
-    return epochs, history[:epochs], mean(start)
+    return found

@@ -5,19 +5,24 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
+from headrace._fit import residuals as _residuals
 from headrace._fit.arguments import Arguments
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
-from headrace._fit.cross_validation import chosen_epochs
+from headrace._fit.cross_validation import Chosen, chosen_epochs, clearly_better
+from headrace._fit.few_rows import Beginning, best_beginnings
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.history import History
+from headrace._fit.linear_links import Links, residual_columns
 from headrace._fit.plan import LEAST, LEAST_HELD_OUT, MANY, Plan
 from headrace._fit.run import ArrayRun, DeviceRun, HeldOut, Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._fit.source import ArrayRows, RowSource
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
     from headrace._streams.stream import Stream
 
 __all__ = ["Fit"]
+
+Floats = NDArray[np.float64]
 
 TRYING = 0.1  # of a time budget, at most, to a trial of marginals
 CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all
@@ -148,19 +155,23 @@ class Fit:
             self.kept.open(self.fingerprint())
         fresh, held = flow._interior.is_fresh, 0 if judge is None else judge.size
         by_default = self.arguments.epochs is None and judge is not None
-        curves = _marginals.looked_for(checked.gaussianize, flow._interior, held, checked.epochs * checked.batches)
-        if by_default and held < LEAST_HELD_OUT and self.cross_validates(held):
-            self._few()
+        is_few, steps = (
+            by_default and held < LEAST_HELD_OUT and self.cross_validates(held),
+            checked.epochs * checked.batches,
+        )
+        curves = _marginals.looked_for(checked.gaussianize, flow._interior, None if is_few else held, steps)
+        if is_few:
+            self._few(checked.gaussianize)
             return
         held_out = None
         if judge is not None:
             held_out, history.judged_by = HeldOut(judge, flow._interior.on_device), "held-out rows"
-        start = Start.of(flow, source)
+        start = self._replaced(Start.of(flow, source), judge, curves=curves)
         marginals = self._marginals(start, judge) if curves and judge is not None else ()
         start.set(flow, source, marginals)
         history.gaussianized = bool(marginals)
         before = links = None
-        own = marginals if checked.gaussianize else ()
+        own = (*(marginals if checked.gaussianize else ()), *start.linear)
         if held_out is not None and fresh and source.size <= MANY:
             before = flow._interior.vector()
             links = gaussian_links(flow, source, own) if by_default else None
@@ -178,29 +189,50 @@ class Fit:
                     history,
                     before,
                     links,
-                    1 + len(marginals),
+                    1 + len(marginals) + len(start.linear),
                     by_default=by_default,
-                    has_curves=bool(own),
+                    has_curves=bool(checked.gaussianize),
                 )
         if lost and source.is_first and not (by_default and history.gaussian):
             warn_of_no_gain(history)
+
+    def _trial_run(self, start: Start, links: Links, rows: ArrayRows, held_out: HeldOut, clock: Clock) -> Run:
+        flow, plan = copy.copy(self.flow), Plan.of(self.flow, rows.size, self.arguments, judged=True)
+        start.set(flow, rows, links)
+        trial = RunArguments(held_out, plan, copy.deepcopy(self.rng), self.caller, History(), clock)
+        return Fit.run_of(self, flow, rows, trial)
+
+    def _replaced(self, start: Start, judge: RowSource | None, *, curves: bool = False) -> Start:
+        """The start with maps of the columns that others nearly give away."""
+        if start.x is None or not _residuals.looked_for(self.flow._interior):
+            return start
+        clock = self.clock.share(TRYING)
+
+        def made(linear: Links, links: Links, rows: ArrayRows, held_out: HeldOut) -> Run:
+            return self._trial_run(replace(start, linear=linear), links, rows, held_out, clock)
+
+        own = self.checked, clock, self.kept.residuals, self.seed, made
+        found = residual_columns(
+            self.flow, self.source, judge, start.x, *own, curves=curves, progress=self.progress and self.source.is_first
+        )
+        if self.source.is_first:
+            _residuals.warn_of_columns(self.source, found)
+        self.history.residuals = dict(found.shares)
+        return replace(start, linear=found.links)
 
     def _marginals(self, start: Start, judge: RowSource) -> tuple[Transform, ...]:
         assert start.x is not None  # of a fresh flow
         clock = self.clock.share(TRYING)
 
-        def made(links: tuple[Transform, ...], rows: ArrayRows, held_out: HeldOut) -> Run:
-            flow, plan = copy.copy(self.flow), Plan.of(self.flow, rows.size, self.arguments, judged=True)
-            start.set(flow, rows, links)
-            trial = RunArguments(held_out, plan, copy.deepcopy(self.rng), self.caller, History(), clock)
-            return Fit.run_of(self, flow, rows, trial)
+        def made(links: Links, rows: ArrayRows, held_out: HeldOut) -> Run:
+            return self._trial_run(start, links, rows, held_out, clock)
 
         before = self.kept.gaussianized
         own = self.checked, clock, before, self.seed, made, self.progress
-        return marginal_links(self.flow, self.source, judge, start.x, *own)
+        return marginal_links(self.flow, self.source, judge, start.x, *own, start.linear)
 
-    def _few(self) -> None:
-        """Find the number of epochs by cross-validation; then train on all rows."""
+    def _few(self, asked: bool | None) -> None:
+        """Find where to begin, and the number of epochs, by cross-validation; then train on all rows."""
         self.history.judged_by = "cross-validation"
         assert isinstance(self.source, ArrayRows)
         source, choosing = self.source.of(self.source.part.whole()), self.clock.share(CHOOSING)
@@ -208,26 +240,54 @@ class Fit:
         if arguments.weight_decay == "auto":  # which held-out rows choose
             arguments = replace(arguments, weight_decay=None)
 
-        def made(flow: Trainable, rows: ArrayRows) -> Run:
-            Start.of(flow, rows, say=False).set(flow, rows, gaussian=True)
-            own = Plan.of(flow, rows.size, arguments, judged=False)
-            return self.run_of(flow, rows, RunArguments(None, own, self.rng, self.caller, History(), choosing))
+        def begin(flow: Trainable, rows: ArrayRows, kind: Beginning) -> None:
+            Start.of(flow, rows, say=False).begin(flow, rows, kind, self.seed)
 
-        history = self.history
-        epochs, loss = 0, math.inf
-        losses: list[float] = []
+        def made(kind: Beginning, clock: Clock, flow: Trainable, rows: ArrayRows) -> Run:
+            begin(flow, rows, kind)
+            own = Plan.of(flow, rows.size, arguments, judged=False)
+            return self.run_of(flow, rows, RunArguments(None, own, self.rng, self.caller, History(), clock))
+
+        start, history, kind, chosen = Start.of(self.flow, source), self.history, Beginning(), None
+        ran_out = False
+        assert start.x is not None  # of a fresh flow
+        is_bell = self.flow._interior.is_over_a_bell
+        curves = (True,) if asked else (False,) if asked is False or not is_bell else (False, True)
         if source.size >= LEAST:
+            kinds = best_beginnings(self.flow, source, begin, start.x, self.seed, curves=curves)
             most = Plan.of(self.flow, source.size, arguments, judged=False).epochs
-            epochs, losses, loss = chosen_epochs(self.flow, source, made, most, choosing, self.progress)
-        Start.of(self.flow, source).set(self.flow, source, gaussian=True)
-        if choosing.ran_out:
+            found = []
+            for i, (one, _) in enumerate(kinds):
+                clock = choosing.share(1.0 / (len(kinds) - i))
+                found.append(chosen_epochs(self.flow, source, partial(made, one, clock), most, clock, self.progress))
+                ran_out |= clock.ran_out
+            kind, chosen = _best_of(kinds, found)
+        begun = start.begin(self.flow, source, kind, self.seed)
+        if asked and not begun.has_curves:
+            raise ValueError(_marginals.NO_GAIN)
+        _residuals.warn_of_columns(source, begun.residuals)
+        history.residuals, history.gaussianized = dict(begun.residuals.shares), begun.has_curves
+        history.mixture = kind.components
+        if ran_out:
             history.stopped = "time_budget"
-        if not epochs:
-            history.best_loss, history.gaussian = loss, True
+        if chosen is None or not chosen.epochs:
+            history.best_loss = math.inf if chosen is None else chosen.mean(chosen.start)
+            history.gaussian = not kind.components
             return
-        checked = Plan.of(self.flow, source.size, replace(arguments, epochs=epochs), judged=False)
+        checked = Plan.of(self.flow, source.size, replace(arguments, epochs=chosen.epochs), judged=False)
         run = self.run_of(self.flow, source, self._arguments_of(checked))
         run.go(self.progress)
-        history.validation_loss = losses
-        if history.best_epoch == epochs:
-            history.best_loss = losses[-1]
+        history.validation_loss = chosen.history
+        if history.best_epoch == chosen.epochs:
+            history.best_loss = chosen.history[-1]
+
+
+def _best_of(kinds: list[tuple[Beginning, Floats]], found: list[Chosen]) -> tuple[Beginning, Chosen]:
+    """The beginning and the number of epochs that are best on rows left out.
+
+    No epochs, and the first beginning, where no training is clearly better than that.
+    """
+    best = min(range(len(kinds)), key=lambda i: found[i].mean(found[i].best))
+    if clearly_better(found[best].best, kinds[0][1], found[best].weights):
+        return kinds[best][0], found[best]
+    return kinds[0][0], replace(found[0], epochs=0, history=[])

@@ -43,10 +43,17 @@ class History:
     """The criterion for the weights: "held-out rows", "held-out sequences", "held-out steps" (the end of the only
     sequence), "cross-validation" or, with none of them, "training rows"."""
     gaussian: bool = False
-    """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better."""
+    """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better. If it is
+    `gaussianized` too, that is a Gaussian copula: a Gaussian behind curves."""
+    mixture: int = 0
+    """Components of the mixture of normal densities that a fit of few rows put in the base's place; 0 for none. If
+    `best_epoch` is 0, the flow is that mixture."""
 
     gaussianized: bool = False
     """Whether the fit put a `headrace.Gaussianize`, or two, at the flow's data end."""
+    residuals: dict[int, float] = field(default_factory=dict)
+    """Columns in whose place the networks get the residuals that other columns leave, and the share of the variance in
+    each residual, 1 - R²."""
 
     tried: dict[str, float] = field(default_factory=dict, metadata=NOT_KEPT)
     """Of ``effort="high"``: the held-out losses of the flows, of their mixture and of the student, by name."""

@@ -23,10 +23,12 @@ from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
 from headrace._fit.long_tails import LongTail
 from headrace._fit.plan import LEAST_HELD_OUT
+from headrace._fit.residuals import behind
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import circles_of
+from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._interior import Interior
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LINKS",
     "MOST",
+    "NO_GAIN",
     "STEPS",
     "Sample",
     "gain",
@@ -63,6 +66,10 @@ FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain, or lose
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
 STEPS = 400  # of a trial
+NO_GAIN = (
+    "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
+    "not seen), or too few of which differ, got True"
+)
 TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
 
 
@@ -176,16 +183,20 @@ def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, F
     return moved, latent, np.where(moved == x, slope, np.gradient(latent, moved))
 
 
-def looked_for(asked: bool | None, interior: Interior, held: int, steps: int) -> bool:
-    """Whether a fit searches for marginal maps. An error where they are required and impossible."""
+def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: int) -> bool:
+    """Whether a fit searches for marginal maps. An error where they are required and impossible.
+
+    `held`: rows held out; None where cross-validation replaces them.
+    """
     if asked is False:
         return False
     refused = ""
     if not interior.is_fresh:
-        refused = "" if len(interior.links) > 1 else "a flow that does not end in a fresh Standardize"
+        has_curves = any(isinstance(link, Gaussianize) for link in interior.links)
+        refused = "" if has_curves else "a flow that does not end in a fresh Standardize"
     elif not interior.is_over_a_bell:
         refused = "a base with edges, modes or tails of its own"
-    elif held < LEAST_HELD_OUT:
+    elif held is not None and held < LEAST_HELD_OUT:
         refused = f"{held} held-out rows, fewer than {LEAST_HELD_OUT}"
     if asked and refused:
         raise ValueError(f"gaussianize: expected False or 'auto' with {refused}, got True")
@@ -193,14 +204,22 @@ def looked_for(asked: bool | None, interior: Interior, held: int, steps: int) ->
 
 
 def gaussianizing(
-    source: ArrayRows, mean: Floats, std: Floats, clock: Clock, progress: bool = False
+    source: ArrayRows,
+    mean: Floats,
+    std: Floats,
+    clock: Clock,
+    progress: bool = False,
+    linear: Sequence[Transform] = (),
 ) -> tuple[Gaussianize, ...]:
-    """Links from latent to standardised data, from training rows; none where no column gains, or no time is left."""
+    """Links from latent to standardised data, from training rows; none where no column gains, or no time is left.
+
+    `linear`: links between them and the standardised data.
+    """
     size = min(source.size, ROWS, max(NUMBERS // mean.size, FEWEST))
     if size < LEAST_ROWS:
         return ()
     data, rows = source.some(size)
-    z = (_arrays.on_host(data.unbounded(rows)) - mean) / std
+    z = behind((_arrays.on_host(data.unbounded(rows)) - mean) / std, linear)
     weights = None if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
     return of_sample(Sample(z, weights), circles_of(data.support), clock, progress=progress)
 

@@ -17,6 +17,7 @@ from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
 from headrace._fit.act_norms import start_act_norms
 from headrace._fit.clock import Clock
+from headrace._fit.few_rows import Beginning, Begun, begun
 from headrace._fit.given_rows import Moments
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
@@ -42,6 +43,8 @@ class Start:
 
     x: Moments | None
     context: Moments | None
+    linear: tuple[Transform, ...] = ()
+    """Maps of residual columns, next to the standardised data."""
 
     @classmethod
     def of(cls, flow: Trainable, source: RowSource, *, say: bool = True) -> Start:
@@ -76,12 +79,26 @@ class Start:
             links = (Standardize(*self.x),)
             if gaussian:
                 scale = flow.standardize_context if self.context is None else self.context
-                links = (*_gaussian.decorrelating(source, *self.x, scale, flow.dtype), *links)
+                own = *self.x, scale, flow.dtype, self.linear
+                links = (*_gaussian.decorrelating(source, *own), *self.linear, *links)
+            else:
+                links = (*self.linear, *links)
             links = (*marginals, *links)
         if links is not None or self.context is not None:
             quiet = _gaussian.quietened(flow, interior.vector()) if gaussian else None
             interior.rescale(links, self.context, quiet)
         start_act_norms(flow, source)
+
+    def begin(self, flow: Trainable, source: ArrayRows, kind: Beginning, seed: int) -> Begun:
+        """Make a fresh flow the density of few rows that needs no training."""
+        assert self.x is not None
+        interior = flow._interior
+        scale = flow.standardize_context if self.context is None else self.context
+        found = begun(source, self.x, scale, flow.dtype, kind, seed)
+        quiet = _gaussian.quietened(flow, interior.vector())
+        interior.rescale(found.links, self.context, quiet, base=found.base)
+        start_act_norms(flow, source)
+        return found
 
 
 def marginal_links(
@@ -95,6 +112,7 @@ def marginal_links(
     seed: int,
     made: Callable[[tuple[Gaussianize, ...], ArrayRows, HeldOut], Run],
     progress: bool = False,
+    linear: tuple[Transform, ...] = (),
 ) -> tuple[Gaussianize, ...]:
     """Links that make columns nearly normal, where a short fit is better on held-out rows with them than without.
 
@@ -107,8 +125,9 @@ def marginal_links(
         clock: Ends the search.
         before: The marginals that a stopped fit had found; None if there was none.
         seed: The seed of the rows of a trial.
-        made: A run over a trial_rows rows, with these links or without any.
+        made: A run over some rows, with these links or without any.
         progress: Whether to show a bar of the columns, and one of the trial.
+        linear: Links between them and the standardised data.
     """
     required = plan.gaussianize
     if before is False:
@@ -116,7 +135,7 @@ def marginal_links(
     standing, n = source.standing(), flow.features
     numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # last row: the number of knots
     if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
-        links = _marginals.gaussianizing(standing, *scale, Clock() if required or before else clock, progress)
+        links = _marginals.gaussianizing(standing, *scale, Clock() if required or before else clock, progress, linear)
         if links and not (required or before):
             trial_rows, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
             held_out = HeldOut(rest, flow._interior.on_device)
@@ -132,15 +151,12 @@ def marginal_links(
             own = np.ascontiguousarray(own[:, :count])
             found.append(Gaussianize(own[:n], own[-2], own[n : 2 * n]))
     if required and not found:
-        raise ValueError(
-            "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
-            "not seen), or too trial_rows of which differ, got True"
-        )
+        raise ValueError(_marginals.NO_GAIN)
     return tuple(found)
 
 
 def gaussian_links(flow: Trainable, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
-    """Links that make a standardised flow the Gaussian of the training rows, over curves if there are some."""
+    """Links that make a standardised flow the Gaussian of the training rows, over other links if there are some."""
     standardize = flow._interior.standardize
     assert standardize is not None
     known = standardize.mean, standardize.std, flow.standardize_context, flow.dtype

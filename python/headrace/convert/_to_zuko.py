@@ -157,7 +157,7 @@ class _Maker:
         both = lower + np.triu(arrays["upper"], 1)
         ends = self._affine(arrays["shift"], np.array(header["signs"], np.float64), False)
         return [*ends, self._fixed("PermutationTransform", np.argsort(order)),
-                self._fixed("LULinearTransform", both, trained=True).inv]  # fmt: skip
+                self._fixed("LULinearTransform", both, trained=header.get("trainable", True)).inv]  # fmt: skip
 
     # ---- with parameters of coordinates ----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from headrace._stored import Stored, header_of, storable
 from headrace.transforms.around import Around, checked, inner_of
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.gaussianize import Gaussianize
+from headrace.transforms.linear import Linear
 from headrace.transforms.restriction import Mixed
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
@@ -30,7 +31,8 @@ class OnColumns(Around):
     """A transform of some coordinates; all others pass bit for bit. The parameters are copied.
 
     Args:
-        transform: Any transform but `Standardize`, `Support` and `Gaussianize`, which have options for single columns.
+        transform: Any transform but `Standardize`, `Support` and `Gaussianize`, which have options for single columns,
+            and but a `Linear` that is not trainable.
         columns: The coordinates that it moves, in the order of its own: different ones, as many as it has.
         features: Number of all coordinates.
 
@@ -46,6 +48,10 @@ class OnColumns(Around):
     def __init__(self, transform: Transform, columns: Sequence[int], features: int) -> None:
         """See the class."""
         inner = inner_of(checked(transform))
+        if isinstance(inner, Linear) and not inner.trainable:
+            raise ValueError(
+                f"transform: expected no Linear with trainable=False, got {transform!r}; give it all columns"
+            )
         if isinstance(inner, (Standardize, Support, Gaussianize)):
             raise ValueError(
                 "transform: expected no Standardize, Support or Gaussianize, which say themselves what they do to each "

@@ -63,7 +63,7 @@ def chain_of(transforms: Sequence[Any], columns: Sequence[int]) -> tuple[list[An
             part, kept = t._restricted(kept)
         except Mixed as error:
             n, why = t.features, ""
-            if type(t).__name__ == "Rotation" and i + 4 >= len(transforms):
+            if type(t).__name__ == "Rotation" and i + 8 >= len(transforms):
                 why = "; a fit of few rows puts it there, unless it is given `epochs`"
             if any(getattr(transforms[-1], "periodic", ())):
                 why += "; periodic columns depend on all others"

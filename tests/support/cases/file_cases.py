@@ -92,6 +92,17 @@ def linear(dtype):
     return hr.Flow([*flow.transforms, hr.ActNorm(3, dtype=dtype), hr.Linear(3, dtype=dtype)])
 
 
+def fixed_linear(dtype):
+    """Fixed linear maps: one of residual columns, and one with scales, signs, an order and a shift."""
+    shear = np.eye(4)
+    shear[2, [0, 3]], shear[1, 3] = [0.75, -1.25], 0.5
+    matrix = np.eye(4)[[2, 0, 3, 1]] * [[-1.0], [0.5], [2.0], [1.0]] + 0.2 * cases.rng("fixed").standard_normal((4, 4))
+    inner = hr.Linear.from_matrix(matrix, [0.5, 0.0, -1.0, 2.0], dtype="float64", trainable=False)
+    chain = [inner, hr.Coupling(4, [1], (6,), dtype=dtype), hr.Standardize(np.zeros(4), [1.0, 0.5, 0.25, 1.0])]
+    chain += [hr.Linear._shear(shear), hr.Standardize([1.0, 2.0, -3.0, 0.0], [2.0, 1.0, 0.5, 3.0]), hr.Inverse(inner)]
+    return cases.randomise(hr.Flow(chain), 0.2, "fixed linear")
+
+
 def supported(dtype):
     """A fitted flow of columns with bounds of every kind, and a support elsewhere."""
     x = np.exp(0.5 * cases.rows(200, 4, "float64", "fit", "support"))
@@ -220,6 +231,7 @@ EXAMPLES = {
         hr.Elementwise(3, bins=5, bound=4.0, dtype=dtype), 0.3, "spline"
     ),
     "linear": linear,
+    "linear-fixed": fixed_linear,
     "linear-alone": lambda dtype: hr.Inverse(cases.randomise(turned(4, dtype), 0.2, "linear")),
     "splines": splines,
     "support": supported,

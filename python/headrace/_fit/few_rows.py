@@ -1,0 +1,169 @@
+"""Where a fit of few rows begins: the best density that needs no training, by cross-validation.
+
+It is a Gaussian or a small mixture of normal densities, of the columns as they are or behind marginal curves (then the
+Gaussian is a Gaussian copula), with residuals in the place of columns that others nearly give away or without.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+from headrace._fit import gaussian as _gaussian
+from headrace._fit import mixture as _mixture
+from headrace._fit.cross_validation import FOLDS, clearly_better, pooled
+from headrace._fit.given_rows import Moments
+from headrace._fit.kernel_curves import curves_of
+from headrace._fit.residuals import ALWAYS, TRIED, Residuals, behind, of_rows
+from headrace._fit.source import ArrayRows
+from headrace.bases import Base, StandardNormal
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.support import circles_of
+from headrace.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from headrace._interior import Trainable
+
+__all__ = ["Beginning", "Begun", "begun", "best_beginnings"]
+
+Floats = NDArray[np.float64]
+Links = tuple[Transform, ...]
+
+MOST_ROWS = 2000  # for a mixture
+LEAST_ROWS = 40
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The kind of a density that needs no training."""
+
+    limit: float = ALWAYS
+    """1 - R² below which columns are replaced by their residuals."""
+    curves: bool = False
+    components: int = 0
+    """Of a mixture; 0: a Gaussian."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Such a density of some rows, as parts of a flow."""
+
+    links: Links
+    base: Base | None
+    residuals: Residuals
+    has_curves: bool
+
+
+def begun(source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any, kind: Beginning, seed: int) -> Begun:
+    """The density of training rows. `scale`, `context`: means and deviations of columns, and of the context's."""
+    z, share = _standardised(source, scale)
+    circles = circles_of(source.support)
+    residuals = of_rows(z, share, kind.limit, circles, dtype)
+    z = behind(z, residuals.links)
+    curves = curves_of(z, share, circles) if kind.curves else ()
+    inner = (*curves, *residuals.links)
+    base: Base | None = None
+    outer: Links
+    if kind.components:
+        found = _mixture.fitted(behind(z, curves), share, kind.components, seed)
+        outer, base = found.links(), found.base()
+    else:
+        outer = _gaussian.decorrelating(source, *scale, context, dtype, inner)
+    return Begun((*outer, *inner, Standardize(*scale)), base, residuals, bool(curves))
+
+
+def best_beginnings(
+    flow: Trainable,
+    source: ArrayRows,
+    made: Callable[[Trainable, ArrayRows, Beginning], None],
+    scale: Moments,
+    seed: int,
+    *,
+    curves: Sequence[bool],
+) -> list[tuple[Beginning, Floats]]:
+    """The densities from which to train, with the losses of all rows; first the best one on rows left out.
+
+    It is the best Gaussian without curves unless another is better by more than the standard error of the difference.
+
+    The others are the best Gaussian, and the best one without curves: networks may do better over them.
+
+    `made` sets such a density of rows in a flow. `curves`: whether columns have curves, in the order of trials.
+    """
+    z, share = _standardised(source, scale)
+    circles, dtype = circles_of(source.support), flow.dtype
+    limits = [ALWAYS]
+    always, more = (of_rows(z, share, limit, circles, dtype) for limit in (ALWAYS, TRIED))
+    if more.shares.keys() != always.shares.keys():
+        limits.append(TRIED)
+
+    def losses(kind: Beginning) -> Floats:
+        def of_fold(one: Trainable, rows: ArrayRows) -> Trainable:
+            made(one, rows, kind)
+            return one
+
+        return pooled(flow, source, of_fold)
+
+    weights = _pooled_shares(share)
+
+    def mean(found: Floats) -> float:
+        loss = float((found * weights).sum() / weights.sum())
+        return loss if math.isfinite(loss) else math.inf
+
+    kinds = [Beginning(limit, own) for limit in limits for own in curves]
+    gaussians = sorted(((kind, losses(kind)) for kind in kinds), key=lambda pair: mean(pair[1]))
+    best = list(gaussians[:1])
+    if _can_mix(flow, source):
+        limit = best[0][0].limit
+        for own in curves:
+            kind = Beginning(limit, own)
+            components = _components(z, share, circles, dtype, kind, seed)
+            best.append((with_components := replace(kind, components=components), losses(with_components)))
+    best.sort(key=lambda pair: mean(pair[1]))
+    plain = next((pair for pair in gaussians if not pair[0].curves), gaussians[0])
+    if not clearly_better(best[0][1], plain[1], weights):
+        best.insert(0, plain)
+    return list({kind: (kind, found) for kind, found in (best[0], gaussians[0], plain)}.values())
+
+
+def _standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats]:
+    data, rows = source.data, source.library.asarray(source.part.all())
+    z: Floats = (_arrays.on_host(data.unbounded(rows)) - scale[0]) / scale[1]
+    return z, _arrays.on_host(data.shares(rows))
+
+
+def _can_mix(flow: Trainable, source: ArrayRows) -> bool:
+    """Whether a mixture may take the base's place."""
+    features = flow.features
+    return (
+        type(flow._interior.base) is StandardNormal
+        and not flow.context
+        and not circles_of(source.support)
+        and LEAST_ROWS <= source.size <= MOST_ROWS
+        and features <= _gaussian.MOST_FEATURES
+    )
+
+
+def _pooled_shares(share: Floats) -> Floats:
+    return np.concatenate([share[np.arange(share.size) % FOLDS == fold] for fold in range(FOLDS)])
+
+
+def _components(z: Floats, share: Floats, circles: Sequence[int], dtype: Any, kind: Beginning, seed: int) -> int:
+    """The number of components with the highest log density of rows left out."""
+    gains = np.zeros(len(_mixture.COMPONENTS))
+    for fold in range(FOLDS):
+        out = np.arange(len(z)) % FOLDS == fold
+        seen, unseen = z[~out], z[out]
+        links = of_rows(seen, share[~out], kind.limit, circles, dtype).links
+        if kind.curves:
+            links = (*curves_of(behind(seen, links), share[~out], circles), *links)
+        seen, unseen = behind(seen, links), behind(unseen, links)
+        for i, components in enumerate(_mixture.COMPONENTS):
+            found = _mixture.fitted(seen, share[~out], components, seed)
+            gains[i] += float(share[out] @ found.log_prob(unseen))
+    return _mixture.COMPONENTS[int(np.argmax(np.nan_to_num(gains, nan=-np.inf)))]

@@ -1,0 +1,114 @@
+"""Which columns a fit replaces by their residuals: some always, others if a short fit is better on held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._fit import marginals as _marginals
+from headrace._fit.clock import Clock
+from headrace._fit.given_rows import Moments
+from headrace._fit.plan import LEAST_HELD_OUT
+from headrace._fit.residuals import ALWAYS, ROUNDS, TRIED, Residuals, measured
+from headrace._fit.run import HeldOut, Run
+from headrace._fit.source import ArrayRows, RowSource
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.linear import Linear
+from headrace.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from headrace._fit.plan import Plan
+    from headrace._interior import Trainable
+
+__all__ = ["Links", "Made", "residual_columns"]
+
+LEAST_GAIN = 0.2  # nats: with residuals the first steps are easier, and less decides nothing about the end
+
+Floats = NDArray[np.float64]
+Links = tuple[Transform, ...]
+Made = Callable[[Links, Links, ArrayRows, HeldOut], Run]
+"""A run over a few rows with these maps of residual columns, and these curves."""
+
+
+def residual_columns(
+    flow: Trainable,
+    source: RowSource,
+    judge: RowSource | None,
+    scale: Moments,
+    plan: Plan,
+    clock: Clock,
+    before: Collection[int] | None,
+    seed: int,
+    made: Made,
+    *,
+    curves: bool,
+    progress: bool = False,
+) -> Residuals:
+    """The columns to replace by their residuals: those of `ALWAYS`, and those of `TRIED` where held-out rows gain.
+
+    Args:
+        flow: To be fitted.
+        source: The rows to train on.
+        judge: The rows held out; None for no trial.
+        scale: Means and standard deviations of the columns.
+        plan: The plan of the fit.
+        clock: Ends the trial.
+        before: The columns that a stopped fit had found; None if there was none.
+        seed: The seed of the rows of a trial.
+        made: Makes the runs of the trial.
+        curves: Whether the fit searches for marginal curves.
+        progress: Whether to show a bar of the trial.
+    """
+    standing = source.standing()
+    numbers = np.zeros((ROUNDS + 1, flow.features + 2, flow.features))
+    if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
+        found, more = (measured(standing, scale, limit, flow.dtype) for limit in (ALWAYS, TRIED))
+        if before is not None:
+            found = more if set(more.shares) == set(before) else found
+        elif (
+            set(more.shares) != set(found.shares)
+            and judge is not None
+            and judge.size >= LEAST_HELD_OUT
+            and plan.epochs * plan.batches >= _marginals.TRIED
+        ):
+            some, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
+            held_out, runs = HeldOut(rest, flow._interior.on_device), []
+            for links in (found.links, more.links):
+                own = _marginals.gaussianizing(standing, *scale, clock, progress, links) if curves else ()
+                runs.append(made(links, own, some, held_out))
+            keeps = _marginals.gain(runs[0], runs[1], held_out, True, progress)
+            found = found if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
+        numbers = _as_array(found, numbers)
+    return _of_array(source.broadcast(numbers))
+
+
+def _gain_of(before: Run, after: Run, held_out: HeldOut) -> float:
+    """Nats that held-out rows gain from one run to the other, in their present states."""
+    weights = held_out.weights()
+    gains = held_out.log_probs(after.flow, after.current()) - held_out.log_probs(before.flow, before.current())
+    return float((gains * weights).sum() / weights.sum())
+
+
+def _as_array(found: Residuals, numbers: Floats) -> Floats:
+    """The links, round by round from the data's side, and the shares of variance behind them."""
+    pairs = list(zip(found.links[::2], found.links[1::2], strict=True))[::-1]
+    for own, (scale, linear) in zip(numbers, pairs, strict=False):
+        assert isinstance(scale, Standardize)
+        assert isinstance(linear, Linear)
+        own[:-2], own[-2], own[-1] = linear.to_matrix()[0], scale.mean, scale.std
+    for i, shares in enumerate((found.shares, found.rounding)):
+        for c, share in shares.items():
+            numbers[-1, i, c] = share
+    return numbers
+
+
+def _of_array(numbers: Floats) -> Residuals:
+    links: Links = ()
+    for own in numbers[:-1]:
+        if own[-1].any():
+            links = (Standardize(own[-2], own[-1]), Linear._shear(own[:-2]), *links)
+    replaced, rounding = ({int(c): float(row[c]) for c in np.flatnonzero(row)} for row in numbers[-1, :2])
+    return Residuals(links, replaced, rounding)

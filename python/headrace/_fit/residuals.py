@@ -1,0 +1,193 @@
+"""Columns that others nearly give away: a fit takes their scaled residuals in their place, before marginal curves.
+
+A network hardly learns a narrow direction: x₃ = x₁ + 1e-6 noise costs it 9 nats. Where a column is nearly linear in
+others (its 1 - R² is small), its residual, divided by its deviation, has the same information and is as wide as any
+other column. The columns that explain it stay as they are, so that marginal curves still fit them: the map is
+triangular, with ones on its diagonal, and the logarithm of its determinant is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+from headrace._fit.gaussian import LEAST_ROOT, MOST_FEATURES
+from headrace._fit.given_rows import Moments, warn
+from headrace._fit.source import ArrayRows, RowSource
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.linear import Linear
+from headrace.transforms.support import circles_of
+from headrace.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace._interior import Interior
+
+__all__ = ["ALWAYS", "TRIED", "Residuals", "behind", "looked_for", "measured", "of_rows", "warn_of_columns"]
+
+Floats = NDArray[np.float64]
+
+ALWAYS = 1e-3  # 1 - R² below which a column is replaced without a trial,
+TRIED = 0.05  # and below which a trial decides
+ROWS = 1 << 14  # the number of rows that represent all, at most
+LEAST_ROWS = 50  # and at least,
+ROWS_OF_A_COLUMN = 3  # and for each column
+ROUNDS = 3  # residuals may be nearly linear in each other again
+ALIKE = 2.0  # factor of the least 1 - R² within which the last column is taken, so that the first ones stay
+RESOLVED = {np.dtype(np.float32): 4e-7, np.dtype(np.float64): 1e-11}  # deviation of a residual that is no rounding
+LEAST_SHARE = 1e-32  # what a share of nothing is counted as
+MULTIPLE = 1e-6  # 1 - R² below which a warning names the column
+BINS, EACH = 0.1, 0.1  # width of a bin in deviations, and least share of rows, by which residuals of few values show
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Columns of standardised rows that others give away."""
+
+    links: tuple[Transform, ...] = ()
+    """From latent to standardised data: a scale and a linear map for each round."""
+    shares: dict[int, float] = field(default_factory=dict)
+    """1 - R² of each column that is replaced."""
+    rounding: dict[int, float] = field(default_factory=dict)
+    """1 - R² of columns that are others' multiples or sums up to rounding, and stay as they are."""
+
+
+def looked_for(interior: Interior) -> bool:
+    """Whether a fit searches for such columns: in a first fit, over a base of one mode and for few columns."""
+    return interior.is_fresh and interior.is_over_a_bell and interior.standardize is not None
+
+
+def behind(z: Floats, links: Sequence[Transform]) -> Floats:
+    """Standardised rows on the latent side of some links."""
+    for link in reversed(links):
+        z = link.inverse(z)[0]
+    return z
+
+
+def measured(source: ArrayRows, scale: Moments, limit: float, dtype: np.dtype[Any]) -> Residuals:
+    """The columns of training rows with 1 - R² below a limit; see `of_rows`."""
+    data, rows = source.some(ROWS)
+    z = (_arrays.on_host(data.unbounded(rows)) - scale[0]) / scale[1]
+    share = np.ones(len(z)) if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
+    return of_rows(z, share, limit, circles_of(data.support), dtype)
+
+
+def of_rows(z: Floats, share: Floats, limit: float, circles: Sequence[int] = (), dtype: Any = np.float32) -> Residuals:
+    """The columns of standardised rows whose 1 - R² given the columns that stay is below a limit.
+
+    Args:
+        z: Shape (rows, columns).
+        share: Weights of the rows, shape (rows,).
+        limit: Of 1 - R², corrected for the number of columns.
+        circles: Columns that are neither replaced nor read.
+        dtype: Of the flow: a residual that it cannot distinguish from rounding is not taken.
+    """
+    features = z.shape[1]
+    size = float(share.sum() ** 2 / np.square(share).sum()) if share.any() else 0.0
+    line = [c for c in range(features) if c not in set(circles) and z[:, c].std() > 0]
+    if not 2 <= len(line) <= MOST_FEATURES or size < max(LEAST_ROWS, ROWS_OF_A_COLUMN * len(line)):
+        return Residuals()
+    share = share / share.sum()
+    rounding: dict[int, float] = {}
+    shares: dict[int, float] = {}
+    links: tuple[Transform, ...] = ()
+    least = RESOLVED[np.dtype(dtype)]
+    for _ in range(ROUNDS):
+        found = _round(z, share, size, limit, [c for c in line if c not in rounding], least)
+        rounding |= found.rounding
+        if not found.links:
+            break
+        z = behind(z, found.links)
+        links = (*found.links, *links)
+        for c, value in found.shares.items():
+            shares[c] = shares.get(c, 1.0) * value
+    return Residuals(links, {c: shares[c] for c in sorted(shares)}, {c: rounding[c] for c in sorted(rounding)})
+
+
+def _round(z: Floats, share: Floats, size: float, limit: float, line: list[int], least: float) -> Residuals:
+    """Replacements by columns that all stay in this round."""
+    chosen = z[:, line]
+    mean = (share[:, None] * chosen).sum(axis=0)
+    away = chosen - mean
+    std = np.sqrt((share[:, None] * np.square(away)).sum(axis=0))
+    away = away / std
+    correlation = np.einsum("ni,nj->ij", away * share[:, None], away)
+    left, taken = _taken_out(correlation, size, limit)
+    rounding: dict[int, float] = {}
+    shares: dict[int, float] = {}
+    matrix, scale, at = np.eye(z.shape[1]), np.ones(z.shape[1]), np.zeros(z.shape[1])
+    for j in taken:
+        slopes = np.linalg.solve(correlation[np.ix_(left, left)], correlation[left, j])
+        residual = away[:, j] - np.einsum("nk,k->n", away[:, left], slopes)
+        rest = np.einsum("n,nk->k", residual * share, away[:, left])
+        more = np.linalg.solve(correlation[np.ix_(left, left)], rest)
+        slopes, residual = slopes + more, residual - np.einsum("nk,k->n", away[:, left], more)  # refined
+        deviation = float(np.sqrt((share * np.square(residual)).sum()))
+        if deviation * std[j] < least or _has_few_values(residual, deviation, share):
+            rounding[line[j]] = max(deviation**2, LEAST_SHARE)
+            continue
+        if deviation**2 >= limit:  # without the columns that were taken out after it
+            continue
+        own = slopes * std[j] / std[left]
+        matrix[line[j], [line[k] for k in left]] = own
+        shares[line[j]] = deviation**2
+        scale[line[j]] = deviation * std[j]
+        at[line[j]] = mean[j] - float(own @ mean[left])
+    if not shares:
+        return Residuals(rounding=rounding)
+    return Residuals((Standardize(at, scale), Linear._shear(matrix)), shares, rounding)
+
+
+def _taken_out(correlation: Floats, size: float, limit: float) -> tuple[list[int], list[int]]:
+    """Columns that stay, and those that are taken out, one after another: that with the least 1 - R² given the rest."""
+    left, taken = list(range(len(correlation))), list[int]()
+    while len(left) > 1:
+        own = correlation[np.ix_(left, left)]
+        unexplained = 1.0 / np.diagonal(np.linalg.inv(own + 1e-15 * np.eye(len(left))))
+        unexplained = np.maximum(unexplained, 1e-16) * (size - 1.0) / max(size - len(left), 1.0)
+        if not unexplained.min() < limit:
+            break
+        last = int(np.flatnonzero(unexplained <= ALIKE * unexplained.min())[-1])
+        taken.append(left.pop(last))
+    return left, taken
+
+
+def _has_few_values(residual: Floats, deviation: float, share: Floats) -> bool:
+    """Whether residuals lie close to a few values with gaps between them: the rounding of a table's decimals."""
+    counts, _ = np.histogram(residual / max(deviation, 1e-300), np.arange(-2.5, 2.5 + BINS / 2, BINS), weights=share)
+    filled = counts > 0
+    if not filled.any() or filled.sum() > filled.size // 4:
+        return False
+    ends = np.flatnonzero(np.diff(np.concatenate([[0], filled.astype(int), [0]])))
+    runs = [counts[begin:end].sum() for begin, end in zip(ends[::2], ends[1::2], strict=True)]
+    return bool(sum(run >= EACH for run in runs) >= 2)
+
+
+def warn_of_columns(source: RowSource, found: Residuals) -> None:
+    """Warn of columns that are nearly multiples or sums of others, and of those that are so up to rounding."""
+    names = source.names or tuple(f"column {i}" for i in range(max([*found.shares, *found.rounding], default=-1) + 1))
+    near = [c for c, share in found.shares.items() if share < MULTIPLE]
+    if near:
+        verb, most = "differs" if len(near) == 1 else "differ", max(found.shares[c] for c in near) ** 0.5
+        warn(
+            f"x: {_listing(names, near)} {verb} from a linear combination of other columns by {most:.2g} standard "
+            "deviations at most; if that is the rounding of the data, the density along it means little: leave such "
+            "columns out"
+        )
+    if found.rounding:
+        verb = "are linear combinations" if len(found.rounding) > 1 else "is a linear combination"
+        warn(
+            f"x: {_listing(names, list(found.rounding))} {verb} of other columns up to rounding, which no density "
+            f"describes; a Gaussian has a deviation of {LEAST_ROOT:g} of the columns' there, and other flows what "
+            "networks reach; leave such columns out"
+        )
+
+
+def _listing(names: Sequence[str], columns: Sequence[int]) -> str:
+    more = f" and {len(columns) - 5} more" if len(columns) > 5 else ""
+    return ", ".join(names[c] for c in columns[:5]) + more
