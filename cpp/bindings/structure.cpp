@@ -172,8 +172,7 @@ void bind_step(py::class_<RotationSpec> step) {
                                      std::move(blocks),
                                      {inverse.data(), inverse.data() + inverse.size()}};
              }),
-             py::kw_only(), py::arg("inverted"), py::arg("matrix"), py::arg("blocks"),
-             py::arg("inverse") = Matrix(0));
+             py::kw_only(), py::arg("inverted"), py::arg("matrix"), py::arg("blocks"), py::arg("inverse") = Matrix(0));
 }
 
 void bind_step(py::class_<SupportSpec> step) {

@@ -260,8 +260,9 @@ class Lowering {
         }
     }
 
-    // x = Q z to data, z = Qᵀ x to latent (or with the inverse of a Q that is not orthogonal), from slot to slot, each block among its own. One block works from any slots
-    // to any others; several need their coordinates in adjacent slots, before and after.
+    // x = Q z to data, z = Qᵀ x to latent (or with the inverse of a Q that is not orthogonal), from slot to slot, each
+    // block among its own. One block works from any slots to any others; several need their coordinates in adjacent
+    // slots, before and after.
     void add(size_t i, const RotationSpec& spec) {
         const Executed& e = order_[i];
         if (spec.blocks.size() > 1) move_to(wanted_slots(i));
@@ -276,8 +277,9 @@ class Lowering {
                 for (size_t l = 0; l < n; ++l) {
                     const size_t r = size_t(built[begin + k] - context_) - begin;
                     const size_t c = size_t(where_[begin + l] - context_) - begin;
-                    matrix[start + r * n + c] = transpose[start + c * n + r] =
-                        T(e.to_data ? q[k * n + l] : back ? back[k * n + l] : q[l * n + k]);
+                    matrix[start + r * n + c] = transpose[start + c * n + r] = T(e.to_data ? q[k * n + l]
+                                                                                 : back    ? back[k * n + l]
+                                                                                           : q[l * n + k]);
                 }
         }
         out_.steps.push_back(

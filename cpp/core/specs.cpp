@@ -22,8 +22,7 @@ bool PermutationSpec::fits(int features, int) const {
 }
 
 bool RotationSpec::fits(int features, int) const {
-    return blocks_fit(blocks, size_t(features), matrix.size()) &&
-           (inverse.empty() || inverse.size() == matrix.size());
+    return blocks_fit(blocks, size_t(features), matrix.size()) && (inverse.empty() || inverse.size() == matrix.size());
 }
 
 bool StandardizeSpec::fits(int features, int) const {

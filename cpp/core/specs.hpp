@@ -68,8 +68,8 @@ struct PermutationSpec {
 
 struct RotationSpec {
     bool inverted = false;
-    std::vector<double> matrix;  // forward gives x = matrix z; orthogonal and block diagonal: its blocks
-    std::vector<int> blocks;     // of these sizes, row by row, one after another
+    std::vector<double> matrix;     // forward gives x = matrix z; orthogonal and block diagonal: its blocks
+    std::vector<int> blocks;        // of these sizes, row by row, one after another
     std::vector<double> inverse{};  // of a matrix that is not orthogonal but has determinant 1; else none
 
     bool fits(int features, int context) const;

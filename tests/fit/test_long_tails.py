@@ -193,6 +193,7 @@ def test_in_doubt_heavy_tails_are_made_normal(monkeypatch):
 def test_in_doubt_nothing_is_taken_that_was_not_tried():
     """Time that is over before a pass, or two trials that diverge, leave columns as they are."""
     tried, not_tried = marginals._Judged(1.0, np.ones(3)), marginals._Judged()
-    assert not marginals._is_first(not_tried, not_tried, None, True)
-    assert not marginals._is_first(not_tried, tried, None, True)
-    assert marginals._is_first(tried, not_tried, None, True)
+    share = np.full(3, 1.0 / 3.0)
+    assert not marginals._stays(not_tried, not_tried, share, 2.0)
+    assert not marginals._stays(not_tried, tried, share, 2.0)
+    assert marginals._stays(tried, not_tried, share, 2.0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import mixture as _mixture
-from headrace._fit.cross_validation import FOLDS, clearly_better, pooled
+from headrace._fit.cross_validation import FOLDS, Chosen, clearly_better, pooled
 from headrace._fit.given_rows import Moments
 from headrace._fit.kernel_curves import curves_of
 from headrace._fit.residuals import ALWAYS, TRIED, Residuals, behind, of_rows
@@ -28,6 +28,7 @@ from headrace.transforms.support import circles_of
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
+    from headrace._fit.clock import Clock
     from headrace._interior import Trainable
 
 __all__ = ["Beginning", "Begun", "begun", "best_beginnings"]
@@ -84,14 +85,16 @@ def best_beginnings(
     made: Callable[[Trainable, ArrayRows, Beginning], None],
     scale: Moments,
     seed: int,
+    clock: Clock,
     *,
     curves: Sequence[bool],
-) -> list[tuple[Beginning, Floats]]:
-    """The densities from which to train, with the losses of all rows; first the best one on rows left out.
+) -> list[tuple[Beginning, Chosen]]:
+    """The densities from which to train, judged before the first epoch; first the best one on rows left out.
 
     It is the best Gaussian without curves unless another is better by more than the standard error of the difference.
 
-    The others are the best Gaussian, and the best one without curves: networks may do better over them.
+    The others are the best Gaussian, and the best one without curves: networks may do better over them. Without time
+    left it is the first Gaussian alone.
 
     `made` sets such a density of rows in a flow. `curves`: whether columns have curves, in the order of trials.
     """
@@ -116,9 +119,10 @@ def best_beginnings(
         return loss if math.isfinite(loss) else math.inf
 
     kinds = [Beginning(limit, own) for limit in limits for own in curves]
-    gaussians = sorted(((kind, losses(kind)) for kind in kinds), key=lambda pair: mean(pair[1]))
+    judged = [(kind, losses(kind)) for i, kind in enumerate(kinds) if not i or clock.has(0.0)]
+    gaussians = sorted(judged, key=lambda pair: mean(pair[1]))
     best = list(gaussians[:1])
-    if _can_mix(flow, source):
+    if _can_mix(flow, source) and clock.has(0.0):
         limit = best[0][0].limit
         for own in curves:
             kind = Beginning(limit, own)
@@ -128,7 +132,8 @@ def best_beginnings(
     plain = next((pair for pair in gaussians if not pair[0].curves), gaussians[0])
     if not clearly_better(best[0][1], plain[1], weights):
         best.insert(0, plain)
-    return list({kind: (kind, found) for kind, found in (best[0], gaussians[0], plain)}.values())
+    found = dict((best[0], gaussians[0], plain))
+    return [(kind, Chosen(0, [], each, each, weights)) for kind, each in found.items()]
 
 
 def _standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats]:

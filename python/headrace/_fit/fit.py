@@ -254,11 +254,15 @@ class Fit:
         is_bell = self.flow._interior.is_over_a_bell
         curves = (True,) if asked else (False,) if asked is False or not is_bell else (False, True)
         if source.size >= LEAST:
-            kinds = best_beginnings(self.flow, source, begin, start.x, self.seed, curves=curves)
+            kinds = best_beginnings(self.flow, source, begin, start.x, self.seed, choosing, curves=curves)
             most = Plan.of(self.flow, source.size, arguments, judged=False).epochs
             found = []
-            for i, (one, _) in enumerate(kinds):
+            for i, (one, untrained) in enumerate(kinds):
                 clock = choosing.share(1.0 / (len(kinds) - i))
+                if not clock.has(0.0):
+                    ran_out = True
+                    found.append(untrained)
+                    continue
                 found.append(chosen_epochs(self.flow, source, partial(made, one, clock), most, clock, self.progress))
                 ran_out |= clock.ran_out
             kind, chosen = _best_of(kinds, found)
@@ -282,12 +286,12 @@ class Fit:
             history.best_loss = chosen.history[-1]
 
 
-def _best_of(kinds: list[tuple[Beginning, Floats]], found: list[Chosen]) -> tuple[Beginning, Chosen]:
+def _best_of(kinds: list[tuple[Beginning, Chosen]], found: list[Chosen]) -> tuple[Beginning, Chosen]:
     """The beginning and the number of epochs that are best on rows left out.
 
     No epochs, and the first beginning, where no training is clearly better than that.
     """
     best = min(range(len(kinds)), key=lambda i: found[i].mean(found[i].best))
-    if clearly_better(found[best].best, kinds[0][1], found[best].weights):
+    if clearly_better(found[best].best, kinds[0][1].start, found[best].weights):
         return kinds[best][0], found[best]
     return kinds[0][0], replace(found[0], epochs=0, history=[])
