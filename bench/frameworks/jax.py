@@ -3,6 +3,7 @@
     python -m bench.frameworks.jax calls     # one call: log densities, scores, training steps, samples
     python -m bench.frameworks.jax neutra    # Hamiltonian Monte Carlo through a flow (NeuTra)
     python -m bench.frameworks.jax svi       # numpyro's variational inference, beside its own AutoIAFNormal
+    python -m bench.frameworks.jax coupling  # a map alone: compiled calls beside calls back to Python, interleaved
 
 The flows are masked autoregressive ones as they are made, 10 features, 5 transforms, two hidden layers of 64: what a
 call costs does not depend on what was learned.
@@ -221,10 +222,40 @@ def svi(features: Sequence[int], particles: Sequence[int], rounds: int = 9) -> N
             )
 
 
+def coupling(rows: Sequence[int], rounds: int = 9, seconds: float = 0.2) -> None:
+    """A table of times of a spline's values and of its gradients, where compiled code calls the core or Python."""
+    from headrace import _couplings_jax
+
+    def loss(value: Any, params: Any) -> Any:
+        made, log_det = hj.coupling(value, params, "rq_spline", direction="inverse")
+        return 0.5 * (made**2).sum() - log_det.sum()
+
+    def made(handlers: tuple[str, ...], function: Timed, *arguments: Any) -> Timed:
+        _couplings_jax._WITH_HANDLERS = handlers
+        jax.clear_caches()
+        compiled: Timed = jax.jit(function).lower(*arguments).compile()
+        return compiled
+
+    print("| rows | gradient | callback, µs | handler, µs | ratio, median | least | most |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for n in rows:
+        rng = np.random.default_rng(0)
+        value, params = (jnp.asarray(rng.standard_normal((n, *last)), "float32") for last in ((5,), (5, 23)))
+        for name, function in (("no", loss), ("yes", jax.grad(loss, (0, 1)))):
+            both = [made(handlers, function, value, params) for handlers in ((), ("cpu",))]
+            for one, other in zip(*(jax.tree.leaves(call(value, params)) for call in both), strict=True):
+                np.testing.assert_array_equal(one, other)
+            times = [[least(call, value, params, seconds=seconds) for call in both] for _ in range(rounds)]
+            ratios = sorted(python / compiled for python, compiled in times)
+            middle = [float(np.median([pair[i] for pair in times])) for i in (0, 1)]
+            cells = (f"{middle[0]:.1f}", f"{middle[1]:.1f}", f"{np.median(ratios):.1f}")
+            print(f"| {n} | {name} | {' | '.join(cells)} | {ratios[0]:.1f} | {ratios[-1]:.1f} |", flush=True)
+
+
 def main() -> None:
     """See the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("calls", "neutra", "svi"))
+    parser.add_argument("what", choices=("calls", "neutra", "svi", "coupling"))
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 100, 10_000])
     parser.add_argument("--which", choices=("headrace", "flowjax"), default="headrace", help="of neutra")
     parser.add_argument("--steps", type=int, default=50, help="of neutra")
@@ -234,6 +265,8 @@ def main() -> None:
         calls(arguments.rows)
     elif arguments.what == "svi":
         svi((8, 64), (1, 10, 50))
+    elif arguments.what == "coupling":
+        coupling(arguments.rows)
     else:
         neutra(arguments.which, arguments.steps)
 

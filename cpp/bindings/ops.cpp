@@ -8,23 +8,10 @@
 #include "../core/scratch.hpp"
 #include "../core/threads.hpp"
 #include "bindings.hpp"
-#include "ops_checks.hpp"
+#include "couplings.hpp"
 
 namespace headrace {
 namespace {
-
-constexpr int64_t numbers_of_task = 3 << 15;  // values and parameters
-
-// body(first row, rows) for stretches of rows.
-template <class F>
-void for_stretches(const Elements& e, F&& body) {
-    const int64_t rows_of_task =
-        std::max<int64_t>(1, numbers_of_task / std::max<int64_t>(1, e.active * (e.n_params + 1)));
-    parallel_for((e.rows + rows_of_task - 1) / rows_of_task, [&](int64_t task) {
-        const int64_t r = task * rows_of_task;
-        body(r, std::min(rows_of_task, e.rows - r));
-    });
-}
 
 template <class... A>
 void require_aligned(const char* message, const A&... arrays) {
@@ -44,17 +31,9 @@ void coupling(const std::string& map, const std::string& scale, double slope, do
     e.require_like_values(shape_of(value));
     e.require_like_rows(shape_of(log_det));
     require_aligned(elements_arrays, in, params, value, log_det);
-    const auto options = e.options<T>();
     const T *x = in.data(), *p = params.data();
     T *y = value.mutable_data(), *d = log_det.mutable_data();
-    const auto& kernels = kernels_of<T>(*active_isa().table);
-    without_gil([&] {
-        for_stretches(e, [&](int64_t r, int64_t n) {
-            const int64_t first = r * e.active;
-            kernels.coupling(e.index, inverse, options, x + first, p + first * e.n_params, y + first, d + r, n,
-                             e.active);
-        });
-    });
+    without_gil([&] { run_coupling(e, inverse, x, p, y, d); });
 }
 
 template <class T>
@@ -68,17 +47,10 @@ void coupling_backward(const std::string& map, const std::string& scale, double 
     e.require_like_values(shape_of(grad_in));
     e.require_like_params(shape_of(grad_params));
     require_aligned(elements_arrays, in, params, grad_value, grad_log_det, grad_in, grad_params);
-    const auto options = e.options<T>();
-    const T *x = in.data(), *p = params.data(), *g = grad_value.data(), *d = grad_log_det.data();
-    T *by_in = grad_in.mutable_data(), *by_params = grad_params.mutable_data();
-    const auto& kernels = kernels_of<T>(*active_isa().table);
-    without_gil([&] {
-        for_stretches(e, [&](int64_t r, int64_t n) {
-            const int64_t first = r * e.active;
-            kernels.coupling_backward(e.index, inverse, options, x + first, p + first * e.n_params, g + first, d + r,
-                                      by_in + first, by_params + first * e.n_params, n, e.active);
-        });
-    });
+    const T *x = in.data(), *p = params.data();
+    const CouplingGradients<T> by{grad_value.data(), grad_log_det.data(), grad_in.mutable_data(),
+                                  grad_params.mutable_data()};
+    without_gil([&] { pull_coupling(e, inverse, x, p, by); });
 }
 
 // A call of a vector map, and the ready form of parameters for all rows.

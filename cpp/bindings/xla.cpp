@@ -1,9 +1,12 @@
 // Calls from compiled JAX code on the CPU; on a device they are cuda/bindings/xla.cpp.
 #include <algorithm>
+#include <exception>
+#include <stdexcept>
 
 #include "../core/program.hpp"
 #include "bindings.hpp"
 #include "xla_calls.hpp"
+#include "xla_couplings.hpp"
 
 namespace headrace {
 namespace {
@@ -33,7 +36,11 @@ struct HostCore {
     static xla::Error retried(const Body& body) {
         return body();
     }
-    static xla::ErrorCode code_of(const std::exception&) { return xla::ErrorCode::internal; }
+    static xla::ErrorCode code_of(const std::exception& error) {
+        const bool is_argument = dynamic_cast<const std::invalid_argument*>(&error) ||  // of the core
+                                 dynamic_cast<const py::value_error*>(&error);          // of `require`
+        return is_argument ? xla::ErrorCode::invalid_argument : xla::ErrorCode::internal;
+    }
 };
 
 // For a device that this build does not support.
@@ -60,6 +67,8 @@ void bind_xla(py::module_& m) {
     py::dict handlers;
     add_handlers<XlaCalls<HostCore, float>>(handlers, "float32");
     add_handlers<XlaCalls<HostCore, double>>(handlers, "float64");
+    add_coupling_handlers<CouplingCalls<HostCore, float>>(handlers, "float32");
+    add_coupling_handlers<CouplingCalls<HostCore, double>>(handlers, "float64");
     handlers["elsewhere"] = capsule_of(elsewhere);
     m.attr("xla_handlers") = handlers;
     bind_open<float>(m);

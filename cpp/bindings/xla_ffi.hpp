@@ -13,6 +13,7 @@
 #include <cstring>
 #include <numeric>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -114,7 +115,7 @@ struct MetadataQuestion {
     Metadata* metadata;
 };
 
-constexpr int32_t metadata_extension = 1, buffer_type = 1, scalar_type = 3;
+constexpr int32_t metadata_extension = 1, buffer_type = 1, scalar_type = 3, text_type = 4;
 
 template <class T>
 constexpr int32_t dtype_of = -1;
@@ -235,7 +236,7 @@ class Reader {
         const int64_t i = position - (is_result ? frame_.arguments.count : 0);
         const auto* const buffer = static_cast<const Buffer*>(of.items[i]);
         if (of.types[i] != buffer_type || buffer->dtype != dtype_of<std::remove_pointer_t<decltype(A().data())>>) {
-            fail("array " + std::to_string(position) + ": expected a buffer of the flow's dtype");
+            fail("array " + std::to_string(position) + ": expected a buffer of this call's dtype");
             return {};
         }
         return A(*buffer);
@@ -251,17 +252,26 @@ class Reader {
         return question.stream;
     }
 
+    // A number, or a text that lives as long as the call.
     template <class P>
     P attribute(const char* name) {
-        static_assert(dtype_of<P> > 0);
         for (int64_t i = 0; i < frame_.attributes.count; ++i) {
             const Text& found = *frame_.attributes.names[i];
-            if (found.length != std::strlen(name) || std::memcmp(found.data, name, found.length) != 0) continue;
-            const auto* const scalar = static_cast<const Scalar*>(frame_.attributes.values[i]);
-            if (frame_.attributes.types[i] != scalar_type || scalar->dtype != dtype_of<P>) break;
-            P value;
-            std::memcpy(&value, scalar->value, sizeof value);
-            return value;
+            if (std::string_view(found.data, found.length) != name) continue;
+            const int32_t type = frame_.attributes.types[i];
+            const void* const value = frame_.attributes.values[i];
+            if constexpr (std::is_same_v<P, std::string_view>) {
+                if (type != text_type) break;
+                const auto* const text = static_cast<const Text*>(value);
+                return {text->data, text->length};
+            } else {
+                static_assert(dtype_of<P> > 0);
+                const auto* const scalar = static_cast<const Scalar*>(value);
+                if (type != scalar_type || scalar->dtype != dtype_of<P>) break;
+                P number;
+                std::memcpy(&number, scalar->value, sizeof number);
+                return number;
+            }
         }
         fail(std::string("the attribute ") + name + " is missing, or of another type");
         return {};

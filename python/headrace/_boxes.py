@@ -8,25 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from headrace._named_bases import UNIFORM, is_uniform
 from headrace.transforms.support import Bounds, Periods, Support, support_or_none
 
-__all__ = ["UNIFORM", "is_over_a_box", "onto_itself", "refuse_box", "support_of_box"]
-
-UNIFORM = "uniform"
+__all__ = ["onto_itself", "refuse_box", "support_of_box"]
 
 _SPLINE: Mapping[str, Any] = {"map": "rq_spline_free", "bound": 1.0, "formula": "to_latent"}
 
 
-def is_over_a_box(base: Any) -> bool:
-    """Whether `base` is the name of the uniform one; other names are refused."""
-    if isinstance(base, str) and base != UNIFORM:
-        raise ValueError(f"base: expected a base density or {UNIFORM!r}, got {base!r}")
-    return isinstance(base, str)
-
-
 def onto_itself(base: Any, link: Any, conditioner: Mapping[str, Any]) -> Any:
     """Settings of a flow's transforms: as given, or over the uniform base those of splines of [-1, 1] onto itself."""
-    if not is_over_a_box(base):
+    if not is_uniform(base):
         return conditioner
     if link == "linear":
         raise ValueError(f"link: expected one that keeps rows within their bounds beside base={base!r}, got {link!r}")
@@ -52,7 +44,7 @@ def support_of_box(bounds: Bounds | None, features: int, periodic: Periods | Non
 
 def refuse_box(base: Any, flow: str) -> None:
     """Refuse a uniform base for a flow without splines."""
-    if is_over_a_box(base):
+    if is_uniform(base):
         raise ValueError(
             f"base: expected a base density, as transforms of a {flow} do not take [-1, 1] onto itself, got {base!r}; "
             "MAF, IAF, RealNVP and NSF take it"

@@ -1,7 +1,12 @@
-"""Couplings in JAX whose parameters come from a network of your own: compiled code calls back to Python."""
+"""Couplings in JAX whose parameters come from a network of your own.
+
+Compiled code calls the core without Python on the CPU (cpp/bindings/xla_couplings.hpp), and calls back to Python on
+other platforms.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,9 +18,12 @@ from headrace import _arguments as check
 from headrace import _array_errors as errors
 from headrace import _couplings
 from headrace._couplings import Settings
-from headrace._xla import differentiable_no_more
+from headrace._xla import Structure, differentiable_no_more, register
+from headrace._xla_linear import axes_of, varying
 
 __all__ = ["coupling"]
+
+_WITH_HANDLERS = ("cpu",)  # platforms
 
 
 def coupling(
@@ -32,8 +40,9 @@ def coupling(
 ) -> tuple[jax.Array, jax.Array]:
     """One map for every element under jit, grad and vmap (docs/ops.md).
 
-    Compiled code calls back to Python here, where `headrace.ops` computes on the CPU: arrays of a device are copied
-    there and back. Examples of a vmap are rows of one call. There are first derivatives in reverse mode alone.
+    Compiled code calls the core without Python on the CPU. On a device it calls back to Python, which computes on the
+    CPU: arrays are copied there and back. Examples of a vmap are rows of one call. There are first derivatives in
+    reverse mode alone.
 
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
@@ -63,7 +72,9 @@ def coupling(
     _couplings.arguments(settings, "value", own.shape, given.shape)
     # Behind a mapped axis in front of both, dimensions have to meet again.
     missing = own.ndim + 1 - given.ndim
-    made: tuple[jax.Array, jax.Array] = _run((settings, inverse), own, given.reshape(*(1,) * missing, *given.shape))
+    arrays = own, given.reshape(*(1,) * missing, *given.shape)
+    axes = axes_of(*arrays)  # marked here, the gradient of an array that devices share is summed over these
+    made: tuple[jax.Array, jax.Array] = _run((settings, inverse), *(varying(array, axes) for array in arrays))
     return made
 
 
@@ -77,35 +88,63 @@ def _array(name: str, value: Any) -> Any:
     return jnp.asarray(value)
 
 
+How = tuple[Settings, bool]  # whether inverse
+
+
 def _host(array: Any) -> Any:
     return np.asarray(array, order="C")
 
 
-def _called(function: Any, results: Any, *arrays: Any) -> Any:
-    """What a function of NumPy arrays gives; examples of vmap are more leading dimensions of all of them."""
-    call = lambda *given: function(*(_host(array) for array in given))  # noqa: E731
-    return jax.pure_callback(call, results, *arrays, vmap_method="broadcast_all")
+def _called(kind: str, function: Callable[..., Any], how: How, results: Any, *arrays: Any) -> Any:
+    """Results of a call of the core; examples of vmap are more leading dimensions of all arrays.
+
+    Args:
+        kind: The name of the call of compiled code.
+        function: The same for arrays of NumPy.
+        how: The settings, and whether the direction is the inverse one.
+        results: Shapes and dtypes.
+        arrays: Values, parameters with as many leading dimensions, and cotangents.
+    """
+    register()
+    settings, inverse = how
+    value, params = arrays[:2]
+    (map, scale, slope, bound, bins), named = _couplings.arguments(settings, "value", value.shape, params.shape)
+    numbers = {name: np.float64(number) for name, number in {"slope": slope, "bound": bound, **named}.items()}
+    attributes = {"map": map, "scale": scale, "bins": np.int64(bins), "inverse": inverse, **numbers}
+    axes = axes_of(*arrays)
+
+    def compiled(*given: Any) -> tuple[Any, ...]:
+        call = jax.ffi.ffi_call(f"{Structure.target}_{kind}_{value.dtype}", results, vmap_method="broadcast_all")
+        return tuple(varying(one, axes) for one in call(*given, **attributes))
+
+    def python(*given: Any) -> tuple[Any, ...]:
+        def call(*of_jax: Any) -> Any:
+            return function(*(_host(array) for array in of_jax), settings=settings, inverse=inverse)
+
+        made = jax.pure_callback(call, results, *given, vmap_method="broadcast_all")
+        return tuple(varying(one, axes) for one in made)
+
+    marked = (varying(array, axes) for array in arrays)
+    return jax.lax.platform_dependent(*marked, default=python, **dict.fromkeys(_WITH_HANDLERS, compiled))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run(how: tuple[Settings, bool], value: Any, params: Any) -> Any:
-    settings, inverse = how
+def _differentiable(how: How, value: Any, params: Any) -> Any:
     results = jax.ShapeDtypeStruct(value.shape, value.dtype), jax.ShapeDtypeStruct(value.shape[:-1], value.dtype)
-    return _called(partial(_couplings.run, "value", settings=settings, inverse=inverse), results, value, params)
+    return _called("coupling", partial(_couplings.run, "value"), how, results, value, params)
 
 
-def _forth(how: tuple[Settings, bool], value: Any, params: Any) -> Any:
-    return _run(how, value, params), (value, params)
+def _forth(how: How, value: Any, params: Any) -> Any:
+    return _differentiable(how, value, params), (value, params)
 
 
-def _back(how: tuple[Settings, bool], given: Any, grads: Any) -> Any:
-    settings, inverse = how
-
+def _back(how: How, given: Any, grads: Any) -> Any:
     def pull(*arrays: Any) -> Any:
         results = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays[:2])
-        return _called(partial(_couplings.pull, settings=settings, inverse=inverse), results, *arrays)
+        return _called("coupling_backward", _couplings.pull, how, results, *arrays)
 
     return differentiable_no_more(pull, "a coupling")(*given, *grads)
 
 
-_run.defvjp(_forth, _back)
+_differentiable.defvjp(_forth, _back)
+_run = jax.jit(_differentiable, static_argnums=0, inline=True)

@@ -23,7 +23,7 @@ from headrace._core import cpu
 from headrace._xla_linear import axes_of, folded, pushed, varying
 from headrace.flow import Flow
 
-__all__ = ["Direction", "Structure", "differentiable_no_more", "structure_of"]
+__all__ = ["Direction", "Structure", "differentiable_no_more", "register", "structure_of"]
 
 Arrays = tuple[Any, ...]
 _lock = threading.Lock()
@@ -51,7 +51,7 @@ class Structure:
         self.features, self.context, self.dtype = flow.features, flow.context, np.dtype(flow.dtype)
         self.program = self.flow._program
         self.size: int = self.program.n_weights
-        _register()
+        register()
         self.frozen = False
         self.original: Any = None
         self.handle: int = cpu.xla_open(self.program)
@@ -117,7 +117,7 @@ def _on_devices() -> Any:
 
 
 @lru_cache(maxsize=1)
-def _register() -> None:
+def register() -> None:
     """Makes the core's handlers known to JAX."""
     handlers = dict(cpu.xla_handlers)
     elsewhere = handlers.pop("elsewhere")  # its message names the remedy for a device that this build has no code for

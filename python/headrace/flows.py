@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
-from headrace._boxes import is_over_a_box, onto_itself, refuse_box, support_of_box
+from headrace._boxes import onto_itself, refuse_box, support_of_box
 from headrace._circles import MOST_CIRCLES, CircleSettings, base_of_circles, circle_couplings, wrapped
 from headrace._core.settings import Affine, Autoregressive, Conditioner, NetworkKeywords, Spline
 from headrace._keywords import documented, takes
 from headrace._links import link_before
+from headrace._named_bases import is_uniform, named_base
 from headrace._stored import storable
 from headrace._tables.columns import by_column
 from headrace._tables.names import named_features
@@ -59,14 +60,14 @@ class _Named(Flow):
             by_column(name, value, features, names.features, "features")
             for name, value in (("bounds", bounds), ("periodic", periodic))
         )
-        over_a_box = is_over_a_box(base)
+        over_a_box, given = is_uniform(base), named_base(base, features)
         support = (support_of_box if over_a_box else support_or_none)(low_high, features, periods)
         around = circles_of(support)
         ends: list[Transform] = [] if over_a_box else [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:
             ends.append(support)
-        if isinstance(base, Base) and base.features != features:  # Flow refuses other types
-            raise ValueError(f"base: expected {features} features, as the flow has, got {base.features}")
+        if isinstance(given, Base) and given.features != features:  # Flow refuses other types
+            raise ValueError(f"base: expected {features} features, as the flow has, got {given.features}")
         if around:
             line = [c for c in range(features) if c not in around]
             own = made(max(len(line), 1))  # also without any, because it checks its arguments
@@ -74,11 +75,11 @@ class _Named(Flow):
             chain = [wrapped(features, around), *moved, *circle_couplings(features, around, circles)]
         else:
             chain = made(features)
-        own_base: Any = StandardNormal(features) if base is None else base
+        own_base = StandardNormal(features) if given is None else given
         if over_a_box:
             own_base = Uniform(features)
         elif around:
-            own_base = base_of_circles(None if isinstance(base, str) else base, features, around)
+            own_base = base_of_circles(given, features, around)
         super().__init__([*chain, *ends], own_base, dtype=dtype, matmul=matmul)
         self._names = names
 
@@ -166,11 +167,13 @@ class MAF(_Affine):
         context: Number of context columns.
         transforms: Number of transforms.
         hidden: Units of each hidden layer, or a `headrace.Network`.
-        link: The transforms between two networks: "reverse", none, since orders alternate; "linear", a trained
-            `Linear`, which begins as the identity; "random", a `Permutation` by the seed, in the place of alternating
-            orders; "none", nothing, and no alternating orders.
-        base: By default `StandardNormal`. "uniform": a `Uniform`, with splines of [-1, 1] onto itself for all
-            transforms (``map="rq_spline_free"``) and a line from there to the `bounds`, of which each column needs two.
+        link: The transforms between two networks: "reverse", none, since orders alternate; "linear", a trained linear
+            map, which begins as the identity (`Linear`); "random", a permutation by the seed (`Permutation`), in the
+            place of alternating orders; "none", nothing, and no alternating orders.
+        base: "standard_normal" (by default), "normal" (location and scale are trained), "logistic", "student_t" (heavy
+            tails; degrees of freedom are trained), "uniform", or a `headrace.Base`. "uniform" has splines of [-1, 1]
+            onto itself for all transforms (`rq_spline_free`) and a line from there to the bounds, of which each column
+            needs two.
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None; or a dict of the columns
             with bounds, by index or name; None for no bounds at all. See `Support`: no sample lies outside, a row on a
             bound or beyond has a `log_prob` of -inf, and `fit` refuses such rows. Over a base that is not "uniform" the
@@ -319,7 +322,7 @@ class PlanarFlow(_Named):
 
     Args:
         features, context, bounds, seed, dtype, matmul: See `MAF`.
-        base: By default `StandardNormal`.
+        base: See `MAF`, but for "uniform".
         periodic: See `MAF`; with at most five shifts and circular splines.
         transforms: Number of transforms.
         hidden: Of the networks that read the context, one a transform, which are not there without context; and of
@@ -344,7 +347,7 @@ class PlanarFlow(_Named):
         *,
         nonlinearity: str = "tanh",
         negative_slope: float = 0.2,
-        base: Base | None = None,
+        base: Base | str | None = None,
         bounds: ColumnBounds | None = None,
         periodic: ColumnPeriods | None = None,
         seed: int = 0,
@@ -388,7 +391,7 @@ class RadialFlow(_Named):
         context: int = 0,
         hidden: Sequence[int] = (64, 64),
         *,
-        base: Base | None = None,
+        base: Base | str | None = None,
         bounds: ColumnBounds | None = None,
         periodic: ColumnPeriods | None = None,
         seed: int = 0,

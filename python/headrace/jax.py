@@ -1,7 +1,7 @@
 """Flows in JAX: pure functions and a pytree, compiled, differentiated and mapped as other JAX code (docs/jax.md).
 
 Compiled code calls the core without Python: on the CPU, and on CUDA devices that headrace can use, on XLA's stream.
-`coupling` and `SequenceModule` call back to Python.
+`SequenceModule` calls back to Python, and `coupling` does on devices.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-import jax
 import numpy as np
-from jax import numpy as jnp
 
 from headrace import _arguments as check
 from headrace import _array_errors as errors
+from headrace._install import install
+
+try:
+    import jax
+    from jax import numpy as jnp
+except ImportError as error:
+    raise ImportError(f"headrace.jax needs JAX 0.5 or newer: {install('jax')}") from error
 
 check.framework("jax", jax.__version__, (0, 5))
 

@@ -24,7 +24,6 @@ from headrace import _array_errors as errors
 from headrace._arrays import frames
 from headrace._arrays.caller import is_array
 from headrace._arrays.frames import check_numbers, inferred, kinds_of
-from headrace._boxes import UNIFORM
 from headrace._core import LEAST_ROWS
 from headrace._fit.streams import check_stream
 from headrace._keywords import closed, refuse, refuse_others
@@ -37,17 +36,14 @@ from headrace._tables.facts import Passed
 from headrace._tables.names import Names
 from headrace._tables.stream import Present, Treated
 from headrace._warn import warn
-from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.flows import DEFAULT, IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
-from headrace.tails import StudentT
 from headrace.transforms.support import Support, support_or_none
 
 __all__ = ["FlowDensity"]
 
 FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": PlanarFlow, "radial": RadialFlow}
-BASES = {"standard_normal": StandardNormal, "normal": Normal, "logistic": Logistic, "student_t": StudentT}
 
 
 # Parameters that depend on the data, or on others of the estimator; all else comes from the flows and `Flow.fit`.
@@ -479,9 +475,6 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         for key, left in (("bounds", self.table_.bounds), ("periodic", self.table_.periods)):
             if (own := left(self._by_column(key, settings.pop(key, None)))) is not None:
                 settings[key] = own
-        if "base" in settings and not isinstance(settings["base"], Base):
-            known = check.choice("base", settings["base"], (*BASES, UNIFORM))
-            settings["base"] = BASES[known](X.shape[1]) if known in BASES else known
         dtype = X.dtype if self.dtype is None else self.dtype
         flow: Flow = FLOWS[name](X.shape[1], context=context, seed=seed, dtype=dtype, **settings)
         return flow

@@ -34,6 +34,7 @@ BASES = {
         lambda a: reference.NormalMixture(np.log(SHARES), LOC, SCALE),
     ),
 }
+NAMED = {"standard_normal": hr.StandardNormal, "normal": hr.Normal, "logistic": hr.Logistic, "student_t": hr.StudentT}
 every_base = pytest.mark.parametrize("name", BASES)
 
 
@@ -430,3 +431,23 @@ def test_degrees_of_freedom_beyond_the_dtype_are_refused():
     with pytest.raises(ValueError, match="df: expected at most"):
         hr.Flow([], hr.StudentT(2, 1e39), dtype="float64").astype("float32")
     assert np.isfinite(hr.Flow([], hr.StudentT(2, 1e38)).sample(100, seed=0)).all()
+
+
+@pytest.mark.parametrize("make", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF, hr.PlanarFlow, hr.RadialFlow])
+@pytest.mark.parametrize("name", NAMED)
+def test_flows_take_bases_by_name(make, name):
+    """The same bits as with the object."""
+    x = cases.rng("named").standard_normal((20, 2))
+    named, given = (make(2, transforms=1, hidden=(4,), base=base) for base in (name, NAMED[name](2)))
+    np.testing.assert_array_equal(named.log_prob(x), given.log_prob(x))
+    assert repr(named) == repr(given)
+    assert named.parameters.size == given.parameters.size
+
+
+def test_other_names_of_bases_are_refused():
+    with pytest.raises(
+        ValueError, match=r"base: expected a base density or one of 'standard_normal', .*, got 'cauchy'"
+    ):
+        hr.PlanarFlow(2, base="cauchy")
+    with pytest.raises(ValueError, match="base: expected an Independent, uniform in the periodic columns alone"):
+        hr.NSF(2, base="student_t", periodic=[(0.0, 1.0), None])

@@ -134,10 +134,17 @@ def test_a_uniform_base(folder, run, result):
         assert flow.log_prob(x).mean() == pytest.approx(-np.log(8.0), abs=0.2)
     check_error(*run(*fit, "--bounds", "a=0:1"), [r"bounds[1]: expected (low, high) beside base='uniform'"])
     check_error(*run(*fit), ["bounds: expected (low, high) for each column"])
-    for wrong, pattern in (
-        (["--flow", "planar"], "--base: --flow planar does not take it"),
-        (["--base", "t"], "uniform"),
-    ):
-        code, _, err = run(*fit, *wrong)
-        assert code == 2
-        assert pattern in err
+    outcome = run(*fit, "--flow", "planar", "--bounds", "a=0:1,b=-3:5")
+    check_error(*outcome, ["base: expected a base density", "PlanarFlow", "MAF, IAF, RealNVP and NSF take it"])
+    code, _, err = run(*fit, "--base", "student")
+    assert code == 2
+    assert (
+        "--base: expected standard_normal, normal, logistic, student_t or uniform, got 'student'; did you mean" in err
+    )
+
+
+def test_bases_go_by_name(folder, result):
+    write_csv("t.csv", np.random.default_rng(0).standard_t(3.0, (300, 2)), ["a", "b"])
+    for name, kind in (("student_t", hr.StudentT), ("logistic", hr.Logistic), ("normal", hr.Normal)):
+        result("fit", "t.csv", "-o", "f.safetensors", "--base", name, "--flow", "planar", *SHORT)
+        assert isinstance(hr.load("f.safetensors").base, kind)

@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import inspect
 import io
 import os
 import pty
@@ -17,9 +18,13 @@ import headrace as hr
 from cli_cases import ENVIRONMENT, NAMES, SHORT, check_error, small_flow, table, write_csv
 from headrace import _progress
 from headrace._cli import bench as _bench
-from headrace._cli import demo, offered, options, screen
+from headrace._cli import demo, export, offered, options, screen
 from headrace._cli.demo import load_stars
+from headrace._core.maps import MAPS, SCALES
+from headrace._core.settings import ACTIVATIONS, MapShape
+from headrace._fit.optimizer import SCHEDULES
 from headrace._layout import Grid, Item, lines_of, wrapped
+from headrace._named_bases import NAMES as NAMES_OF_BASES
 
 pytestmark = pytest.mark.programs
 
@@ -62,16 +67,51 @@ def actions_of(command):
     return [one for one in chosen.choices[command]._actions if one.option_strings]
 
 
+KINDS_OF_FLOWS = {"MAF", "IAF", "NSF", "RealNVP"}
+ARGUMENTS = {
+    *(name for kind in offered.FLOWS.values() for name in inspect.signature(kind.model or kind.make).parameters),
+    *inspect.signature(hr.Flow.fit).parameters,
+    *MapShape.__annotations__,
+}
+# Values of options, also those with underscores; all others of arguments of Python are no words of the command line.
+VALUES = {*MAPS, *SCALES, *ACTIVATIONS, *NAMES_OF_BASES, *export.VERBS, "dual_ascent"}
+
+
+def words_of_python(text, flags):
+    """Words in a help that have a meaning in Python alone."""
+    marks = re.findall(
+        r"`|\bNone\b|\bTrue\b|\bFalse\b|docs/|\bhr\.|\w\(\)|\b[A-Z]\w*\.\w+|\(low, high\)|\.\.$|;(?= \(|$)", text
+    )
+    classes = [word for word in re.findall(r"\b[A-Z]\w+", text) if hasattr(hr, word) and word not in KINDS_OF_FLOWS]
+    keywords = [word for word in re.findall(r"\b(\w+)=", text) if word in ARGUMENTS]
+    underscores = [word for word in re.findall(r"\b\w\w+_\w+\b(?!\.\w)", text) if word not in VALUES]
+    names = {name.replace("_", "-") for name in ARGUMENTS if "_" in name}
+    hyphens = [name for name in names if re.search(rf"\b{name}\b", text) and f"--{name}" not in flags]
+    values = [word for word in SCHEDULES if re.search(rf"\b{word}\b", text) and "--schedule" not in flags]
+    return [*marks, *classes, *keywords, *underscores, *hyphens, *values]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_answers_every_option(run, monkeypatch, command):
     """A meaning each, and nothing that is only Python."""
     monkeypatch.setenv("COLUMNS", "100")
+    flags = {flag for action in actions_of(command) for flag in action.option_strings}
     for action in actions_of(command):
         assert action.help
-        assert not re.search(r"`|\bNone\b|docs/|Flow\.fit\b(?! wrote)|\.\.$", action.help.replace("Flow.fit wrote", ""))
+        assert not (words := words_of_python(action.help, flags)), (action.dest, words)
     out = run(command, "--help")[1]
     for action in actions_of(command):
         assert action.option_strings[-1] in out
+    assert not words_of_python(" ".join(re.sub(r"^ *--[\w-]+ \w+", "", out, flags=re.MULTILINE).split()), flags)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["see `MAF`", "None for none", "a trained Linear", "with min_bin", "with min-bin", "says time_budget", "as cosine",
+     "weight_decay=0", "in docs/files.md", "both ends, (low, high)", "what Flow.save wrote", "like patience=3"],
+)  # fmt: skip
+def test_words_of_python_are_found(text):
+    assert words_of_python(text, {"--patience"})
 
 
 def test_meanings_and_defaults_are_those_of_python():

@@ -22,6 +22,8 @@ def rows_of(flow, context=None):
     """Samples, and every third row further away."""
     x = np.asarray(flow.sample(40, context, seed=4, dtype="float64"))
     x[::3] *= 1.4
+    if any(getattr(flow.transforms[-1], "periodic", ())):
+        x = np.mod(x + np.pi, 2.0 * np.pi) - np.pi
     return x
 
 
@@ -106,8 +108,27 @@ def test_a_mixture_that_headrace_does_not_have_says_what_to_do():
         convert.from_zuko(zuko_on(zuko.mixtures.GMM(N)))
     with pytest.raises(NotImplementedError, match=r"^model\.base: expected a base without a context, .* hr\.NSF with"):
         convert.from_zuko(zuko_on(zuko.mixtures.GMM(N, 2), 2))
-    with pytest.raises(NotImplementedError, match=r"univariate: expected one of .*; train hr\.NSF with periodic="):
-        convert.from_zuko(zuko.flows.NCSF(N))
+    mixed, nsf = zuko.flows.NCSF(N), zuko.flows.NSF(N)
+    mixed.transform.transforms.append(nsf.transform.transforms[0])
+    with pytest.raises(
+        NotImplementedError, match=r"transform: expected circular .* alone, .*; train hr\.NSF with period"
+    ):
+        convert.from_zuko(mixed)
+    inverted = zuko.flows.NCSF(N)
+    inverted.transform = zuko.lazy.LazyInverse(inverted.transform)
+    with pytest.raises(NotImplementedError, match=r"expected a circular transform that is not inverted"):
+        convert.from_zuko(inverted)
+
+
+@pytest.mark.parametrize("columns", [0, 2])
+@pytest.mark.parametrize("features", [1, 3])
+def test_circular_flows_of_zuko(features, columns):
+    """On periodic columns; log densities, and gradients of the accelerated model, within the period."""
+    zuko = library("zuko")
+    model = shaken(zuko.flows.NCSF(features, columns, transforms=2, hidden_features=(8,)), 5, 0.2)
+    flow = compared(model, convert.from_zuko, columns)
+    assert flow.transforms[-1].periodic == ((-np.pi, np.pi),) * features
+    assert isinstance(flow.base, hr.Uniform)
 
 
 # ---- normflows -------------------------------------------------------------------------------------------------------

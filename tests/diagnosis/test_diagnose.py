@@ -1,7 +1,9 @@
 """What `hr.diagnose` takes and refuses, and what a `Diagnosis` says, draws and writes."""
 
+import inspect
 import re
 import xml.etree.ElementTree as ElementTree
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cases
 import headrace as hr
 from headrace import diagnosis as diagnosis_package
+from headrace._cli import options
 from headrace.diagnosis import bands, latent, picture, run
+from headrace.diagnosis import page as page_module
 from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.baselines import gaussian_log_prob
 
@@ -430,14 +434,50 @@ def test_a_page_shows_columns_next_steps_and_how_it_was_made():
     assert diagnosis.samples.shape == diagnosis.held.shape == (600, 14)
     assert picture._most_different(diagnosis.held, diagnosis.samples)[0] == 13
     first = diagnosis.misses[0].name
-    assert advice_for(first) in text
-    assert advice_for(first).split(";")[0] in " ".join(str(diagnosis).split())
+    step = advice_for(first).python
+    assert step in unescape(text)
+    assert step.split(";")[0] in " ".join(str(diagnosis).split())
     assert diagnosis.summary()["made"]["seed"] == "5"
     assert picture._coordinate(diagnosis, 13) == "13, mostly wide"
 
 
-def test_each_test_has_a_next_step():
+def test_letters_of_pictures_have_ten_pixels_at_the_side_of_each_other():
+    """From the page's own sizes; tests/diagnosis/test_page_in_browser.py compares with what a browser makes of them."""
+    pytest.importorskip("matplotlib")
+    page_width, rem, style = 1200.0, 16.0, page_module.STYLE
+    content = min(rem * float(re.search(r"body \{[^}]*max-width: ([\d.]+)rem", style)[1]), page_width - 2 * rem)
+    least, gap = (
+        rem * float(n) for n in re.search(r"minmax\(min\(100%, ([\d.]+)rem\), 1fr\)\); gap: (\S+)rem", style).groups()
+    )
+    side_by_side = int((content + gap) // (least + gap))
+    assert side_by_side == 3
+    width = (content - (side_by_side - 1) * gap) / side_by_side
+    flow = flow_of()
+    text = hr.diagnose(flow, 1e7 * rows_of(flow, 300)[0], training=rows_of(flow, 50, 1)[0], progress=False).to_html()
+    found = re.findall(r'<svg[^>]* viewBox="0 0 ([\d.]+) [\d.]+".*?</svg>', text, re.DOTALL)
+    pictures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(found) == len(pictures) == 9
+    for svg, units in zip(pictures, map(float, found), strict=True):
+        assert "<text" not in svg  # letters are paths, of a hundred units for a size of one
+        sizes = [100.0 * float(size) for size in re.findall(r"scale\(([\d.]+) -[\d.]+\)", svg)]
+        assert len(sizes) > 5
+        assert min(sizes) * width / units >= 10.0
+        inside = {float(size) for size in re.findall(r"scale\(([\d.]+)\)", svg)}
+        assert inside <= {1 / 64}  # of glyphs' own units; nothing smaller, such as an exponent, inside of a text
+
+
+def test_each_test_has_a_next_step_in_words_of_python_and_of_the_command_line():
+    """Each keyword and option exists."""
     folder = Path(diagnosis_package.__file__).parent
     named = set(re.findall(r"""Finding\("([^"]+)""", "".join(one.read_text() for one in folder.glob("*.py"))))
     assert len(named) == 12
-    assert all(advice_for(name) for name in named)
+    keywords = {*inspect.signature(hr.NSF).parameters, *inspect.signature(hr.Flow.fit).parameters}
+    commands = next(one.choices for one in options.parser()._actions if isinstance(one.choices, dict)).values()
+    known = {option for command in commands for option in command._option_string_actions}
+    for advice in map(advice_for, named):
+        assert set(re.findall(r"(\w+)=", advice.python)) <= keywords
+        assert "--" not in advice.python
+        for plot in re.findall(r"hr\.plot\.(\w+)", advice.python):
+            assert hasattr(hr.plot, plot)
+        assert set(re.findall(r"--[a-z-]+", advice.command_line)) <= known
+        assert not re.search(r"hr\.|\w=|\bEnsemble\b|\bNSF\b", advice.command_line)

@@ -77,3 +77,4 @@ def test_on_a_screen(page, tmp_path):
     assert found["heads"] == 12
     assert max(found["tables"]) <= 0
     assert max(found["pictures"]) < 600
+    assert min(found["pictures"]) >= 350  # of which letters have ten pixels (test_diagnose.py)

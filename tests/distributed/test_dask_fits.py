@@ -92,16 +92,19 @@ def test_frames_and_rows_of_ones_own_to_judge_by(local_cluster):
     table = pd.DataFrame({"a": rows()[:, 0], "w": weights(), "b": rows()[:, 1], "c": context()[:, 0]})
     frame = dd.from_pandas(table, npartitions=7)
     flow, other = (hr.MAF(2, 1, transforms=2, hidden=(8,)) for _ in range(2))
-    x, c, w = table[["a", "b"]].to_numpy(), table[["c"]].to_numpy(), weights()
+    x, c, w = table[["a", "b"]], table[["c"]], weights()
     arguments = {"epochs": 2, **BATCH}
     own = (cut(x[:900]), cut(c[:900]), cut(w[:900]))
     history = other.fit(cut(x), cut(c), weights=cut(w), validation=own, group=local(), progress=False, **arguments)
     judge = frame.loc[:899]
     its = hr.dask.fit(flow, frame, "w", "c", local_cluster, validation=judge, rows=SHARD, **arguments)
     same(flow, other, its, history)
+    assert (flow.feature_names, flow.context_names) == (("a", "b"), ("c",))
+    with pytest.raises(ValueError, match=r"x: expected the columns of the fit in their order, 'a', 'b', got them in"):
+        hr.dask.fit(flow, frame, "w", "c", local_cluster, columns=["b", "a"], **arguments)
     scores = hr.dask.log_prob(flow, frame, "c", columns=["a", "b"])
     found = local_cluster.compute(scores).result()
-    np.testing.assert_array_equal(found.to_numpy(), flow.log_prob(x, c))
+    np.testing.assert_array_equal(found.to_numpy(), flow.log_prob(x, c.to_numpy()))
     assert found.index.equals(table.index)
 
 

@@ -300,3 +300,54 @@ def test_shards_cover_a_table():
     assert_array_equal(np.concatenate([part for of in found for part in of.values()]), x)
     assert np.shares_memory(found[0][0], x)
     assert hr.distributed.shards(x[:0], local()) == {}
+
+
+def frames(x, names, mine):
+    """Shards of this rank as frames, but for the last, which is an array."""
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
+    found = cut(x, mine)
+    return {n: part if n == 5 else pd.DataFrame(part, columns=names) for n, part in found.items()}
+
+
+@pytest.mark.parametrize("name", ["two", "an empty one", "three"])
+def test_all_ranks_have_the_names_of_frames(name):
+    """Also a rank without a frame; the bits are those of arrays."""
+
+    def work(group, mine):
+        flow = hr.MAF(3, 2, hidden=(8,))
+        context = frames(ranks.context(), ["u", "v"], mine)
+        flow.fit(frames(ranks.rows(), list("abc"), mine), context, group=group, epochs=1, **ranks.BATCH)
+        return flow.feature_names, flow.context_names, flow.parameters.tobytes()
+
+    plain = hr.MAF(3, 2, hidden=(8,))
+    plain.fit(cut(ranks.rows(), ALL), cut(ranks.context(), ALL), group=local(), epochs=1, **ranks.BATCH)
+    found = together(ASSIGNMENTS[name], work)
+    assert found == [(("a", "b", "c"), ("u", "v"), plain.parameters.tobytes())] * len(found)
+    assert plain.feature_names is None
+
+
+def test_frames_of_other_names_are_refused_on_all_ranks():
+    def of_ranks(names, flow_names=3):
+        def work(group, mine):
+            flow, own = hr.MAF(flow_names, hidden=(8,)), names[group.rank]
+            try:
+                flow.fit(frames(ranks.rows(), own, mine), group=group, epochs=1, **ranks.BATCH)
+            except ValueError as error:
+                return str(error)
+
+        return together(ASSIGNMENTS["two"], work)
+
+    for message in of_ranks([list("abc"), list("acb")]):
+        assert "x: expected the columns of the fit in their order, 'a', 'b', 'c', got them in the order" in message
+    for message in of_ranks([list("abc")] * 2, ["a", "b", "d"]):
+        assert "x of shard" in message
+        assert "without 'd' and with 'c'" in message
+
+
+def test_an_ascent_of_a_group_has_names():
+    def work(group, mine):
+        model = hr.DualAscentFlow(steps=2, refine=False)
+        flow = model.fit(frames(ranks.rows(), list("abc"), mine), group=group, progress=False)
+        return flow.feature_names
+
+    assert together(ASSIGNMENTS["two"], work) == [("a", "b", "c")] * 2

@@ -274,7 +274,7 @@ def test_known_columns_of_a_conditional_are_checked_too():
         flow.given(X[["share"]], columns=[0, 1])
 
 
-def test_a_fit_of_a_group_keeps_the_names_given_at_first():
+def test_a_fit_of_a_group_keeps_the_names_given_at_first_and_takes_those_of_frames():
     from headrace.distributed import local
 
     how = {"group": local(), "epochs": 1, "batch_size": 50, "progress": False, "validation": 0.5}
@@ -283,4 +283,4 @@ def test_a_fit_of_a_group_keeps_the_names_given_at_first():
     assert flow.feature_names == NAMES
     other = made()
     other.fit({0: X}, **how)
-    assert other.feature_names is None
+    assert other.feature_names == NAMES

@@ -96,4 +96,25 @@ each = shard_map(drawn, mesh=mesh, in_specs=(P(), P("rows")), out_specs=P())
 compare(jax.jit(jax.value_and_grad(each, argnums=(0, 1)))(p, c), jax.value_and_grad(drawn_twice, argnums=(0, 1))(p, c))
 halves = jax.pmap(loss, in_axes=(None, 0, 0))(p, x.reshape(2, 3, 3), c.reshape(2, 3, 2))
 compare(halves.sum(), loss(p, x, c))
+
+
+# A map with parameters that devices share, and with those of each row.
+def mapped_by(shared, each, x):
+    total = 0.0
+    for params in (shared, each):
+        value, log_det = hj.coupling(x, params)
+        total += (value**2).sum() + log_det.sum()
+    return total
+
+
+shared, each = jnp.asarray(rng.normal(size=(3, 2))), jnp.asarray(rng.normal(size=(6, 3, 2)))
+want = jax.grad(mapped_by, (0, 1, 2))(shared, each, x)
+specs = (P(), P("rows"), P("rows"))
+total = lambda *a: jax.lax.psum(mapped_by(*a), "rows")  # noqa: E731
+for check in ({}, {"check_vma": False}) if CHECKED else ({},):
+    over_devices = shard_map(total, mesh=mesh, in_specs=specs, out_specs=P(), **check)
+    compare(jax.jit(jax.grad(over_devices, (0, 1, 2)))(shared, each, x), want)
+if CHECKED:
+    own = shard_map(jax.grad(mapped_by, (0, 1, 2)), mesh=mesh, in_specs=specs, out_specs=specs)
+    compare(jax.jit(own)(shared, each, x), want)
 print("equal", sys.argv[1:])

@@ -94,12 +94,59 @@ class TestTorch:
                 assert torch.allclose(got[i], expected, rtol=1e-12, atol=1e-12)
 
     @pytest.mark.filterwarnings("ignore")  # warnings of the compiler about its own graphs
-    def test_compiled_code_has_the_same_bits(self, torch, coupling):
-        value, params, *_ = (torch.tensor(a, requires_grad=True) for a in batch((3,), (3,)))
-        call = lambda v, p: coupling(2.0 * v, p, "affine")[0].sum()  # noqa: E731
-        want = torch.autograd.grad(call(value, params), (value, params))
-        found = torch.autograd.grad(torch.compile(call, backend="eager")(value, params), (value, params))
-        assert all(torch.equal(a, b) for a, b in zip(found, want, strict=True))
+    @pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.nightly)])
+    @pytest.mark.parametrize("map", ["affine", "rq_spline_nflows"])
+    def test_one_graph_of_the_compiler_has_the_same_bits(self, torch, coupling, map, backend):
+        """Of both passes, for one result and for both, with parameters that rows share, and for any number of rows."""
+        torch._dynamo.reset()
+        keywords = {"direction": "inverse"} | ({"bound": (-3.0, 4.0)} if map != "affine" else {"bound": 3})
+
+        def call(value, params):
+            out, log_det = coupling(2.0 * value, params.transpose(0, 0), map, **keywords)
+            each = torch.func.vmap(lambda p: coupling(value, p, map)[1].sum())(torch.stack([params, 2.0 * params]))
+            return out.square().sum() - log_det.sum(), coupling(value, params, map)[1], each
+
+        compiled = torch.compile(call, backend=backend, fullgraph=True, dynamic=True)
+        for leading, shared in (((3,), (3,)), ((5,), ()), ((2, 3), (2, 1))):
+            given = [torch.tensor(a, requires_grad=True) for a in batch(leading, shared, map)[:2]]
+            found = []
+            for function in (compiled, call):
+                loss, log_det, each = function(*given)
+                total = loss + log_det.sum() + each.prod()
+                found.append((loss, log_det, each, *torch.autograd.grad(total, given)))
+            assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+    def test_exported_and_traced_graphs_have_gradients(self, torch, coupling):
+        class Layer(torch.nn.Module):
+            def forward(self, value, params):
+                return coupling(value, params, "rq_spline", bound=[-3.0, 3.0])
+
+        value, params, by_value, by_log_det = (torch.tensor(a) for a in batch((3,), (), "rq_spline"))
+        params.requires_grad_()
+        want = Layer()(value, params)
+        (want_params,) = torch.autograd.grad(want, params, (by_value, by_log_det))
+        (by_log_det_alone,) = torch.autograd.grad(Layer()(value, params)[1], params, by_log_det)
+        exported = torch.export.export(Layer(), (value, params)).module()
+        traced = torch.jit.trace(Layer(), (value, params))
+        for graph in (exported, traced):
+            out = graph(value, params)
+            assert all(torch.equal(a, b) for a, b in zip(out, want, strict=True))
+            (found,) = torch.autograd.grad(out, params, (by_value, by_log_det), create_graph=True)
+            assert torch.equal(found, want_params)
+            with pytest.raises(RuntimeError, match="headrace gives first derivatives"):
+                found.sum().backward()
+            assert torch.equal(torch.autograd.grad(graph(value, params)[1], params, by_log_det)[0], by_log_det_alone)
+
+    @pytest.mark.filterwarnings("ignore")  # warnings of the checks about their own code
+    def test_the_operators_keep_the_rules_of_pytorch(self, torch):
+        import headrace.torch  # noqa: F401
+
+        value, params, *grads = (torch.tensor(a, requires_grad=True) for a in batch((3,), (), "affine"))
+        how = "affine", "exp", 1e-3, [5.0], None, 1e-3, False
+        torch.library.opcheck(torch.ops.headrace.coupling.default, (value, params, *how))
+        given = (t.detach() for t in (value, params, *grads))
+        torch.library.opcheck(torch.ops.headrace.coupling_vjp.default, (*given, *how))
 
     @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's own, of its first jvp
     def test_what_is_not_there_is_refused(self, torch, coupling):
@@ -136,11 +183,43 @@ class TestJax:
 
         return headrace.jax.coupling
 
+    @pytest.fixture
+    def called_back(self, jax, monkeypatch):
+        """As on a platform for which there are no calls without Python."""
+        from headrace import _couplings_jax
+
+        jax.clear_caches()
+        monkeypatch.setattr(_couplings_jax, "_WITH_HANDLERS", ())
+        yield
+        jax.clear_caches()
+
     @every_direction
     @every_shape
     def test_bits_are_those_of_ops(self, jax, coupling, direction, leading, shared, dtype):
-        value, params, *grads = batch(leading, shared, "rq_spline_nflows", dtype)
-        keywords = {"map": "rq_spline_nflows", "bound": [-3.0, 4.0]}
+        self.compare_bits(jax, coupling, direction, batch(leading, shared, "rq_spline_nflows", dtype))
+
+    @pytest.mark.usefixtures("called_back")
+    @every_direction
+    @pytest.mark.parametrize(("leading", "shared"), SHAPES[:3], ids=str)
+    def test_bits_are_those_of_ops_where_python_is_called(self, jax, coupling, direction, leading, shared, dtype):
+        self.compare_bits(jax, coupling, direction, batch(leading, shared, "rq_spline_nflows", dtype))
+
+    @every_map
+    @every_direction
+    def test_bits_of_every_map_are_those_of_ops(self, jax, coupling, map, direction, dtype):
+        given = batch((2, 3), (3,), map, dtype)
+        for scale in ("soft_clamp", "exp", "softplus", "sigmoid") if map == "affine" else ("soft_clamp",):
+            self.compare_bits(jax, coupling, direction, given, map=map, scale=scale, bound=3, slope=0.01)
+
+    @every_direction
+    @pytest.mark.parametrize("shared", [(), (7, 1), (1, 9000)], ids=str)
+    def test_bits_of_many_rows_are_those_of_ops(self, jax, coupling, direction, shared, dtype):
+        """More rows than have memory for their parameters at a time, where they share these."""
+        self.compare_bits(jax, coupling, direction, batch((7, 9000), shared, "rq_spline_nflows", dtype))
+
+    def compare_bits(self, jax, coupling, direction, given, **keywords):
+        value, params, *grads = given
+        keywords = keywords or {"map": "rq_spline_nflows", "bound": [-3.0, 4.0]}
 
         @jax.jit
         def both(value, params, *grads):
@@ -148,7 +227,8 @@ class TestJax:
             return out, pull(tuple(grads))
 
         out, found = both(value, params, *grads)
-        of_ops = keywords | {"bound": (-3.0, 4.0)}
+        bound = keywords["bound"]
+        of_ops = keywords | {"bound": tuple(bound) if isinstance(bound, list) else bound}
         for got, want in zip(out, OPS[direction](value, params, **of_ops), strict=True):
             cases.assert_same_bits(np.asarray(got), want)
         want = hr.ops.coupling_backward(value, params, *grads, direction=direction, **of_ops)
@@ -157,7 +237,7 @@ class TestJax:
 
     @pytest.mark.parametrize("dims", [(0, 0), (0, None), (None, 0), (1, 1)], ids=str)
     @every_direction
-    def test_examples_of_vmap_are_rows_of_one_call(self, jax, coupling, direction, dims, monkeypatch):
+    def test_examples_of_vmap_are_rows_of_one_call(self, jax, coupling, direction, dims):
         value, params, *_ = batch((3, 4), (3, 1))
         value, params = np.moveaxis(value, 0, dims[0] or 0), np.moveaxis(params[:, 0], 0, dims[1] or 0)
         value, params = (t if d is not None else t[0] for t, d in zip((value, params), dims, strict=True))
@@ -170,12 +250,12 @@ class TestJax:
             return array if dim is None else np.take(array, i, dim)
 
         each = [jax.grad(loss, (0, 1))(pick(params, dims[1], i), pick(value, dims[0], i)) for i in range(3)]
-        calls = []
-        run = hr._couplings.run
-        monkeypatch.setattr(hr._couplings, "run", lambda *a, **k: calls.append(1) or run(*a, **k))
-        found = jax.jit(jax.vmap(jax.grad(loss, (0, 1)), in_axes=dims[::-1]))(params, value)
-        jax.block_until_ready(found)
-        assert len(calls) == 1
+        mapped = jax.jit(jax.vmap(jax.grad(loss, (0, 1)), in_axes=dims[::-1])).trace(params, value)
+        text = mapped.lower(lowering_platforms=("cpu",)).as_text()
+        assert text.count("@headrace_coupling_backward_float64") == 1
+        assert "callback" not in text
+        assert "while" not in text
+        found = mapped.lower().compile()(params, value)
         for i, want in enumerate(each):
             for got, expected in zip(found, want, strict=True):
                 np.testing.assert_allclose(got[i], expected, rtol=1e-12, atol=1e-12)

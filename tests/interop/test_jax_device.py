@@ -40,7 +40,7 @@ def registered(module):
 def emu(monkeypatch):
     """Flows whose structures are made inside compute in the emulation, on `STREAM`."""
     module = cuda_arrays.load("emu").module
-    _xla._register()  # the CPU's own, by their own names
+    _xla.register()  # the CPU's own, by their own names
     registered(module)
     monkeypatch.setattr(_xla, "_on_devices", lambda: module)
     monkeypatch.setattr(_xla.Structure, "target", "headrace_emulated")
@@ -316,7 +316,7 @@ def test_devices_have_handlers_of_their_own_where_headrace_can_use_them(monkeypa
 
     monkeypatch.setattr(_xla, "_on_devices", lambda: core if usable else None)
     monkeypatch.setattr(jax.ffi, "register_ffi_target", register)
-    _xla._register.__wrapped__()
+    _xla.register.__wrapped__()
     elsewhere = _cpu.xla_handlers["elsewhere"]
     for name in ("run_float32", "gradient_float64", "unit_float32", "scaled_float64"):
         assert registered[f"headrace_{name}", "cpu"] is _cpu.xla_handlers[name]

@@ -114,11 +114,40 @@ def test_the_warning_counts_and_names_columns():
 
     rows = np.stack([np.where(np.arange(2000) % 2 == 0, NORMAL[np.arange(2000) % 600], i) for i in range(5)], axis=1)
     plain = Table((Column(),) * 5)
-    warning = about_repeats(rows, plain, None)
-    assert warning.startswith("values repeat in column 0 (")
-    assert "in column 2 (" in warning
-    assert ", and in 2 more columns: a density spikes there" in warning
+    text = about_repeats(rows, plain, None)
+    assert text.startswith("values repeat in column 0 (")
+    assert "in column 2 (" in text
+    assert ", and in 2 more columns: a density spikes there" in text
     rare = np.concatenate([np.repeat(np.arange(400.0), 2), np.arange(1000.0, 1700.0)])
-    warning = about_repeats(rare[:, None], Table((Column(),)), ["mass"])
-    assert warning.startswith("values repeat in column 'mass' (1,100 different ones in 1,500 rows, 0 in 2 of them): ")
-    assert "0%" not in warning
+    text = about_repeats(rare[:, None], Table((Column(),)), ["mass"])
+    assert text.startswith("values repeat in column 'mass' (1,100 different ones in 1,500 rows, 0 in 2 of them): ")
+    assert "0%" not in text
+
+
+@pytest.mark.parametrize("value", [0.0, -99.0])
+def test_a_column_with_one_frequent_value_is_named_with_another_way_out(value):
+    """Zeros beside a continuous rest: noise as wide as a gap leaves a spike, so that the rows are fitted apart."""
+    from headrace._tables.table import about_repeats
+
+    rain = np.where(np.arange(600) % 5 < 2, value, np.exp(NORMAL))
+    both = np.stack([rain, np.round(NORMAL, 1)], axis=1)
+    text = about_repeats(both, Table((Column(), Column())), ["rain", "wind"])
+    repeated, spiked = text.split("; one value is frequent ")
+    assert "values repeat in column 'wind'" in repeated
+    assert "rain" not in repeated
+    assert spiked.startswith(f"in column 'rain' ({value:g} in 240 of 600 rows, and 360 different ones elsewhere): ")
+    assert "fit the rows with and without it apart (docs/tables.md)" in spiked
+    rounded = np.where(np.arange(600) % 5 < 2, 0.0, np.round(np.exp(NORMAL), 1))
+    assert "one value is frequent" not in about_repeats(rounded[:, None], Table((Column(),)), None)
+
+
+def test_the_command_line_names_its_option(tmp_path, monkeypatch, capsys):
+    from headrace._cli.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    rain = np.where(np.arange(600) % 5 < 2, 0.0, np.exp(NORMAL))
+    np.savetxt("t.csv", np.stack([rain, NORMAL[::-1]], axis=1), delimiter=",", header="rain,wind", comments="")
+    assert main(["fit", "t.csv", "-o", "f", "--epochs", "1", "--hidden", "8", "--transforms", "1"]) == 0
+    text = " ".join(capsys.readouterr().err.split())
+    assert "warning: t.csv: one value is frequent in column 'rain' (0 in 240 of 600 rows" in text
+    assert "or spread it by --spread of a width of your own" in text

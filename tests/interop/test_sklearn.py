@@ -115,7 +115,7 @@ def test_weights():
     one = FlowDensity(**SHORT).fit(x, sample_weight=weights)
     x[:50] = 99.0
     assert_array_equal(one.flow_.parameters, FlowDensity(**SHORT).fit(x, sample_weight=weights).flow_.parameters)
-    with pytest.warns(RuntimeWarning, match="values repeat in column 0"):
+    with pytest.warns(RuntimeWarning, match="one value is frequent in column 0"):
         assert not np.array_equal(one.flow_.parameters, FlowDensity(**SHORT).fit(x).flow_.parameters)
 
 

@@ -58,7 +58,7 @@ def test_an_attribute_that_is_missing_or_of_another_type_is_named(structure):
 
 def test_an_array_of_another_dtype_is_refused(structure):
     (params, x, context), attributes = arguments(structure)
-    with pytest.raises(Exception, match="array 1: expected a buffer of the flow's dtype"):
+    with pytest.raises(Exception, match="array 1: expected a buffer of this call's dtype"):
         call("run", (params, x.astype("int32"), context), (shape(0), shape(3)), **attributes)
 
 

@@ -1,5 +1,6 @@
 """A version stands in one place, and what repeats it agrees; pages have the repository's address where there is one."""
 
+import email
 import re
 import shutil
 import subprocess
@@ -47,6 +48,57 @@ def test_pages_have_the_address_of_the_repository_where_there_is_one():
         assert bool(address) == bool(re.search(r"^(repository-code|.*Repository): ", text, re.MULTILINE)), page
         assert not address or address in text
     assert (PROJECT["project"].get("urls", {}).get("Repository", "")) == address
+
+
+ADDRESS = "https://example.org/some/headrace"
+
+
+def links(text):
+    """Links and pictures of a page of Markdown: the mark of a picture, and the target."""
+    return re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", text)
+
+
+@pytest.fixture
+def described(tmp_path):
+    """Gives the description that the build puts into a package, for an address of the repository and a version."""
+    pytest.importorskip("scikit_build_core", reason="scikit-build-core is not installed")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "cmake/long_description.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "python" / "headrace").mkdir(parents=True)
+
+    def description(address, version):
+        project = re.sub(r'(?m)^version = ".*"$', f'version = "{version}"', (ROOT / "pyproject.toml").read_text())
+        project = re.sub(r"(?m)^\[project.urls\]\n(.+\n)*", "", project)
+        urls = f'[project.urls]\nRepository = "{address}"\n\n' if address else ""
+        (tmp_path / "pyproject.toml").write_text(project.replace("[project.scripts]", f"{urls}[project.scripts]"))
+        code = "from scikit_build_core.build import prepare_metadata_for_build_wheel as made; made('out')"
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+        (found,) = tmp_path.glob(f"out/headrace-{version}.dist-info/METADATA")
+        return email.message_from_bytes(found.read_bytes())
+
+    return description
+
+
+@pytest.mark.parametrize(("version", "at"), [("1.2.3", "v1.2.3"), ("1.2.0.dev0", "main")])
+def test_links_of_a_package_s_description_have_the_address_of_the_repository(described, version, at):
+    metadata = described(ADDRESS, version)
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    readme = (ROOT / "README.md").read_text()
+    before, after = links(readme), links(metadata.get_payload(decode=True).decode())
+    assert len(before) == len(after) > 30
+    assert ("!", f"{ADDRESS}/raw/{at}/docs/images/one_pass.svg") in after
+    assert ("", f"{ADDRESS}/blob/{at}/docs/training.md#when-they-do-not-fit") in after
+    for (picture, old), (same, new) in zip(before, after, strict=True):
+        assert picture == same
+        if old.startswith(("https:", "#")):
+            assert new == old
+        else:
+            assert new == f"{ADDRESS}/{'raw' if picture else 'blob'}/{at}/{old}"
+
+
+def test_a_description_without_an_address_is_readme(described):
+    assert described("", "1.2.3").get_payload(decode=True).decode() == (ROOT / "README.md").read_text()
 
 
 def test_a_build_from_a_clone_has_its_commit():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def diagnose(arguments: argparse.Namespace) -> int:
     named: dict[str, Any] = {"names": names, "context_names": None if noted is None else noted.context}
     own = {"seed": arguments.seed, "progress": not arguments.quiet}
     found = look(flow, x, context, weights=weights, training=training, **named, **own)
+    found = replace(found, on_the_command_line=True)
     if output is not None:
         if Path(output).suffix.lower() == ".html":
             with replacing(output) as stream:

@@ -21,7 +21,6 @@ FIT = options()
 # Arguments that come from the table, or from other options.
 _OTHERWISE = {"features", "context", "bounds", "periodic", "seed", "dtype"}
 _BREAK = "\n"  # in a help: what follows begins a line
-_OBJECTS = ("Base | None",)  # types of arguments that have no text form
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,7 @@ class Kind:
     def settings(self) -> dict[str, inspect.Parameter]:
         """The arguments of the constructor that are options of the command line."""
         every = inspect.signature(self.model or self.make).parameters
-        return {
-            name: argument
-            for name, argument in every.items()
-            if name not in _OTHERWISE and str(argument.annotation) not in _OBJECTS
-        }
+        return {name: argument for name, argument in every.items() if name not in _OTHERWISE}
 
     @property
     def takes(self) -> set[str]:
@@ -163,10 +158,14 @@ def _meaning(cls: Any, key: str) -> str:
     return f"{_meaning(getattr(hr, other[1]), key)} {meaning[other.end() :]}".strip()
 
 
+# Parentheses that have only names of Python, or a page of the documentation.
+_ASIDE = re.compile(r"\s*\((?:see )?(?:docs/[\w/.-]+|`[\w.]+`|`[\w.]+` is \"\w+\"; [^)]*|``\w+=[^)]*)\)")
+
+
 def _for_the_command_line(text: str) -> str:
     """A meaning without what is only Python: None, marks of code, classes and pages of the documentation."""
-    text = re.sub(r"\s*\((?:see )?(?:docs/[\w/.-]+|`headrace\.[\w.]+`)\)", "", text)
-    text = re.sub(r"(?:,? or|[,;:]) (?:a `headrace\.\w+`|None\b[^.;]*)(?=[.;]|$)", "", text)
+    text = re.sub(_ASIDE, "", text)
+    text = re.sub(r"(?:[,;]? or|[,;:]) (?:a `headrace\.\w+`|its ends, ``\([^)]*\)``|None\b)[^.;]*(?=[.;]|$)", "", text)
     text = re.sub(r"; see `[\w.]+`(?=[.;]|$)|,? see `[\w.]+`(?=[.;]|$)", "", text)
     text = re.sub(r'``[a-z_]+="(\w+)"``', r'"\1"', text)
     text = re.sub(r'"(\d+ \w+)"', r"'\1'", text)  # an argument with a space

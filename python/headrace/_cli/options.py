@@ -25,7 +25,7 @@ from headrace.flows import DEFAULT
 __all__ = ["parser"]
 
 COLUMNS = "COLUMNS are names, indices from 0 or ranges: mass,radius or 0,3:6"
-FLOW = "what headrace fit or Flow.save wrote; - for the standard input"
+FLOW = "a file of a fitted flow; - for the standard input"
 
 
 class _Include(argparse.Action):

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from headrace._boxes import UNIFORM
 from headrace._cli import screen
 from headrace._cli.several import STANDARD
 from headrace._cli.tables import suffix_of
 from headrace._keywords import meant
 from headrace._layout import WIDEST, width, wrapped
+from headrace._named_bases import NAMES
 
 __all__ = [
     "KINDS",
@@ -198,7 +198,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
 }
 """Types of options that are arguments of `Flow.fit`."""
 
-_base = _argument(str, lambda name: name == UNIFORM, f"{UNIFORM}, beside --bounds of both ends of each feature")
+_base = _argument(str, lambda name: name in NAMES, _listed(NAMES), lambda text: _meant(text, NAMES))
 READERS: dict[str, Any] = {
     "int": integer(1),
     "float": number,

@@ -226,13 +226,14 @@ class MapSettings(_Columns):
         1e-3,
         lambda settings, value: slope_of(settings.map, value),
         "Bounds slopes: of an affine map as `scale` says; of a spline the largest ratio of two bins is 1 / slope, and "
-        "derivatives at knots lie between slope and 1 / slope; of splines with `min_bin` it is the least derivative.",
+        "derivatives at knots lie between slope and 1 / slope; of splines with least sizes of bins (`min_bin`) it is "
+        "the least derivative.",
     )
     bins: int = setting(8, lambda settings, value: bins_of(settings.map, value), "Bins of a spline, 2 to 64.")
     bound: float | tuple[float, float] = setting(
         5.0,
         lambda settings, value: bound_of(settings.map, value),
-        "A spline's interval is [-bound, bound]; those with `min_bin` also take both ends, ``(low, high)``.",
+        "A spline's interval is [-bound, bound]; or its ends, ``(low, high)``, of a spline with least sizes of bins.",
         core=False,
     )
     min_bin: float = setting(

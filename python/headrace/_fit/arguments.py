@@ -165,8 +165,8 @@ class Arguments:
     time_budget: float | None = _argument(
         None,
         "Seconds that all of this may take: the fit ends before a step that would exceed them, keeps the best "
-        'weights as ever, and says "time_budget". "cosine" comes to its end with the time. How many steps '
-        "that makes depends on the machine, so that such a fit is not the same twice.",
+        'weights as ever (`History.stopped` is "time_budget"; ``schedule="cosine"`` comes to its end with the '
+        "time). How many steps that makes depends on the machine, so that such a fit is not the same twice.",
         option=Option("SECONDS", "positive"),
     )
     matmul: str | None = _argument(

@@ -491,19 +491,29 @@ def repeating(x: NDArray[Any], table: Table) -> list[int]:
 def about_repeats(x: NDArray[Any], table: Table, names: Sequence[str] | None) -> str | None:
     """A sentence about columns of floats with repeated values, or with one frequent value; None without any."""
     found = repeating(x, table)
-    if not found:
-        return None
-    some = x[:: -(-len(x) // LOOKED_AT)]
-    described = []
-    for i in found[:NAMED]:
+    some = x[:: -(-len(x) // LOOKED_AT)] if found else x
+    repeated, spiked = [], []
+    for i in found:
         values, counts = np.unique(some[:, i], return_counts=True)
-        example = f"{values[counts.argmax()]:g} in {counts.max():,} of them"
-        described.append(
-            f"{_columns.label(i, names)} ({len(values):,} different ones in {len(some):,} rows, {example})"
-        )
-    others = len(found) - len(described)
-    more = "" if not others else f", and in {others} more column{'' if others == 1 else 's'}"
-    return (
-        f"values repeat in {', in '.join(described)}{more}: a density spikes there, and its likelihood means little; "
-        "spread them by jitter, whose noise samples lose again, or declare whole numbers by discrete"
-    )
+        most, label = f"{values[counts.argmax()]:g} in {counts.max():,}", _columns.label(i, names)
+        if repeats.is_spike(counts):
+            spiked.append(f"{label} ({most} of {len(some):,} rows, and {len(values) - 1:,} different ones elsewhere)")
+        else:
+            repeated.append(f"{label} ({len(values):,} different ones in {len(some):,} rows, {most} of them)")
+    sentences = [
+        f"{begin} in {_counted_list(columns)}: a density spikes there, and its likelihood means little; {advice}"
+        for begin, columns, advice in (("values repeat", repeated, SPREAD), ("one value is frequent", spiked, APART))
+        if columns
+    ]
+    return "; ".join(sentences) or None
+
+
+SPREAD = "spread them by jitter, whose noise samples lose again, or declare whole numbers by discrete"
+APART = "fit the rows with and without it apart (docs/tables.md), or spread it by jitter of a width of your own"
+
+
+def _counted_list(columns: Sequence[str]) -> str:
+    """The first columns, and the number of others."""
+    others = len(columns) - NAMED
+    more = "" if others <= 0 else f", and in {others} more column{'' if others == 1 else 's'}"
+    return ", in ".join(columns[:NAMED]) + more

@@ -226,11 +226,16 @@ class DualAscentFlow:
         self, x: Any, context: Any, weights: Any, validation: Any, clock: Clock, progress: bool, group: Group
     ) -> AscentFlow:
         from headrace.ascent.shared_rows import shared_rows
+        from headrace.distributed.named import shared_names
 
         rows, ends = shared_rows(self, group, x, context, weights, validation)
+        named = shared_names(group, x, None, Names())
         rng = np.random.default_rng(self.seed)
         flow = self._chosen(rows, rng, clock, progress and group.rank == 0)
-        return flow._supported(ends) if ends else flow
+        if ends:
+            flow = flow._supported(ends)
+        flow._interior.name(named)
+        return flow
 
     def _fit(self, x: Any, context: Any, weights: Any, validation: Any, clock: Clock, progress: bool) -> AscentFlow:
         if (stream := stream_of(x, context, weights)) is not None:

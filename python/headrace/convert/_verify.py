@@ -39,6 +39,10 @@ def rows_of(flow: Flow) -> tuple[Numbers, Numbers | None]:
     low, center, high = np.quantile(usual, [0.16, 0.5, 0.84], axis=0)  # also of a heavy tail
     far = np.arange(ROWS) % 2 == 1
     x[far] = center + 1.25 * (high - low) * generator.standard_normal((int(far.sum()), flow.features))
+    support = flow._interior.support
+    for column, period in enumerate(() if support is None else support.periodic):
+        if period is not None:  # libraries have one period of an angle
+            x[:, column] = period[0] + np.mod(x[:, column] - period[0], period[1] - period[0])
     return x, context
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,7 @@ from headrace.convert._bases import BaseAndMaps, of_torch
 from headrace.convert._parts import (
     CIRCULAR_FLOW,
     OTHER_FLOW,
-    Layers,
     Place,
-    activation_of,
     class_of,
     dtype_of,
     numbers,
@@ -23,7 +22,9 @@ from headrace.convert._simple import affine, linear, permutation, table
 from headrace.convert._stands import finished_file, is_file, without_files
 from headrace.convert._to_zuko import Inverted
 from headrace.convert._torch import finished, opened, tensors_of
+from headrace.convert._zuko_circles import CIRCULAR, circular, on_circles
 from headrace.convert._zuko_files import stand_of
+from headrace.convert._zuko_networks import network_of
 from headrace.flow import Flow
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.inverse import Inverse
@@ -32,7 +33,12 @@ from headrace.transforms.transform import Transform
 __all__ = ["flow_of", "from_zuko"]
 
 CONTEXT_INSTEAD = "a base of headrace is the same for all contexts: train hr.NSF with context="
-MAPS = {"MonotonicAffineTransform": "affine", "AdditiveTransform": "additive", "MonotonicRQSTransform": "rq_spline"}
+MAPS = {
+    "MonotonicAffineTransform": "affine",
+    "AdditiveTransform": "additive",
+    "MonotonicRQSTransform": "rq_spline",
+    CIRCULAR: CIRCULAR,
+}
 
 
 def from_zuko(
@@ -45,11 +51,15 @@ def from_zuko(
 ) -> Flow:
     """A trained flow of zuko (1.0 or newer) as a `headrace.Flow` with the same density, in the same dtype.
 
-    MAF, NSF (autoregressive, and coupling by ``passes=2``), NICE and RealNVP with any activation that headrace has, any
-    order and adjacency, ``residual=True``, context; inverses of transforms (IAF); fixed affine maps, permutations,
-    rotations and LU maps between them. Bases: normal, uniform and Student's t distributions, and a `GMM` of components
-    without correlations. Slopes and bounds are those that the installed zuko computes with: weights that were trained
-    with zuko 1.1 to 1.4 had a slope of 1e-4, which later versions do not record.
+    MAF, NSF and NCSF (autoregressive, and coupling by ``passes=2``), NICE and RealNVP with any activation that headrace
+    has, any order and adjacency, ``residual=True``, context; inverses of transforms (IAF); fixed affine maps,
+    permutations, rotations and LU maps between them. Bases: normal, uniform and Student's t distributions, and a `GMM`
+    of components without correlations. Slopes and bounds are those that the installed zuko computes with: weights that
+    were trained with zuko 1.1 to 1.4 had a slope of 1e-4, which later versions do not record.
+
+    A network of an NCSF reads the angles that its map shifts, so that each level of coordinates becomes a coupling: a
+    pass costs as many networks as there are levels, two with ``passes=2``, in either direction. Columns are periodic;
+    zuko's densities of angles outside of [-π, π) are others.
 
     Args:
         model: A `zuko.flows.Flow`, or the `state_dict` of a MAF, NSF, NICE or RealNVP.
@@ -84,7 +94,21 @@ def from_zuko(
 def flow_of(model: Any, place: Place) -> Flow:
     """The flow in float64, not compared."""
     base, maps = _base(model.base, place.at("base"))
-    return Flow([*maps, *_chain(model.transform, place.at("transform"), base.features)], base)
+    chain = _chain(model.transform, place.at("transform"), base.features)
+    circles = {_function_of(leaf)[0] == CIRCULAR for leaf in _leaves(model.transform)}
+    if circles == {True, False}:
+        raise place.at("transform").unknown(model.transform, "circular transforms alone, or none", CIRCULAR_FLOW)
+    return Flow([*maps, *(on_circles(chain, base.features) if True in circles else chain)], base)
+
+
+def _leaves(t: Any) -> Iterator[Any]:
+    """The transforms that a composition has."""
+    kind = class_of(t)[1]
+    parts = t.transforms if kind == "LazyComposedTransform" else [t.transform] if kind == "LazyInverse" else None
+    if parts is None:
+        yield t
+    for part in parts or ():
+        yield from _leaves(part)
 
 
 def _base(base: Any, place: Place) -> BaseAndMaps:
@@ -105,26 +129,38 @@ def _chain(t: Any, place: Place, features: int) -> list[Transform]:
         return [one for part in (parts[::-1] if place.way == "to_latent" else parts) for one in part]
     if kind == "LazyInverse":
         return _chain(t.transform, place.at("transform").turned(), features)
-    if kind == "MaskedAutoregressiveTransform":
-        return [_network(t.hyper, place.at("hyper"), t, features).autoregressive(place, **_map(t, place))]
-    if kind == "GeneralCouplingTransform":
-        passive = np.flatnonzero(numbers(t.mask))
-        layers = _network(t.hyper, place.at("hyper"), t, len(passive))
-        return [layers.coupling(place, features, passive, **_map(t, place))]
-    if kind == "ElementWiseTransform":
-        return [_elementwise(t, place, features)]
+    if kind in WITH_A_MAP:
+        settings = _map(t, place)
+        if settings["map"] == CIRCULAR:
+            return circular(t, place, features, bins=settings["bins"], slope=settings["slope"])
+        return [WITH_A_MAP[kind](t, place, features, settings)]
     if kind in ("UnconditionalTransform", "Unconditional"):
         return _fixed(t(), place, features, any(p.requires_grad for p in t.parameters()))
     raise place.unknown(t, "a masked autoregressive, coupling, elementwise or unconditional transform", OTHER_FLOW)
 
 
-def _elementwise(t: Any, place: Place, features: int) -> Transform:
+def _autoregressive(t: Any, place: Place, features: int, settings: dict[str, Any]) -> Transform:
+    return network_of(t.hyper, place.at("hyper"), features).autoregressive(place, **settings)
+
+
+def _coupling(t: Any, place: Place, features: int, settings: dict[str, Any]) -> Transform:
+    passive = np.flatnonzero(numbers(t.mask))
+    return network_of(t.hyper, place.at("hyper"), len(passive)).coupling(place, features, passive, **settings)
+
+
+def _elementwise(t: Any, place: Place, features: int, settings: dict[str, Any]) -> Transform:
     """Elementwise transforms of one feature, the form of zuko's autoregressive and coupling transforms in that case."""
-    settings = _map(t, place)
     if hasattr(t, "hyper"):
-        return _network(t.hyper, place.at("hyper"), t, 0).coupling(place, features, [], **settings)
+        return network_of(t.hyper, place.at("hyper"), 0).coupling(place, features, [], **settings)
     raw = np.concatenate([numbers(part).reshape(features, -1) for part in t.phi], axis=1)
     return table(place, features, range(features), raw, **settings)
+
+
+WITH_A_MAP = {
+    "MaskedAutoregressiveTransform": _autoregressive,
+    "GeneralCouplingTransform": _coupling,
+    "ElementWiseTransform": _elementwise,
+}
 
 
 def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transform]:
@@ -154,76 +190,42 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
     raise place.unknown(t, "an affine map, a permutation, a rotation or an LU map", OTHER_FLOW)
 
 
+def _function_of(t: Any) -> tuple[str, Any, dict[str, Any]]:
+    """The function of zuko in a transform's `univariate`, by name and itself, and its keywords; None for others."""
+    function: Any = getattr(t, "univariate", None)
+    given: dict[str, Any] = {}
+    if isinstance(function, Inverted):
+        function = function.univariate
+    while isinstance(function, functools.partial):
+        if function.args:
+            return "", None, {}
+        given = {**function.keywords, **given}
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__), function, given
+
+
 def _map(t: Any, place: Place) -> dict[str, Any]:
     """The map of a transform's `univariate`, and its settings: from keywords, or its own defaults."""
     if hasattr(t, "settings"):  # of a file
         of_file: dict[str, Any] = t.settings
         return of_file
-    function: Any = t.univariate
-    given: dict[str, Any] = {}
-    if is_inverted := isinstance(function, Inverted):
-        function = function.univariate
-    while isinstance(function, functools.partial):
-        if function.args:
-            raise place.differs("univariate", "keywords alone", function)
-        given = {**function.keywords, **given}
-        function = function.func
-    name = getattr(function, "__name__", type(function).__name__)
-    if name not in MAPS or getattr(function, "__module__", "") != "zuko.transforms":
-        instead = CIRCULAR_FLOW if name == "CircularRQSTransform" else OTHER_FLOW
-        raise place.differs("univariate", f"one of zuko's {', '.join(MAPS)}", function, instead)
+    is_inverted = isinstance(t.univariate, Inverted)
+    name, function, given = _function_of(t)
+    if function is None:
+        raise place.differs("univariate", "keywords alone", t.univariate)
+    if name not in MAPS or not getattr(function, "__module__", "").startswith("zuko."):
+        raise place.differs("univariate", f"one of zuko's {', '.join(MAPS)}", function, OTHER_FLOW)
     options = {key: p.default for key, p in inspect.signature(function).parameters.items()} | given
     if extra := set(given) - {"slope", "bound"}:
         raise place.differs("univariate", "slope and bound alone", sorted(extra))
     settings: dict[str, Any] = {"map": MAPS[name]} | ({"formula": place.turned().way} if is_inverted else {})
     if MAPS[name] != "additive":
         settings["slope"] = float(options["slope"])
-    if MAPS[name] == "rq_spline":
+    if MAPS[name] in ("rq_spline", CIRCULAR):
         bins, *others = [int(np.prod(shape)) for shape in t.shapes]
         if others != [bins, bins - 1]:
             raise place.differs("shapes", "K widths, K heights and K - 1 derivatives", t.shapes)
-        settings.update(bins=bins, bound=float(options["bound"]))
+        settings.update(bins=bins, **({"bound": float(options["bound"])} if "bound" in options else {}))
     elif [int(np.prod(shape)) for shape in t.shapes] != [1] * len(t.shapes):
         raise place.differs("shapes", "one number of each", t.shapes)
     return settings
-
-
-def _network(hyper: Any, place: Place, t: Any, reads: int) -> Layers:
-    """The layers of an MLP, masked or not, with residual blocks or without."""
-    modules = list(hyper)
-    first = modules[0]
-    layers = Layers(int(first.weight.shape[-1]) - reads)
-    for i, module in enumerate(modules[:-1]):
-        package, kind = class_of(module)
-        if package == "zuko" and kind in ("Linear", "MaskedLinear"):
-            layers.hidden(*_linear(module, place.at(i)))
-        elif (package, kind) == ("zuko", "Residual"):
-            _block(layers, list(module), place.at(i))
-        elif (package, kind) == ("zuko", "LayerNorm"):
-            raise place.at(i).unknown(module, "layers without normalisation over units")
-        else:
-            if i == 0 or layers.layers[-1].activation != "identity":
-                raise place.at(i).unknown(module, "a linear layer before each activation")
-            layers.activate(activation_of(place.at(i), module))
-    if class_of(modules[-1])[1] not in ("Linear", "MaskedLinear"):
-        raise place.at(len(modules) - 1).unknown(modules[-1], "a linear layer at the end")
-    layers.outputs(*_linear(modules[-1], place.at(len(modules) - 1)))
-    return layers
-
-
-def _block(layers: Layers, parts: list[Any], place: Place) -> None:
-    """x + W2 σ(W1 x + b1) + b2, behind a layer without activation."""
-    if len(parts) != 3 or layers.layers[-1].activation != "identity":
-        raise place.unknown(parts[-1], "a linear layer, an activation and a linear layer, behind a linear layer")
-    before = len(layers.layers) - 1
-    layers.hidden(*_linear(parts[0], place.at(0)), activation=activation_of(place.at(1), parts[1]))
-    layers.hidden(*_linear(parts[2], place.at(2)), adds=before)
-
-
-def _linear(module: Any, place: Place) -> tuple[Any, Any, Any]:
-    if class_of(module) not in (("zuko", "Linear"), ("zuko", "MaskedLinear")):
-        raise place.unknown(module, "zuko's Linear or MaskedLinear")
-    weight = numbers(module.weight)
-    if weight.ndim != 2:
-        raise place.differs("stack", "None", module)
-    return weight, None if module.bias is None else numbers(module.bias), getattr(module, "mask", None)

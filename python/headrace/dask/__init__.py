@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import _arguments as check
 from headrace._install import install
+from headrace._tables.names import refuse_others
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.dask import _launch, _rank
 from headrace.dask._lazy import log_prob, sample
-from headrace.dask._table import has_rows, shards_of
+from headrace.dask._table import called, has_rows, shards_of
 from headrace.distributed.shards import ROWS
 from headrace.flow import Flow
 
@@ -91,12 +92,17 @@ def fit(
     if checkpoint is not None:
         options["checkpoint"] = os.path.abspath(os.fspath(checkpoint))
     launch = _launch_of(client, collective, timeout, restarts, checkpoint is None, progress)
+    named, known = called(x, columns, context, weights), flow._interior.names
+    for name, given, own in (("x", named.features, known.features), ("context", named.context, known.context)):
+        if given is not None and own is not None:
+            refuse_others(name, given, own)
     with launch.client.as_current():
         shards, judge, validation = _shards(launch.client, x, context, weights, columns, validation, rows)
         arguments = {"flow": flow, "options": {**options, "validation": validation}}
         fitted, history = _launch.launched(launch, _rank.fit, arguments, shards, judge)
     with flow._interior.restored():
         flow._interior.become(fitted)
+    flow._interior.name(known.or_those_of(named))
     found: History = history
     return found
 
@@ -134,6 +140,7 @@ def fit_ascent(
         shards, judge, validation = _shards(launch.client, x, None, weights, columns, validation, rows)
         arguments = {"model": model, "options": {"validation": validation}}
         flow, model.history = _launch.launched(launch, _rank.ascend, arguments, shards, judge)
+    flow._interior.name(called(x, columns, None, weights))
     found: AscentFlow = flow
     return found
 

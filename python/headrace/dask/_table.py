@@ -19,8 +19,9 @@ from headrace import _array_errors as errors
 from headrace._arrays.caller import Caller
 from headrace._arrays.frames import class_of
 from headrace._streams.columns import chosen_columns
+from headrace._tables.names import Names
 
-__all__ = ["has_rows", "is_array", "is_frame", "is_series", "names_of", "shards_of", "whole_rows"]
+__all__ = ["called", "has_rows", "is_array", "is_frame", "is_series", "names_of", "shards_of", "whole_rows"]
 
 Pieces = list[tuple[Any, Any, int, int]]  # partition, names of columns or None, first row, end
 
@@ -50,6 +51,15 @@ def names_of(frame: Any, columns: Any, context: Any, weights: Any) -> tuple[list
     given = [None if has_rows(value) else value for value in (context, weights)]
     features, conditions, counts = chosen_columns(list(frame.columns), columns, *given)
     return features, conditions or None, counts[0] if counts else None
+
+
+def called(x: Any, columns: Any, context: Any, weights: Any) -> Names:
+    """The names of a frame's columns, and of its context's, where they are strings; None for arrays."""
+    features, conditions, _ = names_of(x, columns, context, weights) if is_frame(x) else (None, None, None)
+    if is_frame(context):
+        conditions = list(context.columns)
+    both = (features, conditions)
+    return Names(*(tuple(own) if own and all(isinstance(one, str) for one in own) else None for own in both))
 
 
 def has_rows(value: Any) -> bool:

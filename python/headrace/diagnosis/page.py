@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from headrace._output import printable
 from headrace._pictures import NO_MATPLOTLIB, can_draw
-from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.findings import number, p_text
 from headrace.diagnosis.picture import vector_columns, vector_panels
 
@@ -50,7 +49,7 @@ def page(diagnosis: Record, data: str | None = None) -> str:
         f"<h1>{_text(title)}</h1>",
         f'<p class="soft">{_text(_provenance(diagnosis, data))}</p>',
         f'<p class="{kind}">{_text(diagnosis.verdict)}</p>',
-        *(f"<p>{_text(advice)}</p>" for advice in dict.fromkeys(advice_for(one.name) for one in diagnosis.misses)),
+        *(f"<p>{_text(advice)}</p>" for advice in diagnosis.next_steps()),
         *(f"<p>{_text(note)}</p>" for note in diagnosis.notes()),
         f'<div class="pictures">{"".join(_panels(diagnosis))}</div>'
         if can_draw()
@@ -84,7 +83,7 @@ def page(diagnosis: Record, data: str | None = None) -> str:
                     _p(one.p_value),
                     _p(one.adjusted),
                     one.sentence,
-                    advice_for(one.name) if one.misses else "",
+                    diagnosis.next_step(one) if one.misses else "",
                 )
                 for one in tests
             ],

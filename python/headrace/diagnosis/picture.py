@@ -279,6 +279,7 @@ def _p_values(axis: Axes, diagnosis: Record) -> None:
     axis.axvline(LEVEL, color=INK, linewidth=0.9, linestyle=":")
     axis.text(0.85 * LEVEL, -0.5, "5 %", ha="right", va="bottom", fontsize=SMALL, color=INK)
     axis.set_xscale("log")
+    axis.set_xticks([1e-6, 1e-4, 1e-2, 1.0], ["1e-6", "1e-4", "0.01", "1"])  # exponents are too small on a page
     axis.set(title=title, xlim=(least / 1.6, 1.5), ylim=(-0.6, len(tests) - 0.4))
     axis.set_xlabel("p-value; left of 5 % the density misses")
     axis.set_yticks(range(len(tests)), [one.name for one in tests])

@@ -79,6 +79,8 @@ class Record:
     """As many draws with the same context, in the same columns."""
     made: tuple[tuple[str, str], ...] = ()
     """How and when the diagnosis was made: pairs of a name and a value."""
+    on_the_command_line: bool = False
+    """Whether advice names options of the command line, and not arguments of Python."""
 
     @property
     def p_value(self) -> float:
@@ -146,7 +148,7 @@ class Record:
             "likelihoods": [dict(vars(one)) for one in self.likelihoods],
             "fitted_to": self.fitted_to,
             "tests": [
-                {**vars(one), "misses": one.misses, "next": advice_for(one.name) if one.misses else None}
+                {**vars(one), "misses": one.misses, "next": self.next_step(one) if one.misses else None}
                 for one in self.tests
             ],
             "worst": [dict(vars(one)) for one in self.worst],
@@ -185,11 +187,19 @@ class Record:
                 "what speaks against it (p-values of each test alone)",
                 Grid((), misses, wraps=(2,), indent="  "),
             ]
-            advice = dict.fromkeys(advice_for(one.name) for one in self.misses)
-            found += ["", "what to do next", *map(Item, advice)]
+            found += ["", "what to do next", *map(Item, self.next_steps())]
         if rest := [f"{one.name} ({p_text(one.p_value)})" for one in self.tests if not one.misses]:
             found += ["", "what does not", Item(", ".join(rest), rest="  ")]
         return [*found, "", "rows that fit worst", *(Item(self._worst(one)) for one in self.worst[:3])]
+
+    def next_step(self, finding: Finding) -> str:
+        """What to do about a finding."""
+        advice = advice_for(finding.name)
+        return advice.command_line if self.on_the_command_line else advice.python
+
+    def next_steps(self) -> list[str]:
+        """What to do about all findings that speak against the density, each step once."""
+        return [*dict.fromkeys(self.next_step(one) for one in self.misses)]
 
     def notes(self) -> list[str]:
         """Notes beside the verdict."""

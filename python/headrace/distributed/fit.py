@@ -14,6 +14,7 @@ from headrace._fit.fit import Fit
 from headrace._fit.plan import LEAST_HELD_OUT, Plan, rows_of_a_batch
 from headrace._fit.run import Run, RunArguments
 from headrace.distributed.groups import Group
+from headrace.distributed.named import shared_names
 from headrace.distributed.run import Chunks, SharedCheckpoint, SharedRun
 from headrace.distributed.shards import ShardedRows, opened, split
 from headrace.distributed.together import same_everywhere, together
@@ -51,6 +52,7 @@ class SharedFit(Fit):
         of_flow = self.group, flow.features, flow.context, self.caller
         table = opened(*of_flow, *given, support=flow._interior.support, seed=self.seed)
         same_everywhere(self.group, {"seed": str(self.seed)})
+        self.named = shared_names(self.group, x, context, flow._interior.names)
         self.source, self.judge = split(table, self.arguments.validation, self.caller)
 
     def planned(self) -> Plan:

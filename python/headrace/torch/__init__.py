@@ -12,9 +12,13 @@
 
 from __future__ import annotations
 
-import torch
-
 from headrace import _arguments as check
+from headrace._install import install
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError(f"headrace.torch needs PyTorch 2.5 or newer: {install('torch')}") from error
 
 check.framework("torch", torch.__version__, (2, 5))
 

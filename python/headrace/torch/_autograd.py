@@ -21,6 +21,7 @@ __all__ = [
     "first",
     "generate",
     "is_batched_the_old_way",
+    "is_plain",
     "log_prob",
     "transform",
 ]
@@ -211,7 +212,7 @@ class _LogProbInOneRun(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, context, parameters, *unit = ctx.saved_tensors
         wrt = ctx.wrt
-        if not _is_plain(grad) or is_batched_the_old_way(grad):  # its values must not be read
+        if not is_plain(grad) or is_batched_the_old_way(grad):  # its values must not be read
             made = _Vjp.apply(x, context, parameters, None, grad, ctx.entry.handle, True, True, wrt)
             return *_spread(made, wrt, (x, context, parameters)), None, None
         gradients = [u * grad[:, None] for u in unit[: len(unit) - wrt[2]]]
@@ -280,7 +281,7 @@ class _PlainRun(torch.autograd.Function):
         value, context, parameters = ctx.saved_tensors
         wrt, options = _wanted(ctx), (ctx.entry.handle, ctx.inverse, ctx.of_log_prob)
         given = value, context, parameters, grad_value, grad_number
-        if _is_plain(grad_value, grad_number) and not is_batched_the_old_way(grad_value, grad_number):
+        if is_plain(grad_value, grad_number) and not is_batched_the_old_way(grad_value, grad_number):
             made = first(operators.vjp(*given, options[0], options[1], options[2], wrt), given)
         else:  # as for gradients that are mapped
             made = list(_Vjp.apply(*given, *options, wrt))
@@ -312,7 +313,7 @@ def is_batched_the_old_way(*gradients: Tensor | None) -> bool:
     return not torch.compiler.is_compiling() and any(is_batched(g) for g in gradients if g is not None)
 
 
-def _is_plain(*tensors: Tensor | None) -> bool:
+def is_plain(*tensors: Tensor | None) -> bool:
     """Whether there is no tracing, transform of a function or dispatch mode, so that the dispatcher can be skipped."""
     return (
         all(type(tensor) in _PLAIN for tensor in tensors)
@@ -326,7 +327,7 @@ def _is_plain(*tensors: Tensor | None) -> bool:
 
 def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) -> Tensor:
     """Log densities of rows, shape (rows,)."""
-    if _is_plain(x, context, parameters):
+    if is_plain(x, context, parameters):
         if not torch.is_grad_enabled():
             return operators.log_prob(x, context, parameters, entry.handle)
         wrt = [x.requires_grad, context is not None and context.requires_grad, parameters.requires_grad]
@@ -357,7 +358,7 @@ def _run(
 ) -> tuple[Tensor, Tensor]:
     if torch.jit.is_tracing():
         out, number = operators.ops.run(value, context, parameters, entry.handle, inverse, of_log_prob)
-    elif not _is_plain(value, context, parameters):
+    elif not is_plain(value, context, parameters):
         traced = _Run if torch.compiler.is_compiling() else _EagerRun
         out, number = traced.apply(value, context, parameters, entry.handle, inverse, of_log_prob)
     elif torch.is_grad_enabled():

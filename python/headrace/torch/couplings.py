@@ -1,4 +1,7 @@
-"""Couplings whose parameters come from a network of your own: the maps of `headrace.ops`, with gradients."""
+"""Couplings whose parameters come from a network of your own: the maps of `headrace.ops`, with gradients.
+
+Graphs of `torch.compile`, `torch.export` and `torch.jit.trace` hold them as operators of PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor
 from headrace import _array_errors as errors
 from headrace import _couplings
 from headrace._couplings import Settings
-from headrace.torch import _autograd
+from headrace.torch import _autograd, _operators
 
 __all__ = ["coupling"]
 
@@ -30,8 +33,8 @@ def coupling(
     """One map for every element, differentiable by values and parameters (docs/ops.md).
 
     Gradients are those of `headrace.ops.coupling_backward`: first ones, in reverse mode. They are there under
-    `torch.func.grad` too, and under `torch.func.vmap`, where mapped examples are rows of one call. Graphs of
-    `torch.compile` break here.
+    `torch.func.grad` too, and under `torch.func.vmap`, where mapped examples are rows of one call. `torch.compile`
+    takes it whole, also with ``fullgraph=True``.
 
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
@@ -60,34 +63,81 @@ def coupling(
     for name, given in (("value", value), ("params", params)):
         if not isinstance(given, Tensor):
             raise errors.wrong_kind(name, "a PyTorch tensor", errors.type_of(given))
-    made: tuple[Tensor, Tensor] = _Run.apply(value, params, Settings(map, scale, slope, bound, bins, min_bin), inverse)
-    return made
+    how = map, scale, slope, bound, bins, min_bin, inverse
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        value, log_det = _operators.ops.coupling(value, params, *_typed(*how))
+    else:
+        value, log_det = _Run.apply(value, params, how)
+    return value, log_det
+
+
+# ---- the operators ---------------------------------------------------------------------------------------------------
+
+# Their arguments after tensors are the keywords of `coupling`, and whether the direction is "inverse".
+How = tuple[Any, ...]
+_HOW = "str map, str scale, float slope, float[] bound, int? bins, float min_bin, bool inverse"
+
+
+def _typed(map: str, scale: str, slope: float, bound: Any, *rest: Any) -> tuple[Any, ...]:
+    """The keywords in the types of the operators."""
+    return map, scale, slope, list(bound) if isinstance(bound, (tuple, list)) else [bound], *rest
+
+
+def _settings(map: str, scale: str, slope: float, bound: Any, bins: int | None, min_bin: float) -> Settings:
+    is_one = isinstance(bound, list) and len(bound) == 1
+    return Settings(map, scale, slope, bound[0] if is_one else bound, bins, min_bin)
+
+
+def _computed(value: Tensor, params: Tensor, *how: Any) -> tuple[Tensor, Tensor]:
+    *keywords, inverse = how
+    return _couplings.run("value", value.contiguous(), params.contiguous(), _settings(*keywords), inverse=inverse)
+
+
+def _pulled(
+    value: Tensor, params: Tensor, grad_value: Tensor, grad_log_det: Tensor, *how: Any
+) -> tuple[Tensor, Tensor]:
+    *keywords, inverse = how
+    given, grads = (value.contiguous(), params.contiguous()), (grad_value.contiguous(), grad_log_det.contiguous())
+    return _couplings.pull(*given, *grads, _settings(*keywords), inverse=inverse)
+
+
+def _empty_results(value: Tensor, params: Tensor, *how: Any) -> tuple[Tensor, Tensor]:
+    return value.new_empty(value.shape), value.new_empty(value.shape[:-1])
+
+
+def _empty_gradients(value: Tensor, params: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return value.new_empty(value.shape), params.new_empty(params.shape)
+
+
+# ---- derivatives -----------------------------------------------------------------------------------------------------
 
 
 class _Run(torch.autograd.Function):
     @staticmethod
-    def forward(value: Tensor, params: Tensor, settings: Settings, inverse: bool) -> tuple[Tensor, Tensor]:
-        return _couplings.run("value", value.contiguous(), params.contiguous(), settings, inverse=inverse)
+    def forward(value: Tensor, params: Tensor, how: How) -> tuple[Tensor, Tensor]:
+        if _autograd.is_plain(value, params):
+            return _computed(value, params, *how)
+        out, log_det = _operators.ops.coupling(value, params, *_typed(*how))
+        return out, log_det
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        value, params, ctx.settings, ctx.inverse = inputs
+        value, params, ctx.how = inputs
         ctx.save_for_backward(value, params)
 
     @staticmethod
     def backward(ctx: Any, grad_value: Tensor, grad_log_det: Tensor) -> Any:
-        found = _Pull.apply(*ctx.saved_tensors, grad_value, grad_log_det, ctx.settings, ctx.inverse)
-        wanted = ctx.needs_input_grad[:2]
-        return *(gradient if needed else None for gradient, needed in zip(found, wanted, strict=True)), None, None
+        by_value, by_params = _Pull.apply(*ctx.saved_tensors, grad_value, grad_log_det, ctx.how)
+        of_value, of_params = ctx.needs_input_grad[:2]
+        return by_value if of_value else None, by_params if of_params else None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise RuntimeError(_autograd.NO_FORWARD)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, value: Tensor, params: Tensor, *rest: Any) -> Any:
-        mapped = _in_front(info.batch_size, value, in_dims[0]), _aligned(info.batch_size, value, params, in_dims)
-        return _Run.apply(*mapped, *rest), (0, 0)
+    def vmap(info: Any, in_dims: Any, value: Tensor, params: Tensor, how: How) -> Any:
+        return _run_of_all(_Run.apply, info.batch_size, in_dims, value, params, how)
 
 
 class _Pull(torch.autograd.Function):
@@ -95,12 +145,15 @@ class _Pull(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        value: Tensor, params: Tensor, grad_value: Tensor, grad_log_det: Tensor, settings: Settings, inverse: bool
+        value: Tensor, params: Tensor, grad_value: Tensor, grad_log_det: Tensor, how: How
     ) -> tuple[Tensor, Tensor]:
         if _autograd.is_batched_the_old_way(grad_value, grad_log_det):
             raise RuntimeError(_autograd.NO_BATCHED_GRADS)
-        grads = grad_value.contiguous(), grad_log_det.contiguous()
-        return _couplings.pull(value.contiguous(), params.contiguous(), *grads, settings, inverse=inverse)
+        if _autograd.is_plain(value, params, grad_value, grad_log_det):
+            return _pulled(value, params, grad_value, grad_log_det, *how)
+        found = _operators.ops.coupling_vjp(value, params, grad_value, grad_log_det, *_typed(*how))
+        by_value, by_params = found
+        return by_value, by_params
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -111,15 +164,24 @@ class _Pull(torch.autograd.Function):
         raise RuntimeError(_autograd.NO_SECOND)
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: Any, value: Tensor, params: Tensor, grad_value: Tensor, grad_log_det: Tensor, *rest: Any
-    ) -> Any:
-        n = info.batch_size
-        own = params.shape if in_dims[1] is None else params.movedim(in_dims[1], 0).shape[1:]
-        others = (_in_front(n, t, d) for t, d in zip((grad_value, grad_log_det), in_dims[2:4], strict=True))
-        mapped = _in_front(n, value, in_dims[0]), _aligned(n, value, params, in_dims), *others
-        by_value, by_params = _Pull.apply(*mapped, *rest)
-        return (by_value, by_params.reshape(n, *own)), (0, 0)
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        return _pull_of_all(_Pull.apply, info.batch_size, in_dims, *arguments)
+
+
+# ---- mapped examples as rows of one call -----------------------------------------------------------------------------
+
+
+def _run_of_all(call: Any, n: int, in_dims: Any, value: Tensor, params: Tensor, *how: Any) -> Any:
+    return call(_in_front(n, value, in_dims[0]), _aligned(n, value, params, in_dims), *how), (0, 0)
+
+
+def _pull_of_all(
+    call: Any, n: int, in_dims: Any, value: Tensor, params: Tensor, grad_value: Tensor, grad_log_det: Tensor, *how: Any
+) -> Any:
+    own = params.shape if in_dims[1] is None else params.movedim(in_dims[1], 0).shape[1:]
+    others = (_in_front(n, t, d) for t, d in zip((grad_value, grad_log_det), in_dims[2:4], strict=True))
+    by_value, by_params = call(_in_front(n, value, in_dims[0]), _aligned(n, value, params, in_dims), *others, *how)
+    return (by_value, by_params.reshape(n, *own)), (0, 0)
 
 
 def _in_front(n: int, tensor: Tensor, dim: int | None) -> Tensor:
@@ -132,3 +194,53 @@ def _aligned(n: int, value: Tensor, params: Tensor, in_dims: Any) -> Tensor:
     moved = _in_front(n, params, in_dims[1])
     missing = value.ndim + (in_dims[0] is None) - (moved.ndim - 1)
     return moved.reshape(n, *(1,) * max(missing, 0), *moved.shape[1:])
+
+
+# ---- of the operators themselves -------------------------------------------------------------------------------------
+
+# A graph that was exported calls them without the functions above.
+
+
+def _setup_of_operator(ctx: Any, inputs: Any, output: Any) -> None:
+    value, params, *how = inputs
+    _Run.setup_context(ctx, (value, params, tuple(how)), output)
+
+
+def _backward_of_operator(ctx: Any, *grads: Tensor) -> Any:
+    by_value, by_params, _ = _Run.backward(ctx, *grads)
+    return by_value, by_params, *[None] * len(ctx.how)
+
+
+def _no_second(ctx: Any, *grads: Any) -> Any:
+    raise RuntimeError(_autograd.NO_SECOND)
+
+
+def _define(name: str, schema: str, body: Any, fake: Any, mapped: Any, backward: Any, setup: Any = None) -> None:
+    library = _operators.library
+    library.define(f"{name}({schema}, {_HOW}) -> (Tensor, Tensor)")
+    for key in ("CPU", "CUDA"):
+        library.impl(name, body, key)
+    torch.library.register_fake(f"headrace::{name}", fake, lib=library)
+    torch.library.register_autograd(f"headrace::{name}", backward, setup_context=setup, lib=library)
+    call = getattr(_operators.ops, name)
+    rule = lambda info, in_dims, *arguments: mapped(call, info.batch_size, in_dims, *arguments)  # noqa: E731
+    torch.library.register_vmap(f"headrace::{name}", rule, lib=library)
+
+
+_define(
+    "coupling",
+    "Tensor value, Tensor params",
+    _computed,
+    _empty_results,
+    _run_of_all,
+    _backward_of_operator,
+    _setup_of_operator,
+)
+_define(
+    "coupling_vjp",
+    "Tensor value, Tensor params, Tensor grad_value, Tensor grad_log_det",
+    _pulled,
+    _empty_gradients,
+    _pull_of_all,
+    _no_second,
+)

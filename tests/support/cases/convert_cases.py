@@ -110,6 +110,7 @@ ZUKO = {
     "MAF inverted (IAF), fixed affine maps, rotations, LU maps, permutations": zuko_iaf,
     "NSF": lambda d: zuko_flow(d, "NSF", bins=d.bins, slope=d.one(1e-2, 1e-3, 1e-4)),
     "NSF, `passes=2` (coupling)": lambda d: zuko_flow(d, "NSF", passes=2, bins=d.bins, randperm=d.one(True, False)),
+    "NCSF": lambda d: zuko_flow(d, "NCSF", bins=d.bins, passes=d.one(None, 2)),
     "NICE, RealNVP": lambda d: zuko_flow(d, "RealNVP", randmask=d.one(True, False)),
     "NICE with shifts alone": zuko_additive,
 }
@@ -121,7 +122,6 @@ def zuko_normalised(d):
 
 
 ZUKO_REFUSED = {
-    "NCSF": lambda d: zuko_flow(d, "NCSF"),
     "GF": lambda d: zuko_flow(d, "GF"),
     "NAF, UNAF, SOSPF, BPF": lambda d: zuko_flow(d, d.one("NAF", "UNAF", "SOSPF", "BPF")),
     "networks with `normalize=True`": zuko_normalised,

@@ -1,0 +1,100 @@
+"""Circular flows of zuko (NCSF): shifts by half a period and splines, with networks that read the angles themselves.
+
+A transform takes each angle x to f(s(x)), where s(x) = x ± π within [-π, π), and f is a spline of [-π, π] onto itself.
+Its network reads x and not s(x), and no linear layer has the one for the other. So each level of coordinates is a
+coupling of its own, in which the coordinates that are read are not shifted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.convert._parts import Layers, Place, numbers
+from headrace.convert._simple import table
+from headrace.convert._zuko_networks import network_of
+from headrace.transforms.fixed import Standardize
+from headrace.transforms.support import Support
+from headrace.transforms.transform import Transform
+
+__all__ = ["CIRCULAR", "circular", "on_circles"]
+
+CIRCULAR = "CircularRQSTransform"  # zuko's function
+
+
+def on_circles(chain: list[Transform], features: int) -> list[Transform]:
+    """Transforms of [-1, 1) as those of angles, from zuko's latent rows to periodic columns of data."""
+    ends = [(-math.pi, math.pi)] * features
+    return [Standardize(np.zeros(features), np.full(features, 1.0 / math.pi)), *chain, Support(None, ends)]
+
+
+def circular(t: Any, place: Place, features: int, *, bins: int, slope: float) -> list[Transform]:
+    """A transform of angles in units of π, from latent to data."""
+    if place.way == "to_data":
+        raise place.unknown(t, "a circular transform that is not inverted", "invert the flow that is trained instead")
+    settings = {"map": "rq_spline", "bins": bins, "slope": slope, "bound": 1.0}
+    if not hasattr(t, "hyper"):  # of one feature, without context
+        raw = np.concatenate([numbers(part).reshape(features, -1) for part in t.phi], axis=1)
+        every = list(range(features))
+        return [table(place, features, every, raw, **settings), *_half_a_period(features, every)]
+    chain: list[Transform] = []
+    for passive, active, layers in _levels(t, place, features, 3 * bins - 1):
+        layers.weights[0][:, : len(passive)] *= math.pi  # the network reads angles
+        chain += [layers.coupling(place, features, passive, **settings), *_half_a_period(features, active)]
+    return chain
+
+
+def _half_a_period(features: int, active: list[int]) -> list[Transform]:
+    """The shift of some coordinates of [-1, 1), which is its own inverse."""
+    wrap = Support(None, [(-1.0, 1.0) if i in active else None for i in range(features)])
+    mean = np.array([1.0 if i in active else 0.0 for i in range(features)])
+    return [wrap, Standardize(mean, np.ones(features)), wrap]
+
+
+def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[list[int], list[int], Layers]]:
+    """Passive and active coordinates of each level, the first one first, with the part of the network that is theirs.
+
+    `count`: outputs of a coordinate.
+    """
+    own = place.at("hyper")
+    if hasattr(t, "mask"):
+        passive = np.flatnonzero(numbers(t.mask))
+        yield (
+            passive.tolist(),
+            np.setdiff1d(np.arange(features), passive).tolist(),
+            network_of(t.hyper, own, passive.size),
+        )
+        return
+    is_masked = hasattr(t, "passes")  # and not the form of one feature, whose network reads the context alone
+    level = (
+        _level_of(network_of(t.hyper, own, features), features, count) if is_masked else np.zeros(features, np.int64)
+    )
+    for number in range(int(level.max()) + 1):
+        layers = network_of(t.hyper, own, features if is_masked else 0)
+        others, active = np.flatnonzero(level != number), np.flatnonzero(level == number)
+        if is_masked:
+            read = np.concatenate([others, np.arange(features, features + layers.context)])
+            layers.weights[0], layers.masks[0] = layers.weights[0][:, read], layers.masks[0][:, read]
+        rows = (active[:, None] * count + np.arange(count)).ravel()
+        layers.weights[-1], layers.masks[-1] = layers.weights[-1][rows], layers.masks[-1][rows]
+        layers.biases[-1] = layers.biases[-1][rows]
+        yield others.tolist(), active.tolist(), layers
+
+
+def _level_of(layers: Layers, features: int, count: int) -> NDArray[np.int64]:
+    """The level of each coordinate: one above the highest of those that its outputs depend on, by the masks."""
+    reach: list[Any] = []
+    for mask, layer in zip(layers.masks, [*layers.layers, None], strict=True):
+        seen = mask.astype(float) @ reach[-1] if reach else mask[:, :features].astype(float)
+        if layer is not None and layer.adds is not None:
+            seen = seen + reach[layer.adds]
+        reach.append(np.minimum(seen, 1.0))
+    reads = reach[-1].reshape(features, count, features).any(axis=1)
+    level = np.zeros(features, np.int64)
+    for _ in range(features):
+        level = np.array([max((level[j] + 1 for j in np.flatnonzero(reads[i])), default=0) for i in range(features)])
+    return level
