@@ -6,7 +6,6 @@
 // float32: every N-th of the 2^32 floats (--all: each of them). float64: N sampled values. Both: special values, and
 // the neighbours of the points where a function changes its method.
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -584,7 +583,7 @@ int main(int argc, char** argv) {
     measure_all(*singles, special_floats);
     survey_floats(*singles, stride);
     singles->report();
-    if (LDBL_MANT_DIG > DBL_MANT_DIG) {
+    if (std::numeric_limits<long double>::digits > std::numeric_limits<double>::digits) {
         const auto doubles = std::make_unique<Survey<double>>(sets);
         measure_all(*doubles, special_doubles);
         survey_doubles(*doubles, samples);
