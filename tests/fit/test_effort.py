@@ -3,6 +3,7 @@
 import math
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -281,6 +282,14 @@ def test_ctrl_c_before_the_flow_has_better_weights(threads, monkeypatch, set_thr
     flow = flow_of()
     before = state(flow)
     calls = ctrl_c(monkeypatch, _run.ArrayRun, "_find_gradient")
+    step = _run.ArrayRun._find_gradient
+
+    def slow(run, *given):
+        found = step(run, *given)
+        time.sleep(0.2 if calls and threads > 1 else 0.0)  # the main thread stops the others
+        return found
+
+    monkeypatch.setattr(_run.ArrayRun, "_find_gradient", slow)
     with pytest.raises(KeyboardInterrupt):
         flow.fit(bent(600), effort="high", epochs=400, **QUIET)
     assert calls
