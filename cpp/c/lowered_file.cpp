@@ -159,7 +159,7 @@ class Drafting {
         const int n = d.features;
         const std::vector<int> all = first_integers(n), back = inverse_order(own.order);
         const size_t size = size_t(n);
-        if (own.fixed) return made_fixed(own, inverted);
+        if (own.fixed) return made_fixed(own, *own.fixed, inverted);
         Values<T> zeros(size), bias(size);
         for (size_t i = 0; i < bias.size(); ++i) bias[size_t(own.order[i])] = own.shift[i] * T(own.signs[i]);
         Network<T> upper = triangle(inverted, n, std::move(own.upper), zeros);
@@ -184,8 +184,8 @@ class Drafting {
     }
 
     // A map that is not trainable: products with its factors, as python/headrace/transforms/linear.py has them.
-    static Drafts<T> made_fixed(detail::LinearDescription<T>& own, bool inverted) {
-        const auto& fixed = *own.fixed;
+    static Drafts<T> made_fixed(const detail::LinearDescription<T>& own,
+                                const typename detail::LinearDescription<T>::Fixed& fixed, bool inverted) {
         const size_t size = own.order.size();
         const std::vector<int> all = first_integers(int(size)), back = inverse_order(own.order);
         const auto is_zero = [](double value) { return value == 0.0; };
