@@ -364,3 +364,133 @@ class SequenceStep:
             return mean + self.power * float(np.nanmean(heard)), error
 
         return judge
+
+
+# ---- distillation ----------------------------------------------------------------------------------------------------
+
+
+def distill_sequences(
+    teacher: Any,
+    student: Any,
+    context: Any,
+    *,
+    estimator: str,
+    steps: Any,
+    samples: Any,
+    first_steps: Any,
+    learning_rate: Any,
+    length: Any,
+    covariates: Any,
+    signals: Any,
+    power: Any,
+    seed: Any,
+    progress: Any,
+    **of_plan: Any,
+) -> tuple[SequenceFlow, SequenceDistillation]:
+    """See `headrace.distill`."""
+    _check_flows(teacher, student)
+    rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
+    own_length = LENGTH if length is None else check.integer("length", length, least=2)
+    weight = check.number("power", 1.0 if power is None else power, least=0.0, below=math.inf)
+    if power is not None and signals is None:
+        raise ValueError(f"power: expected None without signals, whose spectra it weighs, got {power!r}")
+    inputs = Inputs(teacher, own_length, context, covariates, signals)
+    reason = why_from_samples(teacher, student)
+    if estimator == "closed_form" and reason:
+        raise ValueError(f"estimator: 'closed_form' is not available, because {reason}; use 'pathwise'")
+    is_closed = estimator != "pathwise" and not reason
+    learner = copy.deepcopy(student)
+    _take_over(teacher, learner)
+    plan = DescentPlan.of(
+        learner,
+        steps=STEPS if steps is None else steps,
+        samples=SAMPLES if samples is None else samples,
+        learning_rate=RATE * _optimizer.default_rate(student) if learning_rate is None else learning_rate,
+        **of_plan,
+    )
+    has_spectra = signals is not None and weight > 0.0
+    first = check.integer(
+        "first_steps", round(FIRST * plan.steps) * has_spectra if first_steps is None else first_steps, most=plan.steps
+    )
+    if first and not has_spectra:
+        raise ValueError(f"first_steps: expected 0 without signals, whose spectra these steps learn, got {first}")
+    window = min(WINDOW, own_length // 2 * 2)
+    spectrum = Spectrum(Magnitudes(window), is_paired=inputs.is_paired) if has_spectra else None
+    divergence = Divergence(teacher, learner, own_length, is_closed=is_closed)
+    step = SequenceStep(divergence, inputs, plan, spectrum, weight, first, rng)
+    judge, of_report = step.judge(seed_of(rng)), seed_of(rng)
+    begin = time.perf_counter()
+    of_rows: Any = learner
+    history = Descent("distill", of_rows, plan, step, judge).go(bool(progress))
+    if history.stopped == "interrupted" and not history.kept_step:
+        raise KeyboardInterrupt  # without better weights there is nothing to return
+    with student._interior.restored():
+        _take_over(teacher, student)
+        student.parameters = learner.parameters
+    found = _reported(step, of_report) if history.stopped != "interrupted" else (math.nan,) * 5
+    estimator = "closed_form" if is_closed else "pathwise"
+    kl, error, *heard = found
+    return student, SequenceDistillation(kl, error, estimator, *heard, history, time.perf_counter() - begin)
+
+
+def _check_flows(teacher: Any, student: Any) -> None:
+    for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
+        if not isinstance(flow, SequenceFlow):
+            raise TypeError(f"{name}: expected a SequenceFlow, as the other one is, got {check.kind_of(flow)}")
+        for t in flow.transforms:
+            if isinstance(t, CausalConvolution) and t.reads != side:
+                way = "densities" if side == "data" else "samples"
+                raise ValueError(
+                    f"{name}: expected networks that read {side}, whose {way} of all steps are made at once, got one "
+                    f"that reads {t.reads}"
+                )
+    if student._base_size():
+        raise ValueError(
+            f"student: expected a base without trained parameters, got {student.base!r}; samples have no derivatives "
+            "by them here"
+        )
+    for what, own, wanted in (
+        ("features", student.features, teacher.features),
+        ("context columns", student.context, teacher.context),
+        ("covariates", student.covariates, teacher.covariates),
+        ("steps a frame (hop)", student.hop, teacher.hop),
+    ):
+        if own != wanted:
+            raise ValueError(f"student: expected {wanted} {what}, as the teacher has, got {own}")
+
+
+def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
+    """The scales of data and context, where the student has none of its own."""
+    interior, last = student._interior, teacher.transforms[-1]
+    starts = {}
+    if interior.is_fresh and isinstance(last, Standardize):
+        starts[len(interior.chain) - 1] = last
+    columns = teacher.standardize_context if student.standardize_context is None else None
+    if starts or columns is not None:
+        interior.set_starts(starts, columns)
+
+
+def _reported(step: SequenceStep, seed: int) -> tuple[float, ...]:
+    """KL and its error, and beside signals the distance of spectra, the level and the excess."""
+    kl, heard, squares = step.judged(seed, None, REPORT_BY)
+    mean, error = mean_and_error(kl[np.isfinite(kl)])
+    inputs, divergence = step.inputs, step.divergence
+    if step.spectrum is None:
+        return mean, error, math.nan, math.nan, math.nan
+    rng, log_prob, real, of_real = np.random.default_rng(seed), [], [], []
+    for _ in range(REPORT_BY):
+        batch = inputs.draw(step.plan.samples, rng)
+        x, _ = divergence.forth(None, batch, step.plan.samples)
+        signals = inputs.crops(len(x), rng) if batch.signals is None else batch.signals
+        for values, scores in ((x, log_prob), (signals, of_real)):
+            scores.append(_score(divergence.teacher, values, batch))
+        real.append(np.square(signals, dtype=np.float64).mean())
+    level = 10.0 * math.log10(float(np.mean(squares)) / float(np.mean(real)))
+    return mean, error, float(np.mean(heard)), level, float(np.mean(log_prob) - np.mean(of_real))
+
+
+def _score(teacher: SequenceFlow, x: Array, batch: Batch) -> float:
+    """The mean log density of steps."""
+    program = teacher._program
+    z, log_det = program.run(program.vector, True, x.astype(teacher.dtype), *_of_flow(teacher, batch), None)
+    return float(np.mean(log_det + program.log_base(program.vector, z), dtype=np.float64))
