@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from headrace._module import is_of_sequences
 from headrace._stored import header_of
 from headrace.bases import Normal
 from headrace.flow import Flow
-from headrace.sequences.flow import SequenceFlow
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import Support
@@ -33,7 +32,7 @@ from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import Descent, DescentPlan, PathStep, StepHistory, judge_of, seed_of
 from headrace.variational.fit import EVALUATED, FreeEnergy, estimate, estimate_or_none, require_flow
 from headrace.variational.one_by_one import Alone, correspondence, learn_one_by_one
-from headrace.variational.over_time import SequenceDistillation, distill_sequences
+from headrace.variational.over_time import distill_sequences
 from headrace.variational.target import Target
 
 __all__ = ["Distillation", "Speed", "distill"]
@@ -93,19 +92,9 @@ class Distillation:
         )
 
 
-@overload
-def distill(teacher: Flow, student: Flow, context: Any = None, **more: Any) -> tuple[Flow, Distillation]: ...
-
-
-@overload
 def distill(
-    teacher: SequenceFlow, student: SequenceFlow, context: Any = None, **more: Any
-) -> tuple[SequenceFlow, SequenceDistillation]: ...
-
-
-def distill(
-    teacher: Flow | SequenceFlow,
-    student: Flow | SequenceFlow,
+    teacher: Any,
+    student: Any,
     context: NDArray[Any] | None = None,
     *,
     estimator: str = "auto",
@@ -139,9 +128,9 @@ def distill(
     both have at the data end then change no divergence, and are left out of all that is compared. How it ends, bits and
     threads: see `fit_to_density`.
 
-    Both may be a `SequenceFlow`: the teacher's networks read data, and the student's latent values, so that it draws all
-    steps at once. **A small KL alone is no good student**: it may whisper, because that is where the teacher's density
-    is high. `signals` are for that (docs/sequences.md). A sample is then a sequence, and divergences are in nats a step.
+    Both may be a `SequenceFlow`: the teacher's networks read data, and the student's latent values, so that it draws
+    all steps at once. **A small KL alone is no good student**: it may whisper, because there the teacher's density is
+    high. `signals` are for that (docs/sequences.md). A sample is then a sequence, and divergences are in nats a step.
 
     Args:
         teacher: A flow; it is not changed.

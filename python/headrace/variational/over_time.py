@@ -255,7 +255,8 @@ class Divergence:
             self._vector, False, self._z, *_of_flow(self.student, batch), cotangent, ("inputs", "parameters")
         )
         assert found.parameters is not None
-        return found.parameters.astype(self.student.dtype)
+        gradient: Array = found.parameters.astype(self.student.dtype)
+        return gradient
 
     def _by_samples(self, other: Any, batch: Batch, share: float) -> Floats:
         """The gradient by x through the teacher."""
@@ -427,10 +428,14 @@ def distill_sequences(
     with student._interior.restored():
         _take_over(teacher, student)
         student.parameters = learner.parameters
-    found = _reported(step, of_report) if history.stopped != "interrupted" else (math.nan,) * 5
-    estimator = "closed_form" if is_closed else "pathwise"
-    kl, error, *heard = found
-    return student, SequenceDistillation(kl, error, estimator, *heard, history, time.perf_counter() - begin)
+    found = (
+        _reported(step, of_report)
+        if history.stopped != "interrupted"
+        else (math.nan, math.nan, math.nan, math.nan, math.nan)
+    )
+    kl, error, distance, level, excess = found
+    kind = "closed_form" if is_closed else "pathwise"
+    return student, SequenceDistillation(kl, error, kind, distance, level, excess, history, time.perf_counter() - begin)
 
 
 def _check_flows(teacher: Any, student: Any) -> None:
@@ -470,14 +475,16 @@ def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
         interior.set_starts(starts, columns)
 
 
-def _reported(step: SequenceStep, seed: int) -> tuple[float, ...]:
+def _reported(step: SequenceStep, seed: int) -> tuple[float, float, float, float, float]:
     """KL and its error, and beside signals the distance of spectra, the level and the excess."""
     kl, heard, squares = step.judged(seed, None, REPORT_BY)
     mean, error = mean_and_error(kl[np.isfinite(kl)])
     inputs, divergence = step.inputs, step.divergence
     if step.spectrum is None:
         return mean, error, math.nan, math.nan, math.nan
-    rng, log_prob, real, of_real = np.random.default_rng(seed), [], [], []
+    rng, real = np.random.default_rng(seed), []
+    log_prob: list[float] = []
+    of_real: list[float] = []
     for _ in range(REPORT_BY):
         batch = inputs.draw(step.plan.samples, rng)
         x, _ = divergence.forth(None, batch, step.plan.samples)
