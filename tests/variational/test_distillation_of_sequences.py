@@ -10,6 +10,8 @@ import cases
 import headrace as hr
 import sequence_cases
 from headrace.variational import over_time
+from headrace.variational.divergence_over_time import Divergence
+from headrace.variational.inputs_over_time import Inputs
 from headrace.variational.spectra import Magnitudes, Spectrum
 from targets import QUIET, plan_of
 
@@ -81,11 +83,10 @@ def test_a_student_of_a_mixture():
 
 def test_both_objectives_have_one_mean():
     teacher, student = small("t", "data", prediction=3), small("s", "latent")
-    inputs = over_time.Inputs(teacher, 30, None, None, None)
+    inputs = Inputs(teacher, 30, None, None, None)
     batch = inputs.draw(4000, cases.rng("batch"))
     closed, drawn = (
-        over_time.Divergence(teacher, student, 30, is_closed=is_closed).forth(None, batch, 4000)[1]
-        for is_closed in (True, False)
+        Divergence(teacher, student, 30, is_closed=is_closed).forth(None, batch, 4000)[1] for is_closed in (True, False)
     )
     apart = closed - drawn
     assert abs(apart.mean()) < 4.0 * apart.std() / math.sqrt(len(apart))
@@ -121,8 +122,8 @@ def setting(name, is_paired=False):
     context = draw.standard_normal((5, 2)) if teacher.context else None
     covariates = draw.standard_normal((6, 9, 3)) if teacher.covariates else None
     signals = draw.standard_normal((6, 20, teacher.features)) if is_paired else None
-    inputs = over_time.Inputs(teacher, length, context, covariates, signals)
-    return over_time.Divergence(teacher, student, length, is_closed=is_closed), inputs.draw(4, draw)
+    inputs = Inputs(teacher, length, context, covariates, signals)
+    return Divergence(teacher, student, length, is_closed=is_closed), inputs.draw(4, draw)
 
 
 def slope_of(function, at, along, step=1e-5):
@@ -213,7 +214,7 @@ def test_signals_go_with_their_covariates():
     draw = cases.rng("with covariates")
     frames = [draw.standard_normal((n, 3)) for n in (8, 5)]
     signals = [np.repeat(f[:, :1], 4, axis=0)[: 4 * len(f) - 1] for f in frames]
-    inputs = over_time.Inputs(teacher, 10, None, frames, signals)
+    inputs = Inputs(teacher, 10, None, frames, signals)
     batch = inputs.draw(200, draw)
     assert batch.covariates.shape == (200, 3, 3)
     cases.assert_same_bits(batch.signals[..., 0], np.repeat(batch.covariates[:, :, 0], 4, axis=1)[:, :10])
@@ -228,13 +229,15 @@ def test_signals_go_with_their_covariates():
 # --- the loop -------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_has_the_same_bits(cores):
+def test_the_same_seed_has_the_same_bits(set_threads):
     results = []
-    for _ in cores(1, 2):
+    for threads in (1, 2, 3):
+        set_threads(threads)
         student, report = hr.distill(autoregression(), pupil(layers=2), steps=4, samples=6, length=100, seed=4, **QUIET)
         results.append((student.parameters, report.kl))
-    cases.assert_same_bits(results[0][0], results[1][0])
-    assert results[0][1] == results[1][1]
+    for parameters, kl in results[1:]:
+        cases.assert_same_bits(parameters, results[0][0])
+        assert kl == results[0][1]
 
 
 def test_ctrl_c_keeps_what_was_reached(monkeypatch):
@@ -264,8 +267,8 @@ def test_samples_that_are_not_finite_are_left_out():
     """One of eight, by its context; more of them end the steps."""
     teacher, student = small("t", "data", context=1), small("s", "latent", context=1)
     context = np.zeros((1, 1))
-    inputs = over_time.Inputs(teacher, 9, context, None, None)
-    divergence = over_time.Divergence(teacher, student, 9, is_closed=True)
+    inputs = Inputs(teacher, 9, context, None, None)
+    divergence = Divergence(teacher, student, 9, is_closed=True)
     for skip, bad in ((0.2, 1), (0.2, 2)):
         step = over_time.SequenceStep(divergence, inputs, plan_of(student, 8, skip), None, 0.0, 0, cases.rng("nan"))
         draw = inputs.draw
@@ -301,7 +304,7 @@ BAD = {
     ),
     "a temperature": ({"temperature": 0.5}, ["temperature", "sequences", r"1\.0"]),
     "a power without signals": ({"power": 2.0}, ["power", "signals"]),
-    "first steps without signals": ({"first_steps": 3}, ["first_steps", "signals", r"\b3\b"]),
+    "first steps without signals": ({"first_steps": 1}, ["first_steps", "signals", r"\b1\b"]),
     "short signals": ({"signals": np.zeros((2, 50, 1)), "length": 60}, ["signals", r"\b60\b", r"\b50\b"]),
     "signals of NaN": ({"signals": np.full((2, 50, 1), np.nan), "length": 20}, ["signals", "finite", "nan"]),
     "covariates that nothing reads": ({"covariates": np.zeros((9, 1))}, ["covariates", "None"]),
