@@ -160,6 +160,19 @@ def test_the_weight_of_the_divergence_and_of_the_density():
     )
 
 
+def test_the_weight_of_the_density_in_closed_form():
+    """Without it the entropy alone is left, and between both the gradient is linear."""
+    divergence, batch = setting("closed form")
+    student, at = divergence.student, divergence.student.parameters
+    z = student._program.noise(student._program.vector, batch.seed, range(4), 0, 13)
+    along = cases.rng("beta").standard_normal(at.shape) / math.sqrt(at.size)
+    divergence.forth(None, batch, 4)
+    none, half, full = (divergence.back(batch, beta, 1.0, None) @ along for beta in (0.0, 0.5, 1.0))
+    wanted = slope_of(lambda p: -student.to_data(z, parameters=p)[1].mean() / 13, at, along)
+    assert_allclose(none, wanted, rtol=1e-6, atol=1e-8)
+    assert_allclose(half, 0.5 * (none + full), rtol=1e-10)
+
+
 @pytest.mark.parametrize("is_paired", [False, True])
 def test_gradients_of_spectra(is_paired):
     divergence, batch = setting("covariates", is_paired)
