@@ -175,6 +175,14 @@ def distill(
     ('closed_form', True)
     """
     kind = check.choice("estimator", estimator, ESTIMATORS)
+    of_plan = {
+        "schedule": schedule,
+        "annealing": annealing,
+        "weight_decay": weight_decay,
+        "clip": clip,
+        "average": average,
+        "skip": skip,
+    }
     if is_of_sequences(teacher) or is_of_sequences(student):
         _check_only({"temperature": (temperature, 1.0), "evaluated": (evaluated, EVALUATED)}, "sequences")
         return distill_sequences(
@@ -186,18 +194,13 @@ def distill(
             samples=samples,
             first_steps=first_steps,
             learning_rate=learning_rate,
-            schedule=schedule,
-            annealing=annealing,
-            weight_decay=weight_decay,
-            clip=clip,
-            average=average,
-            skip=skip,
             length=length,
             covariates=covariates,
             signals=signals,
             power=power,
             seed=seed,
             progress=progress,
+            **of_plan,
         )
     given = {"length": length, "covariates": covariates, "signals": signals, "power": power}
     _check_only({name: (value, None) for name, value in given.items()}, "rows")
@@ -221,12 +224,7 @@ def distill(
         steps=_default_steps(closed, first_steps != 0 and not pairs.reason) if steps is None else steps,
         samples=SAMPLES if samples is None else samples,
         learning_rate=rate if learning_rate is None else learning_rate,
-        schedule=schedule,
-        annealing=annealing,
-        weight_decay=weight_decay,
-        clip=clip,
-        average=average,
-        skip=skip,
+        **of_plan,
     )
     count = check.integer("first_steps", min(plan.steps // 2, FIRST_STEPS) if first_steps is None else first_steps)
 

@@ -46,7 +46,7 @@ class SequenceDistillation:
     estimator: str
     """"closed_form" or "pathwise"."""
     spectrum: float
-    """Σ |A - B| / Σ B of magnitudes of short-time Fourier transforms, A the student's and B those of `signals`; NaN
+    """Σ \\|A - B\\| / Σ B of magnitudes of short-time Fourier transforms, A the student's and B those of `signals`; NaN
     without these."""
     level: float
     """Power of the student's samples over that of `signals`, in decibels: far below 0, it whispers; NaN without."""
