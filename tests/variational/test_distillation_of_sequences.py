@@ -46,6 +46,7 @@ def small(key, reads, **more):
 # --- what it reaches ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_student_of_an_autoregression():
     """KL below 0.02 nats a step, and a deviation within 5 %: the judge has the process by its formula."""
     teacher = autoregression()
@@ -68,6 +69,7 @@ def test_a_student_of_an_autoregression():
     assert (x[:, 301:] * x[:, 300:-1]).mean() / x[:, 300:].var() == pytest.approx(A1 / (1.0 - A2), abs=0.01)
 
 
+@pytest.mark.long
 def test_a_student_of_a_mixture():
     """From samples: here neither has a closed form."""
     teacher = sequence_cases.wavenet("teacher of a mixture", layers=2, prediction=4, dtype="float32")
@@ -209,6 +211,7 @@ def test_magnitudes_and_their_gradient(window, steps):
 # --- signals --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_spectra_alone_set_the_level():
     """A teacher of a tenth of the amplitude, and a student that only listens to the signals."""
     teacher, signals = autoregression(0.2), autoregression(2.0).sample(20, steps=700, seed=1)
