@@ -40,6 +40,7 @@ from headrace.transforms.vector import Planar, Radial
 from headrace.variational.descent import StepHistory
 from headrace.variational.distill import Distillation, Speed, distill
 from headrace.variational.fit import DensityFit, FreeEnergy, fit_to_density, free_energy
+from headrace.variational.over_time import SequenceDistillation
 
 if TYPE_CHECKING:
     from headrace import continuum as continuum
@@ -100,6 +101,7 @@ __all__ = [
     "RealNVP",
     "Rotation",
     "SequenceDiagnosis",
+    "SequenceDistillation",
     "SequenceFlow",
     "Speed",
     "StandardNormal",

@@ -49,7 +49,6 @@ def test_accelerate(flow):
 TAKERS = {
     "Flow": lambda flow: hr.Flow(flow.transforms),
     "Ensemble": lambda flow: hr.Ensemble([flow]),
-    "distill": lambda flow: hr.distill(flow, hr.IAF(1), steps=1, progress=False),
     "fit_to_density": lambda flow: hr.fit_to_density(flow, lambda x: x, steps=1, progress=False),
 }
 

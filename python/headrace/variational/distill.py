@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._fit import optimizer as _optimizer
+from headrace._module import is_of_sequences
 from headrace._stored import header_of
 from headrace.bases import Normal
 from headrace.flow import Flow
@@ -31,6 +32,7 @@ from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import Descent, DescentPlan, PathStep, StepHistory, judge_of, seed_of
 from headrace.variational.fit import EVALUATED, FreeEnergy, estimate, estimate_or_none, require_flow
 from headrace.variational.one_by_one import Alone, correspondence, learn_one_by_one
+from headrace.variational.over_time import distill_sequences
 from headrace.variational.target import Target
 
 __all__ = ["Distillation", "Speed", "distill"]
@@ -91,14 +93,14 @@ class Distillation:
 
 
 def distill(
-    teacher: Flow,
-    student: Flow,
+    teacher: Any,
+    student: Any,
     context: NDArray[Any] | None = None,
     *,
     estimator: str = "auto",
     temperature: float = 1.0,
     steps: int | None = None,
-    samples: int = SAMPLES,
+    samples: int | None = None,
     first_steps: int | None = None,
     learning_rate: float | None = None,
     schedule: str = "cosine",
@@ -108,9 +110,13 @@ def distill(
     average: float | None = _descent.AVERAGE,
     skip: float = _descent.SKIP,
     evaluated: int = EVALUATED,
+    length: int | None = None,
+    covariates: Any = None,
+    signals: Any = None,
+    power: float | None = None,
     seed: int = 0,
     progress: bool = True,
-) -> tuple[Flow, Distillation]:
+) -> tuple[Any, Any]:
     """Minimise KL(student ‖ teacher), by samples of the student and densities of the teacher.
 
     If the student has at least as many transforms as the teacher, and each pair of them, counted from the latent end,
@@ -121,6 +127,10 @@ def distill(
     teacher's, with a `Gaussianize` before it, and likewise the standardisation of the context. Fixed transforms that
     both have at the data end then change no divergence, and are left out of all that is compared. How it ends, bits and
     threads: see `fit_to_density`.
+
+    Both may be a `SequenceFlow`: the teacher's networks read data, and the student's latent values, so that it draws
+    all steps at once. **A small KL alone is no good student**: it may whisper, because there the teacher's density is
+    high. `signals` are for that (docs/sequences.md). A sample is then a sequence, and divergences are in nats a step.
 
     Args:
         teacher: A flow; it is not changed.
@@ -135,15 +145,23 @@ def distill(
         temperature: The student learns the teacher with its base's deviations from the mean times this factor:
             below 1, samples nearer to the mode.
         steps: Of the whole student, by default 12,000 after steps of single transforms, else 16,000; 5000 in closed
-            form.
-        samples: Of each step.
-        first_steps: Of each single transform, by default 4000, or half of `steps` if less; 0 for none.
+            form, and 2000 for sequences.
+        samples: Of each step, by default 128; 16 sequences.
+        first_steps: Of each single transform, by default 4000, or half of `steps` if less; 0 for none. Of sequences:
+            those at the beginning that only learn the spectra of `signals`, by default a quarter of `steps`.
         learning_rate: At the start, six times that for single transforms; by default 1.5e-3, or 0.38 over the units
             of the widest hidden layer if less, and six times that in closed form.
         schedule, annealing, weight_decay, clip, average, skip, evaluated, seed, progress: See `fit_to_density`.
+        length: Steps of each drawn sequence, by default 512.
+        covariates: Of sequences: shape (rows, frames, covariates), (frames, covariates), or a list of such; each step
+            draws some, and a place in them.
+        signals: Real sequences, as x in `SequenceFlow.log_prob`; with covariates each belongs to its own. The
+            magnitudes of short-time Fourier transforms of samples are drawn towards theirs, first alone, then beside
+            the divergence.
+        power: The weight of their relative distance, by default 1, beside a divergence in nats a step.
 
     Returns:
-        ``(student, report)``.
+        ``(student, report)``, a `Distillation`, or a `SequenceDistillation`.
 
     Raises:
         TypeError, ValueError: an argument is not as expected; the student has samples beyond the teacher's bounds; with
@@ -156,8 +174,37 @@ def distill(
     >>> report.estimator, report.kl < 1e-3
     ('closed_form', True)
     """
-    _check_flows(teacher, student)
     kind = check.choice("estimator", estimator, ESTIMATORS)
+    of_plan = {
+        "schedule": schedule,
+        "annealing": annealing,
+        "weight_decay": weight_decay,
+        "clip": clip,
+        "average": average,
+        "skip": skip,
+    }
+    if is_of_sequences(teacher) or is_of_sequences(student):
+        _check_only({"temperature": (temperature, 1.0), "evaluated": (evaluated, EVALUATED)}, "sequences")
+        return distill_sequences(
+            teacher,
+            student,
+            context,
+            estimator=kind,
+            steps=steps,
+            samples=samples,
+            first_steps=first_steps,
+            learning_rate=learning_rate,
+            length=length,
+            covariates=covariates,
+            signals=signals,
+            power=power,
+            seed=seed,
+            progress=progress,
+            **of_plan,
+        )
+    given = {"length": length, "covariates": covariates, "signals": signals, "power": power}
+    _check_only({name: (value, None) for name, value in given.items()}, "rows")
+    _check_flows(teacher, student)
     n = check.integer("evaluated", evaluated)
     rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
     contexts = _contexts(teacher, student, context)
@@ -175,14 +222,9 @@ def distill(
     plan = DescentPlan.of(
         learner,
         steps=_default_steps(closed, first_steps != 0 and not pairs.reason) if steps is None else steps,
-        samples=samples,
+        samples=SAMPLES if samples is None else samples,
         learning_rate=rate if learning_rate is None else learning_rate,
-        schedule=schedule,
-        annealing=annealing,
-        weight_decay=weight_decay,
-        clip=clip,
-        average=average,
-        skip=skip,
+        **of_plan,
     )
     count = check.integer("first_steps", min(plan.steps // 2, FIRST_STEPS) if first_steps is None else first_steps)
 
@@ -223,6 +265,13 @@ def distill(
         None if found is None else _speed(teacher, contexts),
         None if found is None else _speed(student, contexts),
     )
+
+
+def _check_only(given: dict[str, tuple[Any, Any]], kind: str) -> None:
+    """Refuse arguments for the other kind of flow; `given` has their values and defaults."""
+    for name, (value, default) in given.items():
+        if value is not default and (default is None or value != default):
+            raise ValueError(f"{name}: expected {default!r} for flows of {kind}, got {check.kind_of(value)}")
 
 
 def _check_flows(teacher: Flow, student: Flow) -> None:

@@ -1,0 +1,66 @@
+"""Does a student of speech whisper, and what do spectra of real signals change?
+
+    OMP_NUM_THREADS=1 python -m bench.sequences.whisper --minutes 1 --steps 300
+
+The teacher is a `WaveNet` with normal distributions, fitted to the voice of `bench.sequences.speech` for so many
+minutes of the processor. Two students with the same weights at first learn it without any conditioning, in as many
+steps: by the divergence alone, and with the spectra of the training files. Each line has KL in nats a sample, the
+distance of spectra, the power over that of real signals in decibels, and the teacher's log density of samples less
+that of real signals, in nats a sample. Where the package cannot be fetched, a made process takes its place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import headrace as hr
+from bench.sequences.speech import fetched, fitted, made, parts_of
+
+LENGTH, SAMPLES = 1024, 8
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fit, distill and report."""
+    parser = argparse.ArgumentParser(prog="python -m bench.sequences.whisper", description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=1.0, help="of the processor, for the teacher")
+    parser.add_argument("--steps", type=int, default=300, help="of each student")
+    parser.add_argument("--power", type=float, default=1.0, help="the weight of the spectra")
+    parser.add_argument("--folder", type=Path, help="where the package is, or is unpacked to; by default forgotten")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as own:
+        voice = fetched(given.folder or Path(own))
+        parts = made() if voice is None else parts_of(voice)
+    if voice is None:
+        print("the package cannot be fetched here: a made process takes its place", flush=True)
+    teacher, history, seconds = fitted(parts, 60.0 * given.minutes, map="affine", base=hr.StandardNormal(1))
+    print(f"teacher: {history!r}, {seconds:.0f} s", flush=True)
+    rng = np.random.default_rng(0)
+    long = [x for x in parts["train"] if len(x) >= LENGTH]
+    signals = [(x + rng.random(len(x)) - 0.5)[:, None].astype(np.float32) for x in long]
+    options: dict[str, Any] = {"steps": given.steps, "samples": SAMPLES, "length": LENGTH, "progress": False}
+    for name, more in (
+        # A weight of nearly nothing, so that the report has the same numbers.
+        ("the divergence alone", {"power": 1e-9, "first_steps": 0}),
+        ("with spectra", {"power": given.power}),
+    ):
+        student = hr.WaveNet(reads="latent", layers=10, kernel=3, map="affine", level=True)
+        begin = time.process_time()
+        _, report = hr.distill(teacher, student, signals=signals, **more, **options)
+        print(
+            f"{name:22s} KL {report.kl:.4f} ± {report.kl_error:.4f}, spectra {report.spectrum:.3f}, "
+            f"level {report.level:.1f} dB, excess {report.excess:.3f}, {time.process_time() - begin:.0f} s",
+            flush=True,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

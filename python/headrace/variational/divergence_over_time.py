@@ -1,0 +1,146 @@
+"""KL of a student of sequences to its teacher, and its gradient.
+
+**In closed form** (Ping et al. 2019, of one value a step): the student's x_t is affine in its noise ε_t, given the
+noise before, and the teacher's latent u_t is affine in x_t, given the steps before. So u_t = a_t + b_t ε_t with log b_t
+the sum of both log-derivatives, and a_t = u_t - b_t ε_t. With normal bases KL_t = ½(a_t² + b_t² - 1) - log b_t.
+
+**From samples** (van den Oord et al. 2017): log q(x) = log p_base(z) - Σ log-derivatives is that of the student's
+samples x, and log p(x) and its gradient by x are the teacher's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.bases import Normal, StandardNormal
+from headrace.sequences.convolution import CausalConvolution
+from headrace.sequences.flow import SequenceFlow
+from headrace.sequences.prediction import LinearPrediction
+from headrace.sequences.program import Cotangent
+from headrace.transforms.fixed import Standardize
+from headrace.variational.inputs_over_time import Batch
+
+__all__ = ["Divergence", "log_prob_of_steps", "why_from_samples"]
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+_AFFINE = ("affine", "additive")
+
+
+def why_from_samples(teacher: SequenceFlow, student: SequenceFlow) -> str:
+    """The reason why the divergence of two flows has no closed form; empty if it has one."""
+    if teacher.features != 1:
+        return f"a step has {teacher.features} values"
+    for name, flow in (("teacher", teacher), ("student", student)):
+        if not isinstance(flow.base, (StandardNormal, Normal)):
+            return f"the {name}'s base {flow.base!r} is not normal"
+        for t in flow.transforms:
+            if isinstance(t, CausalConvolution) and (t.inner is not None or t._settings.map not in _AFFINE):
+                return f"the {name}'s {t!r} is not affine"
+            if not isinstance(t, (CausalConvolution, LinearPrediction, Standardize)):
+                return f"the {name}'s {t!r} is not known to be affine"
+    return ""
+
+
+class Divergence:
+    """KL(student ‖ teacher) of samples, and its gradient by the student's parameters.
+
+    Args:
+        teacher, student: Of the same features, context and covariates.
+        length: Steps of each sample.
+        is_closed: By the closed form in place of log densities.
+    """
+
+    def __init__(self, teacher: SequenceFlow, student: SequenceFlow, length: int, *, is_closed: bool) -> None:
+        """See the class."""
+        self.teacher, self.student, self.length, self.is_closed = teacher, student, length, is_closed
+        self._moments = [_moments(flow) for flow in (student, teacher)] if is_closed else []
+
+    def forth(self, parameters: Array | None, batch: Batch, rows: NDArray[np.bool_] | int) -> tuple[Array, Floats]:
+        """The samples, and KL in nats a step of each sequence; all of `rows`, a number, or those of a mask."""
+        own, other = self.student._program, self.teacher._program
+        self._vector = own.vector if parameters is None else own.read_by_calls(parameters)
+        n = rows if isinstance(rows, int) else len(rows)
+        z = own.noise(self._vector, batch.seed, range(n), 0, self.length)
+        self._z = z if isinstance(rows, int) else z[rows]
+        inputs = _of_flow(self.student, batch)
+        with np.errstate(all="ignore"):  # values that are not finite are counted
+            x, log_det = own.run(self._vector, False, self._z, *inputs, None)
+            self._x = x.astype(self.teacher.dtype, copy=False)
+            u, more = other.run(other.vector, True, self._x, *_of_flow(self.teacher, batch), None)
+            if self.is_closed:
+                kl = self._closed(u, log_det.astype(np.float64) + more)
+            else:
+                log_q = own.log_base(self._vector, self._z).astype(np.float64) - log_det
+                kl = log_q - more - other.log_base(other.vector, u)
+            return x, kl.mean(axis=1)
+
+    def _closed(self, u: Array, log_b: Floats) -> Floats:
+        (loc, scale), (mean, deviation) = self._moments
+        noise = (self._z[..., 0].astype(np.float64) - loc) / scale
+        log_b = log_b + math.log(scale / deviation)
+        self._b = np.exp(log_b)
+        self._a = (u[..., 0].astype(np.float64) - mean) / deviation - self._b * noise
+        self._slope = self._b * (self._b - self._a * noise)  # of ½(a² + b²) by log b
+        kl: Floats = 0.5 * (self._a**2 + self._b**2 - 1.0) - log_b
+        return kl
+
+    def back(self, batch: Batch, beta: float, weight: float, by_x: Floats | None) -> Array:
+        """The gradient of `weight` times the mean of log q - beta log p, and of by_x · x; after `forth`."""
+        own, other = self.student._program, self.teacher._program
+        rows, steps = self._z.shape[:2]
+        share = weight / (rows * steps)
+        total = np.zeros(self._z.shape) if by_x is None else by_x
+        by_log_det = np.full((rows, steps), -share)
+        if weight:
+            total = total + self._by_samples(other, batch, beta * share)
+            if self.is_closed:
+                by_log_det += beta * share * self._slope
+        cotangent = Cotangent(value=total.astype(self.student.dtype), log_det=by_log_det.astype(self.student.dtype))
+        _, found = own.vjp(
+            self._vector, False, self._z, *_of_flow(self.student, batch), cotangent, ("inputs", "parameters")
+        )
+        assert found.parameters is not None
+        gradient: Array = found.parameters.astype(self.student.dtype)
+        return gradient
+
+    def _by_samples(self, other: Any, batch: Batch, share: float) -> Floats:
+        """The gradient by x through the teacher."""
+        dtype = self.teacher.dtype
+        if self.is_closed:
+            by_u = share * self._a / self._moments[1][1]
+            cotangent = Cotangent(
+                value=by_u[..., None].astype(dtype), log_det=(share * (self._slope - 1.0)).astype(dtype)
+            )
+        else:
+            cotangent = Cotangent(log_prob=np.full(self._x.shape[:2], -share, dtype))
+        inputs = _of_flow(self.teacher, batch)
+        _, found = other.vjp(other.vector, True, self._x, *inputs, cotangent, ("inputs",))
+        by_x: Floats = found.inputs.astype(np.float64)
+        return by_x
+
+
+def _of_flow(flow: SequenceFlow, batch: Batch) -> tuple[Array | None, Array | None]:
+    """Context and covariates as a program takes them."""
+    context, covariates = batch.context, batch.covariates
+    if context is not None:
+        context = np.ascontiguousarray(context, flow.dtype if flow.standardize_context is None else None)
+    return context, None if covariates is None else np.ascontiguousarray(covariates, flow.dtype)
+
+
+def _moments(flow: SequenceFlow) -> tuple[float, float]:
+    """Mean and deviation of a normal base of one value."""
+    base = flow.base
+    return (float(base.loc[0]), float(base.scale[0])) if isinstance(base, Normal) else (0.0, 1.0)
+
+
+def log_prob_of_steps(teacher: SequenceFlow, x: Array, batch: Batch) -> float:
+    """The mean log density of steps."""
+    program = teacher._program
+    z, log_det = program.run(program.vector, True, x.astype(teacher.dtype), *_of_flow(teacher, batch), None)
+    return float(np.mean(log_det + program.log_base(program.vector, z), dtype=np.float64))

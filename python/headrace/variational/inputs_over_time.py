@@ -1,0 +1,112 @@
+"""What samples of sequences are drawn for: noise, contexts, covariates, and the signals that belong to these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays.caller import Caller
+from headrace.sequences.arrays import Covariates, Sequences
+from headrace.sequences.flow import SequenceFlow
+from headrace.variational.contexts import Contexts, contexts_of
+from headrace.variational.descent import Rng, seed_of
+
+__all__ = ["Batch", "Inputs"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the samples of a step are drawn for, or by."""
+
+    seed: int  # of the noise
+    context: Array | None  # (rows, context)
+    covariates: Array | None  # (rows, frames, covariates)
+    signals: Array | None  # (rows, steps, features), of these covariates
+
+    def some(self, keep: NDArray[np.bool_]) -> Batch:
+        """These rows."""
+        return Batch(self.seed, *(a if a is None else a[keep] for a in (self.context, self.covariates, self.signals)))
+
+
+class Inputs:
+    """Contexts, covariates and signals to draw from.
+
+    Args:
+        flow: The teacher.
+        length: Steps of each sample.
+        context, covariates, signals: See `distill`.
+    """
+
+    def __init__(self, flow: SequenceFlow, length: int, context: Any, covariates: Any, signals: Any) -> None:
+        """See the class."""
+        self._contexts: Contexts = contexts_of(flow, context)  # type: ignore[arg-type]  # reads flow.context alone
+        self._flow, self.length = flow, length
+        self.signals: list[Array] = []
+        caller = Caller()
+        if signals is not None:
+            given = Sequences(caller, "signals", signals, flow.features)
+            if not given.rows:
+                raise ValueError("signals: expected at least one sequence, got none")
+            for i, n in enumerate(given.lengths.tolist()):
+                if n < length:
+                    raise ValueError(
+                        f"signals: expected sequences of at least {length} steps (length), got {n} in sequence {i}"
+                    )
+            for block in given.whole():
+                given.part(block, 0, block.steps)  # refuses values that are not finite
+            self.signals = given.arrays
+        rows = len(self.signals) if signals is not None else _leading(covariates)
+        self._frames = Covariates(caller, covariates, flow.covariates, (rows,), flow.hop, flow.dtype).arrays
+        self._of_crop = -(-length // flow.hop)
+        for i, own in enumerate(self._frames):
+            if len(own) < self._of_crop:
+                raise ValueError(
+                    f"covariates: expected at least {self._of_crop} frames for {length} steps (length) at {flow.hop} "
+                    f"steps a frame, got {len(own)} in sequence {i}"
+                )
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether samples and signals have the same covariates."""
+        return bool(self._frames) and bool(self.signals)
+
+    def draw(self, rows: int, rng: Rng) -> Batch:
+        """Inputs of this many samples."""
+        seed, context = seed_of(rng), self._contexts(rows, rng)
+        if context is not None and len(context) != rows:
+            context = np.repeat(context, rows, axis=0)
+        if not self._frames:
+            return Batch(seed, context, None, None)
+        covariates, signals = [], []
+        for i in rng.integers(len(self.signals) or len(self._frames), size=rows).tolist():
+            own = self._frames[i % len(self._frames)]
+            most = len(own) - self._of_crop
+            if self.signals:
+                most = min(most, (len(self.signals[i]) - self.length) // self._flow.hop)
+            first = int(rng.integers(most + 1))
+            covariates.append(own[first : first + self._of_crop])
+            if self.signals:
+                begin = first * self._flow.hop
+                signals.append(self.signals[i][begin : begin + self.length])
+        return Batch(seed, context, np.stack(covariates), np.stack(signals) if signals else None)
+
+    def crops(self, rows: int, rng: Rng) -> Array:
+        """Crops of the signals, (rows, steps, features), in proportion to length."""
+        most = np.array([len(own) - self.length + 1 for own in self.signals])
+        found = []
+        for i in rng.choice(len(most), size=rows, p=most / most.sum()).tolist():
+            begin = int(rng.integers(most[i]))
+            found.append(self.signals[i][begin : begin + self.length])
+        return np.stack(found)
+
+
+def _leading(covariates: Any) -> int:
+    """Sequences of an array (rows, frames, columns), or of a list; 1 of (frames, columns)."""
+    if isinstance(covariates, (list, tuple)):
+        return len(covariates)
+    return int(covariates.shape[0]) if getattr(covariates, "ndim", 2) == 3 else 1

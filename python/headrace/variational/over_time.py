@@ -1,0 +1,276 @@
+"""Distillation of sequences: a student that makes all steps at once learns a teacher's density.
+
+docs/sequences.md has the objectives and what they lack.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import _arguments as check
+from headrace._fit import optimizer as _optimizer
+from headrace.sequences.convolution import CausalConvolution
+from headrace.sequences.flow import SequenceFlow
+from headrace.transforms.fixed import Standardize
+from headrace.variational.descent import Descent, DescentPlan, Rng, StepHistory, StepOutcome, mean_and_error, seed_of
+from headrace.variational.divergence_over_time import Divergence, log_prob_of_steps, why_from_samples
+from headrace.variational.inputs_over_time import Batch, Inputs
+from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum
+
+__all__ = ["SequenceDistillation", "SequenceStep", "distill_sequences"]
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+STEPS, SAMPLES, LENGTH = 2000, 16, 512
+RATE = 0.8  # of the default of `fit`
+FIRST = 0.25  # of the steps by spectra alone
+JUDGE_BY, REPORT_BY = 4, 16  # batches of a judgement and of the report
+
+
+@dataclass(frozen=True)
+class SequenceDistillation:
+    """The result of `distill` for flows of sequences. **A small KL alone is no good student**: see the other three."""
+
+    kl: float
+    """KL(student ‖ teacher) in nats a step, from fresh samples of the student; NaN if it was interrupted."""
+    kl_error: float
+    """The standard error of that, from the differences between sequences."""
+    estimator: str
+    """"closed_form" or "pathwise"."""
+    spectrum: float
+    """Σ \\|A - B\\| / Σ B of magnitudes of short-time Fourier transforms, A the student's and B those of `signals`; NaN
+    without these."""
+    level: float
+    """Power of the student's samples over that of `signals`, in decibels: far below 0, it whispers; NaN without."""
+    excess: float
+    """The teacher's log density of the student's samples less that of `signals`, in nats a step: above 0, samples are
+    more probable than what is real; NaN without."""
+    history: StepHistory
+    seconds: float
+    """Seconds of all steps and the report."""
+
+    def __repr__(self) -> str:
+        """KL, what it is judged by beside it, and steps."""
+        heard = ""
+        if self.spectrum == self.spectrum:
+            heard = f"spectrum={self.spectrum:.3f}, level={self.level:.1f} dB, excess={self.excess:.3f}, "
+        return (
+            f"SequenceDistillation(kl={self.kl:.4f} ± {self.kl_error:.4f} nats a step, "
+            f"estimator={self.estimator!r}, {heard}{self.history!r})"
+        )
+
+
+class SequenceStep:
+    """The gradient of one step: of spectra in the first steps, then of the divergence as well.
+
+    Args:
+        divergence, inputs, plan: Of the descent.
+        spectrum: None without signals.
+        power: The weight of the spectra's distance.
+        first: Steps by spectra alone.
+        rng: Of all that is drawn.
+    """
+
+    def __init__(
+        self,
+        divergence: Divergence,
+        inputs: Inputs,
+        plan: DescentPlan,
+        spectrum: Spectrum | None,
+        power: float,
+        first: int,
+        rng: Rng,
+    ) -> None:
+        """See the class."""
+        self.divergence, self.inputs, self.plan, self.rng = divergence, inputs, plan, rng
+        self.spectrum, self.power, self.first = spectrum, power, first
+        self._common: Floats | None = None
+        if spectrum is not None and not inputs.is_paired:
+            crops = inputs.crops(REPORT_BY * plan.samples, np.random.default_rng(seed_of(rng)))
+            self._common = spectrum.target(crops)
+
+    def __call__(self, number: int, beta: float) -> StepOutcome:
+        """See the class."""
+        rows, divergence = self.plan.samples, self.divergence
+        batch = self.inputs.draw(rows, self.rng)
+        x, kl = divergence.forth(None, batch, rows)
+        good = np.isfinite(kl)
+        skipped = rows - int(np.count_nonzero(good))
+        if skipped > math.floor(self.plan.skip * rows):
+            return StepOutcome(np.empty(0), skipped, None)
+        if skipped:
+            batch = batch.some(good)
+            x, kl = divergence.forth(None, batch, good)
+        by_x = None
+        if self.spectrum is not None:
+            by_x = self.power * self.spectrum.distance_and_grad(x, self._target(batch))[1]
+        return StepOutcome(kl, skipped, divergence.back(batch, beta, float(number >= self.first), by_x))
+
+    def _target(self, batch: Batch) -> Floats:
+        assert self.spectrum is not None
+        return self.spectrum.target(batch.signals) if self._common is None else self._common  # type: ignore[arg-type]
+
+    def heard(self, x: Array, batch: Batch) -> float:
+        """The distance of spectra; 0 without signals."""
+        return 0.0 if self.spectrum is None else self.spectrum.distance(x, self._target(batch))
+
+    def judged(self, seed: int, parameters: Array | None, batches: int) -> tuple[Floats, Floats, Floats]:
+        """KL of each sequence, each batch's distance of spectra, and mean squares of samples, of one seed."""
+        rng, kl, heard, squares = np.random.default_rng(seed), [], [], []
+        for _ in range(batches):
+            batch = self.inputs.draw(self.plan.samples, rng)
+            x, own = self.divergence.forth(parameters, batch, self.plan.samples)
+            kl.append(own)
+            heard.append(self.heard(x, batch) if np.isfinite(x).all() else math.nan)
+            squares.append(np.square(x, dtype=np.float64).mean())
+        return np.concatenate(kl), np.array(heard), np.array(squares)
+
+    def judge(self, seed: int) -> Any:
+        """The judge of weights: KL, and the weighted distance of spectra."""
+
+        def judge(parameters: Array) -> tuple[float, float]:
+            kl, heard, _ = self.judged(seed, parameters, JUDGE_BY)
+            fine = np.isfinite(kl)
+            if np.count_nonzero(~fine) > self.plan.skip * len(kl) or not np.isfinite(heard).any():
+                return math.inf, math.nan
+            mean, error = mean_and_error(kl[fine])
+            return mean + self.power * float(np.nanmean(heard)), error
+
+        return judge
+
+
+# ---- distillation ----------------------------------------------------------------------------------------------------
+
+
+def distill_sequences(
+    teacher: Any,
+    student: Any,
+    context: Any,
+    *,
+    estimator: str,
+    steps: Any,
+    samples: Any,
+    first_steps: Any,
+    learning_rate: Any,
+    length: Any,
+    covariates: Any,
+    signals: Any,
+    power: Any,
+    seed: Any,
+    progress: Any,
+    **of_plan: Any,
+) -> tuple[SequenceFlow, SequenceDistillation]:
+    """See `headrace.distill`."""
+    _check_flows(teacher, student)
+    rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
+    own_length = LENGTH if length is None else check.integer("length", length, least=2)
+    weight = check.number("power", 1.0 if power is None else power, least=0.0, below=math.inf)
+    if power is not None and signals is None:
+        raise ValueError(f"power: expected None without signals, whose spectra it weighs, got {power!r}")
+    inputs = Inputs(teacher, own_length, context, covariates, signals)
+    reason = why_from_samples(teacher, student)
+    if estimator == "closed_form" and reason:
+        raise ValueError(f"estimator: 'closed_form' is not available, because {reason}; use 'pathwise'")
+    is_closed = estimator != "pathwise" and not reason
+    learner = copy.deepcopy(student)
+    _take_over(teacher, learner)
+    plan = DescentPlan.of(
+        learner,
+        steps=STEPS if steps is None else steps,
+        samples=SAMPLES if samples is None else samples,
+        learning_rate=RATE * _optimizer.default_rate(student) if learning_rate is None else learning_rate,
+        **of_plan,
+    )
+    has_spectra = signals is not None and weight > 0.0
+    first = check.integer(
+        "first_steps", round(FIRST * plan.steps) * has_spectra if first_steps is None else first_steps, most=plan.steps
+    )
+    if first and not has_spectra:
+        raise ValueError(f"first_steps: expected 0 without signals, whose spectra these steps learn, got {first}")
+    window = min(WINDOW, own_length // 2 * 2)
+    spectrum = Spectrum(Magnitudes(window), is_paired=inputs.is_paired) if has_spectra else None
+    divergence = Divergence(teacher, learner, own_length, is_closed=is_closed)
+    step = SequenceStep(divergence, inputs, plan, spectrum, weight, first, rng)
+    judge, of_report = step.judge(seed_of(rng)), seed_of(rng)
+    begin = time.perf_counter()
+    of_rows: Any = learner
+    history = Descent("distill", of_rows, plan, step, judge).go(bool(progress))
+    if history.stopped == "interrupted" and not history.kept_step:
+        raise KeyboardInterrupt  # without better weights there is nothing to return
+    with student._interior.restored():
+        _take_over(teacher, student)
+        student.parameters = learner.parameters
+    found = (
+        _reported(step, of_report)
+        if history.stopped != "interrupted"
+        else (math.nan, math.nan, math.nan, math.nan, math.nan)
+    )
+    kl, error, distance, level, excess = found
+    kind = "closed_form" if is_closed else "pathwise"
+    return student, SequenceDistillation(kl, error, kind, distance, level, excess, history, time.perf_counter() - begin)
+
+
+def _check_flows(teacher: Any, student: Any) -> None:
+    for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
+        if not isinstance(flow, SequenceFlow):
+            raise TypeError(f"{name}: expected a SequenceFlow, as the other one is, got {check.kind_of(flow)}")
+        for t in flow.transforms:
+            if isinstance(t, CausalConvolution) and t.reads != side:
+                way = "densities" if side == "data" else "samples"
+                raise ValueError(
+                    f"{name}: expected networks that read {side}, whose {way} of all steps are made at once, got one "
+                    f"that reads {t.reads}"
+                )
+    if student._base_size():
+        raise ValueError(
+            f"student: expected a base without trained parameters, got {student.base!r}; samples have no derivatives "
+            "by them here"
+        )
+    for what, own, wanted in (
+        ("features", student.features, teacher.features),
+        ("context columns", student.context, teacher.context),
+        ("covariates", student.covariates, teacher.covariates),
+        ("steps a frame (hop)", student.hop, teacher.hop),
+    ):
+        if own != wanted:
+            raise ValueError(f"student: expected {wanted} {what}, as the teacher has, got {own}")
+
+
+def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
+    """The scales of data and context, where the student has none of its own."""
+    interior, last = student._interior, teacher.transforms[-1]
+    starts = {}
+    if interior.is_fresh and isinstance(last, Standardize):
+        starts[len(interior.chain) - 1] = last
+    columns = teacher.standardize_context if student.standardize_context is None else None
+    if starts or columns is not None:
+        interior.set_starts(starts, columns)
+
+
+def _reported(step: SequenceStep, seed: int) -> tuple[float, float, float, float, float]:
+    """KL and its error, and beside signals the distance of spectra, the level and the excess."""
+    kl, heard, squares = step.judged(seed, None, REPORT_BY)
+    mean, error = mean_and_error(kl[np.isfinite(kl)])
+    inputs, divergence = step.inputs, step.divergence
+    if step.spectrum is None:
+        return mean, error, math.nan, math.nan, math.nan
+    rng, real = np.random.default_rng(seed), []
+    log_prob: list[float] = []
+    of_real: list[float] = []
+    for _ in range(REPORT_BY):
+        batch = inputs.draw(step.plan.samples, rng)
+        x, _ = divergence.forth(None, batch, step.plan.samples)
+        signals = inputs.crops(len(x), rng) if batch.signals is None else batch.signals
+        for values, scores in ((x, log_prob), (signals, of_real)):
+            scores.append(log_prob_of_steps(divergence.teacher, values, batch))
+        real.append(np.square(signals, dtype=np.float64).mean())
+    level = 10.0 * math.log10(float(np.mean(squares)) / float(np.mean(real)))
+    return mean, error, float(np.mean(heard)), level, float(np.mean(log_prob) - np.mean(of_real))
