@@ -104,7 +104,7 @@ struct GeluTanh {
         return sigmoid(u) * fma(near * argument_slope, sigmoid(-u), Scalar<V>(1));
     }
 
-private:
+  private:
     static constexpr double linear = 1.5957691216057307117597842397375, cubic = 0.044715 * linear;
     static constexpr double flat = 100;  // the slope is exactly 0 or 1 long before, and its cube is finite
 

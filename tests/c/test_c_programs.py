@@ -95,19 +95,20 @@ def test_the_example_in_fortran(tmp_path):
 
 def r():
     """R's command: HEADRACE_R, or R where it is installed."""
-    return os.environ.get("HEADRACE_R") or shutil.which("R") or pytest.skip("no R")
+    command = os.environ.get("HEADRACE_R") or shutil.which("R")
+    return [command, "--no-echo", "--vanilla"] if command else pytest.skip("no R")
 
 
 def test_the_example_in_r(tmp_path):
     made = cases.randomise(hr.NSF(3, transforms=1, hidden=(8,)), 0.2, "r example")
     made.save(tmp_path / "flow.safetensors")
-    asked = subprocess.run([r(), "--no-echo", "--vanilla", "-e", 'cat(R.home("include"))'], capture_output=True, text=True)
+    asked = run(*r(), "-e", 'cat(R.home("include"))')
     assert asked.returncode == 0, asked.stderr
-    shared = [*C, "-Wno-pedantic", "-shared", "-fPIC", f"-I{asked.stdout}"]
+    shared = [*C, "-shared", "-fPIC", "-isystem", asked.stdout]
     compiled(shared, ROOT / "examples/c/headrace_r.c", tmp_path / "headrace_r.so")
 
     def draw(*given):
-        script = [r(), "--no-echo", "--vanilla", f"--file={ROOT / 'examples/c/draw.R'}", "--args", *map(str, given)]
+        script = [*r(), f"--file={ROOT / 'examples/c/draw.R'}", "--args", *map(str, given)]
         return subprocess.run(script, capture_output=True, text=True, cwd=tmp_path, env=c_library.environment())
 
     done = draw("flow.safetensors", 40, 9)

@@ -109,8 +109,8 @@ def test_activations(activation):
     x, _ = rows_of(flow)
     model = convert.to_zuko(flow)
     assert_allclose(density(model, x, None), flow.log_prob(x), rtol=1e-11, atol=1e-11)
-    again = convert.from_zuko(model)
-    assert {layer.activation for t in again.transforms if hasattr(t, "network") for layer in t.network.layers} == {activation}
+    networks = [t.network for t in convert.from_zuko(model).transforms if hasattr(t, "network")]
+    assert {layer.activation for network in networks for layer in network.layers} == {activation}
 
 
 @pytest.mark.parametrize("kind", ["MAF", "NSF", "RealNVP"])
