@@ -105,7 +105,8 @@ def test_densities_samples_and_the_way_back(name, dtype):
 
 @pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 def test_activations(activation):
-    flow = cases.randomise(hr.MAF(3, transforms=1, hidden=(8,), activation=activation, dtype="float64"), 2.0)
+    units = {"hidden": (8, 7), "activation": activation, "last_activation": activation}
+    flow = cases.randomise(hr.MAF(3, transforms=1, dtype="float64", **units), 2.0)
     x, _ = rows_of(flow)
     model = convert.to_zuko(flow)
     assert_allclose(density(model, x, None), flow.log_prob(x), rtol=1e-11, atol=1e-11)
