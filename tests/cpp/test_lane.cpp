@@ -36,7 +36,8 @@ struct Bound {
     Range single_range = {-inf, inf}, twice_range = {-inf, inf};
 };
 
-// gate_sigmoid, silu, gelu and gelu_tanh: below their range the sigmoid and the distribution function are subnormal.
+// gate_sigmoid, silu and gelu: below their range the sigmoid and the distribution function are subnormal.
+// gelu_tanh: below, the rounding of the exponent shows, which has the size of the exponent.
 // positive_slope: the rounding of x + shift grows with x. bend_slope: beyond its range it stays at its last value,
 // which shows nowhere.
 constexpr Bound bounds[] = {
