@@ -91,7 +91,7 @@ struct Gelu {
 
 // The approximation of Gelu by tanh: x (1 + tanh(u / 2)) / 2 = x sigmoid(u) with u = 2 sqrt(2 / pi) (x + 0.044715 x^3)
 // (Hendrycks and Gimpel, arXiv:1606.08415). The sigmoid has all digits on the left, where 1 + tanh cancels;
-// at most 9 ulp from -2 on, and further left as many more as u has units.
+// at most 9 ulp from -2 on, and further left the rounding of u shows.
 struct GeluTanh {
     template <class V>
     HR_FN static V value(V x) {

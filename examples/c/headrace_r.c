@@ -19,15 +19,21 @@ static headrace_flow* flow_of(SEXP handle) {
     return flow;
 }
 
+/* The values of a matrix; of an empty one R has an address that is not aligned. */
+static double* values_of(SEXP matrix) {
+    static double none;
+    return XLENGTH(matrix) ? REAL(matrix) : &none;
+}
+
 static headrace_input rows_of(SEXP matrix, const char* name) {
     if (!Rf_isMatrix(matrix) || TYPEOF(matrix) != REALSXP) Rf_error("%s: expected a matrix of doubles", name);
     const int64_t rows = Rf_nrows(matrix), columns = Rf_ncols(matrix);
-    const headrace_input view = {REAL(matrix), rows, columns, 1, rows, HEADRACE_FLOAT64};
+    const headrace_input view = {values_of(matrix), rows, columns, 1, rows, HEADRACE_FLOAT64};
     return view;
 }
 
 static headrace_output into(SEXP matrix, int64_t rows, int64_t columns) {
-    const headrace_output view = {REAL(matrix), rows, columns, 1, rows, HEADRACE_FLOAT64};
+    const headrace_output view = {values_of(matrix), rows, columns, 1, rows, HEADRACE_FLOAT64};
     return view;
 }
 

@@ -116,6 +116,8 @@ def test_the_example_in_r(tmp_path):
     table = np.array([line.split(",") for line in done.stdout.splitlines()], float)
     np.testing.assert_array_equal(table[:, :3], made.sample(40, seed=9, dtype="float64"))
     np.testing.assert_array_equal(table[:, 3], made.sample_and_log_prob(40, seed=9)[1])
+    nothing = draw("flow.safetensors", 0, 9)
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "")
     refused = draw("none", 40, 9)
     assert (refused.returncode, refused.stderr) == (1, "draw: error: none: expected a file that can be read\n")
     refused = draw("flow.safetensors", 40, -1)
