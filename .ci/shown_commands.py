@@ -50,6 +50,7 @@ NOT_RUN = {
         ".ci/run free-threads": "the same",
         ".ci/run webassembly": "the same",
         ".ci/run fortran": "the same",
+        ".ci/run r": "the same",
         "pre-commit install": "changes the clone's hooks, and needs pre-commit",
     },
 }

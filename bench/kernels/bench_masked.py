@@ -87,7 +87,7 @@ def test_masked_map_and_dtype(timed, rng, direction, dtype, map_):
         check(transform, made, given, log_det, count)
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "silu", "gelu", "softplus"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "silu", "gelu", "gelu_tanh", "softplus"])
 def test_masked_activation(timed, rng, activation):
     """Time the parallel direction with every activation; the other direction must undo it."""
     rows, features, hidden = 2000, 64, (256, 256)

@@ -16,7 +16,8 @@
     X(5, Softplus, "softplus")    \
     X(6, LeakyRelu, "leaky_relu") \
     X(7, Sigmoid, "sigmoid")      \
-    X(8, Identity, "identity")
+    X(8, Identity, "identity")    \
+    X(9, GeluTanh, "gelu_tanh")
 
 namespace headrace {
 namespace {
@@ -74,7 +75,7 @@ struct Silu {
     }
 };
 
-// The exact one, x Phi(x), not its tanh approximation.
+// The exact one, x Phi(x); its approximation is GeluTanh.
 struct Gelu {
     template <class V>
     HR_FN static V value(V x) {
@@ -85,6 +86,32 @@ struct Gelu {
     HR_FN static V slope(V x) {
         const V density = exp(x * x * Scalar<V>(-0.5)) * Scalar<V>(0.39894228040143267794);
         return fma(max(min(x, Scalar<V>(beyond)), -Scalar<V>(beyond)), density, normal_cdf(x));
+    }
+};
+
+// The approximation of Gelu by tanh: x (1 + tanh(u / 2)) / 2 = x sigmoid(u) with u = 2 sqrt(2 / pi) (x + 0.044715 x^3)
+// (Hendrycks and Gimpel, arXiv:1606.08415). The sigmoid has all digits on the left, where 1 + tanh cancels;
+// at most 9 ulp from -2 on, and further left the rounding of u shows.
+struct GeluTanh {
+    template <class V>
+    HR_FN static V value(V x) {
+        return max(x, -Scalar<V>(beyond)) * sigmoid(argument(x));
+    }
+    static constexpr bool slope_of_value = false;
+    template <class V>
+    HR_FN static V slope(V x) {
+        const V near = max(min(x, Scalar<V>(flat)), -Scalar<V>(flat)), u = argument(near);
+        const V argument_slope = fma(near * near, Scalar<V>(3 * cubic), Scalar<V>(linear));
+        return sigmoid(u) * fma(near * argument_slope, sigmoid(-u), Scalar<V>(1));
+    }
+
+  private:
+    static constexpr double linear = 1.5957691216057307117597842397375, cubic = 0.044715 * linear;
+    static constexpr double flat = 100;  // the slope is exactly 0 or 1 long before, and its cube is finite
+
+    template <class V>
+    HR_FN static V argument(V x) {
+        return x * fma(x * x, Scalar<V>(cubic), Scalar<V>(linear));
     }
 };
 

@@ -64,11 +64,11 @@ T to_bf16(T x, int parts, float least = least_bf16_value) {
     return sum;
 }
 
-enum class Activation { relu, tanh, elu, silu, gelu, softplus, leaky_relu, sigmoid, identity };
+enum class Activation { relu, tanh, elu, silu, gelu, softplus, leaky_relu, sigmoid, identity, gelu_tanh };
 
 inline const std::vector<std::string>& activation_names() {
-    static const std::vector<std::string> names{"relu",     "tanh",       "elu",     "silu",    "gelu",
-                                                "softplus", "leaky_relu", "sigmoid", "identity"};
+    static const std::vector<std::string> names{"relu",     "tanh",       "elu",     "silu",     "gelu",
+                                                "softplus", "leaky_relu", "sigmoid", "identity", "gelu_tanh"};
     return names;
 }
 
@@ -83,6 +83,8 @@ T activated(Activation activation, T x) {
         case Activation::elu: return x < T(0) ? std::expm1(x) : x;
         case Activation::silu: return limited * sigmoid(x);
         case Activation::gelu: return limited * (T(0.5) * std::erfc(x * T(-0.70710678118654752440)));
+        case Activation::gelu_tanh:  // 2 sqrt(2 / pi) (x + 0.044715 x^3)
+            return limited * sigmoid(T(1.5957691216057307118) * (x * (T(1) + T(0.044715) * x * x)));
         case Activation::softplus: return softplus(x);
         case Activation::leaky_relu: return x < T(0) ? x * T(0.01) : x;
         case Activation::sigmoid: return sigmoid(x);

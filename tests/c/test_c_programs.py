@@ -93,6 +93,39 @@ def test_the_example_in_fortran(tmp_path):
     assert (refused.returncode, refused.stderr) == (1, "draw: error: expected DENSITY.safetensors ROWS SEED\n")
 
 
+def r():
+    """R's command: HEADRACE_R, or R where it is installed."""
+    command = os.environ.get("HEADRACE_R") or shutil.which("R")
+    return [command, "--no-echo", "--vanilla"] if command else pytest.skip("no R")
+
+
+def test_the_example_in_r(tmp_path):
+    made = cases.randomise(hr.NSF(3, transforms=1, hidden=(8,)), 0.2, "r example")
+    made.save(tmp_path / "flow.safetensors")
+    asked = run(*r(), "-e", 'cat(R.home("include"))')
+    assert asked.returncode == 0, asked.stderr
+    shared = [*C, "-shared", "-fPIC", "-isystem", asked.stdout]
+    compiled(shared, ROOT / "examples/c/headrace_r.c", tmp_path / "headrace_r.so")
+
+    def draw(*given):
+        script = [*r(), f"--file={ROOT / 'examples/c/draw.R'}", "--args", *map(str, given)]
+        return subprocess.run(script, capture_output=True, text=True, cwd=tmp_path, env=c_library.environment())
+
+    done = draw("flow.safetensors", 40, 9)
+    assert done.returncode == 0, done.stderr
+    table = np.array([line.split(",") for line in done.stdout.splitlines()], float)
+    np.testing.assert_array_equal(table[:, :3], made.sample(40, seed=9, dtype="float64"))
+    np.testing.assert_array_equal(table[:, 3], made.sample_and_log_prob(40, seed=9)[1])
+    nothing = draw("flow.safetensors", 0, 9)
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "")
+    refused = draw("none", 40, 9)
+    assert (refused.returncode, refused.stderr) == (1, "draw: error: none: expected a file that can be read\n")
+    refused = draw("flow.safetensors", 40, -1)
+    message = "draw: error: seed: expected a whole number from 0 to 2^53\n"
+    assert (refused.returncode, refused.stderr) == (1, message)
+    assert draw("flow.safetensors").stderr == "draw: error: expected DENSITY.safetensors ROWS SEED\n"
+
+
 def test_the_example_in_cpp(tmp_path, flow):
     program = compiled(CXX, ROOT / "examples/c/posterior.cpp", tmp_path / "posterior")
     done = run(program, flow[1], 0.5, -1)

@@ -142,6 +142,7 @@ def test_glasflow(kind, context, first, monkeypatch):
     [
         (0, "masked_autoregressive_flow"),
         (5, "coupling_flow of RationalQuadraticSpline"),
+        (1, "`nn_activation=jax.nn.gelu`, the approximation by tanh"),
         *(pytest.param(i, kind, marks=pytest.mark.nightly) for i, kind in enumerate(FLOWJAX) if 0 < i < 4),
     ],
 )
@@ -159,7 +160,7 @@ def test_flowjax(number, kind, first, tmp_path):
         c = np.random.default_rng(1).standard_normal((ROWS, d.columns)).astype(dtype) if context else None
         known = (x, np.asarray(model.log_prob(jax.numpy.asarray(x), None if c is None else jax.numpy.asarray(c))))
     settings = {
-        "activation": "relu",
+        "activation": "gelu_tanh" if "gelu" in kind else "relu",
         "transformer": spline if "Rational" in kind else "affine",
         "invert": "invert=False" not in kind,
     }

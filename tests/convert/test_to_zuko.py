@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 
 import cases
 import headrace as hr
+import reference
 from convert_cases import Draw, library, shaken, zuko_flow
 from headrace import convert
 
@@ -15,8 +16,6 @@ pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("ignore")]
 
 torch = library("torch")
 zuko = library("zuko")
-
-ACTIVATIONS = ("relu", "tanh", "elu", "silu", "gelu", "softplus", "leaky_relu", "sigmoid", "identity")
 
 
 def fitted(flow):
@@ -104,11 +103,15 @@ def test_densities_samples_and_the_way_back(name, dtype):
     assert_allclose(again.log_prob(x, context), want, rtol=limit, atol=limit * (1.0 + np.abs(want).max()))
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 def test_activations(activation):
-    flow = cases.randomise(hr.MAF(3, transforms=1, hidden=(8,), activation=activation, dtype="float64"), 2.0)
+    units = {"hidden": (8, 7), "activation": activation, "last_activation": activation}
+    flow = cases.randomise(hr.MAF(3, transforms=1, dtype="float64", **units), 2.0)
     x, _ = rows_of(flow)
-    assert_allclose(density(convert.to_zuko(flow), x, None), flow.log_prob(x), rtol=1e-11, atol=1e-11)
+    model = convert.to_zuko(flow)
+    assert_allclose(density(model, x, None), flow.log_prob(x), rtol=1e-11, atol=1e-11)
+    networks = [t.network for t in convert.from_zuko(model).transforms if hasattr(t, "network")]
+    assert {layer.activation for network in networks for layer in network.layers} == {activation}
 
 
 @pytest.mark.parametrize("kind", ["MAF", "NSF", "RealNVP"])

@@ -29,6 +29,7 @@
     X(elu, Elu::value(x))                                 \
     X(silu, Silu::value(x))                               \
     X(gelu, Gelu::value(x))                               \
+    X(gelu_tanh, GeluTanh::value(x))                      \
     X(positive, positive(x).value)                        \
     X(excess, positive(x).excess)                         \
     X(positive_slope, positive(x).slope)                  \

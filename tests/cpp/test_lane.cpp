@@ -37,6 +37,7 @@ struct Bound {
 };
 
 // gate_sigmoid, silu and gelu: below their range the sigmoid and the distribution function are subnormal.
+// gelu_tanh: below, the rounding of the exponent shows, which has the size of the exponent.
 // positive_slope: the rounding of x + shift grows with x. bend_slope: beyond its range it stays at its last value,
 // which shows nowhere.
 constexpr Bound bounds[] = {
@@ -58,6 +59,7 @@ constexpr Bound bounds[] = {
     {"elu", 2, 2},
     {"silu", 3.5, 3.5, {-87, inf}, {-708, inf}},
     {"gelu", 7, 7, {-12.8, inf}, {-37.4, inf}},
+    {"gelu_tanh", 9, 9, {-2, inf}, {-2, inf}},
     {"positive", 3, 3},
     {"excess", 6, 6},
     {"positive_slope", 16, 16, {-20, inf}, {-20, inf}},
@@ -137,6 +139,7 @@ W reference(Tested function, W x) {
         case Tested::elu: return x < 0 ? std::expm1(x) : x;
         case Tested::silu: return x * sigmoid_of(x);
         case Tested::gelu: return x * normal_cdf_of(x);
+        case Tested::gelu_tanh: return x * sigmoid_of(2 * std::sqrt(2 / W(pi)) * (x + W(0.044715L) * x * x * x));
         case Tested::positive: return W(least) + softplus_of(x + shift_of<W>());
         case Tested::excess:
             return std::fabs(x) < W(1) ? std::log1p(-std::expm1(W(least) - 1) * std::expm1(x))
@@ -525,6 +528,9 @@ void test_special_results(const NamedSet& named) {
         {F::gelu, infinite, infinite},
         {F::gelu, T(-1e4), 0},
         {F::gelu, -infinite, 0},
+        {F::gelu_tanh, infinite, infinite},
+        {F::gelu_tanh, T(-1e4), 0},
+        {F::gelu_tanh, -infinite, 0},
     };
     const auto& lanes = lanes_of<T>(*named.set);
     for (const bool scalar : {false, true})

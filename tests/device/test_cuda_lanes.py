@@ -155,7 +155,7 @@ def test_activations_and_their_slopes(lanes, dtype, name):
     assert (np.abs(lanes.numpy(slope) - slopes) <= eps + 1e-7).all()  # of the differences
 
 
-@pytest.mark.parametrize("name", ["silu", "gelu"])
+@pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh"])
 def test_activations_and_their_slopes_at_infinities(lanes, dtype, name):
     x = np.array([-math.inf, math.inf, np.finfo(dtype).min, np.finfo(dtype).max], dtype)
     given, out, slope = lanes.array(x), lanes.empty(4, dtype), lanes.empty(4, dtype)

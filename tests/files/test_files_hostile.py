@@ -176,6 +176,10 @@ BROKEN = {
         ["expected no key 'max'"],
     ),
     "an unknown map": (lambda: with_header(maf(), set_at("transforms", 0, "map", to="cubic")), ["map: .*got 'cubic'"]),
+    "a newer activation": (
+        lambda: with_header(maf(), set_at("transforms", 0, "activation", to="gelu_cubic")),
+        [r"transforms\[0\]: activation: expected one of .*'gelu_tanh', got 'gelu_cubic'"],
+    ),
     "a slope of 0": (lambda: with_header(maf(), set_at("transforms", 0, "slope", to=0)), ["slope: .*above 0"]),
     "outputs of lists": (
         lambda: with_header(maf(), set_at("transforms", 0, "outputs", to=[[], []])),

@@ -34,6 +34,12 @@ def gelu(a):
     return a * 0.5 * _erfc(-a / math.sqrt(2.0))
 
 
+def gelu_tanh(a):
+    """``a (1 + tanh(t)) / 2`` with ``t = sqrt(2 / pi) (a + 0.044715 a^3)``, which is ``a sigmoid(2 t)``."""
+    near = np.clip(a, -1e3, 1e3)  # of which the factor is 0 or 1
+    return a * sigmoid(2.0 * math.sqrt(2.0 / math.pi) * (near + 0.044715 * near**3))
+
+
 def softplus(a):
     return np.logaddexp(0.0, a)
 
@@ -53,6 +59,7 @@ ACTIVATIONS = {
     "elu": elu,
     "silu": silu,
     "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
     "softplus": softplus,
     "leaky_relu": leaky_relu,
     "sigmoid": sigmoid,

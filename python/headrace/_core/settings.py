@@ -271,8 +271,8 @@ class NetworkSettings(_Columns):
     activation: str | None = setting(
         "relu",
         lambda settings, value: check.choice("activation", "identity" if value is None else value, ACTIVATIONS),
-        'Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "softplus", "leaky_relu" (0.01 x '
-        'below 0), "sigmoid" or None for none.',
+        'Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "gelu_tanh" (by tanh), "softplus", '
+        '"leaky_relu" (0.01 x below 0), "sigmoid" or None for none.',
     )
 
 

@@ -6,6 +6,7 @@ take the place of its own.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ NOT_RECORDED = {
     "invert": "flowjax has invert=True",
 }
 
-_ACTIVATIONS = ("relu", "tanh", "elu", "silu", "softplus", "leaky_relu", "sigmoid")
+_ACTIVATIONS = ("relu", "tanh", "elu", "silu", "gelu", "gelu_tanh", "softplus", "leaky_relu", "sigmoid")
 
 Arrays = list[NDArray[Any]]
 
@@ -107,4 +108,9 @@ def _transformer(given: Any) -> Any:
 def _activation(given: Any) -> Any:
     import jax
 
-    return getattr(jax.nn, check.choice("activation", given, _ACTIVATIONS)) if isinstance(given, str) else given
+    if not isinstance(given, str):
+        return given
+    name = check.choice("activation", given, _ACTIVATIONS)
+    if name.startswith("gelu"):
+        return functools.partial(jax.nn.gelu, approximate=name == "gelu_tanh")
+    return getattr(jax.nn, name)

@@ -111,6 +111,10 @@ def _sigmoid(x: Numbers) -> Numbers:
     return np.exp(-np.logaddexp(0.0, -x))
 
 
+def _gelu_by_tanh(x: Numbers) -> Numbers:
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
 ACTIVATIONS: dict[str, Callable[[Numbers], Numbers]] = {
     "identity": lambda x: x,
     "relu": lambda x: np.maximum(x, 0.0),
@@ -118,6 +122,7 @@ ACTIVATIONS: dict[str, Callable[[Numbers], Numbers]] = {
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0.0))),
     "silu": lambda x: x * _sigmoid(x),
     "gelu": lambda x: 0.5 * x * (1.0 + _ERF(x / math.sqrt(2.0))),
+    "gelu_tanh": _gelu_by_tanh,
     "softplus": lambda x: np.logaddexp(0.0, x),
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
     "sigmoid": _sigmoid,
@@ -174,22 +179,8 @@ def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], An
     if np.allclose(found, np.where(GRID > 0, GRID, slope * GRID), rtol=1e-6, atol=1e-6):
         return Leaky.of(round(slope, 7))  # digits that a function of float32 does not have
     raise NotImplementedError(
-        f"{place.path}: expected one of {tuple(ACTIVATIONS)}, got {function!r}, which is none; {_instead_of(found)}"
+        f"{place.path}: expected one of {tuple(ACTIVATIONS)}, got {function!r}, which is none; train with one of these"
     )
-
-
-def _instead_of(found: Numbers) -> str:
-    """What to do about an activation with these values on the grid."""
-    if np.allclose(found, _gelu_by_tanh(GRID), rtol=1e-5, atol=1e-5):
-        return (
-            "it approximates gelu by tanh, which is jax.nn.gelu's default: train with "
-            "functools.partial(jax.nn.gelu, approximate=False), or torch.nn.GELU(), the exact one"
-        )
-    return "train with one of these"
-
-
-def _gelu_by_tanh(x: Numbers) -> Numbers:
-    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------

@@ -27,9 +27,13 @@ Header = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[Any]]
 
 ACTIVATIONS = {
-    "relu": "ReLU", "tanh": "Tanh", "elu": "ELU", "silu": "SiLU", "gelu": "GELU", "leaky_relu": "LeakyReLU",
-    "sigmoid": "Sigmoid", "identity": "Identity",
+    "relu": "ReLU", "tanh": "Tanh", "elu": "ELU", "silu": "SiLU", "gelu": "GELU", "gelu_tanh": "GELU",
+    "softplus": "Softplus", "leaky_relu": "LeakyReLU", "sigmoid": "Sigmoid", "identity": "Identity",
 }  # fmt: skip
+OPTIONS: dict[str, dict[str, Any]] = {
+    "gelu_tanh": {"approximate": "tanh"},
+    "softplus": {"threshold": 40.0},  # PyTorch's own goes straight beyond 20, where 2e-9 are missing
+}
 
 
 def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
@@ -311,9 +315,7 @@ def _activation(layer: Header) -> list[Any]:
     import torch
 
     name = layer["activation"]
-    if name == "softplus":  # PyTorch's own goes straight beyond 20, where 2e-9 are missing
-        return [torch.nn.Softplus(threshold=40.0)]
-    return [] if name == "identity" else [getattr(torch.nn, ACTIVATIONS[name])()]
+    return [] if name == "identity" else [getattr(torch.nn, ACTIVATIONS[name])(**OPTIONS.get(name, {}))]
 
 
 def _univariate(header: Header, place: str, inverted: bool = False) -> tuple[Any, Sequence[Any]]:

@@ -5,6 +5,7 @@ Tensors of a file are arrays of NumPy here: values that depend only on them are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,12 +24,20 @@ Arrays = Mapping[str, NDArray[Any]]
 
 _BEYOND = -1e30  # where x meets a factor that is 0 long before: infinity times 0 would be NaN
 
+
+def _gelu_argument(x: Value) -> Value:
+    """√(2/π) (x + 0.044715 x³)."""
+    root = math.sqrt(2.0 / math.pi)
+    return x * (x * x * (0.044715 * root) + root)
+
+
 _ACTIVATIONS: dict[str, Callable[[Value], Value]] = {
     "relu": lambda x: x.apply("Relu"),
     "tanh": lambda x: x.apply("Tanh"),
     "elu": lambda x: where(x < 0.0, where(x < 0.0, x, 0.0).exp() - 1.0, x),
     "silu": lambda x: highest(x, _BEYOND) * x.apply("Sigmoid"),
     "gelu": lambda x: highest(x, _BEYOND) * (0.5 * ((x * np.sqrt(0.5)).apply("Erf") + 1.0)),
+    "gelu_tanh": lambda x: highest(x, _BEYOND) * (0.5 * (_gelu_argument(x).apply("Tanh") + 1.0)),
     "softplus": Value.softplus,
     "leaky_relu": lambda x: where(x < 0.0, x * 0.01, x),
     "sigmoid": lambda x: x.apply("Sigmoid"),

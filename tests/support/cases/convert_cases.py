@@ -99,7 +99,8 @@ def zuko_additive(d):
 
 def zuko_activation(d):
     nn = library("torch").nn
-    return d.one(nn.ReLU, nn.Tanh, nn.ELU, nn.SiLU, nn.GELU, nn.Softplus, nn.LeakyReLU, nn.Sigmoid)
+    by_tanh = functools.partial(nn.GELU, approximate="tanh")
+    return d.one(nn.ReLU, nn.Tanh, nn.ELU, nn.SiLU, nn.GELU, by_tanh, nn.Softplus, nn.LeakyReLU, nn.Sigmoid)
 
 
 ZUKO = {
@@ -133,7 +134,8 @@ ZUKO_REFUSED = {
 def torch_activation(d):
     torch = library("torch")
     own = torch.nn.functional
-    return d.one(own.relu, torch.tanh, own.elu, own.silu, own.leaky_relu, torch.nn.GELU())
+    gelus = torch.nn.GELU(), torch.nn.GELU(approximate="tanh")
+    return d.one(own.relu, torch.tanh, own.elu, own.silu, own.leaky_relu, *gelus)
 
 
 def nflows_flow(d, make, between=None):
@@ -446,14 +448,14 @@ FLOWJAX = {
     "coupling_flow": lambda d: flowjax_flow(d, "coupling_flow", nn_activation=flowjax_activation(d)),
     "coupling_flow of RationalQuadraticSpline": lambda d: flowjax_flow(d, "coupling_flow", flowjax_spline(d)),
     "planar_flow": lambda d: flowjax_flow(d, "planar_flow", negative_slope=d.one(None, 0.3)),
+    "`nn_activation=jax.nn.gelu`, the approximation by tanh": lambda d: flowjax_flow(
+        d, "masked_autoregressive_flow", nn_activation=library("jax").nn.gelu
+    ),
 }
 FLOWJAX_REFUSED = {
     "block_neural_autoregressive_flow": lambda d: flowjax_flow(d, "block_neural_autoregressive_flow"),
     "planar_flow, `invert=False`": lambda d: flowjax_flow(d, "planar_flow", invert=False),
     "triangular_spline_flow": lambda d: flowjax_flow(d, "triangular_spline_flow"),
-    "`nn_activation=jax.nn.gelu`, which is an approximation": lambda d: flowjax_flow(
-        d, "masked_autoregressive_flow", nn_activation=library("jax").nn.gelu
-    ),
 }
 
 # ---- sbi -------------------------------------------------------------------------------------------------------------

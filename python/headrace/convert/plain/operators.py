@@ -29,6 +29,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": functional.elu,
     "silu": functional.silu,
     "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
     "softplus": _softplus,
     "leaky_relu": functional.leaky_relu,
     "sigmoid": torch.sigmoid,
