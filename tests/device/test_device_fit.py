@@ -13,7 +13,7 @@ from devices import Library, either_order
 from fitting import SHORT
 from headrace._fit import run as _fit_run
 from headrace.ascent import ascent as _ascent
-from headrace.ascent import dual_ascent
+from headrace.ascent import contest
 from headrace.ascent import kinks as _kink_ascent
 from headrace.ascent import points as _points
 from pairs import pairwise
@@ -212,7 +212,7 @@ ASCENTS = {
 
 @pairwise(ascent=ASCENTS, weighted=[False, True], dtype=cases.DTYPES)
 def test_the_ascent_of_the_cpu(library, ascent, weighted, dtype, monkeypatch):
-    monkeypatch.setattr(dual_ascent, "REFINE_STEPS", 50)
+    monkeypatch.setattr(contest, "REFINE_STEPS", 50)
     x, _, weights = data(300)
     x[:, 1] += x[:, 0] ** 2
     model, other = ASCENTS[ascent](dtype), ASCENTS[ascent](dtype)
@@ -284,7 +284,7 @@ def test_kinks_of_many_features_turn_in_blocks(machine, dtype):
 
 def test_numbers_drawn_ahead_do_not_count(machine, monkeypatch):
     """What is drawn after an ascent, the noise of copies, is what it would be had the device not gone ahead of it."""
-    monkeypatch.setattr(dual_ascent, "REFINE_STEPS", 50)
+    monkeypatch.setattr(contest, "REFINE_STEPS", 50)
     library, (x, _, _) = Library("cupy", machine), data(300)
     x[:, 1] += x[:, 0] ** 2
     settings = {"steps": 300, "patience": 12, "refine": True, "copies": 2, "dtype": "float64"}
