@@ -25,7 +25,7 @@ def _of_flow(arguments: argparse.Namespace) -> int:
     for name in ("features", "context"):
         facts[name] = getattr(flow, name)
     facts["dtype"] = None if flow.dtype is None else flow.dtype.name
-    facts["parameters"] = int(sum(array.size for array in flow.named_parameters().values()))
+    facts["parameters"] = flow.n_parameters
     if isinstance(flow, hr.SequenceFlow):
         facts["field"] = flow.field
         if (signal := Signal.of_notes(notes)) is not None:

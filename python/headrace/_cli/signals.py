@@ -253,10 +253,10 @@ def _steps_to_draw(arguments: argparse.Namespace, signal: Signal) -> int:
         _usage(arguments, f"arguments --steps, --seconds: expected one of them, as the flow is of signals, got {got}")
     if arguments.steps is not None:
         return int(arguments.steps)
-    steps = arguments.seconds * signal.rate
-    if not 1 <= round(steps) < 2**63:
+    steps = round(float(arguments.seconds) * signal.rate)
+    if steps < 1:
         raise ValueError(f"--seconds: expected at least one step at {signal.rate:,} Hz, got {arguments.seconds:g}")
-    return round(steps)
+    return steps
 
 
 class _Drawn:
