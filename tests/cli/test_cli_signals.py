@@ -312,6 +312,8 @@ def test_wrong_files_are_refused_by_name(folder, run, name):
 
 WRONG = {
     "signals and tables": (1, ["fit", "a.wav", "t.csv", "-o", "g"], ["expected signals (.wav) or tables", "a.wav"]),
+    "no signals": (1, ["fit", "none/*.wav", "-o", "g"], ["expected some .wav files, got none by none/*.wav"]),
+    "to diagnose": (2, ["diagnose", "f.safetensors", "a.wav"], ["got 'a.wav'; fit and score take signals"]),
     "columns": (2, ["fit", "a.wav", "-o", "g", "--columns", "0"], ["argument --columns: signals do not take it"]),
     "weights": (2, ["fit", "a.wav", "-o", "g", "--weights", "0"], ["argument --weights: signals do not"]),
     "missing": (2, ["fit", "a.wav", "-o", "g", "--missing", "drop"], ["argument --missing: signals do not"]),

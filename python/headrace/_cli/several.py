@@ -32,7 +32,8 @@ def found(paths: Sequence[str], suffixes: Sequence[str] = tables.READ) -> list[s
         elif has_magic(path) and not os.path.exists(path):
             here = sorted(glob(path, recursive=True))
             if not here:
-                raise FileNotFoundError(f"DATA: expected some tables, got none by {path}")
+                kind = "tables" if suffixes is tables.READ else f"{', '.join(suffixes)} files"
+                raise FileNotFoundError(f"DATA: expected some {kind}, got none by {path}")
         files += here
     return files
 
