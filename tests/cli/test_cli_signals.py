@@ -213,7 +213,7 @@ def test_values_beyond_16_bits_are_clipped_and_counted(folder, run, result):
     assert 0 < report["clipped"] == beyond < 400
     assert_array_equal(x, np.clip(drawn, -32768, 32767))
     out = run("sample", "f.safetensors", "--steps", 400, "--seed", 7, "-o", "s.wav")[1]
-    assert f"clipped, as they lay beyond 16 bits: {beyond} of 400 values" in out
+    assert f"clipped, because they lay beyond 16 bits: {beyond} of 400 values" in out
 
 
 def test_a_signal_goes_on(folder, run, result):

@@ -73,7 +73,7 @@ def refuse_options_of_tables(arguments: argparse.Namespace) -> None:
     for name, default in OF_TABLES.items():
         if getattr(arguments, name, default) != default:
             option = f"--{name.replace('_', '-')}"
-            _usage(arguments, f"argument {option}: signals do not take it, as it is of tables; leave it out")
+            _usage(arguments, f"argument {option}: signals do not take it, because it is of tables; leave it out")
 
 
 # ---- the note --------------------------------------------------------------------------------------------------------
@@ -138,9 +138,9 @@ def score(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     if to_folder and not arguments.steps:
         _usage(arguments, "argument --output: with a folder give --steps as well, or the name of a file for one table")
     if arguments.steps and len(files) > 1 and not to_folder:
-        _usage(arguments, f"argument --steps: give a folder/ as --output, as there are {len(files):,} signals")
+        _usage(arguments, f"argument --steps: give a folder/ as --output, because there are {len(files):,} signals")
     if arguments.format is not None and not to_folder:
-        _usage(arguments, "argument --format: give a folder as --output, as the name of a file says its format")
+        _usage(arguments, "argument --format: give a folder as --output, because the name of a file has its format")
     if not to_folder:
         _check_output(arguments, arguments.flow, *files)
     flow, notes = _load_any(arguments.flow)
@@ -205,7 +205,7 @@ def _print_scores(
         f"{report['bits']:.3f} bits a value"
     )
     if report["not_finite"]:
-        summary += f"; left out, as their log density is not finite: {report['not_finite']:,}"
+        summary += f"; left out, because their log density is not finite: {report['not_finite']:,}"
     if arguments.output or arguments.json:
         _say(arguments, report, [summary])
     else:
@@ -223,7 +223,7 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
     before = [] if arguments.prefix is None else [arguments.prefix]
     if arguments.output is None or tables.suffix_of(arguments.output) != SUFFIX:
         given = "nothing" if arguments.output is None else arguments.output
-        _usage(arguments, f"argument --output: expected a {SUFFIX} file, as the flow is of signals, got {given}")
+        _usage(arguments, f"argument --output: expected a {SUFFIX} file, because the flow is of signals, got {given}")
     _check_output(arguments, arguments.flow, *before)
     prefix = _load(arguments, arguments.prefix, signal, flow).values if before else np.zeros((0, flow.features), "i2")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
@@ -242,7 +242,9 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
     after = f" after the {len(prefix):,} of {arguments.prefix}" if before else ""
     lines = [f"{_counted(steps, 'step')}{after} at {signal.rate:,} Hz, seed {seed}, saved to {arguments.output}"]
     if drawn.clipped:
-        lines.append(f"clipped, as they lay beyond {BITS} bits: {drawn.clipped:,} of {steps * flow.features:,} values")
+        lines.append(
+            f"clipped, because they lay beyond {BITS} bits: {drawn.clipped:,} of {steps * flow.features:,} values"
+        )
     _say(arguments, report, lines)
     return OK
 
@@ -250,7 +252,9 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
 def _steps_to_draw(arguments: argparse.Namespace, signal: Signal) -> int:
     if (arguments.steps is None) == (arguments.seconds is None):
         got = "none" if arguments.steps is None else "both"
-        _usage(arguments, f"arguments --steps, --seconds: expected one of them, as the flow is of signals, got {got}")
+        _usage(
+            arguments, f"arguments --steps, --seconds: expected one of them, because the flow is of signals, got {got}"
+        )
     if arguments.steps is not None:
         return int(arguments.steps)
     steps = round(float(arguments.seconds) * signal.rate)

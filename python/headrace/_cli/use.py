@@ -47,7 +47,7 @@ def score(arguments: argparse.Namespace) -> int:
     if (waves := signals.found(arguments.data)) is not None:
         return signals.score(arguments, waves)
     if arguments.steps:
-        _usage(arguments, "argument --steps: tables do not take it, as it is of signals; leave it out")
+        _usage(arguments, "argument --steps: tables do not take it, because it is of signals; leave it out")
     files = several.found(arguments.data)
     if arguments.flow == STANDARD and STANDARD in files:
         _usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
