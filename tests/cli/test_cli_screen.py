@@ -167,7 +167,7 @@ MEANT = {
     "a spreadsheet": (["diagnose", "f", "t.xlsx"], "got 't.xlsx'", "; save it as .csv"),
     "another format": (["score", "f", "t.h5"], "got 't.h5'", "; save it as .npy, .csv or .parquet"),
     "too early an option": (["--json", "info"], "argument --json", "behind the command, as headrace info --json"),
-    "too much": (["info", "now"], "info: error: expected no further argument, got 'now'", "headrace info --help"),
+    "too much": (["info", "f", "now"], "info: error: expected no further argument, got 'now'", "headrace info --help"),
     "too little": (["fit", "t.csv"], "required: -o/--output", "headrace fit --help explains them"),
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ import headrace as hr
 import sequence_cases
 from headrace._core import cpu
 from headrace._fit.optimizer import Adam
+from headrace._fit.plan import MANY_FOR_COSINE
 from headrace.sequences.arrays import Covariates
 from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
 
@@ -292,6 +293,12 @@ def test_an_interrupted_fit_keeps_the_best_or_leaves_the_flow(monkeypatch):
     history = flow.fit(x, epochs=1000, crop=50, progress=False)
     assert history.stopped == "interrupted"
     assert history.best_epoch > 0
+
+
+def test_defaults_take_so_many_steps_that_rows_would_have_a_run_with_a_cosine():
+    x = autoregression(MANY_FOR_COSINE * 5 // 4, "cosine")
+    history = fitted(hr.WaveNet(**SHORT), x, epochs=None, time_budget=0.4)
+    assert (history.stopped, history.schedule) == ("time_budget", "constant")
 
 
 def test_a_time_budget_and_patience():

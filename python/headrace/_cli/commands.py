@@ -199,7 +199,25 @@ def info(arguments: argparse.Namespace) -> int:
 
 
 def _load(path: str) -> tuple[Density, dict[str, str]]:
-    """A flow, or an ensemble of flows, and the notes in its file."""
+    """A flow of rows, or an ensemble of these, and the notes in its file."""
+    flow, notes = _load_any(path)
+    return _of_rows(path, flow), notes
+
+
+def _of_rows(path: str, flow: Any) -> Density:
+    """The flow, if it is one of rows."""
+    if isinstance(flow, hr.SequenceFlow):
+        raise TypeError(
+            f"{path}: expected a flow of the rows of a table, got a {type(flow).__name__} of signals; score and "
+            "sample take it, with .wav files"
+        )
+    if not isinstance(flow, Density):
+        raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
+    return flow
+
+
+def _load_any(path: str) -> tuple[Any, dict[str, str]]:
+    """The contents of a file, a flow of rows or of signals, and the notes in it."""
     if path == STANDARD:
         data = sys.stdin.buffer.read()
         flow, notes = hr.from_bytes(data), files.notes_of_bytes(data)
@@ -207,8 +225,6 @@ def _load(path: str) -> tuple[Density, dict[str, str]]:
         if not os.path.exists(path):
             raise FileNotFoundError(f"FLOW: expected a file that `headrace fit` or Flow.save wrote, got no {path}")
         flow, notes = hr.load(path), files.read_notes(path)
-    if not isinstance(flow, Density):
-        raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
     return flow, notes
 
 

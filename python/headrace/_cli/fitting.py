@@ -36,6 +36,7 @@ from headrace._cli.commands import (
     _usage,
 )
 from headrace._cli.offered import FIT, FLOWS, Kind, settings
+from headrace._cli.waves import SUFFIX
 from headrace._effort import with_effort
 from headrace._fit.streams import check_stream, rows_bar
 from headrace._output import check_writable, refuse_inputs
@@ -89,18 +90,16 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     """The flow for the table, the notes of its file, and a function that reports it."""
     _refuse_beside_auto(arguments)
     arguments.flow = arguments.flow or DEFAULT
+    if arguments.flow not in FLOWS:
+        _usage(
+            arguments, f"argument --flow: {arguments.flow} is of signals: expected {SUFFIX} files with it, got tables"
+        )
     if arguments.validation is None:
         arguments.validation = 0.0 if arguments.auto else VALIDATION  # --auto holds rows out itself
     kind = FLOWS[arguments.flow]
     options = _options(arguments, kind)
     inputs = several.found(arguments.data)
-    _check_output(arguments, *inputs)
-    if arguments.checkpoint is not None:
-        others = [path for path in (*inputs, arguments.output) if path != STANDARD]
-        refuse_inputs("--checkpoint", arguments.checkpoint, others)
-        if os.path.realpath(arguments.checkpoint) == os.path.realpath(arguments.output):
-            raise ValueError(f"--checkpoint: expected another file than the --output, got {arguments.checkpoint}")
-        check_writable("--checkpoint", arguments.checkpoint)
+    _check_files(arguments, inputs)
     source = _open(arguments)
     columns = _columns(source, arguments, weights=arguments.weights)
     for part, what in zip(columns, ("features", "context"), strict=False):
@@ -135,13 +134,24 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome))
 
 
+def _check_files(arguments: argparse.Namespace, inputs: Sequence[str]) -> None:
+    """Report errors that would prevent the output or the checkpoint, before the work."""
+    _check_output(arguments, *inputs)
+    if arguments.checkpoint is not None:
+        others = [path for path in (*inputs, arguments.output) if path != STANDARD]
+        refuse_inputs("--checkpoint", arguments.checkpoint, others)
+        if os.path.realpath(arguments.checkpoint) == os.path.realpath(arguments.output):
+            raise ValueError(f"--checkpoint: expected another file than the --output, got {arguments.checkpoint}")
+        check_writable("--checkpoint", arguments.checkpoint)
+
+
 def _report_choice(arguments: argparse.Namespace, report: dict[str, Any], blocks: list[_layout.Block]) -> int:
     """Print the choice of --auto."""
     _say(arguments, report, [*blocks, "", f"saved to {arguments.output}"])
     return INTERRUPTED if report["interrupted"] else OK
 
 
-def _save(output: str, flow: Density, notes: dict[str, str]) -> None:
+def _save(output: str, flow: Any, notes: dict[str, str]) -> None:
     """Write a flow and the notes to a file, or to the standard output."""
     if output == STANDARD:
         sys.stdout.buffer.write(hr.to_bytes(flow, notes))
@@ -415,8 +425,7 @@ def _train(
         **{name: options[name] for name in FIT if name in options},
     )
     histories = found if isinstance(found, list) else [found]
-    if any(history.stopped == "non-finite" and history.best_epoch == 0 for history in histories):
-        raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
+    _refuse_failed(histories)
     if isinstance(flow, hr.Flow):
         outcome = _outcome(histories[0])
         if histories[0].chosen:  # the history is of one fit among several
@@ -428,6 +437,11 @@ def _train(
     total |= {"best_epoch": [one["best_epoch"] for one in each], "stopped": stopped}
     total["still_falls"] = any(one["still_falls"] for one in each)
     return flow[: len(each)], {"members": len(each), **total}
+
+
+def _refuse_failed(histories: Sequence[hr.History]) -> None:
+    if any(history.stopped == "non-finite" and history.best_epoch == 0 for history in histories):
+        raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
 
 
 def _ascend(

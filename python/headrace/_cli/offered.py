@@ -15,7 +15,7 @@ from typing import Any
 import headrace as hr
 from headrace._fit.arguments import Arguments, options
 
-__all__ = ["FIT", "FLOWS", "Kind", "Setting", "fit_help", "meanings", "settings"]
+__all__ = ["FIT", "FLOWS", "SIGNALS", "Kind", "Setting", "fit_help", "meanings", "settings"]
 
 FIT = options()
 """Options that are arguments of `Flow.fit`, by name."""
@@ -28,20 +28,30 @@ _BREAK = "\n"  # in a help: what follows begins a line
 class Kind:
     """A flow that ``fit`` offers."""
 
-    make: Callable[..., hr.Flow]
+    make: Callable[..., Any]
     model: Callable[..., Any] | None = None
     """The class that makes and fits it; None: it makes itself, and `Flow.fit` fits it."""
+    only: tuple[str, ...] = ()
+    """The arguments of the constructor that are options; (): all."""
+    without: frozenset[str] = frozenset()
+    """Arguments of `Flow.fit` that its own `fit` refuses."""
 
     @property
     def settings(self) -> dict[str, inspect.Parameter]:
         """The arguments of the constructor that are options of the command line."""
         every = inspect.signature(self.model or self.make).parameters
-        return {name: argument for name, argument in every.items() if name not in _OTHERWISE}
+        return {
+            name: argument
+            for name, argument in every.items()
+            if (name in self.only if self.only else name not in _OTHERWISE)
+        }
 
     @property
     def takes(self) -> set[str]:
         """The options of the flow."""
-        own = {*self.settings, *(() if self.model else FIT)}
+        own = {*self.settings, *(() if self.model else FIT.keys() - self.without)}
+        if self.only:
+            return own
         return {*own, "context"} if "context" in inspect.signature(self.model or self.make).parameters else own
 
 
@@ -54,6 +64,15 @@ FLOWS = {
     "radial": Kind(hr.RadialFlow),
     "dual-ascent": Kind(hr.AscentFlow, hr.DualAscentFlow),
 }
+"""Flows of rows, by name."""
+SIGNALS = {
+    "wavenet": Kind(
+        hr.WaveNet,
+        only=("layers", "channels", "kernel", "dilations", "skip", "prediction", "companded", "level"),
+        without=frozenset(("effort", "seconds")),
+    ),
+}
+"""Flows of signals, by name; the first is the default."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,7 @@ class Setting:
 def settings() -> dict[str, Setting]:
     """All arguments of all flows that are options, by name."""
     found: dict[str, dict[str, inspect.Parameter]] = {}
-    for name, kind in FLOWS.items():
+    for name, kind in (FLOWS | SIGNALS).items():
         for key, argument in kind.settings.items():
             found.setdefault(key, {})[name] = argument
     result = {}
@@ -101,7 +120,8 @@ def fit_help(name: str) -> str:
 
 def _meaning_of_flows(key: str, takers: tuple[str, ...]) -> str:
     """The meaning of an argument; where flows differ, each one's behind its name."""
-    made = {name: FLOWS[name].model or FLOWS[name].make for name in takers}
+    every = FLOWS | SIGNALS
+    made = {name: every[name].model or every[name].make for name in takers}
     each = _grouped({name: _for_the_command_line(_meaning(made[name], key)) for name in takers})
     whole = next(iter(each), "")
     parts = [whole] if len(each) < 2 or any(text.startswith(whole) for text in [*each][1:]) else []

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import headrace as hr
-from headrace._cli import commands, demo, diagnose, export, fitting, offered, parts, tables, use
+from headrace._cli import about, commands, demo, diagnose, export, fitting, offered, parts, signal_fit, tables, use
 from headrace._cli.choose import SECONDS
 from headrace._cli.parser import (
     KINDS,
@@ -18,8 +18,10 @@ from headrace._cli.parser import (
     integer,
     number,
     or_folder,
+    rate,
     share,
 )
+from headrace._cli.waves import SUFFIX as WAVE
 from headrace.flows import DEFAULT
 
 __all__ = ["parser"]
@@ -40,7 +42,7 @@ def parser() -> Parser:
     """The parser of all commands."""
     whole = Parser(
         prog="headrace",
-        description="Normalising flows: fit, score and sample densities of tables.",
+        description="Normalising flows: fit, score and sample densities of tables and signals.",
         epilog="Exit codes: 0; 1 an error, in one line; 2 a wrong command line; 130 Ctrl-C; 141 closed output.",
     )
     whole.add_argument("--version", action="version", version=f"headrace {hr.__version__}")
@@ -55,7 +57,8 @@ def parser() -> Parser:
         sub.add_argument("--quiet", action="store_true", help="no progress and notes on the standard error")
         return sub
 
-    command("info", commands.info, "print version, instruction set, threads, CUDA or why not")
+    sub = command("info", about.info, "print version, instruction set, threads, CUDA or why not; or facts about a flow")
+    sub.add_argument("flow", metavar="FLOW", nargs="?", help=f"{FLOW}; by default none")
     _add_fit(command)
     _add_score(command)
     _add_diagnose(command)
@@ -77,8 +80,8 @@ def parser() -> Parser:
 def _add_fit(command: Callable[..., Parser]) -> None:
     sub = command(
         "fit",
-        fitting.fit,
-        "fit a flow to the rows of a table and save it",
+        signal_fit.fit,
+        "fit a flow to the rows of a table, or to signals, and save it",
         "Ctrl-C ends a fit and saves the best weights so far, or nothing if none are better than fresh ones; the exit "
         "code is 130 then. With --checkpoint the same command goes on from there. Tables of more rows than the buffer "
         "are read anew in each epoch.",
@@ -91,12 +94,12 @@ def _add_fit(command: Callable[..., Parser]) -> None:
         metavar="FLOW",
         help="the file to write, as flow.safetensors; - for the standard output",
     )
-    kinds = ", ".join(offered.FLOWS)
+    kinds, of_signals = ", ".join(offered.FLOWS), ", ".join(offered.SIGNALS)
     sub.add_argument(
         "--flow",
-        choices=tuple(offered.FLOWS),
+        choices=(*offered.FLOWS, *offered.SIGNALS),
         metavar="KIND",
-        help=f"the kind of flow: {kinds} (default: {DEFAULT})",
+        help=f"the kind of flow: {kinds} (default: {DEFAULT}); of signals: {of_signals}",
     )
     sub.add_argument(
         "--auto",
@@ -191,7 +194,7 @@ def _add_settings(sub: Parser) -> None:
         else:
             groups[takers].add_argument(
                 option,
-                type=integer(0) if name in ("steps", "copies") else READERS[setting.kind],
+                type=integer(0) if name in ("steps", "copies", "prediction") else READERS[setting.kind],
                 metavar={"int": "N", "Sequence[int]": "N,N", "str": "NAME", "Base | str": "NAME"}.get(
                     setting.kind, "X"
                 ),
@@ -203,13 +206,14 @@ def _add_score(command: Callable[..., Parser]) -> None:
     sub = command(
         "score",
         use.score,
-        "write the log density of each row of a table, in nats",
+        "write the log density of each row of a table, or of each signal, in nats",
         "With --json the densities are written only with --output. With a folder as --output, as scores/, each table "
         "has a file of its own, and the same command goes on where it was stopped. With a file as --output Ctrl-C "
         "keeps the scores that are done, as scores.partial.csv beside scores.csv, and the same command goes on.",
     )
     sub.add_argument("flow", metavar="FLOW", help=FLOW)
     _add_data(sub, several=True)
+    sub.add_argument("--steps", action="store_true", help="of a signal: the log density of each step")
     _add_output(sub, folder=True)
     formats = tuple(suffix[1:] for suffix in tables.WRITTEN)
     help_text = f"of the files in a folder: {', '.join(formats)} (default: that of each table)"
@@ -243,9 +247,9 @@ def _add_diagnose(command: Callable[..., Parser]) -> None:
 
 
 def _add_sample(command: Callable[..., Parser]) -> None:
-    sub = command("sample", use.sample, "draw rows from a flow")
+    sub = command("sample", use.sample, "draw rows, or a signal, from a flow")
     sub.add_argument("flow", metavar="FLOW", help=FLOW)
-    sub.add_argument("-n", "--rows", type=integer(0), required=True, metavar="N", help="how many")
+    sub.add_argument("-n", "--rows", type=integer(0), metavar="N", help="how many rows")
     sub.add_argument("--seed", type=integer(0, bits=64), metavar="N", help="by default another one each time")
     sub.add_argument(
         "--first-row",
@@ -254,7 +258,17 @@ def _add_sample(command: Callable[..., Parser]) -> None:
         help="index of the first row in the endless sample of the seed, to draw it in parts (default: 0)",
     )
     sub.add_argument("--context-row", type=number, nargs="+", metavar="X", help="the context of all rows")
-    _add_output(sub)
+    _add_output(sub, more=(WAVE,))
+    group = sub.add_argument_group("signals")
+    group.add_argument("--steps", type=integer(1), metavar="N", help="how many steps")
+    group.add_argument("--seconds", type=rate, metavar="S", help="the same in seconds")
+    group.add_argument(
+        "--continue",
+        dest="prefix",
+        type=file([WAVE]),
+        metavar="WAV",
+        help="a signal to go on from; the output has it, and behind it the steps that were drawn",
+    )
 
 
 def _add_export(command: Callable[..., Parser]) -> None:
@@ -266,9 +280,12 @@ def _add_export(command: Callable[..., Parser]) -> None:
 
 
 def _add_data(sub: Parser, several: bool = False) -> None:
-    read, kinds = file((*tables.READ, "-"), reads=True), tables.READABLE
+    read, kinds = file((*tables.READ, *[WAVE] * several, "-"), reads=True), tables.READABLE
     if several:
-        what = f"tables with the same columns: {kinds}, folders of these, - text from the standard input"
+        what = (
+            f"tables with the same columns: {kinds}, folders of these, - text from the standard input; or signals of "
+        )
+        what += f"one rate: {WAVE} of 16-bit PCM, folders of these"
         sub.add_argument("data", metavar="DATA", nargs="+", type=or_folder(read), help=what)
     else:
         sub.add_argument("data", metavar="DATA", type=read, help=f"a table: {kinds}, - text from the standard input")
@@ -288,8 +305,9 @@ def _add_data(sub: Parser, several: bool = False) -> None:
     )
 
 
-def _add_output(sub: Parser, folder: bool = False) -> None:
-    read, kinds = file((*tables.WRITTEN, "-")), ", ".join(tables.WRITTEN)
+def _add_output(sub: Parser, folder: bool = False, more: Sequence[str] = ()) -> None:
+    """`more`: suffixes beside those of tables."""
+    read, kinds = file((*tables.WRITTEN, *more, "-")), ", ".join([*tables.WRITTEN, *more])
     sub.add_argument(
         "-o",
         "--output",

@@ -61,7 +61,9 @@ class Parser(argparse.ArgumentParser):
         required = [one for one in self._actions if one.required and one.option_strings]
         named = [f"{one.option_strings[0]} {one.metavar}" for one in required]
         placed = [
-            f"{one.metavar}{'...' if one.nargs == '+' else ''}" for one in self._actions if not one.option_strings
+            f"[{one.metavar}]" if one.nargs == "?" else f"{one.metavar}{'...' if one.nargs == '+' else ''}"
+            for one in self._actions
+            if not one.option_strings
         ]
         return " ".join(["usage:", self.prog, *placed, *named, "[options]"]) + "\n"
 
@@ -212,6 +214,7 @@ READERS: dict[str, Any] = {
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 _UNPACKED = {".bz2": "bunzip2 -c", ".xz": "xz -dc", ".zst": "zstd -dc", ".zip": "unzip -p"}
+_SOUNDS = (".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au", ".wma")
 _SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _OTHERS = (".h5", ".hdf5", ".hdf", ".fits", ".fit", ".root", ".feather", ".arrow", ".pkl", ".pickle", ".mat", ".json")
 
@@ -238,6 +241,10 @@ def _way_out(path: str) -> str:
         return "; gunzip it first"
     if suffix in _UNPACKED:
         return f"; its text can come by a pipe: {_UNPACKED[suffix]} {path} | headrace ... -"
+    if suffix == ".wav":
+        return "; fit and score take signals"
+    if suffix in _SOUNDS:
+        return f"; ffmpeg -i {path} -c:a pcm_s16le new.wav makes a signal of it"
     if suffix in _SHEETS:
         return "; save it as .csv"
     if suffix in _OTHERS:

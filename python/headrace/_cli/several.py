@@ -14,31 +14,37 @@ from headrace._cli import tables
 from headrace._cli.tables import Source
 from headrace._streams.stream import Stream, joint_kind
 
-__all__ = ["STANDARD", "TableStream", "found", "open_tables"]
+__all__ = ["STANDARD", "TableStream", "found", "inside", "open_tables"]
 
 STANDARD = "-"  # the path of the standard input or output
 BUFFER = 1 << 28  # bytes of rows that are held in memory, by default
 
 
-def found(paths: Sequence[str]) -> list[str]:
-    """The files of paths, folders and patterns, each expanded in alphabetical order."""
+def found(paths: Sequence[str], suffixes: Sequence[str] = tables.READ) -> list[str]:
+    """The files of paths, folders and patterns, each expanded in alphabetical order; of folders those with a suffix."""
     files: list[str] = []
     for path in paths:
         here = [path]
         if os.path.isdir(path):
-            here = sorted(one.path for one in os.scandir(path) if one.is_file() and _is_table(one.name))
+            here = inside(path, suffixes)
             if not here:
                 raise FileNotFoundError(f"DATA: expected a folder with tables ({tables.READABLE}), got none in {path}")
         elif has_magic(path) and not os.path.exists(path):
             here = sorted(glob(path, recursive=True))
             if not here:
-                raise FileNotFoundError(f"DATA: expected some tables, got none by {path}")
+                kind = "tables" if suffixes is tables.READ else f"{', '.join(suffixes)} files"
+                raise FileNotFoundError(f"DATA: expected some {kind}, got none by {path}")
         files += here
     return files
 
 
-def _is_table(name: str) -> bool:
-    return not name.startswith((".", "_")) and tables.suffix_of(name) in tables.READ
+def inside(folder: str, suffixes: Sequence[str]) -> list[str]:
+    """Files in a folder whose names have one of the suffixes; hidden ones are left out."""
+
+    def is_one(name: str) -> bool:
+        return not name.startswith((".", "_")) and tables.suffix_of(name) in suffixes
+
+    return sorted(one.path for one in os.scandir(folder) if one.is_file() and is_one(one.name))
 
 
 def open_tables(paths: Sequence[str], **how: Any) -> Source:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace import _progress
-from headrace._cli import digits, screen, several, tables
+from headrace._cli import digits, screen, several, signals, tables
 from headrace._cli.commands import (
     INTERRUPTED,
     OK,
@@ -25,14 +25,17 @@ from headrace._cli.commands import (
     _columns_for,
     _counted,
     _load,
+    _load_any,
     _Names,
     _note,
+    _of_rows,
     _say,
     _usage,
 )
 from headrace._cli.partial import Kept, Watch
 from headrace._cli.parts import Folder, is_folder, mark
 from headrace._cli.scores import Scores
+from headrace._cli.waves import SUFFIX
 from headrace._output import refuse_inputs
 from headrace._tables import table as _table
 
@@ -41,6 +44,10 @@ __all__ = ["sample", "score"]
 
 def score(arguments: argparse.Namespace) -> int:
     """Write the log density of each row, to one place or to a folder with a file for each table."""
+    if (waves := signals.found(arguments.data)) is not None:
+        return signals.score(arguments, waves)
+    if arguments.steps:
+        _usage(arguments, "argument --steps: tables do not take it, because it is of signals; leave it out")
     files = several.found(arguments.data)
     if arguments.flow == STANDARD and STANDARD in files:
         _usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
@@ -228,14 +235,30 @@ def _print_scores(arguments: argparse.Namespace, scores: Scores, entries: dict[s
         _note(arguments, summary)
 
 
+def _refuse_options_of_signals(arguments: argparse.Namespace) -> None:
+    """Refuse options that rows do not take."""
+    for name, option in (("steps", "--steps"), ("seconds", "--seconds"), ("prefix", "--continue")):
+        if getattr(arguments, name) is not None:
+            _usage(arguments, f"argument {option}: expected a flow of signals with it, got {arguments.flow} of rows")
+    if arguments.output and tables.suffix_of(arguments.output) == SUFFIX:
+        kinds = ", ".join(tables.WRITTEN)
+        _usage(arguments, f"argument --output: expected {kinds} for rows, got {arguments.output}")
+
+
 def sample(arguments: argparse.Namespace) -> int:
-    """Draw rows."""
+    """Draw rows, or a signal."""
+    if arguments.rows is None and arguments.steps is None and arguments.seconds is None:
+        _usage(arguments, "the following arguments are required: -n/--rows, or for signals --steps or --seconds")
     _check_output(arguments, arguments.flow)
     if arguments.first_row is not None and arguments.seed is None:
         _usage(arguments, "argument --first-row: give --seed as well, or these rows belong to no other part")
     if arguments.json and not arguments.output:
         _usage(arguments, "argument --json: give --output as well, as the rows are not part of the JSON object")
-    flow, notes = _load(arguments.flow)
+    loaded, notes = _load_any(arguments.flow)
+    if isinstance(loaded, hr.SequenceFlow):
+        return signals.sample(arguments, loaded, notes)
+    flow = _of_rows(arguments.flow, loaded)
+    _refuse_options_of_signals(arguments)
     given = arguments.context_row or []
     if len(given) != flow.context:
         wanted = _counted(flow.context, "number") if flow.context else "none"

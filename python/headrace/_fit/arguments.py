@@ -236,8 +236,8 @@ class Arguments:
     )
     seconds: float | None = _argument(
         None,
-        'Of effort="high": what it may take, with as many flows as there is time for; None: four flows, for as long '
-        "as they need.",
+        'Of an effort of "high": what it may take, with as many flows as there is time for; None: four flows, for as '
+        "long as they need.",
         lambda value: check.number("seconds", value, above=0.0, below=math.inf),
         option=Option("SECONDS", "positive"),
     )

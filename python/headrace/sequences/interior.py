@@ -27,6 +27,7 @@ class SequenceInterior:
 
     on_device = False
     drops = False
+    bends = False  # runs with a cosine are tried on rows alone
     names = Names()
 
     def __init__(self, flow: Any) -> None:

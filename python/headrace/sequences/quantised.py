@@ -16,9 +16,21 @@ from headrace.sequences.runs import Part, Run
 from headrace.sequences.settings import LEVELS
 from headrace.transforms.fixed import Standardize
 
-__all__ = ["Cells"]
+__all__ = ["Cells", "has_cells"]
 
 Array = NDArray[Any]
+
+
+def has_cells(flow: Any) -> bool:
+    """Whether cells have a probability in closed form under a flow."""
+    first, *others = flow._chain
+    return (
+        isinstance(first, CausalConvolution)
+        and first.reads == "data"
+        and first._settings.inner is None
+        and all(isinstance(t, (Standardize, LinearPrediction)) for t in others)
+        and isinstance(flow._base, Logistic)
+    )
 
 
 class Cells:
@@ -30,19 +42,13 @@ class Cells:
 
     def __init__(self, flow: Any, step: float, run: Run) -> None:
         """`flow`: of one causal convolution that reads data, followed only by `LinearPrediction` and `Standardize`."""
-        first, *others = flow._chain
-        if not (
-            isinstance(first, CausalConvolution)
-            and first.reads == "data"
-            and first._settings.inner is None
-            and all(isinstance(t, (Standardize, LinearPrediction)) for t in others)
-            and isinstance(flow._base, Logistic)
-        ):
+        if not has_cells(flow):
             raise ValueError(
                 "quantised: expected None for this flow, as cells have a probability in closed form under one "
                 "CausalConvolution that reads data and has no inner flow, on the base Logistic, with nothing after it "
                 f"but LinearPrediction and Standardize; got {step:g}"
             )
+        first: CausalConvolution = flow._chain[0]
         self._half, self._run = 0.5 * step, run
         self._map = {name: value for name, value in first._settings.map_keywords().items() if name != "bins"}
         if has_bins(first._settings.map):

@@ -56,10 +56,10 @@ class WaveNet(SequenceFlow):
             given, each value has that map, and values of one step are independent given the past.
         transforms: Number of convolutions; by default 1, and 3 with ``reads="latent"``.
         context: Number of context columns, one row for a whole sequence.
-        prediction: Steps before a step from which a `LinearPrediction` at the data end predicts it; 0 for none. By
-            default 32, and 0 with ``reads="latent"``. `fit` begins with that of the training steps.
-        companded: See `CausalConvolution`; by default true, and false with ``reads="latent"``.
-        level: See `CausalConvolution`; by default true without an inner flow, and false with ``reads="latent"``.
+        prediction: Steps before a step from which a linear prediction at the data end predicts it; 0 for none. By
+            default 32 (``reads="latent"``: 0). `fit` begins with that of the training steps.
+        companded: See `CausalConvolution`. By default true (``reads="latent"``: false).
+        level: See `CausalConvolution`. By default true without an inner flow (``reads="latent"``: false).
         covariates: Number of columns that are known of time.
         hop: Steps from one row of the covariates to the next.
         standardize: ``(mean, std)`` of the data, shape (features,) each or numbers; the identity by default.

@@ -1,0 +1,52 @@
+"""``headrace info``: facts about this build and machine, or about a flow in a file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import headrace as hr
+from headrace._cli import commands
+from headrace._cli.commands import OK, _load_any, _Names, _say
+from headrace._cli.signals import Signal
+from headrace._layout import Grid
+
+__all__ = ["info"]
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """Print facts about this build and machine, or about a flow."""
+    return commands.info(arguments) if arguments.flow is None else _of_flow(arguments)
+
+
+def _of_flow(arguments: argparse.Namespace) -> int:
+    flow, notes = _load_any(arguments.flow)
+    facts: dict[str, Any] = {"file": arguments.flow, "kind": type(flow).__name__}
+    for name in ("features", "context"):
+        facts[name] = getattr(flow, name)
+    facts["dtype"] = None if flow.dtype is None else flow.dtype.name
+    facts["parameters"] = flow.n_parameters
+    if isinstance(flow, hr.SequenceFlow):
+        facts["field"] = flow.field
+        if (signal := Signal.of_notes(notes)) is not None:
+            facts |= {"rate": signal.rate, "channels": flow.features, "bits": signal.bits}
+    elif isinstance(flow, commands.Density) and (names := _Names.of_notes(notes, flow)) is not None:
+        facts |= {"feature_names": names.features, "context_names": names.context}
+    _say(arguments, facts, [Grid((), _rows(facts), wraps=(1,))])
+    return OK
+
+
+def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts as lines of text."""
+    rows = [(facts["file"], facts["kind"])]
+    rows += [(name, f"{facts[name]:,}") for name in ("features", "context")]
+    rows += [("dtype", str(facts["dtype"])), ("parameters", f"{facts['parameters']:,}")]
+    if "field" in facts:
+        seconds = f", {facts['field'] / facts['rate']:.3g} s" if "rate" in facts else ""
+        rows.append(("field", f"{facts['field']:,} steps{seconds}"))
+    if "rate" in facts:
+        rows.append(("signals", f"{facts['rate']:,} Hz, {facts['bits']} bits, channels: {facts['channels']}"))
+    for name, what in (("feature_names", "features"), ("context_names", "context")):
+        if facts.get(name):
+            rows.append((f"names of the {what}", ", ".join(facts[name])))
+    return rows

@@ -1,0 +1,82 @@
+"""``headrace fit`` of signals: a flow of sequences for the integers in WAV files."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import headrace as hr
+from headrace._cli import fitting, screen, waves
+from headrace._cli.commands import INTERRUPTED, OK, _counted, _say, _usage
+from headrace._cli.offered import FIT, SIGNALS
+from headrace._cli.signals import STEP, Signal, bits_of, found, refuse_options_of_tables
+
+__all__ = ["fit"]
+
+JUDGES = {"training rows": "steps to fit"}  # in words of signals
+
+
+def fit(arguments: argparse.Namespace) -> int:
+    """Fit a flow to signals, print its held-out likelihood, and save it; tables go to `fitting.fit`."""
+    files = found(arguments.data)
+    return fitting.fit(arguments) if files is None else _fit(arguments, files)
+
+
+def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
+    refuse_options_of_tables(arguments)
+    arguments.flow = arguments.flow or next(iter(SIGNALS))
+    if arguments.flow not in SIGNALS:
+        _usage(arguments, f"argument --flow: expected {' or '.join(SIGNALS)} for signals, got {arguments.flow}")
+    kind = SIGNALS[arguments.flow]
+    options = fitting._options(arguments, kind)
+    fitting._check_files(arguments, files)
+    own = {name: value for name, value in options.items() if name not in FIT}
+    with fitting._nothing_saved(arguments.output):
+        signals = waves.read_all(files)
+        flow = kind.make(signals[0].channels, seed=arguments.seed, dtype=arguments.dtype, **own)
+        history = flow.fit(
+            [one.values for one in signals],
+            quantised=STEP,
+            validation=fitting.VALIDATION if arguments.validation is None else arguments.validation,
+            seed=arguments.seed,
+            progress=not arguments.quiet,
+            **{name: options[name] for name in FIT if name in options},
+        )
+        fitting._refuse_failed([history])
+    fitting._save(arguments.output, flow, Signal(signals[0].rate).notes())
+    return _report(arguments, flow, signals, history)
+
+
+def _report(arguments: argparse.Namespace, flow: Any, signals: Sequence[waves.Wave], history: hr.History) -> int:
+    outcome = fitting._outcome(history)
+    rate, steps = signals[0].rate, sum(len(one.values) for one in signals)
+    reached = -history.best_loss if math.isfinite(history.best_loss) else math.nan
+    report = {
+        "file": arguments.output,
+        "flow": arguments.flow,
+        "signals": len(signals),
+        "steps": steps,
+        "rate": rate,
+        "channels": flow.features,
+        "field": flow.field,
+        "judged_by": history.judged_by,
+        "log_likelihood": reached,
+        "bits": bits_of(reached, flow.features),
+        **outcome,
+        "seed": arguments.seed,
+    }
+    judges = JUDGES.get(history.judged_by, history.judged_by)
+    channels = f", {flow.features} channels" if flow.features > 1 else ""
+    lines = [
+        f"{_counted(len(signals), 'signal')}, {_counted(steps, 'step')} at {rate:,} Hz{channels}",
+        f"mean log-likelihood of {judges}, nats a step: {arguments.flow} {reached:.4f}, "
+        f"{report['bits']:.3f} bits a value",
+        f"{fitting._work(outcome)}; saved to {arguments.output}",
+    ]
+    _say(arguments, report, lines)
+    if outcome["stopped"] == "interrupted":
+        screen.tell("headrace: interrupted: the best weights so far were saved")
+        return INTERRUPTED
+    return OK

@@ -1,0 +1,286 @@
+"""Signals on the command line: WAV files among the arguments, the note in a flow's file, ``score`` and ``sample``."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import headrace as hr
+from headrace import _progress
+from headrace._cli import several, tables, waves
+from headrace._cli.commands import (
+    OK,
+    _check_output,
+    _counted,
+    _load_any,
+    _note,
+    _say,
+    _usage,
+)
+from headrace._cli.parts import Folder, is_folder
+from headrace._cli.scores import Scores
+from headrace._cli.waves import BITS, SUFFIX, Wave
+from headrace.sequences.quantised import has_cells
+
+__all__ = ["Signal", "bits_of", "found", "refuse_options_of_tables", "sample", "score", "signal_of"]
+
+STEP = 1  # of the grid of integers
+STEPS_AT_ONCE = 4096  # of a drawn signal, between two moves of the bar
+# Options about tables, with their defaults.
+OF_TABLES: dict[str, Any] = {
+    **dict.fromkeys(("columns", "context", "array", "delimiter", "weights", "buffer", "bounds", "periodic")),
+    **dict.fromkeys(("discrete", "spread", "ensemble", "rows", "first_row", "context_row")),
+    "header": "auto",
+    "missing": "refuse",
+    "auto": False,
+}
+
+
+def found(paths: Sequence[str]) -> list[str] | None:
+    """The WAV files of paths, folders and patterns; None where none is a signal.
+
+    Raises:
+        ValueError: signals and others together.
+        FileNotFoundError: a pattern without files.
+    """
+    are_signals = [_is_signal(path) for path in paths]
+    if not any(are_signals):
+        return None
+    if not all(are_signals):
+        signal, other = paths[are_signals.index(True)], paths[are_signals.index(False)]
+        raise ValueError(f"DATA: expected signals ({SUFFIX}) or tables, got both, {signal} and {other}")
+    return several.found(paths, (SUFFIX,))
+
+
+def _is_signal(path: str) -> bool:
+    """Whether it is a WAV file, or a folder of these without tables."""
+    if os.path.isdir(path):
+        return bool(several.inside(path, (SUFFIX,))) and not several.inside(path, tables.READ)
+    return tables.suffix_of(path) == SUFFIX
+
+
+def refuse_options_of_tables(arguments: argparse.Namespace) -> None:
+    """Refuse options about rows and columns."""
+    for name, default in OF_TABLES.items():
+        if getattr(arguments, name, default) != default:
+            option = f"--{name.replace('_', '-')}"
+            _usage(arguments, f"argument {option}: signals do not take it, because it is of tables; leave it out")
+
+
+# ---- the note --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Signal:
+    """The signals of a flow: a note in its file (docs/files.md)."""
+
+    rate: int
+    """Steps a second."""
+    bits: int = BITS
+    """Of an integer."""
+    step: int = STEP
+    """The gap between two neighbouring values, in units of the flow."""
+
+    def notes(self) -> dict[str, str]:
+        """The note by its name."""
+        return {"signal": json.dumps(asdict(self), separators=(",", ":"))}
+
+    @classmethod
+    def of_notes(cls, notes: dict[str, str]) -> Signal | None:
+        """The signal of a file's notes; None without one of this form."""
+        try:
+            recorded = json.loads(notes["signal"])
+            signal = cls(int(recorded["rate"]), int(recorded["bits"]), int(recorded["step"]))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return None
+        return signal if signal.rate >= 1 and (signal.bits, signal.step) == (BITS, STEP) else None
+
+
+def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
+    """The note in the file of a flow of signals.
+
+    Raises:
+        TypeError: a flow of rows.
+        ValueError: no note.
+    """
+    if not isinstance(flow, hr.SequenceFlow):
+        raise TypeError(f"{path}: expected a flow of signals, got a {type(flow).__name__}, which takes tables")
+    signal = Signal.of_notes(notes)
+    if signal is None:
+        raise ValueError(
+            f"{path}: expected a file with the rate of its signals, as headrace fit writes it from {SUFFIX} files, got "
+            "none; in Python headrace.load reads it"
+        )
+    return signal
+
+
+def bits_of(log_prob: float, features: int) -> float:
+    """Bits of a value at this log density of a step, in nats: those that a coder would need."""
+    return -log_prob / math.log(2.0) / features
+
+
+# ---- score -----------------------------------------------------------------------------------------------------------
+
+
+def score(arguments: argparse.Namespace, files: Sequence[str]) -> int:
+    """Write the log density of each signal, or with --steps of each step."""
+    refuse_options_of_tables(arguments)
+    to_folder = is_folder(arguments.output)
+    if to_folder and not arguments.steps:
+        _usage(arguments, "argument --output: with a folder give --steps as well, or the name of a file for one table")
+    if arguments.steps and len(files) > 1 and not to_folder:
+        _usage(arguments, f"argument --steps: give a folder/ as --output, because there are {len(files):,} signals")
+    if arguments.format is not None and not to_folder:
+        _usage(arguments, "argument --format: give a folder as --output, because the name of a file has its format")
+    if not to_folder:
+        _check_output(arguments, arguments.flow, *files)
+    flow, notes = _load_any(arguments.flow)
+    signal, scored = signal_of(arguments.flow, flow, notes), []
+    folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}") if to_folder else None
+    if folder is not None:
+        _load(arguments, files[0], signal, flow)  # a file that does not fit leaves no folder behind
+        folder.open({"flow": hashlib.blake2b(hr.to_bytes(flow, signal.notes()), digest_size=16).hexdigest()})
+    log_prob = np.zeros(0, flow.dtype)
+    for file in _progress.each(files, "score", "signal", not arguments.quiet and len(files) > 1):
+        if folder is not None and os.path.exists(folder.place(file)):
+            log_prob = np.concatenate([*folder.written(file, flow.dtype)])
+        else:
+            log_prob = _log_prob_steps(flow, _load(arguments, file, signal, flow))
+            if folder is not None:
+                folder.write(file, ["log_prob"], iter([log_prob]))
+        scored.append((file, log_prob))
+    totals = np.array([one.sum(dtype=np.float64) for _, one in scored])
+    if folder is None and (arguments.output or not arguments.json):
+        values = log_prob if arguments.steps else totals
+        tables.write_table(arguments.output, values, ["log_prob"] if arguments.output else None)
+    _print_scores(arguments, signal, flow, scored)
+    return OK
+
+
+def _load(arguments: argparse.Namespace, file: str, signal: Signal, flow: Any) -> Wave:
+    """A signal of the flow's rate and channels."""
+    one = waves.read(file)
+    waves.check_like(one, signal.rate, flow.features, arguments.flow)
+    return one
+
+
+def _log_prob_steps(flow: Any, one: Wave) -> NDArray[Any]:
+    """Log probabilities of each step's integers; log densities where these have no closed form."""
+    steps: NDArray[Any] = (
+        flow.log_prob_steps(one.values, quantised=STEP)
+        if has_cells(flow)
+        else flow.log_prob_steps(one.values.astype(np.float64))
+    )
+    return steps
+
+
+def _print_scores(
+    arguments: argparse.Namespace, signal: Signal, flow: Any, scored: Sequence[tuple[str, NDArray[Any]]]
+) -> None:
+    every = Scores()
+    for _, log_prob in scored:
+        every.add(log_prob)
+    mean = every.report()["log_likelihood"]
+    signals = [{"file": file, "steps": len(own), "log_prob": float(own.sum(dtype=np.float64))} for file, own in scored]
+    report = {
+        "file": arguments.output,
+        "signals": signals,
+        "steps": every.rows,
+        "not_finite": every.rows - every.finite,
+        "log_likelihood": mean,
+        "bits": bits_of(mean, flow.features),
+        "rate": signal.rate,
+    }
+    summary = (
+        f"{_counted(len(scored), 'signal')}, {_counted(every.rows, 'step')}: mean log density {mean:.4f} nats a step, "
+        f"{report['bits']:.3f} bits a value"
+    )
+    if report["not_finite"]:
+        summary += f"; left out, because their log density is not finite: {report['not_finite']:,}"
+    if arguments.output or arguments.json:
+        _say(arguments, report, [summary])
+    else:
+        _note(arguments, summary)
+
+
+# ---- sample ----------------------------------------------------------------------------------------------------------
+
+
+def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> int:
+    """Draw a signal, or the steps that follow another, and write it as a WAV file."""
+    signal = signal_of(arguments.flow, flow, notes)
+    refuse_options_of_tables(arguments)
+    steps = _steps_to_draw(arguments, signal)
+    before = [] if arguments.prefix is None else [arguments.prefix]
+    if arguments.output is None or tables.suffix_of(arguments.output) != SUFFIX:
+        given = "nothing" if arguments.output is None else arguments.output
+        _usage(arguments, f"argument --output: expected a {SUFFIX} file, because the flow is of signals, got {given}")
+    _check_output(arguments, arguments.flow, *before)
+    prefix = _load(arguments, arguments.prefix, signal, flow).values if before else np.zeros((0, flow.features), "i2")
+    seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
+    drawn = _Drawn(flow, prefix, steps, seed, not arguments.quiet)
+    waves.write(arguments.output, signal.rate, flow.features, len(prefix) + steps, drawn.parts())
+    report = {
+        "file": arguments.output,
+        "steps": steps,
+        "steps_before": len(prefix),
+        "seconds": steps / signal.rate,
+        "rate": signal.rate,
+        "channels": flow.features,
+        "clipped": drawn.clipped,
+        "seed": seed,
+    }
+    after = f" after the {len(prefix):,} of {arguments.prefix}" if before else ""
+    lines = [f"{_counted(steps, 'step')}{after} at {signal.rate:,} Hz, seed {seed}, saved to {arguments.output}"]
+    if drawn.clipped:
+        lines.append(
+            f"clipped, because they lay beyond {BITS} bits: {drawn.clipped:,} of {steps * flow.features:,} values"
+        )
+    _say(arguments, report, lines)
+    return OK
+
+
+def _steps_to_draw(arguments: argparse.Namespace, signal: Signal) -> int:
+    if (arguments.steps is None) == (arguments.seconds is None):
+        got = "none" if arguments.steps is None else "both"
+        _usage(
+            arguments, f"arguments --steps, --seconds: expected one of them, because the flow is of signals, got {got}"
+        )
+    if arguments.steps is not None:
+        return int(arguments.steps)
+    steps = round(float(arguments.seconds) * signal.rate)
+    if steps < 1:
+        raise ValueError(f"--seconds: expected at least one step at {signal.rate:,} Hz, got {arguments.seconds:g}")
+    return steps
+
+
+class _Drawn:
+    """A drawn signal part by part, after the steps of a prefix."""
+
+    def __init__(self, flow: Any, prefix: NDArray[np.int16], steps: int, seed: int, progress: bool) -> None:
+        self._flow, self._prefix, self._steps, self._seed, self._progress = flow, prefix, steps, seed, progress
+        self.clipped = 0
+        """The number of values beyond 16 bits so far."""
+
+    def parts(self) -> Iterator[NDArray[np.int16]]:
+        """The prefix, and what follows."""
+        stream = self._flow.stream()
+        if len(self._prefix):
+            stream.push(self._prefix[None].astype(np.float64))
+            yield self._prefix
+        with _progress.bar(self._steps, "sample", "step", self._progress, unit_scale=True, leave=False) as shown:
+            for begin in range(0, self._steps, STEPS_AT_ONCE):
+                some = min(STEPS_AT_ONCE, self._steps - begin)
+                values, clipped = waves.rounded(stream.pull(some, seed=self._seed)[0])
+                self.clipped += clipped
+                yield values
+                shown.update(some)

@@ -1,0 +1,142 @@
+"""Signals in WAV files of 16-bit PCM, by Python's own `wave`: integers, one or more channels, and their rate."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._output import check_regular, replacing
+
+__all__ = ["BITS", "SUFFIX", "Wave", "convertible", "read", "read_all", "rounded", "write"]
+
+SUFFIX, BITS = ".wav", 16
+LOW, HIGH = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
+MOST_BYTES = 2**32 - 64  # of a file, whose header has 32 bits for its size
+# Formats of samples by their code in the header (RFC 2361).
+FORMATS = {2: "ADPCM", 3: "floats", 6: "A-law", 7: "µ-law", 17: "ADPCM", 85: "MP3", 65534: "the extensible format"}
+
+
+@dataclass(frozen=True)
+class Wave:
+    """A signal in memory."""
+
+    path: str
+    rate: int
+    """Steps a second."""
+    values: NDArray[np.int16]
+    """Shape (steps, channels)."""
+
+    @property
+    def channels(self) -> int:
+        """Values of a step."""
+        return int(self.values.shape[1])
+
+
+def read(path: str) -> Wave:
+    """The signal in a file.
+
+    Raises:
+        ValueError: another width or format of samples, no WAV file, a file that is cut off, or one without steps.
+        OSError: no such file, or not allowed.
+    """
+    check_regular(path, "DATA")
+    wanted = f"{path}: expected a WAV file of {BITS}-bit PCM"
+    try:
+        with wave.open(path, "rb") as file:
+            channels, width, rate, steps = file.getparams()[:4]
+            data = file.readframes(steps) if width == BITS // 8 else b""
+    except (wave.Error, EOFError) as error:
+        raise ValueError(f"{wanted}, got {_reason(error)}; {convertible(path)}") from None
+    if width != BITS // 8:
+        raise ValueError(f"{wanted}, got samples of {8 * width} bits; {convertible(path)}")
+    if rate < 1:
+        raise ValueError(f"{path}: expected a rate of at least 1 Hz, got {rate}")
+    if len(data) != steps * channels * width:
+        whole = len(data) // (channels * width)
+        raise ValueError(
+            f"{path}: expected {steps:,} steps, as its header has, got {whole:,}, because the file is cut off; "
+            f"{convertible(path)}"
+        )
+    if not steps:
+        raise ValueError(f"{path}: expected at least one step, got an empty signal; leave the file out")
+    return Wave(path, rate, np.frombuffer(data, np.int16).reshape(steps, channels))
+
+
+def read_all(paths: Sequence[str]) -> list[Wave]:
+    """Signals of one rate and one number of channels.
+
+    Raises:
+        ValueError: as of `read`, or different signals.
+        OSError: as of `read`.
+    """
+    waves = [read(path) for path in paths]
+    for one in waves:
+        check_like(one, waves[0].rate, waves[0].channels, waves[0].path)
+    return waves
+
+
+def check_like(one: Wave, rate: int, channels: int, other: str) -> None:
+    """Refuse a signal of another rate or number of channels than those of `other`."""
+    if one.rate != rate:
+        way_out = convertible(one.path, f"-ar {rate} ")
+        raise ValueError(f"{one.path}: expected {rate} Hz, as {other} has, got {one.rate} Hz; {way_out}")
+    if one.channels != channels:
+        way_out = convertible(one.path, f"-ac {channels} ")
+        raise ValueError(
+            f"{one.path}: expected {_counted_channels(channels)}, as {other} has, got {one.channels}; {way_out}"
+        )
+
+
+def convertible(path: str, options: str = "") -> str:
+    """The end of an error: a command that converts a file."""
+    return f"ffmpeg -i {path} {options}-c:a pcm_s16le new.wav converts it"
+
+
+def _reason(error: Exception) -> str:
+    """The contents of a file that `wave` refuses."""
+    text = str(error)
+    code = text.removeprefix("unknown format: ")
+    if code != text and code.isdigit():
+        return FORMATS.get(int(code), f"format {code}")
+    return f"another file ({text})" if text else "a file that is cut off"
+
+
+def _counted_channels(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
+
+
+def rounded(values: NDArray[Any]) -> tuple[NDArray[np.int16], int]:
+    """The nearest integers of 16 bits, and how many values lay beyond these.
+
+    >>> rounded(np.array([[0.6], [-40000.0]]))
+    (array([[     1],
+           [-32768]], dtype=int16), 1)
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("expected a flow that draws finite values, got a NaN or an infinity; fit it anew")
+    whole = np.rint(values)
+    clipped = np.count_nonzero((whole < LOW) | (whole > HIGH))
+    return np.clip(whole, LOW, HIGH).astype(np.int16), int(clipped)
+
+
+def write(path: str, rate: int, channels: int, steps: int, parts: Iterable[NDArray[np.int16]]) -> None:
+    """Write a signal of this many steps, part by part, each of shape (steps, channels).
+
+    Raises:
+        ValueError: more steps than a WAV file holds.
+        OSError: as of `replacing`.
+    """
+    if steps * channels * BITS // 8 > MOST_BYTES:
+        raise ValueError(f"{path}: expected at most 4 GiB, which a WAV file holds, got {steps:,} steps")
+    with replacing(path) as stream, wave.open(stream, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(BITS // 8)
+        file.setframerate(rate)
+        file.setnframes(steps)
+        for part in parts:
+            file.writeframesraw(part.tobytes())

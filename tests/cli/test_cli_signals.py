@@ -1,0 +1,401 @@
+"""Signals on the command line: WAV files are fitted, scored, drawn and gone on with."""
+
+import inspect
+import json
+import wave
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import cases
+import headrace as hr
+from cli_cases import check_error, small_flow, table, write
+from headrace import files
+from headrace._cli import cli, offered, waves
+
+pytestmark = pytest.mark.programs
+
+RATE = 8000
+SMALL = ("--layers", 3, "--channels", 6, "--epochs", 2, "--quiet")
+
+
+def values(steps, channels=1, key="signal"):
+    """An autoregression as integers."""
+    noise = cases.rng(key).standard_normal((steps, channels)) * 200.0
+    x = np.zeros((steps, channels))
+    for t in range(2, steps):
+        x[t] = 1.6 * x[t - 1] - 0.8 * x[t - 2] + noise[t]
+    return np.round(x).astype("<i2")
+
+
+def write_wave(path, x, rate=RATE, width=2):
+    with wave.open(path, "wb") as file:
+        file.setnchannels(x.shape[1])
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(x.tobytes())
+    return path
+
+
+def read_wave(path):
+    """By itself: the integers behind a header of 44 bytes, and the rate and the number of channels in it."""
+    with open(path, "rb") as file:
+        content = file.read()
+    assert content[:4] + content[8:16] + content[36:40] == b"RIFFWAVEfmt data"
+    code, channels, rate, _, _, bits = np.frombuffer(content[20:36], "<u2,<u2,<u4,<u4,<u2,<u2")[0].tolist()
+    assert (code, bits) == (1, 16)
+    sizes = np.frombuffer(content[4:8] + content[40:44], "<u4").tolist()
+    assert sizes == [len(content) - 8, len(content) - 44]
+    return rate, np.frombuffer(content[44:], "<i2").reshape(-1, channels)
+
+
+def signal_flow(path="f.safetensors", channels=1, rate=RATE, note=True, **options):
+    """A small flow with the note of `fit`."""
+    options = {"layers": 3, "channels": 6, "standardize": (0.0, 400.0), "seed": 3} | options
+    flow = hr.WaveNet(channels, **options)
+    files.save(flow, path, {"signal": json.dumps({"rate": rate, "bits": 16, "step": 1})} if note else None)
+    return flow
+
+
+# ---- fit -------------------------------------------------------------------------------------------------------------
+
+
+def test_fit_is_the_fit_of_python(folder, run, result):
+    x = [values(n, key=f"{n}") for n in (900, 700, 500)]
+    paths = [write_wave(f"{i}.wav", one) for i, one in enumerate(x)]
+    report = result("fit", *paths, "-o", "f.safetensors", "--seed", 5, "--validation", 0.2, *SMALL)
+    flow = hr.WaveNet(layers=3, channels=6, seed=5)
+    history = flow.fit(x, quantised=1, validation=0.2, epochs=2, seed=5, progress=False)
+    loaded = hr.load("f.safetensors")
+    assert type(loaded) is hr.WaveNet
+    assert_array_equal(loaded.parameters, flow.parameters)
+    cases.assert_same_bits(loaded.log_prob(x, quantised=1), flow.log_prob(x, quantised=1))
+    assert report["log_likelihood"] == -history.best_loss
+    assert report["bits"] == pytest.approx(history.best_loss / np.log(2.0))
+    wanted = {"signals": 3, "steps": 2100, "rate": RATE, "channels": 1, "field": flow.field, "epochs": 2, "seed": 5}
+    assert {name: report[name] for name in wanted} == wanted
+    assert report["judged_by"] == "held-out sequences"
+    assert json.loads(files.read_notes("f.safetensors")["signal"]) == {"rate": RATE, "bits": 16, "step": 1}
+
+    code, out, err = run("fit", paths[0], "-o", "g.safetensors", *SMALL)  # the end of one signal is held out
+    assert (code, err) == (0, "")
+    assert "1 signal, 900 steps at 8,000 Hz" in out
+    assert "mean log-likelihood of held-out steps, nats a step: wavenet -" in out
+    assert "saved to g.safetensors" in out
+
+
+def test_a_folder_and_a_pattern_are_their_files(folder, result):
+    (folder / "voice").mkdir()
+    for name in ("b", "a"):
+        write_wave(f"voice/{name}.wav", values(300, key=name))
+    write("voice/notes.md", "spoken")
+    for given in ("voice", "voice/*.wav"):
+        result("fit", given, "-o", "f.safetensors", *SMALL)
+        report = result("score", "f.safetensors", given)
+        assert [one["file"] for one in report["signals"]] == ["voice/a.wav", "voice/b.wav"]
+
+
+def test_every_argument_of_a_network_is_an_option(folder, result):
+    write_wave("a.wav", values(400))
+    given = {
+        "layers": 2, "channels": 5, "kernel": 3, "dilations": (1, 3), "skip": 4, "prediction": 0, "companded": False,
+        "level": False,
+    }  # fmt: skip
+    kind = offered.SIGNALS["wavenet"]
+    assert set(kind.settings) == set(given) <= set(inspect.signature(hr.WaveNet).parameters)
+    assert set(given) <= set(offered.meanings(hr.WaveNet))
+    options = []
+    for name, value in given.items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        options += [f"--no-{name}"] if value is False else [f"--{name}", text]
+    result("fit", "a.wav", "-o", "f.safetensors", "--flow", "wavenet", "--epochs", 0, "--dtype", "float64", *options)
+    flow, like = hr.load("f.safetensors"), hr.WaveNet(**given, dtype="float64")
+    assert flow.dtype == np.float64
+    assert repr(flow.transforms[0]) == repr(like.transforms[0])
+    assert len(flow.transforms) == len(like.transforms) == 2  # no linear prediction
+
+
+def test_a_checkpoint_goes_on(folder, result, monkeypatch):
+    write_wave("a.wav", values(1500))
+    result("fit", "a.wav", "-o", "whole.safetensors", *SMALL)
+    own, epochs = hr.Adam.step, []
+
+    def step(self, *given):
+        epochs.append(1)
+        if len(epochs) == 5:
+            raise KeyboardInterrupt
+        return own(self, *given)
+
+    monkeypatch.setattr(hr.Adam, "step", step)
+    command = ["fit", "a.wav", "-o", "f.safetensors", "--checkpoint", "state", *map(str, SMALL)]
+    assert cli.main(command) == 130
+    assert (folder / "state").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert cli.main(command) == 0
+    assert_array_equal(hr.load("f.safetensors").parameters, hr.load("whole.safetensors").parameters)
+
+
+# ---- score -----------------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_log_probabilities_of_integers(folder, run, result):
+    flow = signal_flow()
+    x = [values(600, key="one"), values(450, key="two")]
+    paths = [write_wave(f"{i}.wav", one) for i, one in enumerate(x)]
+    steps = [flow.log_prob_steps(one, quantised=1) for one in x]
+    totals = [one.sum(dtype="f8") for one in steps]
+
+    code, out, err = run("score", "f.safetensors", *paths)
+    assert code == 0
+    assert [float(line) for line in out.split()] == totals
+    assert "2 signals, 1,050 steps: mean log density -" in err
+    report = result("score", "f.safetensors", *paths, "-o", "s.csv")
+    assert (folder / "s.csv").read_text().split() == ["log_prob", *(f"{one:.17g}" for one in totals)]
+    assert [one["log_prob"] for one in report["signals"]] == totals
+    assert [one["steps"] for one in report["signals"]] == [600, 450]
+    assert report["log_likelihood"] == pytest.approx(sum(totals) / 1050, rel=1e-12)
+    assert report["bits"] == pytest.approx(-sum(totals) / 1050 / np.log(2.0), rel=1e-12)
+
+    assert result("score", "f.safetensors", paths[0], "--steps", "-o", "s.npy")["steps"] == 600
+    cases.assert_same_bits(np.load("s.npy"), steps[0])
+    code, out, _ = run("score", "f.safetensors", paths[1], "--steps", "--quiet")
+    assert code == 0
+    cases.assert_same_bits(np.array(out.split(), np.float32), steps[1])
+
+
+def test_steps_of_many_signals_go_to_a_folder_and_go_on(folder, run, result, monkeypatch):
+    flow = signal_flow()
+    paths = [write_wave(f"{name}.wav", values(200, key=name)) for name in "abc"]
+    first = result("score", "f.safetensors", *paths, "--steps", "-o", "scores/")
+    for path in paths:
+        x = read_wave(path)[1]
+        found = np.loadtxt(f"scores/{path}.csv", skiprows=1, dtype=np.float32)
+        cases.assert_same_bits(found, flow.log_prob_steps(x, quantised=1))
+    (folder / "scores" / "b.wav.csv").unlink()
+    done, own = [], hr.WaveNet.log_prob_steps
+    monkeypatch.setattr(hr.WaveNet, "log_prob_steps", lambda *given, **rest: done.append(1) or own(*given, **rest))
+    again = result("score", "f.safetensors", *paths, "--steps", "-o", "scores/")
+    assert len(done) == 1
+    assert again == first
+    signal_flow(seed=4)
+    check_error(
+        *run("score", "f.safetensors", *paths, "--steps", "-o", "scores/"), ["scores of the same flow", "scores"]
+    )
+
+
+# ---- sample ----------------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_those_of_python(folder, run, result):
+    flow = signal_flow()
+    report = result("sample", "f.safetensors", "--steps", 5000, "--seed", 7, "-o", "s.wav")
+    rate, x = read_wave("s.wav")
+    assert rate == RATE
+    drawn = flow.sample(1, steps=5000, seed=7)[0]
+    assert_array_equal(x, np.clip(np.rint(drawn), -32768, 32767))
+    clipped = np.count_nonzero((np.rint(drawn) < -32768) | (np.rint(drawn) > 32767))
+    assert report["clipped"] == clipped
+    assert (report["steps"], report["steps_before"], report["seconds"], report["seed"]) == (5000, 0, 0.625, 7)
+    result("sample", "f.safetensors", "--seconds", 0.025, "--seed", 7, "-o", "t.wav")
+    assert_array_equal(read_wave("t.wav")[1], x[:200])
+    code, out, _ = run("sample", "f.safetensors", "--steps", 10, "-o", "t.wav")
+    assert code == 0
+    assert "10 steps at 8,000 Hz, seed " in out
+
+
+def test_values_beyond_16_bits_are_clipped_and_counted(folder, run, result):
+    flow = signal_flow(standardize=(0.0, 30000.0), prediction=0)
+    report = result("sample", "f.safetensors", "--steps", 400, "--seed", 7, "-o", "s.wav")
+    x, drawn = read_wave("s.wav")[1], np.rint(flow.sample(1, steps=400, seed=7)[0])
+    beyond = np.count_nonzero(np.abs(drawn + 0.5) > 32768)
+    assert 0 < report["clipped"] == beyond < 400
+    assert_array_equal(x, np.clip(drawn, -32768, 32767))
+    out = run("sample", "f.safetensors", "--steps", 400, "--seed", 7, "-o", "s.wav")[1]
+    assert f"clipped, because they lay beyond 16 bits: {beyond} of 400 values" in out
+
+
+def test_a_signal_goes_on(folder, run, result):
+    flow, x = signal_flow(), values(300)
+    write_wave("a.wav", x)
+    report = result("sample", "f.safetensors", "--steps", 50, "--continue", "a.wav", "--seed", 2, "-o", "s.wav")
+    assert (report["steps"], report["steps_before"]) == (50, 300)
+    found = read_wave("s.wav")[1]
+    assert_array_equal(found[:300], x)
+    drawn = flow.given(x.astype("f8")).sample((), steps=50, seed=2)
+    assert_array_equal(found[300:], np.rint(drawn))
+    out = run("sample", "f.safetensors", "--steps", 50, "--continue", "a.wav", "--seed", 2, "-o", "s.wav")[1]
+    assert "50 steps after the 300 of a.wav at 8,000 Hz" in out
+
+
+def test_two_channels(folder, result):
+    x = values(500, 2)
+    write_wave("a.wav", x, rate=44100)
+    report = result("fit", "a.wav", "-o", "f.safetensors", *SMALL)
+    assert (report["channels"], report["rate"]) == (2, 44100)
+    flow = hr.load("f.safetensors")
+    report = result("score", "f.safetensors", "a.wav")  # a density, because cells have no closed form
+    assert report["signals"][0]["log_prob"] == pytest.approx(float(flow.log_prob(x.astype("f8"))), rel=1e-6)
+    assert report["bits"] == pytest.approx(-report["log_likelihood"] / np.log(2.0) / 2)
+    result("sample", "f.safetensors", "--steps", 30, "--seed", 1, "-o", "s.wav")
+    rate, drawn = read_wave("s.wav")
+    assert rate == 44100
+    assert_array_equal(drawn, np.clip(np.rint(flow.sample(1, steps=30, seed=1)[0]), -32768, 32767))
+
+
+# ---- info ------------------------------------------------------------------------------------------------------------
+
+
+def test_info_of_a_flow(folder, run, result):
+    flow = signal_flow(channels=1, rate=16000)
+    facts = result("info", "f.safetensors")
+    wanted = {"kind": "WaveNet", "rate": 16000, "channels": 1, "bits": 16, "field": flow.field, "dtype": "float32"}
+    assert {name: facts[name] for name in wanted} == wanted
+    assert facts["parameters"] == flow.n_parameters
+    out = run("info", "f.safetensors")[1]
+    assert "16,000 Hz, 16 bits, channels: 1" in out
+    assert f"{flow.field} steps" in out
+    small = small_flow("t.safetensors", context=1)
+    facts = result("info", "t.safetensors")
+    assert (facts["kind"], facts["features"], facts["context"]) == ("MAF", 3, 1)
+    assert facts["parameters"] == small.n_parameters
+    assert "rate" not in facts
+    assert run("info", "t.safetensors")[0] == 0
+    check_error(*run("info", "none.safetensors"), ["FLOW: expected a file", "none.safetensors"])
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+def cut(path):
+    with open(write_wave(path, values(100)), "r+b") as file:
+        file.truncate(100)
+
+
+def coded(path, code):
+    """A file whose header has another code of its format."""
+    with open(write_wave(path, values(100)), "r+b") as file:
+        file.seek(20)
+        file.write(code.to_bytes(2, "little"))
+
+
+WRONG_WAVES = {
+    "8 bits": (lambda: write_wave("x.wav", np.zeros((9, 1), "u1"), width=1), ["got samples of 8 bits; ffmpeg -i"]),
+    "24 bits": (lambda: write_wave("x.wav", np.zeros((9, 3), "u1"), width=3), ["x.wav: expected", "24 bits"]),
+    "floats": (lambda: coded("x.wav", 3), ["x.wav: expected a WAV file of 16-bit PCM, got floats"]),
+    "compressed": (lambda: coded("x.wav", 7), ["got µ-law", "ffmpeg -i x.wav -c:a pcm_s16le new.wav"]),
+    "an unknown format": (lambda: coded("x.wav", 99), ["got format 99"]),
+    "cut off": (lambda: cut("x.wav"), ["x.wav: expected 100 steps, as its header has, got 28"]),
+    "no bytes": (lambda: write("x.wav", b""), ["x.wav: expected", "got a file that is cut off"]),
+    "no wave": (lambda: write("x.wav", b"hello " * 20), ["x.wav: expected", "RIFF"]),
+    "no steps": (lambda: write_wave("x.wav", values(0)), ["x.wav: expected at least one step"]),
+    "another rate": (lambda: write_wave("x.wav", values(9), 16000), ["x.wav: expected 8000 Hz", "16000", "-ar 8000"]),
+    "two channels": (lambda: write_wave("x.wav", values(9, 2)), ["x.wav: expected 1 channel", "got 2", "-ac 1"]),
+    "no file": (lambda: None, ["x.wav: No such file"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_WAVES)
+def test_wrong_files_are_refused_by_name(folder, run, name):
+    make, patterns = WRONG_WAVES[name]
+    make()
+    write_wave("a.wav", values(200))
+    signal_flow()
+    check_error(*run("fit", "a.wav", "x.wav", "-o", "g.safetensors", "--quiet"), patterns)
+    patterns = [one for one in patterns if "expected 8000" not in one]
+    check_error(*run("score", "f.safetensors", "x.wav", "--quiet"), patterns)
+    check_error(*run("sample", "f.safetensors", "--steps", 9, "--continue", "x.wav", "-o", "s.wav"), patterns)
+    assert not (folder / "g.safetensors").exists()
+    assert not (folder / "s.wav").exists()
+
+
+WRONG = {
+    "signals and tables": (1, ["fit", "a.wav", "t.csv", "-o", "g"], ["expected signals (.wav) or tables", "a.wav"]),
+    "no signals": (1, ["fit", "none/*.wav", "-o", "g"], ["expected some .wav files, got none by none/*.wav"]),
+    "to diagnose": (2, ["diagnose", "f.safetensors", "a.wav"], ["got 'a.wav'; fit and score take signals"]),
+    "columns": (2, ["fit", "a.wav", "-o", "g", "--columns", "0"], ["argument --columns: signals do not take it"]),
+    "weights": (2, ["fit", "a.wav", "-o", "g", "--weights", "0"], ["argument --weights: signals do not"]),
+    "missing": (2, ["fit", "a.wav", "-o", "g", "--missing", "drop"], ["argument --missing: signals do not"]),
+    "auto": (2, ["fit", "a.wav", "-o", "g", "--auto"], ["argument --auto: signals do not take it"]),
+    "an ensemble": (2, ["fit", "a.wav", "-o", "g", "--ensemble", "2"], ["argument --ensemble: signals do not"]),
+    "a flow of rows": (2, ["fit", "a.wav", "-o", "g", "--flow", "nsf"], ["--flow: expected wavenet for signals"]),
+    "a setting of rows": (2, ["fit", "a.wav", "-o", "g", "--hidden", "8"], ["--hidden: --flow wavenet does not take"]),
+    "effort": (2, ["fit", "a.wav", "-o", "g", "--effort", "high"], ["--effort: --flow wavenet does not take it"]),
+    "a network for a table": (2, ["fit", "t.csv", "-o", "g", "--flow", "wavenet"], ["of signals: expected .wav files"]),
+    "layers for a table": (2, ["fit", "t.csv", "-o", "g", "--layers", "3"], ["--layers: --flow nsf does not take it"]),
+    "the output": (1, ["fit", "a.wav", "-o", "./a.wav"], ["--output: expected another file", "a.wav"]),
+    "a compressed sound": (2, ["fit", "a.mp3", "-o", "g"], ["'a.mp3'; ffmpeg -i a.mp3 -c:a pcm_s16le new.wav"]),
+    "a table to score": (1, ["score", "f.safetensors", "t.csv"], ["rows of a table, got a WaveNet", ".wav"]),
+    "a flow of rows for a signal": (1, ["score", "r.safetensors", "a.wav"], ["expected a flow of signals, got a MAF"]),
+    "a context to score": (2, ["score", "f.safetensors", "a.wav", "--context", "1"], ["--context: signals do not"]),
+    "steps of two": (2, ["score", "f.safetensors", "a.wav", "a.wav", "--steps"], ["give a folder/", "2 signals"]),
+    "a folder without steps": (2, ["score", "f.safetensors", "a.wav", "-o", "s/"], ["with a folder give --steps"]),
+    "steps of a table": (2, ["score", "r.safetensors", "t.csv", "--steps"], ["--steps: tables do not take it"]),
+    "a format": (2, ["score", "f.safetensors", "a.wav", "--format", "npy"], ["--format: give a folder"]),
+    "no rate": (1, ["sample", "n.safetensors", "--steps", "9", "-o", "s.wav"], ["expected a file with the rate"]),
+    "no length": (2, ["sample", "f.safetensors", "-o", "s.wav"], ["-n/--rows, or for signals --steps or --seconds"]),
+    "rows of a signal": (2, ["sample", "f.safetensors", "-n", "9", "-o", "s.wav"], ["--rows: signals do not take it"]),
+    "two lengths": (
+        2,
+        ["sample", "f.safetensors", "--steps", "9", "--seconds", "1", "-o", "s.wav"],
+        ["--steps, --seconds: expected one of them", "got both"],
+    ),
+    "less than a step": (1, ["sample", "f.safetensors", "--seconds", "1e-9", "-o", "s.wav"], ["at least one step"]),
+    "too many steps": (1, ["sample", "f.safetensors", "--steps", "3000000000", "-o", "s.wav"], ["at most 4 GiB"]),
+    "no output": (2, ["sample", "f.safetensors", "--steps", "9"], ["--output: expected a .wav file", "got nothing"]),
+    "a table as output": (2, ["sample", "f.safetensors", "--steps", "9", "-o", "s.csv"], ["a .wav file", "s.csv"]),
+    "the prefix as output": (
+        1,
+        ["sample", "f.safetensors", "--steps", "9", "--continue", "a.wav", "-o", "a.wav"],
+        ["--output: expected another file than a.wav"],
+    ),
+    "steps of rows": (2, ["sample", "r.safetensors", "--steps", "9"], ["--steps: expected a flow of signals"]),
+    "a signal of rows": (2, ["sample", "r.safetensors", "-n", "9", "-o", "s.wav"], ["for rows, got s.wav"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_command_lines(folder, run, name):
+    expected, arguments, patterns = WRONG[name]
+    write_wave("a.wav", values(200))
+    np.savetxt("t.csv", table(20), delimiter=",")
+    signal_flow()
+    signal_flow("n.safetensors", note=False)
+    small_flow("r.safetensors")
+    code, out, err = run(*arguments)
+    assert (code, out) == (expected, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("headrace")
+    for pattern in patterns:
+        assert pattern in err
+    assert not (folder / "g").exists()
+    assert not (folder / "s.wav").exists()
+
+
+@pytest.mark.parametrize(
+    "note", ["", "[]", "{}", '{"rate": 0, "bits": 16, "step": 1}', '{"rate": 8000, "bits": 24, "step": 1}', "1" * 5000]
+)
+def test_a_foreign_note_is_no_rate(folder, run, note):
+    files.save(hr.WaveNet(layers=2, channels=4), "f.safetensors", {"signal": note})
+    write_wave("a.wav", values(20))
+    check_error(*run("score", "f.safetensors", "a.wav"), ["f.safetensors: expected a file with the rate"])
+    assert run("info", "f.safetensors")[0] == 0
+
+
+def test_a_value_that_is_not_finite_is_written_nowhere():
+    with pytest.raises(ValueError, match="finite values"):
+        waves.rounded(np.array([[0.0], [np.nan]]))
+
+
+def test_interrupted_before_better_weights(folder, run, monkeypatch):
+    write_wave("a.wav", values(200))
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hr.WaveNet, "fit", interrupted)
+    code, _, err = run("fit", "a.wav", "-o", "f.safetensors", *SMALL)
+    assert code == 130
+    assert "nothing was saved" in err
+    assert not (folder / "f.safetensors").exists()
