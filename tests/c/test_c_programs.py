@@ -145,7 +145,7 @@ def test_the_example_in_cpp(tmp_path, flow):
 CMAKE = """
 cmake_minimum_required(VERSION 3.16)
 project(draw LANGUAGES C CXX)
-find_package(headrace 0.5 REQUIRED)
+find_package(headrace {version} REQUIRED)
 add_executable(draw {draw})
 target_link_libraries(draw PRIVATE headrace::headrace)
 add_executable(score {score})
@@ -156,7 +156,8 @@ target_link_libraries(score PRIVATE headrace::runtime)
 def test_cmake_finds_the_library(tmp_path, flow):
     if shutil.which("cmake") is None:
         pytest.skip("no CMake")
-    text = CMAKE.format(draw=ROOT / "examples/c/draw.c", score=ROOT / "runtime/example.cpp")
+    version = ".".join(hr.__version__.split(".")[:2])
+    text = CMAKE.format(version=version, draw=ROOT / "examples/c/draw.c", score=ROOT / "runtime/example.cpp")
     (tmp_path / "CMakeLists.txt").write_text(text)
     (folder,) = config("--cmakedir")
     for command in (

@@ -94,6 +94,9 @@ LINKS = {"eps": 1e-3, "batch_norm_eps": 1e-5}
 GLASFLOW_SETTINGS = {
     "RealNVP": {"scale_activation": "nflows_general", **LINKS},
     'RealNVP, `scale_activation="nflows"`': {"scale_activation": "nflows", "batch_norm_eps": 1e-5},
+    'RealNVP, `scale_activation="log1"`, "log2", ...': {
+        "scale_activation": ("log1", "log2", "log3"), "batch_norm_eps": 1e-5,  # the first draw
+    },
     "RealNVP, `volume_preserving=True`": {"batch_norm_eps": 1e-5},
     "CouplingNSF": {"bound": None, "min_bin": 1e-3, "slope": 1e-3, **LINKS},
     "MaskedAffineAutoregressiveFlow": {"scale_activation": "softplus", "batch_norm_eps": 1e-5},
@@ -116,6 +119,8 @@ def test_glasflow(kind, context, first, monkeypatch):
         model = GLASFLOW[kind](d)
     model = shaken(model, 18).double()
     settings = {name: d.bound if name == "bound" else value for name, value in GLASFLOW_SETTINGS[kind].items()}
+    if isinstance(choices := settings.get("scale_activation"), tuple):
+        settings["scale_activation"] = Draw(18, context).one(*choices)
 
     def log_prob(model, x, *context):
         return model.log_prob(x, conditional=context[0] if context else None)

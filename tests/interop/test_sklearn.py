@@ -510,7 +510,8 @@ def test_an_ensemble_with_context():
     assert density.sample(4, context=[[0.0]]).shape == (4, 1)
 
 
-def test_members_that_were_not_begun_are_left_out(monkeypatch):
+def test_members_that_were_not_begun_are_left_out(monkeypatch, set_threads):
+    set_threads(1)  # one member after another
     fit = hr.NSF.fit
 
     def interrupted(self, *given, **more):

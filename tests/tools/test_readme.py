@@ -54,7 +54,7 @@ def test_commands_are_what_the_parser_takes(line):
 @pytest.mark.parametrize("page", by_name(page for page in PAGES if blocks(page, "sh")))
 def test_commands_run(page, tmp_path, monkeypatch, capfd):
     """Every `headrace` command, in order, on a small my.csv; what installs something is run by `.ci/run`."""
-    table = cases.rng("my.csv").standard_normal((300, 3)) @ np.array(
+    table = cases.rng("my.csv").standard_normal((600, 3)) @ np.array(
         [[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.3, 2.0]]
     )
     for name, part in (("my.csv", table), ("held_out.csv", table[::-1])):
