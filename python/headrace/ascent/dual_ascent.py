@@ -203,7 +203,7 @@ class DualAscentFlow:
     ) -> Ensemble:
         """Fit several flows, each from a seed and with held-out rows of its own; their mixture, equally weighted.
 
-        What a single fit of few rows loses is mostly variance, which a mixture halves (docs/dual_ascent.md).
+        What a single fit above three columns loses is mostly variance, which a mixture has less of.
 
         Args:
             x: As in `fit`.
