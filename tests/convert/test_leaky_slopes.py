@@ -121,6 +121,8 @@ def test_the_density_is_the_model_s(name, dtype):
 
 
 def test_a_context_that_the_activation_bends_is_refused():
+    library("torch")
+    library("nflows")
     with pytest.raises(NotImplementedError, match="activation: expected one of headrace's for a context"):
         convert.from_nflows(shaken(nflows_made(0.2, context_features=2), 3))
 
