@@ -67,6 +67,14 @@ def test_each_length_can_win(gains, chosen, monkeypatch):
     cases.assert_same_bits(flow.log_prob(bent(ROWS, 4)), want.log_prob(bent(ROWS, 4)))
 
 
+@pytest.mark.parametrize(("features", "rows", "bins"), [(3, 150, 8), (3, 400, 8), (4, 150, 3), (4, 400, 4)])
+def test_a_chain_above_three_columns_has_few_bins(features, rows, bins):
+    """The fewer, the fewer rows there are: the variance of many is more than they gain."""
+    flow = hr.DualAscentFlow(refine=True, patience=None).fit(bent(rows, features), progress=False)
+    headers = [link._header() for link in flow.transforms]
+    assert {header["bins"] for header in headers if header.get("map") == "rq_spline"} == {bins}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
