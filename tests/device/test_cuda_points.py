@@ -112,6 +112,18 @@ def test_rows_beyond_memory_are_refused(device, dtype):
 # --- what only the emulation can show ---------------------------------------------------------------------------------
 
 
+def test_more_chunks_than_a_warp_has_lanes_are_added(emu):
+    """35 tiles of 64 rows, the last one with five: two warps of a block add, and the second has three chunks."""
+    rows, features = 34 * 64 + 5, 17
+    x = cases.rows(rows, features, "float64")
+    step = a_step(features)
+    points = points_of(emu, x, None, "float64")
+    sums = points.step(*step)
+    z, _, want = reference(x, None, *step)
+    cases.assert_close(points.values(), z, magnitude=4.0)
+    assert_sums(sums, want, rows, z, "float64")
+
+
 @pytest.mark.nightly  # by day test_tiles_of_one_chunk_follow_each_other sums as many chunks
 def test_all_chunks_of_many_rows_are_added(emu):
     """More rows than chunks of one tile: float64, two features, 256 rows a tile."""
