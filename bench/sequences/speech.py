@@ -110,7 +110,7 @@ def report(name: str, seconds: float, log_prob: Floats, active: NDArray[np.bool_
 
 
 def fitted(parts: Parts, seconds: float, **options: Any) -> tuple[hr.WaveNet, hr.History, float]:
-    """A flow after so many seconds of the processor, its history, and the seconds that it took."""
+    """A flow after a number of seconds of the processor, its history, and the seconds that it took."""
     flow = hr.WaveNet(**options)
     train, valid = ([x[:, None] for x in parts[name]] for name in ("train", "valid"))
     clock.now = time.process_time  # the clock of budgets and schedules

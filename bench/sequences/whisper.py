@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m bench.sequences.whisper --minutes 1 --steps 300
 
-The teacher is a `WaveNet` with normal distributions, fitted to the voice of `bench.sequences.speech` for so many
+The teacher is a `WaveNet` with normal distributions, fitted to the voice of `bench.sequences.speech` for `--minutes`
 minutes of the processor. Two students with the same weights at first learn it without any conditioning, in as many
 steps: by the divergence alone, and with the spectra of the training files. Each line has KL in nats a sample, the
 distance of spectra, the power over that of real signals in decibels, and the teacher's log density of samples less

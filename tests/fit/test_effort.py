@@ -15,6 +15,7 @@ from headrace import _effort
 from headrace._effort import weights_of_mixture
 from headrace._fit import run as _run
 from interrupts import ctrl_c
+from terminal import Stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")
 HIGH = QUIET | {"effort": "high", "epochs": 3}
@@ -252,24 +253,8 @@ def test_as_many_members_as_there_is_time_for(monkeypatch):
     assert sum(name[0].isdecimal() for name in history.tried) == _effort.MOST_MEMBERS
 
 
-class Terminal:
-    encoding, text = "utf-8", ""
-
-    def isatty(self):
-        return True
-
-    def write(self, text):
-        self.text += text
-
-    def flush(self):
-        pass
-
-    def fileno(self):
-        raise OSError
-
-
 def test_bars_of_both_parts(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    monkeypatch.setattr(sys, "stderr", shown := Stream(tty=True))
     flow_of().fit(bent(600), effort="high", epochs=2)
     assert "members" in shown.text
     assert "student" in shown.text

@@ -15,6 +15,7 @@ from headrace._fit import side_by_side
 from headrace._fit.clock import Clock
 from headrace._fit.side_by_side import threads_side_by_side
 from interrupts import ctrl_c
+from terminal import Stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning", "ignore:flows.*no epoch:RuntimeWarning")
 SHORT = QUIET | {"epochs": 3}
@@ -255,23 +256,8 @@ def test_one_bar_for_all(threads, monkeypatch, set_threads):
 
 
 def test_a_terminal_has_one_line(monkeypatch, set_threads):
-    class Terminal:
-        encoding, text = "utf-8", ""
-
-        def isatty(self):
-            return True
-
-        def write(self, text):
-            self.text += text
-
-        def flush(self):
-            pass
-
-        def fileno(self):
-            raise OSError
-
     set_threads(2)
-    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    monkeypatch.setattr(sys, "stderr", shown := Stream(tty=True))
     hr.fit_many(members(), [gaussian(200)] * 3, epochs=2)
     assert "epoch" not in shown.text
     assert "3.0/3" in shown.text

@@ -7,29 +7,9 @@ import pytest
 
 import headrace as hr
 from headrace import _progress
+from terminal import Stream
 
 X = np.random.default_rng(0).standard_normal((300, 2))
-
-
-class Stream:
-    """A standard error that is, or is not, a terminal."""
-
-    encoding = "utf-8"
-
-    def __init__(self, tty):
-        self.tty, self.text = tty, ""
-
-    def isatty(self):
-        return self.tty
-
-    def write(self, text):
-        self.text += text
-
-    def flush(self):
-        pass
-
-    def fileno(self):
-        raise OSError
 
 
 CALLS = {
