@@ -185,6 +185,44 @@ def test_steps_of_many_signals_go_to_a_folder_and_go_on(folder, run, result, mon
     )
 
 
+# ---- diagnose --------------------------------------------------------------------------------------------------------
+
+
+def test_a_diagnosis_is_that_of_python(folder, run, result):
+    """Integers get noise of their cells, of the seed; without --output there is no file."""
+    flow = signal_flow()
+    x = [values(700, key="one"), values(500, key="two")]
+    paths = [write_wave(f"{i}.wav", one) for i, one in enumerate(x)]
+    rng = np.random.default_rng(4)
+    want = hr.diagnose(flow, [one + (rng.random(one.shape) - 0.5) for one in x], seed=4)
+    report = result("diagnose", "f.safetensors", *paths, "--seed", 4)
+    assert report["tests"] == want.summary()["tests"]
+    assert (report["nats"], report["error"], report["p_value"]) == (want.nats, want.error, want.p_value)
+    assert (report["steps"], report["signals"], report["rate"], report["file"]) == (1200, paths, RATE, None)
+    assert report["bits"] == pytest.approx(-want.nats / np.log(2.0))
+    assert report["p_value"] < 1e-6  # it was not fitted
+    code, out, _ = run("diagnose", "f.safetensors", *paths, "--seed", 4)
+    assert (code, out.split()) == (0, str(want).split())  # lines are wrapped
+    assert "misses" in out
+    other = result("diagnose", "f.safetensors", *paths, "--seed", 5)
+    assert other["nats"] != report["nats"]
+
+
+def test_a_diagnosis_of_channels_and_its_picture(folder, run, monkeypatch):
+    pytest.importorskip("matplotlib")
+    signal_flow(channels=2)
+    (folder / "held").mkdir()
+    write_wave("held/a.wav", values(400, 2))
+    for name, begin in (("d.png", b"\x89PNG"), ("d.pdf", b"%PDF"), ("d.svg", b"<?xml")):
+        code, out, err = run("diagnose", "f.safetensors", "held", "-o", name)
+        assert code == 0, err
+        assert out.endswith(f"\nsaved to {name}\n")
+        assert (folder / name).read_bytes().startswith(begin)
+    monkeypatch.setattr("headrace._cli.signal_diagnose.can_draw", lambda: False)
+    check_error(*run("diagnose", "f.safetensors", "held", "-o", "e.png"), ["--output: pictures need matplotlib"])
+    assert not (folder / "e.png").exists()
+
+
 # ---- sample ----------------------------------------------------------------------------------------------------------
 
 
@@ -313,7 +351,16 @@ def test_wrong_files_are_refused_by_name(folder, run, name):
 WRONG = {
     "signals and tables": (1, ["fit", "a.wav", "t.csv", "-o", "g"], ["expected signals (.wav) or tables", "a.wav"]),
     "no signals": (1, ["fit", "none/*.wav", "-o", "g"], ["expected some .wav files, got none by none/*.wav"]),
-    "to diagnose": (2, ["diagnose", "f.safetensors", "a.wav"], ["got 'a.wav'; fit and score take signals"]),
+    "a page of signals": (2, ["diagnose", "f.safetensors", "a.wav", "-o", "d.html"], ["--output: expected a picture"]),
+    "weights to diagnose": (2, ["diagnose", "f.safetensors", "a.wav", "--weights", "0"], ["--weights: signals do not"]),
+    "signals to remember": (
+        2,
+        ["diagnose", "f.safetensors", "a.wav", "--training", "t.csv"],
+        ["--training: signals do not take it"],
+    ),
+    "a table to diagnose": (1, ["diagnose", "f.safetensors", "t.csv"], ["rows of a table, got a WaveNet", ".wav"]),
+    "a signal to a flow of rows": (1, ["diagnose", "r.safetensors", "a.wav"], ["expected a flow of signals, got a MAF"]),
+    "two tables to diagnose": (2, ["diagnose", "r.safetensors", "t.csv", "t.csv"], ["DATA: expected one table"]),
     "columns": (2, ["fit", "a.wav", "-o", "g", "--columns", "0"], ["argument --columns: signals do not take it"]),
     "weights": (2, ["fit", "a.wav", "-o", "g", "--weights", "0"], ["argument --weights: signals do not"]),
     "missing": (2, ["fit", "a.wav", "-o", "g", "--missing", "drop"], ["argument --missing: signals do not"]),

@@ -208,8 +208,8 @@ def _of_rows(path: str, flow: Any) -> Density:
     """The flow, if it is one of rows."""
     if isinstance(flow, hr.SequenceFlow):
         raise TypeError(
-            f"{path}: expected a flow of the rows of a table, got a {type(flow).__name__} of signals; score and "
-            "sample take it, with .wav files"
+            f"{path}: expected a flow of the rows of a table, got a {type(flow).__name__} of signals; score, "
+            "diagnose and sample take it, with .wav files"
         )
     if not isinstance(flow, Density):
         raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")

@@ -1,13 +1,15 @@
-"""`headrace diagnose`: tests of a density with a table of rows that it was not fitted to."""
+"""`headrace diagnose`: tests of a density with rows, or signals, that it was not fitted to."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _Names, _rows_for, _say
+from headrace._cli import signal_diagnose, signals
+from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _Names, _rows_for, _say, _usage
 from headrace._output import refuse_inputs, replacing
 from headrace._pictures import NO_MATPLOTLIB, can_draw
 from headrace._tables.table import FIT
@@ -20,6 +22,11 @@ WRITTEN = (".html", ".png", ".pdf", ".svg")
 
 def diagnose(arguments: argparse.Namespace) -> int:
     """Print the evidence against a density, and write a page or a picture of it."""
+    if (waves := signals.found(arguments.data)) is not None:
+        return signal_diagnose.diagnose(arguments, waves)
+    if len(arguments.data) > 1 or os.path.isdir(arguments.data[0]):
+        _usage(arguments, f"argument DATA: expected one table, or signals, got {' '.join(arguments.data)}")
+    (arguments.data,) = arguments.data
     output, training_table = arguments.output, arguments.training
     if output is not None:
         inputs = [arguments.flow, arguments.data, *([training_table] if training_table else [])]

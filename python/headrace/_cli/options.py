@@ -224,11 +224,11 @@ def _add_diagnose(command: Callable[..., Parser]) -> None:
     sub = command(
         "diagnose",
         diagnose.diagnose,
-        "look at a flow with rows that it was not fitted to, and say what speaks against it",
+        "look at a flow with rows, or signals, that it was not fitted to, and say what speaks against it",
         "Ctrl-C ends with the tests done so far; the exit code is 130 then.",
     )
     sub.add_argument("flow", metavar="FLOW", help=FLOW)
-    _add_data(sub)
+    _add_data(sub, several=True, one_table=True)
     sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
     sub.add_argument(
         "--training",
@@ -279,13 +279,15 @@ def _add_export(command: Callable[..., Parser]) -> None:
     sub.add_argument("--verb", choices=export.VERBS, default="log_prob", metavar="VERB", help=help_text)
 
 
-def _add_data(sub: Parser, several: bool = False) -> None:
+def _add_data(sub: Parser, several: bool = False, one_table: bool = False) -> None:
     read, kinds = file((*tables.READ, *[WAVE] * several, "-"), reads=True), tables.READABLE
     if several:
+        rows = "a table" if one_table else "tables with the same columns"
+        folders = "" if one_table else " folders of these,"
         what = (
-            f"tables with the same columns: {kinds}, folders of these, - text from the standard input; or signals of "
+            f"{rows}: {kinds},{folders} - text from the standard input; or signals of one rate: {WAVE} of 16-bit PCM, "
         )
-        what += f"one rate: {WAVE} of 16-bit PCM, folders of these"
+        what += "folders of these"
         sub.add_argument("data", metavar="DATA", nargs="+", type=or_folder(read), help=what)
     else:
         sub.add_argument("data", metavar="DATA", type=read, help=f"a table: {kinds}, - text from the standard input")

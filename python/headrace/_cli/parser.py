@@ -242,7 +242,7 @@ def _way_out(path: str) -> str:
     if suffix in _UNPACKED:
         return f"; its text can come by a pipe: {_UNPACKED[suffix]} {path} | headrace ... -"
     if suffix == ".wav":
-        return "; fit and score take signals"
+        return "; fit, score and diagnose take signals"
     if suffix in _SOUNDS:
         return f"; ffmpeg -i {path} -c:a pcm_s16le new.wav makes a signal of it"
     if suffix in _SHEETS:

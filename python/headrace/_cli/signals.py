@@ -31,13 +31,15 @@ from headrace._cli.scores import Scores
 from headrace._cli.waves import BITS, SUFFIX, Wave
 from headrace.sequences.quantised import has_cells
 
-__all__ = ["Signal", "bits_of", "found", "refuse_options_of_tables", "sample", "score", "signal_of"]
+__all__ = ["Signal", "bits_of", "found", "load", "refuse_options_of_tables", "sample", "score", "signal_of"]
 
 STEP = 1  # of the grid of integers
 STEPS_AT_ONCE = 4096  # of a drawn signal, between two moves of the bar
 # Options about tables, with their defaults.
 OF_TABLES: dict[str, Any] = {
-    **dict.fromkeys(("columns", "context", "array", "delimiter", "weights", "buffer", "bounds", "periodic")),
+    **dict.fromkeys(
+        ("columns", "context", "array", "delimiter", "weights", "training", "buffer", "bounds", "periodic")
+    ),
     **dict.fromkeys(("discrete", "spread", "ensemble", "rows", "first_row", "context_row")),
     "header": "auto",
     "missing": "refuse",
@@ -147,14 +149,14 @@ def score(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     signal, scored = signal_of(arguments.flow, flow, notes), []
     folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}") if to_folder else None
     if folder is not None:
-        _load(arguments, files[0], signal, flow)  # a file that does not fit leaves no folder behind
+        load(arguments, files[0], signal, flow)  # a file that does not fit leaves no folder behind
         folder.open({"flow": hashlib.blake2b(hr.to_bytes(flow, signal.notes()), digest_size=16).hexdigest()})
     log_prob = np.zeros(0, flow.dtype)
     for file in _progress.each(files, "score", "signal", not arguments.quiet and len(files) > 1):
         if folder is not None and os.path.exists(folder.place(file)):
             log_prob = np.concatenate([*folder.written(file, flow.dtype)])
         else:
-            log_prob = _log_prob_steps(flow, _load(arguments, file, signal, flow))
+            log_prob = _log_prob_steps(flow, load(arguments, file, signal, flow))
             if folder is not None:
                 folder.write(file, ["log_prob"], iter([log_prob]))
         scored.append((file, log_prob))
@@ -166,7 +168,7 @@ def score(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     return OK
 
 
-def _load(arguments: argparse.Namespace, file: str, signal: Signal, flow: Any) -> Wave:
+def load(arguments: argparse.Namespace, file: str, signal: Signal, flow: Any) -> Wave:
     """A signal of the flow's rate and channels."""
     one = waves.read(file)
     waves.check_like(one, signal.rate, flow.features, arguments.flow)
@@ -225,7 +227,7 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
         given = "nothing" if arguments.output is None else arguments.output
         _usage(arguments, f"argument --output: expected a {SUFFIX} file, because the flow is of signals, got {given}")
     _check_output(arguments, arguments.flow, *before)
-    prefix = _load(arguments, arguments.prefix, signal, flow).values if before else np.zeros((0, flow.features), "i2")
+    prefix = load(arguments, arguments.prefix, signal, flow).values if before else np.zeros((0, flow.features), "i2")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     drawn = _Drawn(flow, prefix, steps, seed, not arguments.quiet)
     waves.write(arguments.output, signal.rate, flow.features, len(prefix) + steps, drawn.parts())

@@ -7,6 +7,7 @@ where it is their sizes; their distribution shows whether the shape of a step's 
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from headrace.diagnosis import distributions as of
 from headrace.diagnosis import latent
 from headrace.diagnosis.findings import Finding, holm, least_of, number, p_text
 from headrace.diagnosis.scores import scores
+from headrace.diagnosis.sequence_picture import draw
 
 __all__ = ["SequenceDiagnosis", "diagnose_sequences"]
 
@@ -46,6 +48,8 @@ class SequenceDiagnosis:
     """Of their sizes, made standard normal: in place of squares, whose products have long tails."""
     integral_transform: Floats = field(compare=False)
     """Counts of the probability integral transform of each feature in cells of equal width, shape (cells, features)."""
+    pairs: NDArray[np.int64] = field(compare=False)
+    """How many pairs of steps each lag has, shape (lags,)."""
     loudness: tuple[tuple[float, float, float], ...]
     """Of equally many steps each, from quiet to loud: the least and the largest loudness, and the mean log density."""
 
@@ -58,6 +62,31 @@ class SequenceDiagnosis:
     def p_value(self) -> float:
         """The p-value of all tests together, by Holm's method."""
         return min((one.adjusted for one in self.tests), default=1.0)
+
+    def summary(self) -> dict[str, Any]:
+        """All of it in plain numbers and texts for JSON."""
+        return {
+            "kind": self.kind,
+            "sequences": self.sequences,
+            "steps": self.steps,
+            "p_value": self.p_value,
+            "nats": self.nats,
+            "error": self.error,
+            "tests": [{**vars(one), "misses": one.misses} for one in self.tests],
+            "autocorrelation": self.autocorrelation.tolist(),
+            "autocorrelation_of_sizes": self.autocorrelation_of_sizes.tolist(),
+            "integral_transform": self.integral_transform.tolist(),
+            "loudness": [list(one) for one in self.loudness],
+        }
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw distribution, autocorrelations and loudness to a file that matplotlib can write, such as signal.png.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            OSError, ValueError: the file cannot be written.
+        """
+        draw(self, os.fspath(path))
 
     def __repr__(self) -> str:
         """All of it on one screen."""
@@ -102,6 +131,7 @@ def diagnose_sequences(flow: Any, x: Any, context: Any, covariates: Any, seed: i
         autocorrelation=signed[0],
         autocorrelation_of_sizes=sized[0],
         integral_transform=_cells(score),
+        pairs=signed[1],
         loudness=_by_loudness(arrays, log_prob),
     )
 
