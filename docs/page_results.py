@@ -31,6 +31,7 @@ PAGES = (
     "tutorials/table",
     "tutorials/simulator",
     "tutorials/pytorch_model",
+    "tutorials/signal",
     "tutorials/unnormalised",
 )
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)

@@ -359,7 +359,7 @@ WRONG = {
         ["--training: signals do not take it"],
     ),
     "a table to diagnose": (1, ["diagnose", "f.safetensors", "t.csv"], ["rows of a table, got a WaveNet", ".wav"]),
-    "a signal to a flow of rows": (1, ["diagnose", "r.safetensors", "a.wav"], ["expected a flow of signals, got a MAF"]),
+    "a signal for rows": (1, ["diagnose", "r.safetensors", "a.wav"], ["expected a flow of signals, got a MAF"]),
     "two tables to diagnose": (2, ["diagnose", "r.safetensors", "t.csv", "t.csv"], ["DATA: expected one table"]),
     "columns": (2, ["fit", "a.wav", "-o", "g", "--columns", "0"], ["argument --columns: signals do not take it"]),
     "weights": (2, ["fit", "a.wav", "-o", "g", "--weights", "0"], ["argument --weights: signals do not"]),
