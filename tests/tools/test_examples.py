@@ -425,3 +425,58 @@ def test_choosing(run, tmp_path):
         assert name in out
     assert "150 rows that no fit and no choice has seen" in out
     assert (tmp_path / "p.png").stat().st_size > 10_000
+
+
+def test_returns(run, tmp_path):
+    """Of a made GARCH process both are better than a normal density, and the flow comes near the GARCH."""
+    pytest.importorskip("scipy")
+    status, out = run("returns", "--made", "--seeds", 1, "--epochs", 60, "--output", tmp_path / "returns.png")
+    assert status == 0, out
+    normal, garch, flow = (
+        numbers(f"  {name} #", out)[0]
+        for name in ("normal density       ", "GARCH(1, 1), t       ", "WaveNet, 1 seeds    ")
+    )
+    assert garch > normal
+    assert flow > normal
+    assert flow > garch - 0.05
+    assert is_drawn(tmp_path / "returns.png", out)
+
+
+def test_made_returns_have_the_variance_of_their_process():
+    """0.02 / (1 - 0.1 - 0.88) = 1 in the mean, and days that follow each other have none in common but that."""
+    r = load("returns").made_returns(100_000, seed=0)
+    assert r.var() == pytest.approx(1.0, abs=0.1)
+    assert np.mean(r[1:] * r[:-1]) == pytest.approx(0.0, abs=0.03)
+    assert np.corrcoef(np.abs(r[1:]), np.abs(r[:-1]))[0, 1] > 0.1
+
+
+def test_seismometer(run, tmp_path):
+    """Of made noise the flow learns the spectrum, in which an oscillation that is weak stands out."""
+    pytest.importorskip("scipy")
+    status, out = run("seismometer", "--made", "--epochs", 2, "--output", tmp_path / "s.png")
+    assert status == 0, out
+    flow, usual = (numbers(f"  {name}AUC #", out)[0] for name in ("flow      ", "STA/LTA   "))
+    assert flow > max(usual, 0.8)
+    assert is_drawn(tmp_path / "s.png", out)
+
+
+def test_the_area_of_windows_and_means_before():
+    example = load("seismometer")
+    assert example.area(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1.0
+    np.testing.assert_allclose(example.mean_before(np.array([2.0, 4.0, 6.0]), 2), [1.0, 3.0, 5.0])
+    x = example.made_noise(20_000, seed=1)
+    noisy, places = example.with_events(x, seed=2)
+    assert len(places) == example.EVENTS
+    changed = np.flatnonzero(noisy != x)
+    assert np.isin(changed // (5 * example.WINDOW), places // (5 * example.WINDOW)).all()
+
+
+def test_speech(run, tmp_path):
+    """Of made signals a linear prediction is good, and a flow knows the noise's two scales as well."""
+    status, out = run("speech", "--made", "--recordings", 4, "--epochs", 2, "--output", tmp_path / "speech.png")
+    assert status == 0, out
+    normal, linear, reached = (
+        numbers(f"  {name:20} #", out)[0] for name in ("independent, normal", "linear prediction", "WaveNet")
+    )
+    assert normal > linear > reached
+    assert is_drawn(tmp_path / "speech.png", out)

@@ -183,10 +183,12 @@ def test_gradients_of_spectra(is_paired):
     target, at = spectrum.target(signals), divergence.student.parameters
     along = cases.rng("along").standard_normal(at.shape) / math.sqrt(at.size)
     x, _ = divergence.forth(None, batch, 4)
-    distance, by_x = spectrum.distance_and_grad(x, target)
-    assert distance == spectrum.distance(x, target)
+    same = np.array([True, False, True]) if is_paired else None
+    energy, by_x = spectrum.energy_and_grad(x, target, same)
+    assert energy == spectrum.energy(x, target, same)
+    assert spectrum.energy(x, target, None) == spectrum.distance(x, target)
     found = divergence.back(batch, 1.0, 0.0, by_x) @ along
-    wanted = slope_of(lambda p: spectrum.distance(divergence.forth(p, batch, 4)[0], target), at, along, 1e-6)
+    wanted = slope_of(lambda p: spectrum.energy(divergence.forth(p, batch, 4)[0], target, same), at, along, 1e-6)
     assert_allclose(found, wanted, rtol=1e-6, atol=1e-8)
 
 
@@ -206,6 +208,20 @@ def test_magnitudes_and_their_gradient(window, steps):
     wanted = slope_of(lambda value: (grad * magnitudes.of(value)).sum(), x, along, 1e-6)
     assert_allclose((magnitudes.vjp(x, grad) * along).sum(), wanted, rtol=1e-6)
     assert (magnitudes.vjp(np.zeros_like(x), grad) == 0.0).all()
+
+
+def test_the_energy_of_spectra_is_least_where_samples_have_the_law_of_signals():
+    """The distance alone is least for noise of 0.77 of the amplitude: 1 + s² = 2^(2/3), by Rayleigh's law."""
+    draw, spectrum = cases.rng("energy"), Spectrum(Magnitudes(16), is_paired=True)
+    rows, steps = 400, 64
+    target = spectrum.target(np.repeat(draw.standard_normal((rows // 2, steps, 1)), 2, axis=0))
+    x, same = draw.standard_normal((rows, steps, 1)), np.arange(rows - 1) % 2 == 0
+    scales = np.array([0.6, math.sqrt(2.0 ** (2.0 / 3.0) - 1.0), 0.9, 1.0, 1.1, 1.3])
+    distances, energies = (
+        [f(s * x, target, own) for s in scales] for f, own in ((spectrum.energy, None), (spectrum.energy, same))
+    )
+    assert np.argmin(distances) == 1
+    assert np.argmin(energies) == 3
 
 
 # --- signals --------------------------------------------------------------------------------------------------------
@@ -235,6 +251,13 @@ def test_signals_go_with_their_covariates():
     assert batch.covariates.shape == (200, 3, 3)
     cases.assert_same_bits(batch.signals[..., 0], np.repeat(batch.covariates[:, :, 0], 4, axis=1)[:, :10])
     assert len(np.unique(batch.signals[:, 0, 0])) > 5  # from all places
+    twice = inputs.draw_twice(7, draw)
+    assert twice.same.tolist() == [True, False, True, False, True, False]
+    for array in (twice.covariates, twice.signals):
+        cases.assert_same_bits(array[0:6:2], array[1:6:2])
+        assert (array[1] != array[2]).any()
+    kept = twice.some(np.array([True, False, True, True, False, True, True]))
+    assert kept.same.tolist() == [False, True, False, False]
     _, report = hr.distill(
         *(teacher, small("student", "latent", covariates=3, hop=4)),
         **({"covariates": frames, "signals": signals, "length": 10, "steps": 3, "samples": 4} | QUIET),

@@ -157,7 +157,7 @@ def distill(
             draws some, and a place in them.
         signals: Real sequences, as x in `SequenceFlow.log_prob`; with covariates each belongs to its own. The
             magnitudes of short-time Fourier transforms of samples are drawn towards theirs, first alone, then beside
-            the divergence.
+            the divergence. With covariates two samples of each are drawn, and also drawn apart (Gritsenko et al. 2020).
         power: The weight of their relative distance, by default 1, beside a divergence in nats a step.
 
     Returns:

@@ -27,10 +27,17 @@ class Batch:
     context: Array | None  # (rows, context)
     covariates: Array | None  # (rows, frames, covariates)
     signals: Array | None  # (rows, steps, features), of these covariates
+    origin: NDArray[np.int64] | None = None  # (rows,), equal where two rows have the same context and covariates
 
     def some(self, keep: NDArray[np.bool_]) -> Batch:
         """These rows."""
-        return Batch(self.seed, *(a if a is None else a[keep] for a in (self.context, self.covariates, self.signals)))
+        own = (self.context, self.covariates, self.signals, self.origin)
+        return Batch(self.seed, *(a if a is None else a[keep] for a in own))
+
+    @property
+    def same(self) -> NDArray[np.bool_] | None:
+        """Whether a row has the inputs of the row after it, (rows - 1,); None where all are drawn by themselves."""
+        return None if self.origin is None else self.origin[1:] == self.origin[:-1]
 
 
 class Inputs:
@@ -94,6 +101,13 @@ class Inputs:
                 begin = first * self._flow.hop
                 signals.append(self.signals[i][begin : begin + self.length])
         return Batch(seed, context, np.stack(covariates), np.stack(signals) if signals else None)
+
+    def draw_twice(self, rows: int, rng: Rng) -> Batch:
+        """Inputs of this many samples, of which two each have the same, side by side."""
+        drawn = self.draw(-(-rows // 2), rng)
+        origin = np.repeat(np.arange(-(-rows // 2)), 2)[:rows]
+        own = (drawn.context, drawn.covariates, drawn.signals)
+        return Batch(drawn.seed, *(a if a is None else a[origin] for a in own), origin)
 
     def crops(self, rows: int, rng: Rng) -> Array:
         """Crops of the signals, (rows, steps, features), in proportion to length."""

@@ -100,7 +100,7 @@ class SequenceStep:
     def __call__(self, number: int, beta: float) -> StepOutcome:
         """See the class."""
         rows, divergence = self.plan.samples, self.divergence
-        batch = self.inputs.draw(rows, self.rng)
+        batch = self._draw(self.rng)
         x, kl = divergence.forth(None, batch, rows)
         good = np.isfinite(kl)
         skipped = rows - int(np.count_nonzero(good))
@@ -111,33 +111,29 @@ class SequenceStep:
             x, kl = divergence.forth(None, batch, good)
         by_x = None
         if self.spectrum is not None:
-            by_x = self.power * self.spectrum.distance_and_grad(x, self._target(batch))[1]
+            by_x = self.power * self.spectrum.energy_and_grad(x, self._target(batch), batch.same)[1]
         return StepOutcome(kl, skipped, divergence.back(batch, beta, float(number >= self.first), by_x))
+
+    def _draw(self, rng: Rng) -> Batch:
+        """Inputs of the samples of a step; two samples of each where spectra have to compare these."""
+        is_paired = self.spectrum is not None and self.inputs.is_paired
+        return (self.inputs.draw_twice if is_paired else self.inputs.draw)(self.plan.samples, rng)
 
     def _target(self, batch: Batch) -> Floats:
         assert self.spectrum is not None
         return self.spectrum.target(batch.signals) if self._common is None else self._common  # type: ignore[arg-type]
 
-    def heard(self, x: Array, batch: Batch) -> float:
-        """The distance of spectra; 0 without signals."""
-        return 0.0 if self.spectrum is None else self.spectrum.distance(x, self._target(batch))
-
-    def judged(self, seed: int, parameters: Array | None, batches: int) -> tuple[Floats, Floats, Floats]:
-        """KL of each sequence, each batch's distance of spectra, and mean squares of samples, of one seed."""
-        rng, kl, heard, squares = np.random.default_rng(seed), [], [], []
-        for _ in range(batches):
-            batch = self.inputs.draw(self.plan.samples, rng)
-            x, own = self.divergence.forth(parameters, batch, self.plan.samples)
-            kl.append(own)
-            heard.append(self.heard(x, batch) if np.isfinite(x).all() else math.nan)
-            squares.append(np.square(x, dtype=np.float64).mean())
-        return np.concatenate(kl), np.array(heard), np.array(squares)
-
     def judge(self, seed: int) -> Any:
-        """The judge of weights: KL, and the weighted distance of spectra."""
+        """The judge of weights: KL, and the weighted energy of spectra, of batches of one seed."""
 
         def judge(parameters: Array) -> tuple[float, float]:
-            kl, heard, _ = self.judged(seed, parameters, JUDGE_BY)
+            rng, of_batches, heard = np.random.default_rng(seed), [], []
+            for _ in range(JUDGE_BY):
+                batch = self._draw(rng)
+                x, own = self.divergence.forth(parameters, batch, self.plan.samples)
+                of_batches.append(own)
+                heard.append(self._heard(x, batch))
+            kl = np.concatenate(of_batches)
             fine = np.isfinite(kl)
             if np.count_nonzero(~fine) > self.plan.skip * len(kl) or not np.isfinite(heard).any():
                 return math.inf, math.nan
@@ -145,6 +141,24 @@ class SequenceStep:
             return mean + self.power * float(np.nanmean(heard)), error
 
         return judge
+
+    def _heard(self, x: Array, batch: Batch) -> float:
+        """The energy of spectra; 0 without signals."""
+        if self.spectrum is None:
+            return 0.0
+        return self.spectrum.energy(x, self._target(batch), batch.same) if np.isfinite(x).all() else math.nan
+
+    def reported(self, seed: int) -> tuple[Floats, Floats, Floats]:
+        """KL of each sequence, each batch's distance of spectra, and mean squares of samples, of one seed."""
+        rng, kl, heard, squares = np.random.default_rng(seed), [], [], []
+        for _ in range(REPORT_BY):
+            batch = self.inputs.draw(self.plan.samples, rng)
+            x, own = self.divergence.forth(None, batch, self.plan.samples)
+            kl.append(own)
+            if self.spectrum is not None:
+                heard.append(self.spectrum.distance(x, self._target(batch)) if np.isfinite(x).all() else math.nan)
+            squares.append(np.square(x, dtype=np.float64).mean())
+        return np.concatenate(kl), np.array(heard), np.array(squares)
 
 
 # ---- distillation ----------------------------------------------------------------------------------------------------
@@ -257,7 +271,7 @@ def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
 
 def _reported(step: SequenceStep, seed: int) -> tuple[float, float, float, float, float]:
     """KL and its error, and beside signals the distance of spectra, the level and the excess."""
-    kl, heard, squares = step.judged(seed, None, REPORT_BY)
+    kl, heard, squares = step.reported(seed)
     mean, error = mean_and_error(kl[np.isfinite(kl)])
     inputs, divergence = step.inputs, step.divergence
     if step.spectrum is None:

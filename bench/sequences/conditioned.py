@@ -1,0 +1,254 @@
+"""A student of speech, teacher and student given the same envelope and pitch: does it whisper?
+
+    OMP_NUM_THREADS=1 python -m bench.sequences.conditioned --minutes 8 --steps 2500
+
+Voice and split are those of `bench.sequences.speech`. Each ten milliseconds have a frame: level and reflection
+coefficients of a linear prediction, and the pitch (`bench.sequences.envelope`). Frames are covariates of both networks,
+and their filter turns a signal into its excitation, of which the networks are densities. The map is known from the
+frames and invertible, so that divergences are those of signals. The teacher is fitted for `--minutes` minutes of the
+processor, and `hr.distill` makes a student with the spectra of the training files in `--steps` steps.
+
+Whole held-out files are drawn, each given its own frames, by the student, by the teacher, and of white noise through
+the frames' filter. Columns of the table:
+
+| column | meaning |
+| --- | --- |
+| KL | nats a sample, to the teacher |
+| level | of frames of 20 ms within 25 dB of the file's loudest, beside those of the real signal, mean in decibels |
+| spectra | Σ \\|A - B\\| / Σ B of magnitudes of short-time Fourier transforms, B of the real signal |
+| nats | the teacher's log density of a sample of x / 32768 |
+| period | mean strength of the pitch in frames where that of the real signal is above 0.6 |
+
+Where the package cannot be fetched, a made process takes the voice's place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import headrace as hr
+from bench.sequences import envelope
+from bench.sequences.speech import RANGE, fetched, made, parts_of
+from headrace._fit import clock
+from headrace.variational.spectra import Magnitudes
+
+SETTINGS = {"schedule": "cosine", "learning_rate": 4e-3, "average": 0.995, "clip": 1.0, "batch_size": 8}
+GIVEN = {"covariates": envelope.COLUMNS, "hop": envelope.HOP}
+LENGTH, SAMPLES, WINDOW = 1024, 8, 256
+LOUD, FRAME, VOICED = 25.0, 160, 0.6
+NOISE = 0.5 * math.log(2.0 * math.pi)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A file: its values, frames and excitation."""
+
+    x: Floats
+    frames: Floats
+    e: NDArray[np.float32]  # (steps, 1)
+    level: Floats
+
+    @classmethod
+    def of(cls, values: NDArray[np.int16], rng: np.random.Generator) -> Spoken:
+        """Of integers, which get noise of their cells."""
+        x = values + rng.random(len(values)) - 0.5
+        own = envelope.frames(x)
+        e, level = envelope.excitation(x, own)
+        return cls(x, own, e[:, None].astype(np.float32), level)
+
+    @property
+    def covariates(self) -> NDArray[np.float32]:
+        """What networks read."""
+        return envelope.columns(self.frames)
+
+
+Drawn = Callable[[Spoken, int], tuple[NDArray[Any], float]]  # an excitation, and its log density where it was drawn
+
+
+@dataclass
+class Row:
+    """A row of the table."""
+
+    kl: float
+    error: float
+    level: float
+    spectra: float
+    nats: float
+    period: float
+
+    def __str__(self) -> str:
+        """See the class."""
+        return (
+            f"{self.kl:7.4f} ± {self.error:.4f} {self.level:7.2f} dB {self.spectra:8.3f} {self.nats:8.3f} "
+            f"{self.period:7.3f}"
+        )
+
+
+def judged(teacher: hr.SequenceFlow, files: Sequence[Spoken], drawn: Drawn | None) -> Row:
+    """The row of a source of excitations; of the real ones without."""
+    kl, steps, nats, level, strength = [], [], [], [], []
+    apart = total = 0.0
+    magnitudes = Magnitudes(WINDOW)
+    for i, one in enumerate(files):
+        e, log_q = (one.e, math.nan) if drawn is None else drawn(one, i)
+        log_p = float(teacher.log_prob_steps(e[None], covariates=one.covariates).sum(dtype=np.float64))
+        x = envelope.signal(e[:, 0].astype(np.float64), one.frames)
+        kl.append(log_q - log_p)
+        nats.append(log_p - one.level.sum() + RANGE * len(e))
+        steps.append(len(e))
+        own, real = (
+            np.sqrt(np.square(v[: len(v) // FRAME * FRAME].reshape(-1, FRAME)).mean(axis=1)) for v in (x, one.x)
+        )
+        loud = real > real.max() * 10.0 ** (-LOUD / 20.0)
+        level.append(20.0 * np.log10(own[loud] / real[loud]))
+        a, b = (magnitudes.of(v[None, :, None]) for v in (x, one.x))
+        apart, total = apart + np.abs(a - b).sum(), total + b.sum()
+        voiced = (one.frames[:, -2] > VOICED) & (one.frames[:, 0] > 0.0)
+        strength.append(envelope.frames(x)[voiced, -2])
+    n = float(sum(steps))
+    mean = sum(kl) / n
+    away = np.array(kl) - mean * np.array(steps)
+    error = math.sqrt(np.square(away).sum() * len(kl) / max(len(kl) - 1, 1)) / n
+    voices = np.concatenate(strength)
+    return Row(
+        mean,
+        error,
+        float(np.concatenate(level).mean()),
+        apart / total,
+        sum(nats) / n,
+        float(voices.mean()) if len(voices) else math.nan,
+    )
+
+
+def by_student(student: hr.SequenceFlow) -> Drawn:
+    """Excitations of a student, with its log density from its own noise."""
+
+    def drawn(one: Spoken, i: int) -> tuple[NDArray[Any], float]:
+        z = np.random.default_rng([1, i]).standard_normal((1, len(one.e), 1)).astype(np.float32)
+        e, log_det = student.to_data(z, covariates=one.covariates)
+        log_base = -0.5 * np.square(z, dtype=np.float64).sum() - NOISE * len(one.e)
+        return e[0], float(log_base - log_det.sum(dtype=np.float64))
+
+    return drawn
+
+
+def by_teacher(teacher: hr.SequenceFlow) -> Drawn:
+    """The teacher's own samples; their divergence is 0."""
+
+    def drawn(one: Spoken, i: int) -> tuple[NDArray[Any], float]:
+        e = teacher.sample(1, steps=len(one.e), covariates=one.covariates, seed=i)
+        return e[0], float(teacher.log_prob(e, covariates=one.covariates).sum(dtype=np.float64))
+
+    return drawn
+
+
+def white(one: Spoken, i: int) -> tuple[NDArray[Any], float]:
+    """White noise."""
+    e = np.random.default_rng([2, i]).standard_normal((len(one.e), 1)).astype(np.float32)
+    return e, float(-0.5 * np.square(e, dtype=np.float64).sum() - NOISE * len(e))
+
+
+def fitted(parts: dict[str, list[Spoken]], seconds: float, **options: Any) -> tuple[hr.WaveNet, hr.History]:
+    """The teacher after this many seconds of the processor."""
+    teacher = hr.WaveNet(map="affine", base=hr.StandardNormal(1), prediction=0, **GIVEN, **options)
+    clock.now = time.process_time  # the clock of budgets and schedules
+    train, valid = parts["train"], parts["valid"]
+    history = teacher.fit(
+        [one.e for one in train],
+        covariates=[one.covariates for one in train],
+        validation=([one.e for one in valid], None, [one.covariates for one in valid]),
+        time_budget=seconds,
+        epochs=1000,
+        progress=False,
+        **SETTINGS,
+    )
+    return teacher, history
+
+
+def rate(student: hr.SequenceFlow) -> float:
+    """Steps that it draws a second of the processor, of one sequence of a minute; the best of five."""
+    steps = 480_000
+    covariates = np.zeros((steps // envelope.HOP + 1, envelope.COLUMNS), np.float32)
+    seconds = []
+    for seed in range(5):
+        begin = time.process_time()
+        student.sample(1, steps=steps, covariates=covariates, seed=seed)
+        seconds.append(time.process_time() - begin)
+    return steps / min(seconds)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fit, distill and report."""
+    parser = argparse.ArgumentParser(prog="python -m bench.sequences.conditioned", description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=8.0, help="of the processor, for the teacher")
+    parser.add_argument("--steps", type=int, default=2500, help="of the student")
+    parser.add_argument("--first-steps", type=int, default=100, help="of these, by spectra alone")
+    parser.add_argument("--power", type=float, default=0.3, help="the weight of the spectra")
+    parser.add_argument("--learning-rate", type=float, default=None, help="of the student")
+    parser.add_argument("--files", type=int, help="use this many of each part alone")
+    parser.add_argument("--folder", type=Path, help="where the package is, or is unpacked to; by default forgotten")
+    parser.add_argument("--teacher", type=Path, help="load it from here if it is there, else save it")
+    parser.add_argument("--student", type=Path, help="save it here")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as own:
+        voice = fetched(given.folder or Path(own))
+        integers = made() if voice is None else parts_of(voice)
+    if voice is None:
+        print("the package cannot be fetched here: a made process takes its place", flush=True)
+    rng = np.random.default_rng(0)
+    parts = {
+        name: [Spoken.of(x, rng) for x in files[: given.files] if len(x) >= LENGTH] for name, files in integers.items()
+    }
+    print(f"frames and excitations: {time.process_time():.0f} s", flush=True)
+    if given.teacher and given.teacher.exists():
+        teacher = hr.load(given.teacher)
+    else:
+        begin = time.process_time()
+        teacher, history = fitted(parts, 60.0 * given.minutes)
+        print(f"teacher: {history!r}, {time.process_time() - begin:.0f} s", flush=True)
+        if given.teacher:
+            teacher.save(given.teacher)
+    head = f"{'':18s} {'KL':>16s} {'level':>10s} {'spectra':>8s} {'nats':>8s} {'period':>7s}"
+    print(head)
+    for name, drawn in (("real", None), ("teacher", by_teacher(teacher)), ("noise", white)):
+        print(f"{name:18s} {judged(teacher, parts['test'], drawn)}", flush=True)
+    if given.steps:
+        student = hr.WaveNet(reads="latent", layers=8, kernel=3, transforms=2, map="affine", **GIVEN)
+        begin = time.process_time()
+        _, report = hr.distill(
+            teacher,
+            student,
+            signals=[one.e for one in parts["train"]],
+            covariates=[one.covariates for one in parts["train"]],
+            steps=given.steps,
+            first_steps=given.first_steps,
+            power=given.power,
+            learning_rate=given.learning_rate,
+            samples=SAMPLES,
+            length=LENGTH,
+            progress=False,
+        )
+        print(f"student: {report!r}, {time.process_time() - begin:.0f} s", flush=True)
+        print(head)
+        print(f"{'student':18s} {judged(teacher, parts['test'], by_student(student))}", flush=True)
+        print(f"the student draws {rate(student):,.0f} samples a second of one core", flush=True)
+        if given.student:
+            student.save(given.student)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
