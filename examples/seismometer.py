@@ -56,7 +56,8 @@ def made_noise(steps: int, seed: int) -> NDArray[np.int32]:
     for t in range(2, steps):
         x[t] = 1.6 * x[t - 1] - 0.8 * x[t - 2] + noise[t]
     swell = 100.0 * np.sin(np.arange(steps) * 2.0 * np.pi / 60.0 + np.cumsum(0.02 * rng.standard_normal(steps)))
-    return np.round(x + swell).astype(np.int32)
+    found: NDArray[np.int32] = np.round(x + swell).astype(np.int32)
+    return found
 
 
 def with_events(x: NDArray[np.int32], seed: int) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
@@ -89,7 +90,8 @@ def scores(flow: hr.SequenceFlow, x: NDArray[np.int32]) -> dict[str, Floats]:
 def mean_before(values: Floats, n: int) -> Floats:
     """The mean of the last n values at each step."""
     total = np.concatenate([np.zeros(n), np.cumsum(values)])
-    return (total[n:] - total[:-n]) / n
+    found: Floats = (total[n:] - total[:-n]) / n
+    return found
 
 
 def area(quiet: Floats, event: Floats) -> float:

@@ -43,7 +43,7 @@ from bench.sequences.speech import RANGE, fetched, made, parts_of
 from headrace._fit import clock
 from headrace.variational.spectra import Magnitudes
 
-SETTINGS = {"schedule": "cosine", "learning_rate": 4e-3, "average": 0.995, "clip": 1.0, "batch_size": 8}
+SETTINGS: dict[str, Any] = {"schedule": "cosine", "learning_rate": 4e-3, "average": 0.995, "clip": 1.0, "batch_size": 8}
 GIVEN = {"covariates": envelope.COLUMNS, "hop": envelope.HOP}
 LENGTH, SAMPLES, WINDOW = 1024, 8, 256
 LOUD, FRAME, VOICED = 25.0, 160, 0.6

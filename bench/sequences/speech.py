@@ -38,7 +38,7 @@ from headrace._fit import clock
 PACKAGE = "asterisk-core-sounds-en-wav"
 VOICE = Path("usr/share/asterisk/sounds/en_US_f_Allison")
 RANGE = math.log(32768.0)
-SETTINGS = {"schedule": "cosine", "learning_rate": 4e-3, "average": 0.995, "clip": 1.0, "batch_size": 8}
+SETTINGS: dict[str, Any] = {"schedule": "cosine", "learning_rate": 4e-3, "average": 0.995, "clip": 1.0, "batch_size": 8}
 
 Floats = NDArray[np.float64]
 Parts = dict[str, list[NDArray[np.int16]]]

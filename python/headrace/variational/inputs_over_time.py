@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ class Batch:
     signals: Array | None  # (rows, steps, features), of these covariates
     origin: NDArray[np.int64] | None = None  # (rows,), equal where two rows have the same context and covariates
 
-    def some(self, keep: NDArray[np.bool_]) -> Batch:
-        """These rows."""
+    def some(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Batch:
+        """These rows, by a mask or by index."""
         own = (self.context, self.covariates, self.signals, self.origin)
         return Batch(self.seed, *(a if a is None else a[keep] for a in own))
 
@@ -104,10 +104,8 @@ class Inputs:
 
     def draw_twice(self, rows: int, rng: Rng) -> Batch:
         """Inputs of this many samples, of which two each have the same, side by side."""
-        drawn = self.draw(-(-rows // 2), rng)
-        origin = np.repeat(np.arange(-(-rows // 2)), 2)[:rows]
-        own = (drawn.context, drawn.covariates, drawn.signals)
-        return Batch(drawn.seed, *(a if a is None else a[origin] for a in own), origin)
+        origin = np.arange(-(-rows // 2))
+        return replace(self.draw(len(origin), rng), origin=origin).some(np.repeat(origin, 2)[:rows])
 
     def crops(self, rows: int, rng: Rng) -> Array:
         """Crops of the signals, (rows, steps, features), in proportion to length."""
