@@ -12,7 +12,8 @@ import headrace as hr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.sequences import conditioned, envelope
+from bench.sequences.conditioned import __main__ as conditioned
+from bench.sequences.conditioned import envelope
 
 RNG = cases.rng("envelope")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,13 @@ from headrace._pictures import BAND, BLUE, GREY, NO_MATPLOTLIB, STYLE, can_draw
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from headrace.diagnosis.sequences import SequenceDiagnosis
-
 __all__ = ["draw"]
 
 SPREAD = 1.96  # standard deviations that hold 95 % of one value
 
 
-def draw(diagnosis: SequenceDiagnosis, path: str) -> None:
-    """All panels in one file."""
+def draw(diagnosis: Any, path: str) -> None:
+    """All panels of a `SequenceDiagnosis` in one file."""
     if not can_draw():
         raise ImportError(NO_MATPLOTLIB)
     import matplotlib as mpl
@@ -34,7 +32,7 @@ def draw(diagnosis: SequenceDiagnosis, path: str) -> None:
         _shares(first, diagnosis.integral_transform)
         _lags(second, diagnosis.autocorrelation, diagnosis.pairs, "Autocorrelation of latent steps")
         _lags(third, diagnosis.autocorrelation_of_sizes, diagnosis.pairs, "Autocorrelation of their sizes")
-        _loudness(fourth, diagnosis)
+        _loudness(fourth, diagnosis.loudness)
         with replacing(path) as stream:
             figure.savefig(stream, format=Path(path).suffix[1:].lower() or "png", dpi=130)
 
@@ -64,10 +62,10 @@ def _lags(axis: Axes, values: NDArray[np.float64], pairs: NDArray[np.int64], tit
     axis.set(title=title, xlabel="steps between", ylabel="correlation")
 
 
-def _loudness(axis: Axes, diagnosis: SequenceDiagnosis) -> None:
+def _loudness(axis: Axes, classes: tuple[tuple[float, float, float], ...]) -> None:
     """Nats a step of quiet and of loud steps."""
-    names = [f"{low:.2g} to {high:.2g}" for low, high, _ in diagnosis.loudness]
-    axis.plot(names, [nats for *_, nats in diagnosis.loudness], color=BLUE, marker="o", linewidth=0.8)
+    names = [f"{low:.2g} to {high:.2g}" for low, high, _ in classes]
+    axis.plot(names, [nats for *_, nats in classes], color=BLUE, marker="o", linewidth=0.8)
     axis.set(
         title="Log density by loudness", xlabel="root of the mean square, in standard deviations", ylabel="nats a step"
     )

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m bench.sequences.conditioned --minutes 8 --steps 2500
 
 Voice and split are those of `bench.sequences.speech`. Each ten milliseconds have a frame: level and reflection
-coefficients of a linear prediction, and the pitch (`bench.sequences.envelope`). Frames are covariates of both networks,
+coefficients of a linear prediction, and the pitch (`envelope`). Frames are covariates of both networks,
 and their filter turns a signal into its excitation, of which the networks are densities. The map is known from the
 frames and invertible, so that divergences are those of signals. The teacher is fitted for `--minutes` minutes of the
 processor, and `hr.distill` makes a student with the spectra of the training files in `--steps` steps.
@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
-from bench.sequences import envelope
+from bench.sequences.conditioned import envelope
 from bench.sequences.speech import RANGE, fetched, made, parts_of
 from headrace._fit import clock
 from headrace.variational.spectra import Magnitudes
