@@ -1,6 +1,7 @@
 """A student of speech, teacher and student given the same envelope and pitch: does it whisper?
 
-    OMP_NUM_THREADS=1 python -m bench.sequences.conditioned --minutes 8 --steps 2500
+    OMP_NUM_THREADS=1 python -m bench.sequences.conditioned
+    OMP_NUM_THREADS=1 python -m bench.sequences.conditioned --minutes 10 --steps 3000    # twenty minutes
 
 Voice and split are those of `bench.sequences.speech`. Each ten milliseconds have a frame: level and reflection
 coefficients of a linear prediction, and the pitch (`envelope`). Frames are covariates of both networks,
@@ -193,10 +194,10 @@ def rate(student: hr.SequenceFlow) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit, distill and report."""
     parser = argparse.ArgumentParser(prog="python -m bench.sequences.conditioned", description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=8.0, help="of the processor, for the teacher")
-    parser.add_argument("--steps", type=int, default=2500, help="of the student")
-    parser.add_argument("--first-steps", type=int, default=100, help="of these, by spectra alone")
-    parser.add_argument("--power", type=float, default=0.3, help="the weight of the spectra")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of the processor, for the teacher")
+    parser.add_argument("--steps", type=int, default=300, help="of the student")
+    parser.add_argument("--first-steps", type=int, default=0, help="of these, by spectra alone")
+    parser.add_argument("--power", type=float, default=4.0, help="the weight of the spectra")
     parser.add_argument("--learning-rate", type=float, default=None, help="of the student")
     parser.add_argument("--files", type=int, help="use this many of each part alone")
     parser.add_argument("--folder", type=Path, help="where the package is, or is unpacked to; by default forgotten")
