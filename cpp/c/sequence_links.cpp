@@ -183,7 +183,7 @@ SequenceLink<T> link_of(detail::LinkDescription<T, LoweredSteps<T>>& d, int feat
     return StepsLink<T>(compiled_transform<T>(features, std::move(steps.made)), std::move(other));
 }
 
-template SequenceLink<float> link_of(detail::LinkDescription<float, LoweredSteps<float>>&, int, bool);
-template SequenceLink<double> link_of(detail::LinkDescription<double, LoweredSteps<double>>&, int, bool);
+HR_LINKS_OF(, float)
+HR_LINKS_OF(, double)
 
 }  // namespace headrace

@@ -130,7 +130,12 @@ using SequenceLink = std::variant<StepsLink<T>, PredictionLink<T>, NetworkLink<T
 template <class T>
 SequenceLink<T> link_of(detail::LinkDescription<T, LoweredSteps<T>>& d, int features, bool is_rounded);
 
-extern template SequenceLink<float> link_of(detail::LinkDescription<float, LoweredSteps<float>>&, int, bool);
-extern template SequenceLink<double> link_of(detail::LinkDescription<double, LoweredSteps<double>>&, int, bool);
+#define HR_LINKS_OF(prefix, T)               \
+    prefix template class StepsLink<T>;      \
+    prefix template class PredictionLink<T>; \
+    prefix template class NetworkLink<T>;    \
+    prefix template SequenceLink<T> link_of(detail::LinkDescription<T, LoweredSteps<T>>&, int, bool);
+HR_LINKS_OF(extern, float)
+HR_LINKS_OF(extern, double)
 
 }  // namespace headrace

@@ -97,6 +97,27 @@ EXAMPLES = {
 }
 
 
+def _audio(dtype):
+    """What `WaveNet` is by default, with data far from zero in a double that float cannot hold."""
+    return wavenet("audio", layers=4, standardize=(123456.7, 0.25), dtype=dtype)
+
+
+def _on_student(dtype):
+    base = hr.StudentT(2, [1.0, 4.0])
+    ends = [hr.Standardize([1.0, 2.0], [2.0, 1.0]), hr.Permutation([1, 0]), hr.Rotation.random(2, seed=1)]
+    network = hr.CausalConvolution(2, channels=16, skip=5, kernel=3, dilations=[1, 3, 9], map="affine", dtype=dtype)
+    return randomise(hr.SequenceFlow([network, hr.ActNorm(2, dtype=dtype), *ends], base, dtype=dtype), "student's t")
+
+
+def _in_bf16(dtype):
+    flow = wavenet("bf16", features=2, channels=21, skip=16, layers=3, dtype="float32")
+    return flow.to("cpu", "bf16") if dtype == "float32" else flow.astype("float64")
+
+
+# Beside the examples, of which files are kept: what readers of files and their streams must have, too.
+READ = EXAMPLES | {"mixture": _audio, "student-t": _on_student, "bf16": _in_bf16}
+
+
 def inputs_of(module):
     """Sequences, context and covariates to try an example on."""
     rows, steps = 2, 20
