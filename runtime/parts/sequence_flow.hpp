@@ -129,6 +129,7 @@ class Stream {
 
     // n streams of the same past for each of these, to go on differently: row j * rows() + r is copy j of row r.
     Stream copies(std::size_t n) const {
+        if (n == 0) throw std::invalid_argument("n: expected at least 1, got 0");
         Stream all(*this);
         all.rows_ = n * rows_;
         for (std::size_t j = 1; j < n; ++j) {
@@ -136,7 +137,6 @@ class Stream {
             all.starts_.insert(all.starts_.end(), starts_.begin(), starts_.end());
             all.frames_.insert(all.frames_.end(), frames_.begin(), frames_.end());
         }
-        if (n == 0) throw std::invalid_argument("n: expected at least 1, got 0");
         return all;
     }
 
