@@ -16,7 +16,7 @@ pytestmark = pytest.mark.programs
 
 KEPT = sorted((ROOT / "tests" / "files").glob("*/sequences/*.safetensors"))
 PIECES = (1, 7, 1, 30, 2)
-DEPTH = 200  # the layers of a network, and what past steps made of rounding
+DEPTH = 40  # as of kept files
 
 
 def made(runtime, name, dtype):
