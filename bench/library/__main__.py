@@ -1,7 +1,8 @@
 """The C library and ``headrace.hpp`` beside the module: ``python -m bench.library``; ``--quick``: does it run?
 
 A block of calls of each of the three comes in turn, in one thread of one process, and its processor time counts; the
-ratios are medians over the rounds. Needs a C++ compiler and a build with libheadrace.
+ratios are medians over the rounds. A second table has steps of one stream of network A of `bench.sequences`. Needs a
+C++ compiler and a build with libheadrace.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import headrace as hr
+from bench.library import streams
 
 FOLDER = Path(__file__).parent
 ROWS = (1, 10_000)
@@ -120,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
                     us = {side: f"{1e6 * seconds:.3g}" for side, seconds in found.items()}
                     cells = (name, verb, rows, us["module"], us["library"], f"{ratio:.2f}", us["header"])
                     print(f"| {' | '.join(map(str, cells))} |")
+        print()
+        streams.print_table(library, Path(folder), rounds, block)
     return 0
 
 

@@ -41,12 +41,24 @@ class Lines {
     }
 
     void add(std::size_t tap, const T* x, T* sums) const {
-        const T* w = weight_.data() + tap * inputs_ * units_;
-        for (std::size_t i = 0; i < inputs_; ++i, w += units_)
-            for (std::size_t u = 0; u < units_; ++u) sums[u] += w[u] * x[i];
+        const T* const w = weight_.data() + tap * inputs_ * units_;
+        std::size_t u = 0;
+        for (; u + block <= units_; u += block) {  // in sums of fixed number, which compilers keep in vectors
+            T own[block];
+            std::copy(sums + u, sums + u + block, own);
+            for (std::size_t i = 0; i < inputs_; ++i) {
+                const T* const line = w + i * units_ + u;
+                for (std::size_t k = 0; k < block; ++k) own[k] += line[k] * x[i];
+            }
+            std::copy(own, own + block, sums + u);
+        }
+        for (; u < units_; ++u)
+            for (std::size_t i = 0; i < inputs_; ++i) sums[u] += w[i * units_ + u] * x[i];
     }
 
   private:
+    static constexpr std::size_t block = 16;
+
     std::size_t units_ = 0, inputs_ = 0;
     std::vector<T> weight_;
 };
