@@ -1,5 +1,7 @@
 """Streams of the C library: pushes, pulls, copies and states are those of Python's, to the bit."""
 
+import ctypes
+
 import numpy as np
 import pytest
 
@@ -8,20 +10,11 @@ import headrace as hr
 import sequence_cases
 from c_library import Refused
 
-PIECES = (1, 7, 1, 30, 2)  # steps of a call: single ones, and windows
-
 
 def made(library, name, dtype):
     """An example, what opens it, and the flow whose streams it has to have."""
     module = sequence_cases.READ[name](dtype)
-    return module, library.open(hr.to_bytes(module)), sequence_cases._flow_of(module)
-
-
-def given(flow, rows, steps=sum(PIECES), dtype=None):
-    x = sequence_cases.sequences(rows, steps, flow.features, dtype or flow.dtype)
-    shift = flow.transforms[-1].mean if isinstance(flow.transforms[-1], hr.Standardize) else 0.0
-    context, frames = sequence_cases.context_of(flow, rows), sequence_cases.covariates_of(flow, rows, steps)
-    return (x + shift).astype(x.dtype), context, frames
+    return module, library.open(hr.to_bytes(module)), sequence_cases.flow_of(module)
 
 
 def same(got, want, flow):
@@ -31,10 +24,6 @@ def same(got, want, flow):
         np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11)
     else:
         cases.assert_same_bits(got, want)
-
-
-def cut(x):
-    return np.split(x, np.cumsum(PIECES)[:-1], axis=1)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 20])
@@ -47,16 +36,16 @@ def test_pushes_are_those_of_python(library, name, dtype, rows):
     assert handle.field == module.field
     assert handle.has_density == isinstance(module, hr.SequenceFlow)
     for own in cases.DTYPES:  # of the steps
-        x, context, frames = given(flow, rows, dtype=own)
+        x, context, frames = sequence_cases.streamed(flow, rows, dtype=own)
         want, stream = flow.stream(rows, context=context, covariates=frames), handle.stream(rows, context, frames)
-        for piece in cut(x):
+        for piece in sequence_cases.cut(x):
             scores, z = stream.push(piece, with_latent=True)
             if handle.has_density:
                 for got, expected in zip((scores, z), want.push(piece, latent=True), strict=True):
                     same(got, expected, flow)
             elif isinstance(module, hr.CausalConvolution):
                 same(z, want.push(piece, latent=True)[1], flow)
-        assert stream.position == sum(PIECES)
+        assert stream.position == sum(sequence_cases.PIECES)
         if isinstance(module, hr.LinearPrediction):
             program = module._program
             alone = program.run(program.vector, True, x, None, None, None)[0]
@@ -67,8 +56,8 @@ def test_pushes_are_those_of_python(library, name, dtype, rows):
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("name", sequence_cases.READ)
 def test_pulls_are_those_of_python(library, name, dtype, rows):
-    module, handle, flow = made(library, name, dtype)
-    x, context, frames = given(flow, rows, 200)
+    _, handle, flow = made(library, name, dtype)
+    x, context, frames = sequence_cases.streamed(flow, rows, 200)
     stream = handle.stream(rows, context, frames)
     if not handle.has_density:
         with pytest.raises(Refused, match="flow: expected a density, got a transform alone") as refused:
@@ -90,7 +79,7 @@ def test_pulls_are_those_of_python(library, name, dtype, rows):
 @pytest.mark.parametrize("name", ["chain", "mixture", "inner", "bf16"])
 def test_a_state_goes_between_python_and_c(library, name):
     _, handle, flow = made(library, name, "float32")
-    x, context, frames = given(flow, 3, 80)
+    x, context, frames = sequence_cases.streamed(flow, 3, 80)
     stream, want = handle.stream(3, context, frames), flow.stream(3, context=context, covariates=frames)
     stream.push(x[:, :41])
     want.push(x[:, :41])
@@ -110,10 +99,12 @@ def test_a_state_goes_between_python_and_c(library, name):
 def test_frames_may_come_later_and_old_ones_go(library):
     flow = sequence_cases.wavenet("c frames", covariates=2, hop=4, dtype="float32")
     handle = library.open(hr.to_bytes(flow))
-    x, _, frames = given(flow, 2, 80)
+    x, _, frames = sequence_cases.streamed(flow, 2, 80)
     stream = handle.stream(2, covariates=frames[:, :11])
     parts = [stream.push(x[:, :40])]
-    with pytest.raises(Refused, match="covariates: expected at least 20 frames for 80 steps at 4 steps a frame, got 11"):
+    with pytest.raises(
+        Refused, match="covariates: expected at least 20 frames for 80 steps at 4 steps a frame, got 11"
+    ):
         stream.push(x[:, 40:])
     stream.extend(frames[:, 11:15])
     parts += [stream.push(x[:, 40:47]), stream.push(x[:, 47:56])]  # the refused push has not moved it
@@ -128,7 +119,7 @@ def test_frames_may_come_later_and_old_ones_go(library):
 def test_steps_may_lie_anywhere(library):
     """Columns apart, a result in the place of its input, and a context in double for a model of float."""
     _, handle, flow = made(library, "chain", "float32")
-    x, context, frames = given(flow, 2)
+    x, context, frames = sequence_cases.streamed(flow, 2)
     context = context.astype("float64") + 1e-9
     table = np.full((2 * x.shape[1], 5), 99, "float32")
     table[:, 1:5:2] = x.reshape(-1, 2)
@@ -158,7 +149,11 @@ def test_a_stream_outlives_its_flow_and_copies_their_stream(library):
 REFUSALS = {
     "no steps": (("push", None, None, None), "BAD_ARGUMENT", "x: expected steps, got NULL"),
     "columns": (("push", np.zeros((4, 2), "f4"), None, None), "BAD_ARGUMENT", "x: expected 1 columns, got 2"),
-    "rows": (("push", np.zeros((5, 1), "f4"), None, None), "BAD_ARGUMENT", "as many steps in each of 2 sequences, got 5"),
+    "rows": (
+        ("push", np.zeros((5, 1), "f4"), None, None),
+        "BAD_ARGUMENT",
+        "as many steps in each of 2 sequences, got 5",
+    ),
     "results": (("push", np.zeros((4, 1), "f4"), np.zeros(3, "f4"), None), "BAD_ARGUMENT", "log_prob: expected 4 rows"),
     "no number": (
         ("push", np.array([[0], [0], [0], [np.nan]], "f4"), None, None),
@@ -174,8 +169,6 @@ REFUSALS = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_wrong_arguments_have_a_code_and_a_message(library, name):
-    import ctypes
-
     call, code, message = REFUSALS[name]
     flow = sequence_cases.wavenet("c refused", dtype="float32")
     x = sequence_cases.sequences(2, 30, 1, "float32")
@@ -190,7 +183,10 @@ def test_wrong_arguments_have_a_code_and_a_message(library, name):
 
 
 def test_flows_of_rows_and_of_sequences_name_each_other(library):
-    rows, sequences = hr.MAF(2, transforms=1, hidden=(4,)), sequence_cases.wavenet("c named", dtype="float32", context=1)
+    rows, sequences = (
+        hr.MAF(2, transforms=1, hidden=(4,)),
+        sequence_cases.wavenet("c named", dtype="float32", context=1),
+    )
     with pytest.raises(Refused, match="flow: expected one of sequences, got one of rows") as refused:
         library.open(hr.to_bytes(rows)).stream()
     assert refused.value.code == "NO_SUCH_VERB"

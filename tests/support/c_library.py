@@ -166,7 +166,6 @@ class Handle:
         self.call("gradient", x, context, log_prob, by_x, by_context)
         return log_prob, by_x, by_context
 
-
     def stream(self, rows=1, context=None, covariates=None):
         """Of sequences before their first step, with frames (rows, frames, columns) of covariates."""
         made = ctypes.c_void_p(1)

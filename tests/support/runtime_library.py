@@ -170,7 +170,9 @@ class LoadedSequences:
         self._functions, self._flow, self.dtype = functions, flow, dtype
         facts = np.zeros(6)
         functions("facts_of_sequences", "bool", flow, facts)
-        self.features, self.context, self.covariates, self.hop, self.has_density, self.field = facts.astype(int).tolist()
+        self.features, self.context, self.covariates, self.hop, self.has_density, self.field = facts.astype(
+            int
+        ).tolist()
 
     def __del__(self):
         self._functions("close_sequences", "none", self._flow)

@@ -150,18 +150,23 @@ def bottleneck(features):
 GOOD = unsealed(maf())
 
 
-# ---- sequences, whose files of format 3 always have a checksum ---------------------------------------------------------
+# ---- sequences, whose files always have a checksum ------------------------------------------------------------------
 
-# Values that Python takes for others, or that it does not look at.
+# What Python does not look at.
 STRICTER = ("level: expected false beside an inner flow",)
 
 
-def resealed(data, change):
-    """A file whose headrace header was changed in place, with a checksum that fits."""
+def header_of(data):
+    """headrace's header of a file."""
     length = int.from_bytes(data[:8], "little")
-    header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["headrace"])
+    return json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["headrace"])
+
+
+def resealed(data, change, change_tensors=lambda tensors: None):
+    """A file whose headrace header and tensors were changed in place, with a checksum that fits."""
+    header, tensors = header_of(data), safetensors.numpy.load(data)
     change(header)
-    tensors = safetensors.numpy.load(data)
+    change_tensors(tensors)
     text = json.dumps(header, separators=(",", ":"))
     return safetensors.numpy.save(
         tensors, metadata={"headrace": text, "headrace_crc32": files._checksum(text, tensors)}
@@ -170,15 +175,15 @@ def resealed(data, change):
 
 def headers_of_sequences(data, count, *key):
     """So many files with one value of the header changed, or one key left out."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["headrace"])
-    every = [(path, value) for path in _places(header) for value in (*_VALUES, None)]
+    every = [(path, value) for path in _places(header_of(data)) for value in (*_VALUES, None)]
     for i in cases.rng("headers of sequences", *key).permutation(len(every))[:count]:
         path, value = every[i]
         yield resealed(data, drop(*path) if value is None else set_at(*path, to=value))
 
 
-_VALUES = (True, False, -1, 0, 1, 2, 3, 33, 2**31, 2**63, 0.5, "", "affine", "logistic_mixture", "Logistic", [], [1], {})
+_VALUES = (
+    True, False, -1, 0, 1, 2, 3, 33, 2**31, 2**63, 0.5, "", "affine", "logistic_mixture", "Logistic", [], [1], {},
+)  # fmt: skip
 
 
 def _places(value, path=()):
