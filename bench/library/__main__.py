@@ -1,7 +1,8 @@
 """The C library and ``headrace.hpp`` beside the module: ``python -m bench.library``; ``--quick``: does it run?
 
 A block of calls of each of the three comes in turn, in one thread of one process, and its processor time counts; the
-ratios are medians over the rounds. Needs a C++ compiler and a build with libheadrace.
+ratios are medians over the rounds. A second table has steps of one stream of network A of `bench.sequences`
+(``--streams``: it alone). Needs a C++ compiler and a build with libheadrace.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import headrace as hr
+from bench.library import streams
 
 FOLDER = Path(__file__).parent
 ROWS = (1, 10_000)
@@ -101,11 +103,16 @@ def main(argv: list[str] | None = None) -> int:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short round, whose times mean nothing")
-    quick = parser.parse_args(argv).quick
+    parser.add_argument("--streams", action="store_true", help="only the table of one stream")
+    arguments = parser.parse_args(argv)
+    quick = arguments.quick
     rounds, block = (2, 0.001) if quick else (9, 0.2)
     hr.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         library = compiled(Path(folder))
+        if arguments.streams:
+            streams.print_table(library, Path(folder), rounds, block)
+            return 0
         print("| model | verb | rows | module us | library us | library / module | header us |")
         print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
         for name, flow in models().items():
@@ -120,6 +127,8 @@ def main(argv: list[str] | None = None) -> int:
                     us = {side: f"{1e6 * seconds:.3g}" for side, seconds in found.items()}
                     cells = (name, verb, rows, us["module"], us["library"], f"{ratio:.2f}", us["header"])
                     print(f"| {' | '.join(map(str, cells))} |")
+        print()
+        streams.print_table(library, Path(folder), rounds, block)
     return 0
 
 

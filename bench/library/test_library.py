@@ -12,4 +12,4 @@ from bench.library import __main__ as library
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 def test_what_is_timed_is_right(capsys):
     assert library.main(["--quick"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2 + 3 * 2 * 2
+    assert len(capsys.readouterr().out.splitlines()) == (2 + 3 * 2 * 2) + 1 + (2 + 2 * 2)

@@ -9,13 +9,21 @@
 #include "../core/isa.hpp"
 #include "../core/version.hpp"
 #include "model.hpp"
+#include "sequence_model.hpp"
 
-// A model in the dtype of its file; a transform without parameters has both.
+// A model in the dtype of its file; a transform without parameters has both. One of sequences is alone.
 struct headrace_flow {
     std::unique_ptr<const headrace::Model<float>> single;
     std::unique_ptr<const headrace::Model<double>> wide;
+    std::shared_ptr<const headrace::SequenceModel> sequences;
 
-    const headrace::Facts& facts() const { return single ? single->facts() : wide->facts(); }
+    const headrace::Facts& facts() const {
+        return sequences ? sequences->facts() : single ? single->facts() : wide->facts();
+    }
+};
+
+struct headrace_stream {
+    std::unique_ptr<headrace::SequenceStream> own;
 };
 
 namespace headrace {
@@ -68,6 +76,10 @@ headrace_flow* opened_flow(detail::Container file) {
     active_isa();
     const headrace_dtype dtype = dtype_of(file);
     auto flow = std::make_unique<headrace_flow>();
+    if (is_of_sequences(file)) {
+        flow->sequences = sequence_model(file, dtype == HEADRACE_FLOAT64);
+        return flow.release();
+    }
     if (dtype == HEADRACE_ANY) {  // each reading takes all tensors
         detail::Container again = file;
         flow->wide = std::make_unique<const Model<double>>(again);
@@ -94,12 +106,32 @@ template <class F>
 int with_model(const headrace_flow* flow, const headrace_input* rows, const F& call) noexcept {
     return guarded([&] {
         if (!flow) throw Failure(HEADRACE_BAD_ARGUMENT, "flow: expected a handle, got NULL");
+        require(!flow->sequences, HEADRACE_NO_SUCH_VERB,
+                "flow: expected one of rows, got one of sequences, whose steps go through headrace_stream_open");
         const bool takes_wide = !flow->single || (flow->wide && rows && rows->dtype == HEADRACE_FLOAT64);
         if (takes_wide) {
             call(*flow->wide);
         } else {
             call(*flow->single);
         }
+    });
+}
+
+// *stream becomes what open() gives, or NULL.
+template <class F>
+int stream_by(headrace_stream** stream, const char* name, const F& open) noexcept {
+    return guarded([&] {
+        require(stream != nullptr, HEADRACE_BAD_ARGUMENT, name, ": expected where to put a stream, got NULL");
+        *stream = nullptr;
+        *stream = new headrace_stream{open()};
+    });
+}
+
+template <class Stream, class F>
+int with_stream(Stream* stream, const F& call) noexcept {
+    return guarded([&] {
+        require(stream != nullptr, HEADRACE_BAD_ARGUMENT, "stream: expected one, got NULL");
+        call(*stream->own);
     });
 }
 
@@ -147,6 +179,7 @@ int64_t headrace_context(const headrace_flow* flow) {
 }
 int headrace_dtype_of(const headrace_flow* flow) {
     if (!flow || (flow->single && flow->wide)) return HEADRACE_ANY;
+    if (flow->sequences) return flow->sequences->is_double() ? HEADRACE_FLOAT64 : HEADRACE_FLOAT32;
     return flow->single ? HEADRACE_FLOAT32 : HEADRACE_FLOAT64;
 }
 int headrace_has_density(const headrace_flow* flow) {
@@ -154,6 +187,19 @@ int headrace_has_density(const headrace_flow* flow) {
 }
 int headrace_is_ensemble(const headrace_flow* flow) {
     return flow && flow->facts().is_ensemble;
+}
+
+int headrace_is_sequence(const headrace_flow* flow) {
+    return flow && flow->facts().is_sequence;
+}
+int64_t headrace_covariates(const headrace_flow* flow) {
+    return flow ? flow->facts().covariates : 0;
+}
+int64_t headrace_hop(const headrace_flow* flow) {
+    return flow ? flow->facts().hop : 0;
+}
+int64_t headrace_field(const headrace_flow* flow) {
+    return flow ? flow->facts().field : 0;
 }
 
 int headrace_log_prob(const headrace_flow* flow, const headrace_input* x, const headrace_input* context,
@@ -215,6 +261,52 @@ int headrace_gradient(const headrace_flow* flow, const headrace_input* x, const 
         given.by_context = by_context;
         model.gradient(given);
     });
+}
+
+int headrace_stream_open(const headrace_flow* flow, int64_t rows, const headrace_input* context,
+                         headrace_stream** stream) {
+    using namespace headrace;
+    return stream_by(stream, "stream", [&] {
+        require(flow != nullptr, HEADRACE_BAD_ARGUMENT, "flow: expected a handle, got NULL");
+        require(flow->sequences != nullptr, HEADRACE_NO_SUCH_VERB,
+                "flow: expected one of sequences, got one of rows, which has no streams");
+        return flow->sequences->stream(rows, context);
+    });
+}
+void headrace_stream_close(headrace_stream* stream) {
+    delete stream;
+}
+int headrace_stream_copies(const headrace_stream* stream, int64_t n, headrace_stream** copies) {
+    using namespace headrace;
+    return stream_by(copies, "copies", [&] {
+        require(stream != nullptr, HEADRACE_BAD_ARGUMENT, "stream: expected one, got NULL");
+        return stream->own->copies(n);
+    });
+}
+int64_t headrace_stream_rows(const headrace_stream* stream) {
+    return stream ? stream->own->rows() : 0;
+}
+int64_t headrace_stream_position(const headrace_stream* stream) {
+    return stream ? stream->own->position() : 0;
+}
+int64_t headrace_stream_numbers(const headrace_stream* stream) {
+    return stream ? stream->own->numbers() : 0;
+}
+int headrace_stream_push(headrace_stream* stream, const headrace_input* x, const headrace_output* log_prob,
+                         const headrace_output* z) {
+    return headrace::with_stream(stream, [&](auto& own) { own.push(x, log_prob, z); });
+}
+int headrace_stream_pull(headrace_stream* stream, uint64_t seed, const headrace_output* x) {
+    return headrace::with_stream(stream, [&](auto& own) { own.pull(seed, x); });
+}
+int headrace_stream_extend(headrace_stream* stream, int64_t frames, const headrace_input* covariates) {
+    return headrace::with_stream(stream, [&](auto& own) { own.extend(frames, covariates); });
+}
+int headrace_stream_state(const headrace_stream* stream, const headrace_output* numbers) {
+    return headrace::with_stream(stream, [&](const auto& own) { own.store(numbers); });
+}
+int headrace_stream_set_state(headrace_stream* stream, int64_t position, const headrace_input* numbers) {
+    return headrace::with_stream(stream, [&](auto& own) { own.load(position, numbers); });
 }
 
 const char* headrace_message(void) {

@@ -44,18 +44,6 @@ std::vector<int> inverse_order(const std::vector<int>& order) {
     return back;
 }
 
-MapSettings settings_of(const detail::MapSettings& map) {
-    MapSettings s;
-    s.name = detail::map_names()[size_t(map.kind)];
-    s.variant = detail::scale_names()[size_t(map.scale)];
-    s.slope = map.slope;
-    s.bins = map.bins;
-    s.bound = map.high;
-    s.low = map.low;
-    s.min_bin = map.min_bin;
-    s.formula_to_data = map.formula_to_data;
-    return s;
-}
 MapSettings settings_named(const char* name, const char* variant) {
     MapSettings s;
     s.name = name;
@@ -422,6 +410,19 @@ LoweredSteps<T> finished(Drafts<T> drafts, const std::string& place) {
 }
 
 }  // namespace
+
+MapSettings settings_of(const detail::MapSettings& map) {
+    MapSettings s;
+    s.name = detail::map_names()[size_t(map.kind)];
+    s.variant = detail::scale_names()[size_t(map.scale)];
+    s.slope = map.slope;
+    s.bins = map.bins;
+    s.bound = map.high;
+    s.low = map.low;
+    s.min_bin = map.min_bin;
+    s.formula_to_data = map.formula_to_data;
+    return s;
+}
 
 template <class T>
 LoweredSteps<T> Lower<T>::operator()(detail::TransformDescription<T> description) const {

@@ -20,6 +20,8 @@ struct Lower {
     LoweredSteps<T> operator()(detail::TransformDescription<T> description) const;
 };
 
+MapSettings settings_of(const detail::MapSettings& map);
+
 // The steps from the standard density to the base.
 template <class T>
 LoweredSteps<T> lowered_base(const detail::BaseDescription& base);

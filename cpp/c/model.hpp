@@ -7,13 +7,9 @@
 #include "../../runtime/parts/container.hpp"
 #include "../core/program.hpp"
 #include "arrays.hpp"
+#include "facts.hpp"
 
 namespace headrace {
-
-struct Facts {
-    int features = 0, context = 0;
-    bool has_density = false, is_ensemble = false;
-};
 
 // Arguments of a call. Missing ones are null.
 struct Arguments {

@@ -13,13 +13,13 @@ namespace headrace {
 namespace detail {
 
 constexpr std::uint64_t most_header = std::uint64_t(1) << 24;  // bytes
-constexpr std::int64_t newest_format = 2, format_of_sequences = 3;
+constexpr std::int64_t newest_format = 3, format_of_three_axes = 3;
 
 enum class Dtype { f32, f64, boolean };
 
 struct Tensor {
     Dtype dtype = Dtype::f32;
-    std::vector<std::uint64_t> shape;   // one or two
+    std::vector<std::uint64_t> shape;   // at most two, in files of sequences three
     std::uint64_t begin = 0, size = 0;  // bytes
     bool is_taken = false;
 };
@@ -123,9 +123,10 @@ class Container {
         header_text_ = inner->text();
         header_ = JsonReader(header_text_, "__metadata__.headrace", most_objects(size_)).read();
         check_header();
+        const std::size_t most_axes = format() < format_of_three_axes ? 2 : 3;
         for (const auto& [name, entry] : own.entries()) {
             if (name == "__metadata__") continue;
-            tensors_.emplace(name, tensor(name, entry));
+            tensors_.emplace(name, tensor(name, entry, most_axes));
         }
         if (const Value* const sum = text_of("headrace_crc32")) {
             has_checksum_ = true;
@@ -142,11 +143,6 @@ class Container {
         const Value& number = header_.entries().at("format");
         const Value& version = header_.entries().at("version");
         if (!number.is(Value::Kind::integer) || number.integer < 1) refuse("format: expected an integer of at least 1");
-        if (number.integer == format_of_sequences)
-            refuse(
-                "file format 3, of sequences (CausalConvolution, WaveNet): this reader of headrace takes flows of rows "
-                "alone, of formats up to " +
-                std::to_string(newest_format));
         if (number.integer > newest_format)
             throw NewerFormatError("file format " + std::to_string(number.integer) +
                                    ": this version of headrace reads formats up to " + std::to_string(newest_format) +
@@ -159,7 +155,7 @@ class Container {
         return static_cast<std::uint64_t>(value.integer);
     }
 
-    static Tensor tensor(const std::string& full_name, const Value& entry) {
+    static Tensor tensor(const std::string& full_name, const Value& entry, std::size_t most_axes) {
         const std::string name = shown(full_name);
         const auto is_complete = [&] {
             if (!entry.is(Value::Kind::object) || entry.entries().size() != 3) return false;
@@ -182,8 +178,8 @@ class Container {
             refuse(name + ": dtype: expected one of 'F32', 'F64', 'BOOL', got " + shown(kind));
         }
         const std::uint64_t itemsize = t.dtype == Dtype::f32 ? 4 : t.dtype == Dtype::f64 ? 8 : 1;
-        if (!shape.is(Value::Kind::list) || shape.items().size() > 2)
-            refuse(name + ": shape: expected a list of at most 2 sizes");
+        if (!shape.is(Value::Kind::list) || shape.items().size() > most_axes)
+            refuse(name + ": shape: expected a list of at most " + std::to_string(most_axes) + " sizes");
         std::uint64_t expected = itemsize;
         for (const Value& item : shape.items()) {
             const std::uint64_t n = size_of(item, name + ": shape");

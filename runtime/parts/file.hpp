@@ -13,6 +13,11 @@ inline const std::set<std::string>& kinds_of_flows() {
     return kinds;
 }
 
+inline const std::set<std::string>& kinds_of_sequences() {
+    static const std::set<std::string> kinds{"SequenceFlow", "WaveNet", "CausalConvolution", "LinearPrediction"};
+    return kinds;
+}
+
 // Made: what a reader makes of each transform as soon as it is read, so that no file is in memory twice.
 template <class Made>
 struct FlowDescription {
@@ -42,20 +47,13 @@ class FileReader {
     FileReader(Container& file, const Make& make) : file_(file), make_(make) {}
 
     FileDescription<Made> read() {
-        Stored stored(file_.header(), file_, "", "");
-        for (const char* key : {"format", "version"}) stored.take(key);
-        const Value& dtype = stored.take("dtype");
-        d_.has_dtype = !dtype.is(Value::Kind::null);
-        if (d_.has_dtype) d_.is_float = stored.choice(dtype, "dtype", {"float32", "float64"}) == 0;
-        if (stored.has("matmul")) {
-            stored.take("matmul");
-            d_.rounded_parts = stored.rounded_parts();
-            if (d_.has_dtype && !d_.is_float) stored.fail("dtype, matmul: expected float32 where products are in bf16");
-        }
-        if (!stored.has("kind")) stored.fail("expected the key 'kind'");
+        Stored stored = opened();
         const Value& kind = file_.header().entries().at("kind");
         const std::string name = kind.is(Value::Kind::text) ? kind.text() : "";
         bool is_fixed = false;
+        if (kinds_of_sequences().count(name))
+            stored.fail("kind: expected a flow or a transform of rows, got " + name +
+                        ", which is of sequences and which SequenceFlow reads");
         if (kinds_of_flows().count(name)) {
             d_.flows.push_back(read_flow(stored));
             d_.features = d_.flows[0].features;
@@ -69,36 +67,33 @@ class FileReader {
             d_.context = one.context;
             d_.alone.push_back(make_(std::move(one)));
         }
-        for (const auto& [tensor, entry] : file_.tensors())
-            if (!entry.is_taken) stored.fail("expected no tensor " + shown(tensor));
+        refuse_other_tensors(stored);
         if (d_.has_dtype == is_fixed)
             stored.fail("dtype: expected null for a transform without parameters, and for nothing else");
         return std::move(d_);
     }
 
-  private:
-    void read_members(Stored& stored) {
-        stored.take("kind");
-        d_.is_ensemble = true;
-        d_.features = stored.size("features", 1);
-        d_.context = stored.size("context");
-        const std::vector<Value>& headers = stored.items("members");
-        if (headers.empty()) stored.fail("members: expected at least one");
-        d_.weights = stored.numbers("weights", headers.size());
-        const double largest = *std::max_element(d_.weights.begin(), d_.weights.end());
-        for (const double w : d_.weights)
-            if (!(w >= 0.0 && largest > 0.0)) stored.fail("weights: expected numbers of at least 0, not all 0");
-        for (std::size_t i = 0; i < headers.size(); ++i) {
-            const std::string number = std::to_string(i);
-            Stored own = stored.part(headers[i], "members[" + number + "]", "members." + number + ".");
-            if (!own.has("kind")) own.fail("expected the key 'kind'");
-            const Value& kind = headers[i].entries().at("kind");
-            if (!kind.is(Value::Kind::text) || !kinds_of_flows().count(kind.text())) own.fail("kind: expected a flow");
-            d_.flows.push_back(read_flow(own));
-            if (d_.flows.back().features != d_.features || d_.flows.back().context != d_.context)
-                own.fail("expected as many features and context columns as the ensemble has");
+  protected:  // also for files of sequences
+    // The outermost object, whose keys of every file are read.
+    Stored opened() {
+        Stored stored(file_.header(), file_, "", "");
+        for (const char* key : {"format", "version"}) stored.take(key);
+        const Value& dtype = stored.take("dtype");
+        d_.has_dtype = !dtype.is(Value::Kind::null);
+        if (d_.has_dtype) d_.is_float = stored.choice(dtype, "dtype", {"float32", "float64"}) == 0;
+        if (stored.has("matmul")) {
+            stored.take("matmul");
+            d_.rounded_parts = stored.rounded_parts();
+            if (d_.has_dtype && !d_.is_float) stored.fail("dtype, matmul: expected float32 where products are in bf16");
         }
-        stored.close();
+        if (!stored.has("kind")) stored.fail("expected the key 'kind'");
+        return stored;
+    }
+    const FileDescription<Made>& description() const { return d_; }
+
+    void refuse_other_tensors(const Stored& stored) const {
+        for (const auto& [tensor, entry] : file_.tensors())
+            if (!entry.is_taken) stored.fail("expected no tensor " + shown(tensor));
     }
 
     FlowDescription<Made> read_flow(Stored& stored) {
@@ -126,10 +121,45 @@ class FileReader {
             flow.transforms.push_back(make_(std::move(one)));
         }
         if (context != flow.context) stored.fail("context: expected as many columns as the transforms have");
-        read_context_scale(stored, flow);
+        read_context_scale(stored, flow.context, flow.context_mean, flow.context_std);
         if (is_ascent) read_steps(stored, is_support, is_scale);
         stored.close();
         return flow;
+    }
+
+    static void read_context_scale(Stored& stored, int context, std::vector<double>& mean, std::vector<double>& std) {
+        const Value& value = stored.take("standardize_context");
+        if (value.is(Value::Kind::null)) return;
+        if (!context) stored.fail("standardize_context: expected null where there is no context");
+        Stored scale = stored.part(value, "standardize_context");
+        mean = scale.numbers("mean", static_cast<std::size_t>(context));
+        std = scale.numbers("std", static_cast<std::size_t>(context), true);
+        scale.close();
+    }
+
+  private:
+    void read_members(Stored& stored) {
+        stored.take("kind");
+        d_.is_ensemble = true;
+        d_.features = stored.size("features", 1);
+        d_.context = stored.size("context");
+        const std::vector<Value>& headers = stored.items("members");
+        if (headers.empty()) stored.fail("members: expected at least one");
+        d_.weights = stored.numbers("weights", headers.size());
+        const double largest = *std::max_element(d_.weights.begin(), d_.weights.end());
+        for (const double w : d_.weights)
+            if (!(w >= 0.0 && largest > 0.0)) stored.fail("weights: expected numbers of at least 0, not all 0");
+        for (std::size_t i = 0; i < headers.size(); ++i) {
+            const std::string number = std::to_string(i);
+            Stored own = stored.part(headers[i], "members[" + number + "]", "members." + number + ".");
+            if (!own.has("kind")) own.fail("expected the key 'kind'");
+            const Value& kind = headers[i].entries().at("kind");
+            if (!kind.is(Value::Kind::text) || !kinds_of_flows().count(kind.text())) own.fail("kind: expected a flow");
+            d_.flows.push_back(read_flow(own));
+            if (d_.flows.back().features != d_.features || d_.flows.back().context != d_.context)
+                own.fail("expected as many features and context columns as the ensemble has");
+        }
+        stored.close();
     }
 
     // Trailing transforms end before a Standardize, which may be followed by Supports.
@@ -140,16 +170,6 @@ class FileReader {
         for (const int n : stored.integers("steps", 0, 1 << 24)) left -= n;
         if (left != 0 || !is_scale[end - 1])
             stored.fail("steps: expected numbers that add up to those of the transforms, and a Standardize after");
-    }
-
-    static void read_context_scale(Stored& stored, FlowDescription<Made>& flow) {
-        const Value& value = stored.take("standardize_context");
-        if (value.is(Value::Kind::null)) return;
-        if (!flow.context) stored.fail("standardize_context: expected null where there is no context");
-        Stored scale = stored.part(value, "standardize_context");
-        flow.context_mean = scale.numbers("mean", static_cast<std::size_t>(flow.context));
-        flow.context_std = scale.numbers("std", static_cast<std::size_t>(flow.context), true);
-        scale.close();
     }
 
     Container& file_;

@@ -144,7 +144,9 @@ class Stored {
 
     // An object of its own inside of this one; its tensors have one prefix more.
     Stored part(const Value& value, const std::string& key, const std::string& prefix = "") const {
-        return {value, *file_, prefix_ + prefix, place_.empty() ? key : place_ + ": " + key};
+        Stored part(value, *file_, prefix_ + prefix, place_.empty() ? key : place_ + ": " + key);
+        part.products_are_exact_ = products_are_exact_;
+        return part;
     }
 
     bool has_tensor(const std::string& name) const { return file_->tensors().count(prefix_ + name) > 0; }
@@ -173,8 +175,12 @@ class Stored {
         return std::vector<bool>(p, p + t.size);
     }
 
+    // From here on products of networks are exact, whatever the file has: sequences round those of causal networks
+    // alone.
+    void keep_products_exact() { products_are_exact_ = true; }
     // Where products of networks are of values rounded to bf16, the number of their parts; else 0.
     int rounded_parts() const {
+        if (products_are_exact_) return 0;
         const auto& entries = file_->header().entries();
         const auto found = entries.find("matmul");
         return found == entries.end() ? 0 : 1 + choice(found->second, "matmul", matmul_names());
@@ -225,6 +231,7 @@ class Stored {
     Value object_;
     std::string prefix_, place_;
     std::set<std::string> taken_;
+    bool products_are_exact_ = false;
 };
 
 }  // namespace detail

@@ -1,5 +1,6 @@
-/* calls DENSITY.safetensors: every function of headrace.h in C11, and in C++; two threads on one handle; what is
- * refused. The density is of 3 features and 2 columns of context, in float. Prints each check that failed. */
+/* calls DENSITY.safetensors SEQUENCES.safetensors: every function of headrace.h in C11, and in C++; two threads on one
+ * handle; what is refused. The density is of 3 features and 2 columns of context, in float; the sequences are of 1
+ * feature, 1 column of context and 2 covariates for every 4 steps, in float. Prints each check that failed. */
 #include <headrace.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -104,8 +105,57 @@ static void from_bytes(const char* bytes, size_t size) {
     headrace_close(flow);
 }
 
+static void streams(const headrace_flow* rows_alone, const char* path) {
+    enum { STREAMS = 2, STEPS = 40 };
+    static float signal[STREAMS * STEPS], whole[STREAMS * STEPS], part[STREAMS * STEPS], z[STREAMS * STEPS];
+    static float frames[STEPS / 4 * 2], drawn[3 * STREAMS * 4];
+    const float condition[1] = {0.5f};
+    for (int i = 0; i < STREAMS * STEPS; ++i) signal[i] = (float)(i * i % 19) / 9.0f - 1.0f;
+    for (int i = 0; i < STEPS / 4 * 2; ++i) frames[i] = (float)(i % 5) / 4.0f;
+    headrace_flow* flow = NULL;
+    headrace_stream *stream = NULL, *other = NULL;
+    CHECK(headrace_open(path, &flow) == HEADRACE_OK && headrace_is_sequence(flow) && !headrace_is_sequence(rows_alone));
+    CHECK(headrace_covariates(flow) == 2 && headrace_hop(flow) == 4 && headrace_field(flow) > 4);
+    const headrace_input c = headrace_rows_f32(condition, 1, 1), f = headrace_rows_f32(frames, STEPS / 4, 2);
+    const headrace_input x = headrace_rows_f32(signal, STREAMS * STEPS, 1);
+    const headrace_output scores = headrace_into_f32(whole, STREAMS * STEPS, 1);
+    const headrace_output latent = headrace_into_f32(z, STREAMS * STEPS, 1);
+    CHECK(headrace_stream_open(rows_alone, 1, NULL, &stream) == HEADRACE_NO_SUCH_VERB && !stream);
+    CHECK(headrace_stream_open(flow, STREAMS, NULL, &stream) == HEADRACE_BAD_CONTEXT && !stream);
+    CHECK(headrace_log_prob(flow, &x, &c, &scores) == HEADRACE_NO_SUCH_VERB);
+    CHECK(headrace_stream_open(flow, STREAMS, &c, &stream) == HEADRACE_OK);
+    headrace_close(flow);                                                               /* which the stream outlives */
+    CHECK(headrace_stream_push(stream, &x, &scores, &latent) == HEADRACE_BAD_ARGUMENT); /* no frames are known */
+    CHECK(headrace_stream_extend(stream, STEPS / 4, &f) == HEADRACE_OK);
+    CHECK(headrace_stream_copies(stream, 1, &other) == HEADRACE_OK && headrace_stream_rows(other) == STREAMS);
+    CHECK(headrace_stream_push(stream, &x, &scores, &latent) == HEADRACE_OK);
+    CHECK(headrace_stream_position(stream) == STEPS && headrace_stream_position(other) == 0);
+    for (int t = 0; t < STEPS; ++t) { /* each step of both sequences by itself */
+        const headrace_input step = {signal + t, STREAMS, 1, STEPS, 1, HEADRACE_FLOAT32};
+        const headrace_output score = {part + t, STREAMS, 1, STEPS, 1, HEADRACE_FLOAT32};
+        CHECK(headrace_stream_push(other, &step, &score, NULL) == HEADRACE_OK);
+    }
+    CHECK(memcmp(part, whole, sizeof whole) == 0);
+    headrace_stream_close(other);
+    const int64_t numbers = headrace_stream_numbers(stream);
+    float* const state = (float*)malloc(sizeof(float) * STREAMS * (size_t)numbers);
+    const headrace_output to = headrace_into_f32(state, STREAMS, numbers);
+    const headrace_input from = headrace_rows_f32(state, STREAMS, numbers);
+    CHECK(headrace_stream_state(stream, &to) == HEADRACE_OK);
+    CHECK(headrace_stream_set_state(stream, STEPS, &from) == HEADRACE_OK);
+    free(state);
+    const headrace_output next = headrace_into_f32(drawn, 3 * STREAMS * 4, 1);
+    CHECK(headrace_stream_copies(stream, 3, &other) == HEADRACE_OK);
+    CHECK(headrace_stream_pull(other, 1, &next) == HEADRACE_BAD_ARGUMENT); /* a state has no frames */
+    CHECK(headrace_stream_extend(other, STEPS / 4, &f) == HEADRACE_OK);
+    CHECK(headrace_stream_pull(other, 1, &next) == HEADRACE_OK && headrace_stream_position(other) == STEPS + 4);
+    headrace_stream_close(other);
+    headrace_stream_close(stream);
+    headrace_stream_close(NULL);
+}
+
 int main(int n, char** arguments) {
-    if (n != 2) return 2;
+    if (n != 3) return 2;
     headrace_flow* flow = NULL;
     CHECK(headrace_abi() == HEADRACE_ABI && strlen(headrace_version()) > 0);
     CHECK(headrace_open(arguments[1], &flow) == HEADRACE_OK);
@@ -130,6 +180,7 @@ int main(int n, char** arguments) {
     const headrace_output to_x = headrace_into_f32(by_x, ROWS, FEATURES);
     const headrace_output to_context = headrace_into_f32(by_context, ROWS, CONTEXT);
     CHECK(headrace_gradient(flow, &rows, &its, NULL, &to_x, &to_context) == HEADRACE_OK);
+    streams(flow, arguments[2]);
     headrace_close(flow);
     printf("%d failed\n", failed);
     return failed != 0;

@@ -12,6 +12,7 @@ import pytest
 import cases
 import headrace as hr
 import hostile_files
+import sequence_cases
 from c_library import Refused
 from headrace import files
 
@@ -141,15 +142,17 @@ def test_a_changed_bit_is_found_by_the_checksum(library):
 def test_a_file_of_a_newer_version_has_a_code_of_its_own(library):
     entries, header, tensors = hostile_files.unpack(files.to_bytes(hr.MAF(2, transforms=1, hidden=(4,))))
     data = hostile_files.pack(entries, {**header, "format": 9, "version": "7.0.0"}, tensors)
-    with pytest.raises(Refused, match="file format 9: this version of headrace reads formats up to 2") as refused:
+    with pytest.raises(Refused, match="file format 9: this version of headrace reads formats up to 3") as refused:
         library.open(data)
     assert refused.value.code == "NEWER_FILE"
 
 
-def test_files_of_sequences_are_refused_by_name(library):
-    with pytest.raises(Refused, match=r"file format 3, of sequences \(CausalConvolution, WaveNet\)") as refused:
-        library.open(hr.to_bytes(hr.WaveNet(layers=2)))
-    assert refused.value.code == "BAD_FILE"
+@pytest.mark.parametrize("name", sequence_cases.EXAMPLES)
+def test_headers_of_sequences_with_anything_anywhere_are_read_or_refused_as_in_python(library, name):
+    data, read = hr.to_bytes(sequence_cases.EXAMPLES[name]("float32")), 0
+    for changed in hostile_files.headers_of_sequences(data, 60, "c", name):
+        read += hostile_files.agree_on_sequences(changed, library.open, Refused)
+    assert read > 0
 
 
 def test_what_is_no_file_has_a_code_of_its_own(library, tmp_path):

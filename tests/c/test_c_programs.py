@@ -13,6 +13,7 @@ import pytest
 import c_library
 import cases
 import headrace as hr
+import sequence_cases
 
 pytestmark = [pytest.mark.programs, pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")]
 
@@ -47,7 +48,9 @@ def flow(tmp_path_factory):
 
 def test_every_function_from_c(tmp_path, flow):
     program = compiled(C, ROOT / "tests/c/calls.c", tmp_path / "calls", "-pthread")
-    done = run(program, flow[1])
+    sequences = sequence_cases.wavenet("c calls", context=1, covariates=2, hop=4, dtype="float32")
+    sequences.save(tmp_path / "sequences.safetensors")
+    done = run(program, flow[1], tmp_path / "sequences.safetensors")
     assert done.stdout == "0 failed\n", done.stdout + done.stderr
     assert done.returncode == 0
 
@@ -66,6 +69,47 @@ def test_the_example_in_c(tmp_path):
         1,
         f"draw: error: {tmp_path}/none: expected a file that can be read\n",
     )
+
+
+def test_the_example_of_a_signal(tmp_path):
+    flow = sequence_cases.wavenet("c signal", layers=4, standardize=(0.0, 300.0), dtype="float32")
+    flow.save(tmp_path / "flow.safetensors")
+    program = compiled(C, ROOT / "examples/c/signal.c", tmp_path / "signal")
+    signal = np.round(300 * np.sin(np.arange(1200) / 9)).astype("<i2")
+
+    def piped(*arguments):
+        command = [str(program), *map(str, arguments)]
+        return subprocess.run(command, input=signal.tobytes(), capture_output=True, env=c_library.environment())
+
+    done = piped("score", tmp_path / "flow.safetensors")
+    assert done.returncode == 0, done.stderr
+    x = signal.astype("float32")[None, :, None]
+    np.testing.assert_array_equal(np.array(done.stdout.split(), "float32"), flow.log_prob_steps(x)[0])
+    done = piped("continue", tmp_path / "flow.safetensors", 700, 3)
+    assert done.returncode == 0, done.stderr
+    stream = flow.stream()
+    stream.push(x)
+    want = stream.pull(700, seed=3)[0, :, 0]
+    got = np.frombuffer(done.stdout, "<i2")
+    assert np.abs(want).max() < 32767
+    np.testing.assert_array_equal(got, np.trunc(want + np.copysign(np.float32(0.5), want)))
+    hr.MAF(1).save(tmp_path / "rows.safetensors")
+    refused = piped("score", tmp_path / "rows.safetensors")
+    message = b"signal: error: flow: expected one of sequences, got one of rows, which has no streams\n"
+    assert (refused.returncode, refused.stderr) == (1, message)
+    assert piped("score").returncode == 2
+
+
+def test_streams_in_cpp(tmp_path):
+    flow = sequence_cases.wavenet("c++ streams", context=1, covariates=2, hop=4, dtype="float32")
+    flow.save(tmp_path / "flow.safetensors")
+    program = compiled(CXX, ROOT / "tests/c/streams.cpp", tmp_path / "streams")
+    done = run(program, tmp_path / "flow.safetensors")
+    assert done.returncode == 0, done.stderr
+    x, frames = np.sin(np.arange(24) / 3).astype("float32")[None, :, None], np.array([[1.0, -1.0]] * 8, "float32")
+    stream = flow.stream(context=np.array([0.5]), covariates=frames)
+    want = [*stream.push(x)[0], *stream.copies(2).pull(4, seed=7).ravel()]
+    np.testing.assert_allclose(np.array(done.stdout.split(), "float32"), want, rtol=1e-5, atol=1e-5)
 
 
 def fortran():

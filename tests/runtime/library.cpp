@@ -1,5 +1,6 @@
 // The header behind plain functions, so that Python's tests call it. Every error comes back as a text.
 #include <clocale>
+#include <optional>
 #include <string>
 
 #include "headrace.hpp"
@@ -44,6 +45,35 @@ void run_narrow(const headrace::Flow<float>& flow, int verb, const double* given
     run(flow, verb, x.data(), rows, c.data(), context_rows, seed, first_row, out.data(), sums.data());
     std::copy(out.begin(), out.end(), value);
     std::copy(sums.begin(), sums.end(), per_row);
+}
+
+struct Sequences {
+    std::optional<headrace::SequenceFlow<float>> single;
+    std::optional<headrace::SequenceFlow<double>> wide;
+};
+struct Streams {
+    std::optional<headrace::Stream<float>> single;
+    std::optional<headrace::Stream<double>> wide;
+
+    template <class F>
+    auto with(const F& call) {
+        return single ? call(*single) : call(*wide);
+    }
+};
+
+// Steps, and results, are float on the way if `narrow`.
+template <class T>
+void push(headrace::Stream<T>& stream, bool narrow, const double* x, std::size_t n, std::size_t steps, double* log_prob,
+          double* z) {
+    if (!narrow) {
+        stream.push(x, steps, log_prob, z);
+        return;
+    }
+    std::vector<float> given, scores(n), latent(n);
+    for (std::size_t i = 0; i < n; ++i) given.push_back(static_cast<float>(x[i]));
+    stream.push(given.data(), steps, log_prob ? scores.data() : nullptr, latent.data());
+    if (log_prob) std::copy_n(scores.begin(), stream.rows() * steps, log_prob);
+    std::copy(latent.begin(), latent.end(), z);
 }
 
 template <class F>
@@ -113,6 +143,110 @@ bool run_flow(const void* flow, int verb, bool narrow, const double* given, std:
         } else {
             run(*either.single, verb, given, rows, context, context_rows, seed, first_row, value, per_row);
         }
+    });
+}
+
+// ---- sequences
+
+void* open_sequences(bool wide, const char* path, const void* bytes, std::size_t size, char* message,
+                     std::size_t room) {
+    std::unique_ptr<Sequences> flow;
+    const auto make = [&](auto zero) {
+        using Flow = headrace::SequenceFlow<decltype(zero)>;
+        return path ? Flow::load(path) : Flow::from_bytes(bytes, size);
+    };
+    const bool done = guarded(message, room, [&] {
+        flow = std::make_unique<Sequences>();
+        if (wide) {
+            flow->wide = make(0.0);
+        } else {
+            flow->single = make(0.0f);
+        }
+    });
+    return done ? flow.release() : nullptr;
+}
+void close_sequences(void* flow) {
+    delete static_cast<Sequences*>(flow);
+}
+// Features, context, covariates, hop, whether it has a density, field.
+bool facts_of_sequences(const void* flow, double* facts) {
+    const auto write = [&](const auto& own) {
+        const double all[] = {double(own.features()), double(own.context()),     double(own.covariates()),
+                              double(own.hop()),      double(own.has_density()), double(own.field())};
+        std::copy(std::begin(all), std::end(all), facts);
+        return true;
+    };
+    const Sequences& own = *static_cast<const Sequences*>(flow);
+    return own.single ? write(*own.single) : write(*own.wide);
+}
+
+void* open_stream(const void* flow, std::size_t rows, const double* context, std::size_t context_rows, char* message,
+                  std::size_t room) {
+    const Sequences& own = *static_cast<const Sequences*>(flow);
+    std::unique_ptr<Streams> stream;
+    const bool done = guarded(message, room, [&] {
+        stream = std::make_unique<Streams>();
+        if (own.single) {
+            stream->single = own.single->stream(rows, context, context_rows);
+        } else {
+            stream->wide = own.wide->stream(rows, context, context_rows);
+        }
+    });
+    return done ? stream.release() : nullptr;
+}
+void* copy_stream(void* stream, std::size_t n, char* message, std::size_t room) {
+    Streams& own = *static_cast<Streams*>(stream);
+    std::unique_ptr<Streams> copy;
+    const bool done = guarded(message, room, [&] {
+        copy = std::make_unique<Streams>();
+        if (own.single) {
+            copy->single = own.single->copies(n);
+        } else {
+            copy->wide = own.wide->copies(n);
+        }
+    });
+    return done ? copy.release() : nullptr;
+}
+void close_stream(void* stream) {
+    delete static_cast<Streams*>(stream);
+}
+bool push_steps(void* stream, bool narrow, const double* x, std::size_t n, std::size_t steps, double* log_prob,
+                double* z, char* message, std::size_t room) {
+    return guarded(message, room, [&] {
+        static_cast<Streams*>(stream)->with([&](auto& own) { push(own, narrow, x, n, steps, log_prob, z); });
+    });
+}
+bool pull_steps(void* stream, std::size_t steps, std::uint64_t seed, double* x, char* message, std::size_t room) {
+    return guarded(message, room,
+                   [&] { static_cast<Streams*>(stream)->with([&](auto& own) { own.pull(steps, seed, x); }); });
+}
+bool extend_stream(void* stream, const double* covariates, std::size_t frames, std::size_t of_rows, char* message,
+                   std::size_t room) {
+    return guarded(message, room, [&] {
+        static_cast<Streams*>(stream)->with([&](auto& own) { own.extend(covariates, frames, of_rows); });
+    });
+}
+// The state goes to `numbers`, if there is room for all of it; position and size go to `facts`.
+bool stream_state(void* stream, double* numbers, std::size_t n, double* facts) {
+    static_cast<Streams*>(stream)->with([&](auto& own) {
+        const auto state = own.state();
+        facts[0] = double(own.position());
+        facts[1] = double(state.size());
+        if (state.size() <= n) std::copy(state.begin(), state.end(), numbers);
+    });
+    return true;
+}
+bool set_stream_state(void* stream, std::size_t position, const double* numbers, std::size_t n, char* message,
+                      std::size_t room) {
+    return guarded(message, room, [&] {
+        Streams& own = *static_cast<Streams*>(stream);
+        if (own.wide) {
+            own.wide->set_state(position, std::vector<double>(numbers, numbers + n));
+            return;
+        }
+        std::vector<float> narrow;
+        for (std::size_t i = 0; i < n; ++i) narrow.push_back(static_cast<float>(numbers[i]));
+        own.single->set_state(position, narrow);
     });
 }
 }

@@ -140,9 +140,3 @@ def test_a_header_in_any_form_of_json_is_read(runtime):
     loaded = runtime.load(hostile_files.pack(entries, text, tensors), "float64")
     np.testing.assert_array_equal(loaded.to_data(np.array([[3.0]]))[0], [[6.5]])
     assert header["kind"] == "Standardize"
-
-
-def test_files_of_sequences_are_refused_by_name(runtime):
-    for module in (hr.WaveNet(layers=2), hr.CausalConvolution(dilations=[1])):
-        with pytest.raises(Refused, match=r"file format 3, of sequences \(CausalConvolution, WaveNet\)"):
-            runtime.load(hr.to_bytes(module), "float64")

@@ -75,8 +75,10 @@ class Library:
         self.functions = ctypes.CDLL(str(path))
         for name in ("message", "version"):
             getattr(self.functions, f"headrace_{name}").restype = ctypes.c_char_p
-        for name in ("features", "context"):
+        for name in ("features", "context", "covariates", "hop", "field"):
             getattr(self.functions, f"headrace_{name}").restype = int64
+        for name in ("rows", "position", "numbers"):
+            getattr(self.functions, f"headrace_stream_{name}").restype = int64
 
     def message(self):
         return self.functions.headrace_message().decode()
@@ -115,6 +117,10 @@ class Handle:
     context = property(lambda self: self._fact("context"))
     has_density = property(lambda self: bool(self._fact("has_density")))
     is_ensemble = property(lambda self: bool(self._fact("is_ensemble")))
+    is_sequence = property(lambda self: bool(self._fact("is_sequence")))
+    covariates = property(lambda self: self._fact("covariates"))
+    hop = property(lambda self: self._fact("hop"))
+    field = property(lambda self: self._fact("field"))
     dtype = property(lambda self: {0: None, 1: np.dtype("float32"), 2: np.dtype("float64")}[self._fact("dtype_of")])
 
     def call(self, verb, *arrays):
@@ -159,6 +165,74 @@ class Handle:
         by_context = np.full((len(x), self.context), 77, self.dtype) if self.context else None
         self.call("gradient", x, context, log_prob, by_x, by_context)
         return log_prob, by_x, by_context
+
+    def stream(self, rows=1, context=None, covariates=None):
+        """Of sequences before their first step, with frames (rows, frames, columns) of covariates."""
+        made = ctypes.c_void_p(1)
+        function = self.library.functions.headrace_stream_open
+        code = function(self.handle, int64(rows), _by_reference(context), ctypes.byref(made))
+        if code:
+            assert not made.value
+        self.library.check(code)
+        stream = Stream(self.library, self, made)
+        if covariates is not None:
+            stream.extend(covariates)
+        return stream
+
+
+class Stream:
+    """An open stream; arrays are (rows, steps, features)."""
+
+    def __init__(self, library, flow, stream):
+        self.library, self.flow, self.stream = library, flow, stream
+
+    def __del__(self):
+        self.library.functions.headrace_stream_close(self.stream)
+
+    def _fact(self, name):
+        return getattr(self.library.functions, f"headrace_stream_{name}")(self.stream)
+
+    rows = property(lambda self: self._fact("rows"))
+    position = property(lambda self: self._fact("position"))
+    numbers = property(lambda self: self._fact("numbers"))
+
+    def call(self, verb, *given):
+        """A function of this name; arrays are passed by reference."""
+        passed = [_by_reference(one) if one is None or isinstance(one, (np.ndarray, View)) else one for one in given]
+        self.library.check(getattr(self.library.functions, f"headrace_stream_{verb}")(self.stream, *passed))
+
+    def push(self, x, with_latent=False):
+        """Log densities, (rows, steps); with latent values, a tuple."""
+        own = self.flow.dtype
+        steps = x.reshape(-1, x.shape[2])
+        log_prob = np.full(len(steps), 77, own) if self.flow.has_density else None
+        z = np.full(steps.shape, 77, own) if with_latent else None
+        self.call("push", steps, log_prob, z)
+        log_prob = None if log_prob is None else log_prob.reshape(x.shape[:2])
+        return (log_prob, z.reshape(x.shape)) if with_latent else log_prob
+
+    def pull(self, steps, seed, dtype=None):
+        x = np.full((self.rows * steps, self.flow.features), 77, dtype or self.flow.dtype)
+        self.call("pull", ctypes.c_uint64(seed), x)
+        return x.reshape(self.rows, steps, -1)
+
+    def extend(self, covariates):
+        """Frames (rows, frames, columns), or (frames, columns) for all."""
+        self.call("extend", int64(covariates.shape[-2]), covariates.reshape(-1, covariates.shape[-1]))
+
+    def copies(self, n):
+        made = ctypes.c_void_p(1)
+        code = self.library.functions.headrace_stream_copies(self.stream, int64(n), ctypes.byref(made))
+        self.library.check(code)
+        return Stream(self.library, self.flow, made)
+
+    def state(self):
+        numbers = np.full((self.rows, self.numbers), 77, self.flow.dtype)
+        self.call("state", numbers)
+        return numbers
+
+    def set_state(self, position, numbers):
+        self.call("set_state", int64(position), numbers)
 
 
 def is_shared():

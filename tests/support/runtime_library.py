@@ -89,13 +89,20 @@ class Library:
 
     def load(self, source, dtype):
         """From a path, or from bytes."""
+        return Loaded(self.functions, self._opened("open_flow", source, dtype))
+
+    def load_sequences(self, source, dtype):
+        """The same of sequences."""
+        return LoadedSequences(self.functions, self._opened("open_sequences", source, dtype), np.dtype(dtype))
+
+    def _opened(self, function, source, dtype):
         message = np.zeros(4096, np.uint8)
         path, data = (None, source) if isinstance(source, bytes) else (str(source).encode() + b"\0", b"")
         wide = np.dtype(dtype) == np.float64
-        flow = self.functions("open_flow", "pointer", bool(wide), path, data, len(data), message, len(message))
+        flow = self.functions(function, "pointer", bool(wide), path, data, len(data), message, len(message))
         if not flow:
             raise Refused(_text(message, "replace"))
-        return Loaded(self.functions, flow)
+        return flow
 
 
 def _text(message, errors="strict"):
@@ -154,3 +161,83 @@ class Loaded:
         if not done:
             raise Refused(_text(message))
         return value, per_row
+
+
+class LoadedSequences:
+    """A flow of sequences, or a transform over time, in C++."""
+
+    def __init__(self, functions, flow, dtype):
+        self._functions, self._flow, self.dtype = functions, flow, dtype
+        facts = np.zeros(6)
+        functions("facts_of_sequences", "bool", flow, facts)
+        self.features, self.context, self.covariates, self.hop, self.has_density, self.field = facts.astype(
+            int
+        ).tolist()
+
+    def __del__(self):
+        self._functions("close_sequences", "none", self._flow)
+
+    def stream(self, rows=1, context=None, covariates=None):
+        """Of sequences before their first step, with frames of covariates."""
+        context = np.empty((0, 0)) if context is None else np.ascontiguousarray(context, np.float64)
+        message = np.zeros(4096, np.uint8)
+        given = (self._flow, rows, context, len(context))
+        stream = self._functions("open_stream", "pointer", *given, message, len(message))
+        if not stream:
+            raise Refused(_text(message))
+        made = RuntimeStream(self, self._functions, stream, rows)
+        if covariates is not None:
+            made.extend(covariates)
+        return made
+
+
+class RuntimeStream:
+    """Its streams; arrays are (rows, steps, features), and results float64."""
+
+    def __init__(self, flow, functions, stream, rows):
+        self._flow, self._functions, self._stream, self.rows = flow, functions, stream, rows
+
+    def __del__(self):
+        self._functions("close_stream", "none", self._stream)
+
+    def _call(self, name, *given):
+        message = np.zeros(4096, np.uint8)
+        if not self._functions(name, "bool", self._stream, *given, message, len(message)):
+            raise Refused(_text(message))
+
+    def push(self, x):
+        """Log densities, or None of a transform alone, and latent values."""
+        narrow, steps = x.dtype == np.float32, x.shape[1]
+        given, z = np.ascontiguousarray(x, np.float64), np.full(x.shape, 77.0)
+        log_prob = np.full(x.shape[:2], 77.0) if self._flow.has_density else None
+        self._call("push_steps", bool(narrow), given, given.size, steps, log_prob, z)
+        return log_prob, z
+
+    def pull(self, steps, seed):
+        x = np.full((self.rows, steps, self._flow.features), 77.0)
+        self._call("pull_steps", steps, np.uint64(seed), x)
+        return x
+
+    def extend(self, covariates):
+        frames = np.ascontiguousarray(covariates, np.float64)
+        of_rows = 1 if frames.ndim == 2 else len(frames)
+        self._call("extend_stream", frames, frames.shape[-2], of_rows)
+
+    def copies(self, n):
+        message = np.zeros(4096, np.uint8)
+        stream = self._functions("copy_stream", "pointer", self._stream, n, message, len(message))
+        if not stream:
+            raise Refused(_text(message))
+        return RuntimeStream(self._flow, self._functions, stream, n * self.rows)
+
+    def state(self):
+        """The position, and the numbers, (rows, numbers)."""
+        facts, numbers = np.zeros(2), np.empty(0)
+        for _ in range(2):
+            self._functions("stream_state", "bool", self._stream, numbers, numbers.size, facts)
+            numbers = np.zeros(int(facts[1])) if numbers.size != facts[1] else numbers
+        return int(facts[0]), numbers.reshape(self.rows, -1)
+
+    def set_state(self, position, numbers):
+        own = np.ascontiguousarray(numbers, np.float64)
+        self._call("set_stream_state", position, own, own.size)

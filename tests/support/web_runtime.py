@@ -19,6 +19,8 @@ from locks import locked
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-fwasm-exceptions"]
 EXPORTED = ["open_flow", "close_flow", "run_flow", "read_number", "malloc", "free"]
+EXPORTED += ["open_sequences", "close_sequences", "facts_of_sequences", "open_stream", "copy_stream", "close_stream"]
+EXPORTED += ["push_steps", "pull_steps", "extend_stream", "stream_state", "set_stream_state"]
 SETTINGS = {
     "MODULARIZE": 1,
     "ALLOW_MEMORY_GROWTH": 1,

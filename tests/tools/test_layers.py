@@ -22,7 +22,7 @@ CPP = {
 KERNELS_OF_CORE = {"bf16.hpp", "views.hpp", "table.hpp", "scratch.hpp", "set_name.hpp"}
 KERNELS_OF_CORE |= {"calls.hpp", "back.hpp", "sweep.hpp"}  # of sequences
 # What the C library shares with headrace.hpp: what reads files, and the generator that chooses members of an ensemble.
-READERS_OF_FILES = {"container.hpp", "file.hpp", "generator.hpp"}
+READERS_OF_FILES = {"container.hpp", "file.hpp", "generator.hpp", "prediction.hpp", "sequence_file.hpp"}
 # The device shares what a program is made of and what both devices compile, and never the core that runs on the CPU.
 DEVICE_OF_CORE = {
     "blocks.hpp",

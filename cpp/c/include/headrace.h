@@ -47,7 +47,8 @@ enum headrace_code {
     HEADRACE_BAD_CONTEXT = 2,  /* one is missing, is not taken, or has another shape */
     HEADRACE_BAD_DTYPE = 3,    /* no dtype, or float for results of a model of double */
     HEADRACE_OVERLAP = 4,      /* two values would be written to one place */
-    HEADRACE_NO_SUCH_VERB = 5, /* a transform has no density, an ensemble no latent space and no gradient */
+    HEADRACE_NO_SUCH_VERB = 5, /* a transform has no density, an ensemble no latent space and no gradient, a flow of
+                                * rows no stream, and one of sequences nothing else */
     HEADRACE_NO_FILE = 6,      /* it cannot be opened or read */
     HEADRACE_BAD_FILE = 7,     /* broken, or none of headrace */
     HEADRACE_NEWER_FILE = 8,   /* of a format that only a newer version reads */
@@ -82,6 +83,7 @@ typedef struct headrace_output {
 } headrace_output;
 
 typedef struct headrace_flow headrace_flow;
+typedef struct headrace_stream headrace_stream;
 
 /* Contiguous rows. */
 static inline headrace_input headrace_rows_f32(const float* data, int64_t rows, int64_t columns) {
@@ -121,6 +123,14 @@ HEADRACE_API int headrace_has_density(const headrace_flow* flow);
 /* Whether it is an ensemble: then it has these two, and no latent space and no gradient. */
 HEADRACE_API int headrace_is_ensemble(const headrace_flow* flow);
 
+/* Whether it is of sequences, whose steps come one after another: then it has streams, below, and none of the calls
+ * here. Its features are those of a step. */
+HEADRACE_API int headrace_is_sequence(const headrace_flow* flow);
+HEADRACE_API int64_t headrace_covariates(const headrace_flow* flow); /* columns known of time; 0: it takes none */
+HEADRACE_API int64_t headrace_hop(const headrace_flow* flow);        /* steps from one frame of these to the next */
+/* The most steps before a step on which its density depends. */
+HEADRACE_API int64_t headrace_field(const headrace_flow* flow);
+
 /* ---- calls -------------------------------------------------------------------------------------------------------
  * context: NULL where none is taken; else one row for all rows, or as many as there are. A row with a NaN or an
  * infinity becomes NaN and changes no other row. */
@@ -148,6 +158,47 @@ HEADRACE_API int headrace_to_data(const headrace_flow* flow, const headrace_inpu
 HEADRACE_API int headrace_gradient(const headrace_flow* flow, const headrace_input* x, const headrace_input* context,
                                    const headrace_output* log_prob, const headrace_output* by_x,
                                    const headrace_output* by_context);
+
+/* ---- streams ----------------------------------------------------------------------------------------------------
+ * Sequences that go on step by step, as many together as there are rows. Pushed steps get their log densities given all
+ * before them, pulled ones are drawn, and both become the past of what comes next; the bits are those of Python's
+ * streams, in calls of any lengths. Memory does not grow. Arrays have one row for each step, all steps of the first
+ * sequence, then those of the second, and so on. A stream may outlive its flow. One thread at a time may use it. A
+ * refused call leaves it as it was; after HEADRACE_NO_MEMORY in a push or a pull it may take no more. */
+
+/* *stream becomes sequences before their first step, or NULL. context: NULL where none is taken; else one row for all,
+ * or one for each. */
+HEADRACE_API int headrace_stream_open(const headrace_flow* flow, int64_t rows, const headrace_input* context,
+                                      headrace_stream** stream);
+HEADRACE_API void headrace_stream_close(headrace_stream* stream); /* NULL is allowed */
+HEADRACE_API int64_t headrace_stream_rows(const headrace_stream* stream);
+HEADRACE_API int64_t headrace_stream_position(const headrace_stream* stream); /* steps so far */
+
+/* Steps that came, (rows * steps, features): their log densities in nats, (rows * steps, 1), and their latent values.
+ * Either may be NULL; a transform alone has latent values only. Values that are not finite are refused. */
+HEADRACE_API int headrace_stream_push(headrace_stream* stream, const headrace_input* x, const headrace_output* log_prob,
+                                      const headrace_output* z);
+
+/* Draws the next steps, (rows * steps, features). With one seed all pulls of a stream are one sample, whose bits are
+ * those of Python's pull(steps, seed=seed), and of sample(rows, steps, seed=seed) from the first step on. In double the
+ * values of a model of float are the floats. */
+HEADRACE_API int headrace_stream_pull(headrace_stream* stream, uint64_t seed, const headrace_output* x);
+
+/* The next frames of covariates, behind those that are known: (frames, covariates) for all sequences, or
+ * (rows * frames, covariates). A push or a pull needs a frame for every `hop` steps, and interpolates to the next one
+ * if it is known. */
+HEADRACE_API int headrace_stream_extend(headrace_stream* stream, int64_t frames, const headrace_input* covariates);
+
+/* *copies becomes n streams of the same past for each of these, to go on differently: row j * rows + r is copy j of
+ * row r. */
+HEADRACE_API int headrace_stream_copies(const headrace_stream* stream, int64_t n, headrace_stream** copies);
+
+/* The past, (rows, headrace_stream_numbers): with the position all that a stream of the same flow and context needs to
+ * go on from there. These are the values of Python's Stream.state(), transform by transform. To set it forgets frames
+ * of covariates: the next that headrace_stream_extend gets is that of the step at `position`. */
+HEADRACE_API int64_t headrace_stream_numbers(const headrace_stream* stream);
+HEADRACE_API int headrace_stream_state(const headrace_stream* stream, const headrace_output* numbers);
+HEADRACE_API int headrace_stream_set_state(headrace_stream* stream, int64_t position, const headrace_input* numbers);
 
 /* ---- the library --------------------------------------------------------------------------------------------------
  */

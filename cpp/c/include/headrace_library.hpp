@@ -31,6 +31,34 @@ class Error : public std::runtime_error {
     headrace_code code_;
 };
 
+namespace detail {
+
+inline void check(int code) {
+    if (code != HEADRACE_OK) throw Error(code);
+}
+
+template <class T>
+inline constexpr int dtype_of = sizeof(T) == 4 ? HEADRACE_FLOAT32 : HEADRACE_FLOAT64;
+
+inline std::int64_t rows_in(std::size_t values, std::size_t columns) {
+    if (columns ? values % columns : values)
+        throw std::invalid_argument("expected rows of " + std::to_string(columns) + " values, got " +
+                                    std::to_string(values) + " values in all");
+    return columns ? static_cast<std::int64_t>(values / columns) : 0;
+}
+template <class T>
+headrace_input input(std::span<const T> values, std::size_t columns) {
+    const std::int64_t n = static_cast<std::int64_t>(columns);
+    return {values.data(), rows_in(values.size(), columns), n, n, 1, dtype_of<T>};
+}
+template <class T>
+headrace_output output(std::span<T> values, std::size_t columns) {
+    const std::int64_t n = static_cast<std::int64_t>(columns);
+    return {values.data(), rows_in(values.size(), columns), n, n, 1, dtype_of<T>};
+}
+
+}  // namespace detail
+
 template <class T>
 struct Moved {
     std::vector<T> rows, log_det;
@@ -38,6 +66,81 @@ struct Moved {
 template <class T>
 struct Gradient {
     std::vector<T> log_prob, by_x, by_context;  // by_context: a row for each row of x
+};
+
+// Sequences that go on step by step; Flow::stream makes it. Steps lie one after another, those of the first sequence
+// first. One thread at a time may use it; it may outlive its flow.
+template <class T>
+class Stream {
+  public:
+    using Values = std::span<const T>;
+
+    std::size_t rows() const { return static_cast<std::size_t>(headrace_stream_rows(get())); }
+    std::int64_t position() const { return headrace_stream_position(get()); }
+    headrace_stream* get() const { return handle_.get(); }  // for functions of headrace.h
+
+    // Steps that came: their log densities given all before them, in nats.
+    std::vector<T> push(Values x) {
+        std::vector<T> log_prob(static_cast<std::size_t>(detail::rows_in(x.size(), features_)));
+        push(x, std::span<T>(log_prob));
+        return log_prob;
+    }
+    void push(Values x, std::span<T> log_prob) {
+        const headrace_input steps = detail::input<T>(x, features_);
+        const headrace_output result = detail::output<T>(log_prob, 1);
+        detail::check(headrace_stream_push(get(), &steps, &result, nullptr));
+    }
+
+    // Draws the next steps. With one seed all pulls of a stream are one sample.
+    std::vector<T> pull(std::size_t steps, std::uint64_t seed) {
+        std::vector<T> x(rows() * steps * features_);
+        pull(std::span<T>(x), seed);
+        return x;
+    }
+    void pull(std::span<T> x, std::uint64_t seed) {
+        const headrace_output result = detail::output<T>(x, features_);
+        detail::check(headrace_stream_pull(get(), seed, &result));
+    }
+
+    // The next frames of covariates: of all sequences, or those of each one after another.
+    void extend(std::size_t frames, Values covariates) {
+        const headrace_input given = detail::input<T>(covariates, covariates_);
+        detail::check(headrace_stream_extend(get(), static_cast<std::int64_t>(frames), &given));
+    }
+
+    // n streams of the same past for each of these, to go on differently.
+    Stream copies(std::size_t n) const {
+        headrace_stream* handle = nullptr;
+        detail::check(headrace_stream_copies(get(), static_cast<std::int64_t>(n), &handle));
+        return Stream(handle, features_, covariates_);
+    }
+
+    // The past: with the position all that a stream of the same flow and context needs to go on from there.
+    std::vector<T> state() const {
+        const std::size_t n = static_cast<std::size_t>(headrace_stream_numbers(get()));
+        std::vector<T> numbers(rows() * n);
+        const headrace_output result = detail::output<T>(std::span<T>(numbers), n);
+        detail::check(headrace_stream_state(get(), &result));
+        return numbers;
+    }
+    void set_state(std::int64_t position, Values numbers) {
+        const headrace_input given =
+            detail::input<T>(numbers, static_cast<std::size_t>(headrace_stream_numbers(get())));
+        detail::check(headrace_stream_set_state(get(), position, &given));
+    }
+
+  private:
+    template <class>
+    friend class Flow;
+    struct Close {
+        void operator()(headrace_stream* handle) const { headrace_stream_close(handle); }
+    };
+
+    Stream(headrace_stream* handle, std::size_t features, std::size_t covariates)
+        : handle_(handle), features_(features), covariates_(covariates) {}
+
+    std::unique_ptr<headrace_stream, Close> handle_;
+    std::size_t features_, covariates_;
 };
 
 // T, float or double, is the type of rows and results: double for every file, float for files of float32. Rows lie one
@@ -65,7 +168,16 @@ class Flow {
     std::size_t context() const { return static_cast<std::size_t>(headrace_context(get())); }
     headrace_dtype dtype() const { return static_cast<headrace_dtype>(headrace_dtype_of(get())); }
     bool has_density() const { return headrace_has_density(get()) != 0; }
+    bool is_sequence() const { return headrace_is_sequence(get()) != 0; }
     const headrace_flow* get() const { return handle_.get(); }  // for functions of headrace.h
+
+    // Of a flow of sequences: as many of them before their first step.
+    Stream<T> stream(std::size_t rows = 1, Values context = {}) const {
+        headrace_stream* handle = nullptr;
+        const headrace_input its = input(context, this->context());
+        check(headrace_stream_open(get(), static_cast<std::int64_t>(rows), context.empty() ? nullptr : &its, &handle));
+        return Stream<T>(handle, features(), static_cast<std::size_t>(headrace_covariates(get())));
+    }
 
     std::vector<T> log_prob(Values x, Values context = {}) const {
         std::vector<T> out(rows_of(x));
@@ -109,24 +221,11 @@ class Flow {
         void operator()(headrace_flow* handle) const { headrace_close(handle); }
     };
 
-    static void check(int code) {
-        if (code != HEADRACE_OK) throw Error(code);
-    }
-    static constexpr int own_dtype = sizeof(T) == 4 ? HEADRACE_FLOAT32 : HEADRACE_FLOAT64;
-    static std::int64_t rows_in(std::size_t values, std::size_t columns) {
-        if (columns ? values % columns : values)
-            throw std::invalid_argument("expected rows of " + std::to_string(columns) + " values, got " +
-                                        std::to_string(values) + " values in all");
-        return columns ? static_cast<std::int64_t>(values / columns) : 0;
-    }
-    std::size_t rows_of(Values x) const { return static_cast<std::size_t>(rows_in(x.size(), features())); }
-    static headrace_input input(Values values, std::size_t columns) {
-        const std::int64_t n = static_cast<std::int64_t>(columns);
-        return {values.data(), rows_in(values.size(), columns), n, n, 1, own_dtype};
-    }
+    static void check(int code) { detail::check(code); }
+    std::size_t rows_of(Values x) const { return static_cast<std::size_t>(detail::rows_in(x.size(), features())); }
+    static headrace_input input(Values values, std::size_t columns) { return detail::input<T>(values, columns); }
     static headrace_output output(std::span<T> values, std::size_t columns) {
-        const std::int64_t n = static_cast<std::int64_t>(columns);
-        return {values.data(), rows_in(values.size(), columns), n, n, 1, own_dtype};
+        return detail::output<T>(values, columns);
     }
 
     template <class Function, class... Results>

@@ -97,23 +97,59 @@ EXAMPLES = {
 }
 
 
+def _audio(dtype):
+    """What `WaveNet` is by default, with data far from zero in a double that float cannot hold."""
+    return wavenet("audio", layers=4, standardize=(123456.7, 0.25), dtype=dtype)
+
+
+def _on_student(dtype):
+    base = hr.StudentT(2, [1.0, 4.0])
+    ends = [hr.Standardize([1.0, 2.0], [2.0, 1.0]), hr.Permutation([1, 0]), hr.Rotation.random(2, seed=1)]
+    network = hr.CausalConvolution(2, channels=16, skip=5, kernel=3, dilations=[1, 3, 9], map="affine", dtype=dtype)
+    return randomise(hr.SequenceFlow([network, hr.ActNorm(2, dtype=dtype), *ends], base, dtype=dtype), "student's t")
+
+
+def _in_bf16(dtype):
+    flow = wavenet("bf16", features=2, channels=21, skip=16, layers=3, dtype="float32")
+    return flow.to("cpu", "bf16") if dtype == "float32" else flow.astype("float64")
+
+
+PIECES = (1, 7, 1, 30, 2)  # steps of calls of a stream: single ones, and windows
+
+
+def streamed(flow, rows, steps=41, dtype=None):
+    """Steps for a stream of a flow, context and covariates: at the place of its data, in any dtype."""
+    x = sequences(rows, steps, flow.features, dtype or flow.dtype)
+    shift = flow.transforms[-1].mean if isinstance(flow.transforms[-1], hr.Standardize) else 0.0
+    return (x + shift).astype(x.dtype), context_of(flow, rows), covariates_of(flow, rows, steps)
+
+
+def cut(x):
+    """The steps in pieces."""
+    return np.split(x, np.cumsum(PIECES)[:-1], axis=1)
+
+
+# Beside the examples, of which files are kept: what readers of files and their streams must have, too.
+READ = EXAMPLES | {"mixture": _audio, "student-t": _on_student, "bf16": _in_bf16}
+
+
 def inputs_of(module):
     """Sequences, context and covariates to try an example on."""
     rows, steps = 2, 20
-    flow = _flow_of(module)
+    flow = flow_of(module)
     x = sequences(rows, steps, flow.features, flow.dtype)
     return x, context_of(flow, rows), covariates_of(flow, rows, steps)
 
 
 def results_of(module, x, context, covariates):
     """Results of an example for these sequences: each as an array of float64 by name."""
-    flow = _flow_of(module)
+    flow = flow_of(module)
     z, log_det = flow.to_latent(x, context, covariates)
     results = {"log_prob": flow.log_prob_steps(x, context, covariates), "z": z, "log_det": log_det}
     return {name: np.asarray(array, np.float64) for name, array in results.items()}
 
 
-def _flow_of(module):
+def flow_of(module):
     if isinstance(module, hr.CausalConvolution):
         return hr.SequenceFlow([module])
     if isinstance(module, hr.LinearPrediction):  # a flow has at least one network

@@ -1,0 +1,118 @@
+"""Steps of one stream: the C library and the header beside the module, and beside the module's core alone.
+
+Of the core the time is that of its binding's call with all arrays made: network and map, without the base density, and
+without what Python does around them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import headrace as hr
+from bench.sequences.__main__ import A, made
+
+STEPS = (1, 64)
+
+Call = Callable[[str, np.ndarray, np.ndarray, int], float]
+
+
+class Timed:
+    """Calls of one side of the comparison, from the compiled loop."""
+
+    def __init__(self, library: ctypes.CDLL, side: str, path: Path) -> None:
+        opened, self._close = getattr(library, f"open_stream_{side}"), getattr(library, f"close_stream_{side}")
+        self._time = getattr(library, f"time_stream_{side}")
+        opened.restype, self._time.restype = ctypes.c_void_p, ctypes.c_double
+        self._stream = ctypes.c_void_p(opened(str(path).encode()))
+        assert self._stream.value, f"{side}: {path} was refused"
+
+    def __del__(self) -> None:
+        self._close(self._stream)
+
+    def __call__(self, verb: str, x: np.ndarray, out: np.ndarray, count: int) -> float:
+        given = (ctypes.c_bool(verb == "pull"), ctypes.c_long(len(x)), ctypes.c_long(count))
+        arrays = (array.ctypes.data_as(ctypes.c_void_p) for array in (x, out))
+        seconds = float(self._time(self._stream, *given, *arrays))
+        assert seconds >= 0
+        return seconds
+
+
+class Module:
+    """The same calls from Python."""
+
+    def __init__(self, flow: hr.SequenceFlow) -> None:
+        self._stream = flow.stream()
+
+    def __call__(self, verb: str, x: np.ndarray, out: np.ndarray, count: int) -> float:
+        stream, steps = self._stream, len(x)
+        start = time.thread_time()
+        for _ in range(count):
+            result: Any = stream.push(x[None]) if verb == "push" else stream.pull(steps, seed=1)
+        seconds = (time.thread_time() - start) / count
+        (out if verb == "push" else x)[...] = result[0].reshape(-1, 1)
+        return seconds
+
+
+class Core:
+    """The core's own call."""
+
+    def __init__(self, flow: hr.SequenceFlow) -> None:
+        (self._link,) = flow._program.links
+        self._state, self._weights = self._link.state(1), flow._program.vector
+
+    def __call__(self, verb: str, x: np.ndarray, out: np.ndarray, count: int) -> float:
+        given = (self._weights, x[None], np.empty_like(x[None]), np.empty((1, len(x)), x.dtype))
+        call, state = self._link._core.parallel if verb == "push" else self._link._core.sequential, self._state
+        start = time.thread_time()
+        for _ in range(count):
+            call(*given, state=state)
+        return (time.thread_time() - start) / count
+
+
+def check(sides: dict[str, Call], verb: str) -> None:
+    """The library's results are the module's, to the bit, and the header's are close."""
+    found: dict[str, np.ndarray] = {}
+    for side in ("module", "library", "header"):
+        x = np.sin(np.arange(20, dtype=np.float32))[:, None]
+        found[side] = np.concatenate([_step(sides[side], verb, x[i : i + 1]) for i in range(len(x))])
+    assert (found["library"] == found["module"]).all(), f"{verb}: other bits"
+    np.testing.assert_allclose(found["header"], found["module"], rtol=1e-4, atol=1e-4)
+
+
+def _step(side: Call, verb: str, x: np.ndarray) -> np.ndarray:
+    out = np.zeros_like(x)
+    side(verb, x, out, 1)
+    return out if verb == "push" else x
+
+
+def print_table(library: ctypes.CDLL, folder: Path, rounds: int, block: float) -> None:
+    """Medians of interleaved blocks, a line for each verb and number of steps of a call."""
+    flow = hr.SequenceFlow([made(A)])
+    path = folder / "stream.safetensors"
+    flow.save(path)
+    print("| one stream | steps | module us | its core us | library us | library / core | header us |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for verb in ("push", "pull"):
+        for steps in STEPS:
+            sides: dict[str, Call] = {"module": Module(flow), "library": Timed(library, "library", path)}
+            sides |= {"header": Timed(library, "header", path)}
+            check(sides, verb)
+            sides["core"] = Core(flow)
+            x = np.sin(np.arange(steps, dtype=np.float32))[:, None]
+            out = np.zeros_like(x)
+            counts = {side: max(1, round(block / max(run(verb, x, out, 1), 1e-7))) for side, run in sides.items()}
+            seconds: dict[str, list[float]] = {side: [] for side in sides}
+            for turn in range(rounds):
+                for side in list(sides)[:: 1 if turn % 2 == 0 else -1]:
+                    seconds[side].append(sides[side](verb, x.copy(), out, counts[side]))
+            found = {side: statistics.median(times) for side, times in seconds.items()}
+            us = {side: f"{1e6 * value:.3g}" for side, value in found.items()}
+            ratio = f"{found['library'] / found['core']:.2f}"
+            print(f"| {verb} | {steps} | {us['module']} | {us['core']} | {us['library']} | {ratio} | {us['header']} |")

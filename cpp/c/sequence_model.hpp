@@ -1,0 +1,49 @@
+// A file of sequences, and streams of it that go on step by step.
+#pragma once
+
+#include <memory>
+
+#include "../../runtime/parts/container.hpp"
+#include "arrays.hpp"
+#include "facts.hpp"
+
+namespace headrace {
+
+// Sequences that go on together. Arrays have the steps of one sequence after those of another. A refused call leaves
+// the stream as it was; a call that ends for want of memory leaves one that takes no more calls.
+class SequenceStream {
+  public:
+    SequenceStream() = default;
+    virtual ~SequenceStream() = default;
+    SequenceStream(const SequenceStream&) = delete;
+    SequenceStream& operator=(const SequenceStream&) = delete;
+
+    virtual int64_t rows() const = 0;
+    virtual int64_t position() const = 0;
+    virtual int64_t numbers() const = 0;  // values of a row's state
+    virtual void push(const headrace_input* x, const headrace_output* log_prob, const headrace_output* z) = 0;
+    virtual void pull(uint64_t seed, const headrace_output* x) = 0;
+    virtual void extend(int64_t frames, const headrace_input* covariates) = 0;
+    virtual std::unique_ptr<SequenceStream> copies(int64_t n) const = 0;
+    virtual void store(const headrace_output* numbers) const = 0;
+    virtual void load(int64_t position, const headrace_input* numbers) = 0;
+};
+
+class SequenceModel {
+  public:
+    SequenceModel() = default;
+    virtual ~SequenceModel() = default;
+    SequenceModel(const SequenceModel&) = delete;
+    SequenceModel& operator=(const SequenceModel&) = delete;
+
+    virtual const Facts& facts() const = 0;
+    virtual bool is_double() const = 0;
+    // Keeps the model while it lives.
+    virtual std::unique_ptr<SequenceStream> stream(int64_t rows, const headrace_input* context) const = 0;
+};
+
+// Whether a file is of sequences; then what it holds, or FileFormatError.
+bool is_of_sequences(const detail::Container& file);
+std::shared_ptr<const SequenceModel> sequence_model(detail::Container& file, bool is_double);
+
+}  // namespace headrace
