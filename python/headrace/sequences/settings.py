@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LEVELS", "CausalSettings", "doubling"]
 
-LEVELS = (-13.0, 2.0)  # the clamp of levels: cpp/core/sequences/step_map.hpp
+LEVELS = (-13.0, 2.0)  # the clamp of levels: cpp/steps/causal.hpp
 
 MOST_TAPS, MOST_UNITS, MOST_LAYERS, MOST_STEPS = 32, 2**13, 2**10, 2**24
 
