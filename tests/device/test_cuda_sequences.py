@@ -160,6 +160,17 @@ def test_bits_depend_neither_on_other_rows_nor_on_later_steps(device, size, verb
         assert_same(case.run(device, verb, *part), [array[rows, :steps] for array in whole])
 
 
+def test_parts_of_a_long_row_are_those_of_the_reference(device):
+    """Each after a warm-up. Several blocks of every kernel, the last ones of fewer positions."""
+    for dtype in cases.DTYPES:
+        case = Case(dtype, **SIZES["far back"], **MAPS["mixture with level"])
+        data = case.data(2, 300)
+        value, log_det, _ = case.run(device, "parallel", *data)
+        want = case.reference("parallel", *data)
+        cases.assert_close(value, want[0], magnitude=4.0, depth=20)
+        cases.assert_close(log_det, want[1], magnitude=4.0, depth=20)
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_one_row_of_context_and_covariates_is_for_all(device, verb, dtype):
     case = Case(dtype, context=2, covariates=3, hop=5)
@@ -236,12 +247,7 @@ def predicted(device, theta, given, to_signal):
     return device.numpy(result).copy(), device.numpy(log_gain).copy()
 
 
-@pairwise(
-    shape__order=[((2, 30, 1), 1), ((3, 9, 2), 12), ((2, 40, 3), 5), ((2, 5, 130), 2)],
-    to_signal=[False, True],
-    dtype=cases.DTYPES,
-)
-def test_prediction(device, shape, order, to_signal, dtype):
+def assert_predicts(device, shape, order, to_signal, dtype):
     draw = cases.rng("prediction", *shape, order)
     theta = (0.4 * draw.standard_normal((shape[2], order))).astype(dtype)
     given = draw.standard_normal(shape).astype(dtype)
@@ -250,6 +256,22 @@ def test_prediction(device, shape, order, to_signal, dtype):
     want, log_det = judge.forward(given) if to_signal else judge.inverse(given)
     cases.assert_close(got, want, magnitude=8.0, depth=20)
     np.testing.assert_allclose(-log_gain.sum() if to_signal else log_gain.sum(), log_det[0, 0], rtol=1e-10, atol=1e-12)
+
+
+@pairwise(
+    shape__order=[((2, 30, 1), 1), ((3, 9, 2), 12), ((2, 40, 3), 5), ((1, 1, 1), 3)],
+    to_signal=[False, True],
+    dtype=cases.DTYPES,
+)
+def test_prediction(device, shape, order, to_signal, dtype):
+    assert_predicts(device, shape, order, to_signal, dtype)
+
+
+def test_prediction_of_many_columns(device):
+    """Several blocks, the last ones of fewer columns."""
+    for dtype in cases.DTYPES:
+        for to_signal in (False, True):
+            assert_predicts(device, (2, 5, 130), 2, to_signal, dtype)
 
 
 @pytest.mark.parametrize("shape", [(3, 70), (5, 1000), (1, 1), (4, 0), (0, 3)])
