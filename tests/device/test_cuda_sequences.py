@@ -62,7 +62,14 @@ class Case:
         kind = {"float32": device.module.CausalTransformF32, "float64": device.module.CausalTransformF64}[self.dtype]
         settings = {"map": self.map, "variant": self.variant if self.map == "affine" else "", "slope": 1e-3}
         settings |= {"bins": self.bins, "bound": 5.0, "low": None, "min_bin": 1e-3, "has_level": self.has_level}
-        return kind(**(self.sizes() | settings | {"reads_data": self.reads_data, "device": device.index if index is None else index} | other))
+        return kind(
+            **(
+                self.sizes()
+                | settings
+                | {"reads_data": self.reads_data, "device": device.index if index is None else index}
+                | other
+            )
+        )
 
     def data(self, rows, steps):
         draw = cases.rng("cuda sequences data", rows, steps, self.inputs)
@@ -116,7 +123,12 @@ MAPS = {
 
 
 @pairwise(
-    size=SIZES, map=["affine", "mixture", "level"], rows=[1, 3, 11], reads_data=[True, False], verb=VERBS, dtype=cases.DTYPES
+    size=SIZES,
+    map=["affine", "mixture", "level"],
+    rows=[1, 3, 11],
+    reads_data=[True, False],
+    verb=VERBS,
+    dtype=cases.DTYPES,
 )
 def test_values_are_those_of_the_reference(device, size, map, rows, reads_data, verb, dtype):
     case = Case(dtype, reads_data=reads_data, **SIZES[size], **MAPS[map])
@@ -154,7 +166,9 @@ def test_bits_depend_neither_on_other_rows_nor_on_later_steps(device, size, verb
     whole = case.run(device, verb, given, context, covariates)
     for rows, steps in ((slice(3, 4), 50), (slice(2, 11), 19)):
         frames = -(-steps // case.hop)
-        some = None if covariates is None else np.ascontiguousarray(covariates[rows])  # all frames: the last one is held
+        some = (
+            None if covariates is None else np.ascontiguousarray(covariates[rows])
+        )  # all frames: the last one is held
         assert covariates is None or frames <= some.shape[1]
         part = given[rows, :steps], None if context is None else np.ascontiguousarray(context[rows]), some
         assert_same(case.run(device, verb, *part), [array[rows, :steps] for array in whole])
