@@ -62,14 +62,8 @@ class Case:
         kind = {"float32": device.module.CausalTransformF32, "float64": device.module.CausalTransformF64}[self.dtype]
         settings = {"map": self.map, "variant": self.variant if self.map == "affine" else "", "slope": 1e-3}
         settings |= {"bins": self.bins, "bound": 5.0, "low": None, "min_bin": 1e-3, "has_level": self.has_level}
-        return kind(
-            **(
-                self.sizes()
-                | settings
-                | {"reads_data": self.reads_data, "device": device.index if index is None else index}
-                | other
-            )
-        )
+        settings |= {"reads_data": self.reads_data, "device": device.index if index is None else index}
+        return kind(**(self.sizes() | settings | other))
 
     def data(self, rows, steps):
         draw = cases.rng("cuda sequences data", rows, steps, self.inputs)

@@ -295,7 +295,8 @@ class SequenceFlow(SequenceDerivatives):
         Of a flow that fits its data, the values of z are independent draws of the base: their autocorrelations show
         where it does not.
         """
-        return self._call_of("x", x, context, covariates, parameters).both(True)
+        both: tuple[Any, Array] = self._call_of("x", x, context, covariates, parameters).both(True)
+        return both
 
     def to_data(
         self,
@@ -306,7 +307,8 @@ class SequenceFlow(SequenceDerivatives):
         parameters: Array | None = None,
     ) -> tuple[Any, Array]:
         """Latent to data: ``(x, log_det)``, x in the shape of z, log_det (rows,), log \\|det dx/dz\\|."""
-        return self._call_of("z", z, context, covariates, parameters).both(False)
+        both: tuple[Any, Array] = self._call_of("z", z, context, covariates, parameters).both(False)
+        return both
 
     def sample(
         self,

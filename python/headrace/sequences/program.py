@@ -231,7 +231,7 @@ class SequenceProgram:
         assert self._base is not None
         first, last = begin // NOISE_STEPS, -(-end // NOISE_STEPS)
         features = self._base.features
-        drawn = self._library.empty((len(samples), (last - first) * NOISE_STEPS, features), self._dtype)
+        drawn: Array = self._library.empty((len(samples), (last - first) * NOISE_STEPS, features), self._dtype)
         for block in range(first, last):
             row = (block * MOST_SAMPLES + samples.start) * NOISE_STEPS
             own = self._base.sample(
