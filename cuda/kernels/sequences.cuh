@@ -11,6 +11,13 @@
 #include "rows.cuh"
 #include "sequences.hpp"
 
+// Before a loop of which so many rounds are to have their loads in flight together.
+#ifdef __CUDACC__
+#define HR_IN_FLIGHT(rounds) HR_PRAGMA(unroll(rounds))
+#else
+#define HR_IN_FLIGHT(rounds)
+#endif
+
 namespace headrace {
 namespace {
 
@@ -24,6 +31,8 @@ struct alignas(16) LanesOf {
 template <int S, int M, class T>
 __device__ __forceinline__ void add_terms(T (&sum)[S][M], const T* weights, int stride, int gap, const T* x, int line,
                                           int inputs, bool relu = false) {
+    constexpr int rounds [[maybe_unused]] = 32 / M;  // weights of streams come from the L2 cache, of positions from L1
+    HR_IN_FLIGHT(rounds)
     for (int i = 0; i < inputs; ++i, weights += stride, x += line) {
         LanesOf<T, M> lanes = *reinterpret_cast<const LanesOf<T, M>*>(x);
         HR_UNROLL for (int j = 0; j < M; ++j) if (relu) lanes.v[j] = max(lanes.v[j], T(0));
