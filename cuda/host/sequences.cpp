@@ -282,7 +282,7 @@ void DeviceCausalTransform<T>::steps(const SequencesOnDevice<T>& call, int64_t r
     int64_t at_once = steps_of_launch;
     const int64_t frame_rows = call.one_covariate_row ? 1 : rows;
     if (net.covariates > 0) {
-        const int64_t most = causal_bytes / (frame_rows * of_layers * int64_t(sizeof(T)));
+        const int64_t most = causal_bytes / std::max<int64_t>(1, frame_rows * of_layers * int64_t(sizeof(T)));
         at_once = std::min(at_once, std::max<int64_t>(1, most - 2) * net.hop);
         frames = numbers_of<T>(frame_rows * ((std::min(at_once, call.steps) - 1) / net.hop + 3) * of_layers, stream);
     }
