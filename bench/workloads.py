@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 VECTORS = ("planar", "radial")
-KERNELS = ("coupling_map", "dual_ascent", "ascent")  # which headrace alone has
+KERNELS = ("coupling_map", "dual_ascent", "ascent", "wavenet")  # which headrace alone has
 FAMILIES = ("maf", "maf_residual", "iaf", "realnvp", "nsf", "nsf_coupling", *VECTORS, *KERNELS)
 VERBS = ("log_prob", "sample", "train", "forward", "inverse", "fit_to_normal", "step", "fit")
 COUPLINGS = ("realnvp", "nsf_coupling")
@@ -31,6 +31,7 @@ class Workload:
 
     ``coupling_map`` is the affine map of couplings alone, on parameters that are given; ``dual_ascent`` a chain of maps
     and rotations; ``ascent`` what fits one: a ``step`` of the points, or a ``fit`` of so many steps. None has layers.
+    A row of ``wavenet`` is a sequence of so many steps, and its transforms are the layers of one network.
     """
 
     family: str
@@ -202,7 +203,7 @@ def needed_flops(
     """Multiplications and additions of the existing weights, each used once a row: the least any direction needs.
 
     Of planar and radial transforms: those of the sum over the coordinates and of their move. Of dual ascent: those of
-    the rotations.
+    the rotations. Of a causal network: its weights, each used once a step.
 
     A training step uses them three times: forward, for the gradient of the units below, and for their own. Nobody asks
     for the gradient of the data, so the first layer of the transform that reads them is used twice.
@@ -210,6 +211,8 @@ def needed_flops(
     if family in VECTORS:
         flops = VECTOR_FLOPS[family] * features * transforms * rows
         return 3 * flops if verb == "fit_to_normal" else flops
+    if family == "wavenet":
+        return 2 * rows * features * wavenet_weights(transforms)
     if family in KERNELS:
         return 0 if family == "coupling_map" else 2 * features**2 * transforms * rows
     layers = existing_layers(family, features, hidden)
@@ -217,6 +220,12 @@ def needed_flops(
     if verb == "train":
         uses = 3 * uses - layers[0]
     return 2 * rows * uses
+
+
+def wavenet_weights(layers: int, channels: int = 32, outputs: int = 31) -> int:
+    """Weights of products of `hr.WaveNet` with two taps, as many skip units as channels and two inputs a step."""
+    each = 2 * channels * 2 * channels + 2 * channels**2
+    return layers * each - channels**2 + 2 * 2 * channels + channels**2 + channels * outputs
 
 
 # A coordinate: product and addition of the sum, and of the move; a radial transform subtracts its center before each.

@@ -36,6 +36,7 @@ MANY = 1 << 22  # rows that fill no cache: 256 MB of 16 features
 MAF = replace(MAF_64, rows=100_000)
 COUPLING_MAP = Workload("coupling_map", 8, (), 1, "forward", MANY)
 ASCENT = Workload("ascent", 10, (), 1, "step", 10_000_000)
+WAVENET = Workload("wavenet", 16_000, (), 16, "log_prob", 64)  # a million steps
 FITS = tuple(replace(ASCENT, verb="fit", transforms=steps) for steps in (20, 120))  # their difference is 100 steps
 
 # Chains that are to reach the copy rate are as short as that takes: of more transforms the arithmetic takes longer than
@@ -51,6 +52,8 @@ CASES: tuple[Case, ...] = (
     Case(Workload("dual_ascent", 2, (), 2, "inverse", 4 * MANY), share=0.7),
     Case(ASCENT, share=1 / 1.5),
     *(Case(fit) for fit in FITS),
+    Case(WAVENET),
+    Case(replace(WAVENET, verb="sample", features=1000, rows=1024)),  # a panel of streams for each multiprocessor
     *(Case(replace(model, verb="train", rows=rows)) for model in (MAF_43, REALNVP_64) for rows in (1000, 100_000)),
     *(Case(replace(REALNVP_64, verb=verb, rows=100_000)) for verb in ("log_prob", "sample")),
     *(Case(replace(model, rows=1)) for model in (MAF_64, replace(MAF_64, verb="sample"), REALNVP_64)),

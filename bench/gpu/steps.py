@@ -32,6 +32,8 @@ SELECTION = " or ".join(
         "(float32 and test_the_value_may_replace_the_input and (affine-forward or (radial and True)))",
         "(float32 and test_an_ascent_is_that_of_the_cpu)",
         "(tensor_cores and (test_every_size_of_batch or (test_flows_are and MAF) or test_lines_in_global_memory))",
+        "(cuda_sequences and (test_the_order_of_threads_does_not_matter or test_parts_of_a_long_row))",
+        "(cuda_sequences and (test_prediction_of_many_columns or test_sums_over_steps))",
         "test_gradients_of_couplings",
         "test_chosen_rows",
         "test_shared_parameters_are_summed_in_float64",

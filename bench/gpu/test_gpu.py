@@ -308,7 +308,7 @@ def test_the_sanitizer_sees_every_family_of_kernels():
         gpu_steps.pytest_command(files, "-k", gpu_steps.SELECTION, "--collect-only", "-qq"), 300.0
     )
     found = re.findall(r"test_cuda_(\w+)\.py::", done["output"])
-    assert set(found) == {"adam", "ascent", "coupling", "points", "program", "tensor_cores", "vector_ops"}
+    assert set(found) == {"adam", "ascent", "coupling", "points", "program", "sequences", "tensor_cores", "vector_ops"}
     assert 40 < len(found) < 100
 
 
@@ -492,6 +492,10 @@ def test_bytes_and_operations():
     chain = Workload("dual_ascent", 10, (), 2, "inverse", 100)
     assert chain.flops == 100 * 2 * 2 * 100
     assert chain.operations == chain.flops + 2 * 100 * 2 * 10 * 22
+    weights = (
+        2 * 3 * 2 * 32 * 32 - 32 * 32 + 2 * 2 * 32 + 32 * 32 + 32 * 31
+    )  # two layers, whose last one has no residual
+    assert Workload("wavenet", 100, (), 2, "sample", 7).flops == 2 * 7 * 100 * weights
     assert gpu_cases.ASCENT.nbytes == 2 * 4 * 10 * 10_000_000
 
 

@@ -61,6 +61,9 @@ struct CausalNetwork {
     uint32_t state;  // values in the state of a stream
 };
 
+// The logarithm of a value's scale, where the network gives it, is clamped between these.
+constexpr double least_level = -13.0, most_level = 2.0;
+
 // The state between calls of `lanes` streams at one position; with one lane, of several streams one
 // after another, each with `state` values:
 //   values of layer l   [slot = position mod (kernel - 1) dilation][channel_units][lane], from layers[l].ring * lanes
@@ -92,6 +95,25 @@ HR_FN int gate_units(const CausalNetwork& n) {
 
 HR_FN int out_units(const CausalNetwork& n, const CausalLayer& layer) {
     return layer.is_last ? n.skip_units : n.channel_units + n.skip_units;
+}
+
+// The two frames around a position, and its share of the second; the last frame is held.
+template <class T>
+struct FramePlace {
+    int64_t first, second;
+    T share;
+};
+
+template <class T>
+HR_FN FramePlace<T> frame_place(const CausalNetwork& n, int64_t last_frame, int64_t position) {
+    const int64_t frame = position / n.hop, past = position % n.hop;
+    return {frame, past == 0 || frame == last_frame ? frame : frame + 1, T(past) / T(n.hop)};
+}
+
+// The start of a gate: its bias, and products of the two frames.
+template <class V>
+HR_FN V interpolated(V bias, V first, V second, Scalar<V> share) {
+    return bias + fma(share, second - first, first);
 }
 
 }  // namespace

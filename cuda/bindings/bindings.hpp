@@ -15,6 +15,7 @@ void bind_program(py::module_& m);
 void bind_optimizer(py::module_& m);
 void bind_ops(py::module_& m);
 void bind_points(py::module_& m);
+void bind_sequences(py::module_& m);
 void bind_xla(py::module_& m);
 void bind_lanes(py::module_& m);      // where tests are built
 void bind_emulation(py::module_& m);  // only _emu

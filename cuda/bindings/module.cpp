@@ -38,6 +38,7 @@ PYBIND11_MODULE(HEADRACE_MODULE, m, pybind11::mod_gil_not_used()) {
     bind_optimizer(m);
     bind_ops(m);
     bind_points(m);
+    bind_sequences(m);
     bind_xla(m);
 #ifdef HR_EMULATE
     bind_emulation(m);

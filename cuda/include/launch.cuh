@@ -47,6 +47,22 @@ constexpr int ascent_chunk_rows = 4096;  // at most, over which sums are one par
 constexpr int ascent_chunks = 2048;      // target, if chunks do not become longer than that
 constexpr int ascent_sum_threads = 256;  // that add up the partial sums of one number
 
+// Causal networks over time (kernels/sequences.hpp). Not measured on a card. A tile of positions has lines of 32 inputs
+// at a time in shared memory, 4.5 KiB in float32, and the gated values of all channels; a thread has the sums of a unit
+// at 8 positions, whose inputs it loads at once.
+constexpr int causal_threads = 128;
+constexpr int causal_positions = 32, causal_lanes = 8, causal_inputs = 32;
+// Steps of streams: a panel is small, because the layers of a step wait for each other, and many blocks hide that.
+constexpr int panel_threads = 128, panel_streams = 8, panel_lanes = 4;
+constexpr size_t causal_shared_bytes = 48 << 10;  // of values of a block; wider networks have them in device memory
+// Bytes of a call's values of layers, or of the streams' states: rows beyond take their turn. A long row is cut into
+// parts, each of at least as many warm-ups as this. Steps of a launch, because a card of a screen ends long ones.
+#ifdef HR_EMULATE
+constexpr int64_t causal_bytes = 1 << 15, least_warm_ups = 1, steps_of_launch = 16;
+#else
+constexpr int64_t causal_bytes = 1 << 28, least_warm_ups = 16, steps_of_launch = 4096;
+#endif
+
 // Adam (kernels/adam.hpp). Not measured on a card.
 constexpr int adam_threads = 256;
 constexpr int adam_stretch = 8192;  // values whose squares are one partial sum

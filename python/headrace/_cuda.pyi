@@ -29,6 +29,67 @@ def driver_version() -> int: ...
 def runtime_version() -> int: ...
 def architectures() -> str: ...
 def give_back(device: int) -> None: ...
+def predict(
+    theta: _Array, given: _Array, result: _Array, log_gain: _Array, to_signal: bool, device: int, stream: int
+) -> None: ...
+def sum_steps(scores: _Array, totals: _Array, device: int, stream: int) -> None: ...
+
+class _CausalTransform:
+    def __init__(
+        self,
+        *,
+        inputs: int,
+        channels: int,
+        skip: int,
+        kernel: int,
+        dilations: Sequence[int],
+        outputs: int,
+        context: int,
+        covariates: int,
+        hop: int,
+        is_companded: bool,
+        reads_data: bool,
+        map: str,
+        variant: str,
+        slope: float,
+        bins: int,
+        bound: float,
+        low: float | None,
+        min_bin: float,
+        has_level: bool,
+        device: int,
+    ) -> None: ...
+    @property
+    def n_weights(self) -> int: ...
+    @property
+    def device(self) -> int: ...
+    def parallel(
+        self,
+        weights: _Array,
+        given: _Array,
+        value: _Array | None = None,
+        log_det: _Array | None = None,
+        raw: _Array | None = None,
+        context: _Array | None = None,
+        covariates: _Array | None = None,
+        *,
+        stream: int,
+    ) -> None: ...
+    def sequential(
+        self,
+        weights: _Array,
+        given: _Array,
+        value: _Array | None = None,
+        log_det: _Array | None = None,
+        raw: _Array | None = None,
+        context: _Array | None = None,
+        covariates: _Array | None = None,
+        *,
+        stream: int,
+    ) -> None: ...
+
+class CausalTransformF32(_CausalTransform): ...
+class CausalTransformF64(_CausalTransform): ...
 
 coupling: core.Coupling[_Array]
 coupling_backward: core.CouplingBackward[_Array]

@@ -98,6 +98,7 @@ class SequenceModule:
         """See the class."""
         if not isinstance(flow, SequenceFlow):
             raise TypeError(f"flow: expected a SequenceFlow, got {check.kind_of(flow)}")
+        flow._refuse_device("flow")
         if flow.dtype == np.float64 and not jax.config.jax_enable_x64:
             raise ValueError(errors.too_wide_for_jax("flow", "flow"))
         self._fixed, self.params = _Fixed(copy(flow)), jnp.asarray(flow.parameters)

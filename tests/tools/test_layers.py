@@ -33,6 +33,8 @@ DEVICE_OF_CORE = {
     "request.hpp",
     "structure.hpp",
     "views.hpp",
+    "convolution.hpp",  # of sequences
+    "view.hpp",
 }
 
 

@@ -37,9 +37,8 @@ def build(workload: Workload, device: str, matmul: str = "exact") -> Model:
     if workload.family in VECTORS:
         return _vector_flow(workload, device)
     if workload.family in KERNELS:
-        return {"coupling_map": _coupling_map, "dual_ascent": _dual_ascent, "ascent": _ascent}[workload.family](
-            workload, device
-        )
+        made = {"coupling_map": _coupling_map, "dual_ascent": _dual_ascent, "ascent": _ascent, "wavenet": _wavenet}
+        return made[workload.family](workload, device)
     flow = placed(network_flow(workload), device, matmul)
     seeds = itertools.count()
     trained = {"train": _optimiser_step(flow)} if workload.verb == "train" else {}
@@ -110,6 +109,19 @@ def _dual_ascent(workload: Workload, device: str) -> Model:
     """A finished flow of small steps."""
     flow = placed(ascent_chain(workload.features, workload.transforms), device)
     return Model(flow.log_prob, flow.sample, forward=flow.to_data, inverse=flow.to_latent, **native(device))
+
+
+def _wavenet(workload: Workload, device: str) -> Model:
+    """A network over time with fresh weights; a row of the arrays is a sequence of one value a step."""
+    import headrace as hr
+
+    flow = placed(hr.WaveNet(layers=workload.transforms, prediction=0), device)
+    seeds = itertools.count()
+    return Model(
+        log_prob=lambda x: flow.log_prob(x[..., None]),
+        sample=lambda rows: flow.sample(rows, steps=workload.features, seed=next(seeds))[..., 0],
+        **native(device),
+    )
 
 
 def _ascent(workload: Workload, device: str) -> Model:

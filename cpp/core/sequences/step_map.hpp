@@ -9,12 +9,11 @@
 #include <algorithm>
 
 #include "../../math/lane.hpp"
+#include "../../steps/causal.hpp"
 #include "../maps.hpp"
 #include "../table.hpp"
 
 namespace headrace {
-
-constexpr double least_level = -13.0, most_level = 2.0;
 
 template <class T>
 class StepMap {

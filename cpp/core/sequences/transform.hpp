@@ -11,15 +11,9 @@
 #include "../scratch.hpp"
 #include "convolution.hpp"
 #include "streams.hpp"
+#include "view.hpp"
 
 namespace headrace {
-
-// An array (rows, steps, columns) as NumPy describes it: strides in bytes, any alignment.
-struct SequenceView {
-    const char* data = nullptr;
-    int64_t row_stride = 0, step_stride = 0, column_stride = 0;
-    bool is_double = false;
-};
 
 // The arguments of a call. Missing arrays are null; arrays of results are contiguous.
 template <class T>

@@ -22,23 +22,9 @@ void causal_fold(const CausalNetwork& n, const T* weights, const T* context, T* 
     }
 }
 
-// The two frames around a position, and its share of the second; the last frame is held.
-template <class T>
-struct FramePlace {
-    int64_t first, second;
-    T share;
-};
-
 template <class T>
 HR_FN FramePlace<T> frame_place(const CausalNetwork& n, const CausalSide<T>& side, int64_t position) {
-    const int64_t frame = position / n.hop, past = position % n.hop;
-    const int64_t last = side.first_frame + side.n_frames - 1;
-    return {frame, past == 0 || frame == last ? frame : frame + 1, T(past) / T(n.hop)};
-}
-
-template <class T>
-HR_FN Pack<T> interpolated(Pack<T> bias, Pack<T> first, Pack<T> second, T share) {
-    return bias + fma(share, second - first, first);
+    return frame_place<T>(n, side.first_frame + side.n_frames - 1, position);
 }
 
 // Products U_l g of one frame of one stream.

@@ -309,6 +309,8 @@ class DeviceCaller(Caller):
 
     def queued(self, what: Any) -> Any:
         """A program or another object of `_cuda`, to be called on this call's stream."""
+        if hasattr(what, "queued_on"):  # one of Python's own
+            return what.queued_on(self.stream)
         return OnStream(self.device, what.core, self.stream)
 
     def _is_immutable(self, name: str, value: Any) -> bool:

@@ -94,7 +94,8 @@ def diagnose(
     """
     if isinstance(flow, SequenceFlow):
         check_only({"weights": weights, "training": training, "names": names, "context_names": context_names})
-        return diagnose_sequences(flow, x, context, covariates, check.integer("seed", seed))
+        on_cpu = flow if flow.device == "cpu" else flow.to("cpu")
+        return diagnose_sequences(on_cpu, x, context, covariates, check.integer("seed", seed))
     check_only({"covariates": covariates}, "rows")
     again = False
     if hasattr(flow, "_to_look_at"):  # a FlowDensity, without scikit-learn in between, or a Choice

@@ -87,7 +87,8 @@ class Sequences:
                     f"list of such, got {array.shape}{hint}"
                 )
             self.batch = array.shape[:-2]
-            self._array = array.reshape(math.prod(self.batch), *array.shape[-2:])
+            with caller.queue():
+                self._array = array.reshape(math.prod(self.batch), *array.shape[-2:])
             found = [array.shape[-2]] * len(self._array)
         self.steps = max(found) if self.is_list else array.shape[-2]
         self.lengths = np.array(found, np.intp)
@@ -111,6 +112,11 @@ class Sequences:
         if np.shape(lengths) != self.batch:
             raise ValueError(f"lengths: expected shape {self.batch}, got {np.shape(lengths)}")
         return np.array(given, np.intp)
+
+    @property
+    def array(self) -> Array:
+        """All sequences of an array, (rows, steps, features)."""
+        return self._array
 
     @property
     def arrays(self) -> list[Array]:
@@ -224,14 +230,7 @@ class Covariates:
         self._columns, self._hop, self._dtype = columns, hop, dtype
         self._own: list[Array] = []
         self._rows = math.prod(batch)
-        if not columns:
-            if value is not None:
-                raise ValueError("covariates: expected None, as this takes no covariates, got some")
-            return
-        expected = f"(frames, {columns}) for all sequences, or {self._shape(batch)}"
-        if value is None:
-            raise ValueError(f"covariates: expected shape {expected}, got None")
-        if isinstance(value, (list, tuple)):
+        if columns and isinstance(value, (list, tuple)):
             if len(value) != self._rows or len(batch) != 1:
                 raise ValueError(f"covariates: expected one array for each of {self._rows} sequences, got {len(value)}")
             self._own = [
@@ -239,14 +238,27 @@ class Covariates:
                 for i, one in enumerate(value)
             ]
             return
-        array = caller.open("covariates", value)
-        if array.ndim < 2 or array.shape[-1] != columns or array.shape[:-2] not in ((), batch):
-            raise ValueError(f"covariates: expected shape {expected}, got {array.shape}")
+        array = self.opened(caller, value, columns, batch)
+        if array is None:
+            return
         self._finite("covariates", array)
         self._own = list(array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:]))
 
-    def _shape(self, batch: tuple[int, ...]) -> str:
-        return "(" + ", ".join([*map(str, batch), "frames", str(self._columns)]) + ")"
+    @staticmethod
+    def opened(caller: Caller, value: Any, columns: int, batch: tuple[int, ...]) -> Array | None:
+        """An array of these, (frames, columns) or (*batch, frames, columns); None where there are no columns."""
+        if not columns:
+            if value is not None:
+                raise ValueError("covariates: expected None, as this takes no covariates, got some")
+            return None
+        own = "(" + ", ".join([*map(str, batch), "frames", str(columns)]) + ")"
+        expected = f"(frames, {columns}) for all sequences, or {own}"
+        if value is None:
+            raise ValueError(f"covariates: expected shape {expected}, got None")
+        array = caller.open("covariates", value)
+        if array.ndim < 2 or array.shape[-1] != columns or array.shape[:-2] not in ((), batch):
+            raise ValueError(f"covariates: expected shape {expected}, got {array.shape}")
+        return array
 
     @staticmethod
     def _finite(name: str, array: Array) -> Array:
@@ -268,12 +280,16 @@ class Covariates:
         """Refuse too few frames for sequences of these lengths."""
         for i, own in enumerate(self._own):
             steps = int(lengths.max(initial=0) if len(self._own) == 1 else lengths[i])
-            if len(own) < (least := -(-steps // self._hop)):
-                of = f" of sequence {i}" if len(self._own) > 1 else ""
-                raise ValueError(
-                    f"covariates: expected at least {least} frames for {steps} steps{of} at {self._hop} steps a frame, "
-                    f"got {len(own)}"
-                )
+            self.check_frames(len(own), steps, self._hop, f" of sequence {i}" if len(self._own) > 1 else "")
+
+    @staticmethod
+    def check_frames(frames: int, steps: int, hop: int, of: str = "") -> None:
+        """Refuse too few frames for this many steps."""
+        if frames < (least := -(-steps // hop)):
+            raise ValueError(
+                f"covariates: expected at least {least} frames for {steps} steps{of} at {hop} steps a frame, "
+                f"got {frames}"
+            )
 
     def rows(self, index: Sequence[int] | NDArray[np.intp]) -> Array | None:
         """Frames of these sequences, (rows, frames, columns); the last frame of a short one is repeated."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
+from headrace._core.device import Device
 from headrace._core.settings import MapShape
 from headrace._core.structure import refuse_beyond_memory
 from headrace._keywords import documented, takes
@@ -17,6 +18,7 @@ from headrace._stored import Stored, storable
 from headrace.flow import Flow
 from headrace.sequences.inner import InnerLink
 from headrace.sequences.links import CausalLink
+from headrace.sequences.on_device import CausalLinkOnDevice
 from headrace.sequences.program import SequenceProgram
 from headrace.sequences.sequential import Sequential
 from headrace.sequences.settings import CausalSettings, doubling
@@ -200,8 +202,12 @@ class CausalConvolution(Sequential):
         inner = self._settings.inner
         return {} if inner is None else {f"inner.{name}": array for name, array in inner._fixed_arrays().items()}
 
-    def _link(self, dtype: np.dtype[Any], products: str) -> CausalLink | InnerLink:
-        """What computes it in a chain, whose products may be others."""
+    def _link(
+        self, dtype: np.dtype[Any], products: str, device: Device | None = None
+    ) -> CausalLink | InnerLink | CausalLinkOnDevice:
+        """What computes it in a chain, whose products and device may be others."""
+        if device is not None:
+            return CausalLinkOnDevice(self._settings, device, dtype)
         kind = CausalLink if self._settings.inner is None else InnerLink
         return kind(self._settings, self._structure, dtype, products == "bf16")
 

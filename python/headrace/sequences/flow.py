@@ -12,6 +12,8 @@ from headrace import _arguments as check
 from headrace import training
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
+from headrace._arrays.device_caller import DeviceCaller
+from headrace._core.device import Device
 from headrace._evaluation import Pair
 from headrace._fit.arguments import Arguments, FitKeywords
 from headrace._keywords import takes
@@ -26,6 +28,7 @@ from headrace.sequences.fit import SequenceFit
 from headrace.sequences.gradients import SequenceDerivatives
 from headrace.sequences.interior import SequenceInterior
 from headrace.sequences.links import StepLink
+from headrace.sequences.on_device import ProgramOnDevice, RunOnDevice, frames_of
 from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, SequenceProgram
 from headrace.sequences.quantised import Cells
@@ -69,7 +72,7 @@ class SequenceFlow(SequenceDerivatives):
     """
 
     _dtype: np.dtype[Any]
-    _device: None = None
+    _moves = True
 
     def __init__(
         self,
@@ -115,13 +118,20 @@ class SequenceFlow(SequenceDerivatives):
         super()._take_parameters(parameters, program=program, **structure)
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+        device = self._device
         links = [
-            t._link(dtype, self._products) if isinstance(t, OVER_TIME) else StepLink(_standing(t, dtype))
+            t._link(dtype, self._products, device)
+            if isinstance(t, OVER_TIME)
+            else StepLink(_standing(t, dtype, device))
             for t in self._chain
         ]
         blocks = [[block for _, block in part._blocks()] for part in (self._base, *self._chain)]
-        base = Flow([], self._base, dtype=dtype)
-        program = SequenceProgram(links, blocks, dtype, base, self._standardize_context)
+        base, scale = Flow([], self._base, dtype=dtype)._on(device), self._standardize_context
+        program: Program = (
+            SequenceProgram(links, blocks, dtype, base, scale)
+            if device is None
+            else ProgramOnDevice(links, blocks, dtype, device, base, scale)
+        )
         if parameters is not None:
             self._fill(program, parameters)
         return program
@@ -181,7 +191,7 @@ class SequenceFlow(SequenceDerivatives):
 
     @property
     def transforms(self) -> tuple[Any, ...]:
-        """The transforms in latent → data order, with copies of the current parameters.
+        """The transforms in latent → data order, with copies of the current parameters, on the CPU.
 
         Where `standardize_context` is set, each expects the context standardised.
         """
@@ -248,7 +258,7 @@ class SequenceFlow(SequenceDerivatives):
         >>> bool(flow.log_prob(pcm, quantised=1) < 0)  # a log probability
         True
         """
-        run = self._run_of("x", x, context, covariates, parameters, lengths, quantised is not None)
+        run = self._call_of("x", x, context, covariates, parameters, lengths, quantised is not None)
         return run.totals(self._cells(quantised, run) if quantised is not None else run.log_prob)
 
     def log_prob_steps(
@@ -269,7 +279,7 @@ class SequenceFlow(SequenceDerivatives):
             Shape (rows, steps), (steps,) for one sequence, or a list of arrays (steps,) for a list. Steps beyond
             `lengths` are 0.
         """
-        run = self._run_of("x", x, context, covariates, parameters, lengths, quantised is not None)
+        run = self._call_of("x", x, context, covariates, parameters, lengths, quantised is not None)
         return run.steps(self._cells(quantised, run) if quantised is not None else run.log_prob)
 
     def to_latent(
@@ -285,7 +295,8 @@ class SequenceFlow(SequenceDerivatives):
         Of a flow that fits its data, the values of z are independent draws of the base: their autocorrelations show
         where it does not.
         """
-        return self._run_of("x", x, context, covariates, parameters).both(True)
+        both: tuple[Any, Array] = self._call_of("x", x, context, covariates, parameters).both(True)
+        return both
 
     def to_data(
         self,
@@ -296,7 +307,8 @@ class SequenceFlow(SequenceDerivatives):
         parameters: Array | None = None,
     ) -> tuple[Any, Array]:
         """Latent to data: ``(x, log_det)``, x in the shape of z, log_det (rows,), log \\|det dx/dz\\|."""
-        return self._run_of("z", z, context, covariates, parameters).both(False)
+        both: tuple[Any, Array] = self._call_of("z", z, context, covariates, parameters).both(False)
+        return both
 
     def sample(
         self,
@@ -328,8 +340,11 @@ class SequenceFlow(SequenceDerivatives):
         count = check.integer("n", n, most=MOST_SAMPLES - 1)
         total = check.integer("steps", steps, least=1, most=MOST_DRAWN_STEPS)
         caller, key = self._caller(), check.seed(seed)
-        own = Covariates(caller, covariates, self._covariates, (count,), self._hop, self._dtype)
         rows = _arrays.context_rows(context, count, self._context, caller=caller)
+        if isinstance(caller, DeviceCaller):
+            frames = frames_of(caller, covariates, self, (count,), total)
+            return RunOnDevice(self._program, caller, (count,), rows, frames).drawn(total, key)
+        own = Covariates(caller, covariates, self._covariates, (count,), self._hop, self._dtype)
         return Run(self._program, caller, (count,), rows, own, self._dtype).drawn(total, key)
 
     # ---- continuations -----------------------------------------------------------------------------------------------
@@ -380,6 +395,7 @@ class SequenceFlow(SequenceDerivatives):
         >>> bool((np.concatenate(parts, axis=1) == flow.log_prob_steps(x)).all())
         True
         """
+        self._refuse_device("stream")
         program = self._program
         if state is not None:
             if rows != 1 or context is not None or covariates is not None:
@@ -446,6 +462,7 @@ class SequenceFlow(SequenceDerivatives):
         >>> len(history.train_loss), history.judged_by
         (2, 'held-out sequences')
         """
+        self._refuse_device("fit")
         given, history = Arguments(**arguments), training.History()
 
         def opened() -> SequenceFit:
@@ -474,7 +491,8 @@ class SequenceFlow(SequenceDerivatives):
         lengths: Any = None,
         integers: bool = False,
     ) -> Run:
-        """The checked arguments of a call."""
+        """The checked arguments of a call on the CPU."""
+        self._refuse_device("sequences")
         caller, program = self._caller(), self._program
         given = Sequences(caller, name, value, self._features, lengths=lengths, integers=integers)
         rows = context_of(caller, context, self._context, given.batch)
@@ -486,12 +504,42 @@ class SequenceFlow(SequenceDerivatives):
             vector = program.read_by_calls(_arrays.ready(array, self._dtype, caller))
         return Run(program, caller, given.batch, rows, own, self._dtype, given=given, vector=vector)
 
+    def _call_of(
+        self,
+        name: str,
+        value: Any,
+        context: Any,
+        covariates: Any,
+        parameters: Any,
+        lengths: Any = None,
+        is_quantised: bool = False,
+    ) -> Any:
+        """The checked arguments of a call where the flow computes."""
+        caller = self._caller()
+        if not isinstance(caller, DeviceCaller):
+            return self._run_of(name, value, context, covariates, parameters, lengths, is_quantised)
+        if is_quantised:
+            self._refuse_device("quantised")
+        return RunOnDevice.opened(self._program, caller, self, name, value, context, covariates, parameters, lengths)
 
-def _standing(t: Transform, dtype: np.dtype[Any]) -> Transform:
+    def _refuse_device(self, what: str) -> None:
+        """Refuse what is computed on the CPU alone."""
+        if self._device is not None:
+            raise ValueError(
+                f"{what}: expected a flow on the CPU, because on a device flows of sequences have log_prob, "
+                f"log_prob_steps, to_latent, to_data and sample alone, got one on {self.device}; call .to('cpu')"
+            )
+
+
+def _standing(t: Transform, dtype: np.dtype[Any], device: Device | None) -> Transform:
     """A transform of rows as a computable flow; each call passes its parameters."""
-    if t.dtype is None:
-        return t
-    return t._remade(np.zeros(sum(block.size for _, block in t._blocks()), dtype), dtype, None)
+    if t.dtype is not None:
+        t = t._remade(np.zeros(sum(block.size for _, block in t._blocks()), dtype), dtype, device)
+    elif device is not None:
+        t = t._on(device)
+    if device is not None:
+        t._program_and_dtype(dtype)  # takes its memory on the device here, where a lack of it is expected
+    return t
 
 
 def _checked(transforms: Any) -> tuple[Any, ...]:

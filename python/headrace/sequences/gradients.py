@@ -44,8 +44,12 @@ class SequenceDerivatives(Sequential):
     def _run_of(self, *arguments: Any) -> Run:
         raise NotImplementedError
 
+    def _refuse_device(self, what: str) -> None:
+        raise NotImplementedError
+
     def _optimiser(self, *options: float) -> VectorAdam:
         """The optimiser of `Adam` in place of a program's: matrices of networks decay."""
+        self._refuse_device("flow")
         vector = np.zeros(self._program.n_weights, bool)
         start = 0
         for _, block in self._blocks():

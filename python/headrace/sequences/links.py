@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays.caller import library
 from headrace._core import LEAST_ROWS, cpu
 
 if TYPE_CHECKING:
@@ -318,7 +319,7 @@ def at_least_a_tile(rows: NDArray[Any]) -> NDArray[Any]:
     """The rows, followed by copies of the first one if they are few, so that bits do not depend on their number."""
     if not 0 < len(rows) < LEAST_ROWS:
         return rows
-    tile = np.empty((LEAST_ROWS, rows.shape[1]), rows.dtype)
+    tile: NDArray[Any] = library(rows).empty((LEAST_ROWS, rows.shape[1]), rows.dtype)
     tile[:] = rows[0]
     tile[: len(rows)] = rows
     return tile

@@ -9,10 +9,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace._core import cpu
+from headrace._core.device import Device
 from headrace._module import Block, Program
 from headrace._stored import Stored, storable
 from headrace.sequences.links import Block as Values
 from headrace.sequences.links import Cotangent, LinkGradients
+from headrace.sequences.on_device import PredictionLinkOnDevice
 from headrace.sequences.program import SequenceProgram
 from headrace.sequences.sequential import Sequential
 from headrace.sequences.settings import MOST_UNITS
@@ -113,7 +115,11 @@ class LinearPrediction(Sequential):
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", _Reflections(self._features, self._order))]
 
-    def _link(self, dtype: np.dtype[Any], products: str) -> PredictionLink:
+    def _link(
+        self, dtype: np.dtype[Any], products: str, device: Device | None = None
+    ) -> PredictionLink | PredictionLinkOnDevice:
+        if device is not None:
+            return PredictionLinkOnDevice(self._features, self._order, device, dtype)
         return PredictionLink(self._features, self._order, dtype)
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:

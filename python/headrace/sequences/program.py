@@ -37,6 +37,8 @@ class SequenceProgram:
     their pairs.
     """
 
+    _library: Any = np  # which makes arrays
+
     def __init__(
         self,
         links: Sequence[Link],
@@ -119,7 +121,7 @@ class SequenceProgram:
         states: Sequence[Any] | None,
     ) -> tuple[Array, Array]:
         """The other side of a block, and the log-derivative of each step; states advance by these steps."""
-        value, log_det = given, np.zeros(given.shape[:2], self._dtype)
+        value, log_det = given, self._library.zeros(given.shape[:2], self._dtype)
         order, context = range(len(self.links)), self.standardised(context)
         for i in reversed(order) if inverse else order:
             state = None if states is None else states[i]
@@ -229,7 +231,7 @@ class SequenceProgram:
         assert self._base is not None
         first, last = begin // NOISE_STEPS, -(-end // NOISE_STEPS)
         features = self._base.features
-        drawn = np.empty((len(samples), (last - first) * NOISE_STEPS, features), self._dtype)
+        drawn: Array = self._library.empty((len(samples), (last - first) * NOISE_STEPS, features), self._dtype)
         for block in range(first, last):
             row = (block * MOST_SAMPLES + samples.start) * NOISE_STEPS
             own = self._base.sample(

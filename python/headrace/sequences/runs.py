@@ -149,5 +149,7 @@ def context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...]) 
     if len(batch) > 1 and columns and context is not None:
         array = caller.open("context", context, whole=True)
         if array.shape == (*batch, columns):
-            return _arrays.context_rows(array.reshape(rows, columns), rows, columns)
+            with caller.queue():
+                own: NDArray[Any] = array.reshape(rows, columns)
+            return own
     return _arrays.context_rows(context, rows, columns, caller=caller)

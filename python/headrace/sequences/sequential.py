@@ -1,4 +1,4 @@
-"""The base of modules over time: sizes beyond those of rows, and refused devices."""
+"""The base of modules over time: sizes beyond those of rows, and devices."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from headrace import _arguments as check
-from headrace._core.device import Device
+from headrace._core.device import Device, device_named
 from headrace._module import Parametrised
 
 __all__ = ["Sequential"]
 
 
 class Sequential(Parametrised):
-    """A module on sequences: sizes beyond those of rows, and refusals."""
+    """A module on sequences: sizes beyond those of rows, and where it may compute."""
+
+    _moves = False  # whether it may be on a device
 
     def __init__(self, features: int, context: int, covariates: int, hop: int, dtype: np.dtype[Any]) -> None:
         """Store sizes; a subclass then calls `_take_parameters`."""
@@ -32,22 +34,28 @@ class Sequential(Parametrised):
         return self._hop
 
     def to(self, device: str, matmul: str = "exact") -> Any:
-        """A copy on the CPU, the only device for sequences.
+        """A copy on another device: a `SequenceFlow` there takes arrays of it (docs/gpu.md), with its transforms.
 
         Args:
-            device: "cpu".
-            matmul: "exact", or for float32 "bf16": with the weights of causal networks rounded to 8 significant bits
-                (docs/sequences.md). It belongs to the density and is kept in files.
+            device: "cpu", or of a flow "cuda:0", or "cuda", CuPy's current device.
+            matmul: "exact", or on the CPU for float32 "bf16": with the weights of causal networks rounded to 8
+                significant bits (docs/sequences.md). It belongs to the density and is kept in files.
 
         Raises:
-            ValueError: another device, other products, or "bf16" for float64.
+            CudaUnavailable: there is no such device, or CuPy is not installed; the message gives the reason.
+            ValueError: other products, "bf16" for float64 or on a device, a transform alone on a device, or a flow with
+                what has no kernels there: a spline or an inner flow as the map of a `CausalConvolution`.
         """
-        if device != "cpu":
+        if device == "cpu":
+            return self._on(None, matmul)
+        if not self._moves:
             raise ValueError(
-                f"device: expected 'cpu' for {type(self).__name__}, because sequences are computed on the CPU alone, "
-                f"got {device!r}"
+                f"device: expected 'cpu' for {type(self).__name__}, because transforms of sequences move as parts of a "
+                f"SequenceFlow, got {device!r}"
             )
-        return self._on(None, matmul)
+        other = self._on(device_named(device, check.choice("matmul", matmul, ("exact",))))
+        _ = other._program  # refuses here what has no kernels, and takes its memory
+        return other
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
         super()._place(device, check.choice("matmul", products, ("exact", "bf16")))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LEVELS", "CausalSettings", "doubling"]
 
-LEVELS = (-13.0, 2.0)  # the clamp of levels: cpp/core/sequences/step_map.hpp
+LEVELS = (-13.0, 2.0)  # the clamp of levels: cpp/steps/causal.hpp
 
 MOST_TAPS, MOST_UNITS, MOST_LAYERS, MOST_STEPS = 32, 2**13, 2**10, 2**24
 
@@ -117,18 +117,22 @@ class CausalSettings(MapSettings):
 
     def structure(self) -> Any:
         """The network in the core, with the index of each weight in the vector."""
-        return cpu.CausalConvolution(
-            inputs=self.features,
-            channels=self.channels,
-            skip=self.skip,
-            kernel=self.kernel,
-            dilations=self.dilations,
-            outputs=self.outputs,
-            context=self.context,
-            covariates=self.covariates,
-            hop=self.hop,
-            is_companded=self.companded,
-        )
+        return cpu.CausalConvolution(**self.network_options())
+
+    def network_options(self) -> dict[str, Any]:
+        """The network in the core's form."""
+        return {
+            "inputs": self.features,
+            "channels": self.channels,
+            "skip": self.skip,
+            "kernel": self.kernel,
+            "dilations": self.dilations,
+            "outputs": self.outputs,
+            "context": self.context,
+            "covariates": self.covariates,
+            "hop": self.hop,
+            "is_companded": self.companded,
+        }
 
     def map_options(self) -> dict[str, Any]:
         """The map in the core's form."""

@@ -126,6 +126,7 @@ class SequenceModule(nn.Module):
         super().__init__()
         if not isinstance(flow, SequenceFlow):
             raise TypeError(f"flow: expected a SequenceFlow, got {check.kind_of(flow)}")
+        flow._refuse_device("flow")
         self._flow = copy(flow)
         self.vector = nn.Parameter(torch.from_numpy(flow.parameters))
 

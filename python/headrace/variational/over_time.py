@@ -236,6 +236,7 @@ def _check_flows(teacher: Any, student: Any) -> None:
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
         if not isinstance(flow, SequenceFlow):
             raise TypeError(f"{name}: expected a SequenceFlow, as the other one is, got {check.kind_of(flow)}")
+        flow._refuse_device(name)
         for t in flow.transforms:
             if isinstance(t, CausalConvolution) and t.reads != side:
                 way = "densities" if side == "data" else "samples"

@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 
+import reference
 from headrace import _cpu as cpu
 
 VERBS = ("log_prob", "sample", "from_noise", "transform", "gradient")
@@ -30,8 +31,20 @@ def make_core(machine):
 
         return call
 
-    for name in ("coupling", "coupling_backward", "vector_map", "vector_map_backward"):
+    for name in ("coupling", "coupling_backward", "vector_map", "vector_map_backward", "predict", "sum_steps"):
         setattr(core, name, op(name))
+
+    class CausalTransform:
+        def __init__(self, *, device, **options):
+            machine.record("causal transform", device)
+            self.inner = self.kind(**options, device=on_current(device))
+            self.n_weights = self.inner.n_weights
+
+        def parallel(self, *arguments, stream, **named):
+            queued("parallel", self.inner.parallel, *arguments, stream=stream, **named)
+
+        def sequential(self, *arguments, stream, **named):
+            queued("sequential", self.inner.sequential, *arguments, stream=stream, **named)
 
     class Program:
         def __init__(self, *arguments):
@@ -152,7 +165,7 @@ def make_core(machine):
             machine.wait(stream)
             return self.inner.log_likelihoods(0)
 
-    for base in (Program, Adam, Points, Ascent):
+    for base in (Program, Adam, Points, Ascent, CausalTransform):
         for suffix in ("F32", "F64"):
             name = base.__name__ + suffix
             setattr(core, name, type(name, (base,), {"kind": staticmethod(getattr(inner, name))}))
@@ -258,12 +271,44 @@ class OnCpu:
 
             return make
 
+        def transforms_of_sequences(kind):
+            def make(device, reads_data, **options):
+                of_map = ("map", "variant", "slope", "bins", "bound", "low", "min_bin", "has_level")
+                network = cpu.CausalConvolution(**{name: o for name, o in options.items() if name not in of_map})
+                inner = kind(network, reads_data, **{name: options[name] for name in of_map})
+                return types.SimpleNamespace(
+                    n_weights=network.n_weights, parallel=opened(inner.parallel), sequential=opened(inner.sequential)
+                )
+
+            return make
+
+        def predict(theta, given, result, log_gain, to_signal, device, stream):
+            theta, given, result, log_gain = map(machine.numbers, (theta, given, result, log_gain))
+            filtered, log_gain[:] = reference_filter(theta)
+            gain = np.exp(log_gain).astype(given.dtype)
+            core = cpu.predict_f32 if given.dtype == np.float32 else cpu.predict_f64
+            core(filtered.astype(given.dtype), given / gain if to_signal else given, result, None, to_signal)
+            result *= 1 if to_signal else gain
+
+        def sum_steps(scores, totals, device, stream):
+            np.copyto(machine.numbers(totals), machine.numbers(scores).sum(axis=1, dtype=np.float64))
+
+        self.predict, self.sum_steps = predict, sum_steps
         take_structure(self, cpu)
         for suffix in ("F32", "F64"):
             setattr(self, f"Program{suffix}", programs(getattr(cpu, f"Program{suffix}")))
             setattr(self, f"Adam{suffix}", optimisers(getattr(cpu, f"Adam{suffix}")))
             setattr(self, f"Points{suffix}", points(getattr(cpu, f"Points{suffix}")))
             setattr(self, f"Ascent{suffix}", ascents(getattr(cpu, f"Ascent{suffix}")))
+            kind = getattr(cpu, f"CausalTransform{suffix}")
+            setattr(self, f"CausalTransform{suffix}", transforms_of_sequences(kind))
+
+
+def reference_filter(theta):
+    """Coefficients of a linear prediction, of the oldest step first, and logarithms of gains."""
+    filters = list(reference.LinearPrediction(theta).filters())
+    coefficients = np.ascontiguousarray([a[::-1] for a, _ in filters])
+    return coefficients, np.log([gain for _, gain in filters])
 
 
 def is_described(argument):

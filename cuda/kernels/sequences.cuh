@@ -1,0 +1,129 @@
+// What both kernels of causal networks have in common: sums of a thread, and the map of a step.
+//
+// A thread has the sums of one unit, or of the two halves of a gate, for adjacent lanes: positions of a row, or
+// streams. Weights [input][unit] are read by adjacent threads side by side, and lanes of an input at once from shared
+// memory.
+#pragma once
+
+#include "../../cpp/math/compand.hpp"
+#include "../../cpp/math/gate.hpp"
+#include "../../cpp/math/maps.hpp"
+#include "rows.cuh"
+#include "sequences.hpp"
+
+// Before a loop of which so many rounds are to have their loads in flight together.
+#ifdef __CUDACC__
+#define HR_IN_FLIGHT(rounds) HR_PRAGMA(unroll(rounds))
+#else
+#define HR_IN_FLIGHT(rounds)
+#endif
+
+namespace headrace {
+namespace {
+
+template <class T, int M>
+struct alignas(16) LanesOf {
+    T v[M];
+};
+
+// Adds weights[input] x[input][lane] of all inputs to the sums of units `gap` apart. `line`: from one input's lanes to
+// the next one's.
+template <int S, int M, class T>
+__device__ __forceinline__ void add_terms(T (&sum)[S][M], const T* weights, int stride, int gap, const T* x, int line,
+                                          int inputs, bool relu = false) {
+    constexpr int rounds [[maybe_unused]] = 32 / M;  // weights of streams come from the L2 cache, of positions from L1
+    HR_IN_FLIGHT(rounds)
+    for (int i = 0; i < inputs; ++i, weights += stride, x += line) {
+        LanesOf<T, M> lanes = *reinterpret_cast<const LanesOf<T, M>*>(x);
+        HR_UNROLL for (int j = 0; j < M; ++j) if (relu) lanes.v[j] = max(lanes.v[j], T(0));
+        HR_UNROLL for (int s = 0; s < S; ++s) {
+            const T w = weights[s * gap];
+            HR_UNROLL for (int j = 0; j < M; ++j) sum[s][j] = fma(w, lanes.v[j], sum[s][j]);
+        }
+    }
+}
+
+// The same for all taps, of inputs that load(tap, input, lane) gives, through `stage` in shared memory. All threads of
+// the block take part, also those that have no unit. by_input: load is for adjacent inputs, and not for lanes.
+template <int S, int M, bool by_input, int lanes, class T, class Load>
+__device__ __forceinline__ void add_taps(T (&sum)[S][M], const T* weights, int stride, int gap, int lane, bool has_unit,
+                                         int taps, int inputs, T* stage, const Load& load) {
+    constexpr int line = lanes + (by_input ? 4 : 0);  // so that stores to the stage meet in fewer banks
+    for (int tap = 0; tap < taps; ++tap, weights += int64_t(inputs) * stride)
+        for (int first = 0; first < inputs; first += causal_inputs) {
+            const int n = inputs - first < causal_inputs ? inputs - first : causal_inputs;
+            __syncthreads();  // the last ones are read
+            for (int i = int(threadIdx.x); i < n * lanes; i += int(blockDim.x)) {
+                const int input = by_input ? i % n : i / lanes, at = by_input ? i / n : i % lanes;
+                stage[input * line + at] = load(tap, first + input, at);
+            }
+            __syncthreads();
+            if (has_unit) add_terms(sum, weights + int64_t(first) * stride, stride, gap, stage + lane, line, n);
+        }
+}
+
+// A unit and lanes of a thread, of so many units and groups of lanes; `from`: the first one of the block's round.
+struct ThreadUnit {
+    bool exists;
+    int unit, lane;
+    __device__ __forceinline__ ThreadUnit(int from, int units, int groups, int lanes_of_thread) {
+        const int item = from + int(threadIdx.x);
+        exists = item < units * groups;
+        unit = exists ? item % units : 0;
+        lane = exists ? item / units * lanes_of_thread : 0;
+    }
+};
+
+template <class T>
+__device__ __forceinline__ T number_at(const SequenceView& a, int64_t row, int64_t step, int64_t column) {
+    const char* const p = a.data + row * a.row_stride + step * a.step_stride + column * a.column_stride;
+    return a.is_double ? T(*reinterpret_cast<const double*>(p)) : T(*reinterpret_cast<const float*>(p));
+}
+
+// ---- the map -------------------------------------------------------------------------------------------------------
+
+// Parameters in shared memory, also a buffer for what a map makes of them.
+template <class T>
+struct ParamsInLine {
+    T* p;
+    int stride;
+    __device__ __forceinline__ T operator()(int k) const { return p[int64_t(k) * stride]; }
+    __device__ __forceinline__ T& room(int k) const { return p[int64_t(k) * stride]; }
+};
+
+// Splines would be most of the code of both kernels.
+template <class Map>
+constexpr bool is_of_steps = !has_bins<Map> || std::is_same_v<Map, LogisticMixture>;
+
+// One value, with its log-derivative in the direction of the call.
+template <class T>
+__device__ __forceinline__ T map_value(const CausalMap<T>& map, T given, const ParamsInLine<T>& params, T& log) {
+    T level = 0;
+    if (map.has_level) {
+        level = params(map.n_params);
+        level = level < T(least_level) ? T(least_level) : level > T(most_level) ? T(most_level) : level;
+        if (!map.to_data) given = product(given, exp(-level));
+    }
+    T value = given;
+    log = 0;
+    with_map(map.index, [&]<class Map>() {
+        if constexpr (is_of_steps<Map>) value = run_direction<Map>(map.inverse, given, params, map.options, log);
+    });
+    if (map.has_level) {
+        if (map.to_data) value = product(value, exp(level));
+        log += map.to_data ? level : -level;
+    }
+    return value;
+}
+
+// Gate biases of a position with its covariates: products `frame_step` apart, of the unit.
+template <class T>
+__device__ __forceinline__ T gate_start(const CausalNetwork& n, T bias, const T* frames, int64_t frame_step,
+                                        int64_t first_frame, int64_t last_frame, int64_t position) {
+    const FramePlace<T> place = frame_place<T>(n, last_frame, position);
+    const T first = frames[(place.first - first_frame) * frame_step];
+    return interpolated(bias, first, frames[(place.second - first_frame) * frame_step], place.share);
+}
+
+}  // namespace
+}  // namespace headrace
