@@ -2,8 +2,8 @@
 //
 // A block has a panel of streams, whose values of the layer at hand lie in shared memory as lines [unit][stream]; those
 // that later steps read lie in device memory, in a ring for each layer. A step is bound by the latency of its layers,
-// each of which waits for the one before: some 20 barriers of a block at 16 layers would not help, more streams do. A
-// kernel that keeps weights in registers of many blocks, and never ends, may come later.
+// each of which waits for the one before, so that more streams cost little. A kernel that keeps the weights in
+// registers of many blocks, and stays on the card for all steps, may come later.
 #define HR_SMALL_CODE
 #include "sequences.cuh"
 

@@ -1,7 +1,7 @@
 """The kernels of causal networks on a device: values against the reference, and bits that depend on nothing else.
 
-Rows share tiles and panels, long rows are cut into parts, and steps into launches; here, with the few bytes that the
-emulation has for them, all of that happens to small arrays. Whole flows are in test_device_sequences.py.
+Rows share tiles and panels, long rows are cut into parts, and steps into launches; here all of that
+happens to small arrays, because the emulation has little memory for them. Whole flows are in test_device_sequences.py.
 """
 
 from dataclasses import dataclass, field

@@ -197,8 +197,8 @@ def test_wrong_arguments(cupy):
     refuse(lambda: device.log_prob(x, *there[1:]), "x: expected an array on cuda:0")
     refuse(lambda: device.log_prob(there[0], context, there[2]), "context:", "cuda:0")
     refuse(lambda: device.log_prob(*there[:2]), "covariates: expected shape", "got None", error=ValueError)
-    few = cupy.make(covariates[:, :10])
-    refuse(lambda: device.log_prob(*there[:2], few), "covariates: expected at least 18 frames", error=ValueError)
+    short = cupy.make(covariates[:, :10])
+    refuse(lambda: device.log_prob(*there[:2], short), "covariates: expected at least 18 frames", error=ValueError)
     refuse(lambda: device.log_prob(cupy.make(x[..., 0]), *there[1:]), "x: expected shape", error=ValueError)
     refuse(lambda: device.log_prob([there[0]], *there[1:]), "x: expected an array of sequences", error=ValueError)
     refuse(lambda: device.log_prob(*there, lengths=[3, 4, 5]), "lengths: expected None", error=ValueError)
@@ -239,3 +239,18 @@ def test_out_of_memory(emulated, emu):
         emulated.open(device.log_prob(array))
     emu.module.fail_allocation(0)
     assert_near(emulated.open(device.log_prob(array)), flow.log_prob(x))
+
+
+def test_modules_of_pytorch_are_on_the_cpu():
+    pytest.importorskip("torch")
+    import headrace.torch
+
+    with in_place(fake_cuda.Machine(), own_torch=True):
+        device = FLOWS["a teacher"]("float32").to("cuda")
+        refuse(lambda: headrace.torch.SequenceModule(device), "flow: expected a flow on the CPU", error=ValueError)
+
+
+def test_it_is_diagnosed_on_the_cpu(cupy):
+    flow = FLOWS["a student"]("float64")
+    x = given_of(flow, 4, 300)[0]
+    assert hr.diagnose(flow.to("cuda"), x).p_value == hr.diagnose(flow, x).p_value

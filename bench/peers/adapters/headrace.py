@@ -118,8 +118,8 @@ def _wavenet(workload: Workload, device: str) -> Model:
     flow = placed(hr.WaveNet(layers=workload.transforms, prediction=0), device)
     seeds = itertools.count()
     return Model(
-        log_prob=lambda x: flow.log_prob(x[..., None]),
-        sample=lambda rows: flow.sample(rows, steps=workload.features, seed=next(seeds))[..., 0],
+        log_prob=lambda x: flow.log_prob(x.reshape(*x.shape, 1)),
+        sample=lambda rows: flow.sample(rows, workload.features, seed=next(seeds)).reshape(rows, workload.features),
         **native(device),
     )
 

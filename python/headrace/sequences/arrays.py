@@ -284,7 +284,7 @@ class Covariates:
 
     @staticmethod
     def check_frames(frames: int, steps: int, hop: int, of: str = "") -> None:
-        """Refuse too few frames for this many steps."""
+        """Refuse frames for less than this many steps."""
         if frames < (least := -(-steps // hop)):
             raise ValueError(
                 f"covariates: expected at least {least} frames for {steps} steps{of} at {hop} steps a frame, "

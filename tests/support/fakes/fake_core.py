@@ -5,8 +5,8 @@ import types
 
 import numpy as np
 
-import reference
 from headrace import _cpu as cpu
+from headrace.sequences.prediction import _Filter
 
 VERBS = ("log_prob", "sample", "from_noise", "transform", "gradient")
 
@@ -284,7 +284,8 @@ class OnCpu:
 
         def predict(theta, given, result, log_gain, to_signal, device, stream):
             theta, given, result, log_gain = map(machine.numbers, (theta, given, result, log_gain))
-            filtered, log_gain[:] = reference_filter(theta)
+            made = _Filter(theta.reshape(-1), *theta.shape)
+            filtered, log_gain[:] = np.ascontiguousarray(made.coefficients[:, ::-1]), made.log_gain
             gain = np.exp(log_gain).astype(given.dtype)
             core = cpu.predict_f32 if given.dtype == np.float32 else cpu.predict_f64
             core(filtered.astype(given.dtype), given / gain if to_signal else given, result, None, to_signal)
@@ -302,13 +303,6 @@ class OnCpu:
             setattr(self, f"Ascent{suffix}", ascents(getattr(cpu, f"Ascent{suffix}")))
             kind = getattr(cpu, f"CausalTransform{suffix}")
             setattr(self, f"CausalTransform{suffix}", transforms_of_sequences(kind))
-
-
-def reference_filter(theta):
-    """Coefficients of a linear prediction, of the oldest step first, and logarithms of gains."""
-    filters = list(reference.LinearPrediction(theta).filters())
-    coefficients = np.ascontiguousarray([a[::-1] for a, _ in filters])
-    return coefficients, np.log([gain for _, gain in filters])
 
 
 def is_described(argument):
