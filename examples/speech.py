@@ -1,6 +1,6 @@
 """Speech: a flow of a voice's samples scores recordings, draws new ones, and goes on from one.
 
-A `WaveNet` is fitted to a few minutes of one voice, 8000 integers of 16 bit a second, in half a minute. Printed are the
+A `WaveNet` is fitted to some minutes of one voice, 8000 integers of 16 bit a second, in half a minute. Printed are the
 bits of a sample that a coder would need with it, on recordings that the fit has not seen, beside those of a normal
 distribution of independent samples and of a linear prediction of 32 steps with a normal residual. So short a fit
 babbles; ten minutes give 8.3 bits, and no words either, because nothing is known of the text.
