@@ -26,6 +26,7 @@
 namespace headrace {
 
 constexpr int bf16_units = 16;
+constexpr int panel_blocks = 8;  // of a layer, that a position's values are added to at once (small_batch_plan)
 constexpr int most_bf16_parts = 3;
 constexpr int pair_group = 16;  // pairs of a row whose parts are adjacent
 

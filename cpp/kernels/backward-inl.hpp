@@ -199,15 +199,7 @@ void sum_weights(const Chain<T>& chain, const Back<T>& back, const WeightTask& t
                     weight_product(a, units, (end - task.input0) / W);
                 }
             }
-            for (int m = 0; task.input0 == 0 && m < units; ++m) {
-                Pack<T> sum{};
-                const T* grad = a.grad + m * height;
-                for (int64_t left = a.rows; left > 0; left -= height, grad += group.size)
-                    for (int64_t i = 0, rows = left < height ? left : height; i < rows; i += W)
-                        sum += load_up_to(grad + i, int(rows - i));  // lanes past the last row may have overflowed
-                T* bias = back.weights + s.bias + u + m;
-                *bias = (a.add ? *bias : T(0)) + reduce_add(sum);
-            }
+            if (task.input0 == 0) bias_sums(a, units, back.weights + s.bias + u);
         }
     }
 }

@@ -112,6 +112,37 @@ void weight_block(const WeightArgs<T>& a) {
         }
 }
 
+// The first n lanes; the other ones become zero, whatever they hold.
+template <class T>
+HR_FN Pack<T> first_lanes(Pack<T> v, int n) {
+    Int<Pack<T>> lane;
+    for (int i = 0; i < width<T>; ++i) lane[i] = i;
+    return select(lane < n, v, Pack<T>{});
+}
+
+// The gradient of the biases of up to row_block units. Their lanes are summed together: one by one, each would wait for
+// the additions of the one before.
+template <class T>
+void bias_sums(const WeightArgs<T>& a, int units, T* bias) {
+    using V = Pack<T>;
+    constexpr int W = width<T>, group = row_block < W ? row_block : W;
+    for (int m0 = 0; m0 < units; m0 += group) {
+        V sum[group] = {};
+        for (int m = 0; m < group && m0 + m < units; ++m) {
+            const T* grad = a.grad + (m0 + m) * int64_t(a.height);
+            for (int left = a.rows; left > 0; left -= a.height, grad += a.size) {
+                const int rows = left < a.height ? left : a.height, whole = rows / W * W;
+                for (int i = 0; i < whole; i += W) sum[m] += load(grad + i);
+                // Lanes past the last row may have overflowed.
+                if (whole < rows) sum[m] += first_lanes<T>(load(grad + whole), rows - whole);
+            }
+        }
+        T lanes[W];
+        store(lanes, reduce_lanes<group, W>(sum));
+        for (int m = 0; m < group && m0 + m < units; ++m) bias[m0 + m] = (a.add ? bias[m0 + m] : T(0)) + lanes[m];
+    }
+}
+
 // Up to row_block units by any number of vectors of inputs.
 template <class T>
 HR_FN void weight_product(WeightArgs<T> a, int units, int vectors) {

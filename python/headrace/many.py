@@ -35,7 +35,8 @@ def fit_many(
     """Fit each flow to its own table, in place: flow i as ``flows[i].fit(tables[i], ...)`` would, with the same bits.
 
     Small flows are fitted side by side, a thread each, which is faster than one after another with all threads; large
-    flows, and flows on a device, one after another. Flows may be of different classes, sizes, features and dtypes.
+    flows, those with fewer than 10,000 parameters, and flows on a device, one after another. Flows may be of different
+    classes, sizes, features and dtypes.
 
     Args:
         flows: At least one, each once.

@@ -21,6 +21,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning", "
 SHORT = QUIET | {"epochs": 3}
 
 
+@pytest.fixture(autouse=True)
+def _tiny_flows_side_by_side(monkeypatch):
+    """Flows of these tests have few parameters, so that they are fitted soon."""
+    monkeypatch.setattr(side_by_side, "TINY", 0)
+
+
 def state(flow):
     return hr.to_bytes(flow)
 
@@ -147,6 +153,17 @@ def test_how_many_run_at_a_time(set_threads):
     assert threads_side_by_side(large[:3]) == 1
     assert threads_side_by_side(members()[:1]) == 1
     assert threads_side_by_side(members(), in_turn=True) == 1
+
+
+def test_tiny_flows_go_one_after_another(monkeypatch, set_threads):
+    set_threads(8)
+    middle = [hr.MAF(4, hidden=(64, 64), seed=i) for i in range(2)]
+    least = max(flow.parameters.size for flow in members())
+    assert least < middle[0].parameters.size
+    for tiny, found in ((least, 3), (least + 1, 1)):
+        monkeypatch.setattr(side_by_side, "TINY", tiny)
+        assert threads_side_by_side(members()) == found
+        assert threads_side_by_side([*members(), *middle]) == 5
 
 
 @pytest.mark.parametrize("threads", [1, 2])

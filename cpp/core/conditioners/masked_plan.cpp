@@ -34,6 +34,12 @@ class Planner {
         plan_.ops.push_back({layer, begin, end - begin, k0, k1, true, true});
     }
 
+    // Inputs [0, k1), for the sums of units from `begin` on.
+    void add_to_panel(int layer, int begin, int k1) {
+        const int rows = std::min(panel_blocks * bf16_units, t_.live_units(layer) - begin);
+        if (rows > 0 && k1 > 0) plan_.ops.push_back({layer, begin, rows, 0, k1, false, false});
+    }
+
     // Ops planned since the last position are those that the next one needs.
     void settle() { plan_.first.push_back(int(plan_.ops.size())); }
 
@@ -148,7 +154,7 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel) {
 PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int step) {
     Planner plan(t);
     const int last = plan.last_layer();
-    std::vector<int> added(size_t(last) + 1, 0);
+    std::vector<int> added(size_t(last) + 1, 0), panels_end(size_t(last) + 1, 0);
     for (int level = sequential ? 1 : t.max_level(); level <= t.max_level(); ++level) {
         for (int l = 0; l <= last; ++l) {
             const int degree = l == last ? level : level - 1;
@@ -156,6 +162,8 @@ PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int st
             const int end = sequential ? plan.first(l, degree + 1) : t.live_units(l);
             if (begin >= end) continue;
             const int seen = t.layers()[size_t(l)].visible[size_t(end) - 1];
+            for (int& begun = panels_end[size_t(l)]; begun < end; begun += panel_blocks * bf16_units)
+                plan.add_to_panel(l, begun, added[size_t(l)]);
             plan.whole(l, begin, end, added[size_t(l)], seen);
             added[size_t(l)] = seen / (2 * step) * (2 * step);  // pairs are added when all their values are computed
         }

@@ -186,6 +186,10 @@ HR_FN void advance(const MaskedNetwork<T>& c, const Known<T, SmallBuffers<T>>& k
         const Layer& layer = c.layers[op.layer];
         if constexpr (sizeof(T) == sizeof(float))
             if (c.bf16.parts > 0) {
+                if (!op.finish) {
+                    bf16_panel(c, known, op);
+                    continue;
+                }
                 if (!bf16_op(c, known, op)) {
                     for (int m = 0; m < op.rows; m += row_block)
                         finish_units(layer, op.row + m, op.rows - m < row_block ? op.rows - m : row_block, b);

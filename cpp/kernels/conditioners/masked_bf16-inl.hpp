@@ -87,6 +87,14 @@ HR_FN void fill_sums(Bf16Sums& a, const MaskedNetwork<float>& c, const Known<flo
     a.rows = b.rows;
 }
 
+// Adds the inputs before a panel to the sums of its blocks.
+HR_FN void bf16_panel(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
+    const Bf16Blocks own(c.layers[op.layer], op);
+    Bf16Sums a;
+    fill_sums(a, c, known, op, own.first, own.end);
+    known.call.bf16->add(a);
+}
+
 // Whether its units are complete; else a term is added to them later.
 HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
     const SmallBuffers<float>& b = known.b;
@@ -118,10 +126,12 @@ HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op
                              b.pairs + r * b.stride + layer.pairs);
 }
 
-// After the op's own units, which others wait for: adds its inputs to the sums of later units.
+// After the op's own units, which others wait for: adds its inputs to the sums of later units of the panel.
 HR_FN void bf16_later(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
     const Layer& layer = c.layers[op.layer];
-    const int end = Bf16Blocks(layer, op).end, blocks = (layer.live + bf16_units - 1) / bf16_units;
+    const int end = Bf16Blocks(layer, op).end, all = (layer.live + bf16_units - 1) / bf16_units;
+    const int panels_end = (end + panel_blocks - 1) / panel_blocks * panel_blocks;
+    const int blocks = panels_end < all ? panels_end : all;
     if (end >= blocks || whole_pairs(c, op.k0) >= whole_pairs(c, op.k1)) return;
     Bf16Sums a;
     fill_sums(a, c, known, op, end, blocks);

@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 POLL = 0.1  # seconds between two looks at the work, which draw the bar and let Ctrl-C in
 SMALL = 128  # units of a layer, up to which more threads than fits gain less than a thread a fit
+TINY = 10_000  # parameters, below which a step is mostly Python's: threads would wait for each other's turn at it
 
 
 class Failed(Exception):
@@ -62,7 +63,10 @@ def threads_side_by_side(flows: Sequence[Trainable], *, in_turn: bool = False) -
     threads = cpu.num_threads()
     if in_turn or len(flows) < 2 or any(flow._interior.on_device for flow in flows):
         return 1
-    is_small = all(flow._interior.widest <= SMALL for flow in flows)
+    interiors = [flow._interior for flow in flows]
+    if all(interior.vector().size < TINY for interior in interiors):
+        return 1
+    is_small = all(interior.widest <= SMALL for interior in interiors)
     return min(threads, len(flows)) if is_small or 2 * len(flows) >= threads else 1
 
 

@@ -21,6 +21,7 @@ NETWORKS = {  # keywords of cases.made: an additive map, and a context by which 
     "dead units": {"change": cases.kill_units, "context": 1},
     "many levels": {"features": 64, "hidden": (96, 80), "gain": 1.0, "context": 2},
     "wide levels": {"features": 3, "hidden": (130, 90), "context": 4},
+    "several panels of units": {"features": 12, "hidden": (290, 275), "context": 1},
     "one feature": {"features": 1, "hidden": (6, 5), "context": 2},
     "panels": {"features": 40, "hidden": (50,), "context": 1},
 }
