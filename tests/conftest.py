@@ -61,8 +61,18 @@ def pytest_collectreport(report):
 
 
 def pytest_sessionfinish(session):
-    if not hasattr(session.config, "workerinput") and (path := session.config.option.write_skipped):
+    config = session.config
+    if hasattr(config, "workerinput"):  # of pytest-xdist, whose main process collects no tests
+        config.workeroutput["collected"] = config.stash[selection.COLLECTED]
+    elif path := config.option.write_skipped:
         Path(path).write_text("".join(f"{name}\n" for name in selection.skipped), encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Keep the number of tests that each of pytest-xdist's workers has collected, the same in all."""
+    collected = getattr(node, "workeroutput", {}).get("collected", 0)  # none from a worker that crashed
+    node.config.stash[selection.COLLECTED] = max(collected, node.config.stash.get(selection.COLLECTED, 0))
 
 
 def pytest_sessionstart(session):

@@ -111,6 +111,18 @@ std::shared_ptr<MaskedTransform> from_masks(TransformOptions options, const std:
     return std::make_shared<MaskedTransform>(MaskedTransform{{map, masked, options.reads_data}});
 }
 
+// Name, count and kind of identity of each of a map's parameters, in their order.
+std::vector<std::tuple<std::string, int, std::string>> parameters_of_map(const MapInfo& map, int bins) {
+    std::vector<std::tuple<std::string, int, std::string>> rows;
+    for (const MapParameters& own : map.parameters(bins)) {
+        const char* identity = own.identity == IdentityAt::zero       ? "zero"
+                               : own.identity == IdentityAt::softplus ? "softplus"
+                                                                      : "sigmoid";
+        rows.emplace_back(own.name, own.count, identity);
+    }
+    return rows;
+}
+
 py::list masks(const MaskedTransform& t) {
     const MaskedConditioner& c = t.masked();
     py::list layers;
@@ -224,6 +236,8 @@ void bind_structure(py::module_& m) {
     py::class_<MapInfo>(m, "MapInfo", py::module_local())
         .def_readonly("name", &MapInfo::name)
         .def_readonly("scale", &MapInfo::scale)
+        .def_readonly("meaning", &MapInfo::meaning)
+        .def("parameters", &parameters_of_map, py::arg("bins"))
         .def_readonly("max_bins", &MapInfo::max_bins)
         .def_readonly("least_slope", &MapInfo::least_slope)
         .def_readonly("least_bin", &MapInfo::least_bin);

@@ -9,13 +9,24 @@
 #include "../math/vector_maps.hpp"
 
 namespace headrace {
+namespace {
+
+template <class Map>
+std::vector<MapParameters> parameters_of(int bins) {
+    const auto own = Map::parameters(bins);
+    return {own.begin(), own.end()};
+}
+
+}  // namespace
 
 const std::vector<MapInfo>& map_list() {
     static const std::vector<MapInfo> maps = {
 #define HR_ROW(index, type, name, scale) \
     {name,                               \
      scale,                              \
+     type::meaning,                      \
      &type::n_params,                    \
+     &parameters_of<type>,               \
      max_bins_of<type>(),                \
      least_slope_of<type>(),             \
      least_bin_of<type>(),               \

@@ -13,7 +13,9 @@ namespace headrace {
 // The maps and activations compiled in, in the order of their indices.
 struct MapInfo {
     std::string name, scale;
+    const char* meaning;
     int (*n_params)(int bins);
+    std::vector<MapParameters> (*parameters)(int bins);
     int max_bins;        // 0: without bins
     double least_slope;  // 0: every slope above 0
     double least_bin;    // 0: its bins have no least share of the interval, which is symmetric then

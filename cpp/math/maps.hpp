@@ -18,11 +18,11 @@
     X(3, Affine<SigmoidScale>, "affine", "sigmoid")   \
     X(4, Additive, "additive", "")                    \
     X(5, RqSpline, "rq_spline", "")                   \
-    X(6, DualAscent, "dual_ascent", "")               \
-    X(7, NflowsSpline, "rq_spline_nflows", "")        \
-    X(8, FreeSpline, "rq_spline_free", "")            \
-    X(9, FlowjaxSpline, "rq_spline_flowjax", "")      \
-    X(10, CircularSpline, "rq_spline_circular", "")   \
+    X(6, NflowsSpline, "rq_spline_nflows", "")        \
+    X(7, FreeSpline, "rq_spline_free", "")            \
+    X(8, FlowjaxSpline, "rq_spline_flowjax", "")      \
+    X(9, CircularSpline, "rq_spline_circular", "")    \
+    X(10, DualAscent, "dual_ascent", "")              \
     X(11, LogisticMixture, "logistic_mixture", "")
 
 // Tests add a map to a module of their own, after these: the header that is named here has its lines of the list.
@@ -68,9 +68,17 @@ constexpr Tails tails_of() {
 }
 template <class Map>
 constexpr bool has_bins = max_bins_of<Map>() > 0;
+// Whether named parameters are as many as kernels take.
+template <class Map>
+constexpr bool names_all(int bins) {
+    int count = 0;
+    for (const MapParameters& own : Map::parameters(bins)) count += own.count;
+    return count == Map::n_params(bins);
+}
 
-#define HR_CHECK(i, type, name, scale) \
-    static_assert(has_bins<type> == (type::n_params(2) != type::n_params(3)), name ": max_bins if it has bins");
+#define HR_CHECK(i, type, name, scale)                                                                           \
+    static_assert(has_bins<type> == (type::n_params(2) != type::n_params(3)), name ": max_bins if it has bins"); \
+    static_assert(names_all<type>(2) && names_all<type>(3), name ": parameters() and n_params()");
 HR_MAPS(HR_CHECK)
 #undef HR_CHECK
 

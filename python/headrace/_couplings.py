@@ -6,8 +6,10 @@ parameters that several rows share are repeated for it, and their gradients are 
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 
@@ -18,8 +20,12 @@ from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import caller_of
 from headrace._arrays.shapes import summed
 from headrace._core.maps import LEAST_BINS, MAPS, SCALES, bins_of, bins_with, interval_of, min_bin_of, slope_of
+from headrace._core.settings import MapSettings
+from headrace._keywords import parameters_of, refuse_others
 
-__all__ = ["Settings", "arguments", "is_inverse", "pull", "run"]
+__all__ = ["Keywords", "Settings", "arguments", "is_inverse", "pull", "run", "settings_of", "takes_settings"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 Pair = tuple[Array, Array]
 Shape = tuple[int, ...]
@@ -27,15 +33,45 @@ Shape = tuple[int, ...]
 _DIRECTIONS = ("forward", "inverse")
 
 
+class Keywords(TypedDict, total=False):
+    """Keywords of the couplings of every framework beside the map's name, for static checkers."""
+
+    scale: str
+    slope: float
+    bound: float | tuple[float, float]
+    bins: int | None
+    min_bin: float
+
+
 class Settings(NamedTuple):
-    """The keywords of `headrace.ops.coupling_forward`, as they are given."""
+    """The name of a map and the `Keywords`, as they are given."""
 
     map: Any
-    scale: Any
-    slope: Any
-    bound: Any
-    bins: Any
-    min_bin: Any
+    scale: Any = MapSettings.scale
+    slope: Any = MapSettings.slope
+    bound: Any = MapSettings.bound
+    bins: Any = None
+    min_bin: Any = MapSettings.min_bin
+
+
+def takes_settings(function: F) -> F:
+    """Give a function that ends in ``**settings: Unpack[Keywords]`` a signature with each of them.
+
+    No wrapper around it, unlike `headrace._keywords.takes`: a call of a few values takes microseconds.
+    """
+    own = inspect.signature(function)
+    named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    shared = parameters_of(Keywords, Settings._field_defaults)
+    function.__signature__ = own.replace(parameters=[*named, *shared])  # type: ignore[attr-defined]
+    return function
+
+
+def settings_of(map: Any, given: Keywords) -> Settings:
+    """The settings of a call; other keywords are refused by name."""
+    for name in given:
+        if name not in Settings._fields:
+            refuse_others("a coupling", given, Settings._fields)
+    return Settings(map, **given)
 
 
 def is_inverse(direction: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -17,26 +17,26 @@ from jax import numpy as jnp
 from headrace import _arguments as check
 from headrace import _array_errors as errors
 from headrace import _couplings
-from headrace._couplings import Settings
+from headrace._couplings import Keywords, Settings, settings_of, takes_settings
 from headrace._xla import Structure, differentiable_no_more, register
 from headrace._xla_linear import axes_of, varying
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["coupling"]
 
 _WITH_HANDLERS = ("cpu",)  # platforms
 
 
+@takes_settings
 def coupling(
     value: Any,
     params: Any,
     map: str = "affine",
     *,
     direction: str = "forward",
-    scale: str = "soft_clamp",
-    slope: float = 1e-3,
-    bound: float | tuple[float, float] = 5.0,
-    bins: int | None = None,
-    min_bin: float = 1e-3,
+    **settings: Unpack[Keywords],
 ) -> tuple[jax.Array, jax.Array]:
     """One map for every element under jit, grad and vmap (docs/ops.md).
 
@@ -50,7 +50,7 @@ def coupling(
             rows: see `headrace.ops.coupling_forward`.
         map: A name in `headrace.ops.MAPS`.
         direction: "forward", latent to data, or "inverse".
-        scale, slope, bound, bins, min_bin: See `headrace.ops.coupling_forward`; static, no tracers.
+        **settings: See `headrace.ops.coupling_forward`; static, no tracers.
 
     Returns:
         ``(value, log_det)`` of the other side, shapes (..., active) and (...).
@@ -68,13 +68,15 @@ def coupling(
     own, given = _array("value", value), _array("params", params)
     if given.dtype != own.dtype:
         raise errors.wrong_dtype("params", given.dtype, expected=f"dtype {own.dtype}")
-    settings = Settings(map, scale, slope, tuple(bound) if isinstance(bound, list) else bound, bins, min_bin)
-    _couplings.arguments(settings, "value", own.shape, given.shape)
+    how = settings_of(map, settings)
+    if isinstance(how.bound, list):
+        how = how._replace(bound=tuple(how.bound))
+    _couplings.arguments(how, "value", own.shape, given.shape)
     # Behind a mapped axis in front of both, dimensions have to meet again.
     missing = own.ndim + 1 - given.ndim
     arrays = own, given.reshape(*(1,) * missing, *given.shape)
     axes = axes_of(*arrays)  # marked here, the gradient of an array that devices share is summed over these
-    made: tuple[jax.Array, jax.Array] = _run((settings, inverse), *(varying(array, axes) for array in arrays))
+    made: tuple[jax.Array, jax.Array] = _run((how, inverse), *(varying(array, axes) for array in arrays))
     return made
 
 

@@ -7,13 +7,13 @@ import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
 from headrace._core.settings import Settings
 
-__all__ = ["closed", "documented", "meant", "refuse", "refuse_others", "suggestion", "takes"]
+__all__ = ["closed", "documented", "meant", "parameters_of", "refuse", "refuse_others", "suggestion", "takes"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -36,15 +36,8 @@ def takes(settings: type, stated: type = Settings, /, **defaults: Any) -> Callab
         first = next(
             (i for i, p in enumerate(named) if p.kind is p.KEYWORD_ONLY and p.default is not p.empty), len(named)
         )
-        shared = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=defaults.get(name, _fields(stated)[name].default),
-                annotation=getattr(annotation, "__forward_arg__", annotation),
-            )
-            for name, annotation in settings.__annotations__.items()
-        ]
+        own_defaults = {name: defaults.get(name, _fields(stated)[name].default) for name in settings.__annotations__}
+        shared = parameters_of(settings, own_defaults)
         signature = own.replace(parameters=[*named[:first], *shared, *named[first:]])
         expected = [*signature.parameters][1:]  # without self or cls
         known = frozenset(expected)
@@ -63,6 +56,19 @@ def takes(settings: type, stated: type = Settings, /, **defaults: Any) -> Callab
         return cast("F", called)
 
     return signed
+
+
+def parameters_of(settings: type, defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
+    """The keywords of a `TypedDict` as parameters of a signature."""
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults[name],
+            annotation=getattr(annotation, "__forward_arg__", annotation),
+        )
+        for name, annotation in settings.__annotations__.items()
+    ]
 
 
 def refuse_others(owner: str, keywords: Collection[str], expected: Collection[str]) -> None:

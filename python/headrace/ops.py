@@ -9,7 +9,7 @@ coupling's parameters that rows share. They compute where the first array is: on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,11 @@ from headrace._arrays.device_caller import caller_of
 from headrace._arrays.kinds import A
 from headrace._core.maps import MAPS as _MAPS
 from headrace._core.maps import VECTOR_MAPS
-from headrace._couplings import Settings
+from headrace._couplings import Keywords, settings_of, takes_settings
 from headrace.ascent.points import Points
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "MAPS",
@@ -46,30 +49,24 @@ MAPS: tuple[str, ...] = tuple(_MAPS)
 """Names of the maps."""
 
 
+@takes_settings
 def coupling_forward(
     z: A,
     params: A,
     map: str = "affine",
     *,
-    scale: str = "soft_clamp",
-    slope: float = 1e-3,
-    bound: float | tuple[float, float] = 5.0,
-    bins: int | None = None,
-    min_bin: float = 1e-3,
     out: tuple[A, A] | None = None,
+    **settings: Unpack[Keywords],
 ) -> tuple[A, A]:
     """Latent to data: one map for every element.
 
     Args:
         z: Shape (..., active).
-        params: Shape (..., active, n_params), as networks emit them: affine has (shift, raw scale), additive (shift,),
-            rq_spline K widths, K heights and K - 1 derivatives, all raw, for 2 to 64 bins K; rq_spline_nflows has as
-            many, rq_spline_circular K derivatives, rq_spline_free and rq_spline_flowjax K + 1; logistic_mixture K
-            weights, K means and K scales. Leading dimensions that are missing or 1 are those of several rows, such as
-            all of them for (active, n_params): such parameters are copied for each row.
+        params: Shape (..., active, n_params), as networks emit them: the raw parameters of the map, in the order that
+            the help of `headrace.MaskedAutoregressive` has under `map`. Leading dimensions that are missing or 1 are
+            those of several rows, such as all of them for (active, n_params): such parameters are copied for each row.
         map: A name in `MAPS`.
-        scale, slope, bound, min_bin: See `headrace.MaskedAutoregressive`.
-        bins: The number of bins, where the map has bins; by default the one that has n_params parameters.
+        **settings: See `headrace.MaskedAutoregressive`; by default `bins` is the number that has n_params parameters.
         out: ``(x, log_det)`` to write into; x may be z itself.
 
     Returns:
@@ -86,20 +83,17 @@ def coupling_forward(
     >>> hr.ops.coupling_forward(np.ones((4, 5, 3)), np.zeros((3, 2)))[1].shape  # the same parameters for all rows
     (4, 5)
     """
-    return _couplings.run("z", z, params, Settings(map, scale, slope, bound, bins, min_bin), out, inverse=False)
+    return _couplings.run("z", z, params, settings_of(map, settings), out, inverse=False)
 
 
+@takes_settings
 def coupling_inverse(
     x: A,
     params: A,
     map: str = "affine",
     *,
-    scale: str = "soft_clamp",
-    slope: float = 1e-3,
-    bound: float | tuple[float, float] = 5.0,
-    bins: int | None = None,
-    min_bin: float = 1e-3,
     out: tuple[A, A] | None = None,
+    **settings: Unpack[Keywords],
 ) -> tuple[A, A]:
     """Data to latent: ``(z, log_det)``; see `coupling_forward`.
 
@@ -108,9 +102,10 @@ def coupling_inverse(
     >>> z.tolist(), log_det.tolist()
     ([[0.0, 0.0]], [0.0])
     """
-    return _couplings.run("x", x, params, Settings(map, scale, slope, bound, bins, min_bin), out, inverse=True)
+    return _couplings.run("x", x, params, settings_of(map, settings), out, inverse=True)
 
 
+@takes_settings
 def coupling_backward(
     value: A,
     params: A,
@@ -119,12 +114,8 @@ def coupling_backward(
     map: str = "affine",
     *,
     direction: str = "forward",
-    scale: str = "soft_clamp",
-    slope: float = 1e-3,
-    bound: float | tuple[float, float] = 5.0,
-    bins: int | None = None,
-    min_bin: float = 1e-3,
     out: tuple[A, A] | None = None,
+    **settings: Unpack[Keywords],
 ) -> tuple[A, A]:
     """Vector-Jacobian product of `coupling_forward` or `coupling_inverse`.
 
@@ -133,7 +124,7 @@ def coupling_backward(
         params: Shape (..., active, n_params), as in `coupling_forward`.
         grad_value: Shape (..., active): gradient of some number by the value that the direction gives.
         grad_log_det: Shape (...): the same by its log-determinant.
-        map, scale, slope, bound, bins, min_bin: See `coupling_forward`.
+        map, **settings: See `coupling_forward`.
         direction: "forward" or "inverse".
         out: ``(grad_input, grad_params)`` to write into, memory of their own.
 
@@ -148,8 +139,8 @@ def coupling_backward(
     ([[1.0]], [[[1.0, 2.0]]])
     """
     inverse = _couplings.is_inverse(direction)
-    settings = Settings(map, scale, slope, bound, bins, min_bin)
-    return _couplings.pull(value, params, grad_value, grad_log_det, settings, out, inverse=inverse)
+    how = settings_of(map, settings)
+    return _couplings.pull(value, params, grad_value, grad_log_det, how, out, inverse=inverse)
 
 
 def planar_forward(

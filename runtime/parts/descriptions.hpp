@@ -6,7 +6,7 @@
 #include <variant>
 
 #include "layers.hpp"
-#include "map_settings.hpp"
+#include "maps.hpp"
 
 namespace headrace {
 namespace detail {

@@ -15,7 +15,10 @@ struct Polyline {
     static constexpr int max_bins = 6;
     static constexpr double least_slope = 1e-5;
 
-    HR_FN static constexpr int n_params(int bins) { return 1 + bins; }  // shift, raw slopes
+    static constexpr char meaning[] = "pieces of straight lines";
+    static constexpr std::array<MapParameters, 2> parameters(int bins) { return {{{"shift", 1}, {"slope", bins}}}; }
+
+    HR_FN static constexpr int n_params(int bins) { return 1 + bins; }
 
     template <class V, class P>
     HR_FN static V forward(V z, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {

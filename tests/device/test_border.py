@@ -229,7 +229,7 @@ def test_vectors_of_the_optimiser_have_the_size_of_the_weights(core):
             set_weights(wrong)
 
 
-OF_HOST = ("HiddenOptions", "MaskedOptions", "Transform", "MaskedTransform")
+OF_HOST = ("HiddenOptions", "MapInfo", "MaskedOptions", "Transform", "MaskedTransform")
 STUB = Path(hr.__file__).parent / "_core" / "core.pyi"
 
 

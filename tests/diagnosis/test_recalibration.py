@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 
 import cases
 import headrace as hr
+from pairs import pairwise
 
 ROWS = 400
 LEVELS = np.linspace(0.1, 0.9, 9)
@@ -32,8 +33,7 @@ def miscalibration(flow, x, context=None):
     return np.abs([(region <= level).mean() - level for level in LEVELS]).mean()
 
 
-@pytest.mark.parametrize("factors", [(1.5, 1.3), (0.7, 0.7)], ids=["wide", "narrow"])
-@pytest.mark.parametrize("context", [0, 2])
+@pairwise(factors=[(1.5, 1.3), (0.7, 0.7)], context=[0, 2], dtype=cases.DTYPES)
 def test_a_density_too_wide_or_too_narrow_is_repaired(factors, context, dtype):
     """The miscalibration of 4000 other rows, by ranks among 99 draws, falls to less than half of it; the truth has some
     0.01 by chance. The log-likelihood is close to the truth's: six values that 400 rows know cost 6 / 800."""
@@ -53,14 +53,15 @@ def test_a_density_too_wide_or_too_narrow_is_repaired(factors, context, dtype):
     assert lost < 0.03
 
 
-def test_a_right_density_stays_or_loses_little():
+@pytest.mark.parametrize("seeds", [4, pytest.param(10, marks=pytest.mark.nightly)])
+def test_a_right_density_stays_or_loses_little(seeds):
     """Fits to noise lose log-likelihood on rows left out, so that most are found to be worse. The others cost what six
-    values cost that 400 rows know, 6 / 800, on average; here the mean of ten, those left alone among them.
+    values cost that 400 rows know, 6 / 800, on average; here the mean over the seeds, those left alone among them.
     """
     right = truth()
     x = rows_of(right, 10_000, 99)
-    found = [hr.recalibrate(right, rows_of(right, ROWS, seed), seed=seed) for seed in range(10)]
-    assert sum(flow is right for flow in found) >= 4
+    found = [hr.recalibrate(right, rows_of(right, ROWS, seed), seed=seed) for seed in range(seeds)]
+    assert sum(flow is right for flow in found) >= 0.4 * seeds
     lost = np.mean([(right.log_prob(x) - flow.log_prob(x)).mean() for flow in found])
     assert -1e-4 < lost < 0.01
 
@@ -77,20 +78,14 @@ def test_its_density_is_exact():
     assert_allclose(repaired.to_data(z)[0], x, rtol=1e-9)
 
 
-def test_files_and_seeds(tmp_path):
+def test_files_seeds_and_rows_of_weight_zero(tmp_path):
     wrong, x = wider(truth(), 1.5, 1.5), rows_of(truth(), ROWS, 1)
-    repaired, again = (hr.recalibrate(wrong, x, seed=3) for _ in range(2))
-    cases.assert_same_bits(repaired.parameters, again.parameters)
-    repaired.save(tmp_path / "repaired.safetensors")
-    cases.assert_same_bits(hr.load(tmp_path / "repaired.safetensors").log_prob(x), repaired.log_prob(x))
-
-
-def test_rows_of_weight_zero_do_not_count():
-    wrong, x = wider(truth(), 1.5, 1.5), rows_of(truth(), ROWS, 1)
+    alone, again = (hr.recalibrate(wrong, x, seed=3) for _ in range(2))
+    cases.assert_same_bits(alone.parameters, again.parameters)
+    alone.save(tmp_path / "repaired.safetensors")
+    cases.assert_same_bits(hr.load(tmp_path / "repaired.safetensors").log_prob(x), alone.log_prob(x))
     other = rows_of(wider(truth(), 3.0, 3.0), ROWS, 2)
-    weights = np.repeat([1.0, 0.0], ROWS)
-    repaired = hr.recalibrate(wrong, np.concatenate([x, other]), weights=weights)
-    alone = hr.recalibrate(wrong, x)
+    repaired = hr.recalibrate(wrong, np.concatenate([x, other]), weights=np.repeat([1.0, 0.0], ROWS))
     assert_allclose(repaired.sample(20_000, seed=1).std(axis=0), alone.sample(20_000, seed=1).std(axis=0), rtol=0.1)
 
 

@@ -74,29 +74,31 @@ def together(monkeypatch):
     monkeypatch.setattr(_run.ArrayRun, "one_pass", one_pass)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_members_have_the_bits_of_one_after_another(threads, set_threads):
-    x, ensemble, flows = gaussian(600), hr.Ensemble(members()), members()
+def test_members_have_the_bits_of_one_after_another(set_threads):
+    x, flows = gaussian(600), members()
     want = [flow.fit(x, seed=4 + i, **SHORT) for i, flow in enumerate(flows)]
-    set_threads(threads)
-    histories = ensemble.fit(x, seed=4, **SHORT)
-    assert hr.get_num_threads() == threads
-    for history, expected in zip(histories, want, strict=True):
-        assert history.validation_loss == expected.validation_loss
-    assert [state(flow) for flow in ensemble] == [state(flow) for flow in flows]
+    for threads in (1, 2, 3):
+        ensemble = hr.Ensemble(members())
+        set_threads(threads)
+        histories = ensemble.fit(x, seed=4, **SHORT)
+        assert hr.get_num_threads() == threads
+        for history, expected in zip(histories, want, strict=True):
+            assert history.validation_loss == expected.validation_loss
+        assert [state(flow) for flow in ensemble] == [state(flow) for flow in flows]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_many_have_the_bits_of_one_after_another(threads, set_threads):
+def test_many_have_the_bits_of_one_after_another(set_threads):
     """With curves, cross-validation of few rows, context, weights and bounds."""
-    (flows, tables), (others, _) = many(), many()
+    others, tables = many()
     settings = QUIET | {"patience": 2, "batch_size": 256}
     want = one_after_another(others, tables, **settings)
-    set_threads(threads)
-    histories = hr.fit_many(flows, iter(tables), **settings)
-    for history, expected in zip(histories, want, strict=True):
-        assert (history.train_loss, history.judged_by) == (expected.train_loss, expected.judged_by)
-    assert [state(flow) for flow in flows] == [state(flow) for flow in others]
+    for threads in (1, 2, 4):
+        flows, _ = many()
+        set_threads(threads)
+        histories = hr.fit_many(flows, iter(tables), **settings)
+        for history, expected in zip(histories, want, strict=True):
+            assert (history.train_loss, history.judged_by) == (expected.train_loss, expected.judged_by)
+        assert [state(flow) for flow in flows] == [state(flow) for flow in others]
 
 
 @pytest.mark.usefixtures("together")

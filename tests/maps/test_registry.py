@@ -1,7 +1,7 @@
 """One list of maps in every layer, and one of vector maps: one that is forgotten somewhere fails here."""
 
 import dataclasses
-import itertools
+import inspect
 import re
 import shutil
 import subprocess
@@ -14,6 +14,7 @@ import pytest
 import added_map
 import headrace as hr
 import headrace._core
+import readers
 import reference
 import runtime_library
 import vector_cases
@@ -58,34 +59,42 @@ def test_every_list_has_every_map():
     core = headrace._core.cpu
     assert_same(lists_of(core))
     assert_table_fits(core)
-    documented = {page: (ROOT / "docs" / page).read_text() for page in ("conventions.md", "files.md")}
-    for name, page in itertools.product(reference.MAPS, documented):
-        assert f'"{name}"' in documented[page], f"docs/{page} lacks {name}"
+    documented = (ROOT / "docs" / "files.md").read_text()
+    for name in reference.MAPS:
+        assert f'`"{name}"`' in documented, f"docs/files.md lacks {name}"
+        for parameter in reference.MAPS[name].parameters:
+            assert re.search(rf"^- .*`{parameter}`", documented, re.MULTILINE), f"docs/files.md lacks {parameter}"
 
 
-READERS = {  # of files, beside the core, and what of them names the maps
-    "runtime/parts/maps.hpp": ["runtime/parts/map_settings.hpp"],
-    "python/headrace/convert/plain": [f"python/headrace/convert/plain/{name}.py" for name in ("maps", "splines")],
+READERS = {  # of files, beside the core, and the maps that each refuses by name, as it refuses the map that tests add
+    "runtime/parts/maps.hpp": (),
+    "python/headrace/convert/plain/maps.py": readers.REFUSED,
 }
-
-
-# Maps that a reader does not have; it refuses them by name, as it does the map that tests add (test_added_map.py).
-REFUSED = {"python/headrace/convert/plain": {"logistic_mixture"}}
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_every_reader_of_files_has_every_map_or_refuses_it(reader):
-    text = "".join((ROOT / name).read_text() for name in READERS[reader])
+    text = "".join(path.read_text() for path in [ROOT / reader, *(ROOT / reader).parent.glob("splines.py")])
     lacking = {name for name in (*reference.MAPS, added_map.NAME) if f'"{name}"' not in text}
-    assert lacking == {added_map.NAME, *REFUSED.get(reader, ())}
+    assert lacking == {added_map.NAME, *READERS[reader]}
+
+
+def test_the_help_has_every_map_with_its_parameters():
+    text = inspect.getdoc(hr.MaskedAutoregressive)
+    text = " ".join(text.split())
+    for name, map in reference.MAPS.items():
+        shown = re.search(rf'"{name}" \(([^)]*)\): [a-z]', text)
+        assert shown, f"the help of map lacks {name}"
+        assert [part.split()[-1] for part in shown[1].split(", ")] == list(map.parameters)
+    assert '"rq_spline" (K width, K height, K - 1 derivative)' in text
 
 
 def test_the_recipe_names_every_reader():
     recipe = next(
         line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if "| a map of a number |" in line
     )
-    for reader in READERS:
-        assert reader in recipe
+    for file in (*READERS, "cpp/math/maps.hpp", "tests/reference/maps.py", "docs/files.md"):
+        assert f"`{file}`" in recipe
 
 
 @pytest.mark.skipif(runtime_library.compiler() is None, reason="no C++ compiler")
@@ -166,7 +175,7 @@ WRONG = {  # entries of Python's table that do not fit the core
 @pytest.mark.parametrize("wrong", WRONG)
 def test_an_entry_that_does_not_fit_is_noticed(wrong, emu, monkeypatch):
     with added_map.added(emu) as core:
-        monkeypatch.setitem(MAPS, added_map.NAME, dataclasses.replace(added_map.IN_PYTHON, **WRONG[wrong]))
+        monkeypatch.setitem(MAPS, added_map.NAME, dataclasses.replace(MAPS[added_map.NAME], **WRONG[wrong]))
         with pytest.raises(AssertionError):
             assert_table_fits(core)
         monkeypatch.undo()

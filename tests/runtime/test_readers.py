@@ -8,11 +8,10 @@ import headrace as hr
 import network_cases
 import overflow_cases
 import reference
-from readers import assert_alike
+from readers import REFUSED, assert_alike
 
 pytestmark = pytest.mark.programs
 
-REFUSED = ("logistic_mixture",)  # by the interpreter behind PyTorch and ONNX
 BOUNDS = [(0.1, None), (None, 0.7), (1 / 3, 100.1), None]
 BASES = {
     "independent": hr.Independent(["normal", "uniform", "logistic", "uniform", "normal", "logistic"]),

@@ -1,6 +1,6 @@
 """A map that the library does not have, ``polyline``: tests/cuda_emulation/polyline.hpp adds it to the list of _emu.
 
-Here is what else a new map needs (CONTRIBUTING.md): its entry in Python's table and its reference.
+Here is what else a new map needs (CONTRIBUTING.md): its reference.
 """
 
 from contextlib import contextmanager
@@ -32,7 +32,6 @@ def polyline(value, params, options, inverse):
     return low + (value - left) * np.exp(log_slope), log_slope
 
 
-IN_PYTHON = maps.Map(lambda bins: {"shift": 1, "slope": bins}, lambda s: (0.0,) * s.n_params)
 IN_REFERENCE = reference.Map(("shift", "slope"), polyline, lambda bins: {"shift": 1, "slope": bins}, depth=4)
 
 
@@ -41,7 +40,7 @@ def added(device):
     """Inside, the library has the map, and its core is the module of that device."""
     with pytest.MonkeyPatch.context() as patch, cores.in_place(cores.OnDevice(device)) as core:
         patch.setattr(maps, "_LISTED", {one.name: one for one in core.maps()})
-        patch.setitem(maps.MAPS, NAME, IN_PYTHON)
+        patch.setitem(maps.MAPS, NAME, maps.maps_of(core)[NAME])
         patch.setattr(hr.ops, "MAPS", tuple(maps.MAPS))
         patch.setitem(reference.MAPS, NAME, IN_REFERENCE)
         yield core

@@ -8,6 +8,8 @@ import headrace as hr
 # Errors over what sums of a row are made of, as the readers round in their own orders.
 LIMITS = {"float32": 1e-5, "float64": 1e-12}
 
+REFUSED = ("logistic_mixture",)  # maps that the interpreter behind PyTorch, ONNX and zuko refuses by name
+
 
 class _Reader:
     """``reader.log_prob(flow, x, context)`` and so on: arrays of `dtype`, or None where it has no such flow or verb."""

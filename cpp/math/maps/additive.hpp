@@ -8,7 +8,10 @@ namespace headrace {
 namespace {
 
 struct Additive {
-    HR_FN static constexpr int n_params(int) { return 1; }  // shift
+    static constexpr char meaning[] = "a straight line of scale 1";
+    static constexpr std::array<MapParameters, 1> parameters(int) { return {{{"shift", 1}}}; }
+
+    HR_FN static constexpr int n_params(int) { return 1; }
 
     template <class V, class P>
     HR_FN static V forward(V z, const P& p, const MapOptions<Scalar<V>>&, V& log_det) {

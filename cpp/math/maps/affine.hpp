@@ -9,6 +9,8 @@
 // and `ready_forward` and `ready_inverse` run on these. They give the derivative of the *forward* direction as a
 // factor, so that a row's are multiplied and one logarithm is taken; `ready_factors` of them fit between 1e-30 and 1e30
 // in float32.
+//
+// `parameters` has their names in order, and `meaning` completes a sentence of the help in Python.
 #pragma once
 
 #include "../lane.hpp"
@@ -23,6 +25,8 @@ namespace {
 
 // log scale = a / (1 + |a| / log(1 / slope)): between slope and 1 / slope for every a, so nothing overflows.
 struct SoftClamp {
+    static constexpr IdentityAt identity = IdentityAt::zero;
+
     template <class V>
     HR_FN static V log_scale(V a, const MapOptions<Scalar<V>>& o) {
         return a / fma(abs(a), o.inverse_clamp, Scalar<V>(1));
@@ -41,6 +45,8 @@ struct SoftClamp {
 
 // scale = e^a.
 struct Exponential {
+    static constexpr IdentityAt identity = IdentityAt::zero;
+
     template <class Inverse, class V>
     HR_FN static V factor(Inverse inverse, V a, const MapOptions<Scalar<V>>&, V& log_scale) {
         log_scale = a;
@@ -54,6 +60,8 @@ struct Exponential {
 
 // scale = softplus(a) + slope.
 struct SoftplusScale {
+    static constexpr IdentityAt identity = IdentityAt::softplus;
+
     template <class Inverse, class V>
     HR_FN static V factor(Inverse inverse, V a, const MapOptions<Scalar<V>>& o, V& log_scale) {
         const V s = softplus(a) + o.slope;
@@ -68,6 +76,8 @@ struct SoftplusScale {
 
 // scale = sigmoid(a + 2) + slope.
 struct SigmoidScale {
+    static constexpr IdentityAt identity = IdentityAt::sigmoid;
+
     template <class Inverse, class V>
     HR_FN static V factor(Inverse inverse, V a, const MapOptions<Scalar<V>>& o, V& log_scale) {
         const V s = sigmoid(a + Scalar<V>(2)) + o.slope;
@@ -83,7 +93,12 @@ struct SigmoidScale {
 
 template <class Scale>
 struct Affine : Directions<Affine<Scale>> {
-    HR_FN static constexpr int n_params(int) { return 2; }  // shift, raw scale
+    static constexpr char meaning[] = "a straight line";
+    static constexpr std::array<MapParameters, 2> parameters(int) {
+        return {{{"shift", 1}, {"scale", 1, Scale::identity}}};
+    }
+
+    HR_FN static constexpr int n_params(int) { return 2; }
 
     template <class Inverse, class V, class P>
     HR_FN static V run(Inverse inverse, V value, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {

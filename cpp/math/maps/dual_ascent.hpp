@@ -18,7 +18,12 @@ namespace {
 struct DualAscent : Directions<DualAscent> {
     static constexpr double least_slope = 1e-6;  // below, 1 - slope may be 1 in float32
 
-    HR_FN static constexpr int n_params(int) { return 5; }  // log a, b, γ, center, epsilon
+    static constexpr char meaning[] = "a line that bends, eq. 25 of the notes";
+    static constexpr std::array<MapParameters, 5> parameters(int) {  // log a, b, γ, center, epsilon
+        return {{{"stretch", 1}, {"shift", 1}, {"bend", 1}, {"center", 1}, {"width", 1}}};
+    }
+
+    HR_FN static constexpr int n_params(int) { return 5; }
 
     // At w = z - center: r = sqrt(epsilon² + w²) and q = w / r.
     template <class V>

@@ -26,6 +26,11 @@ struct LogisticMixture : Directions<LogisticMixture> {
     static constexpr int max_bins = 64;          // components
     static constexpr double least_slope = 1e-6;  // below, squares of scales leave float32
 
+    static constexpr char meaning[] = "the logit of a mixture's distribution function, of K components";
+    static constexpr std::array<MapParameters, 3> parameters(int bins) {
+        return {{{"weight", bins}, {"mean", bins}, {"log_scale", bins}}};
+    }
+
     HR_FN static constexpr int n_params(int bins) { return 3 * bins; }
     HR_FN static constexpr int n_room(int bins) { return 3 * bins; }
 

@@ -1,6 +1,8 @@
 // Settings of a map beside its parameters; constants of a transform, in its dtype.
 #pragma once
 
+#include <array>
+
 #include "../lane.hpp"
 
 namespace headrace {
@@ -10,6 +12,17 @@ enum class Ends { one, free, shared };
 // Outside of the interval: the identity; a straight line, with the derivative at the end; the spline again, moved by
 // whole periods.
 enum class Tails { identity, linear, periodic };
+
+// A raw value at which a map is the identity: 0; the a at which softplus(a) + slope = 1; the a at which
+// sigmoid(a + 2) + slope = 1.
+enum class IdentityAt { zero, softplus, sigmoid };
+// Raw parameters of a coordinate with one name: the number of values, and the value of each that makes the map the
+// identity.
+struct MapParameters {
+    const char* name;
+    int count;
+    IdentityAt identity = IdentityAt::zero;
+};
 
 template <class T>
 struct MapOptions {

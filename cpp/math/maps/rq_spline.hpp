@@ -433,14 +433,30 @@ struct NamedSpline {
     static constexpr double least_slope = Kernel::least_slope;
     static constexpr double least_bin = Kind::least_bin;
 
+    static constexpr std::array<MapParameters, 3> parameters(int bins) {
+        return {{{"width", bins}, {"height", bins}, {"derivative", Kind::n_derivatives(bins, ends), Kind::identity}}};
+    }
+
     HR_FN static constexpr int n_params(int bins) { return 2 * bins + Kind::n_derivatives(bins, ends); }
 };
 
-using RqSpline = NamedSpline<SoftClampedKnots, Ends::one, Tails::identity>;
-using NflowsSpline = NamedSpline<AdditiveKnots, Ends::one, Tails::identity>;
-using FreeSpline = NamedSpline<AdditiveKnots, Ends::free, Tails::linear>;
-using FlowjaxSpline = NamedSpline<AdditiveKnots, Ends::free, Tails::identity>;
-using CircularSpline = NamedSpline<AdditiveKnots, Ends::shared, Tails::periodic>;
+struct RqSpline : NamedSpline<SoftClampedKnots, Ends::one, Tails::identity> {
+    static constexpr char meaning[] =
+        "a monotone rational-quadratic spline (Durkan et al. 2019), in the parametrisation of zuko";
+};
+struct NflowsSpline : NamedSpline<AdditiveKnots, Ends::one, Tails::identity> {
+    static constexpr char meaning[] =
+        "a spline whose bins have a least size, of derivative 1 at the ends of its interval, the identity outside";
+};
+struct FreeSpline : NamedSpline<AdditiveKnots, Ends::free, Tails::linear> {
+    static constexpr char meaning[] = "such a spline with derivatives at the ends, continued by straight lines";
+};
+struct FlowjaxSpline : NamedSpline<AdditiveKnots, Ends::free, Tails::identity> {
+    static constexpr char meaning[] = "such a spline with derivatives at the ends, the identity outside";
+};
+struct CircularSpline : NamedSpline<AdditiveKnots, Ends::shared, Tails::periodic> {
+    static constexpr char meaning[] = "such a spline on a period";
+};
 
 }  // namespace
 }  // namespace headrace

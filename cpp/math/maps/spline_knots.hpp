@@ -23,9 +23,10 @@ struct Entered {
 // two bins differ by a factor of at most 1 / slope; derivatives at the K - 1 inner knots are
 // exp(a / (1 + |a| / log(1 / slope))).
 struct SoftClampedKnots {
-    static constexpr double least_bin = 0;        // it has no least size of bins
-    static constexpr bool is_moderate = true;     // derivatives are between slope and 1 / slope
-    static constexpr bool parts_show_all = true;  // an infinite raw value makes a part NaN
+    static constexpr IdentityAt identity = IdentityAt::zero;  // raw derivatives at which they are 1
+    static constexpr double least_bin = 0;                    // it has no least size of bins
+    static constexpr bool is_moderate = true;                 // derivatives are between slope and 1 / slope
+    static constexpr bool parts_show_all = true;              // an infinite raw value makes a part NaN
 
     template <class T>
     HR_FN static constexpr Tails tails(const MapOptions<T>&) {
@@ -121,6 +122,7 @@ struct SoftClampedKnots {
 // derivatives are slope + log(1 + e^a). On a circle the raw derivative at one end is the other's too. Ends and tails
 // are options, the same for all rows: each name with a kernel of its own would make all kernels half as large again.
 struct AdditiveKnots {
+    static constexpr IdentityAt identity = IdentityAt::softplus;
     static constexpr double least_bin = 1e-6;
     static constexpr bool is_moderate = false;
     static constexpr bool parts_show_all = false;

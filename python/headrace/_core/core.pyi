@@ -232,12 +232,15 @@ class Step:
     """One of a kind, made by keywords (cpp/bindings/structure.cpp, headrace._core.steps)."""
 
 class MapInfo:
-    """What a map says of itself; 0 for a limit that it does not have."""
+    """A map of the core; 0 for a limit that it does not have."""
 
     @property
     def name(self) -> str: ...
     @property
     def scale(self) -> str: ...
+    @property
+    def meaning(self) -> str: ...
+    def parameters(self, bins: int) -> list[tuple[str, int, str]]: ...
     @property
     def max_bins(self) -> int: ...
     @property

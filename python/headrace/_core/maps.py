@@ -1,4 +1,4 @@
-"""The maps in Python: their parameters in the core's order, and those that make a map the identity."""
+"""The maps in Python: their parameters in the core's order, those that make a map the identity, and checks."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ __all__ = [
     "has_min_bin",
     "has_scale",
     "interval_of",
+    "maps_of",
+    "meanings",
     "min_bin_of",
     "slope_of",
 ]
@@ -63,57 +65,64 @@ class MapSettings(Protocol):
         """Parameters of one coordinate."""
 
 
+# Raw values at which a map is the identity, by their names in cpp/math/maps/options.hpp.
+_IDENTITIES: dict[str, Callable[[float], float]] = {
+    "zero": lambda slope: 0.0,
+    "softplus": lambda slope: float(np.log(np.expm1(1 - slope))),
+    "sigmoid": lambda slope: float(np.log((1 - slope) / slope)) - 2,
+}
+
+
 @dataclass(frozen=True)
 class Map:
     """A map: the number of a coordinate's parameters by name and bins, and the values that make it the identity."""
 
     groups: Callable[[int], dict[str, int]]
     identity: Callable[[MapSettings], tuple[float, ...]]
+    meaning: str = ""
 
     def n_params(self, bins: int) -> int:
         """Parameters of one coordinate."""
         return sum(self.groups(bins).values())
 
-
-def _raw_scale_of_one(settings: MapSettings) -> float:
-    return {
-        "soft_clamp": 0.0,
-        "exp": 0.0,
-        "softplus": float(np.log(np.expm1(1 - settings.slope))),
-        "sigmoid": float(np.log((1 - settings.slope) / settings.slope)) - 2,
-    }[settings.scale]
+    def shown(self) -> str:
+        """The parameters in the help, where K is the number of bins."""
+        two, three = self.groups(2), self.groups(3)
+        return ", ".join(_shown(name, three[name] - two[name], 3 * two[name] - 2 * three[name]) for name in two)
 
 
-def _additive_spline(n_derivatives: Callable[[int], int]) -> Map:
-    """A spline with the derivatives slope + log(1 + e^a)."""
-
-    def identity(s: MapSettings) -> tuple[float, ...]:
-        one = float(np.log(np.expm1(1 - s.slope)))
-        return (*(0.0,) * (2 * s.bins), *(one,) * n_derivatives(s.bins))
-
-    return Map(lambda bins: {"width": bins, "height": bins, "derivative": n_derivatives(bins)}, identity)
+def _shown(name: str, each: int, more: int) -> str:
+    """A parameter of `each` K + `more` values."""
+    if not each:
+        return name if more == 1 else f"{more} {name}"
+    factor = "K" if each == 1 else f"{each} K"
+    return f"{factor} {name}" if not more else f"{factor} {'+' if more > 0 else '-'} {abs(more)} {name}"
 
 
-MAPS: dict[str, Map] = {
-    "affine": Map(lambda bins: {"shift": 1, "scale": 1}, lambda s: (0.0, _raw_scale_of_one(s))),
-    "additive": Map(lambda bins: {"shift": 1}, lambda s: (0.0,)),
-    "rq_spline": Map(
-        lambda bins: {"width": bins, "height": bins, "derivative": bins - 1},
-        lambda s: (0.0,) * s.n_params,
-    ),
-    "rq_spline_nflows": _additive_spline(lambda bins: bins - 1),
-    "rq_spline_free": _additive_spline(lambda bins: bins + 1),
-    "rq_spline_flowjax": _additive_spline(lambda bins: bins + 1),
-    "rq_spline_circular": _additive_spline(lambda bins: bins),
-    "dual_ascent": Map(
-        lambda bins: {"stretch": 1, "shift": 1, "bend": 1, "center": 1, "width": 1},
-        lambda s: (0.0,) * 5,
-    ),
-    "logistic_mixture": Map(
-        lambda bins: {"weight": bins, "mean": bins, "log_scale": bins},
-        lambda s: (0.0,) * s.n_params,
-    ),
-}
+def maps_of(core: Any) -> dict[str, Map]:
+    """The maps of a core by name, in the order of its list."""
+    variants: dict[str, dict[str, Any]] = {}
+    for one in core.maps():
+        variants.setdefault(one.name, {})[one.scale] = one
+    return {name: _made(of_scales) for name, of_scales in variants.items()}
+
+
+def _made(of_scales: dict[str, Any]) -> Map:
+    """A map from the core's information on it with each scale."""
+    first = next(iter(of_scales.values()))
+
+    @lru_cache(maxsize=256)
+    def counts(bins: int) -> tuple[tuple[str, int], ...]:
+        return tuple((name, count) for name, count, _ in first.parameters(bins))
+
+    def identity(settings: MapSettings) -> tuple[float, ...]:
+        parameters = of_scales.get(settings.scale, first).parameters(settings.bins)
+        return tuple(value for _, n, kind in parameters for value in (_IDENTITIES[kind](settings.slope),) * n)
+
+    return Map(lambda bins: dict(counts(bins)), identity, first.meaning)
+
+
+MAPS: dict[str, Map] = maps_of(cpu)
 
 
 @dataclass(frozen=True)
@@ -207,3 +216,8 @@ def bound_of(map: str, value: Any) -> float | tuple[float, float]:
     """A bound, checked for a map: one number where the interval is symmetric."""
     low, high = interval_of(map, value)
     return high if low == -high else (low, high)
+
+
+def meanings() -> str:
+    """All maps, for the help: names, parameters and meanings."""
+    return "; ".join(f'"{name}" ({map.shown()}): {map.meaning}' for name, map in MAPS.items())

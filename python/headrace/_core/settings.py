@@ -25,6 +25,7 @@ from headrace._core.maps import (
     has_min_bin,
     has_scale,
     interval_of,
+    meanings,
     min_bin_of,
     slope_of,
 )
@@ -207,13 +208,7 @@ class MapSettings(_Columns):
     map: str = setting(
         "affine",
         lambda settings, value: check.choice("map", value, tuple(MAPS)),
-        '"affine", "additive" (scale 1), "dual_ascent" (a line that bends, eq. 25 of the notes), "logistic_mixture" '
-        "(the logit of a mixture's distribution function, with as many components as bins) or a monotone "
-        'rational-quadratic spline (Durkan et al. 2019): "rq_spline", in the parametrisation of zuko, or one with '
-        'least sizes of bins, as other libraries have it: "rq_spline_nflows" (derivative 1 at the ends of its '
-        'interval, the identity outside), "rq_spline_free" (continued by straight lines), "rq_spline_flowjax" '
-        "(derivatives at the "
-        'ends, the identity outside) or "rq_spline_circular" (on a period).',
+        f"One of {meanings()}. In brackets are the raw parameters of a coordinate, in their order; K is `bins`.",
     )
     scale: str = setting(
         "soft_clamp",
@@ -295,7 +290,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
     outputs: Any = setting(  # noqa: RUF009  # a tuple once it is checked
         None,
         _checked_outputs,
-        'The order of the parameters of a coordinate, by default ("shift", "scale") or ("width", "height", '
+        'The order of the parameters of a coordinate, by default that of `map`, such as ("width", "height", '
         '"derivative"), where each stands for all bins.',
         core=False,
     )

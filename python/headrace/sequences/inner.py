@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.sequences.links import Block, Cotangent, LinkGradients, NetworkLink, at_least_a_tile, with_zeros
+from headrace.sequences.links import (
+    Block,
+    Cotangent,
+    LinkCall,
+    LinkGradients,
+    NetworkLink,
+    at_least_a_tile,
+    with_zeros,
+)
 
 if TYPE_CHECKING:
     from headrace.flow import Flow
@@ -27,35 +35,18 @@ class InnerLink(NetworkLink):
         self._flow: Flow = bare._remade(np.zeros(size, dtype), dtype, None)  # each call gives its parameters
         super().__init__(settings, structure, dtype, is_rounded, inner=self._flow._program)
 
-    def _split(self, parameters: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Those of the network, with pairs, and of the inner flow."""
+    def _split(self, call: LinkCall) -> tuple[LinkCall, NDArray[Any]]:
+        """The call with the parameters of the network alone, with pairs, and those of the inner flow."""
         end = self._n + self.n_pairs
-        return parameters[:end], parameters[end:]
+        return call._replace(parameters=call.parameters[:end]), call.parameters[end:]
 
-    def run(
-        self,
-        parameters: NDArray[Any],
-        inverse: bool,
-        given: Block,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        state: Any,
-    ) -> tuple[Block, Block]:
+    def run(self, call: LinkCall, state: Any) -> tuple[Block, Block]:
         """See `Link`."""
-        network, inner = self._split(parameters)
-        own = self._own(context, covariates)
-        return self._sides(inverse, network, given, state, inner_weights=inner, **own)
+        network, inner = self._split(call)
+        return self._sides(network, state, inner_weights=inner)
 
     def vjp(
-        self,
-        parameters: NDArray[Any],
-        inverse: bool,
-        given: Block,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        cotangent: Cotangent,
-        kinds: tuple[str, ...],
-        result: Block | None = None,
+        self, call: LinkCall, cotangent: Cotangent, kinds: tuple[str, ...], result: Block | None = None
     ) -> LinkGradients:
         """See `Link`.
 
@@ -64,25 +55,25 @@ class InnerLink(NetworkLink):
         their gradients come first, from the last step to the first: a linear recursion, which needs the derivatives of
         each step's values by the outputs.
         """
-        network, inner = self._split(parameters)
-        own = given.astype(self._dtype, copy=False)
+        network, inner = self._split(call)
+        own = call.given.astype(self._dtype, copy=False)
         read = own
-        is_sequential = not self.runs_at_once(inverse)
+        is_sequential = not self.runs_at_once(call.inverse)
         if is_sequential:
-            found = self.run(parameters, inverse, given, context, covariates, None)[0] if result is None else result
+            found = self.run(call, None)[0] if result is None else result
             read = found.astype(self._dtype, copy=False)
-        raw = self.raw(network, read, context, covariates, None)
-        steps = _Steps(self._flow, inverse, own, raw, inner)
-        gradients = self._room(own, context, covariates, kinds)
+        raw = self.raw(network._replace(given=read), None)
+        steps = _Steps(self._flow, call.inverse, own, raw, inner)
+        gradients = self._room(call, kinds)
         wrt = ("inputs", "parameters") if "parameters" in kinds else ("inputs",)
         if is_sequential:
             slopes, starts = steps.slopes(), steps.vjp(None, cotangent.log_det, ("context",))[0]
             more = {"grad_value": cotangent.value, "grad_raw": starts, "slopes": slopes, "is_sequential": True}
-            self._back(network, read, context, covariates, gradients, **more)
+            self._back(network, read, gradients, **more)
             by_steps, *by_inner = steps.vjp(gradients.inputs, cotangent.log_det, wrt)
         else:
             by_steps, by_raw, *by_inner = steps.vjp(cotangent.value, cotangent.log_det, (wrt[0], "context", *wrt[1:]))
-            self._back(network, own, context, covariates, gradients, grad_raw=by_raw)
+            self._back(network, own, gradients, grad_raw=by_raw)
             assert gradients.inputs is not None
             by_steps = gradients.inputs + by_steps
         return replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ __all__ = [
     "CausalLink",
     "Cotangent",
     "Link",
+    "LinkCall",
     "LinkGradients",
     "NetworkLink",
     "StepLink",
@@ -27,6 +28,16 @@ __all__ = [
 ]
 
 Block = NDArray[Any]
+
+
+class LinkCall(NamedTuple):
+    """The arguments of a link: its parameters, the direction, and the blocks of steps that it reads."""
+
+    parameters: NDArray[Any]
+    inverse: bool  # from data to latent
+    given: Block
+    context: NDArray[Any] | None = None
+    covariates: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,34 +71,18 @@ class Link(Protocol):
     def state(self, rows: int) -> Any:
         """A fresh state for this many sequences; None for a link without one."""
 
-    def run(
-        self,
-        parameters: NDArray[Any],
-        inverse: bool,
-        given: Block,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        state: Any,
-    ) -> tuple[Block, Block]:
+    def run(self, call: LinkCall, state: Any) -> tuple[Block, Block]:
         """The other side, and the log-derivative of each step, (rows, steps)."""
 
     def runs_at_once(self, inverse: bool) -> bool:
         """Whether this direction makes all steps at once."""
 
     def vjp(
-        self,
-        parameters: NDArray[Any],
-        inverse: bool,
-        given: Block,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        cotangent: Cotangent,
-        kinds: tuple[str, ...],
-        result: Block | None = None,
+        self, call: LinkCall, cotangent: Cotangent, kinds: tuple[str, ...], result: Block | None = None
     ) -> LinkGradients:
         """Gradients from cotangents of values and log-derivatives; those by inputs are always present.
 
-        `result`: the other side of `given`, if it is known.
+        `result`: the other side of the given block, if it is known.
         """
 
 
@@ -127,58 +122,54 @@ class NetworkLink:
         """See `Link`."""
         return inverse == self._reads_data
 
-    def _own(self, context: Any, covariates: Any) -> dict[str, Any]:
+    def _own(self, call: LinkCall) -> dict[str, Any]:
         """The columns of the chain's inputs that this network reads."""
         return {
-            "context": context if self._context else None,
-            "covariates": covariates if self._covariates else None,
+            "context": call.context if self._context else None,
+            "covariates": call.covariates if self._covariates else None,
         }
 
-    def _sides(self, inverse: bool, weights: Any, given: Block, state: Any, **more: Any) -> tuple[Block, Block]:
+    def _sides(self, call: LinkCall, state: Any, **more: Any) -> tuple[Block, Block]:
         """Both results of a run in either direction."""
-        own = given.astype(self._dtype, copy=False)
+        own = call.given.astype(self._dtype, copy=False)
         value, log_det = np.empty(own.shape, self._dtype), np.empty(own.shape[:2], self._dtype)
-        verb = self._core.parallel if inverse == self._reads_data else self._core.sequential
-        verb(weights, own, value, log_det, state=state, **more)
+        verb = self._core.parallel if self.runs_at_once(call.inverse) else self._core.sequential
+        verb(call.parameters, own, value, log_det, state=state, **self._own(call), **more)
         return value, log_det
 
-    def _room(self, given: Any, context: Any, covariates: Any, kinds: Any) -> LinkGradients:
+    def _room(self, call: LinkCall, kinds: tuple[str, ...]) -> LinkGradients:
         """Memory for the gradients that are wanted."""
 
         def room(kind: str, has: bool, shape: Any) -> Any:
             return np.empty(shape, self._dtype) if has and kind in kinds else None
 
+        context, covariates = (None if one is None else one.shape for one in (call.context, call.covariates))
+
         return LinkGradients(
-            np.empty(given.shape, self._dtype),
+            np.empty(call.given.shape, self._dtype),
             room("parameters", True, self._n),
-            room("context", self._context, np.shape(context)),
-            room("covariates", self._covariates, np.shape(covariates)),
+            room("context", self._context, context),
+            room("covariates", self._covariates, covariates),
         )
 
-    def _back(self, parameters: Any, own: Any, context: Any, covariates: Any, to: LinkGradients, **more: Any) -> None:
+    def _back(self, call: LinkCall, read: Block, to: LinkGradients, **more: Any) -> None:
+        """Gradients from the values of the side that the network sees."""
         self._core.vjp(
-            parameters,
-            own,
+            call.parameters,
+            read,
             grad_given=to.inputs,
             grad_weights=to.parameters,
             grad_context=to.context,
             grad_covariates=to.covariates,
-            **self._own(context, covariates),
+            **self._own(call),
             **more,
         )
 
-    def raw(
-        self,
-        parameters: NDArray[Any],
-        read: Block,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        state: Any,
-    ) -> NDArray[Any]:
-        """Outputs of the network, (rows, steps, outputs), from the values of the side that it sees."""
-        own = read.astype(self._dtype, copy=False)
+    def raw(self, call: LinkCall, state: Any) -> NDArray[Any]:
+        """Outputs of the network, (rows, steps, outputs); the given block has values of the side that it sees."""
+        own = call.given.astype(self._dtype, copy=False)
         raw = np.empty((*own.shape[:2], self._outputs), self._dtype)
-        self._core.outputs(parameters, own, raw, state=state, **self._own(context, covariates))
+        self._core.outputs(call.parameters, own, raw, state=state, **self._own(call))
         return raw
 
 
@@ -189,37 +180,21 @@ class CausalLink(NetworkLink):
         """See `NetworkLink`."""
         super().__init__(settings, structure, dtype, is_rounded, **settings.map_options())
 
-    def run(
-        self,
-        parameters: NDArray[Any],
-        inverse: bool,
-        given: Block,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        state: Any,
-    ) -> tuple[Block, Block]:
+    def run(self, call: LinkCall, state: Any) -> tuple[Block, Block]:
         """See `Link`."""
-        return self._sides(inverse, parameters, given, state, **self._own(context, covariates))
+        return self._sides(call, state)
 
     def vjp(
-        self,
-        parameters: NDArray[Any],
-        inverse: bool,
-        given: Block,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        cotangent: Cotangent,
-        kinds: tuple[str, ...],
-        result: Block | None = None,
+        self, call: LinkCall, cotangent: Cotangent, kinds: tuple[str, ...], result: Block | None = None
     ) -> LinkGradients:
         """See `Link`."""
-        gradients = self._room(given, context, covariates, kinds)
-        is_sequential = not self.runs_at_once(inverse)
-        read = given
+        gradients = self._room(call, kinds)
+        is_sequential = not self.runs_at_once(call.inverse)
+        read = call.given
         if is_sequential:
-            read = self.run(parameters, inverse, given, context, covariates, None)[0] if result is None else result
+            read = self.run(call, None)[0] if result is None else result
         self._back(
-            *(parameters, read.astype(self._dtype, copy=False), context, covariates, gradients),
+            *(call, read.astype(self._dtype, copy=False), gradients),
             grad_value=cotangent.value,
             grad_log_det=cotangent.log_det,
             is_sequential=is_sequential,
@@ -227,21 +202,14 @@ class CausalLink(NetworkLink):
         return gradients
 
     def log_prob_and_vjp(
-        self,
-        parameters: NDArray[Any],
-        given: Block,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        grad_log_prob: Block,
-        base: str,
-        kinds: tuple[str, ...],
+        self, call: LinkCall, grad_log_prob: Block, base: str, kinds: tuple[str, ...]
     ) -> tuple[Block, Block, LinkGradients]:
         """Latent steps under a standard base, log-derivatives, and gradients from those by their log densities."""
-        gradients = self._room(given, context, covariates, kinds)
-        own = given.astype(self._dtype, copy=False)
+        gradients = self._room(call, kinds)
+        own = call.given.astype(self._dtype, copy=False)
         value, log_det = np.empty(own.shape, self._dtype), np.empty(own.shape[:2], self._dtype)
         self._back(
-            *(parameters, own, context, covariates, gradients),
+            *(call, own, gradients),
             grad_log_prob=grad_log_prob,
             base=base,
             value=value,
@@ -267,17 +235,10 @@ class StepLink:
     def state(self, rows: int) -> None:
         """See `Link`."""
 
-    def run(
-        self,
-        parameters: NDArray[Any],
-        inverse: bool,
-        given: Block,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        state: Any,
-    ) -> tuple[Block, Block]:
+    def run(self, call: LinkCall, state: Any) -> tuple[Block, Block]:
         """See `Link`."""
-        verb = self._transform.inverse if inverse else self._transform.forward
+        verb = self._transform.inverse if call.inverse else self._transform.forward
+        given, parameters = call.given, call.parameters
         steps = given.reshape(-1, given.shape[2])
         value, log_det = verb(at_least_a_tile(steps), parameters=parameters if len(parameters) else None)
         return value[: len(steps)].reshape(given.shape), log_det[: len(steps)].reshape(given.shape[:2])
@@ -287,18 +248,11 @@ class StepLink:
         return True
 
     def vjp(
-        self,
-        parameters: NDArray[Any],
-        inverse: bool,
-        given: Block,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        cotangent: Cotangent,
-        kinds: tuple[str, ...],
-        result: Block | None = None,
+        self, call: LinkCall, cotangent: Cotangent, kinds: tuple[str, ...], result: Block | None = None
     ) -> LinkGradients:
         """See `Link`."""
-        verb = self._transform.inverse_vjp if inverse else self._transform.forward_vjp
+        verb = self._transform.inverse_vjp if call.inverse else self._transform.forward_vjp
+        given, parameters = call.given, call.parameters
         steps = at_least_a_tile(given.reshape(-1, given.shape[2]))
         n = given.shape[0] * given.shape[1]
         value = None if cotangent.value is None else with_zeros(cotangent.value.reshape(n, -1), len(steps))

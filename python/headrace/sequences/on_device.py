@@ -13,7 +13,7 @@ from headrace._arrays import caller as _arrays
 from headrace._core import device as _device
 from headrace._core.device import Device, Kernels, OnStream
 from headrace.sequences.arrays import Covariates, Sequences
-from headrace.sequences.links import LinkGradients
+from headrace.sequences.links import LinkCall, LinkGradients
 from headrace.sequences.program import SequenceProgram
 from headrace.sequences.runs import context_of
 
@@ -80,23 +80,16 @@ class CausalLinkOnDevice(_LinkOnDevice):
         """See `Link`."""
         return inverse == self._reads_data
 
-    def run(
-        self,
-        parameters: CuPyArray,
-        inverse: bool,
-        given: CuPyArray,
-        context: CuPyArray | None,
-        covariates: CuPyArray | None,
-        state: None,
-    ) -> Pair:
+    def run(self, call: LinkCall, state: None) -> Pair:
         """See `Link`."""
         cupy = self._device.cupy
         queued = OnStream(self._device, self.core, self._device.current_stream())
+        given = call.given
         value, log_det = cupy.empty(given.shape, self._dtype), cupy.empty(given.shape[:2], self._dtype)
-        own_context = self._in_order(context) if self._context else None
-        own_covariates = self._in_order(covariates) if self._covariates else None
-        verb = queued.parallel if self.runs_at_once(inverse) else queued.sequential
-        verb(self._in_order(parameters), given, value, log_det, context=own_context, covariates=own_covariates)
+        context = self._in_order(call.context) if self._context else None
+        covariates = self._in_order(call.covariates) if self._covariates else None
+        verb = queued.parallel if self.runs_at_once(call.inverse) else queued.sequential
+        verb(self._in_order(call.parameters), given, value, log_det, context=context, covariates=covariates)
         return value, log_det
 
 
@@ -112,23 +105,15 @@ class PredictionLinkOnDevice(_LinkOnDevice):
         """See `Link`."""
         return inverse
 
-    def run(
-        self,
-        parameters: CuPyArray,
-        inverse: bool,
-        given: CuPyArray,
-        context: CuPyArray | None,
-        covariates: CuPyArray | None,
-        state: None,
-    ) -> Pair:
+    def run(self, call: LinkCall, state: None) -> Pair:
         """See `Link`."""
         cupy = self._device.cupy
-        result, log_gain = cupy.empty(given.shape, self._dtype), cupy.empty(self._shape[:1], np.dtype(np.float64))
-        theta = self._in_order(parameters).reshape(self._shape)
+        result, log_gain = cupy.empty(call.given.shape, self._dtype), cupy.empty(self._shape[:1], np.dtype(np.float64))
+        theta = self._in_order(call.parameters).reshape(self._shape)
         kernels = Kernels(self._device, self._device.current_stream())
-        kernels.predict(theta, self._in_order(given), result, log_gain, not inverse)
-        log_det = cupy.zeros(given.shape[:2], self._dtype)
-        log_det += (log_gain.sum() * (1.0 if inverse else -1.0)).astype(self._dtype)
+        kernels.predict(theta, self._in_order(call.given), result, log_gain, not call.inverse)
+        log_det = cupy.zeros(call.given.shape[:2], self._dtype)
+        log_det += (log_gain.sum() * (1.0 if call.inverse else -1.0)).astype(self._dtype)
         return result, log_det
 
 

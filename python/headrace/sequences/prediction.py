@@ -13,7 +13,7 @@ from headrace._core.device import Device
 from headrace._module import Block, Program
 from headrace._stored import Stored, storable
 from headrace.sequences.links import Block as Values
-from headrace.sequences.links import Cotangent, LinkGradients
+from headrace.sequences.links import Cotangent, LinkCall, LinkGradients
 from headrace.sequences.on_device import PredictionLinkOnDevice
 from headrace.sequences.program import SequenceProgram
 from headrace.sequences.sequential import Sequential
@@ -255,17 +255,10 @@ class PredictionLink:
         self._core(oldest_first, np.ascontiguousarray(given, self._dtype), result, past, to_signal)
         return result
 
-    def run(
-        self,
-        parameters: NDArray[Any],
-        inverse: bool,
-        given: Values,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        state: PredictionState | None,
-    ) -> tuple[Values, Values]:
+    def run(self, call: LinkCall, state: PredictionState | None) -> tuple[Values, Values]:
         """See `Link`."""
-        own, gain, past = self.filter_of(parameters), self.gain(parameters), None if state is None else state.past
+        given, inverse, past = call.given, call.inverse, None if state is None else state.past
+        own, gain = self.filter_of(call.parameters), self.gain(call.parameters)
         log_det = np.full(given.shape[:2], own.log_gain.sum() * (1.0 if inverse else -1.0), self._dtype)
         if inverse:
             x = given.astype(self._dtype, copy=False)
@@ -277,23 +270,16 @@ class PredictionLink:
         return result, log_det
 
     def vjp(
-        self,
-        parameters: NDArray[Any],
-        inverse: bool,
-        given: Values,
-        context: NDArray[Any] | None,
-        covariates: NDArray[Any] | None,
-        cotangent: Cotangent,
-        kinds: tuple[str, ...],
-        result: Values | None = None,
+        self, call: LinkCall, cotangent: Cotangent, kinds: tuple[str, ...], result: Values | None = None
     ) -> LinkGradients:
         """See `Link`.
 
         With u the cotangent of the residual e = x − Σ a x before its gain, that of x is the filter's transpose, applied
         from the last step on, and from z to x the solution of that, by the same recursion in reversed time.
         """
-        own, gain = self.filter_of(parameters), self.gain(parameters)
-        other = self.run(parameters, inverse, given, None, None, None)[0] if result is None else result
+        given, inverse = call.given, call.inverse
+        own, gain = self.filter_of(call.parameters), self.gain(call.parameters)
+        other = self.run(call, None)[0] if result is None else result
         x, z = (given, other) if inverse else (other, given)
         by_value = np.zeros(given.shape, self._dtype) if cotangent.value is None else cotangent.value
         sign = 1.0 if inverse else -1.0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headrace._module import Block
 from headrace.bases import Logistic, StandardNormal
 from headrace.flow import Flow
-from headrace.sequences.links import CausalLink, Cotangent, Link, LinkGradients, at_least_a_tile
+from headrace.sequences.links import CausalLink, Cotangent, Link, LinkCall, LinkGradients, at_least_a_tile
 
 __all__ = ["MOST_DRAWN_STEPS", "MOST_SAMPLES", "ChainGradients", "Cotangent", "SequenceProgram"]
 
@@ -125,7 +125,8 @@ class SequenceProgram:
         order, context = range(len(self.links)), self.standardised(context)
         for i in reversed(order) if inverse else order:
             state = None if states is None else states[i]
-            value, own = self.links[i].run(vector[self._read[i]], inverse, value, context, covariates, state)
+            call = LinkCall(vector[self._read[i]], inverse, value, context, covariates)
+            value, own = self.links[i].run(call, state)
             log_det += own
         return value.astype(self._dtype, copy=False), log_det
 
@@ -146,12 +147,16 @@ class SequenceProgram:
         if inverse:
             order.reverse()
         values, log_prob = [given], np.zeros(given.shape[:2], self._dtype)
+
+        def call(i: int, value: Array) -> LinkCall:
+            return LinkCall(vector[self._read[i]], inverse, value, context, covariates)
+
         sums = _Sums(np.zeros(self.n_weights) if "parameters" in kinds else None, kinds)
         by_log_prob, last = cotangent.log_prob, order[-1]
         at_once = isinstance(self.links[last], CausalLink) and self.links[last].runs_at_once(inverse)
         fused = self._standard if by_log_prob is not None and at_once else None
         for i in order[:-1] if fused or by_log_prob is None else order:
-            value, log_det = self.links[i].run(vector[self._read[i]], inverse, values[-1], context, covariates, None)
+            value, log_det = self.links[i].run(call(i, values[-1]), None)
             values.append(value)
             log_prob += log_det
         by_value, by_log_det = cotangent.value, cotangent.log_det
@@ -161,9 +166,7 @@ class SequenceProgram:
             link = self.links[last]
             assert isinstance(link, CausalLink)
             assert by_log_prob is not None
-            z, log_det, found = link.log_prob_and_vjp(
-                vector[self._read[last]], values[-1], context, covariates, by_log_prob, fused, kinds
-            )
+            z, log_det, found = link.log_prob_and_vjp(call(last, values[-1]), by_log_prob, fused, kinds)
             log_prob += log_det
             by_value = sums.add(found, self._own[last])
             log_prob += self.log_base(vector, z)
@@ -175,7 +178,7 @@ class SequenceProgram:
             own = Cotangent(value=by_value, log_det=by_log_det)
             value, *more = values[order.index(i) :]
             result = more[0] if more else None
-            found = self.links[i].vjp(vector[self._read[i]], inverse, value, context, covariates, own, kinds, result)
+            found = self.links[i].vjp(call(i, value), own, kinds, result)
             by_value = sums.add(found, self._own[i])
         return log_prob, self._of_given_context(sums.gradients(by_value))
 

@@ -11,6 +11,7 @@ from headrace import ops
 from headrace._core.maps import has_bins
 from headrace.bases import Logistic
 from headrace.sequences.convolution import CausalConvolution
+from headrace.sequences.links import LinkCall
 from headrace.sequences.prediction import LinearPrediction, PredictionLink
 from headrace.sequences.runs import Part, Run
 from headrace.sequences.settings import LEVELS
@@ -66,14 +67,14 @@ class Cells:
             if isinstance(link, PredictionLink):  # cells move with their middle: given the past, its slope is the gain
                 low, high, gain = low - middle, high - middle, np.exp(link.filter_of(own).log_gain)
                 state = None if part.states is None else part.states[i]
-                middle = link.run(own, True, middle, None, None, state)[0].astype(np.float64)
+                middle = link.run(LinkCall(own, True, middle), state)[0].astype(np.float64)
                 low, high = middle + gain * low, middle + gain * high
                 continue
-            middle, low, high = (link.run(own, True, values, None, None, None)[0] for values in (middle, low, high))
+            middle, low, high = (link.run(LinkCall(own, True, values), None)[0] for values in (middle, low, high))
         state = None if part.states is None else part.states[0]
         link = program.links[0]
-        context = program.standardised(part.context)
-        raw = link.raw(program.parameters_of(vector, 0), middle, context, part.covariates, state)
+        own, context = program.parameters_of(vector, 0), program.standardised(part.context)
+        raw = link.raw(LinkCall(own, True, middle, context, part.covariates), state)
         params = raw.astype(np.float64).reshape(-1, x.shape[2], self._of_value)
         if self._has_level:
             scale = np.exp(-np.clip(params[..., -1], *LEVELS)).reshape(x.shape)

@@ -5,30 +5,30 @@ Graphs of `torch.compile`, `torch.export` and `torch.jit.trace` hold them as ope
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from headrace import _array_errors as errors
 from headrace import _couplings
-from headrace._couplings import Settings
+from headrace._couplings import Keywords, Settings, settings_of, takes_settings
 from headrace.torch import _autograd, _operators
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["coupling"]
 
 
+@takes_settings
 def coupling(
     value: Tensor,
     params: Tensor,
     map: str = "affine",
     *,
     direction: str = "forward",
-    scale: str = "soft_clamp",
-    slope: float = 1e-3,
-    bound: float | tuple[float, float] = 5.0,
-    bins: int | None = None,
-    min_bin: float = 1e-3,
+    **settings: Unpack[Keywords],
 ) -> tuple[Tensor, Tensor]:
     """One map for every element, differentiable by values and parameters (docs/ops.md).
 
@@ -42,7 +42,7 @@ def coupling(
             n_params) for all rows: see `headrace.ops.coupling_forward`. Tensors that are not contiguous are copied.
         map: A name in `headrace.ops.MAPS`.
         direction: "forward", latent to data, or "inverse".
-        scale, slope, bound, bins, min_bin: See `headrace.ops.coupling_forward`.
+        **settings: See `headrace.ops.coupling_forward`.
 
     Returns:
         ``(value, log_det)`` of the other side, shapes (..., active) and (...).
@@ -63,7 +63,7 @@ def coupling(
     for name, given in (("value", value), ("params", params)):
         if not isinstance(given, Tensor):
             raise errors.wrong_kind(name, "a PyTorch tensor", errors.type_of(given))
-    how = map, scale, slope, bound, bins, min_bin, inverse
+    how = *settings_of(map, settings), inverse
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         value, log_det = _operators.ops.coupling(value, params, *_typed(*how))
     else:
