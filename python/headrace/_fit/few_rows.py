@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from headrace._fit.clock import Clock
     from headrace._interior import Trainable
 
-__all__ = ["Beginning", "Begun", "begun", "best_beginnings"]
+__all__ = ["Beginning", "Begun", "begun", "best_beginnings", "can_mix"]
 
 Floats = NDArray[np.float64]
 Links = tuple[Transform, ...]
@@ -122,7 +122,7 @@ def best_beginnings(
     judged = [(kind, losses(kind)) for i, kind in enumerate(kinds) if not i or clock.has(0.0)]
     gaussians = sorted(judged, key=lambda pair: mean(pair[1]))
     best = list(gaussians[:1])
-    if _can_mix(flow, source) and clock.has(0.0):
+    if can_mix(flow, source) and clock.has(0.0):
         limit = best[0][0].limit
         for own in curves:
             kind = Beginning(limit, own)
@@ -142,7 +142,7 @@ def _standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats]:
     return z, _arrays.on_host(data.shares(rows))
 
 
-def _can_mix(flow: Trainable, source: ArrayRows) -> bool:
+def can_mix(flow: Trainable, source: ArrayRows) -> bool:
     """Whether a mixture may take the base's place."""
     features = flow.features
     return (
