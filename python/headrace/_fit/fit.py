@@ -22,7 +22,7 @@ from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import Chosen, chosen_epochs, clearly_better
 from headrace._fit.few_rows import Beginning, best_beginnings, can_mix
 from headrace._fit.fingerprint import of_settings
-from headrace._fit.history import History, kept_fields
+from headrace._fit.history import History, is_interrupted, kept_fields
 from headrace._fit.linear_links import Links, residual_columns
 from headrace._fit.mixture import COMPONENTS
 from headrace._fit.plan import LEAST, LEAST_HELD_OUT, MANY, Plan
@@ -316,8 +316,10 @@ class Fit:
         rng = copy.deepcopy(self.rng)
         run = RunArguments(held_out, plan, rng, self.caller, learning, clock, what="fit to samples")
         self.run_of(flow, samples.train, run).go(self.progress)
-        lost = learning.best_loss - samples.loss
-        if not clearly_better(losses + lost, other, chosen.weights):
+        lost, interrupted = learning.best_loss - samples.loss, is_interrupted(learning)
+        if interrupted and not learning.best_epoch:
+            raise KeyboardInterrupt
+        if not interrupted and not (math.isfinite(lost) and clearly_better(losses + lost, other, chosen.weights)):
             return False
         self.flow._interior.become(flow)
         _residuals.warn_of_columns(source, begun.residuals)

@@ -1,7 +1,8 @@
 """A mixture of normal densities with covariances of their own, by expectation maximisation.
 
-No base has such covariances: a flow learns the mixture from samples (`headrace._fit.teacher`). Each covariance is shrunk
-towards the common one, as if its component had some more rows of that (a conjugate prior; Fraley and Raftery 2007).
+No base has such covariances: a flow learns the mixture from samples (`headrace._fit.teacher`). Each covariance is
+shrunk towards the common one, as if its component had some more rows of that (a conjugate prior; Fraley and Raftery
+2007).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Floats = NDArray[np.float64]
 
 COMPONENTS = (2, 3, 4, 6, 8, 10)  # numbers of them among which rows choose,
 PRIORS = (1.0, 4.0, 16.0)  # and rows of the common covariance that each component has beside its own
-STARTS = 3  # of which the most likely one is taken
+STARTS = 10  # of which the most likely one is taken
 ROUNDS = 20  # of k-means, with which a start begins
 LEAST_VARIANCE = 1e-6  # added along each direction
 
@@ -113,14 +114,15 @@ def _from_members(z: Floats, weights: Floats, members: Floats, prior: float, com
         away = z - loc[k]
         covariances[k] = ((own[:, k, None] * away).T @ away + prior * common) / (rows[k] + prior)
     covariances += LEAST_VARIANCE * np.eye(z.shape[1])
-    roots = np.linalg.inv(np.linalg.cholesky(covariances)).transpose(0, 2, 1)
+    roots = np.linalg.inv(np.linalg.cholesky(covariances)).transpose(0, 2, 1).astype(np.float64)
     return FullMixture(shares, loc, roots)
 
 
 def _logs(z: Floats, mixture: FullMixture) -> Floats:
     """Log densities of rows under each component, times its share; shape (rows, components)."""
     constant = np.log(mixture.shares) + np.linalg.slogdet(mixture.roots)[1]
-    logs = np.empty((len(z), mixture.shares.size))
+    logs: Floats = np.empty((len(z), mixture.shares.size))
     for k, root in enumerate(mixture.roots):
         logs[:, k] = constant[k] - 0.5 * np.square((z - mixture.loc[k]) @ root).sum(axis=1)
-    return logs - 0.5 * z.shape[1] * math.log(2.0 * math.pi)
+    logs -= 0.5 * z.shape[1] * math.log(2.0 * math.pi)
+    return logs

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._arrays import caller as _arrays
 from headrace._fit import full_mixture as _mixture
 from headrace._fit.arguments import Arguments
 from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import FOLDS
+from headrace._fit.few_rows import in_folds, standardised
 from headrace._fit.given_rows import Data, Moments, outside
 from headrace._fit.kernel_curves import curves_of
 from headrace._fit.residuals import of_rows
@@ -33,7 +33,9 @@ Floats = NDArray[np.float64]
 SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # of the flow that learns
 JUDGED = 4000  # further samples by which it is judged
 DECAY = 0.01
+STARTS = 3  # of a mixture in cross-validation
 WAIT = 2  # numbers of components without a gain, after which no more are tried
+KEPT = ("schedule", "weight_decay", "patience")  # arguments of a fit to samples, where they are given
 ROWS_OF_A_COLUMN = 2  # for each component, at least
 
 
@@ -75,8 +77,8 @@ def best_teacher(
         seed: Of the starts of each mixture.
         clock: Ends the trials.
     """
-    z, share, slopes = _standardised(source, scale)
-    weights, best, lowest = np.concatenate([share[_fold(len(z), i)] for i in range(FOLDS)]), None, math.inf
+    z, share, slopes = standardised(source, scale)
+    weights, best, lowest = in_folds(share), None, math.inf
     for own in curves:
         waited, least = 0, math.inf
         folds = [_Seen.of(z, share, _fold(len(z), i), limit, own, dtype) for i in range(FOLDS)]
@@ -86,8 +88,7 @@ def best_teacher(
             waited += 1
             for prior in _mixture.PRIORS:
                 kind = Teacher(limit, own, components, prior)
-                losses = np.concatenate([fold.losses(kind, seed) for fold in folds])
-                losses = losses - np.concatenate([slopes[_fold(len(z), i)] for i in range(FOLDS)])
+                losses = np.concatenate([fold.losses(kind, seed) for fold in folds]) - in_folds(slopes)
                 loss = float(weights @ losses / weights.sum())
                 if loss < least:
                     least, waited = loss, 0
@@ -98,7 +99,7 @@ def best_teacher(
 
 def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, seed: int) -> Samples:
     """Samples of the mixture of all rows, in the data's units."""
-    z, share, _ = _standardised(source, scale)
+    z, share, _ = standardised(source, scale)
     links = _links(z, share, teacher.limit, teacher.curves, dtype)
     mixture = _mixture.fitted(_behind(z, links)[0], share, teacher.components, teacher.prior, seed)
     support = source.support
@@ -122,19 +123,17 @@ def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, 
 def arguments_of_student(given: Arguments, size: int) -> Arguments:
     """The arguments of a fit to this number of samples: those given, where they are not the defaults."""
     batch = BATCH if given.batch_size is None else given.batch_size
-    own = {
+    own: dict[str, Any] = {
         "epochs": max(round(STEPS * BATCH / size), 1),
         "batch_size": min(batch, size),
         "schedule": "cosine",
         "weight_decay": DECAY,
         "patience": None,
     }
-    defaults = {one.name: one.default for one in fields(Arguments)}
-    kept = ("schedule", "weight_decay", "patience")
-    return replace(
-        given,
-        **{name: value for name, value in own.items() if not (name in kept and getattr(given, name) != defaults[name])},
-    )
+    for one in fields(Arguments):
+        if one.name in KEPT and getattr(given, one.name) != one.default:
+            del own[one.name]
+    return replace(given, **own)
 
 
 @dataclass(frozen=True)
@@ -153,17 +152,8 @@ class _Seen:
         return cls(_behind(z[~out], links)[0], share[~out], *_behind(z[out], links))
 
     def losses(self, kind: Teacher, seed: int) -> Floats:
-        found = _mixture.fitted(self.seen, self.share, kind.components, kind.prior, seed, starts=2)
+        found = _mixture.fitted(self.seen, self.share, kind.components, kind.prior, seed, STARTS)
         return -found.log_prob(self.unseen) - self.slopes
-
-
-def _standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats, Floats]:
-    """Standardised rows, their weights, and the log determinants of the way there."""
-    data, rows = source.data, source.library.asarray(source.part.all())
-    x, slopes = _arrays.on_host(data.x[rows]).astype(np.float64), np.zeros(source.size)
-    if source.support is not None:
-        x, slopes = source.support.inverse(x)
-    return (x - scale[0]) / scale[1], _arrays.on_host(data.shares(rows)), slopes - np.log(scale[1]).sum()
 
 
 def _links(z: Floats, share: Floats, limit: float, curves: bool, dtype: Any) -> tuple[Transform, ...]:
