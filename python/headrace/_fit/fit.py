@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._fit import few_rows as _few_rows
 from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
 from headrace._fit import residuals as _residuals
@@ -20,7 +21,7 @@ from headrace._fit.arguments import Arguments
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import Chosen, chosen_epochs, clearly_better
-from headrace._fit.few_rows import Beginning, best_beginnings, can_mix
+from headrace._fit.few_rows import Beginning, best_beginnings
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.history import History, is_interrupted, kept_fields
 from headrace._fit.linear_links import Links, residual_columns
@@ -299,7 +300,7 @@ class Fit:
         difference and by more than what the flow loses to the mixture.
         """
         clock, history, seed = self.clock.share(CHOOSING), self.history, self.seed
-        if not can_mix(self.flow, source) or start.x is None:
+        if not _few_rows.can_mix(self.flow, source) or start.x is None:
             return False
         own = source, start.x
         best = best_teacher(*own, limit, curves, self.flow.dtype, seed, clock)

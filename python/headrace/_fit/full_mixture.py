@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._fit.mixture import GAIN, SHARED, STEPS, _log_sum, _spread_out
+from headrace._fit.mixture import SHARED, STEPS, _log_sum, _spread_out
 
 __all__ = ["COMPONENTS", "PRIORS", "FullMixture", "fitted"]
 
@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 COMPONENTS = (2, 3, 4, 6, 8, 10)  # numbers of them among which rows choose,
 PRIORS = (1.0, 4.0, 16.0)  # and rows of the common covariance that each component has beside its own
 STARTS = 10  # of which the most likely one is taken
+GAIN = 1e-4  # nats a row; expectation maximisation ends where a step has less
 ROUNDS = 20  # of k-means, with which a start begins
 LEAST_VARIANCE = 1e-6  # added along each direction
 

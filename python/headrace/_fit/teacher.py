@@ -34,7 +34,7 @@ SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # of the flow that learns
 JUDGED = 4000  # further samples by which it is judged
 DECAY = 0.01
 STARTS = 3  # of a mixture in cross-validation
-WAIT = 2  # numbers of components without a gain, after which no more are tried
+WAIT = 1  # number of components without a gain, after which no more are tried
 KEPT = ("schedule", "weight_decay", "patience")  # arguments of a fit to samples, where they are given
 ROWS_OF_A_COLUMN = 2  # for each component, at least
 
