@@ -36,7 +36,7 @@ DECAY = 0.01
 STARTS = 3  # of a mixture in cross-validation
 WAIT = 1  # number of components without a gain, after which no more are tried
 KEPT = ("schedule", "weight_decay", "patience")  # arguments of a fit to samples, where they are given
-ROWS_OF_A_COLUMN = 2  # for each component, at least
+NUMBERS_OF_A_ROW = 2  # that a mixture has for each row, at most: in many columns covariances of their own are noise
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def best_teacher(
         waited, least = 0, math.inf
         folds = [_Seen.of(z, share, _fold(len(z), i), limit, own, dtype) for i in range(FOLDS)]
         for components in _mixture.COMPONENTS:
-            if waited == WAIT or components * ROWS_OF_A_COLUMN * z.shape[1] > len(z) or not clock.has(0.0):
+            numbers = components * z.shape[1] * (z.shape[1] + 3) // 2
+            if waited == WAIT or numbers > NUMBERS_OF_A_ROW * len(z) or not clock.has(0.0):
                 break
             waited += 1
             for prior in _mixture.PRIORS:
