@@ -173,6 +173,13 @@ def test_a_flow_that_cannot_follow_is_fitted_to_the_rows(monkeypatch):
     assert not history.from_samples
 
 
+@pytest.mark.usefixtures("shorter")
+def test_curves_are_as_they_are_asked_for():
+    x = np.exp(0.3 * ellipsoids(200))
+    assert not small(3).fit(x, gaussianize=False, **QUIET).gaussianized
+    assert small(3).fit(x, gaussianize=True, **QUIET).gaussianized
+
+
 def test_arguments_that_are_given_stay():
     found = teacher.arguments_of_student(Arguments(schedule="constant", weight_decay=0.5, batch_size=100), 10_000)
     assert (found.schedule, found.weight_decay, found.patience, found.batch_size) == ("constant", 0.5, None, 100)

@@ -312,6 +312,8 @@ class Fit:
         flow, learning = copy.copy(self.flow), History()
         kind = Beginning(limit, teacher.curves, min(teacher.components, max(COMPONENTS)))
         begun = start.begin(flow, source, kind, seed)
+        if self.checked.gaussianize and not begun.has_curves:
+            return False
         plan = Plan.of(flow, samples.train.size, arguments_of_student(self.arguments, samples.train.size), judged=True)
         held_out = HeldOut(samples.judge, flow._interior.on_device)
         rng = copy.deepcopy(self.rng)
