@@ -149,7 +149,7 @@ def test_stages_of_weight_decay_end_in_time(monkeypatch):
 def test_cross_validation_leaves_time_for_the_fit_that_follows(monkeypatch):
     """Fewer than 50 rows held out: five fits, then one; all of it in time."""
     time = Time(monkeypatch, judge=0.5)
-    monkeypatch.setattr(few_rows, "_can_mix", lambda flow, source: False)  # the Gaussian is the only beginning
+    monkeypatch.setattr(few_rows, "can_mix", lambda flow, source: False)  # the Gaussian is the only beginning
     flow, history = fitted(600.0, bent(200), batch_size=50, learning_rate=0.02, gaussianize=False)
     assert history.judged_by == "cross-validation"
     assert history.stopped == "time_budget"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from headrace._fit.clock import Clock
     from headrace._interior import Trainable
 
-__all__ = ["Beginning", "Begun", "begun", "best_beginnings"]
+__all__ = ["Beginning", "Begun", "begun", "best_beginnings", "can_mix", "in_folds", "standardised"]
 
 Floats = NDArray[np.float64]
 Links = tuple[Transform, ...]
@@ -63,7 +63,7 @@ class Begun:
 
 def begun(source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any, kind: Beginning, seed: int) -> Begun:
     """The density of training rows. `scale`, `context`: means and deviations of columns, and of the context's."""
-    z, share = _standardised(source, scale)
+    z, share, _ = standardised(source, scale)
     circles = circles_of(source.support)
     residuals = of_rows(z, share, kind.limit, circles, dtype)
     z = behind(z, residuals.links)
@@ -98,7 +98,7 @@ def best_beginnings(
 
     `made` sets such a density of rows in a flow. `curves`: whether columns have curves, in the order of trials.
     """
-    z, share = _standardised(source, scale)
+    z, share, _ = standardised(source, scale)
     circles, dtype = circles_of(source.support), flow.dtype
     limits = [ALWAYS]
     always, more = (of_rows(z, share, limit, circles, dtype) for limit in (ALWAYS, TRIED))
@@ -112,7 +112,7 @@ def best_beginnings(
 
         return pooled(flow, source, of_fold)
 
-    weights = _pooled_shares(share)
+    weights = in_folds(share)
 
     def mean(found: Floats) -> float:
         loss = float((found * weights).sum() / weights.sum())
@@ -122,7 +122,7 @@ def best_beginnings(
     judged = [(kind, losses(kind)) for i, kind in enumerate(kinds) if not i or clock.has(0.0)]
     gaussians = sorted(judged, key=lambda pair: mean(pair[1]))
     best = list(gaussians[:1])
-    if _can_mix(flow, source) and clock.has(0.0):
+    if can_mix(flow, source) and clock.has(0.0):
         limit = best[0][0].limit
         for own in curves:
             kind = Beginning(limit, own)
@@ -136,13 +136,16 @@ def best_beginnings(
     return [(kind, Chosen(0, [], each, each, weights)) for kind, each in found.items()]
 
 
-def _standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats]:
+def standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats, Floats]:
+    """Standardised rows, their weights, and the log determinants of the way from the data to these."""
     data, rows = source.data, source.library.asarray(source.part.all())
-    z: Floats = (_arrays.on_host(data.unbounded(rows)) - scale[0]) / scale[1]
-    return z, _arrays.on_host(data.shares(rows))
+    x, slopes = _arrays.on_host(data.x[rows]).astype(np.float64), np.zeros(source.size)
+    if source.support is not None:
+        x, slopes = source.support.inverse(x)
+    return (x - scale[0]) / scale[1], _arrays.on_host(data.shares(rows)), slopes - np.log(scale[1]).sum()
 
 
-def _can_mix(flow: Trainable, source: ArrayRows) -> bool:
+def can_mix(flow: Trainable, source: ArrayRows) -> bool:
     """Whether a mixture may take the base's place."""
     features = flow.features
     return (
@@ -154,8 +157,9 @@ def _can_mix(flow: Trainable, source: ArrayRows) -> bool:
     )
 
 
-def _pooled_shares(share: Floats) -> Floats:
-    return np.concatenate([share[np.arange(share.size) % FOLDS == fold] for fold in range(FOLDS)])
+def in_folds(values: Floats) -> Floats:
+    """Values of rows, fold after fold, as `pooled` has losses."""
+    return np.concatenate([values[np.arange(len(values)) % FOLDS == fold] for fold in range(FOLDS)])
 
 
 def _components(z: Floats, share: Floats, circles: Sequence[int], dtype: Any, kind: Beginning, seed: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._fit import few_rows as _few_rows
 from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
 from headrace._fit import residuals as _residuals
@@ -21,14 +23,16 @@ from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import Chosen, chosen_epochs, clearly_better
 from headrace._fit.few_rows import Beginning, best_beginnings
 from headrace._fit.fingerprint import of_settings
-from headrace._fit.history import History
+from headrace._fit.history import History, is_interrupted, kept_fields
 from headrace._fit.linear_links import Links, residual_columns
+from headrace._fit.mixture import COMPONENTS
 from headrace._fit.plan import LEAST, LEAST_HELD_OUT, MANY, Plan
 from headrace._fit.run import ArrayRun, DeviceRun, HeldOut, Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.start import Start, gaussian_links, marginal_links, not_worse_than_a_gaussian
 from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamRows
+from headrace._fit.teacher import arguments_of_student, best_teacher, samples_of
 from headrace._streams.given import arrays_of, stream_of
 from headrace._tables.columns import label
 from headrace._tables.names import Names, refuse_others
@@ -266,6 +270,8 @@ class Fit:
                 found.append(chosen_epochs(self.flow, source, partial(made, one, clock), most, clock, self.progress))
                 ran_out |= clock.ran_out
             kind, chosen = _best_of(kinds, found)
+            if self._learns_a_mixture(start, source, chosen, kinds[0][0].limit, curves):
+                return
         begun = start.begin(self.flow, source, kind, self.seed)
         if asked and not begun.has_curves:
             raise ValueError(_marginals.NO_GAIN)
@@ -284,6 +290,48 @@ class Fit:
         history.validation_loss = chosen.history
         if history.best_epoch == chosen.epochs:
             history.best_loss = chosen.history[-1]
+
+    def _learns_a_mixture(
+        self, start: Start, source: ArrayRows, chosen: Chosen, limit: float, curves: Sequence[bool]
+    ) -> bool:
+        """Fit the flow to samples of a mixture whose components have covariances of their own, if that is better.
+
+        It has to be better on rows left out than what else was `chosen`, by more than the standard error of the
+        difference and by more than what the flow loses to the mixture.
+        """
+        clock, history, seed = self.clock.share(CHOOSING), self.history, self.seed
+        if not _few_rows.can_mix(self.flow, source) or start.x is None:
+            return False
+        own = source, start.x
+        best = best_teacher(*own, limit, curves, self.flow.dtype, seed, clock)
+        other = chosen.best if chosen.epochs else chosen.start
+        if best is None or not clearly_better(best[1], other, chosen.weights) or not clock.has(0.0):
+            return False
+        teacher, losses = best
+        samples = samples_of(teacher, *own, self.flow.dtype, seed)
+        flow, learning = copy.copy(self.flow), History()
+        kind = Beginning(limit, teacher.curves, min(teacher.components, max(COMPONENTS)))
+        begun = start.begin(flow, source, kind, seed)
+        if self.checked.gaussianize and not begun.has_curves:
+            return False
+        plan = Plan.of(flow, samples.train.size, arguments_of_student(self.arguments, samples.train.size), judged=True)
+        held_out = HeldOut(samples.judge, flow._interior.on_device)
+        rng = copy.deepcopy(self.rng)
+        run = RunArguments(held_out, plan, rng, self.caller, learning, clock, what="fit to samples")
+        self.run_of(flow, samples.train, run).go(self.progress)
+        lost, interrupted = learning.best_loss - samples.loss, is_interrupted(learning)
+        if interrupted and not learning.best_epoch:
+            raise KeyboardInterrupt
+        if not interrupted and not (math.isfinite(lost) and clearly_better(losses + lost, other, chosen.weights)):
+            return False
+        self.flow._interior.become(flow)
+        _residuals.warn_of_columns(source, begun.residuals)
+        for name in kept_fields():
+            setattr(history, name, getattr(learning, name))
+        history.judged_by, history.best_loss = "cross-validation", chosen.mean(losses) + lost
+        history.residuals, history.gaussianized = dict(begun.residuals.shares), begun.has_curves
+        history.mixture, history.from_samples = teacher.components, True
+        return True
 
 
 def _best_of(kinds: list[tuple[Beginning, Chosen]], found: list[Chosen]) -> tuple[Beginning, Chosen]:

@@ -48,6 +48,9 @@ class History:
     mixture: int = 0
     """Components of the mixture of normal densities that a fit of few rows put in the base's place; 0 for none. If
     `best_epoch` is 0, the flow is that mixture."""
+    from_samples: bool = field(default=False, metadata=NOT_KEPT)
+    """Whether a fit of few rows learned from samples of a mixture whose components have covariances of their own, which
+    no base has: `mixture` is their number, and losses of epochs are those of samples."""
 
     gaussianized: bool = False
     """Whether the fit put a `headrace.Gaussianize`, or two, at the flow's data end."""

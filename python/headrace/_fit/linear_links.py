@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Links", "Made", "residual_columns"]
 
-LEAST_GAIN = 0.2  # nats: with residuals the first steps are easier, and less decides nothing about the end
+LEAST_GAIN = 0.05  # nats: with residuals the first steps are easier, and less decides nothing about the end
 
 Floats = NDArray[np.float64]
 Links = tuple[Transform, ...]
