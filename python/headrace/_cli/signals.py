@@ -38,7 +38,7 @@ STEPS_AT_ONCE = 4096  # of a drawn signal, between two moves of the bar
 # Options about tables, with their defaults.
 OF_TABLES: dict[str, Any] = {
     **dict.fromkeys(("columns", "context", "array", "delimiter", "weights", "buffer", "bounds", "periodic")),
-    **dict.fromkeys(("discrete", "spread", "ensemble", "rows", "first_row", "context_row")),
+    **dict.fromkeys(("discrete", "spread", "ensemble", "keep", "rows", "first_row", "context_row")),
     "header": "auto",
     "missing": "refuse",
     "auto": False,
