@@ -87,14 +87,12 @@ class Banana:
         return -0.5 * square - np.log(2.0 * np.pi * 0.6)
 
 
+@dataclass(frozen=True)
 class Mixture:
-    """Normal densities in several dimensions, each with correlations of its own, two apart or so."""
+    """Equally frequent normal densities in several dimensions, each with correlations of its own."""
 
-    def __init__(self, features: int, components: int = 4) -> None:
-        rng = np.random.default_rng([features, 7])
-        self.means = 1.5 * rng.standard_normal((components, features))
-        spread = rng.standard_normal((components, features, features)) / np.sqrt(features)
-        self.factors = spread + 0.3 * np.eye(features)
+    means: Rows  # (components, features)
+    factors: Rows  # of the covariances, (components, features, features)
 
     def sample(self, n: int, rng: np.random.Generator) -> Rows:
         which, noise = rng.integers(len(self.means), size=n), rng.standard_normal((n, self.means.shape[1]))
@@ -110,6 +108,20 @@ class Mixture:
         return total
 
 
+def four_gaussians(features: int) -> Mixture:
+    """Two apart or so; some directions of each are narrow."""
+    rng = np.random.default_rng([features, 7])
+    means = 1.5 * rng.standard_normal((4, features))
+    return Mixture(means, rng.standard_normal((4, features, features)) / np.sqrt(features) + 0.3 * np.eye(features))
+
+
+def three_gaussians(features: int) -> Mixture:
+    """As far apart; covariances are those of twice as many rows as columns, so that no direction is very narrow."""
+    rng = np.random.default_rng([features, 8])
+    means, rows = 1.5 * rng.standard_normal((3, features)), rng.standard_normal((3, 2 * features, features))
+    return Mixture(means, np.linalg.cholesky(np.einsum("kni,knj->kij", rows, rows) / (2 * features)))
+
+
 KNOWN: dict[str, Known | Banana | Mixture] = {
     "two moons, noise 0.1": Known(moons, 0.1, 1200),
     "ring of eight, width 0.25": Known(ring, 0.25, 8),
@@ -117,8 +129,8 @@ KNOWN: dict[str, Known | Banana | Mixture] = {
     "spiral, noise 0.15": Known(spiral, 0.15, 2000),
 }
 AIMS = dict(zip(KNOWN, (0.04, 0.03, 0.02, 0.05), strict=True)) | {"stars": -1.94, "magic": -4.7}
-KNOWN |= {f"mixture of {features} columns": Mixture(features) for features in (3, 4, 5, 6, 8, 10, 16)}
-KNOWN["three Gaussians of 5 columns"] = Mixture(5, components=3)
+KNOWN |= {f"mixture of {features} columns": four_gaussians(features) for features in (3, 4, 5, 6, 8, 10, 16)}
+KNOWN["three Gaussians of 5 columns"] = three_gaussians(5)
 
 
 @dataclass(frozen=True)

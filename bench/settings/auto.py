@@ -1,10 +1,11 @@
-"""What `hr.auto` reaches within a time beside a default fit: ``python -m bench.settings.auto [--seconds 60] [--seeds 3]``.
+"""What `hr.auto` reaches within a time beside a default fit: ``python -m bench.settings.auto [--seconds 60]``.
 
 Both get the same rows, and are judged by the same others: a plain ``hr.NSF(features).fit(rows)`` with as many seconds
 at most, and `hr.auto` with these seconds. Numbers are mean log-likelihoods in nats, in units of the deviations of the
 rows to fit. Within a time `hr.auto` should not be worse by more than 0.02 nats and two standard errors of the seeds.
 
-How far a search comes in a time depends on the machine: the threads, and all else that runs there.
+How far a search comes in a time depends on the machine: the threads, and all else that runs there. `--processor`
+counts seconds of one processor in place of those that pass, so that a busy machine gives the same as an idle one.
 """
 
 from __future__ import annotations
@@ -62,7 +63,11 @@ def main() -> None:
     parser.add_argument("--tables", default="", metavar="REGEX", help="only tables whose name matches")
     parser.add_argument("--effort", default="normal", help="of the search (default: normal)")
     parser.add_argument("--data", type=Path, default=datasets.FOLDER, help="folder with the files of bench.quality")
+    parser.add_argument("--processor", action="store_true", help="one thread, and seconds of a processor")
     options = parser.parse_args()
+    if options.processor:
+        hr.set_num_threads(1)
+        time.perf_counter = time.process_time
     print(f"headrace {hr.__version__}, {hr.get_num_threads()} threads, {options.seconds:g} seconds")
     seeds = range(options.first, options.first + options.seeds)
     for name in tables(options.data, 0):

@@ -4,6 +4,7 @@ import math
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -317,11 +318,39 @@ def test_an_estimator_has_residual_blocks_by_default():
     assert plain.flow_.n_parameters == sizes[False] != sizes[True]
 
 
-def test_auto_ends_with_it():
-    choice = hr.auto(bent(900), seconds=3, families=("maf",), effort="high", progress=False)
+@pytest.mark.parametrize("keep", [False, True])
+def test_auto_ends_with_it(keep):
+    choice = hr.auto(bent(900), seconds=3, families=("maf",), effort="high", keep=keep, progress=False)
     (one,) = (one for one in choice.table if one.name == "NSF, high effort")
     assert one.flow is not None
     assert math.isfinite(one.log_likelihood)
+    assert (choice.members is not None) == keep
+    if keep:
+        assert len(choice.members) >= 2
+        assert np.isfinite(choice.members.log_prob(bent(50))).all()
+
+
+def test_auto_has_two_thirds_of_the_time_for_it(monkeypatch):
+    """The search ends by a third of the seconds, and the rest is the limit of the fit with high effort."""
+    given, fit = [], hr.NSF.fit
+
+    def watched(flow, *rows, **settings):
+        if settings.get("effort") == "high":
+            given.append(settings["seconds"])
+        return fit(flow, *rows, **settings)
+
+    monkeypatch.setattr(hr.NSF, "fit", watched)
+    hr.auto(bent(600), seconds=3.0, families=("maf",), effort="high", progress=False)
+    assert 1.5 <= given[0] <= 3.0
+
+
+def test_a_residual_nsf_can_be_its_own_member():
+    """A student with residual blocks has the structure of some members, so that it can become these."""
+    flow = hr.NSF(2, residual=True)
+    history = flow.fit(bent(600), **(HIGH | {"epochs": 1}))
+    assert [one.split(": ")[-1] for one in history.tried][:2] == ["the flow's own fit", "NSF with residual blocks"]
+    assert history.best_loss == history.tried["student"] or history.chosen != "student"
+    assert history.best_loss <= min(history.tried[one] for one in history.tried if one.startswith(("0: ", "1: ")))
 
 
 REFUSED = {
@@ -362,5 +391,21 @@ def test_what_several_fits_refuse():
         hr.Ensemble([small()]).fit(gaussian(600), effort="high")
     with pytest.raises(ValueError, match=r"^effort: expected 'normal' with fewer than 500 rows, got 'high' with 400"):
         hr.auto(bent(400), seconds=1, effort="high", progress=False)
-    with pytest.raises(TypeError, match=r"^keep: expected True or False"):
-        flow_of().fit(bent(600), keep=3)
+    for fit in (flow_of().fit, partial(hr.auto, progress=False, effort="high")):
+        with pytest.raises(TypeError, match=r"^keep: expected True or False, got 3"):
+            fit(bent(600), keep=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"effort": "low"}, "effort: expected one of 'normal', 'high', got 'low'"),
+        ({"effort": "high", "seconds": 0}, "seconds: expected a number above 0"),
+        ({"effort": "high", "seconds": -1.0}, "seconds: expected a number above 0"),
+        ({"keep": True}, "keep: expected False with effort='normal', which has one flow, got True"),
+    ],
+    ids=str,
+)
+def test_what_auto_refuses(given, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        hr.auto(bent(600), progress=False, **given)

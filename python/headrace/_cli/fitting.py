@@ -95,6 +95,8 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     _refuse_beside_auto(arguments)
     if arguments.keep is not None and arguments.effort != "high":
         _usage(arguments, "argument --keep: expected --effort high with it, which alone fits several flows for one")
+    if arguments.keep == STANDARD:
+        _usage(arguments, f"argument --keep: expected a file, got {STANDARD}, the standard output")
     arguments.flow = arguments.flow or DEFAULT
     if arguments.flow not in FLOWS:
         _usage(
