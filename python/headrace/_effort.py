@@ -30,6 +30,7 @@ from headrace._fit.run import HeldOut
 from headrace._fit.side_by_side import Failed, run, threads_side_by_side
 from headrace._fit.source import ArrayRows
 from headrace._held_out import held_of
+from headrace._platform import give_memory_back
 from headrace._stored import header_of
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
@@ -171,6 +172,7 @@ class _HighEffort:
         except Failed as failed:
             raise failed.error from None
         self.found = done.leading()
+        give_memory_back()
         return done.interrupted
 
     def _jobs(self, most: int) -> Iterator[Callable[[], _Member]]:
@@ -210,6 +212,7 @@ class _HighEffort:
         """The flow fitted to samples and rows; None where Ctrl-C came before it had better weights."""
         given, student, self.before_student = self.arguments, copy.copy(self.flow), _clock.now() - self.clock.begin
         data = self._rows_of_student(mixture)
+        give_memory_back()
         size = len(data.x)
         batch = min(BATCH if given.batch_size is None else given.batch_size, size)
         read = STEPS * batch if given.epochs is None else self._rows_of_members()

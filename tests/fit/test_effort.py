@@ -4,6 +4,8 @@ import math
 import sys
 import threading
 import time
+import tracemalloc
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -15,6 +17,10 @@ from fitting import QUIET, gaussian, small
 from headrace import _effort
 from headrace._effort import weights_of_mixture
 from headrace._fit import run as _run
+from headrace._fit.arguments import Arguments
+from headrace._fit.given_rows import Data
+from headrace._fit.source import ArrayRows
+from headrace._held_out import CHUNK
 from interrupts import ctrl_c
 from terminal import Stream
 
@@ -212,6 +218,46 @@ def test_a_flow_that_was_fitted_goes_on():
     flow = flow_of()
     first = flow.fit(bent(700), epochs=4, **QUIET)
     assert flow.fit(bent(700), **HIGH).best_loss <= first.best_loss
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def traced():
+    """A list that has the most bytes of arrays beyond those before the block, once it has ended."""
+    most = []
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    yield most
+    most.append(tracemalloc.get_traced_memory()[1] - before)
+    tracemalloc.stop()
+
+
+def test_rows_of_the_student_take_little_more_than_themselves(monkeypatch):
+    """Samples are drawn in parts, and the training rows are not copied in float64 as a whole."""
+    monkeypatch.setattr(_effort, "SAMPLES", 80_000)
+    x = cases.rng("memory").standard_normal((60_000, 40)).astype("f4")
+    flows = [hr.MAF(40, transforms=1, hidden=(8,), seed=seed) for seed in (0, 1)]
+    effort = _effort._HighEffort(flows[0], x, None, Arguments(effort="high", progress=False))
+    mixture = hr.Ensemble(flows)
+    mixture.sample(_effort.DRAWN)
+    with traced() as most:
+        data = effort._rows_of_student(mixture)
+    assert len(data.x) > 1.5 * len(x)
+    size, copied = data.x.base.nbytes, x.nbytes  # training rows are copied part by part
+    assert most[0] < 1.2 * size + copied
+
+
+def test_moments_of_rows_take_three_parts():
+    """The part before, the part itself in float64, and one array for all that is computed of it."""
+    x = np.ones((3 * CHUNK, 20), np.float32)
+    x[0] = 3.0
+    rows = ArrayRows(Data(x, None, None))
+    with traced() as most:
+        mean, _ = rows.moments(say=False)
+    assert most[0] < 8 * CHUNK * (3.6 * x.shape[1] + 3)
+    np.testing.assert_allclose(mean, x.mean(axis=0, dtype="f8"), rtol=1e-12)
 
 
 # ---- weights of a mixture --------------------------------------------------------------------------------------------
