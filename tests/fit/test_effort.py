@@ -21,6 +21,7 @@ from headrace._fit.arguments import Arguments
 from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
 from headrace._held_out import CHUNK
+from headrace.choosing.run import _SuccessiveHalving
 from interrupts import ctrl_c
 from terminal import Stream
 
@@ -377,17 +378,21 @@ def test_auto_ends_with_it(keep):
 
 
 def test_auto_has_two_thirds_of_the_time_for_it(monkeypatch):
-    """The search ends by a third of the seconds, and the rest is the limit of the fit with high effort."""
+    """The search ends by a third of the seconds, and what is left limits the fit with high effort."""
     given, fit = [], hr.NSF.fit
 
-    def watched(flow, *rows, **settings):
-        if settings.get("effort") == "high":
-            given.append(settings["seconds"])
-        return fit(flow, *rows, **settings)
+    def without_search(search, *rest):
+        given.append(search.clock.left())
 
+    def watched(flow, *rows, **settings):
+        given.append(settings["seconds"])
+        return fit(flow, *rows, **(settings | {"seconds": None, "epochs": 1}))
+
+    monkeypatch.setattr(_SuccessiveHalving, "_halve", without_search)
     monkeypatch.setattr(hr.NSF, "fit", watched)
-    hr.auto(bent(600), seconds=3.0, families=("maf",), effort="high", progress=False)
-    assert 1.5 <= given[0] <= 3.0
+    hr.auto(bent(600), seconds=600.0, effort="high", progress=False)
+    assert 100 < given[0] < 200
+    assert 400 < given[1] < 600
 
 
 def test_a_residual_nsf_can_be_its_own_member():
