@@ -424,6 +424,9 @@ def _train(
         for i in range(arguments.ensemble or 1)
     ]
     flow: Density = members[0] if arguments.ensemble is None else hr.Ensemble(members)
+    of_fit = {name: options[name] for name in FIT if name in options}
+    if arguments.keep is not None:
+        of_fit["keep"] = True
     begin = time.perf_counter()
     found = flow.fit(
         train.x,
@@ -432,8 +435,7 @@ def _train(
         validation=None if held_out is None else (held_out.x, held_out.context, held_out.weights),
         seed=arguments.seed,
         progress=not arguments.quiet,
-        **({} if arguments.keep is None else {"keep": True}),
-        **{name: options[name] for name in FIT if name in options},
+        **of_fit,
     )
     histories = found if isinstance(found, list) else [found]
     _refuse_failed(histories)
