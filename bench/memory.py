@@ -39,6 +39,7 @@ class Case:
     transforms: int
     call: Callable[[Any, np.ndarray], float]  # flow and rows -> a loss, which must be finite
     limit: float | None
+    of_input: float = 0.0  # times the rows that the peak may have beside this limit
 
 
 def _nll_and_grad(flow: Any, x: np.ndarray) -> float:
@@ -51,9 +52,14 @@ def _fit(flow: Any, x: np.ndarray) -> float:
     return flow.fit(x, epochs=1, progress=False).best_loss
 
 
+def _fit_hard(flow: Any, x: np.ndarray) -> float:
+    return flow.fit(x, epochs=1, effort="high", keep=True, progress=False).best_loss
+
+
 CASES: dict[str, Case] = {
     "nll_and_grad": Case("maf 43 5x[512,512]", (512, 512), 5, _nll_and_grad, 100.0),
     "fit, 1 epoch": Case("maf 43 2x[32,32]", (32, 32), 2, _fit, None),
+    "fit of high effort, 1 epoch": Case("maf 43 2x[32,32]", (32, 32), 2, _fit_hard, 200.0, 2.0),
 }
 
 
@@ -123,8 +129,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, case in CASES.items():
         result = run(name, options.rows, options.threads)
         sizes = [f"{result[key] / MEGABYTE:.1f} MB" for key in ("input", "weights", "beyond")]
-        limit = "-" if case.limit is None else f"≤ {case.limit:g} MB"
-        met = None if case.limit is None else result["beyond"] <= case.limit * MEGABYTE
+        most = None if case.limit is None else case.limit + case.of_input * result["input"] / MEGABYTE
+        limit = "-" if most is None else f"≤ {most:.0f} MB"
+        met = None if most is None else result["beyond"] <= most * MEGABYTE
         table.append([name, case.model, *sizes, report.duration(result["seconds"]), limit, report.met(met)])
     machine = machine_facts(options.threads)
     print(f"{machine['cpu']}, {options.threads} threads, {options.rows} rows of {FEATURES} numbers (float32)\n")

@@ -1,6 +1,6 @@
 """How good `DualAscentFlow` is: ``python -m bench.quality.dual_ascent [--what REGEX] [--method REGEX] [--splits N]``.
 
-Densities that are known (10,000 rows of them) are judged by what is lost against the truth, tables by the
+Densities that are known (`--rows`, 10,000 of them) are judged by what is lost against the truth, tables by the
 log-likelihood of rows that took no part; both in nats a row, in units of the standard deviations of the rows to fit.
 Beside it stand a Gaussian, kernels with the Gaussian's covariance (whose width is chosen on a tenth of the rows to fit)
 and a neural spline flow with its defaults; and by its name sinflow, another iterative Gaussianisation, where it is
@@ -17,7 +17,7 @@ import importlib.util
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -87,26 +87,39 @@ class Banana:
         return -0.5 * square - np.log(2.0 * np.pi * 0.6)
 
 
+@dataclass(frozen=True)
 class Mixture:
-    """Four normal densities in several dimensions, each with correlations of its own, two apart or so."""
+    """Equally frequent normal densities in several dimensions, each with correlations of its own."""
 
-    def __init__(self, features: int) -> None:
-        rng = np.random.default_rng([features, 7])
-        self.means = 1.5 * rng.standard_normal((4, features))
-        self.factors = rng.standard_normal((4, features, features)) / np.sqrt(features) + 0.3 * np.eye(features)
+    means: Rows  # (components, features)
+    factors: Rows  # of the covariances, (components, features, features)
 
     def sample(self, n: int, rng: np.random.Generator) -> Rows:
-        which, noise = rng.integers(4, size=n), rng.standard_normal((n, self.means.shape[1]))
+        which, noise = rng.integers(len(self.means), size=n), rng.standard_normal((n, self.means.shape[1]))
         return self.means[which] + np.einsum("nij,nj->ni", self.factors[which], noise)
 
     def log_prob(self, x: Rows) -> Rows:
         parts = []
         for mean, factor in zip(self.means, self.factors, strict=True):
             white = np.linalg.solve(factor, (x - mean).T)
-            constant = 0.5 * len(mean) * np.log(2.0 * np.pi) + np.linalg.slogdet(factor)[1] + np.log(4.0)
+            constant = 0.5 * len(mean) * np.log(2.0 * np.pi) + np.linalg.slogdet(factor)[1] + np.log(len(self.means))
             parts.append(-0.5 * np.square(white).sum(axis=0) - constant)
         total: Rows = np.logaddexp.reduce(parts, axis=0)
         return total
+
+
+def four_gaussians(features: int) -> Mixture:
+    """Two apart or so; some directions of each are narrow."""
+    rng = np.random.default_rng([features, 7])
+    means = 1.5 * rng.standard_normal((4, features))
+    return Mixture(means, rng.standard_normal((4, features, features)) / np.sqrt(features) + 0.3 * np.eye(features))
+
+
+def three_gaussians(features: int) -> Mixture:
+    """As far apart; covariances are those of twice as many rows as columns, so that no direction is very narrow."""
+    rng = np.random.default_rng([features, 8])
+    means, rows = 1.5 * rng.standard_normal((3, features)), rng.standard_normal((3, 2 * features, features))
+    return Mixture(means, np.linalg.cholesky(np.einsum("kni,knj->kij", rows, rows) / (2 * features)))
 
 
 KNOWN: dict[str, Known | Banana | Mixture] = {
@@ -116,7 +129,8 @@ KNOWN: dict[str, Known | Banana | Mixture] = {
     "spiral, noise 0.15": Known(spiral, 0.15, 2000),
 }
 AIMS = dict(zip(KNOWN, (0.04, 0.03, 0.02, 0.05), strict=True)) | {"stars": -1.94, "magic": -4.7}
-KNOWN |= {f"mixture of {features} columns": Mixture(features) for features in (4, 5, 6, 8, 10, 16)}
+KNOWN |= {f"mixture of {features} columns": four_gaussians(features) for features in (3, 4, 5, 6, 8, 10, 16)}
+KNOWN["three Gaussians of 5 columns"] = three_gaussians(5)
 
 
 @dataclass(frozen=True)
@@ -126,11 +140,13 @@ class Task:
     train: Rows
     test: Rows
     truth: float
+    members: list[hr.Flow] = field(default_factory=list)
+    """Fits with the defaults from following seeds, which mixtures of different sizes have in common."""
 
 
-def known(name: str, seed: int) -> Task:
+def known(name: str, seed: int, rows: int = 10_000) -> Task:
     rng, density = np.random.default_rng([seed, 1]), KNOWN[name]
-    train, test = density.sample(10_000, rng), density.sample(20_000, rng)
+    train, test = density.sample(rows, rng), density.sample(20_000, rng)
     mean, std = train.mean(0), train.std(0)
     return Task((train - mean) / std, (test - mean) / std, float(density.log_prob(test).mean() + np.log(std).sum()))
 
@@ -186,7 +202,7 @@ def flow_of(make: Callable[[int, int], object]) -> Callable[[Task, int], float]:
     def fitted(task: Task, seed: int) -> float:
         model = make(task.train.shape[1], seed)
         made = model.fit(task.train.astype(np.float32), progress=False)
-        flow = made if isinstance(made, (hr.Flow, hr.Ensemble)) else model
+        flow = made if isinstance(made, hr.Flow) else model
         return float(flow.log_prob(task.test.astype(np.float32)).mean(dtype=np.float64))
 
     return fitted
@@ -196,14 +212,17 @@ def ascent(**choices: object) -> Callable[[Task, int], float]:
     return flow_of(lambda features, seed: hr.DualAscentFlow(seed=seed, **choices))
 
 
-class Members:
-    """A mixture of ascents with the defaults."""
+def members(count: int) -> Callable[[Task, int], float]:
+    """The mixture of `DualAscentFlow.fit_members`; its seconds are those of members that no smaller mixture has."""
 
-    def __init__(self, members: int, seed: int) -> None:
-        self.model, self.members = hr.DualAscentFlow(seed=seed), members
+    def fitted(task: Task, seed: int) -> float:
+        while (new := count - len(task.members)) > 0:
+            model = hr.DualAscentFlow(seed=seed + len(task.members))
+            task.members.extend(model.fit_members(task.train.astype(np.float32), new, progress=False).flows)
+        mixture = hr.Ensemble(task.members[:count])
+        return float(mixture.log_prob(task.test.astype(np.float32)).mean(dtype=np.float64))
 
-    def fit(self, x: NDArray[np.float32], progress: bool) -> hr.Ensemble:
-        return self.model.fit_members(x, self.members, progress=progress)
+    return fitted
 
 
 def notes(**choices: object) -> Callable[[Task, int], float]:
@@ -228,9 +247,9 @@ METHODS: dict[str, Callable[[Task, int], float]] = {
     "notes, 4 kinks": notes(kinks=4),
     "splines alone": ascent(refine=False),
     "splines alone, random": ascent(refine=False, directions="random"),
-    "defaults": ascent(),
-    "2 members": flow_of(lambda features, seed: Members(2, seed)),
-    "4 members": flow_of(lambda features, seed: Members(4, seed)),
+    "defaults": members(1),
+    "2 members": members(2),
+    "4 members": members(4),
     "refined kinks": ascent(map="kink", refine=True, directions="sliced"),
     "refined, no copies": ascent(refine=True, copies=0),
     "refined, 1 step first": ascent(refine=True, steps=1),
@@ -262,6 +281,7 @@ def main() -> None:
     parser.add_argument("--method", default=USUAL, help="regular expression of whole names of methods (%(default)s)")
     parser.add_argument("--splits", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first split, which is a seed (%(default)s)")
+    parser.add_argument("--rows", type=int, default=10_000, help="rows to fit of a known density (%(default)s)")
     parser.add_argument("--data", type=Path, default=datasets.FOLDER)
     parser.add_argument("--speed", action="store_true", help="time a step of a fit, and no more")
     arguments = parser.parse_args()
@@ -273,7 +293,8 @@ def main() -> None:
         if not re.search(arguments.what, what):
             continue
         splits = range(arguments.first, arguments.first + arguments.splits)
-        tasks = [known(what, s) if what in KNOWN else table(what, s, arguments.data) for s in splits]
+        rows, folder = arguments.rows, arguments.data
+        tasks = [known(what, s, rows) if what in KNOWN else table(what, s, folder) for s in splits]
         for name, method in METHODS.items():
             if not re.fullmatch(arguments.method, name):
                 continue

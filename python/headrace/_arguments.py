@@ -39,6 +39,13 @@ def first_row(value: Any, rows: int) -> int | None:
     return None if value is None else integer("first_row", value, most=2**63 - 1 - rows)
 
 
+def truth(name: str, value: Any) -> bool:
+    """True or False; 0 and 1 do not count."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
 def index(name: str, value: Any, length: int) -> int:
     """An index, from the end if it is negative; an IndexError beyond both ends, like that of lists."""
     found = integer(name, value, least=-(2**63))

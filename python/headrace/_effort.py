@@ -29,7 +29,8 @@ from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.run import HeldOut
 from headrace._fit.side_by_side import Failed, run, threads_side_by_side
 from headrace._fit.source import ArrayRows
-from headrace._held_out import CHUNK, held_of
+from headrace._held_out import held_of
+from headrace._platform import give_memory_back
 from headrace._stored import header_of
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
@@ -47,6 +48,7 @@ MANY = 8000  # training rows from which members have a falling rate and much dec
 EPOCHS = 300  # of such a member
 SAMPLES = 200_000  # of the mixture, at most
 BYTES = 1 << 25  # that these may have
+DRAWN = 1 << 13  # samples at a time
 STEPS, BATCH = 15_000, 512  # of the student
 DECAY = 0.01
 REAL = 0.25  # the weight of the training rows over that of the samples
@@ -170,6 +172,7 @@ class _HighEffort:
         except Failed as failed:
             raise failed.error from None
         self.found = done.leading()
+        give_memory_back()
         return done.interrupted
 
     def _jobs(self, most: int) -> Iterator[Callable[[], _Member]]:
@@ -209,6 +212,7 @@ class _HighEffort:
         """The flow fitted to samples and rows; None where Ctrl-C came before it had better weights."""
         given, student, self.before_student = self.arguments, copy.copy(self.flow), _clock.now() - self.clock.begin
         data = self._rows_of_student(mixture)
+        give_memory_back()
         size = len(data.x)
         batch = min(BATCH if given.batch_size is None else given.batch_size, size)
         read = STEPS * batch if given.epochs is None else self._rows_of_members()
@@ -249,8 +253,8 @@ class _HighEffort:
         contexts = None if context is None else context[0] if not has_rows else context[drawn]
         kept, least, most_of = 0, *self._ends(source)
         taken = []
-        for begin in range(0, most, CHUNK):
-            some = slice(begin, min(begin + CHUNK, most))
+        for begin in range(0, most, DRAWN):
+            some = slice(begin, min(begin + DRAWN, most))
             own = contexts[some] if has_rows and contexts is not None else contexts
             rows = mixture.sample(some.stop - begin, own, seed=self.arguments.seed, first_row=begin, dtype=dtype)
             good = np.flatnonzero(self._is_near(rows, least, most_of))
@@ -270,7 +274,7 @@ class _HighEffort:
         """How far samples may lie: `FAR` ranges of each column beyond the training rows."""
         least, most = np.full(self.flow.features, math.inf), np.full(self.flow.features, -math.inf)
         for data in source.parts():
-            x = _arrays.on_host(data.x).astype(np.float64)
+            x = _arrays.on_host(data.x)
             least, most = np.minimum(least, x.min(axis=0)), np.maximum(most, x.max(axis=0))
         return least - FAR * (most - least), most + FAR * (most - least)
 

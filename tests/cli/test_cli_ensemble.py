@@ -96,3 +96,50 @@ def test_high_effort_is_that_of_python(folder, result):
     history = want.fit(train, validation=(held_out,), epochs=3, seed=5, effort="high", progress=False)
     assert hr.to_bytes(hr.load("f.safetensors")) == hr.to_bytes(want)
     assert report["chosen"] == history.chosen
+
+
+def test_members_have_a_file_of_their_own(folder, result):
+    """The file of the flow is the same with and without it, and the mixture is that of Python."""
+    x = table(600)
+    write_csv("t.csv", x, NAMES)
+    fit = ("fit", "t.csv", "--seed", 5, "--effort", "high", *SHORT)
+    result(*fit, "-o", "f.safetensors", "--keep", "m.safetensors")
+    result(*fit, "-o", "g.safetensors")
+    assert (folder / "f.safetensors").read_bytes() == (folder / "g.safetensors").read_bytes()
+    order = np.random.default_rng(5).permutation(600)
+    train, held_out = x[np.sort(order[60:])], x[np.sort(order[:60])]
+    want = hr.NSF(NAMES, transforms=2, hidden=(8,), residual=True, seed=5)
+    history = want.fit(train, validation=(held_out,), epochs=3, seed=5, effort="high", keep=True, progress=False)
+    kept = hr.load("m.safetensors")
+    assert kept.feature_names == tuple(NAMES)
+    assert_array_equal(kept.log_prob(x), history.members.log_prob(x))
+    assert result("score", "m.safetensors", "t.csv", "-o", "s.csv")["rows"] == 600
+
+
+def test_a_choice_keeps_members_too(folder, result):
+    write_csv("t.csv", table(600), NAMES)
+    time = ("--auto", "--effort", "high", "--time-budget", 3)
+    result("fit", "t.csv", *time, "-o", "f.safetensors", "--keep", "m.safetensors")
+    assert len(hr.load("m.safetensors")) >= 2
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        ((), 2, "argument --keep: expected --effort high with it"),
+        (("--effort", "normal"), 2, "argument --keep: expected --effort high with it"),
+        (("--effort", "high", "-o", "m.safetensors"), 1, "--keep: expected another file than the --output"),
+        (("--effort", "high", "--keep", "t.csv"), 1, "--keep: "),
+        (("--effort", "high", "--keep", "missing/m"), 1, "--keep: "),
+        (("--effort", "high", "--keep", "-"), 2, "argument --keep: expected a file, got -, the standard output"),
+    ],
+    ids=str,
+)
+def test_what_keep_refuses(folder, run, given, code, message):
+    write_csv("t.csv", table(600), NAMES)
+    before = (folder / "t.csv").read_bytes()
+    found, out, err = run("fit", "t.csv", "-o", "f.safetensors", "--keep", "m.safetensors", *given)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert (folder / "t.csv").read_bytes() == before
+    assert not (folder / "f.safetensors").exists()

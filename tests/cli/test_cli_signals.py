@@ -366,6 +366,7 @@ WRONG = {
     "missing": (2, ["fit", "a.wav", "-o", "g", "--missing", "drop"], ["argument --missing: signals do not"]),
     "auto": (2, ["fit", "a.wav", "-o", "g", "--auto"], ["argument --auto: signals do not take it"]),
     "an ensemble": (2, ["fit", "a.wav", "-o", "g", "--ensemble", "2"], ["argument --ensemble: signals do not"]),
+    "members": (2, ["fit", "a.wav", "-o", "g", "--keep", "m"], ["argument --keep: signals do not take it"]),
     "a flow of rows": (2, ["fit", "a.wav", "-o", "g", "--flow", "nsf"], ["--flow: expected wavenet for signals"]),
     "a setting of rows": (2, ["fit", "a.wav", "-o", "g", "--hidden", "8"], ["--hidden: --flow wavenet does not take"]),
     "effort": (2, ["fit", "a.wav", "-o", "g", "--effort", "high"], ["--effort: --flow wavenet does not take it"]),

@@ -4,6 +4,9 @@ import math
 import sys
 import threading
 import time
+import tracemalloc
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +17,11 @@ from fitting import QUIET, gaussian, small
 from headrace import _effort
 from headrace._effort import weights_of_mixture
 from headrace._fit import run as _run
+from headrace._fit.arguments import Arguments
+from headrace._fit.given_rows import Data
+from headrace._fit.source import ArrayRows
+from headrace._held_out import CHUNK
+from headrace.choosing.run import _SuccessiveHalving
 from interrupts import ctrl_c
 from terminal import Stream
 
@@ -213,6 +221,46 @@ def test_a_flow_that_was_fitted_goes_on():
     assert flow.fit(bent(700), **HIGH).best_loss <= first.best_loss
 
 
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def traced():
+    """A list that has the most bytes of arrays beyond those before the block, once it has ended."""
+    most = []
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    yield most
+    most.append(tracemalloc.get_traced_memory()[1] - before)
+    tracemalloc.stop()
+
+
+def test_rows_of_the_student_take_little_more_than_themselves(monkeypatch):
+    """Samples are drawn in parts, and the training rows are not copied in float64 as a whole."""
+    monkeypatch.setattr(_effort, "SAMPLES", 80_000)
+    x = cases.rng("memory").standard_normal((60_000, 40)).astype("f4")
+    flows = [hr.MAF(40, transforms=1, hidden=(8,), seed=seed) for seed in (0, 1)]
+    effort = _effort._HighEffort(flows[0], x, None, Arguments(effort="high", progress=False))
+    mixture = hr.Ensemble(flows)
+    mixture.sample(_effort.DRAWN)
+    with traced() as most:
+        data = effort._rows_of_student(mixture)
+    assert len(data.x) > 1.5 * len(x)
+    size, copied = data.x.base.nbytes, x.nbytes  # training rows are copied part by part
+    assert most[0] < 1.2 * size + copied
+
+
+def test_moments_of_rows_take_three_parts():
+    """The part before, the part itself in float64, and one array for all that is computed of it."""
+    x = np.ones((3 * CHUNK, 20), np.float32)
+    x[0] = 3.0
+    rows = ArrayRows(Data(x, None, None))
+    with traced() as most:
+        mean, _ = rows.moments(say=False)
+    assert most[0] < 8 * CHUNK * (3.6 * x.shape[1] + 3)
+    np.testing.assert_allclose(mean, x.mean(axis=0, dtype="f8"), rtol=1e-12)
+
+
 # ---- weights of a mixture --------------------------------------------------------------------------------------------
 
 
@@ -317,11 +365,43 @@ def test_an_estimator_has_residual_blocks_by_default():
     assert plain.flow_.n_parameters == sizes[False] != sizes[True]
 
 
-def test_auto_ends_with_it():
-    choice = hr.auto(bent(900), seconds=3, families=("maf",), effort="high", progress=False)
+@pytest.mark.parametrize("keep", [False, True])
+def test_auto_ends_with_it(keep):
+    choice = hr.auto(bent(900), seconds=3, families=("maf",), effort="high", keep=keep, progress=False)
     (one,) = (one for one in choice.table if one.name == "NSF, high effort")
     assert one.flow is not None
     assert math.isfinite(one.log_likelihood)
+    assert (choice.members is not None) == keep
+    if keep:
+        assert len(choice.members) >= 2
+        assert np.isfinite(choice.members.log_prob(bent(50))).all()
+
+
+def test_auto_has_two_thirds_of_the_time_for_it(monkeypatch):
+    """The search ends by a third of the seconds, and what is left limits the fit with high effort."""
+    given, fit = [], hr.NSF.fit
+
+    def without_search(search, *rest):
+        given.append(search.clock.left())
+
+    def watched(flow, *rows, **settings):
+        given.append(settings["seconds"])
+        return fit(flow, *rows, **(settings | {"seconds": None, "epochs": 1}))
+
+    monkeypatch.setattr(_SuccessiveHalving, "_halve", without_search)
+    monkeypatch.setattr(hr.NSF, "fit", watched)
+    hr.auto(bent(600), seconds=600.0, effort="high", progress=False)
+    assert 100 < given[0] < 200
+    assert 400 < given[1] < 600
+
+
+def test_a_residual_nsf_can_be_its_own_member():
+    """A student with residual blocks has the structure of some members, so that it can become these."""
+    flow = hr.NSF(2, residual=True)
+    history = flow.fit(bent(600), **(HIGH | {"epochs": 1}))
+    assert [one.split(": ")[-1] for one in history.tried][:2] == ["the flow's own fit", "NSF with residual blocks"]
+    assert history.best_loss == history.tried["student"] or history.chosen != "student"
+    assert history.best_loss <= min(history.tried[one] for one in history.tried if one.startswith(("0: ", "1: ")))
 
 
 REFUSED = {
@@ -362,5 +442,21 @@ def test_what_several_fits_refuse():
         hr.Ensemble([small()]).fit(gaussian(600), effort="high")
     with pytest.raises(ValueError, match=r"^effort: expected 'normal' with fewer than 500 rows, got 'high' with 400"):
         hr.auto(bent(400), seconds=1, effort="high", progress=False)
-    with pytest.raises(TypeError, match=r"^keep: expected True or False"):
-        flow_of().fit(bent(600), keep=3)
+    for fit in (flow_of().fit, partial(hr.auto, progress=False, effort="high")):
+        with pytest.raises(TypeError, match=r"^keep: expected True or False, got 3"):
+            fit(bent(600), keep=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"effort": "low"}, "effort: expected one of 'normal', 'high', got 'low'"),
+        ({"effort": "high", "seconds": 0}, "seconds: expected a number above 0"),
+        ({"effort": "high", "seconds": -1.0}, "seconds: expected a number above 0"),
+        ({"keep": True}, "keep: expected False with effort='normal', which has one flow, got True"),
+    ],
+    ids=str,
+)
+def test_what_auto_refuses(given, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        hr.auto(bent(600), progress=False, **given)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace._layout import Block
 from headrace.transforms.support import support_or_none
+
+if TYPE_CHECKING:
+    from headrace.choosing.result import Choice
 
 __all__ = ["SECONDS", "choose"]
 
@@ -17,8 +20,8 @@ SECONDS = 60.0
 
 def choose(
     arguments: argparse.Namespace, rows: tuple[Any, Any, Any], ends: Mapping[str, Any], names: Sequence[str] | None
-) -> tuple[Any, dict[str, Any], list[Block]]:
-    """The best flow, a report on all, and its text; `rows` are x, context and weights, `ends` bounds and periods."""
+) -> tuple[Choice, dict[str, Any], list[Block]]:
+    """The choice, a report on all, and its text; `rows` are x, context and weights, `ends` bounds and periods."""
     from headrace._fit.clock import Clock
     from headrace._tables.table import Column, Table
     from headrace.choosing import run
@@ -40,6 +43,7 @@ def choose(
         periodic=periodic,
         dtype=arguments.dtype,
         effort=arguments.effort or "normal",
+        keep=arguments.keep is not None,
         seed=arguments.seed,
         progress=not arguments.quiet,
     )
@@ -48,4 +52,4 @@ def choose(
         raise KeyboardInterrupt  # a Gaussian takes no search, and must not replace a searched flow's file
     more = "headrace diagnose FLOW DATA looks at it with rows that it has not seen"
     sizes = {"features": choice.flow.features, "context": choice.flow.context}
-    return choice.flow, {"file": arguments.output, **sizes, **choice.summary()}, choice.blocks(more)
+    return choice, {"file": arguments.output, **sizes, **choice.summary()}, choice.blocks(more)

@@ -63,6 +63,8 @@ def fit(arguments: argparse.Namespace) -> int:
     with _nothing_saved(arguments.output):
         fitted = _fitted(arguments)
     _save(arguments.output, fitted.flow, fitted.notes)
+    if fitted.members is not None:
+        _save(arguments.keep, fitted.members, fitted.notes)
     return fitted.report()
 
 
@@ -74,6 +76,8 @@ class _Fitted:
     notes: dict[str, str]
     report: Callable[[], int]
     """Print the outcome, and return the exit code."""
+    members: hr.Ensemble | None = None
+    """The mixture that the flow has learnt, which --keep has saved too."""
 
 
 @contextmanager
@@ -89,6 +93,10 @@ def _nothing_saved(output: str) -> Iterator[None]:
 def _fitted(arguments: argparse.Namespace) -> _Fitted:
     """The flow for the table, the notes of its file, and a function that reports it."""
     _refuse_beside_auto(arguments)
+    if arguments.keep is not None and arguments.effort != "high":
+        _usage(arguments, "argument --keep: expected --effort high with it, which alone fits several flows for one")
+    if arguments.keep == STANDARD:
+        _usage(arguments, f"argument --keep: expected a file, got {STANDARD}, the standard output")
     arguments.flow = arguments.flow or DEFAULT
     if arguments.flow not in FLOWS:
         _usage(
@@ -127,22 +135,24 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
                 _note(arguments, f"--auto looks at {len(given.some.x):,} of {given.rows:,} rows, drawn evenly from all")
             some = (given.some.x, given.some.context, given.some.weights)
             labels = None if chosen is None else chosen.features
-            flow, report, blocks = choose.choose(arguments, some, options, labels)
+            choice, report, blocks = choose.choose(arguments, some, options, labels)
             report |= {"rows": given.rows, "rows_looked_at": len(given.some.x)}
-            return _Fitted(flow, notes, partial(_report_choice, arguments, report, blocks))
-        flow, outcome = (_ascend if kind.model else _train)(kind, arguments, options, given)
-    return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome))
+            return _Fitted(choice.flow, notes, partial(_report_choice, arguments, report, blocks), choice.members)
+        flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given)
+    return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome), members)
 
 
 def _check_files(arguments: argparse.Namespace, inputs: Sequence[str]) -> None:
     """Report errors that would prevent the output or the checkpoint, before the work."""
     _check_output(arguments, *inputs)
-    if arguments.checkpoint is not None:
-        others = [path for path in (*inputs, arguments.output) if path != STANDARD]
-        refuse_inputs("--checkpoint", arguments.checkpoint, others)
-        if os.path.realpath(arguments.checkpoint) == os.path.realpath(arguments.output):
-            raise ValueError(f"--checkpoint: expected another file than the --output, got {arguments.checkpoint}")
-        check_writable("--checkpoint", arguments.checkpoint)
+    for option, path in (("--checkpoint", arguments.checkpoint), ("--keep", arguments.keep)):
+        if path is None:
+            continue
+        others = [other for other in (*inputs, arguments.output) if other != STANDARD]
+        refuse_inputs(option, path, others)
+        if os.path.realpath(path) == os.path.realpath(arguments.output):
+            raise ValueError(f"{option}: expected another file than the --output, got {path}")
+        check_writable(option, path)
 
 
 def _report_choice(arguments: argparse.Namespace, report: dict[str, Any], blocks: list[_layout.Block]) -> int:
@@ -405,8 +415,8 @@ def _likelihoods(flow: Density, train: _Rows, held_out: _Rows | None) -> tuple[_
 
 def _train(
     kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given
-) -> tuple[Density, dict[str, Any]]:
-    """A flow fitted by `Flow.fit`, or several of them, and its entries in the report."""
+) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:
+    """A flow fitted by `Flow.fit`, or several of them, its entries in the report, and the flows it learnt from."""
     train, held_out = given.train, given.held_out
     own = {name: value for name, value in options.items() if name not in FIT}
     members = [
@@ -414,6 +424,9 @@ def _train(
         for i in range(arguments.ensemble or 1)
     ]
     flow: Density = members[0] if arguments.ensemble is None else hr.Ensemble(members)
+    of_fit = {name: options[name] for name in FIT if name in options}
+    if arguments.keep is not None:
+        of_fit["keep"] = True
     begin = time.perf_counter()
     found = flow.fit(
         train.x,
@@ -422,7 +435,7 @@ def _train(
         validation=None if held_out is None else (held_out.x, held_out.context, held_out.weights),
         seed=arguments.seed,
         progress=not arguments.quiet,
-        **{name: options[name] for name in FIT if name in options},
+        **of_fit,
     )
     histories = found if isinstance(found, list) else [found]
     _refuse_failed(histories)
@@ -430,13 +443,13 @@ def _train(
         outcome = _outcome(histories[0])
         if histories[0].chosen:  # the history is of one fit among several
             outcome["seconds"] = time.perf_counter() - begin
-        return flow, outcome
+        return flow, outcome, histories[0].members
     each = [_outcome(history) for history in histories]
     total: dict[str, Any] = {key: sum(one[key] for one in each) for key in ("epochs", "seconds")}
     stopped = each[-1]["stopped"] if len(each) == len(members) else "interrupted"
     total |= {"best_epoch": [one["best_epoch"] for one in each], "stopped": stopped}
     total["still_falls"] = any(one["still_falls"] for one in each)
-    return flow[: len(each)], {"members": len(each), **total}
+    return flow[: len(each)], {"members": len(each), **total}, None
 
 
 def _refuse_failed(histories: Sequence[hr.History]) -> None:
@@ -446,8 +459,8 @@ def _refuse_failed(histories: Sequence[hr.History]) -> None:
 
 def _ascend(
     kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given
-) -> tuple[hr.Flow, dict[str, Any]]:
-    """A flow fitted by `DualAscentFlow.fit`, and its entries in the report."""
+) -> tuple[hr.Flow, dict[str, Any], None]:
+    """A flow fitted by `DualAscentFlow.fit`, and its entries in the report; the other fit's result has one more."""
     assert kind.model is not None
     train, held_out = given.train, given.held_out
     model = kind.model(seed=arguments.seed, dtype=arguments.dtype, **options)
@@ -463,7 +476,7 @@ def _ascend(
     if history.refinement is None or history.stopped == "interrupted":
         report["stopped"] = history.stopped
     steps = {"steps": max(len(history.log_likelihood) - 1, 0), "best_step": history.best_step}
-    return flow, {**steps, **report}
+    return flow, {**steps, **report}, None
 
 
 def _outcome(history: hr.History) -> dict[str, Any]:

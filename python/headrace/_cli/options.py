@@ -113,6 +113,11 @@ def _add_fit(command: Callable[..., Parser]) -> None:
         metavar="ROWS",
         help="rows that are held in memory, at most (default: as many as 256 MiB hold)",
     )
+    sub.add_argument(
+        "--keep",
+        metavar="FILE",
+        help="with --effort high: another file to write, with the mixture of the flows that the saved one learnt from",
+    )
     _add_columns(sub)
     sub.add_argument(
         "--dtype",

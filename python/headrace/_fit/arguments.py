@@ -95,12 +95,6 @@ def _gaussianize(value: Any) -> Any:
     return value
 
 
-def _keep(value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"keep: expected True or False, got {value!r}")
-    return bool(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """The arguments of one call."""
@@ -244,7 +238,7 @@ class Arguments:
     keep: bool = _argument(
         False,
         'Of effort="high": whether `History.members` keeps the flows, as a `headrace.Ensemble`.',
-        lambda value: _keep(value),
+        lambda value: check.truth("keep", value),
     )
 
     @property

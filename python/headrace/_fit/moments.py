@@ -73,13 +73,24 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
     middle, half = low / 2 + high / 2, high / 2 - low / 2
     unit = np.where(half > 0, half, 1.0)
 
-    def mean_of(what: Callable[[Any], Any]) -> Any:
-        # Not by matrix products, because their order of summation would depend on the threads of the BLAS.
-        found = ((what((values - middle) / unit) * share[:, None]).sum(axis=0) for values, share in parts())
+    def summed(values: Any, share: Any, mean: Any) -> Any:
+        # Not by matrix products, because their order of summation would depend on the threads of the BLAS. In one
+        # array, because a part in float64 is large.
+        z = values - middle
+        z /= unit
+        if mean is not None:
+            z -= mean
+            np.square(z, out=z)
+        z *= share[:, None]
+        return z.sum(axis=0)
+
+    def mean_of(mean: Any) -> Any:
+        """The mean, or the mean square of deviations from it."""
+        found = (summed(values, share, mean) for values, share in parts())
         return sums.sum(found, library.zeros(columns)) / weight
 
-    mean = mean_of(lambda z: z)
-    square = mean_of(lambda z: np.square(z - mean))
+    mean = mean_of(None)
+    square = mean_of(mean)
     found = middle + unit * mean, unit * np.sqrt(square), half
     mean, std, half = map(_arrays.on_host, found)
     return mean, std, half

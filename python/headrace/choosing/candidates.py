@@ -12,6 +12,7 @@ from headrace._effort import with_effort
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.choosing.sample import Sample
 from headrace.diagnosis.likelihood import weighted_mean
+from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF, RealNVP
 from headrace.transforms.support import Bounds, Periods
@@ -53,6 +54,7 @@ class Candidate:
     is_default: bool = False
     """Whether it is what a fit without a choice takes."""
     effort: str = "normal"
+    keep: bool = False
     """See `Flow.fit`."""
 
 
@@ -78,11 +80,12 @@ def candidates(families: tuple[str, ...], setting: Setting, *, is_small: bool) -
     return found
 
 
-def with_high_effort(setting: Setting) -> Candidate:
+def with_high_effort(setting: Setting, keep: bool) -> Candidate:
     """The candidate after the search: a flow that can learn the mixture of several."""
     transforms, hidden = _SIZES[_DEFAULT[0]][1][_DEFAULT[1]]
     more = with_effort("high", ("residual",))
-    return Candidate("NSF, high effort", _network(NSF, transforms, hidden, setting, **more), effort="high")
+    make = _network(NSF, transforms, hidden, setting, **more)
+    return Candidate("NSF, high effort", make, effort="high", keep=keep)
 
 
 def _network(kind: Any, transforms: int, hidden: tuple[int, ...], setting: Setting, **more: Any) -> Callable[[], Any]:
@@ -126,6 +129,8 @@ class Trial:
     rounds: int = 0
     dropped: bool = False
     """Whether the others went on without it."""
+    members: Ensemble | None = None
+    """The mixture that the flow has learnt, if it is kept."""
 
     @property
     def is_over(self) -> bool:
@@ -172,7 +177,9 @@ class Trial:
             over = "time_budget" in (made.history.stopped, None if refinement is None else refinement.stopped)
             return flow, "time_budget" if over else made.history.stopped
         if self.candidate.effort == "high":
-            own["effort"] = "high"
+            own |= {"effort": "high", "keep": self.candidate.keep}
         elif folder is not None:
             own |= {"checkpoint": os.path.join(folder, f"{self.candidate.name}.state"), "checkpoint_every": 1e9}
-        return made, made.fit(fitted.x, fitted.context, seed=self.seed, **own).stopped
+        history = made.fit(fitted.x, fitted.context, seed=self.seed, **own)
+        self.members = history.members
+        return made, history.stopped

@@ -17,6 +17,7 @@ from headrace._tables.table import FIT, LOOK, Table, without_missing
 from headrace.choosing.columns import Columns
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
+from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 
 __all__ = ["Choice", "Tried", "comparison_of"]
@@ -74,6 +75,8 @@ class Choice:
     interrupted: bool
     """Whether Ctrl-C ended it."""
     seconds: float
+    members: Ensemble | None = field(default=None, compare=False)
+    """With ``keep=True``: the mixture that the `NSF` of high effort has learnt, from the rows to fit; else None."""
     columns: Columns = field(default=PLAIN, compare=False)
     """Kinds of the table's columns; whole numbers were spread, and constant columns kept aside."""
 

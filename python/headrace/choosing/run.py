@@ -26,6 +26,7 @@ from headrace.choosing.sample import Sample, folds, parted
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
+from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.transforms.support import Bounds, ColumnBounds, ColumnPeriods, Periods, Support, support_or_none
 
@@ -54,6 +55,7 @@ def auto(
     missing: str = "refuse",
     dtype: DTypeLike = "float32",
     effort: str = "normal",
+    keep: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Choice:
@@ -90,6 +92,7 @@ def auto(
         dtype: Of the flows, "float32" or "float64".
         effort: "high": the search has a third of the time, and an `NSF` with residual blocks fitted with
             ``effort="high"`` the rest; from 500 rows on.
+        keep: Of effort="high": whether `Choice.members` keeps the mixture that this `NSF` has learnt.
         seed: Of the rows held out, of fresh weights and of the order of rows.
         progress: Whether to show a bar on the standard error.
 
@@ -125,7 +128,16 @@ def auto(
     )
     ends: dict[str, Any] = {"bounds": bounds, "periodic": periodic}
     return search(
-        sample, columns, clock, families=families, **ends, dtype=dtype, effort=effort, seed=key, progress=progress
+        sample,
+        columns,
+        clock,
+        families=families,
+        **ends,
+        dtype=dtype,
+        effort=effort,
+        keep=keep,
+        seed=key,
+        progress=progress,
     )
 
 
@@ -139,6 +151,7 @@ def search(
     periodic: Periods | None = None,
     dtype: DTypeLike = "float32",
     effort: str = "normal",
+    keep: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Choice:
@@ -152,9 +165,11 @@ def search(
     if check.choice("effort", effort, EFFORTS) == "high" and is_small:
         least = CROSS_VALIDATES_BELOW
         raise ValueError(f"effort: expected 'normal' with fewer than {least} rows, got 'high' with {len(sample)}")
+    if check.truth("keep", keep) and effort != "high":
+        raise ValueError(f"keep: expected False with effort={effort!r}, which has one flow, got True")
     trials = [Trial(one, seed) for one in candidates(chosen, setting, is_small=is_small)]
     kind = _CrossValidation if is_small else _SuccessiveHalving
-    found = kind(sample, trials, setting, support, clock, bool(progress), effort).go(columns.kept_names)
+    found = kind(sample, trials, setting, support, clock, bool(progress), effort, keep).go(columns.kept_names)
     found.flow._interior.name(Names(columns.kept_names, columns.context_names or None))
     return replace(found, columns=columns)
 
@@ -176,7 +191,9 @@ class _Search:
     clock: Clock
     progress: bool
     effort: str = "normal"
+    keep: bool = False
     interrupted: bool = False
+    members: Ensemble | None = None
     begin: float = field(default_factory=time.perf_counter)
 
     @contextmanager
@@ -235,7 +252,7 @@ class _Search:
         own = best.flow if flow is None else flow
         assert own is not None
         seconds = time.perf_counter() - self.begin
-        return Choice(own, best.name, table, as_good, diagnosis, judged_by, self.interrupted, seconds)
+        return Choice(own, best.name, table, as_good, diagnosis, judged_by, self.interrupted, seconds, self.members)
 
 
 def _best(found: list[Judged]) -> Judged:
@@ -283,11 +300,12 @@ class _SuccessiveHalving(_Search):
 
     def _try_hard(self, fitted: Sample, choosing: Sample, shown: Any) -> None:
         """Fit with high effort for the rest of the time."""
-        trial = Trial(with_high_effort(self.setting), self.setting.seed)
+        trial = Trial(with_high_effort(self.setting, self.keep), self.setting.seed)
         self.tell(shown, trial, max((one.chosen_by for one in self.trials), default=-np.inf))
         self.trials.append(trial)
         if (seconds := self.clock.left()) > 0:
             trial.go(fitted, choosing, seconds)
+            self.members = trial.members
 
     def _to_all(self, best: Judged) -> Flow | None:
         """The best candidate, fitted to all rows as a fit without a choice is; None where the time left may not do."""
