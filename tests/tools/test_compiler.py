@@ -101,7 +101,9 @@ def check(tmp_path, **variables):
 @pytest.mark.parametrize(("name", "id"), [("cl.exe", "MSVC"), ("clang-cl.exe", "Clang")])
 def test_a_compiler_with_the_options_of_msvc_is_refused(name, id, tmp_path):
     """It would ignore those that the bits of a row follow from."""
-    text = check(tmp_path, CMAKE_CXX_COMPILER=name, CMAKE_CXX_COMPILER_ID=id, CMAKE_CXX_COMPILER_FRONTEND_VARIANT="MSVC")
+    text = check(
+        tmp_path, CMAKE_CXX_COMPILER=name, CMAKE_CXX_COMPILER_ID=id, CMAKE_CXX_COMPILER_FRONTEND_VARIANT="MSVC"
+    )
     assert "CMAKE_CXX_COMPILER: expected GCC or Clang with their own options (on Windows CXX=clang++" in text
     assert f"got {name}, which takes those of MSVC" in text
 
