@@ -78,6 +78,8 @@ def pytest_sessionstart(session):
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(config, items):
     config.stash[selection.COLLECTED] = len(items)
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["collected"] = len(items)
     if selection.no_device() and config.option.markexpr != "gpu":  # who asks for these alone sees each of them skipped
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
     if not selection.NIGHTLY:
@@ -88,6 +90,12 @@ def pytest_collection_modifyitems(config, items):
         selection.deselect(config, items, selection.superfluous(items))
     if n := config.option.one_in:
         selection.deselect(config, items, [item for item in items if not selection.is_one_in(n, item.nodeid)])
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, whose workers collect, and the process that reports does not
+def pytest_testnodedown(node):
+    if "collected" in getattr(node, "workeroutput", {}):
+        node.config.stash[selection.COLLECTED] = node.workeroutput["collected"]
 
 
 @pytest.hookimpl(hookwrapper=True)
