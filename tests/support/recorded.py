@@ -25,8 +25,6 @@ FLOWS = {
     "planar": hr.PlanarFlow,
 }
 BF16 = ("bf16", "bf16x3", "bf16x6")
-# Flows whose sums of products every compiler contracts to the same multiply-adds.
-SAME_BITS = ("MAF", "IAF", "RealNVP", "radial", *BF16)
 
 
 def uniform(shape, spread, seed, dtype):
