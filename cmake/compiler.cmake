@@ -50,3 +50,10 @@ if(HEADRACE_COMPILER STREQUAL "CLANG" AND NOT CMAKE_CXX_COMPILER AND NOT CMAKE_T
     message(STATUS "headrace: NO CLANG 19 OR NEWER COMPILES C++20 HERE, the build has the compiler that CMake finds")
   endif()
 endif()
+
+# For after project(): the kernels are vectors of GCC's and Clang's dialect, and their bits follow from options that cl and clang-cl ignore.
+function(headrace_check_compiler)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "MSVC" OR CMAKE_CXX_COMPILER_FRONTEND_VARIANT STREQUAL "MSVC")
+    message(FATAL_ERROR "headrace: CMAKE_CXX_COMPILER: expected GCC or Clang with their own options (on Windows CXX=clang++ CMAKE_GENERATOR=Ninja), got ${CMAKE_CXX_COMPILER}, which takes those of MSVC")
+  endif()
+endfunction()

@@ -28,10 +28,10 @@
 #define HR_RSQRT_ESTIMATE(x) __builtin_ia32_rsqrtps(x)
 #endif
 
-// Whether the target has an instruction for a * b + c, rounded once, and how a compiler names it for vectors; and the
-// kind of register that a value is in.
-#if defined(__CUDA_ARCH__) || (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)) || \
-    (defined(__clang__) && defined(__FMA__))  // Clang defines the first two on other processors than x86 alone
+// Whether code has an instruction for a * b + c, rounded once (Clang for x86 defines __FMA__ alone): on the host only
+// in kernels (HR_ISA), because other code for x86-64 has none on any machine. And the register that a value is in.
+#if defined(__CUDA_ARCH__) || (defined(HR_ISA) && defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)) || \
+    (defined(HR_ISA) && defined(__clang__) && defined(__FMA__))
 #define HR_HAS_FMA true
 #else
 #define HR_HAS_FMA false

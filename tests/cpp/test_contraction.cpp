@@ -1,4 +1,5 @@
-// No bit of cpp/math depends on which products and sums a compiler contracts to multiply-adds.
+// No bit of cpp/math depends on which products and sums a compiler contracts to multiply-adds, and none are contracted
+// beside the kernels.
 #include "contraction.hpp"
 
 #include <cmath>
@@ -6,6 +7,7 @@
 #include <random>
 #include <string>
 
+#include "../../cpp/math/lane.hpp"
 #include "check.hpp"
 #include "sets.hpp"
 
@@ -36,9 +38,22 @@ void test_same_bits(const char* set, Evaluate contracted, Evaluate apart) {
           first, double(results[first]), double(expected[first]));
 }
 
+// This file has the options of code beside kernels, which has the same bits on processors with multiply-adds.
+static_assert(!HR_HAS_FMA);
+
+[[gnu::noinline]] double product_less(double a, double b, double c) {
+    return a * b - c;
+}
+
+void test_code_beside_kernels_rounds_products() {
+    const volatile double a = 1 + 0x1p-30, rounded = a * a;
+    CHECK(product_less(a, a, rounded) == 0, "the square of %.17g and its rounding differ", a);
+}
+
 }  // namespace
 
 int main() {
+    test_code_beside_kernels_rounds_products();
     for (const NamedSet& named : runnable_sets()) {
         const std::string name = named.name;
 #define X(set) \

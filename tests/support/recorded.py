@@ -3,6 +3,10 @@
     python tests/support/recorded.py tests/core/recorded.npz
 
 writes them anew: with a build by GCC for x86-64-v3 or v4, after a change of the kernels that is meant to change bits.
+
+    python tests/support/recorded.py --beside tests/core/recorded.npz
+
+prints for each flow the share of this machine's results that are equal, and the largest difference.
 """
 
 import sys
@@ -21,8 +25,6 @@ FLOWS = {
     "planar": hr.PlanarFlow,
 }
 BF16 = ("bf16", "bf16x3", "bf16x6")
-# Flows whose sums of products every compiler contracts to the same multiply-adds.
-SAME_BITS = ("MAF", "IAF", "RealNVP", "radial", *BF16)
 
 
 def uniform(shape, spread, seed, dtype):
@@ -55,5 +57,26 @@ def results():
     return found
 
 
+def units(found, want):
+    """Differences in units of rounding of max(1, |want|)."""
+    return np.abs(found - want) / np.maximum(1, np.abs(want)) / np.finfo(want.dtype).eps
+
+
+def beside(path):
+    """Lines of a table: per flow, type and number of rows the share of equal results and the largest difference."""
+    found = results()
+    shares = {}
+    with np.load(path) as wanted:
+        for key, got in found.items():
+            flow, dtype, _, n = key.split()
+            shares.setdefault((flow, dtype, n), []).append((got == wanted[key], units(got, wanted[key])))
+    for (flow, dtype, n), pairs in shares.items():
+        equal = np.concatenate([same.ravel() for same, _ in pairs])
+        yield f"{flow} {dtype} {n} rows: {equal.mean():.2%} equal, {max(off.max() for _, off in pairs):.1f} units"
+
+
 if __name__ == "__main__":
-    np.savez_compressed(sys.argv[1], **results())
+    if sys.argv[1] == "--beside":
+        print(hr.info()["isa"], *beside(sys.argv[2]), sep="\n")
+    else:
+        np.savez_compressed(sys.argv[1], **results())

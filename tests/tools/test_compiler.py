@@ -87,3 +87,27 @@ def test_a_compiler_that_is_named_stays(choose, options, cxx):
 def test_another_preference_is_refused(choose):
     with pytest.raises(ValueError, match="HEADRACE_COMPILER: expected DEFAULT or CLANG, got clang"):
         choose({}, "-DHEADRACE_COMPILER=clang")
+
+
+def check(tmp_path, **variables):
+    """What a build is refused with whose compiler CMake describes so; nothing where it is taken."""
+    script = tmp_path / "check.cmake"
+    script.write_text(f"include({ROOT}/cmake/compiler.cmake)\nheadrace_check_compiler()\n")
+    options = [f"-D{name}={value}" for name, value in variables.items()]
+    done = subprocess.run([CMAKE, *options, "-P", script], cwd=tmp_path, capture_output=True, text=True)
+    return " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(("name", "id"), [("cl.exe", "MSVC"), ("clang-cl.exe", "Clang")])
+def test_a_compiler_with_the_options_of_msvc_is_refused(name, id, tmp_path):
+    """It would ignore those that the bits of a row follow from."""
+    text = check(
+        tmp_path, CMAKE_CXX_COMPILER=name, CMAKE_CXX_COMPILER_ID=id, CMAKE_CXX_COMPILER_FRONTEND_VARIANT="MSVC"
+    )
+    assert "CMAKE_CXX_COMPILER: expected GCC or Clang with their own options (on Windows CXX=clang++" in text
+    assert f"got {name}, which takes those of MSVC" in text
+
+
+@pytest.mark.parametrize("id", ["GNU", "Clang", "AppleClang"])
+def test_gcc_and_clang_are_taken(id, tmp_path):
+    assert check(tmp_path, CMAKE_CXX_COMPILER_ID=id, CMAKE_CXX_COMPILER_FRONTEND_VARIANT="GNU") == ""

@@ -144,3 +144,15 @@ def test_another_version_changes_nothing(cut, version):
     before = {path.name: path.read_bytes() for path in cut.folder.rglob("*") if path.is_file()}
     assert re.fullmatch(r"version: expected .*, got .*\n", cut(version))
     assert before == {path.name: path.read_bytes() for path in cut.folder.rglob("*") if path.is_file()}
+
+
+def test_the_tests_of_wheels_start_on_every_runner():
+    wheels = PROJECT["tool"]["cibuildwheel"]
+    command = wheels["test-command"]
+    assert "'" not in command, "the shell of Windows has no single quotes"
+    assert "not emulated" in command, "the emulation of a device would be compiled on each runner"
+    folders = re.findall(r"\{project\}/(\S+)", command)
+    assert len(folders) >= 8
+    assert all((ROOT / folder).is_dir() for folder in folders)
+    assert set(wheels["test-groups"]) <= set(PROJECT["dependency-groups"])
+    assert wheels["windows"]["environment"]["CXX"] == "clang++"

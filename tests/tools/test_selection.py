@@ -132,15 +132,16 @@ def test_what_a_build_and_the_project_need_is_in_the_groups_for_development():
     assert {*project["project"]["dependencies"]} == {line for line in groups["dev"] if isinstance(line, str)}
 
 
-def test_one_in_so_many_tests_runs_and_the_line_counts_what_ran():
+@pytest.mark.parametrize("workers", [0, 2])
+def test_one_in_so_many_tests_runs_and_the_line_counts_what_ran(workers):
     """A test that is skipped has not run; where processes share the tests, the main one has collected none."""
-    pytest.importorskip("xdist", reason="pytest-xdist is not installed")
+    if workers:
+        pytest.importorskip("xdist", reason="pytest-xdist is not installed")
     kept = [name for name in map(str, range(10000)) if selection.is_one_in(20, name)]
     assert 400 < len(kept) < 600
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/test_free_threads.py"]
-    done = subprocess.run(
-        [*command, "-n", "1", "--one-in", "1", "-k", "lock"], cwd=ROOT, capture_output=True, text=True
-    )
+    command += ["-n", str(workers)] if workers else []
+    done = subprocess.run([*command, "--one-in", "1", "-k", "lock"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     ran = 0 if "1 skipped" in done.stdout else 1
     assert f"\n{ran} of 4 tests ran\n" in done.stdout
