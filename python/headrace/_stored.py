@@ -149,6 +149,13 @@ class Stored:
             raise TypeError(f"{key}: expected a list, got {type(value).__name__}")
         return value
 
+    def numbers(self, key: str) -> list[Any]:
+        """A list of numbers, or of lists of these: a truth value is none, though Python would count with it."""
+        values = self.items(key)
+        if any(isinstance(x, bool) for value in values for x in (value if isinstance(value, list) else [value])):
+            raise TypeError(f"{key}: expected numbers, got a truth value")
+        return values
+
     def part(self, key: str, value: Any) -> Stored:
         """The value of a key as an object with keys of its own."""
         if not isinstance(value, dict):
@@ -160,7 +167,7 @@ class Stored:
         if (value := self.take(key)) is None:
             return None
         part = self.part(key, value)
-        own = part.items("mean"), part.items("std")
+        own = part.numbers("mean"), part.numbers("std")
         part.close()
         return own
 

@@ -153,7 +153,7 @@ class Normal(Base):
         if not isinstance(trainable, bool):
             raise TypeError(f"trainable: expected true or false, got {trainable!r}")
         if not trainable:
-            return cls(features, stored.items("loc"), stored.items("scale"), trainable=False)
+            return cls(features, stored.numbers("loc"), stored.numbers("scale"), trainable=False)
         start = {name: stored.array(name, (features,)) for name in ("loc", "log_scale")}
         self = cls(features)
         self._start = start  # bit for bit, any values: also those that `loc` and `scale` would refuse

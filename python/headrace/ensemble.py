@@ -239,7 +239,7 @@ class Ensemble(Filed):
     def _from_file(cls, stored: Stored) -> Self:
         """See `headrace._stored`."""
         sizes = stored.size("features", least=1), stored.size("context")
-        weights, flows = stored.items("weights"), stored.children("members", Flow)
+        weights, flows = stored.numbers("weights"), stored.children("members", Flow)
         self = object.__new__(cls)
         self._set(tuple(flows), weights)
         if (self.features, self.context) != sizes:

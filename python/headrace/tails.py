@@ -200,7 +200,7 @@ class StudentT(_Stepped):
     def _from_file(cls, stored: Stored) -> Self:
         features, trainable = stored.size("features", least=1), _flag(stored)
         if not trainable:
-            df = stored.items("df")
+            df = stored.numbers("df")
             check.length("df", df, features)
             return cls(features, df, trainable=False)
         start = {"log_df": stored.array("log_df", (features,))}
@@ -278,7 +278,7 @@ class NormalMixture(_Stepped):
         features, trainable = stored.size("features", least=1), _flag(stored)
         components = check.integer("components", stored.take("components"), least=1, most=MOST_COMPONENTS)
         if not trainable:
-            given: dict[str, Any] = {name: stored.items(name) for name in ("weights", "loc", "scale")}
+            given: dict[str, Any] = {name: stored.numbers(name) for name in ("weights", "loc", "scale")}
             for name in given:
                 check.length(name, given[name], components)
             return cls(features, components, **given, trainable=False)

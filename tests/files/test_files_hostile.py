@@ -24,6 +24,7 @@ from hostile_files import (
     network_file,
     plain,
     refused,
+    resealed,
     set_at,
     with_entries,
     with_header,
@@ -434,6 +435,13 @@ BROKEN = {
 def test_broken_files_are_refused_with_what_is_wrong(name):
     make, patterns = BROKEN[name]
     refused(make(), *patterns)
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_truth_values_are_no_numbers(key):
+    data = hr.to_bytes(hr.Standardize([1.0, 1.0], [1.0, 1.0]))
+    changed = resealed(data, lambda header: header[key].__setitem__(0, True))
+    refused(changed, rf"{key}: expected numbers, got a truth value")
 
 
 def test_the_message_names_the_file(tmp_path):

@@ -111,7 +111,7 @@ class Standardize(Fixed):
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        features, mean, std = stored.size("features", least=1), stored.items("mean"), stored.items("std")
+        features, mean, std = stored.size("features", least=1), stored.numbers("mean"), stored.numbers("std")
         check.length("mean", mean, features)
         return cls(mean, std)
 

@@ -158,7 +158,7 @@ class Gaussianize(Fixed):
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
         n = stored.size("features", least=1)
-        mean, std = (check.vector(name, stored.items(name), n, positive=name == "std") for name in ("mean", "std"))
+        mean, std = (check.vector(name, stored.numbers(name), n, positive=name == "std") for name in ("mean", "std"))
         settings = Settings(features=n, **{key: stored.take(key) for key in _KEYS})
         expected = {"map": "rq_spline_free", "formula": "to_latent", "min_bin": LEAST, "slope": LEAST}
         for key, value in expected.items():

@@ -119,7 +119,7 @@ class Rotation(Fixed):
     def _from_file(cls, stored: Stored) -> Self:
         features = stored.size("features", least=1)
         if stored.has("matrix"):  # files of 0.3.0 had it in their header
-            numbers = stored.items("matrix")
+            numbers = stored.numbers("matrix")
             check.length("matrix", numbers, features * features)
             return cls(np.reshape(check.vector("matrix", numbers, features * features), (features, features)))
         sizes = check.integers("blocks", stored.items("blocks"), least=1, most=MOST_FEATURES)

@@ -123,9 +123,9 @@ class Support(Fixed):
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        features, bounds = stored.size("features", least=1), stored.items("bounds")
+        features, bounds = stored.size("features", least=1), stored.numbers("bounds")
         check.length("bounds", bounds, features)
-        periodic = stored.items("periodic") if stored.has("periodic") else None
+        periodic = stored.numbers("periodic") if stored.has("periodic") else None
         return cls(bounds, periodic, linear=stored.take("linear") if stored.has("linear") else False)
 
     def __repr__(self) -> str:
