@@ -85,7 +85,9 @@ def test_the_help_has_every_map_with_its_parameters():
     for name, map in reference.MAPS.items():
         shown = re.search(rf'"{name}" \(([^)]*)\): [a-z]', text)
         assert shown, f"the help of map lacks {name}"
-        assert [part.split()[-1] for part in shown[1].split(", ")] == list(map.parameters)
+        parts, names = shown[1].split(", "), [one.replace("_", " ") for one in map.parameters]
+        assert len(parts) == len(names)
+        assert all(part.split()[-len(one.split()) :] == one.split() for part, one in zip(parts, names, strict=True))
     assert '"rq_spline" (K width, K height, K - 1 derivative)' in text
 
 

@@ -92,7 +92,8 @@ class Map:
 
 
 def _shown(name: str, each: int, more: int) -> str:
-    """A parameter of `each` K + `more` values."""
+    """A parameter of `each` K + `more` values, in words: the command line has the same help."""
+    name = name.replace("_", " ")
     if not each:
         return name if more == 1 else f"{more} {name}"
     factor = "K" if each == 1 else f"{each} K"
