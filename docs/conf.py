@@ -29,7 +29,6 @@ default_role = "py:obj"  # a single backtick in a docstring is a name
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "none"  # shapes and types are in the text
 autoclass_content = "both"
-autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False

@@ -36,4 +36,11 @@ void require(bool condition, headrace_code code, const Parts&... parts) {
     throw Failure(code, message);
 }
 
+// What a pointer of the caller leads to.
+template <class T>
+T& existing(T* pointer, const char* name, const char* expected) {
+    if (!pointer) throw Failure(HEADRACE_BAD_ARGUMENT, std::string(name) + ": expected " + expected + ", got NULL");
+    return *pointer;
+}
+
 }  // namespace headrace

@@ -121,18 +121,17 @@ int with_model(const headrace_flow* flow, const headrace_input* rows, const F& c
 template <class F>
 int stream_by(headrace_stream** stream, const char* name, const F& open) noexcept {
     return guarded([&] {
-        require(stream != nullptr, HEADRACE_BAD_ARGUMENT, name, ": expected where to put a stream, got NULL");
-        *stream = nullptr;
-        *stream = new headrace_stream{open()};
+        headrace_stream*& to = existing(stream, name, "where to put a stream");
+        to = nullptr;
+        auto made = std::make_unique<headrace_stream>();
+        made->own = open();
+        to = made.release();
     });
 }
 
 template <class Stream, class F>
 int with_stream(Stream* stream, const F& call) noexcept {
-    return guarded([&] {
-        require(stream != nullptr, HEADRACE_BAD_ARGUMENT, "stream: expected one, got NULL");
-        call(*stream->own);
-    });
+    return guarded([&] { call(*existing(stream, "stream", "one").own); });
 }
 
 }  // namespace
@@ -267,10 +266,10 @@ int headrace_stream_open(const headrace_flow* flow, int64_t rows, const headrace
                          headrace_stream** stream) {
     using namespace headrace;
     return stream_by(stream, "stream", [&] {
-        require(flow != nullptr, HEADRACE_BAD_ARGUMENT, "flow: expected a handle, got NULL");
-        require(flow->sequences != nullptr, HEADRACE_NO_SUCH_VERB,
+        const headrace_flow& own = existing(flow, "flow", "a handle");
+        require(own.sequences != nullptr, HEADRACE_NO_SUCH_VERB,
                 "flow: expected one of sequences, got one of rows, which has no streams");
-        return flow->sequences->stream(rows, context);
+        return own.sequences->stream(rows, context);
     });
 }
 void headrace_stream_close(headrace_stream* stream) {
@@ -278,10 +277,7 @@ void headrace_stream_close(headrace_stream* stream) {
 }
 int headrace_stream_copies(const headrace_stream* stream, int64_t n, headrace_stream** copies) {
     using namespace headrace;
-    return stream_by(copies, "copies", [&] {
-        require(stream != nullptr, HEADRACE_BAD_ARGUMENT, "stream: expected one, got NULL");
-        return stream->own->copies(n);
-    });
+    return stream_by(copies, "copies", [&] { return existing(stream, "stream", "one").own->copies(n); });
 }
 int64_t headrace_stream_rows(const headrace_stream* stream) {
     return stream ? stream->own->rows() : 0;

@@ -157,7 +157,7 @@ StepValues NetworkLink<T>::run(const LinkCall<T>& call, StepValues given, T* log
         own.first_frame = call.first_frame;
         own.frames = call.n_frames;
     }
-    own.state = &*state.network;
+    own.state = state.network ? &*state.network : nullptr;
     own.value = room.of<T>(call.values() + steps);
     own.log_det = own.value + call.values();
     if (inner_) own.inner = inner_->snapshot();

@@ -241,24 +241,24 @@ void StreamOf<T>::put(const T* from, int64_t columns, int64_t steps, int64_t beg
 }
 
 template <class T>
-void StreamOf<T>::push(const headrace_input* given, const headrace_output* log_prob, const headrace_output* z) {
+void StreamOf<T>::push(const headrace_input* x_given, const headrace_output* log_prob, const headrace_output* z) {
     check_whole();
-    require(given != nullptr, HEADRACE_BAD_ARGUMENT, "x: expected steps, got NULL");
+    const headrace_input& given = existing(x_given, "x", "steps");
     if (log_prob) check_density("log_prob");
-    check_array("x", *given, facts().features, HEADRACE_BAD_ARGUMENT);
-    const int64_t steps = steps_of("x", given->rows);
-    Result<T> scores("log_prob", log_prob, given->rows, 1), latent("z", z, given->rows, facts().features);
+    check_array("x", given, facts().features, HEADRACE_BAD_ARGUMENT);
+    const int64_t steps = steps_of("x", given.rows);
+    Result<T> scores("log_prob", log_prob, given.rows, 1), latent("z", z, given.rows, facts().features);
     scores.check_apart(latent);
-    const ArrayView x = opened("x", *given);
-    const Extent extent = extent_of("x", *given);
-    scores.keep_apart(*given, extent);
-    latent.keep_apart(*given, extent);
+    const ArrayView x = opened("x", given);
+    const Extent extent = extent_of("x", given);
+    scores.keep_apart(given, extent);
+    latent.keep_apart(given, extent);
     check_finite(x, steps);
     check_frames(steps);
     T *const to_scores = scores.values(), *const to_latent = latent.values();
     for_chunks(steps, [&](int64_t begin, int64_t end) {
         const int64_t n = rows_ * (end - begin);
-        const T* const values = run(true, part(x, given->dtype == HEADRACE_FLOAT64, steps, begin, end), end - begin);
+        const T* const values = run(true, part(x, given.dtype == HEADRACE_FLOAT64, steps, begin, end), end - begin);
         put(values, facts().features, steps, begin, end, to_latent);
         if (!to_scores) return;
         log_base_.resize(size_t(n));
@@ -271,16 +271,16 @@ void StreamOf<T>::push(const headrace_input* given, const headrace_output* log_p
 }
 
 template <class T>
-void StreamOf<T>::pull(uint64_t seed, const headrace_output* x) {
+void StreamOf<T>::pull(uint64_t seed, const headrace_output* x_given) {
     check_whole();
     check_density("flow");
-    require(x != nullptr, HEADRACE_BAD_ARGUMENT, "x: expected memory, got NULL");
-    check_array("x", *x, facts().features, HEADRACE_BAD_ARGUMENT);
-    const int64_t steps = steps_of("x", x->rows);
+    const headrace_output& x = existing(x_given, "x", "memory");
+    check_array("x", x, facts().features, HEADRACE_BAD_ARGUMENT);
+    const int64_t steps = steps_of("x", x.rows);
     require(steps <= int64_t(detail::most_drawn_steps) - position_, HEADRACE_BAD_ARGUMENT,
             "x: expected at most 2^32 steps with those before, got ", position_ + steps);
     check_frames(steps);
-    Result<T> result("x", x, x->rows, facts().features);
+    Result<T> result("x", &x, x.rows, facts().features);
     T* const to = result.values();
     std::vector<T> noise;
     for_chunks(steps, [&](int64_t begin, int64_t end) {
@@ -292,18 +292,17 @@ void StreamOf<T>::pull(uint64_t seed, const headrace_output* x) {
 }
 
 template <class T>
-void StreamOf<T>::extend(int64_t frames, const headrace_input* covariates) {
+void StreamOf<T>::extend(int64_t frames, const headrace_input* frames_given) {
     const int64_t n = facts().covariates;
     require(n > 0, HEADRACE_NO_SUCH_VERB, "flow: expected one that takes covariates, got one that takes none");
-    require(covariates != nullptr, HEADRACE_BAD_ARGUMENT, "covariates: expected frames, got NULL");
-    check_array("covariates", *covariates, n, HEADRACE_BAD_ARGUMENT);
-    require(frames >= 0 && (covariates->rows == frames || covariates->rows == rows_ * frames), HEADRACE_BAD_ARGUMENT,
-            "covariates: expected ", frames, " rows for all sequences, or ", rows_ * frames, ", got ",
-            covariates->rows);
-    const ArrayView given = opened("covariates", *covariates);
+    const headrace_input& covariates = existing(frames_given, "covariates", "frames");
+    check_array("covariates", covariates, n, HEADRACE_BAD_ARGUMENT);
+    require(frames >= 0 && (covariates.rows == frames || covariates.rows == rows_ * frames), HEADRACE_BAD_ARGUMENT,
+            "covariates: expected ", frames, " rows for all sequences, or ", rows_ * frames, ", got ", covariates.rows);
+    const ArrayView given = opened("covariates", covariates);
     // Frames of the past have no use any more.
     const int64_t old = std::min(n_frames_, position_ / facts().hop - first_frame_), kept = n_frames_ - old;
-    const int64_t apart = covariates->rows == frames ? 0 : frames;
+    const int64_t apart = covariates.rows == frames ? 0 : frames;
     std::vector<T> all;
     all.reserve(size_t(rows_ * (kept + frames) * n));
     for (int64_t r = 0; r < rows_; ++r) {
@@ -336,9 +335,11 @@ std::unique_ptr<SequenceStream> StreamOf<T>::copies(int64_t n) const {
     };
     auto copy = std::make_unique<StreamOf>(chain_, n * rows_, tiled(context_));
     std::vector<int64_t> chosen;
+    chosen.reserve(size_t(n * rows_));
     for (int64_t i = 0; i < n * rows_; ++i) chosen.push_back(i % rows_);
     for (size_t i = 0; i < states_.size(); ++i) {
-        if (states_[i].network) copy->states_[i].network.emplace(states_[i].network->rows_of(chosen));
+        const auto& network = states_[i].network;
+        if (network) copy->states_[i].network.emplace(network->rows_of(chosen));
         copy->states_[i].past = tiled(states_[i].past);
     }
     copy->position_ = position_;
@@ -351,9 +352,8 @@ std::unique_ptr<SequenceStream> StreamOf<T>::copies(int64_t n) const {
 template <class T>
 void StreamOf<T>::store(const headrace_output* given) const {
     check_whole();
-    require(given != nullptr, HEADRACE_BAD_ARGUMENT, "numbers: expected memory, got NULL");
     const int64_t all = numbers();
-    Result<T> result("numbers", given, rows_, all);
+    Result<T> result("numbers", &existing(given, "numbers", "memory"), rows_, all);
     T* const to = result.values();
     int64_t begin = 0;
     for (const LinkState<T>& state : states_) {
@@ -370,12 +370,12 @@ void StreamOf<T>::store(const headrace_output* given) const {
 }
 
 template <class T>
-void StreamOf<T>::load(int64_t position, const headrace_input* given) {
+void StreamOf<T>::load(int64_t position, const headrace_input* state_given) {
     require(position >= 0, HEADRACE_BAD_ARGUMENT, "position: expected at least 0, got ", position);
-    require(given != nullptr, HEADRACE_BAD_ARGUMENT, "numbers: expected a state, got NULL");
-    check_array("numbers", *given, numbers(), HEADRACE_BAD_ARGUMENT);
-    require(given->rows == rows_, HEADRACE_BAD_ARGUMENT, "numbers: expected ", rows_, " rows, got ", given->rows);
-    const ArrayView from = opened("numbers", *given);
+    const headrace_input& given = existing(state_given, "numbers", "a state");
+    check_array("numbers", given, numbers(), HEADRACE_BAD_ARGUMENT);
+    require(given.rows == rows_, HEADRACE_BAD_ARGUMENT, "numbers: expected ", rows_, " rows, got ", given.rows);
+    const ArrayView from = opened("numbers", given);
     is_broken_ = true;
     int64_t begin = 0;
     for (LinkState<T>& state : states_) {
@@ -384,8 +384,9 @@ void StreamOf<T>::load(int64_t position, const headrace_input* given) {
         own.reserve(size_t(rows_ * n));
         for (int64_t r = 0; r < rows_; ++r)
             for (int64_t i = 0; i < n; ++i) own.push_back(T(value_at(from, r, begin + i)));
-        if (state.network) {
-            state.network->load(own.data(), position);
+        auto& network = state.network;
+        if (network) {
+            network->load(own.data(), position);
         } else {
             state.past = std::move(own);
         }

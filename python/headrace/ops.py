@@ -124,7 +124,8 @@ def coupling_backward(
         params: Shape (..., active, n_params), as in `coupling_forward`.
         grad_value: Shape (..., active): gradient of some number by the value that the direction gives.
         grad_log_det: Shape (...): the same by its log-determinant.
-        map, **settings: See `coupling_forward`.
+        map: See `coupling_forward`.
+        **settings: See `coupling_forward`.
         direction: "forward" or "inverse".
         out: ``(grad_input, grad_params)`` to write into, memory of their own.
 
