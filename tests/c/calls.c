@@ -1,6 +1,6 @@
 /* calls DENSITY.safetensors SEQUENCES.safetensors: every function of headrace.h in C11, and in C++; two threads on one
- * handle; what is refused. The density is of 3 features and 2 columns of context, in float; the sequences are of 1
- * feature, 1 column of context and 2 covariates for every 4 steps, in float. Prints each check that failed. */
+ * handle; what is refused. The density is of 3 features and 2 columns of context, in float; the sequences are of 2
+ * features, 2 columns of context and 3 covariates for every 4 steps, in float. Prints each check that failed. */
 #include <headrace.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -106,20 +106,20 @@ static void from_bytes(const char* bytes, size_t size) {
 }
 
 static void streams(const headrace_flow* rows_alone, const char* path) {
-    enum { STREAMS = 2, STEPS = 40 };
-    static float signal[STREAMS * STEPS], whole[STREAMS * STEPS], part[STREAMS * STEPS], z[STREAMS * STEPS];
-    static float frames[STEPS / 4 * 2], drawn[3 * STREAMS * 4];
-    const float condition[1] = {0.5f};
-    for (int i = 0; i < STREAMS * STEPS; ++i) signal[i] = (float)(i * i % 19) / 9.0f - 1.0f;
-    for (int i = 0; i < STEPS / 4 * 2; ++i) frames[i] = (float)(i % 5) / 4.0f;
+    enum { STREAMS = 2, STEPS = 40, VALUES = 2 };
+    static float signal[STREAMS * STEPS * VALUES], z[STREAMS * STEPS * VALUES];
+    static float whole[STREAMS * STEPS], part[STREAMS * STEPS], frames[STEPS / 4 * 3], drawn[3 * STREAMS * 4 * VALUES];
+    const float condition[2] = {0.5f, -0.5f};
+    for (int i = 0; i < STREAMS * STEPS * VALUES; ++i) signal[i] = (float)(i * i % 19) / 9.0f - 1.0f;
+    for (int i = 0; i < STEPS / 4 * 3; ++i) frames[i] = (float)(i % 5) / 4.0f;
     headrace_flow* flow = NULL;
     headrace_stream *stream = NULL, *other = NULL;
     CHECK(headrace_open(path, &flow) == HEADRACE_OK && headrace_is_sequence(flow) && !headrace_is_sequence(rows_alone));
-    CHECK(headrace_covariates(flow) == 2 && headrace_hop(flow) == 4 && headrace_field(flow) > 4);
-    const headrace_input c = headrace_rows_f32(condition, 1, 1), f = headrace_rows_f32(frames, STEPS / 4, 2);
-    const headrace_input x = headrace_rows_f32(signal, STREAMS * STEPS, 1);
+    CHECK(headrace_covariates(flow) == 3 && headrace_hop(flow) == 4 && headrace_field(flow) > 4);
+    const headrace_input c = headrace_rows_f32(condition, 1, 2), f = headrace_rows_f32(frames, STEPS / 4, 3);
+    const headrace_input x = headrace_rows_f32(signal, STREAMS * STEPS, VALUES);
     const headrace_output scores = headrace_into_f32(whole, STREAMS * STEPS, 1);
-    const headrace_output latent = headrace_into_f32(z, STREAMS * STEPS, 1);
+    const headrace_output latent = headrace_into_f32(z, STREAMS * STEPS, VALUES);
     CHECK(headrace_stream_open(rows_alone, 1, NULL, &stream) == HEADRACE_NO_SUCH_VERB && !stream);
     CHECK(headrace_stream_open(flow, STREAMS, NULL, &stream) == HEADRACE_BAD_CONTEXT && !stream);
     CHECK(headrace_log_prob(flow, &x, &c, &scores) == HEADRACE_NO_SUCH_VERB);
@@ -131,7 +131,7 @@ static void streams(const headrace_flow* rows_alone, const char* path) {
     CHECK(headrace_stream_push(stream, &x, &scores, &latent) == HEADRACE_OK);
     CHECK(headrace_stream_position(stream) == STEPS && headrace_stream_position(other) == 0);
     for (int t = 0; t < STEPS; ++t) { /* each step of both sequences by itself */
-        const headrace_input step = {signal + t, STREAMS, 1, STEPS, 1, HEADRACE_FLOAT32};
+        const headrace_input step = {signal + t * VALUES, STREAMS, VALUES, STEPS * VALUES, 1, HEADRACE_FLOAT32};
         const headrace_output score = {part + t, STREAMS, 1, STEPS, 1, HEADRACE_FLOAT32};
         CHECK(headrace_stream_push(other, &step, &score, NULL) == HEADRACE_OK);
     }
@@ -144,7 +144,7 @@ static void streams(const headrace_flow* rows_alone, const char* path) {
     CHECK(headrace_stream_state(stream, &to) == HEADRACE_OK);
     CHECK(headrace_stream_set_state(stream, STEPS, &from) == HEADRACE_OK);
     free(state);
-    const headrace_output next = headrace_into_f32(drawn, 3 * STREAMS * 4, 1);
+    const headrace_output next = headrace_into_f32(drawn, 3 * STREAMS * 4, VALUES);
     CHECK(headrace_stream_copies(stream, 3, &other) == HEADRACE_OK);
     CHECK(headrace_stream_pull(other, 1, &next) == HEADRACE_BAD_ARGUMENT); /* a state has no frames */
     CHECK(headrace_stream_extend(other, STEPS / 4, &f) == HEADRACE_OK);
