@@ -41,7 +41,7 @@ def load(name: str, seed: int, folder: Path) -> np.ndarray:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--tables", default="magic", help="of magic, stars, red and white (%(default)s)")
-    parser.add_argument("--columns", help="the first so many of each table; by default all")
+    parser.add_argument("--columns", help="how many of the first columns of each table; by default all")
     parser.add_argument("--data", type=Path, default=datasets.FOLDER, help="the folder of the wines")
     parser.add_argument("--seeds", type=int, default=3, help="of split, teacher and student")
     parser.add_argument("--first-seed", type=int, default=0)

@@ -11,7 +11,7 @@
 #include "rows.cuh"
 #include "sequences.hpp"
 
-// Before a loop of which so many rounds are to have their loads in flight together.
+// Before a loop: the number of its rounds whose loads are to be in flight together.
 #ifdef __CUDACC__
 #define HR_IN_FLIGHT(rounds) HR_PRAGMA(unroll(rounds))
 #else
@@ -62,7 +62,8 @@ __device__ __forceinline__ void add_taps(T (&sum)[S][M], const T* weights, int s
         }
 }
 
-// A unit and lanes of a thread, of so many units and groups of lanes; `from`: the first one of the block's round.
+// A unit and lanes of a thread, among `units` units and `groups` groups of lanes; `from`: the first one of the block's
+// round.
 struct ThreadUnit {
     bool exists;
     int unit, lane;
