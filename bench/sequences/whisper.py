@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import headrace as hr
-from bench.sequences.speech import fetched, fitted, made, parts_of
+from bench.sequences.speech import fitted, recordings
 
 LENGTH, SAMPLES = 1024, 8
 
@@ -35,11 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--power", type=float, default=1.0, help="the weight of the spectra")
     parser.add_argument("--folder", type=Path, help="where the package is, or is unpacked to; by default forgotten")
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as own:
-        voice = fetched(given.folder or Path(own))
-        parts = made() if voice is None else parts_of(voice)
-    if voice is None:
-        print("the package cannot be fetched here: a made process takes its place", flush=True)
+    parts = recordings(given.folder)
     teacher, history, seconds = fitted(parts, 60.0 * given.minutes, map="affine", base=hr.StandardNormal(1))
     print(f"teacher: {history!r}, {seconds:.0f} s", flush=True)
     rng = np.random.default_rng(0)

@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from bench.sequences.conditioned import envelope
-from bench.sequences.speech import RANGE, fetched, made, parts_of
+from bench.sequences.speech import RANGE, recordings
 from headrace._fit import clock
 from headrace.variational.spectra import Magnitudes
 
@@ -204,11 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--teacher", type=Path, help="load it from here if it is there, else save it")
     parser.add_argument("--student", type=Path, help="save it here")
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as own:
-        voice = fetched(given.folder or Path(own))
-        integers = made() if voice is None else parts_of(voice)
-    if voice is None:
-        print("the package cannot be fetched here: a made process takes its place", flush=True)
+    integers = recordings(given.folder)
     rng = np.random.default_rng(0)
     parts = {
         name: [Spoken.of(x, rng) for x in files[: given.files] if len(x) >= LENGTH] for name, files in integers.items()
