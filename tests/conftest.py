@@ -25,7 +25,7 @@ from devices import library, machine
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 compiling.quickly()
 
-collect_ignore = ["interop/jax_devices.py"]  # a program of test_jax_parallel.py, which runs when it is imported
+collect_ignore = ["interop/jax_devices.py", "interop/torch_processes.py"]  # programs of tests, not tests
 
 __all__ = ["folder", "library", "machine", "result", "run"]  # fixtures
 

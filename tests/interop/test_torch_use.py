@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,43 +14,9 @@ import headrace as hr
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
-from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 from headrace.torch import FlowModule, TransformModule  # noqa: E402
-
-
-def rows(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-class Posterior(torch.nn.Module):
-    """An encoder, and a flow of its parameters given what it makes of a measurement."""
-
-    def __init__(self, seed=0):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.encoder = torch.nn.Sequential(torch.nn.Linear(7, 16), torch.nn.SiLU(), torch.nn.Linear(16, 2))
-        self.flow = FlowModule(hr.MAF(3, context=2, transforms=2, hidden=(16,), activation="tanh", seed=1))
-
-    def forward(self, theta, x):
-        return -self.flow(self.encoder(x)).log_prob(theta).mean()
-
-
-def simulated(n, seed=0):
-    x = rows(n, 7, seed=seed)
-    return x[:, :3] * 0.3 + x[:, 3:6] + 0.1 * rows(n, 3, seed=seed + 1), x
-
-
-def trained(module, theta, x, steps, optimiser):
-    losses = []
-    for _ in range(steps):
-        optimiser.zero_grad()
-        loss = module(theta, x)
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    return losses
-
+from torch_cases import Posterior, rows, simulated, trained  # noqa: E402
 
 # ---- joint training --------------------------------------------------------------------------------------------------
 
@@ -396,64 +363,29 @@ def test_an_average_of_modules_is_one():
 # ---- processes -------------------------------------------------------------------------------------------------------
 
 
-class Scored(Dataset):
-    """Rows with their log densities, as a worker finds them."""
-
-    def __init__(self, module, x):
-        self.module, self.x = module, x
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, i):
-        with torch.no_grad():
-            return self.x[i], self.module.log_prob(self.x[i])
+PROGRAM = Path(__file__).with_name("torch_processes.py")
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
-def test_loaders_workers_compute():
-    module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(40, 3)
-    module.log_prob(x)  # threads are there before the fork
-    loader = DataLoader(Scored(module, x), batch_size=10, num_workers=2, multiprocessing_context="fork")
-    found = [torch.cat(parts) for parts in zip(*loader, strict=True)]
-    assert torch.equal(found[0], x)
-    torch.testing.assert_close(found[1], module.log_prob(x).detach(), rtol=1e-5, atol=1e-5)
+def alone(*arguments):
+    """Run the program of tests that fork, in a process without other threads.
 
-
-def _one_of_two(rank, path, groups):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}/meeting", rank=rank, world_size=2)
-    module, (theta, x) = Posterior(), simulated(64)
-    optimiser = _optimiser(module, groups)
-    parallel = torch.nn.parallel.DistributedDataParallel(module)
-    half = slice(rank * 32, rank * 32 + 32)
-    trained(parallel, theta[half], x[half], 5, optimiser)
-    torch.save(module.state_dict(), f"{path}/{rank}.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
-def _optimiser(module, groups):
-    if not groups:
-        return torch.optim.Adam(module.parameters(), 1e-2)
-    return torch.optim.AdamW(
-        [{"params": list(module.encoder.parameters())}, *module.flow.parameter_groups(weight_decay=0.1)], 1e-2
-    )
+    In pytest's own process JAX, Dask and others have threads, and a fork keeps the locks that one of them held.
+    """
+    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.programs
-@pytest.mark.filterwarnings("ignore")
+def test_loaders_workers_compute():
+    alone("loader")
+
+
+@pytest.mark.programs
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without its processes")
-@pytest.mark.parametrize("groups", [False, True])
+@pytest.mark.parametrize("groups", ["one group", "groups"])
 def test_two_processes_are_one_with_the_whole_batch(tmp_path, groups):
-    torch.multiprocessing.start_processes(_one_of_two, (str(tmp_path), groups), nprocs=2, start_method="fork")
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    module, (theta, x) = Posterior(), simulated(64)
-    trained(module, theta, x, 5, _optimiser(module, groups))
-    for name, value in module.state_dict().items():
-        assert torch.equal(first[name], second[name]), name
-        if value.dtype == torch.float32:
-            torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-5)
+    alone("halves", tmp_path, groups)
 
 
 @pytest.mark.programs

@@ -1,0 +1,88 @@
+"""A program for test_torch_use: headrace in processes that PyTorch forks.
+
+python torch_processes.py loader
+python torch_processes.py halves DIRECTORY GROUPS
+
+"loader": workers of a DataLoader compute log densities. "halves": two processes train with half of a batch each, as
+one does with the whole, with "one group" of parameters or with several "groups".
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+sys.path += [str(Path(__file__).parents[1] / "support" / "cases")]
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+import headrace as hr
+from headrace.torch import FlowModule
+from torch_cases import Posterior, rows, simulated, trained
+
+
+class Scored(Dataset):
+    """Rows with their log densities, as a worker finds them."""
+
+    def __init__(self, module, x):
+        self.module, self.x = module, x
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        with torch.no_grad():
+            return self.x[i], self.module.log_prob(self.x[i])
+
+
+def loader():
+    """Workers of a loader have the log densities of this process."""
+    module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(40, 3)
+    module.log_prob(x)  # threads are there before the fork
+    workers = DataLoader(Scored(module, x), batch_size=10, num_workers=2, multiprocessing_context="fork", timeout=100)
+    found = [torch.cat(parts) for parts in zip(*workers, strict=True)]
+    assert torch.equal(found[0], x)
+    torch.testing.assert_close(found[1], module.log_prob(x).detach(), rtol=1e-5, atol=1e-5)
+
+
+def one_of_two(rank, directory, groups):
+    """Train with a half of each batch."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=2)
+    module, (theta, x) = Posterior(), simulated(64)
+    optimiser = optimiser_of(module, groups)
+    parallel = torch.nn.parallel.DistributedDataParallel(module)
+    half = slice(rank * 32, rank * 32 + 32)
+    trained(parallel, theta[half], x[half], 5, optimiser)
+    torch.save(module.state_dict(), f"{directory}/{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def optimiser_of(module, groups):
+    """Of all parameters alike, or of those of the encoder and the flow's own groups."""
+    if not groups:
+        return torch.optim.Adam(module.parameters(), 1e-2)
+    return torch.optim.AdamW(
+        [{"params": list(module.encoder.parameters())}, *module.flow.parameter_groups(weight_decay=0.1)], 1e-2
+    )
+
+
+def halves(directory, groups):
+    """Two processes have equal weights, which are those of one process that has the whole batch."""
+    torch.multiprocessing.start_processes(one_of_two, (directory, groups), nprocs=2, start_method="fork")
+    first, second = (torch.load(f"{directory}/{rank}.pt") for rank in range(2))
+    module, (theta, x) = Posterior(), simulated(64)
+    trained(module, theta, x, 5, optimiser_of(module, groups))
+    for name, value in module.state_dict().items():
+        assert torch.equal(first[name], second[name]), name
+        if value.dtype == torch.float32:
+            torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-5)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # newer Pythons warn of forks
+    if sys.argv[1] == "loader":
+        loader()
+    else:
+        halves(sys.argv[2], sys.argv[3] == "groups")
