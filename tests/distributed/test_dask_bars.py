@@ -71,7 +71,7 @@ def test_two_fits_have_a_bar_each(monkeypatch, local_cluster):
     heard = []
     monkeypatch.setattr(_shown.Shown, "hear", lambda self, message: heard.append((self.name, message["fit"])))
     monkeypatch.setattr(sys, "stderr", Screen(True))
-    threads = [threading.Thread(target=short_ascent, args=(local_cluster,)) for _ in range(2)]
+    threads = [threading.Thread(target=short_ascent, args=(local_cluster,), daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -181,7 +181,7 @@ def test_a_fit_is_heard_while_another_one_of_its_client_ends(monkeypatch):
 
     monkeypatch.setattr(sys, "stderr", Screen(True))
     monkeypatch.setattr(_shown._progress, "watched", lambda: True)
-    thread, other = threading.Thread(target=first), threading.Thread(target=second)
+    thread, other = (threading.Thread(target=work, daemon=True) for work in (first, second))
     other.start()
     thread.start()
     other.join(WAIT)

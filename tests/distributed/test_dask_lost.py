@@ -80,7 +80,7 @@ def test_a_client_that_is_closed_leaves_nothing(client):
             found.append(error)
 
     other = distributed.Client(client.scheduler.address, set_as_default=False)
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     assert until(lambda: all(busy for busy, _, _ in states(client).values())), found
     other.close()

@@ -1,5 +1,6 @@
 """Ranks that are processes: gloo with two and three, MPI with two and three, and ranks that end or stand still."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -29,7 +30,14 @@ class Ranks:
 
     def __init__(self, commands):
         self.processes = [
-            subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            subprocess.Popen(
+                command,
+                env=environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
             for command in commands
         ]
 
@@ -38,9 +46,9 @@ class Ranks:
 
     def __exit__(self, *error):
         for process in self.processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-            process.communicate()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it started holds its output open
+            process.communicate(timeout=WAIT)
 
     def finish(self, which=None):
         """What they printed, when they have ended."""

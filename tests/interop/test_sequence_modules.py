@@ -35,8 +35,8 @@ def test_torch_gradcheck(reads):
             module._parameters["vector"] = vector
             return getattr(module, verb)(*given)
 
-        # A parameter that is no weight has no effect, and no gradient.
-        assert torch.autograd.gradcheck(number, (vector, *tensors), atol=1e-6)
+        # By products with random vectors, because there are thousands of parameters.
+        assert torch.autograd.gradcheck(number, (vector, *tensors), atol=1e-6, fast_mode=True)
 
 
 @pytest.mark.parametrize("inner", [False, True])
