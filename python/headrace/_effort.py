@@ -38,8 +38,6 @@ from headrace.flows import MAF, NSF
 from headrace.tails import Uniform
 from headrace.training import finished
 
-__all__ = ["with_effort"]
-
 Floats = NDArray[np.float64]
 
 MEMBERS, MOST_MEMBERS = 4, 16  # without and with a time for them

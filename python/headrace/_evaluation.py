@@ -16,8 +16,6 @@ from headrace._arrays.caller import Array, Caller
 from headrace._arrays.shapes import Rows, drawn, flat, opened, summed
 from headrace._module import Module, Program
 
-__all__ = ["Cotangents", "Evaluated"]
-
 Pair = tuple[Array, Array]
 Gradients = tuple[Array, ...]
 Opened = tuple[Caller, Rows, Program, "np.dtype[Any]", "NDArray[Any] | None"]  # the dtype is that of results

@@ -17,8 +17,6 @@ from headrace.sequences.flow import SequenceFlow
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["SequenceModule"]
-
 _KINDS = ("parameters", "inputs", "context", "covariates")
 
 

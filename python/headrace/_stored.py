@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace import _array_errors as errors
 
-__all__ = ["KINDS", "MOST_FEATURES", "Filed", "Stored", "header_of", "storable"]
-
 KINDS: dict[str, Any] = {}  # by the name that files give them: the class's own
 
 MOST_FEATURES = 2**17  # of coordinates and of context columns; work may grow with their square

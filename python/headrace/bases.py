@@ -19,8 +19,6 @@ from headrace._stored import Stored, storable
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Base", "Logistic", "Normal", "StandardNormal"]
-
 
 class Base(abc.ABC):
     """A density of independent coordinates that can be evaluated and sampled."""

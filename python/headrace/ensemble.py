@@ -36,8 +36,6 @@ from headrace.training import History
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Ensemble"]
-
 Floats = NDArray[np.float64]
 
 _STREAM = 0x656E73656D626C65  # a stream of its own beside a seed: the draws of members share no values with the noise

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 
-__all__ = ["Flow"]
-
-
 @storable
 class Flow(Verbs):
     """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).

@@ -35,8 +35,6 @@ from headrace.transforms.vector import Planar, Radial
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["DEFAULT", "IAF", "MAF", "NSF", "PlanarFlow", "RadialFlow", "RealNVP"]
-
 DEFAULT = "nsf"  # the flow where a table is fitted and none is named
 
 

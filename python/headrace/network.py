@@ -10,8 +10,6 @@ from headrace import _arguments as check
 from headrace._core import cpu
 from headrace._core.settings import MOST_COLUMNS
 
-__all__ = ["Layer", "Network"]
-
 ACTIVATIONS = tuple(cpu.activations())
 
 _JOINS = ("add", "gate")

@@ -17,8 +17,6 @@ from headrace.bases import Base
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Independent", "NormalMixture", "StudentT", "Uniform"]
-
 _PADDING = 16  # of parameters in the core's vector
 MOST_COMPONENTS = 4096
 

@@ -13,8 +13,6 @@ from headrace._held_out import CHUNK
 from headrace._interior import Trainable
 from headrace.transforms.act_norm import ActNorm
 
-__all__ = ["start_act_norms", "waiting"]
-
 Floats = NDArray[np.float64]
 
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from headrace._fit.clock import Clock
     from headrace._interior import Trainable
 
-__all__ = ["Beginning", "Begun", "begun", "best_beginnings", "can_mix", "in_folds", "standardised"]
-
 Floats = NDArray[np.float64]
 Links = tuple[Transform, ...]
 

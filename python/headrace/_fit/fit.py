@@ -36,13 +36,12 @@ from headrace._fit.teacher import arguments_of_student, best_teacher, samples_of
 from headrace._streams.given import arrays_of, stream_of
 from headrace._tables.columns import label
 from headrace._tables.names import Names, refuse_others
+from headrace._warn import warn
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable
     from headrace._streams.stream import Stream
-
-__all__ = ["Fit"]
 
 Floats = NDArray[np.float64]
 
@@ -133,7 +132,7 @@ class Fit:
         """Whether cross-validation replaces a small number of held-out rows; a warning if not."""
         if self.flow._interior.is_fresh and self._holds_out():
             return True
-        _rows.warn(
+        warn(
             f"fit: {held} held-out rows are too few to judge by; give more by `validation`, or "
             "say by `epochs` how long to train"
         )

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from headrace._fit.mixture import SHARED, STEPS, _log_sum, _spread_out
 
-__all__ = ["COMPONENTS", "PRIORS", "FullMixture", "fitted"]
-
 Floats = NDArray[np.float64]
 
 COMPONENTS = (2, 3, 4, 6, 8, 10)  # numbers of them among which rows choose,

@@ -25,8 +25,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["Estimate", "decorrelating", "estimated", "joined", "links_of", "quietened", "second_moments", "serves"]
-
 Floats = NDArray[np.float64]
 Scale = tuple[Floats, Floats]
 """Mean and standard deviation of context columns."""

@@ -18,8 +18,6 @@ from headrace._fit import marginals as _marginals
 from headrace._fit.marginals import Column, Curve
 from headrace.transforms.gaussianize import Gaussianize
 
-__all__ = ["curves_of"]
-
 Floats = NDArray[np.float64]
 Made = Callable[[Column], "Curve | None"]
 

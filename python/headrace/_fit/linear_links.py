@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from headrace._fit.plan import Plan
     from headrace._interior import Trainable
 
-__all__ = ["Links", "Made", "residual_columns"]
-
 LEAST_GAIN = 0.05  # nats: with residuals the first steps are easier, and less decides nothing about the end
 
 Floats = NDArray[np.float64]

@@ -14,8 +14,6 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["KNOTS", "WIDEST", "LongTail", "beyond", "tail_of"]
-
 Floats = NDArray[np.float64]
 
 _NORMAL = NormalDist()

@@ -33,19 +33,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from headrace._interior import Interior
 
-__all__ = [
-    "LINKS",
-    "MOST",
-    "NO_GAIN",
-    "STEPS",
-    "Sample",
-    "gain",
-    "gaussianizing",
-    "has_long_tails",
-    "looked_for",
-    "of_sample",
-]
-
 Floats = NDArray[np.float64]
 
 _NORMAL = NormalDist()

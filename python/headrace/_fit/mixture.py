@@ -18,8 +18,6 @@ from headrace.transforms.fixed import Standardize
 from headrace.transforms.rotation import Rotation
 from headrace.transforms.transform import Transform
 
-__all__ = ["COMPONENTS", "Mixture", "fitted"]
-
 Floats = NDArray[np.float64]
 
 COMPONENTS = (2, 3, 4, 6, 8)  # numbers of them among which rows choose

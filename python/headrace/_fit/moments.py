@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 
-__all__ = ["Effective", "Moments", "PlainSums", "Sums", "measured"]
-
 Floats = NDArray[np.float64]
 
 

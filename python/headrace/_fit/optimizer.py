@@ -17,8 +17,6 @@ from headrace._core import device as _device
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["BY_LOSS", "SCHEDULES", "Adam", "scheduled"]
-
 
 def _cosine(done: float) -> float:
     """A factor from 1 to nearly 0."""

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._fit.gaussian import LEAST_ROOT, MOST_FEATURES
-from headrace._fit.given_rows import Moments, warn
+from headrace._fit.given_rows import Moments
 from headrace._fit.source import ArrayRows, RowSource
+from headrace._warn import warn
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.linear import Linear
 from headrace.transforms.support import circles_of
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headrace._interior import Interior
-
-__all__ = ["ALWAYS", "TRIED", "Residuals", "behind", "looked_for", "measured", "of_rows", "warn_of_columns"]
 
 Floats = NDArray[np.float64]
 

@@ -22,8 +22,6 @@ from headrace._fit.moments import Effective, PlainSums, measured
 from headrace._held_out import CHUNK, RowPart, held_of
 from headrace.transforms.support import Support
 
-__all__ = ["ArrayRows", "RowSource", "Shard", "held_out"]
-
 Floats = NDArray[np.float64]
 
 

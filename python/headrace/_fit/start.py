@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from headrace._fit.plan import Plan
     from headrace._interior import Trainable
 
-__all__ = ["Start", "gaussian_links", "marginal_links", "not_worse_than_a_gaussian"]
-
 Floats = NDArray[np.float64]
 
 

@@ -23,8 +23,6 @@ from headrace._held_out import CHUNK, RowPart
 from headrace._streams.stream import Block, Stream
 from headrace.transforms.support import Support
 
-__all__ = ["StreamRows", "check_stream", "rows_bar"]
-
 Floats = NDArray[np.float64]
 
 

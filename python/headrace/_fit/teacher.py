@@ -26,8 +26,6 @@ from headrace._fit.source import ArrayRows
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.transform import Transform
 
-__all__ = ["Samples", "Teacher", "arguments_of_student", "best_teacher", "samples_of"]
-
 Floats = NDArray[np.float64]
 
 SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # of the flow that learns

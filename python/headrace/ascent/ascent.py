@@ -26,8 +26,6 @@ from headrace.transforms.fixed import Standardize
 from headrace.transforms.rotation import Rotation
 from headrace.transforms.transform import Transform
 
-__all__ = ["Ascent", "Judged", "kink_map"]
-
 Floats = NDArray[np.float64]
 Judged = tuple[float, float | None]
 """Mean log-likelihoods of training rows and of those held out, if there are any."""

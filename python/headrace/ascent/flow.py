@@ -21,8 +21,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["AscentFlow", "AscentHistory"]
-
 
 @dataclass
 class AscentHistory:

@@ -14,8 +14,6 @@ from headrace.ascent.ascent import Ascent, Floats, Judged, kink_map
 from headrace.ascent.points import Chosen, Points
 from headrace.transforms.transform import Transform
 
-__all__ = ["KinkAscent"]
-
 ANCHORS = 1024  # rows among which centers are drawn
 CHECKED_SHARDS = 8  # the checked rows of these shards represent all
 STRIDE = 16  # steps that are queued on a device before their gains are read

@@ -13,8 +13,6 @@ from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._fit.moments import Sums
 
-__all__ = ["Chosen", "Points"]
-
 Floats = NDArray[np.float64]
 
 

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._group import Group
 from headrace.ascent import marginals as _marginals
 from headrace.distributed.exact import exact_sum
-from headrace.distributed.groups import Group
-
-__all__ = ["shared_scores", "shared_summaries"]
 
 Floats = NDArray[np.float64]
 

@@ -18,8 +18,6 @@ from headrace.ascent.ascent import SLOPE, Ascent, Floats, Judged, kink_map
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.transform import Transform
 
-__all__ = ["SplineAscent"]
-
 BOUND = 5.0  # standard deviations from which a spline is the identity
 
 

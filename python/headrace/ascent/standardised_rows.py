@@ -18,8 +18,6 @@ from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace.ascent.circles import off
 from headrace.transforms.support import Support
 
-__all__ = ["Parts", "StandardisedRows", "jittered", "off_support"]
-
 Floats = NDArray[np.float64]
 Parts = list[tuple[Any, Any]]
 """Rows and their weights, None for 1 each, part by part."""

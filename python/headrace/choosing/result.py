@@ -20,8 +20,6 @@ from headrace.diagnosis.result import Diagnosis
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 
-__all__ = ["Choice", "Tried", "comparison_of"]
-
 Floats = NDArray[np.float64]
 
 PLAIN = Columns(Table(()))  # for no values

@@ -30,8 +30,6 @@ from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.transforms.support import Bounds, ColumnBounds, ColumnPeriods, Periods, Support, support_or_none
 
-__all__ = ["auto"]
-
 CROSS_VALIDATES_BELOW = 500  # rows, below which all rows judge, by cross-validation
 LEAST = 4  # rows
 FOLDS = 5

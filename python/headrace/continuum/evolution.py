@@ -15,8 +15,6 @@ from headrace.continuum.grid import Grid
 
 Array = NDArray[np.float64]
 
-__all__ = ["Evolution"]
-
 
 class Mover(Protocol):
     """The protocol for motions of particles: the whole velocity field, or one direction after another."""

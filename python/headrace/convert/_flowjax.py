@@ -39,8 +39,6 @@ from headrace.flow import Flow
 from headrace.tails import StudentT
 from headrace.transforms.transform import Transform
 
-__all__ = ["from_flowjax"]
-
 _BASES = "StandardNormal, Normal, MultivariateNormal, Uniform, Logistic, StudentT, Cauchy or a VmapMixture of Normal"
 
 Converter = Callable[[Any, Place, int], list[Transform]]

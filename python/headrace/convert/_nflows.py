@@ -20,8 +20,6 @@ from headrace.convert._torch import finished, opened, tensors_of
 from headrace.flow import Flow
 from headrace.transforms.transform import Transform
 
-__all__ = ["coupling_transform", "flow_of", "from_nflows", "spline"]
-
 _NET_INSTEAD = (
     "use a ResidualNet, or a module that holds one torch.nn.Sequential of linear layers and activations, and whose "
     "forward(inputs, context=None) calls nothing else"

@@ -10,8 +10,6 @@ import numpy as np
 from headrace.convert._parts import Numbers, Place, numbers
 from headrace.convert._stands import Stand, UnrecordedSettings, linear, listed, tree_of
 
-__all__ = ["NOT_RECORDED", "coupling", "lu_matrix", "made", "spline", "stand_of"]
-
 NOT_RECORDED = {
     "activation": "nflows has ReLU by default, and sbi's MAF tanh: activation='relu'",
     "bound": "nflows calls it tail_bound: 1.0, in sbi 3.0",

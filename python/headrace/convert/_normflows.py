@@ -29,8 +29,6 @@ from headrace.convert._torch import finished, opened, tensors_of
 from headrace.flow import Flow
 from headrace.transforms.transform import Transform
 
-__all__ = ["flow_of", "from_normflows"]
-
 Converter = Callable[[Any, Place, int], list[Transform]]
 
 

@@ -14,25 +14,6 @@ from headrace.network import Layer, Network
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.transforms.transform import Transform
 
-__all__ = [
-    "ACTIVATIONS",
-    "CIRCULAR_FLOW",
-    "GRID",
-    "OTHER_BASE",
-    "OTHER_FLOW",
-    "Join",
-    "Layers",
-    "Leaky",
-    "Numbers",
-    "Place",
-    "activation_of",
-    "call_in_torch",
-    "class_of",
-    "dtype_of",
-    "numbers",
-    "values_of",
-]
-
 Numbers = NDArray[np.float64]
 
 # What to do where a model cannot be converted.

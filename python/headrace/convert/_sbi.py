@@ -11,8 +11,6 @@ from headrace.convert._parts import Place, class_of, dtype_of
 from headrace.convert._torch import finished, opened, tensors_of
 from headrace.flow import Flow
 
-__all__ = ["estimator_of", "from_sbi"]
-
 
 def estimator_of(model: Any) -> Any:
     """The density estimator of a posterior; the model itself where it is one."""

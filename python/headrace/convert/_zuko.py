@@ -30,8 +30,6 @@ from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.inverse import Inverse
 from headrace.transforms.transform import Transform
 
-__all__ = ["flow_of", "from_zuko"]
-
 CONTEXT_INSTEAD = "a base of headrace is the same for all contexts: train hr.NSF with context="
 MAPS = {
     "MonotonicAffineTransform": "affine",

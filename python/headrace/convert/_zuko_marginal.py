@@ -11,8 +11,6 @@ from torch.distributions import Transform, constraints
 from headrace.convert.plain.maps import apply_map
 from headrace.convert.plain.operators import Operators
 
-__all__ = ["Marginal"]
-
 
 class Marginal(Transform):  # type: ignore[misc]
     """The spline of a `headrace.Gaussianize`, from data to latent.

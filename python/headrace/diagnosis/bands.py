@@ -11,8 +11,6 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["curve", "curve_band", "histogram_band"]
-
 Floats = NDArray[np.float64]
 
 POINTS = 100

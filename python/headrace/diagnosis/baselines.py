@@ -16,8 +16,6 @@ from headrace._fit.source import ArrayRows
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BANDWIDTHS", "KernelDensity", "gaussian_log_prob", "leave_one_out"]
-
 Array64 = NDArray[np.float64]
 
 BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(0.03, 2.0, 25).tolist())

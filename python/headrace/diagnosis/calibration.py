@@ -22,8 +22,6 @@ from headrace.diagnosis.coverage import BLOCK, DRAWS, MOST_ROWS
 from headrace.diagnosis.findings import Finding, least_of
 from headrace.diagnosis.judged_rows import Looked, stream
 
-__all__ = ["calibration"]
-
 Floats = NDArray[np.float64]
 
 

@@ -19,8 +19,6 @@ from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding
 from headrace.diagnosis.judged_rows import Looked, stream
 
-__all__ = ["LEAST_ROWS", "two_samples"]
-
 Floats = NDArray[np.float64]
 
 LEAST_ROWS, MOST_ROWS = 40, 10_000

@@ -17,8 +17,6 @@ from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding
 from headrace.diagnosis.judged_rows import Looked, stream
 
-__all__ = ["coverage"]
-
 Floats = NDArray[np.float64]
 
 DRAWS, MOST_ROWS = 99, 2000

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from headrace.diagnosis.baselines import KernelDensity, gaussian_log_prob
 from headrace.diagnosis.judged_rows import Looked, stream
 
-__all__ = ["Likelihood", "compare", "weighted_mean"]
-
 Floats = NDArray[np.float64]
 
 MOST_FEATURES = 4  # for kernels: with more, no bandwidth is good

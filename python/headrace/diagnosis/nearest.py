@@ -13,8 +13,6 @@ from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding
 from headrace.diagnosis.judged_rows import Looked, stream
 
-__all__ = ["copies", "nearer"]
-
 Floats = NDArray[np.float64]
 
 MOST_ROWS, MOST_POINTS = 5000, 50_000

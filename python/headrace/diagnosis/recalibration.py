@@ -22,8 +22,6 @@ from headrace.flow import Flow
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.fixed import Standardize
 
-__all__ = ["recalibrate"]
-
 Floats = NDArray[np.float64]
 
 BINS, FOLDS = 4, 5

@@ -16,8 +16,6 @@ from headrace.diagnosis.distributions import normal_tail
 from headrace.diagnosis.findings import LEVEL, Finding, number, p_text
 from headrace.diagnosis.likelihood import Likelihood
 
-__all__ = ["Record", "Worst"]
-
 Floats = NDArray[np.float64]
 
 

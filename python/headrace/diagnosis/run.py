@@ -32,8 +32,6 @@ from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.sequences.flow import SequenceFlow
 
-__all__ = ["diagnose"]
-
 Floats = NDArray[np.float64]
 
 WORST = 10  # rows

@@ -18,8 +18,6 @@ from headrace.diagnosis.judged_rows import stream
 from headrace.flow import Flow
 from headrace.tails import Independent, NormalMixture, StudentT, Uniform
 
-__all__ = ["scores"]
-
 Floats = NDArray[np.float64]
 Tails = tuple[Floats, Floats]  # the probabilities below and above, each with its own digits
 

@@ -21,8 +21,6 @@ from headrace.diagnosis.findings import Finding, holm, least_of, number, p_text
 from headrace.diagnosis.scores import scores
 from headrace.diagnosis.sequence_picture import draw
 
-__all__ = ["SequenceDiagnosis", "diagnose_sequences"]
-
 Floats = NDArray[np.float64]
 
 LAGS, CLASSES, CELLS = 40, 5, 20

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace.distributed.groups import Group, GroupError
-
-__all__ = ["DaskGroup", "Office", "from_dask", "stop_if_unwanted"]
+from headrace._group import Group
+from headrace.distributed.groups import GroupError
 
 LARGE = 1 << 16  # bytes above which more than two ranks each sum a part
 GRACE = 5.0  # seconds between two reports of a rank's progress

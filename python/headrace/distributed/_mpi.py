@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._group import Group
 from headrace.distributed import groups as _groups
-from headrace.distributed.groups import Group, GroupError
-
-__all__ = ["from_mpi"]
+from headrace.distributed.groups import GroupError
 
 _SPIN, _NAP = 1e-3, 5e-5  # seconds of waiting at full speed, and of the naps that follow
 

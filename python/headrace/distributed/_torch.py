@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._group import Group
 from headrace.distributed import groups as _groups
-from headrace.distributed.groups import Group, GroupError
-
-__all__ = ["from_torch"]
+from headrace.distributed.groups import GroupError
 
 _LEAVING = 0.5  # seconds in which gloo may end its threads and connections
 

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.distributed.groups import Group
-
-__all__ = ["DIGITS", "FixedSum", "digits_of", "exact_sum", "value_of"]
+from headrace._group import Group
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from headrace._group import Group
 
-__all__ = ["Group", "GroupError", "local"]
-
 GRACE = 5.0  # seconds beyond a timeout in which ranks report that they live
 
 

@@ -16,8 +16,6 @@ from headrace.convert.plain.networks import levels_of
 from headrace.onnx.graph import Graph, Value, highest, where
 from headrace.transforms.rotation import matrix_of
 
-__all__ = ["Operators"]
-
 Header = Mapping[str, Any]
 Floats = NDArray[np.float64]
 Arrays = Mapping[str, NDArray[Any]]

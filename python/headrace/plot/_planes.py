@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["edges_of", "histogram", "levels_of", "plane", "range_of", "smoothed"]
-
 Floats = NDArray[np.float64]
 
 BEYOND = 0.4  # of the range of 99 % of the values, shown beyond either end

@@ -18,8 +18,6 @@ from headrace.plot._source import Drawn, PlottedRows, columns_of, density_of, la
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Panel", "density", "draw_curve", "draw_plane", "panel"]
-
 Floats = NDArray[np.float64]
 
 LINE, PLANE = 400, 120  # points along an axis

@@ -14,8 +14,6 @@ from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller, is_whole
 
-__all__ = ["Block", "Covariates", "Sequences", "chunks"]
-
 Array = NDArray[Any]
 
 _MOST_VALUES = 2**18  # of a block of steps in one piece of work: the memory of a call beside its results

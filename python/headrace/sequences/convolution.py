@@ -26,8 +26,6 @@ from headrace.sequences.settings import CausalSettings, doubling
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["CausalConvolution"]
-
 _HEAD_GAIN = 0.1  # scale of fresh weights of the last layer relative to the others: steps start near the identity
 
 

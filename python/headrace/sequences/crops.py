@@ -22,8 +22,6 @@ from headrace._held_out import held_of
 if TYPE_CHECKING:
     from headrace.sequences.arrays import Covariates
 
-__all__ = ["Batch", "Crops", "HeldSequences", "OpenSequences", "Stretch"]
-
 Array = NDArray[Any]
 
 _LONGEST = 2**18  # steps of a sum of products in one piece

@@ -39,8 +39,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["SequenceFlow"]
-
 OVER_TIME = (CausalConvolution, LinearPrediction)
 
 

@@ -16,8 +16,6 @@ from headrace.sequences.sequential import Sequential
 if TYPE_CHECKING:
     from headrace.sequences.runs import Run
 
-__all__ = ["WRT", "SequenceDerivatives"]
-
 WRT = ("inputs", "parameters")
 Gradients = tuple[Any, ...]
 Given = Array | Sequence[Array]

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["LinearPrediction"]
-
 Floats = NDArray[np.float64]
 
 _MOST = 1.0 - 1e-7  # of a reflection coefficient

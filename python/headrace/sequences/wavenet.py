@@ -24,8 +24,6 @@ from headrace.transforms.fixed import Standardize
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["WaveNet"]
-
 _LAYERS = 16
 
 

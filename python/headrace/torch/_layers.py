@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from headrace.flow import Flow
 
-__all__ = ["Layers"]
-
 
 class Layers(nn.Module):
     """The parameters of a flow under the names and in the shapes of its files, as a tree of modules.

@@ -13,8 +13,6 @@ from torch.distributions.transforms import _InverseTransform
 
 from headrace.torch._support import support_of
 
-__all__ = ["BoundTransform", "FlowDistribution"]
-
 
 class FlowDistribution(Distribution):
     """The distribution of rows given one context or many; `FlowModule` makes it.

@@ -15,8 +15,6 @@ from headrace.flow import Flow
 from headrace.torch.distribution import BoundTransform, FlowDistribution
 from headrace.torch.module import FlowModule
 
-__all__ = ["ConditionalNormflowsFace", "GlasflowFace", "NflowsFace", "NormflowsFace", "ZukoFace"]
-
 Convert = Callable[[Any], Flow]  # a model of the other library to a flow
 
 

@@ -19,8 +19,6 @@ from headrace.torch._operators import Compiled
 from headrace.torch.distribution import BoundTransform, FlowDistribution
 from headrace.transforms.transform import Transform
 
-__all__ = ["FlowModule", "TransformModule"]
-
 _PLAIN = (torch.float32, torch.float64)
 
 

@@ -14,8 +14,6 @@ from headrace import files
 from headrace.sequences.flow import SequenceFlow
 from headrace.torch._autograd import first
 
-__all__ = ["SequenceModule"]
-
 _KINDS = ("inputs", "context", "covariates", "parameters")
 
 

@@ -18,8 +18,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ActNorm"]
-
 Named = dict[str, NDArray[Any]]
 
 

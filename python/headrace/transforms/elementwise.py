@@ -22,8 +22,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["Elementwise"]
-
 LEAST_POSITIVE = 1e-3  # of the core's function for positive values
 
 

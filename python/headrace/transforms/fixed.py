@@ -16,8 +16,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Fixed", "Permutation", "Standardize"]
-
 
 class Fixed(Transform):
     """A transform without parameters: it keeps the dtype of its input, one program for each."""

@@ -20,8 +20,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Gaussianize"]
-
 Floats = NDArray[np.float64]
 
 LEAST = 1e-6  # a share of the knots' range between two, and a slope in units of the ranges

@@ -22,8 +22,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Linear"]
-
 MOST_FEATURES = 2**13  # a factor of more takes half a gigabyte
 
 Matrix = NDArray[np.float64]

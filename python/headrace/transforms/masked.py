@@ -34,8 +34,6 @@ from headrace.transforms.verification import verify_inverse
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["Coupling", "MaskedAutoregressive"]
-
 
 class _Masked(Transform):
     """A transform with parameters from a masked network."""

@@ -23,8 +23,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["OnColumns"]
-
 
 @storable
 class OnColumns(Around):

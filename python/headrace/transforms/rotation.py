@@ -17,8 +17,6 @@ from headrace.transforms.fixed import Fixed
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Rotation"]
-
 MOST_FEATURES = 2**13  # the matrix of more takes half a gigabyte
 
 Matrix = NDArray[np.float64]

@@ -21,8 +21,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["Planar", "Radial"]
-
 
 class _SharedBlock:
     """One set of parameters for all rows: the biases of a network that reads nothing, by name."""

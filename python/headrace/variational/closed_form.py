@@ -30,8 +30,6 @@ from headrace.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.variational.contexts import Contexts
 from headrace.variational.descent import DescentPlan, Rng, StepOutcome, noise_of, seed_of
 
-__all__ = ["ConditionalStep", "draw_of", "why_not"]
-
 Array = NDArray[np.float64]
 Draw = Callable[[int], "tuple[Array, NDArray[Any] | None]"]
 

@@ -19,12 +19,10 @@ from numpy.typing import NDArray
 from headrace.bases import Normal, StandardNormal
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
+from headrace.sequences.links import Cotangent
 from headrace.sequences.prediction import LinearPrediction
-from headrace.sequences.program import Cotangent
 from headrace.transforms.fixed import Standardize
 from headrace.variational.inputs_over_time import Batch
-
-__all__ = ["Divergence", "log_prob_of_steps", "why_from_samples"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]

@@ -14,8 +14,6 @@ from headrace.sequences.flow import SequenceFlow
 from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import Rng, seed_of
 
-__all__ = ["Batch", "Inputs"]
-
 Array = NDArray[Any]
 
 

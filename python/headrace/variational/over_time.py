@@ -24,8 +24,6 @@ from headrace.variational.divergence_over_time import Divergence, log_prob_of_st
 from headrace.variational.inputs_over_time import Batch, Inputs
 from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum
 
-__all__ = ["SequenceDistillation", "SequenceStep", "distill_sequences"]
-
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 

@@ -8,8 +8,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-__all__ = ["Magnitudes", "Spectrum"]
-
 Array = NDArray[np.float64]
 
 WINDOW, OVERLAP = 256, 4  # steps of a frame, and frames that a step is in

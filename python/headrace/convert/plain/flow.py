@@ -16,8 +16,6 @@ from .networks import levels_of
 from .operators import Operators
 from .support import inside, is_outside
 
-__all__ = ["PlainFlow", "load"]
-
 Header = Mapping[str, Any]
 Tensors = Mapping[str, Tensor]
 Pair = tuple[Tensor, Tensor]
