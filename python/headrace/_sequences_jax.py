@@ -93,7 +93,6 @@ class SequenceModule:
     params: Any
 
     def __init__(self, flow: SequenceFlow) -> None:
-        """See the class."""
         if not isinstance(flow, SequenceFlow):
             raise TypeError(f"flow: expected a SequenceFlow, got {check.kind_of(flow)}")
         flow._refuse_device("flow")

@@ -105,7 +105,6 @@ class Stored:
     def __init__(
         self, header: Any, arrays: dict[str, NDArray[Any]], dtype: np.dtype[Any] | None, prefix: str = ""
     ) -> None:
-        """See the class."""
         if not isinstance(header, dict):
             raise TypeError(f"expected a JSON object, got {type(header).__name__}")
         self._header = dict(header)

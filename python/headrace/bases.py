@@ -102,7 +102,6 @@ class Normal(Base):
     name = "normal"
 
     def __init__(self, features: int, loc: Any = 0.0, scale: Any = 1.0, *, trainable: bool = True) -> None:
-        """See the class."""
         super().__init__(features)
         self.loc = check.vector("loc", loc, self.features)
         self.scale = check.vector("scale", scale, self.features, positive=True)

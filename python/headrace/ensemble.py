@@ -67,7 +67,6 @@ class Ensemble(Filed):
     """
 
     def __init__(self, flows: Sequence[Flow], weights: Any = None) -> None:
-        """See the class."""
         if isinstance(flows, (Flow, str, bytes)) or not np.iterable(flows):
             raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
         given = tuple(flows)

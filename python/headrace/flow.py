@@ -67,7 +67,6 @@ class Flow(Verbs):
         standardize_context: tuple[Any, Any] | None = None,
         matmul: str | None = None,
     ) -> None:
-        """See the class."""
         if not np.iterable(transforms):
             raise TypeError(f"transforms: expected a sequence of transforms, got {check.kind_of(transforms)}")
         chain = tuple(transforms)

@@ -98,7 +98,6 @@ class Network:
     layers: tuple[Layer, ...]
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        """See the class."""
         if isinstance(layers, (str, bytes)) or not hasattr(layers, "__iter__"):
             raise TypeError(f"layers: expected a list of Layer objects, got {check.kind_of(layers)}")
         given, added = tuple(layers), dict[int, int]()

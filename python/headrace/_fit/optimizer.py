@@ -69,7 +69,6 @@ class Adam:
         clip: float | None = None,
         average: float | None = None,
     ) -> None:
-        """See the class."""
         if not hasattr(flow, "nll_and_grad"):
             raise TypeError(f"flow: expected a Flow or a SequenceFlow, got {check.kind_of(flow)}")
         pair = tuple(betas) if np.iterable(betas) else ()

@@ -65,7 +65,6 @@ class Ascent(abc.ABC):
     def __init__(
         self, settings: AscentSettings, rows: StandardisedRows, rng: np.random.Generator, n_steps: int, copies: int
     ) -> None:
-        """See the class."""
         self.settings, self.rows, self.rng, self.n_steps = settings, rows, rng, n_steps
         self.history = AscentHistory()
         self.features, self.n = len(rows.mean), len(rows.active)

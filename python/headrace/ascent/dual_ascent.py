@@ -120,7 +120,6 @@ class DualAscentFlow:
         seed: int = 0,
         dtype: DTypeLike = "float32",
     ) -> None:
-        """See the class."""
         self.precision = check.number("precision", precision, least=1e-6, below=1e6)
         self.map = check.choice("map", map, ("spline", "kink"))
         self.rule = check.choice("rule", rule, ("newton", "gradient"))

@@ -82,7 +82,6 @@ class AscentFlow(Flow):
         support: Support | Sequence[Support] = (),
         dtype: DTypeLike = "float32",
     ) -> None:
-        """See the class."""
         self._lengths = tuple(len(step) for step in steps)
         chain = [t for step in reversed(steps) for t in step]
         ends = (support,) if isinstance(support, Support) else support

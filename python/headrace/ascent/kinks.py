@@ -30,7 +30,6 @@ class KinkAscent(Ascent):
     default_directions = "random"
 
     def __init__(self, *arguments: Any) -> None:
-        """See the class."""
         super().__init__(*arguments)
         self.turns: list[_directions.Turn] = []
         self.chosen: Chosen | None = None

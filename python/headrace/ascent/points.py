@@ -129,7 +129,6 @@ class Chosen:
         most: int,
         checked: tuple[list[bool], list[bool]] | None = None,
     ) -> None:
-        """See the class."""
         own, others = ([one.compiled for one in of] for of in (points, held_out))
         rules = precision, neighbours, rule, most
         if isinstance(anchors.compiled, _device.Points):

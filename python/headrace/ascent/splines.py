@@ -25,7 +25,6 @@ class SplineAscent(Ascent):
     """Steps of marginal maps."""
 
     def __init__(self, *arguments: Any, bins: int) -> None:
-        """See the class."""
         self.default_directions = "sliced" if len(arguments[1].active) > 2 else "random"
         super().__init__(*arguments)
         self.bins = bins

@@ -25,7 +25,6 @@ class Marginal(Transform):  # type: ignore[misc]
     bijective = True
 
     def __init__(self, header: Mapping[str, Any], width: Tensor, height: Tensor, derivative: Tensor) -> None:
-        """See the class."""
         super().__init__()
         self.header = header
         self.params = {"width": width, "height": height, "derivative": derivative}

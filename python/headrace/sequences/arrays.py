@@ -62,7 +62,6 @@ class Sequences:
     def __init__(
         self, caller: Caller, name: str, value: Any, features: int, *, lengths: Any = None, integers: bool = False
     ) -> None:
-        """See the class."""
         self.name, self.features, self._caller = name, features, caller
         self.is_list = isinstance(value, (list, tuple))
         if self.is_list:
@@ -224,7 +223,6 @@ class Covariates:
     def __init__(
         self, caller: Caller, value: Any, columns: int, batch: tuple[int, ...], hop: int, dtype: np.dtype[Any]
     ) -> None:
-        """See the class."""
         self._columns, self._hop, self._dtype = columns, hop, dtype
         self._own: list[Array] = []
         self._rows = math.prod(batch)

@@ -106,7 +106,6 @@ class Backward:
     """
 
     def __init__(self, run: Run, kinds: tuple[str, ...], inverse: bool, context: Any, covariates: Any) -> None:
-        """See the class."""
         self._shapes = [
             None if a is None or isinstance(a, (list, tuple)) else tuple(a.shape) for a in (context, covariates)
         ]

@@ -126,7 +126,6 @@ class CausalConvolution(Sequential):
         dtype: DTypeLike = "float32",
         **settings: Unpack[MapShape],
     ) -> None:
-        """See the class."""
         if inner is not None and level:
             raise ValueError("level: expected False beside an inner flow, whose parameters have no level, got True")
         if inner is not None and settings:

@@ -81,7 +81,6 @@ class SequenceFlow(SequenceDerivatives):
         matmul: str | None = None,
         standardize_context: tuple[Any, Any] | None = None,
     ) -> None:
-        """See the class."""
         chain = _checked(transforms)
         base = StandardNormal(chain[0].features) if base is None else base
         if not isinstance(base, Base):

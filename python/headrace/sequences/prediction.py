@@ -76,7 +76,6 @@ class LinearPrediction(Sequential):
     _dtype: np.dtype[Any]
 
     def __init__(self, features: int = 1, *, order: int = 32, dtype: DTypeLike = "float32") -> None:
-        """See the class."""
         n = check.integer("features", features, least=1, most=MOST_UNITS)
         super().__init__(n, 0, 0, 1, check.float_dtype("dtype", dtype))
         self._order = check.integer("order", order, least=1, most=MOST_UNITS)
@@ -218,7 +217,6 @@ class PredictionLink:
     n_pairs = 0
 
     def __init__(self, features: int, order: int, dtype: np.dtype[Any]) -> None:
-        """See the class."""
         self._features, self.order, self._dtype = features, order, dtype
         self._core: Any = cpu.predict_f32 if dtype == np.float32 else cpu.predict_f64
         self._known: tuple[bytes, _Filter] = b"", _Filter(np.zeros(features * order), features, order)

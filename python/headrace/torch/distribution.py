@@ -40,7 +40,6 @@ class FlowDistribution(Distribution):
         return support_of(module._current(), module._like(), self.log_prob)
 
     def __init__(self, module: Any, context: Tensor | None = None, batch_shape: torch.Size | None = None) -> None:
-        """See the class."""
         if batch_shape is None:
             batch_shape = torch.Size() if context is None else context.shape[:-1]
         self._module, self._context = module, context
@@ -148,7 +147,6 @@ class BoundTransform(TorchTransform):
     bijective = True
 
     def __init__(self, module: Any, context: Tensor | None = None) -> None:
-        """See the class."""
         super().__init__()
         self._module, self._context = module, context
         self._last: Any = None

@@ -154,7 +154,6 @@ class NflowsFace(_Face):
     """The methods of `nflows.flows.Flow`; the embedding net is the model's."""
 
     def __init__(self, flow: Flow, embedding_net: nn.Module) -> None:
-        """See the class."""
         super().__init__(flow)
         self._embedding_net = embedding_net
 
@@ -239,7 +238,6 @@ class NormflowsFace(_Face):
     """
 
     def __init__(self, flow: Flow, target: Any = None) -> None:
-        """See the class."""
         super().__init__(flow)
         self.p = target
 

@@ -120,7 +120,6 @@ class SequenceModule(nn.Module):
     vector: nn.Parameter
 
     def __init__(self, flow: SequenceFlow) -> None:
-        """See the class."""
         super().__init__()
         if not isinstance(flow, SequenceFlow):
             raise TypeError(f"flow: expected a SequenceFlow, got {check.kind_of(flow)}")

@@ -74,7 +74,6 @@ class Elementwise(Transform):
 
     @takes(Map, map="rq_spline", formula="to_latent")
     def __init__(self, features: int, *, dtype: DTypeLike = "float32", **settings: Unpack[Map]) -> None:
-        """See the class."""
         self._set(Settings(features=features, **settings), check.float_dtype("dtype", dtype), None)
 
     def _set(self, settings: Settings, dtype: np.dtype[Any], named: dict[str, NDArray[Any]] | None) -> None:

@@ -86,7 +86,6 @@ class Standardize(Fixed):
     """
 
     def __init__(self, mean: Any, std: Any) -> None:
-        """See the class."""
         self.mean = check.vector("mean", mean, None)
         self.std = check.vector("std", std, self.mean.size, positive=True)
         super().__init__(self.mean.size)

@@ -55,7 +55,6 @@ class Gaussianize(Fixed):
     """
 
     def __init__(self, data: Any, latent: Any, slopes: Any) -> None:
-        """See the class."""
         self.latent = check.vector("latent", latent, None)
         self.data = _matrix("data", data, self.latent.size)
         self.slopes = _matrix("slopes", slopes, self.latent.size)

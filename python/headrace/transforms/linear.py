@@ -139,7 +139,6 @@ class Linear(Transform):
         dtype: DTypeLike = "float32",
         trainable: bool = True,
     ) -> None:
-        """See the class."""
         n = check.integer("features", features, least=1, most=MOST_FEATURES)
         key = check.integers("seed", seed if np.iterable(seed) else (seed,))
         if isinstance(order, str):

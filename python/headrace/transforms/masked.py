@@ -152,7 +152,6 @@ class MaskedAutoregressive(_Masked):
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Autoregressive],
     ) -> None:
-        """See the class."""
         described, others = _hidden_layers(hidden, conditioner)
         settings = Settings(features=features, context=context, **others)
         n = settings.features
@@ -278,7 +277,6 @@ class Coupling(_Masked):
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Conditioner],
     ) -> None:
-        """See the class."""
         described, others = _hidden_layers(hidden, conditioner)
         settings = Settings(features=features, context=context, **others)
         reads, active = _sides(passive, settings.features)

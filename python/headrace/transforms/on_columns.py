@@ -44,7 +44,6 @@ class OnColumns(Around):
     """The coordinates that are moved."""
 
     def __init__(self, transform: Transform, columns: Sequence[int], features: int) -> None:
-        """See the class."""
         inner = inner_of(checked(transform))
         if isinstance(inner, Linear) and not inner.trainable:
             raise ValueError(

@@ -43,7 +43,6 @@ class Rotation(Fixed):
     """The matrices on the diagonal, read-only; one is the whole matrix."""
 
     def __init__(self, matrix: Any) -> None:
-        """See the class."""
         self._take((_orthogonal("matrix", matrix),))
 
     @classmethod

@@ -64,7 +64,6 @@ class Support(Fixed):
     """
 
     def __init__(self, bounds: Bounds | None, periodic: Periods | None = None, *, linear: bool = False) -> None:
-        """See the class."""
         if bounds is None and periodic is not None:
             bounds = [None] * len(_checked("periodic", periodic))
         self.bounds = _checked("bounds", bounds)

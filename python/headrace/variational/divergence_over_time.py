@@ -55,7 +55,6 @@ class Divergence:
     """
 
     def __init__(self, teacher: SequenceFlow, student: SequenceFlow, length: int, *, is_closed: bool) -> None:
-        """See the class."""
         self.teacher, self.student, self.length, self.is_closed = teacher, student, length, is_closed
         self._moments = [_moments(flow) for flow in (student, teacher)] if is_closed else []
 

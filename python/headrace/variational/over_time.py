@@ -87,7 +87,6 @@ class SequenceStep:
         first: int,
         rng: Rng,
     ) -> None:
-        """See the class."""
         self.divergence, self.inputs, self.plan, self.rng = divergence, inputs, plan, rng
         self.spectrum, self.power, self.first = spectrum, power, first
         self._common: Floats | None = None
@@ -96,7 +95,7 @@ class SequenceStep:
             self._common = spectrum.target(crops)
 
     def __call__(self, number: int, beta: float) -> StepOutcome:
-        """See the class."""
+        """The outcome of a step."""
         rows, divergence = self.plan.samples, self.divergence
         batch = self._draw(self.rng)
         x, kl = divergence.forth(None, batch, rows)

@@ -21,7 +21,6 @@ class Magnitudes:
     """
 
     def __init__(self, window: int) -> None:
-        """See the class."""
         self.window, self.hop = window, max(window // OVERLAP, 1)
         self._hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * (np.arange(window) + 0.5) / window)
 
@@ -61,7 +60,6 @@ class Spectrum:
     """
 
     def __init__(self, magnitudes: Magnitudes, *, is_paired: bool) -> None:
-        """See the class."""
         self._magnitudes, self._is_paired = magnitudes, is_paired
 
     def target(self, signals: NDArray[Any]) -> Array:

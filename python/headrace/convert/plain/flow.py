@@ -125,7 +125,6 @@ class PlainFlow(nn.Module):
     _like: Tensor
 
     def __init__(self, header: Header, tensors: Tensors) -> None:
-        """See the class."""
         super().__init__()
         if "transforms" not in header:
             raise ValueError(f"header: expected that of a flow, got one of {header.get('kind')}")
