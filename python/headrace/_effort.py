@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace import training
 from headrace._arrays import caller as _arrays
+from headrace._arrays.kinds import Floats
 from headrace._fit import clock as _clock
 from headrace._fit.arguments import Arguments
 from headrace._fit.clock import Clock
@@ -37,8 +38,6 @@ from headrace.flow import Flow
 from headrace.flows import MAF, NSF
 from headrace.tails import Uniform
 from headrace.training import finished
-
-Floats = NDArray[np.float64]
 
 MEMBERS, MOST_MEMBERS = 4, 16  # without and with a time for them
 MEMBERS_TIME = 0.6  # their share of the time

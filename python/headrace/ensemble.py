@@ -17,7 +17,7 @@ from headrace import _arguments as check
 from headrace import files
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
-from headrace._arrays.kinds import A, AnyFrame, Whole
+from headrace._arrays.kinds import A, AnyFrame, Floats, Whole
 from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
@@ -36,7 +36,6 @@ from headrace.training import History
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Floats = NDArray[np.float64]
 
 _STREAM = 0x656E73656D626C65  # a stream of its own beside a seed: the draws of members share no values with the noise
 

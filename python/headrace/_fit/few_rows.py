@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._arrays.kinds import Floats
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import mixture as _mixture
 from headrace._fit.cross_validation import FOLDS, Chosen, clearly_better, pooled
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from headrace._fit.clock import Clock
     from headrace._interior import Trainable
 
-Floats = NDArray[np.float64]
 Links = tuple[Transform, ...]
 
 MOST_ROWS = 2000  # for a mixture

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._fit import few_rows as _few_rows
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from headrace._interior import Trainable
     from headrace._streams.stream import Stream
 
-Floats = NDArray[np.float64]
 
 TRYING = 0.1  # of a time budget, at most, to a trial of marginals
 CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all

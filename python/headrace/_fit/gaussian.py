@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._arrays.kinds import Floats
 from headrace._fit.given_rows import Data
 from headrace._fit.source import RowSource
 from headrace._held_out import CHUNK
@@ -25,7 +26,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-Floats = NDArray[np.float64]
 Scale = tuple[Floats, Floats]
 """Mean and standard deviation of context columns."""
 

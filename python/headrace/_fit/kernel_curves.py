@@ -12,13 +12,12 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
+from headrace._arrays.kinds import Floats
 from headrace._fit import marginals as _marginals
 from headrace._fit.marginals import Column, Curve
 from headrace.transforms.gaussianize import Gaussianize
 
-Floats = NDArray[np.float64]
 Made = Callable[[Column], "Curve | None"]
 
 _NORMAL = NormalDist()

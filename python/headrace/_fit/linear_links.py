@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from headrace._arrays.kinds import Floats
 from headrace._fit import marginals as _marginals
 from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Moments
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 LEAST_GAIN = 0.05  # nats: with residuals the first steps are easier, and less decides nothing about the end
 
-Floats = NDArray[np.float64]
 Links = tuple[Transform, ...]
 Made = Callable[[Links, Links, ArrayRows, HeldOut], Run]
 """A run over a few rows with these maps of residual columns, and these curves."""

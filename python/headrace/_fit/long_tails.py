@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from headrace._arrays.kinds import Floats
 
 _NORMAL = NormalDist()
 

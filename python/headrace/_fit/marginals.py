@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from headrace import _progress
 from headrace._arrays import caller as _arrays
+from headrace._arrays.kinds import Floats
 from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
 from headrace._fit.long_tails import LongTail
@@ -33,7 +34,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from headrace._interior import Interior
 
-Floats = NDArray[np.float64]
 
 _NORMAL = NormalDist()
 

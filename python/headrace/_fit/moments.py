@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-
-Floats = NDArray[np.float64]
+from headrace._arrays.kinds import Floats
 
 
 class Sums(Protocol):

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._arrays.kinds import Floats
 from headrace._fit.gaussian import LEAST_ROOT, MOST_FEATURES
 from headrace._fit.given_rows import Moments
 from headrace._fit.source import ArrayRows, RowSource
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from headrace._interior import Interior
 
-Floats = NDArray[np.float64]
 
 ALWAYS = 1e-3  # 1 - R² below which a column is replaced without a trial,
 TRIED = 0.05  # and below which a trial decides

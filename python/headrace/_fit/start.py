@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._arrays.kinds import Floats
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from headrace._fit.history import History
     from headrace._fit.plan import Plan
     from headrace._interior import Trainable
-
-Floats = NDArray[np.float64]
 
 
 @dataclass

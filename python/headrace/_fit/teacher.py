@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays.kinds import Floats
 from headrace._fit import full_mixture as _mixture
 from headrace._fit.arguments import Arguments
 from headrace._fit.clock import Clock
@@ -25,8 +26,6 @@ from headrace._fit.residuals import of_rows
 from headrace._fit.source import ArrayRows
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.transform import Transform
-
-Floats = NDArray[np.float64]
 
 SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # of the flow that learns
 JUDGED = 4000  # further samples by which it is judged

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from headrace import _progress
 from headrace._arrays import caller as _arrays
+from headrace._arrays.kinds import Floats
 from headrace._fit.clock import Clock
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
@@ -26,7 +27,6 @@ from headrace.transforms.fixed import Standardize
 from headrace.transforms.rotation import Rotation
 from headrace.transforms.transform import Transform
 
-Floats = NDArray[np.float64]
 Judged = tuple[float, float | None]
 """Mean log-likelihoods of training rows and of those held out, if there are any."""
 

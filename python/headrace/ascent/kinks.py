@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays.kinds import Floats
 from headrace.ascent import directions as _directions
-from headrace.ascent.ascent import Ascent, Floats, Judged, kink_map
+from headrace.ascent.ascent import Ascent, Judged, kink_map
 from headrace.ascent.points import Chosen, Points
 from headrace.transforms.transform import Transform
 

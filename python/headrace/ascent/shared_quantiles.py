@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays.kinds import Floats
 from headrace._group import Group
 from headrace.ascent import marginals as _marginals
 from headrace.distributed.exact import exact_sum
-
-Floats = NDArray[np.float64]
 
 
 def shared_scores(

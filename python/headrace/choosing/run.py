@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Array
+from headrace._arrays.kinds import Floats
 from headrace._fit.arguments import EFFORTS
 from headrace._fit.clock import Clock
 from headrace._progress import seconds_bar
@@ -21,7 +22,7 @@ from headrace._tables.names import Names
 from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by, with_high_effort
 from headrace.choosing.columns import Columns, learnt
-from headrace.choosing.result import Choice, Floats, Judged, compared
+from headrace.choosing.result import Choice, Judged, compared
 from headrace.choosing.sample import Sample, folds, parted
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis

@@ -11,13 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from headrace._arrays.kinds import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding
 from headrace.diagnosis.judged_rows import Looked, stream
-
-Floats = NDArray[np.float64]
 
 DRAWS, MOST_ROWS = 99, 2000
 BLOCK = 1 << 20  # values drawn at a time

@@ -11,9 +11,8 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from headrace._arrays.kinds import Floats
 
 TINY = 1e-300  # a probability of less counts as this, so that its logarithm is finite
 

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays.kinds import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding, least_of, number
 from headrace.diagnosis.judged_rows import stream
-
-Floats = NDArray[np.float64]
 
 DIRECTIONS = 32
 

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._arrays.kinds import Floats
 from headrace._layout import Block, Grid, Item, lines_of
 from headrace.diagnosis import bands
 from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.distributions import normal_tail
 from headrace.diagnosis.findings import LEVEL, Finding, number, p_text
 from headrace.diagnosis.likelihood import Likelihood
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

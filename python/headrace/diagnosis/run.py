@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._arrays.caller import Array
 from headrace._arrays.frames import labels_of
+from headrace._arrays.kinds import Floats
 from headrace._core import cpu
 from headrace._progress import bar
 from headrace._warn import warn
@@ -31,8 +32,6 @@ from headrace.diagnosis.sequences import check_only, diagnose_sequences
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.sequences.flow import SequenceFlow
-
-Floats = NDArray[np.float64]
 
 WORST = 10  # rows
 DRAWN = 5000  # log densities of draws that a picture shows

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays.kinds import Floats
 from headrace._group import Group
 
 Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 _LOWEST = -1074  # the exponent of the last bit of a float64
 _WORDS = (1024 - _LOWEST) // 32 + 3  # a value's own digits, and those that its last ones may reach

@@ -14,6 +14,7 @@ from headrace import _arguments as check
 from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._arrays.kinds import Floats
 from headrace._fit import given_rows as _rows
 from headrace._fit.given_rows import Data, Index
 from headrace._fit.source import ArrayRows, RowSource, Shard
@@ -30,7 +31,6 @@ JUDGED = 8  # one of this many of which judges a trial
 _HELD_OUT = 0x4E1D  # distinguishes draws from others of the same seed
 
 Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._arrays.kinds import Floats
 from headrace._pictures import BAND, BLUE, GREY, ORANGE
 from headrace.flow import Flow
 from headrace.plot import _planes as planes
@@ -18,7 +19,6 @@ from headrace.plot._source import Drawn, PlottedRows, columns_of, density_of, la
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Floats = NDArray[np.float64]
 
 LINE, PLANE = 400, 120  # points along an axis
 MOST_PANELS = 24

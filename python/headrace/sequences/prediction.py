@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
+from headrace._arrays.kinds import Floats
 from headrace._core import cpu
 from headrace._core.device import Device
 from headrace._module import Block, Program
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-Floats = NDArray[np.float64]
 
 _MOST = 1.0 - 1e-7  # of a reflection coefficient
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace import _array_errors as errors
+from headrace._arrays.kinds import Floats
 from headrace._core.maps import MAPS, interval_of
 from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
@@ -20,7 +21,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Floats = NDArray[np.float64]
 
 LEAST = 1e-6  # a share of the knots' range between two, and a slope in units of the ranges
 MOST_KNOTS = 65

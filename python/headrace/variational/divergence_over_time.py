@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays.kinds import Floats
 from headrace.bases import Normal, StandardNormal
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
@@ -25,7 +26,6 @@ from headrace.transforms.fixed import Standardize
 from headrace.variational.inputs_over_time import Batch
 
 Array = NDArray[Any]
-Floats = NDArray[np.float64]
 
 _AFFINE = ("affine", "additive")
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._arrays.kinds import Floats
 from headrace._fit import optimizer as _optimizer
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
@@ -25,7 +26,6 @@ from headrace.variational.inputs_over_time import Batch, Inputs
 from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum
 
 Array = NDArray[Any]
-Floats = NDArray[np.float64]
 
 STEPS, SAMPLES, LENGTH = 2000, 16, 512
 RATE = 0.8  # of the default of `fit`
