@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _array_errors as errors
-from headrace._arrays.kinds import Floats
+from headrace._types import Floats
 
 
 def kind_of(value: Any) -> str:

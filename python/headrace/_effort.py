@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace import training
 from headrace._arrays import caller as _arrays
-from headrace._arrays.kinds import Floats
 from headrace._fit import clock as _clock
 from headrace._fit.arguments import Arguments
 from headrace._fit.clock import Clock
@@ -33,6 +32,7 @@ from headrace._fit.source import ArrayRows
 from headrace._held_out import held_of
 from headrace._platform import give_memory_back
 from headrace._stored import header_of
+from headrace._types import Floats
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF

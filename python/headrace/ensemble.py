@@ -17,7 +17,7 @@ from headrace import _arguments as check
 from headrace import files
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
-from headrace._arrays.kinds import A, AnyFrame, Floats, Whole
+from headrace._arrays.kinds import A, AnyFrame, Whole
 from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
@@ -28,6 +28,7 @@ from headrace._keywords import closed, refuse
 from headrace._stored import Filed, Stored, header_of, storable
 from headrace._streams.given import is_stream
 from headrace._tables.names import Names
+from headrace._types import Floats
 from headrace._warn import warn
 from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.flow import Flow

@@ -33,6 +33,3 @@ S = TypeVar("S", bound=np.floating[Any])
 
 Whole = NDArray[np.integer[Any]] | NDArray[np.bool_] | list[Any] | tuple[Any, ...]
 """Integers, truth values and lists, which become floats of NumPy."""
-
-Floats = NDArray[np.float64]
-"""Values in float64."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace._arrays import caller as _arrays
-from headrace._arrays.kinds import Floats
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import mixture as _mixture
 from headrace._fit.cross_validation import FOLDS, Chosen, clearly_better, pooled
@@ -22,6 +21,7 @@ from headrace._fit.given_rows import Moments
 from headrace._fit.kernel_curves import curves_of
 from headrace._fit.residuals import ALWAYS, TRIED, Residuals, behind, of_rows
 from headrace._fit.source import ArrayRows
+from headrace._types import Floats
 from headrace.bases import Base, StandardNormal
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.support import circles_of

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._arrays.kinds import Floats
 from headrace._fit.given_rows import Data
 from headrace._fit.source import RowSource
 from headrace._held_out import CHUNK
+from headrace._types import Floats
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling
 from headrace.transforms.rotation import Rotation

@@ -13,9 +13,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from headrace._arrays.kinds import Floats
 from headrace._fit import marginals as _marginals
 from headrace._fit.marginals import Column, Curve
+from headrace._types import Floats
 from headrace.transforms.gaussianize import Gaussianize
 
 Made = Callable[[Column], "Curve | None"]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headrace._arrays.kinds import Floats
 from headrace._fit import marginals as _marginals
 from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Moments
@@ -15,6 +14,7 @@ from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.residuals import ALWAYS, ROUNDS, TRIED, Residuals, measured
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
+from headrace._types import Floats
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.linear import Linear
 from headrace.transforms.transform import Transform

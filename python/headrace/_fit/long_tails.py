@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from headrace._arrays.kinds import Floats
+from headrace._types import Floats
 
 _NORMAL = NormalDist()
 

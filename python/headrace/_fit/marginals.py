@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from headrace import _progress
 from headrace._arrays import caller as _arrays
-from headrace._arrays.kinds import Floats
 from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
 from headrace._fit.long_tails import LongTail
@@ -27,6 +26,7 @@ from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.residuals import behind
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
+from headrace._types import Floats
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import circles_of
 from headrace.transforms.transform import Transform

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace._arrays.kinds import Floats
+from headrace._types import Floats
 from headrace.tails import NormalMixture
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.rotation import Rotation

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from headrace._arrays import caller as _arrays
-from headrace._arrays.kinds import Floats
+from headrace._types import Floats
 
 
 class Sums(Protocol):

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace._arrays import caller as _arrays
-from headrace._arrays.kinds import Floats
 from headrace._fit.gaussian import LEAST_ROOT, MOST_FEATURES
 from headrace._fit.given_rows import Moments
 from headrace._fit.source import ArrayRows, RowSource
+from headrace._types import Floats
 from headrace._warn import warn
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.linear import Linear

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from headrace import _array_errors as errors
 from headrace import _progress
 from headrace._arrays.caller import Caller
-from headrace._arrays.kinds import Floats
 from headrace._fit.given_rows import Data, bad_rows, checksum, not_finite, not_inside, outside
 from headrace._fit.moments import Effective, Moments
 from headrace._fit.source import ArrayRows, held_out
 from headrace._held_out import CHUNK, RowPart
 from headrace._streams.stream import Block, Stream
+from headrace._types import Floats
 from headrace.transforms.support import Support
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._arrays.kinds import Floats
 from headrace._fit import full_mixture as _mixture
 from headrace._fit.arguments import Arguments
 from headrace._fit.clock import Clock
@@ -24,6 +23,7 @@ from headrace._fit.given_rows import Data, Moments, outside
 from headrace._fit.kernel_curves import curves_of
 from headrace._fit.residuals import of_rows
 from headrace._fit.source import ArrayRows
+from headrace._types import Floats
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.transform import Transform
 

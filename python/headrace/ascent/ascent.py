@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from headrace import _progress
 from headrace._arrays import caller as _arrays
-from headrace._arrays.kinds import Floats
 from headrace._fit.clock import Clock
+from headrace._types import Floats
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
 from headrace.ascent.flow import AscentFlow, AscentHistory

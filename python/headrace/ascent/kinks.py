@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._arrays.kinds import Floats
+from headrace._types import Floats
 from headrace.ascent import directions as _directions
 from headrace.ascent.ascent import Ascent, Judged, kink_map
 from headrace.ascent.points import Chosen, Points

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._arrays.kinds import Floats
 from headrace._fit.moments import PlainSums, Sums
+from headrace._types import Floats
 
 CELLS = 1024  # of a kernel density's grid
 KNOTS = 40  # of a curve, where a kinked line is fitted to it

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._arrays.kinds import Floats
 from headrace._core import cpu
+from headrace._types import Floats
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
 from headrace.ascent.ascent import SLOPE, Ascent, Judged, kink_map

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
-from headrace._arrays.kinds import Floats
 from headrace._fit import given_rows as _rows
 from headrace._fit.source import ArrayRows, RowSource, Shard
+from headrace._types import Floats
 from headrace.ascent.circles import off
 from headrace.transforms.support import Support
 

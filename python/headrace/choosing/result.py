@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from headrace import files
-from headrace._arrays.kinds import Floats
 from headrace._layout import Block, Grid, lines_of
 from headrace._tables.columns import label
 from headrace._tables.given import as_frame as given_frame
 from headrace._tables.table import FIT, LOOK, Table, without_missing
+from headrace._types import Floats
 from headrace.choosing.columns import Columns
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis

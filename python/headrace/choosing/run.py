@@ -14,11 +14,11 @@ from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Array
-from headrace._arrays.kinds import Floats
 from headrace._fit.arguments import EFFORTS
 from headrace._fit.clock import Clock
 from headrace._progress import seconds_bar
 from headrace._tables.names import Names
+from headrace._types import Floats
 from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by, with_high_effort
 from headrace.choosing.columns import Columns, learnt

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace import _arguments as check
 from headrace import _array_errors as errors
-from headrace._arrays.kinds import Floats
+from headrace._types import Floats
 from headrace.continuum._interpolation import Interpolant, wrapped
 from headrace.continuum.grid import Grid
 

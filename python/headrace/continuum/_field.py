@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace._arrays.kinds import Floats
+from headrace._types import Floats
 from headrace.continuum._interpolation import Interpolant, wrapped
 from headrace.continuum.grid import Grid
 

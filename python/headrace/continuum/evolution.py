@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
-from headrace._arrays.kinds import Floats
+from headrace._types import Floats
 from headrace.continuum._densities import Density
 from headrace.continuum.grid import Grid
 

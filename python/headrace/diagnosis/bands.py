@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from headrace._arrays.kinds import Floats
+from headrace._types import Floats
 
 POINTS = 100
 _SIMULATED, _MOST_SIMULATED = 2000, 50_000

@@ -15,8 +15,8 @@ import numpy as np
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Array, Caller
-from headrace._arrays.kinds import Floats
 from headrace._fit.given_rows import open_rows
+from headrace._types import Floats
 from headrace.bases import StandardNormal
 from headrace.flow import Flow
 from headrace.transforms.elementwise import Elementwise

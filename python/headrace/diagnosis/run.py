@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._arrays.caller import Array
 from headrace._arrays.frames import labels_of
-from headrace._arrays.kinds import Floats
 from headrace._core import cpu
 from headrace._progress import bar
+from headrace._types import Floats
 from headrace._warn import warn
 from headrace.diagnosis import latent
 from headrace.diagnosis.calibration import calibration

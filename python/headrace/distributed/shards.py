@@ -14,12 +14,12 @@ from headrace import _arguments as check
 from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
-from headrace._arrays.kinds import Floats
 from headrace._fit import given_rows as _rows
 from headrace._fit.given_rows import Data, Index
 from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace._group import Group
 from headrace._held_out import RowPart, held_of, names_of
+from headrace._types import Floats
 from headrace.distributed.exact import exact_sum
 from headrace.distributed.together import gathered, same_everywhere, together
 from headrace.transforms.support import Support

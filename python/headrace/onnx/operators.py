@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._arrays.kinds import Floats
+from headrace._types import Floats
 from headrace.convert.plain.networks import levels_of
 from headrace.onnx.graph import Graph, Value, highest, where
 from headrace.transforms.rotation import matrix_of

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._arrays.kinds import Floats
 from headrace._pictures import BAND, BLUE, GREY, ORANGE
+from headrace._types import Floats
 from headrace.flow import Flow
 from headrace.plot import _planes as planes
 from headrace.plot._source import Drawn, PlottedRows, columns_of, density_of, label, names_of, require, row_of

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace import _array_errors as errors
-from headrace._arrays.kinds import Floats
 from headrace._core.maps import MAPS, interval_of
 from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._stored import Stored, storable
+from headrace._types import Floats
 from headrace.transforms.fixed import Fixed, Standardize
 from headrace.transforms.transform import Transform
 

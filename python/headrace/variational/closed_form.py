@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import ops
-from headrace._arrays.kinds import Floats
 from headrace._core.device import BF16_PARTS
+from headrace._types import Floats
 from headrace.bases import Normal, StandardNormal
 from headrace.flow import Flow
 from headrace.transforms.fixed import Standardize

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._arrays.kinds import Floats
+from headrace._types import Floats
 from headrace.bases import Normal, StandardNormal
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._arrays.kinds import Floats
 from headrace._fit import optimizer as _optimizer
+from headrace._types import Floats
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
 from headrace.transforms.fixed import Standardize
