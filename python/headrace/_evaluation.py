@@ -50,9 +50,8 @@ class Cotangents:
         return _arrays.shaped(name, value, rows.batch, caller).reshape(rows.rows)
 
 
-def kinds_of(wrt: Any) -> tuple[str, ...]:
+def kinds_of(wrt: Any, options: tuple[str, ...] = ("inputs", "parameters", "context")) -> tuple[str, ...]:
     """The variables of the wanted gradients."""
-    options = ("inputs", "parameters", "context")
     given = (wrt,) if isinstance(wrt, str) else tuple(wrt) if np.iterable(wrt) else (wrt,)
     kinds = tuple(check.choice("wrt", kind, options) for kind in given)
     if not kinds or len(set(kinds)) != len(kinds):
