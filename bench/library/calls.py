@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.peers.client import alternating
+
 Call = Callable[[str, np.ndarray, np.ndarray, int], float]
 """A verb, its input, its output and a number of calls to the seconds of one call."""
 
@@ -42,6 +44,6 @@ def medians(
     counts = {side: max(1, round(block / max(run(verb, x, outs[side], 1), 1e-7))) for side, run in sides.items()}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for turn in range(rounds):
-        for side in list(sides)[:: 1 if turn % 2 == 0 else -1]:
+        for side in alternating(sides, turn):
             seconds[side].append(sides[side](verb, x.copy(), outs[side], counts[side]))
     return {side: statistics.median(times) for side, times in seconds.items()}
