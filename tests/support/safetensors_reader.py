@@ -48,12 +48,14 @@ class _Scaled:
     def __init__(self, flow, scale):
         self.flow, self.mean, self.std = flow, np.asarray(scale["mean"]), np.asarray(scale["std"])
 
-    def __getattr__(self, verb):
-        def call(value, context, *covariates):
-            scaled = (np.asarray(context, np.float64) - self.mean) / self.std
-            return getattr(self.flow, verb)(value, scaled, *covariates)
+    def __getattr__(self, name):
+        found = getattr(self.flow, name)
 
-        return call
+        def call(value, context=None, covariates=None):
+            scaled = (np.asarray(context, np.float64) - self.mean) / self.std
+            return found(value, scaled) if covariates is None else found(value, scaled, covariates)
+
+        return call if callable(found) else found
 
 
 def _causal(header, tensors, prefix):
