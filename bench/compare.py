@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import statistics
 import sys
@@ -17,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.peers.client import Worker, WorkerError, machine_facts
+from bench.peers.client import Worker, WorkerError, alternating, machine_facts, usable_cores
 from bench.workloads import WORKLOADS, Workload
 
 SIDES = ("a", "b")
@@ -34,13 +33,12 @@ def setting(text: str) -> tuple[str, str]:
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     add = parser.add_argument
     add("a", metavar="PYTHON_A", help="interpreter with the old build")
     add("b", metavar="PYTHON_B", help="interpreter with the new build")
     for side in SIDES:
         add(f"--env-{side}", type=setting, action="append", default=[], metavar="NAME=VALUE", help="environment of it")
-    add("--threads", type=int, default=cores, help="threads of both (default: all cores)")
+    add("--threads", type=int, default=usable_cores(), help="threads of both (default: all cores)")
     add("--rounds", type=int, default=8, help="rounds, an even number for each pair of processes (default: 8)")
     add("--processes", type=int, default=2, help="pairs of new processes that share the rounds (default: 2)")
     add("--block", type=float, default=0.3, help="seconds of a timed block (default: 0.3)")
@@ -63,7 +61,7 @@ def measure(
                 workers[side].ask("prepare", workload=workload.to_dict(), warm_up=block)
             medians: dict[str, list[float]] = {side: [] for side in SIDES}
             for turn in range(rounds):
-                for side in SIDES[:: 1 if turn % 2 == 0 else -1]:
+                for side in alternating(SIDES, turn):
                     medians[side].append(workers[side].timed(workload.verb, block)["median"])
             seconds[workload.name] = medians
         except WorkerError as error:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import headrace as hr
+from bench.peers.client import alternating
 
 
 def table(rows: int, features: int, seed: int) -> Any:
@@ -72,7 +73,7 @@ def main() -> None:
         cpus: dict[Any, list[float]] = {one_after_another: [], side_by_side: []}
         for round_ in range(options.rounds):
             fitted = {}
-            for way in (one_after_another, side_by_side)[:: 1 - 2 * (round_ % 2)]:
+            for way in alternating((one_after_another, side_by_side), round_):
                 flows = fitted[way] = [make(features, i) for i in range(count)]
                 wall, cpu = time.perf_counter(), time.process_time()
                 way(flows, tables, **how)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import re
 import resource
 import subprocess
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from bench import report
-from bench.peers.client import ROOT, machine_facts
+from bench.peers.client import ROOT, machine_facts, usable_cores
 
 FEATURES = 43
 MEGABYTE = 1e6
@@ -112,9 +111,8 @@ def run(name: str, rows: int, threads: int) -> dict:
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument("--rows", type=int, default=1_000_000, help=f"rows of {FEATURES} numbers (default: a million)")
-    parser.add_argument("--threads", type=int, default=cores, help="threads (default: all cores)")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="threads (default: all cores)")
     parser.add_argument("--case", choices=CASES, help="run one case in this process and print it as JSON")
     return parser.parse_args(argv)
 

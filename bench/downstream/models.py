@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import headrace as hr
-from bench.downstream.runs import Outcome, Runs, timed
+from bench.downstream.runs import Outcome, Runs, moments, timed
 
 
 @dataclass
@@ -198,8 +198,7 @@ def numpyro_runs(quick: bool, seed: int) -> Runs:
     drawn = np.asarray(converted.sample(200_000, seed=seed), float)
     log_w = -0.5 * (((seen - drawn) / noise) ** 2).sum(axis=1)
     weights = np.exp(log_w - log_w.max())
-    mean = np.average(drawn, axis=0, weights=weights)
-    std = np.sqrt(np.average((drawn - mean) ** 2, axis=0, weights=weights))
+    mean, std = moments(drawn, weights)
 
     def run(site: Callable[[], Any]) -> Outcome:
         def model() -> None:

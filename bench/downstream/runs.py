@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 
 @dataclass
 class Outcome:
@@ -20,6 +22,12 @@ class Outcome:
 
 
 Runs = Iterator[tuple[str, Callable[[], Outcome]]]
+
+
+def moments(x: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
+    """Weighted means and standard deviations of the columns of rows, or of values."""
+    mean = np.average(x, axis=0, weights=weights)
+    return mean, np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weights))
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:

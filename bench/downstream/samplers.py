@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import headrace as hr
-from bench.downstream.runs import Outcome, Runs, timed
+from bench.downstream.runs import Outcome, Runs, moments, timed
 
 
 @dataclass
@@ -101,8 +101,7 @@ def pocomc_runs(quick: bool, seed: int) -> Runs:
 
         seconds, one = timed(whole)
         x, weights, *_ = one.posterior()
-        mean = np.average(x[:, 0], weights=weights)
-        std = np.sqrt(np.average((x[:, 0] - mean) ** 2, weights=weights))
+        mean, std = moments(x[:, 0], weights)
         return problem.judged(seconds, *map(float, one.evidence()), float(mean), float(std), int(one.calls))
 
     for flow in ("maf3",) if quick else ("maf3", "maf6", "nsf6"):
@@ -206,8 +205,7 @@ def aspire_runs(quick: bool, seed: int) -> Runs:
         seconds, found = timed(whole)
         weights = np.exp(np.asarray(found.log_w, float) - np.max(np.asarray(found.log_w)))
         x = np.asarray(found.x, float)[:, 0]
-        mean = np.average(x, weights=weights)
-        std = np.sqrt(np.average((x - mean) ** 2, weights=weights))
+        mean, std = moments(x, weights)
         evidence = float(found.log_evidence), float(found.log_evidence_error)
         got = problem.judged(seconds, *evidence, float(mean), float(std), sum(calls))
         got.summary += f"  effective {weights.sum() ** 2 / (weights**2).sum():6.0f} of {len(x)}"

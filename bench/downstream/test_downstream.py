@@ -13,6 +13,7 @@ import pytest
 
 from bench.downstream import __main__ as downstream
 from bench.downstream.models import _wrong
+from bench.downstream.runs import moments
 from bench.downstream.samplers import mixture, normal, rosenbrock
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -54,8 +55,7 @@ def test_what_is_known_of_a_problem_is_so(problem):
     log_w = problem.log_likelihood(x)
     weights = np.exp(log_w - log_w.max())
     assert abs(np.log(weights.mean()) + log_w.max() - problem.log_evidence) < 0.05
-    mean = np.average(x[:, 0], weights=weights)
-    std = np.sqrt(np.average((x[:, 0] - mean) ** 2, weights=weights))
+    mean, std = moments(x[:, 0], weights)
     assert abs(mean - problem.mean) < 0.05 * problem.std
     assert abs(std / problem.std - 1) < 0.05
 

@@ -15,6 +15,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import headrace as hr
@@ -22,7 +23,8 @@ import headrace as hr
 DRAWS, ROWS, FEATURES, COLUMNS = 10_000, 1000, 10, 10
 
 Call = Callable[[], Any]
-Case = tuple[str, Call, Call, Call, Call]  # name, draws before and after, densities before and after
+Case = tuple[str, Any, Callable[[Any], Any], Callable[[Any], Any]]
+"""Name, model, and the calls of it or of its converted form: draws for one context, and densities of rows."""
 
 
 def zuko_cases(torch: Any) -> Iterator[Case]:
@@ -31,15 +33,7 @@ def zuko_cases(torch: Any) -> Iterator[Case]:
     context, x, c = torch.randn(COLUMNS), torch.randn(ROWS, FEATURES), torch.randn(ROWS, COLUMNS)
     for kind in ("MAF", "NSF", "RealNVP"):
         model = getattr(zuko.flows, kind)(FEATURES, COLUMNS, transforms=5, hidden_features=(64, 64))
-        fast = hr.accelerate(model)
-
-        def draws(one: Any) -> Call:
-            return lambda: one(context).sample((DRAWS,))
-
-        def densities(one: Any) -> Call:
-            return lambda: one(c).log_prob(x)
-
-        yield f"zuko {kind}", draws(model), draws(fast), densities(model), densities(fast)
+        yield f"zuko {kind}", model, lambda one: one(context).sample((DRAWS,)), lambda one: one(c).log_prob(x)
 
 
 def nflows_cases(torch: Any) -> Iterator[Case]:
@@ -54,16 +48,8 @@ def nflows_cases(torch: Any) -> Iterator[Case]:
             chain.append(made)
         base = distributions.StandardNormal([FEATURES])
         model = flows.Flow(transforms.CompositeTransform(chain), base).eval()
-        fast = hr.accelerate(model)
-
-        def draws(one: Any) -> Call:
-            return lambda: one.sample(DRAWS, context)
-
-        def densities(one: Any) -> Call:
-            return lambda: one.log_prob(x, c)
-
         name = f"nflows MAF, {'residual' if residual else 'feed-forward'} blocks"
-        yield name, draws(model), draws(fast), densities(model), densities(fast)
+        yield name, model, lambda one: one.sample(DRAWS, context), lambda one: one.log_prob(x, c)
 
 
 def normflows_cases(torch: Any) -> Iterator[Case]:
@@ -78,15 +64,7 @@ def normflows_cases(torch: Any) -> Iterator[Case]:
     }
     for kind, chain in chains.items():
         model = nf.NormalizingFlow(nf.distributions.DiagGaussian(FEATURES), chain).eval()
-        fast = hr.accelerate(model)
-
-        def draws(one: Any) -> Call:
-            return lambda: one.sample(DRAWS)
-
-        def densities(one: Any) -> Call:
-            return lambda: one.log_prob(x)
-
-        yield f"normflows {kind}", draws(model), draws(fast), densities(model), densities(fast)
+        yield f"normflows {kind}", model, lambda one: one.sample(DRAWS), lambda one: one.log_prob(x)
 
 
 def glasflow_cases(torch: Any) -> Iterator[Case]:
@@ -95,15 +73,7 @@ def glasflow_cases(torch: Any) -> Iterator[Case]:
     x = torch.randn(ROWS, FEATURES)
     for kind in (RealNVP, CouplingNSF):
         model = kind(FEATURES, 4, n_neurons=2 * FEATURES, linear_transform="lu").eval()
-        fast = hr.accelerate(model)
-
-        def draws(one: Any) -> Call:
-            return lambda: one.sample(DRAWS)
-
-        def densities(one: Any) -> Call:
-            return lambda: one.log_prob(x)
-
-        yield f"glasflow {kind.__name__}", draws(model), draws(fast), densities(model), densities(fast)
+        yield f"glasflow {kind.__name__}", model, lambda one: one.sample(DRAWS), lambda one: one.log_prob(x)
 
 
 def sbi_cases(torch: Any) -> Iterator[Case]:
@@ -113,17 +83,16 @@ def sbi_cases(torch: Any) -> Iterator[Case]:
 
     prior = BoxUniform(-10 * torch.ones(FEATURES), 10 * torch.ones(FEATURES))
     theta, x = torch.randn(ROWS, FEATURES), torch.randn(ROWS, COLUMNS)
+
+    def draws(one: Any) -> Any:
+        return one.sample((DRAWS,), x=x[:1], show_progress_bars=False)
+
+    def densities(one: Any) -> Any:
+        return one.log_prob(theta, x=x[:1], norm_posterior=False)
+
     for kind in ("maf", "nsf", "zuko_maf", "zuko_nsf"):
         posterior = DirectPosterior(posterior_nn(kind)(theta, x).eval(), prior)
-        fast = hr.accelerate(posterior)
-
-        def draws(one: Any) -> Call:
-            return lambda: one.sample((DRAWS,), x=x[:1], show_progress_bars=False)
-
-        def densities(one: Any) -> Call:
-            return lambda: one.log_prob(theta, x=x[:1], norm_posterior=False)
-
-        yield f"sbi {kind}, posterior", draws(posterior), draws(fast), densities(posterior), densities(fast)
+        yield f"sbi {kind}, posterior", posterior, draws, densities
 
 
 LIBRARIES: dict[str, Callable[[Any], Iterator[Case]]] = {
@@ -165,9 +134,10 @@ def main() -> None:
     for name, cases in LIBRARIES.items():
         if options.only not in (None, name) or importlib.util.find_spec(name) is None:
             continue
-        for kind, *calls in cases(torch):
+        for kind, model, draws, densities in cases(torch):
+            both = model, hr.accelerate(model)
             with torch.no_grad():
-                pairs = [in_turn(calls[:2], options.seconds), in_turn(calls[2:], options.seconds)]
+                pairs = [in_turn([partial(call, one) for one in both], options.seconds) for call in (draws, densities)]
             shown = [f"{before:8.2f} / {after:7.3f} = {before / after:6.1f}" for before, after in pairs]
             print(f"{kind:32} {DRAWS} draws {shown[0]}   {ROWS} densities {shown[1]}", flush=True)
 

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from bench import report
-from bench.peers.client import machine_facts
+from bench.peers.client import alternating, machine_facts, usable_cores
 
 ENCODED, CONTEXT, RATE = 64, 8, 1e-3
 Step = Callable[[], float]
@@ -227,7 +227,7 @@ def measure(makers: dict[str, Callable[[], Step]], rounds: int, block: float) ->
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     last = {}
     for turn in range(rounds):
-        for name in list(steps)[:: 1 if turn % 2 == 0 else -1]:
+        for name in alternating(steps, turn):
             start = time.perf_counter()
             for _ in range(counts[name]):
                 last[name] = steps[name]()
@@ -252,8 +252,7 @@ def rows_of(name: str, found: dict[str, Any]) -> list[list[str]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parser.add_argument("--threads", type=int, default=cores)
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=6, help="an even number")
     parser.add_argument("--block", type=float, default=1.0, help="seconds of a library in a round")
     parser.add_argument("--quick", action="store_true", help="small flows, 2 rounds, nothing compiled by PyTorch")

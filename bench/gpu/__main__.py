@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import signal
 import sys
@@ -33,7 +32,7 @@ from bench.gpu import steps as gpu_steps
 from bench.gpu.cases import CASES, FITS, LIBRARIES, Case, tiny
 from bench.gpu.report import cell_text, failures, fit_row, markdown, row_of, stem, step_line
 from bench.gpu.steps import LIMITS, TOOLS
-from bench.peers.client import Worker, machine_facts
+from bench.peers.client import Worker, machine_facts, usable_cores
 from bench.peers.run import OURS, OWN, TimingPlan, measure, start
 
 STEPS = ("floors", "workloads", "tests", "sanitizer")
@@ -309,7 +308,6 @@ def no_device(card: Mapping[str, Any], options: argparse.Namespace) -> str:
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; ``cases`` are the workloads that it chooses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     add = parser.add_argument
     add("--build", action="store_true", help="first: HEADRACE_CUDA=ON pip install --no-build-isolation .")
     add("--arch", metavar="LIST", help="CUDAARCHS of the build, as 90-real (default: the card that is there)")
@@ -317,7 +315,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--workloads", default="", metavar="REGEX", help="only workloads whose name matches")
     add("--libraries", default=",".join(LIBRARIES), help="a choice (default: %(default)s)")
     add("--peer-python", default=sys.executable, metavar="PATH", help="interpreter that has the other libraries")
-    add("--threads", type=int, default=max(1, cores // 2), help="of each process on the host (default: half the cores)")
+    half = max(1, usable_cores() // 2)
+    add("--threads", type=int, default=half, help="of each process on the host (default: half the cores)")
     add("--budget", type=float, default=BUDGET, help="seconds of this command (default: %(default)g)")
     add("--output", type=Path, default=None, metavar="STEM", help="STEM.json, STEM.md (default: bench/results)")
     add("--copy", type=Path, default=None, metavar="FOLDER", help="the report there too, whenever it is written")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import numpy as np
 
 import headrace as hr
 from bench.library import streams
+from bench.library.calls import Timed, medians
 
 FOLDER = Path(__file__).parent
 ROWS = (1, 10_000)
@@ -38,26 +38,6 @@ def models() -> dict[str, hr.Flow]:
             flow.parameters.size
         ).astype(np.float32)
     return flows
-
-
-class Timed:
-    """Calls of one side of the comparison, from the compiled loop."""
-
-    def __init__(self, library: ctypes.CDLL, side: str, path: Path) -> None:
-        opened, self._close = getattr(library, f"open_{side}"), getattr(library, f"close_{side}")
-        self._time = getattr(library, f"time_{side}")
-        opened.restype, self._time.restype = ctypes.c_void_p, ctypes.c_double
-        self._flow = ctypes.c_void_p(opened(str(path).encode()))
-        assert self._flow.value, f"{side}: {path} was refused"
-
-    def __del__(self) -> None:
-        self._close(self._flow)
-
-    def __call__(self, verb: str, x: np.ndarray, out: np.ndarray, count: int) -> float:
-        given = (ctypes.c_bool(verb == "sample"), ctypes.c_long(len(x)), ctypes.c_long(count))
-        seconds = self._time(self._flow, *given, x.ctypes.data_as(ctypes.c_void_p), out.ctypes.data_as(ctypes.c_void_p))
-        assert seconds >= 0
-        return float(seconds)
 
 
 class Module:
@@ -89,14 +69,10 @@ def compare(sides: dict[str, Any], verb: str, features: int, rows: int, rounds: 
     """Median seconds a call of each side, from interleaved blocks; results of the first two are the same bits."""
     x = np.random.default_rng(1).standard_normal((rows, features)).astype(np.float32)
     outs = {side: np.zeros((rows, features if verb == "sample" else 1), np.float32) for side in sides}
-    counts = {side: max(1, round(block / max(run(verb, x, outs[side], 1), 1e-7))) for side, run in sides.items()}
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    for turn in range(rounds):
-        for side in list(sides)[:: 1 if turn % 2 == 0 else -1]:
-            seconds[side].append(sides[side](verb, x, outs[side], counts[side]))
+    found = medians(sides, verb, x, outs, rounds, block)
     assert (outs["library"] == outs["module"]).all(), f"{verb}: other bits"
     np.testing.assert_allclose(outs["header"], outs["module"], rtol=1e-3, atol=1e-3)
-    return {side: statistics.median(times) for side, times in seconds.items()}
+    return found
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,41 +7,17 @@ without what Python does around them.
 from __future__ import annotations
 
 import ctypes
-import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import headrace as hr
+from bench.library.calls import Call, Timed, medians
 from bench.sequences.__main__ import A, made
 
 STEPS = (1, 64)
-
-Call = Callable[[str, np.ndarray, np.ndarray, int], float]
-
-
-class Timed:
-    """Calls of one side of the comparison, from the compiled loop."""
-
-    def __init__(self, library: ctypes.CDLL, side: str, path: Path) -> None:
-        opened, self._close = getattr(library, f"open_stream_{side}"), getattr(library, f"close_stream_{side}")
-        self._time = getattr(library, f"time_stream_{side}")
-        opened.restype, self._time.restype = ctypes.c_void_p, ctypes.c_double
-        self._stream = ctypes.c_void_p(opened(str(path).encode()))
-        assert self._stream.value, f"{side}: {path} was refused"
-
-    def __del__(self) -> None:
-        self._close(self._stream)
-
-    def __call__(self, verb: str, x: np.ndarray, out: np.ndarray, count: int) -> float:
-        given = (ctypes.c_bool(verb == "pull"), ctypes.c_long(len(x)), ctypes.c_long(count))
-        arrays = (array.ctypes.data_as(ctypes.c_void_p) for array in (x, out))
-        seconds = float(self._time(self._stream, *given, *arrays))
-        assert seconds >= 0
-        return seconds
 
 
 class Module:
@@ -101,18 +77,12 @@ def print_table(library: ctypes.CDLL, folder: Path, rounds: int, block: float) -
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for verb in ("push", "pull"):
         for steps in STEPS:
-            sides: dict[str, Call] = {"module": Module(flow), "library": Timed(library, "library", path)}
-            sides |= {"header": Timed(library, "header", path)}
+            sides: dict[str, Call] = {"module": Module(flow), "library": Timed(library, "stream_library", path)}
+            sides |= {"header": Timed(library, "stream_header", path)}
             check(sides, verb)
             sides["core"] = Core(flow)
             x = np.sin(np.arange(steps, dtype=np.float32))[:, None]
-            out = np.zeros_like(x)
-            counts = {side: max(1, round(block / max(run(verb, x, out, 1), 1e-7))) for side, run in sides.items()}
-            seconds: dict[str, list[float]] = {side: [] for side in sides}
-            for turn in range(rounds):
-                for side in list(sides)[:: 1 if turn % 2 == 0 else -1]:
-                    seconds[side].append(sides[side](verb, x.copy(), out, counts[side]))
-            found = {side: statistics.median(times) for side, times in seconds.items()}
+            found = medians(sides, verb, x, dict.fromkeys(sides, np.zeros_like(x)), rounds, block)
             us = {side: f"{1e6 * value:.3g}" for side, value in found.items()}
             ratio = f"{found['library'] / found['core']:.2f}"
             print(f"| {verb} | {steps} | {us['module']} | {us['core']} | {us['library']} | {ratio} | {us['header']} |")

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +156,18 @@ def cpu_model() -> str:
     return match.group(1) if match else platform.processor() or platform.machine()
 
 
+def alternating(items: Iterable, turn: int) -> list:
+    """The items in order, and the other way round in every second turn."""
+    return list(items)[:: 1 if turn % 2 == 0 else -1]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine_facts(threads: int) -> dict:
     """What a reader needs to know of the machine and the settings."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         flags = re.search(r"^flags\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE).group(1).split()
     except (OSError, AttributeError):
@@ -168,7 +177,7 @@ def machine_facts(threads: int) -> dict:
     names = [*MALLOC, "OMP_NUM_THREADS", "XLA_FLAGS", "NPROC"]
     return {
         "cpu": cpu_model(),
-        "cores": cores,
+        "cores": usable_cores(),
         "threads": threads,
         "instruction_sets": [flag for flag in known if flag in flags],
         "system": platform.platform(),

@@ -12,13 +12,13 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import report
 from bench.peers import ADAPTERS
-from bench.peers.client import Worker, WorkerError, machine_facts
+from bench.peers.client import Worker, WorkerError, alternating, machine_facts, usable_cores
 from bench.workloads import RATIOS, WORKLOADS, Ratio, Workload
 
 OURS = "headrace"
@@ -65,11 +65,6 @@ def plan_cell(estimate: float, plan: TimingPlan) -> Cell:
     """As many rounds as the budget allows; a call over the budget is measured once, or only foreseen."""
     rounds = max(1, min(plan.rounds, int(plan.budget / max(estimate, plan.block))))
     return Cell(estimate, rounds, foreseen=plan.foresee and estimate > plan.budget)
-
-
-def alternating(items: Iterable, turn: int) -> list:
-    """The items in order, and the other way round in every second turn."""
-    return list(items)[:: 1 if turn % 2 == 0 else -1]
 
 
 def measure(workload: Workload, workers: dict[str, Worker], plan: TimingPlan) -> dict:
@@ -233,9 +228,8 @@ def markdown(results: dict) -> str:
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     add = parser.add_argument
-    add("--threads", type=int, default=cores, help="threads of every library (default: all cores)")
+    add("--threads", type=int, default=usable_cores(), help="threads of every library (default: all cores)")
     add("--rounds", type=int, default=6, help="rounds; an even number, since their order alternates (default: 6)")
     add("--block", type=float, default=0.4, help="seconds of a timed block (default: 0.4)")
     add("--budget", type=float, default=20.0, help="seconds a library may use in one workload (default: 20)")

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import report
-from bench.peers.client import ALLOWED, ROOT, environment, machine_facts
+from bench.peers.client import ALLOWED, ROOT, alternating, environment, machine_facts, usable_cores
 from bench.quality import datasets
 from bench.quality.fits import Job, Training
 
@@ -50,7 +50,7 @@ def magic_equal(options: argparse.Namespace) -> list[Job]:
     jobs = []
     for seed in range(options.seeds):
         for family in FAMILIES:
-            libraries = ("headrace", "zuko")[:: 1 if seed % 2 == 0 else -1]
+            libraries = alternating(("headrace", "zuko"), seed)
             jobs += [Job(library, family, seed=seed, **shared) for library in libraries]
     return jobs
 
@@ -348,7 +348,6 @@ def study(what: str, options: argparse.Namespace) -> bool:
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     add = parser.add_argument
     add("--peer-python", default=sys.executable, metavar="PATH", help="interpreter that has zuko")
     add("--data", type=Path, default=datasets.FOLDER, metavar="DIR", help=f"the files (default: {datasets.FOLDER})")
@@ -357,7 +356,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seeds", type=int, default=3, help="fits of each setting on MAGIC (default: 3)")
     add("--epochs", type=int, default=40, help="epochs of magic_equal (default: 40)")
     add("--budget", type=float, default=600.0, help="seconds of a fit, which then ends as it is (default: 600)")
-    add("--threads", type=int, default=cores, help="threads of both libraries (default: all cores)")
+    add("--threads", type=int, default=usable_cores(), help="threads of both libraries (default: all cores)")
     add("--few", action="store_true", help="4 of zuko's 16 settings: batches of 256, rate 1e-3")
     add("--quick", action="store_true", help="1 seed, 4 epochs, 2 of zuko's settings, 2 folds, 30 s a fit")
     add("--output", type=Path, default=ROOT / "bench" / "results", metavar="DIR", help="where the reports go")

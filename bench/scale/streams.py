@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ import numpy as np
 
 from bench import report
 from bench.memory import MEGABYTE, forget_peak, resident
-from bench.peers.client import ROOT, machine_facts
+from bench.peers.client import ROOT, machine_facts, usable_cores
 
 COLUMNS, FILES, EPOCHS = 10, 10, 2
 
@@ -121,7 +120,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=3_000_000)
     parser.add_argument("--hidden", type=int, default=32, help="units of each of the two hidden layers")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--repeats", type=int, default=3, help="of which the best rate and the largest peak count")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the tables are made")
     parser.add_argument("--case", choices=CASES, help="run one case in this process and print it as JSON")

@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 import headrace as hr
 from bench import report
 from bench.memory import MEGABYTE, forget_peak, resident
-from bench.peers.client import ROOT, machine_facts
+from bench.peers.client import ROOT, alternating, machine_facts
 from bench.sequences import hand
 from bench.sequences.inner import Apart
 
@@ -380,7 +380,7 @@ def interleaved(case: Case, rounds: int) -> dict[str, list[float]]:
     for contender in case.contenders:
         contender.call()
     for i in range(rounds):
-        for contender in case.contenders[:: -1 if i % 2 else 1]:
+        for contender in alternating(case.contenders, i):
             steps, seconds = contender.call()
             rates[contender.name].append(steps / seconds)
     return rates

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from bench.sequences.adaptive import student_log_densities
+from bench.sequences.speech import SETTINGS
 from headrace._fit import clock
 
 WHEELS = {
@@ -74,10 +75,8 @@ def seismometer(text: str, seconds: float) -> None:
         f"linear prediction 32, scale of the past, Student: {anchor.mean():.4f} ({time.process_time() - begin:.1f} s)"
     )
     flow = hr.WaveNet()
-    own = {"schedule": "cosine", "learning_rate": 4e-3, "average": 0.995, "clip": 1.0, "epochs": 1000}
-    history, spent = fitted(
-        flow, x[:border, None].astype(np.int32), seconds, quantised=1, crop=2048, batch_size=8, **own
-    )
+    own = {**SETTINGS, "epochs": 1000, "quantised": 1, "crop": 2048}
+    history, spent = fitted(flow, x[:border, None].astype(np.int32), seconds, **own)
     log_prob = flow.log_prob_steps(noisy[:, None])[border:].astype(np.float64)
     print(history)
     print(f"hr.WaveNet(): {log_prob.mean():.4f} (worst {log_prob.min():.1f}; {spent:.1f} s)", flush=True)

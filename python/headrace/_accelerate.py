@@ -9,8 +9,6 @@ from typing import Any
 from headrace import _arguments as check
 from headrace.convert import from_glasflow, from_nflows, from_normflows, from_zuko
 
-__all__ = ["accelerate"]
-
 
 def accelerate(model: Any, *, verify: bool = True) -> Any:
     """The model, computed by headrace: densities, samples and gradients from one network pass in both directions.

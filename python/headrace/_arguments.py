@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from headrace import _array_errors as errors
-
-Floats = NDArray[np.float64]
+from headrace._types import Floats
 
 
 def kind_of(value: Any) -> str:

@@ -9,24 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = [
-    "argument_of",
-    "context_shape",
-    "not_aligned",
-    "not_dense",
-    "not_on_cpu",
-    "on_another_device",
-    "takes_no_context",
-    "too_wide_for_jax",
-    "type_of",
-    "unreadable",
-    "wrong_device",
-    "wrong_dtype",
-    "wrong_framework",
-    "wrong_kind",
-    "wrong_shape",
-]
-
 
 def argument_of(name: str) -> str:
     """The argument's name in an array's name in messages, such as x in "x in the block from row 0 on"."""

@@ -11,8 +11,6 @@ from typing import Any
 from headrace._named_bases import UNIFORM, is_uniform
 from headrace.transforms.support import Bounds, Periods, Support, support_or_none
 
-__all__ = ["onto_itself", "refuse_box", "support_of_box"]
-
 _SPLINE: Mapping[str, Any] = {"map": "rq_spline_free", "bound": 1.0, "formula": "to_latent"}
 
 

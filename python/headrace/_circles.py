@@ -23,8 +23,6 @@ from headrace.transforms.rotation import Rotation
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 
-__all__ = ["MOST_CIRCLES", "CircleSettings", "base_of_circles", "circle_couplings", "wrapped"]
-
 MOST_CIRCLES = 5  # circle couplings of flows of many small transforms
 
 _OWN = ("activation", "last_activation", "residual", "dropout", "bins")  # settings that mean the same on a circle

@@ -23,8 +23,6 @@ from headrace._core.maps import LEAST_BINS, MAPS, SCALES, bins_of, bins_with, in
 from headrace._core.settings import MapSettings
 from headrace._keywords import parameters_of, refuse_others
 
-__all__ = ["Keywords", "Settings", "arguments", "is_inverse", "pull", "run", "settings_of", "takes_settings"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 Pair = tuple[Array, Array]

@@ -24,8 +24,6 @@ from headrace._xla_linear import axes_of, varying
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["coupling"]
-
 _WITH_HANDLERS = ("cpu",)  # platforms
 
 

@@ -12,8 +12,6 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._evaluation import WRT, Cotangents, Evaluated, Gradients, Opened, Pair, kinds_of
 
-__all__ = ["Derivatives"]
-
 
 class Derivatives(Evaluated):
     """The derivatives of a `Flow`."""

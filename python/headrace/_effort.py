@@ -32,15 +32,12 @@ from headrace._fit.source import ArrayRows
 from headrace._held_out import held_of
 from headrace._platform import give_memory_back
 from headrace._stored import header_of
+from headrace._types import Floats
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF
 from headrace.tails import Uniform
 from headrace.training import finished
-
-__all__ = ["with_effort"]
-
-Floats = NDArray[np.float64]
 
 MEMBERS, MOST_MEMBERS = 4, 16  # without and with a time for them
 MEMBERS_TIME = 0.6  # their share of the time

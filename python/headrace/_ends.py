@@ -19,8 +19,6 @@ from headrace.transforms.on_columns import OnColumns
 from headrace.transforms.support import Support, circles_of
 from headrace.transforms.transform import Transform
 
-__all__ = ["LINE", "Columns", "Ends", "ends_of", "periodic_of"]
-
 Ends = tuple[float, float]
 Columns = list["Ends | None"]  # None: the ends of this column depend on others, or are not known
 

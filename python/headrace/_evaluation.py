@@ -16,8 +16,6 @@ from headrace._arrays.caller import Array, Caller
 from headrace._arrays.shapes import Rows, drawn, flat, opened, summed
 from headrace._module import Module, Program
 
-__all__ = ["Cotangents", "Evaluated"]
-
 Pair = tuple[Array, Array]
 Gradients = tuple[Array, ...]
 Opened = tuple[Caller, Rows, Program, "np.dtype[Any]", "NDArray[Any] | None"]  # the dtype is that of results
@@ -52,9 +50,8 @@ class Cotangents:
         return _arrays.shaped(name, value, rows.batch, caller).reshape(rows.rows)
 
 
-def kinds_of(wrt: Any) -> tuple[str, ...]:
+def kinds_of(wrt: Any, options: tuple[str, ...] = ("inputs", "parameters", "context")) -> tuple[str, ...]:
     """The variables of the wanted gradients."""
-    options = ("inputs", "parameters", "context")
     given = (wrt,) if isinstance(wrt, str) else tuple(wrt) if np.iterable(wrt) else (wrt,)
     kinds = tuple(check.choice("wrt", kind, options) for kind in given)
     if not kinds or len(set(kinds)) != len(kinds):

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 
-__all__ = ["CHUNK", "RowPart", "held_of", "names_of"]
-
 Index = NDArray[np.int64]
 
 CHUNK = 1 << 16  # rows at a time where a pass over all would need a copy

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["PROJECT", "install", "rebuild"]
-
 # The argument of pip. A release on a package index changes this to its name there, and the pages with it
 # (tests/tools/test_install_hints.py). Until then that name is unclaimed, and another project's package could have it.
 PROJECT = "."

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from headrace._tables.names import Names
     from headrace.bases import Base
 
-__all__ = ["Interior", "Trainable"]
-
 
 class Interior:
     """The private parts of a flow, in their state when `Flow._interior` is read."""

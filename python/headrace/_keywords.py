@@ -13,8 +13,6 @@ from typing import Any, TypeVar, cast
 
 from headrace._core.settings import Settings
 
-__all__ = ["closed", "documented", "meant", "parameters_of", "refuse", "refuse_others", "suggestion", "takes"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 

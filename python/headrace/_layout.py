@@ -8,8 +8,6 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Block", "Grid", "Item", "lines_of", "width", "wrapped"]
-
 WIDEST = 110  # characters of a paragraph's line, because longer lines are hard to read
 LEAST, MANY = 12, 30  # characters of a column whose texts wrap: at least, and enough for long ones
 GAP = 2  # spaces between two columns

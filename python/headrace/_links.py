@@ -12,8 +12,6 @@ from headrace.transforms.fixed import Permutation
 from headrace.transforms.linear import Linear
 from headrace.transforms.transform import Transform
 
-__all__ = ["LINKS", "link_before"]
-
 LINKS = ("reverse", "linear", "random", "none")
 
 

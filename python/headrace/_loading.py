@@ -10,8 +10,6 @@ from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.transforms.transform import Transform
 
-__all__ = ["from_bytes", "load"]
-
 Loaded = Flow | Ensemble | Transform
 
 

@@ -7,8 +7,6 @@ from typing import Any
 from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.tails import StudentT
 
-__all__ = ["NAMES", "UNIFORM", "is_uniform", "named_base"]
-
 UNIFORM = "uniform"
 _OF_A_LINE = {"standard_normal": StandardNormal, "normal": Normal, "logistic": Logistic, "student_t": StudentT}
 

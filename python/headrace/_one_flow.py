@@ -10,8 +10,6 @@ from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.transforms.transform import Transform
 
-__all__ = ["no_flow"]
-
 
 def no_flow(expected: str, value: Any) -> TypeError:
     """The error for such an object as the argument `flow`."""

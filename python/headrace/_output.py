@@ -17,8 +17,6 @@ from typing import BinaryIO
 
 from headrace import _platform
 
-__all__ = ["NO_ROOM", "check_regular", "check_writable", "printable", "refuse_inputs", "replacing", "spreadsheet_cell"]
-
 NO_ROOM = {
     errno.ENOSPC,
     errno.EFBIG,

@@ -7,8 +7,6 @@ from typing import Any
 
 from headrace._install import install
 
-__all__ = ["BAND", "BLUE", "GREY", "INK", "NAMED", "NO_MATPLOTLIB", "ORANGE", "STYLE", "can_draw"]
-
 NO_MATPLOTLIB = f"pictures need matplotlib: {install('plot')}"
 
 # The colours of M. Okabe and K. Ito.

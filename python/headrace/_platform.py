@@ -21,16 +21,6 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = [
-    "Temporary",
-    "ends_in_separator",
-    "give_memory_back",
-    "new_temporary",
-    "remove_abandoned",
-    "why_no_core",
-    "without_separator",
-]
-
 _ENDING, _LOCK_ENDING = ".tmp", ".lock"
 _PATIENCE = 2.0  # seconds for which another process may read a file that is to be replaced
 

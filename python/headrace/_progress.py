@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-__all__ = ["bar", "each", "seconds_bar", "sent_to", "watched"]
-
 T = TypeVar("T")
 
 SECONDS = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s{postfix}"  # a bar of elapsed time

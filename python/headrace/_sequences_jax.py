@@ -17,8 +17,6 @@ from headrace.sequences.flow import SequenceFlow
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["SequenceModule"]
-
 _KINDS = ("parameters", "inputs", "context", "covariates")
 
 
@@ -95,7 +93,6 @@ class SequenceModule:
     params: Any
 
     def __init__(self, flow: SequenceFlow) -> None:
-        """See the class."""
         if not isinstance(flow, SequenceFlow):
             raise TypeError(f"flow: expected a SequenceFlow, got {check.kind_of(flow)}")
         flow._refuse_device("flow")

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace import _array_errors as errors
 
-__all__ = ["KINDS", "MOST_FEATURES", "Filed", "Stored", "header_of", "storable"]
-
 KINDS: dict[str, Any] = {}  # by the name that files give them: the class's own
 
 MOST_FEATURES = 2**17  # of coordinates and of context columns; work may grow with their square
@@ -107,7 +105,6 @@ class Stored:
     def __init__(
         self, header: Any, arrays: dict[str, NDArray[Any]], dtype: np.dtype[Any] | None, prefix: str = ""
     ) -> None:
-        """See the class."""
         if not isinstance(header, dict):
             raise TypeError(f"expected a JSON object, got {type(header).__name__}")
         self._header = dict(header)

@@ -17,8 +17,6 @@ from headrace._keywords import closed, refuse
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Verbs"]
-
 Seed: TypeAlias = "int | np.random.Generator | None"
 
 

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["kept_in", "warn"]
-
 _HERE = str(Path(__file__).parent)
 _kept: ContextVar[list[str] | None] = ContextVar("kept", default=None)
 

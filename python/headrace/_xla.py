@@ -23,8 +23,6 @@ from headrace._core import cpu
 from headrace._xla_linear import axes_of, folded, pushed, varying
 from headrace.flow import Flow
 
-__all__ = ["Direction", "Structure", "differentiable_no_more", "register", "structure_of"]
-
 Arrays = tuple[Any, ...]
 _lock = threading.Lock()
 

@@ -17,8 +17,6 @@ from jax import numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-__all__ = ["NO_FORWARD", "axes_of", "folded", "pushed", "varying"]
-
 Arrays = tuple[Any, ...]
 Flags = tuple[bool, ...]
 

@@ -19,8 +19,6 @@ from headrace._stored import Stored, storable
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Base", "Logistic", "Normal", "StandardNormal"]
-
 
 class Base(abc.ABC):
     """A density of independent coordinates that can be evaluated and sampled."""
@@ -104,7 +102,6 @@ class Normal(Base):
     name = "normal"
 
     def __init__(self, features: int, loc: Any = 0.0, scale: Any = 1.0, *, trainable: bool = True) -> None:
-        """See the class."""
         super().__init__(features)
         self.loc = check.vector("loc", loc, self.features)
         self.scale = check.vector("scale", scale, self.features, positive=True)

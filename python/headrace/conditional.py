@@ -15,8 +15,6 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._arrays.shapes import opened
 
-__all__ = ["Conditional"]
-
 
 class Conditional:
     """The density of the unknown columns for each row of known ones; `Flow.given` makes it.

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._types import Floats
 
 __all__ = ["U1", "U2", "U3", "U4", "Energy"]
 
-Array = NDArray[np.float64]
-Pair = tuple[Array, Array]
+Pair = tuple[Floats, Floats]
 
 EDGE = 0.5
 """The standard deviation of the normal density by which U2 to U4 fall beyond abs(z1) = 4."""
@@ -43,7 +43,7 @@ class Energy(abc.ABC):
     log_z: float
     """The logarithm of the integral of e^-U over the plane: free energies are -log_z plus the KL."""
 
-    def log_density(self, x: NDArray[Any]) -> Array:
+    def log_density(self, x: NDArray[Any]) -> Floats:
         """-U of each row, shape (rows,), in nats, for x of shape (rows, 2), float32 or float64."""
         return self._evaluate(x)[0]
 
@@ -56,13 +56,13 @@ class Energy(abc.ABC):
         """Call `log_density_and_gradient`."""
         return self.log_density_and_gradient(x)
 
-    def _evaluate(self, x: Any) -> tuple[Array, Array, Array]:
+    def _evaluate(self, x: Any) -> tuple[Floats, Floats, Floats]:
         array = _arrays.matrix("x", x, self.features).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):  # as for a row that is infinite or NaN
             return self._terms(array[:, 0], array[:, 1])
 
     @abc.abstractmethod
-    def _terms(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
+    def _terms(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
         """The log density and its derivatives by both coordinates."""
 
     def __repr__(self) -> str:
@@ -76,7 +76,7 @@ class U1(Energy):
     name = "U1"
     log_z = 1.8775016261097077  # by quadrature in polar coordinates; a test does it again
 
-    def _terms(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
+    def _terms(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
         radius = np.hypot(z1, z2)
         off = (radius - 2.0) / 0.4
         # d|z|/dz is undefined at the origin: 0, its mean over directions.
@@ -94,13 +94,13 @@ class _Confined(Energy):
         """The integral over z2 is the same for every z1."""
         self.log_z = math.log(self._width * _ROOT_2PI * _CONFINED)
 
-    def _terms(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
+    def _terms(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
         beyond = np.maximum(np.abs(z1) - _HALF_WIDTH, 0.0) / EDGE
         value, by_first, by_second = self._across(z1, z2)
         return value - 0.5 * beyond * beyond, by_first - beyond / EDGE * np.sign(z1), by_second
 
     @abc.abstractmethod
-    def _across(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
+    def _across(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
         """Terms like those of `_terms`, without the confinement."""
 
 
@@ -110,7 +110,7 @@ class U2(_Confined):
     name = "U2"
     _width = 0.4
 
-    def _across(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
+    def _across(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
         wave, slope = _wave(z1)
         off = (z2 - wave) / 0.4
         return -0.5 * off * off, off / 0.4 * slope, -off / 0.4
@@ -121,7 +121,7 @@ class _Two(_Confined):
 
     _widths: tuple[float, float]
 
-    def _across(self, z1: Array, z2: Array) -> tuple[Array, Array, Array]:
+    def _across(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
         wave, slope = _wave(z1)
         shift, shift_slope = self._shift(z1)
         first, second = self._widths
@@ -132,7 +132,7 @@ class _Two(_Confined):
 
     @staticmethod
     @abc.abstractmethod
-    def _shift(z1: Array) -> Pair:
+    def _shift(z1: Floats) -> Pair:
         """The shift, and its derivative."""
 
 
@@ -147,7 +147,7 @@ class U3(_Two):
     _width = 0.35 + 0.35
 
     @staticmethod
-    def _shift(z1: Array) -> Pair:
+    def _shift(z1: Floats) -> Pair:
         place = (z1 - 1.0) / 0.6
         shift = 3.0 * np.exp(-0.5 * place * place)
         return shift, -place / 0.6 * shift
@@ -164,18 +164,18 @@ class U4(_Two):
     _width = 0.4 + 0.35
 
     @staticmethod
-    def _shift(z1: Array) -> Pair:
+    def _shift(z1: Floats) -> Pair:
         half = 0.5 * (1.0 + np.tanh((z1 - 1.0) / 0.6))  # the logistic function without overflow
         return 3.0 * half, 3.0 / 0.3 * half * (1.0 - half)
 
 
-def _wave(z1: Array) -> Pair:
+def _wave(z1: Floats) -> Pair:
     """w1 and its derivative."""
     turn = 0.5 * math.pi * z1
     return np.sin(turn), 0.5 * math.pi * np.cos(turn)
 
 
-def _heaps(first: tuple[Array, Any], second: tuple[Array, Any]) -> Pair:
+def _heaps(first: tuple[Floats, Any], second: tuple[Floats, Any]) -> Pair:
     """ln(e^-½a² + e^-½b²) and its derivative, from (a, da) and (b, db)."""
     (a, slope_a), (b, slope_b) = first, second
     share = 0.5 * (1.0 + np.tanh(0.25 * (b * b - a * a)))  # of the first

@@ -28,6 +28,7 @@ from headrace._keywords import closed, refuse
 from headrace._stored import Filed, Stored, header_of, storable
 from headrace._streams.given import is_stream
 from headrace._tables.names import Names
+from headrace._types import Floats
 from headrace._warn import warn
 from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.flow import Flow
@@ -36,9 +37,6 @@ from headrace.training import History
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Ensemble"]
-
-Floats = NDArray[np.float64]
 
 _STREAM = 0x656E73656D626C65  # a stream of its own beside a seed: the draws of members share no values with the noise
 
@@ -69,7 +67,6 @@ class Ensemble(Filed):
     """
 
     def __init__(self, flows: Sequence[Flow], weights: Any = None) -> None:
-        """See the class."""
         if isinstance(flows, (Flow, str, bytes)) or not np.iterable(flows):
             raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
         given = tuple(flows)

@@ -25,18 +25,6 @@ from headrace._core.device import BF16_PARTS
 from headrace._output import check_regular, printable, replacing
 from headrace._stored import Filed, Stored, header_of
 
-__all__ = [
-    "FORMAT",
-    "FileFormatError",
-    "from_bytes",
-    "load",
-    "notes_of_bytes",
-    "read_notes",
-    "save",
-    "to_bytes",
-    "unpickled",
-]
-
 # Goes up when the meaning of existing keys changes; older readers refuse new kinds and keys anyway.
 # 2: there is a checksum. 3: tensors may have three axes, as those of sequences do; other files remain of format 2.
 FORMAT = 3

@@ -8,18 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
 from headrace import training
 from headrace._arrays.caller import Array, Caller, named
+from headrace._chained import Chained, check_base
 from headrace._core.device import Device, matmul_on_cpu
 from headrace._core.steps import StepSpec
-from headrace._evaluation import Pair
 from headrace._fit.arguments import Arguments, FitKeywords
 from headrace._interior import Interior
 from headrace._keywords import takes
-from headrace._module import Block, Program
 from headrace._stored import Stored, header_of, header_of_scale, storable
 from headrace._tables.names import Names
 from headrace._verbs import Verbs
@@ -32,11 +31,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 
-__all__ = ["Flow"]
-
-
 @storable
-class Flow(Verbs):
+class Flow(Chained, Verbs):
     """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
 
     The whole chain is one program: a tile of rows runs through all transforms while it is in cache. It is compiled when
@@ -58,7 +54,6 @@ class Flow(Verbs):
     [-2.531]
     """
 
-    _dtype: np.dtype[Any]
     _called = Names()  # those of the columns of x and of the context
 
     def __init__(
@@ -70,7 +65,6 @@ class Flow(Verbs):
         standardize_context: tuple[Any, Any] | None = None,
         matmul: str | None = None,
     ) -> None:
-        """See the class."""
         if not np.iterable(transforms):
             raise TypeError(f"transforms: expected a sequence of transforms, got {check.kind_of(transforms)}")
         chain = tuple(transforms)
@@ -81,13 +75,7 @@ class Flow(Verbs):
             if not chain:
                 raise ValueError("base: expected a base density where there are no transforms, got None")
             base = StandardNormal(chain[0].features)
-        if not isinstance(base, Base):
-            raise TypeError(f"base: expected a base density, got {check.kind_of(base)}")
-        for i, t in enumerate(chain):
-            if t.features != base.features:
-                raise ValueError(
-                    f"transforms[{i}]: expected {base.features} features, as the base has, got {t.features}"
-                )
+        check_base(base, chain)
         contexts = sorted({t.context for t in chain if t.context})
         if len(contexts) > 1:
             raise ValueError(f"transforms: expected one number of context columns, got {contexts}")
@@ -107,25 +95,10 @@ class Flow(Verbs):
             if device is not None:
                 raise ValueError(f"matmul: expected none beside transforms on {device!r}, got {matmul!r}; use .to")
         self._place(device, products)
-        self._chain = tuple(t._bare() for t in chain)
-        self._base = base
-        self._standardize_context: Pair | None = None
-        if standardize_context is not None:
-            self._standardize_context = check.context_scale("standardize_context", standardize_context, self._context)
-        self._take_parameters(np.concatenate([base._initial(kind), *(t._vector() for t in chain)]))
-
-    def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
-        self._base._check(self._dtype)
-        super()._take_parameters(parameters, program=program, **structure)
+        self._join(chain, base, standardize_context)
 
     def _steps(self, inverted: bool = False) -> list[StepSpec]:
         return [step for t in self._chain for step in t._steps()]
-
-    def _blocks(self) -> list[tuple[str, Block]]:
-        blocks = [(f"base.{prefix}", block) for prefix, block in self._base._blocks()]
-        for i, t in enumerate(self._chain):
-            blocks += [(f"transforms.{i}.{prefix}", block) for prefix, block in t._blocks()]
-        return blocks
 
     def _base_steps(self) -> tuple[str, list[StepSpec]]:
         return self._base.name, self._base._steps()
@@ -138,9 +111,6 @@ class Flow(Verbs):
     def _interior(self) -> Interior:
         """The interface of fits to the flow, beyond its public methods."""
         return Interior(self)
-
-    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        return {f"transforms.{i}.{name}": m for i, t in enumerate(self._chain) for name, m in t._fixed_arrays().items()}
 
     def _header(self) -> dict[str, Any]:
         """See `headrace._stored`."""
@@ -168,21 +138,6 @@ class Flow(Verbs):
         return self
 
     # ---- structure ---------------------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of parameters and results."""
-        return self._dtype
-
-    @property
-    def base(self) -> Base:
-        """The base density, with a copy of the current parameters."""
-        return self._base._with_parameters(self._vector()[: self._base_size()])
-
-    @property
-    def standardize_context(self) -> Pair | None:
-        """``(mean, std)`` of the context's columns, shape (context,) each, as given or as `fit` found them; or None."""
-        return self._standardize_context
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
@@ -218,9 +173,6 @@ class Flow(Verbs):
         super()._place(device, products)
         if device is None and (self._called.features or self._called.context):
             self._caller = named(self._called)
-
-    def _base_size(self) -> int:
-        return sum(block.size for _, block in self._base._blocks())
 
     @property
     def transforms(self) -> tuple[Transform, ...]:

@@ -35,8 +35,6 @@ from headrace.transforms.vector import Planar, Radial
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["DEFAULT", "IAF", "MAF", "NSF", "PlanarFlow", "RadialFlow", "RealNVP"]
-
 DEFAULT = "nsf"  # the flow where a table is fitted and none is named
 
 
@@ -141,7 +139,6 @@ class _Affine(_Named):
         matmul: str = "exact",
         **conditioner: Unpack[Affine],
     ) -> None:
-        """See the class."""
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         options = onto_itself(base, link, _bounded(hidden, conditioner))
 
@@ -249,7 +246,6 @@ class RealNVP(_Named):
         matmul: str = "exact",
         **conditioner: Unpack[Affine],
     ) -> None:
-        """See the class."""
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         options = onto_itself(base, link, _bounded(hidden, conditioner))
 
@@ -301,7 +297,6 @@ class NSF(_Named):
         matmul: str = "exact",
         **conditioner: Unpack[Spline],
     ) -> None:
-        """See the class."""
         sizes = {"context": context, "hidden": hidden, "dtype": dtype}
         kind = _couplings if coupling else _autoregressive
         options = {"map": "rq_spline", "formula": "to_latent", **onto_itself(base, link, conditioner)}
@@ -355,7 +350,6 @@ class PlanarFlow(_Named):
         matmul: str = "exact",
         **network: Unpack[NetworkKeywords],
     ) -> None:
-        """See the class."""
         refuse_box(base, type(self).__name__)
         key = check.integer("seed", seed)
         sizes: Any = {"context": context, "hidden": hidden, "dtype": dtype}
@@ -399,7 +393,6 @@ class RadialFlow(_Named):
         matmul: str = "exact",
         **network: Unpack[NetworkKeywords],
     ) -> None:
-        """See the class."""
         refuse_box(base, type(self).__name__)
         key = check.integer("seed", seed)
         sizes: Any = {"context": context, "hidden": hidden, "dtype": dtype}

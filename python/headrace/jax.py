@@ -166,7 +166,6 @@ class FlowModule:
     structure: Structure
 
     def __init__(self, flow: Flow | None = None, *, params: Any = None, structure: Structure | None = None) -> None:
-        """See the class."""
         if flow is None and structure is not None:
             own = _structure(structure)
             _params(own, params)

@@ -17,8 +17,6 @@ from headrace._fit.side_by_side import Failed, run, threads_side_by_side
 from headrace._streams.given import is_stream
 from headrace.flow import Flow
 
-__all__ = ["fit_many"]
-
 _OF_A_TABLE = ("context", "weights")
 _OF_ONE = ("checkpoint", "group")
 _PLAIN = (TypeError, ValueError, RuntimeError)  # errors that are made of one message

@@ -10,8 +10,6 @@ from headrace import _arguments as check
 from headrace._core import cpu
 from headrace._core.settings import MOST_COLUMNS
 
-__all__ = ["Layer", "Network"]
-
 ACTIVATIONS = tuple(cpu.activations())
 
 _JOINS = ("add", "gate")
@@ -100,7 +98,6 @@ class Network:
     layers: tuple[Layer, ...]
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        """See the class."""
         if isinstance(layers, (str, bytes)) or not hasattr(layers, "__iter__"):
             raise TypeError(f"layers: expected a list of Layer objects, got {check.kind_of(layers)}")
         given, added = tuple(layers), dict[int, int]()

@@ -157,7 +157,6 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     table_: _tables.Table
 
     def __init__(self, flow: str = DEFAULT, **parameters: Any) -> None:
-        """See the class."""
         refuse_others("FlowDensity", parameters, [*self._signature.parameters][1:])
         given = self._signature.bind(self, flow, **parameters)
         given.apply_defaults()

@@ -17,8 +17,6 @@ from headrace.bases import Base
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Independent", "NormalMixture", "StudentT", "Uniform"]
-
 _PADDING = 16  # of parameters in the core's vector
 MOST_COMPONENTS = 4096
 
@@ -105,7 +103,6 @@ class Uniform(_Stepped):
     """
 
     def __init__(self, features: int) -> None:
-        """See the class."""
         super().__init__(features)
         self._columns, self._start = ["uniform"] * self.features, {}
 
@@ -129,7 +126,6 @@ class Independent(_Stepped):
     """
 
     def __init__(self, densities: Sequence[str]) -> None:
-        """See the class."""
         if isinstance(densities, str) or not isinstance(densities, Sequence):
             raise TypeError(f"densities: expected a sequence of names, got {check.kind_of(densities)}")
         super().__init__(len(densities))
@@ -173,7 +169,6 @@ class StudentT(_Stepped):
     """
 
     def __init__(self, features: int, df: Any = 5.0, *, trainable: bool = True) -> None:
-        """See the class."""
         super().__init__(features)
         self.df = check.vector("df", df, self.features, positive=True)
         self.trainable = bool(trainable)
@@ -242,7 +237,6 @@ class NormalMixture(_Stepped):
         trainable: bool = True,
         seed: int = 0,
     ) -> None:
-        """See the class."""
         super().__init__(features)
         self.components = check.integer("components", components, least=1, most=MOST_COMPONENTS)
         shape = (self.components, self.features)

@@ -10,22 +10,6 @@ import safetensors.numpy
 import reference
 
 
-class InStandardUnits:
-    """A flow whose networks read (context - mean) / std."""
-
-    def __init__(self, flow, mean, std):
-        self.flow, self.mean, self.std = flow, np.asarray(mean), np.asarray(std)
-
-    def log_prob(self, x, context):
-        return self.flow.log_prob(x, (np.asarray(context, np.float64) - self.mean) / self.std)
-
-    def to_latent(self, x, context):
-        return self.flow.to_latent(x, (np.asarray(context, np.float64) - self.mean) / self.std)
-
-    def to_data(self, z, context):
-        return self.flow.to_data(z, (np.asarray(context, np.float64) - self.mean) / self.std)
-
-
 def read(path):
     """A reference flow or transform."""
     with safetensors.safe_open(path, "numpy") as file:
@@ -59,16 +43,19 @@ def _sequence_flow(header, tensors):
 
 
 class _Scaled:
-    """A flow of sequences whose networks read (context - mean) / std."""
+    """A flow, of rows or of sequences, whose networks read (context - mean) / std."""
 
     def __init__(self, flow, scale):
-        self.flow, self.mean, self.std = flow, scale["mean"], scale["std"]
+        self.flow, self.mean, self.std = flow, np.asarray(scale["mean"]), np.asarray(scale["std"])
 
-    def __getattr__(self, verb):
+    def __getattr__(self, name):
+        found = getattr(self.flow, name)
+
         def call(value, context=None, covariates=None):
-            return getattr(self.flow, verb)(value, (np.asarray(context) - self.mean) / self.std, covariates)
+            scaled = (np.asarray(context, np.float64) - self.mean) / self.std
+            return found(value, scaled) if covariates is None else found(value, scaled, covariates)
 
-        return call
+        return call if callable(found) else found
 
 
 def _causal(header, tensors, prefix):
@@ -105,7 +92,7 @@ def _flow(header, tensors, prefix):
     chain = [_transform(part, tensors, f"{prefix}transforms.{i}.") for i, part in enumerate(header["transforms"])]
     flow = reference.Flow(chain, _base(header["base"], tensors, prefix))
     scale = header["standardize_context"]
-    return flow if scale is None else InStandardUnits(flow, scale["mean"], scale["std"])
+    return flow if scale is None else _Scaled(flow, scale)
 
 
 def _base(header, tensors, prefix):

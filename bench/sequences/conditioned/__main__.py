@@ -39,11 +39,10 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from bench.sequences.conditioned import envelope
-from bench.sequences.speech import RANGE, recordings
+from bench.sequences.speech import RANGE, SETTINGS, recordings
 from headrace._fit import clock
 from headrace.variational.spectra import Magnitudes
 
-SETTINGS: dict[str, Any] = {"schedule": "cosine", "learning_rate": 4e-3, "average": 0.995, "clip": 1.0, "batch_size": 8}
 GIVEN = {"covariates": envelope.COLUMNS, "hop": envelope.HOP}
 LENGTH, SAMPLES, WINDOW = 1024, 8, 256
 LOUD, FRAME, VOICED = 25.0, 160, 0.6

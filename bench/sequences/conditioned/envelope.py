@@ -15,8 +15,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-__all__ = ["COLUMNS", "HOP", "columns", "excitation", "frames", "signal"]
-
 Floats = NDArray[np.float64]
 
 HOP, ORDER, WINDOW = 80, 12, 240  # of 8 kHz: 10 ms, and 30 ms

@@ -22,8 +22,6 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._core.device import CACHES, Device, Kernels, OnStream, Stream, device_at
 
-__all__ = ["DeviceCaller", "caller_of", "check_on_host"]
-
 _CUDA, _MANAGED = 2, 13  # kinds of DLPack's devices
 
 

@@ -16,19 +16,6 @@ from numpy.typing import NDArray
 
 from headrace._array_errors import argument_of
 
-__all__ = [
-    "check_numbers",
-    "class_of",
-    "inferred",
-    "is_frame",
-    "is_readable",
-    "kinds_of",
-    "labels_of",
-    "names_of",
-    "read",
-    "read_list",
-]
-
 Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, its dtype, its values in a dtype
 
 _FRAMES = {"pandas": ("DataFrame", "Series"), "polars": ("DataFrame", "Series")}

@@ -7,8 +7,6 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["A", "AnyArray", "AnyFrame", "S", "Whole"]
-
 
 class AnyArray(Protocol):
     """An array of NumPy, PyTorch, JAX or CuPy."""

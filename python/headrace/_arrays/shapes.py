@@ -16,8 +16,6 @@ from headrace import _arguments as check
 from headrace import _array_errors as errors
 from headrace._arrays.caller import Caller, Matrix
 
-__all__ = ["Rows", "drawn", "flat", "opened", "summed"]
-
 Shape = tuple[int, ...]
 
 _MOST_NUMBERS = 2**59  # of float64 in one array, because its bytes are counted in 64 bits with a sign

@@ -11,8 +11,6 @@ from headrace._cli.commands import OK, _load_any, _Names, _say
 from headrace._cli.signals import Signal
 from headrace._layout import Grid
 
-__all__ = ["info"]
-
 
 def info(arguments: argparse.Namespace) -> int:
     """Print facts about this build and machine, or about a flow."""

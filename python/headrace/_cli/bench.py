@@ -20,8 +20,6 @@ from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, RealNVP
 from headrace.training import Adam
 
-__all__ = ["Measurement", "Roofline", "copy_bandwidth", "multiply_add_peak", "needed_flops", "run", "workloads"]
-
 LEAST_CALLS = 5
 WORKLOADS = 12
 

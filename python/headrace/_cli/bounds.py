@@ -12,8 +12,6 @@ from headrace._cli import tables
 from headrace._tables.table import Table
 from headrace.transforms.support import Support
 
-__all__ = ["check_rows", "read"]
-
 Pairs = list["tuple[float | None, float | None] | None"]
 
 

@@ -13,8 +13,6 @@ from headrace.transforms.support import support_or_none
 if TYPE_CHECKING:
     from headrace.choosing.result import Choice
 
-__all__ = ["SECONDS", "choose"]
-
 SECONDS = 60.0
 
 

@@ -19,9 +19,8 @@ from typing import TextIO
 import headrace as hr
 from headrace._cli import commands, options, screen, use
 from headrace._cli.parser import USAGE
+from headrace._cli.several import STANDARD
 from headrace._output import NO_ROOM, printable
-
-__all__ = ["main"]
 
 FAILED, PIPE_CLOSED = 1, 141
 
@@ -77,7 +76,7 @@ def _run(given: Sequence[str]) -> int:
     arguments, extra = parser.parse_known_args(given)
     if extra:
         arguments.refuse(extra)
-    if arguments.run in (use.score, use.sample) and arguments.output == commands.STANDARD:
+    if arguments.run in (use.score, use.sample) and arguments.output == STANDARD:
         arguments.output = None
     if arguments.threads:
         hr.set_num_threads(arguments.threads)

@@ -28,15 +28,6 @@ from headrace._layout import Block, Grid
 from headrace._output import check_writable, refuse_inputs
 from headrace._tables import table as _table
 
-__all__ = [
-    "INTERRUPTED",
-    "OK",
-    "STANDARD",
-    "bench",
-    "demo",
-    "info",
-]
-
 OK, INTERRUPTED = 0, 130
 PICTURE = "hr_diagram.png"  # of the demo
 

@@ -15,8 +15,6 @@ from headrace._pictures import NO_MATPLOTLIB, can_draw
 from headrace._tables.table import FIT
 from headrace.diagnosis import diagnose as look
 
-__all__ = ["WRITTEN", "diagnose"]
-
 WRITTEN = (".html", ".png", ".pdf", ".svg")
 
 

@@ -10,8 +10,6 @@ import headrace as hr
 from headrace._cli.tables.writing import DOUBLE, SINGLE
 from headrace._tables.table import Table
 
-__all__ = ["of_samples"]
-
 
 def of_samples(flow: hr.Flow | hr.Ensemble, table: Table | None) -> list[int]:
     """Significant digits of each column of the table.

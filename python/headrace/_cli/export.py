@@ -8,8 +8,6 @@ import os
 import headrace as hr
 from headrace._cli.commands import OK, _check_output, _load, _say
 
-__all__ = ["VERBS", "export"]
-
 VERBS = ("log_prob", "to_latent", "to_data")  # of `Flow.to_onnx`
 
 

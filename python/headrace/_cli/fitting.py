@@ -23,7 +23,6 @@ from headrace._cli import bounds, choose, screen, several, shape, tables
 from headrace._cli.commands import (
     INTERRUPTED,
     OK,
-    STANDARD,
     Density,
     _check_output,
     _columns,
@@ -36,6 +35,7 @@ from headrace._cli.commands import (
     _usage,
 )
 from headrace._cli.offered import FIT, FLOWS, Kind, settings
+from headrace._cli.several import STANDARD
 from headrace._cli.waves import SUFFIX
 from headrace._effort import with_effort
 from headrace._fit.streams import check_stream, rows_bar
@@ -51,8 +51,6 @@ from headrace._tables.table import Table
 from headrace.diagnosis.baselines import gaussian_log_prob
 from headrace.flows import DEFAULT
 from headrace.transforms.support import Support
-
-__all__ = ["fit"]
 
 JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
 VALIDATION = 0.1  # share of the rows that is held out

@@ -15,8 +15,6 @@ from typing import Any
 import headrace as hr
 from headrace._fit.arguments import Arguments, options
 
-__all__ = ["FIT", "FLOWS", "SIGNALS", "Kind", "Setting", "fit_help", "meanings", "settings"]
-
 FIT = options()
 """Options that are arguments of `Flow.fit`, by name."""
 # Arguments that come from the table, or from other options.

@@ -24,8 +24,6 @@ from headrace._cli.parser import (
 from headrace._cli.waves import SUFFIX as WAVE
 from headrace.flows import DEFAULT
 
-__all__ = ["parser"]
-
 COLUMNS = "COLUMNS are names, indices from 0 or ranges: mass,radius or 0,3:6"
 FLOW = "a file of a fitted flow; - for the standard input"
 

@@ -19,20 +19,6 @@ from headrace._keywords import meant
 from headrace._layout import WIDEST, width, wrapped
 from headrace._named_bases import NAMES
 
-__all__ = [
-    "KINDS",
-    "READERS",
-    "USAGE",
-    "Parser",
-    "delimiter",
-    "file",
-    "integer",
-    "number",
-    "or_folder",
-    "rate",
-    "share",
-]
-
 USAGE = 2  # the exit code of a wrong command line
 
 

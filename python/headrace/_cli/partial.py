@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from headrace._cli import tables
 from headrace._output import replacing
 
-__all__ = ["Kept", "Watch"]
-
 FORMAT = 1
 
 

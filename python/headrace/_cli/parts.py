@@ -20,8 +20,6 @@ from headrace._cli import tables
 from headrace._output import replacing
 from headrace._platform import ends_in_separator, without_separator
 
-__all__ = ["Folder", "is_folder", "mark"]
-
 RECORD = "headrace-score.json"
 FORMAT = 1
 EDGE, SAMPLES, SAMPLE = 1 << 16, 64, 1 << 12  # bytes of a table that are compared: both ends, and this many between

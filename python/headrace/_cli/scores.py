@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Scores"]
-
 
 class Scores:
     """Number, mean, spread and range of the finite ones; two sets are merged as by Chan, Golub, LeVeque 1983."""

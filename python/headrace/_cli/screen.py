@@ -16,8 +16,6 @@ from headrace import _progress
 from headrace._layout import Block, Grid, lines_of, width, wrapped
 from headrace._output import printable
 
-__all__ = ["bars", "console", "print_help", "show", "tell"]
-
 
 def console(file: Any) -> Any:
     """rich's console of a terminal; None for files and pipes, and where rich is not installed."""

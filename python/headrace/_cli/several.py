@@ -14,8 +14,6 @@ from headrace._cli import tables
 from headrace._cli.tables import Source
 from headrace._streams.stream import Stream, joint_kind
 
-__all__ = ["STANDARD", "TableStream", "found", "inside", "open_tables"]
-
 STANDARD = "-"  # the path of the standard input or output
 BUFFER = 1 << 28  # bytes of rows that are held in memory, by default
 

@@ -19,8 +19,6 @@ from headrace._tables.facts import Held, Seen
 from headrace._tables.table import Table
 from headrace.transforms.support import Support
 
-__all__ = ["kinds_of", "learn", "present"]
-
 
 def present(
     source: tables.Source, columns: Sequence[Sequence[int]], rows: Block, arguments: argparse.Namespace

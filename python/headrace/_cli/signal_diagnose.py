@@ -13,8 +13,6 @@ from headrace._cli.signals import STEP, bits_of, load, refuse_options_of_tables,
 from headrace._pictures import NO_MATPLOTLIB, can_draw
 from headrace.diagnosis import diagnose as look
 
-__all__ = ["diagnose"]
-
 
 def diagnose(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     """Print the evidence against a density of signals, and draw it."""

@@ -13,8 +13,6 @@ from headrace._cli.commands import INTERRUPTED, OK, _counted, _say, _usage
 from headrace._cli.offered import FIT, SIGNALS
 from headrace._cli.signals import STEP, Signal, bits_of, found, refuse_options_of_tables
 
-__all__ = ["fit"]
-
 JUDGES = {"training rows": "steps to fit"}  # in words of signals
 
 

@@ -31,8 +31,6 @@ from headrace._cli.scores import Scores
 from headrace._cli.waves import BITS, SUFFIX, Wave
 from headrace.sequences.quantised import has_cells
 
-__all__ = ["Signal", "bits_of", "found", "load", "refuse_options_of_tables", "sample", "score", "signal_of"]
-
 STEP = 1  # of the grid of integers
 STEPS_AT_ONCE = 4096  # of a drawn signal, between two moves of the bar
 # Options about tables, with their defaults.

@@ -19,7 +19,6 @@ from headrace._cli import digits, screen, several, signals, tables
 from headrace._cli.commands import (
     INTERRUPTED,
     OK,
-    STANDARD,
     Density,
     _check_output,
     _columns_for,
@@ -35,11 +34,10 @@ from headrace._cli.commands import (
 from headrace._cli.partial import Kept, Watch
 from headrace._cli.parts import Folder, is_folder, mark
 from headrace._cli.scores import Scores
+from headrace._cli.several import STANDARD
 from headrace._cli.waves import SUFFIX
 from headrace._output import refuse_inputs
 from headrace._tables import table as _table
-
-__all__ = ["sample", "score"]
 
 
 def score(arguments: argparse.Namespace) -> int:

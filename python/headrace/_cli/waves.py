@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from headrace._output import check_regular, replacing
 
-__all__ = ["BITS", "SUFFIX", "Wave", "convertible", "read", "read_all", "rounded", "write"]
-
 SUFFIX, BITS = ".wav", 16
 LOW, HIGH = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
 MOST_BYTES = 2**32 - 64  # of a file, whose header has 32 bits for its size

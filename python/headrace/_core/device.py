@@ -27,21 +27,6 @@ from headrace._core import CudaUnavailable
 from headrace._install import install
 from headrace._warn import warn
 
-__all__ = [
-    "BF16_PARTS",
-    "Adam",
-    "Ascent",
-    "Device",
-    "Kernels",
-    "OnStream",
-    "Points",
-    "Program",
-    "device_at",
-    "device_named",
-    "matmul_on_cpu",
-    "names",
-]
-
 CuPyArray = Any
 Stream = Any  # of CuPy
 

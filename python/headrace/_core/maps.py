@@ -13,28 +13,6 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._core import cpu
 
-__all__ = [
-    "LEAST_BINS",
-    "MAPS",
-    "MIN_BIN",
-    "MOST_BINS",
-    "SCALES",
-    "VECTOR_MAPS",
-    "Map",
-    "VectorMap",
-    "bins_of",
-    "bins_with",
-    "bound_of",
-    "has_bins",
-    "has_min_bin",
-    "has_scale",
-    "interval_of",
-    "maps_of",
-    "meanings",
-    "min_bin_of",
-    "slope_of",
-]
-
 _LISTED = {one.name: one for one in cpu.maps()}
 
 SCALES = tuple(dict.fromkeys(one.scale for one in cpu.maps() if one.scale))

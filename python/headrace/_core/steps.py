@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["StepSpec"]
-
 
 class StepSpec:
     """One step: the name of its class in a compiled module, and the arguments of that class, by keyword.

@@ -8,8 +8,6 @@ from typing import Any
 
 from headrace import _cpu as cpu
 
-__all__ = ["MOST", "begin", "cores", "first_number"]
-
 MOST = 4096
 
 

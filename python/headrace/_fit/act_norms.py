@@ -5,17 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._arrays.caller import library
 from headrace._fit.source import RowSource
 from headrace._held_out import CHUNK
 from headrace._interior import Trainable
 from headrace.transforms.act_norm import ActNorm
-
-__all__ = ["start_act_norms", "waiting"]
-
-Floats = NDArray[np.float64]
 
 
 def waiting(flow: Trainable) -> list[int]:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from headrace._arrays.caller import Array
     from headrace._group import Group
 
-__all__ = ["EFFORTS", "Arguments", "FitKeywords", "Option", "options"]
-
 CLIP = 5.0
 AVERAGE = 0.999
 PATIENCE = 50

@@ -5,8 +5,6 @@ from __future__ import annotations
 from headrace import _progress
 from headrace._fit.clock import Clock
 
-__all__ = ["FitBar"]
-
 
 class FitBar:
     """Epochs of all that a fit may take; with a time budget seconds, because nobody knows how many epochs these are."""

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from headrace._fit.stages import Stages
     from headrace._interior import Trainable
 
-__all__ = ["Checkpoint", "KeptRun"]
-
 FORMAT = 3  # in 1, epochs were counted from 0; in 2, no stage began anew
 _KEY = "headrace_checkpoint"
 _OF_RUN = ("rate_factor", "lowest", "lowest_epoch", "start_tried")

@@ -8,8 +8,6 @@ from typing import Any
 
 from headrace import _arguments as check
 
-__all__ = ["Clock"]
-
 UNTIMED = 0.02  # the share of a budget left for untimed work
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from headrace._fit.clock import Clock
     from headrace._interior import Trainable
 
-__all__ = ["FOLDS", "Chosen", "Fold", "chosen_epochs", "clearly_better", "pooled"]
-
 FOLDS = 5
 WAIT = 25  # epochs without a new best
 

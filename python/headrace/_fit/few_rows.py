@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._fit import gaussian as _gaussian
@@ -22,6 +21,7 @@ from headrace._fit.given_rows import Moments
 from headrace._fit.kernel_curves import curves_of
 from headrace._fit.residuals import ALWAYS, TRIED, Residuals, behind, of_rows
 from headrace._fit.source import ArrayRows
+from headrace._types import Floats
 from headrace.bases import Base, StandardNormal
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.support import circles_of
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from headrace._fit.clock import Clock
     from headrace._interior import Trainable
 
-__all__ = ["Beginning", "Begun", "begun", "best_beginnings", "can_mix", "in_folds", "standardised"]
-
-Floats = NDArray[np.float64]
 Links = tuple[Transform, ...]
 
 MOST_ROWS = 2000  # for a mixture

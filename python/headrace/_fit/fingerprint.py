@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from headrace._fit.plan import Plan
     from headrace._interior import Trainable
 
-__all__ = ["of_settings"]
-
 
 def of_settings(flow: Trainable, checked: Plan, seed: int, plan: dict[str, Any]) -> dict[str, str]:
     """Everything that has to be equal for a fit to go on, except rows, each with its name."""

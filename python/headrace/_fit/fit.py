@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._fit import few_rows as _few_rows
@@ -36,15 +35,13 @@ from headrace._fit.teacher import arguments_of_student, best_teacher, samples_of
 from headrace._streams.given import arrays_of, stream_of
 from headrace._tables.columns import label
 from headrace._tables.names import Names, refuse_others
+from headrace._warn import warn
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable
     from headrace._streams.stream import Stream
 
-__all__ = ["Fit"]
-
-Floats = NDArray[np.float64]
 
 TRYING = 0.1  # of a time budget, at most, to a trial of marginals
 CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all
@@ -133,7 +130,7 @@ class Fit:
         """Whether cross-validation replaces a small number of held-out rows; a warning if not."""
         if self.flow._interior.is_fresh and self._holds_out():
             return True
-        _rows.warn(
+        warn(
             f"fit: {held} held-out rows are too few to judge by; give more by `validation`, or "
             "say by `epochs` how long to train"
         )

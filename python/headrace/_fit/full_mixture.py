@@ -11,13 +11,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._fit.mixture import SHARED, STEPS, _log_sum, _spread_out
-
-__all__ = ["COMPONENTS", "PRIORS", "FullMixture", "fitted"]
-
-Floats = NDArray[np.float64]
+from headrace._types import Floats
 
 COMPONENTS = (2, 3, 4, 6, 8, 10)  # numbers of them among which rows choose,
 PRIORS = (1.0, 4.0, 16.0)  # and rows of the common covariance that each component has beside its own

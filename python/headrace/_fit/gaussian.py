@@ -16,6 +16,7 @@ from headrace._arrays import caller as _arrays
 from headrace._fit.given_rows import Data
 from headrace._fit.source import RowSource
 from headrace._held_out import CHUNK
+from headrace._types import Floats
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.masked import Coupling
 from headrace.transforms.rotation import Rotation
@@ -25,9 +26,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["Estimate", "decorrelating", "estimated", "joined", "links_of", "quietened", "second_moments", "serves"]
-
-Floats = NDArray[np.float64]
 Scale = tuple[Floats, Floats]
 """Mean and standard deviation of context columns."""
 

@@ -19,8 +19,6 @@ from headrace._held_out import CHUNK, names_of
 from headrace._warn import warn
 from headrace.transforms.support import Support
 
-__all__ = ["Data", "open_rows", "warn"]
-
 Index = NDArray[np.int64]
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Two values of each column, such as mean and standard deviation."""

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["History", "is_interrupted", "kept_fields"]
-
 NOT_KEPT = {"is_kept": False}  # in the state of a fit
 
 

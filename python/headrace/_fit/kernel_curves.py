@@ -12,15 +12,12 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._fit import marginals as _marginals
 from headrace._fit.marginals import Column, Curve
+from headrace._types import Floats
 from headrace.transforms.gaussianize import Gaussianize
 
-__all__ = ["curves_of"]
-
-Floats = NDArray[np.float64]
 Made = Callable[[Column], "Curve | None"]
 
 _NORMAL = NormalDist()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._fit import marginals as _marginals
 from headrace._fit.clock import Clock
@@ -15,6 +14,7 @@ from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.residuals import ALWAYS, ROUNDS, TRIED, Residuals, measured
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
+from headrace._types import Floats
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.linear import Linear
 from headrace.transforms.transform import Transform
@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from headrace._fit.plan import Plan
     from headrace._interior import Trainable
 
-__all__ = ["Links", "Made", "residual_columns"]
-
 LEAST_GAIN = 0.05  # nats: with residuals the first steps are easier, and less decides nothing about the end
 
-Floats = NDArray[np.float64]
 Links = tuple[Transform, ...]
 Made = Callable[[Links, Links, ArrayRows, HeldOut], Run]
 """A run over a few rows with these maps of residual columns, and these curves."""

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["KNOTS", "WIDEST", "LongTail", "beyond", "tail_of"]
-
-Floats = NDArray[np.float64]
+from headrace._types import Floats
 
 _NORMAL = NormalDist()
 

@@ -26,6 +26,7 @@ from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.residuals import behind
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
+from headrace._types import Floats
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import circles_of
 from headrace.transforms.transform import Transform
@@ -33,20 +34,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from headrace._interior import Interior
 
-__all__ = [
-    "LINKS",
-    "MOST",
-    "NO_GAIN",
-    "STEPS",
-    "Sample",
-    "gain",
-    "gaussianizing",
-    "has_long_tails",
-    "looked_for",
-    "of_sample",
-]
-
-Floats = NDArray[np.float64]
 
 _NORMAL = NormalDist()
 

@@ -11,16 +11,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from headrace._types import Floats
 from headrace.tails import NormalMixture
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.rotation import Rotation
 from headrace.transforms.transform import Transform
-
-__all__ = ["COMPONENTS", "Mixture", "fitted"]
-
-Floats = NDArray[np.float64]
 
 COMPONENTS = (2, 3, 4, 6, 8)  # numbers of them among which rows choose
 STARTS = 2  # of which the more likely one is taken

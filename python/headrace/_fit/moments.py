@@ -6,13 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-
-__all__ = ["Effective", "Moments", "PlainSums", "Sums", "measured"]
-
-Floats = NDArray[np.float64]
+from headrace._types import Floats
 
 
 class Sums(Protocol):

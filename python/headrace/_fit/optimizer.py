@@ -17,8 +17,6 @@ from headrace._core import device as _device
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["BY_LOSS", "SCHEDULES", "Adam", "scheduled"]
-
 
 def _cosine(done: float) -> float:
     """A factor from 1 to nearly 0."""
@@ -71,7 +69,6 @@ class Adam:
         clip: float | None = None,
         average: float | None = None,
     ) -> None:
-        """See the class."""
         if not hasattr(flow, "nll_and_grad"):
             raise TypeError(f"flow: expected a Flow or a SequenceFlow, got {check.kind_of(flow)}")
         pair = tuple(betas) if np.iterable(betas) else ()

@@ -11,8 +11,6 @@ from headrace._fit.optimizer import default_rate
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["Plan", "constant_decay", "rows_of_a_batch"]
-
 BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # the number of batches an epoch for this number of rows
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
 STAGED = 2  # factor of the epochs where successive decays share them

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._fit.gaussian import LEAST_ROOT, MOST_FEATURES
-from headrace._fit.given_rows import Moments, warn
+from headrace._fit.given_rows import Moments
 from headrace._fit.source import ArrayRows, RowSource
+from headrace._types import Floats
+from headrace._warn import warn
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.linear import Linear
 from headrace.transforms.support import circles_of
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
     from headrace._interior import Interior
 
-__all__ = ["ALWAYS", "TRIED", "Residuals", "behind", "looked_for", "measured", "of_rows", "warn_of_columns"]
-
-Floats = NDArray[np.float64]
 
 ALWAYS = 1e-3  # 1 - R² below which a column is replaced without a trial,
 TRIED = 0.05  # and below which a trial decides

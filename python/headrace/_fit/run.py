@@ -18,18 +18,17 @@ from headrace._fit import clock as _clock
 from headrace._fit.bar import FitBar
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
-from headrace._fit.given_rows import Data, Index, warn
+from headrace._fit.given_rows import Data, Index
 from headrace._fit.optimizer import BY_LOSS, Adam, scheduled
 from headrace._fit.side_by_side import between_steps
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.stages import Stages
+from headrace._warn import warn
 
 if TYPE_CHECKING:
     from headrace._fit.history import History
     from headrace._fit.plan import Plan
     from headrace._interior import Trainable
-
-__all__ = ["ArrayRun", "DeviceRun", "HeldOut", "Run", "RunArguments", "is_untrained", "warn_of_no_gain"]
 
 LAST, FALLING = 10, 0.01  # the share of the last epochs is one over the former; nats that held-out rows gain in them
 

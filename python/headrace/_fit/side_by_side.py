@@ -23,8 +23,6 @@ from headrace._warn import kept_in, warn
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["Failed", "Finished", "between_steps", "run", "threads_side_by_side"]
-
 T = TypeVar("T")
 
 POLL = 0.1  # seconds between two looks at the work, which draw the bar and let Ctrl-C in

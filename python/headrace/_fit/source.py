@@ -20,11 +20,8 @@ from headrace._arrays.caller import Caller
 from headrace._fit.given_rows import Data, Index, Moments, checksum, is_share, open_rows, settled
 from headrace._fit.moments import Effective, PlainSums, measured
 from headrace._held_out import CHUNK, RowPart, held_of
+from headrace._types import Floats
 from headrace.transforms.support import Support
-
-__all__ = ["ArrayRows", "RowSource", "Shard", "held_out"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass

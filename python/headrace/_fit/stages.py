@@ -22,8 +22,6 @@ from headrace._fit.history import History
 if TYPE_CHECKING:
     from headrace._fit.plan import Plan
 
-__all__ = ["Stage", "Stages"]
-
 FACTOR, STAGES = 5.0, 4  # each stage's decay is smaller by this factor
 COSINE = 4.0  # the decay with a cosine, in units of the first stage's
 

@@ -22,6 +22,7 @@ from headrace._fit.given_rows import Moments
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._held_out import CHUNK
+from headrace._types import Floats
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import circles_of
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from headrace._fit.history import History
     from headrace._fit.plan import Plan
     from headrace._interior import Trainable
-
-__all__ = ["Start", "gaussian_links", "marginal_links", "not_worse_than_a_gaussian"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass

@@ -10,8 +10,6 @@ from headrace._fit.given_rows import Index
 from headrace._fit.run import ArrayRun
 from headrace._fit.streams import StreamRows, rows_bar
 
-__all__ = ["StreamRun"]
-
 
 class StreamRun(ArrayRun):
     """A fit of a stream: each step uses only the data of its batch."""

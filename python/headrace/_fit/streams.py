@@ -21,11 +21,8 @@ from headrace._fit.moments import Effective, Moments
 from headrace._fit.source import ArrayRows, held_out
 from headrace._held_out import CHUNK, RowPart
 from headrace._streams.stream import Block, Stream
+from headrace._types import Floats
 from headrace.transforms.support import Support
-
-__all__ = ["StreamRows", "check_stream", "rows_bar"]
-
-Floats = NDArray[np.float64]
 
 
 class StreamRows(ArrayRows):

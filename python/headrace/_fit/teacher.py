@@ -23,12 +23,9 @@ from headrace._fit.given_rows import Data, Moments, outside
 from headrace._fit.kernel_curves import curves_of
 from headrace._fit.residuals import of_rows
 from headrace._fit.source import ArrayRows
+from headrace._types import Floats
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.transform import Transform
-
-__all__ = ["Samples", "Teacher", "arguments_of_student", "best_teacher", "samples_of"]
-
-Floats = NDArray[np.float64]
 
 SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # of the flow that learns
 JUDGED = 4000  # further samples by which it is judged

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["VectorAdam"]
-
 Array = NDArray[Any]
 
 
@@ -33,7 +31,6 @@ class VectorAdam:
         clip: float,
         average: float,
     ) -> None:
-        """See the class."""
         self._flow, self._decays = flow, decays
         self._beta1, self._beta2, self._weight_decay, self._clip, self._decay = (
             beta1,

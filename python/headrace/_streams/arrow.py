@@ -17,8 +17,6 @@ from headrace._install import install
 from headrace._streams.columns import chosen_columns
 from headrace._streams.stream import Stream
 
-__all__ = ["Dataset", "files_of"]
-
 NO_PYARROW = f"parquet: needs pyarrow: {install('tables')}"
 
 

@@ -14,8 +14,6 @@ from headrace._arrays.frames import class_of
 from headrace._streams.columns import chosen_columns
 from headrace._streams.stream import Stream
 
-__all__ = ["is_of_dask", "of_dask"]
-
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, class_of("dask.array", "Array"))

@@ -7,8 +7,6 @@ from typing import Any
 
 from headrace import _arguments as check
 
-__all__ = ["chosen_columns"]
-
 
 def chosen_columns(
     there: Sequence[Any], columns: Any, context: Any, weights: Any

@@ -10,8 +10,6 @@ from headrace._streams.arrow import Dataset
 from headrace._streams.chunks import is_of_dask, of_dask
 from headrace._streams.stream import BUFFER, Stream
 
-__all__ = ["arrays_of", "is_stream", "stream_of"]
-
 
 def is_stream(x: Any) -> bool:
     """Whether x is, or is read as, a stream."""

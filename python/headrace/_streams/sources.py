@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace._streams.stream import Stream
 
-__all__ = ["Blocks", "Mapped"]
-
 _NOT_BLOCKS = (str, bytes, dict, np.ndarray)  # types that can be iterated, and not block by block
 
 PART = 1 << 14  # rows of an array that are read together

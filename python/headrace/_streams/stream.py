@@ -17,8 +17,6 @@ from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._held_out import CHUNK, RowPart, held_of, names_of
 
-__all__ = ["BUFFER", "Block", "Stream", "joint_kind"]
-
 BUFFER = 1_000_000  # rows that are held in memory, by default
 PARTS = ("x", "context", "weights")
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 
-__all__ = ["about_index", "by_column", "chosen", "label"]
-
 _LEAST_ROWS = 5  # fewer count up by accident
 
 

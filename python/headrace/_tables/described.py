@@ -7,8 +7,6 @@ from typing import Any
 
 from headrace._layout import Grid
 
-__all__ = ["described"]
-
 
 def described(columns: Sequence[Any], names: Sequence[str] | None) -> str:
     """A line for each `Column`: its name or index, its kind, and what a fit does with it."""

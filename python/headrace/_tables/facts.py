@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from headrace._streams.stream import Block, Stream
 
-__all__ = ["FAR", "LOOKED_AT", "Facts", "Found", "Held", "Passed", "Seen"]
-
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
 FAR = 2**53  # whole numbers at a larger distance have others between them that float64 lacks
 NEAR = 1e-9  # of a column's range: values this near are one

@@ -17,8 +17,6 @@ from headrace._tables import table as _tables
 from headrace._tables.facts import Held, Seen
 from headrace.transforms.support import Support
 
-__all__ = ["as_frame", "learn", "library_of"]
-
 
 def learn(
     x: NDArray[Any] | Seen,

@@ -12,8 +12,6 @@ import numpy as np
 from headrace import _arguments as check
 from headrace._arrays import frames
 
-__all__ = ["Names", "are_names", "named_features", "refuse_others"]
-
 NOTE = "columns"  # the key of a file's metadata
 
 

@@ -12,8 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SPIKE", "is_spike", "learn", "without_noise"]
-
 SPIKE = 0.05  # the share of rows with one value from which on it is frequent
 NEAR_GRID = 0.01  # of a step: values of float32 lie off a grid by rounding
 SLACK = 1e-6  # of a width or a step, by which rounded values make it differ

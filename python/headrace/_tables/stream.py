@@ -10,8 +10,6 @@ import numpy as np
 from headrace._streams.stream import Stream
 from headrace._tables.table import Table
 
-__all__ = ["Present", "Treated"]
-
 
 class Present(Stream):
     """The rows of a stream that miss no number."""

@@ -26,19 +26,6 @@ from headrace._tables.names import are_names
 from headrace._warn import warn
 from headrace.transforms.support import Support
 
-__all__ = [
-    "FIT",
-    "LOOK",
-    "Column",
-    "Table",
-    "about_repeats",
-    "kept_in",
-    "names_in",
-    "note",
-    "repeating",
-    "without_missing",
-]
-
 KINDS = ("float", "integer", "boolean")
 MISSING = ("refuse", "drop")
 NOISE = 0x6E6F697365  # beside a seed: a stream of random values for this noise only

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headrace import _progress
 from headrace._arrays import caller as _arrays
 from headrace._fit.clock import Clock
+from headrace._types import Floats
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
 from headrace.ascent.flow import AscentFlow, AscentHistory
@@ -26,9 +27,6 @@ from headrace.transforms.fixed import Standardize
 from headrace.transforms.rotation import Rotation
 from headrace.transforms.transform import Transform
 
-__all__ = ["Ascent", "Judged", "kink_map"]
-
-Floats = NDArray[np.float64]
 Judged = tuple[float, float | None]
 """Mean log-likelihoods of training rows and of those held out, if there are any."""
 
@@ -67,7 +65,6 @@ class Ascent(abc.ABC):
     def __init__(
         self, settings: AscentSettings, rows: StandardisedRows, rng: np.random.Generator, n_steps: int, copies: int
     ) -> None:
-        """See the class."""
         self.settings, self.rows, self.rng, self.n_steps = settings, rows, rng, n_steps
         self.history = AscentHistory()
         self.features, self.n = len(rows.mean), len(rows.active)

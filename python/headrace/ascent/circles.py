@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace.transforms.support import Support, circles_of
 
-__all__ = ["counted", "cut_open", "off"]
-
 BINS, WINDOW = 256, 16  # bins of a circle, and how many of them are averaged for few rows
 OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # of both ends, in radii, by the dtype's size in bytes
 

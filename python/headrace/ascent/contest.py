@@ -24,8 +24,6 @@ from headrace.transforms.masked import MaskedAutoregressive
 from headrace.transforms.rotation import Rotation
 from headrace.transforms.transform import Transform
 
-__all__ = ["Fitted", "best_fit"]
-
 # Defaults, by docs/dual_ascent.md.
 STEPS = {"spline": 600, "kink": 2000}  # of an ascent without a joint training, at most
 BINS = 40  # of an ascent's splines

@@ -15,8 +15,6 @@ from headrace.transforms.fixed import Permutation
 from headrace.transforms.rotation import Rotation, _haar
 from headrace.transforms.transform import Transform
 
-__all__ = ["Turn", "random_rotation", "random_turn", "sliced_rotation", "sliced_turn", "sliced_turn_of"]
-
 ROWS = 4000  # rows that determine directions
 STEPS = 10
 

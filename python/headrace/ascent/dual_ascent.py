@@ -19,12 +19,12 @@ from headrace import _arguments as check
 from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import caller_of
 from headrace._arrays.frames import labels_of
-from headrace._fit import given_rows as _rows
 from headrace._fit.clock import Clock
 from headrace._held_out import names_of
 from headrace._streams.given import arrays_of, stream_of
 from headrace._tables.columns import by_column
 from headrace._tables.names import Names
+from headrace._warn import warn
 from headrace.ascent.circles import counted, cut_open
 from headrace.ascent.contest import best_fit
 from headrace.ascent.flow import AscentFlow, AscentHistory
@@ -35,9 +35,7 @@ from headrace.transforms.support import ColumnBounds, ColumnPeriods, Support, su
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from headrace.distributed.groups import Group
-
-__all__ = ["DualAscentFlow"]
+    from headrace._group import Group
 
 # Defaults, by docs/dual_ascent.md.
 RATE = 0.3  # the share of the full marginal map in a step, after the first
@@ -122,7 +120,6 @@ class DualAscentFlow:
         seed: int = 0,
         dtype: DTypeLike = "float32",
     ) -> None:
-        """See the class."""
         self.precision = check.number("precision", precision, least=1e-6, below=1e6)
         self.map = check.choice("map", map, ("spline", "kink"))
         self.rule = check.choice("rule", rule, ("newton", "gradient"))
@@ -256,7 +253,7 @@ class DualAscentFlow:
         if (stream := stream_of(x, context, weights)) is not None:
             some = stream.some(self.seed)
             if stream.rows is not None and stream.rows > len(some):
-                _rows.warn(
+                warn(
                     f"x: {len(some):,} of {stream.rows:,} rows, drawn evenly, stand for all, as an ascent holds its "
                     "rows in memory; a larger buffer of the stream takes more"
                 )

@@ -21,8 +21,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["AscentFlow", "AscentHistory"]
-
 
 @dataclass
 class AscentHistory:
@@ -84,7 +82,6 @@ class AscentFlow(Flow):
         support: Support | Sequence[Support] = (),
         dtype: DTypeLike = "float32",
     ) -> None:
-        """See the class."""
         self._lengths = tuple(len(step) for step in steps)
         chain = [t for step in reversed(steps) for t in step]
         ends = (support,) if isinstance(support, Support) else support

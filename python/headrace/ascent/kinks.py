@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._types import Floats
 from headrace.ascent import directions as _directions
-from headrace.ascent.ascent import Ascent, Floats, Judged, kink_map
+from headrace.ascent.ascent import Ascent, Judged, kink_map
 from headrace.ascent.points import Chosen, Points
 from headrace.transforms.transform import Transform
-
-__all__ = ["KinkAscent"]
 
 ANCHORS = 1024  # rows among which centers are drawn
 CHECKED_SHARDS = 8  # the checked rows of these shards represent all
@@ -32,7 +31,6 @@ class KinkAscent(Ascent):
     default_directions = "random"
 
     def __init__(self, *arguments: Any) -> None:
-        """See the class."""
         super().__init__(*arguments)
         self.turns: list[_directions.Turn] = []
         self.chosen: Chosen | None = None

@@ -17,20 +17,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._fit.moments import PlainSums, Sums
-
-__all__ = [
-    "Curve",
-    "Shares",
-    "before",
-    "curve_of",
-    "kink_parameters",
-    "masses",
-    "normal_score",
-    "quantiles_for",
-    "spline_parameters",
-]
-
-Floats = NDArray[np.float64]
+from headrace._types import Floats
 
 CELLS = 1024  # of a kernel density's grid
 KNOTS = 40  # of a curve, where a kinked line is fitted to it

@@ -12,10 +12,7 @@ from headrace._arrays import caller as _arrays
 from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._fit.moments import Sums
-
-__all__ = ["Chosen", "Points"]
-
-Floats = NDArray[np.float64]
+from headrace._types import Floats
 
 
 class Points:
@@ -131,7 +128,6 @@ class Chosen:
         most: int,
         checked: tuple[list[bool], list[bool]] | None = None,
     ) -> None:
-        """See the class."""
         own, others = ([one.compiled for one in of] for of in (points, held_out))
         rules = precision, neighbours, rule, most
         if isinstance(anchors.compiled, _device.Points):

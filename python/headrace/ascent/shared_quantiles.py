@@ -7,13 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._group import Group
+from headrace._types import Floats
 from headrace.ascent import marginals as _marginals
 from headrace.distributed.exact import exact_sum
-from headrace.distributed.groups import Group
-
-__all__ = ["shared_scores", "shared_summaries"]
-
-Floats = NDArray[np.float64]
 
 
 def shared_scores(

@@ -10,15 +10,13 @@ import numpy as np
 from headrace._arrays.caller import Caller
 from headrace._arrays.device_caller import caller_of
 from headrace._fit import given_rows as _rows
+from headrace._group import Group
 from headrace.ascent.circles import counted, cut_open, off
 from headrace.ascent.standardised_rows import StandardisedRows
 from headrace.distributed.fit import check_group
-from headrace.distributed.groups import Group
 from headrace.distributed.shards import opened, split
 from headrace.distributed.together import same_everywhere, together
 from headrace.transforms.support import Support
-
-__all__ = ["shared_rows"]
 
 
 def shared_rows(

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._core import cpu
+from headrace._types import Floats
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
-from headrace.ascent.ascent import SLOPE, Ascent, Floats, Judged, kink_map
+from headrace.ascent.ascent import SLOPE, Ascent, Judged, kink_map
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.transform import Transform
-
-__all__ = ["SplineAscent"]
 
 BOUND = 5.0  # standard deviations from which a spline is the identity
 
@@ -27,7 +26,6 @@ class SplineAscent(Ascent):
     """Steps of marginal maps."""
 
     def __init__(self, *arguments: Any, bins: int) -> None:
-        """See the class."""
         self.default_directions = "sliced" if len(arguments[1].active) > 2 else "random"
         super().__init__(*arguments)
         self.bins = bins

@@ -15,12 +15,10 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import given_rows as _rows
 from headrace._fit.source import ArrayRows, RowSource, Shard
+from headrace._types import Floats
 from headrace.ascent.circles import off
 from headrace.transforms.support import Support
 
-__all__ = ["Parts", "StandardisedRows", "jittered", "off_support"]
-
-Floats = NDArray[np.float64]
 Parts = list[tuple[Any, Any]]
 """Rows and their weights, None for 1 each, part by part."""
 

@@ -17,8 +17,6 @@ from headrace.flow import Flow
 from headrace.flows import MAF, NSF, RealNVP
 from headrace.transforms.support import Bounds, Periods
 
-__all__ = ["FAMILIES", "Candidate", "Setting", "Trial", "candidates", "chosen_by", "with_high_effort"]
-
 FAMILIES = ("maf", "nsf", "realnvp", "dual-ascent")
 MOST_ASCENT = 64  # features of a dual ascent
 

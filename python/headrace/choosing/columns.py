@@ -21,8 +21,6 @@ from headrace._warn import warn
 from headrace.choosing.sample import Sample, opened
 from headrace.transforms.support import Bounds, Periods, support_or_none
 
-__all__ = ["Columns", "learnt"]
-
 
 @dataclass(frozen=True)
 class Columns:

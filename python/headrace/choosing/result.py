@@ -7,22 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace import files
 from headrace._layout import Block, Grid, lines_of
 from headrace._tables.columns import label
 from headrace._tables.given import as_frame as given_frame
 from headrace._tables.table import FIT, LOOK, Table, without_missing
+from headrace._types import Floats
 from headrace.choosing.columns import Columns
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
-
-__all__ = ["Choice", "Tried", "comparison_of"]
-
-Floats = NDArray[np.float64]
 
 PLAIN = Columns(Table(()))  # for no values
 SIMPLE = ("Gaussian", "linear Gaussian", "kernel density")

@@ -18,10 +18,11 @@ from headrace._fit.arguments import EFFORTS
 from headrace._fit.clock import Clock
 from headrace._progress import seconds_bar
 from headrace._tables.names import Names
+from headrace._types import Floats
 from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by, with_high_effort
 from headrace.choosing.columns import Columns, learnt
-from headrace.choosing.result import Choice, Floats, Judged, compared
+from headrace.choosing.result import Choice, Judged, compared
 from headrace.choosing.sample import Sample, folds, parted
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
@@ -29,8 +30,6 @@ from headrace.diagnosis.run import diagnose
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.transforms.support import Bounds, ColumnBounds, ColumnPeriods, Periods, Support, support_or_none
-
-__all__ = ["auto"]
 
 CROSS_VALIDATES_BELOW = 500  # rows, below which all rows judge, by cross-validation
 LEAST = 4  # rows

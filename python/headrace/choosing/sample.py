@@ -12,8 +12,6 @@ from headrace._arrays.caller import Caller
 from headrace._fit.given_rows import open_rows
 from headrace.transforms.support import Support
 
-__all__ = ["Sample", "folds", "opened", "parted"]
-
 SHARE = 0.1  # share of the rows to choose by, and of those to judge by
 MOST_JUDGED = 5000  # the most rows of either
 

@@ -23,8 +23,6 @@ from headrace.transforms.on_columns import OnColumns
 from headrace.transforms.support import Support, circles_of
 from headrace.transforms.transform import Transform
 
-__all__ = ["MOST_POINTS", "gaussian", "kernels", "linear_gaussian"]
-
 MOST_POINTS = 2000  # kernels
 
 

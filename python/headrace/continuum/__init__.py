@@ -22,9 +22,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._install import install
+from headrace._types import Floats
 
 try:
     import scipy  # noqa: F401
@@ -37,8 +37,6 @@ from headrace.continuum._motion import Motion
 from headrace.continuum._scheme import Scheme
 from headrace.continuum.evolution import Evolution
 from headrace.continuum.grid import Grid
-
-Array = NDArray[np.float64]
 
 __all__ = ["Evolution", "Grid", "evolve"]
 
@@ -76,7 +74,7 @@ def evolve(rho: Any, mu: Any, grid: Grid, times: Any, directions: Any = None) ->
     return _directed(source, target, grid, when, vectors)
 
 
-def _free(source: Density, target: Density, grid: Grid, times: Array) -> Evolution:
+def _free(source: Density, target: Density, grid: Grid, times: Floats) -> Evolution:
     rho = source.values if source.values is not None else np.exp(source.log)
     with np.errstate(over="ignore"):
         mass = float(rho.sum())
@@ -102,7 +100,7 @@ def _free(source: Density, target: Density, grid: Grid, times: Array) -> Evoluti
     )
 
 
-def _ratio(source: Density, target: Density) -> tuple[Array, Array]:
+def _ratio(source: Density, target: Density) -> tuple[Floats, Floats]:
     """mu with a largest value of about 1, and rho over it."""
     with np.errstate(over="ignore"):
         if source.values is None or target.values is None:
@@ -118,8 +116,8 @@ def _ratio(source: Density, target: Density) -> tuple[Array, Array]:
         return mu, f
 
 
-def _directed(source: Density, target: Density, grid: Grid, times: Array, vectors: Array) -> Evolution:
-    def densities(points: Array) -> tuple[Array, Array]:
+def _directed(source: Density, target: Density, grid: Grid, times: Floats, vectors: Floats) -> Evolution:
+    def densities(points: Floats) -> tuple[Floats, Floats]:
         """Densities of rho after the stages so far, and of the target on any scale."""
         rho, mu = _directions.log_density(source, stages, points), target.log_at(points)
         return np.exp(rho), np.exp(mu if target.values is not None else mu - target.log.max())
@@ -149,7 +147,7 @@ def _directed(source: Density, target: Density, grid: Grid, times: Array, vector
     )
 
 
-def _increasing(times: Any) -> Array:
+def _increasing(times: Any) -> Floats:
     try:
         given = np.asarray(times)
         if given.dtype.kind not in "fiu":

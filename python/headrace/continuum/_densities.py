@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace import _array_errors as errors
+from headrace._types import Floats
 from headrace.continuum._interpolation import Interpolant, wrapped
 from headrace.continuum.grid import Grid
-
-Array = NDArray[np.float64]
 
 
 class Density:
@@ -27,10 +25,10 @@ class Density:
     def __init__(self, name: str, given: Any, grid: Grid, *, zeros: bool) -> None:
         """`zeros`: whether the density may be 0."""
         self._name, self._grid, self._zeros = name, grid, zeros
-        self._function: Callable[[Array], Any] | None = None
+        self._function: Callable[[Floats], Any] | None = None
         self._gives_log = callable(getattr(given, "log_prob", None))
         self._interpolant: Interpolant | None = None
-        self.values: Array | None = None
+        self.values: Floats | None = None
         if isinstance(given, type):
             raise TypeError(f"{name}: expected an array, a function or an object with log_prob, got {_kind(given)}")
         if self._gives_log:
@@ -48,7 +46,7 @@ class Density:
         if not np.isfinite(self.log).any():
             raise ValueError(f"{name}: expected a positive mass on the grid, got 0")
 
-    def log_at(self, points: Array) -> Array:
+    def log_at(self, points: Floats) -> Floats:
         """The logarithm at points (rows, dimensions), shape (rows,)."""
         if self._function is not None:
             values = self._call(points)
@@ -68,12 +66,12 @@ class Density:
                 nodes[axis], values = _continued(nodes[axis], values, axis)
         return Interpolant(tuple(nodes), values)
 
-    def _call(self, points: Array) -> Array:
+    def _call(self, points: Floats) -> Floats:
         assert self._function is not None
         values = _array(f"{self._name}(points)", self._function(points), (len(points),))
         return self._checked(values)
 
-    def _checked(self, values: Array) -> Array:
+    def _checked(self, values: Floats) -> Floats:
         if self._gives_log:
             bad = ~(np.isfinite(values) | (self._zeros & np.isneginf(values)))
             wanted = "finite logarithms"
@@ -88,7 +86,7 @@ class Density:
         return values
 
 
-def _continued(nodes: Array, values: Array, axis: int) -> tuple[Array, Array]:
+def _continued(nodes: Floats, values: Floats, axis: int) -> tuple[Floats, Floats]:
     """Values with one more node at both ends, on the parabola through the last three: the spline reaches the walls."""
     h = nodes[1] - nodes[0]
     a, b, c, z, y, x = (values.take([i], axis) for i in (0, 1, 2, -1, -2, -3))
@@ -97,7 +95,7 @@ def _continued(nodes: Array, values: Array, axis: int) -> tuple[Array, Array]:
     return nodes, np.concatenate([ends[0], values, ends[1]], axis)
 
 
-def _log(values: Array) -> Array:
+def _log(values: Floats) -> Floats:
     with np.errstate(divide="ignore"):
         return np.log(values)
 
@@ -106,7 +104,7 @@ def _kind(given: Any) -> str:
     return "None" if given is None else check.kind_of(given)
 
 
-def _array(name: str, given: Any, shape: tuple[int, ...]) -> Array:
+def _array(name: str, given: Any, shape: tuple[int, ...]) -> Floats:
     try:
         array = np.asarray(given)
         if array.dtype.kind not in "fiu":

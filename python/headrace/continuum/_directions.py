@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import CubicHermiteSpline
 
+from headrace._types import Floats
 from headrace.continuum._densities import Density
 from headrace.continuum.evolution import Evolution
 from headrace.continuum.grid import Grid
-
-Array = NDArray[np.float64]
 
 _MIXED = 1e-3  # largest mixed derivative of log mu, relative to its largest second derivative, that counts as 0
 _NODES = 4  # of a direction's map in a cell: they cost little, and all that follows rests on them
@@ -34,29 +32,29 @@ _EDGE = 1e-3  # largest density at the walls, relative to the largest of all, fo
 class Frame:
     """Coordinates along a direction and across it, from the middle of the box, and a grid in each."""
 
-    theta: Array
-    middle: Array
+    theta: Floats
+    middle: Floats
     along: Grid
     across: Grid
 
     @classmethod
-    def of(cls, grid: Grid, theta: Array) -> Frame:
+    def of(cls, grid: Grid, theta: Floats) -> Frame:
         """Reaches as far as the ellipse in the box does: along an axis it is the box's own."""
         half = (grid.box[:, 1] - grid.box[:, 0]) / 2.0
         normal = np.array([-theta[1], theta[0]])
         reach, cells = [float(np.hypot(*(half * v))) for v in (theta, normal)], max(grid.cells)
         return cls(theta, grid.box.mean(axis=1), *(Grid((-r, r), cells) for r in reach))
 
-    def coordinate(self, points: Array) -> Array:
+    def coordinate(self, points: Floats) -> Floats:
         """Along the direction."""
-        result: Array = (points - self.middle) @ self.theta
+        result: Floats = (points - self.middle) @ self.theta
         return result
 
-    def points(self) -> Array:
+    def points(self) -> Floats:
         """All combinations of both grids' centres, the coordinate across fastest."""
         s, p = np.meshgrid(self.along.axes[0], self.across.axes[0], indexing="ij")
         normal = np.array([-self.theta[1], self.theta[0]])
-        result: Array = self.middle + s.reshape(-1, 1) * self.theta + p.reshape(-1, 1) * normal
+        result: Floats = self.middle + s.reshape(-1, 1) * self.theta + p.reshape(-1, 1) * normal
         return result
 
 
@@ -75,22 +73,22 @@ class Stage:
         self._to = _shift(nodes, moved, slopes)
         self._back = _shift(moved, nodes, 1.0 / slopes)
 
-    def forward(self, points: Array) -> tuple[Array, Array]:
+    def forward(self, points: Floats) -> tuple[Floats, Floats]:
         """Positions of points at the end, and the log-Jacobian."""
         return self._moved(points, self._to)
 
-    def inverse(self, points: Array) -> tuple[Array, Array]:
+    def inverse(self, points: Floats) -> tuple[Floats, Floats]:
         """Initial positions of points at the end, and the log-Jacobian of this inverse."""
         return self._moved(points, self._back)
 
-    def _moved(self, points: Array, spline: Any) -> tuple[Array, Array]:
+    def _moved(self, points: Floats, spline: Any) -> tuple[Floats, Floats]:
         s = self.frame.coordinate(points)
         # Beyond the reach nothing moves; the walls of the marginal's flow stand still, too.
         inside = np.abs(s) <= self.frame.along.box[0, 1]
         shift, slope = (np.where(inside, spline(s, nu=k), 0.0) for k in (0, 1))
         return points + shift[:, None] * self.frame.theta, np.log1p(slope)
 
-    def velocity(self, t: float, points: Array) -> Array:
+    def velocity(self, t: float, points: Floats) -> Floats:
         """The velocity at a time, at points."""
         s = self.frame.coordinate(points)
         low, high = self.frame.along.box[0]
@@ -100,7 +98,7 @@ class Stage:
         return speed * self.frame.theta
 
 
-def _shift(nodes: Array, values: Array, slopes: Array) -> CubicHermiteSpline:
+def _shift(nodes: Floats, values: Floats, slopes: Floats) -> CubicHermiteSpline:
     """The displacement of an increasing map: 0 to the last bit where it is the identity.
 
     Of fourth order, because slopes are known; they are cut where they would make the cubic fold, at fronts.
@@ -114,16 +112,16 @@ def _shift(nodes: Array, values: Array, slopes: Array) -> CubicHermiteSpline:
 class Stages:
     """One direction after another, each between two consecutive times."""
 
-    def __init__(self, times: Array, stages: list[Stage]) -> None:
+    def __init__(self, times: Floats, stages: list[Stage]) -> None:
         """`stages`: one fewer than times."""
         self._times, self._stages = times, stages
 
-    def velocity(self, t: float, points: Array) -> Array:
+    def velocity(self, t: float, points: Floats) -> Floats:
         """The velocity at a time, at points; at a time when directions change, that of the later one."""
         k = min(int(np.searchsorted(self._times, t, side="right")) - 1, len(self._stages) - 1)
         return self._stages[k].velocity(t, points)
 
-    def carry(self, points: Array) -> tuple[Array, Array]:
+    def carry(self, points: Floats) -> tuple[Floats, Floats]:
         """Positions (times, rows, d) and log-Jacobians (times, rows)."""
         positions, log_jacobians = [points], [np.zeros(len(points))]
         for stage in self._stages:
@@ -133,7 +131,7 @@ class Stages:
         return np.stack(positions), np.stack(log_jacobians)
 
 
-def log_density(rho: Density, stages: list[Stage], points: Array) -> Array:
+def log_density(rho: Density, stages: list[Stage], points: Floats) -> Floats:
     """The logarithm of rho after these stages."""
     total = np.zeros(len(points))
     for stage in reversed(stages):
@@ -142,7 +140,7 @@ def log_density(rho: Density, stages: list[Stage], points: Array) -> Array:
     return total + rho.log_at(points)
 
 
-def rates(grid: Grid, rho: Array, mu: Array, stages: list[Stage]) -> tuple[Array, Array]:
+def rates(grid: Grid, rho: Floats, mu: Floats, stages: list[Stage]) -> tuple[Floats, Floats]:
     """d/dt of KL(mu || rho) and KL(rho || mu) at all times, for the direction that begins, at the last time that ends.
 
     The first is the integral of mu u theta.grad(log(rho / mu)), by differences of the logarithms at the cells' centres.
@@ -161,7 +159,7 @@ def rates(grid: Grid, rho: Array, mu: Array, stages: list[Stage]) -> tuple[Array
     return np.array(forward), np.array(backward)
 
 
-def unit_vectors(directions: Any, count: int) -> Array:
+def unit_vectors(directions: Any, count: int) -> Floats:
     """Directions as unit vectors (count, 2), from angles or vectors."""
     wanted = f"angles, shape ({count},), or unit vectors, shape ({count}, 2): one for each step from a time to the next"
     try:
@@ -186,7 +184,7 @@ def unit_vectors(directions: Any, count: int) -> Array:
     return vectors
 
 
-def check_product(grid: Grid, mu: Density, rho: Density, vectors: Array) -> None:
+def check_product(grid: Grid, mu: Density, rho: Density, vectors: Floats) -> None:
     """Refuses directions in which mu is no product, and walls that a direction would feel."""
     log = mu.log
     (hx, hy), inner = grid.spacing, (slice(1, -1), slice(1, -1))

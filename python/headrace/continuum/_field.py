@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from headrace._types import Floats
 from headrace.continuum._interpolation import Interpolant, wrapped
 from headrace.continuum.grid import Grid
-
-Array = NDArray[np.float64]
 
 
 class VelocityField:
     """Cubic splines through the velocities that the scheme has on its faces; 0 at walls for the part across them."""
 
-    def __init__(self, grid: Grid, velocities: list[Array]) -> None:
+    def __init__(self, grid: Grid, velocities: list[Floats]) -> None:
         """`velocities`: as `Scheme.velocities` gives them."""
         self._parts = [_part(grid, velocity, axis) for axis, velocity in enumerate(velocities)]
 
-    def __call__(self, points: Array) -> Array:
+    def __call__(self, points: Floats) -> Floats:
         """Velocities at points of the box, shape (rows, dimensions)."""
         return np.stack([part(points) for part in self._parts], axis=1)
 
-    def divergence(self, points: Array) -> Array:
+    def divergence(self, points: Floats) -> Floats:
         """The divergence at each position, shape (rows,)."""
-        total: Array = np.sum([part.derivative(points, axis) for axis, part in enumerate(self._parts)], axis=0)
+        total: Floats = np.sum([part.derivative(points, axis) for axis, part in enumerate(self._parts)], axis=0)
         return total
 
 
-def _part(grid: Grid, values: Array, across: int) -> Interpolant:
+def _part(grid: Grid, values: Floats, across: int) -> Interpolant:
     """One component, known on the faces across one axis and at the centres along the other."""
     nodes = []
     for axis in range(grid.dimensions):

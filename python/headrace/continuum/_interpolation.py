@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline, RectBivariateSpline
 
-Array = NDArray[np.float64]
+from headrace._types import Floats
 
 _WRAPPED = 8  # cells: the influence of values beyond a spline's end falls by a factor of 3.7 a cell
 
@@ -16,7 +15,7 @@ _WRAPPED = 8  # cells: the influence of values beyond a spline's end falls by a 
 class Interpolant:
     """A cubic spline in one or two dimensions; beyond its last nodes it goes on along the tangent."""
 
-    def __init__(self, nodes: tuple[Array, ...], values: Array) -> None:
+    def __init__(self, nodes: tuple[Floats, ...], values: Floats) -> None:
         """`nodes`: ascending, an array for each axis; `values`: one at each of their combinations."""
         self._low = np.array([axis[0] for axis in nodes])
         self._high = np.array([axis[-1] for axis in nodes])
@@ -26,7 +25,7 @@ class Interpolant:
         else:
             self._spline = RectBivariateSpline(*nodes, values, s=0)
 
-    def __call__(self, points: Array) -> Array:
+    def __call__(self, points: Floats) -> Floats:
         """Values at points (rows, dimensions), shape (rows,)."""
         inside = np.clip(points, self._low, self._high)
         value = self._inside(inside, None)
@@ -36,11 +35,11 @@ class Interpolant:
                 value = value + beyond[:, axis] * self._inside(inside, axis)
         return value
 
-    def derivative(self, points: Array, axis: int) -> Array:
+    def derivative(self, points: Floats, axis: int) -> Floats:
         """The derivative along an axis, shape (rows,)."""
         return self._inside(np.clip(points, self._low, self._high), axis)
 
-    def _inside(self, points: Array, axis: int | None) -> Array:
+    def _inside(self, points: Floats, axis: int | None) -> Floats:
         if points.shape[1] == 1:
             result = self._spline(points[:, 0], nu=0 if axis is None else 1)
         else:
@@ -48,7 +47,7 @@ class Interpolant:
         return np.asarray(result, np.float64)
 
 
-def wrapped(nodes: Array, values: Array, axis: int, length: float) -> tuple[Array, Array]:
+def wrapped(nodes: Floats, values: Floats, axis: int, length: float) -> tuple[Floats, Floats]:
     """Nodes of a periodic axis and the values there, repeated at both ends."""
     n = min(_WRAPPED, len(nodes))
     nodes = np.concatenate([nodes[-n:] - length, nodes, nodes[:n] + length])

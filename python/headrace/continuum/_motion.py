@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
+from headrace._types import Floats
 from headrace.continuum._field import VelocityField
 from headrace.continuum._scheme import Scheme
 from headrace.continuum.grid import Grid
-
-Array = NDArray[np.float64]
 
 _RELATIVE = 1e-8  # error of a step, in f and in positions: far below the error in space of grids that fit in memory
 _FLOOR = 1e-4  # of the mean of f: below, the error is absolute, because fronts that run into emptiness cost steps
@@ -21,7 +19,7 @@ _FLOOR = 1e-4  # of the mean of f: below, the error is absolute, because fronts 
 class Motion:
     """f = rho / mu at all times between the first and the last, and the velocity field that it makes."""
 
-    def __init__(self, grid: Grid, scheme: Scheme, f: Array, times: Array) -> None:
+    def __init__(self, grid: Grid, scheme: Scheme, f: Floats, times: Floats) -> None:
         """Integrates from `f` (grid.cells), which holds at times[0], to times[-1]."""
         self._grid, self._scheme, self._times = grid, scheme, times
         # BDF's table of differences begins with whatever lies in memory. None of it counts, but one subtraction takes
@@ -49,15 +47,15 @@ class Motion:
         f = np.maximum(self._solution(t), self._least)
         return VelocityField(self._grid, self._scheme.velocities(f))
 
-    def velocity(self, t: float, points: Array) -> Array:
+    def velocity(self, t: float, points: Floats) -> Floats:
         """The velocity at a time, at points of the box."""
         return self.field(t)(points)
 
-    def carry(self, points: Array) -> tuple[Array, Array]:
+    def carry(self, points: Floats) -> tuple[Floats, Floats]:
         """Positions (times, rows, d) of points that start at times[0], and log-Jacobians (times, rows)."""
         rows, d = points.shape
 
-        def rate(t: float, state: Array) -> Array:
+        def rate(t: float, state: Floats) -> Floats:
             at = self._grid.wrap(state[: rows * d].reshape(rows, d))
             field = self.field(t)
             return np.concatenate([field(at).ravel(), field.divergence(at)])

@@ -11,18 +11,16 @@ So a cell where mu underflows to 0 does no harm, and constant f is kept to the l
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
+from headrace._types import Floats
 from headrace.continuum.grid import Grid
-
-Array = NDArray[np.float64]
 
 
 class Scheme:
     """Rates of change, velocities on faces and entropies for one grid and one target."""
 
-    def __init__(self, grid: Grid, mu: Array) -> None:
+    def __init__(self, grid: Grid, mu: Floats) -> None:
         """`mu`: at the cells' centres, shape `grid.cells`, of the same mass as rho: f then has the mean 1."""
         self._grid, self._mu = grid, mu.ravel()
         index = np.arange(mu.size).reshape(grid.cells)
@@ -45,17 +43,17 @@ class Scheme:
         self._laplacian = sparse.csc_array(2.0 * (self._divergence @ self._difference))
         self._face_mu = np.sqrt(self._mu[self._left]) * np.sqrt(self._mu[self._right])
 
-    def rate(self, f: Array) -> Array:
+    def rate(self, f: Floats) -> Floats:
         """df/dt, flat like f."""
         return np.asarray(self._divergence @ (self._difference @ (f * f)))
 
-    def jacobian(self, f: Array) -> sparse.csc_array:
+    def jacobian(self, f: Floats) -> sparse.csc_array:
         """The derivative of `rate`: one constant matrix with its columns multiplied by f."""
         matrix = self._laplacian.copy()
         matrix.data *= np.repeat(f, np.diff(matrix.indptr))
         return matrix
 
-    def velocities(self, f: Array) -> list[Array]:
+    def velocities(self, f: Floats) -> list[Floats]:
         """u = -mu grad(f) on the faces that lie across each axis, walls left out.
 
         F = rho u on each face, if rho there is the face's mu times the mean of both f.
@@ -64,11 +62,11 @@ class Scheme:
         parts = np.split(speed, np.cumsum([np.prod(shape) for shape in self._face_shapes])[:-1])
         return [part.reshape(shape) for part, shape in zip(parts, self._face_shapes, strict=True)]
 
-    def speed_squared(self, f: Array) -> float:
+    def speed_squared(self, f: Floats) -> float:
         """The integral of |u|^2."""
         return sum(float(np.sum(u * u)) for u in self.velocities(f)) * self._grid.volume
 
-    def kl_rate(self, f: Array) -> float:
+    def kl_rate(self, f: Floats) -> float:
         """The scheme's discretisation of -(integral of mu^3 / rho |grad f|^2): d/dt of the sum of -mu log f."""
         left, right = f[self._left], f[self._right]
         squared = (self._face_mu * (right - left) / self._h) ** 2

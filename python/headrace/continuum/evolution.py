@@ -10,21 +10,18 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
+from headrace._types import Floats
 from headrace.continuum._densities import Density
 from headrace.continuum.grid import Grid
-
-Array = NDArray[np.float64]
-
-__all__ = ["Evolution"]
 
 
 class Mover(Protocol):
     """The protocol for motions of particles: the whole velocity field, or one direction after another."""
 
-    def velocity(self, t: float, points: Array) -> Array:
+    def velocity(self, t: float, points: Floats) -> Floats:
         """The velocity at a time, at points of the box."""
 
-    def carry(self, points: Array) -> tuple[Array, Array]:
+    def carry(self, points: Floats) -> tuple[Floats, Floats]:
         """Positions (times, rows, d) and log-Jacobians (times, rows)."""
 
 
@@ -46,11 +43,11 @@ class Evolution:
     def __init__(
         self,
         grid: Grid,
-        times: Array,
-        rho: Array,
-        mu: Array,
-        kl_rate: Array,
-        gap_rate: Array,
+        times: Floats,
+        rho: Floats,
+        mu: Floats,
+        kl_rate: Floats,
+        gap_rate: Floats,
         target: Density,
         mover: Mover,
         marginals: tuple[Evolution, ...] = (),
@@ -68,7 +65,7 @@ class Evolution:
         for array in (self.times, self.rho, self.mu, self.kl, self.gap, self.kl_rate, self.gap_rate):
             array.flags.writeable = False
 
-    def velocity(self, t: float, z: Any) -> Array:
+    def velocity(self, t: float, z: Any) -> Floats:
         """The velocity u = -mu grad(rho / mu) (eq. 10) at a time, shape (rows, d).
 
         Args:
@@ -85,7 +82,7 @@ class Evolution:
             result[known] = self._mover.velocity(at, points[known])
         return result
 
-    def carry(self, x: Any) -> tuple[Array, Array]:
+    def carry(self, x: Any) -> tuple[Floats, Floats]:
         """Move points with the velocity from the first time on: the map phi_t of the notes.
 
         Returns:
@@ -102,7 +99,7 @@ class Evolution:
             positions[:, known], log_jacobians[:, known] = self._mover.carry(points[known])
         return positions, log_jacobians
 
-    def estimate(self, x: Any) -> Array:
+    def estimate(self, x: Any) -> Floats:
         """The density estimate rho~_t(x) = J(x) mu(phi_t(x)) (eq. 4 and 5), which tends to the initial rho.
 
         Returns:
@@ -117,10 +114,10 @@ class Evolution:
         log_mu = np.full(len(flat), np.nan)
         if known.any():
             log_mu[known] = self._target.log_at(flat[known]) + self._log_scale
-        result: Array = np.exp(log_jacobians + log_mu.reshape(log_jacobians.shape))
+        result: Floats = np.exp(log_jacobians + log_mu.reshape(log_jacobians.shape))
         return result
 
-    def log_likelihood(self) -> Array:
+    def log_likelihood(self) -> Floats:
         """L[phi_t] = integral of rho(x) log rho~_t(x) dx (eq. 6), a sum over the grid's cells, shape (times,).
 
         rho is the density at the first time, of any mass; cells where it is 0 add nothing. L rises to the integral of
@@ -130,10 +127,10 @@ class Evolution:
         held = rho > 0.0
         positions, log_jacobians = self._mover.carry(self.grid.points[held])
         log_mu = self._target.log_at(positions.reshape(-1, self.grid.dimensions)).reshape(log_jacobians.shape)
-        result: Array = (log_jacobians + log_mu + self._log_scale) @ rho[held] * self.grid.volume
+        result: Floats = (log_jacobians + log_mu + self._log_scale) @ rho[held] * self.grid.volume
         return result
 
-    def log_likelihood_derivative(self, x: Any) -> Array:
+    def log_likelihood_derivative(self, x: Any) -> Floats:
         """The functional derivative of L by phi_t (eq. 7): J(x) u(phi_t(x)), shape (times, rows, d).
 
         If phi_t becomes phi_t + s w, then dL/ds at s = 0 is the integral of w(x) times this over x. As a function of z,
@@ -148,16 +145,16 @@ class Evolution:
         """
         positions, log_jacobians = self.carry(x)
         speeds = [self.velocity(float(t), z) for t, z in zip(self.times, positions, strict=True)]
-        result: Array = np.exp(log_jacobians)[:, :, None] * np.array(speeds).reshape(positions.shape)
+        result: Floats = np.exp(log_jacobians)[:, :, None] * np.array(speeds).reshape(positions.shape)
         return result
 
     @property
-    def log_likelihood_rate(self) -> Array:
+    def log_likelihood_rate(self) -> Floats:
         """dL/dt = integral of |u|^2 (eq. 11), never negative, shape (times,)."""
-        rate: Array = -self.gap_rate * (self.mu.sum() * self.grid.volume)
+        rate: Floats = -self.gap_rate * (self.mu.sum() * self.grid.volume)
         return rate
 
-    def _points(self, name: str, value: Any) -> tuple[Array, NDArray[np.bool_]]:
+    def _points(self, name: str, value: Any) -> tuple[Floats, NDArray[np.bool_]]:
         points = np.array(_arrays.matrix(name, value, self.grid.dimensions), np.float64)
         known = np.asarray(np.isfinite(points).all(axis=1))
         low, high = self.grid.box.T
@@ -173,7 +170,7 @@ class Evolution:
         return f"Evolution({self.grid!r}, {span}, kl {self.kl[0]:.4g} to {self.kl[-1]:.4g})"
 
 
-def _divergences(rho: Array, mu: Array) -> tuple[Array, Array]:
+def _divergences(rho: Floats, mu: Floats) -> tuple[Floats, Floats]:
     """KL(mu || rho) and KL(rho || mu) for each row of rho, by sums of nonnegative terms."""
     p = mu / mu.sum()
     held = p > 0.0

@@ -12,8 +12,6 @@ from headrace.convert._simple import affine, linear, normal
 from headrace.tails import NormalMixture, StudentT, Uniform
 from headrace.transforms.transform import Transform
 
-__all__ = ["BaseAndMaps", "box", "mixture", "of_torch", "student"]
-
 BaseAndMaps = tuple[Base, list[Transform]]  # the maps go from the base to the data, nearest to the base first
 
 

@@ -10,8 +10,6 @@ import numpy as np
 from headrace import _arguments as check
 from headrace.convert._parts import Numbers, Place, class_of, numbers
 
-__all__ = ["Outside"]
-
 _NOTHING = (("builtins", "NoneType"), ("torch", "Identity"))
 
 

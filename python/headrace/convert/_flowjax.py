@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from headrace.convert._flowjax_files import is_arrays, leaves_of, model_of
 from headrace.convert._parts import (
     OTHER_BASE,
     OTHER_FLOW,
+    Converter,
     Layers,
     Numbers,
     Place,
@@ -39,11 +39,7 @@ from headrace.flow import Flow
 from headrace.tails import StudentT
 from headrace.transforms.transform import Transform
 
-__all__ = ["from_flowjax"]
-
 _BASES = "StandardNormal, Normal, MultivariateNormal, Uniform, Logistic, StudentT, Cauchy or a VmapMixture of Normal"
-
-Converter = Callable[[Any, Place, int], list[Transform]]
 
 
 def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:
@@ -159,12 +155,8 @@ def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     return CONVERTERS[kind](t, place, features)
 
 
-def _ordered(parts: list[list[Transform]], place: Place) -> list[Transform]:
-    return [one for part in (parts if place.way == "to_data" else parts[::-1]) for one in part]
-
-
 def _all(t: Any, place: Place, features: int) -> list[Transform]:
-    return _ordered([_chain(one, place.at("bijections").at(i), features) for i, one in enumerate(t.bijections)], place)
+    return place.ordered([_chain(one, place.at("bijections").at(i), features) for i, one in enumerate(t.bijections)])
 
 
 def _scan(t: Any, place: Place, features: int) -> list[Transform]:
@@ -175,7 +167,7 @@ def _scan(t: Any, place: Place, features: int) -> list[Transform]:
     arrays, rest = equinox.partition(t.bijection, equinox.is_array)
     count = len(jax.tree_util.tree_leaves(arrays)[0])
     layers = [equinox.combine(jax.tree_util.tree_map(lambda a, i=i: a[i], arrays), rest) for i in range(count)]
-    return _ordered([_chain(one, place.at("bijection").at(i), features) for i, one in enumerate(layers)], place)
+    return place.ordered([_chain(one, place.at("bijection").at(i), features) for i, one in enumerate(layers)])
 
 
 def _invert(t: Any, place: Place, features: int) -> list[Transform]:

@@ -15,8 +15,6 @@ from headrace.transforms.on_columns import OnColumns
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 
-__all__ = ["ELEMENTWISE", "INSTEAD", "columns_of", "is_frozen", "paramax_unwrap", "stages"]
-
 # onto the support, from all numbers; tanh(x) = 2 / (1 + exp(-2 x)) - 1 has a factor before it
 _ONTO: dict[str, tuple[float, tuple[float, float | None]]] = {
     "Sigmoid": (1.0, (0.0, 1.0)),

@@ -18,8 +18,6 @@ from headrace import _arguments as check
 from headrace.convert._parts import Place
 from headrace.convert._stands import UnrecordedSettings
 
-__all__ = ["NOT_RECORDED", "is_arrays", "leaves_of", "model_of"]
-
 NOT_RECORDED = {
     "activation": "flowjax has nn_activation=jax.nn.relu: activation='relu'",
     "transformer": "flowjax has an affine one: transformer='affine', or the bijection that the flow was made with",

@@ -14,9 +14,6 @@ from headrace.convert._stands import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
 from headrace.flow import Flow
 
-__all__ = ["from_glasflow"]
-
-
 # Settings that nflows does not record either, and the formula of the scale in both kinds of affine transforms.
 NOT_RECORDED = {
     **_nflows_files.NOT_RECORDED,

@@ -11,7 +11,7 @@ import numpy as np
 from headrace.convert._bases import BaseAndMaps, box
 from headrace.convert._embedding import Outside
 from headrace.convert._nflows_files import stand_of
-from headrace.convert._parts import OTHER_BASE, OTHER_FLOW, Layers, Place, class_of, dtype_of, numbers
+from headrace.convert._parts import OTHER_BASE, OTHER_FLOW, Converter, Layers, Place, class_of, dtype_of, numbers
 from headrace.convert._residual import masked_network, plain_modules, plain_network, residual_network, wrapped
 from headrace.convert._scales import scale_of
 from headrace.convert._simple import affine, linear, normal, permutation, table
@@ -20,14 +20,10 @@ from headrace.convert._torch import finished, opened, tensors_of
 from headrace.flow import Flow
 from headrace.transforms.transform import Transform
 
-__all__ = ["coupling_transform", "flow_of", "from_nflows", "spline"]
-
 _NET_INSTEAD = (
     "use a ResidualNet, or a module that holds one torch.nn.Sequential of linear layers and activations, and whose "
     "forward(inputs, context=None) calls nothing else"
 )
-
-Converter = Callable[[Any, Place, int], list[Transform]]
 
 
 def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **not_recorded: Any) -> Flow:
@@ -63,15 +59,20 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
     if not (hasattr(copied, "_transform") and hasattr(copied, "_distribution")):
         raise TypeError(f"model: expected a flow of nflows, got {type(model).__name__}")
     outside = Outside(getattr(copied, "_embedding_net", None), embedding, place.at("_embedding_net"))
-    dtype = dtype_of(place, tensors_of(model))
+    log_prob = density_of(copied, outside) if verify else None
+    return finished(place, dtype_of(place, tensors_of(model)), lambda: flow_of(copied, place, outside), log_prob)
+
+
+def density_of(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:
+    """Log densities of rows given their contexts, which are embedded already if the embedding net stays outside."""
 
     def log_prob(x: Any, context: Any) -> Any:
-        if embedding == "inside":
-            return copied.log_prob(x, context)
-        noise, log_det = copied._transform(x, context)
-        return copied._distribution.log_prob(noise, context) + log_det
+        if not outside.stays:
+            return model.log_prob(x, context)
+        noise, log_det = model._transform(x, context)
+        return model._distribution.log_prob(noise, context) + log_det
 
-    return finished(place, dtype, lambda: flow_of(copied, place, outside), log_prob if verify else None)
+    return log_prob
 
 
 def flow_of(model: Any, place: Place, outside: Outside) -> Flow:
@@ -140,7 +141,7 @@ def _chain(t: Any, place: Place, features: int) -> list[Transform]:
 
 def _composite(t: Any, place: Place, features: int) -> list[Transform]:
     parts = [_chain(part, place.at("_transforms").at(i), features) for i, part in enumerate(t._transforms)]
-    return [one for part in (parts[::-1] if place.way == "to_latent" else parts) for one in part]
+    return place.ordered(parts)
 
 
 def _inverse(t: Any, place: Place, features: int) -> list[Transform]:

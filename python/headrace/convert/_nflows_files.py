@@ -10,8 +10,6 @@ import numpy as np
 from headrace.convert._parts import Numbers, Place, numbers
 from headrace.convert._stands import Stand, UnrecordedSettings, linear, listed, tree_of
 
-__all__ = ["NOT_RECORDED", "coupling", "lu_matrix", "made", "spline", "stand_of"]
-
 NOT_RECORDED = {
     "activation": "nflows has ReLU by default, and sbi's MAF tanh: activation='relu'",
     "bound": "nflows calls it tail_bound: 1.0, in sbi 3.0",
@@ -106,12 +104,17 @@ def spline(count: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str
 def made(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> tuple[Stand, int]:
     """A MADE, and how many outputs it has for each feature."""
     features = int(node["initial_layer"]["weight"].shape[1])
-    count, rest = divmod(int(node["final_layer"]["weight"].shape[0]), features)
+    return _network("MADE", node, unrecorded, place), _outputs(node, features, place)
+
+
+def _outputs(net: Mapping[str, Any], features: int, place: Place) -> int:
+    """How many outputs a network has for each feature."""
+    count, rest = divmod(int(net["final_layer"]["weight"].shape[0]), features)
     if rest:
         raise NotImplementedError(
             f"{place.path}: expected as many outputs for each feature, got {count} and {rest} more"
         )
-    return _network("MADE", node, unrecorded, place), count
+    return count
 
 
 def _masked(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
@@ -129,11 +132,7 @@ def coupling(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Pla
     net, sides = node["transform_net"], {name: node[name] for name in ("identity_features", "transform_features")}
     if "initial_layer" not in net:
         raise NotImplementedError(f"{place.path}.transform_net: expected a ResidualNet, got one with {sorted(net)}")
-    count, rest = divmod(int(net["final_layer"]["weight"].shape[0]), len(node["transform_features"]))
-    if rest:
-        raise NotImplementedError(
-            f"{place.path}: expected as many outputs for each feature, got {count} and {rest} more"
-        )
+    count = _outputs(net, len(node["transform_features"]), place)
     inputs, units = int(net["initial_layer"]["weight"].shape[1]), int(net["initial_layer"]["weight"].shape[0])
     context = inputs - len(node["identity_features"])
     sizes = {"context_features": context or None, "hidden_features": units}

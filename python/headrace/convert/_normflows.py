@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from headrace.convert._parts import (
     CIRCULAR_FLOW,
     OTHER_BASE,
     OTHER_FLOW,
+    Converter,
     Layers,
     Numbers,
     Place,
@@ -28,10 +28,6 @@ from headrace.convert._stands import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
 from headrace.flow import Flow
 from headrace.transforms.transform import Transform
-
-__all__ = ["flow_of", "from_normflows"]
-
-Converter = Callable[[Any, Place, int], list[Transform]]
 
 
 def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:
@@ -120,13 +116,8 @@ def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     return CONVERTERS[kind](t, place, features)
 
 
-def _ordered(parts: list[list[Transform]], place: Place) -> list[Transform]:
-    """Parts in the order of calls, from latent to data."""
-    return [one for part in (parts if place.way == "to_data" else parts[::-1]) for one in part]
-
-
 def _composite(t: Any, place: Place, features: int) -> list[Transform]:
-    return _ordered([_chain(part, place.at("_flows").at(i), features) for i, part in enumerate(t._flows)], place)
+    return place.ordered([_chain(part, place.at("_flows").at(i), features) for i, part in enumerate(t._flows)])
 
 
 def _reverse(t: Any, place: Place, features: int) -> list[Transform]:
@@ -160,7 +151,7 @@ def _lu(t: Any, place: Place, features: int) -> list[Transform]:
         [permutation(place, t.permutation._permutation)],
         [linear(place, numbers(t.linear.weight()), numbers(t.linear.bias))],
     ]
-    return _ordered(parts, place)
+    return place.ordered(parts)
 
 
 def _masked_affine(t: Any, place: Place, features: int) -> list[Transform]:
@@ -223,7 +214,7 @@ def _block(t: Any, place: Place, features: int) -> list[Transform]:
         [layers.coupling(place.turned(), features, passive, **scale)],
         [moves.coupling(place, features, passive, map="additive")],
     ]
-    return _ordered(parts, place)
+    return place.ordered(parts)
 
 
 def _masked_flow(t: Any, place: Place, features: int) -> list[Transform]:

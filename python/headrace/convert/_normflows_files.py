@@ -11,8 +11,6 @@ from headrace.convert._nflows_files import coupling, lu_matrix, made, spline
 from headrace.convert._parts import Place, numbers
 from headrace.convert._stands import Stand, UnrecordedSettings, linear, listed, tree_of
 
-__all__ = ["NOT_RECORDED", "stand_of"]
-
 NOT_RECORDED = {
     "activation": "normflows has ReLU by default, and MLP a LeakyReLU of slope 0, which is one: activation='relu'",
     "bound": "normflows calls it tail_bound: 3.0",

@@ -14,25 +14,6 @@ from headrace.network import Layer, Network
 from headrace.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.transforms.transform import Transform
 
-__all__ = [
-    "ACTIVATIONS",
-    "CIRCULAR_FLOW",
-    "GRID",
-    "OTHER_BASE",
-    "OTHER_FLOW",
-    "Join",
-    "Layers",
-    "Leaky",
-    "Numbers",
-    "Place",
-    "activation_of",
-    "call_in_torch",
-    "class_of",
-    "dtype_of",
-    "numbers",
-    "values_of",
-]
-
 Numbers = NDArray[np.float64]
 
 # What to do where a model cannot be converted.
@@ -67,6 +48,10 @@ class Place:
         """The same place with the other direction of its call."""
         return Place(self.path, "to_data" if self.way == "to_latent" else "to_latent")
 
+    def ordered(self, parts: list[list[Transform]]) -> list[Transform]:
+        """The transforms of parts that are called one after another, from latent to data."""
+        return [one for part in (parts if self.way == "to_data" else parts[::-1]) for one in part]
+
     @property
     def reads(self) -> str:
         """The side that the network of a called transform reads."""
@@ -98,6 +83,10 @@ def dtype_of(place: Place, tensors: Sequence[Any]) -> str:
     if len(found) != 1 or found[0] not in ("float32", "float64"):
         raise TypeError(f"{place.path}: expected parameters of one dtype, float32 or float64, got {found}")
     return found[0]
+
+
+Converter = Callable[[Any, Place, int], list[Transform]]
+"""A part of a model, its place and the number of features to transforms from latent to data."""
 
 
 # ---- scalar functions, recognised by their values --------------------------------------------------------------------

@@ -12,8 +12,6 @@ import numpy as np
 
 from headrace.convert._parts import Join, Layers, Leaky, Numbers, Place, activation_of, class_of, numbers
 
-__all__ = ["masked_network", "plain_modules", "plain_network", "residual_network", "wrapped"]
-
 # Activations that commute with positive factors: relu(k v) = k relu(v).
 _HOMOGENEOUS = ("relu", "leaky_relu", "identity")
 

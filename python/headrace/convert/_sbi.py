@@ -11,8 +11,6 @@ from headrace.convert._parts import Place, class_of, dtype_of
 from headrace.convert._torch import finished, opened, tensors_of
 from headrace.flow import Flow
 
-__all__ = ["estimator_of", "from_sbi"]
-
 
 def estimator_of(model: Any) -> Any:
     """The density estimator of a posterior; the model itself where it is one."""
@@ -54,12 +52,8 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
     if embedding == "inside" and net is not None and len(model.condition_shape) != 1:
         raise place.differs("condition_shape", "one dimension", tuple(model.condition_shape))
     if kind == "NFlowsFlow":
-        return finished(
-            place,
-            dtype,
-            lambda: _nflows.flow_of(copied.net, place.at("net"), outside),
-            _nflows_density(copied, outside) if verify else None,
-        )
+        log_prob = _nflows.density_of(copied.net, outside) if verify else None
+        return finished(place, dtype, lambda: _nflows.flow_of(copied.net, place.at("net"), outside), log_prob)
 
     def make() -> Flow:
         flow = _zuko.flow_of(copied.net, place.at("net"))
@@ -67,16 +61,6 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
         return flow if scale is None else Flow(flow.transforms, flow.base, standardize_context=scale)
 
     return finished(place, dtype, make, _zuko_density(copied, outside) if verify else None)
-
-
-def _nflows_density(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:
-    def log_prob(x: Any, context: Any) -> Any:
-        if not outside.stays:
-            return model.net.log_prob(x, context)
-        noise, log_det = model.net._transform(x, context)
-        return model.net._distribution.log_prob(noise, context) + log_det
-
-    return log_prob
 
 
 def _zuko_density(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from headrace.convert._parts import ACTIVATIONS, GRID, Layers, Numbers, Place, call_in_torch, values_of
 
-__all__ = ["LEAST_SLOPE", "Bend", "scale_of"]
-
 LEAST_SLOPE = 1e-30  # in the place of 0, which is no slope: no scale of a trained model is as small
 
 Bend = Callable[[Layers, NDArray[np.bool_]], None]

@@ -15,8 +15,6 @@ from headrace.transforms.linear import Linear
 from headrace.transforms.transform import Transform
 from headrace.transforms.vector import Planar
 
-__all__ = ["affine", "linear", "normal", "permutation", "planar", "table"]
-
 
 def permutation(place: Place, order: Any) -> Transform:
     """A call gives ``y[i] = x[order[i]]``."""

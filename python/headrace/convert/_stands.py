@@ -16,8 +16,6 @@ from headrace.convert._parts import Numbers, Place, dtype_of, numbers
 from headrace.convert._verify import compare
 from headrace.flow import Flow
 
-__all__ = ["Stand", "UnrecordedSettings", "finished_file", "is_file", "tree_of", "without_files"]
-
 
 def is_file(model: Any) -> bool:
     """Whether a model is a `state_dict`."""

@@ -17,8 +17,6 @@ from headrace.flow import Flow
 if TYPE_CHECKING:
     from headrace.convert.plain import PlainFlow
 
-__all__ = ["opened_flow", "to_torch"]
-
 
 def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
     """A flow as a module of PyTorch's own operators, with the same density and the same parameters.

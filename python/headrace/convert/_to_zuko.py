@@ -21,8 +21,6 @@ from headrace.flow import Flow
 from headrace.transforms.linear import Linear
 from headrace.transforms.rotation import matrix_of
 
-__all__ = ["Inverted", "to_zuko"]
-
 Header = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[Any]]
 

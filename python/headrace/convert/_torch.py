@@ -12,8 +12,6 @@ from headrace.convert._training import refuse_training
 from headrace.convert._verify import verify
 from headrace.flow import Flow
 
-__all__ = ["finished", "opened", "tensors_of"]
-
 
 def opened(name: str, model: Any) -> Any:
     """A copy of a module on the CPU in evaluation mode and in float64, which holds its numbers exactly.

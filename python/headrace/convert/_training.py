@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["refuse_training"]
-
 
 def refuse_training(name: str, layers: Iterable[tuple[str, Any]]) -> None:
     """Refuse batch norm, dropout and act norms without a start in training mode, by the layer's place and class.

@@ -10,8 +10,6 @@ import numpy as np
 from headrace.convert._parts import Numbers
 from headrace.flow import Flow
 
-__all__ = ["compare", "verify", "verify_made"]
-
 ROWS = 128
 
 # Libraries' formulas in float64 lose digits where a bin is steep: differences lie below 1e-9. A slope of 1e-4 in the

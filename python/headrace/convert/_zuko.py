@@ -30,8 +30,6 @@ from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.inverse import Inverse
 from headrace.transforms.transform import Transform
 
-__all__ = ["flow_of", "from_zuko"]
-
 CONTEXT_INSTEAD = "a base of headrace is the same for all contexts: train hr.NSF with context="
 MAPS = {
     "MonotonicAffineTransform": "affine",
@@ -126,7 +124,7 @@ def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     kind = class_of(t)[1]
     if kind == "LazyComposedTransform":
         parts = [_chain(part, place.at("transforms").at(i), features) for i, part in enumerate(t.transforms)]
-        return [one for part in (parts[::-1] if place.way == "to_latent" else parts) for one in part]
+        return place.ordered(parts)
     if kind == "LazyInverse":
         return _chain(t.transform, place.at("transform").turned(), features)
     if kind in WITH_A_MAP:
@@ -186,7 +184,7 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
     if (package, kind) in (("zuko", "ComposedTransform"), ("torch", "ComposeTransform")):
         parts = t.transforms if package == "zuko" else t.parts
         inner = [_fixed(part, place.at("transforms").at(i), features, is_trained) for i, part in enumerate(parts)]
-        return [one for part in (inner[::-1] if place.way == "to_latent" else inner) for one in part]
+        return place.ordered(inner)
     raise place.unknown(t, "an affine map, a permutation, a rotation or an LU map", OTHER_FLOW)
 
 

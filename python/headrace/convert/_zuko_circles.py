@@ -21,8 +21,6 @@ from headrace.transforms.fixed import Standardize
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 
-__all__ = ["CIRCULAR", "circular", "on_circles"]
-
 CIRCULAR = "CircularRQSTransform"  # zuko's function
 
 

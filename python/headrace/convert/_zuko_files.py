@@ -10,8 +10,6 @@ import numpy as np
 from headrace.convert._parts import Place, activation_of, numbers
 from headrace.convert._stands import Stand, UnrecordedSettings, linear, listed, tree_of
 
-__all__ = ["NOT_RECORDED", "stand_of"]
-
 NOT_RECORDED = {
     "activation": "zuko has ReLU by default: activation='relu'",
     "slope": "zuko has slope=1e-3 in 1.0 and from 1.5 on, and 1e-4 from 1.1 to 1.4",

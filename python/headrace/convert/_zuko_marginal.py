@@ -11,8 +11,6 @@ from torch.distributions import Transform, constraints
 from headrace.convert.plain.maps import apply_map
 from headrace.convert.plain.operators import Operators
 
-__all__ = ["Marginal"]
-
 
 class Marginal(Transform):  # type: ignore[misc]
     """The spline of a `headrace.Gaussianize`, from data to latent.
@@ -27,7 +25,6 @@ class Marginal(Transform):  # type: ignore[misc]
     bijective = True
 
     def __init__(self, header: Mapping[str, Any], width: Tensor, height: Tensor, derivative: Tensor) -> None:
-        """See the class."""
         super().__init__()
         self.header = header
         self.params = {"width": width, "height": height, "derivative": derivative}

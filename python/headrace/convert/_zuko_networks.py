@@ -6,8 +6,6 @@ from typing import Any
 
 from headrace.convert._parts import Layers, Place, activation_of, class_of, numbers
 
-__all__ = ["network_of"]
-
 
 def network_of(hyper: Any, place: Place, reads: int) -> Layers:
     """The layers of an MLP, masked or not, with residual blocks or without."""

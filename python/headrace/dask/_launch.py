@@ -8,12 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from headrace._fit import given_rows as _rows
+from headrace._warn import warn
 from headrace.dask import _rank
 from headrace.dask._shown import Shown, shown
 from headrace.distributed.groups import GroupError
-
-__all__ = ["Launch", "launched"]
 
 _LOOK = 0.5  # seconds between two checks of the workers
 
@@ -44,7 +42,7 @@ def launched(launch: Launch, work: Any, arguments: dict[str, Any], shards: list[
         with shown(launch.client, uuid.uuid4().hex, launch.progress) as bar:
             found, messages = _attempts(launch, payload, state, shards, judge, bar)
         for message in messages:
-            _rows.warn(message)
+            warn(message)
         return found
     except BaseException:
         _forget(launch, state)

@@ -14,8 +14,6 @@ from headrace._core import LEAST_ROWS
 from headrace.dask._shown import computed
 from headrace.dask._table import is_array, is_frame, names_of, whole_rows
 
-__all__ = ["log_prob", "sample"]
-
 CHUNK = 1 << 16
 
 

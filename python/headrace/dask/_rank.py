@@ -21,15 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _progress
+from headrace._group import Group
 from headrace.config import threads
 from headrace.dask._shown import TOPIC
 from headrace.distributed._dask import DaskGroup, Office, stop_if_unwanted
 from headrace.distributed._torch import from_torch
-from headrace.distributed.groups import Group, GroupError
+from headrace.distributed.groups import GroupError
 from headrace.distributed.run import OwnFile
 from headrace.distributed.together import broadcast_bytes
-
-__all__ = ["Facts", "Job", "ascend", "end", "facts", "fit", "forget", "rank"]
 
 _START = 600.0  # seconds in which all have loaded PyTorch: the launcher detects workers lost meanwhile
 _MEETING = 30.0  # seconds in which ranks of gloo find each other

@@ -11,8 +11,6 @@ from weakref import WeakKeyDictionary
 
 from headrace import _progress
 
-__all__ = ["Shown", "computed", "shown"]
-
 TOPIC = "headrace-progress"  # topic of events that workers log at the scheduler, which keeps a few of each topic
 
 _clients: WeakKeyDictionary[Any, dict[str, Shown]] = WeakKeyDictionary()

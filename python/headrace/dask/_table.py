@@ -21,8 +21,6 @@ from headrace._arrays.frames import class_of
 from headrace._streams.columns import chosen_columns
 from headrace._tables.names import Names
 
-__all__ = ["called", "has_rows", "is_array", "is_frame", "is_series", "names_of", "shards_of", "whole_rows"]
-
 Pieces = list[tuple[Any, Any, int, int]]  # partition, names of columns or None, first row, end
 
 

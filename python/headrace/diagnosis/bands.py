@@ -9,11 +9,8 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["curve", "curve_band", "histogram_band"]
-
-Floats = NDArray[np.float64]
+from headrace._types import Floats
 
 POINTS = 100
 _SIMULATED, _MOST_SIMULATED = 2000, 50_000

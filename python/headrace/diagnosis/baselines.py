@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from headrace._fit import gaussian as _gaussian
 from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
+from headrace._types import Floats
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BANDWIDTHS", "KernelDensity", "gaussian_log_prob", "leave_one_out"]
-
-Array64 = NDArray[np.float64]
 
 BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(0.03, 2.0, 25).tolist())
 """Bandwidths of kernel densities, in units of the points' own spread."""
@@ -33,7 +31,7 @@ def gaussian_log_prob(
     *,
     weights: NDArray[Any] | None = None,
     context: tuple[NDArray[Any], NDArray[Any]] | None = None,
-) -> Array64:
+) -> Floats:
     """Log density of rows, shape (rows,), under the Gaussian of points, in float64.
 
     It is the Gaussian that `fit` and `hr.auto` compare with: cross-validation mixes the identity into the covariance of
@@ -66,7 +64,7 @@ def gaussian_log_prob(
     z = _gaussian.joined(Data(rows, of_rows, None), mean, std, scale)
     white = (z[:, :n] - z[:, n:] @ found.slopes.T) @ found.directions / found.deviations
     log_volume = np.log(found.deviations).sum() + np.log(std).sum() + 0.5 * n * np.log(2 * np.pi)
-    result: Array64 = -0.5 * np.square(white).sum(axis=1) - log_volume
+    result: Floats = -0.5 * np.square(white).sum(axis=1) - log_volume
     return result
 
 
@@ -80,13 +78,13 @@ class KernelDensity:
     [-1.4189]
     """
 
-    centre: Array64
+    centre: Floats
     """The mean of the points, shape (features,)."""
-    factor: Array64
+    factor: Floats
     """The Cholesky factor of their covariance, lower triangular: points = centre + factor @ white."""
-    white: Array64
+    white: Floats
     """The points with mean 0 and covariance 1, shape (points, features)."""
-    weights: Array64
+    weights: Floats
     """The shares of the kernels, of sum 1."""
     bandwidth: float
 
@@ -114,15 +112,15 @@ class KernelDensity:
         chosen = leave_one_out(white, share) if bandwidth is None else bandwidth
         return cls(centre, spread[:, None] * factor, white, share, chosen)
 
-    def log_prob(self, rows: NDArray[Any]) -> Array64:
+    def log_prob(self, rows: NDArray[Any]) -> Floats:
         """Log density of rows, shape (rows,), in float64; differences of coordinates are rounded to float32."""
-        asked: Array64 = np.linalg.solve(self.factor, (rows - self.centre).T).T.astype(np.float64)
+        asked: Floats = np.linalg.solve(self.factor, (rows - self.centre).T).T.astype(np.float64)
         log_volume = np.log(np.diag(self.factor)).sum() + 0.5 * self.centre.size * np.log(2 * np.pi)
-        log_prob: Array64 = _log_sums(self.white, self.weights, asked, (self.bandwidth,))[0] - log_volume
+        log_prob: Floats = _log_sums(self.white, self.weights, asked, (self.bandwidth,))[0] - log_volume
         return log_prob
 
 
-def leave_one_out(white: Array64, weights: Array64) -> float:
+def leave_one_out(white: Floats, weights: Floats) -> float:
     """The bandwidth under which each point is likeliest by the kernels at all others (Habbema and others, 1974).
 
     No point is lost to a held-out part, and no draw chooses one. `LEFT_OUT` of the points, spread over all, are
@@ -136,12 +134,12 @@ def leave_one_out(white: Array64, weights: Array64) -> float:
 
 
 def _log_sums(
-    white: Array64,
-    weights: Array64,
-    rows: Array64,
+    white: Floats,
+    weights: Floats,
+    rows: Floats,
     bandwidths: Sequence[float],
     left_out: NDArray[np.intp] | None = None,
-) -> Array64:
+) -> Floats:
     """Logarithms of sums of kernels of volume sqrt(2 pi)^features, shape (bandwidths, rows).
 
     `left_out`: the index of a point for each row, whose kernel does not count.

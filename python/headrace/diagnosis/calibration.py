@@ -17,14 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.coverage import BLOCK, DRAWS, MOST_ROWS
 from headrace.diagnosis.findings import Finding, least_of
 from headrace.diagnosis.judged_rows import Looked, stream
-
-__all__ = ["calibration"]
-
-Floats = NDArray[np.float64]
 
 
 def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floats, Floats]:

@@ -15,13 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding
 from headrace.diagnosis.judged_rows import Looked, stream
-
-__all__ = ["LEAST_ROWS", "two_samples"]
-
-Floats = NDArray[np.float64]
 
 LEAST_ROWS, MOST_ROWS = 40, 10_000
 _MOST_TERMS, _MOST_BENT = 600, 10  # of the logistic model: terms, and features of which squares are multiplied

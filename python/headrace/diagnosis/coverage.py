@@ -11,15 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from headrace._types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding
 from headrace.diagnosis.judged_rows import Looked, stream
-
-__all__ = ["coverage"]
-
-Floats = NDArray[np.float64]
 
 DRAWS, MOST_ROWS = 99, 2000
 BLOCK = 1 << 20  # values drawn at a time

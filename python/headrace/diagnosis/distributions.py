@@ -11,20 +11,8 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = [
-    "anderson_darling",
-    "anderson_darling_tail",
-    "binomial_tail",
-    "chi_square_tail",
-    "correlation_tails",
-    "normal_quantile",
-    "normal_tail",
-    "spread_tails",
-]
-
-Floats = NDArray[np.float64]
+from headrace._types import Floats
 
 TINY = 1e-300  # a probability of less counts as this, so that its logarithm is finite
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["LEVEL", "Finding", "holm", "least_of", "number", "p_text"]
-
 LEVEL = 0.05  # of all tests together
 
 

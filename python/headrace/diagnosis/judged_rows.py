@@ -13,8 +13,6 @@ from headrace import _arguments as check
 from headrace._arrays.caller import Caller
 from headrace._fit.given_rows import Data, open_rows
 
-__all__ = ["Looked", "opened", "stream"]
-
 
 @dataclass(frozen=True)
 class Looked:

@@ -13,13 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding, least_of, number
 from headrace.diagnosis.judged_rows import stream
-
-__all__ = ["coordinates", "correlations", "dependence_on_context", "directions", "farthest", "radii", "sizes"]
-
-Floats = NDArray[np.float64]
 
 DIRECTIONS = 32
 

@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._types import Floats
 from headrace.diagnosis.baselines import KernelDensity, gaussian_log_prob
 from headrace.diagnosis.judged_rows import Looked, stream
-
-__all__ = ["Likelihood", "compare", "weighted_mean"]
-
-Floats = NDArray[np.float64]
 
 MOST_FEATURES = 4  # for kernels: with more, no bandwidth is good
 MOST_POINTS, MOST_JUDGED = 10_000, 2000  # of kernels, and rows

@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding
 from headrace.diagnosis.judged_rows import Looked, stream
-
-__all__ = ["copies", "nearer"]
-
-Floats = NDArray[np.float64]
 
 MOST_ROWS, MOST_POINTS = 5000, 50_000
 _TILE = 1 << 22  # distances at a time

@@ -15,8 +15,6 @@ from headrace.diagnosis.picture import vector_columns, vector_panels
 if TYPE_CHECKING:
     from headrace.diagnosis.record import Record
 
-__all__ = ["page"]
-
 STYLE = """
 :root { color-scheme: light; --ink: #222; --soft: #666; --line: #ddd; --bad: #b34700; --good: #00598c; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: #fff; margin: 0 auto; max-width: 68rem;

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from headrace.diagnosis.record import Record
 
-__all__ = ["draw", "vector_columns", "vector_panels"]
-
 MOST_CURVES = 60  # of coordinates
 MOST_COLUMNS = 12  # that a page shows, the ones in which rows and draws differ most
 SMALL = 9  # points: of legends; at least 10 px where a page shows three panels beside each other

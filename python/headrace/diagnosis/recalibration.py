@@ -12,19 +12,15 @@ import math
 import warnings
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._arrays.caller import Array, Caller
 from headrace._fit.given_rows import open_rows
+from headrace._types import Floats
 from headrace.bases import StandardNormal
 from headrace.flow import Flow
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.fixed import Standardize
-
-__all__ = ["recalibrate"]
-
-Floats = NDArray[np.float64]
 
 BINS, FOLDS = 4, 5
 LEAST_ROWS = 50

@@ -10,15 +10,12 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._layout import Block, Grid, Item, lines_of
+from headrace._types import Floats
 from headrace.diagnosis import bands
 from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.distributions import normal_tail
 from headrace.diagnosis.findings import LEVEL, Finding, number, p_text
 from headrace.diagnosis.likelihood import Likelihood
-
-__all__ = ["Record", "Worst"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

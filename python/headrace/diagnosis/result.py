@@ -8,8 +8,6 @@ from headrace.diagnosis.page import page
 from headrace.diagnosis.picture import draw
 from headrace.diagnosis.record import Record
 
-__all__ = ["Diagnosis"]
-
 
 class Diagnosis(Record):
     """The result of `headrace.diagnose`; print it.

@@ -15,6 +15,7 @@ from headrace._arrays.caller import Array
 from headrace._arrays.frames import labels_of
 from headrace._core import cpu
 from headrace._progress import bar
+from headrace._types import Floats
 from headrace._warn import warn
 from headrace.diagnosis import latent
 from headrace.diagnosis.calibration import calibration
@@ -31,10 +32,6 @@ from headrace.diagnosis.sequences import check_only, diagnose_sequences
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.sequences.flow import SequenceFlow
-
-__all__ = ["diagnose"]
-
-Floats = NDArray[np.float64]
 
 WORST = 10  # rows
 DRAWN = 5000  # log densities of draws that a picture shows

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._types import Floats
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.judged_rows import stream
 from headrace.flow import Flow
 from headrace.tails import Independent, NormalMixture, StudentT, Uniform
 
-__all__ = ["scores"]
-
-Floats = NDArray[np.float64]
 Tails = tuple[Floats, Floats]  # the probabilities below and above, each with its own digits
 
 _DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # rows and values of a base with a distribution that is known only by draws

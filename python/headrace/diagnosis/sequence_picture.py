@@ -14,8 +14,6 @@ from headrace._pictures import BAND, BLUE, GREY, NO_MATPLOTLIB, STYLE, can_draw
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw"]
-
 SPREAD = 1.96  # standard deviations that hold 95 % of one value
 
 

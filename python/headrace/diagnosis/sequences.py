@@ -15,15 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis import latent
 from headrace.diagnosis.findings import Finding, holm, least_of, number, p_text
 from headrace.diagnosis.scores import scores
 from headrace.diagnosis.sequence_picture import draw
-
-__all__ = ["SequenceDiagnosis", "diagnose_sequences"]
-
-Floats = NDArray[np.float64]
 
 LAGS, CLASSES, CELLS = 40, 5, 20
 WINDOW = 400  # steps whose loudness is one number, at most

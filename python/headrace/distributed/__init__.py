@@ -6,10 +6,11 @@ rank holds some shards of the table (numbered blocks of rows); the result does n
 docs/scale.md explains how to start it.
 """
 
+from headrace._group import Group
 from headrace.distributed._dask import from_dask
 from headrace.distributed._mpi import from_mpi
 from headrace.distributed._torch import from_torch
-from headrace.distributed.groups import Group, GroupError, local
+from headrace.distributed.groups import GroupError, local
 from headrace.distributed.shards import shards
 
 __all__ = ["Group", "GroupError", "from_dask", "from_mpi", "from_torch", "local", "shards"]

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace.distributed.groups import Group, GroupError
-
-__all__ = ["DaskGroup", "Office", "from_dask", "stop_if_unwanted"]
+from headrace._group import Group
+from headrace.distributed.groups import GroupError, Ranks, who_is_silent
 
 LARGE = 1 << 16  # bytes above which more than two ranks each sum a part
 GRACE = 5.0  # seconds between two reports of a rank's progress
@@ -127,8 +126,10 @@ class Office:
             self.end_here(group, "a worker has ended")
 
 
-class DaskGroup:
+class DaskGroup(Ranks):
     """See `from_dask`."""
+
+    made_by = "from_dask"
 
     def __init__(self, worker: Any, workers: list[str], name: str, timeout: float, start: float) -> None:
         """Wait for all other ranks."""
@@ -139,14 +140,6 @@ class DaskGroup:
         self._verb, self._until = 0, 0.0
         self._begin(start)
         self._doubled(np.zeros(1, np.int64), np.add)
-
-    def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Group`."""
-        return self._reduced(part, np.add)
-
-    def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
-        """See `Group`."""
-        return self._reduced(part, np.maximum)
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
         """See `Group`; each rank that has the array sends it half as far as in the round before."""
@@ -192,13 +185,14 @@ class DaskGroup:
 
     # ---- sums --------------------------------------------------------------------------------------------------------
 
-    def _reduced(self, part: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
+    def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
+        """See `Ranks`."""
         part = np.ascontiguousarray(part)
         if self.size == 1 or not part.size:
             return part
         self._begin(self._timeout)
         work = self._scattered if self.size > 2 and part.nbytes >= LARGE else self._doubled
-        return work(part.reshape(-1), operation).reshape(part.shape)
+        return work(part.reshape(-1), np.add if operation == "SUM" else np.maximum).reshape(part.shape)
 
     def _doubled(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
         """Sum with one rank, then pairs with pairs, and so on; ranks beyond a power of two through another rank."""
@@ -307,7 +301,7 @@ class DaskGroup:
                 self._office.changed.wait(min(left, _LOOK))
             else:
                 return
-        raise GroupError(f"group: {self._who()}")
+        raise GroupError(self._who())
 
     def _notify(self, _: Any) -> None:
         with self._office.changed:
@@ -333,12 +327,4 @@ class DaskGroup:
                     silent.append(other)
             except Exception:  # unreachable, too late, or without headrace
                 silent.append(other)
-        limit = f"within {self._timeout:g} s" if self._verb > 1 else "at the start"
-        if not silent:
-            return f"some rank let the others wait for {self._timeout:g} s, but all answer now"
-        listed = ", ".join(map(str, silent))
-        return f"expected all {self.size} ranks to answer {limit}, got nothing from rank {listed}"
-
-    def __repr__(self) -> str:
-        """The rank and the number of ranks."""
-        return f"from_dask(): rank {self.rank} of {self.size}"
+        return who_is_silent(self.size, self._timeout, silent, begins=self._verb == 1)

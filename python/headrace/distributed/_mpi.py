@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._group import Group
 from headrace.distributed import groups as _groups
-from headrace.distributed.groups import Group, GroupError
-
-__all__ = ["from_mpi"]
+from headrace.distributed.groups import GroupError
 
 _SPIN, _NAP = 1e-3, 5e-5  # seconds of waiting at full speed, and of the naps that follow
 
@@ -36,7 +35,9 @@ def from_mpi(comm: Any, *, timeout: float = 60.0) -> Group:
     return _Mpi(comm.Dup(), seconds)
 
 
-class _Mpi:
+class _Mpi(_groups.Ranks):
+    made_by = "from_mpi"
+
     def __init__(self, comm: Any, timeout: float) -> None:
         from mpi4py import MPI
 
@@ -45,20 +46,14 @@ class _Mpi:
         self._broken = ""  # the reason why no call is possible any more
         self._left: list[Any] = []  # unfinished requests: MPI may still touch their memory
 
-    def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Group`."""
-        return self._reduced(part, self._mpi.SUM)
-
-    def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
-        """See `Group`."""
-        return self._reduced(part, self._mpi.MAX)
-
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
         """See `Group`."""
         return self._done(part, lambda array: self._comm.Ibcast(array, root))
 
-    def _reduced(self, part: NDArray[Any], operation: Any) -> NDArray[Any]:
-        return self._done(part, lambda array: self._comm.Iallreduce(self._mpi.IN_PLACE, array, operation))
+    def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
+        """See `Ranks`."""
+        own = getattr(self._mpi, operation)
+        return self._done(part, lambda array: self._comm.Iallreduce(self._mpi.IN_PLACE, array, own))
 
     def _done(self, part: NDArray[Any], call: Callable[[NDArray[Any]], Any]) -> NDArray[Any]:
         if self._broken:  # a rank that answers late would match the next call with this one
@@ -89,7 +84,3 @@ class _Mpi:
             request.Wait()
         self._left += [request for request in sent if not request.Test()]
         return _groups.who_is_silent(self.size, self._timeout, awaited)
-
-    def __repr__(self) -> str:
-        """The rank and the number of ranks."""
-        return f"from_mpi(): rank {self.rank} of {self.size}"

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace._group import Group
 from headrace.distributed import groups as _groups
-from headrace.distributed.groups import Group, GroupError
-
-__all__ = ["from_torch"]
+from headrace.distributed.groups import GroupError
 
 _LEAVING = 0.5  # seconds in which gloo may end its threads and connections
 
@@ -50,7 +49,9 @@ def from_torch(process_group: Any = None, *, timeout: float = 60.0) -> Group:
     return _Torch(distributed, members, seconds)
 
 
-class _Torch:
+class _Torch(_groups.Ranks):
+    made_by = "from_torch"
+
     def __init__(self, distributed: Any, members: list[int], timeout: float) -> None:
         self._distributed, self._timeout, self._ranks = distributed, timeout, members
         self.size = len(self._ranks)
@@ -62,14 +63,6 @@ class _Torch:
         ]
         self._group, self._watch = made  # the second is complete when the first breaks
         self._ended = "group: it was closed"
-
-    def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Group`."""
-        return self._reduced(part, "SUM")
-
-    def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
-        """See `Group`."""
-        return self._reduced(part, "MAX")
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
         """See `Group`."""
@@ -98,9 +91,10 @@ class _Torch:
         thread.start()
         thread.join(_LEAVING)
 
-    def _reduced(self, part: NDArray[Any], kind: str) -> NDArray[Any]:
-        operation = getattr(self._distributed.ReduceOp, kind)
-        return self._done(part, lambda tensor: self._distributed.all_reduce(tensor, operation, group=self._group))
+    def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
+        """See `Ranks`."""
+        own = getattr(self._distributed.ReduceOp, operation)
+        return self._done(part, lambda tensor: self._distributed.all_reduce(tensor, own, group=self._group))
 
     def _done(self, part: NDArray[Any], call: Callable[[Any], Any]) -> NDArray[Any]:
         import torch
@@ -140,7 +134,3 @@ class _Torch:
                 silent.discard(rank)
                 sent[rank].wait(timedelta(seconds=max(end - time.monotonic(), 0.1)))
         return _groups.who_is_silent(self.size, self._timeout, silent, broken=True)
-
-    def __repr__(self) -> str:
-        """The rank and the number of ranks."""
-        return f"from_torch(): rank {self.rank} of {self.size}"

@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.distributed.groups import Group
-
-__all__ = ["DIGITS", "FixedSum", "digits_of", "exact_sum", "value_of"]
+from headrace._group import Group
+from headrace._types import Floats
 
 Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 _LOWEST = -1074  # the exponent of the last bit of a float64
 _WORDS = (1024 - _LOWEST) // 32 + 3  # a value's own digits, and those that its last ones may reach

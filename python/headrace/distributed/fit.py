@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import _arguments as check
 from headrace._core import cpu
-from headrace._fit import given_rows as _rows
 from headrace._fit.arguments import Arguments
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.fit import Fit
 from headrace._fit.plan import LEAST_HELD_OUT, Plan, rows_of_a_batch
 from headrace._fit.run import Run, RunArguments
-from headrace.distributed.groups import Group
+from headrace._group import Group
+from headrace._warn import warn
 from headrace.distributed.named import shared_names
 from headrace.distributed.run import Chunks, SharedCheckpoint, SharedRun
 from headrace.distributed.shards import ShardedRows, opened, split
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from headrace._fit.history import History
     from headrace._fit.source import RowSource
     from headrace._interior import Trainable
-
-__all__ = ["SharedFit", "check_group"]
 
 
 class SharedFit(Fit):
@@ -94,7 +92,7 @@ class SharedFit(Fit):
 def _warn_of_idle_ranks(size: int, chunks: Chunks) -> None:
     if size > chunks.of_a_batch:
         parts = "one chunk" if chunks.of_a_batch == 1 else f"{chunks.of_a_batch} chunks"
-        _rows.warn(
+        warn(
             f"fit: a batch is {parts} of rows, so that no more of the {size} ranks have something to do at a time; "
             f"give batch_size={chunks.most * size} or more"
         )

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from headrace._group import Group
 
-__all__ = ["Group", "GroupError", "local"]
-
 GRACE = 5.0  # seconds beyond a timeout in which ranks report that they live
 
 
@@ -19,12 +17,42 @@ class GroupError(RuntimeError):
     """Some rank did not answer: it ended, stands still, or did something else than the others."""
 
 
-def who_is_silent(size: int, timeout: float, silent: Iterable[int], *, broken: bool = False) -> str:
-    """The message about ranks that did not answer in time; `broken`: whether a connection may have failed."""
+def who_is_silent(
+    size: int, timeout: float, silent: Iterable[int], *, broken: bool = False, begins: bool = False
+) -> str:
+    """The message about ranks that did not answer in time.
+
+    `broken`: whether a connection may have failed; `begins`: whether it is the first call of all.
+    """
     if listed := ", ".join(map(str, sorted(silent))):
-        return f"group: expected all {size} ranks to answer within {timeout:g} s, got nothing from rank {listed}"
+        limit = "at the start" if begins else f"within {timeout:g} s"
+        return f"group: expected all {size} ranks to answer {limit}, got nothing from rank {listed}"
     what = f"some rank let the others wait for {timeout:g} s, but all answer now"
     return f"group: a connection broke, or {what}" if broken else f"group: {what}"
+
+
+class Ranks:
+    """What groups over a library have in common: `reduced` is the library's sum or largest value of all ranks."""
+
+    rank: int
+    size: int
+    made_by: str  # the function that makes them
+
+    def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Group`."""
+        return self.reduced(part, "SUM")
+
+    def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
+        """See `Group`."""
+        return self.reduced(part, "MAX")
+
+    def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
+        """The array over all ranks."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """The rank and the number of ranks."""
+        return f"{self.made_by}(): rank {self.rank} of {self.size}"
 
 
 class _Local:

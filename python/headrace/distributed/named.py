@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from headrace._arrays.frames import labels_of
+from headrace._group import Group
 from headrace._tables.names import Names, refuse_others
-from headrace.distributed.groups import Group
 from headrace.distributed.together import broadcast_bytes, together
-
-__all__ = ["shared_names"]
 
 
 def shared_names(group: Group, x: Any, context: Any, known: Names) -> Names:

@@ -17,13 +17,12 @@ from headrace._arrays.caller import Caller
 from headrace._fit import given_rows as _rows
 from headrace._fit.given_rows import Data, Index
 from headrace._fit.source import ArrayRows, RowSource, Shard
+from headrace._group import Group
 from headrace._held_out import RowPart, held_of, names_of
+from headrace._types import Floats
 from headrace.distributed.exact import exact_sum
-from headrace.distributed.groups import Group
 from headrace.distributed.together import gathered, same_everywhere, together
 from headrace.transforms.support import Support
-
-__all__ = ["ShardedRows", "opened", "shards", "split"]
 
 ROWS = 1 << 16  # of a shard, by default
 MOST_SHARDS = 1 << 24
@@ -32,7 +31,6 @@ JUDGED = 8  # one of this many of which judges a trial
 _HELD_OUT = 0x4E1D  # distinguishes draws from others of the same seed
 
 Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:

@@ -8,10 +8,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from headrace.distributed.groups import Group
+from headrace._group import Group
 from headrace.files import FileFormatError
-
-__all__ = ["agree", "broadcast_bytes", "gathered", "same_everywhere", "together"]
 
 _KINDS = {kind.__name__: kind for kind in (TypeError, ValueError, OSError, FileFormatError, KeyError, MemoryError)}
 _OTHER = RuntimeError  # the exception on the other ranks for an error of none of these types

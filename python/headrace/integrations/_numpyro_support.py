@@ -11,8 +11,6 @@ from jax import numpy as jnp
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.transforms import Transform
 
-__all__ = ["rectangle"]
-
 Ends = tuple[float, ...]
 
 

@@ -66,7 +66,6 @@ class HeadraceFlow(AspireFlow):
         dtype: Any = None,
         **settings: Any,
     ) -> None:
-        """See the class."""
         super().__init__(dims, device=device, data_transform=data_transform)
         make = (
             KINDS[check.choice("flow_class", flow_class, tuple(KINDS))] if isinstance(flow_class, str) else flow_class

@@ -47,7 +47,6 @@ class FlowModel(NFModel):
     module: FlowModule
 
     def __init__(self, flow: Flow) -> None:
-        """See the class."""
         if not isinstance(flow, Flow):
             raise TypeError(f"flow: expected a headrace.Flow, got {check.kind_of(flow)}")
         if flow.context:

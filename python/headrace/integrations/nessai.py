@@ -74,7 +74,6 @@ class NessaiFlow(FlowModule, BaseFlow):
         distribution: None = None,
         **settings: Any,
     ) -> None:
-        """See the class."""
         make = KINDS[check.choice("kind", kind, tuple(KINDS))]
         if distribution is not None:
             raise ValueError(f"distribution: expected None, for the standard normal, got {distribution!r}")

@@ -79,7 +79,6 @@ class FlowDistribution(Distribution):
     pytree_data_fields = ("module", "context")
 
     def __init__(self, module: FlowModule | Flow, context: Any = None, *, validate_args: bool | None = None) -> None:
-        """See the class."""
         module, context = _module_and_context(module, context)
         self.module, self.context = module, context
         batch = () if context is None else context.shape[:-1]
@@ -157,7 +156,6 @@ class FlowTransform(Transform):
     codomain = constraints.real_vector
 
     def __init__(self, module: FlowModule | Flow, context: Any = None) -> None:
-        """See the class."""
         self.module, self.context = _module_and_context(module, context)
 
     def __call__(self, x: Any) -> jax.Array:

@@ -64,7 +64,6 @@ class Flow:
     def __init__(
         self, n_dim: int, flow: str | HeadraceFlow = "nsf6", *, fit: Mapping[str, Any] | None = None, **settings: Any
     ) -> None:
-        """See the class."""
         self.n_dim = check.integer("n_dim", n_dim, least=1)
         self.flow = _made(self.n_dim, flow, settings)
         self._fit = dict(fit or {})
@@ -169,7 +168,6 @@ class Sampler(pocomc.Sampler):
     """
 
     def __init__(self, *args: Any, flow: str | HeadraceFlow | Flow = "nsf6", **kwargs: Any) -> None:
-        """See the class."""
         super().__init__(*args, flow="maf3", **kwargs)  # which is replaced: the constructor takes only zuko's
         self.flow = flow if isinstance(flow, Flow) else Flow(self.n_dim, flow)
         if self.flow.n_dim != self.n_dim:

@@ -56,7 +56,6 @@ class FlowEstimator(ConditionalDensityEstimator):
     def __init__(
         self, flow: Flow, embedding_net: nn.Module | None = None, input_shape: Any = None, condition_shape: Any = None
     ) -> None:
-        """See the class."""
         module = FlowModule(flow)
         given = (flow.features,) if input_shape is None else input_shape
         condition = (flow.context,) if condition_shape is None else condition_shape

@@ -10,8 +10,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["Graph", "Value", "highest", "where"]
-
 OPSET = 17
 IR_VERSION = 8  # that of ONNX 1.12, because these are its operators: runtimes since 2022 read it
 

@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._types import Floats
 from headrace.convert.plain.networks import levels_of
 from headrace.onnx.graph import Graph, Value, highest, where
 from headrace.transforms.rotation import matrix_of
 
-__all__ = ["Operators"]
-
 Header = Mapping[str, Any]
-Floats = NDArray[np.float64]
 Arrays = Mapping[str, NDArray[Any]]
 
 _BEYOND = -1e30  # where x meets a factor that is 0 long before: infinity times 0 would be NaN

@@ -15,8 +15,6 @@ from matplotlib.ticker import MaxNLocator
 
 from headrace._pictures import STYLE
 
-__all__ = ["Axes", "Figure", "Picture", "grid", "limit_ticks", "styled", "unit_interval"]
-
 
 class Picture(Figure):
     """A figure that notebooks show without ``pyplot``."""

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["edges_of", "histogram", "levels_of", "plane", "range_of", "smoothed"]
-
-Floats = NDArray[np.float64]
+from headrace._types import Floats
 
 BEYOND = 0.4  # of the range of 99 % of the values, shown beyond either end
 MOST_WHOLE = 40  # different whole numbers that have a bin each

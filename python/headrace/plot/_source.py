@@ -23,19 +23,6 @@ from headrace.choosing.result import Choice
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 
-__all__ = [
-    "Drawn",
-    "PlottedRows",
-    "columns_of",
-    "density_of",
-    "in_order",
-    "label",
-    "names_of",
-    "require",
-    "row_of",
-    "rows_of",
-]
-
 Rows = NDArray[Any]
 
 

@@ -19,8 +19,6 @@ from headrace.plot.density import Panel, draw_curve, draw_plane, panel
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["conditional"]
-
 FRAMES, MOST_FRAMES = 6, 24
 SECOND = 6  # frames in one, of an animation
 

@@ -28,8 +28,6 @@ from headrace.plot._source import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["corner"]
-
 MOST_COLUMNS = 20
 MARKS_BELOW = 25  # rows below which each is a mark of its own, and nothing is counted
 SHARES = (0.5, 0.9)  # of the samples, that contours hold

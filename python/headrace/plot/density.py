@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._pictures import BAND, BLUE, GREY, ORANGE
+from headrace._types import Floats
 from headrace.flow import Flow
 from headrace.plot import _planes as planes
 from headrace.plot._source import Drawn, PlottedRows, columns_of, density_of, label, names_of, require, row_of
@@ -18,9 +19,6 @@ from headrace.plot._source import Drawn, PlottedRows, columns_of, density_of, la
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Panel", "density", "draw_curve", "draw_plane", "panel"]
-
-Floats = NDArray[np.float64]
 
 LINE, PLANE = 400, 120  # points along an axis
 MOST_PANELS = 24

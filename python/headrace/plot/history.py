@@ -17,8 +17,6 @@ from headrace.variational.descent import StepHistory
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["history"]
-
 MOST = 24  # panels
 FIRST = 0.1  # of a fit, which may be off the top of the picture
 

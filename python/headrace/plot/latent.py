@@ -19,8 +19,6 @@ from headrace.plot._source import columns_of, density_of, require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["latent"]
-
 SHOWN = 5  # coordinates, the farthest from normal ones
 MOST_SHOWN = 12
 SHARES = (0.5, 0.9, 0.99)

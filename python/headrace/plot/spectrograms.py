@@ -14,8 +14,6 @@ from headrace.plot._source import require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["spectrograms"]
-
 MOST = 24  # panels
 RANGE = 80.0  # decibels from the loudest cell of all to the darkest colour
 

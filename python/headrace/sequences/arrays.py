@@ -14,8 +14,6 @@ from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller, is_whole
 
-__all__ = ["Block", "Covariates", "Sequences", "chunks"]
-
 Array = NDArray[Any]
 
 _MOST_VALUES = 2**18  # of a block of steps in one piece of work: the memory of a call beside its results
@@ -64,7 +62,6 @@ class Sequences:
     def __init__(
         self, caller: Caller, name: str, value: Any, features: int, *, lengths: Any = None, integers: bool = False
     ) -> None:
-        """See the class."""
         self.name, self.features, self._caller = name, features, caller
         self.is_list = isinstance(value, (list, tuple))
         if self.is_list:
@@ -226,7 +223,6 @@ class Covariates:
     def __init__(
         self, caller: Caller, value: Any, columns: int, batch: tuple[int, ...], hop: int, dtype: np.dtype[Any]
     ) -> None:
-        """See the class."""
         self._columns, self._hop, self._dtype = columns, hop, dtype
         self._own: list[Array] = []
         self._rows = math.prod(batch)

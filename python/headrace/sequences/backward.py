@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace.sequences.arrays import Block, Sequences
-from headrace.sequences.program import Cotangent
+from headrace.sequences.links import Cotangent
 
 if TYPE_CHECKING:
     from headrace.sequences.program import ChainGradients
     from headrace.sequences.runs import Part, Run
-
-__all__ = ["Backward", "Cotangents"]
 
 Array = NDArray[Any]
 
@@ -108,7 +106,6 @@ class Backward:
     """
 
     def __init__(self, run: Run, kinds: tuple[str, ...], inverse: bool, context: Any, covariates: Any) -> None:
-        """See the class."""
         self._shapes = [
             None if a is None or isinstance(a, (list, tuple)) else tuple(a.shape) for a in (context, covariates)
         ]

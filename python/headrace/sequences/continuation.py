@@ -15,8 +15,6 @@ from headrace.sequences.arrays import Sequences, chunks
 from headrace.sequences.program import MOST_DRAWN_STEPS
 from headrace.sequences.runs import Run
 
-__all__ = ["Continuation", "copies_of"]
-
 _TOGETHER = 48  # draws of a prefix that take steps together, at least
 
 

@@ -26,8 +26,6 @@ from headrace.sequences.settings import CausalSettings, doubling
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["CausalConvolution"]
-
 _HEAD_GAIN = 0.1  # scale of fresh weights of the last layer relative to the others: steps start near the identity
 
 
@@ -128,7 +126,6 @@ class CausalConvolution(Sequential):
         dtype: DTypeLike = "float32",
         **settings: Unpack[MapShape],
     ) -> None:
-        """See the class."""
         if inner is not None and level:
             raise ValueError("level: expected False beside an inner flow, whose parameters have no level, got True")
         if inner is not None and settings:

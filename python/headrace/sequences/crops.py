@@ -22,8 +22,6 @@ from headrace._held_out import held_of
 if TYPE_CHECKING:
     from headrace.sequences.arrays import Covariates
 
-__all__ = ["Batch", "Crops", "HeldSequences", "OpenSequences", "Stretch"]
-
 Array = NDArray[Any]
 
 _LONGEST = 2**18  # steps of a sum of products in one piece
@@ -76,7 +74,6 @@ class OpenSequences:
         quantised: float | None,
         dtype: np.dtype[Any],
     ) -> None:
-        """See the class."""
         self.arrays, self.context, self.covariates = list(arrays), context, covariates.arrays
         self.weights = np.ones(len(arrays)) if weights is None else np.asarray(weights, np.float64)
         self.has_weights = weights is not None
@@ -203,7 +200,6 @@ class Crops:
     """
 
     def __init__(self, given: OpenSequences, stretches: Sequence[Stretch], crop: int, before: int | None) -> None:
-        """See the class."""
         self.given, self.stretches, self.crop, self.before = given, list(stretches), crop, before
         self.size = sum(one.steps for one in stretches)
         self.count = sum(-(-one.steps // crop) for one in stretches)

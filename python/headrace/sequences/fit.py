@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from headrace._fit.arguments import Arguments
     from headrace._fit.history import History
 
-__all__ = ["SequenceFit"]
-
 # A crop has four times the steps before it, so that four fifths of the work counts; of short series 64 crops, but at
 # least half of these steps. A step has the gradient of 2^14 steps of sequences or so, like recipes for audio.
 FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32

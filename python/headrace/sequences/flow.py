@@ -13,11 +13,11 @@ from headrace import training
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import DeviceCaller
+from headrace._chained import Chained, check_base
 from headrace._core.device import Device
-from headrace._evaluation import Pair
 from headrace._fit.arguments import Arguments, FitKeywords
 from headrace._keywords import takes
-from headrace._module import Block, Program
+from headrace._module import Program
 from headrace._stored import Stored, header_of, header_of_scale, storable
 from headrace.bases import Base, StandardNormal
 from headrace.flow import Flow
@@ -39,13 +39,11 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["SequenceFlow"]
-
 OVER_TIME = (CausalConvolution, LinearPrediction)
 
 
 @storable
-class SequenceFlow(SequenceDerivatives):
+class SequenceFlow(Chained, SequenceDerivatives):
     """A density of sequences: log p(x) = Σ_t log p(x_t | x_<t), a sum over steps.
 
     A step has one or more values. Transforms are `CausalConvolution` and `LinearPrediction`, which read the past, and
@@ -71,7 +69,6 @@ class SequenceFlow(SequenceDerivatives):
     ((3, 100, 1), (3,), (3, 100))
     """
 
-    _dtype: np.dtype[Any]
     _moves = True
 
     def __init__(
@@ -83,16 +80,9 @@ class SequenceFlow(SequenceDerivatives):
         matmul: str | None = None,
         standardize_context: tuple[Any, Any] | None = None,
     ) -> None:
-        """See the class."""
         chain = _checked(transforms)
         base = StandardNormal(chain[0].features) if base is None else base
-        if not isinstance(base, Base):
-            raise TypeError(f"base: expected a base density, got {check.kind_of(base)}")
-        for i, t in enumerate(chain):
-            if t.features != base.features:
-                raise ValueError(
-                    f"transforms[{i}]: expected {base.features} features, as the base has, got {t.features}"
-                )
+        check_base(base, chain)
         networks = [t for t in chain if isinstance(t, CausalConvolution)]
         context = _one("number of context columns", (t.context for t in networks), 0)
         covariates = _one("number of covariates", (t.covariates for t in networks), 0)
@@ -106,16 +96,7 @@ class SequenceFlow(SequenceDerivatives):
             raise ValueError(f"transforms: expected one matmul, got {products}; use .to")
         super().__init__(base.features, context, covariates, hop, kind)
         self._place(None, products[0] if matmul is None else matmul)
-        self._chain = tuple(t._bare() for t in chain)
-        self._base = base
-        self._standardize_context: Pair | None = None
-        if standardize_context is not None:
-            self._standardize_context = check.context_scale("standardize_context", standardize_context, context)
-        self._take_parameters(np.concatenate([base._initial(kind), *(t._vector() for t in chain)]))
-
-    def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
-        self._base._check(self._dtype)
-        super()._take_parameters(parameters, program=program, **structure)
+        self._join(chain, base, standardize_context)
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
         device = self._device
@@ -135,15 +116,6 @@ class SequenceFlow(SequenceDerivatives):
         if parameters is not None:
             self._fill(program, parameters)
         return program
-
-    def _blocks(self) -> list[tuple[str, Block]]:
-        blocks = [(f"base.{prefix}", block) for prefix, block in self._base._blocks()]
-        for i, t in enumerate(self._chain):
-            blocks += [(f"transforms.{i}.{prefix}", block) for prefix, block in t._blocks()]
-        return blocks
-
-    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        return {f"transforms.{i}.{name}": m for i, t in enumerate(self._chain) for name, m in t._fixed_arrays().items()}
 
     def _header(self) -> dict[str, Any]:
         """See `headrace._stored`."""
@@ -170,24 +142,6 @@ class SequenceFlow(SequenceDerivatives):
         return self
 
     # ---- structure ---------------------------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of parameters and results."""
-        return self._dtype
-
-    @property
-    def base(self) -> Base:
-        """The base density of a step, with a copy of the current parameters."""
-        return self._base._with_parameters(self._vector()[: self._base_size()])
-
-    @property
-    def standardize_context(self) -> Pair | None:
-        """``(mean, std)`` of the context's columns, shape (context,) each, as given; or None."""
-        return self._standardize_context
-
-    def _base_size(self) -> int:
-        return sum(block.size for _, block in self._base._blocks())
 
     @property
     def transforms(self) -> tuple[Any, ...]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import _arguments as check
 from headrace._arrays.caller import Array
+from headrace._evaluation import WRT, kinds_of
 from headrace._fit.vector_adam import VectorAdam
 from headrace.sequences.backward import Backward, Cotangents
 from headrace.sequences.sequential import Sequential
@@ -16,21 +16,9 @@ from headrace.sequences.sequential import Sequential
 if TYPE_CHECKING:
     from headrace.sequences.runs import Run
 
-__all__ = ["WRT", "SequenceDerivatives"]
-
-WRT = ("inputs", "parameters")
+_KINDS = ("inputs", "parameters", "context", "covariates")
 Gradients = tuple[Any, ...]
 Given = Array | Sequence[Array]
-
-
-def kinds_of(wrt: Any) -> tuple[str, ...]:
-    """The quantities to differentiate by."""
-    options = ("inputs", "parameters", "context", "covariates")
-    given = (wrt,) if isinstance(wrt, str) else tuple(wrt) if np.iterable(wrt) else (wrt,)
-    kinds = tuple(check.choice("wrt", kind, options) for kind in given)
-    if not kinds or len(set(kinds)) != len(kinds):
-        raise ValueError(f"wrt: expected different names out of {options}, at least one, got {wrt!r}")
-    return kinds
 
 
 class SequenceDerivatives(Sequential):
@@ -123,7 +111,7 @@ class SequenceDerivatives(Sequential):
     def _log_prob_vjp(
         self, x: Any, grad_log_prob: Any, context: Any, covariates: Any, lengths: Any, wrt: Any, parameters: Any
     ) -> tuple[Any, Gradients]:
-        kinds = kinds_of(wrt)
+        kinds = kinds_of(wrt, _KINDS)
         run = self._run_of("x", x, context, covariates, parameters, lengths)
         cotangents = Cotangents.of_log_prob("grad_log_prob", grad_log_prob, run)
         back = Backward(run, kinds, True, context, covariates)
@@ -177,7 +165,7 @@ class SequenceDerivatives(Sequential):
         >>> gradient.shape == flow.parameters.shape
         True
         """
-        kinds = kinds_of(wrt)
+        kinds = kinds_of(wrt, _KINDS)
         run = self._run_of("x", x, context, covariates, parameters, lengths)
         cotangents = Cotangents.of_weights("weights", weights, run)
         back = Backward(run, kinds, True, context, covariates)
@@ -237,7 +225,7 @@ class SequenceDerivatives(Sequential):
         wrt: Any,
         parameters: Any,
     ) -> Gradients:
-        kinds = kinds_of(wrt)
+        kinds = kinds_of(wrt, _KINDS)
         run = self._run_of(names[0], value, context, covariates, parameters)
         cotangents = Cotangents.of_sides(names[1], grad_value, grad_log_det, run)
         back = Backward(run, kinds, inverse, context, covariates)

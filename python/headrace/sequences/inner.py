@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from headrace.flow import Flow
     from headrace.sequences.settings import CausalSettings
 
-__all__ = ["InnerLink"]
-
 
 class InnerLink(NetworkLink):
     """Outputs of the network are the context of an inner flow, whose parameters come after the network's."""

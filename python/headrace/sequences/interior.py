@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from headrace._module import Program
     from headrace.sequences.links import Link
 
-__all__ = ["SequenceInterior"]
-
 
 class SequenceInterior:
     """What `headrace._interior.Interior` is to a flow of rows, as far as a fit uses it."""

@@ -15,18 +15,6 @@ if TYPE_CHECKING:
     from headrace.sequences.settings import CausalSettings
     from headrace.transforms.transform import Transform
 
-__all__ = [
-    "CausalLink",
-    "Cotangent",
-    "Link",
-    "LinkCall",
-    "LinkGradients",
-    "NetworkLink",
-    "StepLink",
-    "at_least_a_tile",
-    "with_zeros",
-]
-
 Block = NDArray[Any]
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from headrace.sequences.links import Link
     from headrace.sequences.settings import CausalSettings
 
-__all__ = ["CausalLinkOnDevice", "PredictionLinkOnDevice", "ProgramOnDevice", "RunOnDevice"]
-
 CuPyArray = Any
 Pair = tuple[CuPyArray, CuPyArray]
 

@@ -12,6 +12,7 @@ from headrace._core import cpu
 from headrace._core.device import Device
 from headrace._module import Block, Program
 from headrace._stored import Stored, storable
+from headrace._types import Floats
 from headrace.sequences.links import Block as Values
 from headrace.sequences.links import Cotangent, LinkCall, LinkGradients
 from headrace.sequences.on_device import PredictionLinkOnDevice
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["LinearPrediction"]
-
-Floats = NDArray[np.float64]
 
 _MOST = 1.0 - 1e-7  # of a reflection coefficient
 
@@ -78,7 +76,6 @@ class LinearPrediction(Sequential):
     _dtype: np.dtype[Any]
 
     def __init__(self, features: int = 1, *, order: int = 32, dtype: DTypeLike = "float32") -> None:
-        """See the class."""
         n = check.integer("features", features, least=1, most=MOST_UNITS)
         super().__init__(n, 0, 0, 1, check.float_dtype("dtype", dtype))
         self._order = check.integer("order", order, least=1, most=MOST_UNITS)
@@ -220,7 +217,6 @@ class PredictionLink:
     n_pairs = 0
 
     def __init__(self, features: int, order: int, dtype: np.dtype[Any]) -> None:
-        """See the class."""
         self._features, self.order, self._dtype = features, order, dtype
         self._core: Any = cpu.predict_f32 if dtype == np.float32 else cpu.predict_f64
         self._known: tuple[bytes, _Filter] = b"", _Filter(np.zeros(features * order), features, order)

@@ -15,8 +15,6 @@ from headrace.bases import Logistic, StandardNormal
 from headrace.flow import Flow
 from headrace.sequences.links import CausalLink, Cotangent, Link, LinkCall, LinkGradients, at_least_a_tile
 
-__all__ = ["MOST_DRAWN_STEPS", "MOST_SAMPLES", "ChainGradients", "Cotangent", "SequenceProgram"]
-
 ChainGradients = LinkGradients
 
 Array = NDArray[Any]

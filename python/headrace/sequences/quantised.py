@@ -17,8 +17,6 @@ from headrace.sequences.runs import Part, Run
 from headrace.sequences.settings import LEVELS
 from headrace.transforms.fixed import Standardize
 
-__all__ = ["Cells", "has_cells"]
-
 Array = NDArray[Any]
 
 

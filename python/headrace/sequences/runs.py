@@ -14,8 +14,6 @@ from headrace._arrays.caller import Caller
 from headrace.sequences.arrays import Block, Covariates, Sequences, blocks, chunks
 from headrace.sequences.program import SequenceProgram
 
-__all__ = ["Part", "Run", "context_of"]
-
 Array = NDArray[Any]
 
 

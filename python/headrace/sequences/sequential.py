@@ -10,8 +10,6 @@ from headrace import _arguments as check
 from headrace._core.device import Device, device_named
 from headrace._module import Parametrised
 
-__all__ = ["Sequential"]
-
 
 class Sequential(Parametrised):
     """A module on sequences: sizes beyond those of rows, and where it may compute."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from headrace._stored import Stored
 
-__all__ = ["LEVELS", "CausalSettings", "doubling"]
-
 LEVELS = (-13.0, 2.0)  # the clamp of levels: cpp/steps/causal.hpp
 
 MOST_TAPS, MOST_UNITS, MOST_LAYERS, MOST_STEPS = 32, 2**13, 2**10, 2**24

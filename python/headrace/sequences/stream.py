@@ -15,8 +15,6 @@ from headrace.sequences.continuation import copies_of, tiled
 from headrace.sequences.program import MOST_DRAWN_STEPS, NOISE_STEPS
 from headrace.sequences.runs import Part, Run
 
-__all__ = ["Stream"]
-
 
 class Stream:
     """Sequences that go on step by step, all of them together; `SequenceFlow.stream` makes it.

@@ -24,8 +24,6 @@ from headrace.transforms.fixed import Standardize
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["WaveNet"]
-
 _LAYERS = 16
 
 
@@ -110,7 +108,6 @@ class WaveNet(SequenceFlow):
         matmul: str = "exact",
         **settings: Unpack[MapShape],
     ) -> None:
-        """See the class."""
         key, n = check.integer("seed", seed), check.integer("features", features, least=1)
         depth = None if layers is None else check.integer("layers", layers, least=1, most=MOST_LAYERS)
         spread = doubling(_LAYERS if depth is None else depth) if dilations is None else tuple(dilations)

@@ -14,18 +14,6 @@ from torch.autograd import forward_ad
 
 from headrace.torch import _operators as operators
 
-__all__ = [
-    "NO_BATCHED_GRADS",
-    "NO_FORWARD",
-    "NO_SECOND",
-    "first",
-    "generate",
-    "is_batched_the_old_way",
-    "is_plain",
-    "log_prob",
-    "transform",
-]
-
 NO_SECOND = (
     "headrace gives first derivatives: the gradient of a gradient was asked for (create_graph=True, a Hessian, a "
     "penalty on the score), which its kernels do not have; detach the gradient, or use another flow for that term"

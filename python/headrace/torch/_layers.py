@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from headrace.flow import Flow
 
-__all__ = ["Layers"]
-
 
 class Layers(nn.Module):
     """The parameters of a flow under the names and in the shapes of its files, as a tree of modules.
@@ -26,7 +24,6 @@ class Layers(nn.Module):
     entries: Tensor
 
     def __init__(self, flow: Flow) -> None:
-        """See the class."""
         super().__init__()
         vector, begin, count = flow.parameters, 0, 1  # entry 0 is the zero that padding reads
         found: list[np.ndarray[Any, Any]] = []

@@ -10,8 +10,6 @@ from torch import Tensor, distributions
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.tails import Independent, NormalMixture, StudentT, Uniform
 
-__all__ = ["draw"]
-
 
 def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> Tensor:
     """Rows of the density that a flow's parameters then move; they themselves depend on no trained parameter.

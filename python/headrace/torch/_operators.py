@@ -22,8 +22,6 @@ from headrace import files
 from headrace._core.device import BF16_PARTS, MATMULS
 from headrace.flow import Flow
 
-__all__ = ["Compiled", "compiled", "library", "log_prob", "log_prob_and_unit", "ops"]
-
 _NUMPY: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _table: weakref.WeakValueDictionary[int, Compiled] = weakref.WeakValueDictionary()
 _lock = threading.Lock()  # of _table, for Pythons without a lock of their own

@@ -14,8 +14,6 @@ from torch.distributions import constraints
 from headrace._ends import Ends, ends_of, periodic_of
 from headrace.flow import Flow
 
-__all__ = ["support_of"]
-
 
 class _HasDensity(constraints.Constraint):
     """Rows with a density above 0, of a flow on a support that is no product of intervals; it has no bijection."""

@@ -14,8 +14,6 @@ import torch
 
 from headrace._core import cpu
 
-__all__ = ["borrow", "library"]
-
 _OPENMP = re.compile(r"lib(gomp|iomp5|omp)[-.]")
 _kept: list[ctypes.CDLL] = []  # a library with functions in use stays loaded
 

@@ -18,8 +18,6 @@ from headrace.torch import _autograd, _operators
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["coupling"]
-
 
 @takes_settings
 def coupling(

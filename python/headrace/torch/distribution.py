@@ -13,8 +13,6 @@ from torch.distributions.transforms import _InverseTransform
 
 from headrace.torch._support import support_of
 
-__all__ = ["BoundTransform", "FlowDistribution"]
-
 
 class FlowDistribution(Distribution):
     """The distribution of rows given one context or many; `FlowModule` makes it.
@@ -42,7 +40,6 @@ class FlowDistribution(Distribution):
         return support_of(module._current(), module._like(), self.log_prob)
 
     def __init__(self, module: Any, context: Tensor | None = None, batch_shape: torch.Size | None = None) -> None:
-        """See the class."""
         if batch_shape is None:
             batch_shape = torch.Size() if context is None else context.shape[:-1]
         self._module, self._context = module, context
@@ -150,7 +147,6 @@ class BoundTransform(TorchTransform):
     bijective = True
 
     def __init__(self, module: Any, context: Tensor | None = None) -> None:
-        """See the class."""
         super().__init__()
         self._module, self._context = module, context
         self._last: Any = None

@@ -15,8 +15,6 @@ from headrace.flow import Flow
 from headrace.torch.distribution import BoundTransform, FlowDistribution
 from headrace.torch.module import FlowModule
 
-__all__ = ["ConditionalNormflowsFace", "GlasflowFace", "NflowsFace", "NormflowsFace", "ZukoFace"]
-
 Convert = Callable[[Any], Flow]  # a model of the other library to a flow
 
 
@@ -156,7 +154,6 @@ class NflowsFace(_Face):
     """The methods of `nflows.flows.Flow`; the embedding net is the model's."""
 
     def __init__(self, flow: Flow, embedding_net: nn.Module) -> None:
-        """See the class."""
         super().__init__(flow)
         self._embedding_net = embedding_net
 
@@ -241,7 +238,6 @@ class NormflowsFace(_Face):
     """
 
     def __init__(self, flow: Flow, target: Any = None) -> None:
-        """See the class."""
         super().__init__(flow)
         self.p = target
 

@@ -19,8 +19,6 @@ from headrace.torch._operators import Compiled
 from headrace.torch.distribution import BoundTransform, FlowDistribution
 from headrace.transforms.transform import Transform
 
-__all__ = ["FlowModule", "TransformModule"]
-
 _PLAIN = (torch.float32, torch.float64)
 
 
@@ -271,7 +269,6 @@ class FlowModule(_Module):
     """
 
     def __init__(self, flow: Flow, *, layers: bool = False) -> None:
-        """See the class."""
         if not isinstance(flow, Flow):
             raise no_flow("a Flow", flow)
         if not isinstance(layers, bool):
@@ -410,7 +407,6 @@ class TransformModule(_Module):
     """
 
     def __init__(self, transform: Transform) -> None:
-        """See the class."""
         if not isinstance(transform, Transform):
             raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
         super().__init__(Flow([transform]))

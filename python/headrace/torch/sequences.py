@@ -14,8 +14,6 @@ from headrace import files
 from headrace.sequences.flow import SequenceFlow
 from headrace.torch._autograd import first
 
-__all__ = ["SequenceModule"]
-
 _KINDS = ("inputs", "context", "covariates", "parameters")
 
 
@@ -122,7 +120,6 @@ class SequenceModule(nn.Module):
     vector: nn.Parameter
 
     def __init__(self, flow: SequenceFlow) -> None:
-        """See the class."""
         super().__init__()
         if not isinstance(flow, SequenceFlow):
             raise TypeError(f"flow: expected a SequenceFlow, got {check.kind_of(flow)}")

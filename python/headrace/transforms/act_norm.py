@@ -18,8 +18,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ActNorm"]
-
 Named = dict[str, NDArray[Any]]
 
 
@@ -67,7 +65,6 @@ class ActNorm(Transform):
     """
 
     def __init__(self, features: int, *, dtype: DTypeLike = "float32") -> None:
-        """See the class."""
         n = check.integer("features", features, least=1, most=2**24)
         zeros = np.zeros(n, check.float_dtype("dtype", dtype))
         self._take(False, {"shift": zeros, "log_scale": zeros})

@@ -12,8 +12,6 @@ from headrace._module import Block
 from headrace.network import Network
 from headrace.transforms.transform import Transform
 
-__all__ = ["Around", "checked", "inner_of"]
-
 
 class Around(Transform):
     """A transform around another one; the parameters are copied. Subclasses define its steps and blocks."""

@@ -18,8 +18,6 @@ from headrace._core.structure import Staircase
 from headrace._stored import Stored
 from headrace.network import Network
 
-__all__ = ["Dense", "check_derivable", "checked_dense", "stored_dense", "stored_staircase"]
-
 
 @dataclass
 class Dense:

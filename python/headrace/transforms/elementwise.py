@@ -22,8 +22,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["Elementwise"]
-
 LEAST_POSITIVE = 1e-3  # of the core's function for positive values
 
 
@@ -76,7 +74,6 @@ class Elementwise(Transform):
 
     @takes(Map, map="rq_spline", formula="to_latent")
     def __init__(self, features: int, *, dtype: DTypeLike = "float32", **settings: Unpack[Map]) -> None:
-        """See the class."""
         self._set(Settings(features=features, **settings), check.float_dtype("dtype", dtype), None)
 
     def _set(self, settings: Settings, dtype: np.dtype[Any], named: dict[str, NDArray[Any]] | None) -> None:

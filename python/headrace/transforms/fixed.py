@@ -16,8 +16,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Fixed", "Permutation", "Standardize"]
-
 
 class Fixed(Transform):
     """A transform without parameters: it keeps the dtype of its input, one program for each."""
@@ -88,7 +86,6 @@ class Standardize(Fixed):
     """
 
     def __init__(self, mean: Any, std: Any) -> None:
-        """See the class."""
         self.mean = check.vector("mean", mean, None)
         self.std = check.vector("std", std, self.mean.size, positive=True)
         super().__init__(self.mean.size)

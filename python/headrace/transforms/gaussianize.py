@@ -14,15 +14,13 @@ from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._stored import Stored, storable
+from headrace._types import Floats
 from headrace.transforms.fixed import Fixed, Standardize
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Gaussianize"]
-
-Floats = NDArray[np.float64]
 
 LEAST = 1e-6  # a share of the knots' range between two, and a slope in units of the ranges
 MOST_KNOTS = 65
@@ -57,7 +55,6 @@ class Gaussianize(Fixed):
     """
 
     def __init__(self, data: Any, latent: Any, slopes: Any) -> None:
-        """See the class."""
         self.latent = check.vector("latent", latent, None)
         self.data = _matrix("data", data, self.latent.size)
         self.slopes = _matrix("slopes", slopes, self.latent.size)

@@ -17,8 +17,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Inverse"]
-
 
 @storable
 class Inverse(Around):

@@ -22,8 +22,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Linear"]
-
 MOST_FEATURES = 2**13  # a factor of more takes half a gigabyte
 
 Matrix = NDArray[np.float64]
@@ -141,7 +139,6 @@ class Linear(Transform):
         dtype: DTypeLike = "float32",
         trainable: bool = True,
     ) -> None:
-        """See the class."""
         n = check.integer("features", features, least=1, most=MOST_FEATURES)
         key = check.integers("seed", seed if np.iterable(seed) else (seed,))
         if isinstance(order, str):

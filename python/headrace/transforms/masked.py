@@ -34,8 +34,6 @@ from headrace.transforms.verification import verify_inverse
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["Coupling", "MaskedAutoregressive"]
-
 
 class _Masked(Transform):
     """A transform with parameters from a masked network."""
@@ -154,7 +152,6 @@ class MaskedAutoregressive(_Masked):
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Autoregressive],
     ) -> None:
-        """See the class."""
         described, others = _hidden_layers(hidden, conditioner)
         settings = Settings(features=features, context=context, **others)
         n = settings.features
@@ -280,7 +277,6 @@ class Coupling(_Masked):
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Conditioner],
     ) -> None:
-        """See the class."""
         described, others = _hidden_layers(hidden, conditioner)
         settings = Settings(features=features, context=context, **others)
         reads, active = _sides(passive, settings.features)

@@ -23,8 +23,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["OnColumns"]
-
 
 @storable
 class OnColumns(Around):
@@ -46,7 +44,6 @@ class OnColumns(Around):
     """The coordinates that are moved."""
 
     def __init__(self, transform: Transform, columns: Sequence[int], features: int) -> None:
-        """See the class."""
         inner = inner_of(checked(transform))
         if isinstance(inner, Linear) and not inner.trainable:
             raise ValueError(

@@ -18,8 +18,6 @@ from headrace._core.structure import Staircase
 from headrace.network import Network
 from headrace.transforms.dense import Dense
 
-__all__ = ["Mixed", "Reads", "Restriction", "chain_of", "columns_of", "cut"]
-
 Flags = NDArray[np.bool_]
 
 

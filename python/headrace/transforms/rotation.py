@@ -17,8 +17,6 @@ from headrace.transforms.fixed import Fixed
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Rotation"]
-
 MOST_FEATURES = 2**13  # the matrix of more takes half a gigabyte
 
 Matrix = NDArray[np.float64]
@@ -45,7 +43,6 @@ class Rotation(Fixed):
     """The matrices on the diagonal, read-only; one is the whole matrix."""
 
     def __init__(self, matrix: Any) -> None:
-        """See the class."""
         self._take((_orthogonal("matrix", matrix),))
 
     @classmethod

@@ -17,8 +17,6 @@ from headrace.transforms.fixed import Fixed
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Bounds", "ColumnBounds", "ColumnPeriods", "Periods", "Support", "circles_of", "support_or_none"]
-
 Bounds = Sequence["tuple[float | None, float | None] | None"]
 Periods = Sequence["tuple[float, float] | None"]
 ColumnBounds = Bounds | Mapping[str, "tuple[float | None, float | None]"] | Mapping[int, Any]
@@ -66,7 +64,6 @@ class Support(Fixed):
     """
 
     def __init__(self, bounds: Bounds | None, periodic: Periods | None = None, *, linear: bool = False) -> None:
-        """See the class."""
         if bounds is None and periodic is not None:
             bounds = [None] * len(_checked("periodic", periodic))
         self.bounds = _checked("bounds", bounds)

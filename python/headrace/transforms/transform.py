@@ -20,8 +20,6 @@ from headrace._module import Program
 from headrace.network import Network
 from headrace.transforms.restriction import Mixed
 
-__all__ = ["Transform"]
-
 Result = tuple[Array, Array]
 
 

@@ -21,8 +21,6 @@ from headrace.transforms.transform import Transform
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["Planar", "Radial"]
-
 
 class _SharedBlock:
     """One set of parameters for all rows: the biases of a network that reads nothing, by name."""
@@ -160,7 +158,6 @@ class Planar(_Vector):
         dtype: DTypeLike = "float32",
         **network: Unpack[NetworkKeywords],
     ) -> None:
-        """See the class."""
         self.nonlinearity = check.choice("nonlinearity", nonlinearity, VECTOR_MAPS["planar"].variants)
         self.negative_slope = check.number("negative_slope", negative_slope, above=0.0, below=1.0)
         super().__init__(features, self.nonlinearity, self.negative_slope, context, hidden, seed, dtype, **network)
@@ -202,5 +199,4 @@ class Radial(_Vector):
         dtype: DTypeLike = "float32",
         **network: Unpack[NetworkKeywords],
     ) -> None:
-        """See the class."""
         super().__init__(features, "", 0.5, context, hidden, seed, dtype, **network)

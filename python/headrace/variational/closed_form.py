@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from headrace import ops
 from headrace._core.device import BF16_PARTS
+from headrace._types import Floats
 from headrace.bases import Normal, StandardNormal
 from headrace.flow import Flow
 from headrace.transforms.fixed import Standardize
@@ -30,10 +31,7 @@ from headrace.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.variational.contexts import Contexts
 from headrace.variational.descent import DescentPlan, Rng, StepOutcome, noise_of, seed_of
 
-__all__ = ["ConditionalStep", "draw_of", "why_not"]
-
-Array = NDArray[np.float64]
-Draw = Callable[[int], "tuple[Array, NDArray[Any] | None]"]
+Draw = Callable[[int], "tuple[Floats, NDArray[Any] | None]"]
 
 
 def why_not(teacher: Flow, student: Flow) -> str:
@@ -65,13 +63,13 @@ def why_not(teacher: Flow, student: Flow) -> str:
     return ""
 
 
-def _dependence(t: MaskedAutoregressive) -> Array:
+def _dependence(t: MaskedAutoregressive) -> Floats:
     """Whether coordinate i's parameters depend on coordinate j, (features, features)."""
     masks = t._network.core.masks()
     reach = np.eye(masks[0].shape[1])[:, : t.features]
     for mask in masks:
         reach = (mask @ reach > 0).astype(np.float64)
-    found: Array = reach.reshape(t.features, -1, t.features).max(axis=1)
+    found: Floats = reach.reshape(t.features, -1, t.features).max(axis=1)
     return found
 
 
@@ -79,24 +77,24 @@ class _Link(abc.ABC):
     """h' = A + B h, coordinate by coordinate."""
 
     @abc.abstractmethod
-    def forth(self, h: Array, context: Array | None) -> tuple[Array, Array]:
+    def forth(self, h: Floats, context: Floats | None) -> tuple[Floats, Floats]:
         """h' and log B."""
 
     @abc.abstractmethod
-    def back(self, by_h: Array, by_log_b: Array) -> tuple[Array, NDArray[Any] | None]:
+    def back(self, by_h: Floats, by_log_b: Floats) -> tuple[Floats, NDArray[Any] | None]:
         """Gradients by h and, for a trained link, by its packed parameters."""
 
 
 class _Fixed(_Link):
     """A link with constant A and B."""
 
-    def __init__(self, shift: Array, scale: Array) -> None:
+    def __init__(self, shift: Floats, scale: Floats) -> None:
         self.shift, self.scale = shift, scale
 
-    def forth(self, h: Array, context: Array | None) -> tuple[Array, Array]:
+    def forth(self, h: Floats, context: Floats | None) -> tuple[Floats, Floats]:
         return self.shift + self.scale * h, np.broadcast_to(np.log(self.scale), h.shape)
 
-    def back(self, by_h: Array, by_log_b: Array) -> tuple[Array, NDArray[Any] | None]:
+    def back(self, by_h: Floats, by_log_b: Floats) -> tuple[Floats, NDArray[Any] | None]:
         return by_h * self.scale, None
 
 
@@ -129,7 +127,7 @@ class _Conditional(_Link):
         """Take new weights, in the layout of the transform."""
         self.network.parameters = self.network._network.core.pack(self.core.unpack(packed))
 
-    def forth(self, h: Array, context: Array | None) -> tuple[Array, Array]:
+    def forth(self, h: Floats, context: Floats | None) -> tuple[Floats, Floats]:
         rows, n = h.shape
         self.given = np.zeros((rows, self.network.features), self.dtype)
         self.given[:, :n] = h
@@ -141,7 +139,7 @@ class _Conditional(_Link):
         value, log_b = run(self.elements, self.params, **self._map())
         return value.reshape(h.shape).astype(np.float64), log_b.reshape(h.shape).astype(np.float64)
 
-    def back(self, by_h: Array, by_log_b: Array) -> tuple[Array, NDArray[Any] | None]:
+    def back(self, by_h: Floats, by_log_b: Floats) -> tuple[Floats, NDArray[Any] | None]:
         rows, n = by_h.shape
         by_value, by_log_det = by_h.astype(self.dtype).reshape(-1, 1), by_log_b.astype(self.dtype).reshape(-1)
         own, by_params = ops.coupling_backward(
@@ -194,7 +192,7 @@ class ConditionalStep:
             kl = self.kl(z[good], context, self.student.parameters)
         return StepOutcome(kl, skipped, self._back(beta))
 
-    def kl(self, z: Array, context: NDArray[Any] | None, parameters: NDArray[Any]) -> Array:
+    def kl(self, z: Floats, context: NDArray[Any] | None, parameters: NDArray[Any]) -> Floats:
         """The KL of the conditional densities of each row."""
         start = 0
         for link in self.own:
@@ -211,7 +209,7 @@ class ConditionalStep:
                 log_b = log_b + more
         self.z, self.b = z, np.exp(log_b)
         self.a = h - self.b * z
-        kl: Array = (0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1)
+        kl: Floats = (0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1)
         return kl
 
     def _back(self, beta: float) -> NDArray[Any]:
@@ -232,7 +230,7 @@ class ConditionalStep:
 def draw_of(flow: Flow, contexts: Contexts, rng: Rng) -> Draw:
     """Noise of a flow, in float64, and context to go with it."""
 
-    def draw(rows: int) -> tuple[Array, NDArray[Any] | None]:
+    def draw(rows: int) -> tuple[Floats, NDArray[Any] | None]:
         return noise_of(flow, rows, seed_of(rng)).astype(np.float64), contexts(rows, rng)
 
     return draw

@@ -17,8 +17,6 @@ from headrace._fit.source import ArrayRows
 if TYPE_CHECKING:
     from headrace.flow import Flow
 
-__all__ = ["Contexts", "contexts_of"]
-
 Rng = np.random.Generator
 
 SCALED = 8192  # rows of a function of contexts from which the standardisation is computed

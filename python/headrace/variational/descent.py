@@ -28,8 +28,6 @@ from headrace.variational.target import Target
 if TYPE_CHECKING:
     from headrace.flow import Flow
 
-__all__ = ["SCHEDULES", "Descent", "DescentPlan", "PathStep", "Paths", "StepHistory", "StepOutcome"]
-
 Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator
 Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy, standard error

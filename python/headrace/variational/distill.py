@@ -35,8 +35,6 @@ from headrace.variational.one_by_one import Alone, correspondence, learn_one_by_
 from headrace.variational.over_time import distill_sequences
 from headrace.variational.target import Target
 
-__all__ = ["Distillation", "Speed", "distill"]
-
 ESTIMATORS = ("auto", "pathwise", "closed_form")
 
 # Many steps of few samples: at equal time they come nearer than fewer steps of more (docs/variational.md).

@@ -16,18 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._types import Floats
 from headrace.bases import Normal, StandardNormal
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
+from headrace.sequences.links import Cotangent
 from headrace.sequences.prediction import LinearPrediction
-from headrace.sequences.program import Cotangent
 from headrace.transforms.fixed import Standardize
 from headrace.variational.inputs_over_time import Batch
 
-__all__ = ["Divergence", "log_prob_of_steps", "why_from_samples"]
-
 Array = NDArray[Any]
-Floats = NDArray[np.float64]
 
 _AFFINE = ("affine", "additive")
 
@@ -57,7 +55,6 @@ class Divergence:
     """
 
     def __init__(self, teacher: SequenceFlow, student: SequenceFlow, length: int, *, is_closed: bool) -> None:
-        """See the class."""
         self.teacher, self.student, self.length, self.is_closed = teacher, student, length, is_closed
         self._moments = [_moments(flow) for flow in (student, teacher)] if is_closed else []
 

@@ -33,8 +33,6 @@ from headrace.variational.target import Target, target_of
 if TYPE_CHECKING:
     from headrace.flow import Flow
 
-__all__ = ["DensityFit", "FreeEnergy", "fit_to_density", "free_energy"]
-
 ESTIMATORS = ("sticking_the_landing", "plain")
 
 CHUNK = 8192  # samples at a time in an estimate
@@ -325,6 +323,7 @@ def _default_rate(flow: Flow) -> float:
 
 
 def require_flow(name: str, flow: Any) -> None:
+    """Refuse anything but a flow of rows."""
     if not hasattr(flow, "log_prob_and_score") or is_of_sequences(flow):
         raise TypeError(f"{name}: expected a Flow, got {check.kind_of(flow)}")
     if flow.device != "cpu":

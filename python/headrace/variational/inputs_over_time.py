@@ -14,8 +14,6 @@ from headrace.sequences.flow import SequenceFlow
 from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import Rng, seed_of
 
-__all__ = ["Batch", "Inputs"]
-
 Array = NDArray[Any]
 
 
@@ -50,7 +48,6 @@ class Inputs:
     """
 
     def __init__(self, flow: SequenceFlow, length: int, context: Any, covariates: Any, signals: Any) -> None:
-        """See the class."""
         self._contexts: Contexts = contexts_of(flow, context)  # type: ignore[arg-type]  # reads flow.context alone
         self._flow, self.length = flow, length
         self.signals: list[Array] = []

@@ -21,8 +21,6 @@ from headrace.variational.closed_form import ConditionalStep, Draw, draw_of, why
 from headrace.variational.contexts import Contexts
 from headrace.variational.descent import JUDGE_BY, Descent, DescentPlan, StepHistory, mean_and_error, seed_of
 
-__all__ = ["Alone", "Correspondence", "correspondence", "learn_one_by_one"]
-
 COMPARED = 16_384  # samples of the divergence of one exchanged transform
 
 

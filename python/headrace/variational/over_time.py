@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._fit import optimizer as _optimizer
+from headrace._types import Floats
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
 from headrace.transforms.fixed import Standardize
@@ -24,10 +25,7 @@ from headrace.variational.divergence_over_time import Divergence, log_prob_of_st
 from headrace.variational.inputs_over_time import Batch, Inputs
 from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum
 
-__all__ = ["SequenceDistillation", "SequenceStep", "distill_sequences"]
-
 Array = NDArray[Any]
-Floats = NDArray[np.float64]
 
 STEPS, SAMPLES, LENGTH = 2000, 16, 512
 RATE = 0.8  # of the default of `fit`
@@ -89,7 +87,6 @@ class SequenceStep:
         first: int,
         rng: Rng,
     ) -> None:
-        """See the class."""
         self.divergence, self.inputs, self.plan, self.rng = divergence, inputs, plan, rng
         self.spectrum, self.power, self.first = spectrum, power, first
         self._common: Floats | None = None
@@ -98,7 +95,7 @@ class SequenceStep:
             self._common = spectrum.target(crops)
 
     def __call__(self, number: int, beta: float) -> StepOutcome:
-        """See the class."""
+        """The outcome of a step."""
         rows, divergence = self.plan.samples, self.divergence
         batch = self._draw(self.rng)
         x, kl = divergence.forth(None, batch, rows)

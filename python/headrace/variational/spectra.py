@@ -8,9 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-__all__ = ["Magnitudes", "Spectrum"]
-
-Array = NDArray[np.float64]
+from headrace._types import Floats
 
 WINDOW, OVERLAP = 256, 4  # steps of a frame, and frames that a step is in
 
@@ -23,15 +21,14 @@ class Magnitudes:
     """
 
     def __init__(self, window: int) -> None:
-        """See the class."""
         self.window, self.hop = window, max(window // OVERLAP, 1)
         self._hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * (np.arange(window) + 0.5) / window)
 
-    def of(self, x: NDArray[Any]) -> Array:
+    def of(self, x: NDArray[Any]) -> Floats:
         """The magnitudes, (rows, frames, features, frequencies)."""
         return np.abs(self._transform(x))
 
-    def vjp(self, x: NDArray[Any], grad: Array) -> Array:
+    def vjp(self, x: NDArray[Any], grad: Floats) -> Floats:
         """The gradient by x, from that by the magnitudes; zero by a magnitude of 0.
 
         With X_k = Σ_n w_n x_n e^{-iωkn} the derivative of |X_k| by x_n is w_n Re(X_k / |X_k| e^{iωkn}).
@@ -63,31 +60,30 @@ class Spectrum:
     """
 
     def __init__(self, magnitudes: Magnitudes, *, is_paired: bool) -> None:
-        """See the class."""
         self._magnitudes, self._is_paired = magnitudes, is_paired
 
-    def target(self, signals: NDArray[Any]) -> Array:
+    def target(self, signals: NDArray[Any]) -> Floats:
         """B."""
         return self._pooled(self._magnitudes.of(signals))
 
-    def distance(self, x: NDArray[Any], target: Array) -> float:
+    def distance(self, x: NDArray[Any], target: Floats) -> float:
         """The distance of samples x."""
         return float(np.abs(self._pooled(self._magnitudes.of(x)) - target).sum() / target.sum())
 
-    def energy(self, x: NDArray[Any], target: Array, same: NDArray[np.bool_] | None) -> float:
+    def energy(self, x: NDArray[Any], target: Floats, same: NDArray[np.bool_] | None) -> float:
         """The distance of samples x, less that of those which belong together.
 
         `same`: whether a row has the covariates of the row after it, (rows - 1,); None without covariates.
         """
         return self._energy(self._magnitudes.of(x), target, same)[0]
 
-    def energy_and_grad(self, x: NDArray[Any], target: Array, same: NDArray[np.bool_] | None) -> tuple[float, Array]:
+    def energy_and_grad(self, x: NDArray[Any], target: Floats, same: NDArray[np.bool_] | None) -> tuple[float, Floats]:
         """The energy and its gradient by x."""
         every = self._magnitudes.of(x)
         value, by_magnitudes = self._energy(every, target, same)
         return value, self._magnitudes.vjp(x, by_magnitudes)
 
-    def _energy(self, every: Array, target: Array, same: NDArray[np.bool_] | None) -> tuple[float, Array]:
+    def _energy(self, every: Floats, target: Floats, same: NDArray[np.bool_] | None) -> tuple[float, Floats]:
         """The energy, and its gradient by the magnitudes."""
         apart = self._pooled(every) - target
         value, grad = np.abs(apart).sum(), np.sign(apart)
@@ -101,6 +97,6 @@ class Spectrum:
             grad[first + 1] += np.sign(between)
         return float(value / target.sum()), grad / target.sum()
 
-    def _pooled(self, every: Array) -> Array:
-        pooled: Array = every if self._is_paired else every.mean(axis=(0, 1))
+    def _pooled(self, every: Floats) -> Floats:
+        pooled: Floats = every if self._is_paired else every.mean(axis=(0, 1))
         return pooled

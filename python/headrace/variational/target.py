@@ -17,8 +17,6 @@ from headrace._arrays import caller as _arrays
 from headrace._install import install
 from headrace.variational.contexts import Contexts
 
-__all__ = ["GRADIENTS", "Target", "target_of"]
-
 Pair = tuple[NDArray[Any], NDArray[Any]]
 Of = Callable[..., Pair]  # rows, and their contexts if the density takes them
 Target = Callable[[NDArray[Any], "NDArray[Any] | None"], Pair]  # rows, context -> log densities, gradients by the rows

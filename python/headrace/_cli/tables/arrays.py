@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from headrace._cli.tables import source
 from headrace._cli.tables.source import KINDS, Source
 
-__all__ = ["Array"]
-
 
 class _NoSuchArray(ValueError):
     """The error for an array that an .npz file does not have, as opposed to a broken file."""

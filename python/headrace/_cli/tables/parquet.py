@@ -12,8 +12,6 @@ from headrace._cli.tables import source
 from headrace._cli.tables.source import OTHERS, Source, choosing
 from headrace._install import install
 
-__all__ = ["Parquet", "load_pyarrow"]
-
 NO_PYARROW = f"reading and writing .parquet needs pyarrow: {install('tables')}"
 
 

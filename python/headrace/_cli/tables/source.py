@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from headrace._tables import columns as _columns
 
-__all__ = ["BLOCK", "KINDS", "OTHERS", "Source", "choosing"]
-
 OTHERS = "; --columns chooses other columns"
 KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # of dtypes
 

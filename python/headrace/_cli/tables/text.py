@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from headrace._cli.tables.source import Source, choosing
 
-__all__ = ["HEADERS", "Text", "is_number"]
-
 DELIMITERS = ("\t", ";", ",", "|")  # in this order; white space without any of them
 HEADERS = ("auto", "yes", "no")
 MISSING = ("", "na", "n/a", "null", "none", "?", "-")  # texts of missing values, beside "nan"

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from headrace._cli.tables.parquet import load_pyarrow
 from headrace._output import replacing, spreadsheet_cell
 
-__all__ = ["DOUBLE", "SINGLE", "WRITTEN", "write_parts", "write_table"]
-
 SINGLE, DOUBLE = 9, 17  # digits that restore any float32, and any float64
 WRITTEN = (".npy", ".csv", ".parquet")
 

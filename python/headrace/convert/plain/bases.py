@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["KINDS", "NAMES", "log_prob"]
-
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 COLUMNS: dict[str, Callable[[Any, Any], Any]] = {

@@ -16,8 +16,6 @@ from .networks import levels_of
 from .operators import Operators
 from .support import inside, is_outside
 
-__all__ = ["PlainFlow", "load"]
-
 Header = Mapping[str, Any]
 Tensors = Mapping[str, Tensor]
 Pair = tuple[Tensor, Tensor]
@@ -127,7 +125,6 @@ class PlainFlow(nn.Module):
     _like: Tensor
 
     def __init__(self, header: Header, tensors: Tensors) -> None:
-        """See the class."""
         super().__init__()
         if "transforms" not in header:
             raise ValueError(f"header: expected that of a flow, got one of {header.get('kind')}")

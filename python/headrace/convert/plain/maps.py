@@ -8,8 +8,6 @@ from typing import Any
 
 from .splines import MORE_DERIVATIVES, SPLINES, soft_clamp, spline
 
-__all__ = ["apply_map", "is_spline", "positive", "sizes_of"]
-
 Header = Mapping[str, Any]
 Params = Mapping[str, Any]
 Pair = tuple[Any, Any]

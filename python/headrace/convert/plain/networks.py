@@ -8,8 +8,6 @@ from typing import Any
 from .maps import sizes_of
 from .splines import SPLINES, unit_of
 
-__all__ = ["by_coordinate", "hidden_of", "knot_rows", "levels_of", "network", "reads_of", "rows_of"]
-
 Header = Mapping[str, Any]
 Tensors = Mapping[str, Any]
 Rows = tuple[list[int], list[float]]  # indices, of which -1 is a row of zeros, and a factor for each

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Operators"]
-
 Header = Mapping[str, Any]
 Tensors = Mapping[str, Tensor]
 Pair = tuple[Tensor, Tensor]

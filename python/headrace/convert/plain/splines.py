@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["MORE_DERIVATIVES", "SPLINES", "knots_of", "soft_clamp", "spline", "unit_of"]
-
 Pair = tuple[Any, Any]
 
 

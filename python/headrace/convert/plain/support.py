@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["has_ends", "inside", "is_outside", "to_support"]
-
 Header = Mapping[str, Any]
 Pair = tuple[Any, Any]
 

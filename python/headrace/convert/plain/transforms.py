@@ -14,8 +14,6 @@ from .networks import by_coordinate, knot_rows, network
 from .support import has_ends, to_support
 from .vectors import planar, radial
 
-__all__ = ["KINDS", "below", "inner_of", "run", "standardized", "support_at_end"]
-
 Header = Mapping[str, Any]
 Tensors = Mapping[str, Any]
 Pair = tuple[Any, Any]  # rows, and the logarithm of the determinant: one of each row, or the same of all

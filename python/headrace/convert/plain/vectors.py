@@ -8,8 +8,6 @@ from typing import Any
 
 from .maps import positive
 
-__all__ = ["planar", "radial"]
-
 Header = Mapping[str, Any]
 Pair = tuple[Any, Any]
 
