@@ -20,6 +20,7 @@ import selection
 from cases import DTYPES
 from cli_cases import folder, result, run
 from devices import library, machine
+from headrace._fit import full_mixture, mixture
 
 # JAX would take three quarters of a card's memory in each of pytest's processes, and leave the others without.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -134,6 +135,14 @@ def set_threads():
     before = hr.get_num_threads()
     yield hr.set_num_threads
     hr.set_num_threads(before)
+
+
+@pytest.fixture
+def one_mixture(monkeypatch):
+    """Small tables have a mixture of one kind to begin with, where a test does not judge the choice among them."""
+    for module in (mixture, full_mixture):
+        monkeypatch.setattr(module, "COMPONENTS", (3,))
+    monkeypatch.setattr(full_mixture, "PRIORS", (1.0,))
 
 
 @pytest.fixture(params=frameworks.NAMES)

@@ -42,19 +42,32 @@ inline uint32_t to_tf32(float x) {
     return (bits & magnitude) >= infinity ? bits : (bits + (tf32_dropped + 1) / 2) & ~tf32_dropped;
 }
 
+// 2^exponent, for exponents of normal numbers; a product with it is exact, and takes a fraction of std::scalbn's time.
+inline double power_of_two(int exponent) {
+    const uint64_t bits = uint64_t(1023 + exponent) << 52;
+    double power;
+    memcpy(&power, &bits, sizeof(power));
+    return power;
+}
+
 // The sum of n values in the known way of tensor cores: each is cut off two bits below the last one that float32 would
-// have for the largest of them, their sum is exact, and is rounded toward zero.
+// have for the largest of them, their sum is exact, and is rounded toward zero. Values are products of float32, whose
+// exponents, -298 to 256, are far from the ends of double's.
 inline float sum_of_tensor_core(const double* terms, int n) {
     double largest = 0, plain = 0;
     for (int i = 0; i < n; ++i) {
-        largest = std::fmax(largest, std::fabs(terms[i]));
+        const double size = std::fabs(terms[i]);
+        largest = size > largest ? size : largest;  // a NaN is in `plain`
         plain += terms[i];
     }
     if (largest == 0 || !std::isfinite(plain)) return float(plain);
-    const int last = std::ilogb(largest) - 25;
+    uint64_t bits;
+    memcpy(&bits, &largest, sizeof(bits));
+    const int last = int(bits >> 52) - 1023 - 25;
+    const double unit = power_of_two(-last);
     int64_t sum = 0;
-    for (int i = 0; i < n; ++i) sum += int64_t(std::scalbn(terms[i], -last));
-    const double exact = std::scalbn(double(sum), last);
+    for (int i = 0; i < n; ++i) sum += int64_t(terms[i] * unit);
+    const double exact = double(sum) * power_of_two(last);
     const float nearest = float(exact);
     return std::fabs(double(nearest)) > std::fabs(exact) && std::isfinite(nearest) ? std::nextafter(nearest, 0.0f)
                                                                                    : nearest;

@@ -78,6 +78,16 @@ def test_its_density_is_exact():
     assert_allclose(repaired.to_data(z)[0], x, rtol=1e-9)
 
 
+def test_latent_rows_in_clusters_have_the_density_of_the_map():
+    """A fit to so few rows would take a mixture for its base, which the map does not have."""
+    rng = cases.rng("latent clusters")
+    x = np.where(rng.random((900, 2)) < 0.5, -2.0, 2.0) + 0.3 * rng.standard_normal((900, 2))
+    flow = hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
+    repaired = hr.recalibrate(flow, x[:ROWS])
+    assert type(repaired.base) is hr.StandardNormal
+    assert repaired.log_prob(x[ROWS:]).mean() > flow.log_prob(x[ROWS:]).mean() + 2.0
+
+
 def test_files_seeds_and_rows_of_weight_zero(tmp_path):
     wrong, x = wider(truth(), 1.5, 1.5), rows_of(truth(), ROWS, 1)
     alone, again = (hr.recalibrate(wrong, x, seed=3) for _ in range(2))

@@ -149,6 +149,7 @@ def test_a_fit_goes_on_from_there():
     assert abs(flow.log_prob(x).mean() - best) < 0.1
 
 
+@pytest.mark.usefixtures("one_mixture")
 def test_few_rows_and_the_gaussian_that_stands_in():
     """Cross-validation starts each part's own; the Gaussian has norms that do nothing, and stays as it is."""
     chain = [hr.ActNorm(3), hr.Coupling(3, [0], (8,)), hr.ActNorm(3), hr.Standardize(np.zeros(3), np.ones(3))]

@@ -112,6 +112,7 @@ def test_few_rows_of_clusters_become_a_mixture(dtype):
     assert_allclose(np.mean(flow.sample(20_000, seed=0), axis=0), x.mean(axis=0), atol=0.5)
 
 
+@pytest.mark.usefixtures("one_mixture")
 def test_few_rows_of_a_copula_have_curves():
     x, new = skewed(300), skewed(4000, "new")
     flow = small(3)
@@ -128,6 +129,7 @@ def test_few_normal_rows_end_as_the_gaussian_as_ever():
     assert (history.gaussian, history.gaussianized, history.mixture, history.best_epoch) == (True, False, 0, 0)
 
 
+@pytest.mark.usefixtures("one_mixture")
 def test_curves_are_as_they_are_asked_for():
     assert not small(3).fit(skewed(200), gaussianize=False, **QUIET).gaussianized
     assert small(3).fit(skewed(200), gaussianize=True, **QUIET).gaussianized
@@ -142,6 +144,7 @@ def test_mixtures_need_a_normal_base_and_no_context():
     assert small(3, 1).fit(x, context, **QUIET).mixture == 0
 
 
+@pytest.mark.usefixtures("one_mixture")
 def test_the_same_seed_gives_the_same_bits():
     flows = [small(3), small(3)]
     for flow in flows:
@@ -149,6 +152,7 @@ def test_the_same_seed_gives_the_same_bits():
     assert_array_equal(*(flow.log_prob(clusters(20, "bits")) for flow in flows))
 
 
+@pytest.mark.usefixtures("one_mixture")
 def test_residuals_are_among_what_is_tried():
     z = cases.rng("residuals of few").standard_normal((300, 3))
     z[:, 2] = z[:, 0] + 0.02 * z[:, 2]
@@ -158,6 +162,7 @@ def test_residuals_are_among_what_is_tried():
     assert kinds == 1e-3
 
 
+@pytest.mark.usefixtures("one_mixture")
 def test_a_later_fit_keeps_the_base():
     flow = small(3)
     assert flow.fit(clusters(200), **QUIET).mixture

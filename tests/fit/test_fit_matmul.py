@@ -69,6 +69,7 @@ def test_all_that_a_fit_may_do(settings):
     assert history.best_loss < -made(**settings).log_prob(X).mean() - 1
 
 
+@pytest.mark.usefixtures("one_mixture")
 def test_few_rows_are_judged_by_cross_validation():
     flow = made()
     history = flow.fit(X[:60], matmul="bf16", batch_size=7, progress=False)

@@ -101,6 +101,7 @@ def test_a_second_fit(moment, monkeypatch):
     assert_untouched(flow, lambda: flow.fit(x, 5.0 + x[:, :1], epochs=3, **QUIET), at(monkeypatch, moment, flow))
 
 
+@pytest.mark.usefixtures("one_mixture")
 @pytest.mark.parametrize("moment", ["before the beginning", "while standardising", "in cross-validation"])
 def test_few_rows(moment, monkeypatch):
     """Whose beginning and epochs are chosen by cross-validation."""

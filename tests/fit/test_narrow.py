@@ -79,6 +79,7 @@ def test_nearly_collinear_columns_keep_their_gaussian(kind, eps, dtype, short):
     assert_allclose(found, true, atol=0.02)  # 9 parameters of 900 rows cost 0.005, and rounding 0.005
 
 
+@pytest.mark.usefixtures("one_mixture")
 @pytest.mark.parametrize("rows", [300, 5000])
 def test_few_and_many_rows_keep_it_too(rows):
     flow = small(3)
@@ -125,7 +126,9 @@ def test_with_context_a_fit_is_no_worse_than_linear_regression(kind, eps, dtype,
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", ["MAF", "NSF", "RealNVP"])
+@pytest.mark.parametrize(
+    "family", ["MAF", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("NSF", "RealNVP"))]
+)
 def test_flows_as_they_come_reach_linear_regression(family):
     (x, context), (new, known) = near_context(2000, 1e-3), near_context(4000, 1e-3, "new")
     flow = getattr(hr, family)(2, 1)

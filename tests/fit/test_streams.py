@@ -52,6 +52,7 @@ def test_a_stream_that_fits_in_its_buffer_has_the_bits_of_arrays(source, dtype, 
     assert_array_equal(flow.transforms[-1].std, other.transforms[-1].std)
 
 
+@pytest.mark.usefixtures("one_mixture")
 def test_few_rows_of_a_stream_are_cross_validated_as_those_of_an_array():
     x = streams.rows(100)[0]
     flow, other = small(), small()

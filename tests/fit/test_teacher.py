@@ -42,8 +42,8 @@ def small(features, context=0, **settings):
 
 
 @pytest.fixture
-def shorter(monkeypatch):
-    """Fewer steps, where the density that is reached does not matter."""
+def shorter(monkeypatch, one_mixture):
+    """Fewer steps and mixtures, where the density that is reached does not matter."""
     monkeypatch.setattr(teacher, "STEPS", 600)
     monkeypatch.setattr(teacher, "SAMPLES", 10_000)
 

@@ -38,16 +38,24 @@ def _sides(x, weight, mean, log_scale):
 
 
 def _root(z, weight, mean, log_scale):
-    """Each value halves its interval until that does not change any more, or 200 times."""
+    """Each value halves its interval until that does not change any more, or 200 times.
+
+    Below z = 0 ``log F`` is compared, above ``log (1 - F)``: the same of the mixture with both signs changed.
+    """
     places = mean + np.exp(log_scale) * z[..., None]  # of each component, around that of the mixture
-    own = [np.broadcast_to(part, places.shape).reshape(-1, places.shape[-1]) for part in (weight, mean, log_scale)]
-    z, low, high = z.reshape(-1), places.min(axis=-1).reshape(-1), places.max(axis=-1).reshape(-1)
+    sign = np.where(z < 0, 1.0, -1.0)
+    own = (weight, mean, sign[..., None] * np.exp(-log_scale))
+    own = [np.broadcast_to(part, places.shape).reshape(-1, places.shape[-1]) for part in own]
+    low, high = places.min(axis=-1).reshape(-1), places.max(axis=-1).reshape(-1)
+    sign, target = sign.reshape(-1), -np.logaddexp(0.0, np.abs(z)).reshape(-1)
     left = np.arange(z.size)
     for _ in range(200):
         before = low[left], high[left]
         middle = 0.5 * before[0] + 0.5 * before[1]
-        below, above, _, _ = _sides(middle, *(part[left] for part in own))
-        is_below = below - above < z[left]
+        weight, mean, slope = (part[left] for part in own)
+        with np.errstate(under="ignore", over="ignore"):
+            side = np.logaddexp.reduce(weight - np.logaddexp(0.0, -slope * (middle[:, None] - mean)), axis=-1)
+        is_below = np.where(sign[left] > 0, side < target[left], side > target[left])
         low[left], high[left] = np.where(is_below, middle, before[0]), np.where(is_below, before[1], middle)
         left = left[((low[left] != before[0]) | (high[left] != before[1])) & ~np.isnan(middle)]
         if not left.size:

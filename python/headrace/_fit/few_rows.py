@@ -85,6 +85,7 @@ def best_beginnings(
     clock: Clock,
     *,
     curves: Sequence[bool],
+    mixes: bool,
 ) -> list[tuple[Beginning, Chosen]]:
     """The densities from which to train, judged before the first epoch; first the best one on rows left out.
 
@@ -94,6 +95,7 @@ def best_beginnings(
     left it is the first Gaussian alone.
 
     `made` sets such a density of rows in a flow. `curves`: whether columns have curves, in the order of trials.
+    `mixes`: whether mixtures are tried, which take the base's place.
     """
     z, share, _ = standardised(source, scale)
     circles, dtype = circles_of(source.support), flow.dtype
@@ -119,7 +121,7 @@ def best_beginnings(
     judged = [(kind, losses(kind)) for i, kind in enumerate(kinds) if not i or clock.has(0.0)]
     gaussians = sorted(judged, key=lambda pair: mean(pair[1]))
     best = list(gaussians[:1])
-    if can_mix(flow, source) and clock.has(0.0):
+    if mixes and can_mix(flow, source) and clock.has(0.0):
         limit = best[0][0].limit
         for own in curves:
             kind = Beginning(limit, own)

@@ -57,6 +57,8 @@ class Fit:
     """Names of the columns of frames."""
     what = "fit"
     """The name of its bar."""
+    mixes = True
+    """Whether a mixture may take the place of the base, where rows are few."""
 
     def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
         """Prepare a fit; it fills in the history."""
@@ -255,7 +257,8 @@ class Fit:
         is_bell = self.flow._interior.is_over_a_bell
         curves = (True,) if asked else (False,) if asked is False or not is_bell else (False, True)
         if source.size >= LEAST:
-            kinds = best_beginnings(self.flow, source, begin, start.x, self.seed, choosing, curves=curves)
+            own = self.flow, source, begin, start.x, self.seed, choosing
+            kinds = best_beginnings(*own, curves=curves, mixes=self.mixes)
             most = Plan.of(self.flow, source.size, arguments, judged=False).epochs
             found = []
             for i, (one, untrained) in enumerate(kinds):
@@ -297,7 +300,7 @@ class Fit:
         difference and by more than what the flow loses to the mixture.
         """
         clock, history, seed = self.clock.share(CHOOSING), self.history, self.seed
-        if not _few_rows.can_mix(self.flow, source) or start.x is None:
+        if not (self.mixes and _few_rows.can_mix(self.flow, source)) or start.x is None:
             return False
         own = source, start.x
         best = best_teacher(*own, limit, curves, self.flow.dtype, seed, clock)

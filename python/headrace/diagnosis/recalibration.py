@@ -14,7 +14,10 @@ import warnings
 import numpy as np
 
 from headrace import _arguments as check
+from headrace import training
 from headrace._arrays.caller import Array, Caller
+from headrace._fit.arguments import Arguments
+from headrace._fit.fit import Fit
 from headrace._fit.given_rows import open_rows
 from headrace._types import Floats
 from headrace.bases import StandardNormal
@@ -32,10 +35,10 @@ def recalibrate(
 ) -> Flow:
     """A flow with a map before the given one that makes up for its miscalibration, fitted to rows held out.
 
-    Each coordinate of the rows' latent rows gets a spline of four bins and a scale. They are kept unless five-fold
-    cross-validation of the rows finds a loss of log-likelihood above its standard error. The map is the same for each
-    context: it repairs a density that is too wide or too narrow throughout, and not one that is so for some contexts
-    alone.
+    Each coordinate of the rows' latent rows gets a spline of four bins and a scale, where coordinates are clearly
+    correlated behind a rotation. They are kept unless five-fold cross-validation of the rows finds a loss of
+    log-likelihood above its standard error. The map is the same for each context: it repairs a density that is too wide
+    or too narrow throughout, and not one that is so for some contexts alone.
 
     Args:
         flow: On the CPU, with the base `StandardNormal`. It is not changed.
@@ -82,6 +85,12 @@ def recalibrate(
     return Flow([*ends, *flow.transforms], flow.base, dtype=flow.dtype, standardize_context=scale, matmul=flow.matmul)
 
 
+class _FitOfMap(Fit):
+    """The base stays, because transforms alone are kept: a mixture in its place would be lost, and takes long to find."""
+
+    mixes = False
+
+
 def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
     """The map, as a flow with latent rows for data."""
     n = z.shape[1]
@@ -89,7 +98,10 @@ def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
     found = Flow([Elementwise(n, map="rq_spline", bins=BINS, dtype="float64"), nothing])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # about rows that the caller has not given
-        found.fit(z, weights=weights, seed=seed, gaussianize=False, progress=False)
+        arguments = Arguments(weights=weights, seed=seed, gaussianize=False, progress=False)
+        fit = _FitOfMap(found, training.History(), arguments)
+        fit.open(z, None)
+        training.finished(found, fit.history, lambda: fit)
     return found
 
 
