@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--files", type=int, help="use this many of each part alone")
     parser.add_argument("--folder", type=Path, help="where the package is, or is unpacked to; by default forgotten")
     parser.add_argument("--teacher", type=Path, help="load it from here if it is there, else save it")
-    parser.add_argument("--student", type=Path, help="save it here")
+    parser.add_argument("--student", type=Path, help="go on with it from here if it is there; save it")
     given = parser.parse_args(arguments)
     integers = recordings(given.folder)
     rng = np.random.default_rng(0)
@@ -221,7 +221,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, drawn in (("real", None), ("teacher", by_teacher(teacher)), ("noise", white)):
         print(f"{name:18s} {judged(teacher, parts['test'], drawn)}", flush=True)
     if given.steps:
-        student = hr.WaveNet(reads="latent", layers=8, kernel=3, transforms=2, map="affine", **GIVEN)
+        if given.student and given.student.exists():
+            student = hr.load(given.student)
+        else:
+            student = hr.WaveNet(reads="latent", layers=8, kernel=3, transforms=2, map="affine", **GIVEN)
         begin = time.process_time()
         _, report = hr.distill(
             teacher,
