@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._types import Array
 from headrace.sequences.arrays import Block, Sequences
 from headrace.sequences.links import Cotangent
 
 if TYPE_CHECKING:
     from headrace.sequences.program import ChainGradients
     from headrace.sequences.runs import Part, Run
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
