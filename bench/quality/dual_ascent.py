@@ -21,15 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 import headrace as hr
 from bench.kernels.ascent_speed import speed_of_a_fit
 from bench.quality import datasets
 from headrace._cli.demo import load_stars
-
-Rows = NDArray[np.float64]
-
+from headrace._types import Floats
 
 # ---- densities that are known ----------------------------------------------------------------------------------------
 
@@ -38,14 +35,14 @@ Rows = NDArray[np.float64]
 class Known:
     """Equal normal densities of one width around centers, as many as make a curve."""
 
-    centers: Callable[[Rows], Rows]  # from numbers in [0, 1)
+    centers: Callable[[Floats], Floats]  # from numbers in [0, 1)
     width: float
     count: int  # of centers that make the density
 
-    def sample(self, n: int, rng: np.random.Generator) -> Rows:
+    def sample(self, n: int, rng: np.random.Generator) -> Floats:
         return self.centers(rng.random(n)) + self.width * rng.standard_normal((n, 2))
 
-    def log_prob(self, x: Rows) -> Rows:
+    def log_prob(self, x: Floats) -> Floats:
         centers = self.centers((np.arange(self.count) + 0.5) / self.count)
         parts = []
         for start in range(0, len(x), 500):
@@ -56,20 +53,20 @@ class Known:
         return np.concatenate(parts) - np.log(2.0 * np.pi * self.width**2)
 
 
-def moons(u: Rows) -> Rows:
+def moons(u: Floats) -> Floats:
     """Two half circles, one within reach of the other."""
     upper, t = u < 0.5, np.pi * (2.0 * u % 1.0)
     x, y = np.cos(t), np.sin(t)
     return np.where(upper[:, None], np.stack([x, y], 1), np.stack([1.0 - x, 0.5 - y], 1))
 
 
-def ring(u: Rows) -> Rows:
+def ring(u: Floats) -> Floats:
     """Eight places on a circle of radius 2."""
     angle = np.floor(8.0 * u) * np.pi / 4.0
     return 2.0 * np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
-def spiral(u: Rows) -> Rows:
+def spiral(u: Floats) -> Floats:
     """Three turns, one apart, evenly along the curve (but for its very middle)."""
     r = 3.0 * np.sqrt(u)
     return np.stack([r * np.cos(2.0 * np.pi * r), r * np.sin(2.0 * np.pi * r)], 1)
@@ -78,11 +75,11 @@ def spiral(u: Rows) -> Rows:
 class Banana:
     """x₁ normal, x₂ = x₁² + 0.6 times normal."""
 
-    def sample(self, n: int, rng: np.random.Generator) -> Rows:
+    def sample(self, n: int, rng: np.random.Generator) -> Floats:
         x = rng.standard_normal((n, 2))
         return np.stack([x[:, 0], x[:, 0] ** 2 + 0.6 * x[:, 1]], 1)
 
-    def log_prob(self, x: Rows) -> Rows:
+    def log_prob(self, x: Floats) -> Floats:
         square = x[:, 0] ** 2 + ((x[:, 1] - x[:, 0] ** 2) / 0.6) ** 2
         return -0.5 * square - np.log(2.0 * np.pi * 0.6)
 
@@ -91,20 +88,20 @@ class Banana:
 class Mixture:
     """Equally frequent normal densities in several dimensions, each with correlations of its own."""
 
-    means: Rows  # (components, features)
-    factors: Rows  # of the covariances, (components, features, features)
+    means: Floats  # (components, features)
+    factors: Floats  # of the covariances, (components, features, features)
 
-    def sample(self, n: int, rng: np.random.Generator) -> Rows:
+    def sample(self, n: int, rng: np.random.Generator) -> Floats:
         which, noise = rng.integers(len(self.means), size=n), rng.standard_normal((n, self.means.shape[1]))
         return self.means[which] + np.einsum("nij,nj->ni", self.factors[which], noise)
 
-    def log_prob(self, x: Rows) -> Rows:
+    def log_prob(self, x: Floats) -> Floats:
         parts = []
         for mean, factor in zip(self.means, self.factors, strict=True):
             white = np.linalg.solve(factor, (x - mean).T)
             constant = 0.5 * len(mean) * np.log(2.0 * np.pi) + np.linalg.slogdet(factor)[1] + np.log(len(self.means))
             parts.append(-0.5 * np.square(white).sum(axis=0) - constant)
-        total: Rows = np.logaddexp.reduce(parts, axis=0)
+        total: Floats = np.logaddexp.reduce(parts, axis=0)
         return total
 
 
@@ -137,8 +134,8 @@ KNOWN["three Gaussians of 5 columns"] = three_gaussians(5)
 class Task:
     """Standardised rows, and the truth's mean log density of the test rows; 0 where it is not known."""
 
-    train: Rows
-    test: Rows
+    train: Floats
+    test: Floats
     truth: float
     members: list[hr.Flow] = field(default_factory=list)
     """Fits with the defaults from following seeds, which mixtures of different sizes have in common."""
@@ -182,7 +179,7 @@ def kernels(task: Task, seed: int) -> float:
     own, centers = white[: len(white) // 10][:2000], white[len(white) // 10 :][:20_000]
     n = centers.shape[1]
 
-    def mean_log(rows: Rows, width: float) -> float:
+    def mean_log(rows: Floats, width: float) -> float:
         parts = []
         for start in range(0, len(rows), 250):
             some = rows[start : start + 250]

@@ -16,11 +16,10 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from numpy.typing import NDArray
 
 import headrace as hr
+from headrace._types import Floats
 
-Floats = NDArray[np.float64]
 Misfit = Callable[[np.random.Generator, int], tuple[Floats, Floats | None]]
 
 LEVEL = 0.05

@@ -30,14 +30,13 @@ import headrace as hr
 from bench.sequences.adaptive import student_log_densities
 from bench.sequences.speech import SETTINGS
 from headrace._fit import clock
+from headrace._types import Floats
 
 WHEELS = {
     "seismometer": ("obspy", "obspy/signal/tests/data/BW.KW1._.EHZ.D.2011.090_downsampled.asc.gz"),
     "returns": ("arch", "arch/data/sp500/sp500.csv.gz"),
 }
 DAYS = 4000  # to train on
-
-Floats = NDArray[np.float64]
 
 
 def text_of(name: str, folder: Path) -> str | None:

@@ -34,13 +34,13 @@ from numpy.typing import NDArray
 import headrace as hr
 from bench.sequences.adaptive import adaptive_prediction
 from headrace._fit import clock
+from headrace._types import Floats
 
 PACKAGE = "asterisk-core-sounds-en-wav"
 VOICE = Path("usr/share/asterisk/sounds/en_US_f_Allison")
 RANGE = math.log(32768.0)
 SETTINGS: dict[str, Any] = {"schedule": "cosine", "learning_rate": 4e-3, "average": 0.995, "clip": 1.0, "batch_size": 8}
 
-Floats = NDArray[np.float64]
 Parts = dict[str, list[NDArray[np.int16]]]
 
 

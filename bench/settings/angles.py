@@ -13,11 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import headrace as hr
+from headrace._types import Floats
 
-Floats = NDArray[np.float64]
 PERIOD = (-np.pi, np.pi)
 
 

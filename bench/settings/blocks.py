@@ -11,17 +11,15 @@ import statistics
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 import headrace as hr
 from headrace._core import structure
-
-Rows = NDArray[np.float64]
+from headrace._types import Floats
 
 ROWS, NEW, EPOCHS, GAINS = 6000, 2000, 25, (1e-3, 0.1, 0.5, 2**0.5)
 
 
-def clouds(rows: int, rng: np.random.Generator) -> Rows:
+def clouds(rows: int, rng: np.random.Generator) -> Floats:
     """A mixture of five correlated Gaussians in six dimensions."""
     centers = 2.0 * np.random.default_rng(0).standard_normal((5, 6))
     roots = 0.4 * np.random.default_rng(1).standard_normal((5, 6, 6))
@@ -29,24 +27,24 @@ def clouds(rows: int, rng: np.random.Generator) -> Rows:
     return centers[chosen] + np.einsum("nij,nj->ni", roots[chosen], rng.standard_normal((rows, 6)))
 
 
-def helix(rows: int, rng: np.random.Generator) -> Rows:
+def helix(rows: int, rng: np.random.Generator) -> Floats:
     """A thin curve in four dimensions."""
     t = rng.uniform(0.0, 12.0, rows)
     curve = np.stack([np.cos(t), np.sin(t), t / 4.0, np.sin(t / 3.0) * np.cos(2.0 * t)], axis=1)
     return curve + 0.05 * rng.standard_normal((rows, 4))
 
 
-def fan(rows: int, rng: np.random.Generator) -> Rows:
+def fan(rows: int, rng: np.random.Generator) -> Floats:
     """Columns whose scale, mean or both depend on others."""
     z = rng.standard_normal((rows, 8))
     scaled, bent = np.exp(0.7 * z[:, :1]) * z[:, 1:4], z[:, 1:2] ** 2 + 0.3 * z[:, 4:5]
     return np.concatenate([z[:, :1], scaled, bent, np.sin(3.0 * z[:, 2:3]) + 0.2 * z[:, 5:6]], axis=1)
 
 
-TABLES: dict[str, Callable[[int, np.random.Generator], Rows]] = {"clouds": clouds, "helix": helix, "fan": fan}
+TABLES: dict[str, Callable[[int, np.random.Generator], Floats]] = {"clouds": clouds, "helix": helix, "fan": fan}
 
 
-def fitted(table: Callable[[int, np.random.Generator], Rows], seed: int, hidden: int, residual: bool) -> float:
+def fitted(table: Callable[[int, np.random.Generator], Floats], seed: int, hidden: int, residual: bool) -> float:
     """The mean log-likelihood of new rows."""
     x = table(ROWS + NEW, np.random.default_rng(100 + seed))
     flow = hr.MAF(x.shape[1], hidden=(hidden, hidden), residual=residual, seed=seed)

@@ -21,12 +21,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 import headrace as hr
 from bench.quality import datasets
+from headrace._types import Floats
 
-Floats = NDArray[np.float64]
 Density = Callable[[Floats], Callable[[Floats], Floats]]
 """Standardised rows to fit -> standardised rows -> their log densities."""
 

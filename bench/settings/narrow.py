@@ -14,11 +14,9 @@ import argparse
 import time
 
 import numpy as np
-from numpy.typing import NDArray
 
 import headrace as hr
-
-Floats = NDArray[np.float64]
+from headrace._types import Floats
 
 NEW = 50_000
 SIZES = {

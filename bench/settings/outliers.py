@@ -23,13 +23,12 @@ from math import lgamma
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 import headrace as hr
 from bench.quality import datasets
+from headrace._types import Floats
 
 Made = Callable[[int, int], hr.Flow]
-Floats = NDArray[np.float64]
 
 
 def _maf(**settings: object) -> Made:

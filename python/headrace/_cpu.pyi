@@ -181,19 +181,7 @@ class _CausalTransform:
         state: _CausalStreams | None = None,
         inner_weights: _Array | None = None,
     ) -> None: ...
-    def sequential(
-        self,
-        weights: _Array,
-        given: _Array,
-        value: _Array | None = None,
-        log_det: _Array | None = None,
-        raw: _Array | None = None,
-        context: _Array | None = None,
-        covariates: _Array | None = None,
-        first_frame: int = 0,
-        state: _CausalStreams | None = None,
-        inner_weights: _Array | None = None,
-    ) -> None: ...
+    sequential = parallel
     def vjp(
         self,
         weights: _Array,
@@ -220,9 +208,8 @@ class _CausalTransform:
 def predict_f32(
     coefficients: _Array, given: _Array, result: _Array, past: _Array | None = None, to_signal: bool = False
 ) -> None: ...
-def predict_f64(
-    coefficients: _Array, given: _Array, result: _Array, past: _Array | None = None, to_signal: bool = False
-) -> None: ...
+
+predict_f64 = predict_f32
 
 class CausalTransformF32(_CausalTransform): ...
 class CausalTransformF64(_CausalTransform): ...

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._core.device import MATMULS, matmul_on_cpu
+from headrace._tables.names import Names
 from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.tails import Independent
 from headrace.transforms.fixed import Standardize
@@ -23,27 +24,65 @@ if TYPE_CHECKING:
     from headrace._arrays.caller import Caller
     from headrace._evaluation import Pair
     from headrace._module import Block, Program
-    from headrace._tables.names import Names
     from headrace.bases import Base
 
 
-class Interior:
-    """The private parts of a flow, in their state when `Flow._interior` is read."""
+STRUCTURE = ("_chain", "_standardize_context", "_base")
+"""The attributes of a flow that a fit may change, beside the parameters."""
+
+
+class Restorable:
+    """The private parts of a flow of rows or of sequences that a failed fit restores."""
 
     def __init__(self, flow: Any) -> None:
-        """`flow`: a `headrace.flow.Flow`; its module imports this one."""
+        """`flow`: a `headrace.flow.Flow` or a `SequenceFlow`; their modules import this one."""
         self._flow = flow
-        self.chain: tuple[Transform, ...] = flow._chain  # their structure, without parameters
-        self.base: Base = flow._base  # likewise
-        self.on_device: bool = flow._device is not None
+        self.chain: tuple[Any, ...] = flow._chain  # their structure, without parameters
         self.caller: Callable[[], Caller] = flow._caller  # takes arrays to where the flow computes
         self.vector: Callable[[], NDArray[Any]] = flow._vector  # the parameters on the host, a copy
 
     @property
     def program(self) -> Program:
-        """The compiled program; another one after `rescale`."""
+        """The compiled program; another one once the structure changes."""
         program: Program = self._flow._program
         return program
+
+    @property
+    def names(self) -> Names:
+        """The names of the columns; features of sequences have none."""
+        return Names()
+
+    def name(self, names: Names) -> None:
+        """Name the columns from now on."""
+
+    @contextmanager
+    def restored(self, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """An exception inside, Ctrl-C included, puts the flow back to its state at the beginning.
+
+        `unless`: whether the flow has a state to keep by then.
+        """
+        flow = self._flow
+        structure = {name: getattr(flow, name) for name in STRUCTURE}
+        program, vector = flow.__dict__.get("_program"), self.vector()  # which nothing may have compiled yet
+        names = self.names
+        try:
+            yield
+        except BaseException:
+            if not unless():
+                flow._take_parameters(vector, program=program, **structure)
+                if self.names is not names:
+                    self.name(names)
+            raise
+
+
+class Interior(Restorable):
+    """The private parts of a flow of rows, in their state when `Flow._interior` is read."""
+
+    def __init__(self, flow: Any) -> None:
+        """`flow`: a `headrace.flow.Flow`."""
+        super().__init__(flow)
+        self.base: Base = flow._base  # its structure, without parameters
+        self.on_device: bool = flow._device is not None
 
     @property
     def standardize(self) -> Standardize | None:
@@ -112,12 +151,12 @@ class Interior:
 
     @property
     def names(self) -> Names:
-        """The names of the columns."""
+        """See `Restorable`."""
         found: Names = self._flow._names
         return found
 
     def name(self, names: Names) -> None:
-        """Name the columns from now on."""
+        """See `Restorable`."""
         self._flow._names = names
 
     def products(self, matmul: Any) -> str:
@@ -175,27 +214,8 @@ class Interior:
 
     def become(self, other: Any) -> None:
         """Take over the results of a fit of a copy: links, standardisation, and parameters."""
-        structure = {name: getattr(other, name) for name in ("_chain", "_standardize_context", "_base")}
+        structure = {name: getattr(other, name) for name in STRUCTURE}
         self._flow._take_parameters(other._vector(), **structure)
-
-    @contextmanager
-    def restored(self, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """An exception inside, Ctrl-C included, puts the flow back to its state at the beginning.
-
-        `unless`: whether the flow has a state to keep by then.
-        """
-        flow = self._flow
-        structure = {name: getattr(flow, name) for name in ("_chain", "_standardize_context", "_base")}
-        program, vector = flow.__dict__.get("_program"), self.vector()  # which nothing may have compiled yet
-        names = self.names
-        try:
-            yield
-        except BaseException:
-            if not unless():
-                flow._take_parameters(vector, program=program, **structure)
-                if self.names is not names:
-                    self.name(names)
-            raise
 
     def start(self, started: Mapping[int, Transform]) -> None:
         """Replace transforms of the chain by others of the same kind and size, with their own parameters."""

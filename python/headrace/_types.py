@@ -1,8 +1,11 @@
-"""A type that annotations of most modules name."""
+"""Types that annotations of many modules name."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[Any]
 Floats = NDArray[np.float64]

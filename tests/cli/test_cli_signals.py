@@ -218,7 +218,7 @@ def test_a_diagnosis_of_channels_and_its_picture(folder, run, monkeypatch):
         assert code == 0, err
         assert out.endswith(f"\nsaved to {name}\n")
         assert (folder / name).read_bytes().startswith(begin)
-    monkeypatch.setattr("headrace._cli.signal_diagnose.can_draw", lambda: False)
+    monkeypatch.setattr("headrace._cli.diagnose.can_draw", lambda: False)
     check_error(*run("diagnose", "f.safetensors", "held", "-o", "e.png"), ["--output: pictures need matplotlib"])
     assert not (folder / "e.png").exists()
 

@@ -41,14 +41,13 @@ import headrace as hr
 from bench.sequences.conditioned import envelope
 from bench.sequences.speech import RANGE, SETTINGS, recordings
 from headrace._fit import clock
+from headrace._types import Floats
 from headrace.variational.spectra import Magnitudes
 
 GIVEN = {"covariates": envelope.COLUMNS, "hop": envelope.HOP}
 LENGTH, SAMPLES, WINDOW = 1024, 8, 256
 LOUD, FRAME, VOICED = 25.0, 160, 0.6
 NOISE = 0.5 * math.log(2.0 * math.pi)
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headrace._cli import signal_diagnose, signals
-from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _Names, _rows_for, _say, _usage
+import numpy as np
+
+from headrace._cli import signals
+from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _load_any, _Names, _rows_for, _say, _usage
+from headrace._cli.signals import STEP, bits_of, load, refuse_options_of_tables, signal_of
 from headrace._output import refuse_inputs, replacing
 from headrace._pictures import NO_MATPLOTLIB, can_draw
 from headrace._tables.table import FIT
@@ -21,7 +25,7 @@ WRITTEN = (".html", ".png", ".pdf", ".svg")
 def diagnose(arguments: argparse.Namespace) -> int:
     """Print the evidence against a density, and write a page or a picture of it."""
     if (waves := signals.found(arguments.data)) is not None:
-        return signal_diagnose.diagnose(arguments, waves)
+        return _signals(arguments, waves)
     if len(arguments.data) > 1 or os.path.isdir(arguments.data[0]):
         _usage(arguments, f"argument DATA: expected one table, or signals, got {' '.join(arguments.data)}")
     (arguments.data,) = arguments.data
@@ -55,3 +59,39 @@ def diagnose(arguments: argparse.Namespace) -> int:
     blocks = [*found.blocks(), *([] if output is None else ["", f"saved to {output}"])]
     _say(arguments, {**found.summary(), "file": output}, blocks)
     return INTERRUPTED if found.interrupted else OK
+
+
+def _signals(arguments: argparse.Namespace, files: Sequence[str]) -> int:
+    """Print the evidence against a density of signals, and draw it."""
+    refuse_options_of_tables(arguments)
+    if arguments.output is not None:
+        if Path(arguments.output).suffix.lower() == ".html":
+            _usage(
+                arguments,
+                f"argument --output: expected a picture, because signals have no page, got {arguments.output}",
+            )
+        _check_output(arguments, arguments.flow, *files)
+        if not can_draw():
+            raise ImportError(f"--output: {NO_MATPLOTLIB}")
+    flow, notes = _load_any(arguments.flow)
+    signal = signal_of(arguments.flow, flow, notes)
+    # Integers have cells, and latent values are those of points: noise makes points of them, as in the fit.
+    rng = np.random.default_rng(arguments.seed)
+    values = [load(arguments, file, signal, flow).values for file in files]
+    points = [one + STEP * (rng.random(one.shape) - 0.5) for one in values]
+    found = look(flow, points, seed=arguments.seed)
+    if arguments.output is not None:
+        found.plot(arguments.output)
+    report = {
+        **found.summary(),
+        "signals": list(files),
+        "bits": bits_of(found.nats, flow.features),
+        "rate": signal.rate,
+        "file": arguments.output,
+    }
+    _say(
+        arguments,
+        report,
+        [*str(found).splitlines(), *([] if arguments.output is None else ["", f"saved to {arguments.output}"])],
+    )
+    return OK

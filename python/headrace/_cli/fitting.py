@@ -211,8 +211,13 @@ def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome
         f"mean log-likelihood {where}, nats a row: {arguments.flow} {reached:.4f}   Gaussian {gaussian:.4f}",
         f"{_work(outcome)}; saved to {arguments.output}",
     ]
+    return ended(arguments, report, lines)
+
+
+def ended(arguments: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> int:
+    """Print the outcome of a fit; the exit status."""
     _say(arguments, report, lines)
-    if outcome["stopped"] == "interrupted":
+    if report["stopped"] == "interrupted":
         screen.tell("headrace: interrupted: the best weights so far were saved")
         return INTERRUPTED
     return OK

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import headrace as hr
-from headrace._cli import fitting, screen, waves
-from headrace._cli.commands import INTERRUPTED, OK, _counted, _say, _usage
+from headrace._cli import fitting, waves
+from headrace._cli.commands import _counted, _usage
 from headrace._cli.offered import FIT, SIGNALS
 from headrace._cli.signals import STEP, Signal, bits_of, found, refuse_options_of_tables
 
@@ -73,8 +73,4 @@ def _report(arguments: argparse.Namespace, flow: Any, signals: Sequence[waves.Wa
         f"{report['bits']:.3f} bits a value",
         f"{fitting._work(outcome)}; saved to {arguments.output}",
     ]
-    _say(arguments, report, lines)
-    if outcome["stopped"] == "interrupted":
-        screen.tell("headrace: interrupted: the best weights so far were saved")
-        return INTERRUPTED
-    return OK
+    return fitting.ended(arguments, report, lines)

@@ -7,8 +7,8 @@ detail as its width allows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from statistics import NormalDist
 
 import numpy as np
@@ -17,8 +17,6 @@ from headrace._fit import marginals as _marginals
 from headrace._fit.marginals import Column, Curve
 from headrace._types import Floats
 from headrace.transforms.gaussianize import Gaussianize
-
-Made = Callable[[Column], "Curve | None"]
 
 _NORMAL = NormalDist()
 
@@ -63,24 +61,13 @@ def _chosen(column: Column, latent: Floats) -> Curve | None:
     share = np.concatenate([unseen.share for _, unseen in parts])
     best, most = None, 0.0
     for width in WIDTHS:
-        each = _gains(parts, latent, width)
+        each = _marginals._gains(parts, partial(_curve, latent=latent, width=width))
         if each is not None and (mean := _marginals._mean_beyond(each, share / share.sum(), CLEARLY)) > most:
             best, most = width, mean
     if best is None:
         return None
     curve = _curve(column, latent, best)
     return None if curve is None else curve.placed(latent, spread=True)
-
-
-def _gains(parts: Sequence[tuple[Column, Column]], latent: Floats, width: float) -> Floats | None:
-    gains = []
-    for seen, unseen in parts:
-        if (curve := _curve(seen, latent, width)) is None:
-            return None
-        z, log_slope = curve.at(unseen.x)
-        gains.append(log_slope - 0.5 * np.square(z) - _marginals._normal(unseen.x, seen))
-    each = np.concatenate(gains)
-    return each if np.isfinite(each).all() else None
 
 
 def _curve(column: Column, latent: Floats, width: float) -> Curve | None:

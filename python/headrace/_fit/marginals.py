@@ -8,9 +8,9 @@ and a gap between them, networks may do better with the column unchanged: some s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -378,23 +378,22 @@ def _chosen(column: Column, latent: Floats, closest: float | None) -> Curve | No
     share = np.concatenate([unseen.share for _, unseen in parts])
     share = share / share.sum()
     for count in COUNTS:
-        found = _gains(parts, latent, count, closest)
+        found = _gains(parts, partial(_curve, latent=latent, count=count, closest=closest))
         if found is not None and (mean := _mean_beyond(found, share, clearly)) > gain:
             best, gain, each = count, mean, found
     if not best:
         return None
-    straight = None if closest is None else _gains(parts, latent, best, None)
+    straight = None if closest is None else _gains(parts, partial(_curve, latent=latent, count=best))
     if straight is not None and _mean_beyond(straight - each, share, 1.0) > 0.0:
         closest = None
     return _curve(column, latent, best, closest)
 
 
-def _gains(parts: Sequence[tuple[Column, Column]], latent: Floats, count: int, closest: float | None) -> Floats | None:
-    """Nats that each row gains by a curve through the other folds' rows over a normal density; None without a curve."""
+def _gains(parts: Sequence[tuple[Column, Column]], made: Callable[[Column], Curve | None]) -> Floats | None:
+    """Nats that each row gains by a curve `made` of the other folds' rows over a normal density; None without one."""
     gains = []
     for seen, unseen in parts:
-        curve = _curve(seen, latent, count, closest)
-        if curve is None:
+        if (curve := made(seen)) is None:
             return None
         z, log_slope = curve.at(unseen.x)
         gains.append(log_slope - 0.5 * np.square(z) - _normal(unseen.x, seen))

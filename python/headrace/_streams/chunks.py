@@ -15,28 +15,42 @@ from headrace._streams.columns import chosen_columns
 from headrace._streams.stream import Stream
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of Dask."""
     return isinstance(value, class_of("dask.array", "Array"))
 
 
-def _is_frame(value: Any) -> bool:
+def is_frame(value: Any) -> bool:
+    """Whether a value is a frame of Dask."""
     return isinstance(value, class_of("dask.dataframe", "DataFrame"))
+
+
+def whole_rows(array: Any) -> Any:
+    """The array with each row in one chunk."""
+    return array.rechunk({1: -1}) if array.ndim == 2 and array.numblocks[1] > 1 else array
+
+
+def checked_array(x: Any, columns: Any, prefix: str = "") -> Any:
+    """An array of Dask, checked to be rows, each in one chunk; `columns` are for frames alone."""
+    if not is_array(x):
+        raise TypeError(f"{prefix}x: expected an array or a frame of Dask, got {check.kind_of(x)}")
+    if columns is not None:
+        raise ValueError(f"columns: expected None, as {prefix}x is an array, got names")
+    if x.ndim != 2:
+        raise errors.wrong_shape(f"{prefix}x", "(rows, features)", x.shape)
+    return whole_rows(x)
 
 
 def is_of_dask(value: Any) -> bool:
     """Whether a value is an array or a frame of Dask; without Dask imported none is."""
-    return _is_array(value) or _is_frame(value)
+    return is_array(value) or is_frame(value)
 
 
 def of_dask(x: Any, context: Any, weights: Any, columns: Any, buffer: Any) -> Stream:
     """See `headrace.rows.dask`."""
-    if _is_frame(x):
+    if is_frame(x):
         return Partitions(x, columns, context, weights, buffer)
-    if not _is_array(x):
-        raise TypeError(f"x: expected an array or a frame of Dask, got {check.kind_of(x)}")
-    if columns is not None:
-        raise ValueError("columns: expected None, as x is an array, got names")
-    return Chunks(x, context, weights, buffer)
+    return Chunks(checked_array(x, columns), context, weights, buffer)
 
 
 class Chunks(Stream):
@@ -44,9 +58,6 @@ class Chunks(Stream):
 
     def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
         """See `headrace.rows.dask`."""
-        if x.ndim != 2:
-            raise errors.wrong_shape("x", "(rows, features)", x.shape)
-        x = x.rechunk({1: -1}) if x.numblocks[1] > 1 else x
         rows = x.chunks[0]
         known = not any(math.isnan(n) for n in rows)
         self._ends = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64) if known else None
@@ -59,10 +70,9 @@ class Chunks(Stream):
             if value is not None and self._ends is not None and len(value) != self._ends[-1]:
                 raise ValueError(f"{name}: expected {self._ends[-1]} rows, as x has, got shape {value.shape}")
             return value
-        if not _is_array(value):
+        if not is_array(value):
             raise TypeError(f"{name}: expected an array of Dask, as x is, got {check.kind_of(value)}")
-        if value.ndim == 2 and value.numblocks[1] > 1:
-            value = value.rechunk({1: -1})
+        value = whole_rows(value)
         if self._ends is None:
             if value.numblocks[0] != x.numblocks[0]:
                 raise ValueError(f"{name}: expected {x.numblocks[0]} chunks, as x has, got {value.numblocks[0]}")

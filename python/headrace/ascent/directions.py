@@ -54,7 +54,6 @@ def sliced_turn(
     sizes: list[int],
     rng: np.random.Generator,
     unit: float = 1.0,
-    moved: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
 ) -> Turn:
     """A turn with blocks chosen by `sliced_rotation`, each from the coordinates that it turns.
 
@@ -63,10 +62,9 @@ def sliced_turn(
         sizes: Of the blocks.
         rng: The generator of all draws.
         unit: Factor that gives z mean 0 and variance 1, about.
-        moved: The values of some rows of z, if they differ from z.
     """
     return sliced_turn_of(
-        len(z), lambda rows: _arrays.on_host(z[_arrays.library(z).asarray(rows)]), sizes, rng, unit, moved
+        len(z), lambda rows: _arrays.on_host(z[_arrays.library(z).asarray(rows)]), sizes, rng, unit, None
     )
 
 

@@ -79,7 +79,7 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
     import jax.numpy as jnp
 
     layers, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=lambda node: hasattr(node, "inference"))
-    refuse_training("model", ((jax.tree_util.keystr(path), layer) for path, layer in layers))
+    refuse_training(((jax.tree_util.keystr(path), layer) for path, layer in layers))
     leaves = [leaf for leaf in jax.tree_util.tree_leaves(model) if isinstance(leaf, jax.Array)]
     dtype = dtype_of(place, leaves)
     with jax.enable_x64(True):

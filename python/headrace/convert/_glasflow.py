@@ -54,9 +54,7 @@ def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flo
         stand = _nflows_files.stand_of(model, not_recorded, place, NOT_RECORDED, "glasflow")
         return finished_file(place, model, verify, lambda: flow_of(stand, place, nothing))
     without_files(not_recorded)
-    copied = opened("model", model)
-    if not (hasattr(copied, "_transform") and hasattr(copied, "_distribution")):
-        raise TypeError(f"model: expected a flow of glasflow, got {type(model).__name__}")
+    copied = opened(model, "a flow of glasflow", "_transform", "_distribution")
     log_prob = copied.log_prob if verify else None
     return finished(place, dtype_of(place, tensors_of(model)), lambda: flow_of(copied, place, nothing), log_prob)
 

@@ -55,9 +55,7 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
         outside = Outside(stand._embedding_net, embedding, place.at("_embedding_net"))
         return finished_file(place, model, verify, lambda: flow_of(stand, place, outside))
     without_files(not_recorded)
-    copied = opened("model", model)
-    if not (hasattr(copied, "_transform") and hasattr(copied, "_distribution")):
-        raise TypeError(f"model: expected a flow of nflows, got {type(model).__name__}")
+    copied = opened(model, "a flow of nflows", "_transform", "_distribution")
     outside = Outside(getattr(copied, "_embedding_net", None), embedding, place.at("_embedding_net"))
     log_prob = density_of(copied, outside) if verify else None
     return finished(place, dtype_of(place, tensors_of(model)), lambda: flow_of(copied, place, outside), log_prob)

@@ -56,9 +56,7 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
         stand = stand_of(model, not_recorded, place)
         return finished_file(place, model, verify, lambda: flow_of(stand, place))
     without_files(not_recorded)
-    copied = opened("model", model)
-    if not (hasattr(copied, "flows") and hasattr(copied, "q0")):
-        raise TypeError(f"model: expected a flow of normflows, got {type(model).__name__}")
+    copied = opened(model, "a flow of normflows", "flows", "q0")
     dtype, lost = _dtype(model, place), _lost_constant(copied.q0)
 
     def log_prob(x: Any, context: Any) -> Any:

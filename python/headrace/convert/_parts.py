@@ -249,10 +249,10 @@ class Layers:
         """The last layer."""
         self._add(weight, bias, mask)
 
-    def scale_outputs(self, factors: Numbers, shifts: Numbers | None = None) -> None:
-        """Multiply the outputs, then add to them."""
+    def scale_outputs(self, factors: Numbers) -> None:
+        """Multiply the outputs."""
         self.weights[-1] = factors[:, None] * self.weights[-1]
-        self.biases[-1] = factors * self.biases[-1] + (0.0 if shifts is None else shifts)
+        self.biases[-1] = factors * self.biases[-1]
 
     def widen(self) -> None:
         """Add zero columns for a context that only joins read, and not the first layer."""

@@ -191,19 +191,19 @@ def residual_network(net: Any, place: Place) -> Layers:
     return layers
 
 
-def plain_network(modules: Any, place: Place, inputs: int, what: str = "a linear layer") -> Layers:
+def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
     """Linear layers, each followed by an activation but the last one; dropout does nothing in evaluation."""
     found = [(i, m) for i, m in enumerate(modules) if class_of(m) not in (("torch", "Dropout"), ("torch", "Identity"))]
     if not found or class_of(found[-1][1])[1] != "Linear":
         i, module = found[-1] if found else (0, None)
-        raise place.at(i).unknown(module, f"{what} at the end")
+        raise place.at(i).unknown(module, "a linear layer at the end")
     layers = Layers(int(found[0][1].weight.shape[1]) - inputs)
     for i, module in found[:-1]:
         if class_of(module)[1] == "Linear":
             own = _linear(module, place.at(i))
             layers.hidden(own.weight, own.bias)
         elif not layers.layers or layers.layers[-1].activation != "identity":
-            raise place.at(i).unknown(module, f"{what} before each activation")
+            raise place.at(i).unknown(module, "a linear layer before each activation")
         else:
             layers.activate(activation_of(place.at(i), module))
     own = _linear(found[-1][1], place.at(found[-1][0]))

@@ -43,7 +43,7 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
         raise TypeError(
             f"{place.path}: expected sbi's NFlowsFlow, ZukoFlow or ZukoUnconditionalFlow, got {type(model).__name__}"
         )
-    copied = opened("model", model)
+    copied = opened(model)
     net = getattr(copied, "embedding_net", None)
     outside = Outside(net, embedding, place.at("embedding_net"))
     dtype = dtype_of(place, tensors_of(model.net))

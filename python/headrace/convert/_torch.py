@@ -13,23 +13,26 @@ from headrace.convert._verify import verify
 from headrace.flow import Flow
 
 
-def opened(name: str, model: Any) -> Any:
+def opened(model: Any, expected: str = "", *attributes: str) -> Any:
     """A copy of a module on the CPU in evaluation mode and in float64, which holds its numbers exactly.
 
-    A model is refused if its density is another one in its present mode. Embedding nets keep their own mode.
+    A model is refused if its density is another one in its present mode, or if it does not have the attributes of what
+    is expected. Embedding nets keep their own mode.
     """
     import torch
 
     if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"{name}: expected a module of PyTorch, got {check.kind_of(model)}")
+        raise TypeError(f"model: expected a module of PyTorch, got {check.kind_of(model)}")
     nets = (getattr(model, attribute, None) for attribute in ("_embedding_net", "embedding_net"))
     outside = {layer for net in nets if isinstance(net, torch.nn.Module) for layer in net.modules()}
     layers = ((path and f".{path}", layer) for path, layer in model.named_modules() if layer not in outside)
-    refuse_training(name, layers)
+    refuse_training(layers)
     try:
         model = copy.deepcopy(model)
     except Exception as error:
-        raise TypeError(f"{name}: expected a module that can be copied, got {error}") from error
+        raise TypeError(f"model: expected a module that can be copied, got {error}") from error
+    if not all(hasattr(model, attribute) for attribute in attributes):
+        raise TypeError(f"model: expected {expected}, got {type(model).__name__}")
     return model.cpu().double().eval()
 
 

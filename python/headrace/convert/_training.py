@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def refuse_training(name: str, layers: Iterable[tuple[str, Any]]) -> None:
+def refuse_training(layers: Iterable[tuple[str, Any]]) -> None:
     """Refuse batch norm, dropout and act norms without a start in training mode, by the layer's place and class.
 
     Args:
-        name: The argument's.
         layers: The place and the layer, for modules of PyTorch and of equinox alike; no package is imported.
 
     Raises:
@@ -20,8 +19,8 @@ def refuse_training(name: str, layers: Iterable[tuple[str, Any]]) -> None:
         trains = getattr(layer, "training", not getattr(layer, "inference", True))
         if trains and (kind := _changed_by_training(layer)):
             raise ValueError(
-                f"{name}{place}: expected no {kind} in training mode, where the density is another than in "
-                f"evaluation, got {layer!r}; call {name}.eval() (for flowjax: equinox.nn.inference_mode)"
+                f"model{place}: expected no {kind} in training mode, where the density is another than in "
+                f"evaluation, got {layer!r}; call model.eval() (for flowjax: equinox.nn.inference_mode)"
             )
 
 

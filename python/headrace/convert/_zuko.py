@@ -78,9 +78,7 @@ def from_zuko(
         stand = stand_of(model, given, place)
         return finished_file(place, model, verify, lambda: flow_of(stand, place))
     without_files(given)
-    copied = opened("model", model)
-    if not (hasattr(copied, "transform") and hasattr(copied, "base")):
-        raise TypeError(f"model: expected a flow of zuko, got {type(model).__name__}")
+    copied = opened(model, "a flow of zuko", "transform", "base")
     dtype = dtype_of(place, tensors_of(model))
 
     def log_prob(x: Any, context: Any) -> Any:

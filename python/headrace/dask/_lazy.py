@@ -11,8 +11,9 @@ from headrace import _arguments as check
 from headrace import _array_errors as errors
 from headrace._arrays.caller import Caller
 from headrace._core import LEAST_ROWS
+from headrace._streams.chunks import checked_array, is_array, is_frame, whole_rows
 from headrace.dask._shown import computed
-from headrace.dask._table import is_array, is_frame, names_of, whole_rows
+from headrace.dask._table import names_of
 
 CHUNK = 1 << 16
 
@@ -40,15 +41,9 @@ def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None, pro
 
 
 def _of_array(flow: Any, x: Any, context: Any, columns: Any) -> Any:
-    if not is_array(x):
-        raise TypeError(f"x: expected an array or a frame of Dask, got {check.kind_of(x)}")
-    if columns is not None:
-        raise ValueError("columns: expected None, as x is an array, got names")
-    if x.ndim != 2:
-        raise errors.wrong_shape("x", "(rows, features)", x.shape)
     from dask import array
 
-    x = whole_rows(x)
+    x = checked_array(x, columns)
     alone = not math.isnan(x.shape[0]) and x.shape[0] < LEAST_ROWS
     rows = _rows_of("context", context, x, flow.context)
     shared = None if rows is not None else context

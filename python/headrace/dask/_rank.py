@@ -132,24 +132,26 @@ def fit(
     group: Group, kept: Any, shards: dict[int, Any], judge: Any, progress: bool, *, flow: Any, options: dict[str, Any]
 ) -> tuple[Any, Any]:
     """`Flow.fit` on one rank."""
-    x, context, weights = _columns(shards)
-    if judge is not None:
-        options = {**options, "validation": _columns(judge)}
     if kept is not None:
         options = {**options, "checkpoint": kept}
-    history = flow.fit(x, context, weights=weights, group=group, progress=progress, **options)
-    return flow, history
+    return flow, _fitted(flow, group, shards, judge, progress, options)
 
 
 def ascend(
     group: Group, kept: Any, shards: dict[int, Any], judge: Any, progress: bool, *, model: Any, options: dict[str, Any]
 ) -> tuple[Any, Any]:
     """`DualAscentFlow.fit` on one rank."""
+    return _fitted(model, group, shards, judge, progress, options), model.history
+
+
+def _fitted(
+    model: Any, group: Group, shards: dict[int, Any], judge: Any, progress: bool, options: dict[str, Any]
+) -> Any:
+    """The result of `fit` of rows in shards."""
     x, context, weights = _columns(shards)
     if judge is not None:
         options = {**options, "validation": _columns(judge)}
-    flow = model.fit(x, context, weights=weights, group=group, progress=progress, **options)
-    return flow, model.history
+    return model.fit(x, context, weights=weights, group=group, progress=progress, **options)
 
 
 def _columns(shards: dict[int, Any]) -> tuple[Any, ...]:

@@ -15,33 +15,18 @@ from typing import Any
 import numpy as np
 
 from headrace import _arguments as check
-from headrace import _array_errors as errors
 from headrace._arrays.caller import Caller
 from headrace._arrays.frames import class_of
+from headrace._streams.chunks import checked_array, is_array, is_frame, whole_rows
 from headrace._streams.columns import chosen_columns
 from headrace._tables.names import Names
 
 Pieces = list[tuple[Any, Any, int, int]]  # partition, names of columns or None, first row, end
 
 
-def is_array(value: Any) -> bool:
-    """Whether a value is an array of Dask."""
-    return isinstance(value, class_of("dask.array", "Array"))
-
-
-def is_frame(value: Any) -> bool:
-    """Whether a value is a frame of Dask."""
-    return isinstance(value, class_of("dask.dataframe", "DataFrame"))
-
-
 def is_series(value: Any) -> bool:
     """Whether a value is a column of a frame of Dask."""
     return isinstance(value, class_of("dask.dataframe", "Series"))
-
-
-def whole_rows(array: Any) -> Any:
-    """The array with each row in one chunk."""
-    return array.rechunk({1: -1}) if array.ndim == 2 and array.numblocks[1] > 1 else array
 
 
 def names_of(frame: Any, columns: Any, context: Any, weights: Any) -> tuple[list[Any], Any, Any]:
@@ -101,16 +86,9 @@ def shards_of(
         own = [(parts, features)]
         for name, value, names in (("context", context, conditions), ("weights", weights, count)):
             own.append((parts, names) if names is not None else _given(client, f"{prefix}{name}", value, rows))
-    elif is_array(x):
-        if columns is not None:
-            raise ValueError(f"columns: expected None, as {prefix}x is an array, got names")
-        if x.ndim != 2:
-            raise errors.wrong_shape(f"{prefix}x", "(rows, features)", x.shape)
-        own = [
-            _given(client, f"{prefix}{n}", v, rows) for n, v in (("x", x), ("context", context), ("weights", weights))
-        ]
     else:
-        raise TypeError(f"{prefix}x: expected an array or a frame of Dask, got {check.kind_of(x)}")
+        given = (("x", checked_array(x, columns, prefix)), ("context", context), ("weights", weights))
+        own = [_given(client, f"{prefix}{name}", value, rows) for name, value in given]
     whole = [None if one is None else one[0].rows for one in own]
     for name, count in zip(("context", "weights"), whole[1:], strict=True):
         if count is not None and count != whole[0]:

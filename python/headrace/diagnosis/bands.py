@@ -13,6 +13,7 @@ import numpy as np
 from headrace._types import Floats
 
 POINTS = 100
+LEVEL = 0.95
 _SIMULATED, _MOST_SIMULATED = 2000, 50_000
 _KEY = 0x62616E64  # of the simulation, which is the same each time
 
@@ -24,18 +25,18 @@ def curve(uniform: Floats) -> Floats:
 
 
 @functools.lru_cache(maxsize=64)
-def curve_band(rows: int, curves: int = 1, level: float = 0.95) -> Floats:
+def curve_band(rows: int, curves: int = 1) -> Floats:
     """Half the width of the band around 0, 1/100, ..., 1 that contains all `curves` independent curves."""
     at = np.arange(1, POINTS) / POINTS
     unit = np.sqrt(at * (1.0 - at) / rows)
     drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(POINTS, 1.0 / POINTS), _SIMULATED)
     away = np.abs(np.cumsum(drawn, axis=1)[:, :-1] / rows - at) / unit
-    width = np.quantile(away.max(axis=1), level ** (1.0 / curves))
+    width = np.quantile(away.max(axis=1), LEVEL ** (1.0 / curves))
     return np.concatenate([[0.0], width * unit, [0.0]])
 
 
 @functools.lru_cache(maxsize=64)
-def histogram_band(rows: int, bins: int, level: float = 0.95, histograms: int = 1) -> tuple[int, int]:
+def histogram_band(rows: int, bins: int, histograms: int = 1) -> tuple[int, int]:
     """The least and the largest count of any of the equal bins, in all of the histograms.
 
     These may depend on each other, like those of columns (Bonferroni).
@@ -43,5 +44,5 @@ def histogram_band(rows: int, bins: int, level: float = 0.95, histograms: int = 
     simulated = min(max(_SIMULATED, 200 * histograms), _MOST_SIMULATED)
     drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(bins, 1.0 / bins), simulated)
     most = np.abs(drawn - rows / bins).max(axis=1)
-    width = np.quantile(most, 1.0 - (1.0 - level) / histograms, method="higher")
+    width = np.quantile(most, 1.0 - (1.0 - LEVEL) / histograms, method="higher")
     return max(int(np.ceil(rows / bins - width)), 0), int(np.floor(rows / bins + width))

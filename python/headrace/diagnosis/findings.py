@@ -31,6 +31,22 @@ class Finding:
         return self.adjusted <= LEVEL
 
 
+class Tested:
+    """A density after some tests."""
+
+    tests: tuple[Finding, ...]
+
+    @property
+    def p_value(self) -> float:
+        """The p-value of all tests together (Holm's, that is Bonferroni's, of the smallest); 1 without tests."""
+        return min((one.adjusted for one in self.tests), default=1.0)
+
+    @property
+    def misses(self) -> tuple[Finding, ...]:
+        """The tests that speak against the density at the 5 % level, the clearest first."""
+        return tuple(sorted((one for one in self.tests if one.misses), key=lambda one: one.p_value))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values: those at most a level are rejected, and one right hypothesis is with no greater probability.
 

@@ -14,7 +14,7 @@ from headrace._types import Floats
 from headrace.diagnosis import bands
 from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.distributions import normal_tail
-from headrace.diagnosis.findings import LEVEL, Finding, number, p_text
+from headrace.diagnosis.findings import LEVEL, Finding, Tested, number, p_text
 from headrace.diagnosis.likelihood import Likelihood
 
 
@@ -32,7 +32,7 @@ class Worst:
 
 
 @dataclass(frozen=True, repr=False)
-class Record:
+class Record(Tested):
     """All results of a diagnosis."""
 
     kind: str
@@ -78,16 +78,6 @@ class Record:
     """How and when the diagnosis was made: pairs of a name and a value."""
     on_the_command_line: bool = False
     """Whether advice names options of the command line, and not arguments of Python."""
-
-    @property
-    def p_value(self) -> float:
-        """The p-value of all tests together (Holm's, that is Bonferroni's, of the smallest); 1 without tests."""
-        return min((one.adjusted for one in self.tests), default=1.0)
-
-    @property
-    def misses(self) -> tuple[Finding, ...]:
-        """The tests that speak against the density at the 5 % level, the clearest first."""
-        return tuple(sorted((one for one in self.tests if one.misses), key=lambda one: one.p_value))
 
     @property
     def verdict(self) -> str:

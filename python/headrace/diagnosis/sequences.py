@@ -18,7 +18,7 @@ from headrace import _arguments as check
 from headrace._types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis import latent
-from headrace.diagnosis.findings import Finding, holm, least_of, number, p_text
+from headrace.diagnosis.findings import Finding, Tested, holm, least_of, number, p_text
 from headrace.diagnosis.scores import scores
 from headrace.diagnosis.sequence_picture import draw
 
@@ -27,7 +27,7 @@ WINDOW = 400  # steps whose loudness is one number, at most
 
 
 @dataclass(frozen=True, repr=False)
-class SequenceDiagnosis:
+class SequenceDiagnosis(Tested):
     """The result of `headrace.diagnose` of a flow of sequences; print it."""
 
     kind: str
@@ -49,16 +49,6 @@ class SequenceDiagnosis:
     """How many pairs of steps each lag has, shape (lags,)."""
     loudness: tuple[tuple[float, float, float], ...]
     """Of equally many steps each, from quiet to loud: the least and the largest loudness, and the mean log density."""
-
-    @property
-    def misses(self) -> tuple[Finding, ...]:
-        """The tests that speak against the density at the 5 % level, the clearest first."""
-        return tuple(sorted((one for one in self.tests if one.misses), key=lambda one: one.p_value))
-
-    @property
-    def p_value(self) -> float:
-        """The p-value of all tests together, by Holm's method."""
-        return min((one.adjusted for one in self.tests), default=1.0)
 
     def summary(self) -> dict[str, Any]:
         """All of it in plain numbers and texts for JSON."""

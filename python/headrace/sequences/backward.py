@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._types import Array
 from headrace.sequences.arrays import Block, Sequences
 from headrace.sequences.links import Cotangent
 
 if TYPE_CHECKING:
     from headrace.sequences.program import ChainGradients
     from headrace.sequences.runs import Part, Run
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,6 @@ class Cotangents:
     def of_log_prob(cls, name: str, value: Any, run: Run) -> Cotangents:
         """Cotangents of log densities of sequences, or of steps."""
         given = run.given
-        assert given is not None
         array = run.caller.open(name, value)
         if array.shape == given.batch:
             return cls(rows=array.reshape(given.rows))
@@ -43,14 +41,12 @@ class Cotangents:
     @classmethod
     def ones(cls, run: Run) -> Cotangents:
         """Cotangents for the sum of all log densities."""
-        assert run.given is not None
         return cls(rows=np.ones(run.given.rows))
 
     @classmethod
     def of_weights(cls, name: str, value: Any, run: Run) -> Cotangents:
         """Cotangents for minus the mean log density of steps."""
         given = run.given
-        assert given is not None
         if not given.rows:
             raise ValueError(f"{given.name}: expected at least one sequence, got none")
         own = cls.ones(run) if value is None else cls.of_log_prob(name, value, run)
@@ -72,7 +68,6 @@ class Cotangents:
     def of_sides(cls, name: str, values: Any, log_det: Any, run: Run) -> Cotangents:
         """Cotangents of values and log-determinants."""
         given = run.given
-        assert given is not None
         own = None
         if values is not None:
             own = Sequences(run.caller, name, values, given.features)
@@ -110,9 +105,7 @@ class Backward:
             None if a is None or isinstance(a, (list, tuple)) else tuple(a.shape) for a in (context, covariates)
         ]
         self._run, self._kinds, self._inverse = run, kinds, inverse
-        given = run.given
-        assert given is not None
-        self._given = given
+        self._given = given = run.given
         self._inputs = given.like(run.dtype, given.features) if "inputs" in kinds else None
         self._parameters = np.zeros(run.program.n_weights)
         for kind, found in (("context", run.context is not None), ("covariates", bool(run.covariates.arrays))):

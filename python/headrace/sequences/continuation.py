@@ -32,7 +32,6 @@ class Continuation:
     def __init__(self, run: Run) -> None:
         """`run`: the run of the prefix."""
         given = run.given
-        assert given is not None
         self._run, self._features = run, given.features
         self._rows, self._position = given.rows, given.steps
         index = np.arange(self._rows)

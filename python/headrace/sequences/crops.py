@@ -13,16 +13,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._fit.given_rows import checksum
 from headrace._fit.moments import Moments
 from headrace._held_out import held_of
+from headrace._types import Array
 
 if TYPE_CHECKING:
     from headrace.sequences.arrays import Covariates
 
-Array = NDArray[Any]
 
 _LONGEST = 2**18  # steps of a sum of products in one piece
 

@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace._tables.names import Names
+from headrace._interior import Restorable
 from headrace.transforms.fixed import Standardize
 
 if TYPE_CHECKING:
-    from headrace._arrays.caller import Caller
     from headrace._evaluation import Pair
     from headrace._module import Program
     from headrace.sequences.links import Link
 
 
-class SequenceInterior:
+class SequenceInterior(Restorable):
     """What `headrace._interior.Interior` is to a flow of rows, as far as a fit uses it."""
 
     on_device = False
     drops = False
     bends = False  # runs with a cosine are tried on rows alone
-    names = Names()
-
-    def __init__(self, flow: Any) -> None:
-        """`flow`: a `SequenceFlow`; its module imports this one."""
-        self._flow = flow
-        self.chain: tuple[Any, ...] = flow._chain
-        self.caller: Callable[[], Caller] = flow._caller
-        self.vector: Callable[[], NDArray[Any]] = flow._vector
-
-    @property
-    def program(self) -> Program:
-        """The program; another one after `rescale`."""
-        program: Program = self._flow._program
-        return program
 
     @property
     def is_fresh(self) -> bool:
@@ -72,9 +55,6 @@ class SequenceInterior:
         """See `Interior.stepping`."""
         return self.program, lambda: None
 
-    def name(self, names: Names) -> None:
-        """Nothing: features of sequences have no names."""
-
     def set_starts(self, starts: dict[int, Any], context: Pair | None) -> None:
         """Replace transforms by others of the same kind and size, with their own parameters; standardise the context.
 
@@ -92,19 +72,6 @@ class SequenceInterior:
         if context is not None:
             structure["_standardize_context"] = context
         flow._take_parameters(np.concatenate(parts), **structure)
-
-    @contextmanager
-    def restored(self, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """See `Interior.restored`."""
-        flow = self._flow
-        structure = {name: getattr(flow, name) for name in ("_chain", "_standardize_context")}
-        program, vector = flow.__dict__.get("_program"), self.vector()
-        try:
-            yield
-        except BaseException:
-            if not unless():
-                flow._take_parameters(vector, program=program, **structure)
-            raise
 
     def check_field(self, crop: int | None, longest: int) -> int | None:
         """The steps before a crop that its densities depend on; None where only whole sequences are exact.

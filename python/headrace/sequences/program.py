@@ -8,16 +8,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._module import Block
+from headrace._types import Array
 from headrace.bases import Logistic, StandardNormal
 from headrace.flow import Flow
 from headrace.sequences.links import CausalLink, Cotangent, Link, LinkCall, LinkGradients, at_least_a_tile
 
 ChainGradients = LinkGradients
 
-Array = NDArray[Any]
 
 # Noise is drawn for blocks of this many steps. Sample i has its steps of block b in rows (b * 2^31 + i) * 64 + 0 ... 63
 # of the generator: so that all samples' steps of one block are one call, and none depends on the number of samples.

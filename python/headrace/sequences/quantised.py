@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace import ops
 from headrace._core.maps import has_bins
+from headrace._types import Array
 from headrace.bases import Logistic
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.links import LinkCall
@@ -16,8 +16,6 @@ from headrace.sequences.prediction import LinearPrediction, PredictionLink
 from headrace.sequences.runs import Part, Run
 from headrace.sequences.settings import LEVELS
 from headrace.transforms.fixed import Standardize
-
-Array = NDArray[Any]
 
 
 def has_cells(flow: Any) -> bool:

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._types import Array
 from headrace.sequences.arrays import Block, Covariates, Sequences, blocks, chunks
 from headrace.sequences.program import SequenceProgram
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,14 @@ class Run:
         """`context` is (rows, columns), or (1, columns) for all; `vector` replaces the program's own."""
         self.program, self.caller, self.batch, self.dtype = program, caller, batch, dtype
         self.context, self.covariates = context, covariates
-        self.given = given
+        self._given = given
         self.vector = program.vector if vector is None else vector
+
+    @property
+    def given(self) -> Sequences:
+        """The sequences of a call that takes some."""
+        assert self._given is not None
+        return self._given
 
     def context_of(self, index: NDArray[np.intp] | Sequence[int]) -> Array | None:
         """The context of these sequences, (rows, columns)."""
@@ -69,7 +74,6 @@ class Run:
     def parts(self, whole: bool = False) -> Iterator[Part]:
         """All steps of all sequences; with `whole` each sequence in one part."""
         given = self.given
-        assert given is not None
         for block in given.blocks():
             index = block.index
             context, covariates = self.context_of(index), self.covariates.rows(index)
@@ -80,7 +84,6 @@ class Run:
 
     def scored(self, scorer: Scorer, whole: bool = False) -> Iterator[tuple[Part, Array]]:
         """The parts with their scores, zero after the end of a sequence."""
-        assert self.given is not None
         for part in self.parts(whole):
             scores = scorer(part)
             scores[self.given.beyond(part.block, part.begin, part.begin + scores.shape[1])] = 0.0
@@ -89,7 +92,6 @@ class Run:
     def totals(self, scorer: Scorer, whole: bool = False) -> Any:
         """Sums over the steps of each sequence, for the caller; in order, so that the parts do not affect them."""
         given = self.given
-        assert given is not None
         sums = np.zeros(given.rows)
         for part, scores in self.scored(scorer, whole):
             wide = scores.astype(np.float64)
@@ -101,7 +103,6 @@ class Run:
 
     def steps(self, scorer: Scorer, whole: bool = False) -> Any:
         """Scores of each step, for the caller."""
-        assert self.given is not None
         result = self.given.like(self.dtype)
         for part, scores in self.scored(scorer, whole):
             result.put(part.block, part.begin, scores)
@@ -110,7 +111,6 @@ class Run:
     def both(self, inverse: bool) -> tuple[Any, Any]:
         """The other side and its log-determinant, for the caller."""
         given = self.given
-        assert given is not None
         values = given.like(self.dtype, given.features)
 
         def scored(part: Part) -> Array:

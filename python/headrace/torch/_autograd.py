@@ -30,14 +30,8 @@ NO_BATCHED_GRADS = (
 )
 
 
-class _First(torch.autograd.Function):
-    """A first derivative: a second one is refused, because it would otherwise be zero without a word."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(count: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        return tuple(tensor.view_as(tensor) for tensor in tensors[:count] if tensor is not None)
+class Last(torch.autograd.Function):
+    """A derivative that refuses to be derived again: it would otherwise be zero without a word."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -46,6 +40,16 @@ class _First(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         raise RuntimeError(NO_SECOND)
+
+
+class _First(Last):
+    """First derivatives, as they are."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(count: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        return tuple(tensor.view_as(tensor) for tensor in tensors[:count] if tensor is not None)
 
 
 def first(gradients: list[Tensor], causes: tuple[Tensor | None, ...]) -> list[Tensor]:
@@ -73,7 +77,7 @@ def _wanted(ctx: Any) -> list[bool]:
     return [bool(needed) for needed in ctx.needs_input_grad[:3]]
 
 
-class _Vjp(torch.autograd.Function):
+class _Vjp(Last):
     """The vector-Jacobian product in a form for vmap."""
 
     @staticmethod
@@ -93,14 +97,6 @@ class _Vjp(torch.autograd.Function):
         return tuple(
             operators.ops.vjp(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt)
         )
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError(NO_SECOND)
 
     @staticmethod
     def vmap(

@@ -138,8 +138,8 @@ class _Run(torch.autograd.Function):
         return _run_of_all(_Run.apply, info.batch_size, in_dims, value, params, how)
 
 
-class _Pull(torch.autograd.Function):
-    """The gradients, as a function that vmap can map and that has no derivatives of its own."""
+class _Pull(_autograd.Last):
+    """The gradients, as a function that vmap can map."""
 
     @staticmethod
     def forward(
@@ -152,14 +152,6 @@ class _Pull(torch.autograd.Function):
         found = _operators.ops.coupling_vjp(value, params, grad_value, grad_log_det, *_typed(*how))
         by_value, by_params = found
         return by_value, by_params
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError(_autograd.NO_SECOND)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:

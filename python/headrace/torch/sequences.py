@@ -185,26 +185,21 @@ class SequenceModule(nn.Module):
         return value
 
     def _log_prob(self, x: Any, context: Any, covariates: Any, steps: bool) -> Tensor:
-        flow = self._current()
-        given = [self._checked(n, t) for n, t in (("x", x), ("context", context), ("covariates", covariates))]
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*given, self.vector)):
-            made: Tensor = _LogProb.apply(flow, steps, *given, self.vector)
-            return made
-        verb = flow.log_prob_steps if steps else flow.log_prob
-        own_x, own_context, own_covariates = _detached(given)
-        plain: Tensor = verb(own_x, own_context, own_covariates, parameters=self.vector.detach())
-        return plain
+        verb = "log_prob_steps" if steps else "log_prob"
+        made: Tensor = self._call(_LogProb, verb, steps, x=x, context=context, covariates=covariates)
+        return made
 
     def _run(self, name: str, value: Any, context: Any, covariates: Any, to_data: bool) -> tuple[Tensor, Tensor]:
-        flow = self._current()
-        given = [self._checked(n, t) for n, t in ((name, value), ("context", context), ("covariates", covariates))]
+        verb, named = "to_data" if to_data else "to_latent", {name: value}
+        made: tuple[Tensor, Tensor] = self._call(_Run, verb, to_data, **named, context=context, covariates=covariates)
+        return made
+
+    def _call(self, function: Any, verb: str, flag: bool, **arguments: Any) -> Any:
+        """The function where a gradient may be asked for, and otherwise the flow's own call, which keeps nothing."""
+        flow, given = self._current(), [self._checked(name, tensor) for name, tensor in arguments.items()]
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*given, self.vector)):
-            made: tuple[Tensor, Tensor] = _Run.apply(flow, to_data, *given, self.vector)
-            return made
-        verb = flow.to_data if to_data else flow.to_latent
-        own_value, own_context, own_covariates = _detached(given)
-        plain: tuple[Tensor, Tensor] = verb(own_value, own_context, own_covariates, parameters=self.vector.detach())
-        return plain
+            return function.apply(flow, flag, *given, self.vector)
+        return getattr(flow, verb)(*_detached(given), parameters=self.vector.detach())
 
     def get_extra_state(self) -> Tensor:
         """What is fixed, as the bytes of a file."""

@@ -10,21 +10,19 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace import _array_errors as errors
 from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._module import Block
 from headrace._stored import Stored, storable
 from headrace.transforms.restriction import Mixed
+from headrace.transforms.rotation import MOST_FEATURES, Matrix, square
 from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-MOST_FEATURES = 2**13  # a factor of more takes half a gigabyte
 
-Matrix = NDArray[np.float64]
 Named = dict[str, NDArray[Any]]
 
 
@@ -356,12 +354,7 @@ def _inverse_of_unit(matrix: Matrix, *, is_lower: bool) -> Matrix:
 
 def _regular(name: str, value: Any, dtype: np.dtype[Any]) -> Matrix:
     """A float64 copy of a matrix that has an inverse which the dtype resolves."""
-    given = np.asarray(value)
-    if given.dtype.kind not in "fiu":
-        raise TypeError(f"{name}: expected an array of numbers, got {check.kind_of(value)} of {given.dtype}")
-    if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= MOST_FEATURES:
-        raise errors.wrong_shape(name, f"(n, n) with n from 1 to {MOST_FEATURES}", given.shape)
-    matrix = np.array(given, np.float64)
+    matrix = square(name, value)
     if not np.isfinite(matrix).all():
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
     most = 1.0 / float(np.finfo(dtype).eps)

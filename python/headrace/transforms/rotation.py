@@ -147,14 +147,19 @@ def _haar(n: int, rng: np.random.Generator) -> Matrix:
     return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)  # of a QR with a positive diagonal
 
 
-def _orthogonal(name: str, value: Any) -> Matrix:
-    """A read-only float64 copy, checked."""
+def square(name: str, value: Any) -> Matrix:
+    """A float64 copy of a matrix, whose size is checked."""
     given = np.asarray(value)
     if given.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected an array of numbers, got {check.kind_of(value)} of {given.dtype}")
     if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= MOST_FEATURES:
         raise errors.wrong_shape(name, f"(n, n) with n from 1 to {MOST_FEATURES}", given.shape)
-    matrix = np.array(given, np.float64)
+    return np.array(given, np.float64)
+
+
+def _orthogonal(name: str, value: Any) -> Matrix:
+    """A read-only float64 copy, checked."""
+    matrix = square(name, value)
     with np.errstate(over="ignore", invalid="ignore"):  # an error that is infinite, or not a number, is one
         error = np.abs(matrix.T @ matrix - np.eye(len(matrix))).max()
     if not error <= 1e-6:  # a NaN is no orthogonal matrix either

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._types import Floats
+from headrace._types import Array, Floats
 from headrace.bases import Normal, StandardNormal
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
@@ -24,8 +24,6 @@ from headrace.sequences.links import Cotangent
 from headrace.sequences.prediction import LinearPrediction
 from headrace.transforms.fixed import Standardize
 from headrace.variational.inputs_over_time import Batch
-
-Array = NDArray[Any]
 
 _AFFINE = ("affine", "additive")
 

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays.caller import Caller
+from headrace._types import Array
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.flow import SequenceFlow
 from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import Rng, seed_of
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

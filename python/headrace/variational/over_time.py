@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace import _arguments as check
 from headrace._fit import optimizer as _optimizer
-from headrace._types import Floats
+from headrace._types import Array, Floats
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
 from headrace.transforms.fixed import Standardize
@@ -24,8 +23,6 @@ from headrace.variational.descent import Descent, DescentPlan, Rng, StepHistory,
 from headrace.variational.divergence_over_time import Divergence, log_prob_of_steps, why_from_samples
 from headrace.variational.inputs_over_time import Batch, Inputs
 from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum
-
-Array = NDArray[Any]
 
 STEPS, SAMPLES, LENGTH = 2000, 16, 512
 RATE = 0.8  # of the default of `fit`
