@@ -140,8 +140,8 @@ def set_threads():
 @pytest.fixture
 def one_mixture(monkeypatch):
     """Small tables have a mixture of one kind to begin with, where a test does not judge the choice among them."""
-    for module in (mixture, full_mixture):
-        monkeypatch.setattr(module, "COMPONENTS", (3,))
+    monkeypatch.setattr(mixture, "COMPONENTS", (3,))
+    monkeypatch.setattr(full_mixture, "COMPONENTS", (4,))
     monkeypatch.setattr(full_mixture, "PRIORS", (1.0,))
 
 

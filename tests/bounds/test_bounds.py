@@ -243,6 +243,7 @@ def test_no_bounds_add_nothing():
     assert isinstance(flow.transforms[-1], hr.Standardize)
 
 
+@pytest.mark.usefixtures("one_mixture")
 def test_few_rows_are_fitted_with_the_gaussian_of_unbounded_numbers():
     flow = hr.MAF(4, transforms=1, hidden=(4,), bounds=BOUNDS)
     history = flow.fit(rows(60), progress=False)

@@ -158,6 +158,7 @@ def test_cross_validation_leaves_time_for_the_fit_that_follows(monkeypatch):
     assert (flow.parameters != small().parameters).any()
 
 
+@pytest.mark.usefixtures("one_mixture")
 def test_cross_validation_that_begins_nothing_is_the_gaussian(monkeypatch):
     time = Time(monkeypatch, step=50.0)
     flow, history = fitted(30.0, rows=200, batch_size=50)

@@ -86,7 +86,7 @@ def recalibrate(
 
 
 class _FitOfMap(Fit):
-    """The base stays, because transforms alone are kept: a mixture in its place would be lost, and takes long to find."""
+    """The base stays, because transforms alone are kept: a mixture in its place would be lost."""
 
     mixes = False
 
