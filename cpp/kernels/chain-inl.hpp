@@ -44,8 +44,9 @@ template <class In, class T>
 void load_columns(const ArrayView& a, int columns, const int* slots, const double* shift, const double* scale,
                   int64_t row, int rows, T* out, int64_t slot_stride, int64_t row_stride) {
     if (row_stride == 1 && a.column_stride == sizeof(In) && columns >= least_transposed) {
+        const bool adjacent = !a.rows && a.row_stride == columns * int64_t(sizeof(In));
         const auto line_of = [&](int r) { return row_of(a, row + r); };
-        rows_to_lines<In>(line_of, columns, slots, shift, scale, rows, out, slot_stride);
+        rows_to_lines<In>(line_of, adjacent, columns, slots, shift, scale, rows, out, slot_stride);
         return;
     }
     constexpr int block = 16;  // columns at a time: as many lines of the tile stay in L1

@@ -40,21 +40,16 @@ void data_block(const DataArgs<T>& a, int lane) {
     using V = Pack<T>;
     V sum[M][N] = {};
     const T* grad = a.grad + lane;
-    const auto add = [&](int r, const T* line) {
+    for (int r = 0; r < a.n_rows; ++r, grad += a.stride) {
         const T* w = a.weights + a.row[r] + a.column;
         __builtin_prefetch(a.weights + a.row[r + 8 < a.n_rows ? r + 8 : r] + a.column);
         V g[N];
-        for_sums<1, N>([&](int, int n) { g[n] = load(line + n * width<T>); });
-        for_sums<M, N>([&](int m, int n) { sum[m][n] += w[m] * g[n]; });
-    };
-    int r = 0;
-    for (; r + 4 <= a.n_rows; r += 4, grad += 4 * a.stride) {
-        add(r, grad);
-        add(r + 1, grad + a.stride);
-        add(r + 2, grad + 2 * a.stride);
-        add(r + 3, grad + 3 * a.stride);
+        for (int n = 0; n < N; ++n) g[n] = load(grad + n * width<T>);
+        for (int m = 0; m < M; ++m) {
+            const T weight = w[m];
+            for (int n = 0; n < N; ++n) sum[m][n] += weight * g[n];
+        }
     }
-    for (; r < a.n_rows; ++r, grad += a.stride) add(r, grad);
     for (int m = 0; m < M; ++m)
         for (int n = 0; n < N; ++n) {
             const int64_t place = m * a.stride + lane + n * width<T>;
@@ -101,19 +96,14 @@ void weight_block(const WeightArgs<T>& a) {
     const int64_t height = a.height;
     for (int left = a.rows; left > 0; left -= a.height, grad += a.size, x += a.size) {
         const int rows = left < a.height ? left : a.height;
-        const auto add = [&](int64_t b) {
+        for (int64_t b = 0; b < rows; ++b) {
             V input[N];
-            for_sums<1, N>([&](int, int n) { input[n] = load(x + (n * height + b) * W); });
-            for_sums<M, N>([&](int m, int n) { sum[m][n] += grad[m * height + b] * input[n]; });
-        };
-        int64_t b = 0;
-        for (; b + 4 <= rows; b += 4) {
-            add(b);
-            add(b + 1);
-            add(b + 2);
-            add(b + 3);
+            for (int n = 0; n < N; ++n) input[n] = load(x + (n * height + b) * W);
+            for (int m = 0; m < M; ++m) {
+                const T g = grad[m * height + b];
+                for (int n = 0; n < N; ++n) sum[m][n] += g * input[n];
+            }
         }
-        for (; b < rows; ++b) add(b);
     }
     for (int m = 0; m < M; ++m)
         for (int n = 0; n < N; ++n) {

@@ -44,19 +44,11 @@ void tile_block(const ProductArgs<T>& a, int column) {
     for (int m = 0; m < M; ++m) w[m] = a.weights + a.row[m];
     const T* x = a.input + a.k0 * a.stride + column;
     const int64_t stride = a.stride;
-    const auto add = [&](int64_t k, const T* line) {
+    for (int64_t k = a.k0, end = a.k1; k < end; ++k, x += stride) {
         V input[N];
-        for_sums<1, N>([&](int, int n) { input[n] = load(line + n * width<T>); });
+        for_sums<1, N>([&](int, int n) { input[n] = load(x + n * width<T>); });
         for_sums<M, N>([&](int m, int n) { sum[m][n] += w[m][k] * input[n]; });
-    };
-    int64_t k = a.k0;
-    for (const int64_t end = a.k1; k + 4 <= end; k += 4, x += 4 * stride) {
-        add(k, x);
-        add(k + 1, x + stride);
-        add(k + 2, x + 2 * stride);
-        add(k + 3, x + 3 * stride);
     }
-    for (; k < a.k1; ++k, x += stride) add(k, x);
     if (a.relu) for_sums<M, N>([&](int m, int n) { sum[m][n] = max(sum[m][n], T(0)); });
     for_sums<M, N>([&](int m, int n) { store(y + m * a.stride + n * width<T>, sum[m][n]); });
 }

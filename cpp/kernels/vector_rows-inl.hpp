@@ -12,7 +12,7 @@ namespace {
 template <class T>
 HR_FN void load_rows(const T* array, int columns, int64_t row, int rows, T* lines, int64_t height) {
     const auto line_of = [&](int r) { return reinterpret_cast<const char*>(array + (row + r) * columns); };
-    rows_to_lines<T>(line_of, columns, static_cast<const int*>(nullptr), nullptr, nullptr, rows, lines, height);
+    rows_to_lines<T>(line_of, true, columns, static_cast<const int*>(nullptr), nullptr, nullptr, rows, lines, height);
 }
 
 template <class T>

@@ -58,8 +58,8 @@ void back_head(const CausalSegment<T>& s, const CausalBack<T>& b, const Window& 
     T *const outputs = s.scratch + at.outputs, *const hidden = s.scratch + at.hidden;
     const char* const rows = reinterpret_cast<const char*>(b.outputs + w.begin * net.outputs);
     const int64_t row = int64_t(net.outputs) * int64_t(sizeof(T));
-    rows_to_lines<T, T>([&](int r) { return rows + r * row; }, net.outputs, nullptr, nullptr, nullptr, w.positions,
-                        outputs, back_stride);
+    rows_to_lines<T, T>([&](int r) { return rows + r * row; }, true, net.outputs, nullptr, nullptr, nullptr,
+                        w.positions, outputs, back_stride);
     BackLines<T> a{};
     a.weights = s.weights + net.last;
     a.unit = net.output_units;
