@@ -26,35 +26,58 @@ def test_a_stage_that_gained_nothing_is_the_last():
     assert not stages.next_stage(2)
 
 
-def test_the_cosine_comes_last_anew_and_is_as_long_as_what_came_before():
-    epoch = 20
+def paused_stages(halfway=1.5, paused=1.0):
+    """Stages of 60 epochs, ten of which have passed, with these losses after five and ten of them."""
+    stages, history = stages_of(tries_cosine=True, patience=40), History()
+    for epoch, loss in ((0, 2.0), (5, halfway), (10, paused)):
+        stages.tried(epoch, loss, history)
+    return stages, history
+
+
+def test_a_cosine_comes_early_and_ends_the_fit_where_it_is_clearly_better():
+    stages, history = paused_stages()
+    assert (stages.end, stages.most) == (10, 75)
+    assert stages.next_stage(10)
+    assert (stages.now.decay, stages.now.schedule, stages.begin, stages.end) == (4.0, "cosine", 10, 25)
+    assert not stages.waited(24)  # whose best epoch is the tenth
+    assert (stages.done(100, 10), stages.done(250, 10)) == (0.0, 1.0)
+    assert (history.weight_decay, history.schedule) == (1.0, "constant")
+    stages.tried(25, 0.49, history)  # the second half of the epochs before gained 0.5
+    assert (history.weight_decay, history.schedule, history.weight_decays[4.0]) == (4.0, "cosine", 0.49)
+    assert not stages.next_stage(25)
+    assert (stages.now.decay, stages.of_decays([*range(25)])) == (4.0, [*range(10)])
+
+
+def test_decays_go_on_where_the_cosine_was_not_clearly_better():
+    stages, history = paused_stages()
+    assert stages.next_stage(10)
+    stages.tried(25, 0.51, history)
+    assert stages.next_stage(25)
+    assert (stages.now.decay, stages.now.schedule, stages.end) == (1.0, "constant", 75)
+    assert stages.of_decays([*range(75)]) == [*range(10), *range(25, 75)]
+    stages.tried(26, 0.5, history)
+    assert stages.waited(46)
+    assert stages.next_stage(46)  # the first decay has gained
+    assert (stages.now.decay, stages.now.schedule) == (0.2, "constant")
+    assert not stages.next_stage(66)  # the second one has not, and the cosine does not come again
+
+
+def test_a_cosine_after_decays_that_ended_early_is_as_long_as_they_were_and_the_last():
     stages, history = stages_of(tries_cosine=True), History()
-    assert stages.most == 120
     stages.tried(0, 2.0, history)
     stages.tried(1, 1.0, history)
-    assert stages.next_stage(5)
-    assert (stages.now.decay, stages.now.begins_anew, stages.end) == (0.2, False, 60)
-    assert stages.waited(epoch)
-    assert stages.next_stage(epoch)  # the second stage gained nothing
-    assert (stages.now.decay, stages.now.schedule, stages.now.begins_anew) == (4.0, "cosine", True)
-    assert (stages.begin, stages.end, stages.most) == (epoch, 2 * epoch, 2 * epoch)
-    assert not stages.waited(2 * epoch - 1)
-    assert stages.done(10 * epoch, 10) == 0.0
-    assert stages.done(20 * epoch, 10) == 1.0
-    assert (history.weight_decay, history.schedule) == (1.0, "constant")
-    stages.tried(2 * epoch, 0.9, history)
-    assert (history.weight_decay, history.schedule, history.weight_decays[4.0]) == (4.0, "cosine", 0.9)
-    assert stages.now.decay == 4.0
-    assert not stages.next_stage(2 * epoch)
+    assert stages.next_stage(3)
+    assert (stages.now.decay, stages.now.schedule) == (0.2, "constant")
+    assert stages.next_stage(6)
+    assert (stages.now.schedule, stages.begin, stages.end) == ("cosine", 6, 12)
+    assert not stages.next_stage(12)
 
 
-def test_the_cosine_comes_where_the_epochs_are_over_and_there_is_time():
-    assert not stages_of(tries_cosine=True).next_stage(60, has_time=False)
-    stages, history = stages_of(tries_cosine=True), History()
-    stages.tried(0, 2.0, history)
-    stages.tried(60, 1.0, history)  # the first stage still gained
-    assert stages.next_stage(60)
-    assert stages.now.begins_anew
+def test_without_time_for_a_cosine_the_decays_go_on():
+    stages, _ = paused_stages()
+    assert stages.next_stage(10, has_time=False)
+    assert (stages.now.schedule, stages.end) == ("constant", 60)
+    assert not stages.next_stage(60, has_time=False)
 
 
 def test_decays_that_follow_one_another_have_twice_the_epochs():

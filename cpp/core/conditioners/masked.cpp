@@ -1,6 +1,7 @@
 #include "masked.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
@@ -19,6 +20,22 @@ std::vector<int> sorted_places(const std::vector<int>& key) {
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return key[a] < key[b]; });
     return order;
+}
+
+// A few values by stores of fixed sizes, which overlap: a call for them takes longer.
+template <class T>
+void clear_numbers(T* numbers, uint32_t count) {
+    if (count > 16) {
+        std::fill_n(numbers, count, T(0));
+    } else if (count >= 8) {
+        std::memset(numbers, 0, 8 * sizeof(T));
+        std::memset(numbers + count - 8, 0, 8 * sizeof(T));
+    } else if (count >= 4) {
+        std::memset(numbers, 0, 4 * sizeof(T));
+        std::memset(numbers + count - 4, 0, 4 * sizeof(T));
+    } else if (count > 0) {
+        numbers[0] = numbers[count / 2] = numbers[count - 1] = T(0);
+    }
 }
 
 // Rows of bits, for reachability.
@@ -248,6 +265,7 @@ void MaskedConditioner::lay_out() {
         layers_.push_back(std::move(layer));
     }
     n_weights_ = uint32_t(offset);
+    padding_ = padding_of_layers();
     if (is_joint()) active_order_ = active();
     for (size_t r = 0; !is_joint() && r < layers_.back().order.size(); r += outputs())
         active_order_.push_back(active()[layers_.back().order[r] / outputs()]);
@@ -433,16 +451,24 @@ void MaskedConditioner::mask(int l, uint8_t* mask) const {
             mask[size_t(layer.order[u]) * layer.in + inputs[k]] = !is_pinned(layer.row[u] + k);
 }
 
-template <class T>
-void MaskedConditioner::clear_masked_in(T* weights) const {
+std::vector<MaskedConditioner::Padding> MaskedConditioner::padding_of_layers() const {
+    std::vector<Padding> all;
+    const auto add = [&](uint32_t begin, int count) {
+        if (count > 0) all.push_back({begin, uint32_t(count)});
+    };
     for (const LayerShape& layer : layers_) {
         for (int u = 0; u < layer.out; ++u) {
-            const int last = std::min(layer.out, u / row_block * row_block + row_block) - 1;
-            std::fill(weights + layer.row[u] + layer.visible[u], weights + layer.row[u] + padded(layer.visible[last]),
-                      T(0));
+            const int last = std::min(layer.out, u / row_block * row_block + row_block) - 1, seen = layer.visible[u];
+            add(layer.row[u] + uint32_t(seen), padded(layer.visible[last]) - seen);
         }
-        std::fill(weights + layer.bias + layer.out, weights + layer.bias + padded(layer.out), T(0));
+        add(layer.bias + uint32_t(layer.out), padded(layer.out) - layer.out);
     }
+    return all;
+}
+
+template <class T>
+void MaskedConditioner::clear_masked_in(T* weights) const {
+    for (const Padding& one : padding_) clear_numbers(weights + one.begin, one.count);
     if (!pinned_.empty())
         for (uint32_t i = 0; i < n_weights_; ++i)
             if (pinned_[i]) weights[i] = T(0);

@@ -118,6 +118,10 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     void lay_out();
     LayerShape shape_of(std::vector<int> degree, const std::vector<int>& below, bool output) const;
     void place_weights(LayerShape& layer, uint64_t& offset);
+    struct Padding {
+        uint32_t begin, count;
+    };
+    std::vector<Padding> padding_of_layers() const;
     // The user's unit, or column, for each sorted index of a layer's inputs.
     std::vector<int> columns_of(const LayerShape& layer) const;
     void pin_biases(const std::vector<int>& unbiased);
@@ -134,7 +138,8 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     std::vector<int> levels_, input_order_, input_level_, read_order_, active_order_;
     std::vector<std::vector<int>> degrees_;
     std::vector<LayerShape> layers_;
-    std::vector<bool> pinned_;  // by index in the weight vector: zeros inside the staircase and among the biases
+    std::vector<bool> pinned_;      // by index in the weight vector: zeros inside the staircase and among the biases
+    std::vector<Padding> padding_;  // computed once: steps of training clear it several times
     int max_level_ = 0, n_context_layers_ = 0;
     uint32_t n_weights_ = 0;
 };

@@ -133,7 +133,7 @@ class Arguments:
         "auto",
         '"constant", "cosine" (down to nothing over all epochs) or "plateau" (halved whenever a third of '
         "`patience` passes without a new best on held-out rows, or in training if there are none). "
-        '"auto": constant; flows with splines are then fitted once more, with a cosine, and held-out rows choose, '
+        '"auto": constant; flows with splines then go on with a cosine, and held-out rows choose, '
         "where 8,000 to 50,000 rows are left to train on and `epochs`, `weight_decay` and `patience` are the "
         "defaults.",
         lambda value: check.choice("schedule", value, (*SCHEDULES, "auto")),

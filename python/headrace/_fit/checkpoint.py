@@ -31,10 +31,21 @@ if TYPE_CHECKING:
     from headrace._fit.stages import Stages
     from headrace._interior import Trainable
 
-FORMAT = 3  # in 1, epochs were counted from 0; in 2, no stage began anew
+FORMAT = 4  # in 1, epochs were counted from 0; in 2, no stage began anew; in 3, that stage was the last
 _KEY = "headrace_checkpoint"
 _OF_RUN = ("rate_factor", "lowest", "lowest_epoch", "start_tried")
-_OF_STAGES = ("index", "begin", "end", "best_epoch", "before", "lowest")
+_OF_STAGES = (
+    "index",
+    "is_cosine",
+    "was_cosine",
+    "begin",
+    "end",
+    "best_epoch",
+    "before",
+    "lowest",
+    "halfway",
+    "paused",
+)
 
 
 @dataclass

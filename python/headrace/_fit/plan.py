@@ -47,7 +47,7 @@ class Plan:
     average: float | None
     patience: int
     staged: bool  # whether held-out rows choose among successive decays
-    tries_cosine: bool  # whether a run with a cosine is tried after them
+    tries_cosine: bool  # whether a run with a cosine is tried among them
     matmul: str  # how steps compute products of networks
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
 

@@ -133,7 +133,7 @@ class Run(abc.ABC):
         program, self.parameters_of_step = flow._interior.stepping(plan.matmul)
         self.program = self.caller.queued(program)
         self.drops = flow._interior.drops
-        self.start = self.best = flow.parameters
+        self.best = flow.parameters
         self.start_tried = False
         self.lowest, self.lowest_epoch = math.inf, 0  # the loss that the schedule uses
         self.begin = _clock.now()
@@ -215,9 +215,9 @@ class Run(abc.ABC):
 
         A cosine ends in a fall by its nature, which says nothing about more epochs.
         """
-        history, begin = self.history, self.stages.begin
-        losses = history.validation_loss[: begin or None]
-        is_over = len(losses) >= self.plan.epochs or (history.stopped == "time_budget" and not begin)
+        history, stages = self.history, self.stages
+        losses = stages.of_decays(history.validation_loss)
+        is_over = len(losses) >= self.plan.epochs or (history.stopped == "time_budget" and not stages.is_cosine)
         if not is_over or not history.best_epoch or history.schedule == "cosine":
             return False
         last = -(-len(losses) // LAST)
@@ -286,10 +286,13 @@ class Run(abc.ABC):
 
     def _next_stage(self, epoch: int) -> bool:
         """Begin the next stage after this epoch, if there is one."""
-        seconds = self.history.seconds[-1] if self.history.seconds else 0.0
-        if not epoch or not self.stages.next_stage(epoch, has_time=self.clock.left() >= seconds):
+        if not epoch:
             return False
-        self.flow.parameters = self.start if self.stages.now.begins_anew else self.best
+        seconds = self.history.seconds[-1] / epoch if self.history.seconds else 0.0
+        has_time = self.clock.left() >= seconds * self.stages.epochs_of_cosine(epoch)
+        if not self.stages.next_stage(epoch, has_time=has_time):
+            return False
+        self.flow.parameters = self.best
         self._begin_stage()
         return True
 
@@ -348,7 +351,7 @@ class Run(abc.ABC):
     def _done(self) -> float:
         """The finished share of the steps, or of the time."""
         done = self.stages.done(self.step, self.plan.batches)
-        if self.stages.now.begins_anew:
+        if self.stages.is_cosine:
             return done
         return max(done, self.clock.passed(self.begin, self._kept_seconds())) if self.paced else done
 

@@ -1,14 +1,15 @@
-"""The stages of a fit: successive weight decays, from strong to weak, and then a run with a cosine.
+"""The stages of a fit: successive weight decays, from strong to weak, and among them a run with a cosine.
 
-The first stages share a constant rate. Each begins with the best weights so far and a fresh optimiser, and ends when
-held-out rows have gained nothing for some epochs. As long as a stage gained, the next has less decay. So a fit is never
-worse on held-out rows than its first stage, with a decay for tables that are hard to learn without overfitting; and
-later stages need little time, because they do not begin anew.
+Each stage begins with the best weights so far and a fresh optimiser. Most share a constant rate, and end when held-out
+rows have gained nothing for some epochs. As long as a stage gained, the next has less decay. So a fit is never worse on
+held-out rows than its first stage, with a decay for tables that are hard to learn without overfitting; and later stages
+need little time.
 
-The run with a cosine does begin anew, with more decay than the first stage, and takes as many epochs as all of them
-did. Held-out rows choose between its best weights and theirs: it gains tenths of a nat on some tables with many rows
-and loses as much on others (docs/notes/training.md). No patience ends it, because its gain comes when the rate has
-fallen.
+The run with a cosine has more decay than the first stage. Held-out rows choose between its best weights and those of
+the other stages: it gains tenths of a nat on most tables with many rows and loses on some (docs/notes/training.md). No
+patience ends it, because its gain comes when the rate has fallen. It comes early, after a small share of the epochs:
+where it is clearly better than the weights before it, the fit ends, because the other stages would still have gained
+less; else they go on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FACTOR, STAGES = 5.0, 4  # each stage's decay is smaller by this factor
 COSINE = 4.0  # the decay with a cosine, in units of the first stage's
+BEFORE, OWN = 6, 4  # the epochs of all other stages, over those before the cosine, and over its own
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,6 @@ class Stage:
 
     decay: float
     schedule: str
-    begins_anew: bool = False
-    """Whether it begins with the weights before the first step, and not with the best ones so far."""
 
 
 class Stages:
@@ -45,24 +45,36 @@ class Stages:
         self.decays = [first / FACTOR**i for i in range(STAGES if staged else 1)]
         self.schedule, self.tries_cosine = plan.schedule, staged and plan.tries_cosine
         self.wait = max(1, plan.patience // 2) if staged else plan.patience
-        self.judged = judged
-        self.index = 0  # of the present stage; the cosine comes after all decays
-        self.begin, self.end = 0, plan.epochs  # the epochs finished before and after the stages that share a schedule
+        self.judged, self.epochs = judged, plan.epochs
+        self.index = 0  # of the decay
+        self.is_cosine = self.was_cosine = False  # whether the cosine is the present stage, or an earlier one
+        self.begin, self.end = 0, self.pause if self.tries_cosine else plan.epochs
         self.best_epoch = 0  # the best epoch of the stage, or of the one before it
         self.before = math.inf  # the lowest loss before the stage
         self.lowest = math.inf
+        self.halfway = self.paused = math.inf  # the lowest loss after half of the epochs before the cosine, and all
 
     @property
     def now(self) -> Stage:
         """The present stage."""
-        if self.index < len(self.decays):
-            return Stage(self.decays[self.index], self.schedule)
-        return Stage(COSINE * self.decays[0], "cosine", begins_anew=True)
+        if self.is_cosine:
+            return Stage(COSINE * self.decays[0], "cosine")
+        return Stage(self.decays[self.index], self.schedule)
+
+    @property
+    def pause(self) -> int:
+        """The epoch after which the cosine begins, if the other stages have not come to their end before."""
+        return max(2, self.epochs // BEFORE)
+
+    @property
+    def length(self) -> int:
+        """The epochs of the cosine, at most."""
+        return max(2, self.epochs // OWN)
 
     @property
     def most(self) -> int:
         """The epochs of all stages, at most."""
-        return self.end * (2 if self.tries_cosine and not self.begin else 1)
+        return self.epochs + (self.length if self.tries_cosine else 0)
 
     @property
     def are_several(self) -> bool:
@@ -75,6 +87,8 @@ class Stages:
         if loss < self.lowest:
             self.lowest, self.best_epoch = loss, epoch
             history.weight_decay, history.schedule = now.decay, now.schedule
+        if epoch <= self.pause // 2:
+            self.halfway = self.lowest
         if epoch == 0:
             self.before = loss
         else:
@@ -82,21 +96,48 @@ class Stages:
 
     def waited(self, epoch: int) -> bool:
         """Whether held-out rows have gained nothing for as many epochs as the stage waits."""
-        return self.judged and not self.now.begins_anew and epoch - self.best_epoch >= self.wait
+        return self.judged and not self.is_cosine and epoch - self.best_epoch >= self.wait
+
+    def epochs_of_cosine(self, epoch: int) -> int:
+        """The epochs of a cosine that begins after this one: no more than before it, where nothing follows it."""
+        return self.length if epoch == self.pause else min(self.length, epoch)
 
     def next_stage(self, epoch: int, *, has_time: bool = True) -> bool:
-        """Begin the next stage after this epoch, if there is one: with less decay if this one gained, or the cosine.
+        """Begin the next stage after this epoch, if there is one.
 
-        `has_time`: whether as many epochs as were taken so far would fit into a time budget.
+        `has_time`: whether `epochs_of_cosine` would fit into a time budget.
         """
-        gained, self.before, self.best_epoch = self.lowest < self.before, self.lowest, epoch
-        if gained and epoch < self.end and self.index + 1 < len(self.decays):
+        if self.is_cosine:
+            return self._goes_on(epoch)
+        if self.lowest < self.before and epoch < self.end and self.index + 1 < len(self.decays):
             self.index += 1
+            self.before, self.best_epoch = self.lowest, epoch
             return True
-        if not self.tries_cosine or self.now.begins_anew or not has_time:
+        if self.tries_cosine and not self.was_cosine and has_time:
+            self.paused, self.is_cosine, self.was_cosine = self.lowest, True, True
+            self.begin, self.end = epoch, epoch + self.epochs_of_cosine(epoch)
+            return True
+        if epoch >= self.end and self.end < self.epochs:  # there is no time for a cosine
+            self.end, self.best_epoch = self.epochs, epoch
+            return True
+        return False
+
+    def _goes_on(self, epoch: int) -> bool:
+        """Go on with the decays where the cosine was not clearly better than what they had reached before it.
+
+        What they still gain is estimated by the gain in the second half of their epochs so far.
+        """
+        if self.begin != self.pause or self.lowest < self.paused - max(self.halfway - self.paused, 0.0):
             return False
-        self.index, self.begin, self.end = len(self.decays), epoch, 2 * epoch
+        self.is_cosine, self.best_epoch = False, epoch
+        self.begin, self.end = epoch, self.epochs + self.length
         return True
+
+    def of_decays(self, losses: list[float]) -> list[float]:
+        """The losses of epochs with the constant rate."""
+        if self.is_cosine:
+            return losses[: self.begin]
+        return losses[: self.pause] + losses[self.pause + self.length :] if self.was_cosine else losses
 
     def done(self, step: int, batches: int) -> float:
         """The finished share of the steps that have the present schedule; `step` counts those of the whole fit."""
