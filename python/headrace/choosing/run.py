@@ -64,7 +64,8 @@ def auto(
     From 500 rows on a tenth of the rows, at most 5000, serves to choose and another one to judge. The default, an `NSF`
     without options, comes first, with up to four fifths of the time. The rest is shared by successive halving: all get
     a little, the better half goes on from where it stopped with more, until one is left (Jamieson, Talwalkar 2016). If
-    the best ended early, and the time left is enough, it is fitted anew to all rows at the end. With fewer rows,
+    the best ended early, and the time left is enough, it is fitted anew to all rows at the end: the others leave time
+    for that. With fewer rows,
     five-fold cross-validation chooses and judges, and the best is fitted to all rows at the end. A Gaussian and a
     kernel density are compared with them, and may be the best.
 
@@ -320,21 +321,22 @@ class _SuccessiveHalving(_Search):
         return last.flow if last.is_over and not self.interrupted else None
 
     def _halve(self, fitted: Sample, choosing: Sample, folder: str, shown: Any) -> None:
-        """Fit all candidates for a little time, the better half for more, until one is left.
+        """Fit all candidates for a little time, the better half for more, until one is left, which has the rest.
 
-        The default has up to four fifths of the time before, so that a short search has it, too.
+        The default has up to four fifths of the time before, so that a short search has it, too. Where that is enough
+        for it, the rest is at least the time of a fit to all rows, unless that is more than half of what is left.
         """
-        alive = list(self.trials)
+        alive, needed = list(self.trials), 0.0
         for trial in (one for one in alive if one.candidate.is_default and len(alive) > 1):
             if (own := self.clock.left() * OF_DEFAULT) > 0:
                 self.tell(shown, trial, -np.inf)
                 trial.go(fitted, choosing, own, folder)
-        rounds = max(len(alive) - 1, 0).bit_length() + 1
+            if trial.is_over and self.effort != "high":
+                needed = ALL_ROWS * trial.seconds
+        left, rounds = self.clock.left(), max(len(alive) - 1, 0).bit_length()
+        rest = max(left / (rounds + 1), needed if needed <= left / 2 else 0.0)
         for i in range(rounds):
-            if not alive:
-                return
-            share = self.clock.left() / (rounds - i)
-            end = time.perf_counter() + share
+            end = time.perf_counter() + (self.clock.left() - rest) / (rounds - i)
             waiting = [one for one in alive if not one.is_over]
             for j, trial in enumerate(waiting):
                 own = (end - time.perf_counter()) / (len(waiting) - j)
@@ -347,8 +349,10 @@ class _SuccessiveHalving(_Search):
             for trial in alive[half:]:
                 trial.dropped = True
             alive = alive[:half]
-            if all(one.is_over for one in alive):
-                return
+        for last in alive:
+            if not last.is_over and (own := self.clock.left()) > 0:
+                self.tell(shown, last, max(one.chosen_by for one in self.trials))
+                last.go(fitted, choosing, own, folder)
 
 
 def _reached(one: Trial) -> float:
