@@ -72,7 +72,10 @@ def test_who_stands_still_is_named(local_cluster):
             continue
         assert "got nothing from rank 1" in found[0], found
         assert 1.9 < found[1] < 4.0
-    assert not any(worker.extensions["headrace"].messages for worker in local_cluster.cluster.workers.values())
+    own = [worker.extensions.get("headrace") for worker in local_cluster.cluster.workers.values()]
+    offices = [office for office in own if office is not None]  # two workers may never have had a group
+    assert len(offices) >= 3
+    assert not any(office.messages for office in offices)
 
 
 def test_from_dask_refuses():
