@@ -35,7 +35,7 @@ CROSS_VALIDATES_BELOW = 500  # rows, below which all rows judge, by cross-valida
 LEAST = 4  # rows
 FOLDS = 5
 SEARCHING = 1 / 3  # of the time before a fit with high effort
-OF_DEFAULT = 4 / 5  # of the time, that the default may need: others that have less of it rarely win
+OF_DEFAULT = 4 / 5  # of the time, that the default may need, and then a fit to all rows: others rarely win
 ALL_ROWS = 1.5  # times the seconds of the best fit, that a fit to all rows may need
 LOOKED_AT, MOST_KNOWN = 5000, 10_000  # rows of a diagnosis, and of training rows to compare with
 
@@ -324,7 +324,7 @@ class _SuccessiveHalving(_Search):
         """Fit all candidates for a little time, the better half for more, until one is left, which has the rest.
 
         The default has up to four fifths of the time before, so that a short search has it, too. Where that is enough
-        for it, the rest is at least the time of a fit to all rows, unless that is more than half of what is left.
+        for it, the rest is at least the time of a fit to all rows, if that is at most four fifths of what is left.
         """
         alive, needed = list(self.trials), 0.0
         for trial in (one for one in alive if one.candidate.is_default and len(alive) > 1):
@@ -334,7 +334,7 @@ class _SuccessiveHalving(_Search):
             if trial.is_over and self.effort != "high":
                 needed = ALL_ROWS * trial.seconds
         left, rounds = self.clock.left(), max(len(alive) - 1, 0).bit_length()
-        rest = max(left / (rounds + 1), needed if needed <= left / 2 else 0.0)
+        rest = max(left / (rounds + 1), needed if needed <= OF_DEFAULT * left else 0.0)
         for i in range(rounds):
             end = time.perf_counter() + (self.clock.left() - rest) / (rounds - i)
             waiting = [one for one in alive if not one.is_over]
