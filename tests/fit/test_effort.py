@@ -25,6 +25,8 @@ from headrace.choosing.run import _SuccessiveHalving
 from interrupts import ctrl_c
 from terminal import Stream
 
+pytestmark = pytest.mark.long  # whole fits
+
 pytestmark = pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")
 HIGH = QUIET | {"effort": "high", "epochs": 3}
 

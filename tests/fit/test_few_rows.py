@@ -8,6 +8,7 @@ import cases
 import headrace as hr
 from headrace._fit import few_rows, kernel_curves, mixture
 
+pytestmark = pytest.mark.long  # whole fits
 QUIET = {"progress": False}
 
 

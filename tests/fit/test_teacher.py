@@ -10,6 +10,7 @@ import headrace as hr
 from headrace._fit import full_mixture, teacher
 from headrace._fit.arguments import Arguments
 
+pytestmark = pytest.mark.long  # whole fits
 QUIET = {"progress": False}
 CENTERS = np.array([[0.0, 0.0, 0.0], [5.0, 0.0, 2.0], [0.0, 5.0, -2.0]])
 ROOTS = np.array(
