@@ -22,19 +22,19 @@ std::vector<int> sorted_places(const std::vector<int>& key) {
     return order;
 }
 
-// A few values by stores of fixed sizes, which overlap: a call for them takes longer.
+// Few values are cleared by stores of fixed sizes, which overlap: a call takes longer than they do.
 template <class T>
-void clear_numbers(T* numbers, uint32_t count) {
+void clear_values(T* values, uint32_t count) {
     if (count > 16) {
-        std::fill_n(numbers, count, T(0));
+        std::fill_n(values, count, T(0));
     } else if (count >= 8) {
-        std::memset(numbers, 0, 8 * sizeof(T));
-        std::memset(numbers + count - 8, 0, 8 * sizeof(T));
+        std::memset(values, 0, 8 * sizeof(T));
+        std::memset(values + count - 8, 0, 8 * sizeof(T));
     } else if (count >= 4) {
-        std::memset(numbers, 0, 4 * sizeof(T));
-        std::memset(numbers + count - 4, 0, 4 * sizeof(T));
+        std::memset(values, 0, 4 * sizeof(T));
+        std::memset(values + count - 4, 0, 4 * sizeof(T));
     } else if (count > 0) {
-        numbers[0] = numbers[count / 2] = numbers[count - 1] = T(0);
+        values[0] = values[count / 2] = values[count - 1] = T(0);
     }
 }
 
@@ -468,7 +468,7 @@ std::vector<MaskedConditioner::Padding> MaskedConditioner::padding_of_layers() c
 
 template <class T>
 void MaskedConditioner::clear_masked_in(T* weights) const {
-    for (const Padding& one : padding_) clear_numbers(weights + one.begin, one.count);
+    for (const Padding& one : padding_) clear_values(weights + one.begin, one.count);
     if (!pinned_.empty())
         for (uint32_t i = 0; i < n_weights_; ++i)
             if (pinned_[i]) weights[i] = T(0);

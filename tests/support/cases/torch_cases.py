@@ -11,7 +11,7 @@ def rows(*shape, seed=0):
 
 
 class Posterior(torch.nn.Module):
-    """An encoder, and a flow of its parameters given what it makes of a measurement."""
+    """An encoder of measurements, and a flow of parameters whose context is the encoder's output."""
 
     def __init__(self, seed=0):
         super().__init__()
