@@ -61,7 +61,7 @@ def _chosen(column: Column, latent: Floats) -> Curve | None:
     share = np.concatenate([unseen.share for _, unseen in parts])
     best, most = None, 0.0
     for width in WIDTHS:
-        each = _marginals._gains(parts, partial(_curve, latent=latent, width=width))
+        each = _marginals.gains_of(parts, partial(_curve, latent=latent, width=width))
         if each is not None and (mean := _marginals._mean_beyond(each, share / share.sum(), CLEARLY)) > most:
             best, most = width, mean
     if best is None:

@@ -378,18 +378,18 @@ def _chosen(column: Column, latent: Floats, closest: float | None) -> Curve | No
     share = np.concatenate([unseen.share for _, unseen in parts])
     share = share / share.sum()
     for count in COUNTS:
-        found = _gains(parts, partial(_curve, latent=latent, count=count, closest=closest))
+        found = gains_of(parts, partial(_curve, latent=latent, count=count, closest=closest))
         if found is not None and (mean := _mean_beyond(found, share, clearly)) > gain:
             best, gain, each = count, mean, found
     if not best:
         return None
-    straight = None if closest is None else _gains(parts, partial(_curve, latent=latent, count=best))
+    straight = None if closest is None else gains_of(parts, partial(_curve, latent=latent, count=best))
     if straight is not None and _mean_beyond(straight - each, share, 1.0) > 0.0:
         closest = None
     return _curve(column, latent, best, closest)
 
 
-def _gains(parts: Sequence[tuple[Column, Column]], made: Callable[[Column], Curve | None]) -> Floats | None:
+def gains_of(parts: Sequence[tuple[Column, Column]], made: Callable[[Column], Curve | None]) -> Floats | None:
     """Nats that each row gains by a curve `made` of the other folds' rows over a normal density; None without one."""
     gains = []
     for seen, unseen in parts:
