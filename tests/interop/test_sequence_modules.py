@@ -36,7 +36,7 @@ def test_torch_gradcheck(reads):
             return getattr(module, verb)(*given)
 
         # Inputs one by one; thousands of parameters by one product with random vectors of norm 1, in which the error of
-        # a single one is a hundredth. PyTorch multiplies `atol` by the sums of these vectors, some 200. Differences have
+        # one is a hundredth. PyTorch multiplies `atol` by the sums of these vectors, some 200. Differences have
         # errors of a few 1e-8.
         assert torch.autograd.gradcheck(number, (vector.detach(), *tensors), atol=1e-6)
         assert torch.autograd.gradcheck(number, (vector, *tensors), atol=2e-9, rtol=1e-7, fast_mode=True)
