@@ -1,5 +1,6 @@
-# The compiler of a build that names none, neither by CXX, CMAKE_CXX_COMPILER nor a toolchain file. Included before project(), which looks for it.
-set(HEADRACE_COMPILER DEFAULT CACHE STRING "The compiler, where none is named: DEFAULT (CMake's choice) or CLANG (19 or newer, where one works; otherwise CMake's choice)")
+# The compiler of a build: HEADRACE_COMPILER=CLANG precedes CXX, because scikit-build-core sets CXX to the compiler of Python where a user sets none.
+# Included before project(), which looks for a compiler.
+set(HEADRACE_COMPILER DEFAULT CACHE STRING "DEFAULT (CXX, or CMake's choice) or CLANG (19 or newer; an error where none works)")
 set_property(CACHE HEADRACE_COMPILER PROPERTY STRINGS DEFAULT CLANG)
 if(NOT HEADRACE_COMPILER MATCHES "^(DEFAULT|CLANG)$")
   message(FATAL_ERROR "headrace: HEADRACE_COMPILER: expected DEFAULT or CLANG, got ${HEADRACE_COMPILER}")
@@ -41,13 +42,16 @@ function(headrace_find_clang result)
   endforeach()
 endfunction()
 
-if(HEADRACE_COMPILER STREQUAL "CLANG" AND NOT CMAKE_CXX_COMPILER AND NOT CMAKE_TOOLCHAIN_FILE AND "$ENV{CXX}" STREQUAL "")
-  headrace_find_clang(headrace_clang)
-  if(headrace_clang)
+if(HEADRACE_COMPILER STREQUAL "CLANG")
+  if(CMAKE_CXX_COMPILER OR CMAKE_TOOLCHAIN_FILE)
+    message(STATUS "headrace: HEADRACE_COMPILER=CLANG has no effect, because CMAKE_CXX_COMPILER or CMAKE_TOOLCHAIN_FILE names a compiler")
+  else()
+    headrace_find_clang(headrace_clang)
+    if(NOT headrace_clang)
+      message(FATAL_ERROR "headrace: HEADRACE_COMPILER: expected a Clang 19 or newer that compiles C++20 for CLANG, got none among clang++ and clang++-19 to clang++-22; DEFAULT takes the compiler that CMake finds")
+    endif()
     set(ENV{CXX} "${headrace_clang}")  # project() takes the options behind a compiler's name from here alone
     message(STATUS "headrace: COMPILED BY ${headrace_clang}")
-  else()
-    message(STATUS "headrace: NO CLANG 19 OR NEWER COMPILES C++20 HERE, the build has the compiler that CMake finds")
   endif()
 endif()
 

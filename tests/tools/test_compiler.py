@@ -59,15 +59,22 @@ CHOICES = [
     ({"clang++": clang("14.0.6"), "clang++-20": clang("20.1.0"), "clang++-19": clang("19.1.7")}, "clang++-20"),
     ({"clang++-19": clang("19.1.7", OF_GCC), "g++": GCC}, f"clang++-19 {OF_GCC}"),
     ({"clang++-20": clang("20.1.0", "nothing"), "clang++-19": clang("19.1.7"), "g++": GCC}, "clang++-19"),
-    ({"clang++": clang("18.1.8"), "g++": GCC}, ""),
-    ({"clang++-19": clang("19.1.7", OF_GCC)}, ""),
-    ({}, ""),
 ]
 
 
+@pytest.mark.parametrize("cxx", [None, "g++-14"])
 @pytest.mark.parametrize(("programs", "command"), CHOICES)
-def test_a_build_that_prefers_clang_takes_one_that_works(choose, programs, command):
-    assert choose(programs, "-DHEADRACE_COMPILER=CLANG") == command
+def test_clang_is_the_compiler_where_one_works(choose, programs, command, cxx):
+    """CXX does not precede it: scikit-build-core sets CXX where a user sets none."""
+    assert choose(programs, "-DHEADRACE_COMPILER=CLANG", cxx=cxx) == command
+
+
+@pytest.mark.parametrize(
+    "programs", [{"clang++": clang("18.1.8"), "g++": GCC}, {"clang++-19": clang("19.1.7", OF_GCC)}, {}]
+)
+def test_clang_is_refused_where_none_works(choose, programs):
+    with pytest.raises(ValueError, match=r"HEADRACE_COMPILER: expected a Clang 19 or newer .* got none"):
+        choose(programs, "-DHEADRACE_COMPILER=CLANG")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +82,7 @@ def test_a_build_that_prefers_clang_takes_one_that_works(choose, programs, comma
     [
         ([], None),
         (["-DHEADRACE_COMPILER=DEFAULT"], None),
-        (["-DHEADRACE_COMPILER=CLANG"], "g++-14"),
+        ([], "g++-14"),
         (["-DHEADRACE_COMPILER=CLANG", "-DCMAKE_CXX_COMPILER=g++-14"], None),
         (["-DHEADRACE_COMPILER=CLANG", "-DCMAKE_TOOLCHAIN_FILE=other.cmake"], None),
     ],

@@ -210,4 +210,13 @@ void CausalConvolution::clear_masked_in(T* weights) const {
     }
 }
 
+// The header's inline members call these from other files.
+#define HR_INSTANTIATE(T)                                                               \
+    template void CausalConvolution::pack_as(const std::vector<const T*>&, T*) const;   \
+    template void CausalConvolution::unpack_as(const T*, const std::vector<T*>&) const; \
+    template void CausalConvolution::clear_masked_in(T*) const;
+HR_INSTANTIATE(float)
+HR_INSTANTIATE(double)
+#undef HR_INSTANTIATE
+
 }  // namespace headrace
