@@ -1,0 +1,29 @@
+"""The page of what ran at night has one row a shard, written by the shard itself."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAD = "# Title\n\n| shard | result |\n| --- | --- |\n"
+
+
+def rows_of_nights():
+    spec = importlib.util.spec_from_file_location("night_row", ROOT / ".ci" / "night_row.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_row_is_added_in_order_and_replaced():
+    with_row = rows_of_nights().with_row
+    page = with_row(with_row(HEAD + "\nThe end.\n", "sets", ["passed"]), "clang", ["failed (1)"])
+    assert page == HEAD + "| clang | failed (1) |\n| sets | passed |\n\nThe end.\n"
+    assert with_row(page, "clang", ["passed"]) == page.replace("failed (1)", "passed")
+
+
+def test_rows_are_of_shards_alone():
+    shards = re.search(r'^only_nightly="(.*)"$', (ROOT / ".ci" / "run").read_text(), re.MULTILINE)[1].split()
+    page = (ROOT / "docs" / "notes" / "nights.md").read_text()
+    rows = re.findall(r"^\| ([a-z][\w-]*) \|", page, re.MULTILINE)
+    assert set(rows) - {"shard"} <= set(shards)
