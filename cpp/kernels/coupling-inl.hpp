@@ -20,13 +20,16 @@ HR_FN int coupling_run(int n_params) {
     return fits < most_run ? fits : most_run;
 }
 
-// Parameters of n elements to one line each, `run` elements apart.
+// Parameters of n elements to one line each, `run` elements apart. The lanes of the last vector past the last element
+// are zero, the identity of every map: what lay in memory could cost a root 200 steps of denormal numbers.
 template <class T>
 HR_FN void split_params(const T* params, int n_params, int n, int run, T* lines) {
+    using V = Pack<T>;
+    constexpr int W = width<T>;
+    if (n % W != 0)
+        for (int k = 0; k < n_params; ++k) store(lines + k * run + n / W * W, V{});
     int i = 0;
     if (n_params == 2) {
-        using V = Pack<T>;
-        constexpr int W = width<T>;
         using All = typename MakeIndices<W>::type;
         for (; i + W <= n; i += W) {
             const V a = load(params + 2 * i), b = load(params + 2 * i + W);

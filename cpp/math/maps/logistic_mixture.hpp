@@ -38,7 +38,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
     HR_FN static V run(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
         Components<V, P> components(p, o);
         const V poison = components.poison + (input - input);  // an infinite input has no position
-        const V x = inverse ? input : root(input, components);
+        const V x = inverse ? input : root(input, components, poison);
         const Sums<V> at(x, components);
         log_det = at.log_slope() * Scalar<V>(inverse ? 1 : -1) + poison;
         return (inverse ? at.logit() : x) + poison;
@@ -232,9 +232,9 @@ struct LogisticMixture : Directions<LogisticMixture> {
         }
     };
 
-    // x with logit F(x) = z.
+    // x with logit F(x) = z; any value where `poison` is NaN, because there no bracket would close.
     template <class V, class C>
-    HR_FN static V root(V z, const C& components) {
+    HR_FN static V root(V z, const C& components, V poison) {
         using T = Scalar<V>;
         const T epsilon = is_single<V> ? T(4.8e-7) : T(8.9e-16);  // four units in the last place
         V low = quantile(z, 0, components), high = low;
@@ -246,6 +246,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
         }
         V x = low * T(0.5) + high * T(0.5), last = high - low;
         V open = select(last > T(0), splat<V>(1), splat<V>(0));  // 1 where the root is not found yet
+        open = select(poison == T(0), open, splat<V>(0));
         HR_ROLLED
         for (int i = 0; i < most_steps && any_lane<V>(bit_cast<Int<V>>(open)); ++i) {
             const Sums<V> at(x, components);
