@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cfenv>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -112,11 +113,45 @@ void test_map(const InstructionSet& set, int map, int bins) {
     }
 }
 
+// One element alone has its components as lanes, several have the elements: also where means lie far apart, inputs far
+// outside, and where an element is not finite.
+template <class T>
+void test_hard_mixtures(const InstructionSet& set) {
+    for (const int components : {2, 3, 5, 10, 16, 17, 33, 64}) {
+        Case<T> c = case_of<T>(set, find_map("logistic_mixture", ""), false, components);
+        const int n_params = c.n_params;
+        const T infinite = std::numeric_limits<T>::infinity();
+        for (const double size : {0.0, 1.0, 30.0, 1e3, 1e30}) {
+            c.given = some_numbers<T>(least_elements, size < 1e3 ? size + 1 : size, 3);
+            c.params = some_numbers<T>(size_t(least_elements) * size_t(n_params), size, 4);
+            if (size == 1.0)
+                for (int i = 0; i < least_elements; i += 8) {
+                    T* const p = c.params.data() + i * n_params;
+                    p[i / 8 % 3 * components] = i % 16 ? infinite : std::numeric_limits<T>::quiet_NaN();
+                    c.given[size_t(i) + 1] = i % 16 ? -infinite : std::numeric_limits<T>::quiet_NaN();
+                }
+            const Results<T> all = c.run(least_elements, 0);
+            for (int i = 0; i < least_elements; ++i) {
+                Case<T> one = c;
+                one.given.assign(1, c.given[size_t(i)]);
+                one.params.assign(c.params.begin() + i * n_params, c.params.begin() + (i + 1) * n_params);
+                const Results<T> alone = one.run(1, harmful);
+                const auto same = [](T x, T y) { return std::memcmp(&x, &y, sizeof x) == 0 || (x != x && y != y); };
+                CHECK(same(alone.value[0], all.value[size_t(i)]) && same(alone.log_det[0], all.log_det[size_t(i)]),
+                      "%s, %d components of size %g, element %d: %.9g, %.9g alone, %.9g, %.9g among %d", set.name,
+                      components, size, i, double(alone.value[0]), double(alone.log_det[0]),
+                      double(all.value[size_t(i)]), double(all.log_det[size_t(i)]), least_elements);
+            }
+        }
+    }
+}
+
 template <class T>
 void test_set(const InstructionSet& set) {
     for (int map = 0; map < int(map_list().size()); ++map)
         for (const int bins : {2, 10, 64})
             if (bins == 2 || map_list()[size_t(map)].has_bins()) test_map<T>(set, map, bins);
+    test_hard_mixtures<T>(set);
 }
 
 }  // namespace
