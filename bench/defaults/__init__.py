@@ -6,7 +6,8 @@ both in turn in one process. What that is depends on the kind of the row:
 - **lanes**: n rows, for n = 1, 7, 17 and 100, beside the next multiple of 16 rows, which fills the vectors of every
   instruction set. The ratio is one of whole calls, so that a part of a vector may take three times a whole one.
 - **many**: one row of 1,000 beside one of 112. A step of a stream that comes alone beside one of 96 in one call.
-- **given**: float64 rows in Fortran's order, and lists, beside float32 in C's order with the result in given memory.
+- **given**: float64 rows in Fortran's order, lists, frames, and a result in given memory, beside
+  float32 rows in C's order.
 - **threads**: the threads that a process begins with beside one thread.
 - **setting**: an object of the defaults beside one of the fastest map or product; a fit of defaults beside its fastest.
 - **verb**: draws beside the density of as many rows, because both are one pass through the networks.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import headrace as hr
 
@@ -137,6 +138,11 @@ MAPS = {  # with the number of a coordinate's parameters
     "dual_ascent": 5,
     "logistic_mixture": 24,
 }
+FRAMES = {  # of packages that may be missing
+    "pandas": "pandas.DataFrame(x.astype(float), columns=list('abc'))",
+    "polars": "polars.DataFrame(x.astype(float), schema=list('abc'))",
+    "pyarrow": "pyarrow.table(dict(zip('abc', x.astype(float).T)))",
+}
 ONES = "ones = np.ones(n, 'float32')"
 
 
@@ -162,8 +168,8 @@ def of_flows() -> Iterator[Row]:
         yield from beside("threads", made, {call: f"with hr.threads(1): {call}" for call in MAIN}, 1000)
         yield from beside("verb", made, {"flow.sample(n, seed=0)": "flow.log_prob(x)"}, 112)
         made += "; doubles = np.asfortranarray(x, float); lists = x.tolist(); out = np.empty(n, 'float32')"
-        fastest = "flow.log_prob(x, out=out)"
-        yield from beside("given", made, {f"flow.log_prob({x})": fastest for x in ("doubles", "lists")}, 112)
+        given = "doubles", "lists", "x, out=out"
+        yield from beside("given", made, {f"flow.log_prob({x})": "flow.log_prob(x)" for x in given}, 112)
         yield from beside("make", f"data = hr.to_bytes(hr.{name}(3))", {f"hr.{name}(3)": "hr.from_bytes(data)"})
     for name in ("MAF", "IAF", "RealNVP"):
         made = f"flow, fast = hr.{name}(3), hr.{name}(3, map='additive'); x = rows(n, 3)"
@@ -171,6 +177,10 @@ def of_flows() -> Iterator[Row]:
     for name in ("MAF", "NSF"):
         made = f"flow = hr.{name}(64); fast = flow.to('cpu', matmul='bf16'); x = rows(n, 64)"
         yield from beside("setting", made, {"flow.log_prob(x)": "fast.log_prob(x)"}, 112)
+    for package, frame in FRAMES.items():
+        if find_spec(package):
+            made = f"import {package}; flow = hr.MAF(3); x = rows(n, 3); frame = {frame}"
+            yield from beside("given", made, {"flow.log_prob(frame)": "flow.log_prob(x)"}, 112)
     yield from lanes(f"flow = hr.MAF(3); x = rows(n, 3); {ONES}", *DERIVATIVES)
     yield from lanes("flow = hr.MAF(3, context=2); x, c = rows(n, 3), rows(n, 2)", "flow.log_prob(x, c)")
     yield from lanes("flow = hr.MAF(3, context=2); c = rows(n, 2)", "flow.sample(n, c, seed=0)")
@@ -245,6 +255,7 @@ def of_signals() -> Iterator[Row]:
 def of_runs() -> Iterator[Row]:
     """Fits and what else takes many passes; each beside float32 rows and one thread."""
     of_rows = "; x, fast = np.asfortranarray(rows(600, 3), float), rows(600, 3)"
+    few = "one, other = hr.MAF(3, transforms=1), hr.IAF(3, transforms=1)"
     energy = "energy = hr.densities.U2(); flow = hr.NSF(2)"
     runs = {
         "flow = hr.NSF(3)": "flow.fit(x, epochs=1, progress=False)",
@@ -254,7 +265,7 @@ def of_runs() -> Iterator[Row]:
         "flow = hr.MAF(3)": "hr.diagnose(flow, x[:100])",
         "wide = hr.Flow([hr.Standardize([0.0] * 3, [2.0] * 3)])": "hr.recalibrate(wide, x[:60])",
         "signal = hr.WaveNet()": "signal.fit([x[:300, :1]], epochs=1, progress=False)",
-        "one, other = hr.MAF(3, transforms=1), hr.IAF(3, transforms=1)": "hr.distill(one, other, steps=2, samples=64, progress=False)",
+        few: "hr.distill(one, other, steps=2, samples=64, progress=False)",
         energy: "hr.fit_to_density(flow, energy, steps=2, samples=64, progress=False)",
         f"{energy}; draws = 1000": "hr.free_energy(flow, energy, samples=draws)",
     }

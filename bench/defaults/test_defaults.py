@@ -12,7 +12,7 @@ from bench.defaults.table import ABOVE, CLASSES, LIMIT, ROWS, WITHOUT, Row
 from headrace._cli.options import parser
 
 GROUPS = {made: [*same] for made, same in groupby(ROWS, lambda row: row.made)}
-EFFORTS = (3, 1e-4), (7, 1e-3), (15, 3e-3)
+EFFORTS = (3, 1e-4), (7, 1e-3), (15, 3e-3), (31, 3e-3)
 """Pairs of blocks and their seconds: the later ones decide where another process was in the way of the first."""
 
 
