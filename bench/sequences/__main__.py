@@ -15,6 +15,7 @@
 | A, crops | gradients of the mean log density of crops, with as many steps as the field in front |
 | A, gradient of a student | of log densities that are made one step after another, by everything, beside these alone |
 | A, inner flow | log densities and samples of 3 values a step by an NSF, beside network and flow run apart |
+| default | `hr.WaveNet()` as it is: one stream, 48 streams, a density and pushes, beside `hr.WaveNet(map="affine")` |
 
 A has 16 layers of 32 channels and kernel 2, B 30 layers of 64 channels and kernel 3, as each of the student's layers
 has; all have one value a step and an affine map. PyTorch keeps the layers' past between steps, eager and compiled. All
@@ -333,17 +334,40 @@ class Suite:
                 ],
             )
         )
-        one = self.signal[:, :1]
-
-        def pushed() -> None:
-            stream = flow_a.stream()
-            for _ in range(sizes.pushes):
-                stream.push(one)
-
-        cases.append(Case("A, push", multiply_adds(a), [ours("headrace", lambda: timed(pushed, sizes.pushes))]))
+        cases.append(Case("A, push", multiply_adds(a), [ours("headrace", lambda: self._pushed(flow_a))]))
         cases.append(self._gradients(a, A, self.sizes.crops, 1024))
         cases.append(self._gradients(a, A, max(1, self.sizes.crops // 4), 4096))
-        return cases + self._sequential_gradients() + self._inner_flows()
+        return cases + self._sequential_gradients() + self._inner_flows() + self._defaults()
+
+    def _pushed(self, flow: hr.SequenceFlow) -> tuple[int, float]:
+        one, n = self.signal[:, :1], self.sizes.pushes
+
+        def push() -> None:
+            stream = flow.stream()
+            for _ in range(n):
+                stream.push(one)
+
+        return timed(push, n)
+
+    def _defaults(self) -> list[Case]:
+        """The flow that a user has who names no setting, beside the cheapest map."""
+        sizes = self.sizes
+        flows = {"headrace": hr.WaveNet(seed=0), "affine map": hr.WaveNet(map="affine", seed=0)}
+        calls: dict[str, Callable[[hr.SequenceFlow], tuple[int, float]]] = {
+            "stream": lambda flow: timed(lambda: flow.sample(1, sizes.stream, seed=0), sizes.stream),
+            "streams": lambda flow: timed(lambda: flow.sample(48, sizes.streams, seed=0), 48 * sizes.streams),
+            "density": lambda flow: timed(lambda: flow.log_prob(self.signal), sizes.density),
+            "push": self._pushed,
+        }
+        work = multiply_adds(flows["headrace"].transforms[0])
+        return [
+            Case(
+                f"default, {name}",
+                work,
+                [Contender(kind, lambda call=call, flow=flow: call(flow)) for kind, flow in flows.items()],
+            )
+            for name, call in calls.items()
+        ]
 
     def _sequential_gradients(self) -> list[Case]:
         """Gradients of a student's density, beside the density."""

@@ -1,4 +1,4 @@
-// Memory of the kernels: aligned, zeroed, and kept from call to call.
+// Memory of the kernels: aligned, and kept from call to call.
 #pragma once
 
 #include <algorithm>
@@ -29,7 +29,8 @@ Aligned<T> aligned_zeros(size_t n) {
     return p;
 }
 
-// Scratch of one thread: allocating it anew would cost page faults in every call.
+// Scratch of one thread: allocating it anew would cost page faults in every call. What an earlier call left there is as
+// arbitrary as what a new block has, so that a new one is not cleared either, and valgrind sees who reads it.
 template <class T>
 T* thread_scratch(size_t n) {
     thread_local Aligned<T> buffer;
@@ -37,7 +38,7 @@ T* thread_scratch(size_t n) {
     if (size < n) {
         buffer.reset();
         size = 0;
-        buffer = aligned_zeros<T>(n);
+        buffer = aligned_memory<T>(n);
         size = n;
     }
     return buffer.get();

@@ -85,7 +85,8 @@ void pair_panels(const float* lines, int n, int64_t height, int rows, uint32_t* 
             Pairs v[P][W];
             across<P>(
                 [&](int i, Pairs(&parts)[P]) {
-                    split_adjacent<P, least_bf16_weight>(lines + (k + i) * height + r, rows - r, parts);
+                    const int count = k + i < n ? rows - r : 0;  // past the last line there are zeros
+                    split_adjacent<P, least_bf16_weight>(lines + (k + i) * height + r, count, parts);
                 },
                 v);
             uint32_t* const place = panels + (k * height + r * W) / 2 * P;

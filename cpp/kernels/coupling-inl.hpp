@@ -20,13 +20,16 @@ HR_FN int coupling_run(int n_params) {
     return fits < most_run ? fits : most_run;
 }
 
-// Parameters of n elements to one line each, `run` elements apart.
+// Parameters of n elements to one line each, `run` elements apart. The lanes of the last vector past the last element
+// are zero, the identity of every map: what lay in memory could cost a root 200 steps of denormal numbers.
 template <class T>
 HR_FN void split_params(const T* params, int n_params, int n, int run, T* lines) {
+    using V = Pack<T>;
+    constexpr int W = width<T>;
+    if (n % W != 0)
+        for (int k = 0; k < n_params; ++k) store(lines + k * run + n / W * W, V{});
     int i = 0;
     if (n_params == 2) {
-        using V = Pack<T>;
-        constexpr int W = width<T>;
         using All = typename MakeIndices<W>::type;
         for (; i + W <= n; i += W) {
             const V a = load(params + 2 * i), b = load(params + 2 * i + W);
@@ -40,10 +43,34 @@ HR_FN void split_params(const T* params, int n_params, int n, int run, T* lines)
         for (int k = 0; k < n_params; ++k) lines[k * run + i] = params[int64_t(i) * n_params + k];
 }
 
+// The parameters of one element, of which a map may take a vector at a time.
+template <class T>
+struct ElementParams {
+    using Lanes = Pack<T>;
+    const T* params;
+    HR_FN T operator()(int k) const { return params[k]; }
+    HR_FN Lanes lanes(int k, int n) const { return load_up_to(params + k, n); }
+};
+
+// Whether so few elements are solved faster one by one, with the components of a map as lanes.
+template <class Map, bool inverse, class T>
+HR_FN bool is_by_component(const MapOptions<T>& options, int n) {
+    if constexpr (inverse || !requires { Map::components_as_lanes; }) return false;
+    return 3 * n * ((options.bins + width<T> - 1) / width<T>) <= options.bins;
+}
+
 template <class Map, bool inverse, class T>
 void coupling_elements(const MapOptions<T>& options, const T* in, const T* params, T* value, int n, T* log_det) {
     constexpr int W = width<T>;
     const int n_params = n_params_with<Map>(options), run = coupling_run<T>(n_params);
+    if constexpr (requires { Map::components_as_lanes; })
+        if (is_by_component<Map, inverse>(options, n)) {
+            for (int i = 0; i < n; ++i) {
+                const ElementParams<T> param{params + i * n_params};
+                value[i] = apply_map<Map, inverse>(in[i], param, options, log_det[i]);
+            }
+            return;
+        }
     alignas(64) T lines[coupling_numbers];
     split_params(params, n_params, n, run, lines);
     for (int i = 0; i < n; i += W) {

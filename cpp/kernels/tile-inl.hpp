@@ -31,6 +31,12 @@ struct TileBuffers {
     int64_t row = 0;                 // of the call, the first one of the tile
 };
 
+// The lanes of a line that hold rows, up to whole vectors; a tape has longer lines where its last tile is low.
+template <class T>
+HR_FN int64_t used_lanes(const TileBuffers<T>& b) {
+    return int64_t(b.vectors) * width<T>;
+}
+
 template <class T>
 struct SmallBuffers {
     T *given, *built, *units;  // [row][stride]
@@ -46,7 +52,7 @@ struct SmallBuffers {
 template <class T>
 HR_FN void copy_slots(const TileBuffers<T>& b, const int* given, const int* built, int n) {
     for (int c = 0; c < n; ++c)
-        for (int64_t i = 0; i < b.height; i += width<T>)
+        for (int64_t i = 0; i < used_lanes(b); i += width<T>)
             store(b.built + built[c] * b.height + i, load(b.given + given[c] * b.height + i));
 }
 

@@ -30,7 +30,7 @@ HR_FN void transpose(V (&v)[Lane<V>::width]) {
 }
 
 // units lines [unit][height], of which `vectors` are in use, to panels [unit / width][height][width]; the number of
-// units is rounded up to whole panels.
+// units is rounded up to whole panels, by zeros.
 template <class T>
 HR_FN void to_panels(const T* lines, int units, int64_t height, int vectors, T* panels) {
     constexpr int W = width<T>;
@@ -38,7 +38,7 @@ HR_FN void to_panels(const T* lines, int units, int64_t height, int vectors, T* 
     for (int64_t k = 0; k < units; k += W)
         for (int64_t b = 0; b < int64_t(vectors) * W; b += W) {
             V v[W];
-            for (int i = 0; i < W; ++i) v[i] = load(lines + (k + i) * height + b);
+            for (int i = 0; i < W; ++i) v[i] = k + i < units ? load(lines + (k + i) * height + b) : V{};
             transpose(v);
             for (int i = 0; i < W; ++i) store(panels + k * height + (b + i) * W, v[i]);
         }

@@ -22,6 +22,13 @@ HR_FN void activate(int activation, const T* x, T* y, int64_t n) {
     });
 }
 
+// Calls f(first, n) for runs of the lanes in use of `lines` adjacent lines: one run where these are all lanes.
+template <class F>
+HR_FN void for_runs(int64_t lines, int64_t height, int64_t used, F&& f) {
+    if (used == height) return f(int64_t(0), lines * height);
+    for (int64_t i = 0; i < lines; ++i) f(i * height, used);
+}
+
 // Activations, and the derivatives for the backward pass.
 template <class T>
 HR_FN void activate_keeping_slope(int activation, const T* x, T* y, T* slope, int64_t n) {
@@ -37,15 +44,15 @@ HR_FN void activate_keeping_slope(int activation, const T* x, T* y, T* slope, in
 // ---- from a layer's products to its values --------------------------------------------------------------------------
 
 // Units [unit, unit + n) of a layer: from their products to their sums, with the context's term and another layer's.
-// line(i) is the start of scratch unit i of the row, or rows; `height` values there.
+// line(i) is the start of scratch unit i of the row, or rows; `lanes` values there.
 template <class T, class Line>
-HR_FN void join(const Layer& layer, int unit, int n, const Line& line, int64_t height) {
+HR_FN void join(const Layer& layer, int unit, int n, const Line& line, int64_t lanes) {
     for (int u = unit; u < unit + n; ++u) {
         const T* const product = line(layer.product + u);
         const T* const c = layer.c ? line(layer.c[u]) : nullptr;
         const T* const other = layer.adds ? line(layer.adds[u]) : nullptr;
         T* const sum = line(layer.sum + u);
-        for (int64_t i = 0; i < height; i += width<T>) {
+        for (int64_t i = 0; i < lanes; i += width<T>) {
             Pack<T> x = load(product + i);
             if (c) x = layer.gated ? x * load(c + i) : x + load(c + i);
             if (other) x += load(other + i);
@@ -89,16 +96,19 @@ template <class T>
 HR_FN void finish_units(const MaskedNetwork<T>& c, uint32_t stream, const Layer& layer, int unit, int n,
                         const TileBuffers<T>& b) {
     const int64_t height = b.height;
-    if (layer.c || layer.adds) join<T>(layer, unit, n, [&](int i) { return b.units + i * height; }, height);
+    if (layer.c || layer.adds) join<T>(layer, unit, n, [&](int i) { return b.units + i * height; }, used_lanes(b));
     if (layer.activation == identity_index && layer.dropout == 0) return;
     const T* const sum = b.units + (layer.sum + unit) * height;
     const int64_t value = (layer.value + unit) * height;
     T* const slopes = b.is_recorded && c.slopes >= 0 ? b.units + c.slopes * height : nullptr;
-    if (slopes) {
-        activate_keeping_slope(layer.activation, sum, b.units + value, slopes + value, n * height);
-    } else {
-        activate(layer.activation, sum, b.units + value, n * height);
-    }
+    for_runs(n, height, used_lanes(b), [&](int64_t first, int64_t lanes) {
+        T* const to = b.units + value + first;
+        if (slopes) {
+            activate_keeping_slope(layer.activation, sum + first, to, slopes + value + first, lanes);
+        } else {
+            activate(layer.activation, sum + first, to, lanes);
+        }
+    });
     if (b.drops && layer.dropout > 0) drop_units(stream, layer, unit, n, b, slopes);
 }
 
@@ -248,7 +258,7 @@ HR_FN Gate gate_of(const Layer& layer) {
 // Values of hidden layers become the derivatives of their activations, where the value determines them. The values of c
 // are needed unchanged.
 template <class T>
-HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height) {
+HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height, int64_t used) {
     for (int l = 0; l + 1 < c.n_layers; ++l) {
         const Layer& layer = c.layers[l];
         if (layer.context_alone || keeps_slopes(layer) || layer.activation == relu_index ||
@@ -256,7 +266,9 @@ HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height)
             continue;
         T* const value = units + layer.value * height;
         with_activation(layer.activation, [&]<class A>() {
-            for (int64_t i = 0; i < layer.out * height; i += width<T>) store(value + i, A::slope(load(value + i)));
+            for_runs(layer.out, height, used, [&](int64_t first, int64_t lanes) {
+                for (int64_t i = first; i < first + lanes; i += width<T>) store(value + i, A::slope(load(value + i)));
+            });
         });
     }
 }
@@ -363,7 +375,7 @@ HR_FN void advance_back(const MaskedNetwork<T>& c, const KnownBack<T>& known, in
     int transposed = at_once ? 0 : c.n_layers;
     if (to == c.levels) {
         for (int l = 0; sums_weights && at_once && l < c.n_layers; ++l) transpose_inputs(l);
-        if (c.has_slope_sweep) values_to_slopes(c, units, height);
+        if (c.has_slope_sweep) values_to_slopes(c, units, height, int64_t(t.vectors) * width<T>);
     }
     const int context = t.chain.context - s.input_slot;
     const ReadGradient<T> wanted{known.back.context ? 0 : context,

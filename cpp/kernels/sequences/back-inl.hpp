@@ -19,14 +19,15 @@ HR_FN void add_line_sums(const T* lines, int64_t stride, int units, int vectors,
 // Adds the products of gradient lines and value lines to sums, through panels of values that start `before` positions
 // before the window.
 template <class T>
-HR_FN SumsArgs<T> value_panels(const T* values, int64_t stride, int units, int64_t before, int positions, T* panels) {
+HR_FN SumsArgs<T> value_panels(const T* values, int64_t stride, int units, int padded, int64_t before, int positions,
+                               T* panels) {
     const int64_t height = (before + positions + width<T> - 1) / width<T> * width<T>;
-    lines_to_panels(values - before, stride, units, before + positions, panels, height);
+    lines_to_panels(values - before, stride, units, padded, before + positions, panels, height);
     SumsArgs<T> a{};
     a.panels = panels;
     a.height = height;
     a.positions = positions;
-    a.inputs = units;
+    a.inputs = padded;
     return a;
 }
 
@@ -38,8 +39,8 @@ void back_head_sums(const CausalSegment<T>& s, const CausalBack<T>& b, const Win
     const BackScratch at = back_scratch(net);
     T* const panels = s.scratch + at.panels;
     const auto add = [&](int value, const T* gradient, int units, uint32_t matrix, uint32_t bias) {
-        SumsArgs<T> a =
-            value_panels(head_at(s, value, w.begin), s.shape->head_stride, net.skip_units, 0, w.positions, panels);
+        SumsArgs<T> a = value_panels(head_at(s, value, w.begin), s.shape->head_stride, net.skip, net.skip_units, 0,
+                                     w.positions, panels);
         a.gradient = gradient;
         a.stride = back_stride;
         a.sums = b.sums + matrix;
@@ -177,14 +178,14 @@ void back_layer_sums(const CausalSegment<T>& s, const CausalBack<T>& b, const Wi
     const int units = gate_units(net), outs = out_units(net, l), r = net.channel_units;
     T* const panels = s.scratch + at.panels;
     const T* const up = s.scratch + at.up + (l.is_last ? r * back_stride : 0);
-    SumsArgs<T> out = value_panels<T>(s.scratch + at.gated, back_stride, r, 0, w.positions, panels);
+    SumsArgs<T> out = value_panels<T>(s.scratch + at.gated, back_stride, net.channels, r, 0, w.positions, panels);
     out.gradient = up;
     out.stride = back_stride;
     out.sums = b.sums + to.out;
     sums_product(out, outs);
     add_line_sums(up, back_stride, outs, w.vectors, b.sums + to.out_bias);
-    SumsArgs<T> gate =
-        value_panels<T>(values_at(s, layer, w.begin), tape.value_stride, r, ring_slots(net, l), w.positions, panels);
+    SumsArgs<T> gate = value_panels<T>(values_at(s, layer, w.begin), tape.value_stride, net.channels, r,
+                                       ring_slots(net, l), w.positions, panels);
     gate.gradient = gates_at(s, layer, w.begin);
     gate.stride = tape.gate_stride;
     for (int64_t tap = 0; tap < net.kernel; ++tap) {

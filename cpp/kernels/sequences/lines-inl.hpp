@@ -70,16 +70,17 @@ HR_FN void back_lines(BackLines<T> a, int units, int64_t column, int vectors) {
     }
 }
 
-// Copies `positions` columns of units lines to panels of `height` positions; both numbers of lines and columns are
-// rounded up to whole vectors.
+// Copies `positions` columns of `units` lines to panels of `height` positions, up to whole vectors of columns; there
+// are panels of `padded` lines, those past the last one zero.
 template <class T>
-HR_FN void lines_to_panels(const T* lines, int64_t stride, int units, int64_t positions, T* panels, int64_t height) {
+HR_FN void lines_to_panels(const T* lines, int64_t stride, int units, int padded, int64_t positions, T* panels,
+                           int64_t height) {
     constexpr int W = width<T>;
     using V = Pack<T>;
-    for (int64_t k = 0; k < units; k += W)
+    for (int64_t k = 0; k < padded; k += W)
         for (int64_t t = 0; t < positions; t += W) {
             V v[W];
-            for (int i = 0; i < W; ++i) v[i] = load(lines + (k + i) * stride + t);
+            for (int i = 0; i < W; ++i) v[i] = k + i < units ? load(lines + (k + i) * stride + t) : V{};
             transpose(v);
             for (int i = 0; i < W; ++i) store(panels + k * height + (t + i) * W, v[i]);
         }

@@ -141,6 +141,7 @@ void window_input(const WindowLines<T>& w, const T* v, int n, int vectors) {
         for (int c = 0; c < net.inputs; ++c) {
             T* const line = w.input + (int64_t(i) * net.inputs + c) * w.row;
             for (int t = 0; t < n; ++t) line[t] = v[int64_t(t + i) * net.inputs + c];
+            for (int t = n; t < vectors * width<T>; ++t) line[t] = T(0);
         }
     LineProduct<T> a{};
     a.weights = w.weights + net.input;

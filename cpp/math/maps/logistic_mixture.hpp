@@ -25,6 +25,7 @@ namespace {
 struct LogisticMixture : Directions<LogisticMixture> {
     static constexpr int max_bins = 64;          // components
     static constexpr double least_slope = 1e-6;  // below, squares of scales leave float32
+    static constexpr bool components_as_lanes = true;
 
     static constexpr char meaning[] = "the logit of a mixture's distribution function, of K components";
     static constexpr std::array<MapParameters, 3> parameters(int bins) {
@@ -38,7 +39,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
     HR_FN static V run(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
         Components<V, P> components(p, o);
         const V poison = components.poison + (input - input);  // an infinite input has no position
-        const V x = inverse ? input : root(input, components);
+        const V x = inverse ? input : root(input, components, poison);
         const Sums<V> at(x, components);
         log_det = at.log_slope() * Scalar<V>(inverse ? 1 : -1) + poison;
         return (inverse ? at.logit() : x) + poison;
@@ -131,6 +132,49 @@ struct LogisticMixture : Directions<LogisticMixture> {
         HR_FN V mean(int k) const { return p(n + k); }
     };
 
+    // The components of one element, as lanes of vectors P::Lanes: what takes exponentials is computed for a vector of
+    // components at a time, and sums are taken one component after another, so that the element has the bits that it
+    // has as one of many. The lanes past the last component are zero.
+    template <class T, class P>
+        requires requires { typename P::Lanes; }
+    struct Components<T, P> {
+        using Lanes = typename P::Lanes;
+        static constexpr int width = Lane<Lanes>::width;
+        int n;
+        T poison = 0;
+        T weights[max_bins], means[max_bins], rates[max_bins];
+
+        HR_FN Components(const P& p, const MapOptions<T>& o) : n(o.bins) {
+            T top = p(0);
+            for (int k = 1; k < n; ++k) top = larger(p(k), top);
+            for (int k = 0; k < n; ++k) poison += (p(k) - p(k)) + (p(n + k) - p(n + k)) + (p(2 * n + k) - p(2 * n + k));
+            for (int k = 0; k < n; k += width) {
+                const Lanes scale = p.lanes(2 * n + k, n - k);
+                put(weights + k, p.lanes(k, n - k) - top);
+                put(means + k, p.lanes(n + k, n - k));
+                put(rates + k, exp_moderate(-SoftClamp::log_scale(scale, o)));
+            }
+        }
+        HR_FN T weight(int k) const { return weights[k]; }
+        HR_FN T mean(int k) const { return means[k]; }
+        HR_FN T rate(int k) const { return rates[k]; }
+
+        // The same of a vector of components.
+        struct Vectors {
+            const Components& of;
+            HR_FN Lanes weight(int k) const { return take(of.weights + k); }
+            HR_FN Lanes mean(int k) const { return take(of.means + k); }
+            HR_FN Lanes rate(int k) const { return take(of.rates + k); }
+        };
+
+        HR_FN static Lanes take(const T* p) {
+            Lanes v;
+            __builtin_memcpy(&v, p, sizeof v);
+            return v;
+        }
+        HR_FN static void put(T* p, Lanes v) { __builtin_memcpy(p, &v, sizeof v); }
+    };
+
     // No input is so far outside of a component that its exponents overflow.
     template <class V>
     HR_FN static V within(V x) {
@@ -184,25 +228,11 @@ struct LogisticMixture : Directions<LogisticMixture> {
         template <class C>
         HR_FN Sums(V place, const C& components) : x(place) {
             below_top = above_top = here_top = -infinity<V>();
-            HR_ROLLED
-            for (int k = 0; k < components.n; ++k) {
-                const Term<V> t(x, k, components, typename Term<V>::ExponentsAlone{});
-                below_top = larger(t.to_below, below_top);
-                above_top = larger(t.to_above, above_top);
-                here_top = larger(t.to_here, here_top);
-            }
             below_rest = above_rest = here_rest = below_bend = above_bend = here_bend = splat<V>(0);
-            HR_ROLLED
-            for (int k = 0; k < components.n; ++k) {
-                const Term<V> t(x, k, components);
-                const V rate = components.rate(k), of_below = term_below(t), of_above = term_above(t),
-                        of_here = term_here(t, rate);
-                below_rest += of_below;
-                above_rest += of_above;
-                here_rest += of_here;
-                below_bend = fma(of_below * t.right, rate, below_bend);
-                above_bend = fma(of_above * t.left, rate, above_bend);
-                here_bend = fma(of_here * (t.right - t.left), rate, here_bend);
+            if constexpr (requires { typename C::Vectors; }) {
+                add_vectors(components);
+            } else {
+                add_each(components);
             }
             const V top = larger(-below_top, -above_top);
             const V one_below = exp(-below_top - top) / below_rest, one_above = exp(-above_top - top) / above_rest;
@@ -225,16 +255,79 @@ struct LogisticMixture : Directions<LogisticMixture> {
         HR_FN V share_here(const Term<V>& t, V rate) const { return term_here(t, rate) / here_rest; }
 
       private:
-        HR_FN V term_below(const Term<V>& t) const { return product(exp(t.to_below - below_top), t.larger_side); }
-        HR_FN V term_above(const Term<V>& t) const { return product(exp(t.to_above - above_top), t.larger_side); }
-        HR_FN V term_here(const Term<V>& t, V rate) const {
+        template <class C>
+        HR_FN void add_each(const C& components) {
+            HR_ROLLED
+            for (int k = 0; k < components.n; ++k) {
+                const Term<V> t(x, k, components, typename Term<V>::ExponentsAlone{});
+                below_top = larger(t.to_below, below_top);
+                above_top = larger(t.to_above, above_top);
+                here_top = larger(t.to_here, here_top);
+            }
+            HR_ROLLED
+            for (int k = 0; k < components.n; ++k) {
+                const Term<V> t(x, k, components);
+                const V rate = components.rate(k), of_below = term_below(t), of_above = term_above(t),
+                        of_here = term_here(t, rate);
+                below_rest += of_below;
+                above_rest += of_above;
+                here_rest += of_here;
+                below_bend = fma(of_below * t.right, rate, below_bend);
+                above_bend = fma(of_above * t.left, rate, above_bend);
+                here_bend = fma(of_here * (t.right - t.left), rate, here_bend);
+            }
+        }
+
+        // With the bits of add_each, but for the bends, which only the backward pass needs, of many elements.
+        template <class C>
+        HR_FN void add_vectors(const C& components) {
+            using P = typename C::Lanes;
+            constexpr int W = C::width;
+            const int n = components.n;
+            const typename C::Vectors vectors{components};
+            const P at = x - P{};
+            V of_below[max_bins], of_above[max_bins], of_here[max_bins];
+            for (int k = 0; k < n; k += W) {
+                const Term<P> t(at, k, vectors, typename Term<P>::ExponentsAlone{});
+                C::put(of_below + k, t.to_below);
+                C::put(of_above + k, t.to_above);
+                C::put(of_here + k, t.to_here);
+            }
+            for (int k = 0; k < n; ++k) {
+                below_top = larger(of_below[k], below_top);
+                above_top = larger(of_above[k], above_top);
+                here_top = larger(of_here[k], here_top);
+            }
+            for (int k = 0; k < n; k += W) {
+                const Term<P> t(at, k, vectors);
+                C::put(of_below + k, term_below(t));
+                C::put(of_above + k, term_above(t));
+                C::put(of_here + k, term_here(t, vectors.rate(k)));
+            }
+            for (int k = 0; k < n; ++k) {
+                below_rest += of_below[k];
+                above_rest += of_above[k];
+                here_rest += of_here[k];
+            }
+        }
+
+        template <class P>
+        HR_FN P term_below(const Term<P>& t) const {
+            return product(exp(t.to_below - below_top), t.larger_side);
+        }
+        template <class P>
+        HR_FN P term_above(const Term<P>& t) const {
+            return product(exp(t.to_above - above_top), t.larger_side);
+        }
+        template <class P>
+        HR_FN P term_here(const Term<P>& t, P rate) const {
             return product(exp(t.to_here - here_top) * (t.larger_side * t.larger_side), rate);
         }
     };
 
-    // x with logit F(x) = z.
+    // x with logit F(x) = z; any value where `poison` is NaN, because there no bracket would close.
     template <class V, class C>
-    HR_FN static V root(V z, const C& components) {
+    HR_FN static V root(V z, const C& components, V poison) {
         using T = Scalar<V>;
         const T epsilon = is_single<V> ? T(4.8e-7) : T(8.9e-16);  // four units in the last place
         V low = quantile(z, 0, components), high = low;
@@ -246,6 +339,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
         }
         V x = low * T(0.5) + high * T(0.5), last = high - low;
         V open = select(last > T(0), splat<V>(1), splat<V>(0));  // 1 where the root is not found yet
+        open = select(poison == T(0), open, splat<V>(0));
         HR_ROLLED
         for (int i = 0; i < most_steps && any_lane<V>(bit_cast<Int<V>>(open)); ++i) {
             const Sums<V> at(x, components);
