@@ -80,7 +80,7 @@ ABOVE = {
         60,
         "One step at a time: the checks and copies of a call in Python are most of it.",
     ),
-    ("hr.WaveNet()", "stream.pull(1, seed=0)"): (40, "One step at a time, as with push."),
+    ("hr.WaveNet()", "stream.pull(1, seed=0)"): (20, "One step at a time, as with push."),
     ("hr.DualAscentFlow(steps=2)", "ascent.fit(x, progress=False)"): (
         500,
         "The default chooses between forms of its maps by held-out rows and trains all steps together; "
@@ -89,6 +89,10 @@ ABOVE = {
     ("hr.RadialFlow(3)", "flow.log_prob(lists)"): (
         8,
         "NumPy takes twice as long to read a list of rows as the flow takes to compute.",
+    ),
+    ("hr.PlanarFlow(3)", "flow.log_prob(lists)"): (
+        6,
+        "NumPy takes as long to read a list of rows as the flow to compute.",
     ),
 }
 """Limits of rows above `LIMIT`, and why, by a part of what is made and the call: at most five."""
