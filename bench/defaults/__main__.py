@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import statistics
 import sys
 import tempfile
 import time
@@ -48,20 +49,17 @@ def others_table(found: Found) -> list[str]:
 
 
 def summary(found: Found) -> list[str]:
-    """A line for each kind, and one for each row whose limit has a reason."""
-    columns = ["kind", "rows", "median ratio", "largest ratio", "of", "limit"]
-    cells = []
-    for kind in dict.fromkeys(row.kind for row, _ in found):
-        ordered = sorted((r.ratio, row.name) for row, r in found if row.kind == kind and not row.reason)
-        if ordered:
-            largest, name = ordered[-1]
-            middle = ordered[len(ordered) // 2][0]
-            cells.append([kind, str(len(ordered)), f"{middle:.2f}", f"{largest:.2f}", f"`{name}`", "3"])
+    """A line for each kind, and one for each limit that has a reason."""
+    parts: dict[tuple[str, str], Found] = {}
     for row, result in found:
-        if row.reason:
-            text = f"`{row.name}`. {row.reason}"
-            cells.append([f"{row.kind}, with a reason", "1", "", f"{result.ratio:.2f}", text, f"{row.limit:g}"])
-    return report.table(columns, cells)
+        parts.setdefault((row.reason, "" if row.reason else row.kind), []).append((row, result))
+    cells = []
+    for (reason, _), part in sorted(parts.items(), key=lambda one: bool(one[0][0])):
+        worst, result = max(part, key=lambda one: one[1].ratio)
+        code = f"`{worst.name}`" + (f", n = {worst.n}" if worst.n else "") + (f". {reason}" if reason else "")
+        ratios = [f"{statistics.median(one.ratio for _, one in part):.2f}", f"{result.ratio:.2f}"]
+        cells.append([worst.kind, str(len(part)), *ratios, f"{worst.limit:g}", code])
+    return report.table(["kind", "rows", "median ratio", "largest ratio", "limit", "the largest is of"], cells)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -80,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     machine, date = machine_facts(hr.get_num_threads()), time.strftime("%Y-%m-%d %H:%M")
     of_lanes = [one for one in found if one[0].kind == "lanes"]
     others = [one for one in found if one[0].kind != "lanes"]
-    above = [f"{row.name}: {result.ratio:.2f}" for row, result in found if result.ratio > row.limit]
+    above = [f"{row.name}, n = {row.n}: {result.ratio:.2f}" for row, result in found if result.ratio > row.limit]
     lines = [report.machine_line(machine, date), "", *summary(found)]
     whole = [*lines, "", "## Other kinds", "", *others_table(others), "", "## Lanes", "", *lanes_table(of_lanes)]
     if options.what:
