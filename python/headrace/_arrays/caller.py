@@ -452,6 +452,8 @@ def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
 def _overlap(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
     if b is None or not a.size or not b.size:
         return False
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.may_share_memory(a, b)  # by the same bounds
     (begin, end), (other_begin, other_end) = _bounds(a), _bounds(b)
     return begin < other_end and other_begin < end
 

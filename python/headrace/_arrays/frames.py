@@ -85,7 +85,9 @@ def check_numbers(name: str, x: Any) -> None:
 
 def _checked(name: str, value: Any) -> tuple[list[Column], list[np.dtype[Any]]]:
     """The columns of a frame, and in which floats each is read."""
-    columns = _columns(inferred(value))
+    columns = _columns(value)
+    if any(isinstance(given, np.dtype) and given.kind == "O" for _, given, _ in columns):
+        columns = _columns(inferred(value))
     dtypes = []
     for label, given, _ in columns:
         dtype = _float(given) or _whole(given)
@@ -150,8 +152,10 @@ def _is_column(value: Any) -> bool:
 
 def _columns(value: Any) -> list[Column]:
     if _is_of(value, "pandas"):
-        named = [(value.name, value)] if value.ndim == 1 else value.items()
-        return [(label, column.dtype, partial(_of_pandas, column)) for label, column in named]
+        if value.ndim == 1:
+            return [(value.name, value.dtype, partial(_of_pandas, value, None))]
+        typed = zip(value.columns, value.dtypes, strict=True)  # taking out a column costs more than its dtype
+        return [(label, given, partial(_of_pandas, value, i)) for i, (label, given) in enumerate(typed)]
     if _is_of(value, "polars"):
         columns = [value] if _is_column(value) else value.get_columns()
         return [(column.name, column.dtype, partial(_of_polars, column)) for column in columns]
@@ -159,7 +163,8 @@ def _columns(value: Any) -> list[Column]:
     return [(label, column.type, partial(_of_arrow, column)) for label, column in named]
 
 
-def _of_pandas(column: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _of_pandas(value: Any, i: int | None, dtype: np.dtype[Any]) -> NDArray[Any]:
+    column = value if i is None else value.iloc[:, i]
     array: NDArray[Any] = column.to_numpy(dtype, na_value=np.nan)
     return array
 

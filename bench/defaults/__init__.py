@@ -1,0 +1,24 @@
+"""Every public default beside its fastest setting: ``python -m bench.defaults [--what REGEX] [--pairs 9]``.
+
+A call as its docstring's example has it takes a ratio of the processor time of the same call in its fastest setting,
+both in turn in one process. What that is depends on the kind of the row:
+
+- **lanes**: n rows, for n = 1, 7, 17 and 100, beside the next multiple of 16 rows, which fills the vectors of every
+  instruction set. The ratio is one of whole calls, so that a part of a vector may take three times a whole one.
+- **many**: one row of 1,000 beside one of 112. A step of a stream that comes alone beside one of 96 in one call.
+- **given**: float64 rows in Fortran's order, lists, frames, and a result in given memory, beside
+  float32 rows in C's order.
+- **threads**: the threads that a process begins with beside one thread.
+- **setting**: an object of the defaults beside one of the fastest map or product; a fit of defaults beside its fastest.
+- **verb**: draws beside the density of as many rows, because both are one pass through the networks.
+- **make**: an object made by its constructor, loaded or saved, beside the same one from or to bytes in memory; one
+  converted to float64 beside one of float32.
+- **command**: a verb of the command line with text in and out beside the same one with .npy, and of a default voice
+  beside an affine one.
+- **process**: a new process beside one that imports less.
+
+No ratio is above 3, but for what at most five entries of `table.ABOVE` list with a limit and a reason. Before every
+block of calls `soil` leaves values of every magnitude where the maps keep theirs: a kernel that computes with memory
+that it never wrote is slow then, and not only after some other call. `test_defaults.py` is the same at small numbers of
+calls, and fails for a public name that has neither a row nor a reason.
+"""

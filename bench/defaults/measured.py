@@ -1,0 +1,82 @@
+"""The processor time of two calls of one process, in turn, and their ratio."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bench.peers.client import alternating
+
+Timed = Callable[[int], float]
+"""Processor seconds of so many calls."""
+LONG, MOST = 0.1, 2000  # seconds of a long call, and calls of a block
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Medians over pairs of blocks: seconds of each call, and the ratio of the two in one pair."""
+
+    seconds: float
+    fastest: float
+    ratio: float
+
+
+def timed(statement: str, names: Mapping[str, Any]) -> Timed:
+    """Time a statement, whose names are those of a namespace. All threads of this process and its children count."""
+    code = [
+        "def calls(count):",
+        " begin = clock()",
+        " for _ in range(count):",
+        f"  {statement}",
+        " return clock() - begin",
+    ]
+    scope = {**names, "clock": clock}
+    exec("\n".join(code), scope)
+    calls: Timed = scope["calls"]
+    return calls
+
+
+def clock() -> float:
+    """Processor seconds of this process, and of its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def measured(call: Timed, fastest: Timed, pairs: int, block: float, before: Callable[[], object]) -> Measured:
+    """Time blocks of both calls in turn, the second one first in every other pair, each after something else.
+
+    Of long calls there are a third of the pairs.
+    """
+    with _without_collector():
+        counts = {one: _count(one, block) for one in (call, fastest)}
+        pairs = -(-pairs // 3) if 0 in counts.values() else pairs
+        found: dict[Timed, list[float]] = {call: [], fastest: []}
+        for i in range(pairs):
+            for one in alternating((call, fastest), i):
+                before()
+                count = counts[one] or 1
+                found[one].append(one(count) / count)
+    ratios = [a / b for a, b in zip(found[call], found[fastest], strict=True)]
+    return Measured(statistics.median(found[call]), statistics.median(found[fastest]), statistics.median(ratios))
+
+
+def _count(one: Timed, block: float) -> int:
+    """Calls of a block, 0 for a long one; those that are made to find it out warm up."""
+    return 0 if one(1) > LONG else max(1, min(MOST, int(block / max(min(one(1), one(2) / 2), 1e-7)) + 1))
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
