@@ -205,11 +205,16 @@ def settled(
 
 
 def warn_of_offsets(
-    names: tuple[str, ...], support: Support | None, given: bool, scale: Moments, dtype: np.dtype[Any]
+    names: tuple[str, ...],
+    support: Support | None,
+    given: bool,
+    scale: Moments,
+    dtype: np.dtype[Any],
+    how: str = "draw by sample(dtype='float64') or",
 ) -> None:
     """Warn of columns in which float32 leaves fewer than four digits of a standard deviation.
 
-    `given`: whether rows are float32. `scale`: means and standard deviations of the columns.
+    `given`: whether rows are float32. `scale`: means and standard deviations of the columns. `how`: samples have more.
     """
     mean, std = scale
     if not given and dtype != np.float32:
@@ -227,7 +232,7 @@ def warn_of_offsets(
     advice = (
         "the rows were given in float32, which has lost the rest: subtract a constant before they become float32"
         if given
-        else "subtract a constant from it, or draw by sample(dtype='float64') or from a flow of dtype='float64'"
+        else f"subtract a constant from it, or {how} from a flow of dtype='float64'"
     )
     warn(
         f"x: float32 has fewer than four digits of a standard deviation in {_listing(names, coarse)} "

@@ -77,6 +77,8 @@ class OpenSequences:
         self.weights = np.ones(len(arrays)) if weights is None else np.asarray(weights, np.float64)
         self.has_weights = weights is not None
         self.quantised, self.dtype = quantised, dtype
+        # Steps become float32 after they are standardised: those far from zero lose nothing.
+        self.width = np.result_type(np.float32, dtype, *{array.dtype for array in arrays})
         self.hop = hop if self.covariates else 1
 
     @property
@@ -89,23 +91,30 @@ class OpenSequences:
         return [Stretch(i, 0, n) for i, n in enumerate(self.lengths) if self.weights[i] > 0]
 
     def split(self, share: Any, rng: np.random.Generator) -> tuple[list[Stretch], list[Stretch]]:
-        """Steps to train on, and steps to hold out: whole sequences, or the end of the only one."""
+        """Steps to train on, and steps to hold out: whole sequences, or else the end of each.
+
+        Whole sequences in random order, at most half of them, where these have the share of the steps without more than
+        twice as many.
+        """
         stretches = self.whole()
         total = sum(one.steps for one in stretches)
         held = held_of("validation", share, total)
         if not held:
             return stretches, []
-        if len(stretches) == 1:
-            (one,) = stretches
-            border = one.end - held
-            return [Stretch(one.sequence, 0, border)], [Stretch(one.sequence, border, one.end)]
-        out: list[Stretch] = []
-        for i in rng.permutation(len(stretches))[:-1]:
-            out.append(stretches[i])
-            if sum(one.steps for one in out) >= held:
-                break
-        taken = {one.sequence for one in out}
-        return [one for one in stretches if one.sequence not in taken], sorted(out, key=lambda one: one.sequence)
+        most, left = min(max(held, round(2 * share * total)), total - 1), held
+        chosen: set[int] = set()
+        for i in rng.permutation(len(stretches)).tolist():
+            if left > 0 and stretches[i].steps <= most - held + left and len(chosen) < len(stretches) // 2:
+                chosen.add(i)
+                left -= stretches[i].steps
+        if left <= 0:
+            return [one for i, one in enumerate(stretches) if i not in chosen], [stretches[i] for i in sorted(chosen)]
+        ends = [min(round(share * one.steps), one.steps - 1) for one in stretches]
+        if not any(ends):
+            ends[int(np.argmax([one.steps for one in stretches]))] = 1
+        borders = [(one, one.end - n) for one, n in zip(stretches, ends, strict=True)]
+        kept = [Stretch(one.sequence, one.begin, border) for one, border in borders]
+        return kept, [Stretch(one.sequence, border, one.end) for one, border in borders if border < one.end]
 
     def moments(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
         """Mean, deviation and half the range of the features over steps; weights are those of sequences."""
@@ -140,13 +149,11 @@ class OpenSequences:
         return found
 
     def steps(self, begin: int, end: int, sequence: int, noise: np.random.Generator | None) -> Array:
-        """Steps of a sequence in the dtype of the flow, with noise of their cells."""
-        values = self.arrays[sequence][begin:end]
-        if self.quantised is None or noise is None:
-            return values.astype(self.dtype)
-        wide = values.astype(np.float64)
-        wide += self.quantised * (noise.random(values.shape) - 0.5)
-        return wide.astype(self.dtype)
+        """Steps of a sequence, with noise of their cells."""
+        values = self.arrays[sequence][begin:end].astype(self.width)
+        if self.quantised is not None and noise is not None:
+            values += self.quantised * (noise.random(values.shape) - 0.5)
+        return values
 
     def start_of(self, one: Stretch, before: int | None) -> int:
         """The first step that densities of a stretch need, at the beginning of a frame; `before` None: all of them."""
@@ -222,7 +229,7 @@ class Crops:
         starts = [given.start_of(one, self.before) for one in crops]
         longest = max(one.end - start for one, start in zip(crops, starts, strict=True))
         features = given.arrays[0].shape[1]
-        x = np.zeros((len(crops), longest, features), given.dtype)
+        x = np.zeros((len(crops), longest, features), given.width)
         weights = np.zeros((len(crops), longest), given.dtype)
         for row, (one, start) in enumerate(zip(crops, starts, strict=True)):
             x[row, : one.end - start] = given.steps(start, one.end, one.sequence, noise)

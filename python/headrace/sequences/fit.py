@@ -11,7 +11,7 @@ from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.fit import Fit
-from headrace._fit.given_rows import is_share, settled
+from headrace._fit.given_rows import is_share, settled, warn_of_offsets
 from headrace._fit.plan import Plan
 from headrace._fit.run import Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace.sequences.arrays import Covariates, Sequences, chunks
@@ -70,7 +70,8 @@ class SequenceFit(Fit):
         elif validation is not None:
             judges = self._of_caller(validation)
             out = judges.whole()
-        self.given, self.is_end = given, len(given.arrays) == 1 and is_share(validation)
+        self.given, self.is_end = given, any(one.begin for one in out)
+        self.history.held_out = {one.sequence: one.steps for one in out if judges is given}
         longest = max(given.lengths)
         before: int | None = self.flow._interior.check_field(self.crop, longest)
         self.source = Crops(given, stretches, min(self.crop or self._usual_crop(stretches, before), longest), before)
@@ -146,9 +147,10 @@ class SequenceFit(Fit):
         starts: dict[int, Any] = {}
         context = None
         if interior.is_fresh:
-            scale = settled(
-                "x", *self.given.moments(stretches), tuple(f"feature {i}" for i in range(self.flow.features)), True
-            )
+            names = tuple(f"feature {i}" for i in range(self.flow.features))
+            scale = settled("x", *self.given.moments(stretches), names, True)
+            are_narrow = all(array.dtype == np.float32 for array in self.given.arrays)
+            warn_of_offsets(names, None, are_narrow, scale, self.flow.dtype, "draw")
             starts[len(interior.chain) - 1] = Standardize(*scale)
             self._start_predictions(starts)
         if self.given.context is not None and self.flow.standardize_context is None and len(self.given.context) > 1:
