@@ -55,6 +55,9 @@ class History:
 
     gaussianized: bool = False
     """Whether the fit put a `headrace.Gaussianize`, or two, at the flow's data end."""
+    heavy_tails: bool = False
+    """Whether the fit of a flow of sequences put a `headrace.StudentT` in the base's place, because held-out steps
+    did not lose by it."""
     residuals: dict[int, float] = field(default_factory=dict)
     """Columns in whose place the networks get the residuals that other columns leave, and the share of the variance in
     each residual, 1 - R²."""

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace._fit.given_rows import checksum
+from headrace._fit.given_rows import FAR, NEAR, checksum
 from headrace._fit.moments import Moments
 from headrace._held_out import held_of
 from headrace._types import Array
+from headrace._warn import warn
 
 if TYPE_CHECKING:
     from headrace.sequences.arrays import Covariates
 
 
 _LONGEST = 2**18  # steps of a sum of products in one piece
+_FEW = 1000  # all steps over the most of them that are taken as wrong
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class OpenSequences:
         held = held_of("validation", share, total)
         if not held:
             return stretches, []
-        most, left = min(max(held, round(2 * share * total)), total - 1), held
+        most, left = max(held, min(int(2 * share * total + 1e-9), total - 1)), held
         chosen: set[int] = set()
         for i in rng.permutation(len(stretches)).tolist():
             if left > 0 and stretches[i].steps <= most - held + left and len(chosen) < len(stretches) // 2:
@@ -115,6 +117,42 @@ class OpenSequences:
         borders = [(one, one.end - n) for one, n in zip(stretches, ends, strict=True)]
         kept = [Stretch(one.sequence, one.begin, border) for one, border in borders]
         return kept, [Stretch(one.sequence, border, one.end) for one, border in borders if border < one.end]
+
+    def limit(self, of: str) -> None:
+        """Replace the few values that make a feature's deviation by the outermost of the others, with a warning.
+
+        These are values more than `FAR` deviations out where all others lie within `NEAR`. Squeezed into so small a
+        part of what a network reads, the others would hardly be learnt, and the held-out loss be that of few steps.
+        """
+        given, stretches = self.arrays, self.whole()
+        while (ends := self._ends(stretches)) is not None:
+            self.arrays = [np.clip(array, *ends).astype(array.dtype) for array in self.arrays]
+        if self.arrays is given:
+            return
+        pairs = enumerate(zip(given, self.arrays, strict=True))
+        found = [(i, *at) for i, (array, limited) in pairs for at in np.argwhere(array != limited)]
+        i, step, feature = found[0]
+        some = "1 value is" if len(found) == 1 else f"{len(found)} values are"
+        warn(
+            f"{of}x: {some} more than {FAR:g} standard deviations from the mean, and all others of the feature differ "
+            f"by less than {NEAR:g}: first {given[i][step, feature]:g} in feature {feature} at step {step} of sequence "
+            f"{i}; the fit takes the outermost of the others in its place, {self.arrays[i][step, feature]:g}; correct "
+            "such steps, or leave them out"
+        )
+
+    def _ends(self, stretches: Sequence[Stretch]) -> tuple[Array, Array] | None:
+        """Least and largest values of features without the few that make the deviation; None where none does."""
+        mean, std, _ = self.moments(stretches)
+        count, low, high = np.zeros(len(mean)), np.full(len(mean), np.inf), np.full(len(mean), -np.inf)
+        for one in stretches:
+            values = self.arrays[one.sequence].astype(np.float64)
+            far = np.abs(values - mean) > FAR * std
+            count += far.sum(axis=0)
+            low = np.minimum(low, np.where(far, np.inf, values).min(axis=0))
+            high = np.maximum(high, np.where(far, -np.inf, values).max(axis=0))
+        few = count <= max(sum(one.steps for one in stretches) // _FEW, 1)
+        wrong = few & (count > 0) & (low < high) & (high - low < NEAR * std)
+        return (np.where(wrong, low, -np.inf), np.where(wrong, high, np.inf)) if wrong.any() else None
 
     def moments(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
         """Mean, deviation and half the range of the features over steps; weights are those of sequences."""
@@ -270,14 +308,25 @@ class HeldSequences:
 
     def loss(self, flow: Any, parameters: Array | None = None) -> float:
         """The mean negative log-likelihood of a step; infinity where it is not finite."""
-        context = self._given.context_of(self._stretches)
-        found = flow.log_prob_steps(self._x, context, self._covariates, parameters=parameters)
         total = weight = 0.0
-        for one, start, own in zip(self._stretches, self._starts, found, strict=True):
+        for one, own in zip(self._stretches, self._scored(flow, parameters), strict=True):
             share = float(self._given.weights[one.sequence])
-            total -= share * float(own[one.begin - start :].sum(dtype=np.float64))
+            total -= share * float(own.sum(dtype=np.float64))
             weight += share * one.steps
         return total / weight if math.isfinite(total) else math.inf
+
+    def log_probs(self, flow: Any, parameters: Array | None = None) -> Array:
+        """The log densities of all steps."""
+        return np.concatenate(self._scored(flow, parameters)).astype(np.float64)
+
+    def weights(self) -> Array:
+        """The weights of all steps."""
+        return np.concatenate([np.full(one.steps, self._given.weights[one.sequence]) for one in self._stretches])
+
+    def _scored(self, flow: Any, parameters: Array | None) -> list[Array]:
+        context = self._given.context_of(self._stretches)
+        found = flow.log_prob_steps(self._x, context, self._covariates, parameters=parameters)
+        return [own[one.begin - start :] for one, start, own in zip(self._stretches, self._starts, found, strict=True)]
 
     def fingerprint(self) -> dict[str, str]:
         """That of what is given."""
