@@ -381,8 +381,12 @@ class SequenceFlow(Chained, SequenceDerivatives):
         whole sequence. Losses are in nats a step.
 
         A `Standardize` at the flow's data end is set from the training steps, if it still is the identity, and context
-        columns are standardised. As in `Flow.fit` the same seed gives the same bits for any number of threads, a later
-        fit is never worse on what it holds out than it began, and Ctrl-C keeps the best weights so far.
+        columns are standardised. Then a `StandardNormal` below an inner flow becomes a `StudentT`, unless held-out
+        steps lose by it in a short trial or `gaussianize` is False. Few values far from all others, such as clicks,
+        are taken as the outermost of these, with a warning.
+
+        As in `Flow.fit` the same seed gives the same bits for any number of threads, a later fit is never worse on what
+        it holds out than it began, and Ctrl-C keeps the best weights so far.
 
         Args:
             x: As in `log_prob`: shape (rows, steps, features), (steps, features) for one sequence, or a list of such of
