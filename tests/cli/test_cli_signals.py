@@ -85,6 +85,17 @@ def test_fit_is_the_fit_of_python(folder, run, result):
     assert "saved to g.safetensors" in out
 
 
+def test_a_signal_of_one_step_beside_a_long_one_costs_nothing(folder, result):
+    write_wave("a.wav", values(4000))
+    write_wave("one.wav", values(1))
+    reached = []
+    for paths in (("a.wav",), ("a.wav", "one.wav"), ("one.wav", "a.wav")):
+        report = result("fit", *paths, "-o", "f.safetensors", *SMALL)
+        assert report["judged_by"] == "held-out steps"
+        reached.append(report["log_likelihood"])
+    assert max(reached) - min(reached) < 0.1
+
+
 def test_a_folder_and_a_pattern_are_their_files(folder, result):
     (folder / "voice").mkdir()
     for name in ("b", "a"):

@@ -4,6 +4,7 @@ And what a fit says where its numbers mean little. All of it for arrays, streams
 """
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ import headrace as hr
 from headrace._fit import gaussian, marginals
 from headrace._fit import plan as _plan
 from headrace._fit.marginals import Sample, of_sample
+from headrace._fit.moments import far_columns
+from headrace.choosing.sample import opened
 
 KINDS = ["array", "stream", "group"]
 QUIET = {"progress": False}
@@ -176,14 +179,74 @@ def test_one_context_for_all_rows_and_very_many_columns_of_it_add_no_parameters(
         assert flow.parameters.size == size
 
 
+# --- cells far out --------------------------------------------------------------------------------------------------
+
+
+def named(name, kind, rows):
+    """The warning about 1e8 in row 700 of the second column; a stream keeps no indices."""
+    where = "such as 1e+08" if kind == "stream" else f"in 1 of {rows} rows, first in row 700: 1e+08"
+    return re.escape(f"{name}: cells lie far from all others in column 1 (column 1: {where}; the others lie within ")
+
+
+@pytest.mark.parametrize("kind", ["array", "group"])
+@pytest.mark.parametrize("fills", [1, 2])
+def test_a_few_fill_values_cost_new_rows_nothing(kind, fills):
+    """One cell of 1e20 made the standard deviation, and all other rows alike: 33 nats a row."""
+    z, new = (cases.rng("fill", key).standard_normal((2000, 2)) for key in ("old", "new"))
+    x = z.copy()
+    x[17 : 17 + fills, 1] = 1e20
+    flow, other = hr.MAF(2), hr.MAF(2)
+    with pytest.warns(RuntimeWarning, match=r"^x: .*first in row 17: 1e\+20.*they are left out of the fit"):
+        fit(kind, flow, x)
+    fit(kind, other, z)
+    assert flow.log_prob(new).mean() > other.log_prob(new).mean() - 0.02
+
+
+def test_the_warning_of_cells_far_out_counts_fill_values(short):
+    x = cases.rng("fills").standard_normal((2000, 3))
+    x[:40, 2], x[[50, 51, 60], 0], x[70, 0] = 1e9, 1e20, -1e12
+    both = re.escape(
+        "column 0, column 2 (column 0: in 4 of 2000 rows, first in row 50: 1e+20, the value of 3 of them; "
+    )
+    with pytest.warns(RuntimeWarning, match=both):
+        small(3).fit(x, **QUIET)
+    with pytest.warns(RuntimeWarning, match=re.escape("first in row 0: 1e+09, the value of 40 of them; ")) as warned:
+        small(3).fit(x[:, ::-1].copy(), **QUIET)
+    assert "leave these rows out" in str(warned[0].message)  # a fiftieth of the rows
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cells_of_x_far_out_are_named(kind, short):
+    x, _ = near_context(2000, 0.5, "far")
+    x[700, 1] = 1e8
+    with pytest.warns(RuntimeWarning, match="^" + named("x", kind, 250 if kind == "group" else 2000)) as warned:
+        fit(kind, small(2), x, seed=3)
+    assert len([one for one in warned if str(one.message).startswith("x: cells")]) == 1
+
+
+def test_heavy_tails_frequent_values_and_modes_are_not_far_out():
+    rng = cases.rng("tails")
+    normal = rng.standard_normal(5000)
+    spike, modes = np.where(normal > 0.8, np.exp(3 * normal), 0.0), np.where(normal > 2.3, 3e4, normal)
+    x = np.stack([rng.standard_cauchy(5000), np.exp(3 * normal), spike, modes, np.full(5000, 7.0), normal > 3], axis=1)
+    assert not far_columns(x, np.split(x, 5), 1e5)
+    x[4100] = 1e30
+    assert [one.column for one in far_columns(x, np.split(x, 5), 1e5)] == [0, 1, 2, 3, 5]
+
+
+def test_the_best_of_several_flows_is_found_without_cells_far_out():
+    x = cases.rng("auto").standard_normal((2000, 2))
+    x[17, 1] = 1e20
+    with pytest.warns(RuntimeWarning, match=r"^x: .*first in row 17: 1e\+20"):
+        assert len(opened(x, None, None, None, 2)) == 1999
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_contexts_far_out_are_named(kind, short):
     x, context = near_context(2000, 0.5, "far")
     context = np.concatenate([context, context[::-1]], axis=1)
     context[700, 1] = 1e8
-    with pytest.warns(
-        RuntimeWarning, match=r"context: some rows are more than 10 standard .* in column 1, and"
-    ) as warned:
+    with pytest.warns(RuntimeWarning, match=named("context", kind, 250 if kind == "group" else 2000)) as warned:
         fit(kind, small(2, 2), x, context, seed=3)
     assert len(warned) == 1
 

@@ -13,6 +13,7 @@ from headrace._fit.optimizer import Adam
 from headrace._fit.plan import MANY_FOR_COSINE
 from headrace.sequences.arrays import Covariates
 from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
+from headrace.sequences.fit import _TRIAL
 
 SHORT = {"layers": 3, "channels": 4, "kernel": 3, "skip": 5}
 
@@ -132,8 +133,6 @@ def test_whole_sequences_are_held_out():
     assert all((one.begin, one.end) == (0, lengths[one.sequence]) for one in kept + out)
     assert 110 <= sum(one.steps for one in out) < 160
     assert split(lengths, 0.1, 1)[1] != out
-    kept, out = split([10, 1000], 0.99)  # never all of them
-    assert (len(kept), len(out)) == (1, 1)
     assert split(lengths, 0)[1] == []
 
 
@@ -141,9 +140,71 @@ def test_the_end_of_the_only_sequence_is_held_out():
     assert split([1000], 0.1) == ([Stretch(0, 0, 900)], [Stretch(0, 900, 1000)])
     flow = hr.WaveNet(**SHORT)
     history = fitted(flow, autoregression(1000), epochs=1)
-    assert history.judged_by == "held-out steps"
+    assert (history.judged_by, history.held_out) == ("held-out steps", {0: 100})
+    assert "held_out={0: 100}" in repr(history)
     standardize = flow.transforms[-1]
     np.testing.assert_allclose(standardize.mean[0], autoregression(1000)[:900].mean(), rtol=1e-12)
+
+
+LENGTHS = {
+    "one long and one short": [20_000, 200],
+    "one long and nine short": [40_000, *[400] * 9],
+    "one long and twelve short": [20_000, *[200] * 12],
+    "two alike": [1000, 1000],
+    "a step": [4000, 1],
+    "steps": [1] * 40,
+    "short": [3, 2, 3],
+    "all kinds": [5000, 2500, 1200, 600, 300, 150, 75, 30, 10, 5],
+}
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_at_most_a_fifth_of_the_steps_is_held_out(lengths):
+    total = sum(lengths)
+    for seed in range(10):
+        kept, out = split(lengths, 0.1, seed)
+        held = sum(one.steps for one in out)
+        assert sum(one.steps for one in kept) + held == total
+        assert 1 <= held <= 0.2 * total
+        assert held >= 0.08 * total
+        assert 2 * len(kept) >= len(lengths)
+        assert all(one.end == lengths[one.sequence] for one in out)
+        trained = {one.sequence: one.end for one in kept}
+        assert all(one.begin == trained.get(one.sequence, 0) for one in out)
+
+
+def test_a_long_recording_beside_a_short_one_is_trained_on():
+    x = [autoregression(n, "beside") for n in (4000, 40)]
+    test, alone, reached = autoregression(10_000, "new"), hr.WaveNet(layers=3, channels=8), []
+    fitted(alone, x[0], epochs=5)
+    for seed in range(4):
+        flow = hr.WaveNet(layers=3, channels=8)
+        history = fitted(flow, x, epochs=5, seed=seed)
+        assert history.held_out == {0: 400, 1: 4}
+        reached.append(flow.log_prob(test) / len(test))
+    assert min(reached) > alone.log_prob(test) / len(test) - 0.02
+
+
+def test_ends_are_judged_given_their_past_by_a_fit_that_has_not_seen_them():
+    x = [autoregression(n, "ends") for n in (600, 500, 40)]
+    x[1][450:] += 1e4
+    flow = hr.WaveNet(**SHORT, context=1, prediction=4, dtype="float64")
+    context = np.array([[1.0], [2.0], [5.0]])
+    history = fitted(flow, x, context, epochs=1)
+    assert history.held_out == {0: 60, 1: 50, 2: 4}
+    kept = [one[: -history.held_out[i]] for i, one in enumerate(x)]
+    joined = np.concatenate(kept)
+    standardize = flow.transforms[-1]
+    np.testing.assert_allclose([standardize.mean[0], standardize.std[0]], [joined.mean(), joined.std()], rtol=1e-12)
+    steps = flow.log_prob_steps(x, context)
+    ends = np.concatenate([own[len(one) :] for own, one in zip(steps, kept, strict=True)])
+    np.testing.assert_allclose(history.best_loss, -ends.mean(), rtol=1e-12)
+    other = hr.WaveNet(**SHORT, context=1, prediction=4, dtype="float64")
+    fitted(other, kept, context, epochs=0, validation=None)
+    fresh = hr.WaveNet(**SHORT, context=1, prediction=4, dtype="float64")
+    fitted(fresh, x, context, epochs=0)
+    assert (fresh.parameters == other.parameters).all()  # the prediction's, too
+    np.testing.assert_array_equal(fresh.standardize_context, other.standardize_context)
 
 
 def test_sequences_of_the_caller_are_judged_by():
@@ -186,7 +247,8 @@ def test_it_reaches_the_entropy_rate_of_an_autoregression(dtype):
 def test_several_features_are_standardised_by_themselves():
     x = [np.hstack([autoregression(300, i), 100.0 + 1e-2 * autoregression(300, "second", i)]) for i in range(5)]
     flow = hr.WaveNet(2, layers=3, channels=8)
-    fitted(flow, x, validation=x[-1:])
+    with pytest.warns(RuntimeWarning, match="fewer than four digits of a standard deviation in feature 1"):
+        fitted(flow, x, validation=x[-1:])
     joined = np.concatenate(x)
     np.testing.assert_allclose(flow.transforms[-1].mean, joined.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(flow.transforms[-1].std, joined.std(axis=0), rtol=1e-12)
@@ -290,7 +352,7 @@ def test_an_interrupted_fit_keeps_the_best_or_leaves_the_flow(monkeypatch):
     assert flow.transforms[-1].is_identity
     taken.clear()
     stop = 300
-    history = flow.fit(x, epochs=1000, crop=50, progress=False)
+    history = flow.fit(x, epochs=1000, crop=50, patience=1000, progress=False)
     assert history.stopped == "interrupted"
     assert history.best_epoch > 0
 
@@ -307,6 +369,144 @@ def test_a_time_budget_and_patience():
     assert history.stopped == "time_budget"
     history = fitted(hr.WaveNet(**SHORT), x, epochs=2000, patience=2, weight_decay=0.0, learning_rate=0.05)
     assert history.stopped == "patience"
+
+
+# ---- far from zero, and far out --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(1e7, 1.0), (1e9, 1.0), (0.0, 1e-300)])
+def test_float64_signals_are_standardised_before_they_become_float32(offset, scale):
+    x, test = autoregression(3000, "far"), autoregression(5000, "far test")
+    plain, flow = hr.WaveNet(**SHORT), hr.WaveNet(**SHORT)
+    expected = fitted(plain, x, epochs=5)
+    with pytest.warns(RuntimeWarning, match=r"fewer than four digits .* draw from a flow of dtype='float64'"):
+        history = fitted(flow, offset + scale * x, epochs=5)
+    np.testing.assert_allclose(history.best_loss, expected.best_loss + np.log(scale), atol=0.02)
+    moved = offset + scale * test
+    reached = flow.log_prob_steps(moved)
+    np.testing.assert_allclose(reached.mean() + np.log(scale), plain.log_prob_steps(test).mean(), atol=0.02)
+    stream = flow.stream()
+    pushed = np.concatenate([stream.push(moved[None, :1000]), stream.push(moved[None, 1000:])], axis=1)
+    assert (pushed[0] == reached).all()
+    drawn = flow.astype("float64").sample(1, steps=5000, seed=0)
+    np.testing.assert_allclose(((drawn - offset) / scale).std(), x.std(), rtol=0.2)
+
+
+def test_signals_in_float32_have_lost_their_digits_before():
+    with pytest.warns(RuntimeWarning, match="given in float32, which has lost the rest"):
+        fitted(hr.WaveNet(**SHORT), (1e6 + autoregression(300)).astype("float32"))
+
+
+@pytest.mark.parametrize("place", [1500, 2950])  # trained on, held out
+@pytest.mark.parametrize("size", [1e4, -1e9])
+def test_a_click_costs_nothing(place, size):
+    x, test = autoregression(3000, "click"), autoregression(5000, "click test")
+    plain, flow = hr.WaveNet(**SHORT), hr.WaveNet(**SHORT)
+    fitted(plain, x, epochs=5)
+    clicked = x.copy()
+    clicked[place] = size
+    with pytest.warns(
+        RuntimeWarning, match=f"x: 1 value lies far .* in feature 0 at step {place} of sequence 0; the fit"
+    ):
+        history = fitted(flow, clicked, epochs=5)
+    assert history.best_epoch > 0
+    assert flow.log_prob(test) / len(test) > plain.log_prob(test) / len(test) - 0.02
+    assert clicked[place, 0] == size  # the caller's array
+
+
+def test_clicks_of_several_sizes_and_sequences_are_taken_at_once():
+    x = [np.hstack([autoregression(3000, i, j) for j in range(2)]) for i in range(2)]
+    x[0][7, 1], x[1][8, 1], x[1][2000, 1] = 1e20, -1e9, 1e5
+    flow = hr.WaveNet(2, layers=3, channels=4)
+    given = opened(flow, x)
+    with pytest.warns(
+        RuntimeWarning, match=r"x: 3 values lie far .* first 1e\+20 in feature 1 at step 7 of sequence 0"
+    ):
+        given.limit("")
+    assert (given.arrays[0][:, 0] == x[0][:, 0]).all()
+    assert max(np.abs(one).max() for one in given.arrays) < 20.0
+    changed = [np.argwhere(one != own).tolist() for one, own in zip(x, given.arrays, strict=True)]
+    assert changed == [[[7, 1]], [[8, 1], [2000, 1]]]
+
+
+def test_integers_stay_on_their_grid_beside_a_click():
+    x = np.round(5 * autoregression(3000, "grid")).astype("int16")
+    x[77] = -32768
+    given = opened(hr.WaveNet(**SHORT), [x], quantised=1.0)
+    with pytest.warns(RuntimeWarning, match="-32768 in feature 0 at step 77"):
+        given.limit("")
+    assert given.arrays[0].dtype == np.int16
+    assert -100 < given.arrays[0][77] < np.delete(x, 77).min() + 10
+
+
+@pytest.mark.parametrize("kind", ["heavy tails", "many", "silence", "a level"])
+def test_what_is_no_click_stays(kind):
+    rng = cases.rng("no click")
+    x = {
+        "heavy tails": rng.standard_cauchy((5000, 1)),
+        "many": np.where(rng.random((5000, 1)) < 0.02, 1e4, rng.standard_normal((5000, 1))),
+        "silence": (np.arange(5000) == 3000.0)[:, None] * 1e4,
+        "a level": np.repeat([0.0, 1e6], [4000, 1000])[:, None] + rng.standard_normal((5000, 1)),
+    }[kind]
+    given = opened(hr.WaveNet(**SHORT), [x])
+    given.limit("")
+    assert given.arrays[0] is x
+
+
+def shocks(steps, df, *key):
+    """Four channels with memory and Student's t; df of infinity for a normal distribution."""
+    rng = cases.rng("shocks", steps, *key)
+    noise = rng.standard_normal((steps, 4)) / (np.sqrt(rng.chisquare(df, (steps, 1)) / df) if df < np.inf else 1.0)
+    x, mixing = np.zeros((steps, 4)), np.eye(4) + 0.5 * np.eye(4, k=1)
+    for t in range(1, steps):
+        x[t] = 0.7 * x[t - 1] + noise[t] @ mixing
+    return x
+
+
+TRIED = {"epochs": None, "patience": 2}
+
+
+def test_steps_of_several_values_have_heavy_tails_where_held_out_steps_do():
+    more, found = {"layers": 3, "channels": 8}, {}
+    for name, steps, df in (("t", 3000, 2.0), ("normal", 12_000, np.inf), ("kept", 3000, 2.0)):
+        found[name] = hr.WaveNet(4, **more)
+        gaussianize = "auto" if name != "kept" else False
+        history = fitted(found[name], shocks(steps, df), gaussianize=gaussianize, **TRIED)
+        assert history.heavy_tails is (name == "t")
+        assert type(found[name].base) is (hr.StudentT if name == "t" else hr.StandardNormal)
+    test = shocks(5000, 2.0, "test")
+    steps, kept = (found[name].log_prob_steps(test) for name in ("t", "kept"))
+    assert steps.mean() > kept.mean() + 0.05
+    assert kept.min() < 3 * steps.min() < 0
+    loaded = hr.from_bytes(hr.to_bytes(found["t"]))
+    assert (loaded.log_prob_steps(test) == steps).all()
+    again = fitted(found["t"], shocks(500, 2.0, "more"))
+    assert not again.heavy_tails  # of a fit that finds its base so
+
+
+def test_a_fit_with_heavy_tails_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    x, more = shocks(2000, 2.0), {"layers": 2, "channels": 4}
+    whole, path = hr.WaveNet(4, **more), tmp_path / "fit.state"
+    expected = fitted(whole, x, **TRIED)
+    step, taken, stop = Adam.step, [], 2 * _TRIAL + 60
+
+    def counted(adam, gradient):
+        taken.append(1)
+        if len(taken) == stop:
+            raise RuntimeError("stop")
+        return step(adam, gradient)
+
+    monkeypatch.setattr(Adam, "step", counted)
+    with pytest.raises(RuntimeError, match="stop"):
+        fitted(hr.WaveNet(4, **more), x, checkpoint=path, checkpoint_every=0.0, **TRIED)
+    assert path.exists()
+    taken.clear()
+    monkeypatch.setattr("headrace._fit.marginals.gain", None)  # no second trial
+    monkeypatch.setattr(Adam, "step", step)
+    flow = hr.WaveNet(4, **more)
+    history = fitted(flow, x, checkpoint=path, **TRIED)
+    assert (flow.parameters == whole.parameters).all()
+    assert (history.heavy_tails, history.validation_loss) == (True, expected.validation_loss)
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------

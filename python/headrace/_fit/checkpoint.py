@@ -131,6 +131,11 @@ class Checkpoint:
         return None if self._found is None else bool(self._found[0]["history"].get("gaussianized"))
 
     @property
+    def heavy_tails(self) -> bool | None:
+        """Whether the stored fit has found the tails of steps heavy; None without any."""
+        return None if self._found is None else bool(self._found[0]["history"].get("heavy_tails"))
+
+    @property
     def residuals(self) -> list[int] | None:
         """The columns that the stored fit has replaced by residuals; None without any fit."""
         if self._found is None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
-from headrace._held_out import CHUNK, names_of
+from headrace._fit.moments import Far, far_columns
+from headrace._held_out import CHUNK, RowPart, names_of
 from headrace._warn import warn
 from headrace.transforms.support import Support
 
@@ -24,7 +25,9 @@ Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Two values of each column, such as mean and standard deviation."""
 
 DIGITS = 1e4  # values in a standard deviation that the dtype must distinguish
-FAR, NEAR = 10.0, 1.0  # standard deviations from the mean of a context row far out, and between all others
+FAR = {"x": 1e5, "context": 1e3}  # median distances from the median, from which cells are far out: x has curves
+FEW = 0.01  # the largest share of rows that are left out for such cells of a column
+LOOKED_AT = 1 << 14  # rows by which cells far out are measured
 LEAST_EFFECTIVE = 20  # the effective number of rows below which a fit warns
 
 
@@ -38,16 +41,18 @@ class Data:
     names: tuple[str, ...] = ()
     support: Support | None = None
 
-    def taking_part(self) -> tuple[int, Any]:
-        """The number of rows that take part, and their ascending indices; None for all."""
-        rows = int(self.x.shape[0])
-        if self.weights is None:
-            return rows, None
-        positive = _arrays.on_host(self.weights > 0)
-        if positive.all():
-            return rows, None
-        kept = np.flatnonzero(positive).astype(np.uint32 if rows < 1 << 32 else np.int64)
-        return kept.size, kept
+    def taking_part(self, first: int = 0) -> tuple[int, Any]:
+        """The number of rows that take part, and their ascending indices; None for all.
+
+        Rows of weight 0 do not, nor do a few with cells far out, of which a warning counts from `first`.
+        """
+        part = RowPart(int(self.x.shape[0]))
+        if self.weights is not None and not (positive := _arrays.on_host(self.weights > 0)).all():
+            part = _kept(part, positive)
+        for name, table in (("x", self.x), ("context", self.context)):
+            if table is not None and part.size and table.shape[0] == self.x.shape[0]:
+                part = _without_far(name, table, part, self.names if name == "x" else (), first)
+        return part.size, part.kept
 
     def unbounded(self, index: Any) -> NDArray[np.float64]:
         """Some rows of x, off their support, as a flow standardises them."""
@@ -200,11 +205,16 @@ def settled(
 
 
 def warn_of_offsets(
-    names: tuple[str, ...], support: Support | None, given: bool, scale: Moments, dtype: np.dtype[Any]
+    names: tuple[str, ...],
+    support: Support | None,
+    given: bool,
+    scale: Moments,
+    dtype: np.dtype[Any],
+    how: str = "draw by sample(dtype='float64') or",
 ) -> None:
     """Warn of columns in which float32 leaves fewer than four digits of a standard deviation.
 
-    `given`: whether rows are float32. `scale`: means and standard deviations of the columns.
+    `given`: whether rows are float32. `scale`: means and standard deviations of the columns. `how`: samples have more.
     """
     mean, std = scale
     if not given and dtype != np.float32:
@@ -222,7 +232,7 @@ def warn_of_offsets(
     advice = (
         "the rows were given in float32, which has lost the rest: subtract a constant before they become float32"
         if given
-        else "subtract a constant from it, or draw by sample(dtype='float64') or from a flow of dtype='float64'"
+        else f"subtract a constant from it, or {how} from a flow of dtype='float64'"
     )
     warn(
         f"x: float32 has fewer than four digits of a standard deviation in {_listing(names, coarse)} "
@@ -240,26 +250,35 @@ def warn_of_weights(effective: float, rows: int) -> None:
         )
 
 
-def inner_ends(context: NDArray[np.float64], scale: Moments) -> Moments:
-    """The least and the largest standardised value of each context column, except those far out."""
-    z = (context - scale[0]) / scale[1]
-    inside = np.abs(z) <= FAR
-    least = np.where(inside, z, np.inf).min(axis=0, initial=np.inf)
-    return least, np.where(inside, z, -np.inf).max(axis=0, initial=-np.inf)
+def _kept(part: RowPart, mask: NDArray[np.bool_]) -> RowPart:
+    """The rows of a whole part under a mask."""
+    kept = part.at(np.flatnonzero(mask)).astype(np.uint32 if part.rows < 1 << 32 else np.int64)
+    return RowPart(kept.size, kept=kept)
 
 
-def warn_of_far_contexts(ends: Moments, std: NDArray[np.float64]) -> None:
-    """Warn of columns with few rows so far out that all others, with these `inner_ends`, lie close together."""
-    width = ends[1] - ends[0]
-    found = (width > 0) & (width < NEAR)
-    if not found.any():
+def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], first: int) -> RowPart:
+    """The rows without cells far out, if these are few; a warning of such cells."""
+    asarray, most = _arrays.library(table).asarray, min(part.size, LOOKED_AT)
+    some = part.at(np.arange(most, dtype=np.int64) * part.size // most)
+    found = far_columns(table[asarray(some)], (table[asarray(index)] for index in part.chunks()), FAR[name])
+    few = [one.rows for one in found if len(one.rows) <= FEW * part.size]
+    warn_of_far(name, found, part.size, names, first + part.at(found[0].rows[:1])[0] if found else None)
+    return _kept(part, ~np.isin(np.arange(part.size), np.concatenate(few))) if few else part
+
+
+def warn_of_far(name: str, found: list[Far], rows: int, names: tuple[str, ...] = (), row: int | None = None) -> None:
+    """Warn of columns with cells far out among this number of rows; `row`: the first one's, None if it is not known."""
+    if not found:
         return
-    first = int(np.flatnonzero(found)[0])
-    labels = tuple(f"column {i}" for i in range(width.size))
+    labels, one = tuple(names[one.column] if names else f"column {one.column}" for one in found), found[0]
+    count, value, same = len(one.rows), one.values[0], int((one.values == one.values[0]).sum())
+    of_them = f", the value of {same} of them" if same > 1 and row is not None else ""
+    where = "such as " if row is None else f"in {count} of {rows} rows, first in row {row}: "
+    left = "leave these rows out" if row is None or count > FEW * rows else "they are left out of the fit"
     warn(
-        f"context: some rows are more than {FAR:g} standard deviations from the mean in {_listing(labels, found)}, and "
-        f"all others differ by {width[first]:.2g} standard deviations at most ({labels[first]}: the standard deviation "
-        f"is {std[first]:.3g}), which networks can hardly tell apart; leave the former out, or take logarithms"
+        f"{name}: cells lie far from all others in {_listing(labels, np.ones(len(labels), bool))} ({labels[0]}: "
+        f"{where}{value:.7g}{of_them}; the others lie within {one.inner:.3g} of {one.middle:.3g}), which a network can "
+        f"hardly tell apart beside them; {left}; mark missing values as such, or take logarithms"
     )
 
 

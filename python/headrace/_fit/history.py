@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 NOT_KEPT = {"is_kept": False}  # in the state of a fit
+LISTED = 4  # sequences held out that are too many for a line
 
 
 @dataclass
@@ -38,8 +39,10 @@ class History:
     """Whether held-out rows still gained, more than 0.01 nats in the last tenth of the epochs, when the epochs or the
     time of a fit without a cosine were over: more may gain more."""
     judged_by: str = "training rows"
-    """The criterion for the weights: "held-out rows", "held-out sequences", "held-out steps" (the end of the only
-    sequence), "cross-validation" or, with none of them, "training rows"."""
+    """The criterion for the weights: "held-out rows", "held-out sequences", "held-out steps" (the ends of
+    sequences), "cross-validation" or, with none of them, "training rows"."""
+    held_out: dict[int, int] = field(default_factory=dict, metadata=NOT_KEPT)
+    """Of sequences, the indices of those that the fit has held out, and how many of their steps: all, or the last."""
     gaussian: bool = False
     """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better. If it is
     `gaussianized` too, that is a Gaussian copula: a Gaussian behind curves."""
@@ -52,6 +55,9 @@ class History:
 
     gaussianized: bool = False
     """Whether the fit put a `headrace.Gaussianize`, or two, at the flow's data end."""
+    heavy_tails: bool = False
+    """Whether the fit of a flow of sequences put a `headrace.StudentT` in the base's place, because held-out steps
+    did not lose by it."""
     residuals: dict[int, float] = field(default_factory=dict)
     """Columns in whose place the networks get the residuals that other columns leave, and the share of the variance in
     each residual, 1 - R²."""
@@ -65,9 +71,10 @@ class History:
 
     def __repr__(self) -> str:
         """The outcome."""
+        held = f"held_out={self.held_out}, " if 0 < len(self.held_out) < LISTED else ""
         return (
             f"History(epochs={len(self.train_loss)}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
-            f"stopped={self.stopped!r}, {'still_falls=True, ' if self.still_falls else ''}"
+            f"stopped={self.stopped!r}, {held}{'still_falls=True, ' if self.still_falls else ''}"
             f"seconds={self.seconds[-1] if self.seconds else 0.0:.2f})"
         )
 

@@ -211,7 +211,15 @@ def gaussianizing(
     return of_sample(Sample(z, weights), circles_of(data.support), clock, progress=progress)
 
 
-def gain(tried: Run, other: Run, held_out: HeldOut, has_tails: bool = False, progress: bool = False) -> bool:
+def gain(
+    tried: Run,
+    other: Run,
+    held_out: HeldOut,
+    has_tails: bool = False,
+    progress: bool = False,
+    steps: int = STEPS,
+    what: str = "try marginals",
+) -> bool:
     """Whether a fit begins with curves, after the same number of steps of two fits: with them, and without them.
 
     Rows are judged in pairs, by the difference of each row's two losses and its standard error: a smaller difference
@@ -222,9 +230,9 @@ def gain(tried: Run, other: Run, held_out: HeldOut, has_tails: bool = False, pro
     are far out hardly shows the losses of rows further out.
     """
     lowest = [_Judged(), _Judged()]
-    epochs, weights = -(-STEPS // tried.plan.batches), held_out.weights()
+    epochs, weights = -(-steps // tried.plan.batches), held_out.weights()
     share, allowed = weights / weights.sum(), CLEARLY if has_tails else 1.0
-    with _progress.bar(2 * epochs, "try marginals", "epoch", progress, leave=False) as shown:
+    with _progress.bar(2 * epochs, what, "epoch", progress, leave=False) as shown:
         for _ in range(epochs):
             now = []
             for run in (tried, other):

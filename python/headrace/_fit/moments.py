@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._types import Floats
+
+GAP = 100.0  # times as far as all others: the nearest of the cells far out
+SOME = 0.1  # the largest share of such cells: more of them are a mode
 
 
 class Sums(Protocol):
@@ -126,6 +131,57 @@ class Moments:
     def found(self) -> tuple[Floats, Floats, Floats]:
         """Mean, standard deviation, and half the range."""
         return self.mean, self.std, self.high / 2 - self.low / 2
+
+
+@dataclass(frozen=True)
+class Far:
+    """Cells of a column that lie far from all others, as fill values do."""
+
+    column: int
+    middle: float
+    """The median."""
+    inner: float
+    """The largest distance from it of the others."""
+    rows: NDArray[np.int64]
+    values: Floats
+
+
+def far_columns(some: Any, blocks: Iterable[Any], limit: float) -> list[Far]:
+    """The columns with cells far out: beyond `limit` times the median distance from the median, behind a gap.
+
+    A heavy tail has no gap: its outermost values are a few times as far as the next ones.
+
+    Args:
+        some: Rows that represent all, shape (rows, columns).
+        blocks: All rows, block by block.
+        limit: In units of the median distance of cells that are not at the median.
+    """
+    some = _arrays.on_host(some).astype(np.float64)
+    middle, at, found = np.median(some, axis=0), 0, []
+    reach = limit * np.array([np.median(own[own > 0]) if own.any() else np.inf for own in _apart(some, middle).T])
+    inner, cells = np.zeros(reach.size), [np.empty((0, 3))]
+    for block in blocks:
+        values = _arrays.on_host(block).astype(np.float64)
+        apart = _apart(values, middle)
+        inner = np.maximum(inner, np.where(apart <= reach, apart, 0.0).max(axis=0, initial=0.0))
+        rows, columns = np.nonzero(apart > reach)
+        cells.append(np.stack([at + rows, columns, values[rows, columns]], axis=1))
+        at += len(values)
+    beyond = np.concatenate(cells)
+    for column in np.unique(beyond[:, 1]).astype(int).tolist():
+        own = beyond[beyond[:, 1] == column]
+        apart = _apart(own[:, 2], middle[column])
+        ends = np.append(inner[column], np.sort(apart))
+        gaps = np.flatnonzero(ends[1:] > GAP * ends[:-1])
+        if gaps.size and (own := own[apart > ends[gaps[0]]]).shape[0] <= SOME * at:
+            where = float(middle[column]), float(ends[gaps[0]])
+            found.append(Far(column, *where, own[:, 0].astype(np.int64), own[:, 2]))
+    return found
+
+
+def _apart(values: Floats, middle: Any) -> Any:
+    with np.errstate(over="ignore"):
+        return np.abs(values - middle)
 
 
 class Effective:

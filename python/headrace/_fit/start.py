@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._arrays import caller as _arrays
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
@@ -21,7 +20,6 @@ from headrace._fit.few_rows import Beginning, Begun, begun
 from headrace._fit.given_rows import Moments
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._held_out import CHUNK
 from headrace._types import Floats
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.gaussianize import Gaussianize
@@ -50,13 +48,6 @@ class Start:
         context = x = None
         if flow.standardize_context is None and source.columns(of_context=True):
             context = source.moments(of_context=True, say=say)
-            ends = np.full((2, context[0].size), -np.inf)  # the smallest values with the opposite sign
-            for data in source.parts(CHUNK):
-                least, largest = _rows.inner_ends(_arrays.on_host(data.values(slice(None), of_context=True)), context)
-                ends = np.maximum(ends, np.stack([-least, largest]))
-            ends = source.maximum(ends)
-            if say:
-                _rows.warn_of_far_contexts((-ends[0], ends[1]), context[1])
         if flow._interior.is_fresh:
             mean, std = x = source.moments(say=say)
             effective, circles = source.effective_rows(), circles_of(source.support)

@@ -48,17 +48,16 @@ class Sample:
 
 
 def opened(x: Any, context: Any, weights: Any, support: Support | None, features: int) -> Sample:
-    """Rows, checked as a fit checks them; rows of weight 0 are left out."""
+    """Rows, checked as a fit checks them, and those that take part in a fit."""
     columns = 0 if context is None else 1 if np.ndim(context) == 1 else int(np.shape(context)[-1])
     given = np.asarray(context)[:, None] if context is not None and np.ndim(context) == 1 else context
     found = open_rows("", features, columns, Caller(), x, given, weights, support)
     rows = found.context
     if rows is not None and len(rows) != len(found.x):
         raise ValueError(f"context: expected {len(found.x)} rows, as many as x has, got {len(rows)}")
-    if found.weights is None:
-        return Sample(found.x, rows)
-    sample = Sample(found.x, rows, found.weights.astype(np.float64))
-    return sample.take(np.flatnonzero(found.weights > 0))
+    kept = found.taking_part()[1]
+    sample = Sample(found.x, rows, None if found.weights is None else found.weights.astype(np.float64))
+    return sample if kept is None else sample.take(kept)
 
 
 def parted(sample: Sample, seed: int) -> tuple[Sample, Sample, Sample]:

@@ -204,7 +204,7 @@ def opened(
                 _rows.check_inside(f"{prefix}x of shard {number}", data.x, support, data.names)
     taken, training = np.zeros(sizes.size, np.int64), []
     for number, data in local.items():
-        taken[number], kept = data.taking_part()
+        taken[number], kept = data.taking_part(int(first[number]))
         training.append(RowPart(int(taken[number]), kept=kept))
     taken = group.sum(taken)
     made = [

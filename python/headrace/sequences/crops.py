@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace._fit.given_rows import checksum
-from headrace._fit.moments import Moments
+from headrace._fit.given_rows import FAR, FEW, LOOKED_AT, checksum
+from headrace._fit.moments import Moments, far_columns
 from headrace._held_out import held_of
 from headrace._types import Array
+from headrace._warn import warn
 
 if TYPE_CHECKING:
     from headrace.sequences.arrays import Covariates
@@ -77,6 +78,8 @@ class OpenSequences:
         self.weights = np.ones(len(arrays)) if weights is None else np.asarray(weights, np.float64)
         self.has_weights = weights is not None
         self.quantised, self.dtype = quantised, dtype
+        # Steps become float32 after they are standardised: those far from zero lose nothing.
+        self.width = np.result_type(np.float32, dtype, *{array.dtype for array in arrays})
         self.hop = hop if self.covariates else 1
 
     @property
@@ -89,23 +92,57 @@ class OpenSequences:
         return [Stretch(i, 0, n) for i, n in enumerate(self.lengths) if self.weights[i] > 0]
 
     def split(self, share: Any, rng: np.random.Generator) -> tuple[list[Stretch], list[Stretch]]:
-        """Steps to train on, and steps to hold out: whole sequences, or the end of the only one."""
+        """Steps to train on, and steps to hold out: whole sequences, or else the end of each.
+
+        Whole sequences in random order, at most half of them, where these have the share of the steps without more than
+        twice as many.
+        """
         stretches = self.whole()
         total = sum(one.steps for one in stretches)
         held = held_of("validation", share, total)
         if not held:
             return stretches, []
-        if len(stretches) == 1:
-            (one,) = stretches
-            border = one.end - held
-            return [Stretch(one.sequence, 0, border)], [Stretch(one.sequence, border, one.end)]
-        out: list[Stretch] = []
-        for i in rng.permutation(len(stretches))[:-1]:
-            out.append(stretches[i])
-            if sum(one.steps for one in out) >= held:
-                break
-        taken = {one.sequence for one in out}
-        return [one for one in stretches if one.sequence not in taken], sorted(out, key=lambda one: one.sequence)
+        most, left = max(held, min(int(2 * share * total + 1e-9), total - 1)), held
+        chosen: set[int] = set()
+        for i in rng.permutation(len(stretches)).tolist():
+            if left > 0 and stretches[i].steps <= most - held + left and len(chosen) < len(stretches) // 2:
+                chosen.add(i)
+                left -= stretches[i].steps
+        if left <= 0:
+            return [one for i, one in enumerate(stretches) if i not in chosen], [stretches[i] for i in sorted(chosen)]
+        ends = [min(round(share * one.steps), one.steps - 1) for one in stretches]
+        if not any(ends):
+            ends[int(np.argmax([one.steps for one in stretches]))] = 1
+        borders = [(one, one.end - n) for one, n in zip(stretches, ends, strict=True)]
+        kept = [Stretch(one.sequence, one.begin, border) for one, border in borders]
+        return kept, [Stretch(one.sequence, border, one.end) for one, border in borders if border < one.end]
+
+    def limit(self, of: str) -> None:
+        """Bring the few values far from all others of a feature, such as clicks, as near as the outermost; a warning.
+
+        In front of networks they would make the others hardly differ, and held out they would decide alone.
+        """
+        stretches = self.whole()
+        ends = np.cumsum([one.steps for one in stretches])
+        every = max(int(ends[-1]) // LOOKED_AT, 1)
+        blocks = [self.arrays[one.sequence] for one in stretches]
+        found = far_columns(np.concatenate([array[::every] for array in blocks]), blocks, FAR["context"])
+        found = [one for one in found if len(one.rows) <= FEW * ends[-1]]
+        if not found:
+            return
+        middle, reach = np.zeros(self.arrays[0].shape[1]), np.full(self.arrays[0].shape[1], np.inf)
+        for one in found:
+            middle[one.column], reach[one.column] = one.middle, one.inner
+        self.arrays = [np.clip(array, middle - reach, middle + reach).astype(array.dtype) for array in self.arrays]
+        count, first = sum(len(one.rows) for one in found), found[0]
+        i = int(np.searchsorted(ends, first.rows[0], side="right"))
+        step = first.rows[0] - ends[i] + stretches[i].steps
+        warn(
+            f"{of}x: {count} value{'s lie' if count > 1 else ' lies'} far from all others, first {first.values[0]:.7g} "
+            f"in feature {first.column} at step {step} of sequence {stretches[i].sequence}; the fit takes the "
+            f"outermost of the others in its place ({first.inner:.3g} from {first.middle:.3g}); correct such steps, or "
+            "leave them out"
+        )
 
     def moments(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
         """Mean, deviation and half the range of the features over steps; weights are those of sequences."""
@@ -140,13 +177,11 @@ class OpenSequences:
         return found
 
     def steps(self, begin: int, end: int, sequence: int, noise: np.random.Generator | None) -> Array:
-        """Steps of a sequence in the dtype of the flow, with noise of their cells."""
-        values = self.arrays[sequence][begin:end]
-        if self.quantised is None or noise is None:
-            return values.astype(self.dtype)
-        wide = values.astype(np.float64)
-        wide += self.quantised * (noise.random(values.shape) - 0.5)
-        return wide.astype(self.dtype)
+        """Steps of a sequence, with noise of their cells."""
+        values = self.arrays[sequence][begin:end].astype(self.width)
+        if self.quantised is not None and noise is not None:
+            values += self.quantised * (noise.random(values.shape) - 0.5)
+        return values
 
     def start_of(self, one: Stretch, before: int | None) -> int:
         """The first step that densities of a stretch need, at the beginning of a frame; `before` None: all of them."""
@@ -222,7 +257,7 @@ class Crops:
         starts = [given.start_of(one, self.before) for one in crops]
         longest = max(one.end - start for one, start in zip(crops, starts, strict=True))
         features = given.arrays[0].shape[1]
-        x = np.zeros((len(crops), longest, features), given.dtype)
+        x = np.zeros((len(crops), longest, features), given.width)
         weights = np.zeros((len(crops), longest), given.dtype)
         for row, (one, start) in enumerate(zip(crops, starts, strict=True)):
             x[row, : one.end - start] = given.steps(start, one.end, one.sequence, noise)
@@ -263,14 +298,25 @@ class HeldSequences:
 
     def loss(self, flow: Any, parameters: Array | None = None) -> float:
         """The mean negative log-likelihood of a step; infinity where it is not finite."""
-        context = self._given.context_of(self._stretches)
-        found = flow.log_prob_steps(self._x, context, self._covariates, parameters=parameters)
         total = weight = 0.0
-        for one, start, own in zip(self._stretches, self._starts, found, strict=True):
+        for one, own in zip(self._stretches, self._scored(flow, parameters), strict=True):
             share = float(self._given.weights[one.sequence])
-            total -= share * float(own[one.begin - start :].sum(dtype=np.float64))
+            total -= share * float(own.sum(dtype=np.float64))
             weight += share * one.steps
         return total / weight if math.isfinite(total) else math.inf
+
+    def log_probs(self, flow: Any, parameters: Array | None = None) -> Array:
+        """The log densities of all steps."""
+        return np.concatenate(self._scored(flow, parameters)).astype(np.float64)
+
+    def weights(self) -> Array:
+        """The weights of all steps."""
+        return np.concatenate([np.full(one.steps, self._given.weights[one.sequence]) for one in self._stretches])
+
+    def _scored(self, flow: Any, parameters: Array | None) -> list[Array]:
+        context = self._given.context_of(self._stretches)
+        found = flow.log_prob_steps(self._x, context, self._covariates, parameters=parameters)
+        return [own[one.begin - start :] for one, start, own in zip(self._stretches, self._starts, found, strict=True)]
 
     def fingerprint(self) -> dict[str, str]:
         """That of what is given."""

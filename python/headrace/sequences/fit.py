@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
+from headrace._fit import marginals as _marginals
 from headrace._fit.fingerprint import of_settings
-from headrace._fit.fit import Fit
-from headrace._fit.given_rows import is_share, settled
-from headrace._fit.plan import Plan
+from headrace._fit.fit import TRYING, Fit
+from headrace._fit.given_rows import is_share, settled, warn_of_offsets
+from headrace._fit.history import History
+from headrace._fit.plan import LEAST_HELD_OUT, Plan
 from headrace._fit.run import Run, RunArguments, is_untrained, warn_of_no_gain
+from headrace.bases import StandardNormal
 from headrace.sequences.arrays import Covariates, Sequences, chunks
+from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
 from headrace.sequences.prediction import LinearPrediction, levinson
 from headrace.sequences.runs import context_of
+from headrace.tails import StudentT
 from headrace.transforms.fixed import Standardize
 
 if TYPE_CHECKING:
     from headrace._fit.arguments import Arguments
-    from headrace._fit.history import History
+    from headrace._fit.clock import Clock
+    from headrace.bases import Base
 
 # A crop has four times the steps before it, so that four fifths of the work counts; of short series 64 crops, but at
 # least half of these steps. A step has the gradient of 2^14 steps of sequences or so, like recipes for audio.
 FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
+_TRIAL = 64  # steps of the optimiser
 
 
 class SequenceFit(Fit):
@@ -70,7 +79,8 @@ class SequenceFit(Fit):
         elif validation is not None:
             judges = self._of_caller(validation)
             out = judges.whole()
-        self.given, self.is_end = given, len(given.arrays) == 1 and is_share(validation)
+        self.given, self.is_end = given, any(one.begin for one in out)
+        self.history.held_out = {one.sequence: one.steps for one in out if judges is given}
         longest = max(given.lengths)
         before: int | None = self.flow._interior.check_field(self.crop, longest)
         self.source = Crops(given, stretches, min(self.crop or self._usual_crop(stretches, before), longest), before)
@@ -101,7 +111,9 @@ class SequenceFit(Fit):
         own = Covariates(caller, covariates, flow.covariates, given.batch, flow.hop, flow.dtype)
         own.check(given.lengths)
         share, _ = _arrays.row_weights(f"{of}weights", weights, given.rows, caller)
-        return OpenSequences(given.arrays, rows, own, share, flow.hop, self.quantised, flow.dtype)
+        opened = OpenSequences(given.arrays, rows, own, share, flow.hop, self.quantised, flow.dtype)
+        opened.limit(of)
+        return opened
 
     def _usual_crop(self, stretches: list[Stretch], before: int | None) -> int:
         """The default of `crop`."""
@@ -146,15 +158,48 @@ class SequenceFit(Fit):
         starts: dict[int, Any] = {}
         context = None
         if interior.is_fresh:
-            scale = settled(
-                "x", *self.given.moments(stretches), tuple(f"feature {i}" for i in range(self.flow.features)), True
-            )
+            names = tuple(f"feature {i}" for i in range(self.flow.features))
+            scale = settled("x", *self.given.moments(stretches), names, True)
+            are_narrow = all(array.dtype == np.float32 for array in self.given.arrays)
+            warn_of_offsets(names, None, are_narrow, scale, self.flow.dtype, "draw")
             starts[len(interior.chain) - 1] = Standardize(*scale)
             self._start_predictions(starts)
         if self.given.context is not None and self.flow.standardize_context is None and len(self.given.context) > 1:
             context = settled("context", *self.given.moments_of_context(stretches), (), True)
         if starts or context is not None:
             interior.set_starts(starts, context)
+        if starts and self._tries_tails():
+            self._try_tails()
+
+    def _tries_tails(self) -> bool:
+        """Whether a trial may give the values of steps heavy tails, which no spline of an inner flow has."""
+        plan, source, judge = self.checked, self.source, self.judge
+        has_inner = any(t._settings.inner is not None for t in self.flow._chain if isinstance(t, CausalConvolution))
+        is_judged = judge is not None and judge.size >= LEAST_HELD_OUT and source.before is not None
+        is_long = plan.gaussianize is None and plan.epochs * plan.batches >= _marginals.TRIED
+        return has_inner and is_judged and is_long and type(self.flow.base) is StandardNormal
+
+    def _try_tails(self) -> None:
+        """Take `StudentT` for the base unless steps held out lose by it clearly, after the same short fits."""
+        flow, clock, is_heavy = self.flow, self.clock.share(TRYING), self.kept.heavy_tails
+        base = StudentT(flow.features)
+        if is_heavy is None:
+            heavy, other = (self._trial_run_of(kind, clock) for kind in (base, None))
+            own = True, self.progress, _TRIAL, "try heavy tails"
+            is_heavy = _marginals.gain(heavy, other, self.judge, *own)
+        if is_heavy:
+            flow._interior.set_starts({}, None, base)
+        self.history.heavy_tails = is_heavy
+
+    def _trial_run_of(self, base: Base | None, clock: Clock) -> CropRun:
+        """A short run of a copy, with another base, on the beginnings of stretches."""
+        tried, share = copy.copy(self.flow), min(_TRIAL / self.checked.batches, 1.0)
+        tried._interior.set_starts({}, None, base)
+        some = [replace(one, end=one.begin + math.ceil(share * one.steps)) for one in self.source.stretches]
+        crops = Crops(self.given, some, self.source.crop, self.source.before)
+        plan = replace(self.checked, batches=math.ceil(share * self.checked.batches))
+        own = copy.deepcopy(self.rng), self.caller, History(), clock
+        return CropRun(tried, crops, RunArguments(self.judge, plan, *own))
 
     def _start_predictions(self, starts: dict[int, Any]) -> None:
         """Linear predictions before the `Standardize` begin with Levinson's solution for the training steps."""

@@ -381,8 +381,12 @@ class SequenceFlow(Chained, SequenceDerivatives):
         whole sequence. Losses are in nats a step.
 
         A `Standardize` at the flow's data end is set from the training steps, if it still is the identity, and context
-        columns are standardised. As in `Flow.fit` the same seed gives the same bits for any number of threads, a later
-        fit is never worse on what it holds out than it began, and Ctrl-C keeps the best weights so far.
+        columns are standardised. Then a `StandardNormal` below an inner flow becomes a `StudentT`, unless held-out
+        steps lose by it in a short trial or `gaussianize` is False. Few values far from all others, such as clicks,
+        are taken as the outermost of these, with a warning.
+
+        As in `Flow.fit` the same seed gives the same bits for any number of threads, a later fit is never worse on what
+        it holds out than it began, and Ctrl-C keeps the best weights so far.
 
         Args:
             x: As in `log_prob`: shape (rows, steps, features), (steps, features) for one sequence, or a list of such of
@@ -394,9 +398,9 @@ class SequenceFlow(Chained, SequenceDerivatives):
             quantised: The step of a grid that x lies on, 1 for integers: each value gets uniform noise of its cell,
                 anew in each epoch, because on a grid a density may become as high as it likes.
             **arguments: As in `Flow.fit`, where a row is a sequence: `weights` are of sequences, `batch_size` is in
-                crops, by default of 16,384 steps in all, and `validation` holds out a share of the steps as whole
-                sequences, or **the end of the only one**, given what is before; or it is sequences, or a tuple
-                ``(x, context, covariates, weights)``.
+                crops, by default of 16,384 steps in all, and `validation` holds out a share of the steps, at most
+                twice as many: whole sequences where some fit, or else **the end of each**, given what is before
+                (`History.held_out`); or it is sequences, or a tuple ``(x, context, covariates, weights)``.
 
         Returns:
             Losses and times of the epochs, the best one, and why the fit ended.
@@ -413,8 +417,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
         >>> flow = hr.WaveNet(layers=4, channels=8)
         >>> signal = np.cumsum(np.random.default_rng(0).standard_normal((2000, 1)), axis=0)
         >>> history = flow.fit([signal[:1500], signal[1500:]], epochs=2, progress=False)
-        >>> len(history.train_loss), history.judged_by
-        (2, 'held-out sequences')
+        >>> history.judged_by, history.held_out
+        ('held-out steps', {0: 150, 1: 50})
         """
         self._refuse_device("fit")
         given, history = Arguments(**arguments), training.History()

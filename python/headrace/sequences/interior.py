@@ -14,6 +14,7 @@ from headrace.transforms.fixed import Standardize
 if TYPE_CHECKING:
     from headrace._evaluation import Pair
     from headrace._module import Program
+    from headrace.bases import Base
     from headrace.sequences.links import Link
 
 
@@ -55,13 +56,13 @@ class SequenceInterior(Restorable):
         """See `Interior.stepping`."""
         return self.program, lambda: None
 
-    def set_starts(self, starts: dict[int, Any], context: Pair | None) -> None:
+    def set_starts(self, starts: dict[int, Any], context: Pair | None, base: Base | None = None) -> None:
         """Replace transforms by others of the same kind and size, with their own parameters; standardise the context.
 
-        `starts`: by the index in the chain.
+        `starts`: by the index in the chain. A `base` takes the place of the flow's, with its own parameters.
         """
         flow, vector, at = self._flow, self.vector(), self._flow._base_size()
-        parts, chain = [vector[:at]], list(self.chain)
+        parts, chain = [vector[:at] if base is None else base._initial(flow.dtype)], list(self.chain)
         for i, t in enumerate(self.chain):
             size = sum(block.size for _, block in t._blocks())
             parts.append(starts[i]._vector().astype(flow.dtype) if i in starts else vector[at : at + size])
@@ -71,6 +72,8 @@ class SequenceInterior(Restorable):
         structure: dict[str, Any] = {"_chain": tuple(chain)}
         if context is not None:
             structure["_standardize_context"] = context
+        if base is not None:
+            structure["_base"] = base
         flow._take_parameters(np.concatenate(parts), **structure)
 
     def check_field(self, crop: int | None, longest: int) -> int | None:
