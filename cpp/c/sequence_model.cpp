@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "sequence_links.hpp"
@@ -10,6 +11,7 @@
 namespace headrace {
 namespace {
 
+constexpr int64_t most_position = int64_t(1) << 62;  // of a state: no steps after it overflow
 constexpr int64_t most_values = 1 << 18;  // of steps that are computed at a time: the memory of a call
 
 double value_at(const ArrayView& a, int64_t row, int64_t column) {
@@ -22,6 +24,12 @@ double value_at(const ArrayView& a, int64_t row, int64_t column) {
     float x;
     std::memcpy(&x, at, sizeof x);
     return double(x);
+}
+
+// Whether a value is finite as a T.
+template <class T>
+bool holds(double value) {
+    return std::abs(value) <= double(std::numeric_limits<T>::max());
 }
 
 // The chain of a file, from latent to data, with the base of a step.
@@ -171,10 +179,14 @@ int64_t StreamOf<T>::steps_of(const char* name, int64_t rows) const {
 template <class T>
 void StreamOf<T>::check_finite(const ArrayView& x, int64_t steps) const {
     for (int64_t i = 0; i < rows_ * steps; ++i)
-        for (int64_t c = 0; c < facts().features; ++c)
-            require(std::isfinite(value_at(x, i, c)), HEADRACE_BAD_ARGUMENT,
+        for (int64_t c = 0; c < facts().features; ++c) {
+            const double value = value_at(x, i, c);
+            require(std::isfinite(value), HEADRACE_BAD_ARGUMENT,
                     "x: expected finite numbers, got a NaN or an infinity at step ", i % steps, " of sequence ",
                     i / steps);
+            require(holds<T>(value), HEADRACE_BAD_ARGUMENT, "x: expected numbers that float holds, got one beyond at step ",
+                    i % steps, " of sequence ", i / steps);
+        }
 }
 
 template <class T>
@@ -372,10 +384,16 @@ void StreamOf<T>::store(const headrace_output* given) const {
 template <class T>
 void StreamOf<T>::load(int64_t position, const headrace_input* state_given) {
     require(position >= 0, HEADRACE_BAD_ARGUMENT, "position: expected at least 0, got ", position);
+    require(position <= most_position, HEADRACE_BAD_ARGUMENT, "position: expected at most 2^62, got ", position);
     const headrace_input& given = existing(state_given, "numbers", "a state");
     check_array("numbers", given, numbers(), HEADRACE_BAD_ARGUMENT);
     require(given.rows == rows_, HEADRACE_BAD_ARGUMENT, "numbers: expected ", rows_, " rows, got ", given.rows);
     const ArrayView from = opened("numbers", given);
+    for (int64_t r = 0; r < rows_; ++r)
+        for (int64_t i = 0; i < given.columns; ++i)
+            require(holds<T>(value_at(from, r, i)), HEADRACE_BAD_ARGUMENT,
+                    "numbers: expected finite numbers that the flow's dtype holds, got another in row ", r, ", column ",
+                    i);
     is_broken_ = true;
     int64_t begin = 0;
     for (LinkState<T>& state : states_) {

@@ -153,6 +153,9 @@ class Stream {
         if (numbers.size() != rows_ * model_->numbers)
             throw std::invalid_argument("numbers: expected " + std::to_string(rows_ * model_->numbers) +
                                         " values, got " + std::to_string(numbers.size()));
+        for (const T number : numbers)
+            if (!std::isfinite(number)) throw std::invalid_argument("numbers: expected finite numbers");
+        if (position > std::uint64_t(1) << 62) throw std::invalid_argument("position: expected at most 2^62");
         std::size_t from = 0;
         for (std::vector<T>& own : states_) for_state(own, position, [&](T& number) { number = numbers[from++]; });
         position_ = position;
@@ -203,9 +206,10 @@ class Stream {
     template <class In>
     void check_finite(const In* x, std::size_t steps) const {
         for (std::size_t i = 0; i < rows_ * steps * columns(); ++i) {
-            if (std::isfinite(x[i])) continue;
+            if (std::isfinite(detail::narrowed<T>(x[i]))) continue;
             const std::size_t at = i / columns();
-            throw std::invalid_argument("x: expected finite numbers, got " + std::to_string(x[i]) + " at step " +
+            const char* const what = std::isfinite(x[i]) ? "numbers that float holds" : "finite numbers";
+            throw std::invalid_argument("x: expected " + std::string(what) + ", got " + std::to_string(x[i]) + " at step " +
                                         std::to_string(at % steps) + " of row " + std::to_string(at / steps));
         }
     }

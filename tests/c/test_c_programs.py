@@ -112,6 +112,17 @@ def test_streams_in_cpp(tmp_path):
     np.testing.assert_allclose(np.array(done.stdout.split(), "float32"), want, rtol=1e-5, atol=1e-5)
 
 
+def test_containers_in_cpp(tmp_path):
+    made = cases.randomise(hr.MAF(3, 2, transforms=2, hidden=(16,), dtype="float64"), 0.2, "containers")
+    made.save(tmp_path / "flow.safetensors")
+    sequence_cases.wavenet("c++ streams", context=1, dtype="float32").save(tmp_path / "steps.safetensors")
+    program = compiled(CXX, ROOT / "tests/c/containers.cpp", tmp_path / "containers")
+    done = run(program, tmp_path / "flow.safetensors", tmp_path / "steps.safetensors")
+    assert done.returncode == 0, done.stdout + done.stderr
+    x, log_prob = made.sample_and_log_prob(2, np.array([0.5, -0.25]), seed=7, first_row=20)
+    np.testing.assert_array_equal(np.array(done.stdout.split(), float), [*x.ravel(), *log_prob])
+
+
 def fortran():
     """The compiler's command: HEADRACE_FORTRAN, or gfortran where it is installed."""
     command = os.environ.get("HEADRACE_FORTRAN") or shutil.which("gfortran")

@@ -160,6 +160,16 @@ REFUSALS = {
         "BAD_ARGUMENT",
         "x: expected finite numbers, got a NaN or an infinity at step 1 of sequence 1",
     ),
+    "a number beyond float": (
+        ("push", np.array([[0], [0], [-1e300], [0]]), None, None),
+        "BAD_ARGUMENT",
+        "x: expected numbers that float holds, got one beyond at step 0 of sequence 1",
+    ),
+    "a position near 2^63": (
+        ("set_state", 2**63 - 1, None),
+        "BAD_ARGUMENT",
+        "position: expected at most 2\\^62, got 9",
+    ),
     "no place": (("pull", 0, None), "BAD_ARGUMENT", "x: expected memory, got NULL"),
     "covariates": (("extend", 0, np.zeros((1, 1))), "NO_SUCH_VERB", "flow: expected one that takes covariates"),
     "state": (("set_state", 5, np.zeros((2, 3))), "BAD_ARGUMENT", "numbers: expected [0-9]+ columns, got 3"),
@@ -180,6 +190,20 @@ def test_wrong_arguments_have_a_code_and_a_message(library, name):
     assert refused.value.code == code
     both = np.concatenate([first, stream.push(x[:, 20:])], axis=1)  # the stream is as it was
     cases.assert_same_bits(both, flow.log_prob_steps(x))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e300])
+def test_states_that_are_no_numbers_leave_the_stream_as_it_was(library, value):
+    flow = sequence_cases.wavenet("c bad state", dtype="float32")
+    x = sequence_cases.sequences(2, 30, 1, "float32")
+    stream = library.open(hr.to_bytes(flow)).stream(2)
+    first, state = stream.push(x[:, :20]), stream.state().astype("float64")
+    state[1, 3] = value
+    with pytest.raises(
+        Refused, match="numbers: expected finite numbers .*, got another in row 1, column 3"
+    ):
+        stream.set_state(20, state)
+    cases.assert_same_bits(np.concatenate([first, stream.push(x[:, 20:])], axis=1), flow.log_prob_steps(x))
 
 
 def test_flows_of_rows_and_of_sequences_name_each_other(library):

@@ -329,3 +329,23 @@ def test_auto_keeps_what_it_had(monkeypatch):
     (entry,) = (one for one in choice.table if one.name == trial.candidate.name)
     assert entry.state == "interrupted"
     assert entry.flow is flow
+
+
+def in_a_later_epoch(monkeypatch):
+    """Ctrl-C in the sixth pass of a fit, when it has better weights than those before it."""
+    passes = []
+    monkeypatch.setattr(ArrayRun, "batches", lambda run, of=ArrayRun.batches: passes.append(1) or of(run))
+    return ctrl_c(monkeypatch, ArrayRun, "one_pass", lambda run: len(passes) > 4)
+
+
+def test_a_repair_of_calibration_is_not_made_of_a_fit_cut_short(monkeypatch):
+    flow, x = hr.Flow([hr.Standardize([0.0, 0.0], [2.0, 1.5])]), np.exp(cases.rng("skewed").standard_normal((2000, 2)))
+    assert_untouched(flow, lambda: hr.recalibrate(flow, x), in_a_later_epoch(monkeypatch))
+
+
+def test_nor_is_a_linear_gaussian_among_the_densities_to_choose_from(monkeypatch):
+    x = cases.rng("choice").standard_normal((600, 2))
+    calls = in_a_later_epoch(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        hr.auto(x, 5.0, context=x[:, 0], **QUIET)
+    assert calls

@@ -138,6 +138,10 @@ def test_wrong_arguments_are_named_and_leave_the_stream_as_it_was(runtime):
         stream.extend(np.zeros((1, 1)))
     with pytest.raises(Refused, match=r"numbers: expected \d+ values, got 3"):
         stream.set_state(0, np.zeros(3))
+    with pytest.raises(Refused, match="numbers: expected finite numbers"):
+        stream.set_state(0, np.full_like(stream.state()[1], np.inf))
+    with pytest.raises(Refused, match=r"position: expected at most 2\^62"):
+        stream.set_state(2**62 + 2**20, stream.state()[1])
     with pytest.raises(Refused, match="n: expected at least 1, got 0"):
         stream.copies(0)
     parts.append(stream.push(x[:, 20:])[0])

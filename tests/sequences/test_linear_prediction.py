@@ -158,6 +158,9 @@ def test_files_and_copies(tmp_path, dtype):
     ],
 )
 def test_errors(more, message):
+    for bad in (1.5, -1.1, np.nan):
+        with pytest.raises(ValueError, match="reflections: expected numbers between -1 and 1, got"):
+            hr.LinearPrediction.of_reflections([[0.5, bad]])
     with pytest.raises((TypeError, ValueError), match=message):
         hr.LinearPrediction(**more)
     with pytest.raises(ValueError, match="transforms: expected at least one CausalConvolution"):

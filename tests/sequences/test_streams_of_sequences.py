@@ -131,7 +131,23 @@ STATES = {
         ValueError,
         [r"state\['transforms.0'\]: expected shape"],
     ),
-    "a position before the first": (lambda s: s | {"position": np.array(-1)}, ValueError, ["position", "at least 0"]),
+    "no number": (
+        lambda s: s | {"transforms.0": np.full_like(s["transforms.0"], np.nan)},
+        ValueError,
+        [r"state\['transforms.0'\]: expected finite numbers"],
+    ),
+    "no rows": (
+        lambda s: s | {"transforms.0": np.float64(3.0)},
+        ValueError,
+        [r"state\['transforms.0'\]: expected shape \(rows, \d+\), got \(\)"],
+    ),
+    "a list for the position": (lambda s: s | {"position": [3]}, TypeError, [r"state\['position'\]: expected an int"]),
+    "a position near 2^63": (
+        lambda s: s | {"position": 2**63 - 1},
+        ValueError,
+        ["position", "got 9223372036854775807"],
+    ),
+    "a position before the first": (lambda s: s | {"position": np.array(-1)}, ValueError, ["position", "from 0 to"]),
 }
 
 
@@ -142,6 +158,36 @@ def test_states_that_are_none(name):
     with pytest.raises(kind) as error:
         flow.stream(state=change(flow.stream().state()))
     cases.assert_says(error, *words)
+
+
+def test_a_position_may_be_an_integer():
+    flow = sequence_cases.wavenet("integer position", layers=3)
+    assert flow.stream(state=flow.stream().state() | {"position": 7}).position == 7
+
+
+def test_numbers_beyond_the_dtype_leave_the_stream_as_it_was():
+    flow, x = hr.WaveNet(layers=2, channels=4), np.linspace(-1.0, 1.0, 20)[None, :, None]
+    stream = flow.stream()
+    first = stream.push(x[:, :10])
+    with pytest.raises(ValueError, match=r"x: expected numbers that float32 holds, got 1e\+300"):
+        stream.push(np.full((1, 3, 1), -1e300))
+    assert stream.position == 10
+    cases.assert_same_bits(np.concatenate([first, stream.push(x[:, 10:])], axis=1), flow.log_prob_steps(x))
+
+
+def test_no_pull_goes_beyond_2_to_the_32():
+    flow = hr.WaveNet(layers=2, channels=4)
+    stream = flow.stream(state=flow.stream().state() | {"position": 2**32 - 2})
+    assert stream.pull(2, seed=0).shape == (1, 2, 1)
+    with pytest.raises(ValueError, match=r"steps: expected at most 2\^32 with those before, got 4294967297"):
+        stream.pull(1, seed=0)
+
+
+@pytest.mark.parametrize("rows", [10**12, 2**31 - 1])
+def test_streams_beyond_the_memory_are_refused_at_once(rows):
+    """Before, memory was taken until none was left."""
+    with pytest.raises((ValueError, MemoryError)):
+        hr.WaveNet(layers=20, channels=512).stream(rows)
 
 
 def test_a_state_stands_alone():

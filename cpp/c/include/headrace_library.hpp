@@ -4,6 +4,7 @@
 //
 //     const headrace::library::Flow<double> flow("density.safetensors");
 //     const std::vector<double> log_prob = flow.log_prob(rows);  // rows: a vector, an array or a span, row after row
+//     flow.log_prob_into(results, rows, context);                // functions that write have other names
 //
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
@@ -64,6 +65,10 @@ struct Moved {
     std::vector<T> rows, log_det;
 };
 template <class T>
+struct Drawn {
+    std::vector<T> rows, log_prob;
+};
+template <class T>
 struct Gradient {
     std::vector<T> log_prob, by_x, by_context;  // by_context: a row for each row of x
 };
@@ -82,10 +87,10 @@ class Stream {
     // Steps that came: their log densities given all before them, in nats.
     std::vector<T> push(Values x) {
         std::vector<T> log_prob(static_cast<std::size_t>(detail::rows_in(x.size(), features_)));
-        push(x, std::span<T>(log_prob));
+        push_into(log_prob, x);
         return log_prob;
     }
-    void push(Values x, std::span<T> log_prob) {
+    void push_into(std::span<T> log_prob, Values x) {
         const headrace_input steps = detail::input<T>(x, features_);
         const headrace_output result = detail::output<T>(log_prob, 1);
         detail::check(headrace_stream_push(get(), &steps, &result, nullptr));
@@ -94,10 +99,10 @@ class Stream {
     // Draws the next steps. With one seed all pulls of a stream are one sample.
     std::vector<T> pull(std::size_t steps, std::uint64_t seed) {
         std::vector<T> x(rows() * steps * features_);
-        pull(std::span<T>(x), seed);
+        pull_into(x, seed);
         return x;
     }
-    void pull(std::span<T> x, std::uint64_t seed) {
+    void pull_into(std::span<T> x, std::uint64_t seed) {
         const headrace_output result = detail::output<T>(x, features_);
         detail::check(headrace_stream_pull(get(), seed, &result));
     }
@@ -181,23 +186,36 @@ class Flow {
 
     std::vector<T> log_prob(Values x, Values context = {}) const {
         std::vector<T> out(rows_of(x));
-        log_prob(x, std::span<T>(out), context);
+        log_prob_into(out, x, context);
         return out;
     }
-    void log_prob(Values x, std::span<T> out, Values context = {}) const {
+    void log_prob_into(std::span<T> out, Values x, Values context = {}) const {
         const headrace_input rows = input(x, features());
         const headrace_output result = output(out, 1);
         call(headrace_log_prob, context, &rows, &result);
     }
 
-    // Rows first_row, first_row + 1, ... of the endless sample of a seed.
+    // Rows first_row, first_row + 1, ... of the endless sample of a seed, and their log densities.
     std::vector<T> sample(std::size_t rows, std::uint64_t seed, Values context = {},
                           std::int64_t first_row = HEADRACE_FROM_START) const {
         std::vector<T> x(rows * features());
-        const headrace_output result = output(std::span<T>(x), features());
-        const headrace_input its = input(context, this->context());
-        check(headrace_sample(get(), seed, first_row, context.empty() ? nullptr : &its, &result, nullptr));
+        sample_into(x, seed, context, first_row);
         return x;
+    }
+    void sample_into(std::span<T> x, std::uint64_t seed, Values context = {},
+                     std::int64_t first_row = HEADRACE_FROM_START) const {
+        draw(output(x, features()), nullptr, seed, context, first_row);
+    }
+    Drawn<T> sample_and_log_prob(std::size_t rows, std::uint64_t seed, Values context = {},
+                                 std::int64_t first_row = HEADRACE_FROM_START) const {
+        Drawn<T> drawn{std::vector<T>(rows * features()), std::vector<T>(rows)};
+        sample_and_log_prob_into(drawn.rows, drawn.log_prob, seed, context, first_row);
+        return drawn;
+    }
+    void sample_and_log_prob_into(std::span<T> x, std::span<T> log_prob, std::uint64_t seed, Values context = {},
+                                  std::int64_t first_row = HEADRACE_FROM_START) const {
+        const headrace_output densities = output(log_prob, 1);
+        draw(output(x, features()), &densities, seed, context, first_row);
     }
 
     // Data to latent, and latent to data.
@@ -228,6 +246,11 @@ class Flow {
         return detail::output<T>(values, columns);
     }
 
+    void draw(const headrace_output& x, const headrace_output* log_prob, std::uint64_t seed, Values context,
+              std::int64_t first_row) const {
+        const headrace_input its = input(context, this->context());
+        check(headrace_sample(get(), seed, first_row, context.empty() ? nullptr : &its, &x, log_prob));
+    }
     template <class Function, class... Results>
     void call(Function function, Values context, const headrace_input* rows, Results... results) const {
         const headrace_input its = input(context, this->context());

@@ -84,6 +84,16 @@ def is_interrupted(history: History) -> bool:
     return history.stopped == "interrupted"
 
 
+def whole(history: History) -> History:
+    """The history of a fit inside of another computation; KeyboardInterrupt where Ctrl-C ended the fit.
+
+    A fit that Ctrl-C ends returns its best weights so far, of which the computation would make a result like any other.
+    """
+    if is_interrupted(history):
+        raise KeyboardInterrupt
+    return history
+
+
 def kept_fields() -> list[str]:
     """The names of the fields that the state of a fit keeps."""
     return [one.name for one in fields(History) if one.metadata.get("is_kept", True)]

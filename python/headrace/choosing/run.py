@@ -16,6 +16,7 @@ from headrace import _arguments as check
 from headrace._arrays.caller import Array
 from headrace._fit.arguments import EFFORTS
 from headrace._fit.clock import Clock
+from headrace._fit.history import whole
 from headrace._progress import seconds_bar
 from headrace._tables.names import Names
 from headrace._types import Floats
@@ -219,7 +220,8 @@ class _Search:
         s = self.setting
         if s.context:
             flow = simple.linear_gaussian(s.features, s.context, self.support, s.dtype)
-            flow.fit(sample.x, sample.context, weights=sample.weights, epochs=30, seed=s.seed, progress=False)
+            own: dict[str, Any] = {"epochs": 30, "seed": s.seed, "progress": False}
+            whole(flow.fit(sample.x, sample.context, weights=sample.weights, **own))
             return {"linear Gaussian": flow}
         found = {"Gaussian": simple.gaussian(sample, self.support, s.dtype, say=say)}
         if (kernels := simple.kernels(sample, self.support, s.dtype, s.seed)) is not None:

@@ -19,6 +19,7 @@ from headrace._arrays.caller import Array, Caller
 from headrace._fit.arguments import Arguments
 from headrace._fit.fit import Fit
 from headrace._fit.given_rows import open_rows
+from headrace._fit.history import whole
 from headrace._types import Floats
 from headrace.bases import StandardNormal
 from headrace.flow import Flow
@@ -101,7 +102,7 @@ def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
         arguments = Arguments(weights=weights, seed=seed, gaussianize=False, progress=False)
         fit = _FitOfMap(found, training.History(), arguments)
         fit.open(z, None)
-        training.finished(found, fit.history, lambda: fit)
+        whole(training.finished(found, fit.history, lambda: fit))
     return found
 
 

@@ -355,7 +355,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
             if rows != 1 or context is not None or covariates is not None:
                 raise ValueError("state: expected None beside rows, context and covariates, which it has, got a state")
             return Stream.resumed(self, program, state)
-        count = check.integer("rows", rows, least=1)
+        count = check.integer("rows", rows, least=1, most=2**31 - 1)
         caller = self._caller()
         own = Covariates(caller, covariates, self._covariates, (count,), self._hop, self._dtype)
         own_context = _arrays.context_rows(context, count, self._context, caller=caller)

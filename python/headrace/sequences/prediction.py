@@ -85,6 +85,8 @@ class LinearPrediction(Sequential):
     def of_reflections(cls, reflections: Any, dtype: DTypeLike = "float32") -> Self:
         """That of reflection coefficients, shape (features, order), between -1 and 1."""
         k = np.atleast_2d(np.asarray(reflections, np.float64))
+        if not (np.abs(k) <= 1.0).all():
+            raise ValueError(f"reflections: expected numbers between -1 and 1, got {k[~(np.abs(k) <= 1.0)][0]:g}")
         self = cls(k.shape[0], order=k.shape[1], dtype=dtype)
         self._take_parameters(np.arctanh(np.clip(k, -_MOST, _MOST)).astype(self._dtype).reshape(-1))
         return self
@@ -308,4 +310,4 @@ def levinson(autocorrelation: Floats) -> Floats:
         k[m] = (autocorrelation[m + 1] - (a * autocorrelation[m:0:-1]).sum()) / error
         a = np.append(a - k[m] * a[::-1], k[m])
         error *= 1.0 - k[m] ** 2
-    return k
+    return np.clip(k, -1.0, 1.0)  # beyond by rounding

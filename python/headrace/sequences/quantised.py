@@ -52,8 +52,18 @@ class Cells:
             self._map["bins"] = first._settings.bins
         self._of_value, self._has_level = first._settings.of_value, first._settings.level
 
+    def check(self, x: Array) -> None:
+        """Refuse values with cells narrower than their steps in float64."""
+        values = np.asarray(x, np.float64)
+        if (narrow := values + self._half <= values - self._half).any():
+            raise ValueError(
+                f"quantised: expected a step that float64 distinguishes at each value, got {2.0 * self._half:g} at "
+                f"{values[narrow][0]:g}"
+            )
+
     def __call__(self, part: Part) -> Array:
         """Log probabilities of each step, (rows, steps)."""
+        self.check(part.values)
         program, vector = self._run.program, self._run.vector
         x = part.values.astype(np.float64)
         middle, low, high = x, x - self._half, x + self._half

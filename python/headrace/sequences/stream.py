@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
+from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace.sequences.arrays import Covariates, Sequences, chunks
 from headrace.sequences.continuation import copies_of, tiled
 from headrace.sequences.program import MOST_DRAWN_STEPS, NOISE_STEPS
 from headrace.sequences.runs import Part, Run
+
+MOST_POSITION = 2**62  # of a state: no steps after it overflow 64 bits
 
 
 class Stream:
@@ -28,6 +31,9 @@ class Stream:
         """`run`: a run of sequences before their first step, or at a position with their states."""
         (self._rows,) = run.batch
         self._flow, self._run, self._position = flow, run, position
+        if states is None:
+            numbers = sum(own.numbers for own in run.program.states(0) if own is not None)
+            np.empty((self._rows, numbers), run.dtype)  # a MemoryError at once, where states would not fit
         self._states = run.program.states(self._rows) if states is None else states
         index = np.arange(self._rows)
         self._context, self._frames = run.context_of(index), run.covariates.rows(index)
@@ -80,8 +86,12 @@ class Stream:
         self._check(given.steps)
         (block,) = given.whole()
         values = given.part(block, 0, given.steps)
+        if (largest := float(np.abs(values).max(initial=0))) > float(np.finfo(run.dtype).max):
+            raise ValueError(f"x: expected numbers that {run.dtype} holds, got {largest:g}")
         scores = caller.empty((self._rows, given.steps), self._run.dtype)
         z = caller.empty(values.shape, self._run.dtype) if latent else None
+        if cells is not None:
+            cells.check(values)
         for begin, end in chunks(self._rows, 0, given.steps, given.features):
             if cells is not None:
                 part = Part(block, begin, values[:, begin:end], self._context, self._frames, self._states)
@@ -104,7 +114,9 @@ class Stream:
         Raises:
             ValueError: too few frames of the covariates.
         """
-        total = check.integer("steps", steps, least=1, most=MOST_DRAWN_STEPS - self._position)
+        total = check.integer("steps", steps, least=1)
+        if total > MOST_DRAWN_STEPS - self._position:
+            raise ValueError(f"steps: expected at most 2^32 with those before, got {self._position + total}")
         key = check.seed(seed)
         self._check(total)
         features = self._run.program.features
@@ -169,8 +181,11 @@ class Stream:
         needed = ["position", *(["context"] if flow.context else []), *(["covariates"] if flow.covariates else [])]
         if sorted(given) != sorted([*sizes, *needed]):
             raise ValueError(f"state: expected arrays {', '.join([*needed, *sizes])}, got {', '.join(sorted(given))}")
-        position = check.integer("state['position']", given.pop("position")[()])
-        rows = len(given[next(iter(sizes))])
+        position = check.integer("state['position']", np.asarray(given.pop("position"))[()], most=MOST_POSITION)
+        first = next(iter(sizes))
+        if np.ndim(given[first]) != 2:
+            raise errors.wrong_shape(f"state[{first!r}]", f"(rows, {sizes[first]})", np.shape(given[first]))
+        rows = len(given[first])
         caller = Caller()
         covariates = Covariates(caller, given.get("covariates"), flow.covariates, (rows,), flow.hop, flow.dtype)
         context = _arrays.context_rows(given.get("context"), rows, flow.context, "state['context']")
@@ -209,4 +224,6 @@ def _as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any
         raise TypeError(f"{name}: expected a NumPy array of {dtype}, got {given}")
     if value.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {value.shape}")
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name}: expected finite numbers, got NaN or an infinity")
     return np.ascontiguousarray(value)
