@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flow = hr.NSF(features=2, context=2, activation="silu", seed=options.seed)
     start = time.perf_counter()
     history = flow.fit(theta, context=x, epochs=options.epochs, seed=options.seed)
-    print(f"{len(x)} simulations, {len(history.train_loss)} epochs in {time.perf_counter() - start:.1f} s")
+    print(f"{len(x)} simulations, {history.epochs} epochs in {time.perf_counter() - start:.1f} s")
 
     origin = np.zeros(2)
     exact = exact_sample(20_000, rng)

@@ -368,7 +368,7 @@ class Flow(Chained, Verbs):
         >>> flow = hr.MAF(2, transforms=2, hidden=(16,))
         >>> x = np.random.default_rng(0).normal([1.0, -2.0], [1.0, 3.0], (500, 2))
         >>> history = flow.fit(x, epochs=5, progress=False)
-        >>> len(history.train_loss), history.stopped
+        >>> history.epochs, history.stopped
         (5, 'epochs')
         """
         return training.fit(self, x, context, Arguments(**arguments))

@@ -413,7 +413,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         >>> flow = hr.WaveNet(layers=4, channels=8)
         >>> signal = np.cumsum(np.random.default_rng(0).standard_normal((2000, 1)), axis=0)
         >>> history = flow.fit([signal[:1500], signal[1500:]], epochs=2, progress=False)
-        >>> len(history.train_loss), history.judged_by
+        >>> history.epochs, history.judged_by
         (2, 'held-out sequences')
         """
         self._refuse_device("fit")
