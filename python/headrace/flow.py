@@ -342,7 +342,8 @@ class Flow(Chained, Verbs):
 
         Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly
         better on rows held out than the Gaussian of the training rows becomes that Gaussian, correlations
-        included, and with context a mean that is linear in it (docs/training.md).
+        included, and with context a mean that is linear in it (docs/training.md). With `epochs` it stays,
+        and there is a warning where rows held out prefer the Gaussian.
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides; no more than 65,536 rows are copied at a

@@ -19,6 +19,7 @@ from headrace._fit.clock import Clock
 from headrace._progress import seconds_bar
 from headrace._tables.names import Names
 from headrace._types import Floats
+from headrace._warn import fixed_epochs
 from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by, with_high_effort
 from headrace.choosing.columns import Columns, learnt
@@ -219,7 +220,8 @@ class _Search:
         s = self.setting
         if s.context:
             flow = simple.linear_gaussian(s.features, s.context, self.support, s.dtype)
-            flow.fit(sample.x, sample.context, weights=sample.weights, epochs=30, seed=s.seed, progress=False)
+            with fixed_epochs():
+                flow.fit(sample.x, sample.context, weights=sample.weights, epochs=30, seed=s.seed, progress=False)
             return {"linear Gaussian": flow}
         found = {"Gaussian": simple.gaussian(sample, self.support, s.dtype, say=say)}
         if (kernels := simple.kernels(sample, self.support, s.dtype, s.seed)) is not None:

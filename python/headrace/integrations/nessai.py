@@ -31,6 +31,7 @@ except ImportError as error:
 from torch import Tensor
 
 from headrace import _arguments as check
+from headrace._warn import fixed_epochs
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF, RealNVP
 from headrace.torch import FlowModule
@@ -218,7 +219,8 @@ class FlowModel(NessaiFlowModel):
         x, context, w = part(train)
         flow = self.model.flow
         arguments["validation"] = tuple(part(held)) if len(held) else None
-        history = flow.fit(x, context, weights=w, **{**arguments, **words.get("fit", {})})
+        with fixed_epochs():
+            history = flow.fit(x, context, weights=w, **{**arguments, **words.get("fit", {})})
         self.model.flow = flow
         self.model.eval()
         self.finalise()
