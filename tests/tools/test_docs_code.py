@@ -8,6 +8,7 @@ import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cuda_arrays
@@ -33,6 +34,7 @@ def blocks(page):
 
 
 WITH_CODE = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES if blocks(page)]
+TO_RUN = [one for one in WITH_CODE if one.values[0] != ROOT / "README.md"]  # whose lines have a test of their own
 
 
 def imported(code):
@@ -69,7 +71,7 @@ def names_without_a_value(codes):
 
 
 @pytest.mark.filterwarnings("default")  # as a reader would run it
-@pytest.mark.parametrize("page", WITH_CODE)
+@pytest.mark.parametrize("page", TO_RUN)
 def test_python_runs(page, tmp_path, monkeypatch):
     """All blocks of a page, one after the other, in an empty folder, with nothing imported and no repository.
 
@@ -88,6 +90,26 @@ def test_python_runs(page, tmp_path, monkeypatch):
     names = {"__name__": "__main__"}
     for i, code in enumerate(codes):
         exec(compile(code, f"{page.name}, python block {i}", "exec"), names)
+
+
+def test_the_ten_lines_of_readme_gain_what_they_show_over_a_gaussian(tmp_path, monkeypatch, capsys):
+    """By a default fit: of new rows, beside the Gaussian of the rows that the flow was fitted to."""
+    (code,) = blocks(ROOT / "README.md")
+    assert len([line for line in code.splitlines() if line and not line.startswith("import ")]) <= 10
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    out = capsys.readouterr().out
+    assert "Nothing speaks against it" in out
+    flow, gaussian = (float(re.search(rf"^  {name} +(-\S+) ", out, re.MULTILINE)[1]) for name in ("flow", "Gaussian"))
+    shown = map(float, re.search(r"# new rows: (\S+) nats, of a Gaussian (\S+)$", code, re.MULTILINE).groups())
+    assert (flow, gaussian) == pytest.approx(tuple(shown), abs=0.05)  # another processor ends elsewhere
+    data = names["data"]
+    away, covariance = data[2000:] - data[:2000].mean(axis=0), np.cov(data[:2000].T)
+    square = (away * np.linalg.solve(covariance, away.T).T).sum(axis=1)
+    want = -0.5 * (square.mean() + np.linalg.slogdet(2.0 * np.pi * covariance)[1])
+    assert gaussian == pytest.approx(want, abs=1e-2)
+    assert names["log_prob"][2000:].mean() > want + 1.0
 
 
 @pytest.mark.parametrize("page", WITH_CODE)
