@@ -368,9 +368,9 @@ class Flow(Chained, Verbs):
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(2, transforms=2, hidden=(16,))
         >>> x = np.random.default_rng(0).normal([1.0, -2.0], [1.0, 3.0], (500, 2))
-        >>> history = flow.fit(x, epochs=5, progress=False)
-        >>> history.epochs, history.stopped
-        (5, 'epochs')
+        >>> history = flow.fit(x, progress=False)
+        >>> history.judged_by, flow.log_prob(x).shape
+        ('held-out rows', (500,))
         """
         return training.fit(self, x, context, Arguments(**arguments))
 

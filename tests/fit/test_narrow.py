@@ -416,6 +416,16 @@ def test_beyond_the_rows_of_a_gaussian_it_says_that_the_flow_is_untrained(kind, 
     fit(kind, flow, x, epochs=2, learning_rate=1.0, clip=None)  # a second fit is not
 
 
+def test_a_default_fit_that_begins_as_the_best_is_silent(short, monkeypatch):
+    """Its untrained flow was compared with the Gaussian, and won: more epochs are no advice."""
+    monkeypatch.setattr("headrace._fit.start._is_kept", lambda *_: True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = small(2).fit(cases.rng("lost").standard_normal((2000, 2)), learning_rate=1.0, clip=None, **QUIET)
+    assert history.best_epoch == 0
+    assert not history.gaussian
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_that_leave_few_rows_give_a_warning(kind):
     x = cases.rng("weighted").standard_normal((1000, 2))

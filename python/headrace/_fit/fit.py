@@ -193,7 +193,7 @@ class Fit:
                     by_default=by_default,
                     has_curves=bool(checked.gaussianize),
                 )
-        if lost and source.is_first and not (by_default and history.gaussian):
+        if lost and source.is_first and not (by_default and judged and gaussian is not None):
             warn_of_no_gain(history)
 
     def _trial_run(self, start: Start, links: Links, rows: ArrayRows, held_out: HeldOut, clock: Clock) -> Run:
