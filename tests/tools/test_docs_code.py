@@ -70,6 +70,55 @@ def names_without_a_value(codes):
         yield from (n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id not in known)
 
 
+# Files whose fits have a number of epochs, which ends them early and without the guard of a default fit.
+WITH_EPOCHS = {
+    "examples/diagnosis.py": "a fit of two epochs, which the diagnosis finds out",
+    "examples/distillation.py": "the teachers of the tables in docs/variational.md",
+    "examples/few_rows.py": "200 epochs whatever the rows, beside a default fit",
+    "examples/fit_density.py": "what `headrace demo` does within a minute, of more rows than a Gaussian is tried for",
+    "examples/seismometer.py": "a cosine over long signals, whose end has to be known",
+    "examples/speech.py": "a cosine over long signals, whose end has to be known",
+    "python/headrace/transforms/act_norm.py": "no epoch at all: the rows initialise the transform",
+}
+EPOCHS = re.compile(r"(?<!\w)(epochs=|\"epochs\":|--epochs\b)")
+
+
+def lines_with_epochs(path, text):
+    """Lines of code shown to readers: of a page's blocks, of a docstring's examples, of an example."""
+    if path.suffix == ".md":
+        lines = "\n".join(re.findall(r"^ *```\w+\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)).splitlines()
+    elif "examples" in path.parts:
+        lines = re.sub(r'^""".*?"""$', "", text, count=1, flags=re.MULTILINE | re.DOTALL).splitlines()
+        if 'add_argument("--epochs", type=int, help="as `fit` chooses by default")' in text:  # None, if it is left out
+            lines = [
+                line for line in lines if "add_argument" not in line and not re.search(r"epochs=\w+\.epochs", line)
+            ]
+    else:
+        lines = re.findall(r"^ *(?:>>>|\.\.\.) .*$", text, flags=re.MULTILINE)
+    return [line for line in lines if EPOCHS.search(line)]
+
+
+def test_shown_fits_choose_their_epochs_themselves():
+    """With `epochs=` a fit ends early and may be worse than a Gaussian: where it stands, it is the subject."""
+    files = [*PAGES, *(ROOT / "examples").glob("*.py"), *(ROOT / "python" / "headrace").rglob("*.py")]
+    texts = {str(file.relative_to(ROOT)): (file, file.read_text(encoding="utf-8")) for file in files}
+    found = {name: lines for name, (file, text) in texts.items() if (lines := lines_with_epochs(file, text))}
+    assert found.keys() == WITH_EPOCHS.keys(), found
+
+
+def test_shown_fits_with_epochs_are_found():
+    page, script, module = Path("docs/a.md"), Path("examples/a.py"), Path("python/headrace/a.py")
+    assert lines_with_epochs(page, "`epochs=1`\n```python\nflow.fit(x, epochs=3)\n```\n") == ["flow.fit(x, epochs=3)"]
+    assert lines_with_epochs(page, "```sh\nheadrace fit --epochs 3\n```\n") == ["headrace fit --epochs 3"]
+    assert lines_with_epochs(page, '```python\nhow = {"epochs": 3}\nn_epochs=2\n```\n') == ['how = {"epochs": 3}']
+    option = (
+        '"""Fit.\n\n[--epochs 9]\n"""\nparser.add_argument("--epochs", type=int, {})\nfit(x, epochs=options.epochs)\n'
+    )
+    assert len(lines_with_epochs(script, option.format("default=9"))) == 2
+    assert not lines_with_epochs(script, option.format('help="as `fit` chooses by default"'))
+    assert lines_with_epochs(module, "fit(epochs=1)\n    >>> fit(epochs=2)\n") == ["    >>> fit(epochs=2)"]
+
+
 @pytest.mark.filterwarnings("default")  # as a reader would run it
 @pytest.mark.parametrize("page", TO_RUN)
 def test_python_runs(page, tmp_path, monkeypatch):
