@@ -6,7 +6,7 @@ area under the ROC curve (AUC: the probability that a hadron scores higher than 
 the share of hadrons that are rejected where 90 % of these gammas are kept; and both for a Gaussian, whose score is the
 Mahalanobis distance.
 
-    python examples/anomaly_scores.py [--epochs 40] [--seed 0] [--output anomaly_scores.png]
+    python examples/anomaly_scores.py [--epochs N] [--time-budget 60] [--seed 0] [--output anomaly_scores.png]
 
 `--output` draws scores and ROC curves and needs matplotlib.
 """
@@ -76,7 +76,8 @@ def draw(path: Path, scores: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> No
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the example; the exit status is 1 if the flow does not separate better than a Gaussian."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")
+    parser.add_argument("--time-budget", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="a picture to write")
     options = parser.parse_args(arguments)
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train, held_out = gammas[order[HELD_OUT:]], gammas[order[:HELD_OUT]]
     flow = hr.MAF(features=10, seed=options.seed)
     start = time.perf_counter()
-    flow.fit(train, epochs=options.epochs, seed=options.seed)
+    flow.fit(train, epochs=options.epochs, time_budget=options.time_budget, seed=options.seed)
     print(f"{len(train)} gammas fitted in {time.perf_counter() - start:.1f} s")
 
     scores = {

@@ -4,13 +4,14 @@ A table of weather as it might be: the direction of the wind in degrees, the rel
 the wind, which is positive. A flow with this support is fitted beside one that takes all three for unbounded numbers.
 Then a table with heavy tails, over a normal base and over one of Student's t.
 
-    python examples/bounded_and_periodic.py [--epochs 15] [--rows 4000] [--seed 0]
+    python examples/bounded_and_periodic.py [--epochs N] [--rows 4000] [--seed 0]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,16 +36,16 @@ def returns(rows: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return x
 
 
-def held_out(flow: hr.Flow, x: NDArray[np.float64], test: NDArray[np.float64], epochs: int, seed: int) -> float:
+def held_out(flow: hr.Flow, x: NDArray[Any], test: NDArray[Any], seed: int, **settings: Any) -> float:
     """Nats a row of a fitted flow, on rows that it did not see."""
-    flow.fit(x, epochs=epochs, seed=seed, progress=False)
+    flow.fit(x, seed=seed, progress=False, **settings)
     return float(flow.log_prob(test).mean())
 
 
 def main() -> int:
     """Run the example; the exit status is 1 if a flow that knows more is not better."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")
     parser.add_argument("--rows", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -61,7 +62,7 @@ def main() -> int:
     print(f"weather, {arguments.rows} rows: held-out nats a row, and samples that no weather has")
     reached = []
     for name, flow in flows.items():
-        reached.append(held_out(flow, x, test, arguments.epochs, arguments.seed))
+        reached.append(held_out(flow, x, test, arguments.seed, epochs=arguments.epochs))
         drawn = flow.sample(10_000, seed=arguments.seed)
         outside = ((drawn < 0.0) | (drawn >= [360.0, 1.0, np.inf])).any(axis=1).mean()
         print(f"  {name:<28}{reached[-1]:8.3f}   {100 * outside:5.1f} %")
@@ -75,7 +76,7 @@ def main() -> int:
     reached = []
     for base in (hr.StandardNormal(2), hr.StudentT(2)):
         tails = hr.MAF(2, transforms=2, hidden=(16,), base=base, seed=arguments.seed)
-        reached.append(held_out(tails, x, test, arguments.epochs, arguments.seed))
+        reached.append(held_out(tails, x, test, arguments.seed, epochs=arguments.epochs))
         print(f"  {type(base).__name__:<28}{reached[-1]:8.3f}")
     fitted = tails.base
     assert isinstance(fitted, hr.StudentT)

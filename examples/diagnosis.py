@@ -1,11 +1,11 @@
 """Looking at a fit before trusting it: what speaks against a flow that hardly saw the data, and against one that did.
 
-Rows are two moons and a third column that follows a context. A flow is fitted for a few epochs, and another for many;
+Rows are two moons and a third column that follows a context. A flow is fitted for two epochs, and another by default;
 both are looked at by `hr.diagnose` with rows that neither saw: tests of latent rows, of coverage, by a classifier and
 by distances to the training rows, all judged together. The first report says what is wrong, and the second that nothing
 is, or how little.
 
-    python examples/diagnosis.py [--rows 6000] [--epochs 60] [--output diagnosis.png]
+    python examples/diagnosis.py [--rows 6000] [--epochs N] [--output diagnosis.png]
 
 `--output` draws the first look, and needs matplotlib.
 """
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the example; the exit status is 1 if the short fit is not found out, or the long one is not better."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=6000)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="a picture to write")
     options = parser.parse_args(arguments)
@@ -53,11 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     looks = []
     for epochs in (SHORT, options.epochs):
         flow = hr.NSF(3, context=1, transforms=4, hidden=(64, 64), seed=options.seed)
-        flow.fit(x, context, epochs=epochs, seed=options.seed)
+        history = flow.fit(x, context, epochs=epochs, seed=options.seed)
         look = hr.diagnose(flow, new, new_context, training=(x, context), names=NAMES, seed=options.seed)
-        print(
-            f"--- after {epochs} epochs: {len(look.misses)} of {len(look.tests)} tests speak against it ---\n{look}\n"
-        )
+        tests = f"{len(look.misses)} of {len(look.tests)} tests speak against it"
+        print(f"--- after {history.epochs} epochs: {tests} ---\n{look}\n")
         looks.append(look)
     if options.output:
         looks[0].plot(options.output)

@@ -5,7 +5,7 @@ seeds, as one `Ensemble`. Printed are the mean log-likelihood of new rows, of th
 spread, the standard deviation of the members' log densities: of new rows, and of places that no row comes from. There
 the log densities are wrong by many nats, and the spread says so without the truth.
 
-    python examples/ensemble_spread.py [--rows 500] [--members 5] [--epochs 60] [--output ensemble_spread.png]
+    python examples/ensemble_spread.py [--rows 500] [--members 5] [--epochs N] [--output ensemble_spread.png]
 
 `--output` draws the truth, the mixture and the spread, and needs matplotlib.
 """
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--members", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="a picture to write")
     options = parser.parse_args(arguments)

@@ -5,7 +5,8 @@ are taken away, and drawn again from their exact density where the first six are
 mean log density of what was taken away, beside that of a Gaussian, and how often it lies in the central 90 % of the
 draws of its row.
 
-    python examples/missing_columns.py [--epochs 40] [--draws 200] [--seed 0] [--output missing_columns.png]
+    python examples/missing_columns.py [--epochs N] [--time-budget 60] [--draws 200] \
+        [--seed 0] [--output missing_columns.png]
 
 `--output` draws the numbers of a few rows, and needs matplotlib.
 """
@@ -67,7 +68,8 @@ def draw(path: Path, draws: Rows, missing: Rows) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the example; the exit status is 1 if the flow says less of what is missing than a Gaussian."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")
+    parser.add_argument("--time-budget", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--draws", type=int, default=200, help="of each row")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="a picture to write")
@@ -78,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train, held_out = gammas[order[HELD_OUT:]], gammas[order[:HELD_OUT]]
     known, missing = held_out[:, :KNOWN], held_out[:, KNOWN:]
     flow = hr.NSF(10, transforms=3, link="none", seed=options.seed)
-    flow.fit(train, epochs=options.epochs, seed=options.seed)
+    flow.fit(train, epochs=options.epochs, time_budget=options.time_budget, seed=options.seed)
 
     rest = flow.given(known)
     reached = {"flow": rest.log_prob(missing), "Gaussian": gaussian_log_prob(train, known, missing)}

@@ -8,7 +8,7 @@ density of the others, in nats a day.
 The prices come from the wheel of the package arch, which `pip download` fetches; where it cannot be fetched, returns
 are made by a GARCH process. Needs SciPy for the GARCH.
 
-    python examples/returns.py [--made] [--epochs 200] [--seeds 3] [--output returns.png]
+    python examples/returns.py [--made] [--epochs N] [--seeds 3] [--output returns.png]
 
 `--made` takes made returns, `--output` draws the returns, and how far the flow is ahead day by day; it needs
 matplotlib.
@@ -32,10 +32,10 @@ ROOT = Path(__file__).resolve().parents[1]  # has the benchmark that fetches the
 DAYS = 4000  # to fit
 
 
-def flow_of(returns: NDArray[Any], days: int, epochs: int, seed: int) -> NDArray[Any]:
+def flow_of(returns: NDArray[Any], days: int, seed: int, **settings: Any) -> NDArray[Any]:
     """Log densities of the days after the first ones, by a flow of these."""
     flow = hr.WaveNet(layers=6, channels=8, prediction=4, bins=3, seed=seed)
-    flow.fit(returns[:days, None], epochs=epochs, seed=seed, progress=False)
+    flow.fit(returns[:days, None], seed=seed, progress=False, **settings)
     return np.asarray(flow.log_prob_steps(returns[:, None])[days:], np.float64)
 
 
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the example; the exit status is 1 if the flow is no better than a normal density."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--made", action="store_true", help="made returns")
-    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")
     parser.add_argument("--seeds", type=int, default=3, help="fits of the flow")
     parser.add_argument("--output", type=Path, help="a picture to write")
     options = parser.parse_args(arguments)
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mean, std = returns[:DAYS].mean(), returns[:DAYS].std()
     normal = -0.5 * ((later - mean) / std) ** 2 - np.log(std * np.sqrt(2.0 * np.pi))
     garch = garch_student(returns, DAYS)
-    flows = [flow_of(returns, DAYS, options.epochs, seed) for seed in range(options.seeds)]
+    flows = [flow_of(returns, DAYS, seed, epochs=options.epochs) for seed in range(options.seeds)]
     print(f"{len(later)} days after the first {DAYS}, nats a day:")
     print(f"  normal density        {normal.mean():.3f}")
     print(f"  GARCH(1, 1), t        {garch.mean():.3f}")

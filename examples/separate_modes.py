@@ -6,7 +6,7 @@ component near each mode (found by k-means here), has nothing to tear. Rows are 
 known. Printed are the mean log-likelihood of new rows, in nats, and the share of samples that lie between the clumps,
 farther than five deviations from each.
 
-    python examples/separate_modes.py [--rows 3000] [--epochs 60] [--seed 0] [--output separate_modes.png]
+    python examples/separate_modes.py [--rows 3000] [--epochs N] [--seed 0] [--output separate_modes.png]
 
 It needs scikit-learn. `--output` draws samples of both, and needs matplotlib. The exit status is 0 if the mixture is
 better by both numbers.
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fit, print and draw; 0 if the mixture is better."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=3000)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args(argv)

@@ -11,7 +11,8 @@ that of (r, a) up to a shift, and the evidence p(x) an integral over the half ci
 - KL(exact || flow) for x = 0, from exact samples, and its mean over new measurements;
 - the mass of the flow outside of the prior, where there should be none, and its share of the upper crescent, 1/2.
 
-    python examples/two_moons_posterior.py [--simulations 50000] [--epochs 60] [--seed 0] [--output two_moons.png]
+    python examples/two_moons_posterior.py [--simulations 50000] [--epochs N] [--time-budget 60] \
+        [--seed 0] [--output two_moons.png]
 
 `--output` draws both posteriors and needs matplotlib.
 """
@@ -124,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the example; the exit status is 1 if the flow is farther from the exact posterior than it should be."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--simulations", type=int, default=50_000)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")
+    parser.add_argument("--time-budget", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="a picture to write")
     options = parser.parse_args(arguments)
@@ -133,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     theta, x = simulate(options.simulations, rng)
     flow = hr.NSF(features=2, context=2, activation="silu", seed=options.seed)
     start = time.perf_counter()
-    history = flow.fit(theta, context=x, epochs=options.epochs, seed=options.seed)
-    print(f"{len(x)} simulations, {len(history.train_loss)} epochs in {time.perf_counter() - start:.1f} s")
+    history = flow.fit(theta, context=x, epochs=options.epochs, time_budget=options.time_budget, seed=options.seed)
+    print(f"{len(x)} simulations, {history.epochs} epochs in {time.perf_counter() - start:.1f} s")
 
     origin = np.zeros(2)
     exact = exact_sample(20_000, rng)

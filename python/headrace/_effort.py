@@ -33,6 +33,7 @@ from headrace._held_out import held_of
 from headrace._platform import give_memory_back
 from headrace._stored import header_of
 from headrace._types import Floats
+from headrace._warn import fixed_epochs
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF
@@ -401,7 +402,7 @@ def _rows_needed(share: float) -> int:
 
 def _fit(flow: Any, x: Any, context: Any, arguments: Arguments) -> History:
     """See `Flow.fit`."""
-    with flow._interior.restored():
+    with flow._interior.restored(), fixed_epochs():
         return _HighEffort(flow, x, context, arguments).go()
 
 

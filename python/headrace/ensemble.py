@@ -58,7 +58,7 @@ class Ensemble(Filed):
     >>> import numpy as np, headrace as hr
     >>> ensemble = hr.Ensemble([hr.MAF(2, transforms=2, hidden=(16,), seed=s) for s in range(3)])
     >>> x = np.random.default_rng(0).normal([1.0, -2.0], [1.0, 3.0], (500, 2))
-    >>> histories = ensemble.fit(x, epochs=5, progress=False)
+    >>> histories = ensemble.fit(x, progress=False)
     >>> ensemble.log_prob(x).shape, ensemble.sample(10, seed=0).shape, len(histories)
     ((500,), (10, 2), 3)
     >>> far = np.array([[1.0, -2.0], [30.0, 60.0]])

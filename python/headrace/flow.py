@@ -342,7 +342,8 @@ class Flow(Chained, Verbs):
 
         Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly
         better on rows held out than the Gaussian of the training rows becomes that Gaussian, correlations
-        included, and with context a mean that is linear in it (docs/training.md).
+        included, and with context a mean that is linear in it (docs/training.md). With `epochs` it stays,
+        and there is a warning where rows held out prefer the Gaussian.
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides; no more than 65,536 rows are copied at a
@@ -367,9 +368,9 @@ class Flow(Chained, Verbs):
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(2, transforms=2, hidden=(16,))
         >>> x = np.random.default_rng(0).normal([1.0, -2.0], [1.0, 3.0], (500, 2))
-        >>> history = flow.fit(x, epochs=5, progress=False)
-        >>> len(history.train_loss), history.stopped
-        (5, 'epochs')
+        >>> history = flow.fit(x, progress=False)
+        >>> history.judged_by, flow.log_prob(x).shape
+        ('held-out rows', (500,))
         """
         return training.fit(self, x, context, Arguments(**arguments))
 

@@ -56,11 +56,11 @@ def fit_many(
 
     >>> import numpy as np, headrace as hr
     >>> rng = np.random.default_rng(0)
-    >>> tables = [rng.exponential(1.0 + i, (300, 1 + i)) for i in range(3)]
+    >>> tables = [rng.exponential(1.0 + i, (600, 1 + i)) for i in range(3)]
     >>> flows = [hr.NSF(x.shape[1], transforms=2, hidden=(16,)) for x in tables]
-    >>> histories = hr.fit_many(flows, tables, epochs=5, progress=False)
-    >>> [history.stopped for history in histories]
-    ['epochs', 'epochs', 'epochs']
+    >>> histories = hr.fit_many(flows, tables, progress=False)
+    >>> [history.judged_by for history in histories]
+    ['held-out rows', 'held-out rows', 'held-out rows']
     """
     given = _checked(flows)
     for name in _OF_A_TABLE:

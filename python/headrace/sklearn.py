@@ -147,7 +147,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     >>> import numpy as np
     >>> from headrace.sklearn import FlowDensity
     >>> x = np.random.default_rng(0).normal([1.0, -2.0], [1.0, 3.0], (500, 2))
-    >>> density = FlowDensity(transforms=2, hidden=(16,), epochs=5, random_state=0).fit(x)
+    >>> density = FlowDensity(transforms=2, hidden=(16,), random_state=0).fit(x)
     >>> density.score_samples(x).shape, density.sample(3, random_state=0).shape
     ((500,), (3, 2))
     >>> density.predict([[1.0, -2.0], [9.0, 9.0]]).tolist()

@@ -5,6 +5,7 @@ And what a fit says where its numbers mean little. All of it for arrays, streams
 
 import math
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -386,6 +387,86 @@ def test_epochs_that_gain_nothing_leave_the_gaussian_and_say_so(kind):
     assert_allclose(flow.log_prob(validation).mean(), want, atol=0.02)
 
 
+PREFERRED = r"fit: held-out rows prefer a Gaussian: .* is (\S+) nats under the flow and (\S+) nats under .* epochs="
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_epochs_that_end_below_a_gaussian_give_a_warning_with_both_numbers(kind, monkeypatch):
+    """Nothing else changes, and a second fit of the flow is silent, as in a loop of single epochs."""
+    root = np.linalg.cholesky(0.1 * np.eye(4) + 0.9)
+    x, out = (cases.rng("preferred", i).standard_normal((2000, 4)) @ root.T for i in range(2))
+    flow, same = small(4), small(4)
+    given = out if kind != "group" else {0: out}
+    with pytest.warns(RuntimeWarning, match=PREFERRED) as said:
+        history = fit(kind, flow, x, validation=given, epochs=1)
+    (text,) = (str(one.message) for one in said)
+    reached, best = map(float, re.match(PREFERRED, text).groups())
+    assert_allclose(reached, flow.log_prob(out).mean(dtype="float64"), atol=1e-3)
+    assert_allclose(
+        best, stats.multivariate_normal(x.mean(axis=0), np.cov(x.T, bias=True)).logpdf(out).mean(), atol=5e-3
+    )
+    assert reached < best - 0.1
+    assert history.best_epoch == 1
+    assert not history.gaussian
+    monkeypatch.setattr("headrace._fit.fit.MANY", 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(kind, same, x, validation=given, epochs=1)  # of too many rows for a Gaussian
+        assert_array_equal(same.parameters, flow.parameters)
+        monkeypatch.undo()
+        fit(kind, flow, x, validation=given, epochs=1)
+
+
+def test_the_gaussian_of_the_warning_knows_contexts_weights_and_bounds():
+    generator = cases.rng("preferred", "given")
+    context, noise = generator.standard_normal((2, 4000, 1))
+    z, weights = np.hstack([context + 0.1 * noise, 0.1 * generator.standard_normal((4000, 1))]), generator.random(4000)
+    z += 0.3 * weights[:, None]  # without weights the mean is another one
+    x = z.copy()
+    x[:, 1] = np.exp(z[:, 1])
+    train, out = slice(0, 2000), slice(2000, None)
+    flow = small(2, 1, bounds=[None, (0, None)])
+    with pytest.warns(RuntimeWarning, match=PREFERRED) as said:
+        flow.fit(
+            x[train],
+            context[train],
+            weights=weights[train],
+            validation=(x[out], context[out], weights[out]),
+            epochs=1,
+            **QUIET,
+        )
+    reached, best = map(float, re.match(PREFERRED, str(said[0].message)).groups())
+    assert_allclose(reached, np.average(flow.log_prob(x[out], context[out]), weights=weights[out]), atol=1e-3)
+    line = np.hstack([context, np.ones_like(context)])
+    root = np.sqrt(weights)[:, None]
+    slopes = np.linalg.lstsq(root[train] * line[train], root[train] * z[train], rcond=None)[0]
+    left = z - line @ slopes
+    covariance = np.cov(left[train].T, aweights=weights[train], bias=True)
+    want = stats.multivariate_normal([0.0, 0.0], covariance).logpdf(left[out]) - z[out, 1]
+    assert_allclose(best, np.average(want, weights=weights[out]), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("bend", "base", "settings"),
+    [
+        (2.0, None, {}),  # the flow is better than a Gaussian
+        (0.0, None, {"validation": None}),
+        (0.0, None, {"epochs": 0}),
+        (0.0, None, {"effort": "high"}),  # whose members have epochs of its choice
+        (0.0, "student_t", {}),  # a flow over which is no Gaussian
+    ],
+)
+def test_epochs_are_silent_where_the_flow_wins_or_no_gaussian_is_compared(bend, base, settings):
+    x = cases.rng("not preferred").standard_normal((2000, 3)) @ np.linalg.cholesky(0.1 * np.eye(3) + 0.9).T
+    x[:, 2] += bend * x[:, 0] ** 2
+    flow = small(3) if base is None else small(3, base=base)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = flow.fit(x, **{"epochs": 20 if bend else 1, **QUIET, **settings})
+    assert not history.gaussian
+    assert history.best_epoch or not history.epochs
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_beyond_the_rows_of_a_gaussian_it_says_that_the_flow_is_untrained(kind, monkeypatch):
     monkeypatch.setattr("headrace._fit.fit.MANY", 100)
@@ -395,6 +476,16 @@ def test_beyond_the_rows_of_a_gaussian_it_says_that_the_flow_is_untrained(kind, 
         history = fit(kind, flow, x, epochs=2, learning_rate=1.0, clip=None)
     assert not history.gaussian
     fit(kind, flow, x, epochs=2, learning_rate=1.0, clip=None)  # a second fit is not
+
+
+def test_a_default_fit_that_begins_as_the_best_is_silent(short, monkeypatch):
+    """Its untrained flow was compared with the Gaussian, and won: more epochs are no advice."""
+    monkeypatch.setattr("headrace._fit.start._is_kept", lambda *_: True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = small(2).fit(cases.rng("lost").standard_normal((2000, 2)), learning_rate=1.0, clip=None, **QUIET)
+    assert history.best_epoch == 0
+    assert not history.gaussian
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,6 +1,7 @@
 """``fit``: what it reaches, what it keeps, when it stops, and that it is reproducible."""
 
 import _thread
+import re
 import threading
 import warnings
 
@@ -169,6 +170,18 @@ def test_without_held_out_rows_the_last_weights_are_kept():
         assert len(history.train_loss) == 30
         assert loss_of(flow, gaussian(60)) < history.train_loss[0]
         assert_allclose(loss_of(flow, gaussian(60)), history.train_loss[-1], atol=0.5)
+
+
+def test_a_history_has_what_it_shows():
+    """Each name in its text is an attribute of this value, but for `seconds`, of which it shows the last."""
+    history = overfit(gaussian(60), epochs=3)[1]
+    shown = dict(re.findall(r"(\w+)=([^,)]+)", repr(history)))
+    assert history.epochs == len(history.train_loss) == 3
+    assert shown.pop("seconds") == f"{history.seconds[-1]:.2f}"
+    assert shown.keys() >= {"epochs", "best_epoch", "best_loss", "stopped"}
+    for name, text in shown.items():
+        value = getattr(history, name)
+        assert text == (f"{value:.4f}" if isinstance(value, float) else repr(value))
 
 
 def test_ctrl_c_keeps_the_best_weights():

@@ -136,7 +136,7 @@ def test_conditional_density(run, tmp_path):
 
 @pytest.mark.nightly  # shorter for its picture
 def test_simulation_based_inference(run):
-    status, out = run("simulation_based_inference")
+    status, out = run("simulation_based_inference", "--epochs", 40)
     assert status == 0
     assert numbers("means apart by # standard deviations at most", out)[0] < 0.15
     least, most = numbers("variances # to # of the exact ones", out)
@@ -177,7 +177,7 @@ def test_uniform_ranks_pass_and_others_do_not():
 
 
 def test_anomaly_scores(run, tmp_path):
-    status, out = run("anomaly_scores", "--output", tmp_path / "scores.png")
+    status, out = run("anomaly_scores", "--epochs", 40, "--output", tmp_path / "scores.png")
     assert status == 0
     assert is_drawn(tmp_path / "scores.png", out)
     flow, gaussian = (numbers(f"{name:8}  AUC #", out)[0] for name in ("flow", "Gaussian"))
@@ -201,7 +201,7 @@ def test_missing_columns(run):
 
 def test_diagnosis(run, tmp_path):
     """A fit of two epochs is found out; one of 60 passes, or nearly."""
-    status, out = run("diagnosis", "--output", tmp_path / "look.png")
+    status, out = run("diagnosis", "--epochs", 60, "--output", tmp_path / "look.png")
     assert status == 0
     assert (tmp_path / "look.png").exists()
     short, long = (int(found) for found in re.findall(r"epochs: (\d+) of 11 tests speak against it", out))

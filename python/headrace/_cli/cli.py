@@ -35,7 +35,7 @@ def _warnings_in_one_line() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        screen.tell(f"headrace: warning: {_one_line(message)}")
+        screen.tell(f"headrace: warning: {_one_line(message).replace('leave out epochs=', 'leave out --epochs')}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", RuntimeWarning)  # warnings of headrace

@@ -484,7 +484,7 @@ def _ascend(
 
 def _outcome(history: hr.History) -> dict[str, Any]:
     return {
-        "epochs": len(history.train_loss),
+        "epochs": history.epochs,
         "best_epoch": history.best_epoch,
         "stopped": history.stopped,
         "still_falls": history.still_falls,

@@ -168,7 +168,7 @@ class Checkpoint:
             return 0, 0.0
         skip, partial, self._skip, self._partial = self._skip, self._partial, 0, 0.0
         clock = int(run.adam._core.memory()[3][2])
-        epoch = len(run.history.train_loss)
+        epoch = run.history.epochs
         random = run.rng.bit_generator.state
         self._pass = _Pass(random, epoch, run.step - skip, clock - skip, (skip, partial, partial))
         return skip, partial
@@ -191,7 +191,7 @@ class Checkpoint:
         """Write the state if it is time, or else hold it for an interruption."""
         if self.path is None:
             return
-        epoch = len(run.history.train_loss)
+        epoch = run.history.epochs
         self._held = _state(run, run.rng.bit_generator.state, epoch, run.step, 0, 0.0, run.adam._core.memory())
         if epoch - self._written[0] >= self.epochs or time.monotonic() - self._last >= self.seconds:
             self._write(*self._held)

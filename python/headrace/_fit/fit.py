@@ -173,30 +173,27 @@ class Fit:
         marginals = self._marginals(start, judge) if curves and judge is not None else ()
         start.set(flow, source, marginals)
         history.gaussianized = bool(marginals)
-        before = links = None
-        own = (*(marginals if checked.gaussianize else ()), *start.linear)
+        gaussian, own = None, (*(marginals if checked.gaussianize else ()), *start.linear)
         if held_out is not None and fresh and source.size <= MANY:
-            before = flow._interior.vector()
-            links = gaussian_links(flow, source, own) if by_default else None
-        after = 0 if before is None else 2
+            gaussian = flow._interior.vector(), gaussian_links(flow, source, own)
+        after = 0 if gaussian is None else 2
         run = self.run_of(flow, source, self._arguments_of(checked, held_out, after))
         run.go(self.progress and source.is_first)
         judged = held_out is not None and history.stopped != "interrupted" and run.has_time_to_judge()
         lost = fresh and held_out is not None and is_untrained(history)
-        if before is not None and held_out is not None and judged and (by_default or lost):
+        is_trained = by_default or lost or history.best_epoch > 0
+        if gaussian is not None and held_out is not None and judged and is_trained:
             with flow._interior.restored():  # to the trained weights
-                links = gaussian_links(flow, source, own) if links is None else links
                 not_worse_than_a_gaussian(
                     flow,
                     held_out,
                     history,
-                    before,
-                    links,
+                    *gaussian,
                     1 + len(marginals) + len(start.linear),
                     by_default=by_default,
                     has_curves=bool(checked.gaussianize),
                 )
-        if lost and source.is_first and not (by_default and history.gaussian):
+        if lost and source.is_first and not (by_default and judged and gaussian is not None):
             warn_of_no_gain(history)
 
     def _trial_run(self, start: Start, links: Links, rows: ArrayRows, held_out: HeldOut, clock: Clock) -> Run:

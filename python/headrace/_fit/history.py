@@ -69,11 +69,16 @@ class History:
     members: Any = field(default=None, metadata=NOT_KEPT, compare=False)
     """Of ``effort="high"`` with ``keep=True``: the flows as a `headrace.Ensemble`, with their weights; else None."""
 
+    @property
+    def epochs(self) -> int:
+        """The number of whole epochs."""
+        return len(self.train_loss)
+
     def __repr__(self) -> str:
         """The outcome."""
         held = f"held_out={self.held_out}, " if 0 < len(self.held_out) < LISTED else ""
         return (
-            f"History(epochs={len(self.train_loss)}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
+            f"History(epochs={self.epochs}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
             f"stopped={self.stopped!r}, {held}{'still_falls=True, ' if self.still_falls else ''}"
             f"seconds={self.seconds[-1] if self.seconds else 0.0:.2f})"
         )

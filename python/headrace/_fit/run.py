@@ -200,7 +200,7 @@ class Run(abc.ABC):
             self.kept.interrupted(self)
             history.stopped = "interrupted"
             if self.step:
-                self._keep_if_best(len(history.train_loss) + 1)  # an epoch may be long
+                self._keep_if_best(history.epochs + 1)  # an epoch may be long
         finally:
             self.flow.parameters = self.best
             history.still_falls = self._still_falls()
@@ -433,7 +433,7 @@ def warn_of_no_gain(history: History) -> None:
     now = "the Gaussian of the training rows" if history.gaussian else "untrained"
     held = history.judged_by
     warn(
-        f"fit: no epoch of {len(history.train_loss)} was better on {held} than the weights before the first; "
+        f"fit: no epoch of {history.epochs} was better on {held} than the weights before the first; "
         f"the flow is {now}; train for longer, or look for {held} far out"
     )
 

@@ -18,9 +18,10 @@ from headrace._fit.act_norms import start_act_norms
 from headrace._fit.clock import Clock
 from headrace._fit.few_rows import Beginning, Begun, begun
 from headrace._fit.given_rows import Moments
-from headrace._fit.run import HeldOut, Run
+from headrace._fit.run import FALLING, HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._types import Floats
+from headrace._warn import PREFERRED, warn
 from headrace.transforms.fixed import Standardize
 from headrace.transforms.gaussianize import Gaussianize
 from headrace.transforms.support import circles_of
@@ -164,7 +165,8 @@ def not_worse_than_a_gaussian(
 ) -> None:
     """Put the Gaussian of the training rows in place of weights that are not better by more than a standard error.
 
-    That is the one-standard-error rule (Breiman et al. 1984).
+    That is the one-standard-error rule (Breiman et al. 1984). Weights that a given number of epochs has trained stay,
+    with a warning where the Gaussian is clearly better.
 
     Args:
         flow: The trained flow.
@@ -178,13 +180,22 @@ def not_worse_than_a_gaussian(
     """
     other = copy.copy(flow)
     other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
-    found = list(held_out.losses(flow, other))
+    found, total, weight = list(held_out.losses(flow, other)), held_out.source.total, held_out.weight
     if _is_kept(held_out, found, by_default):
+        return
+    loss, simple = (total(float((of[-1] * of[i]).sum()) for of in found) / weight for i in range(2))
+    if history.best_epoch and not by_default:
+        if loss - simple > FALLING and flow._interior.is_over_a_bell and held_out.source.is_first:
+            warn(
+                f"{PREFERRED}: their mean log-likelihood is {-loss:.3f} nats under the flow and {-simple:.3f} nats "
+                "under the Gaussian of the training rows; leave out epochs=, so that fit chooses how long to train, "
+                "and ends as the Gaussian where that is better; or train for longer"
+            )
         return
     flow._interior.become(other)
     history.best_epoch, history.gaussian = 0, True
     history.gaussianized &= has_curves
-    history.best_loss = held_out.source.total(float((w * simple).sum()) for _, simple, w in found) / held_out.weight
+    history.best_loss = simple
 
 
 def _is_kept(held_out: HeldOut, found: list[tuple[Floats, ...]], by_default: bool) -> bool:

@@ -20,6 +20,7 @@ from headrace._fit.history import whole
 from headrace._progress import seconds_bar
 from headrace._tables.names import Names
 from headrace._types import Floats
+from headrace._warn import fixed_epochs
 from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by, with_high_effort
 from headrace.choosing.columns import Columns, learnt
@@ -221,7 +222,8 @@ class _Search:
         if s.context:
             flow = simple.linear_gaussian(s.features, s.context, self.support, s.dtype)
             own: dict[str, Any] = {"epochs": 30, "seed": s.seed, "progress": False}
-            whole(flow.fit(sample.x, sample.context, weights=sample.weights, **own))
+            with fixed_epochs():
+                whole(flow.fit(sample.x, sample.context, weights=sample.weights, **own))
             return {"linear Gaussian": flow}
         found = {"Gaussian": simple.gaussian(sample, self.support, s.dtype, say=say)}
         if (kernels := simple.kernels(sample, self.support, s.dtype, s.seed)) is not None:

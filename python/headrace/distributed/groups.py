@@ -81,10 +81,11 @@ def local() -> Group:
     """A group of only this process: its fits have the bits of those on any number of ranks.
 
     >>> import numpy as np, headrace as hr
-    >>> x = np.random.default_rng(0).normal(3.0, 2.0, (2000, 2))
-    >>> group, flow, other = hr.distributed.local(), hr.MAF(2), hr.MAF(2)
-    >>> history = flow.fit(x, epochs=2, group=group, progress=False)
-    >>> history = other.fit({0: x}, epochs=2, group=group, progress=False)
+    >>> x = np.random.default_rng(0).normal(3.0, 2.0, (1000, 2))
+    >>> group = hr.distributed.local()
+    >>> flow, other = (hr.MAF(2, transforms=2, hidden=(16,)) for _ in range(2))
+    >>> history = flow.fit(x, group=group, progress=False)
+    >>> history = other.fit({0: x}, group=group, progress=False)
     >>> bool((flow.parameters == other.parameters).all())
     True
     """

@@ -120,7 +120,7 @@ class SharedRun(Run):
 
     def one_pass(self) -> float:
         """See `Run`."""
-        epoch = len(self.history.train_loss)
+        epoch = self.history.epochs
         self.orders: dict[int, NDArray[np.uint32]] = {}
         done, total = self.kept.pass_begins(self)
         for i, batch in enumerate(self.chunks.epoch(epoch)):

@@ -28,6 +28,7 @@ except ImportError as error:
 
 from headrace import _arguments as check
 from headrace._fit.history import whole
+from headrace._warn import fixed_epochs
 from headrace.files import from_bytes, to_bytes
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, RealNVP
@@ -122,7 +123,8 @@ class HeadraceFlow(AspireFlow):
             "seed": self._seed(),
             "progress": False,
         }
-        history = whole(self.flow.fit(rows, **{**arguments, **fit}))
+        with fixed_epochs():
+            history = whole(self.flow.fit(rows, **{**arguments, **fit}))
         return FlowHistory(
             training_loss=[float(one) for one in history.train_loss],
             validation_loss=[float(one) for one in history.validation_loss],

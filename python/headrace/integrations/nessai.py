@@ -32,6 +32,7 @@ from torch import Tensor
 
 from headrace import _arguments as check
 from headrace._fit.history import whole
+from headrace._warn import fixed_epochs
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF, RealNVP
 from headrace.torch import FlowModule
@@ -219,7 +220,8 @@ class FlowModel(NessaiFlowModel):
         x, context, w = part(train)
         flow = self.model.flow
         arguments["validation"] = tuple(part(held)) if len(held) else None
-        history = whole(flow.fit(x, context, weights=w, **{**arguments, **words.get("fit", {})}))
+        with fixed_epochs():
+            history = whole(flow.fit(x, context, weights=w, **{**arguments, **words.get("fit", {})}))
         self.model.flow = flow
         self.model.eval()
         self.finalise()

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from headrace import _arguments as check
 from headrace._fit.history import whole
+from headrace._warn import fixed_epochs
 from headrace.bases import StandardNormal
 from headrace.flow import Flow as HeadraceFlow
 from headrace.flows import MAF, NSF, RealNVP
@@ -153,7 +154,8 @@ class Flow:
             "seed": _seed(),
             "progress": verbose > 0,
         }
-        history = whole(self.flow.fit(x[train], weights=w, **{**arguments, **self._fit}))
+        with fixed_epochs():
+            history = whole(self.flow.fit(x[train], weights=w, **{**arguments, **self._fit}))
         return {"loss": list(history.train_loss), "val_loss": list(history.validation_loss)}
 
 

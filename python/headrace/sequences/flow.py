@@ -416,7 +416,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         >>> import numpy as np, headrace as hr
         >>> flow = hr.WaveNet(layers=4, channels=8)
         >>> signal = np.cumsum(np.random.default_rng(0).standard_normal((2000, 1)), axis=0)
-        >>> history = flow.fit([signal[:1500], signal[1500:]], epochs=2, progress=False)
+        >>> history = flow.fit([signal[:1500], signal[1500:]], progress=False)
         >>> history.judged_by, history.held_out
         ('held-out steps', {0: 150, 1: 50})
         """
