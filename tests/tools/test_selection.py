@@ -111,6 +111,21 @@ def pytester_items(tmp_path, request):
     return list(module.collect())
 
 
+@pytest.mark.parametrize("mark", ["emulated", "long", "programs"])
+def test_quick_and_the_rest_are_the_whole(mark, pytester_items):
+    """README's command and the rest, both of which `.ci/run tests` runs."""
+    for item in pytester_items:
+        if item.originalname == "test_few":
+            item.add_marker(mark)
+    quick, rest = selection.split(pytester_items)
+    assert sorted(item.nodeid for item in [*quick, *rest]) == sorted(item.nodeid for item in pytester_items)
+    assert len(quick) + len(rest) == len({*map(id, quick), *map(id, rest)})
+    kept = {"test_many", "test_one", *(["test_few"] if mark == "programs" else [])}
+    assert {item.originalname for item in quick} == kept
+    assert len(quick) < 20
+    assert sum(item.originalname == "test_many" for item in rest) > 340
+
+
 def test_what_a_missing_package_skipped_is_noted(monkeypatch):
     monkeypatch.setattr(selection, "skipped", {})
     reasons = [
