@@ -52,6 +52,7 @@ def pytest_addoption(parser):
         metavar="N",
         help="of N tests one, by a digest of its name, and how many of all have run: for emulated processors",
     )
+    parser.addoption("--part", type=int, default=0, metavar="K", help="which of the N, from 0 on")
     parser.addoption(
         "--write-skipped", metavar="FILE", help="name there the tests that a package which is not installed skipped"
     )
@@ -104,7 +105,9 @@ def pytest_collection_modifyitems(config, items):
     if config.option.thin:
         selection.deselect(config, items, selection.superfluous(items))
     if n := config.option.one_in:
-        selection.deselect(config, items, [item for item in items if not selection.is_one_in(n, item.nodeid)])
+        selection.deselect(
+            config, items, [item for item in items if not selection.is_one_in(n, item.nodeid, config.option.part)]
+        )
 
 
 @pytest.hookimpl(hookwrapper=True)

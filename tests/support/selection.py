@@ -4,7 +4,7 @@
 ``--write-skipped FILE`` names in a file what a package that is not installed skipped; ``pytest @FILE`` runs it alone,
 where the packages are.
 
-``--one-in N`` keeps one of N, for processors that are emulated.
+``--one-in N`` keeps one of N, for processors that are emulated; ``--part K`` another one of them.
 
 ``--thin`` is for sanitizers, which judge what is done to memory and not numbers. Of each test function it keeps so many
 cases that each value of each of its parameters comes at least once, and each pair of values of those parameters that
@@ -62,9 +62,9 @@ def deselect(config, items, away):
         config.hook.pytest_deselected(items=away)
 
 
-def is_one_in(n, name):
+def is_one_in(n, name, part=0):
     """Whether a test is the one of n that runs: the same on every machine."""
-    return zlib.crc32(name.encode()) % n == 0
+    return zlib.crc32(name.encode()) % n == part
 
 
 def mark_emulated(items):

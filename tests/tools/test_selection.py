@@ -154,6 +154,9 @@ def test_one_in_so_many_tests_runs_and_the_line_counts_what_ran(workers):
         pytest.importorskip("xdist", reason="pytest-xdist is not installed")
     kept = [name for name in map(str, range(10000)) if selection.is_one_in(20, name)]
     assert 400 < len(kept) < 600
+    assert {
+        name: [selection.is_one_in(3, name, part) for part in range(3)].count(True) for name in kept
+    } == dict.fromkeys(kept, 1)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/test_free_threads.py"]
     command += ["-n", str(workers)] if workers else []
     done = subprocess.run([*command, "--one-in", "1", "-k", "lock"], cwd=ROOT, capture_output=True, text=True)
