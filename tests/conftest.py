@@ -43,11 +43,16 @@ def pytest_addoption(parser):
         "--thin", action="store_true", help="of each test a few cases: for sanitizers (tests/support/selection.py)"
     )
     parser.addoption(
+        "--quick", action="store_true", help="the same, neither emulated nor long: the check of an installation"
+    )
+    parser.addoption("--rest", action="store_true", help="what --quick leaves out")
+    parser.addoption(
         "--one-in",
         type=int,
         metavar="N",
         help="of N tests one, by a digest of its name, and how many of all have run: for emulated processors",
     )
+    parser.addoption("--part", type=int, default=0, metavar="K", help="which of the N, from 0 on")
     parser.addoption(
         "--write-skipped", metavar="FILE", help="name there the tests that a package which is not installed skipped"
     )
@@ -80,7 +85,7 @@ def pytest_sessionstart(session):
     """Build the emulation with all cores, before workers start that would wait for each other."""
     config = session.config
     if not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None) and selection.whole(config):
-        if "not emulated" in config.option.markexpr:
+        if config.option.quick or "not emulated" in config.option.markexpr:
             return
         with contextlib.suppress(emulation.Unavailable, RuntimeError):  # tests say so
             emulation.prepare(say=lambda text: print(text, flush=True))
@@ -95,10 +100,14 @@ def pytest_collection_modifyitems(config, items):
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])
     interpreted.mark(items)
     selection.mark_emulated(items)
+    if config.option.quick or config.option.rest:
+        selection.deselect(config, items, selection.split(items)[config.option.quick])
     if config.option.thin:
         selection.deselect(config, items, selection.superfluous(items))
     if n := config.option.one_in:
-        selection.deselect(config, items, [item for item in items if not selection.is_one_in(n, item.nodeid)])
+        selection.deselect(
+            config, items, [item for item in items if not selection.is_one_in(n, item.nodeid, config.option.part)]
+        )
 
 
 @pytest.hookimpl(hookwrapper=True)

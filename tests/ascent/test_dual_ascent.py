@@ -131,6 +131,7 @@ def test_held_out_rows_choose_the_prefix(name):
     flow = model.fit(x[:200], validation=x[200:], progress=False)
     history = model.history
     assert history.best_step == int(np.argmax(history.validation_log_likelihood))
+    assert history.refined == (name == "refined")
     reached = flow.log_prob(x[200:]).mean()
     if name == "refined":
         assert history.refinement is not None

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import os
+import re
 import runpy
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def test_headers_of_sequences_with_anything_anywhere_are_read_or_refused_as_in_p
 
 def test_what_is_no_file_has_a_code_of_its_own(library, tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(Refused, match=str(path)) as refused:
+        with pytest.raises(Refused, match=re.escape(str(path))) as refused:
             library.open(path)
         assert refused.value.code == "NO_FILE", refused.value
 

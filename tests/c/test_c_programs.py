@@ -201,7 +201,7 @@ CMAKE = """
 cmake_minimum_required(VERSION 3.16)
 project(draw LANGUAGES C CXX)
 find_package(headrace {version} REQUIRED)
-add_executable(draw {draw})
+add_executable(draw "{draw}")
 target_link_libraries(draw PRIVATE headrace::headrace)
 add_executable(own own.cpp)
 target_link_libraries(own PRIVATE headrace::runtime)

@@ -74,7 +74,7 @@ def test_on_a_screen(page, tmp_path):
     """Tables are tables, and pictures stand side by side."""
     found = measured(page, 1200, tmp_path)
     assert found["page"] <= 1200
-    assert found["heads"] == 12
+    assert found["heads"] == page.count("<th") > 0
     assert max(found["tables"]) <= 0
     assert max(found["pictures"]) < 600
     assert min(found["pictures"]) >= 350  # of which letters have ten pixels (test_diagnose.py)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import struct
 
 import numpy as np
@@ -446,7 +447,7 @@ def test_truth_values_are_no_numbers(key):
 
 def test_the_message_names_the_file(tmp_path):
     (tmp_path / "my.safetensors").write_bytes(GOOD[:-1])
-    with pytest.raises(hr.FileFormatError, match=rf"^{tmp_path}/my\.safetensors: truncated"):
+    with pytest.raises(hr.FileFormatError, match=rf"^{re.escape(str(tmp_path))}/my\.safetensors: truncated"):
         hr.load(tmp_path / "my.safetensors")
     assert issubclass(hr.FileFormatError, ValueError)
 

@@ -2,7 +2,7 @@
 
 ``HEADRACE_EMU`` names a module that was built before (``.ci/run`` does, with sanitizers); otherwise it is built in
 ``tests/cuda_emulation/build``, before the workers of ``pytest -n`` start or by the first test that asks. Later runs
-compile only what has changed since.
+compile only what has changed since, and all of it in a clone that was moved.
 """
 
 import functools
@@ -39,6 +39,11 @@ def run(*command):
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
 
 
+def moved(cache):
+    """Whether CMake's cache is of another folder of sources, as in a clone that was moved; CMake refuses it."""
+    return cache.exists() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT.as_posix()}\n" not in cache.read_text("utf-8")
+
+
 def build():
     """Builds it, one process at a time. Raises Unavailable, or RuntimeError with the compiler's output."""
     cmake, ninja = tool("cmake"), tool("ninja")
@@ -51,6 +56,7 @@ def build():
     with locked(BUILD / "lock"):
         run(
             *(cmake, "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
+            *(["--fresh"] if moved(BUILD / "CMakeCache.txt") else []),
             *("-DHEADRACE_EMULATION=ON", "-DHEADRACE_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}"),
             *(
                 f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",

@@ -4,11 +4,14 @@
 ``--write-skipped FILE`` names in a file what a package that is not installed skipped; ``pytest @FILE`` runs it alone,
 where the packages are.
 
-``--one-in N`` keeps one of N, for processors that are emulated.
+``--one-in N`` keeps one of N, for processors that are emulated; ``--part K`` another one of them.
 
 ``--thin`` is for sanitizers, which judge what is done to memory and not numbers. Of each test function it keeps so many
 cases that each value of each of its parameters comes at least once, and each pair of values of those parameters that
 choose a kernel. Every shape, every hostile input and every message is therefore still there.
+
+``--quick`` is the check of an installation, README's command: it keeps the same cases of the tests that are neither
+``emulated``, because no user's processor changes the device's sources, nor ``long``. ``--rest`` keeps all others.
 """
 
 import functools
@@ -59,9 +62,9 @@ def deselect(config, items, away):
         config.hook.pytest_deselected(items=away)
 
 
-def is_one_in(n, name):
+def is_one_in(n, name, part=0):
     """Whether a test is the one of n that runs: the same on every machine."""
-    return zlib.crc32(name.encode()) % n == 0
+    return zlib.crc32(name.encode()) % n == part
 
 
 def mark_emulated(items):
@@ -84,6 +87,13 @@ def superfluous(items):
         kept = thinned([needs(item) for item in cases])
         away += [case for i, case in enumerate(cases) if i not in kept]
     return away
+
+
+def split(items):
+    """The cases that ``--quick`` keeps, and those that ``--rest`` keeps."""
+    short = [item for item in items if not any(map(item.get_closest_marker, ("emulated", "long")))]
+    quick = set(map(id, short)) - set(map(id, superfluous(short)))
+    return [item for item in items if id(item) in quick], [item for item in items if id(item) not in quick]
 
 
 def needs(item):

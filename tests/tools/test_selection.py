@@ -111,6 +111,21 @@ def pytester_items(tmp_path, request):
     return list(module.collect())
 
 
+@pytest.mark.parametrize("mark", ["emulated", "long", "programs"])
+def test_quick_and_the_rest_are_the_whole(mark, pytester_items):
+    """README's command and the rest, both of which `.ci/run tests` runs."""
+    for item in pytester_items:
+        if item.originalname == "test_few":
+            item.add_marker(mark)
+    quick, rest = selection.split(pytester_items)
+    assert sorted(item.nodeid for item in [*quick, *rest]) == sorted(item.nodeid for item in pytester_items)
+    assert len(quick) + len(rest) == len({*map(id, quick), *map(id, rest)})
+    kept = {"test_many", "test_one", *(["test_few"] if mark == "programs" else [])}
+    assert {item.originalname for item in quick} == kept
+    assert len(quick) < 20
+    assert sum(item.originalname == "test_many" for item in rest) > 340
+
+
 def test_what_a_missing_package_skipped_is_noted(monkeypatch):
     monkeypatch.setattr(selection, "skipped", {})
     reasons = [
@@ -139,6 +154,9 @@ def test_one_in_so_many_tests_runs_and_the_line_counts_what_ran(workers):
         pytest.importorskip("xdist", reason="pytest-xdist is not installed")
     kept = [name for name in map(str, range(10000)) if selection.is_one_in(20, name)]
     assert 400 < len(kept) < 600
+    assert {
+        name: [selection.is_one_in(3, name, part) for part in range(3)].count(True) for name in kept
+    } == dict.fromkeys(kept, 1)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/test_free_threads.py"]
     command += ["-n", str(workers)] if workers else []
     done = subprocess.run([*command, "--one-in", "1", "-k", "lock"], cwd=ROOT, capture_output=True, text=True)

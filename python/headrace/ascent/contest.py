@@ -140,7 +140,7 @@ class _Fits:
             history.refinement = refinement
             judged = history.validation_log_likelihood
             if not judged or refinement.best_loss < -judged[history.best_step]:
-                fitted.flow, history.best_step = flow, len(whole)
+                fitted.flow, history.best_step, history.refined = flow, len(whole), True
             if refinement.stopped == "interrupted":
                 history.stopped = "interrupted"
         except KeyboardInterrupt:  # also if it came outside of the fit: the flow so far is complete

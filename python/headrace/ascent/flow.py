@@ -45,6 +45,9 @@ class AscentHistory:
     """The loss of the rows held out for each number of steps that competed, after its joint training."""
     refinement: training.History | None = None
     """The history of the joint training after the ascent, where there was one."""
+    refined: bool = False
+    """Whether the flow is that of the joint training, and not the ascent up to `best_step`, which is kept where it is
+    better on the rows held out."""
 
     def __repr__(self) -> str:
         """The outcome."""
@@ -52,7 +55,7 @@ class AscentHistory:
         best = f"{judged[self.best_step]:.4f}" if judged else "none"
         return (
             f"AscentHistory(steps={max(len(judged) - 1, 0)}, best_step={self.best_step}, best={best}, "
-            f"stopped={self.stopped!r}, refinement={self.refinement!r})"
+            f"stopped={self.stopped!r}, refinement={self.refinement!r}, refined={self.refined})"
         )
 
 
