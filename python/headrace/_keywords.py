@@ -11,15 +11,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
-from headrace._core.settings import Settings
-
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 _PLACE = re.compile(r"^( +)\*\*\w+:.*$", re.MULTILINE)
 
 
-def takes(settings: type, stated: type = Settings, /, **defaults: Any) -> Callable[[F], F]:
+def takes(settings: type, stated: type, /, **defaults: Any) -> Callable[[F], F]:
     """Give a function that ends in ``**settings: Unpack[...]`` a signature with each name, and refuse all others.
 
     Args:

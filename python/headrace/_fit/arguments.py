@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from headrace import _arguments as check
-from headrace._fit.optimizer import SCHEDULES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,6 +27,17 @@ AVERAGE = 0.999
 PATIENCE = 50
 CHECKPOINT_EVERY = 60.0  # seconds
 EFFORTS = ("normal", "high")
+
+
+def _cosine(done: float) -> float:
+    """A factor from 1 to nearly 0."""
+    return max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)
+
+
+SCHEDULES = {"cosine": _cosine, "plateau": None, "constant": None}
+"""Factors of the learning rate when this share of all steps is done; None for 1 at any time."""
+BY_LOSS = ("plateau",)
+"""Schedules that also halve the rate by the loss of held-out rows."""
 
 
 class FitKeywords(TypedDict, total=False):
