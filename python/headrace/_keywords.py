@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -141,6 +140,8 @@ def suggestion(name: str, expected: Collection[str]) -> str:
 
 def meant(name: str, expected: Collection[str]) -> str | None:
     """The keyword that is probably meant; None if none is near."""
+    import difflib  # here, because only an error needs it
+
     elsewhere = _ELSEWHERE.get(name)
     if elsewhere in expected:
         return elsewhere
