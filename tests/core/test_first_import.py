@@ -59,5 +59,6 @@ def test_a_file_of_a_later_kind_is_read_by_a_fresh_process(kind, tmp_path):
 
 
 def test_the_message_about_an_unknown_kind_has_them_all():
-    code = "from headrace import _stored\ntry: _stored.Stored({'kind': 'none'}, {}, None).build(object)\n"
-    assert set(ABOVE) <= {word.strip("',") for word in fresh(f"{code}except ValueError as error: print(error)")}
+    code = "from headrace import _stored\n"
+    code += "try: _stored.Stored({'kind': 'none'}, {}, None).build(object)\nexcept ValueError as error: print(error)"
+    assert set(ABOVE) <= {word.strip("',") for word in fresh(code)}
