@@ -6,6 +6,7 @@ The defaults come from a search over learning rates, batch sizes, epochs, schedu
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from headrace._fit.arguments import Arguments
@@ -23,9 +24,11 @@ def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
     if arguments.effort != "normal" or arguments.seconds is not None or arguments.keep:
         checked = arguments.checked()
-        from headrace._effort import fit_with_high_effort
-
-        return fit_with_high_effort(flow, x, context, checked)
+        effort = importlib.import_module(
+            "headrace._effort"
+        )  # by name, because it imports flows, which import this module
+        reached: History = effort.fit_with_high_effort(flow, x, context, checked)
+        return reached
     history = History()
 
     def opened() -> Fit:
