@@ -24,9 +24,8 @@ def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
     if arguments.effort != "normal" or arguments.seconds is not None or arguments.keep:
         checked = arguments.checked()
-        effort = importlib.import_module(
-            "headrace._effort"
-        )  # by name, because it imports flows, which import this module
+        # By name, because it imports flows, which import this module.
+        effort = importlib.import_module("headrace._effort")
         reached: History = effort.fit_with_high_effort(flow, x, context, checked)
         return reached
     history = History()
