@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from headrace._fit.arguments import Arguments
+from headrace._fit.arguments import EFFORTS, Arguments
 from headrace._fit.fit import Fit, finished
 from headrace._fit.history import History
 from headrace._fit.optimizer import Adam
@@ -24,8 +24,7 @@ def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
     if arguments.effort != "normal" or arguments.seconds is not None or arguments.keep:
         checked = arguments.checked()
-        # By name, because it imports flows, which import this module.
-        effort = importlib.import_module("headrace._effort")
+        effort = importlib.import_module(EFFORTS["high"])
         reached: History = effort.fit_with_high_effort(flow, x, context, checked)
         return reached
     history = History()

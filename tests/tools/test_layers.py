@@ -23,18 +23,18 @@ STOREYS = {
         """_arguments _array_errors _group _install _keywords _layout _output _pictures _platform _progress _stored
         _types _warn""",
     ),
-    "core": (2150, "_arrays _core _tables.columns _tables.names config"),
+    "core": (2100, "_arrays _core _tables.columns _tables.names config"),
     "flow": (
-        5200,
+        5150,
         """_boxes _chained _circles _couplings _derivatives _ends _evaluation _fit.arguments _interior _links _module
         _named_bases _verbs ascent.points bases conditional densities files flow flows network ops tails transforms""",
     ),
-    "fit": (6200, "_effort _fit _held_out _loading _streams distributed ensemble many rows training"),
+    "fit": (6200, "_effort _fit _held_out _loading _one_flow _streams distributed ensemble many rows training"),
     "methods": (6800, "ascent continuum sequences variational"),
     "analysis": (4500, "_tables choosing diagnosis plot"),
     "clients": (
-        12000,
-        """_accelerate _cli _couplings_jax _one_flow _sequences_jax _xla _xla_linear convert dask integrations jax onnx
+        11950,
+        """_accelerate _cli _couplings_jax _sequences_jax _xla _xla_linear convert dask integrations jax onnx
         sklearn torch""",
     ),
 }

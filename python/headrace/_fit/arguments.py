@@ -26,7 +26,8 @@ CLIP = 5.0
 AVERAGE = 0.999
 PATIENCE = 50
 CHECKPOINT_EVERY = 60.0  # seconds
-EFFORTS = ("normal", "high")
+EFFORTS = {"normal": "headrace._fit.fit", "high": "headrace._effort"}
+"""Ways to fit, and their modules; the latter imports flows, and is imported when it is asked for."""
 
 
 def _cosine(done: float) -> float:
@@ -233,7 +234,7 @@ class Arguments:
         '"high", for some ten times as long: several flows are fitted to the same rows, this one among them, and then '
         "this one to samples of their mixture and to the rows. It ends as the best of these on held-out rows, of those "
         "that have its structure (docs/training.md).",
-        lambda value: check.choice("effort", value, EFFORTS),
+        lambda value: check.choice("effort", value, tuple(EFFORTS)),
         option=Option("HOW", "text"),
     )
     seconds: float | None = _argument(
