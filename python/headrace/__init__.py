@@ -1,30 +1,20 @@
-"""headrace: normalising flows at one network pass in both directions."""
+"""headrace: normalising flows at one network pass in both directions.
+
+Flows and their parts are imported at once, all that lies above them when it is first used.
+"""
 
 from typing import TYPE_CHECKING, Any
 
-from headrace import _core, densities, ops, rows
-from headrace import _effort as _effort
+from headrace import _core
 from headrace._core import CudaUnavailable
-from headrace._loading import from_bytes, load
-from headrace.ascent.dual_ascent import DualAscentFlow
-from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.bases import Base, Logistic, Normal, StandardNormal
 from headrace.conditional import Conditional
 from headrace.config import get_num_threads, include, info, set_num_threads, threads
-from headrace.ensemble import Ensemble
 from headrace.files import FileFormatError, to_bytes
 from headrace.flow import Flow
 from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
-from headrace.many import fit_many
 from headrace.network import Layer, Network
-from headrace.sequences.continuation import Continuation
-from headrace.sequences.convolution import CausalConvolution
-from headrace.sequences.flow import SequenceFlow
-from headrace.sequences.prediction import LinearPrediction
-from headrace.sequences.stream import Stream
-from headrace.sequences.wavenet import WaveNet
 from headrace.tails import Independent, NormalMixture, StudentT, Uniform
-from headrace.training import Adam, History
 from headrace.transforms.act_norm import ActNorm
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.fixed import Permutation, Standardize
@@ -37,22 +27,41 @@ from headrace.transforms.rotation import Rotation
 from headrace.transforms.support import Support
 from headrace.transforms.transform import Transform
 from headrace.transforms.vector import Planar, Radial
-from headrace.variational.descent import StepHistory
-from headrace.variational.distill import Distillation, Speed, distill
-from headrace.variational.fit import DensityFit, FreeEnergy, fit_to_density, free_energy
-from headrace.variational.over_time import SequenceDistillation
 
 if TYPE_CHECKING:
+    from headrace import ascent as ascent
     from headrace import continuum as continuum
     from headrace import convert as convert
     from headrace import dask as dask
+    from headrace import densities as densities
     from headrace import distributed as distributed
+    from headrace import ops as ops
     from headrace import plot as plot
+    from headrace import rows as rows
+    from headrace import sequences as sequences
     from headrace import sklearn as sklearn
     from headrace import torch as torch
+    from headrace import training as training
+    from headrace import variational as variational
     from headrace._accelerate import accelerate as accelerate
+    from headrace._loading import from_bytes, load
+    from headrace.ascent.dual_ascent import DualAscentFlow
+    from headrace.ascent.flow import AscentFlow, AscentHistory
     from headrace.choosing import Choice, auto
     from headrace.diagnosis import Diagnosis, SequenceDiagnosis, diagnose, recalibrate
+    from headrace.ensemble import Ensemble
+    from headrace.many import fit_many
+    from headrace.sequences.continuation import Continuation
+    from headrace.sequences.convolution import CausalConvolution
+    from headrace.sequences.flow import SequenceFlow
+    from headrace.sequences.prediction import LinearPrediction
+    from headrace.sequences.stream import Stream
+    from headrace.sequences.wavenet import WaveNet
+    from headrace.training import Adam, History
+    from headrace.variational.descent import StepHistory
+    from headrace.variational.distill import Distillation, Speed, distill
+    from headrace.variational.fit import DensityFit, FreeEnergy, fit_to_density, free_energy
+    from headrace.variational.over_time import SequenceDistillation
 
 __version__: str = _core.cpu.__version__
 
@@ -133,24 +142,49 @@ __all__ = [
     "to_bytes",
 ]
 
+_LATER = {
+    "_accelerate": ("accelerate",),
+    "_loading": ("from_bytes", "load"),
+    "ascent.dual_ascent": ("DualAscentFlow",),
+    "ascent.flow": ("AscentFlow", "AscentHistory"),
+    "choosing": ("Choice", "auto"),
+    "diagnosis": ("Diagnosis", "SequenceDiagnosis", "diagnose", "recalibrate"),
+    "ensemble": ("Ensemble",),
+    "many": ("fit_many",),
+    "sequences.continuation": ("Continuation",),
+    "sequences.convolution": ("CausalConvolution",),
+    "sequences.flow": ("SequenceFlow",),
+    "sequences.prediction": ("LinearPrediction",),
+    "sequences.stream": ("Stream",),
+    "sequences.wavenet": ("WaveNet",),
+    "training": ("Adam", "History"),
+    "variational.descent": ("StepHistory",),
+    "variational.distill": ("Distillation", "Speed", "distill"),
+    "variational.fit": ("DensityFit", "FreeEnergy", "fit_to_density", "free_energy"),
+    "variational.over_time": ("SequenceDistillation",),
+}
+"""Public names by the modules that are imported when one of them is first used."""
+_MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
+_MODULES = (
+    "ascent choosing continuum convert dask densities diagnosis distributed ensemble jax many ops plot rows sequences "
+    "sklearn torch training variational"
+)
+"""Public modules that are imported when they are first used."""
+
 
 def __getattr__(name: str) -> Any:
-    """Import on first use the modules that need SciPy or JAX, and those that few programs use."""
+    """Import what lies above flows when it is first used."""
     import importlib
 
-    if name in ("continuum", "convert", "dask", "diagnosis", "distributed", "jax", "plot", "sklearn", "torch"):
+    if name in _MODULES.split():
         return importlib.import_module(f"headrace.{name}")
-    if name in _LATER:
-        return getattr(importlib.import_module(f"headrace.{_LATER[name]}"), name)
-    raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"headrace.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
 
 
-_LATER = {
-    "accelerate": "_accelerate",
-    "Choice": "choosing",
-    "Diagnosis": "diagnosis",
-    "SequenceDiagnosis": "diagnosis",
-    "auto": "choosing",
-    "diagnose": "diagnosis",
-    "recalibrate": "diagnosis",
-}
+def __dir__() -> list[str]:
+    """All public names, and the public modules that can be used without an import of their own."""
+    return sorted({*__all__, *_MODULES.split(), "__version__"})

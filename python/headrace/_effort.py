@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import training
 from headrace._arrays import caller as _arrays
 from headrace._fit import clock as _clock
 from headrace._fit.arguments import Arguments
 from headrace._fit.clock import Clock
-from headrace._fit.fit import Fit
+from headrace._fit.fit import Fit, finished
 from headrace._fit.given_rows import Data, is_share, outside
 from headrace._fit.history import History, is_interrupted
 from headrace._fit.plan import LEAST_HELD_OUT
@@ -38,7 +37,6 @@ from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.flows import MAF, NSF
 from headrace.tails import Uniform
-from headrace.training import finished
 
 MEMBERS, MOST_MEMBERS = 4, 16  # without and with a time for them
 MEMBERS_TIME = 0.6  # their share of the time
@@ -400,10 +398,7 @@ def _rows_needed(share: float) -> int:
     return rows
 
 
-def _fit(flow: Any, x: Any, context: Any, arguments: Arguments) -> History:
+def fit_with_high_effort(flow: Any, x: Any, context: Any, arguments: Arguments) -> History:
     """See `Flow.fit`."""
     with flow._interior.restored(), fixed_epochs():
         return _HighEffort(flow, x, context, arguments).go()
-
-
-training.EFFORTS["high"] = _fit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -11,15 +10,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
-from headrace._core.settings import Settings
-
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 _PLACE = re.compile(r"^( +)\*\*\w+:.*$", re.MULTILINE)
 
 
-def takes(settings: type, stated: type = Settings, /, **defaults: Any) -> Callable[[F], F]:
+def takes(settings: type, stated: type, /, **defaults: Any) -> Callable[[F], F]:
     """Give a function that ends in ``**settings: Unpack[...]`` a signature with each name, and refuse all others.
 
     Args:
@@ -143,6 +140,8 @@ def suggestion(name: str, expected: Collection[str]) -> str:
 
 def meant(name: str, expected: Collection[str]) -> str | None:
     """The keyword that is probably meant; None if none is near."""
+    import difflib  # here, because only an error needs it
+
     elsewhere = _ELSEWHERE.get(name)
     if elsewhere in expected:
         return elsewhere

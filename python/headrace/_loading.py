@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from headrace import files
-from headrace.ensemble import Ensemble
-from headrace.flow import Flow
-from headrace.transforms.transform import Transform
 
-Loaded = Flow | Ensemble | Transform
+if TYPE_CHECKING:
+    from headrace.ensemble import Ensemble
+    from headrace.flow import Flow
+    from headrace.transforms.transform import Transform
+
+Loaded: TypeAlias = "Flow | Ensemble | Transform"
 
 
 class _Load(Protocol):

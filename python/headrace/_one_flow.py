@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from headrace import _arguments as check
-from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.ensemble import Ensemble
 from headrace.flow import Flow
 from headrace.transforms.transform import Transform
@@ -14,7 +13,7 @@ from headrace.transforms.transform import Transform
 def no_flow(expected: str, value: Any) -> TypeError:
     """The error for such an object as the argument `flow`."""
     hint = ""
-    if isinstance(value, DualAscentFlow) or value is DualAscentFlow:
+    if getattr(value, "__name__", type(value).__name__) == "DualAscentFlow":
         hint = ", which is how a flow is made of rows; give what its fit(x) returns, an AscentFlow"
     elif isinstance(value, Ensemble):
         hint = (

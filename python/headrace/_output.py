@@ -7,7 +7,6 @@ the same place removes, unless its writer lives.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import unicodedata
@@ -105,6 +104,8 @@ def spreadsheet_cell(text: str) -> str:
 
 def _begin(argument: str, path: str) -> tuple[str, _platform.Temporary]:
     """The path of the file, links followed; and the temporary file beside it."""
+    import hashlib  # here, because nothing but writing needs it
+
     mode = None
     try:
         with suppress(FileNotFoundError, NotADirectoryError):

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import secrets
 import sys
 import time
 from contextlib import suppress
-from glob import escape, glob
-from pathlib import Path
 from typing import BinaryIO
 
 try:
@@ -123,6 +120,8 @@ class _Beside(Temporary):
 
 def new_temporary(start: str, mode: int | None) -> Temporary:
     """A file with a name that starts so. `mode`: its permissions, None for those of any new file."""
+    import secrets  # here, because nothing but writing needs it
+
     while True:
         made = (_Flocked if fcntl else _Beside)(f"{start}{secrets.token_hex(8)}{_ENDING}", mode)
         if os.path.exists(made.name):  # no process took it for abandoned before it was locked
@@ -132,6 +131,8 @@ def new_temporary(start: str, mode: int | None) -> Temporary:
 
 def remove_abandoned(start: str) -> None:
     """Remove temporary files with names that start so and without a live writer."""
+    from glob import escape, glob  # here, because nothing but writing needs it
+
     if fcntl is None:
         for name in glob(f"{escape(start)}*{_LOCK_ENDING}"):
             with suppress(OSError):  # it is open
@@ -168,6 +169,7 @@ def why_no_core(error: ImportError) -> str:
     import importlib.machinery  # here, because a successful import needs none of these
     import platform
     import sysconfig
+    from pathlib import Path
 
     here = f"{sys.implementation.cache_tag}, {sysconfig.get_platform()}"
     folder = Path(__file__).parent

@@ -12,6 +12,7 @@ Masks are arrays too, and matrices that are no parameters (`Module._fixed_arrays
 from __future__ import annotations
 
 import abc
+import importlib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -22,6 +23,15 @@ from headrace import _arguments as check
 from headrace import _array_errors as errors
 
 KINDS: dict[str, Any] = {}  # by the name that files give them: the class's own
+LATER = {
+    "AscentFlow": "headrace.ascent.flow",
+    "CausalConvolution": "headrace.sequences.convolution",
+    "Ensemble": "headrace.ensemble",
+    "LinearPrediction": "headrace.sequences.prediction",
+    "SequenceFlow": "headrace.sequences.flow",
+    "WaveNet": "headrace.sequences.wavenet",
+}
+"""The modules of the kinds that `import headrace` leaves out, imported when a file has such a kind."""
 
 MOST_FEATURES = 2**17  # of coordinates and of context columns; work may grow with their square
 
@@ -38,6 +48,12 @@ def storable(cls: _Class) -> _Class:
     return cls
 
 
+def _all_kinds() -> dict[str, Any]:
+    for module in LATER.values():
+        importlib.import_module(module)
+    return KINDS
+
+
 def header_of_scale(scale: tuple[Any, Any] | None) -> dict[str, Any] | None:
     """The header of means and standard deviations of columns; see `Stored.scale`."""
     return scale and {"mean": scale[0].tolist(), "std": scale[1].tolist()}
@@ -52,7 +68,7 @@ def header_of(thing: Any) -> dict[str, Any]:
     """
     kind = type(thing).__name__
     if KINDS.get(kind) is not type(thing):
-        raise TypeError(f"{kind}: expected one of the classes that files know ({', '.join(sorted(KINDS))})")
+        raise TypeError(f"{kind}: expected one of the classes that files know ({', '.join(sorted(_all_kinds()))})")
     if thing.features > MOST_FEATURES:
         raise ValueError(f"{kind}: expected at most {MOST_FEATURES} features in a file, got {thing.features}")
     return {"kind": kind, **thing._header()}
@@ -114,8 +130,11 @@ class Stored:
 
     def build(self, family: Family) -> Any:
         """The object, which must be of the family, or of one of them; nothing in its header may be left."""
-        known = [name for name, cls in KINDS.items() if issubclass(cls, family)]
-        kind = check.choice("kind", self.take("kind"), sorted(known))
+        kind = self.take("kind")
+        if isinstance(kind, str) and kind in LATER:
+            importlib.import_module(LATER[kind])
+        if not isinstance(kind, str) or kind not in KINDS or not issubclass(KINDS[kind], family):
+            kind = check.choice("kind", kind, sorted(n for n, cls in _all_kinds().items() if issubclass(cls, family)))
         thing = KINDS[kind]._from_file(self)
         self.close()
         return thing

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 
-_HERE = str(Path(__file__).parent)
+_HERE = os.path.dirname(os.path.abspath(__file__))
 _kept: ContextVar[list[str] | None] = ContextVar("kept", default=None)
 _fixed: ContextVar[bool] = ContextVar("fixed", default=False)
 

@@ -21,7 +21,7 @@ from headrace._arrays.kinds import A, AnyFrame, Whole
 from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
-from headrace._fit.history import is_interrupted
+from headrace._fit.history import History, is_interrupted
 from headrace._fit.side_by_side import Failed, threads_side_by_side
 from headrace._fit.side_by_side import run as run_side_by_side
 from headrace._keywords import closed, refuse
@@ -32,7 +32,6 @@ from headrace._types import Floats
 from headrace._warn import warn
 from headrace.bases import Logistic, Normal, StandardNormal
 from headrace.flow import Flow
-from headrace.training import History
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -6,7 +6,6 @@ file, and every size in headrace's header is compared with the tensors before an
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -186,6 +185,8 @@ def structure_checksum(flow: Filed) -> str:
     """The checksum of a density without its parameters, their dtype and the name of its class."""
     header = {**header_of(flow), "kind": None, "matmul": flow.matmul}
     fixed = {name: np.ascontiguousarray(array) for name, array in flow._fixed_arrays().items()}
+    import hashlib  # here, because only checkpoints need it
+
     return hashlib.blake2b(
         json.dumps(header, separators=(",", ":")).encode() + _checksum("", fixed).encode(), digest_size=16
     ).hexdigest()

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
-from headrace import training
 from headrace._arrays.caller import Array, Caller, named
 from headrace._chained import Chained, check_base
 from headrace._core.device import Device, matmul_on_cpu
@@ -29,6 +28,8 @@ from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
+
+    from headrace.training import History
 
 
 @storable
@@ -329,7 +330,7 @@ class Flow(Chained, Verbs):
     # ---- training ------------------------------------------------------------------------------------------------
 
     @takes(FitKeywords, Arguments)
-    def fit(self, x: Array, context: Array | None = None, **arguments: Unpack[FitKeywords]) -> training.History:
+    def fit(self, x: Array, context: Array | None = None, **arguments: Unpack[FitKeywords]) -> History:
         """Maximise the likelihood of rows, and keep the weights that are best on rows held out.
 
         The weights that the fit starts with are judged too, so that a second fit never ends worse than it began.
@@ -372,6 +373,8 @@ class Flow(Chained, Verbs):
         >>> history.judged_by, flow.log_prob(x).shape
         ('held-out rows', (500,))
         """
+        from headrace import training
+
         return training.fit(self, x, context, Arguments(**arguments))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 from headrace import _arguments as check
 from headrace._boxes import onto_itself, refuse_box, support_of_box
 from headrace._circles import MOST_CIRCLES, CircleSettings, base_of_circles, circle_couplings, wrapped
-from headrace._core.settings import Affine, Autoregressive, Conditioner, NetworkKeywords, Spline
+from headrace._core.settings import Affine, Autoregressive, Conditioner, NetworkKeywords, Settings, Spline
 from headrace._keywords import documented, takes
 from headrace._links import link_before
 from headrace._named_bases import is_uniform, named_base
@@ -122,7 +122,7 @@ class _Affine(_Named):
 
     _reads: str
 
-    @takes(Affine)
+    @takes(Affine, Settings)
     def __init__(
         self,
         features: int | Iterable[str],
@@ -229,7 +229,7 @@ class RealNVP(_Named):
     (5, 4)
     """
 
-    @takes(Affine)
+    @takes(Affine, Settings)
     def __init__(
         self,
         features: int | Iterable[str],
@@ -279,7 +279,7 @@ class NSF(_Named):
     True
     """
 
-    @takes(Spline)
+    @takes(Spline, Settings)
     def __init__(
         self,
         features: int | Iterable[str],
@@ -332,7 +332,7 @@ class PlanarFlow(_Named):
     True
     """
 
-    @takes(NetworkKeywords)
+    @takes(NetworkKeywords, Settings)
     def __init__(
         self,
         features: int | Iterable[str],
@@ -377,7 +377,7 @@ class RadialFlow(_Named):
     (5, 2)
     """
 
-    @takes(NetworkKeywords)
+    @takes(NetworkKeywords, Settings)
     def __init__(
         self,
         features: int | Iterable[str],

@@ -22,7 +22,7 @@ from headrace._cli import demo, export, offered, options, screen
 from headrace._cli.demo import load_stars
 from headrace._core.maps import MAPS, SCALES
 from headrace._core.settings import ACTIVATIONS, MapShape
-from headrace._fit.optimizer import SCHEDULES
+from headrace._fit.arguments import SCHEDULES
 from headrace._layout import Grid, Item, lines_of, wrapped
 from headrace._named_bases import NAMES as NAMES_OF_BASES
 

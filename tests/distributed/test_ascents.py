@@ -8,7 +8,7 @@ import cases
 import headrace as hr
 import ranks
 from headrace._arrays.caller import Caller
-from headrace._fit.moments import PlainSums
+from headrace._arrays.sums import PlainSums
 from headrace.ascent import contest as _contest
 from headrace.ascent import directions
 from headrace.ascent import marginals as _marginals

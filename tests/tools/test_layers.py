@@ -1,13 +1,50 @@
 """Includes and imports point one way: what each room may know, and no circles (docs/architecture.md)."""
 
 import ast
+import io
 import re
+import subprocess
+import sys
+import textwrap
+import tokenize
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
+
+# The storeys of the package, from the ground up, each with its rooms (modules and folders) and the most lines of code
+# that these may have. A room may import from its own storey and from those before it, inside functions and for types,
+# too; a module that is named here by itself does not belong to its folder's storey. The page is drawn from this list.
+STOREYS = {
+    "base": (
+        900,
+        """_arguments _array_errors _group _install _keywords _layout _output _pictures _platform _progress _stored
+        _types _warn""",
+    ),
+    "core": (2100, "_arrays _core _tables.columns _tables.names config"),
+    "flow": (
+        5150,
+        """_boxes _chained _circles _couplings _derivatives _ends _evaluation _fit.arguments _interior _links _module
+        _named_bases _verbs ascent.points bases conditional densities files flow flows network ops tails transforms""",
+    ),
+    "fit": (6200, "_effort _fit _held_out _loading _one_flow _streams distributed ensemble many rows training"),
+    "methods": (6800, "ascent continuum sequences variational"),
+    "analysis": (4500, "_tables choosing diagnosis plot"),
+    "clients": (
+        11950,
+        """_accelerate _cli _couplings_jax _sequences_jax _xla _xla_linear convert dask integrations jax onnx
+        sklearn torch""",
+    ),
+}
+# Rooms of these storeys import no other room beside them, but for the pairs that follow.
+APART = ("methods", "analysis")
+BESIDE = {("variational", "sequences"), ("choosing", "diagnosis"), ("plot", "choosing"), ("plot", "diagnosis")}
+BESIDE |= {(room, "_tables") for room in ("choosing", "plot")}
+# The only imports that point up, each inside a function: a fit and an export begin at a flow.
+DOORS = {("headrace.flow", "headrace.training"), ("headrace.flow", "headrace.onnx")}
+MOST_AT_ONCE = 80  # modules that `import headrace` loads
 
 # Each room of the core may include itself and these.
 CPP = {
@@ -51,10 +88,7 @@ def includes(folder):
 
 def imports(package=ROOT / "python" / "headrace"):
     """Pairs of modules of a package, imports inside functions and for types among them."""
-    names = {}
-    for path in sorted(package.rglob("*.py")):
-        parts = path.relative_to(package.parent).with_suffix("").parts
-        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    names = modules(package)
     for module, path in names.items():
         for node in ast.walk(ast.parse(path.read_text())):
             found = []
@@ -66,6 +100,65 @@ def imports(package=ROOT / "python" / "headrace"):
             for name in found:
                 if name in names and name not in (package.name, module):
                     yield module, name
+
+
+def place_of(module):
+    """The storey of a module, and its room there; None for the face of the package and the command `headrace`."""
+    parts = module.split(".")[1:]
+    for end in range(len(parts), 0, -1):
+        room = ".".join(parts[:end])
+        for storey, (_, rooms) in STOREYS.items():
+            if room in rooms.split():
+                return storey, room
+    assert module in ("headrace", "headrace.__main__"), f"{module}: in no storey of STOREYS"
+    return None
+
+
+def imports_against_the_order(pairs):
+    """Those that point up, and those between two rooms of a storey whose rooms do not know each other."""
+    order, wrong = [*STOREYS], []
+    for a, b in pairs:
+        if "headrace" in (a, b) or place_of(a) is None or (a, b) in DOORS:
+            continue
+        (storey, room), (target, other) = place_of(a), place_of(b)
+        is_beside = (
+            storey == target and storey in ("methods", "analysis") and room != other and (room, other) not in BESIDE
+        )
+        if order.index(target) > order.index(storey) or is_beside:
+            wrong.append(f"{a} ({storey}) imports {b} ({target})")
+    return wrong
+
+
+def lines_of_code(text):
+    """Lines with some token of code, without docstrings and other texts by themselves."""
+    apart = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines, texts = set(), set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in apart:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            texts.update(range(node.lineno, node.end_lineno + 1))
+    return len(lines - texts)
+
+
+def modules(package=ROOT / "python" / "headrace"):
+    """The files of a package by the names of their modules."""
+    names = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def drawing():
+    """The storeys as the page shows them, the uppermost first."""
+    lines = ["```"]
+    for storey, (most, rooms) in reversed(STOREYS.items()):
+        first, *more = textwrap.wrap(" ".join(rooms.split()), 110)
+        lines.append(f"{storey:9}{first:112}{most:>6,}")
+        lines += [" " * 9 + line for line in more]
+    return "\n".join([*lines, "```"])
 
 
 def circle(pairs):
@@ -127,7 +220,60 @@ def test_the_device_knows_of_the_core_what_both_devices_share():
 def test_modules_make_no_circle():
     pairs = list(imports())
     assert ("headrace.flow", "headrace.bases") in pairs
+    assert set(pairs) >= DOORS
     assert circle(pairs) is None
+
+
+def test_imports_follow_the_order_of_the_storeys():
+    assert not imports_against_the_order(imports())
+
+
+def test_an_import_that_points_up_is_found():
+    up = ("headrace._arrays.caller", "headrace.flow")
+    beside = ("headrace.ascent.flow", "headrace.sequences.flow")
+    fine = [("headrace.variational.over_time", "headrace.sequences.flow"), ("headrace.flow", "headrace.ops")]
+    assert len(imports_against_the_order([up, beside, *fine])) == 2
+    assert len(imports_against_the_order([("headrace.flow", "headrace._fit.fit")])) == 1
+
+
+def test_doors_open_when_they_are_used():
+    """Inside a function, or for types alone."""
+    for source, target in DOORS:
+        tree = ast.parse(modules()[source].read_text())
+        outside = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        names = [f"{getattr(node, 'module', '')}.{alias.name}" for node in outside for alias in node.names]
+        assert target not in names
+        assert not [name for name in names if name.startswith(f"{target}.")]
+
+
+def test_lines_of_code_of_each_storey():
+    counts = dict.fromkeys(STOREYS, 0)
+    for module, path in modules().items():
+        if (place := place_of(module)) is not None:
+            counts[place[0]] += lines_of_code(path.read_text())
+    too_many = {storey: lines for storey, lines in counts.items() if lines > STOREYS[storey][0]}
+    assert min(counts.values()) > 100
+    assert not too_many, f"more lines of code than STOREYS grants: {too_many}"
+
+
+def test_what_is_a_line_of_code():
+    assert lines_of_code('"""Text.\n\nMore."""\n\nx = (\n    1,  # one\n    # two\n)\n') == 3
+    assert lines_of_code('def f():\n    """Text."""\n    return """a\nb"""\n') == 3
+
+
+def test_import_headrace_loads_flows_and_nothing_above_them():
+    code = "import sys, headrace; print(*(name for name in sys.modules if name.split('.')[0] == 'headrace'))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    places = {name: place_of(name) for name in loaded if name not in ("headrace", "headrace._cpu", "headrace._cuda")}
+    below = ("base", "core", "flow")
+    folders = {name for name in places if (ROOT / "python" / name.replace(".", "/")).is_dir()}  # of modules below
+    assert not [name for name, (storey, _) in places.items() if storey not in below and name not in folders]
+    assert 20 < len(loaded) <= MOST_AT_ONCE
+
+
+def test_the_page_draws_the_storeys():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert drawing() in page, f"docs/architecture.md lacks the storeys as STOREYS has them:\n{drawing()}"
 
 
 def folder_of(module):
@@ -141,7 +287,7 @@ def circles_of_folders():
     """Sets of folders of the package that reach each other, modules in no folder among them."""
     arrows = {}
     for a, b in imports():
-        if a != "headrace" and (source := folder_of(a)) != (target := folder_of(b)):
+        if a != "headrace" and (a, b) not in DOORS and (source := folder_of(a)) != (target := folder_of(b)):
             arrows.setdefault(source, set()).add(target)
 
     def reached(node):

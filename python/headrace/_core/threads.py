@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 from headrace import _cpu as cpu
@@ -37,16 +36,16 @@ def cores(root: str = "/") -> int:
     """The cores that this process may use: those of its affinity, and no more than its control groups grant."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        granted = min(_quotas(Path(root)), default=float(count))
+        granted = min(_quotas(root), default=float(count))
     except (OSError, ValueError):
         granted = float(count)  # there are none, or they have an unexpected format
     return max(1, min(count, -int(-granted // 1), MOST))
 
 
-def _quotas(root: Path) -> Any:
+def _quotas(root: str) -> Any:
     """Limits of cores of this process's control groups, from its own to the outermost visible one."""
-    mounts = [line.split() for line in (root / "proc/self/mountinfo").read_text().splitlines()]
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
+    mounts = [line.split() for line in _lines(root, "proc/self/mountinfo")]
+    for line in _lines(root, "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -55,29 +54,34 @@ def _quotas(root: Path) -> Any:
             kind, options = mount[mount.index("-") + 1], mount[-1].split(",")
             if kind != ("cgroup" if controllers else "cgroup2") or (controllers and "cpu" not in options):
                 continue
-            group, top = PurePosixPath(path), PurePosixPath(mount[3])
-            below = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
-            directory = root / mount[4].lstrip("/")
-            for name in (below, *below.parents):
-                quota = _quota(directory / name, bool(controllers))
+            names = os.path.relpath(path, mount[3]).split("/")
+            if names[0] in (".", ".."):
+                names = []
+            for depth in range(len(names), -1, -1):
+                quota = _quota(os.path.join(root, mount[4].lstrip("/"), *names[:depth]), bool(controllers))
                 if quota is not None:
                     yield quota
 
 
-def _quota(group: Path, is_first_version: bool) -> float | None:
+def _quota(group: str, is_first_version: bool) -> float | None:
     try:
         if is_first_version:
-            quota, period = ((group / f"cpu.cfs_{what}_us").read_text().strip() for what in ("quota", "period"))
+            quota, period = ("".join(_lines(group, f"cpu.cfs_{what}_us")).strip() for what in ("quota", "period"))
         else:
-            quota, period = (group / "cpu.max").read_text().split()
+            quota, period = "".join(_lines(group, "cpu.max")).split()
     except OSError:
         return None  # not of the outermost group
     return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
+def _lines(*path: str) -> list[str]:
+    with open(os.path.join(*path)) as file:
+        return file.read().splitlines()
+
+
 def _has_library() -> bool:
     """Whether the core is in a library beside the module, which C programs link, too."""
-    return any(Path(cpu.__file__).parent.glob("libheadrace.*"))
+    return any(name.startswith("libheadrace.") for name in os.listdir(os.path.dirname(cpu.__file__)))
 
 
 def _register() -> None:

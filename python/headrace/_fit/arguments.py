@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from headrace import _arguments as check
-from headrace._fit.optimizer import SCHEDULES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,7 +26,19 @@ CLIP = 5.0
 AVERAGE = 0.999
 PATIENCE = 50
 CHECKPOINT_EVERY = 60.0  # seconds
-EFFORTS = ("normal", "high")
+EFFORTS = {"normal": "headrace._fit.fit", "high": "headrace._effort"}
+"""Ways to fit, and their modules; the latter imports flows, and is imported when it is asked for."""
+
+
+def _cosine(done: float) -> float:
+    """A factor from 1 to nearly 0."""
+    return max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)
+
+
+SCHEDULES = {"cosine": _cosine, "plateau": None, "constant": None}
+"""Factors of the learning rate when this share of all steps is done; None for 1 at any time."""
+BY_LOSS = ("plateau",)
+"""Schedules that also halve the rate by the loss of held-out rows."""
 
 
 class FitKeywords(TypedDict, total=False):
@@ -223,7 +234,7 @@ class Arguments:
         '"high", for some ten times as long: several flows are fitted to the same rows, this one among them, and then '
         "this one to samples of their mixture and to the rows. It ends as the best of these on held-out rows, of those "
         "that have its structure (docs/training.md).",
-        lambda value: check.choice("effort", value, EFFORTS),
+        lambda value: check.choice("effort", value, tuple(EFFORTS)),
         option=Option("HOW", "text"),
     )
     seconds: float | None = _argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -340,3 +340,24 @@ def _best_of(kinds: list[tuple[Beginning, Chosen]], found: list[Chosen]) -> tupl
     if clearly_better(found[best].best, kinds[0][1].start, found[best].weights):
         return kinds[best][0], found[best]
     return kinds[0][0], replace(found[0], epochs=0, history=[])
+
+
+def finished(flow: Trainable, history: History, opened: Callable[[], Fit]) -> History:
+    """Run a fit to its end, once `opened` has opened its rows; the flow is as before where nothing better came.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C before there are better weights.
+    """
+    with flow._interior.restored(unless=lambda: history.best_epoch > 0):
+        try:
+            one = opened()
+            with one.caller.queue():
+                one.go()
+            flow._interior.name(one.names())
+            if history.stopped not in ("interrupted", "time_budget"):
+                one.kept.remove()
+        except KeyboardInterrupt:
+            history.stopped = "interrupted"
+        if history.stopped == "interrupted" and history.best_epoch == 0:
+            raise KeyboardInterrupt  # without better weights there is nothing to return
+    return history

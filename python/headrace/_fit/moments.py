@@ -4,53 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._arrays.sums import Sums
 from headrace._types import Floats
 
 GAP = 100.0  # times as far as all others: the nearest of the cells far out
 SOME = 0.1  # the largest share of such cells: more of them are a mode
-
-
-class Sums(Protocol):
-    """Sums over all processes of a fit; a `headrace._fit.source.RowSource` is one."""
-
-    library: Any
-    """NumPy, or CuPy where the rows are on a device."""
-
-    def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """The sum of all parts of all processes, arrays of the shape of `zero`."""
-
-    def total(self, parts: Iterable[float]) -> float:
-        """The sum of scalars over all parts of all processes."""
-
-    def maximum(self, array: Any) -> Any:
-        """The largest values over all processes, entry by entry."""
-
-
-class PlainSums:
-    """Sums of one process."""
-
-    library: Any = np
-
-    def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """See `Sums`; in their order, because `sum` rounds differently in different versions of Python."""
-        total = zero
-        for part in parts:
-            total = total + part
-        return total
-
-    def total(self, parts: Iterable[float]) -> float:
-        """See `Sums`."""
-        return float(self.sum(parts, 0.0))
-
-    def maximum(self, array: Any) -> Any:
-        """See `Sums`."""
-        return array
 
 
 def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, Any]]]) -> tuple[Floats, Floats, Floats]:

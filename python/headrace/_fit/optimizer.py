@@ -13,20 +13,10 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._core import cpu
 from headrace._core import device as _device
+from headrace._fit.arguments import SCHEDULES
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable
-
-
-def _cosine(done: float) -> float:
-    """A factor from 1 to nearly 0."""
-    return max(0.5 * (1.0 + math.cos(math.pi * done)), 1e-3)
-
-
-SCHEDULES = {"cosine": _cosine, "plateau": None, "constant": None}
-"""Factors of the learning rate when this share of all steps is done; None for 1 at any time."""
-BY_LOSS = ("plateau",)
-"""Schedules that also halve the rate by the loss of held-out rows."""
 
 LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the latter over the units of the widest hidden layer, if this is less
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._fit import clock as _clock
+from headrace._fit.arguments import BY_LOSS
 from headrace._fit.bar import FitBar
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Data, Index
-from headrace._fit.optimizer import BY_LOSS, Adam, scheduled
+from headrace._fit.optimizer import Adam, scheduled
 from headrace._fit.side_by_side import between_steps
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.stages import Stages

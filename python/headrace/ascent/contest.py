@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from headrace import training
 from headrace._arrays import caller as _arrays
 from headrace._fit import plan
 from headrace._fit.clock import Clock
+from headrace._fit.history import History
 from headrace.ascent.ascent import Ascent, AscentSettings
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.kinks import KinkAscent
@@ -207,7 +207,7 @@ class _Fits:
         error = math.sqrt(max(sums[2] / sums[0] - mean**2, 0.0) * squares) / sums[0]
         return mean > CLEARLY * error
 
-    def _refined(self, flow: AscentFlow, rng: np.random.Generator, clock: Clock) -> tuple[AscentFlow, training.History]:
+    def _refined(self, flow: AscentFlow, rng: np.random.Generator, clock: Clock) -> tuple[AscentFlow, History]:
         """Train all steps together; linear maps that start as the identity stand in for turns of the rotations."""
         s, rows, n = self.settings, self.rows, flow.features
         steps = [_with_shears(step, n, s.dtype) for step in flow._by_step()]
@@ -238,7 +238,7 @@ class _Fits:
         return refined, refinement
 
 
-def _fit_quietly(flow: AscentFlow, x: Any, **settings: Any) -> training.History:
+def _fit_quietly(flow: AscentFlow, x: Any, **settings: Any) -> History:
     """Fit, in a group without the warning about small batches, because callers cannot change the batch here."""
     if settings["group"] is None:
         return flow.fit(x, **settings)

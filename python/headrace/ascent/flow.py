@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace import training
+from headrace._fit.history import History
 from headrace._stored import Stored, storable
 from headrace.bases import Base
 from headrace.flow import Flow
@@ -43,7 +43,7 @@ class AscentHistory:
     "interrupted", the latter also after the ascent."""
     lengths: dict[int, float] = field(default_factory=dict)
     """The loss of the rows held out for each number of steps that competed, after its joint training."""
-    refinement: training.History | None = None
+    refinement: History | None = None
     """The history of the joint training after the ascent, where there was one."""
     refined: bool = False
     """Whether the flow is that of the joint training, and not the ascent up to `best_step`, which is kept where it is

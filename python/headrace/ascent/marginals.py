@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._fit.moments import PlainSums, Sums
+from headrace._arrays.sums import PlainSums, Sums
 from headrace._types import Floats
 
 CELLS = 1024  # of a kernel density's grid

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._arrays.sums import Sums
 from headrace._core import cpu
 from headrace._core import device as _device
-from headrace._fit.moments import Sums
 from headrace._types import Floats
 
 

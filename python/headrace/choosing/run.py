@@ -165,7 +165,7 @@ def search(
     chosen = tuple(dict.fromkeys(check.choice("families", one, FAMILIES) for one in _listed(families)))
     setting = Setting(sample.features, sample.contexts, bounds, periodic, check.float_dtype("dtype", dtype), seed)
     is_small = len(sample) < CROSS_VALIDATES_BELOW
-    if check.choice("effort", effort, EFFORTS) == "high" and is_small:
+    if check.choice("effort", effort, tuple(EFFORTS)) == "high" and is_small:
         least = CROSS_VALIDATES_BELOW
         raise ValueError(f"effort: expected 'normal' with fewer than {least} rows, got 'high' with {len(sample)}")
     if check.truth("keep", keep) and effort != "high":

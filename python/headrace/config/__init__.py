@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from headrace import _arguments as check
@@ -70,7 +70,7 @@ def include() -> str:
     >>> "headrace.hpp" in os.listdir(hr.include())
     True
     """
-    return str(Path(__file__).parents[1] / "include")
+    return os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "include")
 
 
 def info() -> dict[str, Any]:

@@ -14,12 +14,11 @@ import warnings
 import numpy as np
 
 from headrace import _arguments as check
-from headrace import training
 from headrace._arrays.caller import Array, Caller
 from headrace._fit.arguments import Arguments
-from headrace._fit.fit import Fit
+from headrace._fit.fit import Fit, finished
 from headrace._fit.given_rows import open_rows
-from headrace._fit.history import whole
+from headrace._fit.history import History, whole
 from headrace._types import Floats
 from headrace.bases import StandardNormal
 from headrace.flow import Flow
@@ -100,9 +99,9 @@ def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # about rows that the caller has not given
         arguments = Arguments(weights=weights, seed=seed, gaussianize=False, progress=False)
-        fit = _FitOfMap(found, training.History(), arguments)
+        fit = _FitOfMap(found, History(), arguments)
         fit.open(z, None)
-        whole(training.finished(found, fit.history, lambda: fit))
+        whole(finished(found, fit.history, lambda: fit))
     return found
 
 

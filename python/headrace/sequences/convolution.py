@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace._core.device import Device
-from headrace._core.settings import MapShape
+from headrace._core.settings import MapShape, Settings
 from headrace._core.structure import refuse_beyond_memory
 from headrace._keywords import documented, takes
 from headrace._module import Block, Program
@@ -106,7 +106,7 @@ class CausalConvolution(Sequential):
 
     _dtype: np.dtype[Any]
 
-    @takes(MapShape)
+    @takes(MapShape, Settings)
     def __init__(
         self,
         features: int = 1,

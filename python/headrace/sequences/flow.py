@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
-from headrace import training
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import DeviceCaller
 from headrace._chained import Chained, check_base
 from headrace._core.device import Device
 from headrace._fit.arguments import Arguments, FitKeywords
+from headrace._fit.fit import finished
+from headrace._fit.history import History
 from headrace._keywords import takes
 from headrace._module import Program
 from headrace._stored import Stored, header_of, header_of_scale, storable
@@ -373,7 +374,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         crop: int | None = None,
         quantised: float | None = None,
         **arguments: Unpack[FitKeywords],
-    ) -> training.History:
+    ) -> History:
         """Maximise the likelihood of sequences, and keep the weights that are best on sequences held out.
 
         Steps are taken on crops: an epoch has each step of the sequences once, in crops in a new order. A crop has
@@ -421,7 +422,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         ('held-out steps', {0: 150, 1: 50})
         """
         self._refuse_device("fit")
-        given, history = Arguments(**arguments), training.History()
+        given, history = Arguments(**arguments), History()
 
         def opened() -> SequenceFit:
             one = SequenceFit(self, history, given, crop, quantised)
@@ -429,7 +430,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
             return one
 
         of_sequences: Any = self  # with an interior of sequences
-        return training.finished(of_sequences, history, opened)
+        return finished(of_sequences, history, opened)
 
     @property
     def _interior(self) -> SequenceInterior:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace import _arguments as check
-from headrace._core.settings import MapShape
+from headrace._core.settings import MapShape, Settings
 from headrace._keywords import documented, takes
 from headrace._stored import storable
 from headrace.bases import Base, Logistic, StandardNormal
@@ -81,7 +81,7 @@ class WaveNet(SequenceFlow):
     'NSF'
     """
 
-    @takes(MapShape, **dict.fromkeys(MapShape.__annotations__))
+    @takes(MapShape, Settings, **dict.fromkeys(MapShape.__annotations__))
     def __init__(
         self,
         features: int = 1,

@@ -72,7 +72,7 @@ class Elementwise(Transform):
     [[1.0, 2.0]]
     """
 
-    @takes(Map, map="rq_spline", formula="to_latent")
+    @takes(Map, Settings, map="rq_spline", formula="to_latent")
     def __init__(self, features: int, *, dtype: DTypeLike = "float32", **settings: Unpack[Map]) -> None:
         self._set(Settings(features=features, **settings), check.float_dtype("dtype", dtype), None)
 

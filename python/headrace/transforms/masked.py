@@ -140,7 +140,7 @@ class MaskedAutoregressive(_Masked):
     ((2, 3), (2,), True)
     """
 
-    @takes(Autoregressive)
+    @takes(Autoregressive, Settings)
     def __init__(
         self,
         features: int,
@@ -167,7 +167,7 @@ class MaskedAutoregressive(_Masked):
         super().__init__(settings, network, kind, network.initial(check.seeds(seed), kind, settings.identity))
 
     @classmethod
-    @takes(DenseAutoregressive)
+    @takes(DenseAutoregressive, Settings)
     def from_dense(
         cls,
         weights: Sequence[NDArray[Any]],
@@ -265,7 +265,7 @@ class Coupling(_Masked):
     True
     """
 
-    @takes(Conditioner)
+    @takes(Conditioner, Settings)
     def __init__(
         self,
         features: int,
@@ -291,7 +291,7 @@ class Coupling(_Masked):
         super().__init__(settings, network, kind, network.initial(check.seeds(seed), kind, settings.identity))
 
     @classmethod
-    @takes(DenseConditioner)
+    @takes(DenseConditioner, Settings)
     def from_dense(
         cls,
         weights: Sequence[NDArray[Any]],

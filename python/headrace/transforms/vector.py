@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import _arguments as check
 from headrace._core.maps import VECTOR_MAPS
-from headrace._core.settings import MOST_COLUMNS, NetworkKeywords, NetworkSettings
+from headrace._core.settings import MOST_COLUMNS, NetworkKeywords, NetworkSettings, Settings
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._keywords import documented, takes
@@ -145,7 +145,7 @@ class Planar(_Vector):
     _map = "planar"
     _OWN = ("nonlinearity", "negative_slope")
 
-    @takes(NetworkKeywords)
+    @takes(NetworkKeywords, Settings)
     def __init__(
         self,
         features: int,
@@ -188,7 +188,7 @@ class Radial(_Vector):
 
     _map = "radial"
 
-    @takes(NetworkKeywords)
+    @takes(NetworkKeywords, Settings)
     def __init__(
         self,
         features: int,

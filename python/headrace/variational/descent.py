@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from headrace import _arguments as check
 from headrace import _progress
 from headrace._core import cpu
-from headrace._fit import optimizer as _optimizer
-from headrace._fit.optimizer import Adam
+from headrace._fit.arguments import BY_LOSS
+from headrace._fit.arguments import SCHEDULES as _SCHEDULES
+from headrace._fit.optimizer import Adam, regularisation, scheduled
 from headrace.variational.contexts import Contexts
 from headrace.variational.target import Target
 
@@ -32,7 +33,7 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator
 Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy, standard error
 
-SCHEDULES = tuple(name for name in _optimizer.SCHEDULES if name not in _optimizer.BY_LOSS)
+SCHEDULES = tuple(name for name in _SCHEDULES if name not in BY_LOSS)
 
 JUDGED, JUDGE_BY = 20, 8  # number of evaluations in a descent, and their samples for each one of a step
 MOST_SLACK = 0.05  # nats; two standard errors of the lowest free energy if that is less
@@ -118,7 +119,7 @@ class DescentPlan:
                 check.number("annealing[0]", pair[0], least=0.0, below=math.inf),
                 check.number("annealing[1]", pair[1], above=0.0, below=math.inf),
             )
-        _optimizer.regularisation(weight_decay, clip, average)
+        regularisation(weight_decay, clip, average)
         return cls(
             check.integer("steps", steps),
             check.integer("samples", samples, least=1),
@@ -137,7 +138,7 @@ class DescentPlan:
 
     def rate(self, step: int) -> float:
         """The learning rate at a step."""
-        return self.learning_rate * _optimizer.scheduled(self.schedule, lambda: step / self.steps)
+        return self.learning_rate * scheduled(self.schedule, lambda: step / self.steps)
 
 
 def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:

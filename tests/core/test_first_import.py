@@ -1,0 +1,64 @@
+"""`import headrace` leaves out what lies above flows: its names are imported when they are first used."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from headrace import _stored
+
+SMALL = {"transforms": 1, "hidden": (4,)}
+ABOVE = {
+    "AscentFlow": lambda: hr.DualAscentFlow(steps=2, seed=0).fit(np.random.default_rng(0).normal(size=(200, 2))),
+    "CausalConvolution": lambda: hr.CausalConvolution(1, channels=2, dilations=(1,)),
+    "Ensemble": lambda: hr.Ensemble([hr.MAF(2, **SMALL)]),
+    "LinearPrediction": lambda: hr.LinearPrediction(order=2),
+    "SequenceFlow": lambda: hr.SequenceFlow([hr.CausalConvolution(1, channels=2, dilations=(1,))]),
+    "WaveNet": lambda: hr.WaveNet(channels=2, layers=1),
+}
+
+
+def fresh(code, *arguments):
+    """The output of a process of its own, which has imported nothing yet."""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_dir_lists_the_public_names_and_each_can_be_used():
+    assert fresh("import headrace; print(*dir(headrace))") == dir(hr)
+    assert {*hr.__all__, "__version__", "ops", "torch", "plot"} <= {*dir(hr)}
+    assert {"Any", "TYPE_CHECKING", "_core"}.isdisjoint(dir(hr))
+    fresh("import headrace\nfor name in headrace.__all__: getattr(headrace, name)")
+
+
+def test_static_checkers_know_the_names_that_are_imported_later():
+    tree = ast.parse(Path(hr.__file__).read_text())
+    known = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    names = {(node.module, alias.name) for node in known.body for alias in node.names if node.module != "headrace"}
+    assert names == {(f"headrace.{module}", name) for name, module in hr._MODULE_OF.items()}
+    assert {alias.name for node in known.body for alias in node.names} >= {*hr.__all__} - {*vars(hr)}
+
+
+def test_files_know_where_the_later_kinds_are():
+    assert set(ABOVE) == set(_stored.LATER)
+    at_once = fresh("import headrace; print(*headrace._stored.KINDS)")
+    assert {*at_once, *ABOVE} == {*_stored._all_kinds()}
+    assert set(ABOVE).isdisjoint(at_once)
+
+
+@pytest.mark.parametrize("kind", ABOVE)
+def test_a_file_of_a_later_kind_is_read_by_a_fresh_process(kind, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(hr.to_bytes(ABOVE[kind]()))
+    assert fresh("import sys, headrace; print(type(headrace.load(sys.argv[1])).__name__)", str(path)) == [kind]
+
+
+def test_the_message_about_an_unknown_kind_has_them_all():
+    code = "from headrace import _stored\n"
+    code += "try: _stored.Stored({'kind': 'none'}, {}, None).build(object)\nexcept ValueError as error: print(error)"
+    assert set(ABOVE) <= {word.strip("',") for word in fresh(code)}
