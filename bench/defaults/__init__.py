@@ -1,4 +1,4 @@
-"""Every public default beside its fastest setting: ``python -m bench.defaults [--what REGEX] [--pairs 9]``.
+"""Every public default beside its fastest setting: ``python -m bench.defaults [--what REGEX] [--pairs 15]``.
 
 A call as its docstring's example has it takes a ratio of the processor time of the same call in its fastest setting,
 both in turn in one process. What that is depends on the kind of the row:

@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         description=bench.defaults.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--what", default="", metavar="REGEX", help="only rows whose kind or code matches; no file")
-    parser.add_argument("--pairs", type=int, default=9, help="pairs of blocks of each row")
+    parser.add_argument("--pairs", type=int, default=15, help="pairs of blocks of each row")
     parser.add_argument("--block", type=float, default=1e-3, help="seconds of a block")
     options = parser.parse_args(argv)
     rows = [row for row in ROWS if re.search(options.what, f"{row.kind} {row.name}")]

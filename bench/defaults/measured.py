@@ -15,7 +15,7 @@ from bench.peers.client import alternating
 
 Timed = Callable[[int], float]
 """Processor seconds of so many calls."""
-LONG, MOST = 0.1, 2000  # seconds of a long call, and calls of a block
+LONG, MOST = 0.03, 2000  # seconds of a long call, and calls of a block
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 import headrace as hr
+from headrace._core.maps import MAPS as EVERY_MAP
 
 SIZES = 1, 7, 17, 100
 LANES = 16
@@ -91,9 +92,9 @@ ABOVE = {
         "The default chooses between forms of its maps by held-out rows and trains all steps together; "
         "the algorithm of the notes takes each step once.",
     ),
-    r"hr\.RadialFlow\(3\).*flow\.log_prob\(lists\)": (
+    r"hr\.(Planar|Radial)Flow\(3\).*flow\.log_prob\(lists\)": (
         8,
-        "NumPy takes twice as long to read a list of rows as the flow takes to compute.",
+        "NumPy takes longer to read a list of rows than the flow to compute.",
     ),
 }
 """Limits above `LIMIT`, and why, by what is made, the call and n: at most five."""
@@ -144,17 +145,8 @@ TRANSFORMS = {  # with their features
     "Rotation([[0.0, -1.0], [1.0, 0.0]])": 2,
     "Support([(0.0, None), (0.0, 1.0), None])": 3,
 }
-MAPS = {  # with the number of a coordinate's parameters
-    "affine": 2,
-    "additive": 1,
-    "rq_spline": 23,
-    "rq_spline_nflows": 23,
-    "rq_spline_free": 25,
-    "rq_spline_flowjax": 25,
-    "rq_spline_circular": 24,
-    "dual_ascent": 5,
-    "logistic_mixture": 24,
-}
+MAPS = {name: one.n_params(bins=8) for name, one in EVERY_MAP.items()}
+"""The number of a coordinate's parameters."""
 FRAMES = {  # of packages that may be missing
     "pandas": "pandas.DataFrame(x.astype(float), columns=list('abc'))",
     "polars": "polars.DataFrame(x.astype(float), schema=list('abc'))",
