@@ -307,6 +307,15 @@ def test_a_fit_that_goes_wrong_saves_nothing(folder, run):
     assert not os.path.exists("f.safetensors")
 
 
+def test_the_warning_of_epochs_below_a_gaussian_names_the_option(folder, run):
+    x = cases.rng("below a Gaussian").standard_normal((2000, 4)) @ np.linalg.cholesky(0.1 * np.eye(4) + 0.9).T
+    np.save("close.npy", x)
+    code, _, err = run("fit", "close.npy", "-o", "f.safetensors", "--flow", "maf", "--epochs", 1, "--quiet")
+    assert code == 0
+    assert "headrace: warning: fit: held-out rows prefer a Gaussian: " in err
+    assert "leave out --epochs, so that" in err
+
+
 # --- names of columns -----------------------------------------------------------------------------------------------
 
 
