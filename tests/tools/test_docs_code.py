@@ -68,6 +68,7 @@ def names_without_a_value(codes):
         yield from (n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id not in known)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")  # as a reader would run it
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_python_runs(page, tmp_path, monkeypatch):
