@@ -34,6 +34,7 @@ NOT_RUN = {
     },
     "CONTRIBUTING.md": {
         "pytest -n auto": MINUTES,
+        "pytest -n auto --quick": MINUTES,
         "gdb --args python -m pytest tests/maps/test_maps.py": "needs gdb, and somebody at the keyboard",
         "cmake --preset tsan && cmake --build --preset tsan && ctest --preset tsan": "step tsan",
         "cmake --preset ci && cmake --build --preset ci && ctest --preset ci": "step cpp",

@@ -312,3 +312,12 @@ def test_the_real_module_loads_without_a_driver():
     if count == 0:
         with pytest.raises(cuda.CudaError, match="device: "):
             cuda.device_name(0)
+
+
+def test_a_clone_that_was_moved_is_built_anew(tmp_path):
+    """CMake refuses the cache of another folder of sources."""
+    cache = tmp_path / "CMakeCache.txt"
+    assert not emulation.moved(cache)
+    for root, moved in ((emulation.ROOT, False), (emulation.ROOT / "before", True), ("/elsewhere", True)):
+        cache.write_text(f"# made by CMake\nCMAKE_HOME_DIRECTORY:INTERNAL={root}\nCMAKE_GENERATOR:INTERNAL=Ninja\n")
+        assert emulation.moved(cache) == moved

@@ -119,6 +119,7 @@ def test_shown_fits_with_epochs_are_found():
     assert lines_with_epochs(module, "fit(epochs=1)\n    >>> fit(epochs=2)\n") == ["    >>> fit(epochs=2)"]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")  # as a reader would run it
 @pytest.mark.parametrize("page", TO_RUN)
 def test_python_runs(page, tmp_path, monkeypatch):

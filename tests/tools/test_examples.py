@@ -11,7 +11,7 @@ import pytest
 
 import cases
 
-pytestmark = pytest.mark.programs
+pytestmark = [pytest.mark.programs, pytest.mark.long]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NUMBER = r"(-?\d+\.\d+)"
