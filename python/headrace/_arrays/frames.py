@@ -86,6 +86,9 @@ def check_numbers(name: str, x: Any) -> None:
 def _checked(name: str, value: Any) -> tuple[list[Column], list[np.dtype[Any]]]:
     """The columns of a frame, and in which floats each is read."""
     columns = _columns(inferred(value))
+    names = labels_of(value) or ()
+    if twice := [one for i, one in enumerate(names) if one in names[:i]]:
+        raise ValueError(f"{name}: expected columns of different names, got {twice[0]!r} twice")
     dtypes = []
     for label, given, _ in columns:
         dtype = _float(given) or _whole(given)
