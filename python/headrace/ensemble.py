@@ -221,6 +221,13 @@ class Ensemble(Filed):
         """Write all members to one safetensors file, which `headrace.load` reads; see `Flow.save`."""
         files.save(self, path)
 
+    def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
+        """Refused: a graph is that of one flow, `Flow.to_onnx`."""
+        raise TypeError(
+            "flow: expected one flow for a graph, got an Ensemble; write each of its `flows` by to_onnx, or fit one "
+            "that has learnt their mixture by effort='high'"
+        )
+
     def _header(self) -> dict[str, Any]:
         """See `headrace._stored`."""
         members = [header_of(flow) for flow in self._flows]

@@ -1,5 +1,6 @@
 """Tables that the command line reads: every format gives the same numbers, as a whole and in blocks."""
 
+import re
 import subprocess
 import sys
 
@@ -65,6 +66,36 @@ def test_numbers_in_quotes_and_words_in_other_columns(folder):
     assert_array_equal(source.read([1, 2]), [[1.0, 2.5], [3.0, 1e-3], [6.0, 7.0]])
     with pytest.raises(ValueError, match="line 2, column 'name': expected a number, got 'Sirius, \"the dog\"'; --col"):
         source.read([0, 1])
+
+
+OTHER_NUMBERS = {
+    "Arabic digits": ("a,b\n1,2\n1,٢\n", "line 3, column 'b': expected a number, got '٢'"),
+    "full-width digits": ("a,b\n1,２\n", "line 2, column 'b': expected a number, got '２'"),
+    "a NUL in a number": ("a,b\n1,2\0\n", "line 2: expected text, got a NUL"),
+    "decimal commas": (
+        "a;b\n1,5;2\n",
+        "line 2, column 'a': expected a number, got '1,5'; decimal points take the place of commas in pandas",
+    ),
+    "in quotes": (
+        'a,b\n1,"0,12"\n',
+        "line 2, column 'b': expected a number, got '0,12'; decimal points take the place of commas in pandas",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_NUMBERS)
+def test_numbers_are_those_of_ascii(folder, name):
+    text, message = OTHER_NUMBERS[name]
+    with open("t.csv", "w", encoding="utf-8") as file:
+        file.write(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        _tables.open_table("t.csv").read([0, 1])
+
+
+def test_words_of_other_alphabets_leave_numbers_as_they_are(folder):
+    with open("t.csv", "w", encoding="utf-8") as file:
+        file.write("größe,ort\n1.5,Köln\n-2e3,Łódź\n")
+    assert_array_equal(_tables.open_table("t.csv").read([0])[:, 0], [1.5, -2000.0])
 
 
 def test_float32_stays_and_other_numbers_become_float64(folder):

@@ -125,3 +125,10 @@ def test_what_is_refused(name):
     call, kind, words = WRONG[name]
     with pytest.raises(kind, match=words):
         call()
+
+
+def test_held_out_rows_of_one_frequent_value_are_named():
+    x = cases.rng("repeats").standard_normal((400, 2))
+    x[:100, 1] = 0.25
+    with pytest.warns(RuntimeWarning, match="^held_out: one value is frequent in column 1"):
+        hr.recalibrate(hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])]), x)

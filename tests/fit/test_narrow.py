@@ -216,6 +216,7 @@ def test_the_warning_of_cells_far_out_counts_fill_values(short):
     assert "leave these rows out" in str(warned[0].message)  # a fiftieth of the rows
 
 
+@pytest.mark.filterwarnings("ignore:fit:RuntimeWarning")  # of a few steps, and of the row that a stream keeps
 @pytest.mark.parametrize("kind", KINDS)
 def test_cells_of_x_far_out_are_named(kind, short):
     x, _ = near_context(2000, 0.5, "far")
@@ -285,6 +286,29 @@ def test_very_skewed_columns_become_about_normal(sigma, rows):
     log_prob = flow.log_prob(new)
     assert (truth - log_prob).mean() < (0.35 if rows == 1000 else 0.1)  # rows beyond all that were seen have most of it
     assert_allclose(flow.to_data(z[:1000])[0], new[:1000], rtol=1e-6)
+
+
+def test_rows_beyond_a_spike_are_not_thrown_far_out():
+    """A top-coded column with noise: the outermost quantile lies in the spike, whose slope went on: to -3.6e7."""
+    rng = np.random.default_rng(0)
+    x = np.round(rng.gamma(2.2, 11, 3000))
+    x[x > 65] = 99.999
+    x[:4], x[4:40] = [175, 165, 155, 141], x[4:40] + 0.001
+    x = (x + 0.001 * (rng.random(3000) - 0.5))[:, None]
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    links = of_sample(Sample((x - mean) / std, None))
+    assert links
+    assert hr.Flow([*links, hr.Standardize(mean, std)], dtype="float64").log_prob(x).min() > -60
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_rows_that_are_lost_are_named(kind, short):
+    x = lognormal(2000, 0.2)
+    x[700, 1] = 1e4  # is not far enough out to be left out
+    with pytest.warns(
+        RuntimeWarning, match=r"^fit: 1 of \d+ training rows have log densities down to -\d.*, half of all at"
+    ):
+        fit(kind, small(3), x, seed=3, epochs=1)
 
 
 def test_columns_that_are_not_crowded_are_left_alone():

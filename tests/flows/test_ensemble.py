@@ -358,3 +358,10 @@ def test_what_is_refused(name):
 
 def test_the_example_of_files_is_an_ensemble():
     assert isinstance(file_cases.EXAMPLES["ensemble"]("float32"), hr.Ensemble)
+
+
+def test_graphs_are_those_of_one_flow(tmp_path):
+    with pytest.raises(
+        TypeError, match="flow: expected one flow for a graph, got an Ensemble; write each of its `flows`"
+    ):
+        hr.Ensemble([hr.MAF(2)]).to_onnx(tmp_path / "flow.onnx")

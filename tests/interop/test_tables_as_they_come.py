@@ -199,10 +199,24 @@ def test_polars_frames():
     assert drawn.columns == ["a", "b"]
 
 
-def test_all_columns_constant_are_fitted_as_they_are():
+def test_all_columns_constant_are_fitted_and_put_back():
     with pytest.warns(RuntimeWarning, match="constant"):
-        density = FlowDensity(**SHORT).fit(np.ones((20, 2)))
+        density = FlowDensity(**SHORT).fit(np.full((20, 2), [1.0, 7.5]))
     assert density.flow_.features == 2
+    assert (density.sample(50, random_state=0) == [1.0, 7.5]).all()
+    assert np.isfinite(density.score_samples([[1.0, 7.5]])).all()
+    with pytest.warns(RuntimeWarning, match="differ from 1, the one value"):
+        assert density.score_samples([[1.5, 7.5]]) == -np.inf
+
+
+def test_frames_with_one_name_twice_are_refused():
+    frames = pytest.importorskip("pandas")
+    x = frames.DataFrame(np.zeros((9, 3)), columns=["a", "a", "b"])
+    with pytest.raises(ValueError, match="x: expected columns of different names, got 'a' twice"):
+        hr.MAF(3).fit(x)
+    with pytest.raises(ValueError, match="context: expected columns of different names, got 'a' twice"):
+        hr.MAF(1, 3).log_prob(np.zeros((9, 1)), x)
+    assert hr.MAF(3).log_prob(x.set_axis([0, 0, 1], axis=1)).shape == (9,)  # numbers are no names
 
 
 def test_rows_of_weight_zero_say_nothing_of_a_column():
@@ -239,7 +253,8 @@ def test_pickles_keep_the_table_and_old_ones_load(fitted):
 def test_a_table_is_kept_as_json():
     table = Table((Column("integer", 2.0, 1.0), Column("float", constant=3.0), Column("boolean", 1.0)))
     assert Table.of_header(table.header()) == table
-    for wrong in ([], "x", [{"kind": "odd"}], [{**table.header()[1]}], [{**table.header()[0], "width": -1.0}]):
+    assert Table.of_header(table.header()[1:2]).kept == [0]  # all of its columns are constant
+    for wrong in ([], "x", [{"kind": "odd"}], [{**table.header()[0], "width": -1.0}]):
         with pytest.raises((ValueError, TypeError, KeyError)):
             Table.of_header(wrong)
 

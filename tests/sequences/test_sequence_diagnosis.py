@@ -89,3 +89,10 @@ def test_errors():
         hr.diagnose(hr.MAF(1), np.zeros((30, 1)), covariates=np.ones(2))
     with pytest.raises(ValueError, match="x: expected shape"):
         hr.diagnose(flow, np.zeros(30))
+
+
+def test_integers_have_no_density():
+    with pytest.raises(
+        TypeError, match="x: expected floats, because latent values are those of a density, got integers"
+    ):
+        hr.diagnose(hr.WaveNet(layers=2, channels=4), np.zeros((2, 50, 1), "int16"))

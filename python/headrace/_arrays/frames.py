@@ -88,6 +88,10 @@ def _checked(name: str, value: Any) -> tuple[list[Column], list[np.dtype[Any]]]:
     columns = _columns(value)
     if any(isinstance(given, np.dtype) and given.kind == "O" for _, given, _ in columns):
         columns = _columns(inferred(value))
+    names = labels_of(value) or ()
+    if len(set(names)) < len(names):
+        twice = next(one for i, one in enumerate(names) if one in names[:i])
+        raise ValueError(f"{name}: expected columns of different names, got {twice!r} twice")
     dtypes = []
     for label, given, _ in columns:
         dtype = _float(given) or _whole(given)

@@ -27,7 +27,7 @@ Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 DIGITS = 1e4  # values in a standard deviation that the dtype must distinguish
 FAR = {"x": 1e5, "context": 1e3}  # median distances from the median, from which cells are far out: x has curves
 FEW = 0.01  # the largest share of rows that are left out for such cells of a column
-LOOKED_AT = 1 << 14  # rows by which cells far out are measured
+LOOKED_AT = 1 << 14  # rows by which cells far out are measured, and of which one is looked for at a time
 LEAST_EFFECTIVE = 20  # the effective number of rows below which a fit warns
 
 
@@ -260,7 +260,7 @@ def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], f
     """The rows without cells far out, if these are few; a warning of such cells."""
     asarray, most = _arrays.library(table).asarray, min(part.size, LOOKED_AT)
     some = part.at(np.arange(most, dtype=np.int64) * part.size // most)
-    found = far_columns(table[asarray(some)], (table[asarray(index)] for index in part.chunks()), FAR[name])
+    found = far_columns(table[asarray(some)], (table[asarray(index)] for index in part.chunks(LOOKED_AT)), FAR[name])
     few = [one.rows for one in found if len(one.rows) <= FEW * part.size]
     warn_of_far(name, found, part.size, names, first + part.at(found[0].rows[:1])[0] if found else None)
     return _kept(part, ~np.isin(np.arange(part.size), np.concatenate(few))) if few else part

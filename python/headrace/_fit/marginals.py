@@ -161,13 +161,18 @@ class Curve:
 
 
 def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, Floats]:
-    """Knots as far apart as `Gaussianize` requires, and slopes of their chords where they moved."""
+    """Knots as far apart as `Gaussianize` requires, and slopes of their chords where they moved.
+
+    The ends keep their slopes, because these are those of the tails: a spike's would throw all rows beyond far out.
+    """
     moved, middle, least = x.copy(), x.size // 2, SPREAD * (x[-1] - x[0])
     for i in range(middle + 1, x.size):
         moved[i] = max(x[i], moved[i - 1] + least)
     for i in range(middle - 1, -1, -1):
         moved[i] = min(x[i], moved[i + 1] - least)
-    return moved, latent, np.where(moved == x, slope, np.gradient(latent, moved))
+    kept = moved == x
+    kept[[0, -1]] = True
+    return moved, latent, np.where(kept, slope, np.gradient(latent, moved))
 
 
 def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: int) -> bool:

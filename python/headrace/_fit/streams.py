@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from headrace import _array_errors as errors
 from headrace import _progress
 from headrace._arrays.caller import Caller
-from headrace._fit.given_rows import FAR, Data, bad_rows, checksum, not_finite, not_inside, outside, warn_of_far
+from headrace._fit.given_rows import (
+    FAR,
+    LOOKED_AT,
+    Data,
+    bad_rows,
+    checksum,
+    not_finite,
+    not_inside,
+    outside,
+    warn_of_far,
+)
 from headrace._fit.moments import Effective, Moments, far_columns
 from headrace._fit.source import ArrayRows, held_out
 from headrace._held_out import CHUNK, RowPart
@@ -101,7 +111,8 @@ class StreamRows(ArrayRows):
         self.size, self.rows = train.size, self.stream.rows or train.rows
         for name, table, moments in zip(FAR, (self.data.x, self.data.context), self._sums, strict=True):
             if table is not None:
-                found = far_columns(table, (table, np.stack([moments.low, moments.high])), FAR[name])
+                blocks = (*np.array_split(table, -(-len(table) // LOOKED_AT)), np.stack([moments.low, moments.high]))
+                found = far_columns(table[:: len(blocks)], blocks, FAR[name])
                 warn_of_far(name, found, self.size, self.data.names if name == "x" else ())
         return ArrayRows(self._data_of(Block.joined(out))) if isinstance(judge, RowPart) else judge
 

@@ -158,8 +158,6 @@ class Table:
                 period = periods[i]
                 gap = facts.gap if period is None else math.gcd(facts.gap, int(period[1] - period[0]))
                 found.append(Column(kind, float(gap), facts.low, None, ends[i], period))
-        if all(one.constant is not None for one in found):  # nothing would be left to fit
-            found = [Column(one.kind) for one in found]
         return cls(tuple(found), names=None if names is None else tuple(map(str, names)))
 
     def __repr__(self) -> str:
@@ -168,8 +166,9 @@ class Table:
 
     @property
     def kept(self) -> list[int]:
-        """The columns that a density has."""
-        return [i for i, one in enumerate(self.columns) if one.constant is None]
+        """The columns that a density has: those that are not constant, or all if all are."""
+        changing = [i for i, one in enumerate(self.columns) if one.constant is None]
+        return changing or list(range(len(self.columns)))
 
     @property
     def is_plain(self) -> bool:
@@ -348,10 +347,7 @@ class Table:
             frequent = [check.number("frequent", one, above=-np.inf, below=np.inf) for one in entry.get("frequent", ())]
             ends = support.bounds[0], support.periodic[0]
             found.append(Column(kind, width, offset, constant, *ends, step, tuple(frequent)))
-        table = cls(tuple(found), check.integer("seed", seed), check.choice("missing", missing, MISSING))
-        if not table.kept:
-            raise ValueError("expected a column that is not constant")
-        return table
+        return cls(tuple(found), check.integer("seed", seed), check.choice("missing", missing, MISSING))
 
 
 LATER = ("bounds", "period", "step", "frequent")  # keys of a file's column that are left out if it has none

@@ -89,6 +89,8 @@ class SequenceDiagnosis(Tested):
 def diagnose_sequences(flow: Any, x: Any, context: Any, covariates: Any, seed: int) -> SequenceDiagnosis:
     """See `headrace.diagnose`."""
     arrays = [np.asarray(one) for one in (x if isinstance(x, (list, tuple)) else _three_axes(x))]
+    if any(one.dtype.kind in "iub" for one in arrays):
+        raise TypeError("x: expected floats, because latent values are those of a density, got integers; call .astype")
     steps = flow.log_prob_steps(arrays, context, covariates)
     z, _ = flow.to_latent(arrays, context, covariates)
     own = [scores(flow.base, np.asarray(one), seed) for one in z]

@@ -164,8 +164,8 @@ class Gaussianize(Fixed):
         groups = MAPS[settings.map].groups(settings.bins)
         raw = {name: stored.array(name, (n, size), np.float64) for name, size in groups.items()}
         for name, array in raw.items():
-            if not np.isfinite(array).all():
-                raise ValueError(f"{name}: expected finite numbers, got NaN or an infinity")
+            if not (np.abs(array) <= np.finfo(stored.dtype or np.float64).max).all():
+                raise ValueError(f"{name}: expected finite numbers of the file's dtype, got {np.abs(array).max():g}")
         if (raw["height"] != raw["height"][:1]).any():
             raise ValueError("height: expected the same numbers for all columns")
         return cls._of(interval_of(settings.map, settings.bound), Standardize(mean, std), raw)

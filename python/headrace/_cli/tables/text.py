@@ -25,12 +25,12 @@ CHUNK = 1 << 14  # rows of text that are parsed at a time
 
 
 def is_number(field: str) -> bool:
-    """Whether a cell of a table may have this text; Python's underscores between digits are refused."""
+    """Whether a cell of a table may have this text: digits of ASCII, without Python's underscores between them."""
     try:
         float(field)
     except ValueError:
         return False
-    return "_" not in field
+    return "_" not in field and field.isascii()
 
 
 def _numbers(fields: Sequence[str]) -> Iterator[int]:
@@ -84,6 +84,8 @@ class Text(Source):
         with self._opened() as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as file:
             try:
                 for number, line in enumerate(file, 1):
+                    if "\0" in line:
+                        raise ValueError(f"{self.path}: line {number}: expected text, got a NUL")
                     if line.strip() and not line.lstrip().startswith("#"):
                         yield number, line.rstrip("\n") + "\n"  # a quote without an end takes these lines into its cell
             except (EOFError, zlib.error, gzip.BadGzipFile):
@@ -128,7 +130,7 @@ class Text(Source):
     def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
         lines, chosen, is_first = islice(self._lines(), self.before, None), list(columns), True
         while some := list(islice(lines, CHUNK)):
-            cells = self._cells(some, np.float64)
+            cells = self._cells(some, np.float64) if all(line.isascii() for _, line in some) else None
             yield self._converted(some, chosen, is_first) if cells is None else cells[:, chosen]
             is_first = False
 
@@ -151,6 +153,9 @@ class Text(Source):
                     others = "; --columns leaves the column out"
                     if is_first and row == 0:
                         others = choosing([chosen[k] for k in _numbers(row_texts)])
+                    if is_number(text.replace(",", ".", 1)):
+                        read = f"pandas.read_csv(FILE, sep={self.delimiter!r}, decimal=',')"
+                        others = f"; decimal points take the place of commas in {read}.to_csv(NEW, index=False)"
                     raise ValueError(
                         f"{self.path}: line {number}, {self.label(i)}: expected a number, got {str(cells[row, i])!r}"
                         + others
