@@ -28,7 +28,7 @@ MOST_CIRCLES = 5  # circle couplings of flows of many small transforms
 _OWN = ("activation", "last_activation", "residual", "dropout", "bins")  # settings that mean the same on a circle
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CircleSettings:
     """Settings of a flow's circle couplings."""
 

@@ -25,7 +25,7 @@ WRT = ("inputs", "parameters")
 _BLOCK = 1 << 16  # rows of another byte order or width that are converted at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cotangents:
     """Gradients of a scalar by the results of a run; None stands for zero, or for one in every row."""
 

@@ -51,7 +51,7 @@ _IDENTITIES: dict[str, Callable[[float], float]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Map:
     """A map: the number of a coordinate's parameters by name and bins, and the values that make it the identity."""
 
@@ -104,7 +104,7 @@ def _made(of_scales: dict[str, Any]) -> Map:
 MAPS: dict[str, Map] = maps_of(cpu)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VectorMap:
     """The raw parameters of a map of all coordinates by name, given the number of coordinates, and fresh ones."""
 

@@ -42,7 +42,7 @@ class HiddenLayers(Protocol):
         """The layers as `MaskedOptions` of a core take them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Staircase:
     """The structure of masks that were made from it: the level of each coordinate, the degree of each hidden unit."""
 

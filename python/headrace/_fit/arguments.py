@@ -67,7 +67,7 @@ class FitKeywords(TypedDict, total=False):
     keep: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Option:
     """An option of the command line."""
 
@@ -104,7 +104,7 @@ def _gaussianize(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Arguments:
     """The arguments of one call."""
 

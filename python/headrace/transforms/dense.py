@@ -19,7 +19,7 @@ from headrace._stored import Stored
 from headrace.network import Network
 
 
-@dataclass
+@dataclass(eq=False)
 class Dense:
     """Checked layers of `from_dense`; those that read only the context are separate."""
 

@@ -29,7 +29,7 @@ class Reads(Exception):
     """An output of a network, and an input that it needs and that is not kept: their indices in the network."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Restriction:
     """The kept coordinates of a network, each list in the order of the part."""
 
