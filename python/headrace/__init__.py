@@ -24,7 +24,7 @@ from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.stream import Stream
 from headrace.sequences.wavenet import WaveNet
 from headrace.tails import Independent, NormalMixture, StudentT, Uniform
-from headrace.training import Adam, History
+from headrace.training import Adam, History, Muon
 from headrace.transforms.act_norm import ActNorm
 from headrace.transforms.elementwise import Elementwise
 from headrace.transforms.fixed import Permutation, Standardize
@@ -89,6 +89,7 @@ __all__ = [
     "LinearPrediction",
     "Logistic",
     "MaskedAutoregressive",
+    "Muon",
     "Network",
     "Normal",
     "NormalMixture",

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from headrace._fit.arguments import Arguments
 from headrace._fit.fit import Fit
 from headrace._fit.history import History
-from headrace._fit.optimizer import Adam
+from headrace._fit.optimizer import Adam, Muon
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["Adam", "History"]
+__all__ = ["Adam", "History", "Muon"]
 
 EFFORTS: dict[str, Callable[[Any, Any, Any, Arguments], History]] = {}
 """Other ways to fit, by `effort`: `headrace._effort` adds "high", and imports the flows, which import this module."""

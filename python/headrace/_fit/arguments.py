@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from headrace import _arguments as check
-from headrace._fit.optimizer import SCHEDULES
+from headrace._fit.optimizer import OPTIMIZERS, SCHEDULES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,6 +39,7 @@ class FitKeywords(TypedDict, total=False):
     batch_size: int | None
     learning_rate: float | None
     schedule: str
+    optimizer: str
     weight_decay: float | str | None
     clip: float | None
     average: float | None
@@ -137,6 +138,12 @@ class Arguments:
         "where 8,000 to 50,000 rows are left to train on and `epochs`, `weight_decay` and `patience` are the "
         "defaults.",
         lambda value: check.choice("schedule", value, (*SCHEDULES, "auto")),
+        of_plan=True,
+    )
+    optimizer: str = _argument(
+        "adam",
+        '"adam" or "muon", on the CPU; see `headrace.Adam` and `headrace.Muon`.',
+        lambda value: check.choice("optimizer", value, tuple(OPTIMIZERS)),
         of_plan=True,
     )
     weight_decay: float | str | None = _argument(
