@@ -1,7 +1,7 @@
 // Program (steps and weights) and Adam for Python.
 #include <algorithm>
 
-#include "../core/optimizer.hpp"
+#include "../core/muon.hpp"
 #include "../core/program.hpp"
 #include "bindings.hpp"
 #include "initialised.hpp"
@@ -12,6 +12,8 @@ HR_REFUSE_UNINITIALISED(headrace::Program<float>);
 HR_REFUSE_UNINITIALISED(headrace::Program<double>);
 HR_REFUSE_UNINITIALISED(headrace::Adam<float>);
 HR_REFUSE_UNINITIALISED(headrace::Adam<double>);
+HR_REFUSE_UNINITIALISED(headrace::Muon<float>);
+HR_REFUSE_UNINITIALISED(headrace::Muon<double>);
 
 namespace headrace {
 namespace {
@@ -115,6 +117,19 @@ void bind_steps(py::class_<Adam<T>> adam) {
             py::arg("gradient"), py::arg("learning_rate"));
 }
 
+template <class T>
+void bind_muon_of(py::module_& m, const char* name) {
+    py::class_<Muon<T>, Adam<T>>(m, name).def(
+        py::init([](const std::shared_ptr<Program<T>>& program, double momentum, double beta1, double beta2,
+                    double epsilon, double weight_decay, double clip, double average) {
+            require(program != nullptr, "program: expected a program");
+            return std::make_unique<Muon<T>>(program, momentum,
+                                             AdamOptions{beta1, beta2, epsilon, weight_decay, clip, average});
+        }),
+        py::arg("program"), py::arg("momentum"), py::arg("beta1"), py::arg("beta2"), py::arg("epsilon"),
+        py::arg("weight_decay"), py::arg("clip"), py::arg("average"));
+}
+
 }  // namespace
 
 void bind_program(py::module_& m) {
@@ -122,6 +137,8 @@ void bind_program(py::module_& m) {
     bind_program_of<double>(m, "ProgramF64");
     bind_steps(bind_adam_of<Adam<float>, Program<float>>(m, "AdamF32"));
     bind_steps(bind_adam_of<Adam<double>, Program<double>>(m, "AdamF64"));
+    bind_muon_of<float>(m, "MuonF32");
+    bind_muon_of<double>(m, "MuonF64");
 }
 
 }  // namespace headrace

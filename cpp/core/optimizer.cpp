@@ -31,11 +31,11 @@ Adam<T>::Adam(std::shared_ptr<Program<T>> program, const AdamOptions& options)
 template <class T>
 double Adam<T>::step(const T* gradient, double learning_rate) {
     const KernelsOf<T>& kernels = kernels_of<T>(*active_isa().table);
-    const auto for_stretches = [&](auto&& body) {
-        parallel_for(int64_t(stretches_.size()), [&](int64_t i) { body(size_t(i), stretches_[size_t(i)]); });
-    };
     std::vector<double> parts(stretches_.size());
-    for_stretches([&](size_t i, const Stretch& s) { parts[i] = kernels.sum_squares(gradient + s.begin, s.count); });
+    parallel_for(int64_t(parts.size()), [&](int64_t i) {
+        const Stretch& s = stretches_[size_t(i)];
+        parts[size_t(i)] = kernels.sum_squares(gradient + s.begin, s.count);
+    });
     double sum = 0;
     for (double part : parts) sum += part;
     const double norm = std::sqrt(sum);
@@ -43,15 +43,24 @@ double Adam<T>::step(const T* gradient, double learning_rate) {
 
     const AdamStep<T> s = adam_next<T>(options_, learning_rate, norm, clock_);
     program_->update([&](T* weights) {
-        for_stretches([&](size_t, const Stretch& part) {
-            T* const average = average_ ? average_.get() + part.begin : nullptr;
-            kernels.adam(s, part.decays, gradient + part.begin, weights + part.begin, mean_.get() + part.begin,
-                         square_.get() + part.begin, average, part.count);
-        });
+        move(s, learning_rate, gradient, weights);
         program_->structure().clear_masked(weights);  // if the gradient is not a vector of ours
     });
     if (average_) program_->structure().clear_masked(average_.get());
     return norm;
+}
+
+template <class T>
+void Adam<T>::move(const AdamStep<T>& step, double, const T* gradient, T* weights) {
+    parallel_for(int64_t(stretches_.size()), [&](int64_t i) { move(step, stretches_[size_t(i)], gradient, weights); });
+}
+
+template <class T>
+void Adam<T>::move(const AdamStep<T>& step, const Stretch& part, const T* gradient, T* weights) {
+    T* const average = average_ ? average_.get() + part.begin : nullptr;
+    kernels_of<T>(*active_isa().table)
+        .adam(step, part.decays, gradient + part.begin, weights + part.begin, mean_.get() + part.begin,
+              square_.get() + part.begin, average, part.count);
 }
 
 template <class T>

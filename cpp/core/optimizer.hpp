@@ -15,6 +15,7 @@ class Adam {
   public:
     using Number = T;
     Adam(std::shared_ptr<Program<T>> program, const AdamOptions& options);
+    virtual ~Adam() = default;
 
     // Updates the weights and returns the gradient's norm before clipping; where that is not finite, nothing changes.
     double step(const T* gradient, double learning_rate);
@@ -29,13 +30,22 @@ class Adam {
 
     const Program<T>& program() const { return *program_; }
 
-  private:
+  protected:
     // Elements of a task; only matrices decay, because a bias may have to be large, and so may a base's mean.
     struct Stretch {
         int64_t begin, count;
         bool decays;
     };
+    const std::vector<Stretch>& stretches() const { return stretches_; }
+    T* mean() { return mean_.get(); }
+    T* square() { return square_.get(); }
+    T* running_mean() { return average_.get(); }
 
+    // The new weights, by a gradient whose norm is finite.
+    virtual void move(const AdamStep<T>& step, double learning_rate, const T* gradient, T* weights);
+    void move(const AdamStep<T>& step, const Stretch& part, const T* gradient, T* weights);
+
+  private:
     std::shared_ptr<Program<T>> program_;
     std::vector<Stretch> stretches_;
     AdamOptions options_;

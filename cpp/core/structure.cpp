@@ -75,6 +75,19 @@ std::vector<WeightRange> Structure::parts() const {
     return all;
 }
 
+std::vector<WeightBlock> Structure::blocks() const {
+    std::vector<WeightBlock> all;
+    for (size_t i = 0; i < steps_.size(); ++i) {
+        const Conditioner* const c = conditioner(i);
+        if (!c) continue;
+        for (WeightBlock& block : c->blocks()) {
+            block.begin = step_weights_[i];
+            all.push_back(std::move(block));
+        }
+    }
+    return all;
+}
+
 template <class T>
 void Structure::clear_masked(T* vector) const {
     for_weighted([&](const auto& spec, int64_t first) { spec.clear_masked(vector + first); });

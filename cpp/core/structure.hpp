@@ -45,6 +45,7 @@ class Structure {
     int64_t back_pairs_of(size_t i) const { return step_back_pairs_[i]; }
 
     std::vector<WeightRange> parts() const;  // of the vector of weights, in order
+    std::vector<WeightBlock> blocks() const;
 
     // Sets every element that is no weight in a vector like the weights to zero: padding, masked entries.
     template <class T>

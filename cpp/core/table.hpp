@@ -42,6 +42,11 @@ struct KernelsOf {
     void (*adam)(const AdamStep<T>&, bool decays, const T* gradient, T* weights, T* mean, T* square, T* average,
                  int64_t n) noexcept;
     double (*sum_squares)(const T*, int64_t n) noexcept;
+    // Muon's on a block, whose offsets count from these pointers; average may be null; scratch has muon_scratch values.
+    // And zero in place of n moments that would become denormal.
+    void (*muon)(const MuonStep<T>&, const MuonBlock&, const T* gradient, T* weights, T* mean, T* average,
+                 T* scratch) noexcept;
+    void (*flush)(T* moments, int64_t n) noexcept;
     int width;  // lanes of a vector
 };
 
@@ -76,6 +81,11 @@ int64_t ascent_scratch(const AscentStep<T>& s) {
 template <class T>
 int64_t vector_rows_scratch(const VectorRows<T>& a) {
     return (4 * int64_t(a.features) + a.n_raw + a.n_ready) * vector_rows_of_tile;
+}
+
+inline int64_t muon_scratch(const MuonBlock& b) {
+    const int64_t side = std::min(b.rows, b.columns);
+    return 2 * int64_t(padded_row(b.rows)) * padded_row(b.columns) + 5 * side * padded_row(int(side));
 }
 
 template <class T>

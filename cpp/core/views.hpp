@@ -1,5 +1,5 @@
 // Arguments of the kernels: plain structs of sizes and pointers, whose owners are in compiled.hpp, published.hpp and
-// scratch.hpp. The one function is inlined (HR_FN), so that this header may be included once per instruction set.
+// scratch.hpp. Functions are inlined (HR_FN), so that this header may be included once per instruction set.
 //
 // Words: a *slot* is a line of a tile that holds one coordinate (or one context column) for all its rows; `given` are
 // the slots that a step starts from, `built` those it fills.
@@ -11,6 +11,7 @@
 #include "../math/ascent.hpp"
 #include "../math/base_density.hpp"
 #include "../math/maps/options.hpp"
+#include "../math/muon.hpp"
 #include "../steps/steps.hpp"
 #include "bf16.hpp"
 
@@ -157,6 +158,19 @@ struct AscentStep {
     int blocks;
     const T *next_center, *next_square;  // of the next map; null: only sums of x²
     const T* ones;                       // a vector's width of them
+};
+
+// Length of a row of a matrix in scratch, or of a layer's weights: whole vectors.
+HR_FN int padded_row(int n) {
+    return (n + row_padding - 1) / row_padding * row_padding;
+}
+
+// A block of a weight matrix to which Muon gives one orthogonal update (WeightBlock).
+struct MuonBlock {
+    const uint32_t* row;  // offsets of its rows
+    int rows, columns;
+    const uint32_t *x_row, *side_row;  // offsets of rows of columns, and of the shorter side's length, in scratch
+    const uint8_t* is_weight;          // of entries of a vector like the weights; null: all of the block are
 };
 
 }  // namespace headrace

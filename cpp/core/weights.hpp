@@ -11,13 +11,21 @@ namespace headrace {
 
 // Rows of weights and biases take whole vectors.
 inline int padded(int n) {
-    return (n + row_padding - 1) / row_padding * row_padding;
+    return padded_row(n);
 }
 
 // A stretch of a vector of weights.
 struct WeightRange {
     int64_t begin, end;
     bool is_bias;
+};
+
+// Rows of a weight matrix that read the same inputs, the first ones of the layer below: a matrix without masked
+// entries, unless some are pinned to zero. Its entries from `begin`: of each row those from its offset on.
+struct WeightBlock {
+    int64_t begin = 0;
+    std::vector<uint32_t> row;
+    int columns = 0;
 };
 
 // A named array of parameters, in the shape in which it is read and set.
@@ -35,6 +43,8 @@ class WeightLayout {
 
     virtual uint32_t n_weights() const = 0;
     virtual std::vector<WeightRange> parts() const = 0;  // in order, from 0 to n_weights
+    // Of the matrices of a network with hidden layers; other kinds of weights are in none.
+    virtual std::vector<WeightBlock> blocks() const { return {}; }
     virtual std::vector<Tensor> tensors() const = 0;
     // Tensors, row by row, to the vector of weights and back. Masked entries are dropped, and come back as zero.
     virtual void pack(const std::vector<const float*>& tensors, float* weights) const = 0;

@@ -7,6 +7,7 @@
 #include "chain-inl.hpp"
 #include "coupling-inl.hpp"
 #include "dual_ascent-inl.hpp"
+#include "muon-inl.hpp"
 #include "vector_rows-inl.hpp"
 
 namespace headrace {
@@ -14,10 +15,24 @@ namespace {
 
 template <class T>
 constexpr KernelsOf<T> kernels() {
-    return {run_tile<T>,          run_small<T>,    fold_context<T>,         coupling<T>,
-            coupling_backward<T>, vector_rows<T>,  vector_rows_backward<T>, ascent_block<T>,
-            ascent_load<T>,       ascent_store<T>, record_tile<T>,          backward_tile<T>,
-            sum_weights<T>,       adam<T>,         sum_squares<T>,          width<T>};
+    return {run_tile<T>,
+            run_small<T>,
+            fold_context<T>,
+            coupling<T>,
+            coupling_backward<T>,
+            vector_rows<T>,
+            vector_rows_backward<T>,
+            ascent_block<T>,
+            ascent_load<T>,
+            ascent_store<T>,
+            record_tile<T>,
+            backward_tile<T>,
+            sum_weights<T>,
+            adam<T>,
+            sum_squares<T>,
+            muon<T>,
+            flush<T>,
+            width<T>};
 }
 
 constexpr int chains = 12;

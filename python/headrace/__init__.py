@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from headrace.sequences.prediction import LinearPrediction
     from headrace.sequences.stream import Stream
     from headrace.sequences.wavenet import WaveNet
-    from headrace.training import Adam, History
+    from headrace.training import Adam, History, Muon
     from headrace.variational.descent import StepHistory
     from headrace.variational.distill import Distillation, Speed, distill
     from headrace.variational.fit import DensityFit, FreeEnergy, fit_to_density, free_energy
@@ -98,6 +98,7 @@ __all__ = [
     "LinearPrediction",
     "Logistic",
     "MaskedAutoregressive",
+    "Muon",
     "Network",
     "Normal",
     "NormalMixture",
@@ -157,7 +158,7 @@ _LATER = {
     "sequences.prediction": ("LinearPrediction",),
     "sequences.stream": ("Stream",),
     "sequences.wavenet": ("WaveNet",),
-    "training": ("Adam", "History"),
+    "training": ("Adam", "History", "Muon"),
     "variational.descent": ("StepHistory",),
     "variational.distill": ("Distillation", "Speed", "distill"),
     "variational.fit": ("DensityFit", "FreeEnergy", "fit_to_density", "free_energy"),

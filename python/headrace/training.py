@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from headrace._fit.arguments import EFFORTS, Arguments
 from headrace._fit.fit import Fit, finished
 from headrace._fit.history import History
-from headrace._fit.optimizer import Adam
+from headrace._fit.optimizer import Adam, Muon
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable
 
-__all__ = ["Adam", "History"]
+__all__ = ["Adam", "History", "Muon"]
 
 
 def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:

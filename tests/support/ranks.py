@@ -135,6 +135,11 @@ def _flow_with_act_norm(dtype):
 FITS = {
     "MAF": (lambda t: hr.MAF(3, 2, 2, (12,), dtype=t), {"epochs": 3}, "weights context"),
     "NSF": (lambda t: hr.NSF(3, transforms=2, hidden=(12,), dtype=t), {"epochs": 3, "schedule": "cosine"}, "judge"),
+    "Muon": (
+        lambda t: hr.NSF(3, transforms=1, hidden=(12, 12), dtype=t),
+        {"epochs": 3, "optimizer": "muon"},
+        "weights",
+    ),
     "RealNVP": (
         lambda t: hr.RealNVP(3, transforms=2, hidden=(12,), dtype=t),
         {"epochs": 3, "validation": None},

@@ -395,6 +395,21 @@ std::vector<WeightRange> MaskedConditioner::parts() const {
     return parts;
 }
 
+// Blocks of the staircase: units of one degree, or of several whose inputs are the same.
+std::vector<WeightBlock> MaskedConditioner::blocks() const {
+    std::vector<WeightBlock> blocks;
+    if (layers_.size() == 1) return blocks;  // a linear map, such as a factor of LU
+    for (const LayerShape& layer : layers_) {
+        int columns = 0;
+        for (int u = 0; u < layer.out; ++u) {
+            if (layer.visible[u] == 0) continue;
+            if (layer.visible[u] != columns) blocks.push_back({0, {}, columns = layer.visible[u]});
+            blocks.back().row.push_back(layer.row[u]);
+        }
+    }
+    return blocks;
+}
+
 std::vector<Tensor> MaskedConditioner::tensors() const {
     std::vector<Tensor> tensors;
     for (int l = 0; l < int(layers_.size()); ++l) {

@@ -93,6 +93,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
 
     uint32_t n_weights() const override { return n_weights_; }
     std::vector<WeightRange> parts() const override;
+    std::vector<WeightBlock> blocks() const override;
     std::vector<Tensor> tensors() const override;
     template <class T>
     void pack_as(const std::vector<const T*>& tensors, T* weights) const;

@@ -39,6 +39,8 @@ SCHEDULES = {"cosine": _cosine, "plateau": None, "constant": None}
 """Factors of the learning rate when this share of all steps is done; None for 1 at any time."""
 BY_LOSS = ("plateau",)
 """Schedules that also halve the rate by the loss of held-out rows."""
+OPTIMIZER_NAMES = ("adam", "muon")
+"""The optimisers in `headrace._fit.optimizer`, in its order."""
 
 
 class FitKeywords(TypedDict, total=False):
@@ -50,6 +52,7 @@ class FitKeywords(TypedDict, total=False):
     batch_size: int | None
     learning_rate: float | None
     schedule: str
+    optimizer: str
     weight_decay: float | str | None
     clip: float | None
     average: float | None
@@ -148,6 +151,12 @@ class Arguments:
         "where 8,000 to 50,000 rows are left to train on and `epochs`, `weight_decay` and `patience` are the "
         "defaults.",
         lambda value: check.choice("schedule", value, (*SCHEDULES, "auto")),
+        of_plan=True,
+    )
+    optimizer: str = _argument(
+        "adam",
+        '"adam" or "muon", on the CPU; see `headrace.Adam` and `headrace.Muon`.',
+        lambda value: check.choice("optimizer", value, OPTIMIZER_NAMES),
         of_plan=True,
     )
     weight_decay: float | str | None = _argument(

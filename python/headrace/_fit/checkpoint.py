@@ -115,7 +115,7 @@ class Checkpoint:
                 raise files.FileFormatError(f"{self.path}: format {state.get('format')!r}, expected {FORMAT}")
         except files.FileFormatError as error:
             raise files.FileFormatError(f"checkpoint: expected the state of a fit, or no file yet: {error}") from error
-        there = {"gaussianize": "False", **state["fit"]}  # in files of earlier versions, which had none
+        there = {"gaussianize": "False", "optimizer": "'adam'", **state["fit"]}  # earlier versions had none
         differing = [name for name in {**there, **fingerprint} if there.get(name) != fingerprint.get(name)]
         if differing:
             text = "; ".join(f"{name}: {there.get(name)} there, {fingerprint.get(name)} here" for name in differing)

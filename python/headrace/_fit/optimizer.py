@@ -13,7 +13,7 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._core import cpu
 from headrace._core import device as _device
-from headrace._fit.arguments import SCHEDULES
+from headrace._fit.arguments import OPTIMIZER_NAMES, SCHEDULES
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable
@@ -69,17 +69,19 @@ class Adam:
         decay, limit, mean = regularisation(weight_decay, clip, average)
         epsilon = check.number("epsilon", epsilon, above=0.0, below=1.0)
         self._flow = flow
-        options = (beta1, beta2, epsilon, decay, limit, mean)
-        self._program = None
-        own: Any = getattr(flow, "_optimiser", None)  # of flows of sequences
-        if own is not None:
-            self._core: Any = own(*options)
-            return
+        self._program: Any = None
+        self._core: Any = self._opened(beta1, beta2, epsilon, decay, limit, mean)
+
+    def _opened(self, *options: float) -> Any:
+        """The core's optimiser, of the flow's program if it has one."""
+        flow: Any = self._flow
+        if is_sequential(flow):
+            return flow._optimiser(*options)
         self._program = flow._interior.program
         kind: Any = cpu.AdamF32 if flow.dtype == np.float32 else cpu.AdamF64
         if flow._interior.on_device:
             kind = _device.Adam
-        self._core = kind(self._program, *options)
+        return kind(self._program, *options)
 
     def step(self, gradient: Array) -> float:
         """Take one step; returns the norm of the gradient before clipping.
@@ -109,12 +111,89 @@ class Adam:
 
     def __reduce__(self) -> Any:
         """Refuse copies and pickles: moments belong to the parameters of one flow, and are kept where they are."""
-        raise TypeError("Adam cannot be copied or pickled; make a new one for the copy of its flow")
+        raise TypeError(f"{type(self).__name__} cannot be copied or pickled; make a new one for the copy of its flow")
 
     @property
     def averaged(self) -> Array:
         """The running mean of the parameters, shape (n,), a copy; often better on new data than the parameters."""
         return self._core.average()
+
+
+class Muon(Adam):
+    """Muon (Jordan 2024): the matrices of networks take orthogonal steps, all other parameters those of `Adam`.
+
+    A matrix's momentum, by Nesterov's rule, is replaced by a matrix with the same singular vectors and singular values
+    of about 1, by five steps of Newton and Schulz. A matrix of a masked network is a staircase: units of one degree
+    read the same inputs, and are a matrix of their own, so that masks stay exact. In couplings it is the matrix of a
+    layer (docs/training.md).
+
+    Args:
+        flow: Its parameters are updated in place. On the CPU.
+        learning_rate: Of all parameters; can be set between steps. The singular values of a matrix's step are about
+            1.2 times this, whatever its shape.
+        momentum: Decay of the running mean of the matrices' gradient.
+        betas, epsilon: Of the other parameters, as in `Adam`.
+        weight_decay: As in `Adam`. Its product with the learning rate is what matters: with twice the rate take half.
+        clip, average: As in `Adam`.
+
+    >>> import numpy as np, headrace as hr
+    >>> flow, x = hr.MAF(2, transforms=2, hidden=(16,)), np.random.default_rng(0).normal(3.0, 1.0, (256, 2))
+    >>> muon = hr.Muon(flow)
+    >>> before, _ = flow.nll_and_grad(x)
+    >>> for _ in range(50):
+    ...     loss, gradient = flow.nll_and_grad(x)
+    ...     norm = muon.step(gradient)
+    >>> loss < before
+    True
+    """
+
+    def __init__(
+        self,
+        flow: Trainable,
+        learning_rate: float = LEARNING_RATE,
+        *,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+        average: float | None = None,
+    ) -> None:
+        self._momentum = check.number("momentum", momentum, least=0.0, below=1.0)
+        super().__init__(
+            flow,
+            learning_rate,
+            betas=betas,
+            epsilon=epsilon,
+            weight_decay=weight_decay,
+            clip=clip,
+            average=average,
+        )
+
+    def _opened(self, *options: float) -> Any:
+        refuse_muon("flow", self._flow)
+        self._program = self._flow._interior.program
+        kind: Any = cpu.MuonF32 if self._flow.dtype == np.float32 else cpu.MuonF64
+        return kind(self._program, self._momentum, *options)
+
+
+OPTIMIZERS: dict[str, type[Adam]] = dict(zip(OPTIMIZER_NAMES, (Adam, Muon), strict=True))
+"""The optimisers of `Flow.fit`."""
+
+
+def is_sequential(flow: Any) -> bool:
+    """Whether it is a flow of sequences, whose optimiser is its own."""
+    return hasattr(flow, "_optimiser")
+
+
+def refuse_muon(name: str, flow: Trainable) -> None:
+    """Raise an error with the name of an argument where a flow's optimiser can only be Adam."""
+    if is_sequential(flow):
+        raise TypeError(
+            f"{name}: expected a Flow for Muon, got a {type(flow).__name__}; its optimiser is headrace.Adam"
+        )
+    if flow._interior.on_device:
+        raise ValueError(f"{name}: expected a flow on the CPU for Muon, got one on a CUDA device; call flow.to('cpu')")
 
 
 def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, float, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headrace._fit.arguments import PATIENCE, Arguments
-from headrace._fit.optimizer import default_rate
+from headrace._fit.optimizer import default_rate, refuse_muon
 
 if TYPE_CHECKING:
     from headrace._interior import Trainable
@@ -50,11 +50,14 @@ class Plan:
     tries_cosine: bool  # whether a run with a cosine is tried among them
     matmul: str  # how steps compute products of networks
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
+    optimizer: str
 
     @classmethod
     def of(cls, flow: Trainable, rows: int, arguments: Arguments, *, judged: bool, batches: int | None = None) -> Plan:
         """Check the arguments. `judged`: whether rows are held out; `batches`: of an epoch, if they are not of rows."""
         a = arguments.checked()
+        if a.optimizer == "muon":
+            refuse_muon("optimizer", flow)
         if batches is None:
             batches = -(-rows // rows_of_a_batch(rows, a.batch_size))
         unchosen = constant_decay(rows)
@@ -79,4 +82,5 @@ class Plan:
             staged and left_to_rows and rows >= MANY_FOR_COSINE and flow._interior.bends,
             flow._interior.products(a.matmul),
             None if isinstance(a.gaussianize, str) else bool(a.gaussianize),
+            a.optimizer,
         )

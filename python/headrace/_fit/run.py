@@ -20,7 +20,7 @@ from headrace._fit.bar import FitBar
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Data, Index
-from headrace._fit.optimizer import Adam, scheduled
+from headrace._fit.optimizer import OPTIMIZERS, Adam, scheduled
 from headrace._fit.side_by_side import between_steps
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.stages import Stages
@@ -164,7 +164,7 @@ class Run(abc.ABC):
 
     def _begin_stage(self) -> None:
         plan = self.plan
-        self.adam = Adam(
+        self.adam: Adam = OPTIMIZERS[plan.optimizer](
             self.flow, plan.learning_rate, weight_decay=self.stages.now.decay, clip=plan.clip, average=plan.average
         )
 
