@@ -223,10 +223,7 @@ class Ensemble(Filed):
 
     def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
         """Refused: a graph is that of one flow, `Flow.to_onnx`."""
-        raise TypeError(
-            "flow: expected one flow for a graph, got an Ensemble; write each of its `flows` by to_onnx, or fit one "
-            "that has learnt their mixture by effort='high'"
-        )
+        raise TypeError("flow: expected one flow for a graph, got an Ensemble; write each of its `flows`")
 
     def _header(self) -> dict[str, Any]:
         """See `headrace._stored`."""

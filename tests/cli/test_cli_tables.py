@@ -74,11 +74,11 @@ OTHER_NUMBERS = {
     "a NUL in a number": ("a,b\n1,2\0\n", "line 2: expected text, got a NUL"),
     "decimal commas": (
         "a;b\n1,5;2\n",
-        "line 2, column 'a': expected a number, got '1,5'; decimal points take the place of commas in pandas",
+        "line 2, column 'a': expected a number, got '1,5'; pandas.read_csv(FILE, sep=",
     ),
     "in quotes": (
         'a,b\n1,"0,12"\n',
-        "line 2, column 'b': expected a number, got '0,12'; decimal points take the place of commas in pandas",
+        "line 2, column 'b': expected a number, got '0,12'; pandas.read_csv(FILE, sep=",
     ),
 }
 

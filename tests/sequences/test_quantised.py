@@ -107,9 +107,9 @@ def test_pushes_of_cells_that_are_refused(flow):
         stream.push(x, quantised=0)
     with pytest.raises(ValueError, match="quantised: expected None for this flow"):
         hr.WaveNet(map="affine", layers=2).stream().push(x, quantised=1)
-    with pytest.raises(ValueError, match=r"quantised: expected a step that float64 distinguishes .* got 1e-30 at 1"):
+    with pytest.raises(ValueError, match="quantised: expected a wider step at 1, got 1e-30"):
         stream.push(x + 1.0, quantised=1e-30)
-    with pytest.raises(ValueError, match=r"got 1 at 4\.6"):
+    with pytest.raises(ValueError, match=r"expected a wider step at 4\.61169e\+18, got 1"):
         flow.log_prob(np.full((1, 5, 1), 2**62), quantised=1)
     assert stream.position == 0
     cases.assert_same_bits(stream.push(x, quantised=1), flow.log_prob_steps(x, quantised=1))

@@ -138,8 +138,8 @@ STATES = {
     ),
     "no rows": (
         lambda s: s | {"transforms.0": np.float64(3.0)},
-        ValueError,
-        [r"state\['transforms.0'\]: expected shape \(rows, \d+\), got \(\)"],
+        TypeError,
+        [r"state\['transforms.0'\]: expected a NumPy array"],
     ),
     "a list for the position": (lambda s: s | {"position": [3]}, TypeError, [r"state\['position'\]: expected an int"]),
     "a position near 2^63": (

@@ -26,16 +26,7 @@ from headrace._fit.history import History, is_interrupted, kept_fields
 from headrace._fit.linear_links import Links, residual_columns
 from headrace._fit.mixture import COMPONENTS
 from headrace._fit.plan import LEAST, LEAST_HELD_OUT, MANY, Plan
-from headrace._fit.run import (
-    ArrayRun,
-    DeviceRun,
-    HeldOut,
-    Run,
-    RunArguments,
-    is_untrained,
-    warn_of_lost_rows,
-    warn_of_no_gain,
-)
+from headrace._fit.run import ArrayRun, DeviceRun, HeldOut, Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.start import Start, gaussian_links, marginal_links, not_worse_than_a_gaussian
 from headrace._fit.stream_run import StreamRun
@@ -164,7 +155,7 @@ class Fit:
         fresh = self.flow._interior.is_fresh
         self._go()
         if fresh and self.source.is_first and not is_interrupted(self.history):
-            warn_of_lost_rows(self.flow, self.source)
+            _rows.warn_of_lost(self.flow, self.source)
 
     def _go(self) -> None:
         flow, history, source, judge = self.flow, self.history, self.source, self.judge

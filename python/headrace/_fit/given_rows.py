@@ -27,7 +27,8 @@ Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 DIGITS = 1e4  # values in a standard deviation that the dtype must distinguish
 FAR = {"x": 1e5, "context": 1e3}  # median distances from the median, from which cells are far out: x has curves
 FEW = 0.01  # the largest share of rows that are left out for such cells of a column
-LOOKED_AT = 1 << 14  # rows by which cells far out are measured, and of which one is looked for at a time
+LOOKED_AT = 1 << 14  # rows among which cells far out are looked for at a time, and lost training rows
+LOST = 1000.0  # nats below the median of log densities
 LEAST_EFFECTIVE = 20  # the effective number of rows below which a fit warns
 
 
@@ -252,8 +253,8 @@ def warn_of_weights(effective: float, rows: int) -> None:
 
 def _kept(part: RowPart, mask: NDArray[np.bool_]) -> RowPart:
     """The rows of a whole part under a mask."""
-    kept = part.at(np.flatnonzero(mask)).astype(np.uint32 if part.rows < 1 << 32 else np.int64)
-    return RowPart(kept.size, kept=kept)
+    kept = part.at(np.flatnonzero(mask))
+    return RowPart(kept.size, kept=kept.astype(np.uint32 if kept.max(initial=0) < 1 << 32 else np.int64))
 
 
 def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], first: int) -> RowPart:
@@ -280,6 +281,18 @@ def warn_of_far(name: str, found: list[Far], rows: int, names: tuple[str, ...] =
         f"{where}{value:.7g}{of_them}; the others lie within {one.inner:.3g} of {one.middle:.3g}), which a network can "
         f"hardly tell apart beside them; {left}; mark missing values as such, or take logarithms"
     )
+
+
+def warn_of_lost(flow: Any, source: Any) -> None:
+    """Warn of training rows, among `LOOKED_AT` of all, that the density of the others leaves far out."""
+    found = [_arrays.on_host(flow.log_prob(data.x, data.context)) for data in source.parts(LOOKED_AT)]
+    log_prob = np.nan_to_num(np.concatenate(found).astype(np.float64), nan=-np.inf)
+    middle, least = float(np.median(log_prob)), log_prob.min()
+    if not least > middle - LOST:
+        warn(
+            f"fit: {(log_prob <= middle - LOST).sum()} of {log_prob.size} training rows have log densities down to "
+            f"{least:.3g}, half of all at least {middle:.3g}; look in them for cells far out and for repeated values"
+        )
 
 
 def warn_of_narrow_bounds(names: tuple[str, ...], support: Support, given: bool) -> None:

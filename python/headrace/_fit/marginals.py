@@ -170,9 +170,7 @@ def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, F
         moved[i] = max(x[i], moved[i - 1] + least)
     for i in range(middle - 1, -1, -1):
         moved[i] = min(x[i], moved[i + 1] - least)
-    kept = moved == x
-    kept[[0, -1]] = True
-    return moved, latent, np.where(kept, slope, np.gradient(latent, moved))
+    return moved, latent, np.where((moved == x) | np.isin(latent, latent[[0, -1]]), slope, np.gradient(latent, moved))
 
 
 def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: int) -> bool:

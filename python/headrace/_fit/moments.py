@@ -120,13 +120,13 @@ def far_columns(some: Any, blocks: Iterable[Any], limit: float) -> list[Far]:
         blocks: All rows, block by block.
         limit: In units of the median distance of cells that are not at the median.
     """
-    some = _arrays.on_host(some).astype(np.float64)
-    middle, at, found = np.median(some, axis=0), 0, []
-    reach = limit * np.array([np.median(own[own > 0]) if own.any() else np.inf for own in _apart(some, middle).T])
+    some = _arrays.on_host(some).astype(np.float64) / 2  # half distances, because whole ones may overflow
+    half, at, found = np.median(some, axis=0), 0, []
+    reach = limit * np.array([np.median(own[own > 0]) if own.any() else np.inf for own in np.abs(some - half).T])
     inner, cells = np.zeros(reach.size), [np.empty((0, 3))]
     for block in blocks:
         values = _arrays.on_host(block).astype(np.float64)
-        apart = _apart(values, middle)
+        apart = np.abs(values / 2 - half)
         inner = np.maximum(inner, np.where(apart <= reach, apart, 0.0).max(axis=0, initial=0.0))
         rows, columns = np.nonzero(apart > reach)
         cells.append(np.stack([at + rows, columns, values[rows, columns]], axis=1))
@@ -134,18 +134,12 @@ def far_columns(some: Any, blocks: Iterable[Any], limit: float) -> list[Far]:
     beyond = np.concatenate(cells)
     for column in np.unique(beyond[:, 1]).astype(int).tolist():
         own = beyond[beyond[:, 1] == column]
-        apart = _apart(own[:, 2], middle[column])
+        apart = np.abs(own[:, 2] / 2 - half[column])
         ends = np.append(inner[column], np.sort(apart))
         gaps = np.flatnonzero(ends[1:] > GAP * ends[:-1])
         if gaps.size and (own := own[apart > ends[gaps[0]]]).shape[0] <= SOME * at:
-            where = float(middle[column]), float(ends[gaps[0]])
-            found.append(Far(column, *where, own[:, 0].astype(np.int64), own[:, 2]))
+            found.append(Far(column, 2.0 * half[column], 2.0 * ends[gaps[0]], own[:, 0].astype(np.int64), own[:, 2]))
     return found
-
-
-def _apart(values: Floats, middle: Any) -> Any:
-    with np.errstate(over="ignore"):
-        return np.abs(values - middle)
 
 
 class Effective:

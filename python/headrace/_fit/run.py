@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from headrace._fit.plan import Plan
     from headrace._interior import Trainable
 
-LOOKED_AT, LOST = 1 << 14, 1000.0  # training rows, and nats below their median from which some are warned of
 LAST, FALLING = 10, 0.01  # the share of the last epochs is one over the former; nats that held-out rows gain in them
 
 
@@ -438,19 +437,6 @@ def warn_of_no_gain(history: History) -> None:
         f"fit: no epoch of {history.epochs} was better on {held} than the weights before the first; "
         f"the flow is {now}; train for longer, or look for {held} far out"
     )
-
-
-def warn_of_lost_rows(flow: Trainable, source: RowSource) -> None:
-    """Warn of training rows, among `LOOKED_AT` of all, that the density of the others leaves far out."""
-    found = [_arrays.on_host(flow.log_prob(data.x, data.context)) for data in source.parts(LOOKED_AT)]
-    log_prob = np.nan_to_num(np.concatenate(found).astype(np.float64), nan=-math.inf)
-    middle = float(np.median(log_prob))
-    if (lost := int(np.sum(log_prob < middle - LOST))) or not math.isfinite(middle):
-        warn(
-            f"fit: {lost} of {log_prob.size} training rows have log densities down to {log_prob.min():.3g}, half of "
-            f"all at least {middle:.3g}; look in those with the least log_prob for cells far out, and for values that "
-            "many rows share"
-        )
 
 
 class DeviceRun(ArrayRun):

@@ -16,17 +16,8 @@ from numpy.typing import NDArray
 from headrace import _array_errors as errors
 from headrace import _progress
 from headrace._arrays.caller import Caller
-from headrace._fit.given_rows import (
-    FAR,
-    LOOKED_AT,
-    Data,
-    bad_rows,
-    checksum,
-    not_finite,
-    not_inside,
-    outside,
-    warn_of_far,
-)
+from headrace._fit import given_rows as _rows
+from headrace._fit.given_rows import Data, bad_rows, checksum, not_finite, not_inside, outside
 from headrace._fit.moments import Effective, Moments, far_columns
 from headrace._fit.source import ArrayRows, held_out
 from headrace._held_out import CHUNK, RowPart
@@ -109,11 +100,12 @@ class StreamRows(ArrayRows):
             raise ValueError("x: expected the same rows each time that the stream is read, got none this time")
         super().__init__(self._data_of(Block.joined(some)))
         self.size, self.rows = train.size, self.stream.rows or train.rows
-        for name, table, moments in zip(FAR, (self.data.x, self.data.context), self._sums, strict=True):
+        for name, table, moments in zip(_rows.FAR, (self.data.x, self.data.context), self._sums, strict=True):
             if table is not None:
-                blocks = (*np.array_split(table, -(-len(table) // LOOKED_AT)), np.stack([moments.low, moments.high]))
-                found = far_columns(table[:: len(blocks)], blocks, FAR[name])
-                warn_of_far(name, found, self.size, self.data.names if name == "x" else ())
+                parts = np.array_split(table, -(-len(table) // _rows.LOOKED_AT))
+                ends = np.stack([moments.low, moments.high])
+                found = far_columns(table[:: len(parts)], [*parts, ends], _rows.FAR[name])
+                _rows.warn_of_far(name, found, self.size, self.data.names if name == "x" else ())
         return ArrayRows(self._data_of(Block.joined(out))) if isinstance(judge, RowPart) else judge
 
     def _data_of(self, block: Block) -> Data:

@@ -21,7 +21,6 @@ from headrace._fit.given_rows import open_rows
 from headrace._fit.history import History, whole
 from headrace._tables.table import Column, Table, about_repeats
 from headrace._types import Floats
-from headrace._warn import warn
 from headrace.bases import StandardNormal
 from headrace.flow import Flow
 from headrace.transforms.elementwise import Elementwise
@@ -74,9 +73,8 @@ def recalibrate(
     )
     if len(rows.x) < LEAST_ROWS:
         raise ValueError(f"held_out: expected at least {LEAST_ROWS} rows, got {len(rows.x)}")
-    plain = Table((Column(),) * flow.features)
-    if message := about_repeats(rows.x, plain, flow._interior.names.features):
-        warn(f"held_out: {message}")
+    if message := about_repeats(rows.x, Table((Column(),) * flow.features), flow._interior.names.features):
+        warnings.warn(f"held_out: {message}", RuntimeWarning, stacklevel=2)
     z = flow.to_latent(rows.x, rows.context)[0].astype(np.float64)
     if not (finite := np.isfinite(z).all(axis=1)).all():
         raise ValueError(

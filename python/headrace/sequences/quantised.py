@@ -56,10 +56,7 @@ class Cells:
         """Refuse values with cells narrower than their steps in float64."""
         values = np.asarray(x, np.float64)
         if (narrow := values + self._half <= values - self._half).any():
-            raise ValueError(
-                f"quantised: expected a step that float64 distinguishes at each value, got {2.0 * self._half:g} at "
-                f"{values[narrow][0]:g}"
-            )
+            raise ValueError(f"quantised: expected a wider step at {values[narrow][0]:g}, got {2.0 * self._half:g}")
 
     def __call__(self, part: Part) -> Array:
         """Log probabilities of each step, (rows, steps)."""

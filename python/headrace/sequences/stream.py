@@ -8,15 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import _arguments as check
-from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace.sequences.arrays import Covariates, Sequences, chunks
 from headrace.sequences.continuation import copies_of, tiled
 from headrace.sequences.program import MOST_DRAWN_STEPS, NOISE_STEPS
 from headrace.sequences.runs import Part, Run
-
-MOST_POSITION = 2**62  # of a state: no steps after it overflow 64 bits
 
 
 class Stream:
@@ -31,9 +28,8 @@ class Stream:
         """`run`: a run of sequences before their first step, or at a position with their states."""
         (self._rows,) = run.batch
         self._flow, self._run, self._position = flow, run, position
-        if states is None:
-            numbers = sum(own.numbers for own in run.program.states(0) if own is not None)
-            np.empty((self._rows, numbers), run.dtype)  # a MemoryError at once, where states would not fit
+        # A MemoryError at once, where states would not fit.
+        np.empty((self._rows, sum(own.numbers for own in run.program.states(0) if own is not None)), run.dtype)
         self._states = run.program.states(self._rows) if states is None else states
         index = np.arange(self._rows)
         self._context, self._frames = run.context_of(index), run.covariates.rows(index)
@@ -181,11 +177,8 @@ class Stream:
         needed = ["position", *(["context"] if flow.context else []), *(["covariates"] if flow.covariates else [])]
         if sorted(given) != sorted([*sizes, *needed]):
             raise ValueError(f"state: expected arrays {', '.join([*needed, *sizes])}, got {', '.join(sorted(given))}")
-        position = check.integer("state['position']", np.asarray(given.pop("position"))[()], most=MOST_POSITION)
-        first = next(iter(sizes))
-        if np.ndim(given[first]) != 2:
-            raise errors.wrong_shape(f"state[{first!r}]", f"(rows, {sizes[first]})", np.shape(given[first]))
-        rows = len(given[first])
+        position = check.integer("state['position']", np.asarray(given.pop("position"))[()], most=2**62)
+        rows = len(np.atleast_1d(given[next(iter(sizes))]))
         caller = Caller()
         covariates = Covariates(caller, given.get("covariates"), flow.covariates, (rows,), flow.hop, flow.dtype)
         context = _arrays.context_rows(given.get("context"), rows, flow.context, "state['context']")

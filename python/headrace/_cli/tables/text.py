@@ -154,8 +154,7 @@ class Text(Source):
                     if is_first and row == 0:
                         others = choosing([chosen[k] for k in _numbers(row_texts)])
                     if is_number(text.replace(",", ".", 1)):
-                        read = f"pandas.read_csv(FILE, sep={self.delimiter!r}, decimal=',')"
-                        others = f"; decimal points take the place of commas in {read}.to_csv(NEW, index=False)"
+                        others = f"; pandas.read_csv(FILE, sep={self.delimiter!r}, decimal=',') reads decimal commas"
                     raise ValueError(
                         f"{self.path}: line {number}, {self.label(i)}: expected a number, got {str(cells[row, i])!r}"
                         + others
