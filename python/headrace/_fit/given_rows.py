@@ -286,6 +286,8 @@ def warn_of_far(name: str, found: list[Far], rows: int, names: tuple[str, ...] =
 def warn_of_lost(flow: Any, source: Any) -> None:
     """Warn of training rows, among `LOOKED_AT` of all, that the density of the others leaves far out."""
     found = [_arrays.on_host(flow.log_prob(data.x, data.context)) for data in source.parts(LOOKED_AT)]
+    if not found:  # of a rank without rows
+        return
     log_prob = np.nan_to_num(np.concatenate(found).astype(np.float64), nan=-np.inf)
     middle, least = float(np.median(log_prob)), log_prob.min()
     if not least > middle - LOST:
