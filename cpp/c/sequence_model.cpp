@@ -12,7 +12,7 @@ namespace headrace {
 namespace {
 
 constexpr int64_t most_position = int64_t(1) << 62;  // of a state: no steps after it overflow
-constexpr int64_t most_values = 1 << 18;  // of steps that are computed at a time: the memory of a call
+constexpr int64_t most_values = 1 << 18;             // of steps that are computed at a time: the memory of a call
 
 double value_at(const ArrayView& a, int64_t row, int64_t column) {
     const char* const at = a.data + row * a.row_stride + column * a.column_stride;
@@ -184,8 +184,9 @@ void StreamOf<T>::check_finite(const ArrayView& x, int64_t steps) const {
             require(std::isfinite(value), HEADRACE_BAD_ARGUMENT,
                     "x: expected finite numbers, got a NaN or an infinity at step ", i % steps, " of sequence ",
                     i / steps);
-            require(holds<T>(value), HEADRACE_BAD_ARGUMENT, "x: expected numbers that float holds, got one beyond at step ",
-                    i % steps, " of sequence ", i / steps);
+            require(holds<T>(value), HEADRACE_BAD_ARGUMENT,
+                    "x: expected numbers that float holds, got one beyond at step ", i % steps, " of sequence ",
+                    i / steps);
         }
 }
 

@@ -209,8 +209,9 @@ class Stream {
             if (std::isfinite(detail::narrowed<T>(x[i]))) continue;
             const std::size_t at = i / columns();
             const char* const what = std::isfinite(x[i]) ? "numbers that float holds" : "finite numbers";
-            throw std::invalid_argument("x: expected " + std::string(what) + ", got " + std::to_string(x[i]) + " at step " +
-                                        std::to_string(at % steps) + " of row " + std::to_string(at / steps));
+            throw std::invalid_argument("x: expected " + std::string(what) + ", got " + std::to_string(x[i]) +
+                                        " at step " + std::to_string(at % steps) + " of row " +
+                                        std::to_string(at / steps));
         }
     }
     void check_frames(std::size_t steps) const {
