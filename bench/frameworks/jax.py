@@ -229,7 +229,7 @@ def svi(features: Sequence[int], particles: Sequence[int], rounds: int = 9) -> N
 
 def coupling(rows: Sequence[int], rounds: int = 9, seconds: float = 0.2) -> None:
     """A table of times of a spline's values and of its gradients, where compiled code calls the core or Python."""
-    from headrace import _couplings_jax
+    from headrace.jax import _couplings as _couplings_jax
 
     def loss(value: Any, params: Any) -> Any:
         made, log_det = hj.coupling(value, params, "rq_spline", direction="inverse")

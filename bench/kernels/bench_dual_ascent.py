@@ -13,7 +13,7 @@ import pytest
 
 from bench.kernels.ascent_speed import plain_step, speed_of_a_fit
 from bench.peers.adapters.headrace import a_step, ascent_chain
-from headrace.ascent.points import Points
+from headrace.ops._points import Points
 
 
 @pytest.mark.parametrize("features", [2, 10, 50])

@@ -25,8 +25,8 @@ import numpy as np
 import headrace as hr
 from bench.kernels.ascent_speed import speed_of_a_fit
 from bench.quality import datasets
+from headrace._base.types import Floats
 from headrace._cli.demo import load_stars
-from headrace._types import Floats
 
 # ---- densities that are known ----------------------------------------------------------------------------------------
 

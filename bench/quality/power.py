@@ -18,7 +18,7 @@ from unittest import mock
 import numpy as np
 
 import headrace as hr
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 Misfit = Callable[[np.random.Generator, int], tuple[Floats, Floats | None]]
 

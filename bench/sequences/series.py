@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 import headrace as hr
 from bench.sequences.adaptive import student_log_densities
 from bench.sequences.speech import SETTINGS
+from headrace._base.types import Floats
 from headrace._fit import clock
-from headrace._types import Floats
 
 WHEELS = {
     "seismometer": ("obspy", "obspy/signal/tests/data/BW.KW1._.EHZ.D.2011.090_downsampled.asc.gz"),

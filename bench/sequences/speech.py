@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from bench.sequences.adaptive import adaptive_prediction
+from headrace._base.types import Floats
 from headrace._fit import clock
-from headrace._types import Floats
 
 PACKAGE = "asterisk-core-sounds-en-wav"
 VOICE = Path("usr/share/asterisk/sounds/en_US_f_Allison")

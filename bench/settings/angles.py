@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import headrace as hr
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 PERIOD = (-np.pi, np.pi)
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 
 import headrace as hr
+from headrace._base.types import Floats
 from headrace._core import structure
-from headrace._types import Floats
 
 ROWS, NEW, EPOCHS, GAINS = 6000, 2000, 25, (1e-3, 0.1, 0.5, 2**0.5)
 

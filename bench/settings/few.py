@@ -24,7 +24,7 @@ import numpy as np
 
 import headrace as hr
 from bench.quality import datasets
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 Density = Callable[[Floats], Callable[[Floats], Floats]]
 """Standardised rows to fit -> standardised rows -> their log densities."""

@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 import headrace as hr
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 NEW = 50_000
 SIZES = {

@@ -26,7 +26,7 @@ import numpy as np
 
 import headrace as hr
 from bench.quality import datasets
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 Made = Callable[[int, int], hr.Flow]
 

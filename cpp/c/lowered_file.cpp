@@ -171,7 +171,7 @@ class Drafting {
         return drafts;
     }
 
-    // A map that is not trainable: products with its factors, as python/headrace/transforms/linear.py has them.
+    // A map that is not trainable: products with its factors, as python/headrace/_flow/transforms/linear.py has them.
     static Drafts<T> made_fixed(const detail::LinearDescription<T>& own,
                                 const typename detail::LinearDescription<T>::Fixed& fixed, bool inverted) {
         const size_t size = own.order.size();

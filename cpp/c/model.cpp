@@ -12,7 +12,7 @@
 namespace headrace {
 namespace {
 
-constexpr uint64_t stream_of_ensembles = 0x656E73656D626C65u;  // as in python/headrace/ensemble.py
+constexpr uint64_t stream_of_ensembles = 0x656E73656D626C65u;  // as in python/headrace/_fit/ensemble.py
 
 // NumPy's logaddexp.
 double log_of_sum(double x, double y) {

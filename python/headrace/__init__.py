@@ -6,27 +6,28 @@ Flows and their parts are imported at once, all that lies above them when it is 
 from typing import TYPE_CHECKING, Any
 
 from headrace import _core
+from headrace._base.moved import PUBLIC, find_moved_modules
 from headrace._core import CudaUnavailable
-from headrace.bases import Base, Logistic, Normal, StandardNormal
-from headrace.conditional import Conditional
+from headrace._flow.bases import Base, Logistic, Normal, StandardNormal
+from headrace._flow.conditional import Conditional
+from headrace._flow.flow import Flow
+from headrace._flow.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
+from headrace._flow.tails import Independent, NormalMixture, StudentT, Uniform
+from headrace._flow.transforms.act_norm import ActNorm
+from headrace._flow.transforms.elementwise import Elementwise
+from headrace._flow.transforms.fixed import Permutation, Standardize
+from headrace._flow.transforms.gaussianize import Gaussianize
+from headrace._flow.transforms.inverse import Inverse
+from headrace._flow.transforms.linear import Linear
+from headrace._flow.transforms.masked import Coupling, MaskedAutoregressive
+from headrace._flow.transforms.network import Layer, Network
+from headrace._flow.transforms.on_columns import OnColumns
+from headrace._flow.transforms.rotation import Rotation
+from headrace._flow.transforms.support import Support
+from headrace._flow.transforms.transform import Transform
+from headrace._flow.transforms.vector import Planar, Radial
 from headrace.config import get_num_threads, include, info, set_num_threads, threads
 from headrace.files import FileFormatError, to_bytes
-from headrace.flow import Flow
-from headrace.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
-from headrace.network import Layer, Network
-from headrace.tails import Independent, NormalMixture, StudentT, Uniform
-from headrace.transforms.act_norm import ActNorm
-from headrace.transforms.elementwise import Elementwise
-from headrace.transforms.fixed import Permutation, Standardize
-from headrace.transforms.gaussianize import Gaussianize
-from headrace.transforms.inverse import Inverse
-from headrace.transforms.linear import Linear
-from headrace.transforms.masked import Coupling, MaskedAutoregressive
-from headrace.transforms.on_columns import OnColumns
-from headrace.transforms.rotation import Rotation
-from headrace.transforms.support import Support
-from headrace.transforms.transform import Transform
-from headrace.transforms.vector import Planar, Radial
 
 if TYPE_CHECKING:
     from headrace import ascent as ascent
@@ -43,14 +44,14 @@ if TYPE_CHECKING:
     from headrace import torch as torch
     from headrace import training as training
     from headrace import variational as variational
-    from headrace._accelerate import accelerate as accelerate
-    from headrace._loading import from_bytes, load
+    from headrace._fit.ensemble import Ensemble
+    from headrace._fit.loading import from_bytes, load
+    from headrace._fit.many import fit_many
     from headrace.ascent.dual_ascent import DualAscentFlow
     from headrace.ascent.flow import AscentFlow, AscentHistory
     from headrace.choosing import Choice, auto
     from headrace.diagnosis import Diagnosis, SequenceDiagnosis, diagnose, recalibrate
-    from headrace.ensemble import Ensemble
-    from headrace.many import fit_many
+    from headrace.integrations._accelerate import accelerate as accelerate
     from headrace.sequences.continuation import Continuation
     from headrace.sequences.convolution import CausalConvolution
     from headrace.sequences.flow import SequenceFlow
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from headrace.variational.fit import DensityFit, FreeEnergy, fit_to_density, free_energy
     from headrace.variational.over_time import SequenceDistillation
 
+find_moved_modules()
 __version__: str = _core.cpu.__version__
 
 __all__ = [
@@ -144,14 +146,14 @@ __all__ = [
 ]
 
 _LATER = {
-    "_accelerate": ("accelerate",),
-    "_loading": ("from_bytes", "load"),
+    "integrations._accelerate": ("accelerate",),
+    "_fit.loading": ("from_bytes", "load"),
     "ascent.dual_ascent": ("DualAscentFlow",),
     "ascent.flow": ("AscentFlow", "AscentHistory"),
     "choosing": ("Choice", "auto"),
     "diagnosis": ("Diagnosis", "SequenceDiagnosis", "diagnose", "recalibrate"),
-    "ensemble": ("Ensemble",),
-    "many": ("fit_many",),
+    "_fit.ensemble": ("Ensemble",),
+    "_fit.many": ("fit_many",),
     "sequences.continuation": ("Continuation",),
     "sequences.convolution": ("CausalConvolution",),
     "sequences.flow": ("SequenceFlow",),
@@ -167,7 +169,7 @@ _LATER = {
 """Public names by the modules that are imported when one of them is first used."""
 _MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
 _MODULES = (
-    "ascent choosing continuum convert dask densities diagnosis distributed ensemble jax many ops plot rows sequences "
+    "ascent choosing continuum convert dask densities diagnosis distributed jax ops plot rows sequences "
     "sklearn torch training variational"
 )
 """Public modules that are imported when they are first used."""
@@ -177,7 +179,7 @@ def __getattr__(name: str) -> Any:
     """Import what lies above flows when it is first used."""
     import importlib
 
-    if name in _MODULES.split():
+    if name in _MODULES.split() or f"headrace.{name}" in PUBLIC:
         return importlib.import_module(f"headrace.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'headrace' has no attribute {name!r}")

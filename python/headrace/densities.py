@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 __all__ = ["U1", "U2", "U3", "U4", "Energy"]
 

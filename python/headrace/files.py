@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.output import check_regular, printable, replacing
+from headrace._base.stored import Filed, Stored, header_of
 from headrace._core import CudaUnavailable, cpu
 from headrace._core.device import BF16_PARTS
-from headrace._output import check_regular, printable, replacing
-from headrace._stored import Filed, Stored, header_of
 
 # Goes up when the meaning of existing keys changes; older readers refuse new kinds and keys anyway.
 # 2: there is a checksum. 3: tensors may have three axes, as those of sequences do; other files remain of format 2.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._install import install
+from headrace._base.install import install
 
 try:
     from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
@@ -19,28 +19,28 @@ try:
 except ImportError as error:
     raise ImportError(f"headrace.sklearn needs scikit-learn 1.6 or newer: {install('sklearn')}") from error
 
-from headrace import _arguments as check
-from headrace import _array_errors as errors
+from headrace._arrays import columns as _columns
 from headrace._arrays import frames
 from headrace._arrays.caller import is_array
 from headrace._arrays.frames import check_numbers, inferred, kinds_of
+from headrace._arrays.names import Names
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
+from headrace._base.keywords import closed, refuse, refuse_others
+from headrace._base.warn import warn
 from headrace._core import LEAST_ROWS
-from headrace._effort import with_effort
+from headrace._fit.ensemble import Ensemble
+from headrace._fit.high_effort import with_effort
 from headrace._fit.streams import check_stream
-from headrace._keywords import closed, refuse, refuse_others
-from headrace._streams.given import arrays_of, stream_of
-from headrace._streams.stream import Stream
-from headrace._tables import columns as _columns
-from headrace._tables import given as _given
+from headrace._flow.flow import Flow
+from headrace._flow.flows import DEFAULT, IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
+from headrace._flow.transforms.support import Support, support_or_none
+from headrace._tables import arguments as _given
 from headrace._tables import table as _tables
 from headrace._tables.facts import Passed
-from headrace._tables.names import Names
 from headrace._tables.stream import Present, Treated
-from headrace._warn import warn
-from headrace.ensemble import Ensemble
-from headrace.flow import Flow
-from headrace.flows import DEFAULT, IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
-from headrace.transforms.support import Support, support_or_none
+from headrace.rows._as_stream import arrays_of, stream_of
+from headrace.rows._stream import Stream
 
 __all__ = ["FlowDensity"]
 

@@ -8,7 +8,7 @@ import pytest
 
 import cases
 import headrace as hr
-from headrace import _evaluation
+from headrace._flow.program import evaluation as _evaluation
 
 FLOW = hr.MAF(3, transforms=2, hidden=(8,), dtype="float64")
 X = cases.rows(40, 3, "float64")

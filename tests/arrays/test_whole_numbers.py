@@ -8,7 +8,7 @@ import pytest
 import cases
 import frameworks
 import headrace as hr
-from headrace import _evaluation
+from headrace._flow.program import evaluation as _evaluation
 
 ROWS = np.random.default_rng(0).integers(-3, 4, (40, 3))
 LABELS = np.arange(40) % 2

@@ -6,7 +6,7 @@ import pytest
 import cases
 import headrace as hr
 from ascent_cases import bent
-from headrace.ascent import contest as _contest
+from headrace.ascent import competing_fits as _contest
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.distributed import local
 from ranks import together

@@ -65,7 +65,7 @@ def test_rows_that_repeat_go_there_and_back(data, dtype):
 
 @pytest.mark.long
 def test_the_contest_of_the_defaults_is_between_what_flows_say(dtype, monkeypatch):
-    monkeypatch.setattr("headrace.ascent.contest.REFINE_STEPS", 300)
+    monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 300)
     x = cases.rng("binary").integers(0, 2, (600, 3)).astype(float)
     held_out = x[::4]
     model = hr.DualAscentFlow(dtype=dtype)
@@ -81,7 +81,7 @@ def test_the_contest_of_the_defaults_is_between_what_flows_say(dtype, monkeypatc
 
 @pytest.mark.parametrize("name", ["notes", "defaults"])
 def test_columns_that_do_not_repeat_are_taken_as_they_are(name, monkeypatch):
-    monkeypatch.setattr("headrace.ascent.contest.REFINE_STEPS", 100)
+    monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 100)
     model = hr.DualAscentFlow.notes(steps=10) if name == "notes" else hr.DualAscentFlow(steps=3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -105,7 +105,7 @@ def test_rows_without_spread_end_an_ascent_before_it_begins(rows, dtype):
 @pytest.mark.parametrize("precision", [1.0, 4.0])
 def test_a_column_without_spread_takes_no_part(name, precision, dtype, monkeypatch):
     """The others are ascended as if it were not there, and it is as normal as the base."""
-    monkeypatch.setattr("headrace.ascent.contest.REFINE_STEPS", 100)
+    monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 100)
     x = bent(600)
     wider = np.insert(x, 1, 5.0, axis=1)
     models = [

@@ -9,7 +9,7 @@ import pytest
 import headrace as hr
 from headrace._fit import clock as _clock
 from headrace.ascent import ascent as _ascent
-from headrace.ascent import contest as _contest
+from headrace.ascent import competing_fits as _contest
 
 
 def banana(n):

@@ -160,7 +160,7 @@ def test_splines_of_many_features_look_for_their_directions_in_any():
 
 
 def test_a_chain_in_blocks_is_refined_too(monkeypatch):
-    monkeypatch.setattr("headrace.ascent.contest.REFINE_STEPS", 200)
+    monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 200)
     x = bent(400, 40)
     model = hr.DualAscentFlow(steps=2, rotations="blocks", refine=True, dtype="float64")
     flow = model.fit(x, validation=None, progress=False)

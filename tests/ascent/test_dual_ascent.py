@@ -30,7 +30,7 @@ every_model = pytest.mark.parametrize("name", MODELS)
 @pytest.fixture(autouse=True)
 def short_training(monkeypatch):
     """Joint training that takes no time."""
-    monkeypatch.setattr("headrace.ascent.contest.REFINE_STEPS", 200)
+    monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 200)
 
 
 @every_model
@@ -297,7 +297,7 @@ def test_a_ctrl_c_in_the_joint_training_without_better_weights_keeps_the_ascent(
 
     finish = _fit_run.Run._finish_epoch
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headrace.ascent.contest.REFINE_STEPS", 10**6)
+        patch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 10**6)
         patch.setattr(_fit_run.Run, "_finish_epoch", finished)
         flow = model.fit(x[:300], validation=x[300:], progress=False)
     history = model.history
@@ -334,7 +334,7 @@ def test_an_interruption_within_an_epoch_of_the_joint_training(validation, monke
 @pytest.mark.parametrize(
     "where",
     [
-        "headrace.ascent.contest._with_shears",
+        "headrace.ascent.competing_fits._with_shears",
         "headrace.ascent.standardised_rows.jittered",
         "headrace._fit.start.Start.set",
     ],

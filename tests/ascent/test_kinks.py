@@ -7,7 +7,7 @@ import cases
 import headrace as hr
 from ascent_cases import bent, every_rule, standardised
 from headrace._core import cpu
-from headrace.ascent.points import Points
+from headrace.ops._points import Points
 from reference import ascent
 
 

@@ -7,7 +7,7 @@ import cases
 import headrace as hr
 from cores import every_core
 from headrace._core import cpu
-from headrace.ascent.points import Points
+from headrace.ops._points import Points
 from points_cases import a_step, assert_sums, points_on, reference, weights_of
 
 COMPILED = {"float32": cpu.PointsF32, "float64": cpu.PointsF64}

@@ -8,9 +8,9 @@ import pytest
 import headrace as hr
 from headrace import files
 from headrace._arrays import frames
-from headrace._one_flow import no_flow
+from headrace._arrays.names import Names
+from headrace._fit.flow_errors import no_flow
 from headrace._tables import table as _table
-from headrace._tables.names import Names
 
 pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")

@@ -20,9 +20,9 @@ from cli_cases import (
 )
 from headrace import files, training
 from headrace._cli import fitting
-from headrace._cli import offered as _offered
+from headrace._cli import flow_options as _offered
 from headrace._cli import tables as _tables
-from headrace._fit.arguments import PATIENCE
+from headrace._flow.fit_arguments import PATIENCE
 
 pytestmark = pytest.mark.programs
 
@@ -92,7 +92,7 @@ def test_the_line_of_a_fit_names_an_end_before_the_loss_is_at_rest():
 
 
 def test_fit_prints_both_likelihoods_and_shows_progress_on_the_standard_error(folder, run, monkeypatch):
-    monkeypatch.setattr("headrace._progress.watched", lambda: True)
+    monkeypatch.setattr("headrace._base.progress.watched", lambda: True)
     write_csv("t.csv", table())
     code, out, err = run("fit", "t.csv", "-o", "f.safetensors", *SHORT[:-1])
     assert code == 0

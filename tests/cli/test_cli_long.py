@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import headrace as hr
 from cli_cases import NAMES, SHORT, check_error, table, write_csv, written
 from headrace import files
-from headrace._cli import several as _several
+from headrace._cli import joined_tables as _several
 from headrace._cli.tables import source as _source
 from headrace._cli.tables import text as _text
 

@@ -16,15 +16,16 @@ import pytest
 
 import headrace as hr
 from cli_cases import ENVIRONMENT, NAMES, SHORT, check_error, small_flow, table, write_csv
-from headrace import _progress
+from headrace._base import progress as _progress
+from headrace._base.layout import Grid, Item, lines_of, wrapped
 from headrace._cli import bench as _bench
-from headrace._cli import demo, export, offered, options, screen
+from headrace._cli import demo, export, options, screen
+from headrace._cli import flow_options as offered
 from headrace._cli.demo import load_stars
 from headrace._core.maps import MAPS, SCALES
 from headrace._core.settings import ACTIVATIONS, MapShape
-from headrace._fit.arguments import SCHEDULES
-from headrace._layout import Grid, Item, lines_of, wrapped
-from headrace._named_bases import NAMES as NAMES_OF_BASES
+from headrace._flow.bases_by_name import NAMES as NAMES_OF_BASES
+from headrace._flow.fit_arguments import SCHEDULES
 
 pytestmark = pytest.mark.programs
 

@@ -12,7 +12,8 @@ import cases
 import headrace as hr
 from cli_cases import check_error, small_flow, table, write
 from headrace import files
-from headrace._cli import cli, offered, waves
+from headrace._cli import cli, waves
+from headrace._cli import flow_options as offered
 
 pytestmark = pytest.mark.programs
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 import cases
 import headrace as hr
 from cli_cases import NAMES, small_flow, table, write_csv, write_parquet, written
-from headrace import _progress
+from headrace._base import progress as _progress
 from headrace._cli import tables as _tables
 from headrace._cli.tables import source as _source
 from headrace._cli.tables import text as _text
@@ -245,11 +245,11 @@ def test_scores_show_a_bar_where_somebody_looks(folder, run, monkeypatch):
     monkeypatch.setattr(_progress, "bar", lambda *given, **how: bar(*given, mininterval=0.0, miniters=1, **how))
     for arguments, shown in ((("a.npy", "-o", "l.npy"), "60.0k/60.0k"), (("a.npy", "b.npy", "-o", "s/"), "2/2 [")):
         assert "score" not in run("score", "f", *arguments)[2]  # nobody does
-        monkeypatch.setattr("headrace._progress.watched", lambda: True)
+        monkeypatch.setattr("headrace._base.progress.watched", lambda: True)
         arguments = [argument.replace("s/", "t/") for argument in arguments]
         err = run("score", "f", *arguments)[2]
         assert "score: " in err
         assert shown in err
         assert "row/s" in err or "table/s" in err
         assert "score" not in run("score", "f", *arguments, "--quiet")[2]
-        monkeypatch.setattr("headrace._progress.watched", lambda: False)
+        monkeypatch.setattr("headrace._base.progress.watched", lambda: False)

@@ -101,9 +101,9 @@ def bases():
         jnp.asarray(rng.standard_normal((4, N))), jnp.asarray(rng.uniform(0.5, 1, (4, N)))
     )
     return {
-        "StudentT": (d.StudentT(jnp.array([3.0, 4, 9]), jnp.ones(N), 2 * jnp.ones(N)), hr.tails.StudentT),
-        "Cauchy": (d.Cauchy(jnp.zeros(N)), hr.tails.StudentT),
-        "Uniform": (d.Uniform(-3 * jnp.ones(N), jnp.array([3.0, 3, 2])), hr.tails.Uniform),
+        "StudentT": (d.StudentT(jnp.array([3.0, 4, 9]), jnp.ones(N), 2 * jnp.ones(N)), hr.StudentT),
+        "Cauchy": (d.Cauchy(jnp.zeros(N)), hr.StudentT),
+        "Uniform": (d.Uniform(-3 * jnp.ones(N), jnp.array([3.0, 3, 2])), hr.Uniform),
         "MultivariateNormal": (d.MultivariateNormal(jnp.ones(N), jnp.asarray(lower @ lower.T)), hr.StandardNormal),
         "Logistic": (d.Logistic(jnp.zeros(N), 0.7 * jnp.ones(N)), hr.Logistic),
         "VmapMixture": (d.VmapMixture(many, jnp.array([1.0, 2, 3, 4])), hr.NormalMixture),

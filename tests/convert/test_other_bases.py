@@ -82,9 +82,9 @@ def zuko_bases():
     lower = torch.eye(N) + torch.tril(0.5 * torch.randn(N, N), -1)
     df, loc, scale = torch.tensor([2.0, 4.0, 9.0]), torch.randn(N), 0.5 + torch.rand(N)
     return {
-        "box": (fixed(zuko.distributions.BoxUniform, -torch.ones(N), 1.0 + scale, buffer=True), hr.tails.Uniform),
-        "students": (fixed(students, df, loc, scale), hr.tails.StudentT),
-        "fixed students": (fixed(students, df, torch.zeros(N), torch.ones(N), buffer=True), hr.tails.StudentT),
+        "box": (fixed(zuko.distributions.BoxUniform, -torch.ones(N), 1.0 + scale, buffer=True), hr.Uniform),
+        "students": (fixed(students, df, loc, scale), hr.StudentT),
+        "fixed students": (fixed(students, df, torch.zeros(N), torch.ones(N), buffer=True), hr.StudentT),
         "correlated": (fixed(torch.distributions.MultivariateNormal, loc, scale_tril=lower), hr.StandardNormal),
         "mixture": (zuko.mixtures.GMM(N, components=4, covariance_type="diagonal"), hr.NormalMixture),
         "tied mixture": (zuko.mixtures.GMM(N, components=3, covariance_type="spherical", tied=True), hr.NormalMixture),
@@ -166,7 +166,7 @@ def test_a_uniform_base_of_normflows(ends):
     torch, nf = library("torch"), library("normflows")
     model = normflows_on(nf.distributions.base.Uniform(N, *ends)).double().eval()
     flow = convert.from_normflows(model)
-    assert isinstance(flow.base, hr.tails.Uniform)
+    assert isinstance(flow.base, hr.Uniform)
     x = rows_of(flow)
     with torch.no_grad():
         want = model.log_prob(torch.from_numpy(x)).numpy()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from headrace import _stored
+from headrace._base import stored as _stored
 
 SMALL = {"transforms": 1, "hidden": (4,)}
 ABOVE = {
@@ -46,7 +46,7 @@ def test_static_checkers_know_the_names_that_are_imported_later():
 
 def test_files_know_where_the_later_kinds_are():
     assert set(ABOVE) == set(_stored.LATER)
-    at_once = fresh("import headrace; print(*headrace._stored.KINDS)")
+    at_once = fresh("import headrace; print(*headrace._base.stored.KINDS)")
     assert {*at_once, *ABOVE} == {*_stored._all_kinds()}
     assert set(ABOVE).isdisjoint(at_once)
 
@@ -59,6 +59,6 @@ def test_a_file_of_a_later_kind_is_read_by_a_fresh_process(kind, tmp_path):
 
 
 def test_the_message_about_an_unknown_kind_has_them_all():
-    code = "from headrace import _stored\n"
+    code = "from headrace._base import stored as _stored\n"
     code += "try: _stored.Stored({'kind': 'none'}, {}, None).build(object)\nexcept ValueError as error: print(error)"
     assert set(ABOVE) <= {word.strip("',") for word in fresh(code)}

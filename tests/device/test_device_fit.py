@@ -13,9 +13,9 @@ from devices import Library, either_order
 from fitting import SHORT
 from headrace._fit import run as _fit_run
 from headrace.ascent import ascent as _ascent
-from headrace.ascent import contest
+from headrace.ascent import competing_fits as contest
 from headrace.ascent import kinks as _kink_ascent
-from headrace.ascent import points as _points
+from headrace.ops import _points as _points
 from pairs import pairwise
 
 # Losses are sums over an epoch's rows there, over its batches' here.

@@ -18,10 +18,10 @@ sys.path += [str(Path(__file__).parents[1] / name) for name in (".", "support", 
 import headrace as hr
 import ranks
 from headrace._fit import run as _fit_run
-from headrace.ascent.points import Chosen
 from headrace.ascent.splines import SplineAscent
 from headrace.distributed import GroupError
 from headrace.distributed import groups as _groups
+from headrace.ops._points import Chosen
 
 TIMEOUT, GRACE, STEP = 2.0, 1.0, 37
 WORK = [("MAF", "float32"), ("MAF", "float64"), ("NSF", "float32"), ("dropout", "float64"), ("ActNorm", "float32")]

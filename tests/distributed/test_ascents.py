@@ -9,13 +9,13 @@ import headrace as hr
 import ranks
 from headrace._arrays.caller import Caller
 from headrace._arrays.sums import PlainSums
-from headrace.ascent import contest as _contest
+from headrace.ascent import competing_fits as _contest
 from headrace.ascent import directions
 from headrace.ascent import marginals as _marginals
 from headrace.ascent import shared_quantiles as _quantiles
-from headrace.ascent.points import Chosen, Points
 from headrace.distributed.groups import GroupError, local
 from headrace.distributed.shards import opened
+from headrace.ops._points import Chosen, Points
 from pairs import pairwise
 from ranks import ASCENTS, ASSIGNMENTS, SIZES, ascended, cut, digest, together
 

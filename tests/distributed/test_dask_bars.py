@@ -59,14 +59,14 @@ def test_a_fit_shows_how_far_it_is_where_somebody_looks(work, tty, local_cluster
     screen.truncate(0)
     work(local_cluster, progress=False)
     assert screen.getvalue() == ""
-    from headrace.dask import _shown
+    from headrace.dask import _bars as _shown
 
     assert not any(_shown._clients.values())
 
 
 def test_two_fits_have_a_bar_each(monkeypatch, local_cluster):
     """What other fits on the cluster say goes to theirs."""
-    from headrace.dask import _shown
+    from headrace.dask import _bars as _shown
 
     heard = []
     monkeypatch.setattr(_shown.Shown, "hear", lambda self, message: heard.append((self.name, message["fit"])))
@@ -81,7 +81,7 @@ def test_two_fits_have_a_bar_each(monkeypatch, local_cluster):
 
 
 def test_a_bar_goes_back_with_a_fit_that_begins_again(monkeypatch):
-    from headrace.dask import _shown
+    from headrace.dask import _bars as _shown
 
     screen = Screen(True)
     monkeypatch.setattr(sys, "stderr", screen)
@@ -150,7 +150,7 @@ def test_scores_of_frames_show_their_parts_and_errors_come_through(tty, local_cl
 
 
 def test_a_fit_is_heard_while_another_one_of_its_client_ends(monkeypatch):
-    from headrace.dask import _shown
+    from headrace.dask import _bars as _shown
 
     class Client:
         """The latest of subscribing and its end counts, however long it takes."""

@@ -154,7 +154,7 @@ def test_a_worker_that_ends_does_not_change_the_bits(where, collective, client, 
 ASCENTS = {  # a step of each, and at which a worker ends: of the last in the joint training
     "kinks": (
         lambda: hr.DualAscentFlow.notes(steps=8, seed=3),
-        ("headrace.ascent.points", "Chosen", "kink"),
+        ("headrace.ops._points", "Chosen", "kink"),
     ),
     "splines": (
         lambda: hr.DualAscentFlow(steps=4, refine=False),
@@ -166,7 +166,7 @@ ASCENTS = {  # a step of each, and at which a worker ends: of the last in the jo
 
 @pytest.mark.parametrize(("name", "collective"), [("kinks", "dask"), ("splines", "auto"), ("refined", "dask")])
 def test_an_ascent_whose_worker_ends_begins_anew_with_the_same_bits(name, collective, client, monkeypatch):
-    from headrace.ascent import contest
+    from headrace.ascent import competing_fits as contest
 
     wait_for_both(client)
     workers = sorted(client.scheduler_info()["workers"])
@@ -178,12 +178,12 @@ def test_an_ascent_whose_worker_ends_begins_anew_with_the_same_bits(name, collec
         name = "few steps"
 
         def setup(self, worker):
-            from headrace.ascent import contest
+            from headrace.ascent import competing_fits as contest
 
             self.whole, contest.REFINE_STEPS = contest.REFINE_STEPS, 40
 
         def teardown(self, worker):
-            from headrace.ascent import contest
+            from headrace.ascent import competing_fits as contest
 
             contest.REFINE_STEPS = self.whole
 

@@ -7,8 +7,8 @@ import pytest
 
 import headrace as hr
 import ranks
+from headrace.distributed.agreement import together
 from headrace.distributed.groups import local
-from headrace.distributed.together import together
 from ranks import ASSIGNMENTS, FIRST, ROWS, cut, on_ranks
 
 TWO = ASSIGNMENTS["two"]

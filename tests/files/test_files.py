@@ -17,7 +17,8 @@ import file_cases
 import headrace as hr
 import reference
 import safetensors_reader
-from headrace import _stored, files
+from headrace import files
+from headrace._base import stored as _stored
 from headrace.sequences.sequential import Sequential
 
 EXAMPLES = file_cases.EXAMPLES

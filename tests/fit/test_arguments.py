@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from headrace._cli.offered import FIT
-from headrace._fit.arguments import Arguments, FitKeywords, options
+from headrace._cli.flow_options import FIT
+from headrace._flow.fit_arguments import Arguments, FitKeywords, options
 from headrace.sklearn import FlowDensity
 
 FIELDS = {one.name: one for one in fields(Arguments)}

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 
 import headrace as hr
-from headrace._fit.arguments import Arguments
 from headrace._fit.cross_validation import clearly_better
 from headrace._fit.history import History
 from headrace._fit.plan import Plan
 from headrace._fit.stages import Stages
+from headrace._flow.fit_arguments import Arguments
 
 
 def stages_of(**settings):

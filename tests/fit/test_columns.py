@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import cases
+from headrace._arrays.columns import about_index
 from headrace._cli import cli
-from headrace._tables.columns import about_index
 
 ROWS = 50
 

@@ -14,14 +14,14 @@ import pytest
 import cases
 import headrace as hr
 from fitting import QUIET, gaussian, small
-from headrace import _effort
-from headrace._effort import weights_of_mixture
+from headrace._fit import high_effort as _effort
 from headrace._fit import run as _run
-from headrace._fit.arguments import Arguments
 from headrace._fit.given_rows import Data
+from headrace._fit.high_effort import weights_of_mixture
 from headrace._fit.source import ArrayRows
-from headrace._held_out import CHUNK
+from headrace._flow.fit_arguments import Arguments
 from headrace.choosing.run import _SuccessiveHalving
+from headrace.rows._held_out import CHUNK
 from interrupts import ctrl_c
 from terminal import Stream
 

@@ -14,11 +14,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cases
 import headrace as hr
 from fitting import QUIET, SHORT, gaussian, small
-from headrace import _held_out
 from headrace._arrays.caller import Caller
 from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
-from headrace._held_out import RowPart
+from headrace.rows import _held_out
+from headrace.rows._held_out import RowPart
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ MOMENTS = {
     "choosing marginal curves": (MARGINALS, "gaussianizing", None),
     "in the trial of marginal curves": (RUN, "one_pass", None),
     "before standardising": ("headrace._fit.start:Start", "set", 1),
-    "while standardising": ("headrace.flow:Flow", "_take_parameters", 0),
+    "while standardising": ("headrace._flow.flow:Flow", "_take_parameters", 0),
     "after standardising": ("headrace._fit.start:", "start_act_norms", 0),
     "before the first epoch": (RUN, "go", 0),
     "judging the start": ("headrace._fit.run:HeldOut", "loss", 1),
@@ -191,7 +191,7 @@ def test_better_weights_stay_when_the_last_comparison_is_interrupted(moment, mon
     else:
         monkeypatch.setattr("headrace._fit.start._is_kept", lambda *given: not note(flow))
         calls = ctrl_c(
-            monkeypatch, "headrace.flow:Flow", "_take_parameters", lambda one, *_: one is flow and bool(trained)
+            monkeypatch, "headrace._flow.flow:Flow", "_take_parameters", lambda one, *_: one is flow and bool(trained)
         )
     history = flow.fit(rows(), patience=2, gaussianize=False, **QUIET)
     assert calls

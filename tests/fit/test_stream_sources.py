@@ -274,7 +274,7 @@ def test_partitions_by_folders_are_columns(tmp_path):
     how = {"partitioning": pyarrow.dataset.partitioning(pyarrow.schema([("year", pyarrow.int64())]), flavor="hive")}
     pyarrow.dataset.write_dataset(table, tmp_path / "t", format="parquet", **how)
     dataset = pyarrow.dataset.dataset(tmp_path / "t", format="parquet", **how)
-    from headrace._streams.given import stream_of
+    from headrace.rows._as_stream import stream_of
 
     block = stream_of(dataset, "year").whole()
     assert_array_equal(block.x[:, 0], np.arange(6.0))

@@ -18,8 +18,8 @@ from headrace._fit import streams as _streams
 from headrace._fit.given_rows import Data
 from headrace._fit.moments import Moments
 from headrace._fit.source import ArrayRows
-from headrace._streams import sources as _sources
-from headrace._streams.stream import Block
+from headrace.rows import _sources as _sources
+from headrace.rows._stream import Block
 
 SOURCES = pytest.mark.parametrize("source", streams.SOURCES.values(), ids=streams.SOURCES)
 KINDS = [(0, False), (2, True)]
@@ -401,7 +401,7 @@ def test_a_fit_of_a_stream_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
 
 
 def test_the_bar_knows_the_total(capsys, monkeypatch):
-    monkeypatch.setattr("headrace._progress.watched", lambda: True)
+    monkeypatch.setattr("headrace._base.progress.watched", lambda: True)
     x = streams.rows(3000)[0]
     small().fit(hr.rows.memmap(x, buffer=500), epochs=2)
     shown = capsys.readouterr().err

@@ -8,7 +8,7 @@ from scipy import special, stats
 import cases
 import headrace as hr
 from headrace._fit import full_mixture, teacher
-from headrace._fit.arguments import Arguments
+from headrace._flow.fit_arguments import Arguments
 
 pytestmark = pytest.mark.long  # whole fits
 QUIET = {"progress": False}

@@ -209,7 +209,7 @@ def test_given_arrays_are_not_changed():
 
 
 def test_progress_is_a_bar_on_stderr_or_nothing(capsys, monkeypatch):
-    monkeypatch.setattr("headrace._progress.watched", lambda: True)
+    monkeypatch.setattr("headrace._base.progress.watched", lambda: True)
     pytest.importorskip("tqdm")
     settings = SHORT | {"progress": False}
     small().fit(gaussian(100), **settings)

@@ -163,7 +163,7 @@ def test_a_base_that_gives_no_noise_of_a_known_kind_is_drawn_by_its_flow(monkeyp
     ensemble = ensemble_of(dtype, 2)
     _, c = inputs(dtype, 2, 100)
     want = ensemble.sample(100, c, seed=1), ensemble.sample(100, c[0], seed=1)
-    monkeypatch.setattr("headrace.ensemble._NOISE", {})
+    monkeypatch.setattr("headrace._fit.ensemble._NOISE", {})
     for got, rows in zip((ensemble.sample(100, c, seed=1), ensemble.sample(100, c[0], seed=1)), want, strict=True):
         cases.assert_close(got, rows, magnitude=np.abs(rows).max(), depth=12)
 

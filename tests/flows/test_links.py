@@ -5,7 +5,7 @@ import pytest
 
 import cases
 import headrace as hr
-from headrace._links import LINKS, link_before
+from headrace._flow.mixing import LINKS, link_before
 
 every_link = pytest.mark.parametrize("link", LINKS)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from headrace import _progress
+from headrace._base import progress as _progress
 from terminal import Stream
 
 X = np.random.default_rng(0).standard_normal((300, 2))

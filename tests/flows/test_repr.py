@@ -3,7 +3,7 @@
 import pytest
 
 import headrace as hr
-from headrace.flow import _repeated
+from headrace._flow.flow import _repeated
 
 
 def test_a_flow_prints_its_sizes_and_each_kind_of_transform_once():

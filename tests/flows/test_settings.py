@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import headrace as hr
+from headrace._base.stored import Stored
 from headrace._core import cpu
 from headrace._core.settings import NetworkSettings, Settings, setting
-from headrace._stored import Stored
 
 NETWORK = {"activation": "relu"}
 BLOCKS = {"last_activation": None, "residual": False, "dropout": 0.0}

@@ -186,7 +186,7 @@ class TestJax:
     @pytest.fixture
     def called_back(self, jax, monkeypatch):
         """As on a platform for which there are no calls without Python."""
-        from headrace import _couplings_jax
+        from headrace.jax import _couplings as _couplings_jax
 
         jax.clear_caches()
         monkeypatch.setattr(_couplings_jax, "_WITH_HANDLERS", ())

@@ -11,7 +11,7 @@ from jax import numpy as jnp  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
 
 import headrace.jax as hj  # noqa: E402
-from headrace import _xla  # noqa: E402
+from headrace.jax import _calls as _xla  # noqa: E402
 from jax_cases import DIFFERENCES, arrays, made, numpy  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("wide")

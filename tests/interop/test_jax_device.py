@@ -20,7 +20,7 @@ jax = pytest.importorskip("jax", reason="jax is not installed")
 from jax import numpy as jnp  # noqa: E402
 
 import headrace.jax as hj  # noqa: E402
-from headrace import _xla  # noqa: E402
+from headrace.jax import _calls as _xla  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("wide")
 

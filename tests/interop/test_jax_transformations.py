@@ -9,7 +9,7 @@ from jax import numpy as jnp  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
 
 import headrace.jax as hj  # noqa: E402
-from headrace import _xla  # noqa: E402
+from headrace.jax import _calls as _xla  # noqa: E402
 from jax_cases import DIFFERENCES, SAME, arrays, made, numpy  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("wide")

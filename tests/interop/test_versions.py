@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
 
 
 @pytest.mark.parametrize("found", ["2.4.1", "1.13.0+cpu", "0.9"])

@@ -18,7 +18,7 @@ import readers
 import reference
 import runtime_library
 import vector_cases
-from headrace import _stored
+from headrace._base import stored as _stored
 from headrace._core.maps import MAPS, VECTOR_MAPS, bins_with, has_bins, has_scale
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ import cases
 import headrace as hr
 import hostile_files
 import sequence_cases
-from headrace import _stored
+from headrace._base import stored as _stored
 from headrace.sequences.sequential import Sequential
 
 NAMES = list(sequence_cases.EXAMPLES)

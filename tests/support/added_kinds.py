@@ -12,11 +12,11 @@ import pytest
 
 import cores
 import reference
-from headrace import _stored
+from headrace._base import stored as _stored
 from headrace._core import structure
 from headrace._core.steps import StepSpec
-from headrace.transforms.fixed import Fixed
-from headrace.transforms.transform import Transform
+from headrace._flow.transforms.fixed import Fixed
+from headrace._flow.transforms.transform import Transform
 from reference.maps import Options
 
 TAPS, DELAY = 2, 3

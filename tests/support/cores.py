@@ -18,9 +18,9 @@ import pytest
 
 import cases
 import cuda_arrays
-from headrace import _module
 from headrace._arrays import caller
 from headrace._core import cpu, structure
+from headrace._flow.program import module as _module
 from pairs import empty_of, pairs_of, places_of
 
 NAMES = ("cpu", "emu", "gpu")

@@ -11,7 +11,7 @@ import cases
 import headrace as hr
 from fitting import gaussian
 from headrace._fit import plan as _plan
-from headrace.ascent import contest as _contest
+from headrace.ascent import competing_fits as _contest
 from headrace.distributed import run as _run
 
 SIZES = (200, 37, 0, 400, 1, 262)  # rows of shards

@@ -78,7 +78,7 @@ WITH_EPOCHS = {
     "examples/fit_density.py": "what `headrace demo` does within a minute, of more rows than a Gaussian is tried for",
     "examples/seismometer.py": "a cosine over long signals, whose end has to be known",
     "examples/speech.py": "a cosine over long signals, whose end has to be known",
-    "python/headrace/transforms/act_norm.py": "no epoch at all: the rows initialise the transform",
+    "python/headrace/_flow/transforms/act_norm.py": "no epoch at all: the rows initialise the transform",
 }
 EPOCHS = re.compile(r"(?<!\w)(epochs=|\"epochs\":|--epochs\b)")
 
@@ -134,7 +134,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
         pytest.skip(f"{missing[0]} is not installed")
     if "cupy" in needed:
         cuda_arrays.load("gpu")  # skips, with the reason, where there is no device
-    monkeypatch.setattr("headrace.ascent.contest.REFINE_STEPS", 200)
+    monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 200)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if Path(p or ".").resolve() not in OURS])
     names = {"__name__": "__main__"}

@@ -28,4 +28,4 @@ def test_examples_of_a_module(name, tmp_path, monkeypatch):
 
 def test_modules_with_examples_are_found():
     assert len(MODULES) > 40
-    assert {"headrace.flow", "headrace.ops", "headrace.transforms.masked"} <= set(MODULES)
+    assert {"headrace._flow.flow", "headrace.ops", "headrace._flow.transforms.masked"} <= set(MODULES)

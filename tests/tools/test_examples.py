@@ -255,7 +255,7 @@ def test_the_gaussian_s_conditional_density_is_the_joint_one_s():
 @pytest.mark.nightly  # shorter for its picture
 def test_dual_ascent(run, tmp_path, monkeypatch):
     """Few rows and steps: every step gains, and the splines lose less than the kinks."""
-    monkeypatch.setattr("headrace.ascent.contest.REFINE_STEPS", 1000)
+    monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 1000)
     status, out = run("dual_ascent", "--rows", 2000, "--steps", 40, "--output", tmp_path / "ascent.png")
     assert status == 0
     (before,) = numbers("the notes' algorithm, 0 steps: #", out)
@@ -335,7 +335,7 @@ def test_continuous_flow(run, tmp_path):
     ],
 )
 def test_pictures_of_examples_that_run_at_night(run, tmp_path, monkeypatch, name, arguments):
-    monkeypatch.setattr("headrace.ascent.contest.REFINE_STEPS", 100)
+    monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 100)
     _, out = run(name, *arguments, "--output", tmp_path / "picture.png")
     assert is_drawn(tmp_path / "picture.png", out)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace import _install
+from headrace._base import install as _install
 
 ROOT = Path(__file__).parents[2]
 TEXTS = (".py", ".md", ".toml", ".txt", ".hpp", ".cpp", ".cuh", ".cu", ".yml", ".yaml", ".cmake", ".pyi")

@@ -12,8 +12,9 @@ import pytest
 import file_cases
 import headrace as hr
 import reference
-from headrace import _core, _stored
-from headrace.transforms.transform import Transform
+from headrace import _core
+from headrace._base import stored as _stored
+from headrace._flow.transforms.transform import Transform
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,7 @@ import headrace as hr
 from headrace.variational.closed_form import ConditionalStep, draw_of, why_not
 from headrace.variational.descent import PathStep
 from headrace.variational.distill import target_of_flow, tempered
-from headrace.variational.one_by_one import COMPARED, correspondence, learn_one_by_one
+from headrace.variational.layerwise import COMPARED, correspondence, learn_one_by_one
 from targets import QUIET, SHORT, plan_of
 
 FEATURES = 3
@@ -567,7 +567,7 @@ def test_context_has_to_be_there_and_finite():
 
 
 def test_progress_is_a_bar_for_each_part(capsys, monkeypatch):
-    monkeypatch.setattr("headrace._progress.watched", lambda: True)
+    monkeypatch.setattr("headrace._base.progress.watched", lambda: True)
     teacher, student = hr.MAF(3, transforms=2, hidden=(8,)), hr.IAF(3, transforms=2, hidden=(8,))
     hr.distill(teacher, student, **SHORT)
     assert capsys.readouterr() == ("", "")

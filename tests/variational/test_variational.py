@@ -460,7 +460,7 @@ def test_a_flow_with_context_is_fitted_for_one_row():
 
 
 def test_progress_is_a_bar_on_stderr_or_nothing(capsys, monkeypatch):
-    monkeypatch.setattr("headrace._progress.watched", lambda: True)
+    monkeypatch.setattr("headrace._base.progress.watched", lambda: True)
     hr.fit_to_density(BUILDERS["IAF"](), normal(), **SHORT)
     assert capsys.readouterr() == ("", "")
     hr.fit_to_density(BUILDERS["IAF"](), normal(), **(SHORT | {"progress": True}))

@@ -129,7 +129,7 @@ def _ascent(workload: Workload, device: str) -> Model:
     import numpy as np
 
     import headrace as hr
-    from headrace.ascent.points import Points
+    from headrace.ops._points import Points
 
     made: list[Points] = []
     step = a_step(np.random.default_rng(0), workload.features)

@@ -40,8 +40,8 @@ from numpy.typing import NDArray
 import headrace as hr
 from bench.sequences.conditioned import envelope
 from bench.sequences.speech import RANGE, SETTINGS, recordings
+from headrace._base.types import Floats
 from headrace._fit import clock
-from headrace._types import Floats
 from headrace.variational.spectra import Magnitudes
 
 GIVEN = {"covariates": envelope.COLUMNS, "hop": envelope.HOP}

@@ -21,9 +21,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
-from headrace import _array_errors as errors
 from headrace._arrays import frames as _frames
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
 from headrace._core import cpu, cuda_unavailable
 
 Array = Any

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from headrace import _arguments as check
-from headrace import _array_errors as errors
 from headrace import _core
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
 from headrace._core.device import CACHES, Device, Kernels, OnStream, Stream, device_at
 
 _CUDA, _MANAGED = 2, 13  # kinds of DLPack's devices

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
-from headrace import _array_errors as errors
 from headrace._arrays.caller import Caller, Matrix
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
 
 Shape = tuple[int, ...]
 

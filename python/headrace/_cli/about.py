@@ -6,10 +6,10 @@ import argparse
 from typing import Any
 
 import headrace as hr
+from headrace._base.layout import Grid
 from headrace._cli import commands
 from headrace._cli.commands import OK, _load_any, _Names, _say
 from headrace._cli.signals import Signal
-from headrace._layout import Grid
 
 
 def info(arguments: argparse.Namespace) -> int:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from headrace import ops
 from headrace._core import cpu
+from headrace._flow.flow import Flow
+from headrace._flow.flows import IAF, MAF, NSF, RealNVP
 from headrace.config import get_num_threads
-from headrace.flow import Flow
-from headrace.flows import IAF, MAF, NSF, RealNVP
 from headrace.training import Adam
 
 LEAST_CALLS = 5

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._cli import tables
+from headrace._flow.transforms.support import Support
 from headrace._tables.table import Table
-from headrace.transforms.support import Support
 
 Pairs = list["tuple[float | None, float | None] | None"]
 

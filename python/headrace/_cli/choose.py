@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headrace._layout import Block
-from headrace.transforms.support import support_or_none
+from headrace._base.layout import Block
+from headrace._flow.transforms.support import support_or_none
 
 if TYPE_CHECKING:
     from headrace.choosing.result import Choice

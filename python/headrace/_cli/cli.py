@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from typing import TextIO
 
 import headrace as hr
-from headrace._cli import commands, options, screen, use
+from headrace._base.output import NO_ROOM, printable
+from headrace._cli import commands, options, screen
+from headrace._cli import score_and_sample as use
+from headrace._cli.joined_tables import STANDARD
 from headrace._cli.parser import USAGE
-from headrace._cli.several import STANDARD
-from headrace._output import NO_ROOM, printable
 
 FAILED, PIPE_CLOSED = 1, 141
 

@@ -19,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
-from headrace import _progress, files
-from headrace._cli import screen, several, tables
-from headrace._cli.several import STANDARD
+from headrace import files
+from headrace._base import progress as _progress
+from headrace._base.install import rebuild
+from headrace._base.layout import Block, Grid
+from headrace._base.output import check_writable, refuse_inputs
+from headrace._cli import joined_tables as several
+from headrace._cli import screen, tables
+from headrace._cli.joined_tables import STANDARD
 from headrace._fit.streams import rows_bar
-from headrace._install import rebuild
-from headrace._layout import Block, Grid
-from headrace._output import check_writable, refuse_inputs
 from headrace._tables import table as _table
 
 OK, INTERRUPTED = 0, 130

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._output import replacing
-from headrace._pictures import NO_MATPLOTLIB, can_draw
+from headrace._base.output import replacing
+from headrace._base.pictures import NO_MATPLOTLIB, can_draw
+from headrace._flow.flow import Flow
+from headrace._flow.flows import MAF, NSF
 from headrace.diagnosis.baselines import KernelDensity, gaussian_log_prob
-from headrace.flow import Flow
-from headrace.flows import MAF, NSF
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

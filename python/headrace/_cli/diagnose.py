@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from headrace._base.output import refuse_inputs, replacing
+from headrace._base.pictures import NO_MATPLOTLIB, can_draw
 from headrace._cli import signals
 from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _load_any, _Names, _rows_for, _say, _usage
 from headrace._cli.signals import STEP, bits_of, load, refuse_options_of_tables, signal_of
-from headrace._output import refuse_inputs, replacing
-from headrace._pictures import NO_MATPLOTLIB, can_draw
 from headrace._tables.table import FIT
 from headrace.diagnosis import diagnose as look
 

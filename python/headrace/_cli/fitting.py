@@ -18,8 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
-from headrace import _layout, files
-from headrace._cli import bounds, choose, screen, several, shape, tables
+from headrace import files
+from headrace._arrays import columns as about_columns
+from headrace._arrays.names import Names
+from headrace._base import layout as _layout
+from headrace._base.output import check_writable, refuse_inputs
+from headrace._base.stored import MOST_FEATURES
+from headrace._cli import bounds, choose, screen, tables
+from headrace._cli import column_options as shape
+from headrace._cli import joined_tables as several
 from headrace._cli.commands import (
     INTERRUPTED,
     OK,
@@ -34,23 +41,19 @@ from headrace._cli.commands import (
     _say,
     _usage,
 )
-from headrace._cli.offered import FIT, FLOWS, Kind, settings
-from headrace._cli.several import STANDARD
+from headrace._cli.flow_options import FIT, FLOWS, Kind, settings
+from headrace._cli.joined_tables import STANDARD
 from headrace._cli.waves import SUFFIX
-from headrace._effort import with_effort
+from headrace._fit.high_effort import with_effort
 from headrace._fit.streams import check_stream, rows_bar
-from headrace._output import check_writable, refuse_inputs
-from headrace._stored import MOST_FEATURES
-from headrace._streams.stream import Block, Stream
-from headrace._tables import columns as about_columns
+from headrace._flow.flows import DEFAULT
+from headrace._flow.transforms.support import Support
 from headrace._tables import table as _table
 from headrace._tables.facts import Passed
-from headrace._tables.names import Names
 from headrace._tables.stream import Present, Treated
 from headrace._tables.table import Table
 from headrace.diagnosis.baselines import gaussian_log_prob
-from headrace.flows import DEFAULT
-from headrace.transforms.support import Support
+from headrace.rows._stream import Block, Stream
 
 JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
 VALIDATION = 0.1  # share of the rows that is held out

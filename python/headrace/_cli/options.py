@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import headrace as hr
-from headrace._cli import about, commands, demo, diagnose, export, fitting, offered, parts, signal_fit, tables, use
+from headrace._cli import about, commands, demo, diagnose, export, fitting, signal_fit, tables
+from headrace._cli import flow_options as offered
+from headrace._cli import folder_scores as parts
+from headrace._cli import score_and_sample as use
 from headrace._cli.choose import SECONDS
 from headrace._cli.parser import (
     KINDS,
@@ -22,7 +25,7 @@ from headrace._cli.parser import (
     share,
 )
 from headrace._cli.waves import SUFFIX as WAVE
-from headrace.flows import DEFAULT
+from headrace._flow.flows import DEFAULT
 
 COLUMNS = "COLUMNS are names, indices from 0 or ranges: mass,radius or 0,3:6"
 FLOW = "a file of a fitted flow; - for the standard input"

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from headrace._base.keywords import meant
+from headrace._base.layout import WIDEST, width, wrapped
 from headrace._cli import screen
-from headrace._cli.several import STANDARD
+from headrace._cli.joined_tables import STANDARD
 from headrace._cli.tables import suffix_of
-from headrace._keywords import meant
-from headrace._layout import WIDEST, width, wrapped
-from headrace._named_bases import NAMES
+from headrace._flow.bases_by_name import NAMES
 
 USAGE = 2  # the exit code of a wrong command line
 

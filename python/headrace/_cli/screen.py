@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from headrace import _progress
-from headrace._layout import Block, Grid, lines_of, width, wrapped
-from headrace._output import printable
+from headrace._base import progress as _progress
+from headrace._base.layout import Block, Grid, lines_of, width, wrapped
+from headrace._base.output import printable
 
 
 def console(file: Any) -> Any:
@@ -122,7 +122,7 @@ def bars() -> Iterator[None]:
 
 
 class _Bars:
-    """Bars of rich, from the messages of `headrace._progress`."""
+    """Bars of rich, from the messages of `headrace._base.progress`."""
 
     def __init__(self, terminal: Any) -> None:
         self._terminal = terminal

@@ -10,7 +10,7 @@ from typing import Any
 import headrace as hr
 from headrace._cli import fitting, waves
 from headrace._cli.commands import _counted, _usage
-from headrace._cli.offered import FIT, SIGNALS
+from headrace._cli.flow_options import FIT, SIGNALS
 from headrace._cli.signals import STEP, Signal, bits_of, found, refuse_options_of_tables
 
 JUDGES = {"training rows": "steps to fit"}  # in words of signals

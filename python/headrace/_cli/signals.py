@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
-from headrace import _progress
-from headrace._cli import several, tables, waves
+from headrace._base import progress as _progress
+from headrace._cli import joined_tables as several
+from headrace._cli import tables, waves
 from headrace._cli.commands import (
     OK,
     _check_output,
@@ -26,7 +27,7 @@ from headrace._cli.commands import (
     _say,
     _usage,
 )
-from headrace._cli.parts import Folder, is_folder
+from headrace._cli.folder_scores import Folder, is_folder
 from headrace._cli.scores import Scores
 from headrace._cli.waves import BITS, SUFFIX, Wave
 from headrace.sequences.quantised import has_cells

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._output import check_regular, replacing
+from headrace._base.output import check_regular, replacing
 
 SUFFIX, BITS = ".wav", 16
 LOW, HIGH = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace import _platform
+from headrace._base import platform as _platform
 
 try:
     from headrace import _cpu as cpu

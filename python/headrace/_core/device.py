@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace import _core
+from headrace._base import arguments as check
+from headrace._base.install import install
+from headrace._base.warn import warn
 from headrace._core import CudaUnavailable
-from headrace._install import install
-from headrace._warn import warn
 
 CuPyArray = Any
 Stream = Any  # of CuPy

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
 from headrace._core import cpu
 
 _LISTED = {one.name: one for one in cpu.maps()}

@@ -2,7 +2,7 @@
 
 A new setting is a key of a `TypedDict`, which static checkers read, and a field of a dataclass, which checks it; where
 the core takes it too, it is a line of the table in cpp/bindings/structure.cpp and of `MaskedOptions` in core.pyi.
-Constructors that take the `TypedDict` have it then, and so have their signatures and help (`headrace._keywords`).
+Constructors that take the `TypedDict` have it then, and so have their signatures and help (`headrace._base.keywords`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
 from headrace._core import cpu
 from headrace._core.maps import (
     MAPS,
@@ -33,7 +33,7 @@ from headrace._core.maps import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from headrace._stored import Stored
+    from headrace._base.stored import Stored
 
 ACTIVATIONS = tuple(cpu.activations())
 

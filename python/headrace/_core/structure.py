@@ -20,7 +20,7 @@ BLOCK_GAIN = 0.5  # of fresh weights that end a residual block, beside sqrt(2) o
 
 
 class HiddenLayer(Protocol):
-    """The fields of a `headrace.network.Layer` that fresh weights depend on."""
+    """The fields of a `headrace._flow.transforms.network.Layer` that fresh weights depend on."""
 
     @property
     def adds(self) -> int | None:

@@ -8,9 +8,9 @@ import numpy as np
 
 from headrace._arrays.caller import library
 from headrace._fit.source import RowSource
-from headrace._held_out import CHUNK
-from headrace._interior import Trainable
-from headrace.transforms.act_norm import ActNorm
+from headrace._flow.internals import Trainable
+from headrace._flow.transforms.act_norm import ActNorm
+from headrace.rows._held_out import CHUNK
 
 
 def waiting(flow: Trainable) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace import _progress
+from headrace._base import progress as _progress
 from headrace._fit.clock import Clock
 
 

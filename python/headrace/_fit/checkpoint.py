@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace import files
 from headrace._arrays import caller as _arrays
+from headrace._base import arguments as check
+from headrace._base.output import check_writable
 from headrace._fit import clock as _clock
 from headrace._fit.history import kept_fields
-from headrace._output import check_writable
 
 if TYPE_CHECKING:
     from headrace._fit.history import History
     from headrace._fit.optimizer import Adam
     from headrace._fit.stages import Stages
-    from headrace._interior import Trainable
+    from headrace._flow.internals import Trainable
 
 FORMAT = 4  # in 1, epochs were counted from 0; in 2, no stage began anew; in 3, that stage was the last
 _KEY = "headrace_checkpoint"

@@ -6,7 +6,7 @@ import math
 import time
 from typing import Any
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
 
 UNTIMED = 0.02  # the share of a budget left for untimed work
 

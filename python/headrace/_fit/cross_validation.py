@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _progress
+from headrace._base import progress as _progress
 from headrace._fit.given_rows import Index
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
-from headrace._held_out import RowPart
+from headrace.rows._held_out import RowPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace._fit.clock import Clock
-    from headrace._interior import Trainable
+    from headrace._flow.internals import Trainable
 
 FOLDS = 5
 WAIT = 25  # epochs without a new best

@@ -11,7 +11,7 @@ from headrace import files
 
 if TYPE_CHECKING:
     from headrace._fit.plan import Plan
-    from headrace._interior import Trainable
+    from headrace._flow.internals import Trainable
 
 
 def of_settings(flow: Trainable, checked: Plan, seed: int, plan: dict[str, Any]) -> dict[str, str]:

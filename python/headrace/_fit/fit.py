@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import _arguments as check
+from headrace._arrays.columns import label
+from headrace._arrays.names import Names, refuse_others
+from headrace._base import arguments as check
+from headrace._base.warn import warn
 from headrace._fit import few_rows as _few_rows
 from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
 from headrace._fit import residuals as _residuals
-from headrace._fit.arguments import Arguments
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import Chosen, chosen_epochs, clearly_better
@@ -32,15 +34,13 @@ from headrace._fit.start import Start, gaussian_links, marginal_links, not_worse
 from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamRows
 from headrace._fit.teacher import arguments_of_student, best_teacher, samples_of
-from headrace._streams.given import arrays_of, stream_of
-from headrace._tables.columns import label
-from headrace._tables.names import Names, refuse_others
-from headrace._warn import warn
-from headrace.transforms.transform import Transform
+from headrace._flow.fit_arguments import Arguments
+from headrace._flow.transforms.transform import Transform
+from headrace.rows._as_stream import arrays_of, stream_of
 
 if TYPE_CHECKING:
-    from headrace._interior import Trainable
-    from headrace._streams.stream import Stream
+    from headrace._flow.internals import Trainable
+    from headrace.rows._stream import Stream
 
 
 TRYING = 0.1  # of a time budget, at most, to a trial of marginals

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headrace._base.types import Floats
 from headrace._fit.mixture import SHARED, STEPS, _log_sum, _spread_out
-from headrace._types import Floats
 
 COMPONENTS = (2, 3, 4, 6, 8, 10)  # numbers of them among which rows choose,
 PRIORS = (1.0, 4.0, 16.0)  # and rows of the common covariance that each component has beside its own

@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._base.types import Floats
 from headrace._fit.given_rows import Data
 from headrace._fit.source import RowSource
-from headrace._held_out import CHUNK
-from headrace._types import Floats
-from headrace.transforms.fixed import Standardize
-from headrace.transforms.masked import Coupling
-from headrace.transforms.rotation import Rotation
-from headrace.transforms.support import Support
-from headrace.transforms.transform import Transform
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.masked import Coupling
+from headrace._flow.transforms.rotation import Rotation
+from headrace._flow.transforms.support import Support
+from headrace._flow.transforms.transform import Transform
+from headrace.rows._held_out import CHUNK
 
 if TYPE_CHECKING:
-    from headrace._interior import Trainable
+    from headrace._flow.internals import Trainable
 
 Scale = tuple[Floats, Floats]
 """Mean and standard deviation of context columns."""

@@ -13,10 +13,10 @@ from statistics import NormalDist
 
 import numpy as np
 
+from headrace._base.types import Floats
 from headrace._fit import marginals as _marginals
 from headrace._fit.marginals import Column, Curve
-from headrace._types import Floats
-from headrace.transforms.gaussianize import Gaussianize
+from headrace._flow.transforms.gaussianize import Gaussianize
 
 _NORMAL = NormalDist()
 

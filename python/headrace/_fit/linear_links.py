@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headrace._base.types import Floats
 from headrace._fit import marginals as _marginals
 from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Moments
@@ -14,14 +15,13 @@ from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.residuals import ALWAYS, ROUNDS, TRIED, Residuals, measured
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._types import Floats
-from headrace.transforms.fixed import Standardize
-from headrace.transforms.linear import Linear
-from headrace.transforms.transform import Transform
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.linear import Linear
+from headrace._flow.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._fit.plan import Plan
-    from headrace._interior import Trainable
+    from headrace._flow.internals import Trainable
 
 LEAST_GAIN = 0.05  # nats: with residuals the first steps are easier, and less decides nothing about the end
 

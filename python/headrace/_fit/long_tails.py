@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 _NORMAL = NormalDist()
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _progress
 from headrace._arrays import caller as _arrays
+from headrace._base import progress as _progress
+from headrace._base.types import Floats
 from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
 from headrace._fit.long_tails import LongTail
@@ -26,13 +27,12 @@ from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.residuals import behind
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
-from headrace._types import Floats
-from headrace.transforms.gaussianize import Gaussianize
-from headrace.transforms.support import circles_of
-from headrace.transforms.transform import Transform
+from headrace._flow.transforms.gaussianize import Gaussianize
+from headrace._flow.transforms.support import circles_of
+from headrace._flow.transforms.transform import Transform
 
 if TYPE_CHECKING:
-    from headrace._interior import Interior
+    from headrace._flow.internals import Interior
 
 
 _NORMAL = NormalDist()

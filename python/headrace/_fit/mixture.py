@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace._types import Floats
-from headrace.tails import NormalMixture
-from headrace.transforms.fixed import Standardize
-from headrace.transforms.rotation import Rotation
-from headrace.transforms.transform import Transform
+from headrace._base.types import Floats
+from headrace._flow.tails import NormalMixture
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.rotation import Rotation
+from headrace._flow.transforms.transform import Transform
 
 COMPONENTS = (2, 3, 4, 6, 8)  # numbers of them among which rows choose
 STARTS = 2  # of which the more likely one is taken

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.sums import Sums
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 GAP = 100.0  # times as far as all others: the nearest of the cells far out
 SOME = 0.1  # the largest share of such cells: more of them are a mode

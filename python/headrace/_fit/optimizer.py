@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
+from headrace._base import arguments as check
 from headrace._core import cpu
 from headrace._core import device as _device
-from headrace._fit.arguments import OPTIMIZER_NAMES, SCHEDULES
+from headrace._flow.fit_arguments import OPTIMIZER_NAMES, SCHEDULES
 
 if TYPE_CHECKING:
-    from headrace._interior import Trainable
+    from headrace._flow.internals import Trainable
 
 LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the latter over the units of the widest hidden layer, if this is less
 

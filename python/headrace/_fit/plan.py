@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace._fit.arguments import PATIENCE, Arguments
 from headrace._fit.optimizer import default_rate, refuse_muon
+from headrace._flow.fit_arguments import PATIENCE, Arguments
 
 if TYPE_CHECKING:
-    from headrace._interior import Trainable
+    from headrace._flow.internals import Trainable
 
 BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # the number of batches an epoch for this number of rows
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace._arrays import caller as _arrays
+from headrace._base.types import Floats
+from headrace._base.warn import warn
 from headrace._fit.gaussian import LEAST_ROOT, MOST_FEATURES
 from headrace._fit.given_rows import Moments
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._types import Floats
-from headrace._warn import warn
-from headrace.transforms.fixed import Standardize
-from headrace.transforms.linear import Linear
-from headrace.transforms.support import circles_of
-from headrace.transforms.transform import Transform
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.linear import Linear
+from headrace._flow.transforms.support import circles_of
+from headrace._flow.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace._interior import Interior
+    from headrace._flow.internals import Interior
 
 
 ALWAYS = 1e-3  # 1 - R² below which a column is replaced without a trial,

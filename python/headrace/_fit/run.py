@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._base.warn import warn
 from headrace._fit import clock as _clock
-from headrace._fit.arguments import BY_LOSS
 from headrace._fit.bar import FitBar
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
@@ -24,12 +24,12 @@ from headrace._fit.optimizer import OPTIMIZERS, Adam, scheduled
 from headrace._fit.side_by_side import between_steps
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.stages import Stages
-from headrace._warn import warn
+from headrace._flow.fit_arguments import BY_LOSS
 
 if TYPE_CHECKING:
     from headrace._fit.history import History
     from headrace._fit.plan import Plan
-    from headrace._interior import Trainable
+    from headrace._flow.internals import Trainable
 
 LAST, FALLING = 10, 0.01  # the share of the last epochs is one over the former; nats that held-out rows gain in them
 

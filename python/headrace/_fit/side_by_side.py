@@ -16,12 +16,12 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from headrace import _progress
+from headrace._base import progress as _progress
+from headrace._base.warn import kept_in, warn
 from headrace._core import cpu
-from headrace._warn import kept_in, warn
 
 if TYPE_CHECKING:
-    from headrace._interior import Trainable
+    from headrace._flow.internals import Trainable
 
 T = TypeVar("T")
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._base.types import Floats
+from headrace._base.warn import PREFERRED, warn
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
@@ -20,17 +22,15 @@ from headrace._fit.few_rows import Beginning, Begun, begun
 from headrace._fit.given_rows import Moments
 from headrace._fit.run import FALLING, HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._types import Floats
-from headrace._warn import PREFERRED, warn
-from headrace.transforms.fixed import Standardize
-from headrace.transforms.gaussianize import Gaussianize
-from headrace.transforms.support import circles_of
-from headrace.transforms.transform import Transform
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.gaussianize import Gaussianize
+from headrace._flow.transforms.support import circles_of
+from headrace._flow.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._fit.history import History
     from headrace._fit.plan import Plan
-    from headrace._interior import Trainable
+    from headrace._flow.internals import Trainable
 
 
 @dataclass

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _array_errors as errors
-from headrace import _progress
 from headrace._arrays.caller import Caller
+from headrace._base import array_errors as errors
+from headrace._base import progress as _progress
+from headrace._base.types import Floats
 from headrace._fit import given_rows as _rows
 from headrace._fit.given_rows import Data, bad_rows, checksum, not_finite, not_inside, outside
 from headrace._fit.moments import Effective, Moments, far_columns
 from headrace._fit.source import ArrayRows, held_out
-from headrace._held_out import CHUNK, RowPart
-from headrace._streams.stream import Block, Stream
-from headrace._types import Floats
-from headrace.transforms.support import Support
+from headrace._flow.transforms.support import Support
+from headrace.rows._held_out import CHUNK, RowPart
+from headrace.rows._stream import Block, Stream
 
 
 class StreamRows(ArrayRows):

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._base.types import Floats
 from headrace._fit import full_mixture as _mixture
-from headrace._fit.arguments import Arguments
 from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import FOLDS
 from headrace._fit.few_rows import in_folds, standardised
@@ -23,9 +23,9 @@ from headrace._fit.given_rows import Data, Moments, outside
 from headrace._fit.kernel_curves import curves_of
 from headrace._fit.residuals import of_rows
 from headrace._fit.source import ArrayRows
-from headrace._types import Floats
-from headrace.transforms.fixed import Standardize
-from headrace.transforms.transform import Transform
+from headrace._flow.fit_arguments import Arguments
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.transform import Transform
 
 SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # of the flow that learns
 JUDGED = 4000  # further samples by which it is judged

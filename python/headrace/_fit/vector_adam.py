@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._types import Array
+from headrace._base.types import Array
 
 
 class VectorAdam:

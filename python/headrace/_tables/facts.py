@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from headrace._streams.stream import Block, Stream
+    from headrace.rows._stream import Block, Stream
 
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
 FAR = 2**53  # whole numbers at a larger distance have others between them that float64 lacks

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from headrace._streams.stream import Stream
 from headrace._tables.table import Table
+from headrace.rows._stream import Stream
 
 
 class Present(Stream):

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
-from headrace._tables import columns as _columns
+from headrace._arrays import columns as _columns
+from headrace._arrays.names import are_names
+from headrace._base import arguments as check
+from headrace._base.warn import warn
+from headrace._flow.transforms.support import Support
 from headrace._tables import repeats
-from headrace._tables.described import described
 from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
-from headrace._tables.names import are_names
-from headrace._warn import warn
-from headrace.transforms.support import Support
+from headrace._tables.printed import described
 
 KINDS = ("float", "integer", "boolean")
 MISSING = ("refuse", "drop")

@@ -13,19 +13,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _progress
 from headrace._arrays import caller as _arrays
+from headrace._base import progress as _progress
+from headrace._base.types import Floats
 from headrace._fit.clock import Clock
-from headrace._types import Floats
+from headrace._flow.bases import Base, Normal, StandardNormal
+from headrace._flow.transforms.elementwise import Elementwise
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.rotation import Rotation
+from headrace._flow.transforms.transform import Transform
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.standardised_rows import Parts, StandardisedRows, jittered
-from headrace.bases import Base, Normal, StandardNormal
-from headrace.transforms.elementwise import Elementwise
-from headrace.transforms.fixed import Standardize
-from headrace.transforms.rotation import Rotation
-from headrace.transforms.transform import Transform
 
 Judged = tuple[float, float | None]
 """Mean log-likelihoods of training rows and of those held out, if there are any."""

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace.transforms.fixed import Permutation
-from headrace.transforms.rotation import Rotation, _haar
-from headrace.transforms.transform import Transform
+from headrace._flow.transforms.fixed import Permutation
+from headrace._flow.transforms.rotation import Rotation, _haar
+from headrace._flow.transforms.transform import Transform
 
 ROWS = 4000  # rows that determine directions
 STEPS = 10

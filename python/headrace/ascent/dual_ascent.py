@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from headrace import _arguments as check
 from headrace._arrays.caller import Array
+from headrace._arrays.columns import by_column
 from headrace._arrays.device_caller import caller_of
 from headrace._arrays.frames import labels_of
+from headrace._arrays.names import Names
+from headrace._base import arguments as check
+from headrace._base.warn import warn
 from headrace._fit.clock import Clock
-from headrace._held_out import names_of
-from headrace._streams.given import arrays_of, stream_of
-from headrace._tables.columns import by_column
-from headrace._tables.names import Names
-from headrace._warn import warn
-from headrace.ascent.circles import counted, cut_open
-from headrace.ascent.contest import best_fit
+from headrace._fit.ensemble import Ensemble
+from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods, Support, support_or_none
+from headrace.ascent.competing_fits import best_fit
 from headrace.ascent.flow import AscentFlow, AscentHistory
+from headrace.ascent.periodic import counted, cut_open
 from headrace.ascent.standardised_rows import StandardisedRows, off_support
-from headrace.ensemble import Ensemble
-from headrace.transforms.support import ColumnBounds, ColumnPeriods, Support, support_or_none
+from headrace.rows._as_stream import arrays_of, stream_of
+from headrace.rows._held_out import names_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from headrace._group import Group
+    from headrace._base.group import Group
 
 # Defaults, by docs/dual_ascent.md.
 RATE = 0.3  # the share of the full marginal map in a step, after the first
@@ -238,7 +238,7 @@ class DualAscentFlow:
         self, x: Any, context: Any, weights: Any, validation: Any, clock: Clock, progress: bool, group: Group
     ) -> AscentFlow:
         from headrace.ascent.shared_rows import shared_rows
-        from headrace.distributed.named import shared_names
+        from headrace.distributed.column_names import shared_names
 
         rows, ends = shared_rows(self, group, x, context, weights, validation)
         named = shared_names(group, x, None, Names())

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.stored import Stored, storable
 from headrace._fit.history import History
-from headrace._stored import Stored, storable
-from headrace.bases import Base
-from headrace.flow import Flow
-from headrace.transforms.fixed import Standardize
-from headrace.transforms.support import Support
-from headrace.transforms.transform import Transform
+from headrace._flow.bases import Base
+from headrace._flow.flow import Flow
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.support import Support
+from headrace._flow.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._types import Floats
+from headrace._base.types import Floats
+from headrace._flow.transforms.transform import Transform
 from headrace.ascent import directions as _directions
 from headrace.ascent.ascent import Ascent, Judged, kink_map
-from headrace.ascent.points import Chosen, Points
-from headrace.transforms.transform import Transform
+from headrace.ops._points import Chosen, Points
 
 ANCHORS = 1024  # rows among which centers are drawn
 CHECKED_SHARDS = 8  # the checked rows of these shards represent all

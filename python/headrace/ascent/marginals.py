@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.sums import PlainSums, Sums
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 CELLS = 1024  # of a kernel density's grid
 KNOTS = 40  # of a curve, where a kinked line is fitted to it

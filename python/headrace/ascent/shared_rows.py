@@ -9,14 +9,14 @@ import numpy as np
 
 from headrace._arrays.caller import Caller
 from headrace._arrays.device_caller import caller_of
+from headrace._base.group import Group
 from headrace._fit import given_rows as _rows
-from headrace._group import Group
-from headrace.ascent.circles import counted, cut_open, off
+from headrace._flow.transforms.support import Support
+from headrace.ascent.periodic import counted, cut_open, off
 from headrace.ascent.standardised_rows import StandardisedRows
+from headrace.distributed.agreement import same_everywhere, together
 from headrace.distributed.fit import check_group
 from headrace.distributed.shards import opened, split
-from headrace.distributed.together import same_everywhere, together
-from headrace.transforms.support import Support
 
 
 def shared_rows(

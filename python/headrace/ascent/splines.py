@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._base.types import Floats
 from headrace._core import cpu
-from headrace._types import Floats
+from headrace._flow.transforms.elementwise import Elementwise
+from headrace._flow.transforms.transform import Transform
 from headrace.ascent import directions as _directions
 from headrace.ascent import marginals as _marginals
 from headrace.ascent.ascent import SLOPE, Ascent, Judged, kink_map
-from headrace.transforms.elementwise import Elementwise
-from headrace.transforms.transform import Transform
 
 BOUND = 5.0  # standard deviations from which a spline is the identity
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._base import array_errors as errors
+from headrace._base.types import Floats
 from headrace._fit import given_rows as _rows
 from headrace._fit.source import ArrayRows, RowSource, Shard
-from headrace._types import Floats
-from headrace.ascent.circles import off
-from headrace.transforms.support import Support
+from headrace._flow.transforms.support import Support
+from headrace.ascent.periodic import off
 
 Parts = list[tuple[Any, Any]]
 """Rows and their weights, None for 1 each, part by part."""

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from headrace._effort import with_effort
+from headrace._fit.ensemble import Ensemble
+from headrace._fit.high_effort import with_effort
+from headrace._flow.flow import Flow
+from headrace._flow.flows import MAF, NSF, RealNVP
+from headrace._flow.transforms.support import Bounds, Periods
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.choosing.sample import Sample
 from headrace.diagnosis.likelihood import weighted_mean
-from headrace.ensemble import Ensemble
-from headrace.flow import Flow
-from headrace.flows import MAF, NSF, RealNVP
-from headrace.transforms.support import Bounds, Periods
 
 FAMILIES = ("maf", "nsf", "realnvp", "dual-ascent")
 MOST_ASCENT = 64  # features of a dual ascent

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
+from headrace._arrays import columns as _columns
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
+from headrace._arrays.names import Names, refuse_others
+from headrace._base import arguments as check
+from headrace._base.warn import warn
 from headrace._fit.given_rows import check_inside
-from headrace._tables import columns as _columns
-from headrace._tables import given as given
+from headrace._flow.transforms.support import Bounds, Periods, support_or_none
+from headrace._tables import arguments as given
 from headrace._tables import table as _table
-from headrace._tables.names import Names, refuse_others
-from headrace._warn import warn
 from headrace.choosing.sample import Sample, opened
-from headrace.transforms.support import Bounds, Periods, support_or_none
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from headrace import files
-from headrace._layout import Block, Grid, lines_of
-from headrace._tables.columns import label
-from headrace._tables.given import as_frame as given_frame
+from headrace._arrays.columns import label
+from headrace._base.layout import Block, Grid, lines_of
+from headrace._base.types import Floats
+from headrace._fit.ensemble import Ensemble
+from headrace._flow.flow import Flow
+from headrace._tables.arguments import as_frame as given_frame
 from headrace._tables.table import FIT, LOOK, Table, without_missing
-from headrace._types import Floats
 from headrace.choosing.columns import Columns
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
-from headrace.ensemble import Ensemble
-from headrace.flow import Flow
 
 PLAIN = Columns(Table(()))  # for no values
 SIMPLE = ("Gaussian", "linear Gaussian", "kernel density")

@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from headrace import _arguments as check
 from headrace._arrays.caller import Array
-from headrace._fit.arguments import EFFORTS
+from headrace._arrays.names import Names
+from headrace._base import arguments as check
+from headrace._base.progress import seconds_bar
+from headrace._base.types import Floats
+from headrace._base.warn import fixed_epochs
 from headrace._fit.clock import Clock
+from headrace._fit.ensemble import Ensemble
 from headrace._fit.history import whole
-from headrace._progress import seconds_bar
-from headrace._tables.names import Names
-from headrace._types import Floats
-from headrace._warn import fixed_epochs
+from headrace._flow.fit_arguments import EFFORTS
+from headrace._flow.flow import Flow
+from headrace._flow.transforms.support import Bounds, ColumnBounds, ColumnPeriods, Periods, Support, support_or_none
 from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by, with_high_effort
 from headrace.choosing.columns import Columns, learnt
@@ -29,9 +32,6 @@ from headrace.choosing.sample import Sample, folds, parted
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
-from headrace.ensemble import Ensemble
-from headrace.flow import Flow
-from headrace.transforms.support import Bounds, ColumnBounds, ColumnPeriods, Periods, Support, support_or_none
 
 CROSS_VALIDATES_BELOW = 500  # rows, below which all rows judge, by cross-validation
 LEAST = 4  # rows

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays.caller import Caller
 from headrace._fit.given_rows import open_rows
-from headrace.transforms.support import Support
+from headrace._flow.transforms.support import Support
 
 SHARE = 0.1  # share of the rows to choose by, and of those to judge by
 MOST_JUDGED = 5000  # the most rows of either

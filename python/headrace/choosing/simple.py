@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from headrace._circles import base_of_circles, wrapped
 from headrace._fit.gaussian import decorrelating
 from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
+from headrace._flow.flow import Flow
+from headrace._flow.periodic import base_of_circles, wrapped
+from headrace._flow.tails import NormalMixture
+from headrace._flow.transforms.elementwise import Elementwise
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.linear import Linear
+from headrace._flow.transforms.masked import Coupling, MaskedAutoregressive
+from headrace._flow.transforms.on_columns import OnColumns
+from headrace._flow.transforms.support import Support, circles_of
+from headrace._flow.transforms.transform import Transform
 from headrace.choosing.sample import Sample
 from headrace.diagnosis.baselines import KernelDensity
-from headrace.flow import Flow
-from headrace.tails import NormalMixture
-from headrace.transforms.elementwise import Elementwise
-from headrace.transforms.fixed import Standardize
-from headrace.transforms.linear import Linear
-from headrace.transforms.masked import Coupling, MaskedAutoregressive
-from headrace.transforms.on_columns import OnColumns
-from headrace.transforms.support import Support, circles_of
-from headrace.transforms.transform import Transform
 
 MOST_POINTS = 2000  # kernels
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from headrace import _arguments as check
 from headrace import _core
+from headrace._base import arguments as check
 from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._core.threads import MOST

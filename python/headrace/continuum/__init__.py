@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from headrace._install import install
-from headrace._types import Floats
+from headrace._base.install import install
+from headrace._base.types import Floats
 
 try:
     import scipy  # noqa: F401

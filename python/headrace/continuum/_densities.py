@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from headrace import _arguments as check
-from headrace import _array_errors as errors
-from headrace._types import Floats
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
+from headrace._base.types import Floats
 from headrace.continuum._interpolation import Interpolant, wrapped
 from headrace.continuum.grid import Grid
 

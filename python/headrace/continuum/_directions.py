@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 
-from headrace._types import Floats
+from headrace._base.types import Floats
 from headrace.continuum._densities import Density
 from headrace.continuum.evolution import Evolution
 from headrace.continuum.grid import Grid

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import CubicSpline, RectBivariateSpline
 
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 _WRAPPED = 8  # cells: the influence of values beyond a spline's end falls by a factor of 3.7 a cell
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from headrace._types import Floats
+from headrace._base.types import Floats
 from headrace.continuum._interpolation import Interpolant, wrapped
 from headrace.continuum._scheme import Scheme
 from headrace.continuum.grid import Grid

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from headrace._types import Floats
+from headrace._base.types import Floats
 from headrace.continuum.grid import Grid
 
 

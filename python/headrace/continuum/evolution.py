@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
-from headrace._types import Floats
+from headrace._base import arguments as check
+from headrace._base.types import Floats
 from headrace.continuum._densities import Density
 from headrace.continuum.grid import Grid
 

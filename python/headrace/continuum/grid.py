@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
 
 _LEAST_CELLS = 4  # a cubic spline through cell centres needs as many
 _WIDTHS = 1e-50, 1e50  # of a box: squares of the spacing and areas are numbers, too

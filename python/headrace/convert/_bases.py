@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from headrace.bases import Base
+from headrace._flow.bases import Base
+from headrace._flow.tails import NormalMixture, StudentT, Uniform
+from headrace._flow.transforms.transform import Transform
 from headrace.convert._parts import OTHER_BASE, Numbers, Place, class_of, numbers
 from headrace.convert._simple import affine, linear, normal
-from headrace.tails import NormalMixture, StudentT, Uniform
-from headrace.transforms.transform import Transform
 
 BaseAndMaps = tuple[Base, list[Transform]]  # the maps go from the base to the data, nearest to the base first
 

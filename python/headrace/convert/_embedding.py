@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
 from headrace.convert._parts import Numbers, Place, class_of, numbers
 
 _NOTHING = (("builtins", "NoneType"), ("torch", "Identity"))

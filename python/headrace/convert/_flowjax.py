@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from headrace import _arguments as check
-from headrace.bases import Logistic
+from headrace._base import arguments as check
+from headrace._flow.bases import Logistic
+from headrace._flow.flow import Flow
+from headrace._flow.tails import StudentT
+from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, box, mixture
 from headrace.convert._flowjax_columns import (
     ELEMENTWISE,
@@ -32,12 +35,9 @@ from headrace.convert._parts import (
 )
 from headrace.convert._scales import scale_of
 from headrace.convert._simple import linear, normal, permutation, planar
-from headrace.convert._stands import finished_file, without_files
+from headrace.convert._state_dicts import finished_file, without_files
 from headrace.convert._training import refuse_training
 from headrace.convert._verify import verify as compare
-from headrace.flow import Flow
-from headrace.tails import StudentT
-from headrace.transforms.transform import Transform
 
 _BASES = "StandardNormal, Normal, MultivariateNormal, Uniform, Logistic, StudentT, Cauchy or a VmapMixture of Normal"
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
 from headrace.convert._parts import Place
-from headrace.convert._stands import UnrecordedSettings
+from headrace.convert._state_dicts import UnrecordedSettings
 
 NOT_RECORDED = {
     "activation": "flowjax has nn_activation=jax.nn.relu: activation='relu'",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._flow.flow import Flow
 from headrace.convert import _nflows_files
 from headrace.convert._embedding import Outside
 from headrace.convert._nflows import flow_of
 from headrace.convert._parts import Place, dtype_of
-from headrace.convert._stands import finished_file, is_file, without_files
+from headrace.convert._state_dicts import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
-from headrace.flow import Flow
 
 # Settings that nflows does not record either, and the formula of the scale in both kinds of affine transforms.
 NOT_RECORDED = {

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from headrace._flow.flow import Flow
+from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, box
 from headrace.convert._embedding import Outside
 from headrace.convert._nflows_files import stand_of
@@ -15,10 +17,8 @@ from headrace.convert._parts import OTHER_BASE, OTHER_FLOW, Converter, Layers, P
 from headrace.convert._residual import masked_network, plain_modules, plain_network, residual_network, wrapped
 from headrace.convert._scales import scale_of
 from headrace.convert._simple import affine, linear, normal, permutation, table
-from headrace.convert._stands import finished_file, is_file, without_files
+from headrace.convert._state_dicts import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
-from headrace.flow import Flow
-from headrace.transforms.transform import Transform
 
 _NET_INSTEAD = (
     "use a ResidualNet, or a module that holds one torch.nn.Sequential of linear layers and activations, and whose "

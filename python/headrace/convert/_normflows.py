@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from headrace._flow.flow import Flow
+from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, box, mixture
 from headrace.convert._nflows import coupling_transform, spline
 from headrace.convert._normflows_files import stand_of
@@ -24,10 +26,8 @@ from headrace.convert._parts import (
 from headrace.convert._residual import masked_network, plain_network, wrapped
 from headrace.convert._scales import LEAST_SLOPE
 from headrace.convert._simple import affine, linear, normal, permutation, planar
-from headrace.convert._stands import finished_file, is_file, without_files
+from headrace.convert._state_dicts import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
-from headrace.flow import Flow
-from headrace.transforms.transform import Transform
 
 
 def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.convert._nflows_files import coupling, lu_matrix, made, spline
 from headrace.convert._parts import Place, numbers
-from headrace.convert._stands import Stand, UnrecordedSettings, linear, listed, tree_of
+from headrace.convert._state_dicts import Stand, UnrecordedSettings, linear, listed, tree_of
 
 NOT_RECORDED = {
     "activation": "normflows has ReLU by default, and MLP a LeakyReLU of slope 0, which is one: activation='relu'",

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.network import Layer, Network
-from headrace.transforms.masked import Coupling, MaskedAutoregressive
-from headrace.transforms.transform import Transform
+from headrace._flow.transforms.masked import Coupling, MaskedAutoregressive
+from headrace._flow.transforms.network import Layer, Network
+from headrace._flow.transforms.transform import Transform
 
 Numbers = NDArray[np.float64]
 
 # What to do where a model cannot be converted.
-OTHER_BASE = "train a flow of headrace on one of its bases (headrace.bases, headrace.tails)"
+OTHER_BASE = "train a flow of headrace on one of its bases (headrace._flow.bases, headrace._flow.tails)"
 OTHER_FLOW = "train a flow of headrace in its place, such as hr.NSF"
 CIRCULAR_FLOW = "train hr.NSF with periodic=[(low, high), ...], whose splines are continuous around each circle"
 

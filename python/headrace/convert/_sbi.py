@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from headrace._flow.flow import Flow
 from headrace.convert import _nflows, _zuko
 from headrace.convert._embedding import Outside
 from headrace.convert._parts import Place, class_of, dtype_of
 from headrace.convert._torch import finished, opened, tensors_of
-from headrace.flow import Flow
 
 
 def estimator_of(model: Any) -> Any:

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from headrace.bases import Base, Normal, StandardNormal
+from headrace._flow.bases import Base, Normal, StandardNormal
+from headrace._flow.transforms.act_norm import ActNorm
+from headrace._flow.transforms.fixed import Permutation, Standardize
+from headrace._flow.transforms.inverse import Inverse
+from headrace._flow.transforms.linear import Linear
+from headrace._flow.transforms.transform import Transform
+from headrace._flow.transforms.vector import Planar
 from headrace.convert._parts import Layers, Numbers, Place, numbers
-from headrace.transforms.act_norm import ActNorm
-from headrace.transforms.fixed import Permutation, Standardize
-from headrace.transforms.inverse import Inverse
-from headrace.transforms.linear import Linear
-from headrace.transforms.transform import Transform
-from headrace.transforms.vector import Planar
 
 
 def permutation(place: Place, order: Any) -> Transform:

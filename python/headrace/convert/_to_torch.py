@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.stored import header_of
 from headrace._core.device import BF16_PARTS
-from headrace._stored import header_of
+from headrace._flow.flow import Flow
 from headrace.convert._parts import Numbers
 from headrace.convert._verify import verify_made
-from headrace.flow import Flow
 
 if TYPE_CHECKING:
     from headrace.convert.plain import PlainFlow

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._base.stored import header_of
 from headrace._core.maps import MAPS
-from headrace._stored import header_of
+from headrace._flow.flow import Flow
+from headrace._flow.transforms.linear import Linear
+from headrace._flow.transforms.rotation import matrix_of
 from headrace.convert._parts import Numbers
 from headrace.convert._to_torch import opened_flow
 from headrace.convert._verify import verify_made
 from headrace.convert.plain.networks import reads_of, rows_of
 from headrace.convert.plain.transforms import below
-from headrace.flow import Flow
-from headrace.transforms.linear import Linear
-from headrace.transforms.rotation import matrix_of
 
 Header = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[Any]]

@@ -6,11 +6,11 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._flow.flow import Flow
 from headrace.convert._parts import Numbers, Place
 from headrace.convert._training import refuse_training
 from headrace.convert._verify import verify
-from headrace.flow import Flow
 
 
 def opened(model: Any, expected: str = "", *attributes: str) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from headrace._flow.flow import Flow
 from headrace.convert._parts import Numbers
-from headrace.flow import Flow
 
 ROWS = 128
 

@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from headrace._flow.flow import Flow
+from headrace._flow.transforms.gaussianize import Gaussianize
+from headrace._flow.transforms.inverse import Inverse
+from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, of_torch
 from headrace.convert._parts import (
     CIRCULAR_FLOW,
@@ -19,16 +23,12 @@ from headrace.convert._parts import (
     numbers,
 )
 from headrace.convert._simple import affine, linear, permutation, table
-from headrace.convert._stands import finished_file, is_file, without_files
+from headrace.convert._state_dicts import finished_file, is_file, without_files
 from headrace.convert._to_zuko import Inverted
 from headrace.convert._torch import finished, opened, tensors_of
 from headrace.convert._zuko_circles import CIRCULAR, circular, on_circles
 from headrace.convert._zuko_files import stand_of
 from headrace.convert._zuko_networks import network_of
-from headrace.flow import Flow
-from headrace.transforms.gaussianize import Gaussianize
-from headrace.transforms.inverse import Inverse
-from headrace.transforms.transform import Transform
 
 CONTEXT_INSTEAD = "a base of headrace is the same for all contexts: train hr.NSF with context="
 MAPS = {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from headrace.convert._parts import Place, activation_of, numbers
-from headrace.convert._stands import Stand, UnrecordedSettings, linear, listed, tree_of
+from headrace.convert._state_dicts import Stand, UnrecordedSettings, linear, listed, tree_of
 
 NOT_RECORDED = {
     "activation": "zuko has ReLU by default: activation='relu'",

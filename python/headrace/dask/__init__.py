@@ -12,15 +12,15 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from headrace import _arguments as check
-from headrace._install import install
-from headrace._tables.names import refuse_others
+from headrace._arrays.names import refuse_others
+from headrace._base import arguments as check
+from headrace._base.install import install
+from headrace._flow.flow import Flow
 from headrace.ascent.dual_ascent import DualAscentFlow
 from headrace.dask import _launch, _rank
 from headrace.dask._lazy import log_prob, sample
 from headrace.dask._table import called, has_rows, shards_of
 from headrace.distributed.shards import ROWS
-from headrace.flow import Flow
 
 if TYPE_CHECKING:
     from headrace.ascent.flow import AscentFlow

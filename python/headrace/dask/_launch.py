@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from headrace._warn import warn
+from headrace._base.warn import warn
 from headrace.dask import _rank
-from headrace.dask._shown import Shown, shown
+from headrace.dask._bars import Shown, shown
 from headrace.distributed.groups import GroupError
 
 _LOOK = 0.5  # seconds between two checks of the workers

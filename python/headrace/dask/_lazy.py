@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from headrace import _arguments as check
-from headrace import _array_errors as errors
 from headrace._arrays.caller import Caller
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
 from headrace._core import LEAST_ROWS
-from headrace._streams.chunks import checked_array, is_array, is_frame, whole_rows
-from headrace.dask._shown import computed
+from headrace.dask._bars import computed
 from headrace.dask._table import names_of
+from headrace.rows._chunks import checked_array, is_array, is_frame, whole_rows
 
 CHUNK = 1 << 16
 

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _progress
-from headrace._group import Group
+from headrace._base import progress as _progress
+from headrace._base.group import Group
 from headrace.config import threads
-from headrace.dask._shown import TOPIC
+from headrace.dask._bars import TOPIC
 from headrace.distributed._dask import DaskGroup, Office, stop_if_unwanted
 from headrace.distributed._torch import from_torch
+from headrace.distributed.agreement import broadcast_bytes
 from headrace.distributed.groups import GroupError
 from headrace.distributed.run import OwnFile
-from headrace.distributed.together import broadcast_bytes
 
 _START = 600.0  # seconds in which all have loaded PyTorch: the launcher detects workers lost meanwhile
 _MEETING = 30.0  # seconds in which ranks of gloo find each other
@@ -105,7 +105,7 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
 
 
 def _show(worker: Any, job: Job, message: dict[str, Any]) -> None:
-    """Send the progress of rank 0 to the launcher; see `headrace._progress`."""
+    """Send the progress of rank 0 to the launcher; see `headrace._base.progress`."""
     with suppress(Exception):  # a fit is worth more than its bar
         worker.log_event(TOPIC, {"fit": job.shows, "rank": job.name, **message})
 

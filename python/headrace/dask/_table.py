@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from headrace import _arguments as check
 from headrace._arrays.caller import Caller
 from headrace._arrays.frames import class_of
-from headrace._streams.chunks import checked_array, is_array, is_frame, whole_rows
-from headrace._streams.columns import chosen_columns
-from headrace._tables.names import Names
+from headrace._arrays.names import Names
+from headrace._base import arguments as check
+from headrace.rows._chunks import checked_array, is_array, is_frame, whole_rows
+from headrace.rows._columns import chosen_columns
 
 Pieces = list[tuple[Any, Any, int, int]]  # partition, names of columns or None, first row, end
 

@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 POINTS = 100
 LEVEL = 0.95

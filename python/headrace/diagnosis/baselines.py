@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._base.types import Floats
 from headrace._fit import gaussian as _gaussian
 from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
-from headrace._types import Floats
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._types import Floats
+from headrace._base.types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.coverage import BLOCK, DRAWS, MOST_ROWS
 from headrace.diagnosis.findings import Finding, least_of

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 TINY = 1e-300  # a probability of less counts as this, so that its logarithm is finite
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace._arrays.caller import Caller
+from headrace._base import arguments as check
 from headrace._fit.given_rows import Data, open_rows
 
 

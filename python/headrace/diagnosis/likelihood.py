@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._types import Floats
+from headrace._base.types import Floats
 from headrace.diagnosis.baselines import KernelDensity, gaussian_log_prob
 from headrace.diagnosis.judged_rows import Looked, stream
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from headrace._output import printable
-from headrace._pictures import NO_MATPLOTLIB, can_draw
+from headrace._base.output import printable
+from headrace._base.pictures import NO_MATPLOTLIB, can_draw
 from headrace.diagnosis.findings import number, p_text
 from headrace.diagnosis.picture import vector_columns, vector_panels
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._layout import wrapped
-from headrace._output import printable, replacing
-from headrace._pictures import BAND, BLUE, GREY, INK, NAMED, NO_MATPLOTLIB, ORANGE, STYLE, can_draw
+from headrace._base.layout import wrapped
+from headrace._base.output import printable, replacing
+from headrace._base.pictures import BAND, BLUE, GREY, INK, NAMED, NO_MATPLOTLIB, ORANGE, STYLE, can_draw
 from headrace.diagnosis import bands
 from headrace.diagnosis.distributions import normal_tail
 from headrace.diagnosis.findings import LEVEL

@@ -13,18 +13,18 @@ import warnings
 
 import numpy as np
 
-from headrace import _arguments as check
 from headrace._arrays.caller import Array, Caller
-from headrace._fit.arguments import Arguments
+from headrace._base import arguments as check
+from headrace._base.types import Floats
 from headrace._fit.fit import Fit, finished
 from headrace._fit.given_rows import open_rows
 from headrace._fit.history import History, whole
+from headrace._flow.bases import StandardNormal
+from headrace._flow.fit_arguments import Arguments
+from headrace._flow.flow import Flow
+from headrace._flow.transforms.elementwise import Elementwise
+from headrace._flow.transforms.fixed import Standardize
 from headrace._tables.table import Column, Table, about_repeats
-from headrace._types import Floats
-from headrace.bases import StandardNormal
-from headrace.flow import Flow
-from headrace.transforms.elementwise import Elementwise
-from headrace.transforms.fixed import Standardize
 
 BINS, FOLDS = 4, 5
 LEAST_ROWS = 50

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
-from headrace._layout import Block, Grid, Item, lines_of
-from headrace._types import Floats
+from headrace._base import arguments as check
+from headrace._base.layout import Block, Grid, Item, lines_of
+from headrace._base.types import Floats
 from headrace.diagnosis import bands
 from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.distributions import normal_tail

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace._arrays.caller import Array
 from headrace._arrays.frames import labels_of
+from headrace._base import arguments as check
+from headrace._base.progress import bar
+from headrace._base.types import Floats
+from headrace._base.warn import warn
 from headrace._core import cpu
-from headrace._progress import bar
-from headrace._types import Floats
-from headrace._warn import warn
+from headrace._fit.ensemble import Ensemble
+from headrace._flow.flow import Flow
 from headrace.diagnosis import latent
 from headrace.diagnosis.calibration import calibration
 from headrace.diagnosis.classifier import LEAST_ROWS, two_samples
@@ -29,8 +31,6 @@ from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.scores import scores
 from headrace.diagnosis.sequences import check_only, diagnose_sequences
-from headrace.ensemble import Ensemble
-from headrace.flow import Flow
 from headrace.sequences.flow import SequenceFlow
 
 WORST = 10  # rows

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._types import Floats
-from headrace.bases import Base, Logistic, Normal, StandardNormal
+from headrace._base.types import Floats
+from headrace._flow.bases import Base, Logistic, Normal, StandardNormal
+from headrace._flow.flow import Flow
+from headrace._flow.tails import Independent, NormalMixture, StudentT, Uniform
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.judged_rows import stream
-from headrace.flow import Flow
-from headrace.tails import Independent, NormalMixture, StudentT, Uniform
 
 Tails = tuple[Floats, Floats]  # the probabilities below and above, each with its own digits
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._output import replacing
-from headrace._pictures import BAND, BLUE, GREY, NO_MATPLOTLIB, STYLE, can_draw
+from headrace._base.output import replacing
+from headrace._base.pictures import BAND, BLUE, GREY, NO_MATPLOTLIB, STYLE, can_draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

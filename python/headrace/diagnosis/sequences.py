@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
-from headrace._types import Floats
+from headrace._base import arguments as check
+from headrace._base.types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis import latent
 from headrace.diagnosis.findings import Finding, Tested, holm, least_of, number, p_text

@@ -6,7 +6,7 @@ rank holds some shards of the table (numbered blocks of rows); the result does n
 docs/scale.md explains how to start it.
 """
 
-from headrace._group import Group
+from headrace._base.group import Group
 from headrace.distributed._dask import from_dask
 from headrace.distributed._mpi import from_mpi
 from headrace.distributed._torch import from_torch

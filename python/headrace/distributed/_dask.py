@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
-from headrace._group import Group
+from headrace._base import arguments as check
+from headrace._base.group import Group
 from headrace.distributed.groups import GroupError, Ranks, who_is_silent
 
 LARGE = 1 << 16  # bytes above which more than two ranks each sum a part

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
-from headrace._group import Group
+from headrace._base import arguments as check
+from headrace._base.group import Group
 from headrace.distributed import groups as _groups
 from headrace.distributed.groups import GroupError
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._group import Group
-from headrace._types import Floats
+from headrace._base.group import Group
+from headrace._base.types import Floats
 
 Integers = NDArray[np.int64]
 

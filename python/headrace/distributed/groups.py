@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._group import Group
+from headrace._base.group import Group
 
 GRACE = 5.0  # seconds beyond a timeout in which ranks report that they live
 

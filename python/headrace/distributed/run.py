@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._base.group import Group
 from headrace._fit.checkpoint import Checkpoint, KeptRun
 from headrace._fit.run import Run, RunArguments
-from headrace._group import Group
+from headrace.distributed.agreement import broadcast_bytes, together
 from headrace.distributed.exact import FixedSum
 from headrace.distributed.shards import ShardedRows
-from headrace.distributed.together import broadcast_bytes, together
 
 if TYPE_CHECKING:
-    from headrace._interior import Trainable
+    from headrace._flow.internals import Trainable
 
 CHUNK_ROWS = 512  # the most rows that the core sums in one call
 _STATE = "state"  # key in the state's arrays, none of which has this name

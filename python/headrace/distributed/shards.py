@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
-from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
+from headrace._base.group import Group
+from headrace._base.types import Floats
 from headrace._fit import given_rows as _rows
 from headrace._fit.given_rows import Data, Index
 from headrace._fit.source import ArrayRows, RowSource, Shard
-from headrace._group import Group
-from headrace._held_out import RowPart, held_of, names_of
-from headrace._types import Floats
+from headrace._flow.transforms.support import Support
+from headrace.distributed.agreement import gathered, same_everywhere, together
 from headrace.distributed.exact import exact_sum
-from headrace.distributed.together import gathered, same_everywhere, together
-from headrace.transforms.support import Support
+from headrace.rows._held_out import RowPart, held_of, names_of
 
 ROWS = 1 << 16  # of a shard, by default
 MOST_SHARDS = 1 << 24

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._install import install
+from headrace._base.install import install
 
 try:
     from array_api_compat import numpy as namespace
@@ -26,12 +26,12 @@ try:
 except ImportError as error:
     raise ImportError(f"headrace.integrations.aspire needs aspire: {install('aspire')}") from error
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.warn import fixed_epochs
 from headrace._fit.history import whole
-from headrace._warn import fixed_epochs
+from headrace._flow.flow import Flow
+from headrace._flow.flows import IAF, MAF, NSF, RealNVP
 from headrace.files import from_bytes, to_bytes
-from headrace.flow import Flow
-from headrace.flows import IAF, MAF, NSF, RealNVP
 
 __all__ = ["HeadraceFlow"]
 

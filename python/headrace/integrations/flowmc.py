@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from headrace._install import install
+from headrace._base.install import install
 
 try:
     from flowMC.resource.kernel.NF_proposal import NFProposal
@@ -25,8 +25,8 @@ except ImportError as error:
 import jax
 from jax import numpy as jnp
 
-from headrace import _arguments as check
-from headrace.flow import Flow
+from headrace._base import arguments as check
+from headrace._flow.flow import Flow
 from headrace.jax import FlowModule
 
 __all__ = ["FlowModel", "use"]
@@ -84,7 +84,7 @@ class FlowModel(NFModel):
         """A `headrace.Flow` of the same density, with means and standard deviations of the data at its end."""
         import numpy as np
 
-        from headrace.transforms.fixed import Standardize
+        from headrace._flow.transforms.fixed import Standardize
 
         flow = self.module.to_flow()
         ends = Standardize(np.asarray(self.data_mean, float), np.asarray(self._scale, float))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace._install import install
+from headrace._base.install import install
 
 try:
     import torch
@@ -30,11 +30,11 @@ except ImportError as error:
 
 from torch import Tensor
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.warn import fixed_epochs
 from headrace._fit.history import whole
-from headrace._warn import fixed_epochs
-from headrace.flow import Flow
-from headrace.flows import MAF, NSF, RealNVP
+from headrace._flow.flow import Flow
+from headrace._flow.flows import MAF, NSF, RealNVP
 from headrace.torch import FlowModule
 
 __all__ = ["FlowModel", "FlowProposal", "NessaiFlow"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace._install import install
+from headrace._base.install import install
 
 try:
     import jax
@@ -23,10 +23,10 @@ except ImportError as error:
 
 from jax import numpy as jnp
 
-from headrace import _arguments as check
-from headrace import _array_errors as errors
-from headrace._ends import LINE, ends_of
-from headrace.flow import Flow
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
+from headrace._flow.flow import Flow
+from headrace._flow.support_ends import LINE, ends_of
 from headrace.integrations._numpyro_support import rectangle
 from headrace.jax import FlowModule
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from headrace._install import install
+from headrace._base.install import install
 
 try:
     import pocomc
@@ -23,12 +23,12 @@ except ImportError as error:
 
 from torch import Tensor
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.warn import fixed_epochs
 from headrace._fit.history import whole
-from headrace._warn import fixed_epochs
-from headrace.bases import StandardNormal
-from headrace.flow import Flow as HeadraceFlow
-from headrace.flows import MAF, NSF, RealNVP
+from headrace._flow.bases import StandardNormal
+from headrace._flow.flow import Flow as HeadraceFlow
+from headrace._flow.flows import MAF, NSF, RealNVP
 
 __all__ = ["Flow", "Sampler"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace._install import install
+from headrace._base.install import install
 
 try:
     import pymc
@@ -25,9 +25,9 @@ try:
 except ImportError as error:
     raise ImportError(f"headrace.integrations.pymc needs PyMC: {install('pymc')}") from error
 
-from headrace import _arguments as check
-from headrace import _array_errors as errors
-from headrace.flow import Flow
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
+from headrace._flow.flow import Flow
 
 __all__ = ["FlowDistribution", "log_prob"]
 

@@ -21,12 +21,12 @@ from sbi.neural_nets.estimators.base import ConditionalDensityEstimator
 from sbi.utils.sbiutils import standardizing_net, within_support
 from torch import Tensor, nn
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._flow.flow import Flow
+from headrace._flow.flows import MAF, NSF, RealNVP
+from headrace._flow.transforms.fixed import Standardize
 from headrace.convert import from_sbi
-from headrace.flow import Flow
-from headrace.flows import MAF, NSF, RealNVP
 from headrace.torch import FlowModule
-from headrace.transforms.fixed import Standardize
 
 __all__ = ["FlowEstimator", "accelerate", "likelihood_nn", "posterior_nn", "run_sbc"]
 

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.install import install
+from headrace._base.output import replacing
+from headrace._base.stored import header_of
 from headrace._core import cpu
 from headrace._core.device import BF16_PARTS
-from headrace._install import install
-from headrace._module import is_of_sequences
-from headrace._output import replacing
-from headrace._stored import header_of
+from headrace._flow.program.module import is_of_sequences
 
 if find_spec("onnx") is None:
     raise ImportError(f"onnx: expected it to be installed: {install('onnx')}")

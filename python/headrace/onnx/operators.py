@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._types import Floats
+from headrace._base.types import Floats
+from headrace._flow.transforms.rotation import matrix_of
 from headrace.convert.plain.networks import levels_of
 from headrace.onnx.graph import Graph, Value, highest, where
-from headrace.transforms.rotation import matrix_of
 
 Header = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[Any]]

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from headrace._pictures import STYLE
+from headrace._base.pictures import STYLE
 
 
 class Picture(Figure):

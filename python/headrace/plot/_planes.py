@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 BEYOND = 0.4  # of the range of 99 % of the values, shown beyond either end
 MOST_WHOLE = 40  # different whole numbers that have a bin each

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace import files
 from headrace._arrays.caller import Caller
 from headrace._arrays.frames import is_frame
+from headrace._base import arguments as check
+from headrace._base.output import printable
+from headrace._base.pictures import NO_MATPLOTLIB, can_draw
+from headrace._fit.ensemble import Ensemble
 from headrace._fit.given_rows import open_rows
-from headrace._output import printable
-from headrace._pictures import NO_MATPLOTLIB, can_draw
+from headrace._flow.flow import Flow
 from headrace._tables import table as _table
 from headrace.choosing.result import Choice
-from headrace.ensemble import Ensemble
-from headrace.flow import Flow
 
 Rows = NDArray[Any]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
-from headrace._output import replacing
+from headrace._base import arguments as check
+from headrace._base.output import replacing
 from headrace.plot import _planes as planes
 from headrace.plot._source import columns_of, density_of, label, names_of, require
 from headrace.plot.density import Panel, draw_curve, draw_plane, panel

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace._arrays.frames import names_of as names_of_frame
-from headrace._pictures import BAND, BLUE, INK, ORANGE
+from headrace._base import arguments as check
+from headrace._base.pictures import BAND, BLUE, INK, ORANGE
 from headrace.plot import _planes as planes
 from headrace.plot._source import (
     Drawn,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
-from headrace._pictures import BAND, BLUE, GREY, ORANGE
-from headrace._types import Floats
-from headrace.flow import Flow
+from headrace._base import arguments as check
+from headrace._base.pictures import BAND, BLUE, GREY, ORANGE
+from headrace._base.types import Floats
+from headrace._flow.flow import Flow
 from headrace.plot import _planes as planes
 from headrace.plot._source import Drawn, PlottedRows, columns_of, density_of, label, names_of, require, row_of
 

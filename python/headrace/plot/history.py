@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import _arguments as check
-from headrace._pictures import BLUE, GREY, ORANGE
+from headrace._base import arguments as check
+from headrace._base.pictures import BLUE, GREY, ORANGE
 from headrace.ascent.flow import AscentHistory
 from headrace.plot._source import require
 from headrace.training import History

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
-from headrace._pictures import BAND, BLUE, ORANGE
+from headrace._base import arguments as check
+from headrace._base.pictures import BAND, BLUE, ORANGE
+from headrace._flow.flow import Flow
 from headrace.diagnosis import bands
 from headrace.diagnosis.distributions import normal_tail
 from headrace.diagnosis.scores import scores
-from headrace.flow import Flow
 from headrace.plot import _planes as planes
 from headrace.plot._source import columns_of, density_of, require
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
 from headrace.plot._source import require
 
 if TYPE_CHECKING:

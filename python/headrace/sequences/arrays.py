@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller, is_whole
-from headrace._types import Array
+from headrace._base import arguments as check
+from headrace._base.types import Array
 
 _MOST_VALUES = 2**18  # of a block of steps in one piece of work: the memory of a call beside its results
 _PANEL = 48  # sequences at least in a block of many long ones: one panel of streams

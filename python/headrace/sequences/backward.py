@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._types import Array
+from headrace._base.types import Array
 from headrace.sequences.arrays import Block, Sequences
 from headrace.sequences.links import Cotangent
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace._arrays.caller import Array, Caller
+from headrace._base import arguments as check
 from headrace.sequences.arrays import Sequences, chunks
 from headrace.sequences.program import MOST_DRAWN_STEPS
 from headrace.sequences.runs import Run

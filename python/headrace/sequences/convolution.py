@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.keywords import documented, takes
+from headrace._base.stored import Stored, storable
 from headrace._core.device import Device
 from headrace._core.settings import MapShape, Settings
 from headrace._core.structure import refuse_beyond_memory
-from headrace._keywords import documented, takes
-from headrace._module import Block, Program
-from headrace._stored import Stored, storable
-from headrace.flow import Flow
-from headrace.sequences.inner import InnerLink
+from headrace._flow.flow import Flow
+from headrace._flow.program.module import Block, Program
+from headrace.sequences.flow_of_steps import InnerLink
 from headrace.sequences.links import CausalLink
 from headrace.sequences.on_device import CausalLinkOnDevice
 from headrace.sequences.program import SequenceProgram

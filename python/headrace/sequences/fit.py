@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
+from headrace._base import arguments as check
 from headrace._fit import marginals as _marginals
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.fit import TRYING, Fit
@@ -18,19 +18,19 @@ from headrace._fit.given_rows import is_share, settled, warn_of_offsets
 from headrace._fit.history import History
 from headrace._fit.plan import LEAST_HELD_OUT, Plan
 from headrace._fit.run import Run, RunArguments, is_untrained, warn_of_no_gain
-from headrace.bases import StandardNormal
+from headrace._flow.bases import StandardNormal
+from headrace._flow.tails import StudentT
+from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.arrays import Covariates, Sequences, chunks
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
 from headrace.sequences.prediction import LinearPrediction, levinson
 from headrace.sequences.runs import context_of
-from headrace.tails import StudentT
-from headrace.transforms.fixed import Standardize
 
 if TYPE_CHECKING:
-    from headrace._fit.arguments import Arguments
     from headrace._fit.clock import Clock
-    from headrace.bases import Base
+    from headrace._flow.bases import Base
+    from headrace._flow.fit_arguments import Arguments
 
 # A crop has four times the steps before it, so that four fifths of the work counts; of short series 64 crops, but at
 # least half of these steps. A step has the gradient of 2^14 steps of sequences or so, like recipes for audio.

@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import DeviceCaller
-from headrace._chained import Chained, check_base
+from headrace._base import arguments as check
+from headrace._base.keywords import takes
+from headrace._base.stored import Stored, header_of, header_of_scale, storable
 from headrace._core.device import Device
-from headrace._fit.arguments import Arguments, FitKeywords
 from headrace._fit.fit import finished
 from headrace._fit.history import History
-from headrace._keywords import takes
-from headrace._module import Program
-from headrace._stored import Stored, header_of, header_of_scale, storable
-from headrace.bases import Base, StandardNormal
-from headrace.flow import Flow
+from headrace._flow.bases import Base, StandardNormal
+from headrace._flow.chain import Chained, check_base
+from headrace._flow.fit_arguments import Arguments, FitKeywords
+from headrace._flow.flow import Flow
+from headrace._flow.program.module import Program
+from headrace._flow.transforms.transform import Transform
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.fit import SequenceFit
 from headrace.sequences.gradients import SequenceDerivatives
-from headrace.sequences.interior import SequenceInterior
+from headrace.sequences.internals import SequenceInterior
 from headrace.sequences.links import StepLink
 from headrace.sequences.on_device import ProgramOnDevice, RunOnDevice, frames_of
 from headrace.sequences.prediction import LinearPrediction
@@ -35,7 +36,6 @@ from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, SequenceP
 from headrace.sequences.quantised import Cells
 from headrace.sequences.runs import Run, context_of
 from headrace.sequences.stream import Stream
-from headrace.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -119,7 +119,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         return program
 
     def _header(self) -> dict[str, Any]:
-        """See `headrace._stored`."""
+        """See `headrace._base.stored`."""
         header = {
             "features": self._features,
             "base": header_of(self._base),
@@ -131,7 +131,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        """See `headrace._stored`."""
+        """See `headrace._base.stored`."""
         features = stored.size("features", least=1)
         self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose the chain
         chain = stored.children("transforms", (*OVER_TIME, Transform))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace._arrays.caller import Array
-from headrace._evaluation import WRT, kinds_of
 from headrace._fit.vector_adam import VectorAdam
+from headrace._flow.program.evaluation import WRT, kinds_of
 from headrace.sequences.backward import Backward, Cotangents
 from headrace.sequences.sequential import Sequential
 

@@ -12,8 +12,8 @@ from headrace._arrays.caller import library
 from headrace._core import LEAST_ROWS, cpu
 
 if TYPE_CHECKING:
+    from headrace._flow.transforms.transform import Transform
     from headrace.sequences.settings import CausalSettings
-    from headrace.transforms.transform import Transform
 
 Block = NDArray[Any]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _array_errors as errors
 from headrace._arrays import caller as _arrays
+from headrace._base import array_errors as errors
 from headrace._core import device as _device
 from headrace._core.device import Device, Kernels, OnStream
 from headrace.sequences.arrays import Covariates, Sequences
@@ -19,8 +19,8 @@ from headrace.sequences.runs import context_of
 
 if TYPE_CHECKING:
     from headrace._arrays.device_caller import DeviceCaller
-    from headrace._module import Block
-    from headrace.flow import Flow
+    from headrace._flow.flow import Flow
+    from headrace._flow.program.module import Block
     from headrace.sequences.links import Link
     from headrace.sequences.settings import CausalSettings
 

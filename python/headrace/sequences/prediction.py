@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.stored import Stored, storable
+from headrace._base.types import Floats
 from headrace._core import cpu
 from headrace._core.device import Device
-from headrace._module import Block, Program
-from headrace._stored import Stored, storable
-from headrace._types import Floats
+from headrace._flow.program.module import Block, Program
 from headrace.sequences.links import Block as Values
 from headrace.sequences.links import Cotangent, LinkCall, LinkGradients
 from headrace.sequences.on_device import PredictionLinkOnDevice

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from headrace._module import Block
-from headrace._types import Array
-from headrace.bases import Logistic, StandardNormal
-from headrace.flow import Flow
+from headrace._base.types import Array
+from headrace._flow.bases import Logistic, StandardNormal
+from headrace._flow.flow import Flow
+from headrace._flow.program.module import Block
 from headrace.sequences.links import CausalLink, Cotangent, Link, LinkCall, LinkGradients, at_least_a_tile
 
 ChainGradients = LinkGradients

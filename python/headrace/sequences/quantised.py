@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from headrace import ops
+from headrace._base.types import Array
 from headrace._core.maps import has_bins
-from headrace._types import Array
-from headrace.bases import Logistic
+from headrace._flow.bases import Logistic
+from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.links import LinkCall
 from headrace.sequences.prediction import LinearPrediction, PredictionLink
 from headrace.sequences.runs import Part, Run
 from headrace.sequences.settings import LEVELS
-from headrace.transforms.fixed import Standardize
 
 
 def has_cells(flow: Any) -> bool:

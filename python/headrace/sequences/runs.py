@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
-from headrace._types import Array
+from headrace._base.types import Array
 from headrace.sequences.arrays import Block, Covariates, Sequences, blocks, chunks
 from headrace.sequences.program import SequenceProgram
 

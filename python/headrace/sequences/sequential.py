@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
 from headrace._core.device import Device, device_named
-from headrace._module import Parametrised
+from headrace._flow.program.module import Parametrised
 
 
 class Sequential(Parametrised):

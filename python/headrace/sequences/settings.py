@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.stored import header_of
 from headrace._core import cpu
 from headrace._core.maps import interval_of
 from headrace._core.settings import MapSettings, setting
-from headrace._stored import header_of
-from headrace.bases import StandardNormal
-from headrace.flow import Flow
+from headrace._flow.bases import StandardNormal
+from headrace._flow.flow import Flow
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from headrace._stored import Stored
+    from headrace._base.stored import Stored
 
 LEVELS = (-13.0, 2.0)  # the clamp of levels: cpp/steps/causal.hpp
 

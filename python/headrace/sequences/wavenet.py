@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.keywords import documented, takes
+from headrace._base.stored import storable
 from headrace._core.settings import MapShape, Settings
-from headrace._keywords import documented, takes
-from headrace._stored import storable
-from headrace.bases import Base, Logistic, StandardNormal
-from headrace.flow import Flow
-from headrace.flows import MAF, NSF
+from headrace._flow.bases import Base, Logistic, StandardNormal
+from headrace._flow.flow import Flow
+from headrace._flow.flows import MAF, NSF
+from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
 from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.settings import MOST_LAYERS, doubling
-from headrace.transforms.fixed import Standardize
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -12,8 +12,8 @@
 
 from __future__ import annotations
 
-from headrace import _arguments as check
-from headrace._install import install
+from headrace._base import arguments as check
+from headrace._base.install import install
 
 try:
     import torch

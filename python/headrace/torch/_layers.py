@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headrace.flow import Flow
+from headrace._flow.flow import Flow
 
 
 class Layers(nn.Module):

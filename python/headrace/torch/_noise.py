@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributions
 
-from headrace.bases import Base, Logistic, Normal, StandardNormal
-from headrace.tails import Independent, NormalMixture, StudentT, Uniform
+from headrace._flow.bases import Base, Logistic, Normal, StandardNormal
+from headrace._flow.tails import Independent, NormalMixture, StudentT, Uniform
 
 
 def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> Tensor:

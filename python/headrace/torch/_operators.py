@@ -20,7 +20,7 @@ from torch import Tensor
 
 from headrace import files
 from headrace._core.device import BF16_PARTS, MATMULS
-from headrace.flow import Flow
+from headrace._flow.flow import Flow
 
 _NUMPY: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _table: weakref.WeakValueDictionary[int, Compiled] = weakref.WeakValueDictionary()

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from headrace._ends import Ends, ends_of, periodic_of
-from headrace.flow import Flow
+from headrace._flow.flow import Flow
+from headrace._flow.support_ends import Ends, ends_of, periodic_of
 
 
 class _HasDensity(constraints.Constraint):

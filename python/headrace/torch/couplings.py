@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headrace import _array_errors as errors
-from headrace import _couplings
-from headrace._couplings import Keywords, Settings, settings_of, takes_settings
+from headrace._base import array_errors as errors
+from headrace.ops import _couplings
+from headrace.ops._couplings import Keywords, Settings, settings_of, takes_settings
 from headrace.torch import _autograd, _operators
 
 if TYPE_CHECKING:

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headrace import _arguments as check
-from headrace import _array_errors as errors
 from headrace import files
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
 from headrace._core.device import BF16_PARTS
-from headrace._one_flow import no_flow
-from headrace.flow import Flow
+from headrace._fit.flow_errors import no_flow
+from headrace._flow.flow import Flow
+from headrace._flow.transforms.transform import Transform
 from headrace.torch import _autograd, _noise
 from headrace.torch._layers import Layers
 from headrace.torch._operators import Compiled
 from headrace.torch.distribution import BoundTransform, FlowDistribution
-from headrace.transforms.transform import Transform
 
 _PLAIN = (torch.float32, torch.float64)
 

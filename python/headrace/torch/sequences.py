@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headrace import _arguments as check
-from headrace import _array_errors as errors
 from headrace import files
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
 from headrace.sequences.flow import SequenceFlow
 from headrace.torch._autograd import first
 

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import ops
+from headrace._base.types import Floats
 from headrace._core.device import BF16_PARTS
-from headrace._types import Floats
-from headrace.bases import Normal, StandardNormal
-from headrace.flow import Flow
-from headrace.transforms.fixed import Standardize
-from headrace.transforms.masked import Coupling, MaskedAutoregressive
+from headrace._flow.bases import Normal, StandardNormal
+from headrace._flow.flow import Flow
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.masked import Coupling, MaskedAutoregressive
 from headrace.variational.contexts import Contexts
 from headrace.variational.descent import DescentPlan, Rng, StepOutcome, noise_of, seed_of
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
+from headrace._base import arguments as check
 from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
 
 if TYPE_CHECKING:
-    from headrace.flow import Flow
+    from headrace._flow.flow import Flow
 
 Rng = np.random.Generator
 

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
-from headrace import _progress
+from headrace._base import arguments as check
+from headrace._base import progress as _progress
 from headrace._core import cpu
-from headrace._fit.arguments import BY_LOSS
-from headrace._fit.arguments import SCHEDULES as _SCHEDULES
 from headrace._fit.optimizer import Adam, regularisation, scheduled
+from headrace._flow.fit_arguments import BY_LOSS
+from headrace._flow.fit_arguments import SCHEDULES as _SCHEDULES
 from headrace.variational.contexts import Contexts
 from headrace.variational.target import Target
 
 if TYPE_CHECKING:
-    from headrace.flow import Flow
+    from headrace._flow.flow import Flow
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator

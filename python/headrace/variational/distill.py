@@ -16,22 +16,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.stored import header_of
 from headrace._fit import optimizer as _optimizer
-from headrace._module import is_of_sequences
-from headrace._stored import header_of
-from headrace.bases import Normal
-from headrace.flow import Flow
-from headrace.transforms.fixed import Standardize
-from headrace.transforms.gaussianize import Gaussianize
-from headrace.transforms.support import Support
-from headrace.transforms.transform import Transform
+from headrace._flow.bases import Normal
+from headrace._flow.flow import Flow
+from headrace._flow.program.module import is_of_sequences
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.gaussianize import Gaussianize
+from headrace._flow.transforms.support import Support
+from headrace._flow.transforms.transform import Transform
 from headrace.variational import descent as _descent
 from headrace.variational.closed_form import ConditionalStep, draw_of, why_not
 from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import Descent, DescentPlan, PathStep, StepHistory, judge_of, seed_of
 from headrace.variational.fit import EVALUATED, FreeEnergy, estimate, estimate_or_none, require_flow
-from headrace.variational.one_by_one import Alone, correspondence, learn_one_by_one
+from headrace.variational.layerwise import Alone, correspondence, learn_one_by_one
 from headrace.variational.over_time import distill_sequences
 from headrace.variational.target import Target
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._types import Array, Floats
-from headrace.bases import Normal, StandardNormal
+from headrace._base.types import Array, Floats
+from headrace._flow.bases import Normal, StandardNormal
+from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
 from headrace.sequences.links import Cotangent
 from headrace.sequences.prediction import LinearPrediction
-from headrace.transforms.fixed import Standardize
 from headrace.variational.inputs_over_time import Batch
 
 _AFFINE = ("affine", "additive")

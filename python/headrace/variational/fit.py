@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
 from headrace._fit import optimizer as _optimizer
-from headrace._module import is_of_sequences
+from headrace._flow.program.module import is_of_sequences
 from headrace.variational import descent as _descent
 from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import (
@@ -31,7 +31,7 @@ from headrace.variational.descent import (
 from headrace.variational.target import Target, target_of
 
 if TYPE_CHECKING:
-    from headrace.flow import Flow
+    from headrace._flow.flow import Flow
 
 ESTIMATORS = ("sticking_the_landing", "plain")
 

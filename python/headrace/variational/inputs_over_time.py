@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays.caller import Caller
-from headrace._types import Array
+from headrace._base.types import Array
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.flow import SequenceFlow
 from headrace.variational.contexts import Contexts, contexts_of

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from headrace import _arguments as check
+from headrace._base import arguments as check
+from headrace._base.types import Array, Floats
 from headrace._fit import optimizer as _optimizer
-from headrace._types import Array, Floats
+from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
-from headrace.transforms.fixed import Standardize
 from headrace.variational.descent import Descent, DescentPlan, Rng, StepHistory, StepOutcome, mean_and_error, seed_of
 from headrace.variational.divergence_over_time import Divergence, log_prob_of_steps, why_from_samples
 from headrace.variational.inputs_over_time import Batch, Inputs

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from headrace._types import Floats
+from headrace._base.types import Floats
 
 WINDOW, OVERLAP = 256, 4  # steps of a frame, and frames that a step is in
 

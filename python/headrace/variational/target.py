@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import _arguments as check
 from headrace._arrays import caller as _arrays
-from headrace._install import install
+from headrace._base import arguments as check
+from headrace._base.install import install
 from headrace.variational.contexts import Contexts
 
 Pair = tuple[NDArray[Any], NDArray[Any]]

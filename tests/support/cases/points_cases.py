@@ -3,7 +3,7 @@
 import numpy as np
 
 import cases
-from headrace.ascent.points import Points
+from headrace.ops._points import Points
 
 
 def maps_of(features, *key):
@@ -54,7 +54,7 @@ def assert_sums(got, want, rows, z, dtype):
 
 
 class DevicePoints:
-    """Points on a device with the arguments and results of `headrace.ascent.points.Points`."""
+    """Points on a device with the arguments and results of `headrace.ops._points.Points`."""
 
     def __init__(self, device, x, weights, dtype):
         kinds = {"float32": device.module.PointsF32, "float64": device.module.PointsF64}
@@ -84,7 +84,7 @@ class DevicePoints:
 
 
 def points_on(core, x, weights, dtype):
-    """Points of a core (tests/support/cores.py), with the arguments and results of `headrace.ascent.points.Points`."""
+    """Points of a core (tests/support/cores.py), with the arguments and results of `headrace.ops._points.Points`."""
     return Points(x, weights, dtype) if core.name == "cpu" else points_of(core.device, x, weights, dtype)
 
 

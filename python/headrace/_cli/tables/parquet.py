@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._base.install import install
 from headrace._cli.tables import source
 from headrace._cli.tables.source import OTHERS, Source, choosing
-from headrace._install import install
 
 NO_PYARROW = f"reading and writing .parquet needs pyarrow: {install('tables')}"
 

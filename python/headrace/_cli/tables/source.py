@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._tables import columns as _columns
+from headrace._arrays import columns as _columns
 
 OTHERS = "; --columns chooses other columns"
 KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # of dtypes

@@ -15,8 +15,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._base.output import replacing, spreadsheet_cell
 from headrace._cli.tables.parquet import load_pyarrow
-from headrace._output import replacing, spreadsheet_cell
 
 SINGLE, DOUBLE = 9, 17  # digits that restore any float32, and any float64
 WRITTEN = (".npy", ".csv", ".parquet")

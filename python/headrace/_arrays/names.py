@@ -1,0 +1,111 @@
+"""Names of a flow's columns: those of the frames of its fit, kept in its file and checked in later frames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from headrace._arrays import frames
+from headrace._base import arguments as check
+
+NOTE = "columns"  # the key of a file's metadata
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of a flow's columns and of those of its context; None where they are not known."""
+
+    features: tuple[str, ...] | None = None
+    context: tuple[str, ...] | None = None
+
+    @classmethod
+    def of_frames(cls, x: Any, context: Any, features: int, contexts: int) -> Names:
+        """The names of two frames; arrays have none."""
+        found = (frames.names_of(x, features), frames.names_of(context, contexts))
+        return cls(*(None if names is None else tuple(names) for names in found))
+
+    def or_those_of(self, other: Names) -> Names:
+        """These names, and those of another fit where they are not known."""
+        return Names(self.features or other.features, self.context or other.context)
+
+    def of_columns(self, columns: Iterable[int]) -> Names:
+        """The names of some columns, and of the context."""
+        return replace(self, features=self.features and tuple(self.features[i] for i in columns))
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse a frame with other columns, or with the same in another order, as the argument of this name.
+
+        Raises:
+            ValueError: a frame's names differ.
+        """
+        known = {"x": self.features, "context": self.context}.get(name.removeprefix("validation "))
+        if known is not None and (given := frames.labels_of(value)) is not None:
+            refuse_others(name, given, known)
+
+    def notes(self) -> dict[str, str]:
+        """The entry in a file; none where no name is known."""
+        if not (self.features or self.context):
+            return {}
+        features, context = (None if names is None else list(names) for names in (self.features, self.context))
+        return {NOTE: json.dumps({"features": features, "context": context})}
+
+    @classmethod
+    def of_notes(cls, notes: Mapping[str, Any], features: int, contexts: int) -> Names:
+        """The names in a file of a flow with this number of columns; none where they are missing or do not fit."""
+        try:
+            entry = json.loads(notes.get(NOTE, "null"))
+            found = entry["features"], entry["context"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return cls()
+        if not all(
+            names is None or are_names(names, count) for names, count in zip(found, (features, contexts), strict=True)
+        ):
+            return cls()
+        return cls(*(None if names is None else tuple(names) for names in found))
+
+
+def refuse_others(argument: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse names of columns that are not the known ones in their order.
+
+    Raises:
+        ValueError: it lists those that are missing and those that are new.
+    """
+    if tuple(given) == tuple(known):
+        return
+    missing, new = _without(known, given), _without(given, known)
+    differences = [f"{what} {_listed(names)}" for what, names in (("without", missing), ("with", new)) if names]
+    raise ValueError(
+        f"{argument}: expected the columns of the fit in their order, {_listed(known)}, got them "
+        + (" and ".join(differences) or f"in the order {_listed(given)}; choose them by name, {argument}[[...]]")
+    )
+
+
+def named_features(features: Any) -> tuple[int, Names]:
+    """The number of columns, and their names where these are given in the place of it."""
+    if isinstance(features, (str, bytes)) or not np.iterable(features):
+        return check.integer("features", features, least=1), Names()
+    given = list(features)
+    if not given or not all(isinstance(name, str) for name in given):
+        raise TypeError(f"features: expected the number of columns, or their names, got {given[:8]!r}")
+    if len(set(given)) < len(given):
+        twice = next(name for name in given if given.count(name) > 1)
+        raise ValueError(f"features: expected different names, got {twice!r} twice")
+    return len(given), Names(tuple(map(str, given)))
+
+
+def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    return [name for name in names if name not in others]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(map(repr, names[:8])) + more
+
+
+def are_names(names: Any, count: int) -> bool:
+    """Whether a part of a file is a list of this number of names."""
+    return isinstance(names, list) and len(names) == count and all(isinstance(one, str) for one in names)

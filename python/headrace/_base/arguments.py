@@ -1,0 +1,177 @@
+"""Checks of plain arguments; every error names the argument, the expected value and the given one."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from headrace._base import array_errors as errors
+from headrace._base.types import Floats
+
+
+def kind_of(value: Any) -> str:
+    """The name of a value's kind in error messages."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def seed(value: Any) -> int:
+    """The key of random numbers: an int, one drawn from a generator of NumPy, or for None from the system."""
+    if value is None:
+        return int.from_bytes(os.urandom(8), "little")
+    if isinstance(value, np.random.Generator):
+        return int(value.integers(2**64, dtype=np.uint64))
+    return integer("seed", value, most=2**64 - 1, expected="an integer, a numpy.random.Generator or None")
+
+
+def seeds(value: Any) -> tuple[int, ...]:
+    """Those of fresh weights: an int, or several."""
+    return integers("seed", value if np.iterable(value) else (value,))
+
+
+def first_row(value: Any, rows: int) -> int | None:
+    """The index of the first of `rows` rows of an endless sample, checked; None without one."""
+    return None if value is None else integer("first_row", value, most=2**63 - 1 - rows)
+
+
+def truth(name: str, value: Any) -> bool:
+    """True or False; 0 and 1 do not count."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def index(name: str, value: Any, length: int) -> int:
+    """An index, from the end if it is negative; an IndexError beyond both ends, like that of lists."""
+    found = integer(name, value, least=-(2**63))
+    if not -length <= found < length:
+        raise IndexError(f"{name}: expected -{length} to {length - 1}, got {found}")
+    return found
+
+
+def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, expected: str = "an integer") -> int:
+    """An int of at least `least`; NumPy integers count, bools and floats do not."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__} {value!r}") from None
+    if number < least or (most is not None and number > most):
+        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}: expected an integer {limit}, got {number}")
+    return number
+
+
+def integers(name: str, values: Any, *, least: int = 0, most: int | None = None) -> tuple[int, ...]:
+    """A tuple of ints."""
+    if isinstance(values, (str, bytes)) or not np.iterable(values):
+        raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__} {values!r}")
+    return tuple(integer(f"{name}[{i}]", v, least=least, most=most) for i, v in enumerate(values))
+
+
+def texts(name: str, values: Any, size: int) -> tuple[str, ...]:
+    """A sequence of strings, checked for its length."""
+    if isinstance(values, str) or not np.iterable(values) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{name}: expected a sequence of {size} texts, got {kind_of(values)}")
+    found = tuple(values)
+    length(name, found, size)
+    return found
+
+
+def length(name: str, values: Sequence[Any], size: int) -> None:
+    """A sequence, checked for its length."""
+    if len(values) != size:
+        raise ValueError(f"{name}: expected {size} values, got {len(values)}")
+
+
+def permutation(name: str, values: Any, features: int | None = None) -> tuple[int, ...]:
+    """A tuple that holds each of 0, ..., n - 1 once; n is `features` where that is given."""
+    order = integers(name, values)
+    n = len(order) if features is None else features
+    if n == 0 or sorted(order) != list(range(n)):
+        raise ValueError(f"{name}: expected each of 0 to {max(n - 1, 0)} exactly once ({n} in all), got {order}")
+    return order
+
+
+def coordinates(name: str, values: Any, features: int) -> tuple[int, ...]:
+    """A tuple of different coordinates in range."""
+    chosen = integers(name, values, most=features - 1)
+    if len(set(chosen)) != len(chosen):
+        raise ValueError(f"{name}: expected different coordinates, got {chosen}")
+    return chosen
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    """A string, checked to be one of `options`."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
+    return value
+
+
+def number(name: str, value: Any, *, above: float | None = None, least: float = -np.inf, below: float) -> float:
+    """A float between two limits; `above` and `below` are excluded, `least` is not."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        result = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__} {value!r}") from None
+    if not (result >= least if above is None else result > above) or not result < below:
+        low = f"from {least:g}" if above is None else f"above {above:g}"
+        raise ValueError(f"{name}: expected a number {low} and below {below:g}, got {value!r}")
+    return result
+
+
+def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
+    """float32 or float64 as a dtype."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected 'float32' or 'float64', got {value!r}") from None
+    if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"{name}: expected 'float32' or 'float64', got {value!r}")
+    return dtype
+
+
+def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -> Floats:
+    """A finite, read-only float64 copy of a one-dimensional array; a scalar is repeated where the size is known."""
+    try:
+        given = np.asarray(value)
+        if given.dtype.kind not in "fiu":
+            raise TypeError
+        array = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a one-dimensional array of numbers, got {type(value).__name__}") from None
+    if array.ndim == 0 and size is not None:
+        array = np.full(size, float(array))
+    if array.ndim != 1 or array.size == 0 or (size is not None and array.size != size):
+        raise errors.wrong_shape(name, f"({'features' if size is None else size},)", array.shape)
+    least = np.finfo(np.float64).tiny if positive else -np.inf  # a subnormal number has no finite reciprocal
+    bad = np.flatnonzero(~np.isfinite(array) | (array < least))
+    if bad.size:
+        kind = f"finite numbers of at least {least:.3g}" if positive else "finite numbers"
+        raise ValueError(f"{name}: expected {kind}, got {array[bad[0]]} at index {bad[0]}")
+    array.flags.writeable = False
+    return array
+
+
+def context_scale(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of the context columns, checked."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise TypeError(f"{name}: expected a tuple (mean, std), got {kind_of(value)}")
+    if columns == 0:
+        raise ValueError(f"{name}: expected None, as no transform takes a context, got (mean, std)")
+    return vector(f"{name}[0]", value[0], columns), vector(f"{name}[1]", value[1], columns, positive=True)
+
+
+def framework(name: str, found: str, least: tuple[int, int]) -> None:
+    """Refuse a framework older than headrace supports: later errors about missing parts would give no reason."""
+    numbers = found.split("+")[0].split(".")
+    if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in numbers[:2]) < least:
+        wanted = ".".join(map(str, least))
+        raise ImportError(f'{name}: expected version {wanted} or newer, got {found}; pip install "{name}>={wanted}"')

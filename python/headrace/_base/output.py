@@ -1,0 +1,126 @@
+"""Atomic writing of files, and removal of control characters from text.
+
+A save that fails, or is killed, leaves the old file. A kill leaves a temporary file, which the next save to
+the same place removes, unless its writer lives.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
+
+from headrace._base import platform as _platform
+
+NO_ROOM = {
+    errno.ENOSPC,
+    errno.EFBIG,
+    getattr(errno, "EDQUOT", errno.ENOSPC),
+}  # of a write: no error of the system names the file
+
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of control and direction characters
+
+
+@contextmanager
+def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Iterator[BinaryIO]:
+    """A stream: its bytes become the file once the block ends, and are discarded if it raises.
+
+    A link stays, and its target is replaced. Permissions are those of the old file, or of any new one.
+    `instead` is called at the end and may return another name for the file, in the same folder.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        OSError: the path is a folder, a device, a socket or a pipe, or the file cannot be written.
+        ValueError: the path has characters that no path has.
+    """
+    target, temporary = _begin("path", path)
+    try:
+        with temporary.stream as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+            other = None if instead is None else instead()
+            temporary.replace(target if other is None else os.path.join(os.path.dirname(target), other))
+    except BaseException as error:  # also for Ctrl-C
+        temporary.remove()
+        if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
+            error.filename = path
+        raise
+
+
+def check_writable(argument: str, path: str) -> None:
+    """Raise before the work the errors that `replacing` would raise: a file is made beside the path, and removed.
+
+    Raises:
+        OSError, ValueError: as `replacing` does; the message names the argument.
+    """
+    _, temporary = _begin(argument, path)
+    temporary.remove()
+
+
+def check_regular(name: str, argument: str = "path") -> os.stat_result:
+    """The status of a regular file; others, which would be replaced or read for ever, are an error."""
+    if os.path.isdir(name) or _platform.ends_in_separator(name):
+        raise IsADirectoryError(f"{argument}: expected a file, got the folder {name}")
+    status = os.stat(name)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{argument}: expected a regular file, got a device, socket or pipe, {name}")
+    return status
+
+
+def refuse_inputs(option: str, output: str, inputs: Sequence[str]) -> None:
+    """Refuse an output that is one of the inputs, by whatever name or link.
+
+    Raises:
+        ValueError: it is.
+    """
+    for path in inputs:
+        if os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
+            raise ValueError(f"{option}: expected another file than {path}, which is read, got {output}")
+
+
+def printable(text: str) -> str:
+    """The text with a question mark for each invisible character, such as those that control a terminal.
+
+    >>> printable("\\x1b[31mred")
+    '?[31mred'
+    """
+    return "".join("?" if unicodedata.category(mark) in _UNSEEN else mark for mark in text)
+
+
+def spreadsheet_cell(text: str) -> str:
+    """The text as a cell of a .csv file: printable, and behind an apostrophe where a spreadsheet would compute it.
+
+    >>> spreadsheet_cell("=1+1")
+    "'=1+1"
+    """
+    harmless = printable(text)
+    return f"'{harmless}" if harmless.lstrip().startswith(("=", "+", "-", "@")) else harmless
+
+
+def _begin(argument: str, path: str) -> tuple[str, _platform.Temporary]:
+    """The path of the file, links followed; and the temporary file beside it."""
+    import hashlib  # here, because nothing but writing needs it
+
+    mode = None
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            mode = stat.S_IMODE(check_regular(path, argument).st_mode)
+        target = os.path.realpath(path)
+        folder, name = os.path.split(target)
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"{argument}: expected an existing folder, got {folder} (for {path})")
+        # Names may fill all the bytes that a system allows, so that a temporary one has a digest of it.
+        start = os.path.join(folder, f".headrace-{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}-")
+        _platform.remove_abandoned(start)
+        return target, _platform.new_temporary(start, mode)
+    except OSError as error:  # the system's own, which may name the temporary file
+        if error.errno is None:
+            raise
+        raise type(error)(f"{argument}: expected a file that can be written, got {path}: {error.strerror}") from None
+    except ValueError as error:  # a null byte, or half a character
+        raise ValueError(f"{argument}: expected a path, got {path!r}: {error}") from None

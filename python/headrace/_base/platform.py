@@ -1,0 +1,188 @@
+"""Differences between operating systems: no other module depends on which one it is.
+
+A file that is open can be replaced and removed on POSIX systems, and neither on Windows. There a lock of the file's own
+ends with its last name; here it is a file beside it, which the system removes under no process that has it open.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_ENDING, _LOCK_ENDING = ".tmp", ".lock"
+_PATIENCE = 2.0  # seconds for which another process may read a file that is to be replaced
+
+
+def ends_in_separator(path: str) -> bool:
+    """Whether a path ends as one of a folder: in a slash, on Windows also in a backslash."""
+    return path.endswith((os.sep, os.altsep or os.sep))
+
+
+def without_separator(path: str) -> str:
+    """The path without separators at its end; a root keeps its own."""
+    return os.path.dirname(path) if ends_in_separator(path) else path
+
+
+def give_memory_back() -> None:
+    """Let the system have freed memory: glibc keeps what threads freed, each thread's apart, for its next requests."""
+    with suppress(TypeError, OSError, AttributeError):  # Windows; no C library by this name; one without the function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+class Temporary:
+    """A new file with a stream into it, which no process takes for abandoned while this one lives."""
+
+    def __init__(self, name: str, mode: int | None) -> None:
+        self.name = name
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
+        self.stream: BinaryIO = os.fdopen(file, "wb")
+        if mode is not None and hasattr(os, "fchmod"):
+            os.fchmod(file, mode)
+
+    def replace(self, target: str) -> None:
+        """Rename the temporary file, replacing any file of that name."""
+        raise NotImplementedError
+
+    def remove(self) -> None:
+        """Close and remove it, if it still has its own name."""
+        raise NotImplementedError
+
+
+class _Flocked(Temporary):
+    """Locked until its stream is closed: the system takes a lock away with the process."""
+
+    def __init__(self, name: str, mode: int | None) -> None:
+        super().__init__(name, mode)
+        try:
+            _flock(self.stream.fileno(), wait=True)
+        except BaseException:
+            self.remove()
+            raise
+
+    def replace(self, target: str) -> None:
+        os.replace(self.name, target)
+
+    def remove(self) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self.name)
+        self.stream.close()
+
+
+class _Beside(Temporary):
+    """Not abandoned while an open file of the same name and another ending lies beside it, which cannot be removed."""
+
+    def __init__(self, name: str, mode: int | None) -> None:
+        self._lock = os.open(_lock_of(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self.name = name
+        try:
+            super().__init__(name, mode)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def replace(self, target: str) -> None:
+        self.stream.close()
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                os.replace(self.name, target)
+                break
+            except PermissionError as error:  # for example because another process reads the old file
+                if time.monotonic() >= end:
+                    raise PermissionError(
+                        f"path: expected a file that can be replaced, got {target}, which some process has open"
+                    ) from error
+                time.sleep(0.02)
+        self._unlock()
+
+    def remove(self) -> None:
+        self.stream.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self.name)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+            with suppress(OSError):  # another process may see it as abandoned at once
+                os.unlink(_lock_of(self.name))
+
+
+def new_temporary(start: str, mode: int | None) -> Temporary:
+    """A file with a name that starts so. `mode`: its permissions, None for those of any new file."""
+    import secrets  # here, because nothing but writing needs it
+
+    while True:
+        made = (_Flocked if fcntl else _Beside)(f"{start}{secrets.token_hex(8)}{_ENDING}", mode)
+        if os.path.exists(made.name):  # no process took it for abandoned before it was locked
+            return made
+        made.remove()
+
+
+def remove_abandoned(start: str) -> None:
+    """Remove temporary files with names that start so and without a live writer."""
+    from glob import escape, glob  # here, because nothing but writing needs it
+
+    if fcntl is None:
+        for name in glob(f"{escape(start)}*{_LOCK_ENDING}"):
+            with suppress(OSError):  # it is open
+                os.unlink(name)
+    for name in glob(f"{escape(start)}*{_ENDING}"):
+        with suppress(OSError):  # it is another's, or gone
+            if fcntl is None:
+                if not os.path.exists(_lock_of(name)):
+                    os.unlink(name)
+                continue
+            file = os.open(name, os.O_WRONLY)
+            try:
+                if _flock(file, wait=False):
+                    os.unlink(name)
+            finally:
+                os.close(file)
+
+
+def _flock(file: int, *, wait: bool) -> bool:
+    """Whether the lock was had; not on file systems without locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def _lock_of(name: str) -> str:
+    return name.removesuffix(_ENDING) + _LOCK_ENDING
+
+
+def why_no_core(error: ImportError) -> str:
+    """An explanation of why the compiled core cannot be loaded, for the person who installed it."""
+    import importlib.machinery  # here, because a successful import needs none of these
+    import platform
+    import sysconfig
+    from pathlib import Path
+
+    here = f"{sys.implementation.cache_tag}, {sysconfig.get_platform()}"
+    folder = Path(__file__).parents[1]
+    built = sorted(path.name for path in folder.glob("_cpu.*") if path.suffix in (".so", ".pyd"))
+    if not any((folder / f"_cpu{ending}").exists() for ending in importlib.machinery.EXTENSION_SUFFIXES):
+        return (
+            f"headrace: expected a compiled core for this Python ({here}), got {', '.join(built) or 'none'}; install a "
+            "wheel for this platform, or build from source"
+        )
+    if "GLIBC" in str(error):
+        name, version = platform.libc_ver()
+        return (
+            f"headrace: this wheel needs a newer C library than this system's {name} {version} ({error}); build from "
+            "source here"
+        )
+    return f"headrace: its compiled core cannot be loaded on this system ({here}): {error}"

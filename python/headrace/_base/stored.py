@@ -1,0 +1,233 @@
+"""The form of an object in a file: a header of JSON's types, beside arrays by name.
+
+A class takes part by the decorator `storable` and two methods:
+
+- ``_header(self)``: everything that the named parameters do not contain, in JSON's types; floats are kept exactly.
+- ``_from_file(cls, stored)``: the way back, from a `Stored`. **A size in a header is a claim**: it is compared with
+  the arrays at hand before anything of that size is made.
+
+Masks are arrays too, and matrices that are no parameters (`Module._fixed_arrays`).
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
+
+KINDS: dict[str, Any] = {}  # by the name that files give them: the class's own
+LATER = {
+    "AscentFlow": "headrace.ascent.flow",
+    "CausalConvolution": "headrace.sequences.convolution",
+    "Ensemble": "headrace._fit.ensemble",
+    "LinearPrediction": "headrace.sequences.prediction",
+    "SequenceFlow": "headrace.sequences.flow",
+    "WaveNet": "headrace.sequences.wavenet",
+}
+"""The modules of the kinds that `import headrace` leaves out, imported when a file has such a kind."""
+
+MOST_FEATURES = 2**17  # of coordinates and of context columns; work may grow with their square
+
+Layers = tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]
+
+Family = type | tuple[type, ...]
+
+_Class = TypeVar("_Class", bound=type)
+
+
+def storable(cls: _Class) -> _Class:
+    """Register a class for files."""
+    KINDS[cls.__name__] = cls
+    return cls
+
+
+def _all_kinds() -> dict[str, Any]:
+    for module in LATER.values():
+        importlib.import_module(module)
+    return KINDS
+
+
+def header_of_scale(scale: tuple[Any, Any] | None) -> dict[str, Any] | None:
+    """The header of means and standard deviations of columns; see `Stored.scale`."""
+    return scale and {"mean": scale[0].tolist(), "std": scale[1].tolist()}
+
+
+def header_of(thing: Any) -> dict[str, Any]:
+    """The header of a transform, base or flow.
+
+    Raises:
+        TypeError: it is of a class that files do not support, such as a subclass of your own.
+        ValueError: it is too large for a file.
+    """
+    kind = type(thing).__name__
+    if KINDS.get(kind) is not type(thing):
+        raise TypeError(f"{kind}: expected one of the classes that files know ({', '.join(sorted(_all_kinds()))})")
+    if thing.features > MOST_FEATURES:
+        raise ValueError(f"{kind}: expected at most {MOST_FEATURES} features in a file, got {thing.features}")
+    return {"kind": kind, **thing._header()}
+
+
+class Filed(abc.ABC):
+    """Objects that can be saved to a file of their own: flows and transforms."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> np.dtype[Any] | None:
+        """The dtype of parameters; None without any."""
+
+    @property
+    @abc.abstractmethod
+    def matmul(self) -> str:
+        """How products of networks are computed."""
+
+    @abc.abstractmethod
+    def named_parameters(self) -> dict[str, NDArray[Any]]:
+        """Dense copies of the parameters by name."""
+
+    @abc.abstractmethod
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        """Arrays that a file keeps beside the parameters."""
+
+    def _notes(self) -> dict[str, str]:
+        """Texts by name that a file keeps in its metadata."""
+        return {}
+
+    def _with_notes(self, notes: Mapping[str, Any]) -> Filed:
+        """This object with the information in texts of `_notes`; in a file, these may be missing or anything."""
+        return self
+
+    @abc.abstractmethod
+    def to(self, device: str, matmul: str = "exact") -> Any:
+        """A copy on another device."""
+
+
+class Stored:
+    """The contents of a file for one object. Each item is read once; an item that stays unread is an error.
+
+    Args:
+        header: The object's header, in JSON's types.
+        arrays: Those of the whole file by their full names.
+        dtype: Of all parameters; None where there are none.
+        prefix: The start of the names of this object's arrays.
+    """
+
+    def __init__(
+        self, header: Any, arrays: dict[str, NDArray[Any]], dtype: np.dtype[Any] | None, prefix: str = ""
+    ) -> None:
+        if not isinstance(header, dict):
+            raise TypeError(f"expected a JSON object, got {type(header).__name__}")
+        self._header = dict(header)
+        self._arrays = arrays
+        self._prefix = prefix
+        self.dtype = dtype
+
+    def build(self, family: Family) -> Any:
+        """The object, which must be of the family, or of one of them; nothing in its header may be left."""
+        kind = self.take("kind")
+        if isinstance(kind, str) and kind in LATER:
+            importlib.import_module(LATER[kind])
+        if not isinstance(kind, str) or kind not in KINDS or not issubclass(KINDS[kind], family):
+            kind = check.choice("kind", kind, sorted(n for n, cls in _all_kinds().items() if issubclass(cls, family)))
+        thing = KINDS[kind]._from_file(self)
+        self.close()
+        return thing
+
+    def close(self) -> None:
+        """Refuse unread keys: they may change the meaning of others."""
+        if self._header:
+            raise ValueError(f"expected no key {min(self._header)!r}")
+
+    def has(self, key: str) -> bool:
+        """Whether the header has a key that may be missing."""
+        return key in self._header
+
+    def take(self, key: str) -> Any:
+        """The value of a key."""
+        if key not in self._header:
+            raise ValueError(f"expected the key {key!r}, got {', '.join(map(repr, self._header)) or 'none'}")
+        return self._header.pop(key)
+
+    def size(self, key: str, *, least: int = 0) -> int:
+        """A number of features or of context columns."""
+        return check.integer(key, self.take(key), least=least, most=MOST_FEATURES)
+
+    def items(self, key: str) -> list[Any]:
+        """A list."""
+        value = self.take(key)
+        if not isinstance(value, list):
+            raise TypeError(f"{key}: expected a list, got {type(value).__name__}")
+        return value
+
+    def numbers(self, key: str) -> list[Any]:
+        """A list of numbers, or of lists of these: a truth value is none, though Python would count with it."""
+        values = self.items(key)
+        if any(isinstance(x, bool) for value in values for x in (value if isinstance(value, list) else [value])):
+            raise TypeError(f"{key}: expected numbers, got a truth value")
+        return values
+
+    def part(self, key: str, value: Any) -> Stored:
+        """The value of a key as an object with keys of its own."""
+        if not isinstance(value, dict):
+            raise TypeError(f"{key}: expected a JSON object, got {type(value).__name__}")
+        return Stored(value, self._arrays, self.dtype, self._prefix)
+
+    def scale(self, key: str) -> tuple[list[Any], list[Any]] | None:
+        """Mean and standard deviation of columns, or None."""
+        if (value := self.take(key)) is None:
+            return None
+        part = self.part(key, value)
+        own = part.numbers("mean"), part.numbers("std")
+        part.close()
+        return own
+
+    def child(self, key: str, family: Family, prefix: str = "") -> Any:
+        """The object whose header is the value of a key, and whose arrays have one prefix more."""
+        return self._child(key, self.take(key), family, prefix)
+
+    def children(self, key: str, family: Family) -> list[Any]:
+        """The objects of a list of headers; the arrays' prefixes count them."""
+        return [self._child(f"{key}[{i}]", header, family, f"{key}.{i}.") for i, header in enumerate(self.items(key))]
+
+    def _child(self, place: str, header: Any, family: Family, prefix: str) -> Any:
+        try:
+            return Stored(header, self._arrays, self.dtype, self._prefix + prefix).build(family)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{place}: {error}") from error
+
+    def array(self, name: str, shape: tuple[int | None, ...], dtype: Any = None) -> NDArray[Any]:
+        """An array of this shape (None: of any length), by default of the file's dtype."""
+        full, wanted = self._prefix + name, self.dtype if dtype is None else np.dtype(dtype)
+        if wanted is None:
+            raise ValueError("dtype: expected 'float32' or 'float64' where there are parameters, got None")
+        if full not in self._arrays:
+            raise ValueError(f"expected a tensor {full!r}, got none of that name")
+        array = self._arrays.pop(full)
+        if len(array.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
+            text = ", ".join("any" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "")
+            raise errors.wrong_shape(full, f"({text})", array.shape)
+        if array.dtype != wanted:
+            raise ValueError(f"{full}: expected {wanted}, got {array.dtype}")
+        return array
+
+    def layers(self, columns: int, rows: int, *, masked: bool = True) -> Layers:
+        """``(weights, biases, masks)`` of a network of `columns` inputs and `rows` outputs; no masks if it has none."""
+        weights: list[NDArray[Any]] = []
+        biases: list[NDArray[Any]] = []
+        masks: list[NDArray[np.bool_]] = []
+        while not weights or f"{self._prefix}layers.{len(weights)}.weight" in self._arrays:
+            name = f"layers.{len(weights)}"
+            weights.append(self.array(f"{name}.weight", (None, columns)))
+            columns = len(weights[-1])
+            biases.append(self.array(f"{name}.bias", (columns,)))
+            if masked:
+                masks.append(self.array(f"{name}.mask", weights[-1].shape, bool))
+        if columns != rows:
+            raise ValueError(f"{self._prefix}{name}.bias: expected shape ({rows},), got ({columns},)")
+        return weights, biases, masks

@@ -1,0 +1,283 @@
+"""``headrace score`` and ``headrace sample``: uses of a flow in a file."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import headrace as hr
+from headrace._base import progress as _progress
+from headrace._base.output import refuse_inputs
+from headrace._cli import joined_tables as several
+from headrace._cli import precision as digits
+from headrace._cli import screen, signals, tables
+from headrace._cli.commands import (
+    INTERRUPTED,
+    OK,
+    Density,
+    _check_output,
+    _columns_for,
+    _counted,
+    _load,
+    _load_any,
+    _Names,
+    _note,
+    _of_rows,
+    _say,
+    _usage,
+)
+from headrace._cli.folder_scores import Folder, is_folder, mark
+from headrace._cli.joined_tables import STANDARD
+from headrace._cli.resumed_scores import Kept, Watch
+from headrace._cli.scores import Scores
+from headrace._cli.waves import SUFFIX
+from headrace._tables import table as _table
+
+
+def score(arguments: argparse.Namespace) -> int:
+    """Write the log density of each row, to one place or to a folder with a file for each table."""
+    if (waves := signals.found(arguments.data)) is not None:
+        return signals.score(arguments, waves)
+    if arguments.steps:
+        _usage(arguments, "argument --steps: tables do not take it, because it is of signals; leave it out")
+    files = several.found(arguments.data)
+    if arguments.flow == STANDARD and STANDARD in files:
+        _usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
+    if is_folder(arguments.output):
+        return _score_to_folder(arguments, files)
+    if arguments.format is not None:
+        _usage(arguments, "argument --format: give a folder as --output, as the name of a file says its format")
+    _check_output(arguments, arguments.flow, *files)
+    flow, notes = _load(arguments.flow)
+    source, columns = _columns_for(flow, notes, arguments)
+    made = _Made(flow, notes, source, columns, Scores())
+    if arguments.output:
+        return _score_to_file(arguments, made, files)
+    with Watch(patience=1) as watch:
+        # On a terminal a bar would appear between the scores.
+        with_bar = not arguments.quiet and (arguments.json or not sys.stdout.isatty())
+        for part in made.watched(made.counted(watch.until(made.densities())), 0, with_bar):
+            if not arguments.json:
+                tables.write_table(None, part)
+    if watch.stopped:
+        if not made.scores.rows:
+            raise KeyboardInterrupt
+        notice = f"these are of the first {_counted(made.scores.rows, 'row')}; with -o FILE the same command goes on"
+        screen.tell(f"headrace: interrupted: {notice}")
+    _print_scores(arguments, made.scores, {"interrupted": watch.stopped}, "")
+    return INTERRUPTED if watch.stopped else OK
+
+
+def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[str]) -> int:
+    """Scores in one file; after Ctrl-C those of the finished rows are kept beside it."""
+    output = os.path.realpath(arguments.output) if os.path.islink(arguments.output) else arguments.output
+    kept = Kept(output, {**_inputs(arguments, made.flow, made.notes), "tables": _marks(made.source, files)})
+    inputs = [path for path in (arguments.flow, *files) if path != STANDARD]
+    for path in (kept.path, kept.record):
+        refuse_inputs("--output", path, inputs)
+    kept.open()
+    if kept.rows:
+        _note(arguments, f"going on after {_counted(kept.rows, 'row')}, whose scores are in {kept.path}")
+    columns = _columns_of(made.flow)
+
+    def parts() -> Iterator[NDArray[Any]]:
+        yield from kept.parts(len(columns), made.flow.dtype)
+        yield from made.watched(made.densities(kept.rows), kept.rows, not arguments.quiet)
+
+    def instead() -> str | None:
+        """The name of the file for the scores; without new ones, the stored ones stay unchanged."""
+        if watch.stopped and made.scores.rows <= kept.rows:
+            raise KeyboardInterrupt
+        return os.path.basename(kept.path) if watch.stopped else None
+
+    with Watch(patience=2) as watch:
+        tables.write_parts(arguments.output, columns, made.counted(watch.until(parts(), least=1)), instead)
+        if watch.stopped:
+            kept.note(made.scores.rows)
+        else:
+            kept.remove()
+    place = kept.path if watch.stopped else arguments.output
+    _print_scores(arguments, made.scores, {"file": place, "interrupted": watch.stopped}, "")
+    if watch.stopped:
+        done = _counted(made.scores.rows, "row")
+        notice = f"the scores of the first {done} are kept in {kept.path}; the same command goes on from there"
+        screen.tell(f"headrace: interrupted: {notice}")
+    return INTERRUPTED if watch.stopped else OK
+
+
+def _inputs(arguments: argparse.Namespace, flow: Density, notes: dict[str, str]) -> dict[str, Any]:
+    """The inputs of scores, beside the tables."""
+    table = {"table": notes["table"]} if "table" in notes else {}
+    digest = hashlib.blake2b(hr.to_bytes(flow, table), digest_size=16).hexdigest()
+    inputs = {"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)}
+    for option, by_default in (("array", None), ("delimiter", None), ("header", "auto")):
+        if (value := getattr(arguments, option)) != by_default:
+            inputs[f"--{option}"] = str(value)
+    return inputs
+
+
+def _marks(source: tables.Source, files: Sequence[str]) -> list[str]:
+    """Fingerprints of the tables, in their order."""
+    content = getattr(source, "content", None)
+    if isinstance(content, bytes):  # for the standard input
+        return [hashlib.blake2b(content, digest_size=16).hexdigest()]
+    return [mark(file) for file in files]
+
+
+def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int:
+    """A file of scores for each table; existing ones of the same flow are kept."""
+    if STANDARD in files:
+        _usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
+    folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}")
+    flow, notes = _load(arguments.flow)
+    inputs = _inputs(arguments, flow, notes)
+    _columns_for(flow, notes, arguments, data=files[0])  # options that fit no table leave no folder behind
+    folder.open(inputs)
+    left, scores = folder.left(), Scores()
+    done = len(files) - len(left)
+    if done:
+        _note(arguments, f"{_counted(done, 'table')} of {len(files):,} had scores already")
+    with _progress.bar(len(files), "score", "table", not arguments.quiet and len(left) > 1) as shown:
+        for file in files:
+            if file in left:
+                source, columns = _columns_for(flow, notes, arguments, data=file)
+                made = _Made(flow, notes, source, columns, scores)
+                folder.write(file, _columns_of(flow), made.counted(made.densities()))
+            else:
+                for log_prob in folder.written(file, flow.dtype):
+                    scores.add(log_prob)
+            shown.update()
+    report = {"tables": len(files), "tables_done_before": done}
+    _print_scores(arguments, scores, report, f" in {_counted(len(files), 'table')}")
+    return OK
+
+
+def _columns_of(flow: Density) -> list[str]:
+    """Names of the columns of scores; those of an ensemble have the spread of its members as a second one."""
+    return ["log_prob", *["spread"] * isinstance(flow, hr.Ensemble)]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Log densities of a table's rows, in blocks, so that the table may be larger than the memory."""
+
+    flow: Density
+    notes: dict[str, str]
+    source: tables.Source
+    columns: Any
+    scores: Scores
+    """Statistics of the log densities."""
+
+    def densities(self, skipped: int = 0) -> Iterator[NDArray[Any]]:
+        """The log densities after the first `skipped` rows, which are only read."""
+        table = _table.kept_in(self.notes, self.flow.features)
+        width = self.flow.features if table is None else len(table.columns)
+        at = 0
+        for block in self.source.blocks([*self.columns[0], *self.columns[1]]):
+            first, at = max(skipped - at, 0), at + len(block)
+            if first and first >= len(block):
+                continue
+            x, context = np.split(block, [width], axis=1)
+            given = (x, context if self.flow.context else None)
+            if table is None:
+                log_prob = self.flow.log_prob(*given)
+            else:
+                names = _table.names_in(self.notes, table)
+                own: dict[str, Any] = {"name": self.source.path, "names": names}
+                log_prob = table.log_prob(self.flow.log_prob, *given, **own).astype(self.flow.dtype)
+                given = (table.without_constants(x), given[1])
+            found = log_prob
+            if isinstance(self.flow, hr.Ensemble):
+                found = np.stack([log_prob, self.flow.spread(*given)], axis=1)
+            yield found[first:]
+
+    def counted(self, parts: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """The parts, added to the statistics."""
+        for part in parts:
+            self.scores.add(part if part.ndim == 1 else part[:, 0])
+            yield part
+
+    def watched(self, parts: Iterable[NDArray[Any]], done: int, progress: bool) -> Iterator[NDArray[Any]]:
+        """The parts, with a bar of the finished rows, cleared at the end, because the statistics are printed then."""
+        sizes = self.source.pieces()
+        total = None if any(size is None for size in sizes) else sum(size for size in sizes if size is not None)
+        with _progress.bar(total, "score", "row", progress, unit_scale=True, leave=False, initial=done) as shown:
+            for part in parts:
+                yield part
+                shown.update(len(part))
+
+
+def _print_scores(arguments: argparse.Namespace, scores: Scores, entries: dict[str, Any], where: str) -> None:
+    report = {**scores.report(), "file": arguments.output, **entries}
+    summary = (
+        f"{_counted(scores.rows, 'row')}{where}: mean log density {report['log_likelihood']:.4f} ± "
+        f"{report['standard_error']:.4f} nats, from {report['least']:.4f} to {report['most']:.4f}"
+    )
+    if not scores.rows:
+        summary = f"0 rows{where}: there is nothing to score"
+    elif not scores.finite:
+        summary = f"{_counted(scores.rows, 'row')}{where}: none has a log density that is finite"
+    elif report["not_finite"]:
+        summary += f"; left out, as their log density is not finite: {report['not_finite']:,}"
+    if arguments.output:
+        _say(arguments, report, [summary])
+    elif arguments.json:
+        _say(arguments, report, [])
+    else:
+        _note(arguments, summary)
+
+
+def _refuse_options_of_signals(arguments: argparse.Namespace) -> None:
+    """Refuse options that rows do not take."""
+    for name, option in (("steps", "--steps"), ("seconds", "--seconds"), ("prefix", "--continue")):
+        if getattr(arguments, name) is not None:
+            _usage(arguments, f"argument {option}: expected a flow of signals with it, got {arguments.flow} of rows")
+    if arguments.output and tables.suffix_of(arguments.output) == SUFFIX:
+        kinds = ", ".join(tables.WRITTEN)
+        _usage(arguments, f"argument --output: expected {kinds} for rows, got {arguments.output}")
+
+
+def sample(arguments: argparse.Namespace) -> int:
+    """Draw rows, or a signal."""
+    if arguments.rows is None and arguments.steps is None and arguments.seconds is None:
+        _usage(arguments, "the following arguments are required: -n/--rows, or for signals --steps or --seconds")
+    _check_output(arguments, arguments.flow)
+    if arguments.first_row is not None and arguments.seed is None:
+        _usage(arguments, "argument --first-row: give --seed as well, or these rows belong to no other part")
+    if arguments.json and not arguments.output:
+        _usage(arguments, "argument --json: give --output as well, as the rows are not part of the JSON object")
+    loaded, notes = _load_any(arguments.flow)
+    if isinstance(loaded, hr.SequenceFlow):
+        return signals.sample(arguments, loaded, notes)
+    flow = _of_rows(arguments.flow, loaded)
+    _refuse_options_of_signals(arguments)
+    given = arguments.context_row or []
+    if len(given) != flow.context:
+        wanted = _counted(flow.context, "number") if flow.context else "none"
+        raise ValueError(f"--context-row: expected {wanted}, as {arguments.flow} needs, got {len(given)}")
+    seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
+    # A column far from zero, such as a time, needs the digits of its table.
+    dtype = "float64" if notes.get("dtype") == "float64" else None
+    conditions = np.array(given) if given else None
+    x = flow.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row, dtype=dtype)
+    names = _Names.of_notes(notes, flow)
+    kinds = None
+    table = _table.kept_in(notes, flow.features)
+    if table is not None:
+        x, kinds = table.back(x), [one.kind for one in table.columns]
+    own = digits.of_samples(flow, table) if x.dtype == np.float64 else None
+    tables.write_table(arguments.output, x, None if names is None else names.features, kinds, own)
+    if arguments.output:
+        report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}
+        _say(arguments, report, [f"{_counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"])
+    elif arguments.seed is None:
+        _note(arguments, f"seed {seed}")
+    return OK

@@ -1,0 +1,490 @@
+"""Several flows as one density: their weighted mixture, and how far they differ."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace import files
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array
+from headrace._arrays.kinds import A, AnyFrame, Whole
+from headrace._arrays.names import Names
+from headrace._arrays.shapes import Rows, drawn, opened
+from headrace._base import arguments as check
+from headrace._base.keywords import closed, refuse
+from headrace._base.stored import Filed, Stored, header_of, storable
+from headrace._base.types import Floats
+from headrace._base.warn import warn
+from headrace._core import LEAST_ROWS
+from headrace._fit.clock import Clock
+from headrace._fit.history import History, is_interrupted
+from headrace._fit.side_by_side import Failed, threads_side_by_side
+from headrace._fit.side_by_side import run as run_side_by_side
+from headrace._flow.bases import Logistic, Normal, StandardNormal
+from headrace._flow.flow import Flow
+from headrace.rows._as_stream import is_stream
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+_STREAM = 0x656E73656D626C65  # a stream of its own beside a seed: the draws of members share no values with the noise
+
+# Sources of noise for flows with each base; a member draws rows of other bases by itself.
+_NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNormal, Logistic: Logistic}
+
+
+@storable
+class Ensemble(Filed):
+    """A density that is the weighted mean of several flows' densities: a deep ensemble (Lakshminarayanan et al. 2017).
+
+    Flows that were fitted from different seeds agree where there were many rows, and differ where there were few or
+    none; `spread` has the difference. The mixture's mean log-likelihood is at least the mean of its members'.
+
+    Args:
+        flows: At least one, all with the same features, context, dtype and device; of any classes. They are copied.
+        weights: One number of at least 0 for each, not all 0; equal by default. They are divided by their sum.
+
+    >>> import numpy as np, headrace as hr
+    >>> ensemble = hr.Ensemble([hr.MAF(2, transforms=2, hidden=(16,), seed=s) for s in range(3)])
+    >>> x = np.random.default_rng(0).normal([1.0, -2.0], [1.0, 3.0], (500, 2))
+    >>> histories = ensemble.fit(x, progress=False)
+    >>> ensemble.log_prob(x).shape, ensemble.sample(10, seed=0).shape, len(histories)
+    ((500,), (10, 2), 3)
+    >>> far = np.array([[1.0, -2.0], [30.0, 60.0]])
+    >>> bool(np.diff(ensemble.spread(far)) > 0)  # members disagree where there were no rows
+    True
+    """
+
+    def __init__(self, flows: Sequence[Flow], weights: Any = None) -> None:
+        if isinstance(flows, (Flow, str, bytes)) or not np.iterable(flows):
+            raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
+        given = tuple(flows)
+        for i, flow in enumerate(given):
+            if not isinstance(flow, Flow):
+                raise TypeError(f"flows[{i}]: expected a flow, got {check.kind_of(flow)}")
+        self._set(tuple(copy.copy(flow) for flow in given), weights)
+
+    def _set(self, flows: tuple[Flow, ...], weights: Any) -> None:
+        if not flows:
+            raise ValueError("flows: expected at least one, got none")
+        for name in ("features", "context", "dtype", "device", "matmul"):
+            found = list(dict.fromkeys(getattr(flow, name) for flow in flows))
+            if len(found) > 1:
+                raise ValueError(f"flows: expected one {name}, got {', '.join(map(str, found))}")
+        share = check.vector("weights", np.ones(len(flows)) if weights is None else weights, None)
+        check.length("weights", share, len(flows))  # type: ignore[arg-type]
+        if not ((share >= 0).all() and share.any()):
+            raise ValueError(f"weights: expected numbers of at least 0, not all 0, got {share.tolist()}")
+        self._flows, self._given = flows, share
+
+    def _with(self, flows: tuple[Flow, ...]) -> Self:
+        other = object.__new__(type(self))
+        other._flows, other._given = flows, self._given
+        return other
+
+    # ---- structure -----------------------------------------------------------------------------------------------
+
+    @property
+    def flows(self) -> tuple[Flow, ...]:
+        """The members themselves: changing them changes the ensemble."""
+        return self._flows
+
+    @property
+    def weights(self) -> Floats:
+        """Weights of the members, shape (members,); their sum is 1."""
+        scaled = self._given / self._given.max()
+        return np.asarray(scaled / scaled.sum())
+
+    @property
+    def features(self) -> int:
+        """Number of coordinates."""
+        return self._flows[0].features
+
+    @property
+    def context(self) -> int:
+        """Number of context columns, 0 for none."""
+        return self._flows[0].context
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of parameters and results."""
+        return self._flows[0].dtype
+
+    @property
+    def device(self) -> str:
+        """The device of computations: "cpu" or a CUDA device, such as "cuda:0"."""
+        return self._flows[0].device
+
+    @property
+    def matmul(self) -> str:
+        """See `Flow.matmul`."""
+        return self._flows[0].matmul
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of trained parameters in all members."""
+        return sum(flow.n_parameters for flow in self._flows)
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """See `Flow.feature_names`."""
+        return self._flows[0].feature_names
+
+    @property
+    def context_names(self) -> tuple[str, ...] | None:
+        """See `Flow.context_names`."""
+        return self._flows[0].context_names
+
+    @property
+    def _names(self) -> Names:
+        return self._flows[0]._names
+
+    @_names.setter
+    def _names(self, names: Names) -> None:
+        for flow in self._flows:
+            flow._names = names
+
+    def _notes(self) -> dict[str, str]:
+        return self._flows[0]._notes()
+
+    def _with_notes(self, notes: Mapping[str, Any]) -> Self:
+        self._names = Names.of_notes(notes, self.features, self.context)
+        return self
+
+    def named_parameters(self) -> dict[str, NDArray[Any]]:
+        """Dense copies of the members' parameters by name, "members.0.transforms.0.layers.0.weight" for one."""
+        return self._named(lambda flow: flow.named_parameters())
+
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return self._named(lambda flow: flow._fixed_arrays())
+
+    def _named(self, of: Any) -> dict[str, NDArray[Any]]:
+        return {f"members.{i}.{name}": array for i, flow in enumerate(self._flows) for name, array in of(flow).items()}
+
+    def __len__(self) -> int:
+        """Number of members."""
+        return len(self._flows)
+
+    def __iter__(self) -> Iterator[Flow]:
+        """The members."""
+        return iter(self._flows)
+
+    @overload
+    def __getitem__(self, index: slice) -> Ensemble: ...
+    @overload
+    def __getitem__(self, index: int) -> Flow: ...
+    def __getitem__(self, index: slice | int) -> Flow | Ensemble:
+        """``ensemble[i]``: a member; ``ensemble[:k]``: an ensemble of copies of some members, with their weights."""
+        if isinstance(index, slice):
+            return Ensemble(self._flows[index], self._given[index])
+        return self._flows[check.index("index", index, len(self))]
+
+    def __repr__(self) -> str:
+        """Sizes, and the members' classes."""
+        kinds = ", ".join(dict.fromkeys(type(flow).__name__ for flow in self._flows))
+        equal = "" if (self._given == self._given[0]).all() else f", weights={self.weights.round(4).tolist()}"
+        return f"Ensemble({len(self)} of {kinds}, features={self.features}, context={self.context}{equal})"
+
+    # ---- copies and files ----------------------------------------------------------------------------------------
+
+    def to(self, device: str, matmul: str = "exact") -> Self:
+        """A copy on another device; see `Flow.to`."""
+        return self._with(tuple(flow.to(device, matmul) for flow in self._flows))
+
+    def astype(self, dtype: DTypeLike) -> Self:
+        """A copy with parameters and results of another dtype, 'float32' or 'float64'."""
+        return self._with(tuple(flow.astype(dtype) for flow in self._flows))
+
+    def __copy__(self) -> Self:
+        """A copy with parameters of its own."""
+        return self._with(tuple(copy.copy(flow) for flow in self._flows))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The result of `__copy__`, because nothing else can change."""
+        return self.__copy__()
+
+    def __reduce__(self) -> Any:
+        """Pickle the bytes of a file, as flows do."""
+        return files.unpickled, (files.to_bytes(self), self.device, self.matmul)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all members to one safetensors file, which `headrace.load` reads; see `Flow.save`."""
+        files.save(self, path)
+
+    def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
+        """Refused: a graph is that of one flow, `Flow.to_onnx`."""
+        raise TypeError("flow: expected one flow for a graph, got an Ensemble; write each of its `flows`")
+
+    def _header(self) -> dict[str, Any]:
+        """See `headrace._base.stored`."""
+        members = [header_of(flow) for flow in self._flows]
+        return {
+            "features": self.features,
+            "context": self.context,
+            "weights": self._given.tolist(),
+            "members": members,
+        }
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        """See `headrace._base.stored`."""
+        sizes = stored.size("features", least=1), stored.size("context")
+        weights, flows = stored.numbers("weights"), stored.children("members", Flow)
+        self = object.__new__(cls)
+        self._set(tuple(flows), weights)
+        if (self.features, self.context) != sizes:
+            raise ValueError(
+                f"features, context: expected {self.features} and {self.context}, as members have, got {sizes[0]} and "
+                f"{sizes[1]}"
+            )
+        return self
+
+    # ---- evaluation ----------------------------------------------------------------------------------------------
+
+    @overload
+    def log_prob(self, x: Whole, context: Any = None) -> NDArray[Any]: ...
+    @overload
+    def log_prob(self, x: A, context: Array | None = None, *, out: A | None = None) -> A: ...
+    @overload
+    def log_prob(self, x: AnyFrame, context: Any = None) -> NDArray[Any]: ...
+    def log_prob(self, x: Array, context: Array | None = None, *, out: Array | None = None) -> Array:
+        """Log density of each row under the mixture, in nats: log Σ weight · density.
+
+        Args:
+            x, context, out: As in `Flow.log_prob`.
+
+        Returns:
+            As `Flow.log_prob`, in the members' dtype; -inf where each member's is, and NaN where one's is.
+        """
+        caller, rows, log_probs = self._log_probs(x, context)
+        value = caller.output(out, self.dtype, rows.batch, (rows.array, rows.context))
+        with caller.queue():
+            value[...] = _mixed(log_probs, self.weights).reshape(rows.batch)
+        return caller.give(value)
+
+    @overload
+    def spread(self, x: Whole, context: Any = None) -> NDArray[Any]: ...
+    @overload
+    def spread(self, x: A, context: Array | None = None) -> A: ...
+    @overload
+    def spread(self, x: AnyFrame, context: Any = None) -> NDArray[Any]: ...
+    def spread(self, x: Array, context: Array | None = None) -> Array:
+        """How far members differ: the standard deviation of their log densities, by their weights, in nats.
+
+        Read it beside `log_prob`: where it is far above that of rows like those fitted, the log densities mean little.
+
+        Args:
+            x, context: As in `Flow.log_prob`.
+
+        Returns:
+            Shape (rows,), or the leading dimensions, in the members' dtype: 0 where all are the same, -inf too;
+            infinity where some members' densities are 0 and others' are not; NaN where one's is.
+        """
+        caller, rows, log_probs = self._log_probs(x, context)
+        value = caller.empty(rows.batch, self.dtype)
+        with caller.queue():
+            value[...] = _spread(log_probs, self.weights).reshape(rows.batch)
+        return caller.give(value)
+
+    def _log_probs(self, x: Any, context: Any) -> tuple[Any, Rows, list[Any]]:
+        """Log densities of each row under each member, in float64, on the members' device."""
+        caller = self._flows[0]._caller()
+        rows = opened(caller, "x", x, context, self.features, self.context, True)
+        with caller.queue():
+            assert rows.array is not None
+            each = [flow.log_prob(rows.array, rows.context).astype(np.float64) for flow in self._flows]
+        return caller, rows, each
+
+    @closed
+    def sample(
+        self,
+        n: int | Sequence[int],
+        context: Array | None = None,
+        seed: int | np.random.Generator | None = None,
+        *,
+        first_row: int | None = None,
+        dtype: DTypeLike | None = None,
+        like: Any = None,
+        **others: Any,
+    ) -> Array:
+        """Draw n rows, each from a member drawn at random.
+
+        A row depends only on the seed and its index, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)``,
+        and is the member's own row of that seed and index.
+
+        Args:
+            n, context, seed, first_row, dtype, like: As in `Flow.sample`.
+        """
+        refuse(self.sample, others)
+        caller, own = self._flows[0]._caller(), self.dtype
+        if like is not None:
+            caller.answer_like(like)
+        key, kind = check.seed(seed), own if dtype is None else check.float_dtype("dtype", dtype)
+        rows = drawn(caller, n, context, self.features, self.context)
+        if kind != own and kind != np.float64:
+            raise ValueError(f"dtype: expected 'float64', as the flows' own, got {dtype!r}; call .astype of them")
+        value = caller.output(None, kind, rows.shape, (rows.context,))
+        first = check.first_row(first_row, rows.rows)
+        chosen = self._chosen(rows.rows, key, first or 0)
+        with caller.queue():
+            table, noise = value.reshape(rows.rows, self.features), dict[type, Any]()
+            for i, flow in enumerate(self._flows):
+                places = np.flatnonzero(chosen == i)
+                if places.size:
+                    padded = places if places.size >= LEAST_ROWS else np.resize(places, LEAST_ROWS)
+                    index = _arrays.library(table).asarray(padded)
+                    part = self._rows_of(flow, index, rows, (key, first), kind, noise)
+                    table[index[: places.size]] = part[: places.size]
+        return caller.give(value)
+
+    def _chosen(self, rows: int, key: int, first: int) -> NDArray[np.intp]:
+        """The member of each row; the first choices are equal for any number of rows."""
+        edges = np.cumsum(self.weights)
+        numbers = np.random.PCG64([key, _STREAM])  # each row takes one step of the generator
+        drawn = np.random.Generator(numbers.advance(first)).random(rows)
+        last = int(np.flatnonzero(self._given)[-1])  # sums round, and no member of weight 0 is drawn
+        return np.minimum(np.searchsorted(edges, drawn, side="right"), last)
+
+    def _rows_of(
+        self, flow: Flow, index: Any, rows: Rows, which: tuple[int, int | None], kind: Any, noise: dict[type, Any]
+    ) -> Any:
+        """Some rows of a member's sample, by their indices in it; noise is kept for the next member.
+
+        `which`: the seed and the index of the first row.
+        """
+        key, first = which
+        context: Any = rows.context
+        if is_one := context is not None and len(context) == 1:
+            context = context[0]
+        standard = _NOISE.get(type(flow.base))
+        if standard is None:
+            return flow.sample(rows.rows, context, seed=key, first_row=first, dtype=kind)[index]
+        if standard not in noise:
+            source = Flow([], standard(self.features), dtype=self.dtype)
+            noise[standard] = source._on(flow._device).sample(rows.rows, seed=key, first_row=first)
+        own = context if context is None or is_one else context[index]
+        return flow.sample(len(index), own, noise=noise[standard][index], dtype=kind)
+
+    # ---- training ------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Array,
+        context: Array | None = None,
+        *,
+        weights: Array | None = None,
+        bootstrap: bool = False,
+        time_budget: float | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> list[History]:
+        """Fit the members, in place: member i as ``flow.fit(x, seed=seed + i, ...)`` would, with the same bits.
+
+        Seeds choose the order of rows and which are held out; the start is the members' own, so that they should be
+        made with different seeds. Small members are fitted side by side, a thread each; large ones one after another
+        with all threads, and so are members on a device, of a group or of a stream.
+
+        Args:
+            x, context, weights: As in `Flow.fit`.
+            bootstrap: Whether each member gets as many rows as there are, drawn with replacement (Efron 1979): a row
+                that is drawn twice has twice its weight. Members then differ as fits of other rows would.
+            time_budget: Seconds for all members, in equal parts; the rest of one member's goes to those after it.
+            seed: Of the first member.
+            **settings: All other arguments of `Flow.fit`, but `checkpoint`, which ensembles do not have yet, and
+                `effort`, which makes members of its own.
+
+        Returns:
+            The history of each fit. Ctrl-C ends the fits of the members under way as it does that of a flow: the first
+            one without better weights than before stays as it was, as do those after it, with a warning, and the list
+            is shorter.
+
+        Raises:
+            TypeError, ValueError: As `Flow.fit`; after any error all members are as before the call.
+            KeyboardInterrupt: Ctrl-C before the first member has better weights than before.
+        """
+        if settings.get("checkpoint") is not None:
+            raise ValueError("checkpoint: expected None in a fit of an ensemble, whose state is not kept")
+        if settings.get("effort", "normal") != "normal":
+            raise ValueError(
+                f"effort: expected 'normal' in a fit of an ensemble, got {settings['effort']!r}; fit one flow with "
+                "effort='high', keep=True"
+            )
+        key, clock, n = check.integer("seed", seed), Clock(time_budget), len(self)
+        threads = threads_side_by_side(self._flows, in_turn=settings.get("group") is not None or is_stream(x))
+
+        def fitted(i: int, flow: Flow) -> History:
+            own = self._resampled(x, weights, key, i) if bootstrap else weights
+            budget = clock.turn(i, n, threads) if clock.is_limited else None
+            return flow.fit(x, context, weights=own, seed=key + i, time_budget=budget, **settings)
+
+        jobs = (partial(fitted, i, flow) for i, flow in enumerate(self._flows))
+        histories: list[History] = []
+        shown = bool(settings.get("progress", True))
+
+        def has_history(i: int) -> bool:
+            return i < len(histories)
+
+        try:
+            with ExitStack() as stack:
+                for i, flow in enumerate(self._flows):
+                    stack.enter_context(flow._interior.restored(unless=partial(has_history, i)))
+                done = run_side_by_side(jobs, threads, total=n, progress=shown, is_interrupted=is_interrupted)
+                if done.interrupted:
+                    histories += done.leading()
+                    raise KeyboardInterrupt
+                histories += done.leading()
+        except KeyboardInterrupt:
+            if not histories:
+                raise
+        except Failed as failed:
+            raise failed.error from None
+        if (left := n - len(histories)) > 0:
+            warn(f"fit: interrupted with {left} of {n} members not fitted; ensemble[:{n - left}] is without them")
+        return histories
+
+    def _resampled(self, x: Any, weights: Any, key: int, member: int) -> Any:
+        """Weights of rows drawn with replacement from those of a weight above 0."""
+        caller = self._flows[0]._caller()
+        n = _arrays.matrix("x", x, self.features, caller, whole=True).shape[0]
+        given = _arrays.row_weights("weights", weights, n, caller)[0]
+        with caller.queue():
+            kept = np.arange(n) if given is None else np.flatnonzero(_arrays.on_host(given) > 0)
+            rng = np.random.default_rng([key, _STREAM, member])
+            counts = np.bincount(kept[rng.integers(kept.size, size=kept.size)], minlength=n) if n else np.empty(0)
+            own = caller.empty((n,), np.dtype(np.float32) if given is None else given.dtype)
+            own[...] = _arrays.library(own).asarray(counts, dtype=own.dtype)
+            if given is not None:
+                own *= given
+        return caller.give(own)
+
+
+# ---- functions of the members' log densities -------------------------------------------------------------------------
+
+
+def _mixed(log_probs: list[Any], weights: Floats) -> Any:
+    """log Σ w e^l, without overflow, and exact where all are -inf or one member has all the weight."""
+    terms = [log_prob + np.log(weight) for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
+    with np.errstate(invalid="ignore"):  # for rows that are NaN
+        return functools.reduce(np.logaddexp, terms)
+
+
+def _spread(log_probs: list[Any], weights: Floats) -> Any:
+    """The weighted standard deviation; 0 where all members are equal, also at infinities."""
+    counted = [log_prob for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
+    share = _arrays.library(counted[0]).asarray(weights[weights > 0])[:, None]
+    with np.errstate(invalid="ignore"):
+        away = np.stack([np.where(one == counted[0], 0.0, one - counted[0]) for one in counted])
+        most = np.abs(away).max(axis=0)  # NaN where some member's is
+        unit = np.where(most > 0, most, 1.0)  # so that no square overflows
+        square = np.square((away - (share * away).sum(axis=0)) / unit)
+        return np.where(np.isinf(most), np.inf, unit * np.sqrt((share * square).sum(axis=0)))

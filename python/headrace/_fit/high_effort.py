@@ -1,0 +1,404 @@
+"""`fit(effort="high")`: several flows are fitted to the same rows, and then one to samples of their mixture.
+
+A single fit loses more by its variance than by its bias: the mixture of several is better than each of them, and one
+flow can learn it, because the mixture gives as many rows as are wanted.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+from headrace._base import arguments as check
+from headrace._base.platform import give_memory_back
+from headrace._base.stored import header_of
+from headrace._base.types import Floats
+from headrace._base.warn import fixed_epochs
+from headrace._fit import clock as _clock
+from headrace._fit.clock import Clock
+from headrace._fit.ensemble import Ensemble
+from headrace._fit.fit import Fit, finished
+from headrace._fit.given_rows import Data, is_share, outside
+from headrace._fit.history import History, is_interrupted
+from headrace._fit.plan import LEAST_HELD_OUT
+from headrace._fit.run import HeldOut
+from headrace._fit.side_by_side import Failed, run, threads_side_by_side
+from headrace._fit.source import ArrayRows
+from headrace._flow.fit_arguments import Arguments
+from headrace._flow.flow import Flow
+from headrace._flow.flows import MAF, NSF
+from headrace._flow.tails import Uniform
+from headrace.rows._held_out import held_of
+
+MEMBERS, MOST_MEMBERS = 4, 16  # without and with a time for them
+MEMBERS_TIME = 0.6  # their share of the time
+MANY = 8000  # training rows from which members have a falling rate and much decay, which fewer rows do not bear
+EPOCHS = 300  # of such a member
+SAMPLES = 200_000  # of the mixture, at most
+BYTES = 1 << 25  # that these may have
+DRAWN = 1 << 13  # samples at a time
+STEPS, BATCH = 15_000, 512  # of the student
+DECAY = 0.01
+REAL = 0.25  # the weight of the training rows over that of the samples
+FAR = 10.0  # ranges of a column beyond its training rows; samples further out are dropped
+
+
+# ---- members ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of member beside the flow's own fit."""
+
+    name: str
+    make: Callable[..., Flow]
+    decay: float  # over the rows, where there are many
+
+
+_KINDS = (
+    _Kind("NSF with residual blocks", partial(NSF, residual=True), 5e3),
+    _Kind("NSF", NSF, 5e3),
+    _Kind("MAF", MAF, 0.0),
+    _Kind("NSF with residual blocks", partial(NSF, residual=True), 3e3),
+)
+_SMALLER, _LARGER = (0, 1, 2), (0, 1, 3, 2)  # the order of these kinds; more members begin again from the first
+
+
+def _kind(index: int, rows: int) -> _Kind:
+    order = _LARGER if rows >= MANY else _SMALLER
+    return _KINDS[order[(index - 1) % len(order)]]
+
+
+def _settings(kind: _Kind, rows: int, given: Arguments) -> dict[str, Any]:
+    """The arguments of a member's fit that differ from the given ones: of those that have their defaults."""
+    if rows < MANY or not kind.decay or not _is_default(given, "epochs", "schedule", "weight_decay", "patience"):
+        return {}
+    decay = min(kind.decay / rows, 1.0)
+    return {"epochs": EPOCHS, "schedule": "cosine", "weight_decay": decay, "patience": None}
+
+
+def _is_default(given: Arguments, *names: str) -> bool:
+    defaults = {one.name: one.default for one in fields(Arguments)}
+    return all(getattr(given, name) == defaults[name] for name in names)
+
+
+@dataclass
+class _Member:
+    name: str
+    flow: Flow
+    history: History
+    seconds: float
+    fits_in: bool
+    """Whether it has the structure of the flow to fit, which can become it."""
+
+
+class _HighEffort:
+    """One call."""
+
+    def __init__(self, flow: Flow, x: Any, context: Any, arguments: Arguments) -> None:
+        """Check all arguments, and open the rows."""
+        self.flow, self.arguments = flow, _refused(flow, arguments)
+        self.clock = Clock()
+        self.members_clock = self.clock
+        if arguments.seconds is not None:
+            self.clock = Clock(arguments.seconds)
+            self.members_clock = self.clock.share(MEMBERS_TIME)
+        self.structure, self.before_student = _structure(flow), 0.0
+        self.first = self._fit_of(copy.copy(flow), 0, {})
+        self.first.open(x, context)
+        self.rows = _enough(self.first, arguments)
+        self.found: list[_Member] = []
+
+    def _fit_of(self, flow: Flow, index: int, settings: dict[str, Any]) -> Fit:
+        own = replace(self.arguments, **settings, seed=self.arguments.seed + index, seconds=None, keep=False)
+        if self.members_clock.is_limited:
+            own = replace(own, time_budget=max(self.members_clock.left(), 1e-9))
+        return Fit(flow, History(), own)
+
+    def go(self) -> History:
+        """Fit members and the student; the flow becomes the best that has its structure."""
+        interrupted = self._fit_members()
+        members = self.found
+        if not members or members[0].name != _OWN:
+            raise KeyboardInterrupt
+        tried = {f"{i}: {one.name}": one.history.best_loss for i, one in enumerate(members)}
+        best = min((one for one in members if one.fits_in), key=lambda one: one.history.best_loss)
+        chosen, flow, history = best.name, best.flow, best.history
+        mixture = None
+        if not interrupted and len(members) > 1:
+            mixture, tried["mixture"] = self._mixture()
+            student = self._fit_student(mixture)
+            interrupted = student is None or is_interrupted(student[1])
+            if student is not None:
+                student[1].seconds = [self.before_student + seconds for seconds in student[1].seconds]
+                tried["student"] = student[1].best_loss
+                if student[1].best_loss <= history.best_loss:
+                    chosen, (flow, history) = "student", student
+        self.flow._interior.become(flow)
+        self.flow._interior.name(self.first.names())
+        if interrupted:
+            history.stopped = "interrupted"
+        history.tried, history.chosen = tried, chosen
+        history.members = mixture if self.arguments.keep else None
+        return history
+
+    # ---- members
+
+    def _fit_members(self) -> bool:
+        """Fit the members side by side; whether Ctrl-C ended it."""
+        limited = self.members_clock.is_limited
+        some = [self.flow] * (MOST_MEMBERS if limited else MEMBERS)
+        try:
+            done = run(
+                self._jobs(len(some)),
+                threads_side_by_side(some),
+                total=None if limited else len(some),
+                what="members",
+                progress=bool(self.arguments.progress),
+                is_interrupted=lambda one: is_interrupted(one.history),
+            )
+        except Failed as failed:
+            raise failed.error from None
+        self.found = done.leading()
+        give_memory_back()
+        return done.interrupted
+
+    def _jobs(self, most: int) -> Iterator[Callable[[], _Member]]:
+        """The members in turn; with a limited time, as long as there is time for one that takes as long as others."""
+        for index in range(most):
+            yield partial(self._member, index)
+            longest = max((one.seconds for one in self.found), default=0.0)
+            if self.members_clock.is_limited and index and not self.members_clock.has(longest):
+                return
+
+    def _member(self, index: int) -> _Member:
+        begin = _clock.now()
+        if index == 0:
+            one, name, fits_in = self.first, _OWN, True
+        else:
+            kind = _kind(index, self.rows)
+            flow = _fresh(self.flow, kind.make, self.arguments.seed + index)
+            name, fits_in = kind.name, _structure(flow) == self.structure
+            one = self._fit_of(flow, index, _settings(kind, self.rows, self.arguments))
+            one.source, one.judge, one.progress = self.first.source, self.first.judge, self.first.progress
+        history = finished(one.flow, one.history, lambda: one)
+        member = _Member(name, one.flow, history, _clock.now() - begin, fits_in)  # type: ignore[arg-type]
+        self.found.append(member)
+        return member
+
+    # ---- the mixture and its student
+
+    def _mixture(self) -> tuple[Ensemble, float]:
+        """The mixture by the weights that held-out rows prefer, and its loss of these rows."""
+        assert self.first.judge is not None
+        judge = HeldOut(self.first.judge)
+        log_probs = np.stack([judge.log_probs(one.flow) for one in self.found])
+        weights, loss = weights_of_mixture(log_probs, judge.weights())
+        return Ensemble([one.flow for one in self.found], weights), loss
+
+    def _fit_student(self, mixture: Ensemble) -> tuple[Flow, History] | None:
+        """The flow fitted to samples and rows; None where Ctrl-C came before it had better weights."""
+        given, student, self.before_student = self.arguments, copy.copy(self.flow), _clock.now() - self.clock.begin
+        data = self._rows_of_student(mixture)
+        give_memory_back()
+        size = len(data.x)
+        batch = min(BATCH if given.batch_size is None else given.batch_size, size)
+        read = STEPS * batch if given.epochs is None else self._rows_of_members()
+        settings: dict[str, Any] = {"epochs": max(round(read / size), 1), "batch_size": batch}
+        if _is_default(given, "schedule"):
+            settings |= {"schedule": "cosine", "patience": None}
+        if _is_default(given, "weight_decay"):
+            settings["weight_decay"] = DECAY
+        if self.clock.is_limited:
+            settings["time_budget"] = max(self.clock.left(), 1e-9)
+        one = Fit(student, History(), replace(given, **settings, seconds=None, keep=False))
+        one.source, one.judge, one.what = ArrayRows(data), self.first.judge, "student"
+        try:
+            return student, finished(student, one.history, lambda: one)
+        except KeyboardInterrupt:
+            return None
+
+    def _rows_of_members(self) -> int:
+        """How many rows members read in all, with a given number of epochs."""
+        assert self.arguments.epochs is not None
+        return max(len(self.found) * self.arguments.epochs * self.rows, 1)
+
+    def _rows_of_student(self, mixture: Ensemble) -> Data:
+        """Samples of the mixture, and training rows; all with weights."""
+        source = self.first.source
+        assert isinstance(source, ArrayRows)
+        data, features = source.data, self.flow.features
+        dtype = np.result_type(data.x.dtype, self.flow.dtype)
+        most = min(SAMPLES, max(BYTES // (features * dtype.itemsize), 1))
+        if self.arguments.epochs is not None:
+            most = min(most, self._rows_of_members())
+        real, index = source.some(most)
+        x = np.empty((most + len(index), features), dtype)
+        share = np.empty(len(x))
+        drawn = source.part.at(np.arange(most, dtype=np.int64) % source.part.size)  # the rows whose contexts are used
+        context = data.context
+        has_rows = context is not None and context.shape[0] == data.x.shape[0]
+        contexts = None if context is None else context[0] if not has_rows else context[drawn]
+        kept, least, most_of = 0, *self._ends(source)
+        taken = []
+        for begin in range(0, most, DRAWN):
+            some = slice(begin, min(begin + DRAWN, most))
+            own = contexts[some] if has_rows and contexts is not None else contexts
+            rows = mixture.sample(some.stop - begin, own, seed=self.arguments.seed, first_row=begin, dtype=dtype)
+            good = np.flatnonzero(self._is_near(rows, least, most_of))
+            x[kept : kept + good.size] = rows[good]
+            share[kept : kept + good.size] = data.shares(drawn[some][good]) if has_rows else 1.0
+            taken.append(begin + good)
+            kept += good.size
+        end = kept + len(index)
+        x[kept:end] = real.x[index]
+        own_share = data.shares(index)
+        share[kept:end] = own_share * (REAL * share[:kept].sum() / own_share.sum()) if kept else own_share
+        if has_rows and context is not None and contexts is not None:
+            context = np.concatenate([contexts[np.concatenate(taken)], context[index]])
+        return Data(x[:end], context, share[:end], data.names, data.support)
+
+    def _ends(self, source: ArrayRows) -> tuple[Floats, Floats]:
+        """How far samples may lie: `FAR` ranges of each column beyond the training rows."""
+        least, most = np.full(self.flow.features, math.inf), np.full(self.flow.features, -math.inf)
+        for data in source.parts():
+            x = _arrays.on_host(data.x)
+            least, most = np.minimum(least, x.min(axis=0)), np.maximum(most, x.max(axis=0))
+        return least - FAR * (most - least), most + FAR * (most - least)
+
+    def _is_near(self, rows: NDArray[Any], least: Floats, most: Floats) -> NDArray[np.bool_]:
+        good: NDArray[np.bool_] = np.asarray(((rows >= least) & (rows <= most)).all(axis=1))  # no NaN either
+        if (support := self.flow._interior.support) is not None:
+            good &= ~np.asarray(outside(rows, support).any(axis=1))
+        return good
+
+
+def with_effort(effort: Any, takes: Collection[str]) -> dict[str, Any]:
+    """Settings of a flow that nobody has chosen: for "high" one that can learn a mixture.
+
+    `takes`: the names of the settings that the flow has, and that are not given.
+    """
+    return {"residual": True} if effort == "high" and "residual" in takes else {}
+
+
+_OWN = "the flow's own fit"
+
+
+def _structure(flow: Flow) -> Any:
+    """A description by which fresh flows can be compared; the flow itself where files have none."""
+    try:
+        return header_of(flow)
+    except TypeError:
+        return flow
+
+
+def _fresh(flow: Flow, make: Callable[..., Flow], seed: int) -> Flow:
+    """A fresh flow of another kind for the same rows, with the same support."""
+    support, ends = flow._interior.support, dict[str, Any]()
+    if support is not None:
+        ends = {"bounds": support.bounds, "periodic": support.periodic if any(support.periodic) else None}
+        if isinstance(flow.base, Uniform) and not any(support.periodic):
+            ends["base"] = "uniform"
+    own: dict[str, Any] = {"dtype": flow.dtype, "matmul": flow.matmul}
+    return make(flow.features, context=flow.context, seed=seed, **own, **ends)
+
+
+def weights_of_mixture(log_probs: Floats, weights: Floats) -> tuple[Floats, float]:
+    """Weights of a mixture's members with the largest likelihood of rows, by expectation-maximisation, and the loss.
+
+    Args:
+        log_probs: Shape (members, rows).
+        weights: Of the rows.
+
+    >>> found, loss = weights_of_mixture(np.log([[0.8, 0.8, 0.1], [0.2, 0.2, 0.9]]), np.ones(3))
+    >>> found.round(2).tolist()
+    [0.64, 0.36]
+    """
+    share = weights / weights.sum()
+    finite = np.nan_to_num(log_probs, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    top = np.maximum(finite.max(axis=0), -1e300)
+    density = np.exp(finite - top)
+    own = np.full(len(density), 1.0 / len(density))
+    for _ in range(1000):
+        parts = own[:, None] * density
+        total = parts.sum(axis=0)
+        found = (parts / np.where(total > 0, total, 1.0)) @ share
+        if not (size := found.sum()) > 0:
+            break
+        own, before = found / size, own
+        if np.abs(own - before).max() < 1e-6:
+            break
+    with np.errstate(divide="ignore"):
+        loss = -float(((np.log(own @ density) + top) * share).sum())
+    return own, loss
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _refused(flow: Flow, arguments: Arguments) -> Arguments:
+    """The arguments of the flow's own fit."""
+    if arguments.effort == "normal":
+        if arguments.seconds is not None:
+            raise ValueError(
+                f"seconds: expected None with effort='normal', got {arguments.seconds!r}; give time_budget, or "
+                "effort='high'"
+            )
+        raise ValueError("keep: expected False with effort='normal', which has one flow, got True")
+    for name, why in (
+        ("group", "on several ranks"),
+        ("checkpoint", "whose state is not kept"),
+        ("time_budget", "for which `seconds` is"),
+    ):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"{name}: expected None with effort='high', {why}, got {getattr(arguments, name)!r}")
+    if flow._interior.on_device:
+        raise ValueError("effort: expected 'normal' for a flow on a device, got 'high'; call flow.to('cpu')")
+    held = arguments.validation
+    if held is None or (is_share(held) and not held):
+        raise ValueError(
+            f"validation: expected rows to hold out with effort='high', which weigh its flows, got {held!r}"
+        )
+    return replace(arguments, effort="normal", seed=check.integer("seed", arguments.seed))
+
+
+def _enough(first: Fit, arguments: Arguments) -> int:
+    """The number of training rows, if enough are held out."""
+    source, judge = first.source, first.judge
+    if first.stream is not None and type(source) is not ArrayRows:
+        raise ValueError(
+            "effort: expected 'normal' for a stream of more rows than its buffer holds, got 'high'; give some of the "
+            "rows as an array, or a larger buffer"
+        )
+    held = 0 if judge is None else judge.size
+    if held < LEAST_HELD_OUT:
+        if is_share(arguments.validation):
+            need = _rows_needed(arguments.validation)
+            raise ValueError(
+                f"x: expected at least {need} rows with effort='high' and validation={arguments.validation:g}, so that "
+                f"{LEAST_HELD_OUT} are held out to weigh its flows by, got {held + source.size}"
+            )
+        raise ValueError(f"validation: expected at least {LEAST_HELD_OUT} rows with effort='high', got {held}")
+    return source.size
+
+
+def _rows_needed(share: float) -> int:
+    """The least number of rows of which a share holds out enough."""
+    rows = math.floor((LEAST_HELD_OUT - 1) / share)
+    while held_of("validation", share, rows) < LEAST_HELD_OUT:
+        rows += 1
+    return rows
+
+
+def fit_with_high_effort(flow: Any, x: Any, context: Any, arguments: Arguments) -> History:
+    """See `Flow.fit`."""
+    with flow._interior.restored(), fixed_epochs():
+        return _HighEffort(flow, x, context, arguments).go()

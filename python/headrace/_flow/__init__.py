@@ -1,0 +1,1 @@
+"""Flows, ready-made ones, their transforms, bases and programs."""

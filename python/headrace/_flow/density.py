@@ -1,0 +1,241 @@
+"""The public methods of a density: log densities, latent rows, data rows, draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, overload
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace._arrays.caller import Array
+from headrace._arrays.kinds import A, AnyFrame, S, Whole
+from headrace._base.keywords import closed, refuse
+from headrace._flow.derivatives import Derivatives
+from headrace._flow.program.evaluation import Pair
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Seed: TypeAlias = "int | np.random.Generator | None"
+
+
+class SampleKeywords(TypedDict, total=False):
+    """Keywords of `Verbs.sample` with a result in the framework of the context."""
+
+    first_row: int | None
+    parameters: Any
+    noise: Any
+    dtype: DTypeLike | None
+    out: Any
+
+
+class Verbs(Derivatives):
+    """The verbs of a `Flow` and their types: results have the type of the arguments."""
+
+    @overload
+    def log_prob(
+        self, x: NDArray[S], context: Any = None, *, parameters: Any = None, out: Any = None
+    ) -> NDArray[S]: ...
+    @overload
+    def log_prob(self, x: Whole, context: Any = None, *, parameters: Any = None, out: Any = None) -> NDArray[Any]: ...
+    @overload
+    def log_prob(self, x: A, context: Any = None, *, parameters: Any = None, out: Any = None) -> A: ...
+    @overload
+    def log_prob(
+        self, x: AnyFrame, context: Any = None, *, parameters: Any = None, out: Any = None
+    ) -> NDArray[Any]: ...
+    def log_prob(
+        self,
+        x: Array,
+        context: Array | None = None,
+        *,
+        parameters: Array | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        """Log density of each row, in nats.
+
+        Args:
+            x: Shape (rows, features), float32 or float64, any strides; (features,) for one row, or any leading
+                dimensions.
+            context: Shape (rows, context), or (context,) for all rows (the same row repeated may differ by rounding);
+                (rows,) where there is one column. Leading dimensions are broadcast against those of x.
+            parameters: Shape (n,): a vector to take instead of the flow's own `parameters`, for this call alone; what
+                is no weight in it (padding, masked entries) counts as zero.
+            out: Shape (rows,) in the flow's dtype: memory of its own to write into and to return.
+
+        Returns:
+            Shape (rows,), or the leading dimensions, in the framework of the arrays given. A row with a NaN or an
+            infinity gives NaN and changes no other row.
+
+        Raises:
+            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
+            ValueError: a wrong shape, or context where none is taken or none where it is.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.MAF(3, context=2)
+        >>> flow.log_prob(np.zeros((4, 5, 3)), np.zeros((5, 2))).shape, flow.log_prob(np.zeros(3), np.zeros(2)).shape
+        ((4, 5), ())
+        """
+        caller, rows, program, _, vector = self._opened("x", x, context, parameters, True)
+        log_prob = caller.output(out, self._dtype, rows.batch, (rows.array, rows.context, vector))
+        self._run(caller, caller.queued(program).log_prob, (rows.array,), (log_prob,), rows, vector)
+        return caller.give(log_prob)
+
+    @overload
+    def to_latent(
+        self, x: NDArray[S], context: Any = None, *, parameters: Any = None, out: Any = None
+    ) -> tuple[NDArray[S], NDArray[S]]: ...
+    @overload
+    def to_latent(
+        self, x: Whole, context: Any = None, *, parameters: Any = None, out: Any = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
+    @overload
+    def to_latent(self, x: A, context: Any = None, *, parameters: Any = None, out: Any = None) -> tuple[A, A]: ...
+    @overload
+    def to_latent(
+        self, x: AnyFrame, context: Any = None, *, parameters: Any = None, out: Any = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
+    def to_latent(
+        self,
+        x: Array,
+        context: Array | None = None,
+        *,
+        parameters: Array | None = None,
+        out: Pair | None = None,
+    ) -> Pair:
+        """Data to latent: ``(z, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dz/dx\\|.
+
+        Other leading dimensions are those of x, broadcast against the context's, as in `log_prob`. `out` is
+        ``(z, log_det)`` to write into and to return, in the flow's dtype; z may be x itself.
+        """
+        return self._both(True, x, context, parameters, out)
+
+    @overload
+    def to_data(
+        self, z: NDArray[S], context: Any = None, *, parameters: Any = None, out: Any = None
+    ) -> tuple[NDArray[S], NDArray[S]]: ...
+    @overload
+    def to_data(
+        self, z: Whole, context: Any = None, *, parameters: Any = None, out: Any = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
+    @overload
+    def to_data(self, z: A, context: Any = None, *, parameters: Any = None, out: Any = None) -> tuple[A, A]: ...
+    @overload
+    def to_data(
+        self, z: AnyFrame, context: Any = None, *, parameters: Any = None, out: Any = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
+    def to_data(
+        self,
+        z: Array,
+        context: Array | None = None,
+        *,
+        parameters: Array | None = None,
+        out: Pair | None = None,
+    ) -> Pair:
+        """Latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dx/dz\\|.
+
+        Other leading dimensions are those of z, broadcast against the context's, as in `log_prob`. `out` is
+        ``(x, log_det)`` to write into and to return, in the flow's dtype; x may be z itself.
+        """
+        return self._both(False, z, context, parameters, out)
+
+    @overload
+    def sample(
+        self, n: int | Sequence[int], context: NDArray[S], seed: Seed = None, **given: Unpack[SampleKeywords]
+    ) -> NDArray[S]: ...
+    @overload
+    def sample(
+        self,
+        n: int | Sequence[int],
+        context: Whole | float | None = None,
+        seed: Seed = None,
+        **given: Unpack[SampleKeywords],
+    ) -> NDArray[Any]: ...
+    @overload
+    def sample(self, n: int | Sequence[int], context: A, seed: Seed = None, **given: Unpack[SampleKeywords]) -> A: ...
+    @overload
+    def sample(
+        self,
+        n: int | Sequence[int],
+        context: Any = None,
+        seed: Seed = None,
+        *,
+        like: Any = None,
+        **given: Unpack[SampleKeywords],
+    ) -> Any: ...
+    @closed
+    def sample(
+        self,
+        n: int | Sequence[int],
+        context: Array | None = None,
+        seed: int | np.random.Generator | None = None,
+        *,
+        first_row: int | None = None,
+        parameters: Array | None = None,
+        noise: Array | None = None,
+        dtype: DTypeLike | None = None,
+        like: Any = None,
+        out: Array | None = None,
+        **others: Any,
+    ) -> Array:
+        """Draw n rows, shape (n, features), in the framework of the context; without, NumPy, or CuPy on a device.
+
+        Args:
+            n: Number of rows, or a shape: then that many draws **for each row of the context**. The shape is n,
+                then the leading dimensions of the context, then (features,), as in torch.distributions. ``()`` is one
+                draw for each.
+            context: For a number of rows, shape (n, context), or (context,) for all rows.
+            seed: 0 to 2^64 - 1; None draws one, and a `numpy.random.Generator` is asked for one. A number depends on
+                seed, row and column alone, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)`` for any
+                number of threads (for k < 8, where rows take another path, up to rounding).
+            first_row: Number k of the first row, from 0 to 2^63 - 1 - n, in the one endless sample of the seed:
+                ``sample(n, seed=s, first_row=k)`` has the bits of ``sample(m, seed=s)[k : k + n]`` for any m of 8 and
+                more, and costs n rows (docs/scale.md). The context is that of these n rows. Of a shape, rows are
+                counted in the order of the result.
+            parameters: As in `log_prob`.
+            noise: Numbers to take instead of drawing any, in the shape of the result: rows of independent **standard
+                normal** numbers under the bases `StandardNormal` and `Normal`, whose mean and standard deviation are
+                then applied to them, of standard logistic ones under `Logistic`, and of the base's own under others.
+            dtype: "float64", or the flow's own, which is the default. Results of a float32 flow are taken to
+                the data's units in float64: data far from zero, such as time stamps, need that.
+            like: An array, or the name of a framework ("numpy", "torch", "jax"; "cupy" on a device), to answer in.
+            out: In the shape and dtype of the result: memory of its own to write into and to return.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.MAF(3, context=2, seed=0)
+        >>> bool((flow.sample(100, np.ones(2), seed=1)[:10] == flow.sample(10, np.ones(2), seed=1)).all())
+        True
+        >>> part = flow.sample(40, np.ones(2), seed=1, first_row=60)
+        >>> bool((part == flow.sample(100, np.ones(2), seed=1)[60:]).all())
+        True
+        >>> flow.sample((100,), np.ones((5, 2))).shape  # 100 draws for each of 5 contexts
+        (100, 5, 3)
+        """
+        if others:
+            refuse(self.sample, others)
+        return self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, False)
+
+    @closed
+    def sample_and_log_prob(
+        self,
+        n: int | Sequence[int],
+        context: Array | None = None,
+        seed: int | np.random.Generator | None = None,
+        *,
+        first_row: int | None = None,
+        parameters: Array | None = None,
+        noise: Array | None = None,
+        dtype: DTypeLike | None = None,
+        like: Any = None,
+        out: Pair | None = None,
+        **others: Any,
+    ) -> Pair:
+        """``(sample(n), its log_prob)`` in one pass; see `sample`. `out` is such a pair.
+
+        The log densities are in the flow's dtype, whatever the rows are in.
+        """
+        if others:
+            refuse(self.sample_and_log_prob, others)
+        pair: Pair = self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, True)
+        return pair

@@ -1,0 +1,403 @@
+"""A flow: a base density and a chain of transforms from latent to data."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from headrace._arrays.caller import Array, Caller, named
+from headrace._arrays.names import Names
+from headrace._base import arguments as check
+from headrace._base.keywords import takes
+from headrace._base.stored import Stored, header_of, header_of_scale, storable
+from headrace._core.device import Device, matmul_on_cpu
+from headrace._core.steps import StepSpec
+from headrace._flow.bases import Base, Logistic, StandardNormal
+from headrace._flow.chain import Chained, check_base
+from headrace._flow.conditional import Conditional
+from headrace._flow.density import Verbs
+from headrace._flow.fit_arguments import Arguments, FitKeywords
+from headrace._flow.internals import Interior
+from headrace._flow.transforms.restriction import chain_of, columns_of
+from headrace._flow.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from headrace.training import History
+
+
+@storable
+class Flow(Chained, Verbs):
+    """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
+
+    The whole chain is one program: a tile of rows runs through all transforms while it is in cache. It is compiled when
+    it is first used. The flow copies the parameters of its transforms; `transforms` gives them back with the current
+    values.
+
+    Args:
+        transforms: In latent → data order; all parametric ones of one dtype.
+        base: By default `StandardNormal`.
+        dtype: "float32" or "float64"; by default that of the transforms.
+        standardize_context: ``(mean, std)``, shape (context,) each: the networks read (context - mean) / std. `fit`
+            sets it.
+        matmul: How products of networks are computed on the CPU, "exact", "bf16", "bf16x3" or "bf16x6"; see
+            `to`. By default as those of the transforms.
+
+    >>> import numpy as np, headrace as hr
+    >>> flow = hr.Flow([hr.Permutation([1, 0]), hr.Standardize([5.0, 0.0], [1.0, 2.0])], dtype="float64")
+    >>> flow.log_prob(np.array([[5.0, 0.0]])).round(4).tolist()  # -log(2 pi) - log 2
+    [-2.531]
+    """
+
+    _called = Names()  # those of the columns of x and of the context
+
+    def __init__(
+        self,
+        transforms: Sequence[Transform],
+        base: Base | None = None,
+        *,
+        dtype: DTypeLike | None = None,
+        standardize_context: tuple[Any, Any] | None = None,
+        matmul: str | None = None,
+    ) -> None:
+        if not np.iterable(transforms):
+            raise TypeError(f"transforms: expected a sequence of transforms, got {check.kind_of(transforms)}")
+        chain = tuple(transforms)
+        for i, t in enumerate(chain):
+            if not isinstance(t, Transform):
+                raise TypeError(f"transforms[{i}]: expected a transform, got {check.kind_of(t)}")
+        if base is None:
+            if not chain:
+                raise ValueError("base: expected a base density where there are no transforms, got None")
+            base = StandardNormal(chain[0].features)
+        check_base(base, chain)
+        contexts = sorted({t.context for t in chain if t.context})
+        if len(contexts) > 1:
+            raise ValueError(f"transforms: expected one number of context columns, got {contexts}")
+        dtypes = {t.dtype for t in chain if t.dtype is not None}
+        if len(dtypes) > 1:
+            raise ValueError(f"transforms: expected one dtype, got {sorted(map(str, dtypes))}; use .astype")
+        own = dtypes.pop() if dtypes else np.dtype(np.float32)
+        kind = own if dtype is None else check.float_dtype("dtype", dtype)
+        for name in ("device", "matmul"):
+            given = list(dict.fromkeys(getattr(t, name) for t in chain))
+            if len(given) > 1:
+                raise ValueError(f"transforms: expected one {name}, got {given}; use .to")
+        super().__init__(base.features, contexts[0] if contexts else 0, kind)
+        device, products = (chain[0]._device, chain[0]._products) if chain else (None, "exact")
+        if matmul is not None:
+            products = matmul_on_cpu(matmul)
+            if device is not None:
+                raise ValueError(f"matmul: expected none beside transforms on {device!r}, got {matmul!r}; use .to")
+        self._place(device, products)
+        self._join(chain, base, standardize_context)
+
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
+        return [step for t in self._chain for step in t._steps()]
+
+    def _base_steps(self) -> tuple[str, list[StepSpec]]:
+        return self._base.name, self._base._steps()
+
+    def _context_scale(self) -> tuple[list[float], list[float]]:
+        mean, std = self._standardize_context or (np.empty(0), np.empty(0))
+        return mean.tolist(), std.tolist()
+
+    @property
+    def _interior(self) -> Interior:
+        """The interface of fits to the flow, beyond its public methods."""
+        return Interior(self)
+
+    def _header(self) -> dict[str, Any]:
+        """See `headrace._base.stored`."""
+        return {
+            "features": self._features,
+            "context": self._context,
+            "standardize_context": header_of_scale(self._standardize_context),
+            "base": header_of(self._base),
+            "transforms": [header_of(t) for t in self._chain],
+        }
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        """See `headrace._base.stored`."""
+        features, context = stored.size("features", least=1), stored.size("context")
+        scale = stored.scale("standardize_context")
+        self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose the chain
+        chain, base = stored.children("transforms", Transform), stored.child("base", Base, "base.")
+        Flow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)
+        if (self._features, self._context) != (features, context):
+            raise ValueError(
+                f"features, context: expected {self._features} and {self._context}, as base and transforms have, "
+                f"got {features} and {context}"
+            )
+        return self
+
+    # ---- structure ---------------------------------------------------------------------------------------------
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the columns, of the frame of the fit or as given in the place of `features`; None for none.
+
+        Frames given later need the same columns in the same order; arrays have no names, and are taken as they are.
+        """
+        return self._names.features
+
+    @property
+    def context_names(self) -> tuple[str, ...] | None:
+        """The names of the columns of the context, where that was a frame in the fit; None for none."""
+        return self._names.context or None
+
+    def _notes(self) -> dict[str, str]:
+        return Names(self._names.features, self._names.context if self._context else ()).notes()
+
+    def _with_notes(self, notes: Mapping[str, Any]) -> Self:
+        self._names = Names.of_notes(notes, self._features, self._context)
+        return self
+
+    @property
+    def _names(self) -> Names:
+        return self._called
+
+    @_names.setter
+    def _names(self, names: Names) -> None:
+        self._called = names
+        self._place(self._device, self._products)
+
+    def _place(self, device: Device | None, products: str = "exact") -> None:
+        """See `Parametrised`; on the CPU, where frames are taken, their columns are compared with the names."""
+        super()._place(device, products)
+        if device is None and (self._called.features or self._called.context):
+            self._caller = named(self._called)
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """The transforms in latent → data order, with copies of the current parameters, on the flow's device.
+
+        Where `standardize_context` is set, each expects the context standardised.
+        """
+        return self._transforms_on(self._device, self._products)
+
+    def _transforms_on(self, device: Device | None, products: str = "exact") -> tuple[Transform, ...]:
+        vector, start = self._vector(), self._base_size()
+        chain: list[Transform] = []
+        for t in self._chain:
+            size = sum(block.size for _, block in t._blocks())
+            same = not size and t._device is device and t._products == products
+            part, dtype = vector[start : start + size], self._dtype if size else t.dtype
+            chain.append(t if same else t._remade(part, dtype, device, products))
+            start += size
+        return tuple(chain)
+
+    def __len__(self) -> int:
+        """Number of transforms."""
+        return len(self._chain)
+
+    def __iter__(self) -> Iterator[Any]:
+        """``flow[0]``, ``flow[1]``, ..."""
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: slice) -> Flow: ...
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    def __getitem__(self, index: slice | int) -> Any:
+        """``flow[:t]``: the flow of the first t transforms; ``flow[i]``: one transform. Both have copies of parameters.
+
+        >>> import headrace as hr
+        >>> flow = hr.Flow([hr.Permutation([1, 0]), hr.Planar(2)])
+        >>> flow[0], len(flow[:1]), len([*flow])
+        (Permutation([1, 0]), 1, 2)
+        """
+        if not isinstance(index, slice):
+            return self.transforms[check.index("index", index, len(self))]
+        if index.start not in (None, 0) or index.step not in (None, 1):
+            raise TypeError(f"index: expected a slice flow[:t], or an int for one transform, got {index!r}")
+        chain = self._transforms_on(None)[index]  # on the CPU, where nothing waits; the result is moved once
+        scale = self._standardize_context if any(t.context for t in chain) else None
+        flow = Flow(chain, self._base, dtype=self._dtype, standardize_context=scale)
+        vector, size = flow._vector(), self._base_size()
+        vector[:size] = self._vector()[:size]
+        flow._put_parameters(vector)
+        placed: Flow = self._placed_here(flow)
+        return placed
+
+    def __repr__(self) -> str:
+        """Sizes, base and transforms."""
+        context = f", {self.context} of context" if self.context else ""
+        products = f", matmul {self._products}" if self._products != "exact" else ""
+        head = f"{type(self).__name__} of {self.features} features{context}, {self._dtype.name}{products}"
+        lines = [f"base {self._base!r}", *_repeated([repr(t) for t in self._chain])]
+        return "".join([f"<{head}", *(f"\n  {line}" for line in lines), ">"])
+
+    # ---- other formats ----------------------------------------------------------------------------------------------
+
+    def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
+        """Write one function of the flow as an ONNX graph (opset 17), for runtimes of many languages and devices.
+
+        Inputs are float32: "x" (rows, features), or "z" of "to_data", and "context" (rows, context) where the flow
+        takes one. Outputs are "log_prob", or "z" or "x" and "log_det", in the shapes of the verb.
+
+        Args:
+            path: Of the file, such as flow.onnx.
+            verb: "log_prob", "to_latent" or "to_data".
+
+        Raises:
+            ImportError: onnx is not installed: ``pip install ".[onnx]"``.
+            TypeError: the path is none.
+            ValueError: another verb; or one that builds coordinates one after another, as "to_data" of a `MAF`.
+        """
+        from headrace import onnx
+
+        onnx.write(self, path, verb)
+
+    # ---- marginal and conditional densities -------------------------------------------------------------------------
+
+    def marginal(self, columns: int | Sequence[int]) -> Flow:
+        """The exact density of only some columns, as a flow, if they depend on no others in the chain.
+
+        Args:
+            columns: How many of the first ones, or which, in the order that they shall have. In a flow of one order,
+                as ``MAF(..., link="none")``, the first k depend on no later ones, for any k.
+
+        Raises:
+            ValueError: they depend on others; the message names the transform.
+
+        >>> import numpy as np, headrace as hr
+        >>> hr.MAF(4, link="none").marginal(2).log_prob(np.zeros((3, 2))).shape
+        (3,)
+        """
+        chosen = columns_of(columns, self._features)
+        flow = self._marginal(chosen)[0]
+        flow._names = self._names.of_columns(chosen)
+        return flow
+
+    def _marginal(self, columns: tuple[int, ...]) -> tuple[Flow, tuple[int, ...]]:
+        """The marginal of some columns, with the latent coordinates that belong to them."""
+        chain, latent = chain_of(self._transforms_on(None), columns)
+        return self._made_of(chain, self.base._part(latent)), latent
+
+    def _made_of(self, chain: Sequence[Transform], base: Base) -> Flow:
+        """A flow of these transforms, with this flow's dtype, device and scale of the context."""
+        scale = self._standardize_context if any(t.context for t in chain) else None
+        placed: Flow = self._placed_here(Flow(chain, base, dtype=self._dtype, standardize_context=scale))
+        return placed
+
+    def given(self, x: Array, context: Array | None = None, *, columns: Sequence[int] | None = None) -> Conditional:
+        """The exact density of the other columns if some are known: to draw from, and to evaluate.
+
+        Nothing is searched for and nothing approximated: log p(other | known) = log p(all) - log p(known), and a draw
+        costs one pass.
+
+        Args:
+            x: The known values, shape (rows, k), or (k,) for one row, or any leading dimensions.
+            context: As in `log_prob`.
+            columns: Which columns x has; the first k by default. They have to depend on no others, see `marginal`.
+
+        Returns:
+            A `Conditional`, whose `columns` are the others, ascending. Later changes of the flow do not affect it.
+
+        Raises:
+            TypeError, ValueError: As in `log_prob` and `marginal`.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.MAF(4, link="none")
+        >>> rest = flow.given(np.zeros(2))
+        >>> rest.sample(100, seed=0).shape, rest.log_prob(np.ones((5, 2))).shape
+        ((100, 2), (5,))
+        >>> flow.given(np.zeros((7, 2))).sample(seed=0).shape  # one draw for each row
+        (7, 2)
+        """
+        if columns is None:
+            caller = self._caller() if self._device is not None else Caller()  # without the names of all columns
+            shape = caller.open("x", x, whole=True).shape
+            columns = range(shape[-1] if shape else 0)
+        known = columns_of(columns, self._features)
+        if len(known) == self._features:
+            raise ValueError(f"x: expected fewer than {self._features} columns, got {len(known)}")
+        marginal, latent = self._marginal(known)
+        base = self.base
+        standard = type(base) in (StandardNormal, Logistic)  # a base whose noise is the latent row itself
+        whole = copy.copy(self)
+        chain = whole if standard else self._made_of(self._transforms_on(None), StandardNormal(self._features))
+        return Conditional(whole, chain, self._made_of([], base), marginal, latent, known, x, context)
+
+    # ---- training ------------------------------------------------------------------------------------------------
+
+    @takes(FitKeywords, Arguments)
+    def fit(self, x: Array, context: Array | None = None, **arguments: Unpack[FitKeywords]) -> History:
+        """Maximise the likelihood of rows, and keep the weights that are best on rows held out.
+
+        The weights that the fit starts with are judged too, so that a second fit never ends worse than it began.
+
+        A `Standardize` at the flow's data end is set from the training part, if it still is the identity. Context
+        columns are standardised likewise, and each `ActNorm` is initialised from the training part. A later fit keeps
+        all of these. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and keeps the
+        best weights so far. If none are better than those before the call, KeyboardInterrupt is raised instead, and
+        the flow is as it was before the call.
+
+        Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly
+        better on rows held out than the Gaussian of the training rows becomes that Gaussian, correlations
+        included, and with context a mean that is linear in it (docs/training.md). With `epochs` it stays,
+        and there is a warning where rows held out prefer the Gaussian.
+
+        Args:
+            x: Shape (rows, features), float32 or float64, any strides; no more than 65,536 rows are copied at a
+                time (and a pandas frame that pandas keeps in several pieces). It may be a mapped file. Or a stream of
+                rows that do not fit in memory, with context and weights of its own: one of `headrace.rows`, a
+                data set of pyarrow, an array or frame of Dask (docs/scale.md).
+            context: Shape (rows, context), or (context,) for all rows.
+            **arguments: As `headrace._flow.fit_arguments` has them.
+
+        Returns:
+            Losses and times of the epochs, the best one, the weight decay chosen, and why the fit ended.
+
+        Raises:
+            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
+            ValueError: a wrong shape, or rows with a NaN or an infinity, or on a bound or beyond (their number and the
+                first one), or a checkpoint of another fit; with a group, also errors of another rank, shards that no
+                rank or several hold, and ranks with different arguments.
+            OSError: a checkpoint that cannot be written.
+            KeyboardInterrupt: Ctrl-C before there are better weights.
+            headrace.distributed.GroupError: a rank did not answer in time.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.MAF(2, transforms=2, hidden=(16,))
+        >>> x = np.random.default_rng(0).normal([1.0, -2.0], [1.0, 3.0], (500, 2))
+        >>> history = flow.fit(x, progress=False)
+        >>> history.judged_by, flow.log_prob(x).shape
+        ('held-out rows', (500,))
+        """
+        from headrace import training
+
+        return training.fit(self, x, context, Arguments(**arguments))
+
+
+def _repeated(lines: list[str]) -> list[str]:
+    """Lines in order, with repeats of a line, or of two in turn, written once with their count.
+
+    >>> _repeated(["a", "b", "a", "b", "c", "c", "d"])
+    ['2 x (', '  a', '  b', ')', '2 x c', 'd']
+    """
+    found, at = [], 0
+    while at < len(lines):
+        runs = []
+        for period in (1, 2):
+            unit, count = lines[at : at + period], 1
+            while lines[at + count * period : at + (count + 1) * period] == unit:
+                count += 1
+            runs.append((count * period if count > 1 else 1, -period, count))
+        _, period, count = max(runs)
+        unit = lines[at : at - period]
+        if count == 1:
+            found.append(lines[at])
+            at += 1
+            continue
+        found += [f"{count} x {unit[0]}"] if len(unit) == 1 else [f"{count} x (", *(f"  {one}" for one in unit), ")"]
+        at += count * len(unit)
+    return found

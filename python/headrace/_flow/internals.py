@@ -1,0 +1,259 @@
+"""`Interior`: the private parts of a flow for a fit, an ascent or a distillation, in one class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays.names import Names
+from headrace._base import arguments as check
+from headrace._core.device import MATMULS, matmul_on_cpu
+from headrace._flow.bases import Logistic, Normal, StandardNormal
+from headrace._flow.tails import Independent
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.gaussianize import Gaussianize
+from headrace._flow.transforms.linear import Linear
+from headrace._flow.transforms.support import Support
+from headrace._flow.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from headrace._arrays.caller import Caller
+    from headrace._flow.bases import Base
+    from headrace._flow.program.evaluation import Pair
+    from headrace._flow.program.module import Block, Program
+
+
+STRUCTURE = ("_chain", "_standardize_context", "_base")
+"""The attributes of a flow that a fit may change, beside the parameters."""
+
+
+class Restorable:
+    """The private parts of a flow of rows or of sequences that a failed fit restores."""
+
+    def __init__(self, flow: Any) -> None:
+        """`flow`: a `headrace._flow.flow.Flow` or a `SequenceFlow`; their modules import this one."""
+        self._flow = flow
+        self.chain: tuple[Any, ...] = flow._chain  # their structure, without parameters
+        self.caller: Callable[[], Caller] = flow._caller  # takes arrays to where the flow computes
+        self.vector: Callable[[], NDArray[Any]] = flow._vector  # the parameters on the host, a copy
+
+    @property
+    def program(self) -> Program:
+        """The compiled program; another one once the structure changes."""
+        program: Program = self._flow._program
+        return program
+
+    @property
+    def names(self) -> Names:
+        """The names of the columns; features of sequences have none."""
+        return Names()
+
+    def name(self, names: Names) -> None:
+        """Name the columns from now on."""
+
+    @contextmanager
+    def restored(self, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """An exception inside, Ctrl-C included, puts the flow back to its state at the beginning.
+
+        `unless`: whether the flow has a state to keep by then.
+        """
+        flow = self._flow
+        structure = {name: getattr(flow, name) for name in STRUCTURE}
+        program, vector = flow.__dict__.get("_program"), self.vector()  # which nothing may have compiled yet
+        names = self.names
+        try:
+            yield
+        except BaseException:
+            if not unless():
+                flow._take_parameters(vector, program=program, **structure)
+                if self.names is not names:
+                    self.name(names)
+            raise
+
+
+class Interior(Restorable):
+    """The private parts of a flow of rows, in their state when `Flow._interior` is read."""
+
+    def __init__(self, flow: Any) -> None:
+        """`flow`: a `headrace._flow.flow.Flow`."""
+        super().__init__(flow)
+        self.base: Base = flow._base  # its structure, without parameters
+        self.on_device: bool = flow._device is not None
+
+    @property
+    def standardize(self) -> Standardize | None:
+        """The `Standardize` at the data end, or before the `Support` there; None if there is none."""
+        last = self.chain[self._end - 1] if self._end else None
+        return last if isinstance(last, Standardize) else None
+
+    @property
+    def links(self) -> tuple[Transform, ...]:
+        """The transforms that a fit puts at the data end: `standardize`, and before it residual columns and curves."""
+        first = self._end - 1
+        while first > 1 and isinstance(linear := self.chain[first - 1], Linear) and not linear.trainable:
+            first -= 2  # its scale too
+        while first > 0 and isinstance(self.chain[first - 1], Gaussianize):
+            first -= 1
+        return self.chain[max(first, 0) : self._end] if self.standardize is not None else ()
+
+    @property
+    def is_over_a_bell(self) -> bool:
+        """Whether the base has one mode and columns that are all alike, like those of normal rows.
+
+        With periodic columns, which have a uniform base, this holds for the others.
+        """
+        last = self.chain[-1] if self.chain else None
+        if isinstance(self.base, Independent) and isinstance(last, Support):
+            periods = last.periodic
+            others = {one for one, period in zip(self.base.densities, periods, strict=True) if period is None}
+            return any(periods) and others in ({"normal"}, {"logistic"})
+        return isinstance(self.base, (StandardNormal, Normal, Logistic))
+
+    @property
+    def support(self) -> Support | None:
+        """The `Support` at the data end, where the flow computes; None if there is none."""
+        if self._end == len(self.chain):
+            return None
+        last: Support = self._flow.transforms[-1]
+        return last
+
+    @property
+    def _end(self) -> int:
+        """The number of transforms before the `Support`, or before the rows."""
+        n = len(self.chain)
+        return n - 1 if n and isinstance(self.chain[-1], Support) else n
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is one, and nothing has set it."""
+        last = self.standardize
+        return last is not None and last.is_identity
+
+    @property
+    def widest(self) -> int:
+        """Units of the widest hidden layer; 0 without any."""
+        return max((n for t in self.chain for n in t._hidden()), default=0)
+
+    @property
+    def bends(self) -> bool:
+        """Whether some network computes the parameters of a map that is no shift and no scale, such as a spline."""
+        return any(t._map_of_network() not in (None, "affine", "additive") for t in self.chain)
+
+    @property
+    def drops(self) -> bool:
+        """Whether some layer has dropout."""
+        networks = (network for t in self.chain for network in t._networks())
+        return any(layer.dropout for network in networks for layer in network)
+
+    @property
+    def names(self) -> Names:
+        """See `Restorable`."""
+        found: Names = self._flow._names
+        return found
+
+    def name(self, names: Names) -> None:
+        """See `Restorable`."""
+        self._flow._names = names
+
+    def products(self, matmul: Any) -> str:
+        """How products of networks are computed in the steps of a fit: the argument, checked, or the flow's own."""
+        flow = self._flow
+        if matmul is None:
+            own: str = flow.matmul
+            return own
+        found = check.choice("matmul", matmul, MATMULS["cuda"]) if self.on_device else matmul_on_cpu(matmul)
+        if found != "exact" and flow.dtype == np.float64:
+            raise ValueError(
+                f"dtype, matmul: expected float32 or 'exact', got float64 and {found!r}; call .astype('float32')"
+            )
+        return found
+
+    def stepping(self, matmul: str) -> tuple[Program, Callable[[], Any]]:
+        """The program that gives the gradients of steps, and a function for its parameters, called before each."""
+        program = self.program
+        if matmul == self._flow.matmul:
+            return program, lambda: None
+        twin: Program = self._flow.to(self._flow.device, matmul)._program
+        return twin, program.weights if self.on_device else lambda: program
+
+    def blocks(self) -> list[Block]:
+        """The blocks of the parameters, in the order of the vector."""
+        return [block for _, block in self._flow._blocks()]
+
+    def rescale(
+        self,
+        links: tuple[Transform, ...] | None,
+        context: Pair | None,
+        parameters: NDArray[Any] | None = None,
+        *,
+        replaced: int = 1,
+        base: Base | None = None,
+    ) -> None:
+        """Standardise data (links for `standardize`) or context from now on; the parameters stay, or are these.
+
+        Links replace `standardize` and the transforms before it, `replaced` transforms in all. They may have
+        parameters, which follow those of the flow; the links that they replace must have none. A `base` takes the place
+        of the flow's; neither has parameters.
+        """
+        structure: dict[str, Any] = {}
+        if parameters is None:
+            parameters = self.vector()
+        if links is not None:
+            new = tuple(link._bare() for link in links)
+            structure["_chain"] = (*self.chain[: self._end - replaced], *new, *self.chain[self._end :])
+            parameters = np.concatenate([parameters, *(link._vector().astype(self._flow.dtype) for link in links)])
+        if context is not None:
+            structure["_standardize_context"] = context
+        if base is not None:
+            structure["_base"] = base
+        self._flow._take_parameters(parameters, **structure)
+
+    def become(self, other: Any) -> None:
+        """Take over the results of a fit of a copy: links, standardisation, and parameters."""
+        structure = {name: getattr(other, name) for name in STRUCTURE}
+        self._flow._take_parameters(other._vector(), **structure)
+
+    def start(self, started: Mapping[int, Transform]) -> None:
+        """Replace transforms of the chain by others of the same kind and size, with their own parameters."""
+        flow = self._flow
+        vector = self.vector()[: flow._base_size()]
+        parts = [started.get(i, t)._vector() for i, t in enumerate(flow._transforms_on(None))]
+        flow._chain = tuple(started[i]._bare() if i in started else t for i, t in enumerate(flow._chain))
+        flow._put_parameters(np.concatenate([vector, *parts]))
+
+
+class Trainable(Protocol):
+    """The protocol of a flow for fits; `headrace._flow.flow.Flow` is one."""
+
+    parameters: Any
+
+    @property
+    def features(self) -> int:
+        """Number of coordinates."""
+
+    @property
+    def context(self) -> int:
+        """Number of context columns."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of parameters and results."""
+
+    @property
+    def standardize_context(self) -> Any:
+        """Mean and standard deviation of context columns, or None."""
+
+    @property
+    def transforms(self) -> tuple[Any, ...]:
+        """The transforms of the flow with its current parameters."""
+
+    @property
+    def _interior(self) -> Interior:
+        """The rest."""
+
+    def log_prob(self, x: Any, context: Any = None, *, parameters: Any = None) -> Any:
+        """Log density of each row."""

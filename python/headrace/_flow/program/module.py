@@ -1,0 +1,395 @@
+"""The base of transforms, flows and sequences: a compiled program and the parameters in it."""
+
+from __future__ import annotations
+
+import abc
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace import files
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array, Caller
+from headrace._arrays.device_caller import DeviceCaller, check_on_host
+from headrace._base import arguments as check
+from headrace._base.stored import Filed
+from headrace._core import cpu
+from headrace._core import device as _device
+from headrace._core.device import Device
+from headrace._core.steps import StepSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_changes = threading.RLock()
+"""The lock for changes of parameters: of two threads that change different ones at once neither undoes the other's."""
+
+
+def _unheld() -> None:
+    """A new lock for a forked child, where the thread that held the old one does not exist."""
+    global _changes
+    _changes = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unheld)
+
+Program = Any
+"""`_cpu`'s or `_device`'s; a call is to `Caller.queued` of it."""
+
+
+class _OnFirstUse:
+    """`Module._program`: the first read compiles it; after that it is an attribute like any other."""
+
+    def __get__(self, module: Any, owner: Any = None) -> Program:
+        with _changes:  # of several threads that read it at once, one compiles
+            attributes = module.__dict__
+            if "_program" not in attributes:
+                attributes["_program"] = module._compile_waiting()
+                module._waiting = None
+            return attributes["_program"]
+
+
+class Block(Protocol):
+    """A slice of the parameter vector, and its form as named dense arrays."""
+
+    @property
+    def size(self) -> int:
+        """Numbers in the vector."""
+
+    def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Dense arrays by name."""
+
+    def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """The way back."""
+
+
+class Parametrised(Filed):
+    """Base of all that has parameters and computes.
+
+    Parameters are one vector. The program is compiled when it is first used; the vector waits until then, and lives in
+    the program afterwards. Reading parameters gives a copy and assigning copies in; other threads that are evaluating
+    see the old or the new values whole. Of two threads that set different parameters by name neither undoes the other's
+    assignment.
+    """
+
+    _program: Program = _OnFirstUse()
+    _waiting: NDArray[Any] | None = None  # on the host; None once it is in the program
+    _device: Device | None = None  # where it computes; None: on the CPU
+    _products: str = "exact"  # how products of networks are computed on the CPU
+    _caller: Callable[[], Caller] = Caller
+
+    def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
+        """Remember sizes; a subclass then calls `_take_parameters`."""
+        self._features = features
+        self._context = context
+        self._dtype = dtype
+
+    @property
+    def features(self) -> int:
+        """Number of coordinates."""
+        return self._features
+
+    @property
+    def context(self) -> int:
+        """Number of context columns, 0 for none."""
+        return self._context
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The dtype of parameters and results; None for a transform without parameters, which keeps its input's."""
+        return self._dtype
+
+    @abc.abstractmethod
+    def _blocks(self) -> list[tuple[str, Block]]:
+        """Prefixes and blocks of the parameters, in the order of the vector."""
+
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        """Arrays that a file keeps beside the named parameters, by name: masks of dense weights, matrices."""
+        return {}
+
+    def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
+        """Take parameters of the host, for a program that is compiled when it is next used.
+
+        Args:
+            parameters: Zero where they are no weights (padding, masked entries), as `Block.pack_named` makes them.
+            program: One that was compiled of this structure before, to be used again.
+            structure: Attributes that change at the same time.
+        """
+        with _changes:
+            self.__dict__.update(structure)
+            self.__dict__.pop("_program", None)
+            self._waiting = self._owned(parameters)
+            if program is not None:
+                self._fill(program, self._waiting)
+                self._program, self._waiting = program, None
+
+    def _owned(self, parameters: NDArray[Any]) -> NDArray[Any]:
+        """A copy in the dtype of the program: a view would keep the whole array alive."""
+        array = np.require(parameters, self._dtype or np.dtype(np.float32), ("C", "A"))
+        return array if array.base is None else array.copy()
+
+    def _put_parameters(self, parameters: NDArray[Any]) -> None:
+        """Replace the parameters, also in a program that is in use; see `_take_parameters`."""
+        with _changes:
+            if "_program" in self.__dict__:
+                self._fill(self._program, parameters)
+            else:
+                self._waiting = self._owned(parameters)
+
+    def _compile_waiting(self) -> Program:
+        """The program of the parameters that wait for it."""
+        assert self._dtype is not None
+        assert self._waiting is not None, "a structure without parameters computes nothing"
+        return self._compile(self._dtype, self._waiting)
+
+    def _bare(self) -> Self:
+        """A copy of only the structure, which keeps no parameters in memory; `_remade` gives it some."""
+        if self._dtype is None:
+            return self
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.__dict__.pop("_program", None)
+        other._waiting = None
+        return other
+
+    @abc.abstractmethod
+    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+        """A program where this computes; parameters come from the host."""
+
+    def _fill(self, program: Program, parameters: NDArray[Any]) -> None:
+        """Copy parameters in from the host."""
+        if self._device is None:
+            program.set_weights(parameters)
+        else:
+            program.set_host_weights(parameters)
+
+    def _vector(self) -> NDArray[Any]:
+        """The parameters as one vector on the host, a copy."""
+        if "_program" not in self.__dict__:
+            with _changes:
+                if (waiting := self._waiting) is not None:
+                    return waiting.copy()
+        vector: NDArray[Any] = self._program.weights() if self._device is None else self._program.host_weights()
+        return vector
+
+    def _place(self, device: Device | None, products: str = "exact") -> None:
+        """Compute there from now on; programs are to be compiled anew. `products` are those of the CPU."""
+        matmul, name = (products, "'cpu'") if device is None else (device.matmul, repr(device))
+        if matmul != "exact" and self._dtype == np.float64:
+            raise ValueError(
+                f"dtype, matmul: expected float32 or 'exact', got float64 and {matmul!r}; call "
+                f".astype('float32'), or .to({name})"
+            )
+        self._device = device
+        self._products = products if device is None else "exact"
+        self._caller = Caller if device is None else partial(DeviceCaller, device)
+
+    def _remade(
+        self,
+        parameters: NDArray[Any],
+        dtype: np.dtype[Any] | None,
+        device: Device | None,
+        products: str = "exact",
+    ) -> Self:
+        """A module of this structure with these parameters, which come from the host."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._dtype = dtype
+        other._place(device, products)
+        other._take_parameters(parameters)
+        return other
+
+    def _with_parameters(self, parameters: NDArray[Any], dtype: np.dtype[Any]) -> Self:
+        return self._remade(parameters, dtype, self._device, self._products)
+
+    def __copy__(self) -> Self:
+        """A copy with parameters of its own."""
+        if self._dtype is None:
+            return self  # nothing in it can change
+        return self._with_parameters(self._vector(), self._dtype)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy like that of `__copy__`: nothing else can change."""
+        return self.__copy__()
+
+    def __reduce__(self) -> Any:
+        """Through the bytes of a file (docs/files.md): no code of this library is in a pickle, and the bits stay."""
+        return files.unpickled, (files.to_bytes(self), self.device, self.matmul)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a safetensors file, with all conventions in its header (docs/files.md); see `headrace.load`.
+
+        The file appears whole or not at all: an interrupted or failed save leaves an older file as it was.
+
+        Raises:
+            TypeError: the path is none, or a part is of a class without a form in files, such as your own.
+            OSError: the folder does not exist, the path is a folder, or the file cannot be written.
+            ValueError: it is too large for a file: above 2^17 features or 16 MiB of header, or masks whose structure
+                takes far more memory to derive than they themselves take.
+        """
+        files.save(self, path)
+
+    @property
+    def device(self) -> str:
+        """The device of computations: "cpu" or a CUDA device, such as "cuda:0"."""
+        return "cpu" if self._device is None else repr(self._device)
+
+    @property
+    def matmul(self) -> str:
+        """How products of networks are computed: "exact", which is in `dtype`, "bf16", "tf32", ...; see `to`."""
+        return self._products if self._device is None else self._device.matmul
+
+    def to(self, device: str, matmul: str = "exact") -> Self:
+        """A copy on another device.
+
+        On a CUDA device, arguments and results are arrays of that device (docs/gpu.md).
+
+        Args:
+            device: "cpu", "cuda:0", or "cuda", CuPy's current device.
+            matmul: How products of networks are computed. "exact": in `dtype`. "bf16": on the CPU, with inputs,
+                units and weights of networks rounded to 8 significant bits, and sums in float32 (docs/bf16.md).
+                "bf16x3" and "bf16x6": the same, but each number is a sum of two or three of 8 bits, which takes 3 or 6
+                products and keeps 16 bits, or float32's. These belong to the density and are kept in files. "tf32": on
+                the tensor cores of a CUDA device, with inputs, units, their gradients and weights
+                rounded to 11 significant bits. "3xtf32": there too, by three products of numbers split in two, as near
+                as float32's own. All but "exact" are only for float32 (docs/gpu.md).
+
+        Raises:
+            CudaUnavailable: there is no such device, or CuPy is not installed; the message gives the reason.
+            ValueError: "tf32" or "3xtf32" on the CPU, "bf16" on a device, or any of them for float64.
+        """
+        place = _device.device_named(device, matmul)
+        other = self._on(place, matmul if place is None else "exact")
+        if place is not None:
+            _ = other._program  # takes its memory on the device here, where a lack of it is expected
+        return other
+
+    def _on(self, device: Device | None, products: str = "exact") -> Self:
+        return self._remade(self._vector(), self._dtype, device, products)
+
+    def _placed_here(self, other: Any) -> Any:
+        """Something that computes on the CPU and exactly, or as this does."""
+        is_here = self._device is None and self._products == "exact"
+        return other if is_here else other._on(self._device, self._products)
+
+    @property
+    def parameters(self) -> Array:
+        """Trainable parameters as one vector, shape (n,), a copy; assigning copies in. On a device it is a CuPy array.
+
+        The vector also holds padding and a few masked entries; they are zero and stay zero whatever is assigned.
+        """
+        return self._vector() if self._device is None else self._program.weights()
+
+    @parameters.setter
+    def parameters(self, value: Any) -> None:
+        caller = self._caller()
+        array = _arrays.shaped("parameters", value, (self._program.n_weights,), caller)
+        vector = _arrays.ready(array, self._dtype or np.dtype(np.float32), caller)
+        with _changes:
+            caller.queued(self._program).set_weights(vector)
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of trained parameters: the entries of `named_parameters` but masked ones, without any padding.
+
+        >>> import headrace as hr
+        >>> hr.Planar(3).n_parameters
+        7
+        """
+        vector, count, start = self._vector(), 0, 0
+        for _, block in self._blocks():
+            named = block.named(vector[start : start + block.size])
+            count += int(np.count_nonzero(block.pack_named({name: np.ones_like(a) for name, a in named.items()})))
+            start += block.size
+        return count
+
+    def named_parameters(self) -> dict[str, NDArray[Any]]:
+        """Dense copies of the parameters by name, in the user's order of units; masked weights are zero.
+
+        They are NumPy arrays wherever the parameters are.
+        """
+        vector, named, start = self._vector(), {}, 0
+        for prefix, block in self._blocks():
+            for name, array in block.named(vector[start : start + block.size]).items():
+                named[prefix + name] = array
+            start += block.size
+        return named
+
+    def set_parameter(self, name: str, value: Array) -> None:
+        """Copy one dense array of the CPU in, by its name in `named_parameters`; masked weights stay zero.
+
+        Raises:
+            KeyError: there is no parameter of that name.
+            TypeError: no array of the CPU, of float32 or float64.
+            ValueError: the shape differs.
+        """
+        with _changes:
+            vector, start = self._vector(), 0
+            for prefix, block in self._blocks():
+                part = vector[start : start + block.size]
+                named = block.named(part)
+                inner = str(name).removeprefix(prefix)
+                if str(name).startswith(prefix) and inner in named:
+                    check_on_host(name, value)
+                    named[inner] = _arrays.shaped(name, value, named[inner].shape).astype(part.dtype)
+                    vector[start : start + block.size] = block.pack_named(named)
+                    self._put_parameters(vector)
+                    return
+                start += block.size
+        raise KeyError(f"name: expected one of {', '.join(self.named_parameters()) or 'nothing'}, got {name!r}")
+
+    def astype(self, dtype: DTypeLike) -> Self:
+        """A copy with parameters and results of another dtype, 'float32' or 'float64'."""
+        wanted = check.float_dtype("dtype", dtype)
+        if self._dtype is None:
+            return self
+        return self._with_parameters(self._vector(), wanted)
+
+
+class Module(Parametrised):
+    """Base of transforms and flows of rows: their program is a list of steps."""
+
+    @abc.abstractmethod
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
+        """The steps of the program, from latent to data."""
+
+    def _base_steps(self) -> tuple[str, list[StepSpec]] | None:
+        """The standard density under a flow's base, and the steps that lead from it to the base."""
+        return None
+
+    def _context_scale(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation by which context columns are standardised; empty for not at all."""
+        return [], []
+
+    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+        """See `Parametrised`."""
+        arguments = self._made_for(cpu if self._device is None else _device.cuda())
+        if self._device is not None:
+            program: Program = _device.Program(self._device, dtype, *arguments)
+        elif self._products in _device.BF16_PARTS:
+            program = cpu.ProgramF32(*arguments, bf16_parts=_device.BF16_PARTS[self._products])
+        else:
+            program = (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
+        if parameters is not None:
+            self._fill(program, parameters)
+        return program
+
+    def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
+        """The arguments of a program of this compiled module."""
+        steps, base, base_steps = self._steps(), "", 0
+        if (own := self._base_steps()) is not None:
+            base, first = own
+            steps, base_steps = [*first, *steps], len(first)
+        made = [step.made_for(core) for step in steps]
+        return self._features, self._context, base, made, base_steps, *self._context_scale()
+
+
+def is_of_sequences(thing: Any) -> bool:
+    """Whether it takes sequences, and no rows."""
+    return isinstance(thing, Parametrised) and not isinstance(thing, Module)

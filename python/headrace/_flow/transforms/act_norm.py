@@ -1,0 +1,122 @@
+"""An elementwise affine map that a fit starts from its rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace._base import arguments as check
+from headrace._base.stored import Stored, storable
+from headrace._core.settings import Settings
+from headrace._core.steps import StepSpec
+from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._flow.program.module import Block
+from headrace._flow.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Named = dict[str, NDArray[Any]]
+
+
+class _Lines:
+    """Shift and log scale of each coordinate: the biases of a network that reads nothing."""
+
+    def __init__(self, features: int) -> None:
+        settings = Settings(features=features, map="affine", scale="exp", reads="latent")
+        self.features = features
+        self.network = MaskedNetwork(settings.options([], range(features)), Staircase([1] * features, []))
+
+    @property
+    def size(self) -> int:
+        return self.network.size
+
+    def named(self, packed: NDArray[Any]) -> Named:
+        bias = self.network.unpack(packed)[1][0].reshape(self.features, 2)
+        return {"shift": bias[:, 0].copy(), "log_scale": bias[:, 1].copy()}
+
+    def pack_named(self, named: Named) -> NDArray[Any]:
+        bias = np.stack([named["shift"], named["log_scale"]], axis=1).reshape(-1)
+        return self.network.pack([np.empty((bias.size, 0), bias.dtype)], [bias])
+
+
+@storable
+class ActNorm(Transform):
+    """x = shift + e^log_scale · z for each coordinate, started from the rows of a fit (Kingma, Dhariwal 2018).
+
+    It is `Elementwise` with ``map="affine", scale="exp"``, and the identity while it is fresh. Before its first step
+    `Flow.fit` sets each one of a flow, beginning at the data's side, so that training rows leave it towards the latent
+    side with mean 0 and standard deviation 1. Then its numbers are trained like all others. A later fit goes on from
+    them. `Flow.fit` does not set one that is no longer the identity, or one inside an `Inverse`.
+
+    Args:
+        features: Number of coordinates D.
+        dtype: "float32" or "float64".
+
+    The parameters are "shift" (D,) and "log_scale" (D,).
+
+    >>> import numpy as np, headrace as hr
+    >>> flow = hr.Flow([hr.ActNorm(1, dtype="float64")])
+    >>> history = flow.fit(np.array([[1.0], [3.0]]), validation=None, epochs=0, progress=False)
+    >>> flow.to_latent(np.array([[1.0], [3.0]]))[0].round(12).tolist()
+    [[-1.0], [1.0]]
+    """
+
+    def __init__(self, features: int, *, dtype: DTypeLike = "float32") -> None:
+        n = check.integer("features", features, least=1, most=2**24)
+        zeros = np.zeros(n, check.float_dtype("dtype", dtype))
+        self._take(False, {"shift": zeros, "log_scale": zeros})
+
+    def _take(self, started: bool, named: Named) -> None:
+        shift = named["shift"]
+        super().__init__(shift.size, 0, shift.dtype)
+        self._started = started
+        self._block = _Lines(shift.size)
+        self._take_parameters(self._block.pack_named(named))
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a fit has set it from its rows, which the next one then does not."""
+        return self._started
+
+    def _waits(self) -> bool:
+        """Whether a fit has to set it."""
+        return not self._started and not any(value.any() for value in self.named_parameters().values())
+
+    def _started_at(self, mean: Any, std: Any) -> Self:
+        """A transform that takes rows of this mean and standard deviation to mean 0 and standard deviation 1."""
+        other = self.__copy__()
+        other._started = True
+        assert self._dtype is not None
+        named = {"shift": np.asarray(mean).astype(self._dtype), "log_scale": np.log(std).astype(self._dtype)}
+        other._put_parameters(self._block.pack_named(named))
+        return other
+
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
+        return [self._block.network.step(inverted)]
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return [("", self._block)]
+
+    def _part(self, kept: tuple[int, ...]) -> Transform:
+        part = object.__new__(type(self))
+        part._take(self._started, {name: array[list(kept)] for name, array in self.named_parameters().items()})
+        return part
+
+    def _header(self) -> dict[str, Any]:
+        return {"features": self._features, "started": self._started}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        n, started = stored.size("features", least=1), stored.take("started")
+        if not isinstance(started, bool):
+            raise TypeError(f"started: expected true or false, got {started!r}")
+        self = cls.__new__(cls)
+        self._take(started, {name: stored.array(name, (n,)) for name in ("shift", "log_scale")})
+        return self
+
+    def __repr__(self) -> str:
+        """The size."""
+        return f"ActNorm({self._features})"

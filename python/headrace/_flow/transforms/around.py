@@ -1,0 +1,63 @@
+"""The base of `Inverse` and `OnColumns`, which wrap one other transform and have its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from headrace._base import arguments as check
+from headrace._flow.program.module import Block
+from headrace._flow.transforms.network import Network
+from headrace._flow.transforms.transform import Transform
+
+
+class Around(Transform):
+    """A transform around another one; the parameters are copied. Subclasses define its steps and blocks."""
+
+    def __init__(self, transform: Transform, features: int) -> None:
+        """Around a transform, which is checked."""
+        super().__init__(features, transform.context, transform.dtype)
+        self._transform = transform._bare()
+        self._place(transform._device, transform._products)
+        self._take_parameters(self._arranged(transform._vector(), transform._blocks()))
+
+    @property
+    def transform(self) -> Transform:
+        """The transform that this one is around, with a copy of the current parameters."""
+        own = self._transform
+        if self._dtype is None and (own._device, own._products) == (self._device, self._products):
+            return own
+        vector = self._arranged(self._vector(), self._blocks())
+        return own._remade(vector, self._dtype, self._device, self._products)
+
+    def _arranged(self, vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
+        """Parameters of one of the two transforms, with its blocks, in the other one's order."""
+        return vector
+
+    def _map_of_network(self) -> str | None:
+        return self._transform._map_of_network()
+
+    def _hidden(self) -> list[int]:
+        return self._transform._hidden()
+
+    def _networks(self) -> tuple[Network, ...]:
+        return self._transform._networks()
+
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return self._transform._fixed_arrays()
+
+
+def checked(transform: Any) -> Transform:
+    """A transform, or a TypeError that names the argument."""
+    if not isinstance(transform, Transform):
+        raise TypeError(f"transform: expected a transform, got {check.kind_of(transform)}")
+    return transform
+
+
+def inner_of(transform: Transform) -> Transform:
+    """The innermost transform inside of all wrappers."""
+    while isinstance(transform, Around):
+        transform = transform._transform
+    return transform

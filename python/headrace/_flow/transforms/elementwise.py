@@ -1,0 +1,232 @@
+"""Maps of single coordinates, with one set of parameters for all rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace._base import arguments as check
+from headrace._base.keywords import documented, takes
+from headrace._base.stored import Stored, storable
+from headrace._core.maps import MAPS
+from headrace._core.settings import Map, Settings
+from headrace._core.steps import StepSpec
+from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._flow.program.module import Block
+from headrace._flow.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+LEAST_POSITIVE = 1e-3  # of the core's function for positive values
+
+
+def _numbers(values: NDArray[np.float64]) -> str:
+    return ", ".join(f"{value:g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
+
+
+class _Table:
+    """Parameters of all coordinates by name: the biases of a network that reads nothing, coordinate by coordinate."""
+
+    def __init__(self, network: MaskedNetwork, settings: Settings) -> None:
+        self.network, self.features = network, settings.features
+        self.groups = MAPS[settings.map].groups(settings.bins)
+
+    @property
+    def size(self) -> int:
+        return self.network.size
+
+    def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        table = self.network.unpack(packed)[1][0].reshape(self.features, -1)
+        parts = np.split(table, np.cumsum([*self.groups.values()])[:-1], axis=1)
+        return {name: part.copy() for name, part in zip(self.groups, parts, strict=True)}
+
+    def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        bias = np.concatenate([named[name] for name in self.groups], axis=1).reshape(-1)
+        return self.network.pack([np.empty((bias.size, 0), bias.dtype)], [bias])
+
+
+@storable
+@documented
+class Elementwise(Transform):
+    """A map for each coordinate, with its own parameters that do not depend on the other coordinates: a marginal map.
+
+    Args:
+        features: Number of coordinates D.
+        dtype: "float32" or "float64".
+        **settings: Of the map, `Map`.
+
+    The parameters are the map's, raw, by name, shape (D, numbers of that name); fresh ones are the identity.
+    "dual_ascent" has "stretch", "shift", "bend", "center" and "width": a x + b + a γ sqrt(ε² + (x - center)²) with log
+    a the softly clamped stretch, b the shift, γ = (1 - slope) bend / sqrt(1 + bend²), and ε = positive(width), as in
+    `Planar`.
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.Elementwise(2, map="dual_ascent", dtype="float64")
+    >>> t.set_parameter("shift", np.array([[1.0], [2.0]]))
+    >>> t.inverse(np.zeros((1, 2)))[0].tolist()
+    [[1.0, 2.0]]
+    """
+
+    @takes(Map, Settings, map="rq_spline", formula="to_latent")
+    def __init__(self, features: int, *, dtype: DTypeLike = "float32", **settings: Unpack[Map]) -> None:
+        self._set(Settings(features=features, **settings), check.float_dtype("dtype", dtype), None)
+
+    def _set(self, settings: Settings, dtype: np.dtype[Any], named: dict[str, NDArray[Any]] | None) -> None:
+        n = settings.features
+        super().__init__(n, 0, dtype)
+        self._settings = settings
+        network = MaskedNetwork(settings.options([], range(n)), Staircase([1] * n, []))
+        self._block = _Table(network, settings)
+        if named is None:
+            bias = np.tile(np.array(settings.identity, dtype), n)
+            named = self._block.named(network.pack([np.empty((bias.size, 0), dtype)], [bias]))
+        self._take_parameters(self._block.pack_named(named))
+
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
+        return [self._block.network.step(inverted)]
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return [("", self._block)]
+
+    def _part(self, kept: tuple[int, ...]) -> Transform:
+        part = object.__new__(type(self))
+        named = {name: array[list(kept)] for name, array in self.named_parameters().items()}
+        assert self._dtype is not None
+        part._set(replace(self._settings, features=len(kept)), self._dtype, named)
+        return part
+
+    _KEYS = tuple(Map.__annotations__)
+
+    def _header(self) -> dict[str, Any]:
+        header = self._settings.header()
+        return {"features": self._features, **{key: header[key] for key in self._KEYS if key in header}}
+
+    @classmethod
+    def _of(cls, raw: dict[str, NDArray[Any]], *, dtype: Any, **settings: Unpack[Map]) -> Self:
+        """A transform of raw parameters, each of shape (features, values of that name); data to latent by default."""
+        given: Map = {"formula": "to_latent", **settings}
+        self = cls.__new__(cls)
+        own = {name: values.astype(dtype) for name, values in raw.items()}
+        self._set(Settings(features=len(next(iter(raw.values()))), **given), np.dtype(dtype), own)
+        return self
+
+    @classmethod
+    def _of_lines(
+        cls, a: Any, b: Any, gamma: Any, center: Any, epsilon: Any, *, slope: float, dtype: Any, **more: Any
+    ) -> Self:
+        """Lines with a smooth kink, a x + b + a γ sqrt(ε² + (x - center)²)."""
+        limit = math.log(1.0 / slope)
+        log_a, share = np.log(a), gamma / (1.0 - slope)
+        above = epsilon - LEAST_POSITIVE
+        raw = {
+            "stretch": log_a / (1.0 - np.abs(log_a) / limit),
+            "shift": b,
+            "bend": share / np.sqrt((1.0 - share) * (1.0 + share)),
+            "center": center,
+            "width": above + np.log(-np.expm1(-above)) - math.log(math.expm1(1.0 - LEAST_POSITIVE)),
+        }
+        raw = {name: np.asarray(values, np.float64).reshape(-1, 1) for name, values in raw.items()}
+        return cls._of(raw, map="dual_ascent", slope=slope, dtype=dtype, **more)
+
+    @classmethod
+    def from_notes(
+        cls,
+        sigma: Any,
+        phi0: Any,
+        gamma: Any,
+        x0: Any,
+        epsilon: Any,
+        *,
+        formula: str = "to_latent",
+        slope: float = 1e-3,
+        dtype: DTypeLike = "float64",
+    ) -> Self:
+        """The map of eq. 25 of the notes, in its own parameters, one number for each coordinate:
+
+            φ(x) = (1 - σ) x + φ₀ + γ sqrt(ε² + ((1 - σ) x - x₀)²).
+
+        Args:
+            sigma: σ, the stretch: 1 - σ between `slope` and 1 / `slope`.
+            phi0: φ₀, the shift.
+            gamma: γ, the change of slope at x₀: \\|γ\\| below 1 - `slope`, so that φ grows.
+            x0: x₀, where the line bends.
+            epsilon: ε, over what length; ε / (1 - σ) above 0.001.
+            formula: "to_latent": z is φ(x), or "to_data": x is φ(z).
+            slope: See `MaskedAutoregressive`.
+            dtype: "float32" or "float64".
+
+        Raises:
+            ValueError: numbers out of range, or not one for each coordinate.
+
+        >>> import numpy as np, headrace as hr
+        >>> t = hr.Elementwise.from_notes([0.5], [1.0], [0.2], [0.0], [2.0])
+        >>> round(float(t.inverse(np.zeros((1, 1)))[0][0, 0]), 12)  # 1 + 0.2 * 2
+        1.4
+        """
+        features = max(1, *(np.size(one) for one in (sigma, phi0, gamma, x0, epsilon)))
+        given = {"sigma": sigma, "phi0": phi0, "gamma": gamma, "x0": x0, "epsilon": epsilon}
+        numbers = {name: check.vector(name, value, features) for name, value in given.items()}
+        slope = check.number("slope", slope, above=0.0, below=1.0)
+        check.choice("formula", formula, ("to_latent", "to_data"))
+        a = 1.0 - numbers["sigma"]
+        if not ((a > slope) & (a < 1.0 / slope)).all():
+            raise ValueError(
+                f"sigma: expected 1 - sigma between {slope} and {1 / slope:g}, got sigma {_numbers(1 - a)}"
+            )
+        if not (np.abs(numbers["gamma"]) < 1.0 - slope).all():
+            raise ValueError(f"gamma: expected numbers within ±{1 - slope}, got {_numbers(numbers['gamma'])}")
+        if not (numbers["epsilon"] / a > LEAST_POSITIVE).all():
+            raise ValueError(
+                f"epsilon: expected epsilon / (1 - sigma) above {LEAST_POSITIVE}, got "
+                f"{_numbers(numbers['epsilon'] / a)}"
+            )
+        lines = (a, numbers["phi0"], numbers["gamma"], numbers["x0"] / a, numbers["epsilon"] / a)
+        return cls._of_lines(*lines, slope=slope, dtype=check.float_dtype("dtype", dtype), formula=formula)
+
+    def to_notes(self) -> dict[str, NDArray[np.float64]]:
+        """The parameters of eq. 25 of a "dual_ascent" map, by name, as `from_notes` takes them.
+
+        Each of shape (features,), in float64.
+
+        Raises:
+            ValueError: another map, or another `scale`.
+
+        >>> import headrace as hr
+        >>> t = hr.Elementwise.from_notes([0.5], [1.0], [0.2], [0.0], [2.0])
+        >>> {name: round(float(value[0]), 12) for name, value in t.to_notes().items()}
+        {'sigma': 0.5, 'phi0': 1.0, 'gamma': 0.2, 'x0': 0.0, 'epsilon': 2.0}
+        """
+        s = self._settings
+        if s.map != "dual_ascent":
+            raise ValueError(f"map: expected 'dual_ascent', of eq. 25, got {s.map!r}")
+        if s.scale != "soft_clamp":
+            raise ValueError(f"scale: expected 'soft_clamp', got {s.scale!r}")
+        raw = {name: value[:, 0].astype(np.float64) for name, value in self.named_parameters().items()}
+        limit = math.log(1.0 / s.slope)
+        a = np.exp(raw["stretch"] / (1.0 + np.abs(raw["stretch"]) / limit))
+        width = LEAST_POSITIVE + np.logaddexp(0.0, raw["width"] + math.log(math.expm1(1.0 - LEAST_POSITIVE)))
+        gamma = (1.0 - s.slope) * raw["bend"] / np.hypot(1.0, raw["bend"])
+        return {"sigma": 1.0 - a, "phi0": raw["shift"], "gamma": gamma, "x0": a * raw["center"], "epsilon": a * width}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        n = stored.size("features", least=1)
+        given = {key: stored.take(key) for key in cls._KEYS if key != "min_bin" or stored.has(key)}
+        settings = Settings(features=n, **given)
+        groups = MAPS[settings.map].groups(settings.bins)
+        named = {name: stored.array(name, (n, size)) for name, size in groups.items()}
+        if stored.dtype is None:
+            raise ValueError("dtype: expected 'float32' or 'float64' where there are parameters, got None")
+        self = cls.__new__(cls)
+        self._set(settings, stored.dtype, named)
+        return self
+
+    def __repr__(self) -> str:
+        """Size and map."""
+        s = self._settings
+        return f"Elementwise({self._features}, map={s.map!r}, formula={s.formula!r})"

@@ -1,0 +1,485 @@
+"""Transforms with parameters from a masked network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace._arrays.caller import Array
+from headrace._base import arguments as check
+from headrace._base.keywords import documented, takes
+from headrace._base.stored import Stored, storable
+from headrace._core.maps import MAPS
+from headrace._core.settings import (
+    ACTIVATIONS,
+    Autoregressive,
+    Conditioner,
+    DenseAutoregressive,
+    DenseConditioner,
+    Settings,
+)
+from headrace._core.steps import StepSpec
+from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._flow.program.module import Block
+from headrace._flow.transforms.dense import Dense, check_derivable, checked_dense, stored_dense, stored_staircase
+from headrace._flow.transforms.network import Network
+from headrace._flow.transforms.restriction import Mixed, Reads, Restriction, cut
+from headrace._flow.transforms.transform import Transform
+from headrace._flow.transforms.verification import verify_inverse
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+
+class _Masked(Transform):
+    """A transform with parameters from a masked network."""
+
+    def __init__(
+        self, settings: Settings, masked: MaskedNetwork, dtype: np.dtype[Any], parameters: NDArray[Any]
+    ) -> None:
+        super().__init__(settings.features, settings.context, dtype)
+        self._settings = settings
+        self._network = masked
+        self._take_parameters(parameters)
+
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
+        return [self._network.step(inverted)]
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return [("", self._network)]
+
+    def _map_of_network(self) -> str:
+        return self._settings.map
+
+    def _hidden(self) -> list[int]:
+        return self._network.core.hidden
+
+    def _networks(self) -> tuple[Network, ...]:
+        return (self.network,)
+
+    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
+        return {f"layers.{i}.mask": mask for i, mask in enumerate(self._network.masks())}
+
+    def _header(self) -> dict[str, Any]:
+        header, staircase = self._settings.header(), self._network.staircase
+        if (network := self._network.described) is not None:
+            header["network"] = network.header()
+        if staircase is None:
+            check_derivable(self._network.masks(), self._settings)
+            return {**header, "levels": None, "degrees": None}
+        return {**header, "levels": list(staircase.levels), "degrees": [list(d) for d in staircase.degrees]}
+
+    def _cut(
+        self, inputs: Sequence[int], outputs: Sequence[int], part: Restriction
+    ) -> tuple[Settings, Dense, Staircase | None]:
+        """Settings, layers and structure of the kept part; inputs and outputs are coordinates of the whole."""
+        groups = MAPS[self._settings.map].groups(self._settings.bins)
+        sizes = [groups[name] for name in self._settings.outputs]
+        dense = Dense(*self.to_dense(), self._network.described, *self.context_to_dense())
+        try:
+            found = cut(dense, self._network.staircase, part, self._context, sizes, self._settings.layout)
+        except Reads as error:
+            output, column = error.args
+            raise Mixed(f"makes coordinate {outputs[output]} from coordinate {inputs[column]}") from None
+        return replace(self._settings, features=len(part.coordinates)), *found
+
+    @property
+    def network(self) -> Network:
+        """The hidden layers."""
+        return self._network.described or Network.plain(self._network.core.hidden, self._settings.activation)
+
+    def to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]:
+        """``(weights, biases, masks)``, one array a layer, as `from_dense` takes them; masked weights are zero.
+
+        Where a context joins layers, see `context_to_dense`, and `network` for the kinds of the layers.
+        """
+        weights, biases = self._network.unpack(self._vector())
+        first = len(self._network.joined)
+        return weights[first:], biases[first:], self._network.masks()
+
+    def context_to_dense(self) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        """``(context_weights, context_biases)`` of the layers that a context joins, as `from_dense` takes them."""
+        weights, biases = self._network.unpack(self._vector())
+        first = len(self._network.joined)
+        return weights[:first], biases[:first]
+
+    def _described(self, keywords: str) -> str:
+        network = self._network.described
+        return f"{keywords}, " + (f"hidden={tuple(self._hidden())}" if network is None else f"network={network!r}")
+
+
+@storable
+@documented
+class MaskedAutoregressive(_Masked):
+    """A masked autoregressive transform: each coordinate is mapped with parameters from those before it.
+
+    With ``reads="data"`` (MAF; Papamakarios, Pavlakou, Murray 2017; eq. 37-38 of the notes) the conditioner sees x,
+    with ``reads="latent"`` (IAF; Kingma et al. 2016; eq. 39-41) it sees z. With ``formula="to_data"`` the map is
+    x = shift + scale · z, with ``"to_latent"`` it is z = shift + scale · x. **Both directions cost one pass of the
+    network**: hidden units are sorted by the last coordinate that they see, and each is computed once, as soon as it
+    can be.
+
+    Args:
+        features: Number of coordinates D.
+        hidden: Units of each hidden layer, or a `headrace.Network`.
+        context: Number of context columns.
+        order: The coordinates from first to last, a permutation of 0, ..., D - 1; ascending by default.
+        seed: Of the fresh weights.
+        dtype: "float32" or "float64".
+        **conditioner: Settings of the map and of the network, `Autoregressive`.
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.MaskedAutoregressive(3, hidden=(16,), seed=1)
+    >>> x, log_det = t.forward(np.ones((2, 3), "float32"))
+    >>> z, _ = t.inverse(x)
+    >>> x.shape, log_det.shape, bool(np.allclose(z, 1))
+    ((2, 3), (2,), True)
+    """
+
+    @takes(Autoregressive, Settings)
+    def __init__(
+        self,
+        features: int,
+        hidden: Sequence[int] | Network = (64, 64),
+        *,
+        context: int = 0,
+        order: Sequence[int] | None = None,
+        seed: int | Sequence[int] = 0,
+        dtype: DTypeLike = "float32",
+        **conditioner: Unpack[Autoregressive],
+    ) -> None:
+        described, others = _hidden_layers(hidden, conditioner)
+        settings = Settings(features=features, context=context, **others)
+        n = settings.features
+        visit = check.permutation("order", range(n) if order is None else order, n)
+        levels = [0] * n
+        for level, coordinate in enumerate(visit, start=1):
+            levels[coordinate] = level
+        # Degrees spread evenly over those that an output can see: 1 to D - 1, and 0 where there is context to read.
+        first = 0 if settings.context or n == 1 else 1
+        degrees = [[first + i * (n - first) // size for i in range(size)] for size in described.units]
+        network = _network(settings, range(n), range(n), Staircase(levels, degrees), described)
+        kind = check.float_dtype("dtype", dtype)
+        super().__init__(settings, network, kind, network.initial(check.seeds(seed), kind, settings.identity))
+
+    @classmethod
+    @takes(DenseAutoregressive, Settings)
+    def from_dense(
+        cls,
+        weights: Sequence[NDArray[Any]],
+        biases: Sequence[NDArray[Any]],
+        masks: Sequence[NDArray[Any]],
+        *,
+        network: Network | None = None,
+        context_weights: Sequence[NDArray[Any]] = (),
+        context_biases: Sequence[NDArray[Any]] = (),
+        context: int = 0,
+        verify: Sequence[Array] | None = None,
+        **conditioner: Unpack[DenseAutoregressive],
+    ) -> Self:
+        """Take over the weights of any masked autoregressive network, exactly.
+
+        The masks may be any that let no coordinate depend on itself: levels and degrees are derived from what each unit
+        reaches. Zeros of a mask stay zero.
+
+        Args:
+            weights: One array a layer, (out, in), all float32 or all float64. The first layer's columns are the
+                features, then the context.
+            biases: One array a layer, (out,).
+            masks: One array a layer, shaped as the weight; non-zero where a weight counts.
+            network: The hidden layers, where they are not all alike; then the activations are those of `network`.
+            context_weights, context_biases: Of the layers of the network that a context joins, in their order: arrays
+                (units, context) and (units,).
+            context: See the class.
+            verify: Results of the other library, to be compared: ``(x, z, log_det)``, or with context ``(x, z,
+                log_det, context)``: some rows of data (rows, features), what they become in the latent space of this
+                one transform, and log \\|det dz/dx\\| (rows,). Libraries differ in more than weights, above all in
+                splines: ``"rq_spline"`` has zuko's parametrisation; weights of nflows or normflows would be taken over
+                without complaint and mean another density: they want ``"rq_spline_nflows"``.
+            **conditioner: Settings of the map and of the network, `DenseAutoregressive`.
+
+        Raises:
+            TypeError: weights, biases or `verify` of other types.
+            ValueError: shapes that do not fit; masks with a cycle (two of its coordinates are named); results that
+                differ from those in `verify` by more than rounding (the message has the difference).
+        """
+        dense = checked_dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
+        context = check.integer("context", context)
+        features = dense.weights[0].shape[1] - context
+        if features < 1:
+            columns = dense.weights[0].shape[1]
+            raise ValueError(f"weights[0]: expected more columns than context={context}, got {columns}")
+        settings = Settings(features=features, context=context, **_with_activation(network, conditioner))
+        self = cls.__new__(cls)
+        _from_dense(self, settings, dense, range(features), range(features))
+        if verify is not None:
+            verify_inverse(self, verify)
+        return self
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        settings = Settings.from_file(stored)
+        n = settings.features
+        dense = stored_dense(stored, settings, n, n)
+        self = cls.__new__(cls)
+        _from_dense(self, settings, dense, range(n), range(n), stored_staircase(stored, settings, dense))
+        return self
+
+    def _part(self, kept: tuple[int, ...]) -> Transform:
+        every, places = range(self._features), range(len(kept))
+        settings, dense, staircase = self._cut(every, every, Restriction(kept, kept, kept))
+        part = object.__new__(type(self))
+        _from_dense(part, settings, dense, places, places, _fitting(settings, dense, places, places, staircase))
+        return part
+
+    def __repr__(self) -> str:
+        """Sizes and conventions."""
+        s = self._settings
+        more = self._described(f"reads={s.reads!r}, formula={s.formula!r}, {s!r}")
+        return f"MaskedAutoregressive({self.features}, {more})"
+
+
+@storable
+@documented
+class Coupling(_Masked):
+    """A coupling transform (RealNVP; Dinh, Sohl-Dickstein, Bengio 2017; eq. 35-36 of the notes).
+
+    The conditioner reads the passive coordinates, which pass through bit for bit, and gives the map's parameters for
+    all others; both directions are parallel.
+
+    Args:
+        features: Number of coordinates.
+        passive: The coordinates that the conditioner reads; may be empty, so that it reads only the context.
+        hidden, context, seed, dtype: See `MaskedAutoregressive`.
+        **conditioner: Settings of the map and of the network, `Conditioner`.
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.Coupling(4, passive=[0, 2], hidden=(8,))
+    >>> z = np.arange(8.0).reshape(2, 4)
+    >>> x, _ = t.forward(z)
+    >>> bool((x[:, [0, 2]] == z[:, [0, 2]]).all())
+    True
+    """
+
+    @takes(Conditioner, Settings)
+    def __init__(
+        self,
+        features: int,
+        passive: Sequence[int],
+        hidden: Sequence[int] | Network = (64, 64),
+        *,
+        context: int = 0,
+        seed: int | Sequence[int] = 0,
+        dtype: DTypeLike = "float32",
+        **conditioner: Unpack[Conditioner],
+    ) -> None:
+        described, others = _hidden_layers(hidden, conditioner)
+        settings = Settings(features=features, context=context, **others)
+        reads, active = _sides(passive, settings.features)
+        level = 2 if reads else 1
+        levels = [level] * settings.features
+        for coordinate in reads:
+            levels[coordinate] = 1
+        degrees = [[level - 1] * size for size in described.units]
+        network = _network(settings, reads, active, Staircase(levels, degrees), described)
+        kind = check.float_dtype("dtype", dtype)
+        self._passive = reads
+        super().__init__(settings, network, kind, network.initial(check.seeds(seed), kind, settings.identity))
+
+    @classmethod
+    @takes(DenseConditioner, Settings)
+    def from_dense(
+        cls,
+        weights: Sequence[NDArray[Any]],
+        biases: Sequence[NDArray[Any]],
+        masks: Sequence[NDArray[Any]] | None = None,
+        *,
+        features: int,
+        passive: Sequence[int],
+        network: Network | None = None,
+        context_weights: Sequence[NDArray[Any]] = (),
+        context_biases: Sequence[NDArray[Any]] = (),
+        context: int = 0,
+        verify: Sequence[Array] | None = None,
+        **conditioner: Unpack[DenseConditioner],
+    ) -> Self:
+        """Take over the weights of a coupling network, exactly; see `MaskedAutoregressive.from_dense`.
+
+        The first layer's columns are the passive coordinates in the order given, then the context; the last layer's
+        rows belong to the other coordinates in ascending order. Two separate networks for shift and scale (eq. 35) are
+        one network with block-diagonal masks and ``layout="blocked"``.
+
+        Args:
+            weights, biases, masks, network, context_weights, context_biases, context, verify: See there; without masks
+                every weight counts.
+            features, passive: See the class.
+            **conditioner: Settings of the map and of the network, `DenseConditioner`.
+        """
+        if masks is None:
+            masks = [np.ones(np.shape(w), bool) for w in weights]
+        dense = checked_dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
+        settings = Settings(features=features, context=context, **_with_activation(network, conditioner))
+        reads, active = _sides(passive, settings.features)
+        columns = len(reads) + settings.context
+        if dense.weights[0].shape[1] != columns:
+            raise ValueError(
+                f"weights[0]: expected {columns} columns (passive, then context), got {dense.weights[0].shape[1]}"
+            )
+        self = cls.__new__(cls)
+        self._passive = reads
+        _from_dense(self, settings, dense, reads, active)
+        if verify is not None:
+            verify_inverse(self, verify)
+        return self
+
+    def _header(self) -> dict[str, Any]:
+        header = super()._header()
+        del header["reads"]  # the passive side is the same on both sides
+        return {**header, "passive": list(self._passive)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        settings = Settings.from_file(stored, reads="data")
+        passive = stored.items("passive")
+        dense = stored_dense(stored, settings, len(passive), max(settings.features - len(passive), 0))
+        self = cls.__new__(cls)
+        self._passive, active = _sides(passive, settings.features)
+        _from_dense(self, settings, dense, self._passive, active, stored_staircase(stored, settings, dense))
+        return self
+
+    def _part(self, kept: tuple[int, ...]) -> Transform | None:
+        places, all_active = {c: i for i, c in enumerate(kept)}, _sides(self._passive, self._features)[1]
+        passive = tuple(places[c] for c in self._passive if c in places)
+        active = tuple(i for i, c in enumerate(kept) if c not in self._passive)
+        if not active:
+            return None  # passive coordinates pass through
+        inputs = [i for i, c in enumerate(self._passive) if c in places]
+        outputs = [all_active.index(kept[i]) for i in active]
+        settings, dense, staircase = self._cut(self._passive, all_active, Restriction(kept, inputs, outputs))
+        part = object.__new__(type(self))
+        part._passive = passive
+        _from_dense(part, settings, dense, passive, active, _fitting(settings, dense, passive, active, staircase))
+        return part
+
+    def __repr__(self) -> str:
+        """Sizes and conventions."""
+        s = self._settings
+        more = self._described(f"formula={s.formula!r}, {s!r}")
+        return f"Coupling({self.features}, passive={list(self._passive)}, {more})"
+
+
+# ---- helpers of the two masked transforms ---------------------------------------------------------------------------
+
+
+def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Passive and active coordinates of a coupling; at least one is active."""
+    reads = check.coordinates("passive", passive, features)
+    active = tuple(c for c in range(features) if c not in set(reads))
+    if not active:
+        raise ValueError(f"passive: expected to leave at least one of {features} coordinates, got all of them")
+    return reads, active
+
+
+def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
+    """For each of the user's output rows its index in the core's order, coordinate by coordinate."""
+    groups = MAPS[settings.map].groups(settings.bins)
+    start = dict(zip(groups, np.cumsum([0, *groups.values()])[:-1], strict=True))
+    first = np.arange(active)[:, None] * settings.n_params
+    # each (coordinate, parameters of a name)
+    blocks = [first + start[name] + np.arange(groups[name]) for name in settings.outputs]
+    flat = (
+        np.concatenate(blocks, axis=1).ravel()
+        if settings.layout == "interleaved"
+        else np.concatenate([*map(np.ravel, blocks)])
+    )
+    return None if (flat == np.arange(flat.size)).all() else flat.astype(np.intp)
+
+
+def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
+    """The hidden layers of a constructor's arguments, and the other settings."""
+    others = dict(conditioner)
+    if isinstance(hidden, Network):
+        for name in ("activation", "last_activation", "residual", "dropout"):
+            if name in others:
+                raise TypeError(f"{name}: expected none beside a Network, which says what it is, got {others[name]!r}")
+        return hidden, _with_activation(hidden, others)
+    make = Network.residual if others.pop("residual", False) else Network.plain
+    network = make(hidden, others.get("activation", "relu"), dropout=others.pop("dropout", 0.0))
+    last = others.pop("last_activation", None)
+    if last is not None and len(network):
+        *below, end = network
+        network = Network([*below, replace(end, activation=check.choice("last_activation", last, ACTIVATIONS))])
+        others["activation"] = network.common_activation or others.get("activation", "relu")
+    return network, others
+
+
+def _with_activation(network: Network | None, conditioner: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the activation of all layers of a network, if they have the same."""
+    return dict(conditioner) if network is None else {**conditioner, "activation": network.common_activation or "relu"}
+
+
+def _options(
+    settings: Settings, reads: Sequence[int], active: Sequence[int], described: Network | None
+) -> dict[str, Any]:
+    """Options of the core; layers that are all alike have only an activation, the form of older versions' files."""
+    is_plain = described is None or described.common_activation is not None
+    return settings.options(reads, active) | ({} if is_plain else {"network": described})
+
+
+def _network(
+    settings: Settings,
+    reads: Sequence[int],
+    active: Sequence[int],
+    staircase: Staircase,
+    described: Network | None,
+) -> MaskedNetwork:
+    """The network with masks by which a unit reads everything at or below its degree."""
+    options = _options(settings, reads, active, described)
+    return MaskedNetwork(options, staircase, _output_rows(settings, len(active)))
+
+
+def _fitting(
+    settings: Settings, dense: Dense, reads: Sequence[int], active: Sequence[int], staircase: Staircase | None
+) -> Staircase | None:
+    """The staircase, if it makes these masks; None otherwise, so that the masks are kept."""
+    if staircase is None:
+        return None
+    made = _network(settings, reads, active, staircase, dense.network).masks()
+    return staircase if all(map(np.array_equal, made, dense.masks)) else None
+
+
+def _from_dense(
+    self: _Masked,
+    settings: Settings,
+    dense: Dense,
+    reads: Sequence[int],
+    active: Sequence[int],
+    staircase: Staircase | None = None,
+) -> None:
+    """Fill a new transform; its structure comes from the staircase, which must fit the masks, or from the masks."""
+    expected = len(active) * settings.n_params
+    if dense.weights[-1].shape[0] != expected:
+        raise ValueError(
+            f"weights[{len(dense.weights) - 1}]: expected {expected} rows ({settings.n_params} for each of "
+            f"{len(active)} coordinates), got {dense.weights[-1].shape[0]}"
+        )
+    for i, w in enumerate(dense.context_weights):
+        if w.shape[1] != settings.context:
+            raise ValueError(f"context_weights[{i}]: expected {settings.context} columns, got {w.shape[1]}")
+    if staircase is not None:
+        network = _network(settings, reads, active, staircase, dense.network)
+        for i, (given, made) in enumerate(zip(dense.masks, network.masks(), strict=True)):
+            if not np.array_equal(given, made):
+                raise ValueError(f"masks[{i}]: expected the one that levels and degrees make, got another")
+    else:
+        rows = _output_rows(settings, len(active))
+        masks = list(dense.masks)
+        if rows is not None:
+            masks[-1] = np.ascontiguousarray(masks[-1][np.argsort(rows)])
+        network = MaskedNetwork(_options(settings, reads, active, dense.network), masks, rows)
+    packed = network.pack([*dense.context_weights, *dense.weights], [*dense.context_biases, *dense.biases])
+    _Masked.__init__(self, settings, network, dense.weights[0].dtype, packed)

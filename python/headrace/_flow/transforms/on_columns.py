@@ -1,0 +1,125 @@
+"""A transform of some columns, beside which the others stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace._base import arguments as check
+from headrace._base.stored import Stored, header_of, storable
+from headrace._core.steps import StepSpec
+from headrace._core.structure import MaskedNetwork
+from headrace._flow.program.module import Block
+from headrace._flow.transforms.around import Around, checked, inner_of
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.gaussianize import Gaussianize
+from headrace._flow.transforms.linear import Linear
+from headrace._flow.transforms.restriction import Mixed
+from headrace._flow.transforms.support import Support
+from headrace._flow.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@storable
+class OnColumns(Around):
+    """A transform of some coordinates; all others pass bit for bit. The parameters are copied.
+
+    Args:
+        transform: Any transform but `Standardize`, `Support` and `Gaussianize`, which have options for single columns,
+            and but a `Linear` that is not trainable.
+        columns: The coordinates that it moves, in the order of its own: different ones, as many as it has.
+        features: Number of all coordinates.
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.OnColumns(hr.Permutation([1, 0]), columns=[0, 2], features=3)
+    >>> t.forward(np.array([[1.0, 2.0, 3.0]]))[0].tolist()
+    [[3.0, 2.0, 1.0]]
+    """
+
+    columns: tuple[int, ...]
+    """The coordinates that are moved."""
+
+    def __init__(self, transform: Transform, columns: Sequence[int], features: int) -> None:
+        inner = inner_of(checked(transform))
+        if isinstance(inner, Linear) and not inner.trainable:
+            raise ValueError(
+                f"transform: expected no Linear with trainable=False, got {transform!r}; give it all columns"
+            )
+        if isinstance(inner, (Standardize, Support, Gaussianize)):
+            raise ValueError(
+                "transform: expected no Standardize, Support or Gaussianize, which say themselves what they do to each "
+                f"column, got {transform!r}"
+            )
+        n = check.integer("features", features, least=1, most=2**24)
+        self.columns = check.coordinates("columns", columns, n)
+        if len(self.columns) != transform.features:
+            raise ValueError(
+                f"columns: expected {transform.features} of them, as many as the transform has features, got "
+                f"{len(self.columns)}"
+            )
+        self._networks_here: dict[int, tuple[MaskedNetwork, MaskedNetwork]] = {}
+        super().__init__(transform, n)
+
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
+        return [own for step in self._transform._steps(inverted) for own in self._among_all(step)]
+
+    def _among_all(self, step: StepSpec) -> list[StepSpec]:
+        """A step with indices among all columns."""
+        n, columns, fields = self._features, self.columns, step.fields
+        if step.kind == "PermutationStep":
+            order = [*range(n)]
+            for c, source in zip(columns, fields["order"], strict=True):
+                order[c] = columns[source]
+            return [StepSpec(step.kind, order=order)]
+        if step.kind == "NetworkStep":
+            return [StepSpec(step.kind, **{**fields, "transform": self._network(fields["transform"])})]
+        assert (
+            step.kind == "RotationStep"
+        )  # its blocks lie on the diagonal, so that the columns come first while it acts
+        first = [*columns, *(c for c in range(n) if c not in set(columns))]
+        rest = n - len(columns)
+        matrix, blocks = np.concatenate([fields["matrix"], np.ones(rest)]), [*fields["blocks"], *[1] * rest]
+        turn = StepSpec(step.kind, **{**fields, "matrix": matrix, "blocks": blocks})
+        back = [int(i) for i in np.argsort(first)]
+        return [StepSpec("PermutationStep", order=first), turn, StepSpec("PermutationStep", order=back)]
+
+    def _network(self, own: MaskedNetwork) -> MaskedNetwork:
+        """A network of the transform, which reads and moves these columns: its weights lie as before."""
+        if id(own) not in self._networks_here:
+            self._networks_here[id(own)] = own, own.among(self.columns, self._features)
+        return self._networks_here[id(own)][1]
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return self._transform._blocks()
+
+    def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
+        if kept == tuple(range(self._features)):
+            return self, kept
+        own = {c: i for i, c in enumerate(self.columns)}
+        places = [i for i, c in enumerate(kept) if c in own]
+        if not places:
+            return None, kept
+        try:
+            part, others = self.transform._restricted(tuple(own[kept[i]] for i in places), inverted)
+        except Mixed as error:
+            raise Mixed(f"{error}, counted among its columns {list(self.columns)}") from None
+        left = list(kept)
+        for place, other in zip(places, others, strict=True):
+            left[place] = self.columns[other]
+        return None if part is None else OnColumns(part, places, len(kept)), tuple(left)
+
+    def _header(self) -> dict[str, Any]:
+        return {"features": self._features, "columns": list(self.columns), "transform": header_of(self._transform)}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        features, columns = stored.size("features", least=1), stored.items("columns")
+        return cls(stored.child("transform", Transform), columns, features)
+
+    def __repr__(self) -> str:
+        """Name the transform and its columns."""
+        return f"OnColumns({self._transform!r}, {list(self.columns)}, {self._features})"

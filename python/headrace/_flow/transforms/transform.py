@@ -1,0 +1,198 @@
+"""The base of all transforms: evaluation in either direction, and derivatives.
+
+Both directions return ``(value, log_det)``: `log_det` has shape (rows,) and is the log of the absolute Jacobian
+determinant of the direction that was called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array
+from headrace._flow.program import module as _module
+from headrace._flow.program.evaluation import WRT, Evaluated, Gradients
+from headrace._flow.program.module import Program
+from headrace._flow.transforms.network import Network
+from headrace._flow.transforms.restriction import Mixed
+
+Result = tuple[Array, Array]
+
+
+class Transform(Evaluated):
+    """Base of all transforms."""
+
+    def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
+        """Remember sizes; a subclass then calls `_take_parameters`."""
+        super().__init__(features, context, dtype)
+        self._programs: dict[np.dtype[Any], Program] = {}
+
+    def forward(
+        self,
+        z: Array,
+        context: Array | None = None,
+        *,
+        parameters: Array | None = None,
+        out: Result | None = None,
+    ) -> Result:
+        """Latent to data.
+
+        Args:
+            z: Shape (rows, features), float32 or float64, any strides; (features,) for one row, or any leading
+                dimensions, which `log_det` then has too.
+            context: Shape (rows, context), or (context,) for all rows; any leading dimensions that broadcast.
+            parameters: Shape (n,): a vector to take instead of `parameters`, only for this call.
+            out: ``(x, log_det)`` to write into and to return, in the transform's dtype; x may be z itself.
+
+        Returns:
+            ``(x, log_det)``: shapes (rows, features) and (rows,); `log_det` is log \\|det dx/dz\\|. A row with a NaN or
+            an infinity gives NaN and changes no other row.
+
+        Raises:
+            TypeError: not arrays of one framework where this computes, of float32 or float64 (docs/arrays.md).
+            ValueError: a wrong shape, context where none is taken or none where it is, or an `out` that overlaps an
+                input otherwise.
+
+        >>> import numpy as np, headrace as hr
+        >>> x, log_det = np.array([[1.0, 2.0]]), np.empty(1)
+        >>> pair = hr.Standardize([0.0, 0.0], [2.0, 2.0]).forward(x, out=(x, log_det))
+        >>> x.tolist(), log_det.round(4).tolist()
+        ([[2.0, 4.0]], [1.3863])
+        """
+        return self._both(False, z, context, parameters, out)
+
+    def inverse(
+        self,
+        x: Array,
+        context: Array | None = None,
+        *,
+        parameters: Array | None = None,
+        out: Result | None = None,
+    ) -> Result:
+        """Data to latent: ``(z, log_det)`` with `log_det` = log \\|det dz/dx\\|; see `forward`."""
+        return self._both(True, x, context, parameters, out)
+
+    def forward_vjp(
+        self,
+        z: Array,
+        grad_x: Array | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
+        *,
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+    ) -> Gradients:
+        """Vector-Jacobian product of `forward`: gradients of a number from its gradients by x and by log_det.
+
+        Args:
+            z, context, parameters: As in `forward`.
+            grad_x: In the shape of x, or None for zero.
+            grad_log_det: In the shape of `log_det`, or None for zero.
+            wrt: The gradients to give, in this order: "inputs", in the shape of z; "parameters" (n,), as in
+                `parameters`; "context", in its shape: summed over the rows that one row of it served.
+
+        Returns:
+            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
+
+        >>> import numpy as np, headrace as hr
+        >>> t = hr.Standardize([0.0], [3.0])
+        >>> t.forward_vjp(np.ones((1, 1)), np.ones((1, 1)), None, wrt=("inputs",))[0].tolist()
+        [[3.0]]
+        """
+        return self._both_vjp(False, z, grad_x, grad_log_det, context, wrt, parameters)[1]
+
+    def inverse_vjp(
+        self,
+        x: Array,
+        grad_z: Array | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
+        *,
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+    ) -> Gradients:
+        """Vector-Jacobian product of `inverse`; see `forward_vjp`."""
+        return self._both_vjp(True, x, grad_z, grad_log_det, context, wrt, parameters)[1]
+
+    def forward_and_vjp(
+        self,
+        z: Array,
+        grad_x: Array | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
+        *,
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+    ) -> tuple[Result, Gradients]:
+        """``(forward(z), forward_vjp(z, ...))`` from one run; see both."""
+        return self._both_vjp(False, z, grad_x, grad_log_det, context, wrt, parameters, True)
+
+    def inverse_and_vjp(
+        self,
+        x: Array,
+        grad_z: Array | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
+        *,
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+    ) -> tuple[Result, Gradients]:
+        """``(inverse(x), inverse_vjp(x, ...))`` from one run; see both."""
+        return self._both_vjp(True, x, grad_z, grad_log_det, context, wrt, parameters, True)
+
+    def _program_and_dtype(self, dtype: np.dtype[Any]) -> tuple[Program, np.dtype[Any]]:
+        if self._dtype is not None:
+            return self._program, self._dtype
+        own = _arrays.native_dtype(dtype)
+        return self._program_for(own), own
+
+    def _program_for(self, dtype: np.dtype[Any]) -> Program:
+        """The program of a transform without a dtype of its own, one for each dtype."""
+        if dtype not in self._programs:
+            with _module._changes:  # of several threads that need it at once, one compiles
+                if dtype not in self._programs:
+                    self._programs[dtype] = self._compile(dtype)
+        return self._programs[dtype]
+
+    def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
+        super()._take_parameters(parameters, program=program, _programs={}, **structure)
+
+    def _compile_waiting(self) -> Program:
+        return super()._compile_waiting() if self._dtype is not None else self._program_for(np.dtype(np.float32))
+
+    def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
+        """The transform of only some coordinates, where these depend on no others; see `restriction`.
+
+        Args:
+            kept: Coordinates of x in the order that they shall have; with `inverted`, of z.
+            inverted: Whether it is those of z that are given.
+
+        Returns:
+            That transform, or None where it is the identity, and the coordinates of z, or of x, that belong to `kept`.
+
+        Raises:
+            Mixed: they depend on others.
+        """
+        if kept == tuple(range(self._features)):
+            return self, kept
+        return self._part(kept), kept
+
+    def _part(self, kept: tuple[int, ...]) -> Transform | None:
+        """`_restricted` for coordinates that keep their places."""
+        raise Mixed("makes each coordinate from all others")
+
+    def _networks(self) -> tuple[Network, ...]:
+        """Hidden layers that are described one by one."""
+        return ()
+
+    def _map_of_network(self) -> str | None:
+        """The name of the map whose parameters its network computes, if it has one."""
+        return None
+
+    def _hidden(self) -> list[int]:
+        """Units of the hidden layers of its network, if it has one."""
+        return []

@@ -1,0 +1,202 @@
+"""Planar and radial transforms: all coordinates move along by one amount. Both have an inverse for any parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headrace._base import arguments as check
+from headrace._base.keywords import documented, takes
+from headrace._base.stored import Stored, storable
+from headrace._core.maps import VECTOR_MAPS
+from headrace._core.settings import MOST_COLUMNS, NetworkKeywords, NetworkSettings, Settings
+from headrace._core.steps import StepSpec
+from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._flow.program.module import Block
+from headrace._flow.transforms.transform import Transform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+
+class _SharedBlock:
+    """One set of parameters for all rows: the biases of a network that reads nothing, by name."""
+
+    def __init__(self, network: MaskedNetwork, groups: dict[str, int]) -> None:
+        self.network, self.groups = network, groups
+
+    @property
+    def size(self) -> int:
+        return self.network.size
+
+    def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        bias = self.network.unpack(packed)[1][0]
+        parts = np.split(bias, np.cumsum([*self.groups.values()])[:-1])
+        return {name: part.copy() for name, part in zip(self.groups, parts, strict=True)}
+
+    def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        bias = np.concatenate([named[name] for name in self.groups])
+        return self.network.pack([np.empty((bias.size, 0), bias.dtype)], [bias])
+
+
+class _Vector(Transform):
+    """The base of planar and radial transforms: own parameters, or those of a network that reads the context."""
+
+    _map: str
+    _OWN: tuple[str, ...] = ()  # attributes of only this class that belong in a file
+
+    def __init__(
+        self,
+        features: Any,
+        variant: str,
+        slope: float,
+        context: Any,
+        hidden: Any,
+        seed: Any,
+        dtype: DTypeLike,
+        **settings: Unpack[NetworkKeywords],
+    ) -> None:
+        self._settings = NetworkSettings(features=features, context=context, **settings)
+        n, columns = self._settings.features, self._settings.context
+        sizes = check.integers("hidden", hidden, least=1, most=MOST_COLUMNS) if columns else ()
+        own = {"active": [*range(n)], "map": self._map, "variant": variant, "slope": slope, "reads_data": False}
+        network = MaskedNetwork(
+            {**self._settings.core_options(), **own}, Staircase([1] * n, [[0] * size for size in sizes])
+        )
+        kind = check.float_dtype("dtype", dtype)
+        super().__init__(n, columns, kind)
+        self._network = network
+        self._block: Block = network if columns else _SharedBlock(network, VECTOR_MAPS[self._map].groups(n))
+        key = check.seeds(seed)
+        fresh = VECTOR_MAPS[self._map].fresh(n, np.random.default_rng(list(key)))
+        begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # long chains of these stay near the identity
+        self._take_parameters(begin)
+
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
+        return [self._network.step(inverted)]
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return [("", self._block)]
+
+    def _hidden(self) -> list[int]:
+        return self._network.core.hidden
+
+    def _header(self) -> dict[str, Any]:
+        return self._settings.header() | {name: getattr(self, name) for name in self._OWN}
+
+    @classmethod
+    def _from_file(cls, stored: Stored) -> Self:
+        features, context = stored.size("features", least=1), stored.size("context")
+        settings = NetworkSettings.stored(stored) | {name: stored.take(name) for name in cls._OWN}
+        groups = VECTOR_MAPS[cls._map].groups(features)
+        if context:
+            weights, biases, _ = stored.layers(context, sum(groups.values()), masked=False)
+            layers = range(len(biases))
+            named = {f"layers.{i}.weight": weights[i] for i in layers} | {f"layers.{i}.bias": biases[i] for i in layers}
+            hidden = [bias.size for bias in biases[:-1]]
+        else:
+            named, hidden = {name: stored.array(name, (size,)) for name, size in groups.items()}, []
+        self = cls(features, context=context, hidden=hidden, dtype=next(iter(named.values())).dtype, **settings)
+        self._put_parameters(self._block.pack_named(named))
+        return self
+
+    def __repr__(self) -> str:
+        """Sizes and conventions."""
+        more = [f"{name}={getattr(self, name)!r}" for name in self._OWN]
+        if self._context:
+            more.append(f"context={self._context}")
+        return f"{type(self).__name__}({', '.join([str(self._features), *more])})"
+
+
+@storable
+@documented
+class Planar(_Vector):
+    """Planar transform (Rezende, Mohamed 2015; eq. 28-29 of the notes): x = z + û h(wᵀz + b).
+
+    û is u, moved along w so that 1 + wᵀû is positive(wᵀu), where positive(a) = 1e-3 + softplus(a + 0.5397...) is 1 at
+    0: every choice of parameters has an inverse, and u = 0 is the identity (not so in the paper, where 1 + wᵀû is
+    softplus(wᵀu)). With h = tanh the inverse is the root of one scalar equation, found to its last digits; log_det is
+    log(1 + h'(wᵀz + b) wᵀû).
+
+    Args:
+        features: Number of coordinates D.
+        nonlinearity: h, "tanh" or "leaky_relu".
+        negative_slope: Of leaky_relu below zero, between 0 and 1.
+        context: Number of context columns; then w, u, b come from a network that reads them.
+        hidden: Units of each hidden layer of that network; without context there is none.
+        seed: Of the fresh parameters.
+        dtype: "float32" or "float64".
+        **network: Settings of that network, `NetworkKeywords`.
+
+    Without context the parameters are "w" (D,), "u" (D,) and "b" (1,); with context, the network's outputs are the same
+    in this order.
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.Planar(2, seed=1, dtype="float64")
+    >>> t.set_parameter("u", np.array([3.0, -2.0]))
+    >>> x, log_det = t.forward(np.ones((1, 2)))
+    >>> bool(np.allclose(t.inverse(x)[0], 1))
+    True
+    """
+
+    _map = "planar"
+    _OWN = ("nonlinearity", "negative_slope")
+
+    @takes(NetworkKeywords, Settings)
+    def __init__(
+        self,
+        features: int,
+        *,
+        nonlinearity: str = "tanh",
+        negative_slope: float = 0.2,
+        context: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        seed: int | Sequence[int] = 0,
+        dtype: DTypeLike = "float32",
+        **network: Unpack[NetworkKeywords],
+    ) -> None:
+        self.nonlinearity = check.choice("nonlinearity", nonlinearity, VECTOR_MAPS["planar"].variants)
+        self.negative_slope = check.number("negative_slope", negative_slope, above=0.0, below=1.0)
+        super().__init__(features, self.nonlinearity, self.negative_slope, context, hidden, seed, dtype, **network)
+
+
+@storable
+@documented
+class Radial(_Vector):
+    """Radial transform (Rezende, Mohamed 2015; eq. 30-31 of the notes): x = z + β (z - center) / (α + |z - center|).
+
+    α = positive(alpha) and α + β = positive(beta), with positive as in `Planar`: both are above 1e-3, every choice of
+    parameters has an inverse, in closed form, and alpha = beta is the identity.
+
+    Args:
+        features, context, hidden, seed, dtype: See `Planar`.
+        **network: Settings of the network that reads the context, `NetworkKeywords`.
+
+    Without context the parameters are "center" (D,), "alpha" (1,) and "beta" (1,), the last two of any sign; with
+    context, the network's outputs are the same in this order.
+
+    >>> import numpy as np, headrace as hr
+    >>> t = hr.Radial(3, seed=1, dtype="float64")
+    >>> t.set_parameter("beta", np.array([4.0]))
+    >>> x, log_det = t.forward(np.ones((1, 3)))
+    >>> bool(np.allclose(t.inverse(x)[0], 1))
+    True
+    """
+
+    _map = "radial"
+
+    @takes(NetworkKeywords, Settings)
+    def __init__(
+        self,
+        features: int,
+        *,
+        context: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        seed: int | Sequence[int] = 0,
+        dtype: DTypeLike = "float32",
+        **network: Unpack[NetworkKeywords],
+    ) -> None:
+        super().__init__(features, "", 0.5, context, hidden, seed, dtype, **network)

@@ -1,1 +1,0 @@
-"""Rows that do not fit in memory: streams and their sources; `headrace.rows` has the public functions."""

@@ -1,0 +1,29 @@
+"""The columns of a table as a printed table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from headrace._base.layout import Grid
+
+
+def described(columns: Sequence[Any], names: Sequence[str] | None) -> str:
+    """A line for each `Column`: its name or index, its kind, and what a fit does with it."""
+    called = names or [str(i) for i in range(len(columns))]
+    rows = [(name, one.kind, _treatment(one)) for name, one in zip(called, columns, strict=True)]
+    return "\n".join(Grid(("column", "kind", "in a fit"), rows, wraps=(0, 2)).lines())
+
+
+def _treatment(column: Any) -> str:
+    if column.constant is not None:
+        return f"always {column.constant:g}: kept aside"
+    text = "as it is"
+    if column.width:
+        text = f"noise {column.width:g} wide" + (", samples are rounded" if column.is_discrete or column.step else "")
+    if column.bounds is not None:
+        low, high = ("no end" if end is None else f"{end:g}" for end in column.bounds)
+        text += f", from {low} to {high}"
+    if column.period is not None:
+        text += f", around from {column.period[0]:g} to {column.period[1]:g}"
+    return text

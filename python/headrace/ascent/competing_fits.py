@@ -1,0 +1,267 @@
+"""The competing fits of a dual ascent: an ascent alone, or one whose steps are trained as a whole, of some length."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from headrace._arrays import caller as _arrays
+from headrace._fit import plan
+from headrace._fit.clock import Clock
+from headrace._fit.history import History
+from headrace._flow.transforms.masked import MaskedAutoregressive
+from headrace._flow.transforms.rotation import Rotation
+from headrace._flow.transforms.transform import Transform
+from headrace.ascent.ascent import Ascent, AscentSettings
+from headrace.ascent.flow import AscentFlow, AscentHistory
+from headrace.ascent.kinks import KinkAscent
+from headrace.ascent.splines import SplineAscent
+from headrace.ascent.standardised_rows import StandardisedRows
+
+# Defaults, by docs/dual_ascent.md.
+STEPS = {"spline": 600, "kink": 2000}  # of an ascent without a joint training, at most
+BINS = 40  # of an ascent's splines
+
+# Shares of a time budget.
+ASCENDING = 0.2  # for the ascent before a joint training
+REFINING = 0.6  # of the rest, for the joint training where another ascent competes
+
+# Defaults of an ascent that is trained as a whole afterwards.
+COMPETES_BELOW = 5000  # below, an ascent without a joint training competes
+REFINED_BINS = 8  # in up to three dimensions
+MANY_COLUMNS_BINS = 4  # above
+SMALL_TABLE_BINS = 3  # above, below COMPETES_BELOW training rows
+REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
+MOST_BATCH = 256
+COPIES = 16  # in up to three dimensions
+MOST_COPIED = 150_000  # rows with all copies
+LENGTHS = (16, 32, 48)  # of chains that compete above three dimensions
+CLEARLY = 1.0  # standard errors of the rows' gain from which a longer chain is better
+
+
+class FitSettings(AscentSettings, Protocol):
+    """The settings of a fit; `headrace.DualAscentFlow` is one."""
+
+    map: str
+    refine: bool | None
+    steps: int | None
+    bins: int | None
+    copies: int | None
+    seed: int
+
+
+@dataclass
+class Fitted:
+    """A flow and the history of its fit."""
+
+    flow: AscentFlow
+    history: AscentHistory
+    whole: Callable[[], AscentFlow]
+    """The flow of all steps of the ascent."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can follow: Ctrl-C came, or no column has a spread."""
+        return self.history.stopped in ("interrupted", "constant")
+
+
+def best_fit(
+    settings: FitSettings, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool
+) -> Fitted:
+    """The best of the competing fits by the rows held out. Ctrl-C keeps the best so far.
+
+    Raises:
+        KeyboardInterrupt: before there is a step to keep.
+    """
+    is_small = rows.count < COMPETES_BELOW
+    refine = not is_small or rows.judge is not None if settings.refine is None else settings.refine
+    fits = _Fits(settings, rows, progress)
+    if not refine:
+        return fits.ascent(rng, False, settings.steps or STEPS[settings.map], clock)
+    lengths = _lengths(settings, rows)
+    if len(lengths) > 1:
+        return fits.of_best_length(lengths, rng, clock)
+    rivals = settings.refine is None and is_small
+    fitted = fits.trained(rng, lengths[0], clock, REFINING if rivals else 1.0)
+    if rivals and not fitted.is_over and clock.has(0.0):
+        return fits.better_alone(fitted, rng, clock)
+    return fitted
+
+
+def _lengths(settings: FitSettings, rows: StandardisedRows) -> tuple[int, ...]:
+    """Numbers of steps of a chain that is trained as a whole; where there are several, they compete."""
+    features = len(rows.mean)
+    if settings.steps is not None:
+        return (settings.steps,)
+    if features <= 3:
+        return (8 if features == 1 else 48,)
+    return LENGTHS[:1] if rows.judge is None or rows.count < COMPETES_BELOW else LENGTHS
+
+
+@dataclass
+class _Fits:
+    """Fits of the same rows."""
+
+    settings: FitSettings
+    rows: StandardisedRows
+    progress: bool
+
+    def ascent(self, rng: np.random.Generator, refine: bool, steps: int, clock: Clock) -> Fitted:
+        """The best prefix of an ascent; `refine`: whether a joint training follows."""
+        s, rows = self.settings, self.rows
+        bins = (self._refined_bins() if refine else BINS) if s.bins is None else s.bins
+        arguments = (s, rows, rng, steps, 0 if refine else s.copies or 0)
+        ascent: Ascent = KinkAscent(*arguments) if s.map == "kink" else SplineAscent(*arguments, bins=bins)
+        fitted = Fitted(ascent.go(self.progress, clock), ascent.history, ascent.whole)
+        if fitted.history.stopped == "interrupted" and fitted.history.best_step == 0:
+            raise KeyboardInterrupt  # there is no step to return
+        return fitted
+
+    def _refined_bins(self) -> int:
+        if len(self.rows.mean) <= 3:
+            return REFINED_BINS
+        return SMALL_TABLE_BINS if self.rows.count < COMPETES_BELOW else MANY_COLUMNS_BINS
+
+    def trained(self, rng: np.random.Generator, steps: int, clock: Clock, share: float = 1.0) -> Fitted:
+        """An ascent whose steps are then trained as a whole; `share`: of the time after the ascent."""
+        fitted = self.ascent(rng, True, steps, clock.share(ASCENDING))
+        history = fitted.history
+        if fitted.is_over or not clock.has(0.0):
+            return fitted
+        try:
+            whole = fitted.whole()
+            flow, refinement = self._refined(whole, rng, clock.share(share) if share < 1.0 else clock)
+            history.refinement = refinement
+            judged = history.validation_log_likelihood
+            if not judged or refinement.best_loss < -judged[history.best_step]:
+                fitted.flow, history.best_step, history.refined = flow, len(whole), True
+            if refinement.stopped == "interrupted":
+                history.stopped = "interrupted"
+        except KeyboardInterrupt:  # also if it came outside of the fit: the flow so far is complete
+            history.stopped = "interrupted"
+        return fitted
+
+    def better_alone(self, fitted: Fitted, rng: np.random.Generator, clock: Clock) -> Fitted:
+        """The fit, or an ascent without a joint training where that is better."""
+        refinement = fitted.history.refinement
+        try:
+            rival = self.ascent(rng, False, self.settings.steps or STEPS[self.settings.map], clock)
+            judged = rival.history.validation_log_likelihood
+            own = fitted.history.validation_log_likelihood[fitted.history.best_step]
+            if judged[rival.history.best_step] > (own if refinement is None else max(own, -refinement.best_loss)):
+                return rival
+            if not rival.is_over:
+                return fitted
+        except KeyboardInterrupt:
+            pass
+        fitted.history.stopped = "interrupted"
+        return fitted
+
+    def of_best_length(self, lengths: Sequence[int], rng: np.random.Generator, clock: Clock) -> Fitted:
+        """The fit of the best length. Longer ones are tried while the last gained clearly.
+
+        Each has the draws of a fit with `steps=` of its length.
+        """
+        tried: dict[int, Fitted] = {}
+        best: Fitted | None = None
+        interrupted = False
+        for at, steps in enumerate(lengths):
+            try:
+                fitted = self.trained(copy.deepcopy(rng), steps, clock.share(1.0 / (len(lengths) - at)))
+                tried[steps] = fitted
+                better = best is None or self._gains(fitted, best)
+            except KeyboardInterrupt:
+                if best is None:
+                    raise
+                better, interrupted = False, True
+            interrupted = interrupted or fitted.history.stopped == "interrupted"
+            if not better:
+                break
+            best = fitted
+            if best.is_over or best.history.refinement is None or not clock.has(0.0):
+                break
+        assert best is not None
+        if interrupted:
+            best.history.stopped = "interrupted"
+        refined = {steps: fitted.history.refinement for steps, fitted in tried.items()}
+        best.history.lengths = {steps: history.best_loss for steps, history in refined.items() if history is not None}
+        return best
+
+    def _gains(self, fitted: Fitted, other: Fitted) -> bool:
+        """Whether the rows held out gain by a fit clearly, by their paired differences."""
+        rows, of = self.rows, _arrays.weighted_sum
+        differences = []
+        for x, (_, weights) in zip(rows.held_out(), rows.others, strict=True):
+            new, old = (f.flow.log_prob(x).astype(np.float64) for f in (fitted, other))
+            differences.append((new - old, weights))
+        total = rows.source.total
+        sums = [total([of(d**power, weights) for d, weights in differences]) for power in (0, 1, 2)]
+        squares = total([float(len(d)) if weights is None else of(weights, weights) for d, weights in differences])
+        mean = sums[1] / sums[0]
+        error = math.sqrt(max(sums[2] / sums[0] - mean**2, 0.0) * squares) / sums[0]
+        return mean > CLEARLY * error
+
+    def _refined(self, flow: AscentFlow, rng: np.random.Generator, clock: Clock) -> tuple[AscentFlow, History]:
+        """Train all steps together; linear maps that start as the identity stand in for turns of the rotations."""
+        s, rows, n = self.settings, self.rows, flow.features
+        steps = [_with_shears(step, n, s.dtype) for step in flow._by_step()]
+        refined = AscentFlow(steps, flow._standardize(), flow.base, dtype=s.dtype)
+        if rows.device is not None:
+            refined = refined.to(repr(rows.device))
+        copies, count = 0 if s.copies is None else s.copies, rows.count
+        if s.copies is None and n <= 3:
+            copies = min(COPIES, MOST_COPIED // count)
+        x, weights, held_out = rows.to_refine(copies, s.jitter, rng)
+        batch = min(max(count // plan.BATCHES, plan.LEAST_BATCH), MOST_BATCH)
+        refinement = _fit_quietly(
+            refined,
+            x,
+            weights=weights,
+            validation=held_out,
+            epochs=min(max(1, round(REFINE_STEPS * batch / (count * max(copies, 1)))), plan.MOST_EPOCHS),
+            batch_size=batch,
+            learning_rate=REFINE_RATE,
+            schedule="cosine",
+            average=None,
+            patience=None,
+            time_budget=max(clock.left(), 1e-9) if clock.is_limited else None,
+            seed=s.seed,
+            progress=self.progress,
+            group=rows.group,
+        )
+        return refined, refinement
+
+
+def _fit_quietly(flow: AscentFlow, x: Any, **settings: Any) -> History:
+    """Fit, in a group without the warning about small batches, because callers cannot change the batch here."""
+    if settings["group"] is None:
+        return flow.fit(x, **settings)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fit: a batch is")
+        return flow.fit(x, **settings)
+
+
+def _with_shears(step: list[Transform], features: int, dtype: np.dtype[Any]) -> list[Transform]:
+    """A step with shears between its maps and its rotation."""
+    at = next(i for i, link in enumerate(step) if isinstance(link, Rotation))
+    return [*step[:at], *_shears(features, dtype), *step[at:]]
+
+
+def _shears(features: int, dtype: np.dtype[Any]) -> list[Transform]:
+    """Linear maps with triangular matrices of unit diagonal, upper and lower, which start as the identity."""
+    if features == 1:
+        return []
+    orders = (range(features), range(features - 1, -1, -1))
+    shears: list[Transform] = [
+        MaskedAutoregressive(features, (), map="additive", formula="to_latent", order=order, dtype=dtype)
+        for order in orders
+    ]
+    for shear in shears:
+        shear.parameters = 0.0 * shear.parameters
+    return shears

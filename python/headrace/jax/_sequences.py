@@ -1,0 +1,145 @@
+"""Flows of sequences in JAX: a pytree whose methods are compiled and differentiated as other JAX code."""
+
+from __future__ import annotations
+
+from copy import copy
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
+from headrace.sequences.flow import SequenceFlow
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_KINDS = ("parameters", "inputs", "context", "covariates")
+
+
+class _Fixed:
+    """A flow of which only the structure counts; compiled code holds on to it."""
+
+    def __init__(self, flow: SequenceFlow) -> None:
+        self.flow = flow
+
+    def present(self) -> tuple[str, ...]:
+        """What has gradients."""
+        has = {"context": bool(self.flow.context), "covariates": bool(self.flow.covariates)}
+        return tuple(kind for kind in _KINDS if has.get(kind, True))
+
+
+def _host(array: Any) -> Any:
+    return None if array is None else np.asarray(array)
+
+
+def _like(array: Any, dtype: Any) -> Any:
+    return jax.ShapeDtypeStruct(array.shape, dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _log_prob_steps(fixed: _Fixed, params: Any, x: Any, context: Any, covariates: Any) -> Any:
+    flow = fixed.flow
+
+    def call(params: Any, x: Any, context: Any, covariates: Any) -> Any:
+        return flow.log_prob_steps(_host(x), _host(context), _host(covariates), parameters=_host(params))
+
+    result = jax.ShapeDtypeStruct(x.shape[:-1], flow.dtype)
+    return jax.pure_callback(call, result, params, x, context, covariates, vmap_method="sequential")
+
+
+def _forth(fixed: _Fixed, params: Any, x: Any, context: Any, covariates: Any) -> Any:
+    return _log_prob_steps(fixed, params, x, context, covariates), (params, x, context, covariates)
+
+
+def _back(fixed: _Fixed, given: Any, grad: Any) -> Any:
+    flow, kinds = fixed.flow, fixed.present()
+
+    def call(params: Any, x: Any, context: Any, covariates: Any, grad: Any) -> Any:
+        return flow.log_prob_vjp(
+            _host(x), _host(grad), _host(context), _host(covariates), wrt=kinds, parameters=_host(params)
+        )
+
+    named = dict(zip(_KINDS, given, strict=True))
+    shapes = tuple(_like(named[kind], flow.dtype) for kind in kinds)
+    found = jax.pure_callback(call, shapes, *given, grad, vmap_method="sequential")
+    own = dict(zip(kinds, found, strict=True))
+    return tuple(own[kind].astype(named[kind].dtype) if kind in own else None for kind in _KINDS)
+
+
+_log_prob_steps.defvjp(_forth, _back)
+
+
+@jax.tree_util.register_pytree_node_class
+class SequenceModule:
+    """A flow of sequences as a pytree, on the CPU: its parameters are the one leaf.
+
+    jit, grad and optimisers take it; vmap goes through its examples one by one. Gradients are there for flows that read
+    data, by sequences, context, covariates and parameters; there are no second derivatives.
+
+    Args:
+        flow: Its parameters are copied. Later changes of it change nothing here.
+
+    >>> import jax, headrace as hr, headrace.jax
+    >>> module = headrace.jax.SequenceModule(hr.WaveNet(layers=4, channels=8))
+    >>> loss = lambda module, x: -module.log_prob(x).mean()
+    >>> jax.jit(jax.grad(loss))(module, jax.numpy.zeros((2, 50, 1))).params.shape == module.params.shape
+    True
+    """
+
+    params: Any
+
+    def __init__(self, flow: SequenceFlow) -> None:
+        if not isinstance(flow, SequenceFlow):
+            raise TypeError(f"flow: expected a SequenceFlow, got {check.kind_of(flow)}")
+        flow._refuse_device("flow")
+        if flow.dtype == np.float64 and not jax.config.jax_enable_x64:
+            raise ValueError(errors.too_wide_for_jax("flow", "flow"))
+        self._fixed, self.params = _Fixed(copy(flow)), jnp.asarray(flow.parameters)
+
+    def tree_flatten(self) -> tuple[Any, _Fixed]:
+        """The leaf, and what is static."""
+        return (self.params,), self._fixed
+
+    @classmethod
+    def tree_unflatten(cls, fixed: _Fixed, leaves: Any) -> Self:
+        """The way back."""
+        self = object.__new__(cls)
+        self._fixed, self.params = fixed, leaves[0]
+        return self
+
+    def with_params(self, params: Any) -> SequenceModule:
+        """The same with other parameters, shape (n,)."""
+        return SequenceModule.tree_unflatten(self._fixed, (params,))
+
+    def to_flow(self) -> SequenceFlow:
+        """A flow of its own with these parameters, to sample and save."""
+        flow: SequenceFlow = copy(self._fixed.flow)
+        flow.parameters = np.asarray(self.params)
+        return flow
+
+    def log_prob(self, x: Any, context: Any = None, covariates: Any = None) -> jax.Array:
+        """Log density of each sequence, shape (rows,).
+
+        Args:
+            x: Shape (rows, steps, features), or (steps, features).
+            context, covariates: As in `SequenceFlow.log_prob`.
+        """
+        return self.log_prob_steps(x, context, covariates).sum(axis=-1)
+
+    def log_prob_steps(self, x: Any, context: Any = None, covariates: Any = None) -> jax.Array:
+        """Log density of each step given those before it, shape (rows, steps)."""
+        flow = self._fixed.flow
+        array = jnp.asarray(x, flow.dtype)
+        if array.ndim < 2 or array.shape[-1] != flow.features:
+            raise errors.wrong_shape("x", f"(rows, steps, {flow.features})", array.shape)
+        for name, given, columns in (("context", context, flow.context), ("covariates", covariates, flow.covariates)):
+            if (given is None) != (columns == 0):
+                expected = f"{columns} columns" if columns else "None, because this flow has none"
+                raise ValueError(f"{name}: expected {expected}, got {check.kind_of(given)}")
+        own = [None if a is None else jnp.asarray(a, flow.dtype) for a in (context, covariates)]
+        made: jax.Array = _log_prob_steps(self._fixed, self.params, array, *own)
+        return made

@@ -1,0 +1,444 @@
+"""Functional kernels: only the maps, with parameters from a network of your own.
+
+Couplings map each element by itself, planar and radial maps all coordinates of a row at once (docs/ops.md).
+
+They are strict: C-contiguous arrays of one framework and one dtype, float32 or float64, and nothing is copied but a
+coupling's parameters that rows share. They compute where the first array is: on the CPU or on a CUDA device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array, Caller
+from headrace._arrays.device_caller import caller_of
+from headrace._arrays.kinds import A
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
+from headrace._core.maps import MAPS as _MAPS
+from headrace._core.maps import VECTOR_MAPS
+from headrace.ops import _couplings
+from headrace.ops._couplings import Keywords, settings_of, takes_settings
+from headrace.ops._points import Points
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = [
+    "MAPS",
+    "coupling_backward",
+    "coupling_forward",
+    "coupling_inverse",
+    "dual_ascent_step",
+    "planar_backward",
+    "planar_forward",
+    "planar_inverse",
+    "radial_backward",
+    "radial_forward",
+    "radial_inverse",
+]
+
+Pair = tuple[Array, Array]
+
+MAPS: tuple[str, ...] = tuple(_MAPS)
+"""Names of the maps."""
+
+
+@takes_settings
+def coupling_forward(
+    z: A,
+    params: A,
+    map: str = "affine",
+    *,
+    out: tuple[A, A] | None = None,
+    **settings: Unpack[Keywords],
+) -> tuple[A, A]:
+    """Latent to data: one map for every element.
+
+    Args:
+        z: Shape (..., active).
+        params: Shape (..., active, n_params), as networks emit them: the raw parameters of the map, in the order that
+            the help of `headrace.MaskedAutoregressive` has under `map`. Leading dimensions that are missing or 1 are
+            those of several rows, such as all of them for (active, n_params): such parameters are copied for each row.
+        map: A name in `MAPS`.
+        **settings: See `headrace.MaskedAutoregressive`; by default `bins` is the number that has n_params parameters.
+        out: ``(x, log_det)`` to write into; x may be z itself.
+
+    Returns:
+        ``(x, log_det)``, shapes (..., active) and (...): log_det = Σ log |dx/dz| of a row.
+
+    Raises:
+        TypeError: not arrays of one framework in one place, or not of one dtype, float32 or float64.
+        ValueError: a wrong shape, not C-contiguous, or out that overlaps an input otherwise.
+
+    >>> import numpy as np, headrace as hr
+    >>> x, log_det = hr.ops.coupling_forward(np.ones((2, 3), "f4"), np.zeros((2, 3, 2), "f4"))
+    >>> x[0].tolist(), log_det.tolist()
+    ([1.0, 1.0, 1.0], [0.0, 0.0])
+    >>> hr.ops.coupling_forward(np.ones((4, 5, 3)), np.zeros((3, 2)))[1].shape  # the same parameters for all rows
+    (4, 5)
+    """
+    return _couplings.run("z", z, params, settings_of(map, settings), out, inverse=False)
+
+
+@takes_settings
+def coupling_inverse(
+    x: A,
+    params: A,
+    map: str = "affine",
+    *,
+    out: tuple[A, A] | None = None,
+    **settings: Unpack[Keywords],
+) -> tuple[A, A]:
+    """Data to latent: ``(z, log_det)``; see `coupling_forward`.
+
+    >>> import numpy as np, headrace as hr
+    >>> z, log_det = hr.ops.coupling_inverse(np.ones((1, 2)), np.ones((1, 2, 1)), map="additive")
+    >>> z.tolist(), log_det.tolist()
+    ([[0.0, 0.0]], [0.0])
+    """
+    return _couplings.run("x", x, params, settings_of(map, settings), out, inverse=True)
+
+
+@takes_settings
+def coupling_backward(
+    value: A,
+    params: A,
+    grad_value: A,
+    grad_log_det: A,
+    map: str = "affine",
+    *,
+    direction: str = "forward",
+    out: tuple[A, A] | None = None,
+    **settings: Unpack[Keywords],
+) -> tuple[A, A]:
+    """Vector-Jacobian product of `coupling_forward` or `coupling_inverse`.
+
+    Args:
+        value: Shape (..., active): the input of that direction.
+        params: Shape (..., active, n_params), as in `coupling_forward`.
+        grad_value: Shape (..., active): gradient of some number by the value that the direction gives.
+        grad_log_det: Shape (...): the same by its log-determinant.
+        map: See `coupling_forward`.
+        **settings: See `coupling_forward`.
+        direction: "forward" or "inverse".
+        out: ``(grad_input, grad_params)`` to write into, memory of their own.
+
+    Returns:
+        ``(grad_input, grad_params)``, shaped as `value` and `params`. Where rows share parameters, the gradient by
+        these is the sum over the rows, in float64 and in a fixed order.
+
+    >>> import numpy as np, headrace as hr
+    >>> ones, params = np.ones((1, 1)), np.zeros((1, 1, 2))
+    >>> grad_input, grad_params = hr.ops.coupling_backward(ones, params, ones, np.ones(1))
+    >>> grad_input.tolist(), grad_params.tolist()  # x = shift + e^a z, log_det = a at a = 0
+    ([[1.0]], [[[1.0, 2.0]]])
+    """
+    inverse = _couplings.is_inverse(direction)
+    how = settings_of(map, settings)
+    return _couplings.pull(value, params, grad_value, grad_log_det, how, out, inverse=inverse)
+
+
+def planar_forward(
+    z: A,
+    params: A,
+    *,
+    nonlinearity: str = "tanh",
+    negative_slope: float = 0.2,
+    out: tuple[A, A] | None = None,
+) -> tuple[A, A]:
+    """Latent to data: x = z + û h(wᵀz + b), with û as in `headrace.Planar`.
+
+    Args:
+        z: Shape (rows, features).
+        params: w, u and b one after the other, raw, as networks emit them: shape (2 features + 1,) for all rows, or
+            (rows, 2 features + 1). A row's own parameters are made ready in its dtype, shared ones in float64.
+        nonlinearity: h, "tanh" or "leaky_relu".
+        negative_slope: Of leaky_relu below zero, between 0 and 1.
+        out: ``(x, log_det)`` to write into; x may be z itself.
+
+    Returns:
+        ``(x, log_det)``, shapes (rows, features) and (rows,).
+
+    Raises:
+        TypeError: not arrays of one framework in one place, or not of one dtype, float32 or float64.
+        ValueError: a wrong shape, no features, not C-contiguous, or out that overlaps an input otherwise.
+
+    >>> import numpy as np, headrace as hr
+    >>> x, log_det = hr.ops.planar_forward(np.zeros((1, 2)), np.array([1.0, 0.0, 0.0, 3.0, 1e3]))
+    >>> x.tolist(), log_det.tolist()  # where tanh is flat, all rows move by u
+    ([[0.0, 3.0]], [0.0])
+    """
+    return _vector("planar", nonlinearity, negative_slope, "z", z, params, out, inverse=False)
+
+
+def planar_inverse(
+    x: A,
+    params: A,
+    *,
+    nonlinearity: str = "tanh",
+    negative_slope: float = 0.2,
+    out: tuple[A, A] | None = None,
+) -> tuple[A, A]:
+    """Data to latent: ``(z, log_det)``; see `planar_forward`.
+
+    >>> import numpy as np, headrace as hr
+    >>> params = np.array([1.0, 0.0, 2.0, 3.0, 0.5])
+    >>> x, _ = hr.ops.planar_forward(np.ones((1, 2)), params)
+    >>> hr.ops.planar_inverse(x, params)[0].round(12).tolist()
+    [[1.0, 1.0]]
+    """
+    return _vector("planar", nonlinearity, negative_slope, "x", x, params, out, inverse=True)
+
+
+def planar_backward(
+    value: A,
+    params: A,
+    grad_value: A,
+    grad_log_det: A,
+    *,
+    direction: str = "forward",
+    nonlinearity: str = "tanh",
+    negative_slope: float = 0.2,
+    out: tuple[A, A] | None = None,
+) -> tuple[A, A]:
+    """Vector-Jacobian product of `planar_forward` or `planar_inverse`.
+
+    Args:
+        value: Shape (rows, features): the input of that direction.
+        params, nonlinearity, negative_slope: See `planar_forward`.
+        grad_value: Shape (rows, features): gradient of some number by the value that the direction gives.
+        grad_log_det: Shape (rows,): the same by its log-determinant.
+        direction: "forward" or "inverse".
+        out: ``(grad_input, grad_params)`` to write into, memory of their own.
+
+    Returns:
+        ``(grad_input, grad_params)``, shaped as `value` and `params`: parameters of all rows get the sum over the rows.
+
+    >>> import numpy as np, headrace as hr
+    >>> z, params = np.zeros((2, 1)), np.zeros(3)  # where w = 0, x = z + u tanh(b)
+    >>> grad_z, grad_params = hr.ops.planar_backward(z, params + [0.0, 2.0, 0.0], np.ones((2, 1)), np.zeros(2))
+    >>> grad_z.tolist(), grad_params.tolist()
+    ([[1.0], [1.0]], [0.0, 0.0, 4.0])
+    """
+    return _vector_backward(
+        "planar", nonlinearity, negative_slope, value, params, grad_value, grad_log_det, direction, out
+    )
+
+
+def radial_forward(z: A, params: A, *, out: tuple[A, A] | None = None) -> tuple[A, A]:
+    """Latent to data: x = z + β (z - center) / (α + |z - center|), with α and β as in `headrace.Radial`.
+
+    Args:
+        z, out: See `planar_forward`.
+        params: center, alpha and beta one after the other, raw: shape (features + 2,) for all rows, or
+            (rows, features + 2).
+
+    Returns:
+        ``(x, log_det)``, shapes (rows, features) and (rows,).
+
+    >>> import numpy as np, headrace as hr
+    >>> x, log_det = hr.ops.radial_forward(np.array([[3.0, 4.0]]), np.zeros(4))
+    >>> x.tolist(), log_det.tolist()  # alpha = beta
+    ([[3.0, 4.0]], [0.0])
+    """
+    return _vector("radial", "", 0.5, "z", z, params, out, inverse=False)
+
+
+def radial_inverse(x: A, params: A, *, out: tuple[A, A] | None = None) -> tuple[A, A]:
+    """Data to latent: ``(z, log_det)``; see `radial_forward`.
+
+    >>> import numpy as np, headrace as hr
+    >>> params = np.array([1.0, 0.0, 2.0, -3.0])
+    >>> x, _ = hr.ops.radial_forward(np.ones((1, 2)), params)
+    >>> hr.ops.radial_inverse(x, params)[0].round(12).tolist()
+    [[1.0, 1.0]]
+    """
+    return _vector("radial", "", 0.5, "x", x, params, out, inverse=True)
+
+
+def radial_backward(
+    value: A,
+    params: A,
+    grad_value: A,
+    grad_log_det: A,
+    *,
+    direction: str = "forward",
+    out: tuple[A, A] | None = None,
+) -> tuple[A, A]:
+    """Vector-Jacobian product of `radial_forward` or `radial_inverse`; see `planar_backward`.
+
+    >>> import numpy as np, headrace as hr
+    >>> grad_z, _ = hr.ops.radial_backward(np.ones((1, 2)), np.zeros(4), np.array([[5.0, 6.0]]), np.zeros(1))
+    >>> grad_z.tolist()  # alpha = beta
+    [[5.0, 6.0]]
+    """
+    return _vector_backward("radial", "", 0.5, value, params, grad_value, grad_log_det, direction, out)
+
+
+def dual_ascent_step(
+    z: A,
+    maps: A,
+    matrix: A | Sequence[A],
+    shift: A,
+    next: A | None = None,
+    *,
+    order: Sequence[int] | None = None,
+    log_scale: float = 0.0,
+    weights: A | None = None,
+) -> tuple[A, A, A | None]:
+    """One step of dual ascent, and the sums from which the next one is chosen, in one pass over the rows.
+
+    The map of eq. 25 in the form in which the log-likelihood is concave: each coordinate goes to z + bend sqrt(square +
+    (z - center)²); the straight line that belongs to the map is part of the affine map after it (docs/dual_ascent.md).
+
+    Args:
+        z: Shape (rows, n), any strides.
+        maps: Shape (n, 3): bend, center and square of each coordinate; \\|bend\\| at most 0.999, square positive.
+        matrix: Shape (n, n): the result y goes on to matrix @ y[order] + shift. Or a list of square arrays, n rows in
+            all: the blocks on the diagonal of a matrix that is 0 elsewhere, which cost a row as many multiply-adds as
+            they have numbers.
+        shift: Shape (n,).
+        next: Shape (n, 2): center and square of the next maps; None for no sums.
+        order: Each of 0, ..., n - 1 once; by default all as they are.
+        log_scale: log \\|det matrix\\|, which is not computed.
+        weights: Shape (rows,): each row's weight in the sums, finite and not negative; 1 by default.
+
+    Returns:
+        ``(moved, log_det, sums)``: shapes (rows, n) and (rows,), and (n, 6) in float64, or None: for each coordinate of
+        what was moved, weighted sums of z, z², r, z r, q and 1 / r², with r = sqrt(square + (z - center)²)
+        and q = (z - center) / r. The same bits for any number of threads. On a device, `maps`, `matrix`, `shift`,
+        `next` and the sums go through the host, which is waited for.
+
+    Raises:
+        TypeError: not arrays of float32 or float64.
+        ValueError: a wrong shape, or numbers out of range.
+
+    >>> import numpy as np, headrace as hr
+    >>> maps, same = np.array([[0.5, 0.0, 1.0]]), np.eye(1)
+    >>> moved, log_det, sums = hr.ops.dual_ascent_step(np.zeros((2, 1)), maps, same, np.zeros(1), maps[:, 1:])
+    >>> moved.tolist(), log_det.tolist(), sums[0, :2].tolist()
+    ([[0.5], [0.5]], [0.0, 0.0], [1.0, 0.5])
+    """
+    caller = caller_of(z)
+    array = caller.open("z", z)
+    if array.ndim != 2 or array.shape[1] < 1:
+        raise errors.wrong_shape("z", "(rows, n)", array.shape)
+    rows, n = array.shape
+    bends = _finite(caller, "maps", maps, (n, 3))
+    if not (np.abs(bends[:, 0]) <= 0.999).all():
+        raise ValueError(f"maps: expected bends from -0.999 to 0.999, got {bends[:, 0].tolist()}")
+    blocks = _blocks(caller, matrix, n)
+    bias = _finite(caller, "shift", shift, (n,))
+    places = None if order is None else check.permutation("order", order, n)
+    following = None if next is None else _finite(caller, "next", next, (n, 2))
+    for name, squares in (("maps", bends), ("next", following)):
+        if squares is not None and not (squares[:, -1] > 0).all():
+            raise ValueError(f"{name}: expected squares above 0, got {squares[:, -1].tolist()}")
+    counts, _ = _arrays.row_weights("weights", weights, rows, caller, any_sum=True, whole=False)
+    scale = check.number("log_scale", log_scale, below=np.inf)
+    with caller.queue():
+        points = Points(array, counts, array.dtype)
+        sums = points.step(bends, scale, blocks, bias, following, places)
+        moved = _given(caller, points.values(), array.dtype), _given(caller, points.log_jacobian(), array.dtype)
+        return *moved, None if sums is None else _given(caller, _arrays.library(array).asarray(sums), sums.dtype)
+
+
+def _blocks(caller: Caller, matrix: Any, n: int) -> list[NDArray[np.float64]]:
+    """The matrices on the diagonal of a matrix of n rows, in float64."""
+    if not isinstance(matrix, (list, tuple)):
+        return [_finite(caller, "matrix", matrix, (n, n))]
+    blocks = []
+    for i, block in enumerate(matrix):
+        name = f"matrix[{i}]"
+        shape = caller.open(name, block).shape
+        if len(shape) != 2 or not shape[0]:
+            raise errors.wrong_shape(name, "(k, k)", shape)
+        blocks.append(_finite(caller, name, block, (shape[0], shape[0])))
+    if sum(map(len, blocks)) != n:
+        raise ValueError(f"matrix: expected blocks of {n} rows in all, got {sum(map(len, blocks))}")
+    return blocks
+
+
+def _finite(caller: Caller, name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Finite numbers of a shape, in float64 on the host."""
+    opened = _arrays.shaped(name, value, shape, caller)
+    with caller.queue():
+        array = _arrays.on_host(opened)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers, got {array[~np.isfinite(array)][0]}")
+    return np.require(array, np.float64, ("C", "A"))
+
+
+def _given(caller: Caller, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
+    """Results for the caller, in its framework's memory."""
+    copy = caller.empty(array.shape, dtype)
+    copy[...] = array
+    return caller.give(copy)
+
+
+def _vector(map: str, variant: Any, slope: Any, name: str, value: Any, params: Any, out: Any, *, inverse: bool) -> Pair:
+    caller = caller_of(value)
+    variant, slope = _vector_settings(map, variant, slope)
+    array, params = _rows(caller, map, name, value, params)
+    inputs = (array, params)
+    result, log_det = caller.output_pair(out, array.dtype, array.shape, array.shape[:1], inputs, in_place=name)
+    caller.core.vector_map(map, variant, slope, inverse, array, params, result, log_det)
+    return caller.give_pair(result, log_det)
+
+
+def _vector_backward(
+    map: str,
+    variant: Any,
+    slope: Any,
+    value: Any,
+    params: Any,
+    grad_value: Any,
+    grad_log_det: Any,
+    direction: Any,
+    out: Any,
+) -> Pair:
+    inverse = _couplings.is_inverse(direction)
+    caller = caller_of(value)
+    variant, slope = _vector_settings(map, variant, slope)
+    array, params = _rows(caller, map, "value", value, params)
+    grad_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
+    grad_log_det = _arrays.strict("grad_log_det", grad_log_det, array.shape[:1], array.dtype, caller)
+    inputs = (array, params, grad_value, grad_log_det)
+    by_input, by_params = caller.output_pair(out, array.dtype, array.shape, params.shape, inputs)
+    caller.core.vector_map_backward(
+        map,
+        variant,
+        slope,
+        inverse,
+        array,
+        params,
+        grad_value,
+        grad_log_det,
+        by_input,
+        by_params,
+    )
+    return caller.give_pair(by_input, by_params)
+
+
+def _vector_settings(map: str, variant: Any, slope: Any) -> tuple[str, float]:
+    variant = check.choice("nonlinearity", variant, VECTOR_MAPS[map].variants)
+    return variant, check.number("negative_slope", slope, above=0.0, below=1.0)
+
+
+def _rows(caller: Caller, map: str, name: str, value: Any, params: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rows and their parameters: one set for all, or one a row."""
+    array = _arrays.strict_input(name, value, 2, caller)
+    rows, features = array.shape
+    if features == 0:
+        raise ValueError(f"{name}: expected at least one feature, got shape {array.shape}")
+    opened = caller.open("params", params)
+    count = VECTOR_MAPS[map].n_params(features)
+    if opened.shape not in ((count,), (rows, count)):
+        raise errors.wrong_shape("params", f"({count},) for all rows or ({rows}, {count})", opened.shape)
+    return array, _arrays.exact("params", opened, opened.shape, array.dtype)

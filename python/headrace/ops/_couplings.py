@@ -1,0 +1,189 @@
+"""Couplings of `headrace.ops`: arrays of any leading dimensions as matrices of the core, and its calls.
+
+The core takes values (rows, active) with parameters (rows, active, n_params). Values are reshaped in their memory;
+parameters that several rows share are repeated for it, and their gradients are summed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypedDict, TypeVar
+
+import numpy as np
+
+from headrace._arrays import caller as _arrays
+from headrace._arrays.caller import Array
+from headrace._arrays.device_caller import caller_of
+from headrace._arrays.shapes import summed
+from headrace._base import arguments as check
+from headrace._base import array_errors as errors
+from headrace._base.keywords import parameters_of, refuse_others
+from headrace._core.maps import LEAST_BINS, MAPS, SCALES, bins_of, bins_with, interval_of, min_bin_of, slope_of
+from headrace._core.settings import MapSettings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Pair = tuple[Array, Array]
+Shape = tuple[int, ...]
+
+_DIRECTIONS = ("forward", "inverse")
+
+
+class Keywords(TypedDict, total=False):
+    """Keywords of the couplings of every framework beside the map's name, for static checkers."""
+
+    scale: str
+    slope: float
+    bound: float | tuple[float, float]
+    bins: int | None
+    min_bin: float
+
+
+class Settings(NamedTuple):
+    """The name of a map and the `Keywords`, as they are given."""
+
+    map: Any
+    scale: Any = MapSettings.scale
+    slope: Any = MapSettings.slope
+    bound: Any = MapSettings.bound
+    bins: Any = None
+    min_bin: Any = MapSettings.min_bin
+
+
+def takes_settings(function: F) -> F:
+    """Give a function that ends in ``**settings: Unpack[Keywords]`` a signature with each of them.
+
+    No wrapper around it, unlike `headrace._base.keywords.takes`: a call of a few values takes microseconds.
+    """
+    own = inspect.signature(function)
+    named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    shared = parameters_of(Keywords, Settings._field_defaults)
+    function.__signature__ = own.replace(parameters=[*named, *shared])  # type: ignore[attr-defined]
+    return function
+
+
+def settings_of(map: Any, given: Keywords) -> Settings:
+    """The settings of a call; other keywords are refused by name."""
+    for name in given:
+        if name not in Settings._fields:
+            refuse_others("a coupling", given, Settings._fields)
+    return Settings(map, **given)
+
+
+def is_inverse(direction: Any) -> bool:
+    """Whether it is data to latent, by the name of the direction."""
+    return check.choice("direction", direction, _DIRECTIONS) == "inverse"
+
+
+def arguments(settings: Settings, name: str, value: Shape, params: Shape) -> tuple[tuple[Any, ...], dict[str, float]]:
+    """The core's arguments for the settings, and those by name; checked with the shapes of values and parameters."""
+    map, scale, slope, bound, bins, min_bin = settings
+    check.choice("map", map, tuple(MAPS))
+    check.choice("scale", scale, SCALES)
+    if not value:
+        raise errors.wrong_shape(name, "(..., active)", value)
+    bins = _bins(map, bins, params)
+    full = (*value, MAPS[map].n_params(bins))
+    if params != full and not _is_shared(params, full):
+        own = f"{full}, or {full[-2:]} for all rows" if len(value) > 1 else full
+        raise errors.wrong_shape("params", own, params)
+    low, high = interval_of(map, bound)
+    named = {"low": low, "min_bin": min_bin_of(map, min_bin, bins)}
+    return (map, scale, slope_of(map, slope), high, bins), named
+
+
+def _bins(map: str, bins: Any, params: Shape) -> int:
+    """The number of bins, by default the one with this number of parameters; any number for maps without bins."""
+    if bins is not None:
+        return bins_of(map, bins)
+    fitting = bins_with(map, params[-1]) if len(params) >= 2 else ()
+    if len(fitting) > 1:
+        raise ValueError(f"bins: expected one of {fitting}, which have as many params, got None")
+    return fitting[0] if fitting else LEAST_BINS  # any, where an error message needs one
+
+
+def _is_shared(shape: Shape, full: Shape) -> bool:
+    """Whether leading dimensions of the parameters are broadcast to those of the values."""
+    if len(shape) < 2 or shape[-2:] != full[-2:]:
+        return False
+    try:
+        return np.broadcast_shapes(shape[:-2], full[:-2]) == full[:-2]
+    except ValueError:
+        return False
+
+
+class _Elements:
+    """The arrays of one call, and the arguments of the core before and behind them."""
+
+    __slots__ = ("batch", "before", "caller", "full", "named", "params", "shared", "value")
+
+    def __init__(self, name: str, value: Any, params: Any, settings: Settings) -> None:
+        caller = self.caller = caller_of(value)
+        array, given = caller.open(name, value), caller.open("params", params)
+        shape, own = array.shape, given.shape
+        self.before, self.named = arguments(settings, name, shape, own)
+        self.value = _arrays.exact(name, array, shape, array.dtype)
+        self.params = _arrays.exact("params", given, own, array.dtype)
+        self.batch = shape[:-1]
+        self.shared = own[:-2] != self.batch
+        self.full = own if len(own) == 3 and not self.shared else (math.prod(self.batch), *own[-2:])
+
+    def flat(self, *arrays: Any) -> tuple[Any, ...]:
+        """Values of this shape, or values for each row, as the core takes them."""
+        batch = self.batch
+        if len(batch) == 1:
+            return arrays
+        rows, active, _ = self.full
+        return tuple(a.reshape(rows, active) if a.ndim > len(batch) else a.reshape(rows) for a in arrays)
+
+    def each(self) -> Any:
+        """The parameters of each row as the core takes them: repeated where rows share them."""
+        if not self.shared:
+            return self.params.reshape(self.full) if self.params.ndim != 3 else self.params
+        repeated = self.caller.scratch((*self.batch, *self.full[1:]), self.value.dtype)
+        with self.caller.queue():
+            repeated[...] = self.params
+        return repeated.reshape(self.full)
+
+
+def run(name: str, value: Any, params: Any, settings: Settings, out: Any = None, *, inverse: bool) -> Pair:
+    """The values of the other side, and log-determinants; errors name the first argument so."""
+    own = _Elements(name, value, params, settings)
+    caller, array = own.caller, own.value
+    given = array, own.params
+    result, log_det = caller.output_pair(out, array.dtype, array.shape, own.batch, given, in_place=name)
+    flat, *results = own.flat(array, result, log_det)
+    caller.core.coupling(*own.before, inverse, flat, own.each(), *results, **own.named)
+    return caller.give_pair(result, log_det)
+
+
+def pull(
+    value: Any,
+    params: Any,
+    grad_value: Any,
+    grad_log_det: Any,
+    settings: Settings,
+    out: Any = None,
+    *,
+    inverse: bool,
+) -> Pair:
+    """Gradients by the value and the parameters; those of shared parameters are sums over their rows."""
+    own = _Elements("value", value, params, settings)
+    caller, array = own.caller, own.value
+    by_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
+    by_log_det = _arrays.strict("grad_log_det", grad_log_det, own.batch, array.dtype, caller)
+    given = array, own.params, by_value, by_log_det
+    by_input, by_params = caller.output_pair(out, array.dtype, array.shape, own.params.shape, given)
+    each = by_params
+    if own.shared:
+        each = caller.scratch(own.full, array.dtype)
+    elif each.ndim != 3:
+        each = each.reshape(own.full)
+    flat, *cotangents, by_flat = own.flat(array, by_value, by_log_det, by_input)
+    caller.core.coupling_backward(*own.before, inverse, flat, own.each(), *cotangents, by_flat, each, **own.named)
+    if own.shared:
+        with caller.queue():
+            by_params[...] = summed(each, (*own.batch, own.full[1]), own.params.shape)
+    return caller.give_pair(by_input, by_params)

@@ -1,0 +1,113 @@
+"""Rows that do not fit in memory, for `Flow.fit`, `DualAscentFlow.fit` and `FlowDensity.fit`: ``hr.rows``.
+
+Give a stream in place of ``x``; it has its own context and weights. Up to ``buffer`` rows are read as a whole: then a
+fit has the same bits as with an array. Longer streams are read once to check and to measure them, and once each epoch.
+If there are weights, or if the number of rows is unknown, they are first read once to count rows.
+docs/scale.md describes the steps of such a fit, and its memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from headrace._arrays.caller import Array
+from headrace.rows._arrow import Dataset, files_of
+from headrace.rows._chunks import of_dask
+from headrace.rows._sources import Blocks, Mapped
+from headrace.rows._stream import BUFFER, Block, Stream
+
+__all__ = ["Block", "Stream", "blocks", "dask", "memmap", "parquet"]
+
+Path = str | os.PathLike[str]
+
+
+def blocks(source: Iterable[Any] | Callable[[], Iterable[Any]], *, buffer: int = BUFFER) -> Stream:
+    """Blocks of rows that a program makes, in its own order: shuffled within the buffer, and no further.
+
+    Args:
+        source: An object that can be iterated repeatedly, or a function that gives an iterator. Each block is x, or a
+            tuple (x, context, weights): shapes (rows, features), (rows, context) and (rows,), NumPy or any array or
+            frame that a fit takes, float32 or float64, all of one dtype. Blocks may be of any size, also empty.
+        buffer: Rows that are shuffled together.
+
+    Raises:
+        TypeError: an iterator, which can be read but once.
+
+    >>> import numpy as np, headrace as hr
+    >>> def made():
+    ...     rng = np.random.default_rng(0)
+    ...     return (rng.normal([1.0, -2.0], [1.0, 3.0], (1000, 2)) for _ in range(5))
+    >>> flow = hr.MAF(2, transforms=2, hidden=(16,))
+    >>> history = flow.fit(hr.rows.blocks(made, buffer=2000), progress=False)
+    >>> history.judged_by, flow.transforms[-1].mean.round().tolist()
+    ('held-out rows', [1.0, -2.0])
+    """
+    return Blocks(source, buffer)
+
+
+def memmap(
+    x: Path | Array, context: Path | Array | None = None, weights: Path | Array | None = None, *, buffer: int = BUFFER
+) -> Stream:
+    """Rows of .npy files, or of arrays as `numpy.memmap`, read 16,384 at a time in random order.
+
+    A fit also takes a mapped array as it is. Then its pages, which the system may free, count as memory in use.
+
+    Args:
+        x: Shape (rows, features), float32 or float64.
+        context: Shape (rows, context).
+        weights: Shape (rows,).
+        buffer: Rows that are shuffled together.
+
+    Raises:
+        OSError: no such file.
+        ValueError: no .npy file of numbers, or other numbers of rows.
+    """
+    return Mapped(x, context, weights, buffer)
+
+
+def parquet(
+    paths: Path | Sequence[Path],
+    columns: str | Sequence[str] | None = None,
+    *,
+    context: str | Sequence[str] | None = None,
+    weights: str | None = None,
+    buffer: int = BUFFER,
+) -> Stream:
+    """Rows of Parquet files: row groups in random order. Needs pyarrow, ``pip install ".[tables]"``.
+
+    Integers and booleans are read as float64, and so is everything if the columns are not all float32. Missing values
+    become NaN, which a fit refuses.
+
+    Args:
+        paths: A file, a pattern as ``dir/*.parquet``, a folder, or a list of these.
+        columns: Names of the features; by default all columns that are nothing else.
+        context: Names of the columns that the density is conditioned on.
+        weights: Name of the weights of the rows.
+        buffer: Rows that are shuffled together.
+
+    Raises:
+        OSError: no such file.
+        ValueError: no Parquet, a column that is not there, in a file or in all, or that has no numbers.
+    """
+    return Dataset(files_of(paths), columns, context, weights, buffer)
+
+
+def dask(
+    x: Any, context: Any = None, weights: Any = None, *, columns: Sequence[str] | None = None, buffer: int = BUFFER
+) -> Stream:
+    """Rows of a Dask array or frame: chunks in random order, each computed when it is its turn.
+
+    Args:
+        x: An array, shape (rows, features), or a frame.
+        context: An array with as many rows; of a frame, names of columns.
+        weights: An array, shape (rows,); of a frame, the name of a column.
+        columns: Of a frame, names of the features; by default all columns that are nothing else.
+        buffer: Rows that are shuffled together.
+
+    Raises:
+        TypeError: nothing of Dask's, or of a frame something else than names.
+        ValueError: other shapes, or a column that is not there, or not once.
+    """
+    return of_dask(x, context, weights, columns, buffer)

@@ -1,0 +1,45 @@
+"""Streams instead of rows: a caller's stream, or one made from a caller's object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace._arrays.frames import class_of
+from headrace._base import arguments as check
+from headrace.rows._arrow import Dataset
+from headrace.rows._chunks import is_of_dask, of_dask
+from headrace.rows._stream import BUFFER, Stream
+
+
+def is_stream(x: Any) -> bool:
+    """Whether x is, or is read as, a stream."""
+    return isinstance(x, (Stream, class_of("pyarrow.dataset", "Dataset"))) or is_of_dask(x)
+
+
+def stream_of(x: Any, context: Any = None, weights: Any = None) -> Stream | None:
+    """The stream that x is or can be read as; None for arrays and frames in memory."""
+    if is_of_dask(x):
+        return of_dask(x, context, weights, None, BUFFER)
+    if isinstance(x, class_of("pyarrow.dataset", "Dataset")):
+        return Dataset(x, None, context, weights, BUFFER)
+    if not isinstance(x, Stream):
+        return None
+    for name, value in (("context", context), ("weights", weights)):
+        if value is not None:
+            raise ValueError(f"{name}: expected None, as a stream of rows has its own, got {check.kind_of(value)}")
+    return x
+
+
+def arrays_of(validation: Any) -> Any:
+    """Rows to judge by: a stream, which has to fit in its buffer, as arrays; all else unchanged."""
+    parts = validation if isinstance(validation, tuple) else (validation,)
+    stream = stream_of(*parts) if 1 <= len(parts) <= 3 else None
+    if stream is None:
+        return validation
+    whole = stream.whole()
+    if whole is None:
+        raise ValueError(
+            f"validation: expected at most {stream.buffer} rows, which are held in memory, got more; give fewer, or a "
+            "stream with a larger buffer"
+        )
+    return whole.x, whole.context, whole.weights

@@ -1,0 +1,120 @@
+"""Streams of blocks that a program makes, and of memory-mapped arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._base import arguments as check
+from headrace.rows._stream import Stream
+
+_NOT_BLOCKS = (str, bytes, dict, np.ndarray)  # types that can be iterated, and not block by block
+
+PART = 1 << 14  # rows of an array that are read together
+
+
+class Blocks(Stream):
+    """Blocks of an iterable, in its own order."""
+
+    def __init__(self, source: Any, buffer: Any) -> None:
+        """See `headrace.rows.blocks`."""
+        self._make: Callable[[], Any]
+        if isinstance(source, Iterator):
+            raise TypeError(
+                "source: expected what can be iterated again and again, got a one-way "
+                f"{check.kind_of(source)}; give the function that makes it"
+            )
+        if isinstance(source, _NOT_BLOCKS) or not (callable(source) or hasattr(source, "__iter__")):
+            raise TypeError(
+                f"source: expected an iterable of blocks of rows, or a function that gives one, got "
+                f"{check.kind_of(source)}"
+            )
+        self._make = source if callable(source) and not hasattr(source, "__iter__") else lambda: source
+        self._made: Any = None  # an iterator that was read before
+        super().__init__(buffer, [None])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the iterator, which cannot be pickled."""
+        return {**vars(self), "_made": None}
+
+    def _read(self, part: int) -> Iterator[Any]:
+        made = self._make()
+        if isinstance(made, _NOT_BLOCKS) or not hasattr(made, "__iter__"):
+            raise TypeError(f"source: expected a function that gives an iterable of blocks, got {check.kind_of(made)}")
+        if isinstance(made, Iterator):
+            if made is self._made:
+                raise TypeError(
+                    "source: expected a function that gives a new iterator each time, got the same one-way "
+                    f"{check.kind_of(made)} again"
+                )
+            self._made = made
+        yield from made
+
+
+class Mapped(Stream):
+    """Arrays that support reading of any rows."""
+
+    def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
+        """See `headrace.rows.memmap`."""
+        self._arrays = [
+            None if value is None else _Rows.of(name, value)
+            for name, value in (("x", x), ("context", context), ("weights", weights))
+        ]
+        rows = self._arrays[0].shape[0] if self._arrays[0] is not None else 0
+        for name, array in zip(("context", "weights"), self._arrays[1:], strict=True):
+            if array is not None and array.shape[0] != rows:
+                raise ValueError(f"{name}: expected {rows} rows, as x has, got shape {array.shape}")
+        super().__init__(buffer, [min(PART, rows - begin) for begin in range(0, rows, PART)])
+
+    def _read(self, part: int) -> Iterator[Any]:
+        begin = part * PART
+        yield tuple(None if array is None else array.rows(begin, begin + PART) for array in self._arrays)
+
+
+class _Rows:
+    """The rows of an array in memory or in a file.
+
+    A file in C order is read, not mapped: pages of a map count as memory of the process for as long as others need
+    none.
+    """
+
+    def __init__(self, array: NDArray[Any], path: str | None = None, begin: int = 0) -> None:
+        self.array, self.path, self.begin, self.shape = array, path, begin, array.shape
+        self.row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
+
+    @classmethod
+    def of(cls, name: str, value: Any) -> _Rows:
+        """The source of an array, or of the path of an .npy file."""
+        if not isinstance(value, (str, os.PathLike)):
+            if not isinstance(value, np.ndarray) or value.ndim not in (1, 2):
+                raise TypeError(
+                    f"{name}: expected an array (rows, columns) or the path of an .npy file, got {check.kind_of(value)}"
+                )
+            return cls(value)
+        path = os.fspath(value)
+        try:
+            array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (EOFError, ValueError) as error:
+            raise ValueError(f"{name}: expected an .npy file of numbers, got {path} ({error})") from None
+        if not isinstance(array, np.ndarray) or array.ndim not in (1, 2):
+            raise ValueError(f"{name}: expected an .npy file with an array (rows, columns), got {path}")
+        if isinstance(array, np.memmap) and array.flags.c_contiguous and array.size:
+            return cls(array, path, array.offset)
+        return cls(array)
+
+    def rows(self, begin: int, end: int) -> NDArray[Any]:
+        """Some rows."""
+        if self.path is None:
+            return self.array[begin:end]
+        end = min(end, self.shape[0])
+        count = (end - begin) * int(np.prod(self.shape[1:]))
+        found = np.fromfile(self.path, self.array.dtype, count, offset=self.begin + begin * self.row_bytes)
+        if found.size < count:
+            raise ValueError(
+                f"{self.path}: expected {self.shape[0]} rows, as it began with, got a file that is shorter"
+            )
+        return found.reshape(end - begin, *self.shape[1:])

@@ -1,0 +1,93 @@
+"""The private parts of a flow of sequences for a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace._base import arguments as check
+from headrace._flow.internals import Restorable
+from headrace._flow.transforms.fixed import Standardize
+
+if TYPE_CHECKING:
+    from headrace._flow.bases import Base
+    from headrace._flow.program.evaluation import Pair
+    from headrace._flow.program.module import Program
+    from headrace.sequences.links import Link
+
+
+class SequenceInterior(Restorable):
+    """What `headrace._flow.internals.Interior` is to a flow of rows, as far as a fit uses it."""
+
+    on_device = False
+    drops = False
+    bends = False  # runs with a cosine are tried on rows alone
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is a `Standardize` at the data end that nothing has set."""
+        last = self.chain[-1]
+        return isinstance(last, Standardize) and last.is_identity
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The links of the program."""
+        links: tuple[Link, ...] = self.program.links
+        return links
+
+    @property
+    def widest(self) -> int:
+        """Units of the widest layer."""
+        return max((t._widest for t in self.chain if hasattr(t, "_widest")), default=0)
+
+    def products(self, matmul: Any) -> str:
+        """How products are computed in the steps of a fit: as by the flow."""
+        own: str = self._flow.matmul
+        if matmul not in (None, own):
+            raise ValueError(
+                f"matmul: expected None or {own!r}, because steps on sequences have the flow's own products, got "
+                f"{matmul!r}; call .to('cpu', matmul={matmul!r}) of the flow"
+            )
+        return own
+
+    def stepping(self, matmul: str) -> tuple[Program, Callable[[], Any]]:
+        """See `Interior.stepping`."""
+        return self.program, lambda: None
+
+    def set_starts(self, starts: dict[int, Any], context: Pair | None, base: Base | None = None) -> None:
+        """Replace transforms by others of the same kind and size, with their own parameters; standardise the context.
+
+        `starts`: by the index in the chain. A `base` takes the place of the flow's, with its own parameters.
+        """
+        flow, vector, at = self._flow, self.vector(), self._flow._base_size()
+        parts, chain = [vector[:at] if base is None else base._initial(flow.dtype)], list(self.chain)
+        for i, t in enumerate(self.chain):
+            size = sum(block.size for _, block in t._blocks())
+            parts.append(starts[i]._vector().astype(flow.dtype) if i in starts else vector[at : at + size])
+            at += size
+            if i in starts:
+                chain[i] = starts[i]._bare()
+        structure: dict[str, Any] = {"_chain": tuple(chain)}
+        if context is not None:
+            structure["_standardize_context"] = context
+        if base is not None:
+            structure["_base"] = base
+        flow._take_parameters(np.concatenate(parts), **structure)
+
+    def check_field(self, crop: int | None, longest: int) -> int | None:
+        """The steps before a crop that its densities depend on; None where only whole sequences are exact.
+
+        Raises:
+            ValueError: crops of a flow whose networks read latent values, which depend on all steps before.
+        """
+        reads = [t.reads for t in self.chain if getattr(t, "reads", "data") != "data"]
+        if not reads:
+            return int(self._flow.field)
+        if crop is not None and crop < longest:
+            raise ValueError(
+                f"crop: expected None or at least {longest}, the steps of the longest sequence, because networks that "
+                f"read latent values depend on all steps before, got {check.integer('crop', crop)}"
+            )
+        return None
