@@ -32,7 +32,7 @@ STOREYS = {
 # Rooms of these storeys import no other room beside them, but for the pairs that follow.
 APART = ("methods", "analysis")
 BESIDE = {("variational", "sequences"), ("choosing", "diagnosis"), ("plot", "choosing"), ("plot", "diagnosis")}
-BESIDE |= {(room, "_tables") for room in ("choosing", "plot")}
+BESIDE |= {(room, "_tables") for room in ("choosing", "diagnosis", "plot")}
 # The only imports that point up, each inside a function: a fit and an export begin at a flow.
 DOORS = {("headrace._flow.flow", "headrace.training"), ("headrace._flow.flow", "headrace.onnx")}
 MOST_AT_ONCE = 80  # modules that `import headrace` loads
