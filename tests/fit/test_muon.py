@@ -95,8 +95,8 @@ def plain_gradients(flow, n=STEPS):
 def shares(mask, dtype):
     """Errors that entries of a matrix may have, in units of the largest singular value.
 
-    In float32 the squares of singular values are rounded by the largest one's. That matters to blocks with tiny ones: of
-    random blocks to those that are nearly square.
+    In float32 the squares of singular values are rounded by the largest one's. That matters to blocks with tiny ones:
+    of random blocks to those that are nearly square.
     """
     allowed = np.full(mask.shape, 1e-12 if dtype == "float64" else 1e-5)
     if dtype == "float32":
