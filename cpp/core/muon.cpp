@@ -18,8 +18,8 @@ int64_t products_of(const MuonBlock& b) {
 
 // Offsets of n rows of this length in scratch.
 std::vector<uint32_t> multiples(int n, int length) {
-    std::vector<uint32_t> all;
-    for (int i = 0; i < n; ++i) all.push_back(uint32_t(i * padded_row(length)));
+    std::vector<uint32_t> all(size_t(n), 0);
+    for (int i = 0; i < n; ++i) all[size_t(i)] = uint32_t(i * padded_row(length));
     return all;
 }
 
