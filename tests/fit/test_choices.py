@@ -9,16 +9,17 @@ from headrace._fit.arguments import Arguments
 from headrace._fit.cross_validation import clearly_better
 from headrace._fit.history import History
 from headrace._fit.plan import Plan
-from headrace._fit.stages import Stages
+from headrace._fit.stages import COSINES, Stages
 
 
-def stages_of(**settings):
-    own = {"weight_decay": None, "constant_decay": 1.0, "staged": True, "patience": 4, "epochs": 60}
-    return Stages(SimpleNamespace(schedule="constant", **own | settings), True)
+def stages_of(cosine=None, **settings):
+    defaults = {"weight_decay": None, "constant_decay": 1.0, "staged": True, "patience": 4, "epochs": 60}
+    plan = SimpleNamespace(schedule="constant", optimizer="adam", cosine=cosine, **defaults | settings)
+    return Stages(plan, True)
 
 
 def test_a_stage_that_gained_nothing_is_the_last():
-    stages, history = stages_of(tries_cosine=False), History()
+    stages, history = stages_of(), History()
     stages.tried(0, 2.0, history)  # the state before the first step
     stages.tried(1, 1.0, history)
     assert stages.next_stage(1)
@@ -28,7 +29,7 @@ def test_a_stage_that_gained_nothing_is_the_last():
 
 def paused_stages(halfway=1.5, paused=1.0):
     """Stages of 60 epochs, ten of which have passed, with these losses after five and ten of them."""
-    stages, history = stages_of(tries_cosine=True, patience=40), History()
+    stages, history = stages_of(COSINES["adam"], patience=40), History()
     for epoch, loss in ((0, 2.0), (5, halfway), (10, paused)):
         stages.tried(epoch, loss, history)
     return stages, history
@@ -63,7 +64,7 @@ def test_decays_go_on_where_the_cosine_was_not_clearly_better():
 
 
 def test_a_cosine_after_decays_that_ended_early_is_as_long_as_they_were_and_the_last():
-    stages, history = stages_of(tries_cosine=True), History()
+    stages, history = stages_of(COSINES["adam"]), History()
     stages.tried(0, 2.0, history)
     stages.tried(1, 1.0, history)
     assert stages.next_stage(3)
@@ -94,7 +95,7 @@ def test_decays_that_follow_one_another_have_twice_the_epochs():
 
 def test_a_cosine_is_tried_with_many_rows_and_nothing_given():
     def tried(rows=12_000, judged=True, make=hr.NSF, **given):
-        return Plan.of(make(2), rows, Arguments(**given), judged=judged).tries_cosine
+        return Plan.of(make(2), rows, Arguments(**given), judged=judged).cosine is not None
 
     assert tried()
     assert tried(rows=40_000, schedule="auto", learning_rate=1e-3, seed=3)

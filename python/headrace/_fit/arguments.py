@@ -154,9 +154,10 @@ class Arguments:
         of_plan=True,
     )
     optimizer: str = _argument(
-        "adam",
-        '"adam" or "muon", on the CPU; see `headrace.Adam` and `headrace.Muon`.',
-        lambda value: check.choice("optimizer", value, OPTIMIZER_NAMES),
+        "auto",
+        '"adam" or, on the CPU, "muon"; see `headrace.Adam` and `headrace.Muon`. "auto": Adam, and Muon for the '
+        "cosine of `schedule`, where Muon is possible.",
+        lambda value: check.choice("optimizer", value, (*OPTIMIZER_NAMES, "auto")),
         of_plan=True,
     )
     weight_decay: float | str | None = _argument(

@@ -162,9 +162,9 @@ class Run(abc.ABC):
         """Restore the state of `also_kept`."""
 
     def _begin_stage(self) -> None:
-        plan = self.plan
-        self.adam: Adam = OPTIMIZERS[plan.optimizer](
-            self.flow, plan.learning_rate, weight_decay=self.stages.now.decay, clip=plan.clip, average=plan.average
+        plan, now = self.plan, self.stages.now
+        self.adam: Adam = OPTIMIZERS[now.optimizer](
+            self.flow, plan.learning_rate, weight_decay=now.decay, clip=plan.clip, average=plan.average
         )
 
     def go(self, progress: bool) -> None:
@@ -347,7 +347,8 @@ class Run(abc.ABC):
         return int(self.rng.integers(2**63)) if self.drops else None
 
     def _rate(self) -> float:
-        return self.plan.learning_rate * self.rate_factor * scheduled(self.stages.now.schedule, self._done)
+        now = self.stages.now
+        return self.plan.learning_rate * now.rate * self.rate_factor * scheduled(now.schedule, self._done)
 
     def _done(self) -> float:
         """The finished share of the steps, or of the time."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from headrace._fit.history import History
 
@@ -25,15 +25,29 @@ if TYPE_CHECKING:
 
 FACTOR, STAGES = 5.0, 4  # each stage's decay is smaller by this factor
 COSINE = 4.0  # the decay with a cosine, in units of the first stage's
-BEFORE, OWN = 6, 4  # the epochs of all other stages, over those before the cosine, and over its own
+
+
+class Cosine(NamedTuple):
+    """A run with a cosine: its optimiser, its rate, and when it comes."""
+
+    optimizer: str
+    rate: float  # in units of that of the other stages
+    before: int  # the epochs of all other stages, over those before the cosine
+    own: int  # the same, over the epochs of the cosine
+
+
+COSINES = {"adam": Cosine("adam", 1.0, 6, 4), "muon": Cosine("muon", 2.0, 12, 5)}
+"""Those that a fit may try, by its optimiser."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a fit with one weight decay and one schedule."""
+    """A part of a fit with one weight decay, one schedule and one optimiser."""
 
     decay: float
     schedule: str
+    optimizer: str
+    rate: float = 1.0  # in units of the plan's
 
 
 class Stages:
@@ -43,7 +57,8 @@ class Stages:
         staged = judged and plan.staged
         first = plan.constant_decay if plan.weight_decay is None else plan.weight_decay
         self.decays = [first / FACTOR**i for i in range(STAGES if staged else 1)]
-        self.schedule, self.tries_cosine = plan.schedule, staged and plan.tries_cosine
+        self.schedule, self.optimizer = plan.schedule, plan.optimizer
+        self.cosine, self.tries_cosine = plan.cosine, staged and plan.cosine is not None
         self.wait = max(1, plan.patience // 2) if staged else plan.patience
         self.judged, self.epochs = judged, plan.epochs
         self.index = 0  # of the decay
@@ -57,19 +72,19 @@ class Stages:
     @property
     def now(self) -> Stage:
         """The present stage."""
-        if self.is_cosine:
-            return Stage(COSINE * self.decays[0], "cosine")
-        return Stage(self.decays[self.index], self.schedule)
+        if self.is_cosine and self.cosine is not None:
+            return Stage(COSINE * self.decays[0], "cosine", self.cosine.optimizer, self.cosine.rate)
+        return Stage(self.decays[self.index], self.schedule, self.optimizer)
 
     @property
     def pause(self) -> int:
         """The epoch after which the cosine begins, if the other stages have not come to their end before."""
-        return max(2, self.epochs // BEFORE)
+        return max(2, self.epochs // self.cosine.before) if self.cosine else self.epochs
 
     @property
     def length(self) -> int:
         """The epochs of the cosine, at most."""
-        return max(2, self.epochs // OWN)
+        return max(2, self.epochs // self.cosine.own) if self.cosine else 0
 
     @property
     def most(self) -> int:
