@@ -74,6 +74,45 @@ def test_a_cosine_after_decays_that_ended_early_is_as_long_as_they_were_and_the_
     assert not stages.next_stage(12)
 
 
+def test_short_runs_choose_the_decay_and_the_rate_of_a_cosine_by_muon():
+    """Decays of 4 and 1, then twice the rate; each begins anew."""
+    for losses, tried, chosen in (
+        ((0.9, 0.8, 0.7), [(1, 4), (1, 1), (2, 1)], (2, 1)),
+        ((0.7, 0.8, 0.9), [(1, 4), (1, 1), (2, 4)], (1, 4)),
+        ((0.7, 0.8, 0.6), [(1, 4), (1, 1), (2, 4)], (2, 4)),
+    ):
+        stages, history, epoch, met = stages_of(COSINES["muon"], epochs=600), History(), 25, []
+        for at, loss in ((0, 2.0), (12, 1.2), (epoch, 1.0)):
+            stages.tried(at, loss, history)
+        for loss in losses:
+            assert stages.next_stage(epoch)
+            now = stages.now
+            met.append((now.rate, now.decay))
+            assert (now.schedule, now.optimizer, now.is_fresh) == ("cosine", "muon", True)
+            assert (stages.begin, stages.end) == (epoch, epoch + 12)
+            epoch += 12
+            stages.tried(epoch, loss, history)
+        assert met == tried
+        assert stages.next_stage(epoch)
+        assert (stages.now.rate, stages.now.decay) == chosen
+        assert (stages.begin, stages.end, stages.most) == (epoch, epoch + 120, 600 + 36 + 120)
+        assert stages.of_decays([*range(epoch)]) == [*range(25)]
+        stages.tried(epoch + 120, 0.1, history)
+        assert not stages.next_stage(epoch + 120)
+
+
+def test_decays_go_on_after_a_cosine_with_trials_that_lost():
+    stages, history = stages_of(COSINES["muon"], epochs=600), History()
+    stages.tried(0, 2.0, history)
+    stages.tried(25, 1.0, history)
+    for epoch in (25, 37, 49, 61):
+        assert stages.next_stage(epoch)
+        stages.tried(epoch + 12, 1.1, history)
+    assert stages.next_stage(181)
+    assert (stages.now.decay, stages.now.schedule, stages.now.optimizer, stages.end) == (1.0, "constant", "adam", 756)
+    assert stages.of_decays([*range(756)]) == [*range(25), *range(181, 756)]
+
+
 def test_without_time_for_a_cosine_the_decays_go_on():
     stages, _ = paused_stages()
     assert stages.next_stage(10, has_time=False)

@@ -134,7 +134,7 @@ class Run(abc.ABC):
         program, self.parameters_of_step = flow._interior.stepping(plan.matmul)
         self.program = self.caller.queued(program)
         self.drops = flow._interior.drops
-        self.best = flow.parameters
+        self.best = self.first = flow.parameters
         self.start_tried = False
         self.lowest, self.lowest_epoch = math.inf, 0  # the loss that the schedule uses
         self.begin = _clock.now()
@@ -290,10 +290,12 @@ class Run(abc.ABC):
         if not epoch:
             return False
         seconds = self.history.seconds[-1] / epoch if self.history.seconds else 0.0
+        cosine = self.plan.cosine
+        seconds *= 1.0 if cosine is None else cosine.seconds
         has_time = self.clock.left() >= seconds * self.stages.epochs_of_cosine(epoch)
         if not self.stages.next_stage(epoch, has_time=has_time):
             return False
-        self.flow.parameters = self.best
+        self.flow.parameters = self.first if self.stages.now.is_fresh else self.best
         self._begin_stage()
         return True
 

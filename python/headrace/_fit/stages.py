@@ -25,18 +25,20 @@ if TYPE_CHECKING:
 
 FACTOR, STAGES = 5.0, 4  # each stage's decay is smaller by this factor
 COSINE = 4.0  # the decay with a cosine, in units of the first stage's
+TRIALS = 3  # short runs with a cosine that choose rate and decay, if any
 
 
 class Cosine(NamedTuple):
-    """A run with a cosine: its optimiser, its rate, and when it comes."""
+    """A run with a cosine: its optimiser, and the epochs of all other stages over some others."""
 
     optimizer: str
-    rate: float  # in units of that of the other stages
-    before: int  # the epochs of all other stages, over those before the cosine
-    own: int  # the same, over the epochs of the cosine
+    before: int  # over those before the cosine
+    own: int  # over those of the cosine
+    trial: int = 0  # over those of a trial; 0: there are none, and the cosine begins with the best weights so far
+    seconds: float = 1.0  # of an epoch, at most, in units of Adam's
 
 
-COSINES = {"adam": Cosine("adam", 1.0, 6, 4), "muon": Cosine("muon", 2.0, 12, 5)}
+COSINES = {"adam": Cosine("adam", 6, 4), "muon": Cosine("muon", 24, 5, 50, 1.7)}
 """Those that a fit may try, by its optimiser."""
 
 
@@ -48,6 +50,7 @@ class Stage:
     schedule: str
     optimizer: str
     rate: float = 1.0  # in units of the plan's
+    is_fresh: bool = False  # whether it begins with the weights before the fit, and not with the best ones
 
 
 class Stages:
@@ -68,13 +71,23 @@ class Stages:
         self.before = math.inf  # the lowest loss before the stage
         self.lowest = math.inf
         self.halfway = self.paused = math.inf  # the lowest loss after half of the epochs before the cosine, and all
+        self.trial = 0  # the index of the trial before the cosine; TRIALS in the cosine itself
+        self.rate, self.factor = 1.0, COSINE  # of the best trial so far: the rate and the decay, in units of the others
+        self.least = self.of_trial = math.inf  # the lowest loss of the best trial, and of the present one
 
     @property
     def now(self) -> Stage:
         """The present stage."""
         if self.is_cosine and self.cosine is not None:
-            return Stage(COSINE * self.decays[0], "cosine", self.cosine.optimizer, self.cosine.rate)
+            rate, factor = self._tried_now if self.cosine.trial else (self.rate, self.factor)
+            return Stage(factor * self.decays[0], "cosine", self.cosine.optimizer, rate, self.cosine.trial > 0)
         return Stage(self.decays[self.index], self.schedule, self.optimizer)
+
+    @property
+    def _tried_now(self) -> tuple[float, float]:
+        """The rate and the decay of the present trial, or of the cosine after all: first the decay, then the rate."""
+        rate, factor = self.rate, self.factor
+        return [(rate, factor), (rate, factor / COSINE), (2.0 * rate, factor), (rate, factor)][self.trial]
 
     @property
     def pause(self) -> int:
@@ -83,8 +96,13 @@ class Stages:
 
     @property
     def length(self) -> int:
-        """The epochs of the cosine, at most."""
-        return max(2, self.epochs // self.cosine.own) if self.cosine else 0
+        """The epochs of the cosine and its trials, at most."""
+        return TRIALS * self.of_each + max(2, self.epochs // self.cosine.own) if self.cosine else 0
+
+    @property
+    def of_each(self) -> int:
+        """The epochs of each trial."""
+        return max(1, self.epochs // self.cosine.trial) if self.cosine and self.cosine.trial else 0
 
     @property
     def most(self) -> int:
@@ -104,6 +122,8 @@ class Stages:
             history.weight_decay, history.schedule = now.decay, now.schedule
         if epoch <= self.pause // 2:
             self.halfway = self.lowest
+        if self.is_cosine:
+            self.of_trial = min(loss, self.of_trial)
         if epoch == 0:
             self.before = loss
         else:
@@ -115,7 +135,7 @@ class Stages:
 
     def epochs_of_cosine(self, epoch: int) -> int:
         """The epochs of a cosine that begins after this one: no more than before it, where nothing follows it."""
-        return self.length if epoch == self.pause else min(self.length, epoch)
+        return self.length if epoch == self.pause or self.of_each else min(self.length, epoch)
 
     def next_stage(self, epoch: int, *, has_time: bool = True) -> bool:
         """Begin the next stage after this epoch, if there is one.
@@ -123,26 +143,39 @@ class Stages:
         `has_time`: whether `epochs_of_cosine` would fit into a time budget.
         """
         if self.is_cosine:
-            return self._goes_on(epoch)
+            return self._next_trial(epoch) or self._goes_on(epoch)
         if self.lowest < self.before and epoch < self.end and self.index + 1 < len(self.decays):
             self.index += 1
             self.before, self.best_epoch = self.lowest, epoch
             return True
         if self.tries_cosine and not self.was_cosine and has_time:
             self.paused, self.is_cosine, self.was_cosine = self.lowest, True, True
-            self.begin, self.end = epoch, epoch + self.epochs_of_cosine(epoch)
+            self.begin, self.end = epoch, epoch + (self.of_each or self.epochs_of_cosine(epoch))
             return True
         if epoch >= self.end and self.end < self.epochs:  # there is no time for a cosine
             self.end, self.best_epoch = self.epochs, epoch
             return True
         return False
 
+    def _next_trial(self, epoch: int) -> bool:
+        """Begin the next trial after this epoch, or the cosine after all of them, if there are any."""
+        if not self.of_each or self.trial == TRIALS:
+            return False
+        if self.of_trial < self.least:
+            self.least, (self.rate, self.factor) = self.of_trial, self._tried_now
+        self.trial, self.of_trial = self.trial + 1, math.inf
+        of_cosine = self.length - TRIALS * self.of_each
+        self.begin, self.end = epoch, epoch + (self.of_each if self.trial < TRIALS else of_cosine)
+        return True
+
     def _goes_on(self, epoch: int) -> bool:
         """Go on with the decays where the cosine was not clearly better than what they had reached before it.
 
         What they still gain is estimated by the gain in the second half of their epochs so far.
         """
-        if self.begin != self.pause or self.lowest < self.paused - max(self.halfway - self.paused, 0.0):
+        if self.begin - self.trial * self.of_each != self.pause or self.lowest < self.paused - max(
+            self.halfway - self.paused, 0.0
+        ):
             return False
         self.is_cosine, self.best_epoch = False, epoch
         self.begin, self.end = epoch, self.epochs + self.length
@@ -151,7 +184,7 @@ class Stages:
     def of_decays(self, losses: list[float]) -> list[float]:
         """The losses of epochs with the constant rate."""
         if self.is_cosine:
-            return losses[: self.begin]
+            return losses[: self.begin - self.trial * self.of_each]
         return losses[: self.pause] + losses[self.pause + self.length :] if self.was_cosine else losses
 
     def done(self, step: int, batches: int) -> float:
