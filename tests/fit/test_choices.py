@@ -89,28 +89,28 @@ def test_short_runs_choose_the_decay_and_the_rate_of_a_cosine_by_muon():
             now = stages.now
             met.append((now.rate, now.decay))
             assert (now.schedule, now.optimizer, now.is_fresh) == ("cosine", "muon", True)
-            assert (stages.begin, stages.end) == (epoch, epoch + 12)
-            epoch += 12
+            assert (stages.begin, stages.end) == (epoch, epoch + 20)
+            epoch += 20
             stages.tried(epoch, loss, history)
         assert met == tried
         assert stages.next_stage(epoch)
         assert (stages.now.rate, stages.now.decay) == chosen
-        assert (stages.begin, stages.end, stages.most) == (epoch, epoch + 120, 600 + 36 + 120)
+        assert (stages.begin, stages.end, stages.most) == (epoch, epoch + 100, 600 + 60 + 100)
         assert stages.of_decays([*range(epoch)]) == [*range(25)]
-        stages.tried(epoch + 120, 0.1, history)
-        assert not stages.next_stage(epoch + 120)
+        stages.tried(epoch + 100, 0.1, history)
+        assert not stages.next_stage(epoch + 100)
 
 
 def test_decays_go_on_after_a_cosine_with_trials_that_lost():
     stages, history = stages_of(COSINES["muon"], epochs=600), History()
     stages.tried(0, 2.0, history)
     stages.tried(25, 1.0, history)
-    for epoch in (25, 37, 49, 61):
+    for epoch in (25, 45, 65, 85):
         assert stages.next_stage(epoch)
-        stages.tried(epoch + 12, 1.1, history)
-    assert stages.next_stage(181)
-    assert (stages.now.decay, stages.now.schedule, stages.now.optimizer, stages.end) == (1.0, "constant", "adam", 756)
-    assert stages.of_decays([*range(756)]) == [*range(25), *range(181, 756)]
+        stages.tried(epoch + 20, 1.1, history)
+    assert stages.next_stage(185)
+    assert (stages.now.decay, stages.now.schedule, stages.now.optimizer, stages.end) == (1.0, "constant", "adam", 760)
+    assert stages.of_decays([*range(760)]) == [*range(25), *range(185, 760)]
 
 
 def test_without_time_for_a_cosine_the_decays_go_on():

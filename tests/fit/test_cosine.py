@@ -40,7 +40,7 @@ def thin_ring(rows, *key):
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
-SHARES = {"adam": (6, 10, 0), "auto": (2, 11, 3)}
+SHARES = {"adam": (6, 10, 0), "auto": (2, 9, 3)}
 """Epochs before it in such short fits, its own, and how many of these are trials, by optimiser."""
 ROUGH = {"learning_rate": 0.2, "average": None, "batch_size": 32}
 
@@ -64,8 +64,7 @@ def test_it_is_taken_where_held_out_rows_gain(weak, optimizer):
     at the rate of ROUGH it may be a loss.
     """
     start, own, trials = SHARES[optimizer]
-    rate, seed = {"adam": (0.05, 7), "auto": (0.02, 7)}[optimizer]
-    new, settings = bent(3000, "new"), {**ROUGH, "learning_rate": rate}
+    new, settings, seed = bent(3000, "new"), {**ROUGH, "learning_rate": 0.05}, {"adam": 7, "auto": 8}[optimizer]
     (flow, history), (plain, before) = fits_of(bent(1200), small, **settings, optimizer=optimizer, seed=seed)
     assert history.schedule == "cosine"
     assert before.schedule == "constant"
@@ -76,7 +75,7 @@ def test_it_is_taken_where_held_out_rows_gain(weak, optimizer):
     assert history.best_loss == history.weight_decays[history.weight_decay]
     rates = history.learning_rate[start + trials :]
     assert rates == sorted(rates, reverse=True)
-    assert 0.9 < rates[0] / rate < 1.0 if optimizer == "adam" else 1.8 < rates[0] / rate < 2.0
+    assert 0.045 < rates[0] < 0.05 if optimizer == "adam" else 0.09 < rates[0] < 0.1
     assert rates[-1] < 3e-2 * rates[0]
 
 

@@ -1,15 +1,17 @@
 """The stages of a fit: successive weight decays, from strong to weak, and among them a run with a cosine.
 
-Each stage begins with the best weights so far and a fresh optimiser. Most share a constant rate, and end when held-out
-rows have gained nothing for some epochs. As long as a stage gained, the next has less decay. So a fit is never worse on
+Stages begin with the best weights so far and a fresh optimiser. Most share a constant rate, and end when held-out rows
+have gained nothing for some epochs. As long as a stage gained, the next has less decay. So a fit is never worse on
 held-out rows than its first stage, with a decay for tables that are hard to learn without overfitting; and later stages
 need little time.
 
-The run with a cosine has more decay than the first stage. Held-out rows choose between its best weights and those of
-the other stages: it gains tenths of a nat on most tables with many rows and loses on some (docs/notes/training.md). No
-patience ends it, because its gain comes when the rate has fallen. It comes early, after a small share of the epochs:
-where it is clearly better than the weights before it, the fit ends, because the other stages would still have gained
-less; else they go on.
+Held-out rows choose between the best weights of a run with a cosine and those of the other stages: it gains tenths of a
+nat on most tables with many rows and loses on some (docs/notes/training.md). No patience ends it, because its gain
+comes when the rate has fallen. It comes early, after a small share of the epochs: where it is clearly better than the
+weights before it, the fit ends, because the other stages would still have gained less; else they go on.
+
+By Adam it has more decay than the first stage. By Muon it begins with the weights before the fit, because it ends lower
+than from those that Adam has reached; and short runs, with a cosine to their end, choose its decay and its rate.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Cosine(NamedTuple):
     seconds: float = 1.0  # of an epoch, at most, in units of Adam's
 
 
-COSINES = {"adam": Cosine("adam", 6, 4), "muon": Cosine("muon", 24, 5, 50, 1.7)}
+COSINES = {"adam": Cosine("adam", 6, 4), "muon": Cosine("muon", 24, 6, 30, 1.7)}
 """Those that a fit may try, by its optimiser."""
 
 
