@@ -154,6 +154,14 @@ def test_a_cosine_is_tried_with_many_rows_and_nothing_given():
     )
 
 
+def test_a_cosine_is_by_muon_where_a_flow_can_take_its_steps(library):
+    def cosine(flow, **given):
+        return Plan.of(flow, 12_000, Arguments(**given), judged=True).cosine
+
+    assert cosine(hr.NSF(2)) == cosine(hr.NSF(2), optimizer="muon") == COSINES["muon"]
+    assert cosine(hr.NSF(2), optimizer="adam") == cosine(hr.NSF(2).to("cuda")) == COSINES["adam"]
+
+
 def test_better_within_the_standard_error_is_not_clearly_better():
     than, weights = np.ones(2), np.ones(2)
     assert clearly_better(np.array([0.0, 0.1]), than, weights)

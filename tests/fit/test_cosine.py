@@ -113,6 +113,22 @@ def test_it_takes_steps_of_muon_where_a_fit_is_not_of_adam_alone(weak, monkeypat
         assert sorted(set(by_muon)) == ([*range(start, start + own)] if optimizer == "auto" else [])
 
 
+def test_short_runs_and_the_cosine_by_muon_begin_anew(weak, monkeypatch):
+    begun, step = {}, hr.Adam.step
+
+    def noted(one, gradient):
+        begun.setdefault(one, one._flow.parameters)
+        return step(one, gradient)
+
+    monkeypatch.setattr(hr.Adam, "step", noted)
+    small().fit(bent(1200), **ROUGH, **QUIET)
+    (_, first), *others = begun.items()
+    by_muon = [weights for one, weights in others if isinstance(one, hr.Muon)]
+    assert len(by_muon) == SHARES["auto"][2] + 1
+    for weights in by_muon:
+        cases.assert_same_bits(weights, first)
+
+
 def test_the_stages_go_on_by_adam_after_a_cosine_by_muon(weak):
     start, own, trials = SHARES["auto"]
     history = small().fit(bent(1200), **{**ROUGH, "learning_rate": 5e-3}, seed=7, **QUIET)
