@@ -82,7 +82,7 @@ class Stages:
     def now(self) -> Stage:
         """The present stage."""
         if self.is_cosine and self.cosine is not None:
-            rate, factor = self._tried_now if self.cosine.trial else (self.rate, self.factor)
+            rate, factor = self._tried_now
             return Stage(factor * self.decays[0], "cosine", self.cosine.optimizer, rate, self.cosine.trial > 0)
         return Stage(self.decays[self.index], self.schedule, self.optimizer)
 
