@@ -47,7 +47,7 @@ def test_an_estimator_and_the_command_line_take_them():
         ("batch_size", 0, "batch_size: expected an integer of at least 1"),
         ("learning_rate", 0.0, "learning_rate: expected"),
         ("schedule", None, "schedule: expected one of 'cosine', 'plateau', 'constant', 'auto', got None"),
-        ("optimizer", "sgd", "optimizer: expected one of 'adam', 'muon', got 'sgd'"),
+        ("optimizer", "sgd", "optimizer: expected one of 'adam', 'muon', 'auto', got 'sgd'"),
         ("weight_decay", "none", "weight_decay: expected one of 'auto'"),
         ("clip", -1.0, "clip: expected"),
         ("average", 1.0, "average: expected"),

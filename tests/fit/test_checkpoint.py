@@ -251,7 +251,7 @@ def test_another_fit_is_refused_with_what_differs(tmp_path, monkeypatch):
         "seed: 0 there, 1 here": {"seed": 1},
         "rows held out: 60 there, 120 here": {"validation": 0.2},
         "batch_size: None there, 50 here": {"batch_size": 50},
-        "optimizer: 'adam' there, 'muon' here": {"optimizer": "muon"},
+        "optimizer: 'auto' there, 'muon' here": {"optimizer": "muon"},
         "structure of the flow": {"flow": small(transforms=2)},
         "parameters at the start": {"flow": small(seed=1)},
         r"x: float64 \(600, 3\), checksum": {"x": moved},

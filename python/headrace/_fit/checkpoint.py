@@ -45,6 +45,11 @@ _OF_STAGES = (
     "lowest",
     "halfway",
     "paused",
+    "trial",
+    "rate",
+    "factor",
+    "least",
+    "of_trial",
 )
 
 
@@ -268,7 +273,7 @@ def _state(
 def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
     for name in _OF_RUN:
         setattr(run, name, _read(state["run"][name]))
-    for name in _OF_STAGES:
+    for name in state["stages"]:  # earlier versions had no trials
         setattr(run.stages, name, _read(state["stages"][name]))
     for name in kept_fields():
         value = getattr(run.history, name)

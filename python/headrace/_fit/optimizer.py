@@ -186,6 +186,11 @@ def is_sequential(flow: Any) -> bool:
     return hasattr(flow, "_optimiser")
 
 
+def takes_muon(flow: Trainable) -> bool:
+    """Whether a flow's optimiser may be Muon."""
+    return not is_sequential(flow) and not flow._interior.on_device
+
+
 def refuse_muon(name: str, flow: Trainable) -> None:
     """Raise an error with the name of an argument where a flow's optimiser can only be Adam."""
     if is_sequential(flow):

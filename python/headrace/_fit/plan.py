@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace._fit.optimizer import default_rate, refuse_muon
+from headrace._fit.optimizer import default_rate, refuse_muon, takes_muon
+from headrace._fit.stages import COSINES, Cosine
 from headrace._flow.fit_arguments import PATIENCE, Arguments
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ class Plan:
     average: float | None
     patience: int
     staged: bool  # whether held-out rows choose among successive decays
-    tries_cosine: bool  # whether a run with a cosine is tried among them
+    cosine: Cosine | None  # the run with a cosine that is tried among them
     matmul: str  # how steps compute products of networks
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
-    optimizer: str
+    optimizer: str  # of all else
 
     @classmethod
     def of(cls, flow: Trainable, rows: int, arguments: Arguments, *, judged: bool, batches: int | None = None) -> Plan:
@@ -68,6 +69,8 @@ class Plan:
         left_to_rows = a.schedule == "auto" and a.epochs is None and a.patience == PATIENCE
         passes *= STAGED if staged else 1
         passes = passes if a.epochs is None else a.epochs
+        bends, by_muon = flow._interior.bends, a.optimizer != "adam" and takes_muon(flow)
+        tries_cosine = staged and left_to_rows and rows >= MANY_FOR_COSINE and bends
         return cls(
             passes,
             batches,
@@ -79,8 +82,8 @@ class Plan:
             a.average,
             passes + 1 if a.patience is None else a.patience,
             staged,
-            staged and left_to_rows and rows >= MANY_FOR_COSINE and flow._interior.bends,
+            COSINES["muon" if by_muon else "adam"] if tries_cosine else None,
             flow._interior.products(a.matmul),
             None if isinstance(a.gaussianize, str) else bool(a.gaussianize),
-            a.optimizer,
+            "adam" if a.optimizer == "auto" else a.optimizer,
         )

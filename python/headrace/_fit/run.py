@@ -134,7 +134,7 @@ class Run(abc.ABC):
         program, self.parameters_of_step = flow._interior.stepping(plan.matmul)
         self.program = self.caller.queued(program)
         self.drops = flow._interior.drops
-        self.best = flow.parameters
+        self.best = self.first = flow.parameters
         self.start_tried = False
         self.lowest, self.lowest_epoch = math.inf, 0  # the loss that the schedule uses
         self.begin = _clock.now()
@@ -162,9 +162,9 @@ class Run(abc.ABC):
         """Restore the state of `also_kept`."""
 
     def _begin_stage(self) -> None:
-        plan = self.plan
-        self.adam: Adam = OPTIMIZERS[plan.optimizer](
-            self.flow, plan.learning_rate, weight_decay=self.stages.now.decay, clip=plan.clip, average=plan.average
+        plan, now = self.plan, self.stages.now
+        self.adam: Adam = OPTIMIZERS[now.optimizer](
+            self.flow, plan.learning_rate, weight_decay=now.decay, clip=plan.clip, average=plan.average
         )
 
     def go(self, progress: bool) -> None:
@@ -290,10 +290,12 @@ class Run(abc.ABC):
         if not epoch:
             return False
         seconds = self.history.seconds[-1] / epoch if self.history.seconds else 0.0
+        cosine = self.plan.cosine
+        seconds *= 1.0 if cosine is None else cosine.seconds
         has_time = self.clock.left() >= seconds * self.stages.epochs_of_cosine(epoch)
         if not self.stages.next_stage(epoch, has_time=has_time):
             return False
-        self.flow.parameters = self.best
+        self.flow.parameters = self.first if self.stages.now.is_fresh else self.best
         self._begin_stage()
         return True
 
@@ -347,7 +349,8 @@ class Run(abc.ABC):
         return int(self.rng.integers(2**63)) if self.drops else None
 
     def _rate(self) -> float:
-        return self.plan.learning_rate * self.rate_factor * scheduled(self.stages.now.schedule, self._done)
+        now = self.stages.now
+        return self.plan.learning_rate * now.rate * self.rate_factor * scheduled(now.schedule, self._done)
 
     def _done(self) -> float:
         """The finished share of the steps, or of the time."""

@@ -147,16 +147,17 @@ class Arguments:
         "auto",
         '"constant", "cosine" (down to nothing over all epochs) or "plateau" (halved whenever a third of '
         "`patience` passes without a new best on held-out rows, or in training if there are none). "
-        '"auto": constant; flows with splines then go on with a cosine, and held-out rows choose, '
+        '"auto": constant; flows with splines are then fitted with a cosine, too, and held-out rows choose, '
         "where 8,000 to 50,000 rows are left to train on and `epochs`, `weight_decay` and `patience` are the "
         "defaults.",
         lambda value: check.choice("schedule", value, (*SCHEDULES, "auto")),
         of_plan=True,
     )
     optimizer: str = _argument(
-        "adam",
-        '"adam" or "muon", on the CPU; see `headrace.Adam` and `headrace.Muon`.',
-        lambda value: check.choice("optimizer", value, OPTIMIZER_NAMES),
+        "auto",
+        '"adam" or, on the CPU, "muon"; see `headrace.Adam` and `headrace.Muon`. "auto": Adam, and Muon for the '
+        'cosine that `schedule="auto"` tries, where Muon is possible.',
+        lambda value: check.choice("optimizer", value, (*OPTIMIZER_NAMES, "auto")),
         of_plan=True,
     )
     weight_decay: float | str | None = _argument(

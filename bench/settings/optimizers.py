@@ -1,0 +1,92 @@
+"""Default fits beside those by Adam alone: ``python -m bench.settings.optimizers [--tables REGEX] [--seeds 0,1,2]``.
+
+Made tables with fine structure or many columns, and MAGIC: mean log-likelihoods of the rows that `fit` holds out and of
+new ones, in nats and in the tables' units (MAGIC: in standard deviations), and CPU seconds, which
+`HEADRACE_NUM_THREADS=1` makes those of one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import headrace as hr
+from bench.quality import datasets
+
+Rows = NDArray[np.float64]
+OPTIMIZERS = ("auto", "adam")
+
+
+def saw(rows: int, rng: np.random.Generator) -> Rows:
+    """A column that is a saw of 12 teeth in another one."""
+    x = rng.uniform(0, 1, (rows, 3))
+    x[:, 2] = 0.7 * (12 * x[:, 0] % 1) + 0.3 * x[:, 1] + 0.01 * rng.standard_normal(rows)
+    return x
+
+
+def sine(rows: int, rng: np.random.Generator) -> Rows:
+    """A column that is six waves in another one."""
+    x = rng.uniform(0, 1, (rows, 3))
+    x[:, 2] = np.sin(2 * np.pi * 6 * x[:, 0]) + 0.3 * x[:, 1] + 0.02 * rng.standard_normal(rows)
+    return x
+
+
+def wide(rows: int, rng: np.random.Generator, columns: int = 32) -> Rows:
+    """Many columns, each of which bends with the one before it; the truth has some 18.9 nats."""
+    noise = rng.standard_normal((rows, columns))
+    x = noise.copy()
+    for i in range(1, columns):
+        last, other = x[:, i - 1], x[:, (7 * i) % i if i > 1 else 0]
+        x[:, i] = np.sin(2.5 * last) + 0.5 * other**2 / (1 + other**2) + (0.1 + 0.1 * (last > 0)) * noise[:, i]
+    return x
+
+
+MADE: dict[str, tuple[Callable[[int, np.random.Generator], Rows], int, int]] = {
+    "saw": (saw, 16_000, 20_000),
+    "sine": (sine, 16_000, 20_000),
+    "wide": (wide, 10_000, 10_000),
+}
+"""The function, rows to fit and new rows."""
+
+
+def table(name: str, seed: int, folder: Path) -> tuple[Rows, Rows]:
+    """Rows to fit, and new ones."""
+    if name == "MAGIC":
+        parts = datasets.split(datasets.load("magic", folder)).standardised()
+        return parts.train, parts.test
+    make, fitted, new = MADE[name]
+    return make(fitted, np.random.default_rng(seed)), make(new, np.random.default_rng(seed + 100))
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", default="", metavar="REGEX", help="only tables whose name matches")
+    parser.add_argument("--seeds", default="0", help="of made tables and of fits, such as 0,1,2 (default: 0)")
+    parser.add_argument("--flow", default="NSF", help="the name of a flow (default: NSF)")
+    parser.add_argument("--data", type=Path, default=datasets.FOLDER, help="folder with the files of bench.quality")
+    options = parser.parse_args()
+    print(f"headrace {hr.__version__}, {hr.get_num_threads()} threads")
+    for name in (*MADE, "MAGIC"):
+        if not re.search(options.tables, name, re.IGNORECASE):
+            continue
+        for seed in map(int, options.seeds.split(",")):
+            x, new = table(name, seed, options.data)
+            for optimizer in OPTIMIZERS:
+                flow, begin = getattr(hr, options.flow)(x.shape[1], seed=seed), time.process_time()
+                history = flow.fit(x, optimizer=optimizer, seed=seed, progress=False)
+                seconds, judged = time.process_time() - begin, float(flow.log_prob(new).mean(dtype=np.float64))
+                text = (
+                    f"held out {-history.best_loss:7.3f}, new {judged:7.3f}, {seconds:5.1f} s, {history.epochs} epochs"
+                )
+                print(f"{name:5s}, seed {seed}, {optimizer:4s}: {text}, {history.schedule}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
