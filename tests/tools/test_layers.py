@@ -21,7 +21,7 @@ STOREYS = {
     "base": (950, "_base"),
     "core": (2100, "_arrays _core config"),
     "flow": (5150, "_flow densities files ops"),
-    "fit": (6350, "_fit distributed rows training"),
+    "fit": (6400, "_fit distributed rows training"),
     "methods": (6900, "ascent continuum sequences variational"),
     "analysis": (4500, "_tables choosing diagnosis plot"),
     "clients": (

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from headrace._fit.optimizer import default_rate, refuse_muon, takes_muon
-from headrace._fit.stages import COSINES, Cosine
 from headrace._flow.fit_arguments import PATIENCE, Arguments
 
 if TYPE_CHECKING:
@@ -22,6 +21,20 @@ LEAST_DECAY = 0.02  # least value with an effect; below it none is chosen
 LEAST_HELD_OUT = 50  # rows held out that are too few to judge by
 LEAST = 10  # rows for cross-validation
 MANY = 50_000  # rows beyond which no Gaussian is tried
+
+
+class Cosine(NamedTuple):
+    """A run with a cosine: its optimiser, and the epochs of all other stages over some others."""
+
+    optimizer: str
+    before: int  # over those before the cosine
+    own: int  # over those of the cosine
+    trial: int = 0  # over those of a trial; 0: there are none, and the cosine begins with the best weights so far
+    seconds: float = 1.0  # of an epoch, at most, in units of Adam's
+
+
+COSINES = {"adam": Cosine("adam", 6, 4), "muon": Cosine("muon", 24, 6, 30, 1.7)}
+"""Those that a fit may try, by its optimiser."""
 
 
 def constant_decay(rows: int) -> float:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from headrace._fit.history import History
 
@@ -29,20 +29,6 @@ FACTOR, STAGES = 5.0, 4  # each stage's decay is smaller by this factor
 COSINE = 4.0  # the decay with a cosine, in units of the first stage's
 TRIALS = 3  # short runs with a cosine that choose rate and decay, if any
 FASTER = 0.03  # nats that the last one, of twice the rate, has to gain, because longer runs want lower rates
-
-
-class Cosine(NamedTuple):
-    """A run with a cosine: its optimiser, and the epochs of all other stages over some others."""
-
-    optimizer: str
-    before: int  # over those before the cosine
-    own: int  # over those of the cosine
-    trial: int = 0  # over those of a trial; 0: there are none, and the cosine begins with the best weights so far
-    seconds: float = 1.0  # of an epoch, at most, in units of Adam's
-
-
-COSINES = {"adam": Cosine("adam", 6, 4), "muon": Cosine("muon", 24, 6, 30, 1.7)}
-"""Those that a fit may try, by its optimiser."""
 
 
 @dataclass(frozen=True)

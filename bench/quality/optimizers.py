@@ -1,4 +1,4 @@
-"""Default fits beside those by Adam alone: ``python -m bench.settings.optimizers [--tables REGEX] [--seeds 0,1,2]``.
+"""Default fits beside those by Adam alone: ``python -m bench.quality.optimizers [--tables REGEX] [--seeds 0,1,2]``.
 
 Made tables with fine structure or many columns, and MAGIC: mean log-likelihoods of the rows that `fit` holds out and of
 new ones, in nats and in the tables' units (MAGIC: in standard deviations), and CPU seconds, which
