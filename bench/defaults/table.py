@@ -285,6 +285,8 @@ def of_runs() -> Iterator[Row]:
     yield from beside("setting", made, {"ascent.fit(x, progress=False)": "fast.fit(x, progress=False)"})
     made = "flow, x = hr.MAF(3), rows(112, 3); adam = hr.Adam(flow); gradient = flow.nll_and_grad(x)[1]"
     yield from beside("verb", made, {"adam.step(gradient)": "flow.nll_and_grad(x)"})
+    step = "(flow.nll_and_grad(x), {}.step(gradient))"
+    yield from beside("setting", f"{made}; muon = hr.Muon(flow)", {step.format("muon"): step.format("adam")})
 
 
 def of_files() -> Iterator[Row]:
@@ -326,7 +328,7 @@ _REASONS = {
     "takes the time that it is given": "auto",
     "measures by itself": "command.bench",
     "fits 60,000 rows": "command.demo",
-    "needs a package of its own": "command.export Flow.to_onnx",
+    "needs a package of its own": "command.export Flow.to_onnx Ensemble.to_onnx",
     "a module, whose kinds of rows go through Flow.fit": "rows",
     "copies parameters": (
         "Flow.named_parameters Flow.set_parameter Flow.marginal Flow.given SequenceFlow.astype SequenceFlow.to "

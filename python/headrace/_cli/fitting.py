@@ -120,7 +120,8 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     if columns[1] and "context" not in kind.takes:
         _usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
     kept = [columns[0][i] for i in given.table.kept]
-    for part, rows in zip((kept, columns[1]), (given.some.x, given.some.context), strict=False):
+    changes = any(one.constant is None for one in given.table.columns)  # constant ones have a warning of their own
+    for part, rows in zip((kept, columns[1]), (given.some.x if changes else None, given.some.context), strict=False):
         _warn_of_constants(source, part, rows)
     notes, chosen = {"dtype": given.some.x.dtype.name}, None
     if source.names is not None:
