@@ -90,7 +90,7 @@ CALLS = {
         ValueError,
         [r"parameters: expected shape \(\d+,\), got \(3,\)"],
     ),
-    "no steps to draw": (lambda f: f.sample(1, steps=0), ValueError, ["steps: expected an integer of at least 1, got 0"]),
+    "no steps to draw": (lambda f: f.sample(1, steps=0), ValueError, ["steps: expected an integer from 1", "got 0"]),
     "fewer than no samples": (lambda f: f.sample(-1, steps=3), ValueError, ["n: expected an integer", "got -1"]),
     "a seed that is none": (lambda f: f.sample(1, steps=3, seed="a"), TypeError, ["seed: expected an integer"]),
     "a list as prefix": (lambda f: f.given([x()[0]]), TypeError, ["prefix: expected an array", "got list"]),
@@ -105,9 +105,17 @@ CALLS = {
         ValueError,
         [r"x: expected shape \(3, steps, 1\), got \(2, 10, 1\)"],
     ),
-    "a stream of no rows": (lambda f: f.stream(0), ValueError, ["rows: expected an integer from 1 to 2147483647, got 0"]),
+    "a stream of no rows": (
+        lambda f: f.stream(0),
+        ValueError,
+        ["rows: expected an integer from 1 to 2147483647, got 0"],
+    ),
     "no copies": (lambda f: f.stream().copies(0), ValueError, ["n: expected an integer of at least 1, got 0"]),
-    "a pull of no steps": (lambda f: f.stream().pull(0), ValueError, ["steps: expected an integer of at least 1, got 0"]),
+    "a pull of no steps": (
+        lambda f: f.stream().pull(0),
+        ValueError,
+        ["steps: expected an integer of at least 1, got 0"],
+    ),
 }
 
 
