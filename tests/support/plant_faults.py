@@ -34,7 +34,6 @@ MEMORY = 16 << 30
 def run(*command, seconds=1800, check=True):
     """A process that is finished, or was ended with all that it had started."""
     environment = {"CCACHE_BASEDIR": str(TREE), "CCACHE_NOHASHDIR": "1", "PYTHONPATH": str(TREE / "python")}
-    environment |= {"HEADRACE_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": {**os.environ, **environment}}
     with subprocess.Popen(command, cwd=TREE, start_new_session=True, preexec_fn=limit_memory, **pipes) as process:
         try:
