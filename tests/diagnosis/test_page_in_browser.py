@@ -70,6 +70,7 @@ def test_on_a_phone(page, tmp_path):
     assert found["letters"] >= 15
 
 
+@pytest.mark.costly
 def test_on_a_screen(page, tmp_path):
     """Tables are tables, and pictures stand side by side."""
     found = measured(page, 1200, tmp_path)

@@ -114,6 +114,7 @@ CROWDED = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.programs
 @pytest.mark.parametrize(
     "name",

@@ -182,6 +182,7 @@ print(steps, history.stopped)
 """
 
 
+@pytest.mark.costly
 @pytest.mark.programs
 def test_a_process_that_ends_at_once(tmp_path):
     dtype = "float32"  # both above

@@ -367,6 +367,7 @@ def test_an_estimator_has_residual_blocks_by_default():
     assert plain.flow_.n_parameters == sizes[False] != sizes[True]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("keep", [False, True])
 def test_auto_ends_with_it(keep):
     choice = hr.auto(bent(900), seconds=3, families=("maf",), effort="high", keep=keep, progress=False)

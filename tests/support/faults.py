@@ -48,8 +48,11 @@ def in_python(path, text):
     def place(line, column):  # ast counts bytes
         return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
 
+    def ends(node):
+        return place(node.lineno, node.col_offset), place(node.end_lineno, node.end_col_offset)
+
     def code(node):
-        return f"({ast.get_source_segment(text, node)})"
+        return f"({text[slice(*ends(node))]})"
 
     for node in ast.walk(tree):
         message = isinstance(node, (ast.Raise, ast.JoinedStr))
@@ -70,16 +73,19 @@ def in_python(path, text):
             case _:
                 continue
         names = tuple(n.name.strip("_") for n in around if n.lineno <= node.lineno <= n.end_lineno)
-        begin, end = place(node.lineno, node.col_offset), place(node.end_lineno, node.end_col_offset)
+        begin, end = ends(node)
         yield Fault(path, node.lineno, kind, begin, end, text[begin:end], new, names)
 
 
 def in_cpp(path, text):
     code = NO_CODE.sub(lambda match: " " * len(match[0]), text)
+    functions = [
+        (match.start(), match[1]) for match in re.finditer(r"^ *[\w:<>&*, ]+ (\w+)\(.*\{$", code, re.MULTILINE)
+    ]
     for match in IN_CPP.finditer(code):
         old, kind = match[0].strip(), match.lastgroup
         new = {"comparison": TURNED.get(old), "sum": "-"}.get(kind) or changed(float(old) if "." in old else int(old))
-        names = tuple(re.findall(r"^ *[\w:<>&*, ]+ (\w+)\(.*\{$", code[: match.start()], re.MULTILINE)[-1:])
+        names = tuple(name for place, name in functions if place < match.start())[-1:]
         begin, end = match.start() + match[0].index(old), match.start() + match[0].index(old) + len(old)
         # Around an operator its operands, so that the change can be read.
         first = begin - len(re.search(r"[\w.)\]]* *$", text[:begin])[0])

@@ -1,10 +1,10 @@
 """Plants faults, each by itself, and prints which tests find it: ``python tests/support/plant_faults.py --seed 47``.
 
 The last commit is cloned into ``build/faults/tree``, built for this machine's instruction set alone, and changed there;
-nothing is drawn that needs a package or a device that is not there. All faults first meet the quick tests of the files
-that name them most often; those that are left then meet all quick tests, and then all others that need no emulation.
-A fault at which tests hang is one that they find. A test that fails without any fault is left out beforehand:
-``PYTEST_ADDOPTS="--deselect ..."``.
+nothing is drawn that needs a package or a device that is not there. Each fault first meets the quick tests of the files
+that name it most often. Those that are left are planted together, and meet all quick tests; of the tests that fail then
+each fault meets those alone. So do all others that need no emulation for what is left in the end. A fault at which
+tests hang is one that they find. A test that fails without any fault is left out: ``PYTEST_ADDOPTS="--deselect ..."``.
 """
 
 import argparse
@@ -65,17 +65,18 @@ def prepare():
     build()
 
 
-def planted(fault):
-    """Whether the compiler takes the fault, which is in the clone then."""
-    path = TREE / fault.path
-    text = path.read_text()
-    path.write_text(text[: fault.begin] + fault.new + text[fault.end :])
-    return fault.path.endswith(".py") or build(check=False)
+def planted(*faults):
+    """Whether the compiler takes the faults, which are in the clone then."""
+    for fault in sorted(faults, key=lambda fault: fault.begin, reverse=True):  # places of the earlier ones hold
+        path = TREE / fault.path
+        text = path.read_text()
+        path.write_text(text[: fault.begin] + fault.new + text[fault.end :])
+    return all(fault.path.endswith(".py") for fault in faults) or build(check=False)
 
 
-def restore(fault):
-    run("git", "checkout", "-q", "--", fault.path)
-    if not fault.path.endswith(".py"):
+def restore(*faults):
+    run("git", "checkout", "-q", "--", *(fault.path for fault in faults))
+    if not all(fault.path.endswith(".py") for fault in faults):
         build()
 
 
@@ -105,14 +106,14 @@ def nearest(fault, words):
     return sorted(words, key=score, reverse=True)[:6]
 
 
-def found_by(*options, seconds):
-    """The first test that fails, or nothing."""
-    command = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *options)
+def failures(*options, seconds):
+    """The tests that fail, or what is known of a process that did not end well."""
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options)
     result = run(*command, seconds=seconds, check=False)
     if result.returncode in (0, 5):  # all pass, or none is chosen
-        return ""
-    failed = re.search(r"^(?:FAILED|ERROR) ([^\s\[]*)", result.stdout, re.MULTILINE)
-    return failed[1].removeprefix("tests/") if failed else result.stdout.strip().splitlines()[-1][:80]
+        return []
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+?(?:\[.*?\])?)(?: - .*)?$", result.stdout, re.MULTILINE)
+    return failed or [result.stdout.strip().splitlines()[-1][:80] if result.returncode > 0 else "a crash"]
 
 
 def main():
@@ -127,8 +128,8 @@ def main():
     words = {path: Counter(re.findall(r"[^\W_]+(?:_[^\W_]+)*", (TREE / path).read_text())) for path in files}
     rng, begin, faults = random.Random(settings.seed), time.monotonic(), []
 
-    def judge(fault, finder, test):
-        fault.verdict = f"{finder}: `{test}`" if test else finder
+    def judge(fault, finder, tests=()):
+        fault.verdict = f"{finder}: `{tests[0].split('[')[0].removeprefix('tests/')}`" if tests else finder
         print(f"{time.monotonic() - begin:.0f} s {fault.row()}", file=sys.stderr, flush=True)
 
     for language, count in (("python", settings.python), ("cpp", settings.cpp)):
@@ -137,17 +138,23 @@ def main():
             fault = next(draws)
             if planted(fault):
                 faults.append(fault)
-                if test := found_by("-n", "0", "--quick", *nearest(fault, words), seconds=300):
-                    judge(fault, "quick", test)
+                if tests := failures("-n", "0", "-x", "--quick", *nearest(fault, words), seconds=300):
+                    judge(fault, "quick", tests)
             restore(fault)
-    for fault in [fault for fault in faults if not fault.verdict]:
-        planted(fault)
-        if test := found_by("-n", settings.n, "--quick", seconds=1200):
-            judge(fault, "quick", test)
-        else:
-            test = found_by("-n", settings.n, "--rest", "-m", "not emulated", seconds=1800)
-            judge(fault, "the rest" if test else "neither", test)
-        restore(fault)
+    for finder, *options in (("quick", "--quick"), ("the rest", "--rest", "-m", "not emulated")):
+        left = [fault for fault in faults if not fault.verdict]
+        planted(*left)
+        failed = failures("-n", settings.n, *options, seconds=3600) if left else []
+        restore(*left)
+        print(f"{len(left)} faults together:", *(failed or ["no failure"]), sep="\n", file=sys.stderr, flush=True)
+        suspects = [name for name in failed if name.startswith("tests/")]
+        for fault in left if suspects else []:
+            planted(fault)
+            if tests := failures("-n", "0", "-x", *suspects, seconds=1200):
+                judge(fault, finder, tests)
+            restore(fault)
+    for fault in faults:
+        fault.verdict = fault.verdict or "neither"
     print("| file | change | found by |\n| --- | --- | --- |", *(fault.row() for fault in faults), sep="\n")
     of = Counter(fault.verdict.split(":")[0] for fault in faults)
     print(f"quick: {of['quick']} of the {of['quick'] + of['the rest']} that are found; neither: {of['neither']}")
