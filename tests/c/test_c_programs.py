@@ -100,6 +100,7 @@ def test_the_example_of_a_signal(tmp_path):
     assert piped("score").returncode == 2
 
 
+@pytest.mark.costly
 def test_streams_in_cpp(tmp_path):
     flow = sequence_cases.wavenet("c++ streams", context=1, covariates=2, hop=4, dtype="float32")
     flow.save(tmp_path / "flow.safetensors")

@@ -58,6 +58,7 @@ def measured(text, width, folder):
     return json.loads(unescape(title.group(1)))
 
 
+@pytest.mark.costly
 def test_on_a_phone(page, tmp_path):
     """Nothing is cut off at the side, and sentences have the width of the page."""
     found = measured(page, 390, tmp_path)

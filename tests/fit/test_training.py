@@ -304,6 +304,7 @@ def test_rows_of_a_gaussian_are_fitted_no_worse_than_by_one(build, rows, request
     assert history.judged_by == ("held-out rows" if rows == 1000 else "cross-validation")
 
 
+@pytest.mark.costly
 def test_few_rows_that_are_no_gaussian_are_learnt():
     """Two lumps far apart: cross-validation lets the flow leave the Gaussian, or begin as a mixture."""
     rows = cases.rows(2400, 2, "float64") * 0.1 + np.where(np.arange(2400) % 2, 1.0, -1.0)[:, None]

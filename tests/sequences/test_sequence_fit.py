@@ -467,6 +467,7 @@ def shocks(steps, df, *key):
 TRIED = {"epochs": None, "patience": 2}
 
 
+@pytest.mark.costly
 def test_steps_of_several_values_have_heavy_tails_where_held_out_steps_do():
     more, found = {"layers": 3, "channels": 8}, {}
     for name, steps, df in (("t", 3000, 2.0), ("normal", 12_000, np.inf), ("kept", 3000, 2.0)):
