@@ -97,11 +97,13 @@ def nearest(fault, words):
     """Test files that mention most often what the file, its folder and the functions around the fault are named."""
     stem = Path(fault.path).stem.removesuffix("-inl").strip("_")
     folders = {part.strip("_") for part in Path(fault.path).parts}
+    if fault.path.startswith("cpp"):
+        folders |= {"derivatives", "maps", "networks"}
 
     def score(path):
         named = sum(words[path][name] for name in fault.names if len(name) > 3)
         mentions = 3 * named + 10 * words[path][stem] / sum(words[path].values()) ** 0.5
-        return mentions + 5 * (Path(path).parts[1] in folders) + 8 * (stem in path)
+        return mentions + 5 * (Path(path).parts[1] in folders) + 8 * sum(part in path for part in stem.split("_"))
 
     return sorted(words, key=score, reverse=True)[:6]
 
