@@ -43,7 +43,7 @@ def pytest_addoption(parser):
         "--thin", action="store_true", help="of each test a few cases: for sanitizers (tests/support/selection.py)"
     )
     parser.addoption(
-        "--quick", action="store_true", help="the same, neither emulated nor long: the check of an installation"
+        "--quick", action="store_true", help="the same, neither emulated, long nor costly: the check of an installation"
     )
     parser.addoption("--rest", action="store_true", help="what --quick leaves out")
     parser.addoption(
@@ -100,6 +100,7 @@ def pytest_collection_modifyitems(config, items):
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])
     interpreted.mark(items)
     selection.mark_emulated(items)
+    selection.mark_costly(items)
     if config.option.quick or config.option.rest:
         selection.deselect(config, items, selection.split(items)[config.option.quick])
     if config.option.thin:

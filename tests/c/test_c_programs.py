@@ -100,6 +100,7 @@ def test_the_example_of_a_signal(tmp_path):
     assert piped("score").returncode == 2
 
 
+@pytest.mark.costly
 def test_streams_in_cpp(tmp_path):
     flow = sequence_cases.wavenet("c++ streams", context=1, covariates=2, hop=4, dtype="float32")
     flow.save(tmp_path / "flow.safetensors")
@@ -112,6 +113,7 @@ def test_streams_in_cpp(tmp_path):
     np.testing.assert_allclose(np.array(done.stdout.split(), "float32"), want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.costly
 def test_containers_in_cpp(tmp_path):
     made = cases.randomise(hr.MAF(3, 2, transforms=2, hidden=(16,), dtype="float64"), 0.2, "containers")
     made.save(tmp_path / "flow.safetensors")
@@ -181,6 +183,7 @@ def test_the_example_in_r(tmp_path):
     assert draw("flow.safetensors").stderr == "draw: error: expected DENSITY.safetensors ROWS SEED\n"
 
 
+@pytest.mark.costly
 def test_the_example_in_cpp(tmp_path, flow):
     program = compiled(CXX, ROOT / "examples/c/posterior.cpp", tmp_path / "posterior")
     done = run(program, flow[1], 0.5, -1)
@@ -221,6 +224,7 @@ int main() {
 """
 
 
+@pytest.mark.costly
 def test_cmake_finds_the_library(tmp_path, flow):
     if shutil.which("cmake") is None:
         pytest.skip("no CMake")

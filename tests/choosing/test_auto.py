@@ -30,6 +30,7 @@ def banana(n, seed=0):
     return x
 
 
+@pytest.mark.costly
 def test_a_flow_beats_the_gaussian_where_rows_are_bent():
     choice = hr.auto(banana(3000), seconds=4.0, families=("maf", "nsf"), progress=False)
     assert [one.name for one in choice.table if one.name.startswith("MAF") or one.name.startswith("NSF")]
@@ -255,6 +256,7 @@ def test_one_column_of_many_rows_has_no_affine_flows():
             assert one.flow.sample(100, seed=0).min() > 0
 
 
+@pytest.mark.costly
 def test_context_and_weights():
     rng = np.random.default_rng(0)
     context = rng.uniform(-1, 1, 900)
@@ -383,6 +385,7 @@ def test_constant_columns_are_kept_aside_and_named():
     assert "One value alone, kept aside and put back in samples: 2." in str(choice)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("rows", [300, 900])
 def test_periodic_columns(rows):
     """Every candidate has them; the Gaussian is even around circles; kernels, which end at no seam, are left out."""

@@ -14,6 +14,7 @@ def write(path, x, names):
     np.savetxt(path, x, delimiter=",", header=names, comments="", fmt="%.10g")
 
 
+@pytest.mark.costly
 def test_auto(folder, run, result):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((800, 2))
@@ -45,6 +46,7 @@ def test_options_that_would_not_be_used_are_refused(folder, run, option):
     assert f"argument {option}: --auto does not take it" in err
 
 
+@pytest.mark.costly
 def test_it_says_how_many_rows_of_a_long_table_it_looks_at(folder, run, monkeypatch):
     monkeypatch.setattr("headrace._cli.fitting.JUDGES", 300)
     write("t.csv", np.random.default_rng(0).standard_normal((900, 2)), "a,b")

@@ -12,6 +12,7 @@ from headrace._cli import demo
 pytestmark = pytest.mark.programs
 
 
+@pytest.mark.costly
 def test_bench(run, result, monkeypatch):
     monkeypatch.setattr(_bench, "LEAST_CALLS", 1)
     monkeypatch.setattr(_bench, "copy_bandwidth", lambda megabytes: 20.0)
@@ -57,6 +58,7 @@ def small_table(monkeypatch):
     monkeypatch.setattr(demo, "PIXELS", 40)
 
 
+@pytest.mark.costly
 def test_demo(folder, run, result, small_table):
     pytest.importorskip("matplotlib")
     report = result("demo", "--epochs", 2, "--seed", 1, "--quiet")

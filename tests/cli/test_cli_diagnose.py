@@ -47,6 +47,7 @@ def test_the_training_rows_are_no_new_rows(fitted, run):
     check_error(*outcome, ["--training: expected another file than t.csv"])
 
 
+@pytest.mark.costly
 def test_pages_and_pictures(fitted, run, folder):
     pytest.importorskip("matplotlib")
     for name, begin in (("d.html", b"<!DOCTYPE html>"), ("d.png", b"\x89PNG"), ("d.pdf", b"%PDF"), ("d.svg", b"<?xml")):

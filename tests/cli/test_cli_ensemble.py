@@ -116,6 +116,7 @@ def test_members_have_a_file_of_their_own(folder, result):
     assert result("score", "m.safetensors", "t.csv", "-o", "s.csv")["rows"] == 600
 
 
+@pytest.mark.costly
 def test_a_choice_keeps_members_too(folder, result):
     write_csv("t.csv", table(600), NAMES)
     time = ("--auto", "--effort", "high", "--time-budget", 3)

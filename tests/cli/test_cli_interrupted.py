@@ -160,6 +160,7 @@ def test_ctrl_c_in_a_search_saves_what_was_tried(begun, code, folder, run, monke
         assert (file.read() != before) == code
 
 
+@pytest.mark.costly
 def test_a_process_of_its_own(folder):
     process = command("info", "--json")
     out, err = process.communicate(timeout=60)
@@ -190,6 +191,7 @@ def test_a_signal_to_a_process_that_fits(folder):
     assert hr.load("f.safetensors").features == 3
 
 
+@pytest.mark.costly
 def test_a_reader_that_goes_away(folder):
     small_flow()
     process = command("sample", "flow.safetensors", "-n", 200_000, "--seed", 1)

@@ -77,6 +77,7 @@ def test_the_file_behind_the_standard_output_is_not_replaced(folder):
     check_error(1, "", done.stderr, ["--output: expected another file than the standard output", "out.csv"])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", ["s.csv", "s.npy", "s.parquet"])
 def test_a_full_disk_leaves_what_was_there(folder, name):
     """As a limit of a file's size makes one."""
@@ -106,6 +107,7 @@ def run_whole(*arguments):
     return process.returncode
 
 
+@pytest.mark.costly
 def test_a_full_disk_behind_the_standard_output(folder):
     small_flow()
     for arguments in (["sample", "flow.safetensors", "-n", "20000"], ["info"]):

@@ -132,6 +132,7 @@ def test_scores_go_on_after_a_kill(folder, run, result, monkeypatch, kind, numbe
     assert (report["rows"], report["tables_done_before"]) == (400, number - 1)
 
 
+@pytest.mark.costly
 def test_a_process_that_is_killed(folder, result):
     """Wherever it is: what is there is whole, and the same command finishes it."""
     hr.MAF(3, transforms=8, hidden=(128, 128)).save("flow.safetensors")

@@ -213,6 +213,7 @@ def test_scores_on_the_standard_output_come_as_they_are_made(folder, run, monkey
     assert_array_equal(np.array(out.split(), "f4"), flow.log_prob(x))
 
 
+@pytest.mark.costly
 def test_a_process_that_is_interrupted(folder, result):
     hr.MAF(3, transforms=8, hidden=(128, 128)).save("flow.safetensors")
     np.save("t.npy", table(2_000_000))

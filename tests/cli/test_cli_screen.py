@@ -266,6 +266,7 @@ def test_without_rich_a_terminal_has_the_plain_drawing(folder, run, monkeypatch)
     assert "\x1b[" not in run("fit", "--help")[1]
 
 
+@pytest.mark.costly
 @pytest.mark.skipif(importlib.util.find_spec("rich") is None, reason="rich is not installed")
 def test_a_terminal_has_colours_bars_and_messages_within_its_width(folder):
     """A process on a pseudo-terminal of 80 columns: the bars of all phases, the report, a long error between words."""

@@ -220,6 +220,7 @@ def test_a_diagnosis_is_that_of_python(folder, run, result):
     assert other["nats"] != report["nats"]
 
 
+@pytest.mark.costly
 def test_a_diagnosis_of_channels_and_its_picture(folder, run, monkeypatch):
     pytest.importorskip("matplotlib")
     signal_flow(channels=2)

@@ -63,6 +63,7 @@ def test_a_flow_from_the_standard_input(folder, run, given):
     assert "standard input can be one of them" in err
 
 
+@pytest.mark.costly
 def test_a_pipe_of_three_commands(folder):
     """The flow goes from one to the next, and the report of the fit to the standard error."""
     write_csv("t.csv", table(), NAMES)

@@ -218,6 +218,7 @@ print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.costly
 @pytest.mark.programs
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in KiB")
 @pytest.mark.parametrize("kind", ["npy", "parquet"])

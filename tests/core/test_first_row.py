@@ -77,6 +77,7 @@ def test_numbers_depend_on_the_whole_row_number():
     cases.assert_same_bits(across[10:], flow.sample(10, seed=1, first_row=2**32))
 
 
+@pytest.mark.costly
 def test_a_dual_ascent_in_parts(dtype):
     x = cases.rows(400, 3, dtype, "ascent")
     flow = hr.DualAscentFlow(steps=5, dtype=dtype).fit(x, progress=False)

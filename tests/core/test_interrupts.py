@@ -77,6 +77,7 @@ def test_ctrl_c_ends_a_long_call_soon(call, threads):
     assert float(seconds) < 1.0  # 0.1 where nobody else has the cores
 
 
+@pytest.mark.costly
 def test_ctrl_c_does_not_apply_half_a_gradient():
     code = """
     x = np.repeat(rows, 200, axis=0)

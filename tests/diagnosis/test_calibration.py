@@ -233,6 +233,7 @@ def test_memorised_rows(tree, monkeypatch):
     assert np.mean(np.asarray(p) <= 0.6) > 0.4
 
 
+@pytest.mark.costly
 def test_all_tests_together(monkeypatch):
     """Of right densities at most 5 % are spoken against; weights and their draws of rows included."""
     monkeypatch.setattr(classifier, "find_spec", lambda name: None)

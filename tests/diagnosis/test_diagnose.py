@@ -291,6 +291,7 @@ def assert_a_page_of_its_own(text):
     assert {svg.get("viewBox") is not None for svg in root.iter("{http://www.w3.org/2000/svg}svg")} == {True}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", ["right", "wrong", "ensemble", "one row"])
 def test_pictures_and_pages(kind, tmp_path):
     pytest.importorskip("matplotlib")
@@ -411,6 +412,7 @@ def test_log_densities_and_worst_rows():
         assert one.value == z[one.row, one.coordinate]
 
 
+@pytest.mark.costly
 def test_a_page_shows_columns_next_steps_and_how_it_was_made():
     pytest.importorskip("matplotlib")
     rng = cases.rng("columns on a page")
@@ -435,6 +437,7 @@ def test_a_page_shows_columns_next_steps_and_how_it_was_made():
     assert picture._coordinate(diagnosis, 13) == "13, mostly wide"
 
 
+@pytest.mark.costly
 def test_letters_of_pictures_have_ten_pixels_and_p_values_too_small_are_shown_so():
     """From the page's own sizes; tests/diagnosis/test_page_in_browser.py compares with what a browser makes of them."""
     pytest.importorskip("matplotlib")

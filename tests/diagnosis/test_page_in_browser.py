@@ -58,6 +58,7 @@ def measured(text, width, folder):
     return json.loads(unescape(title.group(1)))
 
 
+@pytest.mark.costly
 def test_on_a_phone(page, tmp_path):
     """Nothing is cut off at the side, and sentences have the width of the page."""
     found = measured(page, 390, tmp_path)
@@ -70,6 +71,7 @@ def test_on_a_phone(page, tmp_path):
     assert found["letters"] >= 15
 
 
+@pytest.mark.costly
 def test_on_a_screen(page, tmp_path):
     """Tables are tables, and pictures stand side by side."""
     found = measured(page, 1200, tmp_path)

@@ -97,6 +97,7 @@ def test_a_mixture_along_no_coordinate():
     assert by_name(diagnosis, "distance from the middle").misses
 
 
+@pytest.mark.costly
 def test_context_that_the_density_does_not_use():
     rng = cases.rng("ignored")
     context = rng.gamma(1.0, size=(ROWS, 2))

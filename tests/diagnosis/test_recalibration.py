@@ -53,6 +53,7 @@ def test_a_density_too_wide_or_too_narrow_is_repaired(factors, context, dtype):
     assert lost < 0.03
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("seeds", [4, pytest.param(10, marks=pytest.mark.nightly)])
 def test_a_right_density_stays_or_loses_little(seeds):
     """Fits to noise lose log-likelihood on rows left out, so that most are found to be worse. The others cost what six
@@ -78,6 +79,7 @@ def test_its_density_is_exact():
     assert_allclose(repaired.to_data(z)[0], x, rtol=1e-9)
 
 
+@pytest.mark.costly
 def test_latent_rows_in_clusters_have_the_density_of_the_map():
     """A fit to so few rows would take a mixture for its base, which the map does not have."""
     rng = cases.rng("latent clusters")

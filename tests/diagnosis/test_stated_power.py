@@ -20,6 +20,7 @@ LEAST = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("misfit", power.MISFITS)
 def test_power(misfit):
     count = power.found(misfit, ROWS, SEEDS)

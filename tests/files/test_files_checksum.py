@@ -78,6 +78,7 @@ def with_metadata(data, change):
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
+@pytest.mark.costly
 def test_no_flipped_bit_changes_a_note():
     """Every bit of the header, in which notes are."""
     data, refusals = noted(), 0

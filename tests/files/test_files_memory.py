@@ -72,6 +72,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.costly
 @pytest.mark.programs
 def test_huge_claims_are_refused_in_little_memory(tmp_path):
     """In a process of their own, which never forgets its peak of memory."""
@@ -114,6 +115,7 @@ CROWDED = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.programs
 @pytest.mark.parametrize(
     "name",

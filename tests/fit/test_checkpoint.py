@@ -182,6 +182,7 @@ print(steps, history.stopped)
 """
 
 
+@pytest.mark.costly
 @pytest.mark.programs
 def test_a_process_that_ends_at_once(tmp_path):
     dtype = "float32"  # both above
@@ -207,6 +208,7 @@ def test_a_process_that_ends_at_once(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["parts.npz", "whole.npz"]  # no temporary files, no states
 
 
+@pytest.mark.costly
 @pytest.mark.usefixtures("one_mixture")
 def test_few_rows_begin_anew_with_the_same_bits(tmp_path, monkeypatch):
     """Cross-validation keeps no state."""

@@ -86,6 +86,7 @@ def test_the_flow_is_what_history_names(which, monkeypatch):
     assert [one.split(": ")[0] for one in history.tried] == ["0", "1", "2", "3", "mixture", "student"]
 
 
+@pytest.mark.costly
 def test_a_student_learns_what_one_fit_misses(monkeypatch):
     """A student with more steps than members is better than the fit of the same flow, and near the mixture."""
     monkeypatch.setattr(_effort, "STEPS", 1500)
@@ -367,6 +368,7 @@ def test_an_estimator_has_residual_blocks_by_default():
     assert plain.flow_.n_parameters == sizes[False] != sizes[True]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("keep", [False, True])
 def test_auto_ends_with_it(keep):
     choice = hr.auto(bent(900), seconds=3, families=("maf",), effort="high", keep=keep, progress=False)

@@ -244,6 +244,7 @@ def measured(folder, rows, validation=0.1):
     return memory, seconds
 
 
+@pytest.mark.costly
 @pytest.mark.programs
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_fit_of_a_file_takes_no_memory_that_grows_with_its_rows(tmp_path):

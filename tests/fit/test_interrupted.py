@@ -308,6 +308,7 @@ def test_an_ascent(owner, name, monkeypatch):
     assert model.history is history
 
 
+@pytest.mark.costly
 def test_auto_keeps_what_it_had(monkeypatch):
     """A candidate that is interrupted before its second round goes on keeps the flow of its first."""
     trials, whole = [], Trial.go

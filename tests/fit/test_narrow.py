@@ -83,6 +83,7 @@ def test_nearly_collinear_columns_keep_their_gaussian(kind, eps, dtype, short):
     assert_allclose(found, true, atol=0.02)  # 9 parameters of 900 rows cost 0.005, and rounding 0.005
 
 
+@pytest.mark.costly
 @pytest.mark.usefixtures("one_mixture")
 @pytest.mark.parametrize("rows", [300, 5000])
 def test_few_and_many_rows_keep_it_too(rows):
@@ -189,6 +190,7 @@ def named(name, kind, rows):
     return re.escape(f"{name}: cells lie far from all others in column 1 (column 1: {where}; the others lie within ")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", ["array", "group"])
 @pytest.mark.parametrize("fills", [1, 2])
 def test_a_few_fill_values_cost_new_rows_nothing(kind, fills):

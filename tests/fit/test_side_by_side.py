@@ -87,6 +87,7 @@ def test_members_have_the_bits_of_one_after_another(set_threads):
         assert [state(flow) for flow in ensemble] == [state(flow) for flow in flows]
 
 
+@pytest.mark.costly
 @pytest.mark.usefixtures("one_mixture")
 def test_many_have_the_bits_of_one_after_another(set_threads):
     """With curves, cross-validation of few rows, context, weights and bounds."""

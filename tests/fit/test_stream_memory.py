@@ -66,6 +66,7 @@ def grown(call, *arguments, first="pass"):
 FIT = "flow.fit(hr.rows.blocks(made, buffer=50_000), epochs=1, batch_size=4096, progress=False)"
 
 
+@pytest.mark.costly
 def test_a_fit_of_blocks_takes_the_memory_of_its_buffer():
     """A million rows are 76 MiB, and 3.8 the buffer: held twice, with the rows that stand for all, and work arrays."""
     assert grown(FIT, 1_000_000) < 60.0
@@ -93,6 +94,7 @@ PARQUET = (
 )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("way", ["command line", pytest.param("Python", marks=pytest.mark.nightly)])
 def test_a_fit_of_parquet(way, tmp_path):
     """Two million rows are 153 MiB, in row groups of 1.9: Arrow holds some of these, and memory that it may need."""

@@ -285,6 +285,7 @@ def test_a_decay_that_nothing_can_choose_is_that_of_the_rows(keywords):
 # --- few rows -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("build", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
 @pytest.mark.parametrize("rows", [50, 300, 1000])
 def test_rows_of_a_gaussian_are_fitted_no_worse_than_by_one(build, rows, request):
@@ -303,6 +304,7 @@ def test_rows_of_a_gaussian_are_fitted_no_worse_than_by_one(build, rows, request
     assert history.judged_by == ("held-out rows" if rows == 1000 else "cross-validation")
 
 
+@pytest.mark.costly
 def test_few_rows_that_are_no_gaussian_are_learnt():
     """Two lumps far apart: cross-validation lets the flow leave the Gaussian, or begin as a mixture."""
     rows = cases.rows(2400, 2, "float64") * 0.1 + np.where(np.arange(2400) % 2, 1.0, -1.0)[:, None]
@@ -318,6 +320,7 @@ def test_few_rows_that_are_no_gaussian_are_learnt():
     assert_allclose(loss_of(flow, new), history.best_loss, atol=0.3)
 
 
+@pytest.mark.costly
 def test_a_flow_that_became_a_gaussian_is_saved_and_fitted_again():
     x = gaussian(300)
     flow = hr.MAF(FEATURES, transforms=2, hidden=(16,))

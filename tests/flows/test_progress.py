@@ -114,6 +114,7 @@ def shown_by(call, monkeypatch):
     return bars
 
 
+@pytest.mark.costly
 def test_every_phase_of_a_fit_has_a_bar(monkeypatch):
     """Marginals column by column, their trial, the epochs with the decay of their stage; few rows choose epochs."""
     x = np.random.default_rng(0).standard_normal((3000, 2)) ** 3

@@ -92,6 +92,7 @@ def test_flow_density():
     assert np.abs(spread[:, 0] - drawn[:, 0]).max() <= 0.05 + 1e-9
 
 
+@pytest.mark.costly
 def test_the_command_line_and_auto(tmp_path, monkeypatch):
     from headrace._cli.cli import main
 

@@ -361,6 +361,7 @@ def test_levels_hold_shares():
     assert label("a$b") == r"a\$b"
 
 
+@pytest.mark.costly
 def test_the_users_style_and_pyplot_are_left_alone():
     code = (
         "import headrace as hr, sys; import headrace.plot; assert 'matplotlib' not in sys.modules\n"

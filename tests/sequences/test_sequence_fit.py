@@ -173,6 +173,7 @@ def test_at_most_a_fifth_of_the_steps_is_held_out(lengths):
         assert all(one.begin == trained.get(one.sequence, 0) for one in out)
 
 
+@pytest.mark.costly
 def test_a_long_recording_beside_a_short_one_is_trained_on():
     x = [autoregression(n, "beside") for n in (4000, 40)]
     test, alone, reached = autoregression(10_000, "new"), hr.WaveNet(layers=3, channels=8), []
@@ -466,6 +467,7 @@ def shocks(steps, df, *key):
 TRIED = {"epochs": None, "patience": 2}
 
 
+@pytest.mark.costly
 def test_steps_of_several_values_have_heavy_tails_where_held_out_steps_do():
     more, found = {"layers": 3, "channels": 8}, {}
     for name, steps, df in (("t", 3000, 2.0), ("normal", 12_000, np.inf), ("kept", 3000, 2.0)):
@@ -484,6 +486,7 @@ def test_steps_of_several_values_have_heavy_tails_where_held_out_steps_do():
     assert not again.heavy_tails  # of a fit that finds its base so
 
 
+@pytest.mark.costly
 def test_a_fit_with_heavy_tails_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     x, more = shocks(2000, 2.0), {"layers": 2, "channels": 4}
     whole, path = hr.WaveNet(4, **more), tmp_path / "fit.state"

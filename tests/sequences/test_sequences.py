@@ -81,6 +81,7 @@ def test_a_chain_of_both_readings_and_transforms_of_rows(dtype, tmp_path):
     assert flow.field == 2 + 5 + 4 + 9
 
 
+@pytest.mark.costly
 def test_log_densities_sum_to_one_over_a_step():
     """p(x_t | x_<t) is a density of x_t: it integrates to one, and the mean of samples is that of the density."""
     flow = sequence_cases.wavenet("integral", map="affine", base=hr.Logistic(1))

@@ -207,6 +207,7 @@ def test_bits_depend_on_nothing_else(dtype, features):
                 cases.assert_same_bits(a[rows], b)
 
 
+@pytest.mark.costly
 def test_parts_of_a_long_sequence():
     """Gradients go through the borders of the parts that a long sequence is worked on in."""
     flow = calm(sequence_cases.wavenet("parts", layers=12, channels=48, kernel=2, map="affine", reads="latent"))

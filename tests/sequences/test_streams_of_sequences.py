@@ -183,6 +183,7 @@ def test_no_pull_goes_beyond_2_to_the_32():
         stream.pull(1, seed=0)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("rows", [10**12, 2**31 - 1])
 def test_streams_beyond_the_memory_are_refused_at_once(rows):
     """Before, memory was taken until none was left."""

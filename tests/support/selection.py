@@ -11,7 +11,8 @@ cases that each value of each of its parameters comes at least once, and each pa
 choose a kernel. Every shape, every hostile input and every message is therefore still there.
 
 ``--quick`` is the check of an installation, README's command: it keeps the same cases of the tests that are neither
-``emulated``, because no user's processor changes the device's sources, nor ``long``. ``--rest`` keeps all others.
+``emulated``, because no user's processor changes the device's sources, nor ``long``, nor ``costly``. ``--rest`` keeps
+all others.
 """
 
 import functools
@@ -70,11 +71,24 @@ def is_one_in(n, name, part=0):
 def mark_emulated(items):
     """Marks what runs the CUDA sources in emulation, so that `-m "not emulated"` needs no emulation."""
     for item in items:
-        values = getattr(getattr(item, "callspec", None), "params", {}).values()
         if "emu" in getattr(item, "fixturenames", ()) or any(
-            isinstance(value, str) and value == "emu" for value in values
+            isinstance(value, str) and value == "emu" for value in values_of(item).values()
         ):
             item.add_marker("emulated")
+
+
+def mark_costly(items):
+    """Marks what compiles the header for C++, which takes half a minute of a core, and what tests pages and tools."""
+    for item in items:
+        of_header = any(str(value).startswith("('header'") for value in values_of(item).values())
+        of_tools = item.path.parent.name == "tools" and item.path.name != "test_doctests.py"
+        if of_header or of_tools or "runtime" in getattr(item, "fixturenames", ()):
+            item.add_marker("costly")
+
+
+def values_of(item):
+    """The values of a case's parameters, by name."""
+    return getattr(getattr(item, "callspec", None), "params", {})
 
 
 def superfluous(items):
@@ -91,7 +105,7 @@ def superfluous(items):
 
 def split(items):
     """The cases that ``--quick`` keeps, and those that ``--rest`` keeps."""
-    short = [item for item in items if not any(map(item.get_closest_marker, ("emulated", "long")))]
+    short = [item for item in items if not any(map(item.get_closest_marker, ("emulated", "long", "costly")))]
     quick = set(map(id, short)) - set(map(id, superfluous(short)))
     return [item for item in items if id(item) in quick], [item for item in items if id(item) not in quick]
 

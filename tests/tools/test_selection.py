@@ -111,7 +111,7 @@ def pytester_items(tmp_path, request):
     return list(module.collect())
 
 
-@pytest.mark.parametrize("mark", ["emulated", "long", "programs"])
+@pytest.mark.parametrize("mark", ["emulated", "long", "costly", "programs"])
 def test_quick_and_the_rest_are_the_whole(mark, pytester_items):
     """README's command and the rest, both of which `.ci/run tests` runs."""
     for item in pytester_items:

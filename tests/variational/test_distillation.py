@@ -281,6 +281,7 @@ def test_transforms_learn_one_by_one_where_they_correspond():
 UNEQUAL_UNITS = hr.Standardize([1.0, 200.0, -3000.0], [0.03, 40.0, 500.0])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("context", [0, 2])
 def test_a_student_of_more_transforms_learns_one_by_one_from_the_latent_end(dtype, context):
     """In units of their own, because the scales stand behind the student's other transforms."""
