@@ -14,7 +14,7 @@ from typing import Any
 from bench.peers.client import alternating
 
 Timed = Callable[[int], float]
-"""Processor seconds of so many calls."""
+"""Processor seconds of a number of calls."""
 LONG, MOST = 0.03, 2000  # seconds of a long call, and calls of a block
 
 
