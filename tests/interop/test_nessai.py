@@ -192,7 +192,7 @@ def fit_arguments(tmp_path, training, n=100, **call):
 
     def fit(x, context, **arguments):
         seen.update(arguments, x=x)
-        return SimpleNamespace(train_loss=[1.0], validation_loss=[])
+        return SimpleNamespace(train_loss=[1.0], validation_loss=[], stopped="epochs")
 
     flow = made.model.flow
     kept = SimpleNamespace(flow=SimpleNamespace(fit=fit), eval=lambda: None, finalise=lambda: None)
