@@ -50,7 +50,7 @@ _SOIL = {name: (_of_every_magnitude(16, 2), _of_every_magnitude(16, 2, count)) f
 
 
 class Rows:
-    """The rows' times; what is made for one stays for the next that makes the same."""
+    """The times of rows; objects are made once for successive rows with the same construction."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)

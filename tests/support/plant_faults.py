@@ -2,9 +2,9 @@
 
 The last commit is cloned into ``build/faults/tree``, built for this machine's instruction set alone, and changed there;
 nothing is drawn that needs a package or a device that is not there. Each fault first meets the quick tests of the files
-that name it most often. Those that are left are planted together, and meet all quick tests; of the tests that fail then
-each fault meets those alone. So do all others that need no emulation for what is left in the end. A fault at which
-tests hang is one that they find; a test that fails without any fault finds none.
+that name it most often. Faults that these miss are planted together and meet all quick tests, then each fault alone
+meets the tests that failed. The other tests without emulation follow in the same way, for the faults that remain. A
+fault at which tests hang is one that they find; a test that fails without any fault finds none.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def nearest(fault, words):
 
 
 def failures(*options, seconds):
-    """The tests that fail, or what is known of a process that did not end well."""
+    """The names of tests that fail, or the last line of a process that ended without any."""
     command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options)
     result = run(*command, seconds=seconds, check=False)
     if result.returncode in (0, 5):  # all pass, or none is chosen
