@@ -123,7 +123,7 @@ def new_temporary(start: str, mode: int | None) -> Temporary:
     import secrets  # here, because nothing but writing needs it
 
     while True:
-        made = (_Flocked if fcntl else _Beside)(f"{start}{secrets.token_hex(8)}{_ENDING}", mode)
+        made = (_Beside if fcntl is None else _Flocked)(f"{start}{secrets.token_hex(8)}{_ENDING}", mode)
         if os.path.exists(made.name):  # no process took it for abandoned before it was locked
             return made
         made.remove()

@@ -1,0 +1,54 @@
+"""Workflows of the repository: which actions they run, with which rights, and that their commands exist here."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def commands(text):
+    """Commands of `run`, a line each."""
+    return [line.strip() for line in re.findall(r"^ *- run: (.*)$", text, re.MULTILINE)]
+
+
+def faults(text):
+    """Actions by a name that can move, rights beyond reading, and steps of .ci/run that do not exist."""
+    actions = re.findall(r"uses: (.*)", text)
+    result = [action for action in actions if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}  # v[\d.]+", action)]
+    top = re.findall(r"^permissions:\n((?:  .*\n)+)", text, re.MULTILINE)
+    result += [] if top == ["  contents: read\n"] else [f"permissions {top}"]
+    steps = subprocess.run([ROOT / ".ci" / "run", "list"], capture_output=True, text=True, check=True).stdout.split()
+    for command in commands(text):
+        name, *arguments = command.split("  #")[0].split()
+        if name == ".ci/run":
+            result += [step for step in arguments if step not in (*steps, "gate", "nightly")]
+    return result
+
+
+def test_each_workflow_reads_alone_and_names_its_actions_by_commit():
+    assert [path.name for path in WORKFLOWS] == ["checks.yml", "wheels.yml"]
+    assert {path.name: faults(path.read_text()) for path in WORKFLOWS} == {"checks.yml": [], "wheels.yml": []}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683", "actions/checkout@v4"),
+        ("contents: read", "contents: write"),
+        (".ci/run quick", ".ci/run quickly"),
+    ],
+)
+def test_a_fault_of_a_workflow_is_reported(old, new):
+    text = (ROOT / ".github" / "workflows" / "checks.yml").read_text()
+    assert old in text
+    assert faults(text.replace(old, new, 1))
+
+
+def test_a_pull_request_runs_lint_and_the_tests_of_readme():
+    text = (ROOT / ".github" / "workflows" / "checks.yml").read_text()
+    assert "pull_request:" in text
+    assert commands(text)[0] == ".ci/run quick"
