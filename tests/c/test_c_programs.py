@@ -161,7 +161,9 @@ def test_the_example_in_r(tmp_path):
     made.save(tmp_path / "flow.safetensors")
     asked = run(*r(), "-e", 'cat(R.home("include"))')
     assert asked.returncode == 0, asked.stderr
-    shared = [*C, "-shared", "-fPIC", "-isystem", asked.stdout]
+    # R's settings are those of the compiler that built it, which may know C23's enumerations where this one does not.
+    (tmp_path / "Rconfig.h").write_text("#include_next <Rconfig.h>\n#undef HAVE_ENUM_BASE_TYPE\n")
+    shared = [*C, "-shared", "-fPIC", "-isystem", tmp_path, "-isystem", asked.stdout]
     compiled(shared, ROOT / "examples/c/headrace_r.c", tmp_path / "headrace_r.so")
 
     def draw(*given):

@@ -36,6 +36,12 @@ BAD_TABLES = {
     "a short line": (lambda: write("t.csv", "a,b\n1,2\n\n3\n"), [], ["t.csv: line 4", "expected 2 columns", "got 1"]),
     "a long line": (lambda: write("t.csv", "a,b\n1,2\n3,4,5\n"), [], ["t.csv: line 3", "expected 2 columns", "got 3"]),
     "names or numbers": (lambda: write("t.csv", "a,2\n1,2\n"), [], ["t.csv: line 1", "--header yes"]),
+    "names that count": (lambda: write("t.csv", "1,2,3\n4,5,6\n"), [], ["line 1 counts from 1 to 3", "--header yes"]),
+    "names that count from 0": (
+        lambda: write("t.csv", "0,1\n.5,2\n"),
+        [],
+        ["line 1 counts from 0", "--header no"],
+    ),
     "names declared as values": (lambda: write("t.csv", "a,b\n1,2\n"), ["--header", "no"], ["line 1", "got 'a'"]),
     "another delimiter": (lambda: write("t.csv", "a;b\n1;2\n"), ["--delimiter", ","], ["line 2", "got '1;2'"]),
     "not UTF-8": (lambda: write("t.csv", b"a,b\n1,\xff\n"), [], ["t.csv", "UTF-8", "0xff"]),

@@ -69,6 +69,31 @@ class TestTorch:
         call = lambda p: coupling(value, p.transpose(1, 2))[1]  # noqa: E731
         assert torch.autograd.gradcheck(call, (both,))
 
+    @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+    @every_direction
+    def test_autocast_has_the_values_of_float32(self, torch, coupling, direction, kind):
+        """Parameters of half the size, as a layer gives them there, and the backward pass outside of it."""
+        value, inputs = (torch.tensor(a, dtype=torch.float32) for a in batch((5,), (5,))[::2])
+        layer = torch.nn.Linear(2, 4)
+        with torch.autocast("cpu", dtype=getattr(torch, kind)):
+            params = layer(inputs).reshape(5, 2, 2)
+            out = coupling(value, params, direction=direction)
+        assert params.dtype == getattr(torch, kind)
+        want = coupling(value, params.float(), direction=direction)
+        loss = [pair[0].sum() + pair[1].sum() for pair in (out, want)]
+        gradients = [torch.autograd.grad(one, layer.weight, retain_graph=True)[0] for one in loss]
+        for a, b in zip((*out, gradients[0]), (*want, gradients[1]), strict=True):
+            assert a.dtype == torch.float32
+            assert torch.equal(a, b)
+        with pytest.raises(TypeError, match=r"params: expected dtype float32 or float64, got torch.*params\.float\(\)"):
+            coupling(value, params)
+
+    def test_sparse_tensors_are_refused(self, torch, coupling):
+        value, params = (torch.tensor(a) for a in batch((3,), (3,))[:2])
+        for name, given in (("value", (value.to_sparse(), params)), ("params", (value, params.to_sparse()))):
+            with pytest.raises(TypeError, match=rf"^{name}: expected a dense tensor, .*; call {name}\.to_dense"):
+                coupling(*given)
+
     @pytest.mark.parametrize("dims", [(0, 0), (0, None), (None, 0), (1, 1)], ids=str)
     @every_direction
     def test_examples_of_vmap_are_rows_of_one_call(self, torch, coupling, direction, dims, monkeypatch):

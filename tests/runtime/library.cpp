@@ -236,7 +236,7 @@ bool stream_state(void* stream, double* numbers, std::size_t n, double* facts) {
     });
     return true;
 }
-bool set_stream_state(void* stream, std::size_t position, const double* numbers, std::size_t n, char* message,
+bool set_stream_state(void* stream, std::uint64_t position, const double* numbers, std::size_t n, char* message,
                       std::size_t room) {
     return guarded(message, room, [&] {
         Streams& own = *static_cast<Streams*>(stream);

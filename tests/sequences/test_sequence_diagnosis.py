@@ -91,6 +91,14 @@ def test_errors():
         hr.diagnose(flow, np.zeros(30))
 
 
+def test_the_verdict_is_the_first_line_of_what_is_printed():
+    x = autoregression(4, 300, "verdict")
+    for reflection, beginning in ((0.8, "Nothing speaks against it at the 5 % level"), (0.0, "The density misses (p ")):
+        found = hr.diagnose(flow_of(reflection), x)
+        assert found.verdict.startswith(beginning)
+        assert found.summary()["verdict"] == found.verdict == str(found).splitlines()[1]
+
+
 def test_integers_have_no_density():
     with pytest.raises(
         TypeError, match="x: expected floats, because latent values are those of a density, got integers"

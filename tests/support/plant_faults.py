@@ -2,12 +2,14 @@
 
 The last commit is cloned into ``build/faults/tree``, built for this machine's instruction set alone, and changed there;
 nothing is drawn that needs a package or a device that is not there. Each fault first meets the quick tests of the files
-that name it most often. Faults that these miss are planted together and meet all quick tests, then each fault alone
-meets the tests that failed. The other tests without emulation follow in the same way, for the faults that remain. A
-fault at which tests hang is one that they find; a test that fails without any fault finds none.
+that name it most often, until one fails. What these miss is left to its room, the test files that name anything of it:
+first the quick tests, then all others without emulation. In the room of a fault in Python only those tests run that
+reach it, which one run with marks in the places of the faults shows (``reached.py``). A fault at which tests do not end
+is one that they find; a test that fails without any fault finds none.
 """
 
 import argparse
+import ast
 import importlib.util
 import itertools
 import os
@@ -29,13 +31,24 @@ SOURCES = {"python": ["python/headrace/*.py"], "cpp": ["cpp/core", "cpp/math", "
 PACKAGES = {"convert": "torch", "integrations": "torch", "dask": "dask", "jax": "jax", "onnx": "onnx", "torch": "torch"}
 NOT_HERE = re.compile(r"cuda|device|dask|flowjax|torch|jax|tiles|__main__")  # in names of files
 MEMORY = 16 << 30
+MARK, MARKS = '(__import__("reached").at({}) or ({}))', TREE.parent / "reached"
+PARTS = ("quick", "--quick"), ("the rest", "--rest", "-m", "not emulated")
+ROOM = 24  # test files
+OF_KERNELS = ("bounds", "core", "derivatives", "maps", "networks", "sequences", "vector")  # folders of tests
 
 
-def run(*command, seconds=1800, check=True):
-    """A process that is finished, or was ended with all that it had started."""
-    environment = {"CCACHE_BASEDIR": str(TREE), "CCACHE_NOHASHDIR": "1", "PYTHONPATH": str(TREE / "python")}
+def run(*command, seconds=7200, core=3600, check=True):
+    """A process that is finished, or was ended with all that it had started; `core`: its seconds of a core."""
+    path = os.pathsep.join(str(TREE / folder) for folder in ("python", "tests/support"))
+    environment = {"CCACHE_BASEDIR": str(TREE), "CCACHE_NOHASHDIR": "1", "PYTHONPATH": path}
+    environment |= {"HEADRACE_REACHED": str(MARKS)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": {**os.environ, **environment}}
-    with subprocess.Popen(command, cwd=TREE, start_new_session=True, preexec_fn=limit_memory, **pipes) as process:
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (core, core + 10))
+
+    with subprocess.Popen(command, cwd=TREE, start_new_session=True, preexec_fn=limit, **pipes) as process:
         try:
             text = process.communicate(timeout=seconds)[0]
         except subprocess.TimeoutExpired:
@@ -44,10 +57,6 @@ def run(*command, seconds=1800, check=True):
     if check and process.returncode:
         raise SystemExit(f"{' '.join(command)}:\n{text}")
     return subprocess.CompletedProcess(command, process.returncode, text)
-
-
-def limit_memory():
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
 def build(check=True):
@@ -65,19 +74,24 @@ def prepare():
     build()
 
 
-def planted(*faults):
-    """Whether the compiler takes the faults, which are in the clone then."""
+def written(*faults, marks=False):
+    """Put the faults, or marks in their places, into the clone."""
+    numbers = {id(fault): i for i, fault in enumerate(faults)}
     for fault in sorted(faults, key=lambda fault: fault.begin, reverse=True):  # places of the earlier ones hold
         path = TREE / fault.path
         text = path.read_text()
-        path.write_text(text[: fault.begin] + fault.new + text[fault.end :])
-    return all(fault.path.endswith(".py") for fault in faults) or build(check=False)
+        new = MARK.format(numbers[id(fault)], fault.old) if marks else fault.new
+        path.write_text(text[: fault.begin] + new + text[fault.end :])
+
+
+def planted(fault):
+    """Whether the compiler takes the fault, which is in the clone then."""
+    written(fault)
+    return build(check=False)
 
 
 def restore(*faults):
     run("git", "checkout", "-q", "--", *(fault.path for fault in faults))
-    if not all(fault.path.endswith(".py") for fault in faults):
-        build()
 
 
 def drawn(rng, language):
@@ -93,7 +107,7 @@ def drawn(rng, language):
     return (fault for turn in itertools.zip_longest(*by_kind.values()) for fault in turn if fault)
 
 
-def nearest(fault, words):
+def nearest(fault, words, most):
     """Test files that mention most often what the file, its folder and the functions around the fault are named."""
     stem = Path(fault.path).stem.removesuffix("-inl").strip("_")
     folders = {part.strip("_") for part in Path(fault.path).parts}
@@ -105,23 +119,67 @@ def nearest(fault, words):
         mentions = 3 * named + 10 * words[path][stem] / sum(words[path].values()) ** 0.5
         return mentions + 5 * (Path(path).parts[1] in folders) + 8 * sum(part in path for part in stem.split("_"))
 
-    return sorted(words, key=score, reverse=True)[:6]
+    return sorted(words, key=score, reverse=True)[:most]
 
 
-def failures(*options, seconds):
-    """The names of tests that fail, or the last line of a process that ended without any."""
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options)
-    result = run(*command, seconds=seconds, check=False)
+def room(fault, words):
+    """The test files that may reach a fault."""
+    near = nearest(fault, words, ROOM)
+    return near + [path for path in words if fault.path.startswith("cpp") and Path(path).parts[1] in OF_KERNELS]
+
+
+def failures(*options, core=1200):
+    """The names of tests that fail, or how a process ended without any."""
+    command = (sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *options)
+    result = run(*command, core=core, check=False)
     if result.returncode in (0, 5):  # all pass, or none is chosen
         return []
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+?(?:\[.*?\])?)(?: - .*)?$", result.stdout, re.MULTILINE)
-    return failed or [result.stdout.strip().splitlines()[-1][:80] if result.returncode > 0 else "a crash"]
+    ended = "no end" if result.returncode in (-signal.SIGXCPU, -signal.SIGKILL) else "a crash"
+    return failed or [result.stdout.strip().splitlines()[-1][:80] if result.returncode > 0 else ended]
 
 
-def sound(tests):
-    """Without those that fail in the clone as it was, too."""
-    always = failures("-n", "0", *tests, seconds=1200) if tests and tests[0].startswith("tests/") else []
-    return [test for test in tests if test not in always]
+def found_by(fault, *options, core=1200):
+    """The tests that fail by the fault and not without it, or how they end; none where all pass."""
+    built = planted(fault)
+    tests = failures("-x", *options, core=core) if built else []
+    restore(fault)
+    if not tests:
+        return built, []
+    build()
+    if tests[0].startswith("tests/"):
+        always = failures(*tests)
+        return built, [test for test in tests if test not in always]
+    return built, tests if tests != failures("-x", *options, core=core) else []
+
+
+def can_be_marked(fault):
+    """Whether a call can stand in its place, as it cannot in a pattern."""
+    text = (TREE / fault.path).read_text()
+    try:
+        ast.parse(text[: fault.begin] + MARK.format(0, fault.old) + text[fault.end :])
+    except SyntaxError:
+        return False
+    return fault.path.endswith(".py")
+
+
+def reaching(faults, words):
+    """For each fault in Python what runs the quick tests that reach it, and what runs the others."""
+    marked = [fault for fault in faults if can_be_marked(fault)]
+    written(*marked, marks=True)
+    files = list(dict.fromkeys(path for fault in marked for path in room(fault, words)))
+    reach = {}
+    for name, *part in PARTS if marked else []:
+        MARKS.write_text("")
+        failures(*part, *files, core=3600)
+        lines = [line.split(" ", 1) for line in MARKS.read_text().splitlines()]
+        for i, fault in enumerate(marked):
+            tests = list(dict.fromkeys(test for number, test in lines if int(number) == i))
+            path = TREE.parent / f"{i}-{name.replace(' ', '-')}"
+            path.write_text("\n".join(tests))
+            reach[id(fault), name] = [] if not tests else [*part, *room(fault, words)] if "" in tests else [f"@{path}"]
+    restore(*marked)
+    return reach
 
 
 def main():
@@ -129,14 +187,13 @@ def main():
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--python", type=int, default=10, help="faults in python/headrace")
     parser.add_argument("--cpp", type=int, default=10, help="faults in cpp/")
-    parser.add_argument("-n", default="auto", help="processes of pytest where all tests run")
     settings = parser.parse_args()
     prepare()
     files = [path for path in run("git", "ls-files", "tests/*/test_*.py").stdout.split() if "device" not in path]
     words = {path: Counter(re.findall(r"[^\W_]+(?:_[^\W_]+)*", (TREE / path).read_text())) for path in files}
     rng, begin, faults = random.Random(settings.seed), time.monotonic(), []
 
-    def judge(fault, finder, tests=()):
+    def judge(fault, finder, tests):
         fault.verdict = f"{finder}: `{tests[0].split('[')[0].removeprefix('tests/')}`" if tests else finder
         print(f"{time.monotonic() - begin:.0f} s {fault.row()}", file=sys.stderr, flush=True)
 
@@ -144,28 +201,20 @@ def main():
         draws, wanted = drawn(rng, language), len(faults) + count
         while len(faults) < wanted:
             fault = next(draws)
-            if planted(fault):
+            compiles, tests = found_by(fault, "--quick", *nearest(fault, words, 6), core=300)
+            if compiles:
                 faults.append(fault)
-                tests = failures("-n", "0", "-x", "--quick", *nearest(fault, words), seconds=300)
-                restore(fault)
-                if tests := sound(tests):
+                if tests:
                     judge(fault, "quick", tests)
-            else:
-                restore(fault)
-    for finder, *options in (("quick", "--quick"), ("the rest", "--rest", "-m", "not emulated")):
-        left = [fault for fault in faults if not fault.verdict]
-        planted(*left)
-        suspects = failures("-n", settings.n, *options, seconds=3600) if left else []
-        restore(*left)
-        suspects = [test for test in sound(suspects) if test.startswith("tests/")]
-        print(f"{len(left)} faults together:", *(suspects or ["no failure"]), sep="\n", file=sys.stderr, flush=True)
-        for fault in left if suspects else []:
-            planted(fault)
-            if tests := failures("-n", "0", "-x", *suspects, seconds=1200):
-                judge(fault, finder, tests)
-            restore(fault)
-    for fault in faults:
-        fault.verdict = fault.verdict or "neither"
+    left = [fault for fault in faults if not fault.verdict]
+    reach = reaching(left, words)
+    for fault in left:
+        for name, *part in PARTS:
+            tests = [] if fault.verdict else reach.get((id(fault), name), [*part, *room(fault, words)])
+            if tests and (tests := found_by(fault, *tests)[1]):
+                judge(fault, name, tests)
+        if not fault.verdict:
+            judge(fault, "neither", [])
     print("| file | change | found by |\n| --- | --- | --- |", *(fault.row() for fault in faults), sep="\n")
     of = Counter(fault.verdict.split(":")[0] for fault in faults)
     print(f"quick: {of['quick']} of the {of['quick'] + of['the rest']} that are found; neither: {of['neither']}")

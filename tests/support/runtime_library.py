@@ -241,4 +241,4 @@ class RuntimeStream:
 
     def set_state(self, position, numbers):
         own = np.ascontiguousarray(numbers, np.float64)
-        self._call("set_stream_state", position, own, own.size)
+        self._call("set_stream_state", np.uint64(position), own, own.size)

@@ -46,6 +46,18 @@ class Tested:
         """The tests that speak against the density at the 5 % level, the clearest first."""
         return tuple(sorted((one for one in self.tests if one.misses), key=lambda one: one.p_value))
 
+    @property
+    def verdict(self) -> str:
+        """The verdict in one sentence."""
+        if not self.tests:
+            return "Nothing was tested."
+        looked = sum(one.looked for one in self.tests)
+        numbers = "one number" if looked == 1 else f"{looked:,} numbers"
+        if self.misses:
+            first = self.misses[0]
+            return f"The density misses ({p_text(self.p_value)} after looking at {numbers}): {first.sentence}."
+        return f"Nothing speaks against it at the {100 * LEVEL:g} % level after looking at {numbers}."
+
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values: those at most a level are rejected, and one right hypothesis is with no greater probability.

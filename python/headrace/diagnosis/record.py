@@ -14,7 +14,7 @@ from headrace._base.types import Floats
 from headrace.diagnosis import bands
 from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.distributions import normal_tail
-from headrace.diagnosis.findings import LEVEL, Finding, Tested, number, p_text
+from headrace.diagnosis.findings import Finding, Tested, number, p_text
 from headrace.diagnosis.likelihood import Likelihood
 
 
@@ -82,16 +82,9 @@ class Record(Tested):
     @property
     def verdict(self) -> str:
         """The verdict in one sentence."""
-        looked = sum(one.looked for one in self.tests)
-        numbers = "one number" if looked == 1 else f"{looked:,} numbers"
-        if not self.tests:
-            return "Nothing was tested."
-        if self.of_training:
+        if self.tests and self.of_training:
             return f"Nothing can be said of new rows: {self.copies:,} of {_counted(self.rows, 'row')} were trained on."
-        if self.misses:
-            first = self.misses[0]
-            return f"The density misses ({p_text(self.p_value)} after looking at {numbers}): {first.sentence}."
-        return f"Nothing speaks against it at the {100 * LEVEL:g} % level after looking at {numbers}."
+        return super().verdict
 
     def rank_histogram(self, coordinate: int, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
         """How many probability integral transforms of a latent coordinate lie in each of equal bins, and the band.

@@ -56,6 +56,7 @@ class SequenceDiagnosis(Tested):
             "kind": self.kind,
             "sequences": self.sequences,
             "steps": self.steps,
+            "verdict": self.verdict,
             "p_value": self.p_value,
             "nats": self.nats,
             "error": self.error,
@@ -78,7 +79,7 @@ class SequenceDiagnosis(Tested):
     def __repr__(self) -> str:
         """All of it on one screen."""
         size = f"{self.kind}, {self.sequences:,} sequences of {self.steps:,} steps in all"
-        lines = [f"{size}: {self.nats:.4f} ± {self.error:.4f} nats a step"]
+        lines = [f"{size}: {self.nats:.4f} ± {self.error:.4f} nats a step", self.verdict]
         mark = {True: "misses", False: "passes"}
         lines += [f"{mark[one.misses]:7s} {one.name}: {one.sentence} ({p_text(one.p_value)})" for one in self.tests]
         lines += ["loudness (root of the mean square, in standard deviations) and nats a step:"]

@@ -32,7 +32,8 @@ def coupling(
 
     Gradients are those of `headrace.ops.coupling_backward`: first ones, in reverse mode. They are there under
     `torch.func.grad` too, and under `torch.func.vmap`, where mapped examples are rows of one call. `torch.compile`
-    takes it whole, also with ``fullgraph=True``.
+    takes it whole, also with ``fullgraph=True``. Under `torch.autocast` tensors of half the size become float32, and so
+    does the result.
 
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
@@ -46,7 +47,7 @@ def coupling(
         ``(value, log_det)`` of the other side, shapes (..., active) and (...).
 
     Raises:
-        TypeError: not tensors of one dtype, float32 or float64, on one device.
+        TypeError: not dense tensors of one dtype, float32 or float64, on one device.
         ValueError: a wrong shape, or a keyword that the map cannot have.
         RuntimeError: a second derivative, or one in forward mode.
 
@@ -61,6 +62,10 @@ def coupling(
     for name, given in (("value", value), ("params", params)):
         if not isinstance(given, Tensor):
             raise errors.wrong_kind(name, "a PyTorch tensor", errors.type_of(given))
+        if given.layout is not torch.strided:
+            raise errors.not_dense(name, given.layout)
+    if torch.is_autocast_enabled(value.device.type):  # as its operations that need float32
+        value, params = (of.float() if of.dtype in (torch.bfloat16, torch.float16) else of for of in (value, params))
     how = *settings_of(map, settings), inverse
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         value, log_det = _operators.ops.coupling(value, params, *_typed(*how))

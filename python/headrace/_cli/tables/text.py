@@ -64,6 +64,13 @@ class Text(Source):
                 f"{path}: line {first[-1][0]} has numbers and other text, so that it may be names or a row: give "
                 f"--header yes for names, --header no for a row{choosing([*_numbers(fields)])}"
             )
+        counted = fields[1:] and fields in ([str(i + k) for i in range(len(fields))] for k in (0, 1))
+        second = "".join(line for _, line in islice(self._lines(), 1, 2))
+        if header == "auto" and counted and (fields[2:] or set(second) & set(".eE")):
+            raise ValueError(
+                f"{path}: line {first[-1][0]} counts from {fields[0]} to {fields[-1]}: it may be names or a row; "
+                "give --header yes for names, --header no for a row"
+            )
         has_names = header == "yes" or (header == "auto" and numbers == 0)
         self.names = tuple(field.strip() for field in fields) if has_names else None
         self.before = len(first) if has_names else 0  # lines before the first row
