@@ -38,7 +38,7 @@ def process(*arguments: str) -> None:
 def soil() -> None:
     """Leave values of every magnitude in the memory in which maps keep their parameters and results."""
     for name, (z, raw) in _SOIL.items():
-        hr.ops.coupling_forward(z, raw, map=name)
+        hr.ops.coupling(z, raw, map=name)
 
 
 def _of_every_magnitude(*shape: int) -> NDArray[np.float32]:

@@ -52,7 +52,7 @@ class Row:
 
     @property
     def names(self) -> set[str]:
-        """The public names in it, such as "NSF", "ops.planar_forward", "Flow.sample" and "command.score"."""
+        """The public names in it, such as "NSF", "ops.vector_map", "Flow.sample" and "command.score"."""
         names = set()
         for node in ast.walk(ast.parse("\n".join((self.made, self.call, self.fastest)))):
             if isinstance(node, ast.Attribute):
@@ -114,11 +114,11 @@ MAIN = "flow.log_prob(x)", "flow.sample(n, seed=0)", "flow.nll_and_grad(x)"
 DERIVATIVES = (
     "flow.log_prob_and_score(x)",
     "flow.log_prob_vjp(x, ones)",
-    "flow.log_prob_and_vjp(x, ones)",
+    "flow.log_prob_vjp(x, ones, values=True)",
     "flow.to_data_vjp(x, x, ones)",
-    "flow.to_data_and_vjp(x, x, ones)",
+    "flow.to_data_vjp(x, x, ones, values=True)",
     "flow.to_latent_vjp(x, x, ones)",
-    "flow.to_latent_and_vjp(x, x, ones)",
+    "flow.to_latent_vjp(x, x, ones, values=True)",
 )
 BASES = (
     "StandardNormal(2)",
@@ -208,21 +208,25 @@ def of_parts() -> Iterator[Row]:
         yield from lanes(f"flow = hr.Flow([], hr.{base}); x = rows(n, 2)", "flow.log_prob(x)", "flow.sample(n, seed=0)")
     for transform, features in TRANSFORMS.items():
         yield from lanes(f"t = hr.{transform}; x = rows(n, {features})", "t.forward(x)", "t.inverse(x)")
-    verbs = "t.forward_vjp", "t.inverse_vjp", "t.forward_and_vjp", "t.inverse_and_vjp"
-    yield from lanes(f"t = hr.Planar(2); x = rows(n, 2); {ONES}", *(f"{verb}(x, x, ones)" for verb in verbs))
+    calls = (f"t.{verb}_vjp(x, x, ones{more})" for verb in ("forward", "inverse") for more in ("", ", values=True"))
+    yield from lanes(f"t = hr.Planar(2); x = rows(n, 2); {ONES}", *calls)
     for name in ("Elementwise(2", "MaskedAutoregressive(2", "Coupling(2, [0]"):
         made = f"t, fast = hr.{name}), hr.{name}, map='additive'); x = rows(n, 2)"
         yield from beside("setting", made, {"t.forward(x)": "fast.forward(x)", "t.inverse(x)": "fast.inverse(x)"}, 112)
     for name, count in MAPS.items():
         made = f"x, raw = rows(n, 2), rows(n, 2, {count}); {ONES}"
-        calls = (f"forward(x, raw, '{name}')", f"inverse(x, raw, '{name}')", f"backward(x, raw, x, ones, '{name}')")
-        yield from lanes(made, *(f"hr.ops.coupling_{call}" for call in calls))
+        yield from lanes(made, *of_ops("coupling", name))
     for name, count in (("planar", 5), ("radial", 4)):
-        calls = "forward(x, raw)", "inverse(x, raw)", "backward(x, raw, x, ones)"
-        yield from lanes(f"x, raw = rows(n, 2), rows({count}); {ONES}", *(f"hr.ops.{name}_{call}" for call in calls))
+        yield from lanes(f"x, raw = rows(n, 2), rows({count}); {ONES}", *of_ops("vector_map", name))
     made = "x, same, shift = rows(n, 2), np.eye(2, dtype='float32'), np.zeros(2, 'float32')"
     made += "; maps = np.array([[0.5, 0, 1]] * 2, 'float32')"
     yield from lanes(made, "hr.ops.dual_ascent_step(x, maps, same, shift, maps[:, 1:])")
+
+
+def of_ops(name: str, map: str) -> tuple[str, ...]:
+    """Calls of `hr.ops`, of one map in both directions and of its gradients."""
+    both = (f"hr.ops.{name}(x, raw, '{map}'{more})" for more in ("", ", direction='inverse'"))
+    return (*both, f"hr.ops.{name}_vjp(x, raw, x, ones, '{map}')")
 
 
 def of_signals() -> Iterator[Row]:
@@ -236,7 +240,7 @@ def of_signals() -> Iterator[Row]:
         "signal.nll_and_grad(x)",
         "signal.log_prob_and_score(x)",
         "signal.log_prob_vjp(x, ones)",
-        "signal.log_prob_and_vjp(x, ones)",
+        "signal.log_prob_vjp(x, ones, values=True)",
         "signal.to_latent_vjp(x, x, None)",
         "signal.to_data_vjp(x, x, None)",
     )

@@ -87,7 +87,7 @@ def calls(rows: int, compiled: bool) -> dict[str, Callable[[], Any]]:
     found = {
         "log_prob: NumPy": lambda: flow.log_prob(x_numpy, context_numpy),
         "log_prob: FlowModule": without_gradients(module.log_prob),
-        "step: NumPy, log_prob_and_vjp": lambda: flow.log_prob_and_vjp(x_numpy, weight, context_numpy, wrt=WRT),
+        "step: NumPy, log_prob_vjp": lambda: flow.log_prob_vjp(x_numpy, weight, context_numpy, wrt=WRT, values=True),
         "step: FlowModule": with_gradients(module.log_prob, [module.vector]),
     }
     if compiled:

@@ -102,7 +102,7 @@ def plain(x: Any, c: Any) -> dict[str, Timed]:
         "log_prob, parameters given": lambda: flow.log_prob(x, c),
         "log_prob": lambda: flow.log_prob(x, c),
         "score, vmap(value_and_grad)": lambda: flow.log_prob_and_score(x, c),
-        "loss and gradient by parameters": lambda: flow.log_prob_and_vjp(x, weight, c, wrt="parameters"),
+        "loss and gradient by parameters": lambda: flow.log_prob_vjp(x, weight, c, wrt="parameters", values=True),
         "to_data": lambda: flow.to_data(x, c),
     }
 

@@ -11,6 +11,7 @@ import pytest
 import cases
 import frameworks
 import headrace as hr
+import map_cases
 import reference
 from array_cases import CONTEXT, FEATURES, ROWS, arrays, call_of, every_call, made_flow
 from fake_core import VERBS
@@ -118,9 +119,8 @@ def test_functional_kernels(framework, map, dtype):
     params = cases.rng("params").standard_normal((ROWS, 3, reference.MAPS[map].count(5))).astype(dtype)
     grad_rows = cases.rng("rows").standard_normal(ROWS).astype(dtype)
     calls = [
-        (hr.ops.coupling_forward, (z, params)),
-        (hr.ops.coupling_inverse, (z, params)),
-        (hr.ops.coupling_backward, (z, params, grad, grad_rows)),
+        *((kernel, (z, params)) for kernel in map_cases.KERNELS.values()),
+        (hr.ops.coupling_vjp, (z, params, grad, grad_rows)),
     ]
     for call, given in calls:
         for got, want in zip(call(*map_all(framework.make, given), map), call(*given, map), strict=True):
@@ -136,10 +136,9 @@ def test_couplings_of_any_leading_dimensions(framework, shared, dtype):
     arrays = draw((4, 2, 3)), draw((*shared, 3, 2)), draw((4, 2, 3)), draw((4, 2))
     z, params, grad, grad_rows = (array.astype(dtype) for array in arrays)
     calls = [
-        (hr.ops.coupling_forward, (z, params)),
-        (hr.ops.coupling_inverse, (z, params)),
-        (hr.ops.coupling_backward, (z, params, grad, grad_rows)),
-        (hr.ops.coupling_forward, (z[0, 0], params.reshape(-1, 3, 2)[0])),
+        *((kernel, (z, params)) for kernel in map_cases.KERNELS.values()),
+        (hr.ops.coupling_vjp, (z, params, grad, grad_rows)),
+        (hr.ops.coupling, (z[0, 0], params.reshape(-1, 3, 2)[0])),
     ]
     for call, given in calls:
         for got, want in zip(call(*map_all(framework.make, given)), call(*given), strict=True):

@@ -88,8 +88,8 @@ def calls(array):
         "weights": lambda: FLOW.fit(X, CONTEXT, weights=array, progress=False),
         "validation x": lambda: FLOW.fit(X, CONTEXT, validation=array, progress=False),
         "gradient": lambda: adam.step(array),
-        "params": lambda: hr.ops.coupling_forward(X, array),
-        "value": lambda: hr.ops.coupling_backward(array, params, X, row),
+        "params": lambda: hr.ops.coupling(X, array),
+        "value": lambda: hr.ops.coupling_vjp(array, params, X, row),
         "out": lambda: FLOW.log_prob(X, CONTEXT, parameters=vector, out=array),
         "out[1]": lambda: FLOW.to_data(X, CONTEXT, out=(np.empty((6, 4), "f4"), array)),
     }

@@ -89,7 +89,7 @@ def test_each_argument_that_requires_a_gradient():
         "grad_log_det": lambda: flow.to_data_vjp(x, None, wants(row), context),
         "weights": lambda: flow.nll_and_grad(x, context, wants(row)),
         "z": lambda: flow.transforms[0].forward(wants(x), context),
-        "params": lambda: hr.ops.coupling_forward(x, wants(torch.ones(6, 4, 2))),
+        "params": lambda: hr.ops.coupling(x, wants(torch.ones(6, 4, 2))),
         "gradient": lambda: hr.Adam(flow).step(wants(vector)),
         "layers.0.bias": lambda: flow.transforms[0].set_parameter("layers.0.bias", wants(torch.zeros(12))),
         "validation x": lambda: copy.copy(flow).fit(x, context, validation=(wants(x), context), **SHORT),
@@ -157,9 +157,9 @@ def test_jax_arrays(bad):
     array = make(jax)
     refuse(lambda: FLOW.log_prob(array, jax.numpy.ones((6, 2))), "x:", *words)
     refuse(lambda: hr.DualAscentFlow.notes(steps=1).fit(array, progress=False), "x:", *words)
-    of_z = [word.replace("x.", "z.") for word in words]
-    refuse(lambda: hr.ops.coupling_forward(array, jax.numpy.ones((6, 4, 2))), "z:", *of_z)
-    refuse(lambda: hr.ops.radial_inverse(array, jax.numpy.ones(6)), "x:", *words)
+    words = [word.replace("x.", "value.") for word in words]
+    refuse(lambda: hr.ops.coupling(array, jax.numpy.ones((6, 4, 2))), "value:", *words)
+    refuse(lambda: hr.ops.vector_map(array, jax.numpy.ones(6), map="radial", direction="inverse"), "value:", *words)
 
 
 @pytest.mark.parametrize("transform", ["jit", "grad", "vmap", "jvp"])
@@ -286,7 +286,7 @@ def test_arrays_of_two_frameworks(first, second):
         "grad_x": lambda: flow.to_data_vjp(x, other.make(ROWS), row, context),
         "grad_log_det": lambda: flow.transforms[0].inverse_vjp(x, None, other.make(np.ones(6, "f4")), context),
         "weights": lambda: flow.nll_and_grad(x, context, other.make(np.ones(6, "f4"))),
-        "params": lambda: hr.ops.coupling_forward(x, other.make(np.ones((6, 4, 2), "f4"))),
+        "params": lambda: hr.ops.coupling(x, other.make(np.ones((6, 4, 2), "f4"))),
         "validation x": lambda: copy.copy(flow).fit(x, context, validation=(other.make(ROWS), context), **SHORT),
     }
     for name, call in calls.items():
@@ -309,9 +309,9 @@ def test_a_frame_beside_a_tensor():
 def test_layouts_and_labels_name_the_call_that_helps():
     wide = np.zeros((3, 4))[:, ::2]
     with pytest.raises(
-        ValueError, match=r"z: .* C-contiguous .*; call np\.ascontiguousarray\(z\), or z\.contiguous\(\)"
+        ValueError, match=r"value: .* C-contiguous .*; call np\.ascontiguousarray\(value\), or value\.contiguous\(\)"
     ):
-        hr.ops.coupling_forward(wide, np.zeros((3, 2, 2)))
+        hr.ops.coupling(wide, np.zeros((3, 2, 2)))
     flow = hr.MAF(2, context=3, transforms=1, hidden=(4,), seed=0)
     with pytest.raises(ValueError, match=r"context: .*; give labels of classes one column each: np\.eye\(classes\)"):
         flow.log_prob(np.zeros((5, 2), "f4"), np.arange(5))

@@ -114,10 +114,10 @@ def test_strict_functions_refuse_them(framework):
     found = frameworks.load(framework)
     params = found.make(np.ones((6, 4, 2), "f4"))
     for dtype in ("int64", "bool"):
-        with pytest.raises(TypeError, match=r"^z: expected dtype float32 or float64, got .*(int|bool)"):
-            hr.ops.coupling_forward(found.make(np.ones((6, 4), dtype)), params)
-    with pytest.raises(TypeError, match=r"^z: expected an array .*list; call np.asarray\(z, dtype='float64'\)"):
-        hr.ops.coupling_forward([[1.0]], params)
+        with pytest.raises(TypeError, match=r"^value: expected dtype float32 or float64, got .*(int|bool)"):
+            hr.ops.coupling(found.make(np.ones((6, 4), dtype)), params)
+    with pytest.raises(TypeError, match=r"^value: expected an array .*list; call np.asarray\(value, dtype='float64'\)"):
+        hr.ops.coupling([[1.0]], params)
     with pytest.raises(TypeError, match=r"^out: expected dtype float32 or float64, got int64"):
         FLOW.log_prob(ROWS, LABELS, out=np.empty(40, "i8"))
 

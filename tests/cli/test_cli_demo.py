@@ -34,7 +34,7 @@ def test_bench(run, result, monkeypatch):
     code, out, _ = run("bench", "--quick")
     assert code == 0
     assert "roofline: " in out
-    assert "ops.coupling_forward 2 columns 10" in out
+    assert "ops.coupling 2 columns 10" in out
 
 
 def test_copy_bandwidth():

@@ -69,7 +69,7 @@ def test_ctrl_c_ends_a_long_call_soon(call, threads):
     params = np.ones((200, 10000, 23), np.float32)
     def ops():
         while True:
-            hr.ops.coupling_forward(values, params, map="rq_spline")
+            hr.ops.coupling(values, params, map="rq_spline")
     print(interrupted({call}))
     assert (flow.log_prob(rows) == want).all()
     """

@@ -46,13 +46,12 @@ for case in json.loads(sys.argv[3]):
             value, log_det = getattr(transform, direction)(z[:n])
             results[f"{key} {direction} {n} value"], results[f"{key} {direction} {n} log_det"] = value, log_det
 for case in json.loads(sys.argv[4]):
-    key, params = case["key"], given[case["key"] + " params"]
+    key, params, settings = case["key"], given[case["key"] + " params"], {"map": case["map"], **case["settings"]}
     for per_row in (False, True):
         for direction in ("forward", "inverse"):
             for n in case["rows"]:
-                call = getattr(hr.ops, case["map"] + "_" + direction)
                 own = np.tile(params, (n, 1)) if per_row else params
-                pair = call(given[key + " z"][:n], own, **case["settings"])
+                pair = hr.ops.vector_map(given[key + " z"][:n], own, direction=direction, **settings)
                 for name, result in zip(("value", "log_det"), pair):
                     results[f"{key} {per_row} {direction} {n} {name}"] = result
 for dtype in ("float32", "float64"):

@@ -1,11 +1,13 @@
-"""The old names of modules that moved: public ones import their successor for one version, with a warning."""
+"""Old names of modules, methods and functions: public ones are their successor for one version, with a warning."""
 
 import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+import cases
 import headrace as hr
 from headrace._base import moved
 
@@ -67,3 +69,57 @@ def test_other_names_are_not_found():
 def test_the_version_that_ends_them_has_not_come():
     current = tuple(int(part) for part in hr.__version__.split(".")[:2])
     assert current < tuple(int(part) for part in moved.ENDS.split(".")), "remove headrace._base.moved and this file"
+
+
+# ---- names of methods and functions ----------------------------------------------------------------------------------
+
+X, ONES = np.ones((4, 3)), np.ones(4)
+COUPLING = (X, np.full((4, 3, 2), 0.2))
+OLD_FUNCTIONS = {
+    "coupling_forward": (COUPLING, lambda: hr.ops.coupling(*COUPLING)),
+    "coupling_inverse": (COUPLING, lambda: hr.ops.coupling(*COUPLING, direction="inverse")),
+    "coupling_backward": ((*COUPLING, X, ONES), lambda: hr.ops.coupling_vjp(*COUPLING, X, ONES)),
+    "planar_forward": ((X, np.ones(7)), lambda: hr.ops.vector_map(X, np.ones(7), "planar")),
+    "planar_inverse": ((X, np.ones(7)), lambda: hr.ops.vector_map(X, np.ones(7), "planar", direction="inverse")),
+    "planar_backward": ((X, np.ones(7), X, ONES), lambda: hr.ops.vector_map_vjp(X, np.ones(7), X, ONES, "planar")),
+    "radial_forward": ((X, np.ones(5)), lambda: hr.ops.vector_map(X, np.ones(5), "radial")),
+    "radial_inverse": ((X, np.ones(5)), lambda: hr.ops.vector_map(X, np.ones(5), "radial", direction="inverse")),
+    "radial_backward": ((X, np.ones(5), X, ONES), lambda: hr.ops.vector_map_vjp(X, np.ones(5), X, ONES, "radial")),
+}
+
+
+@pytest.mark.parametrize("name", OLD_FUNCTIONS)
+def test_an_old_function_of_ops_is_its_successor(name):
+    given, successor = OLD_FUNCTIONS[name]
+    with pytest.warns(DeprecationWarning, match=rf"^ops.{name}: use ops.(coupling|vector_map).* 0.7$") as caught:
+        got = getattr(hr.ops, name)(*given)
+    assert [warning.filename for warning in caught] == [__file__]
+    for one, other in zip(got, successor(), strict=True):
+        cases.assert_same_bits(one, other)
+
+
+def test_keywords_of_old_functions_and_other_names():
+    with pytest.warns(DeprecationWarning, match="direction='inverse'"):
+        z, _ = hr.ops.radial_inverse(x=X, params=np.ones(5))
+    cases.assert_same_bits(z, OLD_FUNCTIONS["radial_inverse"][1]()[0])
+    for name in ("planar", "planar_vjp", "spherical_forward", "coupling_"):
+        assert not hasattr(hr.ops, name)
+
+
+def test_old_methods_of_derivatives_are_their_successors():
+    flow, signal = hr.MAF(3, transforms=1, hidden=(4,), dtype="float64"), hr.WaveNet(layers=2, channels=4)
+    sequences = np.zeros((4, 6, 1))
+    for holder, name, given in [
+        (flow, "log_prob", (X, ONES)),
+        (flow, "to_data", (X, X, ONES)),
+        (flow, "to_latent", (X, X, ONES)),
+        (flow[0], "forward", (X, X, ONES)),
+        (flow[0], "inverse", (X, X, ONES)),
+        (signal, "log_prob", (sequences, ONES)),
+    ]:
+        with pytest.warns(DeprecationWarning, match=rf"{name}_and_vjp: .* {name}_vjp\(..., values=True\); ") as caught:
+            old = getattr(holder, f"{name}_and_vjp")(*given, wrt="inputs")
+        assert [warning.filename for warning in caught] == [__file__]
+        new = getattr(holder, f"{name}_vjp")(*given, wrt="inputs", values=True)
+        for one, other in zip((*old[0], *old[1]), (*new[0], *new[1]), strict=True):
+            cases.assert_same_bits(one, other)

@@ -1,4 +1,4 @@
-"""Derivatives of the maps alone: ``headrace.ops.coupling_backward`` against differences of the reference."""
+"""Derivatives of the maps alone: ``headrace.ops.coupling_vjp`` against differences of the reference."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ every_map = pytest.mark.parametrize("map", reference.MAPS)
 )
 def test_gradients_match_differences(core, direction, map, scale, shape):
     values, params, *cotangents = batch(*shape, map)
-    got = hr.ops.coupling_backward(values, params, *cotangents, map, direction=direction, scale=scale, slope=1e-2)
+    got = hr.ops.coupling_vjp(values, params, *cotangents, map, direction=direction, scale=scale, slope=1e-2)
     assert all(gradient.dtype == np.float64 for gradient in got)
     step = map_cases.step_of(map)
     assert_gradients(got, differences(direction, values, params, cotangents, map, step, scale=scale, slope=1e-2))
@@ -39,7 +39,7 @@ def test_gradients_match_differences(core, direction, map, scale, shape):
 def test_gradients_of_a_spline_match_differences_for_every_number_of_bins(core, direction, bins, bound):
     values, params, *cotangents = batch(40, 2, "rq_spline", bins=bins)
     values *= bound / 4.0
-    got = hr.ops.coupling_backward(values, params, *cotangents, "rq_spline", direction=direction, bound=bound)
+    got = hr.ops.coupling_vjp(values, params, *cotangents, "rq_spline", direction=direction, bound=bound)
     step = reference.STEP * bound / bins  # a bin's size is the scale of what happens in it
     assert_gradients(got, differences(direction, values, params, cotangents, "rq_spline", step, bound=bound))
 
@@ -50,8 +50,8 @@ def test_float32_gradients_match_those_of_float64(core, direction, map, scale):
     narrow = batch(97, 5, map, "float32")
     wide = [array.astype(float) for array in narrow]
     keywords = {"direction": direction, "scale": scale}
-    got = hr.ops.coupling_backward(*narrow, map, **keywords)
-    want = hr.ops.coupling_backward(*wide, map, **keywords)
+    got = hr.ops.coupling_vjp(*narrow, map, **keywords)
+    want = hr.ops.coupling_vjp(*wide, map, **keywords)
     assert all(gradient.dtype == np.float32 for gradient in got)
     # A spline divides by the widths of its bins and then by their slopes, some of them small.
     assert_gradients(got, want, allowed=cases.tolerance("float32", map_cases.depth_of(map, 8)))
@@ -59,15 +59,15 @@ def test_float32_gradients_match_those_of_float64(core, direction, map, scale):
 
 def test_defaults_are_affine_forward_and_softly_clamped(dtype):
     arrays = batch(20, 6, "affine", dtype)
-    want = hr.ops.coupling_backward(*arrays, "affine", direction="forward", scale="soft_clamp", slope=1e-3, bound=5.0)
-    for got, expected in zip(hr.ops.coupling_backward(*arrays), want, strict=True):
+    want = hr.ops.coupling_vjp(*arrays, "affine", direction="forward", scale="soft_clamp", slope=1e-3, bound=5.0)
+    for got, expected in zip(hr.ops.coupling_vjp(*arrays), want, strict=True):
         cases.assert_same_bits(got, expected)
 
 
 def test_the_additive_map_has_known_gradients(dtype):
     values, params, grad_value, grad_log_det = batch(30, 4, "additive", dtype)
     for direction, sign in (("forward", 1), ("inverse", -1)):
-        of_values, of_params = hr.ops.coupling_backward(
+        of_values, of_params = hr.ops.coupling_vjp(
             values, params, grad_value, grad_log_det, "additive", direction=direction
         )
         cases.assert_same_bits(of_values, grad_value)
@@ -79,7 +79,7 @@ def test_outside_its_interval_a_spline_is_the_identity(direction, dtype):
     """Nothing about the parameters is learnt there, however large the value."""
     values, params, grad_value, grad_log_det = batch(30, 4, "rq_spline", dtype)
     values[:] = np.where(np.arange(4) % 2, 1e30, -5.5)
-    of_values, of_params = hr.ops.coupling_backward(
+    of_values, of_params = hr.ops.coupling_vjp(
         values, params, grad_value, grad_log_det, "rq_spline", direction=direction
     )
     cases.assert_same_bits(of_values, grad_value)
@@ -98,7 +98,7 @@ def test_extreme_splines_have_finite_gradients(direction, bins, dtype):
     values = np.ascontiguousarray(values, dtype)
     params = np.ascontiguousarray(np.broadcast_to(raw[:, None], (*values.shape, raw.shape[1])), dtype)
     ones = np.ones_like(values), np.ones(len(values), dtype)
-    for gradient in hr.ops.coupling_backward(values, params, *ones, "rq_spline", direction=direction):
+    for gradient in hr.ops.coupling_vjp(values, params, *ones, "rq_spline", direction=direction):
         assert np.isfinite(gradient).all()
 
 
@@ -107,9 +107,9 @@ def test_extreme_splines_have_finite_gradients(direction, bins, dtype):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_out_receives_the_same_bits(direction, map, shape, dtype):
     values, params, *cotangents = batch(*shape, map, dtype)
-    want = hr.ops.coupling_backward(values, params, *cotangents, map, direction=direction)
+    want = hr.ops.coupling_vjp(values, params, *cotangents, map, direction=direction)
     out = np.full_like(values, 7), np.full_like(params, 7)
-    got = hr.ops.coupling_backward(values, params, *cotangents, map, direction=direction, out=out)
+    got = hr.ops.coupling_vjp(values, params, *cotangents, map, direction=direction, out=out)
     for result, given, expected in zip(got, out, want, strict=True):
         assert result is given
         cases.assert_same_bits(given, expected)
@@ -125,10 +125,10 @@ def test_out_receives_the_same_bits(direction, map, shape, dtype):
 )
 def test_a_poisoned_row_leaves_all_others_alone(core, direction, map, where, shape, dtype):
     arrays = batch(*shape, map, dtype)
-    want = hr.ops.coupling_backward(*arrays, map, direction=direction)
+    want = hr.ops.coupling_vjp(*arrays, map, direction=direction)
     row = shape[0] // 2
     arrays[where][row] = np.nan
-    got = hr.ops.coupling_backward(*arrays, map, direction=direction)
+    got = hr.ops.coupling_vjp(*arrays, map, direction=direction)
     others = np.arange(shape[0]) != row
     for result, expected in zip(got, want, strict=True):
         cases.assert_same_bits(result[others], expected[others])
@@ -141,10 +141,10 @@ def test_a_poisoned_row_leaves_all_others_alone(core, direction, map, where, sha
 def test_gradients_have_the_same_bits_for_any_number_of_threads(direction, map, dtype, set_threads):
     arrays = batch(3000, 5, map, dtype)
     set_threads(1)
-    want = hr.ops.coupling_backward(*arrays, map, direction=direction)
+    want = hr.ops.coupling_vjp(*arrays, map, direction=direction)
     for threads in (2, 3, 5):
         set_threads(threads)
-        for got, expected in zip(hr.ops.coupling_backward(*arrays, map, direction=direction), want, strict=True):
+        for got, expected in zip(hr.ops.coupling_vjp(*arrays, map, direction=direction), want, strict=True):
             cases.assert_same_bits(got, expected)
 
 
@@ -153,7 +153,7 @@ def test_inputs_are_not_changed(dtype):
     kept = [array.copy() for array in arrays]
     for array in arrays:
         array.flags.writeable = False
-    hr.ops.coupling_backward(*arrays)
+    hr.ops.coupling_vjp(*arrays)
     for array, before in zip(arrays, kept, strict=True):
         cases.assert_same_bits(array, before)
 
@@ -198,5 +198,5 @@ def test_what_is_not_strictly_right_is_refused(direction, name):
     arguments, words = strict_errors()[name]
     arrays = dict(zip(("value", "params", "grad_value", "grad_log_det"), batch(4, 3, "affine", "float32"), strict=True))
     with pytest.raises((TypeError, ValueError)) as error:
-        hr.ops.coupling_backward(**(arrays | {"direction": direction} | arguments))
+        hr.ops.coupling_vjp(**(arrays | {"direction": direction} | arguments))
     cases.assert_says(error, *words)

@@ -108,4 +108,4 @@ def test_a_slope_too_small_for_a_spline_is_refused():
     with pytest.raises(ValueError, match="slope"):
         hr.NSF(3, slope=1e-9)
     with pytest.raises(ValueError, match="slope"):
-        hr.ops.coupling_forward(np.zeros((1, 1)), np.zeros((1, 1, 5)), "rq_spline", slope=1e-9)
+        hr.ops.coupling(np.zeros((1, 1)), np.zeros((1, 1, 5)), "rq_spline", slope=1e-9)

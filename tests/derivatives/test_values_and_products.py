@@ -43,15 +43,14 @@ def assert_pairs(got, value, gradients):
 def test_both_are_those_of_the_two_calls(flow):
     options = {"wrt": WRT, "parameters": flow.parameters * 0.9}
     given = {"parameters": options["parameters"]}
-    got = flow.log_prob_and_vjp(X, BY_ROW, CONTEXT, **options)
+    got = flow.log_prob_vjp(X, BY_ROW, CONTEXT, **options, values=True)
     assert_pairs(got, flow.log_prob(X, CONTEXT, **given), flow.log_prob_vjp(X, BY_ROW, CONTEXT, **options))
     for name in ("to_data", "to_latent"):
-        pair, gradients = getattr(flow, f"{name}_and_vjp")(X, BY_VALUE, BY_ROW, CONTEXT, **options)
+        pull = getattr(flow, f"{name}_vjp")
+        pair, gradients = pull(X, BY_VALUE, BY_ROW, CONTEXT, **options, values=True)
         expected = getattr(flow, name)(X, CONTEXT, **given)
         assert_close(pair[1], expected[1])
-        assert_pairs(
-            (pair[0], gradients), expected[0], getattr(flow, f"{name}_vjp")(X, BY_VALUE, BY_ROW, CONTEXT, **options)
-        )
+        assert_pairs((pair[0], gradients), expected[0], pull(X, BY_VALUE, BY_ROW, CONTEXT, **options))
 
 
 def test_so_for_transforms_and_with_parameters_of_one_call(flow):
@@ -63,7 +62,8 @@ def test_so_for_transforms_and_with_parameters_of_one_call(flow):
             other.parameters = vector
         for name in ("forward", "inverse"):
             wrt = WRT if t.context else WRT[1:]
-            pair, gradients = getattr(t, f"{name}_and_vjp")(X, BY_VALUE, BY_ROW, context, wrt=wrt, parameters=vector)
+            options = {"wrt": wrt, "parameters": vector, "values": True}
+            pair, gradients = getattr(t, f"{name}_vjp")(X, BY_VALUE, BY_ROW, context, **options)
             value, log_det = getattr(t, name)(X, context, parameters=vector)
             for got, expected in zip((value, log_det), getattr(other, name)(X, context), strict=True):
                 np.testing.assert_array_equal(got, expected)
@@ -232,8 +232,8 @@ def test_on_a_device(library):
     np.testing.assert_allclose(log_prob, expected[1], rtol=1e-5)
     z, ones = np.ones((N, 3), "f4"), np.ones(N, "f4")
     given = (library.make(z), library.make(z), library.make(ones))
-    pair, gradients = there.to_data_and_vjp(*given)
-    plain = flow.to_data_and_vjp(z, z, ones)
+    pair, gradients = there.to_data_vjp(*given, values=True)
+    plain = flow.to_data_vjp(z, z, ones, values=True)
     for got, want in zip((*pair, *gradients), (*plain[0], *plain[1]), strict=True):
         np.testing.assert_allclose(library.open(got), want, rtol=1e-4, atol=1e-4)
 

@@ -8,11 +8,10 @@ import pytest
 
 import cases
 import gradients
-import headrace as hr
 import vector_cases
 from cuda_arrays import unaligned
 from pairs import pairwise
-from vector_cases import batch, run_backward, settings_of
+from vector_cases import batch, call, run_backward, settings_of
 
 # Beyond shared memory.
 LONG = (6, 7000)
@@ -37,11 +36,6 @@ def run(device, variant, direction, values, params, *, place=None):
         stream=device.stream,
     )
     return device.numpy(value).copy(), device.numpy(log_det).copy()
-
-
-def on_cpu(variant, name, *arrays, **more):
-    map, settings = vector_cases.VARIANTS[variant]
-    return getattr(hr.ops, f"{map}_{name}")(*arrays, **settings, **more)
 
 
 def assert_same(got, want):
@@ -124,7 +118,7 @@ def test_a_poisoned_row_leaves_all_others_alone(device, variant, direction, per_
         bad[where][row] = np.nan
         got = on_device(bad)
         assert_same([r[others] for r in results(got)], [r[others] for r in results(want)])
-        cpu = on_cpu(variant, direction, *bad[:2]), on_cpu(variant, "backward", *bad, direction=direction)
+        cpu = call(variant, direction, *bad[:2]), call(variant, "vjp", *bad, direction=direction)
         for result, expected in zip((*got[0], *got[1]), (*cpu[0], *cpu[1]), strict=True):
             np.testing.assert_array_equal(np.isnan(result), np.isnan(expected))
         assert np.isnan(got[0][0][row]).all() or where > 1
@@ -138,7 +132,7 @@ def test_gradients_of_many_rows_or_features_are_those_of_the_cpu(device, variant
     """Beyond what differences can tell; the CPU's were tested by these."""
     arrays = batch(variant, *shape, dtype, per_row=per_row)
     got = run_backward(device, variant, direction, arrays)
-    want = on_cpu(variant, "backward", *(array.astype(float) for array in arrays), direction=direction)
+    want = call(variant, "vjp", *(array.astype(float) for array in arrays), direction=direction)
     assert_gradients(got, want, per_row=per_row, allowed=cases.tolerance(dtype, 64))
 
 

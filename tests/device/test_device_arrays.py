@@ -3,6 +3,7 @@
 import gc
 import sys
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import cases
 import fake_frameworks
 import headrace as hr
+import map_cases
 import reference
 from array_cases import CONTEXT, FEATURES, FLOW_CALLS, ROWS, TRANSFORM_CALLS, arrays, call_of, every_call, made_flow
 from device_cases import map_all, refuse
@@ -127,9 +129,8 @@ def test_functional_kernels(library, map, dtype):
     params = cases.rng("params").standard_normal((ROWS, 3, reference.MAPS[map].count(5))).astype(dtype)
     rows = cases.rng("rows").standard_normal(ROWS).astype(dtype)
     for call, given in [
-        (hr.ops.coupling_forward, (z, params)),
-        (hr.ops.coupling_inverse, (z, params)),
-        (hr.ops.coupling_backward, (z, params, grad, rows)),
+        *((kernel, (z, params)) for kernel in map_cases.KERNELS.values()),
+        (hr.ops.coupling_vjp, (z, params, grad, rows)),
     ]:
         with library.on(library.machine.stream()):
             for got, want in zip(call(*map_all(library.make, given), map), call(*given, map), strict=True):
@@ -143,10 +144,9 @@ def test_couplings_of_any_leading_dimensions(library, shared, dtype):
     arrays = draw((4, 2, 3)), draw((*shared, 3, 2)), draw((4, 2, 3)), draw((4, 2))
     z, params, grad, grad_rows = (array.astype(dtype) for array in arrays)
     calls = [
-        (hr.ops.coupling_forward, (z, params)),
-        (hr.ops.coupling_inverse, (z, params)),
-        (hr.ops.coupling_backward, (z, params, grad, grad_rows)),
-        (hr.ops.coupling_forward, (z[0, 0], params.reshape(-1, 3, 2)[0])),
+        *((kernel, (z, params)) for kernel in map_cases.KERNELS.values()),
+        (hr.ops.coupling_vjp, (z, params, grad, grad_rows)),
+        (hr.ops.coupling, (z[0, 0], params.reshape(-1, 3, 2)[0])),
     ]
     for call, given in calls:
         with library.on(library.machine.stream()):
@@ -160,9 +160,12 @@ def test_functional_kernels_of_whole_rows(library, map, dtype):
     z, grad = cases.rows(ROWS, 3, dtype), cases.rows(ROWS, 3, dtype, "grad")
     params = cases.rng("params").standard_normal({"planar": 7, "radial": 5}[map]).astype(dtype)
     rows = cases.rng("rows").standard_normal(ROWS).astype(dtype)
-    forward, inverse, backward = (getattr(hr.ops, f"{map}_{way}") for way in ("forward", "inverse", "backward"))
-    for call, given in [(forward, (z, params)), (inverse, (z, params)), (backward, (z, params, grad, rows))]:
-        for got, want in zip(call(*map_all(library.make, given)), call(*given), strict=True):
+    for call, given in [
+        (hr.ops.vector_map, (z, params)),
+        (partial(hr.ops.vector_map, direction="inverse"), (z, params)),
+        (hr.ops.vector_map_vjp, (z, params, grad, rows)),
+    ]:
+        for got, want in zip(call(*map_all(library.make, given), map), call(*given, map), strict=True):
             cases.assert_same_bits(library.open(got), want)
 
 
@@ -473,7 +476,7 @@ def test_a_tensor_and_an_array_of_jax_on_the_cpu(machine):
 def test_arrays_of_the_device_for_a_flow_on_the_cpu(library):
     flow, x = made_flow("float32", context=0), cases.rows(9, 4, "float32")
     refuse(lambda: flow.log_prob(library.make(x)), "x:", "CPU's memory", ".to('cuda')")
-    refuse(lambda: hr.ops.coupling_forward(x, library.make(np.zeros((9, 4, 2), "f4"))), "params:", "CPU's memory")
+    refuse(lambda: hr.ops.coupling(x, library.make(np.zeros((9, 4, 2), "f4"))), "params:", "CPU's memory")
 
 
 @pytest.mark.parametrize("first", HINTS)
@@ -559,7 +562,7 @@ def test_tensors_that_require_a_gradient_and_tracers(machine):
     array = Library("jax", machine).make(np.ones((9, 4), "f4"))
     array.is_deleted = lambda: True
     refuse(lambda: flow.log_prob(array), "x:", "deleted")
-    refuse(lambda: hr.ops.radial_forward(array, array), "z:", "deleted")
+    refuse(lambda: hr.ops.vector_map(array, array, map="radial"), "value:", "deleted")
     refuse(lambda: hr.DualAscentFlow.notes(steps=1).fit(array, progress=False), "x:", "deleted")
 
 

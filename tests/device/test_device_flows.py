@@ -221,7 +221,7 @@ def test_no_device(machine):
     assert "no device is plugged in (built for 90-real, CUDA 13.0)" in hr.info()["cuda"]
     x = Library("torch", machine).make(X)
     refuse(lambda: made_flow("float32", context=0).log_prob(x), "x:", "x.cpu()", "no device is plugged in")
-    refuse(lambda: hr.ops.radial_forward(x, x), "z:", "x.cpu()".replace("x", "z"), "no device is plugged in")
+    refuse(lambda: hr.ops.vector_map(x, x, map="radial"), "value:", "value.cpu()", "no device is plugged in")
 
 
 def test_a_build_without_the_module(machine, monkeypatch):
@@ -250,7 +250,7 @@ def test_one_of_two_devices_cannot_be_used(machine):
     for name in ("cuda", "cuda:0"):
         refuse(lambda name=name: standardize().to(name), "cuda:0: Tesla T4", "7.5", "8.0", error=hr.CudaUnavailable)
     x = Library("torch", machine).make(X)
-    refuse(lambda: hr.ops.radial_forward(x, x), "cuda:0: Tesla T4", error=hr.CudaUnavailable)
+    refuse(lambda: hr.ops.vector_map(x, x, map="radial"), "cuda:0: Tesla T4", error=hr.CudaUnavailable)
     assert standardize().to("cuda:1").device == "cuda:1"
     assert hr.info()["cuda"].startswith(f"cuda:0 (not usable: {machine.reasons[0]}), cuda:1 Fake 1 of")
 

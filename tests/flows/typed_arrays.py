@@ -29,8 +29,8 @@ def accepted(x: NDArray[np.float32], y: NDArray[np.float64], params: NDArray[np.
     assert_type(flow.feature_names, tuple[str, ...] | None)
     hr.NSF(["age", "mass"], bounds={"mass": (0.0, None)}, periodic={0: (0.0, 1.0)})
     assert_type(hr.load("path"), hr.Flow | hr.Ensemble | hr.Transform)
-    value, log_det = hr.ops.coupling_forward(x, params)
-    hr.ops.coupling_backward(x, params, value, log_det)
+    value, log_det = hr.ops.coupling(x, params)
+    hr.ops.coupling_vjp(x, params, value, log_det)
 
 
 def tensors(t: torch.Tensor, flow: hr.Flow) -> None:
@@ -38,13 +38,13 @@ def tensors(t: torch.Tensor, flow: hr.Flow) -> None:
     z, log_det = flow.to_latent(t)
     both: tuple[torch.Tensor, torch.Tensor] = (z, log_det)
     draws: torch.Tensor = flow.sample(3, t)
-    hr.ops.coupling_forward(result, both[0])
-    hr.ops.coupling_forward(draws, both[1])
+    hr.ops.coupling(result, both[0])
+    hr.ops.coupling(draws, both[1])
 
 
 def refused(flow: hr.Flow) -> None:
     flow.log_prob("rows")  # type: ignore[call-overload]
     flow.sample(5, random_state=0)  # type: ignore[call-overload]
     flow.to_latent("x")  # type: ignore[call-overload]
-    hr.ops.coupling_forward([1.0], [2.0])  # type: ignore[type-var]
+    hr.ops.coupling([1.0], [2.0])  # type: ignore[type-var]
     hr.load("path").sample(5)  # type: ignore[union-attr]

@@ -19,7 +19,6 @@ SHAPES = [((3,), (3,)), ((3,), ()), ((), ()), ((2, 3), (3,)), ((2, 3), (2, 1)), 
 every_map = pytest.mark.parametrize("map", MAPS)
 every_direction = pytest.mark.parametrize("direction", map_cases.JUDGES)
 every_shape = pytest.mark.parametrize(("leading", "shared"), SHAPES, ids=str)
-OPS = {"forward": hr.ops.coupling_forward, "inverse": hr.ops.coupling_inverse}
 
 
 def batch(leading, shared, map="affine", dtype="float64"):
@@ -54,10 +53,10 @@ class TestTorch:
         given = [torch.tensor(a, requires_grad=True) for a in (value, params)]
         keywords = {"map": "rq_spline", "bound": 3.0, "min_bin": 1e-2}
         out = coupling(*given, direction=direction, **keywords)
-        for got, want in zip(out, OPS[direction](value, params, **keywords), strict=True):
+        for got, want in zip(out, map_cases.KERNELS[direction](value, params, **keywords), strict=True):
             cases.assert_same_bits(got.detach().numpy(), want)
         torch.autograd.backward(out, [torch.tensor(by_value), torch.tensor(by_log_det)])
-        want = hr.ops.coupling_backward(value, params, by_value, by_log_det, direction=direction, **keywords)
+        want = hr.ops.coupling_vjp(value, params, by_value, by_log_det, direction=direction, **keywords)
         for tensor, expected in zip(given, want, strict=True):
             cases.assert_same_bits(tensor.grad.numpy(), expected)
 
@@ -254,9 +253,9 @@ class TestJax:
         out, found = both(value, params, *grads)
         bound = keywords["bound"]
         of_ops = keywords | {"bound": tuple(bound) if isinstance(bound, list) else bound}
-        for got, want in zip(out, OPS[direction](value, params, **of_ops), strict=True):
+        for got, want in zip(out, map_cases.KERNELS[direction](value, params, **of_ops), strict=True):
             cases.assert_same_bits(np.asarray(got), want)
-        want = hr.ops.coupling_backward(value, params, *grads, direction=direction, **of_ops)
+        want = hr.ops.coupling_vjp(value, params, *grads, direction=direction, **of_ops)
         for got, expected in zip(found, want, strict=True):
             cases.assert_same_bits(np.asarray(got), expected)
 
@@ -287,7 +286,7 @@ class TestJax:
 
     def test_maps_inside_of_each_other_and_scan(self, jax, coupling):
         value, params, *_ = batch((2, 3, 4), (3, 4))
-        want = hr.ops.coupling_forward(value, params)
+        want = hr.ops.coupling(value, params)
         inner = jax.vmap(coupling)  # over the second axis of the values, the first of the parameters
         for call in (jax.vmap(inner, in_axes=(0, None)), jax.jit(jax.vmap(inner, in_axes=(0, None)))):
             for got, expected in zip(call(value, params), want, strict=True):
@@ -319,6 +318,6 @@ class TestJax:
     def test_the_message_of_ops_inside_of_jit_names_it(self, jax):
         value, params, *_ = batch((3,), (3,))
         with pytest.raises(
-            TypeError, match=r"z: expected a JAX array with numbers, got a tracer.* headrace\.jax\.coupling"
+            TypeError, match=r"value: expected a JAX array with numbers, got a tracer.* headrace\.jax\.coupling"
         ):
-            jax.jit(hr.ops.coupling_forward)(value, params)
+            jax.jit(hr.ops.coupling)(value, params)

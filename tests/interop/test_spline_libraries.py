@@ -11,10 +11,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 import headrace as hr
+import map_cases
 import reference
 
 N, BINS = 400, 8
-KERNELS = {"forward": hr.ops.coupling_forward, "inverse": hr.ops.coupling_inverse}
+KERNELS = map_cases.KERNELS
 every_direction = pytest.mark.parametrize("direction", KERNELS)
 
 

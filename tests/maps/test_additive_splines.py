@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cases
 import headrace as hr
+import map_cases
 import reference
 from headrace._core import cpu
 from pairs import pairwise
@@ -19,7 +20,7 @@ MAPS = {
 }
 BOUNDS = [5.0, (0.0, 1.0), (-1.0, 3.0)]
 JUDGES = {"forward": reference.coupling_forward, "inverse": reference.coupling_inverse}
-KERNELS = {"forward": hr.ops.coupling_forward, "inverse": hr.ops.coupling_inverse}
+KERNELS = map_cases.KERNELS
 OTHER = {"forward": "inverse", "inverse": "forward"}
 every_map = pytest.mark.parametrize("map", MAPS)
 every_direction = pytest.mark.parametrize("direction", KERNELS)
@@ -108,7 +109,7 @@ def test_extreme_splines_have_finite_gradients(map, direction, bins, dtype):
     values = hard_values(map, raw, direction, dtype, bound=5.0)
     params = np.ascontiguousarray(np.broadcast_to(raw[:, None], (*values.shape, raw.shape[1])))
     ones = np.ones_like(values), np.ones(len(values), dtype)
-    for gradient in hr.ops.coupling_backward(values, params, *ones, map, direction=direction):
+    for gradient in hr.ops.coupling_vjp(values, params, *ones, map, direction=direction):
         assert np.isfinite(gradient).all()
 
 
@@ -120,7 +121,7 @@ def test_gradients_match_differences_of_the_reference(map, direction, bound, bin
     values = generator.uniform(low - 0.4 * (high - low), high + 0.4 * (high - low), (60, 2))
     params = generator.standard_normal((60, 2, reference.MAPS[map].count(bins)))
     grad_value, grad_log_det = generator.standard_normal((60, 2)), generator.standard_normal(60)
-    got = hr.ops.coupling_backward(values, params, grad_value, grad_log_det, map, direction=direction, **settings)
+    got = hr.ops.coupling_vjp(values, params, grad_value, grad_log_det, map, direction=direction, **settings)
     judge = JUDGES[direction]
 
     def total(v, p):
@@ -284,8 +285,8 @@ def test_bad_settings_are_refused(map, name):
         lambda: hr.MaskedAutoregressive(3, map=map, **settings),
         lambda: hr.Coupling(3, [0], map=map, **settings),
         lambda: hr.Elementwise(3, map=map, **settings),
-        lambda: hr.ops.coupling_forward(values, params, map, **settings),
-        lambda: hr.ops.coupling_backward(values, params, values, np.zeros(2), map, **settings),
+        lambda: hr.ops.coupling(values, params, map, **settings),
+        lambda: hr.ops.coupling_vjp(values, params, values, np.zeros(2), map, **settings),
     ]
     for maker in makers:
         with pytest.raises((TypeError, ValueError)) as error:

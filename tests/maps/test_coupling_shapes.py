@@ -10,7 +10,7 @@ import reference
 from cores import every_core
 
 ACTIVE = 3
-KERNELS = {"forward": hr.ops.coupling_forward, "inverse": hr.ops.coupling_inverse}
+KERNELS = map_cases.KERNELS
 SHAPES = [  # of the leading dimensions: of values and parameters
     ((), ()),
     ((5,), ()),
@@ -55,9 +55,9 @@ def test_values_and_gradients_are_those_of_the_rows(core, shape, map, direction,
     assert got[1].shape == shape[0]
     for result, expected in zip(got, want, strict=True):
         cases.assert_same_bits(result.reshape(expected.shape), expected)
-    of_value, of_params = hr.ops.coupling_backward(value, params, by_value, by_log_det, map, direction=direction)
+    of_value, of_params = hr.ops.coupling_vjp(value, params, by_value, by_log_det, map, direction=direction)
     grads = by_value.reshape(flat.shape), by_log_det.reshape(len(each))
-    want_value, want_params = hr.ops.coupling_backward(flat, each, *grads, map, direction=direction)
+    want_value, want_params = hr.ops.coupling_vjp(flat, each, *grads, map, direction=direction)
     cases.assert_same_bits(of_value, want_value.reshape(value.shape))
     assert (of_params.shape, of_params.dtype) == (params.shape, params.dtype)
     leading, shared = shape
@@ -75,7 +75,7 @@ def test_values_and_gradients_are_those_of_the_rows(core, shape, map, direction,
 @pytest.mark.parametrize("direction", map_cases.JUDGES)
 def test_the_gradient_of_shared_parameters_matches_differences(direction):
     value, params, (by_value, by_log_det), _ = batch((7, 4), (4,), "rq_spline")
-    _, got = hr.ops.coupling_backward(value, params, by_value, by_log_det, "rq_spline", direction=direction)
+    _, got = hr.ops.coupling_vjp(value, params, by_value, by_log_det, "rq_spline", direction=direction)
     step, judge = reference.STEP, map_cases.JUDGES[direction]
 
     def loss(moved):
@@ -101,9 +101,9 @@ def test_out_has_the_shapes_of_the_results(direction, leading, shared, dtype):
     assert KERNELS[direction](own, params, out=out) is out  # over its own input
     for result, expected in zip(out, want, strict=True):
         cases.assert_same_bits(result, expected)
-    want = hr.ops.coupling_backward(value, params, by_value, by_log_det, direction=direction)
+    want = hr.ops.coupling_vjp(value, params, by_value, by_log_det, direction=direction)
     out = np.full_like(value, 7), np.full_like(params, 7)
-    assert hr.ops.coupling_backward(value, params, by_value, by_log_det, direction=direction, out=out) is out
+    assert hr.ops.coupling_vjp(value, params, by_value, by_log_det, direction=direction, out=out) is out
     for result, expected in zip(out, want, strict=True):
         cases.assert_same_bits(result, expected)
 
@@ -113,7 +113,7 @@ def test_gradients_of_shared_parameters_have_the_same_bits_for_any_number_of_thr
     found = []
     for threads in (1, 2, 5):
         set_threads(threads)
-        found.append(hr.ops.coupling_backward(value, params, *grads, "rq_spline")[1])
+        found.append(hr.ops.coupling_vjp(value, params, *grads, "rq_spline")[1])
     for other in found[1:]:
         cases.assert_same_bits(other, found[0])
 
@@ -121,14 +121,14 @@ def test_gradients_of_shared_parameters_have_the_same_bits_for_any_number_of_thr
 def test_cotangents_and_outputs_of_other_shapes_are_refused():
     value, params, (by_value, by_log_det), _ = batch((2, 4), ())
     with pytest.raises(ValueError, match=r"grad_value: expected shape \(2, 4, 3\), got \(8, 3\)"):
-        hr.ops.coupling_backward(value, params, by_value.reshape(8, 3), by_log_det)
+        hr.ops.coupling_vjp(value, params, by_value.reshape(8, 3), by_log_det)
     with pytest.raises(ValueError, match=r"grad_log_det: expected shape \(2, 4\), got \(8,\)"):
-        hr.ops.coupling_backward(value, params, by_value, by_log_det.reshape(8))
+        hr.ops.coupling_vjp(value, params, by_value, by_log_det.reshape(8))
     with pytest.raises(ValueError, match=r"out\[1\]: expected shape \(3, 2\), got \(2, 4, 3, 2\)"):
-        hr.ops.coupling_backward(value, params, by_value, by_log_det, out=(value.copy(), np.empty((2, 4, 3, 2))))
+        hr.ops.coupling_vjp(value, params, by_value, by_log_det, out=(value.copy(), np.empty((2, 4, 3, 2))))
     with pytest.raises(
         ValueError, match=r"params: expected shape \(2, 4, 3, 2\), or \(3, 2\) for all rows, got \(2, 3, 2\)"
     ):
-        hr.ops.coupling_forward(value, np.zeros((2, 3, 2)))
+        hr.ops.coupling(value, np.zeros((2, 3, 2)))
     with pytest.raises(ValueError, match=r"params: expected shape \(3, 2\), got \(1, 3, 2\)"):
-        hr.ops.coupling_forward(value[0, 0], params[None])
+        hr.ops.coupling(value[0, 0], params[None])

@@ -9,6 +9,7 @@ import pytest
 
 import cases
 import headrace as hr
+import map_cases
 import reference
 from headrace import ops
 
@@ -40,12 +41,12 @@ def test_hard_mixtures_match_the_reference_in_both_directions(hard, dtype):
     x = x[:, None].astype(dtype)
     params = parameters(*HARD[hard], len(x), dtype)
     options = {"slope": 1e-6}
-    z, log_det = ops.coupling_inverse(x, params, NAME, **options)
+    z, log_det = ops.coupling(x, params, NAME, **options, direction="inverse")
     want_z, want_log_det = reference.coupling_inverse(x, params, NAME, **options)
     steepness = np.exp(np.minimum(want_log_det, 80.0)) * np.abs(x[:, 0]) + np.abs(want_z[:, 0]) + 1.0
     cases.assert_close(z[:, 0], want_z[:, 0], magnitude=steepness, depth=8)
     cases.assert_close(log_det, want_log_det, magnitude=steepness + np.abs(want_log_det), depth=8)
-    back, back_log_det = ops.coupling_forward(z, params, NAME, **options)
+    back, back_log_det = ops.coupling(z, params, NAME, **options)
     want_back, _ = reference.coupling_forward(z, params, NAME, **options)
     flat = np.exp(np.minimum(-want_log_det, 80.0)) * (1.0 + np.abs(want_z[:, 0])) + np.abs(x[:, 0])
     cases.assert_close(back[:, 0], want_back[:, 0], magnitude=flat, depth=8)
@@ -55,7 +56,7 @@ def test_hard_mixtures_match_the_reference_in_both_directions(hard, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_in_a_gap_the_density_is_small_and_not_zero(dtype):
     params = parameters([0.0, 0.0], [-500.0, 500.0], [0.0, 0.0], 1, dtype)
-    z, log_det = ops.coupling_inverse(np.zeros((1, 1), dtype), params, NAME, slope=1e-6)
+    z, log_det = ops.coupling(np.zeros((1, 1), dtype), params, NAME, slope=1e-6, direction="inverse")
     assert z.item() == 0.0
     assert log_det.item() == pytest.approx(np.log(4.0) - 500.0)  # both components' tails, over F (1 - F) = 1 / 4
 
@@ -66,7 +67,7 @@ def test_bits_do_not_depend_on_the_other_lanes(direction):
     generator = cases.rng("mixtures")
     params = 3.0 * generator.standard_normal((64, 1, 30)).astype("float32")
     values = generator.standard_normal((64, 1)).astype("float32")
-    run = getattr(ops, f"coupling_{direction}")
+    run = map_cases.KERNELS[direction]
     together = run(values, params, NAME)
     for row in range(0, 64, 7):
         alone = run(values[row : row + 1], params[row : row + 1], NAME)
@@ -80,7 +81,7 @@ def test_bits_do_not_depend_on_the_other_lanes(direction):
 def test_what_is_not_finite_gives_nan_in_its_row_alone(direction, bad, where):
     params = cases.rng("bad").standard_normal((20, 1, 6))
     values = cases.rng("bad values").standard_normal((20, 1))
-    run = getattr(ops, f"coupling_{direction}")
+    run = map_cases.KERNELS[direction]
     before = run(values, params, NAME)
     if where == "value":
         values[7] = bad

@@ -213,12 +213,12 @@ def test_python_and_the_core_refuse_the_same_slopes_and_bins(map):
     most, least_slope = listed.max_bins, listed.least_slope
     values, settings = np.zeros((2, 3)), {"slope": least_slope or 1e-12, "bins": most or 8}
     params = np.zeros((2, 3, reference.MAPS[map].count(settings["bins"])))
-    hr.ops.coupling_forward(values, params, map, **settings)
+    hr.ops.coupling(values, params, map, **settings)
     out = np.empty((2, 3)), np.empty(2)
     for slope, bins in ((0.0, 8), (1.0, 8), (least_slope / 2, 8), (1e-3, 1), *([(1e-3, most + 1)] if most else [])):
         wrong = np.zeros((2, 3, reference.MAPS[map].count(bins)))
         with pytest.raises(ValueError, match=r"slope|bins"):
-            hr.ops.coupling_forward(values, wrong, map, slope=slope, bins=bins)
+            hr.ops.coupling(values, wrong, map, slope=slope, bins=bins)
         with pytest.raises(ValueError, match=r"slope|bins"):
             headrace._core.cpu.coupling(map, "exp", slope, 5.0, bins, False, values, wrong, *out)
 
@@ -231,7 +231,7 @@ def test_bins_that_the_number_of_parameters_leaves_open_are_asked_for(monkeypatc
     try:
         assert bins_with("rq_spline", 5) == (4, 5)
         with pytest.raises(ValueError, match=r"bins: expected one of \(4, 5\)"):
-            hr.ops.coupling_forward(np.zeros((2, 3)), np.zeros((2, 3, 5)), "rq_spline")
+            hr.ops.coupling(np.zeros((2, 3)), np.zeros((2, 3, 5)), "rq_spline")
     finally:
         bins_with.cache_clear()
 
@@ -255,10 +255,9 @@ def test_every_vector_map_has_a_transform_a_flow_kernels_and_files(map):
     assert type(transform) is vector_cases.CLASSES[map]
     assert type(flow) is vector_cases.FLOWS[map]
     assert {type(t) for t in flow.transforms[:2]} == {type(transform)}
-    assert {f"{map}_{verb}" for verb in ("forward", "inverse", "backward")} <= set(hr.ops.__all__)
     groups = VECTOR_MAPS[map].groups(4)
     assert {key: array.size for key, array in transform.named_parameters().items()} == groups
     assert groups == vector_cases.sizes(map, 4)
     params = np.concatenate(list(transform.named_parameters().values()))
-    x, _ = getattr(hr.ops, f"{map}_forward")(np.ones((3, 4), "f4"), params)
+    x, _ = hr.ops.vector_map(np.ones((3, 4), "f4"), params, map)
     assert x.shape == (3, 4)

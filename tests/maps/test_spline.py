@@ -6,12 +6,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cases
 import headrace as hr
+import map_cases
 import reference
 from pairs import pairwise
 
 BINS = (2, 5, 64)
 OUTPUTS = reference.MAPS["rq_spline"].parameters
-KERNELS = {"forward": hr.ops.coupling_forward, "inverse": hr.ops.coupling_inverse}
+KERNELS = map_cases.KERNELS
 every_bins = pytest.mark.parametrize("bins", BINS)
 every_direction = pytest.mark.parametrize("direction", KERNELS)
 every_kind = pytest.mark.parametrize("coupling", [False, True], ids=["autoregressive", "coupling"])

@@ -43,8 +43,8 @@ def ops():
 
 def _coupling(direction, values, params, by, map, settings):
     def run():
-        getattr(hr.ops, f"coupling_{direction}")(values, params, map, **settings)
-        hr.ops.coupling_backward(values, params, *by, map, direction=direction, **settings)
+        map_cases.KERNELS[direction](values, params, map, **settings)
+        hr.ops.coupling_vjp(values, params, *by, map, direction=direction, **settings)
 
     return run
 
@@ -54,9 +54,8 @@ def _vector(variant, values, params, by_values, by_log_det):
 
     def run():
         for direction in ("forward", "inverse"):
-            getattr(hr.ops, f"{map}_{direction}")(values, params, **settings)
-            backward = getattr(hr.ops, f"{map}_backward")
-            backward(values, params, by_values, by_log_det, direction=direction, **settings)
+            hr.ops.vector_map(values, params, map, direction=direction, **settings)
+            hr.ops.vector_map_vjp(values, params, by_values, by_log_det, map, direction=direction, **settings)
 
     return run
 

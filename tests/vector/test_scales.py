@@ -53,8 +53,7 @@ def check_near(got, arrays, function):
 
 
 def backward_of(variant, direction):
-    _, settings = vector_cases.VARIANTS[variant]
-    return lambda *arrays: hr.ops.planar_backward(*arrays, direction=direction, **settings)
+    return lambda *arrays: vector_cases.call(variant, "vjp", *arrays, direction=direction)
 
 
 @every_planar
@@ -97,7 +96,7 @@ def test_gradients_of_planar_transforms_with_parameters_of_any_scale(variant, sc
 def test_float64_gradients_at_any_scale_against_differences(scale, direction):
     """Where a step and twice the step agree: a difference says nothing near the steep places of an inverse."""
     x, params, *weights = (array.astype("float64") for array in problem(3, scale, 60, 60))
-    got = hr.ops.planar_backward(x, params, *weights, direction=direction)[1]
+    got = hr.ops.vector_map_vjp(x, params, *weights, direction=direction, map="planar")[1]
     judge_of = lambda p: getattr(vector_cases.judge("planar", p), direction)(x)  # noqa: E731
 
     def total(p):
@@ -124,7 +123,6 @@ def test_float64_gradients_at_any_scale_against_differences(scale, direction):
 @pytest.mark.parametrize("per_row", [False, True])
 def test_a_short_w_moves_as_its_direction_says(variant, size, per_row):
     """Also one whose square is 0 in float32, and a subnormal one: only its own rounding is in the way."""
-    _, settings = vector_cases.VARIANTS[variant]
     x, params, *weights = problem(4, 1.0, 30, 30)
     params[:, :4] *= np.float32(size)
     if not per_row:
@@ -132,7 +130,7 @@ def test_a_short_w_moves_as_its_direction_says(variant, size, per_row):
     given = params if per_row else params[0]
     for name in ("forward", "inverse"):
         want = getattr(vector_cases.judge(variant, params.astype("float64")), name)(x)
-        got = getattr(hr.ops, f"planar_{name}")(x, given, **settings)
+        got = vector_cases.call(variant, name, x, given)
         for one, other in zip(got, want, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
     if size >= 1e-30:  # the gradient by w is as large as 1 / w: that of a shorter one overflows

@@ -201,8 +201,8 @@ def test_at_the_center_a_radial_transform_has_a_finite_gradient(verb, per_row, d
     given = np.tile(params[:2], (9, 1))
     grad_value, grad_log_det = gradients.cotangents(verb, 9, 2, dtype)
     if per_row:
-        by_given, by_params = hr.ops.radial_backward(
-            given, np.tile(params, (9, 1)), grad_value, grad_log_det, direction=verb.removesuffix("_vjp")
+        by_given, by_params = hr.ops.vector_map_vjp(
+            given, np.tile(params, (9, 1)), grad_value, grad_log_det, direction=verb.removesuffix("_vjp"), map="radial"
         )
     else:
         by_given, by_params = getattr(library, verb)(given, grad_value, grad_log_det)

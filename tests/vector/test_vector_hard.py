@@ -1,10 +1,11 @@
 """Planar and radial transforms at the edges of their parameters and of the numbers."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 import cases
-import headrace as hr
 import reference
 import vector_cases
 from pairs import pairwise
@@ -62,13 +63,11 @@ def condition_of_u(params):
 
 def ops_of(variant, per_row):
     """Both directions as ``call(rows, params)`` of hr.ops, with one set of parameters or one for each row."""
-    map, settings = vector_cases.VARIANTS[variant]
 
-    def direction(name):
-        call = getattr(hr.ops, f"{map}_{name}")
-        return lambda rows, params: call(rows, np.tile(params, (len(rows), 1)) if per_row else params, **settings)
+    def direction(name, rows, params):
+        return vector_cases.call(variant, name, rows, np.tile(params, (len(rows), 1)) if per_row else params)
 
-    return direction("forward"), direction("inverse")
+    return partial(direction, "forward"), partial(direction, "inverse")
 
 
 @pairwise(variant__name=CASES, per_row=[False, True], dtype=cases.DTYPES)
@@ -168,13 +167,13 @@ def test_a_poisoned_row_of_hr_ops_leaves_all_others_alone(variant, poison, per_r
 
 @every_variant
 def test_a_poisoned_parameter_set_leaves_the_rows_of_others_alone(variant, dtype):
-    map, settings = vector_cases.VARIANTS[variant]
-    given, clean = cases.rows(97, FEATURES, dtype), vector_cases.raw(map, FEATURES, dtype, rows=97)
+    given, clean, *_ = vector_cases.batch(variant, 97, FEATURES, dtype, per_row=True)
     params = clean.copy()
     params[40] = np.nan
     for name in ("forward", "inverse"):
-        call, others = getattr(hr.ops, f"{map}_{name}"), np.arange(97) != 40
-        for got, want in zip(call(given, params, **settings), call(given, clean, **settings), strict=True):
+        others = np.arange(97) != 40
+        pairs = zip(*(vector_cases.call(variant, name, given, one) for one in (params, clean)), strict=True)
+        for got, want in pairs:
             cases.assert_same_bits(got[others], want[others])
             assert np.isnan(got[40]).all()
 

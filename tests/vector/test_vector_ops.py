@@ -1,5 +1,7 @@
 """Planar and radial maps with parameters from anywhere: ``headrace.ops``."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ import reference
 import vector_cases
 from cores import every_core
 from pairs import pairwise
-from vector_cases import batch
+from vector_cases import batch, call
 
 DIRECTIONS = ("forward", "inverse")
 SHAPES = [(0, 3), (1, 1), (1, 7), (5, 17), (9, 8), (63, 2), (64, 5), (65, 5), (200, 9), (1100, 4)]
@@ -22,11 +24,6 @@ every_direction = pytest.mark.parametrize("direction", DIRECTIONS)
 per_row_or_not = pytest.mark.parametrize("per_row", [False, True])
 OF_A_KERNEL = {"variant": vector_cases.VARIANTS, "direction": DIRECTIONS, "per_row": [False, True]}
 every_shape_of_each_kernel = pairwise(shape=SHAPES, **OF_A_KERNEL, dtype=cases.DTYPES)
-
-
-def call(variant, name, *arrays, **more):
-    map, settings = vector_cases.VARIANTS[variant]
-    return getattr(hr.ops, f"{map}_{name}")(*arrays, **settings, **more)
 
 
 @every_core(shape={"cpu": SHAPES, "device": OF_DEVICES}, **OF_A_KERNEL, dtype=cases.DTYPES)
@@ -69,7 +66,7 @@ def test_a_set_for_each_row_is_one_set_repeated(variant, direction, shape, dtype
     gain = 1e3 if variant == "planar with leaky ReLU" else 50.0
     for got, want in zip(each, one, strict=True):
         cases.assert_close(got, want.astype(float), magnitude=10.0 * gain, depth=1)
-    one, each = (call(variant, "backward", values, p, *cotangents, direction=direction) for p in (params, repeated))
+    one, each = (call(variant, "vjp", values, p, *cotangents, direction=direction) for p in (params, repeated))
     largest = 1.0 + np.abs(each[1]).sum(axis=0).max(initial=0.0)
     cases.assert_close(each[0], one[0].astype(float), magnitude=10.0 * gain)
     assert np.abs(each[1].sum(axis=0, dtype=float) - one[1]).max() <= cases.tolerance(dtype, 16) * largest
@@ -82,7 +79,7 @@ def test_a_set_for_each_row_is_one_set_repeated(variant, direction, shape, dtype
 )
 def test_gradients_match_differences(core, variant, direction, shape, per_row):
     values, params, *cotangents = batch(variant, *shape, "float64", per_row=per_row)
-    by_value, by_params = call(variant, "backward", values, params, *cotangents, direction=direction)
+    by_value, by_params = call(variant, "vjp", values, params, *cotangents, direction=direction)
 
     def results(x, p):
         return getattr(vector_cases.judge(variant, p), direction)(x)
@@ -103,8 +100,8 @@ def test_gradients_match_differences(core, variant, direction, shape, per_row):
 @per_row_or_not
 def test_float32_gradients_are_those_of_float64_rounded(variant, direction, per_row):
     narrow = batch(variant, 300, 6, "float32", per_row=per_row)
-    got = call(variant, "backward", *narrow, direction=direction)
-    want = call(variant, "backward", *(array.astype(float) for array in narrow), direction=direction)
+    got = call(variant, "vjp", *narrow, direction=direction)
+    want = call(variant, "vjp", *(array.astype(float) for array in narrow), direction=direction)
     for one, other in zip(got, want, strict=True):
         assert one.dtype == np.float32
         rows = one if one.ndim == 2 else one[None]
@@ -121,7 +118,7 @@ def test_results_have_the_same_bits_for_any_threads(variant, direction, per_row,
     results = []
     for threads in (1, 2, 3, 5):
         set_threads(threads)
-        back = call(variant, "backward", values, params, *cotangents, direction=direction)
+        back = call(variant, "vjp", values, params, *cotangents, direction=direction)
         results.append((*call(variant, direction, values, params), *back))
     for other in results[1:]:
         for got, want in zip(other, results[0], strict=True):
@@ -153,9 +150,9 @@ def test_out_receives_the_same_bits(variant, direction, shape, per_row, dtype):
         assert got is out
         for one, expected in zip(got, want, strict=True):
             cases.assert_same_bits(one, expected)
-    want = call(variant, "backward", values, params, *cotangents, direction=direction)
+    want = call(variant, "vjp", values, params, *cotangents, direction=direction)
     out = np.full_like(values, 7), np.full_like(params, 7)
-    got = call(variant, "backward", values, params, *cotangents, direction=direction, out=out)
+    got = call(variant, "vjp", values, params, *cotangents, direction=direction, out=out)
     assert got is out
     for one, expected in zip(got, want, strict=True):
         cases.assert_same_bits(one, expected)
@@ -170,7 +167,7 @@ def test_inputs_are_not_changed(variant, per_row, dtype):
         array.flags.writeable = False
     for direction in DIRECTIONS:
         call(variant, direction, *arrays[:2])
-        call(variant, "backward", *arrays, direction=direction)
+        call(variant, "vjp", *arrays, direction=direction)
     for array, before in zip(arrays, kept, strict=True):
         cases.assert_same_bits(array, before)
 
@@ -181,7 +178,7 @@ def test_arrays_of_every_framework(variant, framework, dtype):
         pytest.skip("a frame of several columns is not C-contiguous")
     arrays = batch(variant, 20, 3, dtype, per_row=True)
     given = [framework.make(array) for array in arrays]
-    for name, n in (("forward", 2), ("inverse", 2), ("backward", 4)):
+    for name, n in (("forward", 2), ("inverse", 2), ("vjp", 4)):
         for got, want in zip(call(variant, name, *given[:n]), call(variant, name, *arrays[:n]), strict=True):
             assert type(got) is type(given[0])
             cases.assert_same_bits(framework.open(got), want)
@@ -231,36 +228,38 @@ def test_what_is_not_strictly_right_is_refused(variant, name):
     arrays = dict(zip(names, batch(variant, 4, 3, "float32", per_row=True), strict=True))
     for direction in DIRECTIONS:
         with pytest.raises((TypeError, ValueError)) as error:
-            call(variant, "backward", **({"direction": direction} | arrays | arguments))
+            call(variant, "vjp", **({"direction": direction} | arrays | arguments))
         cases.assert_says(error, *words)
 
 
-def test_forward_and_inverse_name_their_own_argument():
+def test_errors_name_the_argument():
     for map, count in (("planar", 7), ("radial", 5)):
-        for name, argument in (("forward", "z"), ("inverse", "x")):
-            with pytest.raises(ValueError, match=rf"{argument}: expected 2 dimensions, got shape \(3,\)"):
-                getattr(hr.ops, f"{map}_{name}")(np.zeros(3), np.zeros(count))
+        for direction in DIRECTIONS:
+            run = partial(hr.ops.vector_map, map=map, direction=direction)
+            with pytest.raises(ValueError, match=r"value: expected 2 dimensions, got shape \(3,\)"):
+                run(np.zeros(3), np.zeros(count))
             with pytest.raises(
                 ValueError, match=rf"params: expected shape \({count},\) for all rows or \(4, {count}\)"
             ):
-                getattr(hr.ops, f"{map}_{name}")(np.zeros((4, 3)), np.zeros(count - 1))
+                run(np.zeros((4, 3)), np.zeros(count - 1))
             memory = np.zeros(16)
             values, overlap = memory[:12].reshape(4, 3), memory[4:].reshape(4, 3)
-            with pytest.raises(ValueError, match=f"or {argument} itself"):
-                getattr(hr.ops, f"{map}_{name}")(values, np.zeros(count), out=(overlap, np.empty(4)))
+            with pytest.raises(ValueError, match="or value itself"):
+                run(values, np.zeros(count), out=(overlap, np.empty(4)))
 
 
-@pytest.mark.parametrize("name", ["forward", "inverse", "backward"])
-def test_bad_nonlinearities_are_refused(name):
-    arrays = batch("planar", 4, 3, "float32", per_row=False)[: 4 if name == "backward" else 2]
+@pytest.mark.parametrize("name", [*DIRECTIONS, "vjp"])
+def test_settings_that_a_map_cannot_have_are_refused(name):
+    arrays = batch("planar", 4, 3, "float32", per_row=False)[: 4 if name == "vjp" else 2]
     for bad, words in [
+        ({"map": "spherical"}, ["map", "planar", "radial", "spherical"]),
+        ({"map": "radial", "nonlinearity": "tanh"}, ["nonlinearity", "None", "radial", "tanh"]),
         ({"nonlinearity": "relu"}, ["nonlinearity", "tanh", "leaky_relu", "relu"]),
         ({"nonlinearity": ""}, ["nonlinearity", "tanh"]),
-        ({"nonlinearity": None}, ["nonlinearity", "None"]),
         ({"negative_slope": 0.0}, ["negative_slope", r"0\.0"]),
         ({"negative_slope": 1.0}, ["negative_slope", r"1\.0"]),
         ({"negative_slope": "flat"}, ["negative_slope", "str"]),
     ]:
         with pytest.raises((TypeError, ValueError)) as error:
-            getattr(hr.ops, f"planar_{name}")(*arrays, **bad)
+            call("planar", name, *arrays, **bad)
         cases.assert_says(error, *words)

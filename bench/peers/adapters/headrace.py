@@ -99,8 +99,8 @@ def _coupling_map(workload: Workload, device: str) -> Model:
     return Model(
         log_prob=_no_density,
         sample=_no_density,
-        forward=lambda z: hr.ops.coupling_forward(z, params, out=out),
-        inverse=lambda x: hr.ops.coupling_inverse(x, params, out=out),
+        forward=lambda z: hr.ops.coupling(z, params, out=out),
+        inverse=lambda x: hr.ops.coupling(x, params, out=out, direction="inverse"),
         **native(device),
     )
 

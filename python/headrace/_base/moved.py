@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from collections.abc import Mapping
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -54,6 +55,22 @@ class _Finder:
                 stacklevel=2,
             )
         sys.modules[name] = importlib.import_module(str(_successor(name)))
+
+
+def renamed(old: str, new: str, **keywords: Any) -> Any:
+    """A method under its old name: the new one with these keywords, and a warning."""
+
+    def called(self: Any, *given: Any, **more: Any) -> Any:
+        warn_of(f"{type(self).__name__}.{old}", new, keywords)
+        return getattr(self, new)(*given, **more, **keywords)
+
+    return called
+
+
+def warn_of(old: str, new: str, keywords: Mapping[str, Any] | None = None) -> None:
+    """Warn the caller of a function that calls this one of an old name, whose successor takes more keywords."""
+    call = f"{new}({', '.join(['...', *(f'{name}={one!r}' for name, one in keywords.items())])})" if keywords else new
+    warnings.warn(f"{old}: use {call}; the old name ends with {ENDS}", DeprecationWarning, stacklevel=3)
 
 
 def find_moved_modules() -> None:

@@ -126,8 +126,8 @@ def _of_map(rows: int, columns: int) -> Workload:
     params = rng.standard_normal((rows, columns, 2), dtype=np.float32)
     out: tuple[NDArray[Any], NDArray[Any]] = np.empty_like(z), np.empty(rows, np.float32)
     nbytes = z.nbytes + params.nbytes + sum(array.nbytes for array in out)
-    name = f"ops.coupling_forward {columns} columns {rows:,}"
-    return Workload(name, rows, 0, nbytes, lambda: ops.coupling_forward(z, params, out=out))
+    name = f"ops.coupling {columns} columns {rows:,}"
+    return Workload(name, rows, 0, nbytes, lambda: ops.coupling(z, params, out=out))
 
 
 def workloads() -> Iterator[Workload]:

@@ -10,6 +10,7 @@ import numpy as np
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._base import arguments as check
+from headrace._base.moved import renamed
 from headrace._flow.program.evaluation import WRT, Cotangents, Evaluated, Gradients, Opened, Pair, kinds_of
 
 
@@ -42,6 +43,7 @@ class Derivatives(Evaluated):
         *,
         wrt: Sequence[str] = WRT,
         parameters: Array | None = None,
+        values: bool = False,
     ) -> Gradients:
         """Vector-Jacobian product of `log_prob`: gradients of a scalar from its gradient by the log densities.
 
@@ -50,37 +52,21 @@ class Derivatives(Evaluated):
             grad_log_prob: Shape (rows,), or that of the log densities.
             wrt: The gradients to give, in this order: "inputs", in the shape of x; "parameters" (n,), as in
                 `parameters`; "context", in its shape. The gradient of a broadcast array is the sum over its uses.
+            values: Whether to return ``(log_prob, gradients)`` from the one run.
 
         Returns:
             A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
-        """
-        return self._log_prob_vjp(x, grad_log_prob, context, wrt, parameters, False)[1]
-
-    def log_prob_and_vjp(
-        self,
-        x: Array,
-        grad_log_prob: Array,
-        context: Array | None = None,
-        *,
-        wrt: Sequence[str] = WRT,
-        parameters: Array | None = None,
-    ) -> tuple[Array, Gradients]:
-        """``(log_prob(x), log_prob_vjp(x, ...))`` from one run; see both.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.Flow([hr.Standardize([0.0], [2.0])], dtype="float64")
-        >>> log_prob, (by_x,) = flow.log_prob_and_vjp(np.array([[3.0]]), np.array([2.0]), wrt="inputs")
+        >>> log_prob, (by_x,) = flow.log_prob_vjp(np.array([[3.0]]), np.array([2.0]), wrt="inputs", values=True)
         >>> by_x.tolist()
         [[-1.5]]
         """
-        return self._log_prob_vjp(x, grad_log_prob, context, wrt, parameters, True)
-
-    def _log_prob_vjp(
-        self, x: Any, grad_log_prob: Any, context: Any, wrt: Any, parameters: Any, values: bool
-    ) -> tuple[Any, Gradients]:
         opened = self._opened("x", x, context, parameters)
         row = Cotangents.of_rows("grad_log_prob", grad_log_prob, opened[1], opened[0])
-        return self._of_log_prob(opened, Cotangents(row=row, of_log_prob=True), wrt, values)
+        log_prob, gradients = self._of_log_prob(opened, Cotangents(row=row, of_log_prob=True), wrt, values)
+        return (log_prob, gradients) if values else gradients
 
     def _of_log_prob(
         self, opened: Opened, cotangents: Cotangents, wrt: Any, values: bool = True
@@ -93,70 +79,11 @@ class Derivatives(Evaluated):
         )
         return None if log_prob is None else caller.give(log_prob), gradients
 
-    def to_data_vjp(
-        self,
-        z: Array,
-        grad_x: Array | None,
-        grad_log_det: Array | None,
-        context: Array | None = None,
-        *,
-        wrt: Sequence[str] = WRT,
-        parameters: Array | None = None,
-    ) -> Gradients:
-        """Vector-Jacobian product of `to_data`: gradients of a number from its gradients by x and by log_det.
-
-        Args:
-            z, context, parameters: As in `to_data`.
-            grad_x: In the shape of x, (rows, features), or None for zero.
-            grad_log_det: In the shape of log_det, (rows,), or None for zero.
-            wrt: See `log_prob_vjp`; the default gives ``(grad_z, grad_parameters)``.
-
-        >>> import numpy as np, headrace as hr
-        >>> flow = hr.MAF(3, transforms=2, hidden=(8,))
-        >>> grad_z, grad_parameters = flow.to_data_vjp(np.ones((5, 3)), np.ones((5, 3)), np.ones(5))
-        >>> grad_z.shape, grad_parameters.shape == flow.parameters.shape
-        ((5, 3), True)
-        """
-        return self._both_vjp(False, z, grad_x, grad_log_det, context, wrt, parameters)[1]
-
-    def to_latent_vjp(
-        self,
-        x: Array,
-        grad_z: Array | None,
-        grad_log_det: Array | None,
-        context: Array | None = None,
-        *,
-        wrt: Sequence[str] = WRT,
-        parameters: Array | None = None,
-    ) -> Gradients:
-        """Vector-Jacobian product of `to_latent`; see `to_data_vjp`."""
-        return self._both_vjp(True, x, grad_z, grad_log_det, context, wrt, parameters)[1]
-
-    def to_data_and_vjp(
-        self,
-        z: Array,
-        grad_x: Array | None,
-        grad_log_det: Array | None,
-        context: Array | None = None,
-        *,
-        wrt: Sequence[str] = WRT,
-        parameters: Array | None = None,
-    ) -> tuple[Pair, Gradients]:
-        """``(to_data(z), to_data_vjp(z, ...))`` from one run: ``((x, log_det), gradients)``; see both."""
-        return self._both_vjp(False, z, grad_x, grad_log_det, context, wrt, parameters, True)
-
-    def to_latent_and_vjp(
-        self,
-        x: Array,
-        grad_z: Array | None,
-        grad_log_det: Array | None,
-        context: Array | None = None,
-        *,
-        wrt: Sequence[str] = WRT,
-        parameters: Array | None = None,
-    ) -> tuple[Pair, Gradients]:
-        """``(to_latent(x), to_latent_vjp(x, ...))`` from one run: ``((z, log_det), gradients)``; see both."""
-        return self._both_vjp(True, x, grad_z, grad_log_det, context, wrt, parameters, True)
+    to_data_vjp = Evaluated._vjp_to_data
+    to_latent_vjp = Evaluated._vjp_to_latent
+    log_prob_and_vjp = renamed("log_prob_and_vjp", "log_prob_vjp", values=True)
+    to_data_and_vjp = renamed("to_data_and_vjp", "to_data_vjp", values=True)
+    to_latent_and_vjp = renamed("to_latent_and_vjp", "to_latent_vjp", values=True)
 
     def nll_and_grad(
         self,

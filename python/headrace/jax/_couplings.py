@@ -45,10 +45,10 @@ def coupling(
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
         params: Shape (..., active, n_params), of the same dtype, as a network emits them, or (active, n_params) for all
-            rows: see `headrace.ops.coupling_forward`.
+            rows: see `headrace.ops.coupling`.
         map: A name in `headrace.ops.MAPS`.
         direction: "forward", latent to data, or "inverse".
-        **settings: See `headrace.ops.coupling_forward`; static, no tracers.
+        **settings: See `headrace.ops.coupling`; static, no tracers.
 
     Returns:
         ``(value, log_det)`` of the other side, shapes (..., active) and (...).

@@ -20,6 +20,7 @@ from headrace._arrays.device_caller import caller_of
 from headrace._arrays.kinds import A
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
+from headrace._base.moved import warn_of
 from headrace._core.maps import MAPS as _MAPS
 from headrace._core.maps import VECTOR_MAPS
 from headrace.ops import _couplings
@@ -31,82 +32,62 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAPS",
-    "coupling_backward",
-    "coupling_forward",
-    "coupling_inverse",
+    "coupling",
+    "coupling_vjp",
     "dual_ascent_step",
-    "planar_backward",
-    "planar_forward",
-    "planar_inverse",
-    "radial_backward",
-    "radial_forward",
-    "radial_inverse",
+    "vector_map",
+    "vector_map_vjp",
 ]
-
-Pair = tuple[Array, Array]
 
 MAPS: tuple[str, ...] = tuple(_MAPS)
 """Names of the maps."""
+_SLOPE = 0.2
 
 
 @takes_settings
-def coupling_forward(
-    z: A,
+def coupling(
+    value: A,
     params: A,
     map: str = "affine",
     *,
+    direction: str = "forward",
     out: tuple[A, A] | None = None,
     **settings: Unpack[Keywords],
 ) -> tuple[A, A]:
-    """Latent to data: one map for every element.
+    """One map for every element.
 
     Args:
-        z: Shape (..., active).
+        value: Shape (..., active): z of the direction "forward", x of "inverse".
         params: Shape (..., active, n_params), as networks emit them: the raw parameters of the map, in the order that
             the help of `headrace.MaskedAutoregressive` has under `map`. Leading dimensions that are missing or 1 are
             those of several rows, such as all of them for (active, n_params): such parameters are copied for each row.
         map: A name in `MAPS`.
+        direction: "forward", latent to data, or "inverse".
         **settings: See `headrace.MaskedAutoregressive`; by default `bins` is the number that has n_params parameters.
-        out: ``(x, log_det)`` to write into; x may be z itself.
+        out: ``(value, log_det)`` to write into; the value may be the argument itself.
 
     Returns:
-        ``(x, log_det)``, shapes (..., active) and (...): log_det = Σ log |dx/dz| of a row.
+        ``(value, log_det)`` of the other side, shapes (..., active) and (...): log_det = Σ log |dx/dz| of a row, or
+        Σ log |dz/dx| of "inverse".
 
     Raises:
         TypeError: not arrays of one framework in one place, or not of one dtype, float32 or float64.
         ValueError: a wrong shape, not C-contiguous, or out that overlaps an input otherwise.
 
     >>> import numpy as np, headrace as hr
-    >>> x, log_det = hr.ops.coupling_forward(np.ones((2, 3), "f4"), np.zeros((2, 3, 2), "f4"))
+    >>> x, log_det = hr.ops.coupling(np.ones((2, 3), "f4"), np.zeros((2, 3, 2), "f4"))
     >>> x[0].tolist(), log_det.tolist()
     ([1.0, 1.0, 1.0], [0.0, 0.0])
-    >>> hr.ops.coupling_forward(np.ones((4, 5, 3)), np.zeros((3, 2)))[1].shape  # the same parameters for all rows
-    (4, 5)
+    >>> z, _ = hr.ops.coupling(np.ones((4, 5, 3)), np.ones((3, 1)), "additive", direction="inverse")
+    >>> z[0, 0].tolist()  # the same parameters for all rows
+    [0.0, 0.0, 0.0]
     """
-    return _couplings.run("z", z, params, settings_of(map, settings), out, inverse=False)
+    inverse = _couplings.is_inverse(direction)
+    return _couplings.run("value", value, params, settings_of(map, settings), out, inverse=inverse)
 
 
 @takes_settings
-def coupling_inverse(
-    x: A,
-    params: A,
-    map: str = "affine",
-    *,
-    out: tuple[A, A] | None = None,
-    **settings: Unpack[Keywords],
-) -> tuple[A, A]:
-    """Data to latent: ``(z, log_det)``; see `coupling_forward`.
-
-    >>> import numpy as np, headrace as hr
-    >>> z, log_det = hr.ops.coupling_inverse(np.ones((1, 2)), np.ones((1, 2, 1)), map="additive")
-    >>> z.tolist(), log_det.tolist()
-    ([[0.0, 0.0]], [0.0])
-    """
-    return _couplings.run("x", x, params, settings_of(map, settings), out, inverse=True)
-
-
-@takes_settings
-def coupling_backward(
+def coupling_vjp(
     value: A,
     params: A,
     grad_value: A,
@@ -117,16 +98,13 @@ def coupling_backward(
     out: tuple[A, A] | None = None,
     **settings: Unpack[Keywords],
 ) -> tuple[A, A]:
-    """Vector-Jacobian product of `coupling_forward` or `coupling_inverse`.
+    """Vector-Jacobian product of `coupling`.
 
     Args:
-        value: Shape (..., active): the input of that direction.
-        params: Shape (..., active, n_params), as in `coupling_forward`.
-        grad_value: Shape (..., active): gradient of some number by the value that the direction gives.
+        value, params, map, direction: As in `coupling`.
+        grad_value: Shape (..., active): gradient of a scalar by the resulting value.
         grad_log_det: Shape (...): the same by its log-determinant.
-        map: See `coupling_forward`.
-        **settings: See `coupling_forward`.
-        direction: "forward" or "inverse".
+        **settings: As in `coupling`.
         out: ``(grad_input, grad_params)`` to write into, memory of their own.
 
     Returns:
@@ -135,7 +113,7 @@ def coupling_backward(
 
     >>> import numpy as np, headrace as hr
     >>> ones, params = np.ones((1, 1)), np.zeros((1, 1, 2))
-    >>> grad_input, grad_params = hr.ops.coupling_backward(ones, params, ones, np.ones(1))
+    >>> grad_input, grad_params = hr.ops.coupling_vjp(ones, params, ones, np.ones(1))
     >>> grad_input.tolist(), grad_params.tolist()  # x = shift + e^a z, log_det = a at a = 0
     ([[1.0]], [[[1.0, 2.0]]])
     """
@@ -144,141 +122,95 @@ def coupling_backward(
     return _couplings.pull(value, params, grad_value, grad_log_det, how, out, inverse=inverse)
 
 
-def planar_forward(
-    z: A,
+def vector_map(
+    value: A,
     params: A,
+    map: str,
     *,
-    nonlinearity: str = "tanh",
-    negative_slope: float = 0.2,
+    direction: str = "forward",
+    nonlinearity: str | None = None,
+    negative_slope: float = _SLOPE,
     out: tuple[A, A] | None = None,
 ) -> tuple[A, A]:
-    """Latent to data: x = z + û h(wᵀz + b), with û as in `headrace.Planar`.
+    """One map of all coordinates of a row at once.
 
     Args:
-        z: Shape (rows, features).
-        params: w, u and b one after the other, raw, as networks emit them: shape (2 features + 1,) for all rows, or
-            (rows, 2 features + 1). A row's own parameters are made ready in its dtype, shared ones in float64.
-        nonlinearity: h, "tanh" or "leaky_relu".
+        value: Shape (rows, features): z of the direction "forward", x of "inverse".
+        params: Raw, as networks emit them, one after the other: w, u and b of "planar", 2 features + 1 in all; center,
+            alpha and beta of "radial", features + 2. Shape (n,) for all rows, or (rows, n). A row's own parameters
+            are made ready in its dtype, shared ones in float64.
+        map: "planar", x = z + û h(wᵀz + b) with û as in `headrace.Planar`; or "radial", x = z + β (z - center) /
+            (α + |z - center|) with α and β as in `headrace.Radial`.
+        direction: "forward", latent to data, or "inverse".
+        nonlinearity: h of "planar": "tanh", which is the default, or "leaky_relu".
         negative_slope: Of leaky_relu below zero, between 0 and 1.
-        out: ``(x, log_det)`` to write into; x may be z itself.
+        out: ``(value, log_det)`` to write into; the value may be the argument itself.
 
     Returns:
-        ``(x, log_det)``, shapes (rows, features) and (rows,).
+        ``(value, log_det)`` of the other side, shapes (rows, features) and (rows,).
 
     Raises:
         TypeError: not arrays of one framework in one place, or not of one dtype, float32 or float64.
         ValueError: a wrong shape, no features, not C-contiguous, or out that overlaps an input otherwise.
 
     >>> import numpy as np, headrace as hr
-    >>> x, log_det = hr.ops.planar_forward(np.zeros((1, 2)), np.array([1.0, 0.0, 0.0, 3.0, 1e3]))
+    >>> x, log_det = hr.ops.vector_map(np.zeros((1, 2)), np.array([1.0, 0.0, 0.0, 3.0, 1e3]), "planar")
     >>> x.tolist(), log_det.tolist()  # where tanh is flat, all rows move by u
     ([[0.0, 3.0]], [0.0])
-    """
-    return _vector("planar", nonlinearity, negative_slope, "z", z, params, out, inverse=False)
-
-
-def planar_inverse(
-    x: A,
-    params: A,
-    *,
-    nonlinearity: str = "tanh",
-    negative_slope: float = 0.2,
-    out: tuple[A, A] | None = None,
-) -> tuple[A, A]:
-    """Data to latent: ``(z, log_det)``; see `planar_forward`.
-
-    >>> import numpy as np, headrace as hr
-    >>> params = np.array([1.0, 0.0, 2.0, 3.0, 0.5])
-    >>> x, _ = hr.ops.planar_forward(np.ones((1, 2)), params)
-    >>> hr.ops.planar_inverse(x, params)[0].round(12).tolist()
+    >>> params = np.array([1.0, 0.0, 2.0, -3.0])
+    >>> x, _ = hr.ops.vector_map(np.ones((1, 2)), params, "radial")
+    >>> hr.ops.vector_map(x, params, "radial", direction="inverse")[0].round(12).tolist()
     [[1.0, 1.0]]
     """
-    return _vector("planar", nonlinearity, negative_slope, "x", x, params, out, inverse=True)
+    inverse = _couplings.is_inverse(direction)
+    before = _vector_settings(map, nonlinearity, negative_slope)
+    caller = caller_of(value)
+    array, vectors = _rows(caller, map, value, params)
+    inputs = (array, vectors)
+    result, log_det = caller.output_pair(out, array.dtype, array.shape, array.shape[:1], inputs, in_place="value")
+    caller.core.vector_map(*before, inverse, array, vectors, result, log_det)
+    return caller.give_pair(result, log_det)
 
 
-def planar_backward(
+def vector_map_vjp(
     value: A,
     params: A,
     grad_value: A,
     grad_log_det: A,
+    map: str,
     *,
     direction: str = "forward",
-    nonlinearity: str = "tanh",
-    negative_slope: float = 0.2,
+    nonlinearity: str | None = None,
+    negative_slope: float = _SLOPE,
     out: tuple[A, A] | None = None,
 ) -> tuple[A, A]:
-    """Vector-Jacobian product of `planar_forward` or `planar_inverse`.
+    """Vector-Jacobian product of `vector_map`.
 
     Args:
-        value: Shape (rows, features): the input of that direction.
-        params, nonlinearity, negative_slope: See `planar_forward`.
-        grad_value: Shape (rows, features): gradient of some number by the value that the direction gives.
+        value, params, map, direction, nonlinearity, negative_slope: As in `vector_map`.
+        grad_value: Shape (rows, features): gradient of a scalar by the resulting value.
         grad_log_det: Shape (rows,): the same by its log-determinant.
-        direction: "forward" or "inverse".
         out: ``(grad_input, grad_params)`` to write into, memory of their own.
 
     Returns:
         ``(grad_input, grad_params)``, shaped as `value` and `params`: parameters of all rows get the sum over the rows.
 
     >>> import numpy as np, headrace as hr
-    >>> z, params = np.zeros((2, 1)), np.zeros(3)  # where w = 0, x = z + u tanh(b)
-    >>> grad_z, grad_params = hr.ops.planar_backward(z, params + [0.0, 2.0, 0.0], np.ones((2, 1)), np.zeros(2))
+    >>> z, params = np.zeros((2, 1)), np.array([0.0, 2.0, 0.0])  # where w = 0, x = z + u tanh(b)
+    >>> grad_z, grad_params = hr.ops.vector_map_vjp(z, params, np.ones((2, 1)), np.zeros(2), "planar")
     >>> grad_z.tolist(), grad_params.tolist()
     ([[1.0], [1.0]], [0.0, 0.0, 4.0])
     """
-    return _vector_backward(
-        "planar", nonlinearity, negative_slope, value, params, grad_value, grad_log_det, direction, out
-    )
-
-
-def radial_forward(z: A, params: A, *, out: tuple[A, A] | None = None) -> tuple[A, A]:
-    """Latent to data: x = z + β (z - center) / (α + |z - center|), with α and β as in `headrace.Radial`.
-
-    Args:
-        z, out: See `planar_forward`.
-        params: center, alpha and beta one after the other, raw: shape (features + 2,) for all rows, or
-            (rows, features + 2).
-
-    Returns:
-        ``(x, log_det)``, shapes (rows, features) and (rows,).
-
-    >>> import numpy as np, headrace as hr
-    >>> x, log_det = hr.ops.radial_forward(np.array([[3.0, 4.0]]), np.zeros(4))
-    >>> x.tolist(), log_det.tolist()  # alpha = beta
-    ([[3.0, 4.0]], [0.0])
-    """
-    return _vector("radial", "", 0.5, "z", z, params, out, inverse=False)
-
-
-def radial_inverse(x: A, params: A, *, out: tuple[A, A] | None = None) -> tuple[A, A]:
-    """Data to latent: ``(z, log_det)``; see `radial_forward`.
-
-    >>> import numpy as np, headrace as hr
-    >>> params = np.array([1.0, 0.0, 2.0, -3.0])
-    >>> x, _ = hr.ops.radial_forward(np.ones((1, 2)), params)
-    >>> hr.ops.radial_inverse(x, params)[0].round(12).tolist()
-    [[1.0, 1.0]]
-    """
-    return _vector("radial", "", 0.5, "x", x, params, out, inverse=True)
-
-
-def radial_backward(
-    value: A,
-    params: A,
-    grad_value: A,
-    grad_log_det: A,
-    *,
-    direction: str = "forward",
-    out: tuple[A, A] | None = None,
-) -> tuple[A, A]:
-    """Vector-Jacobian product of `radial_forward` or `radial_inverse`; see `planar_backward`.
-
-    >>> import numpy as np, headrace as hr
-    >>> grad_z, _ = hr.ops.radial_backward(np.ones((1, 2)), np.zeros(4), np.array([[5.0, 6.0]]), np.zeros(1))
-    >>> grad_z.tolist()  # alpha = beta
-    [[5.0, 6.0]]
-    """
-    return _vector_backward("radial", "", 0.5, value, params, grad_value, grad_log_det, direction, out)
+    inverse = _couplings.is_inverse(direction)
+    before = _vector_settings(map, nonlinearity, negative_slope)
+    caller = caller_of(value)
+    array, vectors = _rows(caller, map, value, params)
+    by_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
+    by_log_det = _arrays.strict("grad_log_det", grad_log_det, array.shape[:1], array.dtype, caller)
+    inputs = (array, vectors, by_value, by_log_det)
+    results = caller.output_pair(out, array.dtype, array.shape, vectors.shape, inputs)
+    caller.core.vector_map_backward(*before, inverse, *inputs, *results)
+    return caller.give_pair(*results)
 
 
 def dual_ascent_step(
@@ -382,63 +314,45 @@ def _given(caller: Caller, array: NDArray[Any], dtype: np.dtype[Any]) -> Array:
     return caller.give(copy)
 
 
-def _vector(map: str, variant: Any, slope: Any, name: str, value: Any, params: Any, out: Any, *, inverse: bool) -> Pair:
-    caller = caller_of(value)
-    variant, slope = _vector_settings(map, variant, slope)
-    array, params = _rows(caller, map, name, value, params)
-    inputs = (array, params)
-    result, log_det = caller.output_pair(out, array.dtype, array.shape, array.shape[:1], inputs, in_place=name)
-    caller.core.vector_map(map, variant, slope, inverse, array, params, result, log_det)
-    return caller.give_pair(result, log_det)
+def _vector_settings(map: Any, variant: Any, slope: Any) -> tuple[str, str, float]:
+    """The map, its variant and the slope below zero, as the core takes them."""
+    variants = VECTOR_MAPS[check.choice("map", map, VECTOR_MAPS)].variants
+    if variant is None:
+        variant = variants[0]
+    elif len(variants) == 1:
+        raise ValueError(f"nonlinearity: expected None for the map {map!r}, got {variant!r}")
+    else:
+        check.choice("nonlinearity", variant, variants)
+    return map, variant, slope if slope is _SLOPE else check.number("negative_slope", slope, above=0.0, below=1.0)
 
 
-def _vector_backward(
-    map: str,
-    variant: Any,
-    slope: Any,
-    value: Any,
-    params: Any,
-    grad_value: Any,
-    grad_log_det: Any,
-    direction: Any,
-    out: Any,
-) -> Pair:
-    inverse = _couplings.is_inverse(direction)
-    caller = caller_of(value)
-    variant, slope = _vector_settings(map, variant, slope)
-    array, params = _rows(caller, map, "value", value, params)
-    grad_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
-    grad_log_det = _arrays.strict("grad_log_det", grad_log_det, array.shape[:1], array.dtype, caller)
-    inputs = (array, params, grad_value, grad_log_det)
-    by_input, by_params = caller.output_pair(out, array.dtype, array.shape, params.shape, inputs)
-    caller.core.vector_map_backward(
-        map,
-        variant,
-        slope,
-        inverse,
-        array,
-        params,
-        grad_value,
-        grad_log_det,
-        by_input,
-        by_params,
-    )
-    return caller.give_pair(by_input, by_params)
-
-
-def _vector_settings(map: str, variant: Any, slope: Any) -> tuple[str, float]:
-    variant = check.choice("nonlinearity", variant, VECTOR_MAPS[map].variants)
-    return variant, check.number("negative_slope", slope, above=0.0, below=1.0)
-
-
-def _rows(caller: Caller, map: str, name: str, value: Any, params: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+def _rows(caller: Caller, map: str, value: Any, params: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     """Rows and their parameters: one set for all, or one a row."""
-    array = _arrays.strict_input(name, value, 2, caller)
+    array = _arrays.strict_input("value", value, 2, caller)
     rows, features = array.shape
     if features == 0:
-        raise ValueError(f"{name}: expected at least one feature, got shape {array.shape}")
+        raise ValueError(f"value: expected at least one feature, got shape {array.shape}")
     opened = caller.open("params", params)
     count = VECTOR_MAPS[map].n_params(features)
     if opened.shape not in ((count,), (rows, count)):
         raise errors.wrong_shape("params", f"({count},) for all rows or ({rows}, {count})", opened.shape)
     return array, _arrays.exact("params", opened, opened.shape, array.dtype)
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of one map and one direction under their old names: `planar_inverse`, `coupling_backward`."""
+    map, _, verb = name.partition("_")
+    if map not in ("coupling", *VECTOR_MAPS) or verb not in ("forward", "inverse", "backward"):
+        raise AttributeError(f"module 'headrace.ops' has no attribute {name!r}")
+    new = ("coupling" if map == "coupling" else "vector_map") + ("_vjp" if verb == "backward" else "")
+    settings = {} if map == "coupling" else {"map": map}
+    if verb == "inverse":
+        settings["direction"] = verb
+    warn_of(f"ops.{name}", f"ops.{new}", settings)
+
+    def called(*given: Any, **keywords: Any) -> Any:
+        for side in keywords.keys() & {"z", "x"}:
+            keywords["value"] = keywords.pop(side)
+        return globals()[new](*given, **settings, **keywords)
+
+    return called

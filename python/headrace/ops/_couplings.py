@@ -80,7 +80,7 @@ def is_inverse(direction: Any) -> bool:
 def arguments(settings: Settings, name: str, value: Shape, params: Shape) -> tuple[tuple[Any, ...], dict[str, float]]:
     """The core's arguments for the settings, and those by name; checked with the shapes of values and parameters."""
     map, scale, slope, bound, bins, min_bin = settings
-    check.choice("map", map, tuple(MAPS))
+    check.choice("map", map, MAPS)
     check.choice("scale", scale, SCALES)
     if not value:
         raise errors.wrong_shape(name, "(..., active)", value)

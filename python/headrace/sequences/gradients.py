@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace._arrays.caller import Array
+from headrace._base.moved import renamed
 from headrace._fit.vector_adam import VectorAdam
 from headrace._flow.program.evaluation import WRT, kinds_of
 from headrace.sequences.backward import Backward, Cotangents
@@ -59,6 +60,7 @@ class SequenceDerivatives(Sequential):
         lengths: Sequence[int] | None = None,
         wrt: Sequence[str] = WRT,
         parameters: Array | None = None,
+        values: bool = False,
     ) -> Gradients:
         """Vector-Jacobian product of `log_prob`: gradients of a number from its gradient by the log densities.
 
@@ -72,6 +74,8 @@ class SequenceDerivatives(Sequential):
                 for steps that only are the past of others.
             wrt: The gradients to return, in this order: "inputs", in the shape of x; "parameters" (n,), as in
                 `parameters`; "context" and "covariates", in their shapes. Arrays for several sequences get the sum.
+            values: Whether to return ``(log_prob, gradients)`` from the one run; with gradients by steps
+                the log densities are those of steps.
 
         Returns:
             A tuple of arrays, in the dtype of the flow.
@@ -84,38 +88,18 @@ class SequenceDerivatives(Sequential):
         >>> grad_x, grad_parameters = flow.log_prob_vjp(np.zeros((2, 50, 1)), np.ones(2))
         >>> grad_x.shape, grad_parameters.shape == flow.parameters.shape
         ((2, 50, 1), True)
-        """
-        return self._log_prob_vjp(x, grad_log_prob, context, covariates, lengths, wrt, parameters)[1]
-
-    def log_prob_and_vjp(
-        self,
-        x: Given,
-        grad_log_prob: Array,
-        context: Array | None = None,
-        covariates: Given | None = None,
-        *,
-        lengths: Sequence[int] | None = None,
-        wrt: Sequence[str] = WRT,
-        parameters: Array | None = None,
-    ) -> tuple[Array, Gradients]:
-        """``(log_prob(x), log_prob_vjp(x, ...))`` from one run, or log_prob_steps(x) with gradients by steps.
-
-        >>> import numpy as np, headrace as hr
-        >>> flow = hr.WaveNet(layers=4, channels=8)
-        >>> log_prob, (grad_x,) = flow.log_prob_and_vjp(np.zeros((2, 50, 1)), np.ones((2, 50)), wrt="inputs")
+        >>> log_prob, (grad_x,) = flow.log_prob_vjp(np.zeros((2, 50, 1)), np.ones((2, 50)), wrt="inputs", values=True)
         >>> log_prob.shape
         (2, 50)
         """
-        return self._log_prob_vjp(x, grad_log_prob, context, covariates, lengths, wrt, parameters)
-
-    def _log_prob_vjp(
-        self, x: Any, grad_log_prob: Any, context: Any, covariates: Any, lengths: Any, wrt: Any, parameters: Any
-    ) -> tuple[Any, Gradients]:
         kinds = kinds_of(wrt, _KINDS)
         run = self._run_of("x", x, context, covariates, parameters, lengths)
         cotangents = Cotangents.of_log_prob("grad_log_prob", grad_log_prob, run)
         back = Backward(run, kinds, True, context, covariates)
-        return back.log_prob(cotangents), back.gradients()
+        log_prob, gradients = back.log_prob(cotangents), back.gradients()
+        return (log_prob, gradients) if values else gradients
+
+    log_prob_and_vjp = renamed("log_prob_and_vjp", "log_prob_vjp", values=True)
 
     def log_prob_and_score(
         self,

@@ -200,7 +200,7 @@ class SequenceProgram:
         by_steps = np.zeros(len(steps), self._dtype)
         by_steps[:n] = grad.reshape(n)
         wrt = ("inputs",) if own is None or sums.parameters is None else ("inputs", "parameters")
-        log_prob, found = self._base.log_prob_and_vjp(steps, by_steps, wrt=wrt, parameters=own)
+        log_prob, found = self._base.log_prob_vjp(steps, by_steps, wrt=wrt, parameters=own, values=True)
         if len(found) > 1:
             assert sums.parameters is not None
             sums.parameters[self._of_base] += found[1]

@@ -89,5 +89,5 @@ class Cells:
         return of_steps
 
     def _latent(self, values: Array, params: Array) -> Array:
-        own: Array = ops.coupling_inverse(values.reshape(params.shape[:2]), params, **self._map)[0]
+        own: Array = ops.coupling(values.reshape(params.shape[:2]), params, **self._map, direction="inverse")[0]
         return own

@@ -30,7 +30,7 @@ def coupling(
 ) -> tuple[Tensor, Tensor]:
     """One map for every element, differentiable by values and parameters (docs/ops.md).
 
-    Gradients are those of `headrace.ops.coupling_backward`: first ones, in reverse mode. They are there under
+    Gradients are those of `headrace.ops.coupling_vjp`: first ones, in reverse mode. They are there under
     `torch.func.grad` too, and under `torch.func.vmap`, where mapped examples are rows of one call. `torch.compile`
     takes it whole, also with ``fullgraph=True``. Under `torch.autocast` tensors of half the size become float32, and so
     does the result.
@@ -38,10 +38,10 @@ def coupling(
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
         params: Shape (..., active, n_params), of the same dtype and device, as a network emits them, or (active,
-            n_params) for all rows: see `headrace.ops.coupling_forward`. Tensors that are not contiguous are copied.
+            n_params) for all rows: see `headrace.ops.coupling`. Tensors that are not contiguous are copied.
         map: A name in `headrace.ops.MAPS`.
         direction: "forward", latent to data, or "inverse".
-        **settings: See `headrace.ops.coupling_forward`.
+        **settings: See `headrace.ops.coupling`.
 
     Returns:
         ``(value, log_det)`` of the other side, shapes (..., active) and (...).

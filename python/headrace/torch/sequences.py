@@ -48,7 +48,8 @@ class _LogProb(torch.autograd.Function):
         kinds = _wanted([t is not None and t.requires_grad for t in given])
         own_x, own_context, own_covariates, own_vector = _detached(given)
         ones = torch.ones(x.shape[:-1] if steps else x.shape[:-2], dtype=flow_dtype(flow))
-        out, unit = flow.log_prob_and_vjp(own_x, ones, own_context, own_covariates, wrt=kinds, parameters=own_vector)
+        options: dict[str, Any] = {"wrt": kinds, "parameters": own_vector, "values": True}
+        out, unit = flow.log_prob_vjp(own_x, ones, own_context, own_covariates, **options)
         ctx.kinds = kinds
         ctx.save_for_backward(*given, *unit)
         result: Tensor = out

@@ -135,14 +135,13 @@ class _Conditional(_Link):
         outputs, _ = self.network.forward(self.given, self.context)
         self.elements = self.given[:, :n].reshape(-1, 1)
         self.params = outputs[:, n:].reshape(h.size, 1, -1)
-        run = ops.coupling_forward if self.direction == "forward" else ops.coupling_inverse
-        value, log_b = run(self.elements, self.params, **self._map())
+        value, log_b = ops.coupling(self.elements, self.params, direction=self.direction, **self._map())
         return value.reshape(h.shape).astype(np.float64), log_b.reshape(h.shape).astype(np.float64)
 
     def back(self, by_h: Floats, by_log_b: Floats) -> tuple[Floats, NDArray[Any] | None]:
         rows, n = by_h.shape
         by_value, by_log_det = by_h.astype(self.dtype).reshape(-1, 1), by_log_b.astype(self.dtype).reshape(-1)
-        own, by_params = ops.coupling_backward(
+        own, by_params = ops.coupling_vjp(
             self.elements, self.params, by_value, by_log_det, direction=self.direction, **self._map()
         )
         cotangent = np.zeros_like(self.given)

@@ -1,17 +1,21 @@
 """Elements and parameters for the maps alone, and how results are judged: shared by the tests of every device.
 
-A kernel is called as ``headrace.ops.coupling_forward`` is.
+A kernel is called as ``headrace.ops.coupling`` is.
 """
+
+from functools import partial
 
 import numpy as np
 import pytest
 
 import cases
+import headrace as hr
 import reference
 from headrace import _core
 from headrace._core.maps import has_min_bin
 
 JUDGES = {"forward": reference.coupling_forward, "inverse": reference.coupling_inverse}
+KERNELS = {direction: partial(hr.ops.coupling, direction=direction) for direction in JUDGES}
 MAPS_AND_SCALES = [(one.name, one.scale or "exp") for one in _core.cpu.maps()]
 """Every map that is compiled, and every scale where it has one."""
 every_map_and_scale = pytest.mark.parametrize(("map", "scale"), MAPS_AND_SCALES)

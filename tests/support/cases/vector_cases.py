@@ -52,6 +52,15 @@ def features_of(variant, params):
     return (n - 1) // 2 if VARIANTS[variant][0] == "planar" else n - 2
 
 
+def call(variant, name, *arrays, **more):
+    """A variant of `hr.ops.vector_map` in a direction; "vjp" is its vector-Jacobian product."""
+    map, settings = VARIANTS[variant]
+    own = {"map": map, **settings, **more}
+    if name == "vjp":
+        return hr.ops.vector_map_vjp(*arrays, **own)
+    return hr.ops.vector_map(*arrays, direction=name, **own)
+
+
 def transform(variant, params):
     """The library's transform with these raw parameters for all rows."""
     map, settings = VARIANTS[variant]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -162,6 +162,56 @@ class Evaluated(Module):
             self._run(caller, program.from_noise, (rows.array,), (x, log_prob), rows, vector)
         return caller.give_pair(x, log_prob) if with_log_prob else caller.give(x)
 
+    def _vjp_to_data(
+        self,
+        z: Array,
+        grad_x: Array | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
+        *,
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+        values: bool = False,
+    ) -> Gradients:
+        """Vector-Jacobian product from latent to data, of a flow's `to_data` and of a transform's `forward`.
+
+        Args:
+            z, context, parameters: As in `to_data` or `forward`.
+            grad_x: The gradient of a scalar by x, in the shape of x, or None for zero.
+            grad_log_det: The gradient of that scalar by log_det, in its shape, or None for zero.
+            wrt: The gradients to return, in this order: "inputs", in the shape of z; "parameters" (n,), as in
+                `parameters`; "context", in its shape. The gradient of a broadcast array is the sum over its uses.
+            values: Whether to return ``((x, log_det), gradients)`` from the one run.
+
+        Returns:
+            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
+
+        >>> import numpy as np, headrace as hr
+        >>> flow = hr.MAF(3, transforms=2, hidden=(8,))
+        >>> grad_z, grad_parameters = flow.to_data_vjp(np.ones((5, 3)), np.ones((5, 3)), np.ones(5))
+        >>> grad_z.shape, grad_parameters.shape == flow.parameters.shape
+        ((5, 3), True)
+        >>> t = hr.Standardize([0.0], [3.0])
+        >>> (x, log_det), (grad_z,) = t.forward_vjp(np.ones((1, 1)), np.ones((1, 1)), None, wrt="inputs", values=True)
+        >>> x.tolist(), grad_z.tolist()
+        ([[3.0]], [[3.0]])
+        """
+        return self._both_vjp(False, z, grad_x, grad_log_det, context, wrt, parameters, values)
+
+    def _vjp_to_latent(
+        self,
+        x: Array,
+        grad_z: Array | None,
+        grad_log_det: Array | None,
+        context: Array | None = None,
+        *,
+        wrt: Sequence[str] = WRT,
+        parameters: Array | None = None,
+        values: bool = False,
+    ) -> Gradients:
+        """Vector-Jacobian product from data to latent, of `to_latent` and `inverse`: as `to_data_vjp`."""
+        return self._both_vjp(True, x, grad_z, grad_log_det, context, wrt, parameters, values)
+
     def _both_vjp(
         self,
         inverse: bool,
@@ -171,16 +221,15 @@ class Evaluated(Module):
         context: Any,
         wrt: Any,
         parameters: Any,
-        values: bool = False,
-    ) -> tuple[Any, Gradients]:
-        """Value and log-determinant, or None without `values`, and gradients from those by both, from one run."""
+        values: bool,
+    ) -> Gradients:
         name, of_value = ("x", "grad_z") if inverse else ("z", "grad_x")
         caller, rows, program, dtype, vector = self._opened(name, given, context, parameters)
         names = (of_value, "grad_log_det")
         cotangents = Cotangents.of_pair(names, grad_value, grad_log_det, rows, self._features, caller)
         kinds = kinds_of(wrt)
         if not values:
-            return None, self._backward(caller, program, dtype, rows, cotangents, kinds, vector, inverse=inverse)
+            return self._backward(caller, program, dtype, rows, cotangents, kinds, vector, inverse=inverse)
         value = caller.empty((*rows.batch, self._features), dtype)
         log_det = caller.empty(rows.batch, dtype)
         gradients = self._backward(

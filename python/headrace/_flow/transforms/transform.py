@@ -6,7 +6,6 @@ determinant of the direction that was called.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
+from headrace._base.moved import renamed
 from headrace._flow.program import module as _module
-from headrace._flow.program.evaluation import WRT, Evaluated, Gradients
+from headrace._flow.program.evaluation import Evaluated
 from headrace._flow.program.module import Program
 from headrace._flow.transforms.network import Network
 from headrace._flow.transforms.restriction import Mixed
@@ -76,73 +76,10 @@ class Transform(Evaluated):
         """Data to latent: ``(z, log_det)`` with `log_det` = log \\|det dz/dx\\|; see `forward`."""
         return self._both(True, x, context, parameters, out)
 
-    def forward_vjp(
-        self,
-        z: Array,
-        grad_x: Array | None,
-        grad_log_det: Array | None,
-        context: Array | None = None,
-        *,
-        wrt: Sequence[str] = WRT,
-        parameters: Array | None = None,
-    ) -> Gradients:
-        """Vector-Jacobian product of `forward`: gradients of a number from its gradients by x and by log_det.
-
-        Args:
-            z, context, parameters: As in `forward`.
-            grad_x: In the shape of x, or None for zero.
-            grad_log_det: In the shape of `log_det`, or None for zero.
-            wrt: The gradients to give, in this order: "inputs", in the shape of z; "parameters" (n,), as in
-                `parameters`; "context", in its shape: summed over the rows that one row of it served.
-
-        Returns:
-            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
-
-        >>> import numpy as np, headrace as hr
-        >>> t = hr.Standardize([0.0], [3.0])
-        >>> t.forward_vjp(np.ones((1, 1)), np.ones((1, 1)), None, wrt=("inputs",))[0].tolist()
-        [[3.0]]
-        """
-        return self._both_vjp(False, z, grad_x, grad_log_det, context, wrt, parameters)[1]
-
-    def inverse_vjp(
-        self,
-        x: Array,
-        grad_z: Array | None,
-        grad_log_det: Array | None,
-        context: Array | None = None,
-        *,
-        wrt: Sequence[str] = WRT,
-        parameters: Array | None = None,
-    ) -> Gradients:
-        """Vector-Jacobian product of `inverse`; see `forward_vjp`."""
-        return self._both_vjp(True, x, grad_z, grad_log_det, context, wrt, parameters)[1]
-
-    def forward_and_vjp(
-        self,
-        z: Array,
-        grad_x: Array | None,
-        grad_log_det: Array | None,
-        context: Array | None = None,
-        *,
-        wrt: Sequence[str] = WRT,
-        parameters: Array | None = None,
-    ) -> tuple[Result, Gradients]:
-        """``(forward(z), forward_vjp(z, ...))`` from one run; see both."""
-        return self._both_vjp(False, z, grad_x, grad_log_det, context, wrt, parameters, True)
-
-    def inverse_and_vjp(
-        self,
-        x: Array,
-        grad_z: Array | None,
-        grad_log_det: Array | None,
-        context: Array | None = None,
-        *,
-        wrt: Sequence[str] = WRT,
-        parameters: Array | None = None,
-    ) -> tuple[Result, Gradients]:
-        """``(inverse(x), inverse_vjp(x, ...))`` from one run; see both."""
-        return self._both_vjp(True, x, grad_z, grad_log_det, context, wrt, parameters, True)
+    forward_vjp = Evaluated._vjp_to_data
+    inverse_vjp = Evaluated._vjp_to_latent
+    forward_and_vjp = renamed("forward_and_vjp", "forward_vjp", values=True)
+    inverse_and_vjp = renamed("inverse_and_vjp", "inverse_vjp", values=True)
 
     def _program_and_dtype(self, dtype: np.dtype[Any]) -> tuple[Program, np.dtype[Any]]:
         if self._dtype is not None:
