@@ -21,8 +21,8 @@ from cli_cases import (
 from headrace import files, training
 from headrace._cli import fitting
 from headrace._cli import flow_options as _offered
-from headrace._cli import tables as _tables
 from headrace._flow.fit_arguments import PATIENCE
+from headrace.rows import _files as _tables
 
 pytestmark = pytest.mark.programs
 

@@ -9,7 +9,7 @@ import pytest
 
 import headrace as hr
 from cli_cases import SHORT, broken_zip, check_error, parquet_of, saved, small_flow, table, truncated, write
-from headrace._cli import tables as _tables
+from headrace.rows import _files as _tables
 
 pytestmark = pytest.mark.programs
 

@@ -15,13 +15,13 @@ from cli_cases import (
     table,
 )
 from headrace import files
-from headrace._cli import tables as _tables
 from headrace._fit import checkpoint as _checkpoint
 from headrace._fit import marginals as _marginals
 from headrace._fit import run as _fit_run
 from headrace._fit import start as _start
 from headrace.ascent.splines import SplineAscent
 from headrace.choosing.candidates import Trial
+from headrace.rows import _files as _tables
 from interrupts import ctrl_c
 
 pytestmark = pytest.mark.programs

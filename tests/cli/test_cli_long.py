@@ -11,9 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import headrace as hr
 from cli_cases import NAMES, SHORT, check_error, table, write_csv, written
 from headrace import files
-from headrace._cli import joined_tables as _several
-from headrace._cli.tables import source as _source
-from headrace._cli.tables import text as _text
+from headrace.rows import _joined, _source, _text
 
 pytestmark = pytest.mark.programs
 
@@ -21,14 +19,14 @@ pytestmark = pytest.mark.programs
 @pytest.fixture
 def whole(monkeypatch):
     """How many rows were read together, at most."""
-    sizes, opened = [], _several.TableStream._opened
+    sizes, opened = [], _joined.Columns._opened
 
     def noted(self, *given):
         block = opened(self, *given)
         sizes.append(len(block))
         return block
 
-    monkeypatch.setattr(_several.TableStream, "_opened", noted)
+    monkeypatch.setattr(_joined.Columns, "_opened", noted)
     monkeypatch.setattr(_source, "BLOCK", 64)
     monkeypatch.setattr(_text, "CHUNK", 64)
     return sizes

@@ -14,7 +14,8 @@ from numpy.testing import assert_array_equal
 import headrace as hr
 from cli_cases import ENVIRONMENT, NAMES, SHORT, check_error, command, small_flow, table, write, write_csv
 from headrace import files
-from headrace._cli import tables as _tables
+from headrace._cli import writing as _writing
+from headrace.rows import _files as _tables
 
 pytestmark = pytest.mark.programs
 
@@ -199,5 +200,5 @@ def test_more_columns_than_a_file_may_have_are_refused_before_the_fit(folder, ru
 
 def test_a_table_keeps_its_numbers_beside_harmless_names(folder):
     x = table(5)
-    _tables.write_table("t.csv", x, ["=a", "b", "c"])
+    _writing.write_table("t.csv", x, ["=a", "b", "c"])
     assert_array_equal(_tables.open_table("t.csv").read([0, 1, 2]), x)

@@ -12,7 +12,8 @@ from numpy.testing import assert_array_equal
 import headrace as hr
 from cli_cases import NAMES, check_error, command, small_flow, table, write_csv, written
 from headrace._cli import folder_scores as _parts
-from headrace._cli import tables as _tables
+from headrace._cli import writing as _writing
+from headrace.rows import _files as _tables
 
 pytestmark = pytest.mark.programs
 
@@ -99,7 +100,7 @@ def kept(folder):
 
 def killed_in(monkeypatch, number):
     """Let the process die, as far as a process can in itself, when the scores of a table are half written."""
-    write, seen = _tables.write_parts, []
+    write, seen = _writing.write_parts, []
 
     class Killed(BaseException):
         pass
@@ -113,7 +114,7 @@ def killed_in(monkeypatch, number):
         seen.append(path)
         write(path, names, parts_of(parts) if len(seen) == number else parts)
 
-    monkeypatch.setattr(_tables, "write_parts", die)
+    monkeypatch.setattr(_writing, "write_parts", die)
     return Killed
 
 
@@ -253,7 +254,7 @@ def test_folders_that_cannot_take_scores(folder, run, result):
     check_error(*run(*score, "data", "data", "-o", "scores/"), ["expected different tables", "twice"])
     os.mkdir("empty")
     check_error(*run(*score, "empty"), ["expected a folder with tables", "got none in empty"])
-    check_error(*run(*score, "none-*.npy", "-o", "scores/"), ["expected some tables, got none by none-*.npy"])
+    check_error(*run(*score, "none-*.npy", "-o", "scores/"), ["DATA: expected some tables", "got none by none-*.npy"])
     os.mkdir("broken")
     (folder / "broken" / "headrace-score.json").write_text('{"format": 1}')
     check_error(*run(*score, "data", "-o", "broken/"), ["what an earlier `headrace score` wrote"])
@@ -268,14 +269,11 @@ def test_folders_that_cannot_take_scores(folder, run, result):
 def test_tables_that_do_not_go_together(folder, run):
     small_flow()
     parts("csv")
+    lacks = "part-2.csv: expected one column {}, as data/part-0.csv has, got none"
     write_csv("data/part-2.csv", table(20)[:, :2], NAMES[:2])
-    check_error(
-        *run("fit", "data", "-o", "f.safetensors"), ["part-2.csv: expected 3 columns, as data/part-0.csv has, got 2"]
-    )
+    check_error(*run("fit", "data", "-o", "f.safetensors"), [lacks.format("'age'")])
     write_csv("data/part-2.csv", table(20), ["mass", "age", "size"])
-    check_error(
-        *run("fit", "data", "-o", "f.safetensors"), ["part-2.csv: expected the columns of", "'log_radius' is missing"]
-    )
+    check_error(*run("fit", "data", "-o", "f.safetensors"), [lacks.format("'log_radius'")])
     write_csv("data/part-2.csv", table(20))
     check_error(*run("score", "flow.safetensors", "data"), ["part-2.csv: expected names of columns", "it has none"])
     check_error(*run("fit", "-", "data/part-0.csv", "-o", "f"), ["expected the standard input alone or files"])

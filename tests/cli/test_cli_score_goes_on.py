@@ -12,10 +12,9 @@ from numpy.testing import assert_array_equal
 import headrace as hr
 from cli_cases import check_error, command, small_flow, table, written
 from headrace._cli import resumed_scores as partial
-from headrace._cli import tables as _tables
-from headrace._cli.tables import source as _source
-from headrace._cli.tables import text as _text
-from headrace._cli.tables import writing as _writing
+from headrace._cli import writing as _writing
+from headrace.rows import _files as _tables
+from headrace.rows import _source, _text
 
 pytestmark = pytest.mark.programs
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 import headrace as hr
 from cli_cases import ENVIRONMENT, NAMES, SHORT, check_error, small_flow, table, write_csv
-from headrace._cli import tables
+from headrace._cli import writing
 
 pytestmark = pytest.mark.programs
 
@@ -81,6 +81,6 @@ def test_a_pipe_of_three_commands(folder):
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.npy"])
 def test_the_standard_input_is_text(folder, run, given, name):
-    tables.write_table(name, table(), NAMES)
+    writing.write_table(name, table(), NAMES)
     given(name)
     check_error(*run("fit", "-", "-o", "f.safetensors"), ["standard input: expected UTF-8 text", "from files alone"])

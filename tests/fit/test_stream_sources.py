@@ -196,7 +196,7 @@ def test_mapped_rows_are_checked(tmp_path):
         hr.rows.memmap(tmp_path / "none.npy")
     with pytest.raises(ValueError, match=r"x: expected an .npy file.*three.npy"):
         hr.rows.memmap(tmp_path / "three.npy")
-    with pytest.raises(ValueError, match=r"x: expected an .npy file of numbers, got .*text.npy"):
+    with pytest.raises(ValueError, match=r"x: .*text.npy: expected a NumPy file of numbers"):
         hr.rows.memmap(tmp_path / "text.npy")
     with pytest.raises(ValueError, match=r"weights: expected 200 rows, as x has, got shape \(199,\)"):
         hr.rows.memmap(X, weights=np.ones(199))
@@ -222,7 +222,11 @@ def test_columns_of_parquet(tmp_path):
     block = read(["d"], context="f", weights="i")
     assert (block.context.dtype, block.weights.tolist()) == (np.float32, [0.0, 1.0, 2.0, 3.0])
     for arguments, error, pattern in (
-        ({}, ValueError, "expected numbers, got string in column 'text'; choose others by `columns`"),
+        (
+            {},
+            ValueError,
+            r"column 'text': expected numbers, got string; columns=\[0, 1, 2, 4\] takes",
+        ),
         ({"columns": ["q"]}, ValueError, "got 'q', which is there 0 times; there are 'i', 'f'"),
         ({"columns": ["f"], "context": "f"}, ValueError, "expected different columns, got 'f' twice"),
         ({"columns": 3}, TypeError, "columns: expected names of columns, got int"),
@@ -231,11 +235,49 @@ def test_columns_of_parquet(tmp_path):
         with pytest.raises(error, match=pattern):
             hr.rows.parquet(folder, **arguments)
     parquet.write_table(arrow.table({"f": [1.0]}), folder / "two.parquet")
-    with pytest.raises(ValueError, match=r"two.parquet: expected column 'd', as other files have, got none"):
+    with pytest.raises(ValueError, match=r"two.parquet: expected one column 'd', as .*one.parquet has, got none"):
         hr.rows.parquet(folder, ["d"])
     (folder / "two.parquet").write_text("hello")
-    with pytest.raises(ValueError, match="paths: expected files of Parquet"):
+    with pytest.raises(ValueError, match=r"two.parquet: not a Parquet file"):
         hr.rows.parquet(folder / "two.parquet")
+
+
+def test_columns_of_text(tmp_path):
+    folder = tmp_path / "t"
+    folder.mkdir()
+    (folder / "one.csv").write_text("name,mass,ok,year\nSun,1.5,True,1\nVega,2.5,,NA\n")
+    (folder / "two.csv").write_text("year,ok,mass,name,more\n7,False,3,Rigel,x\n")
+    (folder / "notes.md").write_text("no table")
+    stream = hr.rows.csv(folder, ["mass", "ok"], weights="year")
+    blocks = list(stream)
+    assert_array_equal(np.concatenate([block.x for block in blocks]), [[1.5, 1.0], [2.5, np.nan], [3.0, 0.0]])
+    assert_array_equal(np.concatenate([block.weights for block in blocks]), [1.0, np.nan, 7.0])
+    assert stream.of_table().kinds == ["float", "boolean"]
+    assert (stream.called, stream.names) == (("mass", "ok"), ("column 'mass'", "column 'ok'"))
+    (folder / "bare.txt").write_text("1 2 3\n4 5 6\n")
+    assert_array_equal(hr.rows.csv(folder / "bare.txt", [2, 0], context=1).whole().x, [[3.0, 1.0], [6.0, 4.0]])
+    (folder / "decimal.tsv").write_text("1|2\n")
+    assert_array_equal(hr.rows.csv(folder / "decimal.tsv", delimiter="|").whole().x, [[1.0, 2.0]])
+    for path, arguments, error, pattern in (
+        (
+            "one.csv",
+            {},
+            ValueError,
+            r"line 2, column 'name': expected a number, got 'Sun'; columns=\[1, 2, 3\]",
+        ),
+        ("one.csv", {"columns": ["q"]}, ValueError, "got 'q', which is there 0 times; there are 'name', 'mass'"),
+        ("one.csv", {"columns": 1}, TypeError, "columns: expected names of columns, got int"),
+        ("bare.txt", {"columns": 9}, ValueError, "got 9, which is there 0 times; there are 0, 1, 2"),
+        ("two.csv", {"header": "no"}, ValueError, "two.csv: line 1, column 0: expected a number, got 'year'"),
+        ("none.csv", {}, FileNotFoundError, "none.csv"),
+        ("*.md", {}, ValueError, "notes.md: expected a file that ends in"),
+    ):
+        with pytest.raises(error, match=pattern):
+            list(hr.rows.csv(folder / path, **arguments))
+    (folder / "three.csv").write_text("mass\n1\n")
+    (folder / "two.csv").write_text("year\n7\n")
+    with pytest.raises(ValueError, match=r"two.csv: expected one column 'mass', as .*three.csv has, got none"):
+        hr.rows.csv([folder / "three.csv", folder / "two.csv"])
 
 
 def test_files_by_paths_patterns_and_folders(tmp_path):

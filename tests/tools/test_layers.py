@@ -21,11 +21,11 @@ STOREYS = {
     "base": (950, "_base"),
     "core": (2100, "_arrays _core config"),
     "flow": (5150, "_flow densities files ops"),
-    "fit": (6400, "_fit distributed rows training"),
+    "fit": (6900, "_fit distributed rows training"),
     "methods": (6900, "ascent continuum sequences variational"),
     "analysis": (4500, "_tables choosing diagnosis plot"),
     "clients": (
-        12000,
+        11500,
         "_cli convert dask integrations jax onnx sklearn torch",
     ),
 }

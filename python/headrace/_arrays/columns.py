@@ -18,6 +18,21 @@ def label(column: int, names: Sequence[str] | None) -> str:
     return f"column {column}" if names is None else f"column {names[column]!r}"
 
 
+def ranges(columns: Sequence[int]) -> str:
+    """Columns by their indices in short.
+
+    >>> ranges([0, 1, 2, 4])
+    '0:3,4'
+    """
+    runs: list[list[int]] = []
+    for column in columns:
+        if runs and column == runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([column, column + 1])
+    return ",".join(str(begin) if end == begin + 1 else f"{begin}:{end}" for begin, end in runs)
+
+
 def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, table_name: str = "x") -> list[int]:
     """The indices of columns given by index or name.
 

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._cli import tables
 from headrace._flow.transforms.support import Support
 from headrace._tables.table import Table
+from headrace.rows import _columns
+from headrace.rows._source import Source
 
 Pairs = list["tuple[float | None, float | None] | None"]
 
 
-def read(source: tables.Source, columns: Sequence[int], bounds: str | None, periodic: str | None) -> Support:
+def read(source: Source, columns: Sequence[int], bounds: str | None, periodic: str | None) -> Support:
     """The features' bounds and periods from both options."""
     pairs, periods = (
         [None] * len(columns) if text is None else _pairs(option, source, text, columns)
@@ -29,7 +30,7 @@ def read(source: tables.Source, columns: Sequence[int], bounds: str | None, peri
     return Support(pairs, periods)  # type: ignore[arg-type]  # both ends are present
 
 
-def _pairs(option: str, source: tables.Source, text: str, columns: Sequence[int]) -> Pairs:
+def _pairs(option: str, source: Source, text: str, columns: Sequence[int]) -> Pairs:
     """Each feature's ends from a list such as ``age=0:,share=0:1,3=:5``: a column, its lower end and its upper end.
 
     A column is a name or an index in the table; an end that is left out is unbounded.
@@ -42,7 +43,7 @@ def _pairs(option: str, source: tables.Source, text: str, columns: Sequence[int]
             raise ValueError(f"{option}: expected COLUMN=LOW:HIGH, with {_ENDS[option]}, got {entry!r}")
         name = name.strip()
         is_name = source.names is not None and name in source.names  # a name may contain commas, too
-        for column in [source.find(option, name)] if is_name else source.select(option, name):
+        for column in [_columns.find(source, option, name)] if is_name else _columns.select(source, option, name):
             if column not in columns:
                 raise ValueError(f"{option}: expected columns of features, got {source.label(column)}")
             place = columns.index(column)
@@ -75,9 +76,7 @@ def _pair(option: str, entry: str, low: str, high: str) -> tuple[float | None, f
     return pair
 
 
-def check_rows(
-    source: tables.Source, columns: Sequence[int], values: NDArray[Any], support: Support, table: Table
-) -> None:
+def check_rows(source: Source, columns: Sequence[int], values: NDArray[Any], support: Support, table: Table) -> None:
     """Refuse rows on a bound or beyond, by row and column; whole numbers have their own check, and may be on one."""
     with np.errstate(over="ignore"):  # a bound beyond the dtype is infinite there
         low, high = (end.astype(values.dtype) for end in support._ends())

@@ -20,8 +20,8 @@ import headrace as hr
 from headrace._base.output import NO_ROOM, printable
 from headrace._cli import commands, options, screen
 from headrace._cli import score_and_sample as use
-from headrace._cli.joined_tables import STANDARD
 from headrace._cli.parser import USAGE
+from headrace.rows._files import STANDARD
 
 FAILED, PIPE_CLOSED = 1, 141
 

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._cli import screen, tables
-from headrace._cli.tables.text import is_number
+from headrace._cli import screen
 from headrace._flow.transforms.support import Support
 from headrace._tables import table as _table
 from headrace._tables.facts import Held, Seen
 from headrace._tables.table import Table
+from headrace.rows._columns import select
+from headrace.rows._source import Source
 from headrace.rows._stream import Block
+from headrace.rows._text import is_number
 
 
-def present(
-    source: tables.Source, columns: Sequence[Sequence[int]], rows: Block, arguments: argparse.Namespace
-) -> Block:
+def present(source: Source, columns: Sequence[Sequence[int]], rows: Block, arguments: argparse.Namespace) -> Block:
     """The rows without those with missing values, if these are to be dropped; else they are refused."""
     labels = [source.label(column) for part in columns for column in part]
     weights = None if rows.weights is None else rows.weights[:, None]
@@ -39,19 +39,19 @@ def present(
     return rows.take(good)
 
 
-def kinds_of(source: tables.Source, columns: Sequence[int], arguments: argparse.Namespace) -> list[str]:
+def kinds_of(source: Source, columns: Sequence[int], arguments: argparse.Namespace) -> list[str]:
     """The kind of each feature's column, "float", "integer" or "boolean"."""
-    kinds = [(source.kinds or ["float"] * source.n_columns)[i] for i in columns]
+    kinds = [source.kinds[i] for i in columns]
     if arguments.discrete == "none":
         return ["float"] * len(columns)
     if arguments.discrete is None:
         return kinds
-    named = [_place(source, columns, "--discrete", i) for i in source.select("--discrete", arguments.discrete)]
+    named = [_place(source, columns, "--discrete", i) for i in select(source, "--discrete", arguments.discrete)]
     return ["integer" if i in named and kind == "float" else kind for i, kind in enumerate(kinds)]
 
 
 def learn(
-    source: tables.Source,
+    source: Source,
     columns: Sequence[int],
     x: NDArray[Any] | Seen,
     arguments: argparse.Namespace,
@@ -77,7 +77,7 @@ def learn(
             name, equals, width = entry.rpartition("=")
             if not equals or not is_number(width) or not 0.0 < float(width) < np.inf:
                 raise ValueError(f"--spread: expected auto, or COLUMN=WIDTH with a width above 0, got {entry!r}")
-            for column in source.select("--spread", name.strip()):
+            for column in select(source, "--spread", name.strip()):
                 place = _place(source, columns, "--spread", column)
                 if kinds[place] != "float":
                     raise ValueError(f"--spread: {source.label(column)} has whole numbers, which are spread anyway")
@@ -87,13 +87,13 @@ def learn(
     return found
 
 
-def _place(source: tables.Source, columns: Sequence[int], option: str, column: int) -> int:
+def _place(source: Source, columns: Sequence[int], option: str, column: int) -> int:
     if column not in columns:
         raise ValueError(f"{option}: expected columns of features, got {source.label(column)}")
     return list(columns).index(column)
 
 
-def _warn(source: tables.Source, columns: Sequence[int], x: NDArray[Any], found: Table) -> None:
+def _warn(source: Source, columns: Sequence[int], x: NDArray[Any], found: Table) -> None:
     constant = [i for i, one in enumerate(found.columns) if one.constant is not None]
     if constant:
         first = found.columns[constant[0]].constant

@@ -24,11 +24,13 @@ from headrace._base import progress as _progress
 from headrace._base.install import rebuild
 from headrace._base.layout import Block, Grid
 from headrace._base.output import check_writable, refuse_inputs
-from headrace._cli import joined_tables as several
-from headrace._cli import screen, tables
-from headrace._cli.joined_tables import STANDARD
+from headrace._cli import screen
 from headrace._fit.streams import rows_bar
 from headrace._tables import table as _table
+from headrace.rows import _files as tables
+from headrace.rows._columns import find, select
+from headrace.rows._files import STANDARD
+from headrace.rows._source import Source
 
 OK, INTERRUPTED = 0, 130
 PICTURE = "hr_diagram.png"  # of the demo
@@ -104,14 +106,15 @@ class _Names:
         return cls(features, context)
 
 
-def _open(arguments: argparse.Namespace, path: str | None = None) -> tables.Source:
+def _open(arguments: argparse.Namespace, path: str | None = None) -> Source:
     how = {"array": arguments.array, "delimiter": arguments.delimiter, "header": arguments.header}
     given = arguments.data if path is None else path
-    return tables.open_table(given, **how) if isinstance(given, str) else several.open_tables(given, **how)
+    files = [given] if isinstance(given, str) else tables.files_of(given, name="DATA")
+    return tables.open_tables(files, dashes="--", **how)
 
 
 def _columns(
-    source: tables.Source,
+    source: Source,
     arguments: argparse.Namespace,
     *,
     weights: str | None = None,
@@ -123,19 +126,19 @@ def _columns(
     are the same, or else no context and all other columns as features.
     """
     remembered = names if names and source.names and names.are_different else None
-    weight = [] if weights is None else source.select("--weights", weights)
+    weight = [] if weights is None else select(source, "--weights", weights)
     if len(weight) > 1:
         raise ValueError(f"--weights: expected one column, got {len(weight)}")
     context: list[int] = []
     if arguments.context is not None:
-        context = source.select("--context", arguments.context)
+        context = select(source, "--context", arguments.context)
     elif remembered:
-        context = [source.find("--context", name) for name in remembered.context]
+        context = [find(source, "--context", name) for name in remembered.context]
     taken = {*context, *weight}
     if arguments.columns is not None:
-        features = source.select("--columns", arguments.columns)
+        features = select(source, "--columns", arguments.columns)
     elif remembered:
-        features = [source.find("--columns", name) for name in remembered.features]
+        features = [find(source, "--columns", name) for name in remembered.features]
     else:
         features = [i for i in range(source.n_columns) if i not in taken]
     if len({*features, *taken}) < len(features) + len(context) + len(weight):
@@ -155,7 +158,7 @@ def _columns(
     return [features, context, weight]
 
 
-def _read(source: tables.Source, columns: Sequence[Sequence[int]], progress: bool) -> list[NDArray[Any]]:
+def _read(source: Source, columns: Sequence[Sequence[int]], progress: bool) -> list[NDArray[Any]]:
     """The columns of each list, in one read."""
     ends = np.cumsum([len(part) for part in columns])[:-1]
     sizes, blocks = source.pieces(), []

@@ -24,9 +24,8 @@ from headrace._arrays.names import Names
 from headrace._base import layout as _layout
 from headrace._base.output import check_writable, refuse_inputs
 from headrace._base.stored import MOST_FEATURES
-from headrace._cli import bounds, choose, screen, tables
+from headrace._cli import bounds, choose, screen
 from headrace._cli import column_options as shape
-from headrace._cli import joined_tables as several
 from headrace._cli.commands import (
     INTERRUPTED,
     OK,
@@ -42,7 +41,6 @@ from headrace._cli.commands import (
     _usage,
 )
 from headrace._cli.flow_options import FIT, FLOWS, Kind, settings
-from headrace._cli.joined_tables import STANDARD
 from headrace._cli.waves import SUFFIX
 from headrace._fit.high_effort import with_effort
 from headrace._fit.streams import check_stream, rows_bar
@@ -53,6 +51,10 @@ from headrace._tables.facts import Passed
 from headrace._tables.stream import Present, Treated
 from headrace._tables.table import Table
 from headrace.diagnosis.baselines import gaussian_log_prob
+from headrace.rows import _files as tables
+from headrace.rows._files import STANDARD
+from headrace.rows._joined import Columns
+from headrace.rows._source import Source
 from headrace.rows._stream import Block, Stream
 
 JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
@@ -107,7 +109,7 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
         arguments.validation = 0.0 if arguments.auto else VALIDATION  # --auto holds rows out itself
     kind = FLOWS[arguments.flow]
     options = _options(arguments, kind)
-    inputs = several.found(arguments.data)
+    inputs = tables.files_of(arguments.data, name="DATA")
     _check_files(arguments, inputs)
     source = _open(arguments)
     columns = _columns(source, arguments, weights=arguments.weights)
@@ -245,9 +247,7 @@ class _Given:
     """The preprocessing of the table's columns."""
 
 
-def _given(
-    arguments: argparse.Namespace, source: tables.Source, columns: list[list[int]], options: dict[str, Any]
-) -> _Given:
+def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int]], options: dict[str, Any]) -> _Given:
     """The rows of a table, checked, and those held out; a support goes to the options."""
     support = None
     if arguments.bounds is not None or arguments.periodic is not None:
@@ -255,7 +255,7 @@ def _given(
         options["bounds"] = support.bounds
         if any(support.periodic):
             options["periodic"] = support.periodic
-    stream = several.TableStream(source, columns, arguments.buffer)
+    stream = Columns(source, columns, arguments.buffer, what=source.path)
     source.missing = True
     with rows_bar(stream.rows, "read", not arguments.quiet) as stream.shown:
         whole = stream.whole()
@@ -293,7 +293,7 @@ def _keep_bounds(table: Table, options: dict[str, Any]) -> None:
 
 def _streamed(
     arguments: argparse.Namespace,
-    source: tables.Source,
+    source: Source,
     columns: list[list[int]],
     stream: Stream,
     support: Support | None,
@@ -331,15 +331,13 @@ def _streamed(
     return _Given(_Rows(train, None, None), judges, some, train.count(), table)
 
 
-def _warn_of_index(
-    arguments: argparse.Namespace, source: tables.Source, columns: Sequence[int], x: NDArray[Any]
-) -> None:
+def _warn_of_index(arguments: argparse.Namespace, source: Source, columns: Sequence[int], x: NDArray[Any]) -> None:
     names = None if source.names is None else [source.names[i] for i in columns]
     if arguments.columns is None and (message := about_columns.about_index(x, names)):
-        warnings.warn(f"{source.path}: {message}{tables.OTHERS}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"{source.path}: {message}{source.choosing()}", RuntimeWarning, stacklevel=2)
 
 
-def _check_rows(source: tables.Source, columns: Sequence[int], values: NDArray[Any], what: str, least: float) -> None:
+def _check_rows(source: Source, columns: Sequence[int], values: NDArray[Any], what: str, least: float) -> None:
     """Refuse values that are not finite, or are below a limit, by row and column."""
     bad = ~(np.isfinite(values) & (values >= least))
     rows = np.flatnonzero(bad.any(axis=1))
@@ -352,7 +350,7 @@ def _check_rows(source: tables.Source, columns: Sequence[int], values: NDArray[A
         )
 
 
-def _warn_of_constants(source: tables.Source, columns: Sequence[int], rows: NDArray[Any] | None) -> None:
+def _warn_of_constants(source: Source, columns: Sequence[int], rows: NDArray[Any] | None) -> None:
     """Warn of columns with one value in all rows to fit, by name; `Flow.fit` would give their indices."""
     if rows is None:
         return

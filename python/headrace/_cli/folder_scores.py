@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from headrace._base.output import replacing
 from headrace._base.platform import ends_in_separator, without_separator
-from headrace._cli import tables
+from headrace._cli import writing
+from headrace.rows._files import open_table
 
 RECORD = "headrace-score.json"
 FORMAT = 1
@@ -29,7 +30,7 @@ def is_folder(path: str | None) -> bool:
     """Whether scores are to go to a folder; one with a table's suffix has to end as a folder does."""
     if path is None:
         return False
-    return ends_in_separator(path) or (os.path.isdir(path) and Path(path).suffix.lower() not in tables.WRITTEN)
+    return ends_in_separator(path) or (os.path.isdir(path) and Path(path).suffix.lower() not in writing.WRITTEN)
 
 
 class Folder:
@@ -93,11 +94,11 @@ class Folder:
 
         place = self.place(file)
         os.makedirs(os.path.dirname(place), exist_ok=True)
-        tables.write_parts(place, columns, checked())
+        writing.write_parts(place, columns, checked())
 
     def written(self, file: str, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
         """The stored scores of a table, in blocks."""
-        for block in tables.open_table(self.place(file)).blocks([0]):
+        for block in open_table(self.place(file)).blocks([0]):
             yield block[:, 0].astype(dtype)
 
 
@@ -113,7 +114,7 @@ def _names(files: Sequence[str], suffix: str | None) -> list[str]:
 def _named(name: str, suffix: str | None) -> str:
     if suffix is not None:
         return name if Path(name).suffix.lower() == suffix else name + suffix
-    return name if Path(name).suffix.lower() in tables.WRITTEN else f"{name}.csv"
+    return name if Path(name).suffix.lower() in writing.WRITTEN else f"{name}.csv"
 
 
 def mark(file: str) -> str:

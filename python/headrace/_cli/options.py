@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import headrace as hr
-from headrace._cli import about, commands, demo, diagnose, export, fitting, signal_fit, tables
+from headrace._cli import about, commands, demo, diagnose, export, fitting, signal_fit, writing
 from headrace._cli import flow_options as offered
 from headrace._cli import folder_scores as parts
 from headrace._cli import score_and_sample as use
@@ -26,6 +26,8 @@ from headrace._cli.parser import (
 )
 from headrace._cli.waves import SUFFIX as WAVE
 from headrace._flow.flows import DEFAULT
+from headrace.rows import _files as tables
+from headrace.rows._text import HEADERS
 
 COLUMNS = "COLUMNS are names, indices from 0 or ranges: mass,radius or 0,3:6"
 FLOW = "a file of a fitted flow; - for the standard input"
@@ -221,7 +223,7 @@ def _add_score(command: Callable[..., Parser]) -> None:
     _add_data(sub, several=True)
     sub.add_argument("--steps", action="store_true", help="of a signal: the log density of each step")
     _add_output(sub, folder=True)
-    formats = tuple(suffix[1:] for suffix in tables.WRITTEN)
+    formats = tuple(suffix[1:] for suffix in writing.WRITTEN)
     help_text = f"of the files in a folder: {', '.join(formats)} (default: that of each table)"
     sub.add_argument("--format", choices=formats, metavar="FORMAT", help=help_text)
 
@@ -306,7 +308,7 @@ def _add_data(sub: Parser, several: bool = False, one_table: bool = False) -> No
     )
     group.add_argument(
         "--header",
-        choices=tables.HEADERS,
+        choices=HEADERS,
         default="auto",
         metavar="HOW",
         help="whether text begins with names: auto, yes or no (default: auto, if its first line has no number)",
@@ -315,7 +317,7 @@ def _add_data(sub: Parser, several: bool = False, one_table: bool = False) -> No
 
 def _add_output(sub: Parser, folder: bool = False, more: Sequence[str] = ()) -> None:
     """`more`: suffixes beside those of tables."""
-    read, kinds = file((*tables.WRITTEN, *more, "-")), ", ".join([*tables.WRITTEN, *more])
+    read, kinds = file((*writing.WRITTEN, *more, "-")), ", ".join([*writing.WRITTEN, *more])
     sub.add_argument(
         "-o",
         "--output",

@@ -15,9 +15,8 @@ from typing import Any, NoReturn
 from headrace._base.keywords import meant
 from headrace._base.layout import WIDEST, width, wrapped
 from headrace._cli import screen
-from headrace._cli.joined_tables import STANDARD
-from headrace._cli.tables import suffix_of
 from headrace._flow.bases_by_name import NAMES
+from headrace.rows._files import STANDARD, suffix_of
 
 USAGE = 2  # the exit code of a wrong command line
 

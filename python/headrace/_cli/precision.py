@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 import headrace as hr
-from headrace._cli.tables.writing import DOUBLE, SINGLE
+from headrace._cli.writing import DOUBLE, SINGLE
 from headrace._tables.table import Table
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base.output import replacing
-from headrace._cli import tables
+from headrace.rows._files import open_table
 
 FORMAT = 1
 
@@ -110,7 +110,7 @@ class Kept:
     def parts(self, columns: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
         """The stored scores, in blocks; shape (rows,) with one column."""
         rows = 0
-        for block in tables.open_table(self.path).blocks(list(range(columns))) if self.rows else ():
+        for block in open_table(self.path).blocks(list(range(columns))) if self.rows else ():
             rows += len(block)
             yield block.astype(dtype) if columns > 1 else block[:, 0].astype(dtype)
         if rows != self.rows:

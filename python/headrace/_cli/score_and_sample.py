@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 import headrace as hr
 from headrace._base import progress as _progress
 from headrace._base.output import refuse_inputs
-from headrace._cli import joined_tables as several
 from headrace._cli import precision as digits
-from headrace._cli import screen, signals, tables
+from headrace._cli import screen, signals, writing
 from headrace._cli.commands import (
     INTERRUPTED,
     OK,
@@ -35,11 +34,13 @@ from headrace._cli.commands import (
     _usage,
 )
 from headrace._cli.folder_scores import Folder, is_folder, mark
-from headrace._cli.joined_tables import STANDARD
 from headrace._cli.resumed_scores import Kept, Watch
 from headrace._cli.scores import Scores
 from headrace._cli.waves import SUFFIX
 from headrace._tables import table as _table
+from headrace.rows import _files as tables
+from headrace.rows._files import STANDARD
+from headrace.rows._source import Source
 
 
 def score(arguments: argparse.Namespace) -> int:
@@ -48,7 +49,7 @@ def score(arguments: argparse.Namespace) -> int:
         return signals.score(arguments, waves)
     if arguments.steps:
         _usage(arguments, "argument --steps: tables do not take it, because it is of signals; leave it out")
-    files = several.found(arguments.data)
+    files = tables.files_of(arguments.data, name="DATA")
     if arguments.flow == STANDARD and STANDARD in files:
         _usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
     if is_folder(arguments.output):
@@ -66,7 +67,7 @@ def score(arguments: argparse.Namespace) -> int:
         with_bar = not arguments.quiet and (arguments.json or not sys.stdout.isatty())
         for part in made.watched(made.counted(watch.until(made.densities())), 0, with_bar):
             if not arguments.json:
-                tables.write_table(None, part)
+                writing.write_table(None, part)
     if watch.stopped:
         if not made.scores.rows:
             raise KeyboardInterrupt
@@ -99,7 +100,7 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
         return os.path.basename(kept.path) if watch.stopped else None
 
     with Watch(patience=2) as watch:
-        tables.write_parts(arguments.output, columns, made.counted(watch.until(parts(), least=1)), instead)
+        writing.write_parts(arguments.output, columns, made.counted(watch.until(parts(), least=1)), instead)
         if watch.stopped:
             kept.note(made.scores.rows)
         else:
@@ -124,7 +125,7 @@ def _inputs(arguments: argparse.Namespace, flow: Density, notes: dict[str, str])
     return inputs
 
 
-def _marks(source: tables.Source, files: Sequence[str]) -> list[str]:
+def _marks(source: Source, files: Sequence[str]) -> list[str]:
     """Fingerprints of the tables, in their order."""
     content = getattr(source, "content", None)
     if isinstance(content, bytes):  # for the standard input
@@ -171,7 +172,7 @@ class _Made:
 
     flow: Density
     notes: dict[str, str]
-    source: tables.Source
+    source: Source
     columns: Any
     scores: Scores
     """Statistics of the log densities."""
@@ -241,7 +242,7 @@ def _refuse_options_of_signals(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None:
             _usage(arguments, f"argument {option}: expected a flow of signals with it, got {arguments.flow} of rows")
     if arguments.output and tables.suffix_of(arguments.output) == SUFFIX:
-        kinds = ", ".join(tables.WRITTEN)
+        kinds = ", ".join(writing.WRITTEN)
         _usage(arguments, f"argument --output: expected {kinds} for rows, got {arguments.output}")
 
 
@@ -274,7 +275,7 @@ def sample(arguments: argparse.Namespace) -> int:
     if table is not None:
         x, kinds = table.back(x), [one.kind for one in table.columns]
     own = digits.of_samples(flow, table) if x.dtype == np.float64 else None
-    tables.write_table(arguments.output, x, None if names is None else names.features, kinds, own)
+    writing.write_table(arguments.output, x, None if names is None else names.features, kinds, own)
     if arguments.output:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}
         _say(arguments, report, [f"{_counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"])

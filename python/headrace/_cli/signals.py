@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace._base import progress as _progress
-from headrace._cli import joined_tables as several
-from headrace._cli import tables, waves
+from headrace._cli import waves, writing
 from headrace._cli.commands import (
     OK,
     _check_output,
@@ -30,6 +29,7 @@ from headrace._cli.commands import (
 from headrace._cli.folder_scores import Folder, is_folder
 from headrace._cli.scores import Scores
 from headrace._cli.waves import BITS, SUFFIX, Wave
+from headrace.rows import _files as tables
 from headrace.sequences.quantised import has_cells
 
 STEP = 1  # of the grid of integers
@@ -59,13 +59,13 @@ def found(paths: Sequence[str]) -> list[str] | None:
     if not all(are_signals):
         signal, other = paths[are_signals.index(True)], paths[are_signals.index(False)]
         raise ValueError(f"DATA: expected signals ({SUFFIX}) or tables, got both, {signal} and {other}")
-    return several.found(paths, (SUFFIX,))
+    return tables.files_of(paths, (SUFFIX,), name="DATA")
 
 
 def _is_signal(path: str) -> bool:
     """Whether it is a WAV file, or a folder of these without tables."""
     if os.path.isdir(path):
-        return bool(several.inside(path, (SUFFIX,))) and not several.inside(path, tables.READ)
+        return bool(tables.inside(path, (SUFFIX,))) and not tables.inside(path, tables.READ)
     return tables.suffix_of(path) == SUFFIX
 
 
@@ -162,7 +162,7 @@ def score(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     totals = np.array([one.sum(dtype=np.float64) for _, one in scored])
     if folder is None and (arguments.output or not arguments.json):
         values = log_prob if arguments.steps else totals
-        tables.write_table(arguments.output, values, ["log_prob"] if arguments.output else None)
+        writing.write_table(arguments.output, values, ["log_prob"] if arguments.output else None)
     _print_scores(arguments, signal, flow, scored)
     return OK
 

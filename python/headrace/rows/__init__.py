@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from headrace._arrays.caller import Array
-from headrace.rows._arrow import Dataset, files_of
+from headrace.rows._as_stream import of_source
 from headrace.rows._chunks import of_dask
+from headrace.rows._files import OF_TEXT, files_of, open_tables
 from headrace.rows._sources import Blocks, Mapped
 from headrace.rows._stream import BUFFER, Block, Stream
 
-__all__ = ["Block", "Stream", "blocks", "dask", "memmap", "parquet"]
+__all__ = ["Block", "Stream", "blocks", "csv", "dask", "memmap", "parquet"]
 
 Path = str | os.PathLike[str]
 
@@ -91,7 +92,51 @@ def parquet(
         OSError: no such file.
         ValueError: no Parquet, a column that is not there, in a file or in all, or that has no numbers.
     """
-    return Dataset(files_of(paths), columns, context, weights, buffer)
+    source = open_tables(files_of(paths, (".parquet",), deep=True))
+    return of_source(source, columns, context, weights, buffer)
+
+
+def csv(
+    paths: Path | Sequence[Path],
+    columns: str | int | Sequence[str | int] | None = None,
+    *,
+    context: str | int | Sequence[str | int] | None = None,
+    weights: str | int | None = None,
+    delimiter: str | None = None,
+    header: str = "auto",
+    buffer: int = BUFFER,
+) -> Stream:
+    """Rows of text files, .csv, .tsv and .txt, perhaps compressed by gzip: files in random order.
+
+    Rows of one file are shuffled within the buffer, and no further. Missing values, such as empty cells, ``NA`` and
+    ``null``, become NaN, which a fit refuses; truth values become 0 and 1.
+
+    Args:
+        paths: A file, a pattern as ``dir/*.csv``, a folder, or a list of these. All have the same columns, by name.
+        columns: Names of the features, or their indices where files have no names; by default all columns that are
+            nothing else.
+        context: Names or indices of the columns that the density is conditioned on.
+        weights: Name or index of the weights of the rows.
+        delimiter: Between the columns; by default the first of tab, ``;``, ``,`` and ``|`` in the first line, or else
+            white space.
+        header: Whether the first line has names: "yes", "no", or "auto", if none of its fields is a number.
+        buffer: Rows that are shuffled together.
+
+    Raises:
+        OSError: no such file.
+        ValueError: a cell that is no number, with its line and column; a column that is not there.
+
+    >>> import os, tempfile, headrace as hr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "stars.csv")
+    ...     with open(path, "w") as file:
+    ...         _ = file.write("name,mass,radius\\nSun,1,1\\nVega,2.1,NA\\n")
+    ...     stream = hr.rows.csv(path, ["mass", "radius"])
+    ...     print(next(iter(stream)).x.tolist())
+    [[1.0, 1.0], [2.1, nan]]
+    """
+    source = open_tables(files_of(paths, OF_TEXT, deep=True), delimiter=delimiter, header=header)
+    return of_source(source, columns, context, weights, buffer)
 
 
 def dask(

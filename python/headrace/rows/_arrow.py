@@ -1,117 +1,119 @@
-"""Streams of Arrow's data sets: files of Parquet by row groups, and files of other kinds one after another."""
+"""Tables in files of Parquet, and data sets of Arrow: pieces are row groups, or files of other kinds."""
 
 from __future__ import annotations
 
-import copy
-import os
-from collections.abc import Iterator, Sequence
-from glob import glob, has_magic
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._base import arguments as check
 from headrace._base.install import install
-from headrace.rows._columns import chosen_columns
-from headrace.rows._held_out import CHUNK
-from headrace.rows._stream import Stream
+from headrace.rows import _source
+from headrace.rows._source import TEXT, Source
 
-NO_PYARROW = f"parquet: needs pyarrow: {install('tables')}"
+NO_PYARROW = f"reading and writing .parquet needs pyarrow: {install('tables')}"
 
 
-def files_of(paths: Any) -> list[str]:
-    """The files of a path, a pattern, a folder or a sequence of these, each expanded in alphabetical order."""
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    if not isinstance(given, Sequence) or not all(isinstance(path, (str, os.PathLike)) for path in given):
-        raise TypeError(f"paths: expected a path, a pattern, a folder or a list of these, got {check.kind_of(paths)}")
-    found: list[str] = []
-    for path in map(os.fspath, given):
-        if os.path.isdir(path):
-            here = sorted(glob(os.path.join(path, "**", "*.parquet"), recursive=True))
-        elif has_magic(path) and not os.path.exists(path):
-            here = sorted(glob(path, recursive=True))
-        else:
-            here = [path]
-        if not here:
-            raise FileNotFoundError(f"paths: expected some .parquet files, got none by {path}")
-        found += here
-    if not found:
-        raise ValueError("paths: expected at least one, got none")
+def load_pyarrow() -> Any:
+    try:
+        import pyarrow.dataset
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError(NO_PYARROW) from None
+    return pyarrow
+
+
+class Arrow(Source):
+    """Groups of rows with one schema."""
+
+    def __init__(self, path: str, schema: Any, dashes: str = "") -> None:
+        self.path, self.arrow, self.schema, self.dashes = path, load_pyarrow(), schema, dashes
+        self.names, self.n_columns = tuple(schema.names), len(schema.names)
+        self.groups: list[tuple[int | None, Callable[[list[str]], Any]]] = []
+        """The number of rows in each, and what reads some of its columns in batches."""
+
+    def pieces(self) -> list[int | None]:
+        return [rows for rows, _ in self.groups]
+
+    def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        self.check(columns)
+        assert self.names is not None
+        begin = 0 if self.missing else sum(rows or 0 for rows, _ in self.groups[:number])
+        for batch in self.groups[number][1]([self.names[i] for i in columns]):
+            yield self._numbers(batch, columns, begin)
+            begin += batch.num_rows
+
+    def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
+        kinds = {self.schema.field(i).type for i in columns}
+        return np.dtype(np.float32 if kinds <= {self.arrow.float32(), self.arrow.float16()} else np.float64)
+
+    @property
+    def kinds(self) -> list[str]:
+        """See `Source`."""
+        return [self._kind(field.type) for field in self.schema]
+
+    def _kind(self, kind: Any) -> str:
+        types = self.arrow.types
+        if types.is_integer(kind):
+            return "integer"
+        if types.is_boolean(kind):
+            return "boolean"
+        if types.is_floating(kind):
+            return "float"
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        return TEXT if types.is_string(kind) or types.is_large_string(kind) else "other"
+
+    def check(self, columns: Sequence[int]) -> None:
+        kinds, names = self.kinds, self.names or ()
+        for i in columns:
+            if kinds[i] in (TEXT, "other"):
+                others = self.choosing([k for k in columns if kinds[k] not in (TEXT, "other")])
+                kind = self.schema.field(i).type
+                raise ValueError(f"{self.path}: {self.label(i)}: expected numbers, got {kind}{others}")
+            if (count := names.count(names[i])) > 1:
+                raise ValueError(f"{self.path}: expected one {self.label(i)}, got {count}{self.choosing()}")
+
+    def _numbers(self, batch: Any, columns: Sequence[int], begin: int) -> NDArray[Any]:
+        out = np.empty((batch.num_rows, len(columns)), self.dtype(columns))
+        assert self.names is not None
+        for position, i in enumerate(columns):
+            column = batch.column(self.names[i])
+            if column.null_count and not self.missing:
+                row = begin + column.is_null().to_numpy(zero_copy_only=False).argmax()
+                raise ValueError(f"{self.path}: row {row}, {self.label(i)}: expected a number, got null")
+            if column.null_count:
+                column = column.cast(self.arrow.float64())
+            out[:, position] = column.to_numpy(zero_copy_only=False)
+        return out
+
+
+def parquet(path: str, dashes: str = "") -> Arrow:
+    """The table in a file of Parquet."""
+    arrow = load_pyarrow()
+    try:
+        file = arrow.parquet.ParquetFile(path)
+    except arrow.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not a Parquet file, as its suffix has it: {reason}") from None
+    found = Arrow(path, file.schema_arrow, dashes)
+    for i in range(file.num_row_groups):
+        found.groups.append((file.metadata.row_group(i).num_rows, partial(file.iter_batches, _source.BLOCK, [i])))
     return found
 
 
-class Dataset(Stream):
-    """The rows of a data set; a part is a row group where there are some, or a file."""
+def dataset(source: Any) -> Arrow:
+    """The table of a `pyarrow.dataset.Dataset`."""
+    found = Arrow("x", source.schema)
 
-    def __init__(self, source: Any, columns: Any, context: Any, weights: Any, buffer: Any) -> None:
-        """`source`: a `pyarrow.dataset.Dataset`, or files of Parquet as `files_of` gives them."""
-        try:
-            import pyarrow as arrow
-            import pyarrow.dataset
-        except ImportError:
-            raise ImportError(NO_PYARROW) from None
-        self._arrow = arrow
-        try:
-            if isinstance(source, list):
-                source = arrow.dataset.dataset(source, format="parquet")
-            self._schema = source.schema
-            self._choose(columns, context, weights)
-            self._parts = [group for fragment in source.get_fragments() for group in self._groups(fragment)]
-        except arrow.ArrowInvalid as error:
-            raise ValueError(f"paths: expected files of Parquet: {str(error).splitlines()[0]}") from None
-        super().__init__(buffer, [rows for _, rows in self._parts])
-        self._names = tuple(f"column {name!r}" for name in self._wanted[0])
-        self.called = tuple(self._wanted[0])
+    def batches(group: Any, names: list[str]) -> Any:
+        how = {"batch_readahead": 0, "fragment_readahead": 0, "use_threads": False}
+        return group.to_batches(source.schema, columns=names, batch_size=_source.BLOCK, **how)
 
-    def of_table(self) -> Stream:
-        """See `Stream.of_table`; columns are floats already, and the schema has their original kinds."""
-        other, types = copy.copy(self), self._arrow.types
-        kinds = [self._schema.field(name).type for name in self._wanted[0]]
-        found = [
-            "integer" if types.is_integer(kind) else "boolean" if types.is_boolean(kind) else "float" for kind in kinds
-        ]
-        other.kinds = found if set(found) != {"float"} else None
-        return other
-
-    def _choose(self, columns: Any, context: Any, weights: Any) -> None:
-        """The columns of features, context and weights; by default all others are features."""
-        self._wanted = chosen_columns(self._schema.names, columns, context, weights)
-        for name in (name for of in self._wanted for name in of):
-            kind, types = self._schema.field(name).type, self._arrow.types
-            if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-                raise ValueError(
-                    f"columns: expected numbers, got {kind} in column {name!r}; choose others by `columns`"
-                )
-
-    def _groups(self, fragment: Any) -> Iterator[tuple[Any, int | None]]:
-        """The row groups of a file, and the number of rows in each."""
-        if not hasattr(fragment, "split_by_row_group"):
-            yield fragment, None
-            return
-        there = fragment.physical_schema.names
-        partition = str(fragment.partition_expression)
-        for name in (name for of in self._wanted for name in of):
-            if name not in there and name not in partition:
-                raise ValueError(f"{fragment.path}: expected column {name!r}, as other files have, got none")
-        for group in fragment.split_by_row_group():
-            yield group, sum(one.num_rows for one in group.row_groups)
-
-    def _read(self, part: int) -> Iterator[Any]:
-        fragment = self._parts[part][0]
-        every = [name for of in self._wanted for name in of]
-        batches = fragment.to_batches(
-            self._schema, columns=every, batch_size=CHUNK, batch_readahead=0, fragment_readahead=0, use_threads=False
-        )
-        for batch in batches:
-            x, context, weights = (self._numbers(batch, names) for names in self._wanted)
-            yield x, context if self._wanted[1] else None, weights[:, 0] if self._wanted[2] else None
-
-    def _numbers(self, batch: Any, names: Sequence[str]) -> NDArray[Any]:
-        """Columns as one array, float32 where none is wider; missing values become NaN."""
-        narrow = {self._arrow.float32(), self._arrow.float16()}
-        kinds = {self._schema.field(name).type for name in names}
-        out = np.empty((batch.num_rows, len(names)), np.float32 if kinds <= narrow else np.float64)
-        for i, name in enumerate(names):
-            out[:, i] = batch.column(name).to_numpy(zero_copy_only=False)
-        return out
+    for fragment in source.get_fragments():
+        by_group = hasattr(fragment, "split_by_row_group")
+        for group in fragment.split_by_row_group() if by_group else [fragment]:
+            rows = sum(one.num_rows for one in group.row_groups) if by_group else None
+            found.groups.append((rows, partial(batches, group)))
+    return found

@@ -6,8 +6,11 @@ from typing import Any
 
 from headrace._arrays.frames import class_of
 from headrace._base import arguments as check
-from headrace.rows._arrow import Dataset
+from headrace.rows import _arrow
 from headrace.rows._chunks import is_of_dask, of_dask
+from headrace.rows._columns import chosen_columns
+from headrace.rows._joined import Apart
+from headrace.rows._source import Source
 from headrace.rows._stream import BUFFER, Stream
 
 
@@ -21,13 +24,21 @@ def stream_of(x: Any, context: Any = None, weights: Any = None) -> Stream | None
     if is_of_dask(x):
         return of_dask(x, context, weights, None, BUFFER)
     if isinstance(x, class_of("pyarrow.dataset", "Dataset")):
-        return Dataset(x, None, context, weights, BUFFER)
+        return of_source(_arrow.dataset(x), None, context, weights, BUFFER)
     if not isinstance(x, Stream):
         return None
     for name, value in (("context", context), ("weights", weights)):
         if value is not None:
             raise ValueError(f"{name}: expected None, as a stream of rows has its own, got {check.kind_of(value)}")
     return x
+
+
+def of_source(source: Source, columns: Any, context: Any, weights: Any, buffer: int) -> Stream:
+    """A stream of columns of a table, chosen by name, or by index where there are no names; missing values are NaN."""
+    source.missing = True
+    there = list(range(source.n_columns)) if source.names is None else list(source.names)
+    chosen = chosen_columns(there, columns, context, weights)
+    return Apart(source, [[there.index(name) for name in part] for part in chosen], buffer)
 
 
 def arrays_of(validation: Any) -> Any:

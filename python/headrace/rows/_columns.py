@@ -1,11 +1,13 @@
-"""The choice of features, context and weights among a table's named columns."""
+"""The choice of features, context and weights among a table's columns."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headrace._base import arguments as check
+from headrace.rows._source import Source
 
 
 def chosen_columns(
@@ -14,7 +16,7 @@ def chosen_columns(
     """Names of features, of context and of weights, at most one of these; by default all are features that are neither.
 
     Args:
-        there: Names of all columns.
+        there: Names of all columns, or their indices where they have no names.
         columns: A name, or several; None for the default.
         context: A name, or several; None for none.
         weights: A name, or None.
@@ -49,3 +51,46 @@ def _names(argument: str, value: Any, kinds: tuple[type, ...]) -> list[Any]:
     if not all(isinstance(name, kinds) for name in given):
         raise TypeError(f"{argument}: expected names of columns, got {check.kind_of(value)}")
     return given
+
+
+def select(source: Source, option: str, text: str) -> list[int]:
+    """The columns of a list such as ``mass,radius`` or ``0,3:6``: names, indices from 0, ranges."""
+    chosen = [i for token in text.split(",") for i in _token(source, option, token.strip())]
+    twice = sorted(i for i, count in Counter(chosen).items() if count > 1)
+    if twice:
+        raise ValueError(f"{option}: expected different columns, got {source.label(twice[0])} twice")
+    return chosen
+
+
+def find(source: Source, option: str, name: str) -> int:
+    """The column of this name."""
+    count = (source.names or ()).count(name)
+    if source.names is None or count == 0:
+        raise _missing(source, option, name)
+    if count > 1:
+        raise ValueError(f"{option}: expected one column {name!r} in {source.path}, got {count}")
+    return source.names.index(name)
+
+
+def _token(source: Source, option: str, token: str) -> list[int]:
+    if source.names is not None and token in source.names:
+        return [find(source, option, token)]
+    parts = token.split(":")
+    try:
+        ends = [int(part) if part else None for part in parts]
+    except ValueError:
+        ends = []
+    if len(ends) == 1 and ends[0] is not None and 0 <= ends[0] < source.n_columns:
+        return [ends[0]]
+    if len(ends) == 2:
+        first, end = ends[0] or 0, source.n_columns if ends[1] is None else ends[1]
+        if 0 <= first < end <= source.n_columns:
+            return list(range(first, end))
+    raise _missing(source, option, token)
+
+
+def _missing(source: Source, option: str, name: str) -> ValueError:
+    has = f"{source.n_columns} columns, numbered from 0"
+    if source.names is not None:
+        has = "the columns " + ", ".join(map(repr, source.names))
+    return ValueError(f"{option}: expected a column of {source.path}, got {name!r}; the file has {has}")

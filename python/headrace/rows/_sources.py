@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._base import arguments as check
+from headrace.rows._numpy import content_of
 from headrace.rows._stream import Stream
 
 _NOT_BLOCKS = (str, bytes, dict, np.ndarray)  # types that can be iterated, and not block by block
@@ -56,12 +56,12 @@ class Blocks(Stream):
 
 
 class Mapped(Stream):
-    """Arrays that support reading of any rows."""
+    """Arrays of which any rows can be read."""
 
     def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
         """See `headrace.rows.memmap`."""
         self._arrays = [
-            None if value is None else _Rows.of(name, value)
+            None if value is None else _rows_of(name, value)
             for name, value in (("x", x), ("context", context), ("weights", weights))
         ]
         rows = self._arrays[0].shape[0] if self._arrays[0] is not None else 0
@@ -72,49 +72,21 @@ class Mapped(Stream):
 
     def _read(self, part: int) -> Iterator[Any]:
         begin = part * PART
-        yield tuple(None if array is None else array.rows(begin, begin + PART) for array in self._arrays)
+        yield tuple(None if array is None else array[begin : begin + PART] for array in self._arrays)
 
 
-class _Rows:
-    """The rows of an array in memory or in a file.
-
-    A file in C order is read, not mapped: pages of a map count as memory of the process for as long as others need
-    none.
-    """
-
-    def __init__(self, array: NDArray[Any], path: str | None = None, begin: int = 0) -> None:
-        self.array, self.path, self.begin, self.shape = array, path, begin, array.shape
-        self.row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
-
-    @classmethod
-    def of(cls, name: str, value: Any) -> _Rows:
-        """The source of an array, or of the path of an .npy file."""
-        if not isinstance(value, (str, os.PathLike)):
-            if not isinstance(value, np.ndarray) or value.ndim not in (1, 2):
-                raise TypeError(
-                    f"{name}: expected an array (rows, columns) or the path of an .npy file, got {check.kind_of(value)}"
-                )
-            return cls(value)
-        path = os.fspath(value)
+def _rows_of(name: str, value: Any) -> Any:
+    """An array, or that of an .npy file, in memory, mapped or on demand."""
+    if isinstance(value, (str, os.PathLike)):
         try:
-            array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (EOFError, ValueError) as error:
-            raise ValueError(f"{name}: expected an .npy file of numbers, got {path} ({error})") from None
-        if not isinstance(array, np.ndarray) or array.ndim not in (1, 2):
-            raise ValueError(f"{name}: expected an .npy file with an array (rows, columns), got {path}")
-        if isinstance(array, np.memmap) and array.flags.c_contiguous and array.size:
-            return cls(array, path, array.offset)
-        return cls(array)
-
-    def rows(self, begin: int, end: int) -> NDArray[Any]:
-        """Some rows."""
-        if self.path is None:
-            return self.array[begin:end]
-        end = min(end, self.shape[0])
-        count = (end - begin) * int(np.prod(self.shape[1:]))
-        found = np.fromfile(self.path, self.array.dtype, count, offset=self.begin + begin * self.row_bytes)
-        if found.size < count:
-            raise ValueError(
-                f"{self.path}: expected {self.shape[0]} rows, as it began with, got a file that is shorter"
-            )
-        return found.reshape(end - begin, *self.shape[1:])
+            found = content_of(os.fspath(value))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        if len(found.shape) not in (1, 2):
+            raise ValueError(f"{name}: expected an .npy file with an array (rows, columns), got {value}")
+        return found
+    if not isinstance(value, np.ndarray) or value.ndim not in (1, 2):
+        raise TypeError(
+            f"{name}: expected an array (rows, columns) or the path of an .npy file, got {check.kind_of(value)}"
+        )
+    return value

@@ -108,6 +108,24 @@ def parquet(folder, x, context, weights, buffer):
     )
 
 
+def csv(folder, x, context, weights, buffer):
+    """Three files, one packed, of which the last has its columns in another order."""
+    if x.dtype != np.float64:
+        pytest.skip("text is read as float64")
+    (folder / "text").mkdir(exist_ok=True)
+    parts = [("a", "b", "c"), [f"k{i}" for i in range(0 if context is None else context.shape[1])]]
+    names, table = [*parts[0], *parts[1], "w"], np.column_stack(
+        [x, *([] if context is None else [context]), np.ones(len(x)) if weights is None else weights]
+    )  # fmt: skip
+    for i, part in enumerate(np.array_split(np.arange(len(x)), 3)):
+        order = [*range(len(names))][:: -1 if i == 2 else 1]
+        path = folder / "text" / f"part-{i}.csv{'.gz' if i == 1 else ''}"
+        header = ",".join(names[k] for k in order)
+        np.savetxt(path, table[part][:, order], "%.17g", ",", header=header, comments="")
+    own = None if weights is None else "w"
+    return hr.rows.csv(folder / "text", ["a", "b", "c"], context=parts[1], weights=own, buffer=buffer)
+
+
 def dask_array(folder, x, context, weights, buffer):
     dask = pytest.importorskip("dask.array")
     given = [None if a is None else dask.from_array(a, chunks=(250, *a.shape[1:])) for a in (x, context)]
@@ -125,5 +143,5 @@ def dask_frame(folder, x, context, weights, buffer):
 
 SOURCES = {
     each.__name__: each
-    for each in (blocks, function, frames, mapped_files, mapped_arrays, parquet, dask_array, dask_frame)
+    for each in (blocks, function, frames, mapped_files, mapped_arrays, parquet, csv, dask_array, dask_frame)
 }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._cli.tables.source import Source, choosing
+from headrace.rows._source import TEXT, Source
 
 DELIMITERS = ("\t", ";", ",", "|")  # in this order; white space without any of them
 HEADERS = ("auto", "yes", "no")
@@ -42,8 +42,10 @@ Lines = Sequence[tuple[int, str]]  # lines with their numbers from 1
 
 
 class Text(Source):
-    def __init__(self, path: str, delimiter: str | None, header: str, content: bytes | None = None) -> None:
-        self.path, self.content = path, content
+    def __init__(
+        self, path: str, delimiter: str | None, header: str, content: bytes | None = None, dashes: str = ""
+    ) -> None:
+        self.path, self.content, self.dashes = path, content, dashes
         lines = self._lines()
         first = list(islice(lines, 1))
         if not first:
@@ -62,7 +64,8 @@ class Text(Source):
         if header == "auto" and 0 < numbers < len(fields):
             raise ValueError(
                 f"{path}: line {first[-1][0]} has numbers and other text, so that it may be names or a row: give "
-                f"--header yes for names, --header no for a row{choosing([*_numbers(fields)])}"
+                f"{self._option('header', 'yes')} for names, {self._option('header', 'no')} for a row"
+                f"{self.choosing([*_numbers(fields)])}"
             )
         counted = fields[1:] and fields in ([str(i + k) for i in range(len(fields))] for k in (0, 1))
         second = "".join(line for _, line in islice(self._lines(), 1, 2))
@@ -75,16 +78,27 @@ class Text(Source):
         self.names = tuple(field.strip() for field in fields) if has_names else None
         self.before = len(first) if has_names else 0  # lines before the first row
 
+    def _option(self, name: str, value: str) -> str:
+        return f"{self.dashes}{name} {value}" if self.dashes else f"{name}={value!r}"
+
     @property
-    def kinds(self) -> list[str] | None:
-        """The kinds by the first cell of each column that is not missing: "boolean" for a truth value, else "float"."""
-        first, lines = [""] * self.n_columns, islice(self._lines(), self.before, CHUNK)
-        while "" in first and (some := list(islice(lines, 256))):
+    def kinds(self) -> list[str]:
+        """The kinds by the first lines that have some value of each column: "text" if none of these is a number,
+        "boolean" for a first truth value, else "float".
+        """
+        kinds, lines = ["float"] * self.n_columns, islice(self._lines(), self.before, CHUNK)
+        left = {*range(self.n_columns)}
+        while left and (some := list(islice(lines, 256))):
             if (cells := self._cells(some, np.str_)) is None:
-                return None
+                return ["float"] * self.n_columns
             for i, column in enumerate(_plain(cells).T.tolist()):
-                first[i] = first[i] or next((cell for cell in column if cell not in (*MISSING, "nan")), "")
-        return ["boolean" if cell in TRUTH else "float" for cell in first]
+                if i in left and (values := [cell for cell in column if cell not in (*MISSING, "nan")]):
+                    left.remove(i)
+                    if values[0] in TRUTH:
+                        kinds[i] = "boolean"
+                    elif not any(is_number(cell.replace(",", ".", 1)) for cell in values):
+                        kinds[i] = TEXT
+        return kinds
 
     def _lines(self) -> Iterator[tuple[int, str]]:
         """Lines that are neither empty nor comments."""
@@ -128,12 +142,6 @@ class Text(Source):
             return None
         return found if found.shape == (len(lines), self.n_columns) else None
 
-    def read(self, columns: Sequence[int]) -> NDArray[Any]:
-        return np.concatenate([np.empty((0, len(columns))), *self._parts(columns)])
-
-    def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
-        return np.dtype(np.float64)
-
     def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
         lines, chosen, is_first = islice(self._lines(), self.before, None), list(columns), True
         while some := list(islice(lines, CHUNK)):
@@ -157,9 +165,9 @@ class Text(Source):
             row_texts = texts[row].tolist()
             for i, text in zip(chosen, row_texts, strict=True):
                 if not is_number(text):
-                    others = "; --columns leaves the column out"
+                    others = f"; {self.dashes}columns leaves the column out"
                     if is_first and row == 0:
-                        others = choosing([chosen[k] for k in _numbers(row_texts)])
+                        others = self.choosing([chosen[k] for k in _numbers(row_texts)])
                     if is_number(text.replace(",", ".", 1)):
                         others = f"; pandas.read_csv(FILE, sep={self.delimiter!r}, decimal=',') reads decimal commas"
                     raise ValueError(
@@ -172,7 +180,10 @@ class Text(Source):
         """The error about the first line that is no row."""
         for number, line in lines:
             cells = self._loaded([(number, line)], np.str_)[0]
-            what = f"{self.n_columns} columns, as in the first line, got {cells.size}; --delimiter separates them"
+            what = (
+                f"{self.n_columns} columns, as in the first line, got {cells.size}; {self.dashes}delimiter separates "
+                "them"
+            )
             if cells[-1].endswith("\n"):
                 what = "the end of a cell in quotes, got that of the line"
             elif cells.size == self.n_columns:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base.output import replacing, spreadsheet_cell
-from headrace._cli.tables.parquet import load_pyarrow
+from headrace.rows._arrow import load_pyarrow
 
 SINGLE, DOUBLE = 9, 17  # digits that restore any float32, and any float64
 WRITTEN = (".npy", ".csv", ".parquet")

@@ -1,0 +1,122 @@
+"""Tables in .npy and .npz files; the rows of an .npy file in C order are read on demand."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.rows import _source
+from headrace.rows._source import KINDS, Source
+
+
+class _NoSuchArray(ValueError):
+    """The error for an array that an .npz file does not have, as opposed to a broken file."""
+
+
+class Array(Source):
+    def __init__(self, path: str, name: str | None, dashes: str = "") -> None:
+        self.path, self.names, self.dashes = path, None, dashes
+        content = content_of(path, name, dashes)
+        if len(content.shape) not in (1, 2) or content.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{path}: expected an array (rows, columns) of real numbers, got shape {content.shape} of "
+                f"{content.dtype}; numpy.save of array.reshape(len(array), -1) makes one of numbers"
+            )
+        self.content, self.n_columns = content, content.shape[1] if len(content.shape) == 2 else 1
+
+    @property
+    def kinds(self) -> list[str]:
+        """See `Source`."""
+        return [KINDS.get(self.content.dtype.kind, "float")] * self.n_columns
+
+    def pieces(self) -> list[int | None]:
+        rows = self.content.shape[0]
+        return [min(_source.BLOCK, rows - begin) for begin in range(0, rows, _source.BLOCK)]
+
+    def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        rows = self.content[number * _source.BLOCK : (number + 1) * _source.BLOCK].reshape(-1, self.n_columns)
+        every = list(columns) == list(range(self.n_columns))
+        yield np.ascontiguousarray(rows if every else rows[:, list(columns)], self.dtype(columns))
+
+    def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
+        return np.dtype(np.float32 if self.content.dtype in (np.float16, np.float32) else np.float64)
+
+
+def content_of(path: str, name: str | None = None, dashes: str = "") -> Any:
+    """The array in a file: rows on demand where they can be read so, else an array, mapped where that is possible.
+
+    Args:
+        path: Of an .npy or .npz file.
+        name: Of an .npz file's array; None where there is but one.
+        dashes: As of `Source`.
+
+    Raises:
+        ValueError: no file of NumPy's, or no such array in it.
+    """
+    try:
+        with open(path, "rb") as file:
+            is_one = path.lower().endswith(".npy")
+            if is_one and (rows := _on_demand(file)) is not None:
+                return rows
+            file.seek(0)
+            content: Any = np.load(path if is_one else file, "r" if is_one else None, allow_pickle=False)
+            if isinstance(content, np.lib.npyio.NpzFile):
+                content = content[_choice(path, content.files, name, dashes)]
+    except (EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+        if isinstance(error, _NoSuchArray):
+            raise
+        raise ValueError(
+            f"{path}: expected a NumPy file of numbers, got one that is broken, foreign or has Python objects; "
+            "numpy.save of array.astype(float) makes one"
+        ) from None
+    return content
+
+
+def _choice(path: str, names: list[str], name: str | None, dashes: str) -> str:
+    if name is None and len(names) == 1:
+        return names[0]
+    if name is None or name not in names:
+        raise _NoSuchArray(
+            f"{dashes}array: expected one of the arrays {', '.join(map(repr, names))} of {path}, got {name!r}"
+        )
+    return name
+
+
+class Rows:
+    """The rows of an .npy file in C order, read on demand: pages of a map would count as memory of the process."""
+
+    def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.shape, self.dtype, self.begin = file.name, shape, dtype, file.tell()
+        self.row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """Some rows."""
+        begin, end, _ = rows.indices(self.shape[0])
+        with open(self.path, "rb") as file:
+            file.seek(self.begin + begin * self.row_bytes)
+            data = file.read((end - begin) * self.row_bytes)
+        if len(data) < (end - begin) * self.row_bytes:
+            raise ValueError(
+                f"{self.path}: expected {self.shape[0]} rows, as it began with, got a file that is shorter"
+            )
+        return np.frombuffer(data, self.dtype).reshape(end - begin, *self.shape[1:])
+
+
+def _on_demand(file: IO[bytes]) -> Rows | None:
+    """An array of which any rows can be read by themselves; None for one that is read otherwise, or refused there."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        return None
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if (fortran and len(shape) == 2) or len(shape) not in (1, 2) or dtype.kind not in "fiub" or 0 in shape:
+        return None
+    if os.fstat(file.fileno()).st_size - file.tell() < int(np.prod(shape)) * dtype.itemsize:
+        return None
+    return Rows(file, shape, dtype)
