@@ -1,0 +1,76 @@
+// Sequences that go on step by step: a chain with its weights, a context, frames of covariates, and a state.
+#pragma once
+
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "chain.hpp"
+
+namespace headrace {
+
+// Whether a value is finite as a T.
+template <class T>
+bool holds(double value) {
+    return value >= -double(std::numeric_limits<T>::max()) && value <= double(std::numeric_limits<T>::max());
+}
+
+// Steps that are computed at a time have at most this many values: the memory of a call.
+constexpr int64_t most_chunk_values = 1 << 18;
+
+template <class T>
+class ChainStream {
+  public:
+    // `context`: (rows, columns) as networks read it; empty: there is none.
+    ChainStream(std::shared_ptr<const SequenceChain<T>> chain, std::shared_ptr<const ChainWeights<T>> weights,
+                std::shared_ptr<ChainState<T>> state, std::vector<T> context)
+        : chain_(std::move(chain)),
+          weights_(std::move(weights)),
+          state_(std::move(state)),
+          context_(std::move(context)) {}
+
+    const SequenceChain<T>& chain() const { return *chain_; }
+    int64_t rows() const { return state_->rows; }
+    int64_t position() const { return state_->position; }
+    ChainState<T>& state() { return *state_; }
+    const ChainState<T>& state() const { return *state_; }
+
+    // Frames of covariates (rows, frames, columns), of which the first belongs to the steps from first * hop on.
+    void set_frames(std::vector<T> frames, int64_t first, int64_t n) {
+        frames_ = std::move(frames);
+        first_frame_ = first;
+        n_frames_ = n;
+    }
+    const std::vector<T>& frames() const { return frames_; }
+    int64_t first_frame() const { return first_frame_; }
+    int64_t n_frames() const { return n_frames_; }
+
+    // Steps that came (rows, steps, features), in either dtype. log_prob (rows, steps) and z (rows, steps, features)
+    // are null where they are not wanted.
+    void push(const SequenceView& x, int64_t steps, T* log_prob, T* z);
+    // Draws the next steps (rows, steps, features).
+    void pull(uint64_t seed, int64_t steps, T* x);
+    // The same past for n streams each: row j * rows + r is copy j of row r.
+    ChainStream copies(int64_t n) const;
+
+  private:
+    template <class F>
+    void for_chunks(int64_t steps, const F& f);
+    StepValues part(const SequenceView& x, int64_t begin, int64_t end);
+    const T* run(bool inverse, StepValues given, int64_t steps);
+    void put(const T* from, int64_t columns, int64_t steps, int64_t begin, int64_t end, T* to) const;
+
+    std::shared_ptr<const SequenceChain<T>> chain_;
+    std::shared_ptr<const ChainWeights<T>> weights_;
+    std::shared_ptr<ChainState<T>> state_;
+    std::vector<T> context_, frames_;
+    int64_t first_frame_ = 0, n_frames_ = 0;
+    ChainNoise<T> noise_;
+    Room given_;
+    ChainRoom<T> room_;
+};
+
+extern template class ChainStream<float>;
+extern template class ChainStream<double>;
+
+}  // namespace headrace

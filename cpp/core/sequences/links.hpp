@@ -1,0 +1,177 @@
+// Transforms over time, and transforms of the values of a step, as links of a chain.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <variant>
+#include <vector>
+
+#include "transform.hpp"
+
+namespace headrace {
+
+// Arrays of either dtype, of which one is in use.
+struct Room {
+    std::vector<float> single;
+    std::vector<double> wide;
+
+    template <class G>
+    G* of(int64_t n) {
+        if constexpr (std::is_same_v<G, double>) {
+            wide.resize(size_t(n));
+            return wide.data();
+        } else {
+            single.resize(size_t(n));
+            return single.data();
+        }
+    }
+};
+
+// Memory of one link in a call: its result, and its input in another dtype or scale.
+template <class T>
+struct LinkRoom {
+    Room result;
+    std::vector<T> work;
+};
+
+// Steps (rows, steps, features), contiguous. Transforms without parameters compute in the dtype of their input, so that
+// data far from zero lose nothing in a chain of float.
+struct StepValues {
+    const void* data = nullptr;
+    bool is_double = false;
+
+    template <class G>
+    static StepValues of(const G* data) {
+        return {data, std::is_same_v<G, double>};
+    }
+    ArrayView rows(int64_t columns) const {
+        const int64_t size = is_double ? sizeof(double) : sizeof(float);
+        return {static_cast<const char*>(data), columns * size, size, is_double, nullptr};
+    }
+    SequenceView sequences(int64_t steps, int64_t columns) const {
+        const ArrayView own = rows(columns);
+        return {own.data, steps * own.row_stride, own.row_stride, own.column_stride, is_double};
+    }
+};
+
+// A call of a chain on steps of its sequences.
+template <class T>
+struct LinkCall {
+    bool inverse;  // from data to latent
+    int64_t rows, steps, features;
+    const T* context;  // (rows, columns), standardised; null: there is none
+    const T* frames;   // (rows, frames, columns) of covariates, or null
+    int64_t first_frame, n_frames;
+
+    int64_t values() const { return rows * steps * features; }
+};
+
+template <class T>
+struct LinkState {
+    std::optional<CausalStreams<T>> network;
+    std::vector<T> past;  // of a linear prediction: (rows, order, features), from old to new
+};
+
+// The filter of a linear prediction, and its gain.
+template <class T>
+struct PredictionFilter {
+    std::vector<T> coefficients;  // (columns, order), of the oldest step first
+    std::vector<T> gain;          // of each column
+    double log_gain = 0.0;        // the sum of all columns'
+};
+
+// Parameters of a link in the form that its calls read.
+template <class T>
+struct LinkWeights {
+    using Other = std::conditional_t<std::is_same_v<T, float>, double, float>;
+
+    Aligned<T> network;
+    const uint32_t* pairs = nullptr;            // of the network's weights in bf16
+    typename Program<T>::Weights program;       // of a transform of rows, or of the inner flow
+    typename Program<Other>::Weights in_other;  // of a transform of rows without parameters
+    PredictionFilter<T> filter;
+};
+
+// A transform of rows. `other` computes it in the other dtype, where it has no parameters.
+template <class T>
+class StepsLink {
+  public:
+    using Other = typename LinkWeights<T>::Other;
+
+    StepsLink(std::shared_ptr<const Program<T>> own, std::shared_ptr<const Program<Other>> other)
+        : own_(std::move(own)), other_(std::move(other)) {}
+
+    size_t n_weights() const { return own_->n_weights(); }
+    // Null: those that the program has.
+    LinkWeights<T> weights_of(const T* parameters) const;
+    LinkState<T> state(int64_t) const { return {}; }
+    StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
+                   LinkState<T>* state, LinkRoom<T>& room) const;
+
+  private:
+    bool is_in_other(StepValues given) const { return other_ && given.is_double != std::is_same_v<T, double>; }
+    template <class G>
+    StepValues run_in(const Program<G>& program, const typename Program<G>::Weights& weights, const LinkCall<T>& call,
+                      StepValues given, T* log_det, LinkRoom<T>& room) const;
+
+    std::shared_ptr<const Program<T>> own_;
+    std::shared_ptr<const Program<Other>> other_;
+};
+
+// A linear prediction, whose filter is made of its parameters elsewhere.
+template <class T>
+class PredictionLink {
+  public:
+    PredictionLink(int64_t columns, int64_t order) : columns_(columns), order_(order) {}
+
+    size_t n_weights() const { return size_t(columns_ * order_); }
+    LinkState<T> state(int64_t rows) const { return {std::nullopt, std::vector<T>(size_t(rows * order_ * columns_))}; }
+    StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
+                   LinkState<T>* state, LinkRoom<T>& room) const;
+
+  private:
+    void keep(const LinkCall<T>& call, const T* x, std::vector<T>& past) const;
+
+    int64_t columns_, order_;
+};
+
+// A causal network with the map, or the inner flow, whose parameters it computes.
+template <class T>
+class NetworkLink {
+  public:
+    // is_rounded: the weights of products are rounded to bf16.
+    NetworkLink(std::shared_ptr<const CausalTransform<T>> transform, bool is_rounded)
+        : transform_(std::move(transform)), is_rounded_(is_rounded) {}
+
+    const CausalTransform<T>& transform() const { return *transform_; }
+    // The network's, then the inner flow's.
+    size_t n_weights() const;
+    LinkWeights<T> weights_of(const T* parameters) const;
+    LinkWeights<T> weights_of(const T* network, typename Program<T>::Weights inner) const;
+    LinkState<T> state(int64_t rows) const { return {transform_->streams(rows), {}}; }
+    StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
+                   LinkState<T>* state, LinkRoom<T>& room) const;
+    // Outputs of the network (rows, steps, outputs) from values of the side that it reads.
+    void outputs(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, LinkState<T>* state,
+                 T* raw) const;
+
+  private:
+    SequenceCall<T> call_of(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given,
+                            LinkState<T>* state) const;
+
+    std::shared_ptr<const CausalTransform<T>> transform_;
+    bool is_rounded_;
+};
+
+template <class T>
+using SequenceLink = std::variant<StepsLink<T>, PredictionLink<T>, NetworkLink<T>>;
+
+#define HR_LINKS_OF(prefix, T)               \
+    prefix template class StepsLink<T>;      \
+    prefix template class PredictionLink<T>; \
+    prefix template class NetworkLink<T>;
+HR_LINKS_OF(extern, float)
+HR_LINKS_OF(extern, double)
+
+}  // namespace headrace
