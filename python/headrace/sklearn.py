@@ -27,6 +27,7 @@ from headrace._arrays.names import Names
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.keywords import closed, refuse, refuse_others
+from headrace._base.moved import renamed
 from headrace._base.warn import warn
 from headrace._core import LEAST_ROWS
 from headrace._fit.ensemble import Ensemble
@@ -115,7 +116,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         periodic: For each column ``(low, high)``, one period of it, or None, or such a dict; see `MAF`.
         validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience, time_budget:
             See `Flow.fit`, whose defaults these are; its other keywords are taken in the same way.
-        effort, seconds, keep: See `Flow.fit`. With ``effort="high"`` a flow that takes `residual` has residual blocks,
+        effort, keep: See `Flow.fit`. With ``effort="high"`` a flow that takes `residual` has residual blocks,
             unless it is given: it learns more of a mixture.
         checkpoint, checkpoint_every: See `Flow.fit`; `random_state` has to be an int then, and no ensemble can be
             fitted.
@@ -157,6 +158,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     table_: _tables.Table
 
     def __init__(self, flow: str = DEFAULT, **parameters: Any) -> None:
+        parameters = renamed("FlowDensity", parameters, self._signature.parameters)
         refuse_others("FlowDensity", parameters, [*self._signature.parameters][1:])
         given = self._signature.bind(self, flow, **parameters)
         given.apply_defaults()

@@ -22,7 +22,7 @@ __all__ = ["Adam", "History", "Muon"]
 
 def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
     """See `Flow.fit`; nothing of the flow changes before all arguments are checked."""
-    if arguments.effort != "normal" or arguments.seconds is not None or arguments.keep:
+    if arguments.effort != "normal" or arguments.keep:
         checked = arguments.checked()
         effort = importlib.import_module(EFFORTS["high"])
         reached: History = effort.fit_with_high_effort(flow, x, context, checked)

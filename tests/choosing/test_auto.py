@@ -20,7 +20,7 @@ from headrace.choosing import run, simple
 from headrace.choosing.result import Choice, Judged, Tried, compared, comparison_of
 from headrace.choosing.sample import Sample, folds, parted
 
-QUICK = {"seconds": 1.0, "progress": False}
+QUICK = {"time_budget": 1.0, "progress": False}
 
 
 def banana(n, seed=0):
@@ -32,7 +32,7 @@ def banana(n, seed=0):
 
 @pytest.mark.costly
 def test_a_flow_beats_the_gaussian_where_rows_are_bent():
-    choice = hr.auto(banana(3000), seconds=4.0, families=("maf", "nsf"), progress=False)
+    choice = hr.auto(banana(3000), time_budget=4.0, families=("maf", "nsf"), progress=False)
     assert [one.name for one in choice.table if one.name.startswith("MAF") or one.name.startswith("NSF")]
     named = {one.name: one for one in choice.table}
     assert set(named) == {*sizes_of("MAF", 8), *sizes_of("NSF", 5), *SIMPLE}
@@ -135,7 +135,7 @@ def test_the_best_is_fitted_to_all_rows_as_without_a_choice(monkeypatch):
     small = tried.candidates(("nsf",), tried.Setting(2, 0, None, None, "float32", 2), is_small=False)[:1]
     monkeypatch.setattr(run, "candidates", lambda *given, **others: small)
     x = banana(600).astype("float32")
-    choice = hr.auto(x, seconds=300.0, progress=False, seed=2)
+    choice = hr.auto(x, time_budget=300.0, progress=False, seed=2)
     assert choice.name == "NSF 3x[32,32]"
     assert "before the best was fitted to all rows" in " ".join(str(choice).split())
     alone = small[0].make()
@@ -148,7 +148,7 @@ def test_the_best_is_fitted_to_all_rows_as_without_a_choice(monkeypatch):
 
 
 def test_the_time_is_kept():
-    choice = hr.auto(banana(1000), seconds=2.0, families=("maf", "nsf", "realnvp"), progress=False)
+    choice = hr.auto(banana(1000), time_budget=2.0, families=("maf", "nsf", "realnvp"), progress=False)
     begun = [one for one in choice.table if one.flow is not None]
     assert sum(one.seconds for one in begun) < 6.0  # no more than that nothing hangs: machines are loaded
     states = {one.state.split(" after")[0] for one in choice.table}
@@ -289,7 +289,7 @@ def test_ctrl_c_keeps_the_best_so_far(monkeypatch):
 
     monkeypatch.setattr(tried.Trial, "_fit", counted)
     monkeypatch.setattr(Run, "_finish_epoch", signalled)
-    choice = hr.auto(banana(4000), seconds=60.0, progress=False)
+    choice = hr.auto(banana(4000), time_budget=60.0, progress=False)
     assert count[0] == 3
     assert choice.interrupted
     assert choice.diagnosis is None
@@ -304,7 +304,7 @@ def test_ctrl_c_in_the_last_look_keeps_the_choice(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "diagnose", interrupted)
-    choice = hr.auto(banana(600), seconds=0.5, families=("maf",), progress=False)
+    choice = hr.auto(banana(600), time_budget=0.5, families=("maf",), progress=False)
     assert choice.interrupted
     assert choice.diagnosis is None
 
@@ -358,7 +358,7 @@ def test_what_is_refused():
     for wrong, error in (
         ({"x": np.zeros((3, 2))}, "at least 4 rows"),
         ({"families": ("glow",)}, "families: expected one of"),
-        ({"seconds": 0}, "seconds: expected a number above 0"),
+        ({"time_budget": 0}, "time_budget: expected a number above 0"),
         ({"context": np.zeros(7)}, "context"),
         ({"x": np.full((9, 2), np.nan)}, r"x: row 0, column 0: .* NaN in 9 of 9 rows \(column 0 9, column 1 9\)"),
         ({"bounds": [(0, None)]}, "bounds: expected 2"),
@@ -393,7 +393,7 @@ def test_periodic_columns(rows):
     x = rng.standard_normal((rows, 2))
     x = np.column_stack([rng.vonmises(np.pi + x[:, 0], 4.0), x])
     periods = [(-np.pi, np.pi), None, None]
-    choice = hr.auto(x, seconds=3.0, families=("maf", "dual-ascent"), periodic=periods, progress=False)
+    choice = hr.auto(x, time_budget=3.0, families=("maf", "dual-ascent"), periodic=periods, progress=False)
     named = {one.name: one for one in choice.table}
     assert "kernel density" not in named
     gaussian = named["Gaussian"].flow

@@ -15,7 +15,7 @@ from headrace._tables import table as _table
 pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")
 
-QUICK = {"seconds": 0.5, "families": ("maf",), "progress": False}
+QUICK = {"time_budget": 0.5, "families": ("maf",), "progress": False}
 RATE = 3.0
 LIBRARIES = {"pandas": pandas.DataFrame, "polars": polars.DataFrame}
 

@@ -19,6 +19,7 @@ from cli_cases import (
     write_csv,
 )
 from headrace import files, training
+from headrace._base.keywords import table_of
 from headrace._cli import fitting
 from headrace._cli import flow_options as _offered
 from headrace._flow.fit_arguments import PATIENCE
@@ -237,7 +238,10 @@ def test_every_argument_of_a_flow_is_an_option(folder, run, name, monkeypatch):
         given.update(arguments)
         raise Stopped("made")
 
-    constructor.__signature__ = inspect.signature(kind.model or kind.make)
+    taken = kind.model or kind.make
+    constructor.__signature__, constructor._table = inspect.signature(taken), table_of(taken)
+    of_tables = {"features", "context", "bounds", "periodic", "seed", "dtype"}
+    assert kind.settings.keys() == constructor.__signature__.parameters.keys() - of_tables
     made = {"model": constructor} if kind.model else {"make": constructor}
     monkeypatch.setitem(_offered.FLOWS, name, dataclasses.replace(kind, **made))
     code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--flow", name, *options)

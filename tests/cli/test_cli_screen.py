@@ -17,6 +17,7 @@ import pytest
 import headrace as hr
 from cli_cases import ENVIRONMENT, NAMES, SHORT, check_error, small_flow, table, write_csv
 from headrace._base import progress as _progress
+from headrace._base.keywords import meanings
 from headrace._base.layout import Grid, Item, lines_of, wrapped
 from headrace._cli import bench as _bench
 from headrace._cli import demo, export, options, screen
@@ -116,22 +117,22 @@ def test_words_of_python_are_found(text):
 
 
 def test_meanings_and_defaults_are_those_of_python():
-    """From the classes and `Flow.fit`, which state them once."""
+    """From the tables of arguments, which state them once."""
     fit = {one.dest: " ".join(one.help.split()) for one in actions_of("fit")}
-    assert fit["activation"].startswith("of hidden units: relu, tanh, elu, silu, gelu")
+    assert fit["activation"].startswith("of hidden units: relu, tanh, elu, silu, ")
     assert fit["activation"].endswith("(default: relu)")
     assert fit["transforms"] == "number of transforms (default: 5 of maf, iaf, nsf; 8 of realnvp; 32 of planar, radial)"
-    assert fit["bins"].startswith(
-        "nsf: bins of a spline, 2 to 64 dual-ascent: bins of a spline, 3 to 64; by default 40"
-    )
-    assert "by default 5e-3" in fit["learning_rate"]
+    assert fit["bins"].startswith("nsf: bins of a spline, 2 to 64 dual-ascent: bins of a spline, 3 to 64 (default: 40")
+    assert "default: 5e-3" in fit["learning_rate"]
     assert "(default: 50) dual-ascent: steps without a new best on held-out rows" in fit["patience"]
     assert fit["patience"].endswith("(default: 60)")
-    assert fit["rule"].startswith("how a kink is chosen. newton: Newton's step")
-    assert "leaky_relu" in fit["nonlinearity"]  # of `Planar`, to which the flow's help points
-    for kind in offered.FLOWS.values():  # each argument is explained where it is
-        meanings = offered.meanings(kind.model or kind.make)
-        assert set(kind.settings) <= set(meanings)
+    assert fit["rule"] == "how a kink is chosen: newton or gradient (default: newton)"
+    assert "leaky_relu" in fit["nonlinearity"]  # of the table of `Planar`
+    for kind in (offered.FLOWS | offered.SIGNALS).values():  # each argument is explained in Python, too
+        maker = kind.model or kind.make
+        stated = meanings(maker.__doc__)
+        assert set(inspect.signature(maker).parameters) <= set(stated)
+        assert set(kind.settings) <= set(stated)
 
 
 def test_options_of_flows_stand_in_groups_by_the_flows_that_take_them(run):

@@ -12,6 +12,7 @@ import cases
 import headrace as hr
 from cli_cases import check_error, small_flow, table, write
 from headrace import files
+from headrace._base.keywords import meanings
 from headrace._cli import cli, waves
 from headrace._cli import flow_options as offered
 
@@ -116,7 +117,7 @@ def test_every_argument_of_a_network_is_an_option(folder, result):
     }  # fmt: skip
     kind = offered.SIGNALS["wavenet"]
     assert set(kind.settings) == set(given) <= set(inspect.signature(hr.WaveNet).parameters)
-    assert set(given) <= set(offered.meanings(hr.WaveNet))
+    assert set(given) <= set(meanings(hr.WaveNet.__doc__))
     options = []
     for name, value in given.items():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else value

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import headrace as hr
+from headrace._base.keywords import meanings
 from headrace._cli.flow_options import FIT
-from headrace._flow.fit_arguments import Arguments, FitKeywords, options
+from headrace._flow.fit_arguments import Arguments, FitKeywords
 from headrace.sklearn import FlowDensity
 
 FIELDS = {one.name: one for one in fields(Arguments)}
@@ -23,12 +24,14 @@ def test_keywords_for_static_checkers_are_the_fields_of_the_table():
 def test_the_signature_and_the_help_of_fit_are_those_of_the_table():
     signature = inspect.signature(hr.Flow.fit).parameters
     assert list(signature) == ["self", "x", "context", *FIELDS]
+    stated = meanings(Arguments.__doc__)
+    assert [*stated] == [*FIELDS]
     text = " ".join(hr.Flow.fit.__doc__.split())
     for name, one in FIELDS.items():
         assert signature[name].kind is inspect.Parameter.KEYWORD_ONLY
         assert signature[name].default == one.default
         assert signature[name].annotation == one.type
-        assert f" {name}: {one.metadata['meaning']} " in text
+        assert f" {name}: {stated[name]} " in text
 
 
 def test_an_estimator_and_the_command_line_take_them():
@@ -37,7 +40,7 @@ def test_an_estimator_and_the_command_line_take_them():
     assert {name: parameters[name].default for name in FIELDS if name not in own} == {
         name: one.default for name, one in FIELDS.items() if name not in own
     }
-    assert options() == FIT
+    assert {name: one.metadata["option"] for name, one in FIELDS.items() if name in FIT} == FIT
 
 
 @pytest.mark.parametrize(

@@ -296,10 +296,10 @@ def test_a_member_without_a_density_gets_no_weight():
 
 def test_as_many_members_as_there_is_time_for(monkeypatch):
     with hr.threads(1):
-        history = flow_of().fit(bent(600), effort="high", seconds=1e-3, **QUIET)
+        history = flow_of().fit(bent(600), effort="high", time_budget=1e-3, **QUIET)
         few = [name for name in history.tried if name[0].isdecimal()]
         monkeypatch.setattr(_effort.Clock, "has", lambda self, seconds: True)
-        history = flow_of().fit(bent(600), effort="high", epochs=1, seconds=1000.0, **QUIET)
+        history = flow_of().fit(bent(600), effort="high", epochs=1, time_budget=1000.0, **QUIET)
     assert len(few) == 2
     assert sum(name[0].isdecimal() for name in history.tried) == _effort.MOST_MEMBERS
 
@@ -371,7 +371,7 @@ def test_an_estimator_has_residual_blocks_by_default():
 @pytest.mark.costly
 @pytest.mark.parametrize("keep", [False, True])
 def test_auto_ends_with_it(keep):
-    choice = hr.auto(bent(900), seconds=3, families=("maf",), effort="high", keep=keep, progress=False)
+    choice = hr.auto(bent(900), time_budget=3, families=("maf",), effort="high", keep=keep, progress=False)
     (one,) = (one for one in choice.table if one.name == "NSF, high effort")
     assert one.flow is not None
     assert math.isfinite(one.log_likelihood)
@@ -389,12 +389,12 @@ def test_auto_has_two_thirds_of_the_time_for_it(monkeypatch):
         given.append(search.clock.left())
 
     def watched(flow, *rows, **settings):
-        given.append(settings["seconds"])
-        return fit(flow, *rows, **(settings | {"seconds": None, "epochs": 1}))
+        given.append(settings["time_budget"])
+        return fit(flow, *rows, **(settings | {"time_budget": None, "epochs": 1}))
 
     monkeypatch.setattr(_SuccessiveHalving, "_halve", without_search)
     monkeypatch.setattr(hr.NSF, "fit", watched)
-    hr.auto(bent(600), seconds=600.0, effort="high", progress=False)
+    hr.auto(bent(600), time_budget=600.0, effort="high", progress=False)
     assert 100 < given[0] < 200
     assert 400 < given[1] < 600
 
@@ -416,13 +416,11 @@ REFUSED = {
     "few rows of a larger share": ({"x": bent(150), "validation": 0.25}, "x: expected at least 198 rows"),
     "few held out": ({"validation": bent(49)}, "validation: expected at least 50 rows with effort='high', got 49"),
     "none held out": ({"validation": None}, "validation: expected rows to hold out with effort='high'"),
-    "no time": ({"seconds": 0.0}, "seconds: expected a number above 0"),
-    "less": ({"seconds": -3.0}, "seconds: expected a number above 0"),
-    "a budget": ({"time_budget": 3.0}, "time_budget: expected None with effort='high', for which `seconds` is"),
+    "no time": ({"time_budget": 0.0}, "time_budget: expected a number above 0"),
+    "less": ({"time_budget": -3.0}, "time_budget: expected a number above 0"),
     "a checkpoint": ({"checkpoint": "a"}, "checkpoint: expected None with effort='high'"),
     "a group": ({"group": hr.distributed.local()}, "group: expected None with effort='high'"),
     "a wrong one": ({"effort": "low"}, "effort: expected one of 'normal', 'high', got 'low'"),
-    "seconds of a normal fit": ({"effort": "normal", "seconds": 3.0}, "seconds: expected None with effort='normal'"),
     "members of a normal fit": ({"effort": "normal", "keep": True}, "keep: expected False with effort='normal'"),
     "a long stream": (
         {"x": hr.rows.blocks([bent(400), bent(400)], buffer=500)},
@@ -445,7 +443,7 @@ def test_what_several_fits_refuse():
     with pytest.raises(ValueError, match=r"^effort: expected 'normal' in a fit of an ensemble"):
         hr.Ensemble([small()]).fit(gaussian(600), effort="high")
     with pytest.raises(ValueError, match=r"^effort: expected 'normal' with fewer than 500 rows, got 'high' with 400"):
-        hr.auto(bent(400), seconds=1, effort="high", progress=False)
+        hr.auto(bent(400), time_budget=1, effort="high", progress=False)
     for fit in (flow_of().fit, partial(hr.auto, progress=False, effort="high")):
         with pytest.raises(TypeError, match=r"^keep: expected True or False, got 3"):
             fit(bent(600), keep=3)
@@ -455,8 +453,8 @@ def test_what_several_fits_refuse():
     ("given", "message"),
     [
         ({"effort": "low"}, "effort: expected one of 'normal', 'high', got 'low'"),
-        ({"effort": "high", "seconds": 0}, "seconds: expected a number above 0"),
-        ({"effort": "high", "seconds": -1.0}, "seconds: expected a number above 0"),
+        ({"effort": "high", "time_budget": 0}, "time_budget: expected a number above 0"),
+        ({"effort": "high", "time_budget": -1.0}, "time_budget: expected a number above 0"),
         ({"keep": True}, "keep: expected False with effort='normal', which has one flow, got True"),
     ],
     ids=str,

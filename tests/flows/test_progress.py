@@ -25,7 +25,7 @@ CALLS = {
     ),
     "diagnose": (lambda p: hr.diagnose(hr.MAF(2), X, progress=p), ["diagnose", "7/7", "test"]),
     "auto": (
-        lambda p: hr.auto(X, seconds=0.3, families=("maf",), progress=p),
+        lambda p: hr.auto(X, time_budget=0.3, families=("maf",), progress=p),
         ["auto", "MAF 3x[32,32]", "best so far", "100%", "0 of 0 s, MAF"],
     ),
 }

@@ -10,6 +10,10 @@ def accepted() -> None:
     hr.Coupling(2, [0], (8,), formula="to_latent", bins=4, context=1)
     hr.Elementwise(2, map="affine", scale="exp")
     hr.Planar(2, activation="relu", context=1)
+    hr.PlanarFlow(2, 4, 1, nonlinearity="tanh", base="normal", seed=1)
+    hr.WaveNet(layers=2, channels=4, map="affine", base=hr.Logistic(1))
+    hr.DualAscentFlow(1.0, 20, kinks=2, map="kink", dtype="float64")
+    hr.auto([[0.0]], 3.0, families=("maf",), bounds={"a": (0.0, None)}, effort="high")
 
 
 def refused() -> None:
@@ -23,3 +27,10 @@ def refused() -> None:
     hr.Coupling.from_dense([], [], features=2, passive=[0], reads="data")  # type: ignore[call-arg]
     hr.Elementwise(2, activation="relu")  # type: ignore[call-arg]
     hr.Planar(2, slope=0.1)  # type: ignore[call-arg]
+    hr.RadialFlow(2, nonlinearity="tanh")  # type: ignore[call-arg]
+    hr.WaveNet(layer=3)  # type: ignore[call-arg]
+    hr.WaveNet(layers="a")  # type: ignore[arg-type]
+    hr.DualAscentFlow(1.0, 20, "kink")  # type: ignore[call-arg]
+    hr.DualAscentFlow(kinks="a")  # type: ignore[arg-type]
+    hr.auto([[0.0]], family="maf")  # type: ignore[call-arg]
+    hr.auto([[0.0]], families=3)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,31 @@ from numpy.typing import DTypeLike
 from headrace._base import array_errors as errors
 from headrace._base.types import Floats
 
+Check = Callable[[str, Any], Any]  # name, value -> the value to use
+
 
 def kind_of(value: Any) -> str:
     """The name of a value's kind in error messages."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def whole(least: int = 0, most: int | None = None) -> Check:
+    """A check of integers, for a table of arguments.
+
+    >>> whole(1)("steps", 3)
+    3
+    """
+    return lambda name, value: integer(name, value, least=least, most=most)
+
+
+def real(least: float = -np.inf, *, above: float | None = None, below: float = np.inf) -> Check:
+    """A check of numbers, for a table of arguments."""
+    return lambda name, value: number(name, value, least=least, above=above, below=below)
+
+
+def one_of(*names: str) -> Check:
+    """A check of texts, for a table of arguments."""
+    return lambda name, value: choice(name, value, names)
 
 
 def seed(value: Any) -> int:

@@ -1,4 +1,9 @@
-"""Keywords that many constructors share: stated once as a `TypedDict`, shown in each signature and help one by one."""
+"""Tables of arguments, and functions and constructors that take them as keywords.
+
+A table is a `TypedDict` whose keys are ``Annotated[type, argument(default, check)]``, or a dataclass whose fields are
+``name: type = argument(default, check)``: type, default, check and option of an argument stand there, and its meaning
+in the "Args" of the table's docstring. Signatures, help and the command line go by tables.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,12 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields
-from typing import Any, TypeVar, cast
+from dataclasses import Field, field, fields, is_dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple, TypeVar, cast
+
+from headrace._base.arguments import Check
+from headrace._base.moved import renamed
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -16,14 +25,82 @@ T = TypeVar("T")
 _PLACE = re.compile(r"^( +)\*\*\w+:.*$", re.MULTILINE)
 
 
-def takes(settings: type, stated: type, /, **defaults: Any) -> Callable[[F], F]:
+class Option(NamedTuple):
+    """An option of the command line, which has the name of the argument."""
+
+    kind: str
+    """A key of `headrace._cli.parser.KINDS`."""
+    help: str
+
+
+def option_of(stated: dict[str, str]) -> Option | None:
+    """The option of ``kind="help"``; None of an empty dict."""
+    return Option(*next(iter(stated.items()))) if stated else None
+
+
+def argument(default: Any = None, checked: Check | None = None, *, of_plan: bool = False, **option: str) -> Any:
+    """An argument of a table.
+
+    Args:
+        default: Its default.
+        checked: Its check, of a name and of a value that is not None, if None is among its types.
+        of_plan: Whether it affects how steps of a fit are taken, and so distinguishes fits in a checkpoint.
+        **option: Of an option of the command line, ``kind="help"``.
+    """
+    return field(default=default, metadata={"checked": checked, "of_plan": of_plan, "option": option_of(option)})
+
+
+def table_of(thing: Any) -> dict[str, Field[Any]]:
+    """The arguments of a table, or of what takes tables."""
+    if is_dataclass(thing):
+        return {one.name: one for one in fields(thing)}
+    if (
+        taken := getattr(getattr(thing, "__init__", thing), "_table", None) or getattr(thing, "_table", None)
+    ) is not None:
+        return cast("dict[str, Field[Any]]", taken)
+    return {name: one.__metadata__[0] for name, one in thing.__annotations__.items() if hasattr(one, "__metadata__")}
+
+
+def type_text(annotation: Any) -> str:
+    """A type as the signatures show it."""
+    annotation = getattr(annotation, "__origin__", annotation) if hasattr(annotation, "__metadata__") else annotation
+    text = getattr(annotation, "__forward_arg__", annotation)
+    return text.__name__ if type(text) is type else str(text)
+
+
+def checked(name: str, one: Field[Any], annotation: Any, value: Any) -> Any:
+    """The value of an argument, checked."""
+    check = one.metadata.get("checked")
+    is_none = value is None and type_text(annotation).endswith("None")
+    return value if check is None or is_none else check(name, value)
+
+
+def checked_fields(self: Any) -> dict[str, Any]:
+    """The arguments of an object of a table that is a dataclass, checked."""
+    return {one.name: checked(one.name, one, one.type, getattr(self, one.name)) for one in fields(self) if one.metadata}
+
+
+def taken_from(table: type, keywords: Any) -> Any:
+    """The arguments of a `TypedDict`, taken out of a dict of keywords, as attributes: checked values and defaults."""
+    return SimpleNamespace(
+        **{
+            name: checked(name, one, table.__annotations__[name], keywords.pop(name, one.default))
+            for name, one in table_of(table).items()
+        }
+    )
+
+
+def takes(settings: type, /, *tables: type, **defaults: Any) -> Callable[[F], F]:
     """Give a function that ends in ``**settings: Unpack[...]`` a signature with each name, and refuse all others.
 
     Args:
-        settings: That `TypedDict`.
-        stated: The dataclass with the keywords' defaults and meanings.
+        settings: That `TypedDict`, which may itself be a table.
+        *tables: Those with the keywords' defaults and meanings, the first of which that has one counts. They may have
+            other parameters of the function, too.
         **defaults: Others, where the function has its own.
     """
+    every = (settings, *tables)
+    table = {name: one for each in reversed(every) for name, one in table_of(each).items()}
 
     def signed(function: F) -> F:
         own = inspect.signature(function)
@@ -31,23 +108,26 @@ def takes(settings: type, stated: type, /, **defaults: Any) -> Callable[[F], F]:
         first = next(
             (i for i, p in enumerate(named) if p.kind is p.KEYWORD_ONLY and p.default is not p.empty), len(named)
         )
-        own_defaults = {name: defaults.get(name, _fields(stated)[name].default) for name in settings.__annotations__}
-        shared = parameters_of(settings, own_defaults)
+        shared = parameters_of(settings, {name: one.default for name, one in table.items()} | defaults)
         signature = own.replace(parameters=[*named[:first], *shared, *named[first:]])
-        expected = [*signature.parameters][1:]  # without self or cls
+        is_method = named[0].name == "self" or named[0].name == "cls"
+        expected = [*signature.parameters][is_method:]
         known = frozenset(expected)
 
         @functools.wraps(function)
         def called(*given: Any, **keywords: Any) -> Any:
             if not keywords.keys() <= known:
-                owner = (given[0] if isinstance(given[0], type) else type(given[0])).__name__
-                refuse_others(f"{owner}.fit" if function.__name__ == "fit" else owner, keywords, expected)
+                name = function.__name__
+                owner = (given[0] if isinstance(given[0], type) else type(given[0])).__name__ if is_method else name
+                owner = f"{owner}.fit" if is_method and name == "fit" else owner
+                keywords = renamed(owner, keywords, known)
+                refuse_others(owner, keywords, expected)
             return function(*given, **defaults | keywords)
 
         del called.__wrapped__  # Sphinx would read defaults from the source of the wrapped function, and find too few
         called.__signature__ = signature  # type: ignore[attr-defined]
-        called._keywords = settings, stated  # type: ignore[attr-defined]
-        called.__doc__ = _explained(function.__doc__, settings, stated)
+        called._table, called._tables = table, every  # type: ignore[attr-defined]
+        called.__doc__ = _explained(function.__doc__, called)
         return cast("F", called)
 
     return signed
@@ -60,7 +140,7 @@ def parameters_of(settings: type, defaults: Mapping[str, Any]) -> list[inspect.P
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=defaults[name],
-            annotation=getattr(annotation, "__forward_arg__", annotation),
+            annotation=type_text(annotation),
         )
         for name, annotation in settings.__annotations__.items()
     ]
@@ -149,24 +229,40 @@ def meant(name: str, expected: Collection[str]) -> str | None:
 
 
 def documented(cls: type[T]) -> type[T]:
-    """Explain the settings of a class's constructor in its docstring, at the line for ``**settings``."""
-    cls.__doc__ = _explained(cls.__doc__, *cls.__init__._keywords)  # type: ignore[attr-defined]
+    """Explain the arguments of a class's constructor in its docstring, at the line for ``**settings``."""
+    cls._table = cls.__init__._table  # type: ignore[attr-defined]
+    cls.__doc__ = _explained(cls.__doc__, cls.__init__)
     return cls
 
 
-def _fields(stated: type) -> dict[str, Any]:
-    return {one.name: one for one in fields(stated)}
+def meanings(text: str | None) -> dict[str, str]:
+    """The entries under "Args" of a docstring, each in one line; none for Python without docstrings."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in inspect.cleandoc(text or "").partition("Args:\n")[2].splitlines():
+        if line.strip() and not line.startswith(" "):
+            break
+        start, colon, rest = line.strip().partition(": ")
+        if line[4:5].strip() and colon:
+            names = start.split(", ")
+            found |= dict.fromkeys(names, rest)
+        else:
+            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
+    return found
 
 
-def _explained(text: str | None, settings: type, stated: type) -> str | None:
-    """The docstring with a line for each setting instead of the one that begins with two stars."""
+def _explained(text: str | None, function: Any) -> str | None:
+    """The docstring with each argument that it lacks in the place of the line that begins with two stars."""
     if text is None:  # python -OO
         return None
+    stated = meanings(text)
+    known = {name: one.metadata["meaning"] for name, one in function._table.items() if one.metadata.get("meaning")}
+    for table in reversed(function._tables):
+        known |= meanings(table.__doc__)
+    lacking = {name: known[name] for name in inspect.signature(function).parameters if name in known.keys() - stated}
 
     def lines(place: re.Match[str]) -> str:
         wrapped = textwrap.TextWrapper(120, place[1], place[1] + 4 * " ", break_on_hyphens=False)
-        return "\n".join(
-            wrapped.fill(f"{name}: {_fields(stated)[name].metadata['meaning']}") for name in settings.__annotations__
-        )
+        return "\n".join(wrapped.fill(f"{name}: {meaning}") for name, meaning in lacking.items())
 
     return _PLACE.sub(lines, text)

@@ -1,11 +1,11 @@
-"""Modules that moved: for one version an old public name still imports its module, with a warning."""
+"""Modules and arguments with other names than before: for one version the old ones still do, with a warning."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -28,6 +28,8 @@ PICKLED = {
     "headrace._xla": "headrace.jax._calls",
 }
 """Private modules that pickles of earlier versions name: these warn nobody."""
+ARGUMENTS = {"seconds": "time_budget"}
+"""Keywords of public functions, and their successors."""
 MOVED = PUBLIC | PICKLED
 
 
@@ -77,3 +79,18 @@ def find_moved_modules() -> None:
     """Let old names be imported from now on."""
     if not any(isinstance(one, _Finder) for one in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def renamed(owner: str, keywords: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Keywords with the successors of old names, of which there is a warning; `known`: the keywords that there are."""
+    old = [name for name in keywords if name not in known and ARGUMENTS.get(name) in known]
+    for name in old:
+        if (now := ARGUMENTS[name]) in keywords:
+            raise TypeError(f"{name}: expected one of {now} and {name}, its old name, got both")
+        warn_of_old(f"{owner}({name}=...)", f"{now}= has the same meaning", stacklevel=4)
+    return {ARGUMENTS[name] if name in old else name: value for name, value in keywords.items()}
+
+
+def warn_of_old(old: str, successor: str, stacklevel: int = 3) -> None:
+    """Warn of a call that a later version refuses."""
+    warnings.warn(f"{old}: {successor}; the old call ends with {ENDS}", DeprecationWarning, stacklevel=stacklevel)

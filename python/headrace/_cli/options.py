@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import headrace as hr
+from headrace._base.moved import ARGUMENTS as RENAMED
 from headrace._cli import about, commands, demo, diagnose, export, fitting, signal_fit, writing
 from headrace._cli import flow_options as offered
 from headrace._cli import folder_scores as parts
@@ -14,7 +15,6 @@ from headrace._cli import score_and_sample as use
 from headrace._cli.choose import SECONDS
 from headrace._cli.parser import (
     KINDS,
-    READERS,
     Parser,
     delimiter,
     file,
@@ -150,8 +150,11 @@ def _add_fit(command: Callable[..., Parser]) -> None:
         help=f"the share of rows to hold out (default: {fitting.VALIDATION}; with --auto none, beside its own)",
     )
     for name, option in offered.FIT.items():
-        flag, help_text = "--" + name.replace("_", "-"), offered.fit_help(name).replace("%", "%%")
-        group.add_argument(flag, type=KINDS[option.kind], metavar=option.metavar, help=help_text)
+        flag, (reader, metavar) = f"--{name.replace('_', '-')}", KINDS[option.kind]
+        texts = {flag: offered.fit_help(name).replace("%", "%%")}
+        texts |= {f"--{one}": f"the earlier name of {flag}" for one, now in RENAMED.items() if now == name}
+        for one, text in texts.items():
+            group.add_argument(one, dest=name, type=reader, metavar=metavar, help=text)
     _add_settings(sub)
 
 
@@ -196,18 +199,11 @@ def _add_settings(sub: Parser) -> None:
         takers = setting.takers
         if takers not in groups:
             groups[takers] = sub.add_argument_group(f"settings of {', '.join(takers)}")
-        option, help_text = f"--{name.replace('_', '-')}", setting.help.replace("%", "%%")
-        if setting.kind == "bool":
-            groups[takers].add_argument(option, action=argparse.BooleanOptionalAction, default=None, help=help_text)
-        else:
-            groups[takers].add_argument(
-                option,
-                type=integer(0) if name in ("steps", "copies", "prediction") else READERS[setting.kind],
-                metavar={"int": "N", "Sequence[int]": "N,N", "str": "NAME", "Base | str": "NAME"}.get(
-                    setting.kind, "X"
-                ),
-                help=help_text,
-            )
+        flag, help_text = f"--{name.replace('_', '-')}", setting.help.replace("%", "%%")
+        how: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
+        if setting.option.kind != "truth":
+            how = dict(zip(("type", "metavar"), KINDS[setting.option.kind], strict=True))
+        groups[takers].add_argument(flag, help=help_text, **how)
 
 
 def _add_score(command: Callable[..., Parser]) -> None:

@@ -176,24 +176,21 @@ _interval = _argument(
     lambda every: _EPOCHS.fullmatch(every) is not None if isinstance(every, str) else 0 <= every < math.inf,
     "seconds, epoch, or as '10 epochs'",
 )
-KINDS: dict[str, Callable[[str], Any]] = {
-    "integer": integer(0),
-    "size": integer(1),
-    "positive": rate,
-    "interval": _interval,
-    "text": str,
-}
-"""Types of options that are arguments of `Flow.fit`."""
-
 _base = _argument(str, lambda name: name in NAMES, _listed(NAMES), lambda text: _meant(text, NAMES))
-READERS: dict[str, Any] = {
-    "int": integer(1),
-    "float": number,
-    "str": str,
-    "Sequence[int]": _sizes,
-    "Base | str": _base,
+KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "integer": (integer(0), "N"),
+    "size": (integer(1), "N"),
+    "sizes": (_sizes, "N,N"),
+    "number": (number, "X"),
+    "rate": (rate, "RATE"),
+    "seconds": (rate, "SECONDS"),
+    "interval": (_interval, "TIME"),
+    "name": (str, "NAME"),
+    "how": (str, "HOW"),
+    "file": (str, "FILE"),
+    "base": (_base, "NAME"),
 }
-"""Types of options that are arguments of flows' constructors."""
+"""Readers of options that are arguments in Python, and their placeholders, by the `kind` of each `Option`."""
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

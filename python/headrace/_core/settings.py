@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from headrace._base import arguments as check
+from headrace._base.keywords import option_of
 from headrace._core import cpu
 from headrace._core.maps import (
     MAPS,
@@ -127,14 +128,16 @@ def setting(
     core: bool = True,
     optional: bool = False,
     stored: bool = True,
+    **option: str,
 ) -> Any:
     """A field: its default, `checked(settings, value)`, and its help text.
 
     Fields before it are checked already. With `core`, `MaskedOptions` of a core take it by this name. With `optional`,
     a file has it only where it is not the default: for settings newer than the format. Without `stored` no file has it.
+    `option`: see `headrace._base.keywords.argument`.
     """
     metadata = {"checked": checked, "meaning": meaning, "core": core, "optional": optional, "stored": stored}
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={**metadata, "option": option_of(option)})
 
 
 def _one_of(name: str, options: Sequence[str]) -> Callable[[Any, Any], str]:
@@ -210,6 +213,7 @@ class MapSettings(_Columns):
         "affine",
         lambda settings, value: check.choice("map", value, tuple(MAPS)),
         f"One of {meanings()}. In brackets are the raw parameters of a coordinate, in their order; K is `bins`.",
+        name=f"the map of each coordinate: {', '.join(MAPS)}",
     )
     scale: str = setting(
         "soft_clamp",
@@ -217,6 +221,7 @@ class MapSettings(_Columns):
         'How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp" (e^a), '
         '"softplus" (softplus(a) + slope) or "sigmoid" (sigmoid(a + 2) + slope).',
         core=False,
+        name=f"how a raw output becomes a scale: {', '.join(SCALES)}",
     )
     slope: float = setting(
         1e-3,
@@ -224,13 +229,20 @@ class MapSettings(_Columns):
         "Bounds slopes: of an affine map as `scale` says; of a spline the largest ratio of two bins is 1 / slope, and "
         "derivatives at knots lie between slope and 1 / slope; of splines with least sizes of bins (`min_bin`) it is "
         "the least derivative.",
+        number="bounds slopes: the least scale, or of splines the least ratio of two bins",
     )
-    bins: int = setting(8, lambda settings, value: bins_of(settings.map, value), "Bins of a spline, 2 to 64.")
+    bins: int = setting(
+        8,
+        lambda settings, value: bins_of(settings.map, value),
+        "Bins of a spline, 2 to 64.",
+        size="bins of a spline, 2 to 64",
+    )
     bound: float | tuple[float, float] = setting(
         5.0,
         lambda settings, value: bound_of(settings.map, value),
         "A spline's interval is [-bound, bound]; or its ends, ``(low, high)``, of a spline with least sizes of bins.",
         core=False,
+        number="a spline's interval is [-bound, bound]",
     )
     min_bin: float = setting(
         MIN_BIN,
@@ -269,6 +281,7 @@ class NetworkSettings(_Columns):
         lambda settings, value: check.choice("activation", "identity" if value is None else value, ACTIVATIONS),
         'Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "gelu_tanh" (by tanh), "softplus", '
         '"leaky_relu" (0.01 x below 0), "sigmoid" or None for none.',
+        name=f"of hidden units: {', '.join(ACTIVATIONS)}",
     )
 
 
@@ -288,7 +301,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
         'What the network sees: "data" (x) or "latent" (z).',
         core=False,
     )
-    outputs: Any = setting(  # noqa: RUF009  # a tuple once it is checked
+    outputs: Any = setting(  # a tuple once it is checked
         None,
         _checked_outputs,
         'The order of the parameters of a coordinate, by default that of `map`, such as ("width", "height", '
@@ -311,6 +324,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
         "row far from all others, and as of the others elsewhere.",
         core=False,
         stored=False,
+        name="of the last hidden layer (default: tanh of maf, iaf, realnvp; else the same)",
     )
 
     residual: bool = setting(
@@ -320,6 +334,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
         "(`headrace.Network.residual`), instead of one layer.",
         core=False,
         stored=False,
+        truth="residual blocks of two layers in the place of hidden layers",
     )
 
     dropout: float = setting(
@@ -329,6 +344,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
         "leaves out at random in each step (`headrace.Layer`).",
         core=False,
         stored=False,
+        number="the share of hidden values left out at random in each step of the fit",
     )
 
     def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:

@@ -106,11 +106,8 @@ class _HighEffort:
     def __init__(self, flow: Flow, x: Any, context: Any, arguments: Arguments) -> None:
         """Check all arguments, and open the rows."""
         self.flow, self.arguments = flow, _refused(flow, arguments)
-        self.clock = Clock()
-        self.members_clock = self.clock
-        if arguments.seconds is not None:
-            self.clock = Clock(arguments.seconds)
-            self.members_clock = self.clock.share(MEMBERS_TIME)
+        self.clock = Clock(arguments.time_budget)
+        self.members_clock = self.clock.share(MEMBERS_TIME) if self.clock.is_limited else self.clock
         self.structure, self.before_student = _structure(flow), 0.0
         self.first = self._fit_of(copy.copy(flow), 0, {})
         self.first.open(x, context)
@@ -118,7 +115,7 @@ class _HighEffort:
         self.found: list[_Member] = []
 
     def _fit_of(self, flow: Flow, index: int, settings: dict[str, Any]) -> Fit:
-        own = replace(self.arguments, **settings, seed=self.arguments.seed + index, seconds=None, keep=False)
+        own = replace(self.arguments, **settings, seed=self.arguments.seed + index, keep=False)
         if self.members_clock.is_limited:
             own = replace(own, time_budget=max(self.members_clock.left(), 1e-9))
         return Fit(flow, History(), own)
@@ -219,7 +216,7 @@ class _HighEffort:
             settings["weight_decay"] = DECAY
         if self.clock.is_limited:
             settings["time_budget"] = max(self.clock.left(), 1e-9)
-        one = Fit(student, History(), replace(given, **settings, seconds=None, keep=False))
+        one = Fit(student, History(), replace(given, **settings, keep=False))
         one.source, one.judge, one.what = ArrayRows(data), self.first.judge, "student"
         try:
             return student, finished(student, one.history, lambda: one)
@@ -347,17 +344,8 @@ def weights_of_mixture(log_probs: Floats, weights: Floats) -> tuple[Floats, floa
 def _refused(flow: Flow, arguments: Arguments) -> Arguments:
     """The arguments of the flow's own fit."""
     if arguments.effort == "normal":
-        if arguments.seconds is not None:
-            raise ValueError(
-                f"seconds: expected None with effort='normal', got {arguments.seconds!r}; give time_budget, or "
-                "effort='high'"
-            )
         raise ValueError("keep: expected False with effort='normal', which has one flow, got True")
-    for name, why in (
-        ("group", "on several ranks"),
-        ("checkpoint", "whose state is not kept"),
-        ("time_budget", "for which `seconds` is"),
-    ):
+    for name, why in (("group", "on several ranks"), ("checkpoint", "whose state is not kept")):
         if getattr(arguments, name) is not None:
             raise ValueError(f"{name}: expected None with effort='high', {why}, got {getattr(arguments, name)!r}")
     if flow._interior.on_device:

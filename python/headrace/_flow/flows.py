@@ -9,17 +9,25 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from headrace._arrays.columns import by_column
 from headrace._arrays.names import named_features
 from headrace._base import arguments as check
-from headrace._base.keywords import documented, takes
+from headrace._base.keywords import documented, taken_from, takes
 from headrace._base.stored import storable
-from headrace._core.settings import Affine, Autoregressive, Conditioner, NetworkKeywords, Settings, Spline
+from headrace._core.settings import Affine, Autoregressive, Conditioner
 from headrace._flow.bases import Base, StandardNormal
 from headrace._flow.bases_by_name import is_uniform, named_base
 from headrace._flow.flow import Flow
+from headrace._flow.flow_arguments import (
+    TABLES,
+    AffineFlow,
+    Linked,
+    Named,
+    PlanarKeywords,
+    RadialKeywords,
+    SplineFlow,
+)
 from headrace._flow.mixing import link_before
 from headrace._flow.periodic import MOST_CIRCLES, CircleSettings, base_of_circles, circle_couplings, wrapped
 from headrace._flow.tails import Uniform
@@ -27,7 +35,7 @@ from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.masked import Coupling, MaskedAutoregressive
 from headrace._flow.transforms.network import Network
 from headrace._flow.transforms.on_columns import OnColumns
-from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods, circles_of, support_or_none
+from headrace._flow.transforms.support import circles_of, support_or_none
 from headrace._flow.transforms.transform import Transform
 from headrace._flow.transforms.vector import Planar, Radial
 from headrace._flow.uniform_base import onto_itself, refuse_box, support_of_box
@@ -41,24 +49,20 @@ DEFAULT = "nsf"  # the flow where a table is fitted and none is named
 class _Named(Flow):
     """A flow of equal transforms, circle couplings if it has periodic columns, a `Standardize`, perhaps a `Support`."""
 
-    def __init__(
+    def _make(
         self,
         made: Callable[[int], list[Transform]],
         features: int | Iterable[str],
-        base: Base | str | None,
-        bounds: ColumnBounds | None,
-        periodic: ColumnPeriods | None,
-        dtype: DTypeLike,
-        matmul: str,
+        named: Any,
         circles: CircleSettings,
     ) -> None:
         """`made` takes the number of columns that are not periodic, and gives their transforms."""
         features, names = named_features(features)
         low_high, periods = (
-            by_column(name, value, features, names.features, "features")
-            for name, value in (("bounds", bounds), ("periodic", periodic))
+            by_column(name, getattr(named, name), features, names.features, "features")
+            for name in ("bounds", "periodic")
         )
-        over_a_box, given = is_uniform(base), named_base(base, features)
+        over_a_box, given = is_uniform(named.base), named_base(named.base, features)
         support = (support_of_box if over_a_box else support_or_none)(low_high, features, periods)
         around = circles_of(support)
         ends: list[Transform] = [] if over_a_box else [Standardize(np.zeros(features), np.ones(features))]
@@ -78,7 +82,7 @@ class _Named(Flow):
             own_base = Uniform(features)
         elif around:
             own_base = base_of_circles(given, features, around)
-        super().__init__([*chain, *ends], own_base, dtype=dtype, matmul=matmul)
+        super().__init__([*chain, *ends], own_base, dtype=named.dtype, matmul=named.matmul)
         self._names = names
 
 
@@ -118,36 +122,20 @@ def _bounded(hidden: Any, conditioner: Affine) -> Affine:
 
 
 class _Affine(_Named):
-    """The base of MAF and IAF: all but the side that is read."""
+    """The base of MAF, IAF and RealNVP."""
 
-    _reads: str
-
-    @takes(Affine, Settings)
-    def __init__(
-        self,
-        features: int | Iterable[str],
-        context: int = 0,
-        transforms: int = 5,
-        hidden: Sequence[int] | Network = (64, 64),
-        *,
-        link: str = "reverse",
-        base: Base | str | None = None,
-        bounds: ColumnBounds | None = None,
-        periodic: ColumnPeriods | None = None,
-        seed: int = 0,
-        dtype: DTypeLike = "float32",
-        matmul: str = "exact",
-        **conditioner: Unpack[Affine],
+    def _of(
+        self, kind: Callable[..., list[Transform]], sizes: tuple[Any, Any, Any, Any], keywords: AffineFlow, **more: Any
     ) -> None:
-        sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        options = onto_itself(base, link, _bounded(hidden, conditioner))
+        features, context, transforms, hidden = sizes
+        link, named = taken_from(Linked, keywords).link, taken_from(Named, keywords)
+        shape = {"context": context, "hidden": hidden, "dtype": named.dtype}
+        options = onto_itself(named.base, link, _bounded(hidden, keywords))
 
         def made(columns: int) -> list[Transform]:
-            return _autoregressive(columns, transforms, link, seed, sizes, reads=self._reads, **options)
+            return kind(columns, transforms, link, named.seed, shape, **more, **options)
 
-        super().__init__(
-            made, features, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, options)
-        )
+        self._make(made, features, named, CircleSettings(transforms, named.seed, shape, options))
 
 
 @storable
@@ -159,33 +147,7 @@ class MAF(_Affine):
     sampling each cost one pass.
 
     Args:
-        features: Number of columns, or their names, such as ``list(frame)``: a frame given later needs these columns in
-            this order, and `bounds` and `periodic` take names.
-        context: Number of context columns.
-        transforms: Number of transforms.
-        hidden: Units of each hidden layer, or a `headrace.Network`.
-        link: The transforms between two networks: "reverse", none, since orders alternate; "linear", a trained linear
-            map, which begins as the identity (`Linear`); "random", a permutation by the seed (`Permutation`), in the
-            place of alternating orders; "none", nothing, and no alternating orders.
-        base: "standard_normal" (by default), "normal" (location and scale are trained), "logistic", "student_t" (heavy
-            tails; degrees of freedom are trained), "uniform", or a `headrace.Base`. "uniform" has splines of [-1, 1]
-            onto itself for all transforms (`rq_spline_free`) and a line from there to the bounds, of which each column
-            needs two.
-        bounds: For each column ``(low, high)``, with None for an end without a bound, or None; or a dict of the columns
-            with bounds, by index or name; None for no bounds at all. See `Support`: no sample lies outside, a row on a
-            bound or beyond has a `log_prob` of -inf, and `fit` refuses such rows. Over a base that is not "uniform" the
-            density falls to 0 at a bound, so that importance sampling of a function that does not is biased low: take
-            ``base="uniform"`` there.
-        periodic: For each column ``(low, high)``, one period of it, or None, or a dict like that of `bounds`: columns
-            around which the density is continuous. The flow's own transforms are of the other columns. Given these and
-            the context, the periodic ones go through as many shifts and circular splines as there are transforms, with
-            networks of the same `hidden` (docs/conventions.md). Their base is uniform. Dependences between them are
-            left to shears of the circles.
-        seed: Of the fresh weights.
-        dtype: "float32" or "float64".
-        matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6"
-            (docs/bf16.md).
-        **conditioner: Settings of the transforms, `Affine`.
+        **keywords: Those of `AffineFlow`.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.MAF(features=4, transforms=2, hidden=(16, 16))
@@ -194,7 +156,16 @@ class MAF(_Affine):
     True
     """
 
-    _reads = "data"
+    @takes(AffineFlow, *TABLES)
+    def __init__(
+        self,
+        features: int | Iterable[str],
+        context: int = 0,
+        transforms: int = 5,
+        hidden: Sequence[int] | Network = (64, 64),
+        **keywords: Unpack[AffineFlow],
+    ) -> None:
+        self._of(_autoregressive, (features, context, transforms, hidden), keywords, reads="data")
 
 
 @storable
@@ -203,58 +174,48 @@ class IAF(_Affine):
     """Inverse autoregressive flow (Kingma et al. 2016): x_i = μ(z_<i) + σ(z_<i) z_i, eq. 39-41.
 
     Args:
-        features, context, transforms, hidden, link, base, bounds, periodic, seed, dtype, matmul: See `MAF`.
-        **conditioner: Settings of the transforms, `Affine`.
+        **keywords: Those of `AffineFlow`.
 
     >>> import headrace as hr
     >>> hr.IAF(features=4, transforms=2, hidden=(16,)).sample(5, seed=0).shape
     (5, 4)
     """
 
-    _reads = "latent"
+    @takes(AffineFlow, *TABLES)
+    def __init__(
+        self,
+        features: int | Iterable[str],
+        context: int = 0,
+        transforms: int = 5,
+        hidden: Sequence[int] | Network = (64, 64),
+        **keywords: Unpack[AffineFlow],
+    ) -> None:
+        self._of(_autoregressive, (features, context, transforms, hidden), keywords, reads="latent")
 
 
 @storable
 @documented
-class RealNVP(_Named):
+class RealNVP(_Affine):
     """Coupling flow (Dinh, Sohl-Dickstein, Bengio 2017), eq. 35-36: even and odd coordinates take turns.
 
     Args:
-        features, context, transforms, hidden, base, bounds, periodic, seed, dtype, matmul: See `MAF`.
-        link: See `MAF`. Even and odd coordinates take turns with any; "reverse" and "none" are the same.
-        **conditioner: Settings of the transforms, `Affine`.
+        **keywords: Those of `AffineFlow`.
 
     >>> import headrace as hr
     >>> hr.RealNVP(features=4, transforms=4, hidden=(16,)).sample(5, seed=0).shape
     (5, 4)
     """
 
-    @takes(Affine, Settings)
+    @takes(AffineFlow, *TABLES)
     def __init__(
         self,
         features: int | Iterable[str],
         context: int = 0,
         transforms: int = 8,
         hidden: Sequence[int] | Network = (64, 64),
-        *,
-        link: str = "reverse",
-        base: Base | str | None = None,
-        bounds: ColumnBounds | None = None,
-        periodic: ColumnPeriods | None = None,
-        seed: int = 0,
-        dtype: DTypeLike = "float32",
-        matmul: str = "exact",
-        **conditioner: Unpack[Affine],
+        **keywords: Unpack[AffineFlow],
     ) -> None:
-        sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        options = onto_itself(base, link, _bounded(hidden, conditioner))
-
-        def made(columns: int) -> list[Transform]:
-            return _couplings(columns, transforms, link, seed, sizes, **options)
-
-        super().__init__(
-            made, features, base, bounds, periodic, dtype, matmul, CircleSettings(transforms, seed, sizes, options)
-        )
+        self._of(_couplings, (features, context, transforms, hidden), keywords)
 
 
 @storable
@@ -267,10 +228,7 @@ class NSF(_Named):
     act within [-bound, bound] of the standardised data and are the identity outside.
 
     Args:
-        features, context, transforms, hidden, base, bounds, periodic, seed, dtype, matmul: See `MAF`.
-        link: See `MAF`, and of couplings `RealNVP`.
-        coupling: Whether even and odd coordinates take turns, instead of each being conditioned on all before it.
-        **conditioner: Settings of the transforms, `Spline`.
+        **keywords: Those of `SplineFlow`.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.NSF(features=3, transforms=2, hidden=(16,))
@@ -279,51 +237,54 @@ class NSF(_Named):
     True
     """
 
-    @takes(Spline, Settings)
+    @takes(SplineFlow, *TABLES)
     def __init__(
         self,
         features: int | Iterable[str],
         context: int = 0,
         transforms: int = 5,
         hidden: Sequence[int] | Network = (64, 64),
-        *,
-        coupling: bool = False,
-        link: str = "reverse",
-        base: Base | str | None = None,
-        bounds: ColumnBounds | None = None,
-        periodic: ColumnPeriods | None = None,
-        seed: int = 0,
-        dtype: DTypeLike = "float32",
-        matmul: str = "exact",
-        **conditioner: Unpack[Spline],
+        **keywords: Unpack[SplineFlow],
     ) -> None:
-        sizes = {"context": context, "hidden": hidden, "dtype": dtype}
-        kind = _couplings if coupling else _autoregressive
-        options = {"map": "rq_spline", "formula": "to_latent", **onto_itself(base, link, conditioner)}
+        kind = _couplings if keywords.pop("coupling", False) else _autoregressive
+        link, named = taken_from(Linked, keywords).link, taken_from(Named, keywords)
+        sizes = {"context": context, "hidden": hidden, "dtype": named.dtype}
+        options = {"map": "rq_spline", "formula": "to_latent", **onto_itself(named.base, link, keywords)}
 
         def made(columns: int) -> list[Transform]:
-            return kind(columns, transforms, link, seed, sizes, **options)
+            return kind(columns, transforms, link, named.seed, sizes, **options)
 
-        circles = CircleSettings(transforms, seed, sizes, conditioner)
-        super().__init__(made, features, base, bounds, periodic, dtype, matmul, circles)
+        self._make(made, features, named, CircleSettings(transforms, named.seed, sizes, keywords))
+
+
+class _Vectors(_Named):
+    """The base of flows of planar and radial transforms."""
+
+    def _of(self, kind: Callable[..., Transform], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any) -> None:
+        features, context, transforms, hidden = sizes
+        named = taken_from(Named, keywords)
+        refuse_box(named.base, type(self).__name__)
+        shape = {"context": context, "hidden": hidden, "dtype": named.dtype}
+        count = check.integer("transforms", transforms, least=1)
+
+        def made(columns: int) -> list[Transform]:
+            return [kind(columns, seed=(named.seed, i), **shape, **keywords) for i in range(count)]
+
+        circles = CircleSettings(min(count, MOST_CIRCLES), named.seed, shape, keywords)
+        self._make(made, features, named, circles)
 
 
 @storable
 @documented
-class PlanarFlow(_Named):
+class PlanarFlow(_Vectors):
     """Planar transforms one after another (Rezende, Mohamed 2015), eq. 28-29; see `Planar`.
 
     Both directions are exact, so that it can be fitted to rows as well as to a density.
 
     Args:
-        features, context, bounds, seed, dtype, matmul: See `MAF`.
-        base: See `MAF`, but for "uniform".
-        periodic: See `MAF`; with at most five shifts and circular splines.
-        transforms: Number of transforms.
         hidden: Of the networks that read the context, one a transform, which are not there without context; and of
             those of periodic columns.
-        nonlinearity, negative_slope: See `Planar`.
-        **network: Settings of these networks, `NetworkKeywords`.
+        **keywords: Those of `PlanarKeywords`.
 
     >>> import numpy as np, headrace as hr
     >>> flow = hr.PlanarFlow(features=2, transforms=8)
@@ -332,74 +293,40 @@ class PlanarFlow(_Named):
     True
     """
 
-    @takes(NetworkKeywords, Settings)
+    @takes(PlanarKeywords, *TABLES)
     def __init__(
         self,
         features: int | Iterable[str],
         transforms: int = 32,
         context: int = 0,
         hidden: Sequence[int] = (64, 64),
-        *,
-        nonlinearity: str = "tanh",
-        negative_slope: float = 0.2,
-        base: Base | str | None = None,
-        bounds: ColumnBounds | None = None,
-        periodic: ColumnPeriods | None = None,
-        seed: int = 0,
-        dtype: DTypeLike = "float32",
-        matmul: str = "exact",
-        **network: Unpack[NetworkKeywords],
+        **keywords: Unpack[PlanarKeywords],
     ) -> None:
-        refuse_box(base, type(self).__name__)
-        key = check.integer("seed", seed)
-        sizes: Any = {"context": context, "hidden": hidden, "dtype": dtype}
-        own: Any = {"nonlinearity": nonlinearity, "negative_slope": negative_slope}
-        count = check.integer("transforms", transforms, least=1)
-
-        def made(columns: int) -> list[Transform]:
-            return [Planar(columns, seed=(key, i), **sizes, **own, **network) for i in range(count)]
-
-        circles = CircleSettings(min(count, MOST_CIRCLES), seed, sizes, network)
-        super().__init__(made, features, base, bounds, periodic, dtype, matmul, circles)
+        self._of(Planar, (features, context, transforms, hidden), keywords)
 
 
 @storable
 @documented
-class RadialFlow(_Named):
+class RadialFlow(_Vectors):
     """Radial transforms one after another (Rezende, Mohamed 2015), eq. 30-31; see `Radial`.
 
     Args:
-        features, context, transforms, hidden, base, bounds, periodic, seed, dtype, matmul: See `PlanarFlow`.
-        **network: Settings of the networks, `NetworkKeywords`.
+        hidden: Of the networks that read the context, one a transform, which are not there without context; and of
+            those of periodic columns.
+        **keywords: Those of `RadialKeywords`.
 
     >>> import headrace as hr
     >>> hr.RadialFlow(features=2, transforms=8).sample(5, seed=0).shape
     (5, 2)
     """
 
-    @takes(NetworkKeywords, Settings)
+    @takes(RadialKeywords, *TABLES)
     def __init__(
         self,
         features: int | Iterable[str],
         transforms: int = 32,
         context: int = 0,
         hidden: Sequence[int] = (64, 64),
-        *,
-        base: Base | str | None = None,
-        bounds: ColumnBounds | None = None,
-        periodic: ColumnPeriods | None = None,
-        seed: int = 0,
-        dtype: DTypeLike = "float32",
-        matmul: str = "exact",
-        **network: Unpack[NetworkKeywords],
+        **keywords: Unpack[RadialKeywords],
     ) -> None:
-        refuse_box(base, type(self).__name__)
-        key = check.integer("seed", seed)
-        sizes: Any = {"context": context, "hidden": hidden, "dtype": dtype}
-        count = check.integer("transforms", transforms, least=1)
-
-        def made(columns: int) -> list[Transform]:
-            return [Radial(columns, seed=(key, i), **sizes, **network) for i in range(count)]
-
-        circles = CircleSettings(min(count, MOST_CIRCLES), seed, sizes, network)
-        super().__init__(made, features, base, bounds, periodic, dtype, matmul, circles)
+        self._of(Radial, (features, context, transforms, hidden), keywords)

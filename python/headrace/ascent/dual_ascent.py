@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from headrace._arrays.device_caller import caller_of
 from headrace._arrays.frames import labels_of
 from headrace._arrays.names import Names
 from headrace._base import arguments as check
+from headrace._base.keywords import argument, checked_fields
 from headrace._base.warn import warn
 from headrace._fit.clock import Clock
 from headrace._fit.ensemble import Ensemble
@@ -44,6 +46,7 @@ PATIENCE = 60
 JITTER = 0.03
 
 
+@dataclass(repr=False, eq=False)
 class DualAscentFlow:
     """Density estimation by dual ascent of the log-likelihood (Tabak, Vanden-Eijnden 2010), section 2 of the notes.
 
@@ -97,47 +100,64 @@ class DualAscentFlow:
     True
     """
 
-    def __init__(
-        self,
-        precision: float = 1.0,
-        steps: int | None = None,
-        *,
-        map: str = "spline",
-        rule: str = "newton",
-        kinks: int = 1,
-        neighbours: float = NEIGHBOURS,
-        directions: str | None = None,
-        rotations: str | None = None,
-        bandwidth: float | None = None,
-        rate: float = RATE,
-        bins: int | None = None,
-        copies: int | None = None,
-        jitter: float = JITTER,
-        refine: bool | None = None,
-        patience: int | None = PATIENCE,
-        bounds: ColumnBounds | None = None,
-        periodic: ColumnPeriods | None = None,
-        seed: int = 0,
-        dtype: DTypeLike = "float32",
-    ) -> None:
-        self.precision = check.number("precision", precision, least=1e-6, below=1e6)
-        self.map = check.choice("map", map, ("spline", "kink"))
-        self.rule = check.choice("rule", rule, ("newton", "gradient"))
-        self.refine = (None if self.map == "spline" else False) if refine is None else bool(refine)
-        self.steps = None if steps is None else check.integer("steps", steps)
-        self.kinks = check.integer("kinks", kinks, least=1, most=64)
-        self.neighbours = check.number("neighbours", neighbours, above=0.0, below=math.inf)
-        self.directions = None if directions is None else check.choice("directions", directions, ("random", "sliced"))
-        self.rotations = None if rotations is None else check.choice("rotations", rotations, ("dense", "blocks"))
-        self.bandwidth = None if bandwidth is None else check.number("bandwidth", bandwidth, above=0.0, below=math.inf)
-        self.rate = check.number("rate", rate, above=0.0, below=math.nextafter(1.0, 2.0))
-        self.bins = None if bins is None else check.integer("bins", bins, least=3, most=64)
-        self.copies = None if copies is None else check.integer("copies", copies)
-        self.jitter = check.number("jitter", jitter, least=0.0, below=math.inf)
-        self.patience = None if patience is None else check.integer("patience", patience, least=1)
-        self.bounds, self.periodic = _checked(bounds, periodic)
-        self.seed = check.integer("seed", seed)
-        self.dtype = check.float_dtype("dtype", dtype)
+    precision: float = argument(
+        1.0, check.real(1e-6, below=1e6), number="λ, of the normal density N(0, 1/λ) that data are taken to"
+    )
+    steps: int | None = argument(
+        None, check.integer, integer="steps at most (default: 600, kink 2000; 16 to 48 where refined)"
+    )
+    _: KW_ONLY
+    map: str = argument(
+        "spline",
+        check.one_of("spline", "kink"),
+        name="spline: marginal maps from kernel densities; kink: a line that bends",
+    )
+    rule: str = argument("newton", check.one_of("newton", "gradient"), name="how a kink is chosen: newton or gradient")
+    kinks: int = argument(1, check.whole(1, 64), size="kinks of a coordinate and step, one after another")
+    neighbours: float = argument(
+        NEIGHBOURS, check.real(above=0.0), number="rows that a kink's width holds, under a normal density"
+    )
+    directions: str | None = argument(
+        None, check.one_of("random", "sliced"), name="random, or sliced: turned to where marginals are far from normal"
+    )
+    rotations: str | None = argument(
+        None, check.one_of("dense", "blocks"), name="dense: any orthogonal matrix; blocks: blocks of 32 rows"
+    )
+    bandwidth: float | None = argument(
+        None,
+        check.real(above=0.0),
+        number="of kernel densities, in units of 1.06 rows^-0.2 (default: 1, from five features on 2)",
+    )
+    rate: float = argument(
+        RATE,
+        check.real(above=0.0, below=math.nextafter(1.0, 2.0)),
+        number="how far towards the full marginal map a spline goes, 0 to 1",
+    )
+    bins: int | None = argument(
+        None, check.whole(3, 64), size="bins of a spline, 3 to 64 (default: 40, where refined 8 or less)"
+    )
+    copies: int | None = argument(
+        None, check.integer, integer="noisy copies of each training row (default: at most 16, by features and rows)"
+    )
+    jitter: float = argument(
+        JITTER, check.real(0.0), number="standard deviation of this noise, in units of the columns'"
+    )
+    refine: bool | None = argument(
+        None, lambda name, value: bool(value), truth="train all steps as a whole at the end (default: on with splines)"
+    )
+    patience: int | None = argument(
+        PATIENCE, check.whole(1), size="steps without a new best on held-out rows after which the ascent ends"
+    )
+    bounds: ColumnBounds | None = argument()
+    periodic: ColumnPeriods | None = argument()
+    seed: int = argument(0, check.integer)
+    dtype: DTypeLike = argument("float32", check.float_dtype)
+
+    def __post_init__(self) -> None:
+        """Check all arguments."""
+        vars(self).update(checked_fields(self))
+        self.refine = False if self.refine is None and self.map == "kink" else self.refine
+        self.bounds, self.periodic = _checked(self.bounds, self.periodic)
         self.history = AscentHistory()
         """The history of the last fit."""
 
@@ -268,7 +288,8 @@ class DualAscentFlow:
             support = self.support(array.shape[1], named.features) if array.ndim == 2 else None
             if support is not None:
                 names = names_of(x, array.shape[1])
-                ends = cut_open(support, counted(support, array), self.dtype)
+                dtype = check.float_dtype("dtype", self.dtype)
+                ends = cut_open(support, counted(support, array), dtype)
                 array, validation = off_support(ends, array, validation, caller, names)
             rows = StandardisedRows.of(
                 caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype
@@ -289,7 +310,7 @@ class DualAscentFlow:
 
     def _best(self, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:
         """The best of the competing fits."""
-        fitted = best_fit(self, rows, rng, clock, progress)
+        fitted = best_fit(self, rows, rng, clock, progress)  # type: ignore[arg-type]  # a dtype once it is checked
         self.history = fitted.history
         return fitted.flow
 

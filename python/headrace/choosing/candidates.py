@@ -165,8 +165,7 @@ class Trial:
 
     def _fit(self, fitted: Sample, held: Any, seconds: float, folder: str | None) -> tuple[Flow, str]:
         made = self.candidate.make()
-        limit = "seconds" if self.candidate.effort == "high" else "time_budget"
-        own: dict[str, Any] = {"weights": fitted.weights, limit: seconds, "progress": False}
+        own: dict[str, Any] = {"weights": fitted.weights, "time_budget": seconds, "progress": False}
         if held is not None:
             own["validation"] = held
         if self.candidate.is_ascent:

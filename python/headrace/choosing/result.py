@@ -51,7 +51,7 @@ class Choice:
 
     >>> import numpy as np, headrace as hr
     >>> x = np.random.default_rng(0).standard_normal((600, 2))
-    >>> choice = hr.auto(x, seconds=0.5, families=("maf",), progress=False)
+    >>> choice = hr.auto(x, time_budget=0.5, families=("maf",), progress=False)
     >>> "Gaussian" in (choice.name, *choice.as_good)
     True
     """

@@ -7,31 +7,34 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from headrace._arrays.caller import Array
 from headrace._arrays.names import Names
 from headrace._base import arguments as check
+from headrace._base.keywords import taken_from, takes
 from headrace._base.progress import seconds_bar
 from headrace._base.types import Floats
 from headrace._base.warn import fixed_epochs
 from headrace._fit.clock import Clock
 from headrace._fit.ensemble import Ensemble
 from headrace._fit.history import whole
-from headrace._flow.fit_arguments import EFFORTS
 from headrace._flow.flow import Flow
-from headrace._flow.transforms.support import Bounds, ColumnBounds, ColumnPeriods, Periods, Support, support_or_none
+from headrace._flow.transforms.support import Support, support_or_none
 from headrace.choosing import simple
-from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by, with_high_effort
+from headrace.choosing.arguments import AutoKeywords, OfSearch, OfTable
+from headrace.choosing.candidates import Setting, Trial, candidates, chosen_by, with_high_effort
 from headrace.choosing.columns import Columns, learnt
 from headrace.choosing.result import Choice, Judged, compared
 from headrace.choosing.sample import Sample, folds, parted
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 CROSS_VALIDATES_BELOW = 500  # rows, below which all rows judge, by cross-validation
 LEAST = 4  # rows
@@ -42,25 +45,8 @@ ALL_ROWS = 1.5  # times the seconds of the best fit, that a fit to all rows may 
 LOOKED_AT, MOST_KNOWN = 5000, 10_000  # rows of a diagnosis, and of training rows to compare with
 
 
-def auto(
-    x: Array,
-    seconds: float = 60.0,
-    *,
-    context: Array | None = None,
-    weights: Array | None = None,
-    families: Sequence[str] = FAMILIES,
-    bounds: ColumnBounds | None = None,
-    periodic: ColumnPeriods | None = None,
-    names: Sequence[str] | None = None,
-    discrete: Any = "auto",
-    jitter: Any = None,
-    missing: str = "refuse",
-    dtype: DTypeLike = "float32",
-    effort: str = "normal",
-    keep: bool = False,
-    seed: int = 0,
-    progress: bool = True,
-) -> Choice:
+@takes(AutoKeywords)
+def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) -> Choice:
     """Try flows of several kinds and sizes within a time, and give the best, with a table of all and a diagnosis.
 
     From 500 rows on a tenth of the rows, at most 5000, serves to choose and another one to judge. The default, an `NSF`
@@ -76,7 +62,7 @@ def auto(
     Args:
         x: Shape (rows, features), an array or a frame; at least 4 rows. A column with one value in all rows is kept
             aside, and put back by `Choice.sample`.
-        seconds: For the fits; the look at the best comes after them.
+        time_budget: Seconds for the fits; the look at the best comes after them.
         context: Shape (rows, context), or (rows,) for one column: the conditions of the density. Then there is no
             kernel density and no dual ascent, and the mean of the Gaussian is linear in it.
         weights: Shape (rows,): weights of the rows, not negative.
@@ -111,76 +97,37 @@ def auto(
     >>> rng = np.random.default_rng(0)
     >>> x = rng.standard_normal((1000, 2))
     >>> x[:, 1] += np.square(x[:, 0])
-    >>> choice = hr.auto(x, seconds=2, families=("nsf",), progress=False)
+    >>> choice = hr.auto(x, time_budget=2, families=("nsf",), progress=False)
     >>> choice.name[:3], choice.flow.sample(3, seed=0).shape, len(choice.table)
     ('NSF', (3, 2), 5)
     """
-    clock = Clock(check.number("seconds", seconds, above=0.0, below=np.inf))
-    key = check.integer("seed", seed, most=2**31 - 1)
-    sample, columns, bounds, periodic = learnt(
-        x,
-        context,
-        weights,
-        bounds=bounds,
-        periodic=periodic,
-        names=names,
-        discrete=discrete,
-        jitter=jitter,
-        missing=missing,
-        seed=key,
-    )
-    ends: dict[str, Any] = {"bounds": bounds, "periodic": periodic}
-    return search(
-        sample,
-        columns,
-        clock,
-        families=families,
-        **ends,
-        dtype=dtype,
-        effort=effort,
-        keep=keep,
-        seed=key,
-        progress=progress,
-    )
+    clock = Clock(check.number("time_budget", time_budget, above=0.0, below=np.inf))
+    of_table, of_search = taken_from(OfTable, keywords), taken_from(OfSearch, keywords)
+    context, weights = vars(of_table).pop("context"), vars(of_table).pop("weights")
+    ends: dict[str, Any] = {"bounds": of_search.bounds, "periodic": of_search.periodic}
+    sample, columns, *kept = learnt(x, context, weights, **ends, **vars(of_table), seed=of_search.seed)
+    return search(sample, columns, clock, **vars(of_search) | dict(zip(ends, kept, strict=True)))
 
 
-def search(
-    sample: Sample,
-    columns: Columns,
-    clock: Clock,
-    *,
-    families: Sequence[str] = FAMILIES,
-    bounds: Bounds | None = None,
-    periodic: Periods | None = None,
-    dtype: DTypeLike = "float32",
-    effort: str = "normal",
-    keep: bool = False,
-    seed: int = 0,
-    progress: bool = True,
-) -> Choice:
+def search(sample: Sample, columns: Columns, clock: Clock, **keywords: Unpack[OfSearch]) -> Choice:
     """`auto` for preprocessed rows."""
+    given = taken_from(OfSearch, keywords)
     if len(sample) < LEAST:
         raise ValueError(f"x: expected at least {LEAST} rows of a weight above 0, got {len(sample)}")
-    support = support_or_none(bounds, sample.features, periodic)
-    chosen = tuple(dict.fromkeys(check.choice("families", one, FAMILIES) for one in _listed(families)))
-    setting = Setting(sample.features, sample.contexts, bounds, periodic, check.float_dtype("dtype", dtype), seed)
+    support = support_or_none(given.bounds, sample.features, given.periodic)
+    setting = Setting(sample.features, sample.contexts, given.bounds, given.periodic, given.dtype, given.seed)
     is_small = len(sample) < CROSS_VALIDATES_BELOW
-    if check.choice("effort", effort, tuple(EFFORTS)) == "high" and is_small:
+    if given.effort == "high" and is_small:
         least = CROSS_VALIDATES_BELOW
         raise ValueError(f"effort: expected 'normal' with fewer than {least} rows, got 'high' with {len(sample)}")
-    if check.truth("keep", keep) and effort != "high":
-        raise ValueError(f"keep: expected False with effort={effort!r}, which has one flow, got True")
-    trials = [Trial(one, seed) for one in candidates(chosen, setting, is_small=is_small)]
+    if given.keep and given.effort != "high":
+        raise ValueError(f"keep: expected False with effort={given.effort!r}, which has one flow, got True")
+    trials = [Trial(one, given.seed) for one in candidates(given.families, setting, is_small=is_small)]
     kind = _CrossValidation if is_small else _SuccessiveHalving
-    found = kind(sample, trials, setting, support, clock, bool(progress), effort, keep).go(columns.kept_names)
+    trying = kind(sample, trials, setting, support, clock, bool(given.progress), given.effort, given.keep)
+    found = trying.go(columns.kept_names)
     found.flow._interior.name(Names(columns.kept_names, columns.context_names or None))
     return replace(found, columns=columns)
-
-
-def _listed(families: Any) -> list[Any]:
-    if isinstance(families, str) or not np.iterable(families):
-        raise TypeError(f"families: expected a sequence of {', '.join(FAMILIES)}, got {check.kind_of(families)}")
-    return list(families)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from headrace.sequences.links import CausalLink
 from headrace.sequences.on_device import CausalLinkOnDevice
 from headrace.sequences.program import SequenceProgram
 from headrace.sequences.sequential import Sequential
-from headrace.sequences.settings import CausalSettings, doubling
+from headrace.sequences.settings import CausalSettings, Convolution
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -69,26 +69,9 @@ class CausalConvolution(Sequential):
     inner flow begin with ``inner.``.
 
     Args:
-        features: Number of values in each step.
-        channels: Units of each layer.
-        skip: Units of the skip sums and of the head; by default as many as channels.
-        kernel: Taps of each convolution, 2 to 32.
-        dilations: Steps between two taps, one for each layer; by default 16 layers, 1, 2, 4, ..., 128 and again.
-        reads: "data" or "latent": which side the network sees.
-        inner: A flow of the values of a step, whose context outputs of the network are, as many as it takes: such as
-            ``hr.NSF(features, context=16)``. On the base `StandardNormal`, because the base of a step is that of the
-            `SequenceFlow`; of this dtype. Its parameters are copied. Beside it there are no settings of a map.
-        context: Number of context columns, one row for a whole sequence.
-        covariates: Number of columns that are known of time, also ahead: hour of day, features of a frame.
-        hop: Steps from one row of the covariates to the next; between them they are interpolated.
-        companded: Whether the network also reads each value as asinh(512 v) / asinh(512), which shows it levels that
-            lie decades apart.
-        level: Whether the network also gives each value a level c, the logarithm of its scale, between -13 and 2, and
-            x = e^c · map(z). So the other parameters are in units of the level, and can stay as they are where a signal
-            becomes quiet.
+        **keywords: Those of `Convolution`.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
-        **settings: Settings of the map, `MapShape`.
 
     Raises:
         TypeError: an inner flow that is none.
@@ -106,45 +89,21 @@ class CausalConvolution(Sequential):
 
     _dtype: np.dtype[Any]
 
-    @takes(MapShape, Settings)
+    @takes(Convolution, CausalSettings, Settings)
     def __init__(
         self,
         features: int = 1,
         *,
-        channels: int = 32,
-        skip: int | None = None,
-        kernel: int = 2,
-        dilations: Sequence[int] = doubling(16),
-        reads: str = "data",
-        inner: Flow | None = None,
-        context: int = 0,
-        covariates: int = 0,
-        hop: int = 1,
-        companded: bool = False,
-        level: bool = False,
         seed: int | Sequence[int] = 0,
         dtype: DTypeLike = "float32",
-        **settings: Unpack[MapShape],
+        **keywords: Unpack[Convolution],
     ) -> None:
-        if inner is not None and level:
+        inner, of_map = keywords.get("inner"), keywords.keys() & MapShape.__annotations__
+        if inner is not None and keywords.get("level"):
             raise ValueError("level: expected False beside an inner flow, whose parameters have no level, got True")
-        if inner is not None and settings:
-            raise ValueError(f"{min(settings)}: expected no setting of a map beside an inner flow, got {inner!r}")
-        checked = CausalSettings(
-            features=features,
-            context=context,
-            channels=channels,
-            skip=skip,  # type: ignore[arg-type]  # a number once it is checked
-            kernel=kernel,
-            dilations=dilations,  # type: ignore[arg-type]  # a tuple once it is checked
-            covariates=covariates,
-            hop=hop,
-            companded=companded,
-            level=level,
-            reads=reads,
-            inner=inner,
-            **settings,
-        )
+        if inner is not None and of_map:
+            raise ValueError(f"{min(of_map)}: expected no setting of a map beside an inner flow, got {inner!r}")
+        checked = CausalSettings(features=features, **keywords)  # type: ignore[arg-type]  # others once they are checked
         kind = check.float_dtype("dtype", dtype)
         if inner is not None and inner.dtype != kind:
             raise ValueError(f"inner: expected a flow of {kind}, as this is, got {inner.dtype}; use .astype")

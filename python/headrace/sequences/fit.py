@@ -55,10 +55,10 @@ class SequenceFit(Fit):
                 "group: expected None, because sequences are fitted by one process, got a group; its threads share "
                 "the crops of a step"
             )
-        if arguments.effort != "normal" or arguments.seconds is not None or arguments.keep:
+        if arguments.effort != "normal" or arguments.keep:
             raise ValueError(
-                "effort: expected 'normal', without seconds and keep, because there are no mixtures of flows of "
-                f"sequences, got effort={arguments.effort!r}, seconds={arguments.seconds}, keep={arguments.keep}"
+                "effort: expected 'normal', without keep, because there are no mixtures of flows of sequences, got "
+                f"effort={arguments.effort!r}, keep={arguments.keep}"
             )
         if arguments.gaussianize not in ("auto", False):
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from headrace._base import arguments as check
 from headrace._base.stored import header_of
 from headrace._core import cpu
 from headrace._core.maps import interval_of
-from headrace._core.settings import MapSettings, setting
+from headrace._core.settings import MapSettings, MapShape, setting
 from headrace._flow.bases import StandardNormal
 from headrace._flow.flow import Flow
 
@@ -70,13 +70,59 @@ def _inner(settings: Any, value: Any) -> Flow | None:
     return value._bare()
 
 
+class OverTime(TypedDict, total=False):
+    """Keywords of every network over time."""
+
+    channels: int
+    skip: int | None
+    kernel: int
+    reads: str
+    context: int
+    covariates: int
+    hop: int
+
+
+class Convolution(OverTime, MapShape, total=False):
+    """Keywords of a causal convolution."""
+
+    dilations: Sequence[int]
+    inner: Flow | None
+    companded: bool
+    level: bool
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class CausalSettings(MapSettings):
-    """The checked settings of a causal convolution."""
+    """The checked settings of a causal convolution.
 
-    channels: int = setting(32, _size("channels", MOST_UNITS), "")
-    skip: int = setting(None, lambda s, value: s.channels if value is None else _size("skip", MOST_UNITS)(s, value), "")
-    kernel: int = setting(2, _taps, "")
+    Args:
+        features: Number of values in each step.
+        channels: Units of each layer.
+        skip: Units of the skip sums and of the head; by default as many as channels.
+        kernel: Taps of each convolution, 2 to 32.
+        dilations: Steps between two taps, one for each layer; by default 16 layers, 1, 2, 4, ..., 128 and again.
+        reads: "data" or "latent": which side the networks see.
+        inner: A flow of the values of a step, whose context outputs of the network are, as many as it takes: such as
+            ``hr.NSF(features, context=16)``. On the base `StandardNormal`, because the base of a step is that of the
+            `SequenceFlow`; of this dtype. Its parameters are copied. Beside it there are no settings of a map.
+        context: Number of context columns, one row for a whole sequence.
+        covariates: Number of columns that are known of time, also ahead: hour of day, features of a frame.
+        hop: Steps from one row of the covariates to the next; between them they are interpolated.
+        companded: Whether the network also reads each value as asinh(512 v) / asinh(512), which shows it levels that
+            lie decades apart.
+        level: Whether the network also gives each value a level c, the logarithm of its scale, between -13 and 2, and
+            x = e^c · map(z). So the other parameters are in units of the level, and can stay as they are where a signal
+            becomes quiet.
+    """
+
+    channels: int = setting(32, _size("channels", MOST_UNITS), "", size="units of each layer")
+    skip: int = setting(
+        None,
+        lambda s, value: s.channels if value is None else _size("skip", MOST_UNITS)(s, value),
+        "",
+        size="units of the skip sums and of the head (default: as many as channels)",
+    )
+    kernel: int = setting(2, _taps, "", size="taps of each convolution, 2 to 32")
     dilations: tuple[int, ...] = setting(doubling(16), _dilations, "")
     covariates: int = setting(
         0, lambda settings, value: check.integer("covariates", value, most=MOST_UNITS), "", optional=True
@@ -86,7 +132,7 @@ class CausalSettings(MapSettings):
     level: bool = setting(False, lambda settings, value: _truth("level", value), "", optional=True)
     reads: str = setting("data", lambda settings, value: check.choice("reads", value, ("data", "latent")), "")
     # A flow without parameters, or None; see `header`.
-    inner: Any = setting(None, _inner, "", stored=False)  # noqa: RUF009  # a Flow or None once it is checked
+    inner: Any = setting(None, _inner, "", stored=False)  # a Flow or None once it is checked
 
     @property
     def outputs(self) -> int:

@@ -1,15 +1,13 @@
 """WaveNet, ready-made: a teacher, or a student that samples all steps at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace._base import arguments as check
-from headrace._base.keywords import documented, takes
+from headrace._base.keywords import argument, documented, taken_from, takes
 from headrace._base.stored import storable
 from headrace._core.settings import MapShape, Settings
 from headrace._flow.bases import Base, Logistic, StandardNormal
@@ -19,12 +17,36 @@ from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
 from headrace.sequences.prediction import LinearPrediction
-from headrace.sequences.settings import MOST_LAYERS, doubling
+from headrace.sequences.settings import MOST_LAYERS, CausalSettings, OverTime, doubling
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _LAYERS = 16
+
+
+class WaveNetKeywords(OverTime, MapShape, total=False):
+    """Keywords of a `WaveNet`, whose docstring has their meanings."""
+
+    layers: Annotated[int | None, argument(None, check.whole(1, MOST_LAYERS), size="of each convolution (default: 16)")]
+    dilations: Annotated[
+        "Sequence[int] | None",
+        argument(None, sizes="steps between two taps of each layer (default: 1,2,4,...,128)"),
+    ]
+    inner: Annotated["Flow | str | None", argument()]
+    transforms: Annotated[int | None, argument(None, check.whole(1))]
+    prediction: Annotated[
+        int | None,
+        argument(None, check.integer, integer="steps that a linear prediction reads (default: 32)"),
+    ]
+    companded: Annotated[bool | None, argument(None, truth="whether the network also reads asinh(512 v) (default: on)")]
+    level: Annotated[bool | None, argument(None, truth="whether each value also has a scale of its own (default: on)")]
+    standardize: Annotated["tuple[Any, Any] | None", argument()]
+    standardize_context: Annotated["tuple[Any, Any] | None", argument()]
+    base: Annotated["Base | None", argument()]
+    seed: Annotated[int, argument(0, check.integer)]
+    dtype: Annotated["DTypeLike", argument("float32")]
+    matmul: Annotated[str, argument("exact")]
 
 
 @storable
@@ -40,26 +62,20 @@ class WaveNet(SequenceFlow):
     network computes from the past (Rasul et al. 2021).
 
     Args:
-        features: Number of values in each step.
         layers: Of each convolution, with dilations 1, 2, 4, ..., 128 and again; by default 16, or as many as
             `dilations` has.
-        channels: Units of each layer.
-        kernel: Taps of each convolution.
         dilations: Steps between two taps, one for each layer.
-        skip: Units of the skip sums and of the head; by default as many as channels.
-        reads: "data" or "latent": which side the networks see.
         inner: The flow of a step's values given the past: "nsf" or "maf", of two transforms and with as many context
             columns as the network has skip units, or a flow of your own with context (see `CausalConvolution`), of
             which each convolution has a copy. By default "nsf" for several features. If any setting of the map is
             given, each value has that map, and values of one step are independent given the past.
         transforms: Number of convolutions; by default 1, and 3 with ``reads="latent"``.
-        context: Number of context columns, one row for a whole sequence.
         prediction: Steps before a step from which a linear prediction at the data end predicts it; 0 for none. By
             default 32 (``reads="latent"``: 0). `fit` begins with that of the training steps.
-        companded: See `CausalConvolution`. By default true (``reads="latent"``: false).
-        level: See `CausalConvolution`. By default true without an inner flow (``reads="latent"``: false).
-        covariates: Number of columns that are known of time.
-        hop: Steps from one row of the covariates to the next.
+        companded: Whether the networks also read each value as asinh(512 v) / asinh(512), which shows them levels that
+            lie decades apart. By default true (``reads="latent"``: false).
+        level: Whether the networks also give each value a level, the logarithm of its scale; see `CausalConvolution`.
+            By default true without an inner flow (``reads="latent"``: false).
         standardize: ``(mean, std)`` of the data, shape (features,) each or numbers; the identity by default.
         standardize_context: ``(mean, std)`` of the context, shape (context,) each: the networks read
             (context - mean) / std.
@@ -69,7 +85,7 @@ class WaveNet(SequenceFlow):
         dtype: "float32" or "float64".
         matmul: "exact", or for float32 "bf16", which rounds the networks' weights: single streams are drawn faster
             (docs/sequences.md).
-        **settings: Settings of the map, `MapShape`; by default a logistic mixture of 10 components.
+        **keywords: Those of the convolutions, and settings of the map; by default a logistic mixture of 10 components.
 
     >>> import headrace as hr
     >>> flow = hr.WaveNet()
@@ -81,78 +97,49 @@ class WaveNet(SequenceFlow):
     'NSF'
     """
 
-    @takes(MapShape, Settings, **dict.fromkeys(MapShape.__annotations__))
-    def __init__(
-        self,
-        features: int = 1,
-        *,
-        layers: int | None = None,
-        channels: int = 32,
-        kernel: int = 2,
-        dilations: Sequence[int] | None = None,
-        skip: int | None = None,
-        reads: str = "data",
-        inner: Flow | str | None = None,
-        transforms: int | None = None,
-        prediction: int | None = None,
-        companded: bool | None = None,
-        level: bool | None = None,
-        context: int = 0,
-        covariates: int = 0,
-        hop: int = 1,
-        standardize: tuple[Any, Any] | None = None,
-        standardize_context: tuple[Any, Any] | None = None,
-        base: Base | None = None,
-        seed: int = 0,
-        dtype: DTypeLike = "float32",
-        matmul: str = "exact",
-        **settings: Unpack[MapShape],
-    ) -> None:
-        key, n = check.integer("seed", seed), check.integer("features", features, least=1)
-        depth = None if layers is None else check.integer("layers", layers, least=1, most=MOST_LAYERS)
-        spread = doubling(_LAYERS if depth is None else depth) if dilations is None else tuple(dilations)
-        if depth is not None and len(spread) != depth:
-            raise ValueError(f"dilations: expected {depth} of them, one for each of the layers, got {len(spread)}")
-        is_teacher = check.choice("reads", reads, ("data", "latent")) == "data"
-        count = (1 if is_teacher else 3) if transforms is None else check.integer("transforms", transforms, least=1)
-        order = (32 if is_teacher else 0) if prediction is None else check.integer("prediction", prediction)
-        of_map: Any = {name: value for name, value in settings.items() if value is not None}
+    @takes(WaveNetKeywords, CausalSettings, Settings, **dict.fromkeys(MapShape.__annotations__))
+    def __init__(self, features: int = 1, **keywords: "Unpack[WaveNetKeywords]") -> None:
+        own, rest = taken_from(WaveNetKeywords, keywords), dict[str, Any](keywords)
+        n = check.integer("features", features, least=1)
+        spread = doubling(own.layers or _LAYERS) if own.dilations is None else tuple(own.dilations)
+        if own.layers is not None and len(spread) != own.layers:
+            raise ValueError(f"dilations: expected {own.layers} of them, one for each of the layers, got {len(spread)}")
+        is_teacher = check.choice("reads", rest.get("reads", "data"), ("data", "latent")) == "data"
+        count = own.transforms or (1 if is_teacher else 3)
+        order = (32 if is_teacher else 0) if own.prediction is None else own.prediction
+        of_map = {name: value for name in MapShape.__annotations__ if (value := rest.pop(name)) is not None}
+        inner = own.inner
         if inner is None and n > 1 and not of_map:
             inner = "nsf"
         if inner is None:
             of_map = {"map": "logistic_mixture", "bins": 10} | of_map
-        units = channels if skip is None else skip
+        units = rest.get("skip") or rest.get("channels", CausalSettings.channels)
         chain: list[Any] = [
             CausalConvolution(
                 n,
-                channels=channels,
-                skip=skip,
-                kernel=kernel,
                 dilations=spread,
-                reads=reads,
-                inner=_flow_of_steps(inner, n, units, key + i, dtype) if isinstance(inner, str) else inner,
-                context=context,
-                covariates=covariates,
-                hop=hop,
-                companded=is_teacher if companded is None else companded,
-                level=is_teacher and inner is None if level is None else level,
-                seed=(key, i),
-                dtype=dtype,
+                inner=_flow_of_steps(inner, n, units, own.seed + i, own.dtype) if isinstance(inner, str) else inner,
+                companded=is_teacher if own.companded is None else own.companded,
+                level=is_teacher and inner is None if own.level is None else own.level,
+                seed=(own.seed, i),
+                dtype=own.dtype,
+                **rest,
                 **of_map,
             )
             for i in range(count)
         ]
         if order:
-            chain.append(LinearPrediction(n, order=order, dtype=dtype))
-        mean, std = (np.zeros(n), np.ones(n)) if standardize is None else _pair(standardize, n)
+            chain.append(LinearPrediction(n, order=order, dtype=own.dtype))
+        mean, std = (np.zeros(n), np.ones(n)) if own.standardize is None else _pair(own.standardize, n)
+        base = own.base
         if base is None:
             base = Logistic(n) if of_map.get("map") == "logistic_mixture" else StandardNormal(n)
         super().__init__(
             [*chain, Standardize(mean, std)],
             base,
-            dtype=dtype,
-            standardize_context=standardize_context,
-            matmul=matmul,
+            dtype=own.dtype,
+            standardize_context=own.standardize_context,
+            matmul=own.matmul,
         )
 
 

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace._base import arguments as check
-from headrace._base.keywords import documented, takes
+from headrace._base.keywords import documented, taken_from, takes
 from headrace._base.stored import Stored, storable
 from headrace._core.maps import VECTOR_MAPS
 from headrace._core.settings import MOST_COLUMNS, NetworkKeywords, NetworkSettings, Settings
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._flow.program.module import Block
+from headrace._flow.transforms.bend import Bend, PlanarBend
 from headrace._flow.transforms.transform import Transform
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class _Vector(Transform):
         hidden: Any,
         seed: Any,
         dtype: DTypeLike,
-        **settings: Unpack[NetworkKeywords],
+        **settings: Any,
     ) -> None:
         self._settings = NetworkSettings(features=features, context=context, **settings)
         n, columns = self._settings.features, self._settings.context
@@ -123,13 +124,11 @@ class Planar(_Vector):
 
     Args:
         features: Number of coordinates D.
-        nonlinearity: h, "tanh" or "leaky_relu".
-        negative_slope: Of leaky_relu below zero, between 0 and 1.
         context: Number of context columns; then w, u, b come from a network that reads them.
         hidden: Units of each hidden layer of that network; without context there is none.
         seed: Of the fresh parameters.
         dtype: "float32" or "float64".
-        **network: Settings of that network, `NetworkKeywords`.
+        **network: Those of `PlanarBend`.
 
     Without context the parameters are "w" (D,), "u" (D,) and "b" (1,); with context, the network's outputs are the same
     in this order.
@@ -145,21 +144,20 @@ class Planar(_Vector):
     _map = "planar"
     _OWN = ("nonlinearity", "negative_slope")
 
-    @takes(NetworkKeywords, Settings)
+    @takes(PlanarBend, Bend, Settings)
     def __init__(
         self,
         features: int,
         *,
-        nonlinearity: str = "tanh",
-        negative_slope: float = 0.2,
         context: int = 0,
         hidden: Sequence[int] = (64, 64),
         seed: int | Sequence[int] = 0,
         dtype: DTypeLike = "float32",
-        **network: Unpack[NetworkKeywords],
+        **network: Unpack[PlanarBend],
     ) -> None:
-        self.nonlinearity = check.choice("nonlinearity", nonlinearity, VECTOR_MAPS["planar"].variants)
-        self.negative_slope = check.number("negative_slope", negative_slope, above=0.0, below=1.0)
+        bend = taken_from(Bend, network)
+        self.nonlinearity: str = bend.nonlinearity
+        self.negative_slope: float = bend.negative_slope
         super().__init__(features, self.nonlinearity, self.negative_slope, context, hidden, seed, dtype, **network)
 
 

@@ -1,0 +1,111 @@
+"""The arguments of the ready-made flows: types, defaults, options and meanings, in this one place.
+
+Each flow takes one of the last four classes, and beside it the arguments that have a position, `Sizes`. Types of other
+modules are texts, because this table is read when flows are imported.
+"""
+
+from typing import TYPE_CHECKING, Annotated, TypedDict
+
+from headrace._base import arguments as check
+from headrace._base.keywords import argument
+from headrace._core.settings import Affine, NetworkKeywords, Settings, Spline
+from headrace._flow.bases_by_name import NAMES
+from headrace._flow.mixing import LINKS
+from headrace._flow.transforms.bend import Bend, PlanarBend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import DTypeLike
+
+    from headrace._flow.bases import Base
+    from headrace._flow.transforms.network import Network
+    from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods
+
+
+class Sizes(TypedDict):
+    """Arguments that have a position, which differs, as some defaults do.
+
+    Args:
+        features: Number of columns, or their names, such as ``list(frame)``: a frame given later needs these columns in
+            this order, and `bounds` and `periodic` take names.
+        context: Number of context columns.
+        transforms: Number of transforms.
+        hidden: Units of each hidden layer, or a `headrace.Network`.
+    """
+
+    features: Annotated["int | Iterable[str]", argument()]
+    context: Annotated[int, argument(0)]
+    transforms: Annotated[int, argument(5, size="number of transforms")]
+    hidden: Annotated["Sequence[int] | Network", argument((64, 64), sizes="units of each hidden layer")]
+
+
+class Linked(TypedDict, total=False):
+    """The argument of flows of networks.
+
+    Args:
+        link: The transforms between two networks: "reverse", none, since orders alternate; "linear", a trained linear
+            map, which begins as the identity (`Linear`); "random", a permutation by the seed (`Permutation`), in the
+            place of alternating orders; "none", nothing, and no alternating orders. In couplings even and odd
+            coordinates take turns with any; "reverse" and "none" are the same there.
+    """
+
+    link: Annotated[str, argument("reverse", name=f"what lies between two networks: {', '.join(LINKS)}")]
+
+
+class Named(TypedDict, total=False):
+    """Arguments of every flow.
+
+    Args:
+        base: "standard_normal" (by default), "normal" (location and scale are trained), "logistic", "student_t" (heavy
+            tails; degrees of freedom are trained), "uniform", or a `headrace.Base`. "uniform", of `MAF`, `IAF`,
+            `RealNVP` and `NSF`, has splines of [-1, 1] onto itself for all transforms (`rq_spline_free`) and a line
+            from there to the bounds, of which each column needs two.
+        bounds: For each column ``(low, high)``, with None for an end without a bound, or None; or a dict of the columns
+            with bounds, by index or name; None for no bounds at all. See `Support`: no sample lies outside, a row on a
+            bound or beyond has a `log_prob` of -inf, and `fit` refuses such rows. Over a base that is not "uniform" the
+            density falls to 0 at a bound, so that importance sampling of a function that does not is biased low: take
+            ``base="uniform"`` there.
+        periodic: For each column ``(low, high)``, one period of it, or None, or a dict like that of `bounds`: columns
+            around which the density is continuous. The flow's own transforms are of the other columns. Given these and
+            the context, the periodic ones go through as many shifts and circular splines as there are transforms (at
+            most five in `PlanarFlow` and `RadialFlow`), with networks of the same `hidden` (docs/conventions.md). Their
+            base is uniform. Dependences between them are left to shears of the circles.
+        seed: Of the fresh weights.
+        dtype: "float32" or "float64".
+        matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6"
+            (docs/bf16.md).
+    """
+
+    base: Annotated["Base | str | None", argument(base=f"{', '.join(NAMES)}; by default standard_normal")]
+    bounds: Annotated["ColumnBounds | None", argument()]
+    periodic: Annotated["ColumnPeriods | None", argument()]
+    seed: Annotated[int, argument(0, check.integer)]
+    dtype: Annotated["DTypeLike", argument("float32")]
+    matmul: Annotated[str, argument("exact", name="products of networks: exact, or for float32 bf16, bf16x3 or bf16x6")]
+
+
+class AffineFlow(Affine, Linked, Named, total=False):
+    """Keywords of flows of affine transforms."""
+
+
+class SplineFlow(Spline, Linked, Named, total=False):
+    """Keywords of flows of splines.
+
+    Args:
+        coupling: Whether even and odd coordinates take turns, instead of each being conditioned on all before it.
+    """
+
+    coupling: Annotated[bool, argument(False, truth="each half of the columns given the other, in turns")]
+
+
+class RadialKeywords(NetworkKeywords, Named, total=False):
+    """Keywords of flows of radial transforms."""
+
+
+class PlanarKeywords(PlanarBend, Named, total=False):
+    """Keywords of flows of planar transforms."""
+
+
+TABLES = (Sizes, Linked, Named, Bend, Settings)
+"""The tables behind these classes."""

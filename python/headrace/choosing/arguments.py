@@ -1,0 +1,53 @@
+"""The arguments of `headrace.auto` beside rows and time; its docstring has their meanings."""
+
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+import numpy as np
+
+from headrace._base import arguments as check
+from headrace._base.keywords import argument
+from headrace._flow.fit_arguments import EFFORTS
+from headrace._tables.table import MISSING
+from headrace.choosing.candidates import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import DTypeLike
+
+    from headrace._arrays.caller import Array
+    from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods
+
+
+def _families(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not np.iterable(value):
+        raise TypeError(f"{name}: expected a sequence of {', '.join(FAMILIES)}, got {check.kind_of(value)}")
+    return tuple(dict.fromkeys(check.choice(name, one, FAMILIES) for one in value))
+
+
+class OfTable(TypedDict, total=False):
+    """How the table is read."""
+
+    context: Annotated["Array | None", argument()]
+    weights: Annotated["Array | None", argument()]
+    names: Annotated["Sequence[str] | None", argument()]
+    discrete: Annotated[Any, argument("auto")]
+    jitter: Annotated[Any, argument()]
+    missing: Annotated[str, argument("refuse", check.one_of(*MISSING))]
+
+
+class OfSearch(TypedDict, total=False):
+    """How densities of its rows are searched for."""
+
+    families: Annotated["Sequence[str]", argument(FAMILIES, _families)]
+    bounds: Annotated["ColumnBounds | None", argument()]
+    periodic: Annotated["ColumnPeriods | None", argument()]
+    dtype: Annotated["DTypeLike", argument("float32", check.float_dtype)]
+    effort: Annotated[str, argument("normal", check.one_of(*EFFORTS))]
+    keep: Annotated[bool, argument(False, check.truth)]
+    seed: Annotated[int, argument(0, check.whole(most=2**31 - 1))]
+    progress: Annotated[bool, argument(True)]
+
+
+class AutoKeywords(OfTable, OfSearch, total=False):
+    """All of them."""
