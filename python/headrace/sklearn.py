@@ -27,7 +27,7 @@ from headrace._arrays.names import Names
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.keywords import closed, refuse, refuse_others
-from headrace._base.moved import renamed
+from headrace._base.moved import renamed_keywords
 from headrace._base.warn import warn
 from headrace._core import LEAST_ROWS
 from headrace._fit.ensemble import Ensemble
@@ -158,7 +158,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     table_: _tables.Table
 
     def __init__(self, flow: str = DEFAULT, **parameters: Any) -> None:
-        parameters = renamed("FlowDensity", parameters, self._signature.parameters)
+        parameters = renamed_keywords("FlowDensity", parameters, self._signature.parameters)
         refuse_others("FlowDensity", parameters, [*self._signature.parameters][1:])
         given = self._signature.bind(self, flow, **parameters)
         given.apply_defaults()

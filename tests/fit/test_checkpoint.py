@@ -42,6 +42,7 @@ def short(monkeypatch):
     """Fits without `epochs` take few of them, and try a cosine with few rows."""
     monkeypatch.setattr(_plan, "MOST_EPOCHS", 6)
     monkeypatch.setattr(_plan, "MANY_FOR_COSINE", 100)
+    monkeypatch.setattr("headrace._fit.fit.STEPS", 12)  # of trials
 
 
 def flow_for(name, dtype):

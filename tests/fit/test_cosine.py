@@ -1,4 +1,6 @@
-"""The run with a cosine that a fit tries among its stages: where it wins, where it loses, and where there is none."""
+"""Fits with a cosine: among the stages of Adam, or by Muon alone after short fits that choose how it goes."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,7 +8,15 @@ import pytest
 import cases
 import headrace as hr
 from fitting import QUIET, gaussian, loss_of
+from headrace._fit import fit as fit_module
 from headrace._fit import plan as _plan
+from headrace._fit import run as _run
+from headrace._fit import trials as _trials
+from headrace._fit.clock import Clock
+from headrace._fit.history import History
+from headrace._fit.residuals import Residuals
+from headrace._fit.run import ArrayRun
+from headrace._fit.trials import Choice
 
 
 @pytest.fixture
@@ -14,6 +24,7 @@ def short(monkeypatch):
     """Of few epochs, and with few rows."""
     monkeypatch.setattr(_plan, "MOST_EPOCHS", 20)
     monkeypatch.setattr(_plan, "MANY_FOR_COSINE", 800)
+    monkeypatch.setattr("headrace._fit.fit.STEPS", 200)
 
 
 @pytest.fixture
@@ -40,11 +51,10 @@ def thin_ring(rows, *key):
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
-SHARES = {"adam": (6, 10, 0), "auto": (2, 9, 3)}
-"""Epochs before it in such short fits, its own, and how many of these are trials, by optimiser."""
+START, OWN = 6, 10  # epochs before it in such short fits by Adam, and its own
 ROUGH = {"learning_rate": 0.2, "average": None, "batch_size": 32}
 
-optimizers = pytest.mark.parametrize("optimizer", SHARES)
+optimizers = pytest.mark.parametrize("optimizer", ["adam", "auto"])
 
 
 def fits_of(rows, make, **settings):
@@ -56,87 +66,55 @@ def fits_of(rows, make, **settings):
     return found
 
 
-@optimizers
-def test_it_is_taken_where_held_out_rows_gain(weak, optimizer):
+def test_it_is_taken_where_held_out_rows_gain(weak):
     """The fit is then over, as good as one of more epochs.
 
-    With Adam its gain is 0.06 to 0.10 in 16 fits, of rows that differ by 1e-6 and with multiply-adds and without them;
-    at the rate of ROUGH it may be a loss.
+    Its gain is 0.06 to 0.10 in 16 fits, of rows that differ by 1e-6 and with multiply-adds and without them; at the
+    rate of ROUGH it may be a loss.
     """
-    start, own, trials = SHARES[optimizer]
-    new, settings, seed = bent(3000, "new"), {**ROUGH, "learning_rate": 0.05}, {"adam": 7, "auto": 8}[optimizer]
-    (flow, history), (plain, before) = fits_of(bent(1200), small, **settings, optimizer=optimizer, seed=seed)
+    new, settings = bent(3000, "new"), {**ROUGH, "learning_rate": 0.05}
+    (flow, history), (plain, before) = fits_of(bent(1200), small, **settings, optimizer="adam", seed=7)
     assert history.schedule == "cosine"
     assert before.schedule == "constant"
-    assert start < history.best_epoch <= len(history.train_loss) == start + own < len(before.train_loss)
-    assert history.best_loss < min(before.validation_loss[: start + own]) - 0.02
+    assert START < history.best_epoch <= len(history.train_loss) == START + OWN < len(before.train_loss)
+    assert history.best_loss < min(before.validation_loss[: START + OWN]) - 0.02
     assert loss_of(flow, new) < loss_of(plain, new) + 0.02
-    assert history.weight_decay * 1080 / 25 == pytest.approx({"adam": 4, "auto": 1}[optimizer])
+    assert history.weight_decay * 1080 / 25 == pytest.approx(4)
     assert history.best_loss == history.weight_decays[history.weight_decay]
-    rates = history.learning_rate[start + trials :]
+    rates = history.learning_rate[START:]
     assert rates == sorted(rates, reverse=True)
-    assert 0.045 < rates[0] < 0.05 if optimizer == "adam" else 0.09 < rates[0] < 0.1
+    assert 0.045 < rates[0] < 0.05
     assert rates[-1] < 3e-2 * rates[0]
 
 
 def test_it_is_left_where_they_lose(short):
     """The stages then go on, and are as good as without it."""
-    (start, own, _), make = SHARES["adam"], lambda: hr.NSF(2, transforms=2, hidden=(16,))
-    (flow, history), (_, before) = fits_of(thin_ring(1000), make, optimizer="adam")
+    (flow, history), (_, before) = fits_of(
+        thin_ring(1000), lambda: hr.NSF(2, transforms=2, hidden=(16,)), optimizer="adam"
+    )
     losses, rates = history.validation_loss, history.learning_rate
     assert history.schedule == "constant"
-    assert min(losses[start : start + own]) > history.best_loss + 0.02
-    assert len(set(rates[:start] + rates[start + own :])) == 1
-    assert len(losses) > start + own
-    assert history.best_epoch > start + own
+    assert min(losses[START : START + OWN]) > history.best_loss + 0.02
+    assert len(set(rates[:START] + rates[START + OWN :])) == 1
+    assert len(losses) > START + OWN
+    assert history.best_epoch > START + OWN
     assert history.best_loss < before.best_loss + 0.02
     assert loss_of(flow, thin_ring(3000, "new")) == pytest.approx(history.best_loss, abs=0.2)
 
 
-@optimizers
-def test_the_stages_before_it_are_those_of_a_fit_without(weak, optimizer):
-    start = SHARES[optimizer][0]
-    (_, history), (_, before) = fits_of(bent(1200), small, **ROUGH, optimizer=optimizer)
+def test_the_stages_before_it_are_those_of_a_fit_without(weak):
+    (_, history), (_, before) = fits_of(bent(1200), small, **ROUGH, optimizer="adam")
     for name in ("train_loss", "validation_loss", "learning_rate"):
-        assert getattr(history, name)[:start] == getattr(before, name)[:start]
+        assert getattr(history, name)[:START] == getattr(before, name)[:START]
 
 
-def test_it_takes_steps_of_muon_where_a_fit_is_not_of_adam_alone(weak, monkeypatch):
-    """All other steps are Adam's."""
+def test_all_steps_are_muons_where_a_fit_is_not_of_adam_alone(weak, monkeypatch):
     steps, step = [], hr.Adam.step
     monkeypatch.setattr(hr.Adam, "step", lambda one, gradient: steps.append(type(one)) or step(one, gradient))
-    for optimizer, (start, own, _) in SHARES.items():
+    for optimizer, kind in (("adam", hr.Adam), ("auto", hr.Muon)):
         steps.clear()
-        history = small().fit(bent(1200), optimizer=optimizer, **ROUGH, **QUIET)
-        batches = len(steps) // history.epochs
-        by_muon = [i // batches for i in range(len(steps)) if steps[i] is hr.Muon]
-        assert sorted(set(by_muon)) == ([*range(start, start + own)] if optimizer == "auto" else [])
-
-
-def test_short_runs_and_the_cosine_by_muon_begin_anew(weak, monkeypatch):
-    begun, step = {}, hr.Adam.step
-
-    def noted(one, gradient):
-        begun.setdefault(one, one._flow.parameters)
-        return step(one, gradient)
-
-    monkeypatch.setattr(hr.Adam, "step", noted)
-    small().fit(bent(1200), **ROUGH, **QUIET)
-    (_, first), *others = begun.items()
-    by_muon = [weights for one, weights in others if isinstance(one, hr.Muon)]
-    assert len(by_muon) == SHARES["auto"][2] + 1
-    for weights in by_muon:
-        cases.assert_same_bits(weights, first)
-
-
-def test_the_stages_go_on_by_adam_after_a_cosine_by_muon(weak):
-    start, own, trials = SHARES["auto"]
-    history = small().fit(bent(1200), **{**ROUGH, "learning_rate": 5e-3}, seed=7, **QUIET)
-    rates = history.learning_rate
-    assert history.schedule == "constant"
-    assert history.best_epoch > start + own
-    assert set(rates[:start] + rates[start + own :]) == {5e-3}
-    assert max(rates[start : start + trials]) < 5e-3 < max(rates[start + trials : start + own])
+        small().fit(bent(1200), optimizer=optimizer, **ROUGH, **QUIET)
+        assert set(steps) == {kind}
 
 
 def test_few_rows_have_the_bits_of_a_fit_without(monkeypatch):
@@ -162,8 +140,7 @@ def test_flows_of_shifts_and_scales_try_none(weak):
 def test_it_begins_with_the_best_weights_so_far(weak):
     """Its first epoch is near those before it."""
     losses = small().fit(bent(1200), optimizer="adam", **ROUGH, **QUIET).train_loss
-    start = SHARES["adam"][0]
-    assert abs(losses[start] - losses[start - 1]) < 0.5 * (losses[0] - losses[start - 1])
+    assert abs(losses[START] - losses[START - 1]) < 0.5 * (losses[0] - losses[START - 1])
 
 
 @optimizers
@@ -173,7 +150,8 @@ def test_streams_and_groups_try_it_too(weak, optimizer):
     group = hr.distributed.local()
     for rows, more in ((x, {}), (blocks, {}), (hr.distributed.shards(x, group, rows=300), {"group": group})):
         history = small().fit(rows, **settings, **QUIET, **more)
-        assert [one for one in history.weight_decays if one == pytest.approx(4 * 25 / 1080)]
+        decays = [4, 1] if optimizer == "auto" else [4]
+        assert any(one == pytest.approx(decay * 25 / 1080) for one in history.weight_decays for decay in decays)
         assert len(set(history.learning_rate)) > 5
 
 
@@ -192,10 +170,118 @@ def test_a_budget_that_leaves_too_little_time_leaves_it_out(short, monkeypatch):
 
     asked = []
     monkeypatch.setattr(Clock, "left", lambda clock: asked.append(clock) or 0.0)
-    history = small().fit(bent(1200), time_budget=1000.0, **ROUGH, **QUIET)
+    history = small().fit(bent(1200), time_budget=1000.0, optimizer="adam", **ROUGH, **QUIET)
     assert asked
     assert history.schedule == "constant"
     assert len(set(history.learning_rate)) == 1
+
+
+# --- trials ---------------------------------------------------------------------------------------------------------
+
+
+class Stood:
+    """A run of ten epochs whose held-out rows have these losses at its best epoch, and more at all others."""
+
+    def __init__(self, loss, best, clock):
+        self.losses = [loss + abs(epoch - best) for epoch in range(1, 11)]
+        self.epoch, self.plan, self.history = 0, SimpleNamespace(epochs=10), History()
+        self.adam, self.clock, self.flow = SimpleNamespace(learning_rate=0.1), clock, self
+
+    def one_pass(self):
+        self.epoch += 1
+        return 0.0
+
+    def current(self):
+        return self.epoch
+
+
+def searched(losses, *, links=(), shares=None, best=10, **settings):
+    """The choices that were tried, and the best one, from losses one after another."""
+    left, tried, clock = iter(losses), [], Clock()
+
+    def made(choice):
+        tried.append(choice)
+        return Stood(next(left), best, clock)
+
+    held_out = SimpleNamespace(
+        weights=lambda: np.ones(4),
+        log_probs=lambda run, epoch: 0.01 * np.array([1, -1, 1, -1]) - run.losses[epoch - 1],
+    )
+    plan = SimpleNamespace(
+        **{"learning_rate": 0.1, "constant_decay": 0.2, "has_rate": False, "gaussianize": None} | settings
+    )
+    first, other = Choice(links=links), Choice(Residuals(shares=shares), links) if shares else None
+    return tried, _trials.searched(made, held_out, clock, first, other, plan)
+
+
+def test_trials_choose_rate_and_decay_first():
+    tried, best = searched([1.0, 0.9])
+    assert [(one.rate, one.decay) for one in tried] == [(0.2, 0.8), (0.1, 0.2)]
+    assert best.choice == tried[1]
+    assert searched([0.9, 1.0])[1].choice == tried[0]
+    assert [one.rate for one in searched([1.0, 0.9], has_rate=True)[0]] == [0.1, 0.1]
+
+
+def test_less_regular_fits_are_not_tried_where_the_first_one_overfits():
+    tried, best = searched([1.0], best=9)
+    assert best.overfits
+    assert (len(tried), best.weights) == (1, 9)
+    assert all(len(one) == 9 for one in best.losses.values())
+    assert not searched([1.0, 0.9])[1].overfits
+
+
+def test_trials_choose_curves_and_residual_columns_by_the_best_rate_and_decay():
+    links, shares = (hr.Gaussianize(*cases.curves(2, 9)),), {1: 0.01}
+    tried, best = searched([1.0, 0.9, 0.8, 0.7], links=links, shares=shares)
+    assert [(one.rate, one.links, one.residuals.shares) for one in tried[2:]] == [(0.1, (), {}), (0.1, (), shares)]
+    assert best.choice == tried[3]
+    tried, best = searched([1.0, 0.9, 0.95, 0.86], links=links, shares=shares)  # 0.04 nats are too little for columns
+    assert (tried[3].links, best.choice) == (links, tried[1])
+    assert len(searched([1.0, 0.9], links=links, gaussianize=True)[0]) == 2
+
+
+def test_a_trial_without_an_end_is_none(weak, monkeypatch):
+    assert searched([1.0, np.nan])[1].choice.rate == 0.2
+    assert searched([np.nan, 1.0])[1].choice.rate == 0.1
+    monkeypatch.setattr(Clock, "has", lambda clock, seconds: False)
+    assert searched([])[1].weights is None
+
+
+def test_a_trial_that_the_time_ends_counts_up_to_there(monkeypatch):
+    def one_pass(run):
+        run.epoch += 1
+        run.clock.ran_out = run.epoch == 5
+        return np.nan if run.clock.ran_out else 0.0
+
+    monkeypatch.setattr(Stood, "one_pass", one_pass)
+    _, best = searched([1.0])
+    assert (best.weights, len(best.losses["train_loss"])) == (4, 4)
+
+
+def test_a_fit_goes_on_from_the_best_trial(weak, monkeypatch):
+    seen, searched = [], fit_module.searched
+    monkeypatch.setattr(fit_module, "searched", lambda *given: seen.append(searched(*given)) or seen[-1])
+    flow = small()
+    history = flow.fit(bent(1200), batch_size=32, **QUIET)
+    (trial,) = seen
+    begun = len(trial.losses["train_loss"])
+    assert 0 < begun < history.epochs == begun + 4
+    assert history.train_loss[:begun] == trial.losses["train_loss"]
+    assert history.validation_loss[:begun] == pytest.approx(trial.losses["validation_loss"])
+    assert (history.schedule, history.weight_decay) == ("cosine", trial.choice.decay)
+    assert history.learning_rate[begun] > history.learning_rate[begun - 1]
+    assert history.best_loss <= min(history.validation_loss) + 1e-9
+    assert history.seconds == sorted(history.seconds)
+
+
+def test_a_fit_whose_trial_is_best_keeps_its_weights(weak, monkeypatch):
+    seen, searched = [], fit_module.searched
+    monkeypatch.setattr(fit_module, "searched", lambda *given: seen.append(searched(*given)) or seen[-1])
+    monkeypatch.setattr(ArrayRun, "_rate", lambda run: run.rate if not run.plan.begun else 10.0)
+    flow = small()
+    history = flow.fit(bent(1200), batch_size=32, **QUIET)
+    assert history.best_epoch == len(seen[0].losses["train_loss"]) < history.epochs
+    cases.assert_same_bits(flow.parameters, seen[0].weights)
 
 
 # --- an end before the fall is over ---------------------------------------------------------------------------------
@@ -210,4 +296,14 @@ def test_an_end_before_the_fall_is_over_is_noted():
     assert whole.stopped == "patience"
     assert not whole.still_falls
     assert "still_falls" not in repr(whole)
-    assert not small().fit(x, epochs=4, learning_rate=1e-3, schedule="cosine", **QUIET).still_falls
+    assert small().fit(x, epochs=4, learning_rate=1e-3, schedule="cosine", **QUIET).still_falls
+    assert not small().fit(x, epochs=40, learning_rate=2e-2, schedule="cosine", **QUIET).still_falls
+
+
+def test_a_fit_that_gained_much_after_its_trial_still_falls(weak, monkeypatch):
+    falls = []
+    for gained in (-np.inf, np.inf):
+        monkeypatch.setattr(_run, "GAINED", gained)
+        monkeypatch.setattr(_run, "FALLING", np.inf)
+        falls.append(small().fit(bent(1200), batch_size=32, learning_rate=1e-2, **QUIET).still_falls)
+    assert falls == [True, False]

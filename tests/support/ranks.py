@@ -101,6 +101,7 @@ def small_chunks():
     stack.enter_context(mock.patch.object(_run, "CHUNK_ROWS", CHUNK))
     stack.enter_context(mock.patch.object(_plan, "MOST_EPOCHS", 4))  # where none are given
     stack.enter_context(mock.patch.object(_plan, "MANY_FOR_COSINE", 100))
+    stack.enter_context(mock.patch("headrace._fit.fit.STEPS", 60))  # of trials
     return stack
 
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar, cast
 
 from headrace._base.arguments import Check
-from headrace._base.moved import renamed
+from headrace._base.moved import renamed_keywords
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -120,7 +120,7 @@ def takes(settings: type, /, *tables: type, **defaults: Any) -> Callable[[F], F]
                 name = function.__name__
                 owner = (given[0] if isinstance(given[0], type) else type(given[0])).__name__ if is_method else name
                 owner = f"{owner}.fit" if is_method and name == "fit" else owner
-                keywords = renamed(owner, keywords, known)
+                keywords = renamed_keywords(owner, keywords, known)
                 refuse_others(owner, keywords, expected)
             return function(*given, **defaults | keywords)
 

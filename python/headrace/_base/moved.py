@@ -81,7 +81,7 @@ def find_moved_modules() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-def renamed(owner: str, keywords: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+def renamed_keywords(owner: str, keywords: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
     """Keywords with the successors of old names, of which there is a warning; `known`: the keywords that there are."""
     old = [name for name in keywords if name not in known and ARGUMENTS.get(name) in known]
     for name in old:

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from headrace._fit.stages import Stages
     from headrace._flow.internals import Trainable
 
-FORMAT = 4  # in 1, epochs were counted from 0; in 2, no stage began anew; in 3, that stage was the last
+FORMAT = 5  # in 1, epochs were counted from 0; in 2, no stage began anew; in 3, that stage was the last; in 4, trials
+# were stages
 _KEY = "headrace_checkpoint"
-_OF_RUN = ("rate_factor", "lowest", "lowest_epoch", "start_tried")
+_OF_RUN = ("rate", "rate_factor", "spent", "lowest", "lowest_epoch", "start_tried")
 _OF_STAGES = (
     "index",
     "is_cosine",
@@ -45,11 +46,6 @@ _OF_STAGES = (
     "lowest",
     "halfway",
     "paused",
-    "trial",
-    "rate",
-    "factor",
-    "least",
-    "of_trial",
 )
 
 
@@ -147,6 +143,16 @@ class Checkpoint:
             return None
         found = self._found[1].get("history.residuals")
         return [] if found is None else [int(column) for column in found.reshape(-1, 2)[:, 0]]
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The learning rate, the weight decay and the epochs that the stored fit goes on with; empty without any."""
+        if self._found is None:
+            return {}
+        state = {part: self._found[0][part] for part in ("run", "stages", "history")}
+        rate, decay = _read(state["run"]["rate"]), _read(state["history"]["weight_decay"])
+        begun, epochs = (_read(state["stages"][name]) for name in ("begin", "end"))
+        return {"learning_rate": rate, "weight_decay": decay, "begun": begun, "epochs": epochs}
 
     def remove(self) -> None:
         """Remove the state of a finished fit."""
@@ -273,7 +279,7 @@ def _state(
 def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
     for name in _OF_RUN:
         setattr(run, name, _read(state["run"][name]))
-    for name in state["stages"]:  # earlier versions had no trials
+    for name in _OF_STAGES:
         setattr(run.stages, name, _read(state["stages"][name]))
     for name in kept_fields():
         value = getattr(run.history, name)

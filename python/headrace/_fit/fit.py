@@ -25,15 +25,17 @@ from headrace._fit.cross_validation import Chosen, chosen_epochs, clearly_better
 from headrace._fit.few_rows import Beginning, best_beginnings
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.history import History, is_interrupted, kept_fields
-from headrace._fit.linear_links import Links, residual_columns
+from headrace._fit.linear_links import Links, candidates, residual_columns, shared
 from headrace._fit.mixture import COMPONENTS
 from headrace._fit.plan import LEAST, LEAST_HELD_OUT, MANY, Plan
+from headrace._fit.residuals import Residuals
 from headrace._fit.run import ArrayRun, DeviceRun, HeldOut, Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._fit.start import Start, gaussian_links, marginal_links, not_worse_than_a_gaussian
+from headrace._fit.start import Start, gaussian_links, marginal_links, not_worse_than_a_gaussian, shared_curves
 from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamRows
 from headrace._fit.teacher import arguments_of_student, best_teacher, samples_of
+from headrace._fit.trials import LISTS, STEPS, Choice, Trial, searched
 from headrace._flow.fit_arguments import Arguments
 from headrace._flow.transforms.transform import Transform
 from headrace.rows._as_stream import arrays_of, stream_of
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 TRYING = 0.1  # of a time budget, at most, to a trial of marginals
 CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all
+TRYING_ALL = 0.5  # of a time budget, at most, to trials from which the fit goes on
 
 
 class Fit:
@@ -164,10 +167,8 @@ class Fit:
             self.kept.open(self.fingerprint())
         fresh, held = flow._interior.is_fresh, 0 if judge is None else judge.size
         by_default = self.arguments.epochs is None and judge is not None
-        is_few, steps = (
-            by_default and held < LEAST_HELD_OUT and self.cross_validates(held),
-            checked.epochs * checked.batches,
-        )
+        is_few = by_default and held < LEAST_HELD_OUT and self.cross_validates(held)
+        steps = _marginals.TRIED if checked.tries else checked.epochs * checked.batches
         curves = _marginals.looked_for(checked.gaussianize, flow._interior, None if is_few else held, steps)
         if is_few:
             self._few(checked.gaussianize)
@@ -175,13 +176,18 @@ class Fit:
         held_out = None
         if judge is not None:
             held_out, history.judged_by = HeldOut(judge, flow._interior.on_device), "held-out rows"
-        start = self._replaced(Start.of(flow, source), judge, curves=curves)
-        marginals = self._marginals(start, judge) if curves and judge is not None else ()
+        start, weights = Start.of(flow, source), None
+        if checked.tries and judge is not None:
+            start, marginals, checked, weights = self._chosen(start, judge, curves=curves)
+        else:
+            start = self._replaced(start, judge, curves=curves)
+            marginals = self._marginals(start, judge) if curves and judge is not None else ()
         start.set(flow, source, marginals)
         history.gaussianized = bool(marginals)
         gaussian, own = None, (*(marginals if checked.gaussianize else ()), *start.linear)
         if held_out is not None and fresh and source.size <= MANY:
             gaussian = flow._interior.vector(), gaussian_links(flow, source, own)
+        flow.parameters = flow.parameters if weights is None else weights
         after = 0 if gaussian is None else 2
         run = self.run_of(flow, source, self._arguments_of(checked, held_out, after))
         run.go(self.progress and source.is_first)
@@ -202,8 +208,67 @@ class Fit:
         if lost and source.is_first and not (by_default and judged and gaussian is not None):
             warn_of_no_gain(history)
 
-    def _trial_run(self, start: Start, links: Links, rows: ArrayRows, held_out: HeldOut, clock: Clock) -> Run:
-        flow, plan = copy.copy(self.flow), Plan.of(self.flow, rows.size, self.arguments, judged=True)
+    def _tried(self, start: Start, standing: ArrayRows, judge: RowSource, *, curves: bool) -> Trial:
+        """The best trial, without weights and history where a stopped fit had it."""
+        flow, source, plan, kept = self.flow, self.source, self.checked, self.kept
+        clock, both = self.clock.share(TRYING_ALL), (Residuals(), Residuals())
+        if start.x is not None and _residuals.looked_for(flow._interior):
+            both = candidates(standing, start.x, flow.dtype)
+
+        def choice(found: Residuals) -> Choice:
+            if not curves or start.x is None or kept.gaussianized is False:
+                return Choice(found)
+            own = Clock() if plan.gaussianize or kept.gaussianized else clock
+            return Choice(found, _marginals.gaussianizing(standing, *start.x, own, self.progress, found.links))
+
+        are_same = set(both[0].shares) == set(both[1].shares)
+        if kept.residuals is not None:
+            return Trial(choice(both[set(both[1].shares) == set(kept.residuals)]))
+        some, rest = source.trial(standing, judge, STEPS * -(-source.size // plan.batches), self.seed)
+        held_out, batches = HeldOut(rest), -(-some.size * plan.batches // source.size)
+        short = replace(plan, batches=batches, epochs=max(1, STEPS // batches))
+
+        def made(one: Choice) -> Run:
+            own = replace(short, learning_rate=one.rate, weight_decay=one.decay)
+            return self._trial_run(replace(start, linear=one.residuals.links), one.links, some, held_out, clock, own)
+
+        first = choice(both[0])
+        more = None if are_same else choice(both[1])
+        return searched(made, held_out, clock, first, more, plan, self.progress)
+
+    def _chosen(self, start: Start, judge: RowSource, *, curves: bool) -> tuple[Start, Links, Plan, Any]:
+        """The start, curves and plan that trials choose, and the weights of the best one; None for those of the flow.
+
+        The fit goes on from there, and the history with it.
+        """
+        flow, source, plan, history = self.flow, self.source, self.checked, self.history
+        trial, standing = Trial(Choice()), source.standing()
+        if source.is_first:  # the others take its choice, because NumPy's rounding depends on its version and processor
+            trial = self._tried(start, standing, judge, curves=curves)
+        choice = trial.choice
+        found = shared(source, choice.residuals, flow.features)
+        links = shared_curves(source, choice.links, flow.features, plan.gaussianize)
+        if source.is_first:
+            _residuals.warn_of_columns(source, found)
+        history.residuals, start = dict(found.shares), replace(start, linear=found.links)
+        if going_on := self.kept.chosen:
+            return start, links, replace(plan, **going_on), None
+        lists = np.array([trial.losses.get(name, []) for name in LISTS])
+        numbers = np.array([choice.rate, choice.decay, trial.overfits, lists.shape[1]])
+        rate, decay, overfits, epochs = source.broadcast(numbers).tolist()
+        plan = replace(plan, learning_rate=rate, weight_decay=decay).after(int(epochs), overfits=bool(overfits))
+        if not plan.begun:
+            return start, links, plan, None
+        for name, losses in zip(LISTS, source.broadcast(np.resize(lists, (len(LISTS), plan.begun))), strict=True):
+            setattr(history, name, losses.tolist())
+        weights = flow._interior.vector() if trial.weights is None else trial.weights
+        return start, links, plan, source.broadcast(weights)
+
+    def _trial_run(
+        self, start: Start, links: Links, rows: ArrayRows, held_out: HeldOut, clock: Clock, plan: Plan | None = None
+    ) -> Run:
+        flow = copy.copy(self.flow)
+        plan = Plan.of(self.flow, rows.size, self.arguments, judged=True) if plan is None else plan
         start.set(flow, rows, links)
         trial = RunArguments(held_out, plan, copy.deepcopy(self.rng), self.caller, History(), clock)
         return Fit.run_of(self, flow, rows, trial)

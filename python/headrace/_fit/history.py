@@ -36,8 +36,9 @@ class History:
     weight_decays: dict[float, float] = field(default_factory=dict)
     """Weight decays tried, in this order, and the lowest validation loss with each; empty without held-out rows."""
     still_falls: bool = False
-    """Whether held-out rows still gained, more than 0.01 nats in the last tenth of the epochs, when the epochs or the
-    time of a fit without a cosine were over: more may gain more."""
+    """Whether held-out rows still gained when the epochs or the time were over: more than 0.01 nats in the last tenth
+    of the epochs, or more than 0.2 nats since the trial from which a default fit of many rows goes on. More epochs may
+    gain more."""
     judged_by: str = "training rows"
     """The criterion for the weights: "held-out rows", "held-out sequences", "held-out steps" (the ends of
     sequences), "cross-validation" or, with none of them, "training rows"."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,10 +59,9 @@ def residual_columns(
         curves: Whether the fit searches for marginal curves.
         progress: Whether to show a bar of the trial.
     """
-    standing = source.standing()
-    numbers = np.zeros((ROUNDS + 1, flow.features + 2, flow.features))
+    standing, found = source.standing(), Residuals()
     if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
-        found, more = (measured(standing, scale, limit, flow.dtype) for limit in (ALWAYS, TRIED))
+        found, more = candidates(standing, scale, flow.dtype)
         if before is not None:
             found = more if set(more.shares) == set(before) else found
         elif (
@@ -78,8 +77,17 @@ def residual_columns(
                 runs.append(made(links, own, some, held_out))
             keeps = _marginals.gain(runs[0], runs[1], held_out, True, progress)
             found = found if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
-        numbers = _as_array(found, numbers)
-    return _of_array(source.broadcast(numbers))
+    return shared(source, found, flow.features)
+
+
+def candidates(source: ArrayRows, scale: Moments, dtype: np.dtype[Any]) -> tuple[Residuals, Residuals]:
+    """The columns that are always replaced, and those with the ones that a trial decides about."""
+    return measured(source, scale, ALWAYS, dtype), measured(source, scale, TRIED, dtype)
+
+
+def shared(source: RowSource, found: Residuals, features: int) -> Residuals:
+    """The residual columns of the first process."""
+    return _of_array(source.broadcast(_as_array(found, np.zeros((ROUNDS + 1, features + 2, features)))))
 
 
 def _gain_of(before: Run, after: Run, held_out: HeldOut) -> float:

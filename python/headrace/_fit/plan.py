@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from headrace._fit.optimizer import default_rate, refuse_muon, takes_muon
 from headrace._flow.fit_arguments import PATIENCE, Arguments
@@ -23,18 +23,9 @@ LEAST = 10  # rows for cross-validation
 MANY = 50_000  # rows beyond which no Gaussian is tried
 
 
-class Cosine(NamedTuple):
-    """A run with a cosine: its optimiser, and the epochs of all other stages over some others."""
-
-    optimizer: str
-    before: int  # over those before the cosine
-    own: int  # over those of the cosine
-    trial: int = 0  # over those of a trial; 0: there are none, and the cosine begins with the best weights so far
-    seconds: float = 1.0  # of an epoch, at most, in units of Adam's
-
-
-COSINES = {"adam": Cosine("adam", 6, 4), "muon": Cosine("muon", 24, 6, 30, 1.7)}
-"""Those that a fit may try, by its optimiser."""
+BEFORE, OWN = 6, 4  # the epochs of all stages over those before a cosine by Adam among them, and over its own
+SHORTENED = 10  # the epochs of all stages over those of a cosine by Muon in their place
+OVERFITTING = 3  # these over those of one whose trial overfits
 
 
 def constant_decay(rows: int) -> float:
@@ -54,6 +45,7 @@ class Plan:
     epochs: int
     batches: int  # of an epoch
     learning_rate: float
+    has_rate: bool  # whether it was given
     schedule: str
     weight_decay: float | None  # None: to be chosen
     constant_decay: float  # the decay without held-out rows
@@ -61,10 +53,17 @@ class Plan:
     average: float | None
     patience: int
     staged: bool  # whether held-out rows choose among successive decays
-    cosine: Cosine | None  # the run with a cosine that is tried among them
+    tries_cosine: bool  # whether a run with a cosine is tried among them
+    tries: bool  # whether short fits choose the learning rate, the weight decay and what the fit begins with
     matmul: str  # how steps compute products of networks
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
     optimizer: str  # of all else
+    begun: int = 0  # those of the epochs that are a trial's
+
+    def after(self, epochs: int, *, overfits: bool) -> Plan:
+        """The plan of a fit that goes on after these epochs of a trial."""
+        rest = -(-self.epochs // OVERFITTING) if overfits else self.epochs
+        return replace(self, begun=epochs, epochs=epochs + rest, patience=epochs + rest + 1)
 
     @classmethod
     def of(cls, flow: Trainable, rows: int, arguments: Arguments, *, judged: bool, batches: int | None = None) -> Plan:
@@ -82,21 +81,27 @@ class Plan:
         left_to_rows = a.schedule == "auto" and a.epochs is None and a.patience == PATIENCE
         passes *= STAGED if staged else 1
         passes = passes if a.epochs is None else a.epochs
-        bends, by_muon = flow._interior.bends, a.optimizer != "adam" and takes_muon(flow)
-        tries_cosine = staged and left_to_rows and rows >= MANY_FOR_COSINE and bends
+        tries_cosine = staged and left_to_rows and rows >= MANY_FOR_COSINE and flow._interior.bends
+        tries = tries_cosine and a.optimizer != "adam" and takes_muon(flow)
+        optimizer = "adam" if a.optimizer == "auto" else a.optimizer
+        schedule = "constant" if a.schedule == "auto" else a.schedule
+        if tries:
+            passes, schedule, optimizer = max(2, passes // SHORTENED), "cosine", "muon"
         return cls(
             passes,
             batches,
             default_rate(flow) if a.learning_rate is None else a.learning_rate,
-            "constant" if a.schedule == "auto" else a.schedule,
+            a.learning_rate is not None,
+            schedule,
             decay,
             unchosen,
             a.clip,
             a.average,
-            passes + 1 if a.patience is None else a.patience,
-            staged,
-            COSINES["muon" if by_muon else "adam"] if tries_cosine else None,
+            passes + 1 if a.patience is None or tries else a.patience,
+            staged and not tries,
+            tries_cosine and not tries,
+            tries,
             flow._interior.products(a.matmul),
             None if isinstance(a.gaussianize, str) else bool(a.gaussianize),
-            "adam" if a.optimizer == "auto" else a.optimizer,
+            optimizer,
         )

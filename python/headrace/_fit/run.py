@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from headrace._flow.internals import Trainable
 
 LAST, FALLING = 10, 0.01  # the share of the last epochs is one over the former; nats that held-out rows gain in them
+GAINED = 0.2  # nats that they gain after a trial of a quarter of the epochs
 
 
 class Source(Protocol):
@@ -134,12 +135,13 @@ class Run(abc.ABC):
         program, self.parameters_of_step = flow._interior.stepping(plan.matmul)
         self.program = self.caller.queued(program)
         self.drops = flow._interior.drops
-        self.best = self.first = flow.parameters
+        self.best = flow.parameters
         self.start_tried = False
         self.lowest, self.lowest_epoch = math.inf, 0  # the loss that the schedule uses
         self.begin = _clock.now()
-        self.step = self.judged_step = 0
-        self.rate_factor = 1.0  # of the plateau schedule
+        self.step = self.judged_step = plan.begun * plan.batches
+        self.spent = self.begin - self.clock.begin if plan.begun else 0.0  # seconds of trials
+        self.rate, self.rate_factor = plan.learning_rate, 1.0  # the latter of the plateau schedule
         self._prepare()
 
     @abc.abstractmethod
@@ -162,9 +164,9 @@ class Run(abc.ABC):
         """Restore the state of `also_kept`."""
 
     def _begin_stage(self) -> None:
-        plan, now = self.plan, self.stages.now
-        self.adam: Adam = OPTIMIZERS[now.optimizer](
-            self.flow, plan.learning_rate, weight_decay=now.decay, clip=plan.clip, average=plan.average
+        plan, decay = self.plan, self.stages.now.decay
+        self.adam: Adam = OPTIMIZERS[plan.optimizer](
+            self.flow, plan.learning_rate, weight_decay=decay, clip=plan.clip, average=plan.average
         )
 
     def go(self, progress: bool) -> None:
@@ -172,7 +174,7 @@ class Run(abc.ABC):
         history, bar = self.history, FitBar(self.stages.most, self.clock, progress, self.what)
         message, self.paced, self.bar = "", True, bar
         try:
-            epoch = self.kept.resume(self)
+            epoch = self.kept.resume(self) or self.plan.begun
             bar.begin(epoch)
             if self.clock.has(0.0) and (self.held_out is None or self.held_out.copied is not None):
                 self._try_start()  # many rows take long: their first validation waits for the first epoch's end
@@ -214,16 +216,18 @@ class Run(abc.ABC):
     def _still_falls(self) -> bool:
         """Whether held-out rows gained until the end of a run that nothing but its epochs, or the time, has ended.
 
-        A cosine ends in a fall by its nature, which says nothing about more epochs.
+        The last tenth of a cosine's epochs shows little of that, because its rate is small by then. But one that goes
+        on after a trial gains much over it where more epochs gain more.
         """
-        history, stages = self.history, self.stages
-        losses = stages.of_decays(history.validation_loss)
-        is_over = len(losses) >= self.plan.epochs or (history.stopped == "time_budget" and not stages.is_cosine)
-        if not is_over or not history.best_epoch or history.schedule == "cosine":
+        history, stages, begun = self.history, self.stages, self.plan.begun
+        all_of_them, losses = history.validation_loss, stages.of_the_last_schedule(history.validation_loss)
+        is_over = history.epochs >= stages.end or history.stopped == "time_budget"
+        if not is_over or not history.best_epoch or (history.schedule == "cosine" and not stages.ends_by_cosine):
             return False
         last = -(-len(losses) // LAST)
-        before = min(losses[:-last], default=math.inf)
-        return min(losses[-last:], default=math.inf) < before - FALLING
+        before, now = min(losses[:-last], default=math.inf), min(losses[-last:], default=math.inf)
+        gained = min(all_of_them[:begun], default=-math.inf) - now
+        return now < before - FALLING or (now <= before and gained > GAINED)
 
     def _losses_text(self, loss: float) -> dict[str, str]:
         """The text behind the bar."""
@@ -247,7 +251,7 @@ class Run(abc.ABC):
     def _try_start(self) -> None:
         if not self.start_tried:
             self.start_tried = True
-            self._judge(0, self.best)
+            self._judge(self.plan.begun, self.best)
 
     def _judge(self, epoch: int, weights: NDArray[Any]) -> float:
         self.judged_step = self.step
@@ -274,7 +278,7 @@ class Run(abc.ABC):
             history.validation_loss.append(judged)
         history.train_loss.append(loss)
         history.learning_rate.append(self.adam.learning_rate)
-        history.seconds.append(_clock.now() - self.begin)
+        history.seconds.append(_clock.now() - self.begin + self.spent)
         if judged < self.lowest:
             self.lowest, self.lowest_epoch = judged, epoch
         waited = epoch - self.lowest_epoch
@@ -290,12 +294,10 @@ class Run(abc.ABC):
         if not epoch:
             return False
         seconds = self.history.seconds[-1] / epoch if self.history.seconds else 0.0
-        cosine = self.plan.cosine
-        seconds *= 1.0 if cosine is None else cosine.seconds
         has_time = self.clock.left() >= seconds * self.stages.epochs_of_cosine(epoch)
         if not self.stages.next_stage(epoch, has_time=has_time):
             return False
-        self.flow.parameters = self.first if self.stages.now.is_fresh else self.best
+        self.flow.parameters = self.best
         self._begin_stage()
         return True
 
@@ -350,7 +352,7 @@ class Run(abc.ABC):
 
     def _rate(self) -> float:
         now = self.stages.now
-        return self.plan.learning_rate * now.rate * self.rate_factor * scheduled(now.schedule, self._done)
+        return self.rate * self.rate_factor * scheduled(now.schedule, self._done)
 
     def _done(self) -> float:
         """The finished share of the steps, or of the time."""

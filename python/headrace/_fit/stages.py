@@ -10,8 +10,8 @@ nat on most tables with many rows and loses on some (docs/notes/training.md). No
 comes when the rate has fallen. It comes early, after a small share of the epochs: where it is clearly better than the
 weights before it, the fit ends, because the other stages would still have gained less; else they go on.
 
-By Adam it has more decay than the first stage. By Muon it begins with the weights before the fit, because it ends lower
-than from those that Adam has reached; and short runs, with a cosine to their end, choose its decay and its rate.
+It has more decay than the first stage. Flows whose steps may be those of Muon have no such stages: theirs is a cosine
+alone (`headrace._fit.trials`).
 """
 
 from __future__ import annotations
@@ -21,25 +21,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headrace._fit.history import History
+from headrace._fit.plan import BEFORE, OWN
 
 if TYPE_CHECKING:
     from headrace._fit.plan import Plan
 
 FACTOR, STAGES = 5.0, 4  # each stage's decay is smaller by this factor
 COSINE = 4.0  # the decay with a cosine, in units of the first stage's
-TRIALS = 3  # short runs with a cosine that choose rate and decay, if any
-FASTER = 0.03  # nats that the last one, of twice the rate, has to gain, because longer runs want lower rates
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a fit with one weight decay, one schedule and one optimiser."""
+    """A part of a fit with one weight decay and one schedule."""
 
     decay: float
     schedule: str
-    optimizer: str
-    rate: float = 1.0  # in units of the plan's
-    is_fresh: bool = False  # whether it begins with the weights before the fit, and not with the best ones
 
 
 class Stages:
@@ -49,49 +45,33 @@ class Stages:
         staged = judged and plan.staged
         first = plan.constant_decay if plan.weight_decay is None else plan.weight_decay
         self.decays = [first / FACTOR**i for i in range(STAGES if staged else 1)]
-        self.schedule, self.optimizer = plan.schedule, plan.optimizer
-        self.cosine, self.tries_cosine = plan.cosine, staged and plan.cosine is not None
+        self.schedule, self.tries_cosine = plan.schedule, staged and plan.tries_cosine
         self.wait = max(1, plan.patience // 2) if staged else plan.patience
         self.judged, self.epochs = judged, plan.epochs
         self.index = 0  # of the decay
         self.is_cosine = self.was_cosine = False  # whether the cosine is the present stage, or an earlier one
-        self.begin, self.end = 0, self.pause if self.tries_cosine else plan.epochs
+        self.begin, self.end = plan.begun, self.pause if self.tries_cosine else plan.epochs
         self.best_epoch = 0  # the best epoch of the stage, or of the one before it
         self.before = math.inf  # the lowest loss before the stage
         self.lowest = math.inf
         self.halfway = self.paused = math.inf  # the lowest loss after half of the epochs before the cosine, and all
-        self.trial = 0  # the index of the trial before the cosine; TRIALS in the cosine itself
-        self.rate, self.factor = 1.0, COSINE  # of the best trial so far: the rate and the decay, in units of the others
-        self.least = self.of_trial = math.inf  # the lowest loss of the best trial, and of the present one
 
     @property
     def now(self) -> Stage:
         """The present stage."""
-        if self.is_cosine and self.cosine is not None:
-            rate, factor = self._tried_now
-            return Stage(factor * self.decays[0], "cosine", self.cosine.optimizer, rate, self.cosine.trial > 0)
-        return Stage(self.decays[self.index], self.schedule, self.optimizer)
-
-    @property
-    def _tried_now(self) -> tuple[float, float]:
-        """The rate and the decay of the present trial, or of the cosine after all: first the decay, then the rate."""
-        rate, factor = self.rate, self.factor
-        return [(rate, factor), (rate, factor / COSINE), (2.0 * rate, factor), (rate, factor)][self.trial]
+        if self.is_cosine:
+            return Stage(COSINE * self.decays[0], "cosine")
+        return Stage(self.decays[self.index], self.schedule)
 
     @property
     def pause(self) -> int:
         """The epoch after which the cosine begins, if the other stages have not come to their end before."""
-        return max(2, self.epochs // self.cosine.before) if self.cosine else self.epochs
+        return max(2, self.epochs // BEFORE)
 
     @property
     def length(self) -> int:
-        """The epochs of the cosine and its trials, at most."""
-        return TRIALS * self.of_each + max(2, self.epochs // self.cosine.own) if self.cosine else 0
-
-    @property
-    def of_each(self) -> int:
-        """The epochs of each trial."""
-        return max(1, self.epochs // self.cosine.trial) if self.cosine and self.cosine.trial else 0
+        """The epochs of the cosine, at most."""
+        return max(2, self.epochs // OWN)
 
     @property
     def most(self) -> int:
@@ -111,8 +91,6 @@ class Stages:
             history.weight_decay, history.schedule = now.decay, now.schedule
         if epoch <= self.pause // 2:
             self.halfway = self.lowest
-        if self.is_cosine:
-            self.of_trial = min(loss, self.of_trial)
         if epoch == 0:
             self.before = loss
         else:
@@ -124,7 +102,7 @@ class Stages:
 
     def epochs_of_cosine(self, epoch: int) -> int:
         """The epochs of a cosine that begins after this one: no more than before it, where nothing follows it."""
-        return self.length if epoch == self.pause or self.of_each else min(self.length, epoch)
+        return self.length if epoch == self.pause else min(self.length, epoch)
 
     def next_stage(self, epoch: int, *, has_time: bool = True) -> bool:
         """Begin the next stage after this epoch, if there is one.
@@ -132,48 +110,40 @@ class Stages:
         `has_time`: whether `epochs_of_cosine` would fit into a time budget.
         """
         if self.is_cosine:
-            return self._next_trial(epoch) or self._goes_on(epoch)
+            return self._goes_on(epoch)
         if self.lowest < self.before and epoch < self.end and self.index + 1 < len(self.decays):
             self.index += 1
             self.before, self.best_epoch = self.lowest, epoch
             return True
         if self.tries_cosine and not self.was_cosine and has_time:
             self.paused, self.is_cosine, self.was_cosine = self.lowest, True, True
-            self.begin, self.end = epoch, epoch + (self.of_each or self.epochs_of_cosine(epoch))
+            self.begin, self.end = epoch, epoch + self.epochs_of_cosine(epoch)
             return True
         if epoch >= self.end and self.end < self.epochs:  # there is no time for a cosine
             self.end, self.best_epoch = self.epochs, epoch
             return True
         return False
 
-    def _next_trial(self, epoch: int) -> bool:
-        """Begin the next trial after this epoch, or the cosine after all of them, if there are any."""
-        if not self.of_each or self.trial == TRIALS:
-            return False
-        if self.of_trial < self.least - FASTER * (self.trial == TRIALS - 1):
-            self.least, (self.rate, self.factor) = self.of_trial, self._tried_now
-        self.trial, self.of_trial = self.trial + 1, math.inf
-        of_cosine = self.length - TRIALS * self.of_each
-        self.begin, self.end = epoch, epoch + (self.of_each if self.trial < TRIALS else of_cosine)
-        return True
-
     def _goes_on(self, epoch: int) -> bool:
         """Go on with the decays where the cosine was not clearly better than what they had reached before it.
 
         What they still gain is estimated by the gain in the second half of their epochs so far.
         """
-        if self.begin - self.trial * self.of_each != self.pause or self.lowest < self.paused - max(
-            self.halfway - self.paused, 0.0
-        ):
+        if self.begin != self.pause or self.lowest < self.paused - max(self.halfway - self.paused, 0.0):
             return False
         self.is_cosine, self.best_epoch = False, epoch
         self.begin, self.end = epoch, self.epochs + self.length
         return True
 
-    def of_decays(self, losses: list[float]) -> list[float]:
-        """The losses of epochs with the constant rate."""
-        if self.is_cosine:
-            return losses[: self.begin - self.trial * self.of_each]
+    @property
+    def ends_by_cosine(self) -> bool:
+        """Whether the last epochs are those of a cosine."""
+        return self.is_cosine or self.schedule == "cosine"
+
+    def of_the_last_schedule(self, losses: list[float]) -> list[float]:
+        """The losses of the epochs with the last schedule: of the cosine if the fit ended with it, else the others."""
+        if self.ends_by_cosine:
+            return losses[self.begin :]
         return losses[: self.pause] + losses[self.pause + self.length :] if self.was_cosine else losses
 
     def done(self, step: int, batches: int) -> float:

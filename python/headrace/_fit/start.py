@@ -121,8 +121,8 @@ def marginal_links(
     required = plan.gaussianize
     if before is False:
         return ()
-    standing, n = source.standing(), flow.features
-    numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # last row: the number of knots
+    standing = source.standing()
+    links: tuple[Gaussianize, ...] = ()
     if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
         links = _marginals.gaussianizing(standing, *scale, Clock() if required or before else clock, progress, linear)
         if links and not (required or before):
@@ -131,9 +131,18 @@ def marginal_links(
             runs = [made(those, trial_rows, held_out) for those in (links, ())]
             has_tails = _marginals.has_long_tails(links)
             links = links if _marginals.gain(runs[0], runs[1], held_out, has_tails, progress) else ()
-        for own, link in zip(numbers, links, strict=False):
-            own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
-            own[-1] = link.latent.size
+    return shared_curves(source, links, flow.features, required)
+
+
+def shared_curves(
+    source: RowSource, links: tuple[Gaussianize, ...], features: int, required: bool | None
+) -> tuple[Gaussianize, ...]:
+    """The curves of the first process; an error where some are required and there are none."""
+    n = features
+    numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # last row: the number of knots
+    for own, link in zip(numbers, links, strict=False):
+        own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
+        own[-1] = link.latent.size
     found = []
     for own in source.broadcast(numbers):
         if count := int(own[-1, 0]):
