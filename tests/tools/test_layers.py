@@ -21,9 +21,9 @@ STOREYS = {
     "base": (950, "_base"),
     "core": (2100, "_arrays _core config"),
     "flow": (5150, "_flow densities files ops"),
-    "fit": (6400, "_fit distributed rows training"),
-    "methods": (6900, "ascent continuum sequences variational"),
-    "analysis": (4500, "_tables choosing diagnosis plot"),
+    "fit": (6600, "_fit distributed rows training"),
+    "methods": (6700, "ascent continuum sequences variational"),
+    "analysis": (4450, "_tables choosing diagnosis plot"),
     "clients": (
         12000,
         "_cli convert dask integrations jax onnx sklearn torch",

@@ -44,6 +44,7 @@ from headrace._cli.commands import (
 from headrace._cli.flow_options import FIT, FLOWS, Kind, settings
 from headrace._cli.joined_tables import STANDARD
 from headrace._cli.waves import SUFFIX
+from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.high_effort import with_effort
 from headrace._fit.streams import check_stream, rows_bar
 from headrace._flow.flows import DEFAULT
@@ -52,7 +53,6 @@ from headrace._tables import table as _table
 from headrace._tables.facts import Passed
 from headrace._tables.stream import Present, Treated
 from headrace._tables.table import Table
-from headrace.diagnosis.baselines import gaussian_log_prob
 from headrace.rows._stream import Block, Stream
 
 JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
