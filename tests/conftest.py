@@ -20,7 +20,7 @@ import selection
 from cases import DTYPES
 from cli_cases import folder, result, run
 from devices import library, machine
-from headrace._fit import full_mixture, mixture
+from headrace._fit.starts import mixture
 
 # JAX would take three quarters of a card's memory in each of pytest's processes, and leave the others without.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -151,8 +151,8 @@ def set_threads():
 def one_mixture(monkeypatch):
     """Small tables have a mixture of one kind to begin with, where a test does not judge the choice among them."""
     monkeypatch.setattr(mixture, "COMPONENTS", (3,))
-    monkeypatch.setattr(full_mixture, "COMPONENTS", (4,))
-    monkeypatch.setattr(full_mixture, "PRIORS", (1.0,))
+    monkeypatch.setattr(mixture, "COMPONENTS_OF_FULL", (4,))
+    monkeypatch.setattr(mixture, "PRIORS_OF_FULL", (1.0,))
 
 
 @pytest.fixture(params=frameworks.NAMES)

@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose
 import cases
 import reference
 from devices import Library
-from headrace.ascent.marginals import Curve, Shares, _masses, _summary, normal_score, spline_parameters
+from headrace._fit.starts.scores import Score, Shares, _summary, before, masses, normal_score
+from headrace.ascent.splines import spline_parameters
 
 EDGES = (-1.0, 0.125, 20)  # of a grid: where it begins, its step, its points
 
@@ -22,8 +23,13 @@ def skewed(rows):
     return x, np.where(g.random(rows) < 0.2, 1e-12, g.exponential(size=rows))
 
 
+def _masses(x, counts, total, first, step, cells):
+    """Masses of ascending values on a grid."""
+    return masses(before(x, counts, first, step, cells), total)
+
+
 def in_order(x, weights):
-    """As `_masses` takes them: ascending numbers, integers that count them, their sum."""
+    """As `before` takes them: ascending numbers, integers that count them, their sum."""
     order, shares = np.argsort(x), Shares.of(weights, x.size)
     return x[order], None if weights is None else shares.of_rows[order], shares.total
 
@@ -164,7 +170,7 @@ def test_weights_of_a_marginal_count_rows():
 
 def test_a_spline_has_the_knots_of_its_curve():
     x = np.linspace(-3.0, 3.0, 500)
-    curve = Curve(x, np.sinh(x) / 4.0, np.cosh(x) / 4.0)
+    curve = Score(x, np.sinh(x) / 4.0, np.cosh(x) / 4.0)
     raw = spline_parameters(curve, 10, 5.0, 1e-3)
     knots, values, slopes = reference.spline_knots(raw)
     want = curve.knots(9)

@@ -5,9 +5,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 import cases
+from headrace._fit.gaussian import gaussian_log_prob
+from headrace._fit.starts.kernels import BANDWIDTHS, KernelDensity, leave_one_out
 from headrace.choosing import simple
 from headrace.choosing.sample import Sample
-from headrace.diagnosis.baselines import BANDWIDTHS, KernelDensity, gaussian_log_prob, leave_one_out
 
 
 def correlated(rows, name, features=3):

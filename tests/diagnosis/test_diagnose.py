@@ -14,10 +14,10 @@ import cases
 import headrace as hr
 from headrace import diagnosis as diagnosis_package
 from headrace._cli import options
+from headrace._fit.gaussian import gaussian_log_prob
 from headrace.diagnosis import bands, latent, picture, run
 from headrace.diagnosis import page as page_module
 from headrace.diagnosis.advice import advice_for
-from headrace.diagnosis.baselines import gaussian_log_prob
 from pairs import pairwise
 
 

@@ -9,10 +9,9 @@ import headrace as hr
 import ranks
 from headrace._arrays.caller import Caller
 from headrace._arrays.sums import PlainSums
+from headrace._fit.starts import scores as _scores
 from headrace.ascent import competing_fits as _contest
 from headrace.ascent import directions
-from headrace.ascent import marginals as _marginals
-from headrace.ascent import shared_quantiles as _quantiles
 from headrace.distributed.groups import GroupError, local
 from headrace.distributed.shards import opened
 from headrace.ops._points import Chosen, Points
@@ -167,23 +166,24 @@ def test_summaries_are_those_of_all_rows(weighted):
         np.where(rng.random(997) < 0.5, 0.0, -0.0),
     ]
     weights = rng.uniform(0.0, 2.0, 997) if weighted else None
-    shares = _marginals.Shares.of(weights, 997)
+    shares = _scores.Shares.of(weights, 997)
     cuts = np.array_split(np.arange(997), [5, 5, 600])
     counts = [None if weights is None else shares.of_rows[i] for i in cuts]
     parts = [[x[i] for i in cuts] for x in columns]
-    ascending = [_quantiles._ascending(of, counts) for of in parts]
-    found = _quantiles.shared_summaries(local(), parts, ascending, counts, shares)
+    ascending = [_scores._ascending(of, counts) for of in parts]
+    table = opened(local(), 3, 0, Caller(), {0: np.stack(columns, axis=1)})
+    found = _scores._shared_summaries(table, parts, ascending, counts, shares)
     for x, one in zip(columns, found, strict=True):
         order = np.argsort(x, kind="stable")
         known = None if weights is None else shares.of_rows[order]
-        true = _marginals._summary(x[order], known, shares.total, _marginals.quantiles_for(shares.rows))
+        true = _scores._summary(x[order], known, shares.total, _scores.quantiles_for(shares.rows))
         assert_array_equal(one[:4], true[:4])
         assert_allclose(one[4], true[4], rtol=1e-12)
 
 
 def test_a_step_of_splines_sorts_each_column_once(monkeypatch):
-    sorts, whole = [], _quantiles._ascending
-    monkeypatch.setattr(_quantiles, "_ascending", lambda *arguments: sorts.append(1) or whole(*arguments))
+    sorts, whole = [], _scores._ascending
+    monkeypatch.setattr(_scores, "_ascending", lambda *arguments: sorts.append(1) or whole(*arguments))
     model = hr.DualAscentFlow(steps=4, refine=False, patience=None)
     model.fit(cut(ranks.rows(), ALL), progress=False, group=local())
     assert len(sorts) == 4 * 3
@@ -191,12 +191,12 @@ def test_a_step_of_splines_sorts_each_column_once(monkeypatch):
 
 def test_weights_count_as_those_of_one_process():
     weights = ranks.weights()
-    true = _marginals.Shares.of(weights, len(weights))
+    true = _scores.Shares.of(weights, len(weights))
 
     def work(group, mine):
         parts = list(cut(weights, mine).values())
         table = opened(group, 1, 0, Caller(), cut(weights[:, None], mine))
-        shares, counts = _marginals.Shares.over(parts, len(weights), table)
+        shares, counts = _scores.Shares.over(parts, len(weights), table)
         return shares, dict(zip(mine, counts, strict=True))
 
     for assignment in ASSIGNMENTS.values():

@@ -6,7 +6,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cases
 import headrace as hr
-from headrace._fit import few_rows, kernel_curves, mixture
+from headrace._fit import few_rows
+from headrace._fit.starts import curves, mixture
 
 pytestmark = pytest.mark.long  # whole fits
 QUIET = {"progress": False}
@@ -68,7 +69,7 @@ def test_no_component_collapses_onto_a_row(components):
     found = mixture.fitted(z, np.ones(len(z)), components, 0)
     assert np.isfinite(found.log_prob(z)).all()
     assert found.log_prob(z).max() < 25.0
-    assert found.scale.min() > 0.2
+    assert found.roots.max() < 5.0
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ def test_no_component_collapses_onto_a_row(components):
 def test_unseen_rows_gain_by_curves_of_skewed_columns():
     x, new = skewed(200), skewed(4000, "new")
     mean, std = x.mean(axis=0), x.std(axis=0)
-    (curve,) = kernel_curves.curves_of((x - mean) / std, np.ones(200))
+    (curve,) = curves.of_few_rows((x - mean) / std, np.ones(200))
     z, log_det = curve.inverse((new - mean) / std)
     normal = -0.5 * np.square((new - mean) / std).sum(axis=1)
     assert (log_det - 0.5 * np.square(z).sum(axis=1) - normal).mean() > 0.8
@@ -86,10 +87,10 @@ def test_unseen_rows_gain_by_curves_of_skewed_columns():
 
 def test_columns_that_do_not_gain_have_none():
     z = standardised(cases.rng("normal few").standard_normal((200, 2)))
-    assert kernel_curves.curves_of(z, np.ones(200)) == ()
-    assert kernel_curves.curves_of(standardised(skewed(30)), np.ones(30)) == ()  # too few rows
-    assert kernel_curves.curves_of(standardised(skewed(200)), np.ones(200), circles=[0, 1, 2]) == ()
-    assert kernel_curves.curves_of(standardised(skewed(200).round(0)), np.ones(200)) == ()  # values that repeat
+    assert curves.of_few_rows(z, np.ones(200)) == ()
+    assert curves.of_few_rows(standardised(skewed(30)), np.ones(30)) == ()  # too few rows
+    assert curves.of_few_rows(standardised(skewed(200)), np.ones(200), circles=[0, 1, 2]) == ()
+    assert curves.of_few_rows(standardised(skewed(200).round(0)), np.ones(200)) == ()  # values that repeat
 
 
 # --- fits -------------------------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from scipy import stats
 
 import cases
 import headrace as hr
-from headrace._fit import long_tails, marginals
-from headrace._fit.long_tails import LongTail, tail_of
+from headrace._fit import marginals
 from headrace._fit.marginals import Sample, of_sample
+from headrace._fit.starts import long_tails
+from headrace._fit.starts.long_tails import LongTail, tail_of
 
 
 def drawn(true, n, *key):

@@ -14,8 +14,10 @@ from headrace._fit import start as _start
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Data
-from headrace._fit.marginals import Column, Curve, Sample, of_sample
+from headrace._fit.marginals import Sample, of_sample
 from headrace._fit.source import ArrayRows
+from headrace._fit.starts import curves
+from headrace._fit.starts.curves import Column, Curve, of_quantiles
 
 LATENT = np.linspace(-2.0, 2.0, marginals.KNOTS)
 
@@ -87,7 +89,7 @@ def test_weights_count_as_rows_that_are_repeated():
 @pytest.mark.parametrize("count", marginals.COUNTS)
 def test_quantiles_go_to_those_of_a_normal_distribution(count):
     rows = cases.rng("quantiles").exponential(size=(5000, 1))
-    curve = marginals._curve(Column.of(rows[:, 0], np.ones(5000)), LATENT, count)
+    curve = of_quantiles(Column.of(rows[:, 0], np.ones(5000)), LATENT[:: (marginals.KNOTS - 1) // (count - 1)])
     assert_allclose(np.mean(rows <= curve.x, axis=0), stats.norm.cdf(curve.z), atol=1e-3)
     inner, chords = curve.slope[1:-1], np.diff(curve.z) / np.diff(curve.x)
     assert (inner <= 3 * np.minimum(chords[1:], chords[:-1])).all()  # so that it does not swing
@@ -96,7 +98,7 @@ def test_quantiles_go_to_those_of_a_normal_distribution(count):
 def test_straight_tails_have_the_most_likely_slope():
     draw = cases.rng("tails")
     rows, weights = draw.standard_t(2.0, 3000)[:, None], draw.uniform(0.5, 1.5, 3000)
-    curve = marginals._curve(Column.of(rows[:, 0], weights), LATENT, 33)
+    curve = of_quantiles(Column.of(rows[:, 0], weights), LATENT)
     for end, sign in ((0, -1.0), (-1, 1.0)):
         beyond = sign * (rows[:, 0] - curve.x[end])
         out, share, far = beyond[beyond > 0], weights[beyond > 0], abs(LATENT[end])
@@ -108,7 +110,7 @@ def test_straight_tails_have_the_most_likely_slope():
         assert likelihood(best) > likelihood(0.97 * best)
         assert likelihood(best) > likelihood(1.03 * best)
     alone = np.concatenate([np.linspace(-1.0, 1.0, 300), [0.0]])[:, None]
-    assert marginals._tail(alone[:, 0] - 5.0, 2.0, np.ones(301), 0.7) == 0.7
+    assert curves._tail(alone[:, 0] - 5.0, 2.0, np.ones(301), 0.7) == 0.7
 
 
 def test_a_curve_in_numpy_is_that_of_the_core():

@@ -14,10 +14,12 @@ from scipy import stats
 
 import cases
 import headrace as hr
-from headrace._fit import gaussian, marginals
+from headrace._fit import marginals
 from headrace._fit import plan as _plan
+from headrace._fit.gaussian import MOST_FEATURES
 from headrace._fit.marginals import Sample, of_sample
 from headrace._fit.moments import far_columns
+from headrace._fit.starts import gaussian
 from headrace.choosing.sample import opened
 
 KINDS = ["array", "stream", "group"]
@@ -174,7 +176,7 @@ def test_the_mean_is_that_of_least_squares(weighted):
 
 def test_one_context_for_all_rows_and_very_many_columns_of_it_add_no_parameters(short):
     x = cases.rng("nothing").standard_normal((1000, 2))
-    for columns, rows in ((3, None), (gaussian.MOST_FEATURES + 1, 1000)):
+    for columns, rows in ((3, None), (MOST_FEATURES + 1, 1000)):
         flow = small(2, columns)
         size = flow.parameters.size
         flow.fit(x, cases.rng("context").standard_normal((rows, columns) if rows else columns), **QUIET)

@@ -7,7 +7,8 @@ from scipy import special, stats
 
 import cases
 import headrace as hr
-from headrace._fit import full_mixture, teacher
+from headrace._fit import few_rows, teacher
+from headrace._fit.starts import mixture
 from headrace._flow.fit_arguments import Arguments
 
 pytestmark = pytest.mark.long  # whole fits
@@ -42,6 +43,16 @@ def small(features, context=0, **settings):
     return hr.MAF(features, context, transforms=3, hidden=(32,), **settings)
 
 
+def of_full(z, components):
+    return mixture.fitted(z, np.ones(len(z)), components, 0, 1.0, full=True)
+
+
+def moments_of(found):
+    """Means and covariances of components."""
+    roots = found.root @ found.roots
+    return found.loc @ np.linalg.inv(found.root), np.linalg.inv(roots @ roots.transpose(0, 2, 1))
+
+
 @pytest.fixture
 def shorter(monkeypatch):
     """Fewer steps, where the density that is reached does not matter."""
@@ -54,9 +65,8 @@ def shorter(monkeypatch):
 
 def test_a_density_is_that_of_its_components():
     z = standardised(ellipsoids(200))
-    found = full_mixture.fitted(z, np.ones(200), 3, 1.0, 0)
-    covariances = np.linalg.inv(found.roots @ found.roots.transpose(0, 2, 1))
-    each = [stats.multivariate_normal(m, c).logpdf(z) for m, c in zip(found.loc, covariances, strict=True)]
+    found = of_full(z, 3)
+    each = [stats.multivariate_normal(m, c).logpdf(z) for m, c in zip(*moments_of(found), strict=True)]
     assert_allclose(found.log_prob(z), special.logsumexp(each, axis=0, b=found.shares[:, None]), rtol=1e-9, atol=1e-9)
     assert_allclose(found.shares.sum(), 1.0)
 
@@ -64,18 +74,18 @@ def test_a_density_is_that_of_its_components():
 def test_it_is_near_the_truth():
     x, new = ellipsoids(300), ellipsoids(4000, "new")
     mean, std = x.mean(axis=0), x.std(axis=0)
-    found = full_mixture.fitted((x - mean) / std, np.ones(300), 3, 1.0, 0)
+    found = of_full((x - mean) / std, 3)
     lost = truth(new) - (found.log_prob((new - mean) / std) - np.log(std).sum())
     assert 0.0 < lost.mean() < 0.15
 
 
 def test_samples_have_its_moments():
     z = standardised(ellipsoids(200))
-    found = full_mixture.fitted(z, np.ones(200), 3, 1.0, 0)
+    found = of_full(z, 3)
     rows = found.sample(200_000, np.random.default_rng(0))
-    mean = found.shares @ found.loc
-    own = np.linalg.inv(found.roots @ found.roots.transpose(0, 2, 1))
-    away = found.loc - mean
+    loc, own = moments_of(found)
+    mean = found.shares @ loc
+    away = loc - mean
     covariance = np.einsum("k,kij->ij", found.shares, own + away[:, :, None] * away[:, None])
     assert_allclose(rows.mean(axis=0), mean, atol=0.02)
     assert_allclose(np.cov(rows.T), covariance, atol=0.03)
@@ -84,18 +94,18 @@ def test_samples_have_its_moments():
 def test_weights_count_as_repeated_rows():
     z, weights = standardised(ellipsoids(120)), cases.rng("of a full mixture").integers(1, 4, 120)
     members = np.eye(3)[cases.rng("members").integers(0, 3, 120)]
-    share = weights / weights.sum()
-    found = full_mixture._maximised(z, share, float(weights.sum()), members, 4.0)[1]
-    size = int(weights.sum())
+    begun = mixture._from_members(z, weights, members, 4.0, full=True)
+    found = mixture._maximised(z, weights, begun, 4.0)[1]
     rows, of_rows = np.repeat(z, weights, axis=0), np.repeat(members, weights, axis=0)
-    repeated = full_mixture._maximised(rows, np.full(size, 1.0 / size), float(size), of_rows, 4.0)[1]
+    begun = mixture._from_members(rows, np.ones(len(rows)), of_rows, 4.0, full=True)
+    repeated = mixture._maximised(rows, np.ones(len(rows)), begun, 4.0)[1]
     assert_allclose(found.log_prob(z), repeated.log_prob(z), atol=1e-8)
 
 
-@pytest.mark.parametrize("components", full_mixture.COMPONENTS)
+@pytest.mark.parametrize("components", mixture.COMPONENTS_OF_FULL)
 def test_no_component_collapses_onto_a_row(components):
     z = standardised(np.concatenate([ellipsoids(40), np.full((1, 3), 30.0), np.full((5, 3), -9.0)]))
-    found = full_mixture.fitted(z, np.ones(len(z)), components, 1.0, 0)
+    found = of_full(z, components)
     assert np.isfinite(found.log_prob(z)).all()
     assert found.log_prob(z).max() < 25.0
 
@@ -153,8 +163,8 @@ def test_losses_of_rows_left_out_include_the_slopes_of_curves():
     """Lognormal columns: behind their curves rows are normal, and log densities of data lack log x beside these."""
     x = np.exp(cases.rng("lognormal", "curves").standard_normal((400, 2)))
     out = np.arange(400) % 5 == 0
-    seen = teacher._Seen.of(x, np.ones(400), out, 0.0, True, np.float64)
-    losses = seen.losses(teacher.Teacher(0.0, True, 1, 1.0), 0)
+    seen = few_rows.Seen.of(x, np.ones(400), 0, 0.0, True, (), np.float64)
+    losses = seen.losses(1, 0, 1.0, full=True)
     true = -stats.lognorm(1.0).logpdf(x[out]).sum(axis=1)
     assert np.median(np.abs(losses - true)) < 0.3  # from 320 rows; the slopes are 1.2 nats on average
     assert np.median(np.abs(seen.slopes)) > 0.6

@@ -22,8 +22,8 @@ STOREYS = {
     "core": (2100, "_arrays _core config"),
     "flow": (5150, "_flow densities files ops"),
     "fit": (6900, "_fit distributed rows training"),
-    "methods": (6900, "ascent continuum sequences variational"),
-    "analysis": (4500, "_tables choosing diagnosis plot"),
+    "methods": (6700, "ascent continuum sequences variational"),
+    "analysis": (4450, "_tables choosing diagnosis plot"),
     "clients": (
         11500,
         "_cli convert dask integrations jax onnx sklearn torch",

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from headrace._base.output import replacing
 from headrace._base.pictures import NO_MATPLOTLIB, can_draw
+from headrace._fit.gaussian import gaussian_log_prob
+from headrace._fit.starts.kernels import KernelDensity
 from headrace._flow.flow import Flow
 from headrace._flow.flows import MAF, NSF
-from headrace.diagnosis.baselines import KernelDensity, gaussian_log_prob
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

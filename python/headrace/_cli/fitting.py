@@ -42,6 +42,7 @@ from headrace._cli.commands import (
 )
 from headrace._cli.flow_options import FIT, FLOWS, Kind, settings
 from headrace._cli.waves import SUFFIX
+from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.high_effort import with_effort
 from headrace._fit.streams import check_stream, rows_bar
 from headrace._flow.flows import DEFAULT
@@ -50,7 +51,6 @@ from headrace._tables import table as _table
 from headrace._tables.facts import Passed
 from headrace._tables.stream import Present, Treated
 from headrace._tables.table import Table
-from headrace.diagnosis.baselines import gaussian_log_prob
 from headrace.rows import _files as tables
 from headrace.rows._files import STANDARD
 from headrace.rows._joined import Columns

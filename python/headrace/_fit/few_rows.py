@@ -16,12 +16,12 @@ import numpy as np
 from headrace._arrays import caller as _arrays
 from headrace._base.types import Floats
 from headrace._fit import gaussian as _gaussian
-from headrace._fit import mixture as _mixture
 from headrace._fit.cross_validation import FOLDS, Chosen, clearly_better, pooled
 from headrace._fit.given_rows import Moments
-from headrace._fit.kernel_curves import curves_of
 from headrace._fit.residuals import ALWAYS, TRIED, Residuals, behind, of_rows
 from headrace._fit.source import ArrayRows
+from headrace._fit.starts import curves as _curves
+from headrace._fit.starts import mixture as _mixture
 from headrace._flow.bases import Base, StandardNormal
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.support import circles_of
@@ -62,14 +62,12 @@ def begun(source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any
     """The density of training rows. `scale`, `context`: means and deviations of columns, and of the context's."""
     z, share, _ = standardised(source, scale)
     circles = circles_of(source.support)
-    residuals = of_rows(z, share, kind.limit, circles, dtype)
-    z = behind(z, residuals.links)
-    curves = curves_of(z, share, circles) if kind.curves else ()
+    curves, residuals = inner_links(z, share, kind.limit, kind.curves, circles, dtype)
     inner = (*curves, *residuals.links)
     base: Base | None = None
     outer: Links
     if kind.components:
-        found = _mixture.fitted(behind(z, curves), share, kind.components, seed)
+        found = _mixture.fitted(behind(z, inner), share, kind.components, seed)
         outer, base = found.links(), found.base()
     else:
         outer = _gaussian.decorrelating(source, *scale, context, dtype, inner)
@@ -161,17 +159,45 @@ def in_folds(values: Floats) -> Floats:
     return np.concatenate([values[np.arange(len(values)) % FOLDS == fold] for fold in range(FOLDS)])
 
 
+def inner_links(
+    z: Floats, share: Floats, limit: float, curves: bool, circles: Sequence[int], dtype: Any
+) -> tuple[Links, Residuals]:
+    """Curves of standardised rows, where they are wanted, and what replaces columns that others give away."""
+    residuals = of_rows(z, share, limit, circles, dtype)
+    return (_curves.of_few_rows(behind(z, residuals.links), share, circles) if curves else ()), residuals
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Rows behind links made of those that are seen, and the rows that are not."""
+
+    seen: Floats
+    share: Floats
+    unseen: Floats
+    slopes: Floats
+    """Log determinants of the links at the unseen rows."""
+
+    @classmethod
+    def of(
+        cls, z: Floats, share: Floats, fold: int, limit: float, curves: bool, circles: Sequence[int], dtype: Any
+    ) -> Seen:
+        """All rows but those of a fold, and these."""
+        out = np.arange(len(z)) % FOLDS == fold
+        found, residuals = inner_links(z[~out], share[~out], limit, curves, circles, dtype)
+        links, unseen, slopes = (*found, *residuals.links), z[out], np.zeros(out.sum())
+        for link in reversed(links):
+            unseen, log_det = link.inverse(unseen)
+            slopes = slopes + log_det
+        return cls(behind(z[~out], links), share[~out], unseen, slopes)
+
+    def losses(self, *arguments: Any, **settings: Any) -> Floats:
+        """Losses of the unseen rows under the mixture that is fitted by these arguments to the others."""
+        return -_mixture.fitted(self.seen, self.share, *arguments, **settings).log_prob(self.unseen) - self.slopes
+
+
 def _components(z: Floats, share: Floats, circles: Sequence[int], dtype: Any, kind: Beginning, seed: int) -> int:
     """The number of components with the highest log density of rows left out."""
-    gains = np.zeros(len(_mixture.COMPONENTS))
-    for fold in range(FOLDS):
-        out = np.arange(len(z)) % FOLDS == fold
-        seen, unseen = z[~out], z[out]
-        links = of_rows(seen, share[~out], kind.limit, circles, dtype).links
-        if kind.curves:
-            links = (*curves_of(behind(seen, links), share[~out], circles), *links)
-        seen, unseen = behind(seen, links), behind(unseen, links)
-        for i, components in enumerate(_mixture.COMPONENTS):
-            found = _mixture.fitted(seen, share[~out], components, seed)
-            gains[i] += float(share[out] @ found.log_prob(unseen))
-    return _mixture.COMPONENTS[int(np.argmax(np.nan_to_num(gains, nan=-np.inf)))]
+    folds = [Seen.of(z, share, fold, kind.limit, kind.curves, circles, dtype) for fold in range(FOLDS)]
+    numbers = _mixture.COMPONENTS
+    losses = [in_folds(share) @ np.concatenate([fold.losses(one, seed) for fold in folds]) for one in numbers]
+    return numbers[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))]

@@ -26,12 +26,12 @@ from headrace._fit.few_rows import Beginning, best_beginnings
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.history import History, is_interrupted, kept_fields
 from headrace._fit.linear_links import Links, candidates, residual_columns, shared
-from headrace._fit.mixture import COMPONENTS
 from headrace._fit.plan import LEAST, LEAST_HELD_OUT, MANY, Plan
 from headrace._fit.residuals import Residuals
 from headrace._fit.run import ArrayRun, DeviceRun, HeldOut, Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.start import Start, gaussian_links, marginal_links, not_worse_than_a_gaussian, shared_curves
+from headrace._fit.starts.mixture import COMPONENTS
 from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamRows
 from headrace._fit.teacher import arguments_of_student, best_teacher, samples_of

@@ -1,12 +1,8 @@
-"""The Gaussian of rows: the one that a fit with few rows starts from, and that other densities are compared with.
-
-A flow has it as fixed links at its data end.
-"""
+"""The Gaussian of a fit's rows: few rows start from it, and other densities are compared with it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +11,9 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._base.types import Floats
 from headrace._fit.given_rows import Data
-from headrace._fit.source import RowSource
-from headrace._flow.transforms.fixed import Standardize
-from headrace._flow.transforms.masked import Coupling
-from headrace._flow.transforms.rotation import Rotation
-from headrace._flow.transforms.support import Support
+from headrace._fit.source import ArrayRows, RowSource
+from headrace._fit.starts.gaussian import FOLDS, estimated, links_of, second_moments
+from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
 from headrace.rows._held_out import CHUNK
 
@@ -30,10 +24,6 @@ Scale = tuple[Floats, Floats]
 """Mean and standard deviation of context columns."""
 
 MOST_FEATURES = 64
-SHARES = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # share of the identity in a covariance
-FOLDS = 5
-LEAST_ROOT = 1e-6  # standard deviation of a direction: float32 rounds a standardised row by up to 1e-7
-CONSTANT = 1e-4  # variance of a column that is constant
 QUIET = 0.1  # remaining share of the networks' last weights: the flow is that Gaussian within some 1e-4 nats
 
 
@@ -52,9 +42,9 @@ def decorrelating(
     """
     contexts = 0 if scale is None else source.columns(of_context=True)
     contexts = contexts if contexts <= MOST_FEATURES else 0
-    if not serves(std.size, contexts, source.size, source.support):
-        return ()
     n = std.size + contexts
+    if n == 1 or std.size > MOST_FEATURES or source.size < 2 * FOLDS or circles_of(source.support):
+        return ()  # among others because a circle has no covariance with a line
 
     def sums() -> Iterator[Floats]:
         for data in source.parts(CHUNK):
@@ -64,12 +54,6 @@ def decorrelating(
 
     found = source.sum(sums(), np.zeros(FOLDS * (n * n + 1)))
     return links_of(found[:-FOLDS].reshape(FOLDS, n, n), found[-FOLDS:], contexts, dtype)
-
-
-def serves(features: int, contexts: int, rows: int, support: Support | None) -> bool:
-    """Whether such links are possible: a circle has no covariance with a line."""
-    circles = support is not None and any(support.periodic)
-    return (features > 1 or contexts > 0) and features <= MOST_FEATURES and rows >= 2 * FOLDS and not circles
 
 
 def joined(data: Data, mean: Floats, std: Floats, scale: Scale | None, curves: Sequence[Transform] = ()) -> Floats:
@@ -83,103 +67,44 @@ def joined(data: Data, mean: Floats, std: Floats, scale: Scale | None, curves: S
     return np.concatenate([z, (context - scale[0]) / scale[1]], axis=1)
 
 
-def second_moments(z: Floats, share: Floats) -> tuple[Floats, Floats]:
-    """Weighted second moments of rows, one matrix per fold, and the folds' weights."""
-    folds = [slice(fold, None, FOLDS) for fold in range(FOLDS)]
-    # Not a matrix product, because its order of summation would depend on the threads of the BLAS.
-    moments = [np.einsum("ni,nj->ij", z[f] * share[f, None], z[f]) for f in folds]
-    return np.stack(moments), np.array([share[f].sum() for f in folds])
+def gaussian_log_prob(
+    points: NDArray[Any],
+    rows: NDArray[Any],
+    *,
+    weights: NDArray[Any] | None = None,
+    context: tuple[NDArray[Any], NDArray[Any]] | None = None,
+) -> Floats:
+    """Log density of rows, shape (rows,), under the Gaussian of points, see `estimated`, in float64.
 
+    Args:
+        points, rows: Shapes (points, features) and (rows, features).
+        weights: Of the points.
+        context: Of the points and of the rows: the Gaussian's mean is then linear in it.
 
-@dataclass(frozen=True)
-class Estimate:
-    """A Gaussian of standardised rows, whose mean is linear in their contexts."""
+    Raises:
+        numpy.linalg.LinAlgError: the points lie in a plane, or there are too few of them.
 
-    slopes: Floats
-    """Of the mean in the contexts, shape (features, contexts)."""
-    directions: Floats
-    """The eigenvectors of the covariance, as columns."""
-    deviations: Floats
-    """Standard deviations along them."""
-    spread: Floats
-    """Eigenvalues of the covariance of the residuals, before the identity is mixed in."""
-    is_identity: bool
-    """Whether the covariance is the identity."""
-
-
-def estimated(moments: Floats, weight: Floats, contexts: int = 0) -> Estimate | None:
-    """The Gaussian from the `second_moments` of standardised rows, with their contexts in the last columns.
-
-    Its mean is linear in the context: a ridge regression. Its covariance is that of the residuals, mixed with the
-    identity. Cross-validation chooses both shares of the identity. A direction with hardly any spread, from nearly
-    collinear columns, gets the deviation `LEAST_ROOT`. None where one fold has all rows.
+    >>> import numpy as np
+    >>> gaussian_log_prob(np.array([[-1.0], [1.0]]), np.array([[0.0]])).round(4).tolist()  # -log(2 pi) / 2
+    [-0.9189]
     """
-    n = moments.shape[1] - contexts
-    moments, still = moments.copy(), np.flatnonzero(np.diagonal(moments.sum(axis=0)) == 0.0)
-    moments[:, still, still] = CONSTANT * weight[:, None]
-    gains = np.zeros((len(SHARES), len(SHARES)))  # of a share in the regression, and one in the covariance
-    gains[:-1] = 0.0 if contexts else -np.inf
-    for fold in range(FOLDS):
-        rest = weight.sum() - weight[fold]
-        if not rest > 0:
-            return None
-        known = (moments.sum(axis=0) - moments[fold]) / rest
-        for ridge in range(0 if contexts else len(SHARES) - 1, len(SHARES)):
-            slopes = _slopes(known, n, SHARES[ridge])
-            values, vectors = np.linalg.eigh(_of_residuals(known, slopes))
-            seen = np.einsum("ij,ik,kj->j", vectors, _of_residuals(moments[fold], slopes), vectors)
-            for i, share in enumerate(SHARES):
-                variance = _mixed(values, share)
-                gains[ridge, i] -= 0.5 * (weight[fold] * np.log(variance) + seen / variance).sum()
-    ridge, i = divmod(int(np.argmax(gains)), len(SHARES))
-    known = moments.sum(axis=0) / weight.sum()
-    slopes = _slopes(known, n, SHARES[ridge])
-    values, vectors = np.linalg.eigh(_of_residuals(known, slopes))
-    return Estimate(slopes, vectors, np.sqrt(_mixed(values, SHARES[i])), values, SHARES[i] == 1.0)
-
-
-def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np.float32) -> tuple[Transform, ...]:
-    """The links of the `estimated` Gaussian; its covariance as the symmetric root, which moves the coordinates least.
-
-    No links where neither context nor correlations gain.
-    """
-    found = estimated(moments, weight, contexts)
-    if found is None:
-        return ()
-    n = len(found.deviations)
-    shift: tuple[Transform, ...] = ()
-    if found.slopes.any():
-        own: dict[str, Any] = {"features": n, "passive": [], "context": contexts, "map": "additive"}
-        shift = (Coupling.from_dense([found.slopes.astype(dtype)], [np.zeros(n, dtype)], **own),)
-    if found.is_identity:
-        return shift
-    vectors = found.directions
-    return Rotation(vectors.T), Standardize(np.zeros(n), found.deviations), Rotation(vectors), *shift
-
-
-def _slopes(moments: Floats, n: int, share: float) -> Floats:
-    """Ridge regression of the first n columns on the others: shape (n, others)."""
-    if share == 1.0 or n == len(moments):
-        return np.zeros((n, len(moments) - n))
-    values, vectors = np.linalg.eigh(moments[n:, n:])
-    turned = (1 - share) * np.einsum("ij,jk->ik", moments[:n, n:], vectors) / _mixed(values, share)
-    slopes: Floats = np.einsum("ij,kj->ik", turned, vectors)
-    return slopes
-
-
-def _of_residuals(moments: Floats, slopes: Floats) -> Floats:
-    """Second moments of the residuals of a regression."""
-    if not slopes.size:
-        return moments
-    left = np.concatenate([np.eye(len(slopes)), -slopes], axis=1)
-    found: Floats = np.einsum("ik,lk->il", np.einsum("ij,jk->ik", left, moments), left)
-    return found
-
-
-def _mixed(variances: Floats, share: float) -> Floats:
-    """Variances with a share of 1 mixed in, and a lower limit."""
-    mixed: Floats = np.maximum((1 - share) * np.maximum(variances, 0.0) + share, LEAST_ROOT**2)
-    return mixed
+    of_points, of_rows = (None, None) if context is None else context
+    source = ArrayRows(Data(points, of_points, weights))
+    mean, std = source.moments()
+    scale = None if of_points is None else source.moments(of_context=True)
+    z = joined(source.data, mean, std, scale)
+    moments, weight = second_moments(z, source.data.shares())
+    n = std.size
+    found = estimated(moments, weight, z.shape[1] - n)
+    if found is None or not np.diagonal(moments.sum(axis=0))[:n].all():
+        raise np.linalg.LinAlgError("a column is constant, or there are too few points")
+    if not found.spread.min() > n * np.finfo(np.float64).eps * found.spread.max():
+        raise np.linalg.LinAlgError("the points lie in a plane")
+    z = joined(Data(rows, of_rows, None), mean, std, scale)
+    white = (z[:, :n] - z[:, n:] @ found.slopes.T) @ found.directions / found.deviations
+    log_volume = np.log(found.deviations).sum() + np.log(std).sum() + 0.5 * n * np.log(2 * np.pi)
+    result: Floats = -0.5 * np.square(white).sum(axis=1) - log_volume
+    return result
 
 
 def quietened(flow: Trainable, parameters: NDArray[Any]) -> NDArray[Any]:

@@ -8,25 +8,24 @@ and a gap between them, networks may do better with the column unchanged: some s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._base import progress as _progress
 from headrace._base.types import Floats
-from headrace._fit import long_tails as _long_tails
 from headrace._fit.clock import Clock
-from headrace._fit.long_tails import LongTail
 from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.residuals import behind
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
+from headrace._fit.starts import long_tails as _long_tails
+from headrace._fit.starts.curves import Column, Curve, best_of, gains_of, mean_beyond, of_quantiles
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
@@ -46,12 +45,9 @@ KNOTS = COUNTS[-1]
 CLOSEST = (4e-6, 2e-5)  # least shares of the range with long tails between two quantiles: the first that gives a curve
 LINKS = 2  # at most
 MOST = KNOTS + 2 * _long_tails.KNOTS  # of them all, with long tails
-SPREAD = 3e-6  # of the range, between knots closer than `Gaussianize` allows
 CROWDED = 3e-5  # of the range, between two of the fewest quantiles: closer ones leave no room for knots between them
 REACH = 12.0  # scale of asinh for these, in the same unit: more would leave its own knots no room
-FOLDS = 4
 CLEARLY = 2.0  # standard errors by which rows must gain, or lose
-DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
 STEPS = 400  # of a trial
 NO_GAIN = (
     "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
@@ -75,102 +71,6 @@ class Sample:
         """The effective number of rows (Kish)."""
         share = self.shares()
         return float(np.square(share.sum()) / np.square(share).sum())
-
-
-@dataclass(frozen=True)
-class Column:
-    """Ascending values of a column, their weights, and the index of each one's fold."""
-
-    x: Floats
-    share: Floats
-    fold: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, x: Floats, share: Floats) -> Column:
-        """The values of rows in any order; rows are distributed to the folds in turn."""
-        order = np.argsort(x, kind="stable")
-        return cls(x[order], share[order], order % FOLDS)
-
-    def where(self, chosen: NDArray[np.bool_]) -> Column:
-        """Some of the rows."""
-        return Column(self.x[chosen], self.share[chosen], self.fold[chosen])
-
-    @property
-    def moments(self) -> tuple[float, float]:
-        """Mean and variance."""
-        total = self.share.sum()
-        mean = (self.share * self.x).sum() / total
-        return float(mean), float((self.share * np.square(self.x - mean)).sum() / total)
-
-    @property
-    def is_clearly_long(self) -> bool:
-        """Whether one of the tails clearly follows a power law."""
-        return any(tail is not None and tail.is_clear for tail in self.tails)
-
-    @cached_property
-    def tails(self) -> tuple[LongTail | None, LongTail | None]:
-        """The lower tail, of the values with the opposite sign, and the upper one."""
-        return _long_tails.tail_of(-self.x[::-1], self.share[::-1]), _long_tails.tail_of(self.x, self.share)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A map of a column to N(0, 1): a rational quadratic function between knots, straight beyond (`Gaussianize`)."""
-
-    x: Floats
-    z: Floats
-    slope: Floats
-
-    def at(self, x: Floats) -> tuple[Floats, Floats]:
-        """z and log dz/dx. In NumPy, because there are many curves of few rows."""
-        k = np.clip(np.searchsorted(self.x, x, side="right") - 1, 0, self.x.size - 2)
-        width, height = np.diff(self.x)[k], np.diff(self.z)[k]
-        steep, d0, d1 = height / width, self.slope[k], self.slope[k + 1]
-        t = np.clip((x - self.x[k]) / width, 0.0, 1.0)
-        r = 1.0 - t
-        below = steep + (d0 + d1 - 2.0 * steep) * t * r
-        inside = self.z[k] + height * (steep * t * t + d0 * t * r) / below
-        slope = np.square(steep / below) * (d1 * t * t + 2.0 * steep * t * r + d0 * r * r)
-        beyond = x - np.clip(x, self.x[0], self.x[-1])
-        z: Floats = inside + beyond * slope
-        return z, np.log(slope)
-
-    def placed(self, latent: Floats, spread: bool = False) -> Curve | None:
-        """Nearly the same curve with knots at these values; None where `Gaussianize` allows none as close.
-
-        `spread`: knots that are too close, such as at a sharp edge, are moved outwards, from the middle on.
-        """
-        own = Curve(*_spread(self.x, self.z, self.slope)) if spread else self
-        try:
-            x = Gaussianize(own.x[None], own.z, own.slope[None]).forward(latent[:, None])[0][:, 0]
-            slope = np.exp(own.at(x)[1])
-            if spread:
-                x, _, slope = _spread(x, latent, slope)
-            Gaussianize(x[None], latent, slope[None])
-        except ValueError:
-            return None
-        return Curve(x, latent, slope)
-
-    def is_longer(self, latent: Floats) -> bool:
-        """Whether the curve has knots beyond these."""
-        return bool(self.z[0] < latent[0] or self.z[-1] > latent[-1])
-
-    def mirrored(self) -> Curve:
-        """The curve of the column with the opposite sign."""
-        return Curve(-self.x[::-1], -self.z[::-1], self.slope[::-1])
-
-
-def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, Floats]:
-    """Knots as far apart as `Gaussianize` requires, and slopes of their chords where they moved.
-
-    The ends keep their slopes, because these are those of the tails: a spike's would throw all rows beyond far out.
-    """
-    moved, middle, least = x.copy(), x.size // 2, SPREAD * (x[-1] - x[0])
-    for i in range(middle + 1, x.size):
-        moved[i] = max(x[i], moved[i - 1] + least)
-    for i in range(middle - 1, -1, -1):
-        moved[i] = min(x[i], moved[i + 1] - least)
-    return moved, latent, np.where((moved == x) | np.isin(latent, latent[[0, -1]]), slope, np.gradient(latent, moved))
 
 
 def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: int) -> bool:
@@ -265,7 +165,7 @@ def _stays(tried: _Judged, other: _Judged, share: Floats, allowed: float) -> boo
     if tried.each is None or other.each is None:
         return tried.each is not None
     loses = tried.each - other.each
-    return bool(loses.any()) and _mean_beyond(loses, share, allowed) <= 0.0
+    return bool(loses.any()) and mean_beyond(loses, share, allowed) <= 0.0
 
 
 def of_sample(
@@ -314,7 +214,7 @@ def _spreading(
     u = np.linspace(-REACH, REACH, KNOTS)
     data, slopes, crowded = np.tile(u, (features, 1)), np.ones((features, u.size)), []
     for c, column in columns.items():
-        curve = _curve(column, latent, COUNTS[0])
+        curve = of_quantiles(column, latent[:: (KNOTS - 1) // (COUNTS[0] - 1)])
         if curve is None or np.diff(curve.x).min() > CROWDED * (curve.x[-1] - curve.x[0]):
             continue
         below = np.cumsum(column.share) / column.share.sum()
@@ -391,109 +291,12 @@ def _chosen(column: Column, latent: Floats, closest: float | None) -> Curve | No
 
     `closest`: not None for long tails, which it has unless rows gain more by straight ones, by a standard error.
     """
-    best, gain, each = 0, 0.0, np.zeros(0)
+    ends = [latent[:: (KNOTS - 1) // (count - 1)] for count in COUNTS]
     clearly = 0.0 if closest is not None and column.is_clearly_long else CLEARLY  # one row may have all of the gain
-    parts = [(column.where(column.fold != fold), column.where(column.fold == fold)) for fold in range(FOLDS)]
-    share = np.concatenate([unseen.share for _, unseen in parts])
-    share = share / share.sum()
-    for count in COUNTS:
-        found = gains_of(parts, partial(_curve, latent=latent, count=count, closest=closest))
-        if found is not None and (mean := _mean_beyond(found, share, clearly)) > gain:
-            best, gain, each = count, mean, found
-    if not best:
+    best = best_of(column, [partial(of_quantiles, ends=of, closest=closest) for of in ends], clearly)
+    if best is None:
         return None
-    straight = None if closest is None else gains_of(parts, partial(_curve, latent=latent, count=best))
-    if straight is not None and _mean_beyond(straight - each, share, 1.0) > 0.0:
+    straight = None if closest is None else gains_of(column, partial(of_quantiles, ends=ends[best[0]]))
+    if straight is not None and mean_beyond(straight - best[1], column.shares(), 1.0) > 0.0:
         closest = None
-    return _curve(column, latent, best, closest)
-
-
-def gains_of(parts: Sequence[tuple[Column, Column]], made: Callable[[Column], Curve | None]) -> Floats | None:
-    """Nats that each row gains by a curve `made` of the other folds' rows over a normal density; None without one."""
-    gains = []
-    for seen, unseen in parts:
-        if (curve := made(seen)) is None:
-            return None
-        z, log_slope = curve.at(unseen.x)
-        gains.append(log_slope - 0.5 * np.square(z) - _normal(unseen.x, seen))
-    each = np.concatenate(gains)
-    return each if np.isfinite(each).all() else None
-
-
-def _mean_beyond(each: Floats, share: Floats, errors: float) -> float:
-    """The weighted mean where it exceeds this multiple of its standard error; else minus infinity."""
-    mean = float((share * each).sum())
-    error = float(np.sqrt(np.square(share * (each - mean)).sum()))
-    return mean if mean > errors * error else -math.inf
-
-
-def _normal(x: Floats, seen: Column) -> Floats:
-    """The log density of N(mean, variance) of the rows seen, without the constant."""
-    mean, variance = seen.moments
-    density: Floats = -0.5 * np.square(x - mean) / variance - 0.5 * np.log(variance)
-    return density
-
-
-def _curve(column: Column, latent: Floats, count: int, closest: float | None = None) -> Curve | None:
-    """The map of a number of a column's quantiles to those of N(0, 1); None where rows repeat values.
-
-    `closest`: not None for knots beyond the quantiles where a tail follows a power law.
-    """
-    x, share = column.x, column.share
-    total = float(share.sum())
-    if not total > 0:
-        return None
-    ends = latent[:: (KNOTS - 1) // (count - 1)]
-    below = (np.cumsum(share) - 0.5 * share) / total
-    knots = np.interp([_NORMAL.cdf(end) for end in ends], below, x)
-    values = x[np.concatenate([[True], np.diff(x) > 0])]
-    if (np.diff(np.searchsorted(values, knots, side="right")) < DISTINCT).any():
-        return None
-    slopes = _slopes(np.diff(knots), np.diff(ends))
-    slopes[0] = _tail(knots[0] - x, -ends[0], share, slopes[0])
-    slopes[-1] = _tail(x - knots[-1], ends[-1], share, slopes[-1])
-    curve = Curve(knots, ends, slopes)
-    if closest is None:
-        return curve
-    room = min(_long_tails.WIDEST * float(knots[-1] - knots[0]), float(np.diff(knots).min()) / closest)
-    lower, upper = column.tails
-    return _lengthened(_lengthened(curve, upper, room).mirrored(), lower, room).mirrored()
-
-
-def _lengthened(curve: Curve, tail: LongTail | None, room: float) -> Curve:
-    """The curve with a long tail at its upper end, if there is one; further knots lie within `room`."""
-    further = None if tail is None else tail.knots(float(curve.x[-1]), float(curve.z[-1]), room)
-    if further is None:
-        return curve
-    distance, z, slope = further
-    parts = (curve.x[:-1], curve.x[-1] + distance), (curve.z[:-1], z), (curve.slope[:-1], slope)
-    return Curve(*(np.concatenate(part) for part in parts))
-
-
-def _slopes(gaps: Floats, rises: Floats) -> Floats:
-    """Slopes at the knots without overshoot: harmonic means of chords (Fritsch and Butland 1984).
-
-    At the ends it is the slope of the last chord.
-    """
-    chords = rises / gaps
-    inner = (
-        3
-        * (gaps[:-1] + gaps[1:])
-        / ((2 * gaps[1:] + gaps[:-1]) / chords[:-1] + (gaps[1:] + 2 * gaps[:-1]) / chords[1:])
-    )
-    return np.concatenate([chords[:1], inner, chords[-1:]])
-
-
-def _tail(beyond: Floats, end: float, share: Floats, otherwise: float) -> float:
-    """The slope of a straight tail: the most likely one for the rows beyond its knot.
-
-    They become z = end + slope · beyond, and have log densities log slope - z² / 2. Heavy tails make it small, so that
-    a row far out costs its own density, and not more.
-    """
-    is_beyond = (beyond > 0) & (share > 0)
-    if not is_beyond.any():
-        return otherwise
-    d, weight = beyond[is_beyond], share[is_beyond]
-    total, first, second = float(weight.sum()), float((weight * d).sum()), float((weight * d * d).sum())
-    half = 0.5 * end * first  # the root of slope² second + slope end first = total
-    return total / (half + math.sqrt(half * half + total * second))
+    return of_quantiles(column, ends[best[0]], closest)

@@ -12,20 +12,17 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._base.types import Floats
-from headrace._fit import full_mixture as _mixture
 from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import FOLDS
-from headrace._fit.few_rows import in_folds, standardised
+from headrace._fit.few_rows import Seen, in_folds, inner_links, standardised
 from headrace._fit.given_rows import Data, Moments, outside
-from headrace._fit.kernel_curves import curves_of
-from headrace._fit.residuals import of_rows
+from headrace._fit.residuals import behind
 from headrace._fit.source import ArrayRows
+from headrace._fit.starts import mixture as _mixture
 from headrace._flow.fit_arguments import Arguments
 from headrace._flow.transforms.fixed import Standardize
-from headrace._flow.transforms.transform import Transform
 
 SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # of the flow that learns
 JUDGED = 4000  # further samples by which it is judged
@@ -78,15 +75,16 @@ def best_teacher(
     weights, best, lowest = in_folds(share), None, math.inf
     for own in curves:
         waited, least = 0, math.inf
-        folds = [_Seen.of(z, share, _fold(len(z), i), limit, own, dtype) for i in range(FOLDS)]
-        for components in _mixture.COMPONENTS:
+        folds = [Seen.of(z, share, i, limit, own, (), dtype) for i in range(FOLDS)]
+        for components in _mixture.COMPONENTS_OF_FULL:
             numbers = components * z.shape[1] * (z.shape[1] + 3) // 2
             if waited == WAIT or numbers > NUMBERS_OF_A_ROW * len(z) or not clock.has(0.0):
                 break
             waited += 1
-            for prior in _mixture.PRIORS:
+            for prior in _mixture.PRIORS_OF_FULL:
                 kind = Teacher(limit, own, components, prior)
-                losses = np.concatenate([fold.losses(kind, seed) for fold in folds]) - in_folds(slopes)
+                each = [fold.losses(components, seed, prior, full=True, starts=STARTS) for fold in folds]
+                losses = np.concatenate(each) - in_folds(slopes)
                 loss = float(weights @ losses / weights.sum())
                 if loss < least:
                     least, waited = loss, 0
@@ -98,9 +96,9 @@ def best_teacher(
 def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, seed: int) -> Samples:
     """Samples of the mixture of all rows, in the data's units."""
     z, share, _ = standardised(source, scale)
-    links = _links(z, share, teacher.limit, teacher.curves, dtype)
-    mixture = _mixture.fitted(_behind(z, links)[0], share, teacher.components, teacher.prior, seed)
-    support = source.support
+    curves, residuals = inner_links(z, share, teacher.limit, teacher.curves, (), dtype)
+    links, support = (*curves, *residuals.links), source.support
+    mixture = _mixture.fitted(behind(z, links), share, teacher.components, seed, teacher.prior, full=True)
     outer = (*links, Standardize(*scale), *(() if support is None else (support,)))
 
     def drawn(size: int, key: int) -> tuple[ArrayRows, Floats]:
@@ -132,42 +130,3 @@ def arguments_of_student(given: Arguments, size: int) -> Arguments:
         if one.name in KEPT and getattr(given, one.name) != one.default:
             del own[one.name]
     return replace(given, **own)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """Rows behind links made of those that are seen, and the rows that are not."""
-
-    seen: Floats
-    share: Floats
-    unseen: Floats
-    slopes: Floats
-    """Log determinants of the links at the unseen rows."""
-
-    @classmethod
-    def of(cls, z: Floats, share: Floats, out: NDArray[np.bool_], limit: float, curves: bool, dtype: Any) -> _Seen:
-        links = _links(z[~out], share[~out], limit, curves, dtype)
-        return cls(_behind(z[~out], links)[0], share[~out], *_behind(z[out], links))
-
-    def losses(self, kind: Teacher, seed: int) -> Floats:
-        found = _mixture.fitted(self.seen, self.share, kind.components, kind.prior, seed, STARTS)
-        return -found.log_prob(self.unseen) - self.slopes
-
-
-def _links(z: Floats, share: Floats, limit: float, curves: bool, dtype: Any) -> tuple[Transform, ...]:
-    residuals = of_rows(z, share, limit, (), dtype).links
-    return (*(curves_of(_behind(z, residuals)[0], share) if curves else ()), *residuals)
-
-
-def _behind(z: Floats, links: Sequence[Transform]) -> tuple[Floats, Floats]:
-    """Rows on the latent side of links, and the log determinants of these."""
-    slopes = np.zeros(len(z))
-    for link in reversed(links):
-        z, log_det = link.inverse(z)
-        slopes = slopes + log_det
-    return z, slopes
-
-
-def _fold(rows: int, fold: int) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = np.arange(rows) % FOLDS == fold
-    return found

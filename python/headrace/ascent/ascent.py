@@ -17,13 +17,13 @@ from headrace._arrays import caller as _arrays
 from headrace._base import progress as _progress
 from headrace._base.types import Floats
 from headrace._fit.clock import Clock
+from headrace._fit.starts.scores import Shares
 from headrace._flow.bases import Base, Normal, StandardNormal
 from headrace._flow.transforms.elementwise import Elementwise
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.rotation import Rotation
 from headrace._flow.transforms.transform import Transform
 from headrace.ascent import directions as _directions
-from headrace.ascent import marginals as _marginals
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.standardised_rows import Parts, StandardisedRows, jittered
 
@@ -84,7 +84,7 @@ class Ascent(abc.ABC):
             self.own = [jittered(z, w, copies, settings.jitter * rows.unit, rng) for z, w in self.own]
             self.count *= copies
         weights = [of_rows for _, of_rows in self.own]
-        self.shares, self.counts = _marginals.Shares.over(weights, self.count, rows.source)
+        self.shares, self.counts = Shares.over(weights, self.count, rows.source)
         self.effective_rows = self.shares.rows / max(self.copies, 1)  # copies add no effective rows
 
     def _active(self, z: NDArray[Any]) -> NDArray[Any]:

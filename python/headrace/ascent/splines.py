@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,14 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._base.types import Floats
 from headrace._core import cpu
+from headrace._fit.starts.scores import Score, normal_scores
 from headrace._flow.transforms.elementwise import Elementwise
 from headrace._flow.transforms.transform import Transform
 from headrace.ascent import directions as _directions
-from headrace.ascent import marginals as _marginals
 from headrace.ascent.ascent import SLOPE, Ascent, Judged, kink_map
 
 BOUND = 5.0  # standard deviations from which a spline is the identity
+KNOTS = 40  # of a function, where a kinked line is fitted to it
 
 
 class SplineAscent(Ascent):
@@ -70,16 +70,11 @@ class SplineAscent(Ascent):
         """The values of the rows to fit, part by part."""
         return [self._active(z) for z, _, _ in self.parties[0]]
 
-    def _curves(self, bandwidth: float) -> list[_marginals.Curve | None]:
+    def _curves(self, bandwidth: float) -> list[Score | None]:
         """The map of each marginal to N(0, 1)."""
         parts, unit = self._places(), self.rows.unit
         columns = [[part[:, k].astype(np.float64) / unit for part in parts] for k in range(self.n)]
-        if self.rows.group is not None:
-            from headrace.ascent.shared_quantiles import shared_scores
-
-            return shared_scores(self.rows.group, columns, self.counts, self.shares, bandwidth)
-        shares = replace(self.shares, of_rows=self.counts[0])
-        return [_marginals.normal_score(column, shares, bandwidth) for (column,) in columns]
+        return normal_scores(columns, self.counts, self.shares, bandwidth, self.rows.source)
 
     def _of_columns(self, z: Floats) -> NDArray[Any]:
         """All columns, in the flow's dtype: those without spread are 0."""
@@ -116,7 +111,7 @@ class SplineAscent(Ascent):
 
     def _spline(self, curves: list[Any]) -> Elementwise:
         """Splines on the curves, which are in units of the base's standard deviation."""
-        rest = [_marginals.spline_parameters(curve, self.bins, BOUND, SLOPE) for curve in curves]
+        rest = [spline_parameters(curve, self.bins, BOUND, SLOPE) for curve in curves]
         packed = np.zeros((self.features, 3 * self.bins - 1))
         packed[self.rows.active] = rest
         raw = {
@@ -131,19 +126,59 @@ class SplineAscent(Ascent):
     def _first_maps(self, curves: list[Any]) -> list[Transform]:
         """Full marginal maps: a kinked line with the curve's straight ends, then a spline for the rest."""
         kinks: list[tuple[float, ...]] = []
-        rest: list[_marginals.Curve | None] = []
+        rest: list[Score | None] = []
         for curve in curves:
             if curve is None:
                 kinks.append((1.0, 0.0, 0.0, 0.0, 1.0))
                 rest.append(None)
                 continue
-            a, b, gamma, center, epsilon = _marginals.kink_parameters(curve)
+            a, b, gamma, center, epsilon = kink_parameters(curve)
             kinks.append((a, b, gamma, center, epsilon))
             w = curve.x - center
             r = np.hypot(epsilon, w)
             slope = curve.slope / (a * (1.0 + gamma * w / r))
-            rest.append(_marginals.Curve(a * (curve.x + gamma * r) + b, curve.y, slope))
+            rest.append(Score(a * (curve.x + gamma * r) + b, curve.y, slope))
         a, b, gamma, center, epsilon = np.array(kinks).T
         unit = self.rows.unit
         lines = self._lines(a, b * unit, gamma, center * unit, np.maximum(epsilon * unit, cpu.least_kink_width))
         return [self._spline(rest), kink_map(lines, self.settings.dtype)]
+
+
+def kink_parameters(score: Score) -> tuple[float, float, float, float, float]:
+    """``(a, b, γ, center, ε)`` of a kinked line through both ends of a curve, and near it between them."""
+    points = score.knots(KNOTS)
+    x, y = points.x, points.y
+    inner = (x > x[0]) & (x < x[-1])
+    best = (math.inf, 1.0, 1.0, 0.0, 0.0)
+    for center, height in zip(x[inner], y[inner], strict=True):
+        left, right = (height - y[0]) / (center - x[0]), (y[-1] - height) / (x[-1] - center)
+        off = np.abs(height + np.where(x < center, left, right) * (x - center) - y).max()
+        if off < best[0] and left > 0 < right:
+            best = (off, left, right, center, height)
+    _, left, right, center, height = best
+    a, gamma = 0.5 * (left + right), np.clip((right - left) / (right + left), -0.99, 0.99)
+    epsilon = max(0.1 * min(center - x[0], x[-1] - center), 2e-3)
+    return float(a), float(height - a * center), float(gamma), float(center), float(epsilon)
+
+
+def spline_parameters(score: Score | None, bins: int, bound: float, slope: float) -> Floats:
+    """The raw parameters of an `rq_spline` with knots on a curve, the identity from ±bound on: shape (3 bins - 1,).
+
+    Where the spline's limits on widths, heights and slopes do not allow a knot, it is moved.
+    """
+    raw = np.zeros(3 * bins - 1)
+    if score is None:
+        return raw
+    inner = score.knots(bins - 1)
+    gap = 1e-3 * bound * np.arange(1, bins)  # no knot coincides with another, nor lies outside
+    x = np.minimum(np.maximum(inner.x, -bound + gap), bound - gap[::-1])
+    y = np.minimum(np.maximum(inner.y, -bound + gap), bound - gap[::-1])
+    limit = np.log(1.0 / slope)
+    for i, knots in enumerate((x, y)):
+        sizes = np.log(np.maximum(np.diff(knots, prepend=-bound, append=bound), 1e-6 * bound))
+        sizes -= 0.5 * (sizes.max() + sizes.min())
+        sizes = np.clip(sizes, -0.45 * limit, 0.45 * limit)
+        raw[i * bins : (i + 1) * bins] = sizes / (1.0 - 2.0 * np.abs(sizes) / limit)
+    log_slope = np.clip(np.log(inner.slope), -0.9 * limit, 0.9 * limit)
+    raw[2 * bins :] = log_slope / (1.0 - np.abs(log_slope) / limit)
+    return raw

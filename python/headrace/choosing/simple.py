@@ -10,6 +10,7 @@ import numpy as np
 from headrace._fit.gaussian import decorrelating
 from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
+from headrace._fit.starts.kernels import KernelDensity
 from headrace._flow.flow import Flow
 from headrace._flow.periodic import base_of_circles, wrapped
 from headrace._flow.tails import NormalMixture
@@ -21,7 +22,6 @@ from headrace._flow.transforms.on_columns import OnColumns
 from headrace._flow.transforms.support import Support, circles_of
 from headrace._flow.transforms.transform import Transform
 from headrace.choosing.sample import Sample
-from headrace.diagnosis.baselines import KernelDensity
 
 MOST_POINTS = 2000  # kernels
 

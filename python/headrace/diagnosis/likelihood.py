@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base.types import Floats
-from headrace.diagnosis.baselines import KernelDensity, gaussian_log_prob
+from headrace._fit.gaussian import gaussian_log_prob
+from headrace._fit.starts.kernels import KernelDensity
 from headrace.diagnosis.judged_rows import Looked, stream
 
 MOST_FEATURES = 4  # for kernels: with more, no bandwidth is good

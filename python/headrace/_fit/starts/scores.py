@@ -1,7 +1,8 @@
-"""Maps that make a marginal normal: quantiles of a kernel density as knots of a spline.
+"""Functions that make a column normal, by its kernel density on a grid.
 
 Passes over all rows run on their device, by NumPy or CuPy: order, quantiles, moments and counts in cells. The
-rest, some thousand values, is done on the host.
+rest, some thousand values, is done on the host. Of rows on several ranks quantiles are found by bisection, and masses
+by sums of integers.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import NormalDist
 from typing import Any
 
@@ -20,7 +22,6 @@ from headrace._arrays.sums import PlainSums, Sums
 from headrace._base.types import Floats
 
 CELLS = 1024  # of a kernel density's grid
-KNOTS = 40  # of a curve, where a kinked line is fitted to it
 TAIL = 10.0  # rows beyond the last knot on either side
 
 # Masses are sums of integers, so that the order of summation on a device does not change them.
@@ -31,22 +32,22 @@ _SCORES = np.linspace(-9.0, 9.0, 3601)
 _SHARES = np.array([NormalDist().cdf(s) for s in _SCORES])
 
 
-class Curve:
+class Score:
     """An increasing function on a grid: values and slopes, with straight ends."""
 
     def __init__(self, x: Floats, y: Floats, slope: Floats) -> None:
         """`x` and `y` ascend."""
         self.x, self.y, self.slope = x, y, slope
 
-    def shrunk(self, rate: float) -> Curve:
-        """The weighted mean of this curve, with weight `rate`, and the identity."""
-        return Curve(self.x, (1.0 - rate) * self.x + rate * self.y, (1.0 - rate) + rate * self.slope)
+    def shrunk(self, rate: float) -> Score:
+        """The weighted mean of this function, with weight `rate`, and the identity."""
+        return Score(self.x, (1.0 - rate) * self.x + rate * self.y, (1.0 - rate) + rate * self.slope)
 
-    def knots(self, count: int) -> Curve:
+    def knots(self, count: int) -> Score:
         """Knots at equal steps in y, ends included."""
         y = np.linspace(self.y[0], self.y[-1], count)
         x = np.interp(y, self.y, self.x)
-        return Curve(x, y, np.interp(x, self.x, self.slope))
+        return Score(x, y, np.interp(x, self.x, self.slope))
 
 
 @dataclass(frozen=True)
@@ -81,30 +82,50 @@ class Shares:
         return cls(None, total, total * total / square), counts
 
 
-def normal_score(x: Floats, shares: Shares, bandwidth: float) -> Curve | None:
-    """The function that takes a marginal to N(0, 1), by a Gaussian kernel density; None where it has no spread.
+def normal_score(x: Floats, shares: Shares, bandwidth: float) -> Score | None:
+    """The function of one column, shape (rows,); see `normal_scores`."""
+    return normal_scores([[x]], [shares.of_rows], shares, bandwidth)[0]
+
+
+def normal_scores(
+    columns: Sequence[Sequence[Floats]], counts: Sequence[Any], shares: Shares, bandwidth: float, source: Any = None
+) -> list[Score | None]:
+    """The functions that take columns to N(0, 1), by Gaussian kernel densities; None where there is no spread.
 
     A kernel of width h (in units of the standard deviation) makes a density wider, so the function takes it to
-    N(0, 1 + h²): a normal marginal stays unchanged for any h.
+    N(0, 1 + h²): a normal column stays unchanged for any h.
 
     Args:
-        x: Shape (rows,), on the host or on a device.
-        shares: The weights of the rows.
+        columns: The values of each, part by part, on the host or on a device.
+        counts: Integer weights of the rows of each part; None for 1 each.
+        shares: The weights of all rows.
         bandwidth: Of the kernel, in units of 1.06 s rows^-0.2, with s the standard deviation or its estimate from the
             middle half, if that is less.
+        source: The `RowSource` of the parts, of which the processes of its group have some each; None for one process.
     """
-    counts = shares.of_rows
-    if counts is None:
-        x = np.sort(x)
+    group = None if source is None else source.group
+    ordered = [_ascending(parts, counts) for parts in columns]
+    if group is None:
+        summaries = [_summary(x, own, shares.total, quantiles_for(shares.rows)) for x, own in ordered]
     else:
-        order = np.argsort(x)
-        x, counts = x[order], counts[order]
-    return curve_of(
-        _summary(x, counts, shares.total, quantiles_for(shares.rows)),
-        lambda first, step, cells: _masses(x, counts, shares.total, first, step, cells),
-        shares.rows,
-        bandwidth,
-    )
+        summaries = _shared_summaries(source, columns, ordered, counts, shares)
+
+    def masses_on(x: Floats, own: Any, first: float, step: float, cells: int) -> tuple[float, Floats]:
+        found = before(x, own, first, step, cells) if x.size else np.zeros((2, cells), np.int64)
+        return masses(found if group is None else group.sum(found), shares.total)
+
+    pairs = zip(ordered, summaries, strict=True)
+    return [_score(summary, partial(masses_on, *column), shares.rows, bandwidth) for column, summary in pairs]
+
+
+def _ascending(parts: Sequence[Floats], counts: Sequence[Any]) -> tuple[Floats, Any]:
+    """The values of a column on this rank, and their weights; None for 1 each."""
+    x = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0), *parts])
+    known = [c for c in counts if c is not None]
+    if not known:
+        return np.sort(x), None
+    order = np.argsort(x)
+    return x[order], (known[0] if len(known) == 1 else np.concatenate(known))[order]
 
 
 def quantiles_for(rows: float) -> list[float]:
@@ -113,21 +134,14 @@ def quantiles_for(rows: float) -> list[float]:
     return [tail, 0.25, 0.75, 1.0 - tail]
 
 
-def curve_of(
-    summary: list[float], masses_on: Callable[[float, float, int], tuple[float, Floats]], rows: float, bandwidth: float
-) -> Curve | None:
-    """See `normal_score`.
-
-    Args:
-        summary: The quantiles at `quantiles_for` rows, and the variance.
-        masses_on: The function `masses` of a grid's first point, its step and its number of points.
-        rows: The effective number of rows.
-        bandwidth: Of the kernel.
-    """
+def _score(
+    summary: Sequence[float], masses_on: Callable[[float, float, int], tuple[float, Floats]], rows: float, width: float
+) -> Score | None:
+    """See `normal_scores`; `summary`: see `_summary`; `masses_on`: `masses` of a grid's first point, step and size."""
     low, quarter, other, high, variance = summary
     std = float(np.sqrt(variance))
     spread = min(std, (other - quarter) / 1.349) if other > quarter else std
-    h = bandwidth * 1.06 * spread * rows**-0.2
+    h = width * 1.06 * spread * rows**-0.2
     if not (high > low and h > 1e-12 * max(abs(low), abs(high))):
         return None
 
@@ -137,11 +151,7 @@ def curve_of(
     grid = np.linspace(first, last, cells)
     step = grid[1] - grid[0]
     below, mass = masses_on(first, step, cells)
-    reach = int(np.ceil(4.0 * h / step))
-    kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) * step / h))
-    size = 1 << int(np.ceil(np.log2(cells + kernel.size)))  # the smoothing is a product of Fourier transforms
-    smooth = np.fft.irfft(np.fft.rfft(mass, size) * np.fft.rfft(kernel / kernel.sum(), size), size)
-    smooth = np.maximum(smooth[reach : reach + cells], 0.0)
+    smooth = smoothed(mass, h / step)
     cdf = below + np.cumsum(smooth) - 0.5 * smooth
 
     relative = h / std
@@ -152,7 +162,17 @@ def curve_of(
     wide = np.sqrt(1.0 + relative * relative)
     score = np.interp(cdf, _SHARES, _SCORES)
     slope = wide * density * np.sqrt(2.0 * np.pi) * np.exp(0.5 * score * score)
-    return Curve(grid, wide * score, np.clip(slope, 1e-6, 1e6))
+    return Score(grid, wide * score, np.clip(slope, 1e-6, 1e6))
+
+
+def smoothed(mass: Floats, width: float) -> Floats:
+    """Masses in cells, smoothed by a normal kernel whose width is in cells, by Fourier transforms."""
+    reach = math.ceil(4.0 * width)
+    kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / width))
+    size = 1 << math.ceil(math.log2(mass.size + kernel.size))
+    smooth = np.fft.irfft(np.fft.rfft(mass, size) * np.fft.rfft(kernel / kernel.sum(), size), size)
+    found: Floats = np.maximum(smooth[reach : reach + mass.size], 0.0)
+    return found
 
 
 def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[float]:
@@ -176,12 +196,6 @@ def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[fl
     return found
 
 
-def _masses(x: Floats, counts: Any, total: int, first: float, step: float, cells: int) -> tuple[float, Floats]:
-    """See `masses`, from ascending values."""
-    rows, parts = before(x, counts, first, step, cells)
-    return masses(rows, parts, total)
-
-
 def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDArray[np.int64]:
     """Counts of ascending values before each point of a grid, and sums of their positions in their cells."""
     library = _arrays.library(x)
@@ -200,54 +214,66 @@ def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDA
     return found
 
 
-def masses(rows: NDArray[np.int64], parts: NDArray[np.int64], total: int) -> tuple[float, Floats]:
+def masses(counts: NDArray[np.int64], total: int) -> tuple[float, Floats]:
     """The share of values below a grid, and the mass at each grid point, from the counts of `before`.
 
     A row between two points adds to both, to the nearer one more, so that their mean is the row's value.
     """
-    cells = rows.size
+    rows, parts = counts
     upper = np.diff(parts) * 2.0**-_PLACE_BITS
-    mass = np.zeros(cells)
+    mass = np.zeros(rows.size)
     mass[:-1] = np.diff(rows) - upper
     mass[1:] += upper
     return float(rows[0]) / total, mass / total
 
 
-def kink_parameters(curve: Curve) -> tuple[float, float, float, float, float]:
-    """``(a, b, γ, center, ε)`` of a kinked line through both ends of a curve, and near it between them."""
-    points = curve.knots(KNOTS)
-    x, y = points.x, points.y
-    inner = (x > x[0]) & (x < x[-1])
-    best = (math.inf, 1.0, 1.0, 0.0, 0.0)
-    for center, height in zip(x[inner], y[inner], strict=True):
-        left, right = (height - y[0]) / (center - x[0]), (y[-1] - height) / (x[-1] - center)
-        off = np.abs(height + np.where(x < center, left, right) * (x - center) - y).max()
-        if off < best[0] and left > 0 < right:
-            best = (off, left, right, center, height)
-    _, left, right, center, height = best
-    a, gamma = 0.5 * (left + right), np.clip((right - left) / (right + left), -0.99, 0.99)
-    epsilon = max(0.1 * min(center - x[0], x[-1] - center), 2e-3)
-    return float(a), float(height - a * center), float(gamma), float(center), float(epsilon)
+def _shared_summaries(
+    source: Any,
+    columns: Sequence[Sequence[Floats]],
+    ascending: Sequence[tuple[Floats, Any]],
+    counts: Sequence[Any],
+    shares: Shares,
+) -> list[list[float]]:
+    """The summary of each column over all ranks, with the same quantiles to the bit; `columns`: those of this rank."""
+    group = source.group
+    wanted = np.array([share * shares.total for share in quantiles_for(shares.rows)])
+    keys = [_key(x) for x, _ in ascending]
+    sums = [np.arange(1, x.size + 1) if c is None else np.cumsum(c) for x, c in ascending]
+    ends = group.maximum(
+        np.array([[-(k[0]) if k.size else -(2**63) + 1, k[-1] if k.size else -(2**63) + 1] for k in keys], np.int64)
+    )
+    # The least key with this many up to it (first), or more (last), by bisection: a slot for each of 2 times 4.
+    low = np.repeat(-ends[:, :1], 2 * wanted.size, axis=1)
+    high = np.repeat(ends[:, 1:], 2 * wanted.size, axis=1)
+    while (low < high).any():
+        middle = (low & high) + ((low ^ high) >> 1)  # no sum overflows 64 bits
+        below = np.zeros(middle.shape, np.int64)
+        for k, (key, total) in enumerate(zip(keys, sums, strict=True)):
+            at = np.searchsorted(key, middle[k], side="right")
+            below[k] = np.where(at > 0, total[np.maximum(at, 1) - 1], 0) if key.size else 0
+        below = group.sum(below).astype(np.float64)
+        enough = np.concatenate([below[:, : wanted.size] >= wanted, below[:, wanted.size :] > wanted], axis=1)
+        low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
+    values = _number(low)
+    quantiles = 0.5 * (values[:, : wanted.size] + values[:, wanted.size :])
+    known: list[Any] = [1 if c is None else c for c in counts]
+    first = [[float((c * x).sum()) for x, c in zip(parts, known, strict=True)] for parts in columns]
+    mean = source.sum(np.transpose(first), np.zeros(len(columns))) / shares.total
+    second = [
+        [float((c * np.square(x - m)).sum()) for x, c in zip(parts, known, strict=True)]
+        for parts, m in zip(columns, mean, strict=True)
+    ]
+    variance = source.sum(np.transpose(second), np.zeros(len(columns))) / shares.total
+    found: list[list[float]] = np.concatenate([quantiles, variance[:, None]], axis=1).tolist()
+    return found
 
 
-def spline_parameters(curve: Curve | None, bins: int, bound: float, slope: float) -> Floats:
-    """The raw parameters of an `rq_spline` with knots on a curve, the identity from ±bound on: shape (3 bins - 1,).
+def _key(x: Floats) -> NDArray[np.int64]:
+    """Integers in the order of floating-point values."""
+    bits = (x + 0.0).view(np.int64)  # -0 is 0
+    return bits ^ ((bits >> 63) & np.int64(2**63 - 1))
 
-    Where the spline's limits on widths, heights and slopes do not allow a knot, it is moved.
-    """
-    raw = np.zeros(3 * bins - 1)
-    if curve is None:
-        return raw
-    inner = curve.knots(bins - 1)
-    gap = 1e-3 * bound * np.arange(1, bins)  # no knot coincides with another, nor lies outside
-    x = np.minimum(np.maximum(inner.x, -bound + gap), bound - gap[::-1])
-    y = np.minimum(np.maximum(inner.y, -bound + gap), bound - gap[::-1])
-    limit = np.log(1.0 / slope)
-    for i, knots in enumerate((x, y)):
-        sizes = np.log(np.maximum(np.diff(knots, prepend=-bound, append=bound), 1e-6 * bound))
-        sizes -= 0.5 * (sizes.max() + sizes.min())
-        sizes = np.clip(sizes, -0.45 * limit, 0.45 * limit)
-        raw[i * bins : (i + 1) * bins] = sizes / (1.0 - 2.0 * np.abs(sizes) / limit)
-    log_slope = np.clip(np.log(inner.slope), -0.9 * limit, 0.9 * limit)
-    raw[2 * bins :] = log_slope / (1.0 - np.abs(log_slope) / limit)
-    return raw
+
+def _number(key: NDArray[np.int64]) -> Floats:
+    """The floating-point values of such integers."""
+    return (key ^ ((key >> 63) & np.int64(2**63 - 1))).view(np.float64)

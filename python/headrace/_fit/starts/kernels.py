@@ -1,4 +1,4 @@
-"""Simple densities to compare a fit with: a Gaussian and a kernel density, for `hr.diagnose`, `hr.auto`, commands."""
+"""Kernel densities: normal kernels at points, whose common covariance is that of the points."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base.types import Floats
-from headrace._fit import gaussian as _gaussian
-from headrace._fit.given_rows import Data
-from headrace._fit.source import ArrayRows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,49 +20,6 @@ BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(0.03, 2.0, 25).tolist())
 
 LEFT_OUT = 500  # points by which a bandwidth is chosen
 _TILE = 16  # rows at a time: with 50,000 points their distances fit into a cache
-
-
-def gaussian_log_prob(
-    points: NDArray[Any],
-    rows: NDArray[Any],
-    *,
-    weights: NDArray[Any] | None = None,
-    context: tuple[NDArray[Any], NDArray[Any]] | None = None,
-) -> Floats:
-    """Log density of rows, shape (rows,), under the Gaussian of points, in float64.
-
-    It is the Gaussian that `fit` and `hr.auto` compare with: cross-validation mixes the identity into the covariance of
-    standardised columns where points are few (`headrace._fit.gaussian.estimated`).
-
-    Args:
-        points, rows: Shapes (points, features) and (rows, features).
-        weights: Of the points.
-        context: Of the points and of the rows: the Gaussian's mean is then linear in it.
-
-    Raises:
-        numpy.linalg.LinAlgError: the points lie in a plane, or there are too few of them.
-
-    >>> import numpy as np
-    >>> gaussian_log_prob(np.array([[-1.0], [1.0]]), np.array([[0.0]])).round(4).tolist()  # -log(2 pi) / 2
-    [-0.9189]
-    """
-    of_points, of_rows = (None, None) if context is None else context
-    source = ArrayRows(Data(points, of_points, weights))
-    mean, std = source.moments()
-    scale = None if of_points is None else source.moments(of_context=True)
-    z = _gaussian.joined(source.data, mean, std, scale)
-    moments, weight = _gaussian.second_moments(z, source.data.shares())
-    n = std.size
-    found = _gaussian.estimated(moments, weight, z.shape[1] - n)
-    if found is None or not np.diagonal(moments.sum(axis=0))[:n].all():
-        raise np.linalg.LinAlgError("a column is constant, or there are too few points")
-    if not found.spread.min() > n * np.finfo(np.float64).eps * found.spread.max():
-        raise np.linalg.LinAlgError("the points lie in a plane")
-    z = _gaussian.joined(Data(rows, of_rows, None), mean, std, scale)
-    white = (z[:, :n] - z[:, n:] @ found.slopes.T) @ found.directions / found.deviations
-    log_volume = np.log(found.deviations).sum() + np.log(std).sum() + 0.5 * n * np.log(2 * np.pi)
-    result: Floats = -0.5 * np.square(white).sum(axis=1) - log_volume
-    return result
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,293 @@
+"""Curves that make a column about normal, through quantiles of its rows or of a density of kernels.
+
+Rows that a curve has not seen judge it. Curves of many rows have their knots at quantiles; between nine quantiles of a
+hundred rows lie too few of them, so that few rows have densities of normal kernels (Parzen 1962), which have as much
+detail as their width allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._base.types import Floats
+from headrace._fit.starts import long_tails as _long_tails
+from headrace._fit.starts.long_tails import LongTail
+from headrace._fit.starts.scores import Shares, before, masses, smoothed
+from headrace._flow.transforms.gaussianize import Gaussianize
+
+_NORMAL = NormalDist()
+
+FOLDS = 4
+DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
+SPREAD = 3e-6  # of the range, between knots closer than `Gaussianize` allows
+
+# Curves of few rows.
+LEAST_ROWS = 40
+WIDTHS = (0.4, 0.6, 0.9, 1.4, 2.2)  # of kernels, in units of deviation / rows^(1/5)
+KNOTS = 17
+TAIL, SHARE = 10.0, 0.05  # rows beyond the outermost knots, at most, and their share
+CELLS = 512  # of the grid of a density
+CLEARLY = 1.0  # standard errors by which unseen rows must gain
+DIFFERENT = 0.9  # share of values that differ, at least: a column that repeats its values has no density
+
+
+@dataclass(frozen=True)
+class Column:
+    """Ascending values of a column, their weights, and the index of each one's fold."""
+
+    x: Floats
+    share: Floats
+    fold: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, x: Floats, share: Floats) -> Column:
+        """The values of rows in any order; rows are distributed to the folds in turn."""
+        order = np.argsort(x, kind="stable")
+        return cls(x[order], share[order], order % FOLDS)
+
+    def folds(self) -> list[tuple[Column, Column]]:
+        """The rows of all folds but one, and those of that one."""
+        return [(self.where(self.fold != fold), self.where(self.fold == fold)) for fold in range(FOLDS)]
+
+    def shares(self) -> Floats:
+        """The shares of rows, fold after fold."""
+        share: Floats = np.concatenate([self.share[self.fold == fold] for fold in range(FOLDS)])
+        share /= share.sum()
+        return share
+
+    def where(self, chosen: NDArray[np.bool_]) -> Column:
+        """Some of the rows."""
+        return Column(self.x[chosen], self.share[chosen], self.fold[chosen])
+
+    @property
+    def moments(self) -> tuple[float, float]:
+        """Mean and variance."""
+        total = self.share.sum()
+        mean = (self.share * self.x).sum() / total
+        return float(mean), float((self.share * np.square(self.x - mean)).sum() / total)
+
+    @property
+    def is_clearly_long(self) -> bool:
+        """Whether one of the tails clearly follows a power law."""
+        return any(tail is not None and tail.is_clear for tail in self.tails)
+
+    @cached_property
+    def tails(self) -> tuple[LongTail | None, LongTail | None]:
+        """The lower tail, of the values with the opposite sign, and the upper one."""
+        return _long_tails.tail_of(-self.x[::-1], self.share[::-1]), _long_tails.tail_of(self.x, self.share)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A map of a column to N(0, 1): a rational quadratic function between knots, straight beyond (`Gaussianize`)."""
+
+    x: Floats
+    z: Floats
+    slope: Floats
+
+    def at(self, x: Floats) -> tuple[Floats, Floats]:
+        """z and log dz/dx. In NumPy, because there are many curves of few rows."""
+        k = np.clip(np.searchsorted(self.x, x, side="right") - 1, 0, self.x.size - 2)
+        width, height = np.diff(self.x)[k], np.diff(self.z)[k]
+        steep, d0, d1 = height / width, self.slope[k], self.slope[k + 1]
+        t = np.clip((x - self.x[k]) / width, 0.0, 1.0)
+        r = 1.0 - t
+        below = steep + (d0 + d1 - 2.0 * steep) * t * r
+        inside = self.z[k] + height * (steep * t * t + d0 * t * r) / below
+        slope = np.square(steep / below) * (d1 * t * t + 2.0 * steep * t * r + d0 * r * r)
+        beyond = x - np.clip(x, self.x[0], self.x[-1])
+        z: Floats = inside + beyond * slope
+        return z, np.log(slope)
+
+    def placed(self, latent: Floats, spread: bool = False) -> Curve | None:
+        """Nearly the same curve with knots at these values; None where `Gaussianize` allows none as close.
+
+        `spread`: knots that are too close, such as at a sharp edge, are moved outwards, from the middle on.
+        """
+        own = Curve(*_spread(self.x, self.z, self.slope)) if spread else self
+        try:
+            x = Gaussianize(own.x[None], own.z, own.slope[None]).forward(latent[:, None])[0][:, 0]
+            slope = np.exp(own.at(x)[1])
+            if spread:
+                x, _, slope = _spread(x, latent, slope)
+            Gaussianize(x[None], latent, slope[None])
+        except ValueError:
+            return None
+        return Curve(x, latent, slope)
+
+    def is_longer(self, latent: Floats) -> bool:
+        """Whether the curve has knots beyond these."""
+        return bool(self.z[0] < latent[0] or self.z[-1] > latent[-1])
+
+    def mirrored(self) -> Curve:
+        """The curve of the column with the opposite sign."""
+        return Curve(-self.x[::-1], -self.z[::-1], self.slope[::-1])
+
+
+def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, Floats]:
+    """Knots as far apart as `Gaussianize` requires, and slopes of their chords where they moved.
+
+    The ends keep their slopes, because these are those of the tails: a spike's would throw all rows beyond far out.
+    """
+    moved, middle, least = x.copy(), x.size // 2, SPREAD * (x[-1] - x[0])
+    for i in range(middle + 1, x.size):
+        moved[i] = max(x[i], moved[i - 1] + least)
+    for i in range(middle - 1, -1, -1):
+        moved[i] = min(x[i], moved[i + 1] - least)
+    return moved, latent, np.where((moved == x) | np.isin(latent, latent[[0, -1]]), slope, np.gradient(latent, moved))
+
+
+def gains_of(column: Column, made: Callable[[Column], Curve | None]) -> Floats | None:
+    """Nats that rows gain by a curve `made` of the other folds' rows over a normal density, fold after fold."""
+    gains = []
+    for seen, unseen in column.folds():
+        if (curve := made(seen)) is None:
+            return None
+        z, log_slope = curve.at(unseen.x)
+        mean, variance = seen.moments
+        normal = -0.5 * np.square(unseen.x - mean) / variance - 0.5 * np.log(variance)
+        gains.append(log_slope - 0.5 * np.square(z) - normal)
+    each = np.concatenate(gains)
+    return each if np.isfinite(each).all() else None
+
+
+def best_of(
+    column: Column, kinds: Sequence[Callable[[Column], Curve | None]], errors: float
+) -> tuple[int, Floats] | None:
+    """The index of the kind by which unseen rows gain most, and the gains; None where rows do not clearly gain."""
+    best, most = None, 0.0
+    for i, made in enumerate(kinds):
+        each = gains_of(column, made)
+        if each is not None and (mean := mean_beyond(each, column.shares(), errors)) > most:
+            best, most = (i, each), mean
+    return best
+
+
+def mean_beyond(each: Floats, share: Floats, errors: float) -> float:
+    """The weighted mean where it exceeds this multiple of its standard error; else minus infinity."""
+    mean = float((share * each).sum())
+    error = float(np.sqrt(np.square(share * (each - mean)).sum()))
+    return mean if mean > errors * error else -math.inf
+
+
+def of_quantiles(column: Column, ends: Floats, closest: float | None = None) -> Curve | None:
+    """The map of a column's quantiles to those of N(0, 1), `ends`; None where rows repeat values.
+
+    `closest`: not None for knots beyond the quantiles where a tail follows a power law.
+    """
+    x, share = column.x, column.share
+    total = float(share.sum())
+    if not total > 0:
+        return None
+    below = (np.cumsum(share) - 0.5 * share) / total
+    knots = np.interp([_NORMAL.cdf(end) for end in ends], below, x)
+    values = x[np.concatenate([[True], np.diff(x) > 0])]
+    if (np.diff(np.searchsorted(values, knots, side="right")) < DISTINCT).any():
+        return None
+    curve = _with_tails(column, knots, ends, _slopes(np.diff(knots), np.diff(ends)))
+    if closest is None:
+        return curve
+    room = min(_long_tails.WIDEST * float(knots[-1] - knots[0]), float(np.diff(knots).min()) / closest)
+    lower, upper = column.tails
+    return _lengthened(_lengthened(curve, upper, room).mirrored(), lower, room).mirrored()
+
+
+def _lengthened(curve: Curve, tail: LongTail | None, room: float) -> Curve:
+    """The curve with a long tail at its upper end, if there is one; further knots lie within `room`."""
+    further = None if tail is None else tail.knots(float(curve.x[-1]), float(curve.z[-1]), room)
+    if further is None:
+        return curve
+    distance, z, slope = further
+    parts = (curve.x[:-1], curve.x[-1] + distance), (curve.z[:-1], z), (curve.slope[:-1], slope)
+    return Curve(*(np.concatenate(part) for part in parts))
+
+
+def _slopes(gaps: Floats, rises: Floats) -> Floats:
+    """Slopes at the knots without overshoot: harmonic means of chords (Fritsch and Butland 1984).
+
+    At the ends it is the slope of the last chord.
+    """
+    chords = rises / gaps
+    inner = (
+        3
+        * (gaps[:-1] + gaps[1:])
+        / ((2 * gaps[1:] + gaps[:-1]) / chords[:-1] + (gaps[1:] + 2 * gaps[:-1]) / chords[1:])
+    )
+    return np.concatenate([chords[:1], inner, chords[-1:]])
+
+
+def _with_tails(column: Column, knots: Floats, latent: Floats, slopes: Floats) -> Curve:
+    """The curve with straight tails."""
+    slopes[0] = _tail(knots[0] - column.x, -latent[0], column.share, slopes[0])
+    slopes[-1] = _tail(column.x - knots[-1], latent[-1], column.share, slopes[-1])
+    return Curve(knots, latent, slopes)
+
+
+def _tail(beyond: Floats, end: float, share: Floats, otherwise: float) -> float:
+    """The slope of a straight tail: the most likely one for the rows beyond its knot.
+
+    They become z = end + slope · beyond, and have log densities log slope - z² / 2. Heavy tails make it small, so that
+    a row far out costs its own density, and not more.
+    """
+    is_beyond = (beyond > 0) & (share > 0)
+    if not is_beyond.any():
+        return otherwise
+    d, weight = beyond[is_beyond], share[is_beyond]
+    total, first, second = float(weight.sum()), float((weight * d).sum()), float((weight * d * d).sum())
+    half = 0.5 * end * first  # the root of slope² second + slope end first = total
+    return total / (half + math.sqrt(half * half + total * second))
+
+
+def of_kernels(column: Column, latent: Floats, width: float) -> Curve | None:
+    """The map to N(0, 1) of a density of kernels."""
+    x, share = column.x, column.share
+    total = float(share.sum())
+    h = width * math.sqrt(column.moments[1]) * (total**2 / float(np.square(share).sum())) ** -0.2
+    if not h > 0:
+        return None
+    grid, step = np.linspace(x[0] - 4.0 * h, x[-1] + 4.0 * h, CELLS, retstep=True)
+    if 4.0 * h <= step:  # narrower than a cell: rows far out
+        return None
+    shares = Shares.of(share, x.size)
+    density = smoothed(masses(before(x, shares.of_rows, grid[0], step, CELLS), shares.total)[1], h / step) / step
+    below = np.concatenate([[0.0], np.cumsum(0.5 * (density[1:] + density[:-1])) * step])
+    rises = np.concatenate([[True], np.diff(below) > 0])
+    knots = np.interp([_NORMAL.cdf(z) for z in latent], below[rises] / below[-1], grid[rises])
+    slopes = np.interp(knots, grid, density) / [_NORMAL.pdf(z) for z in latent]
+    if not (np.diff(knots) > 0).all() or not (slopes > 0).all():
+        return None
+    return _with_tails(column, knots, latent, slopes)
+
+
+def of_few_rows(rows: Floats, share: Floats, circles: Sequence[int] = ()) -> tuple[Gaussianize, ...]:
+    """Curves of standardised columns in which unseen rows gain by them; none where no column does."""
+    return _kept(rows.tobytes(), rows.shape, share.tobytes(), tuple(circles))
+
+
+@lru_cache(maxsize=16)
+def _kept(bytes_: bytes, shape: tuple[int, ...], shares: bytes, circles: tuple[int, ...]) -> tuple[Gaussianize, ...]:
+    """Kept, because cross-validation uses the curves of each fold again and again."""
+    rows, share = np.frombuffer(bytes_).reshape(shape), np.frombuffer(shares)
+    size = float(share.sum() ** 2 / np.square(share).sum())
+    if size < LEAST_ROWS:
+        return ()
+    end = -_NORMAL.inv_cdf(min(TAIL / size, SHARE))
+    latent, features = np.linspace(-end, end, KNOTS), rows.shape[1]
+    data, slopes, any_gains = np.tile(latent, (features, 1)), np.ones((features, KNOTS)), False
+    kinds = [partial(of_kernels, latent=latent, width=width) for width in WIDTHS]
+    for c in range(features):
+        column = Column.of(rows[:, c], share / share.max())
+        if c in circles or np.unique(column.x).size < DIFFERENT * column.x.size:
+            continue
+        best = best_of(column, kinds, CLEARLY)
+        found = None if best is None else kinds[best[0]](column)
+        if found is not None and (placed := found.placed(latent, spread=True)) is not None:
+            data[c], slopes[c], any_gains = placed.x, placed.slope, True
+    return (Gaussianize(data, latent, slopes),) if any_gains else ()

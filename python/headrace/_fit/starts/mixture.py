@@ -1,0 +1,206 @@
+"""Mixtures of normal densities of few rows, by expectation maximisation (Dempster, Laird, Rubin 1977).
+
+Components have variances of their own along common axes, which a flow has as a `NormalMixture` base and fixed links, or
+whole covariances of their own, which no base has: a flow learns these from samples (`headrace._fit.teacher`). Each
+covariance is shrunk towards a common one, as if its component had some more rows of that (a conjugate prior; Fraley and
+Raftery 2007), so that none collapses onto a row.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from headrace._base.types import Floats
+from headrace._flow.tails import NormalMixture
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.rotation import Rotation
+from headrace._flow.transforms.transform import Transform
+
+COMPONENTS = (2, 3, 4, 6, 8)  # numbers of them among which rows choose,
+PRIOR = 10.0  # and rows of the common variances that each component has beside its own
+STARTS = 2  # of which the more likely one is taken
+COMPONENTS_OF_FULL = (2, 3, 4, 6, 8, 10)  # likewise, where components have whole covariances
+PRIORS_OF_FULL = (1.0, 4.0, 16.0)  # among which rows choose
+STARTS_OF_FULL = 10
+STEPS = 100  # of expectation maximisation, at most,
+GAIN = 1e-5  # and until one gains less than this in nats a row
+GAIN_OF_FULL = 1e-4
+ROUNDS = 20  # of k-means, with which a start of whole covariances begins
+SHARED = 0.1  # share of the identity in the common covariance
+LEAST_VARIANCE = 1e-6  # of a direction
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture over u = z · root, in which component k makes (u - loc[k]) · roots[k] standard normal."""
+
+    root: Floats
+    shares: Floats
+    loc: Floats
+    roots: Floats
+    """Shape (components, features) along the axes of u, or (components or 1, features, features)."""
+
+    def log_prob(self, z: Floats) -> Floats:
+        """The log density of each row of z."""
+        return _log_sum(self.logs(z @ self.root)) + float(np.linalg.slogdet(self.root)[1])
+
+    def logs(self, u: Floats) -> Floats:
+        """Log densities of rows under each component, times its share; shape (rows, components)."""
+        white = u - self.loc[:, None]
+        white = white @ self.roots if self.roots.ndim == 3 else white * self.roots[:, None]
+        constant = np.log(self.shares) + self.volumes() - 0.5 * u.shape[1] * math.log(2.0 * math.pi)
+        logs: Floats = constant - 0.5 * np.square(white).sum(axis=2).T
+        return logs
+
+    def volumes(self) -> Floats:
+        """The logarithms of the determinants of the roots."""
+        volumes: Floats = np.linalg.slogdet(self.roots)[1] if self.roots.ndim == 3 else np.log(self.roots).sum(axis=1)
+        return volumes
+
+    def sample(self, size: int, rng: np.random.Generator) -> Floats:
+        """Rows of a mixture of whole covariances, shape (size, features)."""
+        component = rng.choice(self.shares.size, size, p=self.shares)
+        noise = rng.standard_normal((size, self.loc.shape[1]))
+        back = np.linalg.inv(self.roots)
+        u: Floats = np.empty_like(noise)
+        for k in range(self.shares.size):
+            of = component == k
+            u[of] = self.loc[k] + noise[of] @ back[k]
+        return u @ np.linalg.inv(self.root)
+
+    def base(self) -> NormalMixture:
+        """The density of u, along whose axes components are independent."""
+        components, features = self.loc.shape
+        scale = 1.0 / self.roots
+        return NormalMixture(features, components, loc=self.loc, scale=scale, weights=self.shares, trainable=False)
+
+    def links(self) -> tuple[Transform, ...]:
+        """From u to z."""
+        left, values, right = np.linalg.svd(np.linalg.inv(self.root).T)
+        return Rotation(right), Standardize(np.zeros(values.size), values), Rotation(left)
+
+
+def fitted(
+    z: Floats,
+    share: Floats,
+    components: int,
+    seed: int,
+    prior: float = PRIOR,
+    *,
+    full: bool = False,
+    starts: int | None = None,
+) -> Mixture:
+    """A mixture of this many components of standardised rows with weights, shape (rows,).
+
+    `prior`: rows of the common covariance in each component. `full`: whether components have whole covariances; else
+    their axes are those of the covariance within components, where all have the same one.
+    """
+    weights = share * share.sum() / np.square(share).sum()  # of sum of the effective number of rows (Kish)
+    begun = []
+    for start in range((STARTS_OF_FULL if full else STARTS) if starts is None else starts):
+        loc = _spread_out(z, share / share.sum(), components, np.random.default_rng([seed, start, components]))
+        begun.append((_clustered if full else _of_common_covariance)(z, weights, loc))
+    if not full:
+        begun = [max(begun, key=lambda pair: pair[0])]
+    return max((_with_own(z, weights, common, prior, full) for _, common in begun), key=lambda pair: pair[0])[1]
+
+
+def _with_own(z: Floats, weights: Floats, common: Mixture, prior: float, full: bool) -> tuple[float, Mixture]:
+    """The mixture of components with covariances of their own from one with a common one, and its log density."""
+    values, vectors = np.linalg.eigh(np.linalg.inv(common.roots[0] @ common.roots[0].T))
+    root = vectors / np.sqrt(np.maximum(values, LEAST_VARIANCE))
+    unit = np.eye(z.shape[1])[None] if full else np.ones(common.loc.shape)
+    begun = replace(common, loc=common.loc @ root, roots=unit)
+    value, found = _maximised(z @ root, weights, begun, prior)
+    volume = float(np.linalg.slogdet(root)[1])
+    return value + volume * (1.0 + prior * len(common.loc) / weights.sum()), replace(found, root=root)
+
+
+def _of_common_covariance(z: Floats, weights: Floats, loc: Floats) -> tuple[float, Mixture]:
+    """The likeliest mixture of components that all have the same covariance, and its log density."""
+    away, identity = z - weights @ z / weights.sum(), np.eye(z.shape[1])
+    first = (away * weights[:, None]).T @ away / weights.sum() / 2.0 + 1e-3 * identity
+    shares = np.full(len(loc), 1.0 / len(loc))
+    return _maximised(z, weights, Mixture(identity, shares, loc, _roots_of(first[None])), None)
+
+
+def _clustered(z: Floats, weights: Floats, loc: Floats) -> tuple[float, Mixture]:
+    """Clusters of k-means (Lloyd 1982), with their common covariance; without a log density."""
+    members = np.zeros((len(z), len(loc)))
+    for _ in range(ROUNDS):
+        distance = np.square(loc).sum(axis=1) - 2.0 * (z @ loc.T)
+        before, members = members, np.eye(len(loc))[np.argmin(distance, axis=1)]
+        if (members == before).all():
+            break
+        rows = weights @ members
+        loc = np.where(rows[:, None] > 0, (members * weights[:, None]).T @ z / (rows[:, None] + 1e-300), loc)
+    return 0.0, _from_members(z, weights, members, None, full=True)
+
+
+def _maximised(u: Floats, weights: Floats, begun: Mixture, prior: float | None) -> tuple[float, Mixture]:
+    """The likeliest mixture from a first one, and its mean log density; `prior`: see `_from_members`."""
+    size, last, found, full = weights.sum(), -math.inf, begun, begun.roots.ndim == 3
+    gain = GAIN if prior is None or not full else GAIN_OF_FULL
+    for _ in range(STEPS):
+        logs = found.logs(u)
+        each = _log_sum(logs)
+        now = float(weights @ each)
+        if prior is not None:
+            volumes = np.broadcast_to(found.volumes(), len(found.loc))
+            squares = np.square(found.roots).sum() * len(volumes) / len(found.roots)
+            now += prior * float(volumes.sum() - 0.5 * squares)
+        if now < last + gain * size:
+            break
+        last = now
+        found = _from_members(u, weights, np.exp(logs - each[:, None]), prior, full=full)
+    return last / size, found
+
+
+def _from_members(u: Floats, weights: Floats, members: Floats, prior: float | None, *, full: bool) -> Mixture:
+    """The mixture of the highest density given the memberships of rows, shape (rows, components).
+
+    `prior`: rows of covariance 1 that each component has beside its own; None: all have the covariance within
+    components, with some of the identity. `full`: whether covariances are whole, and not along the axes.
+    """
+    features, each = u.shape[1], (members * weights[:, None]).T
+    rows = each.sum(axis=1)
+    shares, loc = (rows + 1.0) / (rows + 1.0).sum(), (each @ u) / (rows[:, None] + 1e-9)
+    away, identity = u - loc[:, None], np.eye(features)
+    if not full:
+        assert prior is not None
+        square = (each[:, :, None] * np.square(away)).sum(axis=1)
+        return Mixture(identity, shares, loc, np.sqrt((rows[:, None] + prior) / (square + prior)))
+    square = (each[:, :, None] * away).transpose(0, 2, 1) @ away
+    if prior is None:
+        within = square.sum(axis=0, keepdims=True) / rows.sum()
+        covariances = (1.0 - SHARED) * within + SHARED * np.trace(within[0]) / features * identity
+    else:
+        covariances = (square + prior * identity) / (rows[:, None, None] + prior)
+    return Mixture(identity, shares, loc, _roots_of(covariances))
+
+
+def _roots_of(covariances: Floats) -> Floats:
+    """Matrices by which vectors of these covariances become those of the identity."""
+    least = LEAST_VARIANCE * np.eye(covariances.shape[1])
+    roots: Floats = np.linalg.inv(np.linalg.cholesky(covariances + least)).transpose(0, 2, 1)
+    return roots
+
+
+def _spread_out(z: Floats, share: Floats, components: int, rng: np.random.Generator) -> Floats:
+    """Rows far from each other (k-means++, Arthur and Vassilvitskii 2007)."""
+    chosen = [int(rng.choice(len(z), p=share))]
+    distance = np.square(z - z[chosen[0]]).sum(axis=1)
+    for _ in range(components - 1):
+        weight = distance * share
+        chosen.append(int(rng.choice(len(z), p=weight / weight.sum() if weight.sum() > 0 else share)))
+        distance = np.minimum(distance, np.square(z - z[chosen[-1]]).sum(axis=1))
+    return z[chosen]
+
+
+def _log_sum(logs: Floats) -> Floats:
+    most = np.asfortranarray(logs).max(axis=1, keepdims=True)  # a fifth of the time that neighbours in a row take
+    found: Floats = (most + np.log(np.exp(logs - most).sum(axis=1, keepdims=True)))[:, 0]
+    return found
