@@ -6,6 +6,7 @@ is mapped into memory and larger than the memory.
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
-from headrace._base.warn import warn
+from headrace._base.warn import FREQUENT, warn
 from headrace._fit.moments import Far, far_columns
 from headrace._flow.transforms.support import Support
 from headrace.rows._held_out import CHUNK, RowPart, names_of
@@ -29,6 +30,7 @@ FAR = {"x": 1e5, "context": 1e3}  # median distances from the median, from which
 FEW = 0.01  # the largest share of rows that are left out for such cells of a column
 LOOKED_AT = 1 << 14  # rows among which cells far out are looked for at a time, and lost training rows
 LOST = 1000.0  # nats below the median of log densities
+SPIKE = 0.05  # the share of rows with one value from which on it is frequent
 LEAST_EFFECTIVE = 20  # the effective number of rows below which a fit warns
 
 
@@ -294,6 +296,35 @@ def warn_of_lost(flow: Any, source: Any) -> None:
         warn(
             f"fit: {(log_prob <= middle - LOST).sum()} of {log_prob.size} training rows have log densities down to "
             f"{least:.3g}, half of all at least {middle:.3g}; look in them for cells far out and for repeated values"
+        )
+
+
+def is_spike(counts: NDArray[Any]) -> bool:
+    """Whether one value is frequent and the others hardly repeat, as of a column that is zero or continuous.
+
+    `counts`: of each different value. Noise as wide as the smallest gap leaves such a value a spike.
+    """
+    others = np.delete(counts, counts.argmax())
+    return bool(counts.max() >= SPIKE * counts.sum() and others[others > 1].sum() <= SPIKE * others.sum())
+
+
+def warn_of_spikes(source: Any) -> None:
+    """Warn of columns, among `LOOKED_AT` of all rows, in which one value is frequent and the others hardly repeat."""
+    parts = [_arrays.on_host(data.x) for data in source.parts(LOOKED_AT)]
+    rows = np.concatenate(parts) if parts else np.empty((0, 1))  # of a rank without rows
+    ordered, least = np.sort(rows, axis=0), max(2, math.ceil(SPIKE * len(rows)))
+    found = []
+    for i in np.flatnonzero((ordered[least - 1 :] == ordered[: max(len(rows) - least + 1, 0)]).any(axis=0)).tolist():
+        values, counts = np.unique(ordered[:, i], return_counts=True)
+        if len(values) > 1 and is_spike(counts):
+            label = source.names[i] if source.names else f"column {i}"
+            most = f"{values[counts.argmax()]:g} in {counts.max():,} of {len(rows):,} rows"
+            found.append(f"{label} ({most}, and {len(values) - 1:,} different ones elsewhere)")
+    if found:
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        warn(
+            f"{FREQUENT} in {', '.join(found[:5])}{more}: a density spikes there, and its likelihood means little; fit "
+            "the rows with and without it apart (docs/tables.md), or spread it by noise"
         )
 
 
