@@ -6,7 +6,6 @@ is mapped into memory and larger than the memory.
 
 from __future__ import annotations
 
-import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -299,32 +298,28 @@ def warn_of_lost(flow: Any, source: Any) -> None:
         )
 
 
-def is_spike(counts: NDArray[Any]) -> bool:
-    """Whether one value is frequent and the others hardly repeat, as of a column that is zero or continuous.
+def spike(column: NDArray[Any], label: str) -> str | None:
+    """A column with one frequent value, such as zero or anything, in words; None where other values repeat, too.
 
-    `counts`: of each different value. Noise as wide as the smallest gap leaves such a value a spike.
+    Noise as wide as the smallest gap leaves such a value a spike.
     """
+    values, counts = np.unique(column, return_counts=True)
     others = np.delete(counts, counts.argmax())
-    return bool(counts.max() >= SPIKE * counts.sum() and others[others > 1].sum() <= SPIKE * others.sum())
+    if not others.size or counts.max() < SPIKE * len(column) or others[others > 1].sum() > SPIKE * others.sum():
+        return None
+    most = f"{values[counts.argmax()]:g} in {counts.max():,} of {len(column):,} rows"
+    return f"{label} ({most}, and {len(values) - 1:,} different ones elsewhere)"
 
 
 def warn_of_spikes(source: Any) -> None:
     """Warn of columns, among `LOOKED_AT` of all rows, in which one value is frequent and the others hardly repeat."""
-    parts = [_arrays.on_host(data.x) for data in source.parts(LOOKED_AT)]
-    rows = np.concatenate(parts) if parts else np.empty((0, 1))  # of a rank without rows
-    ordered, least = np.sort(rows, axis=0), max(2, math.ceil(SPIKE * len(rows)))
-    found = []
-    for i in np.flatnonzero((ordered[least - 1 :] == ordered[: max(len(rows) - least + 1, 0)]).any(axis=0)).tolist():
-        values, counts = np.unique(ordered[:, i], return_counts=True)
-        if len(values) > 1 and is_spike(counts):
-            label = source.names[i] if source.names else f"column {i}"
-            most = f"{values[counts.argmax()]:g} in {counts.max():,} of {len(rows):,} rows"
-            found.append(f"{label} ({most}, and {len(values) - 1:,} different ones elsewhere)")
-    if found:
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    rows = [_arrays.on_host(data.x) for data in source.parts(LOOKED_AT)]
+    columns = np.concatenate(rows).T if rows else ()  # of a rank without rows
+    texts = [spike(column, source.names[i] if source.names else f"column {i}") for i, column in enumerate(columns)]
+    if found := [text for text in texts if text]:
         warn(
-            f"{FREQUENT} in {', '.join(found[:5])}{more}: a density spikes there, and its likelihood means little; fit "
-            "the rows with and without it apart (docs/tables.md), or spread it by noise"
+            f"{FREQUENT} in {_listing(tuple(found), np.ones(len(found), bool))}: a density spikes there, and its "
+            "likelihood means little; fit the rows with and without it apart (docs/tables.md), or spread it by noise"
         )
 
 
