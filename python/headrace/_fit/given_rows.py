@@ -299,7 +299,7 @@ def warn_of_lost(flow: Any, source: Any) -> None:
 
 
 def spike(column: NDArray[Any], label: str) -> str | None:
-    """A column with one frequent value, such as zero or anything, in words; None where other values repeat, too.
+    """A column with one frequent value, as of rain that is zero on most days, in words; None where others repeat, too.
 
     Noise as wide as the smallest gap leaves such a value a spike.
     """
