@@ -28,7 +28,7 @@ from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.keywords import closed, refuse, refuse_others
 from headrace._base.moved import renamed_keywords
-from headrace._base.warn import warn
+from headrace._base.warn import FREQUENT, silent, warn
 from headrace._core import LEAST_ROWS
 from headrace._fit.ensemble import Ensemble
 from headrace._fit.high_effort import with_effort
@@ -270,6 +270,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         self.offset_ = _quantile(self._log_prob(some.x, some.context), some.weights, share)
         return self
 
+    @silent(FREQUENT)  # the table's warning names jitter, too
     def _fit_flow(self, like: NDArray[Any], columns: int, x: Any, context: Any, weights: Any) -> None:
         """Fit a fresh flow, or several, for rows such as those of `like`."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))

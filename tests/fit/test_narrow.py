@@ -186,14 +186,14 @@ def test_one_context_for_all_rows_and_very_many_columns_of_it_add_no_parameters(
 # --- cells far out --------------------------------------------------------------------------------------------------
 
 
-def named(name, kind, rows):
-    """The warning about 1e8 in row 700 of the second column; a stream keeps no indices."""
-    where = "such as 1e+08" if kind == "stream" else f"in 1 of {rows} rows, first in row 700: 1e+08"
+def named(name, rows):
+    """The warning about 1e8 in row 700 of the second column."""
+    where = f"in 1 of {rows} rows, first in row 700: 1e+08"
     return re.escape(f"{name}: cells lie far from all others in column 1 (column 1: {where}; the others lie within ")
 
 
 @pytest.mark.costly
-@pytest.mark.parametrize("kind", ["array", "group"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fills", [1, 2])
 def test_a_few_fill_values_cost_new_rows_nothing(kind, fills):
     """One cell of 1e20 made the standard deviation, and all other rows alike: 33 nats a row."""
@@ -220,12 +220,45 @@ def test_the_warning_of_cells_far_out_counts_fill_values(short):
     assert "leave these rows out" in str(warned[0].message)  # a fiftieth of the rows
 
 
-@pytest.mark.filterwarnings("ignore:fit:RuntimeWarning")  # of a few steps, and of the row that a stream keeps
+@pytest.mark.parametrize("kind", ["array", "stream"])
+def test_rows_of_weight_zero_and_rows_held_out_are_looked_at_as_such(kind, short):
+    """Row 10 does not take part; one of the others is probably held out."""
+    x, weights = cases.rng("weight zero").standard_normal((2000, 2)), np.ones(2000)
+    weights[:500:2], x[[10, 1503, 1504, 1805], 1] = 0.0, 1e12
+    message = "^" + re.escape(
+        "x: cells lie far from all others in column 1 (column 1: in 3 of 1750 rows, first in row 1503"
+    )
+    flow = small(2)
+    with pytest.warns(RuntimeWarning, match=message):
+        fit(kind, flow, x, weights=weights)
+    assert flow.log_prob(np.zeros((1, 2))).item() > -3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_frequent_value_of_a_column_is_named(kind, short):
+    x = cases.rng("spike").standard_normal((2000, 2))
+    x[::7, 1] = 0.5
+    message = r"^x: one value is frequent in column 1 \(0\.5 in 2\d\d of 1,800 rows, and 1,5\d\d different ones"
+    with pytest.warns(RuntimeWarning, match=message) as warned:
+        fit(kind, small(2), x, seed=3)
+    assert len(warned) == 1
+
+
+def test_grids_and_constant_columns_have_no_frequent_value(short):
+    rng = cases.rng("grid")
+    x = np.stack([rng.integers(0, 9, 2000), np.full(2000, 3), rng.standard_normal(2000)], axis=1).astype("float32")
+    x[:90, 2] = 0.25  # less than a twentieth
+    with pytest.warns(RuntimeWarning, match="column 1 is constant") as warned:
+        small(3).fit(x, **QUIET)
+    assert len(warned) == 1
+
+
+@pytest.mark.filterwarnings("ignore:fit:RuntimeWarning")  # of a few steps
 @pytest.mark.parametrize("kind", KINDS)
 def test_cells_of_x_far_out_are_named(kind, short):
     x, _ = near_context(2000, 0.5, "far")
     x[700, 1] = 1e8
-    with pytest.warns(RuntimeWarning, match="^" + named("x", kind, 250 if kind == "group" else 2000)) as warned:
+    with pytest.warns(RuntimeWarning, match="^" + named("x", 250 if kind == "group" else 2000)) as warned:
         fit(kind, small(2), x, seed=3)
     assert len([one for one in warned if str(one.message).startswith("x: cells")]) == 1
 
@@ -252,7 +285,7 @@ def test_contexts_far_out_are_named(kind, short):
     x, context = near_context(2000, 0.5, "far")
     context = np.concatenate([context, context[::-1]], axis=1)
     context[700, 1] = 1e8
-    with pytest.warns(RuntimeWarning, match=named("context", kind, 250 if kind == "group" else 2000)) as warned:
+    with pytest.warns(RuntimeWarning, match=named("context", 250 if kind == "group" else 2000)) as warned:
         fit(kind, small(2, 2), x, context, seed=3)
     assert len(warned) == 1
 

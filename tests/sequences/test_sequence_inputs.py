@@ -42,6 +42,16 @@ CALLS = {
         ValueError,
         [r"got \[nan\] at step 7 of sequence 1"],
     ),
+    "a value beyond float32": (
+        lambda _: hr.WaveNet(layers=2, channels=4).log_prob(holed(1e300)),
+        ValueError,
+        ["x: expected numbers that float32 holds", r"got \[1e\+300\] at step 7 of sequence 1"],
+    ),
+    "a value beyond float32 after a prefix": (
+        lambda _: hr.WaveNet(layers=2, channels=4).given(holed(0.0)).log_prob(holed(-1e300)),
+        ValueError,
+        ["x: expected numbers that float32 holds", "step 7"],
+    ),
     "a NaN in latent values": (lambda f: f.to_data(holed(np.nan)), ValueError, ["z: expected finite numbers"]),
     "a NaN in a prefix": (lambda f: f.given(holed(np.nan)), ValueError, ["prefix: expected finite numbers", "step 7"]),
     "a NaN in a push": (lambda f: f.stream(2).push(holed(np.nan)), ValueError, ["x: expected finite numbers"]),

@@ -6,20 +6,22 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _kept: ContextVar[list[str] | None] = ContextVar("kept", default=None)
-_fixed: ContextVar[bool] = ContextVar("fixed", default=False)
+_silent: ContextVar[tuple[str, ...]] = ContextVar("silent", default=())
 
 PREFERRED = "fit: held-out rows prefer a Gaussian"
 """The beginning of the warning of a fit with `epochs` that ends below a Gaussian."""
+FREQUENT = "x: one value is frequent"
+"""The beginning of the warning of a first fit to columns with one frequent value."""
 
 
 def warn(message: str) -> None:
     """A `RuntimeWarning` at the line that called this package."""
-    if _fixed.get() and message.startswith(PREFERRED):
+    if message.startswith(_silent.get()):
         return
     if (kept := _kept.get()) is not None:
         kept.append(message)
@@ -41,10 +43,15 @@ def kept_in(messages: list[str]) -> Iterator[None]:
 
 
 @contextmanager
-def fixed_epochs() -> Iterator[None]:
-    """Inside the block, fits have a number of epochs that callers cannot leave out, and no warning that they should."""
-    before = _fixed.set(True)
+def silent(beginning: str) -> Iterator[None]:
+    """Inside the block, there is no warning that begins so."""
+    before = _silent.set((*_silent.get(), beginning))
     try:
         yield
     finally:
-        _fixed.reset(before)
+        _silent.reset(before)
+
+
+def fixed_epochs() -> AbstractContextManager[None]:
+    """Inside the block, fits have a number of epochs that callers cannot leave out, and no warning that they should."""
+    return silent(PREFERRED)

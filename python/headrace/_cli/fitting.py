@@ -24,6 +24,7 @@ from headrace._arrays.names import Names
 from headrace._base import layout as _layout
 from headrace._base.output import check_writable, refuse_inputs
 from headrace._base.stored import MOST_FEATURES
+from headrace._base.warn import FREQUENT, silent
 from headrace._cli import bounds, choose, screen
 from headrace._cli import column_options as shape
 from headrace._cli.commands import (
@@ -418,6 +419,7 @@ def _likelihoods(flow: Density, train: _Rows, held_out: _Rows | None) -> tuple[_
     return judged, reached, gaussian
 
 
+@silent(FREQUENT)  # the table's warning names options, too
 def _train(
     kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given
 ) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
-from headrace._base.warn import warn
+from headrace._base.warn import FREQUENT, warn
 from headrace._fit.moments import Far, far_columns
 from headrace._flow.transforms.support import Support
 from headrace.rows._held_out import CHUNK, RowPart, names_of
@@ -29,6 +29,7 @@ FAR = {"x": 1e5, "context": 1e3}  # median distances from the median, from which
 FEW = 0.01  # the largest share of rows that are left out for such cells of a column
 LOOKED_AT = 1 << 14  # rows among which cells far out are looked for at a time, and lost training rows
 LOST = 1000.0  # nats below the median of log densities
+SPIKE = 0.05  # the share of rows with one value from which on it is frequent
 LEAST_EFFECTIVE = 20  # the effective number of rows below which a fit warns
 
 
@@ -294,6 +295,31 @@ def warn_of_lost(flow: Any, source: Any) -> None:
         warn(
             f"fit: {(log_prob <= middle - LOST).sum()} of {log_prob.size} training rows have log densities down to "
             f"{least:.3g}, half of all at least {middle:.3g}; look in them for cells far out and for repeated values"
+        )
+
+
+def spike(column: NDArray[Any], label: str) -> str | None:
+    """A column with one frequent value, as of rain that is zero on most days, in words; None where others repeat, too.
+
+    Noise as wide as the smallest gap leaves such a value a spike.
+    """
+    values, counts = np.unique(column, return_counts=True)
+    others = np.delete(counts, counts.argmax())
+    if not others.size or counts.max() < SPIKE * len(column) or others[others > 1].sum() > SPIKE * others.sum():
+        return None
+    most = f"{values[counts.argmax()]:g} in {counts.max():,} of {len(column):,} rows"
+    return f"{label} ({most}, and {len(values) - 1:,} different ones elsewhere)"
+
+
+def warn_of_spikes(source: Any) -> None:
+    """Warn of columns, among `LOOKED_AT` of all rows, in which one value is frequent and the others hardly repeat."""
+    rows = [_arrays.on_host(data.x) for data in source.parts(LOOKED_AT)]
+    columns = np.concatenate(rows).T if rows else ()  # of a rank without rows
+    texts = [spike(column, source.names[i] if source.names else f"column {i}") for i, column in enumerate(columns)]
+    if found := [text for text in texts if text]:
+        warn(
+            f"{FREQUENT} in {_listing(tuple(found), np.ones(len(found), bool))}: a density spikes there, and its "
+            "likelihood means little; fit the rows with and without it apart (docs/tables.md), or spread it by noise"
         )
 
 

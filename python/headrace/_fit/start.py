@@ -55,6 +55,7 @@ class Start:
             mean[circles], std[circles] = 0.0, 1.0  # they lie in [-1, 1) already, and have no middle
             if say:
                 _rows.warn_of_weights(effective, source.rows)
+                _rows.warn_of_spikes(source)
                 _rows.warn_of_offsets(source.names, source.support, source.is_float32, x, flow.dtype)
         return cls(x, context)
 

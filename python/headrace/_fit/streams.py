@@ -23,7 +23,7 @@ from headrace._fit.moments import Effective, Moments, far_columns
 from headrace._fit.source import ArrayRows, held_out
 from headrace._flow.transforms.support import Support
 from headrace.rows._held_out import CHUNK, RowPart
-from headrace.rows._stream import Block, Stream
+from headrace.rows._stream import Block, Stream, Without
 
 
 class StreamRows(ArrayRows):
@@ -48,8 +48,11 @@ class StreamRows(ArrayRows):
 
     def split(self, validation: Any, rng: np.random.Generator, caller: Caller) -> tuple[ArrayRows, ArrayRows | None]:
         """See `ArrayRows`; all rows are read."""
-        train, judge = held_out(self, validation, rng, caller)
-        return self, self._survey(train, judge)
+        judge = self._survey(*held_out(self, validation, rng, caller))
+        if (far := self._far_rows()).size:
+            self.stream = Without(self.stream, far)
+            judge = self._survey(*held_out(self, validation, rng, caller))
+        return self, judge
 
     def weight(self) -> float:
         """See `RowSource`."""
@@ -78,6 +81,7 @@ class StreamRows(ArrayRows):
     def _survey(self, train: RowPart, judge: RowPart | ArrayRows | None) -> ArrayRows | None:
         """Read all rows: check them, measure those to train on, and return those held out."""
         self._sums, self._effective = (Moments(), Moments()), Effective()
+        self._ends: dict[str, list[NDArray[Any]]] = {name: [] for name in _rows.FAR}
         chosen = train.at(np.arange(min(train.size, CHUNK), dtype=np.int64) * train.size // min(train.size, CHUNK))
         if isinstance(judge, RowPart):
             self.held_rows = judge.all()
@@ -91,8 +95,10 @@ class StreamRows(ArrayRows):
                 is_out = self._is_out(at, len(block))
                 out.append(block.take(is_out))
                 some.append(block.take(chosen[slice(*np.searchsorted(chosen, [at, at + len(block)]))] - at))
-                if checks.fine:
+                if checks.fine and len(block):
                     self._measure(block.take(~is_out))
+                    for name, table in _tables_of(block):
+                        self._ends[name].append(np.stack([table.min(axis=0), table.max(axis=0)]))
                 at += len(block)
         checks.report(self.stream.names)
         self._fingerprint = checks.fingerprint()
@@ -100,13 +106,27 @@ class StreamRows(ArrayRows):
             raise ValueError("x: expected the same rows each time that the stream is read, got none this time")
         super().__init__(self._data_of(Block.joined(some)))
         self.size, self.rows = train.size, self.stream.rows or train.rows
-        for name, table, moments in zip(_rows.FAR, (self.data.x, self.data.context), self._sums, strict=True):
-            if table is not None:
-                parts = np.array_split(table, -(-len(table) // _rows.LOOKED_AT))
-                ends = np.stack([moments.low, moments.high])
-                found = far_columns(table[:: len(parts)], [*parts, ends], _rows.FAR[name])
-                _rows.warn_of_far(name, found, self.size, self.data.names if name == "x" else ())
         return ArrayRows(self._data_of(Block.joined(out))) if isinstance(judge, RowPart) else judge
+
+    def _far_rows(self) -> NDArray[np.int64]:
+        """Indices of the rows with cells far out, if these are few; a warning of such cells."""
+        far = [np.empty(0, np.int64)]
+        for i, (name, table) in enumerate(_tables_of(self.data)):
+            some, limit = table[:: -(-len(table) // _rows.LOOKED_AT)], _rows.FAR[name]
+            if not far_columns(some, [table, *self._ends[name]], limit):
+                continue
+            values = self._values(i, np.median(some, axis=0))
+            found, rows = far_columns(some, values, limit), sum(self.kept)
+            names = self.data.names if name == "x" else ()
+            _rows.warn_of_far(name, found, rows, names, int(found[0].rows[0]) if found else None)
+            far += [one.rows for one in found if len(one.rows) <= _rows.FEW * rows]
+        return np.unique(np.concatenate(far))
+
+    def _values(self, i: int, middle: Any) -> Iterator[NDArray[Any]]:
+        """All rows of x, or of the context; those that do not take part lie in the middle."""
+        for block in self.stream:
+            values = _tables_of(block)[i][1]
+            yield values if block.weights is None else np.where(block.weights[:, None] > 0, values, middle)
 
     def _data_of(self, block: Block) -> Data:
         return Data(block.x, block.context, block.weights, self.stream.names, self.support)
@@ -117,6 +137,7 @@ class StreamRows(ArrayRows):
         if first is None:
             raise ValueError("x: expected at least one row, got none")
         self._check_shape(first)
+        self.kept = []
         if first.weights is None:
             self.stream.count()
             self.kept = [size or 0 for size in self.stream._sizes]
@@ -178,6 +199,11 @@ class StreamRows(ArrayRows):
                     f"weights: expected {self.kept[part]} of them above 0, as were counted before, got {at - begin}; a "
                     "stream has to give the same rows each time that it is read"
                 )
+
+
+def _tables_of(rows: Block | Data) -> list[tuple[str, NDArray[Any]]]:
+    """The tables in which cells may lie far out, by name."""
+    return [(name, table) for name, table in (("x", rows.x), ("context", rows.context)) if table is not None]
 
 
 def _positive(block: Block) -> Block:

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-SPIKE = 0.05  # the share of rows with one value from which on it is frequent
+from headrace._fit.given_rows import SPIKE
+
 NEAR_GRID = 0.01  # of a step: values of float32 lie off a grid by rounding
 SLACK = 1e-6  # of a width or a step, by which rounded values make it differ
 
@@ -64,15 +65,6 @@ def _step(values: NDArray[np.float64], gaps: NDArray[np.float64]) -> float:
         return 0.0
     inverse = round(1.0 / step)
     return 1.0 / inverse if inverse and abs(inverse * step - 1.0) < SLACK else float(step)
-
-
-def is_spike(counts: NDArray[Any]) -> bool:
-    """Whether one value is frequent and the others hardly repeat, as of a column that is zero or continuous.
-
-    `counts`: of each different value. Noise as wide as the smallest gap leaves such a value a spike.
-    """
-    others = np.delete(counts, counts.argmax())
-    return bool(counts.max() >= SPIKE * counts.sum() and others[others > 1].sum() <= SPIKE * others.sum())
 
 
 def without_noise(x: NDArray[Any], column: Repeating) -> NDArray[np.float64]:

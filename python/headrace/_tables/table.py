@@ -21,6 +21,7 @@ from headrace._arrays import columns as _columns
 from headrace._arrays.names import are_names
 from headrace._base import arguments as check
 from headrace._base.warn import warn
+from headrace._fit.given_rows import SPIKE, spike
 from headrace._flow.transforms.support import Support
 from headrace._tables import repeats
 from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
@@ -32,7 +33,7 @@ NOISE = 0x6E6F697365  # beside a seed: a stream of random values for this noise 
 FIT, LOOK = 0, 1  # which rows get noise: those of a fit, or others that are compared with its density
 CELLS_OF_TWO, CELLS = 16, 32  # points in a cell for the mean of a density: of one or two whole numbers, of more
 LEAST_ROWS = 50  # with fewer there is no message about repeats
-REPEATED, SPIKE = 0.5, repeats.SPIKE  # shares of rows: with the value of another one, and with one value
+REPEATED = 0.5  # share of rows with the value of another one
 NAMED = 3  # columns in a message
 
 LogProb = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
@@ -477,12 +478,12 @@ def about_repeats(x: NDArray[Any], table: Table, names: Sequence[str] | None) ->
     some = x[:: -(-len(x) // LOOKED_AT)] if found else x
     repeated, spiked = [], []
     for i in found:
+        if text := spike(some[:, i], label := _columns.label(i, names)):
+            spiked.append(text)
+            continue
         values, counts = np.unique(some[:, i], return_counts=True)
-        most, label = f"{values[counts.argmax()]:g} in {counts.max():,}", _columns.label(i, names)
-        if repeats.is_spike(counts):
-            spiked.append(f"{label} ({most} of {len(some):,} rows, and {len(values) - 1:,} different ones elsewhere)")
-        else:
-            repeated.append(f"{label} ({len(values):,} different ones in {len(some):,} rows, {most} of them)")
+        most = f"{values[counts.argmax()]:g} in {counts.max():,} of them"
+        repeated.append(f"{label} ({len(values):,} different ones in {len(some):,} rows, {most})")
     sentences = [
         f"{begin} in {_counted_list(columns)}: a density spikes there, and its likelihood means little; {advice}"
         for begin, columns, advice in (("values repeat", repeated, SPREAD), ("one value is frequent", spiked, APART))

@@ -17,7 +17,7 @@ from headrace._base import arguments as check
 from headrace._base.keywords import taken_from, takes
 from headrace._base.progress import seconds_bar
 from headrace._base.types import Floats
-from headrace._base.warn import fixed_epochs
+from headrace._base.warn import FREQUENT, fixed_epochs, silent
 from headrace._fit.clock import Clock
 from headrace._fit.ensemble import Ensemble
 from headrace._fit.history import whole
@@ -169,7 +169,7 @@ class _Search:
         if s.context:
             flow = simple.linear_gaussian(s.features, s.context, self.support, s.dtype)
             own: dict[str, Any] = {"epochs": 30, "seed": s.seed, "progress": False}
-            with fixed_epochs():
+            with fixed_epochs(), silent(FREQUENT):
                 whole(flow.fit(sample.x, sample.context, weights=sample.weights, **own))
             return {"linear Gaussian": flow}
         found = {"Gaussian": simple.gaussian(sample, self.support, s.dtype, say=say)}

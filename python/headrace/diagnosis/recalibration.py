@@ -16,6 +16,7 @@ import numpy as np
 from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
 from headrace._base.types import Floats
+from headrace._base.warn import FREQUENT, silent
 from headrace._fit.fit import Fit, finished
 from headrace._fit.given_rows import open_rows
 from headrace._fit.history import History, whole
@@ -94,6 +95,7 @@ class _FitOfMap(Fit):
     mixes = False
 
 
+@silent(FREQUENT)  # of the rows themselves there was one
 def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
     """The map, as a flow with latent rows for data."""
     n = z.shape[1]

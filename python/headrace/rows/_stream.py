@@ -185,7 +185,7 @@ class Stream(abc.ABC):
         if not held:
             return self, None
         chosen = self._drawn(held, seed)
-        return _Without(self, chosen), self._gathered(chosen)
+        return Without(self, chosen), self._gathered(chosen)
 
     def _drawn(self, rows: int, seed: int) -> NDArray[np.int64]:
         """Indices of this many rows, ascending."""
@@ -271,8 +271,8 @@ def _text_of(kind: Any) -> str:
     return f"{dtype} of shape (rows{''.join(f', {n}' for n in columns) or ','})"
 
 
-class _Without(Stream):
-    """A stream without some of its rows."""
+class Without(Stream):
+    """A stream without some of its rows, which ascending indices name."""
 
     def __init__(self, source: Stream, left_out: NDArray[np.int64]) -> None:
         self._source, self._left_out = source, left_out

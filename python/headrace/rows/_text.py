@@ -61,18 +61,16 @@ class Text(Source):
         if fields[-1].endswith("\n"):
             raise self._uneven(first)
         numbers = sum(map(is_number, fields))
-        if header == "auto" and 0 < numbers < len(fields):
-            raise ValueError(
-                f"{path}: line {first[-1][0]} has numbers and other text, so that it may be names or a row: give "
-                f"{self._option('header', 'yes')} for names, {self._option('header', 'no')} for a row"
-                f"{self.choosing([*_numbers(fields)])}"
-            )
         counted = fields[1:] and fields in ([str(i + k) for i in range(len(fields))] for k in (0, 1))
-        second = "".join(line for _, line in islice(self._lines(), 1, 2))
-        if header == "auto" and counted and (fields[2:] or set(second) & set(".eE")):
+        why, others = "", ""
+        if 0 < numbers < len(fields):
+            why, others = "has numbers and other text", self.choosing([*_numbers(fields)])
+        elif counted and (fields[2:] or any(set(line) & set(".eE") for _, line in islice(self._lines(), 1, 2))):
+            why = f"counts from {fields[0]} to {fields[-1]}"
+        if header == "auto" and why:
             raise ValueError(
-                f"{path}: line {first[-1][0]} counts from {fields[0]} to {fields[-1]}: it may be names or a row; "
-                "give --header yes for names, --header no for a row"
+                f"{path}: line {first[-1][0]} {why}, so that it may be names or a row: give "
+                f"{self._option('header', 'yes')} for names, {self._option('header', 'no')} for a row{others}"
             )
         has_names = header == "yes" or (header == "auto" and numbers == 0)
         self.names = tuple(field.strip() for field in fields) if has_names else None

@@ -59,9 +59,17 @@ class Sequences:
     """
 
     def __init__(
-        self, caller: Caller, name: str, value: Any, features: int, *, lengths: Any = None, integers: bool = False
+        self,
+        caller: Caller,
+        name: str,
+        value: Any,
+        features: int,
+        *,
+        lengths: Any = None,
+        integers: bool = False,
+        holds: np.dtype[Any] | None = None,
     ) -> None:
-        self.name, self.features, self._caller = name, features, caller
+        self.name, self.features, self._caller, self._holds = name, features, caller, holds
         self.is_list = isinstance(value, (list, tuple))
         if self.is_list:
             if lengths is not None:
@@ -138,7 +146,7 @@ class Sequences:
         """Steps of a block, (rows, steps, features); zeros after the end of a sequence.
 
         Raises:
-            ValueError: a value that is not finite.
+            ValueError: a value that is not finite, or beyond those of the dtype `holds`.
         """
         if self.is_list:
             kind = np.result_type(*(self._arrays[i].dtype for i in block.index))
@@ -150,10 +158,14 @@ class Sequences:
             values = self._array[block.index, begin:end]
             if end > self._shortest:
                 values[self.beyond(block, begin, end)] = 0.0
-        if not np.isfinite(values).all():
-            row, step, _ = np.argwhere(~np.isfinite(values))[0]
+        good = np.isfinite(values)
+        if self._holds is not None and values.dtype.itemsize > self._holds.itemsize:
+            good &= np.abs(values) <= float(np.finfo(self._holds).max)
+        if not good.all():
+            row, step, column = np.argwhere(~good)[0]
+            what = f"numbers that {self._holds} holds" if np.isfinite(values[row, step, column]) else "finite numbers"
             raise ValueError(
-                f"{self.name}: expected finite numbers, got {values[row, step].tolist()} at step {begin + step} of "
+                f"{self.name}: expected {what}, got {values[row, step].tolist()} at step {begin + step} of "
                 f"sequence {block.index[row]}"
             )
         return values

@@ -109,7 +109,7 @@ class Continuation:
 
     def _scored(self, x: Any, total: bool) -> Any:
         run, caller = self._run, Caller()
-        given = Sequences(caller, "x", x, self._features)
+        given = Sequences(caller, "x", x, self._features, holds=run.dtype)
         own = len(self.shape)
         if given.is_list or len(given.batch) < own or given.batch[len(given.batch) - own :] != self.shape:
             wanted = ", ".join(["...", *map(str, self.shape), "steps", str(self._features)])

@@ -453,7 +453,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
         """The checked arguments of a call on the CPU."""
         self._refuse_device("sequences")
         caller, program = self._caller(), self._program
-        given = Sequences(caller, name, value, self._features, lengths=lengths, integers=integers)
+        kinds: Any = {"integers": integers, "holds": self._dtype}
+        given = Sequences(caller, name, value, self._features, lengths=lengths, **kinds)
         rows = context_of(caller, context, self._context, given.batch)
         own = Covariates(caller, covariates, self._covariates, given.batch, self._hop, self._dtype)
         own.check(given.lengths)

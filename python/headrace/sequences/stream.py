@@ -76,14 +76,12 @@ class Stream:
                 f"and {quantised!r}"
             )
         cells = None if quantised is None else self._flow._cells(quantised, run)
-        given = Sequences(caller, "x", x, run.program.features, integers=cells is not None)
+        given = Sequences(caller, "x", x, run.program.features, integers=cells is not None, holds=run.dtype)
         if given.is_list or given.batch != (self._rows,):
             raise ValueError(f"x: expected shape ({self._rows}, steps, {given.features}), got {np.shape(x)}")
         self._check(given.steps)
         (block,) = given.whole()
         values = given.part(block, 0, given.steps)
-        if (largest := float(np.abs(values).max(initial=0))) > float(np.finfo(run.dtype).max):
-            raise ValueError(f"x: expected numbers that {run.dtype} holds, got {largest:g}")
         scores = caller.empty((self._rows, given.steps), self._run.dtype)
         z = caller.empty(values.shape, self._run.dtype) if latent else None
         if cells is not None:
