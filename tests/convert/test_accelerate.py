@@ -1,7 +1,9 @@
 """Accelerated models in the place of the originals, through the originals' own methods."""
 
 import copy
+import functools
 import io
+import pickle
 
 import numpy as np
 import pytest
@@ -249,3 +251,46 @@ def test_states_that_the_model_saved_are_loaded(torch, name):
     with pytest.raises(RuntimeError):
         fast.load_state_dict({"nothing": x})
     assert copy.deepcopy(fast).state_dict().keys() == fast.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["zuko", "nflows", "normflows", "glasflow"])
+def test_an_accelerated_model_is_an_instance_of_its_class(torch, name, tmp_path):
+    library(name)
+    made = {
+        "zuko": lambda: zuko_flow(Draw(5, False)),
+        "nflows": lambda: nflows_maf(Draw(6, False), True),
+        "normflows": lambda: normflows_made(Draw(7, False), False),
+        "glasflow": lambda: glasflow_flow(Draw(8, False), "RealNVP"),
+    }
+    model = shaken(made[name](), 5).double().eval()
+    fast = hr.accelerate(model)
+    assert isinstance(fast, type(model))
+    assert isinstance(fast, torch.nn.Module)
+    assert type(fast) is not type(model)
+    x = torch.randn(7, Draw({"zuko": 5, "nflows": 6, "normflows": 7, "glasflow": 8}[name], False).features).double()
+
+    def log_prob(model):
+        return model().log_prob(x) if name == "zuko" else model.log_prob(x)
+
+    others = [copy.deepcopy(fast), torch.compile(fast, backend="eager")]
+    if name != "glasflow":  # whose own models hold a lambda
+        torch.save(fast, tmp_path / "fast.pt")
+        others += [pickle.loads(pickle.dumps(fast)), torch.load(tmp_path / "fast.pt", weights_only=False)]
+    for again in others:
+        assert isinstance(again, torch.nn.Module)
+        near(log_prob(again), log_prob(model))
+    assert isinstance(copy.deepcopy(fast), type(model))
+    state = fast.state_dict()
+    copied = copy.deepcopy(fast)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.mul_(0.9)
+    copied.load_state_dict(state)
+    near(log_prob(copied), log_prob(model))
+
+    @functools.singledispatch
+    def kind(thing):
+        return "another"
+
+    kind.register(type(model), lambda thing: "the model's")
+    assert kind(fast) == "the model's"

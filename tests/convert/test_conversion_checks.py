@@ -55,11 +55,93 @@ def test_a_subclass_that_computes_something_else_is_found_or_refused(torch, zuko
         convert.from_zuko(shifted)
 
     class Layer(zuko.flows.MaskedAutoregressiveTransform):
-        pass
+        def forward(self, c=None):
+            return super().forward(c).inv
 
     flow = zuko.lazy.Flow([Layer(3, hidden_features=(8,))], zuko.flows.MAF(3).base)
-    with pytest.raises(NotImplementedError, match=r"^model\.transform\.transforms\[0\]: expected .*, got .*Layer"):
+    message = r"^model\.transform\.transforms\[0\]: expected .*Layer, a MaskedAutoregressiveTransform with a forward of"
+    with pytest.raises(NotImplementedError, match=message + r" its own; headrace\.convert\.register takes"):
         convert.from_zuko(flow)
+
+
+def test_a_subclass_that_changes_no_formula_counts_as_its_class(torch, zuko):
+    class Layer(zuko.flows.MaskedAutoregressiveTransform):
+        def __init__(self, features):
+            super().__init__(features, hidden_features=(8,))
+
+        def extra_repr(self):
+            return "mine"
+
+    flow = zuko.lazy.Flow([Layer(3)], zuko.flows.MAF(3).base)
+    x = torch.randn(20, 3)
+    with torch.no_grad():
+        np.testing.assert_allclose(convert.from_zuko(flow).log_prob(x), flow().log_prob(x), rtol=1e-5)
+
+
+def test_nflows_with_a_permutation_and_a_composition_of_a_users_own(torch):
+    transforms, flows = library("nflows.transforms"), library("nflows.flows")
+
+    class Shuffled(transforms.Permutation):  # as calorimeter simulations have it
+        def __init__(self, features):
+            super().__init__(torch.arange(features).flip(0))
+
+    class Guided(transforms.CompositeTransform):
+        def parts(self):
+            return len(self._transforms)
+
+    layers = [transforms.MaskedAffineAutoregressiveTransform(3, 8), Shuffled(3)]
+    flow = shaken(flows.Flow(Guided(layers), library("nflows.distributions").StandardNormal([3])), 0).double()
+    x = torch.randn(20, 3, dtype=torch.float64)
+    with torch.no_grad():
+        np.testing.assert_allclose(convert.from_nflows(flow).log_prob(x), flow.log_prob(x), rtol=1e-10)
+
+    class Bent(transforms.MaskedAffineAutoregressiveTransform):
+        def _elementwise_forward(self, inputs, parameters):
+            return super()._elementwise_forward(inputs, 1.1 * parameters)
+
+    flow = flows.Flow(Bent(3, 8), library("nflows.distributions").StandardNormal([3]))
+    with pytest.raises(NotImplementedError, match=r"Bent, a MaskedAffine\w+ with a _elementwise_forward of its own"):
+        convert.from_nflows(flow)
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_registered_function_reads_a_part(torch, monkeypatch, is_turned):
+    transforms, flows = library("nflows.transforms"), library("nflows.flows")
+    from headrace.convert import _parts
+
+    monkeypatch.setattr(_parts, "READERS", {})
+
+    class Doubled(transforms.Transform):
+        def forward(self, inputs, context=None):
+            return 2.0 * inputs, torch.full((len(inputs),), inputs.shape[1] * np.log(2.0), dtype=inputs.dtype)
+
+        def inverse(self, inputs, context=None):
+            return 0.5 * inputs, torch.full((len(inputs),), -inputs.shape[1] * np.log(2.0), dtype=inputs.dtype)
+
+    part = transforms.InverseTransform(Doubled()) if is_turned else Doubled()
+    chain = transforms.CompositeTransform([transforms.MaskedAffineAutoregressiveTransform(3, 8), part])
+    flow = shaken(flows.Flow(chain, library("nflows.distributions").StandardNormal([3])), 0).double()
+    with pytest.raises(NotImplementedError, match=r"got \S+'s \S+Doubled"):
+        convert.from_nflows(flow)
+    convert.register(Doubled, lambda part, n: [hr.Standardize(np.zeros(n), np.full(n, 0.5))])
+    x = torch.randn(20, 3, dtype=torch.float64)
+    with torch.no_grad():
+        np.testing.assert_allclose(convert.from_nflows(flow).log_prob(x), flow.log_prob(x), rtol=1e-10)
+    with pytest.raises(TypeError, match=r"^kind: expected a class, got"):
+        convert.register(part, lambda part, n: [])
+    with pytest.raises(TypeError, match=r"^reader: expected a function of a part and its features, got int"):
+        convert.register(Doubled, 3)
+
+
+def test_models_without_parameters_and_bases_of_images_are_named(torch):
+    transforms, flows = library("nflows.transforms"), library("nflows.flows")
+    distributions = library("nflows.distributions")
+    plain = flows.Flow(transforms.ReversePermutation(3), distributions.StandardNormal([3]))
+    with pytest.raises(TypeError, match=r"^model: expected a model with parameters, got one without"):
+        convert.from_nflows(plain)
+    image = flows.Flow(transforms.ReversePermutation(3), distributions.StandardNormal([3, 4, 4]))
+    with pytest.raises(NotImplementedError, match=r"_distribution\._shape: expected one dimension, got \(3, 4, 4\)"):
+        convert.from_nflows(image)
 
 
 @pytest.mark.parametrize("slope", [1e-2, 1e-4])

@@ -177,6 +177,22 @@ def test_a_uniform_base_of_normflows(ends):
     assert np.isneginf(want).any()
 
 
+@pytest.mark.parametrize("name", ["linear", "network", "subclass"])
+def test_a_normal_base_of_normflows_that_depends_on_a_context(name):
+    torch, nf = library("torch"), library("normflows")
+    torch.manual_seed(2)
+
+    class Response(nf.distributions.base.ConditionalDiagGaussian):
+        def __init__(self):
+            super().__init__(N, nf.nets.MLP([2, 5, 2 * N]))
+
+    encoders = {"linear": lambda: torch.nn.Linear(2, 2 * N), "network": lambda: nf.nets.MLP([2, 5, 2 * N])}
+    base = Response() if name == "subclass" else nf.distributions.base.ConditionalDiagGaussian(N, encoders[name]())
+    flows = [nf.flows.MaskedAffineAutoregressive(N, 8, context_features=2), nf.flows.LULinearPermute(N)]
+    flow = compared(nf.ConditionalNormalizingFlow(base, flows), convert.from_normflows, 2)
+    assert flow.transforms[0].context == 2
+
+
 def test_planar_maps_of_normflows():
     torch, nf = library("torch"), library("normflows")
     torch.manual_seed(1)

@@ -5,15 +5,17 @@
     flow = convert.from_sbi(posterior)  # a headrace.Flow
     samples = flow.sample(10_000, context=observation)
 
-Each function recognises the parts of a model by their classes, and reads their settings from attributes. Nothing is
-guessed, and unknown parts are refused by name. Then log densities of some rows are compared with the
-model's own. No library is imported before you give a model of it. `to_torch` and `to_zuko` convert back.
+Each function recognises the parts of a model by their classes, or by those that they are subclasses of where no formula
+is overridden, and reads their settings from attributes. Nothing is guessed, and unknown parts are refused by name; `register` takes
+functions that read parts of your own. Then log densities of some rows are compared with the model's own. No library is
+imported before you give a model of it. `to_torch` and `to_zuko` convert back.
 """
 
 from headrace.convert._flowjax import from_flowjax
 from headrace.convert._glasflow import from_glasflow
 from headrace.convert._nflows import from_nflows
 from headrace.convert._normflows import from_normflows
+from headrace.convert._parts import register
 from headrace.convert._sbi import from_sbi
 from headrace.convert._to_torch import to_torch
 from headrace.convert._to_zuko import to_zuko
@@ -26,6 +28,7 @@ __all__ = [
     "from_normflows",
     "from_sbi",
     "from_zuko",
+    "register",
     "to_torch",
     "to_zuko",
 ]

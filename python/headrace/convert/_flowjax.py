@@ -147,6 +147,8 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     """From latent to data."""
+    if (chain := place.registered(t, features)) is not None:
+        return chain
     package, kind = class_of(t)
     if (package, kind) == ("paramax", "NonTrainable"):
         return _chain(t.tree, place.at("tree"), features)

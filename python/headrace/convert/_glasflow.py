@@ -10,7 +10,7 @@ from headrace._flow.flow import Flow
 from headrace.convert import _nflows_files
 from headrace.convert._embedding import Outside
 from headrace.convert._nflows import flow_of
-from headrace.convert._parts import Place, dtype_of
+from headrace.convert._parts import Place
 from headrace.convert._state_dicts import finished_file, is_file, without_files
 from headrace.convert._torch import finished, opened, tensors_of
 
@@ -56,7 +56,7 @@ def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flo
     without_files(not_recorded)
     copied = opened(model, "a flow of glasflow", "_transform", "_distribution")
     log_prob = copied.log_prob if verify else None
-    return finished(place, dtype_of(place, tensors_of(model)), lambda: flow_of(copied, place, nothing), log_prob)
+    return finished(place, tensors_of(model), lambda: flow_of(copied, place, nothing), log_prob)
 
 
 def _scale(name: str) -> Callable[[Any], Any]:

@@ -13,7 +13,7 @@ from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, box
 from headrace.convert._embedding import Outside
 from headrace.convert._nflows_files import stand_of
-from headrace.convert._parts import OTHER_BASE, OTHER_FLOW, Converter, Layers, Place, class_of, dtype_of, numbers
+from headrace.convert._parts import OTHER_BASE, OTHER_FLOW, Converter, Layers, Place, class_of, numbers
 from headrace.convert._residual import masked_network, plain_modules, plain_network, residual_network, wrapped
 from headrace.convert._scales import scale_of
 from headrace.convert._simple import affine, linear, normal, permutation, table
@@ -58,7 +58,7 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
     copied = opened(model, "a flow of nflows", "_transform", "_distribution")
     outside = Outside(getattr(copied, "_embedding_net", None), embedding, place.at("_embedding_net"))
     log_prob = density_of(copied, outside) if verify else None
-    return finished(place, dtype_of(place, tensors_of(model)), lambda: flow_of(copied, place, outside), log_prob)
+    return finished(place, tensors_of(model), lambda: flow_of(copied, place, outside), log_prob)
 
 
 def density_of(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:
@@ -82,13 +82,15 @@ def flow_of(model: Any, place: Place, outside: Outside) -> Flow:
 
 def _base(base: Any, place: Place) -> BaseAndMaps:
     kind = class_of(base)[1]
-    if kind == "StandardNormal" and len(base._shape) == 1:
+    if kind in ("StandardNormal", "ConditionalDiagonalNormal") and len(base._shape) != 1:
+        raise place.differs("_shape", "one dimension", tuple(base._shape), "flatten the data")
+    if kind == "StandardNormal":
         n = int(base._shape[0])
         return normal(np.zeros(n), np.ones(n), is_trained=False), []
     if kind == "DiagonalNormal":
         made = normal(numbers(base.mean_).ravel(), np.exp(numbers(base.log_std_).ravel()), is_trained=True)
         return made, []
-    if kind == "ConditionalDiagonalNormal" and len(base._shape) == 1:
+    if kind == "ConditionalDiagonalNormal":
         return _conditional_normal(base, place)
     if class_of(base) == ("glasflow", "MultivariateUniform") and base.low.ndim == 1:
         return box(place, numbers(base.low), numbers(base.high))
@@ -100,22 +102,28 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
 
 
 def _conditional_normal(base: Any, place: Place) -> BaseAndMaps:
-    """A mean and a standard deviation by a network of the context: a coupling that reads no coordinate."""
-    n, net, own = int(base._shape[0]), base._context_encoder, place.at("_context_encoder")
+    """`conditional_normal` of an encoder that is some layers, or none, nflows' default."""
+    n, net, encoder = int(base._shape[0]), base._context_encoder, place.at("_context_encoder")
     if class_of(net) == ("torch", "Sequential"):
-        layers = plain_network(net, own, 0)
+        layers = plain_network(net, encoder, 0)
     elif class_of(net) == ("torch", "Linear"):
-        layers = plain_network([net], own, 0)
-    elif class_of(net) == ("builtins", "function") and _gives_back(net, 2 * n):  # nflows' default
+        layers = plain_network([net], encoder, 0)
+    elif class_of(net) == ("builtins", "function") and _gives_back(net, 2 * n):
         layers = Layers(2 * n)
         layers.outputs(np.eye(2 * n), None)
     else:
-        raise own.unknown(
+        raise encoder.unknown(
             net,
             "a Linear, a Sequential of linear layers and activations, or nothing",
             'make the encoder the embedding net of the Flow and convert with embedding="outside"',
         )
-    step = layers.coupling(place.turned(), n, [], map="affine", scale="exp", layout="blocked")
+    return conditional_normal(layers, place, n)
+
+
+def conditional_normal(layers: Layers, place: Place, n: int) -> BaseAndMaps:
+    """Means and logarithms of deviations by a network of the context: a coupling that reads no coordinate."""
+    to_data = Place(place.path, "to_data")
+    step = layers.coupling(to_data, n, [], map="affine", scale="exp", layout="blocked")
     return normal(np.zeros(n), np.ones(n), is_trained=False), [step]
 
 
@@ -131,6 +139,8 @@ def _gives_back(function: Any, columns: int) -> bool:
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     """From latent to data."""
+    if (chain := place.registered(t, features)) is not None:
+        return chain
     package, kind = class_of(t)
     if package not in ("nflows", "glasflow") or kind not in CONVERTERS:
         raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}", OTHER_FLOW)

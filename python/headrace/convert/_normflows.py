@@ -9,7 +9,7 @@ import numpy as np
 from headrace._flow.flow import Flow
 from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, box, mixture
-from headrace.convert._nflows import coupling_transform, spline
+from headrace.convert._nflows import conditional_normal, coupling_transform, spline
 from headrace.convert._normflows_files import stand_of
 from headrace.convert._parts import (
     CIRCULAR_FLOW,
@@ -20,7 +20,6 @@ from headrace.convert._parts import (
     Numbers,
     Place,
     class_of,
-    dtype_of,
     numbers,
 )
 from headrace.convert._residual import masked_network, plain_network, wrapped
@@ -35,7 +34,7 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
 
     Affine and rational-quadratic autoregressive and coupling flows, masked affine flows (RealNVP, NICE), permutations,
     LU and other linear maps, activation normalisation; `Reverse` of all of these. A `MaskedAffineAutoregressive` is an
-    IAF there: it reads the latent side. Bases: `DiagGaussian`, `GaussianMixture`, `Uniform`.
+    IAF there: it reads the latent side. Bases: `DiagGaussian`, `ConditionalDiagGaussian`, `GaussianMixture`, `Uniform`.
 
     Args:
         model: A `normflows.NormalizingFlow` or `ConditionalNormalizingFlow`, or its `state_dict`.
@@ -57,12 +56,14 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
         return finished_file(place, model, verify, lambda: flow_of(stand, place))
     without_files(not_recorded)
     copied = opened(model, "a flow of normflows", "flows", "q0")
-    dtype, lost = _dtype(model, place), _lost_constant(copied.q0)
+    if class_of(model)[1] == "MultiscaleFlow":
+        raise place.unknown(model, "a NormalizingFlow or ConditionalNormalizingFlow of vectors", OTHER_FLOW)
+    lost = _lost_constant(copied.q0)
 
     def log_prob(x: Any, context: Any) -> Any:
         return (copied.log_prob(x) if context is None else copied.log_prob(x, context)) + lost
 
-    return finished(place, dtype, lambda: flow_of(copied, place), log_prob if verify else None)
+    return finished(place, _tensors(model), lambda: flow_of(copied, place), log_prob if verify else None)
 
 
 def flow_of(model: Any, place: Place) -> Flow:
@@ -81,8 +82,13 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
     if kind == ("normflows", "Uniform") and len(base.shape) == 1:
         low, high = (np.broadcast_to(numbers(a), base.shape).copy() for a in (base.low, base.high))
         return box(place, low, high)
+    if kind == ("normflows", "ConditionalDiagGaussian") and len(base.shape) == 1:
+        net, encoder = base.context_encoder, place.at("context_encoder")
+        layers = plain_network([net], encoder, 0) if class_of(net) == ("torch", "Linear") else _mlp(net, encoder, 0)
+        return conditional_normal(layers, place, base.shape[0])
     if kind != ("normflows", "DiagGaussian") or len(base.shape) != 1:
-        raise place.unknown(base, "a DiagGaussian, GaussianMixture or Uniform of one dimension", OTHER_BASE)
+        expected = "a DiagGaussian, ConditionalDiagGaussian, GaussianMixture or Uniform of one dimension"
+        raise place.unknown(base, expected, OTHER_BASE)
     if base.temperature is not None:
         raise place.differs("temperature", "None", base.temperature)
     is_trained = any(p.requires_grad for p in base.parameters())
@@ -90,11 +96,11 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
     return made, []
 
 
-def _dtype(model: Any, place: Place) -> str:
-    """That of the flows, if these have any tensors: a GaussianMixture is made in float64 beside flows in float32."""
-    if class_of(model.q0) == ("normflows", "GaussianMixture") and (own := tensors_of(model.flows)):
-        return dtype_of(place, own)
-    return dtype_of(place, tensors_of(model))
+def _tensors(model: Any) -> list[Any]:
+    """Those of the flows, if there are any: a GaussianMixture is made in float64 beside flows in float32."""
+    if class_of(model.q0) == ("normflows", "GaussianMixture") and (tensors := tensors_of(model.flows)):
+        return tensors
+    return tensors_of(model)
 
 
 def _lost_constant(base: Any) -> float:
@@ -107,6 +113,8 @@ def _lost_constant(base: Any) -> float:
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     """From latent to data."""
+    if (chain := place.registered(t, features)) is not None:
+        return chain
     package, kind = class_of(t)
     if package != "normflows" or kind not in CONVERTERS:
         instead = CIRCULAR_FLOW if kind.startswith("Circular") else OTHER_FLOW

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._base import arguments as check
+from headrace._flow.transforms.inverse import Inverse
 from headrace._flow.transforms.masked import Coupling, MaskedAutoregressive
 from headrace._flow.transforms.network import Layer, Network
 from headrace._flow.transforms.transform import Transform
@@ -22,11 +24,65 @@ OTHER_FLOW = "train a flow of headrace in its place, such as hr.NSF"
 CIRCULAR_FLOW = "train hr.NSF with periodic=[(low, high), ...], whose splines are continuous around each circle"
 
 
+LIBRARIES = frozenset(
+    ("zuko", "nflows", "glasflow", "normflows", "flowjax", "sbi", "torch", "equinox", "paramax", "headrace", "builtins")
+)
+# Methods of a subclass that change no formula, beside those that Python calls itself, such as `__init__`.
+_WITHOUT_A_FORMULA = frozenset(("extra_repr", "train", "eval", "to", "state_dict", "load_state_dict", "_abc_impl"))
+
+
+def _overridden(kind: type, base: type) -> str:
+    """The first formula of a class that a subclass has anew, "" if there is none."""
+    classes = kind.__mro__[: kind.__mro__.index(base)]
+    names = (name for one in classes for name in vars(one) if hasattr(base, name))
+    return next((n for n in names if n == "__call__" or not (n in _WITHOUT_A_FORMULA or n.startswith("__"))), "")
+
+
+def _library_class(kind: type) -> type:
+    """The nearest class of a library above a class, or the class itself."""
+    return next((one for one in kind.__mro__ if one.__module__.split(".")[0] in LIBRARIES), kind)
+
+
 def class_of(thing: Any) -> tuple[str, str]:
-    """The package and the name of an object's class: no package is imported to look at its objects."""
-    kind = type(thing)
-    named: tuple[str, str] = getattr(thing, "_stands_for", (kind.__module__.split(".")[0], kind.__qualname__))
-    return named
+    """The package and the name of an object's class: no package is imported to look at its objects.
+
+    A subclass that changes no formula counts as the nearest class of a library.
+    """
+    if hasattr(thing, "_stands_for"):
+        stand: tuple[str, str] = thing._stands_for
+        return stand
+    kind = _library_class(type(thing))
+    if _overridden(type(thing), kind):
+        kind = type(thing)
+    return kind.__module__.split(".")[0], kind.__qualname__
+
+
+Reader = Callable[[Any, int], Sequence[Transform]]
+READERS: dict[type, Reader] = {}  # of callers' own parts
+
+
+def register(kind: type, reader: Reader) -> None:
+    """Let conversions read the parts of a class, and of its subclasses, by a function of the caller.
+
+    Args:
+        kind: A class of transforms, of the caller or of a library.
+        reader: ``(part, features)`` to the transforms, from latent to data, of the flow that the part makes alone, in
+            the direction in which its library has it: zuko's, nflows' and glasflow's parts are called with data,
+            normflows' and flowjax' with latent values.
+
+    Raises:
+        TypeError: no class, or no function.
+
+    >>> import numpy as np, headrace as hr
+    >>> class Doubled:  # its forward, as of nflows, halves the data
+    ...     pass
+    >>> hr.convert.register(Doubled, lambda part, n: [hr.Standardize(np.zeros(n), np.full(n, 2.0))])
+    """
+    if not isinstance(kind, type):
+        raise TypeError(f"kind: expected a class, got {check.kind_of(kind)}")
+    if not callable(reader):
+        raise TypeError(f"reader: expected a function of a part and its features, got {check.kind_of(reader)}")
+    READERS[kind] = reader
 
 
 @dataclass(frozen=True)
@@ -39,14 +95,24 @@ class Place:
 
     path: str
     way: str
+    is_turned: bool = False  # inside an odd number of inverses
 
     def at(self, name: str | int) -> Place:
         """The place of a part."""
-        return Place(f"{self.path}[{name}]" if isinstance(name, int) else f"{self.path}.{name}", self.way)
+        return replace(self, path=f"{self.path}[{name}]" if isinstance(name, int) else f"{self.path}.{name}")
 
     def turned(self) -> Place:
         """The same place with the other direction of its call."""
-        return Place(self.path, "to_data" if self.way == "to_latent" else "to_latent")
+        way = "to_data" if self.way == "to_latent" else "to_latent"
+        return Place(self.path, way, not self.is_turned)
+
+    def registered(self, thing: Any, features: int) -> list[Transform] | None:
+        """The transforms of a part that a function of the caller reads, from latent to data; None for other parts."""
+        reader = next((READERS[kind] for kind in type(thing).__mro__ if kind in READERS), None)
+        if reader is None:
+            return None
+        parts = [*reader(thing, features)]
+        return [Inverse(part) for part in parts[::-1]] if self.is_turned else parts
 
     def ordered(self, parts: list[list[Transform]]) -> list[Transform]:
         """The transforms of parts that are called one after another, from latent to data."""
@@ -59,7 +125,12 @@ class Place:
 
     def unknown(self, thing: Any, expected: str, instead: str = "") -> NotImplementedError:
         """The error for a part that is not recognised; `instead`: what the caller can do."""
-        package, name = class_of(thing)
+        kind = type(thing)
+        package, name = getattr(thing, "_stands_for", (kind.__module__.split(".")[0], kind.__qualname__))
+        changed, library = _overridden(kind, _library_class(kind)), _library_class(kind)
+        if changed and library.__module__ != "torch.nn.modules.module":
+            name += f", a {library.__qualname__} with a {changed} of its own"
+            instead = "headrace.convert.register takes a function that reads it" + (f"; {instead}" if instead else "")
         hint = f"; {instead}" if instead else ""
         return NotImplementedError(f"{self.path}: expected {expected}, got {package}'s {name}{hint}")
 
@@ -80,6 +151,8 @@ def dtype_of(place: Place, tensors: Sequence[Any]) -> str:
     """The one dtype of a model's floats."""
     names = {str(t.dtype).removeprefix("torch.") for t in tensors}
     found = sorted(name for name in names if "float" in name)
+    if not found:
+        raise TypeError(f"{place.path}: expected a model with parameters, got one without")
     if len(found) != 1 or found[0] not in ("float32", "float64"):
         raise TypeError(f"{place.path}: expected parameters of one dtype, float32 or float64, got {found}")
     return found[0]

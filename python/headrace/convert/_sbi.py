@@ -8,7 +8,7 @@ from typing import Any
 from headrace._flow.flow import Flow
 from headrace.convert import _nflows, _zuko
 from headrace.convert._embedding import Outside
-from headrace.convert._parts import Place, class_of, dtype_of
+from headrace.convert._parts import Place, class_of
 from headrace.convert._torch import finished, opened, tensors_of
 
 
@@ -46,21 +46,20 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
     copied = opened(model)
     net = getattr(copied, "embedding_net", None)
     outside = Outside(net, embedding, place.at("embedding_net"))
-    dtype = dtype_of(place, tensors_of(model.net))
     if len(model.input_shape) != 1:
         raise place.differs("input_shape", "one dimension", tuple(model.input_shape))
     if embedding == "inside" and net is not None and len(model.condition_shape) != 1:
         raise place.differs("condition_shape", "one dimension", tuple(model.condition_shape))
     if kind == "NFlowsFlow":
         log_prob = _nflows.density_of(copied.net, outside) if verify else None
-        return finished(place, dtype, lambda: _nflows.flow_of(copied.net, place.at("net"), outside), log_prob)
+        return finished(place, tensors_of(model.net), lambda: _nflows.flow_of(copied.net, place.at("net"), outside), log_prob)
 
     def make() -> Flow:
         flow = _zuko.flow_of(copied.net, place.at("net"))
         scale = outside.standardize([flow.context])
         return flow if scale is None else Flow(flow.transforms, flow.base, standardize_context=scale)
 
-    return finished(place, dtype, make, _zuko_density(copied, outside) if verify else None)
+    return finished(place, tensors_of(model.net), make, _zuko_density(copied, outside) if verify else None)
 
 
 def _zuko_density(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from headrace._base import arguments as check
 from headrace._flow.flow import Flow
-from headrace.convert._parts import Numbers, Place
+from headrace.convert._parts import Numbers, Place, dtype_of
 from headrace.convert._training import refuse_training
 from headrace.convert._verify import verify
 
@@ -43,14 +43,15 @@ def tensors_of(model: Any) -> list[Any]:
 
 def finished(
     place: Place,
-    dtype: str,
+    tensors: Sequence[Any],
     make: Callable[[], Flow],
     log_prob: Callable[[Any, Any], Any] | None,
 ) -> Flow:
-    """The flow in the source's dtype, made in float64 and compared there with the source's density."""
+    """The flow in the dtype of the source's tensors, made in float64 and compared there with the source's density."""
     import torch
 
     flow = make()
+    dtype = dtype_of(place, tensors)
     if log_prob is not None:
         source = log_prob
 

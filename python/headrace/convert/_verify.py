@@ -25,8 +25,9 @@ def rows_of(flow: Flow) -> tuple[Numbers, Numbers | None]:
     """Rows near and far from where the flow has its mass, and a context for each."""
     generator = np.random.default_rng(20)
     context: Numbers | None = None
+    farther = np.where(np.arange(ROWS) % 4 == 3, 3.0, 1.0)[:, None]  # every second of the far rows, and its context
     if flow.context:
-        context = generator.standard_normal((ROWS, flow.context))
+        context = farther * generator.standard_normal((ROWS, flow.context))
         if flow.standardize_context is not None:
             mean, std = flow.standardize_context
             context = mean + std * context
@@ -36,7 +37,7 @@ def rows_of(flow: Flow) -> tuple[Numbers, Numbers | None]:
         raise ValueError("verify: expected samples that are finite, got none")
     low, center, high = np.quantile(usual, [0.16, 0.5, 0.84], axis=0)  # also of a heavy tail
     far = np.arange(ROWS) % 2 == 1
-    x[far] = center + 1.25 * (high - low) * generator.standard_normal((int(far.sum()), flow.features))
+    x[far] = center + 1.25 * (high - low) * farther[far] * generator.standard_normal((int(far.sum()), flow.features))
     support = flow._interior.support
     for column, period in enumerate(() if support is None else support.periodic):
         if period is not None:  # libraries have one period of an angle

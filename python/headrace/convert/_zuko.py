@@ -19,7 +19,6 @@ from headrace.convert._parts import (
     OTHER_FLOW,
     Place,
     class_of,
-    dtype_of,
     numbers,
 )
 from headrace.convert._simple import affine, linear, permutation, table
@@ -79,12 +78,10 @@ def from_zuko(
         return finished_file(place, model, verify, lambda: flow_of(stand, place))
     without_files(given)
     copied = opened(model, "a flow of zuko", "transform", "base")
-    dtype = dtype_of(place, tensors_of(model))
-
     def log_prob(x: Any, context: Any) -> Any:
         return copied(context).log_prob(x)
 
-    return finished(place, dtype, lambda: flow_of(copied, place), log_prob if verify else None)
+    return finished(place, tensors_of(model), lambda: flow_of(copied, place), log_prob if verify else None)
 
 
 def flow_of(model: Any, place: Place) -> Flow:
@@ -119,6 +116,8 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     """From latent to data."""
+    if (chain := place.registered(t, features)) is not None:
+        return chain
     kind = class_of(t)[1]
     if kind == "LazyComposedTransform":
         parts = [_chain(part, place.at("transforms").at(i), features) for i, part in enumerate(t.transforms)]
@@ -163,6 +162,8 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
     """A transform of torch.distributions or zuko with fixed values."""
     import torch
 
+    if (chain := place.registered(t, features)) is not None:
+        return chain
     package, kind = class_of(t)
     if kind == "IdentityTransform":
         return []

@@ -45,10 +45,24 @@ class _ZukoDistribution(FlowDistribution):
         return _ZukoDistribution(wider._module, wider._context, wider.batch_shape)
 
 
+def _without_a_state(kind: type) -> Any:
+    return kind.__new__(kind)
+
+
 class _Replacing:
     """In the place of a model, of which it also loads states that were saved before it was accelerated."""
 
     _original: tuple[Any, Convert] | None = None  # a tuple, so that the model is no part of the module
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """The model's class, so that `isinstance` takes the one for the other; `type` has the class of the face."""
+        return type(self) if self._original is None else type(self._original[0])
+
+    def __reduce__(self) -> Any:
+        """For pickles and copies, which otherwise refuse an object whose class is not its type."""
+        own = getattr(self, "__getstate__", None)  # of every object from Python 3.11 on
+        return _without_a_state, (type(self),), self.__dict__.copy() if own is None else own()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state of this module, or one of the model that it stands for.
