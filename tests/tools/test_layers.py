@@ -18,12 +18,12 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 # that these may have. A room may import from its own storey and from those before it, inside functions and for types,
 # too. The page is drawn from this list.
 STOREYS = {
-    "base": (1000, "_base"),
-    "core": (2100, "_arrays _core config"),
-    "flow": (5150, "_flow densities files ops"),
-    "fit": (6900, "_fit distributed rows training"),
+    "base": (1050, "_base"),
+    "core": (2150, "_arrays _core config"),
+    "flow": (4950, "_flow densities files ops"),
+    "fit": (7300, "_fit distributed rows training"),
     "methods": (6700, "ascent continuum sequences variational"),
-    "analysis": (4450, "_tables choosing diagnosis plot"),
+    "analysis": (4400, "_tables choosing diagnosis plot"),
     "clients": (
         11500,
         "_cli convert dask integrations jax onnx sklearn torch",
