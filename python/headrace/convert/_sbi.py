@@ -52,7 +52,9 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
         raise place.differs("condition_shape", "one dimension", tuple(model.condition_shape))
     if kind == "NFlowsFlow":
         log_prob = _nflows.density_of(copied.net, outside) if verify else None
-        return finished(place, tensors_of(model.net), lambda: _nflows.flow_of(copied.net, place.at("net"), outside), log_prob)
+        return finished(
+            place, tensors_of(model.net), lambda: _nflows.flow_of(copied.net, place.at("net"), outside), log_prob
+        )
 
     def make() -> Flow:
         flow = _zuko.flow_of(copied.net, place.at("net"))

@@ -78,6 +78,7 @@ def from_zuko(
         return finished_file(place, model, verify, lambda: flow_of(stand, place))
     without_files(given)
     copied = opened(model, "a flow of zuko", "transform", "base")
+
     def log_prob(x: Any, context: Any) -> Any:
         return copied(context).log_prob(x)
 
