@@ -19,7 +19,7 @@ from headrace._base import array_errors as errors
 from headrace.jax._calls import Structure, differentiable_no_more, register
 from headrace.jax._tangents import axes_of, varying
 from headrace.ops import _couplings
-from headrace.ops._couplings import Keywords, Settings, settings_of, takes_settings
+from headrace.ops._couplings import Keywords, settings_of, takes_settings
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -88,7 +88,7 @@ def _array(name: str, value: Any) -> Any:
     return jnp.asarray(value)
 
 
-How = tuple[Settings, bool]  # whether inverse
+How = tuple[Any, bool]  # settings of the map, and whether inverse
 
 
 def _host(array: Any) -> Any:

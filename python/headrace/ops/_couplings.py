@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import namedtuple
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 import numpy as np
 
@@ -32,7 +33,7 @@ _DIRECTIONS = ("forward", "inverse")
 
 
 class Keywords(TypedDict, total=False):
-    """Keywords of the couplings of every framework beside the map's name, for static checkers."""
+    """Keywords of the couplings of every framework beside the map's name; `MapSettings` has their defaults."""
 
     scale: str
     slope: float
@@ -41,15 +42,9 @@ class Keywords(TypedDict, total=False):
     min_bin: float
 
 
-class Settings(NamedTuple):
-    """The name of a map and the `Keywords`, as they are given."""
-
-    map: Any
-    scale: Any = MapSettings.scale
-    slope: Any = MapSettings.slope
-    bound: Any = MapSettings.bound
-    bins: Any = None
-    min_bin: Any = MapSettings.min_bin
+_DEFAULTS = {name: getattr(MapSettings, name) for name in Keywords.__annotations__} | {"bins": None}
+Settings: Any = cast("Any", namedtuple)("Settings", ("map", *_DEFAULTS), defaults=_DEFAULTS.values())
+"""The name of a map and the `Keywords`, as they are given."""
 
 
 def takes_settings(function: F) -> F:
@@ -59,16 +54,15 @@ def takes_settings(function: F) -> F:
     """
     own = inspect.signature(function)
     named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    shared = parameters_of(Keywords, Settings._field_defaults)
+    shared = parameters_of(Keywords, _DEFAULTS)
     function.__signature__ = own.replace(parameters=[*named, *shared])  # type: ignore[attr-defined]
     return function
 
 
-def settings_of(map: Any, given: Keywords) -> Settings:
+def settings_of(map: Any, given: Keywords) -> Any:
     """The settings of a call; other keywords are refused by name."""
-    for name in given:
-        if name not in Settings._fields:
-            refuse_others("a coupling", given, Settings._fields)
+    if not given.keys() <= _DEFAULTS.keys():
+        refuse_others("a coupling", given, Settings._fields)
     return Settings(map, **given)
 
 
@@ -77,7 +71,7 @@ def is_inverse(direction: Any) -> bool:
     return check.choice("direction", direction, _DIRECTIONS) == "inverse"
 
 
-def arguments(settings: Settings, name: str, value: Shape, params: Shape) -> tuple[tuple[Any, ...], dict[str, float]]:
+def arguments(settings: Any, name: str, value: Shape, params: Shape) -> tuple[tuple[Any, ...], dict[str, float]]:
     """The core's arguments for the settings, and those by name; checked with the shapes of values and parameters."""
     map, scale, slope, bound, bins, min_bin = settings
     check.choice("map", map, MAPS)
@@ -119,7 +113,7 @@ class _Elements:
 
     __slots__ = ("batch", "before", "caller", "full", "named", "params", "shared", "value")
 
-    def __init__(self, name: str, value: Any, params: Any, settings: Settings) -> None:
+    def __init__(self, name: str, value: Any, params: Any, settings: Any) -> None:
         caller = self.caller = caller_of(value)
         array, given = caller.open(name, value), caller.open("params", params)
         shape, own = array.shape, given.shape
@@ -148,7 +142,7 @@ class _Elements:
         return repeated.reshape(self.full)
 
 
-def run(name: str, value: Any, params: Any, settings: Settings, out: Any = None, *, inverse: bool) -> Pair:
+def run(name: str, value: Any, params: Any, settings: Any, out: Any = None, *, inverse: bool) -> Pair:
     """The values of the other side, and log-determinants; errors name the first argument so."""
     own = _Elements(name, value, params, settings)
     caller, array = own.caller, own.value
@@ -164,7 +158,7 @@ def pull(
     params: Any,
     grad_value: Any,
     grad_log_det: Any,
-    settings: Settings,
+    settings: Any,
     out: Any = None,
     *,
     inverse: bool,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from headrace._base import array_errors as errors
+from headrace._base.keywords import type_text
 from headrace.ops import _couplings
 from headrace.ops._couplings import Keywords, Settings, settings_of, takes_settings
 from headrace.torch import _autograd, _operators
@@ -78,17 +79,22 @@ def coupling(
 
 # Their arguments after tensors are the keywords of `coupling`, and whether the direction is "inverse".
 How = tuple[Any, ...]
-_HOW = "str map, str scale, float slope, float[] bound, int? bins, float min_bin, bool inverse"
+_TYPES = {"float | tuple[float, float]": "float[]", "int | None": "int?"}
+_TEXTS = {name: type_text(one) for name, one in Keywords.__annotations__.items()}
+_HOW = ", ".join(["str map", *(f"{_TYPES.get(one, one)} {name}" for name, one in _TEXTS.items()), "bool inverse"])
+_BOUND = Settings._fields.index("bound")
 
 
-def _typed(map: str, scale: str, slope: float, bound: Any, *rest: Any) -> tuple[Any, ...]:
+def _typed(*how: Any) -> tuple[Any, ...]:
     """The keywords in the types of the operators."""
-    return map, scale, slope, list(bound) if isinstance(bound, (tuple, list)) else [bound], *rest
+    bound = how[_BOUND]
+    return *how[:_BOUND], list(bound) if isinstance(bound, (tuple, list)) else [bound], *how[_BOUND + 1 :]
 
 
-def _settings(map: str, scale: str, slope: float, bound: Any, bins: int | None, min_bin: float) -> Settings:
-    is_one = isinstance(bound, list) and len(bound) == 1
-    return Settings(map, scale, slope, bound[0] if is_one else bound, bins, min_bin)
+def _settings(*keywords: Any) -> Any:
+    settings = Settings(*keywords)
+    is_one = isinstance(settings.bound, list) and len(settings.bound) == 1
+    return settings._replace(bound=settings.bound[0]) if is_one else settings
 
 
 def _computed(value: Tensor, params: Tensor, *how: Any) -> tuple[Tensor, Tensor]:
