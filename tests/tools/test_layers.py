@@ -18,12 +18,12 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 # that these may have. A room may import from its own storey and from those before it, inside functions and for types,
 # too. The page is drawn from this list.
 STOREYS = {
-    "base": (950, "_base"),
+    "base": (955, "_base"),
     "core": (2100, "_arrays _core config"),
-    "flow": (5150, "_flow densities files ops"),
+    "flow": (5110, "_flow densities files ops transforms"),
     "fit": (6400, "_fit distributed rows training"),
     "methods": (6900, "ascent continuum sequences variational"),
-    "analysis": (4500, "_tables choosing diagnosis plot"),
+    "analysis": (4510, "_tables choosing diagnosis plot"),
     "clients": (
         12000,
         "_cli convert dask integrations jax onnx sklearn torch",

@@ -176,7 +176,8 @@ def _meaning(cls: Any, key: str) -> str:
     meaning = meanings(cls).get(key, "")
     if (other := _ELSEWHERE.match(meaning)) is None:
         return meaning
-    return f"{_meaning(getattr(hr, other[1]), key)} {meaning[other.end() :]}".strip()
+    place = hr.transforms if other[1] in hr.transforms.__all__ else hr
+    return f"{_meaning(getattr(place, other[1]), key)} {meaning[other.end() :]}".strip()
 
 
 # Parentheses that have only names of Python, or a page of the documentation.

@@ -204,7 +204,7 @@ class Arguments:
     )
     gaussianize: bool | str = _argument(
         "auto",
-        "Whether the first fit also sets a `headrace.Gaussianize` before that `Standardize`: it makes a column "
+        "Whether the first fit also sets a `Gaussianize` before that `Standardize`: it makes a column "
         "about normal where cross-validation says that rows gain by it. "
         '"auto": unless held-out rows lose by it, by more than a standard error (with heavy tails, two), in a '
         "trial of 400 steps with it and without, in fits of 4000 steps or more; if fewer than 50 rows are held out, "
