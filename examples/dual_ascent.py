@@ -50,7 +50,12 @@ def true_log_prob(x: NDArray[Any], count: int = 1000) -> NDArray[Any]:
 
 
 def draw(
-    path: Path, x: NDArray[Any], flow: hr.AscentFlow, refined: hr.AscentFlow, history: hr.AscentHistory, best: float
+    path: Path,
+    x: NDArray[Any],
+    flow: hr.AscentFlow,
+    refined: hr.AscentFlow,
+    history: hr.ascent.AscentHistory,
+    best: float,
 ) -> bool:
     """Points and densities over the steps, and the likelihood; False where matplotlib is missing."""
     try:

@@ -29,13 +29,13 @@ EXPECTED = -1.938634  # mean log-likelihood of the held-out stars, computed in f
 
 def load_flow(data: Any, dtype: str) -> hr.Flow:
     """The flow in the file: its transforms are listed from data to latent, a `Flow` takes them the other way round."""
-    transforms: list[hr.Transform] = []
+    transforms: list[hr.transforms.Transform] = []
     t = 0
     while f"t{t}.l0.weight" in data:
         layers = range(sum(f"t{t}.l{j}.weight" in data for j in range(100)))
         transforms.insert(
             0,
-            hr.MaskedAutoregressive.from_dense(
+            hr.transforms.MaskedAutoregressive.from_dense(
                 [data[f"t{t}.l{j}.weight"].astype(dtype) for j in layers],
                 [data[f"t{t}.l{j}.bias"].astype(dtype) for j in layers],
                 [data[f"t{t}.l{j}.mask"] for j in layers],
@@ -45,7 +45,7 @@ def load_flow(data: Any, dtype: str) -> hr.Flow:
             ),
         )
         t += 1
-    return hr.Flow([*transforms, hr.Standardize(data["mean"], data["std"])], hr.StandardNormal(2))
+    return hr.Flow([*transforms, hr.transforms.Standardize(data["mean"], data["std"])], hr.StandardNormal(2))
 
 
 def rows_a_second(rows: int, call: Callable[[], object], repeats: int = 7) -> float:

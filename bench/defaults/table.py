@@ -67,10 +67,10 @@ CLASSES = {
     "flow": hr.Flow,
     "signal": hr.SequenceFlow,
     "stream": hr.Stream,
-    "t": hr.Transform,
+    "t": hr.transforms.Transform,
     "ensemble": hr.Ensemble,
     "rest": hr.Conditional,
-    "later": hr.Continuation,
+    "later": hr.sequences.Continuation,
     "adam": hr.Adam,
     "ascent": hr.DualAscentFlow,
 }
@@ -140,8 +140,8 @@ TRANSFORMS = {  # with their features
     "Permutation([2, 0, 1])": 3,
     "Standardize([1.0, 2.0], [1.0, 4.0])": 2,
     "Gaussianize([[0.0, 1.0, 4.0]], [-1.0, 0.0, 1.0], [[1.0, 0.5, 0.25]])": 1,
-    "Inverse(hr.Standardize([1.0], [2.0]))": 1,
-    "OnColumns(hr.Permutation([1, 0]), columns=[0, 2], features=3)": 3,
+    "Inverse(hr.transforms.Standardize([1.0], [2.0]))": 1,
+    "OnColumns(hr.transforms.Permutation([1, 0]), columns=[0, 2], features=3)": 3,
     "Rotation([[0.0, -1.0], [1.0, 0.0]])": 2,
     "Support([(0.0, None), (0.0, 1.0), None])": 3,
 }
@@ -207,11 +207,11 @@ def of_parts() -> Iterator[Row]:
     for base in BASES:
         yield from lanes(f"flow = hr.Flow([], hr.{base}); x = rows(n, 2)", "flow.log_prob(x)", "flow.sample(n, seed=0)")
     for transform, features in TRANSFORMS.items():
-        yield from lanes(f"t = hr.{transform}; x = rows(n, {features})", "t.forward(x)", "t.inverse(x)")
+        yield from lanes(f"t = hr.transforms.{transform}; x = rows(n, {features})", "t.forward(x)", "t.inverse(x)")
     calls = (f"t.{verb}_vjp(x, x, ones{more})" for verb in ("forward", "inverse") for more in ("", ", values=True"))
-    yield from lanes(f"t = hr.Planar(2); x = rows(n, 2); {ONES}", *calls)
+    yield from lanes(f"t = hr.transforms.Planar(2); x = rows(n, 2); {ONES}", *calls)
     for name in ("Elementwise(2", "MaskedAutoregressive(2", "Coupling(2, [0]"):
-        made = f"t, fast = hr.{name}), hr.{name}, map='additive'); x = rows(n, 2)"
+        made = f"t, fast = hr.transforms.{name}), hr.transforms.{name}, map='additive'); x = rows(n, 2)"
         yield from beside("setting", made, {"t.forward(x)": "fast.forward(x)", "t.inverse(x)": "fast.inverse(x)"}, 112)
     for name, count in MAPS.items():
         made = f"x, raw = rows(n, 2), rows(n, 2, {count}); {ONES}"
@@ -276,7 +276,7 @@ def of_runs() -> Iterator[Row]:
         "ensemble = hr.Ensemble([hr.MAF(3), hr.MAF(3, seed=1)])": "ensemble.fit(x, epochs=1, progress=False)",
         "ascent = hr.DualAscentFlow.notes(steps=5)": "ascent.fit_members(x, 2, progress=False)",
         "flow = hr.MAF(3)": "hr.diagnose(flow, x[:100])",
-        "wide = hr.Flow([hr.Standardize([0.0] * 3, [2.0] * 3)])": "hr.recalibrate(wide, x[:60])",
+        "wide = hr.Flow([hr.transforms.Standardize([0.0] * 3, [2.0] * 3)])": "hr.recalibrate(wide, x[:60])",
         "signal = hr.WaveNet()": "signal.fit([x[:300, :1]], epochs=1, progress=False)",
         few: "hr.distill(one, other, steps=2, samples=64, progress=False)",
         energy: "hr.fit_to_density(flow, energy, steps=2, samples=64, progress=False)",
@@ -320,19 +320,16 @@ ROWS: list[Row] = [*of_flows(), *of_parts(), *of_signals(), *of_runs(), *of_file
 # ---- names without a row --------------------------------------------------------------------------------------------
 
 _REASONS = {
-    "holds what a run found, and computes nothing": (
-        "AscentHistory Choice DensityFit Diagnosis Distillation FreeEnergy History SequenceDiagnosis "
-        "SequenceDistillation Speed StepHistory"
-    ),
     "an error": "CudaUnavailable FileFormatError",
     "describes a layer, of which Network is made": "Layer",
-    "a base class, whose kinds have rows": "Base Transform",
-    "what the methods of others return, which have rows": "AscentFlow Conditional Continuation Stream",
+    "a base class, whose kinds have rows": "Base transforms.Transform",
+    "what the methods of others return, which have rows": "AscentFlow Conditional Stream",
     "reads or sets one value, or prints it": "command.info get_num_threads set_num_threads include info ops.MAPS",
     "takes the time that it is given": "auto",
+    "is load, which has a row, and a look at the class": "Flow.load SequenceFlow.load Transform.load Ensemble.load",
     "measures by itself": "command.bench",
     "fits 60,000 rows": "command.demo",
-    "needs a package of its own": "command.export Flow.to_onnx Ensemble.to_onnx",
+    "needs a package of its own": "accelerate command.export Flow.to_onnx Ensemble.to_onnx",
     "a module, whose kinds of rows go through Flow.fit": "rows",
     "copies parameters": (
         "Flow.named_parameters Flow.set_parameter Flow.marginal Flow.given SequenceFlow.astype SequenceFlow.to "

@@ -35,12 +35,12 @@ def layers_of(network: Any) -> list[Any]:
     return [network.initial_layer, *inner, network.final_layer]
 
 
-def masked(transform: Any) -> hr.Transform:
+def masked(transform: Any) -> hr.transforms.Transform:
     """A masked affine transform with a residual network."""
     layers = layers_of(transform.autoregressive_net)
     weights, biases, masks = ([numbers(getattr(one, name)) for one in layers] for name in ("weight", "bias", "mask"))
     blocks = hr.Network.residual([len(biases[0])] * len(transform.autoregressive_net.blocks))
-    return hr.MaskedAutoregressive.from_dense(
+    return hr.transforms.MaskedAutoregressive.from_dense(
         weights,
         biases,
         masks,
@@ -52,7 +52,7 @@ def masked(transform: Any) -> hr.Transform:
     )
 
 
-def spline_coupling(transform: Any, context: int) -> hr.Transform:
+def spline_coupling(transform: Any, context: int) -> hr.transforms.Transform:
     """A spline coupling, whose raw widths and heights are divided by the root of the units: here in the weights."""
     network = transform.transform_net
     layers, units = layers_of(network), network.hidden_features
@@ -61,7 +61,7 @@ def spline_coupling(transform: Any, context: int) -> hr.Transform:
     factor = np.where(of_size, 1.0 / np.sqrt(units), 1.0).astype(np.float32)
     weights[-1], biases[-1] = weights[-1] * factor[:, None], biases[-1] * factor
     joins = [block.context_layer for block in network.blocks]
-    return hr.Coupling.from_dense(
+    return hr.transforms.Coupling.from_dense(
         weights,
         biases,
         features=transform.features,
@@ -79,10 +79,10 @@ def spline_coupling(transform: Any, context: int) -> hr.Transform:
     )
 
 
-def linear(transform: Any) -> hr.Transform:
+def linear(transform: Any) -> hr.transforms.Transform:
     """z = L U x + b."""
     matrix, shift = transform.weight().detach().numpy(), numbers(transform.bias)
-    return hr.Inverse(hr.Linear.from_matrix(np.asarray(matrix, float), shift))
+    return hr.transforms.Inverse(hr.transforms.Linear.from_matrix(np.asarray(matrix, float), shift))
 
 
 def maf(features: int, hidden: int, transforms: int = 5) -> tuple[Any, hr.Flow]:
@@ -95,7 +95,7 @@ def maf(features: int, hidden: int, transforms: int = 5) -> tuple[Any, hr.Flow]:
         chain.append(theirs.ReversePermutation(features))
         chain.append(theirs.MaskedAffineAutoregressiveTransform(features=features, hidden_features=hidden))
     flow = flows.Flow(theirs.CompositeTransform(chain), distributions.StandardNormal([features])).eval()
-    reverse = hr.Permutation(range(features)[::-1])
+    reverse = hr.transforms.Permutation(range(features)[::-1])
     ours = [masked(t) if hasattr(t, "autoregressive_net") else reverse for t in chain]
     return flow, hr.Flow(ours[::-1])
 

@@ -42,7 +42,7 @@ def test_coupling(timed, rng, shape, verb, rows):
     """Time a coupling with its conditioner; the other direction must undo it, the passive half must not change."""
     features, hidden = shape
     passive = list(range(features // 2))
-    coupling = hr.Coupling(features, passive, hidden)
+    coupling = hr.transforms.Coupling(features, passive, hidden)
     count = coupling.parameters.size
     coupling.parameters = 0.05 * rng.standard_normal(count).astype(np.float32)
     given = rng.standard_normal((rows, features), dtype=np.float32)

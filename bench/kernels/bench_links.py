@@ -48,10 +48,10 @@ def test_linked(timed, rng, verb, link, shape):
 def test_link_alone(timed, rng, verb, kind, features):
     """Time one link against the product of all rows with its matrix."""
     z = rng.standard_normal((ROWS, features), dtype=np.float32)
-    rotation = hr.Rotation.random(features, seed=0)
+    rotation = hr.transforms.Rotation.random(features, seed=0)
     matrix, link = rotation.matrix, rotation
     if kind == "linear":
-        link = hr.Linear.from_matrix(matrix)
+        link = hr.transforms.Linear.from_matrix(matrix)
     made, log_det = timed(lambda: getattr(link, verb)(z), 2 * ROWS * features**2, 2 * z.nbytes)
     np.testing.assert_allclose(made, z @ (matrix.T if verb == "forward" else matrix), rtol=1e-2, atol=1e-2)
     np.testing.assert_allclose(log_det, 0.0, atol=1e-3)

@@ -18,15 +18,19 @@ def shape_id(shape: tuple[int, tuple[int, ...]]) -> str:
     return f"{features}-{'x'.join(map(str, hidden))}"
 
 
-def random_transform(features: int, hidden: tuple[int, ...], seed: int = 3, **options) -> hr.MaskedAutoregressive:
+def random_transform(
+    features: int, hidden: tuple[int, ...], seed: int = 3, **options
+) -> hr.transforms.MaskedAutoregressive:
     """Make a transform with random weights that is neither the identity nor badly conditioned."""
-    transform = hr.MaskedAutoregressive(features, hidden, **options)
+    transform = hr.transforms.MaskedAutoregressive(features, hidden, **options)
     rng = np.random.default_rng(seed)
     transform.parameters = (0.05 * rng.standard_normal(transform.parameters.size)).astype(transform.dtype)
     return transform
 
 
-def parameters_of(transform: hr.MaskedAutoregressive, seen: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def parameters_of(
+    transform: hr.transforms.MaskedAutoregressive, seen: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Shift and log-scale from the dense weights, in double precision; `count` parameters a coordinate."""
     weights, biases, _ = transform.to_dense()
     units = seen.astype(np.float64)
@@ -40,7 +44,9 @@ def parameters_of(transform: hr.MaskedAutoregressive, seen: np.ndarray, count: i
     return shift, log_scale
 
 
-def check(transform: hr.MaskedAutoregressive, x: np.ndarray, z: np.ndarray, log_det: np.ndarray, count: int) -> None:
+def check(
+    transform: hr.transforms.MaskedAutoregressive, x: np.ndarray, z: np.ndarray, log_det: np.ndarray, count: int
+) -> None:
     """Compare a few rows of x = shift(x) + scale(x) z and the forward log_det with plain NumPy."""
     assert np.isfinite(x).all()
     assert np.isfinite(z).all()
@@ -118,7 +124,7 @@ def test_masked_chain(timed, rng, family, verb):
 def test_count_of_weights_agrees_with_the_masks():
     """Check the arithmetic that all shares of the peak rest on against the masks of a real transform."""
     for features, hidden in MASKED_SHAPES:
-        masks = hr.MaskedAutoregressive(features, hidden).to_dense()[2]
+        masks = hr.transforms.MaskedAutoregressive(features, hidden).to_dense()[2]
         existing = sum(int(np.count_nonzero(mask)) for mask in masks)
         assert existing == pytest.approx(masked_weights(features, hidden), rel=0.02)
 

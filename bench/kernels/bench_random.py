@@ -16,7 +16,7 @@ VARIANCE = {"StandardNormal": 1.0, "Logistic": np.pi**2 / 3}
 def test_base_sample(timed, base, rows):
     """Time a flow that does nothing but draw; bytes are the numbers written."""
     features = 16
-    flow = hr.Flow(transforms=[hr.Permutation(list(range(features)))], base=getattr(hr, base)(features))
+    flow = hr.Flow(transforms=[hr.transforms.Permutation(list(range(features)))], base=getattr(hr, base)(features))
     sample = timed(lambda: flow.sample(rows, seed=1), nbytes=rows * features * 4)
     assert sample.shape == (rows, features)
     assert np.isfinite(sample).all()

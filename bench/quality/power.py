@@ -70,7 +70,7 @@ MISFITS: dict[str, Misfit] = {
 def density(contexts: int) -> hr.Flow:
     """Independent normal columns, whatever the context is."""
     if not contexts:
-        return hr.Flow([hr.Standardize(np.zeros(FEATURES), np.ones(FEATURES))], dtype="float64")
+        return hr.Flow([hr.transforms.Standardize(np.zeros(FEATURES), np.ones(FEATURES))], dtype="float64")
     flow = hr.RealNVP(FEATURES, context=contexts, transforms=1, hidden=(4,), dtype="float64")
     flow.parameters = np.zeros(flow.parameters.size)
     return flow

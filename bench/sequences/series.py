@@ -53,7 +53,7 @@ def text_of(name: str, folder: Path) -> str | None:
         return gzip.decompress(wheel.read(member)).decode()
 
 
-def fitted(flow: hr.WaveNet, x: NDArray[Any], seconds: float | None, **more: Any) -> tuple[hr.History, float]:
+def fitted(flow: hr.WaveNet, x: NDArray[Any], seconds: float | None, **more: Any) -> tuple[hr.training.History, float]:
     """The history of a fit of one sequence, and the seconds that it took."""
     clock.now = time.process_time  # the clock of budgets and schedules
     begin = time.process_time()

@@ -119,7 +119,7 @@ def report(name: str, seconds: float, log_prob: Floats, active: NDArray[np.bool_
     return {key: float(value) for key, value in found.items()}
 
 
-def fitted(parts: Parts, seconds: float, **options: Any) -> tuple[hr.WaveNet, hr.History, float]:
+def fitted(parts: Parts, seconds: float, **options: Any) -> tuple[hr.WaveNet, hr.training.History, float]:
     """A flow after a number of seconds of the processor, its history, and the seconds that it took."""
     flow = hr.WaveNet(**options)
     train, valid = ([x[:, None] for x in parts[name]] for name in ("train", "valid"))

@@ -29,7 +29,7 @@ def teacher() -> hr.SequenceFlow:
     for name, array in network.named_parameters().items():
         network.set_parameter(name, np.zeros_like(array))
     prediction = hr.LinearPrediction.of_reflections([[A1 / (1.0 - A2), A2]])
-    return hr.SequenceFlow([network, prediction, hr.Standardize([0.0], [DEVIATION])])
+    return hr.SequenceFlow([network, prediction, hr.transforms.Standardize([0.0], [DEVIATION])])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

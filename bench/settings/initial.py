@@ -97,10 +97,11 @@ def begun(flow: hr.Flow, kind: Kind | None, seed: int) -> hr.Flow:
 def _to_latent(features: int, seed: int) -> hr.Flow:
     """A MAF whose formula is zuko's, z = shift + scale x."""
     orders = (range(features), range(features - 1, -1, -1))
-    chain: list[hr.Transform] = [
-        hr.MaskedAutoregressive(features, order=orders[i % 2], formula="to_latent", seed=(seed, i)) for i in range(5)
+    chain: list[hr.transforms.Transform] = [
+        hr.transforms.MaskedAutoregressive(features, order=orders[i % 2], formula="to_latent", seed=(seed, i))
+        for i in range(5)
     ]
-    return hr.Flow([*chain, hr.Standardize(np.zeros(features), np.ones(features))])
+    return hr.Flow([*chain, hr.transforms.Standardize(np.zeros(features), np.ones(features))])
 
 
 EQUAL = {"epochs": 40, "batch_size": 512, "learning_rate": 1e-3, "patience": 40, "schedule": "constant"}

@@ -3,29 +3,18 @@
 Flows and their parts are imported at once, all that lies above them when it is first used.
 """
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from headrace import _core
-from headrace._base.moved import PUBLIC, find_moved_modules
+from headrace import _core, transforms
+from headrace._base.moved import NAMES, PUBLIC, find_moved_modules, warn_of
 from headrace._core import CudaUnavailable
 from headrace._flow.bases import Base, Logistic, Normal, StandardNormal
 from headrace._flow.conditional import Conditional
 from headrace._flow.flow import Flow
 from headrace._flow.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace._flow.tails import Independent, NormalMixture, StudentT, Uniform
-from headrace._flow.transforms.act_norm import ActNorm
-from headrace._flow.transforms.elementwise import Elementwise
-from headrace._flow.transforms.fixed import Permutation, Standardize
-from headrace._flow.transforms.gaussianize import Gaussianize
-from headrace._flow.transforms.inverse import Inverse
-from headrace._flow.transforms.linear import Linear
-from headrace._flow.transforms.masked import Coupling, MaskedAutoregressive
 from headrace._flow.transforms.network import Layer, Network
-from headrace._flow.transforms.on_columns import OnColumns
-from headrace._flow.transforms.rotation import Rotation
-from headrace._flow.transforms.support import Support
-from headrace._flow.transforms.transform import Transform
-from headrace._flow.transforms.vector import Planar, Radial
 from headrace.config import get_num_threads, include, info, set_num_threads, threads
 from headrace.files import FileFormatError, to_bytes
 
@@ -45,24 +34,30 @@ if TYPE_CHECKING:
     from headrace import training as training
     from headrace import variational as variational
     from headrace._fit.ensemble import Ensemble
-    from headrace._fit.loading import from_bytes, load
     from headrace._fit.many import fit_many
     from headrace.ascent.dual_ascent import DualAscentFlow
-    from headrace.ascent.flow import AscentFlow, AscentHistory
-    from headrace.choosing import Choice, auto
-    from headrace.diagnosis import Diagnosis, SequenceDiagnosis, diagnose, recalibrate
+    from headrace.ascent.flow import AscentFlow
+    from headrace.choosing import auto
+    from headrace.diagnosis import diagnose, recalibrate
     from headrace.integrations._accelerate import accelerate as accelerate
-    from headrace.sequences.continuation import Continuation
     from headrace.sequences.convolution import CausalConvolution
     from headrace.sequences.flow import SequenceFlow
     from headrace.sequences.prediction import LinearPrediction
     from headrace.sequences.stream import Stream
     from headrace.sequences.wavenet import WaveNet
-    from headrace.training import Adam, History, Muon
-    from headrace.variational.descent import StepHistory
-    from headrace.variational.distill import Distillation, Speed, distill
-    from headrace.variational.fit import DensityFit, FreeEnergy, fit_to_density, free_energy
-    from headrace.variational.over_time import SequenceDistillation
+    from headrace.training import Adam, Muon
+    from headrace.variational.distill import distill
+    from headrace.variational.fit import fit_to_density, free_energy
+
+    Loaded: TypeAlias = Flow | SequenceFlow | Ensemble | transforms.Transform | CausalConvolution | LinearPrediction
+
+    def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Loaded:
+        """See `headrace.files.load`."""
+
+    def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Loaded:
+        """See `headrace.files.from_bytes`."""
+else:  # `files` imports no class that it makes
+    from headrace.files import from_bytes, load
 
 find_moved_modules()
 __version__: str = _core.cpu.__version__
@@ -71,60 +66,34 @@ __all__ = [
     "IAF",
     "MAF",
     "NSF",
-    "ActNorm",
     "Adam",
     "AscentFlow",
-    "AscentHistory",
     "Base",
     "CausalConvolution",
-    "Choice",
     "Conditional",
-    "Continuation",
-    "Coupling",
     "CudaUnavailable",
-    "DensityFit",
-    "Diagnosis",
-    "Distillation",
     "DualAscentFlow",
-    "Elementwise",
     "Ensemble",
     "FileFormatError",
     "Flow",
-    "FreeEnergy",
-    "Gaussianize",
-    "History",
     "Independent",
-    "Inverse",
     "Layer",
-    "Linear",
     "LinearPrediction",
     "Logistic",
-    "MaskedAutoregressive",
     "Muon",
     "Network",
     "Normal",
     "NormalMixture",
-    "OnColumns",
-    "Permutation",
-    "Planar",
     "PlanarFlow",
-    "Radial",
     "RadialFlow",
     "RealNVP",
-    "Rotation",
-    "SequenceDiagnosis",
-    "SequenceDistillation",
     "SequenceFlow",
-    "Speed",
     "StandardNormal",
-    "Standardize",
-    "StepHistory",
     "Stream",
     "StudentT",
-    "Support",
-    "Transform",
     "Uniform",
     "WaveNet",
+    "accelerate",
     "auto",
     "densities",
     "diagnose",
@@ -143,34 +112,31 @@ __all__ = [
     "set_num_threads",
     "threads",
     "to_bytes",
+    "transforms",
 ]
 
 _LATER = {
     "integrations._accelerate": ("accelerate",),
-    "_fit.loading": ("from_bytes", "load"),
     "ascent.dual_ascent": ("DualAscentFlow",),
-    "ascent.flow": ("AscentFlow", "AscentHistory"),
-    "choosing": ("Choice", "auto"),
-    "diagnosis": ("Diagnosis", "SequenceDiagnosis", "diagnose", "recalibrate"),
+    "ascent.flow": ("AscentFlow",),
+    "choosing": ("auto",),
+    "diagnosis": ("diagnose", "recalibrate"),
     "_fit.ensemble": ("Ensemble",),
     "_fit.many": ("fit_many",),
-    "sequences.continuation": ("Continuation",),
     "sequences.convolution": ("CausalConvolution",),
     "sequences.flow": ("SequenceFlow",),
     "sequences.prediction": ("LinearPrediction",),
     "sequences.stream": ("Stream",),
     "sequences.wavenet": ("WaveNet",),
-    "training": ("Adam", "History", "Muon"),
-    "variational.descent": ("StepHistory",),
-    "variational.distill": ("Distillation", "Speed", "distill"),
-    "variational.fit": ("DensityFit", "FreeEnergy", "fit_to_density", "free_energy"),
-    "variational.over_time": ("SequenceDistillation",),
+    "training": ("Adam", "Muon"),
+    "variational.distill": ("distill",),
+    "variational.fit": ("fit_to_density", "free_energy"),
 }
 """Public names by the modules that are imported when one of them is first used."""
 _MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
 _MODULES = (
     "ascent choosing continuum convert dask densities diagnosis distributed jax ops plot rows sequences "
-    "sklearn torch training variational"
+    "sklearn torch training transforms variational"
 )
 """Public modules that are imported when they are first used."""
 
@@ -181,6 +147,10 @@ def __getattr__(name: str) -> Any:
 
     if name in _MODULES.split() or f"headrace.{name}" in PUBLIC:
         return importlib.import_module(f"headrace.{name}")
+    if name in NAMES or name in transforms.__all__:
+        place = f"headrace.{NAMES.get(name, 'transforms')}"
+        warn_of(f"headrace.{name}", f"{place}.{name}")
+        return getattr(importlib.import_module(place), name)
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'headrace' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"headrace.{_MODULE_OF[name]}"), name)

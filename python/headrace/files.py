@@ -13,14 +13,15 @@ import os
 import warnings
 import zlib
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 from headrace._base.output import check_regular, printable, replacing
-from headrace._base.stored import Filed, Stored, header_of
+from headrace._base.public import public
+from headrace._base.stored import Filed, Stored, header_of, is_filed
 from headrace._core import CudaUnavailable, cpu
 from headrace._core.device import BF16_PARTS
 
@@ -33,9 +34,11 @@ _MOST_AXES = {1: 2, 2: 2, 3: 3}
 _KEY, _CHECKSUM, _NOTE_CHECKSUMS = "headrace", "headrace_crc32", "headrace_notes_crc32"
 _MOST_HEADER = 2**24  # bytes
 _MOST_DEPTH = 64  # of brackets in a header
+_Object = TypeVar("_Object")
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "BOOL": np.dtype(np.bool_)}
 
 
+@public()
 class FileFormatError(ValueError):
     """A file that is broken, not from headrace, or from a newer version; the message names the file and the reason."""
 
@@ -54,6 +57,8 @@ def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any
 
     For one instruction set its results have the same bits. Time and memory grow with the file's size, whatever sizes it
     claims.
+
+    Where you know the class, its own `load`, such as `Flow.load`, checks it, and type checkers know the result.
 
     Args:
         path: Of the file.
@@ -80,6 +85,15 @@ def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any
     check_regular(name)
     with open(name, "rb") as stream:
         return _read(stream, os.fstat(stream.fileno()).st_size, name, allow_non_finite)
+
+
+def load_as(cls: type[_Object], path: str | os.PathLike[str], allow_non_finite: bool) -> _Object:
+    """`load`, of a file that has an object of a class."""
+    thing = load(path, allow_non_finite=allow_non_finite)
+    if not isinstance(thing, cls):
+        kind = type(thing).__name__
+        raise FileFormatError(f"{_path(path)}: expected {cls.__name__}, got {kind}; use {kind}.load or headrace.load")
+    return thing
 
 
 def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -124,10 +138,10 @@ def to_bytes(module: Filed, notes: Mapping[str, str] | None = None) -> bytes:
         ValueError: it is too large for a file; see `Flow.save`.
 
     >>> import headrace as hr
-    >>> hr.from_bytes(hr.to_bytes(hr.Permutation([1, 0])))
+    >>> hr.from_bytes(hr.to_bytes(hr.transforms.Permutation([1, 0])))
     Permutation([1, 0])
     """
-    if not isinstance(module, Filed):
+    if not is_filed(type(module)):
         raise TypeError(f"module: expected a flow or a transform, got {check.kind_of(module)}")
     return b"".join(_parts(module, notes))
 
@@ -375,7 +389,7 @@ def _assemble(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
     if dtype is not None:
         dtype = np.dtype(check.choice("dtype", dtype, ("float32", "float64")))
     matmul = check.choice("matmul", header.pop("matmul"), tuple(BF16_PARTS)) if "matmul" in header else "exact"
-    module = Stored(header, arrays, dtype).build(Filed)
+    module = Stored(header, arrays, dtype).build(is_filed)
     if arrays:
         raise ValueError(f"expected no tensor {min(arrays)!r}")
     if (module.dtype is None) != (dtype is None):

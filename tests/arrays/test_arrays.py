@@ -95,7 +95,8 @@ def test_rows_that_are_not_finite_give_nan_there(framework, dtype):
 
 
 @pytest.mark.parametrize(
-    "transform", [hr.Permutation([2, 0, 3, 1]), hr.Standardize(np.arange(4.0), np.arange(1.0, 5.0))]
+    "transform",
+    [hr.transforms.Permutation([2, 0, 3, 1]), hr.transforms.Standardize(np.arange(4.0), np.arange(1.0, 5.0))],
 )
 def test_transforms_without_parameters_keep_the_dtype_given(framework, transform, dtype):
     x = cases.rows(ROWS, FEATURES, dtype)
@@ -170,8 +171,10 @@ def test_dense_networks_come_from_each_framework(framework, dtype):
     dense = cases.made(features=FEATURES, hidden=(14, 11)).astype(dtype)
     z = cases.rows(ROWS, FEATURES, dtype)
     given = [map_all(framework.make, arrays) for arrays in dense.arrays]
-    got = hr.MaskedAutoregressive.from_dense(*given).forward(z)
-    for result, expected in zip(got, hr.MaskedAutoregressive.from_dense(*dense.arrays).forward(z), strict=True):
+    got = hr.transforms.MaskedAutoregressive.from_dense(*given).forward(z)
+    for result, expected in zip(
+        got, hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays).forward(z), strict=True
+    ):
         cases.assert_same_bits(result, expected)
 
 

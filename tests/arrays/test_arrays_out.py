@@ -17,10 +17,10 @@ def made_flow(dtype, context=CONTEXT, kind=hr.MAF):
 
 
 def made_transforms(dtype):
-    maf = cases.randomise(hr.MaskedAutoregressive(FEATURES, (12,), context=CONTEXT, dtype=dtype))
-    coupling = cases.randomise(hr.Coupling(FEATURES, [0, 3], (12,), context=CONTEXT, dtype=dtype))
-    fixed = [hr.Permutation([2, 0, 3, 1, 4]), hr.Standardize(np.arange(5.0), np.arange(1.0, 6.0))]
-    return [maf, coupling, hr.Inverse(maf), *fixed]
+    maf = cases.randomise(hr.transforms.MaskedAutoregressive(FEATURES, (12,), context=CONTEXT, dtype=dtype))
+    coupling = cases.randomise(hr.transforms.Coupling(FEATURES, [0, 3], (12,), context=CONTEXT, dtype=dtype))
+    fixed = [hr.transforms.Permutation([2, 0, 3, 1, 4]), hr.transforms.Standardize(np.arange(5.0), np.arange(1.0, 6.0))]
+    return [maf, coupling, hr.transforms.Inverse(maf), *fixed]
 
 
 def given_of(holder, rows, dtype):

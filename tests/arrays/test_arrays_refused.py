@@ -109,12 +109,14 @@ def test_dense_networks_that_require_a_gradient():
     torch = frameworks.load("torch").module
     linear = torch.nn.Linear(3, 6)
     passed = [linear.weight.detach()], [linear.bias.detach()], [torch.zeros(6, 3, dtype=torch.bool)]
-    hr.MaskedAutoregressive.from_dense(*passed)
+    hr.transforms.MaskedAutoregressive.from_dense(*passed)
     refuse(
-        lambda: hr.MaskedAutoregressive.from_dense([linear.weight], *passed[1:]), "weights[0]:", "weights[0].detach()"
+        lambda: hr.transforms.MaskedAutoregressive.from_dense([linear.weight], *passed[1:]),
+        "weights[0]:",
+        "weights[0].detach()",
     )
     refuse(
-        lambda: hr.Coupling.from_dense(passed[0], [linear.bias], features=6, passive=[0, 1, 2]),
+        lambda: hr.transforms.Coupling.from_dense(passed[0], [linear.bias], features=6, passive=[0, 1, 2]),
         "biases[0]:",
         "biases[0].detach()",
     )

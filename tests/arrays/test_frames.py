@@ -132,7 +132,7 @@ def test_other_floats(dtype, rows, monkeypatch):
         lambda x: FLOW.to_data(x)[1],
         lambda x: FLOW.log_prob_and_score(x)[1],
         lambda x: FLOW.transforms[0].forward(x)[0],
-        lambda x: hr.Standardize([1.0] * 3, [2.0] * 3).inverse(x)[0],
+        lambda x: hr.transforms.Standardize([1.0] * 3, [2.0] * 3).inverse(x)[0],
         lambda x: FLOW.log_prob(x.reshape(-1, 1, 3)),
         lambda x: FLOW.log_prob(x, out=np.empty(rows)),
     )

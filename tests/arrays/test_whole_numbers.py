@@ -52,7 +52,7 @@ def test_integers_are_converted_block_by_block(monkeypatch):
 
 
 def test_a_transform_without_a_dtype_gives_float64():
-    moved, log_det = hr.Standardize([1.0] * 3, [2.0] * 3).inverse(ROWS)
+    moved, log_det = hr.transforms.Standardize([1.0] * 3, [2.0] * 3).inverse(ROWS)
     assert moved.dtype == log_det.dtype == np.float64
     np.testing.assert_array_equal(moved, (ROWS - 1.0) / 2.0)
 

@@ -83,7 +83,7 @@ def test_no_row_lies_on_an_end_of_the_cut(dtype):
 
 
 def test_a_circle_is_cut_where_rows_are_rarest():
-    support = hr.Support(None, [(0.0, 24.0), None])
+    support = hr.transforms.Support(None, [(0.0, 24.0), None])
     hours = np.concatenate([np.linspace(10.0, 23.9, 300), np.linspace(0.0, 3.0, 300)])
     x = np.column_stack([hours, np.zeros(600)])
     counts = counted(support, x)
@@ -93,7 +93,9 @@ def test_a_circle_is_cut_where_rows_are_rarest():
     assert len(ends) == 3
     cut = 12.0 * (np.mod(ends[1].periodic[0][0] + 1.0, 2.0))
     assert cut == pytest.approx(6.5, abs=0.3)  # in the middle of what is empty, from 3 to 10
-    assert cut_open(hr.Support([(0, 1)]), np.empty((0, BINS), np.int64), np.dtype("float64"))[0].bounds == ((0.0, 1.0),)
+    assert cut_open(hr.transforms.Support([(0, 1)]), np.empty((0, BINS), np.int64), np.dtype("float64"))[0].bounds == (
+        (0.0, 1.0),
+    )
     even = cut_open(support, np.ones((1, BINS), np.int64), np.dtype("float32"))
     assert np.isfinite(even[1].periodic[0]).all()
 

@@ -85,7 +85,7 @@ def correlated(rows, features):
 
 
 def rotations_of(flow):
-    return [t for t in flow.transforms if isinstance(t, hr.Rotation)]
+    return [t for t in flow.transforms if isinstance(t, hr.transforms.Rotation)]
 
 
 @pytest.mark.long
@@ -103,7 +103,7 @@ def test_rotations_in_blocks_raise_the_likelihood_of_many_features(map):
     rotations = rotations_of(flow)
     assert len(rotations) == len(flow) == 12
     assert all([len(b) for b in t.blocks] == [32] * 6 + [8] for t in rotations)
-    orders = [t.order for t in flow.transforms if isinstance(t, hr.Permutation)]
+    orders = [t.order for t in flow.transforms if isinstance(t, hr.transforms.Permutation)]
     assert len(set(orders)) == (12 if map == "kink" else 11)  # the first splines take the data's own axes
     assert flow.log_prob(x[1200:]).mean() == pytest.approx(history.validation_log_likelihood[-1], abs=1e-2)
     back = flow.to_data(flow.to_latent(x)[0])[0]
@@ -149,7 +149,7 @@ def test_which_rotations_an_ascent_takes(features, choices, sizes):
     steps = 1 if "directions" in choices else 2  # to look for directions takes long
     flow = hr.DualAscentFlow.notes(steps=steps, **choices).fit(bent(100, features), validation=None, progress=False)
     assert [[len(b) for b in t.blocks] for t in rotations_of(flow)] == [sizes] * steps
-    assert sum(isinstance(t, hr.Permutation) for t in flow.transforms) == (steps if len(sizes) > 1 else 0)
+    assert sum(isinstance(t, hr.transforms.Permutation) for t in flow.transforms) == (steps if len(sizes) > 1 else 0)
 
 
 @pytest.mark.long

@@ -340,7 +340,7 @@ def test_columns_are_uncorrelated(name):
 def test_columns_keep_their_own_density_wherever_a_chain_has_them(core, dtype):
     """A coupling wants its passive coordinates first; what is drawn for each is by its own degrees all the same."""
     for base in (hr.StudentT(D, DF, trainable=False), hr.Independent(KINDS)):
-        coupling = hr.Coupling(D, [1, 4], (4,), map="additive")
+        coupling = hr.transforms.Coupling(D, [1, 4], (4,), map="additive")
         flow = hr.Flow([coupling], base, dtype=dtype)
         flow.parameters = np.zeros(flow.parameters.size, dtype)  # the identity
         for n in (3, 40):
@@ -380,10 +380,10 @@ def test_modes_are_found():
 
 @pytest.mark.parametrize("name", ["student", "mixture"])
 def test_a_fit_to_a_density_refuses_trained_parameters_of_drawing(name):
-    flow = hr.Flow([hr.Coupling(D, [0], (4,))], BASES[name][0]())
+    flow = hr.Flow([hr.transforms.Coupling(D, [0], (4,))], BASES[name][0]())
     with pytest.raises(ValueError, match=r"^flow: expected a base whose samples are functions.*trainable=False"):
         hr.fit_to_density(flow, lambda x: (-0.5 * (x**2).sum(axis=1), -x), steps=1, progress=False)
-    fixed = hr.Flow([hr.Coupling(D, [0], (4,))], BASES[f"{name}, fixed"][0]())
+    fixed = hr.Flow([hr.transforms.Coupling(D, [0], (4,))], BASES[f"{name}, fixed"][0]())
     hr.fit_to_density(fixed, lambda x: (-0.5 * (x**2).sum(axis=1), -x), steps=2, samples=64, progress=False)
 
 

@@ -48,7 +48,7 @@ def test_named_flows_fit_sample_and_are_saved(name, dtype, tmp_path):
     assert inside(x)
     cases.assert_close(flow.log_prob(x), log_prob, magnitude=20.0, depth=256)
     *_, standardize, support = flow.transforms
-    assert isinstance(standardize, hr.Standardize)
+    assert isinstance(standardize, hr.transforms.Standardize)
     assert support.bounds == tuple(BOUNDS)
     flow.save(tmp_path / "flow")
     cases.assert_same_bits(hr.load(tmp_path / "flow").log_prob(x), flow.log_prob(x))
@@ -240,7 +240,7 @@ def test_wrong_bounds_are_refused(name, bounds, kind, words):
 
 def test_no_bounds_add_nothing():
     flow = hr.MAF(2, transforms=1, hidden=(4,), bounds=[None, (None, None)])
-    assert isinstance(flow.transforms[-1], hr.Standardize)
+    assert isinstance(flow.transforms[-1], hr.transforms.Standardize)
 
 
 @pytest.mark.usefixtures("one_mixture")
@@ -248,7 +248,7 @@ def test_few_rows_are_fitted_with_the_gaussian_of_unbounded_numbers():
     flow = hr.MAF(4, transforms=1, hidden=(4,), bounds=BOUNDS)
     history = flow.fit(rows(60), progress=False)
     assert history.judged_by == "cross-validation"
-    assert isinstance(flow.transforms[-1], hr.Support)
+    assert isinstance(flow.transforms[-1], hr.transforms.Support)
     assert inside(flow.sample(500, seed=0))
     assert np.isfinite(flow.log_prob(rows(50, "float64", "more"))).all()
 
@@ -270,7 +270,7 @@ def test_dual_ascent(map, tmp_path):
     y, log_det = reference.Support(BOUNDS).inverse(x)
     assert_allclose(flow.log_prob(x), same.log_prob(y) + log_det, rtol=1e-3, atol=1e-2)
     assert len(flow[:1]) == 1
-    assert isinstance(flow[:1].transforms[-1], hr.Support)
+    assert isinstance(flow[:1].transforms[-1], hr.transforms.Support)
     flow.save(tmp_path / "flow")
     cases.assert_same_bits(hr.load(tmp_path / "flow").log_prob(x), flow.log_prob(x))
     assert len(hr.load(tmp_path / "flow")) == len(flow)

@@ -41,7 +41,7 @@ def box(name="nsf", dtype="float32", scale=0.3, **own):
 
 
 def test_both_directions_are_the_reference_s(dtype):
-    t, judge = hr.Support(BOUNDS, linear=True), reference.Support(BOUNDS, linear=True)
+    t, judge = hr.transforms.Support(BOUNDS, linear=True), reference.Support(BOUNDS, linear=True)
     for n in cases.BATCH_SIZES:
         z = latent(n, dtype)
         x = judge.forward(z)[0].astype(dtype)
@@ -82,14 +82,14 @@ def test_gradients(as_last, verb):
 
 
 def test_copies_pickles_and_files():
-    t = hr.Support(BOUNDS, linear=True)
+    t = hr.transforms.Support(BOUNDS, linear=True)
     for other in (copy.deepcopy(t), pickle.loads(pickle.dumps(t)), hr.from_bytes(hr.to_bytes(t))):
         assert (other.bounds, other.linear) == (t.bounds, True)
         assert hr.to_bytes(other) == hr.to_bytes(t)
     assert repr(t).endswith("(0.0, 1.0)], linear=True)")
-    assert b"linear" not in hr.to_bytes(hr.Support(BOUNDS))  # which older versions read
+    assert b"linear" not in hr.to_bytes(hr.transforms.Support(BOUNDS))  # which older versions read
     with pytest.raises(TypeError, match="linear: expected True or False, got 1"):
-        hr.Support(BOUNDS, linear=1)
+        hr.transforms.Support(BOUNDS, linear=1)
 
 
 # --- flows ------------------------------------------------------------------------------------------------------------

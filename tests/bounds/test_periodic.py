@@ -39,7 +39,7 @@ def moved(dtype="float64", **more):
 
 
 def test_columns_are_wrapped_to_a_circle(dtype, core):
-    t = hr.Support(None, [(0.0, 24.0)])
+    t = hr.transforms.Support(None, [(0.0, 24.0)])
     for n in (5, 40):
         x = np.linspace(-60.0, 60.0, n)[:, None].astype(dtype)
         z, log_det = t.inverse(x)
@@ -55,7 +55,7 @@ def test_columns_are_wrapped_to_a_circle(dtype, core):
 
 def test_just_below_a_period_is_its_end(core, dtype):
     """There a number plus one is one, which is the start of the next period; float32 then rounds others to it, too."""
-    t = hr.Support(None, [(0.0, 1.0)])
+    t = hr.transforms.Support(None, [(0.0, 1.0)])
     x = np.array([[-1e-30], [-1e-12], [np.finfo(dtype).tiny], [0.0], [-0.0], [-7.0], [1e30], [-1e30], [1e19]], dtype)
     for given in (x, x[:3]):
         z = t.inverse(given)[0]
@@ -64,7 +64,7 @@ def test_just_below_a_period_is_its_end(core, dtype):
 
 @pytest.mark.parametrize("period", [(-np.pi, np.pi), (0.1, 0.3), (0.0, 1.0)])
 def test_what_comes_out_lies_in_one_period(period, dtype):
-    t = hr.Support(None, [period])
+    t = hr.transforms.Support(None, [period])
     z = np.concatenate([np.linspace(-1.0, 1.0, 100), np.nextafter([-1.0, 1.0, 1.0], [0.0, 0.0, 2.0])])[:, None]
     x = t.forward(z.astype(dtype))[0]
     assert (x.astype(float) >= period[0] - np.spacing(x.dtype.type(period[1]))).all()
@@ -72,7 +72,7 @@ def test_what_comes_out_lies_in_one_period(period, dtype):
 
 
 def test_gradients_of_a_period():
-    t = hr.Support([None, (0.0, None)], [(0.0, 5.0), None])
+    t = hr.transforms.Support([None, (0.0, None)], [(0.0, 5.0), None])
     given = np.abs(cases.rows(9, 2, "float64")) % 1.0 + 0.1
     (got,) = t.inverse_vjp(given, np.ones((9, 2)), 2.0 * np.ones(9), wrt=("inputs",))
     assert_allclose(got[:, 0], 2.0 / 5.0)
@@ -186,8 +186,8 @@ def test_all_columns_may_be_periodic():
     [
         (lambda: fresh(periodic=[(0, 1)]), ValueError, ["periodic: ", "expected 4"]),
         (lambda: fresh(periodic=5), TypeError, ["periodic: ", "sequence", "int"]),
-        (lambda: hr.Support(None, 5), TypeError, ["periodic: ", "sequence", "int"]),
-        (lambda: hr.Support(None, [(0, 1), "ab"]), TypeError, [r"periodic\[1\]: ", "str"]),
+        (lambda: hr.transforms.Support(None, 5), TypeError, ["periodic: ", "sequence", "int"]),
+        (lambda: hr.transforms.Support(None, [(0, 1), "ab"]), TypeError, [r"periodic\[1\]: ", "str"]),
         (lambda: fresh(periodic=[(0, None), None, None, None]), ValueError, [r"periodic\[0\]: ", "both ends"]),
         (lambda: fresh(periodic=[(1, 0), None, None, None]), ValueError, [r"periodic\[0\]: ", "low below high"]),
         (lambda: fresh(periodic=[None, (0, 1), None, None]), ValueError, [r"periodic\[1\]: ", "has bounds"]),

@@ -56,7 +56,7 @@ every_flow = pytest.mark.parametrize("name", FLOWS)
 
 
 def test_both_directions_are_the_reference_s(dtype):
-    t, judge = hr.Support(BOUNDS), reference.Support(BOUNDS)
+    t, judge = hr.transforms.Support(BOUNDS), reference.Support(BOUNDS)
     for n in cases.BATCH_SIZES:
         z, x = cases.rows(n, 5, dtype), inside(n, dtype)
         cases.assert_matches(t.forward(z), judge.forward(z), z, dtype)
@@ -64,7 +64,7 @@ def test_both_directions_are_the_reference_s(dtype):
 
 
 def test_log_dets_are_those_of_the_jacobian():
-    t, x = hr.Support(BOUNDS), inside(9, "float64")
+    t, x = hr.transforms.Support(BOUNDS), inside(9, "float64")
     assert_allclose(t.inverse(x)[1], reference.log_det_by_differences(lambda a: t.inverse(a)[0], x), rtol=1e-8)
     z, log_det = t.inverse(x)
     back, log_det_back = t.forward(z)
@@ -109,8 +109,11 @@ def test_a_device_computes_the_same(name, device, dtype):
 
 
 def test_an_inverse_exchanges_the_directions(dtype):
-    t, x, z = hr.Support(BOUNDS), inside(50, dtype), cases.rows(50, 5, dtype)
-    for got, want in ((hr.Inverse(t).forward(x), t.inverse(x)), (hr.Inverse(t).inverse(z), t.forward(z))):
+    t, x, z = hr.transforms.Support(BOUNDS), inside(50, dtype), cases.rows(50, 5, dtype)
+    for got, want in (
+        (hr.transforms.Inverse(t).forward(x), t.inverse(x)),
+        (hr.transforms.Inverse(t).inverse(z), t.forward(z)),
+    ):
         for result, expected in zip(got, want, strict=True):
             cases.assert_close(result, expected, magnitude=10.0)
 
@@ -119,7 +122,9 @@ def test_an_inverse_exchanges_the_directions(dtype):
 
 
 def test_float64_rows_keep_their_distance_to_a_bound_in_a_float32_flow():
-    flow = hr.Flow([hr.Standardize([0.0], [1.0]), hr.Support([(1e6, 1e6 + 1.0)])], dtype="float32")
+    flow = hr.Flow(
+        [hr.transforms.Standardize([0.0], [1.0]), hr.transforms.Support([(1e6, 1e6 + 1.0)])], dtype="float32"
+    )
     for x in ([[1e6 + 1e-9]], [[1e6 + 1.0 - 1e-9]]):
         z, log_det = flow.to_latent(np.array(x))
         want = reference.Support([(1e6, 1e6 + 1.0)]).inverse(np.array(x))
@@ -132,7 +137,7 @@ def test_float64_rows_keep_their_distance_to_a_bound_in_a_float32_flow():
 def test_no_sample_lies_on_a_bound_or_beyond(bounds, wide, dtype, core):
     """Latent rows so far out that every one rounds to a bound; 0.1 and 0.3 are no numbers of either dtype."""
     low, high = (-np.inf if bounds[0] is None else bounds[0], np.inf if bounds[1] is None else bounds[1])
-    flow = hr.Flow([hr.Standardize([0.0], [30.0]), hr.Support([bounds])], dtype=dtype)
+    flow = hr.Flow([hr.transforms.Standardize([0.0], [30.0]), hr.transforms.Support([bounds])], dtype=dtype)
     z = np.concatenate([np.linspace(-20.0, 2.5, 40), np.linspace(-2.5, 20.0, 40)])[:, None].astype(dtype)
     if bounds[0] is None or bounds[1] is None:
         z = z[np.abs(z[:, 0] * 30.0) < 80.0] if dtype == "float32" else z  # beyond, e^y is no number of float32
@@ -152,7 +157,7 @@ def test_no_sample_lies_on_a_bound_or_beyond(bounds, wide, dtype, core):
 
 
 def test_where_no_float32_lies_between_the_middle_comes_out():
-    flow = hr.Flow([hr.Support([(1e9, 1e9 + 1.0)])], dtype="float32")
+    flow = hr.Flow([hr.transforms.Support([(1e9, 1e9 + 1.0)])], dtype="float32")
     assert (flow.sample(20, seed=0) == np.float32(1e9)).all()
     wide = flow.sample(20, seed=0, dtype="float64")
     assert ((wide > 1e9) & (wide < 1e9 + 1.0)).all()
@@ -180,7 +185,7 @@ def test_rows_outside_have_no_density(core, dtype):
 
 def test_a_bound_is_what_it_is_in_the_dtype_of_the_rows(core, dtype):
     """float32 has no 0.1: its nearest number is above it, and that is on the bound for float32 rows alone."""
-    flow = hr.Flow([hr.Support([(0.1, None), (None, -0.1)])], dtype=dtype)
+    flow = hr.Flow([hr.transforms.Support([(0.1, None), (None, -0.1)])], dtype=dtype)
     for n in (3, 40):
         x = np.tile(np.array([[0.5, -0.5]], np.float32), (n, 1))
         x[1, 0], x[2, 1] = 0.1, -0.1
@@ -192,7 +197,7 @@ def test_a_bound_is_what_it_is_in_the_dtype_of_the_rows(core, dtype):
 
 
 def test_what_overflows_is_nan_and_spoils_no_other_row(core, dtype):
-    t = hr.Support([(0.0, None), (None, 0.0), (0.0, 1.0)])
+    t = hr.transforms.Support([(0.0, None), (None, 0.0), (0.0, 1.0)])
     z = np.zeros((20, 3), dtype)
     z[3, 0], z[4, 1], z[5, 2] = 800.0, -800.0, 800.0
     x, log_det = t.forward(z)
@@ -253,7 +258,7 @@ def test_a_recorded_run_has_the_same_values(name, core, dtype):
 
 
 def test_copies_pickles_and_files(tmp_path):
-    t = hr.Support(BOUNDS)
+    t = hr.transforms.Support(BOUNDS)
     t.save(tmp_path / "support")
     for other in (copy.copy(t), copy.deepcopy(t), pickle.loads(pickle.dumps(t)), hr.load(tmp_path / "support")):
         assert other.bounds == t.bounds
@@ -262,7 +267,7 @@ def test_copies_pickles_and_files(tmp_path):
 
 
 def test_no_bounds_are_the_identity(dtype):
-    t, x = hr.Support([None, (None, None)]), cases.rows(9, 2, dtype)
+    t, x = hr.transforms.Support([None, (None, None)]), cases.rows(9, 2, dtype)
     assert t.is_identity
     cases.assert_same_bits(t.forward(x)[0], x)
     assert not t.forward(x)[1].any()
@@ -290,5 +295,5 @@ def test_no_bounds_are_the_identity(dtype):
 )
 def test_wrong_bounds_are_refused(bounds, kind, words):
     with pytest.raises(kind) as error:
-        hr.Support(bounds)
+        hr.transforms.Support(bounds)
     cases.assert_says(error, *words)

@@ -203,13 +203,15 @@ def test_float_results_of_a_model_of_double_are_refused(library, x):
 
 
 def test_verbs_that_a_model_lacks(library, x):
-    alone = library.open(files.to_bytes(hr.Standardize([1.0, 2.0, 3.0], [1.0, 2.0, 4.0])))
+    alone = library.open(files.to_bytes(hr.transforms.Standardize([1.0, 2.0, 3.0], [1.0, 2.0, 4.0])))
     assert alone.dtype is None
     assert not alone.has_density
     for dtype in cases.DTYPES:  # it computes in that of its input
         z = np.zeros((50, 3), dtype)
         alone.call("to_latent", x.astype(dtype), None, z, None)
-        np.testing.assert_array_equal(z, hr.Standardize([1.0, 2.0, 3.0], [1.0, 2.0, 4.0]).inverse(x.astype(dtype))[0])
+        np.testing.assert_array_equal(
+            z, hr.transforms.Standardize([1.0, 2.0, 3.0], [1.0, 2.0, 4.0]).inverse(x.astype(dtype))[0]
+        )
     several = library.open(files.to_bytes(hr.Ensemble([hr.MAF(3, transforms=1, hidden=(4,))] * 2)))
     assert several.is_ensemble
     out = np.zeros((50, 3))

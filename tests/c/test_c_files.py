@@ -194,9 +194,9 @@ def test_a_handle_takes_hardly_more_memory_than_its_file(library):
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_a_gaussianize_beyond_the_files_dtype_is_refused_by_both_readers(library, dtype):
-    curve = hr.Gaussianize([[0.0, 1.0, 4.0]], [-1.0, 0.0, 1.0], [[1.0, 0.5, 0.25]])
+    curve = hr.transforms.Gaussianize([[0.0, 1.0, 4.0]], [-1.0, 0.0, 1.0], [[1.0, 0.5, 0.25]])
     curve._raw["width"] = np.array([[-1.4e306, 0.0]])
-    made = hr.to_bytes(hr.Flow([hr.Elementwise(1, map="affine", dtype=dtype), curve]))
+    made = hr.to_bytes(hr.Flow([hr.transforms.Elementwise(1, map="affine", dtype=dtype), curve]))
     for read in (hr.from_bytes, library.open):
         if dtype == "float64":
             read(made)

@@ -85,7 +85,7 @@ def test_fit_is_the_fit_of_python(folder, result):
 
 
 def test_the_line_of_a_fit_names_an_end_before_the_loss_is_at_rest():
-    history = hr.History(train_loss=[1.0, 0.5], validation_loss=[1.1, 0.6], best_epoch=2, seconds=[1.0, 2.0])
+    history = hr.training.History(train_loss=[1.0, 0.5], validation_loss=[1.1, 0.6], best_epoch=2, seconds=[1.0, 2.0])
     assert "gained" not in fitting._work(fitting._outcome(history))
     history.still_falls = True
     line = fitting._work(fitting._outcome(history))
@@ -255,7 +255,7 @@ def test_settings_of_a_spline_flow_make_its_splines(folder, result):
     options = ["--flow", "nsf", "--bins", 5, "--bound", 3.5, "--hidden", "6", "--transforms", 1, "--coupling"]
     result("fit", "t.npy", "-o", "f.safetensors", *options, "--epochs", 1)
     spline = hr.load("f.safetensors").transforms[0]
-    assert isinstance(spline, hr.Coupling)
+    assert isinstance(spline, hr.transforms.Coupling)
     assert (spline._settings.bins, spline._settings.bound) == (5, 3.5)
 
 

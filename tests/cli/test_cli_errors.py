@@ -173,7 +173,7 @@ def test_bad_calls_are_reported_in_one_line(folder, run, case):
     np.save("t.npy", table())
     small_flow()
     small_flow("conditional.safetensors", context=1)
-    hr.Permutation([1, 0]).save("transform.safetensors")
+    hr.transforms.Permutation([1, 0]).save("transform.safetensors")
     check_error(*run(*arguments), patterns)
 
 

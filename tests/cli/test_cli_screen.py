@@ -16,6 +16,7 @@ import pytest
 
 import headrace as hr
 from cli_cases import ENVIRONMENT, NAMES, SHORT, check_error, small_flow, table, write_csv
+from headrace._base import moved
 from headrace._base import progress as _progress
 from headrace._base.keywords import meanings
 from headrace._base.layout import Grid, Item, lines_of, wrapped
@@ -84,7 +85,8 @@ def words_of_python(text, flags):
     marks = re.findall(
         r"`|\bNone\b|\bTrue\b|\bFalse\b|docs/|\bhr\.|\w\(\)|\b[A-Z]\w*\.\w+|\(low, high\)|\.\.$|;(?= \(|$)", text
     )
-    classes = [word for word in re.findall(r"\b[A-Z]\w+", text) if hasattr(hr, word) and word not in KINDS_OF_FLOWS]
+    names = {*hr.__all__, *hr.transforms.__all__, *moved.NAMES} - set(KINDS_OF_FLOWS)
+    classes = [word for word in re.findall(r"\b[A-Z]\w+", text) if word in names]
     keywords = [word for word in re.findall(r"\b(\w+)=", text) if word in ARGUMENTS]
     underscores = [word for word in re.findall(r"\b\w\w+_\w+\b(?!\.\w)", text) if word not in VALUES]
     names = {name.replace("_", "-") for name in ARGUMENTS if "_" in name}

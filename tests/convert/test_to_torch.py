@@ -195,7 +195,7 @@ def test_what_it_does_not_take():
     with pytest.raises(ValueError, match=r"^matmul: expected 'exact', as PyTorch's products are, got 'bf16'"):
         convert.to_torch(hr.MAF(3, matmul="bf16"))
     with pytest.raises(TypeError, match=r"^Own: expected one of the classes that files know"):
-        convert.to_torch(Own([hr.Permutation([1, 0])]))
+        convert.to_torch(Own([hr.transforms.Permutation([1, 0])]))
 
 
 @pytest.mark.parametrize("verb", ["log_prob", "to_data"])

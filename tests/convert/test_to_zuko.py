@@ -41,24 +41,26 @@ FLOWS = {
     "one feature of a context": lambda dtype: hr.NSF(1, 2, transforms=2, hidden=(5,), bins=4, dtype=dtype),
     "marginals": lambda dtype: hr.Flow(
         [
-            hr.Inverse(hr.Gaussianize(*cases.curves(4, 5, "inner"))),
-            hr.MaskedAutoregressive(4, (9,), dtype=dtype),
-            hr.Gaussianize(*cases.curves(4, 9)),
-            hr.Standardize(np.zeros(4), np.ones(4)),
+            hr.transforms.Inverse(hr.transforms.Gaussianize(*cases.curves(4, 5, "inner"))),
+            hr.transforms.MaskedAutoregressive(4, (9,), dtype=dtype),
+            hr.transforms.Gaussianize(*cases.curves(4, 9)),
+            hr.transforms.Standardize(np.zeros(4), np.ones(4)),
         ]
     ),
     "many": lambda dtype: hr.Flow(
         [
-            hr.Coupling(4, [3, 1], (6,), context=1, map="additive", activation="silu", dtype=dtype),
-            hr.Inverse(hr.MaskedAutoregressive(4, (7,), order=[2, 0, 3, 1], formula="to_latent", dtype=dtype)),
-            hr.Permutation([2, 0, 3, 1]),
-            hr.Elementwise(4, map="rq_spline", bins=4, bound=6.0, dtype=dtype),
-            hr.Inverse(hr.Elementwise(4, map="affine", dtype=dtype)),
-            hr.Rotation.random(4, seed=1),
-            hr.Inverse(hr.Linear(4, "random", seed=1, dtype=dtype)),
-            hr.Coupling(4, [], (5,), context=1, dtype=dtype),
-            hr.ActNorm(4, dtype=dtype),
-            hr.Inverse(hr.Standardize([0.1, -0.2, 1e-3, 1 / 3], [0.7, 1.1, 2 / 3, 1.0])),
+            hr.transforms.Coupling(4, [3, 1], (6,), context=1, map="additive", activation="silu", dtype=dtype),
+            hr.transforms.Inverse(
+                hr.transforms.MaskedAutoregressive(4, (7,), order=[2, 0, 3, 1], formula="to_latent", dtype=dtype)
+            ),
+            hr.transforms.Permutation([2, 0, 3, 1]),
+            hr.transforms.Elementwise(4, map="rq_spline", bins=4, bound=6.0, dtype=dtype),
+            hr.transforms.Inverse(hr.transforms.Elementwise(4, map="affine", dtype=dtype)),
+            hr.transforms.Rotation.random(4, seed=1),
+            hr.transforms.Inverse(hr.transforms.Linear(4, "random", seed=1, dtype=dtype)),
+            hr.transforms.Coupling(4, [], (5,), context=1, dtype=dtype),
+            hr.transforms.ActNorm(4, dtype=dtype),
+            hr.transforms.Inverse(hr.transforms.Standardize([0.1, -0.2, 1e-3, 1 / 3], [0.7, 1.1, 2 / 3, 1.0])),
         ],
         hr.Normal(4, [0.1, 0, 0, 1], [1, 2, 3, 4], trainable=False),
     ),
@@ -163,7 +165,7 @@ def test_it_can_be_pickled_and_trained(name):
             r"transforms\[\d\]\.network: expected a context that the first layer alone reads",
         ),
         (
-            lambda: hr.Flow([hr.Coupling(2, [0], (5,), map="rq_spline_nflows", bins=4)]),
+            lambda: hr.Flow([hr.transforms.Coupling(2, [0], (5,), map="rq_spline_nflows", bins=4)]),
             r"transforms\[0\]\.map: expected .*, got rq_spline_nflows",
         ),
     ],

@@ -89,7 +89,7 @@ def test_a_step_in_both_directions(dtype, features, rows, emu):
     given = cases.rows(rows, features, dtype)
     for transform, judge in ((Bend(strength), BendReference(strength)),):
         cases.check_directions(transform, judge, given, None, dtype, depth=32)
-        back, log_det = hr.Inverse(transform).forward(given)
+        back, log_det = hr.transforms.Inverse(transform).forward(given)
         want, want_log_det = judge.inverse(given)
         cases.assert_close(back, want, magnitude=8.0)
         cases.assert_close(log_det, want_log_det, magnitude=8.0 * features)
@@ -111,10 +111,10 @@ def test_gradients_of_a_step(verb, emu):
 
 
 def chain(dtype):
-    masked = cases.randomise(hr.MaskedAutoregressive(4, (6,), dtype=dtype), 0.3, "added")
+    masked = cases.randomise(hr.transforms.MaskedAutoregressive(4, (6,), dtype=dtype), 0.3, "added")
     echoes = [subject_of(Echoes(UNITS, reads), 4, dtype).library for reads in cases.READS]
     return hr.Flow(
-        [echoes[0], hr.Permutation([2, 0, 3, 1]), Bend([0.5, 0.7, 0.9, 1.1]), masked, echoes[1]], dtype=dtype
+        [echoes[0], hr.transforms.Permutation([2, 0, 3, 1]), Bend([0.5, 0.7, 0.9, 1.1]), masked, echoes[1]], dtype=dtype
     )
 
 

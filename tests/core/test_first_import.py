@@ -39,9 +39,12 @@ def test_dir_lists_the_public_names_and_each_can_be_used():
 def test_static_checkers_know_the_names_that_are_imported_later():
     tree = ast.parse(Path(hr.__file__).read_text())
     known = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    names = {(node.module, alias.name) for node in known.body for alias in node.names if node.module != "headrace"}
+    imports = [node for node in known.body if isinstance(node, ast.ImportFrom)]
+    names = {(node.module, alias.name) for node in imports for alias in node.names if node.module != "headrace"}
     assert names == {(f"headrace.{module}", name) for name, module in hr._MODULE_OF.items()}
-    assert {alias.name for node in known.body for alias in node.names} >= {*hr.__all__} - {*vars(hr)}
+    functions = {node.name for node in known.body if isinstance(node, ast.FunctionDef)}
+    assert functions == {alias.name for node in known.orelse for alias in node.names}
+    assert {alias.name for node in imports for alias in node.names} >= {*hr.__all__} - {*vars(hr)}
 
 
 def test_files_know_where_the_later_kinds_are():

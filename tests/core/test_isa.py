@@ -40,7 +40,7 @@ for case in json.loads(sys.argv[3]):
     key, layers = case["key"], range(3)
     arrays = [[given[f"{key} {kind} {layer}"] for layer in layers] for kind in ("weights", "biases", "masks")]
     z = given[f"{key} z"]
-    transform = hr.MaskedAutoregressive.from_dense(*arrays, **case["settings"])
+    transform = hr.transforms.MaskedAutoregressive.from_dense(*arrays, **case["settings"])
     for direction in ("forward", "inverse"):
         for n in case["rows"]:
             value, log_det = getattr(transform, direction)(z[:n])
@@ -55,7 +55,7 @@ for case in json.loads(sys.argv[4]):
                 for name, result in zip(("value", "log_det"), pair):
                     results[f"{key} {per_row} {direction} {n} {name}"] = result
 for dtype in ("float32", "float64"):
-    flow = hr.Flow([hr.MaskedAutoregressive(4, (4,), dtype=dtype)], hr.StandardNormal(4))[:0]
+    flow = hr.Flow([hr.transforms.MaskedAutoregressive(4, (4,), dtype=dtype)], hr.StandardNormal(4))[:0]
     results[f"sample {dtype}"] = flow.sample(200, seed=5)
 np.savez(sys.argv[2], **results)
 print(hr.info()["isa"])
@@ -114,7 +114,7 @@ def test_every_instruction_set_matches_the_reference(isa, tmp_path):
             judge = vector_cases.judge(case["variant"], given[f"{key} params"])
             vector_cases.check(lambda _, got=got: got, getattr(judge, direction), z, z.dtype)
         for dtype in cases.DTYPES:
-            flow = hr.Flow([hr.MaskedAutoregressive(4, (4,), dtype=dtype)], hr.StandardNormal(4))[:0]
+            flow = hr.Flow([hr.transforms.MaskedAutoregressive(4, (4,), dtype=dtype)], hr.StandardNormal(4))[:0]
             cases.assert_close(results[f"sample {dtype}"], flow.sample(200, seed=5))
 
 

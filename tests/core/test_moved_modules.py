@@ -1,5 +1,6 @@
 """Old names of modules, methods and functions: public ones are their successor for one version, with a warning."""
 
+import importlib
 import pickle
 import subprocess
 import sys
@@ -53,9 +54,9 @@ def test_a_pickle_of_an_earlier_version_is_read(unimported):
 
 
 def test_files_of_a_folder_that_moved_are_imported_once(unimported):
-    with pytest.warns(DeprecationWarning, match="headrace.transforms: "):
+    with pytest.warns(DeprecationWarning, match="transforms.masked: import its names from headrace.transforms"):
         from headrace.transforms.masked import Coupling
-    assert Coupling is hr.Coupling
+    assert Coupling is hr.transforms.Coupling
     with pytest.raises(ModuleNotFoundError, match="nothing"):
         __import__("headrace.transforms.nothing")
 
@@ -123,3 +124,41 @@ def test_old_methods_of_derivatives_are_their_successors():
         new = getattr(holder, f"{name}_vjp")(*given, wrt="inputs", values=True)
         for one, other in zip((*old[0], *old[1]), (*new[0], *new[1]), strict=True):
             cases.assert_same_bits(one, other)
+
+
+# ---- public places of classes ----------------------------------------------------------------------------------------
+
+PLACES = "ascent choosing continuum densities diagnosis distributed rows sequences training transforms variational"
+PUBLIC_MODULES = ("headrace", *(f"headrace.{place}" for place in PLACES.split()))
+
+
+@pytest.mark.parametrize("name", [*moved.NAMES, *hr.transforms.__all__])
+def test_a_name_that_headrace_had_itself_is_that_of_its_module(name):
+    module = importlib.import_module(f"headrace.{moved.NAMES.get(name, 'transforms')}")
+    assert name in module.__all__
+    assert name not in hr.__all__
+    with pytest.warns(DeprecationWarning, match=rf"^headrace.{name}: use {module.__name__}.{name}; ") as caught:
+        assert getattr(hr, name) is getattr(module, name)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES)
+def test_a_class_is_shown_where_it_can_be_imported(module):
+    names = importlib.import_module(module).__all__
+    for cls in (getattr(importlib.import_module(module), name) for name in names):
+        if isinstance(cls, type):
+            assert cls.__module__ in PUBLIC_MODULES
+            assert pickle.loads(pickle.dumps(cls)) is cls
+
+
+def test_classes_under_their_private_names_in_pickles():
+    for place in ("_flow.bases StandardNormal", "_fit.history History", "_flow.transforms.masked Coupling"):
+        module, name = place.split()
+        cls = pickle.loads(f"cheadrace.{module}\n{name}\n.".encode())
+        assert cls.__name__ == name
+        assert "_" not in cls.__module__
+
+
+def test_headrace_has_at_most_fifty_names():
+    assert len(hr.__all__) <= 50
+    assert all(hasattr(hr, name) for name in hr.__all__)

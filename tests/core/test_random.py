@@ -21,7 +21,9 @@ def flow_of(name, dtype="float32", features=5):
 
 def base_alone(base, features, dtype="float64"):
     """A flow of no transforms: its samples are the base's."""
-    return hr.Flow(transforms=[hr.MaskedAutoregressive(features, (4,), dtype=dtype)], base=BASES[base](features))[:0]
+    return hr.Flow(
+        transforms=[hr.transforms.MaskedAutoregressive(features, (4,), dtype=dtype)], base=BASES[base](features)
+    )[:0]
 
 
 @every_named
@@ -189,7 +191,9 @@ def test_hardly_any_value_is_drawn_twice():
 
 def test_a_normal_base_is_shifted_and_scaled():
     loc, scale = np.array([5.0, -1.0, 0.0]), np.array([0.1, 2.0, 30.0])
-    flow = hr.Flow(transforms=[hr.MaskedAutoregressive(3, (4,), dtype="float64")], base=hr.Normal(3, loc, scale))[:0]
+    flow = hr.Flow(
+        transforms=[hr.transforms.MaskedAutoregressive(3, (4,), dtype="float64")], base=hr.Normal(3, loc, scale)
+    )[:0]
     standard = base_alone("normal", 3).sample(1000, seed=8)
     got = flow.sample(1000, seed=8)
     cases.assert_close((got - loc) / scale, standard, magnitude=60.0)

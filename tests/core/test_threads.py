@@ -24,11 +24,11 @@ def chain(dtype, context):
     keywords = {"context": context, "dtype": dtype, "hidden": (16, 16)}
     return hr.Flow(
         transforms=[
-            hr.MaskedAutoregressive(5, reads="latent", formula="to_latent", activation="gelu", **keywords),
-            hr.Permutation([2, 4, 0, 1, 3]),
-            hr.Inverse(hr.MaskedAutoregressive.from_dense(*dense.arrays, context=context)),
-            hr.Coupling(5, passive=[1, 3], scale="softplus", **keywords),
-            hr.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
+            hr.transforms.MaskedAutoregressive(5, reads="latent", formula="to_latent", activation="gelu", **keywords),
+            hr.transforms.Permutation([2, 4, 0, 1, 3]),
+            hr.transforms.Inverse(hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=context)),
+            hr.transforms.Coupling(5, passive=[1, 3], scale="softplus", **keywords),
+            hr.transforms.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
         ],
         base=hr.Logistic(5),
     )
@@ -37,8 +37,10 @@ def chain(dtype, context):
 def odd_widths(dtype, context):
     """Layers whose units come in groups of any size, of which some are left over from a register block."""
     dense = cases.made(features=5, hidden=(18, 15), context=context).astype(dtype)
-    one = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=context)
-    return hr.Flow([one, hr.Inverse(hr.MaskedAutoregressive.from_dense(*dense.arrays, context=context))])
+    one = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=context)
+    return hr.Flow(
+        [one, hr.transforms.Inverse(hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=context))]
+    )
 
 
 FLOWS = {
@@ -413,7 +415,7 @@ def test_setting_one_parameter_is_seen_whole(set_threads):
     """A bias of the last layer that all rows and all tiles share: no result may mix two values."""
     set_threads(2)
     mask = np.zeros((4, 2), bool)
-    transform = hr.MaskedAutoregressive.from_dense([np.zeros((4, 2))], [np.zeros(4)], [mask])
+    transform = hr.transforms.MaskedAutoregressive.from_dense([np.zeros((4, 2))], [np.zeros(4)], [mask])
     (name,) = (key for key, array in transform.named_parameters().items() if array.shape == (4,))
     z = np.zeros((2000, 2))
     stop = threading.Event()

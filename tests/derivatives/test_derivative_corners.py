@@ -14,7 +14,7 @@ def test_rows_that_do_not_exist_spoil_no_bias(n):
     weights = [np.array([[0.0, 0.0], [0.2, 0.0], [0.0, 0.0], [0.2, 0.0]], "f4")]
     masks = [np.array([[0, 0], [0, 0], [1, 0], [1, 0]], bool)]
     biases = [np.array([0.0, 0.0, 0.0, -200.0], "f4")]
-    flow = hr.Flow([hr.MaskedAutoregressive.from_dense(weights, biases, masks, scale="exp")])
+    flow = hr.Flow([hr.transforms.MaskedAutoregressive.from_dense(weights, biases, masks, scale="exp")])
     x = (np.array([1000.0, 0.0]) + cases.rows(n, 2, "float64", "beyond")).astype("f4")
     loss, gradient = flow.nll_and_grad(x)
     assert np.isfinite(loss)
@@ -78,7 +78,7 @@ def test_the_density_of_what_is_built_has_a_gradient_too():
 
 @pytest.mark.parametrize("n", [0, 1, 2, 30])
 def test_one_context_row_gets_a_gradient_of_its_shape(n):
-    t = cases.randomise(hr.MaskedAutoregressive(4, (9,), context=3, dtype="float64"))
+    t = cases.randomise(hr.transforms.MaskedAutoregressive(4, (9,), context=3, dtype="float64"))
     z, context = cases.rows(n, 4, "float64"), cases.rng("context").standard_normal(3)
     cotangents = cases.rows(n, 4, "float64", "value"), cases.rng("row").standard_normal(n)
     (alone,) = t.forward_vjp(z, *cotangents, context, wrt=("context",))

@@ -37,7 +37,7 @@ def test_numbers_that_do_not_survive_assignment_have_no_gradient(name, verb, dty
 )
 def test_masked_weights_and_dead_units_have_no_gradient(change, tangled, reads, dtype):
     dense = cases.made(features=8, hidden=(24, 20), context=2, change=change, tangled=tangled).astype(dtype)
-    library = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=2, reads=reads, activation="tanh")
+    library = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=2, reads=reads, activation="tanh")
     given, context = cases.rows(33, 8, dtype), cases.rows(33, 2, dtype, "context")
     live = dense.masks[-1].any(axis=0)  # units of the last hidden layer that anybody reads
     for verb in gradients.TRANSFORM_VERBS:
@@ -55,7 +55,9 @@ def test_nothing_leaks_through_masks(reads, formula, map, dtype):
     """The cotangent of one coordinate reaches what that coordinate depends on; the rest may be anything."""
     outputs = reference.MAPS[map].parameters
     dense = cases.made(features=6, hidden=(20, 20), outputs=outputs, bins=3, map=map).astype(dtype)
-    library = hr.MaskedAutoregressive.from_dense(*dense.arrays, reads=reads, formula=formula, map=map, bins=3)
+    library = hr.transforms.MaskedAutoregressive.from_dense(
+        *dense.arrays, reads=reads, formula=formula, map=map, bins=3
+    )
     depends = reference.reads(dense.masks).reshape(6, -1, 6).any(axis=1)
     reached = np.linalg.matrix_power(np.eye(6) + depends, 6) > 0  # row i: what i depends on, itself included
     given = cases.rows(97, 6, dtype)
@@ -78,7 +80,7 @@ def test_nothing_leaks_through_masks(reads, formula, map, dtype):
 
 def test_a_coupling_leaks_nothing_between_its_active_coordinates(dtype):
     dense = cases.dense_network(2, (9, 8), 3).astype(dtype)
-    library = hr.Coupling.from_dense(*dense.arrays, features=5, passive=[3, 0])
+    library = hr.transforms.Coupling.from_dense(*dense.arrays, features=5, passive=[3, 0])
     given = cases.rows(97, 5, dtype)
     for verb in gradients.TRANSFORM_VERBS:
         for column, i in enumerate((1, 2, 4)):

@@ -13,7 +13,7 @@ from headrace._arrays.caller import Caller
 def test_every_number_of_a_gradient_is_written(reads, dtype, monkeypatch):
     """Those of units that nobody reads and of padding too, whatever was in the memory before."""
     dense = cases.made(features=8, hidden=(24, 20), context=2, change=cases.kill_units).astype(dtype)
-    library = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=2, reads=reads, activation="tanh")
+    library = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=2, reads=reads, activation="tanh")
     given, context = cases.rows(33, 8, dtype), cases.rows(33, 2, dtype, "context")
     want = [gradients.call(library, verb, given, context)["parameters"] for verb in gradients.TRANSFORM_VERBS]
     monkeypatch.setattr(Caller, "empty", lambda self, shape, dtype: np.full(shape, np.nan, dtype))
@@ -39,7 +39,7 @@ def test_the_gradient_by_a_standardised_context_is_that_by_the_context_given():
 def test_the_slope_of_the_logistic_base_is_known(dtype):
     """Of -z - 2 log(1 + e^-z) by z it is -tanh(z / 2)."""
     x = np.linspace(-8.0, 8.0, 33).astype(dtype)[:, None]
-    flow = hr.Flow([hr.Elementwise(1, map="affine")], hr.Logistic(1)).astype(dtype)
+    flow = hr.Flow([hr.transforms.Elementwise(1, map="affine")], hr.Logistic(1)).astype(dtype)
     flow.parameters = np.zeros_like(flow.parameters)
     (got,) = flow.log_prob_vjp(x, np.ones(len(x), dtype), wrt=("inputs",))
     np.testing.assert_allclose(got, -np.tanh(0.5 * x.astype(float)), rtol=1e-5, atol=1e-6)

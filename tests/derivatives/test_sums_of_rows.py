@@ -14,7 +14,7 @@ UNIT = 2.0**-23
 
 def flow_of(dtype):
     """Its gradient by shift, for a row, is minus the row: all raw parameters are 0."""
-    return hr.Flow([hr.Elementwise(2, map="affine", dtype=dtype)], hr.StandardNormal(2))
+    return hr.Flow([hr.transforms.Elementwise(2, map="affine", dtype=dtype)], hr.StandardNormal(2))
 
 
 def equal_rows(n):
@@ -51,7 +51,10 @@ def test_equal_rows_add_up_on_a_device(n, device):
 @pytest.mark.parametrize("n", [300_000])
 def test_chains_of_many_rows(n):
     """Affine, planar and radial: within a few units of float64, where the sum is not near 0."""
-    single = hr.Flow([hr.Elementwise(2, map="affine"), hr.Planar(2), hr.Radial(2)], hr.StandardNormal(2))
+    single = hr.Flow(
+        [hr.transforms.Elementwise(2, map="affine"), hr.transforms.Planar(2), hr.transforms.Radial(2)],
+        hr.StandardNormal(2),
+    )
     double = single.astype("float64")
     rows = np.tile(np.array([[3.0, -1.0]], "float32"), (n, 1))
     got, want = single.nll_and_grad(rows)[1], double.nll_and_grad(rows)[1]

@@ -75,7 +75,12 @@ def test_so_for_transforms_and_with_parameters_of_one_call(flow):
 
 
 @pytest.mark.parametrize(
-    "t", [hr.Permutation([1, 0]), hr.Standardize([1.0, 2.0], [3.0, 4.0]), hr.Rotation.random(2, 0)]
+    "t",
+    [
+        hr.transforms.Permutation([1, 0]),
+        hr.transforms.Standardize([1.0, 2.0], [3.0, 4.0]),
+        hr.transforms.Rotation.random(2, 0),
+    ],
 )
 def test_transforms_without_parameters_take_none(t, dtype):
     x = cases.rows(9, 2, dtype)
@@ -191,7 +196,7 @@ def test_tensors_that_want_no_gradient_now():
 def far_flow(features=1, transforms=2):
     """A flow of time stamps that spread over half a minute."""
     flow = hr.MAF(features, transforms=transforms, hidden=(8,))
-    chain = [*flow.transforms[:-1], hr.Standardize([1.7e9] * features, [30.0] * features)]
+    chain = [*flow.transforms[:-1], hr.transforms.Standardize([1.7e9] * features, [30.0] * features)]
     return hr.Flow(chain)
 
 

@@ -167,7 +167,7 @@ def test_context_is_refused_where_none_is_read(core):
 
 
 def test_a_transform_on_its_own_has_no_density(core):
-    calls = Calls(core, hr.MaskedAutoregressive(FEATURES, context=CONTEXT, hidden=(5,), dtype="float32"))
+    calls = Calls(core, hr.transforms.MaskedAutoregressive(FEATURES, context=CONTEXT, hidden=(5,), dtype="float32"))
     calls("transform")
     calls("gradient")
     for verb, given in (("log_prob", {}), ("sample", {}), ("from_noise", {}), ("gradient", {"of_log_prob": True})):

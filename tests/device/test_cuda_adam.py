@@ -163,7 +163,7 @@ def test_a_gradient_at_any_address_of_its_dtype_is_read(device, dtype):
 
 
 def test_a_program_without_weights_has_nothing_to_move(device, dtype):
-    flow = hr.Flow([hr.Permutation([1, 0])], hr.StandardNormal(2), dtype=dtype)
+    flow = hr.Flow([hr.transforms.Permutation([1, 0])], hr.StandardNormal(2), dtype=dtype)
     assert Adam(device, flow, clip=1.0).step(np.zeros(0, dtype)) == 0.0
 
 

@@ -174,7 +174,7 @@ def test_activations_and_their_slopes_at_infinities(lanes, dtype, name):
 @pytest.mark.parametrize("seed", [0, 2**63 + 5])
 def test_random_numbers_are_those_of_the_cpu(lanes, dtype, base, seed):
     made = hr.StandardNormal(7) if base == "normal" else hr.Logistic(7)
-    flow = hr.Flow(transforms=[hr.MaskedAutoregressive(7, (4,), dtype=dtype)], base=made)[:0]
+    flow = hr.Flow(transforms=[hr.transforms.MaskedAutoregressive(7, (4,), dtype=dtype)], base=made)[:0]
     want = flow.sample(203, seed=seed)
     out = lanes.empty(4 * 200, dtype)  # two blocks, of which the second is not full
     for block in (0, 1):

@@ -92,7 +92,7 @@ def test_wide_layers_have_the_same_bits(hidden, matmul, emu):
 @pytest.mark.parametrize("map", ["rq_spline", "affine"])
 def test_maps_of_many_coordinates_have_the_same_bits(map, emu):
     """A row's log-determinant adds up coordinates in the order of eight warps."""
-    flow = hr.Flow([cases.randomise(hr.MaskedAutoregressive(37, (20,), map=map), 0.3)], hr.Logistic(37))
+    flow = hr.Flow([cases.randomise(hr.transforms.MaskedAutoregressive(37, (20,), map=map), 0.3)], hr.Logistic(37))
     assert_same(emu, Twin(emu, flow), *inputs_of(flow, 18, "float32"))
 
 
@@ -106,7 +106,7 @@ def test_joined_layers_have_the_same_bits(name, matmul, emu):
 def test_rows_with_bounds_have_the_same_bits(emu):
     flow = cases.randomise(hr.MAF(11, transforms=1, hidden=(9,)), 0.3)
     bounds = [(0.0, 1.0), (0.0, None), (None, None)] * 3 + [(None, 2.0), (None, None)]
-    bounded = hr.Flow([*flow.transforms, hr.Support(bounds)], flow.base)
+    bounded = hr.Flow([*flow.transforms, hr.transforms.Support(bounds)], flow.base)
     x = np.asarray(bounded.sample(19, seed=2), "float32")
     assert_same(emu, Twin(emu, bounded), x, None)
 

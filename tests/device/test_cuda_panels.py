@@ -108,7 +108,9 @@ def test_flows_are_the_cpus(kind, settings, device, dtype):
 def test_the_wide_lines_in_global_memory(architecture, emu):
     """The same bits wherever lines are."""
     dense = structure("levels that are no multiple of eight").astype("float32")
-    flow = hr.Flow([gradients.masked(dense, reads="data").library, hr.MaskedAutoregressive(19, hidden=(900, 800))])
+    flow = hr.Flow(
+        [gradients.masked(dense, reads="data").library, hr.transforms.MaskedAutoregressive(19, hidden=(900, 800))]
+    )
     flow = cases.randomise(flow, 0.1)
     given = cases.rows(33, 19, "float32")
     emu.module.set_architecture(architecture)

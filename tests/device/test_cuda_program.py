@@ -103,7 +103,9 @@ def test_rows_at_any_address(features, device, dtype):
 
 def test_windows_of_the_last_layer(device, dtype):
     """So many parameters that they come in parts: each begins where rows of the matrix have one length."""
-    flow = hr.Flow([cases.randomise(hr.MaskedAutoregressive(6, (120,), map="rq_spline", bins=8, dtype=dtype), 0.3)])
+    flow = hr.Flow(
+        [cases.randomise(hr.transforms.MaskedAutoregressive(6, (120,), map="rq_spline", bins=8, dtype=dtype), 0.3)]
+    )
     wide, twin, given = flow.astype("float64"), Twin(device, flow), cases.rows(35, 6, dtype)
     for verb in ("to_data", "to_latent"):
         want = getattr(wide, verb)(given.astype(float))
@@ -217,7 +219,7 @@ def test_gradients_of_chains(name, n, device, dtype):
 
 @pytest.mark.parametrize("map", ["dual_ascent", "rq_spline"])
 def test_gradients_of_maps_of_each_coordinate(map, device, dtype):
-    flow = hr.Flow([cases.randomise(hr.Elementwise(4, map=map, dtype=dtype), 0.5)], hr.Normal(4, 0.5, 2.0))
+    flow = hr.Flow([cases.randomise(hr.transforms.Elementwise(4, map=map, dtype=dtype), 0.5)], hr.Normal(4, 0.5, 2.0))
     wide, twin, given = flow.astype("float64"), Twin(device, flow), cases.rows(35, 4, dtype)
     for verb in gradients.FLOW_VERBS:
         cotangents = gradients.cotangents(verb, 35, 4, dtype)
@@ -230,7 +232,7 @@ def test_gradients_of_maps_of_each_coordinate(map, device, dtype):
 @pytest.mark.parametrize("raw", [-30.0, 30.0])
 def test_products_of_many_slopes_leave_no_range(raw, device):
     """One logarithm is taken of a row's slopes, whose product is far beyond float32."""
-    bent = hr.Elementwise(200, map="dual_ascent")
+    bent = hr.transforms.Elementwise(200, map="dual_ascent")
     bent.set_parameter("stretch", np.full((200, 1), raw, "f4"))
     flow = hr.Flow([bent], hr.StandardNormal(200))
     given = cases.rows(33, 200, "float32")
@@ -240,7 +242,9 @@ def test_products_of_many_slopes_leave_no_range(raw, device):
 
 
 def test_a_bad_row_spoils_all_weights_as_on_the_cpu(device):
-    flow = hr.Flow([cases.randomise(hr.Elementwise(3, map="dual_ascent", dtype="float64"))], hr.Normal(3, 0.5, 2.0))
+    flow = hr.Flow(
+        [cases.randomise(hr.transforms.Elementwise(3, map="dual_ascent", dtype="float64"))], hr.Normal(3, 0.5, 2.0)
+    )
     given = cases.rows(9, 3, "float64")
     given[4, 1] = np.nan
     by_value, by_log_det = gradients.cotangents("to_latent_vjp", 9, 3)
@@ -267,7 +271,7 @@ def test_lanes_past_the_last_row_may_overflow(device):
     weights = [np.array([[-1e30, 0.0]]), np.array([[1e30]]), np.array([[0.0], [0.0], [0.5], [0.1]])]
     biases = [np.array([1e30]), np.zeros(1), np.zeros(4)]
     arrays = [[a.astype("f4") for a in kind] for kind in (weights, biases)]
-    twin = Twin(device, hr.MaskedAutoregressive.from_dense(*arrays, masks))
+    twin = Twin(device, hr.transforms.MaskedAutoregressive.from_dense(*arrays, masks))
     given = np.ones((5, 2), "f4")
     for gradient in twin.inverse_vjp(given, given, np.ones(5, "f4"), wrt=("inputs", "parameters")):
         assert np.isfinite(gradient).all()
@@ -322,8 +326,8 @@ def test_a_run_that_goes_back_gives_its_values_too(inverse, device, dtype):
 
 @pytest.mark.parametrize("features", [1, 3, 40])
 def test_wide_values_are_rounded_once_less(features, device):
-    data_end = hr.Standardize([1.7e9] * features, [30.0] * features)
-    flow = hr.Flow([hr.MaskedAutoregressive(features, hidden=(6,)), data_end])
+    data_end = hr.transforms.Standardize([1.7e9] * features, [30.0] * features)
+    flow = hr.Flow([hr.transforms.MaskedAutoregressive(features, hidden=(6,)), data_end])
     twin = Twin(device, flow)
     wide, log_prob = twin.sample(50, seed=1, wide=True)
     assert_array_equal(wide.astype("f4"), twin.sample(50, seed=1)[0])

@@ -32,7 +32,7 @@ def bound(n):
 def layer(inputs, units):
     """A coupling whose network is one layer: the gradient by its weights is minus the sum of a product."""
     arrays = [np.zeros((units, inputs), "float32")], [np.zeros(units, "float32")]
-    return hr.Coupling.from_dense(*arrays, features=inputs + units, passive=range(inputs), map="additive")
+    return hr.transforms.Coupling.from_dense(*arrays, features=inputs + units, passive=range(inputs), map="additive")
 
 
 def sums(library, device, matmul, x, grad):
@@ -195,7 +195,7 @@ def test_lanes_past_the_last_row_may_overflow(matmul, device):
     weights = [np.array([[-huge, 0.0]]), np.array([[huge]]), np.array([[0.0], [0.0], [0.5], [0.1]])]
     biases = [np.array([huge]), np.zeros(1), np.zeros(4)]
     arrays = [[a.astype("f4") for a in kind] for kind in (weights, biases)]
-    twin = Twin(device, hr.MaskedAutoregressive.from_dense(*arrays, masks), matmul=matmul)
+    twin = Twin(device, hr.transforms.MaskedAutoregressive.from_dense(*arrays, masks), matmul=matmul)
     for n in (5, 20):
         given = np.ones((n, 2), "f4")
         for gradient in twin.inverse_vjp(given, given, np.ones(n, "f4"), wrt=("inputs", "parameters")):

@@ -116,7 +116,7 @@ def test_three_products_are_as_near_as_float32s_own(terms, signs, device):
     weights, x = draw(24, terms), draw(64, terms)
     if signs == "one":
         weights, x = np.abs(weights), np.abs(x)
-    library = hr.Coupling.from_dense(
+    library = hr.transforms.Coupling.from_dense(
         [weights], [np.zeros(24, "float32")], features=terms + 24, passive=range(terms), map="additive"
     )
     exact, split, rounded_ = (errors(Twin(device, library, matmul=m), x, weights) for m in ("exact", "3xtf32", "tf32"))
@@ -188,7 +188,7 @@ def test_hard_rows(reads, matmul, device):
 
 
 def test_turns_are_exact(device):
-    flow = hr.Flow([hr.Rotation.random(9, seed=1)])
+    flow = hr.Flow([hr.transforms.Rotation.random(9, seed=1)])
     fast, exact = twins(device, flow)
     assert_all_same(fast.to_latent(cases.rows(40, 9, "float32")), exact.to_latent(cases.rows(40, 9, "float32")))
 

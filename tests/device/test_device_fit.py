@@ -65,13 +65,13 @@ def test_norms_start_as_on_the_cpu(machine):
     """From the same rows; what reaches the inner one has gone through networks there, which round otherwise."""
     (x, context, weights), library = data(), Library("cupy", machine)
     networks = made_flow("float32").transforms
-    norms = [hr.ActNorm(FEATURES), hr.ActNorm(FEATURES)]
+    norms = [hr.transforms.ActNorm(FEATURES), hr.transforms.ActNorm(FEATURES)]
     flow = hr.Flow([norms[0], networks[0], norms[1], *networks[1:]])
     device = flow.to("cuda")
     settings = {**SHORT, "epochs": 0}
     flow.fit(x, context, weights=weights, **settings)
     device.fit(*map(library.make, (x, context)), weights=library.make(weights), **settings)
-    started = [t for t in device.to("cpu").transforms if isinstance(t, hr.ActNorm)]
+    started = [t for t in device.to("cpu").transforms if isinstance(t, hr.transforms.ActNorm)]
     assert [t.is_started for t in started] == [True, True]
     assert all(t.parameters.any() for t in started)
     np.testing.assert_allclose(device.to("cpu").parameters, flow.parameters, rtol=1e-4, atol=1e-5)
@@ -84,7 +84,9 @@ def test_marginals_are_made_normal_as_on_the_cpu(machine, gaussianize):
     device, settings = flow.to("cuda"), {"gaussianize": gaussianize, "epochs": 250, "patience": 3, "progress": False}
     assert flow.fit(x, **settings).gaussianized
     assert device.fit(library.make(x), **settings).gaussianized
-    curves = [[t for t in one.transforms if isinstance(t, hr.Gaussianize)] for one in (flow, device.to("cpu"))]
+    curves = [
+        [t for t in one.transforms if isinstance(t, hr.transforms.Gaussianize)] for one in (flow, device.to("cpu"))
+    ]
     assert [len(one) for one in curves] == [1, 1]
     np.testing.assert_allclose(curves[1][0].data, curves[0][0].data, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(device.to("cpu").log_prob(x), flow.log_prob(x), atol=1e-5)

@@ -60,7 +60,7 @@ def test_parts_of_a_flow_are_where_it_is(cupy, name):
 
 def test_a_part_is_compiled_once_on_the_device(cupy):
     """However many transforms it has, when it is first used; their parameters are read once and set once."""
-    flow = hr.Flow([*(hr.Elementwise(FEATURES, map="dual_ascent") for _ in range(30)), standardize()])
+    flow = hr.Flow([*(hr.transforms.Elementwise(FEATURES, map="dual_ascent") for _ in range(30)), standardize()])
     machine = cupy.machine
     device = flow.to("cuda")
     assert machine.logged("program") == [("program", 0)]  # not at its first use: memory may be short there
@@ -89,14 +89,14 @@ def test_nothing_is_shared(cupy):
 
 
 def test_transforms_without_parameters_take_either_dtype(cupy, dtype):
-    for t in (standardize(), hr.Inverse(standardize()), hr.Permutation([1, 2, 3, 0])):
+    for t in (standardize(), hr.transforms.Inverse(standardize()), hr.transforms.Permutation([1, 2, 3, 0])):
         device = t.to("cuda")
         assert device.dtype is None
         got = device.forward(cupy.make(X.astype(dtype)))
         assert got[0].dtype == np.dtype(dtype)
         cases.assert_same_bits(got[0].get(), t.forward(X.astype(dtype))[0])
         assert device.to("cpu").forward(X)[0].dtype == np.float32
-    assert hr.Inverse(standardize()).to("cuda").transform.device == "cuda:0"
+    assert hr.transforms.Inverse(standardize()).to("cuda").transform.device == "cuda:0"
 
 
 def test_parameters_are_cupys_and_come_from_every_library(library, dtype):
@@ -166,7 +166,7 @@ def test_standardised_context(cupy):
 
 
 def test_transforms_of_two_places(machine):
-    first, second = hr.Coupling(4, [0], (8,)), hr.Coupling(4, [1], (8,))
+    first, second = hr.transforms.Coupling(4, [0], (8,)), hr.transforms.Coupling(4, [1], (8,))
     for chain in ([first.to("cuda"), second], [first.to("cuda:0"), second.to("cuda:1")]):
         places = [t.device for t in chain]
         refuse(lambda chain=chain: hr.Flow(chain), "transforms:", "one device", *places, ".to", error=ValueError)
@@ -292,7 +292,7 @@ def test_how_networks_are_computed_stays_with_a_flow(cupy, name, matmul):
     assert (flow.matmul, fast.matmul, fast.device) == ("exact", matmul, "cuda:1")
     made = [*fast.transforms, copy.copy(fast), copy.deepcopy(fast), fast.astype("float32"), fast[:0]]
     if flow.transforms:
-        inverse = hr.Inverse(fast.transforms[0])
+        inverse = hr.transforms.Inverse(fast.transforms[0])
         made += [hr.Flow(fast.transforms, flow.base), inverse, inverse.transform]
     assert all((part.matmul, part.device) == (matmul, "cuda:1") for part in made)
     programs = cupy.machine.logged("program")
@@ -321,7 +321,7 @@ def test_a_device_is_one_however_networks_are_computed_there(cupy):
 
 
 def test_parts_of_a_flow_that_compute_differently_are_refused(cupy):
-    parts = [hr.MaskedAutoregressive(3, (5,)).to("cuda", matmul) for matmul in ("exact", "tf32")]
+    parts = [hr.transforms.MaskedAutoregressive(3, (5,)).to("cuda", matmul) for matmul in ("exact", "tf32")]
     with pytest.raises(ValueError, match=r"transforms: expected one matmul, got \['exact', 'tf32'\]; use .to"):
         hr.Flow(parts)
 
@@ -344,7 +344,7 @@ def test_tf32_is_refused_where_it_is_not(cupy):
 
 
 def test_what_has_no_networks_takes_either_dtype_with_tf32(cupy):
-    turn = hr.Rotation.random(FEATURES, 0)
+    turn = hr.transforms.Rotation.random(FEATURES, 0)
     fast = turn.to("cuda", matmul="tf32")
     for x in (X, X.astype("float64")):
         cases.assert_same_bits(fast.forward(cupy.make(x))[0].get(), turn.forward(x)[0])

@@ -144,7 +144,7 @@ def test_an_optimiser_trains_there(machine):
 
 
 def test_a_transform_and_the_flow_of_now(machine):
-    transform = hr.MaskedAutoregressive(FEATURES, (9,), seed=1, dtype="float64")
+    transform = hr.transforms.MaskedAutoregressive(FEATURES, (9,), seed=1, dtype="float64")
     module, other = TransformModule(transform), there.moved(machine, TransformModule(transform))
     (x, _), (y, _) = given(), on_device(machine, *given())
     close(other()(y), module()(x), "float64")

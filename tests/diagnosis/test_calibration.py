@@ -32,7 +32,7 @@ def looked(x, context=None, training=None, training_context=None):
 
 
 def right_flow(mean, std, dtype="float64"):
-    return hr.Flow([hr.Standardize(mean, std)], dtype=dtype)
+    return hr.Flow([hr.transforms.Standardize(mean, std)], dtype=dtype)
 
 
 LATENT = {

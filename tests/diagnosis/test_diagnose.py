@@ -91,12 +91,12 @@ def test_float32_and_other_arrays():
 def test_numbers_far_from_zero_keep_their_digits():
     """Draws of a float32 flow are compared as float64: rounded to steps of 0.06, trees would know them."""
     x = 1e6 + cases.rng("far").standard_normal((3000, 2))
-    flow = hr.Flow([hr.Standardize([1e6, 1e6], [1.0, 1.0])])
+    flow = hr.Flow([hr.transforms.Standardize([1e6, 1e6], [1.0, 1.0])])
     assert not hr.diagnose(flow, x).misses
 
 
 def test_an_ensemble_has_no_latent_rows():
-    flows = [hr.Flow([hr.Standardize([m, 0.0], [1.0, 1.0])], dtype="float64") for m in (-2.0, 2.0)]
+    flows = [hr.Flow([hr.transforms.Standardize([m, 0.0], [1.0, 1.0])], dtype="float64") for m in (-2.0, 2.0)]
     ensemble = hr.Ensemble(flows)
     x = ensemble.sample(2000, seed=1)
     diagnosis = hr.diagnose(ensemble, x)
@@ -129,7 +129,7 @@ def test_weights_are_used():
 
 def test_rows_with_density_zero():
     """A row that overflows in the flow has none, and no density that is right has such rows."""
-    flow = hr.Flow([hr.Standardize([0.0, 0.0], [1e-300, 1.0])], dtype="float64")
+    flow = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1e-300, 1.0])], dtype="float64")
     x = np.array([[1e-300, 0.1], [1e30, 0.2], [1e-301, -0.3]])
     diagnosis = hr.diagnose(flow, x)
     assert diagnosis.p_value == 0.0
@@ -208,7 +208,7 @@ def test_rows_in_a_plane_have_no_gaussian():
 
 def test_a_screen(monkeypatch):
     monkeypatch.setenv("COLUMNS", "110")
-    flow = hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
+    flow = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
     x = cases.rng("screen").standard_normal((1000, 2)) * [1.0, 1.3]
     lines = str(hr.diagnose(flow, x, names=["mass", "age"])).splitlines()
     assert max(map(len, lines)) <= 110
@@ -229,7 +229,7 @@ def test_the_spread_of_coordinates_that_are_all_the_same_is_none(value):
 
 def test_columns_that_latent_coordinates_belong_to():
     """A permutation: latent coordinate 0 is column 1."""
-    flow = hr.Flow([hr.Permutation([1, 0])], dtype="float64")
+    flow = hr.Flow([hr.transforms.Permutation([1, 0])], dtype="float64")
     x = cases.rng("permuted").standard_normal((500, 2)) * [1.5, 1.0]
     assert "latent coordinate 1 (mostly column 0) has" in hr.diagnose(flow, x).verdict
 
@@ -418,7 +418,7 @@ def test_a_page_shows_columns_next_steps_and_how_it_was_made():
     rng = cases.rng("columns on a page")
     x = rng.standard_normal((600, 14))
     x[:, 13] *= 3.0  # the flow does not know it
-    flow = hr.Flow([hr.Standardize(np.zeros(14), np.ones(14))], dtype="float64")
+    flow = hr.Flow([hr.transforms.Standardize(np.zeros(14), np.ones(14))], dtype="float64")
     names = [f"<b>{i}" for i in range(13)] + ["wide"]
     diagnosis = hr.diagnose(flow, x, training=rng.standard_normal((50, 14)), names=names, seed=5, progress=False)
     text = diagnosis.to_html("held <out>.csv")

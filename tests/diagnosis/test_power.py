@@ -10,7 +10,7 @@ ROWS = 5000
 
 
 def standard(features, **options):
-    return hr.Flow([hr.Standardize(np.zeros(features), np.ones(features))], dtype="float64", **options)
+    return hr.Flow([hr.transforms.Standardize(np.zeros(features), np.ones(features))], dtype="float64", **options)
 
 
 def normal_rows(*name, rows=ROWS, features=4):
@@ -173,7 +173,7 @@ def test_a_classifier_knows_rows_of_another_density(trees, monkeypatch):
         monkeypatch.setattr("headrace.diagnosis.classifier.find_spec", lambda name: None)
     x = normal_rows("bent", features=2)
     x[:, 1] = 0.6 * (np.square(x[:, 0]) - 1.0) + 0.5 * x[:, 1]
-    flow = hr.Flow([hr.Standardize(x.mean(axis=0), x.std(axis=0))], dtype="float64")
+    flow = hr.Flow([hr.transforms.Standardize(x.mean(axis=0), x.std(axis=0))], dtype="float64")
     found = by_name(hr.diagnose(flow, x), "classifier")
     assert found.p_value < 1e-12
     assert "knows the row in" in found.sentence
@@ -185,7 +185,9 @@ def test_memorised_rows(tree, monkeypatch):
     if not tree:
         monkeypatch.setattr("headrace.diagnosis.nearest.find_spec", lambda name: None)
     training, x = normal_rows("memory", rows=100, features=2), normal_rows("new", rows=300, features=2)
-    kernels = hr.Ensemble([hr.Flow([hr.Standardize(row, [0.01, 0.01])], dtype="float64") for row in training])
+    kernels = hr.Ensemble(
+        [hr.Flow([hr.transforms.Standardize(row, [0.01, 0.01])], dtype="float64") for row in training]
+    )
     diagnosis = hr.diagnose(kernels, x, training=training)
     found = by_name(diagnosis, "memorised rows")
     assert found.p_value < 1e-30
@@ -210,5 +212,5 @@ def test_a_fit_to_few_rows_is_found_out_and_one_to_many_is_not():
     flow = hr.RealNVP(2, transforms=2, hidden=(8,), dtype="float64")
     flow.fit(rows[:40], epochs=1, progress=False)
     assert hr.diagnose(flow, rows[2000:]).misses
-    truth = hr.Flow([hr.Linear.from_matrix(mixing)], dtype="float64")
+    truth = hr.Flow([hr.transforms.Linear.from_matrix(mixing)], dtype="float64")
     assert not hr.diagnose(truth, rows[2000:]).misses

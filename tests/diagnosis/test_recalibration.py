@@ -17,13 +17,13 @@ def rows_of(flow, n, seed, context=None):
 
 
 def truth(dtype="float32", context=0):
-    t = hr.MaskedAutoregressive(2, (9,), context=context, dtype=dtype)
-    return hr.Flow([cases.randomise(t, 0.3, "truth"), hr.Standardize([10.0, -300.0], [0.1, 40.0])])
+    t = hr.transforms.MaskedAutoregressive(2, (9,), context=context, dtype=dtype)
+    return hr.Flow([cases.randomise(t, 0.3, "truth"), hr.transforms.Standardize([10.0, -300.0], [0.1, 40.0])])
 
 
 def wider(flow, *factors):
     """The flow with its base's deviations multiplied, which moves no mean."""
-    return hr.Flow([hr.Standardize([0.0, 0.0], factors), *flow.transforms], dtype=flow.dtype)
+    return hr.Flow([hr.transforms.Standardize([0.0, 0.0], factors), *flow.transforms], dtype=flow.dtype)
 
 
 def miscalibration(flow, x, context=None):
@@ -84,7 +84,7 @@ def test_latent_rows_in_clusters_have_the_density_of_the_map():
     """A fit to so few rows would take a mixture for its base, which the map does not have."""
     rng = cases.rng("latent clusters")
     x = np.where(rng.random((900, 2)) < 0.5, -2.0, 2.0) + 0.3 * rng.standard_normal((900, 2))
-    flow = hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
+    flow = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
     repaired = hr.recalibrate(flow, x[:ROWS])
     assert type(repaired.base) is hr.StandardNormal
     assert repaired.log_prob(x[ROWS:]).mean() > flow.log_prob(x[ROWS:]).mean() + 2.0
@@ -133,4 +133,4 @@ def test_held_out_rows_of_one_frequent_value_are_named():
     x = cases.rng("repeats").standard_normal((400, 2))
     x[:100, 1] = 0.25
     with pytest.warns(RuntimeWarning, match="^held_out: one value is frequent in column 1"):
-        hr.recalibrate(hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])]), x)
+        hr.recalibrate(hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])]), x)

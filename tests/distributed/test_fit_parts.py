@@ -67,7 +67,7 @@ def test_act_norms_start_as_in_a_plain_fit(weighted, assignment):
     def made():
         maf = hr.MAF(3, 2, 2, (12,), dtype="float64", seed=2)
         first, second, *rest = maf.transforms
-        norms = [hr.ActNorm(3, dtype="float64") for _ in range(2)]
+        norms = [hr.transforms.ActNorm(3, dtype="float64") for _ in range(2)]
         flow = hr.Flow([first, norms[0], second, norms[1], *rest])
         rng = cases.rng("act norms")
         start = flow.parameters
@@ -85,10 +85,10 @@ def test_act_norms_start_as_in_a_plain_fit(weighted, assignment):
         flow.fit(cut(x, mine), cut(c, mine), group=group, **given, **arguments)
         return flow
 
-    want = [t for t in plain.transforms if isinstance(t, hr.ActNorm)]
+    want = [t for t in plain.transforms if isinstance(t, hr.transforms.ActNorm)]
     assert all(t.is_started for t in want)
     for flow in together(ASSIGNMENTS[assignment], work):
-        found = [t for t in flow.transforms if isinstance(t, hr.ActNorm)]
+        found = [t for t in flow.transforms if isinstance(t, hr.transforms.ActNorm)]
         for one, other in zip(found, want, strict=True):
             assert one.is_started
             assert_allclose(one.parameters, other.parameters, rtol=1e-9, atol=1e-12)

@@ -40,7 +40,7 @@ PLAIN = {
 
 
 def some_columns():
-    return hr.OnColumns(hr.Permutation([1, 0]), [2, 0], 4)
+    return hr.transforms.OnColumns(hr.transforms.Permutation([1, 0]), [2, 0], 4)
 
 
 def ensemble():
@@ -114,7 +114,7 @@ BROKEN = {
         [r"transforms\[0\]: dtype: expected 'float32' or 'float64'", "None"],
     ),
     "a dtype where there are no parameters": (
-        lambda: with_header(hr.Permutation([0]), set_at("dtype", to="float32")),
+        lambda: with_header(hr.transforms.Permutation([0]), set_at("dtype", to="float32")),
         ["dtype: expected null for a Permutation"],
     ),
     "no dtype for a flow": (
@@ -135,19 +135,19 @@ BROKEN = {
     ),
     "a kind of a list": (lambda: with_header(maf(), set_at("kind", to=["MAF"])), ["kind: expected one of"]),
     "an unknown nonlinearity": (
-        lambda: with_header(hr.Planar(2), set_at("nonlinearity", to="relu")),
+        lambda: with_header(hr.transforms.Planar(2), set_at("nonlinearity", to="relu")),
         ["nonlinearity: expected one of 'tanh', 'leaky_relu', got 'relu'"],
     ),
     "a planar transform without its slope": (
-        lambda: with_header(hr.Planar(2), drop("negative_slope")),
+        lambda: with_header(hr.transforms.Planar(2), drop("negative_slope")),
         ["expected the key 'negative_slope'"],
     ),
     "a planar transform of more features than numbers": (
-        lambda: with_header(hr.Planar(2), set_at("features", to=3)),
+        lambda: with_header(hr.transforms.Planar(2), set_at("features", to=3)),
         [r"w: expected shape \(3,\), got \(2,\)"],
     ),
     "a radial transform without a network for its context": (
-        lambda: with_header(hr.Radial(2), set_at("context", to=1)),
+        lambda: with_header(hr.transforms.Radial(2), set_at("context", to=1)),
         ["expected a tensor 'layers.0.weight'"],
     ),
     "no kind": (lambda: with_header(maf(), drop("kind")), ["expected the key 'kind'"]),
@@ -277,31 +277,31 @@ BROKEN = {
         ["matrix: expected 4 values, got 3"],
     ),
     "a linear map with a sign of zero": (
-        lambda: with_header(hr.Linear(2), set_at("signs", 1, to=0)),
+        lambda: with_header(hr.transforms.Linear(2), set_at("signs", 1, to=0)),
         [r"signs\[1\]: expected 1 or -1, got 0"],
     ),
     "a linear map with a sign that is no integer": (
-        lambda: with_header(hr.Linear(2), set_at("signs", 0, to=True)),
+        lambda: with_header(hr.transforms.Linear(2), set_at("signs", 0, to=True)),
         [r"signs\[0\]: expected 1 or -1, got True"],
     ),
     "a linear map of too few signs": (
-        lambda: with_header(hr.Linear(2), set_at("signs", to=[1])),
+        lambda: with_header(hr.transforms.Linear(2), set_at("signs", to=[1])),
         ["signs: expected 2 values, got 1"],
     ),
     "a linear map of no order": (
-        lambda: with_header(hr.Linear(2), set_at("order", to=[1, 1])),
+        lambda: with_header(hr.transforms.Linear(2), set_at("order", to=[1, 1])),
         ["order: expected each of 0 to 1 exactly once"],
     ),
     "a linear map of other features": (
-        lambda: with_header(hr.Linear(2), set_at("features", to=3)),
+        lambda: with_header(hr.transforms.Linear(2), set_at("features", to=3)),
         ["signs: expected 3 values, got 2"],
     ),
     "a linear map of more features than one may have": (
-        lambda: with_header(hr.Linear(2), set_at("features", to=8193)),
+        lambda: with_header(hr.transforms.Linear(2), set_at("features", to=8193)),
         ["features: expected at most 8192, got 8193"],
     ),
     "a norm that has started by half": (
-        lambda: with_header(hr.ActNorm(2), set_at("started", to=0.5)),
+        lambda: with_header(hr.transforms.ActNorm(2), set_at("started", to=0.5)),
         ["started: expected true or false, got 0.5"],
     ),
     "a column twice": (
@@ -440,7 +440,7 @@ def test_broken_files_are_refused_with_what_is_wrong(name):
 
 @pytest.mark.parametrize("key", ["mean", "std"])
 def test_truth_values_are_no_numbers(key):
-    data = hr.to_bytes(hr.Standardize([1.0, 1.0], [1.0, 1.0]))
+    data = hr.to_bytes(hr.transforms.Standardize([1.0, 1.0], [1.0, 1.0]))
     changed = resealed(data, lambda header: header[key].__setitem__(0, True))
     refused(changed, rf"{key}: expected numbers, got a truth value")
 

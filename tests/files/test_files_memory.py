@@ -23,10 +23,10 @@ HUGE = {
     "10^12 features of a network": lambda: with_header(maf(), set_at("transforms", 0, "features", to=10**12)),
     "131072 features of a network": lambda: with_header(maf(), set_at("transforms", 0, "features", to=2**17)),
     "131072 features of a coupling": lambda: with_header(coupling(), set_at("features", to=2**17)),
-    "131072 features of a planar transform": lambda: with_header(hr.Planar(2), set_at("features", to=2**17)),
-    "10^12 features of a radial transform": lambda: with_header(hr.Radial(2), set_at("features", to=10**12)),
+    "131072 features of a planar transform": lambda: with_header(hr.transforms.Planar(2), set_at("features", to=2**17)),
+    "10^12 features of a radial transform": lambda: with_header(hr.transforms.Radial(2), set_at("features", to=10**12)),
     "10^5 context columns of a radial transform": lambda: with_header(
-        hr.Radial(2, context=1, hidden=(1,)), set_at("context", to=10**5)),
+        hr.transforms.Radial(2, context=1, hidden=(1,)), set_at("context", to=10**5)),
     "10^12 context columns": lambda: with_header(maf(), set_at("transforms", 0, "context", to=10**12)),
     "context columns without a weight": lambda: network_file(2, zeros((0, 2 + 10**7), (4, 0)), context=10**7),
     "blocks of 131072 features": lambda: plain(kind="Rotation", features=2**17, dtype=None, blocks=[2**13] * 16),
@@ -135,10 +135,10 @@ def test_memory_and_time_are_bounded_by_the_size_of_the_file(name, tmp_path):
 
 
 def test_as_many_parts_as_a_file_may_have_are_saved_and_loaded():
-    flow = hr.Flow([hr.Permutation([1, 0])] * 4000)
+    flow = hr.Flow([hr.transforms.Permutation([1, 0])] * 4000)
     assert len(files.from_bytes(files.to_bytes(flow)).transforms) == 4000
     with pytest.raises(ValueError, match=r"Flow: expected at most \d+ transforms and other parts .*, got 9002"):
-        files.to_bytes(hr.Flow([hr.Permutation([1, 0])] * 9000))
+        files.to_bytes(hr.Flow([hr.transforms.Permutation([1, 0])] * 9000))
 
 
 SHORT_OF_MEMORY = """

@@ -130,7 +130,7 @@ def test_any_staircase_loads_and_computes_what_its_masks_say(seed):
     hidden = generator.integers(1, 12, generator.integers(0, 4)).tolist()
     levels = generator.integers(1, features + 1, features).tolist()
     degrees = [generator.integers(0, features + 1, n).tolist() for n in hidden]
-    example = hr.MaskedAutoregressive(features, hidden, context=context, dtype="float64")
+    example = hr.transforms.MaskedAutoregressive(features, hidden, context=context, dtype="float64")
     options = cpu.MaskedOptions(**example._settings.options(range(features), range(features)))
     masks = cpu.MaskedTransform(options, levels, degrees).masks()
     dense = cases.fill(masks, generator)

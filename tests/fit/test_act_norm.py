@@ -29,7 +29,7 @@ def assert_standard(z, weights=None, allowed=1e-5):
 
 
 def norms_of(flow):
-    return [t for t in flow.transforms if isinstance(t, hr.ActNorm)]
+    return [t for t in flow.transforms if isinstance(t, hr.transforms.ActNorm)]
 
 
 # --- the map itself -------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ def norms_of(flow):
 
 @pytest.mark.parametrize("verb", gradients.TRANSFORM_VERBS)
 def test_values_and_gradients(verb, dtype):
-    t = cases.randomise(hr.ActNorm(3, dtype=dtype), 0.5)
+    t = cases.randomise(hr.transforms.ActNorm(3, dtype=dtype), 0.5)
     made = gradients.act_norm(t)
     for n in cases.BATCH_SIZES:
         cases.check_directions(t, made.judge(made.arrays), cases.rows(n, 3, dtype), None, dtype)
@@ -47,7 +47,7 @@ def test_values_and_gradients(verb, dtype):
 
 def test_a_fresh_one_is_the_identity(dtype):
     x = cases.rows(9, 3, dtype)
-    z, log_det = hr.ActNorm(3, dtype=dtype).inverse(x)
+    z, log_det = hr.transforms.ActNorm(3, dtype=dtype).inverse(x)
     cases.assert_same_bits(z, x)
     assert not log_det.any()
 
@@ -57,7 +57,7 @@ def test_a_fresh_one_is_the_identity(dtype):
 
 def test_rows_leave_it_standardised(dtype):
     x = rows()
-    flow = started(hr.Flow([hr.ActNorm(3, dtype=dtype)]), x)
+    flow = started(hr.Flow([hr.transforms.ActNorm(3, dtype=dtype)]), x)
     assert norms_of(flow)[0].is_started
     named = flow.named_parameters()
     np.testing.assert_allclose(named["transforms.0.shift"], x.mean(axis=0), rtol=1e-6)
@@ -70,34 +70,36 @@ def test_each_of_a_chain_is_started_behind_those_before_it():
     n, x = 3, rows()
     context = 7.0 + 2.0 * cases.rows(400, 2, "float64", "context")
     chain = [
-        hr.ActNorm(n, dtype="float64"),
-        cases.randomise(hr.Coupling(n, [0], (8,), context=2, dtype="float64"), 0.6),
-        hr.ActNorm(n, dtype="float64"),
-        cases.randomise(hr.MaskedAutoregressive(n, (8,), context=2, dtype="float64"), 0.6),
-        hr.ActNorm(n, dtype="float64"),
-        hr.Standardize(np.zeros(n), np.ones(n)),
+        hr.transforms.ActNorm(n, dtype="float64"),
+        cases.randomise(hr.transforms.Coupling(n, [0], (8,), context=2, dtype="float64"), 0.6),
+        hr.transforms.ActNorm(n, dtype="float64"),
+        cases.randomise(hr.transforms.MaskedAutoregressive(n, (8,), context=2, dtype="float64"), 0.6),
+        hr.transforms.ActNorm(n, dtype="float64"),
+        hr.transforms.Standardize(np.zeros(n), np.ones(n)),
     ]
     flow = started(hr.Flow(chain), x, context)
     value, given = x, (context - flow.standardize_context[0]) / flow.standardize_context[1]
     for t in reversed(flow.transforms):
         value = t.inverse(value, given if t.context else None)[0]
-        if isinstance(t, hr.ActNorm):
+        if isinstance(t, hr.transforms.ActNorm):
             assert_standard(value)
-    assert not any(t.is_started for t in chain if isinstance(t, hr.ActNorm)), "the caller's own are left alone"
+    assert not any(t.is_started for t in chain if isinstance(t, hr.transforms.ActNorm)), (
+        "the caller's own are left alone"
+    )
 
 
 def test_weights_count(dtype):
     x, weights = rows(), cases.rng("weights").uniform(0.0, 2.0, 400)
     weights[:50] = 0.0
     x[:50] = 1e6
-    flow = started(hr.Flow([hr.ActNorm(3, dtype=dtype)]), x, weights=weights)
+    flow = started(hr.Flow([hr.transforms.ActNorm(3, dtype=dtype)]), x, weights=weights)
     assert_standard(flow.to_latent(x)[0].astype(float)[50:], weights[50:], allowed=1e-4)
 
 
 def test_a_constant_column_is_shifted_and_not_scaled():
     x = rows()
     x[:, 1] = 42.0
-    flow = started(hr.Flow([hr.ActNorm(3, dtype="float64")]), x)
+    flow = started(hr.Flow([hr.transforms.ActNorm(3, dtype="float64")]), x)
     named = flow.named_parameters()
     assert named["transforms.0.shift"][1] == 42.0
     assert named["transforms.0.log_scale"][1] == 0.0
@@ -105,43 +107,50 @@ def test_a_constant_column_is_shifted_and_not_scaled():
 
 def test_training_rows_alone_count():
     x = rows()
-    flow = hr.Flow([hr.ActNorm(3, dtype="float64")])
+    flow = hr.Flow([hr.transforms.ActNorm(3, dtype="float64")])
     flow.fit(x, validation=x + 1e4, epochs=0, progress=False)
     assert_standard(flow.to_latent(x)[0])
 
 
 def test_a_later_fit_keeps_it(tmp_path):
-    flow = started(hr.Flow([hr.ActNorm(3, dtype="float64")]), rows())
+    flow = started(hr.Flow([hr.transforms.ActNorm(3, dtype="float64")]), rows())
     before = flow.parameters
     for other in (flow, copy.copy(flow), hr.from_bytes(hr.to_bytes(flow))):
         cases.assert_same_bits(started(other, 10.0 * rows()).parameters, before)
 
 
 def test_numbers_of_ones_own_are_kept():
-    norm = hr.ActNorm(3, dtype="float64")
+    norm = hr.transforms.ActNorm(3, dtype="float64")
     norm.set_parameter("shift", np.array([1.0, 0.0, 0.0]))
-    flow = started(hr.Flow([norm, hr.Inverse(hr.ActNorm(3, dtype="float64"))]), rows())
+    flow = started(hr.Flow([norm, hr.transforms.Inverse(hr.transforms.ActNorm(3, dtype="float64"))]), rows())
     cases.assert_same_bits(flow[0].parameters, norm.parameters)
     assert not norms_of(flow)[0].is_started
     assert not flow[1].parameters.any()  # inside of an Inverse
 
 
 def test_numbers_set_back_to_the_identity_are_kept():
-    flow = started(hr.Flow([hr.ActNorm(3, dtype="float64")]), rows())
+    flow = started(hr.Flow([hr.transforms.ActNorm(3, dtype="float64")]), rows())
     flow.parameters = np.zeros_like(flow.parameters)
     assert not started(flow, rows()).parameters.any()
 
 
 def test_what_overflows_before_a_fit_is_left_at_the_identity():
-    wild = hr.Elementwise(3, map="affine", scale="exp")
+    wild = hr.transforms.Elementwise(3, map="affine", scale="exp")
     wild.set_parameter("scale", np.full((3, 1), -200.0))
-    flow = started(hr.Flow([hr.ActNorm(3), wild]), rows())
+    flow = started(hr.Flow([hr.transforms.ActNorm(3), wild]), rows())
     assert not flow[0].parameters.any()
 
 
 def test_a_fit_goes_on_from_there():
-    flow = hr.Flow([hr.ActNorm(3), hr.Coupling(3, [0], (8,)), hr.ActNorm(3), hr.Coupling(3, [1, 2], (8,))])
-    flow = hr.Flow([*flow.transforms, hr.ActNorm(3)])
+    flow = hr.Flow(
+        [
+            hr.transforms.ActNorm(3),
+            hr.transforms.Coupling(3, [0], (8,)),
+            hr.transforms.ActNorm(3),
+            hr.transforms.Coupling(3, [1, 2], (8,)),
+        ]
+    )
+    flow = hr.Flow([*flow.transforms, hr.transforms.ActNorm(3)])
     x = rows(1000)
     history = flow.fit(x, epochs=3, progress=False)
     assert len(history.train_loss) == 3
@@ -152,7 +161,12 @@ def test_a_fit_goes_on_from_there():
 @pytest.mark.usefixtures("one_mixture")
 def test_few_rows_and_the_gaussian_that_stands_in():
     """Cross-validation starts each part's own; the Gaussian has norms that do nothing, and stays as it is."""
-    chain = [hr.ActNorm(3), hr.Coupling(3, [0], (8,)), hr.ActNorm(3), hr.Standardize(np.zeros(3), np.ones(3))]
+    chain = [
+        hr.transforms.ActNorm(3),
+        hr.transforms.Coupling(3, [0], (8,)),
+        hr.transforms.ActNorm(3),
+        hr.transforms.Standardize(np.zeros(3), np.ones(3)),
+    ]
     for n in (60, 700):
         flow, x = hr.Flow(chain), rows(n)
         flow.fit(x, progress=False)
@@ -168,5 +182,5 @@ def test_few_rows_and_the_gaussian_that_stands_in():
 )
 def test_wrong_arguments_are_refused(given, words):
     with pytest.raises((TypeError, ValueError)) as error:
-        hr.ActNorm(**{"features": 3, **given})
+        hr.transforms.ActNorm(**{"features": 3, **given})
     cases.assert_says(error, *words)

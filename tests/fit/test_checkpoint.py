@@ -51,7 +51,11 @@ def flow_for(name, dtype):
     if name == "a cosine after it":
         return hr.NSF(3, transforms=1, hidden=(12,), dtype=dtype, seed=3)
     return hr.Flow(
-        [*small(dtype, transforms=2).transforms[:-1], hr.ActNorm(3, dtype=dtype), small(dtype).transforms[-1]]
+        [
+            *small(dtype, transforms=2).transforms[:-1],
+            hr.transforms.ActNorm(3, dtype=dtype),
+            small(dtype).transforms[-1],
+        ]
     )
 
 

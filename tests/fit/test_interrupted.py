@@ -81,7 +81,7 @@ LATE = [moment for moment in MOMENTS if "marginal" not in moment and "loss" not 
 def flow_of_all_parts():
     """With all that a fit sets: a scale of the context, ActNorms, and a Standardize."""
     chain = hr.MAF(2, context=1, transforms=1, hidden=(8,)).transforms
-    return hr.Flow([hr.ActNorm(2), *chain[:-1], hr.ActNorm(2), chain[-1]])
+    return hr.Flow([hr.transforms.ActNorm(2), *chain[:-1], hr.transforms.ActNorm(2), chain[-1]])
 
 
 @pytest.mark.parametrize("moment", LATE)
@@ -148,7 +148,7 @@ def test_a_group(owner, name, monkeypatch):
 
 def test_epochs_without_better_weights():
     """A fit of the best weights there are: an interruption finds none that are better, however late it comes."""
-    flow = hr.Flow([hr.MaskedAutoregressive(2, (4,)), hr.Standardize(np.zeros(2), np.ones(2))])
+    flow = hr.Flow([hr.transforms.MaskedAutoregressive(2, (4,)), hr.transforms.Standardize(np.zeros(2), np.ones(2))])
     x = cases.rng("best").standard_normal((4000, 2)).astype("float32")
     passes, whole = [], ArrayRun.one_pass
 
@@ -340,7 +340,10 @@ def in_a_later_epoch(monkeypatch):
 
 
 def test_a_repair_of_calibration_is_not_made_of_a_fit_cut_short(monkeypatch):
-    flow, x = hr.Flow([hr.Standardize([0.0, 0.0], [2.0, 1.5])]), np.exp(cases.rng("skewed").standard_normal((2000, 2)))
+    flow, x = (
+        hr.Flow([hr.transforms.Standardize([0.0, 0.0], [2.0, 1.5])]),
+        np.exp(cases.rng("skewed").standard_normal((2000, 2))),
+    )
     assert_untouched(flow, lambda: hr.recalibrate(flow, x), in_a_later_epoch(monkeypatch))
 
 

@@ -34,7 +34,7 @@ def small(seed=0, **settings):
 
 
 def marginal_of(flow):
-    return [t for t in flow.transforms if isinstance(t, hr.Gaussianize)]
+    return [t for t in flow.transforms if isinstance(t, hr.transforms.Gaussianize)]
 
 
 # --- curves ---------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def test_a_curve_in_numpy_is_that_of_the_core():
     data, latent, slopes = cases.curves(1, 9)
     x = cases.rng("beyond").uniform(data[0, 0] - 1.0, data[0, -1] + 1.0, 200)
     z, log_slope = Curve(data[0], latent, slopes[0]).at(x)
-    want = hr.Gaussianize(data, latent, slopes).inverse(x[:, None])
+    want = hr.transforms.Gaussianize(data, latent, slopes).inverse(x[:, None])
     assert_allclose(z, want[0][:, 0], atol=1e-12)
     assert_allclose(log_slope, want[1], atol=1e-12)
 
@@ -201,7 +201,7 @@ def test_a_gaussian_takes_the_place_of_marginals_that_are_not_better(monkeypatch
     assert history.gaussian
     assert not history.gaussianized
     assert marginal_of(flow) == []
-    assert isinstance(flow.transforms[-1], hr.Standardize)
+    assert isinstance(flow.transforms[-1], hr.transforms.Standardize)
 
 
 def test_an_explicit_choice_runs_no_trial(monkeypatch):
@@ -351,8 +351,10 @@ def test_a_trial_takes_as_many_rows_as_its_steps_need():
 def test_marginals_of_ones_own_stay():
     """Where the Gaussian of the rows takes the place of the networks, and elsewhere."""
     x = cases.rng("own").standard_normal((2000, 2)) @ [[1.0, 0.9], [0.0, 0.4]]
-    own = hr.Gaussianize(*cases.curves(2, 9))
-    flow = hr.Flow([*hr.MAF(2, transforms=1, hidden=(8,)).transforms[:-1], own, hr.Standardize([0.0, 0.0], [1.0, 1.0])])
+    own = hr.transforms.Gaussianize(*cases.curves(2, 9))
+    flow = hr.Flow(
+        [*hr.MAF(2, transforms=1, hidden=(8,)).transforms[:-1], own, hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])]
+    )
     history = flow.fit(x, gaussianize=False, progress=False)
     assert not history.gaussianized
     (kept,) = marginal_of(flow)

@@ -20,8 +20,14 @@ def nsf(features, hidden, dtype, **more):
 
 
 def linear(dtype):
-    masked = hr.MaskedAutoregressive(4, hidden=(12,), dtype=dtype)
-    return hr.Flow([hr.Linear(4, dtype=dtype), masked, hr.Coupling(4, hidden=(), passive=[0, 1], dtype=dtype)])
+    masked = hr.transforms.MaskedAutoregressive(4, hidden=(12,), dtype=dtype)
+    return hr.Flow(
+        [
+            hr.transforms.Linear(4, dtype=dtype),
+            masked,
+            hr.transforms.Coupling(4, hidden=(), passive=[0, 1], dtype=dtype),
+        ]
+    )
 
 
 def with_zeros(dtype):
@@ -32,7 +38,7 @@ def with_zeros(dtype):
     last[:2] = last[2:4, 4:] = last[4:6, 8:] = False
     masks = [first, last]
     ones, zeros = [mask.astype(dtype) for mask in masks], [np.zeros(len(mask), dtype) for mask in masks]
-    return hr.Flow([hr.MaskedAutoregressive.from_dense(ones, zeros, masks, map="affine")])
+    return hr.Flow([hr.transforms.MaskedAutoregressive.from_dense(ones, zeros, masks, map="affine")])
 
 
 FLOWS = {

@@ -313,7 +313,7 @@ def test_very_skewed_columns_become_about_normal(sigma, rows):
     x[:, 2] = -x[:, 2]
     mean, std = x.mean(axis=0), x.std(axis=0)
     links = of_sample(Sample((x - mean) / std, None))
-    flow = hr.Flow([*links, hr.Standardize(mean, std)], dtype="float64")
+    flow = hr.Flow([*links, hr.transforms.Standardize(mean, std)], dtype="float64")
     new = lognormal(50_000, sigma, "new") * [1.0, 1.0, -1.0]
     z = flow.to_latent(new)[0]
     for column in z.T:
@@ -335,7 +335,7 @@ def test_rows_beyond_a_spike_are_not_thrown_far_out():
     mean, std = x.mean(axis=0), x.std(axis=0)
     links = of_sample(Sample((x - mean) / std, None))
     assert links
-    assert hr.Flow([*links, hr.Standardize(mean, std)], dtype="float64").log_prob(x).min() > -60
+    assert hr.Flow([*links, hr.transforms.Standardize(mean, std)], dtype="float64").log_prob(x).min() > -60
 
 
 @pytest.mark.parametrize("kind", KINDS)

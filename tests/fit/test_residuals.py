@@ -66,7 +66,7 @@ def test_weights_count_as_repeated_rows():
     repeated = residuals.of_rows(np.repeat(x, weights, axis=0), np.ones(weights.sum()), 0.05)
     assert list(found.shares) == list(repeated.shares) == [2, 4]
     for one, other in zip(found.links, repeated.links, strict=True):
-        if isinstance(one, hr.Linear):
+        if isinstance(one, hr.transforms.Linear):
             assert_allclose(one.to_matrix()[0], other.to_matrix()[0], atol=1e-12)
         else:
             assert_allclose(one.std, other.std)
@@ -160,7 +160,7 @@ def test_streams_and_groups_find_the_links_of_arrays(kind, short):
         found = other.fit(hr.distributed.shards(x, group, rows=250), group=group, **QUIET)
     assert list(found.residuals) == list(history.residuals) == [2, 4]
     for one, another in zip(flow._interior.links, other._interior.links, strict=True):
-        if isinstance(one, hr.Linear):
+        if isinstance(one, hr.transforms.Linear):
             assert_allclose(another.to_matrix()[0], one.to_matrix()[0], atol=5e-3)  # other rows are held out
         else:
             assert_allclose(another.std, one.std, rtol=0.05)
@@ -172,7 +172,7 @@ def test_without_such_columns_nothing_is_set(short):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert flow.fit(x, **QUIET).residuals == {}
-    assert not any(isinstance(t, hr.Linear) for t in flow.transforms)
+    assert not any(isinstance(t, hr.transforms.Linear) for t in flow.transforms)
 
 
 @pytest.mark.parametrize("gains", [True, False])
@@ -180,7 +180,7 @@ def test_a_trial_decides_where_columns_are_not_as_near(gains, monkeypatch):
     asked = []
 
     def judged(first, second, *rest):
-        asked.append([any(isinstance(t, hr.Linear) for t in run.flow.transforms) for run in (first, second)])
+        asked.append([any(isinstance(t, hr.transforms.Linear) for t in run.flow.transforms) for run in (first, second)])
         return not gains if len(asked) == 1 else True
 
     monkeypatch.setattr(linear_links._marginals, "gain", judged)
@@ -190,7 +190,7 @@ def test_a_trial_decides_where_columns_are_not_as_near(gains, monkeypatch):
     history = flow.fit(x, time_budget=3.0, **QUIET)
     assert asked[0] == [False, True]
     assert bool(history.residuals) is gains
-    assert any(isinstance(t, hr.Linear) for t in flow.transforms) is gains
+    assert any(isinstance(t, hr.transforms.Linear) for t in flow.transforms) is gains
 
 
 def test_a_small_gain_is_none(monkeypatch):
@@ -198,7 +198,7 @@ def test_a_small_gain_is_none(monkeypatch):
     monkeypatch.setattr(linear_links, "LEAST_GAIN", np.inf)
     flow = small(5)
     assert flow.fit(rows(1200, 0.2), time_budget=3.0, **QUIET).residuals == {}
-    assert not any(isinstance(t, hr.Linear) for t in flow.transforms)
+    assert not any(isinstance(t, hr.transforms.Linear) for t in flow.transforms)
 
 
 def test_a_stopped_fit_goes_on_with_the_same_columns(tmp_path, short, monkeypatch):

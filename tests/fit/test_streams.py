@@ -287,7 +287,7 @@ def test_a_fresh_flow_of_a_stream_is_as_good_as_of_an_array():
 
 def test_act_norms_start_from_rows_of_the_stream():
     x = streams.rows(3000)[0]
-    flows = [hr.Flow([hr.ActNorm(3), hr.MaskedAutoregressive(3)]) for _ in range(2)]
+    flows = [hr.Flow([hr.transforms.ActNorm(3), hr.transforms.MaskedAutoregressive(3)]) for _ in range(2)]
     for flow, given in zip(flows, (x, hr.rows.blocks([x], buffer=500)), strict=True):
         flow.fit(given, epochs=0, **QUIET)
     for name, value in flows[0].named_parameters().items():

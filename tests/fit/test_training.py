@@ -25,7 +25,12 @@ def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype
     some 23 / 8000 = 3e-3 nats on other rows, and the learning is allowed as much again.
     """
     x, held_out = gaussian(4000).astype(dtype), gaussian(4000, "held out").astype(dtype)
-    flow = hr.Flow([hr.MaskedAutoregressive(FEATURES, (), dtype=dtype), hr.Standardize(np.zeros(3), np.ones(3))])
+    flow = hr.Flow(
+        [
+            hr.transforms.MaskedAutoregressive(FEATURES, (), dtype=dtype),
+            hr.transforms.Standardize(np.zeros(3), np.ones(3)),
+        ]
+    )
     flow.fit(x, epochs=60, batch_size=200, learning_rate=2e-2, **QUIET)
 
     best = gaussian_log_prob(held_out, x.mean(axis=0), np.cov(x.T)).mean()
@@ -66,7 +71,7 @@ def test_a_conditional_mean_is_recovered(dtype):
 
 def test_a_trainable_base_and_weight_decay_take_part():
     x = 3.0 + 2.0 * cases.rows(500, FEATURES, "float64")
-    flow = hr.Flow([hr.MaskedAutoregressive(FEATURES, (8,), dtype="float64")], hr.Normal(FEATURES))
+    flow = hr.Flow([hr.transforms.MaskedAutoregressive(FEATURES, (8,), dtype="float64")], hr.Normal(FEATURES))
     flow.fit(x, epochs=40, batch_size=100, learning_rate=5e-2, **QUIET)
     assert loss_of(flow, x) < 7.0  # a Gaussian of scale two has 6.3, the fresh flow some 20
     decayed, free = small("float64"), small("float64")

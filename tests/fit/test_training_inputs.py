@@ -93,10 +93,10 @@ def test_a_constant_column_gets_scale_one_and_a_warning():
 
 
 def test_a_flow_without_standardize_is_fitted_as_it_is():
-    flow = hr.Flow([hr.MaskedAutoregressive(FEATURES, (8,))])
+    flow = hr.Flow([hr.transforms.MaskedAutoregressive(FEATURES, (8,))])
     flow.fit(gaussian(200), **SHORT)
     assert len(flow) == 1
-    fixed = hr.Flow([hr.MaskedAutoregressive(FEATURES, (8,)), hr.Standardize(MEAN, np.ones(3))])
+    fixed = hr.Flow([hr.transforms.MaskedAutoregressive(FEATURES, (8,)), hr.transforms.Standardize(MEAN, np.ones(3))])
     fixed.fit(gaussian(200), **SHORT)
     assert_array_equal(fixed.transforms[-1].mean, MEAN)
 

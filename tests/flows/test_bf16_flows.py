@@ -197,17 +197,17 @@ def test_copies_parts_and_files_keep_it(name, matmul, tmp_path):
 
 
 def test_transforms_have_it_too(tmp_path):
-    transform = cases.randomise(hr.MaskedAutoregressive(5, (12,)).to("cpu", "bf16"))
+    transform = cases.randomise(hr.transforms.MaskedAutoregressive(5, (12,)).to("cpu", "bf16"))
     z = cases.rows(20, 5, "float32")
     x, log_det = transform.forward(z)
-    inverse = hr.Inverse(transform)
+    inverse = hr.transforms.Inverse(transform)
     inverse.save(tmp_path / "inverse")
     for turned in (inverse, hr.load(tmp_path / "inverse")):
         assert turned.matmul == turned.transform.matmul == "bf16"
         got = turned.inverse(z)
         cases.assert_same_bits(got[0], x)
         cases.assert_same_bits(got[1], log_det)
-    assert hr.Permutation([1, 0]).to("cpu", "bf16").matmul == "bf16"
+    assert hr.transforms.Permutation([1, 0]).to("cpu", "bf16").matmul == "bf16"
 
 
 def test_marginals_and_conditionals():
@@ -263,7 +263,7 @@ def test_it_is_refused_where_it_is_not(tmp_path):
         ):
             with pytest.raises(ValueError, match=message):
                 wrong()
-    mixed = [hr.MaskedAutoregressive(3, (5,)).to("cpu", matmul) for matmul in ("exact", "bf16")]
+    mixed = [hr.transforms.MaskedAutoregressive(3, (5,)).to("cpu", matmul) for matmul in ("exact", "bf16")]
     with pytest.raises(ValueError, match=r"transforms: expected one matmul, got \['exact', 'bf16'\]; use .to"):
         hr.Flow(mixed)
     assert hr.Flow(mixed[:1], matmul="bf16").matmul == "bf16"
@@ -278,7 +278,7 @@ def test_exact_flows_have_their_bits():
     x = cases.rows(50, 4, "float32")
     for flow in (
         hr.MAF(4, hidden=(), link="linear"),
-        hr.Flow([hr.Linear(4)]),
+        hr.Flow([hr.transforms.Linear(4)]),
         hr.PlanarFlow(4, transforms=3),
     ):
         cases.randomise(flow)

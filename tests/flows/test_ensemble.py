@@ -34,7 +34,7 @@ def inputs(dtype, context, rows=40):
 
 def lines(*means, weights=None):
     """Members that are normal densities of one coordinate, of standard deviation 1."""
-    flows = [hr.Flow([hr.Standardize([mean], [1.0])], dtype="float64") for mean in means]
+    flows = [hr.Flow([hr.transforms.Standardize([mean], [1.0])], dtype="float64") for mean in means]
     return hr.Ensemble(flows, weights)
 
 
@@ -86,9 +86,9 @@ def test_infinities_and_nan_are_exact_and_stay_in_their_rows():
 
 
 def test_a_member_of_no_weight_says_nothing():
-    broken = hr.Flow([hr.Elementwise(1, map="affine", dtype="float64")])
+    broken = hr.Flow([hr.transforms.Elementwise(1, map="affine", dtype="float64")])
     broken.set_parameter("transforms.0.shift", np.array([[np.nan]]))
-    good = hr.Flow([hr.Standardize([0.0], [1.0])], dtype="float64")
+    good = hr.Flow([hr.transforms.Standardize([0.0], [1.0])], dtype="float64")
     ensemble, x = hr.Ensemble([good, broken], [1.0, 0.0]), np.array([[0.5]])
     assert ensemble.log_prob(x) == good.log_prob(x)
     assert ensemble.spread(x) == 0.0
@@ -231,7 +231,7 @@ def test_drawn_rows_are_weights(dtype, set_threads):
     weights[50:60] = 0.0
     ensemble, seen = fresh(), []
     for flow in ensemble:
-        flow.fit = lambda x, context, *, weights, seed, **more: seen.append(weights) or hr.History()
+        flow.fit = lambda x, context, *, weights, seed, **more: seen.append(weights) or hr.training.History()
     ensemble.fit(x, bootstrap=True, seed=1)
     ensemble.fit(x, bootstrap=True, seed=1, weights=weights)
     ensemble.fit(x, bootstrap=True, seed=2)

@@ -62,7 +62,7 @@ def everywhere(flow):
     yield "to", flow.to("cpu", "bf16")
     yield "slice", flow[:2]
     yield "flow of its transforms", hr.Flow(flow.transforms, flow.base)
-    yield "Inverse", hr.Inverse(flow[0])
+    yield "Inverse", hr.transforms.Inverse(flow[0])
     yield "repr", repr(flow)
 
 
@@ -128,7 +128,7 @@ def test_a_flow_keeps_no_parameters_of_its_transforms():
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         flow = hr.MAF(16, transforms=5, hidden=(512, 512))
-        flow = hr.Flow([hr.Inverse(hr.Inverse(t)) for t in flow.transforms])
+        flow = hr.Flow([hr.transforms.Inverse(hr.transforms.Inverse(t)) for t in flow.transforms])
         gc.collect()
         made = tracemalloc.get_traced_memory()[0] - before
         weights = flow.parameters.nbytes
@@ -198,7 +198,7 @@ def test_threads_that_use_a_flow_first_at_once_share_one_program(monkeypatch):
 
 
 def test_a_transform_without_parameters_is_compiled_once_for_each_dtype(monkeypatch):
-    programs, link = Counting(monkeypatch, seconds=0.05), hr.Standardize([1.0], [2.0])
+    programs, link = Counting(monkeypatch, seconds=0.05), hr.transforms.Standardize([1.0], [2.0])
     x = np.ones((3, 1), "float32")
     at_once(*[lambda: link.forward(x)] * 3, *[lambda: link.forward(x.astype("float64"))] * 3)
     assert programs.count == 2
@@ -244,14 +244,18 @@ REFUSED = {
     "a map": lambda: hr.MAF(3, map="none"),
     "bins": lambda: hr.NSF(3, bins=10**6),
     "hidden": lambda: hr.MAF(3, hidden=(0,)),
-    "order": lambda: hr.MaskedAutoregressive(3, order=[0, 1, 1]),
-    "a matrix": lambda: hr.Rotation([[1.0, 1.0], [0.0, 1.0]]),
-    "a cycle": lambda: hr.MaskedAutoregressive.from_dense([np.ones((4, 2))], [np.zeros(4)], [np.ones((4, 2))]),
-    "shapes of weights": lambda: hr.Coupling.from_dense([np.ones((3, 1))], [np.zeros(3)], features=2, passive=[0]),
+    "order": lambda: hr.transforms.MaskedAutoregressive(3, order=[0, 1, 1]),
+    "a matrix": lambda: hr.transforms.Rotation([[1.0, 1.0], [0.0, 1.0]]),
+    "a cycle": lambda: hr.transforms.MaskedAutoregressive.from_dense(
+        [np.ones((4, 2))], [np.zeros(4)], [np.ones((4, 2))]
+    ),
+    "shapes of weights": lambda: hr.transforms.Coupling.from_dense(
+        [np.ones((3, 1))], [np.zeros(3)], features=2, passive=[0]
+    ),
     "products of float64": lambda: hr.MAF(3, dtype="float64").to("cpu", "bf16"),
     "products": lambda: hr.Flow(hr.MAF(3).transforms, matmul="tf32"),
-    "features": lambda: hr.Flow([hr.Permutation([1, 0]), hr.Standardize([0.0], [1.0])]),
-    "contexts": lambda: hr.Flow([hr.Coupling(2, [0], context=1), hr.Coupling(2, [0], context=2)]),
+    "features": lambda: hr.Flow([hr.transforms.Permutation([1, 0]), hr.transforms.Standardize([0.0], [1.0])]),
+    "contexts": lambda: hr.Flow([hr.transforms.Coupling(2, [0], context=1), hr.transforms.Coupling(2, [0], context=2)]),
     "a scale of the context": lambda: hr.Flow(hr.MAF(2, 1).transforms, standardize_context=(np.zeros(2), np.ones(2))),
     "parameters": lambda: setattr(hr.MAF(3), "parameters", np.zeros(3)),
     "a parameter": lambda: hr.MAF(3).set_parameter("transforms.0.layers.0.bias", np.zeros(3)),

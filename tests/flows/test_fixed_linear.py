@@ -29,21 +29,21 @@ SHIFT = np.array([0.5, 0.0, -1.0, 2.0, 1e-3])
 
 @every_core(rows={"cpu": [3, 40], "device": [3, 40]}, inverted=[False, True])
 def test_both_directions_are_those_of_the_matrix(core, rows, inverted, dtype):
-    t = hr.Linear.from_matrix(matrix(), SHIFT, dtype="float64", trainable=False)
+    t = hr.transforms.Linear.from_matrix(matrix(), SHIFT, dtype="float64", trainable=False)
     z, eps = cases.rows(rows, N, dtype), 100 * np.finfo(dtype).eps  # products of five, the inverse's entries up to 3
     expected = z.astype("float64") @ matrix().T + SHIFT
-    x, log_det = (hr.Inverse(t).inverse if inverted else t.forward)(z)
+    x, log_det = (hr.transforms.Inverse(t).inverse if inverted else t.forward)(z)
     assert x.dtype == dtype
     assert_allclose(x, expected, rtol=eps, atol=eps)
     assert_allclose(log_det, np.linalg.slogdet(matrix())[1], rtol=eps)
-    back, log_det = (hr.Inverse(t).forward if inverted else t.inverse)(x)
+    back, log_det = (hr.transforms.Inverse(t).forward if inverted else t.inverse)(x)
     assert_allclose(back, z, rtol=eps, atol=eps)
     assert_allclose(log_det, -np.linalg.slogdet(matrix())[1], rtol=eps)
 
 
 @every_core(rows={"cpu": [2, 40], "device": [2, 40]})
 def test_gradients_are_those_of_the_matrix(core, rows, dtype):
-    t = hr.Linear.from_matrix(matrix(), SHIFT, dtype="float64", trainable=False)
+    t = hr.transforms.Linear.from_matrix(matrix(), SHIFT, dtype="float64", trainable=False)
     z, grad, eps = cases.rows(rows, N, dtype), cases.rows(rows, N, dtype, "grad"), 100 * np.finfo(dtype).eps
     (found,) = t.forward_vjp(z, grad, None, wrt=("inputs",))
     assert_allclose(found, grad.astype("float64") @ matrix(), rtol=eps, atol=eps)
@@ -53,7 +53,7 @@ def test_gradients_are_those_of_the_matrix(core, rows, dtype):
 
 def test_coordinates_that_a_shear_leaves_keep_their_bits(dtype):
     """Products with 1 and 0 are exact, and the inverse has the same entries with the opposite signs."""
-    t, z = hr.Linear._shear(shear()), cases.rows(300, N, dtype)
+    t, z = hr.transforms.Linear._shear(shear()), cases.rows(300, N, dtype)
     assert_array_equal(t.to_matrix()[0], shear())
     for x, log_det in (t.forward(z), t.inverse(z)):
         assert_array_equal(x[:, [0, 2, 3]], z[:, [0, 2, 3]])
@@ -64,16 +64,18 @@ def test_coordinates_that_a_shear_leaves_keep_their_bits(dtype):
 
 
 def test_it_has_no_parameters_and_keeps_its_inputs_dtype():
-    t = hr.Linear.from_matrix(matrix(), trainable=False)
+    t = hr.transforms.Linear.from_matrix(matrix(), trainable=False)
     assert (t.dtype, t.parameters.size, t.named_parameters(), t.trainable) == (None, 0, {}, False)
     assert repr(t) == f"Linear(5, order={list(t.order)}, trainable=False)"
-    assert hr.Linear(3, trainable=False).forward(np.ones((1, 3)))[0].tolist() == [[1.0, 1.0, 1.0]]
-    flow = hr.Flow([hr.Coupling(N, [0], (4,)), t])
-    assert flow.parameters.size == hr.Coupling(N, [0], (4,)).parameters.size
+    assert hr.transforms.Linear(3, trainable=False).forward(np.ones((1, 3)))[0].tolist() == [[1.0, 1.0, 1.0]]
+    flow = hr.Flow([hr.transforms.Coupling(N, [0], (4,)), t])
+    assert flow.parameters.size == hr.transforms.Coupling(N, [0], (4,)).parameters.size
 
 
 def test_files_keep_it_to_the_bit(dtype):
-    flow = cases.randomise(hr.Flow([hr.Coupling(N, [0], (4,), dtype=dtype), hr.Linear._shear(shear())]), 0.2, "filed")
+    flow = cases.randomise(
+        hr.Flow([hr.transforms.Coupling(N, [0], (4,), dtype=dtype), hr.transforms.Linear._shear(shear())]), 0.2, "filed"
+    )
     again = hr.from_bytes(hr.to_bytes(flow))
     assert not again[1].trainable
     x = cases.rows(50, N, dtype)
@@ -84,7 +86,7 @@ def test_files_keep_it_to_the_bit(dtype):
 
 
 def test_a_file_with_another_flag_is_refused():
-    bytes_ = hr.to_bytes(hr.Flow([hr.Linear._shear(shear())]))
+    bytes_ = hr.to_bytes(hr.Flow([hr.transforms.Linear._shear(shear())]))
     flag = b'\\"trainable\\":false'
     assert flag in bytes_
     with pytest.raises(hr.FileFormatError):
@@ -92,7 +94,7 @@ def test_a_file_with_another_flag_is_refused():
 
 
 def test_parts_need_the_coordinates_that_they_are_made_from():
-    flow = hr.Flow([hr.Linear._shear(shear())])
+    flow = hr.Flow([hr.transforms.Linear._shear(shear())])
     part = flow.marginal([0, 3, 1])
     x = cases.rows(20, N, "float64")
     a = shear()[np.ix_([0, 3, 1], [0, 3, 1])]
@@ -104,4 +106,4 @@ def test_parts_need_the_coordinates_that_they_are_made_from():
 
 def test_it_takes_all_columns():
     with pytest.raises(ValueError, match="transform: expected no Linear with trainable=False"):
-        hr.OnColumns(hr.Linear._shear(shear()), [6, 0, 3, 1, 4], 7)
+        hr.transforms.OnColumns(hr.transforms.Linear._shear(shear()), [6, 0, 3, 1, 4], 7)

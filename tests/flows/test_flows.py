@@ -36,15 +36,15 @@ def mirror(flow, name, activation="relu"):
     context = np.ones(flow.context, flow.dtype) if flow.context else None
     transforms = []
     for transform in flow.transforms:
-        if isinstance(transform, hr.MaskedAutoregressive):
+        if isinstance(transform, hr.transforms.MaskedAutoregressive):
             transforms.append(cases.mirror_masked(transform, activation, "tanh", reads=READS[name]))
-        elif isinstance(transform, (hr.Planar, hr.Radial)):
+        elif isinstance(transform, (hr.transforms.Planar, hr.transforms.Radial)):
             transforms.append(vector_cases.mirror(transform, activation))
-        elif isinstance(transform, hr.Coupling):
+        elif isinstance(transform, hr.transforms.Coupling):
             passive = passive_columns(transform, context)
             transforms.append(cases.mirror_coupling(transform, passive, activation, "tanh"))
         else:
-            assert isinstance(transform, hr.Standardize)  # the identity until a fit sets it
+            assert isinstance(transform, hr.transforms.Standardize)  # the identity until a fit sets it
     return reference.Flow(transforms, reference.StandardNormal())
 
 
@@ -57,13 +57,19 @@ def mixed(dtype, base=None, context=2):
     both = {"activation": "tanh", "context": context}
     library = hr.Flow(
         transforms=[
-            hr.MaskedAutoregressive.from_dense(*iaf.arrays, reads="latent", **both),
-            hr.Permutation(order),
-            hr.Coupling.from_dense(*coupling.arrays, features=FEATURES, passive=[4, 1], layout="blocked", **both),
-            hr.Inverse(hr.MaskedAutoregressive.from_dense(*maf.arrays, formula="to_latent", scale="softplus", **both)),
-            hr.Permutation(order[::-1]),
-            hr.MaskedAutoregressive.from_dense(*maf.arrays, **both),
-            hr.Standardize(mean, std),
+            hr.transforms.MaskedAutoregressive.from_dense(*iaf.arrays, reads="latent", **both),
+            hr.transforms.Permutation(order),
+            hr.transforms.Coupling.from_dense(
+                *coupling.arrays, features=FEATURES, passive=[4, 1], layout="blocked", **both
+            ),
+            hr.transforms.Inverse(
+                hr.transforms.MaskedAutoregressive.from_dense(
+                    *maf.arrays, formula="to_latent", scale="softplus", **both
+                )
+            ),
+            hr.transforms.Permutation(order[::-1]),
+            hr.transforms.MaskedAutoregressive.from_dense(*maf.arrays, **both),
+            hr.transforms.Standardize(mean, std),
         ],
         base=base or hr.StandardNormal(FEATURES),
     )
@@ -145,7 +151,7 @@ def test_a_linear_additive_iaf_is_a_gaussian_of_full_covariance():
     generator = cases.rng("linear")
     lower, bias = np.tril(generator.standard_normal((6, 6)), -1), generator.standard_normal(6)
     mask = np.tril(np.ones((6, 6), bool), -1)
-    transform = hr.MaskedAutoregressive.from_dense(
+    transform = hr.transforms.MaskedAutoregressive.from_dense(
         [lower], [bias], [mask], map="additive", outputs=("shift",), reads="latent"
     )
     flow = hr.Flow(transforms=[transform], base=hr.StandardNormal(6))
@@ -200,7 +206,7 @@ def test_samples_of_a_mixed_chain_come_with_their_own_density(dtype):
 def test_conditional_samples_follow_their_context():
     """One feature whose shift is ten times its context."""
     mask = np.array([[False, True], [False, True]])
-    transform = hr.MaskedAutoregressive.from_dense(
+    transform = hr.transforms.MaskedAutoregressive.from_dense(
         [np.array([[0.0, 10.0], [0.0, 0.0]])], [np.zeros(2)], [mask], context=1
     )
     flow = hr.Flow(transforms=[transform], base=hr.StandardNormal(1))
@@ -216,7 +222,7 @@ def test_conditional_samples_follow_their_context():
 def empty_chain(base):
     """A flow of the base alone, in float64: the identity, cut after no transform."""
     features = base.features
-    transform = hr.MaskedAutoregressive(features, (4,), dtype="float64")
+    transform = hr.transforms.MaskedAutoregressive(features, (4,), dtype="float64")
     return hr.Flow(transforms=[transform], base=base)[:0]
 
 
@@ -263,7 +269,7 @@ def test_flows_on_other_bases_match_the_reference(base, dtype):
 
 def test_a_trainable_normal_adds_its_parameters_to_the_flow():
     def flow(trainable):
-        transform = hr.MaskedAutoregressive(4, (8,))
+        transform = hr.transforms.MaskedAutoregressive(4, (8,))
         return hr.Flow(transforms=[transform], base=hr.Normal(4, 0.5, 2.0, trainable=trainable))
 
     fixed, trainable = flow(False), flow(True)
@@ -312,7 +318,7 @@ def test_the_transforms_of_a_flow_make_up_the_flow(name, dtype):
 @every_named
 def test_named_flows_end_in_an_identity_at_the_data_side(name):
     flow = named(name)
-    assert isinstance(flow.transforms[-1], hr.Standardize)
+    assert isinstance(flow.transforms[-1], hr.transforms.Standardize)
     assert len(flow) == len(flow.transforms) == 4
     x = cases.rows(20, FEATURES, "float64")
     value, log_det = flow.transforms[-1].inverse(x)
@@ -388,7 +394,7 @@ def test_the_seed_chooses_the_parameters(name):
 
 def test_permutation_follows_its_definition(dtype):
     order = [2, 0, 3, 1]
-    transform, judge = hr.Permutation(order), reference.Permutation(order)
+    transform, judge = hr.transforms.Permutation(order), reference.Permutation(order)
     assert transform.features == 4
     z = cases.rows(30, 4, dtype)
     for direction in ("forward", "inverse"):
@@ -401,7 +407,7 @@ def test_permutation_follows_its_definition(dtype):
 
 def test_standardize_follows_its_definition(dtype):
     mean, std = np.array([10.0, -3.0, 0.0]), np.array([5.0, 0.01, 1.0])
-    transform, judge = hr.Standardize(mean, std), reference.Standardize(mean, std)
+    transform, judge = hr.transforms.Standardize(mean, std), reference.Standardize(mean, std)
     assert transform.features == 3
     z = cases.rows(30, 3, dtype)
     cases.assert_matches(transform.forward(z), judge.forward(z), z, dtype)
@@ -418,7 +424,7 @@ def test_offset_data_keep_their_precision():
     dense = cases.made(features=FEATURES).astype("float32")
     mean, std = np.full(FEATURES, 1e6), np.linspace(0.5, 2.0, FEATURES)
     flow = hr.Flow(
-        transforms=[hr.MaskedAutoregressive.from_dense(*dense.arrays), hr.Standardize(mean, std)],
+        transforms=[hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays), hr.transforms.Standardize(mean, std)],
         base=hr.StandardNormal(FEATURES),
     )
     assert np.dtype(flow.dtype) == np.float32
@@ -438,8 +444,8 @@ def test_offset_data_keep_their_precision():
 
 def test_inverse_exchanges_the_directions(dtype):
     dense = cases.made(context=2).astype(dtype)
-    transform = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=2)
-    inverse, twice = hr.Inverse(transform), hr.Inverse(hr.Inverse(transform))
+    transform = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=2)
+    inverse, twice = hr.transforms.Inverse(transform), hr.transforms.Inverse(hr.transforms.Inverse(transform))
     judge = reference.MaskedAutoregressive(dense.network("relu"))
     assert (inverse.features, inverse.context, np.dtype(inverse.dtype)) == (7, 2, np.dtype(dtype))
     given, context = cases.rows(60, 7, dtype), cases.rows(60, 2, dtype, "context")
@@ -454,9 +460,9 @@ def test_inverse_exchanges_the_directions(dtype):
 def holders(dtype):
     """Everything that has parameters."""
     return {
-        "MaskedAutoregressive": hr.MaskedAutoregressive(5, (19, 12), context=2, dtype=dtype),
-        "Coupling": hr.Coupling(5, passive=[3, 0], hidden=(19, 12), context=2, dtype=dtype),
-        "Inverse": hr.Inverse(hr.MaskedAutoregressive(5, (19, 12), context=2, dtype=dtype)),
+        "MaskedAutoregressive": hr.transforms.MaskedAutoregressive(5, (19, 12), context=2, dtype=dtype),
+        "Coupling": hr.transforms.Coupling(5, passive=[3, 0], hidden=(19, 12), context=2, dtype=dtype),
+        "Inverse": hr.transforms.Inverse(hr.transforms.MaskedAutoregressive(5, (19, 12), context=2, dtype=dtype)),
         "Flow": mixed(dtype)[0],
         **{name: named(name, dtype, context=2, random=False) for name in NAMED},
     }
@@ -526,10 +532,10 @@ def test_named_parameters_are_the_parameters(name, dtype):
 def test_named_parameters_hold_the_dense_weights_and_biases(kind, dtype):
     if kind == "masked":
         dense = cases.made(context=2, change=cases.pin_zeros, layout="blocked").astype(dtype)
-        transform = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=2, layout="blocked")
+        transform = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=2, layout="blocked")
     else:
         dense = cases.dense_network(3, (9, 8), 4, 2, change=cases.pin_zeros).astype(dtype)
-        transform = hr.Coupling.from_dense(*dense.arrays, features=7, passive=[6, 0, 1], context=2)
+        transform = hr.transforms.Coupling.from_dense(*dense.arrays, features=7, passive=[6, 0, 1], context=2)
     arrays = list(transform.named_parameters().values())
     wanted = [np.where(mask, w, 0) for w, mask in zip(dense.weights, dense.masks, strict=True)] + dense.biases
     assert len(arrays) == len(wanted)
@@ -538,7 +544,7 @@ def test_named_parameters_hold_the_dense_weights_and_biases(kind, dtype):
 
 
 def test_set_parameter_changes_that_parameter_alone(dtype):
-    transform = cases.randomise(hr.MaskedAutoregressive(5, (19, 12), dtype=dtype))
+    transform = cases.randomise(hr.transforms.MaskedAutoregressive(5, (19, 12), dtype=dtype))
     z = cases.rows(40, 5, dtype)
     for key, before in transform.named_parameters().items():
         others = {name: array for name, array in transform.named_parameters().items() if name != key}
@@ -554,7 +560,7 @@ def test_set_parameter_changes_that_parameter_alone(dtype):
 
 def test_masked_weights_stay_zero_whatever_is_assigned(dtype):
     dense = cases.made(change=cases.pin_zeros).astype(dtype)
-    transform = hr.MaskedAutoregressive.from_dense(*dense.arrays)
+    transform = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays)
     transform.parameters = np.full(transform.parameters.size, 0.125, dtype)
     weights, biases, masks = transform.to_dense()
     for weight, mask, want in zip(weights, masks, dense.masks, strict=True):

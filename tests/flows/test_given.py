@@ -13,6 +13,7 @@ import reference
 import safetensors_reader
 from devices import Library
 from fitting import QUIET, gaussian
+from headrace.transforms import Linear, MaskedAutoregressive
 from pairs import pairwise
 
 FLOWS = {"MAF": hr.MAF, "IAF": hr.IAF, "NSF": hr.NSF}
@@ -27,17 +28,19 @@ def one_order(name, dtype="float64", context=0, features=4, **more):
 def mixed_chain(dtype="float64", context=0):
     """Every kind of transform that has an order, with permutations between; the columns' order is 2, 0, 3, 1."""
     chain = [
-        hr.MaskedAutoregressive(4, (9,), order=[1, 3, 0, 2], context=context, dtype=dtype),
-        hr.Permutation([3, 2, 1, 0]),  # now 2, 0, 3, 1
-        hr.Inverse(hr.MaskedAutoregressive(4, (8, 7), order=[2, 0, 3, 1], context=context, dtype=dtype)),
-        hr.Elementwise(4, map="dual_ascent", dtype=dtype),
-        hr.Coupling(4, [2, 0], (6,), context=context, dtype=dtype),
-        hr.Inverse(hr.Permutation([1, 2, 3, 0])),
-        hr.ActNorm(4, dtype=dtype),
-        hr.Permutation([1, 2, 3, 0]),
-        hr.Coupling(4, [3, 0, 2], (), map="rq_spline", formula="to_latent", dtype=dtype),
-        hr.MaskedAutoregressive(4, (8,), order=[2, 0, 3, 1], reads="latent", map="rq_spline", dtype=dtype),
-        hr.Standardize([3.0, -1.0, 0.5, 10.0], [2.0, 0.5, 1.0, 3.0]),
+        hr.transforms.MaskedAutoregressive(4, (9,), order=[1, 3, 0, 2], context=context, dtype=dtype),
+        hr.transforms.Permutation([3, 2, 1, 0]),  # now 2, 0, 3, 1
+        hr.transforms.Inverse(
+            hr.transforms.MaskedAutoregressive(4, (8, 7), order=[2, 0, 3, 1], context=context, dtype=dtype)
+        ),
+        hr.transforms.Elementwise(4, map="dual_ascent", dtype=dtype),
+        hr.transforms.Coupling(4, [2, 0], (6,), context=context, dtype=dtype),
+        hr.transforms.Inverse(hr.transforms.Permutation([1, 2, 3, 0])),
+        hr.transforms.ActNorm(4, dtype=dtype),
+        hr.transforms.Permutation([1, 2, 3, 0]),
+        hr.transforms.Coupling(4, [3, 0, 2], (), map="rq_spline", formula="to_latent", dtype=dtype),
+        hr.transforms.MaskedAutoregressive(4, (8,), order=[2, 0, 3, 1], reads="latent", map="rq_spline", dtype=dtype),
+        hr.transforms.Standardize([3.0, -1.0, 0.5, 10.0], [2.0, 0.5, 1.0, 3.0]),
     ]
     scale = (np.array([0.5, -1.0]), np.array([2.0, 0.5])) if context else None
     base = hr.Normal(4, [0.1, -0.2, 0.3, 0.0], [1.0, 1.5, 0.7, 1.2])
@@ -141,7 +144,7 @@ LINE = np.linspace(-40.0, 40.0, 8001)
 def test_a_marginal_is_the_integral_over_the_others(map, formula, reads):
     """Two columns, by a sum; the densities are smooth but for kinks at the knots of splines."""
     chain = [
-        hr.MaskedAutoregressive(2, (8,), map=map, formula=formula, reads=reads, seed=i, dtype="float64")
+        hr.transforms.MaskedAutoregressive(2, (8,), map=map, formula=formula, reads=reads, seed=i, dtype="float64")
         for i in range(2)
     ]
     flow = cases.randomise(hr.Flow(chain), 0.2, map)
@@ -168,7 +171,7 @@ def test_a_marginal_of_three_columns_is_a_double_integral():
 
 def test_a_linear_flow_s_conditional_is_the_gaussian_s():
     """x = L z: mean and covariance of the others are known; five standard errors of 40,000 draws."""
-    flow = hr.Flow([hr.MaskedAutoregressive(3, (), map="affine", dtype="float64")])
+    flow = hr.Flow([hr.transforms.MaskedAutoregressive(3, (), map="affine", dtype="float64")])
     cases.randomise(flow, 0.5, "linear")
     name, shifts_alone = "transforms.0.layers.0.weight", np.array([[1.0], [0.0]] * 3)  # scales depend on nothing
     flow.set_parameter(name, flow.named_parameters()[name] * shifts_alone)
@@ -219,7 +222,7 @@ def test_part_of_any_network(name, layout):
     """Foreign masks too: dead units, zeros, subsets that are not nested."""
     dense = cases.made(**cases.NETWORKS[name], layout=layout, outputs=("scale", "shift"), gain=0.7).astype("float64")
     settings = {"activation": "tanh", "outputs": ("scale", "shift"), "layout": layout}
-    transform = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=dense.context, **settings)
+    transform = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=dense.context, **settings)
     network = reference.Network(*dense.arrays, "tanh")
     judge = reference.MaskedAutoregressive(network, outputs=("scale", "shift"), layout=layout)
     masks = dense.masks
@@ -247,7 +250,7 @@ def test_what_a_unit_sees_only_by_what_it_adds():
     masks = [one_by_one, np.zeros((3, 3), bool), earlier]
     dense = cases.fill(masks, cases.rng("adds"), features=3).astype("float64")
     network = hr.Network([hr.Layer(3, "tanh"), hr.Layer(3, "tanh", adds=0)])
-    transform = hr.MaskedAutoregressive.from_dense(*dense.arrays, network=network)
+    transform = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, network=network)
     with pytest.raises(ValueError, match=r"^makes coordinate 1 from coordinate 0$"):
         transform._restricted((1,))
     x = cases.rows(9, 3, "float64")
@@ -262,7 +265,7 @@ def test_parts_keep_each_map_s_rows(map, layout):
     outputs = reference.MAPS[map].parameters[::-1]
     dense = cases.made(4, (8,), outputs=outputs, layout=layout, bins=5, map=map, gain=0.5).astype("float64")
     own = {"map": map, "outputs": outputs, "layout": layout}
-    transform = hr.MaskedAutoregressive.from_dense(*dense.arrays, bins=5, **own)
+    transform = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, bins=5, **own)
     judge = reference.MaskedAutoregressive(reference.Network(*dense.arrays), **own)
     x = cases.rows(20, 4, "float64")
     for size in (1, 2, 3):
@@ -279,10 +282,10 @@ def test_parts_keep_each_map_s_rows(map, layout):
 def test_what_a_constructor_made_stays_a_staircase():
     """So that its weights lie as in a fresh transform, and files hold levels and degrees."""
     for k in range(1, 7):
-        part, _ = hr.MaskedAutoregressive(7, (20, 20), context=2)._restricted(tuple(range(k)))
+        part, _ = hr.transforms.MaskedAutoregressive(7, (20, 20), context=2)._restricted(tuple(range(k)))
         assert part._network.staircase is not None
         assert max(part._network.staircase.levels) == k
-    part, _ = hr.MaskedAutoregressive(7, (24, 18), order=[6, 5, 4, 3, 2, 1, 0])._restricted((6, 5, 4))
+    part, _ = hr.transforms.MaskedAutoregressive(7, (24, 18), order=[6, 5, 4, 3, 2, 1, 0])._restricted((6, 5, 4))
     assert list(part._network.staircase.levels) == [1, 2, 3]
     assert part._hidden() == [12, 9]  # units of degrees 1 to 3 of six
 
@@ -330,7 +333,7 @@ def test_shapes(dtype):
 @pytest.mark.parametrize("base", [None, hr.Normal(4, 0.5, 2.0)])
 def test_rows_far_from_zero_in_float64(base):
     """As time stamps are: a float32 flow's draws are taken to the data's units in float64."""
-    chain = [hr.MaskedAutoregressive(4, (8,)), hr.Standardize([1.7e9] * 4, [30.0] * 4)]
+    chain = [hr.transforms.MaskedAutoregressive(4, (8,)), hr.transforms.Standardize([1.7e9] * 4, [30.0] * 4)]
     flow = cases.randomise(hr.Flow(chain, base), 0.3)
     x = flow.sample(50, seed=3, dtype="float64")
     drawn = flow.given(x[:, :2]).sample(seed=3, dtype="float64")
@@ -377,7 +380,9 @@ def test_a_row_that_is_not_finite_spoils_itself_alone(dtype):
 
 
 def test_densities_of_zero():
-    flow = hr.Flow([hr.MaskedAutoregressive(2, ()), hr.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
+    flow = hr.Flow(
+        [hr.transforms.MaskedAutoregressive(2, ()), hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64"
+    )
     far = np.array([1e200])
     assert flow.given(np.zeros(1)).log_prob(far) == -np.inf
     assert np.isnan(flow.given(far).log_prob(np.zeros(1)))  # nothing follows from what is impossible
@@ -440,13 +445,13 @@ REFUSED = {
                    r"MaskedAutoregressive, makes coordinate 0 from coordinate 2\." + ORDER),
     "couplings": (lambda: hr.RealNVP(4).given(X), r"of the class Coupling, makes coordinate 0 from coordinate"),
     "links": (lambda: hr.MAF(4, link="linear").given(X), r"MaskedAutoregressive, makes|Linear, makes each coordinate"),
-    "a linear map": (lambda: hr.Flow([hr.Linear(4)]).given(X), r"of the class Linear, makes each coordinate"),
+    "a linear map": (lambda: hr.Flow([Linear(4)]).given(X), r"of the class Linear, makes each coordinate"),
     "planar": (lambda: hr.PlanarFlow(4).given(X), r"\[31\], of the class Planar, makes each coordinate from all"),
     "radial": (lambda: hr.RadialFlow(4).given(X), r"of the class Radial, makes each coordinate from all others"),
-    "a rotation": (lambda: hr.Flow([hr.Rotation.random(4)]).given(X), r"of the class Rotation, makes each"),
+    "a rotation": (lambda: hr.Flow([hr.transforms.Rotation.random(4)]).given(X), r"of the class Rotation, makes each"),
     "few rows": (lambda: rotated().given(X), r"Rotation, makes each .* others; a fit of few rows puts it"),
     "an order that is not the columns'": (
-        lambda: hr.Flow([hr.MaskedAutoregressive(3, (8,), order=[2, 1, 0])]).given(X), "makes coordinate 0 from coord"),
+        lambda: hr.Flow([MaskedAutoregressive(3, (8,), order=[2, 1, 0])]).given(X), "makes coordinate 0 from coord"),
     "a base of one's own": (lambda: hr.Flow([], OwnBase(3)).given(X), r"^columns: .*got one on OwnBase"),
     "all columns": (lambda: one_order("MAF").given(np.zeros((5, 4))), r"^x: expected fewer than 4 columns, got 4"),
     "more columns": (lambda: one_order("MAF").given(np.zeros((5, 6))), r"^columns\[4\]: expected .* from 0 to 3"),
@@ -469,7 +474,9 @@ def test_what_is_refused(name):
 
 
 def test_a_flow_of_the_other_order_knows_its_last_columns():
-    flow = cases.randomise(hr.Flow([hr.MaskedAutoregressive(3, (8,), order=[2, 1, 0], dtype="float64")]), 0.3)
+    flow = cases.randomise(
+        hr.Flow([hr.transforms.MaskedAutoregressive(3, (8,), order=[2, 1, 0], dtype="float64")]), 0.3
+    )
     x = flow.sample(9, seed=2)
     given = flow.given(x[:, [2, 1]], columns=[2, 1])
     np.testing.assert_allclose(given.sample(seed=2), x[:, :1], atol=1e-12)

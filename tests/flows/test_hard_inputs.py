@@ -13,12 +13,14 @@ FEATURES = 6
 
 def masked(dtype, context, **settings):
     dense = cases.made(features=FEATURES, hidden=(18, 15), context=context).astype(dtype)
-    return hr.MaskedAutoregressive.from_dense(*dense.arrays, context=context, **settings)
+    return hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=context, **settings)
 
 
 def coupling(dtype, context, **settings):
     dense = cases.dense_network(3, (18, 15), 3, context).astype(dtype)
-    return hr.Coupling.from_dense(*dense.arrays, features=FEATURES, passive=[0, 2, 5], context=context, **settings)
+    return hr.transforms.Coupling.from_dense(
+        *dense.arrays, features=FEATURES, passive=[0, 2, 5], context=context, **settings
+    )
 
 
 def vector(kind, dtype, context, **settings):
@@ -33,10 +35,12 @@ TRANSFORMS = {
     "IAF to latent": lambda dtype, context: masked(dtype, context, reads="latent", formula="to_latent", scale="exp"),
     "coupling": coupling,
     "coupling with tanh": lambda dtype, context: coupling(dtype, context, activation="tanh", formula="to_latent"),
-    "planar": lambda dtype, context: vector(hr.Planar, dtype, context),
-    "planar with leaky ReLU": lambda dtype, context: vector(hr.Planar, dtype, context, nonlinearity="leaky_relu"),
-    "radial": lambda dtype, context: vector(hr.Radial, dtype, context),
-    "inverse": lambda dtype, context: hr.Inverse(masked(dtype, context, activation="softplus")),
+    "planar": lambda dtype, context: vector(hr.transforms.Planar, dtype, context),
+    "planar with leaky ReLU": lambda dtype, context: vector(
+        hr.transforms.Planar, dtype, context, nonlinearity="leaky_relu"
+    ),
+    "radial": lambda dtype, context: vector(hr.transforms.Radial, dtype, context),
+    "inverse": lambda dtype, context: hr.transforms.Inverse(masked(dtype, context, activation="softplus")),
 }
 FLOWS = {"MAF": hr.MAF, "IAF": hr.IAF, "RealNVP": hr.RealNVP, "planar": hr.PlanarFlow, "radial": hr.RadialFlow}
 POISONS = [np.nan, np.inf, -np.inf]
@@ -90,7 +94,7 @@ def test_a_poisoned_context_that_no_output_sees_is_nan_too(core, verb, poison, d
     """Of units that no output sees none is computed: the row's context itself is looked at."""
     masks = [np.ones((4, 3), bool), np.zeros((4, 4), bool)]
     weights = [mask.astype(dtype) for mask in masks]
-    transform = hr.MaskedAutoregressive.from_dense(
+    transform = hr.transforms.MaskedAutoregressive.from_dense(
         weights, [np.zeros(4, dtype), np.full(4, 0.1, dtype)], masks, context=1
     )
     given, context = cases.rows(9, 2, dtype), np.ones((9, 1), dtype)
@@ -204,7 +208,7 @@ def test_one_feature_works(name, context, n, dtype):
 def test_huge_inputs_and_huge_weights_do_not_overflow_a_soft_clamp(activation, reads, formula, dtype):
     """The scale stays between 1e-3 and 1e3, so 1e30 may grow to 1e33 a coordinate and no further."""
     dense = cases.made(features=FEATURES, hidden=(18, 15), gain=1.0).astype(dtype)
-    transform = hr.MaskedAutoregressive.from_dense(
+    transform = hr.transforms.MaskedAutoregressive.from_dense(
         *dense.arrays, activation=activation, reads=reads, formula=formula, scale="soft_clamp"
     )
     given = cases.hard_rows(FEATURES, dtype)
@@ -215,7 +219,7 @@ def test_huge_inputs_and_huge_weights_do_not_overflow_a_soft_clamp(activation, r
 
     loud = [*dense.weights[:-1], dense.weights[-1] * 1e10]
     loud[-1][0::2] = 0  # the shifts of such weights do grow, the scales must not
-    transform = hr.MaskedAutoregressive.from_dense(
+    transform = hr.transforms.MaskedAutoregressive.from_dense(
         loud, dense.biases, dense.masks, activation=activation, reads=reads, formula=formula
     )
     given = cases.rows(60, FEATURES, dtype)

@@ -55,13 +55,17 @@ def transforms_of(features, context, dtype):
     """A library transform of each kind, all with random weights."""
     maf = cases.made(features=features, hidden=(14, 11), context=context).astype(dtype)
     library = {
-        "MAF": hr.MaskedAutoregressive.from_dense(*maf.arrays, context=context),
-        "IAF": hr.MaskedAutoregressive.from_dense(*maf.arrays, context=context, reads="latent", activation="tanh"),
+        "MAF": hr.transforms.MaskedAutoregressive.from_dense(*maf.arrays, context=context),
+        "IAF": hr.transforms.MaskedAutoregressive.from_dense(
+            *maf.arrays, context=context, reads="latent", activation="tanh"
+        ),
     }
     if features > 1:
         passive = list(range(features - 1, features // 2 - 1, -1))
         net = cases.dense_network(len(passive), (14, 11), features - len(passive), context).astype(dtype)
-        library["coupling"] = hr.Coupling.from_dense(*net.arrays, features=features, passive=passive, context=context)
+        library["coupling"] = hr.transforms.Coupling.from_dense(
+            *net.arrays, features=features, passive=passive, context=context
+        )
     return library
 
 
@@ -118,7 +122,10 @@ def test_permutation_and_standardize_read_any_strides(strides, dtype):
     for n in (0, 3, 60):
         x = array_of(strides, n, 5, dtype)
         plain = np.array(x, order="C")
-        for transform in (hr.Permutation([4, 2, 0, 1, 3]), hr.Standardize(np.arange(5.0), np.arange(1.0, 6.0))):
+        for transform in (
+            hr.transforms.Permutation([4, 2, 0, 1, 3]),
+            hr.transforms.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
+        ):
             for direction in (transform.forward, transform.inverse):
                 for got, want in zip(direction(x), direction(plain), strict=True):
                     cases.assert_same_bits(got, want)
@@ -131,8 +138,8 @@ def test_from_dense_reads_any_strides(strides, dtype):
     plain = [np.array(weight, order="C") for weight in weights]
     masks = [np.asfortranarray(mask)[::-1][::-1] for mask in dense.masks]
     z = cases.rows(20, 5, dtype)
-    want = hr.MaskedAutoregressive.from_dense(plain, dense.biases, dense.masks).forward(z)
-    got = hr.MaskedAutoregressive.from_dense(weights, dense.biases, masks).forward(z)
+    want = hr.transforms.MaskedAutoregressive.from_dense(plain, dense.biases, dense.masks).forward(z)
+    got = hr.transforms.MaskedAutoregressive.from_dense(weights, dense.biases, masks).forward(z)
     for result, expected in zip(got, want, strict=True):
         cases.assert_same_bits(result, expected)
 
@@ -197,11 +204,11 @@ BAD_CONTEXTS = {
     "no rows": (np.zeros((0, 3)), [r"\b4\b", r"\(0, 3\)|\b0\b"]),
 }
 TRANSFORMS = {
-    "MaskedAutoregressive": lambda context: hr.MaskedAutoregressive(5, (8,), context=context),
-    "Coupling": lambda context: hr.Coupling(5, passive=[0, 1], hidden=(8,), context=context),
-    "Inverse": lambda context: hr.Inverse(hr.MaskedAutoregressive(5, (8,), context=context)),
-    "Permutation": lambda context: hr.Permutation([1, 0, 3, 2, 4]),
-    "Standardize": lambda context: hr.Standardize(np.zeros(5), np.ones(5)),
+    "MaskedAutoregressive": lambda context: hr.transforms.MaskedAutoregressive(5, (8,), context=context),
+    "Coupling": lambda context: hr.transforms.Coupling(5, passive=[0, 1], hidden=(8,), context=context),
+    "Inverse": lambda context: hr.transforms.Inverse(hr.transforms.MaskedAutoregressive(5, (8,), context=context)),
+    "Permutation": lambda context: hr.transforms.Permutation([1, 0, 3, 2, 4]),
+    "Standardize": lambda context: hr.transforms.Standardize(np.zeros(5), np.ones(5)),
 }
 CONDITIONAL = ("MaskedAutoregressive", "Coupling", "Inverse")
 
@@ -267,56 +274,73 @@ M = [np.zeros((4, 3), bool), np.zeros((6, 4), bool)]
 
 
 def from_dense(weights=W, biases=B, masks=M, **keywords):
-    return hr.MaskedAutoregressive.from_dense(weights, biases, masks, **keywords)
+    return hr.transforms.MaskedAutoregressive.from_dense(weights, biases, masks, **keywords)
 
 
 def dense_coupling(weights=W, biases=B, masks=None, features=6, passive=(0, 1, 2), **keywords):
-    return hr.Coupling.from_dense(weights, biases, masks, features=features, passive=list(passive), **keywords)
+    return hr.transforms.Coupling.from_dense(
+        weights, biases, masks, features=features, passive=list(passive), **keywords
+    )
 
 
 # name -> (call, words of the message: the argument, what was expected, what was given)
 BAD_SETTINGS = {
-    "features of zero": (lambda: hr.MaskedAutoregressive(0), ["features", r"\b0\b"]),
-    "features below zero": (lambda: hr.MaskedAutoregressive(-2), ["features", "-2"]),
-    "features of a fraction": (lambda: hr.MaskedAutoregressive(2.5), ["features", r"2\.5|float"]),
-    "features of a string": (lambda: hr.MaskedAutoregressive("3"), ["features", "'3'|str"]),
-    "a hidden layer of zero": (lambda: hr.MaskedAutoregressive(3, (8, 0)), ["hidden", r"\b0\b"]),
-    "a hidden layer below zero": (lambda: hr.MaskedAutoregressive(3, (-8,)), ["hidden", "-8"]),
-    "a hidden layer of a fraction": (lambda: hr.MaskedAutoregressive(3, (2.5,)), ["hidden", r"2\.5|float"]),
-    "hidden of a string": (lambda: hr.MaskedAutoregressive(3, "64"), ["hidden", "64|str"]),
-    "an unknown side": (lambda: hr.MaskedAutoregressive(3, reads="both"), ["reads", "latent", "both"]),
-    "an unknown formula": (lambda: hr.MaskedAutoregressive(3, formula="up"), ["formula", "to_latent", "up"]),
-    "an unknown map": (lambda: hr.MaskedAutoregressive(3, map="cubic"), ["map", "affine", "cubic"]),
-    "an unknown scale": (lambda: hr.MaskedAutoregressive(3, scale="relu"), ["scale", "soft_clamp", "relu"]),
-    "an unknown activation": (lambda: hr.MaskedAutoregressive(3, activation="sin"), ["activation", "tanh", "sin"]),
-    "a slope of zero": (lambda: hr.MaskedAutoregressive(3, slope=0.0), ["slope", r"\b0"]),
-    "a slope below zero": (lambda: hr.MaskedAutoregressive(3, slope=-0.5), ["slope", r"-0\.5"]),
-    "a slope of one": (lambda: hr.MaskedAutoregressive(3, slope=1.0), ["slope", r"\b1"]),
-    "a slope of NaN": (lambda: hr.MaskedAutoregressive(3, slope=float("nan")), ["slope", "nan"]),
-    "a context below zero": (lambda: hr.MaskedAutoregressive(3, context=-1), ["context", "-1"]),
-    "a context of a fraction": (lambda: hr.MaskedAutoregressive(3, context=1.5), ["context", r"1\.5|float"]),
-    "an integer dtype": (lambda: hr.MaskedAutoregressive(3, dtype="int32"), ["dtype", "float32", "int32"]),
-    "half precision": (lambda: hr.MaskedAutoregressive(3, dtype="float16"), ["dtype", "float32", "float16"]),
-    "an order too short": (lambda: hr.MaskedAutoregressive(3, order=[0, 1]), ["order", r"\b3\b", r"\b2\b|\[0, 1\]"]),
-    "an order that repeats": (lambda: hr.MaskedAutoregressive(3, order=[0, 1, 1]), ["order", r"\b1\b"]),
-    "an order out of range": (lambda: hr.MaskedAutoregressive(3, order=[0, 1, 3]), ["order", r"\b3\b"]),
-    "an order below zero": (lambda: hr.MaskedAutoregressive(3, order=[0, 1, -1]), ["order", "-1"]),
-    "passive that repeats": (lambda: hr.Coupling(4, passive=[1, 1]), ["passive", r"\b1\b"]),
-    "passive out of range": (lambda: hr.Coupling(4, passive=[0, 4]), ["passive", r"\b4\b"]),
-    "passive below zero": (lambda: hr.Coupling(4, passive=[-1]), ["passive", "-1"]),
-    "passive of fractions": (lambda: hr.Coupling(4, passive=[0.5]), ["passive", r"0\.5|float"]),
-    "coupling, unknown map": (lambda: hr.Coupling(4, passive=[0], map="cubic"), ["map", "affine", "cubic"]),
-    "coupling, unknown scale": (lambda: hr.Coupling(4, passive=[0], scale="no"), ["scale", "soft_clamp", "no"]),
-    "coupling, integer dtype": (lambda: hr.Coupling(4, passive=[0], dtype="int8"), ["dtype", "float32", "int8"]),
-    "permutation that repeats": (lambda: hr.Permutation([0, 0, 1]), ["order", r"\b0\b"]),
-    "permutation out of range": (lambda: hr.Permutation([0, 3, 1]), ["order", r"\b3\b"]),
-    "permutation of a number": (lambda: hr.Permutation(3), ["order", r"\b3\b|int"]),
-    "a std of zero": (lambda: hr.Standardize(np.zeros(2), np.array([1.0, 0.0])), ["std", r"\b0"]),
-    "a std below zero": (lambda: hr.Standardize(np.zeros(2), np.array([1.0, -3.0])), ["std", "-3"]),
-    "a std of NaN": (lambda: hr.Standardize(np.zeros(2), np.array([1.0, np.nan])), ["std", "nan"]),
-    "a mean of infinity": (lambda: hr.Standardize(np.array([np.inf, 0.0]), np.ones(2)), ["mean", "inf"]),
-    "mean and std of two lengths": (lambda: hr.Standardize(np.zeros(3), np.ones(2)), ["std", r"\b3\b", r"\b2\b"]),
-    "inverse of no transform": (lambda: hr.Inverse("MAF"), ["transform", "str|'MAF'"]),
+    "features of zero": (lambda: hr.transforms.MaskedAutoregressive(0), ["features", r"\b0\b"]),
+    "features below zero": (lambda: hr.transforms.MaskedAutoregressive(-2), ["features", "-2"]),
+    "features of a fraction": (lambda: hr.transforms.MaskedAutoregressive(2.5), ["features", r"2\.5|float"]),
+    "features of a string": (lambda: hr.transforms.MaskedAutoregressive("3"), ["features", "'3'|str"]),
+    "a hidden layer of zero": (lambda: hr.transforms.MaskedAutoregressive(3, (8, 0)), ["hidden", r"\b0\b"]),
+    "a hidden layer below zero": (lambda: hr.transforms.MaskedAutoregressive(3, (-8,)), ["hidden", "-8"]),
+    "a hidden layer of a fraction": (lambda: hr.transforms.MaskedAutoregressive(3, (2.5,)), ["hidden", r"2\.5|float"]),
+    "hidden of a string": (lambda: hr.transforms.MaskedAutoregressive(3, "64"), ["hidden", "64|str"]),
+    "an unknown side": (lambda: hr.transforms.MaskedAutoregressive(3, reads="both"), ["reads", "latent", "both"]),
+    "an unknown formula": (lambda: hr.transforms.MaskedAutoregressive(3, formula="up"), ["formula", "to_latent", "up"]),
+    "an unknown map": (lambda: hr.transforms.MaskedAutoregressive(3, map="cubic"), ["map", "affine", "cubic"]),
+    "an unknown scale": (lambda: hr.transforms.MaskedAutoregressive(3, scale="relu"), ["scale", "soft_clamp", "relu"]),
+    "an unknown activation": (
+        lambda: hr.transforms.MaskedAutoregressive(3, activation="sin"),
+        ["activation", "tanh", "sin"],
+    ),
+    "a slope of zero": (lambda: hr.transforms.MaskedAutoregressive(3, slope=0.0), ["slope", r"\b0"]),
+    "a slope below zero": (lambda: hr.transforms.MaskedAutoregressive(3, slope=-0.5), ["slope", r"-0\.5"]),
+    "a slope of one": (lambda: hr.transforms.MaskedAutoregressive(3, slope=1.0), ["slope", r"\b1"]),
+    "a slope of NaN": (lambda: hr.transforms.MaskedAutoregressive(3, slope=float("nan")), ["slope", "nan"]),
+    "a context below zero": (lambda: hr.transforms.MaskedAutoregressive(3, context=-1), ["context", "-1"]),
+    "a context of a fraction": (lambda: hr.transforms.MaskedAutoregressive(3, context=1.5), ["context", r"1\.5|float"]),
+    "an integer dtype": (lambda: hr.transforms.MaskedAutoregressive(3, dtype="int32"), ["dtype", "float32", "int32"]),
+    "half precision": (lambda: hr.transforms.MaskedAutoregressive(3, dtype="float16"), ["dtype", "float32", "float16"]),
+    "an order too short": (
+        lambda: hr.transforms.MaskedAutoregressive(3, order=[0, 1]),
+        ["order", r"\b3\b", r"\b2\b|\[0, 1\]"],
+    ),
+    "an order that repeats": (lambda: hr.transforms.MaskedAutoregressive(3, order=[0, 1, 1]), ["order", r"\b1\b"]),
+    "an order out of range": (lambda: hr.transforms.MaskedAutoregressive(3, order=[0, 1, 3]), ["order", r"\b3\b"]),
+    "an order below zero": (lambda: hr.transforms.MaskedAutoregressive(3, order=[0, 1, -1]), ["order", "-1"]),
+    "passive that repeats": (lambda: hr.transforms.Coupling(4, passive=[1, 1]), ["passive", r"\b1\b"]),
+    "passive out of range": (lambda: hr.transforms.Coupling(4, passive=[0, 4]), ["passive", r"\b4\b"]),
+    "passive below zero": (lambda: hr.transforms.Coupling(4, passive=[-1]), ["passive", "-1"]),
+    "passive of fractions": (lambda: hr.transforms.Coupling(4, passive=[0.5]), ["passive", r"0\.5|float"]),
+    "coupling, unknown map": (lambda: hr.transforms.Coupling(4, passive=[0], map="cubic"), ["map", "affine", "cubic"]),
+    "coupling, unknown scale": (
+        lambda: hr.transforms.Coupling(4, passive=[0], scale="no"),
+        ["scale", "soft_clamp", "no"],
+    ),
+    "coupling, integer dtype": (
+        lambda: hr.transforms.Coupling(4, passive=[0], dtype="int8"),
+        ["dtype", "float32", "int8"],
+    ),
+    "permutation that repeats": (lambda: hr.transforms.Permutation([0, 0, 1]), ["order", r"\b0\b"]),
+    "permutation out of range": (lambda: hr.transforms.Permutation([0, 3, 1]), ["order", r"\b3\b"]),
+    "permutation of a number": (lambda: hr.transforms.Permutation(3), ["order", r"\b3\b|int"]),
+    "a std of zero": (lambda: hr.transforms.Standardize(np.zeros(2), np.array([1.0, 0.0])), ["std", r"\b0"]),
+    "a std below zero": (lambda: hr.transforms.Standardize(np.zeros(2), np.array([1.0, -3.0])), ["std", "-3"]),
+    "a std of NaN": (lambda: hr.transforms.Standardize(np.zeros(2), np.array([1.0, np.nan])), ["std", "nan"]),
+    "a mean of infinity": (lambda: hr.transforms.Standardize(np.array([np.inf, 0.0]), np.ones(2)), ["mean", "inf"]),
+    "mean and std of two lengths": (
+        lambda: hr.transforms.Standardize(np.zeros(3), np.ones(2)),
+        ["std", r"\b3\b", r"\b2\b"],
+    ),
+    "inverse of no transform": (lambda: hr.transforms.Inverse("MAF"), ["transform", "str|'MAF'"]),
     "normal, scale of zero": (lambda: hr.Normal(2, 0.0, 0.0), ["scale", r"\b0"]),
     "normal, scale below zero": (lambda: hr.Normal(2, 0.0, np.array([1.0, -3.0])), ["scale", "-3"]),
     "normal, loc too long": (lambda: hr.Normal(2, np.zeros(3)), ["loc", r"\b2\b", r"\b3\b"]),
@@ -362,18 +386,21 @@ BAD_SETTINGS = {
     "MAF of nothing": (lambda: hr.MAF(0), ["features", r"\b0\b"]),
     "MAF of no transforms below zero": (lambda: hr.MAF(3, transforms=-1), ["transforms", "-1"]),
     "IAF of an unknown activation": (lambda: hr.IAF(3, activation="sin"), ["activation", "tanh", "sin"]),
-    "planar of nothing": (lambda: hr.Planar(0), ["features", r"\b0\b"]),
-    "planar of too much": (lambda: hr.Planar(2**30), ["features", str(2**24), str(2**30)]),
-    "planar, unknown nonlinearity": (lambda: hr.Planar(3, nonlinearity="relu"), ["nonlinearity", "tanh", "relu"]),
-    "planar, no slope": (lambda: hr.Planar(3, negative_slope=0.0), ["negative_slope", r"\b0\b", r"\b1\b"]),
-    "planar, steep slope": (lambda: hr.Planar(3, negative_slope=1.0), ["negative_slope", r"\b0\b", r"1\.0"]),
-    "planar, slope of words": (lambda: hr.Planar(3, negative_slope="flat"), ["negative_slope", "str"]),
-    "planar, a layer of nothing": (lambda: hr.Planar(3, context=2, hidden=(4, 0)), ["hidden", r"\b0\b"]),
-    "planar, integer dtype": (lambda: hr.Planar(3, dtype="int8"), ["dtype", "float32", "int8"]),
-    "radial of a fraction": (lambda: hr.Radial(1.5), ["features", r"1\.5|float"]),
-    "radial, context below zero": (lambda: hr.Radial(3, context=-1), ["context", "-1"]),
-    "radial, unknown activation": (lambda: hr.Radial(3, activation="sin"), ["activation", "tanh", "sin"]),
-    "radial, seed of words": (lambda: hr.Radial(3, seed="x"), ["seed"]),
+    "planar of nothing": (lambda: hr.transforms.Planar(0), ["features", r"\b0\b"]),
+    "planar of too much": (lambda: hr.transforms.Planar(2**30), ["features", str(2**24), str(2**30)]),
+    "planar, unknown nonlinearity": (
+        lambda: hr.transforms.Planar(3, nonlinearity="relu"),
+        ["nonlinearity", "tanh", "relu"],
+    ),
+    "planar, no slope": (lambda: hr.transforms.Planar(3, negative_slope=0.0), ["negative_slope", r"\b0\b", r"\b1\b"]),
+    "planar, steep slope": (lambda: hr.transforms.Planar(3, negative_slope=1.0), ["negative_slope", r"\b0\b", r"1\.0"]),
+    "planar, slope of words": (lambda: hr.transforms.Planar(3, negative_slope="flat"), ["negative_slope", "str"]),
+    "planar, a layer of nothing": (lambda: hr.transforms.Planar(3, context=2, hidden=(4, 0)), ["hidden", r"\b0\b"]),
+    "planar, integer dtype": (lambda: hr.transforms.Planar(3, dtype="int8"), ["dtype", "float32", "int8"]),
+    "radial of a fraction": (lambda: hr.transforms.Radial(1.5), ["features", r"1\.5|float"]),
+    "radial, context below zero": (lambda: hr.transforms.Radial(3, context=-1), ["context", "-1"]),
+    "radial, unknown activation": (lambda: hr.transforms.Radial(3, activation="sin"), ["activation", "tanh", "sin"]),
+    "radial, seed of words": (lambda: hr.transforms.Radial(3, seed="x"), ["seed"]),
     "planar flow of no transforms": (lambda: hr.PlanarFlow(3, 0), ["transforms", r"\b0\b"]),
     "radial flow of nothing": (lambda: hr.RadialFlow(0), ["features", r"\b0\b"]),
     "RealNVP of an integer dtype": (lambda: hr.RealNVP(3, dtype="int64"), ["dtype", "float32", "int64"]),
@@ -399,7 +426,7 @@ def test_a_refused_number_of_threads_changes_nothing():
 
 
 def masked(features=5, context=0):
-    return hr.MaskedAutoregressive(features, (8,), context=context)
+    return hr.transforms.MaskedAutoregressive(features, (8,), context=context)
 
 
 def flow_of(*transforms, base=None):
@@ -409,7 +436,7 @@ def flow_of(*transforms, base=None):
 BAD_FLOWS = {
     "transforms of two widths": (lambda: flow_of(masked(), masked(4)), ["transforms", r"\b5\b", r"\b4\b"]),
     "a permutation of another width": (
-        lambda: flow_of(masked(), hr.Permutation([0, 1, 2])),
+        lambda: flow_of(masked(), hr.transforms.Permutation([0, 1, 2])),
         ["transforms", r"\b5\b", r"\b3\b"],
     ),
     "a base of another width": (lambda: flow_of(masked(), base=hr.Logistic(4)), ["base", r"\b5\b", r"\b4\b"]),
@@ -418,7 +445,7 @@ BAD_FLOWS = {
         ["context", r"\b1\b", r"\b2\b"],
     ),
     "something else than a transform": (lambda: flow_of(masked(), "MAF"), ["transforms", "str|'MAF'"]),
-    "a class instead of a transform": (lambda: flow_of(hr.Permutation), ["transforms", "type|Permutation"]),
+    "a class instead of a transform": (lambda: flow_of(hr.transforms.Permutation), ["transforms", "type|Permutation"]),
     "no base": (lambda: hr.Flow(transforms=[masked()], base=5), ["base", "int"]),
 }
 
@@ -452,7 +479,9 @@ def test_bad_samples_are_refused(name):
 
 @pytest.mark.parametrize("kind", ["transform", "flow"])
 def test_bad_parameters_are_refused_and_change_nothing(kind):
-    holder = masked() if kind == "transform" else flow_of(masked(), hr.Permutation([4, 3, 2, 1, 0]), masked())
+    holder = (
+        masked() if kind == "transform" else flow_of(masked(), hr.transforms.Permutation([4, 3, 2, 1, 0]), masked())
+    )
     cases.randomise(holder)
     kept, size = holder.parameters, holder.parameters.size
     for bad, words in [

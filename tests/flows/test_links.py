@@ -27,7 +27,7 @@ def test_linear_links_are_trained_and_begin_as_the_identity(dtype):
     for i in (1, 2):
         (link,), descending = link_before(i, "linear", 5, seed=3, dtype=dtype)
         assert descending == (i == 1)
-        assert isinstance(link, hr.Linear)
+        assert isinstance(link, hr.transforms.Linear)
         assert link.dtype == dtype
         assert np.array_equal(link.to_matrix()[0], np.eye(5))
 
@@ -75,11 +75,11 @@ def test_reversed_orders_are_the_default(name):
 @every_link
 def test_a_flow_has_its_links(name, link, dtype):
     flow = FLOWS[name](4, link=link, seed=2, dtype=dtype)
-    kind = {"linear": hr.Linear, "random": hr.Permutation}.get(link)
+    kind = {"linear": hr.transforms.Linear, "random": hr.transforms.Permutation}.get(link)
     found = [type(t) for t in flow.transforms]
     network = found[0]
     between = [] if kind is None else [kind]
-    assert found == [network, *between, network, *between, network, hr.Standardize]
+    assert found == [network, *between, network, *between, network, hr.transforms.Standardize]
     cases.randomise(flow, 0.2)
     z = cases.rows(50, 4, dtype)
     x, log_det = flow.to_data(z)
@@ -94,7 +94,7 @@ def test_a_flow_has_its_links(name, link, dtype):
 def test_orders_alternate_where_they_should(name, link):
     """The first of an order has parameters that depend on nothing: a zero row in its masks."""
     flow = FLOWS[name](4, link=link)
-    networks = [t for t in flow.transforms if isinstance(t, hr.MaskedAutoregressive)]
+    networks = [t for t in flow.transforms if isinstance(t, hr.transforms.MaskedAutoregressive)]
     first = []
     for t in networks:
         reads = np.linalg.multi_dot(
@@ -110,7 +110,7 @@ def test_linear_links_are_fitted(name):
     x = cases.rows(300, 3, "float64") @ np.array([[1.0, 0.9, -0.5], [0.0, 0.4, 1.0], [0.0, 0.0, 0.3]])
     flow = FLOWS[name](3, link="linear")
     flow.fit(x, epochs=3, progress=False)
-    links = [t for t in flow.transforms if isinstance(t, hr.Linear)]
+    links = [t for t in flow.transforms if isinstance(t, hr.transforms.Linear)]
     assert len(links) == 2
     assert all(np.abs(t.to_matrix()[0] - np.eye(3)).max() > 1e-3 for t in links)
 

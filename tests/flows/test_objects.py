@@ -12,7 +12,13 @@ from headrace._core import cpu
 
 def small_flow():
     base = hr.Normal(3, 1.0, 2.0)
-    flow = hr.Flow([hr.Inverse(hr.MaskedAutoregressive(3, hidden=(8,))), hr.Permutation([2, 0, 1])], base)
+    flow = hr.Flow(
+        [
+            hr.transforms.Inverse(hr.transforms.MaskedAutoregressive(3, hidden=(8,))),
+            hr.transforms.Permutation([2, 0, 1]),
+        ],
+        base,
+    )
     return cases.randomise(flow, 0.2, "objects")
 
 
@@ -37,13 +43,13 @@ def test_what_a_flow_shows_of_itself_is_current():
 
 def test_fixed_numbers_cannot_be_changed_behind_a_program():
     with pytest.raises(ValueError, match="read-only"):
-        hr.Standardize([0.0], [2.0]).mean[0] = 5.0
+        hr.transforms.Standardize([0.0], [2.0]).mean[0] = 5.0
 
 
 @pytest.mark.parametrize("scale", ["soft_clamp", "exp", "softplus", "sigmoid"])
-@pytest.mark.parametrize("kind", [hr.MaskedAutoregressive, hr.Coupling])
+@pytest.mark.parametrize("kind", [hr.transforms.MaskedAutoregressive, hr.transforms.Coupling])
 def test_fresh_transforms_are_near_the_identity_whatever_the_scale(kind, scale):
-    more = {"passive": [0, 2]} if kind is hr.Coupling else {}
+    more = {"passive": [0, 2]} if kind is hr.transforms.Coupling else {}
     z = cases.rows(200, 4, "float64")
     x, log_det = kind(4, **more, scale=scale, dtype="float64").forward(z)
     assert np.abs(x - z).max() < 0.5

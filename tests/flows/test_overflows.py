@@ -21,7 +21,7 @@ def flow_of(dtype):
         dense = cases.made(features=FEATURES, hidden=(18, 15), key=("overflow",)).astype(dtype)
         weights = [0.0 * weight for weight in dense.weights]
         biases = [*dense.biases[:-1], np.tile(np.array([0.0, log_scale], dtype), FEATURES)]
-        transforms.append(hr.MaskedAutoregressive.from_dense(weights, biases, dense.masks, scale="exp"))
+        transforms.append(hr.transforms.MaskedAutoregressive.from_dense(weights, biases, dense.masks, scale="exp"))
     return hr.Flow(transforms, hr.StandardNormal(FEATURES))
 
 
@@ -67,7 +67,7 @@ def test_an_overflow_at_the_end_of_a_chain_spoils_its_log_determinant_too(core, 
 
 def test_parameters_have_no_gradient_where_a_density_leaves_the_numbers(core, dtype):
     """The row's coordinates and log-determinant are finite, their squares are not."""
-    shift = hr.MaskedAutoregressive(3, hidden=(), map="additive", dtype=dtype)
+    shift = hr.transforms.MaskedAutoregressive(3, hidden=(), map="additive", dtype=dtype)
     flow = hr.Flow([cases.randomise(shift)], hr.StandardNormal(3))
     x = cases.rows(20, 3, dtype)
     x[7] = {"float32": 1e25, "float64": 1e200}[dtype]

@@ -36,26 +36,26 @@ SIGNATURES = {
     hr.NSF: {"features": NEEDED, **FLOW, **NETWORK, **BLOCKS, **LINK, **SPLINE, "slope": 1e-3, "coupling": False},
     hr.PlanarFlow: {"features": NEEDED, **CHAIN, "nonlinearity": "tanh", "negative_slope": 0.2},
     hr.RadialFlow: {"features": NEEDED, **CHAIN},
-    hr.MaskedAutoregressive: {
+    hr.transforms.MaskedAutoregressive: {
         "features": NEEDED, "hidden": (64, 64), "context": 0, "order": None, **FRESH, **CONDITIONER, **BLOCKS,
         "reads": "data",
     },
-    hr.Coupling: {
+    hr.transforms.Coupling: {
         "features": NEEDED, "passive": NEEDED, "hidden": (64, 64), "context": 0, **FRESH, **CONDITIONER, **BLOCKS,
     },
-    hr.Elementwise: {
+    hr.transforms.Elementwise: {
         "features": NEEDED, **ANY_MAP, "dtype": "float32", "map": "rq_spline", "formula": "to_latent",
     },
-    hr.Planar: {
+    hr.transforms.Planar: {
         "features": NEEDED, "hidden": (64, 64), "context": 0, **FRESH, **NETWORK, "nonlinearity": "tanh",
         "negative_slope": 0.2,
     },
-    hr.Radial: {"features": NEEDED, "hidden": (64, 64), "context": 0, **FRESH, **NETWORK},
-    hr.MaskedAutoregressive.from_dense: {
+    hr.transforms.Radial: {"features": NEEDED, "hidden": (64, 64), "context": 0, **FRESH, **NETWORK},
+    hr.transforms.MaskedAutoregressive.from_dense: {
         "weights": NEEDED, "biases": NEEDED, "masks": NEEDED, **DESCRIBED, "context": 0, "verify": None, **CONDITIONER,
         "reads": "data", "outputs": None, "layout": "interleaved",
     },
-    hr.Coupling.from_dense: {
+    hr.transforms.Coupling.from_dense: {
         "weights": NEEDED, "biases": NEEDED, "masks": None, "features": NEEDED, "passive": NEEDED, **DESCRIBED,
         "context": 0, "verify": None, **CONDITIONER, "outputs": None, "layout": "interleaved",
     },

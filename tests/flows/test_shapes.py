@@ -238,13 +238,21 @@ def test_steps_of_an_ascent_are_reached_by_their_number():
     [
         (lambda: hr.MAF(10, context=4, transforms=5, hidden=(64, 64)), None),
         (lambda: hr.RealNVP(5, transforms=3, hidden=(8,)), None),
-        (lambda: hr.Flow([hr.Inverse(hr.MaskedAutoregressive(5, (8,)))]), None),
-        (lambda: hr.Flow([hr.Planar(3), hr.Radial(3), hr.Permutation([2, 1, 0])], hr.Normal(3)), 7 + 5 + 6),
-        (lambda: hr.Rotation.random(4, 0), 0),
-        (lambda: hr.Elementwise(2, map="affine"), 4),
-        (lambda: hr.Linear(5), 25 + 5),
-        (lambda: hr.Flow([hr.Inverse(hr.Linear(5, "random")), hr.ActNorm(5)]), 30 + 10),
-        (lambda: hr.Linear.from_matrix([[-2.0]]), 2),
+        (lambda: hr.Flow([hr.transforms.Inverse(hr.transforms.MaskedAutoregressive(5, (8,)))]), None),
+        (
+            lambda: hr.Flow(
+                [hr.transforms.Planar(3), hr.transforms.Radial(3), hr.transforms.Permutation([2, 1, 0])], hr.Normal(3)
+            ),
+            7 + 5 + 6,
+        ),
+        (lambda: hr.transforms.Rotation.random(4, 0), 0),
+        (lambda: hr.transforms.Elementwise(2, map="affine"), 4),
+        (lambda: hr.transforms.Linear(5), 25 + 5),
+        (
+            lambda: hr.Flow([hr.transforms.Inverse(hr.transforms.Linear(5, "random")), hr.transforms.ActNorm(5)]),
+            30 + 10,
+        ),
+        (lambda: hr.transforms.Linear.from_matrix([[-2.0]]), 2),
     ],
 )
 def test_parameters_are_counted_without_padding(make, count):

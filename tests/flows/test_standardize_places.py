@@ -17,14 +17,19 @@ def chain(place, inverted, dtype, order=None):
     `order`: of a permutation at the data end.
     """
     networks = [cases.made(features=FEATURES, key=(k,)).astype(dtype) for k in ("a", "b")]
-    library = [hr.MaskedAutoregressive.from_dense(*n.arrays, activation="tanh") for n in networks]
+    library = [hr.transforms.MaskedAutoregressive.from_dense(*n.arrays, activation="tanh") for n in networks]
     judge = [reference.MaskedAutoregressive(n.network("tanh")) for n in networks]
-    library.insert(place, hr.Inverse(hr.Standardize(MEAN, STD)) if inverted else hr.Standardize(MEAN, STD))
+    library.insert(
+        place,
+        hr.transforms.Inverse(hr.transforms.Standardize(MEAN, STD))
+        if inverted
+        else hr.transforms.Standardize(MEAN, STD),
+    )
     judge.insert(
         place, reference.Inverse(reference.Standardize(MEAN, STD)) if inverted else reference.Standardize(MEAN, STD)
     )
     if order is not None:
-        library.append(hr.Permutation(order))
+        library.append(hr.transforms.Permutation(order))
         judge.append(reference.Permutation(order))
     return hr.Flow(library), reference.Flow(judge, reference.StandardNormal())
 
@@ -67,16 +72,18 @@ def far_from_zero():
 
 def identity_network():
     """A transform that changes no bit, so that a Standardize on its latent side is no longer at the data end."""
-    network = hr.MaskedAutoregressive(1, map="additive", hidden=(4,))
+    network = hr.transforms.MaskedAutoregressive(1, map="additive", hidden=(4,))
     network.parameters = np.zeros_like(network.parameters)
     return network
 
 
 @pytest.mark.parametrize("rows", [5, 41])
-@pytest.mark.parametrize("behind", [[], [hr.Permutation([0])], [identity_network()]], ids=["end", "moved", "middle"])
+@pytest.mark.parametrize(
+    "behind", [[], [hr.transforms.Permutation([0])], [identity_network()]], ids=["end", "moved", "middle"]
+)
 def test_a_mean_far_larger_than_the_scale_cancels_nowhere(behind, rows):
     x, want = (a[:rows] for a in far_from_zero())
-    z, _ = hr.Flow([hr.Standardize([1000.0], [3e-3]), *behind]).to_latent(x)
+    z, _ = hr.Flow([hr.transforms.Standardize([1000.0], [3e-3]), *behind]).to_latent(x)
     assert np.abs(z - want).max() < 1e-6
     flow = hr.Flow(behind, hr.Normal(1, 1000.0, 3e-3, trainable=False))
     want_log_prob = -0.5 * want[:, 0] ** 2 - 0.5 * np.log(2 * np.pi) - np.log(3e-3)

@@ -29,8 +29,8 @@ def network(map="affine", context=0, dtype="float64", coupling=False):
 def made(arrays, context, coupling, **more):
     more = {"map": "affine", "bins": BINS, "context": context, "activation": "tanh", **more}
     if coupling:
-        return hr.Coupling.from_dense(*arrays, features=FEATURES, passive=[1], **more)
-    return hr.MaskedAutoregressive.from_dense(*arrays, **more)
+        return hr.transforms.Coupling.from_dense(*arrays, features=FEATURES, passive=[1], **more)
+    return hr.transforms.MaskedAutoregressive.from_dense(*arrays, **more)
 
 
 def known(transform, dtype="float64", rows=20):
@@ -112,9 +112,9 @@ def test_splines_of_nflows_are_found_out():
     z = low + (high - low) * (s * t**2 + d0 * t * (1.0 - t)) / below
     slope = s**2 * (d1 * t**2 + 2.0 * s * t * (1.0 - t) + d0 * (1.0 - t) ** 2) / below**2
     settings = {"map": "rq_spline", "bins": BINS, "formula": "to_latent"}
-    hr.MaskedAutoregressive.from_dense(*arrays, **settings)  # without complaint
+    hr.transforms.MaskedAutoregressive.from_dense(*arrays, **settings)  # without complaint
     with pytest.raises(ValueError, match=r"^verify: .* z differs by up to .* and log_det differs by up to "):
-        hr.MaskedAutoregressive.from_dense(*arrays, **settings, verify=(x, z, np.log(slope[:, 0])))
+        hr.transforms.MaskedAutoregressive.from_dense(*arrays, **settings, verify=(x, z, np.log(slope[:, 0])))
 
 
 @pytest.mark.parametrize(

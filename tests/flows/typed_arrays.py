@@ -1,6 +1,6 @@
 """What type checkers know of results, mypy and pyright: the kind of array that goes in comes out."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -28,7 +28,15 @@ def accepted(x: NDArray[np.float32], y: NDArray[np.float64], params: NDArray[np.
     assert_type(hr.Ensemble([flow]).log_prob([[1.0]]), NDArray[Any])
     assert_type(flow.feature_names, tuple[str, ...] | None)
     hr.NSF(["age", "mass"], bounds={"mass": (0.0, None)}, periodic={0: (0.0, 1.0)})
-    assert_type(hr.load("path"), hr.Flow | hr.Ensemble | hr.Transform)
+    over_time: TypeAlias = hr.SequenceFlow | hr.CausalConvolution | hr.LinearPrediction
+    assert_type(hr.load("path"), hr.Flow | hr.Ensemble | hr.transforms.Transform | over_time)
+    assert_type(hr.Flow.load("path").log_prob(x), NDArray[np.float32])
+    assert_type(hr.MAF.load("path"), hr.MAF)
+    assert_type(hr.Ensemble.load("path"), hr.Ensemble)
+    assert_type(hr.SequenceFlow.load("path"), hr.SequenceFlow)
+    assert_type(hr.diagnose(flow, x, training=x), hr.diagnosis.Diagnosis)
+    assert_type(hr.diagnose(hr.auto(x), x), hr.diagnosis.Diagnosis)
+    assert_type(hr.diagnose(hr.WaveNet(), x), hr.diagnosis.SequenceDiagnosis)
     value, log_det = hr.ops.coupling(x, params)
     hr.ops.coupling_vjp(x, params, value, log_det)
 
@@ -47,4 +55,5 @@ def refused(flow: hr.Flow) -> None:
     flow.sample(5, random_state=0)  # type: ignore[call-overload]
     flow.to_latent("x")  # type: ignore[call-overload]
     hr.ops.coupling([1.0], [2.0])  # type: ignore[type-var]
-    hr.load("path").sample(5)  # type: ignore[union-attr]
+    hr.diagnose(hr.WaveNet(), 0, training=0)  # type: ignore[call-overload]
+    hr.load("path").log_prob(np.zeros(3))  # type: ignore[union-attr]

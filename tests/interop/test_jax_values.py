@@ -87,7 +87,7 @@ def test_samples_of_other_bases_follow_the_flow(name, dtype):
     """Each column's distribution against the flow's own draws; the limit at a chance of one in a million."""
     rows, limit = 20_000, np.sqrt(-0.5 * np.log(0.5e-6) * 2 / 20_000)
     map = {} if name in ("student", "mixture") else {"map": "rq_spline", "bound": 1.0}
-    for chain in ([], [hr.MaskedAutoregressive(3, (8,), seed=1, **map)]):
+    for chain in ([], [hr.transforms.MaskedAutoregressive(3, (8,), seed=1, **map)]):
         flow = hr.Flow(chain, FIXED[name](), dtype=dtype)
         noise = np.random.default_rng(3).standard_normal(flow.parameters.size)
         flow.parameters = (0.3 * noise).astype(dtype)

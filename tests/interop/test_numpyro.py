@@ -101,7 +101,7 @@ def test_maps_over_contexts_and_over_rows():
 def test_nuts_samples_a_posterior_with_a_flow_as_prior():
     # A prior that is a Gaussian in fact, x = A z + m, so that the posterior is known for a datum y = x + N(0, 1).
     m, a, y = np.array([1.0, -2.0]), np.array([[0.5, 0.0], [1.5, 1.0]]), np.array([2.0, 1.0])
-    flow = hr.Flow([hr.Linear.from_matrix(a, m)])
+    flow = hr.Flow([hr.transforms.Linear.from_matrix(a, m)])
     prior = FlowDistribution(hj.freeze(flow))
 
     def model(y):
@@ -154,7 +154,7 @@ def test_a_transform_is_the_way_to_data():
 def test_nuts_moves_in_the_latent_space_of_a_transport():
     # The flow is the exact way from a standard normal density to the prior, which is long and narrow, as its map says.
     m, a = np.array([1.0, -2.0]), np.array([[0.02, 0.0], [1.5, 1.0]])
-    flow = hr.Flow([hr.Linear.from_matrix(a, m)])
+    flow = hr.Flow([hr.transforms.Linear.from_matrix(a, m)])
     prior = dist.TransformedDistribution(dist.Normal(0, 1).expand([2]).to_event(1), FlowTransform(hj.freeze(flow)))
 
     def model():

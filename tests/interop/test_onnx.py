@@ -109,7 +109,7 @@ def test_hard_planar_transforms(nonlinearity, context, tmp_path):
     """Inverses of steep and of nearly singular ones, of w = 0, and of tiny and huge w."""
     for scale in (0.0, 1e-20, 0.1, 3.0, 30.0):
         for along in (-8.0, -1.0, 0.0, 1e-4, 50.0):
-            t = hr.Planar(3, nonlinearity=nonlinearity, context=context, hidden=())
+            t = hr.transforms.Planar(3, nonlinearity=nonlinearity, context=context, hidden=())
             w, u = scale * np.array([1.0, -0.5, 0.25], "f"), np.array([0.3, -0.1, 0.2], "f")
             u = u + (np.float32(along / 1.3125 / scale) * w / np.float32(scale) if scale > 1e-3 else 0 * u)
             if context:

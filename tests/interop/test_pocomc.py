@@ -193,7 +193,7 @@ def test_what_has_no_counterpart_is_refused(name, value):
 
 
 def test_names_and_flows_of_ones_own():
-    assert len([t for t in Flow(2, "nsf6").flow.transforms if isinstance(t, hr.MaskedAutoregressive)]) == 6
+    assert len([t for t in Flow(2, "nsf6").flow.transforms if isinstance(t, hr.transforms.MaskedAutoregressive)]) == 6
     assert Flow(2, "maf", transforms=2, hidden=(8,)).flow.n_parameters < Flow(2, "maf3").flow.n_parameters
     own = hr.MAF(2, seed=0)
     assert Flow(2, own).flow is not own

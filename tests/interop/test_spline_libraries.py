@@ -187,7 +187,7 @@ def test_an_autoregressive_transform_of_nflows():
     with torch.no_grad():
         net.final_layer.weight *= 3.0  # knots far from equal
         z, log_det = theirs(x)
-    ours = hr.MaskedAutoregressive.from_dense(
+    ours = hr.transforms.MaskedAutoregressive.from_dense(
         *arrays_of([net.initial_layer, net.blocks[0].linear, net.final_layer]),
         map="rq_spline_nflows",
         bins=BINS,
@@ -232,7 +232,7 @@ def test_a_coupling_of_nflows_whose_network_has_its_sizes_divided():
     # Outputs are coordinate by coordinate: K widths, K heights, K - 1 derivatives.
     divided = np.tile(np.repeat([hidden**-0.5, 1.0], [2 * BINS, BINS - 1]), 3)
     weights[1], biases[1] = weights[1] * divided[:, None], biases[1] * divided
-    hr.Coupling.from_dense(
+    hr.transforms.Coupling.from_dense(
         weights,
         biases,
         features=5,

@@ -19,7 +19,7 @@ FLOWS = {
     "residual": lambda: hr.MAF(4, context=2, hidden=(8, 8), residual=True, transforms=2, seed=0, dtype="float64"),
     "realnvp": lambda: hr.RealNVP(4, context=2, hidden=(8,), transforms=2, seed=0, dtype="float64"),
     "linear, a base with parameters": lambda: hr.Flow(
-        [hr.Linear(4), *hr.MAF(4, context=2, hidden=(8,), transforms=1, seed=0).transforms],
+        [hr.transforms.Linear(4), *hr.MAF(4, context=2, hidden=(8,), transforms=1, seed=0).transforms],
         base=hr.StudentT(4, 5.0),
     ).astype("float64"),
 }

@@ -18,11 +18,13 @@ def rows(*shape, seed=0):
 
 def flow_of(kind, map):
     if kind == "elementwise":
-        chain = [hr.Elementwise(3, map=map, dtype="float64")]
+        chain = [hr.transforms.Elementwise(3, map=map, dtype="float64")]
     elif kind == "coupling":
-        chain = [hr.Coupling(3, [1], (5,), context=2, map=map, activation="tanh", seed=1, dtype="float64")]
+        chain = [hr.transforms.Coupling(3, [1], (5,), context=2, map=map, activation="tanh", seed=1, dtype="float64")]
     else:
-        chain = [hr.MaskedAutoregressive(3, (5,), context=2, map=map, activation="tanh", seed=1, dtype="float64")]
+        chain = [
+            hr.transforms.MaskedAutoregressive(3, (5,), context=2, map=map, activation="tanh", seed=1, dtype="float64")
+        ]
     flow = hr.Flow(chain)
     flow.parameters = flow.parameters + 0.2 * np.random.default_rng(0).standard_normal(flow.parameters.size)
     return flow

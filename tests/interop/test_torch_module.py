@@ -146,7 +146,7 @@ def test_draws_of_other_bases_follow_the_flow(name, dtype):
     else:
         assert np.abs(between).max() < 5.0 / np.sqrt(rows) / 12.0
     map = {} if name in ("student", "mixture") else {"map": "rq_spline", "bound": 1.0}
-    chain = [hr.MaskedAutoregressive(3, (8,), context=1, seed=1, **map)]
+    chain = [hr.transforms.MaskedAutoregressive(3, (8,), context=1, seed=1, **map)]
     flow = changed(hr.Flow(chain, base, dtype=dtype), 2)
     module = FlowModule(flow)
     context = torch.ones(1, dtype=module.vector.dtype)
@@ -206,17 +206,19 @@ def test_gradients_against_finite_differences(family, verb):
 
 
 TRANSFORMS = {
-    "act_norm": lambda: hr.ActNorm(3),
-    "coupling": lambda: hr.Coupling(3, [1], (5,), context=CONTEXT, map="rq_spline", activation="tanh"),
-    "elementwise": lambda: hr.Elementwise(3, map="rq_spline"),
-    "coupling of all": lambda: hr.Coupling(3, [], (5,), context=CONTEXT, activation="tanh"),
-    "inverse": lambda: hr.Inverse(hr.MaskedAutoregressive(3, (5,), context=CONTEXT, activation="tanh")),
-    "linear": lambda: hr.Linear(3),
-    "permutation": lambda: hr.Permutation([2, 0, 1]),
-    "planar": lambda: hr.Planar(3, nonlinearity="tanh", context=CONTEXT, hidden=(5,)),
-    "radial": lambda: hr.Radial(3),
-    "rotation": lambda: hr.Rotation(np.linalg.qr(np.eye(3) + np.tri(3))[0]),
-    "standardize": lambda: hr.Standardize([1.0, 2.0, 3.0], [0.5, 1.0, 2.0]),
+    "act_norm": lambda: hr.transforms.ActNorm(3),
+    "coupling": lambda: hr.transforms.Coupling(3, [1], (5,), context=CONTEXT, map="rq_spline", activation="tanh"),
+    "elementwise": lambda: hr.transforms.Elementwise(3, map="rq_spline"),
+    "coupling of all": lambda: hr.transforms.Coupling(3, [], (5,), context=CONTEXT, activation="tanh"),
+    "inverse": lambda: hr.transforms.Inverse(
+        hr.transforms.MaskedAutoregressive(3, (5,), context=CONTEXT, activation="tanh")
+    ),
+    "linear": lambda: hr.transforms.Linear(3),
+    "permutation": lambda: hr.transforms.Permutation([2, 0, 1]),
+    "planar": lambda: hr.transforms.Planar(3, nonlinearity="tanh", context=CONTEXT, hidden=(5,)),
+    "radial": lambda: hr.transforms.Radial(3),
+    "rotation": lambda: hr.transforms.Rotation(np.linalg.qr(np.eye(3) + np.tri(3))[0]),
+    "standardize": lambda: hr.transforms.Standardize([1.0, 2.0, 3.0], [0.5, 1.0, 2.0]),
 }
 
 
@@ -420,7 +422,7 @@ def test_an_exported_graph_has_gradients():
 def test_a_distribution_and_a_transform_compile_whole(backend):
     """In one graph, of which inductor would make C++ code for seconds: the test of a step has that."""
     compiled = functools.partial(torch.compile, fullgraph=True, backend=backend)
-    transform = TransformModule(hr.MaskedAutoregressive(3, (8,), context=CONTEXT, seed=1, dtype="float64"))
+    transform = TransformModule(hr.transforms.MaskedAutoregressive(3, (8,), context=CONTEXT, seed=1, dtype="float64"))
     module, x, context = module_of("maf"), rows(20, 3), rows(20, CONTEXT)
     base = torch.distributions.Independent(torch.distributions.Normal(rows(3) * 0, torch.ones(3).double()), 1)
 
@@ -511,7 +513,7 @@ def test_training_with_groups_is_training_with_the_flows_own_optimiser():
 
 
 def test_transforms_stand_in_torch_distributions():
-    transform = hr.MaskedAutoregressive(3, (16,), context=CONTEXT, seed=1, dtype="float64")
+    transform = hr.transforms.MaskedAutoregressive(3, (16,), context=CONTEXT, seed=1, dtype="float64")
     vector = transform.parameters
     transform.parameters = vector + 0.2 * np.random.default_rng(0).standard_normal(vector.size)
     module, context = TransformModule(transform), rows(CONTEXT)
@@ -536,7 +538,7 @@ def test_errors_name_the_argument():
     module = module_of("maf")
     x, context = rows(5, 3), rows(5, CONTEXT)
     with pytest.raises(TypeError, match="flow: expected a Flow"):
-        FlowModule(hr.Permutation([1, 0]))
+        FlowModule(hr.transforms.Permutation([1, 0]))
     for wrong, message in NO_FLOWS:
         with pytest.raises(TypeError, match=f"flow: expected a Flow, got {message}"):
             FlowModule(wrong())

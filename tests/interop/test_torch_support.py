@@ -23,7 +23,7 @@ def module_of(flow):
 
 
 def spline(map="rq_spline"):
-    return hr.Coupling(2, passive=[0], map=map, bound=1.0, hidden=(4,))
+    return hr.transforms.Coupling(2, passive=[0], map=map, bound=1.0, hidden=(4,))
 
 
 # A flow, and the ends of its columns.
@@ -38,25 +38,33 @@ FLOWS = {
         [(0, 1), (0, TWO_PI), (-1, 1)],
     ),
     "a uniform base": (lambda: hr.Flow([], hr.Uniform(2)), [(-1, 1), (-1, 1)]),
-    "splines of a uniform base": (lambda: hr.Flow([spline(), hr.Inverse(spline())], hr.Uniform(2)), [(-1, 1)] * 2),
+    "splines of a uniform base": (
+        lambda: hr.Flow([spline(), hr.transforms.Inverse(spline())], hr.Uniform(2)),
+        [(-1, 1)] * 2,
+    ),
     "free splines": (
-        lambda: hr.Flow([hr.MaskedAutoregressive(2, (4,), map="rq_spline_free", bound=1.0)], hr.Uniform(2)),
+        lambda: hr.Flow([hr.transforms.MaskedAutoregressive(2, (4,), map="rq_spline_free", bound=1.0)], hr.Uniform(2)),
         [(-1, 1)] * 2,
     ),
     "splines, permuted, scaled": (
-        lambda: hr.Flow([spline(), hr.Permutation([1, 0]), hr.Standardize([3.0, -4.0], [2.0, 5.0])], hr.Uniform(2)),
+        lambda: hr.Flow(
+            [spline(), hr.transforms.Permutation([1, 0]), hr.transforms.Standardize([3.0, -4.0], [2.0, 5.0])],
+            hr.Uniform(2),
+        ),
         [(1, 5), (-9, 1)],
     ),
     "a uniform base before bounds": (
-        lambda: hr.Flow([hr.Support([(0.0, None), (0.0, 1.0)])], hr.Uniform(2)),
+        lambda: hr.Flow([hr.transforms.Support([(0.0, None), (0.0, 1.0)])], hr.Uniform(2)),
         [(math.exp(-1), math.e), (1 / (1 + math.e), 1 / (1 + math.exp(-1)))],
     ),
     "one uniform column": (
-        lambda: hr.Flow([hr.Coupling(2, passive=[0], hidden=(4,))], hr.Independent(["uniform", "normal"])),
+        lambda: hr.Flow([hr.transforms.Coupling(2, passive=[0], hidden=(4,))], hr.Independent(["uniform", "normal"])),
         [(-1, 1), None],
     ),
     "on some columns": (
-        lambda: hr.Flow([hr.OnColumns(spline(), [2, 0], 3)], hr.Independent(["uniform", "normal", "uniform"])),
+        lambda: hr.Flow(
+            [hr.transforms.OnColumns(spline(), [2, 0], 3)], hr.Independent(["uniform", "normal", "uniform"])
+        ),
         [(-1, 1), None, (-1, 1)],
     ),
 }
@@ -117,13 +125,16 @@ def test_its_bijection_reaches_all_of_it(name):
 
 
 def test_flows_on_all_rows_have_the_constraint_that_they_had():
-    for flow in (hr.MAF(2), hr.Flow([hr.Linear(3)], hr.StudentT(3)), hr.Flow([], hr.Logistic(1))):
+    for flow in (hr.MAF(2), hr.Flow([hr.transforms.Linear(3)], hr.StudentT(3)), hr.Flow([], hr.Logistic(1))):
         assert FlowModule(flow)().support is constraints.real_vector
 
 
 def test_support_that_is_no_product_of_intervals():
     """Transforms that mix the columns of a cube: rows are checked by their density, and there is no bijection."""
-    for mixes in (hr.Linear.from_matrix(np.array([[1.0, 0.5], [0.0, 1.0]])), hr.Coupling(2, passive=[0], hidden=(4,))):
+    for mixes in (
+        hr.transforms.Linear.from_matrix(np.array([[1.0, 0.5], [0.0, 1.0]])),
+        hr.transforms.Coupling(2, passive=[0], hidden=(4,)),
+    ):
         module = module_of(hr.Flow([mixes], hr.Uniform(2)))
         support = module().support
         assert support.event_dim == 1
@@ -137,7 +148,7 @@ def test_support_that_is_no_product_of_intervals():
 
 
 def test_it_goes_by_the_parameters_of_now():
-    module = FlowModule(hr.Flow([hr.Elementwise(1, map="affine")], hr.Uniform(1), dtype="float64"))
+    module = FlowModule(hr.Flow([hr.transforms.Elementwise(1, map="affine")], hr.Uniform(1), dtype="float64"))
     before = module().support.base_constraint.upper_bound.item()
     with torch.no_grad():
         module.vector += 0.5

@@ -125,7 +125,7 @@ def test_a_backward_pass_through_a_flow_that_was_replaced_is_refused():
     """Another structure of the same sizes: the order of the coordinates turned round."""
     module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(5, 3)
     chain = module.flow.transforms
-    other = hr.Flow([hr.Permutation([2, 1, 0]), *chain])
+    other = hr.Flow([hr.transforms.Permutation([2, 1, 0]), *chain])
     loss = module.log_prob(x).sum()
     module.flow = other
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -168,7 +168,7 @@ def test_no_rows_and_one_row_have_gradients():
 
 def test_draws_of_a_transform_are_scored_with_gradients_of_now():
     """What was drawn without gradients has them when it is scored, and parameters that changed since are seen."""
-    module = TransformModule(hr.MaskedAutoregressive(3, (16,), seed=1))
+    module = TransformModule(hr.transforms.MaskedAutoregressive(3, (16,), seed=1))
     base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
     density = torch.distributions.TransformedDistribution(base, [module()])
     x = density.sample((20,))
@@ -201,7 +201,7 @@ def test_a_distribution_says_how_to_estimate_what_it_has_no_formula_for():
 
 def test_the_estimates_of_messages_are_right():
     """The formulas of the errors, where the density is known."""
-    density = FlowModule(hr.Flow([hr.Standardize([1.0, 2.0], [0.5, 3.0])]))()
+    density = FlowModule(hr.Flow([hr.transforms.Standardize([1.0, 2.0], [0.5, 3.0])]))()
     torch.manual_seed(0)
     known = torch.distributions.Independent(
         torch.distributions.Normal(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 3.0])), 1
@@ -222,7 +222,7 @@ def test_the_estimates_of_messages_are_right():
 
 
 def test_a_transform_for_many_contexts_draws_for_each():
-    module, context = TransformModule(hr.MaskedAutoregressive(3, (16,), context=2, seed=1)), rows(5, 2)
+    module, context = TransformModule(hr.transforms.MaskedAutoregressive(3, (16,), context=2, seed=1)), rows(5, 2)
     base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
     density = torch.distributions.TransformedDistribution(base, [module(context)])
     assert (density.batch_shape, density.event_shape) == ((5,), (3,))
@@ -301,7 +301,9 @@ def stacked(modules, base=None):
 
 
 def small(seed, order=(0, 1, 2)):
-    return hr.Flow([hr.Permutation(list(order)), *hr.MAF(3, transforms=1, hidden=(8,), seed=seed).transforms])
+    return hr.Flow(
+        [hr.transforms.Permutation(list(order)), *hr.MAF(3, transforms=1, hidden=(8,), seed=seed).transforms]
+    )
 
 
 def fitted(seed):
@@ -403,9 +405,9 @@ class Scored(torch.nn.Module):
 what, path = sys.argv[1:]
 chain, x = hr.MAF(3, transforms=1, hidden=(8,), seed=0).transforms, torch.ones(2, 3)
 if what == "write":
-    torch.export.save(torch.export.export(Scored(hr.Flow([hr.Permutation([0, 1, 2]), *chain])), (x,)), path)
+    torch.export.save(torch.export.export(Scored(hr.Flow([hr.transforms.Permutation([0, 1, 2]), *chain])), (x,)), path)
 else:
-    other = Scored(hr.Flow([hr.Permutation([2, 0, 1]), *chain]))
+    other = Scored(hr.Flow([hr.transforms.Permutation([2, 0, 1]), *chain]))
     print(torch.export.load(path).module()(x))
 """
     done = [

@@ -97,7 +97,7 @@ def test_a_coupling(formula):
 
 @pairwise(formula=cases.FORMULAS, dtype=cases.DTYPES)
 def test_elementwise(formula, dtype):
-    t = hr.Elementwise(3, map=MAP, formula=formula, bins=5, bound=2.0, dtype=dtype)
+    t = hr.transforms.Elementwise(3, map=MAP, formula=formula, bins=5, bound=2.0, dtype=dtype)
     z = cases.rows(40, 3, dtype)
     x, log_det = t.forward(z)  # fresh: the identity
     cases.assert_close(x, z)
@@ -125,14 +125,14 @@ def foreign():
     """With a network's outputs in another order than the map's."""
     dense = cases.made(4, (8,), outputs=("slope", "shift"), layout="blocked", bins=3).astype("float32")
     settings = {"outputs": dense.outputs, "layout": dense.layout}
-    return hr.MaskedAutoregressive.from_dense(*dense.arrays, map=MAP, bins=3, **settings)
+    return hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, map=MAP, bins=3, **settings)
 
 
 KINDS = {
     "foreign": foreign,
-    "masked": lambda: hr.MaskedAutoregressive(4, (8,), map=MAP, bins=3),
-    "coupling": lambda: hr.Coupling(4, [1], (8,), map=MAP, bins=3),
-    "elementwise": lambda: hr.Elementwise(4, map=MAP, bins=3),
+    "masked": lambda: hr.transforms.MaskedAutoregressive(4, (8,), map=MAP, bins=3),
+    "coupling": lambda: hr.transforms.Coupling(4, [1], (8,), map=MAP, bins=3),
+    "elementwise": lambda: hr.transforms.Elementwise(4, map=MAP, bins=3),
 }
 
 
@@ -157,7 +157,7 @@ def test_files_and_repr(kind, tmp_path):
 )
 def test_what_the_map_says_of_itself_is_heeded(settings, words):
     with pytest.raises(ValueError, match="expected") as error:
-        hr.MaskedAutoregressive(4, (8,), map=MAP, **settings)
+        hr.transforms.MaskedAutoregressive(4, (8,), map=MAP, **settings)
     cases.assert_says(error, *words)
 
 

@@ -235,10 +235,12 @@ def test_networks_give_their_parameters_in_any_order(map, kind, layout, bins, dt
     biases = [(0.7 * generator.standard_normal(len(m))).astype(dtype) for m in masks]
     network = reference.Network(weights, biases, masks, "relu")
     if kind == "masked":
-        library = hr.MaskedAutoregressive.from_dense(weights, biases, masks, bins=bins, **settings)
+        library = hr.transforms.MaskedAutoregressive.from_dense(weights, biases, masks, bins=bins, **settings)
         judge = reference.MaskedAutoregressive(network, **settings)
     else:
-        library = hr.Coupling.from_dense(weights, biases, masks, features=5, passive=[4, 1], bins=bins, **settings)
+        library = hr.transforms.Coupling.from_dense(
+            weights, biases, masks, features=5, passive=[4, 1], bins=bins, **settings
+        )
         judge = reference.Coupling(network, 5, [4, 1], **settings)
     cases.check_directions(library, judge, 2.0 * cases.rows(33, 5, dtype), None, dtype, depth=256)
     back = library.to_dense()
@@ -247,7 +249,7 @@ def test_networks_give_their_parameters_in_any_order(map, kind, layout, bins, dt
 
 
 def test_the_settings_are_shown_and_kept():
-    t = hr.MaskedAutoregressive(2, (4,), map="rq_spline_circular", bins=5, bound=(0, 1), min_bin=0.01)
+    t = hr.transforms.MaskedAutoregressive(2, (4,), map="rq_spline_circular", bins=5, bound=(0, 1), min_bin=0.01)
     assert "map='rq_spline_circular', bins=5, bound=(0, 1), min_bin=0.01" in repr(t)
     again = hr.from_bytes(hr.to_bytes(t))
     assert repr(again) == repr(t)
@@ -257,7 +259,7 @@ def test_the_settings_are_shown_and_kept():
     header = t._header()
     assert (header["bound"], header["min_bin"]) == ([0.0, 1.0], 0.01)
     # Files without another least bin have no other keys than files of earlier versions.
-    header = hr.MaskedAutoregressive(2, (4,), map="rq_spline")._header()
+    header = hr.transforms.MaskedAutoregressive(2, (4,), map="rq_spline")._header()
     assert "min_bin" not in header
     assert header["bound"] == 5.0
 
@@ -282,9 +284,9 @@ def test_bad_settings_are_refused(map, name):
     bins = settings.get("bins", 8)
     values, params = np.zeros((2, 3)), np.zeros((2, 3, reference.MAPS[map].count(bins)))
     makers = [
-        lambda: hr.MaskedAutoregressive(3, map=map, **settings),
-        lambda: hr.Coupling(3, [0], map=map, **settings),
-        lambda: hr.Elementwise(3, map=map, **settings),
+        lambda: hr.transforms.MaskedAutoregressive(3, map=map, **settings),
+        lambda: hr.transforms.Coupling(3, [0], map=map, **settings),
+        lambda: hr.transforms.Elementwise(3, map=map, **settings),
         lambda: hr.ops.coupling(values, params, map, **settings),
         lambda: hr.ops.coupling_vjp(values, params, values, np.zeros(2), map, **settings),
     ]
@@ -296,7 +298,7 @@ def test_bad_settings_are_refused(map, name):
 
 def test_the_old_spline_has_a_symmetric_interval():
     with pytest.raises(ValueError, match=r"bound: expected one number for map 'rq_spline'.* got \(0, 1\)"):
-        hr.MaskedAutoregressive(3, map="rq_spline", bound=(0, 1))
+        hr.transforms.MaskedAutoregressive(3, map="rq_spline", bound=(0, 1))
 
 
 @every_map

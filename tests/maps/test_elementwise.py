@@ -15,7 +15,7 @@ FEATURES, BINS = 3, 5
 
 def made(map, formula, dtype, spread=0.7, **more):
     """A transform with random raw parameters, and these, shape (features, numbers of a coordinate)."""
-    t = hr.Elementwise(FEATURES, map=map, formula=formula, bins=BINS, dtype=dtype, **more)
+    t = hr.transforms.Elementwise(FEATURES, map=map, formula=formula, bins=BINS, dtype=dtype, **more)
     raw = (spread * cases.rng("elementwise", map).standard_normal((FEATURES, reference.MAPS[map].count(BINS)))).astype(
         dtype
     )
@@ -46,7 +46,7 @@ def test_both_directions_match_the_reference(map, formula, rows, dtype):
 @every_map
 @every_formula
 def test_fresh_ones_are_the_identity(map, formula, dtype):
-    t = hr.Elementwise(4, map=map, formula=formula, dtype=dtype)
+    t = hr.transforms.Elementwise(4, map=map, formula=formula, dtype=dtype)
     z = cases.rows(20, 4, dtype)
     x, log_det = t.forward(z)
     cases.assert_close(x, z)
@@ -98,7 +98,7 @@ def pack_of(t):
 def test_the_bent_line_is_eq_25(dtype):
     """From the notes' own numbers: (1 - σ) x + φ0 + γ sqrt(ε² + ((1 - σ) x - x0)²)."""
     sigma, shift, gamma, center, epsilon, slope = 0.3, -0.4, 0.6, 0.8, 0.25, 1e-3
-    t = hr.Elementwise(1, map="dual_ascent", dtype=dtype)
+    t = hr.transforms.Elementwise(1, map="dual_ascent", dtype=dtype)
     log_a, share = np.log(1 - sigma), gamma / (1 - slope)
     raw = {
         "stretch": log_a / (1 - abs(log_a) / np.log(1 / slope)),
@@ -119,7 +119,7 @@ def test_the_bent_line_is_eq_25(dtype):
 
 def test_a_bent_line_that_is_nearly_flat_on_one_side_comes_back(dtype):
     """|γ| is as close to 1 as it can be; the inverse loses what the flat side has lost already."""
-    t = hr.Elementwise(1, map="dual_ascent", formula="to_latent", dtype=dtype)
+    t = hr.transforms.Elementwise(1, map="dual_ascent", formula="to_latent", dtype=dtype)
     for sign in (1.0, -1.0):
         t.set_parameter("bend", np.array([[sign * 1e4]]))
         x = np.linspace(-30, 30, 301)[:, None].astype(dtype)
@@ -158,7 +158,13 @@ def test_a_flow_of_them_is_fitted():
     """Skewed coordinates, each for itself."""
     g = cases.rng("skewed")
     x = np.expm1(g.standard_normal((2000, 2)))
-    flow = hr.Flow([hr.Elementwise(2), hr.Elementwise(2, map="dual_ascent"), hr.Standardize([0.0, 0.0], [1.0, 1.0])])
+    flow = hr.Flow(
+        [
+            hr.transforms.Elementwise(2),
+            hr.transforms.Elementwise(2, map="dual_ascent"),
+            hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0]),
+        ]
+    )
     before = flow.log_prob(x).mean()
     history = flow.fit(x, epochs=30, progress=False)
     assert history.best_epoch > 0
@@ -183,12 +189,12 @@ def test_a_flow_of_them_is_fitted():
 )
 def test_wrong_settings_are_refused(keywords, words):
     with pytest.raises((TypeError, ValueError)) as error:
-        hr.Elementwise(**{"features": 2, **keywords})
+        hr.transforms.Elementwise(**{"features": 2, **keywords})
     cases.assert_says(error, *words)
 
 
 def test_wrong_arrays_are_refused():
-    t = hr.Elementwise(2)
+    t = hr.transforms.Elementwise(2)
     for shape in ((3,), (3, 1), (3, 3)):
         with pytest.raises(ValueError, match=r"x: expected shape \(rows, 2\)"):
             t.inverse(np.zeros(shape))

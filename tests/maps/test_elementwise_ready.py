@@ -46,7 +46,7 @@ def test_coordinates_find_their_parameters_in_any_order(map, active, levels, dty
 
 
 def test_the_smallest_derivatives_do_not_underflow(dtype):
-    t = hr.Elementwise(4, map="dual_ascent", slope=1e-6, formula="to_data", dtype=dtype)
+    t = hr.transforms.Elementwise(4, map="dual_ascent", slope=1e-6, formula="to_data", dtype=dtype)
     t.set_parameter("stretch", np.full((4, 1), -1e30, dtype))
     t.set_parameter("bend", np.full((4, 1), -1e20, dtype))
     log_det = t.forward(np.full((9, 4), 1e4, dtype))[1]

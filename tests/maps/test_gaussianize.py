@@ -43,7 +43,7 @@ def made(base="standard normal", dtype="float64"):
 
 def test_both_directions_are_the_reference_s(core, dtype):
     """Slopes vary by a factor of some 50 within a curve: an error in x is that much larger in z."""
-    t, judge = hr.Gaussianize(*CURVES), reference.Gaussianize(*CURVES)
+    t, judge = hr.transforms.Gaussianize(*CURVES), reference.Gaussianize(*CURVES)
     for n in cases.BATCH_SIZES:
         x = rows(n, dtype)
         z = judge.inverse(x)[0].astype(dtype)
@@ -54,7 +54,7 @@ def test_both_directions_are_the_reference_s(core, dtype):
 
 def test_the_curve_goes_through_its_points_with_its_slopes():
     data, latent, slopes = CURVES
-    t = hr.Gaussianize(*CURVES)
+    t = hr.transforms.Gaussianize(*CURVES)
     z, log_det = t.inverse(data.T.copy())
     assert_allclose(z, np.tile(latent[:, None], FEATURES), atol=1e-13)
     assert_allclose(log_det, np.log(slopes).sum(axis=0), atol=1e-12)
@@ -62,7 +62,7 @@ def test_the_curve_goes_through_its_points_with_its_slopes():
 
 
 def test_log_dets_are_those_of_the_jacobian():
-    t, x = hr.Gaussianize(*CURVES), rows(9, "float64")
+    t, x = hr.transforms.Gaussianize(*CURVES), rows(9, "float64")
     assert_allclose(t.inverse(x)[1], reference.log_det_by_differences(lambda a: t.inverse(a)[0], x), atol=1e-6)
     z, log_det = t.inverse(x)
     back, log_det_back = t.forward(z)
@@ -71,7 +71,7 @@ def test_log_dets_are_those_of_the_jacobian():
 
 
 def test_one_row_is_that_of_many(core, dtype):
-    t, x = hr.Gaussianize(*CURVES), rows(60, dtype)
+    t, x = hr.transforms.Gaussianize(*CURVES), rows(60, dtype)
     whole = t.inverse(x)
     for i in (0, 59):
         for got, want in zip(t.inverse(x[i : i + 1]), whole, strict=True):
@@ -102,7 +102,7 @@ def test_a_device_computes_the_same(device, dtype):
 
 
 def test_far_rows_and_what_is_not_finite(core, dtype):
-    t = hr.Gaussianize(*CURVES)
+    t = hr.transforms.Gaussianize(*CURVES)
     x = rows(20, dtype)
     x[3, 1], x[4, 0], x[5] = np.nan, np.inf, 1e30
     z, log_det = t.inverse(x)
@@ -154,7 +154,7 @@ def test_gradients_on_a_device(verb, device):
 
 
 def test_copies_pickles_and_files_have_the_same_bits(tmp_path):
-    t, x = hr.Gaussianize(*CURVES), rows(30, "float64")
+    t, x = hr.transforms.Gaussianize(*CURVES), rows(30, "float64")
     t.save(tmp_path / "t")
     want = t.inverse(x)
     for other in (copy.copy(t), copy.deepcopy(t), pickle.loads(pickle.dumps(t)), hr.load(tmp_path / "t")):
@@ -165,7 +165,7 @@ def test_copies_pickles_and_files_have_the_same_bits(tmp_path):
 
 
 def test_some_columns_alone():
-    t, x = hr.Gaussianize(*CURVES), rows(30, "float64")
+    t, x = hr.transforms.Gaussianize(*CURVES), rows(30, "float64")
     assert_array_equal(t._part((3, 1)).inverse(x[:, [3, 1]])[0], t.inverse(x)[0][:, [3, 1]])
 
 
@@ -184,13 +184,13 @@ def test_some_columns_alone():
 )
 def test_wrong_curves_are_refused(change, words):
     with pytest.raises(ValueError) as caught:
-        hr.Gaussianize(*change(*CURVES))
+        hr.transforms.Gaussianize(*change(*CURVES))
     for word in words:
         assert word in str(caught.value)
 
 
 def test_a_file_whose_curves_are_none_is_refused():
-    t = hr.Gaussianize(*CURVES)
+    t = hr.transforms.Gaussianize(*CURVES)
     hostile_files.refused(hostile_files.with_header(t, hostile_files.set_at("formula", to="to_data")), "formula")
     hostile_files.refused(hostile_files.with_header(t, hostile_files.set_at("min_bin", to=1e-3)), "min_bin")
 

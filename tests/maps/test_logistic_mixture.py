@@ -97,7 +97,7 @@ def test_what_is_not_finite_gives_nan_in_its_row_alone(direction, bad, where):
 
 def test_a_flow_over_a_logistic_base_has_the_mixture_as_its_density_and_draws_from_it():
     weight, mean = np.array([0.0, 1.0, -0.5]), np.array([-4.0, 0.0, 3.0])
-    mixture = hr.Elementwise(1, map=NAME, bins=3, formula="to_data", dtype="float64")
+    mixture = hr.transforms.Elementwise(1, map=NAME, bins=3, formula="to_data", dtype="float64")
     mixture.set_parameter("weight", weight[None])
     mixture.set_parameter("mean", mean[None])
     flow = hr.Flow([mixture], base=hr.Logistic(1))
@@ -114,7 +114,7 @@ def test_a_fit_finds_two_peaks():
     """A bimodal column, which an affine map cannot bend: 0.35 nats lie between a Gaussian and the truth."""
     generator = np.random.default_rng(3)
     rows = generator.standard_normal((4000, 1)) * 0.3 + np.where(generator.random((4000, 1)) < 0.4, -1.0, 1.0)
-    transform = hr.MaskedAutoregressive(1, (), map=NAME, bins=4)
+    transform = hr.transforms.MaskedAutoregressive(1, (), map=NAME, bins=4)
     flow = hr.Flow([transform], base=hr.Logistic(1))
     start = generator.standard_normal(flow.parameters.shape)
     flow.parameters = start.astype("float32")  # components apart: alike ones would move alike

@@ -21,7 +21,7 @@ def numbers(features=7):
 @pytest.mark.parametrize("formula", ["to_latent", "to_data"])
 def test_it_is_the_formula_of_the_notes(formula, dtype):
     p, x = numbers(), cases.rows(50, 7, dtype)
-    t = hr.Elementwise.from_notes(**p, formula=formula, dtype=dtype)
+    t = hr.transforms.Elementwise.from_notes(**p, formula=formula, dtype=dtype)
     w = (1 - p["sigma"]) * x - p["x0"]
     r = np.sqrt(p["epsilon"] ** 2 + w**2)
     want = (1 - p["sigma"]) * x + p["phi0"] + p["gamma"] * r
@@ -35,17 +35,17 @@ def test_it_is_the_formula_of_the_notes(formula, dtype):
 
 def test_there_and_back(dtype):
     p = numbers()
-    back = hr.Elementwise.from_notes(**p, dtype=dtype).to_notes()
+    back = hr.transforms.Elementwise.from_notes(**p, dtype=dtype).to_notes()
     assert list(back) == list(p)
     for name, want in p.items():
         np.testing.assert_allclose(back[name], want, rtol=1e-10 if dtype == "float64" else 1e-4, atol=1e-5)
 
 
 def test_zero_is_the_identity():
-    t = hr.Elementwise.from_notes([0.0], [0.0], [0.0], [0.3], [1.0])
+    t = hr.transforms.Elementwise.from_notes([0.0], [0.0], [0.0], [0.3], [1.0])
     x = np.linspace(-3, 3, 7)[:, None]
     np.testing.assert_allclose(t.inverse(x)[0], x, atol=1e-15)
-    fresh = hr.Elementwise(2, map="dual_ascent", dtype="float64").to_notes()
+    fresh = hr.transforms.Elementwise(2, map="dual_ascent", dtype="float64").to_notes()
     assert fresh["sigma"].tolist() == fresh["gamma"].tolist() == fresh["phi0"].tolist() == [0.0, 0.0]
     np.testing.assert_allclose(fresh["epsilon"], 1.0, rtol=1e-12)
 
@@ -53,10 +53,10 @@ def test_zero_is_the_identity():
 def test_steps_of_an_ascent_can_be_read():
     x = cases.rng("notes").gamma(2.0, size=(300, 2))
     flow = hr.DualAscentFlow.notes(steps=2, dtype="float64").fit(x, validation=None, progress=False)
-    kinks = [t for t in flow.transforms if isinstance(t, hr.Elementwise)]
+    kinks = [t for t in flow.transforms if isinstance(t, hr.transforms.Elementwise)]
     for kink in kinks:
         p = kink.to_notes()
-        again = hr.Elementwise.from_notes(**p)
+        again = hr.transforms.Elementwise.from_notes(**p)
         np.testing.assert_allclose(again.inverse(x)[0], kink.inverse(x)[0], rtol=1e-10)
         assert (np.abs(p["gamma"]) < 0.95).all()
 
@@ -81,22 +81,22 @@ def test_steps_of_an_ascent_can_be_read():
 def test_what_is_no_map_is_refused(change, patterns):
     given = {"sigma": [0.0], "phi0": [0.0], "gamma": [0.0], "x0": [0.0], "epsilon": [1.0]} | change
     with pytest.raises((TypeError, ValueError)) as error:
-        hr.Elementwise.from_notes(**given)
+        hr.transforms.Elementwise.from_notes(**given)
     cases.assert_says(error, *patterns)
 
 
 def test_other_maps_have_no_such_parameters():
     with pytest.raises(ValueError, match="map: expected 'dual_ascent'"):
-        hr.Elementwise(2).to_notes()
+        hr.transforms.Elementwise(2).to_notes()
     with pytest.raises(ValueError, match="scale: "):
-        hr.Elementwise(2, map="dual_ascent", scale="exp").to_notes()
+        hr.transforms.Elementwise(2, map="dual_ascent", scale="exp").to_notes()
 
 
 # ---- near the largest number -----------------------------------------------------------------------------------------
 
 
 def elementwise(dtype, formula="to_data", **raw):
-    t = hr.Elementwise(1, map="dual_ascent", formula=formula, dtype=dtype)
+    t = hr.transforms.Elementwise(1, map="dual_ascent", formula=formula, dtype=dtype)
     for name, value in raw.items():
         t.set_parameter(name, np.full((1, 1), value, dtype))
     return t

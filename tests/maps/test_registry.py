@@ -51,7 +51,7 @@ def assert_table_fits(core):
             assert list(MAPS[name].groups(bins).items()) == list(map.sizes(bins).items())
             settings = SimpleNamespace(scale="exp", slope=1e-3, bins=bins, n_params=map.count(bins))
             assert len(MAPS[name].identity(settings)) == map.count(bins)
-            made = hr.MaskedAutoregressive(3, (), map=name, bins=bins)  # by the core's own count
+            made = hr.transforms.MaskedAutoregressive(3, (), map=name, bins=bins)  # by the core's own count
             assert made.to_dense()[0][-1].shape == (3 * map.count(bins), 3)
 
 
@@ -80,7 +80,7 @@ def test_every_reader_of_files_has_every_map_or_refuses_it(reader):
 
 
 def test_the_help_has_every_map_with_its_parameters():
-    text = inspect.getdoc(hr.MaskedAutoregressive)
+    text = inspect.getdoc(hr.transforms.MaskedAutoregressive)
     text = " ".join(text.split())
     for name, map in reference.MAPS.items():
         shown = re.search(rf'"{name}" \(([^)]*)\): [a-z]', text)
@@ -185,9 +185,9 @@ def test_an_entry_that_does_not_fit_is_noticed(wrong, emu, monkeypatch):
 
 @pytest.mark.parametrize("map", reference.MAPS)
 def test_every_map_builds_a_transform_with_its_number_of_parameters(map):
-    transform = hr.MaskedAutoregressive(5, (8,), map=map)
+    transform = hr.transforms.MaskedAutoregressive(5, (8,), map=map)
     assert transform.to_dense()[0][-1].shape == (5 * reference.MAPS[map].count(), 8)
-    transform = hr.Coupling(5, passive=[0, 1], hidden=(8,), map=map)
+    transform = hr.transforms.Coupling(5, passive=[0, 1], hidden=(8,), map=map)
     assert transform.to_dense()[0][-1].shape == (3 * reference.MAPS[map].count(), 8)
 
 
@@ -195,10 +195,10 @@ def test_every_map_builds_a_transform_with_its_number_of_parameters(map):
 @pytest.mark.parametrize("bins", [2, 3, 8, 64])
 def test_the_number_of_bins_gives_the_number_of_parameters(map, bins):
     count = reference.MAPS[map].count(bins)
-    transform = hr.MaskedAutoregressive(5, (8,), map=map, bins=bins)
+    transform = hr.transforms.MaskedAutoregressive(5, (8,), map=map, bins=bins)
     assert transform.to_dense()[0][-1].shape == (5 * count, 8)
     assert (f"bins={bins}" in repr(transform)) == reference.MAPS[map].has_bins
-    transform = hr.Coupling(5, passive=[0, 1], hidden=(8,), map=map, bins=bins)
+    transform = hr.transforms.Coupling(5, passive=[0, 1], hidden=(8,), map=map, bins=bins)
     assert transform.to_dense()[0][-1].shape == (3 * count, 8)
 
 
@@ -247,7 +247,7 @@ def test_core_python_and_reference_list_the_same_vector_maps():
 @pytest.mark.parametrize("map", reference.VECTOR_MAPS)
 def test_every_vector_map_has_a_transform_a_flow_kernels_and_files(map):
     name = map.capitalize()
-    transform, flow = getattr(hr, name)(4), getattr(hr, f"{name}Flow")(4, transforms=2)
+    transform, flow = getattr(hr.transforms, name)(4), getattr(hr, f"{name}Flow")(4, transforms=2)
     assert {kind: _stored.KINDS[kind] for kind in (name, f"{name}Flow")} == {
         name: type(transform),
         f"{name}Flow": type(flow),

@@ -184,7 +184,9 @@ def test_nan_stays_nan_and_infinity_stays_outside(dtype):
 def test_masked_splines_of_any_bins_and_bound_match_the_reference(bins, bound, reads, formula, dtype):
     dense = cases.made(outputs=OUTPUTS, bins=bins, hidden=(12, 10), features=5, context=1).astype(dtype)
     settings = {"map": "rq_spline", "bound": bound, "slope": 1e-2, "reads": reads, "formula": formula}
-    library = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=1, activation="tanh", bins=bins, **settings)
+    library = hr.transforms.MaskedAutoregressive.from_dense(
+        *dense.arrays, context=1, activation="tanh", bins=bins, **settings
+    )
     judge = reference.MaskedAutoregressive(dense.network("tanh"), **settings)
     for n in (1, 7, 97):
         given, context = 2.0 * cases.rows(n, 5, dtype), cases.rows(n, 1, dtype, "context")
@@ -203,11 +205,11 @@ def test_layouts_and_orders_of_outputs_match_the_reference(bins, layout, outputs
     settings = {"map": "rq_spline", "outputs": outputs, "layout": layout}
     if kind == "masked":
         dense = cases.made(features=5, hidden=(12,), outputs=outputs, layout=layout, bins=bins).astype(dtype)
-        library = hr.MaskedAutoregressive.from_dense(*dense.arrays, bins=bins, **settings)
+        library = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, bins=bins, **settings)
         judge = reference.MaskedAutoregressive(dense.network("relu"), **settings)
     else:
         dense = cases.dense_network(2, (12,), 3, outputs=outputs, layout=layout, bins=bins).astype(dtype)
-        library = hr.Coupling.from_dense(*dense.arrays, features=5, passive=[4, 1], bins=bins, **settings)
+        library = hr.transforms.Coupling.from_dense(*dense.arrays, features=5, passive=[4, 1], bins=bins, **settings)
         judge = reference.Coupling(dense.network("relu"), 5, [4, 1], **settings)
     cases.check_directions(library, judge, cases.rows(33, 5, dtype), None, dtype, depth=128)
     for got, want, mask in zip(library.to_dense()[0], dense.weights, dense.masks, strict=True):
@@ -218,8 +220,8 @@ def test_layouts_and_orders_of_outputs_match_the_reference(bins, layout, outputs
 def test_fresh_splines_are_near_the_identity(bins, dtype):
     z = cases.rows(200, 4, dtype)
     for library in (
-        hr.MaskedAutoregressive(4, map="rq_spline", bins=bins, dtype=dtype),
-        hr.Coupling(4, passive=[0, 2], map="rq_spline", bins=bins, dtype=dtype),
+        hr.transforms.MaskedAutoregressive(4, map="rq_spline", bins=bins, dtype=dtype),
+        hr.transforms.Coupling(4, passive=[0, 2], map="rq_spline", bins=bins, dtype=dtype),
     ):
         for direction in (library.forward, library.inverse):
             value, log_det = direction(z)
@@ -245,7 +247,7 @@ def spline_flow(features, coupling, dtype, *, bins=8, bound=5.0, context=0, tran
         else:
             judges.append(cases.mirror_masked(transform, **settings))
     assert len(judges) == transforms
-    assert isinstance(flow.transforms[-1], hr.Standardize)
+    assert isinstance(flow.transforms[-1], hr.transforms.Standardize)
     return flow, reference.Flow(judges, reference.StandardNormal())
 
 
@@ -317,8 +319,8 @@ def test_values_outside_every_interval_stay_where_they_are(dtype):
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 MAKERS = {
-    "masked": lambda **k: hr.MaskedAutoregressive(3, map="rq_spline", **k),
-    "coupling": lambda **k: hr.Coupling(3, passive=[0], map="rq_spline", **k),
+    "masked": lambda **k: hr.transforms.MaskedAutoregressive(3, map="rq_spline", **k),
+    "coupling": lambda **k: hr.transforms.Coupling(3, passive=[0], map="rq_spline", **k),
     "NSF": lambda **k: hr.NSF(3, **k),
     "coupling NSF": lambda **k: hr.NSF(3, coupling=True, **k),
 }
@@ -352,8 +354,8 @@ def test_bad_settings_are_refused(maker, name):
 def test_dense_weights_that_do_not_fit_the_number_of_bins_are_refused(bins):
     dense = cases.made(features=3, hidden=(6,), outputs=OUTPUTS, bins=8)
     with pytest.raises(ValueError, match="weights") as error:
-        hr.MaskedAutoregressive.from_dense(*dense.arrays, map="rq_spline", bins=bins)
+        hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, map="rq_spline", bins=bins)
     cases.assert_says(error, rf"\b{3 * (3 * bins - 1)}\b", r"\b69\b")
     with pytest.raises(ValueError, match="outputs") as error:
-        hr.MaskedAutoregressive.from_dense(*dense.arrays, map="rq_spline", outputs=("width", "height"))
+        hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, map="rq_spline", outputs=("width", "height"))
     cases.assert_says(error, "derivative")

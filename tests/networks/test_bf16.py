@@ -81,9 +81,9 @@ def test_a_row_has_the_same_bits_in_any_batch(name, reads, matmul):
 def test_other_activations_have_the_same_bits_in_any_batch(activation, matmul):
     """Few rows take another way, which rounds the values at once; levels end inside vectors of units."""
     for made in (
-        hr.MaskedAutoregressive(11, (45, 37), map="additive", activation=activation),
-        hr.MaskedAutoregressive(5, (16, 16), map="additive", activation=activation, residual=True),
-        hr.Coupling(6, [0, 1], (33, 20), map="additive", activation=activation),
+        hr.transforms.MaskedAutoregressive(11, (45, 37), map="additive", activation=activation),
+        hr.transforms.MaskedAutoregressive(5, (16, 16), map="additive", activation=activation, residual=True),
+        hr.transforms.Coupling(6, [0, 1], (33, 20), map="additive", activation=activation),
     ):
         transform = cases.randomise(made.to("cpu", matmul))
         z = cases.rows(200, transform.features, "float32", activation)
@@ -136,7 +136,7 @@ def test_rounding(matmul):
     )
     x = np.concatenate([edges, x[np.isfinite(x)]])[:, None]
     ones = [np.ones((1, 1)), np.ones((1, 1))]
-    transform = hr.Coupling.from_dense(
+    transform = hr.transforms.Coupling.from_dense(
         ones, [np.zeros(1)] * 2, passive=[0], features=2, map="additive", activation="relu"
     )
     transform = transform.astype("float32").to("cpu", matmul)
@@ -177,7 +177,7 @@ def test_every_instruction_set_has_the_same_bits(tmp_path):
     z[:, 20:] = 0  # so that maps round nothing
     np.savez(tmp_path / "given.npz", z=z, x=cases.rows(200, 9, "float32"))
     for kind in PARTS:
-        transform = hr.Coupling(32, range(20), (70, 101), map="additive").to("cpu", kind)
+        transform = hr.transforms.Coupling(32, range(20), (70, 101), map="additive").to("cpu", kind)
         cases.randomise(transform).save(tmp_path / f"transform {kind}")
         cases.randomise(hr.MAF(9, transforms=3, hidden=(37, 20), matmul=kind)).save(tmp_path / f"flow {kind}")
     found = {}

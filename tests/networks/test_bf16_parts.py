@@ -15,7 +15,7 @@ def linear(weights):
     units, inputs = weights.shape
     weights = weights.astype("float64")
     both = [np.vstack([weights, -weights]), np.hstack([np.eye(units), -np.eye(units)])]
-    transform = hr.Coupling.from_dense(
+    transform = hr.transforms.Coupling.from_dense(
         both, [np.zeros(2 * units), np.zeros(units)], passive=range(inputs), features=inputs + units, map="additive"
     )
     return transform.astype("float32")

@@ -96,7 +96,7 @@ def summed(inputs):
     """A transform whose outputs are sums of its inputs, what it is given, those inputs, and the weights."""
     weights, units = cases.rows(40, inputs, "float32", "weights"), 40
     x = np.abs(cases.rows(100, inputs, "float32", "x"))
-    transform = hr.Coupling.from_dense(
+    transform = hr.transforms.Coupling.from_dense(
         [np.eye(inputs), weights.astype("float64")],
         [np.zeros(inputs), np.zeros(units)],
         passive=range(inputs),

@@ -34,7 +34,7 @@ def network(features, passive, context=0, hidden=(20, 15), **keywords):
 
 def pair(dense, passive, activation="relu", **settings):
     settings = {"outputs": dense.outputs, "layout": dense.layout} | settings
-    library = hr.Coupling.from_dense(
+    library = hr.transforms.Coupling.from_dense(
         *dense.arrays,
         features=dense.features,
         passive=list(passive),
@@ -104,7 +104,7 @@ def test_separate_networks_for_shift_and_scale_are_one_block_diagonal_network(fo
         masks.append(mask)
     biases = [np.concatenate(both) for both in zip(shift.biases, scale.biases, strict=True)]
 
-    library = hr.Coupling.from_dense(
+    library = hr.transforms.Coupling.from_dense(
         weights,
         biases,
         masks,
@@ -155,7 +155,7 @@ def test_hard_inputs_match_the_reference(dtype):
 def test_no_masks_means_all_ones(dtype):
     dense = network(7, (0, 1, 2)).astype(dtype)
     library, _ = pair(dense, (0, 1, 2))
-    other = hr.Coupling.from_dense(dense.weights, dense.biases, features=7, passive=[0, 1, 2])
+    other = hr.transforms.Coupling.from_dense(dense.weights, dense.biases, features=7, passive=[0, 1, 2])
     given = cases.rows(60, 7, dtype)
     for got, want in zip(other.forward(given), library.forward(given), strict=True):
         cases.assert_same_bits(got, want)
@@ -202,7 +202,7 @@ def test_to_dense_gives_back_what_from_dense_took(features, passive, context, la
 @pairwise(features__passive__context=SHAPES, formula=cases.FORMULAS, dtype=cases.DTYPES)
 def test_constructed_couplings_match_the_reference(features, passive, context, formula, dtype):
     settings = {"formula": formula, "scale": "sigmoid", "slope": 1e-2}
-    library = hr.Coupling(
+    library = hr.transforms.Coupling(
         features,
         passive=list(passive),
         hidden=(24, 24),
@@ -235,7 +235,7 @@ def test_context_may_be_one_row_for_all(dtype):
 
 
 def test_fresh_couplings_are_near_the_identity():
-    library = hr.Coupling(9, passive=[0, 2, 4], context=1)
+    library = hr.transforms.Coupling(9, passive=[0, 2, 4], context=1)
     z, context = cases.rows(100, 9, "float32"), cases.rows(100, 1, "float32", "context")
     for direction in (library.forward, library.inverse):
         value, log_det = direction(z, context)

@@ -24,7 +24,7 @@ every_network = pytest.mark.parametrize("name", cases.NETWORKS)
 def pair(dense, activation="relu", **settings):
     """The same network twice: in the library and in the reference."""
     settings = {"outputs": dense.outputs, "layout": dense.layout} | settings
-    library = hr.MaskedAutoregressive.from_dense(
+    library = hr.transforms.MaskedAutoregressive.from_dense(
         *dense.arrays, activation=activation, context=dense.context, **settings
     )
     return library, reference.MaskedAutoregressive(dense.network(activation), **settings)
@@ -157,7 +157,7 @@ def test_weights_under_a_mask_have_no_effect(dtype):
     wild = [np.where(mask, w, np.dtype(dtype).type(1e20)) for w, mask in zip(dense.weights, dense.masks, strict=True)]
     given, _ = inputs(dense, 20, dtype)
     library, _ = pair(dense)
-    other = hr.MaskedAutoregressive.from_dense(wild, dense.biases, dense.masks)
+    other = hr.transforms.MaskedAutoregressive.from_dense(wild, dense.biases, dense.masks)
     for direction in ("forward", "inverse"):
         for got, want in zip(getattr(other, direction)(given), getattr(library, direction)(given), strict=True):
             cases.assert_same_bits(got, want)
@@ -191,7 +191,7 @@ def test_a_cycle_is_refused_naming_two_of_its_coordinates(features, cycle):
         add_path(masks, unit, source, row=2 * target)
     dense = cases.fill(masks, generator)
     with pytest.raises(ValueError, match="mask") as error:
-        hr.MaskedAutoregressive.from_dense(*dense.arrays)
+        hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays)
     named = {int(number) for number in re.findall(r"\b\d+\b", str(error.value))}
     assert len(named & set(cycle)) >= 2
 
@@ -201,7 +201,7 @@ def test_a_coordinate_that_reads_itself_is_refused(features):
     dense = cases.made(features=features, hidden=(9, 8))
     add_path(dense.masks, 3, features - 1, row=2 * features - 1)  # its scale only
     with pytest.raises(ValueError, match=rf"\b{features - 1}\b"):
-        hr.MaskedAutoregressive.from_dense(*dense.arrays)
+        hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays)
 
 
 # --- the ordinary constructor ---------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def test_a_coordinate_that_reads_itself_is_refused(features):
 @every_side
 def test_constructed_transforms_match_the_reference(features, hidden, order, context, reads, formula, dtype):
     settings = {"reads": reads, "formula": formula, "scale": "softplus", "slope": 1e-2}
-    library = hr.MaskedAutoregressive(
+    library = hr.transforms.MaskedAutoregressive(
         features, hidden, context=context, order=order, activation="silu", seed=3, dtype=dtype, **settings
     )
     assert (library.features, library.context, np.dtype(library.dtype)) == (features, context, np.dtype(dtype))
@@ -236,7 +236,7 @@ def test_constructed_transforms_match_the_reference(features, hidden, order, con
 @pytest.mark.parametrize("order", [None, (3, 1, 6, 0, 2, 5, 4), (6, 5, 4, 3, 2, 1, 0)])
 @pytest.mark.parametrize("hidden", [(), (40,), (40, 40, 40)])
 def test_each_coordinate_depends_on_all_before_it_in_the_order_and_on_the_context(order, hidden):
-    library = hr.MaskedAutoregressive(7, hidden, order=order, context=2)
+    library = hr.transforms.MaskedAutoregressive(7, hidden, order=order, context=2)
     depends = reference.reads(library.to_dense()[2]).reshape(7, 2, 9).all(axis=1)
     place = np.argsort(range(7) if order is None else order)
     assert_array_equal(depends[:, :7], place[None, :] < place[:, None])
@@ -244,7 +244,7 @@ def test_each_coordinate_depends_on_all_before_it_in_the_order_and_on_the_contex
 
 
 def test_hidden_layers_narrower_than_the_features_lose_no_order():
-    library = hr.MaskedAutoregressive(12, (3, 2), order=tuple(range(11, -1, -1)))
+    library = hr.transforms.MaskedAutoregressive(12, (3, 2), order=tuple(range(11, -1, -1)))
     depends = reference.reads(library.to_dense()[2]).reshape(12, 2, 12).any(axis=1)
     assert depends.any()
     assert not np.tril(depends).any()  # coordinate 11 comes first
@@ -252,7 +252,7 @@ def test_hidden_layers_narrower_than_the_features_lose_no_order():
 
 @every_side
 def test_fresh_transforms_are_near_the_identity(reads, formula):
-    library = hr.MaskedAutoregressive(8, (64, 64), reads=reads, formula=formula, context=2)
+    library = hr.transforms.MaskedAutoregressive(8, (64, 64), reads=reads, formula=formula, context=2)
     z, context = cases.rows(100, 8, "float32"), cases.rows(100, 2, "float32", "context")
     for direction in (library.forward, library.inverse):
         value, log_det = direction(z, context)
@@ -265,7 +265,7 @@ def test_fresh_hidden_units_bend_at_different_places():
 
     Their deviation has a standard error of 2 %, their mean one of 0.026.
     """
-    transform = hr.MaskedAutoregressive(8, (512, 512), map="additive", context=2, dtype="float64", seed=3)
+    transform = hr.transforms.MaskedAutoregressive(8, (512, 512), map="additive", context=2, dtype="float64", seed=3)
     _, biases, masks = transform.to_dense()
     for bias, mask in zip(biases[:-1], masks[:-1], strict=True):
         share = bias * np.sqrt(mask.sum(axis=1))
@@ -277,7 +277,7 @@ def test_fresh_hidden_units_bend_at_different_places():
 
 def test_seeds_choose_the_weights():
     def weights(seed):
-        return hr.MaskedAutoregressive(5, (16, 16), seed=seed).parameters
+        return hr.transforms.MaskedAutoregressive(5, (16, 16), seed=seed).parameters
 
     assert_array_equal(weights(1), weights(1))
     assert np.abs(weights(1) - weights(2)).max() > 1e-3
@@ -321,7 +321,7 @@ def test_iaf_is_the_inverse_of_a_maf_with_the_same_network(scale, dtype):
     iaf, _ = pair(dense, scale=scale, reads="latent", formula="to_data")
     maf, judge = pair(dense, scale=scale, reads="data", formula="to_latent")
     given, context = inputs(dense, 60, dtype)
-    swapped = hr.Inverse(maf)
+    swapped = hr.transforms.Inverse(maf)
     cases.assert_matches(iaf.forward(given, context), judge.inverse(given, context), given, dtype)
     cases.assert_matches(swapped.forward(given, context), judge.inverse(given, context), given, dtype)
     cases.assert_matches(iaf.inverse(given, context), judge.forward(given, context), given, dtype)
@@ -346,7 +346,7 @@ def test_mu_and_sigma_in_one_formula_are_minus_mu_over_sigma_and_one_over_sigma_
         weights[-1][1::2] *= -1.0  # both scales are odd in the raw output
         biases[-1][1::2] *= -1.0
         _, judge = pair(dense, scale=scale, reads=reads, formula="to_data")
-        other = hr.MaskedAutoregressive.from_dense(
+        other = hr.transforms.MaskedAutoregressive.from_dense(
             [w.astype(dtype) for w in weights],
             [b.astype(dtype) for b in biases],
             dense.masks,

@@ -68,7 +68,7 @@ def test_splines_of_a_residual_network_match_the_reference(dtype):
 def test_a_coupling_takes_any_network(dtype):
     """Against its own dense layers, put into the reference."""
     network = Network.residual((8, 8), "silu", context="gate")
-    library = cases.randomise(hr.Coupling(5, [0, 3], network, context=2, dtype=dtype), 0.3)
+    library = cases.randomise(hr.transforms.Coupling(5, [0, 3], network, context=2, dtype=dtype), 0.3)
     joins = list(zip(*library.context_to_dense(), strict=True))
     judge = reference.Coupling(
         reference.Network(*library.to_dense(), hidden=network_cases.hidden_of(network), joins=joins, context=2),
@@ -154,7 +154,7 @@ def factors(network, n, seed, stream=2):
 def test_dropout_leaves_out_what_the_seed_says(reads):
     """Degrees grow with the unit here, so that a unit's place is the user's."""
     network = Network([Layer(20, "silu", dropout=0.3), Layer(20, "relu", dropout=0.5), Layer(20, None, 0, dropout=0.1)])
-    t = cases.randomise(hr.MaskedAutoregressive(5, network, reads=reads, dtype="float64"), 0.3)
+    t = cases.randomise(hr.transforms.MaskedAutoregressive(5, network, reads=reads, dtype="float64"), 0.3)
     flow, x = hr.Flow([t]), cases.rows(100, 5, "float64")
     loss, gradient = flow.nll_and_grad(x, dropout=7)
     judged = reference.Network(*t.to_dense(), hidden=network_cases.hidden_of(network), factors=factors(network, 100, 7))
@@ -259,7 +259,9 @@ def test_residual_flows_are_fitted():
 
 def test_fresh_blocks_change_what_they_are_given_but_little():
     """What ends a block is smaller than other weights, so that sums do not grow from block to block."""
-    weights, biases, _ = hr.MaskedAutoregressive(4, Network.residual((64,) * 6, "relu"), dtype="float64").to_dense()
+    weights, biases, _ = hr.transforms.MaskedAutoregressive(
+        4, Network.residual((64,) * 6, "relu"), dtype="float64"
+    ).to_dense()
     x, sizes = cases.rows(200, 4, "float64"), []
     sums = x @ weights[0].T + biases[0]
     for i in range(1, len(weights) - 1, 2):
@@ -280,7 +282,10 @@ def test_files_keep_every_layer(name, tmp_path, dtype):
         assert repr(other) == repr(t)
         for got, want in zip(other.inverse(given, context), t.inverse(given, context), strict=True):
             cases.assert_same_bits(got, want)
-    for made in (hr.MaskedAutoregressive(3, network, context=2), hr.Coupling(3, [1], network, context=2)):
+    for made in (
+        hr.transforms.MaskedAutoregressive(3, network, context=2),
+        hr.transforms.Coupling(3, [1], network, context=2),
+    ):
         other = hr.from_bytes(hr.to_bytes(made))
         assert other.network == network
         assert_array_equal(other.parameters, made.parameters)
@@ -301,7 +306,7 @@ def test_the_way_back_from_dense():
     weights, biases, masks = t.to_dense()
     context_weights, context_biases = t.context_to_dense()
     keywords = {"context_weights": context_weights, "context_biases": context_biases, "context": 2}
-    again = hr.MaskedAutoregressive.from_dense(weights, biases, masks, network=t.network, **keywords)
+    again = hr.transforms.MaskedAutoregressive.from_dense(weights, biases, masks, network=t.network, **keywords)
     assert_array_equal(again.parameters, t.parameters)
     for (weight, bias), (w, b) in zip(joins, zip(context_weights, context_biases, strict=True), strict=True):
         assert_array_equal(w, weight)
@@ -311,7 +316,7 @@ def test_the_way_back_from_dense():
 
 
 def test_named_parameters_of_layers_that_a_context_joins():
-    t = hr.MaskedAutoregressive(3, Network([Layer(4), Layer(5, context="gate")]), context=2)
+    t = hr.transforms.MaskedAutoregressive(3, Network([Layer(4), Layer(5, context="gate")]), context=2)
     names = [f"layers.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")]
     assert list(t.named_parameters()) == ["layers.1.context.weight", "layers.1.context.bias", *names]
     value = np.full((5, 2), 0.25, "float32")
@@ -367,7 +372,7 @@ def test_what_no_network_is_made_of(make, message):
 def test_layers_that_do_not_fit_the_arrays():
     dense, network, joins = network_cases.made("contexts that gate")
     weights, biases = [w for w, _ in joins], [b for _, b in joins]
-    make = hr.MaskedAutoregressive.from_dense
+    make = hr.transforms.MaskedAutoregressive.from_dense
 
     def refused(kind, message, **changed):
         keywords = {"network": network, "context": 2, "context_weights": weights, "context_biases": biases} | changed
@@ -389,10 +394,12 @@ def test_sums_that_close_a_cycle_are_refused():
     weights = [m.astype("float64") for m in masks]
     biases = [np.zeros(len(m)) for m in masks]
     fine = Network([Layer(2), Layer(2)])
-    hr.MaskedAutoregressive.from_dense(weights, biases, masks, network=fine)
+    hr.transforms.MaskedAutoregressive.from_dense(weights, biases, masks, network=fine)
     masks[2] = np.array([[0, 1], [0, 1], [1, 0], [1, 0]])
     with pytest.raises(ValueError, match="depend on each other in a cycle"):
-        hr.MaskedAutoregressive.from_dense(weights, biases, masks, network=Network([Layer(2), Layer(2, adds=0)]))
+        hr.transforms.MaskedAutoregressive.from_dense(
+            weights, biases, masks, network=Network([Layer(2), Layer(2, adds=0)])
+        )
 
 
 @pytest.mark.parametrize(

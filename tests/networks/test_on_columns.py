@@ -20,13 +20,13 @@ OTHERS = [c for c in range(FEATURES) if c not in COLUMNS]
 def foreign(dtype):
     """Of masks that no degrees make."""
     dense = cases.made(4, (9, 8), CONTEXT, change=cases.pin_zeros).astype(dtype)
-    return hr.MaskedAutoregressive.from_dense(*dense.arrays, context=CONTEXT, activation="tanh")
+    return hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=CONTEXT, activation="tanh")
 
 
 def linear(dtype):
     matrix = cases.rng("on columns").standard_normal((4, 4))
     matrix[0] *= -np.sign(np.linalg.det(matrix))  # some signs change
-    return hr.Linear.from_matrix(matrix, np.arange(4.0), dtype=dtype)
+    return hr.transforms.Linear.from_matrix(matrix, np.arange(4.0), dtype=dtype)
 
 
 def made(kind, *given, spread=0.3, **more):
@@ -34,30 +34,30 @@ def made(kind, *given, spread=0.3, **more):
 
 
 INNER = {
-    "autoregressive": made(hr.MaskedAutoregressive, 4, (9,), context=CONTEXT, order=[2, 0, 3, 1]),
-    "its other side": made(hr.MaskedAutoregressive, 4, (9,), reads="latent", context=CONTEXT),
-    "splines": made(hr.MaskedAutoregressive, 4, (9,), map="rq_spline", bins=4, formula="to_latent"),
+    "autoregressive": made(hr.transforms.MaskedAutoregressive, 4, (9,), context=CONTEXT, order=[2, 0, 3, 1]),
+    "its other side": made(hr.transforms.MaskedAutoregressive, 4, (9,), reads="latent", context=CONTEXT),
+    "splines": made(hr.transforms.MaskedAutoregressive, 4, (9,), map="rq_spline", bins=4, formula="to_latent"),
     "masks of others": foreign,
-    "coupling": made(hr.Coupling, 4, [3, 1], (6,), context=CONTEXT),
-    "coupling that reads nothing": made(hr.Coupling, 4, [], (6,)),
+    "coupling": made(hr.transforms.Coupling, 4, [3, 1], (6,), context=CONTEXT),
+    "coupling that reads nothing": made(hr.transforms.Coupling, 4, [], (6,)),
     "linear": linear,
-    "norm": made(hr.ActNorm, 4),
-    "marginal maps": made(hr.Elementwise, 4, map="rq_spline", bins=4, bound=3.0),
-    "planar": made(hr.Planar, 4, spread=0.6),
-    "planar with context": made(hr.Planar, 4, context=CONTEXT, hidden=(6,), spread=0.6),
-    "radial": made(hr.Radial, 4, spread=0.6),
-    "radial with context": made(hr.Radial, 4, context=CONTEXT, hidden=(6,), spread=0.6),
-    "permutation": lambda dtype: hr.Permutation([2, 0, 3, 1]),
-    "rotation": lambda dtype: hr.Rotation.random(4, seed=1),
-    "rotation in blocks": lambda dtype: hr.Rotation.random(4, seed=1, block=3),
-    "inverse": lambda dtype: hr.Inverse(made(hr.MaskedAutoregressive, 4, (9,))(dtype)),
-    "itself": lambda dtype: hr.OnColumns(made(hr.Coupling, 3, [1], (6,))(dtype), [3, 0, 1], 4),
+    "norm": made(hr.transforms.ActNorm, 4),
+    "marginal maps": made(hr.transforms.Elementwise, 4, map="rq_spline", bins=4, bound=3.0),
+    "planar": made(hr.transforms.Planar, 4, spread=0.6),
+    "planar with context": made(hr.transforms.Planar, 4, context=CONTEXT, hidden=(6,), spread=0.6),
+    "radial": made(hr.transforms.Radial, 4, spread=0.6),
+    "radial with context": made(hr.transforms.Radial, 4, context=CONTEXT, hidden=(6,), spread=0.6),
+    "permutation": lambda dtype: hr.transforms.Permutation([2, 0, 3, 1]),
+    "rotation": lambda dtype: hr.transforms.Rotation.random(4, seed=1),
+    "rotation in blocks": lambda dtype: hr.transforms.Rotation.random(4, seed=1, block=3),
+    "inverse": lambda dtype: hr.transforms.Inverse(made(hr.transforms.MaskedAutoregressive, 4, (9,))(dtype)),
+    "itself": lambda dtype: hr.transforms.OnColumns(made(hr.transforms.Coupling, 3, [1], (6,))(dtype), [3, 0, 1], 4),
 }
 every_inner = pytest.mark.parametrize("name", INNER)
 
 
 def subject(name, dtype="float64"):
-    return hr.OnColumns(INNER[name](dtype), COLUMNS, FEATURES)
+    return hr.transforms.OnColumns(INNER[name](dtype), COLUMNS, FEATURES)
 
 
 def judge_of(t, folder):
@@ -105,10 +105,10 @@ def test_gradients(core, name):
 def test_in_a_chain_between_networks(core, name, dtype):
     """Where coordinates lie in other slots than their own: the chain is what its transforms are one after another."""
     chain = [
-        made(hr.MaskedAutoregressive, FEATURES, (9,))(dtype),
-        hr.Permutation([3, 1, 6, 0, 2, 5, 4]),
+        made(hr.transforms.MaskedAutoregressive, FEATURES, (9,))(dtype),
+        hr.transforms.Permutation([3, 1, 6, 0, 2, 5, 4]),
         subject(name, dtype),
-        made(hr.Coupling, FEATURES, [2, 5], (9,))(dtype),
+        made(hr.transforms.Coupling, FEATURES, [2, 5], (9,))(dtype),
     ]
     flow = hr.Flow(chain)
     x, context = given(flow, 40, dtype)
@@ -151,8 +151,8 @@ def test_copies_files_and_other_dtypes(name, dtype, tmp_path):
 
 
 def test_parameters_are_its_own():
-    inner = made(hr.Coupling, 2, [0], (4,))("float64")
-    t = hr.OnColumns(inner, [2, 0], 3)
+    inner = made(hr.transforms.Coupling, 2, [0], (4,))("float64")
+    t = hr.transforms.OnColumns(inner, [2, 0], 3)
     t.set_parameter("layers.0.bias", np.arange(4.0))
     assert_array_equal(t.transform.named_parameters()["layers.0.bias"], np.arange(4.0))
     assert not (inner.named_parameters()["layers.0.bias"] == np.arange(4.0)).all()
@@ -160,8 +160,8 @@ def test_parameters_are_its_own():
 
 def test_marginals():
     """Columns beside it stand alone, as do those that its own transform makes from no others."""
-    own = made(hr.MaskedAutoregressive, 3, (8,), order=[1, 0, 2])("float64")
-    flow = hr.Flow([hr.OnColumns(own, [4, 1, 2], 5), hr.Elementwise(5, dtype="float64")])
+    own = made(hr.transforms.MaskedAutoregressive, 3, (8,), order=[1, 0, 2])("float64")
+    flow = hr.Flow([hr.transforms.OnColumns(own, [4, 1, 2], 5), hr.transforms.Elementwise(5, dtype="float64")])
     x = cases.rows(40, 5, "float64", "marginals")
     whole = flow.to_latent(x)[0]
     for columns in ([0, 3], [1], [4, 1], [3, 1, 4], [2, 4, 1, 0]):
@@ -169,24 +169,47 @@ def test_marginals():
         assert_allclose(part.to_latent(np.ascontiguousarray(x[:, columns]))[0], whole[:, columns], atol=1e-12)
     with pytest.raises(ValueError, match=r"OnColumns, makes coordinate .* counted among its columns \[4, 1, 2\]"):
         flow.marginal([4])
-    shuffled = hr.Flow([hr.OnColumns(hr.Permutation([1, 2, 0]), [4, 1, 2], 5), hr.Elementwise(5, dtype="float64")])
+    shuffled = hr.Flow(
+        [
+            hr.transforms.OnColumns(hr.transforms.Permutation([1, 2, 0]), [4, 1, 2], 5),
+            hr.transforms.Elementwise(5, dtype="float64"),
+        ]
+    )
     assert shuffled.marginal([1, 0]).features == 2
 
 
 @pytest.mark.parametrize(
     ("make", "kind", "words"),
     [
-        (lambda: hr.OnColumns("x", [0], 1), TypeError, ["transform: ", "str"]),
-        (lambda: hr.OnColumns(hr.ActNorm(2), [0], 3), ValueError, ["columns: expected 2", "got 1"]),
-        (lambda: hr.OnColumns(hr.ActNorm(2), [0, 0], 3), ValueError, ["columns: ", "different"]),
-        (lambda: hr.OnColumns(hr.ActNorm(2), [0, 3], 3), ValueError, ["columns"]),
-        (lambda: hr.OnColumns(hr.ActNorm(2), [0, 1], 0), ValueError, ["features: "]),
-        (lambda: hr.OnColumns(hr.ActNorm(2), [0, 1], 2**33), ValueError, ["features: ", "16777216"]),
-        (lambda: hr.OnColumns(hr.Support([(0, 1)]), [0], 2), ValueError, ["transform: expected no Standardize"]),
-        (lambda: hr.OnColumns(hr.Standardize([1.0], [2.0]), [0], 2), ValueError, ["transform: "]),
-        (lambda: hr.OnColumns(EXAMPLES["gaussianize-alone"](None), [0, 1, 2], 4), ValueError, ["transform: "]),
+        (lambda: hr.transforms.OnColumns("x", [0], 1), TypeError, ["transform: ", "str"]),
         (
-            lambda: hr.OnColumns(hr.Inverse(hr.OnColumns(hr.Support([(0, 1)]), [0], 2)), [0, 1], 3),
+            lambda: hr.transforms.OnColumns(hr.transforms.ActNorm(2), [0], 3),
+            ValueError,
+            ["columns: expected 2", "got 1"],
+        ),
+        (lambda: hr.transforms.OnColumns(hr.transforms.ActNorm(2), [0, 0], 3), ValueError, ["columns: ", "different"]),
+        (lambda: hr.transforms.OnColumns(hr.transforms.ActNorm(2), [0, 3], 3), ValueError, ["columns"]),
+        (lambda: hr.transforms.OnColumns(hr.transforms.ActNorm(2), [0, 1], 0), ValueError, ["features: "]),
+        (
+            lambda: hr.transforms.OnColumns(hr.transforms.ActNorm(2), [0, 1], 2**33),
+            ValueError,
+            ["features: ", "16777216"],
+        ),
+        (
+            lambda: hr.transforms.OnColumns(hr.transforms.Support([(0, 1)]), [0], 2),
+            ValueError,
+            ["transform: expected no Standardize"],
+        ),
+        (lambda: hr.transforms.OnColumns(hr.transforms.Standardize([1.0], [2.0]), [0], 2), ValueError, ["transform: "]),
+        (
+            lambda: hr.transforms.OnColumns(EXAMPLES["gaussianize-alone"](None), [0, 1, 2], 4),
+            ValueError,
+            ["transform: "],
+        ),
+        (
+            lambda: hr.transforms.OnColumns(
+                hr.transforms.Inverse(hr.transforms.OnColumns(hr.transforms.Support([(0, 1)]), [0], 2)), [0, 1], 3
+            ),
             ValueError,
             ["transform: "],
         ),

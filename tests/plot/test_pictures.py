@@ -28,7 +28,7 @@ def rows(n, seed=0):
 
 def gaussian(context=0):
     """The density of `rows`; with context its first column is moved by it."""
-    shift = hr.MaskedAutoregressive(2, (), map="additive", context=context, dtype="float64")
+    shift = hr.transforms.MaskedAutoregressive(2, (), map="additive", context=context, dtype="float64")
     weight = np.zeros((2, 2 + context))
     weight[1, 0] = 0.5
     weight[0, 2:] = 1.0

@@ -21,9 +21,9 @@ CONTEXT = np.random.default_rng(9).uniform(-1.0, 1.0, (300, 2))
 def normal(features, context=0):
     """A flow whose density is known: independent normal columns; with context, the first one is shifted by it."""
     mean, std = np.arange(features) * 2.0, 1.0 + np.arange(features)
-    chain = [hr.Standardize(mean, std)]
+    chain = [hr.transforms.Standardize(mean, std)]
     if context:
-        shift = hr.MaskedAutoregressive(features, (), map="additive", context=context, dtype="float64")
+        shift = hr.transforms.MaskedAutoregressive(features, (), map="additive", context=context, dtype="float64")
         shift.parameters = 0.0 * shift.parameters
         weight = np.zeros((features, features + context))
         weight[0, features] = 1.0
@@ -153,7 +153,7 @@ def test_density_is_the_density(features):
 def test_slices_are_conditional_densities():
     rng = np.random.default_rng(0)
     covariance = np.array([[1.0, 0.8, 0.0], [0.8, 1.0, 0.3], [0.0, 0.3, 1.0]])
-    flow = hr.Flow([hr.Linear.from_matrix(np.linalg.cholesky(covariance), dtype="float64")], dtype="float64")
+    flow = hr.Flow([hr.transforms.Linear.from_matrix(np.linalg.cholesky(covariance), dtype="float64")], dtype="float64")
     at = rng.standard_normal(3)
     figure = drawn(hr.plot.density(flow, columns=[0, (2, 1)], at=at, draws=5000))
     slope = np.linalg.solve(covariance[1:, 1:], covariance[0, 1:])
@@ -248,7 +248,7 @@ def test_history_of_every_fit(capsys):
     assert axis.lines[2].get_xdata().tolist() == [fit.best_epoch]
     assert axis.get_title("left") == "stopped: epochs"
     assert len(drawn(hr.plot.history([fit] * 3)).axes) == 3
-    drawn(hr.plot.history(hr.History()))
+    drawn(hr.plot.history(hr.training.History()))
     ascent = hr.DualAscentFlow(steps=3, refine=False)
     ascent.fit(x, progress=False)
     drawn(hr.plot.history(ascent))
@@ -442,7 +442,8 @@ def test_summaries_of_any_size(values):
 def test_slices_end_where_they_do():
     rho, sd = 0.9999, np.sqrt(1 - 0.9999**2)  # a slice 70 times narrower than its marginal
     flow = hr.Flow(
-        [hr.Linear.from_matrix(np.linalg.cholesky([[1.0, rho], [rho, 1.0]]), dtype="float64")], dtype="float64"
+        [hr.transforms.Linear.from_matrix(np.linalg.cholesky([[1.0, rho], [rho, 1.0]]), dtype="float64")],
+        dtype="float64",
     )
     for at in (0.5, 30.0):  # the second lies far outside of the draws
         axis = hr.plot.density(flow, columns=[1], at=[at, 0.0], draws=2000).axes[0]

@@ -47,7 +47,7 @@ def test_every_map_and_order_of_rows(reader, map, layout, formula):
     outputs = reference.MAPS[map].parameters[::-1]
     dense = cases.made(4, (8,), outputs=outputs, layout=layout, bins=5, map=map, gain=0.7).astype(reader.dtype)
     settings = {"bins": 5, "outputs": outputs, "layout": layout, "formula": formula, "bound": 2.0}
-    flow = hr.Flow([hr.MaskedAutoregressive.from_dense(*dense.arrays, map=map, **settings)])
+    flow = hr.Flow([hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, map=map, **settings)])
     for verb in ("to_latent", "log_prob"):
         is_known = assert_alike(reader, flow, verb, 2.0 * cases.rows(200, 4, reader.dtype, map))
         assert is_known or reader.name == "zuko" or (map in REFUSED and reader.name != "header")
@@ -57,9 +57,9 @@ def test_every_map_and_order_of_rows(reader, map, layout, formula):
 @pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 def test_every_scale_and_activation(reader, scale, activation):
     settings = {"scale": scale, "slope": 0.01, "activation": activation, "dtype": reader.dtype}
-    t = cases.randomise(hr.Coupling(4, [2], (7, 6), context=1, **settings))
-    alone = hr.Coupling(4, [], (5,), context=1, dtype=reader.dtype)
-    flow = hr.Flow([t, alone, hr.Elementwise(4, map="affine", dtype=reader.dtype)])
+    t = cases.randomise(hr.transforms.Coupling(4, [2], (7, 6), context=1, **settings))
+    alone = hr.transforms.Coupling(4, [], (5,), context=1, dtype=reader.dtype)
+    flow = hr.Flow([t, alone, hr.transforms.Elementwise(4, map="affine", dtype=reader.dtype)])
     x, context = cases.rows(50, 4, reader.dtype), cases.rows(50, 1, reader.dtype, "context")
     for verb in ("log_prob", "to_latent", "to_data"):
         assert assert_alike(reader, flow, verb, x, context) or reader.name == "zuko"
@@ -67,8 +67,8 @@ def test_every_scale_and_activation(reader, scale, activation):
 
 def test_networks_without_inputs_and_one_feature(reader):
     """What depends on no coordinate is parallel in both directions, whatever a transform reads."""
-    alone = hr.Coupling(3, [], (4,), dtype=reader.dtype)
-    for t in (alone, hr.MaskedAutoregressive(1, (5,), context=2, dtype=reader.dtype)):
+    alone = hr.transforms.Coupling(3, [], (4,), dtype=reader.dtype)
+    for t in (alone, hr.transforms.MaskedAutoregressive(1, (5,), context=2, dtype=reader.dtype)):
         flow = hr.Flow([cases.randomise(t, 0.5)])
         x = cases.rows(9, flow.features, reader.dtype)
         context = cases.rows(9, 2, reader.dtype, "context") if flow.context else None
@@ -78,7 +78,7 @@ def test_networks_without_inputs_and_one_feature(reader):
 
 def test_data_far_from_zero_lose_nothing_more(whole_reader):
     """The mean is subtracted in float64: what the rows' own dtype held is all there."""
-    flow = hr.Flow([hr.Standardize([123456.7], [0.25])], dtype=whole_reader.dtype)
+    flow = hr.Flow([hr.transforms.Standardize([123456.7], [0.25])], dtype=whole_reader.dtype)
     x = (123456.7 + 0.25 * np.linspace(-2, 2, 50)).astype(whole_reader.dtype)[:, None]
     got = whole_reader.to_latent(flow, x)[0]
     np.testing.assert_allclose(got, (x.astype(np.float64) - 123456.7) / 0.25, rtol=1e-6, atol=1e-6)
@@ -109,9 +109,13 @@ def test_parameters_that_overflow_spoil_a_row_outside_of_the_interval_too(whole_
 def test_rows_on_a_bound_or_beyond_have_no_density(whole_reader, context):
     """Through permutations too, and with a context that is not finite."""
     dtype = np.dtype(whole_reader.dtype).type
-    coupling = hr.Coupling(4, [0], (5,), context=context, dtype=dtype)
+    coupling = hr.transforms.Coupling(4, [0], (5,), context=context, dtype=dtype)
     orders = [2, 0, 3, 1], [1, 3, 0, 2]
-    ends = [hr.Support(BOUNDS), hr.Permutation(orders[0]), hr.Inverse(hr.Permutation(orders[1]))]
+    ends = [
+        hr.transforms.Support(BOUNDS),
+        hr.transforms.Permutation(orders[0]),
+        hr.transforms.Inverse(hr.transforms.Permutation(orders[1])),
+    ]
     flow = cases.randomise(hr.Flow([coupling, *ends]), 0.3, "bounded")
     y = np.tile(np.array([[1.0, -1.0, 50.0, 0.0]], dtype), (12, 1))
     low, high = np.array([0.1, 0.0, 1 / 3, 0.0], dtype), np.array([0.0, 0.7, 100.1, 0.0], dtype)
@@ -149,7 +153,7 @@ def test_no_rounding_leads_off_a_uniform_base(whole_reader, map):
         x = np.clip(np.array([0.7, 5.0]) - share, [0.1001, -2.9], [0.69999, 4.999999]).astype(dtype)
     else:
         settings = {"map": map, "bound": 1.0, "formula": "to_latent", "dtype": dtype}
-        chain = [hr.MaskedAutoregressive(2, (8,), seed=s, **settings) for s in range(4)]
+        chain = [hr.transforms.MaskedAutoregressive(2, (8,), seed=s, **settings) for s in range(4)]
         flow = cases.randomise(hr.Flow(chain, hr.Uniform(2)), 0.5, "edges", map)
         x = np.tanh(cases.rows(20_000, 2, "float64", "edges")).astype(dtype)
         x[:10_000] = (1.0 - 10.0 ** rng.uniform(-9, -2, (10_000, 2))) * rng.choice([-1.0, 1.0], (10_000, 2))
@@ -166,7 +170,7 @@ def test_no_rounding_leads_off_a_uniform_base(whole_reader, map):
 
 def test_no_row_comes_out_on_a_bound(whole_reader):
     dtype = whole_reader.dtype
-    support = hr.Support([(0.1, None), (None, 0.7), (1 / 3, 100.1), (1.0, np.nextafter(1.0, 2.0))])
+    support = hr.transforms.Support([(0.1, None), (None, 0.7), (1 / 3, 100.1), (1.0, np.nextafter(1.0, 2.0))])
     flow = hr.Flow([support], dtype=dtype)
     z = np.repeat(np.array([-700.0, -90.0, -30.0, 0.0, 30.0, 80.0], dtype)[:, None], 4, axis=1)
     z[0, 1], z[5, 0] = 30.0, 30.0
@@ -184,7 +188,7 @@ def test_no_row_comes_out_on_a_bound(whole_reader):
 
 def test_periods_wrap(whole_reader):
     dtype = whole_reader.dtype
-    support = hr.Support([None, None, (0.0, None)], periodic=[(-np.pi, np.pi), (0.0, 24.0), None])
+    support = hr.transforms.Support([None, None, (0.0, None)], periodic=[(-np.pi, np.pi), (0.0, 24.0), None])
     flow = hr.Flow([support], hr.Uniform(3), dtype=dtype)
     x = np.array([[0.5, 1.0, 2.0], [-3.0, 0.0, 0.3], [3.1, 24.0, 1.0], [40.0, -30.0, 1.0], [-1e4, 1e4, 1.0]], dtype)
     limit = 1e-6 if dtype == "float32" else 1e-12
@@ -197,7 +201,9 @@ def test_periods_wrap(whole_reader):
 
 def test_data_far_from_zero_keep_their_distance_to_a_bound(whole_reader):
     """Bound and mean are both taken away in float64, and nothing is narrowed between."""
-    flow = hr.Flow([hr.Standardize([20.0], [1e-6]), hr.Support([(-1e9, None)])], dtype=whole_reader.dtype)
+    flow = hr.Flow(
+        [hr.transforms.Standardize([20.0], [1e-6]), hr.transforms.Support([(-1e9, None)])], dtype=whole_reader.dtype
+    )
     x = (np.float32(np.exp(20.0) - 1e9) + np.float32(64.0) * np.arange(-8, 8, dtype="f")[:, None]).astype(flow.dtype)
     want, got = flow.to_latent(x)[0], whole_reader.to_latent(flow, x)[0]
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)

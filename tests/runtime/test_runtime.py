@@ -191,7 +191,7 @@ def test_hard_planar_transforms(runtime, scale, context, dtype):
     given = np.zeros((50, 1), dtype) if context else None
     for along in (-1e5, -8.0, -1.0, 0.0, 1e-4, 50.0):
         moved = u + (along / 1.3125 / scale / scale * w if scale >= 1e-3 else 0.0)
-        t = hr.Planar(3, context=context, hidden=(), dtype=dtype)
+        t = hr.transforms.Planar(3, context=context, hidden=(), dtype=dtype)
         if context:
             t.set_parameter("layers.0.weight", np.zeros((7, 1), dtype))
             t.set_parameter("layers.0.bias", np.concatenate([w, moved, [0.1]]).astype(dtype))
@@ -209,7 +209,7 @@ def test_hard_planar_transforms(runtime, scale, context, dtype):
 
 
 def test_far_rows_have_a_log_prob_of_minus_infinity(runtime):
-    flow = hr.Flow([hr.Permutation([1, 0])], dtype="float32")
+    flow = hr.Flow([hr.transforms.Permutation([1, 0])], dtype="float32")
     loaded = runtime.load(hr.to_bytes(flow), "float32")
     x = np.array([[1e30, 0.0], [0.0, 1.0]])
     assert loaded.log_prob(x)[0] < np.finfo("float32").min
@@ -233,7 +233,7 @@ def test_wrong_arguments_are_refused(runtime):
     for bad in (None, context[:3]):
         with pytest.raises(Refused, match=r"^other: context: expected 1 row or 20"):
             loaded.log_prob(x, bad)
-    alone = runtime.load(hr.to_bytes(hr.Permutation([1, 0])), "float64")
+    alone = runtime.load(hr.to_bytes(hr.transforms.Permutation([1, 0])), "float64")
     with pytest.raises(Refused, match="expected a flow for a density or a sample, got a transform alone"):
         alone.log_prob(np.ones((1, 2)))
     with pytest.raises(Refused, match="context: expected none"):

@@ -23,7 +23,7 @@ BASES = {
 def test_bounds_without_a_network(runtime, linear, dtype):
     """Where all is computed in float64, rows on a bound have no density either."""
     base = hr.Independent(["uniform", "normal"]) if linear else None
-    flow = hr.Flow([hr.Support([(0.1, 0.7), (None, 2.0)], linear=linear)], base, dtype=dtype)
+    flow = hr.Flow([hr.transforms.Support([(0.1, 0.7), (None, 2.0)], linear=linear)], base, dtype=dtype)
     x = np.array([[0.1, 0.0], [0.7, 0.0], [0.5, 2.0], [0.8, 0.0], [0.3, 1.0], [0.11, -3.0]], dtype)
     loaded = runtime.load(hr.to_bytes(flow), dtype)
     got, want = loaded.log_prob(x), flow.log_prob(x)
@@ -35,11 +35,11 @@ def test_bounds_without_a_network(runtime, linear, dtype):
 
 def test_a_support_elsewhere_has_nans_alone(runtime, dtype):
     """Where something is done to rows before, a bound is none of theirs."""
-    inner = hr.Support([(0.0, None), None])
+    inner = hr.transforms.Support([(0.0, None), None])
     ends = [
-        hr.Standardize([0.5, 0.0], [2.0, 1.0]),
-        hr.ActNorm(2, dtype=dtype),
-        hr.Inverse(hr.Support([(-9.0, 5.0), None])),
+        hr.transforms.Standardize([0.5, 0.0], [2.0, 1.0]),
+        hr.transforms.ActNorm(2, dtype=dtype),
+        hr.transforms.Inverse(hr.transforms.Support([(-9.0, 5.0), None])),
     ]
     for end in ends:
         flow = hr.Flow([inner, end], dtype=dtype)
@@ -83,7 +83,10 @@ def test_bases_have_the_samples_of_python(runtime, name, dtype):
 @pytest.mark.parametrize("members", [2, 11])
 def test_rows_of_an_ensemble_come_from_the_members_that_python_draws(runtime, members, seed, dtype):
     bases = [hr.StandardNormal(2), hr.StudentT(2, 4.0), hr.Normal(2, 3.0, 0.5), hr.NormalMixture(2, 2)]
-    flows = [hr.Flow([hr.Standardize([100.0 * i, 0.0], [1.0, 2.0])], bases[i % 4], dtype=dtype) for i in range(members)]
+    flows = [
+        hr.Flow([hr.transforms.Standardize([100.0 * i, 0.0], [1.0, 2.0])], bases[i % 4], dtype=dtype)
+        for i in range(members)
+    ]
     ensemble = hr.Ensemble(flows, [0.0, *(1.0 + np.arange(members - 2)), 1 / 3])
     loaded = runtime.load(hr.to_bytes(ensemble), dtype)
     want = ensemble.sample(400, seed=seed)

@@ -131,7 +131,7 @@ def test_what_is_no_json_is_refused(runtime, text):
 
 def test_a_header_in_any_form_of_json_is_read(runtime):
     """Escapes, blanks, pairs of surrogates and every form of a number."""
-    flow = hostile_files.unsealed(hr.Standardize([0.5], [2.0]))
+    flow = hostile_files.unsealed(hr.transforms.Standardize([0.5], [2.0]))
     entries, header, tensors = hostile_files.unpack(flow)
     text = (
         ' { "format" : 1 , "version":"\\u00e9\\ud83d\\ude00\\n\\/\\"", "dtype":null, "\\u006bind":"Standardize",\t\r\n'

@@ -313,7 +313,7 @@ def test_arrays_in_any_strides_and_of_the_other_dtype(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_inner_flow_has_the_outputs_as_its_context(dtype, rows):
     case = Case(inputs=3, dtype=dtype)
-    layer = hr.MaskedAutoregressive(3, (8,), context=6, dtype=dtype, seed=2)
+    layer = hr.transforms.MaskedAutoregressive(3, (8,), context=6, dtype=dtype, seed=2)
     layer.parameters = 0.5 * np.random.default_rng(3).standard_normal(layer.parameters.size).astype(dtype)
     transform = case.transform(map="", variant="", inner=layer._program)
     z, _ = case.data(rows, 70)

@@ -290,7 +290,7 @@ REFUSED = {
     "another dtype": (hr.MAF(2, 4, dtype="float64"), ValueError, "inner: expected a flow of float32.* got float64"),
     "another base": (hr.MAF(2, 4, base=hr.Normal(2)), ValueError, "inner: expected a flow on StandardNormal"),
     "rounded products": (hr.MAF(2, 4, matmul="bf16"), ValueError, "inner: expected a flow on the CPU with exact"),
-    "a transform": (hr.MaskedAutoregressive(2, context=4), TypeError, "inner: expected a headrace.Flow"),
+    "a transform": (hr.transforms.MaskedAutoregressive(2, context=4), TypeError, "inner: expected a headrace.Flow"),
 }
 
 

@@ -31,7 +31,7 @@ def test_copies_of_a_stream_take_the_sum_over_missing_steps():
     for name, array in network.named_parameters().items():
         network.set_parameter(name, np.zeros_like(array))
     prediction = hr.LinearPrediction.of_reflections([[MEMORY]])
-    flow = hr.SequenceFlow([network, prediction, hr.Standardize([0.0], [DEVIATION])])
+    flow = hr.SequenceFlow([network, prediction, hr.transforms.Standardize([0.0], [DEVIATION])])
     x = flow.sample(1, steps=60, seed=4)[0]
     gone = x.copy()
     gone[20:23], gone[40], gone[55:] = np.nan, np.nan, np.nan

@@ -120,7 +120,7 @@ OTHERS = {
     "a student": lambda: hr.WaveNet(reads="latent", layers=2, transforms=1),
     "two transforms": lambda: hr.WaveNet(transforms=2, layers=2),
     "a mixing of values": lambda: hr.SequenceFlow(
-        [hr.CausalConvolution(2, dilations=[1]), hr.Linear(2)], hr.Logistic(2)
+        [hr.CausalConvolution(2, dilations=[1]), hr.transforms.Linear(2)], hr.Logistic(2)
     ),
 }
 

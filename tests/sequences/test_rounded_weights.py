@@ -225,7 +225,9 @@ REFUSED = {
         r"transforms: expected one matmul, got \['exact', 'bf16'\]; use .to",
     ),
     "of a transform of rows": (
-        lambda: hr.SequenceFlow([hr.CausalConvolution(2), hr.MaskedAutoregressive(2, (4,)).to("cpu", "bf16")]),
+        lambda: hr.SequenceFlow(
+            [hr.CausalConvolution(2), hr.transforms.MaskedAutoregressive(2, (4,)).to("cpu", "bf16")]
+        ),
         r"transforms\[1\]: expected one on the CPU with exact products",
     ),
 }

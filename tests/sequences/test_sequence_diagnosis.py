@@ -23,7 +23,7 @@ def flow_of(reflection, scale=1.0, base=None):
     network.set_parameter("head.1.weight", np.zeros_like(network.named_parameters()["head.1.weight"]))
     t = hr.LinearPrediction.of_reflections([[reflection]], "float64")
     gain = 1.0 / np.sqrt(1.0 - reflection**2)
-    return hr.SequenceFlow([network, t, hr.Standardize([0.0], [gain * scale])], base)
+    return hr.SequenceFlow([network, t, hr.transforms.Standardize([0.0], [gain * scale])], base)
 
 
 def test_the_right_density_passes():

@@ -226,15 +226,15 @@ def test_more_options():
 
 CHAINS = {
     "none": (lambda t: [], "at least one CausalConvolution, got none"),
-    "rows alone": (lambda t: [hr.Standardize([0.0], [1.0])], "at least one CausalConvolution, got none"),
+    "rows alone": (lambda t: [hr.transforms.Standardize([0.0], [1.0])], "at least one CausalConvolution, got none"),
     "no transform": (lambda t: [t, 3], r"transforms\[1\]: expected a CausalConvolution, .*, got int"),
     "a flow": (lambda t: [t, hr.MAF(1)], r"transforms\[1\]: expected a CausalConvolution, .*, got MAF"),
     "a context of a step": (
-        lambda t: [t, hr.MaskedAutoregressive(1, context=2)],
+        lambda t: [t, hr.transforms.MaskedAutoregressive(1, context=2)],
         r"transforms\[1\]: expected a transform of rows without context, got one of 2 columns",
     ),
     "other features": (
-        lambda t: [t, hr.Standardize([0.0, 0.0], [1.0, 1.0])],
+        lambda t: [t, hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])],
         r"transforms\[1\]: expected 1 features, as the base has, got 2",
     ),
     "other contexts": (

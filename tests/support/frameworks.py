@@ -16,7 +16,7 @@ NO_FLOWS = [
     (hr.DualAscentFlow, r"DualAscentFlow.* what its fit\(x\) returns, an AscentFlow"),
     (lambda: hr.DualAscentFlow, r"the class DualAscentFlow.* what its fit\(x\) returns"),
     (lambda: hr.Ensemble([hr.MAF(3, seed=s) for s in range(2)]), "Ensemble of 2 flows; make a module of each"),
-    (lambda: hr.Permutation([1, 0]), r"Permutation; .* headrace\.Flow\(\[transform\]\)"),
+    (lambda: hr.transforms.Permutation([1, 0]), r"Permutation; .* headrace\.Flow\(\[transform\]\)"),
     (lambda: None, "NoneType$"),
 ]
 

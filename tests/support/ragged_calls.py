@@ -97,7 +97,9 @@ def _described(name):
 
 
 def _activated(activation):
-    return lambda dtype: cases.randomise(hr.Coupling(3, [1], (9, 7), activation=activation, dtype=dtype), 0.3)
+    return lambda dtype: cases.randomise(
+        hr.transforms.Coupling(3, [1], (9, 7), activation=activation, dtype=dtype), 0.3
+    )
 
 
 def _example(make, dtype):

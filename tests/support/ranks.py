@@ -129,7 +129,7 @@ def _flow_with_links(dtype):
 
 def _flow_with_act_norm(dtype):
     maf = hr.MAF(3, transforms=2, hidden=(12,), dtype=dtype)
-    return hr.Flow([*maf.transforms[:-1], hr.ActNorm(3, dtype=dtype), maf.transforms[-1]])
+    return hr.Flow([*maf.transforms[:-1], hr.transforms.ActNorm(3, dtype=dtype), maf.transforms[-1]])
 
 
 # The flow, the arguments of its fit, and whether it has weights, context, rows of its own to judge by.

@@ -1,7 +1,9 @@
 """Examples in docstrings give what they show. A module is imported when its test runs, and not by every worker."""
 
+import ast
 import doctest
 import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,14 @@ MODULES = [
 ]
 
 
+class Finder(doctest.DocTestFinder):
+    """Finds the classes of a module also where they are shown as those of a public one."""
+
+    def _from_module(self, module, object):
+        defined = [node.name for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
+        return object.__name__ in defined if inspect.isclass(object) else super()._from_module(module, object)
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_a_module(name, tmp_path, monkeypatch):
     try:
@@ -21,9 +31,10 @@ def test_examples_of_a_module(name, tmp_path, monkeypatch):
     except ImportError as error:  # of a framework's modules, which say how it is installed
         pytest.skip(f"could not import {name}: {error}")
     monkeypatch.chdir(tmp_path)
-    failed, ran = doctest.testmod(module)
-    assert not failed
-    assert ran, f"{name} has examples that doctest does not find"
+    tests = Finder().find(module, name)
+    assert sum(len(test.examples) for test in tests) == inspect.getsource(module).count(">>> "), "examples not found"
+    for test in tests:
+        assert not doctest.DocTestRunner().run(test).failed
 
 
 def test_modules_with_examples_are_found():

@@ -1,7 +1,11 @@
 """README and the documentation's pages: their commands run, their links lead somewhere, their tables agree."""
 
+import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,6 +30,17 @@ def blocks(page, language):
     text = page.read_text(encoding="utf-8")
     found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", text, flags=re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(code) for _, code in found]
+
+
+def test_the_ten_lines_pass_a_strict_type_checker(tmp_path):
+    pytest.importorskip("mypy", reason="mypy is not installed")
+    code = blocks(README, "python")[0]
+    assert len(code.splitlines()) <= 13
+    (tmp_path / "ten_lines.py").write_text(f"{code}again.log_prob(data)\n", encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(ROOT / ".mypy_cache"), "ten_lines.py"]
+    environment = {**os.environ, "MYPYPATH": str(Path(hr.__file__).parents[1])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def by_name(pages):
@@ -169,7 +184,14 @@ def test_the_picture_is_what_its_script_draws():
 
 def test_every_public_name_has_its_place_in_the_api_page():
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    described = set(re.findall(r"^\.\. auto(?:class|function|exception|data):: (\w+)$", text, flags=re.MULTILINE))
-    modules = set(re.findall(r"^\.\. automodule:: headrace\.(\w+)$", text, flags=re.MULTILINE))
-    assert described | modules >= set(hr.__all__)
-    assert all(hasattr(hr, name) for name in described)
+    described, module = set(), "headrace"
+    for kind, name in re.findall(r"^\.\. (auto\w+|currentmodule):: ([\w.]+)(?:\(.*\))?$", text, flags=re.MULTILINE):
+        if kind == "currentmodule":
+            module = name
+        described.add(name if name.startswith("headrace") else f"{module}.{name}")
+    assert described >= {f"headrace.{name}" for name in hr.__all__}
+    assert described >= {f"headrace.transforms.{name}" for name in hr.transforms.__all__}
+    for name in described - {"headrace"}:
+        module, _, name = name.rpartition(".")
+        if importlib.util.find_spec(f"{module}.{name}") is None and module not in ("headrace.torch", "headrace.jax"):
+            assert hasattr(importlib.import_module(module), name), name

@@ -126,7 +126,10 @@ def parts_of(module):
         return [part for flow in module for part in parts_of(flow)]
     if isinstance(module, hr.Flow):
         return [part for t in module.transforms for part in parts_of(t)]
-    return [module, *(parts_of(module.transform) if isinstance(module, (hr.Inverse, hr.OnColumns)) else [])]
+    return [
+        module,
+        *(parts_of(module.transform) if isinstance(module, (hr.transforms.Inverse, hr.transforms.OnColumns)) else []),
+    ]
 
 
 def test_every_activation_is_in_every_list():

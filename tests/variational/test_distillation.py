@@ -17,12 +17,12 @@ from headrace.variational.layerwise import COMPARED, correspondence, learn_one_b
 from targets import QUIET, SHORT, plan_of
 
 FEATURES = 3
-SCALE = hr.Standardize([1.0, 200.0, -3.0], [2.0, 50.0, 0.1])
+SCALE = hr.transforms.Standardize([1.0, 200.0, -3.0], [2.0, 50.0, 0.1])
 PAIRS = [("to_data", "to_data"), ("to_latent", "to_data"), ("to_data", "to_latent")]
 
 
 def masked(key, dtype="float64", context=0, spread=0.3, **settings):
-    t = hr.MaskedAutoregressive(FEATURES, (9,), context=context, dtype=dtype, **settings)
+    t = hr.transforms.MaskedAutoregressive(FEATURES, (9,), context=context, dtype=dtype, **settings)
     return cases.randomise(t, spread, key, *map(str, settings.values()))
 
 
@@ -71,8 +71,8 @@ def test_the_closed_form_knows_what_each_hidden_layer_is():
     """Bounded ends, residual blocks and gates by the context; as above."""
     ends = hr.Network([hr.Layer(9), hr.Layer(9, "tanh")])
     gated = hr.Network.residual((9,), "silu", context="gate")
-    made = [hr.MaskedAutoregressive(FEATURES, ends, context=2, dtype="float64")]
-    made += [hr.MaskedAutoregressive(FEATURES, gated, context=2, reads="latent", dtype="float64")]
+    made = [hr.transforms.MaskedAutoregressive(FEATURES, ends, context=2, dtype="float64")]
+    made += [hr.transforms.MaskedAutoregressive(FEATURES, gated, context=2, reads="latent", dtype="float64")]
     teacher, student = (hr.Flow([cases.randomise(t, 0.3, "layers", str(i)), SCALE]) for i, t in enumerate(made))
     row = np.array([[0.3, -0.5]])
     exact, sampled = closed(teacher, student, 40_000, context=row), pathwise(teacher, student, 40_000, context=row)
@@ -137,8 +137,12 @@ def test_where_the_student_is_the_teacher_the_closed_form_is_zero():
     weights, biases, masks = network
     masks = [np.zeros_like(mask) for mask in masks]
     own = {"layout": "interleaved", "formula": "to_data"}
-    teacher = hr.Flow([hr.MaskedAutoregressive.from_dense(weights, biases, masks, reads="data", **own), SCALE])
-    student = hr.Flow([hr.MaskedAutoregressive.from_dense(weights, biases, masks, reads="latent", **own), SCALE])
+    teacher = hr.Flow(
+        [hr.transforms.MaskedAutoregressive.from_dense(weights, biases, masks, reads="data", **own), SCALE]
+    )
+    student = hr.Flow(
+        [hr.transforms.MaskedAutoregressive.from_dense(weights, biases, masks, reads="latent", **own), SCALE]
+    )
     found = closed(teacher, student, 100)
     assert np.abs(found.excess).max() < 1e-12
     assert np.abs(found.gradient).max() < 1e-12
@@ -169,8 +173,8 @@ def test_where_there_is_no_closed_form_the_error_gives_the_reason(name):
 
 
 def test_one_order_is_enough_whatever_it_is():
-    teacher = hr.Flow([hr.MaskedAutoregressive(3, (9,), order=[2, 0, 1])])
-    student = hr.Flow([hr.MaskedAutoregressive(3, (9,), order=[2, 0, 1], reads="latent") for _ in range(3)])
+    teacher = hr.Flow([hr.transforms.MaskedAutoregressive(3, (9,), order=[2, 0, 1])])
+    student = hr.Flow([hr.transforms.MaskedAutoregressive(3, (9,), order=[2, 0, 1], reads="latent") for _ in range(3)])
     assert why_not(teacher, student) == ""
     assert "order" in why_not(hr.MAF(3, transforms=1), student)
 
@@ -194,8 +198,8 @@ def test_a_stack_of_one_order_is_distilled_in_closed_form():
 
 
 KNOTS = [-1.5, -0.2, 0.5, 1.5]
-CURVES = hr.Gaussianize([[-2.0, 0.0, 0.3, 5.0]] * FEATURES, KNOTS, [[0.5, 2.0, 1.0, 0.2]] * FEATURES)
-BOUNDS = hr.Support([(0.0, None), None, (-4.0, -2.0)])
+CURVES = hr.transforms.Gaussianize([[-2.0, 0.0, 0.3, 5.0]] * FEATURES, KNOTS, [[0.5, 2.0, 1.0, 0.2]] * FEATURES)
+BOUNDS = hr.transforms.Support([(0.0, None), None, (-4.0, -2.0)])
 ENDS = {"marginals": (CURVES, SCALE), "bounds": (SCALE, BOUNDS), "both": (CURVES, SCALE, BOUNDS)}
 
 
@@ -240,12 +244,12 @@ def test_an_ascent_with_bounds_or_periods_is_a_teacher_and_a_student(ends):
 
 def test_a_student_with_another_data_end_is_compared_with_it():
     teacher = hr.Flow([masked(1), CURVES, SCALE])
-    student = hr.Flow([masked(3, reads="latent"), hr.Standardize(SCALE.mean + 1.0, SCALE.std)])
+    student = hr.Flow([masked(3, reads="latent"), hr.transforms.Standardize(SCALE.mean + 1.0, SCALE.std)])
     _, report = hr.distill(teacher, student, steps=2, samples=64, **QUIET)
     assert report.estimator == "pathwise"
     with pytest.raises(ValueError, match="closed_form"):
         hr.distill(teacher, student, estimator="closed_form", steps=2, samples=64, **QUIET)
-    other = hr.Gaussianize(CURVES.data + 1.0, CURVES.latent, CURVES.slopes)
+    other = hr.transforms.Gaussianize(CURVES.data + 1.0, CURVES.latent, CURVES.slopes)
     student = hr.Flow([masked(3, reads="latent"), other, SCALE])
     _, report = hr.distill(teacher, student, steps=2, samples=64, **QUIET)
     assert report.estimator == "pathwise"
@@ -278,7 +282,7 @@ def test_transforms_learn_one_by_one_where_they_correspond():
     assert report.not_alone == ""
 
 
-UNEQUAL_UNITS = hr.Standardize([1.0, 200.0, -3000.0], [0.03, 40.0, 500.0])
+UNEQUAL_UNITS = hr.transforms.Standardize([1.0, 200.0, -3000.0], [0.03, 40.0, 500.0])
 
 
 @pytest.mark.costly
@@ -409,7 +413,12 @@ def test_the_teacher_is_left_as_it_is_and_its_scales_are_taken_over():
     hr.distill(teacher, student, **SHORT)
     cases.assert_same_bits(teacher.parameters, kept)
     assert student.transforms[-1].std.tolist() == SCALE.std.tolist()
-    own = hr.Flow([hr.MaskedAutoregressive(FEATURES, (8,), reads="latent"), hr.Standardize(np.ones(3), np.ones(3))])
+    own = hr.Flow(
+        [
+            hr.transforms.MaskedAutoregressive(FEATURES, (8,), reads="latent"),
+            hr.transforms.Standardize(np.ones(3), np.ones(3)),
+        ]
+    )
     hr.distill(teacher, own, **SHORT)
     assert own.transforms[-1].mean.tolist() == [1.0, 1.0, 1.0]
 

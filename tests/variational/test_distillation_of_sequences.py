@@ -26,7 +26,7 @@ def autoregression(deviation=DEVIATION):
     for name, array in network.named_parameters().items():
         network.set_parameter(name, np.zeros_like(array))
     prediction = hr.LinearPrediction.of_reflections([[A1 / (1.0 - A2), A2]])
-    return hr.SequenceFlow([network, prediction, hr.Standardize([0.0], [deviation])])
+    return hr.SequenceFlow([network, prediction, hr.transforms.Standardize([0.0], [deviation])])
 
 
 def pupil(**more):

@@ -312,7 +312,7 @@ def test_a_fit_never_ends_worse_than_it_began():
 
 
 def test_steps_that_diverge_are_reported_and_leave_finite_weights():
-    flow = hr.Flow([hr.MaskedAutoregressive(2, (16,), scale="exp") for _ in range(3)])
+    flow = hr.Flow([hr.transforms.MaskedAutoregressive(2, (16,), scale="exp") for _ in range(3)])
     with pytest.warns(RuntimeWarning, match="fit_to_density: .*(NaN or infinite|rose).*smaller learning_rate"):
         fit = hr.fit_to_density(flow, normal(), steps=50, learning_rate=1e4, clip=None, **QUIET)
     assert fit.history.stopped in ("non-finite", "steps")

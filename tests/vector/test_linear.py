@@ -16,7 +16,7 @@ every_verb = pytest.mark.parametrize("verb", gradients.TRANSFORM_VERBS)
 
 
 def orthogonal(n, sign, *key):
-    matrix = hr.Rotation.random(n, seed=cases.rng("orthogonal", n, *key)).matrix.copy()
+    matrix = hr.transforms.Rotation.random(n, seed=cases.rng("orthogonal", n, *key)).matrix.copy()
     matrix[0] *= sign * np.sign(np.linalg.det(matrix))
     return matrix
 
@@ -42,7 +42,7 @@ def shift_of(matrix):
 
 
 def subject(name, dtype="float64"):
-    return hr.Linear.from_matrix(MATRICES[name], shift_of(MATRICES[name]), dtype=dtype)
+    return hr.transforms.Linear.from_matrix(MATRICES[name], shift_of(MATRICES[name]), dtype=dtype)
 
 
 def judge_of(t):
@@ -50,7 +50,9 @@ def judge_of(t):
 
 
 def randomised(features, dtype, order="random"):
-    return cases.randomise(hr.Linear(features, order, seed=features, dtype=dtype), 0.5 / features**0.5, "linear")
+    return cases.randomise(
+        hr.transforms.Linear(features, order, seed=features, dtype=dtype), 0.5 / features**0.5, "linear"
+    )
 
 
 # --- matrices -------------------------------------------------------------------------------------------------------
@@ -66,7 +68,7 @@ def test_a_matrix_comes_back(name, dtype):
     np.testing.assert_allclose(a / scale, matrix / scale, rtol=0, atol=64 * np.finfo(dtype).eps)
     np.testing.assert_allclose(b, shift_of(matrix).astype(dtype), rtol=0)
     np.testing.assert_allclose(a, judge_of(t).matrix, rtol=1e-13, atol=1e-14 * scale)
-    assert hr.Linear.from_matrix(a, b, dtype=dtype).signs == t.signs
+    assert hr.transforms.Linear.from_matrix(a, b, dtype=dtype).signs == t.signs
 
 
 @pytest.mark.parametrize("name", ["minus one", "minus the identity", "a permutation"])
@@ -79,7 +81,7 @@ def test_random_matrices_come_back(features):
     """The error is that of the factors times their condition."""
     for seed in range(20):
         matrix = cases.rng("random", features, seed).standard_normal((features, features))
-        a, _ = hr.Linear.from_matrix(matrix, dtype="float64").to_matrix()
+        a, _ = hr.transforms.Linear.from_matrix(matrix, dtype="float64").to_matrix()
         np.testing.assert_allclose(a, matrix, rtol=0, atol=1e-13 * np.abs(matrix).max())
 
 
@@ -113,7 +115,7 @@ def test_signs_are_in_the_permutation_alone():
 )
 def test_what_is_no_matrix_with_an_inverse_is_refused(matrix, kind, words):
     with pytest.raises(kind) as error:
-        hr.Linear.from_matrix(matrix)
+        hr.transforms.Linear.from_matrix(matrix)
     cases.assert_says(error, "^matrix: ", *words)
 
 
@@ -127,8 +129,8 @@ def test_a_matrix_that_elimination_loses_is_refused():
 
     assert np.linalg.cond(wilkinson(60)) < 100
     with pytest.raises(ValueError, match=r"^matrix: expected one that elimination with row pivoting takes apart"):
-        hr.Linear.from_matrix(wilkinson(60))
-    np.testing.assert_allclose(hr.Linear.from_matrix(wilkinson(9)).to_matrix()[0], wilkinson(9), atol=1e-4)
+        hr.transforms.Linear.from_matrix(wilkinson(60))
+    np.testing.assert_allclose(hr.transforms.Linear.from_matrix(wilkinson(9)).to_matrix()[0], wilkinson(9), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_a_matrix_that_elimination_loses_is_refused():
 )
 def test_what_is_no_shift_is_refused(shift, words):
     with pytest.raises(ValueError, match=r"^shift: ") as error:
-        hr.Linear.from_matrix(np.eye(2), shift)
+        hr.transforms.Linear.from_matrix(np.eye(2), shift)
     cases.assert_says(error, *words)
 
 
@@ -180,7 +182,7 @@ def test_a_device_computes_the_same(name, device, dtype):
 def test_a_fresh_one_only_reorders(dtype):
     z = cases.rows(9, 5, dtype)
     for order in (None, [3, 1, 4, 0, 2], "random"):
-        t = hr.Linear(5, order, dtype=dtype)
+        t = hr.transforms.Linear(5, order, dtype=dtype)
         x, log_det = t.forward(z)
         cases.assert_same_bits(x, np.ascontiguousarray(z[:, list(t.order)]))
         assert not log_det.any()
@@ -188,19 +190,19 @@ def test_a_fresh_one_only_reorders(dtype):
 
 
 def test_random_orders_come_from_the_seed():
-    orders = {hr.Linear(9, "random", seed=seed).order for seed in (0, 1, (1, 2))}
+    orders = {hr.transforms.Linear(9, "random", seed=seed).order for seed in (0, 1, (1, 2))}
     assert len(orders) == 3
-    assert hr.Linear(9, "random", seed=1).order in orders
+    assert hr.transforms.Linear(9, "random", seed=1).order in orders
 
 
 def test_an_inverse_exchanges_the_directions(dtype):
     t = subject("a negative determinant", dtype)
-    other, x = hr.Inverse(t), cases.rows(50, 5, dtype)
+    other, x = hr.transforms.Inverse(t), cases.rows(50, 5, dtype)
     for got, want in ((other.forward(x), t.inverse(x)), (other.inverse(x), t.forward(x))):
         cases.assert_same_bits(got[0], want[0])
         cases.assert_same_bits(got[1], want[1])
     cases.assert_same_bits(other.transform.parameters, t.parameters)
-    twice = hr.Inverse(other)
+    twice = hr.transforms.Inverse(other)
     cases.assert_same_bits(twice.forward(x)[0], t.forward(x)[0])
     for name, value in t.named_parameters().items():
         cases.assert_same_bits(other.named_parameters()[name], value)
@@ -248,7 +250,7 @@ def test_gradients_on_a_device(verb, device):
 def test_gradients_in_a_flow(verb):
     parts = [
         gradients.linear(randomised(4, "float64")),
-        gradients.act_norm(cases.randomise(hr.ActNorm(4, dtype="float64"), 0.3)),
+        gradients.act_norm(cases.randomise(hr.transforms.ActNorm(4, dtype="float64"), 0.3)),
         gradients.masked(cases.made(features=4, hidden=(9,), context=2)),
         gradients.inverse_linear(randomised(4, "float64", None)),
         gradients.standardize(np.arange(4.0), np.arange(1.0, 5.0)),
@@ -272,7 +274,7 @@ def test_there_is_one_shift_alone():
 
 
 def test_parameters_by_name(dtype):
-    t = hr.Linear(3, [2, 0, 1], dtype=dtype)
+    t = hr.transforms.Linear(3, [2, 0, 1], dtype=dtype)
     given = {
         "upper": np.arange(9.0).reshape(3, 3),
         "log_diagonal": np.array([0.0, 1.0, -1.0]),
@@ -302,13 +304,13 @@ def test_copies_pickles_and_files(tmp_path):
         cases.assert_same_bits(other.parameters, t.parameters)
     wide = t.astype("float64")
     assert np.array_equal(wide.to_matrix()[0], t.to_matrix()[0])
-    assert repr(hr.Linear(3)) == "Linear(3)"
-    assert repr(hr.Linear(3, [2, 0, 1])) == "Linear(3, order=[2, 0, 1])"
+    assert repr(hr.transforms.Linear(3)) == "Linear(3)"
+    assert repr(hr.transforms.Linear(3, [2, 0, 1])) == "Linear(3, order=[2, 0, 1])"
 
 
 def test_part_of_a_flow(dtype):
-    links = [subject("a negative determinant", dtype), hr.Linear(5, "random", dtype=dtype)]
-    flow = hr.Flow([links[0], hr.Coupling(5, [0], (6,), dtype=dtype), links[1]])
+    links = [subject("a negative determinant", dtype), hr.transforms.Linear(5, "random", dtype=dtype)]
+    flow = hr.Flow([links[0], hr.transforms.Coupling(5, [0], (6,), dtype=dtype), links[1]])
     x = cases.rows(9, 5, dtype)
     cases.assert_same_bits(flow[:1].to_data(x)[0], links[0].forward(x)[0])
     cases.assert_same_bits(flow[0].parameters, links[0].parameters)
@@ -320,7 +322,7 @@ def test_a_fit_finds_correlations():
     """A Gaussian of correlated coordinates is a linear map: within some thousandths of a nat."""
     matrix = np.array([[1.0, 0.0, 0.0], [0.9, 0.3, 0.0], [-2.0, 1.0, 0.2]])
     x = cases.rows(4000, 3, "float64") @ matrix.T
-    flow = hr.Flow([hr.Linear(3), hr.Standardize(np.zeros(3), np.ones(3))])
+    flow = hr.Flow([hr.transforms.Linear(3), hr.transforms.Standardize(np.zeros(3), np.ones(3))])
     flow.fit(x, epochs=30, weight_decay=0.0, progress=False)
     true = reference.StandardNormal().log_prob(np.linalg.solve(matrix, x.T).T) - np.linalg.slogdet(matrix)[1]
     assert true.mean() - flow.log_prob(x).mean() < 0.01
@@ -342,5 +344,5 @@ def test_a_fit_finds_correlations():
 )
 def test_wrong_arguments_are_refused(given, words):
     with pytest.raises((TypeError, ValueError)) as error:
-        hr.Linear(**{"features": 3, **given})
+        hr.transforms.Linear(**{"features": 3, **given})
     cases.assert_says(error, *words)

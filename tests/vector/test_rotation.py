@@ -9,8 +9,8 @@ import headrace as hr
 
 @pytest.mark.parametrize("features", [1, 2, 3, 17, 64])
 def test_both_directions_are_the_products(features, dtype):
-    matrix = hr.Rotation.random(features, seed=features).matrix
-    t = hr.Rotation(matrix)
+    matrix = hr.transforms.Rotation.random(features, seed=features).matrix
+    t = hr.transforms.Rotation(matrix)
     for rows in cases.BATCH_SIZES:
         z = cases.rows(rows, features, dtype)
         for got, want in ((t.forward(z), z @ matrix.T), (t.inverse(z), z @ matrix)):
@@ -20,19 +20,19 @@ def test_both_directions_are_the_products(features, dtype):
 
 def test_a_reflection_counts(dtype):
     z = cases.rows(9, 2, dtype)
-    x, log_det = hr.Rotation([[0, 1], [1, 0]]).forward(z)
+    x, log_det = hr.transforms.Rotation([[0, 1], [1, 0]]).forward(z)
     np.testing.assert_allclose(x, z[:, ::-1], rtol=1e-6)
     assert not log_det.any()
 
 
 def test_there_and_back(dtype):
-    t = hr.Rotation.random(10, seed=0)
+    t = hr.transforms.Rotation.random(10, seed=0)
     z = cases.rows(50, 10, dtype)
     cases.assert_close(t.inverse(t.forward(z)[0])[0], z)
 
 
 def test_gradients_turn_back(dtype):
-    t = hr.Rotation.random(5, seed=1)
+    t = hr.transforms.Rotation.random(5, seed=1)
     z, grad = cases.rows(20, 5, dtype), cases.rows(20, 5, dtype, "grad")
     (got,) = t.forward_vjp(z, grad, np.ones(20, dtype), wrt=("inputs",))
     cases.assert_close(got, grad.astype(float) @ t.matrix)
@@ -41,7 +41,7 @@ def test_gradients_turn_back(dtype):
 
 
 def test_a_poisoned_row_leaves_all_others_alone(dtype):
-    t = hr.Rotation.random(4, seed=2)
+    t = hr.transforms.Rotation.random(4, seed=2)
     z = cases.rows(50, 4, dtype)
     want = t.forward(z)
     z[20, 1] = np.nan
@@ -54,20 +54,20 @@ def test_a_poisoned_row_leaves_all_others_alone(dtype):
 
 def test_random_ones_are_even():
     """Haar's measure: entries of mean 0 and variance 1/n, both signs of the determinant, seeds that count."""
-    matrices = np.array([hr.Rotation.random(3, seed=s).matrix for s in range(2000)])
+    matrices = np.array([hr.transforms.Rotation.random(3, seed=s).matrix for s in range(2000)])
     np.testing.assert_allclose(
         matrices.transpose(0, 2, 1) @ matrices, np.broadcast_to(np.eye(3), (2000, 3, 3)), atol=1e-12
     )
     assert np.abs(matrices.mean(0)).max() < 5 / np.sqrt(3 * 2000)
     np.testing.assert_allclose((matrices**2).mean(0), 1 / 3, atol=0.04)
     assert abs(np.mean(np.linalg.det(matrices) > 0) - 0.5) < 0.06
-    assert np.array_equal(matrices[0], hr.Rotation.random(3, seed=0).matrix)
+    assert np.array_equal(matrices[0], hr.transforms.Rotation.random(3, seed=0).matrix)
     assert not np.array_equal(matrices[0], matrices[1])
 
 
 def test_the_matrix_is_kept_in_double_precision_and_to_itself():
-    given = hr.Rotation.random(3, seed=0).matrix.copy()
-    t = hr.Rotation(given)
+    given = hr.transforms.Rotation.random(3, seed=0).matrix.copy()
+    t = hr.transforms.Rotation(given)
     assert t.matrix.dtype == np.float64
     given[0] = 7.0
     assert t.matrix[0, 0] != 7.0
@@ -94,14 +94,14 @@ def test_the_matrix_is_kept_in_double_precision_and_to_itself():
 )
 def test_what_is_no_rotation_is_refused(matrix, kind, words):
     with pytest.raises(kind) as error:
-        hr.Rotation(matrix)
+        hr.transforms.Rotation(matrix)
     cases.assert_says(error, "matrix: ", *words)
 
 
 @pytest.mark.parametrize("features", [0, -1, 2.5, 2**13 + 1])
 def test_sizes_are_checked(features):
     with pytest.raises((TypeError, ValueError), match="features: expected"):
-        hr.Rotation.random(features)
+        hr.transforms.Rotation.random(features)
 
 
 # ---- in blocks -------------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ SHAPES = [(1, 32), (5, 32), (32, 32), (33, 32), (7, 3), (9, 1), (200, 32), (70, 
 
 @pytest.mark.parametrize(("features", "block"), SHAPES)
 def test_blocks_are_the_products_with_the_whole_matrix(features, block, dtype):
-    t = hr.Rotation.random(features, seed=features, block=block)
+    t = hr.transforms.Rotation.random(features, seed=features, block=block)
     assert [len(b) for b in t.blocks] == [min(block, features - i) for i in range(0, features, block)]
     matrix = t.matrix
     assert matrix.shape == (features, features)
@@ -134,45 +134,45 @@ def in_blocks(block, dtype, context=0):
     g, n = cases.rng("blocks", block), 11
 
     def permutation():
-        return hr.Permutation(g.permutation(n).tolist())
+        return hr.transforms.Permutation(g.permutation(n).tolist())
 
     def rotation():
-        return hr.Rotation.random(n, seed=g, block=block)
+        return hr.transforms.Rotation.random(n, seed=g, block=block)
 
     both = {"context": context, "dtype": dtype}
     chain = [
         permutation(),
         rotation(),
-        hr.Elementwise(n, map="dual_ascent", formula="to_latent", dtype=dtype),
+        hr.transforms.Elementwise(n, map="dual_ascent", formula="to_latent", dtype=dtype),
         permutation(),
         permutation(),
         rotation(),
-        hr.MaskedAutoregressive(n, (12,), order=g.permutation(n), **both),
-        hr.Inverse(rotation()),
-        hr.MaskedAutoregressive(n, (12,), reads="latent", order=g.permutation(n), **both),
+        hr.transforms.MaskedAutoregressive(n, (12,), order=g.permutation(n), **both),
+        hr.transforms.Inverse(rotation()),
+        hr.transforms.MaskedAutoregressive(n, (12,), reads="latent", order=g.permutation(n), **both),
         permutation(),
         rotation(),
         permutation(),
-        hr.Planar(n, dtype=dtype),
+        hr.transforms.Planar(n, dtype=dtype),
         rotation(),
         rotation(),
-        hr.Coupling(n, g.permutation(n)[:4].tolist(), (9,), **both),
+        hr.transforms.Coupling(n, g.permutation(n)[:4].tolist(), (9,), **both),
         permutation(),
-        hr.Inverse(rotation()),
-        hr.Standardize(g.standard_normal(n), g.uniform(0.5, 2.0, n)),
+        hr.transforms.Inverse(rotation()),
+        hr.transforms.Standardize(g.standard_normal(n), g.uniform(0.5, 2.0, n)),
         permutation(),
         rotation(),
         permutation(),
-        hr.Standardize(g.standard_normal(n), g.uniform(0.5, 2.0, n)),
+        hr.transforms.Standardize(g.standard_normal(n), g.uniform(0.5, 2.0, n)),
     ]
     return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "blocks")
 
 
 def as_dense(transform):
     """The same with one matrix for each rotation."""
-    if isinstance(transform, hr.Inverse):
-        return hr.Inverse(as_dense(transform.transform))
-    return hr.Rotation(transform.matrix) if isinstance(transform, hr.Rotation) else transform
+    if isinstance(transform, hr.transforms.Inverse):
+        return hr.transforms.Inverse(as_dense(transform.transform))
+    return hr.transforms.Rotation(transform.matrix) if isinstance(transform, hr.transforms.Rotation) else transform
 
 
 @pytest.mark.parametrize("context", [0, 2])
@@ -181,7 +181,7 @@ def test_a_chain_of_blocks_is_the_chain_of_their_matrices(block, context):
     """In float64: values, log-determinants and all gradients, both ways; 1e-10 is rounding of a chain of 23."""
     flow = in_blocks(block, "float64", context)
     dense = hr.Flow([as_dense(t) for t in flow.transforms], flow.base, dtype="float64")
-    assert any(isinstance(t, hr.Rotation) and len(t.blocks) > 1 for t in flow.transforms)
+    assert any(isinstance(t, hr.transforms.Rotation) and len(t.blocks) > 1 for t in flow.transforms)
     dense.parameters = flow.parameters
     x, given = cases.rows(150, 11, "float64"), cases.rows(150, context, "float64", "context") if context else None
     grad, grad_row = cases.rows(150, 11, "float64", "grad"), cases.rows(150, 1, "float64", "row")[:, 0]
@@ -247,16 +247,16 @@ def test_a_poisoned_row_leaves_all_others_alone_in_blocks_too(dtype):
 
 
 def test_one_block_is_the_whole_matrix():
-    matrix = hr.Rotation.random(5, seed=3).matrix
-    t = hr.Rotation.from_blocks([matrix])
+    matrix = hr.transforms.Rotation.random(5, seed=3).matrix
+    t = hr.transforms.Rotation.from_blocks([matrix])
     assert t.matrix is t.blocks[0]
     assert np.array_equal(t.matrix, matrix)
     assert repr(t) == "Rotation(5 x 5)"
-    assert np.array_equal(hr.Rotation.random(5, seed=3, block=9).matrix, matrix)
+    assert np.array_equal(hr.transforms.Rotation.random(5, seed=3, block=9).matrix, matrix)
 
 
 def test_blocks_are_kept_to_themselves():
-    t = hr.Rotation.from_blocks([np.eye(2), [[-1]]])
+    t = hr.transforms.Rotation.from_blocks([np.eye(2), [[-1]]])
     assert repr(t) == "Rotation(3 x 3, 2 blocks)"
     assert t.features == 3
     assert t.matrix.tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, -1.0]]
@@ -282,11 +282,11 @@ def test_blocks_are_kept_to_themselves():
 )
 def test_what_are_no_blocks_is_refused(blocks, kind, words):
     with pytest.raises(kind) as error:
-        hr.Rotation.from_blocks(blocks)
+        hr.transforms.Rotation.from_blocks(blocks)
     cases.assert_says(error, *words)
 
 
 @pytest.mark.parametrize("block", [0, -1, 1.5, True, "32"])
 def test_the_width_of_blocks_is_checked(block):
     with pytest.raises((TypeError, ValueError), match="block: expected"):
-        hr.Rotation.random(4, block=block)
+        hr.transforms.Rotation.random(4, block=block)

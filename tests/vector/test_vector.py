@@ -131,7 +131,7 @@ def test_the_residual_of_an_inverse_is_at_rounding(variant, features, dtype):
 @every_variant
 def test_an_inverse_has_its_directions_exchanged(variant, dtype):
     library, _ = vector_cases.pair(variant, 5, dtype)
-    inverse, x = hr.Inverse(library), rows_of(5, 60, dtype)
+    inverse, x = hr.transforms.Inverse(library), rows_of(5, 60, dtype)
     for got, want in ((inverse.forward(x), library.inverse(x)), (inverse.inverse(x), library.forward(x))):
         for one, other in zip(got, want, strict=True):
             cases.assert_same_bits(one, other)
@@ -225,9 +225,9 @@ def test_copies_and_other_dtypes_have_the_same_parameters(variant):
 
 
 def test_representations_name_what_matters():
-    assert repr(hr.Planar(3)) == "Planar(3, nonlinearity='tanh', negative_slope=0.2)"
-    assert repr(hr.Radial(3, context=2)) == "Radial(3, context=2)"
-    assert repr(hr.Inverse(hr.Radial(1))) == "Inverse(Radial(1))"
+    assert repr(hr.transforms.Planar(3)) == "Planar(3, nonlinearity='tanh', negative_slope=0.2)"
+    assert repr(hr.transforms.Radial(3, context=2)) == "Radial(3, context=2)"
+    assert repr(hr.transforms.Inverse(hr.transforms.Radial(1))) == "Inverse(Radial(1))"
 
 
 @every_map
@@ -287,7 +287,7 @@ def test_a_chain_matches_the_reference(variant, features, dtype):
 def mixed(dtype, context):
     """Runs of planar and radial transforms, broken up by all that may stand between them."""
     net = cases.made(features=4, context=context).astype(dtype)
-    maf = hr.MaskedAutoregressive.from_dense(*net.arrays, context=context, activation="tanh")
+    maf = hr.transforms.MaskedAutoregressive.from_dense(*net.arrays, context=context, activation="tanh")
     planar = [vector_cases.pair("planar", 4, dtype, i) for i in range(5)]
     leaky = [vector_cases.pair("planar with leaky ReLU", 4, dtype, i) for i in range(2)]
     radial = [vector_cases.pair("radial", 4, dtype, i) for i in range(4)]
@@ -295,9 +295,9 @@ def mixed(dtype, context):
     other = vector_cases.CLASSES["planar"](4, nonlinearity="leaky_relu", negative_slope=0.9, dtype=dtype)
     other.parameters = cases.rng("other").standard_normal(other.parameters.size).astype(dtype)
     order, mean, std = [2, 0, 3, 1], [0.1, -0.2, 0.0, 3.0], [0.7, 1.1, 1.0, 0.5]
-    permuted = hr.Permutation(order), reference.Permutation(order)
-    scaled = hr.Standardize(mean, std), reference.Standardize(np.array(mean), np.array(std))
-    flip = lambda both: (hr.Inverse(both[0]), reference.Inverse(both[1]))  # noqa: E731
+    permuted = hr.transforms.Permutation(order), reference.Permutation(order)
+    scaled = hr.transforms.Standardize(mean, std), reference.Standardize(np.array(mean), np.array(std))
+    flip = lambda both: (hr.transforms.Inverse(both[0]), reference.Inverse(both[1]))  # noqa: E731
     parts = [
         *planar[:2],
         permuted,
@@ -423,7 +423,7 @@ def test_a_fit_recovers_a_planted_density(map):
         flow.fit(x, epochs=60, batch_size=200, learning_rate=3e-2, schedule="cosine", patience=None, progress=False)
         flows.append(flow)
     best = max(flows, key=lambda flow: flow.log_prob(x).mean())
-    normal = hr.Flow([hr.Standardize(x.mean(axis=0), x.std(axis=0))])
+    normal = hr.Flow([hr.transforms.Standardize(x.mean(axis=0), x.std(axis=0))])
     true = planted.log_prob(held_out).mean()
     assert true - normal.log_prob(held_out).mean() > 0.25
     assert true - best.log_prob(held_out).mean() < 0.01

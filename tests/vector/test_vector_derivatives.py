@@ -92,7 +92,7 @@ def test_float32_is_float64_rounded(variant, verb):
 @every_variant
 def test_an_inverse_has_the_gradients_of_the_other_direction(variant, dtype):
     subject = subject_of(variant, 4, dtype=dtype)
-    given, inverse = cases.rows(33, 4, dtype), hr.Inverse(subject.library)
+    given, inverse = cases.rows(33, 4, dtype), hr.transforms.Inverse(subject.library)
     for verb, other in (("forward_vjp", "inverse_vjp"), ("inverse_vjp", "forward_vjp")):
         want = gradients.call(subject.library, other, given)
         gradients.assert_same_gradients(gradients.call(inverse, verb, given), want)

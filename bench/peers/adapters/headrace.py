@@ -160,7 +160,7 @@ def a_step(rng: Any, features: int, block: int | None = None) -> tuple[Any, ...]
 
     columns = [1e-3 * rng.standard_normal(features), rng.standard_normal(features), rng.uniform(0.05, 1, features)]
     maps = np.stack([columns[0], columns[1], columns[2] ** 2], axis=1)
-    rotation = hr.Rotation.random(features, seed=1, block=block)
+    rotation = hr.transforms.Rotation.random(features, seed=1, block=block)
     order = None if block is None else rng.permutation(features).tolist()
     return maps, 0.0, list(rotation.blocks), np.zeros(features), maps[:, 1:].copy(), order
 
@@ -173,9 +173,9 @@ def ascent_chain(features: int, steps: int) -> Any:
 
     rng, chain = np.random.default_rng(7), []
     for k in range(steps):
-        map = hr.Elementwise(features, map="dual_ascent")
+        map = hr.transforms.Elementwise(features, map="dual_ascent")
         map.parameters = 0.02 * rng.standard_normal(map.parameters.size).astype(np.float32)
-        chain += [map, hr.Rotation.random(features, seed=k)]
+        chain += [map, hr.transforms.Rotation.random(features, seed=k)]
     return hr.Flow(chain)
 
 

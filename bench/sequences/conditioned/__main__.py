@@ -159,7 +159,7 @@ def white(one: Spoken, i: int) -> tuple[NDArray[Any], float]:
     return e, float(-0.5 * np.square(e, dtype=np.float64).sum() - NOISE * len(e))
 
 
-def fitted(parts: dict[str, list[Spoken]], seconds: float, **options: Any) -> tuple[hr.WaveNet, hr.History]:
+def fitted(parts: dict[str, list[Spoken]], seconds: float, **options: Any) -> tuple[hr.WaveNet, hr.training.History]:
     """The teacher after this many seconds of the processor."""
     teacher = hr.WaveNet(map="affine", base=hr.StandardNormal(1), prediction=0, **GIVEN, **options)
     clock.now = time.process_time  # the clock of budgets and schedules

@@ -7,7 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._base.public import public
 
+
+@public("headrace.distributed")
 @runtime_checkable
 class Group(Protocol):
     """Ranks 0 to size - 1, which call the same verbs in the same order.

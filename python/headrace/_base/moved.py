@@ -20,9 +20,20 @@ PUBLIC = {
     "headrace.many": "headrace._fit.many",
     "headrace.network": "headrace._flow.transforms.network",
     "headrace.tails": "headrace._flow.tails",
-    "headrace.transforms": "headrace._flow.transforms",
 }
 """Modules whose public names are those of `headrace`."""
+FOLDERS = {"headrace.transforms": "headrace._flow.transforms"}
+"""Folders whose files moved: their public names are those of the module that has the folder's old name."""
+NAMES = {
+    **dict.fromkeys(("Diagnosis", "SequenceDiagnosis"), "diagnosis"),
+    **dict.fromkeys(("DensityFit", "Distillation", "FreeEnergy"), "variational"),
+    **dict.fromkeys(("SequenceDistillation", "Speed", "StepHistory"), "variational"),
+    "AscentHistory": "ascent",
+    "Choice": "choosing",
+    "Continuation": "sequences",
+    "History": "training",
+}
+"""Names that `headrace` had itself, beside transforms, by the public module that has them."""
 PICKLED = {
     "headrace._tables.names": "headrace._arrays.names",
     "headrace._xla": "headrace.jax._calls",
@@ -36,7 +47,8 @@ MOVED = PUBLIC | PICKLED
 def _successor(name: str) -> str | None:
     """The module that an old name stands for; that of a folder stands for its files, too."""
     folder, _, file = name.rpartition(".")
-    return MOVED.get(name) or (f"{MOVED[folder]}.{file}" if folder in MOVED else None)
+    above = FOLDERS.get(folder, MOVED.get(folder))
+    return MOVED.get(name) or (f"{above}.{file}" if above else None)
 
 
 class _Finder:
@@ -50,13 +62,15 @@ class _Finder:
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
-        if name in PUBLIC:
+        sys.modules[name] = importlib.import_module(str(_successor(name)))
+        folder = name.rpartition(".")[0]
+        if name in PUBLIC or folder in FOLDERS:
+            place = folder if folder in FOLDERS else "headrace"
             warnings.warn(
-                f"{name}: import its names from headrace, because the module moved; the old name ends with {ENDS}",
+                f"{name}: import its names from {place}, because the module moved; the old name ends with {ENDS}",
                 DeprecationWarning,
                 stacklevel=2,
             )
-        sys.modules[name] = importlib.import_module(str(_successor(name)))
 
 
 def renamed(old: str, new: str, **keywords: Any) -> Any:

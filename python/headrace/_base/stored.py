@@ -11,16 +11,17 @@ Masks are arrays too, and matrices that are no parameters (`Module._fixed_arrays
 
 from __future__ import annotations
 
-import abc
 import importlib
-from collections.abc import Mapping
-from typing import Any, TypeVar
+import os
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
+from headrace._base.public import public
 
 KINDS: dict[str, Any] = {}  # by the name that files give them: the class's own
 LATER = {
@@ -37,15 +38,15 @@ MOST_FEATURES = 2**17  # of coordinates and of context columns; work may grow wi
 
 Layers = tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]
 
-Family = type | tuple[type, ...]
+Family = type | tuple[type, ...] | Callable[[type], bool]
 
 _Class = TypeVar("_Class", bound=type)
 
 
 def storable(cls: _Class) -> _Class:
-    """Register a class for files."""
+    """Register a class for files, which is a public one."""
     KINDS[cls.__name__] = cls
-    return cls
+    return public("headrace.transforms" if ".transforms." in cls.__module__ else "headrace")(cls)
 
 
 def _all_kinds() -> dict[str, Any]:
@@ -74,38 +75,37 @@ def header_of(thing: Any) -> dict[str, Any]:
     return {"kind": kind, **thing._header()}
 
 
-class Filed(abc.ABC):
-    """Objects that can be saved to a file of their own: flows and transforms."""
+class Filed(Protocol):
+    """Objects with a file of their own: flows, transforms, ensembles."""
 
     @property
-    @abc.abstractmethod
+    def features(self) -> int:
+        """The number of coordinates."""
+
+    @property
     def dtype(self) -> np.dtype[Any] | None:
         """The dtype of parameters; None without any."""
 
     @property
-    @abc.abstractmethod
     def matmul(self) -> str:
         """How products of networks are computed."""
 
-    @abc.abstractmethod
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name."""
 
-    @abc.abstractmethod
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file."""
+
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         """Arrays that a file keeps beside the parameters."""
 
     def _notes(self) -> dict[str, str]:
         """Texts by name that a file keeps in its metadata."""
-        return {}
 
-    def _with_notes(self, notes: Mapping[str, Any]) -> Filed:
-        """This object with the information in texts of `_notes`; in a file, these may be missing or anything."""
-        return self
 
-    @abc.abstractmethod
-    def to(self, device: str, matmul: str = "exact") -> Any:
-        """A copy on another device."""
+def is_filed(cls: type) -> bool:
+    """Whether objects of the class have a file of their own, which their `save` writes."""
+    return hasattr(cls, "save")
 
 
 class Stored:
@@ -130,11 +130,12 @@ class Stored:
 
     def build(self, family: Family) -> Any:
         """The object, which must be of the family, or of one of them; nothing in its header may be left."""
+        of = (lambda cls: issubclass(cls, family)) if isinstance(family, (type, tuple)) else family
         kind = self.take("kind")
         if isinstance(kind, str) and kind in LATER:
             importlib.import_module(LATER[kind])
-        if not isinstance(kind, str) or kind not in KINDS or not issubclass(KINDS[kind], family):
-            kind = check.choice("kind", kind, sorted(n for n, cls in _all_kinds().items() if issubclass(cls, family)))
+        if not isinstance(kind, str) or kind not in KINDS or not of(KINDS[kind]):
+            kind = check.choice("kind", kind, sorted(name for name, cls in _all_kinds().items() if of(cls)))
         thing = KINDS[kind]._from_file(self)
         self.close()
         return thing

@@ -459,7 +459,7 @@ def _train(
     return flow[: len(each)], {"members": len(each), **total}, None
 
 
-def _refuse_failed(histories: Sequence[hr.History]) -> None:
+def _refuse_failed(histories: Sequence[hr.training.History]) -> None:
     if any(history.stopped == "non-finite" and history.best_epoch == 0 for history in histories):
         raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
 
@@ -478,7 +478,7 @@ def _ascend(
         progress=not arguments.quiet,
     )
     history = model.history
-    report = _outcome(history.refinement or hr.History())
+    report = _outcome(history.refinement or hr.training.History())
     report["seconds"] += history.seconds[-1] if history.seconds else 0.0
     if history.refinement is None or history.stopped == "interrupted":
         report["stopped"] = history.stopped
@@ -486,7 +486,7 @@ def _ascend(
     return flow, {**steps, **report}, None
 
 
-def _outcome(history: hr.History) -> dict[str, Any]:
+def _outcome(history: hr.training.History) -> dict[str, Any]:
     return {
         "epochs": history.epochs,
         "best_epoch": history.best_epoch,

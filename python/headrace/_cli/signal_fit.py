@@ -47,7 +47,9 @@ def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     return _report(arguments, flow, signals, history)
 
 
-def _report(arguments: argparse.Namespace, flow: Any, signals: Sequence[waves.Wave], history: hr.History) -> int:
+def _report(
+    arguments: argparse.Namespace, flow: Any, signals: Sequence[waves.Wave], history: hr.training.History
+) -> int:
     outcome = fitting._outcome(history)
     rate, steps = signals[0].rate, sum(len(one.values) for one in signals)
     reached = -history.best_loss if math.isfinite(history.best_loss) else math.nan

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace._base import platform as _platform
+from headrace._base.public import public
 
 try:
     from headrace import _cpu as cpu
@@ -30,6 +31,7 @@ LEAST_ROWS = 8  # fewer take another path through the core, which may differ in 
 __all__ = ["LEAST_ROWS", "CudaUnavailable", "cpu", "cuda", "cuda_unavailable"]
 
 
+@public()
 class CudaUnavailable(RuntimeError):
     """Work on a CUDA device was asked for, and no device can be used; the message gives the reason."""
 

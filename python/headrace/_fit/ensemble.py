@@ -21,7 +21,7 @@ from headrace._arrays.names import Names
 from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._base import arguments as check
 from headrace._base.keywords import closed, refuse
-from headrace._base.stored import Filed, Stored, header_of, storable
+from headrace._base.stored import Stored, header_of, storable
 from headrace._base.types import Floats
 from headrace._base.warn import warn
 from headrace._core import LEAST_ROWS
@@ -44,7 +44,7 @@ _NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNorma
 
 
 @storable
-class Ensemble(Filed):
+class Ensemble:
     """A density that is the weighted mean of several flows' densities: a deep ensemble (Lakshminarayanan et al. 2017).
 
     Flows that were fitted from different seeds agree where there were many rows, and differ where there were few or
@@ -220,6 +220,11 @@ class Ensemble(Filed):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all members to one safetensors file, which `headrace.load` reads; see `Flow.save`."""
         files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Self:
+        """Read a file that has an ensemble; see `Flow.load`."""
+        return files.load_as(cls, path, allow_non_finite)
 
     def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
         """Refused: a graph is that of one flow, `Flow.to_onnx`."""

@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from headrace._base.public import public
+
 NOT_KEPT = {"is_kept": False}  # in the state of a fit
 LISTED = 4  # sequences held out that are too many for a line
 
 
+@public("headrace.training")
 @dataclass
 class History:
     """The course of a fit. Losses are mean negative log-likelihoods in nats, one an epoch, in the data's units."""
@@ -55,7 +58,7 @@ class History:
     no base has: `mixture` is their number, and losses of epochs are those of samples."""
 
     gaussianized: bool = False
-    """Whether the fit put a `headrace.Gaussianize`, or two, at the flow's data end."""
+    """Whether the fit put a `headrace.transforms.Gaussianize`, or two, at the flow's data end."""
     heavy_tails: bool = False
     """Whether the fit of a flow of sequences put a `headrace.StudentT` in the base's place, because held-out steps
     did not lose by it."""

@@ -11,6 +11,7 @@ import numpy as np
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
+from headrace._base.public import public
 from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._flow.fit_arguments import OPTIMIZER_NAMES, SCHEDULES
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the latter over the units of the widest hidden layer, if this is less
 
 
+@public()
 class Adam:
     """Adam (Kingma, Ba 2015) on the parameters of a flow, with the decoupled weight decay of AdamW.
 
@@ -119,6 +121,7 @@ class Adam:
         return self._core.average()
 
 
+@public()
 class Muon(Adam):
     """Muon (Jordan 2024): the matrices of networks take orthogonal steps, all other parameters those of `Adam`.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
+from headrace._base.public import public
 from headrace._base.stored import Stored, storable
 from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+@public()
 class Base(abc.ABC):
     """A density of independent coordinates that can be evaluated and sampled."""
 

@@ -14,8 +14,10 @@ from headrace._arrays.caller import Array
 from headrace._arrays.shapes import opened
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
+from headrace._base.public import public
 
 
+@public()
 class Conditional:
     """The density of the unknown columns for each row of known ones; `Flow.given` makes it.
 

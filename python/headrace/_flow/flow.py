@@ -20,7 +20,7 @@ from headrace._core.steps import StepSpec
 from headrace._flow.bases import Base, Logistic, StandardNormal
 from headrace._flow.chain import Chained, check_base
 from headrace._flow.conditional import Conditional
-from headrace._flow.density import Verbs
+from headrace._flow.density import Density
 from headrace._flow.fit_arguments import Arguments, FitKeywords
 from headrace._flow.internals import Interior
 from headrace._flow.transforms.restriction import chain_of, columns_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @storable
-class Flow(Chained, Verbs):
+class Flow(Chained, Density):
     """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
 
     The whole chain is one program: a tile of rows runs through all transforms while it is in cache. It is compiled when
@@ -50,7 +50,8 @@ class Flow(Chained, Verbs):
             `to`. By default as those of the transforms.
 
     >>> import numpy as np, headrace as hr
-    >>> flow = hr.Flow([hr.Permutation([1, 0]), hr.Standardize([5.0, 0.0], [1.0, 2.0])], dtype="float64")
+    >>> chain = [hr.transforms.Permutation([1, 0]), hr.transforms.Standardize([5.0, 0.0], [1.0, 2.0])]
+    >>> flow = hr.Flow(chain, dtype="float64")
     >>> flow.log_prob(np.array([[5.0, 0.0]])).round(4).tolist()  # -log(2 pi) - log 2
     [-2.531]
     """
@@ -210,7 +211,7 @@ class Flow(Chained, Verbs):
         """``flow[:t]``: the flow of the first t transforms; ``flow[i]``: one transform. Both have copies of parameters.
 
         >>> import headrace as hr
-        >>> flow = hr.Flow([hr.Permutation([1, 0]), hr.Planar(2)])
+        >>> flow = hr.Flow([hr.transforms.Permutation([1, 0]), hr.transforms.Planar(2)])
         >>> flow[0], len(flow[:1]), len([*flow])
         (Permutation([1, 0]), 1, 2)
         """

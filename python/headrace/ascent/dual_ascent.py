@@ -23,6 +23,7 @@ from headrace._arrays.frames import labels_of
 from headrace._arrays.names import Names
 from headrace._base import arguments as check
 from headrace._base.keywords import argument, checked_fields
+from headrace._base.public import public
 from headrace._base.warn import warn
 from headrace._fit.clock import Clock
 from headrace._fit.ensemble import Ensemble
@@ -46,6 +47,7 @@ PATIENCE = 60
 JITTER = 0.03
 
 
+@public()
 @dataclass(repr=False, eq=False)
 class DualAscentFlow:
     """Density estimation by dual ascent of the log-likelihood (Tabak, Vanden-Eijnden 2010), section 2 of the notes.

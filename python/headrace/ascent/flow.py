@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace._base import arguments as check
+from headrace._base.public import public
 from headrace._base.stored import Stored, storable
 from headrace._fit.history import History
 from headrace._flow.bases import Base
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+@public("headrace.ascent")
 @dataclass
 class AscentHistory:
     """The history of an ascent. Log-likelihoods are means over the rows in nats, in the data's units."""

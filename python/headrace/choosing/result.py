@@ -11,6 +11,7 @@ import numpy as np
 from headrace import files
 from headrace._arrays.columns import label
 from headrace._base.layout import Block, Grid, lines_of
+from headrace._base.public import public
 from headrace._base.types import Floats
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
@@ -26,6 +27,7 @@ NEGLIGIBLE = 0.01  # nats a row, without an effect in practice
 NEAR = f"within the standard error, or {NEGLIGIBLE} nats a row"
 
 
+@public("headrace.choosing")
 @dataclass(frozen=True)
 class Tried:
     """A density that was tried, on rows that it has not seen."""
@@ -45,6 +47,7 @@ class Tried:
     flow: Flow | None = field(default=None, compare=False, repr=False)
 
 
+@public("headrace.choosing")
 @dataclass(frozen=True, repr=False)
 class Choice:
     """The result of `headrace.auto`; print it.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._base import arguments as check
+from headrace._base.public import public
 from headrace._base.types import Floats
 from headrace.continuum._densities import Density
 from headrace.continuum.grid import Grid
@@ -25,6 +26,7 @@ class Mover(Protocol):
         """Positions (times, rows, d) and log-Jacobians (times, rows)."""
 
 
+@public("headrace.continuum")
 class Evolution:
     """A density on its way to a target, as `evolve` gives it. Everything is float64.
 

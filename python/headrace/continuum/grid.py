@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
+from headrace._base.public import public
 
 _LEAST_CELLS = 4  # a cubic spline through cell centres needs as many
 _WIDTHS = 1e-50, 1e50  # of a box: squares of the spacing and areas are numbers, too
 
 
+@public("headrace.continuum")
 class Grid:
     """Equal cells on an interval or a rectangle.
 

@@ -43,13 +43,13 @@ def linear(place: Place, matrix: Numbers, shift: Numbers) -> Transform:
     return own if place.way == "to_data" else Inverse(own)
 
 
-_LEAST = 1e-3  # of 1 + w'û in `headrace.Planar`: positive(a) = 1e-3 + softplus(a + c), and positive(0) = 1
+_LEAST = 1e-3  # of 1 + w'û in `headrace.transforms.Planar`: positive(a) = 1e-3 + softplus(a + c), and positive(0) = 1
 
 
 def planar(place: Place, w: Numbers, moved: Numbers, b: float, slope: float | None) -> Transform:
     """A call gives ``y = x + moved * h(w @ x + b)`` with h = tanh, or the leaky ReLU of this slope.
 
-    `headrace.Planar` computes its û from u: here u is what gives `moved`.
+    `headrace.transforms.Planar` computes its û from u: here u is what gives `moved`.
     """
     along = float(w @ moved)
     if not (w.any() and 1.0 + along > _LEAST):

@@ -13,7 +13,7 @@ from headrace.convert.plain.operators import Operators
 
 
 class Marginal(Transform):  # type: ignore[misc]
-    """The spline of a `headrace.Gaussianize`, from data to latent.
+    """The spline of a `headrace.transforms.Gaussianize`, from data to latent.
 
     Args:
         header: Its settings in the form of a file's header.

@@ -58,7 +58,7 @@ def recalibrate(
             latent row.
 
     >>> import numpy as np, headrace as hr
-    >>> wide = hr.Flow([hr.Standardize([0.0, 0.0], [2.0, 1.5])])
+    >>> wide = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [2.0, 1.5])])
     >>> x = np.random.default_rng(0).standard_normal((400, 2)).astype("float32")
     >>> repaired = hr.recalibrate(wide, x)
     >>> repaired.sample(10_000, seed=0).std(axis=0).round(1).tolist()

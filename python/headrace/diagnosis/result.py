@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 
+from headrace._base.public import public
 from headrace.diagnosis.page import page
 from headrace.diagnosis.picture import draw
 from headrace.diagnosis.record import Record
 
 
+@public("headrace.diagnosis")
 class Diagnosis(Record):
     """The result of `headrace.diagnose`; print it.
 
     >>> import numpy as np, headrace as hr
-    >>> flow = hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])])
+    >>> flow = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])])
     >>> diagnosis = hr.diagnose(flow, np.random.default_rng(1).standard_normal((500, 2)))
     >>> print(diagnosis.verdict)
     Nothing speaks against it at the 5 % level after looking at 46 numbers.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,36 @@ from headrace.diagnosis.nearest import copies, is_training, nearer
 from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.scores import scores
-from headrace.diagnosis.sequences import check_only, diagnose_sequences
+from headrace.diagnosis.sequences import SequenceDiagnosis, check_only, diagnose_sequences
 from headrace.sequences.flow import SequenceFlow
 
 WORST = 10  # rows
 DRAWN = 5000  # log densities of draws that a picture shows
 
 
+class Fitted(Protocol):
+    """A fitted density of tables: a `FlowDensity`, a result of `auto`."""
+
+    def _to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]: ...
+
+
+@overload
+def diagnose(
+    flow: SequenceFlow, x: Array, context: Any = None, *, covariates: Any = None, seed: int = 0, progress: bool = True
+) -> SequenceDiagnosis: ...
+@overload
+def diagnose(
+    flow: Flow | Ensemble | Fitted,
+    x: Array,
+    context: Array | None = None,
+    *,
+    weights: Array | None = None,
+    training: Any = None,
+    names: Sequence[str] | None = None,
+    context_names: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Diagnosis: ...
 def diagnose(
     flow: Any,
     x: Array,
@@ -49,7 +72,7 @@ def diagnose(
     covariates: Any = None,
     seed: int = 0,
     progress: bool = True,
-) -> Any:
+) -> Diagnosis | SequenceDiagnosis:
     """Test a fitted density with rows that it has not seen.
 
     Rows of x become latent rows, which are independent rows of the base if the density is right. Draws are compared
@@ -84,7 +107,7 @@ def diagnose(
 
     >>> import numpy as np, headrace as hr
     >>> x = np.random.default_rng(0).normal(0.0, [1.0, 1.2], (3000, 2))
-    >>> flow = hr.Flow([hr.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
+    >>> flow = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
     >>> diagnosis = hr.diagnose(flow, x)
     >>> diagnosis.p_value < 1e-6, diagnosis.tests[0].sentence
     (True, 'latent coordinate 1 has mean 0.006 and standard deviation 1.187 where 0 and 1 are expected')

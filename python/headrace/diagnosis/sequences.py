@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
+from headrace._base.public import public
 from headrace._base.types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis import latent
@@ -26,6 +27,7 @@ LAGS, CLASSES, CELLS = 40, 5, 20
 WINDOW = 400  # steps whose loudness is one number, at most
 
 
+@public("headrace.diagnosis")
 @dataclass(frozen=True, repr=False)
 class SequenceDiagnosis(Tested):
     """The result of `headrace.diagnose` of a flow of sequences; print it."""

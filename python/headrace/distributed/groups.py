@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base.group import Group
+from headrace._base.public import public
 
 GRACE = 5.0  # seconds beyond a timeout in which ranks report that they live
 
 
+@public("headrace.distributed")
 class GroupError(RuntimeError):
     """Some rank did not answer: it ended, stands still, or did something else than the others."""
 

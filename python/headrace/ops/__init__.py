@@ -59,11 +59,13 @@ def coupling(
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
         params: Shape (..., active, n_params), as networks emit them: the raw parameters of the map, in the order that
-            the help of `headrace.MaskedAutoregressive` has under `map`. Leading dimensions that are missing or 1 are
-            those of several rows, such as all of them for (active, n_params): such parameters are copied for each row.
+            the help of `headrace.transforms.MaskedAutoregressive` has under `map`. Leading dimensions that are missing
+            or 1 are those of several rows, such as all of them for (active, n_params): such parameters are copied for
+            each row.
         map: A name in `MAPS`.
         direction: "forward", latent to data, or "inverse".
-        **settings: See `headrace.MaskedAutoregressive`; by default `bins` is the number that has n_params parameters.
+        **settings: See `headrace.transforms.MaskedAutoregressive`; by default `bins` is the number that has n_params
+            parameters.
         out: ``(value, log_det)`` to write into; the value may be the argument itself.
 
     Returns:
@@ -139,8 +141,8 @@ def vector_map(
         params: Raw, as networks emit them, one after the other: w, u and b of "planar", 2 features + 1 in all; center,
             alpha and beta of "radial", features + 2. Shape (n,) for all rows, or (rows, n). A row's own parameters
             are made ready in its dtype, shared ones in float64.
-        map: "planar", x = z + û h(wᵀz + b) with û as in `headrace.Planar`; or "radial", x = z + β (z - center) /
-            (α + |z - center|) with α and β as in `headrace.Radial`.
+        map: "planar", x = z + û h(wᵀz + b) with û as in `headrace.transforms.Planar`; or "radial", x = z +
+            β (z - center) / (α + |z - center|) with α and β as in `headrace.transforms.Radial`.
         direction: "forward", latent to data, or "inverse".
         nonlinearity: h of "planar": "tanh", which is the default, or "leaky_relu".
         negative_slope: Of leaky_relu below zero, between 0 and 1.

@@ -15,6 +15,7 @@ from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
+from headrace._base.public import public
 from headrace.rows._held_out import CHUNK, RowPart, held_of, names_of
 
 BUFFER = 1_000_000  # rows that are held in memory, by default
@@ -23,6 +24,7 @@ PARTS = ("x", "context", "weights")
 Index = NDArray[np.int64] | NDArray[np.bool_] | slice
 
 
+@public("headrace.rows")
 @dataclass(frozen=True)
 class Block:
     """Some rows of a stream, as NumPy arrays."""
@@ -69,6 +71,7 @@ class Block:
         return tuple(None if a is None else (a.dtype.name, a.shape[1:]) for a in self._arrays())
 
 
+@public("headrace.rows")
 class Stream(abc.ABC):
     """Rows that do not fit in memory, read some at a time and as often as a fit needs them.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
+from headrace._base.public import public
 from headrace.sequences.arrays import Sequences, chunks
 from headrace.sequences.program import MOST_DRAWN_STEPS
 from headrace.sequences.runs import Run
@@ -23,6 +24,7 @@ def copies_of(states: Sequence[Any], n: int) -> list[Any]:
     return [None if state is None else state.rows_of([*range(state.rows)] * n) for state in states]
 
 
+@public("headrace.sequences")
 class Continuation:
     """The density of the steps after a prefix, exactly; `SequenceFlow.given` makes it.
 

@@ -64,7 +64,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
         standardize_context: ``(mean, std)``, shape (context,) each: the networks read (context - mean) / std.
 
     >>> import numpy as np, headrace as hr
-    >>> flow = hr.SequenceFlow([hr.CausalConvolution(dilations=[1, 2], channels=8), hr.Standardize([5.0], [2.0])])
+    >>> network, scale = hr.CausalConvolution(dilations=[1, 2], channels=8), hr.transforms.Standardize([5.0], [2.0])
+    >>> flow = hr.SequenceFlow([network, scale])
     >>> x = flow.sample(3, steps=100, seed=0)
     >>> x.shape, flow.log_prob(x).shape, flow.log_prob_steps(x).shape
     ((3, 100, 1), (3,), (3, 100))

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
+from headrace._base.public import public
 from headrace.sequences.arrays import Covariates, Sequences, chunks
 from headrace.sequences.continuation import copies_of, tiled
 from headrace.sequences.program import MOST_DRAWN_STEPS, NOISE_STEPS
 from headrace.sequences.runs import Part, Run
 
 
+@public()
 class Stream:
     """Sequences that go on step by step, all of them together; `SequenceFlow.stream` makes it.
 

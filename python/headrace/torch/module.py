@@ -399,7 +399,7 @@ class TransformModule(_Module):
         transform: Its parameters are copied.
 
     >>> import torch, headrace as hr
-    >>> module = TransformModule(hr.MaskedAutoregressive(3, (16,), seed=0))
+    >>> module = TransformModule(hr.transforms.MaskedAutoregressive(3, (16,), seed=0))
     >>> base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
     >>> density = torch.distributions.TransformedDistribution(base, [module()])
     >>> density.log_prob(density.rsample((4,))).shape

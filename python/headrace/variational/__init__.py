@@ -1,1 +1,8 @@
 """Fits to densities that are known but for a factor, and students of flows that sample slowly."""
+
+from headrace.variational.descent import StepHistory
+from headrace.variational.distill import Distillation, Speed
+from headrace.variational.fit import DensityFit, FreeEnergy
+from headrace.variational.over_time import SequenceDistillation
+
+__all__ = ["DensityFit", "Distillation", "FreeEnergy", "SequenceDistillation", "Speed", "StepHistory"]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 from headrace._base import progress as _progress
+from headrace._base.public import public
 from headrace._core import cpu
 from headrace._fit.optimizer import Adam, regularisation, scheduled
 from headrace._flow.fit_arguments import BY_LOSS
@@ -45,6 +46,7 @@ AVERAGE = 0.999
 SKIP = 0.1
 
 
+@public("headrace.variational")
 @dataclass
 class StepHistory:
     """The history of `fit_to_density` or `distill`: values of each step before its change of the weights."""

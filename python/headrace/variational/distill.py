@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
+from headrace._base.public import public
 from headrace._base.stored import header_of
 from headrace._fit import optimizer as _optimizer
 from headrace._flow.bases import Normal
@@ -44,6 +45,7 @@ RATE, FIRST_RATE = 0.3, 6.0  # of the default of `Flow.fit`; of this for single 
 TIMED_ROWS, TIMED_CALLS = 8192, 5
 
 
+@public("headrace.variational")
 @dataclass(frozen=True)
 class Speed:
     """Rows a second of one flow: the median of a few calls with 8192 rows, with the current number of threads."""
@@ -56,6 +58,7 @@ class Speed:
         return f"Speed(log_prob={self.log_prob / 1e3:.0f}k, sample={self.sample / 1e3:.0f}k rows/s)"
 
 
+@public("headrace.variational")
 @dataclass(frozen=True)
 class Distillation:
     """The result of `distill`."""

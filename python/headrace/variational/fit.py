@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
+from headrace._base.public import public
 from headrace._fit import optimizer as _optimizer
 from headrace._flow.program.module import is_of_sequences
 from headrace.variational import descent as _descent
@@ -45,6 +46,7 @@ EVALUATED = 8 * CHUNK
 CONTEXTS = 256  # of an estimate, at most
 
 
+@public("headrace.variational")
 @dataclass(frozen=True)
 class FreeEnergy:
     """Estimates from independent samples of a flow q, for a density p = e^log_density / Z; all in nats.
@@ -89,6 +91,7 @@ class FreeEnergy:
         )
 
 
+@public("headrace.variational")
 @dataclass(frozen=True)
 class DensityFit:
     """The result of `fit_to_density`."""

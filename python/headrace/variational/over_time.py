@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from headrace._base import arguments as check
+from headrace._base.public import public
 from headrace._base.types import Array, Floats
 from headrace._fit import optimizer as _optimizer
 from headrace._flow.transforms.fixed import Standardize
@@ -30,6 +31,7 @@ FIRST = 0.25  # of the steps by spectra alone
 JUDGE_BY, REPORT_BY = 4, 16  # batches of a judgement and of the report
 
 
+@public("headrace.variational")
 @dataclass(frozen=True)
 class SequenceDistillation:
     """The result of `distill` for flows of sequences. **A small KL alone is no good student**: see the other three."""

@@ -15,7 +15,7 @@ def made_flow(dtype, context=CONTEXT):
 
 
 def made_transform(dtype):
-    return cases.randomise(hr.MaskedAutoregressive(FEATURES, (12,), context=CONTEXT, dtype=dtype))
+    return cases.randomise(hr.transforms.MaskedAutoregressive(FEATURES, (12,), context=CONTEXT, dtype=dtype))
 
 
 def arrays(dtype, parameters=0):

@@ -35,7 +35,7 @@ def coupling_case(name, matmul="bf16"):
     inputs, hidden, active, context = COUPLINGS[name]
     dense = cases.dense_network(inputs, hidden, active, context, outputs=("shift",), key=(name,)).astype("float32")
     passive = list(range(inputs))
-    made = hr.Coupling.from_dense(
+    made = hr.transforms.Coupling.from_dense(
         *dense.arrays[:2], passive=passive, features=inputs + active, context=context, map="additive"
     )
     orders = reference.sorted_units(dense.masks, inputs, 1, passive)
@@ -45,7 +45,9 @@ def coupling_case(name, matmul="bf16"):
 
 def network_case(name, matmul="bf16", **settings):
     dense = cases.made(outputs=settings.pop("outputs", ("shift",)), key=(name,), **NETWORKS[name]).astype("float32")
-    made = hr.MaskedAutoregressive.from_dense(*dense.arrays, context=dense.context, **{"map": "additive", **settings})
+    made = hr.transforms.MaskedAutoregressive.from_dense(
+        *dense.arrays, context=dense.context, **{"map": "additive", **settings}
+    )
     orders = reference.sorted_units(dense.masks, dense.features, len(dense.outputs))
     judge = reference.RoundedNetwork(*dense.arrays, orders, PARTS[matmul], TILES)
     return made.to("cpu", matmul), judge, dense

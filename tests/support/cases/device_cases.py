@@ -53,24 +53,35 @@ FLOWS = {
     "planar": lambda: hr.PlanarFlow(FEATURES, transforms=3),
     "radial": lambda: hr.RadialFlow(FEATURES, transforms=3),
     "masks of others": lambda: hr.Flow([foreign()]),
-    "fixed": lambda: hr.Flow([hr.Rotation.random(FEATURES, 0), hr.Permutation([1, 3, 0, 2]), standardize()]),
-    "an inverse": lambda: hr.Flow([hr.Inverse(hr.MaskedAutoregressive(FEATURES, (8,))), hr.Inverse(standardize())]),
-    "marginal maps": lambda: hr.Flow([hr.Elementwise(FEATURES, map="dual_ascent")]),
+    "fixed": lambda: hr.Flow(
+        [hr.transforms.Rotation.random(FEATURES, 0), hr.transforms.Permutation([1, 3, 0, 2]), standardize()]
+    ),
+    "an inverse": lambda: hr.Flow(
+        [
+            hr.transforms.Inverse(hr.transforms.MaskedAutoregressive(FEATURES, (8,))),
+            hr.transforms.Inverse(standardize()),
+        ]
+    ),
+    "marginal maps": lambda: hr.Flow([hr.transforms.Elementwise(FEATURES, map="dual_ascent")]),
     "linear links": lambda: hr.Flow(
         [
-            hr.ActNorm(FEATURES),
-            hr.Linear.from_matrix([[0, 2, 0, 0], [1, 1, 0, 0], [0, 0, -1, 1], [0, 1, 3, 1]], 2.0),
-            hr.Inverse(hr.Linear(FEATURES, "random", seed=1)),
-            hr.Coupling(FEATURES, [0, 2], (8,)),
+            hr.transforms.ActNorm(FEATURES),
+            hr.transforms.Linear.from_matrix([[0, 2, 0, 0], [1, 1, 0, 0], [0, 0, -1, 1], [0, 1, 3, 1]], 2.0),
+            hr.transforms.Inverse(hr.transforms.Linear(FEATURES, "random", seed=1)),
+            hr.transforms.Coupling(FEATURES, [0, 2], (8,)),
         ]
     ),
     "normal marginals": lambda: hr.Flow(
-        [hr.MaskedAutoregressive(FEATURES, (8,)), hr.Gaussianize(*cases.curves(FEATURES, 9)), standardize()]
+        [
+            hr.transforms.MaskedAutoregressive(FEATURES, (8,)),
+            hr.transforms.Gaussianize(*cases.curves(FEATURES, 9)),
+            standardize(),
+        ]
     ),
     "on some columns": lambda: hr.Flow(
         [
-            hr.OnColumns(hr.MaskedAutoregressive(3, (8,)), [3, 0, 2], FEATURES),
-            hr.OnColumns(hr.Planar(2, seed=1), [2, 1], FEATURES),
+            hr.transforms.OnColumns(hr.transforms.MaskedAutoregressive(3, (8,)), [3, 0, 2], FEATURES),
+            hr.transforms.OnColumns(hr.transforms.Planar(2, seed=1), [2, 1], FEATURES),
         ]
     ),
     "periodic": lambda: hr.MAF(FEATURES, transforms=2, hidden=(8,), periodic=[(-9.0, 9.0), None, (-8.0, 8.0), None]),
@@ -80,8 +91,8 @@ FLOWS = {
 
 def foreign():
     dense = cases.made(features=FEATURES, hidden=(14, 11)).astype("float32")
-    return hr.MaskedAutoregressive.from_dense(*dense.arrays)
+    return hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays)
 
 
 def standardize():
-    return hr.Standardize([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 0.5, 4.0])
+    return hr.transforms.Standardize([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 0.5, 4.0])

@@ -26,7 +26,7 @@ def foreign(features, dtype, **more):
         layout="blocked",
         **more,
     ).astype(dtype)
-    return hr.MaskedAutoregressive.from_dense(
+    return hr.transforms.MaskedAutoregressive.from_dense(
         *dense.arrays,
         outputs=dense.outputs,
         layout=dense.layout,
@@ -43,7 +43,7 @@ def separate_networks(dtype):
     """A coupling whose shift and scale come from separate networks: one with blocks in its masks."""
     masks = [np.ones((8, 3), bool), np.kron(np.eye(2), np.ones((2, 4))) > 0]
     dense = cases.fill(masks, cases.rng("separate"), context=1).astype(dtype)
-    return hr.Coupling.from_dense(
+    return hr.transforms.Coupling.from_dense(
         *dense.arrays, features=4, passive=[3, 1], context=1, layout="blocked", scale="exp", activation="silu"
     )
 
@@ -52,13 +52,15 @@ def everything(dtype):
     """Every transform in one chain."""
     chain = [
         foreign(4, dtype, context=1),
-        hr.Permutation([2, 0, 3, 1]),
-        hr.Inverse(hr.Inverse(hr.Inverse(separate_networks(dtype)))),
-        hr.Inverse(hr.Standardize([0.1, -0.2, 1e-3, 1 / 3], [0.7, 1.1, 2 / 3, 1.0])),
-        hr.Coupling(4, [], (6,), map="additive", activation="tanh", context=1, dtype=dtype),
-        hr.MaskedAutoregressive(4, (5,), map="rq_spline", bins=3, bound=4.5, order=[2, 3, 1, 0], dtype=dtype),
-        hr.MaskedAutoregressive(4, (), scale="sigmoid", reads="latent", activation="elu", dtype=dtype),
-        hr.Standardize([1e6, 0.0, -3.0, 0.1], [1e3, 1.0, 0.3, 1e-3]),
+        hr.transforms.Permutation([2, 0, 3, 1]),
+        hr.transforms.Inverse(hr.transforms.Inverse(hr.transforms.Inverse(separate_networks(dtype)))),
+        hr.transforms.Inverse(hr.transforms.Standardize([0.1, -0.2, 1e-3, 1 / 3], [0.7, 1.1, 2 / 3, 1.0])),
+        hr.transforms.Coupling(4, [], (6,), map="additive", activation="tanh", context=1, dtype=dtype),
+        hr.transforms.MaskedAutoregressive(
+            4, (5,), map="rq_spline", bins=3, bound=4.5, order=[2, 3, 1, 0], dtype=dtype
+        ),
+        hr.transforms.MaskedAutoregressive(4, (), scale="sigmoid", reads="latent", activation="elu", dtype=dtype),
+        hr.transforms.Standardize([1e6, 0.0, -3.0, 0.1], [1e3, 1.0, 0.3, 1e-3]),
     ]
     scale = (np.array([0.1]), np.array([3.0]))
     flow = hr.Flow(chain, hr.Logistic(4), dtype=dtype, standardize_context=scale)
@@ -68,12 +70,14 @@ def everything(dtype):
 def elementwise(dtype):
     """A chain of marginal maps and rotations."""
     chain = [
-        hr.Elementwise(3, map="dual_ascent", formula="to_latent", dtype=dtype),
-        hr.Rotation.random(3, seed=1),
-        hr.Inverse(hr.Elementwise(3, map="dual_ascent", formula="to_data", slope=0.01, dtype=dtype)),
-        hr.Elementwise(3, map="affine", scale="exp", dtype=dtype),
-        hr.Inverse(hr.Rotation.random(3, seed=2)),
-        hr.Elementwise(3, map="rq_spline", bins=4, bound=6.0, dtype=dtype),
+        hr.transforms.Elementwise(3, map="dual_ascent", formula="to_latent", dtype=dtype),
+        hr.transforms.Rotation.random(3, seed=1),
+        hr.transforms.Inverse(
+            hr.transforms.Elementwise(3, map="dual_ascent", formula="to_data", slope=0.01, dtype=dtype)
+        ),
+        hr.transforms.Elementwise(3, map="affine", scale="exp", dtype=dtype),
+        hr.transforms.Inverse(hr.transforms.Rotation.random(3, seed=2)),
+        hr.transforms.Elementwise(3, map="rq_spline", bins=4, bound=6.0, dtype=dtype),
     ]
     return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "elementwise")
 
@@ -82,14 +86,16 @@ def turned(features, dtype):
     """A linear map of a matrix that changes order and orientation."""
     matrix = np.eye(features)[::-1] + 0.3 * cases.rng("turned").standard_normal((features, features))
     matrix[0] *= -np.sign(np.linalg.det(matrix))
-    return hr.Linear.from_matrix(matrix, np.linspace(-1.0, 1.0, features), dtype=dtype)
+    return hr.transforms.Linear.from_matrix(matrix, np.linspace(-1.0, 1.0, features), dtype=dtype)
 
 
 def linear(dtype):
     """A chain of linear links and norms that a fit has started, and one of each that it has not."""
-    links = [hr.ActNorm(3, dtype=dtype), hr.Linear(3, "random", seed=1, dtype=dtype)]
-    flow = fitted(hr.Flow([*links, hr.Coupling(3, [1], (6,), dtype=dtype), turned(3, dtype), *links[:1]]), "linear")
-    return hr.Flow([*flow.transforms, hr.ActNorm(3, dtype=dtype), hr.Linear(3, dtype=dtype)])
+    links = [hr.transforms.ActNorm(3, dtype=dtype), hr.transforms.Linear(3, "random", seed=1, dtype=dtype)]
+    flow = fitted(
+        hr.Flow([*links, hr.transforms.Coupling(3, [1], (6,), dtype=dtype), turned(3, dtype), *links[:1]]), "linear"
+    )
+    return hr.Flow([*flow.transforms, hr.transforms.ActNorm(3, dtype=dtype), hr.transforms.Linear(3, dtype=dtype)])
 
 
 def fixed_linear(dtype):
@@ -97,9 +103,17 @@ def fixed_linear(dtype):
     shear = np.eye(4)
     shear[2, [0, 3]], shear[1, 3] = [0.75, -1.25], 0.5
     matrix = np.eye(4)[[2, 0, 3, 1]] * [[-1.0], [0.5], [2.0], [1.0]] + 0.2 * cases.rng("fixed").standard_normal((4, 4))
-    inner = hr.Linear.from_matrix(matrix, [0.5, 0.0, -1.0, 2.0], dtype="float64", trainable=False)
-    chain = [inner, hr.Coupling(4, [1], (6,), dtype=dtype), hr.Standardize(np.zeros(4), [1.0, 0.5, 0.25, 1.0])]
-    chain += [hr.Linear._shear(shear), hr.Standardize([1.0, 2.0, -3.0, 0.0], [2.0, 1.0, 0.5, 3.0]), hr.Inverse(inner)]
+    inner = hr.transforms.Linear.from_matrix(matrix, [0.5, 0.0, -1.0, 2.0], dtype="float64", trainable=False)
+    chain = [
+        inner,
+        hr.transforms.Coupling(4, [1], (6,), dtype=dtype),
+        hr.transforms.Standardize(np.zeros(4), [1.0, 0.5, 0.25, 1.0]),
+    ]
+    chain += [
+        hr.transforms.Linear._shear(shear),
+        hr.transforms.Standardize([1.0, 2.0, -3.0, 0.0], [2.0, 1.0, 0.5, 3.0]),
+        hr.transforms.Inverse(inner),
+    ]
     return cases.randomise(hr.Flow(chain), 0.2, "fixed linear")
 
 
@@ -109,43 +123,52 @@ def supported(dtype):
     x[:, 2] = x[:, 2] / (1.0 + x[:, 2])
     flow = hr.MAF(4, transforms=1, hidden=(7,), bounds=[(0, None), (None, 1e3), (0.0, 1.0), None], dtype=dtype)
     flow.fit(x, epochs=1, progress=False)
-    inner = hr.Inverse(hr.Support([(-40.0, None), None, (-50.0, 60.0), None]))
+    inner = hr.transforms.Inverse(hr.transforms.Support([(-40.0, None), None, (-50.0, 60.0), None]))
     return hr.Flow([cases.randomise(flow, 0.2, "support")[:1][0], inner, *flow.transforms[1:]], flow.base)
 
 
 def gaussianized(dtype):
     """A flow whose marginals are made normal at its data end, and elsewhere."""
     maf = hr.MAF(3, transforms=1, hidden=(7,), dtype=dtype)
-    outer = [hr.Gaussianize(*cases.curves(3, 9)), hr.Standardize([5.0, 0.0, -3.0], [2.0, 1.0, 0.5])]
-    inner = hr.Inverse(hr.Gaussianize(*cases.curves(3, 4, "inner")))
+    outer = [
+        hr.transforms.Gaussianize(*cases.curves(3, 9)),
+        hr.transforms.Standardize([5.0, 0.0, -3.0], [2.0, 1.0, 0.5]),
+    ]
+    inner = hr.transforms.Inverse(hr.transforms.Gaussianize(*cases.curves(3, 4, "inner")))
     return hr.Flow([inner, cases.randomise(maf, 0.2, "gaussianize").transforms[0], *outer])
 
 
 def splines(dtype):
     """Every spline whose bins have a least size, and intervals of every kind."""
     chain = [
-        hr.MaskedAutoregressive(3, (5,), map="rq_spline_nflows", bins=4, bound=3.0, dtype=dtype),
-        hr.Coupling(3, [1], (5,), map="rq_spline_free", bins=3, bound=(-6.0, 5.0), min_bin=0.01, dtype=dtype),
-        hr.Elementwise(3, map="rq_spline_circular", bins=5, bound=(-np.pi, np.pi), dtype=dtype),
-        hr.Elementwise(3, map="rq_spline_flowjax", bins=4, bound=(-4.0, 4.5), min_bin=2e-4, slope=0.01, dtype=dtype),
+        hr.transforms.MaskedAutoregressive(3, (5,), map="rq_spline_nflows", bins=4, bound=3.0, dtype=dtype),
+        hr.transforms.Coupling(
+            3, [1], (5,), map="rq_spline_free", bins=3, bound=(-6.0, 5.0), min_bin=0.01, dtype=dtype
+        ),
+        hr.transforms.Elementwise(3, map="rq_spline_circular", bins=5, bound=(-np.pi, np.pi), dtype=dtype),
+        hr.transforms.Elementwise(
+            3, map="rq_spline_flowjax", bins=4, bound=(-4.0, 4.5), min_bin=2e-4, slope=0.01, dtype=dtype
+        ),
     ]
     return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "splines")
 
 
 def on_columns(dtype):
     """Transforms of some columns, of every kind that may be one."""
-    within = hr.Radial(2, context=1, hidden=(4,), dtype=dtype)
+    within = hr.transforms.Radial(2, context=1, hidden=(4,), dtype=dtype)
     chain = [
-        hr.OnColumns(foreign(4, dtype, context=1), [4, 0, 3, 1], 5),
-        hr.OnColumns(hr.Inverse(hr.Planar(3, seed=1, dtype=dtype)), [2, 4, 0], 5),
-        hr.OnColumns(hr.Rotation.random(3, seed=1, block=2), [1, 3, 2], 5),
-        hr.Inverse(hr.OnColumns(hr.OnColumns(within, [2, 0], 3), [3, 1, 0], 5)),
-        hr.OnColumns(turned(3, dtype), [0, 2, 4], 5),
-        hr.OnColumns(hr.Permutation([1, 2, 0]), [4, 1, 3], 5),
-        hr.OnColumns(hr.ActNorm(2, dtype=dtype), [3, 2], 5),
-        hr.OnColumns(hr.Elementwise(2, map="rq_spline", bins=3, bound=4.0, dtype=dtype), [1, 0], 5),
-        hr.OnColumns(hr.Coupling(4, [3, 1], (5,), dtype=dtype), [0, 2, 3, 4], 5),
-        hr.Standardize([1.0, 0.0, -3.0, 0.1, 2.0], [2.0, 1.0, 0.3, 1.5, 1.0]),
+        hr.transforms.OnColumns(foreign(4, dtype, context=1), [4, 0, 3, 1], 5),
+        hr.transforms.OnColumns(hr.transforms.Inverse(hr.transforms.Planar(3, seed=1, dtype=dtype)), [2, 4, 0], 5),
+        hr.transforms.OnColumns(hr.transforms.Rotation.random(3, seed=1, block=2), [1, 3, 2], 5),
+        hr.transforms.Inverse(hr.transforms.OnColumns(hr.transforms.OnColumns(within, [2, 0], 3), [3, 1, 0], 5)),
+        hr.transforms.OnColumns(turned(3, dtype), [0, 2, 4], 5),
+        hr.transforms.OnColumns(hr.transforms.Permutation([1, 2, 0]), [4, 1, 3], 5),
+        hr.transforms.OnColumns(hr.transforms.ActNorm(2, dtype=dtype), [3, 2], 5),
+        hr.transforms.OnColumns(
+            hr.transforms.Elementwise(2, map="rq_spline", bins=3, bound=4.0, dtype=dtype), [1, 0], 5
+        ),
+        hr.transforms.OnColumns(hr.transforms.Coupling(4, [3, 1], (5,), dtype=dtype), [0, 2, 3, 4], 5),
+        hr.transforms.Standardize([1.0, 0.0, -3.0, 0.1, 2.0], [2.0, 1.0, 0.3, 1.5, 1.0]),
     ]
     return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "on columns")
 
@@ -183,7 +206,7 @@ def ascended(model, features=2):
 
 def on_normal(dtype, trainable):
     base = hr.Normal(3, [0.1, -5.0, 1e4], [0.3, 1.0, 1e3], trainable=trainable)
-    flow = hr.Flow([hr.Coupling(3, [0], (6,), dtype=dtype)], base, dtype=dtype)
+    flow = hr.Flow([hr.transforms.Coupling(3, [0], (6,), dtype=dtype)], base, dtype=dtype)
     return flow if not trainable else cases.randomise(flow, 0.2, "normal")
 
 
@@ -192,14 +215,14 @@ def ensemble(dtype):
     flows = [
         fitted(hr.MAF(2, 1, transforms=1, hidden=(5,), dtype=dtype), "member"),
         fitted(hr.RealNVP(2, 1, transforms=2, hidden=(4,), base=hr.Normal(2), dtype=dtype), "another member"),
-        hr.Flow([hr.Coupling(2, [0], (3,), context=1, dtype=dtype)], hr.Logistic(2)),
+        hr.Flow([hr.transforms.Coupling(2, [0], (3,), context=1, dtype=dtype)], hr.Logistic(2)),
     ]
     return hr.Ensemble(flows, [1 / 3, 2.0, 0.0])
 
 
 def on(base, dtype):
     """A flow on a base of three features, its parameters moved where it has some."""
-    flow = hr.Flow([hr.Coupling(3, [0], (6,), dtype=dtype)], base, dtype=dtype)
+    flow = hr.Flow([hr.transforms.Coupling(3, [0], (6,), dtype=dtype)], base, dtype=dtype)
     return cases.randomise(flow, 0.2, "on a base")
 
 
@@ -218,25 +241,29 @@ EXAMPLES = {
     ),
     "radial": lambda dtype: fitted(hr.RadialFlow(3, transforms=3, dtype=dtype), "radial"),
     "radial-context": lambda dtype: fitted(hr.RadialFlow(2, 2, 1, (7, 6), activation="silu", dtype=dtype), "context"),
-    "planar-alone": lambda dtype: cases.randomise(hr.Planar(4, dtype=dtype), 0.5, "planar"),
-    "radial-alone": lambda dtype: hr.Inverse(cases.randomise(hr.Radial(4, context=2, hidden=(5,), dtype=dtype), 0.5)),
+    "planar-alone": lambda dtype: cases.randomise(hr.transforms.Planar(4, dtype=dtype), 0.5, "planar"),
+    "radial-alone": lambda dtype: hr.transforms.Inverse(
+        cases.randomise(hr.transforms.Radial(4, context=2, hidden=(5,), dtype=dtype), 0.5)
+    ),
     "everything": everything,
     "normal": lambda dtype: on_normal(dtype, True),
     "normal-fixed": lambda dtype: on_normal(dtype, False),
     "base-alone": lambda dtype: hr.Flow([], hr.StandardNormal(2), dtype=dtype),
     "masked-alone": lambda dtype: foreign(4, dtype, context=2),
-    "coupling-alone": lambda dtype: cases.randomise(hr.Coupling(4, [2, 0], (6,), dtype=dtype), 0.2, "coupling"),
+    "coupling-alone": lambda dtype: cases.randomise(
+        hr.transforms.Coupling(4, [2, 0], (6,), dtype=dtype), 0.2, "coupling"
+    ),
     "elementwise": elementwise,
     "elementwise-alone": lambda dtype: cases.randomise(
-        hr.Elementwise(3, bins=5, bound=4.0, dtype=dtype), 0.3, "spline"
+        hr.transforms.Elementwise(3, bins=5, bound=4.0, dtype=dtype), 0.3, "spline"
     ),
     "linear": linear,
     "linear-fixed": fixed_linear,
-    "linear-alone": lambda dtype: hr.Inverse(cases.randomise(turned(4, dtype), 0.2, "linear")),
+    "linear-alone": lambda dtype: hr.transforms.Inverse(cases.randomise(turned(4, dtype), 0.2, "linear")),
     "splines": splines,
     "support": supported,
     "gaussianize": gaussianized,
-    "gaussianize-alone": lambda dtype: hr.Gaussianize(*cases.curves(3, 9)),
+    "gaussianize-alone": lambda dtype: hr.transforms.Gaussianize(*cases.curves(3, 9)),
     "student-t": lambda dtype: on(hr.StudentT(3, [1.0, 2.5, 40.0]), dtype),
     "student-t-fixed": lambda dtype: on(hr.StudentT(3, [0.7, 2.5, 1e6], trainable=False), dtype),
     "periodic": lambda dtype: cases.randomise(
@@ -254,7 +281,7 @@ EXAMPLES = {
         "periodic",
     ),
     "on-columns": on_columns,
-    "on-columns-alone": lambda dtype: hr.OnColumns(hr.Rotation.random(2, seed=1), [2, 0], 4),
+    "on-columns-alone": lambda dtype: hr.transforms.OnColumns(hr.transforms.Rotation.random(2, seed=1), [2, 0], 4),
     "periodic-maf": lambda dtype: around(hr.MAF, dtype, context=1),
     "periodic-iaf": lambda dtype: around(hr.IAF, dtype),
     "periodic-realnvp": lambda dtype: around(hr.RealNVP, dtype, link="random"),
@@ -262,12 +289,14 @@ EXAMPLES = {
     "periodic-planar": lambda dtype: around(hr.PlanarFlow, dtype),
     "periodic-radial": lambda dtype: around(hr.RadialFlow, dtype, context=1),
     "periodic-dual-ascent": cut_open,
-    "uniform": lambda dtype: hr.Flow([hr.Elementwise(2, bins=4, bound=1.0, dtype=dtype)], hr.Uniform(2), dtype=dtype),
+    "uniform": lambda dtype: hr.Flow(
+        [hr.transforms.Elementwise(2, bins=4, bound=1.0, dtype=dtype)], hr.Uniform(2), dtype=dtype
+    ),
     "mixture": lambda dtype: on(hr.NormalMixture(3, 2, scale=0.5, seed=1), dtype),
     "mixture-fixed": lambda dtype: on(
         hr.NormalMixture(3, 2, loc=np.arange(6.0).reshape(2, 3), weights=[1 / 3, 0.5], trainable=False), dtype
     ),
-    "support-alone": lambda dtype: hr.Support([(-10.0, None), (None, 9.5), (-20.0, 1 / 3 + 20.0), None]),
+    "support-alone": lambda dtype: hr.transforms.Support([(-10.0, None), (None, 9.5), (-20.0, 1 / 3 + 20.0), None]),
     "box": lambda dtype: cases.randomise(
         hr.NSF(2, transforms=2, hidden=(6,), bins=4, bounds=[(-1.1, 0.7), (-3.0, 5.0)], base="uniform", dtype=dtype),
         0.2,
@@ -288,16 +317,16 @@ EXAMPLES = {
         "box around",
     ),
     "box-alone": lambda dtype: hr.Flow(
-        [hr.Support([(-10.0, 9.5), (-20.0, 1 / 3 + 20.0)], linear=True)], hr.Uniform(2), dtype=dtype
+        [hr.transforms.Support([(-10.0, 9.5), (-20.0, 1 / 3 + 20.0)], linear=True)], hr.Uniform(2), dtype=dtype
     ),
-    "rotation-alone": lambda dtype: hr.Rotation.random(3, seed=1),
-    "rotation-in-blocks": lambda dtype: hr.Inverse(hr.Rotation.random(8, seed=1, block=3)),
+    "rotation-alone": lambda dtype: hr.transforms.Rotation.random(3, seed=1),
+    "rotation-in-blocks": lambda dtype: hr.transforms.Inverse(hr.transforms.Rotation.random(8, seed=1, block=3)),
     "dual-ascent-in-blocks": lambda dtype: ascended(
         hr.DualAscentFlow.notes(steps=2, rotations="blocks", dtype=dtype), 35
     ),
     "dual-ascent": lambda dtype: ascended(hr.DualAscentFlow.notes(2.5, 3, kinks=2, dtype=dtype)),
     "ensemble": ensemble,
-    "inverse-alone": lambda dtype: hr.Inverse(separate_networks(dtype)),
+    "inverse-alone": lambda dtype: hr.transforms.Inverse(separate_networks(dtype)),
 }
 
 

@@ -52,7 +52,7 @@ def layers_of(dense):
 
 def masked(dense, activation="tanh", **settings):
     settings = {"outputs": dense.outputs, "layout": dense.layout} | settings
-    library = hr.MaskedAutoregressive.from_dense(
+    library = hr.transforms.MaskedAutoregressive.from_dense(
         *dense.arrays,
         activation=activation,
         context=dense.context,
@@ -67,7 +67,7 @@ def coupling(dense, passive, activation="tanh", **settings):
     settings = {"outputs": dense.outputs, "layout": dense.layout} | settings
     sizes = {"features": dense.features, "passive": list(passive), "context": dense.context}
     bins = bins_of(dense, dense.features - len(passive), **settings)
-    library = hr.Coupling.from_dense(*dense.arrays, activation=activation, **sizes, **settings, **bins)
+    library = hr.transforms.Coupling.from_dense(*dense.arrays, activation=activation, **sizes, **settings, **bins)
     network = network_of(dense, activation)
 
     def judge(arrays):
@@ -97,7 +97,9 @@ def conditioned_vector(variant, features, context, activation="tanh", dtype="flo
 
 
 def inverse(subject):
-    return Subject(hr.Inverse(subject.library), subject.arrays, lambda a: reference.Inverse(subject.judge(a)))
+    return Subject(
+        hr.transforms.Inverse(subject.library), subject.arrays, lambda a: reference.Inverse(subject.judge(a))
+    )
 
 
 def linear(transform):
@@ -109,7 +111,9 @@ def linear(transform):
 def inverse_linear(transform):
     """The same with its directions exchanged; its parameters are in another order."""
     fixed = {"order": transform.order, "signs": transform.signs}
-    return _by_name(hr.Inverse(transform), lambda named: reference.Inverse(reference.Linear(**named, **fixed)))
+    return _by_name(
+        hr.transforms.Inverse(transform), lambda named: reference.Inverse(reference.Linear(**named, **fixed))
+    )
 
 
 def act_norm(transform):
@@ -122,20 +126,22 @@ def _by_name(library, judge):
 
 
 def permutation(order):
-    return Subject(hr.Permutation(order), [], lambda _: reference.Permutation(order))
+    return Subject(hr.transforms.Permutation(order), [], lambda _: reference.Permutation(order))
 
 
 def standardize(mean, std):
     mean, std = np.asarray(mean, float), np.asarray(std, float)
-    return Subject(hr.Standardize(mean, std), [], lambda _: reference.Standardize(mean, std))
+    return Subject(hr.transforms.Standardize(mean, std), [], lambda _: reference.Standardize(mean, std))
 
 
 def support(bounds, *, linear=False):
-    return Subject(hr.Support(bounds, linear=linear), [], lambda _: reference.Support(bounds, linear=linear))
+    return Subject(hr.transforms.Support(bounds, linear=linear), [], lambda _: reference.Support(bounds, linear=linear))
 
 
 def gaussianize(data, latent, slopes):
-    return Subject(hr.Gaussianize(data, latent, slopes), [], lambda _: reference.Gaussianize(data, latent, slopes))
+    return Subject(
+        hr.transforms.Gaussianize(data, latent, slopes), [], lambda _: reference.Gaussianize(data, latent, slopes)
+    )
 
 
 def chain(subjects, base="standard normal", dtype="float64"):
@@ -290,22 +296,22 @@ HOLDER_FEATURES = 5
 
 def _maf(dtype, **settings):
     dense = cases.made(features=HOLDER_FEATURES, hidden=(18, 15), context=2).astype(dtype)
-    return hr.MaskedAutoregressive.from_dense(*dense.arrays, context=2, **settings)
+    return hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=2, **settings)
 
 
 def mixed_flow(dtype):
     """All kinds of transforms in one."""
     net = cases.dense_network(2, (18, 15), 3, 2).astype(dtype)
     more = {"context": 2, "dtype": dtype, "hidden": (16, 16)}
-    spline = hr.MaskedAutoregressive(HOLDER_FEATURES, map="rq_spline", bins=5, formula="to_latent", **more)
+    spline = hr.transforms.MaskedAutoregressive(HOLDER_FEATURES, map="rq_spline", bins=5, formula="to_latent", **more)
     return hr.Flow(
         [
             _maf(dtype, activation="gelu", reads="latent"),
-            hr.Permutation([2, 4, 0, 1, 3]),
-            hr.Inverse(_maf(dtype, formula="to_latent", scale="softplus")),
-            hr.Coupling.from_dense(*net.arrays, features=HOLDER_FEATURES, passive=[3, 0], context=2),
+            hr.transforms.Permutation([2, 4, 0, 1, 3]),
+            hr.transforms.Inverse(_maf(dtype, formula="to_latent", scale="softplus")),
+            hr.transforms.Coupling.from_dense(*net.arrays, features=HOLDER_FEATURES, passive=[3, 0], context=2),
             cases.randomise(spline, 0.3),
-            hr.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
+            hr.transforms.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
         ],
         hr.Normal(HOLDER_FEATURES, 0.5, 2.0),
     )
@@ -317,31 +323,33 @@ def linear_flow(dtype):
     matrix = cases.rng("links").standard_normal((n, n))
     chain = [
         _maf(dtype),
-        hr.Inverse(hr.Linear.from_matrix(-matrix if np.linalg.det(matrix) > 0 else matrix, np.ones(n), dtype=dtype)),
-        hr.ActNorm(n, dtype=dtype),
-        hr.Linear(n, "random", seed=1, dtype=dtype),
-        hr.Coupling(n, [3, 0], (9,), context=2, dtype=dtype),
-        hr.Linear(n, dtype=dtype),
-        hr.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
+        hr.transforms.Inverse(
+            hr.transforms.Linear.from_matrix(-matrix if np.linalg.det(matrix) > 0 else matrix, np.ones(n), dtype=dtype)
+        ),
+        hr.transforms.ActNorm(n, dtype=dtype),
+        hr.transforms.Linear(n, "random", seed=1, dtype=dtype),
+        hr.transforms.Coupling(n, [3, 0], (9,), context=2, dtype=dtype),
+        hr.transforms.Linear(n, dtype=dtype),
+        hr.transforms.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
     ]
     return cases.randomise(hr.Flow(chain, hr.Normal(n, 0.5, 2.0)), 0.2)
 
 
 def vector_flow(dtype):
     """Planar and radial transforms in runs, with a network or permuted coordinates between them."""
-    planar = [hr.Planar(HOLDER_FEATURES, seed=i, dtype=dtype) for i in range(4)]
-    radial = [hr.Radial(HOLDER_FEATURES, seed=i, dtype=dtype) for i in range(3)]
+    planar = [hr.transforms.Planar(HOLDER_FEATURES, seed=i, dtype=dtype) for i in range(4)]
+    radial = [hr.transforms.Radial(HOLDER_FEATURES, seed=i, dtype=dtype) for i in range(3)]
     chain = [
         *planar[:2],
-        hr.Permutation([2, 4, 0, 1, 3]),
+        hr.transforms.Permutation([2, 4, 0, 1, 3]),
         planar[2],
-        hr.Inverse(planar[3]),
+        hr.transforms.Inverse(planar[3]),
         _maf(dtype, activation="gelu", reads="latent"),
         *radial[:2],
-        hr.Radial(HOLDER_FEATURES, context=2, hidden=(9,), dtype=dtype),
-        hr.Permutation([1, 0, 3, 2, 4]),
+        hr.transforms.Radial(HOLDER_FEATURES, context=2, hidden=(9,), dtype=dtype),
+        hr.transforms.Permutation([1, 0, 3, 2, 4]),
         radial[2],
-        hr.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
+        hr.transforms.Standardize(np.arange(5.0), np.arange(1.0, 6.0)),
     ]
     return cases.randomise(hr.Flow(chain, hr.Normal(HOLDER_FEATURES, 0.5, 2.0)), 0.6)
 
@@ -370,9 +378,9 @@ HOLDERS = {
     "spline": lambda dtype: mixed_flow(dtype).transforms[4],
     "coupling": lambda dtype: mixed_flow(dtype).transforms[3],
     "inverse": lambda dtype: mixed_flow(dtype).transforms[2],
-    "planar": lambda dtype: _conditioned(hr.Planar, dtype, activation="tanh"),
-    "planar with leaky ReLU": lambda dtype: _conditioned(hr.Planar, dtype, nonlinearity="leaky_relu"),
-    "radial": lambda dtype: _conditioned(hr.Radial, dtype),
+    "planar": lambda dtype: _conditioned(hr.transforms.Planar, dtype, activation="tanh"),
+    "planar with leaky ReLU": lambda dtype: _conditioned(hr.transforms.Planar, dtype, nonlinearity="leaky_relu"),
+    "radial": lambda dtype: _conditioned(hr.transforms.Radial, dtype),
     "flow": mixed_flow,
     "flow of vector maps": vector_flow,
     "flow of linear links": linear_flow,

@@ -89,11 +89,11 @@ def maf():
 
 
 def blocks():
-    return hr.Rotation.random(8, seed=0, block=3)
+    return hr.transforms.Rotation.random(8, seed=0, block=3)
 
 
 def coupling():
-    return hr.Coupling(3, [0], (4,))
+    return hr.transforms.Coupling(3, [0], (4,))
 
 
 def foreign():
@@ -110,7 +110,7 @@ TOP = {"format": 1, "version": "0.4.0", "dtype": "float32"}
 
 def network_file(features, layers, levels=None, degrees=None, **more):
     """A MaskedAutoregressive of these layers ``(weight, bias, mask)``, whatever they say."""
-    settings = hr.MaskedAutoregressive(2)._settings.header()
+    settings = hr.transforms.MaskedAutoregressive(2)._settings.header()
     header = {**TOP, "kind": "MaskedAutoregressive", **settings, "features": features, "levels": levels}
     tensors = {
         f"layers.{i}.{name}": array

@@ -76,7 +76,7 @@ def subject(dense, network, joins, **settings):
     """The same network in the library and in the reference."""
     settings = {"outputs": dense.outputs} | settings
     bins = reference.MAPS[settings.get("map", "affine")].bins(len(dense.biases[-1]) // dense.features)
-    library = hr.MaskedAutoregressive.from_dense(
+    library = hr.transforms.MaskedAutoregressive.from_dense(
         *dense.arrays,
         network=network,
         context=dense.context,

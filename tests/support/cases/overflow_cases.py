@@ -26,7 +26,7 @@ def check_parameters_of_splines(map, to_latent_of):
 
 
 def _coupling(first, last, **settings):
-    t = hr.Coupling(2, [0], (4,), **settings)
+    t = hr.transforms.Coupling(2, [0], (4,), **settings)
     outputs = t.named_parameters()["layers.1.bias"].size
     t.set_parameter("layers.0.weight", np.full((4, 1), first, "f"))
     t.set_parameter("layers.1.weight", np.full((outputs, 4), last, "f"))

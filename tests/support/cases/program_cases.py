@@ -14,24 +14,28 @@ every_side = pytest.mark.parametrize(("reads", "formula"), SIDES)
 
 def rotations(features, dtype):
     """Turns, dense and in blocks, with bent lines of each coordinate between: what an ascent makes."""
-    turns = [hr.Rotation.random(features, seed=0), hr.Rotation.random(features, seed=1, block=4)]
-    bent = [cases.randomise(hr.Elementwise(features, map="dual_ascent", dtype=dtype), 0.5, i) for i in range(2)]
-    chain = [turns[0], bent[0], hr.Permutation(np.arange(features)[::-1]), turns[1], bent[1], turns[0]]
+    turns = [hr.transforms.Rotation.random(features, seed=0), hr.transforms.Rotation.random(features, seed=1, block=4)]
+    bent = [
+        cases.randomise(hr.transforms.Elementwise(features, map="dual_ascent", dtype=dtype), 0.5, i) for i in range(2)
+    ]
+    chain = [turns[0], bent[0], hr.transforms.Permutation(np.arange(features)[::-1]), turns[1], bent[1], turns[0]]
     return hr.Flow(chain, hr.StandardNormal(features), dtype=dtype)
 
 
 def splines_between_networks(dtype):
     """A step without a context, through which the context's gradient passes."""
-    networks = [hr.MaskedAutoregressive(4, context=2, hidden=(9,), dtype=dtype, seed=seed) for seed in (0, 1)]
-    splines = hr.Elementwise(4, map="rq_spline", dtype=dtype)
+    networks = [
+        hr.transforms.MaskedAutoregressive(4, context=2, hidden=(9,), dtype=dtype, seed=seed) for seed in (0, 1)
+    ]
+    splines = hr.transforms.Elementwise(4, map="rq_spline", dtype=dtype)
     return hr.Flow([cases.randomise(t) for t in (networks[0], splines, networks[1])], hr.StandardNormal(4))
 
 
 def marginals(features, dtype):
     """Fixed splines after a network, on more columns than a narrow tile has warps."""
-    network = cases.randomise(hr.MaskedAutoregressive(features, hidden=(9,), dtype=dtype))
-    scale = hr.Standardize(np.linspace(-1.0, 1.0, features), np.linspace(0.5, 2.0, features))
-    return hr.Flow([network, hr.Gaussianize(*cases.curves(features, 9)), scale])
+    network = cases.randomise(hr.transforms.MaskedAutoregressive(features, hidden=(9,), dtype=dtype))
+    scale = hr.transforms.Standardize(np.linspace(-1.0, 1.0, features), np.linspace(0.5, 2.0, features))
+    return hr.Flow([network, hr.transforms.Gaussianize(*cases.curves(features, 9)), scale])
 
 
 CHAINS = {

@@ -31,8 +31,8 @@ def chain(dtype="float64"):
         hr.CausalConvolution(2, channels=8, dilations=[1, 4], reads="latent", context=2, dtype=dtype),
         hr.CausalConvolution(2, channels=5, kernel=4, dilations=[3], covariates=3, hop=4, dtype=dtype),
     ]
-    links = [hr.Permutation([1, 0]), hr.Linear(2, "random", seed=1, dtype=dtype)]
-    ends = [hr.Standardize([5.0, -1.0], [2.0, 0.5])]
+    links = [hr.transforms.Permutation([1, 0]), hr.transforms.Linear(2, "random", seed=1, dtype=dtype)]
+    ends = [hr.transforms.Standardize([5.0, -1.0], [2.0, 0.5])]
     transforms = [over_time[0], *links, over_time[1], *ends]
     return randomise(hr.SequenceFlow(transforms, hr.Normal(2), dtype=dtype), "chain")
 
@@ -104,9 +104,15 @@ def _audio(dtype):
 
 def _on_student(dtype):
     base = hr.StudentT(2, [1.0, 4.0])
-    ends = [hr.Standardize([1.0, 2.0], [2.0, 1.0]), hr.Permutation([1, 0]), hr.Rotation.random(2, seed=1)]
+    ends = [
+        hr.transforms.Standardize([1.0, 2.0], [2.0, 1.0]),
+        hr.transforms.Permutation([1, 0]),
+        hr.transforms.Rotation.random(2, seed=1),
+    ]
     network = hr.CausalConvolution(2, channels=16, skip=5, kernel=3, dilations=[1, 3, 9], map="affine", dtype=dtype)
-    return randomise(hr.SequenceFlow([network, hr.ActNorm(2, dtype=dtype), *ends], base, dtype=dtype), "student's t")
+    return randomise(
+        hr.SequenceFlow([network, hr.transforms.ActNorm(2, dtype=dtype), *ends], base, dtype=dtype), "student's t"
+    )
 
 
 def _in_bf16(dtype):
@@ -120,7 +126,7 @@ PIECES = (1, 7, 1, 30, 2)  # steps of calls of a stream: single ones, and window
 def streamed(flow, rows, steps=41, dtype=None):
     """Steps for a stream of a flow, context and covariates: at the place of its data, in any dtype."""
     x = sequences(rows, steps, flow.features, dtype or flow.dtype)
-    shift = flow.transforms[-1].mean if isinstance(flow.transforms[-1], hr.Standardize) else 0.0
+    shift = flow.transforms[-1].mean if isinstance(flow.transforms[-1], hr.transforms.Standardize) else 0.0
     return (x + shift).astype(x.dtype), context_of(flow, rows), covariates_of(flow, rows, steps)
 
 

@@ -11,7 +11,7 @@ VARIANTS = {
     "planar with leaky ReLU": ("planar", {"nonlinearity": "leaky_relu", "negative_slope": 0.15}),
     "radial": ("radial", {}),
 }
-CLASSES = {"planar": hr.Planar, "radial": hr.Radial}
+CLASSES = {"planar": hr.transforms.Planar, "radial": hr.transforms.Radial}
 FLOWS = {"planar": hr.PlanarFlow, "radial": hr.RadialFlow}
 
 
@@ -103,7 +103,7 @@ def mirror(transform, activation="relu"):
     """The reference of a transform with its parameters of now."""
     arrays = list(transform.named_parameters().values())
     params = network(arrays, activation) if transform.context else np.concatenate(arrays)
-    if isinstance(transform, hr.Radial):
+    if isinstance(transform, hr.transforms.Radial):
         return reference.Radial(params)
     return reference.Planar(params, transform.nonlinearity, transform.negative_slope)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,10 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._arrays.shapes import Rows, drawn, flat, opened, summed
 from headrace._base import arguments as check
-from headrace._flow.program.module import Module, Program
+from headrace._core import cpu
+from headrace._core import device as _device
+from headrace._core.steps import StepSpec
+from headrace._flow.program.module import Parametrised, Program
 
 Pair = tuple[Array, Array]
 Gradients = tuple[Array, ...]
@@ -59,8 +63,42 @@ def kinds_of(wrt: Any, options: tuple[str, ...] = ("inputs", "parameters", "cont
     return kinds
 
 
-class Evaluated(Module):
-    """A module with a program that takes rows in either direction."""
+class RowModule(Parametrised):
+    """Base of transforms and flows of rows: a list of steps, which rows go through in either direction."""
+
+    @abc.abstractmethod
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
+        """The steps of the program, from latent to data."""
+
+    def _base_steps(self) -> tuple[str, list[StepSpec]] | None:
+        """The standard density under a flow's base, and the steps that lead from it to the base."""
+        return None
+
+    def _context_scale(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation by which context columns are standardised; empty for not at all."""
+        return [], []
+
+    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+        """See `Parametrised`."""
+        arguments = self._made_for(cpu if self._device is None else _device.cuda())
+        if self._device is not None:
+            program: Program = _device.Program(self._device, dtype, *arguments)
+        elif self._products in _device.BF16_PARTS:
+            program = cpu.ProgramF32(*arguments, bf16_parts=_device.BF16_PARTS[self._products])
+        else:
+            program = (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
+        if parameters is not None:
+            self._fill(program, parameters)
+        return program
+
+    def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
+        """The arguments of a program of this compiled module."""
+        steps, base, base_steps = self._steps(), "", 0
+        if (own := self._base_steps()) is not None:
+            base, first = own
+            steps, base_steps = [*first, *steps], len(first)
+        made = [step.made_for(core) for step in steps]
+        return self._features, self._context, base, made, base_steps, *self._context_scale()
 
     def _program_and_dtype(self, dtype: np.dtype[Any]) -> tuple[Program, np.dtype[Any]]:
         """The program for rows of this dtype, and the dtype of its results."""
@@ -191,7 +229,7 @@ class Evaluated(Module):
         >>> grad_z, grad_parameters = flow.to_data_vjp(np.ones((5, 3)), np.ones((5, 3)), np.ones(5))
         >>> grad_z.shape, grad_parameters.shape == flow.parameters.shape
         ((5, 3), True)
-        >>> t = hr.Standardize([0.0], [3.0])
+        >>> t = hr.transforms.Standardize([0.0], [3.0])
         >>> (x, log_det), (grad_z,) = t.forward_vjp(np.ones((1, 1)), np.ones((1, 1)), None, wrt="inputs", values=True)
         >>> x.tolist(), grad_z.tolist()
         ([[3.0]], [[3.0]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,11 +17,8 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._arrays.device_caller import DeviceCaller, check_on_host
 from headrace._base import arguments as check
-from headrace._base.stored import Filed
-from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._core.device import Device
-from headrace._core.steps import StepSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,7 +41,7 @@ Program = Any
 
 
 class _OnFirstUse:
-    """`Module._program`: the first read compiles it; after that it is an attribute like any other."""
+    """`Parametrised._program`: the first read compiles it; after that it is an attribute like any other."""
 
     def __get__(self, module: Any, owner: Any = None) -> Program:
         with _changes:  # of several threads that read it at once, one compiles
@@ -69,8 +66,8 @@ class Block(Protocol):
         """The way back."""
 
 
-class Parametrised(Filed):
-    """Base of all that has parameters and computes.
+class Parametrised(abc.ABC):
+    """Base of all that has parameters, computes, and has a file: transforms and flows, of rows or of sequences.
 
     Parameters are one vector. The program is compiled when it is first used; the vector waits until then, and lives in
     the program afterwards. Reading parameters gives a copy and assigning copies in; other threads that are evaluating
@@ -112,6 +109,14 @@ class Parametrised(Filed):
     def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
         """Arrays that a file keeps beside the named parameters, by name: masks of dense weights, matrices."""
         return {}
+
+    def _notes(self) -> dict[str, str]:
+        """Texts by name that a file keeps in its metadata."""
+        return {}
+
+    def _with_notes(self, notes: Mapping[str, Any]) -> Self:
+        """This object with the information in texts of `_notes`; in a file, these may be missing or anything."""
+        return self
 
     def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
         """Take parameters of the host, for a program that is compiled when it is next used.
@@ -235,6 +240,16 @@ class Parametrised(Filed):
         """
         files.save(self, path)
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Self:
+        """Read a file that `save` wrote, if it has an object of this class; see `headrace.load`.
+
+        Raises:
+            TypeError, OSError: As `headrace.load`.
+            FileFormatError: As `headrace.load`, or the file has an object of another class.
+        """
+        return files.load_as(cls, path, allow_non_finite)
+
     @property
     def device(self) -> str:
         """The device of computations: "cpu" or a CUDA device, such as "cuda:0"."""
@@ -299,7 +314,7 @@ class Parametrised(Filed):
         """The number of trained parameters: the entries of `named_parameters` but masked ones, without any padding.
 
         >>> import headrace as hr
-        >>> hr.Planar(3).n_parameters
+        >>> hr.transforms.Planar(3).n_parameters
         7
         """
         vector, count, start = self._vector(), 0, 0
@@ -352,44 +367,6 @@ class Parametrised(Filed):
         return self._with_parameters(self._vector(), wanted)
 
 
-class Module(Parametrised):
-    """Base of transforms and flows of rows: their program is a list of steps."""
-
-    @abc.abstractmethod
-    def _steps(self, inverted: bool = False) -> list[StepSpec]:
-        """The steps of the program, from latent to data."""
-
-    def _base_steps(self) -> tuple[str, list[StepSpec]] | None:
-        """The standard density under a flow's base, and the steps that lead from it to the base."""
-        return None
-
-    def _context_scale(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation by which context columns are standardised; empty for not at all."""
-        return [], []
-
-    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
-        """See `Parametrised`."""
-        arguments = self._made_for(cpu if self._device is None else _device.cuda())
-        if self._device is not None:
-            program: Program = _device.Program(self._device, dtype, *arguments)
-        elif self._products in _device.BF16_PARTS:
-            program = cpu.ProgramF32(*arguments, bf16_parts=_device.BF16_PARTS[self._products])
-        else:
-            program = (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
-        if parameters is not None:
-            self._fill(program, parameters)
-        return program
-
-    def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
-        """The arguments of a program of this compiled module."""
-        steps, base, base_steps = self._steps(), "", 0
-        if (own := self._base_steps()) is not None:
-            base, first = own
-            steps, base_steps = [*first, *steps], len(first)
-        made = [step.made_for(core) for step in steps]
-        return self._features, self._context, base, made, base_steps, *self._context_scale()
-
-
 def is_of_sequences(thing: Any) -> bool:
     """Whether it takes sequences, and no rows."""
-    return isinstance(thing, Parametrised) and not isinstance(thing, Module)
+    return isinstance(thing, Parametrised) and not hasattr(thing, "_steps")

@@ -58,7 +58,7 @@ class ActNorm(Transform):
     The parameters are "shift" (D,) and "log_scale" (D,).
 
     >>> import numpy as np, headrace as hr
-    >>> flow = hr.Flow([hr.ActNorm(1, dtype="float64")])
+    >>> flow = hr.Flow([hr.transforms.ActNorm(1, dtype="float64")])
     >>> history = flow.fit(np.array([[1.0], [3.0]]), validation=None, epochs=0, progress=False)
     >>> flow.to_latent(np.array([[1.0], [3.0]]))[0].round(12).tolist()
     [[-1.0], [1.0]]

@@ -66,7 +66,7 @@ class Elementwise(Transform):
     `Planar`.
 
     >>> import numpy as np, headrace as hr
-    >>> t = hr.Elementwise(2, map="dual_ascent", dtype="float64")
+    >>> t = hr.transforms.Elementwise(2, map="dual_ascent", dtype="float64")
     >>> t.set_parameter("shift", np.array([[1.0], [2.0]]))
     >>> t.inverse(np.zeros((1, 2)))[0].tolist()
     [[1.0, 2.0]]
@@ -164,7 +164,7 @@ class Elementwise(Transform):
             ValueError: numbers out of range, or not one for each coordinate.
 
         >>> import numpy as np, headrace as hr
-        >>> t = hr.Elementwise.from_notes([0.5], [1.0], [0.2], [0.0], [2.0])
+        >>> t = hr.transforms.Elementwise.from_notes([0.5], [1.0], [0.2], [0.0], [2.0])
         >>> round(float(t.inverse(np.zeros((1, 1)))[0][0, 0]), 12)  # 1 + 0.2 * 2
         1.4
         """
@@ -197,7 +197,7 @@ class Elementwise(Transform):
             ValueError: another map, or another `scale`.
 
         >>> import headrace as hr
-        >>> t = hr.Elementwise.from_notes([0.5], [1.0], [0.2], [0.0], [2.0])
+        >>> t = hr.transforms.Elementwise.from_notes([0.5], [1.0], [0.2], [0.0], [2.0])
         >>> {name: round(float(value[0]), 12) for name, value in t.to_notes().items()}
         {'sigma': 0.5, 'phi0': 1.0, 'gamma': 0.2, 'x0': 0.0, 'epsilon': 2.0}
         """

@@ -36,7 +36,7 @@ class Permutation(Fixed):
     Inside a flow it costs nothing: only indices change.
 
     >>> import numpy as np, headrace as hr
-    >>> hr.Permutation([2, 0, 1]).forward(np.array([[10.0, 11.0, 12.0]]))[0].tolist()
+    >>> hr.transforms.Permutation([2, 0, 1]).forward(np.array([[10.0, 11.0, 12.0]]))[0].tolist()
     [[12.0, 10.0, 11.0]]
     """
 
@@ -81,7 +81,7 @@ class Standardize(Fixed):
         mean, std: Shape (features,); std positive.
 
     >>> import numpy as np, headrace as hr
-    >>> hr.Standardize([1.0, 2.0], [1.0, 4.0]).inverse(np.array([[1.0, 6.0]]))[0].tolist()
+    >>> hr.transforms.Standardize([1.0, 2.0], [1.0, 4.0]).inverse(np.array([[1.0, 6.0]]))[0].tolist()
     [[0.0, 1.0]]
     """
 

@@ -48,7 +48,7 @@ class Gaussianize(Fixed):
             are not positive.
 
     >>> import numpy as np, headrace as hr
-    >>> t = hr.Gaussianize([[0.0, 1.0, 4.0]], [-1.0, 0.0, 1.0], [[1.0, 0.5, 0.25]])
+    >>> t = hr.transforms.Gaussianize([[0.0, 1.0, 4.0]], [-1.0, 0.0, 1.0], [[1.0, 0.5, 0.25]])
     >>> z, log_det = t.inverse(np.array([[0.0], [4.0], [8.0]]))
     >>> z.ravel().round(6).tolist()
     [-1.0, 1.0, 2.0]

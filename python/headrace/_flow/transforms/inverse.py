@@ -23,7 +23,7 @@ class Inverse(Around):
     """A transform with its two directions exchanged; the parameters are copied.
 
     >>> import numpy as np, headrace as hr
-    >>> hr.Inverse(hr.Standardize([1.0], [2.0])).forward(np.array([[5.0]]))[0].tolist()
+    >>> hr.transforms.Inverse(hr.transforms.Standardize([1.0], [2.0])).forward(np.array([[5.0]]))[0].tolist()
     [[2.0]]
     """
 

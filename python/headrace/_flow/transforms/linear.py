@@ -113,7 +113,7 @@ class Linear(Transform):
     (D, D), L below its diagonal; and "shift" (D,). All else in the two matrices is zero, whatever is set.
 
     >>> import numpy as np, headrace as hr
-    >>> t = hr.Linear.from_matrix([[0.0, 2.0], [1.0, 0.5]], dtype="float64")
+    >>> t = hr.transforms.Linear.from_matrix([[0.0, 2.0], [1.0, 0.5]], dtype="float64")
     >>> x, log_det = t.forward(np.array([[1.0, 3.0]]))
     >>> x.round(12).tolist(), round(float(log_det[0]), 4)  # log 2
     ([[6.0, 2.5]], 0.6931)
@@ -183,7 +183,7 @@ class Linear(Transform):
                 resolves, or whose factors the dtype does not hold.
 
         >>> import headrace as hr
-        >>> a, b = hr.Linear.from_matrix([[0.0, -1.0], [1.0, 0.0]], [5.0, 6.0]).to_matrix()
+        >>> a, b = hr.transforms.Linear.from_matrix([[0.0, -1.0], [1.0, 0.0]], [5.0, 6.0]).to_matrix()
         >>> a.tolist(), b.tolist()
         ([[0.0, -1.0], [1.0, 0.0]], [5.0, 6.0])
         """
@@ -222,7 +222,7 @@ class Linear(Transform):
         """``(A, b)`` of x = A z + b, shapes (D, D) and (D,), computed from the parameters in float64.
 
         >>> import headrace as hr
-        >>> a, b = hr.Linear(2, order=[1, 0]).to_matrix()
+        >>> a, b = hr.transforms.Linear(2, order=[1, 0]).to_matrix()
         >>> a.tolist(), b.tolist()
         ([[0.0, 1.0], [1.0, 0.0]], [0.0, 0.0])
         """

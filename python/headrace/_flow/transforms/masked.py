@@ -133,7 +133,7 @@ class MaskedAutoregressive(_Masked):
         **conditioner: Settings of the map and of the network, `Autoregressive`.
 
     >>> import numpy as np, headrace as hr
-    >>> t = hr.MaskedAutoregressive(3, hidden=(16,), seed=1)
+    >>> t = hr.transforms.MaskedAutoregressive(3, hidden=(16,), seed=1)
     >>> x, log_det = t.forward(np.ones((2, 3), "float32"))
     >>> z, _ = t.inverse(x)
     >>> x.shape, log_det.shape, bool(np.allclose(z, 1))
@@ -258,7 +258,7 @@ class Coupling(_Masked):
         **conditioner: Settings of the map and of the network, `Conditioner`.
 
     >>> import numpy as np, headrace as hr
-    >>> t = hr.Coupling(4, passive=[0, 2], hidden=(8,))
+    >>> t = hr.transforms.Coupling(4, passive=[0, 2], hidden=(8,))
     >>> z = np.arange(8.0).reshape(2, 4)
     >>> x, _ = t.forward(z)
     >>> bool((x[:, [0, 2]] == z[:, [0, 2]]).all())

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from headrace._base import arguments as check
+from headrace._base.public import public
 from headrace._core import cpu
 from headrace._core.settings import MOST_COLUMNS
 
@@ -19,6 +20,7 @@ def _activation(name: str, value: Any) -> str:
     return check.choice(name, "identity" if value is None else value, ACTIVATIONS)
 
 
+@public()
 @dataclass(frozen=True, repr=False)
 class Layer:
     """A hidden layer: value = activation(sum), sum = (W · value below + b) joined by the context + another layer's sum.
@@ -74,6 +76,7 @@ class Layer:
         keep("context_activation", _activation("context_activation", default))
 
 
+@public()
 @dataclass(frozen=True, repr=False)
 class Network:
     """Hidden layers, from the first to the last; the output layer that follows is not given here.

@@ -35,7 +35,7 @@ class OnColumns(Around):
         features: Number of all coordinates.
 
     >>> import numpy as np, headrace as hr
-    >>> t = hr.OnColumns(hr.Permutation([1, 0]), columns=[0, 2], features=3)
+    >>> t = hr.transforms.OnColumns(hr.transforms.Permutation([1, 0]), columns=[0, 2], features=3)
     >>> t.forward(np.array([[1.0, 2.0, 3.0]]))[0].tolist()
     [[3.0, 2.0, 1.0]]
     """

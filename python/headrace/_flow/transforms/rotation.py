@@ -35,7 +35,7 @@ class Rotation(Fixed):
         matrix: Shape (features, features), with QᵀQ the identity within 1e-6; at most 8192 features.
 
     >>> import numpy as np, headrace as hr
-    >>> hr.Rotation([[0.0, -1.0], [1.0, 0.0]]).forward(np.array([[2.0, 3.0]]))[0].tolist()
+    >>> hr.transforms.Rotation([[0.0, -1.0], [1.0, 0.0]]).forward(np.array([[2.0, 3.0]]))[0].tolist()
     [[-3.0, 2.0]]
     """
 
@@ -53,7 +53,7 @@ class Rotation(Fixed):
             blocks: Orthogonal matrices of any sizes, from the first coordinates to the last.
 
         >>> import numpy as np, headrace as hr
-        >>> t = hr.Rotation.from_blocks([[[0.0, -1.0], [1.0, 0.0]], [[1.0]]])
+        >>> t = hr.transforms.Rotation.from_blocks([[[0.0, -1.0], [1.0, 0.0]], [[1.0]]])
         >>> t.forward(np.array([[2.0, 3.0, 4.0]]))[0].tolist()
         [[-3.0, 2.0, 4.0]]
         """
@@ -77,9 +77,9 @@ class Rotation(Fixed):
             block: Rows of each block of a block diagonal matrix, where the last may have fewer; None: one block.
 
         >>> import headrace as hr
-        >>> hr.Rotation.random(3, seed=0).features
+        >>> hr.transforms.Rotation.random(3, seed=0).features
         3
-        >>> hr.Rotation.random(200, seed=0, block=32)
+        >>> hr.transforms.Rotation.random(200, seed=0, block=32)
         Rotation(200 x 200, 7 blocks)
         """
         n = check.integer("features", features, least=1, most=MOST_FEATURES)

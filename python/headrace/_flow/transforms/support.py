@@ -57,7 +57,7 @@ class Support(Fixed):
         ValueError: it is empty, an end is infinite or NaN (write None), low is not below high, or a column has both.
 
     >>> import numpy as np, headrace as hr
-    >>> t = hr.Support([(0.0, None), (0.0, 1.0), None])
+    >>> t = hr.transforms.Support([(0.0, None), (0.0, 1.0), None])
     >>> x, log_det = t.forward(np.zeros((1, 3)))
     >>> x.tolist(), log_det.round(4).tolist()  # log(1) + log(1/4) + 0
     ([[1.0, 0.5, 0.0]], [-1.3863])

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._base.moved import renamed
+from headrace._base.public import public
 from headrace._flow.program import module as _module
-from headrace._flow.program.evaluation import Evaluated
+from headrace._flow.program.evaluation import RowModule
 from headrace._flow.program.module import Program
 from headrace._flow.transforms.network import Network
 from headrace._flow.transforms.restriction import Mixed
@@ -23,7 +24,8 @@ from headrace._flow.transforms.restriction import Mixed
 Result = tuple[Array, Array]
 
 
-class Transform(Evaluated):
+@public("headrace.transforms")
+class Transform(RowModule):
     """Base of all transforms."""
 
     def __init__(self, features: int, context: int, dtype: np.dtype[Any] | None) -> None:
@@ -59,7 +61,7 @@ class Transform(Evaluated):
 
         >>> import numpy as np, headrace as hr
         >>> x, log_det = np.array([[1.0, 2.0]]), np.empty(1)
-        >>> pair = hr.Standardize([0.0, 0.0], [2.0, 2.0]).forward(x, out=(x, log_det))
+        >>> pair = hr.transforms.Standardize([0.0, 0.0], [2.0, 2.0]).forward(x, out=(x, log_det))
         >>> x.tolist(), log_det.round(4).tolist()
         ([[2.0, 4.0]], [1.3863])
         """
@@ -76,8 +78,8 @@ class Transform(Evaluated):
         """Data to latent: ``(z, log_det)`` with `log_det` = log \\|det dz/dx\\|; see `forward`."""
         return self._both(True, x, context, parameters, out)
 
-    forward_vjp = Evaluated._vjp_to_data
-    inverse_vjp = Evaluated._vjp_to_latent
+    forward_vjp = RowModule._vjp_to_data
+    inverse_vjp = RowModule._vjp_to_latent
     forward_and_vjp = renamed("forward_and_vjp", "forward_vjp", values=True)
     inverse_and_vjp = renamed("inverse_and_vjp", "inverse_vjp", values=True)
 

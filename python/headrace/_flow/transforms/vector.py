@@ -134,7 +134,7 @@ class Planar(_Vector):
     in this order.
 
     >>> import numpy as np, headrace as hr
-    >>> t = hr.Planar(2, seed=1, dtype="float64")
+    >>> t = hr.transforms.Planar(2, seed=1, dtype="float64")
     >>> t.set_parameter("u", np.array([3.0, -2.0]))
     >>> x, log_det = t.forward(np.ones((1, 2)))
     >>> bool(np.allclose(t.inverse(x)[0], 1))
@@ -177,7 +177,7 @@ class Radial(_Vector):
     context, the network's outputs are the same in this order.
 
     >>> import numpy as np, headrace as hr
-    >>> t = hr.Radial(3, seed=1, dtype="float64")
+    >>> t = hr.transforms.Radial(3, seed=1, dtype="float64")
     >>> t.set_parameter("beta", np.array([4.0]))
     >>> x, log_det = t.forward(np.ones((1, 3)))
     >>> bool(np.allclose(t.inverse(x)[0], 1))
