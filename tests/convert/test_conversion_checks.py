@@ -123,7 +123,7 @@ def test_a_registered_function_reads_a_part(torch, monkeypatch, is_turned):
     flow = shaken(flows.Flow(chain, library("nflows.distributions").StandardNormal([3])), 0).double()
     with pytest.raises(NotImplementedError, match=r"got \S+'s \S+Doubled"):
         convert.from_nflows(flow)
-    convert.register(Doubled, lambda part, n: [hr.Standardize(np.zeros(n), np.full(n, 0.5))])
+    convert.register(Doubled, lambda part, n: [hr.transforms.Standardize(np.zeros(n), np.full(n, 0.5))])
     x = torch.randn(20, 3, dtype=torch.float64)
     with torch.no_grad():
         np.testing.assert_allclose(convert.from_nflows(flow).log_prob(x), flow.log_prob(x), rtol=1e-10)

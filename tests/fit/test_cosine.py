@@ -231,7 +231,7 @@ def test_less_regular_fits_are_not_tried_where_the_first_one_overfits():
 
 
 def test_trials_choose_curves_and_residual_columns_by_the_best_rate_and_decay():
-    links, shares = (hr.Gaussianize(*cases.curves(2, 9)),), {1: 0.01}
+    links, shares = (hr.transforms.Gaussianize(*cases.curves(2, 9)),), {1: 0.01}
     tried, best = searched([1.0, 0.9, 0.8, 0.7], links=links, shares=shares)
     assert [(one.rate, one.links, one.residuals.shares) for one in tried[2:]] == [(0.1, (), {}), (0.1, (), shares)]
     assert best.choice == tried[3]

@@ -321,7 +321,7 @@ def test_auto_keeps_what_it_had(monkeypatch):
 
     monkeypatch.setattr(Trial, "go", go)
     # Time enough for a second round on a busy machine; the first one takes a third of it.
-    choice = hr.auto(rows(3000), seconds=15.0, families=("maf", "realnvp"), progress=False)
+    choice = hr.auto(rows(3000), time_budget=15.0, families=("maf", "realnvp"), progress=False)
     ((trial, flow, before),) = trials
     assert choice.interrupted
     assert trial.stopped == "interrupted"

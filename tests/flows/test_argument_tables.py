@@ -18,7 +18,7 @@ from headrace.sklearn import FlowDensity
 
 QUIET = {"epochs": 1, "progress": False}
 FLOWS = [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF, hr.PlanarFlow, hr.RadialFlow]
-CALLS = [*FLOWS, hr.Planar, hr.CausalConvolution, hr.WaveNet, hr.DualAscentFlow, hr.auto, hr.Flow.fit]
+CALLS = [*FLOWS, hr.transforms.Planar, hr.CausalConvolution, hr.WaveNet, hr.DualAscentFlow, hr.auto, hr.Flow.fit]
 
 
 def rows(count):

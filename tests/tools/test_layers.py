@@ -20,7 +20,7 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 STOREYS = {
     "base": (1050, "_base"),
     "core": (2150, "_arrays _core config"),
-    "flow": (4950, "_flow densities files ops transforms"),
+    "flow": (5000, "_flow densities files ops transforms"),
     "fit": (7300, "_fit distributed rows training"),
     "methods": (6700, "ascent continuum sequences variational"),
     "analysis": (4400, "_tables choosing diagnosis plot"),

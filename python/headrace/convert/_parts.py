@@ -76,7 +76,7 @@ def register(kind: type, reader: Reader) -> None:
     >>> import numpy as np, headrace as hr
     >>> class Doubled:  # its forward, as of nflows, halves the data
     ...     pass
-    >>> hr.convert.register(Doubled, lambda part, n: [hr.Standardize(np.zeros(n), np.full(n, 2.0))])
+    >>> hr.convert.register(Doubled, lambda part, n: [hr.transforms.Standardize(np.zeros(n), np.full(n, 2.0))])
     """
     if not isinstance(kind, type):
         raise TypeError(f"kind: expected a class, got {check.kind_of(kind)}")
