@@ -17,6 +17,7 @@ from headrace._fit import clock as _clock
 from headrace._fit import linear_links as _linear
 from headrace._fit import marginals as _marginals
 from headrace._fit.residuals import Residuals
+from headrace._fit.starts.curves import mean_beyond
 
 if TYPE_CHECKING:
     from headrace._fit.clock import Clock
@@ -68,7 +69,7 @@ class Trials:
         if best is None:
             self.best = trial
         elif (each := trial.judged.each) is not None:
-            gain = _marginals._mean_beyond(best - each, self.share, errors)
+            gain = mean_beyond(best - each, self.share, errors)
             self.best = trial if gain > least else self.best
 
     def _of(self, choice: Choice) -> Trial:

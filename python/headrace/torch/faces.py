@@ -45,7 +45,7 @@ class _ZukoDistribution(FlowDistribution):
         return _ZukoDistribution(wider._module, wider._context, wider.batch_shape)
 
 
-def _without_a_state(kind: type) -> Any:
+def _without_a_state(kind: Any) -> Any:
     return kind.__new__(kind)
 
 
