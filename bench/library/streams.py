@@ -40,12 +40,12 @@ class Core:
     """The core's own call."""
 
     def __init__(self, flow: hr.SequenceFlow) -> None:
-        (self._link,) = flow._program.links
-        self._state, self._weights = self._link.state(1), flow._program.vector
+        _, self._transform, _ = flow.transforms[0]._link(flow.dtype, "exact")
+        self._state, self._weights = self._transform.streams(1), flow.parameters
 
     def __call__(self, verb: str, x: np.ndarray, out: np.ndarray, count: int) -> float:
         given = (self._weights, x[None], np.empty_like(x[None]), np.empty((1, len(x)), x.dtype))
-        call, state = self._link._core.parallel if verb == "push" else self._link._core.sequential, self._state
+        call, state = self._transform.parallel if verb == "push" else self._transform.sequential, self._state
         start = time.thread_time()
         for _ in range(count):
             call(*given, state=state)

@@ -25,9 +25,9 @@ class Apart:
         rng = np.random.default_rng(0)
         self._flow, self._rows, self._steps = flow, rows, steps
         self._inner = flow.transforms[0].inner
-        program = flow._program
-        link = program.links[0]
-        self._core, self._weights = link._core, program.parameters_of(program.vector, 0)[: link._n]
+        first = flow.transforms[0]
+        _, self._core, _ = first._link(flow.dtype, "exact")
+        self._weights = first.parameters[: first._structure.n_weights]
         self._z = rng.standard_normal((rows, steps, flow.features)).astype(np.float32)
         self._x = flow.to_data(self._z)[0]
         self._raw = np.empty((rows, steps, self._inner.context), np.float32)

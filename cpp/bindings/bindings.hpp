@@ -14,6 +14,7 @@ void bind_program(py::module_& m);
 void bind_ops(py::module_& m);
 void bind_points(py::module_& m);
 void bind_sequences(py::module_& m);
+void bind_chains(py::module_& m);
 void bind_xla(py::module_& m);
 
 // The GIL is released during the lifetime.

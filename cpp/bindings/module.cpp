@@ -87,6 +87,7 @@ PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
     bind_ops(m);
     bind_points(m);
     bind_sequences(m);
+    bind_chains(m);
     bind_xla(m);
 }
 

@@ -8,6 +8,7 @@
 #include "../core/sequences/transform.hpp"
 #include "bindings.hpp"
 #include "initialised.hpp"
+#include "state_in_use.hpp"
 #include "tensors.hpp"
 
 HR_REFUSE_UNINITIALISED(headrace::CausalConvolution);
@@ -48,36 +49,7 @@ std::shared_ptr<HeldStreams<T>> held(const CausalTransform<T>& transform, Causal
     return std::shared_ptr<HeldStreams<T>>(new HeldStreams<T>{transform.network_of(), std::move(streams)});
 }
 
-// A state for the time of a call.
-template <class T>
-class StateInUse {
-  public:
-    explicit StateInUse(HeldStreams<T>* state) : state_(state) {
-        if (!state_) return;
-        require(!state_->is_in_use.exchange(true), "state: another call has it at this moment");
-        if (state_->is_broken) {
-            state_->is_in_use = false;
-            require(false, "state: a call that was interrupted left it between two steps");
-        }
-    }
-    ~StateInUse() {
-        if (state_) state_->is_in_use = false;
-    }
-    StateInUse(const StateInUse&) = delete;
-    StateInUse& operator=(const StateInUse&) = delete;
-    // Around what may be interrupted.
-    void begin() { mark(true); }
-    void end() { mark(false); }
-
-  private:
-    void mark(bool is_broken) {
-        if (state_) state_->is_broken = is_broken;
-    }
-
-    HeldStreams<T>* state_;
-};
-
-SequenceView open_sequences(const py::object& given, int64_t& rows, int64_t& steps, int inputs) {
+SequenceView open_sequences(const py::object& given, int64_t& rows, int64_t& steps, int64_t inputs) {
     const char* const message = "given: expected an array (rows, steps, values) of float32 or float64";
     const OpenedArray opened = open_host_array(given, message);
     require(opened.axes == 3, message);
@@ -160,7 +132,7 @@ void run(const CausalTransform<T>& transform, Way way, const py::object& weights
          const py::object& covariates, int64_t first_frame, HeldStreams<T>* state, const py::object& inner) {
     const CausalNetwork& n = transform.network().network();
     SequenceCall<T> call = open_call(transform, weights, given);
-    StateInUse<T> in_use(state);
+    const StateInUse in_use(state);
     if (state) {
         const CausalOptions &own = transform.network().options(), &of = state->network->options();
         require(own.inputs == of.inputs && own.is_companded == of.is_companded && own.channels == of.channels &&
@@ -177,9 +149,9 @@ void run(const CausalTransform<T>& transform, Way way, const py::object& weights
                          ? program->snapshot()
                          : program->weights_of(host_numbers<const T>(inner, {int64_t(program->n_weights())},
                                                                      "inner_weights: the vector has the wrong size"));
-    in_use.begin();
+    if (state) state->is_broken = true;
     without_gil([&] { way == Way::sequential ? transform.sequential(call) : transform.parallel(call); });
-    in_use.end();
+    if (state) state->is_broken = false;
 }
 
 // A gradient (rows, steps, columns), or (rows, steps) of one column; None for zero.
@@ -253,7 +225,7 @@ void bind_streams_of(py::module_& m, const char* name) {
         .def(
             "rows_of",
             [](Held& s, const std::vector<int64_t>& rows) {
-                const StateInUse<T> in_use(&s);
+                const StateInUse in_use(&s);
                 require(std::all_of(rows.begin(), rows.end(),
                                     [&](int64_t row) { return row >= 0 && row < s.streams.rows(); }),
                         "rows: expected rows of the state");
@@ -262,7 +234,7 @@ void bind_streams_of(py::module_& m, const char* name) {
             py::arg("rows"))
         .def("to_array",
              [](Held& s) {
-                 const StateInUse<T> in_use(&s);
+                 const StateInUse in_use(&s);
                  Array<T> out({s.streams.rows(), s.streams.numbers()});
                  s.streams.store(out.mutable_data());
                  return out;
@@ -273,7 +245,7 @@ void bind_streams_of(py::module_& m, const char* name) {
                 const T* const from = host_numbers<const T>(numbers, {s.streams.rows(), s.streams.numbers()},
                                                             "numbers: expected a contiguous (rows, numbers)");
                 require(position >= 0, "position: expected at least 0");
-                const StateInUse<T> in_use(&s);
+                const StateInUse in_use(&s);
                 s.streams.load(from, position);
             },
             py::arg("numbers"), py::arg("position"));

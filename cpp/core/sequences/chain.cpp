@@ -77,6 +77,43 @@ void ChainNoise<T>::take(const SequenceChain<T>& chain, const ChainWeights<T>& w
 // ---- chains
 
 template <class T>
+SequenceChain<T>::SequenceChain(int64_t features, std::vector<SequenceLink<T>> links,
+                                std::shared_ptr<const Program<T>> base)
+    : features_(features), links_(std::move(links)), base_(std::move(base)) {
+    begin_.push_back(base_ ? base_->n_weights() : 0);
+    for (const SequenceLink<T>& link : links_) {
+        begin_.push_back(begin_.back() + std::visit([](const auto& own) { return own.n_weights(); }, link));
+        if (const auto* const network = std::get_if<NetworkLink<T>>(&link)) {
+            const CausalNetwork& n = network->transform().network().network();
+            context_ = std::max<int64_t>(context_, n.context);
+            covariates_ = std::max<int64_t>(covariates_, n.covariates);
+            if (n.covariates > 0) hop_ = n.hop;
+        }
+    }
+}
+
+template <class T>
+std::shared_ptr<const ChainWeights<T>> SequenceChain<T>::weights_of(const T* parameters,
+                                                                    std::vector<PredictionFilter<T>> filters) const {
+    const auto weights = std::make_shared<ChainWeights<T>>();
+    if (base_) weights->base = base_->n_weights() > 0 ? base_->weights_of(parameters) : base_->snapshot();
+    size_t predictions = 0;
+    for (size_t i = 0; i < links_.size(); ++i)
+        weights->links.push_back(std::visit(
+            [&]<class L>(const L& link) {
+                if constexpr (std::is_same_v<L, PredictionLink<T>>) {
+                    LinkWeights<T> own;
+                    own.filter = std::move(filters.at(predictions++));
+                    return own;
+                } else {
+                    return link.weights_of(parameters + begin_[i]);
+                }
+            },
+            links_[i]));
+    return weights;
+}
+
+template <class T>
 ChainState<T> SequenceChain<T>::state(int64_t rows) const {
     ChainState<T> state;
     state.rows = rows;
@@ -105,6 +142,133 @@ StepValues SequenceChain<T>::run(const ChainWeights<T>& weights, const LinkCall<
         state->is_broken = false;
     }
     return given;
+}
+
+// The base, if it has no parameters: networks then take its gradient with theirs.
+template <class T>
+Base SequenceChain<T>::standard() const {
+    const bool is_own = base_ && base_->structure().steps().empty();
+    return is_own && (base_->base() == Base::normal || base_->base() == Base::logistic) ? base_->base() : Base::none;
+}
+
+// The gradient by latent steps, whose log densities are added to those in `to`.
+template <class T>
+StepValues SequenceChain<T>::base_back(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues z,
+                                       const T* by_log_prob, const ChainGradient<T>& to, LinkRoom<T>& room) const {
+    const int64_t n = call.rows * call.steps;
+    const ArrayView input = z.rows(features_);
+    Request<T> request;
+    request.inverse = true;
+    request.rows = n;
+    request.input = &input;
+    room.work.resize(size_t(n));
+    request.log_prob = room.work.data();
+    std::vector<T> by_weights(to.weights ? base_->n_weights() : 0);
+    GradientRequest<T> gradient{};
+    gradient.from.row = StepValues::of(by_log_prob).rows(1);
+    gradient.from.row_scale = 1.0;
+    gradient.from.of_log_prob = true;
+    gradient.input = room.result.template of<T>(call.values());
+    if (!by_weights.empty()) gradient.weights = by_weights.data();
+    base_->run_gradient(request, gradient, weights.base);
+    for (int64_t i = 0; i < n; ++i) to.log_prob[i] += room.work[size_t(i)];
+    for (size_t i = 0; i < by_weights.size(); ++i) to.weights[i] += double(by_weights[i]);
+    return StepValues::of(gradient.input);
+}
+
+template <class T>
+void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues given,
+                            const ChainCotangent<T>& from, ChainGradient<T>& to) const {
+    const size_t n = links_.size();
+    const int64_t steps = call.rows * call.steps;
+    const auto index = [&](size_t k) { return call.inverse ? n - 1 - k : k; };
+    std::vector<T> own_log_det(from.log_prob ? 0 : size_t(steps));
+    T* const log_det = from.log_prob ? to.log_prob : own_log_det.data();
+    std::fill_n(log_det, steps, T(0));
+    to.memory.resize(2 * n + 1);
+    to.predictions.clear();
+
+    const auto* const last = std::get_if<NetworkLink<T>>(&links_[index(n - 1)]);
+    const bool is_fused = from.log_prob && standard() != Base::none && last && !last->transform().inner() &&
+                          last->runs_at_once(call.inverse);
+    bool runs_last = from.log_prob && !is_fused;
+    if (!from.log_prob)
+        runs_last = std::visit([&](const auto& link) { return link.needs_result(call.inverse, to.weights != nullptr); },
+                               links_[index(n - 1)]);
+    std::vector<StepValues> values{given};
+    for (size_t k = 0; k + (runs_last ? 0 : 1) < n; ++k)
+        values.push_back(std::visit(
+            [&](const auto& link) {
+                return link.run(call, weights.links[index(k)], values[k], log_det, nullptr, to.memory[k]);
+            },
+            links_[index(k)]));
+
+    // Gradients of a link, added to those of the chain.
+    bool has_context = false, has_frames = false;
+    std::vector<T> by_weights, by_context, by_frames;
+    const auto added = [&](size_t i, const auto& work) {
+        LinkGradient<T> own;
+        const size_t size = begin_[i + 1] - begin_[i];
+        const bool is_prediction = std::holds_alternative<PredictionLink<T>>(links_[i]);
+        if (to.weights && is_prediction) {
+            to.predictions.emplace_back();
+            to.predictions.back().link = i;
+            own.terms = &to.predictions.back();
+        } else if (to.weights && size > 0) {
+            by_weights.resize(size);
+            own.weights = by_weights.data();
+        }
+        const auto* const network = std::get_if<NetworkLink<T>>(&links_[i]);
+        const bool reads_context = to.context && network && network->transform().network().options().context > 0;
+        const bool reads_frames = to.frames && network && network->transform().network().options().covariates > 0;
+        const int64_t n_context = call.rows * context_, n_frames = call.rows * call.n_frames * covariates_;
+        const auto place = [](bool reads, bool is_second, T* first, std::vector<T>& second, int64_t size_of) {
+            if (!reads) return static_cast<T*>(nullptr);
+            if (!is_second) return first;
+            second.resize(size_t(size_of));
+            return second.data();
+        };
+        own.context = place(reads_context, has_context, to.context, by_context, n_context);
+        own.frames = place(reads_frames, has_frames, to.frames, by_frames, n_frames);
+        const StepValues by_given = work(own);
+        if (own.weights)
+            for (size_t w = 0; w < size; ++w) to.weights[begin_[i] + w] += double(by_weights[w]);
+        if (own.context && has_context)
+            for (int64_t c = 0; c < n_context; ++c) to.context[c] += by_context[size_t(c)];
+        if (own.frames && has_frames)
+            for (int64_t c = 0; c < n_frames; ++c) to.frames[c] += by_frames[size_t(c)];
+        has_context = has_context || own.context;
+        has_frames = has_frames || own.frames;
+        return by_given;
+    };
+
+    LinkCotangent<T> by{from.value ? StepValues::of(from.value) : StepValues{},
+                        from.log_prob ? from.log_prob : from.log_det};
+    size_t left = n;
+    if (is_fused) {
+        LinkRoom<T> z;
+        left = n - 1;
+        by.value = added(index(left), [&](const LinkGradient<T>& own) {
+            return last->back_from_base(call, weights.links[index(left)], values[left], standard(), from.log_prob, own,
+                                        log_det, z, to.memory[n + left]);
+        });
+        std::vector<T> log_base(static_cast<size_t>(steps));
+        this->log_base(weights, z.result.template of<T>(call.values() + steps), steps, log_base.data());
+        for (int64_t i = 0; i < steps; ++i) log_det[i] += log_base[size_t(i)];
+    } else if (from.log_prob) {
+        by.value = base_back(weights, call, values[n], from.log_prob, to, to.memory[2 * n]);
+    }
+    while (left-- > 0)
+        by.value = added(index(left), [&](const LinkGradient<T>& own) {
+            return std::visit(
+                [&](const auto& link) {
+                    return link.back(call, weights.links[index(left)], values[left],
+                                     left + 1 < values.size() ? values[left + 1] : StepValues{}, by, own,
+                                     to.memory[n + left]);
+                },
+                links_[index(left)]);
+        });
+    to.inputs = by.value;
 }
 
 template <class T>

@@ -43,17 +43,47 @@ struct ChainRoom {
     std::vector<T> log_det, log_base;
 };
 
+// Gradients by the results of a block of steps; null for zero.
+template <class T>
+struct ChainCotangent {
+    const T* value = nullptr;     // (rows, steps, features)
+    const T* log_det = nullptr;   // (rows, steps)
+    const T* log_prob = nullptr;  // (rows, steps): by log densities of steps, in place of the other two
+};
+
+// Gradients by the arguments of a chain; null for those that are not wanted.
+template <class T>
+struct ChainGradient {
+    double* weights = nullptr;  // added: the base's, then each link's, without those of linear predictions
+    T* context = nullptr;       // (rows, columns), as networks read it
+    T* frames = nullptr;        // (rows, frames, columns)
+    T* log_prob = nullptr;      // (rows, steps): the log densities themselves, where the cotangent is of these
+
+    std::vector<LinkRoom<T>> memory;  // of the results below
+    StepValues inputs{};              // (rows, steps, features)
+    std::vector<PredictionTerms<T>> predictions;
+};
+
 template <class T>
 class SequenceChain {
   public:
     // `base`: null for a transform alone.
-    SequenceChain(int64_t features, std::vector<SequenceLink<T>> links, std::shared_ptr<const Program<T>> base)
-        : features_(features), links_(std::move(links)), base_(std::move(base)) {}
+    SequenceChain(int64_t features, std::vector<SequenceLink<T>> links, std::shared_ptr<const Program<T>> base);
 
     int64_t features() const { return features_; }
+    // Columns that networks read, and the steps of a frame.
+    int64_t context() const { return context_; }
+    int64_t covariates() const { return covariates_; }
+    int64_t hop() const { return hop_; }
     bool has_density() const { return base_ != nullptr; }
     const std::vector<SequenceLink<T>>& links() const { return links_; }
-    const Program<T>* base() const { return base_.get(); }
+    // The base's, then each link's.
+    size_t n_weights() const { return begin_.back(); }
+    size_t begin_of(size_t link) const { return begin_[link]; }
+
+    // `filters`: those of the linear predictions, in their order.
+    std::shared_ptr<const ChainWeights<T>> weights_of(const T* parameters,
+                                                      std::vector<PredictionFilter<T>> filters) const;
 
     ChainState<T> state(int64_t rows) const;
 
@@ -61,15 +91,23 @@ class SequenceChain {
     // room.log_det. A state (null: before the first step) advances by these steps.
     StepValues run(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues given, ChainState<T>* state,
                    ChainRoom<T>& room) const;
+    // From the first step on, and back.
+    void back(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues given, const ChainCotangent<T>& from,
+              ChainGradient<T>& to) const;
     // Log densities of n latent steps under the base.
     void log_base(const ChainWeights<T>& weights, const T* z, int64_t n, T* log_prob) const;
     // Rows of the base's endless sample of a seed.
     void draw(const ChainWeights<T>& weights, uint64_t seed, int64_t first_row, int64_t rows, T* z) const;
 
   private:
-    int64_t features_;
+    Base standard() const;
+    StepValues base_back(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues z, const T* by_log_prob,
+                         const ChainGradient<T>& to, LinkRoom<T>& room) const;
+
+    int64_t features_, context_ = 0, covariates_ = 0, hop_ = 1;
     std::vector<SequenceLink<T>> links_;
     std::shared_ptr<const Program<T>> base_;
+    std::vector<size_t> begin_;  // of each link's weights, and their end
 };
 
 // Noise of sequences with the weights of a chain. The last block is kept, because the next call of a stream often needs

@@ -8,20 +8,35 @@
 namespace headrace {
 namespace {
 
-// The values in T: as they are, or converted to memory of the call.
+// A contiguous array (rows, steps, columns); null: none.
 template <class T>
-const T* values_in(StepValues given, int64_t n, std::vector<T>& work) {
-    if (given.is_double == std::is_same_v<T, double>) return static_cast<const T*>(given.data);
-    work.resize(size_t(n));
-    const auto convert = [&](const auto* from) {
-        std::transform(from, from + n, work.begin(), [](auto x) { return T(x); });
-    };
-    if (given.is_double) {
-        convert(static_cast<const double*>(given.data));
-    } else {
-        convert(static_cast<const float*>(given.data));
-    }
-    return work.data();
+SequenceView view_of(const T* data, int64_t steps, int64_t columns) {
+    return data ? StepValues::of(data).sequences(steps, columns) : SequenceView{};
+}
+
+// One value for each row.
+template <class T>
+ArrayView column_of(const T* data) {
+    return data ? StepValues::of(data).rows(1) : ArrayView{};
+}
+
+template <class T>
+Cotangent cotangent_of(StepValues value, const T* log_det, int64_t columns) {
+    Cotangent from{};
+    if (value.data) from.value = value.rows(columns);
+    from.row = column_of(log_det);
+    from.row_scale = log_det ? 1.0 : 0.0;
+    return from;
+}
+
+// Line t of each sequence is line steps - 1 - t of the given one.
+template <class T>
+std::vector<T> reversed(const T* given, int64_t rows, int64_t steps, int64_t columns) {
+    std::vector<T> all(size_t(rows * steps * columns));
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t t = 0; t < steps; ++t)
+            std::copy_n(given + (r * steps + steps - 1 - t) * columns, columns, all.data() + (r * steps + t) * columns);
+    return all;
 }
 
 }  // namespace
@@ -63,6 +78,31 @@ StepValues StepsLink<T>::run(const LinkCall<T>& call, const LinkWeights<T>& weig
     return run_in(*own_, weights.program, call, given, log_det, room);
 }
 
+template <class T>
+template <class G>
+StepValues StepsLink<T>::back_in(const Program<G>& program, const typename Program<G>::Weights& weights,
+                                 const LinkCall<T>& call, StepValues given, const LinkCotangent<T>& from, G* by_weights,
+                                 LinkRoom<T>& room) const {
+    const ArrayView input = given.rows(call.features);
+    Request<G> request;
+    request.inverse = call.inverse;
+    request.with_base = false;
+    request.rows = call.rows * call.steps;
+    request.input = &input;
+    GradientRequest<G> gradient{cotangent_of(from.value, from.log_det, call.features)};
+    gradient.input = room.result.template of<G>(call.values());
+    gradient.weights = by_weights;
+    program.run_gradient(request, gradient, weights);
+    return StepValues::of(gradient.input);
+}
+
+template <class T>
+StepValues StepsLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, StepValues,
+                              const LinkCotangent<T>& from, const LinkGradient<T>& to, LinkRoom<T>& room) const {
+    if (is_in_other(given)) return back_in<Other>(*other_, weights.in_other, call, given, from, nullptr, room);
+    return back_in<T>(*own_, weights.program, call, given, from, n_weights() > 0 ? to.weights : nullptr, room);
+}
+
 // ---- linear prediction
 
 template <class T>
@@ -100,6 +140,47 @@ void PredictionLink<T>::keep(const LinkCall<T>& call, const T* x, std::vector<T>
         std::copy(own + moved, own + kept, own);
         std::copy_n(x + (r + 1) * given - moved, moved, own + kept - moved);
     }
+}
+
+// With u the gradient by the residual e = x - sum a x before its gain, that by x is the filter's transpose, applied
+// from the last step on; from residuals to x it is the solution of that, by the same recursion in reversed time.
+template <class T>
+StepValues PredictionLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given,
+                                   StepValues result, const LinkCotangent<T>& from, const LinkGradient<T>& to,
+                                   LinkRoom<T>& room) const {
+    const int64_t n = call.values();
+    const std::vector<T>& gain = weights.filter.gain;
+    std::vector<T> by_value(size_t(n), T(0));
+    if (from.value.data) std::copy_n(values_in(from.value, n, room.work), n, by_value.data());
+    std::vector<T> scaled = by_value;
+    if (call.inverse)
+        for (int64_t i = 0; i < n; ++i) scaled[size_t(i)] *= gain[size_t(i % columns_)];
+    const std::vector<T> backwards = reversed(scaled.data(), call.rows, call.steps, columns_);
+    room.work.resize(size_t(n));
+    PredictionCall<T> filter{weights.filter.coefficients.data(),
+                             call.rows,
+                             call.steps,
+                             columns_,
+                             order_,
+                             nullptr,
+                             backwards.data(),
+                             room.work.data()};
+    if (call.inverse) {
+        residuals_of(filter);
+    } else {
+        signals_of(filter);
+    }
+    std::vector<T> by_x = reversed(room.work.data(), call.rows, call.steps, columns_);
+    T* const inputs = room.result.template of<T>(n);
+    for (int64_t i = 0; i < n; ++i)
+        inputs[i] = call.inverse ? by_x[size_t(i)] : by_x[size_t(i)] / gain[size_t(i % columns_)];
+    if (to.terms) {
+        to.terms->by_value = std::move(by_value);
+        to.terms->by_residual = std::move(call.inverse ? scaled : by_x);
+        to.terms->x = call.inverse ? given : result;
+        to.terms->z = call.inverse ? result : given;
+    }
+    return StepValues::of(inputs);
 }
 
 // ---- causal networks
@@ -162,7 +243,7 @@ StepValues NetworkLink<T>::run(const LinkCall<T>& call, const LinkWeights<T>& we
     SequenceCall<T> own = call_of(call, weights, given, state);
     own.value = room.result.template of<T>(call.values() + steps);
     own.log_det = own.value + call.values();
-    if (call.inverse == transform_->reads_data()) {
+    if (runs_at_once(call.inverse)) {
         transform_->parallel(own);
     } else {
         transform_->sequential(own);
@@ -177,6 +258,105 @@ void NetworkLink<T>::outputs(const LinkCall<T>& call, const LinkWeights<T>& weig
     SequenceCall<T> own = call_of(call, weights, given, state);
     own.raw = raw;
     transform_->parallel(own);
+}
+
+template <class T>
+StepValues NetworkLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given,
+                                StepValues result, const LinkCotangent<T>& from, const LinkGradient<T>& to,
+                                LinkRoom<T>& room) const {
+    const bool is_sequential = !runs_at_once(call.inverse);
+    const T* const own = values_in(given, call.values(), room.work);
+    // The values of the side that the network reads.
+    SequenceCall<T> network = call_of(call, weights, is_sequential ? result : StepValues::of(own), nullptr);
+    SequenceGradient<T> gradient{};
+    gradient.given = room.result.template of<T>(call.values());
+    gradient.weights = to.weights;
+    if (network.context) gradient.context = to.context;
+    if (network.covariates) gradient.covariates = to.frames;
+    gradient.is_sequential = is_sequential;
+    if (transform_->inner()) return back_of_inner(call, weights, own, network, gradient, from);
+    if (from.value.data) gradient.value = from.value.sequences(call.steps, call.features);
+    gradient.log_det = view_of(from.log_det, call.steps, 1);
+    sequence_vjp(*transform_, network, gradient);
+    return StepValues::of(gradient.given);
+}
+
+// The chain rule: gradients by the inner flow's context are those by the network's outputs, and what the network reads
+// has a gradient through both. In the sequential direction the network reads the values of the result, so their
+// gradients come first, from the last step to the first: a linear recursion, which needs the derivatives of each step's
+// values by the outputs.
+template <class T>
+StepValues NetworkLink<T>::back_of_inner(const LinkCall<T>& call, const LinkWeights<T>& weights, const T* given,
+                                         SequenceCall<T>& network, SequenceGradient<T>& gradient,
+                                         const LinkCotangent<T>& from) const {
+    const Program<T>& inner = *transform_->inner();
+    const int64_t n = call.rows * call.steps, features = call.features, columns = inner.context();
+    std::vector<T> raw(size_t(n * columns)), by_raw(size_t(n * columns)), by_steps(size_t(n * features));
+    network.raw = raw.data();
+    transform_->parallel(network);
+    network.raw = nullptr;
+
+    const ArrayView input = StepValues::of(given).rows(features), context = StepValues::of(raw.data()).rows(columns);
+    Request<T> request;
+    request.inverse = call.inverse;
+    request.with_base = false;
+    request.rows = n;
+    request.input = &input;
+    request.context = &context;
+    const auto inner_back = [&](const Cotangent& by, T* by_input, T* by_context, T* by_weights) {
+        GradientRequest<T> own{by};
+        own.input = by_input;
+        own.context = by_context;
+        own.weights = by_weights;
+        inner.run_gradient(request, own, weights.program);
+    };
+    T* const of_inner = gradient.weights ? gradient.weights + transform_->network().n_weights() : nullptr;
+    T* const inputs = gradient.given;
+    if (!gradient.is_sequential) {
+        inner_back(cotangent_of(from.value, from.log_det, features), by_steps.data(), by_raw.data(), of_inner);
+        gradient.raw = view_of(by_raw.data(), call.steps, columns);
+        sequence_vjp(*transform_, network, gradient);
+        for (int64_t i = 0; i < call.values(); ++i) inputs[i] += by_steps[size_t(i)];
+        return StepValues::of(inputs);
+    }
+    std::vector<T> slopes(size_t(n * features * columns)), one(size_t(n * features));
+    for (int64_t c = 0; c < features; ++c) {
+        for (int64_t i = 0; i < n; ++i) one[size_t(i * features + c)] = T(1);
+        inner_back(cotangent_of<T>(StepValues::of(one.data()), nullptr, features), nullptr, by_raw.data(), nullptr);
+        for (int64_t i = 0; i < n; ++i) {
+            std::copy_n(by_raw.data() + i * columns, columns, slopes.data() + (i * features + c) * columns);
+            one[size_t(i * features + c)] = T(0);
+        }
+    }
+    inner_back(cotangent_of(StepValues{}, from.log_det, features), nullptr, by_raw.data(), nullptr);
+    if (from.value.data) gradient.value = from.value.sequences(call.steps, features);
+    gradient.raw = view_of(by_raw.data(), call.steps, columns);
+    gradient.slopes = view_of(slopes.data(), call.steps, features * columns);
+    sequence_vjp(*transform_, network, gradient);
+    inner_back(cotangent_of(StepValues::of(inputs), from.log_det, features), by_steps.data(), nullptr, of_inner);
+    std::copy(by_steps.begin(), by_steps.end(), inputs);
+    return StepValues::of(inputs);
+}
+
+template <class T>
+StepValues NetworkLink<T>::back_from_base(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given,
+                                          Base base, const T* by_log_prob, const LinkGradient<T>& to, T* log_det,
+                                          LinkRoom<T>& z, LinkRoom<T>& room) const {
+    const int64_t n = call.rows * call.steps;
+    const T* const own = values_in(given, call.values(), room.work);
+    SequenceCall<T> network = call_of(call, weights, StepValues::of(own), nullptr);
+    network.value = z.result.template of<T>(call.values() + n);
+    network.log_det = network.value + call.values();
+    SequenceGradient<T> gradient{};
+    gradient.given = room.result.template of<T>(call.values());
+    gradient.weights = to.weights;
+    if (network.context) gradient.context = to.context;
+    if (network.covariates) gradient.covariates = to.frames;
+    gradient.log_prob = view_of(by_log_prob, call.steps, 1);
+    gradient.base = base;
+    sequence_vjp(*transform_, network, gradient);
+    for (int64_t i = 0; i < n; ++i) log_det[i] += network.log_det[i];
+    return StepValues::of(gradient.given);
 }
 
 HR_LINKS_OF(, float)

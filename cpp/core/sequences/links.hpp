@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "gradient.hpp"
 #include "transform.hpp"
 
 namespace headrace {
@@ -67,6 +68,19 @@ struct LinkCall {
     int64_t values() const { return rows * steps * features; }
 };
 
+// The values in T: as they are, or converted to memory of the call.
+template <class T>
+const T* values_in(StepValues given, int64_t n, std::vector<T>& work) {
+    if (given.is_double == std::is_same_v<T, double>) return static_cast<const T*>(given.data);
+    const auto convert = [&](const auto* from) { work.assign(from, from + n); };
+    if (given.is_double) {
+        convert(static_cast<const double*>(given.data));
+    } else {
+        convert(static_cast<const float*>(given.data));
+    }
+    return work.data();
+}
+
 template <class T>
 struct LinkState {
     std::optional<CausalStreams<T>> network;
@@ -93,6 +107,31 @@ struct LinkWeights {
     PredictionFilter<T> filter;
 };
 
+// Gradients by the results of a link; null for zero.
+template <class T>
+struct LinkCotangent {
+    StepValues value;            // (rows, steps, features)
+    const T* log_det = nullptr;  // (rows, steps)
+};
+
+// A linear prediction on its way back. Its parameters are behind the filter, and their gradient is a sum over steps of
+// these arrays (rows, steps, features): `by_residual` are gradients by what the filter gives or takes, before its gain.
+template <class T>
+struct PredictionTerms {
+    size_t link = 0;
+    std::vector<T> by_value, by_residual;
+    StepValues x, z;
+};
+
+// Where gradients of a link go; null for those that are not wanted.
+template <class T>
+struct LinkGradient {
+    T* weights = nullptr;
+    T* context = nullptr;
+    T* frames = nullptr;
+    PredictionTerms<T>* terms = nullptr;
+};
+
 // A transform of rows. `other` computes it in the other dtype, where it has no parameters.
 template <class T>
 class StepsLink {
@@ -108,9 +147,17 @@ class StepsLink {
     LinkState<T> state(int64_t) const { return {}; }
     StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
                    LinkState<T>* state, LinkRoom<T>& room) const;
+    // Whether the way back needs the result of `run`.
+    bool needs_result(bool, bool) const { return false; }
+    // The gradient by the given steps, in memory of `room`. `result`: what `run` makes of them, where it is needed.
+    StepValues back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, StepValues result,
+                    const LinkCotangent<T>& from, const LinkGradient<T>& to, LinkRoom<T>& room) const;
 
   private:
     bool is_in_other(StepValues given) const { return other_ && given.is_double != std::is_same_v<T, double>; }
+    template <class G>
+    StepValues back_in(const Program<G>& program, const typename Program<G>::Weights& weights, const LinkCall<T>& call,
+                       StepValues given, const LinkCotangent<T>& from, G* by_weights, LinkRoom<T>& room) const;
     template <class G>
     StepValues run_in(const Program<G>& program, const typename Program<G>::Weights& weights, const LinkCall<T>& call,
                       StepValues given, T* log_det, LinkRoom<T>& room) const;
@@ -126,9 +173,12 @@ class PredictionLink {
     PredictionLink(int64_t columns, int64_t order) : columns_(columns), order_(order) {}
 
     size_t n_weights() const { return size_t(columns_ * order_); }
+    bool needs_result(bool, bool with_weights) const { return with_weights; }
     LinkState<T> state(int64_t rows) const { return {std::nullopt, std::vector<T>(size_t(rows * order_ * columns_))}; }
     StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
                    LinkState<T>* state, LinkRoom<T>& room) const;
+    StepValues back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, StepValues result,
+                    const LinkCotangent<T>& from, const LinkGradient<T>& to, LinkRoom<T>& room) const;
 
   private:
     void keep(const LinkCall<T>& call, const T* x, std::vector<T>& past) const;
@@ -152,6 +202,15 @@ class NetworkLink {
     LinkState<T> state(int64_t rows) const { return {transform_->streams(rows), {}}; }
     StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
                    LinkState<T>* state, LinkRoom<T>& room) const;
+    StepValues back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, StepValues result,
+                    const LinkCotangent<T>& from, const LinkGradient<T>& to, LinkRoom<T>& room) const;
+    bool runs_at_once(bool inverse) const { return inverse == transform_->reads_data(); }
+    bool needs_result(bool inverse, bool) const { return !runs_at_once(inverse); }
+    // `run` and `back` at once, where all steps are made at once by a map: latent steps in `z`, their log-derivatives
+    // added to log_det, and the gradient from those by log densities under a standard base.
+    StepValues back_from_base(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, Base base,
+                              const T* by_log_prob, const LinkGradient<T>& to, T* log_det, LinkRoom<T>& z,
+                              LinkRoom<T>& room) const;
     // Outputs of the network (rows, steps, outputs) from values of the side that it reads.
     void outputs(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, LinkState<T>* state,
                  T* raw) const;
@@ -159,6 +218,10 @@ class NetworkLink {
   private:
     SequenceCall<T> call_of(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given,
                             LinkState<T>* state) const;
+
+    StepValues back_of_inner(const LinkCall<T>& call, const LinkWeights<T>& weights, const T* given,
+                             SequenceCall<T>& network, SequenceGradient<T>& gradient,
+                             const LinkCotangent<T>& from) const;
 
     std::shared_ptr<const CausalTransform<T>> transform_;
     bool is_rounded_;

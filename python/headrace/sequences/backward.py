@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._base.types import Array
 from headrace.sequences.arrays import Block, Sequences
-from headrace.sequences.links import Cotangent
+from headrace.sequences.program import Cotangent
 
 if TYPE_CHECKING:
     from headrace.sequences.program import ChainGradients

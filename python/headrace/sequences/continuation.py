@@ -19,9 +19,9 @@ from headrace.sequences.runs import Run
 _TOGETHER = 48  # draws of a prefix that take steps together, at least
 
 
-def copies_of(states: Sequence[Any], n: int) -> list[Any]:
-    """The states of all sequences, n times: that of copy j of sequence r is row j * rows + r."""
-    return [None if state is None else state.rows_of([*range(state.rows)] * n) for state in states]
+def copies_of(state: Any, n: int) -> Any:
+    """The state of all sequences, n times: that of copy j of sequence r is row j * rows + r."""
+    return state.rows_of([*range(state.rows)] * n)
 
 
 @public("headrace.sequences")
@@ -38,11 +38,11 @@ class Continuation:
         self._rows, self._position = given.rows, given.steps
         index = np.arange(self._rows)
         self._context, self._covariates = run.context_of(index), run.covariates.rows(index)
-        self._states = run.program.states(self._rows)
+        self._state = run.program.states(self._rows)
         for block in given.whole():
             for begin, end in chunks(self._rows, 0, given.steps, self._features):
                 values = given.part(block, begin, end)
-                run.program.run(run.vector, True, values, self._context, self._covariates, self._states)
+                run.program.run(run.vector, True, values, self._context, self._covariates, self._state)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -82,12 +82,12 @@ class Continuation:
         run, caller, draws = self._run, self._run.caller, math.prod(each)
         result = caller.empty((*each, *self.shape, total, self._features), run.dtype)
         flat = result.reshape(draws, self._rows, total, self._features)
-        for first, count, context, covariates, states in self._together(draws):
+        for first, count, context, covariates, state in self._together(draws):
             samples = range(first * self._rows, (first + count) * self._rows)
             for begin, end in chunks(len(samples), 0, total, self._features):
                 at = self._position
                 noise = run.program.noise(run.vector, key, samples, at + begin, at + end)
-                x, _ = run.program.run(run.vector, False, noise, context, covariates, states)
+                x, _ = run.program.run(run.vector, False, noise, context, covariates, state)
                 flat[first : first + count, :, begin:end] = x.reshape(count, self._rows, end - begin, self._features)
         return caller.give(result)
 
@@ -121,11 +121,10 @@ class Continuation:
         flat = scores.reshape(-1, self._rows, given.steps)
         (block,) = given.whole()
         values = given.part(block, 0, given.steps).reshape(-1, self._rows, given.steps, self._features)
-        for first, count, context, covariates, states in self._together(len(flat)):
+        for first, count, context, covariates, state in self._together(len(flat)):
             for begin, end in chunks(count * self._rows, 0, given.steps, self._features):
                 some = values[first : first + count, :, begin:end].reshape(-1, end - begin, self._features)
-                z, log_det = run.program.run(run.vector, True, some, context, covariates, states)
-                own_scores = log_det + run.program.log_base(run.vector, z)
+                own_scores = run.program.log_prob(run.vector, some, context, covariates, state)
                 flat[first : first + count, :, begin:end] = own_scores.reshape(count, self._rows, end - begin)
         if not total:
             return caller.give(scores)
@@ -137,7 +136,7 @@ class Continuation:
         self._run.covariates.check_steps(self._position + steps)
 
     def _together(self, draws: int) -> Any:
-        """Draws that are computed together: the first, their number, and their states."""
+        """Draws that are computed together: the first, their number, and their state."""
         size = max(1, _TOGETHER // max(self._rows, 1))
         for first in range(0, draws, size):
             count = min(size, draws - first)
@@ -146,7 +145,7 @@ class Continuation:
                 count,
                 tiled(self._context, count),
                 tiled(self._covariates, count),
-                copies_of(self._states, count),
+                copies_of(self._state, count),
             )
 
 

@@ -11,15 +11,14 @@ from numpy.typing import DTypeLike, NDArray
 from headrace._base import arguments as check
 from headrace._base.keywords import documented, takes
 from headrace._base.stored import Stored, storable
+from headrace._core import cpu
 from headrace._core.device import Device
 from headrace._core.settings import MapShape, Settings
 from headrace._core.structure import refuse_beyond_memory
 from headrace._flow.flow import Flow
 from headrace._flow.program.module import Block, Program
-from headrace.sequences.flow_of_steps import InnerLink
-from headrace.sequences.links import CausalLink
 from headrace.sequences.on_device import CausalLinkOnDevice
-from headrace.sequences.program import SequenceProgram
+from headrace.sequences.program import Link, SequenceProgram
 from headrace.sequences.sequential import Sequential
 from headrace.sequences.settings import CausalSettings, Convolution
 
@@ -158,19 +157,22 @@ class CausalConvolution(Sequential):
         inner = self._settings.inner
         return {} if inner is None else {f"inner.{name}": array for name, array in inner._fixed_arrays().items()}
 
-    def _link(
-        self, dtype: np.dtype[Any], products: str, device: Device | None = None
-    ) -> CausalLink | InnerLink | CausalLinkOnDevice:
-        """What computes it in a chain, whose products and device may be others."""
-        if device is not None:
-            return CausalLinkOnDevice(self._settings, device, dtype)
-        kind = CausalLink if self._settings.inner is None else InnerLink
-        return kind(self._settings, self._structure, dtype, products == "bf16")
+    def _link(self, dtype: np.dtype[Any], products: str) -> Link:
+        """What computes it in a chain, whose products may be others."""
+        kind = cpu.CausalTransformF32 if dtype == np.float32 else cpu.CausalTransformF64
+        if (bare := self._settings.inner) is None:
+            options = self._settings.map_options()
+        else:  # each call gives its parameters
+            size = sum(block.size for _, block in bare._blocks())
+            options = {"inner": bare._remade(np.zeros(size, dtype), dtype, None)._program}
+        return "network", kind(self._structure, self._settings.reads == "data", **options), products == "bf16"
+
+    def _link_on(self, device: Device, dtype: np.dtype[Any]) -> CausalLinkOnDevice:
+        return CausalLinkOnDevice(self._settings, device, dtype)
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
-        program = SequenceProgram(
-            [self._link(dtype, self._products)], [[], [block for _, block in self._blocks()]], dtype
-        )
+        blocks = [[], [block for _, block in self._blocks()]]
+        program = SequenceProgram([self._link(dtype, self._products)], blocks, self._features, dtype)
         if parameters is not None:
             self._fill(program, parameters)
         return program

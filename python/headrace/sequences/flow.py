@@ -14,7 +14,6 @@ from headrace._arrays.device_caller import DeviceCaller
 from headrace._base import arguments as check
 from headrace._base.keywords import takes
 from headrace._base.stored import Stored, header_of, header_of_scale, storable
-from headrace._core.device import Device
 from headrace._fit.fit import finished
 from headrace._fit.history import History
 from headrace._flow.bases import Base, StandardNormal
@@ -29,10 +28,9 @@ from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.fit import SequenceFit
 from headrace.sequences.gradients import SequenceDerivatives
 from headrace.sequences.internals import SequenceInterior
-from headrace.sequences.links import StepLink
-from headrace.sequences.on_device import ProgramOnDevice, RunOnDevice, frames_of
+from headrace.sequences.on_device import ProgramOnDevice, RunOnDevice, StepLinkOnDevice, frames_of
 from headrace.sequences.prediction import LinearPrediction
-from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, SequenceProgram
+from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, Link, SequenceProgram
 from headrace.sequences.quantised import Cells
 from headrace.sequences.runs import Run, context_of
 from headrace.sequences.stream import Stream
@@ -101,20 +99,19 @@ class SequenceFlow(Chained, SequenceDerivatives):
         self._join(chain, base, standardize_context)
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
-        device = self._device
-        links = [
-            t._link(dtype, self._products, device)
-            if isinstance(t, OVER_TIME)
-            else StepLink(_standing(t, dtype, device))
-            for t in self._chain
-        ]
-        blocks = [[block for _, block in part._blocks()] for part in (self._base, *self._chain)]
+        device, chain = self._device, self._chain
+        blocks = [[block for _, block in part._blocks()] for part in (self._base, *chain)]
         base, scale = Flow([], self._base, dtype=dtype)._on(device), self._standardize_context
-        program: Program = (
-            SequenceProgram(links, blocks, dtype, base, scale)
-            if device is None
-            else ProgramOnDevice(links, blocks, dtype, device, base, scale)
-        )
+        program: Program
+        if device is None:
+            own = [t._link(dtype, self._products) if isinstance(t, OVER_TIME) else _link_of(t, dtype) for t in chain]
+            program = SequenceProgram(own, blocks, self._features, dtype, base, scale)
+        else:
+            there = [
+                t._link_on(device, dtype) if isinstance(t, OVER_TIME) else StepLinkOnDevice(t, device, dtype)
+                for t in chain
+            ]
+            program = ProgramOnDevice(there, blocks, dtype, device, base, scale)
         if parameters is not None:
             self._fill(program, parameters)
         return program
@@ -492,15 +489,13 @@ class SequenceFlow(Chained, SequenceDerivatives):
             )
 
 
-def _standing(t: Transform, dtype: np.dtype[Any], device: Device | None) -> Transform:
-    """A transform of rows as a computable flow; each call passes its parameters."""
+def _link_of(t: Transform, dtype: np.dtype[Any]) -> Link:
+    """A transform of rows, which is applied to each step; each call gives its parameters."""
     if t.dtype is not None:
-        t = t._remade(np.zeros(sum(block.size for _, block in t._blocks()), dtype), dtype, device)
-    elif device is not None:
-        t = t._on(device)
-    if device is not None:
-        t._program_and_dtype(dtype)  # takes its memory on the device here, where a lack of it is expected
-    return t
+        size = sum(block.size for _, block in t._blocks())
+        return "steps", t._remade(np.zeros(size, dtype), dtype, None)._program, None
+    other = np.dtype(np.float64 if dtype == np.float32 else np.float32)
+    return "steps", t._program_for(dtype), t._program_for(other)
 
 
 def _checked(transforms: Any) -> tuple[Any, ...]:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from headrace._flow.bases import Base
     from headrace._flow.program.evaluation import Pair
     from headrace._flow.program.module import Program
-    from headrace.sequences.links import Link
 
 
 class SequenceInterior(Restorable):
@@ -30,12 +29,6 @@ class SequenceInterior(Restorable):
         """Whether there is a `Standardize` at the data end that nothing has set."""
         last = self.chain[-1]
         return isinstance(last, Standardize) and last.is_identity
-
-    @property
-    def links(self) -> tuple[Link, ...]:
-        """The links of the program."""
-        links: tuple[Link, ...] = self.program.links
-        return links
 
     @property
     def widest(self) -> int:

@@ -1,53 +1,50 @@
-"""Flows of sequences on a CUDA device: their links, their program and their calls, on CuPy arrays."""
+"""Flows of sequences on a CUDA device: their links, their chain and their calls, on CuPy arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._base import array_errors as errors
+from headrace._core import LEAST_ROWS
 from headrace._core import device as _device
 from headrace._core.device import Device, Kernels, OnStream
 from headrace.sequences.arrays import Covariates, Sequences
-from headrace.sequences.links import LinkCall, LinkGradients
-from headrace.sequences.program import SequenceProgram
+from headrace.sequences.program import MOST_SAMPLES, NOISE_STEPS, packed
 from headrace.sequences.runs import context_of
 
 if TYPE_CHECKING:
     from headrace._arrays.device_caller import DeviceCaller
     from headrace._flow.flow import Flow
     from headrace._flow.program.module import Block
-    from headrace.sequences.links import Link
+    from headrace._flow.transforms.transform import Transform
     from headrace.sequences.settings import CausalSettings
 
 CuPyArray = Any
 Pair = tuple[CuPyArray, CuPyArray]
 
 
-class _LinkOnDevice:
-    """What links that are computed by `_cuda` have in common: no state between calls, and no gradients."""
+class LinkCall(NamedTuple):
+    """The arguments of a link: its parameters, the direction, and the blocks of steps that it reads."""
 
-    has_network = False
-    n_pairs = 0
+    parameters: CuPyArray
+    inverse: bool  # from data to latent
+    given: CuPyArray  # (rows, steps, features)
+    context: CuPyArray | None
+    covariates: CuPyArray | None
+
+
+class _LinkOnDevice:
+    """What links that are computed by `_cuda` have in common."""
 
     def __init__(self, device: Device, dtype: np.dtype[Any]) -> None:
         """Both are the program's."""
         self._device, self._dtype = device, dtype
-
-    def round(self, parameters: CuPyArray, to: CuPyArray) -> None:
-        """See `Link`: there is nothing to round."""
-        raise NotImplementedError
-
-    def state(self, rows: int) -> None:
-        """See `Link`."""
-
-    def vjp(self, *arguments: Any, **more: Any) -> LinkGradients:
-        """See `Link`: `SequenceFlow` refuses gradients on a device before."""
-        raise NotImplementedError
 
     def _in_order(self, given: CuPyArray) -> CuPyArray:
         return self._device.cupy.ascontiguousarray(given, self._dtype)
@@ -74,19 +71,15 @@ class CausalLinkOnDevice(_LinkOnDevice):
         self._context, self._covariates = bool(settings.context), bool(settings.covariates)
         self.core = device.retried(lambda: kind(**options, reads_data=self._reads_data, device=device.index))
 
-    def runs_at_once(self, inverse: bool) -> bool:
-        """See `Link`."""
-        return inverse == self._reads_data
-
-    def run(self, call: LinkCall, state: None) -> Pair:
-        """See `Link`."""
+    def run(self, call: LinkCall) -> Pair:
+        """The other side, and the log-derivative of each step, (rows, steps)."""
         cupy = self._device.cupy
         queued = OnStream(self._device, self.core, self._device.current_stream())
         given = call.given
         value, log_det = cupy.empty(given.shape, self._dtype), cupy.empty(given.shape[:2], self._dtype)
         context = self._in_order(call.context) if self._context else None
         covariates = self._in_order(call.covariates) if self._covariates else None
-        verb = queued.parallel if self.runs_at_once(call.inverse) else queued.sequential
+        verb = queued.parallel if call.inverse == self._reads_data else queued.sequential
         verb(self._in_order(call.parameters), given, value, log_det, context=context, covariates=covariates)
         return value, log_det
 
@@ -95,16 +88,12 @@ class PredictionLinkOnDevice(_LinkOnDevice):
     """Residuals of x with a gain, and x from residuals; the device makes the filter of its parameters, too."""
 
     def __init__(self, features: int, order: int, device: Device, dtype: np.dtype[Any]) -> None:
-        """See `PredictionLink`."""
+        """Of this many columns, each predicted from `order` steps before."""
         super().__init__(device, dtype)
         self._shape = features, order
 
-    def runs_at_once(self, inverse: bool) -> bool:
-        """See `Link`."""
-        return inverse
-
-    def run(self, call: LinkCall, state: None) -> Pair:
-        """See `Link`."""
+    def run(self, call: LinkCall) -> Pair:
+        """See `CausalLinkOnDevice.run`."""
         cupy = self._device.cupy
         result, log_gain = cupy.empty(call.given.shape, self._dtype), cupy.empty(self._shape[:1], np.dtype(np.float64))
         theta = self._in_order(call.parameters).reshape(self._shape)
@@ -115,7 +104,42 @@ class PredictionLinkOnDevice(_LinkOnDevice):
         return result, log_det
 
 
-class ProgramOnDevice(SequenceProgram):
+class StepLinkOnDevice:
+    """A transform of rows, applied to each step by itself."""
+
+    def __init__(self, transform: Transform, device: Device, dtype: np.dtype[Any]) -> None:
+        """One without context; each call gives its parameters."""
+        if transform.dtype is None:
+            transform = transform._on(device)
+        else:
+            size = sum(block.size for _, block in transform._blocks())
+            transform = transform._remade(np.zeros(size, dtype), dtype, device)
+        transform._program_and_dtype(dtype)  # takes its memory on the device here, where a lack of it is expected
+        self._transform = transform
+
+    def run(self, call: LinkCall) -> Pair:
+        """See `CausalLinkOnDevice.run`."""
+        verb = self._transform.inverse if call.inverse else self._transform.forward
+        given, parameters = call.given, call.parameters
+        steps = given.reshape(-1, given.shape[2])
+        value, log_det = verb(_at_least_a_tile(steps), parameters=parameters if len(parameters) else None)
+        return value[: len(steps)].reshape(given.shape), log_det[: len(steps)].reshape(given.shape[:2])
+
+
+def _at_least_a_tile(rows: CuPyArray) -> CuPyArray:
+    """The rows, followed by copies of the first one if they are few, so that bits do not depend on their number."""
+    if not 0 < len(rows) < LEAST_ROWS:
+        return rows
+    tile = _arrays.library(rows).empty((LEAST_ROWS, rows.shape[1]), rows.dtype)
+    tile[:] = rows[0]
+    tile[: len(rows)] = rows
+    return tile
+
+
+LinkOnDevice = CausalLinkOnDevice | PredictionLinkOnDevice | StepLinkOnDevice
+
+
+class ProgramOnDevice:
     """A chain on a device, whose calls queue work on CuPy's current stream.
 
     The vector of parameters is never changed but replaced. Another stream than that of its writer waits for that, and
@@ -124,7 +148,7 @@ class ProgramOnDevice(SequenceProgram):
 
     def __init__(
         self,
-        links: Sequence[Link],
+        links: Sequence[LinkOnDevice],
         blocks: Sequence[Sequence[Block]],
         dtype: np.dtype[Any],
         device: Device,
@@ -132,26 +156,60 @@ class ProgramOnDevice(SequenceProgram):
         scale: tuple[NDArray[Any], NDArray[Any]] | None,
     ) -> None:
         """As on the CPU; `base` and the transforms of links are on the device."""
-        super().__init__(links, blocks, dtype, base)
+        self.device, self.features, self._links, self._base, self._dtype = device, base.features, links, base, dtype
         _ = base._program  # compiled here, where a lack of memory is expected
-        self.device, self._library = device, device.cupy
-        if scale is not None:
-            self.scale = device.cupy.asarray(scale[0]), device.cupy.asarray(scale[1])
-        ones = np.zeros(self.n_weights, bool)
-        start = 0
-        for block in self._blocks:
-            named = block.named(np.zeros(block.size, dtype))
-            ones[start : start + block.size] = block.pack_named({k: np.ones_like(a) for k, a in named.items()}) != 0
-            start += block.size
-        self._is_weight = device.cupy.asarray(ones)
+        edges = np.cumsum([0, *(sum(block.size for block in own) for own in blocks)]).tolist()
+        self._of_base, *self._own = (slice(*edge) for edge in pairwise(edges))
+        self.n_weights: int = edges[-1]
+        self._scale = None if scale is None else (device.cupy.asarray(scale[0]), device.cupy.asarray(scale[1]))
+        ones = packed([block for own in blocks for block in own], np.ones(self.n_weights), dtype)
+        self._is_weight = device.cupy.asarray(ones != 0)
         self._take(np.zeros(self.n_weights, dtype))
         device.current_stream().synchronize()  # so that these are there on every stream
+
+    # ---- blocks of steps, (rows, steps, features)
+
+    def run(
+        self, vector: CuPyArray, inverse: bool, given: CuPyArray, context: CuPyArray | None, frames: CuPyArray | None
+    ) -> Pair:
+        """The other side of a block, and the log-derivative of each step."""
+        value, log_det = given, self.device.cupy.zeros(given.shape[:2], self._dtype)
+        if context is not None and self._scale is not None:
+            mean, std = self._scale
+            context = ((context.astype(np.float64) - mean) / std).astype(self._dtype)
+        order = range(len(self._links))
+        for i in reversed(order) if inverse else order:
+            value, own = self._links[i].run(LinkCall(vector[self._own[i]], inverse, value, context, frames))
+            log_det += own
+        return value.astype(self._dtype, copy=False), log_det
+
+    def log_base(self, vector: CuPyArray, z: CuPyArray) -> CuPyArray:
+        """The log density of each latent step under the base, (rows, steps)."""
+        steps = z.reshape(-1, z.shape[2])
+        log_prob = self._base.log_prob(_at_least_a_tile(steps), parameters=self._base_parameters(vector))
+        return log_prob[: len(steps)].reshape(z.shape[:2])
+
+    def noise(self, vector: CuPyArray, seed: int, rows: int, steps: int) -> CuPyArray:
+        """The first latent steps of the first samples of a seed, (rows, steps, features)."""
+        blocks, features = -(-steps // NOISE_STEPS), self.features
+        drawn = self.device.cupy.empty((rows, blocks * NOISE_STEPS, features), self._dtype)
+        for block in range(blocks):
+            first = block * MOST_SAMPLES * NOISE_STEPS
+            own = self._base.sample(
+                rows * NOISE_STEPS, seed=seed, first_row=first, parameters=self._base_parameters(vector)
+            )
+            at = block * NOISE_STEPS
+            drawn[:, at : at + NOISE_STEPS] = own.reshape(rows, NOISE_STEPS, features)
+        return drawn[:, :steps]
+
+    def _base_parameters(self, vector: CuPyArray) -> CuPyArray | None:
+        return vector[self._of_base] if self._of_base.stop else None
+
+    # ---- parameters
 
     def _take(self, values: NDArray[Any]) -> None:
         vector = self.device.cupy.asarray(values)
         self._current = vector, self.device.current_stream()
-
-    # ---- parameters
 
     def vector_on(self, stream: Any) -> CuPyArray:
         """The current parameters, for calls on this stream."""
@@ -275,7 +333,7 @@ class RunOnDevice:
         """Samples of this many steps, (rows, steps, features), for the caller."""
         (rows,) = self._batch
         with self._caller.queue():
-            noise = self._program.noise(self._vector, key, range(rows), 0, steps)
+            noise = self._program.noise(self._vector, key, rows, steps)
             x, _ = self._sides(False, noise)
             return self._copied(x, x.shape)
 
@@ -284,7 +342,7 @@ class RunOnDevice:
         return self._program.vector_on(self._caller.stream) if self._own is None else self._own
 
     def _sides(self, inverse: bool, given: Any) -> Pair:
-        return self._program.run(self._vector, inverse, given, self._context, self._covariates, None)
+        return self._program.run(self._vector, inverse, given, self._context, self._covariates)
 
     def _copied(self, array: CuPyArray, shape: tuple[int, ...]) -> Any:
         """The same values in memory of the caller's framework."""

@@ -10,19 +10,15 @@ from numpy.typing import DTypeLike, NDArray
 from headrace._base import arguments as check
 from headrace._base.stored import Stored, storable
 from headrace._base.types import Floats
-from headrace._core import cpu
 from headrace._core.device import Device
 from headrace._flow.program.module import Block, Program
-from headrace.sequences.links import Block as Values
-from headrace.sequences.links import Cotangent, LinkCall, LinkGradients
+from headrace.sequences.filter import Filter
 from headrace.sequences.on_device import PredictionLinkOnDevice
-from headrace.sequences.program import SequenceProgram
+from headrace.sequences.program import Link, SequenceProgram
 from headrace.sequences.sequential import Sequential
 from headrace.sequences.settings import MOST_UNITS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from typing_extensions import Self
 
 
@@ -104,7 +100,7 @@ class LinearPrediction(Sequential):
     @property
     def coefficients(self) -> Floats:
         """The coefficients a, shape (features, order), of the step before first."""
-        return _Filter(self._vector(), self._features, self._order).coefficients
+        return Filter(self._vector(), self._features, self._order).coefficients
 
     @property
     def is_identity(self) -> bool:
@@ -114,15 +110,15 @@ class LinearPrediction(Sequential):
     def _blocks(self) -> list[tuple[str, Block]]:
         return [("", _Reflections(self._features, self._order))]
 
-    def _link(
-        self, dtype: np.dtype[Any], products: str, device: Device | None = None
-    ) -> PredictionLink | PredictionLinkOnDevice:
-        if device is not None:
-            return PredictionLinkOnDevice(self._features, self._order, device, dtype)
-        return PredictionLink(self._features, self._order, dtype)
+    def _link(self, dtype: np.dtype[Any], products: str) -> Link:
+        return "prediction", self._order
+
+    def _link_on(self, device: Device, dtype: np.dtype[Any]) -> PredictionLinkOnDevice:
+        return PredictionLinkOnDevice(self._features, self._order, device, dtype)
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
-        program = SequenceProgram([self._link(dtype, "exact")], [[], [block for _, block in self._blocks()]], dtype)
+        blocks = [[], [block for _, block in self._blocks()]]
+        program = SequenceProgram([self._link(dtype, "exact")], blocks, self._features, dtype)
         if parameters is not None:
             self._fill(program, parameters)
         return program
@@ -143,161 +139,6 @@ class LinearPrediction(Sequential):
     def __repr__(self) -> str:
         """The options."""
         return f"LinearPrediction({self._features}, order={self._order})"
-
-
-class _Filter:
-    """Coefficients and gains, in float64, from the parameters, and the derivatives of the way there."""
-
-    def __init__(self, parameters: NDArray[Any], features: int, order: int) -> None:
-        self.theta = parameters.astype(np.float64).reshape(features, order)
-        self.k = np.tanh(self.theta)
-        self._steps = [np.zeros((features, 0))]
-        for m in range(order):
-            a, k = self._steps[-1], self.k[:, m : m + 1]
-            self._steps.append(np.hstack([a - k * a[:, ::-1], k]))
-        self.coefficients = self._steps[-1]
-        with np.errstate(invalid="ignore"):  # of parameters that are NaN
-            self.log_gain = (np.logaddexp(self.theta, -self.theta) - np.log(2.0)).sum(axis=1)
-
-    def by_parameters(self, by_coefficients: Floats, by_log_gain: Floats) -> Floats:
-        """The gradient by the parameters, a vector."""
-        by_k, by_a = np.empty_like(self.k), by_coefficients
-        for m in reversed(range(self.k.shape[1])):
-            a, k = self._steps[m], self.k[:, m : m + 1]
-            rest, last = by_a[:, :-1], by_a[:, -1]
-            by_k[:, m] = last - (rest * a[:, ::-1]).sum(axis=1)
-            by_a = rest - k * rest[:, ::-1]
-        found: Floats = by_k * (1.0 - np.square(self.k)) + by_log_gain[:, None] * self.k
-        return found.reshape(-1)
-
-
-class PredictionState:
-    """The values of the steps before, of each sequence; the interface of the core's `CausalStreams`."""
-
-    def __init__(self, rows: int, order: int, features: int, dtype: np.dtype[Any]) -> None:
-        """The state before the first step."""
-        self.past = np.zeros((rows, order, features), dtype)
-        self.position = 0
-
-    @property
-    def rows(self) -> int:
-        """The number of sequences."""
-        return len(self.past)
-
-    @property
-    def numbers(self) -> int:
-        """Values of a sequence's state."""
-        _, order, features = self.past.shape
-        return int(order * features)
-
-    def rows_of(self, rows: Sequence[int]) -> PredictionState:
-        """The states of the chosen sequences."""
-        other = PredictionState(0, self.past.shape[1], self.past.shape[2], self.past.dtype)
-        other.past, other.position = self.past[list(rows)], self.position
-        return other
-
-    def to_array(self) -> NDArray[Any]:
-        """Shape (rows, numbers)."""
-        return self.past.reshape(self.rows, -1).copy()
-
-    def set_array(self, numbers: NDArray[Any], position: int) -> None:
-        """Go on from a result of `to_array`."""
-        self.past = numbers.reshape(self.past.shape).copy()
-        self.position = position
-
-    def go_on(self, x: Values) -> None:
-        """Take these steps as the past."""
-        order = self.past.shape[1]
-        self.past = np.ascontiguousarray(np.concatenate([self.past, x[:, -order:]], axis=1)[:, -order:])
-        self.position += x.shape[1]
-
-
-class PredictionLink:
-    """What computes it in a chain: residuals of x with a gain, and x from residuals."""
-
-    has_network = False
-    n_pairs = 0
-
-    def __init__(self, features: int, order: int, dtype: np.dtype[Any]) -> None:
-        self._features, self.order, self._dtype = features, order, dtype
-        self._core: Any = cpu.predict_f32 if dtype == np.float32 else cpu.predict_f64
-        self._known: tuple[bytes, _Filter] = b"", _Filter(np.zeros(features * order), features, order)
-
-    def round(self, parameters: NDArray[Any], to: NDArray[Any]) -> None:
-        """See `Link`."""
-        to[:] = parameters
-
-    def state(self, rows: int) -> PredictionState:
-        """See `Link`."""
-        return PredictionState(rows, self.order, self._features, self._dtype)
-
-    def runs_at_once(self, inverse: bool) -> bool:
-        """See `Link`."""
-        return inverse
-
-    def filter_of(self, parameters: NDArray[Any]) -> _Filter:
-        """The filter of these parameters; that of the last call is kept."""
-        key, known = parameters.tobytes(), self._known
-        if known[0] != key:
-            known = self._known = key, _Filter(parameters, self._features, self.order)
-        return known[1]
-
-    def gain(self, parameters: NDArray[Any]) -> NDArray[Any]:
-        """That of each feature."""
-        gain: NDArray[Any] = np.exp(self.filter_of(parameters).log_gain).astype(self._dtype)
-        return gain
-
-    def _filtered(self, own: _Filter, given: Values, past: Values | None, to_signal: bool) -> Values:
-        result = np.empty(given.shape, self._dtype)
-        oldest_first = np.ascontiguousarray(own.coefficients[:, ::-1], self._dtype)
-        self._core(oldest_first, np.ascontiguousarray(given, self._dtype), result, past, to_signal)
-        return result
-
-    def run(self, call: LinkCall, state: PredictionState | None) -> tuple[Values, Values]:
-        """See `Link`."""
-        given, inverse, past = call.given, call.inverse, None if state is None else state.past
-        own, gain = self.filter_of(call.parameters), self.gain(call.parameters)
-        log_det = np.full(given.shape[:2], own.log_gain.sum() * (1.0 if inverse else -1.0), self._dtype)
-        if inverse:
-            x = given.astype(self._dtype, copy=False)
-            result = self._filtered(own, x, past, False) * gain
-        else:
-            x = result = self._filtered(own, given.astype(self._dtype, copy=False) / gain, past, True)
-        if state is not None:
-            state.go_on(x)
-        return result, log_det
-
-    def vjp(
-        self, call: LinkCall, cotangent: Cotangent, kinds: tuple[str, ...], result: Values | None = None
-    ) -> LinkGradients:
-        """See `Link`.
-
-        With u the cotangent of the residual e = x − Σ a x before its gain, that of x is the filter's transpose, applied
-        from the last step on, and from z to x the solution of that, by the same recursion in reversed time.
-        """
-        given, inverse = call.given, call.inverse
-        own, gain = self.filter_of(call.parameters), self.gain(call.parameters)
-        other = self.run(call, None)[0] if result is None else result
-        x, z = (given, other) if inverse else (other, given)
-        by_value = np.zeros(given.shape, self._dtype) if cotangent.value is None else cotangent.value
-        sign = 1.0 if inverse else -1.0
-        of_log_det = 0.0 if cotangent.log_det is None else sign * float(cotangent.log_det.sum(dtype=np.float64))
-        scaled = by_value * gain if inverse else by_value
-        backwards = np.ascontiguousarray(scaled[:, ::-1])
-        found = self._filtered(own, backwards, None, not inverse)[:, ::-1]
-        by_residual = scaled if inverse else found  # its gradient from x's: of e, or of what the recursion takes
-        inputs = found if inverse else found / gain
-        if "parameters" not in kinds:
-            return LinkGradients(np.ascontiguousarray(inputs, self._dtype))
-        wide, seen = by_residual.astype(np.float64), x.astype(np.float64)
-        by_coefficients = np.zeros_like(own.coefficients)
-        for lag in range(1, min(self.order, x.shape[1] - 1) + 1):
-            by_coefficients[:, lag - 1] = (wide[:, lag:] * seen[:, :-lag]).sum(axis=(0, 1))
-        if inverse:
-            by_coefficients *= -1.0
-        by_gain = (by_value.astype(np.float64) * z).sum(axis=(0, 1)) if inverse else -(wide / gain * z).sum(axis=(0, 1))
-        by_parameters = own.by_parameters(by_coefficients, by_gain + of_log_det)
-        return LinkGradients(np.ascontiguousarray(inputs, self._dtype), by_parameters)
 
 
 def levinson(autocorrelation: Floats) -> Floats:

@@ -12,8 +12,7 @@ from headrace._core.maps import has_bins
 from headrace._flow.bases import Logistic
 from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.convolution import CausalConvolution
-from headrace.sequences.links import LinkCall
-from headrace.sequences.prediction import LinearPrediction, PredictionLink
+from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.runs import Part, Run
 from headrace.sequences.settings import LEVELS
 
@@ -46,7 +45,7 @@ class Cells:
                 f"but LinearPrediction and Standardize; got {step:g}"
             )
         first: CausalConvolution = flow._chain[0]
-        self._half, self._run = 0.5 * step, run
+        self._half, self._run, self._links = 0.5 * step, run, len(flow._chain)
         self._map = {name: value for name, value in first._settings.map_keywords().items() if name != "bins"}
         if has_bins(first._settings.map):
             self._map["bins"] = first._settings.bins
@@ -62,22 +61,19 @@ class Cells:
         """Log probabilities of each step, (rows, steps)."""
         self.check(part.values)
         program, vector = self._run.program, self._run.vector
+        core, weights, state = program.core, vector.core, part.state
         x = part.values.astype(np.float64)
         middle, low, high = x, x - self._half, x + self._half
-        for i in reversed(range(1, len(program.links))):
-            link: Any = program.links[i]
-            own = program.parameters_of(vector, i)
-            if isinstance(link, PredictionLink):  # cells move with their middle: given the past, its slope is the gain
-                low, high, gain = low - middle, high - middle, np.exp(link.filter_of(own).log_gain)
-                state = None if part.states is None else part.states[i]
-                middle = link.run(LinkCall(own, True, middle), state)[0].astype(np.float64)
+        for i in reversed(range(1, self._links)):
+            if i in vector.filters:  # cells move with their middle: given the past, its slope is the gain
+                low, high, gain = low - middle, high - middle, np.exp(vector.filters[i].log_gain)
+                middle = core.run_link(weights, i, True, middle, state).astype(np.float64)
                 low, high = middle + gain * low, middle + gain * high
                 continue
-            middle, low, high = (link.run(LinkCall(own, True, values), None)[0] for values in (middle, low, high))
-        state = None if part.states is None else part.states[0]
-        link = program.links[0]
-        own, context = program.parameters_of(vector, 0), program.standardised(part.context)
-        raw = link.raw(LinkCall(own, True, middle, context, part.covariates), state)
+            middle, low, high = (core.run_link(weights, i, True, values, None) for values in (middle, low, high))
+        raw = core.outputs(weights, middle, program.standardised(part.context), part.covariates, state)
+        if state is not None:
+            state.go_on(x.shape[1])
         params = raw.astype(np.float64).reshape(-1, x.shape[2], self._of_value)
         if self._has_level:
             scale = np.exp(-np.clip(params[..., -1], *LEVELS)).reshape(x.shape)

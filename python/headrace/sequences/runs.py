@@ -13,7 +13,7 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._base.types import Array
 from headrace.sequences.arrays import Block, Covariates, Sequences, blocks, chunks
-from headrace.sequences.program import SequenceProgram
+from headrace.sequences.program import SequenceProgram, Weights
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Part:
     values: Array  # (rows, steps, features)
     context: Array | None
     covariates: Array | None
-    states: list[Any] | None  # None where the part holds all steps
+    state: Any  # None where the part holds all steps
 
 
 Scorer = Callable[[Part], Array]  # returns (rows, steps)
@@ -44,7 +44,7 @@ class Run:
         dtype: np.dtype[Any],
         *,
         given: Sequences | None = None,
-        vector: Array | None = None,
+        vector: Weights | None = None,
     ) -> None:
         """`context` is (rows, columns), or (1, columns) for all; `vector` replaces the program's own."""
         self.program, self.caller, self.batch, self.dtype = program, caller, batch, dtype
@@ -68,8 +68,7 @@ class Run:
 
     def log_prob(self, part: Part) -> Array:
         """Log densities of the steps of a part."""
-        z, log_det = self.program.run(self.vector, True, part.values, part.context, part.covariates, part.states)
-        return log_det + self.program.log_base(self.vector, z)
+        return self.program.log_prob(self.vector, part.values, part.context, part.covariates, part.state)
 
     def parts(self, whole: bool = False) -> Iterator[Part]:
         """All steps of all sequences; with `whole` each sequence in one part."""
@@ -78,9 +77,9 @@ class Run:
             index = block.index
             context, covariates = self.context_of(index), self.covariates.rows(index)
             edges = [(0, block.steps)] if whole else list(chunks(len(index), 0, block.steps, given.features))
-            states = self.program.states(len(index)) if len(edges) > 1 else None
+            state = self.program.states(len(index)) if len(edges) > 1 else None
             for begin, end in edges:
-                yield Part(block, begin, given.part(block, begin, end), context, covariates, states)
+                yield Part(block, begin, given.part(block, begin, end), context, covariates, state)
 
     def scored(self, scorer: Scorer, whole: bool = False) -> Iterator[tuple[Part, Array]]:
         """The parts with their scores, zero after the end of a sequence."""
@@ -114,9 +113,8 @@ class Run:
         values = given.like(self.dtype, given.features)
 
         def scored(part: Part) -> Array:
-            side, log_det = self.program.run(
-                self.vector, inverse, part.values, part.context, part.covariates, part.states
-            )
+            inputs = (part.values, part.context, part.covariates, part.state)
+            side, log_det = self.program.run(self.vector, inverse, *inputs)
             values.put(part.block, part.begin, side)
             return log_det
 
@@ -132,11 +130,11 @@ class Run:
         for block in blocks(np.full(rows, steps, np.intp), features):
             context, covariates = self.context_of(block.index), self.covariates.rows(block.index)
             edges = list(chunks(len(block.index), 0, steps, features))
-            states = self.program.states(len(block.index)) if len(edges) > 1 else None
+            state = self.program.states(len(block.index)) if len(edges) > 1 else None
             samples = range(block.index[0], block.index[-1] + 1)
             for begin, end in edges:
                 noise = self.program.noise(self.vector, key, samples, begin, end)
-                x, _ = self.program.run(self.vector, False, noise, context, covariates, states)
+                x, _ = self.program.run(self.vector, False, noise, context, covariates, state)
                 result[samples.start : samples.stop, begin:end] = x
         return self.caller.give(result)
 

@@ -13,7 +13,7 @@ from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace.sequences.arrays import Covariates, Sequences, chunks
 from headrace.sequences.continuation import copies_of, tiled
-from headrace.sequences.program import MOST_DRAWN_STEPS, NOISE_STEPS
+from headrace.sequences.program import MOST_DRAWN_STEPS
 from headrace.sequences.runs import Part, Run
 
 
@@ -26,16 +26,16 @@ class Stream:
     keeps the flow as it was when it was made, and its memory does not grow.
     """
 
-    def __init__(self, flow: Any, run: Run, states: list[Any] | None = None, position: int = 0) -> None:
-        """`run`: a run of sequences before their first step, or at a position with their states."""
+    def __init__(self, flow: Any, run: Run, state: Any = None) -> None:
+        """`run`: a run of sequences before their first step, or with the state that they have."""
         (self._rows,) = run.batch
-        self._flow, self._run, self._position = flow, run, position
-        # A MemoryError at once, where states would not fit.
-        np.empty((self._rows, sum(own.numbers for own in run.program.states(0) if own is not None)), run.dtype)
-        self._states = run.program.states(self._rows) if states is None else states
+        self._flow, self._run = flow, run
+        # A MemoryError at once, where the state would not fit.
+        np.empty((self._rows, sum(run.program.states(1).numbers)), run.dtype)
+        self._state = run.program.states(self._rows) if state is None else state
         index = np.arange(self._rows)
         self._context, self._frames = run.context_of(index), run.covariates.rows(index)
-        self._noise: tuple[int, int, NDArray[Any]] | None = None  # seed, first step, values
+        self._core = run.program.stream(run.vector, self._state, self._context, self._frames)
 
     @property
     def rows(self) -> int:
@@ -45,11 +45,11 @@ class Stream:
     @property
     def position(self) -> int:
         """The number of steps so far."""
-        return self._position
+        return int(self._state.position)
 
     def __repr__(self) -> str:
         """Rows and position."""
-        return f"Stream(rows={self._rows}, position={self._position})"
+        return f"Stream(rows={self._rows}, position={self.position})"
 
     def push(self, x: Array, *, latent: bool = False, quantised: float | None = None) -> Any:
         """Steps that came, and their log densities given all before them.
@@ -71,6 +71,8 @@ class Stream:
         >>> stream.push(np.zeros((1, 50, 1))).shape, stream.push(np.ones((1, 1, 1), "int16"), quantised=1).shape
         ((1, 50), (1, 1))
         """
+        if quantised is None and (own := self._core.push(x, latent)) is not None:
+            return own
         caller, run = Caller(), self._run
         if latent and quantised is not None:
             raise ValueError(
@@ -84,21 +86,16 @@ class Stream:
         self._check(given.steps)
         (block,) = given.whole()
         values = given.part(block, 0, given.steps)
-        scores = caller.empty((self._rows, given.steps), self._run.dtype)
-        z = caller.empty(values.shape, self._run.dtype) if latent else None
-        if cells is not None:
-            cells.check(values)
+        if cells is None:
+            own = self._core.push(values, latent)
+            return tuple(_given(caller, one) for one in own) if latent else _given(caller, own)
+        cells.check(values)
+        scores = caller.empty((self._rows, given.steps), run.dtype)
         for begin, end in chunks(self._rows, 0, given.steps, given.features):
-            if cells is not None:
-                part = Part(block, begin, values[:, begin:end], self._context, self._frames, self._states)
-                scores[:, begin:end] = cells(part)
-                self._position += end - begin
-                continue
-            own, log_det = self._forth(True, values[:, begin:end])
-            scores[:, begin:end] = log_det + self._run.program.log_base(self._run.vector, own)
-            if z is not None:
-                z[:, begin:end] = own
-        return caller.give(scores) if z is None else (caller.give(scores), caller.give(z))
+            scores[:, begin:end] = cells(
+                Part(block, begin, values[:, begin:end], self._context, self._frames, self._state)
+            )
+        return caller.give(scores)
 
     def pull(self, steps: int, seed: int | np.random.Generator | None = None) -> NDArray[Any]:
         """Draw the next steps, shape (rows, steps, features).
@@ -110,16 +107,16 @@ class Stream:
         Raises:
             ValueError: too few frames of the covariates.
         """
+        own: NDArray[Any] | None = self._core.pull(steps, seed)
+        if own is not None:
+            return own
         total = check.integer("steps", steps, least=1)
-        if total > MOST_DRAWN_STEPS - self._position:
-            raise ValueError(f"steps: expected at most 2^32 with those before, got {self._position + total}")
+        if total > MOST_DRAWN_STEPS - self.position:
+            raise ValueError(f"steps: expected at most 2^32 with those before, got {self.position + total}")
         key = check.seed(seed)
         self._check(total)
-        features = self._run.program.features
-        result = np.empty((self._rows, total, features), self._run.dtype)
-        for begin, end in chunks(self._rows, 0, total, features):
-            result[:, begin:end], _ = self._forth(False, self._noise_of(key, end - begin))
-        return result
+        drawn: NDArray[Any] = self._core.pull(total, key)
+        return drawn
 
     def extend(self, covariates: Array) -> None:
         """Frames that come after those that are known; shape (rows, frames, columns), or (frames, columns) for all.
@@ -136,6 +133,7 @@ class Stream:
         covered = Covariates(Caller(), joined, flow.covariates, run.batch, flow.hop, run.dtype)
         self._run = Run(run.program, run.caller, run.batch, run.context, covered, run.dtype, vector=run.vector)
         self._frames = joined
+        self._core.set_frames(joined)
 
     def copies(self, n: int) -> Stream:
         """n streams of the same past for each of these, to be gone on with differently.
@@ -154,17 +152,17 @@ class Stream:
         covered = Covariates(Caller(), frames, flow.covariates, (rows,), flow.hop, run.dtype)
         context = tiled(self._context, count)
         own = Run(run.program, run.caller, (rows,), context, covered, run.dtype, vector=run.vector)
-        return Stream(flow, own, copies_of(self._states, count), self._position)
+        return Stream(flow, own, copies_of(self._state, count))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The complete past, as arrays by name, for ``flow.stream(state=...)``; parameters are not in it."""
-        arrays: dict[str, NDArray[Any]] = {"position": np.array(self._position)}
+        arrays: dict[str, NDArray[Any]] = {"position": np.array(self.position)}
         for name, array in (("context", self._context), ("covariates", self._frames)):
             if array is not None:
                 arrays[name] = array.copy()
-        for i, state in enumerate(self._states):
-            if state is not None:
-                arrays[f"transforms.{i}"] = state.to_array()
+        for i, n in enumerate(self._state.numbers):
+            if n:
+                arrays[f"transforms.{i}"] = self._state.to_array(i)
         return arrays
 
     @classmethod
@@ -173,7 +171,7 @@ class Stream:
         if not isinstance(state, dict):
             raise TypeError(f"state: expected a dict that Stream.state gave, got {check.kind_of(state)}")
         given = dict(state)
-        sizes = {f"transforms.{i}": own.numbers for i, own in enumerate(program.states(0)) if own is not None}
+        sizes = {f"transforms.{i}": n for i, n in enumerate(program.states(1).numbers) if n}
         needed = ["position", *(["context"] if flow.context else []), *(["covariates"] if flow.covariates else [])]
         if sorted(given) != sorted([*sizes, *needed]):
             raise ValueError(f"state: expected arrays {', '.join([*needed, *sizes])}, got {', '.join(sorted(given))}")
@@ -182,33 +180,21 @@ class Stream:
         caller = Caller()
         covariates = Covariates(caller, given.get("covariates"), flow.covariates, (rows,), flow.hop, flow.dtype)
         context = _arrays.context_rows(given.get("context"), rows, flow.context, "state['context']")
-        states = program.states(rows)
-        for i, own in enumerate(states):
-            if own is not None:
-                name = f"transforms.{i}"
-                own.set_array(_as_state(f"state[{name!r}]", given[name], (rows, sizes[name]), flow.dtype), position)
-        return cls(flow, Run(program, caller, (rows,), context, covariates, flow.dtype), states, position)
-
-    def _forth(self, inverse: bool, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        run = self._run
-        pair = run.program.run(run.vector, inverse, values, self._context, self._frames, self._states)
-        self._position += values.shape[1]
-        return pair
-
-    def _noise_of(self, key: int, steps: int) -> NDArray[Any]:
-        """Noise of the next steps. The rest of a block of the generator is kept for the next pull."""
-        begin, end = self._position, self._position + steps
-        if self._noise is not None:
-            known, first, values = self._noise
-            if known == key and first <= begin and end <= first + values.shape[1]:
-                return values[:, begin - first : end - first]
-        first, last = begin // NOISE_STEPS * NOISE_STEPS, -(-end // NOISE_STEPS) * NOISE_STEPS
-        values = self._run.program.noise(self._run.vector, key, range(self._rows), first, last)
-        self._noise = (key, last - NOISE_STEPS, values[:, -NOISE_STEPS:].copy())
-        return values[:, begin - first : end - first]
+        own = program.states(rows)
+        for name, size in sizes.items():
+            values = _as_state(f"state[{name!r}]", given[name], (rows, size), flow.dtype)
+            own.set_array(int(name.partition(".")[2]), values, position)
+        return cls(flow, Run(program, caller, (rows,), context, covariates, flow.dtype), own)
 
     def _check(self, steps: int) -> None:
-        self._run.covariates.check_steps(self._position + steps)
+        self._run.covariates.check_steps(self.position + steps)
+
+
+def _given(caller: Caller, own: NDArray[Any]) -> Any:
+    """A result of the core for the caller, whose framework may want memory of its own."""
+    result = caller.empty(own.shape, own.dtype)
+    result[...] = own
+    return caller.give(result)
 
 
 def _as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -21,8 +21,8 @@ from headrace._flow.bases import Normal, StandardNormal
 from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
-from headrace.sequences.links import Cotangent
 from headrace.sequences.prediction import LinearPrediction
+from headrace.sequences.program import Cotangent
 from headrace.variational.inputs_over_time import Batch
 
 _AFFINE = ("affine", "additive")

@@ -6,7 +6,7 @@ import types
 import numpy as np
 
 from headrace import _cpu as cpu
-from headrace.sequences.prediction import _Filter
+from headrace.sequences.filter import Filter
 
 VERBS = ("log_prob", "sample", "from_noise", "transform", "gradient")
 
@@ -284,7 +284,7 @@ class OnCpu:
 
         def predict(theta, given, result, log_gain, to_signal, device, stream):
             theta, given, result, log_gain = map(machine.numbers, (theta, given, result, log_gain))
-            made = _Filter(theta.reshape(-1), *theta.shape)
+            made = Filter(theta.reshape(-1), *theta.shape)
             filtered, log_gain[:] = np.ascontiguousarray(made.coefficients[:, ::-1]), made.log_gain
             gain = np.exp(log_gain).astype(given.dtype)
             core = cpu.predict_f32 if given.dtype == np.float32 else cpu.predict_f64

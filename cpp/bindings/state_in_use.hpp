@@ -1,0 +1,31 @@
+// States that one call at a time may have.
+#pragma once
+
+#include "arrays.hpp"
+
+namespace headrace {
+
+// A state, with `is_in_use` (atomic) and `is_broken`, for the time of a call; null: none. A call that may be
+// interrupted marks it as broken meanwhile.
+template <class Held>
+class StateInUse {
+  public:
+    explicit StateInUse(Held* state) : state_(state) {
+        if (!state_) return;
+        require(!state_->is_in_use.exchange(true), "state: another call has it at this moment");
+        if (state_->is_broken) {
+            state_->is_in_use = false;
+            require(false, "state: a call that was interrupted left it between two steps");
+        }
+    }
+    ~StateInUse() {
+        if (state_) state_->is_in_use = false;
+    }
+    StateInUse(const StateInUse&) = delete;
+    StateInUse& operator=(const StateInUse&) = delete;
+
+  private:
+    Held* state_;
+};
+
+}  // namespace headrace
