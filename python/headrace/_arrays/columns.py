@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from headrace._base import arguments as check
 
 _LEAST_ROWS = 5  # fewer count up by accident
+SPIKE = 0.05  # the share of rows with one value from which on it is frequent
 
 
 def label(column: int, names: Sequence[str] | None) -> str:
@@ -116,3 +117,16 @@ def _counts(column: NDArray[Any]) -> bool:
 
 def _identifies(column: NDArray[Any]) -> bool:
     return bool((np.trunc(column) == column).all()) and np.unique(column).size == column.size
+
+
+def spike(column: NDArray[Any], label: str) -> str | None:
+    """A column with one frequent value, as of rain that is zero on most days, in words; None where others repeat, too.
+
+    Noise as wide as the smallest gap leaves such a value a spike.
+    """
+    values, counts = np.unique(column, return_counts=True)
+    others = np.delete(counts, counts.argmax())
+    if not others.size or counts.max() < SPIKE * len(column) or others[others > 1].sum() > SPIKE * others.sum():
+        return None
+    most = f"{values[counts.argmax()]:g} in {counts.max():,} of {len(column):,} rows"
+    return f"{label} ({most}, and {len(values) - 1:,} different ones elsewhere)"

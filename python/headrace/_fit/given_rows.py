@@ -7,6 +7,7 @@ is mapped into memory and larger than the memory.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._arrays.columns import spike
 from headrace._base.warn import FREQUENT, warn
 from headrace._fit.moments import Far, far_columns
 from headrace._flow.transforms.support import Support
@@ -29,7 +31,6 @@ FAR = {"x": 1e5, "context": 1e3}  # median distances from the median, from which
 FEW = 0.01  # the largest share of rows that are left out for such cells of a column
 LOOKED_AT = 1 << 14  # rows among which cells far out are looked for at a time, and lost training rows
 LOST = 1000.0  # nats below the median of log densities
-SPIKE = 0.05  # the share of rows with one value from which on it is frequent
 LEAST_EFFECTIVE = 20  # the effective number of rows below which a fit warns
 
 
@@ -202,7 +203,7 @@ def settled(
     if say and constant.any():
         labels = names or tuple(f"column {i}" for i in range(std.size))
         verb, they = ("are", "they are") if constant.sum() > 1 else ("is", "it is")
-        warn(f"{name}: {_listing(labels, constant)} {verb} constant in the training part; {they} shifted, not scaled")
+        warn(f"{name}: {listing(labels, constant)} {verb} constant in the training part; {they} shifted, not scaled")
     return mean.copy(), np.where(constant, 1.0, std)
 
 
@@ -237,7 +238,7 @@ def warn_of_offsets(
         else f"subtract a constant from it, or {how} from a flow of dtype='float64'"
     )
     warn(
-        f"x: float32 has fewer than four digits of a standard deviation in {_listing(names, coarse)} "
+        f"x: float32 has fewer than four digits of a standard deviation in {listing(names, coarse)} "
         f"({names[first]}: mean {mean[first]:.6g}, standard deviation {std[first]:.3g}, steps of "
         f"{step[first]:.3g}); {advice}"
     )
@@ -263,25 +264,28 @@ def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], f
     asarray, most = _arrays.library(table).asarray, min(part.size, LOOKED_AT)
     some = part.at(np.arange(most, dtype=np.int64) * part.size // most)
     found = far_columns(table[asarray(some)], (table[asarray(index)] for index in part.chunks(LOOKED_AT)), FAR[name])
-    few = [one.rows for one in found if len(one.rows) <= FEW * part.size]
-    warn_of_far(name, found, part.size, names, first + part.at(found[0].rows[:1])[0] if found else None)
-    return _kept(part, ~np.isin(np.arange(part.size), np.concatenate(few))) if few else part
+    far = far_rows(name, found, part.size, names, lambda row: first + part.at(np.array([row]))[0])
+    return _kept(part, ~np.isin(np.arange(part.size), far)) if far.size else part
 
 
-def warn_of_far(name: str, found: list[Far], rows: int, names: tuple[str, ...] = (), row: int | None = None) -> None:
-    """Warn of columns with cells far out among this number of rows; `row`: the first one's, None if it is not known."""
+def far_rows(name: str, found: list[Far], rows: int, names: tuple[str, ...], index: Callable[[Any], int]) -> Index:
+    """The rows of columns with few cells far out among this number of rows; a warning of all of them.
+
+    `index`: that of a row in the warning.
+    """
     if not found:
-        return
+        return np.empty(0, np.int64)
     labels, one = tuple(names[one.column] if names else f"column {one.column}" for one in found), found[0]
     count, value, same = len(one.rows), one.values[0], int((one.values == one.values[0]).sum())
-    of_them = f", the value of {same} of them" if same > 1 and row is not None else ""
-    where = "such as " if row is None else f"in {count} of {rows} rows, first in row {row}: "
-    left = "leave these rows out" if row is None or count > FEW * rows else "they are left out of the fit"
+    of_them = f", the value of {same} of them" if same > 1 else ""
+    where = f"in {count} of {rows} rows, first in row {index(one.rows[0])}: "
+    left = "leave these rows out" if count > FEW * rows else "they are left out of the fit"
     warn(
-        f"{name}: cells lie far from all others in {_listing(labels, np.ones(len(labels), bool))} ({labels[0]}: "
+        f"{name}: cells lie far from all others in {listing(labels)} ({labels[0]}: "
         f"{where}{value:.7g}{of_them}; the others lie within {one.inner:.3g} of {one.middle:.3g}), which a network can "
         f"hardly tell apart beside them; {left}; mark missing values as such, or take logarithms"
     )
+    return np.unique(np.concatenate([one.rows[: len(one.rows) * (len(one.rows) <= FEW * rows)] for one in found]))
 
 
 def warn_of_lost(flow: Any, source: Any) -> None:
@@ -298,19 +302,6 @@ def warn_of_lost(flow: Any, source: Any) -> None:
         )
 
 
-def spike(column: NDArray[Any], label: str) -> str | None:
-    """A column with one frequent value, as of rain that is zero on most days, in words; None where others repeat, too.
-
-    Noise as wide as the smallest gap leaves such a value a spike.
-    """
-    values, counts = np.unique(column, return_counts=True)
-    others = np.delete(counts, counts.argmax())
-    if not others.size or counts.max() < SPIKE * len(column) or others[others > 1].sum() > SPIKE * others.sum():
-        return None
-    most = f"{values[counts.argmax()]:g} in {counts.max():,} of {len(column):,} rows"
-    return f"{label} ({most}, and {len(values) - 1:,} different ones elsewhere)"
-
-
 def warn_of_spikes(source: Any) -> None:
     """Warn of columns, among `LOOKED_AT` of all rows, in which one value is frequent and the others hardly repeat."""
     rows = [_arrays.on_host(data.x) for data in source.parts(LOOKED_AT)]
@@ -318,7 +309,7 @@ def warn_of_spikes(source: Any) -> None:
     texts = [spike(column, source.names[i] if source.names else f"column {i}") for i, column in enumerate(columns)]
     if found := [text for text in texts if text]:
         warn(
-            f"{FREQUENT} in {_listing(tuple(found), np.ones(len(found), bool))}: a density spikes there, and its "
+            f"{FREQUENT} in {listing(found)}: a density spikes there, and its "
             "likelihood means little; fit the rows with and without it apart (docs/tables.md), or spread it by noise"
         )
 
@@ -335,11 +326,12 @@ def warn_of_narrow_bounds(names: tuple[str, ...], support: Support, given: bool)
         else "draw by sample(dtype='float64') or from a flow of dtype='float64'"
     )
     warn(
-        f"x: float32 has few numbers between the ends of {_listing(names, coarse)} ({names[first]}: "
+        f"x: float32 has few numbers between the ends of {listing(names, coarse)} ({names[first]}: "
         f"{support.periodic[first] or support.bounds[first]}); {advice}"
     )
 
 
-def _listing(names: tuple[str, ...], which: NDArray[np.bool_]) -> str:
-    chosen = [names[i] for i in np.flatnonzero(which)]
+def listing(names: Sequence[str], which: Any = slice(None)) -> str:
+    """The first of these columns by name, and the number of others; `which`: indices, or a mask."""
+    chosen = [names[i] for i in np.arange(len(names))[which]]
     return ", ".join(chosen[:5]) + (f" and {len(chosen) - 5} more" if len(chosen) > 5 else "")

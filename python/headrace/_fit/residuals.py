@@ -16,8 +16,13 @@ import numpy as np
 from headrace._arrays import caller as _arrays
 from headrace._base.types import Floats
 from headrace._base.warn import warn
+<<<<<<< HEAD
 from headrace._fit.gaussian import MOST_FEATURES
 from headrace._fit.given_rows import Moments
+=======
+from headrace._fit.gaussian import LEAST_ROOT, MOST_FEATURES
+from headrace._fit.given_rows import Moments, listing
+>>>>>>> a8
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.starts.gaussian import LEAST_ROOT
 from headrace._flow.transforms.fixed import Standardize
@@ -174,19 +179,14 @@ def warn_of_columns(source: RowSource, found: Residuals) -> None:
     if near:
         verb, most = "differs" if len(near) == 1 else "differ", max(found.shares[c] for c in near) ** 0.5
         warn(
-            f"x: {_listing(names, near)} {verb} from a linear combination of other columns by {most:.2g} standard "
+            f"x: {listing(names, near)} {verb} from a linear combination of other columns by {most:.2g} standard "
             "deviations at most; if that is the rounding of the data, the density along it means little: leave such "
             "columns out"
         )
     if found.rounding:
         verb = "are linear combinations" if len(found.rounding) > 1 else "is a linear combination"
         warn(
-            f"x: {_listing(names, list(found.rounding))} {verb} of other columns up to rounding, which no density "
+            f"x: {listing(names, list(found.rounding))} {verb} of other columns up to rounding, which no density "
             f"describes; a Gaussian has a deviation of {LEAST_ROOT:g} of the columns' there, and other flows what "
             "networks reach; leave such columns out"
         )
-
-
-def _listing(names: Sequence[str], columns: Sequence[int]) -> str:
-    more = f" and {len(columns) - 5} more" if len(columns) > 5 else ""
-    return ", ".join(names[c] for c in columns[:5]) + more

@@ -110,23 +110,17 @@ class StreamRows(ArrayRows):
 
     def _far_rows(self) -> NDArray[np.int64]:
         """Indices of the rows with cells far out, if these are few; a warning of such cells."""
-        far = [np.empty(0, np.int64)]
+        far = []
         for i, (name, table) in enumerate(_tables_of(self.data)):
             some, limit = table[:: -(-len(table) // _rows.LOOKED_AT)], _rows.FAR[name]
-            if not far_columns(some, [table, *self._ends[name]], limit):
-                continue
-            values = self._values(i, np.median(some, axis=0))
-            found, rows = far_columns(some, values, limit), sum(self.kept)
-            names = self.data.names if name == "x" else ()
-            _rows.warn_of_far(name, found, rows, names, int(found[0].rows[0]) if found else None)
-            far += [one.rows for one in found if len(one.rows) <= _rows.FEW * rows]
+            found, names = far_columns(some, [table, *self._ends[name]], limit), self.data.names if name == "x" else ()
+            if found:
+                middle = np.median(some, axis=0)  # rows that do not take part count as in the middle
+                parts = ((_tables_of(block)[i][1], block.weights) for block in self.stream)
+                values = (x if share is None else np.where(share[:, None] > 0, x, middle) for x, share in parts)
+                found = far_columns(some, values, limit)
+            far.append(_rows.far_rows(name, found, sum(self.kept), names, int))
         return np.unique(np.concatenate(far))
-
-    def _values(self, i: int, middle: Any) -> Iterator[NDArray[Any]]:
-        """All rows of x, or of the context; those that do not take part lie in the middle."""
-        for block in self.stream:
-            values = _tables_of(block)[i][1]
-            yield values if block.weights is None else np.where(block.weights[:, None] > 0, values, middle)
 
     def _data_of(self, block: Block) -> Data:
         return Data(block.x, block.context, block.weights, self.stream.names, self.support)

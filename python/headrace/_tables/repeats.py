@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._fit.given_rows import SPIKE
+from headrace._arrays.columns import SPIKE
 
 NEAR_GRID = 0.01  # of a step: values of float32 lie off a grid by rounding
 SLACK = 1e-6  # of a width or a step, by which rounded values make it differ

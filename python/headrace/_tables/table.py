@@ -21,7 +21,6 @@ from headrace._arrays import columns as _columns
 from headrace._arrays.names import are_names
 from headrace._base import arguments as check
 from headrace._base.warn import warn
-from headrace._fit.given_rows import SPIKE, spike
 from headrace._flow.transforms.support import Support
 from headrace._tables import repeats
 from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
@@ -467,7 +466,7 @@ def repeating(x: NDArray[Any], table: Table) -> list[int]:
         if one.constant is None and not one.width:
             counts = np.unique(some[:, i], return_counts=True)[1]
             shared = counts[counts > 1].sum() / len(some)
-            if shared >= REPEATED or (counts.max() > 1 and counts.max() / len(some) >= SPIKE):
+            if shared >= REPEATED or (counts.max() > 1 and counts.max() / len(some) >= _columns.SPIKE):
                 found.append(i)
     return found
 
@@ -478,7 +477,7 @@ def about_repeats(x: NDArray[Any], table: Table, names: Sequence[str] | None) ->
     some = x[:: -(-len(x) // LOOKED_AT)] if found else x
     repeated, spiked = [], []
     for i in found:
-        if text := spike(some[:, i], label := _columns.label(i, names)):
+        if text := _columns.spike(some[:, i], label := _columns.label(i, names)):
             spiked.append(text)
             continue
         values, counts = np.unique(some[:, i], return_counts=True)
