@@ -21,8 +21,8 @@ STOREYS = {
     "base": (1050, "_base"),
     "core": (2150, "_arrays _core config"),
     "flow": (5000, "_flow densities files ops transforms"),
-    "fit": (7300, "_fit distributed rows training"),
-    "methods": (6700, "ascent continuum sequences variational"),
+    "fit": (7250, "_fit distributed rows training"),
+    "methods": (6350, "ascent continuum sequences variational"),
     "analysis": (4400, "_tables choosing diagnosis plot"),
     "clients": (
         11500,

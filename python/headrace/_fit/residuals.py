@@ -16,13 +16,8 @@ import numpy as np
 from headrace._arrays import caller as _arrays
 from headrace._base.types import Floats
 from headrace._base.warn import warn
-<<<<<<< HEAD
 from headrace._fit.gaussian import MOST_FEATURES
-from headrace._fit.given_rows import Moments
-=======
-from headrace._fit.gaussian import LEAST_ROOT, MOST_FEATURES
 from headrace._fit.given_rows import Moments, listing
->>>>>>> a8
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.starts.gaussian import LEAST_ROOT
 from headrace._flow.transforms.fixed import Standardize
