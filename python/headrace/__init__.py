@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from headrace.ascent.dual_ascent import DualAscentFlow
     from headrace.ascent.flow import AscentFlow, AscentHistory
     from headrace.choosing import Choice, auto
-    from headrace.diagnosis import Diagnosis, SequenceDiagnosis, diagnose, recalibrate
+    from headrace.diagnosis import Diagnosis, SequenceDiagnosis, diagnose, diagnose_sequences, recalibrate
     from headrace.integrations._accelerate import accelerate as accelerate
     from headrace.sequences.continuation import Continuation
     from headrace.sequences.convolution import CausalConvolution
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from headrace.variational.descent import StepHistory
     from headrace.variational.distill import Distillation, Speed, distill
     from headrace.variational.fit import DensityFit, FreeEnergy, fit_to_density, free_energy
-    from headrace.variational.over_time import SequenceDistillation
+    from headrace.variational.over_time import SequenceDistillation, distill_sequences
 
 find_moved_modules()
 __version__: str = _core.cpu.__version__
@@ -128,7 +128,9 @@ __all__ = [
     "auto",
     "densities",
     "diagnose",
+    "diagnose_sequences",
     "distill",
+    "distill_sequences",
     "fit_many",
     "fit_to_density",
     "free_energy",
@@ -151,7 +153,7 @@ _LATER = {
     "ascent.dual_ascent": ("DualAscentFlow",),
     "ascent.flow": ("AscentFlow", "AscentHistory"),
     "choosing": ("Choice", "auto"),
-    "diagnosis": ("Diagnosis", "SequenceDiagnosis", "diagnose", "recalibrate"),
+    "diagnosis": ("Diagnosis", "SequenceDiagnosis", "diagnose", "diagnose_sequences", "recalibrate"),
     "_fit.ensemble": ("Ensemble",),
     "_fit.many": ("fit_many",),
     "sequences.continuation": ("Continuation",),
@@ -164,7 +166,7 @@ _LATER = {
     "variational.descent": ("StepHistory",),
     "variational.distill": ("Distillation", "Speed", "distill"),
     "variational.fit": ("DensityFit", "FreeEnergy", "fit_to_density", "free_energy"),
-    "variational.over_time": ("SequenceDistillation",),
+    "variational.over_time": ("SequenceDistillation", "distill_sequences"),
 }
 """Public names by the modules that are imported when one of them is first used."""
 _MODULE_OF = {name: module for module, names in _LATER.items() for name in names}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
+
+from headrace._base.warn import warn
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 ENDS = "0.7"  # the version without the old names
 PUBLIC = {
@@ -71,10 +76,22 @@ def renamed(owner: str, keywords: dict[str, Any], known: Collection[str]) -> dic
     for name in old:
         if (now := ARGUMENTS[name]) in keywords:
             raise TypeError(f"{name}: expected one of {now} and {name}, its old name, got both")
-        warn_of_old(f"{owner}({name}=...)", f"{now}= has the same meaning", stacklevel=4)
+        warn(f"{owner}({name}=...): {now}= has the same meaning; the old name ends with {ENDS}", DeprecationWarning)
     return {ARGUMENTS[name] if name in old else name: value for name, value in keywords.items()}
 
 
-def warn_of_old(old: str, successor: str, stacklevel: int = 3) -> None:
-    """Warn of a call that a later version refuses."""
-    warnings.warn(f"{old}: {successor}; the old call ends with {ENDS}", DeprecationWarning, stacklevel=stacklevel)
+def moved_where(is_old: Callable[..., bool], successor: Callable[..., Any], *without: str) -> Callable[[F], F]:
+    """Let calls of a function for which `is_old` holds go to a successor, without some keywords, with a warning."""
+
+    def marked(function: F) -> F:
+        @functools.wraps(function)
+        def called(*given: Any, **keywords: Any) -> Any:
+            if not is_old(*given, **keywords):
+                return function(*given, **keywords)
+            message = f"{function.__name__} of sequences: call {successor.__name__}; the old call ends with {ENDS}"
+            warn(message, DeprecationWarning)
+            return successor(*given, **{name: value for name, value in keywords.items() if name not in without})
+
+        return cast("F", called)
+
+    return marked
