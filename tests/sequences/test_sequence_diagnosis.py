@@ -81,7 +81,6 @@ def test_lists_contexts_and_covariates():
 
 def test_errors():
     flow = hr.WaveNet(layers=2, channels=4)
-    x = np.zeros((2, 30, 1))
     with pytest.raises(TypeError, match=r"covariates: expected a keyword of diagnose \(flow, .*, got 'covariates'"):
         hr.diagnose(hr.MAF(1), np.zeros((30, 1)), covariates=np.ones(2))
     with pytest.raises(ValueError, match="x: expected shape"):
