@@ -52,8 +52,8 @@ def true_log_prob(x: NDArray[Any], count: int = 1000) -> NDArray[Any]:
 def draw(
     path: Path,
     x: NDArray[Any],
-    flow: hr.AscentFlow,
-    refined: hr.AscentFlow,
+    flow: hr.ascent.AscentFlow,
+    refined: hr.ascent.AscentFlow,
     history: hr.ascent.AscentHistory,
     best: float,
 ) -> bool:

@@ -66,7 +66,7 @@ class Row:
 CLASSES = {
     "flow": hr.Flow,
     "signal": hr.SequenceFlow,
-    "stream": hr.Stream,
+    "stream": hr.sequences.Stream,
     "t": hr.transforms.Transform,
     "ensemble": hr.Ensemble,
     "rest": hr.Conditional,
@@ -278,6 +278,10 @@ def of_runs() -> Iterator[Row]:
         "flow = hr.MAF(3)": "hr.diagnose(flow, x[:100])",
         "wide = hr.Flow([hr.transforms.Standardize([0.0] * 3, [2.0] * 3)])": "hr.recalibrate(wide, x[:60])",
         "signal = hr.WaveNet()": "signal.fit([x[:300, :1]], epochs=1, progress=False)",
+        "waves = hr.WaveNet(layers=4)": "hr.diagnose_sequences(waves, [x[:300, :1]])",
+        'teacher, pupil = hr.WaveNet(layers=4), hr.WaveNet(layers=4, reads="latent")': (
+            "hr.distill_sequences(teacher, pupil, steps=2, samples=4, length=64, progress=False)"
+        ),
         few: "hr.distill(one, other, steps=2, samples=64, progress=False)",
         energy: "hr.fit_to_density(flow, energy, steps=2, samples=64, progress=False)",
         f"{energy}; draws = 1000": "hr.free_energy(flow, energy, samples=draws)",

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         hr.WaveNet(reads="latent", layers=6, channels=16, kernel=3, map="affine", transforms=2, seed=given["seed"]),
     )
     begin = time.process_time()
-    student, report = hr.distill(process, student, progress=False, **given)
+    student, report = hr.distill_sequences(process, student, progress=False, **given)
     seconds = time.process_time() - begin
     x = student.sample(ROWS, steps=LENGTH, seed=1)
     kl = (student.log_prob(x).astype(float) - process.log_prob(x)) / LENGTH

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         student = hr.WaveNet(reads="latent", layers=10, kernel=3, map="affine", level=True)
         begin = time.process_time()
-        _, report = hr.distill(teacher, student, signals=signals, **more, **options)
+        _, report = hr.distill_sequences(teacher, student, signals=signals, **more, **options)
         print(
             f"{name:22s} KL {report.kl:.4f} ± {report.kl_error:.4f}, spectra {report.spectrum:.3f}, "
             f"level {report.level:.1f} dB, excess {report.excess:.3f}, {time.process_time() - begin:.0f} s",

@@ -36,18 +36,17 @@ if TYPE_CHECKING:
     from headrace._fit.ensemble import Ensemble
     from headrace._fit.many import fit_many
     from headrace.ascent.dual_ascent import DualAscentFlow
-    from headrace.ascent.flow import AscentFlow
     from headrace.choosing import auto
-    from headrace.diagnosis import diagnose, recalibrate
+    from headrace.diagnosis import diagnose, diagnose_sequences, recalibrate
     from headrace.integrations._accelerate import accelerate as accelerate
     from headrace.sequences.convolution import CausalConvolution
     from headrace.sequences.flow import SequenceFlow
     from headrace.sequences.prediction import LinearPrediction
-    from headrace.sequences.stream import Stream
     from headrace.sequences.wavenet import WaveNet
     from headrace.training import Adam, Muon
     from headrace.variational.distill import distill
     from headrace.variational.fit import fit_to_density, free_energy
+    from headrace.variational.over_time import distill_sequences
 
     Loaded: TypeAlias = Flow | SequenceFlow | Ensemble | transforms.Transform | CausalConvolution | LinearPrediction
 
@@ -67,7 +66,6 @@ __all__ = [
     "MAF",
     "NSF",
     "Adam",
-    "AscentFlow",
     "Base",
     "CausalConvolution",
     "Conditional",
@@ -89,7 +87,6 @@ __all__ = [
     "RealNVP",
     "SequenceFlow",
     "StandardNormal",
-    "Stream",
     "StudentT",
     "Uniform",
     "WaveNet",
@@ -97,7 +94,9 @@ __all__ = [
     "auto",
     "densities",
     "diagnose",
+    "diagnose_sequences",
     "distill",
+    "distill_sequences",
     "fit_many",
     "fit_to_density",
     "free_energy",
@@ -118,19 +117,18 @@ __all__ = [
 _LATER = {
     "integrations._accelerate": ("accelerate",),
     "ascent.dual_ascent": ("DualAscentFlow",),
-    "ascent.flow": ("AscentFlow",),
     "choosing": ("auto",),
-    "diagnosis": ("diagnose", "recalibrate"),
+    "diagnosis": ("diagnose", "diagnose_sequences", "recalibrate"),
     "_fit.ensemble": ("Ensemble",),
     "_fit.many": ("fit_many",),
     "sequences.convolution": ("CausalConvolution",),
     "sequences.flow": ("SequenceFlow",),
     "sequences.prediction": ("LinearPrediction",),
-    "sequences.stream": ("Stream",),
     "sequences.wavenet": ("WaveNet",),
     "training": ("Adam", "Muon"),
     "variational.distill": ("distill",),
     "variational.fit": ("fit_to_density", "free_energy"),
+    "variational.over_time": ("distill_sequences",),
 }
 """Public names by the modules that are imported when one of them is first used."""
 _MODULE_OF = {name: module for module, names in _LATER.items() for name in names}

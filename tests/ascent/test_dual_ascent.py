@@ -63,7 +63,7 @@ def test_a_slice_is_the_flow_after_so_many_steps(name, precision):
     z = flow[:0].to_latent(x)[0]
     np.testing.assert_allclose(z, standardised(x, precision), atol=1e-12)
     assert len(flow[:-1]) == len(flow) - 1
-    assert type(flow[:2]) is hr.AscentFlow
+    assert type(flow[:2]) is hr.ascent.AscentFlow
     with pytest.raises(TypeError, match="index: expected a slice"):
         flow[1:]
 
@@ -231,7 +231,7 @@ def test_files_keep_steps(name, ending, tmp_path):
     path = tmp_path / f"flow{ending}"
     flow.save(path)
     loaded = hr.load(path)
-    assert type(loaded) is hr.AscentFlow
+    assert type(loaded) is hr.ascent.AscentFlow
     assert len(loaded) == len(flow)
     cases.assert_same_bits(loaded.log_prob(x), flow.log_prob(x))
     cases.assert_same_bits(loaded[:2].log_prob(x), flow[:2].log_prob(x))

@@ -167,7 +167,7 @@ def test_a_dual_ascent(folder, run, result):
     np.save("t.npy", table())
     report = result("fit", "t.npy", "-o", "f.safetensors", "--flow", "dual-ascent", "--steps", 2, "--seed", 5)
     flow = hr.load("f.safetensors")
-    assert type(flow) is hr.AscentFlow
+    assert type(flow) is hr.ascent.AscentFlow
     assert len(flow) == report["best_step"] <= report["steps"] == 2
     assert report["log_likelihood"] > report["gaussian_log_likelihood"] - 1.0
     code, out, _ = run("fit", "t.npy", "-o", "f.safetensors", "--flow", "dual-ascent", "--steps", 1, "--quiet")

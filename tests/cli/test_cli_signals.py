@@ -207,7 +207,7 @@ def test_a_diagnosis_is_that_of_python(folder, run, result):
     x = [values(700, key="one"), values(500, key="two")]
     paths = [write_wave(f"{i}.wav", one) for i, one in enumerate(x)]
     rng = np.random.default_rng(4)
-    want = hr.diagnose(flow, [one + (rng.random(one.shape) - 0.5) for one in x], seed=4)
+    want = hr.diagnose_sequences(flow, [one + (rng.random(one.shape) - 0.5) for one in x], seed=4)
     report = result("diagnose", "f.safetensors", *paths, "--seed", 4)
     assert report["tests"] == want.summary()["tests"]
     assert (report["nats"], report["error"], report["p_value"]) == (want.nats, want.error, want.p_value)

@@ -222,7 +222,7 @@ def test_the_ascent_of_the_cpu(library, ascent, weighted, dtype, monkeypatch):
     with library.on(library.machine.stream()):
         flow = other.fit(library.make(x), weights=library.make(weights) if weighted else None, progress=False)
     assert flow.device == "cuda:0"
-    assert type(flow) is hr.AscentFlow
+    assert type(flow) is hr.ascent.AscentFlow
     assert len(flow) == len(want)
     assert np.allclose(other.history.log_likelihood, model.history.log_likelihood, rtol=CLOSE)
     cases.assert_same_bits(flow.to("cpu").log_prob(x), want.log_prob(x))

@@ -214,7 +214,7 @@ def test_what_is_on_the_cpu_alone(cupy):
         "sequences": lambda: device.given(x),
         "quantised": lambda: device.log_prob(x, quantised=1),
         "flow": lambda: hr.Adam(device, 1e-3),
-        "teacher": lambda: hr.distill(device, flow),
+        "teacher": lambda: hr.distill_sequences(device, flow),
     }.items():
         refuse(call, f"{name}: expected", *words, error=ValueError)
     for call in (device.nll_and_grad, device.log_prob_and_score):
@@ -253,4 +253,4 @@ def test_modules_of_pytorch_are_on_the_cpu():
 def test_it_is_diagnosed_on_the_cpu(cupy):
     flow = FLOWS["a student"]("float64")
     x = given_of(flow, 4, 300)[0]
-    assert hr.diagnose(flow.to("cuda"), x).p_value == hr.diagnose(flow, x).p_value
+    assert hr.diagnose_sequences(flow.to("cuda"), x).p_value == hr.diagnose_sequences(flow, x).p_value

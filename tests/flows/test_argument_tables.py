@@ -74,3 +74,21 @@ def test_an_old_name_of_an_argument_warns_of_its_successor():
     assert FlowDensity("maf", time_budget=3.0).time_budget == 3.0
     with pytest.warns(DeprecationWarning, match="seconds"):
         assert FlowDensity("maf", seconds=3.0).time_budget == 3.0
+
+
+def test_calls_of_sequences_by_the_old_names_give_the_same_with_a_warning():
+    teacher = hr.WaveNet(layers=1, channels=2, map="affine", prediction=0, seed=1)
+    x = np.random.default_rng(0).standard_normal((2, 20, 1))
+    want = hr.diagnose_sequences(teacher, x, seed=3)
+    with pytest.warns(
+        DeprecationWarning, match=rf"^diagnose of sequences: call diagnose_sequences; .* {ENDS}$"
+    ) as caught:
+        assert hr.diagnose(teacher, x, seed=3, progress=False) == want
+    assert caught[0].filename == __file__
+    made = [hr.WaveNet(layers=1, channels=2, map="affine", reads="latent", seed=2) for _ in range(2)]
+    given = {"steps": 2, "samples": 2, "length": 16, "progress": False}
+    student, report = hr.distill_sequences(teacher, made[0], **given)
+    with pytest.warns(DeprecationWarning, match=rf"^distill of sequences: call distill_sequences; .* {ENDS}$"):
+        again, other = hr.distill(teacher, made[1], **given)
+    assert report.kl == other.kl
+    assert np.array_equal(student.parameters, again.parameters)

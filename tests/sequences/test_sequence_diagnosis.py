@@ -28,7 +28,7 @@ def flow_of(reflection, scale=1.0, base=None):
 
 def test_the_right_density_passes():
     x = autoregression(20, 300, "right")
-    d = hr.diagnose(flow_of(0.8), x)
+    d = hr.diagnose_sequences(flow_of(0.8), x)
     assert not d.misses
     assert d.p_value > 0.05
     assert (d.sequences, d.steps, d.kind) == (20, 6000, "SequenceFlow")
@@ -41,7 +41,7 @@ def test_the_right_density_passes():
 
 
 def test_what_the_past_would_have_known_is_found():
-    d = hr.diagnose(flow_of(0.0, 1.0 / 0.6), autoregression(20, 300, "past"))
+    d = hr.diagnose_sequences(flow_of(0.0, 1.0 / 0.6), autoregression(20, 300, "past"))
     assert "autocorrelation" in {one.name for one in d.misses}
     np.testing.assert_allclose(d.autocorrelation[0], 0.8, atol=0.05)
     assert "that 1 steps before" in next(one.sentence for one in d.misses if one.name == "autocorrelation")
@@ -51,7 +51,7 @@ def test_a_level_that_is_not_followed_is_found():
     draw = cases.rng("level")
     level = np.exp(0.8 * np.repeat(draw.standard_normal((20, 6)), 50, axis=1))
     noise = level * draw.standard_normal((20, 300))
-    d = hr.diagnose(flow_of(0.8, noise.std()), autoregression(20, 300, noise=noise))
+    d = hr.diagnose_sequences(flow_of(0.8, noise.std()), autoregression(20, 300, noise=noise))
     names = {one.name for one in d.misses}
     assert "autocorrelation of sizes" in names
     assert d.loudness[0][2] > d.loudness[-1][2]  # quiet steps have high densities, even so
@@ -61,9 +61,9 @@ def test_a_level_that_is_not_followed_is_found():
 
 def test_a_wrong_shape_is_found():
     noise = cases.rng("shape").laplace(0.0, 1.0 / np.sqrt(2.0), (20, 300))
-    d = hr.diagnose(flow_of(0.8), autoregression(20, 300, noise=noise))
+    d = hr.diagnose_sequences(flow_of(0.8), autoregression(20, 300, noise=noise))
     assert {one.name for one in d.misses} >= {"latent coordinates"}
-    logistic = hr.diagnose(flow_of(0.8, base=hr.Logistic(1)), autoregression(20, 300, "logistic"))
+    logistic = hr.diagnose_sequences(flow_of(0.8, base=hr.Logistic(1)), autoregression(20, 300, "logistic"))
     assert {one.name for one in logistic.misses} >= {"latent coordinates"}
 
 
@@ -71,24 +71,20 @@ def test_lists_contexts_and_covariates():
     flow = hr.WaveNet(2, layers=2, channels=4, context=1, covariates=1, hop=5)
     x = [cases.rng("list", n).standard_normal((n, 2)) for n in (60, 1, 30)]
     frames = [np.zeros((-(-len(one) // 5), 1)) for one in x]
-    d = hr.diagnose(flow, x, np.zeros((3, 1)), covariates=frames)
+    d = hr.diagnose_sequences(flow, x, np.zeros((3, 1)), covariates=frames)
     assert d.steps == 91
     assert d.autocorrelation.shape == (40, 2)
     assert {one.name for one in d.tests} >= {"independence"}
-    one = hr.diagnose(hr.WaveNet(layers=2, channels=4), x[0][:, :1])
+    one = hr.diagnose_sequences(hr.WaveNet(layers=2, channels=4), x[0][:, :1])
     assert (one.sequences, one.steps) == (1, 60)
 
 
 def test_errors():
     flow = hr.WaveNet(layers=2, channels=4)
-    x = np.zeros((2, 30, 1))
-    for name in ("weights", "training", "names", "context_names"):
-        with pytest.raises(ValueError, match=f"{name}: expected None for a flow of sequences, got"):
-            hr.diagnose(flow, x, **{name: np.ones(2)})
-    with pytest.raises(ValueError, match="covariates: expected None for a flow of rows, got"):
+    with pytest.raises(TypeError, match=r"covariates: expected a keyword of diagnose \(flow, .*, got 'covariates'"):
         hr.diagnose(hr.MAF(1), np.zeros((30, 1)), covariates=np.ones(2))
     with pytest.raises(ValueError, match="x: expected shape"):
-        hr.diagnose(flow, np.zeros(30))
+        hr.diagnose_sequences(flow, np.zeros(30))
 
 
 def test_the_verdict_is_the_first_line_of_what_is_printed():
@@ -103,4 +99,4 @@ def test_integers_have_no_density():
     with pytest.raises(
         TypeError, match="x: expected floats, because latent values are those of a density, got integers"
     ):
-        hr.diagnose(hr.WaveNet(layers=2, channels=4), np.zeros((2, 50, 1), "int16"))
+        hr.diagnose_sequences(hr.WaveNet(layers=2, channels=4), np.zeros((2, 50, 1), "int16"))

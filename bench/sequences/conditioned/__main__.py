@@ -7,7 +7,7 @@ Voice and split are those of `bench.sequences.speech`. Each ten milliseconds hav
 coefficients of a linear prediction, and the pitch (`envelope`). Frames are covariates of both networks,
 and their filter turns a signal into its excitation, of which the networks are densities. The map is known from the
 frames and invertible, so that divergences are those of signals. The teacher is fitted for `--minutes` minutes of the
-processor, and `hr.distill` makes a student with the spectra of the training files in `--steps` steps.
+processor, and `hr.distill_sequences` makes a student with the spectra of the training files in `--steps` steps.
 
 Whole held-out files are drawn, each given its own frames, by the student, by the teacher, and of white noise through
 the frames' filter. Columns of the table:
@@ -225,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             student = hr.WaveNet(reads="latent", layers=8, kernel=3, transforms=2, map="affine", **GIVEN)
         begin = time.process_time()
-        _, report = hr.distill(
+        _, report = hr.distill_sequences(
             teacher,
             student,
             signals=[one.e for one in parts["train"]],

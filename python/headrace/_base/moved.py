@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
+
+from headrace._base.warn import warn
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 ENDS = "0.7"  # the version without the old names
 PUBLIC = {
@@ -28,9 +33,9 @@ NAMES = {
     **dict.fromkeys(("Diagnosis", "SequenceDiagnosis"), "diagnosis"),
     **dict.fromkeys(("DensityFit", "Distillation", "FreeEnergy"), "variational"),
     **dict.fromkeys(("SequenceDistillation", "Speed", "StepHistory"), "variational"),
-    "AscentHistory": "ascent",
+    **dict.fromkeys(("AscentFlow", "AscentHistory"), "ascent"),
     "Choice": "choosing",
-    "Continuation": "sequences",
+    **dict.fromkeys(("Continuation", "Stream"), "sequences"),
     "History": "training",
 }
 """Names that `headrace` had itself, beside transforms, by the public module that has them."""
@@ -86,7 +91,7 @@ def renamed(old: str, new: str, **keywords: Any) -> Any:
 def warn_of(old: str, new: str, keywords: Mapping[str, Any] | None = None) -> None:
     """Warn the caller of a function that calls this one of an old name, whose successor takes more keywords."""
     call = f"{new}({', '.join(['...', *(f'{name}={one!r}' for name, one in keywords.items())])})" if keywords else new
-    warnings.warn(f"{old}: use {call}; the old name ends with {ENDS}", DeprecationWarning, stacklevel=3)
+    warn(f"{old}: use {call}; the old name ends with {ENDS}", DeprecationWarning)
 
 
 def find_moved_modules() -> None:
@@ -101,10 +106,22 @@ def renamed_keywords(owner: str, keywords: dict[str, Any], known: Collection[str
     for name in old:
         if (now := ARGUMENTS[name]) in keywords:
             raise TypeError(f"{name}: expected one of {now} and {name}, its old name, got both")
-        warn_of_old(f"{owner}({name}=...)", f"{now}= has the same meaning", stacklevel=4)
+        warn(f"{owner}({name}=...): {now}= has the same meaning; the old name ends with {ENDS}", DeprecationWarning)
     return {ARGUMENTS[name] if name in old else name: value for name, value in keywords.items()}
 
 
-def warn_of_old(old: str, successor: str, stacklevel: int = 3) -> None:
-    """Warn of a call that a later version refuses."""
-    warnings.warn(f"{old}: {successor}; the old call ends with {ENDS}", DeprecationWarning, stacklevel=stacklevel)
+def moved_where(is_old: Callable[..., bool], successor: Callable[..., Any], *without: str) -> Callable[[F], F]:
+    """Let calls of a function for which `is_old` holds go to a successor, without some keywords, with a warning."""
+
+    def marked(function: F) -> F:
+        @functools.wraps(function)
+        def called(*given: Any, **keywords: Any) -> Any:
+            if not is_old(*given, **keywords):
+                return function(*given, **keywords)
+            message = f"{function.__name__} of sequences: call {successor.__name__}; the old call ends with {ENDS}"
+            warn(message, DeprecationWarning)
+            return successor(*given, **{name: value for name, value in keywords.items() if name not in without})
+
+        return cast("F", called)
+
+    return marked

@@ -19,8 +19,8 @@ FREQUENT = "x: one value is frequent"
 """The beginning of the warning of a first fit to columns with one frequent value."""
 
 
-def warn(message: str) -> None:
-    """A `RuntimeWarning` at the line that called this package."""
+def warn(message: str, kind: type[Warning] = RuntimeWarning) -> None:
+    """A warning at the line that called this package."""
     if message.startswith(_silent.get()):
         return
     if (kept := _kept.get()) is not None:
@@ -29,7 +29,7 @@ def warn(message: str) -> None:
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, RuntimeWarning, stacklevel=level)
+    warnings.warn(message, kind, stacklevel=level)
 
 
 @contextmanager

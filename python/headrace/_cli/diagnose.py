@@ -18,6 +18,7 @@ from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _load_
 from headrace._cli.signals import STEP, bits_of, load, refuse_options_of_tables, signal_of
 from headrace._tables.table import FIT
 from headrace.diagnosis import diagnose as look
+from headrace.diagnosis import diagnose_sequences
 
 WRITTEN = (".html", ".png", ".pdf", ".svg")
 
@@ -79,7 +80,7 @@ def _signals(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     rng = np.random.default_rng(arguments.seed)
     values = [load(arguments, file, signal, flow).values for file in files]
     points = [one + STEP * (rng.random(one.shape) - 0.5) for one in values]
-    found = look(flow, points, seed=arguments.seed)
+    found = diagnose_sequences(flow, points, seed=arguments.seed)
     if arguments.output is not None:
         found.plot(arguments.output)
     report = {

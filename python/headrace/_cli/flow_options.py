@@ -56,7 +56,7 @@ FLOWS = {
     "nsf": Kind(hr.NSF),
     "planar": Kind(hr.PlanarFlow),
     "radial": Kind(hr.RadialFlow),
-    "dual-ascent": Kind(hr.AscentFlow, hr.DualAscentFlow, takes_context=False),
+    "dual-ascent": Kind(hr.ascent.AscentFlow, hr.DualAscentFlow, takes_context=False),
 }
 """Flows of rows, by name."""
 SIGNALS = {"wavenet": Kind(hr.WaveNet, takes_context=False, without=frozenset(("effort", *MapShape.__annotations__)))}

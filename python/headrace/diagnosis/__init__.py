@@ -3,6 +3,6 @@
 from headrace.diagnosis.recalibration import recalibrate
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
-from headrace.diagnosis.sequences import SequenceDiagnosis
+from headrace.diagnosis.sequences import SequenceDiagnosis, diagnose_sequences
 
-__all__ = ["Diagnosis", "SequenceDiagnosis", "diagnose", "recalibrate"]
+__all__ = ["Diagnosis", "SequenceDiagnosis", "diagnose", "diagnose_sequences", "recalibrate"]

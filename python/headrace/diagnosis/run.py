@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from headrace._arrays.caller import Array
 from headrace._arrays.frames import labels_of
 from headrace._base import arguments as check
+from headrace._base.keywords import taken_from, takes
+from headrace._base.moved import moved_where
 from headrace._base.progress import bar
 from headrace._base.types import Floats
 from headrace._base.warn import warn
@@ -20,6 +22,7 @@ from headrace._core import cpu
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
 from headrace.diagnosis import latent
+from headrace.diagnosis.arguments import Diagnosed
 from headrace.diagnosis.calibration import calibration
 from headrace.diagnosis.classifier import LEAST_ROWS, two_samples
 from headrace.diagnosis.coverage import coverage
@@ -30,8 +33,11 @@ from headrace.diagnosis.nearest import copies, is_training, nearer
 from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.scores import scores
-from headrace.diagnosis.sequences import SequenceDiagnosis, check_only, diagnose_sequences
+from headrace.diagnosis.sequences import diagnose_sequences
 from headrace.sequences.flow import SequenceFlow
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 WORST = 10  # rows
 DRAWN = 5000  # log densities of draws that a picture shows
@@ -43,36 +49,15 @@ class Fitted(Protocol):
     def _to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]: ...
 
 
-@overload
+def _is_of_sequences(*given: Any, **keywords: Any) -> bool:
+    return any(isinstance(one, SequenceFlow) for one in (*given[:1], keywords.get("flow")))
+
+
+@moved_where(_is_of_sequences, diagnose_sequences, "progress")
+@takes(Diagnosed)
 def diagnose(
-    flow: SequenceFlow, x: Array, context: Any = None, *, covariates: Any = None, seed: int = 0, progress: bool = True
-) -> SequenceDiagnosis: ...
-@overload
-def diagnose(
-    flow: Flow | Ensemble | Fitted,
-    x: Array,
-    context: Array | None = None,
-    *,
-    weights: Array | None = None,
-    training: Any = None,
-    names: Sequence[str] | None = None,
-    context_names: Sequence[str] | None = None,
-    seed: int = 0,
-    progress: bool = True,
-) -> Diagnosis: ...
-def diagnose(
-    flow: Any,
-    x: Array,
-    context: Array | None = None,
-    *,
-    weights: Array | None = None,
-    training: Any = None,
-    names: Sequence[str] | None = None,
-    context_names: Sequence[str] | None = None,
-    covariates: Any = None,
-    seed: int = 0,
-    progress: bool = True,
-) -> Diagnosis | SequenceDiagnosis:
+    flow: Flow | Ensemble | Fitted, x: Array, context: Array | None = None, **keywords: Unpack[Diagnosed]
+) -> Diagnosis:
     """Test a fitted density with rows that it has not seen.
 
     Rows of x become latent rows, which are independent rows of the base if the density is right. Draws are compared
@@ -84,8 +69,7 @@ def diagnose(
         flow: On any device; it is looked at on the CPU. An `Ensemble` has no latent rows, and is not looked at by them.
             Or a fitted `FlowDensity`, or a result of `auto`: rows are then treated like its own, and whole numbers get
             noise.
-        x: Rows held out, shape (rows, features): rows that the fit, its choice of an epoch included, has not seen. Of a
-            `SequenceFlow` sequences, as in its `log_prob`.
+        x: Rows held out, shape (rows, features): rows that the fit, its choice of an epoch included, has not seen.
         context: Shape (rows, context), as in `Flow.log_prob`.
         weights: Shape (rows,). Rows are kept with a probability of weight / largest weight for all tests, which then
             hold as without weights; the mean log-likelihood is the weighted one of all rows.
@@ -93,14 +77,11 @@ def diagnose(
             warning reports if more than half of x is among them.
         names, context_names: Of the columns of x and of the context, for the text; by default those of frames, or those
             that the flow knows.
-        covariates: Of sequences, as in `SequenceFlow.log_prob`; otherwise None.
         seed: Of all that is drawn.
         progress: Whether to show a bar on the standard error, of the tests that are done.
 
     Returns:
-        A `Diagnosis`; print it. Ctrl-C ends with the tests done so far, once there is a likelihood. Of a `SequenceFlow`
-        a `SequenceDiagnosis`, which has autocorrelations of latent steps, their distribution, and nats a step by
-        loudness, and takes no weights, names or training rows.
+        A `Diagnosis`; print it. Ctrl-C ends with the tests done so far, once there is a likelihood.
 
     Raises:
         TypeError, ValueError: As in `Flow.log_prob`; or rows that are not finite, with their number.
@@ -112,11 +93,9 @@ def diagnose(
     >>> diagnosis.p_value < 1e-6, diagnosis.tests[0].sentence
     (True, 'latent coordinate 1 has mean 0.006 and standard deviation 1.187 where 0 and 1 are expected')
     """
-    if isinstance(flow, SequenceFlow):
-        check_only({"weights": weights, "training": training, "names": names, "context_names": context_names})
-        on_cpu = flow if flow.device == "cpu" else flow.to("cpu")
-        return diagnose_sequences(on_cpu, x, context, covariates, check.integer("seed", seed))
-    check_only({"covariates": covariates}, "rows")
+    given = taken_from(Diagnosed, keywords)
+    weights, training = given.weights, given.training
+    names, context_names = given.names, given.context_names
     again = False
     if hasattr(flow, "_to_look_at"):  # a FlowDensity, without scikit-learn in between, or a Choice
         if context_names is None and (context_columns := getattr(context, "columns", None)) is not None:  # of a frame
@@ -132,7 +111,7 @@ def diagnose(
         names = flow.feature_names
     if context_names is None and labels_of(context) is None:
         context_names = flow.context_names
-    key = check.integer("seed", seed, most=2**63 - 1)
+    key = given.seed
     own: Any = flow if flow.device == "cpu" else flow.to("cpu")
     rows = opened(flow.features, flow.context, x, context, weights, training, names, key, context_names)
     log_prob = np.asarray(own.log_prob(rows.x, rows.context), np.float64)
@@ -140,7 +119,7 @@ def diagnose(
     look = _Look(own, rows, log_prob, key)
     interrupted, found_again, of_training = False, len(rows.x) if again else 0, again
     try:
-        with bar(look.expected(), "diagnose", "test", bool(progress)) as shown:
+        with bar(look.expected(), "diagnose", "test", bool(given.progress)) as shown:
             look.tests(shown)
         if not again:
             found_again, of_training = copies(rows)

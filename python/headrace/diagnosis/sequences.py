@@ -30,7 +30,7 @@ WINDOW = 400  # steps whose loudness is one number, at most
 @public("headrace.diagnosis")
 @dataclass(frozen=True, repr=False)
 class SequenceDiagnosis(Tested):
-    """The result of `headrace.diagnose` of a flow of sequences; print it."""
+    """The result of `headrace.diagnose_sequences`; print it."""
 
     kind: str
     """The flow's class."""
@@ -89,8 +89,28 @@ class SequenceDiagnosis(Tested):
         return "\n".join(lines)
 
 
-def diagnose_sequences(flow: Any, x: Any, context: Any, covariates: Any, seed: int) -> SequenceDiagnosis:
-    """See `headrace.diagnose`."""
+def diagnose_sequences(
+    flow: Any, x: Any, context: Any = None, *, covariates: Any = None, seed: int = 0
+) -> SequenceDiagnosis:
+    """Test a fitted density of sequences with sequences that it has not seen.
+
+    Latent steps have to be independent draws of the base: their distribution, their autocorrelations and those of their
+    sizes are tested, and judged together by Holm's method at 5 %.
+
+    Args:
+        flow: A `SequenceFlow`, on any device; it is looked at on the CPU.
+        x: Sequences held out, as in `SequenceFlow.log_prob`.
+        context: As in `SequenceFlow.log_prob`.
+        covariates: As in `SequenceFlow.log_prob`.
+        seed: Of what is drawn.
+
+    Returns:
+        A `SequenceDiagnosis`; print it. It also has nats a step by loudness.
+
+    Raises:
+        TypeError, ValueError: As in `SequenceFlow.log_prob`; integers, which have no density.
+    """
+    flow, seed = flow if flow.device == "cpu" else flow.to("cpu"), check.integer("seed", seed)
     arrays = [np.asarray(one) for one in (x if isinstance(x, (list, tuple)) else _three_axes(x))]
     if any(one.dtype.kind in "iub" for one in arrays):
         raise TypeError("x: expected floats, because latent values are those of a density, got integers; call .astype")
@@ -191,10 +211,3 @@ def _by_loudness(arrays: list[NDArray[Any]], log_prob: Floats) -> tuple[tuple[fl
     return tuple(
         (float(loudness[part[0]]), float(loudness[part[-1]]), float(log_prob[part].mean())) for part in classes
     )
-
-
-def check_only(given: dict[str, Any], kind: str = "sequences") -> None:
-    """Refuse arguments of `headrace.diagnose` that are for the other kind of flow."""
-    for name, value in given.items():
-        if value is not None:
-            raise ValueError(f"{name}: expected None for a flow of {kind}, got {check.kind_of(value)}")

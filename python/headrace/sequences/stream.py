@@ -17,7 +17,7 @@ from headrace.sequences.program import MOST_DRAWN_STEPS
 from headrace.sequences.runs import Part, Run
 
 
-@public()
+@public("headrace.sequences")
 class Stream:
     """Sequences that go on step by step, all of them together; `SequenceFlow.stream` makes it.
 

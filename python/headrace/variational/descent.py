@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._base import arguments as check
 from headrace._base import progress as _progress
 from headrace._base.public import public
+from headrace._base.warn import warn
 from headrace._core import cpu
-from headrace._fit.optimizer import Adam, regularisation, scheduled
-from headrace._flow.fit_arguments import BY_LOSS
-from headrace._flow.fit_arguments import SCHEDULES as _SCHEDULES
+from headrace._fit.optimizer import Adam, scheduled
 from headrace.variational.contexts import Contexts
 from headrace.variational.target import Target
 
@@ -34,16 +31,9 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator
 Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy, standard error
 
-SCHEDULES = tuple(name for name in _SCHEDULES if name not in BY_LOSS)
-
 JUDGED, JUDGE_BY = 20, 8  # number of evaluations in a descent, and their samples for each one of a step
 MOST_SLACK = 0.05  # nats; two standard errors of the lowest free energy if that is less
 LOST = 1.0  # nats above the lowest that are worth a warning
-
-# Defaults of a descent; their measurements are in docs/variational.md.
-CLIP = 5.0
-AVERAGE = 0.999
-SKIP = 0.1
 
 
 @public("headrace.variational")
@@ -85,7 +75,7 @@ class StepHistory:
 
 @dataclass(frozen=True)
 class DescentPlan:
-    """The arguments of a descent, checked."""
+    """The arguments of a descent that its steps go by, checked."""
 
     steps: int
     samples: int
@@ -98,41 +88,10 @@ class DescentPlan:
     skip: float
 
     @classmethod
-    def of(
-        cls,
-        flow: Flow,
-        *,
-        steps: Any,
-        samples: Any,
-        learning_rate: Any,
-        schedule: Any,
-        weight_decay: Any,
-        clip: Any,
-        average: Any,
-        skip: Any,
-        annealing: Any,
-    ) -> DescentPlan:
-        """Check everything, naming the argument that is wrong."""
-        if annealing is not None:
-            pair = tuple(annealing) if np.iterable(annealing) else ()
-            if len(pair) != 2:
-                raise TypeError(f"annealing: expected two numbers (start, share), got {annealing!r}")
-            annealing = (
-                check.number("annealing[0]", pair[0], least=0.0, below=math.inf),
-                check.number("annealing[1]", pair[1], above=0.0, below=math.inf),
-            )
-        regularisation(weight_decay, clip, average)
-        return cls(
-            check.integer("steps", steps),
-            check.integer("samples", samples, least=1),
-            check.number("learning_rate", learning_rate, above=0.0, below=math.inf),
-            check.choice("schedule", schedule, SCHEDULES),
-            annealing,
-            weight_decay,
-            clip,
-            average,
-            check.number("skip", skip, least=0.0, below=1.0),
-        )
+    def of(cls, given: Any, **settings: Any) -> DescentPlan:
+        """That of arguments of `headrace.variational.arguments`, checked, with other values of some."""
+        names = [one.name for one in fields(cls)]
+        return cls(**{name: settings.get(name, getattr(given, name)) for name in names})
 
     def beta(self, step: int) -> float:
         """The power of the density at a step: min(1, start + step / span), the span a share of all steps."""
@@ -358,13 +317,11 @@ class Descent:
             bar.close()
         if message:
             message += f"; the weights are those after {history.kept_step} steps; try a smaller learning_rate"
-            warnings.warn(f"{self.name}: {message}", RuntimeWarning, stacklevel=4)
+            warn(f"{self.name}: {message}")
         if any(history.skipped):
-            warnings.warn(
+            warn(
                 f"{self.name}: log densities or their gradients were NaN or infinite in {sum(history.skipped)} of "
-                f"{len(history) * plan.samples} samples, which were left out",
-                RuntimeWarning,
-                stacklevel=4,
+                f"{len(history) * plan.samples} samples, which were left out"
             )
         return history
 

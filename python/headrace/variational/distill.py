@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._base import arguments as check
+from headrace._base.keywords import taken_from, takes
+from headrace._base.moved import moved_where
 from headrace._base.public import public
 from headrace._base.stored import header_of
 from headrace._fit import optimizer as _optimizer
@@ -27,16 +28,17 @@ from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.support import Support
 from headrace._flow.transforms.transform import Transform
-from headrace.variational import descent as _descent
+from headrace.variational.arguments import Distilled, Evaluated, OfSteps
 from headrace.variational.closed_form import ConditionalStep, draw_of, why_not
 from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import Descent, DescentPlan, PathStep, StepHistory, judge_of, seed_of
-from headrace.variational.fit import EVALUATED, FreeEnergy, estimate, estimate_or_none, require_flow
+from headrace.variational.fit import FreeEnergy, estimate, estimate_or_none, require_flow
 from headrace.variational.layerwise import Alone, correspondence, learn_one_by_one
 from headrace.variational.over_time import distill_sequences
 from headrace.variational.target import Target
 
-ESTIMATORS = ("auto", "pathwise", "closed_form")
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # Many steps of few samples: at equal time they come nearer than fewer steps of more (docs/variational.md).
 SAMPLES, FIRST_STEPS = 128, 4000
@@ -93,31 +95,18 @@ class Distillation:
         )
 
 
+def _is_of_sequences(*given: Any, **keywords: Any) -> bool:
+    return any(is_of_sequences(one) for one in (*given[:2], keywords.get("teacher"), keywords.get("student")))
+
+
+@moved_where(_is_of_sequences, distill_sequences)
+@takes(Distilled, OfSteps, Evaluated)
 def distill(
-    teacher: Any,
-    student: Any,
+    teacher: Flow,
+    student: Flow,
     context: NDArray[Any] | None = None,
-    *,
-    estimator: str = "auto",
-    temperature: float = 1.0,
-    steps: int | None = None,
-    samples: int | None = None,
-    first_steps: int | None = None,
-    learning_rate: float | None = None,
-    schedule: str = "cosine",
-    annealing: tuple[float, float] | None = None,
-    weight_decay: float = 0.0,
-    clip: float | None = _descent.CLIP,
-    average: float | None = _descent.AVERAGE,
-    skip: float = _descent.SKIP,
-    evaluated: int = EVALUATED,
-    length: int | None = None,
-    covariates: Any = None,
-    signals: Any = None,
-    power: float | None = None,
-    seed: int = 0,
-    progress: bool = True,
-) -> tuple[Any, Any]:
+    **keywords: Unpack[Distilled],
+) -> tuple[Flow, Distillation]:
     """Minimise KL(student ‖ teacher), by samples of the student and densities of the teacher.
 
     If the student has at least as many transforms as the teacher, and each pair of them, counted from the latent end,
@@ -128,10 +117,6 @@ def distill(
     teacher's, with a `Gaussianize` before it, and likewise the standardisation of the context. Fixed transforms that
     both have at the data end then change no divergence, and are left out of all that is compared. How it ends, bits and
     threads: see `fit_to_density`.
-
-    Both may be a `SequenceFlow`: the teacher's networks read data, and the student's latent values, so that it draws
-    all steps at once. **A small KL alone is no good student**: it may whisper, because there the teacher's density is
-    high. `signals` are for that (docs/sequences.md). A sample is then a sequence, and divergences are in nats a step.
 
     Args:
         teacher: A flow; it is not changed.
@@ -146,23 +131,15 @@ def distill(
         temperature: The student learns the teacher with its base's deviations from the mean times this factor:
             below 1, samples nearer to the mode.
         steps: Of the whole student, by default 12,000 after steps of single transforms, else 16,000; 5000 in closed
-            form, and 2000 for sequences.
-        samples: Of each step, by default 128; 16 sequences.
-        first_steps: Of each single transform, by default 4000, or half of `steps` if less; 0 for none. Of sequences:
-            those at the beginning that only learn the spectra of `signals`, by default a quarter of `steps`.
+            form.
+        samples: Of each step, by default 128.
+        first_steps: Of each single transform, by default 4000, or half of `steps` if less; 0 for none.
         learning_rate: At the start, six times that for single transforms; by default 1.5e-3, or 0.38 over the units
             of the widest hidden layer if less, and six times that in closed form.
-        schedule, annealing, weight_decay, clip, average, skip, evaluated, seed, progress: See `fit_to_density`.
-        length: Steps of each drawn sequence, by default 512.
-        covariates: Of sequences: shape (rows, frames, covariates), (frames, covariates), or a list of such; each step
-            draws some, and a place in them.
-        signals: Real sequences, as x in `SequenceFlow.log_prob`; with covariates each belongs to its own. The
-            magnitudes of short-time Fourier transforms of samples are drawn towards theirs, first alone, then beside
-            the divergence. With covariates two samples of each are drawn, and also drawn apart (Gritsenko et al. 2020).
-        power: The weight of their relative distance, by default 1, beside a divergence in nats a step.
+        **keywords: Those of `OfSteps`.
 
     Returns:
-        ``(student, report)``, a `Distillation`, or a `SequenceDistillation`.
+        ``(student, report)``, a `Distillation`.
 
     Raises:
         TypeError, ValueError: an argument is not as expected; the student has samples beyond the teacher's bounds; with
@@ -175,59 +152,26 @@ def distill(
     >>> report.estimator, report.kl < 1e-3
     ('closed_form', True)
     """
-    kind = check.choice("estimator", estimator, ESTIMATORS)
-    of_plan = {
-        "schedule": schedule,
-        "annealing": annealing,
-        "weight_decay": weight_decay,
-        "clip": clip,
-        "average": average,
-        "skip": skip,
-    }
-    if is_of_sequences(teacher) or is_of_sequences(student):
-        _check_only({"temperature": (temperature, 1.0), "evaluated": (evaluated, EVALUATED)}, "sequences")
-        return distill_sequences(
-            teacher,
-            student,
-            context,
-            estimator=kind,
-            steps=steps,
-            samples=samples,
-            first_steps=first_steps,
-            learning_rate=learning_rate,
-            length=length,
-            covariates=covariates,
-            signals=signals,
-            power=power,
-            seed=seed,
-            progress=progress,
-            **of_plan,
-        )
-    given = {"length": length, "covariates": covariates, "signals": signals, "power": power}
-    _check_only({name: (value, None) for name, value in given.items()}, "rows")
+    given = taken_from(Distilled, keywords)
     _check_flows(teacher, student)
-    n = check.integer("evaluated", evaluated)
-    rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
+    rng = np.random.default_rng(given.seed)
     contexts = _contexts(teacher, student, context)
-    warm = tempered(teacher, check.number("temperature", temperature, above=0.0, below=np.inf))
+    warm = tempered(teacher, given.temperature)
     _check_bounds(teacher, student)
     learner = copy.deepcopy(student)
     _take_over(teacher, learner)
     warm, learner = _before_common_end(warm, learner)
     reason = why_not(warm, learner)
-    if kind == "closed_form" and reason:
+    if given.estimator == "closed_form" and reason:
         raise ValueError(f"estimator: 'closed_form' is not available, as {reason}; use 'pathwise'")
-    closed = kind != "pathwise" and not reason
+    closed = given.estimator != "pathwise" and not reason
     pairs = correspondence(warm, learner)
     rate = RATE * _optimizer.default_rate(student) * (FIRST_RATE if closed else 1.0)
+    steps = _default_steps(closed, given.first_steps != 0 and not pairs.reason) if given.steps is None else given.steps
     plan = DescentPlan.of(
-        learner,
-        steps=_default_steps(closed, first_steps != 0 and not pairs.reason) if steps is None else steps,
-        samples=SAMPLES if samples is None else samples,
-        learning_rate=rate if learning_rate is None else learning_rate,
-        **of_plan,
+        given, steps=steps, samples=given.samples or SAMPLES, learning_rate=given.learning_rate or rate
     )
-    count = check.integer("first_steps", min(plan.steps // 2, FIRST_STEPS) if first_steps is None else first_steps)
+    count = min(plan.steps // 2, FIRST_STEPS) if given.first_steps is None else given.first_steps
 
     target, draw = target_of_flow(warm), draw_of(learner, contexts, rng)
     step = (
@@ -241,19 +185,19 @@ def distill(
     not_alone = "" if closed else pairs.reason or ("" if count else "first_steps is 0")
     alone = Alone()
     if not closed and not not_alone:
-        alone = learn_one_by_one(warm, learner, pairs, contexts, first, rng, bool(progress))
+        alone = learn_one_by_one(warm, learner, pairs, contexts, first, rng, bool(given.progress))
     if alone.is_interrupted:
         history = StepHistory(stopped="interrupted")
     else:
-        history = Descent("distill", learner, plan, step, judge).go(bool(progress))
+        history = Descent("distill", learner, plan, step, judge).go(bool(given.progress))
     if history.stopped == "interrupted" and not any(one.kept_step for one in (*alone.histories, history)):
         raise KeyboardInterrupt  # without better weights there is nothing to return
     with student._interior.restored():
         _take_over(teacher, student)
         student.parameters = learner.parameters
     found = None
-    if history.stopped != "interrupted" and n:
-        found = estimate_or_none(estimate, learner, target, contexts, n, rng, history)
+    if history.stopped != "interrupted" and given.evaluated:
+        found = estimate_or_none(estimate, learner, target, contexts, given.evaluated, rng, history)
     return student, Distillation(
         np.nan if found is None else found.free_energy,
         np.nan if found is None else found.standard_error,
@@ -266,13 +210,6 @@ def distill(
         None if found is None else _speed(teacher, contexts),
         None if found is None else _speed(student, contexts),
     )
-
-
-def _check_only(given: dict[str, tuple[Any, Any]], kind: str) -> None:
-    """Refuse arguments for the other kind of flow; `given` has their values and defaults."""
-    for name, (value, default) in given.items():
-        if value is not default and (default is None or value != default):
-            raise ValueError(f"{name}: expected {default!r} for flows of {kind}, got {check.kind_of(value)}")
 
 
 def _check_flows(teacher: Flow, student: Flow) -> None:

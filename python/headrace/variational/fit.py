@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
+from headrace._base.keywords import taken_from, takes
 from headrace._base.public import public
 from headrace._fit import optimizer as _optimizer
 from headrace._flow.program.module import is_of_sequences
-from headrace.variational import descent as _descent
+from headrace.variational.arguments import EVALUATED, Evaluated, OfSteps, ToDensity
 from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import (
     Descent,
@@ -32,17 +33,14 @@ from headrace.variational.descent import (
 from headrace.variational.target import Target, target_of
 
 if TYPE_CHECKING:
-    from headrace._flow.flow import Flow
+    from typing_extensions import Unpack
 
-ESTIMATORS = ("sticking_the_landing", "plain")
+    from headrace._flow.flow import Flow
 
 CHUNK = 8192  # samples at a time in an estimate
 
-# Defaults of a fit.
-STEPS, SAMPLES = 4000, 256
 RATE = 0.4  # of the default of `Flow.fit`
 RATE_WITHOUT_NETWORKS = 1e-2  # for transforms with a few parameters of their own
-EVALUATED = 8 * CHUNK
 CONTEXTS = 256  # of an estimate, at most
 
 
@@ -106,26 +104,12 @@ class DensityFit:
         return f"DensityFit({self.final!r}, {self.history!r})"
 
 
+@takes(ToDensity, OfSteps, Evaluated)
 def fit_to_density(
     flow: Flow,
     log_density: Any,
     context: NDArray[Any] | Callable[[int, np.random.Generator], NDArray[Any]] | None = None,
-    *,
-    gradient: str = "returned",
-    estimator: str = "sticking_the_landing",
-    steps: int = STEPS,
-    samples: int = SAMPLES,
-    per_context: int = 1,
-    learning_rate: float | None = None,
-    schedule: str = "cosine",
-    annealing: tuple[float, float] | None = None,
-    weight_decay: float = 0.0,
-    clip: float | None = _descent.CLIP,
-    average: float | None = _descent.AVERAGE,
-    skip: float = _descent.SKIP,
-    evaluated: int = EVALUATED,
-    seed: int = 0,
-    progress: bool = True,
+    **keywords: Unpack[ToDensity],
 ) -> DensityFit:
     """Minimise KL(flow ‖ density) by the gradients of samples, for any flow.
 
@@ -159,15 +143,7 @@ def fit_to_density(
             More than 1 pays where `log_density` has work to do for each different context.
         learning_rate: At the start; by default 2e-3, or 0.51 over the units of the widest hidden layer if less; 1e-2
             for flows without networks.
-        schedule: "cosine" (down to nothing over all steps) or "constant".
-        annealing: ``(start, share)``: step t goes by β log_density with β = min(1, start + t / (share · steps)), so
-            that heaps far apart can be found before the density is steep between them. None: β = 1.
-        weight_decay, clip, average: As in `Flow.fit`.
-        skip: The largest share of a step's samples with log densities or gradients that are NaN or infinite; they are
-            left out, counted in the history, and reported by a warning at the end. More is an error.
-        evaluated: Fresh samples for the estimate at the end; 0 for none.
-        seed: 0 to 2^64 - 1, of all samples.
-        progress: Whether to show a bar on the standard error.
+        **keywords: Those of `OfSteps`.
 
     Raises:
         TypeError, ValueError: an argument, or a result of `log_density`, is not as expected.
@@ -181,34 +157,22 @@ def fit_to_density(
     (20, True)
     """
     require_flow("flow", flow)
-    landing = check.choice("estimator", estimator, ESTIMATORS) == "sticking_the_landing"
-    plan = DescentPlan.of(
-        flow,
-        steps=steps,
-        samples=samples,
-        learning_rate=_default_rate(flow) if learning_rate is None else learning_rate,
-        schedule=schedule,
-        annealing=annealing,
-        weight_decay=weight_decay,
-        clip=clip,
-        average=average,
-        skip=skip,
-    )
-    target, contexts = _open(flow, log_density, gradient, context)
-    n = check.integer("evaluated", evaluated)
-    rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
-    repeated = contexts.repeated(_per_context(per_context, contexts, plan.samples))
+    given = taken_from(ToDensity, keywords)
+    plan = DescentPlan.of(given, learning_rate=given.learning_rate or _default_rate(flow))
+    target, contexts = _open(flow, log_density, given.gradient, context)
+    rng = np.random.default_rng(given.seed)
+    repeated = contexts.repeated(_per_context(given.per_context, contexts, plan.samples))
     history = StepHistory()
     with flow._interior.restored(unless=lambda: history.kept_step > 0):
         contexts.standardize(flow, rng)
-        step = PathStep(flow, target, repeated, plan, rng, landing=landing)
+        step = PathStep(flow, target, repeated, plan, rng, landing=given.estimator == "sticking_the_landing")
         judge = judge_of(flow, target, contexts, plan, seed_of(rng))
-        Descent("fit_to_density", flow, plan, step, judge, history).go(bool(progress))
+        Descent("fit_to_density", flow, plan, step, judge, history).go(bool(given.progress))
         if history.stopped == "interrupted" and not history.kept_step:
             raise KeyboardInterrupt  # without better weights there is nothing to return
     final = None
-    if history.stopped != "interrupted" and n:
-        final = estimate_or_none(_estimate, flow, target, contexts, n, rng, history)
+    if history.stopped != "interrupted" and given.evaluated:
+        final = estimate_or_none(_estimate, flow, target, contexts, given.evaluated, rng, history)
     return DensityFit(history, final)
 
 
@@ -339,8 +303,7 @@ def _open(flow: Flow, log_density: Any, gradient: Any, context: Any) -> tuple[Ta
     return target_of(log_density, gradient, flow.dtype, contexts), contexts
 
 
-def _per_context(given: Any, contexts: Contexts, samples: int) -> int:
-    repeats = check.integer("per_context", given, least=1)
+def _per_context(repeats: int, contexts: Contexts, samples: int) -> int:
     if repeats > 1 and not contexts.vary:
         raise ValueError(f"per_context: expected 1, as all samples have one context or none, got {repeats}")
     if samples % repeats:

@@ -9,23 +9,28 @@ import copy
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace._base import arguments as check
+from headrace._base.keywords import taken_from, takes
 from headrace._base.public import public
 from headrace._base.types import Array, Floats
 from headrace._fit import optimizer as _optimizer
 from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
+from headrace.variational.arguments import DistilledOverTime, OfSteps
 from headrace.variational.descent import Descent, DescentPlan, Rng, StepHistory, StepOutcome, mean_and_error, seed_of
 from headrace.variational.divergence_over_time import Divergence, log_prob_of_steps, why_from_samples
 from headrace.variational.inputs_over_time import Batch, Inputs
 from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum
 
-STEPS, SAMPLES, LENGTH = 2000, 16, 512
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+STEPS, SAMPLES = 2000, 16
 RATE = 0.8  # of the default of `fit`
 FIRST = 0.25  # of the steps by spectra alone
 JUDGE_BY, REPORT_BY = 4, 16  # batches of a judgement and of the report
@@ -34,7 +39,7 @@ JUDGE_BY, REPORT_BY = 4, 16  # batches of a judgement and of the report
 @public("headrace.variational")
 @dataclass(frozen=True)
 class SequenceDistillation:
-    """The result of `distill` for flows of sequences. **A small KL alone is no good student**: see the other three."""
+    """The result of `distill_sequences`. **A small KL alone is no good student**: see the other three."""
 
     kl: float
     """KL(student ‖ teacher) in nats a step, from fresh samples of the student; NaN if it was interrupted."""
@@ -160,59 +165,81 @@ class SequenceStep:
 # ---- distillation ----------------------------------------------------------------------------------------------------
 
 
+@takes(DistilledOverTime, OfSteps)
 def distill_sequences(
-    teacher: Any,
-    student: Any,
-    context: Any,
-    *,
-    estimator: str,
-    steps: Any,
-    samples: Any,
-    first_steps: Any,
-    learning_rate: Any,
-    length: Any,
-    covariates: Any,
-    signals: Any,
-    power: Any,
-    seed: Any,
-    progress: Any,
-    **of_plan: Any,
+    teacher: SequenceFlow, student: SequenceFlow, context: Any = None, **keywords: Unpack[DistilledOverTime]
 ) -> tuple[SequenceFlow, SequenceDistillation]:
-    """See `headrace.distill`."""
+    """Minimise KL(student ‖ teacher) of flows of sequences, by samples of the student and densities of the teacher.
+
+    The teacher's networks read data, and the student's latent values, so that it draws all steps at once. **A small KL
+    alone is no good student**: it may whisper, because there the teacher's density is high. `signals` are for that
+    (docs/sequences.md). A sample is a sequence, and divergences are in nats a step. Scales of data and context are the
+    teacher's, where the student has none of its own. How it ends, bits and threads: see `headrace.fit_to_density`.
+
+    Args:
+        teacher: A flow; it is not changed.
+        student: A flow of as many features, context columns and covariates; its weights are changed in place.
+        context: Shape (rows, context): each step draws rows of it at random. Or (context,): the row for all.
+        estimator: "pathwise": the gradient along the student's samples. "closed_form": the KL of each step's densities,
+            which are normal in both: less noise. "auto": the latter where that is so, else the former.
+        steps: By default 2000.
+        samples: Sequences of each step, by default 16.
+        first_steps: Steps at the beginning that only learn the spectra of `signals`, by default a quarter of `steps`.
+        learning_rate: At the start; by default 0.8 of that of `SequenceFlow.fit`.
+        length: Steps of each drawn sequence.
+        covariates: Shape (rows, frames, covariates), (frames, covariates), or a list of such; each step draws some, and
+            a place in them.
+        signals: Real sequences, as x in `SequenceFlow.log_prob`; with covariates each belongs to its own. The
+            magnitudes of short-time Fourier transforms of samples are drawn towards theirs, first alone, then beside
+            the divergence. With covariates two samples of each are drawn, and also drawn apart (Gritsenko et al. 2020).
+        power: The weight of their relative distance, by default 1, beside a divergence in nats a step.
+        **keywords: Those of `OfSteps`.
+
+    Returns:
+        ``(student, report)``, a `SequenceDistillation`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as expected; with "closed_form", the obstacle.
+        KeyboardInterrupt: Ctrl-C before the student has better weights; it is then as before the call.
+
+    >>> import headrace as hr
+    >>> teacher, student = (hr.WaveNet(layers=2, channels=4, map="affine", reads=side) for side in ("data", "latent"))
+    >>> student, report = hr.distill_sequences(teacher, student, steps=3, samples=2, length=32, progress=False)
+    >>> len(report.history)
+    3
+    """
+    given = taken_from(DistilledOverTime, keywords)
+    length, signals, covariates = given.length, given.signals, given.covariates
     _check_flows(teacher, student)
-    rng = np.random.default_rng(check.integer("seed", seed, most=2**64 - 1))
-    own_length = LENGTH if length is None else check.integer("length", length, least=2)
-    weight = check.number("power", 1.0 if power is None else power, least=0.0, below=math.inf)
-    if power is not None and signals is None:
-        raise ValueError(f"power: expected None without signals, whose spectra it weighs, got {power!r}")
-    inputs = Inputs(teacher, own_length, context, covariates, signals)
+    rng, weight = np.random.default_rng(given.seed), 1.0 if given.power is None else given.power
+    if given.power is not None and signals is None:
+        raise ValueError(f"power: expected None without signals, whose spectra it weighs, got {given.power!r}")
+    inputs = Inputs(teacher, length, context, covariates, signals)
     reason = why_from_samples(teacher, student)
-    if estimator == "closed_form" and reason:
+    if given.estimator == "closed_form" and reason:
         raise ValueError(f"estimator: 'closed_form' is not available, because {reason}; use 'pathwise'")
-    is_closed = estimator != "pathwise" and not reason
+    is_closed = given.estimator != "pathwise" and not reason
     learner = copy.deepcopy(student)
     _take_over(teacher, learner)
     plan = DescentPlan.of(
-        learner,
-        steps=STEPS if steps is None else steps,
-        samples=SAMPLES if samples is None else samples,
-        learning_rate=RATE * _optimizer.default_rate(student) if learning_rate is None else learning_rate,
-        **of_plan,
+        given,
+        steps=STEPS if given.steps is None else given.steps,
+        samples=given.samples or SAMPLES,
+        learning_rate=given.learning_rate or RATE * _optimizer.default_rate(student),  # type: ignore[arg-type]
     )
     has_spectra = signals is not None and weight > 0.0
-    first = check.integer(
-        "first_steps", round(FIRST * plan.steps) * has_spectra if first_steps is None else first_steps, most=plan.steps
-    )
+    first = round(FIRST * plan.steps) * has_spectra if given.first_steps is None else given.first_steps
+    check.integer("first_steps", first, most=plan.steps)
     if first and not has_spectra:
         raise ValueError(f"first_steps: expected 0 without signals, whose spectra these steps learn, got {first}")
-    window = min(WINDOW, own_length // 2 * 2)
+    window = min(WINDOW, length // 2 * 2)
     spectrum = Spectrum(Magnitudes(window), is_paired=inputs.is_paired) if has_spectra else None
-    divergence = Divergence(teacher, learner, own_length, is_closed=is_closed)
+    divergence = Divergence(teacher, learner, length, is_closed=is_closed)
     step = SequenceStep(divergence, inputs, plan, spectrum, weight, first, rng)
     judge, of_report = step.judge(seed_of(rng)), seed_of(rng)
     begin = time.perf_counter()
     of_rows: Any = learner
-    history = Descent("distill", of_rows, plan, step, judge).go(bool(progress))
+    history = Descent("distill", of_rows, plan, step, judge).go(bool(given.progress))
     if history.stopped == "interrupted" and not history.kept_step:
         raise KeyboardInterrupt  # without better weights there is nothing to return
     with student._interior.restored():

@@ -1,0 +1,22 @@
+"""The arguments of `headrace.diagnose` beside flow and rows; its docstring has their meanings."""
+
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+from headrace._base import arguments as check
+from headrace._base.keywords import argument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headrace._arrays.caller import Array
+
+
+class Diagnosed(TypedDict, total=False):
+    """Keywords of `diagnose`."""
+
+    weights: Annotated["Array | None", argument()]
+    training: Annotated[Any, argument()]
+    names: Annotated["Sequence[str] | None", argument()]
+    context_names: Annotated["Sequence[str] | None", argument()]
+    seed: Annotated[int, argument(0, check.whole(most=2**63 - 1))]
+    progress: Annotated[bool, argument(True)]
