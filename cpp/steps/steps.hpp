@@ -4,7 +4,7 @@
 //                                them; a network's conditioner has its own ones
 //
 // and those of core/lowering.cpp, ready.hpp, kernels/steps/, cuda/host/placing.cpp and cuda/kernels/steps/.
-// docs/architecture.md lists what a new one needs.
+// docs/notes/core.md lists what a new one needs.
 #pragma once
 
 #include "../math/lane.hpp"
