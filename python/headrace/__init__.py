@@ -45,8 +45,9 @@ if TYPE_CHECKING:
     from headrace import training as training
     from headrace import variational as variational
     from headrace._fit.ensemble import Ensemble
-    from headrace._fit.loading import from_bytes, load
     from headrace._fit.many import fit_many
+    from headrace._tables.density import TableDensity as TableDensity
+    from headrace._tables.loading import from_bytes, load
     from headrace.ascent.dual_ascent import DualAscentFlow
     from headrace.ascent.flow import AscentFlow, AscentHistory
     from headrace.choosing import Choice, auto
@@ -147,7 +148,8 @@ __all__ = [
 
 _LATER = {
     "integrations._accelerate": ("accelerate",),
-    "_fit.loading": ("from_bytes", "load"),
+    "_tables.density": ("TableDensity",),
+    "_tables.loading": ("from_bytes", "load"),
     "ascent.dual_ascent": ("DualAscentFlow",),
     "ascent.flow": ("AscentFlow", "AscentHistory"),
     "choosing": ("Choice", "auto"),

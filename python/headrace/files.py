@@ -13,7 +13,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ _MOST_AXES = {1: 2, 2: 2, 3: 3}
 _KEY, _CHECKSUM, _NOTE_CHECKSUMS = "headrace", "headrace_crc32", "headrace_notes_crc32"
 _MOST_HEADER = 2**24  # bytes
 _MOST_DEPTH = 64  # of brackets in a header
+_Object = TypeVar("_Object")
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "BOOL": np.dtype(np.bool_)}
 
 
@@ -54,6 +55,8 @@ def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any
 
     For one instruction set its results have the same bits. Time and memory grow with the file's size, whatever sizes it
     claims.
+
+    Where you know the class, its own `load`, such as `Flow.load`, checks it, and type checkers know the result.
 
     Args:
         path: Of the file.
@@ -80,6 +83,15 @@ def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any
     check_regular(name)
     with open(name, "rb") as stream:
         return _read(stream, os.fstat(stream.fileno()).st_size, name, allow_non_finite)
+
+
+def load_as(cls: type[_Object], path: str | os.PathLike[str], allow_non_finite: bool) -> _Object:
+    """`load`, of a file that has an object of a class."""
+    thing = load(path, allow_non_finite=allow_non_finite)
+    if not isinstance(thing, cls):
+        kind = type(thing).__name__
+        raise FileFormatError(f"{_path(path)}: expected {cls.__name__}, got {kind}; use {kind}.load or headrace.load")
+    return thing
 
 
 def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:

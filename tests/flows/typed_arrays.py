@@ -28,7 +28,7 @@ def accepted(x: NDArray[np.float32], y: NDArray[np.float64], params: NDArray[np.
     assert_type(hr.Ensemble([flow]).log_prob([[1.0]]), NDArray[Any])
     assert_type(flow.feature_names, tuple[str, ...] | None)
     hr.NSF(["age", "mass"], bounds={"mass": (0.0, None)}, periodic={0: (0.0, 1.0)})
-    assert_type(hr.load("path"), hr.Flow | hr.Ensemble | hr.Transform)
+    assert_type(hr.load("path"), hr.Flow | hr.Ensemble | hr.Transform | hr.TableDensity)
     value, log_det = hr.ops.coupling_forward(x, params)
     hr.ops.coupling_backward(x, params, value, log_det)
 

@@ -20,12 +20,12 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 STOREYS = {
     "base": (950, "_base"),
     "core": (2100, "_arrays _core config"),
-    "flow": (5150, "_flow densities files ops"),
+    "flow": (5160, "_flow densities files ops"),
     "fit": (6900, "_fit distributed rows training"),
     "methods": (6900, "ascent continuum sequences variational"),
-    "analysis": (4500, "_tables choosing diagnosis plot"),
+    "analysis": (4800, "_tables choosing diagnosis plot"),
     "clients": (
-        11500,
+        11300,
         "_cli convert dask integrations jax onnx sklearn torch",
     ),
 }

@@ -24,6 +24,7 @@ PUBLIC = {
 """Modules whose public names are those of `headrace`."""
 PICKLED = {
     "headrace._tables.names": "headrace._arrays.names",
+    "headrace.choosing.columns": "headrace._tables.density",
     "headrace._xla": "headrace.jax._calls",
 }
 """Private modules that pickles of earlier versions name: these warn nobody."""

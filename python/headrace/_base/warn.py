@@ -17,8 +17,8 @@ PREFERRED = "fit: held-out rows prefer a Gaussian"
 """The beginning of the warning of a fit with `epochs` that ends below a Gaussian."""
 
 
-def warn(message: str) -> None:
-    """A `RuntimeWarning` at the line that called this package."""
+def warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
+    """A warning at the line that called this package."""
     if _fixed.get() and message.startswith(PREFERRED):
         return
     if (kept := _kept.get()) is not None:
@@ -27,7 +27,7 @@ def warn(message: str) -> None:
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, RuntimeWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 @contextmanager

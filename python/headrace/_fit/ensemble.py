@@ -221,6 +221,11 @@ class Ensemble(Filed):
         """Write all members to one safetensors file, which `headrace.load` reads; see `Flow.save`."""
         files.save(self, path)
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Self:
+        """Read a file that has an ensemble; see `Flow.load`."""
+        return files.load_as(cls, path, allow_non_finite)
+
     def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
         """Refused: a graph is that of one flow, `Flow.to_onnx`."""
         raise TypeError("flow: expected one flow for a graph, got an Ensemble; write each of its `flows`")

@@ -17,18 +17,20 @@ from headrace._arrays.names import Names
 from headrace._base import arguments as check
 from headrace._base.progress import seconds_bar
 from headrace._base.types import Floats
-from headrace._base.warn import fixed_epochs
+from headrace._base.warn import fixed_epochs, warn
 from headrace._fit.clock import Clock
 from headrace._fit.ensemble import Ensemble
 from headrace._fit.history import whole
 from headrace._flow.fit_arguments import EFFORTS
 from headrace._flow.flow import Flow
 from headrace._flow.transforms.support import Bounds, ColumnBounds, ColumnPeriods, Periods, Support, support_or_none
+from headrace._tables.arguments import Treatment
+from headrace._tables.density import Columns
+from headrace._tables.table import MISSING
 from headrace.choosing import simple
 from headrace.choosing.candidates import FAMILIES, Setting, Trial, candidates, chosen_by, with_high_effort
-from headrace.choosing.columns import Columns, learnt
 from headrace.choosing.result import Choice, Judged, compared
-from headrace.choosing.sample import Sample, folds, parted
+from headrace.choosing.sample import Sample, folds, of_table, parted
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
@@ -53,13 +55,14 @@ def auto(
     periodic: ColumnPeriods | None = None,
     names: Sequence[str] | None = None,
     discrete: Any = "auto",
-    jitter: Any = None,
+    spread: Any = "auto",
     missing: str = "refuse",
     dtype: DTypeLike = "float32",
     effort: str = "normal",
     keep: bool = False,
     seed: int = 0,
     progress: bool = True,
+    jitter: Any = False,
 ) -> Choice:
     """Try flows of several kinds and sizes within a time, and give the best, with a table of all and a diagnosis.
 
@@ -74,8 +77,10 @@ def auto(
     How far fits come depends on the machine, so that the result is not the same twice.
 
     Args:
-        x: Shape (rows, features), an array or a frame; at least 4 rows. A column with one value in all rows is kept
-            aside, and put back by `Choice.sample`.
+        x: Shape (rows, features), an array or a frame; at least 4 rows. Columns of text, and those that count the
+            rows or have another whole number in each, are left out, with a warning, unless `discrete`, `spread`,
+            `bounds` or `periodic` names them. A column with one value in all rows is kept aside, and put back by
+            `Choice.sample`.
         seconds: For the fits; the look at the best comes after them.
         context: Shape (rows, context), or (rows,) for one column: the conditions of the density. Then there is no
             kernel density and no dual ascent, and the mean of the Gaussian is linear in it.
@@ -89,8 +94,8 @@ def auto(
         discrete: Which columns are whole numbers or truth values: they are spread by noise for the fits, and rounded in
             samples (docs/tables.md). "auto": the columns of frames that have such dtypes, and arrays of integers; None
             for none; or a list of columns, by number or name.
-        jitter: Uniform noise for columns of other numbers with repeated values: None; "auto", as wide as the smallest
-            gap between two values; a width; or a dict of widths by number or name.
+        spread: Uniform noise for columns of other numbers with repeated values: "auto", as wide as the smallest gap
+            between two values; "none"; a width; or a dict of widths by number or name.
         missing: "refuse" rows with NaN, with the counts of each column; or "drop" them.
         dtype: Of the flows, "float32" or "float64".
         effort: "high": the search has a third of the time, and an `NSF` with residual blocks fitted with
@@ -98,6 +103,7 @@ def auto(
         keep: Of effort="high": whether `Choice.members` keeps the mixture that this `NSF` has learnt.
         seed: Of the rows held out, of fresh weights and of the order of rows.
         progress: Whether to show a bar on the standard error.
+        jitter: The earlier name of spread, until 0.7.
 
     Returns:
         A `Choice`; print it. Its `sample`, `log_prob` and `save` are those of the table as it came, and its `flow` is
@@ -117,25 +123,18 @@ def auto(
     """
     clock = Clock(check.number("seconds", seconds, above=0.0, below=np.inf))
     key = check.integer("seed", seed, most=2**31 - 1)
-    sample, columns, bounds, periodic = learnt(
-        x,
-        context,
-        weights,
-        bounds=bounds,
-        periodic=periodic,
-        names=names,
-        discrete=discrete,
-        jitter=jitter,
-        missing=missing,
-        seed=key,
-    )
-    ends: dict[str, Any] = {"bounds": bounds, "periodic": periodic}
+    if jitter is not False:
+        spread = "none" if jitter is None else jitter
+        warn("jitter: give spread in place of it; the old way ends with 0.7", FutureWarning)
+    how = Treatment(discrete, spread, check.choice("missing", missing, MISSING), bounds, periodic, seed=key)
+    sample, columns, ready = of_table(x, context, weights, names, how)
     return search(
         sample,
         columns,
         clock,
         families=families,
-        **ends,
+        bounds=ready.bounds,
+        periodic=ready.periodic,
         dtype=dtype,
         effort=effort,
         keep=keep,

@@ -235,6 +235,16 @@ class Parametrised(Filed):
         """
         files.save(self, path)
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Self:
+        """Read a file that `save` wrote, if it has an object of this class; see `headrace.load`.
+
+        Raises:
+            TypeError, OSError: As `headrace.load`.
+            FileFormatError: As `headrace.load`, or the file has an object of another class.
+        """
+        return files.load_as(cls, path, allow_non_finite)
+
     @property
     def device(self) -> str:
         """The device of computations: "cpu" or a CUDA device, such as "cuda:0"."""
