@@ -3,8 +3,7 @@
 Flows and their parts are imported at once, all that lies above them when it is first used.
 """
 
-import os
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from headrace import _core, transforms
 from headrace._base.moved import NAMES, PUBLIC, find_moved_modules, warn_of
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from headrace import variational as variational
     from headrace._fit.ensemble import Ensemble
     from headrace._fit.many import fit_many
+    from headrace._tables.density import TableDensity as TableDensity
+    from headrace._tables.loading import from_bytes, load
     from headrace.ascent.dual_ascent import DualAscentFlow
     from headrace.choosing import auto
     from headrace.diagnosis import diagnose, diagnose_sequences, recalibrate
@@ -47,16 +48,6 @@ if TYPE_CHECKING:
     from headrace.variational.distill import distill
     from headrace.variational.fit import fit_to_density, free_energy
     from headrace.variational.over_time import distill_sequences
-
-    Loaded: TypeAlias = Flow | SequenceFlow | Ensemble | transforms.Transform | CausalConvolution | LinearPrediction
-
-    def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Loaded:
-        """See `headrace.files.load`."""
-
-    def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Loaded:
-        """See `headrace.files.from_bytes`."""
-else:  # `files` imports no class that it makes
-    from headrace.files import from_bytes, load
 
 find_moved_modules()
 __version__: str = _core.cpu.__version__
@@ -116,6 +107,8 @@ __all__ = [
 
 _LATER = {
     "integrations._accelerate": ("accelerate",),
+    "_tables.density": ("TableDensity",),
+    "_tables.loading": ("from_bytes", "load"),
     "ascent.dual_ascent": ("DualAscentFlow",),
     "choosing": ("auto",),
     "diagnosis": ("diagnose", "diagnose_sequences", "recalibrate"),

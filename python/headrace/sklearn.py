@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,37 +13,35 @@ from numpy.typing import NDArray
 from headrace._base.install import install
 
 try:
-    from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
+    from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin, clone
     from sklearn.utils import check_array, check_random_state
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
     raise ImportError(f"headrace.sklearn needs scikit-learn 1.6 or newer: {install('sklearn')}") from error
 
-from headrace._arrays import columns as _columns
 from headrace._arrays import frames
 from headrace._arrays.caller import is_array
-from headrace._arrays.frames import check_numbers, inferred, kinds_of
 from headrace._arrays.names import Names
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.keywords import closed, refuse, refuse_others
 from headrace._base.moved import renamed_keywords
 from headrace._base.warn import FREQUENT, silent, warn
-from headrace._core import LEAST_ROWS
 from headrace._fit.ensemble import Ensemble
 from headrace._fit.high_effort import with_effort
-from headrace._fit.streams import check_stream
 from headrace._flow.flow import Flow
 from headrace._flow.flows import DEFAULT, IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
-from headrace._flow.transforms.support import Support, support_or_none
-from headrace._tables import arguments as _given
 from headrace._tables import table as _tables
-from headrace._tables.facts import Passed
-from headrace._tables.stream import Present, Treated
+from headrace._tables.arguments import Treatment
+from headrace._tables.density import Columns, TableDensity, by_row, library_of
+from headrace._tables.preparing import Prepared, prepared
+from headrace._tables.stream import Present
 from headrace.rows._as_stream import arrays_of, stream_of
-from headrace.rows._stream import Stream
+from headrace.rows._stream import Block, Stream
 
-__all__ = ["FlowDensity"]
+__all__ = ["FitSettings", "FlowDensity", "FlowSettings"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": PlanarFlow, "radial": RadialFlow}
 
@@ -63,18 +61,67 @@ _MADE_WITH = {name: _parameters(make) for name, make in FLOWS.items()}
 _FITTED_WITH = {name: p for name, p in _parameters(Flow.fit).items() if not any(name in m for m in _MADE_WITH.values())}
 
 
+_ENDS = "0.7"  # the version without the old names
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_BY_FLOW = [*dict.fromkeys(name for each in _MADE_WITH.values() for name in each)]
+# Settings of flows that few change: an object of their own has these.
+_RARE = ("last_activation", "dropout", "scale", "slope", "link", "matmul", "nonlinearity", "negative_slope")
+
+
+def _init(parameters: list[inspect.Parameter]) -> Any:
+    """A constructor that keeps its arguments as scikit-learn has it; other keywords are refused."""
+
+    def __init__(self: Any, **given: Any) -> None:
+        refuse_others(type(self).__name__, given, [one.name for one in parameters])
+        for one in parameters:
+            setattr(self, one.name, given.get(one.name, one.default))
+
+    first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    __init__.__signature__ = inspect.Signature([first, *parameters])  # type: ignore[attr-defined]
+    return __init__
+
+
+class FitSettings(BaseEstimator):  # type: ignore[misc]
+    """How `FlowDensity` fits: the keywords of `Flow.fit` with its defaults, and `bootstrap` of `Ensemble.fit`.
+
+    A grid search reaches them by ``fit__learning_rate`` and so on.
+
+    >>> from headrace.sklearn import FitSettings, FlowDensity
+    >>> FlowDensity(fit=FitSettings(epochs=5)).set_params(fit__learning_rate=1e-3).get_params()["fit__epochs"]
+    5
+    """
+
+    __init__ = _init(
+        [
+            *(one.replace(kind=_KEYWORD) for one in _FITTED_WITH.values()),
+            inspect.Parameter("bootstrap", _KEYWORD, default=False),
+        ]
+    )
+
+
+class FlowSettings(BaseEstimator):  # type: ignore[misc]
+    """Settings of flows that few change, see `MAF`, `NSF` and `PlanarFlow`: None is the flow's own default."""
+
+    __init__ = _init([inspect.Parameter(name, _KEYWORD, default=None) for name in _RARE])
+
+
+_NESTED = {"fit": FitSettings, "settings": FlowSettings}
+_OLD = {name: nested for nested, kind in _NESTED.items() for name in kind._get_param_names()}
+
+
 def _signature() -> inspect.Signature:
-    """The parameters of `FlowDensity`: its own, those of any flow, those of `Flow.fit`."""
+    """The parameters of `FlowDensity`: those of any flow, and its own."""
 
     def own(
         self: Any,
         flow: str = DEFAULT,
         *,
+        settings: FlowSettings | None = None,
+        fit: FitSettings | None = None,
         ensemble: int | None = None,
-        bootstrap: bool = False,
         contamination: float = 0.1,
         discrete: Any = "auto",
-        jitter: Any = None,
+        spread: Any = "auto",
         missing: str = "refuse",
         dtype: str | None = None,
         random_state: Any = None,
@@ -83,17 +130,25 @@ def _signature() -> inspect.Signature:
         """The parameters that no flow has."""
 
     first, flow, *others = inspect.signature(own).parameters.values()
-    named = dict.fromkeys(name for each in _MADE_WITH.values() for name in each)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Signature(
-        [
-            first,
-            flow,
-            *(inspect.Parameter(name, keyword, default=None) for name in named),
-            *(p.replace(kind=keyword) for p in _FITTED_WITH.values()),
-            *others,
-        ]
-    )
+    shown = [inspect.Parameter(name, _KEYWORD, default=None) for name in _BY_FLOW if name not in _RARE]
+    return inspect.Signature([first, flow, *shown, *others])
+
+
+class _Beside:
+    """A method beside a parameter of the same name, which the instance keeps."""
+
+    def __init__(self, function: Any) -> None:
+        self._function, self.__doc__ = function, function.__doc__
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self._function if instance is None else self._function.__get__(instance)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        vars(instance)[self._function.__name__] = value
+
+
+def _beside_its_parameter(function: F) -> F:
+    return cast("F", _Beside(function))
 
 
 class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[misc]
@@ -104,9 +159,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     Args:
         flow: "nsf", "maf", "iaf", "realnvp", "planar" or "radial".
-        transforms, hidden, activation, map, scale, slope, coupling, bins, bound, nonlinearity, negative_slope: What the
-            flow is made with; see `MAF`, `NSF` and `PlanarFlow`. None is the flow's own default. `fit` refuses what the
-            flow does not take.
+        transforms, hidden, activation, residual, map, bins, bound, coupling: What the flow is made with; see `MAF` and
+            `NSF`. None is the flow's own default. `fit` refuses what the flow does not take.
         base: "standard_normal", "normal" (location and scale are trained), "logistic", "student_t" (degrees of freedom
             are trained), "uniform" (beside `bounds` with both ends of each column; see `MAF`), or a `Base` of as many
             features as the data; None for the flow's own default.
@@ -114,21 +168,18 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             with bounds, by number or name; see `MAF`. Rows on a bound or beyond are refused by `fit`, and have a log
             density of -inf.
         periodic: For each column ``(low, high)``, one period of it, or None, or such a dict; see `MAF`.
-        validation, epochs, batch_size, learning_rate, schedule, weight_decay, clip, average, patience, time_budget:
-            See `Flow.fit`, whose defaults these are; its other keywords are taken in the same way.
-        effort, keep: See `Flow.fit`. With ``effort="high"`` a flow that takes `residual` has residual blocks,
-            unless it is given: it learns more of a mixture.
-        checkpoint, checkpoint_every: See `Flow.fit`; `random_state` has to be an int then, and no ensemble can be
-            fitted.
+        settings: The other settings of flows, a `FlowSettings`; None for the defaults.
+        fit: A `FitSettings` with the keywords of `Flow.fit`; None for its defaults. With ``effort="high"`` a flow that
+            takes `residual` has residual blocks, unless it is given. With a checkpoint `random_state` has to be an
+            int, and no ensemble can be fitted.
         ensemble: How many flows to fit, each from a seed of its own; their mixture is the density (see `Ensemble`).
             None: one flow by itself.
-        bootstrap: Whether each of them gets rows drawn with replacement, see `Ensemble.fit`.
         discrete: Which columns are whole numbers or truth values: they are spread by noise over the gap to the next
             ones before a fit, draws are rounded, and their part of a log density is a log probability
             (docs/tables.md). "auto": the columns of frames that have such dtypes, and arrays of integers; None for
             none; or a list of columns, by number or name.
-        jitter: Uniform noise for columns of other numbers whose values repeat: None; "auto", as wide as the smallest
-            gap between two values of such columns; a width for all of them; or a dict of widths by number or name.
+        spread: Uniform noise for columns of other numbers whose values repeat: "auto", as wide as the smallest gap
+            between two values of such columns; "none"; a width for all of them; or a dict of widths by number or name.
         missing: "refuse" rows with NaN, with the counts of each column; or "drop" them in `fit`, and give NaN for them
             elsewhere.
         contamination: The share of the training rows that `predict` calls outliers, above 0 and at most 0.5.
@@ -142,7 +193,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         history_: The `History` of the fit, or a list of one for each member.
         offset_: The log density below which a row is an outlier.
         n_context_: Number of context columns.
-        table_: The preprocessing of each column; print it. `flow_` has those that are not constant.
+        table_: The treatment of each column; print it. Columns of text, indices and identifiers are left out; `flow_`
+            has the others that are not constant.
         n_features_in_, feature_names_in_: As scikit-learn defines them.
 
     >>> import numpy as np
@@ -158,7 +210,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     table_: _tables.Table
 
     def __init__(self, flow: str = DEFAULT, **parameters: Any) -> None:
-        parameters = renamed_keywords("FlowDensity", parameters, self._signature.parameters)
+        parameters = self._renamed(parameters)
         refuse_others("FlowDensity", parameters, [*self._signature.parameters][1:])
         given = self._signature.bind(self, flow, **parameters)
         given.apply_defaults()
@@ -169,13 +221,64 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     _signature = _signature()
     __init__.__signature__ = _signature  # type: ignore[attr-defined]  # read by get_params, clone and help
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters by name; `deep`: those of the settings too, as ``fit__epochs``."""
+        found = {name: vars(self)[name] for name in self._get_param_names()}
+        for nested, kind in _NESTED.items() if deep else ():
+            inner = (found[nested] if isinstance(found[nested], kind) else kind()).get_params()
+            found |= {f"{nested}__{name}": value for name, value in inner.items()}
+        return found
+
+    def set_params(self, **parameters: Any) -> FlowDensity:
+        """Set parameters by name, those of the settings as ``fit__epochs``."""
+        parameters = self._renamed(parameters)
+        for nested, kind in _NESTED.items():
+            inner = {name: parameters.pop(name) for name in [*parameters] if name.startswith(f"{nested}__")}
+            if nested in parameters:
+                setattr(self, nested, parameters.pop(nested))
+            if inner:  # in settings of its own, because others may have been given the same
+                own = clone(vars(self)[nested] or kind())
+                values = {name.partition("__")[2]: value for name, value in inner.items()}
+                setattr(self, nested, own.set_params(**values))
+        super().set_params(**parameters)
+        return self
+
+    def _renamed(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Parameters by their names; earlier ones work until 0.7."""
+        parameters = renamed_keywords("FlowDensity", parameters, _OLD)
+        old = {name: parameters[name] for name in parameters if name in _OLD or name == "jitter"}
+        if not old:
+            return parameters
+        kept = {name: value for name, value in parameters.items() if name not in old}
+        advice = []
+        if "jitter" in old:
+            kept["spread"] = "none" if old["jitter"] is None else old["jitter"]
+            advice.append("spread=...")
+        for nested, kind in _NESTED.items():
+            inner = {name: value for name, value in old.items() if _OLD.get(name) == nested}
+            if inner:
+                before = kept.get(nested) or vars(self).get(nested)
+                kept[nested] = clone(before or kind()).set_params(**inner)
+                advice.append(f"{nested}={kind.__name__}({', '.join(f'{name}=...' for name in inner)})")
+        warn(f"{', '.join(old)}: give {', '.join(advice)} in place of it; the old way ends with {_ENDS}", FutureWarning)
+        return kept
+
+    def _inner(self, nested: str) -> dict[str, Any]:
+        """The settings of this name."""
+        value, kind = vars(self)[nested], _NESTED[nested]
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{nested}: expected None or {kind.__name__}, got {check.kind_of(value)}")
+        return dict((value or kind()).get_params())
+
+    @_beside_its_parameter
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, context: Any = None) -> FlowDensity:
         """Fit a fresh flow to rows.
 
         Args:
             X: Shape (rows, features), or a stream with context and weights of its own (`headrace.rows`), of which as
-                many rows as its buffer holds determine the outliers. A column that counts the rows, as a saved index
-                does, gives a warning. A column with one value in all rows is kept aside, and put back by `sample`.
+                many rows as its buffer holds determine the outliers. Columns of text, and those that count the rows or
+                have another whole number in each, are left out, with a warning, unless `discrete`, `spread`, `bounds`
+                or `periodic` names them. A column with one value in all rows is kept aside, and put back by `sample`.
             y: Ignored.
             sample_weight: Shape (rows,): weights of the rows in the likelihood, not negative. A weight of 2 has the
                 effect of a row given twice, but not the same bits, because batches then differ.
@@ -199,97 +302,84 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def _fit(self, X: Any, sample_weight: Any, context: Any) -> FlowDensity:
         """`fit`, which may leave the estimator partly changed."""
         check.choice("missing", self.missing, _tables.MISSING)
-        if (stream := stream_of(X, context, sample_weight)) is not None:
-            return self._fit_stream(stream)
-        self._frame = _given.library_of(X)
-        if self._frame != "pandas":  # pandas columns of objects may hold numbers
-            check_numbers("X", X)  # dates of polars would be numbers of days
-        kinds = kinds_of(inferred(X))
+        share = check.number("contamination", self.contamination, above=0.0, below=np.inf)
+        if share > 0.5:
+            raise ValueError(f"contamination: expected a number of at most 0.5, got {self.contamination!r}")
+        self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._names: tuple[str, ...] | None = None  # of the columns of a stream
+        self._frame: str | None = None
+        self._contexts: tuple[str, ...] | None = None
+        texts: tuple[str, ...] = ()
+        rows: Block | Stream
+        if (stream := stream_of(X, context, sample_weight)) is not None:
+            self.__dict__.pop("feature_names_in_", None)  # rows to score may come without names
+            rows = stream.of_table()
+            whole = (Present(rows) if self.missing == "drop" else rows).whole()
+            first = next(iter(rows), None) if whole is None else whole
+            if first is None:
+                raise ValueError("x: expected rows that miss no number, got none")
+            self.n_features_in_, self._names = first.x.shape[1], rows.called
+            kinds, rows = rows.kinds, rows if whole is None else whole
+        else:
+            rows, kinds, texts = self._of_arrays(X, sample_weight, context)
+        ready = prepared(rows, kinds, self._treatment(texts), self.progress)
+        self._fit_flow(ready)
+        some = ready.given.some() if isinstance(ready.given, Stream) else ready.given
+        if some.weights is not None and some.weights.any():  # rows that take part
+            some = some.take(some.weights > 0.0)
+        scores = self._density().scores(some.x[:, self.table_.places], some.context, x_name="X", alone=True)
+        self.offset_ = _quantile(scores, some.weights, share)
+        return self
+
+    def _of_arrays(self, X: Any, sample_weight: Any, context: Any) -> tuple[Block, list[str] | None, tuple[str, ...]]:
+        """Rows in memory, the kinds of their columns by dtype, and the names of those of text."""
+        self._frame = library_of(X)
+        X, texts = frames.without_text(X)
+        if self._frame != "pandas":  # pandas columns of objects may hold numbers
+            frames.check_numbers("X", X)  # dates of polars would be numbers of days
+        kinds = frames.kinds_of(frames.inferred(X))
         try:
             X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
         except (TypeError, ValueError):
-            check_numbers("X", X)  # names the column that is not numeric
+            frames.check_numbers("X", X)  # names the column that is not numeric
             raise
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
         if weights is not None and (weights < 0.0).any():
             raise ValueError(f"sample_weight: expected numbers of at least 0, got {weights.min()}")
-        share = self._outliers()
-        if message := _columns.about_index(X, self._called()):
-            warn(f"X: {message}; drop it if it is an index")
         conditions, self._contexts = None, frames.labels_of(context)
         if context is not None:
             conditions = _two_dimensional(context, X.dtype)
             if len(conditions) != len(X):
                 raise ValueError(f"context: expected {len(X)} rows, as many as X has, got {len(conditions)}")
-        return self._fit_rows(X, weights, conditions, kinds, share)
+        return Block(X, conditions, weights), kinds, texts
 
-    def _fit_rows(
-        self, X: NDArray[Any], weights: Any, conditions: Any, kinds: list[str] | None, share: float
-    ) -> FlowDensity:
-        """`fit` of rows in memory; `kinds`: kinds of the columns, by their dtypes."""
-        X, weights, conditions = self._present(X, weights, conditions)
-        counts: Any = slice(None) if weights is None or not weights.any() else weights > 0.0  # rows that take part
-        self._learn_table(X[counts], kinds)
-        columns = 0 if conditions is None else conditions.shape[1]
-        self._fit_flow(self.table_.without_constants(X), columns, X, conditions, weights)
-        conditions, weights = (None if part is None else part[counts] for part in (conditions, weights))
-        self.offset_ = _quantile(self._log_prob(X[counts], conditions), weights, share)
-        return self
+    def _treatment(self, texts: tuple[str, ...] = ()) -> Treatment:
+        """How the columns are treated."""
+        names = ("discrete", "spread", "missing", "bounds", "periodic")
+        how = {name: getattr(self, name) for name in names}
+        labels = [f"column {name!r}" for name in texts]
+        return Treatment(**how, names=self._called(), seed=self._seed, texts=labels, x_name="X")
 
-    def _outliers(self) -> float:
-        """The share of training rows called outliers, checked."""
-        share = check.number("contamination", self.contamination, above=0.0, below=np.inf)
-        if share > 0.5:
-            raise ValueError(f"contamination: expected a number of at most 0.5, got {self.contamination!r}")
-        return share
-
-    def _fit_stream(self, stream: Stream) -> FlowDensity:
-        """`fit` of rows that may not fit in memory."""
-        share = self._outliers()
-        stream = stream.of_table()
-        if self.missing == "drop":
-            stream = Present(stream)
-        self.__dict__.pop("feature_names_in_", None)  # rows to score may come without names
-        self._frame, self._contexts, whole = None, None, stream.whole()
-        first = next(iter(stream), None) if whole is None else whole
-        if first is None:
-            raise ValueError("x: expected rows that miss no number, got none")
-        self.n_features_in_, self._names = first.x.shape[1], stream.called
-        if message := _columns.about_index(first.x, self._called()):
-            warn(f"X: {message}; drop it if it is an index")
-        if whole is not None:
-            return self._fit_rows(whole.x, whole.weights, whole.context, stream.kinds, share)
-        support = self._support()
-        seen = Passed(stream, None if support is None else support.bounds)
-        check_stream(stream, None, self.progress, seen.add)
-        self._learn_table(seen, stream.kinds)
-        some = stream.some()
-        columns = 0 if some.context is None else some.context.shape[1]
-        self._fit_flow(self.table_.without_constants(some.x), columns, stream, None, None)
-        self.offset_ = _quantile(self._log_prob(some.x, some.context), some.weights, share)
-        return self
-
-    @silent(FREQUENT)  # the table's warning names jitter, too
-    def _fit_flow(self, like: NDArray[Any], columns: int, x: Any, context: Any, weights: Any) -> None:
-        """Fit a fresh flow, or several, for rows such as those of `like`."""
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        how = {name: getattr(self, name) for name in _FITTED_WITH}
-        self.table_ = replace(self.table_, seed=seed)
-        if isinstance(x, np.ndarray):
-            x = self.table_.spread(x)
-        elif not self.table_.is_plain:
-            x = Treated(x, self.table_)
+    @silent(FREQUENT)  # the table has a warning of its own
+    def _fit_flow(self, ready: Prepared) -> None:
+        """Fit a fresh flow, or several."""
+        how, seed = self._inner("fit"), self._seed
+        bootstrap, self.table_ = how.pop("bootstrap"), ready.table
         how["validation"] = self._held_out(how["validation"])
+        rows = ready.rows if isinstance(ready.rows, Stream) else ready.rows.x
+        context = None if isinstance(ready.rows, Stream) else ready.rows.context
+        like = next(iter(ready.rows)) if isinstance(ready.rows, Stream) else ready.rows
+        make = partial(self._fresh, like, ready)
         if self.ensemble is None:
-            if self.bootstrap:
+            if bootstrap:
                 raise ValueError("bootstrap: expected False without an ensemble, got True")
-            flow: Any = self._fresh(like, columns, seed)
+            flow: Any = make(seed)
         else:
             members = check.integer("ensemble", self.ensemble, least=1)
-            flow = Ensemble([self._fresh(like, columns, seed + i) for i in range(members)])
-            how["bootstrap"] = bool(self.bootstrap)
-        self.history_ = flow.fit(x, context, weights=weights, seed=seed, progress=self.progress, **how)
+            flow = Ensemble([make(seed + i) for i in range(members)])
+            how["bootstrap"] = bool(bootstrap)
+        weights = None if isinstance(ready.rows, Stream) else ready.rows.weights
+        self.history_ = flow.fit(rows, context, weights=weights, seed=seed, progress=self.progress, **how)
         if self.ensemble is not None:
             flow = flow[: len(self.history_)]  # members that were fitted before Ctrl-C
         called = self._called()
@@ -308,29 +398,23 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         )
         if X.shape[1] != self.n_features_in_:
             raise ValueError(f"validation: expected {self.n_features_in_} columns, as X has, got {X.shape[1]}")
+        used = self.table_.used()
+        called = self._called()
+        names = None if called is None else [called[i] for i in self.table_.places]
         others = [None if part is None else np.asarray(part) for part in parts[1:]]
-        return self.table_.to_look_at(X, *others, names=self._called(), x_name="validation")
+        return used.to_look_at(X[:, self.table_.places], *others, names=names, x_name="validation")
 
-    def _to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
-        """The arguments of `headrace.diagnose`, in the flow's form."""
-        called = self._called() if names is None else names
-        own = None if called is None or len(called) != self.n_features_in_ else [called[i] for i in self.table_.kept]
-        given = self._looked_at(x, context, weights, "x", _tables.LOOK)
-        known = None
-        if training is not None:
-            parts = training if isinstance(training, tuple) else (training,)
-            known = self._looked_at(parts[0], parts[1] if len(parts) > 1 else None, None, "training", _tables.FIT)[:2]
-        return *given, known, names if own is None else own
+    def _density(self) -> TableDensity:
+        """The density of the table."""
+        called = self._called()
+        names = None if called is None else tuple(called)
+        own = (self._contexts, self.flow_.dtype.name, self._frame, names)
+        return TableDensity(self.flow_, Columns(self.table_, names, *own))
 
-    def _looked_at(self, x: Any, context: Any, weights: Any, x_name: str, purpose: int) -> tuple[Any, ...]:
-        X = self._opened(x)
-        conditions, share = self._context(context, len(X)), None if weights is None else np.asarray(weights)
-        if conditions is not None and conditions.ndim == 1:
-            conditions = np.broadcast_to(conditions, (len(X), conditions.size))
-        found: tuple[Any, ...] = self.table_.to_look_at(
-            X, conditions, share, names=self._called(), x_name=x_name, purpose=purpose
-        )
-        return found
+    def as_table(self) -> TableDensity:
+        """The density of the table as one that files keep: `save` writes it, and `headrace.load` gives it again."""
+        check_is_fitted(self)
+        return self._density()
 
     def _called(self) -> list[str] | None:
         """The names of the columns."""
@@ -349,8 +433,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
                 column.
         """
         check_is_fitted(self)
-        X = self._opened(X)
-        return self._log_prob(X, self._context(context, len(X)))
+        rows = self._opened(X)
+        return self._density().scores(rows, self._context(context, len(rows)), x_name="X", alone=True)
 
     def spread_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
         """How far the members of an ensemble differ in `score_samples`, shape (rows,), see `Ensemble.spread`.
@@ -361,9 +445,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         check_is_fitted(self)
         if not isinstance(self.flow_, Ensemble):
             raise ValueError("ensemble: expected a number of flows for a spread, got None")
-        X = self._opened(X)
-        found = self._by_row(self.flow_.spread, self.table_.without_constants(X), self._context(context, len(X)))
-        return np.where(np.isnan(X).any(axis=1), np.nan, found)
+        rows = self._opened(X)
+        found = by_row(self._density().spread, rows, self._context(context, len(rows)))
+        return np.where(np.isnan(rows).any(axis=1), np.nan, found)
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
         """The mean log density of rows in nats; if ``missing="drop"``, of those without missing values."""
@@ -412,77 +496,52 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
         n = check.integer("n", n_samples)
-        drawn = self.table_.back(self.flow_.sample(n, self._context(context, n), seed=seed))
-        if not as_frame:
-            return drawn
-        return _given.as_frame(drawn, self.table_, self._called(), self._frame)
+        return self._density().sample(n, self._context(context, n), seed=seed, as_frame=as_frame)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore an estimator; one that was pickled before tables existed gets a plain table."""
+        """Restore an estimator; one that was pickled by an earlier version gets settings, and a plain table."""
         old = {name: p.default for name, p in self._signature.parameters.items() if p.default is not p.empty}
-        super().__setstate__({**old, "_frame": None, "_names": None, "_contexts": None, **state})
+        state = {**old, "_frame": None, "_names": None, "_contexts": None, **state}
+        for nested, kind in _NESTED.items():
+            inner = {name: state.pop(name) for name in [*state] if _OLD.get(name) == nested}
+            state[nested] = kind(**inner) if inner else state[nested]
+        if "jitter" in state:
+            state["spread"] = state.pop("jitter") or "none"
+        super().__setstate__(state)
         if "flow_" in state and "table_" not in state:
             self.table_ = _tables.Table((_tables.Column(),) * self.n_features_in_)
 
-    # ---- tables as they come ---------------------------------------------------------------------------------------
-
-    def _present(self, X: NDArray[Any], *others: NDArray[Any] | None) -> tuple[Any, ...]:
-        """Rows without missing values, and their context and weights."""
-        labels = [_columns.label(i, self._called()) for i in range(X.shape[1])]
-        good = _tables.without_missing(X, labels, self.missing, "X")
-        if good.all():
-            return X, *others
-        return X[good], *(None if part is None else part[good] for part in others)
-
-    def _learn_table(self, X: NDArray[Any] | Passed, kinds: list[str] | None) -> None:
-        """Determine each column's kind and noise, from the rows that take part or from a sample of them."""
-        called = self._called()
-        self.table_ = _given.learn(
-            X,
-            kinds,
-            discrete=self.discrete,
-            jitter=self.jitter,
-            missing=self.missing,
-            support=self._support(),
-            names=called,
-            x_name="X",
-        )
-        some = X.some if isinstance(X, Passed) else X
-        if message := _tables.about_repeats(some, self.table_, called):
-            warn(f"X: {message}")
-
     def _opened(self, X: Any) -> NDArray[Any]:
-        """Rows to score."""
+        """The used columns of rows to score, or of samples."""
         finite: Any = "allow-nan" if self.missing == "drop" else True
-        rows: NDArray[Any] = validate_data(
-            self, X, dtype=[np.float64, np.float32], reset=False, ensure_all_finite=finite
-        )
-        return rows
+        X = frames.without_text(X, self._called() or ())[0]
+        how: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": finite}
+        places = self.table_.places
+        if len(places) < self.n_features_in_ and np.shape(X)[1:] == (len(places),):
+            rows: NDArray[Any] = check_array(X, **how, input_name="X")
+            return rows
+        rows = validate_data(self, X, reset=False, **how)
+        return rows if len(places) == rows.shape[1] else rows[:, places]
 
-    def _by_column(self, name: str, value: Any) -> Any:
-        """Bounds or periods of each column, from a dict by index or name too."""
-        return _columns.by_column(name, value, self.n_features_in_, self._called(), "X")
-
-    def _support(self) -> Support | None:
-        """The support of all columns."""
-        bounds, periodic = self._by_column("bounds", self.bounds), self._by_column("periodic", self.periodic)
-        return support_or_none(bounds, self.n_features_in_, periodic)
-
-    def _fresh(self, X: NDArray[Any], context: int, seed: int) -> Flow:
-        """A fresh flow of the columns that are left."""
+    def _fresh(self, like: Block, ready: Prepared, seed: int) -> Flow:
+        """A fresh flow of the remaining columns."""
         name = check.choice("flow", self.flow, tuple(FLOWS))
         takes = _MADE_WITH[name]
-        every = dict.fromkeys(parameter for each in _MADE_WITH.values() for parameter in each)
-        settings = {key: getattr(self, key) for key in every if getattr(self, key) is not None}
-        settings = {**with_effort(self.effort, [key for key in takes if key not in settings]), **settings}
+        rare = self._inner("settings")
+        given = {key: rare[key] if key in rare else getattr(self, key) for key in _BY_FLOW}
+        settings = {key: value for key, value in given.items() if value is not None}
+        effort = self._inner("fit")["effort"]
+        settings = {**with_effort(effort, [key for key in takes if key not in settings]), **settings}
         for key in settings:
             if key not in takes:
                 raise ValueError(f"{key}: expected None, as flow={name!r} does not take it, got {settings[key]!r}")
-        for key, left in (("bounds", self.table_.bounds), ("periodic", self.table_.periods)):
-            if (own := left(self._by_column(key, settings.pop(key, None)))) is not None:
-                settings[key] = own
-        dtype = X.dtype if self.dtype is None else self.dtype
-        flow: Flow = FLOWS[name](X.shape[1], context=context, seed=seed, dtype=dtype, **settings)
+        for key, value in (("bounds", ready.bounds), ("periodic", ready.periodic)):
+            settings.pop(key, None)
+            if value is not None:
+                settings[key] = value
+        dtype = like.x.dtype if self.dtype is None else self.dtype
+        context = 0 if like.context is None else like.context.shape[1]
+        flow: Flow = FLOWS[name](like.x.shape[1], context=context, seed=seed, dtype=dtype, **settings)
         return flow
 
     def _context(self, context: Any, rows: int) -> NDArray[Any] | None:
@@ -500,21 +559,6 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         if given.shape != (rows, columns):
             raise errors.wrong_shape("context", errors.context_shape(columns, (rows,)), np.shape(context))
         return given
-
-    def _log_prob(self, X: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
-        verb = partial(self._by_row, self.flow_.log_prob)
-        return self.table_.log_prob(verb, X, context, name="X", names=self._called())
-
-    def _by_row(self, verb: Any, X: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
-        """A result of at least `LEAST_ROWS` rows, which give each row the bits that it has among others."""
-        rows = len(X)
-        missing = max(LEAST_ROWS - rows, 0)
-        if missing:
-            X = np.concatenate([X, np.repeat(X[:1], missing, axis=0)])
-            if context is not None and context.ndim == 2:
-                context = np.concatenate([context, np.repeat(context[:1], missing, axis=0)])
-        # scikit-learn expects float64 scores; it holds those of a float32 flow exactly.
-        return np.asarray(verb(X, context)[:rows], np.float64)
 
 
 def _two_dimensional(context: Any, dtype: Any) -> NDArray[Any]:

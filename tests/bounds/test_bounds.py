@@ -328,10 +328,10 @@ def test_some_columns_keep_their_bounds(base):
 
 def test_the_estimator_takes_bounds():
     pytest.importorskip("sklearn")
-    from headrace.sklearn import FlowDensity
+    from sklearn_cases import estimator
 
     x = rows(dtype="float32")
-    density = FlowDensity(transforms=1, hidden=(8,), bounds=BOUNDS, epochs=2, random_state=0).fit(x)
+    density = estimator(transforms=1, hidden=(8,), bounds=BOUNDS, epochs=2, random_state=0).fit(x)
     assert inside(density.sample(200, random_state=0))
     outside = np.array([[9.0, 0.5, 0.0, -3.0]], np.float32)
     assert density.score_samples(outside) == -np.inf

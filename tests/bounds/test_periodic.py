@@ -213,11 +213,11 @@ def test_no_network_reads_an_angle():
 
 def test_the_estimator_takes_periods():
     pytest.importorskip("sklearn")
-    from headrace.sklearn import FlowDensity
+    from sklearn_cases import estimator
 
     x = rows(dtype="float32")
     settings = {"transforms": 1, "hidden": (8,), "epochs": 1, "random_state": 0, "bounds": BOUNDS, "periodic": PERIODS}
-    density = FlowDensity("nsf", coupling=True, **settings).fit(x)
+    density = estimator("nsf", coupling=True, **settings).fit(x)
     assert density.flow_.transforms[-1].periodic == tuple(PERIODS)
     drawn = density.sample(200, random_state=0)
     assert ((drawn[:, [0, 2]] >= LOW[[0, 2]].astype("f4")) & (drawn[:, [0, 2]] < HIGH[[0, 2]].astype("f4"))).all()
@@ -228,9 +228,9 @@ def test_the_estimator_takes_periods():
 @pytest.mark.parametrize("kind", ["maf", "iaf", "realnvp", "nsf", "planar", "radial"])
 def test_the_estimator_takes_them_with_every_flow(kind):
     pytest.importorskip("sklearn")
-    from headrace.sklearn import FlowDensity
+    from sklearn_cases import estimator
 
     settings = {"transforms": 1, "epochs": 1, "random_state": 0, "bounds": BOUNDS, "periodic": PERIODS}
-    density = FlowDensity(kind, hidden=(8,), **settings).fit(rows(dtype="float32"))
+    density = estimator(kind, hidden=(8,), **settings).fit(rows(dtype="float32"))
     drawn = density.sample(200, random_state=0)
     assert ((drawn[:, [0, 2]] >= LOW[[0, 2]].astype("f4")) & (drawn[:, [0, 2]] < HIGH[[0, 2]].astype("f4"))).all()

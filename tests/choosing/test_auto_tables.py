@@ -100,7 +100,7 @@ def test_files_know_the_table(chosen, tmp_path):
     assert kept == choice.columns.table
     assert _table.names_in(notes, kept) == ["count", "yes", "size", "unit"]
     assert Names.of_notes(notes, 3, 0) == Names(("count", "yes", "size"), ())
-    again = hr.load(path).sample(30, seed=4, dtype="float64")
+    again = hr.Flow.load(path).sample(30, seed=4, dtype="float64")
     assert (kept.back(again) == choice.sample(30, seed=4)).all()
 
 
@@ -139,11 +139,11 @@ def test_arrays_jitter_and_bounds():
     assert [one.kind for one in choice.columns.table.columns] == ["integer", "integer"]
     assert choice.sample(3000, seed=0)[:, 0].min() == 0.0  # zeros are on the bound, and nothing is below it
     assert choice.columns.dtype == "float64"
-    assert hr.auto(counts.astype(float), discrete=[1], jitter={0: 0.5}, **QUICK).columns.table.columns[0].width == 0.5
+    assert hr.auto(counts.astype(float), discrete=[1], spread={0: 0.5}, **QUICK).columns.table.columns[0].width == 0.5
     rounded = rng.standard_normal((600, 2)).round(1)
     with pytest.warns(RuntimeWarning, match="x: values repeat in column 0"):
         hr.auto(rounded, **QUICK)
-    spread = hr.auto(rounded, jitter="auto", **QUICK)
+    spread = hr.auto(rounded, spread="auto", **QUICK)
     assert [one.width for one in spread.columns.table.columns] == pytest.approx([0.1, 0.1])
     assert "Spread by noise, as values repeat: 0, 1." in str(spread)
 
@@ -155,7 +155,7 @@ def test_arrays_jitter_and_bounds():
         ({"discrete": "all"}, "discrete: expected 'auto'"),
         ({"discrete": ["no"]}, "discrete: expected a column of x, got 'no'"),
         ({"discrete": ["size"]}, "x: column 'size': expected whole numbers"),
-        ({"jitter": {"count": 0.1}}, "jitter: expected columns that are not whole numbers, got column 'count'"),
+        ({"spread": {"count": 0.1}}, "spread: expected columns that are not whole numbers, got column 'count'"),
         ({"names": ["a"]}, "names: expected 4"),
     ],
 )

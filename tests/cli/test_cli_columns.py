@@ -32,7 +32,7 @@ def test_whole_and_constant_columns_come_back(folder, run, result):
     warning = "t.csv: column 'unit' has one number in all rows (2.5), and is kept aside: "
     assert err.startswith("headrace: warning: " + warning)
     assert len(err.splitlines()) == 1
-    assert hr.load("f.safetensors").features == 2
+    assert hr.Flow.load("f.safetensors").features == 2
     notes = files.read_notes("f.safetensors")
     assert json.loads(notes["columns"])["features"] == ["count", "size"]
     assert json.loads(notes["table"])["names"] == ["count", "size", "unit"]
@@ -167,7 +167,7 @@ def test_a_file_without_the_note_is_as_before(folder, result):
     write("t.csv", rows()[:, 1:2], "size")
     result("fit", "t.csv", "-o", "f", *SHORT)
     assert "table" not in files.read_notes("f")
-    files.save(hr.load("f"), "g", {"table": '{"columns": [{"kind": "odd"}]}'})  # of somebody else
+    files.save(hr.Flow.load("f"), "g", {"table": '{"columns": [{"kind": "odd"}]}'})  # of somebody else
     assert result("score", "g", "t.csv", "-o", "l.npy")["rows"] == 400
 
 
@@ -186,7 +186,7 @@ def test_bounds_and_noise_agree(folder, run, result):
     bounded = ("--discrete", "count", "--spread", "size=0.2", "--bounds", "count=8:33,size=0:")
     code, _, err = run("fit", "t.csv", "-o", "f", *bounded, *SHORT)
     assert code == 0, err
-    assert hr.load("f").transforms[-1].bounds == ((5.0, 35.0), (0.0, None))  # cells of 10 and of 30
+    assert hr.Flow.load("f").transforms[-1].bounds == ((5.0, 35.0), (0.0, None))  # cells of 10 and of 30
     result("sample", "f", "-n", 3000, "--seed", 1, "-o", "s.npy")
     drawn = np.load("s.npy")
     assert set(np.unique(drawn[:, 0])) == {10.0, 20.0, 30.0}
@@ -220,7 +220,7 @@ def test_whole_numbers_go_around(folder, run, result):
     every = np.column_stack([np.arange(24.0), np.zeros(24)])
     write("v.csv", every, "hour,size")
     result("score", "f", "v.csv", "-o", "l.npy")
-    flow = hr.load("f")
+    flow = hr.Flow.load("f")
     share = np.exp(np.load("l.npy").astype(float))
     # All hours together leave the density of the other column.
     grid = np.column_stack([np.linspace(0.0, 24.0, 2401)[:-1], np.zeros(2400)])
@@ -312,7 +312,7 @@ def test_pictures_of_a_file_know_its_table(folder, run):
     write("t.csv", rows())
     assert run("fit", "t.csv", "-o", "f.safetensors", "--discrete", "count", *SHORT)[0] == 0
     source = density_of("f.safetensors")
-    assert (source.columns, source.features) == (3, 2)
+    assert (source.width, source.features) == (3, 2)
     assert (source.names, source.all_names) == (("count", "size"), ("count", "size", "unit"))
     shown = source.rows(rows()).x
     assert shown.shape == (400, 2)

@@ -137,9 +137,9 @@ def test_columns_without_information_are_reported(folder, run):
     written("t.npy", x)
     code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--buffer", 300, *SHORT)
     assert code == 0
-    assert "looks like the numbers of the rows" in err
+    assert "t.npy: left out: column 0 (0, 1, 2, ...); --columns chooses others" in err
     assert "column 2 has one number in all rows (7), and is kept aside" in err
-    assert (hr.load("f.safetensors").features, len(err.splitlines())) == (2, 2)
+    assert hr.Flow.load("f.safetensors").features == 1
 
 
 def counted(rows=1000):
@@ -199,8 +199,8 @@ def test_a_long_table_may_miss_numbers_and_have_bounds(folder, run, result):
     report = json.loads(out)
     assert report["training_rows"] + report["held_out_rows"] == 998
     result("fit", "good.npy", "-o", "g", *COUNTED, *bounds, *SHORT)
-    assert_array_equal(hr.load("f").parameters, hr.load("g").parameters)
-    assert hr.load("f").transforms[-1].bounds == ((-1.0, None), (-0.5, 1.5), None)
+    assert_array_equal(hr.Flow.load("f").parameters, hr.Flow.load("g").parameters)
+    assert hr.Flow.load("f").transforms[-1].bounds == ((-1.0, None), (-0.5, 1.5), None)
     result("score", "f", "t.npy", "-o", "l.npy")
     assert np.flatnonzero(np.isnan(np.load("l.npy"))).tolist() == [5, 700]
     wrong = ("--discrete", "0", "--buffer", 150)

@@ -43,7 +43,7 @@ def test_a_table_from_the_standard_input(folder, run, result, given):
 
 def test_messages_speak_of_the_standard_input(folder, run, given):
     for text, pattern in (
-        ("a,b\n1,x\n", "standard input: line 2, column 'b'"),
+        ("a,b\n1,2\n1,x\n", "standard input: line 3, column 'b'"),
         ("", "standard input: expected a table"),
     ):
         (folder / "bad.csv").write_text(text)

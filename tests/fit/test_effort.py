@@ -356,15 +356,17 @@ def test_ctrl_c_in_the_student_keeps_the_best(monkeypatch):
 
 
 def test_an_estimator_has_residual_blocks_by_default():
-    sklearn = pytest.importorskip("headrace.sklearn")
+    pytest.importorskip("sklearn")
+    from sklearn_cases import estimator
+
     own = {"transforms": 1, "hidden": (8,), "epochs": 2, "random_state": 0}
-    density = sklearn.FlowDensity(effort="high", keep=True, **own).fit(bent(600))
+    density = estimator(effort="high", keep=True, **own).fit(bent(600))
     assert len(density.history_.members) == 4
     sizes = {
         residual: hr.NSF(2, transforms=1, hidden=(8,), residual=residual).n_parameters for residual in (True, False)
     }
     assert density.flow_.n_parameters == sizes[True]
-    plain = sklearn.FlowDensity(effort="high", residual=False, **own).fit(bent(600))
+    plain = estimator(effort="high", residual=False, **own).fit(bent(600))
     assert plain.flow_.n_parameters == sizes[False] != sizes[True]
 
 

@@ -230,9 +230,9 @@ def test_an_ensemble_keeps_the_members_that_were_fitted(monkeypatch, set_threads
 def test_flow_density(monkeypatch):
     """An estimator that was fitted before keeps its fit, its names and its table."""
     pytest.importorskip("sklearn")
-    from headrace.sklearn import FlowDensity
+    from sklearn_cases import estimator
 
-    fresh = FlowDensity("maf", transforms=1, hidden=(8,), epochs=3, random_state=0)
+    fresh = estimator("maf", transforms=1, hidden=(8,), epochs=3, random_state=0)
     calls = ctrl_c(monkeypatch, RUN, "go")
     with pytest.raises(KeyboardInterrupt):
         fresh.fit(rows(600))
@@ -241,7 +241,7 @@ def test_flow_density(monkeypatch):
     monkeypatch.undo()
     fitted = fresh.fit(rows(600))
     before, scores = dict(vars(fitted)), fitted.score_samples(rows(50))
-    for owner, name in ((RUN, "go"), ("headrace.sklearn:FlowDensity", "_log_prob")):
+    for owner, name in ((RUN, "go"), ("headrace._tables.density:TableDensity", "scores")):
         calls = ctrl_c(monkeypatch, owner, name)
         with pytest.raises(KeyboardInterrupt):
             fitted.fit(rows(600, features=3))

@@ -347,18 +347,18 @@ def test_ensembles_ascents_and_estimators_take_streams():
 
 def test_an_estimator_takes_a_stream():
     pytest.importorskip("sklearn")
-    from headrace.sklearn import FlowDensity
+    from sklearn_cases import estimator
 
     x, context, weights = streams.rows(3000, "float64", 1, True)
     settings = {"epochs": 2, "transforms": 1, "hidden": (8,), "random_state": 0}
     stream = hr.rows.memmap(x, context, weights, buffer=10_000)
-    one, other = FlowDensity(**settings), FlowDensity(**settings)
+    one, other = estimator(**settings), estimator(**settings)
     one.fit(stream)
     other.fit(x, sample_weight=weights, context=context)
     assert_array_equal(one.score_samples(x, context), other.score_samples(x, context))
     assert one.offset_ == other.offset_
     assert one.n_features_in_ == 3
-    fitted = FlowDensity(**settings).fit(hr.rows.memmap(x, buffer=1000))
+    fitted = estimator(**settings).fit(hr.rows.memmap(x, buffer=1000))
     assert (fitted.decision_function(x) < 0).mean() == pytest.approx(0.1, abs=0.03)
 
 

@@ -71,9 +71,10 @@ def test_an_old_name_of_an_argument_warns_of_its_successor():
             call(time_budget=1.0)
         with pytest.raises(TypeError, match="seconds: expected one of time_budget and seconds, its old name, got both"):
             call(seconds=1.0, time_budget=1.0)
-    assert FlowDensity("maf", time_budget=3.0).time_budget == 3.0
-    with pytest.warns(DeprecationWarning, match="seconds"):
-        assert FlowDensity("maf", seconds=3.0).time_budget == 3.0
+    with pytest.warns(FutureWarning, match=r"time_budget: give fit=FitSettings\(time_budget=...\)"):
+        assert FlowDensity("maf", time_budget=3.0).fit.time_budget == 3.0
+    with pytest.warns((DeprecationWarning, FutureWarning), match="seconds"):
+        assert FlowDensity("maf", seconds=3.0).get_params()["fit__time_budget"] == 3.0
 
 
 def test_calls_of_sequences_by_the_old_names_give_the_same_with_a_warning():

@@ -79,11 +79,11 @@ def test_files_keep_them():
 
 def test_flow_density():
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    from headrace.sklearn import FlowDensity
+    from headrace.sklearn import FitSettings, FlowDensity
 
     x = np.stack([np.round(NORMAL, 1), NORMAL], axis=1)
-    how = {"transforms": 2, "hidden": (8,), "epochs": 5, "random_state": 0}
-    density = FlowDensity(jitter="auto", **how).fit(x)
+    how = {"transforms": 2, "hidden": (8,), "fit": FitSettings(epochs=5), "random_state": 0}
+    density = FlowDensity(spread="auto", **how).fit(x)
     drawn = density.sample(300, random_state=1)
     assert set(drawn[:, 0]) <= set(np.round(np.arange(-100, 101) / 10, 1))
     assert len(set(drawn[:, 1])) == 300
@@ -105,7 +105,7 @@ def test_the_command_line_and_auto(tmp_path, monkeypatch):
     assert main(["sample", "f", "-n", "200", "--seed", "1", "-o", "s.csv"]) == 0
     drawn = np.loadtxt("s.csv", delimiter=",", skiprows=1)
     np.testing.assert_allclose(drawn[:, 0], np.round(drawn[:, 0], 1), atol=1e-6)
-    choice = hr.auto(x, 3.0, jitter="auto", families=["maf"], progress=False)
+    choice = hr.auto(x, 3.0, spread="auto", families=["maf"], progress=False)
     drawn = choice.sample(50, seed=0)
     np.testing.assert_allclose(drawn[:, 0], np.round(drawn[:, 0], 1), atol=1e-6)
 

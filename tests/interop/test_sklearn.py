@@ -23,7 +23,8 @@ from sklearn.preprocessing import StandardScaler  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
 from headrace._fit import run  # noqa: E402
-from headrace.sklearn import FLOWS, FlowDensity  # noqa: E402
+from headrace.sklearn import FLOWS, FitSettings, FlowDensity, FlowSettings  # noqa: E402
+from sklearn_cases import estimator  # noqa: E402
 
 pytestmark = pytest.mark.programs
 
@@ -45,7 +46,7 @@ def not_expected(estimator):
 
 @pytest.mark.filterwarnings("ignore:X. values repeat:RuntimeWarning")  # those of irises, which are rounded
 @parametrize_with_checks(
-    [FlowDensity(epochs=3), FlowDensity("nsf", epochs=2, dtype="float32", validation=0.0, bins=4)],
+    [estimator(epochs=3), estimator("nsf", epochs=2, dtype="float32", validation=0.0, bins=4)],
     expected_failed_checks=not_expected,
 )
 def test_the_checks_of_scikit_learn(estimator, check):
@@ -54,7 +55,7 @@ def test_the_checks_of_scikit_learn(estimator, check):
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_every_flow(name):
-    density = FlowDensity(name, **SHORT).fit(table())
+    density = estimator(name, **SHORT).fit(table())
     assert type(density.flow_) is FLOWS[name]
     assert len(density.flow_) == 2 + 1
     assert density.history_.stopped == "epochs"
@@ -63,7 +64,7 @@ def test_every_flow(name):
 def test_it_is_the_fit_of_python():
     x = table()
     settings = {"epochs": 100, "batch_size": 50, "learning_rate": 0.1, "patience": 2, "validation": 0.25}
-    density = FlowDensity(**{**SHORT, **settings}).fit(x)
+    density = estimator(**{**SHORT, **settings}).fit(x)
     assert density.history_.stopped == "patience"
     seed = int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
     flow = hr.NSF(2, transforms=2, hidden=(8,), seed=seed, dtype="float64")
@@ -83,7 +84,7 @@ def test_dtypes():
         ("float32", "float64", "float64"),
     ):
         x = (10 * table()).astype(given)
-        density = FlowDensity(**SHORT, dtype=asked).fit(x)
+        density = estimator(**SHORT, dtype=asked).fit(x)
         assert density.flow_.dtype == wanted
         assert density.score_samples(x).dtype == "float64"  # as scikit-learn asks
         assert density.sample(3).dtype == wanted
@@ -91,7 +92,7 @@ def test_dtypes():
 
 def test_a_row_alone_has_the_density_that_it_has_among_others():
     x = table("float32")
-    density = FlowDensity(epochs=3, random_state=0).fit(x)
+    density = estimator(epochs=3, random_state=0).fit(x)
     alone = np.concatenate([density.score_samples(x[i : i + 1]) for i in range(20)])
     assert_array_equal(alone, density.score_samples(x[:20]))
     assert_array_equal(density.score_samples(x[:7]), density.score_samples(x)[:7])
@@ -99,7 +100,7 @@ def test_a_row_alone_has_the_density_that_it_has_among_others():
 
 def test_random_state():
     x = table()
-    one, same, other = (FlowDensity(**{**SHORT, "random_state": state}).fit(x) for state in (1, 1, 2))
+    one, same, other = (estimator(**{**SHORT, "random_state": state}).fit(x) for state in (1, 1, 2))
     assert_array_equal(one.score_samples(x), same.score_samples(x))
     assert not np.array_equal(one.score_samples(x), other.score_samples(x))
     assert_array_equal(one.sample(5, random_state=3), one.sample(5, random_state=3))
@@ -112,11 +113,11 @@ def test_weights():
     """Rows of weight 0 take no part."""
     x, weights = table(), np.ones(200)
     weights[:50] = 0.0
-    one = FlowDensity(**SHORT).fit(x, sample_weight=weights)
+    one = estimator(**SHORT).fit(x, sample_weight=weights)
     x[:50] = 99.0
-    assert_array_equal(one.flow_.parameters, FlowDensity(**SHORT).fit(x, sample_weight=weights).flow_.parameters)
+    assert_array_equal(one.flow_.parameters, estimator(**SHORT).fit(x, sample_weight=weights).flow_.parameters)
     with pytest.warns(RuntimeWarning, match="one value is frequent in column 0"):
-        assert not np.array_equal(one.flow_.parameters, FlowDensity(**SHORT).fit(x).flow_.parameters)
+        assert not np.array_equal(one.flow_.parameters, estimator(**SHORT).fit(x).flow_.parameters)
 
 
 @pytest.mark.filterwarnings("ignore:X. values repeat:RuntimeWarning")
@@ -124,20 +125,28 @@ def test_a_weight_of_2_has_the_effect_of_a_row_given_twice():
     """In one batch of all rows, where the order of sums alone differs."""
     x = table()
     twice = np.arange(200) % 3 == 0
-    how = {**SHORT, "batch_size": 1000, "validation": None, "weight_decay": None, "gaussianize": False, "epochs": 20}
-    weighted = FlowDensity(**how).fit(x, sample_weight=1.0 + twice)
-    repeated = FlowDensity(**how).fit(np.concatenate([x, x[twice]]))
+    how = {
+        **SHORT,
+        "spread": "none",
+        "batch_size": 1000,
+        "validation": None,
+        "weight_decay": None,
+        "gaussianize": False,
+        "epochs": 20,
+    }
+    weighted = estimator(**how).fit(x, sample_weight=1.0 + twice)
+    repeated = estimator(**how).fit(np.concatenate([x, x[twice]]))
     assert_allclose(weighted.score_samples(x), repeated.score_samples(x), rtol=1e-6, atol=1e-6)
-    plain = FlowDensity(**how).fit(x)
+    plain = estimator(**how).fit(x)
     assert np.abs(weighted.score_samples(x) - plain.score_samples(x)).max() > 1e-3
 
 
 def test_unknown_keywords_name_the_known_ones_and_the_meant_one():
     for call, words in (
-        (lambda: FlowDensity("nsf", layers=3), "layers: expected a keyword of FlowDensity .*did you mean transforms"),
-        (lambda: FlowDensity(lr=1e-3), "did you mean learning_rate"),
-        (lambda: FlowDensity(seed=1), "did you mean random_state"),
-        (lambda: FlowDensity().sample(3, seed=1), r"FlowDensity.sample \(n_samples.*did you mean random_state"),
+        (lambda: estimator("nsf", layers=3), "layers: expected a keyword of FlowDensity .*did you mean transforms"),
+        (lambda: FitSettings(lr=1e-3), "did you mean learning_rate"),
+        (lambda: estimator(seed=1), "did you mean random_state"),
+        (lambda: estimator().sample(3, seed=1), r"FlowDensity.sample \(n_samples.*did you mean random_state"),
         (lambda: hr.MAF(2).sample(5, random_state=0), r"MAF.sample \(n, context, seed.*did you mean seed"),
         (lambda: hr.MAF(2).sample_and_log_prob(5, random_state=0), "did you mean seed"),
         (lambda: hr.Ensemble([hr.MAF(2)]).sample(5, random_state=0), "Ensemble.sample .*did you mean seed"),
@@ -145,27 +154,27 @@ def test_unknown_keywords_name_the_known_ones_and_the_meant_one():
         with pytest.raises(TypeError, match=words):
             call()
     assert "others" not in inspect.signature(hr.MAF.sample).parameters
-    assert FlowDensity().get_params()["random_state"] is None
+    assert estimator().get_params()["random_state"] is None
 
 
 def test_frames_and_names():
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pd.DataFrame(np.abs(table()) + 0.1, columns=["age", "mass"])
     year = pd.DataFrame({"year": np.arange(200.0)})
-    density = FlowDensity(**SHORT, bounds={"mass": (0.0, None)}, periodic={0: (0.0, 50.0)}).fit(frame, context=year)
+    density = estimator(**SHORT, bounds={"mass": (0.0, None)}, periodic={0: (0.0, 50.0)}).fit(frame, context=year)
     assert density.flow_.feature_names == ("age", "mass")
     assert density.flow_.context_names == ("year",)
     assert density.flow_.transforms[-1].bounds == (None, (0.0, None))
-    same = FlowDensity(**SHORT, bounds=[None, (0.0, None)], periodic=[(0.0, 50.0), None]).fit(frame, context=year)
+    same = estimator(**SHORT, bounds=[None, (0.0, None)], periodic=[(0.0, 50.0), None]).fit(frame, context=year)
     assert_array_equal(density.score_samples(frame, year), same.score_samples(frame, year))
     with pytest.raises(ValueError, match=r"context: .* without 'year' and with 'day'"):
         density.score_samples(frame, year.rename(columns={"year": "day"}))
     with pytest.raises(ValueError, match=r"feature names should match|order"):
         density.score_samples(frame[["mass", "age"]], year)
     with pytest.raises(ValueError, match="bounds: expected a column of X, got 'weight'; there are 'age', 'mass'"):
-        FlowDensity(**SHORT, bounds={"weight": (0.0, None)}).fit(frame)
+        estimator(**SHORT, bounds={"weight": (0.0, None)}).fit(frame)
     constant = frame.assign(one=1.0)
-    assert FlowDensity(**SHORT).fit(constant).flow_.feature_names == ("age", "mass")
+    assert estimator(**SHORT).fit(constant).flow_.feature_names == ("age", "mass")
     assert clone(density).bounds == {"mass": (0.0, None)}
 
 
@@ -173,19 +182,19 @@ def test_pickles_hold_the_flow(tmp_path):
     import joblib
 
     x = table()
-    density = FlowDensity(**SHORT).fit(x)
+    density = estimator(**SHORT).fit(x)
     joblib.dump(density, tmp_path / "density.joblib")
     for again in (pickle.loads(pickle.dumps(density)), joblib.load(tmp_path / "density.joblib")):
         assert_array_equal(again.score_samples(x), density.score_samples(x))
         assert_array_equal(again.sample(9, random_state=1), density.sample(9, random_state=1))
-        assert again.get_params() == density.get_params()
+        assert repr(again) == repr(density)
         assert again.history_.train_loss == density.history_.train_loss
     assert isinstance(density.flow_, hr.Flow)  # pickling did not change it
-    assert pickle.loads(pickle.dumps(FlowDensity("nsf"))).get_params() == FlowDensity("nsf").get_params()
+    assert pickle.loads(pickle.dumps(FlowDensity("maf"))).get_params() == FlowDensity("maf").get_params()
 
 
 def test_clone_and_not_fitted():
-    copy = clone(FlowDensity(**SHORT).fit(table()))
+    copy = clone(estimator(**SHORT).fit(table()))
     assert copy.get_params()["hidden"] == (8,)
     for call in (copy.score_samples, copy.score):
         with pytest.raises(NotFittedError):
@@ -196,7 +205,7 @@ def test_clone_and_not_fitted():
 
 def test_in_a_pipeline():
     x = table() + 100.0
-    pipeline = make_pipeline(StandardScaler(), FlowDensity(**SHORT)).fit(x)
+    pipeline = make_pipeline(StandardScaler(), estimator(**SHORT)).fit(x)
     scaled = pipeline[0].transform(x)
     assert_array_equal(pipeline.score_samples(x), pipeline[1].score_samples(scaled))
     assert pipeline.score(x) == pytest.approx(pipeline[1].flow_.log_prob(scaled).mean())
@@ -207,23 +216,23 @@ def test_in_a_grid_search():
     x = table(rows=300)
     x[:, 1] = x[:, 0] ** 2 + 0.1 * x[:, 1]
     search = GridSearchCV(
-        FlowDensity(**{**SHORT, "hidden": (16, 16), "validation": 0.0}), {"epochs": [0, 30]}, cv=3
+        estimator(**{**SHORT, "hidden": (16, 16), "validation": 0.0}), {"fit__epochs": [0, 30]}, cv=3
     ).fit(x)
-    assert search.best_params_ == {"epochs": 30}
+    assert search.best_params_ == {"fit__epochs": 30}
     assert search.best_score_ == search.cv_results_["mean_test_score"].max()
     assert search.score(x) == search.best_estimator_.score(x)
 
 
 def test_in_other_processes():
     x = table()
-    scores = cross_val_score(FlowDensity(**SHORT), x, cv=3, n_jobs=2)
-    assert_allclose(scores, cross_val_score(FlowDensity(**SHORT), x, cv=3), rtol=1e-9)
+    scores = cross_val_score(estimator(**SHORT), x, cv=3, n_jobs=2)
+    assert_allclose(scores, cross_val_score(estimator(**SHORT), x, cv=3), rtol=1e-9)
 
 
 def test_names_of_columns():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(table(), columns=["a", "b"])
-    density = FlowDensity(**SHORT).fit(frame)
+    density = estimator(**SHORT).fit(frame)
     assert density.n_features_in_ == 2
     assert density.feature_names_in_.tolist() == ["a", "b"]
     assert_array_equal(density.score_samples(frame), density.flow_.log_prob(table()))
@@ -253,7 +262,7 @@ def test_names_of_columns():
     ],
 )
 def test_bad_settings_are_refused_by_fit(settings, patterns):
-    density = FlowDensity(**{**SHORT, **settings})
+    density = estimator(**{**SHORT, **settings})
     with pytest.raises(ValueError) as error:
         density.fit(table())
     for pattern in patterns:
@@ -262,10 +271,10 @@ def test_bad_settings_are_refused_by_fit(settings, patterns):
 
 def test_bad_data():
     x = table()
-    density = FlowDensity(**SHORT).fit(x)
+    density = estimator(**SHORT).fit(x)
     for bad, message in ((np.full((3, 2), np.nan), "NaN"), (np.full((3, 2), np.inf), "infinity"), (x[:0], "0 sample")):
         with pytest.raises(ValueError, match=message):
-            FlowDensity(**SHORT).fit(bad)
+            estimator(**SHORT).fit(bad)
         with pytest.raises(ValueError, match=message):
             density.score_samples(bad)
     with pytest.raises(ValueError, match="2 features"):
@@ -279,7 +288,7 @@ def test_bad_data():
 
 
 def test_one_row_and_one_column():
-    density = FlowDensity(**SHORT)
+    density = estimator(**SHORT)
     with pytest.warns(RuntimeWarning, match="constant"):
         density.fit(np.ones((1, 1)))
     assert np.isfinite(density.score_samples(np.ones((1, 1)))).all()
@@ -302,19 +311,48 @@ def keywords(function):
 def test_it_takes_what_the_flows_and_their_fit_take():
     """All of it, so that a new argument there is one here; but for what the data say."""
     ours = FlowDensity().get_params()
+    own = {name.rpartition("__")[2] for name in ours}
     by_data = {"features", "context", "x", "weights", "seed"}
     for make in FLOWS.values():
-        assert keywords(make.__init__).keys() - by_data <= ours.keys()
+        assert keywords(make.__init__).keys() - by_data <= own
     fit = keywords(hr.Flow.fit)
-    assert fit.keys() - by_data <= ours.keys()
-    for name in fit.keys() - by_data - {"progress"}:
-        assert ours[name] == fit[name].default, name
-    assert all(ours[name] is None for make in FLOWS.values() for name in keywords(make.__init__).keys() - by_data)
+    for name in fit.keys() - by_data - {"progress", "matmul"}:
+        assert ours[f"fit__{name}"] == fit[name].default, name
+    of_flows = {name for make in FLOWS.values() for name in keywords(make.__init__).keys() - by_data}
+    assert all(ours.get(name, ours.get(f"settings__{name}")) is None for name in of_flows)
+    assert len(FlowDensity().get_params(deep=False)) <= 24
+
+
+def test_settings_are_objects_that_others_may_share():
+    fit = FitSettings(epochs=7)
+    one, other = FlowDensity(fit=fit), clone(FlowDensity("maf", fit=fit))
+    one.set_params(fit__learning_rate=1e-3, settings__dropout=0.1, transforms=4)
+    assert (one.get_params()["fit__epochs"], one.get_params()["fit__learning_rate"], one.transforms) == (7, 1e-3, 4)
+    assert one.get_params()["settings__dropout"] == 0.1
+    assert (fit.learning_rate, other.get_params()["fit__learning_rate"]) == (None, None)
+    assert other.set_params(settings=FlowSettings(scale="exp"), fit=None).get_params()["settings__scale"] == "exp"
+    assert other.get_params()["fit"] is None
+    assert callable(one.fit)
+    with pytest.raises(ValueError, match="lerning_rate"):
+        one.set_params(fit__lerning_rate=1e-3)
+
+
+def test_earlier_names_work_with_a_warning():
+    """Those of fits, rare ones of flows, and jitter: in the constructor and in a grid."""
+    x = table()
+    with pytest.warns(FutureWarning, match=r"epochs, dropout: give fit=FitSettings\(epochs=...\), settings=.* 0\.7"):
+        old = FlowDensity(transforms=2, hidden=(8,), epochs=3, dropout=0.0, random_state=0)
+    assert_array_equal(old.fit(x).flow_.parameters, estimator(**SHORT, dropout=0.0).fit(x).flow_.parameters)
+    with pytest.warns(FutureWarning, match="learning_rate: give fit=FitSettings"):
+        old.set_params(learning_rate=1e-4)
+    assert (old.get_params()["fit__learning_rate"], old.get_params()["fit__epochs"]) == (1e-4, 3)
+    with pytest.warns(FutureWarning, match="jitter: give spread"):
+        assert FlowDensity(jitter=None).spread == "none"
 
 
 def test_a_misspelt_parameter_is_refused():
     with pytest.raises(TypeError, match="hiden"):
-        FlowDensity(hiden=(8,))
+        estimator(hiden=(8,))
     with pytest.raises(ValueError, match="hiden"):
         FlowDensity().set_params(hiden=(8,))
 
@@ -323,7 +361,7 @@ def test_settings_reach_the_flow_and_its_fit():
     x = table()
     own = {"flow": "nsf", "coupling": True, "bins": 5, "bound": 3.0, "activation": "tanh", "slope": 1e-2}
     of_fit = {"weight_decay": 0.5, "clip": 0.1, "average": None, "schedule": "cosine", "batch_size": 20}
-    density = FlowDensity(**{**SHORT, **own, **of_fit}).fit(x)
+    density = estimator(**{**SHORT, **own, **of_fit}).fit(x)
     seed = int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
     own.pop("flow")
     flow = hr.NSF(2, transforms=2, hidden=(8,), seed=seed, dtype="float64", **own)
@@ -335,12 +373,12 @@ def test_settings_reach_the_flow_and_its_fit():
     ("given", "kind"), [("logistic", hr.Logistic), ("normal", hr.Normal), (None, hr.StandardNormal)]
 )
 def test_bases_by_name(given, kind):
-    assert type(FlowDensity(**SHORT, base=given).fit(table()).flow_.base) is kind
+    assert type(estimator(**SHORT, base=given).fit(table()).flow_.base) is kind
 
 
 def test_a_base_of_ones_own():
     base = hr.Normal(2, loc=[1.0, 2.0], scale=3.0, trainable=False)
-    density = clone(FlowDensity(**SHORT, base=base)).fit(table())
+    density = clone(estimator(**SHORT, base=base)).fit(table())
     assert_array_equal(density.flow_.base.loc, [1.0, 2.0])
     again = pickle.loads(pickle.dumps(density))
     assert_array_equal(again.flow_.base.loc, [1.0, 2.0])
@@ -357,8 +395,8 @@ def test_a_trainable_base_can_be_copied(duplicate):
 
 
 def test_a_grid_over_what_matters():
-    grid = {"weight_decay": [0.0, 1.0], "activation": ["relu", "tanh"], "base": [None, "logistic"]}
-    search = GridSearchCV(FlowDensity(**SHORT), grid, cv=2).fit(table())
+    grid = {"fit__weight_decay": [0.0, 1.0], "activation": ["relu", "tanh"], "base": [None, "logistic"]}
+    search = GridSearchCV(estimator(**SHORT), grid, cv=2).fit(table())
     assert len(search.cv_results_["params"]) == 8
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
@@ -373,7 +411,7 @@ def with_context(columns=1, rows=400):
 
 def test_context():
     x, c = with_context()
-    density = FlowDensity(**{**SHORT, "epochs": 30}).fit(x, context=c)
+    density = estimator(**{**SHORT, "epochs": 30}).fit(x, context=c)
     assert density.n_context_ == density.flow_.context == 1
     assert_array_equal(density.score_samples(x, c), density.flow_.log_prob(x, c))
     assert density.score(x, context=c) > density.score(x, context=c[::-1]) + 1.0  # it does read it
@@ -388,15 +426,15 @@ def test_context():
 
 def test_shapes_of_context():
     x, c = with_context()
-    density = FlowDensity(**SHORT).fit(x, context=c[:, 0])
-    assert_array_equal(density.flow_.parameters, FlowDensity(**SHORT).fit(x, context=c.tolist()).flow_.parameters)
+    density = estimator(**SHORT).fit(x, context=c[:, 0])
+    assert_array_equal(density.flow_.parameters, estimator(**SHORT).fit(x, context=c.tolist()).flow_.parameters)
     wanted = density.score_samples(x, np.full((400, 1), 0.5))
     assert_array_equal(density.score_samples(x, [0.5]), wanted)
     assert_array_equal(density.score_samples(x, np.full(400, 0.5)), wanted)
     assert_array_equal(density.score_samples(x[:1], [0.5]), wanted[:1])
     assert density.sample(5, context=[0.5]).shape == (5, 2)
     x, c = with_context(3)
-    density = FlowDensity(**SHORT).fit(x, context=c)
+    density = estimator(**SHORT).fit(x, context=c)
     assert_array_equal(density.score_samples(x, c[0]), density.score_samples(x, np.tile(c[0], (400, 1))))
     for call in (
         lambda: density.score_samples(x),
@@ -404,9 +442,9 @@ def test_shapes_of_context():
         lambda: density.score_samples(x, c[:5]),
         lambda: density.score_samples(x, c[:, :2]),
         lambda: density.predict(x, context=np.full((400, 3), np.nan)),
-        lambda: FlowDensity(**SHORT).fit(x, context=c[:5]),
-        lambda: FlowDensity(**SHORT).fit(x, context=c[None]),
-        lambda: FlowDensity(**SHORT).fit(x).score_samples(x, c),
+        lambda: estimator(**SHORT).fit(x, context=c[:5]),
+        lambda: estimator(**SHORT).fit(x, context=c[None]),
+        lambda: estimator(**SHORT).fit(x).score_samples(x, c),
     ):
         with pytest.raises(ValueError, match=r"context|dim 3"):
             call()
@@ -416,9 +454,9 @@ def test_context_in_a_grid_search():
     """scikit-learn hands context on by its metadata routing, to `fit` and to `score`."""
     x, c = with_context()
     with sklearn.config_context(enable_metadata_routing=True):
-        density = FlowDensity(**SHORT).set_fit_request(context=True).set_score_request(context=True)
-        search = GridSearchCV(density, {"epochs": [0, 30]}, cv=2).fit(x, context=c)
-    assert search.best_params_ == {"epochs": 30}
+        density = estimator(**SHORT).set_fit_request(context=True).set_score_request(context=True)
+        search = GridSearchCV(density, {"fit__epochs": [0, 30]}, cv=2).fit(x, context=c)
+    assert search.best_params_ == {"fit__epochs": 30}
     assert search.best_estimator_.n_context_ == 1
 
 
@@ -427,45 +465,49 @@ def test_context_in_a_grid_search():
 
 def test_outliers():
     x = table()
-    density = FlowDensity(**SHORT, contamination=0.2).fit(x)
+    density = estimator(**SHORT, contamination=0.2).fit(x)
     scores = density.score_samples(x)
     assert density.offset_ == np.quantile(scores, 0.2)
     assert_array_equal(density.decision_function(x), scores - density.offset_)
     assert_array_equal(density.predict(x), np.where(scores < density.offset_, -1, 1))
     assert (density.predict(x) == -1).sum() == 40
     assert density.predict([[50.0, 50.0], [0.0, 0.0]]).tolist() == [-1, 1]
-    assert_array_equal(FlowDensity(**SHORT, contamination=0.2).fit_predict(x), density.predict(x))
+    assert_array_equal(estimator(**SHORT, contamination=0.2).fit_predict(x), density.predict(x))
 
 
 def test_the_share_of_outliers_goes_by_weights():
     x, weights = table(), np.ones(200)
     weights[:100] = 0.0
-    density = FlowDensity(**SHORT, contamination=0.25).fit(x, sample_weight=weights)
+    density = estimator(**SHORT, contamination=0.25).fit(x, sample_weight=weights)
     assert (density.predict(x[100:]) == -1).sum() == 25
 
 
 # ---- an index that came along ----------------------------------------------------------------------------------------
 
 
-def test_an_index_column_gives_a_warning():
+def test_an_index_column_is_left_out_with_a_warning():
     pandas = pytest.importorskip("pandas")
     x = np.column_stack([np.arange(200.0), table()])
-    with pytest.warns(RuntimeWarning, match=r"^X: column 0 \(0, 1, 2, \.\.\.\) looks like the numbers of the rows"):
-        FlowDensity(**SHORT).fit(x)
+    with pytest.warns(RuntimeWarning, match=r"^X: left out: column 0 \(0, 1, 2, \.\.\.\); discrete=\[0\] keeps it"):
+        density = estimator(**SHORT).fit(x)
+    assert density.flow_.features == 2
+    assert_array_equal(density.score_samples(x), density.score_samples(x[:, 1:]))
+    assert density.sample(3, random_state=0).shape == (3, 2)
+    assert estimator(**SHORT, discrete=[0]).fit(x).flow_.features == 3
     frame = pandas.DataFrame(x, columns=["Unnamed: 0", "a", "b"])
-    with pytest.warns(RuntimeWarning, match=r"^X: column 'Unnamed: 0' \(0, 1, 2, \.\.\.\)"):
-        FlowDensity(**SHORT).fit(frame)
-    with pytest.warns(RuntimeWarning, match=r"column 'Unnamed: 0' \(different whole numbers\)"):
-        FlowDensity(**SHORT).fit(frame.sample(frac=0.5, random_state=0))
+    with pytest.warns(RuntimeWarning, match=r"^X: left out: column 'Unnamed: 0' \(0, 1, 2, \.\.\.\)"):
+        estimator(**SHORT).fit(frame)
+    with pytest.warns(RuntimeWarning, match=r"column 'Unnamed: 0' \(another whole number in each row\)"):
+        estimator(**SHORT).fit(frame.sample(frac=0.5, random_state=0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "fit: no epoch of")
-        FlowDensity(**SHORT).fit(frame[["a", "b"]])
+        estimator(**SHORT).fit(frame[["a", "b"]])
 
 
 def test_one_row_of_context_for_all():
     x, c = with_context(2)
-    density = FlowDensity(**SHORT).fit(x, context=c)
+    density = estimator(**SHORT).fit(x, context=c)
     for one in (c[0], c[:1], c[:1].tolist()):
         for n in (1, 5, 20):
             scores = density.score_samples(x[:n], one)
@@ -477,11 +519,11 @@ def test_errors_name_the_argument():
     x, _ = with_context()
     for bad in (0.5, np.zeros((400, 1, 1))):
         with pytest.raises(ValueError, match=r"^context: expected shape"):
-            FlowDensity(**SHORT).fit(x, context=bad)
+            estimator(**SHORT).fit(x, context=bad)
     with pytest.raises(ValueError, match=r"^sample_weight: expected numbers of at least 0, got -1"):
-        FlowDensity(**SHORT).fit(x, sample_weight=-np.ones(400))
+        estimator(**SHORT).fit(x, sample_weight=-np.ones(400))
     with pytest.raises(ValueError, match=r"^base: expected 2 features, as the flow has, got 3"):
-        FlowDensity(**SHORT, base=hr.Normal(3)).fit(x)
+        estimator(**SHORT, base=hr.Normal(3)).fit(x)
 
 
 # ---- ensembles -------------------------------------------------------------------------------------------------------
@@ -490,7 +532,7 @@ def test_errors_name_the_argument():
 @pytest.mark.parametrize("bootstrap", [False, True])
 def test_an_ensemble_is_that_of_python(bootstrap):
     x = table()
-    density = FlowDensity(**SHORT, ensemble=3, bootstrap=bootstrap).fit(x)
+    density = estimator(**SHORT, ensemble=3, bootstrap=bootstrap).fit(x)
     seed = int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
     want = hr.Ensemble([hr.NSF(2, transforms=2, hidden=(8,), seed=seed + i, dtype="float64") for i in range(3)])
     want.fit(x, epochs=3, seed=seed, bootstrap=bootstrap, progress=False)
@@ -505,7 +547,7 @@ def test_an_ensemble_is_that_of_python(bootstrap):
 
 def test_an_ensemble_with_context():
     x = table()
-    density = FlowDensity(**SHORT, ensemble=2).fit(x[:, :1], context=x[:, 1:])
+    density = estimator(**SHORT, ensemble=2).fit(x[:, :1], context=x[:, 1:])
     assert density.spread_samples(x[:, :1], x[:, 1:]).shape == (200,)
     assert density.sample(4, context=[[0.0]]).shape == (4, 1)
 
@@ -521,7 +563,7 @@ def test_members_that_were_not_begun_are_left_out(monkeypatch, set_threads):
 
     monkeypatch.setattr(hr.NSF, "fit", interrupted)
     with pytest.warns(RuntimeWarning, match="2 of 3 members not fitted"):
-        density = FlowDensity(**SHORT, ensemble=3).fit(table())
+        density = estimator(**SHORT, ensemble=3).fit(table())
     assert len(density.flow_) == 1
 
 
@@ -532,9 +574,9 @@ def test_what_an_ensemble_refuses():
         ({"bootstrap": True}, "^bootstrap: expected False without an ensemble, got True"),
     ):
         with pytest.raises(ValueError, match=message):
-            FlowDensity(**SHORT, **settings).fit(x)
+            estimator(**SHORT, **settings).fit(x)
     with pytest.raises(ValueError, match=r"^ensemble: expected a number of flows for a spread, got None"):
-        FlowDensity(**SHORT).fit(x).spread_samples(x)
+        estimator(**SHORT).fit(x).spread_samples(x)
 
 
 def test_a_checkpoint_reaches_the_fit(tmp_path, monkeypatch):
@@ -547,9 +589,9 @@ def test_a_checkpoint_reaches_the_fit(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return whole(self)
 
-    want = FlowDensity(**SHORT).fit(table())
+    want = estimator(**SHORT).fit(table())
     monkeypatch.setattr(run.ArrayRun, "one_pass", interrupted)
-    density = FlowDensity(**SHORT, checkpoint=tmp_path / "fit.state", checkpoint_every="epoch")
+    density = estimator(**SHORT, checkpoint=tmp_path / "fit.state", checkpoint_every="epoch")
     with pytest.raises(KeyboardInterrupt):
         density.fit(table())
     assert (tmp_path / "fit.state").exists()

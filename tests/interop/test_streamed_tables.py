@@ -14,7 +14,7 @@ from headrace._tables.stream import Present, Treated
 from headrace._tables.table import Column, Table
 
 pytestmark = pytest.mark.filterwarnings("ignore:X. values repeat")
-SHORT = {"transforms": 1, "hidden": (8,), "epochs": 2, "random_state": 0}
+SHORT = {"transforms": 1, "hidden": (8,), "random_state": 0}
 CUTS = ((1,), (37, 0, 1, 200), (999,), (10**6,))
 
 
@@ -144,8 +144,9 @@ def test_rows_that_miss_a_number():
 # ---- the estimator -------------------------------------------------------------------------------------------------
 
 
-def density(**others):
-    return pytest.importorskip("headrace.sklearn").FlowDensity(**{**SHORT, **others})
+def density(validation=0.1, **others):
+    sklearn = pytest.importorskip("headrace.sklearn")
+    return sklearn.FlowDensity(fit=sklearn.FitSettings(epochs=2, validation=validation), **{**SHORT, **others})
 
 
 def test_an_estimator_of_a_long_stream_has_the_table_of_one_in_memory(monkeypatch):
@@ -157,7 +158,7 @@ def test_an_estimator_of_a_long_stream_has_the_table_of_one_in_memory(monkeypatc
         return fit(self, given, *others, **named)
 
     monkeypatch.setattr(sklearn.Flow, "fit", watched)
-    how = {"discrete": [0, 1], "jitter": "auto"}
+    how = {"discrete": [0, 1], "spread": "auto"}
     whole = density(**how).fit(x)
     found = [density(**how).fit(blocks(x, sizes)) for sizes in CUTS[1:]]
     for each, seen in zip(found, fitted[1:], strict=True):
@@ -233,7 +234,7 @@ def test_rows_to_judge_by_and_rows_that_miss_a_number():
 def test_bounds_of_whole_numbers_and_warnings():
     x = rows()
     bounds = [(5, None), (0, 1), None, None, None]
-    found = density(discrete=[0, 1], bounds=bounds, jitter=0.1).fit(blocks(x, (99,)))
+    found = density(discrete=[0, 1], bounds=bounds, spread=0.1).fit(blocks(x, (99,)))
     assert found.flow_.transforms[-1].bounds == ((0.0, None), (-0.5, 1.5), None, None)
     assert found.sample(500, random_state=0)[:, 0].min() >= 5
     with pytest.raises(ValueError, match=r"column 0: expected whole numbers from 15.0 to None, got 5"):
@@ -243,7 +244,7 @@ def test_bounds_of_whole_numbers_and_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "fit: no epoch of")
-        density(discrete=[0, 1], jitter="auto").fit(blocks(x, (99,)))
+        density(discrete=[0, 1], spread="auto").fit(blocks(x, (99,)))
     x[:, 4] = np.arange(len(x))
     with pytest.warns(RuntimeWarning, match=r"column 4 .*looks like the numbers of the rows"):
-        density(discrete=[0, 1], jitter="auto").fit(blocks(x, (99,)))
+        density(discrete=[0, 1], spread="auto").fit(blocks(x, (99,)))

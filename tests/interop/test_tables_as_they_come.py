@@ -16,9 +16,9 @@ from headrace._tables.table import Column, Table
 pytest.importorskip("sklearn")
 pandas = pytest.importorskip("pandas")
 
-from headrace.sklearn import FlowDensity  # noqa: E402
+from headrace.sklearn import FitSettings, FlowDensity  # noqa: E402
 
-SHORT = {"transforms": 2, "hidden": (16,), "epochs": 15, "random_state": 0}
+SHORT = {"transforms": 2, "hidden": (16,), "fit": FitSettings(epochs=15), "random_state": 0}
 RATE = 3.0
 
 
@@ -64,7 +64,7 @@ def test_samples_are_rows_of_the_table(fitted):
 def test_probabilities_of_whole_numbers():
     """Of one column of counts: the scores are log probabilities, and their exponentials sum to one."""
     count = frame(4000)[["count", "unit"]]
-    density = FlowDensity("nsf", transforms=2, hidden=(16,), epochs=40, random_state=0).fit(count)
+    density = FlowDensity("nsf", transforms=2, hidden=(16,), fit=FitSettings(epochs=40), random_state=0).fit(count)
     values = pandas.DataFrame({"count": np.arange(-5, 40), "unit": 2.5})
     share = np.exp(density.score_samples(values))
     assert share.sum() == pytest.approx(1.0, abs=0.01)  # cells are averaged at 16 places
@@ -117,10 +117,10 @@ def test_repeated_values_give_a_warning_and_jitter_spreads_them():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "fit: no epoch of")
-        density = FlowDensity(jitter="auto", **SHORT).fit(rounded)
+        density = FlowDensity(spread="auto", **SHORT).fit(rounded)
         assert density.table_.columns[0].width == pytest.approx(0.1)
         assert density.table_.columns[1].width == 0.0
-        wide = FlowDensity(jitter={0: 0.5}, **SHORT).fit(rounded)
+        wide = FlowDensity(spread={0: 0.5}, **SHORT).fit(rounded)
         assert [one.width for one in wide.table_.columns] == [0.5, 0.0]
     drawn = density.sample(200, random_state=0)
     assert set(drawn[:, 0]) <= set(np.round(np.arange(-99, 100) / 10, 1))  # back on the grid
@@ -174,8 +174,8 @@ def test_discrete_by_name_and_by_dtype():
     for wrong, error in (
         ({"discrete": "some"}, "discrete: expected 'auto', None or a list"),
         ({"discrete": ["a"]}, "discrete: expected a column of X"),
-        ({"jitter": -1.0}, "jitter: expected a number above 0"),
-        ({"jitter": {"count": 1.0}}, "whole numbers, got column 'count'"),
+        ({"spread": -1.0}, "spread: expected a number above 0"),
+        ({"spread": {"count": 1.0}}, "whole numbers, got column 'count'"),
         ({"missing": "fill"}, "missing: expected one of"),
     ):
         with pytest.raises(ValueError, match=error):
@@ -240,7 +240,7 @@ def test_pickles_keep_the_table_and_old_ones_load(fitted):
     assert (again.score_samples(frame(20)) == fitted.score_samples(frame(20))).all()
     old = FlowDensity(**SHORT).fit(np.random.default_rng(0).standard_normal((50, 2)))
     state = old.__getstate__()
-    for name in ("table_", "_frame", "discrete", "jitter", "missing"):
+    for name in ("table_", "_frame", "discrete", "spread", "missing"):
         state.pop(name)
     loaded = object.__new__(FlowDensity)
     with warnings.catch_warnings():
@@ -318,7 +318,7 @@ def test_validation_rows_are_treated_as_those_to_fit(monkeypatch):
     x, held = frame(300), frame(80, seed=5).astype(float)
     held.loc[7, "size"] = np.nan
     weights = np.arange(80.0)
-    FlowDensity(missing="drop", validation=(held, None, weights), **SHORT).fit(x)
+    FlowDensity(missing="drop", **{**SHORT, "fit": FitSettings(epochs=15, validation=(held, None, weights))}).fit(x)
     (rows, (given, context, own)) = seen[0]
     assert (rows.shape, given.shape, context) == ((300, 3), (79, 3), None)
     assert (own == np.delete(weights, 7)).all()
@@ -327,9 +327,9 @@ def test_validation_rows_are_treated_as_those_to_fit(monkeypatch):
     assert (given[:, 0] != expected[:, 0]).all()
     assert (given[:, 2] == expected[:, 2]).all()
     with pytest.raises(ValueError, match="validation: expected 4 columns, as X has, got 2"):
-        FlowDensity(validation=np.zeros((5, 2)), **SHORT).fit(x)
+        FlowDensity(**{**SHORT, "fit": FitSettings(epochs=15, validation=np.zeros((5, 2)))}).fit(x)
     with pytest.raises(ValueError, match="validation: row 7, column 'size': expected no missing values"):
-        FlowDensity(validation=held, **SHORT).fit(x)
+        FlowDensity(**{**SHORT, "fit": FitSettings(epochs=15, validation=held)}).fit(x)
 
 
 def test_what_is_called_whole_has_to_be():
@@ -347,7 +347,7 @@ def test_bounds_hold_for_noise_and_samples():
     rng = np.random.default_rng(0)
     x = np.column_stack([10 * rng.integers(1, 4, 300), np.round(rng.exponential(size=300), 1) + 0.05])
     bounds = [(5.5, 34.0), (0.0, None)]
-    density = FlowDensity(discrete=[0], jitter={1: 0.4}, bounds=bounds, **SHORT).fit(x)
+    density = FlowDensity(discrete=[0], spread={1: 0.4}, bounds=bounds, **SHORT).fit(x)
     assert density.flow_.transforms[-1].bounds == ((5.0, 35.0), (0.0, None))
     drawn = density.sample(5000, random_state=0)
     assert set(np.unique(drawn[:, 0])) == {10.0, 20.0, 30.0}
@@ -476,10 +476,10 @@ def test_whole_numbers_with_others_between_them_that_floats_lack_are_refused(val
     with pytest.raises(ValueError, match=r"column 'id': expected whole numbers less than 2\^53 apart"):
         FlowDensity(**SHORT).fit(x)
     near = pandas.DataFrame({"id": np.array([0, 2**52] * 40), "size": x["size"]})
-    drawn = FlowDensity(**{**SHORT, "epochs": 1}).fit(near).sample(50)
+    drawn = FlowDensity(**{**SHORT, "fit": FitSettings(epochs=1)}).fit(near).sample(50)
     assert not np.fmod(drawn[:, 0], 2.0**52).any()
     with pytest.warns(RuntimeWarning, match="values repeat in column 'id'"):
-        assert FlowDensity(**{**SHORT, "epochs": 1}, discrete=None).fit(x).flow_.features == 2
+        assert FlowDensity(**{**SHORT, "fit": FitSettings(epochs=1)}, discrete=None).fit(x).flow_.features == 2
 
 
 def test_streams_refuse_such_whole_numbers_too():
@@ -511,7 +511,7 @@ def test_the_table_of_an_estimator_prints_what_a_fit_does_with_each_column(monke
     rng = np.random.default_rng(0)
     x = np.stack([rng.poisson(4.0, 200), rng.random(200), np.full(200, 3.5)], axis=1)
     frame = pd.DataFrame({"count": x[:, 0].astype(int), "share": x[:, 1], "unit": x[:, 2]})
-    printed = str(FlowDensity(bounds=[None, (0.0, 1.0), None], jitter={"share": 0.1}, **SHORT).fit(frame).table_)
+    printed = str(FlowDensity(bounds=[None, (0.0, 1.0), None], spread={"share": 0.1}, **SHORT).fit(frame).table_)
     assert printed.splitlines() == [
         "column  kind     in a fit",
         "count   integer  noise 1 wide, samples are rounded",

@@ -288,9 +288,9 @@ def test_an_ensemble_and_an_estimator():
     hr.plot.corner(hr.Ensemble([normal(2), normal(2)]), draws=200)
     assert texts(hr.plot.density(hr.Ensemble([normal(2)]), draws=200))[2] == "of 200 draws"
     pytest.importorskip("sklearn")
-    from headrace.sklearn import FlowDensity
+    from sklearn_cases import estimator
 
-    density = FlowDensity(transforms=1, hidden=(4,), epochs=1, random_state=0)
+    density = estimator(transforms=1, hidden=(4,), epochs=1, random_state=0)
     density.fit(np.random.default_rng(0).standard_normal((60, 2)))
     assert density_of(density).table is None
     hr.plot.corner(density, draws=200)
@@ -300,14 +300,14 @@ def test_an_ensemble_and_an_estimator():
 def test_an_estimator_of_a_table():
     """With whole numbers and a constant column: rows have all columns, densities those that are left, with noise."""
     pytest.importorskip("sklearn")
-    from headrace.sklearn import FlowDensity
+    from sklearn_cases import estimator
 
     rng = np.random.default_rng(0)
     rows = np.stack([rng.integers(0, 5, 200), np.full(200, 7), rng.integers(0, 9, 200)], axis=1)
-    density = FlowDensity(transforms=1, hidden=(4,), epochs=1, random_state=0).fit(rows)
+    density = estimator(transforms=1, hidden=(4,), epochs=1, random_state=0).fit(rows)
     source = density_of(density)
-    assert source.table is density.table_
-    assert (source.columns, source.features) == (3, 2)
+    assert source.table == density.table_
+    assert (source.width, source.features) == (3, 2)
     shown = source.rows(rows).x
     assert (np.round(shown) == rows[:, [0, 2]]).all()
     assert (shown != rows[:, [0, 2]]).all()
@@ -321,13 +321,13 @@ def test_an_estimator_of_a_table():
 @pytest.mark.parametrize("whole", [False, True])
 def test_rows_that_miss_a_number_are_left_out_as_in_the_fit(whole):
     pytest.importorskip("sklearn")
-    from headrace.sklearn import FlowDensity
+    from sklearn_cases import estimator
 
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 5, (200, 2)).astype(float) if whole else rng.standard_normal((200, 2))
     rows[::4, 1] = np.nan
     how = {"transforms": 1, "hidden": (4,), "epochs": 1, "discrete": [0, 1] if whole else None}
-    density = FlowDensity(missing="drop", random_state=0, **how).fit(rows)
+    density = estimator(missing="drop", random_state=0, **how).fit(rows)
     figure = hr.plot.corner(density, rows, draws=300)
     shown = figure.axes[1].collections[0].get_offsets()
     assert len(shown) == 150

@@ -25,7 +25,7 @@ STOREYS = {
     "methods": (6250, "ascent continuum sequences variational"),
     "analysis": (4400, "_tables choosing diagnosis plot"),
     "clients": (
-        11500,
+        11300,
         "_cli convert dask integrations jax onnx sklearn torch",
     ),
 }

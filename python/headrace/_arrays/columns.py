@@ -1,4 +1,4 @@
-"""Columns of a table: their labels in messages, choices by name or index, and indices that were saved as columns."""
+"""Columns of a table: their labels in messages, and choices by name or index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 
-_LEAST_ROWS = 5  # fewer count up by accident
 SPIKE = 0.05  # the share of rows with one value from which on it is frequent
 
 
@@ -83,50 +82,21 @@ def by_column(name: str, value: Any, features: int, names: Sequence[str] | None,
     return found
 
 
-def about_index(x: NDArray[Any], names: Sequence[str] | None = None) -> str | None:
-    """A sentence about the first column that numbers the rows; None if none does.
+def is_spike(counts: NDArray[Any]) -> bool:
+    """Whether one value is frequent and the others hardly repeat, as of a column that is zero or continuous.
 
-    That is a column 0, 1, 2, ... or 1, 2, 3, ..., and one of different whole numbers with an empty name or a name like
-    "Unnamed: 0", pandas' name of a saved index, after rows were shuffled or chosen.
-
-    Args:
-        x: Shape (rows, columns).
-        names: Of the columns, or None.
+    `counts`: of each different value. Noise as wide as the smallest gap leaves such a value a spike.
     """
-    if len(x) < _LEAST_ROWS:
-        return None
-    for i, column in enumerate(x.T):
-        name = None if names is None else names[i].strip()
-        if _counts(column):
-            what = f"{column[0]:.0f}, {column[1]:.0f}, {column[2]:.0f}, ..."
-        elif name is not None and (not name or name.startswith("Unnamed:")) and _identifies(column):
-            what = "different whole numbers"
-        else:
-            continue
-        return f"{label(i, names)} ({what}) looks like the numbers of the rows, and would be fitted as a feature"
-    return None
-
-
-def _counts(column: NDArray[Any]) -> bool:
-    """Whether it is 0, 1, 2, ... or 1, 2, 3, ...; for most columns three values decide."""
-    first = column[0]
-    if not ((first == 0 or first == 1) and (column[:3] == first + np.arange(3)).all()):
-        return False
-    return bool((column == (first + np.arange(len(column))).astype(column.dtype)).all())
-
-
-def _identifies(column: NDArray[Any]) -> bool:
-    return bool((np.trunc(column) == column).all()) and np.unique(column).size == column.size
+    others = np.delete(counts, counts.argmax())
+    return bool(
+        others.size and counts.max() >= SPIKE * counts.sum() and others[others > 1].sum() <= SPIKE * others.sum()
+    )
 
 
 def spike(column: NDArray[Any], label: str) -> str | None:
-    """A column with one frequent value, as of rain that is zero on most days, in words; None where others repeat, too.
-
-    Noise as wide as the smallest gap leaves such a value a spike.
-    """
+    """A column with one frequent value, as of rain that is zero on most days, in words; None where others repeat."""
     values, counts = np.unique(column, return_counts=True)
-    others = np.delete(counts, counts.argmax())
-    if not others.size or counts.max() < SPIKE * len(column) or others[others > 1].sum() > SPIKE * others.sum():
+    if not is_spike(counts):
         return None
     most = f"{values[counts.argmax()]:g} in {counts.max():,} of {len(column):,} rows"
     return f"{label} ({most}, and {len(values) - 1:,} different ones elsewhere)"

@@ -7,7 +7,7 @@ one array. Integers and truth values become floats, and missing values NaN.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -102,6 +102,26 @@ def _checked(name: str, value: Any) -> tuple[list[Column], list[np.dtype[Any]]]:
             )
         dtypes.append(dtype)
     return columns, dtypes
+
+
+def without_text(x: Any, known: Collection[str] = ()) -> tuple[Any, tuple[str, ...]]:
+    """A frame without its columns of text and categories, and their names; other objects unchanged.
+
+    `known`: names of columns that stay in any case.
+    """
+    if not is_frame(x) or _is_column(x):
+        return x, ()
+    x = inferred(x)
+    texts = tuple(
+        str(label) for label, given, _ in _columns(x) if label not in known and str(given).lower().startswith(TEXTS)
+    )
+    if not texts or len(texts) == len(_columns(x)):
+        return x, ()
+    rest = [label for label, _, _ in _columns(x) if str(label) not in texts]
+    return x.select(rest) if hasattr(x, "select") else x[rest], texts
+
+
+TEXTS = ("str", "utf8", "large_string", "categor", "enum", "dictionary")  # beginnings of the names of their dtypes
 
 
 def kinds_of(x: Any) -> list[str] | None:

@@ -41,10 +41,11 @@ NAMES = {
 """Names that `headrace` had itself, beside transforms, by the public module that has them."""
 PICKLED = {
     "headrace._tables.names": "headrace._arrays.names",
+    "headrace.choosing.columns": "headrace._tables.density",
     "headrace._xla": "headrace.jax._calls",
 }
 """Private modules that pickles of earlier versions name: these warn nobody."""
-ARGUMENTS = {"seconds": "time_budget"}
+ARGUMENTS = {"jitter": "spread", "seconds": "time_budget"}
 """Keywords of public functions, and their successors."""
 MOVED = PUBLIC | PICKLED
 

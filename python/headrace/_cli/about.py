@@ -8,8 +8,9 @@ from typing import Any
 import headrace as hr
 from headrace._base.layout import Grid
 from headrace._cli import commands
-from headrace._cli.commands import OK, _load_any, _Names, _say
+from headrace._cli.commands import OK, _load_any, _say
 from headrace._cli.signals import Signal
+from headrace._tables.density import Columns
 
 
 def info(arguments: argparse.Namespace) -> int:
@@ -28,8 +29,8 @@ def _of_flow(arguments: argparse.Namespace) -> int:
         facts["field"] = flow.field
         if (signal := Signal.of_notes(notes)) is not None:
             facts |= {"rate": signal.rate, "channels": flow.features, "bits": signal.bits}
-    elif isinstance(flow, commands.Density) and (names := _Names.of_notes(notes, flow)) is not None:
-        facts |= {"feature_names": names.features, "context_names": names.context}
+    elif isinstance(flow, commands.Density) and (columns := Columns.of_notes(notes, flow)).names is not None:
+        facts |= {"feature_names": list(columns.names), "context_names": list(columns.context_names or ())}
     _say(arguments, facts, [Grid((), _rows(facts), wraps=(1,))])
     return OK
 

@@ -1,4 +1,4 @@
-"""The options ``--bounds`` and ``--periodic``: the ranges of a table's columns."""
+"""The options ``--bounds``, ``--periodic``, ``--discrete`` and ``--spread``: the columns of a table in lists."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._flow.transforms.support import Support
-from headrace._tables.table import Table
 from headrace.rows import _columns
 from headrace.rows._source import Source
+from headrace.rows._text import is_number
 
 Pairs = list["tuple[float | None, float | None] | None"]
 
@@ -76,18 +75,22 @@ def _pair(option: str, entry: str, low: str, high: str) -> tuple[float | None, f
     return pair
 
 
-def check_rows(source: Source, columns: Sequence[int], values: NDArray[Any], support: Support, table: Table) -> None:
-    """Refuse rows on a bound or beyond, by row and column; whole numbers have their own check, and may be on one."""
-    with np.errstate(over="ignore"):  # a bound beyond the dtype is infinite there
-        low, high = (end.astype(values.dtype) for end in support._ends())
-    bad = (values <= low) | (values >= high)
-    bad[:, [i for i, one in enumerate(table.columns) if one.is_discrete]] = False
-    rows = np.flatnonzero(bad.any(axis=1))
-    if rows.size:
-        at = int(bad[rows[0]].argmax())
-        first, last = (("" if end is None else f"{end:g}") for end in support.bounds[at] or (None, None))
-        raise ValueError(
-            f"{source.path}: row {rows[0]}, {source.label(columns[at])}: expected a number between its bounds "
-            f"{first}:{last}, got {values[rows[0], at]:g}; rows like this: {rows.size} of {len(values)}, which "
-            "count from 0; leave them out of the table, or give wider --bounds"
-        )
+def widths(source: Source, columns: Sequence[int], spread: str | None) -> Any:
+    """The widths of noise in a list such as ``age=1,mass=0.1``, by places of features; auto and none unchanged."""
+    if spread is None or spread in ("auto", "none"):
+        return spread or "auto"
+    found: dict[int, float] = {}
+    for entry in spread.split(","):
+        name, equals, width = entry.rpartition("=")
+        if not equals or not is_number(width) or not 0.0 < float(width) < np.inf:
+            raise ValueError(f"--spread: expected auto, none, or COLUMN=WIDTH with a width above 0, got {entry!r}")
+        found |= dict.fromkeys(places(source, columns, "--spread", name.strip()), float(width))
+    return found
+
+
+def places(source: Source, columns: Sequence[int], option: str, text: str) -> list[int]:
+    """The places of columns among the features."""
+    chosen = _columns.select(source, option, text)
+    if others := [column for column in chosen if column not in columns]:
+        raise ValueError(f"{option}: expected columns of features, got {source.label(others[0])}")
+    return [columns.index(column) for column in chosen]

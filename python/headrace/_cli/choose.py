@@ -21,9 +21,9 @@ def choose(
 ) -> tuple[Choice, dict[str, Any], list[Block]]:
     """The choice, a report on all, and its text; `rows` are x, context and weights, `ends` bounds and periods."""
     from headrace._fit.clock import Clock
+    from headrace._tables.density import Columns
     from headrace._tables.table import Column, Table
     from headrace.choosing import run
-    from headrace.choosing.columns import Columns
     from headrace.choosing.result import SIMPLE
     from headrace.choosing.sample import opened
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from operator import itemgetter
 from typing import Any, NoReturn
 
@@ -27,10 +27,11 @@ from headrace._base.output import check_writable, refuse_inputs
 from headrace._cli import screen
 from headrace._fit.streams import rows_bar
 from headrace._tables import table as _table
+from headrace._tables.density import Columns, TableDensity
 from headrace.rows import _files as tables
 from headrace.rows._columns import find, select
 from headrace.rows._files import STANDARD
-from headrace.rows._source import Source
+from headrace.rows._source import TEXT, Source
 
 OK, INTERRUPTED = 0, 130
 PICTURE = "hr_diagram.png"  # of the demo
@@ -83,29 +84,6 @@ def _counted(number: int, what: str) -> str:
 # ---- input -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Names:
-    """Names of a flow's columns in the table of its fit; a note in its file."""
-
-    features: list[str]
-    context: list[str]
-
-    @property
-    def are_different(self) -> bool:
-        """Whether each name belongs to one column."""
-        return len({*self.features, *self.context}) == len(self.features) + len(self.context)
-
-    @classmethod
-    def of_notes(cls, notes: dict[str, str], flow: Density) -> _Names | None:
-        """The names of a flow's columns, of the constant ones in its file's notes too; None for unknown ones."""
-        if flow.feature_names is None:
-            return None
-        features, context = list(flow.feature_names), list(flow.context_names or ())
-        if (table := _table.kept_in(notes, flow.features)) is not None:
-            features = _table.names_in(notes, table) or features  # constant columns too
-        return cls(features, context)
-
-
 def _open(arguments: argparse.Namespace, path: str | None = None) -> Source:
     how = {"array": arguments.array, "delimiter": arguments.delimiter, "header": arguments.header}
     given = arguments.data if path is None else path
@@ -114,18 +92,15 @@ def _open(arguments: argparse.Namespace, path: str | None = None) -> Source:
 
 
 def _columns(
-    source: Source,
-    arguments: argparse.Namespace,
-    *,
-    weights: str | None = None,
-    names: _Names | None = None,
+    source: Source, arguments: argparse.Namespace, *, weights: str | None = None, known: Columns | None = None
 ) -> list[list[int]]:
     """The columns of features, context and weights.
 
     By default, columns of the same names as in the fit, if both tables have names and no two of these
     are the same, or else no context and all other columns as features.
     """
-    remembered = names if names and source.names and names.are_different else None
+    names = None if known is None or known.used_names is None else [*known.used_names, *(known.context_names or ())]
+    remembered = known if names and source.names and len({*names}) == len(names) else None
     weight = [] if weights is None else select(source, "--weights", weights)
     if len(weight) > 1:
         raise ValueError(f"--weights: expected one column, got {len(weight)}")
@@ -133,14 +108,16 @@ def _columns(
     if arguments.context is not None:
         context = select(source, "--context", arguments.context)
     elif remembered:
-        context = [find(source, "--context", name) for name in remembered.context]
+        context = [find(source, "--context", name) for name in remembered.context_names or ()]
     taken = {*context, *weight}
     if arguments.columns is not None:
         features = select(source, "--columns", arguments.columns)
     elif remembered:
-        features = [find(source, "--columns", name) for name in remembered.features]
+        features = [find(source, "--columns", name) for name in remembered.used_names or ()]
     else:
         features = [i for i in range(source.n_columns) if i not in taken]
+        numbers = [i for i in features if source.kinds[i] != TEXT]
+        features = numbers or features
     if len({*features, *taken}) < len(features) + len(context) + len(weight):
         twice = next(i for i in (*features, *weight) if (features + context + weight).count(i) > 1)
         raise ValueError(
@@ -194,14 +171,14 @@ def info(arguments: argparse.Namespace) -> int:
 # ---- score and sample ------------------------------------------------------------------------------------------------
 
 
-def _load(path: str) -> tuple[Density, dict[str, str]]:
-    """A flow of rows, or an ensemble of these, and the notes in its file."""
+def _load(path: str) -> TableDensity:
+    """A density of rows, with the columns that the notes of its file have."""
     flow, notes = _load_any(path)
-    return _of_rows(path, flow), notes
+    return _of_rows(path, flow, notes)
 
 
-def _of_rows(path: str, flow: Any) -> Density:
-    """The flow, if it is one of rows."""
+def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
+    """The density of rows, if the flow is one of these."""
     if isinstance(flow, hr.SequenceFlow):
         raise TypeError(
             f"{path}: expected a flow of the rows of a table, got a {type(flow).__name__} of signals; score, "
@@ -209,18 +186,18 @@ def _of_rows(path: str, flow: Any) -> Density:
         )
     if not isinstance(flow, Density):
         raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
-    return flow
+    return TableDensity(flow, Columns.of_notes(notes, flow))
 
 
 def _load_any(path: str) -> tuple[Any, dict[str, str]]:
     """The contents of a file, a flow of rows or of signals, and the notes in it."""
     if path == STANDARD:
         data = sys.stdin.buffer.read()
-        flow, notes = hr.from_bytes(data), files.notes_of_bytes(data)
+        flow, notes = files.from_bytes(data), files.notes_of_bytes(data)
     else:
         if not os.path.exists(path):
             raise FileNotFoundError(f"FLOW: expected a file that `headrace fit` or Flow.save wrote, got no {path}")
-        flow, notes = hr.load(path), files.read_notes(path)
+        flow, notes = files.load(path), files.read_notes(path)
     return flow, notes
 
 
@@ -242,15 +219,16 @@ def _is_standard_output(path: str) -> bool:
 
 
 def _columns_for(
-    flow: Density, notes: dict[str, str], arguments: argparse.Namespace, *, data: str | None = None, weights: Any = None
-) -> tuple[Any, Any]:
-    """An open table, and the columns that a flow takes: features, context and weights."""
+    density: TableDensity, arguments: argparse.Namespace, *, data: str | None = None, weights: Any = None
+) -> tuple[Source, list[list[int]]]:
+    """An open table, and the columns that a density takes: features, context and weights."""
     source = _open(arguments, data)
-    columns = _columns(source, arguments, weights=weights, names=_Names.of_notes(notes, flow))
-    table = _table.kept_in(notes, flow.features)
-    source.missing = table is not None and table.missing == "drop"
-    width = flow.features if table is None else len(table.columns)
-    for kind, wanted, chosen in (("features", width, columns[0]), ("context", flow.context, columns[1])):
+    columns = _columns(source, arguments, weights=weights, known=density.columns)
+    table = density.columns.used
+    source.missing = table.missing == "drop"
+    for kind, wanted, chosen in (
+        ("features", len(table.columns), columns[0]), ("context", density.context, columns[1])
+    ):  # fmt: skip
         if len(chosen) != wanted:
             option = "--columns" if kind == "features" else "--context"
             raise ValueError(
@@ -261,8 +239,7 @@ def _columns_for(
 
 
 def _rows_for(
-    flow: Density,
-    notes: dict[str, str],
+    density: TableDensity,
     arguments: argparse.Namespace,
     *,
     data: str | None = None,
@@ -273,19 +250,18 @@ def _rows_for(
 
     `purpose`: of the noise, see `headrace._tables.table`.
     """
-    source, columns = _columns_for(flow, notes, arguments, data=data, weights=weights)
+    source, columns = _columns_for(density, arguments, data=data, weights=weights)
     x, context, weight = _read(source, columns, not arguments.quiet)
-    if not len(x):
+    if not (rows := len(x)):
         raise ValueError(f"{source.path}: expected at least one row, got none")
-    names = None if source.names is None else [source.names[i] for i in columns[0]]
-    if (table := _table.kept_in(notes, flow.features)) is not None:
-        rows = len(x)
-        x, context, weight = table.to_look_at(x, context, weight, names=names, x_name=source.path, purpose=purpose)
-        if len(x) < rows:
-            notice = f"{rows - len(x):,} of {rows:,} rows miss a number and are left out, as in the fit"
+    parts = (x, context if density.context else None, weight[:, 0] if columns[2] else None)
+    if density.columns.matter:
+        parts = density.looked_at(*parts, x_name=source.path, purpose=purpose)
+        if len(parts[0]) < rows:
+            notice = f"{rows - len(parts[0]):,} of {rows:,} rows miss a number and are left out, as in the fit"
             _note(arguments, f"{source.path}: {notice}")
-        names = None if names is None else [names[i] for i in table.kept]
-    return (x, context if flow.context else None, weight[:, 0] if columns[2] else None), names
+    names = None if source.names is None else [source.names[columns[0][i]] for i in density.columns.used.kept]
+    return parts, names
 
 
 # ---- bench and demo --------------------------------------------------------------------------------------------------

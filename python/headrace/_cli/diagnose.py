@@ -14,7 +14,7 @@ import numpy as np
 from headrace._base.output import refuse_inputs, replacing
 from headrace._base.pictures import NO_MATPLOTLIB, can_draw
 from headrace._cli import signals
-from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _load_any, _Names, _rows_for, _say, _usage
+from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _load_any, _rows_for, _say, _usage
 from headrace._cli.signals import STEP, bits_of, load, refuse_options_of_tables, signal_of
 from headrace._tables.table import FIT
 from headrace.diagnosis import diagnose as look
@@ -38,18 +38,18 @@ def diagnose(arguments: argparse.Namespace) -> int:
             raise ImportError(f"--output: {NO_MATPLOTLIB}")
     if training_table is not None:
         refuse_inputs("--training", training_table, [arguments.data])
-    flow, notes = _load(arguments.flow)
-    (x, context, weights), names = _rows_for(flow, notes, arguments, weights=arguments.weights)
+    density = _load(arguments.flow)
+    (x, context, weights), names = _rows_for(density, arguments, weights=arguments.weights)
     training = None
     if training_table is not None:
         # A column of weights in this table is no feature either.
         of_fit = {"data": training_table, "weights": arguments.weights, "purpose": FIT}
-        fitted, given, _ = _rows_for(flow, notes, arguments, **of_fit)[0]
+        fitted, given, _ = _rows_for(density, arguments, **of_fit)[0]
         training = fitted if given is None else (fitted, given)
-    noted = _Names.of_notes(notes, flow)
-    named: dict[str, Any] = {"names": names, "context_names": None if noted is None else noted.context}
+    context_names = None if density.columns.names is None else list(density.columns.context_names or ())
+    named: dict[str, Any] = {"names": names, "context_names": context_names}
     own = {"seed": arguments.seed, "progress": not arguments.quiet}
-    found = look(flow, x, context, weights=weights, training=training, **named, **own)
+    found = look(density.flow, x, context, weights=weights, training=training, **named, **own)
     found = replace(found, on_the_command_line=True)
     if output is not None:
         if Path(output).suffix.lower() == ".html":

@@ -14,7 +14,7 @@ VERBS = ("log_prob", "to_latent", "to_data")  # of `Flow.to_onnx`
 def export(arguments: argparse.Namespace) -> int:
     """Write a flow as an ONNX graph."""
     _check_output(arguments, arguments.flow)
-    flow, _ = _load(arguments.flow)
+    flow = _load(arguments.flow).flow
     if not isinstance(flow, hr.Flow):
         raise TypeError(
             f"{arguments.flow}: expected a flow, got an {type(flow).__name__}; export its members one by one"

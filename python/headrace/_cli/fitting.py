@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace import files
-from headrace._arrays import columns as about_columns
-from headrace._arrays.names import Names
+from headrace._arrays.caller import Caller, row_weights
 from headrace._base import layout as _layout
 from headrace._base.output import check_writable, refuse_inputs
 from headrace._base.stored import MOST_FEATURES
 from headrace._base.warn import FREQUENT, silent
 from headrace._cli import bounds, choose, screen
-from headrace._cli import column_options as shape
 from headrace._cli.commands import (
     INTERRUPTED,
     OK,
@@ -35,7 +33,6 @@ from headrace._cli.commands import (
     _columns,
     _counted,
     _duration,
-    _Names,
     _note,
     _open,
     _say,
@@ -44,19 +41,19 @@ from headrace._cli.commands import (
 from headrace._cli.flow_options import FIT, FLOWS, Kind, settings
 from headrace._cli.waves import SUFFIX
 from headrace._fit.gaussian import gaussian_log_prob
+from headrace._fit.given_rows import check_finite
 from headrace._fit.high_effort import with_effort
-from headrace._fit.streams import check_stream, rows_bar
+from headrace._fit.streams import rows_bar
 from headrace._flow.flows import DEFAULT
-from headrace._flow.transforms.support import Support
-from headrace._tables import table as _table
-from headrace._tables.facts import Passed
-from headrace._tables.stream import Present, Treated
+from headrace._tables.arguments import Treatment
+from headrace._tables.density import Columns
+from headrace._tables.preparing import ON_THE_COMMAND_LINE, prepared, present
 from headrace._tables.table import Table
 from headrace.rows import _files as tables
 from headrace.rows._files import STANDARD
-from headrace.rows._joined import Columns
+from headrace.rows._joined import Columns as ColumnStream
 from headrace.rows._source import Source
-from headrace.rows._stream import Block, Stream
+from headrace.rows._stream import Block
 
 JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
 VALIDATION = 0.1  # share of the rows that is held out
@@ -122,25 +119,22 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
         options["context"] = len(columns[1])
     if columns[1] and "context" not in kind.takes:
         _usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
+    names, context_names = (
+        None if source.names is None else tuple(source.names[i] for i in part) for part in columns[:2]
+    )
+    own = Columns(given.table, names, context_names, given.some.x.dtype.name)
+    notes = own.notes()
     kept = [columns[0][i] for i in given.table.kept]
-    changes = any(one.constant is None for one in given.table.columns)  # constant ones have a warning of their own
+    changes = any(one.constant is None for one in given.table.columns)  # constant ones have a note of their own
     for part, rows in zip((kept, columns[1]), (given.some.x if changes else None, given.some.context), strict=False):
         _warn_of_constants(source, part, rows)
-    notes, chosen = {"dtype": given.some.x.dtype.name}, None
-    if source.names is not None:
-        chosen = _Names(*([source.names[i] for i in part] for part in (kept, columns[1])))
-        notes |= Names(tuple(chosen.features), tuple(chosen.context)).notes()
-    if not given.table.is_plain or given.table.missing == "drop":
-        names = None if source.names is None else [source.names[i] for i in columns[0]]
-        notes["table"] = _table.note(given.table, names)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* constant in the training part", category=RuntimeWarning)
         if arguments.auto:
             if len(given.some.x) < given.rows:
                 _note(arguments, f"--auto looks at {len(given.some.x):,} of {given.rows:,} rows, drawn evenly from all")
             some = (given.some.x, given.some.context, given.some.weights)
-            labels = None if chosen is None else chosen.features
-            choice, report, blocks = choose.choose(arguments, some, options, labels)
+            choice, report, blocks = choose.choose(arguments, some, options, own.kept_names)
             report |= {"rows": given.rows, "rows_looked_at": len(given.some.x)}
             return _Fitted(choice.flow, notes, partial(_report_choice, arguments, report, blocks), choice.members)
         flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given)
@@ -249,106 +243,64 @@ class _Given:
 
 
 def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int]], options: dict[str, Any]) -> _Given:
-    """The rows of a table, checked, and those held out; a support goes to the options."""
-    support = None
-    if arguments.bounds is not None or arguments.periodic is not None:
-        support = bounds.read(source, columns[0], arguments.bounds, arguments.periodic)
-        options["bounds"] = support.bounds
-        if any(support.periodic):
-            options["periodic"] = support.periodic
-    stream = Columns(source, columns, arguments.buffer, what=source.path)
+    """The rows of a table, checked, and those held out.
+
+    Columns that are left out leave `columns`; bounds and periods go to the options.
+    """
+    how = _treatment(arguments, source, columns)
+    stream = ColumnStream(source, columns, arguments.buffer, what=source.path)
     source.missing = True
     with rows_bar(stream.rows, "read", not arguments.quiet) as stream.shown:
         whole = stream.whole()
     stream.shown = None
-    if whole is None:
-        source.missing = arguments.missing == "drop"
-        return _streamed(arguments, source, columns, stream, support, options)
-    whole = shape.present(source, columns, whole, arguments)
-    if not len(whole):
-        raise ValueError(f"{source.path}: expected at least one row, got none")
-    _warn_of_index(arguments, source, columns[0], whole.x)
-    _check_rows(source, columns[0], whole.x, "a finite number", -math.inf)
-    if whole.context is not None:
-        _check_rows(source, columns[1], whole.context, "a finite number", -math.inf)
-    if whole.weights is not None:
-        _check_rows(source, columns[2], whole.weights[:, None], "a finite weight of at least 0", 0.0)
-        if not whole.weights.any():
-            raise ValueError(f"{source.path}: {source.label(columns[2][0])}: expected a weight above 0, got none")
-    table = shape.learn(source, columns[0], _Rows.of(whole).x, arguments, support)
-    if support is not None:
-        bounds.check_rows(source, columns[0], whole.x, support, table)
-    _keep_bounds(table, options)
-    # Noise is added to all rows, so that a diagnosis with the same table adds the same to each.
-    rows = _Rows.of(replace(whole, x=table.spread(whole.x)))
-    train, held_out = rows.split(arguments.validation, arguments.seed)
-    return _Given(train, held_out, train, len(train.x), table)
+    source.missing = arguments.missing == "drop"
+    if whole is not None:
+        _check_others(source, columns, present(whole, how))
+    kinds = [source.kinds[i] for i in columns[0]]
+    ready = prepared(stream if whole is None else whole, kinds, how, not arguments.quiet)
+    if ready.missing:
+        total = (len(ready.rows) if isinstance(ready.rows, Block) else ready.rows.count()) + ready.missing
+        _note(arguments, f"{source.path}: {ready.missing:,} of {total:,} rows miss a number and are left out")
+    columns[0] = [columns[0][i] for i in ready.table.places]
+    options |= {name: ends for name in ("bounds", "periodic") if (ends := getattr(ready, name)) is not None}
+    table, rows = ready.table.used(), ready.rows
+    if isinstance(rows, Block):
+        # Noise is added to all rows, so that a diagnosis with the same table adds the same to each.
+        train, held_out = _Rows.of(rows).split(arguments.validation, arguments.seed)
+        return _Given(train, held_out, train, len(train.x), table)
+    rest, held = rows.split(arguments.validation, arguments.seed)
+    some = _Rows.of(rest.some(arguments.seed, JUDGES))
+    return _Given(_Rows(rest, None, None), None if held is None else _Rows.of(held), some, rest.count(), table)
 
 
-def _keep_bounds(table: Table, options: dict[str, Any]) -> None:
-    """Set the bounds and periods of the remaining columns."""
-    for option, left in (("bounds", table.bounds), ("periodic", table.periods)):
-        if (own := left(options.pop(option, None))) is not None:
-            options[option] = own
+def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list[int]]) -> Treatment:
+    """How the columns are treated, by the options of a table."""
+    features, discrete = columns[0], arguments.discrete
+    support = bounds.read(source, features, arguments.bounds, arguments.periodic)
+    chosen = {column for part in columns for column in part}
+    left = [] if arguments.columns else [i for i in range(source.n_columns) if i not in chosen]
+    whole = "auto" if discrete is None else None
+    return Treatment(
+        whole if discrete in (None, "none") else bounds.places(source, features, "--discrete", discrete),
+        bounds.widths(source, features, arguments.spread),
+        arguments.missing,
+        support.bounds if arguments.bounds else None,
+        support.periodic if arguments.periodic else None,
+        None if source.names is None else [source.names[i] for i in features],
+        arguments.seed,
+        [source.label(i) for i in left],
+        keep=arguments.columns is not None,
+        x_name=source.path,
+        dashes="--",
+    )
 
 
-def _streamed(
-    arguments: argparse.Namespace,
-    source: Source,
-    columns: list[list[int]],
-    stream: Stream,
-    support: Support | None,
-    options: dict[str, Any],
-) -> _Given:
-    """The data of a table that is longer than the buffer."""
-    if arguments.missing == "drop":
-        stream = Present(stream)
-    if (first := next(iter(stream), None)) is not None:
-        _warn_of_index(arguments, source, columns[0], first.x)
-    seen = Passed(stream, None if support is None else support.bounds)
-    floats = None  # whole numbers may be on bounds, and are checked with the rows seen
-    if support is not None:
-        kinds = shape.kinds_of(source, columns[0], arguments)
-        of_floats: list[list[Any]] = [
-            [one if kind == "float" else None for one, kind in zip(part, kinds, strict=True)]
-            for part in (support.bounds, support.periodic)
-        ]
-        floats = Support(*of_floats)
-    try:
-        check_stream(stream, floats, not arguments.quiet, seen.add)  # before rows are left out, and counted again
-    except ValueError as error:
-        raise ValueError(f"{source.path}: {error}; rows count from 0") from None
-    if isinstance(stream, Present):
-        if not seen.rows:
-            raise ValueError(f"{source.path}: expected rows that miss no number, got none")
-        notice = f"{stream.left_out:,} of {stream.left_out + stream.count():,} rows miss a number and are left out"
-        _note(arguments, f"{source.path}: {notice}")
-    table = shape.learn(source, columns[0], seen, arguments, support)
-    _keep_bounds(table, options)
-    rows: Stream = stream if table.is_plain else Treated(stream, table)
-    train, held_out = rows.split(arguments.validation, arguments.seed)
-    some = _Rows.of(train.some(arguments.seed, JUDGES))
-    judges = None if held_out is None else _Rows.of(held_out)
-    return _Given(_Rows(train, None, None), judges, some, train.count(), table)
-
-
-def _warn_of_index(arguments: argparse.Namespace, source: Source, columns: Sequence[int], x: NDArray[Any]) -> None:
-    names = None if source.names is None else [source.names[i] for i in columns]
-    if arguments.columns is None and (message := about_columns.about_index(x, names)):
-        warnings.warn(f"{source.path}: {message}{source.choosing()}", RuntimeWarning, stacklevel=2)
-
-
-def _check_rows(source: Source, columns: Sequence[int], values: NDArray[Any], what: str, least: float) -> None:
-    """Refuse values that are not finite, or are below a limit, by row and column."""
-    bad = ~(np.isfinite(values) & (values >= least))
-    rows = np.flatnonzero(bad.any(axis=1))
-    if rows.size:
-        column = int(bad[rows[0]].argmax())
-        raise ValueError(
-            f"{source.path}: row {rows[0]}, {source.label(columns[column])}: expected {what}, got "
-            f"{values[rows[0], column]:g}; rows like this: {rows.size} of {len(values)}, which count from 0; "
-            "leave them out of the table, or the column by --columns"
-        )
+def _check_others(source: Source, columns: list[list[int]], rows: Block) -> None:
+    """Refuse context and weights that a fit does not take, by their columns in the table."""
+    if rows.context is not None:
+        check_finite(source.path, rows.context, tuple(map(source.label, columns[1])), ON_THE_COMMAND_LINE)
+    if rows.weights is not None:
+        row_weights(f"{source.path}: {source.label(columns[2][0])}", rows.weights, len(rows), Caller())
 
 
 def _warn_of_constants(source: Source, columns: Sequence[int], rows: NDArray[Any] | None) -> None:

@@ -179,7 +179,7 @@ def _add_columns(sub: Parser) -> None:
     sub.add_argument(
         "--spread",
         metavar="COLUMN=WIDTH,...",
-        help="noise for features whose values repeat; auto: as wide as the smallest gap between them",
+        help="noise for features whose values repeat: by default, auto, as wide as the smallest gap between them; none",
     )
     sub.add_argument(
         "--missing",

@@ -27,7 +27,6 @@ from headrace._cli.commands import (
     _counted,
     _load,
     _load_any,
-    _Names,
     _note,
     _of_rows,
     _say,
@@ -37,7 +36,7 @@ from headrace._cli.folder_scores import Folder, is_folder, mark
 from headrace._cli.resumed_scores import Kept, Watch
 from headrace._cli.scores import Scores
 from headrace._cli.waves import SUFFIX
-from headrace._tables import table as _table
+from headrace._tables.density import TableDensity
 from headrace.rows import _files as tables
 from headrace.rows._files import STANDARD
 from headrace.rows._source import Source
@@ -57,9 +56,8 @@ def score(arguments: argparse.Namespace) -> int:
     if arguments.format is not None:
         _usage(arguments, "argument --format: give a folder as --output, as the name of a file says its format")
     _check_output(arguments, arguments.flow, *files)
-    flow, notes = _load(arguments.flow)
-    source, columns = _columns_for(flow, notes, arguments)
-    made = _Made(flow, notes, source, columns, Scores())
+    density = _load(arguments.flow)
+    made = _Made(density, *_columns_for(density, arguments), Scores())
     if arguments.output:
         return _score_to_file(arguments, made, files)
     with Watch(patience=1) as watch:
@@ -80,17 +78,17 @@ def score(arguments: argparse.Namespace) -> int:
 def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[str]) -> int:
     """Scores in one file; after Ctrl-C those of the finished rows are kept beside it."""
     output = os.path.realpath(arguments.output) if os.path.islink(arguments.output) else arguments.output
-    kept = Kept(output, {**_inputs(arguments, made.flow, made.notes), "tables": _marks(made.source, files)})
+    kept = Kept(output, {**_inputs(arguments, made.density), "tables": _marks(made.source, files)})
     inputs = [path for path in (arguments.flow, *files) if path != STANDARD]
     for path in (kept.path, kept.record):
         refuse_inputs("--output", path, inputs)
     kept.open()
     if kept.rows:
         _note(arguments, f"going on after {_counted(kept.rows, 'row')}, whose scores are in {kept.path}")
-    columns = _columns_of(made.flow)
+    columns = _columns_of(made.density.flow)
 
     def parts() -> Iterator[NDArray[Any]]:
-        yield from kept.parts(len(columns), made.flow.dtype)
+        yield from kept.parts(len(columns), made.density.flow.dtype)
         yield from made.watched(made.densities(kept.rows), kept.rows, not arguments.quiet)
 
     def instead() -> str | None:
@@ -114,10 +112,10 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
     return INTERRUPTED if watch.stopped else OK
 
 
-def _inputs(arguments: argparse.Namespace, flow: Density, notes: dict[str, str]) -> dict[str, Any]:
+def _inputs(arguments: argparse.Namespace, density: TableDensity) -> dict[str, Any]:
     """The inputs of scores, beside the tables."""
-    table = {"table": notes["table"]} if "table" in notes else {}
-    digest = hashlib.blake2b(hr.to_bytes(flow, table), digest_size=16).hexdigest()
+    table = {name: note for name, note in density.columns.notes().items() if name == "table"}
+    digest = hashlib.blake2b(hr.to_bytes(density.flow, table), digest_size=16).hexdigest()
     inputs = {"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)}
     for option, by_default in (("array", None), ("delimiter", None), ("header", "auto")):
         if (value := getattr(arguments, option)) != by_default:
@@ -138,9 +136,9 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
     if STANDARD in files:
         _usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
     folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}")
-    flow, notes = _load(arguments.flow)
-    inputs = _inputs(arguments, flow, notes)
-    _columns_for(flow, notes, arguments, data=files[0])  # options that fit no table leave no folder behind
+    density = _load(arguments.flow)
+    inputs = _inputs(arguments, density)
+    _columns_for(density, arguments, data=files[0])  # options that fit no table leave no folder behind
     folder.open(inputs)
     left, scores = folder.left(), Scores()
     done = len(files) - len(left)
@@ -149,11 +147,10 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
     with _progress.bar(len(files), "score", "table", not arguments.quiet and len(left) > 1) as shown:
         for file in files:
             if file in left:
-                source, columns = _columns_for(flow, notes, arguments, data=file)
-                made = _Made(flow, notes, source, columns, scores)
-                folder.write(file, _columns_of(flow), made.counted(made.densities()))
+                made = _Made(density, *_columns_for(density, arguments, data=file), scores)
+                folder.write(file, _columns_of(density.flow), made.counted(made.densities()))
             else:
-                for log_prob in folder.written(file, flow.dtype):
+                for log_prob in folder.written(file, density.flow.dtype):
                     scores.add(log_prob)
             shown.update()
     report = {"tables": len(files), "tables_done_before": done}
@@ -170,8 +167,7 @@ def _columns_of(flow: Density) -> list[str]:
 class _Made:
     """Log densities of a table's rows, in blocks, so that the table may be larger than the memory."""
 
-    flow: Density
-    notes: dict[str, str]
+    density: TableDensity
     source: Source
     columns: Any
     scores: Scores
@@ -179,25 +175,16 @@ class _Made:
 
     def densities(self, skipped: int = 0) -> Iterator[NDArray[Any]]:
         """The log densities after the first `skipped` rows, which are only read."""
-        table = _table.kept_in(self.notes, self.flow.features)
-        width = self.flow.features if table is None else len(table.columns)
-        at = 0
+        flow, at = self.density.flow, 0
         for block in self.source.blocks([*self.columns[0], *self.columns[1]]):
             first, at = max(skipped - at, 0), at + len(block)
             if first and first >= len(block):
                 continue
-            x, context = np.split(block, [width], axis=1)
-            given = (x, context if self.flow.context else None)
-            if table is None:
-                log_prob = self.flow.log_prob(*given)
-            else:
-                names = _table.names_in(self.notes, table)
-                own: dict[str, Any] = {"name": self.source.path, "names": names}
-                log_prob = table.log_prob(self.flow.log_prob, *given, **own).astype(self.flow.dtype)
-                given = (table.without_constants(x), given[1])
-            found = log_prob
-            if isinstance(self.flow, hr.Ensemble):
-                found = np.stack([log_prob, self.flow.spread(*given)], axis=1)
+            x, context = np.split(block, [len(self.columns[0])], axis=1)
+            given = (x, context if flow.context else None)
+            found = self.density.scores(*given, x_name=self.source.path).astype(flow.dtype)
+            if isinstance(flow, hr.Ensemble):
+                found = np.stack([found, self.density.spread(*given)], axis=1)
             yield found[first:]
 
     def counted(self, parts: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
@@ -258,24 +245,19 @@ def sample(arguments: argparse.Namespace) -> int:
     loaded, notes = _load_any(arguments.flow)
     if isinstance(loaded, hr.SequenceFlow):
         return signals.sample(arguments, loaded, notes)
-    flow = _of_rows(arguments.flow, loaded)
+    density = _of_rows(arguments.flow, loaded, notes)
+    flow = density.flow
     _refuse_options_of_signals(arguments)
     given = arguments.context_row or []
     if len(given) != flow.context:
         wanted = _counted(flow.context, "number") if flow.context else "none"
         raise ValueError(f"--context-row: expected {wanted}, as {arguments.flow} needs, got {len(given)}")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
-    # A column far from zero, such as a time, needs the digits of its table.
-    dtype = "float64" if notes.get("dtype") == "float64" else None
-    conditions = np.array(given) if given else None
-    x = flow.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row, dtype=dtype)
-    names = _Names.of_notes(notes, flow)
-    kinds = None
-    table = _table.kept_in(notes, flow.features)
-    if table is not None:
-        x, kinds = table.back(x), [one.kind for one in table.columns]
-    own = digits.of_samples(flow, table) if x.dtype == np.float64 else None
-    writing.write_table(arguments.output, x, None if names is None else names.features, kinds, own)
+    conditions, columns = np.array(given) if given else None, density.columns
+    x = density.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row)
+    kinds = [one.kind for one in columns.used.columns]
+    own = digits.of_samples(flow, columns.used) if x.dtype == np.float64 else None
+    writing.write_table(arguments.output, x, columns.used_names, kinds, own)
     if arguments.output:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}
         _say(arguments, report, [f"{_counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"])

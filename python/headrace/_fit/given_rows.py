@@ -105,22 +105,31 @@ def open_rows(
     if rows == 0:
         raise ValueError(f"{prefix}x: expected at least one row, got shape {array.shape}")
     columns = _arrays.context_rows(context, rows, contexts, f"{prefix}context", caller)
+    names = names or names_of(x, features)
     with caller.queue():
-        check_finite(f"{prefix}x", array)
+        check_finite(f"{prefix}x", array, names)
         if columns is not None:
             check_finite(f"{prefix}context", columns)
-    names = names or names_of(x, features)
     if support is not None:
         with caller.queue():
             check_inside(f"{prefix}x", array, support, names)
     return Data(array, columns, _arrays.row_weights(f"{prefix}weights", weights, rows, caller)[0], names, support)
 
 
-def check_finite(name: str, array: NDArray[Any]) -> None:
-    """Refuse NaN and infinity, with the number of such rows and the index of the first."""
+def check_finite(name: str, array: NDArray[Any], names: Sequence[str] = (), way: str = "") -> None:
+    """Refuse NaN and infinity, with the number of such rows, and the index and the column of the first.
+
+    `way`: the way out, at the end of the message; by default that of Python.
+    """
     count, first = bad_rows(array)
     if count:
-        raise ValueError(not_finite(name, count, first, array.shape[0]))
+        row = np.atleast_1d(_arrays.on_host(array[first]))
+        column = int((~np.isfinite(row)).argmax())
+        label = names[column] if names else f"column {column}"
+        raise ValueError(not_finite(name, count, first, array.shape[0]) + f", {label}: {row[column]}; {way or WAY_OUT}")
+
+
+WAY_OUT = "leave such rows out, by dropna() of a frame, or give FlowDensity(missing='drop') the table as it is"
 
 
 def bad_rows(array: NDArray[Any]) -> tuple[int, int]:

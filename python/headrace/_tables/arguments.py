@@ -1,90 +1,108 @@
-"""The arguments `discrete`, `jitter` and `missing` of a table, and the resulting kind and noise of each column."""
+"""The arguments of a table as it comes: which columns are whole numbers, whose values are spread, what is missing."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._arrays import columns as _columns
-from headrace._arrays import frames
 from headrace._base import arguments as check
-from headrace._flow.transforms.support import Support
-from headrace._tables import table as _tables
-from headrace._tables.facts import Held, Seen
+from headrace._flow.transforms.support import Support, support_or_none
+from headrace._tables import table as _table
+from headrace._tables.facts import Seen
 
 
-def learn(
-    x: NDArray[Any] | Seen,
-    kinds: Sequence[str] | None,
-    *,
-    discrete: Any,
-    jitter: Any,
-    missing: str,
-    support: Support | None,
-    names: Sequence[str] | None,
-    x_name: str,
-) -> _tables.Table:
-    """The kind of each column, and its noise.
+@dataclass(frozen=True)
+class Treatment:
+    """How the columns of a table are treated."""
 
-    Args:
-        x: Rows without missing values, or their statistics.
-        kinds: Kinds of the columns by their dtypes, see `frames.kinds_of`.
-        discrete, jitter, missing: As of `FlowDensity`.
-        support: Of all columns.
-        names: Of the columns.
-        x_name: The name of x in messages.
-    """
-    features = x.features if isinstance(x, Seen) else x.shape[1]
-    support = support or Support([None] * features)
-    seen = x if isinstance(x, Seen) else Held(x, support.bounds)
-    kinds = _kinds(discrete, kinds, features, names, x_name)
-    ends: dict[str, Any] = {"bounds": support.bounds, "periodic": support.periodic, "names": names, "x_name": x_name}
-    widths: list[float | None] = [None] * features
-    if isinstance(jitter, dict):
-        for i, width in zip(_columns.chosen("jitter", jitter, features, names, x_name), jitter.values(), strict=True):
-            if kinds[i] != "float":
-                raise ValueError(f"jitter: expected columns that are not whole numbers, got {_columns.label(i, names)}")
-            widths[i] = check.number("jitter", width, above=0.0, below=np.inf)
-    elif jitter is not None:
-        fixed = None if jitter == "auto" else check.number("jitter", jitter, above=0.0, below=np.inf)
-        found = _tables.repeating(seen.some, _tables.Table.learn(seen, kinds, widths, **ends))
-        for i, gap in zip(found, seen.smallest_gaps(found) if fixed is None else [fixed] * len(found), strict=True):
-            widths[i] = gap
-    return replace(_tables.Table.learn(seen, kinds, widths, **ends), missing=missing)
+    discrete: Any = "auto"
+    """Whole numbers: "auto" for those by dtype, None, or columns by index or name."""
+    spread: Any = "auto"
+    """Noise for repeated values: "auto", "none" or None, a width, or widths by index or name."""
+    missing: str = "refuse"
+    """"refuse" or "drop" rows that miss a number."""
+    bounds: Any = None
+    periodic: Any = None
+    """Of each column, or by index or name."""
+    names: Sequence[str] | None = None
+    """Of the columns."""
+    seed: int = 0
+    """Of the noise."""
+    texts: Sequence[str] = ()
+    """Labels of columns of text, which the rows lack."""
+    keep: bool = False
+    """Whether the columns were chosen, so that none is left out."""
+    x_name: str = "x"
+    """The name of the rows in messages."""
+    dashes: str = ""
+    """Before the names of arguments in messages: "--" on the command line."""
 
+    def checked(self, features: int) -> Treatment:
+        """With an entry for each of this number of columns in bounds and periods."""
+        check.choice(f"{self.dashes}missing", self.missing, _table.MISSING)
+        ends = {
+            name: _columns.by_column(f"{self.dashes}{name}", getattr(self, name), features, self.names, self.x_name)
+            for name in ("bounds", "periodic")
+        }
+        return replace(self, **ends)
 
-def _kinds(
-    discrete: Any, seen: Sequence[str] | None, features: int, names: Sequence[str] | None, x_name: str
-) -> list[str]:
-    """The kind of each column, "float", "integer" or "boolean"."""
-    if isinstance(discrete, str) and discrete != "auto":
-        raise ValueError(f"discrete: expected 'auto', None or a list of columns, got {discrete!r}")
-    kinds = ["float"] * features
-    if discrete is None:
+    def support(self, features: int) -> Support:
+        """Of all columns."""
+        return support_or_none(self.bounds, features, self.periodic) or Support([None] * features)
+
+    def mentioned(self, features: int) -> set[int]:
+        """Columns that an argument names, which are thus used."""
+        places = {i for ends in (self.bounds, self.periodic) for i, one in enumerate(ends or ()) if one is not None}
+        for name, value in (("discrete", self.discrete), ("spread", self.spread)):
+            if isinstance(value, Mapping) or (np.iterable(value) and not isinstance(value, str)):
+                places |= set(_columns.chosen(self.dashes + name, value, features, self.names, self.x_name))
+        return places
+
+    def learn(self, seen: Seen, by_dtype: Sequence[str] | None, left_out: Mapping[int, str]) -> _table.Table:
+        """The kind of each column, and its noise.
+
+        Args:
+            seen: The columns of rows without missing values.
+            by_dtype: Kinds of the columns by their dtypes, see `frames.kinds_of`.
+            left_out: Columns that no density has, and what they are.
+        """
+        features, names = seen.features, self.names
+        support, kinds = self.support(features), self._kinds(by_dtype, features)
+        ends: dict[str, Any] = {"bounds": support.bounds, "periodic": support.periodic, "left_out": left_out}
+        ends |= {"names": names, "x_name": self.x_name}
+        widths: list[float | None] = [None] * features
+        option = f"{self.dashes}spread"
+        if isinstance(self.spread, Mapping):
+            places = _columns.chosen(option, self.spread, features, names, self.x_name)
+            for i, width in zip(places, self.spread.values(), strict=True):
+                if kinds[i] != "float":
+                    label = _columns.label(i, names)
+                    raise ValueError(f"{option}: expected columns that are not whole numbers, got {label}")
+                widths[i] = check.number(option, width, above=0.0, below=np.inf)
+        elif self.spread not in (None, "none"):
+            if isinstance(self.spread, str) and self.spread != "auto":
+                raise ValueError(f"{option}: expected 'auto', 'none', a width or a dict of widths, got {self.spread!r}")
+            fixed = None if self.spread == "auto" else check.number(option, self.spread, above=0.0, below=np.inf)
+            found = _table.repeating(seen.some, _table.Table.learn(seen, kinds, widths, **ends))
+            for i, gap in zip(found, seen.smallest_gaps(found) if fixed is None else [fixed] * len(found), strict=True):
+                widths[i] = gap
+        learnt = _table.Table.learn(seen, kinds, widths, **ends)
+        return replace(learnt, missing=self.missing, seed=self.seed)
+
+    def _kinds(self, by_dtype: Sequence[str] | None, features: int) -> list[str]:
+        """The kind of each column, "float", "integer" or "boolean"."""
+        given = self.discrete
+        if isinstance(given, str) and given != "auto":
+            raise ValueError(f"{self.dashes}discrete: expected 'auto', None or a list of columns, got {given!r}")
+        kinds = ["float"] * features
+        if given is None:
+            return kinds
+        if isinstance(given, str):
+            return kinds if by_dtype is None else list(by_dtype)
+        for i in _columns.chosen(f"{self.dashes}discrete", given, features, self.names, self.x_name):
+            kinds[i] = by_dtype[i] if by_dtype is not None and by_dtype[i] != "float" else "integer"
         return kinds
-    if isinstance(discrete, str):
-        return kinds if seen is None else list(seen)
-    for i in _columns.chosen("discrete", discrete, features, names, x_name):
-        kinds[i] = seen[i] if seen is not None and seen[i] != "float" else "integer"
-    return kinds
-
-
-def library_of(x: Any) -> str | None:
-    """The library of a frame."""
-    return next((name for name in ("pandas", "polars") if isinstance(x, frames.class_of(name, "DataFrame"))), None)
-
-
-def as_frame(rows: NDArray[Any], table: _tables.Table, names: Sequence[Any] | None, library: str | None) -> Any:
-    """Rows of a table as a frame of the library, of pandas where that is None, with whole numbers as integers."""
-    called = [f"x{i}" for i in range(rows.shape[1])] if names is None else names
-    dtypes: dict[str, Any] = {"integer": np.int64, "boolean": np.bool_, "float": rows.dtype}
-    columns = {
-        str(name): rows[:, i].astype(dtypes[one.kind])
-        for i, (name, one) in enumerate(zip(called, table.columns, strict=True))
-    }
-    return importlib.import_module(library or "pandas").DataFrame(columns)

@@ -16,6 +16,8 @@ def described(columns: Sequence[Any], names: Sequence[str] | None) -> str:
 
 
 def _treatment(column: Any) -> str:
+    if column.left_out:
+        return f"left out: {column.left_out}"
     if column.constant is not None:
         return f"always {column.constant:g}: kept aside"
     text = "as it is"

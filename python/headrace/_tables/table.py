@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,6 +59,8 @@ class Column:
     """Of the grid that all values of a column with noise lie on; 0 without one."""
     frequent: tuple[float, ...] = ()
     """Values of a column with noise that many rows share, where no other value is as near as the noise is wide."""
+    left_out: str = ""
+    """Of a column that no density has, such as an identifier: what it is."""
 
     @property
     def is_discrete(self) -> bool:
@@ -126,6 +128,7 @@ class Table:
         names: Sequence[str] | None = None,
         bounds: Sequence[Pair | None] | None = None,
         periodic: Sequence[tuple[float, float] | None] | None = None,
+        left_out: Mapping[int, str] | None = None,
         x_name: str = "x",
     ) -> Table:
         """Learn the columns from rows without missing values.
@@ -136,6 +139,7 @@ class Table:
             jitter: Widths of noise, None for none.
             names: Of the columns.
             bounds, periodic: Of each column, as of `Support`.
+            left_out: Columns that no density has, and what they are.
             x_name: The name of x in messages.
 
         Raises:
@@ -146,6 +150,9 @@ class Table:
         periods: list[tuple[float, float] | None] = [None] * len(kinds) if periodic is None else list(periodic)
         seen = x if isinstance(x, Seen) else Held(x, ends)
         for i, (kind, width) in enumerate(zip(kinds, jitter, strict=True)):
+            if left_out and i in left_out:
+                found.append(Column(kind, left_out=left_out[i]))
+                continue
             facts = seen.facts(i, whole=kind != "float")
             if kind != "float":
                 _check_whole(f"{x_name}: {_columns.label(i, names)}", facts, ends[i], periods[i])
@@ -166,14 +173,23 @@ class Table:
 
     @property
     def kept(self) -> list[int]:
-        """The columns that a density has: those that are not constant, or all if all are."""
-        changing = [i for i, one in enumerate(self.columns) if one.constant is None]
-        return changing or list(range(len(self.columns)))
+        """The columns that a density has: of the used ones those that are not constant, or all if all are."""
+        return [i for i in self.places if self.columns[i].constant is None] or self.places
+
+    @property
+    def places(self) -> list[int]:
+        """The columns that are used: those that are not left out."""
+        return [i for i, one in enumerate(self.columns) if not one.left_out]
+
+    def used(self) -> Table:
+        """The table of the used columns."""
+        names = None if self.names is None else tuple(self.names[i] for i in self.places)
+        return replace(self, columns=tuple(self.columns[i] for i in self.places), names=names)
 
     @property
     def is_plain(self) -> bool:
         """Whether nothing is changed."""
-        return not any(one.width or one.constant is not None for one in self.columns)
+        return not any(one.width or one.constant is not None or one.left_out for one in self.columns)
 
     def without_constants(self, x: NDArray[Any]) -> NDArray[Any]:
         """Rows with only the columns that a density has."""
@@ -350,7 +366,7 @@ class Table:
         return cls(tuple(found), check.integer("seed", seed), check.choice("missing", missing, MISSING))
 
 
-LATER = ("bounds", "period", "step", "frequent")  # keys of a file's column that are left out if it has none
+LATER = ("bounds", "period", "step", "frequent", "left_out")  # keys of a file's column that are left out if it has none
 
 
 # ---- notes of a file -------------------------------------------------------------------------------------------------
@@ -429,8 +445,12 @@ def _places(columns: int) -> NDArray[np.float64]:
     return found
 
 
-def without_missing(x: NDArray[Any], labels: Sequence[str], missing: str, name: str) -> NDArray[np.bool_]:
+def without_missing(
+    x: NDArray[Any], labels: Sequence[str], missing: str, name: str, dashes: str = ""
+) -> NDArray[np.bool_]:
     """A mask of rows without NaN; an error with counts unless they are to be dropped. `labels` name the columns.
+
+    `dashes`: "--" in messages of the command line.
 
     Raises:
         ValueError: some are missing, and `missing` is "refuse"; or all rows are.
@@ -448,10 +468,11 @@ def without_missing(x: NDArray[Any], labels: Sequence[str], missing: str, name: 
         raise ValueError(f"{name}: expected rows that miss no number, got none of {len(x):,} ({counted})")
     if missing == "refuse":
         row = int((~good).argmax())
+        way = "--missing drop" if dashes else "missing='drop'"
         first = f"row {row}, {labels[int(absent[row].argmax())]}"
         raise ValueError(
             f"{name}: {first}: expected no missing values, got NaN in {int((~good).sum()):,} of {len(x):,} rows "
-            f"({counted}); missing='drop' leaves such rows out"
+            f"({counted}); {way} leaves such rows out"
         )
     return good
 
@@ -463,7 +484,7 @@ def repeating(x: NDArray[Any], table: Table) -> list[int]:
     some = x[:: -(-len(x) // LOOKED_AT)]
     found = []
     for i, one in enumerate(table.columns):
-        if one.constant is None and not one.width:
+        if one.constant is None and not one.width and not one.left_out:
             counts = np.unique(some[:, i], return_counts=True)[1]
             shared = counts[counts > 1].sum() / len(some)
             if shared >= REPEATED or (counts.max() > 1 and counts.max() / len(some) >= _columns.SPIKE):
@@ -471,32 +492,37 @@ def repeating(x: NDArray[Any], table: Table) -> list[int]:
     return found
 
 
-def about_repeats(x: NDArray[Any], table: Table, names: Sequence[str] | None) -> str | None:
-    """A sentence about columns of floats with repeated values, or with one frequent value; None without any."""
-    found = repeating(x, table)
+def about_repeats(
+    x: NDArray[Any], table: Table, names: Sequence[str] | None, dashes: str = "", *, spread: bool = False
+) -> list[str]:
+    """Sentences about columns of floats with repeated values, and with one frequent value.
+
+    `spread`: whether noise that the table has is due to them, and told. `dashes`: as of `without_missing`.
+    """
+    plain = tuple(replace(one, width=one.width * one.is_discrete) for one in table.columns)
+    found = repeating(x, replace(table, columns=plain) if spread else table)
     some = x[:: -(-len(x) // LOOKED_AT)] if found else x
-    repeated, spiked = [], []
-    for i in found:
-        if text := _columns.spike(some[:, i], label := _columns.label(i, names)):
-            spiked.append(text)
-            continue
-        values, counts = np.unique(some[:, i], return_counts=True)
-        most = f"{values[counts.argmax()]:g} in {counts.max():,} of them"
-        repeated.append(f"{label} ({len(values):,} different ones in {len(some):,} rows, {most})")
-    sentences = [
-        f"{begin} in {_counted_list(columns)}: a density spikes there, and its likelihood means little; {advice}"
-        for begin, columns, advice in (("values repeat", repeated, SPREAD), ("one value is frequent", spiked, APART))
-        if columns
-    ]
-    return "; ".join(sentences) or None
+    counts = {i: np.unique(some[:, i], return_counts=True) for i in found}
+    spiked = [i for i in found if _columns.is_spike(counts[i][1])]
+    none = "--spread none" if dashes else "spread='none'"
+    sentences = []
+    if others := [i for i in found if i not in spiked]:
+        then = f"spread by noise as wide as their gaps, {none} keeps them" if spread else SPREAD
+        sentences.append(f"values repeat in {_counted_list([_columns.label(i, names) for i in others])}: {then}")
+    if spiked:
+        values, of_each = counts[spiked[0]]
+        most = f"{values[of_each.argmax()]:g} in {of_each.max():,} of {len(some):,} rows"
+        labels = _counted_list([_columns.label(i, names) for i in spiked])
+        sentences.append(f"one value is frequent in {labels} ({most}): {APART}")
+    return sentences
 
 
-SPREAD = "spread them by jitter, whose noise samples lose again, or declare whole numbers by discrete"
-APART = "fit the rows with and without it apart (docs/tables.md), or spread it by jitter of a width of your own"
+SPREAD = "a density spikes there, and its likelihood means little"
+APART = "a density spikes there; fit the rows with and without it apart (docs/tables.md)"
 
 
 def _counted_list(columns: Sequence[str]) -> str:
     """The first columns, and the number of others."""
     others = len(columns) - NAMED
-    more = "" if others <= 0 else f", and in {others} more column{'' if others == 1 else 's'}"
-    return ", in ".join(columns[:NAMED]) + more
+    more = "" if others <= 0 else f" and {others} more column{'' if others == 1 else 's'}"
+    return ", ".join(columns[:NAMED]) + more

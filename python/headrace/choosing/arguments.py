@@ -32,7 +32,7 @@ class OfTable(TypedDict, total=False):
     weights: Annotated["Array | None", argument()]
     names: Annotated["Sequence[str] | None", argument()]
     discrete: Annotated[Any, argument("auto")]
-    jitter: Annotated[Any, argument()]
+    spread: Annotated[Any, argument("auto")]
     missing: Annotated[str, argument("refuse", check.one_of(*MISSING))]
 
 

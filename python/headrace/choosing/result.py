@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from headrace import files
 from headrace._arrays.columns import label
 from headrace._base.layout import Block, Grid, lines_of
 from headrace._base.public import public
 from headrace._base.types import Floats
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
-from headrace._tables.arguments import as_frame as given_frame
-from headrace._tables.table import FIT, LOOK, Table, without_missing
-from headrace.choosing.columns import Columns
+from headrace._tables.density import Columns, TableDensity
+from headrace._tables.table import Table, without_missing
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 
@@ -90,11 +88,7 @@ class Choice:
         Raises:
             ImportError: pandas is not installed, for a frame.
         """
-        drawn = self.flow.sample(n, context, seed=seed, dtype="float64" if self.columns.dtype == "float64" else None)
-        if not (self.columns.matter or as_frame):
-            return drawn
-        rows = self.columns.table.back(np.asarray(drawn))
-        return given_frame(rows, self.columns.table, self.columns.names, self.columns.library) if as_frame else rows
+        return self.as_table().sample(n, context, seed=seed, as_frame=as_frame)
 
     def log_prob(self, x: Any, context: Any = None) -> Floats:
         """The log density of rows of the table as it came, shape (rows,): of whole numbers a log probability.
@@ -103,37 +97,22 @@ class Choice:
         if such rows were dropped.
         """
         rows, given = self.columns.opened(x, context)
-        table = self.columns.table
-        labels = [label(i, self.columns.names) for i in range(rows.shape[1])]
-        if table.missing == "refuse":
-            without_missing(rows, labels, table.missing, "x")
-        return table.log_prob(self.flow.log_prob, rows, given, names=self.columns.names)
+        labels = [label(i, self.columns.used_names) for i in range(rows.shape[1])]
+        if self.columns.table.missing == "refuse":
+            without_missing(rows, labels, "refuse", "x")
+        return self.as_table().scores(rows, given)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the density to a file, with the preprocessing of the columns.
 
-        `headrace sample`, `score` and `diagnose`, and pictures, treat rows accordingly then; `headrace.load` gives
-        only `flow`.
+        `headrace sample`, `score` and `diagnose`, and pictures, treat rows accordingly then, and `headrace.load` gives
+        the density of the table.
         """
-        files.save(self.flow, path, self.columns.notes())
+        self.as_table().save(path)
 
-    def _to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
-        """The arguments of `headrace.diagnose`, in the flow's form."""
-        own = self.columns.kept_names if names is None else tuple(names)
-        if own is not None and len(own) == len(self.columns.table.columns):
-            own = tuple(own[i] for i in self.columns.table.kept)
-        found = self._looked_at((x, context, weights), "x", LOOK)
-        if training is None:
-            return *found, None, own
-        parts = training if isinstance(training, tuple) else (training,)
-        return *found, self._looked_at((*parts, None, None)[:2], "training", FIT), own
-
-    def _looked_at(self, parts: tuple[Any, ...], x_name: str, purpose: int) -> tuple[Any, ...]:
-        rows = self.columns.opened(*parts, x_name=x_name)
-        found: tuple[Any, ...] = self.columns.table.to_look_at(
-            *rows, names=self.columns.names, x_name=x_name, purpose=purpose
-        )
-        return found
+    def as_table(self) -> TableDensity:
+        """The density of the table as one that files keep."""
+        return TableDensity(self.flow, self.columns)
 
     def __repr__(self) -> str:
         """The name of the best density."""

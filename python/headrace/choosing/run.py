@@ -23,12 +23,13 @@ from headrace._fit.ensemble import Ensemble
 from headrace._fit.history import whole
 from headrace._flow.flow import Flow
 from headrace._flow.transforms.support import Support, support_or_none
+from headrace._tables.arguments import Treatment
+from headrace._tables.density import Columns
 from headrace.choosing import simple
 from headrace.choosing.arguments import AutoKeywords, OfSearch, OfTable
 from headrace.choosing.candidates import Setting, Trial, candidates, chosen_by, with_high_effort
-from headrace.choosing.columns import Columns, learnt
 from headrace.choosing.result import Choice, Judged, compared
-from headrace.choosing.sample import Sample, folds, parted
+from headrace.choosing.sample import Sample, folds, of_table, parted
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
@@ -60,8 +61,10 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
     How far fits come depends on the machine, so that the result is not the same twice.
 
     Args:
-        x: Shape (rows, features), an array or a frame; at least 4 rows. A column with one value in all rows is kept
-            aside, and put back by `Choice.sample`.
+        x: Shape (rows, features), an array or a frame; at least 4 rows. Columns of text, and those that count the
+            rows or have another whole number in each, are left out, with a warning, unless `discrete`, `spread`,
+            `bounds` or `periodic` names them. A column with one value in all rows is kept aside, and put back by
+            `Choice.sample`.
         time_budget: Seconds for the fits; the look at the best comes after them.
         context: Shape (rows, context), or (rows,) for one column: the conditions of the density. Then there is no
             kernel density and no dual ascent, and the mean of the Gaussian is linear in it.
@@ -75,8 +78,8 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
         discrete: Which columns are whole numbers or truth values: they are spread by noise for the fits, and rounded in
             samples (docs/tables.md). "auto": the columns of frames that have such dtypes, and arrays of integers; None
             for none; or a list of columns, by number or name.
-        jitter: Uniform noise for columns of other numbers with repeated values: None; "auto", as wide as the smallest
-            gap between two values; a width; or a dict of widths by number or name.
+        spread: Uniform noise for columns of other numbers with repeated values: "auto", as wide as the smallest gap
+            between two values; "none"; a width; or a dict of widths by number or name.
         missing: "refuse" rows with NaN, with the counts of each column; or "drop" them.
         dtype: Of the flows, "float32" or "float64".
         effort: "high": the search has a third of the time, and an `NSF` with residual blocks fitted with
@@ -102,11 +105,11 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
     ('NSF', (3, 2), 5)
     """
     clock = Clock(check.number("time_budget", time_budget, above=0.0, below=np.inf))
-    of_table, of_search = taken_from(OfTable, keywords), taken_from(OfSearch, keywords)
-    context, weights = vars(of_table).pop("context"), vars(of_table).pop("weights")
-    ends: dict[str, Any] = {"bounds": of_search.bounds, "periodic": of_search.periodic}
-    sample, columns, *kept = learnt(x, context, weights, **ends, **vars(of_table), seed=of_search.seed)
-    return search(sample, columns, clock, **vars(of_search) | dict(zip(ends, kept, strict=True)))
+    table, settings = taken_from(OfTable, keywords), taken_from(OfSearch, keywords)
+    ends = settings.bounds, settings.periodic
+    how = Treatment(table.discrete, table.spread, table.missing, *ends, seed=settings.seed)
+    sample, columns, ready = of_table(x, table.context, table.weights, table.names, how)
+    return search(sample, columns, clock, **vars(settings) | {"bounds": ready.bounds, "periodic": ready.periodic})
 
 
 def search(sample: Sample, columns: Columns, clock: Clock, **keywords: Unpack[OfSearch]) -> Choice:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays import frames
 from headrace._arrays.caller import Caller
+from headrace._base import arguments as check
 from headrace._fit.given_rows import open_rows
 from headrace._flow.transforms.support import Support
+from headrace._tables.arguments import Treatment
+from headrace._tables.density import Columns, library_of
+from headrace._tables.preparing import Prepared, prepared, present
+from headrace.rows._stream import Block
 
 SHARE = 0.1  # share of the rows to choose by, and of those to judge by
 MOST_JUDGED = 5000  # the most rows of either
@@ -58,6 +65,37 @@ def opened(x: Any, context: Any, weights: Any, support: Support | None, features
     kept = found.taking_part()[1]
     sample = Sample(found.x, rows, None if found.weights is None else found.weights.astype(np.float64))
     return sample if kept is None else sample.take(kept)
+
+
+def of_table(
+    x: Any, context: Any, weights: Any, names: Sequence[str] | None, how: Treatment
+) -> tuple[Sample, Columns, Prepared]:
+    """Rows as densities take them, the kinds of their columns, and bounds and periods of the remaining ones."""
+    x, texts = frames.without_text(x)
+    frames.check_numbers("x", x)
+    x = frames.inferred(x)
+    kinds, library = frames.kinds_of(x), library_of(x)
+    shape = np.shape(x)
+    features = int(shape[1]) if len(shape) == 2 else 1
+    of_frame = frames.names_of(x, features)
+    called = of_frame if names is None else list(check.texts("names", names, features))
+    how = replace(how, names=called, texts=[f"column {name!r}" for name in texts])
+    labels, caller = frames.labels_of(context), Caller()
+    parts: list[Any] = [
+        None if part is None else caller.open(name, part, whole=True)
+        for name, part in (("x", x), ("context", context), ("weights", weights))
+    ]
+    if parts[0] is not None and parts[0].ndim == 2 and len(parts[0]):
+        fitting = [part if part is not None and len(part) == len(parts[0]) else None for part in parts]
+        block = present(Block(parts[0], fitting[1], fitting[2]), how)
+        pairs = zip(parts, fitting, block.arrays(), strict=True)
+        parts = [part if one is None else kept for part, one, kept in pairs]
+    sample = opened(parts[0], parts[1], parts[2], None, features)
+    ready = prepared(Block(sample.x, sample.context, sample.weights), kinds, how)
+    sample = replace(sample, x=np.ascontiguousarray(ready.rows.x))
+    context_names = () if not sample.contexts else labels if labels and len(labels) == sample.contexts else None
+    own, given = (None if one is None else tuple(one) for one in (called, of_frame))
+    return sample, Columns(ready.table, own, context_names, sample.x.dtype.name, library, given), ready
 
 
 def parted(sample: Sample, seed: int) -> tuple[Sample, Sample, Sample]:

@@ -74,7 +74,7 @@ def recalibrate(
     )
     if len(rows.x) < LEAST_ROWS:
         raise ValueError(f"held_out: expected at least {LEAST_ROWS} rows, got {len(rows.x)}")
-    if message := about_repeats(rows.x, Table((Column(),) * flow.features), flow._interior.names.features):
+    for message in about_repeats(rows.x, Table((Column(),) * flow.features), flow._interior.names.features):
         warnings.warn(f"held_out: {message}", RuntimeWarning, stacklevel=2)
     z = flow.to_latent(rows.x, rows.context)[0].astype(np.float64)
     if not (finite := np.isfinite(z).all(axis=1)).all():

@@ -67,8 +67,8 @@ def diagnose(
 
     Args:
         flow: On any device; it is looked at on the CPU. An `Ensemble` has no latent rows, and is not looked at by them.
-            Or a fitted `FlowDensity`, or a result of `auto`: rows are then treated like its own, and whole numbers get
-            noise.
+            Or a fitted `FlowDensity`, a result of `auto`, or the density of a table that `load` gives: rows are then
+            treated like its own, and whole numbers get noise.
         x: Rows held out, shape (rows, features): rows that the fit, its choice of an epoch included, has not seen.
         context: Shape (rows, context), as in `Flow.log_prob`.
         weights: Shape (rows,). Rows are kept with a probability of weight / largest weight for all tests, which then
@@ -97,12 +97,13 @@ def diagnose(
     weights, training = given.weights, given.training
     names, context_names = given.names, given.context_names
     again = False
-    if hasattr(flow, "_to_look_at"):  # a FlowDensity, without scikit-learn in between, or a Choice
+    if hasattr(flow, "as_table"):  # a FlowDensity, a Choice, or a file's density of a table
         if context_names is None and (context_columns := getattr(context, "columns", None)) is not None:  # of a frame
             context_names = [str(name) for name in context_columns]
         again = is_training(x, context, training)  # before whole numbers get noise, which differs
-        x, context, weights, training, names = flow._to_look_at(x, context, weights, training, names)
-        flow = flow.flow_ if hasattr(flow, "flow_") else flow.flow
+        table = flow.as_table()
+        x, context, weights, training, names = table.to_look_at(x, context, weights, training, names)
+        flow = table.flow
     if not isinstance(flow, (Flow, Ensemble)):
         raise TypeError(f"flow: expected a flow, an ensemble or a fitted FlowDensity, got {check.kind_of(flow)}")
     for name, value in (("x", x), ("context", context)):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import files
+from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._arrays.frames import is_frame
 from headrace._base import arguments as check
@@ -21,7 +22,8 @@ from headrace._fit.ensemble import Ensemble
 from headrace._fit.given_rows import open_rows
 from headrace._flow.flow import Flow
 from headrace._tables import table as _table
-from headrace.choosing.result import Choice
+from headrace._tables.density import Columns, of_file
+from headrace._tables.table import Table
 
 Rows = NDArray[Any]
 
@@ -32,35 +34,50 @@ class Drawn:
 
     flow: Any
     """A flow or an ensemble."""
-    names: tuple[str, ...] | None
-    """Names of its columns, where they are known."""
-    context_names: tuple[str, ...] | None = None
-    table: Any = None
-    """The preprocessing of its columns by a fit; None without any."""
-    all_names: tuple[str, ...] | None = None
-    """Names of the columns before that."""
+    columns: Columns
+    """Kinds and names of the columns of rows."""
 
     @property
-    def columns(self) -> int:
+    def table(self) -> Table | None:
+        """The treatment of the used columns; None where rows are those of the density."""
+        return self.columns.used if self.columns.matter else None
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Names of the density's columns, where they are known."""
+        return self.columns.kept_names
+
+    @property
+    def all_names(self) -> tuple[str, ...] | None:
+        """Names of the columns of rows."""
+        return self.columns.used_names
+
+    @property
+    def context_names(self) -> tuple[str, ...] | None:
+        """Names of the columns of the context."""
+        return self.columns.context_names or None
+
+    @property
+    def width(self) -> int:
         """Number of columns of rows, constant ones too."""
-        return self.features if self.table is None else len(self.table.columns)
+        return len(self.columns.used.columns)
 
     def rows(self, x: Any, contexts: int = 0, context: Any = None) -> PlottedRows:
         """Rows, checked, and their columns that the density has, with such noise as the fit saw."""
         found = self.given(x, contexts, context)
-        return found if self.table is None else PlottedRows(
-            self.table.spread(found.x, _table.LOOK), found.context, found.weights
-        )  # fmt: skip
+        return PlottedRows(self.columns.used.spread(found.x, _table.LOOK), found.context, found.weights)
 
     def given(self, x: Any, contexts: int = 0, context: Any = None, weights: Any = None) -> PlottedRows:
         """Rows as they come, checked; without those that miss a number, where the fit left such rows out.
 
         Of a frame columns are taken in the order of the fit.
         """
-        x = in_order(x, self.all_names or self.names)
-        if self.table is not None and self.table.missing == "drop":
+        x = in_order(frames.without_text(x, self.all_names or ())[0], self.all_names)
+        if np.shape(x)[1:] == (len(self.columns.table.columns),):
+            x = np.asarray(_floats(x))[:, self.columns.table.places] if self.columns.table != self.columns.used else x
+        if self.columns.table.missing == "drop":
             x, context, weights = _present(x, context, weights)
-        return rows_of(x, self.columns, contexts, context, weights)
+        return rows_of(x, self.width, contexts, context, weights)
 
     @property
     def features(self) -> int:
@@ -101,45 +118,23 @@ def require() -> None:
 
 
 def density_of(flow: Any) -> Drawn:
-    """A flow, an ensemble, a fitted `FlowDensity`, a `Choice`, or the path of a file that holds one of the former.
+    """A flow, an ensemble, a fitted `FlowDensity`, a `Choice`, a table's density, or the path of a file of these.
 
     Raises:
         TypeError: none of these.
     """
-    names = context_names = table = all_names = None
     if isinstance(flow, (str, os.PathLike)):
-        notes = files.read_notes(flow)
-        flow = files.load(flow)
-        if isinstance(flow, (Flow, Ensemble)) and (kept := _table.kept_in(notes, flow.features)) is not None:
-            table_names = _table.names_in(notes, kept)
-            all_names, table = None if table_names is None else tuple(table_names), kept if _matters(kept) else None
-    elif hasattr(flow, "flow_"):  # a FlowDensity, without scikit-learn in between
-        found = getattr(flow, "feature_names_in_", None)
-        all_names = None if found is None else tuple(map(str, found))
-        table = getattr(flow, "table_", None)
-        table = None if table is None or not _matters(table) else table
-        names = all_names if table is None or all_names is None else tuple(all_names[i] for i in table.kept)
-        flow = flow.flow_
-    elif isinstance(flow, Choice):
-        all_names, names = flow.columns.names, flow.columns.kept_names
-        context_names = flow.columns.context_names or None
-        table = flow.columns.table if flow.columns.matter else None
-        flow = flow.flow
-    if not isinstance(flow, (Flow, Ensemble)):
+        flow = of_file(files.load(flow), files.read_notes(flow))
+    if hasattr(flow, "as_table"):
+        found = flow.as_table()
+        flow, columns = found.flow, found.columns
+    elif isinstance(flow, (Flow, Ensemble)):
+        columns = Columns.of_notes({}, flow)
+    else:
         raise TypeError(
             f"flow: expected a flow, an ensemble, a fitted FlowDensity, a Choice or a path, got {check.kind_of(flow)}"
         )
-    own = flow if flow.device == "cpu" else flow.to("cpu")
-    if names is None or len(names) != own.features:
-        names = own.feature_names
-    if all_names is None and table is None:
-        all_names = names
-    return Drawn(own, names, context_names or own.context_names, table, all_names)
-
-
-def _matters(table: _table.Table) -> bool:
-    """Whether rows are not simply those of the density."""
-    return not table.is_plain or table.missing == "drop"
+    return Drawn(flow if flow.device == "cpu" else flow.to("cpu"), columns)
 
 
 def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None, weights: Any = None) -> PlottedRows:

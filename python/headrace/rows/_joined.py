@@ -102,7 +102,7 @@ class Columns(Stream):
         """`columns`: of features, context and weights. `buffer`: in rows; None for as many as `BUFFER_BYTES` hold.
         `what`: the rows' name in messages.
         """
-        self._source, self._columns = source, columns
+        self._source, self._columns = source, [list(part) for part in columns]
         self._every = [column for part in columns for column in part]
         source.check(self._every)
         row_bytes = max(len(self._every), 1) * source.dtype(self._every).itemsize

@@ -42,17 +42,17 @@ class Block:
 
     def take(self, index: Index) -> Block:
         """Some rows, as views where the index is a slice."""
-        return Block(*(None if array is None else array[index] for array in self._arrays()))  # type: ignore[arg-type]
+        return Block(*(None if array is None else array[index] for array in self.arrays()))  # type: ignore[arg-type]
 
     def put(self, index: Index, other: Block) -> None:
         """Overwrite some rows."""
-        for mine, its in zip(self._arrays(), other._arrays(), strict=True):
+        for mine, its in zip(self.arrays(), other.arrays(), strict=True):
             if mine is not None:
                 mine[index] = its
 
     def room(self, rows: int) -> Block:
         """Memory for this number of rows of the same kind."""
-        arrays = (None if a is None else np.empty((rows, *a.shape[1:]), a.dtype) for a in self._arrays())
+        arrays = (None if a is None else np.empty((rows, *a.shape[1:]), a.dtype) for a in self.arrays())
         return Block(*arrays)  # type: ignore[arg-type]
 
     @staticmethod
@@ -60,15 +60,16 @@ class Block:
         """All rows of some blocks, at least one."""
         if len(blocks) == 1:
             return blocks[0]
-        columns = zip(*(block._arrays() for block in blocks), strict=True)
+        columns = zip(*(block.arrays() for block in blocks), strict=True)
         return Block(*(None if of[0] is None else np.concatenate(of) for of in columns))  # type: ignore[arg-type]
 
-    def _arrays(self) -> tuple[NDArray[Any] | None, ...]:
+    def arrays(self) -> tuple[NDArray[Any] | None, ...]:
+        """x, context and weights."""
         return self.x, self.context, self.weights
 
     def _kind(self) -> tuple[Any, ...]:
         """The layout shared by all blocks of a stream."""
-        return tuple(None if a is None else (a.dtype.name, a.shape[1:]) for a in self._arrays())
+        return tuple(None if a is None else (a.dtype.name, a.shape[1:]) for a in self.arrays())
 
 
 @public("headrace.rows")

@@ -1,0 +1,269 @@
+"""A density of a table as it comes: a flow of the columns that change, and the way to it and back."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import files
+from headrace._arrays import columns as _columns
+from headrace._arrays import frames
+from headrace._arrays.caller import Caller
+from headrace._arrays.names import Names, refuse_others
+from headrace._core import LEAST_ROWS
+from headrace._fit.ensemble import Ensemble
+from headrace._flow.flow import Flow
+from headrace._tables import table as _table
+from headrace._tables.table import FIT, LOOK, Table
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Kinds and names of a table's columns."""
+
+    table: Table
+    """The treatment of each column."""
+    names: tuple[str, ...] | None = None
+    context_names: tuple[str, ...] | None = None
+    dtype: str = "float64"
+    """The dtype of the given rows."""
+    library: str | None = None
+    """The library of the given frame, "pandas" or "polars"."""
+    frame_names: tuple[str, ...] | None = None
+    """The names of the frame's columns."""
+
+    @property
+    def used(self) -> Table:
+        """The table without the columns that are left out."""
+        return self.table.used()
+
+    @property
+    def used_names(self) -> tuple[str, ...] | None:
+        """Their names."""
+        return None if self.names is None else tuple(self.names[i] for i in self.table.places)
+
+    @property
+    def kept_names(self) -> tuple[str, ...] | None:
+        """The names of the columns of the density."""
+        return None if self.names is None else tuple(self.names[i] for i in self.table.kept)
+
+    @property
+    def matter(self) -> bool:
+        """Whether rows of the table differ from those of the density."""
+        return not self.table.is_plain or self.table.missing == "drop"
+
+    def opened(self, x: Any, *others: Any, x_name: str = "x") -> list[Any]:
+        """The used columns of such a table as an array, NaN where a number is missing, with context and weights.
+
+        Raises:
+            ValueError: other columns than those of the fit, or a frame with the same in another order.
+        """
+        every, places = len(self.table.columns), self.table.places
+        x = frames.without_text(x, self.frame_names or ())[0]
+        labels = frames.labels_of(x)
+        if self.frame_names is not None and labels is not None:
+            used = tuple(self.frame_names[i] for i in places)
+            refuse_others(x_name, labels, used if len(labels) == len(used) else self.frame_names)
+        caller = Caller()
+        rows, *rest = (
+            None if part is None else caller.open(name, part, whole=True)
+            for name, part in zip((x_name, "context", "weights"), (x, *others), strict=False)
+        )
+        if rows is None or rows.ndim != 2 or rows.shape[1] not in (every, len(places)):
+            shape = None if rows is None else rows.shape
+            raise ValueError(f"{x_name}: expected rows of {every} columns, got shape {shape}")
+        return [rows[:, places] if rows.shape[1] > len(places) else rows, *rest]
+
+    def notes(self) -> dict[str, str]:
+        """The columns' entry in a file of the density."""
+        found = {"dtype": self.dtype}
+        found |= Names(self.kept_names, self.context_names).notes()
+        used = replace(self, table=self.used, names=self.used_names)
+        if used.matter:
+            found["table"] = _table.note(used.table, used.names)
+        return found
+
+    @classmethod
+    def of_notes(cls, notes: dict[str, str], flow: Flow | Ensemble) -> Columns:
+        """The columns of a file's notes; plain ones, with the names that the flow knows, where it has none."""
+        context_names = flow.context_names or ()
+        if (table := _table.kept_in(notes, flow.features)) is None:
+            plain = Table((_table.Column(),) * flow.features)
+            return cls(plain, flow.feature_names, context_names, notes.get("dtype", ""))
+        names = _table.names_in(notes, table)
+        known = None if names is None else tuple(names)
+        return cls(replace(table, names=known), known, context_names, notes.get("dtype", ""), None, known)
+
+    def lines(self) -> list[str]:
+        """A description of the preprocessing."""
+        labels = [_columns.label(i, self.names).removeprefix("column ") for i in range(len(self.table.columns))]
+        every = [*enumerate(self.table.columns)]
+        constant = [i for i, one in every if one.constant is not None]
+        return [
+            f"{what}: {', '.join(labels[i] for i in which[:8])}{' …' if len(which) > 8 else ''}."
+            for what, which in (
+                ("Left out", [i for i, one in every if one.left_out]),
+                ("Whole numbers, spread for the fits and rounded in samples", _spread(self.table, True)),
+                ("Spread by noise, as values repeat", _spread(self.table, False)),
+                (
+                    "One value alone, kept aside and put back in samples",
+                    constant,
+                ),
+            )
+            if which
+        ]
+
+
+def _spread(table: Table, discrete: bool) -> list[int]:
+    return [i for i in table.kept if table.columns[i].width and table.columns[i].is_discrete == discrete]
+
+
+@dataclass(frozen=True, repr=False)
+class TableDensity:
+    """A density of a table as it comes, of a file that `headrace fit` or `Choice.save` wrote: `headrace.load` gives it.
+
+    Rows are those of the table: whole numbers, constant columns and missing values are in them, and so they are in
+    samples. `flow` is the density of the columns that change, with whole numbers and repeated values spread by noise.
+    """
+
+    flow: Flow | Ensemble
+    """The density of treated columns."""
+    columns: Columns
+    """Kinds and names of the table's columns, whose `table` prints."""
+
+    @property
+    def context(self) -> int:
+        """The number of columns of the context."""
+        return self.flow.context
+
+    def log_prob(self, x: Any, context: Any = None) -> NDArray[Any]:
+        """The log density of rows of the table, shape (rows,), in the flow's dtype: of whole numbers a log probability.
+
+        A row with another number in a constant column has -inf, with a warning. A row with missing values has NaN if
+        the fit left such rows out.
+
+        Args:
+            x: Shape (rows, columns), or a frame with the columns of the fit.
+            context: As in `Flow.log_prob`.
+        """
+        return self.scores(*self.columns.opened(x, context)).astype(self.flow.dtype)
+
+    def scores(
+        self, rows: NDArray[Any], context: NDArray[Any] | None, *, x_name: str = "x", alone: bool = False
+    ) -> NDArray[np.float64]:
+        """`log_prob` of opened rows, float64; `alone`: whether a row alone has the bits that it has among others."""
+        verb = partial(by_row, self.flow.log_prob) if alone else self.flow.log_prob
+        return self.columns.used.log_prob(verb, rows, context, name=x_name, names=self.columns.used_names)
+
+    def spread(self, rows: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
+        """How far the members of an ensemble differ on opened rows."""
+        assert isinstance(self.flow, Ensemble)
+        return self.flow.spread(self.columns.used.without_constants(rows), context)
+
+    def sample(
+        self, n: int, context: Any = None, *, seed: Any = None, first_row: int | None = None, as_frame: bool = False
+    ) -> Any:
+        """Draw rows of the table: whole numbers are rounded, and constant columns are there.
+
+        Args:
+            n, context, seed, first_row: As in `Flow.sample`.
+            as_frame: Whether to give a frame of the library of the one that was fitted, or else of pandas, with names
+                and dtypes.
+
+        Raises:
+            ImportError: pandas is not installed, for a frame.
+        """
+        # A column far from zero, such as a time, needs the digits of its table.
+        dtype = "float64" if self.columns.dtype == "float64" else None
+        drawn: Any = self.flow.sample(n, context, seed=seed, first_row=first_row, dtype=dtype)
+        if not (self.columns.matter or as_frame):
+            return drawn
+        used = self.columns.used
+        rows = used.back(np.asarray(drawn))
+        return _as_frame(rows, used, self.columns.used_names, self.columns.library) if as_frame else rows
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the density to a file, with the treatment of the columns."""
+        files.save(self.flow, path, self.columns.notes())
+
+    def as_table(self) -> TableDensity:
+        """Itself, as of `FlowDensity` and `Choice`."""
+        return self
+
+    def to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
+        """The arguments of `headrace.diagnose`, in the flow's form."""
+        own = self.columns.kept_names if names is None else tuple(names)
+        for table in (self.columns.table, self.columns.used) if names is not None else ():
+            if own is not None and len(own) == len(table.columns):
+                own = tuple(own[i] for i in table.kept)
+        found = self.looked_at(x, context, weights)
+        if training is None:
+            return *found, None, own
+        parts = training if isinstance(training, tuple) else (training,)
+        return *found, self.looked_at(*(*parts, None)[:2], x_name="training", purpose=FIT)[:2], own
+
+    def looked_at(
+        self, x: Any, context: Any = None, weights: Any = None, *, x_name: str = "x", purpose: int = LOOK
+    ) -> tuple[Any, ...]:
+        """Rows as the fit saw them, with their context and weights; without those that miss a number, if the fit was.
+
+        `purpose`: of the noise, see `headrace._tables.table`.
+        """
+        rows, given, share = self.columns.opened(x, context, weights, x_name=x_name)
+        if given is not None and given.ndim == 1:
+            given = given[:, None] if given.size == len(rows) != 1 else np.broadcast_to(given, (len(rows), given.size))
+        found: tuple[Any, ...] = self.columns.used.to_look_at(
+            rows, given, share, names=self.columns.used_names, x_name=x_name, purpose=purpose
+        )
+        return found
+
+    def __repr__(self) -> str:
+        """The flow and the number of columns."""
+        return f"TableDensity({self.flow!r}, {len(self.columns.used.columns)} columns)"
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse an attribute, with the way to that of the flow."""
+        hint = f"; its flow of treated columns has it, .flow.{name}" if hasattr(Flow, name) and name[0] != "_" else ""
+        raise AttributeError(f"{type(self).__name__}: expected an attribute of a table's density, got {name!r}{hint}")
+
+
+def by_row(verb: Any, x: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
+    """A result of at least `LEAST_ROWS` rows, which give each row the bits that it has among others."""
+    rows = len(x)
+    missing = max(LEAST_ROWS - rows, 0)
+    if missing and rows:
+        x = np.concatenate([x, np.repeat(x[:1], missing, axis=0)])
+        if context is not None and context.ndim == 2 and len(context) == rows:
+            context = np.concatenate([context, np.repeat(context[:1], missing, axis=0)])
+    return np.asarray(verb(x, context)[:rows], np.float64)
+
+
+def library_of(x: Any) -> str | None:
+    """The library of a frame."""
+    return next((name for name in ("pandas", "polars") if isinstance(x, frames.class_of(name, "DataFrame"))), None)
+
+
+def _as_frame(rows: NDArray[Any], table: Table, names: Sequence[Any] | None, library: str | None) -> Any:
+    """Rows of a table as a frame of the library, of pandas where that is None, with whole numbers as integers."""
+    called = [f"x{i}" for i in range(rows.shape[1])] if names is None else names
+    dtypes: dict[str, Any] = {"integer": np.int64, "boolean": np.bool_, "float": rows.dtype}
+    columns = {
+        str(name): rows[:, i].astype(dtypes[one.kind])
+        for i, (name, one) in enumerate(zip(called, table.columns, strict=True))
+    }
+    return importlib.import_module(library or "pandas").DataFrame(columns)
+
+
+def of_file(flow: Any, notes: Mapping[str, str]) -> Any:
+    """What a file holds: the density of a table where its notes treat one, or else the flow or transform itself."""
+    if not isinstance(flow, (Flow, Ensemble)):
+        return flow
+    columns = Columns.of_notes(dict(notes), flow)
+    return TableDensity(flow, columns) if columns.matter else flow

@@ -1,0 +1,58 @@
+"""Columns that tell rows apart and measure nothing: indices that were saved as columns, and identifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._tables.facts import Seen
+
+LEAST_ROWS = 5  # fewer count up by accident
+LEAST_DIFFERENT = 50  # fewer whole numbers differ by accident
+CROWDED = 8  # times the range that the square of the rows exceeds: of measured numbers some would be the same
+WIDE = 2.0**31  # a range of whole numbers that few quantities have
+ENDS = ("id", "index", "idx", "number", "_no")  # of the names of identifiers, also in the plural
+
+
+def identifiers(x: NDArray[Any], seen: Seen, names: Sequence[str] | None) -> dict[int, str]:
+    """Columns that count the rows, or have another whole number in each row, with a description of each.
+
+    The latter have 50 rows at least, and the name of an identifier, or so narrow a range that measured numbers would
+    repeat, or one of 2^31 and more. So does an unnamed column, or one like "Unnamed: 0", pandas' name of a saved
+    index, of five rows.
+
+    Args:
+        x: The first rows of all, from which the numbers of the rows are known.
+        seen: The columns, of the rows that take part.
+        names: Of the columns, or None.
+    """
+    found = {}
+    for i in range(seen.features):
+        if len(x) >= LEAST_ROWS and _counts(x[:, i]):
+            found[i] = ", ".join(f"{value:.0f}" for value in x[:3, i]) + ", ..."
+        elif _identifies(seen, i, None if names is None else names[i].strip()):
+            found[i] = "another whole number in each row"
+    return found
+
+
+def _counts(column: NDArray[Any]) -> bool:
+    """Whether it is 0, 1, 2, ... or 1, 2, 3, ...; for most columns three values decide."""
+    first = column[0]
+    if not ((first == 0 or first == 1) and (column[:3] == first + np.arange(3)).all()):
+        return False
+    return bool((column == (first + np.arange(len(column))).astype(column.dtype)).all())
+
+
+def _identifies(seen: Seen, i: int, name: str | None) -> bool:
+    column = seen.some[:, i]
+    is_saved = name is not None and (not name or name.startswith("Unnamed:"))
+    if len(column) < (LEAST_ROWS if is_saved else LEAST_DIFFERENT) or np.trunc(column[0]) != column[0]:
+        return False
+    extent = float(column.max()) - float(column.min())
+    is_named = is_saved or (name is not None and name.lower().removesuffix("s").endswith(ENDS))
+    if not (is_named or len(column) ** 2 >= CROWDED * extent or extent >= WIDE):
+        return False
+    return bool((np.trunc(column) == column).all()) and np.unique(column).size == column.size

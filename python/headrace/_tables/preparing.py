@@ -1,0 +1,161 @@
+"""Rows of a table as it comes, made ready for a fit: what its columns are is found, acted on, and told in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import columns as _columns
+from headrace._base.warn import warn
+from headrace._fit.given_rows import check_finite, check_inside
+from headrace._fit.streams import check_stream
+from headrace._flow.transforms.support import Support, support_or_none
+from headrace._tables import table as _table
+from headrace._tables.arguments import Treatment
+from headrace._tables.facts import Held, Passed, Seen
+from headrace._tables.identifiers import identifiers
+from headrace._tables.stream import Present, Treated
+from headrace._tables.table import Table
+from headrace.rows._stream import Block, Stream
+
+ON_THE_COMMAND_LINE = "leave such rows out of the table, or the column by --columns"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows that a flow of the remaining columns is fitted to."""
+
+    rows: Any
+    """A `Block`, or a `Stream`."""
+    table: Table
+    """The treatment of each column of the table as it came."""
+    bounds: list[Any] | None
+    periodic: list[Any] | None
+    """Of the remaining columns."""
+    given: Any = None
+    """The same rows as they came, without those that miss a number."""
+    missing: int = 0
+    """The number of rows that miss a number, and were left out."""
+
+
+def prepared(rows: Block | Stream, kinds: Sequence[str] | None, how: Treatment, progress: bool = False) -> Prepared:
+    """Rows in memory or a stream, ready for a fit.
+
+    Columns without a use are left out, those with one value kept aside, whole numbers and repeated values spread, each
+    with a warning or a note. The noise of a row is that of its number among the rows without missing values.
+
+    Args:
+        rows: As they came, NaN where a number is missing.
+        kinds: Of the columns by their dtypes, see `frames.kinds_of`.
+        how: The arguments of the table.
+        progress: Whether to show a bar where a stream is read.
+
+    Raises:
+        ValueError: rows that miss a number, unless they are dropped; that are not finite, or beyond their bounds; or
+            columns that are not as the arguments have them.
+    """
+    return _of_block(rows, kinds, how) if isinstance(rows, Block) else _of_stream(rows, kinds, how, progress)
+
+
+def present(rows: Block, how: Treatment) -> Block:
+    """Rows without those that miss a number, in context and weights too, if they are dropped; else NaN is refused."""
+    total, labels = len(rows), [_columns.label(i, how.names) for i in range(rows.x.shape[1])]
+    good = _table.without_missing(rows.x, labels, how.missing, how.x_name, how.dashes)
+    if how.missing == "drop":
+        for part in (part for part in (rows.context, rows.weights) if part is not None):
+            good &= ~np.isnan(part.reshape(total, -1)).any(axis=1)
+    rows = rows if good.all() else rows.take(good)
+    if not len(rows):
+        wanted = "rows that miss no number" if total else "at least one row"
+        raise ValueError(f"{how.x_name}: expected {wanted}, got none")
+    return rows
+
+
+def _of_block(rows: Block, kinds: Sequence[str] | None, how: Treatment) -> Prepared:
+    features, total = rows.x.shape[1], len(rows)
+    how = how.checked(features)
+    rows = present(rows, how)
+    labels = tuple(_columns.label(i, how.names) for i in range(features))
+    check_finite(how.x_name, rows.x, labels, ON_THE_COMMAND_LINE if how.dashes else "")
+    used = rows if rows.weights is None or not rows.weights.any() else rows.take(rows.weights > 0)
+    table = _learnt(rows.x, Held(used.x, how.support(features).bounds), kinds, how)
+    treated = Block(table.spread(rows.x), rows.context, rows.weights)
+    found = _Ends(table, how)
+    if found.support is not None:
+        check_inside(how.x_name, treated.x, found.support, tuple(labels[i] for i in table.kept))
+    return Prepared(treated, table, found.bounds, found.periodic, rows, total - len(rows))
+
+
+def _of_stream(rows: Stream, kinds: Sequence[str] | None, how: Treatment, progress: bool) -> Prepared:
+    rows = Present(rows) if how.missing == "drop" else rows
+    first = next(iter(rows), None)
+    if first is None:
+        raise ValueError(f"{how.x_name}: expected rows that miss no number, got none")
+    how = how.checked(features := first.x.shape[1])
+    support = how.support(features)
+    seen = Passed(rows, support.bounds)
+    try:
+        check_stream(rows, _of_floats(support, how, kinds), progress, seen.add)  # before rows are held out
+    except ValueError as error:
+        raise ValueError(f"{how.x_name}: {error}; rows count from 0" if how.dashes else str(error)) from None
+    table = _learnt(first.x, seen, kinds or rows.kinds, how)
+    missing = rows.left_out if isinstance(rows, Present) else 0
+    found = _Ends(table, how)
+    treated = rows if table.is_plain else Treated(rows, table)
+    return Prepared(treated, table, found.bounds, found.periodic, rows, missing)
+
+
+def _of_floats(support: Support, how: Treatment, kinds: Sequence[str] | None) -> Support | None:
+    """The support of columns that are not whole numbers: the latter may be on bounds, and are checked as they are."""
+    whole = how._kinds(kinds, len(support.bounds))
+    ends: list[list[Any]] = [
+        [one if kind == "float" else None for one, kind in zip(part, whole, strict=True)]
+        for part in (support.bounds, support.periodic)
+    ]
+    return support_or_none(ends[0], len(whole), ends[1])
+
+
+def _learnt(first: NDArray[Any], seen: Seen, kinds: Sequence[str] | None, how: Treatment) -> Table:
+    """The table of rows without missing values; warnings are issued here."""
+    features, names = seen.features, how.names
+    left_out: dict[int, str] = {}
+    if not how.keep:
+        used = how.mentioned(features)
+        left_out = {i: what for i, what in identifiers(first, seen, names).items() if i not in used}
+        left_out = {} if len(left_out) == features else left_out
+    table = how.learn(seen, kinds, left_out)
+    labels = dict.fromkeys(how.texts, "text")
+    warn_of_left_out(labels | {_columns.label(i, names): what for i, what in left_out.items()}, how)
+    if how.spread not in (None, "none"):
+        is_auto = isinstance(how.spread, str)
+        for line in _table.about_repeats(seen.some, table, names, how.dashes, spread=is_auto):
+            warn(f"{how.x_name}: {line}")
+    constant = [i for i, one in enumerate(table.columns) if one.constant is not None]
+    if constant and how.dashes:
+        more = f" and {len(constant) - 1} more" if len(constant) > 1 else ""
+        has, are = ("have", "are") if more else ("has", "is")
+        value, label = table.columns[constant[0]].constant, _columns.label(constant[0], names)
+        warn(f"{how.x_name}: {label}{more} {has} one number in all rows ({value:g}), and {are} kept aside")
+    return table
+
+
+def warn_of_left_out(columns: dict[str, str], how: Treatment) -> None:
+    """Warn of columns that are left out, by their labels, with what they are."""
+    named = ", ".join(f"{label} ({what})" for label, what in [*columns.items()][: _table.NAMED])
+    more = f" and {len(columns) - _table.NAMED} more" if len(columns) > _table.NAMED else ""
+    keep = next((label.removeprefix("column ") for label, what in columns.items() if what != "text"), "")
+    way = "; --columns chooses others" if how.dashes else f"; discrete=[{keep}] keeps it"
+    if columns:
+        warn(f"{how.x_name}: left out: {named}{more}" + (way if keep else ""))
+
+
+class _Ends:
+    """Bounds and periods of the remaining columns."""
+
+    def __init__(self, table: Table, how: Treatment) -> None:
+        self.bounds, self.periodic = table.bounds(how.bounds), table.periods(how.periodic)
+        self.support = support_or_none(self.bounds, len(table.kept), self.periodic)
