@@ -36,7 +36,7 @@ def accepted(x: NDArray[np.float32], y: NDArray[np.float64], params: NDArray[np.
     assert_type(hr.SequenceFlow.load("path"), hr.SequenceFlow)
     assert_type(hr.diagnose(flow, x, training=x), hr.diagnosis.Diagnosis)
     assert_type(hr.diagnose(hr.auto(x), x), hr.diagnosis.Diagnosis)
-    assert_type(hr.diagnose(hr.WaveNet(), x), hr.diagnosis.SequenceDiagnosis)
+    assert_type(hr.diagnose_sequences(hr.WaveNet(), x), hr.diagnosis.SequenceDiagnosis)
     value, log_det = hr.ops.coupling(x, params)
     hr.ops.coupling_vjp(x, params, value, log_det)
 
@@ -55,5 +55,5 @@ def refused(flow: hr.Flow) -> None:
     flow.sample(5, random_state=0)  # type: ignore[call-overload]
     flow.to_latent("x")  # type: ignore[call-overload]
     hr.ops.coupling([1.0], [2.0])  # type: ignore[type-var]
-    hr.diagnose(hr.WaveNet(), 0, training=0)  # type: ignore[call-overload]
+    hr.diagnose(hr.WaveNet(), 0, training=0)  # type: ignore[arg-type]
     hr.load("path").log_prob(np.zeros(3))  # type: ignore[union-attr]

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from headrace.sequences.flow import SequenceFlow
     from headrace.sequences.prediction import LinearPrediction
 
-Loaded: TypeAlias = (
-    "Flow | Ensemble | TableDensity | SequenceFlow | Transform | CausalConvolution | LinearPrediction"
-)
+Loaded: TypeAlias = "Flow | Ensemble | TableDensity | SequenceFlow | Transform | CausalConvolution | LinearPrediction"
 
 
 def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Loaded:

@@ -39,14 +39,16 @@ from headrace.sequences.flow import SequenceFlow
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from headrace._tables.density import TableDensity
+
 WORST = 10  # rows
 DRAWN = 5000  # log densities of draws that a picture shows
 
 
 class Fitted(Protocol):
-    """A fitted density of tables: a `FlowDensity`, a result of `auto`."""
+    """A fitted density of tables: a `FlowDensity`, a result of `auto`, a file's."""
 
-    def _to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]: ...
+    def as_table(self) -> TableDensity: ...
 
 
 def _is_of_sequences(*given: Any, **keywords: Any) -> bool:
