@@ -2,12 +2,13 @@
 
 Made tables with fine structure or many columns, and MAGIC: mean log-likelihoods of the rows that `fit` holds out and of
 new ones, in nats and in the tables' units (MAGIC: in standard deviations), and CPU seconds, which
-`HEADRACE_NUM_THREADS=1` makes those of one thread.
+`HEADRACE_NUM_THREADS=1` makes those of one thread; and the seconds until held-out rows are as good as by Adam alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import headrace as hr
 from bench.quality import datasets
 
 Rows = NDArray[np.float64]
-OPTIMIZERS = ("auto", "adam")
+OPTIMIZERS = ("adam", "auto")
 
 
 def saw(rows: int, rng: np.random.Generator) -> Rows:
@@ -78,6 +79,7 @@ def main() -> None:
             continue
         for seed in map(int, options.seeds.split(",")):
             x, new = table(name, seed, options.data)
+            least = math.inf
             for optimizer in OPTIMIZERS:
                 flow, begin = getattr(hr, options.flow)(x.shape[1], seed=seed), time.process_time()
                 history = flow.fit(x, optimizer=optimizer, seed=seed, progress=False)
@@ -86,6 +88,12 @@ def main() -> None:
                     f"held out {-history.best_loss:7.3f}, new {judged:7.3f}, {seconds:5.1f} s, {history.epochs} epochs"
                 )
                 print(f"{name:5s}, seed {seed}, {optimizer:4s}: {text}, {history.schedule}", flush=True)
+                if optimizer == "adam":
+                    least = history.best_loss
+                elif history.best_loss < least:
+                    reached = next(i for i, loss in enumerate(history.validation_loss) if loss < least)
+                    share = history.seconds[reached] / history.seconds[-1]
+                    print(f"    as good on held-out rows as Adam alone after {seconds * share:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def test_a_cosine_is_all_of_a_fit_by_muon(library):
 
     for now in (plan(hr.NSF(2)), plan(hr.NSF(2), optimizer="muon")):
         assert (now.tries, now.tries_cosine, now.staged) == (True, False, False)
-        assert (now.schedule, now.optimizer, now.epochs) == ("cosine", "muon", 60)
+        assert (now.schedule, now.optimizer, now.epochs) == ("cosine", "muon", 100)
     for now in (plan(hr.NSF(2), optimizer="adam"), plan(hr.NSF(2).to("cuda"))):
         assert (now.tries, now.tries_cosine, now.staged) == (False, True, True)
         assert (now.schedule, now.optimizer, now.epochs) == ("constant", "adam", 600)

@@ -180,108 +180,113 @@ def test_a_budget_that_leaves_too_little_time_leaves_it_out(short, monkeypatch):
 
 
 class Stood:
-    """A run of ten epochs whose held-out rows have these losses at its best epoch, and more at all others."""
+    """A run whose held-out rows have this loss at its best epoch; without one where the loss is not finite."""
 
-    def __init__(self, loss, best, clock):
-        self.losses = [loss + abs(epoch - best) for epoch in range(1, 11)]
-        self.epoch, self.plan, self.history = 0, SimpleNamespace(epochs=10), History()
-        self.adam, self.clock, self.flow = SimpleNamespace(learning_rate=0.1), clock, self
+    def __init__(self, loss, best):
+        self.flow, self.plan, self.clock = loss, SimpleNamespace(epochs=10), Clock()
+        self.history = History(best_epoch=best, stopped="epochs" if np.isfinite(loss) else "non-finite")
 
-    def one_pass(self):
-        self.epoch += 1
-        return 0.0
-
-    def current(self):
-        return self.epoch
+    def go(self, progress):
+        assert not self.warns
 
 
 def searched(losses, *, links=(), shares=None, best=10, **settings):
     """The choices that were tried, and the best one, from losses one after another."""
-    left, tried, clock = iter(losses), [], Clock()
+    left, tried = iter(losses), []
 
     def made(choice):
         tried.append(choice)
-        return Stood(next(left), best, clock)
+        return Stood(next(left), best)
 
     held_out = SimpleNamespace(
-        weights=lambda: np.ones(4),
-        log_probs=lambda run, epoch: 0.01 * np.array([1, -1, 1, -1]) - run.losses[epoch - 1],
+        weights=lambda: np.ones(4), log_probs=lambda loss: 0.01 * len(tried) * np.array([1, -1, 1, -1]) - loss
     )
     plan = SimpleNamespace(
         **{"learning_rate": 0.1, "constant_decay": 0.2, "has_rate": False, "gaussianize": None} | settings
     )
     first, other = Choice(links=links), Choice(Residuals(shares=shares), links) if shares else None
-    return tried, _trials.searched(made, held_out, clock, first, other, plan)
+    return tried, *_trials.searched(made, held_out, first, other, plan)
 
 
 def test_trials_choose_rate_and_decay_first():
-    tried, best = searched([1.0, 0.9])
+    tried, best, run = searched([1.0, 0.9])
     assert [(one.rate, one.decay) for one in tried] == [(0.2, 0.8), (0.1, 0.2)]
-    assert best.choice == tried[1]
-    assert searched([0.9, 1.0])[1].choice == tried[0]
+    assert (best, run.flow) == (tried[1], 0.9)
+    assert searched([0.9, 1.0])[1].rate == 0.2
     assert [one.rate for one in searched([1.0, 0.9], has_rate=True)[0]] == [0.1, 0.1]
 
 
 def test_less_regular_fits_are_not_tried_where_the_first_one_overfits():
-    tried, best = searched([1.0], best=9)
-    assert best.overfits
-    assert (len(tried), best.weights) == (1, 9)
-    assert all(len(one) == 9 for one in best.losses.values())
-    assert not searched([1.0, 0.9])[1].overfits
+    tried, _, run = searched([1.0], best=9)
+    assert len(tried) == 1
+    assert _trials.overfits(run)
+    assert not _trials.overfits(searched([1.0, 0.9])[2])
 
 
 def test_trials_choose_curves_and_residual_columns_by_the_best_rate_and_decay():
     links, shares = (hr.transforms.Gaussianize(*cases.curves(2, 9)),), {1: 0.01}
-    tried, best = searched([1.0, 0.9, 0.8, 0.7], links=links, shares=shares)
+    tried, best, _ = searched([1.0, 0.9, 0.8, 0.7], links=links, shares=shares)
     assert [(one.rate, one.links, one.residuals.shares) for one in tried[2:]] == [(0.1, (), {}), (0.1, (), shares)]
-    assert best.choice == tried[3]
-    tried, best = searched([1.0, 0.9, 0.95, 0.86], links=links, shares=shares)  # 0.04 nats are too little for columns
-    assert (tried[3].links, best.choice) == (links, tried[1])
+    assert best == tried[3]
+    tried, best, _ = searched(
+        [1.0, 0.9, 0.95, 0.86], links=links, shares=shares
+    )  # 0.04 nats are too little for columns
+    assert (tried[3].links, best) == (links, tried[1])
     assert len(searched([1.0, 0.9], links=links, gaussianize=True)[0]) == 2
 
 
-def test_a_trial_without_an_end_is_none(weak, monkeypatch):
-    assert searched([1.0, np.nan])[1].choice.rate == 0.2
-    assert searched([np.nan, 1.0])[1].choice.rate == 0.1
+def test_a_trial_without_an_end_is_none(monkeypatch):
+    assert searched([1.0, np.nan])[1].rate == 0.2
+    assert searched([np.nan, 1.0])[1].rate == 0.1
+    _, best, run = searched([np.nan, np.nan])
+    assert (best.rate, run) == (0.2, None)
     monkeypatch.setattr(Clock, "has", lambda clock, seconds: False)
-    assert searched([])[1].weights is None
+    assert searched([1.0, 0.9])[2] is None
 
 
-def test_a_trial_that_the_time_ends_counts_up_to_there(monkeypatch):
-    def one_pass(run):
-        run.epoch += 1
-        run.clock.ran_out = run.epoch == 5
-        return np.nan if run.clock.ran_out else 0.0
-
-    monkeypatch.setattr(Stood, "one_pass", one_pass)
-    _, best = searched([1.0])
-    assert (best.weights, len(best.losses["train_loss"])) == (4, 4)
-
-
-def test_a_fit_goes_on_from_the_best_trial(weak, monkeypatch):
+@pytest.fixture
+def trials(weak, monkeypatch):
+    """The best trials of fits, one after another."""
     seen, searched = [], fit_module.searched
-    monkeypatch.setattr(fit_module, "searched", lambda *given: seen.append(searched(*given)) or seen[-1])
-    flow = small()
-    history = flow.fit(bent(1200), batch_size=32, **QUIET)
-    (trial,) = seen
-    begun = len(trial.losses["train_loss"])
-    assert 0 < begun < history.epochs == begun + 4
-    assert history.train_loss[:begun] == trial.losses["train_loss"]
-    assert history.validation_loss[:begun] == pytest.approx(trial.losses["validation_loss"])
-    assert (history.schedule, history.weight_decay) == ("cosine", trial.choice.decay)
+
+    def noted(*given):
+        seen.append(searched(*given)[1])
+        return searched(*given)
+
+    monkeypatch.setattr(fit_module, "searched", noted)
+    return seen
+
+
+def test_a_fit_goes_on_from_the_best_trial(trials):
+    history = small().fit(bent(1200), batch_size=32, **QUIET)
+    (trial,) = trials
+    begun = trial.history.best_epoch
+    assert 0 < begun < history.epochs
+    for name in ("train_loss", "validation_loss", "learning_rate"):
+        assert getattr(history, name)[:begun] == getattr(trial.history, name)[:begun]
+    assert (history.schedule, history.weight_decay) == ("cosine", trial.plan.weight_decay)
     assert history.learning_rate[begun] > history.learning_rate[begun - 1]
-    assert history.best_loss <= min(history.validation_loss) + 1e-9
+    assert history.best_loss == min(history.validation_loss) == history.validation_loss[history.best_epoch - 1]
     assert history.seconds == sorted(history.seconds)
 
 
-def test_a_fit_whose_trial_is_best_keeps_its_weights(weak, monkeypatch):
-    seen, searched = [], fit_module.searched
-    monkeypatch.setattr(fit_module, "searched", lambda *given: seen.append(searched(*given)) or seen[-1])
-    monkeypatch.setattr(ArrayRun, "_rate", lambda run: run.rate if not run.plan.begun else 10.0)
+def test_a_fit_goes_on_for_longer_where_less_regular_trials_win(trials, monkeypatch):
+    lengths = []
+    for late, share in ((1.0, 0.2), (0.0, None)):
+        monkeypatch.setattr(_trials, "LATE", late)
+        history = small().fit(bent(1200), batch_size=32, **QUIET)
+        rates = {1.0: 1.0, 2.0: 0.6}
+        want = share or rates[trials[-1].plan.learning_rate / 5e-3]
+        lengths.append((history.epochs - trials[-1].history.best_epoch, max(2, round(want * 6))))
+    assert all(length == want for length, want in lengths)
+
+
+def test_a_fit_whose_trial_is_best_keeps_its_weights(trials, monkeypatch):
+    monkeypatch.setattr(ArrayRun, "_rate", lambda run: 10.0 if run.plan.begun else run.rate)
     flow = small()
     history = flow.fit(bent(1200), batch_size=32, **QUIET)
-    assert history.best_epoch == len(seen[0].losses["train_loss"]) < history.epochs
-    cases.assert_same_bits(flow.parameters, seen[0].weights)
+    assert history.best_epoch == trials[0].history.best_epoch < history.epochs
+    cases.assert_same_bits(flow.parameters, trials[0].best)
 
 
 # --- an end before the fall is over ---------------------------------------------------------------------------------
@@ -305,5 +310,5 @@ def test_a_fit_that_gained_much_after_its_trial_still_falls(weak, monkeypatch):
     for gained in (-np.inf, np.inf):
         monkeypatch.setattr(_run, "GAINED", gained)
         monkeypatch.setattr(_run, "FALLING", np.inf)
-        falls.append(small().fit(bent(1200), batch_size=32, learning_rate=1e-2, **QUIET).still_falls)
+        falls.append(small().fit(bent(1200), batch_size=32, learning_rate=1e-3, **QUIET).still_falls)
     assert falls == [True, False]

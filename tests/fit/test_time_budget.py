@@ -12,6 +12,7 @@ from devices import Library
 from fitting import QUIET, gaussian, small
 from headrace._fit import clock as _clock
 from headrace._fit import few_rows
+from headrace._fit import plan as _plan
 from headrace._fit import run as _run
 
 
@@ -232,3 +233,18 @@ def test_what_is_refused(budget):
         with pytest.raises((ValueError, TypeError), match=r"^time_budget: expected a number"):
             call(gaussian(100), time_budget=budget, **QUIET)
     assert hr.to_bytes(flow) == before
+
+
+def test_short_fits_that_choose_take_half_of_the_time_and_the_cosine_ends_with_it(monkeypatch):
+    monkeypatch.setattr(_plan, "MANY_FOR_COSINE", 400)
+    monkeypatch.setattr("headrace._fit.fit.STEPS", 34)
+    time = Time(monkeypatch)
+    flow = hr.NSF(3, transforms=1, hidden=(8,))
+    history = flow.fit(gaussian(600), time_budget=100.0, **QUIET)
+    assert 90 < time.spent <= 100
+    assert (history.stopped, history.schedule) == ("time_budget", "cosine")
+    assert history.epochs > 2
+    assert time.rates[33] < 0.1 * time.rates[0]  # a whole trial
+    ends = [i for i in range(1, len(time.rates)) if time.rates[i] > 2 * time.rates[i - 1]]
+    assert [i for i in ends if 45 < i < 52]  # the second one was cut short
+    assert time.rates[-1] < 0.1 * max(time.rates[ends[-1] :])

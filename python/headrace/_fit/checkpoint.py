@@ -149,10 +149,10 @@ class Checkpoint:
         """The learning rate, the weight decay and the epochs that the stored fit goes on with; empty without any."""
         if self._found is None:
             return {}
-        state = {part: self._found[0][part] for part in ("run", "stages", "history")}
-        rate, decay = _read(state["run"]["rate"]), _read(state["history"]["weight_decay"])
-        begun, epochs = (_read(state["stages"][name]) for name in ("begin", "end"))
-        return {"learning_rate": rate, "weight_decay": decay, "begun": begun, "epochs": epochs}
+        state = self._found[0]
+        rate, decay = state["run"]["rate"], state["history"]["weight_decay"]
+        kept = {"learning_rate": rate, "weight_decay": decay, "begun": state["stages"]["begin"]}
+        return {name: _read(one) for name, one in {**kept, "epochs": state["stages"]["end"]}.items()}
 
     def remove(self) -> None:
         """Remove the state of a finished fit."""

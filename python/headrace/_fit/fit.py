@@ -35,7 +35,7 @@ from headrace._fit.starts.mixture import COMPONENTS
 from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamRows
 from headrace._fit.teacher import arguments_of_student, best_teacher, samples_of
-from headrace._fit.trials import LISTS, STEPS, Choice, Trial, searched
+from headrace._fit.trials import FEW, STEPS, Choice, overfits, searched
 from headrace._flow.fit_arguments import Arguments
 from headrace._flow.transforms.transform import Transform
 from headrace.rows._as_stream import arrays_of, stream_of
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 TRYING = 0.1  # of a time budget, at most, to a trial of marginals
 CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all
+LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds")  # of a history
 TRYING_ALL = 0.5  # of a time budget, at most, to trials from which the fit goes on
 
 
@@ -208,8 +209,8 @@ class Fit:
         if lost and source.is_first and not (by_default and judged and gaussian is not None):
             warn_of_no_gain(history)
 
-    def _tried(self, start: Start, standing: ArrayRows, judge: RowSource, *, curves: bool) -> Trial:
-        """The best trial, without weights and history where a stopped fit had it."""
+    def _tried(self, start: Start, standing: ArrayRows, judge: RowSource, *, curves: bool) -> tuple[Choice, Run | None]:
+        """The best choice of trials and its run; only the former where a stopped fit had it."""
         flow, source, plan, kept = self.flow, self.source, self.checked, self.kept
         clock, both = self.clock.share(TRYING_ALL), (Residuals(), Residuals())
         if start.x is not None and _residuals.looked_for(flow._interior):
@@ -221,9 +222,8 @@ class Fit:
             own = Clock() if plan.gaussianize or kept.gaussianized else clock
             return Choice(found, _marginals.gaussianizing(standing, *start.x, own, self.progress, found.links))
 
-        are_same = set(both[0].shares) == set(both[1].shares)
         if kept.residuals is not None:
-            return Trial(choice(both[set(both[1].shares) == set(kept.residuals)]))
+            return choice(both[set(both[1].shares) == set(kept.residuals)]), None
         some, rest = source.trial(standing, judge, STEPS * -(-source.size // plan.batches), self.seed)
         held_out, batches = HeldOut(rest), -(-some.size * plan.batches // source.size)
         short = replace(plan, batches=batches, epochs=max(1, STEPS // batches))
@@ -232,37 +232,35 @@ class Fit:
             own = replace(short, learning_rate=one.rate, weight_decay=one.decay)
             return self._trial_run(replace(start, linear=one.residuals.links), one.links, some, held_out, clock, own)
 
-        first = choice(both[0])
-        more = None if are_same else choice(both[1])
-        return searched(made, held_out, clock, first, more, plan, self.progress)
+        more = choice(both[1]) if set(both[0].shares) != set(both[1].shares) else None
+        return searched(made, held_out, choice(both[0]), more, plan, self.progress)
 
     def _chosen(self, start: Start, judge: RowSource, *, curves: bool) -> tuple[Start, Links, Plan, Any]:
-        """The start, curves and plan that trials choose, and the weights of the best one; None for those of the flow.
+        """The start, curves and plan that trials choose, and the weights from which the fit goes on; None for its own.
 
-        The fit goes on from there, and the history with it.
+        The history goes on from the best trial, too.
         """
         flow, source, plan, history = self.flow, self.source, self.checked, self.history
-        trial, standing = Trial(Choice()), source.standing()
+        standing, choice, run = source.standing(), Choice(), None
         if source.is_first:  # the others take its choice, because NumPy's rounding depends on its version and processor
-            trial = self._tried(start, standing, judge, curves=curves)
-        choice = trial.choice
+            choice, run = self._tried(start, standing, judge, curves=curves)
+            _residuals.warn_of_columns(source, choice.residuals)
         found = shared(source, choice.residuals, flow.features)
         links = shared_curves(source, choice.links, flow.features, plan.gaussianize)
-        if source.is_first:
-            _residuals.warn_of_columns(source, found)
         history.residuals, start = dict(found.shares), replace(start, linear=found.links)
         if going_on := self.kept.chosen:
             return start, links, replace(plan, **going_on), None
-        lists = np.array([trial.losses.get(name, []) for name in LISTS])
-        numbers = np.array([choice.rate, choice.decay, trial.overfits, lists.shape[1]])
-        rate, decay, overfits, epochs = source.broadcast(numbers).tolist()
-        plan = replace(plan, learning_rate=rate, weight_decay=decay).after(int(epochs), overfits=bool(overfits))
+        one = History() if run is None else run.history
+        share = FEW if overfits(run) else choice.share
+        begun = min(one.best_epoch, one.epochs)  # the time may have ended an epoch
+        rate, decay, share, begun = source.broadcast(np.array([choice.rate, choice.decay, share, begun])).tolist()
+        plan = replace(plan, learning_rate=rate, weight_decay=decay).after(int(begun), share)
         if not plan.begun:
             return start, links, plan, None
-        for name, losses in zip(LISTS, source.broadcast(np.resize(lists, (len(LISTS), plan.begun))), strict=True):
-            setattr(history, name, losses.tolist())
-        weights = flow._interior.vector() if trial.weights is None else trial.weights
-        return start, links, plan, source.broadcast(weights)
+        lists = np.array([np.resize(getattr(one, name), plan.begun) for name in LISTS], np.float64)
+        for name, values in zip(LISTS, source.broadcast(lists).tolist(), strict=True):
+            setattr(history, name, values)
+        return start, links, plan, source.broadcast(flow._interior.vector() if run is None else run.best)
 
     def _trial_run(
         self, start: Start, links: Links, rows: ArrayRows, held_out: HeldOut, clock: Clock, plan: Plan | None = None

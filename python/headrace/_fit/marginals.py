@@ -129,7 +129,8 @@ def gain(
     depends on the seed more than on the table. Curves stay unless rows lose by them by more than one error (the rule of
     Breiman et al. 1984).
 
-    `has_tails`: whether curves have long tails; see `allowed`.
+    `has_tails`: whether curves have long tails. Then rows have to lose clearly, because a mean over rows of which few
+    are far out hardly shows the losses of rows further out.
     """
     lowest = [_Judged(), _Judged()]
     epochs, weights = -(-steps // tried.plan.batches), held_out.weights()
@@ -275,15 +276,6 @@ def _of_columns(
 def has_long_tails(found: Sequence[Gaussianize]) -> bool:
     """Whether some column has power-law tails, or is so skewed that its rows had to be spread."""
     return len(found) > 1 or any(curve.latent.size > KNOTS for curve in found)
-
-
-def allowed(found: Sequence[Gaussianize]) -> float:
-    """Standard errors by which rows have to gain without curves for a fit to leave these out.
-
-    With long tails they have to gain clearly, because a mean over rows of which few are far out hardly shows the losses
-    of rows further out.
-    """
-    return CLEARLY if has_long_tails(found) else 1.0
 
 
 def _chosen(column: Column, latent: Floats, closest: float | None) -> Curve | None:

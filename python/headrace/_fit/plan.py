@@ -24,8 +24,7 @@ MANY = 50_000  # rows beyond which no Gaussian is tried
 
 
 BEFORE, OWN = 6, 4  # the epochs of all stages over those before a cosine by Adam among them, and over its own
-SHORTENED = 10  # the epochs of all stages over those of a cosine by Muon in their place
-OVERFITTING = 3  # these over those of one whose trial overfits
+SHORTENED = 6  # the epochs of all stages over those of a cosine by Muon in their place, at most
 
 
 def constant_decay(rows: int) -> float:
@@ -60,10 +59,10 @@ class Plan:
     optimizer: str  # of all else
     begun: int = 0  # those of the epochs that are a trial's
 
-    def after(self, epochs: int, *, overfits: bool) -> Plan:
-        """The plan of a fit that goes on after these epochs of a trial."""
-        rest = -(-self.epochs // OVERFITTING) if overfits else self.epochs
-        return replace(self, begun=epochs, epochs=epochs + rest, patience=epochs + rest + 1)
+    def after(self, begun: int, share: float) -> Plan:
+        """The plan of a fit that goes on after these epochs of a trial, for a share of its own."""
+        epochs = begun + max(2, round(share * self.epochs))
+        return replace(self, begun=begun, epochs=epochs, patience=epochs + 1)
 
     @classmethod
     def of(cls, flow: Trainable, rows: int, arguments: Arguments, *, judged: bool, batches: int | None = None) -> Plan:

@@ -116,6 +116,8 @@ class Run(abc.ABC):
     """NumPy, or CuPy where the rows are on a device."""
     gradient: NDArray[Any]
     mean_weight: float
+    warns = True
+    """Whether to warn of an end at a loss that is not finite."""
 
     def __init__(self, flow: Trainable, source: Source, arguments: RunArguments) -> None:
         """Prepare the first step."""
@@ -140,7 +142,7 @@ class Run(abc.ABC):
         self.lowest, self.lowest_epoch = math.inf, 0  # the loss that the schedule uses
         self.begin = _clock.now()
         self.step = self.judged_step = plan.begun * plan.batches
-        self.spent = self.begin - self.clock.begin if plan.begun else 0.0  # seconds of trials
+        self.spent = self.begin - self.clock.begin if plan.tries else 0.0  # seconds of trials
         self.rate, self.rate_factor = plan.learning_rate, 1.0  # the latter of the plateau schedule
         self._prepare()
 
@@ -208,7 +210,7 @@ class Run(abc.ABC):
             self.flow.parameters = self.best
             history.still_falls = self._still_falls()
             bar.close()
-        if message:
+        if message and self.warns:
             kept = f"those of epoch {history.best_epoch}" if history.best_epoch else "those it began with"
             advice = "; try a smaller learning_rate" if history.stopped == "non-finite" else ""
             warn(f"fit: {message}; the weights are {kept}{advice}")
@@ -222,7 +224,7 @@ class Run(abc.ABC):
         history, stages, begun = self.history, self.stages, self.plan.begun
         all_of_them, losses = history.validation_loss, stages.of_the_last_schedule(history.validation_loss)
         is_over = history.epochs >= stages.end or history.stopped == "time_budget"
-        if not is_over or not history.best_epoch or (history.schedule == "cosine" and not stages.ends_by_cosine):
+        if not is_over or not history.best_epoch or history.schedule != stages.now.schedule:
             return False
         last = -(-len(losses) // LAST)
         before, now = min(losses[:-last], default=math.inf), min(losses[-last:], default=math.inf)

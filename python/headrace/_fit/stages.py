@@ -135,14 +135,9 @@ class Stages:
         self.begin, self.end = epoch, self.epochs + self.length
         return True
 
-    @property
-    def ends_by_cosine(self) -> bool:
-        """Whether the last epochs are those of a cosine."""
-        return self.is_cosine or self.schedule == "cosine"
-
     def of_the_last_schedule(self, losses: list[float]) -> list[float]:
         """The losses of the epochs with the last schedule: of the cosine if the fit ended with it, else the others."""
-        if self.ends_by_cosine:
+        if self.now.schedule == "cosine":
             return losses[self.begin :]
         return losses[: self.pause] + losses[self.pause + self.length :] if self.was_cosine else losses
 
