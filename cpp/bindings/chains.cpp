@@ -87,15 +87,13 @@ Chained<T> chain_of(int64_t features, const std::vector<py::tuple>& links, std::
     int64_t context = 0, covariates = 0, hop = 0;
     for (const py::tuple& link : links) {
         own.push_back(chain_link<T>(link, features));
-        const auto* const network = std::get_if<NetworkLink<T>>(&own.back());
-        if (!network) continue;
-        const CausalNetwork& n = network->transform().network().network();
-        for (const auto& [known, one] : {std::pair{&context, int64_t(n.context)}, {&covariates, int64_t(n.covariates)}})
+        const LinkSides sides = std::visit([](const auto& one) { return one.sides(); }, own.back());
+        for (const auto& [known, one] : {std::pair{&context, sides.context}, {&covariates, sides.covariates}}) {
             require(one == 0 || *known == 0 || one == *known, "links: expected one number of columns");
-        context = std::max<int64_t>(context, n.context);
-        covariates = std::max<int64_t>(covariates, n.covariates);
-        require(n.covariates == 0 || hop == 0 || hop == n.hop, "links: expected one hop");
-        if (n.covariates > 0) hop = n.hop;
+            *known = std::max(*known, one);
+        }
+        require(sides.covariates == 0 || hop == 0 || hop == sides.hop, "links: expected one hop");
+        if (sides.covariates > 0) hop = sides.hop;
     }
     return std::make_shared<const SequenceChain<T>>(features, std::move(own), std::move(base));
 }

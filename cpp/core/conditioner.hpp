@@ -135,7 +135,7 @@ class ConditionerOf : public Conditioner {
         any.name = own;                            \
         return any;                                \
     }
-HR_CONDITIONERS(HR_CONDITIONER_OF)
+HR_ROW_CONDITIONERS(HR_CONDITIONER_OF)
 #undef HR_CONDITIONER_OF
 
 }  // namespace headrace

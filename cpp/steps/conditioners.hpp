@@ -1,7 +1,7 @@
-// THE list of kinds of conditioners. A conditioner turns the available coordinates of a row into the raw parameters of
-// a map, position by position: a position is the set of coordinates that it determines at once. A kind is a class of
-// the host (core/conditioner.hpp), and for kernels a plain struct of sizes and pointers (a file in conditioners/), with
-// overloads for it:
+// THE list of kinds of conditioners of rows. A conditioner turns the available coordinates of a row into the raw
+// parameters of a map, position by position: a position is the set of coordinates that it determines at once. A kind is
+// a class of the host (core/conditioner.hpp), and for kernels a plain struct of sizes and pointers (a file in
+// conditioners/), with overloads for it:
 //
 //   positions(c, n)             of a call whose map moves n coordinates: its own number of them, or one that n gives
 //   first_coordinate(c, p)      among the map's, of those that position p settles; behind the last position, n
@@ -27,8 +27,8 @@
 #endif
 
 // X(name, struct)
-#define HR_CONDITIONERS(X)   \
-    X(masked, MaskedNetwork) \
+#define HR_ROW_CONDITIONERS(X) \
+    X(masked, MaskedNetwork)   \
     HR_MORE_CONDITIONERS(X)
 
 namespace headrace {
@@ -38,7 +38,7 @@ constexpr bool has_own_kernel = requires { requires C::has_own_kernel; };
 
 enum class ConditionerKind : int {
 #define HR_KIND(name, type) name,
-    HR_CONDITIONERS(HR_KIND)
+    HR_ROW_CONDITIONERS(HR_KIND)
 #undef HR_KIND
 };
 
@@ -47,7 +47,7 @@ struct AnyConditioner {
     ConditionerKind kind;
     union {
 #define HR_MEMBER(name, type) type<T> name;
-        HR_CONDITIONERS(HR_MEMBER)
+        HR_ROW_CONDITIONERS(HR_MEMBER)
 #undef HR_MEMBER
     };
 };
@@ -63,7 +63,7 @@ HR_FN void with_conditioner(C& conditioner, F&& f) {
     switch (conditioner.kind) {
 #define HR_CASE(name, type) \
     case ConditionerKind::name: f(conditioner.name); break;
-        HR_CONDITIONERS(HR_CASE)
+        HR_ROW_CONDITIONERS(HR_CASE)
 #undef HR_CASE
     }
 }

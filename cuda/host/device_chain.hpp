@@ -16,7 +16,7 @@ enum class Products { exact, tf32, three_tf32 };
 template <class T>
 union ConditionerParts {
 #define HR_MEMBER(name, type) DevicePart<type<T>> name;
-    HR_CONDITIONERS(HR_MEMBER)
+    HR_ROW_CONDITIONERS(HR_MEMBER)
 #undef HR_MEMBER
 };
 
@@ -49,7 +49,7 @@ namespace {
 
 #define HR_OR(name, type) || has_own_kernel<type<T>>
 template <class T>
-constexpr bool has_own_kernels = false HR_CONDITIONERS(HR_OR);
+constexpr bool has_own_kernels = false HR_ROW_CONDITIONERS(HR_OR);
 #undef HR_OR
 
 // Device-only data of a network's conditioner.
@@ -58,7 +58,7 @@ constexpr bool has_own_kernels = false HR_CONDITIONERS(HR_OR);
     HR_FN auto& part_of(Part& network, const type<T>&) { \
         return network.conditioner.name;                 \
     }
-HR_CONDITIONERS(HR_PART_OF)
+HR_ROW_CONDITIONERS(HR_PART_OF)
 #undef HR_PART_OF
 
 }  // namespace

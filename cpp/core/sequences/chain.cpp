@@ -76,6 +76,29 @@ void ChainNoise<T>::take(const SequenceChain<T>& chain, const ChainWeights<T>& w
 
 // ---- chains
 
+namespace {
+
+template <class T>
+LinkSides sides_of(const SequenceLink<T>& link) {
+    return std::visit([](const auto& one) { return one.sides(); }, link);
+}
+
+// Whether a link takes the gradient of a base with its own.
+template <class T>
+bool joins_base(const SequenceLink<T>& link, bool inverse) {
+    return std::visit(
+        [&](const auto& one) {
+            if constexpr (requires { one.joins_base(inverse); }) {
+                return one.joins_base(inverse);
+            } else {
+                return false;
+            }
+        },
+        link);
+}
+
+}  // namespace
+
 template <class T>
 SequenceChain<T>::SequenceChain(int64_t features, std::vector<SequenceLink<T>> links,
                                 std::shared_ptr<const Program<T>> base)
@@ -83,12 +106,10 @@ SequenceChain<T>::SequenceChain(int64_t features, std::vector<SequenceLink<T>> l
     begin_.push_back(base_ ? base_->n_weights() : 0);
     for (const SequenceLink<T>& link : links_) {
         begin_.push_back(begin_.back() + std::visit([](const auto& own) { return own.n_weights(); }, link));
-        if (const auto* const network = std::get_if<NetworkLink<T>>(&link)) {
-            const CausalNetwork& n = network->transform().network().network();
-            context_ = std::max<int64_t>(context_, n.context);
-            covariates_ = std::max<int64_t>(covariates_, n.covariates);
-            if (n.covariates > 0) hop_ = n.hop;
-        }
+        const LinkSides sides = sides_of(link);
+        context_ = std::max(context_, sides.context);
+        covariates_ = std::max(covariates_, sides.covariates);
+        if (sides.covariates > 0) hop_ = sides.hop;
     }
 }
 
@@ -188,9 +209,7 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
     to.memory.resize(2 * n + 1);
     to.predictions.clear();
 
-    const auto* const last = std::get_if<NetworkLink<T>>(&links_[index(n - 1)]);
-    const bool is_fused = from.log_prob && standard() != Base::none && last && !last->transform().inner() &&
-                          last->runs_at_once(call.inverse);
+    const bool is_fused = from.log_prob && standard() != Base::none && joins_base(links_[index(n - 1)], call.inverse);
     bool runs_last = from.log_prob && !is_fused;
     if (!from.log_prob)
         runs_last = std::visit([&](const auto& link) { return link.needs_result(call.inverse, to.weights != nullptr); },
@@ -218,9 +237,8 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
             by_weights.resize(size);
             own.weights = by_weights.data();
         }
-        const auto* const network = std::get_if<NetworkLink<T>>(&links_[i]);
-        const bool reads_context = to.context && network && network->transform().network().options().context > 0;
-        const bool reads_frames = to.frames && network && network->transform().network().options().covariates > 0;
+        const LinkSides sides = sides_of(links_[i]);
+        const bool reads_context = to.context && sides.context > 0, reads_frames = to.frames && sides.covariates > 0;
         const int64_t n_context = call.rows * context_, n_frames = call.rows * call.n_frames * covariates_;
         const auto place = [](bool reads, bool is_second, T* first, std::vector<T>& second, int64_t size_of) {
             if (!reads) return static_cast<T*>(nullptr);
@@ -249,8 +267,14 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
         LinkRoom<T> z;
         left = n - 1;
         by.value = added(index(left), [&](const LinkGradient<T>& own) {
-            return last->back_from_base(call, weights.links[index(left)], values[left], standard(), from.log_prob, own,
-                                        log_det, z, to.memory[n + left]);
+            return std::visit(
+                [&](const auto& link) -> StepValues {
+                    if constexpr (requires { link.joins_base(true); })
+                        return link.back_from_base(call, weights.links[index(left)], values[left], standard(),
+                                                   from.log_prob, own, log_det, z, to.memory[n + left]);
+                    return {};
+                },
+                links_[index(left)]);
         });
         std::vector<T> log_base(static_cast<size_t>(steps));
         this->log_base(weights, z.result.template of<T>(call.values() + steps), steps, log_base.data());

@@ -186,6 +186,12 @@ StepValues PredictionLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>
 // ---- causal networks
 
 template <class T>
+LinkSides NetworkLink<T>::sides() const {
+    const CausalNetwork& n = transform_->network().network();
+    return {n.context, n.covariates, n.hop};
+}
+
+template <class T>
 size_t NetworkLink<T>::n_weights() const {
     const Program<T>* const inner = transform_->inner();
     return size_t(transform_->network().n_weights()) + (inner ? inner->n_weights() : 0);

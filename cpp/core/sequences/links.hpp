@@ -107,6 +107,11 @@ struct LinkWeights {
     PredictionFilter<T> filter;
 };
 
+// What a link reads beside steps: columns of the context and of covariates, and the steps of a frame of these.
+struct LinkSides {
+    int64_t context = 0, covariates = 0, hop = 1;
+};
+
 // Gradients by the results of a link; null for zero.
 template <class T>
 struct LinkCotangent {
@@ -141,6 +146,7 @@ class StepsLink {
     StepsLink(std::shared_ptr<const Program<T>> own, std::shared_ptr<const Program<Other>> other)
         : own_(std::move(own)), other_(std::move(other)) {}
 
+    LinkSides sides() const { return {}; }
     size_t n_weights() const { return own_->n_weights(); }
     // Null: those that the program has.
     LinkWeights<T> weights_of(const T* parameters) const;
@@ -172,6 +178,7 @@ class PredictionLink {
   public:
     PredictionLink(int64_t columns, int64_t order) : columns_(columns), order_(order) {}
 
+    LinkSides sides() const { return {}; }
     size_t n_weights() const { return size_t(columns_ * order_); }
     bool needs_result(bool, bool with_weights) const { return with_weights; }
     LinkState<T> state(int64_t rows) const { return {std::nullopt, std::vector<T>(size_t(rows * order_ * columns_))}; }
@@ -195,6 +202,7 @@ class NetworkLink {
         : transform_(std::move(transform)), is_rounded_(is_rounded) {}
 
     const CausalTransform<T>& transform() const { return *transform_; }
+    LinkSides sides() const;
     // The network's, then the inner flow's.
     size_t n_weights() const;
     LinkWeights<T> weights_of(const T* parameters) const;
@@ -206,8 +214,9 @@ class NetworkLink {
                     const LinkCotangent<T>& from, const LinkGradient<T>& to, LinkRoom<T>& room) const;
     bool runs_at_once(bool inverse) const { return inverse == transform_->reads_data(); }
     bool needs_result(bool inverse, bool) const { return !runs_at_once(inverse); }
-    // `run` and `back` at once, where all steps are made at once by a map: latent steps in `z`, their log-derivatives
-    // added to log_det, and the gradient from those by log densities under a standard base.
+    bool joins_base(bool inverse) const { return runs_at_once(inverse) && !transform_->inner(); }
+    // `run` and `back` in one, where all steps are made at once by a map, which `joins_base` says: latent steps in `z`,
+    // their log-derivatives added to log_det, and the gradient from those by log densities under a standard base.
     StepValues back_from_base(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, Base base,
                               const T* by_log_prob, const LinkGradient<T>& to, T* log_det, LinkRoom<T>& z,
                               LinkRoom<T>& room) const;

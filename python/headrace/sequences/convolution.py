@@ -16,10 +16,10 @@ from headrace._core.device import Device
 from headrace._core.settings import MapShape, Settings
 from headrace._core.structure import refuse_beyond_memory
 from headrace._flow.flow import Flow
-from headrace._flow.program.module import Block, Program
+from headrace._flow.program.module import Block
 from headrace.sequences.on_device import CausalLinkOnDevice
-from headrace.sequences.program import Link, SequenceProgram
-from headrace.sequences.sequential import Sequential
+from headrace.sequences.program import Link
+from headrace.sequences.sequential import OverTime
 from headrace.sequences.settings import CausalSettings, Convolution
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class _CausalBlock:
 
 @storable
 @documented
-class CausalConvolution(Sequential):
+class CausalConvolution(OverTime):
     """A transform of sequences: each step is mapped with parameters that a network computes from the steps before it.
 
     The network is that of WaveNet (van den Oord et al. 2016): layers of dilated convolutions over time, each with a
@@ -86,6 +86,7 @@ class CausalConvolution(Sequential):
     (6, 8)
     """
 
+    is_network = True
     _dtype: np.dtype[Any]
 
     @takes(Convolution, CausalSettings, Settings)
@@ -158,7 +159,6 @@ class CausalConvolution(Sequential):
         return {} if inner is None else {f"inner.{name}": array for name, array in inner._fixed_arrays().items()}
 
     def _link(self, dtype: np.dtype[Any], products: str) -> Link:
-        """What computes it in a chain, whose products may be others."""
         kind = cpu.CausalTransformF32 if dtype == np.float32 else cpu.CausalTransformF64
         if (bare := self._settings.inner) is None:
             options = self._settings.map_options()
@@ -169,13 +169,6 @@ class CausalConvolution(Sequential):
 
     def _link_on(self, device: Device, dtype: np.dtype[Any]) -> CausalLinkOnDevice:
         return CausalLinkOnDevice(self._settings, device, dtype)
-
-    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
-        blocks = [[], [block for _, block in self._blocks()]]
-        program = SequenceProgram([self._link(dtype, self._products)], blocks, self._features, dtype)
-        if parameters is not None:
-            self._fill(program, parameters)
-        return program
 
     @property
     def field(self) -> int:

@@ -24,21 +24,18 @@ from headrace._flow.program.module import Program
 from headrace._flow.transforms.transform import Transform
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.continuation import Continuation
-from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.fit import SequenceFit
 from headrace.sequences.gradients import SequenceDerivatives
 from headrace.sequences.internals import SequenceInterior
 from headrace.sequences.on_device import ProgramOnDevice, RunOnDevice, StepLinkOnDevice, frames_of
-from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, Link, SequenceProgram
 from headrace.sequences.quantised import Cells
 from headrace.sequences.runs import Run, context_of
+from headrace.sequences.sequential import OverTime
 from headrace.sequences.stream import Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
-
-OVER_TIME = (CausalConvolution, LinearPrediction)
 
 
 @storable
@@ -83,7 +80,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         chain = _checked(transforms)
         base = StandardNormal(chain[0].features) if base is None else base
         check_base(base, chain)
-        networks = [t for t in chain if isinstance(t, CausalConvolution)]
+        networks = [t for t in chain if _is_network(t)]
         context = _one("number of context columns", (t.context for t in networks), 0)
         covariates = _one("number of covariates", (t.covariates for t in networks), 0)
         hop = _one("hop", (t.hop for t in networks if t.covariates), 1)
@@ -104,11 +101,11 @@ class SequenceFlow(Chained, SequenceDerivatives):
         base, scale = Flow([], self._base, dtype=dtype)._on(device), self._standardize_context
         program: Program
         if device is None:
-            own = [t._link(dtype, self._products) if isinstance(t, OVER_TIME) else _link_of(t, dtype) for t in chain]
+            own = [t._link(dtype, self._products) if isinstance(t, OverTime) else _link_of(t, dtype) for t in chain]
             program = SequenceProgram(own, blocks, self._features, dtype, base, scale)
         else:
             there = [
-                t._link_on(device, dtype) if isinstance(t, OVER_TIME) else StepLinkOnDevice(t, device, dtype)
+                t._link_on(device, dtype) if isinstance(t, OverTime) else StepLinkOnDevice(t, device, dtype)
                 for t in chain
             ]
             program = ProgramOnDevice(there, blocks, dtype, device, base, scale)
@@ -132,7 +129,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         """See `headrace._base.stored`."""
         features = stored.size("features", least=1)
         self = cls.__new__(cls)  # a named flow is its chain: its own arguments only chose the chain
-        chain = stored.children("transforms", (*OVER_TIME, Transform))
+        chain = stored.children("transforms", (OverTime, Transform))
         base = stored.child("base", Base, "base.")
         scale = stored.scale("standardize_context") if stored.has("standardize_context") else None
         SequenceFlow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)
@@ -152,7 +149,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         chain: list[Any] = []
         for t in self._chain:
             size = sum(block.size for _, block in t._blocks())
-            products = self._products if isinstance(t, CausalConvolution) else "exact"
+            products = self._products if _is_network(t) else "exact"
             chain.append(t._remade(vector[start : start + size], self._dtype, None, products) if size else t)
             start += size
         return tuple(chain)
@@ -160,7 +157,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
     @property
     def field(self) -> int:
         """The most steps before a step on which its density depends; the receptive field."""
-        return sum(t.field for t in self._chain if isinstance(t, OVER_TIME))
+        return sum(t.field for t in self._chain if isinstance(t, OverTime))
 
     def __repr__(self) -> str:
         """Sizes, base and transforms."""
@@ -504,7 +501,7 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
         raise TypeError(f"transforms: expected a sequence of transforms, got {check.kind_of(transforms)}")
     chain = tuple(transforms)
     for i, t in enumerate(chain):
-        if not isinstance(t, (*OVER_TIME, Transform)):
+        if not isinstance(t, (OverTime, Transform)):
             raise TypeError(
                 f"transforms[{i}]: expected a CausalConvolution, a LinearPrediction or a transform of rows, got "
                 f"{check.kind_of(t)}"
@@ -518,9 +515,13 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
                 f"transforms[{i}]: expected one on the CPU with exact products, got {t.device!r} and {t.matmul!r}; "
                 "call .to('cpu')"
             )
-    if not any(isinstance(t, CausalConvolution) for t in chain):
+    if not any(_is_network(t) for t in chain):
         raise ValueError("transforms: expected at least one CausalConvolution, got none")
     return chain
+
+
+def _is_network(t: Any) -> bool:
+    return isinstance(t, OverTime) and t.is_network
 
 
 def _one(what: str, values: Any, default: int) -> int:

@@ -11,11 +11,11 @@ from headrace._base import arguments as check
 from headrace._base.stored import Stored, storable
 from headrace._base.types import Floats
 from headrace._core.device import Device
-from headrace._flow.program.module import Block, Program
+from headrace._flow.program.module import Block
 from headrace.sequences.filter import Filter
 from headrace.sequences.on_device import PredictionLinkOnDevice
-from headrace.sequences.program import Link, SequenceProgram
-from headrace.sequences.sequential import Sequential
+from headrace.sequences.program import Link
+from headrace.sequences.sequential import OverTime
 from headrace.sequences.settings import MOST_UNITS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class _Reflections:
 
 
 @storable
-class LinearPrediction(Sequential):
+class LinearPrediction(OverTime):
     """A transform of sequences: data are what `order` steps before predict linearly, plus a residual.
 
     With coefficients a, x[t] = Σᵢ a[i] x[t − i] + z[t] / g, each feature by itself. The coefficients come from
@@ -115,13 +115,6 @@ class LinearPrediction(Sequential):
 
     def _link_on(self, device: Device, dtype: np.dtype[Any]) -> PredictionLinkOnDevice:
         return PredictionLinkOnDevice(self._features, self._order, device, dtype)
-
-    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
-        blocks = [[], [block for _, block in self._blocks()]]
-        program = SequenceProgram([self._link(dtype, "exact")], blocks, self._features, dtype)
-        if parameters is not None:
-            self._fill(program, parameters)
-        return program
 
     def _header(self) -> dict[str, Any]:
         return {"features": self._features, "order": self._order}

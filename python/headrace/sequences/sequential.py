@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 from headrace._core.device import Device, device_named
-from headrace._flow.program.module import Parametrised
+from headrace._flow.program.module import Parametrised, Program
+from headrace.sequences.program import Link, SequenceProgram
 
 
 class Sequential(Parametrised):
@@ -57,3 +60,29 @@ class Sequential(Parametrised):
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
         super()._place(device, check.choice("matmul", products, ("exact", "bf16")))
+
+
+class OverTime(Sequential):
+    """A transform that reads the past: a link of a `SequenceFlow`, through which it computes."""
+
+    is_network = False  # whether it has a context, covariates and products of its own
+
+    @property
+    @abc.abstractmethod
+    def field(self) -> int:
+        """The number of steps before a step on which it depends."""
+
+    @abc.abstractmethod
+    def _link(self, dtype: np.dtype[Any], products: str) -> Link:
+        """What computes it in a chain, whose products may be others."""
+
+    def _link_on(self, device: Device, dtype: np.dtype[Any]) -> Any:
+        """What computes it on a device."""
+        raise ValueError(f"transforms: expected transforms with kernels on a device, got {self!r}; call .to('cpu')")
+
+    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+        blocks = [[], [block for _, block in self._blocks()]]
+        program = SequenceProgram([self._link(dtype, self._products)], blocks, self._features, dtype)
+        if parameters is not None:
+            self._fill(program, parameters)
+        return program

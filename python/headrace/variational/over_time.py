@@ -19,7 +19,6 @@ from headrace._base.public import public
 from headrace._base.types import Array, Floats
 from headrace._fit import optimizer as _optimizer
 from headrace._flow.transforms.fixed import Standardize
-from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
 from headrace.variational.arguments import DistilledOverTime, OfSteps
 from headrace.variational.descent import Descent, DescentPlan, Rng, StepHistory, StepOutcome, mean_and_error, seed_of
@@ -261,7 +260,7 @@ def _check_flows(teacher: Any, student: Any) -> None:
             raise TypeError(f"{name}: expected a SequenceFlow, as the other one is, got {check.kind_of(flow)}")
         flow._refuse_device(name)
         for t in flow.transforms:
-            if isinstance(t, CausalConvolution) and t.reads != side:
+            if getattr(t, "reads", side) != side:
                 way = "densities" if side == "data" else "samples"
                 raise ValueError(
                     f"{name}: expected networks that read {side}, whose {way} of all steps are made at once, got one "
