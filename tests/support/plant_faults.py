@@ -33,7 +33,7 @@ NOT_HERE = re.compile(r"cuda|device|dask|flowjax|torch|jax|tiles|__main__")  # i
 MEMORY = 16 << 30
 MARK, MARKS = '(__import__("reached").at({}) or ({}))', TREE.parent / "reached"
 PARTS = ("quick", "--quick"), ("the rest", "--rest", "-m", "not emulated")
-ROOM = 24  # test files
+ROOM = 10  # test files
 OF_KERNELS = ("bounds", "core", "derivatives", "maps", "networks", "sequences", "vector")  # folders of tests
 
 
@@ -163,22 +163,21 @@ def can_be_marked(fault):
     return fault.path.endswith(".py")
 
 
-def reaching(faults, words):
-    """For each fault in Python what runs the quick tests that reach it, and what runs the others."""
-    marked = [fault for fault in faults if can_be_marked(fault)]
-    written(*marked, marks=True)
-    files = list(dict.fromkeys(path for fault in marked for path in room(fault, words)))
-    reach = {}
-    for name, *part in PARTS if marked else []:
-        MARKS.write_text("")
-        failures(*part, *files, core=3600)
-        lines = [line.split(" ", 1) for line in MARKS.read_text().splitlines()]
-        for i, fault in enumerate(marked):
-            tests = list(dict.fromkeys(test for number, test in lines if int(number) == i))
-            path = TREE.parent / f"{i}-{name.replace(' ', '-')}"
-            path.write_text("\n".join(tests))
-            reach[id(fault), name] = [] if not tests else [*part, *room(fault, words)] if "" in tests else [f"@{path}"]
-    restore(*marked)
+def reaching(faults, words, name, *part):
+    """For each fault in Python, by its place, what runs the tests of a part that reach it."""
+    marked = {i: fault for i, fault in enumerate(faults) if can_be_marked(fault)}
+    MARKS.write_text("")
+    if marked:
+        written(*marked.values(), marks=True)
+        build()  # without the last fault of the core
+        failures(*part, *dict.fromkeys(path for fault in marked.values() for path in room(fault, words)), core=3600)
+        restore(*marked.values())
+    lines, reach = [line.split(" ", 1) for line in MARKS.read_text().splitlines()], {}
+    for number, (i, fault) in enumerate(marked.items()):
+        tests = list(dict.fromkeys(test for mark, test in lines if int(mark) == number))
+        path = TREE.parent / f"{number}-{name.replace(' ', '-')}"
+        path.write_text("\n".join(tests))
+        reach[i] = [] if not tests else [*part, *room(fault, words)] if "" in tests else [f"@{path}"]
     return reach
 
 
@@ -194,7 +193,7 @@ def main():
     rng, begin, faults = random.Random(settings.seed), time.monotonic(), []
 
     def judge(fault, finder, tests):
-        fault.verdict = f"{finder}: `{tests[0].split('[')[0].removeprefix('tests/')}`" if tests else finder
+        fault.verdict = f"{finder}: `{tests[0].split('[')[0].removeprefix('tests/')}`"
         print(f"{time.monotonic() - begin:.0f} s {fault.row()}", file=sys.stderr, flush=True)
 
     for language, count in (("python", settings.python), ("cpp", settings.cpp)):
@@ -206,15 +205,15 @@ def main():
                 faults.append(fault)
                 if tests:
                     judge(fault, "quick", tests)
-    left = [fault for fault in faults if not fault.verdict]
-    reach = reaching(left, words)
-    for fault in left:
-        for name, *part in PARTS:
-            tests = [] if fault.verdict else reach.get((id(fault), name), [*part, *room(fault, words)])
+    for name, *part in PARTS:
+        left = [fault for fault in faults if not fault.verdict]
+        reach = reaching(left, words, name, *part)
+        for i, fault in enumerate(left):
+            tests = reach.get(i, [*part, *room(fault, words)])
             if tests and (tests := found_by(fault, *tests)[1]):
                 judge(fault, name, tests)
-        if not fault.verdict:
-            judge(fault, "neither", [])
+    for fault in faults:
+        fault.verdict = fault.verdict or "neither"
     print("| file | change | found by |\n| --- | --- | --- |", *(fault.row() for fault in faults), sep="\n")
     of = Counter(fault.verdict.split(":")[0] for fault in faults)
     print(f"quick: {of['quick']} of the {of['quick'] + of['the rest']} that are found; neither: {of['neither']}")
