@@ -195,3 +195,11 @@ def test_every_public_name_has_its_place_in_the_api_page():
         place, _, last = name.rpartition(".")
         if place and not name.startswith(("headrace.torch", "headrace.jax")):  # which need their library
             assert hasattr(importlib.import_module(place), last), name
+
+
+def test_decisions_are_numbered_and_have_their_date_context_and_consequence():
+    text = (ROOT / "docs" / "notes" / "design.md").read_text(encoding="utf-8")
+    records = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    assert [record.split(". ")[0] for record in records] == [str(i + 1) for i in range(len(records))]
+    form = r"\*20\d\d-\d\d-\d\d\.\* \*\*Context\*\*: .+\*\*Decision\*\*: .+\*\*Consequence\*\*: .+"
+    assert not [record.split("\n")[0] for record in records if not re.search(form, record, flags=re.DOTALL)]

@@ -48,7 +48,8 @@ DRAWN = 5000  # log densities of draws that a picture shows
 class Fitted(Protocol):
     """A fitted density of tables: a `FlowDensity`, a result of `auto`, a file's."""
 
-    def as_table(self) -> TableDensity: ...
+    def as_table(self) -> TableDensity:
+        """The density of its table."""
 
 
 def _is_of_sequences(*given: Any, **keywords: Any) -> bool:
