@@ -10,7 +10,6 @@ import headrace as hr
 from cli_cases import SHORT
 from headrace import files
 from headrace._cli import diagnose as _diagnose
-from headrace.plot._source import density_of
 
 pytestmark = pytest.mark.programs
 
@@ -29,7 +28,7 @@ def test_whole_and_constant_columns_come_back(folder, run, result):
     write("t.csv", rows())
     code, _, err = run("fit", "t.csv", "-o", "f.safetensors", "--discrete", "count", *SHORT)
     assert code == 0
-    warning = "t.csv: column 'unit' has one number in all rows (2.5), and is kept aside: "
+    warning = "t.csv: column 'unit' has one number in all rows (2.5), and is kept aside"
     assert err.startswith("headrace: warning: " + warning)
     assert len(err.splitlines()) == 1
     assert hr.Flow.load("f.safetensors").features == 2
@@ -53,14 +52,6 @@ def test_whole_and_constant_columns_come_back(folder, run, result):
     assert other[3] == -np.inf
     assert (np.delete(other, 3) == np.delete(table, 3)).all()
     assert result("diagnose", "f.safetensors", "t.csv")["rows"] == 400
-
-
-def test_scores_of_whole_numbers_are_log_probabilities(folder, result):
-    write("t.csv", rows(3000)[:, :1], "count")
-    result("fit", "t.csv", "-o", "f", "--flow", "nsf", "--discrete", "count", "--epochs", 20, "--transforms", 2)
-    write("v.csv", np.arange(-5.0, 40.0)[:, None], "count")
-    result("score", "f", "v.csv", "-o", "l.npy")
-    assert np.exp(np.load("l.npy").astype(float)).sum() == pytest.approx(1.0, abs=0.01)
 
 
 def test_types_of_files_are_known(folder, run):
@@ -139,22 +130,15 @@ def test_nulls_of_parquet(folder, run):
     assert run("fit", "t.parquet", "-o", "f", "--missing", "drop", "--quiet", *SHORT)[0] == 0
 
 
-def test_repeats_are_spoken_of_and_spread(folder, run):
-    x = np.random.default_rng(0).standard_normal((300, 2))
-    x[:, 0] = x[:, 0].round(1)
-    write("t.csv", x, "a,b")
-    err = run("fit", "t.csv", "-o", "f", *SHORT)[2]
-    assert "values repeat in column 'a'" in err
-    assert "--spread" in err
-    warned = run("fit", "t.csv", "-o", "f", "--spread", "auto", *SHORT)[2]
-    assert "repeat" not in warned
-    assert warned == "" or warned.startswith("headrace: warning: fit: no epoch of 3 was better")  # of so short a fit
-    width = [one["width"] for one in json.loads(files.read_notes("f")["table"])["columns"]]
-    assert width == pytest.approx([0.1, 0.0])
+def test_lists_of_columns_are_checked(folder, run):
+    write("t.csv", rows()[:, :2], "a,b")
     for wrong, error in (
-        (("--spread", "a"), "--spread: expected auto, or COLUMN=WIDTH"),
-        (("--spread", "a=-1"), "--spread: expected auto, or COLUMN=WIDTH"),
-        (("--spread", "a=1", "--discrete", "a"), "--spread: column 'a' has whole numbers"),
+        (("--spread", "a"), "--spread: expected auto, none, or COLUMN=WIDTH"),
+        (("--spread", "a=-1"), "--spread: expected auto, none, or COLUMN=WIDTH"),
+        (
+            ("--spread", "a=1", "--discrete", "a"),
+            "--spread: expected columns that are not whole",
+        ),
         (("--discrete", "q"), "--discrete: expected a column of t.csv"),
         (("--discrete", "a", "--columns", "b"), "--discrete: expected columns of features"),
     ):
@@ -176,56 +160,6 @@ def test_a_file_without_the_note_is_as_before(folder, result):
 
 def kept(path):
     return json.loads(files.read_notes(path)["table"])
-
-
-def test_bounds_and_noise_agree(folder, run, result):
-    """Whole numbers may be bounds, noise carries none of them out, and no sample lies outside."""
-    rng = np.random.default_rng(0)
-    x = np.column_stack([10 * rng.integers(1, 4, 400), np.round(np.abs(rng.standard_normal(400)), 1) + 0.05])
-    write("t.csv", x, "count,size")
-    bounded = ("--discrete", "count", "--spread", "size=0.2", "--bounds", "count=8:33,size=0:")
-    code, _, err = run("fit", "t.csv", "-o", "f", *bounded, *SHORT)
-    assert code == 0, err
-    assert hr.Flow.load("f").transforms[-1].bounds == ((5.0, 35.0), (0.0, None))  # cells of 10 and of 30
-    result("sample", "f", "-n", 3000, "--seed", 1, "-o", "s.npy")
-    drawn = np.load("s.npy")
-    assert set(np.unique(drawn[:, 0])) == {10.0, 20.0, 30.0}
-    assert drawn[:, 1].min() > 0
-    assert result("diagnose", "f", "t.csv")["rows"] == 400
-    code, _, err = run("fit", "t.csv", "-o", "f", "--discrete", "count", "--bounds", "count=10:30", *SHORT)
-    assert code == 0, err  # on the bounds
-    code, _, err = run("fit", "t.csv", "-o", "f", "--discrete", "count", "--bounds", "count=:25", *SHORT)
-    assert code == 1
-    assert "t.csv: column 'count': expected whole numbers from None to 25.0, got 30" in err
-    code, _, err = run("fit", "t.csv", "-o", "f", "--discrete", "size", *SHORT)
-    assert code == 1
-    assert "t.csv: column 'size': expected whole numbers, as discrete says, got " in err
-
-
-def test_whole_numbers_go_around(folder, run, result):
-    """Hours of a night: 23 is beside 0, no sample has 24, and both sides of the seam are as likely as they are."""
-    rng = np.random.default_rng(0)
-    hour = np.round(rng.normal(0.0, 1.5, 2000)) % 24
-    write("t.csv", np.column_stack([hour, rng.standard_normal(2000)]), "hour,size")
-    night = ("--flow", "nsf", "--coupling", "--discrete", "hour", "--periodic", "hour=0:24")
-    code, _, err = run("fit", "t.csv", "-o", "f", *night, "--epochs", 15, "--transforms", 2, "--hidden", 16, "--quiet")
-    assert code == 0, err
-    assert kept("f")["columns"][0]["period"] == [0.0, 24.0]
-    result("sample", "f", "-n", 4000, "--seed", 1, "-o", "s.npy")
-    drawn = np.load("s.npy")[:, 0]
-    assert (drawn == np.round(drawn)).all()
-    assert (drawn.min(), drawn.max()) == (0.0, 23.0)
-    for value in (22, 23, 0, 1):
-        assert np.mean(drawn == value) == pytest.approx(np.mean(hour == value), abs=0.04)
-    every = np.column_stack([np.arange(24.0), np.zeros(24)])
-    write("v.csv", every, "hour,size")
-    result("score", "f", "v.csv", "-o", "l.npy")
-    flow = hr.Flow.load("f")
-    share = np.exp(np.load("l.npy").astype(float))
-    # All hours together leave the density of the other column.
-    grid = np.column_stack([np.linspace(0.0, 24.0, 2401)[:-1], np.zeros(2400)])
-    assert share.sum() == pytest.approx(np.exp(flow.log_prob(grid)).sum() / 100, rel=0.02)
-    assert run("fit", "t.csv", "-o", "f", *night[:-1], "hour=0:23.5", *SHORT)[0] == 1
 
 
 def test_kinds_are_those_that_all_files_agree_on(folder, run):
@@ -264,7 +198,7 @@ def test_missing_rows_are_left_out_later_too(folder, run, result):
     assert "expected a number, got ''" in run("diagnose", "g", "u.csv")[2]
     x[7, 2] = np.nan
     np.save("v.npy", x)
-    assert "column 2: expected no missing values" in run("diagnose", "g", "v.npy", "--columns", "0,1,2")[2]
+    assert "column 'unit': expected no missing values" in run("diagnose", "g", "v.npy", "--columns", "0,1,2")[2]
     write("w.csv", np.where(np.arange(200)[:, None] == 9, [1.0, 0.0, 7.0], rows(200)))
     assert (
         "w.csv: 1 of 200 rows differ from 2.5, the one value that column 'unit' had" in run("diagnose", "g", "w.csv")[2]
@@ -305,20 +239,3 @@ def test_a_diagnosis_sees_the_noise_of_the_fit(folder, run, monkeypatch):
     assert (np.round(found[:, 0]) == x[:, 0]).all()
     assert (found[:, 0] != named["training"][:, 0]).all()
     assert np.allclose(found[:, 1], x[:, 1], atol=1e-8)  # the text has ten digits
-
-
-def test_pictures_of_a_file_know_its_table(folder, run):
-    pytest.importorskip("matplotlib")
-    write("t.csv", rows())
-    assert run("fit", "t.csv", "-o", "f.safetensors", "--discrete", "count", *SHORT)[0] == 0
-    source = density_of("f.safetensors")
-    assert (source.width, source.features) == (3, 2)
-    assert (source.names, source.all_names) == (("count", "size"), ("count", "size", "unit"))
-    shown = source.rows(rows()).x
-    assert shown.shape == (400, 2)
-    assert (shown[:, 0] != rows()[:, 0]).all()
-    assert (np.round(shown[:, 0]) == rows()[:, 0]).all()
-    labels = [axis.get_xlabel() for axis in hr.plot.corner("f.safetensors", rows(), draws=300).axes]
-    assert labels[-3:] == ["count", "size", "unit"]
-    hr.plot.density("f.safetensors", rows(), draws=300)
-    hr.plot.latent("f.safetensors", rows())

@@ -5,10 +5,8 @@ import json
 import numpy as np
 import pytest
 
-import headrace as hr
-from headrace import files
 from headrace._tables import repeats
-from headrace._tables.table import Column, Table, kept_in, note
+from headrace._tables.table import SPREAD, Column, Table, about_repeats, kept_in, note
 
 RNG = np.random.default_rng(5)
 NORMAL = RNG.standard_normal(600)
@@ -77,78 +75,27 @@ def test_files_keep_them():
     assert set(plain) == {"kind", "width", "offset", "constant"}  # older readers know no others
 
 
-def test_flow_density():
-    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    from headrace.sklearn import FitSettings, FlowDensity
-
-    x = np.stack([np.round(NORMAL, 1), NORMAL], axis=1)
-    how = {"transforms": 2, "hidden": (8,), "fit": FitSettings(epochs=5), "random_state": 0}
-    density = FlowDensity(spread="auto", **how).fit(x)
-    drawn = density.sample(300, random_state=1)
-    assert set(drawn[:, 0]) <= set(np.round(np.arange(-100, 101) / 10, 1))
-    assert len(set(drawn[:, 1])) == 300
-    # The fit is that with noise, as before.
-    spread = density.flow_.sample(300, seed=int(np.random.RandomState(1).randint(np.iinfo(np.int32).max)))
-    assert np.abs(spread[:, 0] - drawn[:, 0]).max() <= 0.05 + 1e-9
-
-
-@pytest.mark.costly
-def test_the_command_line_and_auto(tmp_path, monkeypatch):
-    from headrace._cli.cli import main
-
-    monkeypatch.chdir(tmp_path)
-    x = np.stack([np.round(NORMAL, 1), NORMAL], axis=1)
-    np.savetxt("t.csv", x, delimiter=",", header="a,b", comments="")
-    short = ["--epochs", "3", "--hidden", "8", "--transforms", "2", "--quiet"]
-    assert main(["fit", "t.csv", "--spread", "auto", "-o", "f", *short]) == 0
-    assert json.loads(files.read_notes("f")["table"])["columns"][0]["step"] == pytest.approx(0.1)
-    assert main(["sample", "f", "-n", "200", "--seed", "1", "-o", "s.csv"]) == 0
-    drawn = np.loadtxt("s.csv", delimiter=",", skiprows=1)
-    np.testing.assert_allclose(drawn[:, 0], np.round(drawn[:, 0], 1), atol=1e-6)
-    choice = hr.auto(x, 3.0, spread="auto", families=["maf"], progress=False)
-    drawn = choice.sample(50, seed=0)
-    np.testing.assert_allclose(drawn[:, 0], np.round(drawn[:, 0], 1), atol=1e-6)
-
-
 def test_the_warning_counts_and_names_columns():
-    from headrace._tables.table import about_repeats
-
     rows = np.stack([np.where(np.arange(2000) % 2 == 0, NORMAL[np.arange(2000) % 600], i) for i in range(5)], axis=1)
-    plain = Table((Column(),) * 5)
-    text = about_repeats(rows, plain, None)
-    assert text.startswith("values repeat in column 0 (")
-    assert "in column 2 (" in text
-    assert ", and in 2 more columns: a density spikes there" in text
+    (text,) = about_repeats(rows, Table((Column(),) * 5), None)
+    assert text == f"values repeat in column 0, column 1, column 2 and 2 more columns: {SPREAD}"
     rare = np.concatenate([np.repeat(np.arange(400.0), 2), np.arange(1000.0, 1700.0)])
-    text = about_repeats(rare[:, None], Table((Column(),)), ["mass"])
-    assert text.startswith("values repeat in column 'mass' (1,100 different ones in 1,500 rows, 0 in 2 of them): ")
-    assert "0%" not in text
+    (text,) = about_repeats(rare[:, None], Table((Column(),)), ["mass"])
+    assert text.startswith("values repeat in column 'mass': ")
+    (text,) = about_repeats(rare[:, None], Table((Column("float", 1.0),)), ["mass"], "--", spread=True)
+    assert text.endswith("column 'mass': spread by noise as wide as their gaps, --spread none keeps them")
+    assert about_repeats(rare[:, None], Table((Column("float", 1.0),)), ["mass"]) == []
 
 
 @pytest.mark.parametrize("value", [0.0, -99.0])
 def test_a_column_with_one_frequent_value_is_named_with_another_way_out(value):
     """Zeros beside a continuous rest: noise as wide as a gap leaves a spike, so that the rows are fitted apart."""
-    from headrace._tables.table import about_repeats
-
     rain = np.where(np.arange(600) % 5 < 2, value, np.exp(NORMAL))
     both = np.stack([rain, np.round(NORMAL, 1)], axis=1)
-    text = about_repeats(both, Table((Column(), Column())), ["rain", "wind"])
-    repeated, spiked = text.split("; one value is frequent ")
+    repeated, spiked = about_repeats(both, Table((Column(), Column())), ["rain", "wind"])
     assert "values repeat in column 'wind'" in repeated
     assert "rain" not in repeated
-    assert spiked.startswith(f"in column 'rain' ({value:g} in 240 of 600 rows, and 360 different ones elsewhere): ")
+    assert spiked.startswith(f"one value is frequent in column 'rain' ({value:g} in 240 of 600 rows): ")
     assert "fit the rows with and without it apart (docs/tables.md)" in spiked
     rounded = np.where(np.arange(600) % 5 < 2, 0.0, np.round(np.exp(NORMAL), 1))
-    assert "one value is frequent" not in about_repeats(rounded[:, None], Table((Column(),)), None)
-
-
-def test_the_command_line_names_its_option(tmp_path, monkeypatch, capsys):
-    from headrace._cli.cli import main
-
-    monkeypatch.chdir(tmp_path)
-    rain = np.where(np.arange(600) % 5 < 2, 0.0, np.exp(NORMAL))
-    np.savetxt("t.csv", np.stack([rain, NORMAL[::-1]], axis=1), delimiter=",", header="rain,wind", comments="")
-    assert main(["fit", "t.csv", "-o", "f", "--epochs", "1", "--hidden", "8", "--transforms", "1"]) == 0
-    text = " ".join(capsys.readouterr().err.split())
-    assert "warning: t.csv: one value is frequent in column 'rain' (0 in 240 of 600 rows" in text
-    assert "or spread it by --spread of a width of your own" in text
+    assert not any("frequent" in one for one in about_repeats(rounded[:, None], Table((Column(),)), None))
