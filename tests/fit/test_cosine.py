@@ -275,7 +275,7 @@ def test_a_fit_goes_on_for_longer_where_less_regular_trials_win(trials, monkeypa
     for late, share in ((1.0, 0.2), (0.0, None)):
         monkeypatch.setattr(_trials, "LATE", late)
         history = small().fit(bent(1200), batch_size=32, **QUIET)
-        rates = {1.0: 1.0, 2.0: 0.6}
+        rates = {1.0: 1.0, 2.0: 0.8}
         want = share or rates[trials[-1].plan.learning_rate / 5e-3]
         lengths.append((history.epochs - trials[-1].history.best_epoch, max(2, round(want * 6))))
     assert all(length == want for length, want in lengths)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STEPS = 1280  # of a trial
 MOST = 4  # trials
-WEAK, STRONG = (1.0, 1.0, 1.0), (2.0, 4.0, 0.6)
+WEAK, STRONG = (1.0, 1.0, 1.0), (2.0, 4.0, 0.8)
 """Rates in units of the plan's, decays in units of 1000 over the rows, and epochs of the fit in units of the plan's."""
 LATE, FEW = 0.9, 0.2  # the share of a trial's epochs after which its best one has to be; epochs of the fit otherwise
 
