@@ -10,7 +10,7 @@ import headrace as hr
 from headrace._base.keywords import meanings
 from headrace._cli.flow_options import FIT
 from headrace._flow.fit_arguments import Arguments, FitKeywords
-from headrace.sklearn import FlowDensity
+from headrace.sklearn import FitSettings
 
 FIELDS = {one.name: one for one in fields(Arguments)}
 
@@ -35,7 +35,7 @@ def test_the_signature_and_the_help_of_fit_are_those_of_the_table():
 
 
 def test_an_estimator_and_the_command_line_take_them():
-    parameters = inspect.signature(FlowDensity).parameters
+    parameters = inspect.signature(FitSettings).parameters
     own = {"weights", "seed", "group", "matmul", "progress"}  # which it takes otherwise, or not
     assert {name: parameters[name].default for name in FIELDS if name not in own} == {
         name: one.default for name, one in FIELDS.items() if name not in own

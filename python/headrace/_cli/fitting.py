@@ -248,7 +248,7 @@ def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int
     Columns that are left out leave `columns`; bounds and periods go to the options.
     """
     how = _treatment(arguments, source, columns)
-    stream = ColumnStream(source, columns, arguments.buffer, what=source.path)
+    stream = ColumnStream(source, columns, arguments.buffer, source.path)
     source.missing = True
     with rows_bar(stream.rows, "read", not arguments.quiet) as stream.shown:
         whole = stream.whole()

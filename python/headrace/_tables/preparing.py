@@ -84,10 +84,10 @@ def _of_block(rows: Block, kinds: Sequence[str] | None, how: Treatment) -> Prepa
     used = rows if rows.weights is None or not rows.weights.any() else rows.take(rows.weights > 0)
     table = _learnt(rows.x, Held(used.x, how.support(features).bounds), kinds, how)
     treated = Block(table.spread(rows.x), rows.context, rows.weights)
-    found = _Ends(table, how)
-    if found.support is not None:
-        check_inside(how.x_name, treated.x, found.support, tuple(labels[i] for i in table.kept))
-    return Prepared(treated, table, found.bounds, found.periodic, rows, total - len(rows))
+    ends = table.bounds(how.bounds), table.periods(how.periodic)
+    if (support := support_or_none(ends[0], len(table.kept), ends[1])) is not None:
+        check_inside(how.x_name, treated.x, support, tuple(labels[i] for i in table.kept))
+    return Prepared(treated, table, *ends, rows, total - len(rows))
 
 
 def _of_stream(rows: Stream, kinds: Sequence[str] | None, how: Treatment, progress: bool) -> Prepared:
@@ -104,9 +104,8 @@ def _of_stream(rows: Stream, kinds: Sequence[str] | None, how: Treatment, progre
         raise ValueError(f"{how.x_name}: {error}; rows count from 0" if how.dashes else str(error)) from None
     table = _learnt(first.x, seen, kinds or rows.kinds, how)
     missing = rows.left_out if isinstance(rows, Present) else 0
-    found = _Ends(table, how)
     treated = rows if table.is_plain else Treated(rows, table)
-    return Prepared(treated, table, found.bounds, found.periodic, rows, missing)
+    return Prepared(treated, table, table.bounds(how.bounds), table.periods(how.periodic), rows, missing)
 
 
 def _of_floats(support: Support, how: Treatment, kinds: Sequence[str] | None) -> Support | None:
@@ -151,11 +150,3 @@ def warn_of_left_out(columns: dict[str, str], how: Treatment) -> None:
     way = "; --columns chooses others" if how.dashes else f"; discrete=[{keep}] keeps it"
     if columns:
         warn(f"{how.x_name}: left out: {named}{more}" + (way if keep else ""))
-
-
-class _Ends:
-    """Bounds and periods of the remaining columns."""
-
-    def __init__(self, table: Table, how: Treatment) -> None:
-        self.bounds, self.periodic = table.bounds(how.bounds), table.periods(how.periodic)
-        self.support = support_or_none(self.bounds, len(table.kept), self.periodic)

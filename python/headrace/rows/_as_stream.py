@@ -9,7 +9,7 @@ from headrace._base import arguments as check
 from headrace.rows import _arrow
 from headrace.rows._chunks import is_of_dask, of_dask
 from headrace.rows._columns import chosen_columns
-from headrace.rows._joined import Apart
+from headrace.rows._joined import Columns
 from headrace.rows._source import Source
 from headrace.rows._stream import BUFFER, Stream
 
@@ -38,7 +38,7 @@ def of_source(source: Source, columns: Any, context: Any, weights: Any, buffer: 
     source.missing = True
     there = list(range(source.n_columns)) if source.names is None else list(source.names)
     chosen = chosen_columns(there, columns, context, weights)
-    return Apart(source, [[there.index(name) for name in part] for part in chosen], buffer)
+    return Columns(source, [[there.index(name) for name in part] for part in chosen], buffer)
 
 
 def arrays_of(validation: Any) -> Any:

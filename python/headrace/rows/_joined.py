@@ -96,12 +96,12 @@ class Joined(Source):
 class Columns(Stream):
     """Columns of a table as a stream of rows."""
 
-    def __init__(
-        self, source: Source, columns: Sequence[Sequence[int]], buffer: int | None, *, what: str = "x"
-    ) -> None:
+    def __init__(self, source: Source, columns: Sequence[Sequence[int]], buffer: int | None, what: str = "") -> None:
         """`columns`: of features, context and weights. `buffer`: in rows; None for as many as `BUFFER_BYTES` hold.
-        `what`: the rows' name in messages.
+
+        `what`: the name in messages of rows whose three parts are of one dtype; otherwise each has its own.
         """
+        self._apart = not what
         self._source, self._columns = source, [list(part) for part in columns]
         self._every = [column for part in columns for column in part]
         source.check(self._every)
@@ -109,7 +109,7 @@ class Columns(Stream):
         super().__init__(max(BUFFER_BYTES // row_bytes, 1) if buffer is None else buffer, source.pieces())
         self.shown: Any = None
         """A bar of the rows that are read; None for no bar."""
-        self._names, self._what = tuple(source.label(column) for column in columns[0]), what
+        self._names, self._what = tuple(source.label(column) for column in columns[0]), what or "x"
         self.called = None if source.names is None else tuple(source.names[column] for column in columns[0])
 
     def of_table(self) -> Stream:
@@ -120,19 +120,11 @@ class Columns(Stream):
         return other
 
     def _read(self, part: int) -> Iterator[Any]:
-        ends = np.cumsum([len(columns) for columns in self._columns])[:-1]
+        ends, apart = np.cumsum([len(columns) for columns in self._columns])[:-1], self._apart
+        kinds = [self._source.dtype(columns if apart else self._every) for columns in self._columns]
         for block in self._source.piece(part, self._every):
             if self.shown is not None:
                 self.shown.update(len(block))
-            yield self._parts(*np.split(block, ends, axis=1))
-
-    def _parts(self, x: NDArray[Any], context: NDArray[Any], weights: NDArray[Any]) -> tuple[Any, ...]:
-        return x, context if self._columns[1] else None, weights[:, 0] if self._columns[2] else None
-
-
-class Apart(Columns):
-    """The same, of which features, context and weights have dtypes of their own."""
-
-    def _parts(self, *parts: NDArray[Any]) -> tuple[Any, ...]:
-        kinds = map(self._source.dtype, self._columns)
-        return super()._parts(*(part.astype(kind, copy=False) for part, kind in zip(parts, kinds, strict=True)))
+            split = zip(np.split(block, ends, axis=1), kinds, strict=True)
+            x, context, weights = (one.astype(kind, copy=False) for one, kind in split)
+            yield x, context if self._columns[1] else None, weights[:, 0] if self._columns[2] else None
