@@ -17,7 +17,7 @@ both in turn in one process. What that is depends on the kind of the row:
   beside an affine one.
 - **process**: a new process beside one that imports less.
 
-No ratio is above 3, but for what at most five entries of `table.ABOVE` list with a limit and a reason. Before every
+No ratio is above 3, but for what at most three entries of `table.ABOVE` list with a limit and a reason. Before every
 block of calls `soil` leaves values of every magnitude where the maps keep theirs: a kernel that computes with memory
 that it never wrote is slow then, and not only after some other call. `test_defaults.py` is the same at small numbers of
 calls, and fails for a public name that has neither a row nor a reason.

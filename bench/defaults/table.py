@@ -82,11 +82,6 @@ ABOVE = {
         4,
         "Fewer than 8 rows go through the networks one by one, so that 7 take seven times one.",
     ),
-    r"hr\.WaveNet\(\).*stream\.push\(one\)": (
-        60,
-        "One step at a time: the checks and copies of a call in Python are most of it.",
-    ),
-    r"hr\.WaveNet\(\).*stream\.pull\(1, seed=0\)": (20, "One step at a time, as with push."),
     r"hr\.DualAscentFlow\(steps=2\).*ascent\.fit\(x, progress=False\)": (
         500,
         "The default chooses between forms of its maps by held-out rows and trains all steps together; "
@@ -97,7 +92,7 @@ ABOVE = {
         "NumPy takes longer to read a list of rows than the flow to compute.",
     ),
 }
-"""Limits above `LIMIT`, and why, by what is made, the call and n: at most five."""
+"""Limits above `LIMIT`, and why, by what is made, the call and n: at most three."""
 
 # ---- calls ----------------------------------------------------------------------------------------------------------
 
