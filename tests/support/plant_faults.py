@@ -2,10 +2,10 @@
 
 The last commit is cloned into ``build/faults/tree``, built for this machine's instruction set alone, and changed there;
 nothing is drawn that needs a package or a device that is not there. Each fault first meets the quick tests of the files
-that name it most often, until one fails. What these miss is left to its room, the test files that name anything of it:
-first the quick tests, then all others without emulation. In the room of a fault in Python only those tests run that
-reach it, which one run with marks in the places of the faults shows (``reached.py``). A fault at which tests do not end
-is one that they find; a test that fails without any fault finds none.
+that name it most often, until one fails. What these miss meets all quick tests, and then all others without emulation:
+of a fault in Python those that reach it, as one run with marks in place of the faults shows (``reached.py``); of one
+in the core those of its room, the folders of kernels and the files that name it. A fault at which tests do not end is
+one that they find; a test that fails without any fault finds none.
 """
 
 import argparse
@@ -37,7 +37,7 @@ ROOM = 10  # test files
 OF_KERNELS = ("bounds", "core", "derivatives", "maps", "networks", "sequences", "vector")  # folders of tests
 
 
-def run(*command, seconds=7200, core=3600, check=True):
+def run(*command, seconds=14400, core=3600, check=True):
     """A process that is finished, or was ended with all that it had started; `core`: its seconds of a core."""
     path = os.pathsep.join(str(TREE / folder) for folder in ("python", "tests/support"))
     environment = {"CCACHE_BASEDIR": str(TREE), "CCACHE_NOHASHDIR": "1", "PYTHONPATH": path}
@@ -170,7 +170,7 @@ def reaching(faults, words, name, *part):
     if marked:
         written(*marked.values(), marks=True)
         build()  # without the last fault of the core
-        failures(*part, *dict.fromkeys(path for fault in marked.values() for path in room(fault, words)), core=3600)
+        failures(*part, core=7200)
         restore(*marked.values())
     lines, reach = [line.split(" ", 1) for line in MARKS.read_text().splitlines()], {}
     for number, (i, fault) in enumerate(marked.items()):
