@@ -18,7 +18,7 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 # that these may have. A room may import from its own storey and from those before it, inside functions and for types,
 # too. The page is drawn from this list.
 STOREYS = {
-    "base": (1000, "_base"),
+    "base": (1010, "_base"),
     "core": (2100, "_arrays _core config"),
     "flow": (5150, "_flow densities files ops"),
     "fit": (6400, "_fit distributed rows training"),
