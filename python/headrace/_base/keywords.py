@@ -63,7 +63,7 @@ def type_text(annotation: Any) -> str:
     """A type as the signatures show it."""
     annotation = getattr(annotation, "__origin__", annotation) if hasattr(annotation, "__metadata__") else annotation
     text = getattr(annotation, "__forward_arg__", annotation)
-    return text.__name__ if type(text) is type else str(text)
+    return text.__name__ if type(text) is type else str(text).removeprefix("typing.")
 
 
 def checked(name: str, one: Field[Any], annotation: Any, value: Any) -> Any:
