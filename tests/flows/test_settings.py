@@ -117,7 +117,7 @@ def test_settings_reach_the_transforms_of_a_flow():
 class _More(NetworkSettings):
     """As if a setting had come later than the format of files."""
 
-    width: int = setting(1, lambda settings, value: int(value), "Of something.", optional=True)
+    width: int = setting(1, lambda settings, value: int(value), optional=True)
 
 
 def test_what_came_later_is_in_a_file_only_where_it_is_not_the_default():

@@ -54,10 +54,8 @@ def table_of(thing: Any) -> dict[str, Field[Any]]:
     """The arguments of a table, or of what takes tables."""
     if is_dataclass(thing):
         return {one.name: one for one in fields(thing)}
-    if (
-        taken := getattr(getattr(thing, "__init__", thing), "_table", None) or getattr(thing, "_table", None)
-    ) is not None:
-        return cast("dict[str, Field[Any]]", taken)
+    if hasattr(thing, "_table"):
+        return cast("dict[str, Field[Any]]", thing._table)
     return {name: one.__metadata__[0] for name, one in thing.__annotations__.items() if hasattr(one, "__metadata__")}
 
 
@@ -65,7 +63,7 @@ def type_text(annotation: Any) -> str:
     """A type as the signatures show it."""
     annotation = getattr(annotation, "__origin__", annotation) if hasattr(annotation, "__metadata__") else annotation
     text = getattr(annotation, "__forward_arg__", annotation)
-    return text.__name__ if type(text) is type else str(text)
+    return text.__name__ if type(text) is type else str(text).removeprefix("typing.")
 
 
 def checked(name: str, one: Field[Any], annotation: Any, value: Any) -> Any:
@@ -235,6 +233,7 @@ def documented(cls: type[T]) -> type[T]:
     return cls
 
 
+@functools.cache
 def meanings(text: str | None) -> dict[str, str]:
     """The entries under "Args" of a docstring, each in one line; none for Python without docstrings."""
     found: dict[str, str] = {}
@@ -257,12 +256,15 @@ def _explained(text: str | None, function: Any) -> str | None:
         return None
     stated = meanings(text)
     known = {name: one.metadata["meaning"] for name, one in function._table.items() if one.metadata.get("meaning")}
-    for table in reversed(function._tables):
+    for table in (base for one in reversed(function._tables) for base in reversed(one.__mro__)):
         known |= meanings(table.__doc__)
     lacking = {name: known[name] for name in inspect.signature(function).parameters if name in known.keys() - stated}
 
-    def lines(place: re.Match[str]) -> str:
-        wrapped = textwrap.TextWrapper(120, place[1], place[1] + 4 * " ", break_on_hyphens=False)
-        return "\n".join(wrapped.fill(f"{name}: {meaning}") for name, meaning in lacking.items())
+    return _PLACE.sub(lambda place: "\n".join(_entry(place[1], *one) for one in lacking.items()), text)
 
-    return _PLACE.sub(lines, text)
+
+@functools.cache
+def _entry(indent: str, name: str, meaning: str) -> str:
+    return textwrap.fill(
+        f"{name}: {meaning}", 120, initial_indent=indent, subsequent_indent=indent + 4 * " ", break_on_hyphens=False
+    )

@@ -123,14 +123,14 @@ class DenseAutoregressive(DenseConditioner, _Reads, total=False):
 def setting(
     default: Any,
     checked: Callable[[Any, Any], Any],
-    meaning: str,
     *,
+    meaning: str = "",
     core: bool = True,
     optional: bool = False,
     stored: bool = True,
     **option: str,
 ) -> Any:
-    """A field: its default, `checked(settings, value)`, and its help text.
+    """A field: its default, `checked(settings, value)`, and its meaning, if the docstring does not have it.
 
     Fields before it are checked already. With `core`, `MaskedOptions` of a core take it by this name. With `optional`,
     a file has it only where it is not the default: for settings newer than the format. Without `stored` no file has it.
@@ -207,48 +207,46 @@ class _Columns:
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class MapSettings(_Columns):
-    """Those of a map, whatever gives its parameters."""
+    """Those of a map, whatever gives its parameters.
+
+    Args:
+        scale: How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp"
+            (e^a), "softplus" (softplus(a) + slope) or "sigmoid" (sigmoid(a + 2) + slope).
+        slope: Bounds slopes: of an affine map as `scale` says; of a spline the largest ratio of two bins is 1 / slope,
+            and derivatives at knots lie between slope and 1 / slope; of splines with least sizes of bins (`min_bin`) it
+            is the least derivative.
+        bins: Bins of a spline, 2 to 64.
+        bound: A spline's interval is [-bound, bound]; or its ends, ``(low, high)``, of a spline with least sizes of
+            bins.
+        min_bin: The least width and height of a bin, as a share of the interval, below 1 / bins; "rq_spline" has none.
+    """
 
     map: str = setting(
         "affine",
-        lambda settings, value: check.choice("map", value, tuple(MAPS)),
-        f"One of {meanings()}. In brackets are the raw parameters of a coordinate, in their order; K is `bins`.",
+        _one_of("map", tuple(MAPS)),
+        meaning=f"One of {meanings()}. In brackets: the raw parameters of a coordinate, in their order; K is `bins`.",
         name=f"the map of each coordinate: {', '.join(MAPS)}",
     )
     scale: str = setting(
         "soft_clamp",
         _one_of("scale", SCALES),
-        'How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp" (e^a), '
-        '"softplus" (softplus(a) + slope) or "sigmoid" (sigmoid(a + 2) + slope).',
         core=False,
         name=f"how a raw output becomes a scale: {', '.join(SCALES)}",
     )
     slope: float = setting(
         1e-3,
         lambda settings, value: slope_of(settings.map, value),
-        "Bounds slopes: of an affine map as `scale` says; of a spline the largest ratio of two bins is 1 / slope, and "
-        "derivatives at knots lie between slope and 1 / slope; of splines with least sizes of bins (`min_bin`) it is "
-        "the least derivative.",
         number="bounds slopes: the least scale, or of splines the least ratio of two bins",
     )
-    bins: int = setting(
-        8,
-        lambda settings, value: bins_of(settings.map, value),
-        "Bins of a spline, 2 to 64.",
-        size="bins of a spline, 2 to 64",
-    )
+    bins: int = setting(8, lambda settings, value: bins_of(settings.map, value), size="bins of a spline, 2 to 64")
     bound: float | tuple[float, float] = setting(
         5.0,
         lambda settings, value: bound_of(settings.map, value),
-        "A spline's interval is [-bound, bound]; or its ends, ``(low, high)``, of a spline with least sizes of bins.",
         core=False,
         number="a spline's interval is [-bound, bound]",
     )
     min_bin: float = setting(
-        MIN_BIN,
-        lambda settings, value: min_bin_of(settings.map, value, settings.bins),
-        'The least width and height of a bin, as a share of the interval, below 1 / bins; "rq_spline" has none.',
-        optional=True,
+        MIN_BIN, lambda settings, value: min_bin_of(settings.map, value, settings.bins), optional=True
     )
 
     @property
@@ -274,54 +272,50 @@ class MapSettings(_Columns):
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class NetworkSettings(_Columns):
-    """Settings of a network for any use of its outputs."""
+    """Settings of a network for any use of its outputs.
+
+    Args:
+        activation: Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "gelu_tanh" (by tanh),
+            "softplus", "leaky_relu" (0.01 x below 0), "sigmoid" or None for none.
+    """
 
     activation: str | None = setting(
         "relu",
         lambda settings, value: check.choice("activation", "identity" if value is None else value, ACTIVATIONS),
-        'Of hidden units: "relu", "tanh", "elu", "silu", "gelu" (the exact one), "gelu_tanh" (by tanh), "softplus", '
-        '"leaky_relu" (0.01 x below 0), "sigmoid" or None for none.',
         name=f"of hidden units: {', '.join(ACTIVATIONS)}",
     )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Settings(NetworkSettings, MapSettings):  # in this order of bases a file has the map's settings first
-    """Settings of a masked transform beside its masks, checked."""
+    """Settings of a masked transform beside its masks, checked.
 
-    formula: str = setting(
-        "to_data",
-        _one_of("formula", ("to_data", "to_latent")),
-        '"to_data" (x is the map of z) or "to_latent" (z is the map of x).',
-        core=False,
-    )
-    reads: str = setting(
-        "data",
-        _one_of("reads", ("data", "latent")),
-        'What the network sees: "data" (x) or "latent" (z).',
-        core=False,
-    )
+    Args:
+        formula: "to_data" (x is the map of z) or "to_latent" (z is the map of x).
+        reads: What the network sees: "data" (x) or "latent" (z).
+        outputs: The order of the parameters of a coordinate, by default that of `map`, such as ("width", "height",
+            "derivative"), where each stands for all bins.
+        layout: "interleaved": the last layer's rows are coordinate by coordinate; "blocked": all that belongs to the
+            first name, coordinate by coordinate, then to the second, and so on.
+        last_activation: Of the last hidden layer, with `residual` of the last block: one of the same names, "identity"
+            for none. By default "tanh" in the flows of affine maps, MAF, IAF and RealNVP, as that bounds what a network
+            says of a row far from all others, and as of the others elsewhere.
+        residual: Whether each entry of `hidden` is a residual block of two layers after a first layer
+            (`headrace.Network.residual`), instead of one layer.
+        dropout: The share of hidden values, with `residual` of those between the two layers of a block, that `Flow.fit`
+            leaves out at random in each step (`headrace.Layer`).
+    """
+
+    formula: str = setting("to_data", _one_of("formula", ("to_data", "to_latent")), core=False)
+    reads: str = setting("data", _one_of("reads", ("data", "latent")), core=False)
     outputs: Any = setting(  # a tuple once it is checked
-        None,
-        _checked_outputs,
-        'The order of the parameters of a coordinate, by default that of `map`, such as ("width", "height", '
-        '"derivative"), where each stands for all bins.',
-        core=False,
+        None, _checked_outputs, core=False
     )
-    layout: str = setting(
-        "interleaved",
-        _one_of("layout", ("interleaved", "blocked")),
-        '"interleaved": the last layer\'s rows are coordinate by coordinate; "blocked": all that belongs to the first '
-        "name, coordinate by coordinate, then to the second, and so on.",
-        core=False,
-    )
+    layout: str = setting("interleaved", _one_of("layout", ("interleaved", "blocked")), core=False)
 
     last_activation: str | None = setting(
         None,
         lambda settings, value: value if value is None else check.choice("last_activation", value, ACTIVATIONS),
-        'Of the last hidden layer, with `residual` of the last block: one of the same names, "identity" for none. By '
-        'default "tanh" in the flows of affine maps, MAF, IAF and RealNVP, as that bounds what a network says of a '
-        "row far from all others, and as of the others elsewhere.",
         core=False,
         stored=False,
         name="of the last hidden layer (default: tanh of maf, iaf, realnvp; else the same)",
@@ -330,8 +324,6 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
     residual: bool = setting(
         False,
         lambda settings, value: bool(value),
-        "Whether each entry of `hidden` is a residual block of two layers after a first layer "
-        "(`headrace.Network.residual`), instead of one layer.",
         core=False,
         stored=False,
         truth="residual blocks of two layers in the place of hidden layers",
@@ -340,8 +332,6 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
     dropout: float = setting(
         0.0,
         lambda settings, value: check.number("dropout", value, least=0.0, below=1.0),
-        "The share of hidden values, with `residual` of those between the two layers of a block, that `Flow.fit` "
-        "leaves out at random in each step (`headrace.Layer`).",
         core=False,
         stored=False,
         number="the share of hidden values left out at random in each step of the fit",

@@ -115,24 +115,23 @@ class CausalSettings(MapSettings):
             becomes quiet.
     """
 
-    channels: int = setting(32, _size("channels", MOST_UNITS), "", size="units of each layer")
+    channels: int = setting(32, _size("channels", MOST_UNITS), size="units of each layer")
     skip: int = setting(
         None,
         lambda s, value: s.channels if value is None else _size("skip", MOST_UNITS)(s, value),
-        "",
         size="units of the skip sums and of the head (default: as many as channels)",
     )
-    kernel: int = setting(2, _taps, "", size="taps of each convolution, 2 to 32")
-    dilations: tuple[int, ...] = setting(doubling(16), _dilations, "")
+    kernel: int = setting(2, _taps, size="taps of each convolution, 2 to 32")
+    dilations: tuple[int, ...] = setting(doubling(16), _dilations)
     covariates: int = setting(
-        0, lambda settings, value: check.integer("covariates", value, most=MOST_UNITS), "", optional=True
+        0, lambda settings, value: check.integer("covariates", value, most=MOST_UNITS), optional=True
     )
-    hop: int = setting(1, _size("hop", MOST_STEPS), "", optional=True)
-    companded: bool = setting(False, lambda settings, value: _truth("companded", value), "", optional=True)
-    level: bool = setting(False, lambda settings, value: _truth("level", value), "", optional=True)
-    reads: str = setting("data", lambda settings, value: check.choice("reads", value, ("data", "latent")), "")
+    hop: int = setting(1, _size("hop", MOST_STEPS), optional=True)
+    companded: bool = setting(False, lambda settings, value: _truth("companded", value), optional=True)
+    level: bool = setting(False, lambda settings, value: _truth("level", value), optional=True)
+    reads: str = setting("data", lambda settings, value: check.choice("reads", value, ("data", "latent")))
     # A flow without parameters, or None; see `header`.
-    inner: Any = setting(None, _inner, "", stored=False)  # a Flow or None once it is checked
+    inner: Any = setting(None, _inner, stored=False)  # a Flow or None once it is checked
 
     @property
     def outputs(self) -> int:
