@@ -126,7 +126,7 @@ class NetworkLink {
 template <class T>
 using SequenceLink = std::variant<StepsLink<T>, PredictionLink<T>, NetworkLink<T>>;
 
-// Throws FileFormatError for what the core refuses.
+// Throws FileFormatError where the core refuses.
 template <class T>
 SequenceLink<T> link_of(detail::LinkDescription<T, LoweredSteps<T>>& d, int features, bool is_rounded);
 

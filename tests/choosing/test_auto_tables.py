@@ -211,5 +211,5 @@ def test_a_table_of_gaps_alone_says_where_they_are(library):
         hr.auto(frame, missing="drop", **QUICK)
 
 
-def test_a_choice_in_the_place_of_a_flow_says_what_it_has(chosen):
+def test_a_choice_instead_of_a_flow_is_refused_by_its_contents(chosen):
     assert str(no_flow("a Flow", chosen[2])) == "flow: expected a Flow, got Choice; give its .flow"

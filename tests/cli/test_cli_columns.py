@@ -139,7 +139,7 @@ def test_nulls_of_parquet(folder, run):
     assert run("fit", "t.parquet", "-o", "f", "--missing", "drop", "--quiet", *SHORT)[0] == 0
 
 
-def test_repeats_are_spoken_of_and_spread(folder, run):
+def test_repeats_are_reported_and_spread(folder, run):
     x = np.random.default_rng(0).standard_normal((300, 2))
     x[:, 0] = x[:, 0].round(1)
     write("t.csv", x, "a,b")

@@ -19,7 +19,7 @@ FIT = options()
 """Options that are arguments of `Flow.fit`, by name."""
 # Arguments that come from the table, or from other options.
 _OTHERWISE = {"features", "context", "bounds", "periodic", "seed", "dtype"}
-_BREAK = "\n"  # in a help: what follows begins a line
+_BREAK = "\n"  # in a help: the text after it begins a line
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def meanings(cls: Any) -> dict[str, str]:
 
 
 def _meaning(cls: Any, key: str) -> str:
-    """The meaning of an argument of a class; "See `MAF`." is replaced by what stands there."""
+    """The meaning of an argument of a class; "See `MAF`." is replaced by the meaning there."""
     meaning = meanings(cls).get(key, "")
     if (other := _ELSEWHERE.match(meaning)) is None:
         return meaning

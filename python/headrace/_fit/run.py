@@ -35,7 +35,7 @@ LAST, FALLING = 10, 0.01  # the share of the last epochs is one over the former;
 
 
 class Source(Protocol):
-    """The interface of training data to a run, beside what its subclass needs."""
+    """The interface of training data to a run, beside the needs of its subclass."""
 
     size: int
     """The number of rows, or of steps of sequences, in all processes."""

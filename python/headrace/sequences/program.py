@@ -180,7 +180,7 @@ class SequenceProgram:
         return log_prob, self._of_given_context(sums.gradients(by_value))
 
     def _of_given_context(self, found: ChainGradients) -> ChainGradients:
-        """The gradients by the context as it is given, from those by what links read."""
+        """Convert gradients by the standardised context to gradients by the given one."""
         if self.scale is None or found.context is None:
             return found
         return replace(found, context=(found.context / self.scale[1]).astype(self._dtype))

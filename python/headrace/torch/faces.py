@@ -46,7 +46,7 @@ class _ZukoDistribution(FlowDistribution):
 
 
 class _Replacing:
-    """In the place of a model, of which it also loads states that were saved before it was accelerated."""
+    """In place of a model, of which it also loads states that were saved before it was accelerated."""
 
     _original: tuple[Any, Convert] | None = None  # a tuple, so that the model is no part of the module
 
