@@ -1,7 +1,7 @@
 """Gives the project its version, in every file that has one (docs/releases.md).
 
     python3 .ci/cut_version.py 0.5.0         out of 0.5.0.dev0: what was unreleased in the changelog is this version's
-    python3 .ci/cut_version.py 0.6.0.dev0    afterwards: the changelog has an empty section for what comes
+    python3 .ci/cut_version.py 0.6.0.dev0    afterwards: the changelog has an empty section for the next
 
 Nothing is built, committed or tagged.
 """

@@ -31,7 +31,7 @@ def write(path: Path, report: dict, text: str) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write the file whole: whoever is ended meanwhile leaves the one that was there."""
+    """Write the file whole: a process that is ended meanwhile leaves the old one."""
     path.with_name(f"{path.name}.new").write_text(text)
     path.with_name(f"{path.name}.new").replace(path)
 
@@ -67,7 +67,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def comparison(row: dict) -> list[str]:
-    """How many times as long as headrace the best peer takes, and that of single rounds, as two columns."""
+    """The time of the best peer as a multiple of headrace's, and that of single rounds, as two columns."""
     if row["ratio"] is None:
         return ["-", "-"]
     return [f"{row['ratio']:.2f} ({row['best_peer']})", "{:.2f} - {:.2f}".format(*row["band"])]

@@ -30,7 +30,7 @@ class Workload:
     one step on the mean of -log_det - log N(x; 0, 1) over latent rows: by density, as these flows are fitted elsewhere.
 
     ``coupling_map`` is the affine map of couplings alone, on parameters that are given; ``dual_ascent`` a chain of maps
-    and rotations; ``ascent`` what fits one: a ``step`` of the points, or a ``fit`` of so many steps. None has layers.
+    and rotations; ``ascent`` what fits one: a ``step`` of the points, or a ``fit`` of as many steps. None has layers.
     A row of ``wavenet`` is a sequence of `features` steps, and its transforms are the layers of one network.
     """
 
@@ -193,7 +193,7 @@ def existing_layers(family: str, features: int, hidden: Sequence[int]) -> list[i
 
 
 def existing_weights(family: str, features: int, hidden: Sequence[int], transforms: int) -> int:
-    """Weights of all networks; 0 where there are none, whose few parameters move no memory to speak of."""
+    """Weights of all networks; 0 where there are none, whose few parameters move hardly any memory."""
     return 0 if family in (*VECTORS, *KERNELS) else transforms * sum(existing_layers(family, features, hidden))
 
 
@@ -205,8 +205,8 @@ def needed_flops(
     Of planar and radial transforms: those of the sum over the coordinates and of their move. Of dual ascent: those of
     the rotations. Of a causal network: its weights, each used once a step.
 
-    A training step uses them three times: forward, for the gradient of the units below, and for their own. Nobody asks
-    for the gradient of the data, so the first layer of the transform that reads them is used twice.
+    A training step uses them three times: forward, for the gradient of the units below, and for their own. The gradient
+    of the data is not needed, so that the first layer of the transform that reads them is used twice.
     """
     if family in VECTORS:
         flops = VECTOR_FLOPS[family] * features * transforms * rows
@@ -298,7 +298,7 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
 )
 
-# Sampling, random numbers included, over density evaluation of the same flow: at most so much.
+# Sampling, random numbers included, over density evaluation of the same flow: at most that ratio.
 SEQUENTIAL_LIMIT = 1.15
 
 # The inverse of a planar transform is a root, that of a radial one a square root more.

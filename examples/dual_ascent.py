@@ -1,10 +1,10 @@
 """Dual ascent: two moons flow to the normal density, step by step.
 
 The nonparametric flow of Tabak and Vanden-Eijnden turns points by a random matrix and bends each coordinate a little,
-so that the likelihood grows, hundreds of times. The picture shows points on their way, the density that they stand for
-after so many steps, and the likelihood of points held out. Beside it: the same few steps with marginal splines, trained
-as a whole afterwards, which is what `DualAscentFlow` does by itself. The density is known, so that what is lost against
-it is.
+so that the likelihood grows, hundreds of times. The picture shows the moving points, the density that they stand for
+after each number of steps, and the likelihood of points held out. Beside it: the same few steps with marginal splines,
+trained as a whole afterwards, which is what `DualAscentFlow` does by itself. The density is known, so that the loss
+against it is known, too.
 
     python examples/dual_ascent.py [--rows 10000] [--steps 400] [--seed 0] [--output ascent.png]
 """

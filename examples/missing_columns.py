@@ -2,7 +2,7 @@
 
 A flow of one order is fitted to gamma rays of the MAGIC telescope. Of rows that it did not see the last four columns
 are taken away, and drawn again from their exact density where the first six are known, `Flow.given`. Printed are the
-mean log density of what was taken away, beside that of a Gaussian, and how often it lies in the central 90 % of the
+mean log density of the removed values, beside that of a Gaussian, and how often it lies in the central 90 % of the
 draws of its row.
 
     python examples/missing_columns.py [--epochs N] [--time-budget 60] [--draws 200] \
@@ -66,7 +66,7 @@ def draw(path: Path, draws: Rows, missing: Rows) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the example; the exit status is 1 if the flow says less of what is missing than a Gaussian."""
+    """Run the example; the exit status is 1 if the flow predicts the missing values worse than a Gaussian."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, help="as `fit` chooses by default")
     parser.add_argument("--time-budget", type=float, default=60.0, metavar="SECONDS")

@@ -50,7 +50,7 @@ def exact_log_prob(theta: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
 
 
 def ranks(flow: hr.Flow, theta: NDArray[Any], x: NDArray[Any], seed: int) -> NDArray[Any]:
-    """How many of DRAWS samples of p(θ | x) lie below the true θ, shape (rows, 3): 0 to DRAWS."""
+    """The number of samples of p(θ | x), out of DRAWS, below the true θ, shape (rows, 3): 0 to DRAWS."""
     samples = flow.sample(len(x) * DRAWS, np.repeat(x, DRAWS, axis=0), seed=seed)
     return np.asarray((samples.reshape(len(x), DRAWS, PARAMETERS) < theta[:, None, :]).sum(axis=1))
 

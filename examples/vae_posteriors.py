@@ -94,7 +94,7 @@ class Autoencoder(nn.Module):
     """Encoder, posterior and decoder; the prior is a standard normal."""
 
     def __init__(self, posterior: nn.Module) -> None:
-        """The posterior is called with what the encoder gives; the decoder starts far from the truth."""
+        """The posterior is called with the output of the encoder; the decoder starts far from the truth."""
         super().__init__()
         widths = (2 * TICKS, 64, 64)
         layers = [layer for sizes in pairwise(widths) for layer in (nn.Linear(*sizes), nn.SiLU())]

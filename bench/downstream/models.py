@@ -80,7 +80,7 @@ def _elsewhere() -> Iterator[None]:
 
 
 def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
-    """Training, 10,000 draws for one observation, and ranks of 200 others, which calibration wants to be uniform.
+    """Training, 10,000 draws for one observation, and ranks of 200 others, which are uniform if the posterior is right.
 
     `least` are nats of a held-out log density above the prior's; a flow of headrace may not be worse than sbi's own by
     more than half a nat.

@@ -55,7 +55,7 @@ def least(call: Timed, *arguments: Any, seconds: float = 1.0) -> float:
 
 
 def ours() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
-    """Calls by name, with what stands before rows and context."""
+    """Calls by name, with the arguments before rows and context."""
     flow = hr.MAF(FEATURES, context=CONTEXT, last_activation="relu")
     module, frozen = hj.FlowModule(flow), hj.freeze(flow)
     step = jax.value_and_grad(lambda m, x, c: -m.log_prob(x, c).mean())

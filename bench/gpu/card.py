@@ -1,6 +1,6 @@
 """What a CUDA device is, and what it can do at most: one JSON object on the standard output.
 
-``python -m bench.gpu.card facts|floors DEVICE``, where DEVICE is "cuda" or "dry", the CPU in the place of one. It has a
+``python -m bench.gpu.card facts|floors DEVICE``, where DEVICE is "cuda" or "dry", the CPU in place of one. It has a
 process of its own in `bench.gpu`, so that nothing of it stays on the device. With CUPY_TF32=1 in the environment the
 products of ``floors`` are in TF32.
 """

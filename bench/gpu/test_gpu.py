@@ -293,7 +293,7 @@ def _alive(process: int) -> bool:
         state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
         return False
-    return state != "Z"  # ended, but nobody has asked how
+    return state != "Z"  # ended, and not yet waited for
 
 
 def test_a_program_that_cannot_be_run_has_failed(tmp_path):
@@ -321,7 +321,7 @@ def test_a_missing_sanitizer_is_reported(monkeypatch):
     )
 
 
-def test_an_error_nobody_foresaw_loses_one_workload(tmp_path, monkeypatch, capsys):
+def test_an_unexpected_error_loses_one_workload(tmp_path, monkeypatch, capsys):
     right = gpu.measure
 
     def wrong(workload: Workload, *more: object) -> dict:

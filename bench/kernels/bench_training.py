@@ -74,7 +74,7 @@ def check_gradient(flow: hr.Flow, family: str, hidden: tuple[int, ...], x: np.nd
 @pytest.mark.parametrize("rows", [100, 1000])
 @pytest.mark.parametrize("shape", MASKED_SHAPES, ids=shape_id)
 def test_nll_and_grad(timed, benchmark, rng, shape, rows):
-    """Time value and gradient; `ratio` is over `log_prob` alone, whose products are a third of what is needed."""
+    """Time value and gradient; `ratio` is over `log_prob` alone, whose products are a third of those of a gradient."""
     features, hidden = shape
     flow = random_flow("maf", features, hidden)
     x = rng.standard_normal((rows, features), dtype=np.float32)

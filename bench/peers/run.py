@@ -29,7 +29,7 @@ PEAK_SECONDS = 0.05
 
 @dataclass
 class TimingPlan:
-    """How much is measured."""
+    """The extent of the measurement."""
 
     rounds: int
     block: float  # seconds of one timed block

@@ -1,6 +1,6 @@
 """Products in bf16 beside float32: ``python -m bench.quality.bf16 --speed``, ``--train`` or ``--quality``.
 
-``--matmul bf16x3`` or ``bf16x6`` takes numbers of two or three parts in the place of one.
+``--matmul bf16x3`` or ``bf16x6`` takes numbers of two or three parts in place of one.
 
 Speed: in one process, a block of calls of each in turn, the order reversed every second round; the ratio float32 over
 bf16 of the medians, and the smallest and largest ratio of a round. Set HEADRACE_ISA to compare the emulation.

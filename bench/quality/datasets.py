@@ -26,7 +26,7 @@ SPLIT_SEED = 0  # the same parts and the same noise for everyone
 
 @dataclass(frozen=True)
 class Parts:
-    """Rows to fit, to stop by, and to judge by; `validation` has no rows where whoever fits takes its own share."""
+    """Rows to fit, to stop by, and to judge by; `validation` has no rows where the fit takes its own share."""
 
     train: NDArray[np.float64]
     validation: NDArray[np.float64]

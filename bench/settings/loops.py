@@ -1,4 +1,4 @@
-"""Wide couplings in a training loop of one's own: ``python -m bench.settings.loops [--seeds N]``, needs PyTorch.
+"""Wide couplings in a training loop outside of `fit`: ``python -m bench.settings.loops [--seeds N]``, needs PyTorch.
 
 A fresh `RealNVP` of 8 couplings with 512 units takes 1000 steps of `torch.optim.Adam` at a rate of 1e-3, of 100 new
 rows each. Numbers are the mean log density of new rows in nats, one for each seed.

@@ -1,4 +1,4 @@
-// Named tensors of whatever has weights, and the vector that it keeps them in, for Python.
+// Named tensors of anything with weights, and the vector that it keeps them in, for Python.
 #pragma once
 
 #include <string>

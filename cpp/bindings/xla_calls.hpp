@@ -319,7 +319,7 @@ class XlaCalls {
 // The attributes of a call, in the order of a handler's parameters.
 inline constexpr const char* call_attributes[] = {"handle", "inverse", "base", "row_scale"};
 
-// The handlers, by what Python calls them; a capsule holds a void pointer, of whatever it is.
+// The handlers by their names in Python; a capsule holds a void pointer of any kind.
 inline pybind11::capsule capsule_of(xla::HandlerFunction* handler) {
     return pybind11::capsule(reinterpret_cast<void*>(handler));
 }

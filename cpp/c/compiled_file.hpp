@@ -1,4 +1,4 @@
-// Programs of what a file describes.
+// Programs of the flows that files describe.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,7 @@
 
 namespace headrace {
 
-// Throws FileFormatError for what the core refuses.
+// Throws FileFormatError where the core refuses.
 template <class T>
 std::shared_ptr<const Program<T>> compiled(int features, int context, Base base, LoweredSteps<T> lowered,
                                            size_t base_steps, ContextScale scale, int bf16_parts);

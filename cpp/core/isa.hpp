@@ -30,7 +30,7 @@ std::string set_not_built();
 // HEADRACE_ISA names a set that is unknown or unsupported.
 const InstructionSet& active_isa();
 
-// The set whose products in bf16 are used: HEADRACE_ISA, or that which is fastest on this processor, of which no bit
+// The set whose products in bf16 are used: HEADRACE_ISA, or the fastest one on this processor, of which no bit
 // depends. At the first call the process requests the registers for tiles from the system, if the processor has them;
 // where the system refuses, vectors take the place of tiles.
 const InstructionSet& bf16_isa();

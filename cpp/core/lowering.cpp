@@ -290,7 +290,7 @@ class Lowering {
         where_ = std::move(built);
     }
 
-    // Includes the following transforms with the same map, in whatever slots their coordinates are; returns the last
+    // Includes the following transforms with the same map, with coordinates in any slots; returns the last
     // transform of the run.
     size_t add_vectors(size_t i, const NetworkSpec& spec) {
         const bool to_data = order_[i].to_data;

@@ -28,9 +28,9 @@ constexpr int fold_rows = 8192;  // whose sums are float32; those of more rows a
 // values.
 struct TapeShape {
     int64_t states;     // coordinates and context before each step and after the last: slots lines each
-    int64_t gradients;  // of the state at hand, and of the one before: slots lines each
+    int64_t gradients;  // of the current state, and of the one before: slots lines each
     int64_t panels[2];  // transposed inputs of a network's layers, of odd and even networks; in bf16 gradients, too
-    int64_t pairs;      // in bf16, of the network at hand
+    int64_t pairs;      // in bf16, of the current network
     int64_t sums;       // one line each: log-determinant, its gradient
     int64_t lines;      // in all
 };

@@ -20,7 +20,7 @@ HR_FN const char* row_of(const ArrayView& a, int64_t row) {
     return a.data + (a.rows ? a.rows[row] : row) * a.row_stride;
 }
 
-// A value on its way out, before its support.
+// A value before its support, which is stored next.
 template <class T>
 HR_FN double stored(const Chain<T>& chain, int column, T value) {
     return chain.store_scale ? double(value) * chain.store_scale[column] + chain.store_shift[column] : double(value);

@@ -66,7 +66,7 @@ HR_ROW_CONDITIONERS(HR_PART_OF)
 // Lines of a tile that runs forward and backward.
 struct DeviceTape {
     int64_t states;     // coordinates and context before each step and after the last
-    int64_t gradients;  // of the state at hand and of the one before
+    int64_t gradients;  // of the current state and of the one before
     int64_t lines;      // in all
 };
 

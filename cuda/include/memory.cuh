@@ -104,7 +104,7 @@ inline cudaMemPool_t pool_of(int device) {
     return pools.emplace(device, pool).first->second;
 }
 
-// Frees the unused memory of the current device's pool. Waits for the device, because memory may be on its way back.
+// Frees the unused memory of the current device's pool. Waits for the device, because memory may still be freed.
 inline void trim_pool() {
     int device = 0;
     check_cuda(cudaGetDevice(&device), "current device");

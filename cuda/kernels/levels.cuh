@@ -73,7 +73,7 @@ __device__ inline LevelEnds ends_of(const StagePhase& phase) {
 }
 
 // The units of a level, phase q, in n stages, by one warp. A function of its own, because registers of the kernel are
-// short. Returns the ends of the next phase, which are on their way meanwhile: read behind it they would be waited for.
+// short. Returns the ends of the next phase, which are being loaded meanwhile: read behind it they would be waited for.
 template <class T, bool in_shared, bool keeps_units>
 HR_APART __device__ LevelEnds run_level(const PlacedStep<NetworkStep<T>>& d, const Call<T>& call, Products kind, int q,
                                         const Stage* stages, int n_stages, int lane, LineAddress<T, in_shared> built,

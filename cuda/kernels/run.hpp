@@ -6,7 +6,7 @@
 
 namespace headrace {
 
-// Shared memory that a block may have, and multiprocessors of the device at hand.
+// Shared memory that a block may have, and multiprocessors of the current device.
 struct DeviceLimits {
     int64_t shared_bytes;
     int multiprocessors;

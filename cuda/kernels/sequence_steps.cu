@@ -1,6 +1,6 @@
 // Causal networks to the side that they read: step after step, many streams at once.
 //
-// A block has a panel of streams, whose values of the layer at hand lie in shared memory as lines [unit][stream]; those
+// A block has a panel of streams, whose values of the current layer lie in shared memory as lines [unit][stream]; those
 // that later steps read lie in device memory, in a ring for each layer. A step is bound by the latency of its layers,
 // each of which waits for the one before, so that more streams cost little. A kernel that keeps the weights in
 // registers of many blocks, and stays on the card for all steps, may come later.
@@ -43,7 +43,7 @@ struct PanelAt {
     T* stage;
     PanelLines<T> lines;
 
-    // The row of a lane; the last one for lanes without a stream, whose results nobody reads.
+    // The row of a lane; the last one for lanes without a stream, whose results are not read.
     __device__ __forceinline__ int64_t row(const CausalStepsCall<T>& c, int lane) const {
         const int64_t row = panel * P + lane;
         return row < c.rows ? row : c.rows - 1;

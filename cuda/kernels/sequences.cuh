@@ -83,7 +83,7 @@ __device__ __forceinline__ T number_at(const SequenceView& a, int64_t row, int64
 
 // ---- the map -------------------------------------------------------------------------------------------------------
 
-// Parameters in shared memory, also a buffer for what a map makes of them.
+// Parameters in shared memory, also a buffer for the results of a map.
 template <class T>
 struct ParamsInLine {
     T* p;

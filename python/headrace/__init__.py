@@ -133,7 +133,7 @@ _MODULES = (
 
 
 def __getattr__(name: str) -> Any:
-    """Import what lies above flows when it is first used."""
+    """Import the modules above flows when they are first used."""
     import importlib
 
     if name in _MODULES.split() or f"headrace.{name}" in PUBLIC:

@@ -147,7 +147,7 @@ def to_bytes(module: Filed, notes: Mapping[str, str] | None = None) -> bytes:
 
 
 def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Any:
-    """The way back from `to_bytes`, or the contents of a file; as careful as `load`.
+    """The inverse of `to_bytes`, also for the contents of a file; as careful as `load`.
 
     Raises:
         TypeError: no bytes.
@@ -216,7 +216,7 @@ def save_state(path: str, key: str, state: Mapping[str, Any], arrays: Mapping[st
 
 
 def load_state(path: str, key: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The way back from `save_state`.
+    """The inverse of `save_state`.
 
     Raises:
         FileFormatError: the file is damaged, or has no such key.

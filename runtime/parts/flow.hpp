@@ -81,7 +81,7 @@ const Transform<T>* upright(const Transform<T>* one) {
 //
 // Rows are features() adjacent values, in float or double (In), and so are results (Out). `context` holds context()
 // values a row, `context_rows` rows: as many as there are rows, or 1 for all; it is null where context() is 0. A row
-// that is not finite, or that overflows on its way, becomes NaN, and no other row changes. A finite row on a bound of a
+// that is not finite, or that overflows inside, becomes NaN, and no other row changes. A finite row on a bound of a
 // column or beyond has a log density of -infinity, and its latent is NaN.
 template <class T>
 class Flow {

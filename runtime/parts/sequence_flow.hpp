@@ -45,7 +45,7 @@ struct SequenceModel {
 }  // namespace detail
 
 // Sequences that go on step by step, all of them together; SequenceFlow::stream makes it. Pushed steps get their log
-// densities given all before them, pulled ones are drawn, and both become the past of what comes next. Memory is that
+// densities given all before them, pulled ones are drawn, and both become the past of later steps. Memory is that
 // of the past that counts, and does not grow.
 //
 // Arrays are (rows, steps, features), in float or double (In), and so are results (Out). Wrong arguments, and values

@@ -71,7 +71,7 @@ DEVICES = {
 
 
 def calls(array):
-    """name of the argument -> call that is given the array for it; shapes do not matter, as nobody may look."""
+    """Name of the argument -> a call with the array for it; shapes do not matter, because values may not be read."""
     row, vector = np.ones(6, "f4"), np.zeros(FLOW.parameters.size, "f4")
     adam, params = hr.Adam(FLOW), np.zeros((6, 4, 2), "f4")
 

@@ -34,7 +34,7 @@ def fake_tensor(torch):
 
 
 def on_cuda(torch):
-    """A tensor that says it is on a device, as there may be none here."""
+    """A tensor that claims to be on a device, because there may be none here."""
     kind = type("OnDevice", (torch.Tensor,), {"device": property(lambda self: torch.device("cuda", 1))})
     return torch.ones(6, 4).as_subclass(kind)
 

@@ -134,7 +134,7 @@ def test_rows_of_a_joint_training_do_not_depend_on_ranks():
 @pytest.mark.parametrize("group", [None, local()], ids=["one process", "a group"])
 @WEIGHTED
 def test_a_history_has_the_densities_of_columns_without_spread(map, group, weighted):
-    """Rows held out may lie elsewhere there, by which the flow's density tells them."""
+    """Rows held out may lie elsewhere there, by which the flow's density recognises them."""
     x, w = table()
     judge, counts = ranks.rows("judge"), cases.rng("flat").uniform(0.1, 2.0, len(x))
     judge[:, 1] = 7.0 + cases.rng("elsewhere").normal(0.3, 0.5, len(x))

@@ -1,4 +1,4 @@
-"""A dual ascent with a time budget ends in about that time, with what it has."""
+"""A dual ascent with a time budget ends in about that time, with the steps so far."""
 
 import time
 from types import SimpleNamespace

@@ -48,7 +48,7 @@ def test_log_det_is_that_of_the_whole_chain(name):
 
 @every_model
 @pytest.mark.parametrize("precision", [1.0, 4.0])
-def test_a_slice_is_the_flow_after_so_many_steps(name, precision):
+def test_a_slice_is_the_flow_after_its_steps(name, precision):
     """The history tells its likelihood, from the points that were carried along: float64, so to rounding."""
     x = bent(300)
     model = MODELS[name](precision=precision, dtype="float64")
@@ -185,7 +185,7 @@ def test_weights_have_any_unit(name, unit):
 @pytest.mark.parametrize("weights", [None, np.full(300, 2.0)])
 @pytest.mark.parametrize("copies", [0, 5])
 def test_copies_make_kinks_no_narrower(copies, weights):
-    """A kink holds so many of the rows that there are, of which copies are no more."""
+    """A kink holds a share of the different rows; copies do not count."""
     model, rng = hr.DualAscentFlow.notes(dtype="float64"), cases.rng("copies")
     rows = _ascent_rows.StandardisedRows.of(Caller(), bent(300), None, weights, None, rng, 1.0)
     assert _kink_ascent.KinkAscent(model, rows, rng, 3, copies).effective_rows == pytest.approx(300.0)

@@ -338,7 +338,7 @@ def test_columns_are_uncorrelated(name):
 
 
 def test_columns_keep_their_own_density_wherever_a_chain_has_them(core, dtype):
-    """A coupling wants its passive coordinates first; what is drawn for each is by its own degrees all the same."""
+    """A coupling reorders its passive coordinates first; each is drawn by its own degrees all the same."""
     for base in (hr.StudentT(D, DF, trainable=False), hr.Independent(KINDS)):
         coupling = hr.transforms.Coupling(D, [1, 4], (4,), map="additive")
         flow = hr.Flow([coupling], base, dtype=dtype)

@@ -63,7 +63,7 @@ def test_just_below_a_period_is_its_end(core, dtype):
 
 
 @pytest.mark.parametrize("period", [(-np.pi, np.pi), (0.1, 0.3), (0.0, 1.0)])
-def test_what_comes_out_lies_in_one_period(period, dtype):
+def test_results_lie_in_one_period(period, dtype):
     t = hr.transforms.Support(None, [period])
     z = np.concatenate([np.linspace(-1.0, 1.0, 100), np.nextafter([-1.0, 1.0, 1.0], [0.0, 0.0, 2.0])])[:, None]
     x = t.forward(z.astype(dtype))[0]

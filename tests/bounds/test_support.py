@@ -196,7 +196,7 @@ def test_a_bound_is_what_it_is_in_the_dtype_of_the_rows(core, dtype):
         assert np.isfinite(flow.to_latent(wide)[0]).all()
 
 
-def test_what_overflows_is_nan_and_spoils_no_other_row(core, dtype):
+def test_an_overflow_is_nan_and_spoils_no_other_row(core, dtype):
     t = hr.transforms.Support([(0.0, None), (None, 0.0), (0.0, 1.0)])
     z = np.zeros((20, 3), dtype)
     z[3, 0], z[4, 1], z[5, 2] = 800.0, -800.0, 800.0

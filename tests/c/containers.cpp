@@ -1,5 +1,5 @@
 // containers FLOW.safetensors SEQUENCES.safetensors: every call of headrace_library.hpp with vectors, arrays and spans,
-// const and not, in the place of rows, contexts and results. FLOW has 3 columns and 2 of context, in double; SEQUENCES
+// const and not, in place of rows, contexts and results. FLOW has 3 columns and 2 of context, in double; SEQUENCES
 // one feature and one column of context, in float.
 #include <array>
 #include <cstdio>

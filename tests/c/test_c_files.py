@@ -90,7 +90,7 @@ def test_thousands_of_mutated_files_are_read_or_refused_as_in_python(library, na
 
 
 def compare_mutated(library, name, count, key):
-    """In both dtypes so many."""
+    """The same number in both dtypes."""
     generator, read = cases.rng(key, name), 0
     for dtype in cases.DTYPES:
         data = hostile_files.unsealed(hostile_files.EXAMPLES[name](dtype))

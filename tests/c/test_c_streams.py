@@ -117,7 +117,7 @@ def test_frames_may_come_later_and_old_ones_go(library):
 
 
 def test_steps_may_lie_anywhere(library):
-    """Columns apart, a result in the place of its input, and a context in double for a model of float."""
+    """Columns apart, a result in place of its input, and a context in double for a model of float."""
     _, handle, flow = made(library, "chain", "float32")
     x, context, frames = sequence_cases.streamed(flow, 2)
     context = context.astype("float64") + 1e-9

@@ -369,7 +369,7 @@ def test_what_is_refused():
         hr.auto(banana(100), families="maf")
 
 
-def test_frames_tell_the_names_of_columns():
+def test_names_of_columns_are_those_of_frames():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(banana(600), columns=["mass", "age"])
     assert hr.auto(frame, families=("maf",), **QUICK).diagnosis.names == ("mass", "age")

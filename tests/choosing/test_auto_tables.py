@@ -113,5 +113,5 @@ def test_columns_in_another_order_are_refused(chosen):
     assert np.isfinite(choice.log_prob(table.to_numpy().astype(float))).all()  # who has no names cannot be checked
 
 
-def test_a_choice_in_the_place_of_a_flow_says_what_it_has(chosen):
+def test_a_choice_in_place_of_a_flow_names_its_attributes(chosen):
     assert str(no_flow("a Flow", chosen[2])) == "flow: expected a Flow, got Choice; give its .flow"

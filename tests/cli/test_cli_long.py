@@ -18,7 +18,7 @@ pytestmark = pytest.mark.programs
 
 @pytest.fixture
 def whole(monkeypatch):
-    """How many rows were read together, at most."""
+    """The largest number of rows that were read together."""
     sizes, opened = [], _joined.Columns._opened
 
     def noted(self, *given):

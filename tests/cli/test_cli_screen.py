@@ -38,7 +38,7 @@ DRAWINGS = ("plain", "rich")
 
 @pytest.fixture(params=DRAWINGS)
 def drawing(request, monkeypatch):
-    """Both drawings of one command, by the same means as for a reader who wants colours in a pipe."""
+    """Both drawings of one command, by the same means as for a reader who asks for colours in a pipe."""
     if request.param == "rich":
         pytest.importorskip("rich")
         monkeypatch.setenv("FORCE_COLOR", "1")
@@ -398,7 +398,7 @@ def test_values_and_their_signs_stay_together():
 
 
 def test_gzip(folder, run, result, monkeypatch):
-    """In files, by whatever name of text, in folders and from a pipe; the fit is that of the plain table."""
+    """In files, by any name of text, in folders and from a pipe; the fit is that of the plain table."""
     write_csv("t.csv", table(), NAMES)
     with open("t.csv", "rb") as plain:
         packed = gzip.compress(plain.read())

@@ -41,7 +41,7 @@ def test_a_table_from_the_standard_input(folder, run, result, given):
     assert sorted(path.name for path in folder.iterdir()) == ["f.safetensors", "piped.safetensors", "t.csv"]
 
 
-def test_messages_speak_of_the_standard_input(folder, run, given):
+def test_messages_name_the_standard_input(folder, run, given):
     for text, pattern in (
         ("a,b\n1,2\n1,x\n", "standard input: line 3, column 'b'"),
         ("", "standard input: expected a table"),

@@ -166,7 +166,7 @@ def test_the_scale_of_mu_changes_nothing():
         assert_allclose(masses(got), masses(want), rtol=ROUNDING)
 
 
-def test_what_lies_in_memory_changes_nothing(monkeypatch):
+def test_old_contents_of_the_memory_change_nothing(monkeypatch):
     """Not even a warning, which is an error here: SciPy's integrator subtracts from memory that it has not set."""
     grid, times = Grid((-4.0, 4.0), 60), [0.0, 0.5]
     want = evolve(BIMODAL, normal(0.0), grid, times)

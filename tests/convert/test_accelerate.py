@@ -1,4 +1,4 @@
-"""Accelerated models in the place of the originals, through the originals' own methods."""
+"""Accelerated models in place of the originals, through the originals' own methods."""
 
 import copy
 import functools

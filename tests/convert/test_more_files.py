@@ -60,7 +60,7 @@ def test_normflows(kind, context, first):
         pytest.skip("that library has no context there")
     if context and "Reverse" in kind:
         pytest.skip("that library has no context there")
-    seed = 17 if "Block" in kind else 16  # an even number of features: the sizes do not tell the halves
+    seed = 17 if "Block" in kind else 16  # an even number of features: the halves cannot be derived from the sizes
     d = Draw(seed, context)
     if "Block" in kind:
         d.features = 4

@@ -1,4 +1,4 @@
-"""headrace inside of sbi: trained by its trainers, and in the place of its trained estimators."""
+"""headrace inside of sbi: trained by its trainers, and in place of its trained estimators."""
 
 import copy
 import os

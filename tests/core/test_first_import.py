@@ -1,4 +1,4 @@
-"""`import headrace` leaves out what lies above flows: its names are imported when they are first used."""
+"""`import headrace` leaves out the modules above flows: their names are imported when they are first used."""
 
 import ast
 import subprocess

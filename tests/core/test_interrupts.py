@@ -74,7 +74,7 @@ def test_ctrl_c_ends_a_long_call_soon(call, threads):
     assert (flow.log_prob(rows) == want).all()
     """
     (seconds,) = run(code)
-    assert float(seconds) < 1.0  # 0.1 where nobody else has the cores
+    assert float(seconds) < 1.0  # 0.1 where the cores are idle
 
 
 @pytest.mark.costly
@@ -191,7 +191,7 @@ def test_objects_without_init_are_refused():
     run(code)
 
 
-def test_a_sub_interpreter_is_refused_whoever_comes_first():
+def test_a_sub_interpreter_is_refused_in_any_order():
     code = """
     try:
         import _interpreters as interpreters

@@ -41,7 +41,7 @@ def test_an_old_name_is_an_attribute_of_the_package(name, unimported):
 
 
 @pytest.mark.parametrize("name", moved.PICKLED)
-def test_a_name_in_pickles_warns_nobody(name, unimported):
+def test_a_name_in_pickles_does_not_warn(name, unimported):
     if name == "headrace._xla":
         pytest.importorskip("jax", reason="jax is not installed")
     __import__(name)

@@ -401,7 +401,7 @@ def test_readers_see_the_old_or_the_new_parameters_whole(name, set_threads):
         try:
             for step in range(400):
                 flow.parameters = versions[step % 2]
-                if step % 8 == 0:  # now and then let the readers finish with nobody writing
+                if step % 8 == 0:  # now and then let the readers finish without a writer
                     stop.wait(0.001)
         finally:
             stop.set()

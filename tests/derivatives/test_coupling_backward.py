@@ -40,7 +40,7 @@ def test_gradients_of_a_spline_match_differences_for_every_number_of_bins(core, 
     values, params, *cotangents = batch(40, 2, "rq_spline", bins=bins)
     values *= bound / 4.0
     got = hr.ops.coupling_vjp(values, params, *cotangents, "rq_spline", direction=direction, bound=bound)
-    step = reference.STEP * bound / bins  # a bin's size is the scale of what happens in it
+    step = reference.STEP * bound / bins  # a bin's size is the scale inside it
     assert_gradients(got, differences(direction, values, params, cotangents, "rq_spline", step, bound=bound))
 
 

@@ -1,4 +1,4 @@
-"""Corners of the derivatives that nobody meets every day, and that once were wrong."""
+"""Rare corners of the derivatives that once were wrong."""
 
 import numpy as np
 import pytest

@@ -116,7 +116,7 @@ def test_nll_and_grad_has_the_same_bits_for_any_number_of_threads(dtype, set_thr
 
 
 @every_call
-def test_a_rows_gradient_has_the_same_bits_whoever_its_companions_are(name, verb, dtype):
+def test_a_rows_gradient_has_the_same_bits_beside_any_companions(name, verb, dtype):
     holder = gradients.HOLDERS[name](dtype)
     given, context = gradients.holder_inputs(600, dtype)
     weights = gradients.cotangents(verb, 600, FEATURES, dtype)

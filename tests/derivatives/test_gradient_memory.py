@@ -11,7 +11,7 @@ from headrace._arrays.caller import Caller
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_every_number_of_a_gradient_is_written(reads, dtype, monkeypatch):
-    """Those of units that nobody reads and of padding too, whatever was in the memory before."""
+    """Also those of units without a reader and of padding, whatever was in the memory before."""
     dense = cases.made(features=8, hidden=(24, 20), context=2, change=cases.kill_units).astype(dtype)
     library = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=2, reads=reads, activation="tanh")
     given, context = cases.rows(33, 8, dtype), cases.rows(33, 2, dtype, "context")

@@ -1,4 +1,4 @@
-"""Values and vector-Jacobian products from one run, parameters of one call, and samples from one's own noise."""
+"""Values and vector-Jacobian products from one run, parameters of one call, and samples from given noise."""
 
 import numpy as np
 import pytest

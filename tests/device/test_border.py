@@ -176,7 +176,7 @@ def test_a_transform_on_its_own_has_no_density(core):
 
 
 def test_rows_of_an_index_lie_in_the_input():
-    """On a device nobody waits to look."""
+    """On a device no call waits for a look."""
     calls = Calls(OnCpu, flow())
     for wrong in ([0, ROWS], [-1, 0]):
         with pytest.raises(ValueError, match="index: expected rows of input"):

@@ -198,7 +198,7 @@ def test_what_the_pool_keeps_can_be_given_back(emu):
     emu.module.log()
     emu.module.give_back(0)
     assert emu.module.trims() == before + 1
-    assert emu.module.log() == [("cudaDeviceSynchronize", 0)]  # what is on its way back is there by then
+    assert emu.module.log() == [("cudaDeviceSynchronize", 0)]  # memory that is being freed is there by then
     with pytest.raises(emu.module.CudaError, match="device: invalid device ordinal"):
         emu.module.give_back(9)
 
@@ -285,7 +285,7 @@ def test_a_card_without_memory_pools_is_named(card):
 @pytest.mark.parametrize(("error", "words"), [(700, "illegal memory access"), (710, "assert"), (719, "launch failure")])
 def test_an_error_after_which_cuda_is_lost_asks_for_another_process(card, error, words):
     card.set_lost(error)
-    for _ in range(2):  # whoever calls next meets it again
+    for _ in range(2):  # the next call meets it again
         with pytest.raises(
             card.CudaError, match=rf"{words}.*\(error {error}.*in this process any more, start it again"
         ):

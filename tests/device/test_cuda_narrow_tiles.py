@@ -20,7 +20,7 @@ every_product = pytest.mark.parametrize("matmul", PRODUCTS)
     ("rows", "multiprocessors", "tile"),
     [
         (1, 132, 8),
-        (1000, 132, 8),  # 125 tiles in the place of 32
+        (1000, 132, 8),  # 125 tiles in place of 32
         (1000, 108, 8),  # two rounds
         (2112, 132, 8),  # 264 in two rounds
         (2113, 132, 32),

@@ -262,7 +262,7 @@ def test_kinks_are_those_of_the_cpu(machine, notes, weighted, dtype):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_kinks_with_rows_of_ones_own_held_out(machine, weighted, dtype):
+def test_kinks_with_given_rows_held_out(machine, weighted, dtype):
     library, (x, _, weights) = Library("cupy", machine), data(300)
     x[:, 1] += x[:, 0] ** 2
     parts = (x[::3] * 1.1, None, weights[::3] ** 3) if weighted else x[::3] * 1.1

@@ -154,7 +154,7 @@ def test_a_transform_and_the_flow_of_now(machine):
 
 
 def test_without_a_short_way_it_is_the_same(machine, monkeypatch):
-    """Through PyTorch's dispatcher, as whoever traces or listens sees it."""
+    """Through PyTorch's dispatcher, as tracers and listeners see it."""
     from headrace.torch import _autograd
 
     module, other = made("maf"), there.moved(machine, made("maf"))

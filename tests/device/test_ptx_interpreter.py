@@ -382,7 +382,7 @@ def test_blocks_race_whatever_barriers_they_pass(machine):
 
 
 @pytest.mark.parametrize("barrier", ["bar.sync 0", "bar.warp.sync -1"])
-def test_barriers_order_what_lies_on_either_side(machine, barrier):
+def test_barriers_order_the_accesses_on_either_side(machine, barrier):
     read = "xor.b32 %r8, %r7, 4; ld.shared.u32 %r9, [%r8];"
     body = f"{SHARED} st.shared.u32 [%r7], %r1; {barrier}; {read} {barrier}; st.shared.u32 [%r8], %r9;"
     machine.run(body, np.zeros(32, np.int64), shared=128)
@@ -393,7 +393,7 @@ def test_a_barrier_of_a_warp_orders_no_other_warp(machine):
     machine.fails(body, "race: read of another thread's write", threads=64, shared=256)
 
 
-def test_device_memory_that_nobody_wrote(machine):
+def test_device_memory_that_was_never_written(machine):
     array = np.zeros(32, np.float64)
     given = machine.emu.tuple(array)
     machine.module.ptx_forget()

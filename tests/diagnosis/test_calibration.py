@@ -245,7 +245,7 @@ def test_all_tests_together(monkeypatch):
     calibrated(p, exact=False)
 
 
-def test_weights_make_the_density_that_they_speak_of():
+def test_weights_make_the_density_that_they_describe():
     """Rows of N(0, 1) with weights of N(1, 1) over it are rows of N(1, 1); without the weights they are not."""
     wrong, p = 0, []
     for i in range(100):

@@ -62,7 +62,7 @@ def test_training_rows_in_another_order_are_noticed():
 
 
 def test_rows_of_few_values_may_repeat_those_of_the_fit():
-    """New rows of a small table of whole numbers are among the training rows, as those are among themselves."""
+    """New rows of a small table of whole numbers are among the training rows, which repeat each other, too."""
     flow = flow_of()
     rng = np.random.default_rng(0)
     x, training = (rng.integers(-1, 2, (400, flow.features)).astype(flow.dtype) for _ in range(2))

@@ -85,7 +85,7 @@ def test_an_ascent_has_the_bits_of_one_process(client):
     same(found, flow, other.history, model.history)
 
 
-def test_frames_and_rows_of_ones_own_to_judge_by(local_cluster):
+def test_frames_and_given_validation_rows(local_cluster):
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     import dask.dataframe as dd
 

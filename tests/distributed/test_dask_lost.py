@@ -121,7 +121,7 @@ def counts_steps(client, ends, called=ADAM, last=STEP):
 
 
 def restore(client):
-    """How many steps each worker has counted."""
+    """The number of steps that each worker has counted."""
 
     def undo(dask_worker):
         if hasattr(dask_worker, "whole_step"):

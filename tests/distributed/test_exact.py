@@ -145,7 +145,7 @@ def test_ranks_without_a_gradient_add_nothing():
 @pytest.mark.parametrize(
     "largest", [1.0, 1.5, 1.0 - 2.0**-30, -1.0 + 2.0**-30, -(2.0**100) * 1.1, 3e-40, 2.0**-44, 0.75, -0.5, 1e38]
 )
-def test_the_next_exponent_goes_by_the_sum_and_not_by_what_it_is_rounded_to(largest, dtype):
+def test_the_next_exponent_goes_by_the_sum_before_rounding(largest, dtype):
     """A float32 just below a power of two is that power, with an exponent of its own."""
     of, found = FixedSum(5), np.zeros(5, dtype)
     exponent = FixedSum.exponent_for(largest)

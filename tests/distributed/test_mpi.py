@@ -30,7 +30,7 @@ class Request:
 
 
 class Comm:
-    """Rank 0 of so many, of which some are silent."""
+    """Rank 0 of a number of ranks, some of which never answer."""
 
     def __init__(self, size, silent, sends=True):
         self.size, self.silent, self.sends = size, silent, sends
@@ -100,7 +100,7 @@ def test_memory_that_a_late_rank_may_still_write_to_is_kept():
     assert {id(comm.asked[0]), id(comm.sent[1])} <= set(map(id, kept))
 
 
-def test_a_group_that_broke_asks_nobody_any_more():
+def test_a_group_that_broke_asks_no_rank_any_more():
     comm = Comm(2, silent={1})
     group = hr.distributed.from_mpi(comm, timeout=0.02)
     for call in (group.sum, group.maximum, group.broadcast):

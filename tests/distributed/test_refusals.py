@@ -79,7 +79,7 @@ def test_what_one_rank_finds_all_say():
 
 
 class OwnError(Exception):
-    """One that nobody else knows."""
+    """A source of rows of the test alone."""
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ def test_every_kind_has_an_example_and_a_file_of_the_newest_version(tmp_path):
     assert IN_DEVELOPMENT or (newest_kept().name == hr.__version__ and kept == public_kinds()), ASK_FOR_FILES
 
 
-def test_a_class_of_ones_own_is_refused(tmp_path):
+def test_a_class_of_the_caller_is_refused(tmp_path):
     class Own(hr.MAF):
         pass
 

@@ -83,7 +83,7 @@ how_many = pytest.mark.parametrize("most", [400, pytest.param(1500, marks=pytest
 
 
 def some(items, most, *key):
-    """At most so many of them; of a large number, those of a smaller one are the first."""
+    """At most that number of them; of a large number, those of a smaller one are the first."""
     items = list(items)
     return [items[i] for i in cases.rng(*key).permutation(len(items))[:most]]
 

@@ -119,7 +119,7 @@ def test_a_later_fit_keeps_it(tmp_path):
         cases.assert_same_bits(started(other, 10.0 * rows()).parameters, before)
 
 
-def test_numbers_of_ones_own_are_kept():
+def test_parameters_of_the_caller_are_kept():
     norm = hr.transforms.ActNorm(3, dtype="float64")
     norm.set_parameter("shift", np.array([1.0, 0.0, 0.0]))
     flow = started(hr.Flow([norm, hr.transforms.Inverse(hr.transforms.ActNorm(3, dtype="float64"))]), rows())
@@ -134,7 +134,7 @@ def test_numbers_set_back_to_the_identity_are_kept():
     assert not started(flow, rows()).parameters.any()
 
 
-def test_what_overflows_before_a_fit_is_left_at_the_identity():
+def test_an_overflow_before_a_fit_leaves_the_identity():
     wild = hr.transforms.Elementwise(3, map="affine", scale="exp")
     wild.set_parameter("scale", np.full((3, 1), -200.0))
     flow = started(hr.Flow([hr.transforms.ActNorm(3), wild]), rows())

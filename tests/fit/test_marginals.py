@@ -1,4 +1,4 @@
-"""The marginal maps that a fit starts with: which columns get one, what it is worth, and what stays as it was."""
+"""The marginal maps that a fit starts with: which columns get one, what it is worth, and which stay unchanged."""
 
 import types
 
@@ -348,7 +348,7 @@ def test_a_trial_takes_as_many_rows_as_its_steps_need():
         assert source.trial(source, source, most, 0)[0].size == rows
 
 
-def test_marginals_of_ones_own_stay():
+def test_marginals_of_the_caller_stay():
     """Where the Gaussian of the rows takes the place of the networks, and elsewhere."""
     x = cases.rng("own").standard_normal((2000, 2)) @ [[1.0, 0.9], [0.0, 0.4]]
     own = hr.transforms.Gaussianize(*cases.curves(2, 9))

@@ -453,7 +453,7 @@ PREFERRED = r"fit: held-out rows prefer a Gaussian: .* is (\S+) nats under the f
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_epochs_that_end_below_a_gaussian_give_a_warning_with_both_numbers(kind, monkeypatch):
-    """Nothing else changes, and a second fit of the flow is silent, as in a loop of single epochs."""
+    """Nothing else changes, and a second fit of the flow does not warn, as in a loop of single epochs."""
     root = np.linalg.cholesky(0.1 * np.eye(4) + 0.9)
     x, out = (cases.rng("preferred", i).standard_normal((2000, 4)) @ root.T for i in range(2))
     flow, same = small(4), small(4)
@@ -539,7 +539,7 @@ def test_beyond_the_rows_of_a_gaussian_it_says_that_the_flow_is_untrained(kind, 
     fit(kind, flow, x, epochs=2, learning_rate=1.0, clip=None)  # a second fit is not
 
 
-def test_a_default_fit_that_begins_as_the_best_is_silent(short, monkeypatch):
+def test_a_default_fit_that_begins_as_the_best_does_not_warn(short, monkeypatch):
     """Its untrained flow was compared with the Gaussian, and won: more epochs are no advice."""
     monkeypatch.setattr("headrace._fit.start._is_kept", lambda *_: True)
     with warnings.catch_warnings():

@@ -433,7 +433,7 @@ def test_rows_are_read_as_often_as_the_guide_says(known, weighted, monkeypatch):
     assert len(reads) == looks + parts * ((2 if weighted or not known else 1) + 2)
 
 
-def test_no_bar_is_shown_where_nobody_looks(capsys):
+def test_no_bar_is_shown_without_a_terminal(capsys):
     small().fit(hr.rows.memmap(streams.rows(300)[0], buffer=50), epochs=1)  # progress is on, stderr is no terminal
     _streams.check_stream(hr.rows.memmap(streams.rows(300)[0]), None, True)
     assert capsys.readouterr().err == ""

@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_message_and_finite_weights(valid
 
 @pytest.mark.long
 def test_held_out_rows_choose_the_weight_decay():
-    """Two tables of as many rows: noise wants much decay, a thin ring little."""
+    """Two tables of as many rows: noise needs much decay, a thin ring little."""
     generator = cases.rng("thin ring")
     angle, radius = generator.uniform(0.0, 2.0 * np.pi, 4000), 2.0 + 0.03 * generator.standard_normal(4000)
     ring = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)

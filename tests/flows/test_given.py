@@ -433,7 +433,7 @@ def log_prob_of(shape):
 
 
 class OwnBase(hr.Base):
-    """Of which nobody knows whether its coordinates are independent."""
+    """A base whose coordinates may depend on each other."""
 
     name = "normal"
 

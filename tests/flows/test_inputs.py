@@ -1,4 +1,4 @@
-"""What comes in: arrays of any strides are read right, everything else is refused by name, expectation and given."""
+"""Arguments: arrays of any strides are read right, everything else is refused by name, expectation and given."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""What lies between the networks of ready-made flows."""
+"""Links between the networks of ready-made flows."""
 
 import numpy as np
 import pytest

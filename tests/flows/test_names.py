@@ -172,7 +172,7 @@ def test_marginals_have_theirs():
 
 
 @pytest.mark.parametrize("features", [NAMES, list(NAMES), X.columns, iter(NAMES)])
-def test_names_in_the_place_of_a_number(features):
+def test_names_instead_of_a_number(features):
     flow = hr.NSF(features, transforms=1, hidden=(4,), bounds={"mass": (0, None)}, periodic={"share": (0, 1)})
     assert (flow.features, flow.feature_names) == (3, NAMES)
     assert flow.transforms[-1].bounds == (None, (0.0, None), None)

@@ -1,4 +1,4 @@
-"""``headrace.torch.coupling`` and ``headrace.jax.coupling``: the maps with parameters from a network of one's own."""
+"""``headrace.torch.coupling`` and ``headrace.jax.coupling``: the maps with parameters from a network of the caller."""
 
 import numpy as np
 import pytest

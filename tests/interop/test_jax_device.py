@@ -244,7 +244,7 @@ def test_training_steps_are_those_of_the_cpu(place):
 # ---- where and when --------------------------------------------------------------------------------------------------
 
 
-def test_work_is_on_the_given_stream_and_nobody_waits(emu):
+def test_work_is_on_the_given_stream_without_waiting(emu):
     """But for the first call of a flow, which takes it to the device."""
     flow = made()
     p, x, c = map(jnp.asarray, arrays(flow, rows=40))  # so many that a derivative by parameters may be kept
@@ -277,7 +277,7 @@ def test_memory_is_given_back(emu):
     assert emu.allocated() == before
 
 
-def test_structures_that_nobody_has_leave_the_device(emu):
+def test_unused_structures_leave_the_device(emu):
     jax.clear_caches()
     gc.collect()
     counts, before = (_cpu.xla_count(), emu.xla_count()), emu.allocated()
@@ -363,7 +363,7 @@ def test_memory_that_runs_out_is_asked_for_once_more(emu):
     emu.fail_allocation(0)
     np.testing.assert_array_equal(called(flow, p, x), want)
     other = made(context=0)
-    emu.fail_allocation(4, 2)  # on its way to the device
+    emu.fail_allocation(4, 2)  # being copied to the device
     with pytest.raises(Exception, match="RESOURCE_EXHAUSTED"):
         called(other, p, x)
     emu.fail_allocation(0)
@@ -414,7 +414,7 @@ def raw(handle, arrays, shapes, kind="run", dtype="float64", **more):
     return jax.block_until_ready(jax.jit(lambda *a: call(*a, **attributes))(*arrays))
 
 
-def test_shapes_are_checked_whoever_calls(emu):
+def test_shapes_are_checked_in_every_call(emu):
     flow = made()
     p, x, c = map(jnp.asarray, arrays(flow))
     structure = hj.structure(flow)

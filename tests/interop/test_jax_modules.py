@@ -107,7 +107,7 @@ def test_compiled_code_of_a_flow_that_is_gone_says_so():
     assert not _cpu.xla_close(True, structure.handle)
 
 
-def test_structures_that_nobody_has_are_closed():
+def test_unused_structures_are_closed():
     before = _cpu.xla_count()
     modules = [hj.freeze(made(context=0)) for _ in range(3)]
     assert _cpu.xla_count() >= before + 3

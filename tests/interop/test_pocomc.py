@@ -47,7 +47,7 @@ def test_a_run_finds_the_evidence_and_the_posterior(flow):
     made = hr.RealNVP(2, transforms=4, hidden=(32,), seed=0) if flow == "own" else flow
     done = run(sampler(made))
     value, error = done.evidence()
-    assert 0 < error < 0.1  # a flow that knows nothing of the posterior has importance weights with a larger one
+    assert 0 < error < 0.1  # a flow that is independent of the posterior has importance weights with a larger one
     assert abs(value - EVIDENCE) < 5 * error
     x, w, *_ = done.posterior()
     mean = np.average(x, axis=0, weights=w)
@@ -192,7 +192,7 @@ def test_what_has_no_counterpart_is_refused(name, value):
         Flow(3, "maf3").fit(rows(), **{name: value})
 
 
-def test_names_and_flows_of_ones_own():
+def test_names_and_flows_of_the_caller():
     assert len([t for t in Flow(2, "nsf6").flow.transforms if isinstance(t, hr.transforms.MaskedAutoregressive)]) == 6
     assert Flow(2, "maf", transforms=2, hidden=(8,)).flow.n_parameters < Flow(2, "maf3").flow.n_parameters
     own = hr.MAF(2, seed=0)

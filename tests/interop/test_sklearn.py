@@ -376,7 +376,7 @@ def test_bases_by_name(given, kind):
     assert type(estimator(**SHORT, base=given).fit(table()).flow_.base) is kind
 
 
-def test_a_base_of_ones_own():
+def test_a_base_of_the_caller():
     base = hr.Normal(2, loc=[1.0, 2.0], scale=3.0, trainable=False)
     density = clone(estimator(**SHORT, base=base)).fit(table())
     assert_array_equal(density.flow_.base.loc, [1.0, 2.0])

@@ -206,7 +206,7 @@ def test_a_table_is_kept_as_json():
             Table.of_header(wrong)
 
 
-def test_repeats_of_continuous_numbers_are_not_spoken_of():
+def test_repeats_of_continuous_numbers_are_not_reported():
     x = np.random.default_rng(0).standard_normal((1000, 2))
     plain = Table((Column(), Column()))
     assert _table.about_repeats(x, plain, None) == []

@@ -289,7 +289,7 @@ def test_transforms_of_torch_func(family):
 @pytest.mark.parametrize("verb", ["to_data", "to_latent", "rsample_and_log_prob"])
 @pytest.mark.parametrize("one_context", [False, True])
 def test_the_shorter_way_gives_the_same_bits(monkeypatch, verb, one_context):
-    """Where nobody traces or transforms, in both passes; gradients that are mapped go the longer one back."""
+    """Without a trace or a transform, in both passes; gradients that are mapped go the longer one back."""
     module, x = module_of("iaf"), rows(9, 3, requires_grad=True)
     context = rows(*(() if one_context else (9,)), CONTEXT, seed=1, requires_grad=True)
     wrt = (context, module.vector) if verb == "rsample_and_log_prob" else (x, context, module.vector)

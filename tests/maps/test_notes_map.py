@@ -123,7 +123,7 @@ def test_the_inverse_near_the_largest_number(sign, dtype):
     np.testing.assert_allclose(back, large, rtol=1e-5)
 
 
-def test_what_overflows_on_its_way_is_not_the_centre(dtype):
+def test_a_value_that_overflows_inside_is_not_the_centre(dtype):
     """Infinite where a map stands alone; in a chain the row is NaN altogether."""
     large = np.array([[3e38 if dtype == "float32" else 1.5e308]], dtype)
     z, log_det = elementwise(dtype, bend=1.0, stretch=-3.0).inverse(large)

@@ -78,7 +78,7 @@ def test_the_log_derivative_is_that_of_differences(bins, direction):
 @every_direction
 @pytest.mark.parametrize("bound", [0.7, 5.0])
 def test_value_and_derivative_are_continuous_at_knots_and_at_the_bound(bins, direction, bound):
-    """A step of 1e-10 to either side of a knot changes the value by so much, and the log-derivative a little more."""
+    """A step of 1e-10 to either side of a knot changes the value by as much, and the log-derivative a little more."""
     raw = raw_parameters(30, bins, 1.0, "float64")
     knots = knots_of(raw, direction, bound=bound)
     step = 1e-10 * bound

@@ -49,13 +49,13 @@ def chosen(x, center, epsilon, precision, rule, weights=None):
 
 
 def width(center, rows, precision, neighbours):
-    """ε at which N(0, 1/λ) has so many of the rows within ε of the center, from 0.002 to a standard deviation."""
+    """ε at which N(0, 1/λ) has that number of rows within ε of the center, from 0.002 to a standard deviation."""
     wide = neighbours / (2 * rows) * math.sqrt(2 * math.pi) * math.exp(min(precision * center**2, 100.0) / 2)
     return max(min(wide, 1.0) / math.sqrt(precision), 2e-3)
 
 
 def ascend(z, steps, seed, precision=1.0, neighbours=800.0, rule="newton", anchors=1024):
-    """``(z, log-Jacobian, mean log-likelihoods)`` of standardised rows after so many steps."""
+    """``(z, log-Jacobian, mean log-likelihoods)`` of standardised rows after those steps."""
     rng = np.random.default_rng(seed)
     rows, features = z.shape
     anchor = rng.permutation(rows)[:anchors]

@@ -73,7 +73,7 @@ def rounded_sums(inputs, weights, parts=1):
 
 
 def sorted_units(masks, features, per_output, passive=None):
-    """The order in which each layer's inputs are summed: by level, equal ones as they come, what nobody reads last.
+    """The order in which each layer's inputs are summed: by level, equal ones in order, inputs without a reader last.
 
     ``passive``: the coordinates that a network of a coupling reads; else output i belongs to coordinate i.
     """

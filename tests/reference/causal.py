@@ -51,7 +51,7 @@ class CausalNetwork:
 
 
 def convolved(values, weight, dilation):
-    """Causal and dilated: step t sees t, t - dilation, ...; what lies before the first step is zero."""
+    """Causal and dilated: step t sees t, t - dilation, ...; values before the first step are zero."""
     steps, taps = values.shape[1], weight.shape[2]
     total = 0.0
     for tap in range(taps):
@@ -72,7 +72,7 @@ def interpolated(frames, steps, hop):
 
 @dataclass(frozen=True)
 class CausalTransform:
-    """``x_t = map(z_t)`` with parameters from what lies before t on the side that the network reads.
+    """``x_t = map(z_t)`` with parameters from the steps before t on the side that the network reads.
 
     Values are ``(rows, T, channels)``; log-derivatives ``(rows, T)``, of the direction called.
     """

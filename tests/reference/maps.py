@@ -28,7 +28,7 @@ class Map(NamedTuple):
     """A map's named parameters, in the order of the last axis of ``params``, and the map itself.
 
     A name stands for one number; ``numbers`` tells where it stands for several, one or so for each bin. ``depth`` is
-    how long its arithmetic is beside that of an affine map: so many times the error is allowed.
+    how long its arithmetic is beside that of an affine map: the allowed error is multiplied by that.
     """
 
     parameters: tuple[str, ...]

@@ -111,7 +111,7 @@ void* open_flow(bool wide, const char* path, const void* bytes, std::size_t size
     return done ? flow.release() : nullptr;
 }
 
-// A number as a file has it, in a program whose locale writes commas: by from_chars, or by what stands in for it.
+// A number as a file has it, in a program whose locale writes commas: by from_chars, or by its replacement.
 bool read_number(const char* text, bool by_stream, double* value) {
     struct Comma : std::numpunct<char> {
         char do_decimal_point() const override { return ','; }

@@ -358,7 +358,7 @@ def test_an_interrupted_fit_keeps_the_best_or_leaves_the_flow(monkeypatch):
     assert history.best_epoch > 0
 
 
-def test_defaults_take_so_many_steps_that_rows_would_have_a_run_with_a_cosine():
+def test_defaults_take_as_many_steps_as_rows_with_a_cosine():
     x = autoregression(MANY_FOR_COSINE * 5 // 4, "cosine")
     history = fitted(hr.WaveNet(**SHORT), x, epochs=None, time_budget=0.4)
     assert (history.stopped, history.schedule) == ("time_budget", "constant")

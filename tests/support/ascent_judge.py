@@ -6,7 +6,7 @@ from reference import ascent
 
 
 class Points:
-    """Rows on their way, in float64."""
+    """Rows between data and latent, in float64."""
 
     def __init__(self, x, weights, dtype):
         self.z = np.asarray(x, dtype).astype(float)

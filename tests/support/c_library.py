@@ -34,7 +34,7 @@ int64 = ctypes.c_int64
 class View(ctypes.Structure):
     """headrace_input and headrace_output, which have the same members."""
 
-    _fields_ = [  # as ctypes wants it
+    _fields_ = [  # as ctypes takes it
         ("data", ctypes.c_void_p),
         ("rows", int64),
         ("columns", int64),

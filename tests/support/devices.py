@@ -94,7 +94,7 @@ def in_place(machine, own_torch=False):
 
 @pytest.fixture
 def machine(request):
-    """A device in the place of a real one."""
+    """A device in place of a real one."""
     with in_place(fake_cuda.Machine(others_first=getattr(request, "param", False))) as found:
         yield found
 

@@ -1,4 +1,4 @@
-"""Tests of the emulation on nvcc's PTX, which an interpreter executes in the place of the host's code
+"""Tests of the emulation on nvcc's PTX, which an interpreter executes in place of the host's code
 (tests/cuda_emulation/ptx). Never on a card.
 
 ``HEADRACE_EMU_PTX`` names the folder with the PTX (``tests/cuda_emulation/ptx/make FOLDER`` fills it).

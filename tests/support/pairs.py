@@ -45,7 +45,7 @@ class _Rows:
         return self.rows
 
     def _gain(self, value, chosen):
-        """How many are missing of this value with those chosen; where nothing tells, with those of later rows, or how
+        """The number of missing pairs of this value with those chosen; else with those of later rows, or how
         seldom it came with those chosen."""
         others = chosen.items()
         found = (

@@ -154,7 +154,7 @@ def found_by(fault, *options, core=1200):
 
 
 def can_be_marked(fault):
-    """Whether a call can stand in its place, as it cannot in a pattern."""
+    """Whether a call can stand in its place, because it cannot in a pattern."""
     text = (TREE / fault.path).read_text()
     try:
         ast.parse(text[: fault.begin] + MARK.format(0, fault.old) + text[fault.end :])

@@ -25,7 +25,7 @@ ASSIGNMENTS = {
     "an empty one": [[], [5, 3, 0, 1, 4, 2]],
     "three": [[3], [0, 4, 2], [5, 1]],
 }
-CHUNK = 32  # rows, in the place of 512
+CHUNK = 32  # rows, in place of 512
 
 
 class Rank:
@@ -52,7 +52,7 @@ class Rank:
         total = np.zeros_like(part)
         for i in order:
             total += found[i]
-        part[...] = -1  # whoever reads it again reads nonsense
+        part[...] = -1  # a second read is nonsense
         return total
 
     def maximum(self, part):

@@ -15,7 +15,7 @@ def fitted(request, tmp_path_factory):
     return CLIENTS[request.param](columns(), tmp_path_factory.mktemp("clients"))
 
 
-def test_kinds_are_known_by_dtype_and_nothing_is_told(fitted):
+def test_kinds_are_known_by_dtype_without_a_warning(fitted):
     assert fitted.kinds == ["integer", "boolean", "float", "float"]
     assert fitted.widths == [1.0, 1.0, 0.0, 0.0]
     assert fitted.density.columns.used.columns[3].constant == 2.5
@@ -134,7 +134,7 @@ def test_values_that_repeat_are_spread(client, spread, tmp_path):
 
 
 @EACH
-def test_a_frequent_value_beside_a_continuous_rest_is_told(client, tmp_path):
+def test_a_frequent_value_beside_a_continuous_rest_has_a_warning(client, tmp_path):
     rng = np.random.default_rng(0)
     rain = np.where(np.arange(600) % 5 < 2, 0.0, rng.lognormal(size=600))
     fitted = CLIENTS[client]({"rain": rain, "wind": rng.standard_normal(600)}, tmp_path)

@@ -28,7 +28,7 @@ OF_GCC = "--gcc-install-dir=/some/gcc/12"
 
 @pytest.fixture
 def choose(tmp_path):
-    """The command that project() gets in the place of a named compiler; `programs` are all that the machine has."""
+    """The command that project() gets in place of a named compiler; `programs` are all that the machine has."""
     (tmp_path / "programs").mkdir()
 
     def run(programs, *options, cxx=None):

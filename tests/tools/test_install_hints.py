@@ -1,4 +1,4 @@
-"""Every message and page installs headrace from where it is, by one constant, and never by a name that is nobody's."""
+"""Every message and page installs headrace from where it is, by one constant, and never by a name without an owner."""
 
 import re
 import subprocess

@@ -182,7 +182,7 @@ def test_included_files_exist_and_make_no_circle(folder):
     assert circle(pairs) is None
 
 
-def test_rooms_of_the_core_include_what_lies_below_them():
+def test_rooms_of_the_core_include_rooms_below_them():
     wrong = []
     for source, target in includes("cpp"):
         room, known = source.parts[1], target.parts[1]

@@ -129,7 +129,7 @@ def test_links_lead_somewhere(page):
 
 
 def paths_named(text):
-    """Paths of this repository in backticks, ``a/{b,c}.py`` as two; what holds a placeholder names none."""
+    """Paths of this repository in backticks, ``a/{b,c}.py`` as two; a path with a placeholder names none."""
     for name in re.findall(r"`([^`\s]+)`", text):
         if re.match(r"(cpp|cuda|python|tests|bench|docs|examples)/", name) and not re.search(r"[<>*]", name):
             found = re.fullmatch(r"(.*)\{(.*)\}(.*)", name)

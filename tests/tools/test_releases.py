@@ -26,7 +26,7 @@ def test_the_build_and_the_citation_have_the_version_of_pyproject():
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev0)?", version)
 
 
-def test_the_changelog_has_a_section_for_a_version_and_one_for_what_comes_after():
+def test_the_changelog_has_a_section_for_a_version_and_one_for_the_next():
     version = PROJECT["project"]["version"]
     log = (ROOT / "CHANGELOG.md").read_text()
     first = re.findall(r"^## (.*)$", log, re.MULTILINE)[0]

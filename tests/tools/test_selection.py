@@ -69,7 +69,7 @@ def test_no_pair_of_a_test_is_seen_by_an_empty_case_alone():
         assert full == set(itertools.product("abcdef", ["float32", "float64"]))
 
 
-def test_what_comes_together_are_axes():
+def test_parameters_that_come_together_are_axes():
     with pytest.raises(AssertionError, match=r"names of axes \(map, dtype\), got direction"):
         pairs.pairwise(map=["affine"], dtype=["float32"], together=("map", "direction"))
 

@@ -184,7 +184,7 @@ def test_one_order_is_enough_whatever_it_is():
 
 @pytest.mark.long
 def test_a_stack_of_one_order_is_distilled_in_closed_form():
-    """In float32; test_what_both_have_at_the_data_end_stands_in_nobody_s_way has the same steps in both dtypes."""
+    """In float32; test_a_common_transform_at_the_data_end_is_allowed has the same steps in both dtypes."""
     teacher = teacher_of(dtype="float32")
     student = hr.IAF(FEATURES, transforms=1, hidden=(32, 32))
     student, report = hr.distill(teacher, student, steps=1500, samples=64, learning_rate=5e-3, **QUIET)
@@ -206,7 +206,7 @@ ENDS = {"marginals": (CURVES, SCALE), "bounds": (SCALE, BOUNDS), "both": (CURVES
 @pytest.mark.parametrize(
     ("end", "dtype"), [("marginals", "float32"), ("bounds", "float64"), ("both", "float32"), ("both", "float64")]
 )
-def test_what_both_have_at_the_data_end_stands_in_nobody_s_way(end, dtype):
+def test_a_common_transform_at_the_data_end_is_allowed(end, dtype):
     """The closed form stays closed, transforms learn alone, and divergence and densities are those of whole flows."""
     support = None if end == "marginals" else BOUNDS
     teacher = hr.Flow([masked(1, dtype), masked(2, dtype), *ENDS[end]])
@@ -369,7 +369,7 @@ def test_the_report_has_the_reason_why_no_transform_learnt_alone(name):
 
 
 def test_the_default_steps_depend_on_what_can_be_done(monkeypatch):
-    """Small numbers in the places of the defaults, which tell them apart."""
+    """Small values instead of the defaults, from which they differ."""
     module = importlib.import_module("headrace.variational.distill")
     for name, value in (("STEPS", 11), ("STEPS_AT_ONCE", 12), ("STEPS_CLOSED", 13), ("FIRST_STEPS", 3)):
         monkeypatch.setattr(module, name, value)

@@ -2,7 +2,7 @@
 
 What float32 gives is held against float64. No algorithm in float32 is nearer than what its inputs leave open: how much
 the float64 result changes when every input moves by half a unit in its last place is the *inherent* error, and some
-tens of it are allowed, as it is sampled a few times only.
+tens of it are allowed, because it is sampled a few times only.
 """
 
 import warnings

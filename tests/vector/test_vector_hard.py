@@ -16,7 +16,7 @@ every_variant = pytest.mark.parametrize("variant", vector_cases.VARIANTS)
 
 
 def _planar(w=1.0, u=1.0, along=None, b=0.3):
-    """Random w and u times these numbers; with ``along``, a part of u along w that makes w.u about so much."""
+    """Random w and u times these numbers; with ``along``, a part of u along w that makes w.u about that."""
     ws, us = cases.rng("hard planar").standard_normal((2, FEATURES))
     us = u * us if along is None else along * ws / (ws @ ws) + u * us
     return np.concatenate([w * ws, us, [b]])

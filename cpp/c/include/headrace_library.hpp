@@ -1,4 +1,4 @@
-// headrace_library.hpp: the functions of headrace.h in C++20, with spans in the place of pointers, exceptions in that
+// headrace_library.hpp: the functions of headrace.h in C++20, with spans in place of pointers, exceptions in that
 // of codes, and handles that close themselves. A program links libheadrace; headrace.hpp needs no library, and is
 // slower.
 //

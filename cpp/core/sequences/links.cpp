@@ -131,7 +131,7 @@ StepValues PredictionLink<T>::run(const LinkCall<T>& call, const LinkWeights<T>&
     return StepValues::of(result);
 }
 
-// The last steps of x, behind the end of what was there.
+// The last steps of x, behind the end of the present ones.
 template <class T>
 void PredictionLink<T>::keep(const LinkCall<T>& call, const T* x, std::vector<T>& past) const {
     const int64_t kept = order_ * columns_, given = call.steps * columns_, moved = std::min(kept, given);

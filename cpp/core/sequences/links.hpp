@@ -119,7 +119,7 @@ struct LinkCotangent {
     const T* log_det = nullptr;  // (rows, steps)
 };
 
-// A linear prediction on its way back. Its parameters are behind the filter, and their gradient is a sum over steps of
+// The gradient of a linear prediction. Its parameters are behind the filter, and their gradient is a sum over steps of
 // these arrays (rows, steps, features): `by_residual` are gradients by what the filter gives or takes, before its gain.
 template <class T>
 struct PredictionTerms {

@@ -62,12 +62,12 @@ class StepMap {
         }
         const Split s(*this, raw, n, scratch);
         const int64_t all = n * columns_;
-        if (to_data) {                       // s.values: the results, s.more: gradients by what the level multiplies
+        if (to_data) {                       // s.values: the results, s.more: gradients by the factors of the level
             T* const log_det = s.by_params;  // has room for n values, and is overwritten below
             kernels_.coupling(map_.index(), is_inverse, options_, given, s.params, s.values, log_det, n, columns_);
             scale(s.values, s.levels, 1, s.values, n);
             scale(by_value, s.levels, 1, s.more, n);
-        } else {  // s.values: what goes into the map
+        } else {  // s.values: the input of the map
             scale(given, s.levels, -1, s.values, n);
             std::copy_n(by_value, all, s.more);
         }

@@ -142,7 +142,7 @@ void sweep_factors(const CausalSegment<T>& s, const SweepLines<T>& lines, int64_
 }
 
 // Fetches a part of what the factors of the block before are made of, one for each position of a block: its cache lines
-// lie apart, and the cache knows nothing of them.
+// lie apart, and the cache does not prefetch them.
 template <class T>
 HR_FN void fetch_factors(const CausalSegment<T>& s, int64_t t) {
     const CausalNetwork& n = *s.network;

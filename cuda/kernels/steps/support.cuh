@@ -6,7 +6,7 @@
 namespace headrace {
 namespace {
 
-// A value on its way out, before its support.
+// A value before its support, which is stored next.
 template <class T>
 __device__ double stored(const Chain<T>& chain, int column, T value) {
     return chain.store_scale ? double(value) * chain.store_scale[column] + chain.store_shift[column] : double(value);

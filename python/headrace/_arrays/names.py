@@ -85,7 +85,7 @@ def refuse_others(argument: str, given: Sequence[str], known: Sequence[str]) -> 
 
 
 def named_features(features: Any) -> tuple[int, Names]:
-    """The number of columns, and their names where these are given in the place of it."""
+    """The number of columns, and their names where these are given in place of it."""
     if isinstance(features, (str, bytes)) or not np.iterable(features):
         return check.integer("features", features, least=1), Names()
     given = list(features)

@@ -25,7 +25,7 @@ class Group(Protocol):
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """The number of ranks."""
 
     def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
         """The sum over all ranks, on all of them. `part` is C-contiguous, and may be overwritten.

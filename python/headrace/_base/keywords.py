@@ -251,7 +251,7 @@ def meanings(text: str | None) -> dict[str, str]:
 
 
 def _explained(text: str | None, function: Any) -> str | None:
-    """The docstring with each argument that it lacks in the place of the line that begins with two stars."""
+    """The docstring with each argument that it lacks in place of the line that begins with two stars."""
     if text is None:  # python -OO
         return None
     stated = meanings(text)

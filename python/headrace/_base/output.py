@@ -73,7 +73,7 @@ def check_regular(name: str, argument: str = "path") -> os.stat_result:
 
 
 def refuse_inputs(option: str, output: str, inputs: Sequence[str]) -> None:
-    """Refuse an output that is one of the inputs, by whatever name or link.
+    """Refuse an output that is one of the inputs, by any name or link.
 
     Raises:
         ValueError: it is.

@@ -4,7 +4,7 @@ A class takes part by the decorator `storable` and two methods:
 
 - ``_header(self)``: everything that the named parameters do not contain, in JSON's types; floats are kept exactly.
 - ``_from_file(cls, stored)``: the way back, from a `Stored`. **A size in a header is a claim**: it is compared with
-  the arrays at hand before anything of that size is made.
+  the arrays of the file before anything of that size is made.
 
 Masks are arrays too, and matrices that are no parameters (`Module._fixed_arrays`).
 """

@@ -1,4 +1,4 @@
-"""A parser of command lines: errors in one line with what may be meant, and help as wide as the terminal."""
+"""A parser of command lines: errors in one line with the option that may be meant, and help as wide as the terminal."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """End with one line that says what is wrong, and what may be meant."""
+        """End with one line: the error, and the option that may be meant."""
         message = next(self._unknown(), message)
         if "the following arguments are required" in message:
             message += f"; {self.prog} --help explains them"

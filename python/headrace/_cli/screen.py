@@ -99,7 +99,7 @@ def print_help(parser: ArgumentParser, file: Any) -> None:
 
 
 def _commands(action: Any) -> list[Any]:
-    """The commands of a parser that has some, in the place of the action that chooses one."""
+    """The commands of a parser that has some, in place of the action that chooses one."""
     return list(action._get_subactions()) if hasattr(action, "_get_subactions") else []
 
 

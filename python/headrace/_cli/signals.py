@@ -273,7 +273,7 @@ class _Drawn:
         """The number of values beyond 16 bits so far."""
 
     def parts(self) -> Iterator[NDArray[np.int16]]:
-        """The prefix, and what follows."""
+        """The prefix, and its continuation."""
         stream = self._flow.stream()
         if len(self._prefix):
             stream.push(self._prefix[None].astype(np.float64))

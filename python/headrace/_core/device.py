@@ -337,7 +337,7 @@ class Adam:
         return self.core.memory()
 
     def set_memory(self, *memory: Any) -> None:
-        """The way back."""
+        """The inverse of `memory`."""
         self.core.set_memory(*memory)
 
 

@@ -68,7 +68,7 @@ def _check_size(options: dict[str, Any], structure: Staircase) -> None:
 
 
 def refuse_beyond_memory(names: str, weights: int, of: str = "") -> None:
-    """Refuse more weights than fit in memory: the system would end the process in the place of an error."""
+    """Refuse more weights than fit in memory: the system would end the process in place of an error."""
     needed = np.dtype(np.float32).itemsize * weights
     if needed > (most := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         raise ValueError(
@@ -149,7 +149,7 @@ class MaskedNetwork:
         return self.core.pack([np.require(array, requirements=("C", "A")) for pair in own for array in pair])
 
     def unpack(self, packed: NDArray[Any]) -> tuple[Arrays, Arrays]:
-        """The way back; masked weights are zero."""
+        """Dense arrays of a packed vector; masked weights are zero."""
         tensors = self.core.unpack(packed)
         return self._to_user(tensors[::2]), self._to_user(tensors[1::2])
 
@@ -163,7 +163,7 @@ class MaskedNetwork:
         return dict(zip(self.names(), (array for layer in layers for array in layer), strict=True))
 
     def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """The way back from `named`."""
+        """The inverse of `named`."""
         arrays = [named[name] for name in self.names()]
         return self.pack(arrays[::2], arrays[1::2])
 

@@ -7,7 +7,7 @@ from headrace._fit.clock import Clock
 
 
 class FitBar:
-    """Epochs of all that a fit may take; with a time budget seconds, because nobody knows how many epochs these are."""
+    """Epochs of all that a fit may take; with a time budget seconds, because the number of epochs is not known."""
 
     def __init__(self, epochs: int, clock: Clock, progress: bool, what: str = "fit") -> None:
         self._clock = clock

@@ -1,7 +1,7 @@
 """Where a fit of few rows begins: the best density that needs no training, by cross-validation.
 
 It is a Gaussian or a small mixture of normal densities, of the columns as they are or behind marginal curves (then the
-Gaussian is a Gaussian copula), with residuals in the place of columns that others nearly give away or without.
+Gaussian is a Gaussian copula), with residuals in place of columns that others nearly give away or without.
 """
 
 from __future__ import annotations

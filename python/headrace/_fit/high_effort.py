@@ -224,7 +224,7 @@ class _HighEffort:
             return None
 
     def _rows_of_members(self) -> int:
-        """How many rows members read in all, with a given number of epochs."""
+        """The number of rows that members read in all, with a given number of epochs."""
         assert self.arguments.epochs is not None
         return max(len(self.found) * self.arguments.epochs * self.rows, 1)
 
@@ -279,7 +279,7 @@ class _HighEffort:
 
 
 def with_effort(effort: Any, takes: Collection[str]) -> dict[str, Any]:
-    """Settings of a flow that nobody has chosen: for "high" one that can learn a mixture.
+    """Settings of a flow that are not chosen: for "high" one that can learn a mixture.
 
     `takes`: the names of the settings that the flow has, and that are not given.
     """

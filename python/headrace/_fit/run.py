@@ -36,7 +36,7 @@ GAINED = 0.2  # nats that they gain after a trial of a quarter of the epochs
 
 
 class Source(Protocol):
-    """The interface of training data to a run, beside what its subclass needs."""
+    """The interface of training data to a run, beside the needs of its subclass."""
 
     size: int
     """The number of rows, or of steps of sequences, in all processes."""

@@ -125,7 +125,7 @@ class Stages:
         return False
 
     def _goes_on(self, epoch: int) -> bool:
-        """Go on with the decays where the cosine was not clearly better than what they had reached before it.
+        """Go on with the decays where the cosine was not clearly better than their result before it.
 
         What they still gain is estimated by the gain in the second half of their epochs so far.
         """

@@ -1,7 +1,7 @@
 """A mixture of normal densities with covariances of their own, from whose samples a flow of few rows may learn.
 
 Of clusters with different shapes such a mixture needs fewer rows than networks. No base is one, but a flow can follow
-it: samples are as many as wanted, and the flow is trained on these in the place of the rows.
+it: samples are as many as wanted, and the flow is trained on these in place of the rows.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Normal(Base):
         return {name: value for name, value in self.__dict__.items() if name != "_block"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """The way back."""
+        """The inverse of `named`."""
         self.__dict__.update(state, _block=_NormalBlock(state["features"]))
 
     def _steps(self) -> list[StepSpec]:

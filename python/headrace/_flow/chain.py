@@ -15,7 +15,7 @@ from headrace._flow.program.module import Block, Parametrised, Program
 
 
 def check_base(base: Any, chain: Sequence[Any]) -> None:
-    """Refuse what is no base, and one of other features than the transforms have."""
+    """Refuse objects that are no base, and a base of other features than the transforms have."""
     if not isinstance(base, Base):
         raise TypeError(f"base: expected a base density, got {check.kind_of(base)}")
     for i, t in enumerate(chain):

@@ -143,7 +143,7 @@ class Flow(Chained, Density):
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
-        """The names of the columns, of the frame of the fit or as given in the place of `features`; None for none.
+        """The names of the columns, of the frame of the fit or as given in place of `features`; None for none.
 
         Frames given later need the same columns in the same order; arrays have no names, and are taken as they are.
         """

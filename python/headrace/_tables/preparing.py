@@ -143,7 +143,7 @@ def _learnt(first: NDArray[Any], seen: Seen, kinds: Sequence[str] | None, how: T
 
 
 def warn_of_left_out(columns: dict[str, str], how: Treatment) -> None:
-    """Warn of columns that are left out, by their labels, with what they are."""
+    """Warn of columns that are left out, by their labels, with the reason of each."""
     named = ", ".join(f"{label} ({what})" for label, what in [*columns.items()][: _table.NAMED])
     more = f" and {len(columns) - _table.NAMED} more" if len(columns) > _table.NAMED else ""
     keep = next((label.removeprefix("column ") for label, what in columns.items() if what != "text"), "")

@@ -82,7 +82,7 @@ class Choice:
 
         Args:
             n, context, seed: As in `Flow.sample`.
-            as_frame: Whether to give a frame of the library of the one that was given, or else of pandas, with names
+            as_frame: Whether to give a frame of the library of the given one, or else of pandas, with names
                 and dtypes.
 
         Raises:

@@ -278,7 +278,7 @@ class _SuccessiveHalving(_Search):
         """Fit all candidates for a little time, the better half for more, until one is left, which has the rest.
 
         The default has up to four fifths of the time before, so that a short search has it, too. Where that is enough
-        for it, the rest is at least the time of a fit to all rows, if that is at most four fifths of what is left.
+        for it, the rest is at least the time of a fit to all rows, if that is at most four fifths of the remainder.
         """
         alive, needed = list(self.trials), 0.0
         for trial in (one for one in alive if one.candidate.is_default and len(alive) > 1):

@@ -110,7 +110,7 @@ def _ratio(source: Density, target: Density) -> tuple[Floats, Floats]:
         mu = np.ldexp(target.values, -np.frexp(target.values.max())[1])
         with np.errstate(divide="ignore", invalid="ignore"):
             f = source.values / mu
-        # Where mu has lost digits or all of itself on its way down
+        # Where mu has lost digits or underflowed
         small = mu < np.finfo(float).tiny
         f[small] = np.exp(source.log - target.log + np.log(target.values.max()) - np.log(mu.max()))[small]
         return mu, f

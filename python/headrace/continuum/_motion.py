@@ -22,8 +22,8 @@ class Motion:
     def __init__(self, grid: Grid, scheme: Scheme, f: Floats, times: Floats) -> None:
         """Integrates from `f` (grid.cells), which holds at times[0], to times[-1]."""
         self._grid, self._scheme, self._times = grid, scheme, times
-        # BDF's table of differences begins with whatever lies in memory. None of it counts, but one subtraction takes
-        # it, and warns where it is no number.
+        # BDF's table of differences begins with the contents of the memory. None of it counts, but one subtraction
+        # takes it, and warns where it is no number.
         with np.errstate(invalid="ignore"):
             result = solve_ivp(
                 lambda _, y: scheme.rate(y),

@@ -28,7 +28,7 @@ class Mover(Protocol):
 
 @public("headrace.continuum")
 class Evolution:
-    """A density on its way to a target, as `evolve` gives it. Everything is float64.
+    """A density that moves to a target, as `evolve` gives it. Everything is float64.
 
     Attributes:
         grid: The grid.

@@ -77,7 +77,7 @@ def is_frozen(t: Any) -> bool:
 
 
 def columns_of(t: Any, place: Place, n: int) -> list[Column]:
-    """What happens to each of n columns, from latent to data."""
+    """The map of each of n columns, from latent to data."""
     kind = class_of(t)[1]
     if kind == "Identity":
         return [[] for _ in range(n)]

@@ -108,7 +108,7 @@ def made(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) 
 
 
 def _outputs(net: Mapping[str, Any], features: int, place: Place) -> int:
-    """How many outputs a network has for each feature."""
+    """The number of outputs of a network for each feature."""
     count, rest = divmod(int(net["final_layer"]["weight"].shape[0]), features)
     if rest:
         raise NotImplementedError(

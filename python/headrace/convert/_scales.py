@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headrace.convert._parts import ACTIVATIONS, GRID, Layers, Numbers, Place, call_in_torch, values_of
 
-LEAST_SLOPE = 1e-30  # in the place of 0, which is no slope: no scale of a trained model is as small
+LEAST_SLOPE = 1e-30  # in place of 0, which is no slope: no scale of a trained model is as small
 
 Bend = Callable[[Layers, NDArray[np.bool_]], None]
 """Layers that a function needs behind a network, whose outputs are scales where the mask is true."""

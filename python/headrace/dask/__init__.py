@@ -63,7 +63,7 @@ def fit(
         weights: An array of Dask or NumPy, shape (rows,); of a frame also the name of a column.
         context: An array of Dask or NumPy, shape (rows, context); of a frame also names of columns.
         client: A `distributed.Client`; by default the present one.
-        checkpoint: A file for the state of the fit that all workers can reach, in the place of the scratch spaces: with
+        checkpoint: A file for the state of the fit that all workers can reach, in place of the scratch spaces: with
             it the same call goes on after the whole cluster was lost.
         columns: Of a frame, names of the features; by default all columns that are nothing else.
         validation: The share of rows to hold out, or rows of your own: a collection as x, or a tuple (x, context,

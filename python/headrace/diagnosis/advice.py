@@ -18,8 +18,8 @@ _MARGINAL = Advice(
     "fit splines (--flow nsf), for more epochs (--epochs), or name the bounds of columns with --bounds",
 )
 _SHAPE = Advice(
-    "fit a larger network or more transforms, or an NSF in the place of affine maps; look at hr.plot.latent",
-    "fit a larger network (--hidden) or more transforms (--transforms), or splines in the place of affine maps (--flow "
+    "fit a larger network or more transforms, or an NSF in place of affine maps; look at hr.plot.latent",
+    "fit a larger network (--hidden) or more transforms (--transforms), or splines in place of affine maps (--flow "
     "nsf); look at the pictures of --output report.html",
 )
 _CONTEXT = Advice(

@@ -45,7 +45,7 @@ def nearer(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
 
 
 def copies(rows: Looked) -> tuple[int, bool]:
-    """How many of x equal training rows in all values, and whether that is more than new rows would explain.
+    """The number of rows of x that equal training rows in all values, and whether new rows would explain it.
 
     Of new rows as many are copies as of training rows are copies of others, for example with few different values.
     """

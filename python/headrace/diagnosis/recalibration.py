@@ -2,7 +2,7 @@
 
 The latent rows of the right density are independent standard normal ones. Where they are not, as often after a fit to
 few simulations, a monotone map of each latent coordinate to a normal distribution makes up for a part of it, without a
-change of what the flow has learnt. For scalar predictions: V. Kuleshov and others, *Accurate uncertainties for deep
+change of the learnt density. For scalar predictions: V. Kuleshov and others, *Accurate uncertainties for deep
 learning using calibrated regression*, ICML 2018.
 """
 

@@ -87,7 +87,7 @@ class Record(Tested):
         return super().verdict
 
     def rank_histogram(self, coordinate: int, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
-        """How many probability integral transforms of a latent coordinate lie in each of equal bins, and the band.
+        """The number of probability integral transforms of a latent coordinate in each of equal bins, and the band.
 
         Under the right density all bins lie in the band, ends included, with a probability of at least 95 %.
 
@@ -101,7 +101,7 @@ class Record(Tested):
         return counts, bands.histogram_band(len(self.scores), bins)
 
     def column_histogram(self, column: int | str, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
-        """How many ranks of a column among draws with the same context lie in each of equal bins, and the band.
+        """The number of ranks of a column among draws with the same context in each of equal bins, and the band.
 
         That is simulation-based calibration. The column is given by its index or its name.
 

@@ -202,7 +202,7 @@ class _Look:
             shown.update(min(1, shown.total - shown.n))
 
     def expected(self) -> int:
-        """How many tests there will be, where no row has a density of 0."""
+        """The number of tests, where no row has a density of 0."""
         count = (
             1
             + 2 * (self.rows.context is not None)

@@ -1,4 +1,4 @@
-"""Standard normal numbers in the place of latent ones, by the base's own distribution: *scores*.
+"""Standard normal numbers in place of latent ones, by the base's own distribution: *scores*.
 
 Scores of a conditional flow are the probability integral transforms of each coordinate given those before it and the
 context.

@@ -42,7 +42,7 @@ class _Rectangle(constraints.Constraint):
 
     @classmethod
     def tree_unflatten(cls, ends: tuple[Ends, Ends], leaves: Any) -> _Rectangle:
-        """The way back."""
+        """The inverse of `tree_flatten`."""
         return cls(*ends)
 
     def eq(self, other: object, static: bool = False) -> bool:
@@ -98,7 +98,7 @@ class _OntoRectangle(Transform):
 
     @classmethod
     def tree_unflatten(cls, codomain: _Rectangle, leaves: Any) -> _OntoRectangle:
-        """The way back."""
+        """The inverse of `tree_flatten`."""
         return cls(codomain)
 
     def eq(self, other: object, static: bool = False) -> bool:

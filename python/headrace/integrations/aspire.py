@@ -1,4 +1,4 @@
-"""Flows for aspire, in the place of its own.
+"""Flows for aspire, in place of its own.
 
     from aspire import Aspire
 

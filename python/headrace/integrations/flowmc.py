@@ -1,4 +1,4 @@
-"""Flows for flowMC's global proposals, in the place of its own.
+"""Flows for flowMC's global proposals, in place of its own.
 
     from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
     from headrace.integrations.flowmc import use

@@ -1,4 +1,4 @@
-"""Flows for nessai's nested sampling, in the place of its own.
+"""Flows for nessai's nested sampling, in place of its own.
 
     from headrace.integrations.nessai import FlowProposal
     from nessai.flowsampler import FlowSampler

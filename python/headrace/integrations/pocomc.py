@@ -1,4 +1,4 @@
-"""Flows for pocoMC's preconditioned Monte Carlo, in the place of its own.
+"""Flows for pocoMC's preconditioned Monte Carlo, in place of its own.
 
     from headrace.integrations.pocomc import Sampler
 
@@ -47,7 +47,7 @@ class Flow:
             the sizes of pocoMC (three residual layers of 32 units, or of the power of two that is 3 n_dim or more). Or
             a `headrace.Flow` of your own, without context, on a standard normal base; it is copied.
         fit: Arguments of `headrace.Flow.fit` that override the sampler's, such as ``{"learning_rate": 5e-3}``.
-        **settings: Of `headrace.NSF`, `headrace.MAF` or `headrace.RealNVP`, in the place of pocoMC's: `hidden`, `seed`,
+        **settings: Of `headrace.NSF`, `headrace.MAF` or `headrace.RealNVP`, in place of pocoMC's: `hidden`, `seed`,
             ...
 
     Attributes:

@@ -149,7 +149,7 @@ class FlowModule:
 
     Args:
         flow: A flow on the CPU. Later changes of it change nothing here.
-        params, structure: In the place of a flow, both of them, as `dataclasses.replace` calls it.
+        params, structure: In place of a flow, both of them, as `dataclasses.replace` calls it.
 
     Attributes:
         params: Shape (n,), or None in a frozen module.
@@ -195,7 +195,7 @@ class FlowModule:
 
     @classmethod
     def tree_unflatten(cls, structure: Structure, leaves: Any) -> Self:
-        """The way back."""
+        """The inverse of `tree_flatten`."""
         self = object.__new__(cls)
         vars(self).update(structure=structure, params=leaves[0])
         return self

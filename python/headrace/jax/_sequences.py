@@ -106,7 +106,7 @@ class SequenceModule:
 
     @classmethod
     def tree_unflatten(cls, fixed: _Fixed, leaves: Any) -> Self:
-        """The way back."""
+        """The inverse of `tree_flatten`."""
         self = object.__new__(cls)
         self._fixed, self.params = fixed, leaves[0]
         return self

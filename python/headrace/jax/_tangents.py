@@ -148,7 +148,7 @@ def _mapped(arguments: Any, dims: Any, *, direction: Any, wanted: Flags, axes: i
 
 
 def _transposed(cotangents: Any, *arguments: Any, direction: Any, wanted: Flags, axes: int) -> list[Any]:
-    """Gradients in the place of tangents."""
+    """Gradients in place of tangents."""
     tangents, given, known = _parts(wanted, arguments)
     present = tuple(type(c) is not ad.Zero for c in cotangents)
     if not any(present):

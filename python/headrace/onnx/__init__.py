@@ -96,7 +96,7 @@ def graph_of(flow: Any, verb: str) -> Any:
 
 
 class _Chain:
-    """A row on its way through the transforms: its coordinates, and the logarithm of the determinant so far."""
+    """A row between two transforms: its coordinates, and the logarithm of the determinant so far."""
 
     def __init__(self, o: Operators, value: Value, context: Value | None, arrays: Mapping[str, Any]) -> None:
         self.o, self.value, self.context, self.arrays = o, value, context, arrays

@@ -16,7 +16,7 @@ from headrace._core import device as _device
 
 
 class Points:
-    """Rows on their way, with their log-Jacobians, which start at 0.
+    """Rows between data and latent, with their log-Jacobians, which start at 0.
 
     A step takes each coordinate through x + g sqrt(e2 + (x - x0)²), all of them through a linear map, and computes sums
     for the choice of the next step, all in one pass over the rows. Sums are added up in float64, and have the same bits

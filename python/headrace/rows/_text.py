@@ -19,7 +19,7 @@ HEADERS = ("auto", "yes", "no")
 MISSING = ("", "na", "n/a", "null", "none", "?", "-")  # texts of missing values, beside "nan"
 TRUTH = {"true": "1", "false": "0"}  # texts for truth values, as pandas and polars write them
 
-GZIP = b"\x1f\x8b"  # the first bytes of what gzip compressed
+GZIP = b"\x1f\x8b"  # the first bytes of gzip's files
 MOST_LINES = 16  # more of the names
 CHUNK = 1 << 14  # rows of text that are parsed at a time
 

@@ -59,7 +59,7 @@ class CausalConvolution(OverTime):
     gate tanh(a) · sigmoid(b), residual sums and skip sums. With ``reads="data"`` it sees x: log densities of all steps
     are computed at once, samples step after step. With ``reads="latent"`` (Parallel WaveNet's student; van den Oord et
     al. 2017) it sees z, and samples are computed at once. **Both directions compute the same bits from the same
-    values**, in whatever pieces, batches and threads. Before the first step the values of every layer are zero.
+    values**, in any pieces, batches and threads. Before the first step the values of every layer are zero.
 
     With `inner`, the values of a step depend on each other too: outputs of the network are the context of that flow
     over the values of a step. Without, each value has a map with parameters of its own.

@@ -319,5 +319,5 @@ class HeldSequences:
         return [own[one.begin - start :] for one, start, own in zip(self._stretches, self._starts, found, strict=True)]
 
     def fingerprint(self) -> dict[str, str]:
-        """That of what is given."""
+        """Of the given sequences."""
         return self._given.fingerprint()

@@ -21,7 +21,7 @@ from headrace.sequences.runs import Part, Run
 class Stream:
     """Sequences that go on step by step, all of them together; `SequenceFlow.stream` makes it.
 
-    Pushed steps get their log densities, pulled ones are drawn, and both become the past of what comes next. The bits
+    Pushed steps get their log densities, pulled ones are drawn, and both become the past of later steps. The bits
     of pushes are those of `SequenceFlow.log_prob_steps`, those of pulls of `SequenceFlow.sample`, for any lengths. It
     keeps the flow as it was when it was made, and its memory does not grow.
     """

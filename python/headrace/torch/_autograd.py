@@ -1,7 +1,7 @@
 """Derivatives of the operators: for `backward`, and for torch.func's grad, vmap and jacrev.
 
 Rows do not depend on each other, so that a batch dimension of vmap is more rows. The parameters' gradient is a sum over
-rows: where vmap wants one of each example, there is one call for each.
+rows: where vmap asks for one of each example, there is one call for each.
 """
 
 from __future__ import annotations

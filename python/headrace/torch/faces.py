@@ -50,7 +50,7 @@ def _without_a_state(kind: Any) -> Any:
 
 
 class _Replacing:
-    """In the place of a model, of which it also loads states that were saved before it was accelerated."""
+    """In place of a model, of which it also loads states that were saved before it was accelerated."""
 
     _original: tuple[Any, Convert] | None = None  # a tuple, so that the model is no part of the module
 

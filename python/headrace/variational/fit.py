@@ -139,7 +139,7 @@ def fit_to_density(
             Both are unbiased.
         steps: Steps of Adam.
         samples: Of each step.
-        per_context: So many of a step's samples, one after another, share a row of context: a divisor of `samples`.
+        per_context: The number of successive samples of a step that share a row of context: a divisor of `samples`.
             More than 1 pays where `log_density` has work to do for each different context.
         learning_rate: At the start; by default 2e-3, or 0.51 over the units of the widest hidden layer if less; 1e-2
             for flows without networks.

@@ -71,7 +71,7 @@ class Spectrum:
         return float(np.abs(self._pooled(self._magnitudes.of(x)) - target).sum() / target.sum())
 
     def energy(self, x: NDArray[Any], target: Floats, same: NDArray[np.bool_] | None) -> float:
-        """The distance of samples x, less that of those which belong together.
+        """The distance of samples x, less that of samples that belong together.
 
         `same`: whether a row has the covariates of the row after it, (rows - 1,); None without covariates.
         """

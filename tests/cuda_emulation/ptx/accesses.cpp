@@ -174,7 +174,7 @@ void count_passes(Warp& w, const Instruction& i, uint32_t lanes) {
     }
 }
 
-// How many lanes reach device memory by an instruction: a launch is ragged if that differs.
+// The number of lanes that reach device memory by an instruction: a launch is ragged if that differs.
 void note_lanes(Warp& w, const Instruction& i, uint32_t lanes) {
     if (i.space != Space::global && i.space != Space::generic) return;
     Launch& launch = *w.launch;

@@ -182,7 +182,7 @@ void decode_fused(Instruction& i, Opcode& opcode, const Operands& o, Names& name
     three(i, opcode, o, names, fused_sums);
 }
 
-// The lowest e bits of a in the place of those of b from bit c on.
+// The lowest e bits of a in place of those of b from bit c on.
 template <class T>
 void run_insert(Warp& w, const Instruction& i, uint32_t lanes) {
     char* const d = w.operand(i.d[0]);

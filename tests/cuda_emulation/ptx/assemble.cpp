@@ -337,7 +337,7 @@ class Assembler final : public Names {
     std::vector<int> pending_;
     std::map<std::pair<uint64_t, bool>, int> placed_;
     std::vector<char> constants_;
-    // Of the function at hand.
+    // Of the current function.
     int function_ = 0, block_ = 0;
     std::map<std::string, Registers> registers_;
     std::map<std::string, Slot> slots_;

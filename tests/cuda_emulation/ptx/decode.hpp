@@ -17,7 +17,7 @@ class Names {
     virtual bool is_wide(const std::string& name) const = 0;  // a register of eight bytes
     // A register or a constant, of four or of eight bytes.
     virtual int operand(const std::string& name, bool wide) = 0;
-    virtual int either_size(const std::string& name) = 0;  // a register of whatever size it has
+    virtual int either_size(const std::string& name) = 0;  // a register of any size
     virtual int predicate(const std::string& name) = 0;
     virtual int unused(bool wide) = 0;  // a register without readers
     // A label, or a function: resolved once all code is read.

@@ -42,7 +42,7 @@ def curves(features, knots, *key):
 
 
 def tolerance(dtype, depth=4):
-    """Largest error allowed, relative to the largest magnitude at hand.
+    """Largest error allowed, relative to the largest magnitude of the case.
 
     Rounding error grows with the precision's eps, the number of layers a value has passed (``depth``) and the scale of
     the values. A layer is a dot product of at most some tens of terms and one special function: 32 eps allow for both
@@ -201,7 +201,7 @@ def fill(masks, generator, *, gain=1.0, features=0, context=0, outputs=("shift",
 
 
 def sizes_of(outputs, bins=8, map=None):
-    """How many numbers each of these names of outputs stands for: in a map, or the smallest that has all of them."""
+    """The number of values behind each of these names of outputs: in a map, or the smallest that has all of them."""
     having = [name for name, map in reference.MAPS.items() if set(map.parameters) >= set(outputs)]
     map = map or min(having, key=lambda name: len(reference.MAPS[name].parameters))
     return [reference.MAPS[map].sizes(bins)[name] for name in outputs]
@@ -215,7 +215,7 @@ def per_parameter(mask, sizes, layout):
 
 
 def levels_of(order, per_level=1):
-    """The level of each coordinate when ``order`` lists them first to last, so many to a level."""
+    """The level of each coordinate when ``order`` lists them first to last, an equal number to a level."""
     levels = np.empty(len(order), int)
     levels[list(order)] = np.arange(len(order)) // per_level
     return levels

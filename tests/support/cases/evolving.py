@@ -51,7 +51,7 @@ def between(grid, values, points):
 
 
 def three(n=48):
-    """Three normal densities on their way to the standard normal density, both at home in a box of 6."""
+    """Three normal densities that move to the standard normal density, both at home in a box of 6."""
     grid = hr.continuum.Grid([(-6.0, 6.0), (-6.0, 6.0)], n)
     parts = [normal(1.5 * np.cos(a), 1.5 * np.sin(a), variance=0.6) for a in (0.2, 2.3, 4.4)]
     return mixture(*parts), normal(0.0, 0.0), grid

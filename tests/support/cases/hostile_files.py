@@ -18,7 +18,7 @@ EXAMPLES = file_cases.EXAMPLES
 def unpack(data):
     """``(entries, header, tensors)``: the container's JSON, headrace's, and the bytes behind them.
 
-    Of a file of format 1, which has no checksum: what is changed then is to be found by what comes behind it.
+    Of a file of format 1, which has no checksum: a change is to be found by later checks.
     """
     length = int.from_bytes(data[:8], "little")
     entries = json.loads(data[8 : 8 + length])
@@ -32,7 +32,7 @@ def unsealed(module):
 
 
 def pack(entries, header, tensors):
-    """The way back; `header` is an object, or the text itself."""
+    """The inverse of the function above; `header` is an object, or the text itself."""
     text = header if isinstance(header, str) else json.dumps(header)
     entries = {**entries, "__metadata__": {"headrace": text}}
     return container(json.dumps(entries).encode(), tensors)

@@ -139,7 +139,7 @@ def step_of(map):
 def differences(direction, values, params, cotangents, map, step=reference.STEP, **settings):
     """Both gradients by central differences, whose error is some eps^(2/3) = 4e-11 of values and third derivatives.
 
-    Each element is a row by itself, as it has no part in another's result: all of them are moved at once.
+    Each element is a row by itself, because it has no part in another's result: all of them are moved at once.
     """
     judge, (of_value, of_log_det) = JUDGES[direction], cotangents
     by = of_value.reshape(-1, 1), np.repeat(of_log_det, values.shape[1])

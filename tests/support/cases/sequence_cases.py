@@ -56,7 +56,7 @@ def context_of(flow, rows):
 
 
 def covariates_of(flow, rows, steps):
-    """As many frames as so many steps need, or None."""
+    """The number of frames that the steps need, or None."""
     frames = -(-steps // flow.hop)
     if not flow.covariates:
         return None

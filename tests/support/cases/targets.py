@@ -26,7 +26,7 @@ def plan_of(flow, samples, skip=0.0):
 
 
 def normal(mean=MEAN, covariance=COVARIANCE, log_z=0.0):
-    """exp(log_z) times a normal density, as ``gradient="returned"`` wants it."""
+    """exp(log_z) times a normal density, as ``gradient="returned"`` takes it."""
     mean, precision = np.asarray(mean), np.linalg.inv(covariance)
     constant = log_z - 0.5 * np.linalg.slogdet(2.0 * np.pi * np.asarray(covariance))[1]
 

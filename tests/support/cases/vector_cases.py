@@ -109,7 +109,7 @@ def mirror(transform, activation="relu"):
 
 
 def gains(direction, given, step=1e-6):
-    """How much a direction enlarges errors of what it is given, and for its log-determinant: ``(rows,)`` each.
+    """The factor by which a direction enlarges errors of its input, and that of its log-determinant: ``(rows,)`` each.
 
     The largest norms of columns of the Jacobian, by differences of the reference; not below one.
     """
@@ -124,7 +124,7 @@ def gains(direction, given, step=1e-6):
 
 
 def check(direction, want_of, given, dtype, *, depth=1, condition=1.0, context=None):
-    """A direction against the reference's: errors within a few roundings of what is given, enlarged by the gains.
+    """A direction against the reference's: errors within a few roundings of the argument, enlarged by the gains.
 
     ``condition``: how much of a relative error of raw parameters comes out in what the map adds to rows.
     """

@@ -4,11 +4,11 @@ Over it are CuPy, PyTorch and JAX (fake_frameworks.py) and the compiled core (fa
 
 What the Python layer may rely on is kept, and what it may not is made to fail:
 
-- Work is queued on a stream and done when somebody waits for it, streams in an order that suits nobody: either no other
+- Work is queued on a stream and done when it is waited for, streams in the worst allowed order: either no other
   stream gets anything done before this one, or all of them do. Work that one stream must not do before another
   needs an event.
 - Memory that was given back is filled with NaN in the order of the stream it was taken on; that of foreign libraries at
-  once, as they have streams of their own.
+  once, because they have streams of their own.
 - NumPy and CuPy arrays do not mix, and nothing becomes a NumPy array by itself.
 - Whatever the host waits for is in the log, as is all else that happens.
 

@@ -20,7 +20,7 @@ class Block:
         start = -raw.ctypes.data % 64
         self.bytes, self.machine = raw[start : start + size], machine
         self.stream = address
-        machine.blocks.append(raw)  # so that what comes too late reads NaN and not anything
+        machine.blocks.append(raw)  # so that a late read gets NaN
         poison = raw.fill if at_once else lambda byte: machine.queue(address).add(lambda: raw.fill(byte))
         weakref.finalize(self, poison, 0xFF).atexit = False
 
@@ -258,7 +258,7 @@ def reduction(name, computed):
 
 
 def lent(machine, array, owner, producer, consumer):
-    """What stands for a capsule of DLPack, once the consumer's stream waits for the producer's."""
+    """The replacement of a capsule of DLPack, once the consumer's stream waits for the producer's."""
     event = machine.cupy.cuda.Event()
     event.record(producer)
     machine.cupy.cuda.Stream.of(0 if consumer in (None, 1) else consumer).wait_event(event)

@@ -63,7 +63,7 @@ class Block(Protocol):
         """Dense arrays by name."""
 
     def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """The way back."""
+        """The inverse of `named`."""
 
 
 class Parametrised(abc.ABC):

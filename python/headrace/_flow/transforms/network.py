@@ -81,7 +81,7 @@ class Layer:
 class Network:
     """Hidden layers, from the first to the last; the output layer that follows is not given here.
 
-    `MaskedAutoregressive`, `Coupling` and the ready-made flows take one in the place of the widths of ``hidden``;
+    `MaskedAutoregressive`, `Coupling` and the ready-made flows take one in place of the widths of ``hidden``;
     ``from_dense`` takes one as ``network``. Both directions cost one pass whatever is added: a unit's degree bounds
     what it reads and what it adds.
 

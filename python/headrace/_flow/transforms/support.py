@@ -32,7 +32,7 @@ class Support(Fixed):
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None for no bounds.
         periodic: For each column ``(low, high)``, one period of it, or None; None for no such column. A periodic column
             has no bounds.
-        linear: Whether columns ``(low, high)`` have the linear map from [-1, 1], in the place of the logistic function.
+        linear: Whether columns ``(low, high)`` have the linear map from [-1, 1], in place of the logistic function.
             With transforms of that interval onto itself and a `Uniform` base, a density need not vanish at the bounds.
 
     An unbounded number y becomes x = low + e^y for ``(low, None)``, high - e^-y for ``(None, high)``, and
