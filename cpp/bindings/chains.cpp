@@ -444,7 +444,9 @@ py::object pushed(HeldChainStream<T>& own, const py::object& x, const py::object
     const py::ssize_t rows = own.stream.rows();
     Array<T> log_prob({rows, py::ssize_t(steps)});
     T* const to = log_prob.mutable_data();
-    if (PyObject_IsTrue(latent.ptr()) != 1) {
+    const int has_latent = PyObject_IsTrue(latent.ptr());
+    if (has_latent < 0) throw py::error_already_set();
+    if (has_latent == 0) {
         without_gil([&] { own.stream.push(view, steps, to, nullptr); });
         return log_prob;
     }

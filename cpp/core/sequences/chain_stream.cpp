@@ -31,6 +31,9 @@ void ChainStream<T>::for_chunks(int64_t steps, const F& f) {
     const int64_t most = std::max<int64_t>(1, most_chunk_values / std::max<int64_t>(1, rows() * chain_->features()));
     for (int64_t begin = 0; begin < steps; begin += most) f(begin, std::min(steps, begin + most));
     state_->is_broken = false;
+    if (rows() * steps * chain_->features() <= most_kept_values) return;
+    given_ = {};
+    room_ = {};
 }
 
 // Steps [begin, end), in their dtype.

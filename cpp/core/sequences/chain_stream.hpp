@@ -17,6 +17,8 @@ bool holds(double value) {
 
 // Steps that are computed at a time have at most this many values: the memory of a call.
 constexpr int64_t most_chunk_values = 1 << 18;
+// The memory of a call of up to this many is kept for the next one.
+constexpr int64_t most_kept_values = 1 << 14;
 
 template <class T>
 class ChainStream {

@@ -101,8 +101,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
         base, scale = Flow([], self._base, dtype=dtype)._on(device), self._standardize_context
         program: Program
         if device is None:
-            own = [t._link(dtype, self._products) if isinstance(t, OverTime) else _link_of(t, dtype) for t in chain]
-            program = SequenceProgram(own, blocks, self._features, dtype, base, scale)
+            links = [t._link(dtype, self._products) if isinstance(t, OverTime) else _link_of(t, dtype) for t in chain]
+            program = SequenceProgram(links, blocks, self._features, dtype, base, scale)
         else:
             there = [
                 t._link_on(device, dtype) if isinstance(t, OverTime) else StepLinkOnDevice(t, device, dtype)

@@ -70,9 +70,9 @@ class SequenceProgram:
         `scale`: mean and standard deviation of the context's columns, which networks read standardised.
         """
         self.features, self.scale, self._dtype = features, scale, dtype
-        self._blocks = [block for own in blocks for block in own]
-        edges = np.cumsum([0, *(sum(block.size for block in own) for own in blocks)]).tolist()
-        _, *self._own = (slice(*edge) for edge in pairwise(edges))
+        self._blocks = [block for part in blocks for block in part]
+        edges = np.cumsum([0, *(sum(block.size for block in part) for part in blocks)]).tolist()
+        _, *self._of_link = (slice(*edge) for edge in pairwise(edges))
         self.n_weights: int = edges[-1]
         self._orders = {i: order for i, (kind, order, *_) in enumerate(links) if kind == "prediction"}
         is_single = dtype == np.float32
@@ -90,8 +90,8 @@ class SequenceProgram:
 
     def read_by_calls(self, parameters: Array) -> Weights:
         """These parameters, a vector of `n_weights`, as calls read them."""
-        filters = {i: Filter(parameters[self._own[i]], self.features, order) for i, order in self._orders.items()}
-        of_core = [own.of_core(self._dtype) for own in filters.values()]
+        filters = {i: Filter(parameters[self._of_link[i]], self.features, order) for i, order in self._orders.items()}
+        of_core = [one.of_core(self._dtype) for one in filters.values()]
         return Weights(self.core.weights(np.ascontiguousarray(parameters), of_core), filters)
 
     def weights(self) -> Array:
@@ -113,10 +113,10 @@ class SequenceProgram:
 
     def stream(self, vector: Weights, state: Any, context: Array | None, frames: Array | None) -> Any:
         """The core's stream of a state, with context and covariates of each sequence."""
-        own = self._stream(self.core, vector.core, state, self.standardised(context))
+        stream = self._stream(self.core, vector.core, state, self.standardised(context))
         if frames is not None:
-            own.set_frames(frames)
-        return own
+            stream.set_frames(frames)
+        return stream
 
     def run(
         self,
@@ -156,7 +156,7 @@ class SequenceProgram:
         by_steps = by_log_det if by_log_prob is None else by_log_prob
         for i, by_value, by_residual, x, z in terms:
             assert sums is not None
-            sums[self._own[i]] += vector.filters[i].gradient(inverse, by_value, by_residual, x, z, by_steps)
+            sums[self._of_link[i]] += vector.filters[i].gradient(inverse, by_value, by_residual, x, z, by_steps)
         if self.scale is not None and by_context is not None:  # by the context as it is given
             by_context = (by_context / self.scale[1]).astype(self._dtype)
         return log_prob, ChainGradients(inputs if "inputs" in kinds else None, sums, by_context, by_frames)
@@ -166,13 +166,13 @@ class SequenceProgram:
         if context is None or self.scale is None:
             return context
         mean, std = self.scale
-        own: Array = ((context.astype(np.float64) - mean) / std).astype(self._dtype)
-        return own
+        scaled: Array = ((context.astype(np.float64) - mean) / std).astype(self._dtype)
+        return scaled
 
     def log_base(self, vector: Weights, z: Array) -> Array:
         """The log density of each latent step under the base, (rows, steps)."""
-        own: Array = self.core.log_base(vector.core, z)
-        return own
+        log_prob: Array = self.core.log_base(vector.core, z)
+        return log_prob
 
     def log_prob(self, vector: Weights, x: Array, context: Array | None, covariates: Array | None, state: Any) -> Array:
         """The log density of each step, (rows, steps)."""

@@ -71,8 +71,8 @@ class Stream:
         >>> stream.push(np.zeros((1, 50, 1))).shape, stream.push(np.ones((1, 1, 1), "int16"), quantised=1).shape
         ((1, 50), (1, 1))
         """
-        if quantised is None and (own := self._core.push(x, latent)) is not None:
-            return own
+        if quantised is None and (result := self._core.push(x, latent)) is not None:
+            return result
         caller, run = Caller(), self._run
         if latent and quantised is not None:
             raise ValueError(
@@ -87,8 +87,8 @@ class Stream:
         (block,) = given.whole()
         values = given.part(block, 0, given.steps)
         if cells is None:
-            own = self._core.push(values, latent)
-            return tuple(_given(caller, one) for one in own) if latent else _given(caller, own)
+            result = self._core.push(values, latent)
+            return tuple(_given(caller, one) for one in result) if latent else _given(caller, result)
         cells.check(values)
         scores = caller.empty((self._rows, given.steps), run.dtype)
         for begin, end in chunks(self._rows, 0, given.steps, given.features):
@@ -107,9 +107,9 @@ class Stream:
         Raises:
             ValueError: too few frames of the covariates.
         """
-        own: NDArray[Any] | None = self._core.pull(steps, seed)
-        if own is not None:
-            return own
+        result: NDArray[Any] | None = self._core.pull(steps, seed)
+        if result is not None:
+            return result
         total = check.integer("steps", steps, least=1)
         if total > MOST_DRAWN_STEPS - self.position:
             raise ValueError(f"steps: expected at most 2^32 with those before, got {self.position + total}")
@@ -180,21 +180,21 @@ class Stream:
         caller = Caller()
         covariates = Covariates(caller, given.get("covariates"), flow.covariates, (rows,), flow.hop, flow.dtype)
         context = _arrays.context_rows(given.get("context"), rows, flow.context, "state['context']")
-        own = program.states(rows)
+        past = program.states(rows)
         for name, size in sizes.items():
             values = _as_state(f"state[{name!r}]", given[name], (rows, size), flow.dtype)
-            own.set_array(int(name.partition(".")[2]), values, position)
-        return cls(flow, Run(program, caller, (rows,), context, covariates, flow.dtype), own)
+            past.set_array(int(name.partition(".")[2]), values, position)
+        return cls(flow, Run(program, caller, (rows,), context, covariates, flow.dtype), past)
 
     def _check(self, steps: int) -> None:
         self._run.covariates.check_steps(self.position + steps)
 
 
-def _given(caller: Caller, own: NDArray[Any]) -> Any:
+def _given(caller: Caller, result: NDArray[Any]) -> Any:
     """A result of the core for the caller, whose framework may want memory of its own."""
-    result = caller.empty(own.shape, own.dtype)
-    result[...] = own
-    return caller.give(result)
+    copy = caller.empty(result.shape, result.dtype)
+    copy[...] = result
+    return caller.give(copy)
 
 
 def _as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
