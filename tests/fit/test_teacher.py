@@ -10,7 +10,7 @@ import headrace as hr
 from headrace._fit import full_mixture, teacher
 from headrace._flow.fit_arguments import Arguments
 
-pytestmark = pytest.mark.long  # whole fits
+whole = pytest.mark.long  # fits
 QUIET = {"progress": False}
 CENTERS = np.array([[0.0, 0.0, 0.0], [5.0, 0.0, 2.0], [0.0, 5.0, -2.0]])
 ROOTS = np.array(
@@ -92,6 +92,12 @@ def test_weights_count_as_repeated_rows():
     assert_allclose(found.log_prob(z), repeated.log_prob(z), atol=1e-8)
 
 
+def test_clusters_of_equal_rows_have_a_covariance():
+    z, members = np.repeat([[0.0, 1.0], [2.0, -1.0]], 10, axis=0), np.repeat(np.eye(2), 10, axis=0)
+    common = full_mixture._common(z, np.full(20, 0.05), members)
+    np.testing.assert_allclose(common, full_mixture.LEAST_VARIANCE * np.eye(2), rtol=1e-12)
+
+
 @pytest.mark.parametrize("components", full_mixture.COMPONENTS)
 def test_no_component_collapses_onto_a_row(components):
     z = standardised(np.concatenate([ellipsoids(40), np.full((1, 3), 30.0), np.full((5, 3), -9.0)]))
@@ -103,6 +109,7 @@ def test_no_component_collapses_onto_a_row(components):
 # --- fits -------------------------------------------------------------------------------------------------------------
 
 
+@whole
 def test_a_flow_learns_from_samples(dtype, request):
     if dtype == "float64":  # mixtures are computed in it for float32, too, and that case chooses among all
         request.getfixturevalue("one_mixture")
@@ -120,6 +127,7 @@ def test_a_flow_learns_from_samples(dtype, request):
     assert_allclose(flow.to_data(flow.to_latent(new[:200])[0])[0], new[:200], rtol=1e-3, atol=2e-3)
 
 
+@whole
 @pytest.mark.usefixtures("shorter")
 def test_the_same_seed_gives_the_same_bits():
     flows = [small(3), small(3)]
@@ -129,6 +137,7 @@ def test_the_same_seed_gives_the_same_bits():
     assert_array_equal(*(flow.log_prob(ellipsoids(20, "bits")) for flow in flows))
 
 
+@whole
 @pytest.mark.usefixtures("shorter", "one_mixture")
 def test_bounds_are_kept():
     x, new = special.expit(ellipsoids(200) / 4.0), special.expit(ellipsoids(2000, "new") / 4.0)
@@ -140,6 +149,7 @@ def test_bounds_are_kept():
     assert abs(history.best_loss + lost.mean()) < 0.8
 
 
+@whole
 @pytest.mark.usefixtures("shorter", "one_mixture")
 def test_losses_of_rows_left_out_are_in_the_units_of_the_data():
     found = [small(3), small(3)]
@@ -149,6 +159,7 @@ def test_losses_of_rows_left_out_are_in_the_units_of_the_data():
     assert_allclose(losses[1] - losses[0], 3.0 * np.log(16.0), atol=1e-6)  # a power of two rounds nothing differently
 
 
+@whole
 def test_losses_of_rows_left_out_include_the_slopes_of_curves():
     """Lognormal columns: behind their curves rows are normal, and log densities of data lack log x beside these."""
     x = np.exp(cases.rng("lognormal", "curves").standard_normal((400, 2)))
@@ -160,6 +171,7 @@ def test_losses_of_rows_left_out_include_the_slopes_of_curves():
     assert np.median(np.abs(seen.slopes)) > 0.6
 
 
+@whole
 def test_other_rows_are_not_learned_from_samples():
     normal = cases.rng("normal rows").standard_normal((150, 3))
     assert not small(3).fit(normal, **QUIET).from_samples
@@ -168,6 +180,7 @@ def test_other_rows_are_not_learned_from_samples():
     assert not small(3, base=hr.StudentT(3)).fit(ellipsoids(150), **QUIET).from_samples
 
 
+@whole
 @pytest.mark.usefixtures("one_mixture")
 def test_ctrl_c_before_better_weights_leaves_the_flow_unchanged(monkeypatch):
     def interrupted(*_):
@@ -182,12 +195,14 @@ def test_ctrl_c_before_better_weights_leaves_the_flow_unchanged(monkeypatch):
     assert len(flow.transforms) == len(small(3).transforms)
 
 
+@whole
 def test_a_flow_that_cannot_follow_is_fitted_to_the_rows(monkeypatch):
     monkeypatch.setattr(teacher, "STEPS", 1)
     history = hr.MAF(3, transforms=1, hidden=(4,)).fit(ellipsoids(150), learning_rate=1e-6, **QUIET)
     assert not history.from_samples
 
 
+@whole
 @pytest.mark.usefixtures("shorter", "one_mixture")
 def test_curves_are_as_they_are_asked_for():
     x = np.exp(0.3 * ellipsoids(200))
@@ -195,6 +210,7 @@ def test_curves_are_as_they_are_asked_for():
     assert small(3).fit(x, gaussianize=True, **QUIET).gaussianized
 
 
+@whole
 def test_arguments_that_are_given_stay():
     found = teacher.arguments_of_student(Arguments(schedule="constant", weight_decay=0.5, batch_size=100), 10_000)
     assert (found.schedule, found.weight_decay, found.patience, found.batch_size) == ("constant", 0.5, None, 100)
