@@ -13,12 +13,25 @@ import headrace as hr
 from cli_cases import check_error, command, small_flow, table, written
 from headrace._cli import resumed_scores as partial
 from headrace._cli import writing as _writing
+from headrace._cli.scores import Scores
 from headrace.rows import _files as _tables
 from headrace.rows import _source, _text
 
 pytestmark = pytest.mark.programs
 
 ROWS, BLOCK = 500, 64
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_statistics_of_blocks_are_those_of_all_rows(first):
+    rows = np.array([-3.0, -1.5, np.nan, -7.0, 2.0, -np.inf, 0.5])
+    found = Scores()
+    for block in np.split(rows, [0, first, 3, 4]):
+        found.add(block)
+    finite = rows[np.isfinite(rows)]
+    want = {"rows": 7, "not_finite": 2, "log_likelihood": finite.mean(), "least": -7.0, "most": 2.0}
+    want["standard_error"] = finite.std(ddof=1) / np.sqrt(5)
+    assert found.report() == pytest.approx(want)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from headrace._fit import few_rows, teacher
 from headrace._fit.starts import mixture
 from headrace._flow.fit_arguments import Arguments
 
-pytestmark = pytest.mark.long  # whole fits
+whole = pytest.mark.long  # fits
 QUIET = {"progress": False}
 CENTERS = np.array([[0.0, 0.0, 0.0], [5.0, 0.0, 2.0], [0.0, 5.0, -2.0]])
 ROOTS = np.array(
@@ -102,6 +102,12 @@ def test_weights_count_as_repeated_rows():
     assert_allclose(found.log_prob(z), repeated.log_prob(z), atol=1e-8)
 
 
+def test_clusters_of_equal_rows_have_a_covariance():
+    z, members = np.repeat([[0.0, 1.0], [2.0, -1.0]], 10, axis=0), np.repeat(np.eye(2), 10, axis=0)
+    (root,) = mixture._from_members(z, np.ones(20), members, None, full=True).roots
+    assert_allclose(np.linalg.inv(root @ root.T), mixture.LEAST_VARIANCE * np.eye(2), rtol=1e-6)
+
+
 @pytest.mark.parametrize("components", mixture.COMPONENTS_OF_FULL)
 def test_no_component_collapses_onto_a_row(components):
     z = standardised(np.concatenate([ellipsoids(40), np.full((1, 3), 30.0), np.full((5, 3), -9.0)]))
@@ -113,6 +119,7 @@ def test_no_component_collapses_onto_a_row(components):
 # --- fits -------------------------------------------------------------------------------------------------------------
 
 
+@whole
 def test_a_flow_learns_from_samples(dtype, request):
     if dtype == "float64":  # mixtures are computed in it for float32, too, and that case chooses among all
         request.getfixturevalue("one_mixture")
@@ -130,6 +137,7 @@ def test_a_flow_learns_from_samples(dtype, request):
     assert_allclose(flow.to_data(flow.to_latent(new[:200])[0])[0], new[:200], rtol=1e-3, atol=2e-3)
 
 
+@whole
 @pytest.mark.usefixtures("shorter")
 def test_the_same_seed_gives_the_same_bits():
     flows = [small(3), small(3)]
@@ -139,6 +147,7 @@ def test_the_same_seed_gives_the_same_bits():
     assert_array_equal(*(flow.log_prob(ellipsoids(20, "bits")) for flow in flows))
 
 
+@whole
 @pytest.mark.usefixtures("shorter", "one_mixture")
 def test_bounds_are_kept():
     x, new = special.expit(ellipsoids(200) / 4.0), special.expit(ellipsoids(2000, "new") / 4.0)
@@ -150,6 +159,7 @@ def test_bounds_are_kept():
     assert abs(history.best_loss + lost.mean()) < 0.8
 
 
+@whole
 @pytest.mark.usefixtures("shorter", "one_mixture")
 def test_losses_of_rows_left_out_are_in_the_units_of_the_data():
     found = [small(3), small(3)]
@@ -159,6 +169,7 @@ def test_losses_of_rows_left_out_are_in_the_units_of_the_data():
     assert_allclose(losses[1] - losses[0], 3.0 * np.log(16.0), atol=1e-6)  # a power of two rounds nothing differently
 
 
+@whole
 def test_losses_of_rows_left_out_include_the_slopes_of_curves():
     """Lognormal columns: behind their curves rows are normal, and log densities of data lack log x beside these."""
     x = np.exp(cases.rng("lognormal", "curves").standard_normal((400, 2)))
@@ -170,6 +181,7 @@ def test_losses_of_rows_left_out_include_the_slopes_of_curves():
     assert np.median(np.abs(seen.slopes)) > 0.6
 
 
+@whole
 def test_other_rows_are_not_learned_from_samples():
     normal = cases.rng("normal rows").standard_normal((150, 3))
     assert not small(3).fit(normal, **QUIET).from_samples
@@ -178,6 +190,7 @@ def test_other_rows_are_not_learned_from_samples():
     assert not small(3, base=hr.StudentT(3)).fit(ellipsoids(150), **QUIET).from_samples
 
 
+@whole
 @pytest.mark.usefixtures("one_mixture")
 def test_ctrl_c_before_better_weights_leaves_the_flow_unchanged(monkeypatch):
     def interrupted(*_):
@@ -192,12 +205,14 @@ def test_ctrl_c_before_better_weights_leaves_the_flow_unchanged(monkeypatch):
     assert len(flow.transforms) == len(small(3).transforms)
 
 
+@whole
 def test_a_flow_that_cannot_follow_is_fitted_to_the_rows(monkeypatch):
     monkeypatch.setattr(teacher, "STEPS", 1)
     history = hr.MAF(3, transforms=1, hidden=(4,)).fit(ellipsoids(150), learning_rate=1e-6, **QUIET)
     assert not history.from_samples
 
 
+@whole
 @pytest.mark.usefixtures("shorter", "one_mixture")
 def test_curves_are_as_they_are_asked_for():
     x = np.exp(0.3 * ellipsoids(200))
@@ -205,6 +220,7 @@ def test_curves_are_as_they_are_asked_for():
     assert small(3).fit(x, gaussianize=True, **QUIET).gaussianized
 
 
+@whole
 def test_arguments_that_are_given_stay():
     found = teacher.arguments_of_student(Arguments(schedule="constant", weight_decay=0.5, batch_size=100), 10_000)
     assert (found.schedule, found.weight_decay, found.patience, found.batch_size) == ("constant", 0.5, None, 100)

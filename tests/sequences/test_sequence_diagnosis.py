@@ -5,6 +5,7 @@ import pytest
 
 import cases
 import headrace as hr
+from headrace.diagnosis import sequence_picture
 
 AR = [0.8]
 
@@ -93,6 +94,16 @@ def test_the_verdict_is_the_first_line_of_what_is_printed():
         found = hr.diagnose(flow_of(reflection), x)
         assert found.verdict.startswith(beginning)
         assert found.summary()["verdict"] == found.verdict == str(found).splitlines()[1]
+
+
+def test_the_picture_has_every_cell():
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    found = hr.diagnose(flow_of(0.8), autoregression(2, 100, "picture"))
+    axis = figure().subplots()
+    sequence_picture._shares(axis, found.integral_transform)
+    values, edges, _ = axis.patches[-1].get_data()
+    np.testing.assert_allclose(values, found.integral_transform[:, 0] / 200)
+    np.testing.assert_allclose(edges, np.linspace(0, 1, 21))
 
 
 def test_integers_have_no_density():

@@ -34,7 +34,7 @@ MEMORY = 16 << 30
 MARK, MARKS = '(__import__("reached").at({}) or ({}))', TREE.parent / "reached"
 PARTS = ("quick", "--quick"), ("the rest", "--rest", "-m", "not emulated")
 ROOM = 10  # test files
-OF_KERNELS = ("bounds", "core", "derivatives", "maps", "networks", "sequences", "vector")  # folders of tests
+OF_KERNELS = ("bases", "bounds", "core", "derivatives", "maps", "networks", "sequences", "vector")  # folders of tests
 
 
 def run(*command, seconds=14400, core=3600, check=True):
