@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from headrace._fit.ensemble import Ensemble
     from headrace._fit.many import fit_many
     from headrace._tables.density import TableDensity as TableDensity
-    from headrace._tables.loading import from_bytes, load
+    from headrace._tables.density import from_bytes, load
     from headrace.ascent.dual_ascent import DualAscentFlow
     from headrace.ascent.flow import AscentFlow, AscentHistory
     from headrace.choosing import Choice, auto
@@ -148,8 +148,7 @@ __all__ = [
 
 _LATER = {
     "integrations._accelerate": ("accelerate",),
-    "_tables.density": ("TableDensity",),
-    "_tables.loading": ("from_bytes", "load"),
+    "_tables.density": ("TableDensity", "from_bytes", "load"),
     "ascent.dual_ascent": ("DualAscentFlow",),
     "ascent.flow": ("AscentFlow", "AscentHistory"),
     "choosing": ("Choice", "auto"),

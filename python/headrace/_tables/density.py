@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,15 @@ from headrace._arrays import columns as _columns
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._arrays.names import Names, refuse_others
+from headrace._base.warn import warn
 from headrace._core import LEAST_ROWS
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
 from headrace._tables import table as _table
 from headrace._tables.table import FIT, LOOK, Table
+
+if TYPE_CHECKING:
+    from headrace._flow.transforms.transform import Transform
 
 
 @dataclass(frozen=True)
@@ -267,3 +271,29 @@ def of_file(flow: Any, notes: Mapping[str, str]) -> Any:
         return flow
     columns = Columns.of_notes(dict(notes), flow)
     return TableDensity(flow, columns) if columns.matter else flow
+
+
+# ---- `headrace.load` and `headrace.from_bytes`: `files`, which reads, imports no class that it makes ----------------
+
+Loaded: TypeAlias = "Flow | Ensemble | Transform | TableDensity"
+
+
+def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Loaded:
+    return _told(of_file(files.load(path, allow_non_finite=allow_non_finite), files.read_notes(path)), os.fspath(path))
+
+
+def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Loaded:
+    return _told(of_file(files.from_bytes(data, allow_non_finite=allow_non_finite), files.notes_of_bytes(data)), "data")
+
+
+def _told(found: Any, name: str) -> Loaded:
+    if isinstance(found, TableDensity):
+        warn(
+            f"{name}: gives the density of the rows of its table, as they come; the flow of treated columns, which 0.5 "
+            f"gave, is its .flow, or {'Ensemble' if isinstance(found.flow, Ensemble) else 'Flow'}.load",
+            FutureWarning,
+        )
+    return cast("Loaded", found)
+
+
+load.__doc__, from_bytes.__doc__ = files.load.__doc__, files.from_bytes.__doc__
