@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +43,8 @@ class Columns:
     """The library of the given frame, "pandas" or "polars"."""
     frame_names: tuple[str, ...] | None = None
     """The names of the frame's columns."""
+    taken: tuple[tuple[int, ...], int] | None = None
+    """Of a table in a file without names: the used columns, and the number of all, where some were left out."""
 
     @property
     def used(self) -> Table:
@@ -92,18 +95,20 @@ class Columns:
         used = replace(self, table=self.used, names=self.used_names)
         if used.matter:
             found["table"] = _table.note(used.table, used.names)
+        if self.taken is not None:
+            found["used"] = json.dumps({"columns": self.taken[0], "of": self.taken[1]})
         return found
 
     @classmethod
     def of_notes(cls, notes: dict[str, str], flow: Flow | Ensemble) -> Columns:
         """The columns of a file's notes; plain ones, with the names that the flow knows, where it has none."""
-        context_names = flow.context_names or ()
+        context_names, taken = flow.context_names or (), _taken(notes, flow.features)
         if (table := _table.kept_in(notes, flow.features)) is None:
             plain = Table((_table.Column(),) * flow.features)
-            return cls(plain, flow.feature_names, context_names, notes.get("dtype", ""))
+            return cls(plain, flow.feature_names, context_names, notes.get("dtype", ""), taken=taken)
         names = _table.names_in(notes, table)
         known = None if names is None else tuple(names)
-        return cls(replace(table, names=known), known, context_names, notes.get("dtype", ""), None, known)
+        return cls(replace(table, names=known), known, context_names, notes.get("dtype", ""), None, known, taken)
 
     def lines(self) -> list[str]:
         """A description of the preprocessing."""
@@ -123,6 +128,16 @@ class Columns:
             )
             if which
         ]
+
+
+def _taken(notes: Mapping[str, str], least: int) -> tuple[tuple[int, ...], int] | None:
+    """The used columns in a file's notes; None without such a note, and where it fits no table."""
+    try:
+        recorded = json.loads(notes["used"])
+        columns, every = tuple(map(int, recorded["columns"])), int(recorded["of"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    return (columns, every) if len(columns) >= least and all(0 <= i < every for i in columns) else None
 
 
 def _spread(table: Table, discrete: bool) -> list[int]:
