@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from headrace._fit.ensemble import Ensemble
     from headrace._fit.many import fit_many
     from headrace._tables.density import TableDensity as TableDensity
-    from headrace._tables.loading import from_bytes, load
+    from headrace._tables.density import from_bytes, load
     from headrace.ascent.dual_ascent import DualAscentFlow
     from headrace.choosing import auto
     from headrace.diagnosis import diagnose, diagnose_sequences, recalibrate
@@ -107,8 +107,7 @@ __all__ = [
 
 _LATER = {
     "integrations._accelerate": ("accelerate",),
-    "_tables.density": ("TableDensity",),
-    "_tables.loading": ("from_bytes", "load"),
+    "_tables.density": ("TableDensity", "from_bytes", "load"),
     "ascent.dual_ascent": ("DualAscentFlow",),
     "choosing": ("auto",),
     "diagnosis": ("diagnose", "diagnose_sequences", "recalibrate"),

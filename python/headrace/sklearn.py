@@ -327,7 +327,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         some = ready.given.some() if isinstance(ready.given, Stream) else ready.given
         if some.weights is not None and some.weights.any():  # rows that take part
             some = some.take(some.weights > 0.0)
-        scores = self._density().scores(some.x[:, self.table_.places], some.context, x_name="X", alone=True)
+        scores = self.as_table().scores(some.x[:, self.table_.places], some.context, x_name="X", alone=True)
         self.offset_ = _quantile(scores, some.weights, share)
         return self
 
@@ -366,10 +366,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         how, seed = self._inner("fit"), self._seed
         bootstrap, self.table_ = how.pop("bootstrap"), ready.table
         how["validation"] = self._held_out(how["validation"])
-        rows = ready.rows if isinstance(ready.rows, Stream) else ready.rows.x
-        context = None if isinstance(ready.rows, Stream) else ready.rows.context
-        like = next(iter(ready.rows)) if isinstance(ready.rows, Stream) else ready.rows
-        make = partial(self._fresh, like, ready)
+        is_stream = isinstance(ready.rows, Stream)
+        rows, context, weights = (ready.rows, None, None) if is_stream else ready.rows.arrays()
+        make = partial(self._fresh, next(iter(ready.rows)) if is_stream else ready.rows, ready)
         if self.ensemble is None:
             if bootstrap:
                 raise ValueError("bootstrap: expected False without an ensemble, got True")
@@ -378,7 +377,6 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             members = check.integer("ensemble", self.ensemble, least=1)
             flow = Ensemble([make(seed + i) for i in range(members)])
             how["bootstrap"] = bool(bootstrap)
-        weights = None if isinstance(ready.rows, Stream) else ready.rows.weights
         self.history_ = flow.fit(rows, context, weights=weights, seed=seed, progress=self.progress, **how)
         if self.ensemble is not None:
             flow = flow[: len(self.history_)]  # members that were fitted before Ctrl-C
@@ -398,23 +396,17 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         )
         if X.shape[1] != self.n_features_in_:
             raise ValueError(f"validation: expected {self.n_features_in_} columns, as X has, got {X.shape[1]}")
-        used = self.table_.used()
-        called = self._called()
-        names = None if called is None else [called[i] for i in self.table_.places]
+        called, places = self._called(), self.table_.places
+        names = None if called is None else [called[i] for i in places]
         others = [None if part is None else np.asarray(part) for part in parts[1:]]
-        return used.to_look_at(X[:, self.table_.places], *others, names=names, x_name="validation")
-
-    def _density(self) -> TableDensity:
-        """The density of the table."""
-        called = self._called()
-        names = None if called is None else tuple(called)
-        own = (self._contexts, self.flow_.dtype.name, self._frame, names)
-        return TableDensity(self.flow_, Columns(self.table_, names, *own))
+        return self.table_.used().to_look_at(X[:, places], *others, names=names, x_name="validation")
 
     def as_table(self) -> TableDensity:
         """The density of the table as one that files keep: `save` writes it, and `headrace.load` gives it again."""
-        check_is_fitted(self)
-        return self._density()
+        check_is_fitted(self, "flow_")
+        names = None if (called := self._called()) is None else tuple(called)
+        own = (self._contexts, self.flow_.dtype.name, self._frame, names)
+        return TableDensity(self.flow_, Columns(self.table_, names, *own))
 
     def _called(self) -> list[str] | None:
         """The names of the columns."""
@@ -434,7 +426,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         """
         check_is_fitted(self)
         rows = self._opened(X)
-        return self._density().scores(rows, self._context(context, len(rows)), x_name="X", alone=True)
+        return self.as_table().scores(rows, self._context(context, len(rows)), x_name="X", alone=True)
 
     def spread_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
         """How far the members of an ensemble differ in `score_samples`, shape (rows,), see `Ensemble.spread`.
@@ -446,7 +438,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         if not isinstance(self.flow_, Ensemble):
             raise ValueError("ensemble: expected a number of flows for a spread, got None")
         rows = self._opened(X)
-        found = by_row(self._density().spread, rows, self._context(context, len(rows)))
+        found = by_row(self.as_table().spread, rows, self._context(context, len(rows)))
         return np.where(np.isnan(rows).any(axis=1), np.nan, found)
 
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
@@ -496,7 +488,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
         n = check.integer("n", n_samples)
-        return self._density().sample(n, self._context(context, n), seed=seed, as_frame=as_frame)
+        return self.as_table().sample(n, self._context(context, n), seed=seed, as_frame=as_frame)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore an estimator; one that was pickled by an earlier version gets settings, and a plain table."""

@@ -147,6 +147,22 @@ def test_lists_of_columns_are_checked(folder, run):
         assert error in err
 
 
+def test_columns_without_names_that_were_left_out_are_left_out_later(folder, run, result):
+    x = rows()[:, 1:2] * [1.0, -2.0] + np.random.default_rng(1).standard_normal((400, 2))
+    np.save("t.npy", np.column_stack([np.arange(400.0), x]))
+    code, _, err = run("fit", "t.npy", "-o", "f", *SHORT)
+    assert (code, "left out: column 0 (0, 1, 2, ...)" in err) == (0, True)
+    assert json.loads(files.read_notes("f")["used"]) == {"columns": [1, 2], "of": 3}
+    np.save("some.npy", x)
+    for path in ("t.npy", "some.npy"):
+        result("score", "f", path, "-o", f"l_{path}")
+    assert (np.load("l_t.npy") == np.load("l_some.npy")).all()
+    assert result("diagnose", "f", "t.npy")["rows"] == 400
+    for wrong in ('{"columns": [1, 5], "of": 3}', '{"columns": [1], "of": 3}', '{"of": 3}', "[1, 2]", "no"):
+        files.save(hr.Flow.load("f"), "g", {"used": wrong})
+        assert "expected 2 columns of features, as g has, got 3" in run("score", "g", "t.npy")[2]
+
+
 def test_a_file_without_the_note_is_as_before(folder, result):
     write("t.csv", rows()[:, 1:2], "size")
     result("fit", "t.csv", "-o", "f", *SHORT)

@@ -114,6 +114,8 @@ def _columns(
         features = select(source, "--columns", arguments.columns)
     elif remembered:
         features = [find(source, "--columns", name) for name in remembered.used_names or ()]
+    elif known is not None and known.taken is not None and (source.names, source.n_columns) == (None, known.taken[1]):
+        features = [*known.taken[0]]
     else:
         features = [i for i in range(source.n_columns) if i not in taken]
         numbers = [i for i in features if source.kinds[i] != TEXT]

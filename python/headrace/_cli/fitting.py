@@ -122,7 +122,9 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     names, context_names = (
         None if source.names is None else tuple(source.names[i] for i in part) for part in columns[:2]
     )
-    own = Columns(given.table, names, context_names, given.some.x.dtype.name)
+    some_left = arguments.columns is None and sum(map(len, columns)) < source.n_columns
+    taken = (tuple(columns[0]), source.n_columns) if names is None and some_left else None
+    own = Columns(given.table, names, context_names, given.some.x.dtype.name, taken=taken)
     notes = own.notes()
     kept = [columns[0][i] for i in given.table.kept]
     changes = any(one.constant is None for one in given.table.columns)  # constant ones have a note of their own

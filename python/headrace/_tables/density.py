@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,18 @@ from headrace._arrays import columns as _columns
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._arrays.names import Names, refuse_others
+from headrace._base.warn import warn
 from headrace._core import LEAST_ROWS
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
 from headrace._tables import table as _table
 from headrace._tables.table import FIT, LOOK, Table
+
+if TYPE_CHECKING:
+    from headrace._flow.transforms.transform import Transform
+    from headrace.sequences.convolution import CausalConvolution
+    from headrace.sequences.flow import SequenceFlow
+    from headrace.sequences.prediction import LinearPrediction
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class Columns:
     """The library of the given frame, "pandas" or "polars"."""
     frame_names: tuple[str, ...] | None = None
     """The names of the frame's columns."""
+    taken: tuple[tuple[int, ...], int] | None = None
+    """Of a table in a file without names: the used columns, and the number of all, where some were left out."""
 
     @property
     def used(self) -> Table:
@@ -88,18 +98,20 @@ class Columns:
         used = replace(self, table=self.used, names=self.used_names)
         if used.matter:
             found["table"] = _table.note(used.table, used.names)
+        if self.taken is not None:
+            found["used"] = json.dumps({"columns": self.taken[0], "of": self.taken[1]})
         return found
 
     @classmethod
     def of_notes(cls, notes: dict[str, str], flow: Flow | Ensemble) -> Columns:
         """The columns of a file's notes; plain ones, with the names that the flow knows, where it has none."""
-        context_names = flow.context_names or ()
+        context_names, taken = flow.context_names or (), _taken(notes, flow.features)
         if (table := _table.kept_in(notes, flow.features)) is None:
             plain = Table((_table.Column(),) * flow.features)
-            return cls(plain, flow.feature_names, context_names, notes.get("dtype", ""))
+            return cls(plain, flow.feature_names, context_names, notes.get("dtype", ""), taken=taken)
         names = _table.names_in(notes, table)
         known = None if names is None else tuple(names)
-        return cls(replace(table, names=known), known, context_names, notes.get("dtype", ""), None, known)
+        return cls(replace(table, names=known), known, context_names, notes.get("dtype", ""), None, known, taken)
 
     def lines(self) -> list[str]:
         """A description of the preprocessing."""
@@ -119,6 +131,16 @@ class Columns:
             )
             if which
         ]
+
+
+def _taken(notes: Mapping[str, str], least: int) -> tuple[tuple[int, ...], int] | None:
+    """The used columns in a file's notes; None without such a note, and where it fits no table."""
+    try:
+        recorded = json.loads(notes["used"])
+        columns, every = tuple(map(int, recorded["columns"])), int(recorded["of"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    return (columns, every) if len(columns) >= least and all(0 <= i < every for i in columns) else None
 
 
 def _spread(table: Table, discrete: bool) -> list[int]:
@@ -267,3 +289,29 @@ def of_file(flow: Any, notes: Mapping[str, str]) -> Any:
         return flow
     columns = Columns.of_notes(dict(notes), flow)
     return TableDensity(flow, columns) if columns.matter else flow
+
+
+# ---- `headrace.load` and `headrace.from_bytes`: `files`, which reads, imports no class that it makes ----------------
+
+Loaded: TypeAlias = "Flow | Ensemble | TableDensity | SequenceFlow | Transform | CausalConvolution | LinearPrediction"
+
+
+def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Loaded:
+    return _told(of_file(files.load(path, allow_non_finite=allow_non_finite), files.read_notes(path)), os.fspath(path))
+
+
+def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Loaded:
+    return _told(of_file(files.from_bytes(data, allow_non_finite=allow_non_finite), files.notes_of_bytes(data)), "data")
+
+
+def _told(found: Any, name: str) -> Loaded:
+    if isinstance(found, TableDensity):
+        warn(
+            f"{name}: gives the density of the rows of its table, as they come; the flow of treated columns, which 0.5 "
+            f"gave, is its .flow, or {'Ensemble' if isinstance(found.flow, Ensemble) else 'Flow'}.load",
+            FutureWarning,
+        )
+    return cast("Loaded", found)
+
+
+load.__doc__, from_bytes.__doc__ = files.load.__doc__, files.from_bytes.__doc__
