@@ -146,7 +146,7 @@ class Density(RowModule):
 
     @overload
     def sample(
-        self, n: int | Sequence[int], context: NDArray[S], seed: Seed = None, **given: Unpack[SampleKeywords]
+        self, n: int | Sequence[int], context: NDArray[S], seed: Seed = None, **keywords: Unpack[SampleKeywords]
     ) -> NDArray[S]: ...
     @overload
     def sample(
@@ -154,10 +154,12 @@ class Density(RowModule):
         n: int | Sequence[int],
         context: Whole | float | None = None,
         seed: Seed = None,
-        **given: Unpack[SampleKeywords],
+        **keywords: Unpack[SampleKeywords],
     ) -> NDArray[Any]: ...
     @overload
-    def sample(self, n: int | Sequence[int], context: A, seed: Seed = None, **given: Unpack[SampleKeywords]) -> A: ...
+    def sample(
+        self, n: int | Sequence[int], context: A, seed: Seed = None, **keywords: Unpack[SampleKeywords]
+    ) -> A: ...
     @overload
     def sample(
         self,
@@ -166,7 +168,7 @@ class Density(RowModule):
         seed: Seed = None,
         *,
         like: Any = None,
-        **given: Unpack[SampleKeywords],
+        **keywords: Unpack[SampleKeywords],
     ) -> Any: ...
     @closed
     def sample(
@@ -181,7 +183,7 @@ class Density(RowModule):
         dtype: DTypeLike | None = None,
         like: Any = None,
         out: Array | None = None,
-        **others: Any,
+        **unknown: Any,
     ) -> Array:
         """Draw n rows, shape (n, features), in the framework of the context; without, NumPy, or CuPy on a device.
 
@@ -216,8 +218,8 @@ class Density(RowModule):
         >>> flow.sample((100,), np.ones((5, 2))).shape  # 100 draws for each of 5 contexts
         (100, 5, 3)
         """
-        if others:
-            refuse(self.sample, others)
+        if unknown:
+            refuse(self.sample, unknown)
         return self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, False)
 
     @closed
@@ -233,14 +235,14 @@ class Density(RowModule):
         dtype: DTypeLike | None = None,
         like: Any = None,
         out: Pair | None = None,
-        **others: Any,
+        **unknown: Any,
     ) -> Pair:
         """``(sample(n), its log_prob)`` in one pass; see `sample`. `out` is such a pair.
 
         The log densities are in the flow's dtype, whatever the rows are in.
         """
-        if others:
-            refuse(self.sample_and_log_prob, others)
+        if unknown:
+            refuse(self.sample_and_log_prob, unknown)
         pair: Pair = self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, True)
         return pair
 

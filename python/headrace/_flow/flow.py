@@ -84,12 +84,12 @@ class Flow(Chained, Density):
         dtypes = {t.dtype for t in chain if t.dtype is not None}
         if len(dtypes) > 1:
             raise ValueError(f"transforms: expected one dtype, got {sorted(map(str, dtypes))}; use .astype")
-        own = dtypes.pop() if dtypes else np.dtype(np.float32)
-        kind = own if dtype is None else check.float_dtype("dtype", dtype)
+        common = dtypes.pop() if dtypes else np.dtype(np.float32)
+        kind = common if dtype is None else check.float_dtype("dtype", dtype)
         for name in ("device", "matmul"):
-            given = list(dict.fromkeys(getattr(t, name) for t in chain))
-            if len(given) > 1:
-                raise ValueError(f"transforms: expected one {name}, got {given}; use .to")
+            settings = list(dict.fromkeys(getattr(t, name) for t in chain))
+            if len(settings) > 1:
+                raise ValueError(f"transforms: expected one {name}, got {settings}; use .to")
         super().__init__(base.features, contexts[0] if contexts else 0, kind)
         device, products = (chain[0]._device, chain[0]._products) if chain else (None, "exact")
         if matmul is not None:
@@ -385,7 +385,7 @@ def _repeated(lines: list[str]) -> list[str]:
     >>> _repeated(["a", "b", "a", "b", "c", "c", "d"])
     ['2 x (', '  a', '  b', ')', '2 x c', 'd']
     """
-    found, at = [], 0
+    result, at = [], 0
     while at < len(lines):
         runs = []
         for period in (1, 2):
@@ -396,9 +396,9 @@ def _repeated(lines: list[str]) -> list[str]:
         _, period, count = max(runs)
         unit = lines[at : at - period]
         if count == 1:
-            found.append(lines[at])
+            result.append(lines[at])
             at += 1
             continue
-        found += [f"{count} x {unit[0]}"] if len(unit) == 1 else [f"{count} x (", *(f"  {one}" for one in unit), ")"]
+        result += [f"{count} x {unit[0]}"] if len(unit) == 1 else [f"{count} x (", *(f"  {one}" for one in unit), ")"]
         at += count * len(unit)
-    return found
+    return result

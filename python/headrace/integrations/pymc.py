@@ -83,8 +83,8 @@ class _Gradients(_Rows):
         *arrays, gradient = inputs
         wrt = ("inputs", "context")[: len(arrays)]
         context = arrays[1] if len(arrays) > 1 else None
-        found = self.flow.log_prob_vjp(arrays[0], gradient, context, wrt=wrt)
-        for output, one, like in zip(outputs, found, arrays, strict=True):
+        gradients = self.flow.log_prob_vjp(arrays[0], gradient, context, wrt=wrt)
+        for output, one, like in zip(outputs, gradients, arrays, strict=True):
             output[0] = np.asarray(one, KIND).reshape(like.shape)
 
     def infer_shape(self, fgraph: Any, node: Apply, shapes: Sequence[Any]) -> list[Any]:

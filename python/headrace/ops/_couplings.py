@@ -115,14 +115,16 @@ class _Elements:
 
     def __init__(self, name: str, value: Any, params: Any, settings: Any) -> None:
         caller = self.caller = caller_of(value)
-        array, given = caller.open(name, value), caller.open("params", params)
-        shape, own = array.shape, given.shape
-        self.before, self.named = arguments(settings, name, shape, own)
+        array, opened_params = caller.open(name, value), caller.open("params", params)
+        shape, params_shape = array.shape, opened_params.shape
+        self.before, self.named = arguments(settings, name, shape, params_shape)
         self.value = _arrays.exact(name, array, shape, array.dtype)
-        self.params = _arrays.exact("params", given, own, array.dtype)
+        self.params = _arrays.exact("params", opened_params, params_shape, array.dtype)
         self.batch = shape[:-1]
-        self.shared = own[:-2] != self.batch
-        self.full = own if len(own) == 3 and not self.shared else (math.prod(self.batch), *own[-2:])
+        self.shared = params_shape[:-2] != self.batch
+        self.full = (
+            params_shape if len(params_shape) == 3 and not self.shared else (math.prod(self.batch), *params_shape[-2:])
+        )
 
     def flat(self, *arrays: Any) -> tuple[Any, ...]:
         """Values of this shape, or values for each row, as the core takes them."""
@@ -144,12 +146,12 @@ class _Elements:
 
 def run(name: str, value: Any, params: Any, settings: Any, out: Any = None, *, inverse: bool) -> Pair:
     """The values of the other side, and log-determinants; errors name the first argument so."""
-    own = _Elements(name, value, params, settings)
-    caller, array = own.caller, own.value
-    given = array, own.params
-    result, log_det = caller.output_pair(out, array.dtype, array.shape, own.batch, given, in_place=name)
-    flat, *results = own.flat(array, result, log_det)
-    caller.core.coupling(*own.before, inverse, flat, own.each(), *results, **own.named)
+    elements = _Elements(name, value, params, settings)
+    caller, array = elements.caller, elements.value
+    inputs = array, elements.params
+    result, log_det = caller.output_pair(out, array.dtype, array.shape, elements.batch, inputs, in_place=name)
+    flat, *results = elements.flat(array, result, log_det)
+    caller.core.coupling(*elements.before, inverse, flat, elements.each(), *results, **elements.named)
     return caller.give_pair(result, log_det)
 
 
@@ -164,20 +166,22 @@ def pull(
     inverse: bool,
 ) -> Pair:
     """Gradients by the value and the parameters; those of shared parameters are sums over their rows."""
-    own = _Elements("value", value, params, settings)
-    caller, array = own.caller, own.value
+    elements = _Elements("value", value, params, settings)
+    caller, array = elements.caller, elements.value
     by_value = _arrays.strict("grad_value", grad_value, array.shape, array.dtype, caller)
-    by_log_det = _arrays.strict("grad_log_det", grad_log_det, own.batch, array.dtype, caller)
-    given = array, own.params, by_value, by_log_det
-    by_input, by_params = caller.output_pair(out, array.dtype, array.shape, own.params.shape, given)
+    by_log_det = _arrays.strict("grad_log_det", grad_log_det, elements.batch, array.dtype, caller)
+    inputs = array, elements.params, by_value, by_log_det
+    by_input, by_params = caller.output_pair(out, array.dtype, array.shape, elements.params.shape, inputs)
     each = by_params
-    if own.shared:
-        each = caller.scratch(own.full, array.dtype)
+    if elements.shared:
+        each = caller.scratch(elements.full, array.dtype)
     elif each.ndim != 3:
-        each = each.reshape(own.full)
-    flat, *cotangents, by_flat = own.flat(array, by_value, by_log_det, by_input)
-    caller.core.coupling_backward(*own.before, inverse, flat, own.each(), *cotangents, by_flat, each, **own.named)
-    if own.shared:
+        each = each.reshape(elements.full)
+    flat, *cotangents, by_flat = elements.flat(array, by_value, by_log_det, by_input)
+    caller.core.coupling_backward(
+        *elements.before, inverse, flat, elements.each(), *cotangents, by_flat, each, **elements.named
+    )
+    if elements.shared:
         with caller.queue():
-            by_params[...] = summed(each, (*own.batch, own.full[1]), own.params.shape)
+            by_params[...] = summed(each, (*elements.batch, elements.full[1]), elements.params.shape)
     return caller.give_pair(by_input, by_params)

@@ -94,8 +94,8 @@ class RowModule(Parametrised):
     def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
         """The arguments of a program of this compiled module."""
         steps, base, base_steps = self._steps(), "", 0
-        if (own := self._base_steps()) is not None:
-            base, first = own
+        if (of_base := self._base_steps()) is not None:
+            base, first = of_base
             steps, base_steps = [*first, *steps], len(first)
         made = [step.made_for(core) for step in steps]
         return self._features, self._context, base, made, base_steps, *self._context_scale()
@@ -123,7 +123,7 @@ class RowModule(Parametrised):
         self,
         caller: Caller,
         verb: Callable[..., None],
-        given: tuple[Any, ...],
+        inputs: tuple[Any, ...],
         results: tuple[NDArray[Any] | None, ...],
         rows: Rows,
         vector: NDArray[Any] | None,
@@ -137,17 +137,23 @@ class RowModule(Parametrised):
         if len(rows.batch) != 1:
             results = tuple(None if a is None else a.reshape(n, *a.shape[len(rows.batch) :]) for a in results)
         if not caller.foreign:
-            verb(*given, *results, context, vector)
+            verb(*inputs, *results, context, vector)
             return
-        *how, array = given
+        *how, array = inputs
         for part in _blocks(n):
-            own = context if context is None or len(context) == 1 else context[part]
-            verb(*how, _arrays.native(array[part]), *(None if a is None else a[part] for a in results), own, vector)
+            context_part = context if context is None or len(context) == 1 else context[part]
+            verb(
+                *how,
+                _arrays.native(array[part]),
+                *(None if a is None else a[part] for a in results),
+                context_part,
+                vector,
+            )
 
-    def _both(self, inverse: bool, given: Any, context: Any, parameters: Any, out: Any) -> Pair:
+    def _both(self, inverse: bool, values: Any, context: Any, parameters: Any, out: Any) -> Pair:
         """Value and log-determinant of a verb that takes x, if it is the inverse, or z."""
         name = "x" if inverse else "z"
-        caller, rows, program, dtype, vector = self._opened(name, given, context, parameters, True)
+        caller, rows, program, dtype, vector = self._opened(name, values, context, parameters, True)
         array = rows.array
         shape = rows.shape if rows.shape[:-1] == rows.batch else (*rows.batch, self._features)
         inputs = (array, rows.context, vector)
@@ -171,7 +177,7 @@ class RowModule(Parametrised):
         """Rows drawn by a program with a base, and their log densities; see `Flow.sample`."""
         caller, width = self._caller(), self._features
         assert self._dtype is not None
-        own = self._dtype
+        flow_dtype = self._dtype
         if like is not None:
             caller.answer_like(like)
         key = check.seed(seed)
@@ -180,17 +186,17 @@ class RowModule(Parametrised):
         if noise is not None:
             if first is not None:
                 raise ValueError(f"first_row: expected None beside noise, which is of these rows already, got {first}")
-            given = _arrays.shaped("noise", noise, rows.shape, caller)
+            opened_noise = _arrays.shaped("noise", noise, rows.shape, caller)
             with caller.queue():
-                rows.array = given.reshape(rows.rows, width)
-        kind = own if dtype is None else check.float_dtype("dtype", dtype)
-        if kind != own and kind != np.float64:
+                rows.array = opened_noise.reshape(rows.rows, width)
+        kind = flow_dtype if dtype is None else check.float_dtype("dtype", dtype)
+        if kind != flow_dtype and kind != np.float64:
             raise ValueError(f"dtype: expected 'float64', as the flow's own, got {dtype!r}; call .astype of the flow")
-        vector = None if parameters is None else self._own_parameters(parameters, self._program, own, caller)
+        vector = None if parameters is None else self._own_parameters(parameters, self._program, flow_dtype, caller)
         inputs = (rows.array, rows.context, vector)
         log_prob: Any = None
         if with_log_prob:
-            x, log_prob = caller.output_pair(out, own, rows.shape, rows.batch, inputs, first_dtype=kind)
+            x, log_prob = caller.output_pair(out, flow_dtype, rows.shape, rows.batch, inputs, first_dtype=kind)
         else:
             x = caller.output(out, kind, rows.shape, inputs)
         program = caller.queued(self._program)

@@ -86,8 +86,8 @@ class Transform(RowModule):
     def _program_and_dtype(self, dtype: np.dtype[Any]) -> tuple[Program, np.dtype[Any]]:
         if self._dtype is not None:
             return self._program, self._dtype
-        own = _arrays.native_dtype(dtype)
-        return self._program_for(own), own
+        native = _arrays.native_dtype(dtype)
+        return self._program_for(native), native
 
     def _program_for(self, dtype: np.dtype[Any]) -> Program:
         """The program of a transform without a dtype of its own, one for each dtype."""
