@@ -33,7 +33,7 @@ namespace headrace {
 constexpr int bf16_units = 16;
 constexpr int panel_blocks = 8;  // of a layer, that a position's values are added to at once (small_batch_plan)
 constexpr int most_bf16_parts = 3;
-constexpr int bf16_step = 32;   // inputs of a step
+constexpr int bf16_step = 32;  // inputs of a step
 constexpr int bf16_quad = 4;
 
 // The products of parts of a weight and of a value, the smallest first; and the sums of a unit in a small batch: the

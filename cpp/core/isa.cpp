@@ -87,8 +87,8 @@ std::vector<InstructionSet> compiled_sets() {
     [[maybe_unused]] const bool wide = HR_JOIN(has_, HEADRACE_WIDE_SET)() && x86_sets().v4;
     [[maybe_unused]] const bool dot = wide && x86_sets().avx512_bf16;
 #ifdef HEADRACE_BF16_DOT
-    const Bf16Kernels *const plain = HR_JOIN(bf16_, HEADRACE_WIDE_SET),
-                      *const by_dot = HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _bf16));
+    const Bf16Kernels *const plain = HR_JOIN(bf16_, HEADRACE_WIDE_SET), *const by_dot = HR_JOIN(
+                                                                            bf16_, HR_JOIN(HEADRACE_WIDE_SET, _bf16));
     sets.push_back({HR_NAME(_bf16_few), table, with_small_batches_of(by_dot, plain), sequences, dot});
     sets.push_back({HR_NAME(_bf16), table, by_dot, sequences, dot});
 #endif

@@ -172,8 +172,7 @@ HR_FN void add_to_blocks(const Bf16Sums& a, const uint32_t* const* weights, cons
             HR_UNROLLED
             for (int b = First; b < B; ++b) {
                 HR_UNROLLED
-                for (int q = 0; q < Q; ++q)
-                    f(r, b, q, sums + r * a.stride + b * bf16_planes(P) * bf16_units + q * W);
+                for (int q = 0; q < Q; ++q) f(r, b, q, sums + r * a.stride + b * bf16_planes(P) * bf16_units + q * W);
             }
         }
     };
@@ -204,9 +203,8 @@ HR_FN void add_to_blocks(const Bf16Sums& a, const uint32_t* const* weights, cons
             add(odd, odd_word(i));
         }
         if (next % bf16_step == 0) {
-            each([&](int r, int b, int q, float* place) {
-                store(place, load(place) + (even[r][b][q] + odd[r][b][q]));
-            });
+            each(
+                [&](int r, int b, int q, float* place) { store(place, load(place) + (even[r][b][q] + odd[r][b][q])); });
         } else {
             each([&](int r, int b, int q, float* place) {
                 store(place + even_plane(kind), even[r][b][q]);
@@ -260,12 +258,14 @@ void add_narrow(const Bf16Sums& a) {
                 const uint32_t* const weights = words_at<P>(a.weights, a.block[b], 0);
                 for (int q = 0; q < bf16_units; q += W) {
                     float* const place = planes_of<P>(a.sums + r * a.stride, b * bf16_units + q);
-                    V even = sum_before(a.k0, place + even_plane(kind)), odd = sum_before(a.k0, place + odd_plane(kind));
+                    V even = sum_before(a.k0, place + even_plane(kind)),
+                      odd = sum_before(a.k0, place + odd_plane(kind));
                     HR_UNROLLED
                     for (int i = 0; i < n; ++i) {
                         const int64_t word = step + word0;
                         even = dot(even, unit_weights<P>(weights + q, word + even_word(i), parts.weight), value[2 * i]);
-                        odd = dot(odd, unit_weights<P>(weights + q, word + odd_word(i), parts.weight), value[2 * i + 1]);
+                        odd =
+                            dot(odd, unit_weights<P>(weights + q, word + odd_word(i), parts.weight), value[2 * i + 1]);
                     }
                     if (ends) {
                         store(place, load(place) + (even + odd));
@@ -284,14 +284,14 @@ template <int P>
 void add_inputs(const Bf16Sums& a) noexcept {
     if (a.k0 >= a.k1) return;
     const int quads = (a.k1 - a.k0) / bf16_quad;
-    if (quads <= most_narrow_quads && a.k0 / bf16_step == (a.k1 - 1) / bf16_step &&
-        inputs_of(a.block, a.first) >= a.k1)
+    if (quads <= most_narrow_quads && a.k0 / bf16_step == (a.k1 - 1) / bf16_step && inputs_of(a.block, a.first) >= a.k1)
         return with_sizes<most_narrow_quads, 1>(quads, 1, [&]<int Quads, int>() { add_narrow<P, Quads>(a); });
     for (int first = a.first; first < a.end;) {
         const int blocks = part(a.end - first, most_blocks);
         for (int row = 0; row < a.rows;) {
             const int rows = part(a.rows - row, most_rows);
-            with_sizes<most_blocks, most_rows>(blocks, rows, [&]<int B, int R>() { add_blocks<P, B, R>(a, first, row); });
+            with_sizes<most_blocks, most_rows>(blocks, rows,
+                                               [&]<int B, int R>() { add_blocks<P, B, R>(a, first, row); });
             row += rows;
         }
         first += blocks;

@@ -35,9 +35,7 @@ void round_lines(const float* lines, int64_t stride, int first, int end, int vec
 template <class F, int P>
 void round_gradients(const float* lines, int64_t stride, int first, int end, int live, int vectors,
                      uint32_t* words) noexcept {
-    const auto line = [&](int64_t k, int64_t i) {
-        return k >= first && k < live ? load(lines + k * stride + i) : V{};
-    };
+    const auto line = [&](int64_t k, int64_t i) { return k >= first && k < live ? load(lines + k * stride + i) : V{}; };
     store_lines<F, P>(line, stride, first / F::whole * F::whole, end < live ? end : up_to_whole(live, F::whole),
                       vectors, words);
 }
@@ -127,9 +125,7 @@ void round_weights(const Bf16Layer& a, uint32_t* words) noexcept {
             for (int j = 0; j < length; j += W) {
                 Words v[P][W];
                 across<P>(
-                    [&](int i, Words(&parts)[P]) {
-                        unit_words<F, P>(a, b * bf16_units + u + i, j * F::values, parts);
-                    },
+                    [&](int i, Words(&parts)[P]) { unit_words<F, P>(a, b * bf16_units + u + i, j * F::values, parts); },
                     v);
                 for (int p = 0; p < P; ++p)
                     for (int i = 0; i < W; ++i) store_words(block + ((j + i) * P + p) * bf16_units + u, v[p][i]);

@@ -311,7 +311,8 @@ void round_column_tiles(const Bf16Layer& a, uint32_t* words) noexcept {
                 });
             for (int p = 0; p < P; ++p) {
                 transpose(v[p]);
-                for (int i = 0; i < W; ++i) store_words(step + p * tile_words + i * tile_step, bit_cast<Words>(v[p][i]));
+                for (int i = 0; i < W; ++i)
+                    store_words(step + p * tile_words + i * tile_step, bit_cast<Words>(v[p][i]));
             }
         }
     }

@@ -80,7 +80,8 @@ class Lines {
         layer.gated = shape.gated;
         layer.c_layer = shape.context;
         layer.live = t_.live_units(l);
-        layer.panel = std::exchange(panels_, panels_ + (parts_ > 0 ? rounded_lines(padded(shape.in)) : padded(shape.in)));
+        layer.panel =
+            std::exchange(panels_, panels_ + (parts_ > 0 ? rounded_lines(padded(shape.in)) : padded(shape.in)));
         if (parts_ > 0) add_pairs(layer, l);
         if (shape.below < 0) layer.fold = std::exchange(folded_, folded_ + shape.out);
         if (shape.context >= 0) layer.c = kept_.keep(lines_of(l, shape.context, layers_[size_t(shape.context)].value));
