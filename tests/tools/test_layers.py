@@ -19,7 +19,7 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 # too. The page is drawn from this list.
 STOREYS = {
     "base": (1050, "_base"),
-    "core": (2150, "_arrays _core config"),
+    "core": (2100, "_arrays _core config"),
     "flow": (5000, "_flow densities files ops transforms"),
     "fit": (7250, "_fit distributed rows training"),
     "methods": (6250, "ascent continuum sequences variational"),
