@@ -29,7 +29,8 @@ class Fault:
 
     def row(self):
         old, new = (" ".join(text.split()).replace("|", "\\|") for text in (self.old, self.new))
-        return f"| `{self.path.removeprefix('python/headrace/')}:{self.line}` | `{old}` to `{new}` | {self.verdict} |"
+        path = self.path.removeprefix("python/headrace/")
+        return f"| `{path}`, line {self.line} | `{old}` to `{new}` | {self.verdict} |"
 
 
 def faults_in(path, text):
