@@ -19,10 +19,12 @@ from headrace.files import FileFormatError, to_bytes
 
 if TYPE_CHECKING:
     from headrace import ascent as ascent
+    from headrace import choosing as choosing
     from headrace import continuum as continuum
     from headrace import convert as convert
     from headrace import dask as dask
     from headrace import densities as densities
+    from headrace import diagnosis as diagnosis
     from headrace import distributed as distributed
     from headrace import ops as ops
     from headrace import plot as plot

@@ -9,6 +9,8 @@ from typing_extensions import assert_type
 
 import headrace as hr
 
+OverTime: TypeAlias = hr.SequenceFlow | hr.CausalConvolution | hr.LinearPrediction
+
 
 def accepted(x: NDArray[np.float32], y: NDArray[np.float64], params: NDArray[np.float32], flow: hr.Flow) -> None:
     assert_type(flow.log_prob(x), NDArray[np.float32])
@@ -28,8 +30,7 @@ def accepted(x: NDArray[np.float32], y: NDArray[np.float64], params: NDArray[np.
     assert_type(hr.Ensemble([flow]).log_prob([[1.0]]), NDArray[Any])
     assert_type(flow.feature_names, tuple[str, ...] | None)
     hr.NSF(["age", "mass"], bounds={"mass": (0.0, None)}, periodic={0: (0.0, 1.0)})
-    over_time: TypeAlias = hr.SequenceFlow | hr.CausalConvolution | hr.LinearPrediction
-    assert_type(hr.load("path"), hr.Flow | hr.Ensemble | hr.TableDensity | hr.transforms.Transform | over_time)
+    assert_type(hr.load("path"), hr.Flow | hr.Ensemble | hr.TableDensity | hr.transforms.Transform | OverTime)
     assert_type(hr.Flow.load("path").log_prob(x), NDArray[np.float32])
     assert_type(hr.MAF.load("path"), hr.MAF)
     assert_type(hr.Ensemble.load("path"), hr.Ensemble)

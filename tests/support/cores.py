@@ -20,7 +20,7 @@ import cases
 import cuda_arrays
 from headrace._arrays import caller
 from headrace._core import cpu, structure
-from headrace._flow.program import module as _module
+from headrace._flow.program import evaluation as _evaluation
 from pairs import empty_of, pairs_of, places_of
 
 NAMES = ("cpu", "emu", "gpu")
@@ -92,7 +92,7 @@ class OnDevice:
 def in_place(core):
     """Inside, headrace takes this core for the CPU's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_module, "cpu", core)
+        patch.setattr(_evaluation, "cpu", core)
         patch.setattr(structure, "cpu", core)
         patch.setattr(caller.Caller, "core", core)
         patch.setattr(type(caller.NUMPY), "empty", staticmethod(lambda shape, dtype: np.full(shape, np.nan, dtype)))
