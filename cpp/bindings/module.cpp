@@ -63,7 +63,6 @@ PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
     active_isa();  // a bad HEADRACE_ISA is an ImportError
 
     m.def("isa", [] { return std::string(active_isa().name); });
-    m.def("bf16_isa", [] { return std::string(bf16_isa_name()); });
     m.def("isas", [] {
         std::vector<std::string> names;
         for (const InstructionSet& set : instruction_sets())

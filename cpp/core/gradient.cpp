@@ -88,10 +88,10 @@ std::vector<GroupPhase> phases_of(const Tasks& tasks, int64_t tiles, int64_t& co
     return phases;
 }
 
-// Rows of a tile: tiles divide sum_rows, and are no larger than gives every thread one, nor smaller than `least`.
-int tile_height(int64_t rows, int width, int least, int64_t threads) {
+// Rows of a tile: tiles divide sum_rows, and are no larger than gives every thread one.
+int tile_height(int64_t rows, int width, int64_t threads) {
     int height = sum_rows / 2;
-    while (height > least && height % 2 == 0 && height / 2 % width == 0 && (rows + height - 1) / height < threads)
+    while (height > 2 * width && height % 2 == 0 && height / 2 % width == 0 && (rows + height - 1) / height < threads)
         height /= 2;
     return height;
 }
@@ -139,9 +139,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
         }
 
     const int64_t threads = threads_for(request.rows);
-    // In bf16 the sums over rows take whole steps of them.
-    const int least = std::max(2 * kernels.width, back.bf16 ? bf16_step : 0);
-    const int height = tile_height(request.rows, kernels.width, least, threads);
+    const int height = tile_height(request.rows, kernels.width, threads);
     back.height = height;
     const int64_t tape = (chain.tape.lines * height + 15) / 16 * 16;
     if (!gradient.weights || chain.n_networks == 0) return run_apart(kernels, chain, call, back, request.rows, tape);

@@ -1,6 +1,5 @@
 #include "isa.hpp"
 
-#include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -26,6 +25,16 @@ extern const Bf16Kernels bf16_amx_emulated[];
 
 namespace {
 
+#ifdef HEADRACE_AMX
+// Whether the processor has the instructions for tiles of bf16, and the system lets this process use their registers.
+// The request for these registers has a cost, so it is made only where HEADRACE_ISA names the set.
+bool may_use_tiles(const char* name) {
+    if (!x86_sets().amx_bf16) return false;
+    const char* const wanted = std::getenv("HEADRACE_ISA");
+    return !wanted || std::string(wanted) != name || request_tiles();
+}
+#endif
+
 // Whether the processor has a set, by its name in HEADRACE_SETS.
 [[maybe_unused]] bool has_native() {
     return true;
@@ -40,43 +49,6 @@ namespace {
     return x86_sets().v4;
 }
 
-// Kernels for tiles of rows, with those of another set for small batches; each with weights of its own.
-[[maybe_unused]] const Bf16Kernels* with_small_batches_of(const Bf16Kernels* few, const Bf16Kernels* many) {
-    static Bf16Kernels both[most_bf16_parts];
-    for (int i = 0; i < most_bf16_parts; ++i) {
-        both[i] = many[i];
-        both[i].layout.row_words = few[i].layout.row_words;
-        both[i].layout.apart = true;
-        both[i].round_row = few[i].round_row;
-        both[i].add = few[i].add;
-        both[i].finish = few[i].finish;
-        both[i].round_weights = few[i].round_weights;
-        both[i].round_tile_weights = many[i].round_weights;
-    }
-    return both;
-}
-
-#define HR_TEXT_(text) #text
-#define HR_TEXT(text) HR_TEXT_(text)
-#define HR_NAME(kind) HR_TEXT(HR_JOIN(HEADRACE_WIDE_SET, kind))
-
-// Products in bf16 by the kernels that are fastest on a processor: the first line that it fits. Nothing is timed at run
-// time. VDPBF16PS takes half the time of the multiply-adds that it replaces on Zen 4 and Zen 5, and twice that time on
-// Intel's Xeons: there it pays for small batches alone, which wait for the bytes of their weights.
-struct FastestProducts {
-    bool tiles, intel;  // what the processor must have, and be
-    const char* set;
-};
-#ifdef HEADRACE_WIDE_SET
-constexpr FastestProducts fastest_products[] = {
-    {true, false, HR_NAME(_amx)},
-    {false, true, HR_NAME(_bf16_few)},
-    {false, false, HR_NAME(_bf16)},
-};
-#else
-constexpr FastestProducts fastest_products[] = {{true, false, ""}};
-#endif
-
 std::vector<InstructionSet> compiled_sets() {
 #define X(set) {#set, &table_##set, bf16_##set, &sequences_##set, has_##set()},
     std::vector<InstructionSet> sets = {HEADRACE_SETS};
@@ -84,20 +56,20 @@ std::vector<InstructionSet> compiled_sets() {
 #ifdef HEADRACE_WIDE_SET
     const KernelTable* const table = &HR_JOIN(table_, HEADRACE_WIDE_SET);
     const SequenceKernels* const sequences = &HR_JOIN(sequences_, HEADRACE_WIDE_SET);
+#define HR_TEXT_(text) #text
+#define HR_TEXT(text) HR_TEXT_(text)
+#define HR_NAME(kind) HR_TEXT(HR_JOIN(HEADRACE_WIDE_SET, kind))
     [[maybe_unused]] const bool wide = HR_JOIN(has_, HEADRACE_WIDE_SET)() && x86_sets().v4;
     [[maybe_unused]] const bool dot = wide && x86_sets().avx512_bf16;
 #ifdef HEADRACE_BF16_DOT
-    const Bf16Kernels *const plain = HR_JOIN(bf16_, HEADRACE_WIDE_SET), *const by_dot = HR_JOIN(
-                                                                            bf16_, HR_JOIN(HEADRACE_WIDE_SET, _bf16));
-    sets.push_back({HR_NAME(_bf16_few), table, with_small_batches_of(by_dot, plain), sequences, dot});
-    sets.push_back({HR_NAME(_bf16), table, by_dot, sequences, dot});
+    sets.push_back({HR_NAME(_bf16), table, HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _bf16)), sequences, dot});
 #endif
 #ifdef HEADRACE_AMX
-    const Bf16Kernels* const by_tiles = HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _amx));
-    sets.push_back({HR_NAME(_amx), table, by_tiles, sequences, dot && x86_sets().amx_bf16, true});
+    const bool tiles = dot && may_use_tiles(HR_NAME(_amx));
+    sets.push_back({HR_NAME(_amx), table, HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _amx)), sequences, tiles, true});
 #endif
 #ifdef HEADRACE_AMX_EMULATION
-    sets.push_back({"amx_emulated", table, bf16_amx_emulated, sequences, wide, false, true});
+    sets.push_back({"amx_emulated", table, bf16_amx_emulated, sequences, wide, true, true});
 #endif
 #endif
     return sets;
@@ -120,67 +92,30 @@ std::string set_not_built() {
 
 namespace {
 
-// Null: any.
-const char* wanted_set() {
-    const char* const wanted = std::getenv("HEADRACE_ISA");
-    return wanted && *wanted ? wanted : nullptr;
-}
-
-const InstructionSet* fastest(bool with_tiles) {
-    for (const FastestProducts& line : fastest_products) {
-        if ((line.tiles && !with_tiles) || (line.intel && !x86_sets().intel)) continue;
-        for (const InstructionSet& set : instruction_sets())
-            if (set.supported && std::string_view(set.name) == line.set) return &set;
-    }
-    return nullptr;
-}
-
 const InstructionSet& choose() {
-    const char* const wanted = wanted_set();
+    const auto& sets = instruction_sets();
+    const char* wanted = std::getenv("HEADRACE_ISA");
     std::string supported;
     const InstructionSet* best = nullptr;
-    for (const InstructionSet& set : instruction_sets()) {
+    for (const InstructionSet& set : sets) {
         if (!set.supported) continue;
-        if (wanted && std::string_view(wanted) == set.name && (!set.tiles || request_tiles())) return set;
+        if (wanted && *wanted && std::string(wanted) == set.name) return set;
         if (set.emulated) continue;
         supported += (supported.empty() ? "" : ", ") + std::string(set.name);
-        if (!set.tiles) best = &set;
+        if (!set.on_request) best = &set;
     }
-    if (wanted)
+    if (wanted && *wanted)
         throw std::runtime_error("HEADRACE_ISA: expected one of " + supported +
                                  ", which this build has and this processor runs, got " + wanted);
     if (!best) throw std::runtime_error("headrace needs at least x86-64-v2 (SSE4.2)");
-    const InstructionSet* const products = fastest(false);
-    return products ? *products : *best;
+    return *best;
 }
-
-const InstructionSet& expected_for_bf16() {
-    const InstructionSet* const set = wanted_set() ? nullptr : fastest(true);
-    return set ? *set : active_isa();
-}
-
-std::atomic<const InstructionSet*> chosen_for_bf16{nullptr};
 
 }  // namespace
 
 const InstructionSet& active_isa() {
     static const InstructionSet& set = choose();
     return set;
-}
-
-const InstructionSet& bf16_isa() {
-    static const InstructionSet& set = []() -> const InstructionSet& {
-        const InstructionSet& expected = expected_for_bf16();
-        const InstructionSet& used = expected.tiles && !request_tiles() ? active_isa() : expected;
-        chosen_for_bf16 = &used;
-        return used;
-    }();
-    return set;
-}
-
-const char* bf16_isa_name() {
-    const InstructionSet* const chosen = chosen_for_bf16;
-    return (chosen ? *chosen : expected_for_bf16()).name;
 }
 
 }  // namespace headrace

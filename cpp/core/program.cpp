@@ -21,19 +21,13 @@ namespace {
 constexpr int min_tile_vectors = 3;
 constexpr int64_t tile_cache_bytes = 768 * 1024;
 
-// Rows for which a tile of one vector takes less time than a small batch, whose time grows with its rows: fewer where
-// the time is not that of reading the weights. In between, on Zen 4 as on a Xeon, the two are equal within a fifth.
-int least_tile_rows(size_t n_weights) {
-    return n_weights < (1 << 16) ? 3 : n_weights < (1 << 19) ? 5 : 7;
-}
-
 Bf16Layout layout_of(int parts) {
     if (parts < 0 || parts > most_bf16_parts) throw std::invalid_argument("bf16_parts: expected 0, 1, 2 or 3");
-    return parts > 0 ? bf16_isa().bf16[parts - 1].layout : Bf16Layout{};
+    return parts > 0 ? active_isa().bf16[parts - 1].layout : Bf16Layout{};
 }
 
 const Bf16Kernels& bf16_kernels(const Bf16Layout& layout) {
-    return bf16_isa().bf16[layout.parts - 1];
+    return active_isa().bf16[layout.parts - 1];
 }
 
 }  // namespace
@@ -70,24 +64,22 @@ Aligned<uint32_t> Program<T>::rounded(const float* weights, bool back) const {
     Aligned<uint32_t> pairs = aligned_memory<uint32_t>(back ? structure_.n_back_pairs() : structure_.n_pairs());
     struct Task {
         RoundedLayer of;
-        uint32_t *words, *of_tiles;
+        uint32_t* pairs;
     };
     std::vector<Task> tasks;
     for (size_t i = 0; i < structure_.steps().size(); ++i) {
         const Bf16Layout layout = structure_.bf16_of(i);
         if (layout.parts == 0) continue;
         uint32_t* const out = pairs.get() + (back ? structure_.back_pairs_of(i) : structure_.pairs_of(i));
-        uint32_t* const of_tiles = out + structure_.conditioner(i)->n_pairs(layout).tiles;
         for (RoundedLayer& rounded : structure_.conditioner(i)->rounded(layout)) {
             rounded.layer.weights = weights + structure_.weights_of(i);
-            tasks.push_back({std::move(rounded), out, of_tiles});
+            tasks.push_back({std::move(rounded), out});
         }
     }
     const Bf16Kernels& kernels = bf16_kernels(structure_.bf16());
     parallel_for(int64_t(tasks.size()), [&](int64_t i) {
         const Task& task = tasks[size_t(i)];
-        (back ? kernels.round_columns : kernels.round_weights)(task.of.layer, task.words);
-        if (!back && kernels.round_tile_weights) kernels.round_tile_weights(task.of.layer, task.of_tiles);
+        (back ? kernels.round_columns : kernels.round_weights)(task.of.layer, task.pairs);
     });
     return pairs;
 }
@@ -139,13 +131,13 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     const Chain<T>& chain = compiled.chain;
     Call<T> call = call_with(compiled, request, weights);
 
-    if (request.rows < least_tile_rows(n_weights()) && !chain.tiles_only && !request.tiles_only) {
+    if (request.rows < small_batch && !chain.tiles_only && !request.tiles_only) {
         kernels.run_small(chain, call, thread_scratch<T>(small_scratch(chain)));
         return;
     }
 
     Aligned<T> folded;
-    // In bf16 a unit's sum takes its inputs in one order, so that nothing is folded.
+    // In bf16 a unit's sum takes its pairs in one order, so that nothing is folded.
     if (structure_.n_folded() > 0 && request.one_context_row && structure_.n_pairs() == 0) {
         std::vector<T> row(context());
         bool finite = true;

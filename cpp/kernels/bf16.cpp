@@ -12,43 +12,29 @@
 namespace headrace {
 namespace {
 
-constexpr int row_words = 2 / VectorWords::values;
-
 #ifdef HR_BF16_TILES
 template <int P>
 constexpr Bf16Kernels kernels_of = {
-    {P, 1, row_words, bf16_units, true},
-    round_lines<TileWords, P>,
-    amx_product<P>,
-    round_row<P>,
-    add_inputs<P>,
-    finish_units<P>,
-    round_weights<P>,
+    {P, tile_step, 2},
+    round_lines<P, tile_step>,
+    tile_pair_product<P>,
+    round_row<P, tile_step>,
+    tile_add_pairs<P>,
+    tile_finish_units<P>,
     round_weight_tiles<P>,
     round_column_tiles<P>,
-    round_gradients<TileWords, P>,
+    round_gradients<P, tile_step>,
     tile_column_product<P>,
-    row_words_of<TileWords, P>,
-    word_panels<TileWords, P>,
+    row_pairs<P>,
+    pair_panels<P>,
     tile_weight_product<P>,
 };
 #else
 template <int P>
 constexpr Bf16Kernels kernels_of = {
-    {P, row_words, row_words, row_block, false},
-    round_lines<VectorWords, P>,
-    vector_product<P>,
-    round_row<P>,
-    add_inputs<P>,
-    finish_units<P>,
-    round_weights<P>,
-    nullptr,
-    round_columns<P>,
-    round_gradients<VectorWords, P>,
-    column_product<P>,
-    row_words_of<VectorWords, P>,
-    word_panels<VectorWords, P>,
-    vector_weight_product<P>,
+    {P, 1, 1},       round_lines<P, 1>, pair_product<P>,        round_row<P, 1>,       add_pairs<P>,
+    finish_units<P>, round_weights<P>,  round_columns<P>,       round_gradients<P, 1>, column_product<P>,
+    row_pairs<P>,    pair_panels<P>,    weight_pair_product<P>,
 };
 #endif
 

@@ -1,6 +1,11 @@
-// Products of tiles of rows by AMX: tiles of 16 x 16 sums, to which TDPBF16PS adds a step of each at once. P is the
-// number of parts (core/bf16.hpp). The tests compile this file with a software version of the instructions, too
-// (tests/amx_emulation). Small batches take vectors, whose bits are the same.
+// Products of pairs by AMX: tiles of 16 x 16 sums, to which TDPBF16PS adds 16 pairs of each at once. P is the number of
+// parts (core/bf16.hpp). The tests compile this file with a software version of the instructions, too
+// (tests/amx_emulation).
+//
+// A sum takes its pairs in another order than by VDPBF16PS: of 16 of them the even products from zero, the odd ones
+// from zero, both added, and this to the sum; of several parts the smallest products first. Its bits differ from
+// VDPBF16PS's, but again one sum has one order in every kernel: 16 pairs are a step, steps are those of the layer, and
+// zeros change nothing.
 #pragma once
 
 #include "bf16_products-inl.hpp"
@@ -16,7 +21,7 @@ namespace headrace {
 namespace {
 
 static_assert(W == 16);
-constexpr int tile_step = bf16_step / 2;    // words of a step
+constexpr int tile_step = 16;               // pairs of a step
 constexpr int tile_words = 16 * tile_step;  // of a step of 16 units, or inputs, for one part
 
 // ---- the registers --------------------------------------------------------------------------------------------------
@@ -118,7 +123,7 @@ class TileRegisters {
 
 // ---- a product ------------------------------------------------------------------------------------------------------
 
-// A factor in memory, in words: the left one [line][word], the right one [word][column].
+// A factor in memory, in words: the left one [line][pair], the right one [pair][column].
 struct TileFactor {
     const uint32_t* at;
     int64_t line;  // from one line to the next
@@ -170,6 +175,15 @@ HR_FN void add_steps(TileFactor left, TileFactor right, int64_t column, int step
 
 // ---- forth ----------------------------------------------------------------------------------------------------------
 
+// A block's weights lie step by step, in each [pair][part][unit] and then [part][unit][pair].
+template <int P>
+constexpr int step_words = 2 * P * tile_words;
+
+template <int P>
+HR_FN const uint32_t* block_weights(const uint32_t* weights, const uint32_t* block, int i, int pair) {
+    return weights + 2 * P * int64_t(block[i]) + int64_t(pair) / tile_step * step_words<P>;
+}
+
 HR_FN void finish_lines(const Bf16Product& a, int unit, int units, int vectors) {
     if (!a.bias) return;
     for (int m = unit; m < unit + units; ++m)
@@ -181,24 +195,18 @@ HR_FN void finish_lines(const Bf16Product& a, int unit, int units, int vectors) 
         }
 }
 
-HR_FN int steps_with(int n) {
-    return (n + bf16_step - 1) / bf16_step;
-}
-
-// A block's weights lie step by step, in each [part][unit][word].
 template <int P>
-void amx_product(const Bf16Product& a, int vectors) noexcept {
-    const int64_t step0 = a.k0 / bf16_step;
-    const int steps = steps_with(a.k1) - int(step0);
+void tile_pair_product(const Bf16Product& a, int vectors) noexcept {
+    const int steps = (a.pair1 - a.pair0) / tile_step;
     for (int done = 0; done < a.units;) {
         const int unit = a.unit + done, first = unit % bf16_units;
         const int units = a.units - done < bf16_units - first ? a.units - done : bf16_units - first;
-        const uint32_t* const weights = a.weights + P * (a.block[unit / bf16_units] + step0 * tile_words);
-        const TileFactor left{weights + first * tile_step, tile_step, tile_words, P * tile_words};
+        const uint32_t* const weights = block_weights<P>(a.weights, a.block, unit / bf16_units, a.pair0);
+        const TileFactor left{weights + P * tile_words + first * tile_step, tile_step, tile_words, step_words<P>};
         const TileRegisters<P> registers(units);
         for (int v = 0; v < vectors;) {
             const int n = part(vectors - v, tile_columns<P>);
-            const TileFactor right{a.input + step0 * tile_step * P * a.stride + v * W, P * a.stride, a.stride,
+            const TileFactor right{a.input + int64_t(a.pair0) * P * a.stride + v * W, P * a.stride, a.stride,
                                    tile_step * P * a.stride};
             const TileSums sums{a.output + done * a.stride + v * W, a.stride, W};
             with_sizes<tile_columns<P>, 1>(n, 1, [&]<int N, int>() {
@@ -217,21 +225,70 @@ void amx_product(const Bf16Product& a, int vectors) noexcept {
     }
 }
 
+// The rows of a small batch are the left factor.
+template <int P>
+HR_FN void add_block(const Bf16Sums& a, int i, int pair0, int pair1) {
+    const int length = pairs_of(a.block, i), end = length < pair1 ? length : pair1;
+    const TileFactor left{a.input + int64_t(pair0) * P, a.stride, pair_group, P * pair_group};
+    const TileFactor right{block_weights<P>(a.weights, a.block, i, pair0), P * bf16_units, bf16_units, step_words<P>};
+    if (pair0 < end) add_steps<P, 1, false>(left, right, 0, (end - pair0) / tile_step);
+}
+
+template <int P>
+void tile_add_pairs(const Bf16Sums& a) noexcept {
+    if (a.pair1 <= a.pair0) return;
+    const TileRegisters<P> registers(a.rows);
+    for (int i = a.first; i < a.end; ++i) {
+        const TileSums sums{a.sums + i * bf16_units, a.stride, 0};
+        load_sums<1>(sums);
+        add_block<P>(a, i, a.pair0, a.pair1);
+        store_sums<1>(sums);
+    }
+}
+
+template <int P>
+void tile_finish_units(const Bf16Ends& a) noexcept {
+    for (int i = a.add.first; i < a.add.end; ++i) {
+        float lanes[small_batch][W];
+        {
+            const TileRegisters<P> registers(a.add.rows);
+            const TileSums sums{a.add.sums + i * bf16_units, a.add.stride, 0};
+            load_sums<1>(sums);
+            if (a.add.pair0 < a.add.pair1) {
+                add_block<P>(a.add, i, a.add.pair0, a.add.pair1);
+                store_sums<1>(sums);
+            }
+            add_block<P>(a.add, i, a.add.pair1, a.pair_end);
+            store_sums<1>({lanes[0], W, 0});
+        }
+        const int u = i * bf16_units;
+        const auto finish = [&](auto&& with) {
+            for (int r = 0; r < a.add.rows; ++r) with(r * a.add.stride, load(lanes[r]) + load(a.bias + u));
+        };
+        if (a.alone) {
+            finish([&](int64_t row, V sum) { settle_alone(a, row, u, sum); });
+        } else {
+            with_activation(a.activation, [&]<class A>() {
+                finish([&](int64_t row, V sum) { settle_vector<P, A>(a, row, u, sum); });
+            });
+        }
+    }
+}
+
 // ---- back -----------------------------------------------------------------------------------------------------------
 
-// A block's weights lie step by step, in each [part][input][word of units].
+// A block's weights lie step by step, in each [part][input][pair of units].
 template <int P>
 void tile_column_product(const Bf16Columns& a, int vectors) noexcept {
-    const int64_t step0 = a.unit0 / bf16_step;
-    const int steps = steps_with(a.unit1) - int(step0);
+    const int steps = (a.pair1 - a.pair0) / tile_step;
     for (int done = 0; done < a.columns;) {
         const int k = a.column + done, first = k % bf16_units;
         const int columns = a.columns - done < bf16_units - first ? a.columns - done : bf16_units - first;
-        const uint32_t* const weights = a.weights + P * (a.back[k / bf16_units] + step0 * tile_words);
+        const uint32_t* const weights = a.weights + P * (a.back[k / bf16_units] + int64_t(a.pair0) * bf16_units);
         const TileFactor left{weights + first * tile_step, tile_step, tile_words, P * tile_words};
         for (int v = 0; v < vectors;) {
             const int n = part(vectors - v, tile_columns<P>);
-            const TileFactor right{a.grad + step0 * tile_step * P * a.stride + v * W, P * a.stride, a.stride,
+            const TileFactor right{a.grad + int64_t(a.pair0) * P * a.stride + v * W, P * a.stride, a.stride,
                                    tile_step * P * a.stride};
             float lanes[bf16_units][tile_columns<P>][W];
             {
@@ -285,35 +342,36 @@ void tile_weight_product(const Bf16Weights& a, int units, int vectors) noexcept 
 // ---- weights --------------------------------------------------------------------------------------------------------
 
 template <int P>
-void round_weight_tiles(const Bf16Layer& a, uint32_t* words) noexcept {
-    for (int b = 0; b * bf16_units < a.out; ++b)
-        for (int k = 0; k < inputs_of(a.block, b); k += bf16_step) {
-            uint32_t* const step = words + P * (int64_t(a.block[b]) + k / bf16_step * tile_words);
-            for (int i = 0; i < bf16_units; ++i) {
-                Words parts[P];
-                unit_words<TileWords, P>(a, b * bf16_units + i, k, parts);
-                for (int p = 0; p < P; ++p) store_words(step + p * tile_words + i * tile_step, parts[p]);
-            }
+void round_weight_tiles(const Bf16Layer& a, uint32_t* pairs) noexcept {
+    for (int b = 0; b * bf16_units < a.out; ++b) {
+        const int length = pairs_of(a.block, b);
+        for (int j = 0; j < length; j += tile_step) {
+            uint32_t* const step = pairs + 2 * P * int64_t(a.block[b]) + int64_t(j) / tile_step * step_words<P>;
+            Pairs v[P][W];
+            across<P>(
+                [&](int i, Pairs(&parts)[P]) {
+                    unit_pairs<P>(a, b * bf16_units + i, j, parts);
+                    for (int p = 0; p < P; ++p)
+                        store_pairs(step + P * tile_words + p * tile_words + i * tile_step, parts[p]);
+                },
+                v);
+            for (int p = 0; p < P; ++p)
+                for (int i = 0; i < W; ++i) store_pairs(step + (i * P + p) * bf16_units, v[p][i]);
         }
+    }
 }
 
 template <int P>
-void round_column_tiles(const Bf16Layer& a, uint32_t* words) noexcept {
+void round_column_tiles(const Bf16Layer& a, uint32_t* pairs) noexcept {
     int first = 0;
     for (int k = 0; k < a.in; k += bf16_units) {
         while (first < a.out && a.visible[first] <= k) ++first;
-        for (int64_t unit = first / bf16_step * bf16_step; unit < a.out; unit += bf16_step) {
-            uint32_t* const step = words + P * (a.back[k / bf16_units] + unit / bf16_step * tile_words);
-            V v[P][W];
-            for (int i = 0; i < bf16_step; i += bf16_quad)
-                column_words<TileWords, P>(a, int(unit) + i, k, [&](int64_t word, const Words(&parts)[P]) {
-                    for (int p = 0; p < P; ++p) v[p][word % tile_step] = bit_cast<V>(parts[p]);
-                });
-            for (int p = 0; p < P; ++p) {
-                transpose(v[p]);
-                for (int i = 0; i < W; ++i)
-                    store_words(step + p * tile_words + i * tile_step, bit_cast<Words>(v[p][i]));
-            }
+        for (int64_t j = first / (2 * tile_step) * tile_step; 2 * j < a.out; j += tile_step) {
+            uint32_t* const step = pairs + P * (a.back[k / bf16_units] + j * bf16_units);
+            Pairs v[P][W];
+            across<P>([&](int i, Pairs(&parts)[P]) { column_pairs<P>(a, int(2 * (j + i)), k, parts); }, v);
+            for (int p = 0; p < P; ++p)
+                for (int i = 0; i < W; ++i) store_pairs(step + p * tile_words + i * tile_step, v[p][i]);
         }
     }
 }

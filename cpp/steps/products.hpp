@@ -5,11 +5,9 @@ namespace headrace {
 
 // Layout of bf16 values for products of them (core/bf16.hpp).
 struct Bf16Layout {
-    int parts = 0;       // of each value; 0: products are exact
-    int words = 1;       // of two values in lines and tapes, and of two weights for tiles of rows
-    int row_words = 1;   // of two values of a small batch, and of two weights for it
-    int units = 8;       // of an op
-    bool apart = false;  // tiles of rows and small batches have weights of their own
+    int parts = 0;   // of each number; 0: products are exact
+    int step = 1;    // number of pairs added at once
+    int copies = 1;  // of the weights for the run
 };
 
 // How a backward sum is combined with its output: added, written as it is, or multiplied by an activation's

@@ -1,11 +1,11 @@
 """Networks whose numbers are rounded to bf16, with sums in float32: to the bit, as docs/bf16.md states it.
 
-A row's sums take its inputs in the order of their levels, in steps of 32: of each step the even ones from zero, the
-odd ones from zero, both added, and this to the sum. A multiply-add rounds once; before it, float64 holds the exact
-product of two bf16 values, and rounding a sum with it to float64 first does not change its rounding to float32.
+A row's sums are taken over its inputs in the order of their levels, two by two, of each two the second one first. A
+multiply-add rounds once; before it, float64 holds the exact product of two bf16 numbers, and rounding a sum with it
+to float64 first does not change its rounding to float32.
 
-Values of several parts are each the sum of so many bf16 values: each step adds the products of parts that count one
-kind after the other, the smallest first.
+Numbers of several parts are each the sum of so many numbers of bf16: of a pair, all products of parts that count but
+the largest are summed from zero, then added, and then come the largest ones.
 """
 
 from dataclasses import dataclass
@@ -36,26 +36,27 @@ def parts_of(x, parts, least=LEAST_VALUE):
     return [part.astype(np.float64) for part in found]
 
 
-STEP = 32  # inputs
-
-
 def _products(parts):
-    """Which parts of a weight and of an input are multiplied, smaller ones first."""
-    return [(i, order - i) for order in range(parts - 1, -1, -1) for i in range(order, -1, -1)]
+    """Which parts of a weight and of an input are multiplied: all but the largest, smaller ones first."""
+    return [(i, order - i) for order in range(parts - 1, 0, -1) for i in range(order, -1, -1)]
 
 
-def rounded_product(inputs, weights, parts=1):
+def rounded_product(inputs, weights, parts=1, tiles=False):
     """Sums over the inputs ``(rows, in)`` of weights ``(out, in)``, as ``(rows, out)`` in float32."""
     x, w = parts_of(inputs, parts), parts_of(weights, parts, LEAST_WEIGHT)
-    x, w = ([np.ascontiguousarray(part.T) for part in parts] for parts in (x, w))  # an input's values side by side
+    x, w = ([np.ascontiguousarray(part.T) for part in parts] for parts in (x, w))  # an input's numbers side by side
+    if tiles:
+        return _tiled(x, w, [*_products(parts), (0, 0)])
     n, shape = len(x[0]), (x[0].shape[1], w[0].shape[1])
     total, exact = np.zeros(shape, np.float32), np.empty(shape)
-    for first in range(0, n, STEP):
+    for k in range(0, n, 2):
+        rest = np.zeros(shape, np.float32)
         for i, j in _products(parts):
-            sums = [np.zeros(shape, np.float32), np.zeros(shape, np.float32)]
-            for k in range(first, min(n, first + STEP)):
-                _add(sums[k % 2], x[j][k], w[i][k], exact)
-            total = total + (sums[0] + sums[1])
+            for member in range(min(k + 1, n - 1), k - 1, -1):
+                _add(rest, x[j][member], w[i][member], exact)
+        total += rest
+        for member in range(min(k + 1, n - 1), k - 1, -1):
+            _add(total, x[0][member], w[0][member], exact)
     return total
 
 
@@ -66,10 +67,23 @@ def _add(total, x, w, exact):
     total[...] = exact
 
 
-def rounded_sums(inputs, weights, parts=1):
+def _tiled(x, w, products):
+    """In the order of AMX: of 16 pairs the even and the odd members from zero, both added, and this to the sum."""
+    n, shape = len(x[0]), (x[0].shape[1], w[0].shape[1])
+    total, exact = np.zeros(shape, np.float32), np.empty(shape)
+    for first in range(0, n, 32):
+        for i, j in products:
+            sums = [np.zeros(shape, np.float32), np.zeros(shape, np.float32)]
+            for k in range(first, min(n, first + 32)):
+                _add(sums[k % 2], x[j][k], w[i][k], exact)
+            total = total + (sums[0] + sums[1])
+    return total
+
+
+def rounded_sums(inputs, weights, parts=1, tiles=False):
     """The same sums of the same products, in float64."""
     x, w = parts_of(inputs, parts), parts_of(weights, parts, LEAST_WEIGHT)
-    return sum(x[j] @ w[i].T for i, j in _products(parts))
+    return sum(x[j] @ w[i].T for i, j in [(0, 0), *_products(parts)])
 
 
 def sorted_units(masks, features, per_output, passive=None):
@@ -105,7 +119,7 @@ def sorted_units(masks, features, per_output, passive=None):
 class RoundedNetwork:
     """As `Network`, of ReLU, in float32.
 
-    ``orders`` are those of `sorted_units`, ``parts`` those of each value.
+    ``orders`` are those of `sorted_units`, ``parts`` those of each number, ``tiles`` says which order sums have.
     """
 
     weights: list
@@ -113,6 +127,7 @@ class RoundedNetwork:
     masks: list
     orders: list
     parts: int = 1
+    tiles: bool = False
 
     def __call__(self, inputs):
         return self.values(inputs)[-1]
@@ -125,7 +140,7 @@ class RoundedNetwork:
         values = [np.asarray(inputs, np.float32)]
         for layer in range(len(self.weights)):
             order = self.orders[layer]
-            sums = rounded_product(values[-1][:, order], self.dense(layer)[:, order], self.parts)
+            sums = rounded_product(values[-1][:, order], self.dense(layer)[:, order], self.parts, self.tiles)
             sums = sums + np.asarray(self.biases[layer], np.float32)
             values.append(np.maximum(sums, np.float32(0.0)) if layer + 1 < len(self.weights) else sums)
         return values
@@ -139,7 +154,7 @@ class RoundedNetwork:
         values, found = self.values(inputs) if values is None else values, [by_outputs]
         for layer in reversed(range(len(self.weights))):
             order = self.orders[layer + 1]
-            by_value = product(found[0][:, order], self.dense(layer)[order].T, self.parts)
+            by_value = product(found[0][:, order], self.dense(layer)[order].T, self.parts, self.tiles)
             found.insert(0, by_value if layer == 0 else np.where(values[layer] > 0, by_value, 0))
         return found[1:], found[0]
 
@@ -150,7 +165,7 @@ class RoundedNetwork:
             total = 0.0
             for begin in range(0, len(value), block):
                 rows = slice(begin, begin + block)
-                total = total + product(gradient[rows].T, value[rows].T, self.parts)
+                total = total + product(gradient[rows].T, value[rows].T, self.parts, self.tiles)
             weights.append(np.where(self.masks[layer], total, 0))
             biases.append(gradient.sum(axis=0, dtype=np.float64))
         return weights, biases

@@ -15,7 +15,7 @@ import numpy as np
 
 import headrace as hr
 
-FEATURES, ROWS, SMALL_BATCH = 5, 32, 2
+FEATURES, ROWS, SMALL_BATCH = 5, 32, 3
 FLOWS = {
     "MAF": hr.MAF,
     "IAF": hr.IAF,

@@ -6,8 +6,6 @@
 namespace headrace {
 namespace {
 
-constexpr int most_levels = 32;  // of a panel
-
 class Planner {
   public:
     explicit Planner(const MaskedConditioner& t) : t_(t), n_layers_(int(t.layers().size())) {}
@@ -58,15 +56,6 @@ class Planner {
     int known(int layer, int p) const {
         const auto& shape = t_.layers()[size_t(layer)];
         return shape.below < 0 ? std::min(shape.in, t_.inputs_up_to(p - 1)) : first(shape.below, p - 1);
-    }
-
-    // The layer of most weights.
-    int largest() const {
-        const auto weights = [](const auto& layer) { return int64_t(layer.in) * layer.out; };
-        const auto& layers = t_.layers();
-        return int(std::max_element(layers.begin(), layers.end(),
-                                    [&](const auto& a, const auto& b) { return weights(a) < weights(b); }) -
-                   layers.begin());
     }
 
   private:
@@ -138,18 +127,12 @@ PlanStorage parallel_plan(const MaskedConditioner& t, int block) {
     return plan.finish();
 }
 
-PlanStorage sequential_plan(const MaskedConditioner& t, int panel, int step) {
+PlanStorage sequential_plan(const MaskedConditioner& t, int panel) {
     Planner plan(t);
     const int last = plan.last_layer();
     std::vector<int> known(last + 1, 0);
-    const int largest = plan.largest();
-    for (int p = 1, q; p <= t.max_level(); p = q) {
-        q = std::min(t.max_level() + 1, p + panel);
-        // As soon as another step is known; its inputs are then added once, and not at each level.
-        for (int end = p + 1; panel > 1 && step > 1 && end <= std::min(t.max_level() + 1, p + most_levels); ++end) {
-            q = end;
-            if (plan.known(largest, end) / step > plan.known(largest, p) / step) break;
-        }
+    for (int p = 1; p <= t.max_level(); p += panel) {
+        const int q = std::min(t.max_level() + 1, p + panel);
         if (panel > 1)
             for (int l = 0; l <= last; ++l) {
                 known[l] = plan.known(l, p);
@@ -168,7 +151,7 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel, int step) {
     return plan.finish();
 }
 
-PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential) {
+PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int step) {
     Planner plan(t);
     const int last = plan.last_layer();
     std::vector<int> added(size_t(last) + 1, 0), panels_end(size_t(last) + 1, 0);
@@ -182,7 +165,7 @@ PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential) {
             for (int& begun = panels_end[size_t(l)]; begun < end; begun += panel_blocks * bf16_units)
                 plan.add_to_panel(l, begun, added[size_t(l)]);
             plan.whole(l, begin, end, added[size_t(l)], seen);
-            added[size_t(l)] = seen / bf16_quad * bf16_quad;  // quads are added when all their values are computed
+            added[size_t(l)] = seen / (2 * step) * (2 * step);  // pairs are added when all their values are computed
         }
         plan.settle();
     }
@@ -212,6 +195,7 @@ int choose_panel(const MaskedConditioner& t) {
     // Seen on Zen 4, sampling 100 rows: 784 features with [1024] take 24 ms without panels and 17 ms with 8 to 48 units
     // of panel, alike; 43 and 64 features with 4 to 12 units a level show no difference beyond the noise.
     constexpr double units_of_panel = 24;
+    constexpr int most_levels = 32;
     double units = 0;
     for (const auto& layer : t.layers()) units += layer.out;
     const double a_level = units / double(t.layers().size() * size_t(std::max(1, t.max_level())));

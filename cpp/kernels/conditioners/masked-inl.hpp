@@ -347,7 +347,7 @@ HR_FN void back_op(const MaskedNetwork<T>& c, const KnownBack<T>& known, const B
         if (c.bf16.parts > 0) {
             if (layer.below >= 0 || read.first < read.end_of(layer.in))
                 round_gradients(t, known.call, layer, op, units);
-            if (begin < end) bf16_columns(known, layer, op, a, end - begin);
+            if (begin < end) bf16_columns(c, known, layer, op, a, end - begin);
             is_done = true;
         }
     if (begin < end && !is_done) data_product(a, end - begin, t.vectors);

@@ -85,7 +85,6 @@ struct MaskedNetwork {
     bool has_slope_sweep;          // activations whose derivatives replace or stand beside their values
     int slopes;                    // line of the tape at which derivatives of activations start, -1: values tell
     Bf16Layout bf16;               // of the format of the products' factors
-    int64_t tile_weights;          // where those of tiles of rows start among the step's rounded weights
     int input_pairs, pairs, sums;  // where pairs of the inputs start among the lines of pairs; lines of pairs, and sums
 };
 

@@ -79,22 +79,23 @@ def info() -> dict[str, Any]:
     "isa_not_built" is "v3" or "v4" where this processor has that set and the build lacks it, which makes calls slower.
     A build from source has kernels for the machine that compiled it; ``HEADRACE_SETS=ALL pip install .`` has all.
     Otherwise it is empty.
-    "bf16" is the instruction set whose products in bf16 are used, the fastest ones here: no bit depends on it. "v4_amx"
-    needs the system's permission, for which the first flow in bf16 asks. "cuda" names the devices and what the CUDA
-    module was built for, or the reason why none can be used. "commit" is that of a build from a clone, with "-dirty"
-    where files had changed since, and otherwise empty.
+    "bf16" is whether the instruction set multiplies in bf16 itself ("native") or with float32 ("emulated"), to the
+    same bits, or in tiles ("amx"), which sum in another order. "cuda" names the devices and what the CUDA module was
+    built for, or the reason why none can be used. "commit" is that of a build from a clone, with "-dirty" where
+    files had changed since, and otherwise empty.
 
     >>> import headrace as hr
     >>> sorted(hr.info())
     ['bf16', 'commit', 'cuda', 'isa', 'isa_not_built', 'isas', 'threads', 'version']
     """
+    isa = cpu.isa()
     return {
         "version": cpu.__version__,
         "commit": cpu.commit,
-        "isa": cpu.isa(),
+        "isa": isa,
         "isas": tuple(cpu.isas()),
         "isa_not_built": cpu.isa_not_built(),
-        "bf16": cpu.bf16_isa(),
+        "bf16": "amx" if "amx" in isa else "native" if isa.endswith("_bf16") else "emulated",
         "threads": cpu.num_threads(),
         "cuda": _cuda(),
     }
