@@ -4,11 +4,15 @@
 ADAPTERS: dict[str, tuple[str, dict]] = {
     "headrace": ("headrace", {}),
     "headrace_tf32": ("headrace", {"matmul": "tf32"}),  # on a CUDA device alone
+    "headrace_bf16": ("headrace", {"matmul": "bf16"}),
     "headrace_jax": ("headrace_jax", {}),  # compiled by JAX, beside flowjax
     "zuko": ("zuko", {}),
     "zuko_compiled": ("zuko", {"compiled": True}),
+    "zuko_autocast": ("zuko", {"compiled": True, "autocast": True}),
     "nflows": ("nflows", {}),
     "normflows": ("normflows", {}),
     "freia": ("freia", {}),
     "flowjax": ("flowjax", {}),
 }
+# Whose factors are rounded to bf16, on the CPU: to be read beside each other; no ratio and no aim counts them.
+IN_BF16 = ("headrace_bf16", "zuko_autocast")

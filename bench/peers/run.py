@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import report
-from bench.peers import ADAPTERS
+from bench.peers import ADAPTERS, IN_BF16
 from bench.peers.client import Worker, WorkerError, alternating, machine_facts, usable_cores
 from bench.workloads import RATIOS, WORKLOADS, Ratio, Workload
 
@@ -134,7 +134,7 @@ def ratios_by_round(over: Sequence[float], under: Sequence[float]) -> list[float
 def comparison(cells: dict[str, Cell]) -> dict:
     """The best peer, how many times as long as headrace it takes, and that of single rounds; None where unknown."""
     found: dict = {"best_peer": None, "ratio": None, "band": None}
-    peers = {library: cell for library, cell in cells.items() if library not in OWN}
+    peers = {library: cell for library, cell in cells.items() if library not in (*OWN, *IN_BF16)}
     if peers:
         found["best_peer"] = min(peers, key=lambda library: peers[library].seconds)
     if peers and OURS in cells and not cells[OURS].foreseen:
@@ -239,7 +239,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="2 rounds of 0.1 s; calls over 2 s foreseen, nothing compiled by torch")
     add("--output", type=Path, default=None, metavar="STEM", help="STEM.json, STEM.md (default: bench/results)")
     options = parser.parse_args(argv)
-    left_out = {*OWN[1:]} | ({"zuko_compiled"} if options.quick else set())
+    left_out = {*OWN[1:]} | ({"zuko_compiled", "zuko_autocast"} if options.quick else set())
     chosen = [library for library in ADAPTERS if library not in left_out]
     options.libraries = options.libraries.split(",") if options.libraries else chosen
     unknown = set(options.libraries) - set(ADAPTERS)
@@ -261,7 +261,7 @@ def start(
 
     headrace's own workers have this interpreter; a worker with this interpreter has its import path, too.
     """
-    python = sys.executable if library in OWN else peer_python
+    python = sys.executable if library in (*OWN, "headrace_bf16") else peer_python
     path = {name: os.environ[name] for name in ("PYTHONPATH",) if python == sys.executable and name in os.environ}
     worker = Worker(library, threads, python, path, device, limit)
     try:

@@ -32,8 +32,8 @@ def stopwatch(device: str) -> Stopwatch | None:
 
 def build(workload: Workload, device: str, matmul: str = "exact") -> Model:
     """The named flow with random weights; every call of `sample` draws from a new seed."""
-    if matmul != "exact" and (device == "cpu" or not workload.hidden):
-        raise UnsupportedError(f"{matmul} is for networks on a CUDA device")
+    if matmul != "exact" and ((device == "cpu") != (matmul == "bf16") or not workload.hidden):
+        raise UnsupportedError(f"{matmul} is for networks on {'the CPU' if matmul == 'bf16' else 'a CUDA device'}")
     if workload.family in VECTORS:
         return _vector_flow(workload, device)
     if workload.family in KERNELS:
@@ -74,7 +74,9 @@ def network_flow(workload: Workload) -> Any:
 
 def placed(flow: Any, device: str, matmul: str = "exact") -> Any:
     """The flow there."""
-    return flow.to("cuda", matmul) if device == "cuda" else flow
+    if device == "cuda" or matmul == "bf16":
+        return flow.to("cuda" if device == "cuda" else "cpu", matmul)
+    return flow
 
 
 def native(device: str) -> dict[str, Callable[[Any], Any]]:
