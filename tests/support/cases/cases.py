@@ -15,8 +15,8 @@ FORMULAS = ("to_data", "to_latent")
 DTYPES = ("float32", "float64")
 
 # Rows go through the kernels in tiles: a multiple of the vector width, at most 96 rows in float32 and 48 in float64.
-# Below 8 rows another path is taken. So: none, one, and each edge with its neighbours.
-BATCH_SIZES = (0, 1, 7, 8, 9, 47, 48, 49, 95, 96, 97, 200)
+# Below 3 rows small networks take another path. So: none, one, and each edge with its neighbours.
+BATCH_SIZES = (0, 1, 2, 3, 7, 8, 9, 47, 48, 49, 95, 96, 97, 200)
 TILED_SIZES = tuple(n for n in BATCH_SIZES if n >= 8)
 
 
