@@ -280,3 +280,12 @@ def test_sums_of_weights_that_no_number_holds_are_refused():
         loss, gradient = flow.nll_and_grad(x, weights=np.full(4, weight))
         assert abs(loss - wanted[0]) < 1e-12
         np.testing.assert_allclose(gradient, wanted[1], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_three_to_seven_rows_of_a_small_flow_take_the_path_of_many(dtype):
+    flow = cases.randomise(hr.MAF(5, hidden=(20, 18), dtype=dtype))
+    x = cases.rows(40, 5, dtype)
+    want = flow.log_prob(x)
+    for n in (3, 5, 7):
+        cases.assert_same_bits(flow.log_prob(x[:n]), want[:n])
