@@ -31,7 +31,7 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel);
 
 // For small batches in bf16: sums take all computed inputs for all units at once (bf16.hpp): a layer, or a level's
 // contribution to it, is one op, and k0 is the count of inputs that earlier ops of the layer added.
-// Sums take a step of pairs at once. A position's inputs are added to the panel of panel_blocks blocks at hand alone:
+// Sums take a step of pairs at once. A position's inputs are added to the panel of panel_blocks current blocks alone:
 // each later panel takes all inputs before its first unit by an op of its own, which does not finish, and reads each
 // block's weights in one stretch. Where they lie beyond L2, these few pairs of every block would not be foreseen.
 PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int step);
