@@ -81,7 +81,7 @@ def test_all_lengths_together_take_twice_the_work_of_the_shortest_in_large_batch
         monkeypatch.setattr(_contest, name, value)
     monkeypatch.setattr(_contest, "_fit_quietly", short_one)
     monkeypatch.setattr(_contest._Fits, "_gains", lambda *fits: True)
-    flow = hr.DualAscentFlow(patience=None).fit(bent(20_000, 4), progress=False)
+    flow = hr.DualAscentFlow(patience=None).fit(bent(8000, 4), progress=False)
     assert len(work) == len(REAL["LENGTHS"])
     assert len(flow) == REAL["LENGTHS"][-1]
     assert sum(work) <= 2.0 * REAL["LENGTHS"][0] * REAL["REFINE_STEPS"] * _contest.MOST_BATCH
