@@ -39,10 +39,10 @@ MANY_COLUMNS_BINS = 4  # above
 SMALL_TABLE_BINS = 3  # above, below COMPETES_BELOW training rows
 REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
 MOST_BATCH = 256
-MANY_COLUMNS_STEPS, MANY_COLUMNS_BATCH = 5 / 8, 128  # above three dimensions: the share of the steps, and the batch
+MANY_COLUMNS_STEPS, MANY_COLUMNS_BATCH = 2 / 3, 128  # above three dimensions: the share of the steps, and the batch
 COPIES = 16  # in up to three dimensions
 MOST_COPIED = 150_000  # rows with all copies
-LENGTHS = (16, 40)  # of chains that compete above three dimensions
+LENGTHS = (16, 48)  # of chains that compete above three dimensions
 CLEARLY = 1.0  # standard errors of the rows' gain from which a longer chain is better
 
 
