@@ -12,7 +12,6 @@ from headrace.distributed import local
 from ranks import together
 
 ROWS = 400
-REAL = {name: getattr(_contest, name) for name in ("COMPETES_BELOW", "REFINE_STEPS", "LENGTHS")}
 
 
 @pytest.fixture(autouse=True)
@@ -66,25 +65,6 @@ def test_each_length_can_win(gains, chosen, monkeypatch):
     flow = hr.DualAscentFlow(patience=None).fit(bent(ROWS, 4), progress=False)
     want = hr.DualAscentFlow(patience=None, steps=chosen).fit(bent(ROWS, 4), progress=False)
     cases.assert_same_bits(flow.log_prob(bent(ROWS, 4)), want.log_prob(bent(ROWS, 4)))
-
-
-@pytest.mark.costly
-def test_all_lengths_together_take_twice_the_work_of_the_shortest_in_large_batches(monkeypatch):
-    """Rows times layers of all joint trainings, beside 16 layers whose batches are those of up to three dimensions."""
-    fitted, work = _contest._fit_quietly, []
-
-    def short_one(flow, x, **settings):
-        work.append(len(flow) * settings["epochs"] * len(x))
-        return fitted(flow, x, **{**settings, "epochs": 1})
-
-    for name, value in REAL.items():
-        monkeypatch.setattr(_contest, name, value)
-    monkeypatch.setattr(_contest, "_fit_quietly", short_one)
-    monkeypatch.setattr(_contest._Fits, "_gains", lambda *fits: True)
-    flow = hr.DualAscentFlow(patience=None).fit(bent(8000, 4), progress=False)
-    assert len(work) == len(REAL["LENGTHS"])
-    assert len(flow) == REAL["LENGTHS"][-1]
-    assert sum(work) <= 2.0 * REAL["LENGTHS"][0] * REAL["REFINE_STEPS"] * _contest.MOST_BATCH
 
 
 @pytest.mark.parametrize(("features", "rows", "bins"), [(3, 150, 8), (3, 400, 8), (4, 150, 3), (4, 400, 4)])

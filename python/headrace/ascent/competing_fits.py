@@ -39,10 +39,9 @@ MANY_COLUMNS_BINS = 4  # above
 SMALL_TABLE_BINS = 3  # above, below COMPETES_BELOW training rows
 REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
 MOST_BATCH = 256
-MANY_COLUMNS_STEPS, MANY_COLUMNS_BATCH = 2 / 3, 128  # above three dimensions: the share of the steps, and the batch
 COPIES = 16  # in up to three dimensions
 MOST_COPIED = 150_000  # rows with all copies
-LENGTHS = (16, 48)  # of chains that compete above three dimensions
+LENGTHS = (16, 32, 48)  # of chains that compete above three dimensions
 CLEARLY = 1.0  # standard errors of the rows' gain from which a longer chain is better
 
 
@@ -219,14 +218,13 @@ class _Fits:
         if s.copies is None and n <= 3:
             copies = min(COPIES, MOST_COPIED // count)
         x, weights, held_out = rows.to_refine(copies, s.jitter, rng)
-        share, most = (1.0, MOST_BATCH) if n <= 3 else (MANY_COLUMNS_STEPS, MANY_COLUMNS_BATCH)
-        batch = min(max(count // plan.BATCHES, plan.LEAST_BATCH), most)
+        batch = min(max(count // plan.BATCHES, plan.LEAST_BATCH), MOST_BATCH)
         refinement = _fit_quietly(
             refined,
             x,
             weights=weights,
             validation=held_out,
-            epochs=min(max(1, round(share * REFINE_STEPS * batch / (count * max(copies, 1)))), plan.MOST_EPOCHS),
+            epochs=min(max(1, round(REFINE_STEPS * batch / (count * max(copies, 1)))), plan.MOST_EPOCHS),
             batch_size=batch,
             learning_rate=REFINE_RATE,
             schedule="cosine",

@@ -62,7 +62,7 @@ class DualAscentFlow:
     Args:
         precision: λ, of the normal density N(0, 1/λ) that the data are taken to; 1e-6 to 1e6.
         steps: Steps at most; by default 600 ("spline") or 2000 ("kink"). Where they are trained as a whole: 48 up to
-            three features, and otherwise 16, or from 5000 training rows on 16 or 48, whichever is the best on
+            three features, and otherwise 16, or from 5000 training rows on 16, 32 or 48, whichever is the best on
             rows held out (`history.lengths` has their losses).
         map: "spline": marginal maps from kernel densities; "kink": eq. 25, a line that bends.
         rule: How a kink is chosen. "newton": Newton's step of the concave parametrisation, shortened where a lower
