@@ -226,7 +226,7 @@ def kinds_in(header):
 
 
 def public_kinds():
-    classes = [thing for thing in (vars(hr) | vars(hr.transforms)).values() if inspect.isclass(thing)]
+    classes = [thing for thing in (vars(hr) | vars(hr.transforms) | vars(hr.ascent)).values() if inspect.isclass(thing)]
     families = (hr.transforms.Transform, hr.Base, hr.Flow, hr.Ensemble)
     return {c.__name__ for c in classes if issubclass(c, families)} - {"Transform", "Base"}
 

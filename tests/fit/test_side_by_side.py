@@ -211,7 +211,9 @@ def test_an_error_names_the_flow_and_leaves_all_as_they_were(threads, set_thread
     flows, tables = members(), [gaussian(200), gaussian(200), gaussian(200)]
     tables[1][7, 1] = np.nan
     before = [state(flow) for flow in flows]
-    with pytest.raises(ValueError, match=r"^flows\[1\], tables\[1\]: x: expected finite numbers, got NaN .* row 7$"):
+    with pytest.raises(
+        ValueError, match=r"^flows\[1\], tables\[1\]: x: expected finite numbers, got NaN .* row 7, column 1: nan; "
+    ):
         hr.fit_many(flows, tables, **SHORT)
     assert [state(flow) for flow in flows] == before
     ensemble = hr.Ensemble(flows)

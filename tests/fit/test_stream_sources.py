@@ -255,7 +255,9 @@ def test_columns_of_text(tmp_path):
     assert stream.of_table().kinds == ["float", "boolean"]
     assert (stream.called, stream.names) == (("mass", "ok"), ("column 'mass'", "column 'ok'"))
     (folder / "bare.txt").write_text("1 2 3\n4 5 6\n")
-    assert_array_equal(hr.rows.csv(folder / "bare.txt", [2, 0], context=1).whole().x, [[3.0, 1.0], [6.0, 4.0]])
+    assert_array_equal(
+        hr.rows.csv(folder / "bare.txt", [2, 0], context=1, header="no").whole().x, [[3.0, 1.0], [6.0, 4.0]]
+    )
     (folder / "decimal.tsv").write_text("1|2\n")
     assert_array_equal(hr.rows.csv(folder / "decimal.tsv", delimiter="|").whole().x, [[1.0, 2.0]])
     for path, arguments, error, pattern in (
@@ -267,7 +269,7 @@ def test_columns_of_text(tmp_path):
         ),
         ("one.csv", {"columns": ["q"]}, ValueError, "got 'q', which is there 0 times; there are 'name', 'mass'"),
         ("one.csv", {"columns": 1}, TypeError, "columns: expected names of columns, got int"),
-        ("bare.txt", {"columns": 9}, ValueError, "got 9, which is there 0 times; there are 0, 1, 2"),
+        ("bare.txt", {"columns": 9, "header": "no"}, ValueError, "got 9, which is there 0 times; there are 0, 1, 2"),
         ("two.csv", {"header": "no"}, ValueError, "two.csv: line 1, column 0: expected a number, got 'year'"),
         ("none.csv", {}, FileNotFoundError, "none.csv"),
         ("*.md", {}, ValueError, "notes.md: expected a file that ends in"),

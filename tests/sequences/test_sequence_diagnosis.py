@@ -91,14 +91,14 @@ def test_errors():
 def test_the_verdict_is_the_first_line_of_what_is_printed():
     x = autoregression(4, 300, "verdict")
     for reflection, beginning in ((0.8, "Nothing speaks against it at the 5 % level"), (0.0, "The density misses (p ")):
-        found = hr.diagnose(flow_of(reflection), x)
+        found = hr.diagnose_sequences(flow_of(reflection), x)
         assert found.verdict.startswith(beginning)
         assert found.summary()["verdict"] == found.verdict == str(found).splitlines()[1]
 
 
 def test_the_picture_has_every_cell():
     figure = pytest.importorskip("matplotlib.figure").Figure
-    found = hr.diagnose(flow_of(0.8), autoregression(2, 100, "picture"))
+    found = hr.diagnose_sequences(flow_of(0.8), autoregression(2, 100, "picture"))
     axis = figure().subplots()
     sequence_picture._shares(axis, found.integral_transform)
     values, edges, _ = axis.patches[-1].get_data()

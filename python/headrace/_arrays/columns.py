@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 
-SPIKE = 0.05  # the share of rows with one value from which on it is frequent
+SPIKE = 0.05  # the share of rows with one value from which on it is frequent,
+LEAST_EQUAL = 5  # and the number of these rows: of few rows, rounding makes some equal
 
 
 def label(column: int, names: Sequence[str] | None) -> str:
@@ -87,10 +88,9 @@ def is_spike(counts: NDArray[Any]) -> bool:
 
     `counts`: of each different value. Noise as wide as the smallest gap leaves such a value a spike.
     """
-    others = np.delete(counts, counts.argmax())
-    return bool(
-        others.size and counts.max() >= SPIKE * counts.sum() and others[others > 1].sum() <= SPIKE * others.sum()
-    )
+    others, most = np.delete(counts, counts.argmax()), counts.max()
+    is_frequent = most >= max(SPIKE * counts.sum(), LEAST_EQUAL)
+    return bool(others.size and is_frequent and others[others > 1].sum() <= SPIKE * others.sum())
 
 
 def spike(column: NDArray[Any], label: str) -> str | None:

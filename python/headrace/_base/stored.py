@@ -46,7 +46,8 @@ _Class = TypeVar("_Class", bound=type)
 def storable(cls: _Class) -> _Class:
     """Register a class for files, which is a public one."""
     KINDS[cls.__name__] = cls
-    return public("headrace.transforms" if ".transforms." in cls.__module__ else "headrace")(cls)
+    folder = next((name for name in ("transforms", "ascent") if f".{name}." in cls.__module__), None)
+    return public(f"headrace.{folder}" if folder else "headrace")(cls)
 
 
 def _all_kinds() -> dict[str, Any]:
