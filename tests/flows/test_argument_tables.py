@@ -72,7 +72,7 @@ def test_an_old_name_of_an_argument_warns_of_its_successor():
             call(seconds=1.0, time_budget=1.0)
     with pytest.warns(FutureWarning, match=r"time_budget: give fit=FitSettings\(time_budget=...\)"):
         assert FlowDensity("maf", time_budget=3.0).get_params()["fit__time_budget"] == 3.0
-    with pytest.warns((DeprecationWarning, FutureWarning), match="seconds"):
+    with pytest.warns(FutureWarning, match="time_budget"), pytest.warns(DeprecationWarning, match="seconds"):
         assert FlowDensity("maf", seconds=3.0).get_params()["fit__time_budget"] == 3.0
 
 
