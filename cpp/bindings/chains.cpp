@@ -239,7 +239,7 @@ Array<T> chain_outputs(const SequenceChain<T>& chain, const HeldChainWeights<T>&
     const ChainWeights<T>& used = weights.of(chain);
     const StateInUse in_use(state);
     const auto* const network = std::get_if<NetworkLink<T>>(&chain.links()[0]);
-    require(network != nullptr, "links: expected a network as the first");
+    if (network == nullptr) throw py::value_error("links: expected a network as the first");
     const ChainArguments<T> own(chain, true, given, context, frames, state ? state->state->position : 0);
     check_state(chain, state, own.rows());
     Array<T> raw({own.rows(), own.steps(), py::ssize_t(network->transform().network().network().outputs)});
@@ -322,7 +322,7 @@ py::tuple chain_vjp(const SequenceChain<T>& chain, const HeldChainWeights<T>& we
 template <class T>
 void bind_chain_of(py::module_& m, const char* name, const char* weights_name) {
     using Chain = SequenceChain<T>;
-    py::class_<HeldChainWeights<T>>(m, weights_name);
+    const py::class_<HeldChainWeights<T>> of_weights(m, weights_name);
     py::class_<Chain, std::shared_ptr<Chain>>(m, name)
         .def(py::init([](int64_t features, const std::vector<py::tuple>& links, std::shared_ptr<Program<T>> base) {
                  return std::const_pointer_cast<Chain>(chain_of<T>(features, links, std::move(base)));
@@ -360,6 +360,7 @@ void bind_chain_state_of(py::module_& m, const char* name) {
         .def_property_readonly("numbers",  // values of a row's state in each link
                                [](const Held& s) {
                                    std::vector<int64_t> all;
+                                   all.reserve(s.state->links.size());
                                    for (size_t i = 0; i < s.state->links.size(); ++i)
                                        all.push_back(s.state->numbers(i));
                                    return all;

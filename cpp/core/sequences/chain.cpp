@@ -18,7 +18,7 @@ ChainState<T> ChainState<T>::rows_of(const std::vector<int64_t>& chosen) const {
     ChainState other{int64_t(chosen.size()), position, {}, is_broken};
     for (size_t i = 0; i < links.size(); ++i) {
         LinkState<T> own;
-        if (links[i].network) own.network.emplace(links[i].network->rows_of(chosen));
+        if (const auto& network = links[i].network) own.network.emplace(network->rows_of(chosen));
         const int64_t n = links[i].network ? 0 : numbers(i);
         own.past.reserve(chosen.size() * size_t(n));
         for (const int64_t row : chosen)
@@ -193,7 +193,8 @@ StepValues SequenceChain<T>::base_back(const ChainWeights<T>& weights, const Lin
     if (!by_weights.empty()) gradient.weights = by_weights.data();
     base_->run_gradient(request, gradient, weights.base);
     for (int64_t i = 0; i < n; ++i) to.log_prob[i] += room.work[size_t(i)];
-    for (size_t i = 0; i < by_weights.size(); ++i) to.weights[i] += double(by_weights[i]);
+    if (to.weights)
+        for (size_t i = 0; i < by_weights.size(); ++i) to.weights[i] += double(by_weights[i]);
     return StepValues::of(gradient.input);
 }
 
@@ -249,11 +250,11 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
         own.context = place(reads_context, has_context, to.context, by_context, n_context);
         own.frames = place(reads_frames, has_frames, to.frames, by_frames, n_frames);
         const StepValues by_given = work(own);
-        if (own.weights)
+        if (to.weights && own.weights)
             for (size_t w = 0; w < size; ++w) to.weights[begin_[i] + w] += double(by_weights[w]);
-        if (own.context && has_context)
+        if (to.context && own.context && has_context)
             for (int64_t c = 0; c < n_context; ++c) to.context[c] += by_context[size_t(c)];
-        if (own.frames && has_frames)
+        if (to.frames && own.frames && has_frames)
             for (int64_t c = 0; c < n_frames; ++c) to.frames[c] += by_frames[size_t(c)];
         has_context = has_context || own.context;
         has_frames = has_frames || own.frames;

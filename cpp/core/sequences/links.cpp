@@ -237,7 +237,7 @@ SequenceCall<T> NetworkLink<T>::call_of(const LinkCall<T>& call, const LinkWeigh
         own.first_frame = call.first_frame;
         own.frames = call.n_frames;
     }
-    if (state) own.state = &*state->network;
+    if (state && state->network) own.state = &*state->network;
     own.inner = weights.program;
     return own;
 }
