@@ -322,7 +322,7 @@ _REASONS = {
     "an error": "CudaUnavailable FileFormatError",
     "describes a layer, of which Network is made": "Layer",
     "a base class, whose kinds have rows": "Base transforms.Transform",
-    "what the methods of others return, which have rows": "Conditional ",
+    "what the methods of others return, which have rows": "Conditional",
     "reads or sets one value, or prints it": "command.info get_num_threads set_num_threads include info ops.MAPS",
     "takes the time that it is given": "auto",
     "is load, which has a row, and a look at the class": "Flow.load SequenceFlow.load Transform.load Ensemble.load",
@@ -336,7 +336,7 @@ _REASONS = {
         "Transform.astype Transform.to Transform.named_parameters Transform.set_parameter Transform.save "
         "Ensemble.astype Ensemble.to Ensemble.named_parameters Ensemble.save DualAscentFlow.support"
     ),
-    "copies or reads the state of a stream": ".copies Stream.extend Stream.resumed Stream.state",
+    "copies or reads the state of a stream": "Stream.copies Stream.extend Stream.resumed Stream.state",
 }
 WITHOUT = {name: reason for reason, names in _REASONS.items() for name in names.split()}
 """Why a public name has no row."""
