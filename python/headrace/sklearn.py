@@ -87,7 +87,7 @@ class FitSettings(BaseEstimator):  # type: ignore[misc]
     A grid search reaches them by ``fit__learning_rate`` and so on.
 
     >>> from headrace.sklearn import FitSettings, FlowDensity
-    >>> FlowDensity(fit=FitSettings(epochs=5)).set_params(fit__learning_rate=1e-3).get_params()["fit__epochs"]
+    >>> FlowDensity(fit=FitSettings(patience=5)).set_params(fit__learning_rate=1e-3).get_params()["fit__patience"]
     5
     """
 

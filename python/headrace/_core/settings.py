@@ -223,7 +223,7 @@ class MapSettings(_Columns):
 
     map: str = setting(
         "affine",
-        _one_of("map", tuple(MAPS)),
+        lambda settings, value: check.choice("map", value, tuple(MAPS)),
         meaning=f"One of {meanings()}. In brackets: the raw parameters of a coordinate, in their order; K is `bins`.",
         name=f"the map of each coordinate: {', '.join(MAPS)}",
     )
