@@ -72,6 +72,9 @@ def pytest_sessionfinish(session):
         config.workeroutput["collected"] = config.stash[selection.COLLECTED]
     elif path := config.option.write_skipped:
         Path(path).write_text("".join(f"{name}\n" for name in selection.skipped), encoding="utf-8")
+        if unknown := [reason for reason in sorted(selection.reasons) if selection.step_of(reason) is None]:
+            print(f"\nno step runs tests that are skipped for these reasons (tests/support/selection.py): {unknown}")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -18,6 +18,7 @@ all others.
 import functools
 import itertools
 import os
+import re
 import zlib
 from pathlib import Path
 
@@ -29,14 +30,43 @@ OF_A_KERNEL = ("map", "variant", "direction", "dtype", "device", "core")
 NIGHTLY = bool(os.environ.get("HEADRACE_NIGHTLY"))
 NOT_INSTALLED = ("is not installed", "could not import")  # what tests, and pytest.importorskip, give as a reason
 
+# Where tests with such a reason to be skipped run: a step of `.ci/run`, or what no step can have. The first pattern counts.
+CARD, NO_CASE = "a machine with a card", "nowhere: the parameters make no case"
+STEPS = {
+    "Chromium is not installed": "browser",
+    "nvcc is not installed|HEADRACE_EMU_PTX": "ptx",
+    "CuPy is not installed|built without (CUDA|HEADRACE_TESTS)|has no CUDA|no CUDA device|has a core of its own": CARD,
+    "is not installed|could not import|SCIPY_ARRAY_API": "arrays",
+    "HEADRACE_LARGE_FILES": "large",
+    "global lock": "free-threads",
+    "no Fortran compiler": "fortran",
+    "no R$": "r",
+    "no instruction for bf16|no kernels for tiles": "sets",
+    "runs every instruction set": "aarch64",
+    "no AddressSanitizer|AddressSanitizer ends": "sanitize",
+    "no (C|C\\+\\+) compiler|no (pkg-config|nm|CMake)$": "cpp",
+    "has no .ci|no clone": "tests",
+    "reads /proc|shell scripts|Python 3.10 has none": "tests",
+    "there is a card": "tests",
+    "has no context there|have three axes|without a line|read as float64|others than two words|one or two axes|"
+    "not C-contiguous|empty parameter set": NO_CASE,
+}
 skipped = {}  # names of tests and files, in order
+reasons = set()  # why tests were skipped
 COLLECTED = pytest.StashKey[int]()  # how many tests there are before any is deselected
 
 
 def note_skipped(report):
     """Keeps its name if a package is missing."""
-    if report.skipped and isinstance(report.longrepr, tuple) and any(r in report.longrepr[2] for r in NOT_INSTALLED):
-        skipped[report.nodeid] = None
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reasons.add(report.longrepr[2].removeprefix("Skipped: "))
+        if any(r in report.longrepr[2] for r in NOT_INSTALLED):
+            skipped[report.nodeid] = None
+
+
+def step_of(reason):
+    """The step in which tests that are skipped for this reason run, or None."""
+    return next((step for pattern, step in STEPS.items() if re.search(pattern, reason)), None)
 
 
 @functools.cache

@@ -163,3 +163,22 @@ def test_one_in_so_many_tests_runs_and_the_line_counts_what_ran(workers):
     assert done.returncode == 0, done.stdout + done.stderr
     ran = 0 if "1 skipped" in done.stdout else 1
     assert f"\n{ran} of 4 tests ran\n" in done.stdout
+
+
+def test_each_reason_to_skip_has_a_step_that_exists():
+    listed = subprocess.run([ROOT / ".ci" / "run", "list"], capture_output=True, text=True, check=True).stdout.split()
+    steps = {*selection.STEPS.values()} - {selection.CARD, selection.NO_CASE}
+    assert steps <= {*listed}
+    assert selection.step_of("torch is not installed") == "arrays"
+    assert selection.step_of("Chromium is not installed") == "browser"
+    assert selection.step_of("the moon is full") is None
+
+
+def test_a_run_for_the_gate_fails_where_a_reason_has_no_step(tmp_path):
+    (tmp_path / "test_one.py").write_text('import pytest\n\n\ndef test_one():\n    pytest.skip("the moon is full")\n')
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml"]
+    command += [f"--rootdir={tmp_path}", f"--confcutdir={tmp_path}", "--write-skipped", tmp_path / "skipped"]
+    plugin = tmp_path / "conftest.py"
+    plugin.write_text((ROOT / "tests" / "conftest.py").read_text())
+    result = subprocess.run([*command, tmp_path / "test_one.py"], capture_output=True, text=True, check=False)
+    assert (result.returncode, "['the moon is full']" in result.stdout) == (1, True), result.stdout + result.stderr
