@@ -30,7 +30,7 @@ OF_A_KERNEL = ("map", "variant", "direction", "dtype", "device", "core")
 NIGHTLY = bool(os.environ.get("HEADRACE_NIGHTLY"))
 NOT_INSTALLED = ("is not installed", "could not import")  # what tests, and pytest.importorskip, give as a reason
 
-# Where tests with such a reason to be skipped run: a step of `.ci/run`, or what no step can have. The first pattern counts.
+# Where tests with such a reason to be skipped run: a step of `.ci/run`, or no step. The first pattern counts.
 CARD, NO_CASE = "a machine with a card", "nowhere: the parameters make no case"
 STEPS = {
     "Chromium is not installed": "browser",
