@@ -84,7 +84,7 @@ def test_arrays_noise_and_bounds():
     rounded = rng.standard_normal((600, 2)).round(1)
     with pytest.warns(RuntimeWarning, match="x: values repeat in column 0, column 1: spread by noise"):
         spread = hr.auto(rounded, **QUICK)
-    with pytest.warns(FutureWarning, match="jitter: give spread"):
+    with pytest.warns(DeprecationWarning, match=r"auto\(jitter=...\): spread= has the same meaning"):
         assert hr.auto(rounded, jitter=None, **QUICK).columns.table.is_plain
     assert [one.width for one in spread.columns.table.columns] == pytest.approx([0.1, 0.1])
     assert "Spread by noise, as values repeat: 0, 1." in str(spread)

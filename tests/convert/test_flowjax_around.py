@@ -252,7 +252,7 @@ def test_planar_flows_that_are_refused(bijections):
     with pytest.raises(NotImplementedError, match=r"negative_slope: expected a number, or an inverted flow"):
         convert.from_flowjax(planar(invert=False))
     with pytest.raises(
-        NotImplementedError, match=r"conditioner: expected none, got equinox's MLP; train hr\.Planar with"
+        NotImplementedError, match=r"conditioner: expected none, got equinox's MLP; train hr\.transforms\.Planar with"
     ):
         convert.from_flowjax(planar(cond_dim=2, width_size=8, depth=1))
 

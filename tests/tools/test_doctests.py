@@ -20,8 +20,13 @@ class Finder(doctest.DocTestFinder):
     """Finds the classes of a module also where they are shown as those of a public one."""
 
     def _from_module(self, module, object):
-        defined = [node.name for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
-        return object.__name__ in defined if inspect.isclass(object) else super()._from_module(module, object)
+        if not inspect.isclass(object):
+            return super()._from_module(module, object)
+        nodes = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
+        first = inspect.cleandoc(object.__doc__ or "\n").splitlines()[:1]  # of another class of this name it is another
+        return any(
+            node.name == object.__name__ and (ast.get_docstring(node) or "").splitlines()[:1] == first for node in nodes
+        )
 
 
 @pytest.mark.parametrize("name", MODULES)

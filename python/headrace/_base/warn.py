@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
@@ -9,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
-_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# This package, and the module whose frames are between the calls of a function that `silent` decorates.
+_HERE = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))), contextlib.__file__)
 _kept: ContextVar[list[str] | None] = ContextVar("kept", default=None)
 _silent: ContextVar[tuple[str, ...]] = ContextVar("silent", default=())
 
