@@ -1,5 +1,6 @@
 """The tests' own choices: pairs instead of products, and the few cases of ``--thin``."""
 
+import ast
 import itertools
 import subprocess
 import sys
@@ -172,6 +173,17 @@ def test_each_reason_to_skip_has_a_step_that_exists():
     assert selection.step_of("torch is not installed") == "arrays"
     assert selection.step_of("Chromium is not installed") == "browser"
     assert selection.step_of("the moon is full") is None
+    calls = [
+        node
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+    given = [one.value for call in calls for one in call.keywords if one.arg == "reason"]
+    given += [call.args[0] for call in calls if ast.unparse(call.func) == "pytest.skip" and call.args]
+    texts = {one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    assert len(texts) > 50
+    assert [text for text in texts if selection.step_of(text) is None] == []
 
 
 def test_a_run_for_the_gate_fails_where_a_reason_has_no_step(tmp_path):
