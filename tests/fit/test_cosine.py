@@ -152,7 +152,7 @@ def test_streams_and_groups_try_it_too(weak, optimizer):
         history = small().fit(rows, **settings, **QUIET, **more)
         decays = [4, 1] if optimizer == "auto" else [4]
         assert any(one == pytest.approx(decay * 25 / 1080) for one in history.weight_decays for decay in decays)
-        assert len(set(history.learning_rate)) > 5
+        assert len(set(history.learning_rate)) >= 5  # where the trial overfits, a cosine of few epochs
 
 
 def test_a_stream_in_memory_has_the_bits_of_an_array(weak):
