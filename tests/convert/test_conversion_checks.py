@@ -10,6 +10,7 @@ import pytest
 import headrace as hr
 from convert_cases import Draw, library, shaken, zuko_flow
 from headrace import convert
+from headrace.convert import _verify
 from headrace.convert._verify import verify_made
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
@@ -244,3 +245,11 @@ def test_one_column_of_data_that_is_wrong_is_found(column):
     )
     with contextlib.nullcontext() if column is None else wrong:
         verify_made(flow, lambda x, context: np.asarray(flow.log_prob(x)), to_data)
+
+
+def test_a_quarter_of_the_compared_rows_and_contexts_lies_three_times_as_far_out():
+    x, context = _verify.rows_of(hr.NSF(3, context=2, transforms=1, hidden=(4,), seed=0).astype("float64"))
+    every = np.arange(len(x))
+    for values in (x, context):
+        spread = [np.abs(values[every % 4 == k]).mean() for k in (1, 3)]
+        assert 2.0 < spread[1] / spread[0] < 4.5

@@ -1,4 +1,4 @@
-"""One list of tables as they come, through each client: what is found in columns, done about it, and told."""
+"""One list of tables as they come, through each client: findings about columns, treatments, and messages."""
 
 import numpy as np
 import pytest

@@ -25,7 +25,7 @@ CIRCULAR_FLOW = "train hr.NSF with periodic=[(low, high), ...], whose splines ar
 
 
 LIBRARIES = frozenset(
-    ("zuko", "nflows", "glasflow", "normflows", "flowjax", "sbi", "torch", "equinox", "paramax", "headrace", "builtins")
+    ("zuko", "nflows", "glasflow", "normflows", "flowjax", "sbi", "torch", "equinox", "paramax", "headrace")
 )
 # Methods of a subclass that change no formula, beside those that Python calls itself, such as `__init__`.
 _WITHOUT_A_FORMULA = frozenset(("extra_repr", "train", "eval", "to", "state_dict", "load_state_dict", "_abc_impl"))
@@ -43,18 +43,18 @@ def _library_class(kind: type) -> type:
     return next((one for one in kind.__mro__ if one.__module__.split(".")[0] in LIBRARIES), kind)
 
 
+def _named(kind: type) -> tuple[str, str]:
+    return kind.__module__.split(".")[0], kind.__qualname__
+
+
 def class_of(thing: Any) -> tuple[str, str]:
     """The package and the name of an object's class: no package is imported to look at its objects.
 
     A subclass that changes no formula counts as the nearest class of a library.
     """
-    if hasattr(thing, "_stands_for"):
-        stand: tuple[str, str] = thing._stands_for
-        return stand
-    kind = _library_class(type(thing))
-    if _overridden(type(thing), kind):
-        kind = type(thing)
-    return kind.__module__.split(".")[0], kind.__qualname__
+    kind, base = type(thing), _library_class(type(thing))
+    named: tuple[str, str] = getattr(thing, "_stands_for", _named(kind if _overridden(kind, base) else base))
+    return named
 
 
 Reader = Callable[[Any, int], Sequence[Transform]]
@@ -125,11 +125,11 @@ class Place:
 
     def unknown(self, thing: Any, expected: str, instead: str = "") -> NotImplementedError:
         """The error for a part that is not recognised; `instead`: what the caller can do."""
-        kind = type(thing)
-        package, name = getattr(thing, "_stands_for", (kind.__module__.split(".")[0], kind.__qualname__))
-        changed, library = _overridden(kind, _library_class(kind)), _library_class(kind)
-        if changed and library.__module__ != "torch.nn.modules.module":
-            name += f", a {library.__qualname__} with a {changed} of its own"
+        base = _library_class(type(thing))
+        package, name = getattr(thing, "_stands_for", _named(type(thing)))
+        changed = _overridden(type(thing), base)
+        if changed and base.__module__ != "torch.nn.modules.module":
+            name += f", a {base.__qualname__} with a {changed} of its own"
             instead = "headrace.convert.register takes a function that reads it" + (f"; {instead}" if instead else "")
         hint = f"; {instead}" if instead else ""
         return NotImplementedError(f"{self.path}: expected {expected}, got {package}'s {name}{hint}")
