@@ -1,6 +1,7 @@
 """The list of wordings that the linters refuse: what is searched, and what is found."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,42 @@ def test_plain_sentences_pass(prose, tmp_path):
     path.write_text("How many rows are there? The number of rows, so many that a tile is full.\nThe same for rows.\n")
     assert not [*prose.findings(path)]
     assert len(prose.WORDS) == 30
+
+
+# An odd sentence for each pattern, in their order.
+ODD = """Nobody reads it.
+There are so many of them.
+It takes a list of whatever.
+Zeros are not spoken of.
+The core is told.
+It has a say.
+It ends after what it may take.
+How many there are.
+The way back of a map.
+See both.
+Of one's own kind.
+The rows at hand.
+It is closed, lest it leaks.
+It is naught.
+It stands in the place of a row.
+It wants a row.
+It ought to fit.
+A row on its way.
+It lies there a third time.
+It is that which fits.
+It ends, as there is no row.
+It ends, as it has no row.
+It adds what comes.
+A list of what was given.
+A copy of what they had.
+The kernel knows nothing of it.
+In all places.
+It is as it were done.
+Of no less than two rows.
+It is the one that was given.""".splitlines()
+
+
+def test_each_pattern_finds_its_sentence(prose):
+    assert len(ODD) == len(prose.WORDS)
+    missed = [word for word, text in zip(prose.WORDS, ODD, strict=True) if not re.search(word, text, re.IGNORECASE)]
+    assert not missed
