@@ -43,8 +43,8 @@ def ops():
 
 def _coupling(direction, values, params, by, map, settings):
     def run():
-        map_cases.KERNELS[direction](values, params, map, **settings)
-        hr.ops.coupling_vjp(values, params, *by, map, direction=direction, **settings)
+        moved = map_cases.KERNELS[direction](values, params, map, **settings)
+        return moved, hr.ops.coupling_vjp(values, params, *by, map, direction=direction, **settings)
 
     return run
 
@@ -53,9 +53,12 @@ def _vector(variant, values, params, by_values, by_log_det):
     map, settings = vector_cases.VARIANTS[variant]
 
     def run():
+        results = []
         for direction in ("forward", "inverse"):
-            hr.ops.vector_map(values, params, map, direction=direction, **settings)
-            hr.ops.vector_map_vjp(values, params, by_values, by_log_det, map, direction=direction, **settings)
+            given = {"direction": direction, **settings}
+            results.append(hr.ops.vector_map(values, params, map, **given))
+            results.append(hr.ops.vector_map_vjp(values, params, by_values, by_log_det, map, **given))
+        return results
 
     return run
 
@@ -64,9 +67,8 @@ def _ascent_step(n, dtype):
     maps, same = np.array([[0.5, 0.1, 1.0]] * 3), np.eye(3)
 
     def run():
-        z = cases.rows(n, 3, dtype)
-        for next, weights in ((None, None), (maps[:, 1:], None), (maps[:, 1:], np.ones(n))):
-            hr.ops.dual_ascent_step(z, maps, same, np.zeros(3), next, weights=weights)
+        z, each = cases.rows(n, 3, dtype), ((None, None), (maps[:, 1:], None), (maps[:, 1:], np.ones(n)))
+        return [hr.ops.dual_ascent_step(z, maps, same, np.zeros(3), next, weights=weights) for next, weights in each]
 
     return run
 
@@ -130,10 +132,9 @@ def _module(make, dtype):
 
 def _backward(module, x, context):
     if isinstance(module, hr.Ensemble) or not len(getattr(module, "parameters", ())):
-        return
+        return None
     verbs = gradients.FLOW_VERBS if isinstance(module, hr.Flow) else gradients.TRANSFORM_VERBS
-    for verb in verbs:
-        gradients.call(module, verb, x, context, dtype=x.dtype.name)
+    return [gradients.call(module, verb, x, context, dtype=x.dtype.name) for verb in verbs]
 
 
 def of_steps():
@@ -166,10 +167,8 @@ def _sequences(make, dtype):
         x, context, covariates = sequence_cases.streamed(flow, 2, 48)
 
         def stream():
-            own = flow.stream(2, context=context, covariates=covariates)
-            for part in sequence_cases.cut(x[:, :41]):
-                own.push(part)
-            own.pull(3, seed=0)
+            state = flow.stream(2, context=context, covariates=covariates)
+            return [state.push(part) for part in sequence_cases.cut(x[:, :41])], state.pull(3, seed=0)
 
         yield stream
 

@@ -1,0 +1,192 @@
+"""Calls of the core whose allocations fail in turn.
+
+    python tests/support/allocations.py [--every N] [WORD ...]
+
+Calls are those of `ragged_calls` and of the C library; with N, one call in N. A call whose allocation fails has to
+raise MemoryError, or to have its result all the same, to free all that it had allocated, and to have the same bits
+when it is made again. The process starts itself anew with the library of `allocations.cpp` before all others.
+"""
+
+import argparse
+import ctypes
+import gc
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+import runtime_library
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+MOST = 40  # allocations of a call that fail
+_VARIABLE = "HEADRACE_TEST_ALLOCATIONS"
+
+
+class Allocations:
+    """The functions of the library that was loaded first."""
+
+    def __init__(self, path):
+        self._library = ctypes.CDLL(path)
+        for name in ("end", "live"):
+            getattr(self._library, f"allocations_{name}").restype = ctypes.c_int64
+        self._library.allocations_begin.argtypes = [ctypes.c_int64]
+
+    def begin(self, failing=-1):
+        self._library.allocations_begin(int(failing))
+
+    def end(self):
+        """The number of allocations, and whether one has failed."""
+        count = self._library.allocations_end()
+        return (count, False) if count >= 0 else (-count - 1, True)
+
+    def live(self):
+        return self._library.allocations_live()
+
+    def lost_since(self, before):
+        """The number of blocks beyond those before."""
+        if self.live() > before:
+            gc.collect()
+        return self.live() - before
+
+    @staticmethod
+    def fill_the_table():
+        """Lets pybind11's table of objects grow, which it does at no later call then: it has no error for that."""
+        from headrace._core import cpu
+
+        return [cpu.HiddenOptions("tanh", 0, "", "", 0.0) for _ in range(20_000)]
+
+
+def bits(result):
+    """The bytes of all arrays in a nested result."""
+    if isinstance(result, np.ndarray):
+        return [result.tobytes()]
+    if isinstance(result, dict):
+        return bits(list(result.values()))
+    if isinstance(result, list | tuple):
+        return [part for each in result for part in bits(each)]
+    return [repr(result)]
+
+
+def in_a_thread(call):
+    """The result of a call in a thread of its own, whose scratch is new, or its exception."""
+    kept = []
+
+    def run():
+        try:
+            kept.append((call(), None))
+        except BaseException as error:
+            kept.append((None, error.with_traceback(None)))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return kept[0]
+
+
+def judge(name, call, allocations):
+    """Fails allocations of a call in turn, at most `MOST` evenly spread ones. Their number."""
+    for _ in range(2):  # what a first call keeps is no leak
+        want, error = in_a_thread(call)
+        if error is not None:
+            raise RuntimeError(name) from error
+    want = bits(want)
+    gc.collect()
+    before = allocations.live()
+    allocations.begin()
+    in_a_thread(call)
+    numbers = np.unique(np.linspace(0, allocations.end()[0], MOST + 1).astype(int)[:-1])
+    for number in numbers:
+        allocations.begin(number)
+        got, error = in_a_thread(call)
+        _, has_failed = allocations.end()
+        if error is None:  # a stable sort does without its memory
+            assert bits(got) == want, f"{name}: other bits where allocation {number} failed"
+        elif not (has_failed and isinstance(error, MemoryError)):
+            raise AssertionError(f"{name}: expected MemoryError at allocation {number}, got {error!r}") from error
+        del got, error
+        if (lost := allocations.lost_since(before)) > 0:
+            raise AssertionError(f"{name}: {lost} blocks are lost after allocation {number} failed")
+    assert bits(in_a_thread(call)[0]) == want, f"{name}: other bits after failed allocations"
+    return len(numbers)
+
+
+def parts_of(name, call):
+    """A call, or those of the iterator that it makes."""
+    made = call()
+    if not isinstance(made, Iterator):
+        yield name, call
+        return
+    for i, part in enumerate(list(made)):
+        yield from parts_of(f"{name}, part {i}", part)
+
+
+def of_c(folder):
+    """Opening and calling a flow of each kind by the C library."""
+    import c_library
+    import file_cases
+    import sequence_cases
+
+    library = c_library.Library()
+
+    def refused(call):
+        def run():
+            try:
+                return call()
+            except c_library.Refused as error:
+                if error.code != "NO_MEMORY":
+                    raise
+                raise MemoryError from None
+
+        return run
+
+    for name, make in file_cases.EXAMPLES.items():
+        module, path = make("float32"), Path(folder) / "flow.safetensors"
+        module.save(path)
+        data = path.read_bytes()
+        yield f"C: open {name}", refused(lambda data=data: (library.open(data), None)[1])
+        x, context = file_cases.inputs_of(module)
+        handle = library.open(data)
+        verb = handle.log_prob if handle.has_density else handle.to_latent
+        yield f"C: {name}, a call", refused(lambda verb=verb, x=x, c=context: verb(x, c))
+    flow = sequence_cases.flow_of(sequence_cases.EXAMPLES[next(iter(sequence_cases.EXAMPLES))]("float32"))
+    flow.save(Path(folder) / "sequence.safetensors")
+    data = (Path(folder) / "sequence.safetensors").read_bytes()
+    yield "C: open a flow of sequences", refused(lambda: (library.open(data), None)[1])
+
+
+def main(every, words):
+    import headrace as hr
+    import ragged_calls
+
+    hr.set_num_threads(1)
+    allocations, calls, total = Allocations(os.environ[_VARIABLE]), 0, 0
+    allocations.fill_the_table()
+    with tempfile.TemporaryDirectory() as folder:
+        sources = (ragged_calls.ops(), ragged_calls.of_rows(), ragged_calls.of_steps(), of_c(folder))
+        named = [pair for source in sources for pair in source if not words or any(word in pair[0] for word in words)]
+        parts = (part for name, call in named for part in parts_of(name, call))
+        for i, (name, call) in enumerate(parts):
+            if i % every == 0:
+                total += judge(name, call, allocations)
+                calls += 1
+    print(f"{calls} calls, {total} failed allocations, instruction set {hr.info()['isa']}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("words", nargs="*")
+    settings = parser.parse_args()
+    if _VARIABLE in os.environ:
+        main(settings.every, settings.words)
+    else:
+        with tempfile.TemporaryDirectory() as build:
+            library = str(Path(build) / "allocations.so")
+            runtime_library.compile_to(library, SOURCE, "-shared", "-fPIC")
+            environment = {**os.environ, "LD_PRELOAD": library, _VARIABLE: library}
+            sys.exit(subprocess.run([sys.executable, *sys.argv], env=environment, check=False).returncode)
