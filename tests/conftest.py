@@ -90,7 +90,7 @@ def pytest_sessionstart(session):
     if not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None) and selection.whole(config):
         if config.option.quick or "not emulated" in config.option.markexpr:
             return
-        with contextlib.suppress(emulation.Unavailable, RuntimeError):  # tests say so
+        with contextlib.suppress(emulation.Unavailable, RuntimeError):  # tests report it
             emulation.prepare(say=lambda text: print(text, flush=True))
 
 

@@ -4,7 +4,7 @@ For an environment that has headrace and the programs; those that are not instal
 one, and ``--ours`` leaves the programs' own flows out. Each is run with both flows, from the same seeds, one after the
 other in one process and on one thread. A run whose evidence, posterior or calibration is wrong makes the benchmark
 fail: all of them are known, or judged beside those of the program's own flow. One run is one number: only large
-differences of times say anything.
+differences of times mean anything.
 
 Samplers are in `downstream_samplers.py`, simulation-based inference and models in `downstream_models.py`.
 """

@@ -35,7 +35,7 @@ def test_a_case_finds_what_is_known_by_both_flows(name, capsys):
 
 
 def lines_of(name, capsys, *more):
-    """What the case says of its runs, of which none is wrong."""
+    """The case's description of its runs, of which none is wrong."""
     program = downstream.cases()[name].program
     if importlib.util.find_spec(program) is None:
         pytest.skip(f"{program} is not installed")

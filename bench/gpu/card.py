@@ -76,7 +76,7 @@ def installed(file: Path) -> str:
 
 
 def smi() -> dict[str, str]:
-    """What nvidia-smi says of the first device; empty where it is not there or says nothing."""
+    """The output of nvidia-smi for the first device; empty where there is none."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return {}

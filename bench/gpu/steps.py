@@ -77,7 +77,7 @@ def run_command(command: Sequence[str], limit: float, env: Mapping[str, str] | N
 
 
 def tail(text: str, lines: int = 12) -> list[str]:
-    """The last lines, of those that say something."""
+    """The last lines that are not empty."""
     return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
 
@@ -97,7 +97,7 @@ def json_of(done: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_step(limit: float, architectures: str | None) -> dict[str, Any]:
-    """Install this tree with its CUDA module, for the card that is there or as CUDAARCHS says; by all cores."""
+    """Install this tree with its CUDA module, for the present card or by CUDAARCHS; on all cores."""
     env = {"HEADRACE_CUDA": "ON", "CUDAFLAGS": f"{os.environ.get('CUDAFLAGS', '')} --threads 0 --split-compile 0"}
     command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "."]
     return ended(run_command(command, limit, {**env, **({"CUDAARCHS": architectures} if architectures else {})}))

@@ -146,7 +146,7 @@ class FakeEvent:
 
 @pytest.fixture
 def service(monkeypatch):
-    """headrace's side of a worker on a device that is none, whose clock says a millisecond of every call."""
+    """headrace's side of a worker on a device that is none, whose clock gives a millisecond for every call."""
     monkeypatch.syspath_prepend(ROOT / "tests" / "support" / "fakes")
     import fake_cuda
 

@@ -26,7 +26,7 @@ MORE = ("--steps", "floors,workloads,tests", "--workloads", "radial", "--librari
 
 @pytest.fixture
 def steps(monkeypatch):
-    """What was run: the steps do nothing but say so."""
+    """The steps that ran: each of them only records its name."""
     ran = []
 
     def done(name: str, *more: object):

@@ -145,7 +145,7 @@ def comparison(cells: dict[str, Cell]) -> dict:
 
 
 def summary(result: dict, threads: int) -> dict:
-    """What one row of the table says."""
+    """One row of the table."""
     workload: Workload = result["workload"]
     cells: dict[str, Cell] = result["cells"]
     row: dict = {

@@ -92,7 +92,7 @@ def wine(options: argparse.Namespace) -> list[Job]:
 
 
 def run(job: Job, options: argparse.Namespace) -> dict:
-    """The result of one fit; ``error`` says why there is none."""
+    """The result of one fit; ``error`` is the reason where there is none."""
     python, extra = options.peer_python, {}
     if job.library == "headrace":  # which inherits this interpreter and its import path
         python, extra = sys.executable, {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
@@ -159,7 +159,7 @@ class Group:
 
 
 def libraries(fits: Sequence[dict]) -> list[str]:
-    """One line a library, from the first of its fits that says anything."""
+    """One line for each library: its settings, of its first fit that has some."""
     facts: dict[str, dict] = {}
     for fit in fits:
         result = fit["result"]

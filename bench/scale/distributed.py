@@ -106,7 +106,7 @@ def worker(kind: str, rank: int, size: int, threads: int, directory: str) -> Non
 
 
 def measured(kind: str, size: int, threads: int) -> float:
-    """Of so many ranks, 0 for no group; the slowest says."""
+    """Seconds of a step of the slowest of these ranks, 0 for no group."""
     with tempfile.TemporaryDirectory() as directory:
         command = [
             sys.executable,

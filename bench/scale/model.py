@@ -2,7 +2,7 @@
 
 Plain Python. A step is a worker's own work (measured, by ``bench.scale.distributed parts``) and a sum over all
 workers (8 bytes a weight and 576 more, over an assumed network). The slowest worker of each step is drawn, and so are
-failures of workers and what starting again costs. bench/scale/model.md says what was found, and how sure that is.
+failures of workers and what starting again costs. bench/scale/model.md has the results, and how sure they are.
 
     python -m bench.scale.model                                   # the numbers of MEASURED
     python -m bench.scale.distributed parts > parts.json          # on the machine that is meant, when it is quiet

@@ -34,7 +34,7 @@ std::string version_text(int version) {
 enum class Code { none, compiled_by_driver, machine };
 
 // A build's code for a card. Machine code runs on cards of the same major number that are no older, code that the
-// driver compiles on all that are no older. A list in other words ("all", say) counts as complete.
+// driver compiles on all that are no older. A list in other words (such as "all") counts as complete.
 Code code_for(int capability) {
     std::istringstream words(architectures());
     Code best = Code::none;

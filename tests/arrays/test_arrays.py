@@ -252,7 +252,7 @@ def test_parameters_and_inference_tensors_without_gradient_are_tensors():
     assert torch.equal(flow.log_prob(torch.nn.Parameter(x, requires_grad=False)), want)
     with torch.inference_mode():
         assert torch.equal(flow.log_prob(torch.ones(9, FEATURES)), want)
-    with torch.device("meta"):  # where new tensors go has no say in results
+    with torch.device("meta"):  # where new tensors go does not matter to results
         assert torch.equal(flow.log_prob(x), want)
 
 

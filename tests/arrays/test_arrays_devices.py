@@ -11,7 +11,7 @@ X, CONTEXT = cases.rows(6, 4, "float32"), cases.rows(6, 2, "float32", "context")
 
 
 class Foreign:
-    """An array of another library, on whatever device it says; it remembers all that it was asked for."""
+    """An array of another library, on a device that it names; it records all requests."""
 
     def __init__(self, array, device):
         self.array, self.device, self.asked = array, device, []

@@ -1,4 +1,4 @@
-"""`out=`: results are written where the caller says and nowhere else, and what would be read after it was written is
+"""`out=`: results are written to the caller's array and nowhere else, and what would be read after it was written is
 refused."""
 
 import numpy as np

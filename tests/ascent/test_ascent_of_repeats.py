@@ -1,4 +1,4 @@
-"""What an ascent says of rows that repeat is what the flow that it returns says of them."""
+"""The history of an ascent of repeated rows agrees with the flow that it returns."""
 
 import warnings
 

@@ -232,6 +232,6 @@ def test_modules_of_frameworks_take_it():
     ],
 )
 def test_what_does_not_go_together_is_refused(make, words):
-    with pytest.raises(ValueError) as error:  # the words say what
+    with pytest.raises(ValueError) as error:  # the message has the fault
         make()
     cases.assert_says(error, *words)

@@ -1,4 +1,4 @@
-"""`hr.auto`: what is tried, what is kept, and that it says so where something simple is as good."""
+"""`hr.auto`: what is tried, what is kept, and its message where something simple is as good."""
 
 import copy
 import itertools

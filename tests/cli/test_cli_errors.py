@@ -1,4 +1,4 @@
-"""What the command line refuses: one line that says what is wrong, and its exit code."""
+"""What the command line refuses: one line that names the fault, and its exit code."""
 
 import os
 import re

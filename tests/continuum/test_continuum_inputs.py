@@ -1,4 +1,4 @@
-"""What ``hr.continuum`` says about itself, and what it refuses."""
+"""Descriptions of ``hr.continuum``, and what it refuses."""
 
 import re
 

@@ -1,6 +1,6 @@
 """A conditioner and a step that the emulation's lists alone have go through everything that these do.
 
-Where one needs more than its recipe says (CONTRIBUTING.md), it fails here. What they are: tests/cuda_emulation/added
+Where one needs more than its recipe (CONTRIBUTING.md), it fails here. What they are: tests/cuda_emulation/added
 and tests/support/added_kinds.py.
 """
 

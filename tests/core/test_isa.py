@@ -126,7 +126,7 @@ def test_the_chosen_instruction_set_is_one_of_the_compiled_ones():
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one build")
 def test_a_set_that_was_not_built_is_named():
-    """Beside what Linux says of the processor."""
+    """Beside the features that Linux lists."""
     flags = set(re.search(r"(?m)^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text())[1].split())
     best = "v2"
     if flags >= {"avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}:

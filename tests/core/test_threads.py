@@ -173,7 +173,7 @@ def many_cores(monkeypatch):
 
 
 def system(root, mounts, groups, files):
-    """What a kernel says of control groups, below root."""
+    """A kernel's files of control groups, below root."""
     texts = {"proc/self/mountinfo": mounts, "proc/self/cgroup": groups, **files}
     for name, text in texts.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -316,7 +316,7 @@ def test_the_stream_of_an_array_interface_is_waited_for(machine):
 
 @pytest.mark.parametrize("stream_of_array", [None, "own"])
 def test_no_stream_is_waited_for_where_none_is_named(machine, stream_of_array):
-    """Without one the producer says that its work is done; and a stream is in order with itself."""
+    """Without one the producer's work is done; and a stream is in order with itself."""
     flow, x = made_flow("float32", context=0).to("cuda"), cases.rows(9, 4, "float32")
     with machine.stream() as stream:
         flow.log_prob(fake_frameworks.Interface(x, None, stream.ptr if stream_of_array else None))

@@ -202,7 +202,7 @@ def test_coverage_where_log_densities_are_equal():
 
 
 def test_the_classifier_without_scikit_learn(monkeypatch):
-    """Shares of 30 pairs are discrete, so that p-values are at most as often small as they say."""
+    """Shares of 30 pairs are discrete, so that a p-value below a level is at most as frequent as that level."""
     monkeypatch.setattr(classifier, "find_spec", lambda name: None)
     flow, p = right_flow([1.0, -1.0], [2.0, 0.5]), []
     for i in range(SEEDS):

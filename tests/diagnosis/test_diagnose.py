@@ -1,4 +1,4 @@
-"""What `hr.diagnose` takes and refuses, and what a `Diagnosis` says, draws and writes."""
+"""What `hr.diagnose` takes and refuses, and the text, pictures and files of a `Diagnosis`."""
 
 import inspect
 import re
@@ -203,7 +203,7 @@ def test_rows_in_a_plane_have_no_gaussian():
     assert [one.name for one in hr.diagnose(flow_of(), x).likelihoods] == ["flow"]
 
 
-# --- what it says ---------------------------------------------------------------------------------------------------
+# --- its text -------------------------------------------------------------------------------------------------------
 
 
 def test_a_screen(monkeypatch):

@@ -1,4 +1,4 @@
-"""Misfits of known size in exact densities are found as often as docs/diagnosis.md says, and right ones are not."""
+"""Misfits of known size in exact densities are found as often as docs/diagnosis.md states, and right ones are not."""
 
 import sys
 from pathlib import Path

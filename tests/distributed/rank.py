@@ -67,7 +67,7 @@ STEPS = {
 
 
 def ends_early(group, how, name="fit"):
-    """A fit or an ascent in which rank 1 ends, or stands still, at a step; what the others say, and after how long."""
+    """A fit or an ascent in which rank 1 ends, or stands still, at a step; messages of the others, and after how long."""
     of, called, last = STEPS[name]
     whole, steps = getattr(of, called), []
 
@@ -93,7 +93,7 @@ def ends_early(group, how, name="fit"):
 
 
 def nan_row(group):
-    """What a rank says of a row with a NaN that rank 1 has."""
+    """The message of a rank about a row with a NaN that rank 1 has."""
     x = ranks.rows()
     x[ranks.FIRST[5] + 3, 1] = float("nan")
     mine = ranks.ASSIGNMENTS["two" if group.size == 2 else "three"][group.rank]

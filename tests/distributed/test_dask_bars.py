@@ -65,7 +65,7 @@ def test_a_fit_shows_how_far_it_is_where_somebody_looks(work, tty, local_cluster
 
 
 def test_two_fits_have_a_bar_each(monkeypatch, local_cluster):
-    """What other fits on the cluster say goes to theirs."""
+    """Messages of other fits on the cluster go to theirs."""
     from headrace.dask import _bars as _shown
 
     heard = []

@@ -148,7 +148,7 @@ def test_the_others_raise_when_a_rank_of_gloo(how, size, tmp_path):
     ],
 )
 def test_an_ascent_that_lost_a_rank_begins_anew_with_the_same_bits(name, how, want, tmp_path):
-    """The others say which rank is lost, in time; those that are left give the bits of an undisturbed ascent."""
+    """The other ranks name the lost one in time; those that are left give the bits of an undisturbed ascent."""
     with gloo(tmp_path, 3, f"{how} {name}") as started:
         printed = started.finish([0, 2])
     for one in results(tmp_path, (0, 2)):

@@ -58,7 +58,7 @@ LOADER = """
 import re, resource, sys, time
 import headrace as hr
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))  # a failure should not take the machine with it
-def peak():  # of this program; what getrusage says may be that of the one which started it
+def peak():  # of this program; getrusage may give that of the program which started it
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 for path in sys.argv[1:]:
     before, start = peak(), time.perf_counter()

@@ -1,6 +1,6 @@
 """Default fits of rows that lie close together: nearly collinear columns, columns near their context, skewed columns.
 
-And what a fit says where its numbers mean little. All of it for arrays, streams and groups alike.
+And warnings where a fit's numbers mean little. All of it for arrays, streams and groups alike.
 """
 
 import math
@@ -428,7 +428,7 @@ def test_the_gaussian_keeps_curves_that_are_asked_for(kind, short):
     assert (truth - flow.log_prob(np.exp(new))).mean() < 0.1  # correlations are worth 1.1 nats
 
 
-# --- what a fit says ------------------------------------------------------------------------------------------------
+# --- warnings of a fit ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""``fit``: how data are standardised, the forms of its arguments, its history, and what it says and refuses."""
+"""``fit``: how data are standardised, the forms of its arguments, its history, its messages, and what it refuses."""
 
 import copy
 import itertools
@@ -205,7 +205,7 @@ def test_given_arrays_are_not_changed():
         cases.assert_same_bits(array, before)
 
 
-# --- what it says ---------------------------------------------------------------------------------------------------
+# --- messages -------------------------------------------------------------------------------------------------------
 
 
 def test_progress_is_a_bar_on_stderr_or_nothing(capsys, monkeypatch):

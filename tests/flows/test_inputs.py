@@ -13,7 +13,7 @@ from pairs import pairwise
 
 # --- shapes, strides and precisions ---------------------------------------------------------------------------------
 
-# Each makes an array of this shape with the strides its name says, out of one that may be larger.
+# Each makes an array of this shape with the strides in its name, out of one that may be larger.
 STRIDES = {
     "rows first": lambda make, n, d: make(n, d),
     "columns first": lambda make, n, d: np.asfortranarray(make(n, d)),

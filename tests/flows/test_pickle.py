@@ -29,7 +29,7 @@ def made(name):
 
 
 def assert_same(one, other):
-    """The same object to the last bit, as far as files say."""
+    """The same object to the last bit, as far as files describe it."""
     assert type(one) is type(other)
     assert hr.to_bytes(one) == hr.to_bytes(other)
     np.testing.assert_array_equal(one.parameters, other.parameters)

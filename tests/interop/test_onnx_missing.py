@@ -1,4 +1,4 @@
-"""Without the package onnx: an error that says what to install, and nothing else is the poorer."""
+"""Without the package onnx: an error that names the installation, and everything else works."""
 
 import importlib.util
 import sys

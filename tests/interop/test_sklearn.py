@@ -36,7 +36,7 @@ def table(dtype="float64", rows=200):
 
 
 def not_expected(estimator):
-    """Rows given twice make other batches than rows of weight 2, and so another fit, as `fit` says.
+    """Rows given twice make other batches than rows of weight 2, and so another fit, as `fit` documents.
 
     In one batch of all rows both are the same fit, which a test below compares.
     """
@@ -309,7 +309,7 @@ def keywords(function):
 
 
 def test_it_takes_what_the_flows_and_their_fit_take():
-    """All of it, so that a new argument there is one here; but for what the data say."""
+    """All of it, so that a new argument there is one here; but for facts of the data."""
     ours = FlowDensity().get_params()
     own = {name.rpartition("__")[2] for name in ours}
     by_data = {"features", "context", "x", "weights", "seed"}

@@ -1,7 +1,7 @@
 """A map that only the emulation's list has, with its entry and its reference, goes through all that the core does.
 
-Where the core needs more than the recipe says (CONTRIBUTING.md), or a kernel, a call or a file knows maps by name, it
-fails here. The other readers of files know maps by name, as the recipe says too: they refuse this one by its name. What
+Where the core needs more than the recipe (CONTRIBUTING.md), or a kernel, a call or a file knows maps by name, it
+fails here. The other readers of files know maps by name, as the recipe states: they refuse this one by its name. What
 it is: tests/cuda_emulation/polyline.hpp and tests/support/added_map.py.
 """
 
@@ -118,7 +118,7 @@ def test_elementwise(formula, dtype):
         cases.assert_close(got, want, magnitude=100.0, depth=64)
 
 
-# --- what objects say of themselves -----------------------------------------------------------------------------------
+# --- descriptions of objects ------------------------------------------------------------------------------------------
 
 
 def foreign():

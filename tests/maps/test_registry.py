@@ -41,7 +41,7 @@ def assert_same(lists):
 
 
 def assert_table_fits(core):
-    """What Python's table, the core and the reference say of each map: bins, and names and numbers of parameters."""
+    """Facts of each map in Python's table, the core and the reference: bins, names and numbers of parameters."""
     listed = {one.name: one for one in core.maps()}
     for name, map in reference.MAPS.items():
         most, least_slope = listed[name].max_bins, listed[name].least_slope

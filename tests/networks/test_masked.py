@@ -333,7 +333,7 @@ def test_iaf_is_the_inverse_of_a_maf_with_the_same_network(scale, dtype):
 def test_mu_and_sigma_in_one_formula_are_minus_mu_over_sigma_and_one_over_sigma_in_the_other(scale, reads, dtype):
     """``x = mu + sigma z`` and ``z = -mu/sigma + (1/sigma) x`` are one transform (eq. 39-41).
 
-    A network can say both where the scale of a coordinate is constant, or where its shift is zero.
+    A network can have both where the scale of a coordinate is constant, or where its shift is zero.
     """
     constant_scale, no_shift = cases.made(key=("constant",)), cases.made(key=("no shift",))
     constant_scale.weights[-1][1::2] = 0.0

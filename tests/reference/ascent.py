@@ -32,7 +32,7 @@ def chosen(x, center, epsilon, precision, rule, weights=None):
     """a, b, c of one coordinate: along Newton's direction or the gradient, as far as the lower bound grows."""
     gradient, slopes, values = derivatives(x, center, epsilon, precision, weights)
     curvature = slopes + values
-    ridge = 1e-12 * np.trace(curvature) * np.eye(3)  # says which step is meant where rows at two places leave many
+    ridge = 1e-12 * np.trace(curvature) * np.eye(3)  # chooses a step where rows with two values leave many
     u = np.linalg.solve(curvature + ridge, gradient) if rule == "newton" else gradient
     reach = abs(u[0]) + abs(u[2])
     if rule == "newton" and reach <= 0.29:

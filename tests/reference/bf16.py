@@ -119,7 +119,7 @@ def sorted_units(masks, features, per_output, passive=None):
 class RoundedNetwork:
     """As `Network`, of ReLU, in float32.
 
-    ``orders`` are those of `sorted_units`, ``parts`` those of each number, ``tiles`` says which order sums have.
+    ``orders`` are those of `sorted_units`, ``parts`` those of each number, ``tiles`` chooses the order of sums.
     """
 
     weights: list

@@ -21,7 +21,7 @@ class Hidden:
 class Network:
     """Dense weights ``(out, in)``, biases ``(out,)`` and masks, a list of each; the last layer has no activation.
 
-    ``hidden`` says what each hidden layer does, where not all are alike: its product is added to, or multiplied by, the
+    ``hidden`` describes each hidden layer, where not all are alike: its product is added to, or multiplied by, the
     activated product of the context alone (the last ``context`` columns of the inputs; ``joins`` has the weights and
     biases, in order); then the sum of an earlier layer, before its activation, is added. ``factors`` multiply the
     values of each hidden layer, as dropout does.

@@ -129,7 +129,7 @@ def test_samples_are_the_process():
 
 
 def test_a_network_that_sees_the_future_is_found_out():
-    """A copy of the sequence among the covariates is a leak, and the check of the rate says so."""
+    """A copy of the sequence among the covariates is a leak, and the check of the rate reports it."""
     x = autoregression(20_000, cases.rng("leak"))
     t = linear_network("float64", covariates=1)
     seen = t.named_parameters()["layers.0.gate.covariates"]

@@ -23,7 +23,7 @@ TAPS, DELAY = 2, 3
 
 
 class Echoes:
-    """The network of an `Echo`: nothing in it or in its weights says how many steps a row has."""
+    """The network of an `Echo`: neither it nor its weights have the number of steps of a row."""
 
     def __init__(self, units, reads="data", slope=1e-3):
         self.units, self.reads, self.slope = units, reads, slope

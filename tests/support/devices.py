@@ -24,7 +24,7 @@ class Library:
             self.producer = sys.modules["jax"].own_stream
 
     def make(self, values, view=lambda array: array):
-        """An array, or a view of one, with these numbers, which are written on the stream where the library says so."""
+        """An array, or a view of one, with these numbers, written on the stream where the library asks for it."""
         machine, values = self.machine, np.asarray(values)
         foreign = self.name not in ("cupy", "torch")
         own = self.producer.ptr if foreign else self.current()

@@ -75,7 +75,7 @@ def folder():
 
 
 def prepare(say):
-    """Builds it now, unless it was built before and nothing has changed; says so if there is none yet."""
+    """Builds it now, unless it was built before and nothing has changed; announces a first build."""
     if not os.environ.get("HEADRACE_EMU"):
         if not list(BUILD.glob("tests/cuda_emulation/_emu*")):
             say("building the emulation of CUDA devices (a minute or two on two cores, once) ...")

@@ -11,7 +11,7 @@ import headrace as hr
 
 NAMES = ("numpy", "torch", "jax", "pandas")
 
-# What might be given for a flow, and what the error says.
+# What might be given for a flow, and the error's message.
 NO_FLOWS = [
     (hr.DualAscentFlow, r"DualAscentFlow.* what its fit\(x\) returns, an AscentFlow"),
     (lambda: hr.DualAscentFlow, r"the class DualAscentFlow.* what its fit\(x\) returns"),

@@ -73,7 +73,7 @@ class _Rows:
         return (one for one in combinations if not self.empty.isdisjoint(one))
 
 
-# Arguments that say how many numbers a case has. Of sizes one after another, all must be 0 for it to have none.
+# Arguments that give the sizes of a case. Of sizes one after another, all must be 0 for it to have none.
 COUNTS = {"shape": min, "rows": min, "n": min, "sizes": max}
 
 

@@ -140,7 +140,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
     names = {"__name__": "__main__"}
     for i, code in enumerate(codes):
         exec(compile(code, f"{page.name}, python block {i}", "exec"), names)
-    if page.name in ("table.md", "simulator.md"):  # which say that their fits pass
+    if page.name in ("table.md", "simulator.md"):  # whose text is that their fits pass
         assert not names["diagnosis"].misses, names["diagnosis"].verdict
 
 

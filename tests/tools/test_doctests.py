@@ -33,7 +33,7 @@ class Finder(doctest.DocTestFinder):
 def test_examples_of_a_module(name, tmp_path, monkeypatch):
     try:
         module = importlib.import_module(name)
-    except ImportError as error:  # of a framework's modules, which say how it is installed
+    except ImportError as error:  # of a framework's modules, whose message has the installation
         pytest.skip(f"could not import {name}: {error}")
     monkeypatch.chdir(tmp_path)
     tests = Finder().find(module, name)

@@ -1,4 +1,4 @@
-"""The examples do what they say: each runs, whole or small, and what it claims is read from what it prints."""
+"""Each example runs, whole or small, and its claims are compared with its output."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""The examples inside PyTorch and JAX do what they say; they are skipped where their framework is not installed."""
+"""The claims of examples inside PyTorch and JAX hold; they are skipped where their framework is not installed."""
 
 import importlib.util
 import math

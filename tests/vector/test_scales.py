@@ -94,7 +94,7 @@ def test_gradients_of_planar_transforms_with_parameters_of_any_scale(variant, sc
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0, 1e4])
 @both_directions
 def test_float64_gradients_at_any_scale_against_differences(scale, direction):
-    """Where a step and twice the step agree: a difference says nothing near the steep places of an inverse."""
+    """Where a step and twice the step agree: a difference has no meaning where an inverse is steep."""
     x, params, *weights = (array.astype("float64") for array in problem(3, scale, 60, 60))
     got = hr.ops.vector_map_vjp(x, params, *weights, direction=direction, map="planar")[1]
     judge_of = lambda p: getattr(vector_cases.judge("planar", p), direction)(x)  # noqa: E731

@@ -188,7 +188,7 @@ def test_arrays_of_every_framework(variant, framework, dtype):
 
 
 def strict_errors(variant):
-    """Name -> (arguments that replace good ones, what the message says)."""
+    """Name -> (arguments that replace good ones, the message)."""
     values, params, grad_value, grad_log_det = batch(variant, 4, 3, "float32", per_row=True)
     names = ("value", "params", "grad_value", "grad_log_det")
     arrays = dict(zip(names, (values, params, grad_value, grad_log_det), strict=True))

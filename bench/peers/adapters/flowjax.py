@@ -19,7 +19,7 @@ def setup(threads: int, device: str) -> None:
 
 
 def setup_jax(device: str) -> None:
-    """JAX on the device alone, or say why it cannot be."""
+    """JAX on the device alone, or the reason why not."""
     import jax
 
     jax.config.update("jax_enable_x64", False)

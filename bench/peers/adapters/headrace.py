@@ -236,7 +236,7 @@ def fma_peak(seconds: float) -> float | None:
 
 
 def facts() -> dict:
-    """What the library says of itself."""
+    """The library's description of itself."""
     import headrace
 
     return dict(headrace.info())

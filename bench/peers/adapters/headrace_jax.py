@@ -14,7 +14,7 @@ DISTRIBUTIONS = ("headrace", "jax", "jaxlib", "optax")
 
 
 def setup(threads: int, device: str) -> None:
-    """Import both; an ImportError says why JAX or headrace cannot compute there."""
+    """Import both; an ImportError has the reason where JAX or headrace cannot compute there."""
     import headrace
 
     headrace.set_num_threads(threads)

@@ -77,7 +77,7 @@ def write_parquet(path, x, names):
 
 
 def written(path, x, names=NAMES):
-    """A table in a file, of the kind that the end of its name says; text has names where there are some."""
+    """A table in a file, of the kind that belongs to the end of its name; text has names where there are some."""
     kind = path.rpartition(".")[2]
     if kind == "npy":
         np.save(path, x)

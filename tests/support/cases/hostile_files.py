@@ -109,7 +109,7 @@ TOP = {"format": 1, "version": "0.4.0", "dtype": "float32"}
 
 
 def network_file(features, layers, levels=None, degrees=None, **more):
-    """A MaskedAutoregressive of these layers ``(weight, bias, mask)``, whatever they say."""
+    """A MaskedAutoregressive of these layers ``(weight, bias, mask)``, right or wrong."""
     settings = hr.transforms.MaskedAutoregressive(2)._settings.header()
     header = {**TOP, "kind": "MaskedAutoregressive", **settings, "features": features, "levels": levels}
     tensors = {

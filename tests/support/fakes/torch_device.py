@@ -1,6 +1,6 @@
 """PyTorch's own tensors on the device that fake_cuda.py plays, so that `headrace.torch` runs there as it is.
 
-A tensor says that it is on `cuda:0`, and its numbers are in the machine's memory. PyTorch's operators are done by the
+A tensor claims to be on `cuda:0`, and its numbers are in the machine's memory. PyTorch's operators are done by the
 CPU, once all that is queued on the current stream is done, and headrace's by what is registered for CUDA, which queues.
 Autograd, hooks and modules are PyTorch's. For its C++ code the tensors are on the CPU, where it keeps no streams. So is
 what torch.func wraps them in, which headrace refuses beside parameters of a device, and what a compiler traces.
@@ -27,7 +27,7 @@ LOOKS |= {"permute", "_unsafe_view", "_reshape_alias", "unbind", "split"}  # at 
 
 
 class Other(RuntimeError):
-    """As PyTorch says it of tensors on two devices."""
+    """PyTorch's message about tensors on two devices."""
 
 
 class DeviceTensor(torch.Tensor):
