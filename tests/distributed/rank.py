@@ -67,7 +67,7 @@ STEPS = {
 
 
 def ends_early(group, how, name="fit"):
-    """A fit or an ascent in which rank 1 ends, or stands still, at a step; messages of the others, and after how long."""
+    """A fit or an ascent in which rank 1 ends, or stands still, at a step; the others' messages and seconds."""
     of, called, last = STEPS[name]
     whole, steps = getattr(of, called), []
 
