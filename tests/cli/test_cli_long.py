@@ -71,7 +71,19 @@ def test_context_weights_bounds_and_members(folder, result):
 def test_an_ascent_takes_some_rows(folder, run):
     written("t.npy", table(1500))
     code, out, err = run(
-        "fit", "t.npy", "--flow", "dual-ascent", "--steps", 2, "--no-refine", "--buffer", 400, "-o", "f", "--json"
+        "fit",
+        "t.npy",
+        "--flow",
+        "DualAscentFlow",
+        "--set",
+        "steps=2",
+        "--set",
+        "refine=false",
+        "--buffer",
+        400,
+        "-o",
+        "f",
+        "--json",
     )
     assert code == 0, err
     assert "400 of 1,350 rows" in err  # a tenth is held out

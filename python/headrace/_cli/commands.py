@@ -85,7 +85,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _open(arguments: argparse.Namespace, path: str | None = None) -> Source:
-    how = {"array": arguments.array, "delimiter": arguments.delimiter, "header": arguments.header}
+    how = {"array": arguments.array, "delimiter": arguments.delimiter, "header": arguments.header or "auto"}
     given = arguments.data if path is None else path
     files = [given] if isinstance(given, str) else tables.files_of(given, name="DATA")
     return tables.open_tables(files, dashes="--", **how)

@@ -38,13 +38,12 @@ from headrace._cli.commands import (
     _say,
     _usage,
 )
-from headrace._cli.flow_options import FIT, FLOWS, Kind, settings
+from headrace._cli.flow_options import DEFAULT, FIT, FLOWS, OPTIONS, Kind
 from headrace._cli.waves import SUFFIX
 from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.given_rows import check_finite
 from headrace._fit.high_effort import with_effort
 from headrace._fit.streams import rows_bar
-from headrace._flow.flows import DEFAULT
 from headrace._tables.arguments import Treatment
 from headrace._tables.density import Columns
 from headrace._tables.preparing import ON_THE_COMMAND_LINE, prepared, present
@@ -94,10 +93,6 @@ def _nothing_saved(output: str) -> Iterator[None]:
 def _fitted(arguments: argparse.Namespace) -> _Fitted:
     """The flow for the table, the notes of its file, and a function that reports it."""
     _refuse_beside_auto(arguments)
-    if arguments.keep is not None and arguments.effort != "high":
-        _usage(arguments, "argument --keep: expected --effort high with it, which alone fits several flows for one")
-    if arguments.keep == STANDARD:
-        _usage(arguments, f"argument --keep: expected a file, got {STANDARD}, the standard output")
     arguments.flow = arguments.flow or DEFAULT
     if arguments.flow not in FLOWS:
         _usage(
@@ -107,8 +102,12 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
         arguments.validation = 0.0 if arguments.auto else VALIDATION  # --auto holds rows out itself
     kind = FLOWS[arguments.flow]
     options = _options(arguments, kind)
+    if arguments.keep is not None and options.get("effort") != "high":
+        _usage(arguments, "argument --keep: expected --effort high with it, which alone fits several flows for one")
+    if arguments.keep == STANDARD:
+        _usage(arguments, f"argument --keep: expected a file, got {STANDARD}, the standard output")
     inputs = tables.files_of(arguments.data, name="DATA")
-    _check_files(arguments, inputs)
+    _check_files(arguments, options, inputs)
     source = _open(arguments)
     columns = _columns(source, arguments, weights=arguments.weights)
     for part, what in zip(columns, ("features", "context"), strict=False):
@@ -117,7 +116,7 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     given = _given(arguments, source, columns, options)
     if columns[1]:
         options["context"] = len(columns[1])
-    if columns[1] and "context" not in kind.takes:
+    if columns[1] and not kind.takes_context:
         _usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
     names, context_names = (
         None if source.names is None else tuple(source.names[i] for i in part) for part in columns[:2]
@@ -143,10 +142,10 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome), members)
 
 
-def _check_files(arguments: argparse.Namespace, inputs: Sequence[str]) -> None:
+def _check_files(arguments: argparse.Namespace, options: dict[str, Any], inputs: Sequence[str]) -> None:
     """Report errors that would prevent the output or the checkpoint, before the work."""
     _check_output(arguments, *inputs)
-    for option, path in (("--checkpoint", arguments.checkpoint), ("--keep", arguments.keep)):
+    for option, path in (("--checkpoint", options.get("checkpoint")), ("--keep", arguments.keep)):
         if path is None:
             continue
         others = [other for other in (*inputs, arguments.output) if other != STANDARD]
@@ -175,20 +174,20 @@ def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
     """Refuse options that --auto chooses or would not use."""
     if not arguments.auto:
         return
-    for name in ("flow", "validation", "ensemble", *settings(), *FIT):
-        if name not in ("time_budget", "effort") and getattr(arguments, name) is not None:
+    for name in ("flow", "validation", "ensemble", "set", *OPTIONS):
+        if name not in ("time_budget", "effort") and getattr(arguments, name) not in (None, []):
             option = f"--{name.replace('_', '-')}"
             _usage(arguments, f"argument {option}: --auto does not take it, as it tries flows of its own")
 
 
 def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
     """Given options of the flow and of the fit; an option that this flow does not take is refused."""
-    every = (*settings(), *FIT)
-    options = {name: getattr(arguments, name) for name in every if getattr(arguments, name) is not None}
-    options |= with_effort(arguments.effort, kind.takes - options.keys())
-    for name in options:
-        if name not in kind.takes:
-            _usage(arguments, f"argument --{name.replace('_', '-')}: --flow {arguments.flow} does not take it")
+    given = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
+    try:
+        options = kind.read(arguments.flow, given, arguments.set)
+    except (TypeError, ValueError) as error:
+        _usage(arguments, f"argument {error}")
+    options |= with_effort(options.get("effort"), kind.takes.keys() - options.keys())
     if arguments.ensemble is not None and kind.model is not None:
         _usage(arguments, f"argument --ensemble: --flow {arguments.flow} does not take it")
     return options
@@ -255,7 +254,7 @@ def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int
     with rows_bar(stream.rows, "read", not arguments.quiet) as stream.shown:
         whole = stream.whole()
     stream.shown = None
-    source.missing = arguments.missing == "drop"
+    source.missing = how.missing == "drop"
     if whole is not None:
         _check_others(source, columns, present(whole, how))
     kinds = [source.kinds[i] for i in columns[0]]
@@ -285,7 +284,7 @@ def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list
     return Treatment(
         whole if discrete in (None, "none") else bounds.places(source, features, "--discrete", discrete),
         bounds.widths(source, features, arguments.spread),
-        arguments.missing,
+        arguments.missing or "refuse",
         support.bounds if arguments.bounds else None,
         support.periodic if arguments.periodic else None,
         None if source.names is None else [source.names[i] for i in features],

@@ -117,8 +117,8 @@ def _inputs(arguments: argparse.Namespace, density: TableDensity) -> dict[str, A
     table = {name: note for name, note in density.columns.notes().items() if name == "table"}
     digest = hashlib.blake2b(hr.to_bytes(density.flow, table), digest_size=16).hexdigest()
     inputs = {"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)}
-    for option, by_default in (("array", None), ("delimiter", None), ("header", "auto")):
-        if (value := getattr(arguments, option)) != by_default:
+    for option in ("array", "delimiter", "header"):
+        if (value := getattr(arguments, option)) not in (None, "auto"):
             inputs[f"--{option}"] = str(value)
     return inputs
 
@@ -248,10 +248,10 @@ def sample(arguments: argparse.Namespace) -> int:
     density = _of_rows(arguments.flow, loaded, notes)
     flow = density.flow
     _refuse_options_of_signals(arguments)
-    given = arguments.context_row or []
+    given = arguments.context or []
     if len(given) != flow.context:
         wanted = _counted(flow.context, "number") if flow.context else "none"
-        raise ValueError(f"--context-row: expected {wanted}, as {arguments.flow} needs, got {len(given)}")
+        raise ValueError(f"--context: expected {wanted}, as {arguments.flow} needs, got {len(given)}")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     conditions, columns = np.array(given) if given else None, density.columns
     x = density.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row)

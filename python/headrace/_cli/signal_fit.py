@@ -29,7 +29,7 @@ def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
         _usage(arguments, f"argument --flow: expected {' or '.join(SIGNALS)} for signals, got {arguments.flow}")
     kind = SIGNALS[arguments.flow]
     options = fitting._options(arguments, kind)
-    fitting._check_files(arguments, files)
+    fitting._check_files(arguments, options, files)
     own = {name: value for name, value in options.items() if name not in FIT}
     with fitting._nothing_saved(arguments.output):
         signals = waves.read_all(files)

@@ -34,16 +34,11 @@ from headrace.sequences.quantised import has_cells
 
 STEP = 1  # of the grid of integers
 STEPS_AT_ONCE = 4096  # of a drawn signal, between two moves of the bar
-# Options about tables, with their defaults.
-OF_TABLES: dict[str, Any] = {
-    **dict.fromkeys(
-        ("columns", "context", "array", "delimiter", "weights", "training", "buffer", "bounds", "periodic")
-    ),
-    **dict.fromkeys(("discrete", "spread", "ensemble", "keep", "rows", "first_row", "context_row")),
-    "header": "auto",
-    "missing": "refuse",
-    "auto": False,
-}
+OF_TABLES = (
+    *("columns", "context", "array", "delimiter", "header", "weights", "training", "buffer", "bounds", "periodic"),
+    *("discrete", "spread", "missing", "ensemble", "keep", "rows", "first_row", "auto"),
+)
+"""Options about tables."""
 
 
 def found(paths: Sequence[str]) -> list[str] | None:
@@ -71,8 +66,8 @@ def _is_signal(path: str) -> bool:
 
 def refuse_options_of_tables(arguments: argparse.Namespace) -> None:
     """Refuse options about rows and columns."""
-    for name, default in OF_TABLES.items():
-        if getattr(arguments, name, default) != default:
+    for name in OF_TABLES:
+        if getattr(arguments, name, None) not in (None, False):
             option = f"--{name.replace('_', '-')}"
             _usage(arguments, f"argument {option}: signals do not take it, because it is of tables; leave it out")
 
