@@ -92,7 +92,7 @@ def parser() -> Parser:
     _add(sub, "--epochs", "N", f"of each flow (default: {demo.EPOCHS})", type=integer(1))
     _add(sub, "--seed", "N", "of weights and samples (default: 0)", type=integer(0), default=0)
     for sub in subparsers.choices.values():
-        _add_common(sub, lambda default: argparse.SUPPRESS)  # what stands before the command stays
+        _add_common(sub, lambda default: argparse.SUPPRESS)  # an option before the command stays
     return whole
 
 
