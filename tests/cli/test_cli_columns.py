@@ -235,9 +235,9 @@ def test_a_diagnosis_sees_the_noise_of_the_fit(folder, run, monkeypatch):
     write("t.csv", x, "count,size,unit,w")
     seen, fit = [], hr.MAF.fit
 
-    def watched(self, rows, *given, **others):
-        seen.append(rows)
-        return fit(self, rows, *given, **others)
+    def watched(self, x, **others):
+        seen.append(x)
+        return fit(self, x, **others)
 
     monkeypatch.setattr(hr.Flow, "fit", watched)
     weighted = ("--weights", "w", "--discrete", "count", "--seed", 5, "--validation", 0)

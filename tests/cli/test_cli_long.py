@@ -172,9 +172,9 @@ def test_a_long_table_gets_the_noise_of_one_in_memory(folder, run, result, whole
     path = written(f"t.{kind}", x, None)
     rows, fit = [], hr.Flow.fit
 
-    def watched(self, given, *others, **named):
-        rows.append(given if isinstance(given, np.ndarray) else np.concatenate([block.x for block in given]))
-        return fit(self, given, *others, **named)
+    def watched(self, x, **named):
+        rows.append(x if isinstance(x, np.ndarray) else np.concatenate([block.x for block in x]))
+        return fit(self, x, **named)
 
     monkeypatch.setattr(hr.Flow, "fit", watched)
     held = ("--validation", 0, "--seed", 3)

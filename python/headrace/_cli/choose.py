@@ -17,7 +17,7 @@ SECONDS = 60.0
 
 
 def choose(
-    arguments: argparse.Namespace, rows: tuple[Any, Any, Any], options: Mapping[str, Any], names: Sequence[str] | None
+    arguments: argparse.Namespace, rows: Sequence[Any], options: Mapping[str, Any], names: Sequence[str] | None
 ) -> tuple[Choice, dict[str, Any], list[Block]]:
     """The choice, a report on all, and its text; `rows` are x, context and weights, `options` those of a fit."""
     from headrace._fit.clock import Clock

@@ -50,6 +50,7 @@ from headrace._tables.preparing import ON_THE_COMMAND_LINE, prepared, present
 from headrace._tables.table import Table
 from headrace.rows import _files as tables
 from headrace.rows._files import STANDARD
+from headrace.rows._held_out import held_of
 from headrace.rows._joined import Columns as ColumnStream
 from headrace.rows._source import Source
 from headrace.rows._stream import Block
@@ -132,11 +133,10 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* constant in the training part", category=RuntimeWarning)
         if arguments.auto:
-            if len(given.some.x) < given.rows:
-                _note(arguments, f"--auto looks at {len(given.some.x):,} of {given.rows:,} rows, drawn evenly from all")
-            some = (given.some.x, given.some.context, given.some.weights)
-            choice, report, blocks = choose.choose(arguments, some, options, own.kept_names)
-            report |= {"rows": given.rows, "rows_looked_at": len(given.some.x)}
+            if len(given.some) < given.rows:
+                _note(arguments, f"--auto looks at {len(given.some):,} of {given.rows:,} rows, drawn evenly from all")
+            choice, report, blocks = choose.choose(arguments, given.some.arrays(), options, own.kept_names)
+            report |= {"rows": given.rows, "rows_looked_at": len(given.some)}
             return _Fitted(choice.flow, notes, partial(_report_choice, arguments, report, blocks), choice.members)
         flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given)
     return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome), members)
@@ -202,13 +202,13 @@ def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome
         "features": flow.features,
         "context": flow.context,
         "training_rows": given.rows,
-        "held_out_rows": 0 if given.held_out is None else len(given.held_out.x),
+        "held_out_rows": 0 if given.held_out is None else len(given.held_out),
         "log_likelihood": reached,
         "gaussian_log_likelihood": gaussian,
         **outcome,
         "seed": arguments.seed,
     }
-    where = f"of {_counted(len(judged.x), 'row')} {'to fit' if given.held_out is None else 'held out'}"
+    where = f"of {_counted(len(judged), 'row')} {'to fit' if given.held_out is None else 'held out'}"
     lines = [
         f"mean log-likelihood {where}, nats a row: {arguments.flow} {reached:.4f}   Gaussian {gaussian:.4f}",
         f"{_work(outcome)}; saved to {arguments.output}",
@@ -232,15 +232,21 @@ def ended(arguments: argparse.Namespace, report: dict[str, Any], lines: list[str
 class _Given:
     """The data of a fit."""
 
-    train: _Rows
-    """Rows to fit; of a long table x is a stream, with context and weights."""
-    held_out: _Rows | None
-    some: _Rows
+    train: Any
+    """Rows to fit; of a long table a stream."""
+    held_out: Block | None
+    some: Block
     """Rows to fit that are in memory, all or a sample."""
     rows: int
     """The number of rows to fit."""
     table: Table
     """The preprocessing of the table's columns."""
+
+    def to_fit(self) -> dict[str, Any]:
+        """The rows as arguments of a fit."""
+        parts = self.train.arrays() if isinstance(self.train, Block) else (self.train, None, None)
+        validation = None if self.held_out is None else self.held_out.arrays()
+        return dict(zip(("x", "context", "weights"), parts, strict=True)) | {"validation": validation}
 
 
 def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int]], options: dict[str, Any]) -> _Given:
@@ -267,11 +273,11 @@ def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int
     table, rows = ready.table.used(), ready.rows
     if isinstance(rows, Block):
         # Noise is added to all rows, so that a diagnosis with the same table adds the same to each.
-        train, held_out = _Rows.of(rows).split(arguments.validation, arguments.seed)
-        return _Given(train, held_out, train, len(train.x), table)
+        train, held_out = _split(_taking_part(rows), arguments.validation, arguments.seed)
+        return _Given(train, held_out, train, len(train), table)
     rest, held = rows.split(arguments.validation, arguments.seed)
-    some = _Rows.of(rest.some(arguments.seed, JUDGES))
-    return _Given(_Rows(rest, None, None), None if held is None else _Rows.of(held), some, rest.count(), table)
+    some = _taking_part(rest.some(arguments.seed, JUDGES))
+    return _Given(rest, None if held is None else _taking_part(held), some, rest.count(), table)
 
 
 def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list[int]]) -> Treatment:
@@ -320,52 +326,39 @@ def _warn_of_constants(source: Source, columns: Sequence[int], rows: NDArray[Any
         )
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows with their context and weights."""
+def _taking_part(block: Block) -> Block:
+    """The rows without those of weight 0, if others are left."""
+    return block if block.weights is None or not block.weights.any() else block.take(block.weights > 0)
 
-    x: Any
-    context: NDArray[Any] | None
-    weights: NDArray[Any] | None
 
-    @classmethod
-    def of(cls, block: Block) -> _Rows:
-        """Rows of a block without those of weight 0, if others are left."""
-        used = block if block.weights is None or not block.weights.any() else block.take(block.weights > 0)
-        return cls(used.x, used.context, used.weights)
+def _split(block: Block, share: float, seed: int) -> tuple[Block, Block | None]:
+    """Rows to fit and rows held out, chosen here so that the Gaussian has the same."""
+    order = np.random.default_rng(seed).permutation(len(block))
+    held = held_of("--validation", share, len(block))
+    return (block.take(np.sort(order[held:])), block.take(np.sort(order[:held]))) if held else (block, None)
 
-    def split(self, share: float, seed: int) -> tuple[_Rows, _Rows | None]:
-        """Rows to fit and rows held out, chosen here so that the Gaussian has the same; weight 0 is left out."""
-        used = np.arange(len(self.x)) if self.weights is None else np.flatnonzero(self.weights > 0)
-        held = min(max(round(share * used.size), 1), used.size - 1) if share > 0 else 0
-        if held <= 0:
-            return self._take(used), None
-        order = np.random.default_rng(seed).permutation(used)
-        return self._take(np.sort(order[held:])), self._take(np.sort(order[:held]))
 
-    def _take(self, index: NDArray[np.int64]) -> _Rows:
-        return _Rows(self.x[index], *(None if part is None else part[index] for part in (self.context, self.weights)))
-
-    def mean(self, log_prob: NDArray[Any]) -> float:
-        """The weighted mean of log densities."""
-        return float(np.average(log_prob.astype(np.float64), weights=self.weights))
+def _mean(rows: Block, log_prob: NDArray[Any]) -> float:
+    """The weighted mean of log densities."""
+    return float(np.average(log_prob.astype(np.float64), weights=rows.weights))
 
 
 # ---- the fit ---------------------------------------------------------------------------------------------------------
 
 
-def _likelihoods(flow: Density, train: _Rows, held_out: _Rows | None) -> tuple[_Rows, float, float]:
+def _likelihoods(flow: Density, train: Block, held_out: Block | None) -> tuple[Block, float, float]:
     """The rows that judge, and the mean log-likelihoods of the flow and of a Gaussian on them."""
     judged = train if held_out is None else held_out
-    reached = judged.mean(flow.log_prob(judged.x, judged.context))
+    reached = _mean(judged, flow.log_prob(judged.x, judged.context))
     try:
-        gaussian = judged.mean(
+        gaussian = _mean(
+            judged,
             gaussian_log_prob(
                 train.x,
                 judged.x,
                 weights=train.weights,
                 context=None if train.context is None or judged.context is None else (train.context, judged.context),
-            )
+            ),
         )
     except np.linalg.LinAlgError:
         gaussian = math.nan  # the training rows lie in a plane, and have no Gaussian
@@ -377,7 +370,6 @@ def _train(
     kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given
 ) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:
     """A flow fitted by `Flow.fit`, or several of them, its entries in the report, and the flows it learnt from."""
-    train, held_out = given.train, given.held_out
     own = {name: value for name, value in options.items() if name not in FIT}
     members = [
         kind.make(given.some.x.shape[1], seed=arguments.seed + i, dtype=arguments.dtype, **own)
@@ -389,10 +381,7 @@ def _train(
         of_fit["keep"] = True
     begin = time.perf_counter()
     found = flow.fit(
-        train.x,
-        train.context,
-        weights=train.weights,
-        validation=None if held_out is None else (held_out.x, held_out.context, held_out.weights),
+        **given.to_fit(),
         seed=arguments.seed,
         progress=not arguments.quiet,
         **of_fit,
@@ -422,12 +411,9 @@ def _ascend(
 ) -> tuple[hr.Flow, dict[str, Any], None]:
     """A flow fitted by `DualAscentFlow.fit`, and its entries in the report; the other fit's result has one more."""
     assert kind.model is not None
-    train, held_out = given.train, given.held_out
     model = kind.model(seed=arguments.seed, dtype=arguments.dtype, **options)
     flow = model.fit(
-        train.x,
-        weights=train.weights,
-        validation=None if held_out is None else (held_out.x, None, held_out.weights),
+        **given.to_fit(),
         progress=not arguments.quiet,
     )
     history = model.history

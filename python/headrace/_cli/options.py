@@ -11,7 +11,7 @@ from headrace._cli import about, commands, demo, diagnose, export, fitting, sign
 from headrace._cli import flow_options as offered
 from headrace._cli import score_and_sample as use
 from headrace._cli.choose import SECONDS
-from headrace._cli.folder_scores import is_folder
+from headrace._cli.kept_scores import is_folder
 from headrace._cli.parser import Parser, delimiter, file, integer, number, or_folder, rate, share
 from headrace._cli.waves import SUFFIX as WAVE
 from headrace.rows import _files as tables

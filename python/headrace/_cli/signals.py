@@ -26,8 +26,7 @@ from headrace._cli.commands import (
     _say,
     _usage,
 )
-from headrace._cli.folder_scores import Folder, is_folder
-from headrace._cli.scores import Scores
+from headrace._cli.kept_scores import Folder, Scores, is_folder
 from headrace._cli.waves import BITS, SUFFIX, Wave
 from headrace.rows import _files as tables
 from headrace.sequences.quantised import has_cells
