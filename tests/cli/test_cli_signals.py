@@ -83,7 +83,7 @@ def test_fit_is_the_fit_of_python(folder, run, result):
     code, out, err = run("fit", paths[0], "-o", "g.safetensors", *SMALL)  # the end of one signal is held out
     assert (code, err) == (0, "")
     assert "1 signal, 900 steps at 8,000 Hz" in out
-    assert "mean log-likelihood of held-out steps, nats a step: wavenet -" in out
+    assert "mean log-likelihood of held-out steps, nats a step: WaveNet -" in out
     assert "saved to g.safetensors" in out
 
 

@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import sys
 import time
 from collections import Counter
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 import headrace as hr
 from headrace import files
 from headrace._base import progress as _progress
-from headrace._base.install import rebuild
 from headrace._base.layout import Block, Grid
 from headrace._base.output import check_writable, refuse_inputs
 from headrace._cli import screen
@@ -147,27 +145,6 @@ def _read(source: Source, columns: Sequence[Sequence[int]], progress: bool) -> l
             blocks.append(block)
             shown.update(len(block))
     return np.split(np.concatenate(blocks), ends, axis=1)
-
-
-# ---- info ------------------------------------------------------------------------------------------------------------
-
-
-def info(arguments: argparse.Namespace) -> int:
-    """Print facts about this build and machine."""
-    facts = {**hr.info(), "python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}
-    missing = f"this processor has {facts['isa_not_built']}, which was not built ({rebuild('HEADRACE_SETS=ALL')})"
-    rows = [
-        ("headrace", facts["version"] + (f" ({facts['commit']})" if facts["commit"] else "")),
-        ("instruction set", f"{facts['isa']} (of {', '.join(facts['isas'])})"),
-        *([("", missing)] if facts["isa_not_built"] else []),
-        ("bf16 products", facts["bf16"]),
-        ("threads", str(facts["threads"])),
-        ("CUDA", facts["cuda"]),
-        ("Python, NumPy", f"{facts['python']}, {facts['numpy']}"),
-        ("system", facts["system"]),
-    ]
-    _say(arguments, facts, [Grid((), rows, wraps=(1,))])
-    return OK
 
 
 # ---- score and sample ------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 import headrace as hr
 from headrace import files
 from headrace._arrays.caller import Caller, row_weights
+from headrace._arrays.names import Names
 from headrace._base import layout as _layout
 from headrace._base.output import check_writable, refuse_inputs
 from headrace._base.stored import MOST_FEATURES
@@ -126,19 +126,14 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     taken = (tuple(columns[0]), source.n_columns) if names is None and some_left else None
     own = Columns(given.table, names, context_names, given.some.x.dtype.name, taken=taken)
     notes = own.notes()
-    kept = [columns[0][i] for i in given.table.kept]
-    changes = any(one.constant is None for one in given.table.columns)  # constant ones have a note of their own
-    for part, rows in zip((kept, columns[1]), (given.some.x if changes else None, given.some.context), strict=False):
-        _warn_of_constants(source, part, rows)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* constant in the training part", category=RuntimeWarning)
-        if arguments.auto:
-            if len(given.some) < given.rows:
-                _note(arguments, f"--auto looks at {len(given.some):,} of {given.rows:,} rows, drawn evenly from all")
-            choice, report, blocks = choose.choose(arguments, given.some.arrays(), options, own.kept_names)
-            report |= {"rows": given.rows, "rows_looked_at": len(given.some)}
-            return _Fitted(choice.flow, notes, partial(_report_choice, arguments, report, blocks), choice.members)
-        flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given)
+    if arguments.auto:
+        if len(given.some) < given.rows:
+            _note(arguments, f"--auto looks at {len(given.some):,} of {given.rows:,} rows, drawn evenly from all")
+        choice, report, blocks = choose.choose(arguments, given.some.arrays(), options, own.kept_names)
+        report |= {"rows": given.rows, "rows_looked_at": len(given.some)}
+        return _Fitted(choice.flow, notes, partial(_report_choice, arguments, report, blocks), choice.members)
+    called = Names(own.kept_names, own.context_names or None)
+    flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given, called)
     return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome), members)
 
 
@@ -283,7 +278,7 @@ def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int
 def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list[int]]) -> Treatment:
     """How the columns are treated, by the options of a table."""
     features, discrete = columns[0], arguments.discrete
-    support = bounds.read(source, features, arguments.bounds, arguments.periodic)
+    ends, periods = bounds.read(source, features, arguments.bounds, arguments.periodic)
     chosen = {column for part in columns for column in part}
     left = [] if arguments.columns else [i for i in range(source.n_columns) if i not in chosen]
     whole = "auto" if discrete is None else None
@@ -291,8 +286,8 @@ def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list
         whole if discrete in (None, "none") else bounds.places(source, features, "--discrete", discrete),
         bounds.widths(source, features, arguments.spread),
         arguments.missing or "refuse",
-        support.bounds if arguments.bounds else None,
-        support.periodic if arguments.periodic else None,
+        ends or None,
+        periods or None,
         None if source.names is None else [source.names[i] for i in features],
         arguments.seed,
         [source.label(i) for i in left],
@@ -308,22 +303,6 @@ def _check_others(source: Source, columns: list[list[int]], rows: Block) -> None
         check_finite(source.path, rows.context, tuple(map(source.label, columns[1])), ON_THE_COMMAND_LINE)
     if rows.weights is not None:
         row_weights(f"{source.path}: {source.label(columns[2][0])}", rows.weights, len(rows), Caller())
-
-
-def _warn_of_constants(source: Source, columns: Sequence[int], rows: NDArray[Any] | None) -> None:
-    """Warn of columns with one value in all rows to fit, by name; `Flow.fit` would give their indices."""
-    if rows is None:
-        return
-    constant = [i for i, low, high in zip(columns, rows.min(axis=0), rows.max(axis=0), strict=True) if low == high]
-    if constant:
-        more = f" and {len(constant) - 1} more" if len(constant) > 1 else ""
-        has, its = ("have", "their") if more else ("has", "its")
-        warnings.warn(
-            f"{source.path}: {source.label(constant[0])}{more} {has} one number in all rows to fit, so that {its} "
-            "spread is unknown; --columns leaves columns out",
-            RuntimeWarning,
-            stacklevel=3,
-        )
 
 
 def _taking_part(block: Block) -> Block:
@@ -367,7 +346,7 @@ def _likelihoods(flow: Density, train: Block, held_out: Block | None) -> tuple[B
 
 @silent(FREQUENT)  # the table's warning names options, too
 def _train(
-    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given
+    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given, names: Names
 ) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:
     """A flow fitted by `Flow.fit`, or several of them, its entries in the report, and the flows it learnt from."""
     own = {name: value for name, value in options.items() if name not in FIT}
@@ -375,6 +354,8 @@ def _train(
         kind.make(given.some.x.shape[1], seed=arguments.seed + i, dtype=arguments.dtype, **own)
         for i in range(arguments.ensemble or 1)
     ]
+    for one in members:
+        one._interior.name(names)
     flow: Density = members[0] if arguments.ensemble is None else hr.Ensemble(members)
     of_fit = {name: options[name] for name in FIT if name in options}
     if arguments.keep is not None:
@@ -407,7 +388,7 @@ def _refuse_failed(histories: Sequence[hr.training.History]) -> None:
 
 
 def _ascend(
-    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given
+    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given, names: Names
 ) -> tuple[hr.Flow, dict[str, Any], None]:
     """A flow fitted by `DualAscentFlow.fit`, and its entries in the report; the other fit's result has one more."""
     assert kind.model is not None
@@ -416,6 +397,7 @@ def _ascend(
         **given.to_fit(),
         progress=not arguments.quiet,
     )
+    flow._interior.name(names)
     history = model.history
     report = _outcome(history.refinement or hr.training.History())
     report["seconds"] += history.seconds[-1] if history.seconds else 0.0

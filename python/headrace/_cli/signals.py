@@ -222,8 +222,23 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
     _check_output(arguments, arguments.flow, *before)
     prefix = load(arguments, arguments.prefix, signal, flow).values if before else np.zeros((0, flow.features), "i2")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
-    drawn = _Drawn(flow, prefix, steps, seed, not arguments.quiet)
-    waves.write(arguments.output, signal.rate, flow.features, len(prefix) + steps, drawn.parts())
+    clipped = 0  # values beyond 16 bits
+
+    def parts() -> Iterator[NDArray[np.int16]]:
+        nonlocal clipped
+        stream = flow.stream()
+        if len(prefix):
+            stream.push(prefix[None].astype(np.float64))
+            yield prefix
+        with _progress.bar(steps, "sample", "step", not arguments.quiet, unit_scale=True, leave=False) as shown:
+            for begin in range(0, steps, STEPS_AT_ONCE):
+                some = min(STEPS_AT_ONCE, steps - begin)
+                values, beyond = waves.rounded(stream.pull(some, seed=seed)[0])
+                clipped += beyond
+                yield values
+                shown.update(some)
+
+    waves.write(arguments.output, signal.rate, flow.features, len(prefix) + steps, parts())
     report = {
         "file": arguments.output,
         "steps": steps,
@@ -231,15 +246,13 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
         "seconds": steps / signal.rate,
         "rate": signal.rate,
         "channels": flow.features,
-        "clipped": drawn.clipped,
+        "clipped": clipped,
         "seed": seed,
     }
     after = f" after the {len(prefix):,} of {arguments.prefix}" if before else ""
     lines = [f"{_counted(steps, 'step')}{after} at {signal.rate:,} Hz, seed {seed}, saved to {arguments.output}"]
-    if drawn.clipped:
-        lines.append(
-            f"clipped, because they lay beyond {BITS} bits: {drawn.clipped:,} of {steps * flow.features:,} values"
-        )
+    if clipped:
+        lines.append(f"clipped, because they lay beyond {BITS} bits: {clipped:,} of {steps * flow.features:,} values")
     _say(arguments, report, lines)
     return OK
 
@@ -256,26 +269,3 @@ def _steps_to_draw(arguments: argparse.Namespace, signal: Signal) -> int:
     if steps < 1:
         raise ValueError(f"--seconds: expected at least one step at {signal.rate:,} Hz, got {arguments.seconds:g}")
     return steps
-
-
-class _Drawn:
-    """A drawn signal part by part, after the steps of a prefix."""
-
-    def __init__(self, flow: Any, prefix: NDArray[np.int16], steps: int, seed: int, progress: bool) -> None:
-        self._flow, self._prefix, self._steps, self._seed, self._progress = flow, prefix, steps, seed, progress
-        self.clipped = 0
-        """The number of values beyond 16 bits so far."""
-
-    def parts(self) -> Iterator[NDArray[np.int16]]:
-        """The prefix, and its continuation."""
-        stream = self._flow.stream()
-        if len(self._prefix):
-            stream.push(self._prefix[None].astype(np.float64))
-            yield self._prefix
-        with _progress.bar(self._steps, "sample", "step", self._progress, unit_scale=True, leave=False) as shown:
-            for begin in range(0, self._steps, STEPS_AT_ONCE):
-                some = min(STEPS_AT_ONCE, self._steps - begin)
-                values, clipped = waves.rounded(stream.pull(some, seed=self._seed)[0])
-                self.clipped += clipped
-                yield values
-                shown.update(some)
