@@ -318,15 +318,6 @@ def test_every_argument_of_a_flow_is_an_option(folder, run, name, monkeypatch):
     assert given == {**wanted, "seed": 0, "dtype": "float32"}
 
 
-def test_settings_of_a_spline_flow_make_its_splines(folder, result):
-    np.save("t.npy", table())
-    options = ["--flow", "NSF", "--bins", 5, "--set", "bound=3.5", "--hidden", "6", "--transforms", 1, "--coupling"]
-    result("fit", "t.npy", "-o", "f.safetensors", *options, "--epochs", 1)
-    spline = hr.load("f.safetensors").transforms[0]
-    assert isinstance(spline, hr.transforms.Coupling)
-    assert (spline._settings.bins, spline._settings.bound) == (5, 3.5)
-
-
 def test_the_same_seed_gives_the_same_file(folder, result):
     np.save("t.npy", table())
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

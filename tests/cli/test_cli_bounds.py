@@ -100,20 +100,6 @@ def test_what_is_refused_of_periods(options, words, run, folder):
     check_error(*run("fit", "t.csv", "-o", "flow", "--flow", "NSF", "--coupling", *options, *SHORT), words)
 
 
-@pytest.mark.parametrize("flow", ["MAF", "IAF", "RealNVP", "NSF", "PlanarFlow", "RadialFlow", "DualAscentFlow"])
-def test_every_flow_takes_periods(flow, run, folder):
-    bounded("age,hour")
-    short = ("--set", "steps=3", "--quiet") if flow == "DualAscentFlow" else SHORT
-    ends = ("--periodic", "hour=-0.5:0.5", "--bounds", "age=0:")
-    code, _, err = run("fit", "t.csv", "-o", "flow", "--flow", flow, *ends, *short)
-    assert code == 0, err
-    found = hr.load("flow")
-    assert found.transforms[-1].periodic == (None, (-0.5, 0.5))
-    x = found.sample(500, seed=0)
-    assert ((x[:, 1] >= -0.5) & (x[:, 1] < 0.5)).all()
-    assert (x[:, 0] > 0).all()
-
-
 @pytest.mark.long
 def test_the_choice_of_a_flow_takes_periods(run, folder):
     bounded("age,hour")
@@ -142,10 +128,3 @@ def test_a_uniform_base(folder, run, result):
     code, _, err = run(*fit, "--base", "student")
     assert code == 2
     assert "argument --base: expected a base density or one of 'standard_normal', 'normal', 'logistic', 'stu" in err
-
-
-def test_bases_go_by_name(folder, result):
-    write_csv("t.csv", np.random.default_rng(0).standard_t(3.0, (300, 2)), ["a", "b"])
-    for name, kind in (("student_t", hr.StudentT), ("logistic", hr.Logistic), ("normal", hr.Normal)):
-        result("fit", "t.csv", "-o", "f.safetensors", "--base", name, "--flow", "PlanarFlow", *SHORT)
-        assert isinstance(hr.load("f.safetensors").base, kind)
