@@ -36,6 +36,7 @@ def test_info(run, result):
     facts = result("info")
     assert facts["version"] == hr.__version__
     assert facts["isa"] in facts["isas"]
+    assert json.loads(run("--quiet", "--json", "info")[1])["version"] == hr.__version__
     code, out, err = run("info")
     assert (code, err) == (0, "")
     assert hr.__version__ in out

@@ -37,13 +37,13 @@ from headrace._cli.commands import (
     _open,
     _say,
     _usage,
+    _whole,
 )
 from headrace._cli.flow_options import DEFAULT, FIT, FLOWS, OPTIONS, Kind
 from headrace._cli.waves import SUFFIX
 from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.given_rows import check_finite
 from headrace._fit.high_effort import with_effort
-from headrace._fit.streams import rows_bar
 from headrace._tables.arguments import Treatment
 from headrace._tables.density import Columns
 from headrace._tables.preparing import ON_THE_COMMAND_LINE, prepared, present
@@ -252,9 +252,7 @@ def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int
     how = _treatment(arguments, source, columns)
     stream = ColumnStream(source, columns, arguments.buffer, source.path)
     source.missing = True
-    with rows_bar(stream.rows, "read", not arguments.quiet) as stream.shown:
-        whole = stream.whole()
-    stream.shown = None
+    whole = _whole(arguments, stream)
     source.missing = how.missing == "drop"
     if whole is not None:
         _check_others(source, columns, present(whole, how))

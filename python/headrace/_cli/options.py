@@ -126,14 +126,8 @@ def _add_fit(command: Callable[..., Parser]) -> None:
     _add(sub, "--flow", "KIND", help_text, choices=(*offered.FLOWS, *offered.SIGNALS))
     help_text = f"try flows of several kinds and sizes, and save the best; for --time-budget ({SECONDS:g}) seconds"
     _add(sub, "--auto", None, help_text, action="store_true")
-    _add(
-        sub,
-        "--dtype",
-        "DTYPE",
-        "of the flow: float32 (default) or float64",
-        choices=("float32", "float64"),
-        default="float32",
-    )
+    dtypes = ("float32", "float64")
+    _add(sub, "--dtype", "DTYPE", "float32 (default) or float64", choices=dtypes, default=dtypes[0])
     _add(sub, "--ensemble", "N", "fit several flows, and save their mixture", type=integer(1))
     help_text = "with --effort high: another file, for the mixture of the flows that the saved one learnt from"
     _add(sub, "--keep", "FILE", help_text)
