@@ -258,7 +258,7 @@ OLD_CALLS = {
 @pytest.mark.parametrize("case", OLD_CALLS)
 def test_old_names_are_the_new_ones_with_a_warning(run, case, monkeypatch):
     given = []
-    monkeypatch.setattr("headrace._cli.signal_fit.fit", lambda arguments: given.append(vars(arguments)) or 0)
+    monkeypatch.setattr("headrace._cli.signals.fit", lambda arguments: given.append(vars(arguments)) or 0)
     old, new, warning = OLD_CALLS[case]
     assert run("fit", "t.npy", "-o", "f", *new) == (0, "", "")
     code, out, err = run("fit", "t.npy", "-o", "f", *old[:2])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import headrace as hr
-from headrace._cli import about, commands, demo, diagnose, export, fitting, signal_fit, writing
+from headrace._cli import about, commands, demo, diagnose, export, fitting, signals, writing
 from headrace._cli import flow_options as offered
 from headrace._cli import score_and_sample as use
 from headrace._cli.choose import SECONDS
@@ -113,7 +113,7 @@ def _add_common(sub: Parser, default: Callable[[Any], Any]) -> None:
 def _add_fit(command: Callable[..., Parser]) -> None:
     sub = command(
         "fit",
-        signal_fit.fit,
+        signals.fit,
         "fit a flow to the rows of a table, or to signals, and save it",
         "Ctrl-C saves the best weights so far, if any are better than fresh ones; the exit code is 130 then. With "
         "--checkpoint the same command goes on from there.",

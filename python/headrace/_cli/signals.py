@@ -1,4 +1,4 @@
-"""Signals on the command line: WAV files among the arguments, the note in a flow's file, ``score`` and ``sample``."""
+"""Signals on the command line: WAV files, the note in a flow's file, ``fit``, ``score`` and ``sample``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace._base import progress as _progress
-from headrace._cli import waves, writing
+from headrace._cli import fitting, waves, writing
 from headrace._cli.commands import (
     OK,
     _check_output,
@@ -26,12 +26,14 @@ from headrace._cli.commands import (
     _say,
     _usage,
 )
+from headrace._cli.flow_options import FIT, SIGNALS
 from headrace._cli.kept_scores import Folder, Scores, is_folder
 from headrace._cli.waves import BITS, SUFFIX, Wave
 from headrace.rows import _files as tables
 from headrace.sequences.quantised import has_cells
 
 STEP = 1  # of the grid of integers
+JUDGES = {"training rows": "steps to fit"}  # in words of signals
 STEPS_AT_ONCE = 4096  # of a drawn signal, between two moves of the bar
 OF_TABLES = (
     *("columns", "context", "array", "delimiter", "header", "weights", "training", "buffer", "bounds", "periodic"),
@@ -121,6 +123,71 @@ def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
 def bits_of(log_prob: float, features: int) -> float:
     """Bits of a value at this log density of a step, in nats: those that a coder would need."""
     return -log_prob / math.log(2.0) / features
+
+
+# ---- fit -------------------------------------------------------------------------------------------------------------
+
+
+def fit(arguments: argparse.Namespace) -> int:
+    """Fit a flow to signals, print its held-out likelihood, and save it; tables go to `fitting.fit`."""
+    files = found(arguments.data)
+    return fitting.fit(arguments) if files is None else _fit(arguments, files)
+
+
+def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
+    refuse_options_of_tables(arguments)
+    arguments.flow = arguments.flow or next(iter(SIGNALS))
+    if arguments.flow not in SIGNALS:
+        _usage(arguments, f"argument --flow: expected {' or '.join(SIGNALS)} for signals, got {arguments.flow}")
+    kind = SIGNALS[arguments.flow]
+    options = fitting._options(arguments, kind)
+    fitting._check_files(arguments, options, files)
+    own = {name: value for name, value in options.items() if name not in FIT}
+    with fitting._nothing_saved(arguments.output):
+        signals = waves.read_all(files)
+        flow = kind.make(signals[0].channels, seed=arguments.seed, dtype=arguments.dtype, **own)
+        history = flow.fit(
+            [one.values for one in signals],
+            quantised=STEP,
+            validation=fitting.VALIDATION if arguments.validation is None else arguments.validation,
+            seed=arguments.seed,
+            progress=not arguments.quiet,
+            **{name: options[name] for name in FIT if name in options},
+        )
+        fitting._refuse_failed([history])
+    fitting._save(arguments.output, flow, Signal(signals[0].rate).notes())
+    return _report(arguments, flow, signals, history)
+
+
+def _report(
+    arguments: argparse.Namespace, flow: Any, signals: Sequence[waves.Wave], history: hr.training.History
+) -> int:
+    outcome = fitting._outcome(history)
+    rate, steps = signals[0].rate, sum(len(one.values) for one in signals)
+    reached = -history.best_loss if math.isfinite(history.best_loss) else math.nan
+    report = {
+        "file": arguments.output,
+        "flow": arguments.flow,
+        "signals": len(signals),
+        "steps": steps,
+        "rate": rate,
+        "channels": flow.features,
+        "field": flow.field,
+        "judged_by": history.judged_by,
+        "log_likelihood": reached,
+        "bits": bits_of(reached, flow.features),
+        **outcome,
+        "seed": arguments.seed,
+    }
+    judges = JUDGES.get(history.judged_by, history.judged_by)
+    channels = f", {flow.features} channels" if flow.features > 1 else ""
+    lines = [
+        f"{_counted(len(signals), 'signal')}, {_counted(steps, 'step')} at {rate:,} Hz{channels}",
+        f"mean log-likelihood of {judges}, nats a step: {arguments.flow} {reached:.4f}, "
+        f"{report['bits']:.3f} bits a value",
+        f"{fitting._work(outcome)}; saved to {arguments.output}",
+    ]
+    return fitting.ended(arguments, report, lines)
 
 
 # ---- score -----------------------------------------------------------------------------------------------------------
