@@ -20,8 +20,10 @@ from cli_cases import (
 )
 from headrace import files, training
 from headrace._base.keywords import table_of
+from headrace._base.moved import ENDS
 from headrace._cli import fitting
 from headrace._cli import flow_options as _offered
+from headrace._cli.options import OLD
 from headrace._flow.fit_arguments import PATIENCE
 from headrace.rows import _files as _tables
 
@@ -34,6 +36,7 @@ def test_info(run, result):
     facts = result("info")
     assert facts["version"] == hr.__version__
     assert facts["isa"] in facts["isas"]
+    assert json.loads(run("--quiet", "--json", "info")[1])["version"] == hr.__version__
     code, out, err = run("info")
     assert (code, err) == (0, "")
     assert hr.__version__ in out
@@ -135,29 +138,30 @@ def test_every_flow(folder, result, name):
         "hidden": ("--hidden", "16,8"),
         "context": ("--context", 2),
         "epochs": ("--epochs", 1),
-        "steps": ("--steps", 3),
+        "steps": ("--set", "steps=3"),
     }
-    options = [text for option in given if option in kind.takes for text in given[option]]
+    takes = {*kind.takes, *["context"] * kind.takes_context}
+    options = [text for option in given if option in takes for text in given[option]]
     result("fit", "t.npy", "-o", "f.safetensors", "--flow", name, "--dtype", "float64", *options)
     flow = hr.load("f.safetensors")
     assert type(flow) is kind.make
     assert flow.dtype == np.float64
     if "transforms" in kind.takes:
         assert len(flow) == 3 + 1  # and a Standardize
-    assert result("sample", "f.safetensors", "-n", 2, "-o", "s.npy", *(["--context-row", 2.0] * bool(flow.context)))
+    assert result("sample", "f.safetensors", "-n", 2, "-o", "s.npy", *(["--context", 2.0] * bool(flow.context)))
 
 
 @pytest.mark.parametrize("matmul", ["bf16", "bf16x3", "bf16x6"])
 def test_products_in_bf16(matmul, folder, run, result):
     """They are kept in the file, and scored with."""
     np.save("t.npy", table())
-    result("fit", "t.npy", "-o", "f.safetensors", "--flow", "maf", "--matmul", matmul, *SHORT)
+    result("fit", "t.npy", "-o", "f.safetensors", "--flow", "MAF", "--set", f"matmul={matmul}", *SHORT)
     flow = hr.load("f.safetensors")
     assert flow.matmul == matmul
     report = result("score", "f.safetensors", "t.npy", "-o", "s.npy")
     assert report["rows"] == 200
     cases.assert_same_bits(np.load("s.npy").ravel(), flow.log_prob(table()))
-    code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--matmul", "fp8", *SHORT)
+    code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--set", "matmul=fp8", *SHORT)
     assert code != 0
     assert "matmul: expected 'exact', 'bf16', 'bf16x3' or 'bf16x6' on the CPU, got 'fp8'" in err
 
@@ -165,21 +169,18 @@ def test_products_in_bf16(matmul, folder, run, result):
 def test_a_dual_ascent(folder, run, result):
     """Its report counts steps beside epochs; its options are not those of networks."""
     np.save("t.npy", table())
-    report = result("fit", "t.npy", "-o", "f.safetensors", "--flow", "dual-ascent", "--steps", 2, "--seed", 5)
+    report = result("fit", "t.npy", "-o", "f.safetensors", "--flow", "DualAscentFlow", "--set", "steps=2", "--seed", 5)
     flow = hr.load("f.safetensors")
     assert type(flow) is hr.ascent.AscentFlow
     assert len(flow) == report["best_step"] <= report["steps"] == 2
     assert report["log_likelihood"] > report["gaussian_log_likelihood"] - 1.0
-    code, out, _ = run("fit", "t.npy", "-o", "f.safetensors", "--flow", "dual-ascent", "--steps", 1, "--quiet")
+    code, out, _ = run("fit", "t.npy", "-o", "f.safetensors", "--flow", "DualAscentFlow", "--set", "steps=1", "--quiet")
     assert code == 0
     assert "1 step, the best was" in out
     for option in (("--epochs", 1), ("--hidden", 8), ("--context", 2), ("--transforms", 2)):
-        code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--flow", "dual-ascent", *option)
+        code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--flow", "DualAscentFlow", *option)
         assert code == 2
-        assert f"argument {option[0]}: --flow dual-ascent does not take it" in err
-    code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--flow", "maf", "--steps", 3)
-    assert code == 2
-    assert "argument --steps: --flow maf does not take it" in err
+        assert f"argument {option[0]}: --flow DualAscentFlow does not take it" in err
 
 
 def test_options_of_fit_arrive(folder, result, monkeypatch):
@@ -191,21 +192,92 @@ def test_options_of_fit_arrive(folder, result, monkeypatch):
         return original(flow, x, context, arguments)
 
     monkeypatch.setattr(training, "fit", fit)
-    options = ("--epochs", 2, "--batch-size", 50, "--learning-rate", 0.25, "--patience", 7, "--seed", 3)
+    options = (
+        "--epochs",
+        2,
+        "--batch-size",
+        50,
+        "--learning-rate",
+        0.25,
+        "--set",
+        "patience=7",
+        "--set",
+        "schedule=plateau",
+        "--seed",
+        3,
+    )
     result("fit", "t.npy", "-o", "f.safetensors", *options)
-    wanted = {"epochs": 2, "batch_size": 50, "learning_rate": 0.25, "patience": 7, "seed": 3}
+    wanted = {"epochs": 2, "batch_size": 50, "learning_rate": 0.25, "patience": 7, "schedule": "plateau", "seed": 3}
     assert {name: given[name] for name in wanted} == wanted
     result("fit", "t.npy", "-o", "f.safetensors", "--epochs", 0)
     assert given["batch_size"] is None
     assert given["patience"] == PATIENCE
 
 
-def test_an_option_that_a_flow_does_not_take(folder, run):
+def test_an_argument_that_a_flow_does_not_take(folder, run):
     np.save("t.npy", table())
-    for flow, option in (("maf", "--bins"), ("planar", "--slope"), ("nsf", "--kinks"), ("dual-ascent", "--hidden")):
+    for flow, option in (("MAF", "--bins"), ("DualAscentFlow", "--hidden")):
         code, out, err = run("fit", "t.npy", "-o", "f.safetensors", "--flow", flow, option, 8)
         assert (code, out) == (2, "")
         assert f"argument {option}: --flow {flow} does not take it" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("slope=8", "slope: expected a keyword of --flow PlanarFlow (epochs, batch_size, "),
+        ("transform=8", "got 'transform'; did you mean transforms?"),
+        ("negative_slope=2", "negative_slope: expected a number above 0 and below 1, got 2.0"),
+        ("negative-slope=a", "negative_slope: expected a number, got 'a'"),
+        ("patience=1.5", "patience: expected none or an integer, got '1.5'"),
+        ("schedule=cosines", "schedule: expected one of 'cosine', 'plateau', 'constant', 'auto', got 'cosines'"),
+        ("patience", "expected NAME=VALUE, got 'patience'"),
+        ("hidden=8", "expected an argument once, got 'hidden=8'"),
+    ],
+)
+def test_wrong_values_of_set_are_refused_by_name(folder, run, change, message):
+    """Before the table is read."""
+    outcome = run("fit", "none.npy", "-o", "f", "--flow", "PlanarFlow", "--hidden", "8", "--set", change)
+    assert outcome[:2] == (2, "")
+    assert outcome[2].startswith("headrace fit: error: argument --set: ")
+    assert message in outcome[2]
+
+
+OLD_CALLS = {
+    "a setting": (["--kinks", 2, "--kinks=2"], ["--set", "kinks=2"], "--set kinks=2 for --kinks 2"),
+    "another name": (["--seconds", 2], ["--time-budget", "2"], "--time-budget for --seconds:"),
+    "a flag": (["--no-refine"], ["--set", "refine=false"], "--set refine=false for --no-refine"),
+    "a value": (
+        ["--flow", "dual-ascent"],
+        ["--flow", "DualAscentFlow"],
+        "--flow DualAscentFlow for --flow dual-ascent",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OLD_CALLS)
+def test_old_names_are_the_new_ones_with_a_warning(run, case, monkeypatch):
+    given = []
+    monkeypatch.setattr("headrace._cli.signals.fit", lambda arguments: given.append(vars(arguments)) or 0)
+    old, new, warning = OLD_CALLS[case]
+    assert run("fit", "t.npy", "-o", "f", *new) == (0, "", "")
+    code, out, err = run("fit", "t.npy", "-o", "f", *old[:2])
+    assert (code, out) == (0, "")
+    assert err.startswith("headrace: warning: ")
+    assert err.endswith(f"old names end with {ENDS}\n")
+    assert err.count("\n") == 1
+    assert warning in err
+    if old[2:]:
+        assert run("fit", "t.npy", "-o", "f", *old[2:])[2] == err
+    assert {**given[1], "usage": 0, "refuse": 0} == {**given[0], "usage": 0, "refuse": 0}
+
+
+def test_each_old_option_of_a_fit_has_a_successor():
+    takes = {name for kind in (_offered.FLOWS | _offered.SIGNALS).values() for name in kind.takes}
+    for new in OLD["fit"].values():
+        if isinstance(new, str) and new.startswith("--set="):
+            assert new.split("=")[1] in takes
+    assert {*OLD["fit"]["--flow"].values()} == {*_offered.FLOWS, *_offered.SIGNALS}
 
 
 @pytest.mark.parametrize("name", _offered.FLOWS)
@@ -225,11 +297,8 @@ def test_every_argument_of_a_flow_is_an_option(folder, run, name, monkeypatch):
                   "bandwidth": None, "bins": None, "copies": None, "patience": 3}  # fmt: skip
     options = []
     for key in kind.settings:
-        option, value = f"--{key.replace('_', '-')}", values[key]
-        if isinstance(value, bool):
-            options.append(option if value else option.replace("--", "--no-"))
-        elif value is not None:
-            options += [option, ",".join(map(str, value)) if isinstance(value, tuple) else value]
+        if (value := values[key]) is not None:
+            options += ["--set", f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"]
 
     class Stopped(RuntimeError):
         pass
@@ -250,15 +319,6 @@ def test_every_argument_of_a_flow_is_an_option(folder, run, name, monkeypatch):
     assert given == {**wanted, "seed": 0, "dtype": "float32"}
 
 
-def test_settings_of_a_spline_flow_make_its_splines(folder, result):
-    np.save("t.npy", table())
-    options = ["--flow", "nsf", "--bins", 5, "--bound", 3.5, "--hidden", "6", "--transforms", 1, "--coupling"]
-    result("fit", "t.npy", "-o", "f.safetensors", *options, "--epochs", 1)
-    spline = hr.load("f.safetensors").transforms[0]
-    assert isinstance(spline, hr.transforms.Coupling)
-    assert (spline._settings.bins, spline._settings.bound) == (5, 3.5)
-
-
 def test_the_same_seed_gives_the_same_file(folder, result):
     np.save("t.npy", table())
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -274,8 +334,9 @@ def test_one_row_and_one_column(folder, run):
     report = json.loads(out)
     assert (report["training_rows"], report["held_out_rows"]) == (1, 0)
     assert report["gaussian_log_likelihood"] is None
-    assert err.startswith("headrace: warning: ")  # a constant column
-    assert len(err.splitlines()) == 1
+    kept, shifted = err.splitlines()  # a constant column, and no other one beside it
+    assert kept == "headrace: warning: t.npy: column 0 has one number in all rows (1), and is kept aside"
+    assert "column 0 is constant in the training part" in shifted
 
 
 def test_constant_columns_are_named(folder, run):
@@ -312,7 +373,7 @@ def test_a_fit_that_goes_wrong_saves_nothing(folder, run):
 def test_the_warning_of_epochs_below_a_gaussian_names_the_option(folder, run):
     x = cases.rng("below a Gaussian").standard_normal((2000, 4)) @ np.linalg.cholesky(0.1 * np.eye(4) + 0.9).T
     np.save("close.npy", x)
-    code, _, err = run("fit", "close.npy", "-o", "f.safetensors", "--flow", "maf", "--epochs", 1, "--quiet")
+    code, _, err = run("fit", "close.npy", "-o", "f.safetensors", "--flow", "MAF", "--epochs", 1, "--quiet")
     assert code == 0
     assert "headrace: warning: fit: held-out rows prefer a Gaussian: " in err
     assert "leave out --epochs, so that" in err
@@ -337,7 +398,7 @@ def test_columns_are_remembered_by_name(folder, run, result):
     result("score", "f.safetensors", "t.npy", "-o", "s.npy", "--context", "2")
     assert_array_equal(np.load("s.npy"), flow.log_prob(x[:, :2], x[:, 2:]))
 
-    code, out, _ = run("sample", "f.safetensors", "-n", 2, "--seed", 1, "--context-row", 2.0)
+    code, out, _ = run("sample", "f.safetensors", "-n", 2, "--seed", 1, "--context", 2.0)
     assert code == 0
     assert out.splitlines()[0] == "mass,log_radius"
 
@@ -475,7 +536,7 @@ def test_a_seed_that_was_not_given_is_reported(folder, run, result):
 
 def test_sample_with_context(folder, run):
     flow = small_flow(context=2)
-    code, out, _ = run("sample", "flow.safetensors", "-n", 9, "--seed", 3, "--context-row", "-0.5", "2e-1")
+    code, out, _ = run("sample", "flow.safetensors", "-n", 9, "--seed", 3, "--context", "-0.5", "2e-1")
     assert code == 0
     want = flow.sample(9, np.array([-0.5, 0.2]), seed=3)
     assert_array_equal(np.array([line.split(",") for line in out.split()], np.float32), want)

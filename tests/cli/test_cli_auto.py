@@ -33,8 +33,8 @@ def test_auto(folder, run, result):
 
 
 UNUSED = {
-    "--flow": "maf", "--validation": 0.2, "--epochs": 3, "--ensemble": 3, "--transforms": 2,
-    "--checkpoint": "c", "--checkpoint-every": 3, "--patience": 2, "--learning-rate": 0.1, "--batch-size": 9,
+    "--flow": "MAF", "--validation": 0.2, "--epochs": 3, "--ensemble": 3, "--transforms": 2,
+    "--checkpoint": "c", "--set": "patience=2", "--learning-rate": 0.1, "--batch-size": 9,
 }  # fmt: skip
 
 

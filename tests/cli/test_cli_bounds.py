@@ -16,11 +16,11 @@ def bounded(names="age,share", first=()):
     return write("t.csv", f"{names}\n" + "\n".join(",".join(map(repr, row)) for row in x.tolist()))
 
 
-@pytest.mark.parametrize("flow", ["maf", "nsf", "dual-ascent"])
+@pytest.mark.parametrize("flow", ["MAF", "NSF", "DualAscentFlow"])
 @pytest.mark.parametrize("bounds", ["age=0:,share=0:1", "1=0:1, 0=0:"])
 def test_bounds_by_name_and_by_number(flow, bounds, run, folder):
     bounded()
-    short = ("--steps", 3, "--quiet") if flow == "dual-ascent" else SHORT
+    short = ("--set", "steps=3", "--quiet") if flow == "DualAscentFlow" else SHORT
     code, _, err = run("fit", "t.csv", "-o", "flow", "--flow", flow, "--bounds", bounds, *short)
     assert code == 0, err
     x = hr.load("flow").sample(500, seed=0)
@@ -73,7 +73,7 @@ def test_bounds_are_of_features(run, folder):
 @pytest.mark.parametrize("more", [(), ("--bounds", "age=0:"), ("--bounds", "age=0:", "--ensemble", 2)])
 def test_periodic_columns(more, run, folder):
     bounded("age,hour")
-    short = ("--flow", "nsf", "--coupling", *SHORT)
+    short = ("--flow", "NSF", "--coupling", *SHORT)
     code, _, err = run("fit", "t.csv", "-o", "flow", "--periodic", "hour=-0.5:0.5", *more, *short)
     assert code == 0, err
     found = hr.load("flow")
@@ -97,21 +97,7 @@ def test_periodic_columns(more, run, folder):
 )
 def test_what_is_refused_of_periods(options, words, run, folder):
     bounded()
-    check_error(*run("fit", "t.csv", "-o", "flow", "--flow", "nsf", "--coupling", *options, *SHORT), words)
-
-
-@pytest.mark.parametrize("flow", ["maf", "iaf", "realnvp", "nsf", "planar", "radial", "dual-ascent"])
-def test_every_flow_takes_periods(flow, run, folder):
-    bounded("age,hour")
-    short = ("--steps", 3, "--quiet") if flow == "dual-ascent" else SHORT
-    ends = ("--periodic", "hour=-0.5:0.5", "--bounds", "age=0:")
-    code, _, err = run("fit", "t.csv", "-o", "flow", "--flow", flow, *ends, *short)
-    assert code == 0, err
-    found = hr.load("flow")
-    assert found.transforms[-1].periodic == (None, (-0.5, 0.5))
-    x = found.sample(500, seed=0)
-    assert ((x[:, 1] >= -0.5) & (x[:, 1] < 0.5)).all()
-    assert (x[:, 0] > 0).all()
+    check_error(*run("fit", "t.csv", "-o", "flow", "--flow", "NSF", "--coupling", *options, *SHORT), words)
 
 
 @pytest.mark.long
@@ -129,7 +115,7 @@ def test_a_uniform_base(folder, run, result):
     x = np.random.default_rng(0).random((300, 2)) * [1.0, 8.0] + [0.0, -3.0]
     write_csv("t.csv", x, ["a", "b"])
     fit = ["fit", "t.csv", "-o", "f.safetensors", "--base", "uniform", *SHORT]
-    for kind in ("nsf", "maf", "realnvp", "iaf"):
+    for kind in ("NSF", "MAF", "RealNVP", "IAF"):
         result(*fit, "--flow", kind, "--bounds", "a=0:1,b=-3:5")
         flow = hr.load("f.safetensors")
         assert isinstance(flow.base, hr.Uniform)
@@ -137,17 +123,8 @@ def test_a_uniform_base(folder, run, result):
         assert flow.log_prob(x).mean() == pytest.approx(-np.log(8.0), abs=0.2)
     check_error(*run(*fit, "--bounds", "a=0:1"), [r"bounds[1]: expected (low, high) beside base='uniform'"])
     check_error(*run(*fit), ["bounds: expected (low, high) for each column"])
-    outcome = run(*fit, "--flow", "planar", "--bounds", "a=0:1,b=-3:5")
+    outcome = run(*fit, "--flow", "PlanarFlow", "--bounds", "a=0:1,b=-3:5")
     check_error(*outcome, ["base: expected a base density", "PlanarFlow", "MAF, IAF, RealNVP and NSF take it"])
     code, _, err = run(*fit, "--base", "student")
     assert code == 2
-    assert (
-        "--base: expected standard_normal, normal, logistic, student_t or uniform, got 'student'; did you mean" in err
-    )
-
-
-def test_bases_go_by_name(folder, result):
-    write_csv("t.csv", np.random.default_rng(0).standard_t(3.0, (300, 2)), ["a", "b"])
-    for name, kind in (("student_t", hr.StudentT), ("logistic", hr.Logistic), ("normal", hr.Normal)):
-        result("fit", "t.csv", "-o", "f.safetensors", "--base", name, "--flow", "planar", *SHORT)
-        assert isinstance(hr.load("f.safetensors").base, kind)
+    assert "argument --base: expected a base density or one of 'standard_normal', 'normal', 'logistic', 'stu" in err

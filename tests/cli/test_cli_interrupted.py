@@ -27,7 +27,7 @@ from interrupts import ctrl_c
 pytestmark = pytest.mark.programs
 
 
-FAST = ("--flow", "maf", "--transforms", 2, "--hidden", "16", "--learning-rate", 0.02, "--quiet")
+FAST = ("--flow", "MAF", "--transforms", 2, "--hidden", "16", "--learning-rate", 0.02, "--quiet")
 
 
 def is_better(run, *_):
@@ -63,13 +63,13 @@ def test_a_fit_goes_on_from_its_checkpoint(folder, run, monkeypatch):
     code, _, err = run(*fit, "-o", "f.safetensors", "--seed", 1)
     assert code == 1
     assert "seed: 0 there, 1 here" in err
-    assert run(*fit, "-o", "f.safetensors", "--checkpoint-every", "2 epochs")[0] == 0
+    assert run(*fit, "-o", "f.safetensors", "--set", "checkpoint_every=2 epochs")[0] == 0
     assert len(passes) == 4 + 3
     assert not os.path.exists("fit.state")
     with open("want.safetensors", "rb") as want, open("f.safetensors", "rb") as got:
         assert want.read() == got.read()
-    assert run(*fit, "-o", "f.safetensors", "--checkpoint-every", "0 epochs")[0] == 2
-    assert run("fit", "t.npy", "--flow", "dual-ascent", "-o", "f.safetensors", "--checkpoint", "fit.state")[0] == 2
+    assert run(*fit, "-o", "f.safetensors", "--set", "checkpoint_every=0 epochs")[0] == 1
+    assert run("fit", "t.npy", "--flow", "DualAscentFlow", "-o", "f.safetensors", "--checkpoint", "fit.state")[0] == 2
     code, _, err = run("fit", "t.npy", "-o", "f.safetensors", "--checkpoint", "t.npy")
     assert code == 1
     assert "--checkpoint: expected another file than t.npy" in err
@@ -132,7 +132,7 @@ def test_ctrl_c_before_the_first_step_of_an_ascent_leaves_the_file(folder, run, 
     with open("good.safetensors", "rb") as file:
         before = file.read()
     calls = ctrl_c(monkeypatch, SplineAscent, "taken")
-    code, out, err = run("fit", "t.npy", "-o", "good.safetensors", "--flow", "dual-ascent", "--quiet")
+    code, out, err = run("fit", "t.npy", "-o", "good.safetensors", "--flow", "DualAscentFlow", "--quiet")
     assert (code, out) == (130, "")
     assert calls
     assert err.endswith("good.safetensors is as it was\n")
@@ -174,7 +174,16 @@ def test_a_process_of_its_own(folder):
 
 def test_a_signal_to_a_process_that_fits(folder):
     np.save("t.npy", table(2000))
-    forever = ("--epochs", 10**7, "--patience", 10**7, "--checkpoint", "fit.state", "--checkpoint-every", "epoch")
+    forever = (
+        "--epochs",
+        10**7,
+        "--set",
+        f"patience={10**7}",
+        "--checkpoint",
+        "fit.state",
+        "--set",
+        "checkpoint_every=epoch",
+    )
     process = command("fit", "t.npy", "-o", "f.safetensors", *FAST, *forever)
     best = 0
     while not best:  # an epoch is better than fresh weights

@@ -71,7 +71,19 @@ def test_context_weights_bounds_and_members(folder, result):
 def test_an_ascent_takes_some_rows(folder, run):
     written("t.npy", table(1500))
     code, out, err = run(
-        "fit", "t.npy", "--flow", "dual-ascent", "--steps", 2, "--no-refine", "--buffer", 400, "-o", "f", "--json"
+        "fit",
+        "t.npy",
+        "--flow",
+        "DualAscentFlow",
+        "--set",
+        "steps=2",
+        "--set",
+        "refine=false",
+        "--buffer",
+        400,
+        "-o",
+        "f",
+        "--json",
     )
     assert code == 0, err
     assert "400 of 1,350 rows" in err  # a tenth is held out
@@ -160,9 +172,9 @@ def test_a_long_table_gets_the_noise_of_one_in_memory(folder, run, result, whole
     path = written(f"t.{kind}", x, None)
     rows, fit = [], hr.Flow.fit
 
-    def watched(self, given, *others, **named):
-        rows.append(given if isinstance(given, np.ndarray) else np.concatenate([block.x for block in given]))
-        return fit(self, given, *others, **named)
+    def watched(self, x, **named):
+        rows.append(x if isinstance(x, np.ndarray) else np.concatenate([block.x for block in x]))
+        return fit(self, x, **named)
 
     monkeypatch.setattr(hr.Flow, "fit", watched)
     held = ("--validation", 0, "--seed", 3)

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 import headrace as hr
 from cli_cases import NAMES, check_error, command, small_flow, table, write_csv, written
-from headrace._cli import folder_scores as _parts
+from headrace._cli import kept_scores as _parts
 from headrace._cli import writing as _writing
 from headrace.rows import _files as _tables
 

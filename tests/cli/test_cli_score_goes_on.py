@@ -11,9 +11,9 @@ from numpy.testing import assert_array_equal
 
 import headrace as hr
 from cli_cases import check_error, command, small_flow, table, written
-from headrace._cli import resumed_scores as partial
+from headrace._cli import kept_scores as partial
 from headrace._cli import writing as _writing
-from headrace._cli.scores import Scores
+from headrace._cli.kept_scores import Scores
 from headrace.rows import _files as _tables
 from headrace.rows import _source, _text
 
@@ -146,12 +146,12 @@ def test_a_signal_while_scores_are_written_waits(folder, run, monkeypatch):
     np.save("t.npy", x)
     write = _writing._write_text
 
-    def interrupted(file, values, names):
+    def interrupted(file, values, *more):
         written_parts.append(len(values))
         if len(written_parts) == 2:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
-        write(file, values, names)
+        write(file, values, *more)
 
     with monkeypatch.context() as patched:
         patched.setattr(_writing, "_write_text", interrupted)

@@ -21,13 +21,13 @@ from headrace._base import progress as _progress
 from headrace._base.keywords import meanings
 from headrace._base.layout import Grid, Item, lines_of, wrapped
 from headrace._cli import bench as _bench
-from headrace._cli import demo, export, options, screen
+from headrace._cli import demo, export, screen
 from headrace._cli import flow_options as offered
+from headrace._cli import options as options_module
 from headrace._cli.demo import load_stars
 from headrace._core.maps import MAPS, SCALES
 from headrace._core.settings import ACTIVATIONS, MapShape
 from headrace._flow.bases_by_name import NAMES as NAMES_OF_BASES
-from headrace._flow.fit_arguments import SCHEDULES
 
 pytestmark = pytest.mark.programs
 
@@ -66,11 +66,11 @@ def test_help_is_as_wide_as_the_terminal(run, monkeypatch, drawing, command, col
 
 def actions_of(command):
     """The options of a command as the parser has them."""
-    chosen = next(one for one in options.parser()._actions if one.metavar == "COMMAND")
+    chosen = next(one for one in options_module.parser()._actions if one.metavar == "COMMAND")
     return [one for one in chosen.choices[command]._actions if one.option_strings]
 
 
-KINDS_OF_FLOWS = {"MAF", "IAF", "NSF", "RealNVP"}
+KINDS_OF_FLOWS = {*offered.FLOWS, *offered.SIGNALS}
 ARGUMENTS = {
     *(name for kind in offered.FLOWS.values() for name in inspect.signature(kind.model or kind.make).parameters),
     *inspect.signature(hr.Flow.fit).parameters,
@@ -91,8 +91,7 @@ def words_of_python(text, flags):
     underscores = [word for word in re.findall(r"\b\w\w+_\w+\b(?!\.\w)", text) if word not in VALUES]
     names = {name.replace("_", "-") for name in ARGUMENTS if "_" in name}
     hyphens = [name for name in names if re.search(rf"\b{name}\b", text) and f"--{name}" not in flags]
-    values = [word for word in SCHEDULES if re.search(rf"\b{word}\b", text) and "--schedule" not in flags]
-    return [*marks, *classes, *keywords, *underscores, *hyphens, *values]
+    return [*marks, *classes, *keywords, *underscores, *hyphens]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -103,30 +102,57 @@ def test_help_answers_every_option(run, monkeypatch, command):
     for action in actions_of(command):
         assert action.help
         assert not (words := words_of_python(action.help, flags)), (action.dest, words)
-    out = run(command, "--help")[1]
+    out = run(command, "--help-all" if command == "fit" else "--help")[1]
     for action in actions_of(command):
         assert action.option_strings[-1] in out
-    assert not words_of_python(" ".join(re.sub(r"^ *--[\w-]+ \w+", "", out, flags=re.MULTILINE).split()), flags)
+    for group in offered.set_groups().values():
+        for name, text in group.items():
+            assert command != "fit" or f"\n  {name} " in out
+            assert not (words := words_of_python(text, flags)), (name, words)
+
+
+def test_the_help_of_a_fit_is_one_screen(run, monkeypatch):
+    """Of 80 columns; every line of it begins with an option that the whole help has, too."""
+    monkeypatch.setenv("COLUMNS", "80")
+    short, whole = (run("fit", name)[1] for name in ("--help", "--help-all"))
+    assert len(short.splitlines()) <= 40
+    options = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", short, re.MULTILINE))
+    assert {f"--{name.replace('_', '-')}" for name in options_module.BRIEF} == options - {"--help", "--help-all"}
+    assert options < set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", whole, re.MULTILINE))
+
+
+def test_options_are_few():
+    """Of these eight commands; the three of every command count once."""
+    common = {"--json", "--threads", "--quiet"}
+    counts = {}
+    for command in ("info", "fit", "score", "diagnose", "sample", "export", "bench", "demo"):
+        flags = {action.option_strings[-1] for action in actions_of(command)} - {"--help", "--help-all"}
+        assert common < flags or flags == common
+        counts[command] = len(flags - common)
+    assert counts["fit"] + len(common) <= 40
+    assert sum(counts.values()) + len(common) <= 70
 
 
 @pytest.mark.parametrize(
     "text",
-    ["see `MAF`", "None for none", "a trained Linear", "with min_bin", "with min-bin", "says time_budget", "as cosine",
+    ["see `MAF`", "None for none", "a trained Linear", "with min_bin", "with min-bin", "says time_budget",
      "weight_decay=0", "in docs/files.md", "both ends, (low, high)", "what Flow.save wrote", "like patience=3"],
 )  # fmt: skip
 def test_words_of_python_are_found(text):
-    assert words_of_python(text, {"--patience"})
+    assert words_of_python(text, {"--epochs"})
 
 
 def test_meanings_and_defaults_are_those_of_python():
     """From the tables of arguments, which state them once."""
     fit = {one.dest: " ".join(one.help.split()) for one in actions_of("fit")}
+    fit |= {form.split("=")[0]: text for group in offered.set_groups().values() for form, text in group.items()}
     assert fit["activation"].startswith("of hidden units: relu, tanh, elu, silu, ")
     assert fit["activation"].endswith("(default: relu)")
-    assert fit["transforms"] == "number of transforms (default: 5 of maf, iaf, nsf; 8 of realnvp; 32 of planar, radial)"
-    assert fit["bins"].startswith("nsf: bins of a spline, 2 to 64 dual-ascent: bins of a spline, 3 to 64 (default: 40")
-    assert "default: 5e-3" in fit["learning_rate"]
-    assert "(default: 50) dual-ascent: steps without a new best on held-out rows" in fit["patience"]
+    listed = "(default: 5 of MAF, IAF, NSF; 8 of RealNVP; 32 of PlanarFlow, RadialFlow)"
+    assert fit["transforms"] == f"number of transforms {listed}"
+    assert fit["bins"].startswith("NSF: bins of a spline, 2 to 64 DualAscentFlow: bins of a spline, 3 to 64 (default: ")
+    assert "by default 5e-3" in fit["learning_rate"]
+    assert "(default: 50)\nDualAscentFlow: steps without a new best on held-out rows" in fit["patience"]
     assert fit["patience"].endswith("(default: 60)")
     assert fit["rule"] == "how a kink is chosen: newton or gradient (default: newton)"
     assert "leaky_relu" in fit["nonlinearity"]  # of the table of `Planar`
@@ -137,11 +163,11 @@ def test_meanings_and_defaults_are_those_of_python():
         assert set(kind.settings) <= set(stated)
 
 
-def test_options_of_flows_stand_in_groups_by_the_flows_that_take_them(run):
-    out = run("fit", "--help")[1]
-    groups = re.findall(r"^settings of (.*):$", out, re.MULTILINE)
-    assert groups[0] == "maf, iaf, realnvp, nsf, planar, radial"
-    assert {"nsf", "planar", "dual-ascent"} <= set(groups)
+def test_arguments_of_set_stand_in_groups_by_the_flows_that_take_them(run):
+    out = run("fit", "--help-all")[1]
+    groups = re.findall(r"^--set: +(.*)$", out, re.MULTILINE)
+    assert groups[:2] == ["of the fit", "MAF, IAF, RealNVP, NSF, PlanarFlow, RadialFlow"]
+    assert {"NSF", "PlanarFlow", "DualAscentFlow", "WaveNet"} <= set(groups)
 
 
 def test_headrace_alone_prints_the_help(run):
@@ -159,8 +185,8 @@ MEANT = {
     "an option": (["fit", "t.csv", "--outptu", "f"], "fit: error: expected an option", "did you mean --output?"),
     "another library's": (["fit", "t.csv", "-o", "f", "--n-layers=3"], "got --n-layers", "mean --transforms?"),
     "an option with underscores": (["fit", "t.csv", "-o", "f", "--batch_size", "3"], "mean --batch-size?"),
-    "a kind": (["fit", "t.csv", "-o", "f", "--flow", "NSF"], "--flow: expected maf", "'NSF'; did you mean nsf?"),
-    "nearly a kind": (["fit", "t.csv", "-o", "f", "--flow", "dual_ascend"], "--flow", "did you mean dual-ascent?"),
+    "a kind": (["fit", "t.csv", "-o", "f", "--flow", "Nsf"], "--flow: expected MAF", "'Nsf'; did you mean NSF?"),
+    "nearly a kind": (["fit", "t.csv", "-o", "f", "--flow", "DualAscend"], "--flow", "did you mean DualAscentFlow?"),
     "a choice": (["fit", "t.csv", "-o", "f", "--missing", "Drop"], "expected refuse or drop", "did you mean drop?"),
     "a suffix": (["fit", "t.cvs", "-o", "f"], "argument DATA: expected a file that ends in .npy", "did you mean .csv?"),
     "a suffix to write": (["sample", "f", "-n", "1", "-o", "s.parq"], "--output", "did you mean .parquet?"),
@@ -170,7 +196,7 @@ MEANT = {
     "a compressed array": (["fit", "t.npy.gz", "-o", "f"], "got 't.npy.gz'", "; gunzip it first"),
     "a spreadsheet": (["diagnose", "f", "t.xlsx"], "got 't.xlsx'", "; save it as .csv"),
     "another format": (["score", "f", "t.h5"], "got 't.h5'", "; save it as .npy, .csv or .parquet"),
-    "too early an option": (["--json", "info"], "argument --json", "behind the command, as headrace info --json"),
+    "too early an option": (["--seed", "1", "demo"], "an option of headrace, got --seed", "headrace --help lists"),
     "too much": (["info", "f", "now"], "info: error: expected no further argument, got 'now'", "headrace info --help"),
     "too little": (["fit", "t.csv"], "required: -o/--output", "headrace fit --help explains them"),
 }  # fmt: skip
@@ -296,10 +322,10 @@ def test_a_terminal_has_colours_bars_and_messages_within_its_width(folder):
     for phase in ("read", "marginals", "try marginals", "fit", "70 of 70 epochs"):
         assert phase in text
     assert "saved to f.safetensors" in text
-    error = on_a_terminal([*own, "--flow", "NSF"], environment)
+    error = on_a_terminal([*own, "--flow", "Nsf"], environment)
     assert max(map(len, error.splitlines())) <= 80
     assert len(error.splitlines()) > 1
-    assert "did you mean nsf?" in " ".join(error.split())
+    assert "did you mean NSF?" in " ".join(error.split())
 
 
 def test_ctrl_c_gives_the_terminal_back(folder):

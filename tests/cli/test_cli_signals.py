@@ -19,7 +19,7 @@ from headrace._cli import flow_options as offered
 pytestmark = pytest.mark.programs
 
 RATE = 8000
-SMALL = ("--layers", 3, "--channels", 6, "--epochs", 2, "--quiet")
+SMALL = ("--set", "layers=3", "--set", "channels=6", "--epochs", 2, "--quiet")
 
 
 def values(steps, channels=1, key="signal"):
@@ -83,7 +83,7 @@ def test_fit_is_the_fit_of_python(folder, run, result):
     code, out, err = run("fit", paths[0], "-o", "g.safetensors", *SMALL)  # the end of one signal is held out
     assert (code, err) == (0, "")
     assert "1 signal, 900 steps at 8,000 Hz" in out
-    assert "mean log-likelihood of held-out steps, nats a step: wavenet -" in out
+    assert "mean log-likelihood of held-out steps, nats a step: WaveNet -" in out
     assert "saved to g.safetensors" in out
 
 
@@ -115,14 +115,13 @@ def test_every_argument_of_a_network_is_an_option(folder, result):
         "layers": 2, "channels": 5, "kernel": 3, "dilations": (1, 3), "skip": 4, "prediction": 0, "companded": False,
         "level": False,
     }  # fmt: skip
-    kind = offered.SIGNALS["wavenet"]
+    kind = offered.SIGNALS["WaveNet"]
     assert set(kind.settings) == set(given) <= set(inspect.signature(hr.WaveNet).parameters)
     assert set(given) <= set(meanings(hr.WaveNet.__doc__))
     options = []
     for name, value in given.items():
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        options += [f"--no-{name}"] if value is False else [f"--{name}", text]
-    result("fit", "a.wav", "-o", "f.safetensors", "--flow", "wavenet", "--epochs", 0, "--dtype", "float64", *options)
+        options += ["--set", f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"]
+    result("fit", "a.wav", "-o", "f.safetensors", "--flow", "WaveNet", "--epochs", 0, "--dtype", "float64", *options)
     flow, like = hr.load("f.safetensors"), hr.WaveNet(**given, dtype="float64")
     assert flow.dtype == np.float64
     assert repr(flow.transforms[0]) == repr(like.transforms[0])
@@ -381,11 +380,11 @@ WRONG = {
     "auto": (2, ["fit", "a.wav", "-o", "g", "--auto"], ["argument --auto: signals do not take it"]),
     "an ensemble": (2, ["fit", "a.wav", "-o", "g", "--ensemble", "2"], ["argument --ensemble: signals do not"]),
     "members": (2, ["fit", "a.wav", "-o", "g", "--keep", "m"], ["argument --keep: signals do not take it"]),
-    "a flow of rows": (2, ["fit", "a.wav", "-o", "g", "--flow", "nsf"], ["--flow: expected wavenet for signals"]),
-    "a setting of rows": (2, ["fit", "a.wav", "-o", "g", "--hidden", "8"], ["--hidden: --flow wavenet does not take"]),
-    "effort": (2, ["fit", "a.wav", "-o", "g", "--effort", "high"], ["--effort: --flow wavenet does not take it"]),
-    "a network for a table": (2, ["fit", "t.csv", "-o", "g", "--flow", "wavenet"], ["of signals: expected .wav files"]),
-    "layers for a table": (2, ["fit", "t.csv", "-o", "g", "--layers", "3"], ["--layers: --flow nsf does not take it"]),
+    "a flow of rows": (2, ["fit", "a.wav", "-o", "g", "--flow", "NSF"], ["--flow: expected WaveNet for signals"]),
+    "a setting of rows": (2, ["fit", "a.wav", "-o", "g", "--hidden", "8"], ["--hidden: --flow WaveNet does not take"]),
+    "effort": (2, ["fit", "a.wav", "-o", "g", "--effort", "high"], ["--effort: --flow WaveNet does not take it"]),
+    "a network for a table": (2, ["fit", "t.csv", "-o", "g", "--flow", "WaveNet"], ["of signals: expected .wav files"]),
+    "layers for a table": (2, ["fit", "t.csv", "-o", "g", "--set", "layers=3"], ["layers: expected a keyword"]),
     "the output": (1, ["fit", "a.wav", "-o", "./a.wav"], ["--output: expected another file", "a.wav"]),
     "a compressed sound": (2, ["fit", "a.mp3", "-o", "g"], ["'a.mp3'; ffmpeg -i a.mp3 -c:a pcm_s16le new.wav"]),
     "a table to score": (1, ["score", "f.safetensors", "t.csv"], ["rows of a table, got a WaveNet", ".wav"]),

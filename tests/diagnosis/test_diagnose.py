@@ -480,4 +480,4 @@ def test_each_test_has_a_next_step_in_words_of_python_and_of_the_command_line():
         for plot in re.findall(r"hr\.plot\.(\w+)", advice.python):
             assert hasattr(hr.plot, plot)
         assert set(re.findall(r"--[a-z-]+", advice.command_line)) <= known
-        assert not re.search(r"hr\.|\w=|\bEnsemble\b|\bNSF\b", advice.command_line)
+        assert not re.search(r"hr\.|\w=|\bEnsemble\b", advice.command_line)

@@ -14,7 +14,7 @@ import cases
 import headrace as hr
 from headrace._base import output as _output
 from headrace._base import platform as _platform
-from headrace._cli import folder_scores as parts
+from headrace._cli import kept_scores as parts
 
 needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are not to be seen")
 

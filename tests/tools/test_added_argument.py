@@ -18,7 +18,7 @@ pytestmark = pytest.mark.costly
 
 PACKAGE = Path(hr.__file__).parent
 USE = "__import__('builtins').toys.append({})"
-LINE = '    {0}: Annotated[int | None, argument(None, check.whole(1), size="of {0}")]\n'
+LINE = '    {0}: Annotated[int | None, argument(None, check.whole(1), option="of {0}")]\n'
 ENTRY = "        {0}: A toy.\n"
 
 # For each toy, the places in a table where lines go before a line, and the line behind which another file, or the
@@ -30,7 +30,7 @@ EDITS = {
         (
             "_flow/fit_arguments.py",
             "    keep: bool = argument(",
-            '    {0}: int | None = argument(None, check.whole(1), size="of {0}")\n',
+            '    {0}: int | None = argument(None, check.whole(1), option="of {0}")\n',
         ),
         ("_fit/plan.py", "        a = arguments.checked()\n", "a.{0}"),
     ],
@@ -69,7 +69,7 @@ EDITS = {
         (
             "ascent/dual_ascent.py",
             "    seed: int = argument(",
-            '    {0}: int | None = argument(None, check.whole(1), size="of {0}")\n',
+            '    {0}: int | None = argument(None, check.whole(1), option="of {0}")\n',
         ),
         ("ascent/dual_ascent.py", "        vars(self).update(checked_fields(self))\n", "self.{0}"),
     ],
@@ -87,7 +87,7 @@ builtins.toys = []
 import numpy as np
 import headrace as hr
 from headrace._base.keywords import meanings
-from headrace._cli.options import parser
+from headrace._cli.flow_options import set_groups
 
 x, quiet = np.random.default_rng(0).standard_normal((60, 2)), {"progress": False}
 flow, other = hr.MAF(2, transforms=1, hidden=(4,)), hr.IAF(2, transforms=1, hidden=(4,))
@@ -109,8 +109,7 @@ calls = {
     "ascent": (hr.DualAscentFlow, lambda **k: hr.DualAscentFlow(**k)),
     "wave": (hr.WaveNet, lambda **k: hr.WaveNet(layers=1, channels=2, **k)),
 }
-fit = next(one for one in parser()._actions if one.metavar == "COMMAND").choices["fit"]
-helps = {one.dest: one.help for one in fit._actions}
+helps = {form.split("=")[0]: text for group in set_groups().values() for form, text in group.items()}
 found = {}
 for name, (function, call) in calls.items():
     toy = f"toy_{name}"

@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, field, fields, is_dataclass
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from headrace._base.arguments import Check
 from headrace._base.moved import renamed_keywords
@@ -25,29 +25,16 @@ T = TypeVar("T")
 _PLACE = re.compile(r"^( +)\*\*\w+:.*$", re.MULTILINE)
 
 
-class Option(NamedTuple):
-    """An option of the command line, which has the name of the argument."""
-
-    kind: str
-    """A key of `headrace._cli.parser.KINDS`."""
-    help: str
-
-
-def option_of(stated: dict[str, str]) -> Option | None:
-    """The option of ``kind="help"``; None of an empty dict."""
-    return Option(*next(iter(stated.items()))) if stated else None
-
-
-def argument(default: Any = None, checked: Check | None = None, *, of_plan: bool = False, **option: str) -> Any:
+def argument(default: Any = None, checked: Check | None = None, *, of_plan: bool = False, option: str = "") -> Any:
     """An argument of a table.
 
     Args:
         default: Its default.
         checked: Its check, of a name and of a value that is not None, if None is among its types.
         of_plan: Whether it affects how steps of a fit are taken, and so distinguishes fits in a checkpoint.
-        **option: Of an option of the command line, ``kind="help"``.
+        option: Its help on the command line; empty where that does not take it.
     """
-    return field(default=default, metadata={"checked": checked, "of_plan": of_plan, "option": option_of(option)})
+    return field(default=default, metadata={"checked": checked, "of_plan": of_plan, "option": option})
 
 
 def table_of(thing: Any) -> dict[str, Field[Any]]:

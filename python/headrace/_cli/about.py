@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import platform
 from typing import Any
 
+import numpy as np
+
 import headrace as hr
+from headrace._base.install import rebuild
 from headrace._base.layout import Grid
-from headrace._cli import commands
-from headrace._cli.commands import OK, _load_any, _say
+from headrace._cli.commands import OK, Density, _load_any, _say
 from headrace._cli.signals import Signal
 from headrace._tables.density import Columns
 
 
 def info(arguments: argparse.Namespace) -> int:
     """Print facts about this build and machine, or about a flow."""
-    return commands.info(arguments) if arguments.flow is None else _of_flow(arguments)
+    return _of_this_machine(arguments) if arguments.flow is None else _of_flow(arguments)
+
+
+def _of_this_machine(arguments: argparse.Namespace) -> int:
+    """Print facts about this build and machine."""
+    facts = {**hr.info(), "python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}
+    missing = f"this processor has {facts['isa_not_built']}, which was not built ({rebuild('HEADRACE_SETS=ALL')})"
+    rows = [
+        ("headrace", facts["version"] + (f" ({facts['commit']})" if facts["commit"] else "")),
+        ("instruction set", f"{facts['isa']} (of {', '.join(facts['isas'])})"),
+        *([("", missing)] if facts["isa_not_built"] else []),
+        ("bf16 products", facts["bf16"]),
+        ("threads", str(facts["threads"])),
+        ("CUDA", facts["cuda"]),
+        ("Python, NumPy", f"{facts['python']}, {facts['numpy']}"),
+        ("system", facts["system"]),
+    ]
+    _say(arguments, facts, [Grid((), rows, wraps=(1,))])
+    return OK
 
 
 def _of_flow(arguments: argparse.Namespace) -> int:
@@ -29,7 +50,7 @@ def _of_flow(arguments: argparse.Namespace) -> int:
         facts["field"] = flow.field
         if (signal := Signal.of_notes(notes)) is not None:
             facts |= {"rate": signal.rate, "channels": flow.features, "bits": signal.bits}
-    elif isinstance(flow, commands.Density) and (columns := Columns.of_notes(notes, flow)).names is not None:
+    elif isinstance(flow, Density) and (columns := Columns.of_notes(notes, flow)).names is not None:
         facts |= {"feature_names": list(columns.names), "context_names": list(columns.context_names or ())}
     _say(arguments, facts, [Grid((), _rows(facts), wraps=(1,))])
     return OK

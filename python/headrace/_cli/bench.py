@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -56,10 +56,6 @@ class Measurement:
     gb_per_second: float
     share: float
     bound: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The measurement as values of JSON."""
-        return asdict(self)
 
 
 def multiply_add_peak(seconds: float) -> float:

@@ -12,47 +12,42 @@ from headrace.rows import _columns
 from headrace.rows._source import Source
 from headrace.rows._text import is_number
 
-Pairs = list["tuple[float | None, float | None] | None"]
+Ends = dict[int, tuple[float | None, float | None]]
+_ENDS = {"--bounds": "one end or both", "--periodic": "both ends"}
 
 
-def read(source: Source, columns: Sequence[int], bounds: str | None, periodic: str | None) -> Support:
-    """The features' bounds and periods from both options."""
-    pairs, periods = (
-        [None] * len(columns) if text is None else _pairs(option, source, text, columns)
-        for option, text in (("--bounds", bounds), ("--periodic", periodic))
-    )
-    for column, pair, period in zip(columns, pairs, periods, strict=True):
-        if period is not None and None in period:
-            raise ValueError(f"--periodic: expected both ends of a period, got one for {source.label(column)}")
-        if period is not None and pair is not None:
-            raise ValueError(f"--periodic: expected columns without --bounds, got {source.label(column)}")
-    return Support(pairs, periods)  # type: ignore[arg-type]  # both ends are present
+def read(source: Source, columns: Sequence[int], bounds: str | None, periodic: str | None) -> tuple[Ends, Ends]:
+    """The bounds and the periods of both options, by places of features."""
+    pairs, periods = (_pairs(*one, source, columns) for one in (("--bounds", bounds), ("--periodic", periodic)))
+    for place, period in periods.items():
+        if None in period or place in pairs:
+            wanted = "both ends of a period, got one for" if None in period else "columns without --bounds, got"
+            raise ValueError(f"--periodic: expected {wanted} {source.label(columns[place])}")
+    return pairs, periods
 
 
-def _pairs(option: str, source: Source, text: str, columns: Sequence[int]) -> Pairs:
-    """Each feature's ends from a list such as ``age=0:,share=0:1,3=:5``: a column, its lower end and its upper end.
+def _pairs(option: str, text: str | None, source: Source, columns: Sequence[int]) -> Ends:
+    """Features' ends from a list such as ``age=0:,share=0:1,3=:5``: a column, its lower end and its upper end.
 
     A column is a name or an index in the table; an end that is left out is unbounded.
     """
-    found: Pairs = [None] * len(columns)
-    for entry in _entries(text):
+    found: Ends = {}
+    for entry in _entries(text) if text is not None else ():
         name, equals, ends = entry.rpartition("=")
-        low, colon, high = ends.partition(":")
-        if not (equals and colon and (low.strip() or high.strip())):
+        low, colon, high = map(str.strip, ends.partition(":"))
+        if not (equals and colon and (low or high)):
             raise ValueError(f"{option}: expected COLUMN=LOW:HIGH, with {_ENDS[option]}, got {entry!r}")
-        name = name.strip()
-        is_name = source.names is not None and name in source.names  # a name may contain commas, too
-        for column in [_columns.find(source, option, name)] if is_name else _columns.select(source, option, name):
-            if column not in columns:
-                raise ValueError(f"{option}: expected columns of features, got {source.label(column)}")
-            place = columns.index(column)
-            if found[place] is not None:
-                raise ValueError(f"{option}: expected different columns, got {source.label(column)} twice")
-            found[place] = _pair(option, entry, low.strip(), high.strip())
+        try:
+            pair = (float(low) if low else None, float(high) if high else None)
+            Support([pair])
+        except ValueError:
+            message = f"{option}: expected finite numbers for LOW and HIGH, LOW below HIGH, got {entry!r}"
+            raise ValueError(message) from None
+        for place in places(source, columns, option, name.strip()):
+            if place in found:
+                raise ValueError(f"{option}: expected different columns, got {source.label(columns[place])} twice")
+            found[place] = pair
     return found
-
-
-_ENDS = {"--bounds": "one end or both", "--periodic": "both ends"}
 
 
 def _entries(text: str) -> list[str]:
@@ -64,15 +59,6 @@ def _entries(text: str) -> list[str]:
         else:
             entries.append(part)
     return [entry.strip() for entry in entries]
-
-
-def _pair(option: str, entry: str, low: str, high: str) -> tuple[float | None, float | None]:
-    try:
-        pair = (float(low) if low else None, float(high) if high else None)
-        Support([pair])
-    except ValueError:
-        raise ValueError(f"{option}: expected finite numbers for LOW and HIGH, LOW below HIGH, got {entry!r}") from None
-    return pair
 
 
 def widths(source: Source, columns: Sequence[int], spread: str | None) -> Any:
@@ -89,8 +75,9 @@ def widths(source: Source, columns: Sequence[int], spread: str | None) -> Any:
 
 
 def places(source: Source, columns: Sequence[int], option: str, text: str) -> list[int]:
-    """The places of columns among the features."""
-    chosen = _columns.select(source, option, text)
+    """The places of columns among the features; a name may contain commas, too."""
+    is_name = source.names is not None and text in source.names
+    chosen = [_columns.find(source, option, text)] if is_name else _columns.select(source, option, text)
     if others := [column for column in chosen if column not in columns]:
         raise ValueError(f"{option}: expected columns of features, got {source.label(others[0])}")
     return [columns.index(column) for column in chosen]

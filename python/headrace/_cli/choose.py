@@ -17,9 +17,9 @@ SECONDS = 60.0
 
 
 def choose(
-    arguments: argparse.Namespace, rows: tuple[Any, Any, Any], ends: Mapping[str, Any], names: Sequence[str] | None
+    arguments: argparse.Namespace, rows: Sequence[Any], options: Mapping[str, Any], names: Sequence[str] | None
 ) -> tuple[Choice, dict[str, Any], list[Block]]:
-    """The choice, a report on all, and its text; `rows` are x, context and weights, `ends` bounds and periods."""
+    """The choice, a report on all, and its text; `rows` are x, context and weights, `options` those of a fit."""
     from headrace._fit.clock import Clock
     from headrace._tables.density import Columns
     from headrace._tables.table import Column, Table
@@ -29,8 +29,8 @@ def choose(
 
     x, context, weights = rows
     features = x.shape[1]
-    clock = Clock(SECONDS if arguments.time_budget is None else arguments.time_budget)
-    bounds, periodic = ends.get("bounds"), ends.get("periodic")
+    clock = Clock(options.get("time_budget", SECONDS))
+    bounds, periodic = options.get("bounds"), options.get("periodic")
     support = support_or_none(bounds, features, periodic)
     plain = Table((Column(),) * features)  # the table's preprocessing is done already
     choice = run.search(
@@ -40,7 +40,7 @@ def choose(
         bounds=bounds,
         periodic=periodic,
         dtype=arguments.dtype,
-        effort=arguments.effort or "normal",
+        effort=options.get("effort", "normal"),
         keep=arguments.keep is not None,
         seed=arguments.seed,
         progress=not arguments.quiet,

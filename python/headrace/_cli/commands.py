@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import sys
 import time
 from collections import Counter
@@ -16,12 +15,10 @@ from operator import itemgetter
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 import headrace as hr
 from headrace import files
 from headrace._base import progress as _progress
-from headrace._base.install import rebuild
 from headrace._base.layout import Block, Grid
 from headrace._base.output import check_writable, refuse_inputs
 from headrace._cli import screen
@@ -31,7 +28,9 @@ from headrace._tables.density import Columns, TableDensity
 from headrace.rows import _files as tables
 from headrace.rows._columns import find, select
 from headrace.rows._files import STANDARD
+from headrace.rows._joined import Columns as ColumnStream
 from headrace.rows._source import TEXT, Source
+from headrace.rows._stream import Block as RowBlock
 
 OK, INTERRUPTED = 0, 130
 PICTURE = "hr_diagram.png"  # of the demo
@@ -85,7 +84,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _open(arguments: argparse.Namespace, path: str | None = None) -> Source:
-    how = {"array": arguments.array, "delimiter": arguments.delimiter, "header": arguments.header}
+    how = {"array": arguments.array, "delimiter": arguments.delimiter, "header": arguments.header or "auto"}
     given = arguments.data if path is None else path
     files = [given] if isinstance(given, str) else tables.files_of(given, name="DATA")
     return tables.open_tables(files, dashes="--", **how)
@@ -137,37 +136,12 @@ def _columns(
     return [features, context, weight]
 
 
-def _read(source: Source, columns: Sequence[Sequence[int]], progress: bool) -> list[NDArray[Any]]:
-    """The columns of each list, in one read."""
-    ends = np.cumsum([len(part) for part in columns])[:-1]
-    sizes, blocks = source.pieces(), []
-    known = None if None in sizes else sum(size or 0 for size in sizes)
-    with rows_bar(known, "read", progress) as shown:
-        for block in source.blocks([i for part in columns for i in part]):
-            blocks.append(block)
-            shown.update(len(block))
-    return np.split(np.concatenate(blocks), ends, axis=1)
-
-
-# ---- info ------------------------------------------------------------------------------------------------------------
-
-
-def info(arguments: argparse.Namespace) -> int:
-    """Print facts about this build and machine."""
-    facts = {**hr.info(), "python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}
-    missing = f"this processor has {facts['isa_not_built']}, which was not built ({rebuild('HEADRACE_SETS=ALL')})"
-    rows = [
-        ("headrace", facts["version"] + (f" ({facts['commit']})" if facts["commit"] else "")),
-        ("instruction set", f"{facts['isa']} (of {', '.join(facts['isas'])})"),
-        *([("", missing)] if facts["isa_not_built"] else []),
-        ("bf16 products", facts["bf16"]),
-        ("threads", str(facts["threads"])),
-        ("CUDA", facts["cuda"]),
-        ("Python, NumPy", f"{facts['python']}, {facts['numpy']}"),
-        ("system", facts["system"]),
-    ]
-    _say(arguments, facts, [Grid((), rows, wraps=(1,))])
-    return OK
+def _whole(arguments: argparse.Namespace, stream: ColumnStream) -> RowBlock | None:
+    """All rows of a table, read with a bar; None where they do not fit in the buffer."""
+    with rows_bar(stream.rows, "read", not arguments.quiet) as stream.shown:
+        whole = stream.whole()
+    stream.shown = None
+    return whole
 
 
 # ---- score and sample ------------------------------------------------------------------------------------------------
@@ -247,16 +221,16 @@ def _rows_for(
     data: str | None = None,
     weights: Any = None,
     purpose: int = _table.LOOK,
-) -> tuple[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None], list[str] | None]:
+) -> tuple[tuple[Any, ...], list[str] | None]:
     """Rows of a table in a flow's form, x, context and weights; and the names of its features there.
 
     `purpose`: of the noise, see `headrace._tables.table`.
     """
     source, columns = _columns_for(density, arguments, data=data, weights=weights)
-    x, context, weight = _read(source, columns, not arguments.quiet)
-    if not (rows := len(x)):
-        raise ValueError(f"{source.path}: expected at least one row, got none")
-    parts = (x, context if density.context else None, weight[:, 0] if columns[2] else None)
+    whole = _whole(arguments, ColumnStream(source, columns, sys.maxsize, source.path))
+    assert whole is not None
+    rows: int = len(whole)
+    parts: tuple[Any, ...] = whole.arrays()
     if density.columns.matter:
         parts = density.looked_at(*parts, x_name=source.path, purpose=purpose)
         if len(parts[0]) < rows:

@@ -31,11 +31,7 @@ def diagnose(arguments: argparse.Namespace) -> int:
         _usage(arguments, f"argument DATA: expected one table, or signals, got {' '.join(arguments.data)}")
     (arguments.data,) = arguments.data
     output, training_table = arguments.output, arguments.training
-    if output is not None:
-        inputs = [arguments.flow, arguments.data, *([training_table] if training_table else [])]
-        _check_output(arguments, *inputs)
-        if Path(output).suffix.lower() != ".html" and not can_draw():
-            raise ImportError(f"--output: {NO_MATPLOTLIB}")
+    _check(arguments, arguments.data, *([training_table] if training_table else []))
     if training_table is not None:
         refuse_inputs("--training", training_table, [arguments.data])
     density = _load(arguments.flow)
@@ -57,23 +53,29 @@ def diagnose(arguments: argparse.Namespace) -> int:
                 stream.write(found.to_html(Path(arguments.data).name).encode())
         else:
             found.plot(output)
-    blocks = [*found.blocks(), *([] if output is None else ["", f"saved to {output}"])]
-    _say(arguments, {**found.summary(), "file": output}, blocks)
+    _tell(arguments, found, {}, found.blocks())
     return INTERRUPTED if found.interrupted else OK
+
+
+def _check(arguments: argparse.Namespace, *inputs: str) -> None:
+    """Report errors that would prevent the output, before the work."""
+    if arguments.output is not None:
+        _check_output(arguments, arguments.flow, *inputs)
+        if Path(arguments.output).suffix.lower() != ".html" and not can_draw():
+            raise ImportError(f"--output: {NO_MATPLOTLIB}")
+
+
+def _tell(arguments: argparse.Namespace, found: Any, entries: dict[str, Any], blocks: Sequence[Any]) -> None:
+    saved = [] if arguments.output is None else ["", f"saved to {arguments.output}"]
+    _say(arguments, {**found.summary(), **entries, "file": arguments.output}, [*blocks, *saved])
 
 
 def _signals(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     """Print the evidence against a density of signals, and draw it."""
     refuse_options_of_tables(arguments)
-    if arguments.output is not None:
-        if Path(arguments.output).suffix.lower() == ".html":
-            _usage(
-                arguments,
-                f"argument --output: expected a picture, because signals have no page, got {arguments.output}",
-            )
-        _check_output(arguments, arguments.flow, *files)
-        if not can_draw():
-            raise ImportError(f"--output: {NO_MATPLOTLIB}")
+    if arguments.output is not None and Path(arguments.output).suffix.lower() == ".html":
+        _usage(arguments, f"argument --output: expected a picture, as signals have no page, got {arguments.output}")
+    _check(arguments, *files)
     flow, notes = _load_any(arguments.flow)
     signal = signal_of(arguments.flow, flow, notes)
     # Integers have cells, and latent values are those of points: noise makes points of them, as in the fit.
@@ -83,16 +85,6 @@ def _signals(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     found = diagnose_sequences(flow, points, seed=arguments.seed)
     if arguments.output is not None:
         found.plot(arguments.output)
-    report = {
-        **found.summary(),
-        "signals": list(files),
-        "bits": bits_of(found.nats, flow.features),
-        "rate": signal.rate,
-        "file": arguments.output,
-    }
-    _say(
-        arguments,
-        report,
-        [*str(found).splitlines(), *([] if arguments.output is None else ["", f"saved to {arguments.output}"])],
-    )
+    entries = {"signals": list(files), "bits": bits_of(found.nats, flow.features), "rate": signal.rate}
+    _tell(arguments, found, entries, str(found).splitlines())
     return OK

@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 import headrace as hr
 from headrace import files
 from headrace._arrays.caller import Caller, row_weights
+from headrace._arrays.names import Names
 from headrace._base import layout as _layout
 from headrace._base.output import check_writable, refuse_inputs
 from headrace._base.stored import MOST_FEATURES
@@ -37,20 +37,20 @@ from headrace._cli.commands import (
     _open,
     _say,
     _usage,
+    _whole,
 )
-from headrace._cli.flow_options import FIT, FLOWS, Kind, settings
+from headrace._cli.flow_options import DEFAULT, FIT, FLOWS, OPTIONS, Kind
 from headrace._cli.waves import SUFFIX
 from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.given_rows import check_finite
 from headrace._fit.high_effort import with_effort
-from headrace._fit.streams import rows_bar
-from headrace._flow.flows import DEFAULT
 from headrace._tables.arguments import Treatment
 from headrace._tables.density import Columns
 from headrace._tables.preparing import ON_THE_COMMAND_LINE, prepared, present
 from headrace._tables.table import Table
 from headrace.rows import _files as tables
 from headrace.rows._files import STANDARD
+from headrace.rows._held_out import held_of
 from headrace.rows._joined import Columns as ColumnStream
 from headrace.rows._source import Source
 from headrace.rows._stream import Block
@@ -94,10 +94,6 @@ def _nothing_saved(output: str) -> Iterator[None]:
 def _fitted(arguments: argparse.Namespace) -> _Fitted:
     """The flow for the table, the notes of its file, and a function that reports it."""
     _refuse_beside_auto(arguments)
-    if arguments.keep is not None and arguments.effort != "high":
-        _usage(arguments, "argument --keep: expected --effort high with it, which alone fits several flows for one")
-    if arguments.keep == STANDARD:
-        _usage(arguments, f"argument --keep: expected a file, got {STANDARD}, the standard output")
     arguments.flow = arguments.flow or DEFAULT
     if arguments.flow not in FLOWS:
         _usage(
@@ -107,8 +103,12 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
         arguments.validation = 0.0 if arguments.auto else VALIDATION  # --auto holds rows out itself
     kind = FLOWS[arguments.flow]
     options = _options(arguments, kind)
+    if arguments.keep is not None and options.get("effort") != "high":
+        _usage(arguments, "argument --keep: expected --effort high with it, which alone fits several flows for one")
+    if arguments.keep == STANDARD:
+        _usage(arguments, f"argument --keep: expected a file, got {STANDARD}, the standard output")
     inputs = tables.files_of(arguments.data, name="DATA")
-    _check_files(arguments, inputs)
+    _check_files(arguments, options, inputs)
     source = _open(arguments)
     columns = _columns(source, arguments, weights=arguments.weights)
     for part, what in zip(columns, ("features", "context"), strict=False):
@@ -117,7 +117,7 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     given = _given(arguments, source, columns, options)
     if columns[1]:
         options["context"] = len(columns[1])
-    if columns[1] and "context" not in kind.takes:
+    if columns[1] and not kind.takes_context:
         _usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
     names, context_names = (
         None if source.names is None else tuple(source.names[i] for i in part) for part in columns[:2]
@@ -126,27 +126,21 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     taken = (tuple(columns[0]), source.n_columns) if names is None and some_left else None
     own = Columns(given.table, names, context_names, given.some.x.dtype.name, taken=taken)
     notes = own.notes()
-    kept = [columns[0][i] for i in given.table.kept]
-    changes = any(one.constant is None for one in given.table.columns)  # constant ones have a note of their own
-    for part, rows in zip((kept, columns[1]), (given.some.x if changes else None, given.some.context), strict=False):
-        _warn_of_constants(source, part, rows)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* constant in the training part", category=RuntimeWarning)
-        if arguments.auto:
-            if len(given.some.x) < given.rows:
-                _note(arguments, f"--auto looks at {len(given.some.x):,} of {given.rows:,} rows, drawn evenly from all")
-            some = (given.some.x, given.some.context, given.some.weights)
-            choice, report, blocks = choose.choose(arguments, some, options, own.kept_names)
-            report |= {"rows": given.rows, "rows_looked_at": len(given.some.x)}
-            return _Fitted(choice.flow, notes, partial(_report_choice, arguments, report, blocks), choice.members)
-        flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given)
+    if arguments.auto:
+        if len(given.some) < given.rows:
+            _note(arguments, f"--auto looks at {len(given.some):,} of {given.rows:,} rows, drawn evenly from all")
+        choice, report, blocks = choose.choose(arguments, given.some.arrays(), options, own.kept_names)
+        report |= {"rows": given.rows, "rows_looked_at": len(given.some)}
+        return _Fitted(choice.flow, notes, partial(_report_choice, arguments, report, blocks), choice.members)
+    called = Names(own.kept_names, own.context_names or None)
+    flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given, called)
     return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome), members)
 
 
-def _check_files(arguments: argparse.Namespace, inputs: Sequence[str]) -> None:
+def _check_files(arguments: argparse.Namespace, options: dict[str, Any], inputs: Sequence[str]) -> None:
     """Report errors that would prevent the output or the checkpoint, before the work."""
     _check_output(arguments, *inputs)
-    for option, path in (("--checkpoint", arguments.checkpoint), ("--keep", arguments.keep)):
+    for option, path in (("--checkpoint", options.get("checkpoint")), ("--keep", arguments.keep)):
         if path is None:
             continue
         others = [other for other in (*inputs, arguments.output) if other != STANDARD]
@@ -175,20 +169,20 @@ def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
     """Refuse options that --auto chooses or would not use."""
     if not arguments.auto:
         return
-    for name in ("flow", "validation", "ensemble", *settings(), *FIT):
-        if name not in ("time_budget", "effort") and getattr(arguments, name) is not None:
+    for name in ("flow", "validation", "ensemble", "set", *OPTIONS):
+        if name not in ("time_budget", "effort") and getattr(arguments, name) not in (None, []):
             option = f"--{name.replace('_', '-')}"
             _usage(arguments, f"argument {option}: --auto does not take it, as it tries flows of its own")
 
 
 def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
     """Given options of the flow and of the fit; an option that this flow does not take is refused."""
-    every = (*settings(), *FIT)
-    options = {name: getattr(arguments, name) for name in every if getattr(arguments, name) is not None}
-    options |= with_effort(arguments.effort, kind.takes - options.keys())
-    for name in options:
-        if name not in kind.takes:
-            _usage(arguments, f"argument --{name.replace('_', '-')}: --flow {arguments.flow} does not take it")
+    given = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
+    try:
+        options = kind.read(arguments.flow, given, arguments.set)
+    except (TypeError, ValueError) as error:
+        _usage(arguments, f"argument {error}")
+    options |= with_effort(options.get("effort"), kind.takes.keys() - options.keys())
     if arguments.ensemble is not None and kind.model is not None:
         _usage(arguments, f"argument --ensemble: --flow {arguments.flow} does not take it")
     return options
@@ -203,13 +197,13 @@ def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome
         "features": flow.features,
         "context": flow.context,
         "training_rows": given.rows,
-        "held_out_rows": 0 if given.held_out is None else len(given.held_out.x),
+        "held_out_rows": 0 if given.held_out is None else len(given.held_out),
         "log_likelihood": reached,
         "gaussian_log_likelihood": gaussian,
         **outcome,
         "seed": arguments.seed,
     }
-    where = f"of {_counted(len(judged.x), 'row')} {'to fit' if given.held_out is None else 'held out'}"
+    where = f"of {_counted(len(judged), 'row')} {'to fit' if given.held_out is None else 'held out'}"
     lines = [
         f"mean log-likelihood {where}, nats a row: {arguments.flow} {reached:.4f}   Gaussian {gaussian:.4f}",
         f"{_work(outcome)}; saved to {arguments.output}",
@@ -233,15 +227,21 @@ def ended(arguments: argparse.Namespace, report: dict[str, Any], lines: list[str
 class _Given:
     """The data of a fit."""
 
-    train: _Rows
-    """Rows to fit; of a long table x is a stream, with context and weights."""
-    held_out: _Rows | None
-    some: _Rows
+    train: Any
+    """Rows to fit; of a long table a stream."""
+    held_out: Block | None
+    some: Block
     """Rows to fit that are in memory, all or a sample."""
     rows: int
     """The number of rows to fit."""
     table: Table
     """The preprocessing of the table's columns."""
+
+    def to_fit(self) -> dict[str, Any]:
+        """The rows as arguments of a fit."""
+        parts = self.train.arrays() if isinstance(self.train, Block) else (self.train, None, None)
+        validation = None if self.held_out is None else self.held_out.arrays()
+        return dict(zip(("x", "context", "weights"), parts, strict=True)) | {"validation": validation}
 
 
 def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int]], options: dict[str, Any]) -> _Given:
@@ -252,10 +252,8 @@ def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int
     how = _treatment(arguments, source, columns)
     stream = ColumnStream(source, columns, arguments.buffer, source.path)
     source.missing = True
-    with rows_bar(stream.rows, "read", not arguments.quiet) as stream.shown:
-        whole = stream.whole()
-    stream.shown = None
-    source.missing = arguments.missing == "drop"
+    whole = _whole(arguments, stream)
+    source.missing = how.missing == "drop"
     if whole is not None:
         _check_others(source, columns, present(whole, how))
     kinds = [source.kinds[i] for i in columns[0]]
@@ -268,26 +266,26 @@ def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int
     table, rows = ready.table.used(), ready.rows
     if isinstance(rows, Block):
         # Noise is added to all rows, so that a diagnosis with the same table adds the same to each.
-        train, held_out = _Rows.of(rows).split(arguments.validation, arguments.seed)
-        return _Given(train, held_out, train, len(train.x), table)
+        train, held_out = _split(_taking_part(rows), arguments.validation, arguments.seed)
+        return _Given(train, held_out, train, len(train), table)
     rest, held = rows.split(arguments.validation, arguments.seed)
-    some = _Rows.of(rest.some(arguments.seed, JUDGES))
-    return _Given(_Rows(rest, None, None), None if held is None else _Rows.of(held), some, rest.count(), table)
+    some = _taking_part(rest.some(arguments.seed, JUDGES))
+    return _Given(rest, None if held is None else _taking_part(held), some, rest.count(), table)
 
 
 def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list[int]]) -> Treatment:
     """How the columns are treated, by the options of a table."""
     features, discrete = columns[0], arguments.discrete
-    support = bounds.read(source, features, arguments.bounds, arguments.periodic)
+    ends, periods = bounds.read(source, features, arguments.bounds, arguments.periodic)
     chosen = {column for part in columns for column in part}
     left = [] if arguments.columns else [i for i in range(source.n_columns) if i not in chosen]
     whole = "auto" if discrete is None else None
     return Treatment(
         whole if discrete in (None, "none") else bounds.places(source, features, "--discrete", discrete),
         bounds.widths(source, features, arguments.spread),
-        arguments.missing,
-        support.bounds if arguments.bounds else None,
-        support.periodic if arguments.periodic else None,
+        arguments.missing or "refuse",
+        ends or None,
+        periods or None,
         None if source.names is None else [source.names[i] for i in features],
         arguments.seed,
         [source.label(i) for i in left],
@@ -305,68 +303,39 @@ def _check_others(source: Source, columns: list[list[int]], rows: Block) -> None
         row_weights(f"{source.path}: {source.label(columns[2][0])}", rows.weights, len(rows), Caller())
 
 
-def _warn_of_constants(source: Source, columns: Sequence[int], rows: NDArray[Any] | None) -> None:
-    """Warn of columns with one value in all rows to fit, by name; `Flow.fit` would give their indices."""
-    if rows is None:
-        return
-    constant = [i for i, low, high in zip(columns, rows.min(axis=0), rows.max(axis=0), strict=True) if low == high]
-    if constant:
-        more = f" and {len(constant) - 1} more" if len(constant) > 1 else ""
-        has, its = ("have", "their") if more else ("has", "its")
-        warnings.warn(
-            f"{source.path}: {source.label(constant[0])}{more} {has} one number in all rows to fit, so that {its} "
-            "spread is unknown; --columns leaves columns out",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+def _taking_part(block: Block) -> Block:
+    """The rows without those of weight 0, if others are left."""
+    return block if block.weights is None or not block.weights.any() else block.take(block.weights > 0)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows with their context and weights."""
+def _split(block: Block, share: float, seed: int) -> tuple[Block, Block | None]:
+    """Rows to fit and rows held out, chosen here so that the Gaussian has the same."""
+    order = np.random.default_rng(seed).permutation(len(block))
+    held = held_of("--validation", share, len(block))
+    return (block.take(np.sort(order[held:])), block.take(np.sort(order[:held]))) if held else (block, None)
 
-    x: Any
-    context: NDArray[Any] | None
-    weights: NDArray[Any] | None
 
-    @classmethod
-    def of(cls, block: Block) -> _Rows:
-        """Rows of a block without those of weight 0, if others are left."""
-        used = block if block.weights is None or not block.weights.any() else block.take(block.weights > 0)
-        return cls(used.x, used.context, used.weights)
-
-    def split(self, share: float, seed: int) -> tuple[_Rows, _Rows | None]:
-        """Rows to fit and rows held out, chosen here so that the Gaussian has the same; weight 0 is left out."""
-        used = np.arange(len(self.x)) if self.weights is None else np.flatnonzero(self.weights > 0)
-        held = min(max(round(share * used.size), 1), used.size - 1) if share > 0 else 0
-        if held <= 0:
-            return self._take(used), None
-        order = np.random.default_rng(seed).permutation(used)
-        return self._take(np.sort(order[held:])), self._take(np.sort(order[:held]))
-
-    def _take(self, index: NDArray[np.int64]) -> _Rows:
-        return _Rows(self.x[index], *(None if part is None else part[index] for part in (self.context, self.weights)))
-
-    def mean(self, log_prob: NDArray[Any]) -> float:
-        """The weighted mean of log densities."""
-        return float(np.average(log_prob.astype(np.float64), weights=self.weights))
+def _mean(rows: Block, log_prob: NDArray[Any]) -> float:
+    """The weighted mean of log densities."""
+    return float(np.average(log_prob.astype(np.float64), weights=rows.weights))
 
 
 # ---- the fit ---------------------------------------------------------------------------------------------------------
 
 
-def _likelihoods(flow: Density, train: _Rows, held_out: _Rows | None) -> tuple[_Rows, float, float]:
+def _likelihoods(flow: Density, train: Block, held_out: Block | None) -> tuple[Block, float, float]:
     """The rows that judge, and the mean log-likelihoods of the flow and of a Gaussian on them."""
     judged = train if held_out is None else held_out
-    reached = judged.mean(flow.log_prob(judged.x, judged.context))
+    reached = _mean(judged, flow.log_prob(judged.x, judged.context))
     try:
-        gaussian = judged.mean(
+        gaussian = _mean(
+            judged,
             gaussian_log_prob(
                 train.x,
                 judged.x,
                 weights=train.weights,
                 context=None if train.context is None or judged.context is None else (train.context, judged.context),
-            )
+            ),
         )
     except np.linalg.LinAlgError:
         gaussian = math.nan  # the training rows lie in a plane, and have no Gaussian
@@ -375,25 +344,23 @@ def _likelihoods(flow: Density, train: _Rows, held_out: _Rows | None) -> tuple[_
 
 @silent(FREQUENT)  # the table's warning names options, too
 def _train(
-    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given
+    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given, names: Names
 ) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:
     """A flow fitted by `Flow.fit`, or several of them, its entries in the report, and the flows it learnt from."""
-    train, held_out = given.train, given.held_out
     own = {name: value for name, value in options.items() if name not in FIT}
     members = [
         kind.make(given.some.x.shape[1], seed=arguments.seed + i, dtype=arguments.dtype, **own)
         for i in range(arguments.ensemble or 1)
     ]
+    for one in members:
+        one._interior.name(names)
     flow: Density = members[0] if arguments.ensemble is None else hr.Ensemble(members)
     of_fit = {name: options[name] for name in FIT if name in options}
     if arguments.keep is not None:
         of_fit["keep"] = True
     begin = time.perf_counter()
     found = flow.fit(
-        train.x,
-        train.context,
-        weights=train.weights,
-        validation=None if held_out is None else (held_out.x, held_out.context, held_out.weights),
+        **given.to_fit(),
         seed=arguments.seed,
         progress=not arguments.quiet,
         **of_fit,
@@ -419,18 +386,16 @@ def _refuse_failed(histories: Sequence[hr.training.History]) -> None:
 
 
 def _ascend(
-    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given
+    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given, names: Names
 ) -> tuple[hr.Flow, dict[str, Any], None]:
     """A flow fitted by `DualAscentFlow.fit`, and its entries in the report; the other fit's result has one more."""
     assert kind.model is not None
-    train, held_out = given.train, given.held_out
     model = kind.model(seed=arguments.seed, dtype=arguments.dtype, **options)
     flow = model.fit(
-        train.x,
-        weights=train.weights,
-        validation=None if held_out is None else (held_out.x, None, held_out.weights),
+        **given.to_fit(),
         progress=not arguments.quiet,
     )
+    flow._interior.name(names)
     history = model.history
     report = _outcome(history.refinement or hr.training.History())
     report["seconds"] += history.seconds[-1] if history.seconds else 0.0

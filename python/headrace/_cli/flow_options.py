@@ -1,23 +1,94 @@
-"""The flows of ``headrace fit``, and the options of each: arguments that have an option in the tables of arguments."""
+"""The flows of ``headrace fit``, and their arguments as options, from the tables of arguments.
+
+An argument with a help in its table is taken by ``--set name=value``, and those of `OPTIONS` have an option as well.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import headrace as hr
-from headrace._base.keywords import Option, table_of
+from headrace._base.keywords import checked, refuse_others, table_of, type_text
 from headrace._core.settings import MapShape
-from headrace._flow.fit_arguments import Arguments
 
-FIT: dict[str, Option] = {
-    name: one.metadata["option"] for name, one in table_of(Arguments).items() if one.metadata["option"]
+OPTIONS = (
+    *("epochs", "batch_size", "learning_rate", "time_budget", "effort", "checkpoint"),
+    *("transforms", "hidden", "bins", "coupling", "base"),
+)
+"""Arguments of fits and of flows that have an option of their own."""
+READERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "None": ("none", "none", lambda text: {"none": None}[text.lower()]),
+    "bool": ("TRUE", "true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+    "Sequence[int]": ("N,N", "integers with commas between", lambda text: tuple(map(int, text.split(",")))),
+    "int": ("N", "an integer", int),
+    "float": ("X", "a number", float),
+    "os.PathLike[str]": ("FILE", "a file", str),
+    "str": ("NAME", "a name", str),
 }
-"""Options that are arguments of `Flow.fit`, by name."""
-_BREAK = "\n"  # in a help: what follows begins a line
+"""The placeholder of each type's values, their description, and how they are read from text; "str" takes any."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a flow's constructor, or of its fit."""
+
+    name: str
+    entry: Any
+    """Of its table."""
+    type: str
+    default: Any
+
+    @property
+    def help(self) -> str:
+        """Its meaning."""
+        return str(self.entry.metadata["option"])
+
+    @property
+    def types(self) -> list[str]:
+        """The parts of its type that a text can have."""
+        parts = self.type.split(" | ")
+        return [part for part in READERS if part in parts]
+
+    @property
+    def placeholder(self) -> str:
+        """The form of its values."""
+        return READERS[next(part for part in self.types if part != "None")][0]
+
+    def read(self, text: Any) -> Any:
+        """The value of a text, by its type, checked as in Python; other values unchanged.
+
+        Raises:
+            TypeError, ValueError: as in Python, where the message begins with the name.
+        """
+        value = self._value(text) if isinstance(text, str) else text
+        is_checked = "of_plan" in self.entry.metadata  # the checks of settings see each other: constructors call them
+        return checked(self.name, self.entry, self.type, value) if is_checked else value
+
+    def _value(self, text: str) -> Any:
+        for part in self.types:
+            with suppress(ValueError, KeyError):
+                return READERS[part][2](text.strip())
+        expected = " or ".join(READERS[part][1] for part in self.types)
+        raise ValueError(f"{self.name}: expected {expected}, got {text!r}")
+
+
+def _arguments(function: Callable[..., Any], without: frozenset[str] = frozenset()) -> dict[str, Argument]:
+    """The arguments of a function that have a help in its tables."""
+    table, taken = table_of(function), inspect.signature(function).parameters
+    return {
+        name: Argument(name, table[name], type_text(one.annotation), one.default)
+        for name, one in taken.items()
+        if name in table and name not in without and table[name].metadata.get("option")
+    }
+
+
+FIT = _arguments(hr.Flow.fit)
+"""Those of `Flow.fit`, by name."""
 
 
 @dataclass(frozen=True)
@@ -29,91 +100,104 @@ class Kind:
     """The class that makes and fits it; None: it makes itself, and `Flow.fit` fits it."""
     takes_context: bool = True
     without: frozenset[str] = frozenset()
-    """Arguments that have an option, but not of this flow."""
+    """Arguments that it does not take here."""
 
     @property
-    def arguments(self) -> Mapping[str, inspect.Parameter]:
+    def settings(self) -> dict[str, Argument]:
         """The arguments of the constructor."""
-        return inspect.signature(self.model or self.make).parameters
+        return _arguments(self.model or self.make, self.without)
 
     @property
-    def settings(self) -> dict[str, Option]:
-        """The options that are arguments of the constructor."""
-        table = table_of(self.model or self.make)
-        taken = [name for name in self.arguments if name in table and name not in self.without]
-        return {name: one for name in taken if (one := table[name].metadata.get("option"))}
+    def takes(self) -> dict[str, Argument]:
+        """The arguments of the constructor and of the fit."""
+        of_fit = {} if self.model else {name: one for name, one in FIT.items() if name not in self.without}
+        return of_fit | self.settings
 
-    @property
-    def takes(self) -> set[str]:
-        """The options of the flow."""
-        return {*self.settings, *(() if self.model else FIT.keys() - self.without), *["context"] * self.takes_context}
+    def read(self, flow: str, options: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+        """The values of options and of ``--set`` by name.
+
+        Raises:
+            TypeError, ValueError: an argument that the flow does not take, or a value that it does not; the message
+                begins with the option.
+        """
+        takes, found = self.takes, dict[str, Any]()
+        for name, text in options.items():
+            option = f"--{name.replace('_', '-')}"
+            if name not in takes:
+                raise TypeError(f"{option}: --flow {flow} does not take it")
+            try:
+                found[name] = takes[name].read(text)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{option}: {str(error).removeprefix(f'{name}: ')}") from None
+        for change in changes:
+            name, equals, text = change.partition("=")
+            name = name.strip().replace("-", "_")
+            if not equals or name in found:
+                expected = "an argument once" if equals else "NAME=VALUE"
+                raise ValueError(f"--set: expected {expected}, got {change!r}")
+            try:
+                refuse_others(f"--flow {flow}", [name], list(takes))
+                found[name] = takes[name].read(text)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"--set: {error}") from None
+        return found
 
 
-FLOWS = {
-    "maf": Kind(hr.MAF),
-    "iaf": Kind(hr.IAF),
-    "realnvp": Kind(hr.RealNVP),
-    "nsf": Kind(hr.NSF),
-    "planar": Kind(hr.PlanarFlow),
-    "radial": Kind(hr.RadialFlow),
-    "dual-ascent": Kind(hr.ascent.AscentFlow, hr.DualAscentFlow, takes_context=False),
-}
+FLOWS = {cls.__name__: Kind(cls) for cls in (hr.MAF, hr.IAF, hr.RealNVP, hr.NSF, hr.PlanarFlow, hr.RadialFlow)}
+FLOWS["DualAscentFlow"] = Kind(hr.ascent.AscentFlow, hr.DualAscentFlow, takes_context=False)
 """Flows of rows, by name."""
-SIGNALS = {"wavenet": Kind(hr.WaveNet, takes_context=False, without=frozenset(("effort", *MapShape.__annotations__)))}
+DEFAULT = hr.NSF.__name__
+SIGNALS = {"WaveNet": Kind(hr.WaveNet, takes_context=False, without=frozenset(("effort", *MapShape.__annotations__)))}
 """Flows of signals, by name; the first is the default."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """An option of the command line that is an argument of some flows' constructors."""
+# ---- help ------------------------------------------------------------------------------------------------------------
 
-    option: Option
-    takers: tuple[str, ...]
-    """The flows that take it."""
-    help: str
-    """Its meaning, and its defaults."""
+_BREAK = "\n"  # in a help: the text behind it begins a line
 
 
-@functools.cache  # a parser asks for them at each option
-def settings() -> dict[str, Setting]:
-    """All arguments of all flows that are options, by name."""
-    taken: dict[str, dict[str, Option]] = {}
+@functools.cache  # the parser asks for it at each option
+def takers() -> dict[str, dict[str, Argument]]:
+    """The flows that take each argument of a constructor."""
+    found: dict[str, dict[str, Argument]] = {}
     for flow, kind in (FLOWS | SIGNALS).items():
-        for name, option in kind.settings.items():
-            taken.setdefault(name, {})[flow] = option
-    return {
-        name: Setting(
-            next(iter(each.values())), tuple(each), _help(name, {flow: one.help for flow, one in each.items()})
+        for name, argument in kind.settings.items():
+            found.setdefault(name, {})[flow] = argument
+    return found
+
+
+def placeholder_of(name: str) -> str:
+    """The form of an argument's values."""
+    return (FIT.get(name) or next(iter(takers()[name].values()))).placeholder
+
+
+def help_of(name: str) -> str:
+    """The meaning of an argument for the fit and for each flow that takes it, where they differ, and the defaults."""
+    each = takers().get(name, {})
+    texts = _grouped({flow: one.help for flow, one in each.items()})
+    defaults = _grouped({flow: shown for flow, one in each.items() if (shown := _shown(one.default))})
+    lines = [text if len(texts) == 1 else f"{', '.join(flows)}: {text}" for text, flows in texts.items()]
+    if defaults:
+        is_same = len(defaults) == 1 and len(each) == len(*defaults.values())
+        listed = (
+            next(iter(defaults)) if is_same else "; ".join(f"{one} of {', '.join(of)}" for one, of in defaults.items())
         )
-        for name, each in taken.items()
-    }
+        lines = [*lines, f"(default: {listed})"] if len(texts) > 1 else [f"{lines[0]} (default: {listed})"]
+    if name in FIT:
+        default = _shown(FIT[name].default)
+        lines = [f"{', '.join(each)}: {line}" for line in lines]
+        lines.insert(0, FIT[name].help + (f" (default: {default})" if default else ""))
+    return _BREAK.join(lines)
 
 
-def fit_help(name: str) -> str:
-    """The meaning and the default of an argument of `Flow.fit`, and of flows that have one of this name."""
-    default = _shown(table_of(Arguments)[name].default)
-    text = FIT[name].help + (f" (default: {default})" if default else "")
-    own = settings().get(name)
-    return text if own is None else f"{text}{_BREAK}{', '.join(own.takers)}: {own.help}"
-
-
-def _help(name: str, helps: dict[str, str]) -> str:
-    """The meaning for each flow, where they differ behind its name, and the defaults."""
-    each = _grouped(helps)
-    text = _BREAK.join(
-        meaning if len(each) == 1 else f"{', '.join(flows)}: {meaning}" for meaning, flows in each.items()
-    )
-    makers = {flow: (FLOWS | SIGNALS)[flow] for flow in helps}
-    defaults = _grouped(
-        {
-            flow: _shown(inspect.signature(kind.model or kind.make).parameters[name].default)
-            for flow, kind in makers.items()
-        }
-    )
-    if shown := [(value, flows) for value, flows in defaults.items() if value]:
-        listed = "; ".join(f"{value} of {', '.join(flows)}" for value, flows in shown)
-        text += f"{_BREAK if len(each) > 1 else ' '}(default: {shown[0][0] if len(defaults) == 1 else listed})"
-    return text
+def set_groups() -> dict[str, dict[str, str]]:
+    """The arguments that ``--set`` alone takes: the form and the help of each, by the flows that take them."""
+    groups: dict[str, dict[str, str]] = {}
+    for name in [*FIT, *(name for name in takers() if name not in FIT)]:
+        if name not in OPTIONS:
+            group = groups.setdefault("of the fit" if name in FIT else ", ".join(takers()[name]), {})
+            group[f"{name}={placeholder_of(name)}"] = help_of(name)
+    return groups
 
 
 def _grouped(texts: dict[str, str]) -> dict[str, list[str]]:
@@ -126,8 +210,6 @@ def _grouped(texts: dict[str, str]) -> dict[str, list[str]]:
 
 def _shown(value: Any) -> str:
     """A default as it would be typed; empty where there is none."""
-    if value is None or isinstance(value, bool):
-        return {True: "on", False: "off"}.get(value, "") if isinstance(value, bool) else ""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value).lower()

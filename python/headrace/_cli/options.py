@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import headrace as hr
-from headrace._base.moved import ARGUMENTS as RENAMED
-from headrace._cli import about, commands, demo, diagnose, export, fitting, signal_fit, writing
+from headrace._cli import about, commands, demo, diagnose, export, fitting, signals, writing
 from headrace._cli import flow_options as offered
-from headrace._cli import folder_scores as parts
 from headrace._cli import score_and_sample as use
 from headrace._cli.choose import SECONDS
-from headrace._cli.parser import (
-    KINDS,
-    Parser,
-    delimiter,
-    file,
-    integer,
-    number,
-    or_folder,
-    rate,
-    share,
-)
+from headrace._cli.kept_scores import is_folder
+from headrace._cli.parser import Parser, delimiter, file, integer, number, or_folder, rate, share
 from headrace._cli.waves import SUFFIX as WAVE
-from headrace._flow.flows import DEFAULT
 from headrace.rows import _files as tables
 from headrace.rows._text import HEADERS
 
-COLUMNS = "COLUMNS are names, indices from 0 or ranges: mass,radius or 0,3:6"
 FLOW = "a file of a fitted flow; - for the standard input"
+BRIEF = (
+    *("output", "flow", "auto", "time_budget", "effort", "ensemble", "columns", "context", "weights", "bounds"),
+    *("discrete", "missing", "epochs", "transforms", "hidden", "checkpoint", "seed", "set"),
+)
+"""The options of `headrace fit --help`."""
+_FLAGS = ("residual", "refine", "companded", "level")
+_SETTINGS = (
+    *("activation", "last-activation", "matmul", "dropout", "slope", "link", "map", "scale", "bound", "nonlinearity"),
+    *("negative-slope", "precision", "steps", "rule", "kinks", "neighbours", "directions", "rotations", "bandwidth"),
+    *("rate", "copies", "jitter", "channels", "skip", "kernel", "layers", "dilations", "prediction", "patience"),
+    "checkpoint-every",
+)
+_FLOWS = {"maf": "MAF", "iaf": "IAF", "realnvp": "RealNVP", "nsf": "NSF", "planar": "PlanarFlow"}
+_FLOWS |= {"radial": "RadialFlow", "dual-ascent": "DualAscentFlow", "wavenet": "WaveNet"}
+OLD: dict[str, dict[str, str | dict[str, str]]] = {
+    "fit": {
+        "--seconds": "--time-budget",
+        "--flow": _FLOWS,
+        "--no-coupling": "--set=coupling=false",
+        **{f"--{name}": f"--set={name}=true" for name in _FLAGS},
+        **{f"--no-{name}": f"--set={name}=false" for name in _FLAGS},
+        **{f"--{name}": f"--set={name.replace('-', '_')}=" for name in _SETTINGS},
+    },
+    "sample": {"--context-row": "--context"},
+}
+"""Options of the commands, and values of options, with their successors; the value of a key goes behind a "="."""
 
 
 class _Include(argparse.Action):
@@ -48,16 +61,15 @@ def parser() -> Parser:
         description="Normalising flows: fit, score and sample densities of tables and signals.",
         epilog="Exit codes: 0; 1 an error, in one line; 2 a wrong command line; 130 Ctrl-C; 141 closed output.",
     )
-    whole.add_argument("--version", action="version", version=f"headrace {hr.__version__}")
+    whole.add_argument("--version", action="version", version=f"headrace {hr.__version__}", help="print it and exit")
     whole.add_argument("--include", action=_Include, nargs=0, help="print the folder of headrace.hpp and exit")
     subparsers = whole.add_subparsers(title="commands", required=True, metavar="COMMAND", prog="headrace")
+    _add_common(whole, lambda default: default)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], help: str, epilog: str = "") -> Parser:
         sub: Parser = subparsers.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=epilog)
         sub.set_defaults(run=run, usage=sub.error, refuse=sub.refuse)
-        sub.add_argument("--json", action="store_true", help="print one JSON object")
-        sub.add_argument("--threads", type=integer(1), metavar="N", help="by default all cores")
-        sub.add_argument("--quiet", action="store_true", help="no progress and notes on the standard error")
+        sub.old = OLD.get(name, {})
         return sub
 
     sub = command("info", about.info, "print version, instruction set, threads, CUDA or why not; or facts about a flow")
@@ -66,144 +78,83 @@ def parser() -> Parser:
     _add_score(command)
     _add_diagnose(command)
     _add_sample(command)
-    _add_export(command)
+    sub = command("export", export.export, "write a flow as a graph of ONNX, for other runtimes")
+    sub.add_argument("flow", metavar="FLOW", help=FLOW)
+    _add(sub, "-o --output", "GRAPH", "as flow.onnx", type=file([".onnx"]), required=True)
+    verbs = f"what the graph computes: {', '.join(export.VERBS)} (default: log_prob)"
+    _add(sub, "--verb", "VERB", verbs, choices=export.VERBS, default="log_prob")
     sub = command("bench", commands.bench, "time a dozen workloads, beside what this machine can do at most")
-    sub.add_argument("--quick", action="store_true", help="a few seconds instead of twenty")
+    _add(sub, "--quick", None, "a few seconds instead of twenty", action="store_true")
     sub = command("demo", commands.demo, "fit the Hertzsprung-Russell diagram of 60,000 stars, compare and draw it")
     pictures = [".png", ".pdf", ".svg"]
-    sub.add_argument(
-        "-o", "--output", type=file(pictures), metavar="PICTURE", help=f"a picture: {', '.join(pictures)} (default: "
-        f"{commands.PICTURE})"
-    )  # fmt: skip
-    sub.add_argument("--epochs", type=integer(1), metavar="N", help=f"of each flow (default: {demo.EPOCHS})")
-    sub.add_argument("--seed", type=integer(0), default=0, metavar="N", help="of weights and samples (default: 0)")
+    help_text = f"a picture: {', '.join(pictures)} (default: {commands.PICTURE})"
+    _add(sub, "-o --output", "PICTURE", help_text, type=file(pictures))
+    _add(sub, "--epochs", "N", f"of each flow (default: {demo.EPOCHS})", type=integer(1))
+    _add(sub, "--seed", "N", "of weights and samples (default: 0)", type=integer(0), default=0)
+    for sub in subparsers.choices.values():
+        _add_common(sub, lambda default: argparse.SUPPRESS)  # an option before the command stays
     return whole
+
+
+def _add(to: Any, flags: str, form: str | None, help: str, **how: Any) -> None:
+    """Add an option; `form`: the placeholder of its value, if it takes one."""
+    to.add_argument(*flags.split(), help=help, **how, **({} if form is None else {"metavar": form}))
+
+
+def _add_common(sub: Parser, default: Callable[[Any], Any]) -> None:
+    """The options of every command, which may stand before it, too."""
+    group = sub.add_argument_group("every command")
+    _add(group, "--json", None, "print one JSON object", action="store_true", default=default(False))
+    _add(group, "--threads", "N", "by default all cores", type=integer(1), default=default(None))
+    help_text = "no progress and notes on the standard error"
+    _add(group, "--quiet", None, help_text, action="store_true", default=default(False))
 
 
 def _add_fit(command: Callable[..., Parser]) -> None:
     sub = command(
         "fit",
-        signal_fit.fit,
+        signals.fit,
         "fit a flow to the rows of a table, or to signals, and save it",
-        "Ctrl-C ends a fit and saves the best weights so far, or nothing if none are better than fresh ones; the exit "
-        "code is 130 then. With --checkpoint the same command goes on from there. Tables of more rows than the buffer "
-        "are read anew in each epoch.",
+        "Ctrl-C saves the best weights so far, if any are better than fresh ones; the exit code is 130 then. With "
+        "--checkpoint the same command goes on from there.",
     )
-    _add_data(sub, several=True)
-    sub.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="FLOW",
-        help="the file to write, as flow.safetensors; - for the standard output",
-    )
-    kinds, of_signals = ", ".join(offered.FLOWS), ", ".join(offered.SIGNALS)
-    sub.add_argument(
-        "--flow",
-        choices=(*offered.FLOWS, *offered.SIGNALS),
-        metavar="KIND",
-        help=f"the kind of flow: {kinds} (default: {DEFAULT}); of signals: {of_signals}",
-    )
-    sub.add_argument(
-        "--auto",
-        action="store_true",
-        help=f"try flows of several kinds and sizes for --time-budget ({SECONDS:g}) seconds, and save the best",
-    )
-    sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
-    sub.add_argument(
-        "--buffer",
-        type=integer(1),
-        metavar="ROWS",
-        help="rows that are held in memory, at most (default: as many as 256 MiB hold)",
-    )
-    sub.add_argument(
-        "--keep",
-        metavar="FILE",
-        help="with --effort high: another file to write, with the mixture of the flows that the saved one learnt from",
-    )
-    _add_columns(sub)
-    sub.add_argument(
-        "--dtype",
-        choices=("float32", "float64"),
-        default="float32",
-        metavar="DTYPE",
-        help="of the flow: float32 or float64 (default: float32)",
-    )
-    sub.add_argument(
-        "--ensemble",
-        type=integer(1),
-        metavar="N",
-        help="number of flows to fit; their mixture is saved (default: one flow)",
-    )
-    sub.add_argument(
-        "--seed",
-        type=integer(0),
-        default=0,
-        metavar="N",
-        help="of fresh weights, of the rows held out and of their order (default: 0)",
-    )
+    kinds = ", ".join(name for name in offered.FLOWS if name != offered.DEFAULT)
+    of_signals = ", ".join(offered.SIGNALS)
+    _add_data(sub, "tables of the same columns", " folders of these,")
+    _add(sub, "-o --output", "FLOW", "the file to write, as flow.safetensors; - for the standard output", required=True)
+    help_text = f"{offered.DEFAULT} (default), {kinds}; of signals {of_signals}"
+    _add(sub, "--flow", "KIND", help_text, choices=(*offered.FLOWS, *offered.SIGNALS))
+    help_text = f"try flows of several kinds and sizes, and save the best; for --time-budget ({SECONDS:g}) seconds"
+    _add(sub, "--auto", None, help_text, action="store_true")
+    dtypes = ("float32", "float64")
+    _add(sub, "--dtype", "DTYPE", "float32 (default) or float64", choices=dtypes, default=dtypes[0])
+    _add(sub, "--ensemble", "N", "fit several flows, and save their mixture", type=integer(1))
+    help_text = "with --effort high: another file, for the mixture of the flows that the saved one learnt from"
+    _add(sub, "--keep", "FILE", help_text)
+    help_text = "of all that is drawn (default: 0); of fresh weights, of the rows held out and of their order"
+    _add(sub, "--seed", "N", help_text, type=integer(0), default=0)
+    group = sub.add_argument_group("the columns")
+    _add(group, "--weights", "COLUMN", "weights of the rows")
+    _add(group, "--bounds", "COLUMN=LOW:HIGH", "ends of features, as age=0:,share=0:1")
+    _add(group, "--periodic", "COLUMN=LOW:HIGH", "features that go around, with one period of each: hour=0:24")
+    help_text = "whole numbers, as in samples; by default those of such a type in .parquet and .npy; none for none"
+    _add(group, "--discrete", "COLUMNS", help_text)
+    help_text = "noise for values that repeat: auto, as wide as their smallest gap (default), none, or widths"
+    _add(group, "--spread", "COLUMN=WIDTH", help_text)
+    help_text = "refuse (default) or drop rows that miss a value"
+    _add(group, "--missing", "HOW", help_text, choices=("refuse", "drop"))
+    _add(group, "--buffer", "ROWS", "rows in memory at most (default: as many as 256 MiB hold)", type=integer(1))
     group = sub.add_argument_group("the fit")
-    group.add_argument(
-        "--validation",
-        type=share,
-        metavar="SHARE",
-        help=f"the share of rows to hold out (default: {fitting.VALIDATION}; with --auto none, beside its own)",
-    )
-    for name, option in offered.FIT.items():
-        flag, (reader, metavar) = f"--{name.replace('_', '-')}", KINDS[option.kind]
-        texts = {flag: offered.fit_help(name).replace("%", "%%")}
-        texts |= {f"--{one}": f"the earlier name of {flag}" for one, now in RENAMED.items() if now == name}
-        for one, text in texts.items():
-            group.add_argument(one, dest=name, type=reader, metavar=metavar, help=text)
-    _add_settings(sub)
-
-
-def _add_columns(sub: Parser) -> None:
-    """Options about the columns of a table to fit."""
-    sub.add_argument(
-        "--bounds",
-        metavar="COLUMN=LOW:HIGH,...",
-        help="ends between which features lie: age=0:,share=0:1 for age above 0, and share in between",
-    )
-    sub.add_argument(
-        "--periodic",
-        metavar="COLUMN=LOW:HIGH,...",
-        help="features that go around, with one period of each: hour=0:24",
-    )
-    sub.add_argument(
-        "--discrete",
-        metavar="COLUMNS",
-        help="features of whole numbers: spread before the fit, and rounded in samples; by default those of such a "
-        "type in .parquet and .npy; none for none",
-    )
-    sub.add_argument(
-        "--spread",
-        metavar="COLUMN=WIDTH,...",
-        help="noise for features whose values repeat: by default, auto, as wide as the smallest gap between them; none",
-    )
-    sub.add_argument(
-        "--missing",
-        choices=("refuse", "drop"),
-        default="refuse",
-        metavar="HOW",
-        help="what to do with rows that miss a value: refuse or drop (default: refuse)",
-    )
-
-
-def _add_settings(sub: Parser) -> None:
-    """An option for each argument of the flows' constructors, in a group for those flows that take the same."""
-    groups: dict[tuple[str, ...], Any] = {}
-    for name, setting in offered.settings().items():
-        if name in offered.FIT:
-            continue
-        takers = setting.takers
-        if takers not in groups:
-            groups[takers] = sub.add_argument_group(f"settings of {', '.join(takers)}")
-        flag, help_text = f"--{name.replace('_', '-')}", setting.help.replace("%", "%%")
-        how: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
-        if setting.option.kind != "truth":
-            how = dict(zip(("type", "metavar"), KINDS[setting.option.kind], strict=True))
-        groups[takers].add_argument(flag, help=help_text, **how)
+    help_text = f"share of rows to hold out (default: {fitting.VALIDATION}; with --auto none, beside its own)"
+    _add(group, "--validation", "SHARE", help_text, type=share)
+    for name in offered.OPTIONS:
+        is_flag = name == "coupling"
+        how: dict[str, Any] = {"action": "store_true", "default": None} if is_flag else {}
+        form = None if is_flag else offered.placeholder_of(name)
+        _add(group, f"--{name.replace('_', '-')}", form, offered.help_of(name), **how)
+    help_text = "an argument of Python without an option; --help-all lists them"
+    _add(group, "--set", "NAME=VALUE", help_text, action="append", default=[])
+    sub.shorten(BRIEF, offered.set_groups())
 
 
 def _add_score(command: Callable[..., Parser]) -> None:
@@ -216,12 +167,14 @@ def _add_score(command: Callable[..., Parser]) -> None:
         "keeps the scores that are done, as scores.partial.csv beside scores.csv, and the same command goes on.",
     )
     sub.add_argument("flow", metavar="FLOW", help=FLOW)
-    _add_data(sub, several=True)
-    sub.add_argument("--steps", action="store_true", help="of a signal: the log density of each step")
-    _add_output(sub, folder=True)
+    _add_data(sub, "tables of the same columns", " folders of these,")
+    _add(sub, "--steps", None, "of a signal: the log density of each step", action="store_true")
+    read, kinds = file((*writing.WRITTEN, "-")), ", ".join(writing.WRITTEN)
+    help_text = f"{kinds}, a folder/; - or nothing: .csv to the standard output"
+    _add(sub, "-o --output", "OUT", help_text, type=or_folder(read, is_folder))
     formats = tuple(suffix[1:] for suffix in writing.WRITTEN)
     help_text = f"of the files in a folder: {', '.join(formats)} (default: that of each table)"
-    sub.add_argument("--format", choices=formats, metavar="FORMAT", help=help_text)
+    _add(sub, "--format", "FORMAT", help_text, choices=formats)
 
 
 def _add_diagnose(command: Callable[..., Parser]) -> None:
@@ -232,92 +185,51 @@ def _add_diagnose(command: Callable[..., Parser]) -> None:
         "Ctrl-C ends with the tests done so far; the exit code is 130 then.",
     )
     sub.add_argument("flow", metavar="FLOW", help=FLOW)
-    _add_data(sub, several=True, one_table=True)
-    sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
-    sub.add_argument(
-        "--training",
-        type=file(tables.READ, reads=True),
-        metavar="TABLE",
-        help="the rows that were fitted: were they memorised?",
-    )
-    sub.add_argument(
-        "-o",
-        "--output",
+    _add_data(sub, "a table", "")
+    _add(sub, "--weights", "COLUMN", "column with weights of the rows")
+    reads = file(tables.READ, reads=True)
+    _add(sub, "--training", "TABLE", "the rows that were fitted: were they memorised?", type=reads)
+    _add(
+        sub,
+        "-o --output",
+        "REPORT",
+        f"a page, or a picture: {', '.join(diagnose.WRITTEN)}",
         type=file(diagnose.WRITTEN),
-        metavar="REPORT",
-        help="a page, or a picture: " + ", ".join(diagnose.WRITTEN),
     )
-    sub.add_argument("--seed", type=integer(0), default=0, metavar="N", help="of what is drawn (default: 0)")
+    _add(sub, "--seed", "N", "of what is drawn (default: 0)", type=integer(0), default=0)
 
 
 def _add_sample(command: Callable[..., Parser]) -> None:
     sub = command("sample", use.sample, "draw rows, or a signal, from a flow")
     sub.add_argument("flow", metavar="FLOW", help=FLOW)
-    sub.add_argument("-n", "--rows", type=integer(0), metavar="N", help="how many rows")
-    sub.add_argument("--seed", type=integer(0, bits=64), metavar="N", help="by default another one each time")
-    sub.add_argument(
-        "--first-row",
-        type=integer(0),
-        metavar="K",
-        help="index of the first row in the endless sample of the seed, to draw it in parts (default: 0)",
-    )
-    sub.add_argument("--context-row", type=number, nargs="+", metavar="X", help="the context of all rows")
-    _add_output(sub, more=(WAVE,))
+    _add(sub, "-n --rows", "N", "how many rows", type=integer(0))
+    _add(sub, "--seed", "N", "by default another one each time", type=integer(0, bits=64))
+    help_text = "index of the first row in the endless sample of the seed, to draw it in parts (default: 0)"
+    _add(sub, "--first-row", "K", help_text, type=integer(0))
+    _add(sub, "--context", "X", "the context of all rows", type=number, nargs="+")
+    written = (*writing.WRITTEN, WAVE)
+    help_text = f"{', '.join(written)}; - or nothing: .csv to the standard output"
+    _add(sub, "-o --output", "OUT", help_text, type=file((*written, "-")))
     group = sub.add_argument_group("signals")
-    group.add_argument("--steps", type=integer(1), metavar="N", help="how many steps")
-    group.add_argument("--seconds", type=rate, metavar="S", help="the same in seconds")
-    group.add_argument(
-        "--continue",
-        dest="prefix",
-        type=file([WAVE]),
-        metavar="WAV",
-        help="a signal to go on from; the output has it, and behind it the steps that were drawn",
+    _add(group, "--steps", "N", "how many steps", type=integer(1))
+    _add(group, "--seconds", "S", "the same in seconds", type=rate)
+    help_text = "a signal to go on from; the output has it, and behind it the steps that were drawn"
+    _add(group, "--continue", "WAV", help_text, dest="prefix", type=file([WAVE]))
+
+
+def _add_data(sub: Parser, what: str, folders: str) -> None:
+    help_text = f"{what}: {tables.READABLE},{folders} - text from the standard input, or signals of one rate: {WAVE} "
+    read = or_folder(file((*tables.READ, WAVE, "-"), reads=True))
+    sub.add_argument("data", metavar="DATA", nargs="+", type=read, help=help_text + "of 16-bit PCM, folders")
+    group = sub.add_argument_group("the table")
+    _add(
+        group,
+        "--columns",
+        "COLUMNS",
+        "the features: names, or indices from 0, as mass,age or 0,3:6; by default all that are nothing else",
     )
-
-
-def _add_export(command: Callable[..., Parser]) -> None:
-    sub = command("export", export.export, "write a flow as a graph of ONNX, for other runtimes")
-    sub.add_argument("flow", metavar="FLOW", help=FLOW)
-    sub.add_argument("-o", "--output", type=file([".onnx"]), required=True, metavar="GRAPH", help="as flow.onnx")
-    help_text = f"what the graph computes: {', '.join(export.VERBS)} (default: log_prob)"
-    sub.add_argument("--verb", choices=export.VERBS, default="log_prob", metavar="VERB", help=help_text)
-
-
-def _add_data(sub: Parser, several: bool = False, one_table: bool = False) -> None:
-    read, kinds = file((*tables.READ, *[WAVE] * several, "-"), reads=True), tables.READABLE
-    if several:
-        rows = "a table" if one_table else "tables with the same columns"
-        folders = "" if one_table else " folders of these,"
-        what = (
-            f"{rows}: {kinds},{folders} - text from the standard input; or signals of one rate: {WAVE} of 16-bit PCM, "
-        )
-        what += "folders of these"
-        sub.add_argument("data", metavar="DATA", nargs="+", type=or_folder(read), help=what)
-    else:
-        sub.add_argument("data", metavar="DATA", type=read, help=f"a table: {kinds}, - text from the standard input")
-    group = sub.add_argument_group("the table", COLUMNS)
-    group.add_argument("--columns", metavar="COLUMNS", help="the features; by default all that are nothing else")
-    group.add_argument("--context", metavar="COLUMNS", help="what the density is conditioned on (default: nothing)")
-    group.add_argument("--array", metavar="NAME", help="which array of an .npz file (default: its only one)")
-    group.add_argument(
-        "--delimiter", type=delimiter, metavar="CHAR", help="of text: a character, tab or space (default: as found)"
-    )
-    group.add_argument(
-        "--header",
-        choices=HEADERS,
-        default="auto",
-        metavar="HOW",
-        help="whether text begins with names: auto, yes or no (default: auto, if its first line has no number)",
-    )
-
-
-def _add_output(sub: Parser, folder: bool = False, more: Sequence[str] = ()) -> None:
-    """`more`: suffixes beside those of tables."""
-    read, kinds = file((*writing.WRITTEN, *more, "-")), ", ".join([*writing.WRITTEN, *more])
-    sub.add_argument(
-        "-o",
-        "--output",
-        type=or_folder(read, parts.is_folder) if folder else read,
-        metavar="OUT",
-        help=f"{kinds}{', a folder/' if folder else ''}; - or nothing: .csv to the standard output",
-    )
+    _add(group, "--context", "COLUMNS", "what the density is conditioned on (default: nothing)")
+    _add(group, "--array", "NAME", "which array of an .npz file (default: its only one)")
+    _add(group, "--delimiter", "CHAR", "of text: a character, tab or space (default: as found)", type=delimiter)
+    help_text = "whether text begins with names: auto, yes or no (default: auto, if its first line has no number)"
+    _add(group, "--header", "HOW", help_text, choices=HEADERS)

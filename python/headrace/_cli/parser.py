@@ -8,41 +8,48 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from headrace._base.keywords import meant
-from headrace._base.layout import WIDEST, width, wrapped
+from headrace._base.layout import Block, Grid
+from headrace._base.moved import ENDS
 from headrace._cli import screen
-from headrace._flow.bases_by_name import NAMES
 from headrace.rows._files import STANDARD, suffix_of
 
 USAGE = 2  # the exit code of a wrong command line
 
 
-class Help(argparse.HelpFormatter):
-    """Plain help: lines as wide as the terminal at most, broken between words."""
+class _Help(argparse.Action):
+    """Print the help and end; `const`: whether it has every option."""
 
-    def __init__(self, prog: str, **others: Any) -> None:
-        super().__init__(prog, max_help_position=26, width=min(width(), WIDEST), **others)
-
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        return [line for part in text.splitlines() for line in wrapped(part, columns=width)]
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(wrapped(text, indent, indent, width))
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        screen.show(parser.blocks(self.const), sys.stdout)  # type: ignore[attr-defined]
+        parser.exit()
 
 
 class Parser(argparse.ArgumentParser):
     """A parser of one command, or of all."""
 
     def __init__(self, **keywords: Any) -> None:
-        super().__init__(formatter_class=Help, **keywords)
+        super().__init__(add_help=False, **keywords)
         self.given: list[str] = []
+        self.old: Mapping[str, str | Mapping[str, str]] = {}
+        """The successors of old options, one that ends in "=" with the value behind it, and of old values."""
+        self.brief: Sequence[str] = ()
+        """The options that ``--help`` shows, where ``--help-all`` shows all."""
+        self.more: Mapping[str, Mapping[str, str]] = {}
+        """Groups of entries of the whole help, beside options."""
+        self.add_argument("-h", "--help", action=_Help, nargs=0, const=False, help="show this help and exit")
+
+    def shorten(self, brief: Sequence[str], more: Mapping[str, Mapping[str, str]]) -> None:
+        """Let ``--help`` show some options, and ``--help-all`` all of them, and more."""
+        self.brief, self.more = (*brief, "help", "help_all"), more
+        self.add_argument("--help-all", action=_Help, nargs=0, const=True, help="show all options and exit")
 
     def format_usage(self) -> str:
-        """One line: what is required, and that there are options; the help below it lists them."""
+        """One line: the required arguments, and that there are options; the help below it lists them."""
         required = [one for one in self._actions if one.required and one.option_strings]
         named = [f"{one.option_strings[0]} {one.metavar}" for one in required]
         placed = [
@@ -50,21 +57,56 @@ class Parser(argparse.ArgumentParser):
             for one in self._actions
             if not one.option_strings
         ]
-        return " ".join(["usage:", self.prog, *placed, *named, "[options]"]) + "\n"
-
-    def format_help(self) -> str:
-        """The help, with a usage of one line."""
-        self.usage = self.format_usage().removeprefix("usage: ").strip().replace("%", "%%")
-        return super().format_help()
+        return " ".join(["usage:", self.prog, *placed, *named, "[options]"])
 
     def print_help(self, file: Any = None) -> None:
         """The help as the terminal can show it."""
-        screen.print_help(self, sys.stdout if file is None else file)
+        screen.show(self.blocks(True), sys.stdout if file is None else file)
+
+    def blocks(self, everything: bool) -> list[Block]:
+        """The help: the usage, options in groups, and exit codes or advice; in short, one group of main clauses."""
+        brief = () if everything else self.brief
+        groups: dict[tuple[str, str], dict[str, str]] = {}
+        for group in self._action_groups:
+            key = (f"{group.title}:", group.description or "") if not brief else ("options:", "")
+            for action in group._group_actions:
+                for one in action._get_subactions() if hasattr(action, "_get_subactions") else [action]:
+                    if one.help and (not brief or not one.option_strings or one.dest in brief):
+                        form = f"{', '.join(one.option_strings)} {one.metavar or ''}".strip()
+                        text = re.split(r"; | \(default: [^)]*;", one.help)[0] if brief else one.help
+                        groups.setdefault(key, {})[form] = text
+        for of, entries in self.more.items() if everything else ():
+            groups["--set:", of] = {**entries}
+        found: list[Block] = [self.format_usage(), "", self.description or ""]
+        for head, entries in groups.items():
+            lines = [(name, line) for name, text in entries.items() for line in text.splitlines()]
+            rows = [(f"  {name}" * (i == 0 or lines[i - 1][0] != name), line) for i, (name, line) in enumerate(lines)]
+            found += ["", Grid(head, rows, wraps=(1,))]
+        return [*found, *(["", self.epilog] if self.epilog else [])]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As of argparse; errors know what was given."""
-        self.given = list(sys.argv[1:] if args is None else args)
-        return super().parse_known_args(args, namespace)
+        """As of argparse, with the successors of old names, of which there is a warning; errors know what was given."""
+        self.given = self._renamed(list(sys.argv[1:] if args is None else args))
+        return super().parse_known_args(self.given, namespace)
+
+    def _renamed(self, given: list[str]) -> list[str]:
+        """The words with the successors of old options and values, of which there is a warning."""
+        end = given.index("--") if "--" in given else len(given)
+        found, names, words = list[str](), list[str](), iter(given[:end])
+        for word in words:
+            option, equals, value = word.partition("=")
+            new = self.old.get(option, option)
+            if not isinstance(new, str) or new[-1:] == "=":
+                value = value if equals else next(words, "")
+                now = f"{new}{value}" if isinstance(new, str) else f"{option}={new.get(value, value)}"
+                word = f"{option}={value}"
+            else:
+                now = word.replace(option, new, 1)
+            names += [now.replace("=", " ", 1) + f" for {word.replace('=', ' ', 1)}"] * (now != word)
+            found.append(now)
+        if names:
+            screen.tell(f"headrace: warning: {', '.join(names)}: the old names end with {ENDS}")
+        return [*found, *given[end:]]
 
     def error(self, message: str) -> NoReturn:
         """End with one line: the error, and the option that may be meant."""
@@ -76,10 +118,7 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, extra: Sequence[str]) -> NoReturn:
         """End because of arguments that no command takes."""
-        options = [one for one in extra if one.startswith("-") and one != STANDARD]
-        if options and options[0].partition("=")[0] in self._option_string_actions:
-            self.error(f"argument {options[0]}: expected behind the command, as {self.prog} {options[0]}")
-        if options:
+        if options := [one for one in extra if one.startswith("-") and one != STANDARD]:
             self.given = options
         self.error(f"expected no further argument, got {extra[0]!r}; {self.prog} --help lists what there is")
 
@@ -89,22 +128,13 @@ class Parser(argparse.ArgumentParser):
         names = {one.lstrip("-").replace("-", "_"): one for one in known if one.startswith("--")}
         for token in self.given:
             option = token.partition("=")[0]
-            if token == "--" or (not token.startswith("-") and "COMMAND" in self._positional_names()):
+            if token == "--" or (token[:1] != "-" and any(one.metavar == "COMMAND" for one in self._actions)):
                 return
             if not option.startswith("--") or any(one.startswith(option) for one in known):
                 continue
-            if option in self._options_of_commands():
-                yield f"argument {option}: expected behind the command, as {self.prog} COMMAND {option}"
             close = meant(option[2:].replace("-", "_").lower(), names)
             more = f"did you mean {names[close]}?" if close else f"{self.prog} --help lists all"
             yield f"expected an option of {self.prog}, got {option}; {more}"
-
-    def _options_of_commands(self) -> set[str]:
-        parsers = [sub for one in self._actions if isinstance(one.choices, dict) for sub in one.choices.values()]
-        return {option for sub in parsers for option in sub._option_string_actions}
-
-    def _positional_names(self) -> list[Any]:
-        return [one.metavar for one in self._actions if not one.option_strings]
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuse a value that is not among the choices, with the one that may be meant."""
@@ -119,8 +149,9 @@ def _listed(names: Sequence[str]) -> str:
 
 def _meant(text: str, names: Sequence[str]) -> str:
     """The end of an error, with the name that is probably meant, or nothing."""
-    close = difflib.get_close_matches(text.lower().replace("_", "-"), names, 1, 0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    by_letters = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(text.lower().replace("_", "-"), by_letters, 1, 0.6)
+    return f"; did you mean {by_letters[close[0]]}?" if close else ""
 
 
 # ---- types of arguments ----------------------------------------------------------------------------------------------
@@ -154,43 +185,11 @@ def integer(least: int, bits: int = 63) -> Callable[[str], Any]:
 share = _argument(float, lambda share: 0.0 <= share < 1.0, "a share from 0 and below 1")
 rate = _argument(float, lambda rate: 0.0 < rate < math.inf, "a number above 0")
 number = _argument(float, math.isfinite, "a finite number")
-_sizes = _argument(
-    lambda text: tuple(map(int, text.split(","))), lambda sizes: min(sizes) > 0, "integers above 0 with commas between"
-)
 delimiter = _argument(
     lambda text: {"tab": "\t", "space": " "}.get(text, text),
     lambda mark: len(mark) == 1 and mark not in '"\r\n#',
     "one character, tab or space",
 )
-
-
-_EPOCHS = re.compile("([1-9][0-9]{0,8} )?epochs?")
-
-
-def _seconds_or_epochs(text: str) -> float | str:
-    return text if "epoch" in text else float(text)
-
-
-_interval = _argument(
-    _seconds_or_epochs,
-    lambda every: _EPOCHS.fullmatch(every) is not None if isinstance(every, str) else 0 <= every < math.inf,
-    "seconds, epoch, or as '10 epochs'",
-)
-_base = _argument(str, lambda name: name in NAMES, _listed(NAMES), lambda text: _meant(text, NAMES))
-KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "integer": (integer(0), "N"),
-    "size": (integer(1), "N"),
-    "sizes": (_sizes, "N,N"),
-    "number": (number, "X"),
-    "rate": (rate, "RATE"),
-    "seconds": (rate, "SECONDS"),
-    "interval": (_interval, "TIME"),
-    "name": (str, "NAME"),
-    "how": (str, "HOW"),
-    "file": (str, "FILE"),
-    "base": (_base, "NAME"),
-}
-"""Readers of options that are arguments in Python, and their placeholders, by the `kind` of each `Option`."""
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 import headrace as hr
 from headrace._base import progress as _progress
 from headrace._base.output import refuse_inputs
-from headrace._cli import precision as digits
 from headrace._cli import screen, signals, writing
 from headrace._cli.commands import (
     INTERRUPTED,
@@ -32,9 +31,7 @@ from headrace._cli.commands import (
     _say,
     _usage,
 )
-from headrace._cli.folder_scores import Folder, is_folder, mark
-from headrace._cli.resumed_scores import Kept, Watch
-from headrace._cli.scores import Scores
+from headrace._cli.kept_scores import Folder, Kept, Scores, Watch, is_folder, mark
 from headrace._cli.waves import SUFFIX
 from headrace._tables.density import TableDensity
 from headrace.rows import _files as tables
@@ -117,8 +114,8 @@ def _inputs(arguments: argparse.Namespace, density: TableDensity) -> dict[str, A
     table = {name: note for name, note in density.columns.notes().items() if name == "table"}
     digest = hashlib.blake2b(hr.to_bytes(density.flow, table), digest_size=16).hexdigest()
     inputs = {"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)}
-    for option, by_default in (("array", None), ("delimiter", None), ("header", "auto")):
-        if (value := getattr(arguments, option)) != by_default:
+    for option in ("array", "delimiter", "header"):
+        if (value := getattr(arguments, option)) not in (None, "auto"):
             inputs[f"--{option}"] = str(value)
     return inputs
 
@@ -248,16 +245,16 @@ def sample(arguments: argparse.Namespace) -> int:
     density = _of_rows(arguments.flow, loaded, notes)
     flow = density.flow
     _refuse_options_of_signals(arguments)
-    given = arguments.context_row or []
+    given = arguments.context or []
     if len(given) != flow.context:
         wanted = _counted(flow.context, "number") if flow.context else "none"
-        raise ValueError(f"--context-row: expected {wanted}, as {arguments.flow} needs, got {len(given)}")
+        raise ValueError(f"--context: expected {wanted}, as {arguments.flow} needs, got {len(given)}")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     conditions, columns = np.array(given) if given else None, density.columns
     x = density.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row)
     kinds = [one.kind for one in columns.used.columns]
-    own = digits.of_samples(flow, columns.used) if x.dtype == np.float64 else None
-    writing.write_table(arguments.output, x, columns.used_names, kinds, own)
+    digits = writing.digits_of_samples(flow, columns.used) if x.dtype == np.float64 else None
+    writing.write_table(arguments.output, x, columns.used_names, kinds=kinds, digits=digits)
     if arguments.output:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}
         _say(arguments, report, [f"{_counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -62,45 +61,6 @@ def _table(grid: Grid, terminal: Any) -> Any:
         drawn.add_row(*(Text(printable(text)) for text in row))
     least = Measurement.get(terminal, terminal.options.update(max_width=10**6), drawn).minimum
     return drawn if least <= terminal.width and grid.widths(terminal.width) is not None else None
-
-
-# ---- help ------------------------------------------------------------------------------------------------------------
-
-
-def print_help(parser: ArgumentParser, file: Any) -> None:
-    """The help of a command."""
-    terminal = console(file)
-    if terminal is None:
-        file.write(parser.format_help())
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    formatter = parser._get_formatter()
-    paragraphs = [parser.format_usage().strip(), parser.description]
-    for text in filter(None, paragraphs):
-        terminal.print(Text(text), end="\n\n")
-    for group in parser._action_groups:
-        actions = [one for action in group._group_actions for one in (*_commands(action), action) if one.help]
-        if not actions:
-            continue
-        terminal.print(Text(f"{group.title}:", style="bold"))
-        if group.description:
-            terminal.print(Text(group.description))
-        rows = Table.grid(padding=(0, 2))
-        rows.add_column(style="cyan", max_width=max(terminal.width // 3, 20))
-        rows.add_column()
-        for action in actions:
-            rows.add_row(Text(formatter._format_action_invocation(action)), Text(formatter._expand_help(action)))
-        terminal.print(rows)
-        terminal.print()
-    if parser.epilog:
-        terminal.print(Text(parser.epilog))
-
-
-def _commands(action: Any) -> list[Any]:
-    """The commands of a parser that has some, in place of the action that chooses one."""
-    return list(action._get_subactions()) if hasattr(action, "_get_subactions") else []
 
 
 # ---- bars ------------------------------------------------------------------------------------------------------------

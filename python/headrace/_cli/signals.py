@@ -1,4 +1,4 @@
-"""Signals on the command line: WAV files among the arguments, the note in a flow's file, ``score`` and ``sample``."""
+"""Signals on the command line: WAV files, the note in a flow's file, ``fit``, ``score`` and ``sample``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace._base import progress as _progress
-from headrace._cli import waves, writing
+from headrace._cli import fitting, waves, writing
 from headrace._cli.commands import (
     OK,
     _check_output,
@@ -26,24 +26,20 @@ from headrace._cli.commands import (
     _say,
     _usage,
 )
-from headrace._cli.folder_scores import Folder, is_folder
-from headrace._cli.scores import Scores
+from headrace._cli.flow_options import FIT, SIGNALS
+from headrace._cli.kept_scores import Folder, Scores, is_folder
 from headrace._cli.waves import BITS, SUFFIX, Wave
 from headrace.rows import _files as tables
 from headrace.sequences.quantised import has_cells
 
 STEP = 1  # of the grid of integers
+JUDGES = {"training rows": "steps to fit"}  # in words of signals
 STEPS_AT_ONCE = 4096  # of a drawn signal, between two moves of the bar
-# Options about tables, with their defaults.
-OF_TABLES: dict[str, Any] = {
-    **dict.fromkeys(
-        ("columns", "context", "array", "delimiter", "weights", "training", "buffer", "bounds", "periodic")
-    ),
-    **dict.fromkeys(("discrete", "spread", "ensemble", "keep", "rows", "first_row", "context_row")),
-    "header": "auto",
-    "missing": "refuse",
-    "auto": False,
-}
+OF_TABLES = (
+    *("columns", "context", "array", "delimiter", "header", "weights", "training", "buffer", "bounds", "periodic"),
+    *("discrete", "spread", "missing", "ensemble", "keep", "rows", "first_row", "auto"),
+)
+"""Options about tables."""
 
 
 def found(paths: Sequence[str]) -> list[str] | None:
@@ -71,8 +67,8 @@ def _is_signal(path: str) -> bool:
 
 def refuse_options_of_tables(arguments: argparse.Namespace) -> None:
     """Refuse options about rows and columns."""
-    for name, default in OF_TABLES.items():
-        if getattr(arguments, name, default) != default:
+    for name in OF_TABLES:
+        if getattr(arguments, name, None) not in (None, False):
             option = f"--{name.replace('_', '-')}"
             _usage(arguments, f"argument {option}: signals do not take it, because it is of tables; leave it out")
 
@@ -127,6 +123,71 @@ def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
 def bits_of(log_prob: float, features: int) -> float:
     """Bits of a value at this log density of a step, in nats: those that a coder would need."""
     return -log_prob / math.log(2.0) / features
+
+
+# ---- fit -------------------------------------------------------------------------------------------------------------
+
+
+def fit(arguments: argparse.Namespace) -> int:
+    """Fit a flow to signals, print its held-out likelihood, and save it; tables go to `fitting.fit`."""
+    files = found(arguments.data)
+    return fitting.fit(arguments) if files is None else _fit(arguments, files)
+
+
+def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
+    refuse_options_of_tables(arguments)
+    arguments.flow = arguments.flow or next(iter(SIGNALS))
+    if arguments.flow not in SIGNALS:
+        _usage(arguments, f"argument --flow: expected {' or '.join(SIGNALS)} for signals, got {arguments.flow}")
+    kind = SIGNALS[arguments.flow]
+    options = fitting._options(arguments, kind)
+    fitting._check_files(arguments, options, files)
+    own = {name: value for name, value in options.items() if name not in FIT}
+    with fitting._nothing_saved(arguments.output):
+        signals = waves.read_all(files)
+        flow = kind.make(signals[0].channels, seed=arguments.seed, dtype=arguments.dtype, **own)
+        history = flow.fit(
+            [one.values for one in signals],
+            quantised=STEP,
+            validation=fitting.VALIDATION if arguments.validation is None else arguments.validation,
+            seed=arguments.seed,
+            progress=not arguments.quiet,
+            **{name: options[name] for name in FIT if name in options},
+        )
+        fitting._refuse_failed([history])
+    fitting._save(arguments.output, flow, Signal(signals[0].rate).notes())
+    return _report(arguments, flow, signals, history)
+
+
+def _report(
+    arguments: argparse.Namespace, flow: Any, signals: Sequence[waves.Wave], history: hr.training.History
+) -> int:
+    outcome = fitting._outcome(history)
+    rate, steps = signals[0].rate, sum(len(one.values) for one in signals)
+    reached = -history.best_loss if math.isfinite(history.best_loss) else math.nan
+    report = {
+        "file": arguments.output,
+        "flow": arguments.flow,
+        "signals": len(signals),
+        "steps": steps,
+        "rate": rate,
+        "channels": flow.features,
+        "field": flow.field,
+        "judged_by": history.judged_by,
+        "log_likelihood": reached,
+        "bits": bits_of(reached, flow.features),
+        **outcome,
+        "seed": arguments.seed,
+    }
+    judges = JUDGES.get(history.judged_by, history.judged_by)
+    channels = f", {flow.features} channels" if flow.features > 1 else ""
+    lines = [
+        f"{_counted(len(signals), 'signal')}, {_counted(steps, 'step')} at {rate:,} Hz{channels}",
+        f"mean log-likelihood of {judges}, nats a step: {arguments.flow} {reached:.4f}, "
+        f"{report['bits']:.3f} bits a value",
+        f"{fitting._work(outcome)}; saved to {arguments.output}",
+    ]
+    return fitting.ended(arguments, report, lines)
 
 
 # ---- score -----------------------------------------------------------------------------------------------------------
@@ -228,8 +289,23 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
     _check_output(arguments, arguments.flow, *before)
     prefix = load(arguments, arguments.prefix, signal, flow).values if before else np.zeros((0, flow.features), "i2")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
-    drawn = _Drawn(flow, prefix, steps, seed, not arguments.quiet)
-    waves.write(arguments.output, signal.rate, flow.features, len(prefix) + steps, drawn.parts())
+    clipped = 0  # values beyond 16 bits
+
+    def parts() -> Iterator[NDArray[np.int16]]:
+        nonlocal clipped
+        stream = flow.stream()
+        if len(prefix):
+            stream.push(prefix[None].astype(np.float64))
+            yield prefix
+        with _progress.bar(steps, "sample", "step", not arguments.quiet, unit_scale=True, leave=False) as shown:
+            for begin in range(0, steps, STEPS_AT_ONCE):
+                some = min(STEPS_AT_ONCE, steps - begin)
+                values, beyond = waves.rounded(stream.pull(some, seed=seed)[0])
+                clipped += beyond
+                yield values
+                shown.update(some)
+
+    waves.write(arguments.output, signal.rate, flow.features, len(prefix) + steps, parts())
     report = {
         "file": arguments.output,
         "steps": steps,
@@ -237,15 +313,13 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
         "seconds": steps / signal.rate,
         "rate": signal.rate,
         "channels": flow.features,
-        "clipped": drawn.clipped,
+        "clipped": clipped,
         "seed": seed,
     }
     after = f" after the {len(prefix):,} of {arguments.prefix}" if before else ""
     lines = [f"{_counted(steps, 'step')}{after} at {signal.rate:,} Hz, seed {seed}, saved to {arguments.output}"]
-    if drawn.clipped:
-        lines.append(
-            f"clipped, because they lay beyond {BITS} bits: {drawn.clipped:,} of {steps * flow.features:,} values"
-        )
+    if clipped:
+        lines.append(f"clipped, because they lay beyond {BITS} bits: {clipped:,} of {steps * flow.features:,} values")
     _say(arguments, report, lines)
     return OK
 
@@ -262,26 +336,3 @@ def _steps_to_draw(arguments: argparse.Namespace, signal: Signal) -> int:
     if steps < 1:
         raise ValueError(f"--seconds: expected at least one step at {signal.rate:,} Hz, got {arguments.seconds:g}")
     return steps
-
-
-class _Drawn:
-    """A drawn signal part by part, after the steps of a prefix."""
-
-    def __init__(self, flow: Any, prefix: NDArray[np.int16], steps: int, seed: int, progress: bool) -> None:
-        self._flow, self._prefix, self._steps, self._seed, self._progress = flow, prefix, steps, seed, progress
-        self.clipped = 0
-        """The number of values beyond 16 bits so far."""
-
-    def parts(self) -> Iterator[NDArray[np.int16]]:
-        """The prefix, and its continuation."""
-        stream = self._flow.stream()
-        if len(self._prefix):
-            stream.push(self._prefix[None].astype(np.float64))
-            yield self._prefix
-        with _progress.bar(self._steps, "sample", "step", self._progress, unit_scale=True, leave=False) as shown:
-            for begin in range(0, self._steps, STEPS_AT_ONCE):
-                some = min(STEPS_AT_ONCE, self._steps - begin)
-                values, clipped = waves.rounded(stream.pull(some, seed=self._seed)[0])
-                self.clipped += clipped
-                yield values
-                shown.update(some)

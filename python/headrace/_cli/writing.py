@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -15,64 +16,52 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+import headrace as hr
 from headrace._base.output import replacing, spreadsheet_cell
+from headrace._tables.table import Table
 from headrace.rows._arrow import load_pyarrow
 
 SINGLE, DOUBLE = 9, 17  # digits that restore any float32, and any float64
 WRITTEN = (".npy", ".csv", ".parquet")
 
 
-def write_table(
-    path: str | None,
-    values: NDArray[Any],
-    names: Sequence[str] | None = None,
-    kinds: Sequence[str] | None = None,
-    digits: Sequence[int] | None = None,
-) -> None:
-    """Write an array (rows, columns), or (rows,) as one column; no path: to the standard output, as .csv.
-
-    In .parquet, columns whose `kinds` are "integer" or "boolean" have such types.
-
-    Text has enough digits to restore the value, or `digits` of each column, and names that do no harm in a terminal
-    or a spreadsheet. An .npy file has the array, without the names.
-    """
-    if path is None:
-        _write_text(sys.stdout, values, names, digits)
-        return
-    suffix = Path(path).suffix.lower()
-    table = _arrow_table(path, values, names, kinds) if suffix == ".parquet" else None
-    with replacing(path) as stream:
-        if suffix == ".npy":
-            np.save(stream, values)
-        elif table is not None:
-            load_pyarrow().parquet.write_table(table, stream)
-        else:
-            text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-            _write_text(text, values, names, digits)
-            text.detach()
+def write_table(path: str | None, values: NDArray[Any], names: Sequence[str] | None = None, **how: Any) -> None:
+    """Write an array (rows, columns), or (rows,) as one column; see `write_parts`."""
+    write_parts(path, names, [values], **how)
 
 
 def write_parts(
-    path: str,
-    names: Sequence[str],
+    path: str | None,
+    names: Sequence[str] | None,
     parts: Iterable[NDArray[Any]],
     instead: Callable[[], str | None] | None = None,
+    kinds: Sequence[str] | None = None,
+    digits: Sequence[int] | None = None,
 ) -> None:
-    """Write a table, (rows, columns) or (rows,), part by part in the memory of one; otherwise as `write_table`.
+    """Write a table, (rows, columns) or (rows,), part by part in the memory of one, of one dtype; at least one part.
 
-    There is at least one part, and all are of one dtype. `instead`: as of `replacing`.
+    Text has enough digits to restore the value, or `digits` of each column, and names that do no harm in a terminal
+    or a spreadsheet. An .npy file has the array, without the names. In .parquet, columns whose `kinds` are "integer" or
+    "boolean" have such types. No path: to the standard output, as .csv. `instead`: as of `replacing`.
     """
+    if path is None:
+        _write_texts(sys.stdout, parts, names, digits)
+        return
     suffix = Path(path).suffix.lower()
     with replacing(path, instead) as stream:
         if suffix == ".npy":
             _write_npy(stream, parts)
         elif suffix == ".parquet":
-            _write_parquet(path, stream, names, parts)
+            _write_parquet(path, stream, names, parts, kinds)
         else:
             text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-            for i, part in enumerate(parts):
-                _write_text(text, part, None if i else names)
+            _write_texts(text, parts, names, digits)
             text.detach()
+
+
+def _write_texts(file: IO[str], parts: Iterable[NDArray[Any]], names: Any, digits: Any) -> None:
+    for i, part in enumerate(parts):
+        _write_text(file, part, None if i else names, digits)
 
 
 def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
@@ -94,8 +83,8 @@ def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
         raise AssertionError("expected a header of one length")
 
 
-def _write_parquet(path: str, stream: IO[bytes], names: Sequence[str], parts: Iterable[NDArray[Any]]) -> None:
-    tables = (_arrow_table(path, part, names) for part in parts)
+def _write_parquet(path: str, stream: IO[bytes], names: Any, parts: Iterable[NDArray[Any]], kinds: Any) -> None:
+    tables = (_arrow_table(path, part, names, kinds) for part in parts)
     first = next(tables)
     # Values that hardly repeat use no dictionary, because its look-up would take longer than their compression.
     with load_pyarrow().parquet.ParquetWriter(stream, first.schema, use_dictionary=False) as writer:
@@ -103,9 +92,7 @@ def _write_parquet(path: str, stream: IO[bytes], names: Sequence[str], parts: It
             writer.write_table(table)
 
 
-def _arrow_table(
-    path: str, values: NDArray[Any], names: Sequence[str] | None, kinds: Sequence[str] | None = None
-) -> Any:
+def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None, kinds: Sequence[str] | None) -> Any:
     columns = values[:, None] if values.ndim == 1 else values
     labels = list(names or [f"x{i}" for i in range(columns.shape[1])])
     label, count = max(Counter(labels).items(), key=itemgetter(1), default=("", 0))
@@ -139,3 +126,41 @@ def _write_text(
         values = values.copy()
         values[:, single] = values[:, single].astype(np.float32)
     np.savetxt(file, values, fmt=[f"%.{count}g" for count in digits], delimiter=",")
+
+
+# ---- digits of samples: as many as the numbers of a flow have, and not those of the type that holds them -------------
+
+
+def digits_of_samples(flow: hr.Flow | hr.Ensemble, table: Table) -> list[int]:
+    """Significant digits of each column of the table.
+
+    A float32 flow computes standardised columns to nine digits. A column whose mean is many standard deviations from
+    zero, such as a time, has that many more before them. Whole numbers and constant columns keep all.
+    """
+    members = flow.flows if isinstance(flow, hr.Ensemble) else (flow,)
+    own = [max(counts) for counts in zip(*map(_digits_of, members), strict=True)]
+    found = [DOUBLE] * len(table.columns)
+    for i, count in zip(table.kept, own, strict=True):
+        if not table.columns[i].is_discrete:
+            found[i] = count
+    return found
+
+
+def _digits_of(flow: hr.Flow) -> list[int]:
+    """Significant digits of each of a flow's columns."""
+    standardize, support = flow._interior.standardize, flow._interior.support
+    if flow.dtype == np.float64 or standardize is None:
+        return [DOUBLE] * flow.features
+    bounds = [None] * flow.features if support is None else support.bounds
+    periodic = [None] * flow.features if support is None else support.periodic
+    found = []
+    for i in range(flow.features):
+        if (ends := bounds[i] or periodic[i]) is None:
+            away, unit = abs(float(standardize.mean[i])), float(standardize.std[i])
+        else:
+            low, high = ends
+            away = max(abs(end) for end in ends if end is not None)
+            unit = math.inf if away == 0.0 else 0.0 if low is None or high is None else high - low
+        more = math.ceil(math.log10(away / unit)) if away > unit > 0.0 else 0
+        found.append(DOUBLE if unit == 0.0 else min(SINGLE + more, DOUBLE))
+    return found

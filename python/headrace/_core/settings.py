@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from headrace._base import arguments as check
-from headrace._base.keywords import option_of
 from headrace._core import cpu
 from headrace._core.maps import (
     MAPS,
@@ -128,7 +127,7 @@ def setting(
     core: bool = True,
     optional: bool = False,
     stored: bool = True,
-    **option: str,
+    option: str = "",
 ) -> Any:
     """A field: its default, `checked(settings, value)`, and its meaning, if the docstring does not have it.
 
@@ -137,7 +136,7 @@ def setting(
     `option`: see `headrace._base.keywords.argument`.
     """
     metadata = {"checked": checked, "meaning": meaning, "core": core, "optional": optional, "stored": stored}
-    return field(default=default, metadata={**metadata, "option": option_of(option)})
+    return field(default=default, metadata={**metadata, "option": option})
 
 
 def _one_of(name: str, options: Sequence[str]) -> Callable[[Any, Any], str]:
@@ -225,25 +224,25 @@ class MapSettings(_Columns):
         "affine",
         lambda settings, value: check.choice("map", value, tuple(MAPS)),
         meaning=f"One of {meanings()}. In brackets: the raw parameters of a coordinate, in their order; K is `bins`.",
-        name=f"the map of each coordinate: {', '.join(MAPS)}",
+        option=f"the map of each coordinate: {', '.join(MAPS)}",
     )
     scale: str = setting(
         "soft_clamp",
         _one_of("scale", SCALES),
         core=False,
-        name=f"how a raw output becomes a scale: {', '.join(SCALES)}",
+        option=f"how a raw output becomes a scale: {', '.join(SCALES)}",
     )
     slope: float = setting(
         1e-3,
         lambda settings, value: slope_of(settings.map, value),
-        number="bounds slopes: the least scale, or of splines the least ratio of two bins",
+        option="bounds slopes: the least scale, or of splines the least ratio of two bins",
     )
-    bins: int = setting(8, lambda settings, value: bins_of(settings.map, value), size="bins of a spline, 2 to 64")
+    bins: int = setting(8, lambda settings, value: bins_of(settings.map, value), option="bins of a spline, 2 to 64")
     bound: float | tuple[float, float] = setting(
         5.0,
         lambda settings, value: bound_of(settings.map, value),
         core=False,
-        number="a spline's interval is [-bound, bound]",
+        option="a spline's interval is [-bound, bound]",
     )
     min_bin: float = setting(
         MIN_BIN, lambda settings, value: min_bin_of(settings.map, value, settings.bins), optional=True
@@ -282,7 +281,7 @@ class NetworkSettings(_Columns):
     activation: str | None = setting(
         "relu",
         lambda settings, value: check.choice("activation", "identity" if value is None else value, ACTIVATIONS),
-        name=f"of hidden units: {', '.join(ACTIVATIONS)}",
+        option=f"of hidden units: {', '.join(ACTIVATIONS)}",
     )
 
 
@@ -318,7 +317,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
         lambda settings, value: value if value is None else check.choice("last_activation", value, ACTIVATIONS),
         core=False,
         stored=False,
-        name="of the last hidden layer (default: tanh of maf, iaf, realnvp; else the same)",
+        option="of the last hidden layer (default: tanh of MAF, IAF, RealNVP; else the same)",
     )
 
     residual: bool = setting(
@@ -326,7 +325,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
         lambda settings, value: bool(value),
         core=False,
         stored=False,
-        truth="residual blocks of two layers in the place of hidden layers",
+        option="residual blocks of two layers in the place of hidden layers",
     )
 
     dropout: float = setting(
@@ -334,7 +333,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
         lambda settings, value: check.number("dropout", value, least=0.0, below=1.0),
         core=False,
         stored=False,
-        number="the share of hidden values left out at random in each step of the fit",
+        option="the share of hidden values left out at random in each step of the fit",
     )
 
     def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The arguments of `Flow.fit`: each one's type, default, check and meaning, in this one place.
 
 A new argument is a key of `FitKeywords`, which static checkers read, and a field of `Arguments` with its entry in the
-docstring. `Flow.fit`, ensembles, streams, groups, Dask, `headrace.sklearn` and, with an `Option`, the command line have
+docstring. `Flow.fit`, ensembles, streams, groups, Dask, `headrace.sklearn` and, with an `option`, the command line have
 it then, with its help.
 """
 
@@ -144,46 +144,59 @@ class Arguments:
         None,
         check.integer,
         of_plan=True,
-        integer="passes over the training rows, at most (default: as many as make 20,000 steps, 10 to 300)",
+        option="passes over the training rows, at most; by default as many as make 20,000 steps, 10 to 300",
     )
     batch_size: int | None = argument(
-        None, check.whole(1), of_plan=True, size="rows of a step (default: a 64th of the rows, 32 to 512)"
+        None, check.whole(1), of_plan=True, option="rows of a step; by default a 64th of the rows, 32 to 512"
     )
     learning_rate: float | None = argument(
         None,
         check.real(above=0.0),
         of_plan=True,
-        rate="at the start (default: 5e-3, or 1.28 over the units of the widest hidden layer if less)",
+        option="at the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if less",
     )
-    schedule: str = argument("auto", check.one_of(*SCHEDULES, "auto"), of_plan=True)
-    optimizer: str = argument("auto", check.one_of(*OPTIMIZER_NAMES, "auto"), of_plan=True)
-    weight_decay: float | str | None = argument("auto", _decay, of_plan=True)
-    clip: float | None = argument(CLIP, check.real(above=0.0), of_plan=True)
-    average: float | None = argument(AVERAGE, check.real(above=0.0, below=1.0), of_plan=True)
+    schedule: str = argument(
+        "auto", check.one_of(*SCHEDULES, "auto"), of_plan=True, option="of the learning rate: " + ", ".join(SCHEDULES)
+    )
+    optimizer: str = argument(
+        "auto", check.one_of(*OPTIMIZER_NAMES, "auto"), of_plan=True, option=" or ".join(OPTIMIZER_NAMES)
+    )
+    weight_decay: float | str | None = argument("auto", _decay, of_plan=True, option="of the networks' matrices")
+    clip: float | None = argument(CLIP, check.real(above=0.0), of_plan=True, option="the largest norm of a gradient")
+    average: float | None = argument(
+        AVERAGE,
+        check.real(above=0.0, below=1.0),
+        of_plan=True,
+        option="decay of the running mean of the weights that the fit keeps",
+    )
     patience: int | None = argument(
         PATIENCE,
         check.whole(1),
         of_plan=True,
-        size="epochs without a new best on held-out rows after which the fit ends",
+        option="epochs without a new best on held-out rows after which the fit ends",
     )
     time_budget: float | None = argument(
-        None, seconds="seconds that the fit may take; with --effort high the number of flows depends on it"
+        None,
+        check.real(above=0.0),
+        option="seconds that the fit may take; with --effort high the number of flows depends on it",
     )
     matmul: str | None = argument(None, of_plan=True)
-    gaussianize: bool | str = argument("auto", _gaussianize, of_plan=True)
+    gaussianize: bool | str = argument(
+        "auto", _gaussianize, of_plan=True, option="whether columns are made normal first: true, false or auto"
+    )
     seed: int = argument(0)
     progress: bool = argument(True)
     checkpoint: str | os.PathLike[str] | None = argument(
-        None, file="a file for the state of the fit, from which the same command goes on"
+        None, option="a file for the state, from which the same call goes on"
     )
     checkpoint_every: float | str = argument(
-        CHECKPOINT_EVERY, interval="seconds between two writes of it, or epoch, or as '10 epochs'"
+        CHECKPOINT_EVERY, option="seconds between two writes of it, or epoch, or as '10 epochs'"
     )
     group: Group | None = argument()
     effort: str = argument(
         "normal",
         check.one_of(*EFFORTS),
-        how="normal, or high: several flows are fitted, and then one to samples of their mixture",
+        option="normal or high; several flows are fitted then, and one to samples of their mixture",
     )
     keep: bool = argument(False, check.truth)
 

@@ -4,12 +4,12 @@ Each flow takes one of the last four classes, and beside it the arguments that h
 modules are texts, because this table is read when flows are imported.
 """
 
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from headrace._base import arguments as check
 from headrace._base.keywords import argument
 from headrace._core.settings import Affine, NetworkKeywords, Settings, Spline
-from headrace._flow.bases_by_name import NAMES
+from headrace._flow.bases_by_name import NAMES, is_uniform
 from headrace._flow.mixing import LINKS
 from headrace._flow.transforms.bend import Bend, PlanarBend
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from headrace._flow.bases import Base
     from headrace._flow.transforms.network import Network
     from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods
+
+
+def _units(name: str, value: Any) -> Any:
+    return value if hasattr(value, "layers") else check.integers(name, value, least=1)
+
+
+def _base(name: str, value: Any) -> Any:
+    return (is_uniform(value), value)[1]  # which refuses a name of no base
 
 
 class Sizes(TypedDict):
@@ -36,8 +44,8 @@ class Sizes(TypedDict):
 
     features: Annotated["int | Iterable[str]", argument()]
     context: Annotated[int, argument(0)]
-    transforms: Annotated[int, argument(5, size="number of transforms")]
-    hidden: Annotated["Sequence[int] | Network", argument((64, 64), sizes="units of each hidden layer")]
+    transforms: Annotated[int, argument(5, check.whole(1), option="number of transforms")]
+    hidden: Annotated["Sequence[int] | Network", argument((64, 64), _units, option="units of each hidden layer")]
 
 
 class Linked(TypedDict, total=False):
@@ -50,7 +58,7 @@ class Linked(TypedDict, total=False):
             coordinates take turns with any; "reverse" and "none" are the same there.
     """
 
-    link: Annotated[str, argument("reverse", name=f"what lies between two networks: {', '.join(LINKS)}")]
+    link: Annotated[str, argument("reverse", option=f"what lies between two networks: {', '.join(LINKS)}")]
 
 
 class Named(TypedDict, total=False):
@@ -77,12 +85,16 @@ class Named(TypedDict, total=False):
             (docs/bf16.md).
     """
 
-    base: Annotated["Base | str | None", argument(base=f"{', '.join(NAMES)}; by default standard_normal")]
+    base: Annotated[
+        "Base | str | None", argument(None, _base, option=f"{', '.join(NAMES)}; by default standard_normal")
+    ]
     bounds: Annotated["ColumnBounds | None", argument()]
     periodic: Annotated["ColumnPeriods | None", argument()]
     seed: Annotated[int, argument(0, check.integer)]
     dtype: Annotated["DTypeLike", argument("float32")]
-    matmul: Annotated[str, argument("exact", name="products of networks: exact, or for float32 bf16, bf16x3 or bf16x6")]
+    matmul: Annotated[
+        str, argument("exact", option="products of networks: exact, or for float32 bf16, bf16x3 or bf16x6")
+    ]
 
 
 class AffineFlow(Affine, Linked, Named, total=False):
@@ -96,7 +108,7 @@ class SplineFlow(Spline, Linked, Named, total=False):
         coupling: Whether even and odd coordinates take turns, instead of each being conditioned on all before it.
     """
 
-    coupling: Annotated[bool, argument(False, truth="each half of the columns given the other, in turns")]
+    coupling: Annotated[bool, argument(False, option="each half of the columns given the other, in turns")]
 
 
 class RadialKeywords(NetworkKeywords, Named, total=False):

@@ -103,52 +103,56 @@ class DualAscentFlow:
     """
 
     precision: float = argument(
-        1.0, check.real(1e-6, below=1e6), number="λ, of the normal density N(0, 1/λ) that data are taken to"
+        1.0, check.real(1e-6, below=1e6), option="λ, of the normal density N(0, 1/λ) that data are taken to"
     )
     steps: int | None = argument(
-        None, check.integer, integer="steps at most (default: 600, kink 2000; 16 to 48 where refined)"
+        None, check.integer, option="steps at most (default: 600, kink 2000; 16 to 48 where refined)"
     )
     _: KW_ONLY
     map: str = argument(
         "spline",
         check.one_of("spline", "kink"),
-        name="spline: marginal maps from kernel densities; kink: a line that bends",
+        option="spline: marginal maps from kernel densities; kink: a line that bends",
     )
-    rule: str = argument("newton", check.one_of("newton", "gradient"), name="how a kink is chosen: newton or gradient")
-    kinks: int = argument(1, check.whole(1, 64), size="kinks of a coordinate and step, one after another")
+    rule: str = argument(
+        "newton", check.one_of("newton", "gradient"), option="how a kink is chosen: newton or gradient"
+    )
+    kinks: int = argument(1, check.whole(1, 64), option="kinks of a coordinate and step, one after another")
     neighbours: float = argument(
-        NEIGHBOURS, check.real(above=0.0), number="rows that a kink's width holds, under a normal density"
+        NEIGHBOURS, check.real(above=0.0), option="rows that a kink's width holds, under a normal density"
     )
     directions: str | None = argument(
-        None, check.one_of("random", "sliced"), name="random, or sliced: turned to where marginals are far from normal"
+        None,
+        check.one_of("random", "sliced"),
+        option="random, or sliced: turned to where marginals are far from normal",
     )
     rotations: str | None = argument(
-        None, check.one_of("dense", "blocks"), name="dense: any orthogonal matrix; blocks: blocks of 32 rows"
+        None, check.one_of("dense", "blocks"), option="dense: any orthogonal matrix; blocks: blocks of 32 rows"
     )
     bandwidth: float | None = argument(
         None,
         check.real(above=0.0),
-        number="of kernel densities, in units of 1.06 rows^-0.2 (default: 1, from five features on 2)",
+        option="of kernel densities, in units of 1.06 rows^-0.2 (default: 1, from five features on 2)",
     )
     rate: float = argument(
         RATE,
         check.real(above=0.0, below=math.nextafter(1.0, 2.0)),
-        number="how far towards the full marginal map a spline goes, 0 to 1",
+        option="how far towards the full marginal map a spline goes, 0 to 1",
     )
     bins: int | None = argument(
-        None, check.whole(3, 64), size="bins of a spline, 3 to 64 (default: 40, where refined 8 or less)"
+        None, check.whole(3, 64), option="bins of a spline, 3 to 64 (default: 40, where refined 8 or less)"
     )
     copies: int | None = argument(
-        None, check.integer, integer="noisy copies of each training row (default: at most 16, by features and rows)"
+        None, check.integer, option="noisy copies of each training row (default: at most 16, by features and rows)"
     )
     jitter: float = argument(
-        JITTER, check.real(0.0), number="standard deviation of this noise, in units of the columns'"
+        JITTER, check.real(0.0), option="standard deviation of this noise, in units of the columns'"
     )
     refine: bool | None = argument(
-        None, lambda name, value: bool(value), truth="train all steps as a whole at the end (default: on with splines)"
+        None, lambda name, value: bool(value), option="train all steps as a whole at the end (default: on with splines)"
     )
     patience: int | None = argument(
-        PATIENCE, check.whole(1), size="steps without a new best on held-out rows after which the ascent ends"
+        PATIENCE, check.whole(1), option="steps without a new best on held-out rows after which the ascent ends"
     )
     bounds: ColumnBounds | None = argument()
     periodic: ColumnPeriods | None = argument()

@@ -15,12 +15,12 @@ class Advice(NamedTuple):
 
 _MARGINAL = Advice(
     "fit with marginal curves or splines (NSF), for more epochs, or name the bounds of columns with bounds=",
-    "fit splines (--flow nsf), for more epochs (--epochs), or name the bounds of columns with --bounds",
+    "fit splines (--flow NSF), for more epochs (--epochs), or name the bounds of columns with --bounds",
 )
 _SHAPE = Advice(
     "fit a larger network or more transforms, or an NSF in place of affine maps; look at hr.plot.latent",
     "fit a larger network (--hidden) or more transforms (--transforms), or splines in place of affine maps (--flow "
-    "nsf); look at the pictures of --output report.html",
+    "NSF); look at the pictures of --output report.html",
 )
 _CONTEXT = Advice(
     "fit a larger network or more rows with different context; look at hr.plot.conditional",
@@ -53,7 +53,7 @@ _NEXT = {
     ),
     "memorised rows": Advice(
         "fit with fewer epochs (patience=), a higher weight decay or a smaller network",
-        "fit with fewer epochs (--patience) or a smaller network (--hidden)",
+        "fit with fewer epochs (--epochs) or a smaller network (--hidden)",
     ),
 }
 
@@ -64,6 +64,6 @@ def advice_for(test: str) -> Advice:
     >>> advice_for("memorised rows").python
     'fit with fewer epochs (patience=), a higher weight decay or a smaller network'
     >>> advice_for("memorised rows").command_line
-    'fit with fewer epochs (--patience) or a smaller network (--hidden)'
+    'fit with fewer epochs (--epochs) or a smaller network (--hidden)'
     """
     return _NEXT[test]

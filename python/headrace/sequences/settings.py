@@ -115,13 +115,13 @@ class CausalSettings(MapSettings):
             becomes quiet.
     """
 
-    channels: int = setting(32, _size("channels", MOST_UNITS), size="units of each layer")
+    channels: int = setting(32, _size("channels", MOST_UNITS), option="units of each layer")
     skip: int = setting(
         None,
         lambda s, value: s.channels if value is None else _size("skip", MOST_UNITS)(s, value),
-        size="units of the skip sums and of the head (default: as many as channels)",
+        option="units of the skip sums and of the head (default: as many as channels)",
     )
-    kernel: int = setting(2, _taps, size="taps of each convolution, 2 to 32")
+    kernel: int = setting(2, _taps, option="taps of each convolution, 2 to 32")
     dilations: tuple[int, ...] = setting(doubling(16), _dilations)
     covariates: int = setting(
         0, lambda settings, value: check.integer("covariates", value, most=MOST_UNITS), optional=True

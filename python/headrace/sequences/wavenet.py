@@ -28,19 +28,23 @@ _LAYERS = 16
 class WaveNetKeywords(OverTime, MapShape, total=False):
     """Keywords of a `WaveNet`, whose docstring has their meanings."""
 
-    layers: Annotated[int | None, argument(None, check.whole(1, MOST_LAYERS), size="of each convolution (default: 16)")]
+    layers: Annotated[
+        int | None, argument(None, check.whole(1, MOST_LAYERS), option="of each convolution (default: 16)")
+    ]
     dilations: Annotated[
         "Sequence[int] | None",
-        argument(None, sizes="steps between two taps of each layer (default: 1,2,4,...,128)"),
+        argument(None, option="steps between two taps of each layer (default: 1,2,4,...,128)"),
     ]
     inner: Annotated["Flow | str | None", argument()]
     transforms: Annotated[int | None, argument(None, check.whole(1))]
     prediction: Annotated[
         int | None,
-        argument(None, check.integer, integer="steps that a linear prediction reads (default: 32)"),
+        argument(None, check.integer, option="steps that a linear prediction reads (default: 32)"),
     ]
-    companded: Annotated[bool | None, argument(None, truth="whether the network also reads asinh(512 v) (default: on)")]
-    level: Annotated[bool | None, argument(None, truth="whether each value also has a scale of its own (default: on)")]
+    companded: Annotated[
+        bool | None, argument(None, option="whether the network also reads asinh(512 v) (default: on)")
+    ]
+    level: Annotated[bool | None, argument(None, option="whether each value also has a scale of its own (default: on)")]
     standardize: Annotated["tuple[Any, Any] | None", argument()]
     standardize_context: Annotated["tuple[Any, Any] | None", argument()]
     base: Annotated["Base | None", argument()]

@@ -19,8 +19,8 @@ class Bend(TypedDict, total=False):
         negative_slope: Of leaky_relu below zero, between 0 and 1.
     """
 
-    nonlinearity: Annotated[str, argument("tanh", check.one_of(*_NAMES), name=" or ".join(_NAMES))]
-    negative_slope: Annotated[float, argument(0.2, check.real(above=0.0, below=1.0), number=_SLOPE)]
+    nonlinearity: Annotated[str, argument("tanh", check.one_of(*_NAMES), option=" or ".join(_NAMES))]
+    negative_slope: Annotated[float, argument(0.2, check.real(above=0.0, below=1.0), option=_SLOPE)]
 
 
 class PlanarBend(NetworkKeywords, Bend, total=False):

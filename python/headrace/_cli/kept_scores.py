@@ -1,0 +1,300 @@
+"""Scores on the way to files: their statistics, and what Ctrl-C leaves, from which the same command goes on.
+
+Scores of one table are kept beside their file, with a record of their inputs. Those of many tables have a folder with a
+file for each, which takes its place when it is complete, and a record that is there before the first of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._base.output import replacing
+from headrace._base.platform import ends_in_separator, without_separator
+from headrace._cli import writing
+from headrace.rows._files import open_table
+
+RECORD = "headrace-score.json"
+FORMAT = 1
+EDGE, SAMPLES, SAMPLE = 1 << 16, 64, 1 << 12  # bytes of a table that are compared: both ends, and this many between
+
+
+class Scores:
+    """Number, mean, spread and range of the finite ones; two sets are merged as by Chan, Golub, LeVeque 1983."""
+
+    def __init__(self) -> None:
+        """Statistics of no rows."""
+        self.rows = self.finite = 0
+        self.mean = self.squares = 0.0  # the latter of deviations from the mean
+        self.least, self.most = math.inf, -math.inf
+
+    def add(self, log_prob: NDArray[Any]) -> None:
+        """Add rows, shape (rows,)."""
+        finite = log_prob[np.isfinite(log_prob)].astype(np.float64)
+        self.rows += log_prob.size
+        if not finite.size:
+            return
+        mean, before = float(finite.mean()), self.finite
+        self.finite += finite.size
+        away = mean - self.mean
+        self.mean = mean if before == 0 else self.mean + away * finite.size / self.finite
+        self.squares += float(np.square(finite - mean).sum()) + away * away * before * finite.size / self.finite
+        self.least, self.most = min(self.least, float(finite.min())), max(self.most, float(finite.max()))
+
+    def report(self) -> dict[str, Any]:
+        """The statistics for a JSON object; NaN for undefined ones."""
+        n = self.finite
+        return {
+            "rows": self.rows,
+            "not_finite": self.rows - n,
+            "log_likelihood": self.mean if n else math.nan,
+            "standard_error": math.sqrt(self.squares / (n - 1) / n) if n > 1 else math.nan,
+            "least": self.least if n else math.nan,
+            "most": self.most if n else math.nan,
+        }
+
+
+# ---- records ---------------------------------------------------------------------------------------------------------
+
+
+def _read_record(path: str, **kinds: type) -> dict[str, Any]:
+    """The record in a file of scores; one of another form is refused by a ValueError without a text."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            there = json.load(file)
+        holds = all(there[key] and isinstance(there[key], kind) for key, kind in kinds.items())
+        if there["format"] == FORMAT and holds:
+            return dict(there)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise ValueError
+
+
+def _write_record(path: str, **entries: Any) -> None:
+    with replacing(path) as stream:
+        stream.write(json.dumps({"format": FORMAT, **entries}, indent=1).encode())
+
+
+def _check_same(inputs: dict[str, Any], there: dict[str, Any], where: str, advice: str) -> None:
+    """Refuse scores of other inputs."""
+    for name in {**inputs, **there}:
+        if inputs.get(name) != there.get(name):
+            raise ValueError(
+                f"--output: expected scores of the same {name} in {where}, got those of another "
+                f"({there.get(name)} there, {inputs.get(name)} here); {advice}"
+            )
+
+
+# ---- one table -------------------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """Parts that come one by one until Ctrl-C, which drops the part being computed, but not one being written."""
+
+    def __init__(self, patience: int) -> None:
+        """`patience`: the number of signals that a write survives, which may wait for a reader; the next one ends it.
+
+        Signal handlers are unchanged until the block is entered.
+        """
+        self.stopped = self._may_raise = False
+        self._left = patience
+
+    def __enter__(self) -> Watch:
+        """Install a handler, in the main thread, because only this one receives signals."""
+        self._before: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Restore the handler."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, *_: object) -> None:
+        self.stopped, self._left = True, self._left - 1
+        if self._may_raise or self._left < 0:
+            raise KeyboardInterrupt
+
+    def until(self, parts: Iterator[NDArray[Any]], least: int = 0) -> Iterator[NDArray[Any]]:
+        """The parts done so far; with fewer than `least` Ctrl-C raises as usual."""
+        done = 0
+        while not self.stopped:
+            try:
+                self._may_raise = True
+                part = next(parts, None)
+                self._may_raise = False
+            except KeyboardInterrupt:
+                self._may_raise, self.stopped = False, True
+                break
+            if part is None:
+                return
+            yield part
+            done += 1
+        if done < least:
+            raise KeyboardInterrupt
+
+
+class Kept:
+    """The scores of the first rows of a table, a table of their own, with a record of their inputs."""
+
+    def __init__(self, output: str, inputs: dict[str, Any]) -> None:
+        """`output`: the path of the complete scores. `inputs`: everything that they depend on."""
+        place = Path(output)
+        self.path = str(place.with_name(f"{place.stem}.partial{place.suffix}"))
+        self.record = str(place.with_name(f"{place.stem}.partial.json"))
+        self.inputs = inputs
+        self.rows = 0
+        """The number of stored rows."""
+
+    def open(self) -> None:
+        """Look for stored scores of an earlier call; those of other inputs are refused.
+
+        Raises:
+            ValueError: some exist, or another file is in their place.
+        """
+        if not os.path.exists(self.path):
+            return
+        advice = f"remove {self.path} and {self.record}, or give another output"
+        try:
+            there = _read_record(self.record, rows=int, scores=dict)
+        except ValueError:
+            raise ValueError(
+                f"--output: expected {self.path} and {self.record} as an earlier `headrace score` left them, got "
+                f"others; {advice}"
+            ) from None
+        _check_same(self.inputs, there["scores"], self.path, advice)
+        self.rows = there["rows"]
+
+    def parts(self, columns: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+        """The stored scores, in blocks; shape (rows,) with one column."""
+        rows = 0
+        for block in open_table(self.path).blocks(list(range(columns))) if self.rows else ():
+            rows += len(block)
+            yield block.astype(dtype) if columns > 1 else block[:, 0].astype(dtype)
+        if rows != self.rows:
+            raise ValueError(f"{self.path}: expected {self.rows} rows, as {self.record} says, got {rows}")
+
+    def note(self, rows: int) -> None:
+        """Write the record of the stored scores."""
+        _write_record(self.record, rows=rows, scores=self.inputs)
+
+    def remove(self) -> None:
+        """Remove the stored scores, because the output is complete."""
+        for path in (self.path, self.record) if self.rows else ():
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+# ---- many tables -----------------------------------------------------------------------------------------------------
+
+
+def is_folder(path: str | None) -> bool:
+    """Whether scores are to go to a folder; one with a table's suffix has to end as a folder does."""
+    if path is None:
+        return False
+    return ends_in_separator(path) or (os.path.isdir(path) and Path(path).suffix.lower() not in writing.WRITTEN)
+
+
+class Folder:
+    """A folder of scores."""
+
+    def __init__(self, path: str, files: Sequence[str], suffix: str | None) -> None:
+        """`files`: of the tables. `suffix`: of the scores; None for that of the table where it can be written."""
+        self.path, self.files = without_separator(path), files
+        self.names = dict(zip(files, _names(files, suffix), strict=True))
+        inside = os.path.realpath(self.path)
+        for file, name in self.names.items():
+            if os.path.realpath(file) == os.path.join(inside, name):
+                raise ValueError(f"--output: expected another folder than that of the tables, got {path}")
+
+    def open(self, inputs: dict[str, str]) -> None:
+        """Make the folder, or go on in it; scores of other inputs there are refused. `inputs`: of the scores."""
+        os.makedirs(self.path, exist_ok=True)
+        place, tables = os.path.join(self.path, RECORD), dict[str, str]()
+        if os.path.exists(place):
+            try:
+                there = _read_record(place, scores=dict, tables=dict)
+            except ValueError:
+                raise ValueError(f"--output: expected what an earlier `headrace score` wrote, got {place}") from None
+            _check_same(inputs, there["scores"], self.path, "give another folder")
+            tables = there["tables"]
+        elif others := sorted(name for name in os.listdir(self.path) if not name.startswith(".headrace-")):
+            raise ValueError(
+                f"--output: expected an empty folder, or one with scores of the same flow, got {self.path} with "
+                f"{others[0]} and no {RECORD}"
+            )
+        self.marks = {name: mark(file) for file, name in self.names.items()}
+        for file, name in self.names.items():
+            if tables.get(name, self.marks[name]) != self.marks[name]:
+                raise ValueError(
+                    f"--output: {file} is another table than the one whose scores are {os.path.join(self.path, name)}; "
+                    "remove these, and what is said of them in "
+                    f"{place}, or give another folder"
+                )
+        _write_record(place, scores=inputs, tables=tables | self.marks)
+
+    def left(self) -> list[str]:
+        """Tables without scores yet, in order."""
+        return [file for file in self.files if not os.path.exists(self.place(file))]
+
+    def place(self, file: str) -> str:
+        """The path of a table's scores."""
+        return os.path.join(self.path, self.names[file])
+
+    def write(self, file: str, columns: Sequence[str], parts: Iterator[NDArray[Any]]) -> None:
+        """Write the scores of a table, which has to be unchanged at the end."""
+
+        def checked() -> Iterator[NDArray[Any]]:
+            yield from parts
+            if mark(file) != self.marks[self.names[file]]:
+                raise ValueError(f"{file}: expected a table that stays as it is, but it changed while it was read")
+
+        place = self.place(file)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        writing.write_parts(place, columns, checked())
+
+    def written(self, file: str, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+        """The stored scores of a table, in blocks."""
+        for block in open_table(self.place(file)).blocks([0]):
+            yield block[:, 0].astype(dtype)
+
+
+def _names(files: Sequence[str], suffix: str | None) -> list[str]:
+    """Paths of the scores: the paths of the tables below their common folder."""
+    paths = [os.path.realpath(file) for file in files]
+    if twice := next((path for path in paths if paths.count(path) > 1), None):
+        raise ValueError(f"DATA: expected different tables, got {twice} twice")
+    top = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [_named(os.path.relpath(path, top), suffix) for path in paths]
+
+
+def _named(name: str, suffix: str | None) -> str:
+    if suffix is not None:
+        return name if Path(name).suffix.lower() == suffix else name + suffix
+    return name if Path(name).suffix.lower() in writing.WRITTEN else f"{name}.csv"
+
+
+def mark(file: str) -> str:
+    """A fingerprint of a table: its size, and a digest of its ends and of bytes between them."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(file, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        digest.update(stream.read(EDGE))
+        for i in range(1, SAMPLES + 1):
+            stream.seek(size * i // (SAMPLES + 1))
+            digest.update(stream.read(SAMPLE))
+        stream.seek(max(size - EDGE, 0))
+        digest.update(stream.read(EDGE))
+    return f"{size} bytes, {digest.hexdigest()}"
