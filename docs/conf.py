@@ -9,9 +9,6 @@ from sphinx.application import Sphinx
 
 import headrace
 
-sys.path.insert(0, str(Path(__file__).parent))
-import make_gallery
-import page_results
 
 project = "headrace"
 author = "The headrace authors"
@@ -56,9 +53,5 @@ def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
 
 
 def setup(app: Sphinx) -> None:
-    """Run examples and the code of pages before they are read; with ``-t no_examples`` nothing is run."""
-    run = None if app.tags.has("no_examples") else make_gallery.run
-    app.connect("builder-inited", lambda app: make_gallery.make(Path(app.srcdir), run))
-    if run is not None:
-        app.connect("source-read", page_results.add_results)
+    """Examples and the code of pages are not run here: their results stand in the repository."""
     app.connect("autodoc-process-docstring", docstring)
