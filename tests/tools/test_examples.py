@@ -112,7 +112,9 @@ def test_fit_density(run, tmp_path):
 
 def test_examples_need_public_names_alone():
     """A script that is copied has no other place than the package's public modules."""
-    private = re.compile(r"\bheadrace\.\w*\b_|\b(?:headrace|hr)(?:\.\w+)*\._[a-z]|^from headrace\S* import _", re.MULTILINE)
+    private = re.compile(
+        r"\bheadrace\.\w*\b_|\b(?:headrace|hr)(?:\.\w+)*\._[a-z]|^from headrace\S* import _", re.MULTILINE
+    )
     assert private.search("from headrace._cli import demo")
     assert private.search("hr.rows._csv.read()")
     assert not [path.name for path in EXAMPLES.glob("*.py") if private.search(path.read_text(encoding="utf-8"))]
