@@ -9,6 +9,8 @@ from sphinx.application import Sphinx
 
 import headrace
 
+sys.path.insert(0, str(Path(__file__).parent))
+import make_api
 
 project = "headrace"
 author = "The headrace authors"
@@ -24,8 +26,11 @@ suppress_warnings = ["myst.strikethrough"]
 
 default_role = "py:obj"  # a single backtick in a docstring is a name
 autodoc_default_options = {"members": True, "member-order": "bysource"}
-autodoc_typehints = "none"  # shapes and types are in the text
-autoclass_content = "both"
+autodoc_mock_imports = make_api.ABSENT  # their pages are made without them
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+python_maximum_signature_line_length = 100
+autoclass_content = "class"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -52,6 +57,14 @@ def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
             lines[i] = "``".join(text)
 
 
+def signature(app: Sphinx, what: str, name: str, obj: Any, options: Any, shown: str | None, result: str | None) -> Any:
+    """Leave out private parameters, which a base class of another library has."""
+    return re.sub(r", _\w+(=[^,)]*)?", "", shown) if shown else shown, result
+
+
 def setup(app: Sphinx) -> None:
     """Examples and the code of pages are not run here: their results stand in the repository."""
+    app.connect("builder-inited", lambda app: make_api.make(Path(app.srcdir)))
+    app.connect("source-read", make_api.add_tables)
     app.connect("autodoc-process-docstring", docstring)
+    app.connect("autodoc-process-signature", signature)

@@ -1,7 +1,7 @@
 """Make the gallery: run examples, and write a page for each with its picture, what it printed, and its source.
 
     python docs/make_gallery.py             # those that changed since their page was made
-    python docs/make_gallery.py energies    # these
+    python docs/make_gallery.py examples/energies.py    # these
 
 Pages and pictures lie in docs/gallery/ and are kept in the repository, so that the documentation is built without any
 run. An example that needs a framework that is not installed keeps its page. A test fails where a page is older than
@@ -157,7 +157,7 @@ def draw_small(example: Path, arguments: Sequence[str]) -> None:
         def saved(self: Figure, path: Any, **keywords: Any) -> None:
             save(self, path, **{**keywords, "dpi": 90})
             axis = self.axes[PANEL.get(example.stem, 0)]
-            box = axis.get_tightbbox(self.canvas.get_renderer())  # type: ignore[attr-defined]
+            box = axis.get_tightbbox()
             small = Path(path).with_name(f"{Path(path).stem}-panel.png")
             save(self, small, dpi=90, bbox_inches=box.transformed(self.dpi_scale_trans.inverted()).padded(0.05))
             shrink(small, THUMBNAIL)
@@ -222,6 +222,7 @@ def make(
     for old in folder.iterdir():
         if old.stem.removesuffix("-panel") not in {"index", *(example.stem for example in examples)}:
             old.unlink()
+    failed = []
     for example in examples:
         name, absent = example.stem, missing(example)
         if (is_fresh(example, docs) and name not in names) or (names and name not in names):
@@ -232,7 +233,11 @@ def make(
         for picture in (f"{name}.png", f"{name}-panel.png"):
             (folder / picture).unlink(missing_ok=True)
         words = {"name": name, **describe(example), "printed": "", "picture": ""}
-        printed = run(example, folder / f"{name}.png")
+        try:
+            printed = run(example, folder / f"{name}.png")
+        except RuntimeError as error:
+            failed.append(error)
+            continue
         if printed:
             words["printed"] = PRINTED.format(printed=printed)
         if (folder / f"{name}.png").exists():
@@ -240,10 +245,12 @@ def make(
         (folder / f"{name}.md").write_text(PAGE.format(digest=digest_of(example), **words), encoding="utf-8")
         print(f"{name}: made", flush=True)
     (folder / "index.md").write_text(index(examples, folder, themes), encoding="utf-8")
+    if failed:
+        raise RuntimeError("\n\n".join(map(str, failed)))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--draw"]:
         draw_small(Path(sys.argv[2]), sys.argv[3:])
     else:
-        make(names=sys.argv[1:])
+        make(names=[Path(name).stem for name in sys.argv[1:]])

@@ -1,7 +1,7 @@
 """Write what the code of a page prints and draws below each block of it.
 
     python docs/page_results.py                   # pages whose code changed since
-    python docs/page_results.py quickstart        # these
+    python docs/page_results.py quickstart        # these; --all for all
 
 The blocks of a page are run one after the other by a Python of their own, as a reader would copy them. Printed text
 and each new matplotlib figure stand in the page itself, between two comments, so that a code host shows them, too, and
@@ -11,6 +11,7 @@ code of a page is newer than what stands below it.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -36,6 +37,9 @@ PAGES = (
     "tutorials/signal",
     "tutorials/unnormalised",
 )
+NOTEBOOKS = ("tutorials/simulator",)
+"""Pages that are written as notebooks, too."""
+
 PICTURES = "images/pages"
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 RESULT = re.compile(r"\n\n *<!-- result -->.*?<!-- end of the result -->", re.DOTALL)
@@ -158,6 +162,41 @@ def with_results(text: str, results: list[dict[str, Any]], pictures: str) -> str
     return BLOCK.sub(extended, text) + f"\n<!-- results of {digest_of(text)} -->\n"
 
 
+def notebook(text: str, pictures: Path) -> str:
+    """A page as a notebook, with the results that stand in it.
+
+    Args:
+        text: Of the page.
+        pictures: The folder of its pictures.
+    """
+    cells: list[dict[str, Any]] = []
+    text, end = DIGEST.sub("\n", text), 0
+    pattern = re.compile(rf"{BLOCK.pattern}({RESULT.pattern})?", re.MULTILINE | re.DOTALL)
+    for found in [*pattern.finditer(text), None]:
+        words = text[end : found.start() if found else None].strip()
+        # Links lead to pages, which lie beside the notebook.
+        words = re.sub(r" \[The same as a notebook\]\(\S+\)\.", "", words)
+        if words:
+            cells.append({"cell_type": "markdown", "metadata": {}, "source": words})
+        if found is not None:
+            shown = found[3] or ""
+            outputs: list[dict[str, Any]] = [
+                {"name": "stdout", "output_type": "stream", "text": printed}
+                for printed in re.findall(r"```text\n(.*?)```", shown, re.DOTALL)
+            ]
+            for name in re.findall(r"!\[[^\]]*\]\(\S*?([^/)]+\.png)\)", shown):
+                png = base64.b64encode((pictures / name).read_bytes()).decode()
+                outputs.append({"data": {"image/png": png}, "metadata": {}, "output_type": "display_data"})
+            code = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": outputs}
+            cells.append({**code, "source": textwrap.dedent(found[2]).rstrip()})
+            end = found.end()
+    for i, cell in enumerate(cells):
+        cell["id"] = f"cell-{i}"
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    whole = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
 def renew(name: str) -> None:
     """Run the code of a page, and write its results into it."""
     page, folder = DOCS / f"{name}.md", DOCS / PICTURES
@@ -166,6 +205,9 @@ def renew(name: str) -> None:
     results = results_of(page, folder)
     text = page.read_text(encoding="utf-8")
     page.write_text(with_results(text, results, os.path.relpath(folder, page.parent)), encoding="utf-8")
+    if name in NOTEBOOKS:
+        made = notebook(page.read_text(encoding="utf-8"), folder)
+        page.with_suffix(".ipynb").write_text(made, encoding="utf-8")
     print(f"{name}: written", flush=True)
 
 
@@ -174,7 +216,8 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--run"]:
         execute(Path(arguments[1]), Path(arguments[2]))
         return
-    for name in arguments or PAGES:
+    names = PAGES if arguments in ([], ["--all"]) else arguments
+    for name in names:
         if arguments or not is_fresh((DOCS / f"{name}.md").read_text(encoding="utf-8")):
             renew(name)
 
