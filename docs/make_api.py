@@ -98,8 +98,8 @@ def methods(cls: type) -> Iterator[tuple[str, str]]:
         if name.startswith("_") or owner.__module__.partition(".")[0] != "headrace":
             continue
         thing = getattr(thing, "__func__", thing)
-        if callable(thing) or isinstance(thing, property):
-            yield name, sentence(thing)
+        if (callable(thing) or isinstance(thing, property)) and (text := sentence(thing)):
+            yield name, text
 
 
 def table(rows: list[tuple[str, str]]) -> list[str]:
@@ -183,7 +183,7 @@ def make(docs: Path = DOCS) -> None:
 
 
 def with_tables(text: str) -> str:
-    """docs/api.md with a table of links in the place of each block of directives."""
+    """docs/api.md with a table of links instead of each block of directives."""
     pages = []
     for block, group in list(entries(text)):
         rows = [(f":doc:`{entry.title} <api/{entry.page}>`", sentence(entry.object)) for entry in group]

@@ -79,7 +79,15 @@ def execute(page: Path, folder: Path) -> None:
         begin(self, *arguments, **keywords)
         made.append(self)
 
+    save = Figure.savefig
+
+    def saved(self: Figure, *arguments: Any, **keywords: Any) -> None:
+        save(self, *arguments, **keywords)
+        if keywords.get("format") == "svg" and self in made:
+            made.remove(self)  # a part of a page of HTML
+
     Figure.__init__ = noted  # type: ignore[method-assign]
+    Figure.savefig = saved  # type: ignore[assignment, method-assign]
     namespace: dict[str, Any] = {"__name__": "__main__"}
     results = []
     for number, code in enumerate(blocks(page.read_text(encoding="utf-8"))):
@@ -89,7 +97,7 @@ def execute(page: Path, folder: Path) -> None:
         for i, figure in enumerate(made):
             if figure.axes:
                 picture = f"{page.stem}-{number}-{i}.png"
-                figure.savefig(folder / picture, dpi=DPI)
+                save(figure, folder / picture, dpi=DPI)
                 shrink(folder / picture)
                 pictures.append(picture)
         made.clear()
@@ -118,7 +126,7 @@ def without_results(text: str) -> str:
 
 
 def with_results(text: str, results: list[dict[str, Any]], pictures: str) -> str:
-    """A page with results below its blocks, in the place of those that it has.
+    """A page with results below its blocks, instead of those that it has.
 
     Args:
         text: Of the page.

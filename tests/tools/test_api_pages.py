@@ -47,7 +47,7 @@ def test_a_page_has_methods_with_their_sentences_and_the_examples():
     assert "`_" not in page.replace(">`_", "")
 
 
-def test_a_table_of_links_stands_in_the_place_of_directives():
+def test_a_table_of_links_stands_instead_of_directives():
     pytest.importorskip("sphinx")
     text = make_api.with_tables(TEXT)
     assert "* - :doc:`hr.NSF <api/NSF>`\n     - Neural spline flow (Durkan" in text

@@ -34,7 +34,7 @@ def seed_of(rng: Any, bits: int) -> int:
 
 
 def seeded(owner: str, keywords: dict[str, Any], bits: int) -> dict[str, Any]:
-    """Keywords of a call with a seed in the place of `rng`."""
+    """Keywords of a call with a seed instead of `rng`."""
     rng = keywords.pop("rng", None)
     if rng is None:
         return keywords

@@ -198,7 +198,7 @@ class Density(RowModule):
             seed: 0 to 2^64 - 1; None draws one, and a `numpy.random.Generator` is asked for one. A number depends on
                 seed, row and column alone, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)`` for any
                 number of threads (for k < 8, where rows take another path, up to rounding).
-            rng: In the place of `seed`: an integer, with its bits; a sequence of integers, or a
+            rng: Instead of `seed`: an integer, with its bits; a sequence of integers, or a
                 `numpy.random.SeedSequence`, which stand for one; a `numpy.random.Generator` or `BitGenerator`, which is
                 asked for one (SPEC 7 of Scientific Python).
             first_row: Number k of the first row, from 0 to 2^63 - 1 - n, in the one endless sample of the seed:

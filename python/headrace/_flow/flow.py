@@ -356,7 +356,7 @@ class Flow(Chained, Density):
                 rows that do not fit in memory, with context and weights of its own: one of `headrace.rows`, a
                 data set of pyarrow, an array or frame of Dask (docs/scale.md).
             context: Shape (rows, context), or (context,) for all rows.
-            rng: In the place of `seed`; see `Flow.sample`.
+            rng: Instead of `seed`; see `Flow.sample`.
             **arguments: As `headrace._flow.fit_arguments` has them.
 
         Returns:

@@ -73,7 +73,7 @@ class Named(TypedDict, total=False):
             most five in `PlanarFlow` and `RadialFlow`), with networks of the same `hidden` (docs/conventions.md). Their
             base is uniform. Dependences between them are left to shears of the circles.
         seed: Of the fresh weights.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6"
             (docs/bf16.md).

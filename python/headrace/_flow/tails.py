@@ -219,7 +219,7 @@ class NormalMixture(_Stepped):
         trainable: Whether all of these are parameters of the flow: "base.logits" (K,), the shares by a softmax,
             "base.loc" and "base.log_scale" (K, D).
         seed: Of means that are drawn.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     >>> import numpy as np, headrace as hr
     >>> base = hr.NormalMixture(1, 2, loc=[[-3.0], [3.0]], scale=0.5, weights=[1.0, 3.0])

@@ -56,7 +56,7 @@ def recalibrate(
         context: Shape (rows, context), as in `Flow.log_prob`.
         weights: Shape (rows,): weights of the rows, not negative.
         seed: Of the folds and of the fits.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     Returns:
         A `Flow` of a spline, a scale and the transforms of the given one, which is in files as any other; or the given

@@ -105,7 +105,7 @@ def diagnose_sequences(
         context: As in `SequenceFlow.log_prob`.
         covariates: As in `SequenceFlow.log_prob`.
         seed: Of what is drawn.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     Returns:
         A `SequenceDiagnosis`; print it. It also has nats a step by loudness.

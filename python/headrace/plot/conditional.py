@@ -52,7 +52,7 @@ def conditional(
             or a file has.
         draws: For each frame, where a marginal has to be drawn, and to find where the axes end.
         seed: Of the draws.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
         path: Of a file that ends in .gif: the frames are written there as well, one after another, forth and back.
 
     Returns:

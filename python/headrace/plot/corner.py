@@ -77,7 +77,7 @@ def corner(
             ``(low, high)`` for each column, or a dict of pairs by name. None for a column with automatic ends.
         fig: An empty matplotlib ``Figure`` to draw into, of its own size. By default a new one.
         seed: Of the draws, and of the choice of points.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     Returns:
         A matplotlib ``Figure``, `fig` where that is given.

@@ -79,7 +79,7 @@ def density(
         names: As in `corner`.
         draws: How many, where a marginal has to be drawn, and to find where the axes end.
         seed: Of the draws.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     Returns:
         A matplotlib ``Figure``.

@@ -39,7 +39,7 @@ def latent(flow: Any, x: Any, context: Any = None, *, columns: Any = None, seed:
         context: As in `Flow.log_prob`.
         columns: Which latent coordinates, by number; by default the five farthest from normal, in their order.
         seed: Of the choice of points.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     Returns:
         A matplotlib ``Figure``.

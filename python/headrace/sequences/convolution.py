@@ -71,7 +71,7 @@ class CausalConvolution(OverTime):
     Args:
         **keywords: Those of `Convolution`.
         seed: Of the fresh weights.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
 
     Raises:

@@ -84,7 +84,7 @@ class WaveNet(SequenceFlow):
         base: Of one step; by default `Logistic` with a logistic mixture, so that the mixture is the density, and
             `StandardNormal` otherwise.
         seed: Of the fresh weights.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         matmul: "exact", or for float32 "bf16", which rounds the networks' weights: single streams are drawn faster
             (docs/sequences.md).

@@ -45,7 +45,7 @@ class OfSteps(TypedDict, total=False):
         skip: The largest share of a step's samples with log densities or gradients that are NaN or infinite; they are
             left out, counted in the history, and reported by a warning at the end. More is an error.
         seed: 0 to 2^64 - 1, of all samples.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
         progress: Whether to show a bar on the standard error.
     """
 

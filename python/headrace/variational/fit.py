@@ -194,7 +194,7 @@ def free_energy(
         flow, log_density, context, gradient: As in `fit_to_density`.
         samples: How many.
         seed: Of the samples.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     >>> import headrace as hr
     >>> flow = hr.Flow([], hr.Normal(2, scale=2.0, trainable=False), dtype="float64")

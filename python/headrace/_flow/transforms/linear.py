@@ -106,7 +106,7 @@ class Linear(Transform):
         order: Of P: x[i] = signs[i] · y[order[i]] + shift[i] with y = L D U z. A permutation of 0, ..., D - 1, or
             "random", drawn by the seed; by default ascending.
         seed: Of a random order.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         trainable: Whether all of these are parameters. If not, the map keeps its input's dtype, like a `Rotation`, and
             takes rows by one matrix for each factor, which it keeps in float64; L and U are then inverted once.

@@ -130,7 +130,7 @@ class MaskedAutoregressive(_Masked):
         context: Number of context columns.
         order: The coordinates from first to last, a permutation of 0, ..., D - 1; ascending by default.
         seed: Of the fresh weights.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         **conditioner: Settings of the map and of the network, `Autoregressive`.
 

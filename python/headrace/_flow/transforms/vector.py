@@ -128,7 +128,7 @@ class Planar(_Vector):
         context: Number of context columns; then w, u, b come from a network that reads them.
         hidden: Units of each hidden layer of that network; without context there is none.
         seed: Of the fresh parameters.
-        rng: In the place of `seed`; see `Flow.sample`.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         **network: Those of `PlanarBend`.
 
