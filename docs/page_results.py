@@ -6,7 +6,7 @@
 The blocks of a page are run one after the other by a Python of their own, as a reader would copy them. Printed text
 and each new matplotlib figure stand in the page itself, between two comments, so that a code host shows them, too, and
 the documentation is built without any run. Numbers differ by processor in their last digits. A test fails where the
-code of a page is newer than what stands below it.
+code of a page is newer than its results.
 """
 
 from __future__ import annotations
