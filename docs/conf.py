@@ -26,7 +26,6 @@ suppress_warnings = ["myst.strikethrough"]
 
 default_role = "py:obj"  # a single backtick in a docstring is a name
 autodoc_default_options = {"members": True, "member-order": "bysource"}
-autodoc_mock_imports = make_api.ABSENT  # their pages are made without them
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 python_maximum_signature_line_length = 100

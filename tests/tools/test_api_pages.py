@@ -37,7 +37,6 @@ def test_each_directive_is_a_page():
 
 
 def test_a_page_has_methods_with_their_sentences_and_the_examples():
-    pytest.importorskip("sphinx")
     nsf, _ = entries(TEXT)
     page = make_api.page_of(nsf, make_api.sources(ROOT / "docs"))
     assert ".. autoclass:: headrace.NSF\n   :no-members:\n" in page
@@ -47,8 +46,19 @@ def test_a_page_has_methods_with_their_sentences_and_the_examples():
     assert "`_" not in page.replace(">`_", "")
 
 
+def test_a_library_that_is_not_installed_leaves_its_pages(monkeypatch):
+    def absent(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(make_api.importlib, "import_module", absent)
+    nsf, _ = entries(TEXT)
+    page = make_api.page_of(nsf, {})
+    assert make_api.WITHOUT in page
+    assert "autoclass" not in page
+    assert make_api.with_tables(TEXT).count(make_api.WITHOUT) == 2
+
+
 def test_a_table_of_links_stands_instead_of_directives():
-    pytest.importorskip("sphinx")
     text = make_api.with_tables(TEXT)
     assert "* - :doc:`hr.NSF <api/NSF>`\n     - Neural spline flow (Durkan" in text
     assert "autoclass" not in text
