@@ -30,7 +30,6 @@ NOT_RUN = {
         "headrace score density.safetensors my.csv -o scores.csv": "the same",
         "headrace sample density.safetensors -n 1000 --seed 1 -o samples.csv": "the same",
         'python -m bench.settings --what "as it comes" --seeds 3 --data FOLDER': "hours, and tables of a folder",
-        "python -m bench.quality --peer-python peers/bin/python --what magic_equal --data FOLDER": "the same",
     },
     "CONTRIBUTING.md": {
         "pytest -n auto": MINUTES,

@@ -10,15 +10,14 @@ from sphinx.application import Sphinx
 import headrace
 
 sys.path.insert(0, str(Path(__file__).parent))
-import make_gallery
-import page_results
+import make_api
 
 project = "headrace"
 author = "The headrace authors"
 project_copyright = author
 version = release = headrace.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["images"]
 myst_enable_extensions = ["colon_fence"]
@@ -27,8 +26,10 @@ suppress_warnings = ["myst.strikethrough"]
 
 default_role = "py:obj"  # a single backtick in a docstring is a name
 autodoc_default_options = {"members": True, "member-order": "bysource"}
-autodoc_typehints = "none"  # shapes and types are in the text
-autoclass_content = "both"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+python_maximum_signature_line_length = 100
+autoclass_content = "class"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -55,10 +56,14 @@ def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
             lines[i] = "``".join(text)
 
 
+def signature(app: Sphinx, what: str, name: str, obj: Any, options: Any, shown: str | None, result: str | None) -> Any:
+    """Leave out private parameters, which a base class of another library has."""
+    return re.sub(r", _\w+(=[^,)]*)?", "", shown) if shown else shown, result
+
+
 def setup(app: Sphinx) -> None:
-    """Run examples and the code of pages before they are read; with ``-t no_examples`` nothing is run."""
-    run = None if app.tags.has("no_examples") else make_gallery.run
-    app.connect("builder-inited", lambda app: make_gallery.make(Path(app.srcdir), run))
-    if run is not None:
-        app.connect("source-read", page_results.add_results)
+    """Examples and the code of pages are not run here: their results stand in the repository."""
+    app.connect("builder-inited", lambda app: make_api.make(Path(app.srcdir)))
+    app.connect("source-read", make_api.add_tables)
     app.connect("autodoc-process-docstring", docstring)
+    app.connect("autodoc-process-signature", signature)

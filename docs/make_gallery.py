@@ -1,32 +1,66 @@
-"""Make the gallery: run every example, and write a page for each with its picture, what it printed, and its source.
+"""Make the gallery: run examples, and write a page for each with its picture, what it printed, and its source.
 
-What needs a framework that is not installed is not run, and its page says so.
+    python docs/make_gallery.py             # those that changed since their page was made
+    python docs/make_gallery.py examples/energies.py    # these
 
-    python docs/make_gallery.py
-
-Sphinx runs it too. What it makes lies in docs/gallery/ and is not kept in the repository; an example that did not
-change since is not run again. ``sphinx-build -t no_examples`` makes the pages alone, for who looks at the text.
+Pages and pictures lie in docs/gallery/ and are kept in the repository, so that the documentation is built without any
+run. An example that needs a framework that is not installed keeps its page. A test fails where a page is older than
+its example.
 """
 
 from __future__ import annotations
 
 import ast
 import os
+import re
+import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 
+THEMES = {
+    "Stars and showers": (
+        "fit_density",
+        "score_and_sample",
+        "conditional_density",
+        "anomaly_scores",
+        "missing_columns",
+    ),
+    "Posteriors": (
+        "simulation_based_inference",
+        "two_moons_posterior",
+        "embedded_posterior",
+        "vae_posteriors",
+        "neutra",
+    ),
+    "Whether to trust a fit": ("diagnosis", "ensemble_spread", "few_rows", "choosing"),
+    "Bounds, angles, separate modes": ("bounded_and_periodic", "separate_modes"),
+    "Densities without samples": ("energies", "distillation"),
+    "Dual ascent": ("dual_ascent", "continuous_flow"),
+    "Signals": ("speech", "seismometer", "returns"),
+    "Arrays": ("frameworks_without_copies",),
+}
+PANEL = {"fit_density": 2, "score_and_sample": 1, "continuous_flow": 2, "dual_ascent": 1}
+"""The axes of a figure that stand for it in the list, where they are not the first."""
+
+NOT_KEPT: tuple[str, ...] = ()
+"""Examples whose results are not kept yet: their pages have the script alone."""
+
+THUMBNAIL = (260, 200)  # pixels at most
+COLOURS = 96  # of a picture: a file of a third of the size
+
 INDEX = """# Gallery
 
-Pictures made by the scripts in `examples/` while these pages were built, with what the scripts print. Each runs in
-under a minute on two cores.
+Pictures made by the scripts in `examples/`, with what they print. Each runs in under a minute on two cores.
 
-{grids}
+{themes}
+
 ```{{toctree}}
 :hidden:
 
@@ -34,32 +68,15 @@ under a minute on two cores.
 ```
 """
 
-GRID = """::::{{grid}} 1 1 2 2
-:gutter: 3
-
-{cards}
-::::
-"""
-
-CARD = """:::{{grid-item-card}} {title}
-:link: {name}
-:link-type: doc
-{picture}
-{subtitle}
-:::
-"""
-
 PAGE = """# {title}
 
-{subtitle}
+{sentence}
 
 {picture}{text}
 
-{printed}
+{printed}The script is [examples/{name}.py](../../examples/{name}.py):
 
-The script, `examples/{name}.py`:
-
-```{{literalinclude}} {source}
+```{{literalinclude}} ../../examples/{name}.py
 :language: python
 :start-at: from __future__
 ```
@@ -67,18 +84,13 @@ The script, `examples/{name}.py`:
 % made from {digest}
 """
 
-PICTURE = """```{{image}} {name}.png
-:alt: {title}
-:class: on-white
-```
-
-"""
-
-PRINTED = """What it prints:
+PRINTED = """What it prints (the last digits depend on the processor):
 
 ```text
 {printed}
-```"""
+```
+
+"""
 
 FRAMEWORKS = ("torch", "jax", "numpyro")
 
@@ -96,13 +108,20 @@ def draws(example: Path) -> bool:
 
 
 def describe(example: Path) -> dict[str, str]:
-    """Title and subtitle, which a colon parts, and text of an example, from its docstring."""
+    """Title, a sentence and text of an example, from its docstring: the sentence is what follows a colon in the title.
+
+    Where no colon is, the sentence is the first of the text.
+    """
     docstring = ast.get_docstring(ast.parse(example.read_text(encoding="utf-8")))
     if not docstring:
         raise ValueError(f"{example.name}: expected a docstring, got none")
-    head, _, text = docstring.replace(" (data/README.md)", "").partition("\n")
-    title, _, subtitle = head.partition(": ")
-    return {"title": title.rstrip("."), "subtitle": subtitle[:1].upper() + subtitle[1:], "text": text.strip()}
+    head, _, text = re.sub(r"\s*\(data/README\.md\)", "", docstring).partition("\n")
+    title, _, sentence = head.partition(": ")
+    if not sentence:
+        sentence, stop, text = text.strip().partition(".\n" if ".\n" in text else ". ")
+        sentence = " ".join(sentence.split()) + stop.strip()
+    text = text.strip()
+    return {"title": title.rstrip("."), "sentence": sentence[:1].upper() + sentence[1:], "text": text}
 
 
 # What takes minutes as a reader would run it is made in less for the gallery.
@@ -115,6 +134,8 @@ def run(example: Path, picture: Path) -> str:
     """Run an example; gives what it printed but for the line that names the picture."""
     command = [
         sys.executable,
+        __file__,
+        "--draw",
         str(example),
         *(str(word) for pair in SHORTER.get(example.stem, {}).items() for word in pair),
         *(("--output", str(picture)) if draws(example) else ()),
@@ -126,42 +147,113 @@ def run(example: Path, picture: Path) -> str:
     return "\n".join(line for line in done.stdout.rstrip().splitlines() if not line.startswith("picture:"))
 
 
-LEFT_OUT = "(The examples were not run when this page was made.)"
+def draw_small(example: Path, arguments: Sequence[str]) -> None:
+    """Run an example in this process; its picture has few colours, and one panel of it is kept beside."""
+    if "--output" in arguments:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib.figure import Figure
+
+        save = Figure.savefig
+
+        def saved(self: Figure, path: Any, **keywords: Any) -> None:
+            save(self, path, **{**keywords, "dpi": 90})
+            axis = self.axes[PANEL.get(example.stem, 0)]
+            box = axis.get_tightbbox()
+            small = Path(path).with_name(f"{Path(path).stem}-panel.png")
+            save(self, small, dpi=90, bbox_inches=box.transformed(self.dpi_scale_trans.inverted()).padded(0.05))
+            shrink(small, THUMBNAIL)
+            shrink(Path(path))
+
+        Figure.savefig = saved  # type: ignore[assignment, method-assign]
+    sys.argv = [str(example), *arguments]
+    runpy.run_path(str(example), run_name="__main__")
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file unless it has that text already, so that Sphinx does not read it again."""
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+def shrink(path: Path, size: tuple[int, int] | None = None) -> None:
+    """Reduce a picture to a few colours, and to a size in pixels."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+    if size is not None:
+        small.thumbnail(size, Image.Resampling.LANCZOS)
+    small.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-def make(docs: Path = DOCS, run: Callable[[Path, Path], str] | None = run) -> None:
-    """Bring docs/gallery/ up to date with examples/; `run` None leaves out what they print and draw."""
+def digest_of(example: Path) -> str:
+    """What a page keeps of the example that it was made from."""
+    return sha256(example.read_bytes()).hexdigest()[:16]
+
+
+def is_fresh(example: Path, docs: Path = DOCS) -> bool:
+    """Whether the page of an example was made from it as it is."""
+    page = docs / "gallery" / f"{example.stem}.md"
+    return page.exists() and f"made from {digest_of(example)}\n" in page.read_text(encoding="utf-8")
+
+
+def index(examples: Sequence[Path], folder: Path, themes: dict[str, tuple[str, ...]] | None = None) -> str:
+    """The list of all examples by theme, each with a panel of its picture and a sentence."""
+    themes = THEMES if themes is None else themes
+    words = {example.stem: describe(example) for example in examples}
+    listed = [name for names in themes.values() for name in names]
+    if sorted(listed) != sorted(words):
+        raise ValueError(f"THEMES: expected each example once, got {sorted(set(listed) ^ set(words))} in one of both")
+    parts = []
+    for theme, names in themes.items():
+        rows = ["| | |", "| --- | --- |"]
+        for name in names:
+            title, sentence = words[name]["title"], words[name]["sentence"]
+            panel = f"{name}-panel.png"
+            shown = f"[![{title}]({panel})]({name}.md)" if (folder / panel).exists() else ""
+            rows.append(f"| {shown} | **[{title}]({name}.md)**<br>{sentence} |")
+        parts.append("\n".join([f"## {theme}", "", *rows]))
+    return INDEX.format(themes="\n\n".join(parts), names="\n".join(listed))
+
+
+def make(
+    docs: Path = DOCS,
+    run: Callable[[Path, Path], str] = run,
+    names: Sequence[str] = (),
+    themes: dict[str, tuple[str, ...]] | None = None,
+) -> None:
+    """Bring docs/gallery/ up to date with examples/, `names` in any case."""
     examples = sorted((docs.parent / "examples").glob("*.py"))
     folder = docs / "gallery"
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
-        if old.is_file() and old.stem not in {"index", *(example.stem for example in examples)}:
+        if old.stem.removesuffix("-panel") not in {"index", *(example.stem for example in examples)}:
             old.unlink()
-    with_picture, others = [], []  # in grids of their own, so that each is even
+    failed = []
     for example in examples:
-        name, page = example.stem, folder / f"{example.stem}.md"
-        words = {"name": name, **describe(example)}
-        absent = missing(example)
-        digest = sha256(example.read_bytes() + Path(__file__).read_bytes() + str(absent).encode()).hexdigest()
-        if not page.exists() or digest not in page.read_text(encoding="utf-8"):
-            printed = f"It needs {absent}, which was not there when these pages were built."
-            if absent is None:
-                printed = LEFT_OUT if run is None else PRINTED.format(printed=run(example, folder / f"{name}.png"))
-            picture = PICTURE.format(**words) if (folder / f"{name}.png").exists() else ""
-            words |= {"source": os.path.relpath(example, folder), "digest": "" if run is None else digest}
-            page.write_text(PAGE.format(picture=picture, printed=printed, **words), encoding="utf-8")
-        picture = f":img-top: {name}.png\n" if (folder / f"{name}.png").exists() else ""
-        (with_picture if picture else others).append(CARD.format(picture=picture, **words))
-    names = "\n".join(example.stem for example in examples)
-    grids = "\n".join(GRID.format(cards="\n".join(cards)) for cards in (with_picture, others) if cards)
-    write(folder / "index.md", INDEX.format(grids=grids, names=names))
+        name, absent = example.stem, missing(example)
+        if (is_fresh(example, docs) and name not in names) or (names and name not in names):
+            continue
+        if absent is not None:
+            print(f"{name}: kept, because it needs {absent}")
+            continue
+        for picture in (f"{name}.png", f"{name}-panel.png"):
+            (folder / picture).unlink(missing_ok=True)
+        words = {"name": name, **describe(example), "printed": "", "picture": ""}
+        try:
+            printed = "" if name in NOT_KEPT else run(example, folder / f"{name}.png")
+        except RuntimeError as error:
+            failed.append(error)
+            continue
+        if printed:
+            words["printed"] = PRINTED.format(printed=printed)
+        if (folder / f"{name}.png").exists():
+            words["picture"] = f"![{words['title']}]({name}.png)\n\n"
+        (folder / f"{name}.md").write_text(PAGE.format(digest=digest_of(example), **words), encoding="utf-8")
+        print(f"{name}: made", flush=True)
+    (folder / "index.md").write_text(index(examples, folder, themes), encoding="utf-8")
+    if failed:
+        raise RuntimeError("\n\n".join(map(str, failed)))
 
 
 if __name__ == "__main__":
-    make()
+    if sys.argv[1:2] == ["--draw"]:
+        draw_small(Path(sys.argv[2]), sys.argv[3:])
+    else:
+        make(names=[Path(name).stem for name in sys.argv[1:]])

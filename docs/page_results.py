@@ -1,14 +1,17 @@
-"""Show what the code of a page prints and draws, below each block.
+"""Write what the code of a page prints and draws below each block of it.
+
+    python docs/page_results.py                   # pages whose code changed since
+    python docs/page_results.py quickstart        # these; --all for all
 
 The blocks of a page are run one after the other by a Python of their own, as a reader would copy them. Printed text
-and each new matplotlib figure are put below the block that made them, before Sphinx reads the page. Results lie in
-docs/gallery/pages/ and are not kept in the repository; a page that did not change is not run again.
-
-    python docs/page_results.py docs/quickstart.md FOLDER
+and each new matplotlib figure stand in the page itself, between two comments, so that a code host shows them, too, and
+the documentation is built without any run. Numbers differ by processor in their last digits. A test fails where the
+code of a page is newer than its results.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -34,8 +37,15 @@ PAGES = (
     "tutorials/signal",
     "tutorials/unnormalised",
 )
+NOTEBOOKS = ("tutorials/simulator",)
+"""Pages that are written as notebooks, too."""
+
+PICTURES = "images/pages"
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+RESULT = re.compile(r"\n\n *<!-- result -->.*?<!-- end of the result -->", re.DOTALL)
+DIGEST = re.compile(r"\n<!-- results of ([0-9a-f]+) -->\n$")
 MOST_LINES = 60  # of what a block prints
+DPI = 80
 
 
 def blocks(text: str) -> list[str]:
@@ -43,11 +53,23 @@ def blocks(text: str) -> list[str]:
     return [textwrap.dedent(code) for _, code in BLOCK.findall(text)]
 
 
+def digest_of(text: str) -> str:
+    """What a page keeps of the code whose results it shows."""
+    return sha256("\n".join(blocks(text)).encode()).hexdigest()[:16]
+
+
+def is_fresh(text: str) -> bool:
+    """Whether a page shows the results of its code as it is."""
+    kept = DIGEST.search(text)
+    return kept is not None and kept[1] == digest_of(text)
+
+
 def execute(page: Path, folder: Path) -> None:
     """Run a page's blocks in this process; write results.json and the pictures to a folder."""
     import matplotlib
 
     matplotlib.use("Agg")
+    from make_gallery import shrink
     from matplotlib.figure import Figure
 
     made: list[Figure] = []  # kept here, because a page gives the same name to several
@@ -57,7 +79,15 @@ def execute(page: Path, folder: Path) -> None:
         begin(self, *arguments, **keywords)
         made.append(self)
 
+    save = Figure.savefig
+
+    def saved(self: Figure, *arguments: Any, **keywords: Any) -> None:
+        save(self, *arguments, **keywords)
+        if keywords.get("format") == "svg" and self in made:
+            made.remove(self)  # a part of a page of HTML
+
     Figure.__init__ = noted  # type: ignore[method-assign]
+    Figure.savefig = saved  # type: ignore[assignment, method-assign]
     namespace: dict[str, Any] = {"__name__": "__main__"}
     results = []
     for number, code in enumerate(blocks(page.read_text(encoding="utf-8"))):
@@ -66,8 +96,9 @@ def execute(page: Path, folder: Path) -> None:
             exec(compile(code, f"{page.name}, block {number + 1}", "exec"), namespace)
         for i, figure in enumerate(made):
             if figure.axes:
-                picture = f"{number}-picture-{i}.png"
-                figure.savefig(folder / picture, dpi=100)
+                picture = f"{page.stem}-{number}-{i}.png"
+                save(figure, folder / picture, dpi=DPI)
+                shrink(folder / picture)
                 pictures.append(picture)
         made.clear()
         results.append({"printed": printed.getvalue().rstrip(), "pictures": pictures})
@@ -75,71 +106,129 @@ def execute(page: Path, folder: Path) -> None:
 
 
 def results_of(page: Path, folder: Path) -> list[dict[str, Any]]:
-    """What each block of a page gives: kept results where the page is as it was, else from a new Python."""
-    text = page.read_text(encoding="utf-8")
-    digest = sha256(text.encode() + Path(__file__).read_bytes()).hexdigest()
-    mark = folder / "digest"
-    if not mark.exists() or mark.read_text(encoding="utf-8") != digest:
-        folder.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [
-            sys.executable,
-            "-W",
-            "ignore::RuntimeWarning",
-            str(Path(__file__).resolve()),
-            str(page),
-            str(folder),
-        ]
-        with tempfile.TemporaryDirectory() as elsewhere:  # pages write files
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=elsewhere)
-        if done.returncode:
-            raise RuntimeError(f"{page}: its code failed with status {done.returncode}:\n{done.stderr}")
-        mark.write_text(digest, encoding="utf-8")
-    found: list[dict[str, Any]] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return found
+    """What each block of a page prints and draws, by a new Python; pictures lie in the folder then."""
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    script = str(Path(__file__).resolve())
+    command = [sys.executable, "-W", "ignore::RuntimeWarning", script, "--run", str(page.resolve()), str(folder)]
+    with tempfile.TemporaryDirectory() as elsewhere:  # pages write files
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=elsewhere)
+    if done.returncode:
+        raise RuntimeError(f"{page}: its code failed with status {done.returncode}:\n{done.stderr}")
+    results: list[dict[str, Any]] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    (folder / "results.json").unlink()
+    return results
+
+
+def without_results(text: str) -> str:
+    """A page as its author wrote it."""
+    return DIGEST.sub("", RESULT.sub("", text))
 
 
 def with_results(text: str, results: list[dict[str, Any]], pictures: str) -> str:
-    """A page with results below its blocks.
+    """A page with results below its blocks, instead of those that it has.
 
     Args:
         text: Of the page.
         results: One for each block, as `results_of` gives them.
         pictures: The folder of the pictures, as the page reaches it.
 
-    >>> page = "```python" + chr(10) + "print(1)" + chr(10) + "```"
-    >>> print(with_results(page, [{"printed": "1", "pictures": []}], ""))
+    >>> page = "```python" + chr(10) + "print(1)" + chr(10) + "```" + chr(10)
+    >>> shown = with_results(page, [{"printed": "1", "pictures": []}], "")
+    >>> print(shown[:-40])
     ```python
     print(1)
     ```
     <BLANKLINE>
+    <!-- result -->
+    <BLANKLINE>
     ```text
     1
     ```
+    <BLANKLINE>
+    <!-- end of the result -->
+    <BLANKLINE>
+    >>> without_results(shown) == page, is_fresh(shown)
+    (True, True)
     """
     remaining = iter(results)
 
     def extended(block: re.Match[str]) -> str:
         result = next(remaining)
-        parts = [block[0]]
+        parts = []
         if result["printed"]:
-            lines = result["printed"].splitlines()
+            lines = [line.rstrip() for line in result["printed"].splitlines()]
             shown = lines if len(lines) <= MOST_LINES else [*lines[:MOST_LINES], "..."]
             parts.append("\n".join(["```text", *shown, "```"]))
-        for picture in result["pictures"]:
-            parts.append(f"```{{image}} {pictures}/{picture}\n:alt: The picture of this code\n:class: on-white\n```")
-        return "\n\n".join(textwrap.indent(part, block[1]) if i else part for i, part in enumerate(parts))
+        parts += [f"![The picture of this code]({pictures}/{picture})" for picture in result["pictures"]]
+        if not parts:
+            return block[0]
+        parts = ["<!-- result -->", *parts, "<!-- end of the result -->"]
+        return "\n\n".join([block[0], *(textwrap.indent(part, block[1]) for part in parts)])
 
-    return BLOCK.sub(extended, text)
+    text = without_results(text)
+    return BLOCK.sub(extended, text) + f"\n<!-- results of {digest_of(text)} -->\n"
 
 
-def add_results(app: Any, name: str, source: list[str]) -> None:
-    """The handler of Sphinx's event ``source-read``."""
-    if name in PAGES:
-        folder = DOCS / "gallery" / "pages" / name
-        results = results_of(DOCS / f"{name}.md", folder)
-        source[0] = with_results(source[0], results, f"/gallery/pages/{name}")
+def notebook(text: str, pictures: Path) -> str:
+    """A page as a notebook, with the results that stand in it.
+
+    Args:
+        text: Of the page.
+        pictures: The folder of its pictures.
+    """
+    cells: list[dict[str, Any]] = []
+    text, end = DIGEST.sub("\n", text), 0
+    pattern = re.compile(rf"{BLOCK.pattern}({RESULT.pattern})?", re.MULTILINE | re.DOTALL)
+    for found in [*pattern.finditer(text), None]:
+        words = text[end : found.start() if found else None].strip()
+        # Links lead to pages, which lie beside the notebook.
+        words = re.sub(r" \[The same as a notebook\]\(\S+\)\.", "", words)
+        if words:
+            cells.append({"cell_type": "markdown", "metadata": {}, "source": words})
+        if found is not None:
+            shown = found[3] or ""
+            outputs: list[dict[str, Any]] = [
+                {"name": "stdout", "output_type": "stream", "text": printed}
+                for printed in re.findall(r"```text\n(.*?)```", shown, re.DOTALL)
+            ]
+            for name in re.findall(r"!\[[^\]]*\]\(\S*?([^/)]+\.png)\)", shown):
+                png = base64.b64encode((pictures / name).read_bytes()).decode()
+                outputs.append({"data": {"image/png": png}, "metadata": {}, "output_type": "display_data"})
+            code = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": outputs}
+            cells.append({**code, "source": textwrap.dedent(found[2]).rstrip()})
+            end = found.end()
+    for i, cell in enumerate(cells):
+        cell["id"] = f"cell-{i}"
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    whole = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+def renew(name: str) -> None:
+    """Run the code of a page, and write its results into it."""
+    page, folder = DOCS / f"{name}.md", DOCS / PICTURES
+    for old in folder.glob(f"{page.stem}-*.png"):
+        old.unlink()
+    results = results_of(page, folder)
+    text = page.read_text(encoding="utf-8")
+    page.write_text(with_results(text, results, os.path.relpath(folder, page.parent)), encoding="utf-8")
+    if name in NOTEBOOKS:
+        made = notebook(page.read_text(encoding="utf-8"), folder)
+        page.with_suffix(".ipynb").write_text(made, encoding="utf-8")
+    print(f"{name}: written", flush=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Renew the pages that the command line names, or else those that need it."""
+    if arguments[:1] == ["--run"]:
+        execute(Path(arguments[1]), Path(arguments[2]))
+        return
+    names = PAGES if arguments in ([], ["--all"]) else arguments
+    for name in names:
+        if arguments or not is_fresh((DOCS / f"{name}.md").read_text(encoding="utf-8")):
+            renew(name)
 
 
 if __name__ == "__main__":
-    execute(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(sys.argv[1:])

@@ -68,7 +68,7 @@ def slcp_runs(quick: bool, seed: int) -> Runs:
 
 
 @contextlib.contextmanager
-def _elsewhere() -> Iterator[None]:
+def elsewhere() -> Iterator[None]:
     """sbi leaves logs in the folder that it runs in."""
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +131,7 @@ def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
                 ranks = ours.run_sbc(*others, posterior, ranked)[0]
             return posterior, drawn, ranks
 
-        with _elsewhere():
+        with elsewhere():
             seconds, (posterior, drawn, ranks) = timed(whole)
         with torch.no_grad():
             log_prob = posterior.posterior_estimator.log_prob(held[0][None], held[1]).mean()

@@ -23,7 +23,7 @@ def test_keywords_for_static_checkers_are_the_fields_of_the_table():
 
 def test_the_signature_and_the_help_of_fit_are_those_of_the_table():
     signature = inspect.signature(hr.Flow.fit).parameters
-    assert list(signature) == ["self", "x", "context", *FIELDS]
+    assert list(signature) == ["self", "x", "context", *FIELDS, "rng"]
     stated = meanings(Arguments.__doc__)
     assert [*stated] == [*FIELDS]
     text = " ".join(hr.Flow.fit.__doc__.split())
@@ -66,6 +66,6 @@ def test_wrong_values_are_refused_by_name(name, value, expected, group):
 
 def test_a_keyword_that_there_is_not_is_refused():
     with pytest.raises(
-        TypeError, match=r"epoch: expected a keyword of MAF.fit \(x, context, weights, .*keep\), got 'epoch'"
+        TypeError, match=r"epoch: expected a keyword of MAF.fit \(x, context, weights, .*keep, rng\), got 'epoch'"
     ):
         hr.MAF(2).fit(np.zeros((3, 2)), epoch=3)

@@ -86,7 +86,9 @@ EPOCHS = re.compile(r"(?<!\w)(epochs=|\"epochs\":|--epochs\b)")
 def lines_with_epochs(path, text):
     """Lines of code shown to readers: of a page's blocks, of a docstring's examples, of an example."""
     if path.suffix == ".md":
-        lines = "\n".join(re.findall(r"^ *```\w+\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)).splitlines()
+        lines = "\n".join(
+            re.findall(r"^ *```(?!text)\w+\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)
+        ).splitlines()
     elif "examples" in path.parts:
         lines = re.sub(r'^""".*?"""$', "", text, count=1, flags=re.MULTILINE | re.DOTALL).splitlines()
         if 'add_argument("--epochs", type=int, help="as `fit` chooses by default")' in text:  # None, if it is left out

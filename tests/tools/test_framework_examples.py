@@ -129,27 +129,54 @@ def test_frameworks_share_memory(run):
     assert len(set(re.findall(r"0x[0-9a-f]+", out.split("log densities")[0]))) == 1
 
 
-def test_the_gallery_leaves_out_what_needs_a_missing_framework(tmp_path, monkeypatch):
-    gallery = load(ROOT / "docs" / "make_gallery.py")
-    example = tmp_path / "examples" / "absent.py"
-    example.parent.mkdir()
+@pytest.fixture
+def gallery():
+    return load(ROOT / "docs" / "make_gallery.py")
+
+
+def test_pages_of_the_gallery_are_those_of_the_examples(gallery):
+    """`python docs/make_gallery.py` makes those that are older than their example."""
+    examples = sorted((ROOT / "examples").glob("*.py"))
+    assert not [example.stem for example in examples if not gallery.is_fresh(example)]
+    folder = ROOT / "docs" / "gallery"
+    assert gallery.index(examples, folder) == (folder / "index.md").read_text(encoding="utf-8")
+    for example in examples:
+        pictures = [folder / f"{example.stem}{end}.png" for end in ("", "-panel")]
+        drawn = gallery.draws(example) and example.stem not in gallery.NOT_KEPT
+        assert [picture.exists() for picture in pictures] == [drawn] * 2
+    assert sum(file.stat().st_size for file in (ROOT / "docs").rglob("*.png")) < 4e6
+
+
+def test_a_page_of_the_gallery_is_made_where_its_example_changed(gallery, tmp_path, monkeypatch):
+    (tmp_path / "examples").mkdir()
     (tmp_path / "docs").mkdir()
-    example.write_text('"""A title: and more.\n\nText.\n"""\n\nfrom __future__ import annotations\n\nimport jax\n')
+    absent, drawn = tmp_path / "examples" / "absent.py", tmp_path / "examples" / "drawn.py"
+    absent.write_text('"""A title.\n\nA first sentence of\ntwo lines.\nText.\n"""\n\nimport jax\n')
+    drawn.write_text('"""Another title: and more."""\n\nprint("--output")\n')
     monkeypatch.setattr(gallery, "find_spec", lambda name: None)
-    gallery.make(tmp_path / "docs")
-    page = (tmp_path / "docs" / "gallery" / "absent.md").read_text()
-    assert "It needs jax, which was not there" in page
-    assert "img-top" not in (tmp_path / "docs" / "gallery" / "index.md").read_text()
-    drawn = tmp_path / "examples" / "drawn.py"
-    drawn.write_text('"""Another title: and more."""\n\nfrom __future__ import annotations\n\nprint("--output")\n')
-    (tmp_path / "docs" / "gallery" / "drawn.png").write_bytes(b"")
-    gallery.make(tmp_path / "docs", lambda example, picture: "seen")
-    index = (tmp_path / "docs" / "gallery" / "index.md").read_text()
-    assert index.count("{grid}") == 2  # cards with a picture have no neighbour without one
-    assert index.index(":link: drawn") < index.index(":link: absent")
-    drawn.unlink()
-    example.write_text('"""A title: and more.\n\nText.\n"""\n\nfrom __future__ import annotations\n\nprint("seen")\n')
-    gallery.make(tmp_path / "docs")
-    page = (tmp_path / "docs" / "gallery" / "absent.md").read_text()
-    assert "seen" in page
-    assert "{image}" not in page
+    made = []
+
+    def run(example, picture):
+        made.append(example.stem)
+        for name in (picture, picture.with_name(f"{picture.stem}-panel.png")):
+            name.write_bytes(b"")
+        return "seen"
+
+    folder, themes = tmp_path / "docs" / "gallery", {"One theme": ("drawn", "absent")}
+    gallery.make(tmp_path / "docs", run, themes=themes)
+    assert made == ["drawn"]  # JAX is not installed
+    assert not (folder / "absent.md").exists()
+    text = (folder / "index.md").read_text()
+    assert "[![Another title](drawn-panel.png)](drawn.md)" in text
+    assert "**[A title](absent.md)**<br>A first sentence of two lines. |" in text
+    monkeypatch.setattr(gallery, "find_spec", lambda name: name)
+    gallery.make(tmp_path / "docs", run, themes=themes)
+    gallery.make(tmp_path / "docs", run, themes=themes)
+    assert made == ["drawn", "absent"]
+    drawn.write_text(drawn.read_text() + "# changed\n")
+    assert not gallery.is_fresh(drawn, tmp_path / "docs")
+    gallery.make(tmp_path / "docs", run, themes=themes)
+    assert made == ["drawn", "absent", "drawn"]
+    assert "![Another title](drawn.png)" in (folder / "drawn.md").read_text()
+    with pytest.raises(ValueError, match=r"THEMES: expected each example once, got \['absent'\] in one of both"):
+        gallery.make(tmp_path / "docs", run, themes={"One theme": ("drawn",)})

@@ -1,6 +1,7 @@
 """README and the documentation's pages: their commands run, their links lead somewhere, their tables agree."""
 
 import importlib
+import json
 import os
 import re
 import shlex
@@ -176,6 +177,25 @@ def test_numbers_in_readme_are_those_of_the_benchmarks():
     assert len(rows) >= 5
     for row in rows:
         assert tuple(row[:4]) in known, row
+
+
+def test_gains_of_the_entrances_are_those_that_were_measured():
+    """`python -m bench.entrances` writes them; README and the first page of the documentation show them alike."""
+    (file,) = (ROOT / "bench" / "results").glob("entrances_*.json")
+    sentences = importlib.import_module("bench.entrances").sentences(json.loads(file.read_text(encoding="utf-8")))
+    assert sentences.keys() == {"table", "simulator", "model"}
+    for page in (README, ROOT / "docs" / "index.md"):
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        assert not [sentence for sentence in sentences.values() if sentence not in text], page.name
+
+
+def test_the_first_screen_has_a_picture_the_install_line_and_the_entrances():
+    screen = README.read_text(encoding="utf-8").partition("## Ten lines")[0]
+    assert len(screen.splitlines()) <= 36
+    system, command = screen.index("On Linux"), screen.index("python3 -m venv")
+    assert screen.index("docs/gallery/fit_density.png") < system < command
+    for word in ("**A table", "posterior_nn", "hr.accelerate(model)"):
+        assert screen.index(word) > command
 
 
 def test_the_picture_is_what_its_script_draws():

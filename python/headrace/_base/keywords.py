@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 from headrace._base.arguments import Check
 from headrace._base.moved import renamed_keywords
+from headrace._base.rng import seeded
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -101,6 +102,8 @@ def takes(settings: type, /, *tables: type, **defaults: Any) -> Callable[[F], F]
 
         @functools.wraps(function)
         def called(*given: Any, **keywords: Any) -> Any:
+            if "rng" in keywords and "rng" in known:
+                keywords = seeded(function.__qualname__, keywords, 31)
             if not keywords.keys() <= known:
                 name = function.__name__
                 owner = (given[0] if isinstance(given[0], type) else type(given[0])).__name__ if is_method else name
@@ -124,7 +127,7 @@ def parameters_of(settings: type, defaults: Mapping[str, Any]) -> list[inspect.P
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=defaults[name],
+            default=defaults.get(name),
             annotation=type_text(annotation),
         )
         for name, annotation in settings.__annotations__.items()

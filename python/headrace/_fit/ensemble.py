@@ -21,6 +21,7 @@ from headrace._arrays.names import Names
 from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._base import arguments as check
 from headrace._base.keywords import closed, refuse
+from headrace._base.rng import Rng, takes_rng
 from headrace._base.stored import Stored, header_of, storable
 from headrace._base.types import Floats
 from headrace._base.warn import warn
@@ -310,6 +311,7 @@ class Ensemble:
             each = [flow.log_prob(rows.array, rows.context).astype(np.float64) for flow in self._flows]
         return caller, rows, each
 
+    @takes_rng
     @closed
     def sample(
         self,
@@ -317,6 +319,7 @@ class Ensemble:
         context: Array | None = None,
         seed: int | np.random.Generator | None = None,
         *,
+        rng: Rng = None,
         first_row: int | None = None,
         dtype: DTypeLike | None = None,
         like: Any = None,
@@ -382,6 +385,7 @@ class Ensemble:
 
     # ---- training ------------------------------------------------------------------------------------------------
 
+    @takes_rng
     def fit(
         self,
         x: Array,
@@ -391,6 +395,7 @@ class Ensemble:
         bootstrap: bool = False,
         time_budget: float | None = None,
         seed: int = 0,
+        rng: Rng = None,
         **settings: Any,
     ) -> list[History]:
         """Fit the members, in place: member i as ``flow.fit(x, seed=seed + i, ...)`` would, with the same bits.

@@ -15,6 +15,7 @@ from headrace._arrays.shapes import opened
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.public import public
+from headrace._base.rng import Rng, takes_rng
 
 
 @public()
@@ -116,11 +117,13 @@ class Conditional:
                 value[...] = self._flow.log_prob(full, self._context_of_batch()) - self._log_prob.reshape(self._batch)
         return caller.give(value)
 
+    @takes_rng
     def sample(
         self,
         n: int | Sequence[int] = (),
         seed: int | np.random.Generator | None = None,
         *,
+        rng: Rng = None,
         dtype: DTypeLike | None = None,
     ) -> Array:
         """Draw the other columns.

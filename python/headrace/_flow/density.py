@@ -14,6 +14,7 @@ from headrace._arrays.kinds import A, AnyFrame, S, Whole
 from headrace._base import arguments as check
 from headrace._base.keywords import closed, refuse
 from headrace._base.moved import renamed
+from headrace._base.rng import Rng, takes_rng
 from headrace._flow.program.evaluation import WRT, Cotangents, Gradients, Opened, Pair, RowModule, kinds_of
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ class Density(RowModule):
         like: Any = None,
         **keywords: Unpack[SampleKeywords],
     ) -> Any: ...
+    @takes_rng
     @closed
     def sample(
         self,
@@ -177,6 +179,7 @@ class Density(RowModule):
         context: Array | None = None,
         seed: int | np.random.Generator | None = None,
         *,
+        rng: Rng = None,
         first_row: int | None = None,
         parameters: Array | None = None,
         noise: Array | None = None,
@@ -195,6 +198,9 @@ class Density(RowModule):
             seed: 0 to 2^64 - 1; None draws one, and a `numpy.random.Generator` is asked for one. A number depends on
                 seed, row and column alone, so that ``sample(n, seed=s)[:k]`` equals ``sample(k, seed=s)`` for any
                 number of threads (for k < 8, where rows take another path, up to rounding).
+            rng: Instead of `seed`: an integer, with its bits; a sequence of integers, or a
+                `numpy.random.SeedSequence`, which stand for one; a `numpy.random.Generator` or `BitGenerator`, which is
+                asked for one (SPEC 7 of Scientific Python).
             first_row: Number k of the first row, from 0 to 2^63 - 1 - n, in the one endless sample of the seed:
                 ``sample(n, seed=s, first_row=k)`` has the bits of ``sample(m, seed=s)[k : k + n]`` for any m of 8 and
                 more, and costs n rows (docs/scale.md). The context is that of these n rows. Of a shape, rows are
@@ -222,6 +228,7 @@ class Density(RowModule):
             refuse(self.sample, unknown)
         return self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, False)
 
+    @takes_rng
     @closed
     def sample_and_log_prob(
         self,
@@ -229,6 +236,7 @@ class Density(RowModule):
         context: Array | None = None,
         seed: int | np.random.Generator | None = None,
         *,
+        rng: Rng = None,
         first_row: int | None = None,
         parameters: Array | None = None,
         noise: Array | None = None,

@@ -14,6 +14,7 @@ from headrace._arrays.caller import Array, Caller, named
 from headrace._arrays.names import Names
 from headrace._base import arguments as check
 from headrace._base.keywords import takes
+from headrace._base.rng import Rng
 from headrace._base.stored import Stored, header_of, header_of_scale, storable
 from headrace._core.device import Device, matmul_on_cpu
 from headrace._core.steps import StepSpec
@@ -331,7 +332,9 @@ class Flow(Chained, Density):
     # ---- training ------------------------------------------------------------------------------------------------
 
     @takes(FitKeywords, Arguments)
-    def fit(self, x: Array, context: Array | None = None, **arguments: Unpack[FitKeywords]) -> History:
+    def fit(
+        self, x: Array, context: Array | None = None, *, rng: Rng = None, **arguments: Unpack[FitKeywords]
+    ) -> History:
         """Maximise the likelihood of rows, and keep the weights that are best on rows held out.
 
         The weights that the fit starts with are judged too, so that a second fit never ends worse than it began.
@@ -353,6 +356,7 @@ class Flow(Chained, Density):
                 rows that do not fit in memory, with context and weights of its own: one of `headrace.rows`, a
                 data set of pyarrow, an array or frame of Dask (docs/scale.md).
             context: Shape (rows, context), or (context,) for all rows.
+            rng: Instead of `seed`; see `Flow.sample`.
             **arguments: As `headrace._flow.fit_arguments` has them.
 
         Returns:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from headrace._base import arguments as check
 from headrace._base.keywords import argument
+from headrace._base.rng import Rng
 from headrace._core.settings import Affine, NetworkKeywords, Settings, Spline
 from headrace._flow.bases_by_name import NAMES, is_uniform
 from headrace._flow.mixing import LINKS
@@ -80,6 +81,7 @@ class Named(TypedDict, total=False):
             most five in `PlanarFlow` and `RadialFlow`), with networks of the same `hidden` (docs/conventions.md). Their
             base is uniform. Dependences between them are left to shears of the circles.
         seed: Of the fresh weights.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6"
             (docs/bf16.md).
@@ -91,6 +93,7 @@ class Named(TypedDict, total=False):
     bounds: Annotated["ColumnBounds | None", argument()]
     periodic: Annotated["ColumnPeriods | None", argument()]
     seed: Annotated[int, argument(0, check.integer)]
+    rng: Rng
     dtype: Annotated["DTypeLike", argument("float32")]
     matmul: Annotated[
         str, argument("exact", option="products of networks: exact, or for float32 bf16, bf16x3 or bf16x6")

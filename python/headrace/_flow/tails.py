@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
+from headrace._base.rng import Rng, takes_rng
 from headrace._base.stored import Stored, storable
 from headrace._core.steps import StepSpec
 from headrace._flow.bases import Base
@@ -218,6 +219,7 @@ class NormalMixture(_Stepped):
         trainable: Whether all of these are parameters of the flow: "base.logits" (K,), the shares by a softmax,
             "base.loc" and "base.log_scale" (K, D).
         seed: Of means that are drawn.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     >>> import numpy as np, headrace as hr
     >>> base = hr.NormalMixture(1, 2, loc=[[-3.0], [3.0]], scale=0.5, weights=[1.0, 3.0])
@@ -226,6 +228,7 @@ class NormalMixture(_Stepped):
     0.75
     """
 
+    @takes_rng
     def __init__(
         self,
         features: int,
@@ -236,6 +239,7 @@ class NormalMixture(_Stepped):
         weights: Any = None,
         trainable: bool = True,
         seed: int = 0,
+        rng: Rng = None,
     ) -> None:
         super().__init__(features)
         self.components = check.integer("components", components, least=1, most=MOST_COMPONENTS)

@@ -18,6 +18,7 @@ from headrace._arrays import columns as _columns
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._arrays.names import Names, refuse_others
+from headrace._base.rng import Rng, takes_rng
 from headrace._base.warn import warn
 from headrace._core import LEAST_ROWS
 from headrace._fit.ensemble import Ensemble
@@ -189,8 +190,16 @@ class TableDensity:
         assert isinstance(self.flow, Ensemble)
         return self.flow.spread(self.columns.used.without_constants(rows), context)
 
+    @takes_rng
     def sample(
-        self, n: int, context: Any = None, *, seed: Any = None, first_row: int | None = None, as_frame: bool = False
+        self,
+        n: int,
+        context: Any = None,
+        *,
+        seed: Any = None,
+        rng: Rng = None,
+        first_row: int | None = None,
+        as_frame: bool = False,
     ) -> Any:
         """Draw rows of the table: whole numbers are rounded, and constant columns are there.
 
@@ -236,7 +245,7 @@ class TableDensity:
     ) -> tuple[Any, ...]:
         """Rows as the fit saw them, with their context and weights; without those that miss a number, if the fit was.
 
-        `purpose`: of the noise, see `headrace._tables.table`.
+        `purpose`: of the noise, which is another one for fits.
         """
         rows, given, share = self.columns.opened(x, context, weights, x_name=x_name)
         if given is not None and given.ndim == 1:

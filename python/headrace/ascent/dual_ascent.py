@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from headrace._arrays.names import Names
 from headrace._base import arguments as check
 from headrace._base.keywords import argument, checked_fields
 from headrace._base.public import public
+from headrace._base.rng import Rng, seed_of
 from headrace._base.warn import warn
 from headrace._fit.clock import Clock
 from headrace._fit.ensemble import Ensemble
@@ -158,9 +159,11 @@ class DualAscentFlow:
     periodic: ColumnPeriods | None = argument()
     seed: int = argument(0, check.integer)
     dtype: DTypeLike = argument("float32", check.float_dtype)
+    rng: InitVar[Rng] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, rng: Rng) -> None:
         """Check all arguments."""
+        self.seed = self.seed if rng is None else seed_of(rng, 31)
         vars(self).update(checked_fields(self))
         self.refine = False if self.refine is None and self.map == "kink" else self.refine
         self.bounds, self.periodic = _checked(self.bounds, self.periodic)

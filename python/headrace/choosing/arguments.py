@@ -6,6 +6,7 @@ import numpy as np
 
 from headrace._base import arguments as check
 from headrace._base.keywords import argument
+from headrace._base.rng import Rng
 from headrace._flow.fit_arguments import EFFORTS
 from headrace._tables.table import MISSING
 from headrace.choosing.candidates import FAMILIES
@@ -46,6 +47,7 @@ class OfSearch(TypedDict, total=False):
     effort: Annotated[str, argument("normal", check.one_of(*EFFORTS))]
     keep: Annotated[bool, argument(False, check.truth)]
     seed: Annotated[int, argument(0, check.whole(most=2**31 - 1))]
+    rng: Rng
     progress: Annotated[bool, argument(True)]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from headrace._arrays.columns import label
 from headrace._base.layout import Block, Grid, lines_of
 from headrace._base.public import public
+from headrace._base.rng import Rng, takes_rng
 from headrace._base.types import Floats
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
@@ -77,7 +78,8 @@ class Choice:
     columns: Columns = field(default=PLAIN, compare=False)
     """Kinds of the table's columns; whole numbers were spread, and constant columns kept aside."""
 
-    def sample(self, n: int, context: Any = None, *, seed: Any = None, as_frame: bool = False) -> Any:
+    @takes_rng
+    def sample(self, n: int, context: Any = None, *, seed: Any = None, rng: Rng = None, as_frame: bool = False) -> Any:
         """Draw rows of the table as it came: whole numbers are rounded, and constant columns are there.
 
         Args:

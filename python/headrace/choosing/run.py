@@ -86,6 +86,7 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
             ``effort="high"`` the rest; from 500 rows on.
         keep: Of effort="high": whether `Choice.members` keeps the mixture that this `NSF` has learnt.
         seed: Of the rows held out, of fresh weights and of the order of rows.
+        rng: Instead of `seed`; see `Flow.sample`.
         progress: Whether to show a bar on the standard error.
 
     Returns:

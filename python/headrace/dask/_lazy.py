@@ -10,6 +10,7 @@ import numpy as np
 from headrace._arrays.caller import Caller
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
+from headrace._base.rng import Rng, takes_rng
 from headrace._core import LEAST_ROWS
 from headrace.dask._bars import computed
 from headrace.dask._table import names_of
@@ -74,7 +75,10 @@ def _of_frame(flow: Any, frame: Any, context: Any, columns: Any) -> Any:
     return dataframe.from_delayed(parts, meta=("log_prob", flow.dtype), divisions=frame.divisions)
 
 
-def sample(flow: Any, n: int, seed: int = 0, context: Any = None, *, chunks: int = CHUNK, dtype: Any = None) -> Any:
+@takes_rng
+def sample(
+    flow: Any, n: int, seed: int = 0, context: Any = None, *, rng: Rng = None, chunks: int = CHUNK, dtype: Any = None
+) -> Any:
     """Draw n rows, lazily: an array of Dask, shape (n, features), in chunks of `chunks` rows.
 
     It has the bits of ``flow.sample(n, seed=seed, first_row=0)`` in any chunks, and each is drawn by itself.

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from headrace._base import arguments as check
 from headrace._base.keywords import argument
+from headrace._base.rng import Rng
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,4 +20,5 @@ class Diagnosed(TypedDict, total=False):
     names: Annotated["Sequence[str] | None", argument()]
     context_names: Annotated["Sequence[str] | None", argument()]
     seed: Annotated[int, argument(0, check.whole(most=2**63 - 1))]
+    rng: Rng
     progress: Annotated[bool, argument(True)]

@@ -15,6 +15,7 @@ import numpy as np
 
 from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
+from headrace._base.rng import Rng, takes_rng
 from headrace._base.types import Floats
 from headrace._base.warn import FREQUENT, silent
 from headrace._fit.fit import Fit, finished
@@ -32,8 +33,15 @@ LEAST_ROWS = 50
 CLEARLY = 1.0  # standard errors of the loss by rows left out
 
 
+@takes_rng
 def recalibrate(
-    flow: Flow, held_out: Array, context: Array | None = None, *, weights: Array | None = None, seed: int = 0
+    flow: Flow,
+    held_out: Array,
+    context: Array | None = None,
+    *,
+    weights: Array | None = None,
+    seed: int = 0,
+    rng: Rng = None,
 ) -> Flow:
     """A flow with a map before the given one that makes up for its miscalibration, fitted to rows held out.
 
@@ -48,6 +56,7 @@ def recalibrate(
         context: Shape (rows, context), as in `Flow.log_prob`.
         weights: Shape (rows,): weights of the rows, not negative.
         seed: Of the folds and of the fits.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     Returns:
         A `Flow` of a spline, a scale and the transforms of the given one, which is in files as any other; or the given

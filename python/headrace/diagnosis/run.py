@@ -81,6 +81,7 @@ def diagnose(
         names, context_names: Of the columns of x and of the context, for the text; by default those of frames, or those
             that the flow knows.
         seed: Of all that is drawn.
+        rng: Instead of `seed`; see `Flow.sample`.
         progress: Whether to show a bar on the standard error, of the tests that are done.
 
     Returns:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 from headrace._base.public import public
+from headrace._base.rng import Rng, takes_rng
 from headrace._base.types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis import latent
@@ -89,8 +90,9 @@ class SequenceDiagnosis(Tested):
         return "\n".join(lines)
 
 
+@takes_rng
 def diagnose_sequences(
-    flow: Any, x: Any, context: Any = None, *, covariates: Any = None, seed: int = 0
+    flow: Any, x: Any, context: Any = None, *, covariates: Any = None, seed: int = 0, rng: Rng = None
 ) -> SequenceDiagnosis:
     """Test a fitted density of sequences with sequences that it has not seen.
 
@@ -103,6 +105,7 @@ def diagnose_sequences(
         context: As in `SequenceFlow.log_prob`.
         covariates: As in `SequenceFlow.log_prob`.
         seed: Of what is drawn.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     Returns:
         A `SequenceDiagnosis`; print it. It also has nats a step by loudness.

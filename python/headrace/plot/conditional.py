@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 from headrace._base.output import replacing
+from headrace._base.rng import Rng, takes_rng
 from headrace.plot import _planes as planes
 from headrace.plot._source import columns_of, density_of, label, names_of, require
 from headrace.plot.density import Panel, draw_curve, draw_plane, panel
@@ -23,6 +24,7 @@ FRAMES, MOST_FRAMES = 6, 24
 SECOND = 6  # frames in one, of an animation
 
 
+@takes_rng
 def conditional(
     flow: Any,
     context: Any,
@@ -34,6 +36,7 @@ def conditional(
     context_names: Sequence[str] | None = None,
     draws: int = 20_000,
     seed: int = 0,
+    rng: Rng = None,
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draw how a density changes with its context: a frame for each value of one column, with the same axes in all.
@@ -49,6 +52,7 @@ def conditional(
             or a file has.
         draws: For each frame, where a marginal has to be drawn, and to find where the axes end.
         seed: Of the draws.
+        rng: Instead of `seed`; see `Flow.sample`.
         path: Of a file that ends in .gif: the frames are written there as well, one after another, forth and back.
 
     Returns:

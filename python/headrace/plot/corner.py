@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headrace._arrays.frames import names_of as names_of_frame
 from headrace._base import arguments as check
 from headrace._base.pictures import BAND, BLUE, INK, ORANGE
+from headrace._base.rng import Rng, takes_rng
 from headrace.plot import _planes as planes
 from headrace.plot._source import (
     Drawn,
@@ -33,6 +34,7 @@ MARKS_BELOW = 25  # rows below which each is a mark of its own, and nothing is c
 SHARES = (0.5, 0.9)  # of the samples, that contours hold
 
 
+@takes_rng
 def corner(
     flow: Any,
     x: Any = None,
@@ -49,6 +51,7 @@ def corner(
     range: Any = None,
     fig: Any = None,
     seed: int = 0,
+    rng: Rng = None,
 ) -> Figure:
     """Draw all pairs of columns: rows as points, and contours of a density's samples; marginals on the diagonal.
 
@@ -74,6 +77,7 @@ def corner(
             ``(low, high)`` for each column, or a dict of pairs by name. None for a column with automatic ends.
         fig: An empty matplotlib ``Figure`` to draw into, of its own size. By default a new one.
         seed: Of the draws, and of the choice of points.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     Returns:
         A matplotlib ``Figure``, `fig` where that is given.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 from headrace._base.pictures import BAND, BLUE, GREY, ORANGE
+from headrace._base.rng import Rng, takes_rng
 from headrace._base.types import Floats
 from headrace._flow.flow import Flow
 from headrace.plot import _planes as planes
@@ -49,6 +50,7 @@ class Panel:
         return tuple(0.5 * (edge[1:] + edge[:-1]) for edge in self.edges)
 
 
+@takes_rng
 def density(
     flow: Any,
     x: Any = None,
@@ -59,6 +61,7 @@ def density(
     names: Sequence[str] | None = None,
     draws: int = 50_000,
     seed: int = 0,
+    rng: Rng = None,
 ) -> Figure:
     """Draw densities of single columns and of pairs: marginals, or slices through a row.
 
@@ -76,6 +79,7 @@ def density(
         names: As in `corner`.
         draws: How many, where a marginal has to be drawn, and to find where the axes end.
         seed: Of the draws.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     Returns:
         A matplotlib ``Figure``.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 from headrace._base.pictures import BAND, BLUE, ORANGE
+from headrace._base.rng import Rng, takes_rng
 from headrace._flow.flow import Flow
 from headrace.diagnosis import bands
 from headrace.diagnosis.distributions import normal_tail
@@ -25,7 +26,8 @@ SHARES = (0.5, 0.9, 0.99)
 POINTS = 3000
 
 
-def latent(flow: Any, x: Any, context: Any = None, *, columns: Any = None, seed: int = 0) -> Figure:
+@takes_rng
+def latent(flow: Any, x: Any, context: Any = None, *, columns: Any = None, seed: int = 0, rng: Rng = None) -> Figure:
     """Draw rows in latent space, two coordinates at a time, beside the standard normal density that they should have.
 
     Circles hold 50, 90 and 99 % of a normal density. Latent numbers of another base are shown as the normal ones of the
@@ -37,6 +39,7 @@ def latent(flow: Any, x: Any, context: Any = None, *, columns: Any = None, seed:
         context: As in `Flow.log_prob`.
         columns: Which latent coordinates, by number; by default the five farthest from normal, in their order.
         seed: Of the choice of points.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     Returns:
         A matplotlib ``Figure``.

@@ -16,6 +16,7 @@ from headrace._arrays.caller import Caller
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.public import public
+from headrace._base.rng import Rng, takes_rng
 from headrace.rows._held_out import CHUNK, RowPart, held_of, names_of
 
 BUFFER = 1_000_000  # rows that are held in memory, by default
@@ -163,7 +164,8 @@ class Stream(abc.ABC):
             raise ValueError(f"{self._what}: expected at least one row, got none")
         return Block.joined(blocks)
 
-    def some(self, seed: int = 0, most: int | None = None) -> Block:
+    @takes_rng
+    def some(self, seed: int = 0, most: int | None = None, *, rng: Rng = None) -> Block:
         """All rows if they are at most `most`, or else as many of them, drawn evenly from the whole stream.
 
         Args:
@@ -175,7 +177,8 @@ class Stream(abc.ABC):
             return found
         return self._gathered(self._drawn(min(most, self.count()), seed))
 
-    def split(self, share: float, seed: int = 0) -> tuple[Stream, Block | None]:
+    @takes_rng
+    def split(self, share: float, seed: int = 0, *, rng: Rng = None) -> tuple[Stream, Block | None]:
         """A stream without some rows, and these: a share of all, at most as many as the buffer holds.
 
         They are drawn evenly from the whole stream: one row of each run of neighbours.

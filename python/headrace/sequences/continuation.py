@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
 from headrace._base.public import public
+from headrace._base.rng import Rng, takes_rng
 from headrace.sequences.arrays import Sequences, chunks
 from headrace.sequences.program import MOST_DRAWN_STEPS
 from headrace.sequences.runs import Run
@@ -58,7 +59,10 @@ class Continuation:
         """Shape and length of the prefix."""
         return f"Continuation(shape={self.shape}, position={self._position})"
 
-    def sample(self, n: int | Sequence[int], steps: int, seed: int | np.random.Generator | None = None) -> Array:
+    @takes_rng
+    def sample(
+        self, n: int | Sequence[int], steps: int, seed: int | np.random.Generator | None = None, *, rng: Rng = None
+    ) -> Array:
         """Draw the steps that follow.
 
         Args:

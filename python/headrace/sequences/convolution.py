@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace._base import arguments as check
 from headrace._base.keywords import documented, takes
+from headrace._base.rng import Rng
 from headrace._base.stored import Stored, storable
 from headrace._core import cpu
 from headrace._core.device import Device
@@ -70,6 +71,7 @@ class CausalConvolution(OverTime):
     Args:
         **keywords: Those of `Convolution`.
         seed: Of the fresh weights.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
 
     Raises:
@@ -95,6 +97,7 @@ class CausalConvolution(OverTime):
         features: int = 1,
         *,
         seed: int | Sequence[int] = 0,
+        rng: Rng = None,
         dtype: DTypeLike = "float32",
         **keywords: Unpack[Convolution],
     ) -> None:

@@ -13,6 +13,7 @@ from headrace._arrays.caller import Array
 from headrace._arrays.device_caller import DeviceCaller
 from headrace._base import arguments as check
 from headrace._base.keywords import takes
+from headrace._base.rng import Rng, takes_rng
 from headrace._base.stored import Stored, header_of, header_of_scale, storable
 from headrace._fit.fit import finished
 from headrace._fit.history import History
@@ -260,6 +261,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         both: tuple[Any, Array] = self._call_of("z", z, context, covariates, parameters).both(False)
         return both
 
+    @takes_rng
     def sample(
         self,
         n: int,
@@ -267,6 +269,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
         context: Array | None = None,
         covariates: Array | None = None,
         seed: int | np.random.Generator | None = None,
+        *,
+        rng: Rng = None,
     ) -> Array:
         """Draw n sequences of `steps` steps, shape (n, steps, features).
 
@@ -368,6 +372,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         *,
         crop: int | None = None,
         quantised: float | None = None,
+        rng: Rng = None,
         **arguments: Unpack[FitKeywords],
     ) -> History:
         """Maximise the likelihood of sequences, and keep the weights that are best on sequences held out.

@@ -11,6 +11,7 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
 from headrace._base.public import public
+from headrace._base.rng import Rng, takes_rng
 from headrace.sequences.arrays import Covariates, Sequences, chunks
 from headrace.sequences.continuation import copies_of, tiled
 from headrace.sequences.program import MOST_DRAWN_STEPS
@@ -97,7 +98,8 @@ class Stream:
             )
         return caller.give(scores)
 
-    def pull(self, steps: int, seed: int | np.random.Generator | None = None) -> NDArray[Any]:
+    @takes_rng
+    def pull(self, steps: int, seed: int | np.random.Generator | None = None, *, rng: Rng = None) -> NDArray[Any]:
         """Draw the next steps, shape (rows, steps, features).
 
         Args:

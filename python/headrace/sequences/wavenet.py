@@ -8,6 +8,7 @@ from numpy.typing import DTypeLike
 
 from headrace._base import arguments as check
 from headrace._base.keywords import argument, documented, taken_from, takes
+from headrace._base.rng import Rng
 from headrace._base.stored import storable
 from headrace._core.settings import MapShape, Settings
 from headrace._flow.bases import Base, Logistic, StandardNormal
@@ -49,6 +50,7 @@ class WaveNetKeywords(OverTime, MapShape, total=False):
     standardize_context: Annotated["tuple[Any, Any] | None", argument()]
     base: Annotated["Base | None", argument()]
     seed: Annotated[int, argument(0, check.integer)]
+    rng: Rng
     dtype: Annotated["DTypeLike", argument("float32")]
     matmul: Annotated[str, argument("exact")]
 
@@ -86,6 +88,7 @@ class WaveNet(SequenceFlow):
         base: Of one step; by default `Logistic` with a logistic mixture, so that the mixture is the density, and
             `StandardNormal` otherwise.
         seed: Of the fresh weights.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         matmul: "exact", or for float32 "bf16", which rounds the networks' weights: single streams are drawn faster
             (docs/sequences.md).

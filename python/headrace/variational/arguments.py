@@ -7,6 +7,7 @@ import numpy as np
 
 from headrace._base import arguments as check
 from headrace._base.keywords import argument
+from headrace._base.rng import Rng
 from headrace._flow.fit_arguments import BY_LOSS
 from headrace._flow.fit_arguments import SCHEDULES as OF_FITS
 
@@ -44,6 +45,7 @@ class OfSteps(TypedDict, total=False):
         skip: The largest share of a step's samples with log densities or gradients that are NaN or infinite; they are
             left out, counted in the history, and reported by a warning at the end. More is an error.
         seed: 0 to 2^64 - 1, of all samples.
+        rng: Instead of `seed`; see `Flow.sample`.
         progress: Whether to show a bar on the standard error.
     """
 
@@ -54,6 +56,7 @@ class OfSteps(TypedDict, total=False):
     average: Annotated[float | None, argument(AVERAGE, check.real(above=0.0, below=1.0))]
     skip: Annotated[float, argument(SKIP, check.real(0.0, below=1.0))]
     seed: Annotated[int, argument(0, check.whole(most=2**64 - 1))]
+    rng: Rng
     progress: Annotated[bool, argument(True)]
 
 

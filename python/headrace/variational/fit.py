@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headrace._base import arguments as check
 from headrace._base.keywords import taken_from, takes
 from headrace._base.public import public
+from headrace._base.rng import Rng, takes_rng
 from headrace._fit import optimizer as _optimizer
 from headrace._flow.program.module import is_of_sequences
 from headrace.variational.arguments import EVALUATED, Evaluated, OfSteps, ToDensity
@@ -176,6 +177,7 @@ def fit_to_density(
     return DensityFit(history, final)
 
 
+@takes_rng
 def free_energy(
     flow: Flow,
     log_density: Any,
@@ -184,6 +186,7 @@ def free_energy(
     gradient: str = "returned",
     samples: int = EVALUATED,
     seed: int = 0,
+    rng: Rng = None,
 ) -> FreeEnergy:
     """Estimate the free energy of a flow for a density, and log Z by importance weights, from fresh samples.
 
@@ -191,6 +194,7 @@ def free_energy(
         flow, log_density, context, gradient: As in `fit_to_density`.
         samples: How many.
         seed: Of the samples.
+        rng: Instead of `seed`; see `Flow.sample`.
 
     >>> import headrace as hr
     >>> flow = hr.Flow([], hr.Normal(2, scale=2.0, trainable=False), dtype="float64")

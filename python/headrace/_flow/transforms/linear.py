@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace._base import arguments as check
+from headrace._base.rng import Rng, takes_rng
 from headrace._base.stored import Stored, storable
 from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
@@ -105,6 +106,7 @@ class Linear(Transform):
         order: Of P: x[i] = signs[i] · y[order[i]] + shift[i] with y = L D U z. A permutation of 0, ..., D - 1, or
             "random", drawn by the seed; by default ascending.
         seed: Of a random order.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         trainable: Whether all of these are parameters. If not, the map keeps its input's dtype, like a `Rotation`, and
             takes rows by one matrix for each factor, which it keeps in float64; L and U are then inverted once.
@@ -128,12 +130,14 @@ class Linear(Transform):
     trainable: bool
     """Whether the factors are parameters."""
 
+    @takes_rng
     def __init__(
         self,
         features: int,
         order: Sequence[int] | str | None = None,
         *,
         seed: int | Sequence[int] = 0,
+        rng: Rng = None,
         dtype: DTypeLike = "float32",
         trainable: bool = True,
     ) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from headrace._arrays.caller import Array
 from headrace._base import arguments as check
 from headrace._base.keywords import documented, takes
+from headrace._base.rng import Rng
 from headrace._base.stored import Stored, storable
 from headrace._core.maps import MAPS
 from headrace._core.settings import (
@@ -129,6 +130,7 @@ class MaskedAutoregressive(_Masked):
         context: Number of context columns.
         order: The coordinates from first to last, a permutation of 0, ..., D - 1; ascending by default.
         seed: Of the fresh weights.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         **conditioner: Settings of the map and of the network, `Autoregressive`.
 
@@ -149,6 +151,7 @@ class MaskedAutoregressive(_Masked):
         context: int = 0,
         order: Sequence[int] | None = None,
         seed: int | Sequence[int] = 0,
+        rng: Rng = None,
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Autoregressive],
     ) -> None:
@@ -274,6 +277,7 @@ class Coupling(_Masked):
         *,
         context: int = 0,
         seed: int | Sequence[int] = 0,
+        rng: Rng = None,
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Conditioner],
     ) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
+from headrace._base.rng import Rng, takes_rng
 from headrace._base.stored import Stored, storable
 from headrace._core.steps import StepSpec
 from headrace._flow.transforms.fixed import Fixed
@@ -68,7 +69,8 @@ class Rotation(Fixed):
         return self
 
     @classmethod
-    def random(cls, features: int, seed: Any = None, *, block: int | None = None) -> Self:
+    @takes_rng
+    def random(cls, features: int, seed: Any = None, *, rng: Rng = None, block: int | None = None) -> Self:
         """A matrix drawn evenly from all orthogonal ones (Haar's measure).
 
         Args:

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace._base import arguments as check
 from headrace._base.keywords import documented, taken_from, takes
+from headrace._base.rng import Rng
 from headrace._base.stored import Stored, storable
 from headrace._core.maps import VECTOR_MAPS
 from headrace._core.settings import MOST_COLUMNS, NetworkKeywords, NetworkSettings, Settings
@@ -127,6 +128,7 @@ class Planar(_Vector):
         context: Number of context columns; then w, u, b come from a network that reads them.
         hidden: Units of each hidden layer of that network; without context there is none.
         seed: Of the fresh parameters.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         **network: Those of `PlanarBend`.
 
@@ -152,6 +154,7 @@ class Planar(_Vector):
         context: int = 0,
         hidden: Sequence[int] = (64, 64),
         seed: int | Sequence[int] = 0,
+        rng: Rng = None,
         dtype: DTypeLike = "float32",
         **network: Unpack[PlanarBend],
     ) -> None:
@@ -194,6 +197,7 @@ class Radial(_Vector):
         context: int = 0,
         hidden: Sequence[int] = (64, 64),
         seed: int | Sequence[int] = 0,
+        rng: Rng = None,
         dtype: DTypeLike = "float32",
         **network: Unpack[NetworkKeywords],
     ) -> None:
