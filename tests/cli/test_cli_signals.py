@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import wave
 
 import numpy as np
@@ -85,6 +86,19 @@ def test_fit_is_the_fit_of_python(folder, run, result):
     assert "1 signal, 900 steps at 8,000 Hz" in out
     assert "mean log-likelihood of held-out steps, nats a step: wavenet -" in out
     assert "saved to g.safetensors" in out
+
+
+def test_fit_of_signals_foresees_its_duration(folder, run):
+    path = write_wave("a.wav", values(3000))
+    loud = [one for one in SMALL if one != "--quiet"]
+    code, _, err = run("fit", path, "-o", "f.safetensors", *loud)
+    assert code == 0
+    assert re.search(r"at most 2 epochs of \d+ steps, together [\d.]+ (ms|s) at this speed, fewer", err)
+    code, _, err = run("fit", path, "-o", "f.safetensors", *loud, "--time-budget", 5)
+    assert (code, "at most" in err) == (0, False)
+    first = hr.load("f.safetensors")
+    assert run("fit", path, "-o", "g.safetensors", *SMALL)[0] == 0
+    assert_array_equal(first.parameters, hr.load("g.safetensors").parameters)
 
 
 def test_a_signal_of_one_step_beside_a_long_one_costs_nothing(folder, result):

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import headrace as hr
-from headrace._cli import fitting, waves
-from headrace._cli.commands import _counted, _usage
+from headrace._cli import fitting, screen, waves
+from headrace._cli.commands import _counted, _duration, _usage
 from headrace._cli.flow_options import FIT, SIGNALS
 from headrace._cli.signals import STEP, Signal, bits_of, found, refuse_options_of_tables
+from headrace._flow.fit_arguments import Arguments
+from headrace.sequences.fit import SequenceFit
 
 JUDGES = {"training rows": "steps to fit"}  # in words of signals
 
@@ -34,17 +36,30 @@ def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     with fitting._nothing_saved(arguments.output):
         signals = waves.read_all(files)
         flow = kind.make(signals[0].channels, seed=arguments.seed, dtype=arguments.dtype, **own)
-        history = flow.fit(
-            [one.values for one in signals],
-            quantised=STEP,
-            validation=fitting.VALIDATION if arguments.validation is None else arguments.validation,
-            seed=arguments.seed,
-            progress=not arguments.quiet,
+        given: dict[str, Any] = {
+            "validation": fitting.VALIDATION if arguments.validation is None else arguments.validation,
+            "seed": arguments.seed,
+            "progress": not arguments.quiet,
             **{name: options[name] for name in FIT if name in options},
-        )
+        }
+        values = [one.values for one in signals]
+        if not arguments.quiet and given.get("time_budget") is None:
+            screen.tell(_foreseen(flow, values, given))
+        history = flow.fit(values, quantised=STEP, **given)
         fitting._refuse_failed([history])
     fitting._save(arguments.output, flow, Signal(signals[0].rate).notes())
     return _report(arguments, flow, signals, history)
+
+
+def _foreseen(flow: Any, values: Sequence[Any], given: dict[str, Any]) -> str:
+    """How long the fit will take."""
+    plan, seconds = SequenceFit(flow, hr.training.History(), Arguments(**given), None, STEP).foreseen(values)
+    most = plan.epochs * plan.batches * seconds
+    shown = f"{most / 60:,.0f} min" if most >= 120 else _duration(most)
+    return (
+        f"at most {_counted(plan.epochs, 'epoch')} of {_counted(plan.batches, 'step')}, together {shown} at this "
+        "speed, fewer where held-out steps gain no more; Ctrl-C keeps the best, --time-budget sets an end"
+    )
 
 
 def _report(

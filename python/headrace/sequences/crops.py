@@ -277,7 +277,7 @@ class HeldSequences:
 
     def __init__(self, given: OpenSequences, stretches: Sequence[Stretch], before: int | None, seed: int) -> None:
         """`before`: as of `Crops`; `seed`: of noise of cells, which is the same in each trial."""
-        self._stretches, self._given = list(stretches), given
+        self._stretches, self._given, self._before, self._seed = list(stretches), given, before, seed
         self.size = sum(one.steps for one in stretches)
         self._starts = [given.start_of(one, before) for one in stretches]
         noise = np.random.default_rng([seed, 1])
@@ -295,6 +295,21 @@ class HeldSequences:
     def source(self) -> HeldSequences:
         """See `headrace._fit.run.Judge`."""
         return self
+
+    def sample(self, crop: int, most: int) -> HeldSequences:
+        """Pieces of at most `crop` steps, spread evenly over all, of about `most` steps together; all if these are few.
+
+        Where a density depends on all steps before, sequences stay whole.
+        """
+        pieces = self._stretches
+        if self._before is not None:
+            pieces = [
+                Stretch(one.sequence, begin, min(begin + crop, one.end))
+                for one in pieces
+                for begin in range(one.begin, one.end, crop)
+            ]
+        chosen = pieces[:: max(-(-self.size // max(most, 1)), 1)]
+        return self if len(chosen) == len(pieces) else HeldSequences(self._given, chosen, self._before, self._seed)
 
     def loss(self, flow: Any, parameters: Array | None = None) -> float:
         """The mean negative log-likelihood of a step; infinity where it is not finite."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from headrace._arrays import caller as _arrays
 from headrace._base import arguments as check
+from headrace._fit import clock as _clock
 from headrace._fit import marginals as _marginals
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.fit import TRYING, Fit
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
 _TRIAL = 64  # steps of the optimiser
+# Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps are judged after each WORK
+# or 20th of all steps; a sample of them, where they are more than an EIGHTH of the steps trained on in between. Thus a
+# judgement takes a 25th of the time. A gradient costs as much as GRADIENT densities.
+WORK, JUDGEMENTS, EIGHTH, GRADIENT = 4e11, 20, 8, 3
 
 
 class SequenceFit(Fit):
@@ -145,12 +151,41 @@ class SequenceFit(Fit):
         self.checked = self.planned()
         if self.kept.path is not None:
             self.kept.open(self.fingerprint())
+        every = self._judged_every()
         if self.judge is not None:
             history.judged_by = "held-out steps" if self.is_end else "held-out sequences"
+            if every < self.checked.batches:
+                most = every * self.source.size // (self.checked.batches * EIGHTH)
+                self.judge = self.judge.sample(self.source.crop, most)
         self._start()
-        CropRun(flow, self.source, self._arguments_of(self.checked, self.judge)).go(self.progress)
+        run = CropRun(flow, self.source, self._arguments_of(self.checked, self.judge))
+        run.every = every
+        run.go(self.progress)
         if self.judge is not None and is_untrained(history):
             warn_of_no_gain(history)
+
+    def foreseen(self, x: Any) -> tuple[Plan, float]:
+        """The plan of a fit to sequences without context, and the seconds of a step here."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the fit warns
+            self.open(x, None)
+        plan, rng = self.planned(), np.random.default_rng(0)
+        batch = self.source.batch(next(self.source.epoch(0, plan.batches)), rng)
+        values = batch.x / max(float(np.abs(batch.x).max()), 1.0)
+        begins = []
+        for _ in range(2):  # the first one is slower
+            begins.append(_clock.now())
+            self.flow.nll_and_grad(values, weights=batch.weights)
+        return plan, _clock.now() - begins[-1]
+
+    def _judged_every(self) -> int:
+        """Steps of the optimiser between two judgements: an epoch's, or fewer."""
+        plan, source = self.checked, self.source
+        whole = 1.0 + (0 if source.before is None else source.before) / source.crop
+        each = GRADIENT * whole * self.flow.n_parameters * source.size / plan.batches
+        if plan.batches * each <= WORK:
+            return plan.batches
+        return max(min(int(WORK / each), plan.epochs * plan.batches // JUDGEMENTS, plan.batches), 1)
 
     def _start(self) -> None:
         """Standardise features and context by the training steps, unless an earlier fit has."""
@@ -217,6 +252,9 @@ class CropRun(Run):
     """A running fit over crops."""
 
     source: Crops
+    shows_steps = True
+    every = 0
+    """Steps between two judgements; 0: only at the end of an epoch."""
 
     def __init__(self, flow: Any, source: Crops, arguments: RunArguments) -> None:
         """See `Run`."""
@@ -244,6 +282,7 @@ class CropRun(Run):
             weight += share
             if i < done:  # before this fit was stopped
                 continue
+            self._judge_in_between(i)
             if not self._has_time():
                 return math.nan
             loss, gradient = flow.nll_and_grad(batch.x, batch.context, batch.covariates, weights=batch.weights)
@@ -254,5 +293,17 @@ class CropRun(Run):
                 return math.nan
             self.step += 1
             total += loss
+            if self.bar is not None:
+                self.bar.trained(loss / share)
             self.kept.step_ends(self)
         return total / weight
+
+    def _judge_in_between(self, batch: int) -> None:
+        """Judge the weights before this batch, if it is time. A fit that goes on from here does so again."""
+        after = self.clock.left() >= 2.0 * (self.judge_seconds or 0.0)
+        if self.bar is None or not self.every or not batch or batch % self.every or not after:
+            return
+        self.tick = 0.0  # because a step takes less
+        loss = self._keep_if_best(self.history.epochs + 1)
+        if math.isfinite(loss):
+            self.bar.show({"held out": f"{loss:.3f}"})
