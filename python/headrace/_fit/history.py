@@ -67,6 +67,9 @@ class History:
     heavy_tails: bool = False
     """Whether the fit of a flow of sequences put a `headrace.StudentT` in the base's place, because held-out steps
     did not lose by it."""
+    adaptive: bool = False
+    """Whether the fit of a `headrace.WaveNet` put a `headrace.AdaptivePrediction` in the place of its linear
+    prediction, because held-out steps gained by it."""
     residuals: dict[int, float] = field(default_factory=dict)
     """Columns in whose place the networks get the residuals that other columns leave, and the share of the variance in
     each residual, 1 - R²."""

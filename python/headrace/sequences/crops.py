@@ -81,6 +81,7 @@ class OpenSequences:
         # Steps become float32 after they are standardised: those far from zero lose nothing.
         self.width = np.result_type(np.float32, dtype, *{array.dtype for array in arrays})
         self.hop = hop if self.covariates else 1
+        self.every = 1  # steps from one solution of an adaptive prediction to the next, which crops keep
 
     @property
     def lengths(self) -> list[int]:
@@ -186,7 +187,7 @@ class OpenSequences:
     def start_of(self, one: Stretch, before: int | None) -> int:
         """The first step that densities of a stretch need, at the beginning of a frame; `before` None: all of them."""
         begin = 0 if before is None else max(one.begin - before, 0)
-        return begin - begin % self.hop
+        return begin - begin % math.lcm(self.hop, self.every)
 
     def context_of(self, stretches: Sequence[Stretch]) -> Array | None:
         """The context of each."""
