@@ -128,38 +128,55 @@ def test_a_step_depends_on_its_field_alone():
     assert_array_equal(flow.log_prob_steps(moved)[:1000], flow.log_prob_steps(x)[:1000])
 
 
-def test_gradients_by_parameters_and_context_are_finite_differences():
-    flow = adaptive_flow(context=2)
-    x, context = np.stack([signal(60, 5), signal(60, 6)]), cases.rng("context").standard_normal((2, 2))
-    grad = cases.rng("grad").standard_normal((2, 60))
-    by_parameters, by_context = flow.log_prob_vjp(x, grad, context, wrt=("parameters", "context"))
+@pytest.mark.parametrize("features", [1, 2])
+def test_gradients_are_finite_differences(features):
+    flow = adaptive_flow(features, context=2)
+    x = np.stack([np.concatenate([signal(60, 5 + i, c) for c in range(features)], axis=1) for i in range(2)])
+    context, grad = cases.rng("context").standard_normal((2, 2)), cases.rng("grad").standard_normal((2, 60))
+    wrt = ("inputs", "parameters", "context")
+    found = flow.log_prob_vjp(x, grad, context, wrt=wrt)
+    assert_array_equal(flow.log_prob_vjp(x, grad, context, wrt=("parameters",))[0], found[1])  # without the way to x
 
-    def loss(parameters, context):
+    def loss(x, parameters, context):
         return (grad * flow.log_prob_steps(x, context, parameters=parameters)).sum()
 
-    rng, size = cases.rng("directions"), 1e-6
-    for _ in range(3):
-        direction = rng.standard_normal(flow.parameters.size)
-        ends = [loss(flow.parameters + sign * size * direction, context) for sign in (1, -1)]
-        assert_allclose(by_parameters @ direction, (ends[0] - ends[1]) / (2 * size), rtol=1e-5, atol=1e-5)
-        direction = rng.standard_normal((2, 2))
-        ends = [loss(flow.parameters, context + sign * size * direction) for sign in (1, -1)]
-        assert_allclose((by_context * direction).sum(), (ends[0] - ends[1]) / (2 * size), rtol=1e-5, atol=1e-5)
+    rng, size, given = cases.rng("directions"), 1e-6, (x, flow.parameters, context)
+    for i, gradient in enumerate(found):
+        for _ in range(3):
+            direction = rng.standard_normal(given[i].shape)
+            moved = [[*given] for _ in range(2)]
+            for one, sign in zip(moved, (1, -1), strict=True):
+                one[i] = given[i] + sign * size * direction
+            expected = (loss(*moved[0]) - loss(*moved[1])) / (2 * size)
+            assert_allclose((gradient * direction).sum(), expected, rtol=2e-5, atol=2e-5)
+    grad_z, grad_log_det = rng.standard_normal(x.shape), rng.standard_normal(2)
+    (by_x,) = flow.to_latent_vjp(x, grad_z, grad_log_det, context, wrt=("inputs",))
+    direction = rng.standard_normal(x.shape)
+    ends = [flow.to_latent(x + sign * size * direction, context) for sign in (1, -1)]
+    expected = (grad_z * (ends[0][0] - ends[1][0])).sum() + (grad_log_det * (ends[0][1] - ends[1][1])).sum()
+    assert_allclose((by_x * direction).sum(), expected / (2 * size), rtol=2e-5, atol=2e-5)
 
 
-def test_gradients_by_steps_are_refused_by_name():
+def test_gradients_by_each_step_are_finite_differences():
+    """Steps at which a filter is solved anew, bounds of the scale, and silence."""
+    flow, x = adaptive_flow(), signal(120, 7)
+    x[70:90] *= 50.0
+    grad = np.ones((1, 120))
+    (by_x,) = flow.log_prob_vjp(x[None], grad, wrt="inputs")
+    size = 1e-7
+    for t in (0, 3, 48, 49, 50, 69, 75, 90, 119):
+        ends = []
+        for sign in (1, -1):
+            moved = x.copy()
+            moved[t] += sign * size
+            ends.append(flow.log_prob_steps(moved).sum())
+        assert_allclose(by_x[0, t, 0], (ends[0] - ends[1]) / (2 * size), rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_drawn_steps_are_refused_by_name():
     flow, x = adaptive_flow(), signal(30, 7)
-    calls = (
-        lambda: flow.log_prob_and_score(x),
-        lambda: flow.to_latent_vjp(x, x, None),
-        lambda: flow.to_data_vjp(x, x, None, wrt=("parameters",)),
-    )
-    for call in calls:
-        with pytest.raises(ValueError, match="wrt: expected gradients of log densities by parameters or context"):
-            call()
-    behind = hr.SequenceFlow([*flow.transforms[:2], hr.transforms.Elementwise(1, map="affine", dtype="float64")])
-    with pytest.raises(ValueError, match="parameters between it and the data"):
-        behind.nll_and_grad(x)
+    with pytest.raises(ValueError, match="to_data_vjp: expected a flow without an AdaptivePrediction"):
+        flow.to_data_vjp(x, x, None, wrt=("parameters",))
 
 
 def test_sizes_need_an_adaptive_prediction_next_to_the_network():

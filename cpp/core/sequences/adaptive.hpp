@@ -29,6 +29,17 @@ struct AdaptiveCall {
     T* sizes;    // (rows, steps, columns, adaptive_sizes): logarithms of sizes before each step
 };
 
+// Gradients by the results of a call from data to latent, from the first step on; null for zero.
+template <class T>
+struct AdaptiveBack {
+    int64_t rows, steps;
+    const T* given;
+    const T* by_value;    // (rows, steps, columns)
+    const T* by_log_det;  // (rows, steps)
+    const T* by_sizes;    // (rows, steps, columns, adaptive_sizes)
+    T* by_given;
+};
+
 class AdaptiveFilter {
   public:
     explicit AdaptiveFilter(const AdaptiveOptions& options);
@@ -40,14 +51,26 @@ class AdaptiveFilter {
     // Bits depend neither on the direction, the rows, nor the parts of a sequence.
     template <class T>
     void run(const AdaptiveCall<T>& call) const;
+    template <class T>
+    void back(const AdaptiveBack<T>& call) const;
     // The logarithms of sizes of the next step, (rows, columns, adaptive_sizes).
     template <class T>
     void next_sizes(const T* past, int64_t rows, T* sizes) const;
 
   private:
     int64_t of_column() const { return options_.window + adaptive_longest + options_.order + 1; }
+    // What a solution begins with: steps of the window, from the newest one on, and their autocorrelation.
+    struct Lagged {
+        std::vector<double> y, r;
+    };
+    template <class T>
+    Lagged lagged(const T* x) const;
     template <class T>
     void solve(const T* x, T* a) const;
+    template <class T>
+    void solve_back(const T* x, const T* a, std::vector<double> by_a, double* by_x) const;
+    template <class T>
+    void back_column(const AdaptiveBack<T>& call, const T* z, const T* sizes, int64_t row, int64_t column) const;
     template <class T>
     double scale_of(const T* errors, T* sizes) const;
     template <class T>

@@ -282,9 +282,9 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
     };
     size_t first = 0;  // the first link in this direction with a gradient that is wanted
     while (!to.with_inputs && first + 1 < n && begin_[index(first) + 1] == begin_[index(first)]) ++first;
-    for (size_t k = 0; k < n; ++k)
-        if (std::holds_alternative<AdaptiveLink<T>>(links_[index(k)]) && (k >= first || !call.inverse))
-            std::get<AdaptiveLink<T>>(links_[index(k)]).back(call, {}, {}, {}, {}, {}, to.memory.emplace_back());
+    for (size_t i = 0; i < n && !call.inverse; ++i)
+        if (const auto* const one = std::get_if<AdaptiveLink<T>>(&links_[i]))
+            one->back(call, {}, {}, {}, {}, {}, to.memory.emplace_back());  // refuses it
     std::vector<T> own_log_det(from.log_prob ? 0 : size_t(steps));
     T* const log_det = from.log_prob ? to.log_prob : own_log_det.data();
     std::fill_n(log_det, steps, T(0));
@@ -306,7 +306,7 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
 
     // Gradients of a link, added to those of the chain.
     bool has_context = false, has_frames = false;
-    std::vector<T> by_weights, by_context, by_frames;
+    std::vector<T> by_weights, by_context, by_frames, by_sizes;
     const auto added = [&](size_t i, const auto& work) {
         LinkGradient<T> own;
         const size_t size = begin_[i + 1] - begin_[i];
@@ -330,6 +330,11 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
         };
         own.context = place(reads_context, has_context, to.context, by_context, n_context);
         own.frames = place(reads_frames, has_frames, to.frames, by_frames, n_frames);
+        by_sizes.clear();
+        if (reads_sizes(i) && n - 2 - i >= first) {  // its adaptive prediction comes next
+            by_sizes.resize(size_t(call.values() * adaptive_sizes));
+            own.frames = by_sizes.data();
+        }
         const StepValues by_given = work(own);
         if (to.weights && own.weights)
             for (size_t w = 0; w < size; ++w) to.weights[begin_[i] + w] += double(by_weights[w]);
@@ -338,7 +343,7 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
         if (to.frames && own.frames && has_frames)
             for (int64_t c = 0; c < n_frames; ++c) to.frames[c] += by_frames[size_t(c)];
         has_context = has_context || own.context;
-        has_frames = has_frames || own.frames;
+        has_frames = has_frames || (own.frames && !reads_sizes(i));
         return by_given;
     };
 
@@ -364,7 +369,10 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
     } else if (from.log_prob) {
         by.value = base_back(weights, call, values[n], from.log_prob, to, to.memory[2 * n]);
     }
-    while (left-- > first)
+    std::vector<T> sizes;
+    while (left-- > first) {
+        sizes = by_sizes;  // of the network before, which come next to it
+        by.sizes = sizes.empty() ? nullptr : sizes.data();
         by.value = added(index(left), [&](const LinkGradient<T>& own) {
             return std::visit(
                 [&](const auto& link) {
@@ -374,6 +382,7 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
                 },
                 links_[index(left)]);
         });
+    }
     to.inputs = by.value;
 }
 

@@ -381,11 +381,19 @@ StepValues AdaptiveLink<T>::run(const LinkCall<T>& call, const LinkWeights<T>&, 
 }
 
 template <class T>
-StepValues AdaptiveLink<T>::back(const LinkCall<T>&, const LinkWeights<T>&, StepValues, StepValues,
-                                 const LinkCotangent<T>&, const LinkGradient<T>&, LinkRoom<T>&) const {
-    throw std::invalid_argument(
-        "wrt: expected gradients of log densities by parameters or context, because an AdaptivePrediction has none by "
-        "its steps, got a gradient by steps, or by parameters between it and the data, or of data");
+StepValues AdaptiveLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>&, StepValues given, StepValues,
+                                 const LinkCotangent<T>& from, const LinkGradient<T>&, LinkRoom<T>& room) const {
+    if (!call.inverse)
+        throw std::invalid_argument(
+            "to_data_vjp: expected a flow without an AdaptivePrediction, which has gradients from data to latent "
+            "alone");
+    const int64_t n = call.values();
+    std::vector<T> converted;
+    const T* const by_value = from.value.data ? values_in(from.value, n, converted) : nullptr;
+    T* const inputs = room.result.template of<T>(n);
+    filter_.back(AdaptiveBack<T>{call.rows, call.steps, values_in(given, n, room.work), by_value, from.log_det,
+                                 from.sizes, inputs});
+    return StepValues::of(inputs);
 }
 
 HR_LINKS_OF(, float)

@@ -86,7 +86,8 @@ const T* values_in(StepValues given, int64_t n, std::vector<T>& work) {
 template <class T>
 struct LinkState {
     std::optional<CausalStreams<T>> network;
-    std::vector<T> past;  // of a linear prediction: (rows, order, features), from old to new; of an adaptive one its own
+    std::vector<T>
+        past;  // of a linear prediction: (rows, order, features), from old to new; of an adaptive one its own
 };
 
 // The filter of a linear prediction, and its gain.
@@ -119,6 +120,7 @@ template <class T>
 struct LinkCotangent {
     StepValues value;            // (rows, steps, features)
     const T* log_det = nullptr;  // (rows, steps)
+    const T* sizes = nullptr;    // (rows, steps, columns) of an adaptive prediction
 };
 
 // The gradient of a linear prediction. Its parameters are behind the filter, and their gradient is a sum over steps of
@@ -254,7 +256,7 @@ class AdaptiveLink {
     LinkState<T> state(int64_t rows) const { return {std::nullopt, std::vector<T>(size_t(rows * filter_.numbers()))}; }
     StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
                    LinkState<T>* state, LinkRoom<T>& room) const;
-    // Refused: no caller needs it.
+    // Only from data to latent.
     StepValues back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, StepValues result,
                     const LinkCotangent<T>& from, const LinkGradient<T>& to, LinkRoom<T>& room) const;
 

@@ -33,8 +33,8 @@ class AdaptivePrediction(OverTime):
     functions of the past alone: there are no parameters. A `CausalConvolution` with ``sizes=True`` at its latent side
     reads logarithms of three running sizes, of 8, 40 and 320 steps.
 
-    Before the first step x is zero. It has no gradients by its steps: log densities have gradients by parameters and
-    contexts, and none by x.
+    Before the first step x is zero. From data to latent there are all gradients, through the solutions; from latent to
+    data there are none.
 
     Args:
         features: Number of values in each step.
