@@ -8,6 +8,11 @@ import cases
 import headrace as hr
 import sequence_cases
 from headrace._core import cpu
+from headrace._fit import marginals as _marginals
+from headrace._fit.optimizer import Adam
+from headrace.sequences import fit as sequence_fit
+from headrace.sequences.arrays import Covariates
+from headrace.sequences.crops import Crops, OpenSequences
 
 NETWORK = {"dilations": [1, 2, 1], "channels": 4, "kernel": 3, "skip": 5}
 SHORT = {"order": 6, "window": 50, "every": 7, "floor": 1e-3, "ceiling": 4.0}
@@ -220,3 +225,84 @@ def test_cells_of_integers_sum_to_one_and_are_integrals_of_the_density():
     whole = flow.log_prob_steps(past, quantised=1)
     parts = [stream.push(past[None, begin:end], quantised=1)[0] for begin, end in ((0, 70), (70, 71), (71, 150))]
     assert_array_equal(np.concatenate(parts), whole)
+
+
+# ---- fits ------------------------------------------------------------------------------------------------------------
+
+SMALL = {"layers": 3, "channels": 4, "kernel": 3, "skip": 5}
+TRIED = {"epochs": 2, "batch_size": 4, "progress": False}
+
+
+@pytest.fixture
+def tries(monkeypatch):
+    """Fits of short signals try an adaptive prediction, too."""
+    monkeypatch.setattr(sequence_fit, "LEAST_ADAPTIVE", 1000)
+    monkeypatch.setattr(_marginals, "TRIED", 1)
+
+
+def test_a_fit_takes_it_where_held_out_steps_gain(tries, tmp_path):
+    x = [signal(4000, "fit", i) for i in range(4)]
+    flow, plain = hr.WaveNet(**SMALL), hr.WaveNet(**SMALL)
+    history, other = flow.fit(x, **TRIED), plain.fit(x, gaussianize=False, **TRIED)
+    assert (history.adaptive, other.adaptive) == (True, False)
+    network, prediction, scale = flow.transforms
+    assert network.reads_sizes
+    assert isinstance(prediction, hr.AdaptivePrediction)
+
+    assert prediction.floor == 1e-3 * prediction.ceiling
+    assert 0.01 < prediction.ceiling < np.abs(np.concatenate(x)).max() / scale.std[0]
+    assert type(plain.transforms[1]) is hr.LinearPrediction
+    assert history.best_loss < other.best_loss
+    held = [one[-history.held_out.get(i, 0) :] for i, one in enumerate(x)]
+    assert history.best_loss < np.log(np.concatenate(held).std()) + 1.42  # of a Gaussian
+    flow.save(tmp_path / "flow")
+    assert_array_equal(hr.load(tmp_path / "flow").sample(2, 50, seed=1), flow.sample(2, 50, seed=1))
+    more = flow.fit(x, **TRIED)
+    assert more.best_loss <= history.best_loss + 1e-6  # on the same steps, with the same bounds
+    assert flow.transforms[1].floor == prediction.floor
+
+
+def test_a_fit_leaves_a_flow_whose_held_out_steps_do_not_gain(tries):
+    noise = cases.rng("white").standard_normal((4000, 1))
+    x = noise[1:] + 0.9 * noise[:-1]  # one spectrum and one level
+    flow, plain = hr.WaveNet(**SMALL), hr.WaveNet(**SMALL)
+    history, other = flow.fit(x, **TRIED), plain.fit(x, gaussianize=False, **TRIED)
+    assert not history.adaptive
+    assert_array_equal(flow.parameters, plain.parameters)
+    assert history.validation_loss == other.validation_loss
+
+
+def test_a_fit_that_took_it_goes_on_from_its_checkpoint(tries, tmp_path, monkeypatch):
+    x = [signal(3000, "kept", i) for i in range(3)]
+    whole = hr.WaveNet(**SMALL)
+    expected = whole.fit(x, **TRIED)
+    step, taken = Adam.step, []
+
+    def stopped(adam, gradient):
+        taken.append(1)
+        if len(taken) == 2 * sequence_fit._SHORT + 5:  # after both trials
+            raise RuntimeError("stop")
+        return step(adam, gradient)
+
+    monkeypatch.setattr(Adam, "step", stopped)
+    with pytest.raises(RuntimeError, match="stop"):
+        hr.WaveNet(**SMALL).fit(x, checkpoint=tmp_path / "state", checkpoint_every=0.0, **TRIED)
+    flow = hr.WaveNet(**SMALL)
+    history = flow.fit(x, checkpoint=tmp_path / "state", **TRIED)
+    assert history.adaptive
+    assert_array_equal(flow.parameters, whole.parameters)
+    assert history.validation_loss == expected.validation_loss
+
+
+def test_crops_have_the_gradients_of_whole_sequences():
+    flow, x = adaptive_flow(), signal(1500, "crops")
+    own = Covariates(flow._caller(), None, 0, (1,), 1, flow.dtype)
+    given = OpenSequences([x], None, own, None, 1, None, flow.dtype)
+    given.every = flow._interior.every
+    crops = Crops(given, given.whole(), 200, flow.field)
+    total = np.zeros(flow.parameters.size)
+    for batch in crops.epoch(3, 4):
+        made = crops.batch(batch, cases.rng("unused"))
+        share = made.weights.sum()
+        total += share * flow.nll_and_grad(made.x, weights=made.weights)[1]
+    assert_allclose(total / 1500, flow.nll_and_grad(x)[1], rtol=1e-9, atol=1e-12)

@@ -13,13 +13,14 @@ from headrace._core import cpu
 from headrace._flow.program.module import Block
 from headrace.sequences.program import Link
 from headrace.sequences.sequential import OverTime
-from headrace.sequences.settings import MOST_STEPS, MOST_UNITS
+from headrace.sequences.settings import MOST_STEPS, MOST_UNITS, RUNNING
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from headrace._base.types import Array
 
+BEYOND = 1e-3  # the share of steps whose running size is above the ceiling that a fit sets
 _LONGEST = 320  # steps of the longest running size: cpp/core/sequences/adaptive.hpp
 
 
@@ -85,15 +86,16 @@ class AdaptivePrediction(OverTime):
     def bounded(self, values: list[Array], step: float | None) -> Self:
         """This with bounds for standardised sequences, (steps, features) each, on a grid of this step or on none.
 
-        The floor is the size of rounding noise, or a thousandth of the largest running size; the ceiling twice this.
+        The ceiling is the running size of 40 steps that one step in a thousand exceeds: beyond, a network has learned
+        too little to bring a drawn signal back. The floor is a thousandth of it, or the size of rounding noise.
         """
         links, one = [self._link(np.dtype(np.float64), "exact")], np.zeros(0)
         core: Any = cpu.SequenceChainF64(self.features, links, None)
         weights = core.weights(one, [])
-        sizes = [np.exp(core.run_link(weights, 0, True, x[None].astype(np.float64), None)[2]).max() for x in values]
-        most = max(sizes)
-        floor = 1e-3 * most if step is None else min(step / 6.0, most)
-        return type(self)(**self._header() | {"floor": float(floor), "ceiling": 2.0 * float(most)})
+        logs = [core.run_link(weights, 0, True, x[None].astype(np.float64), None)[2][..., 1::RUNNING] for x in values]
+        ceiling = float(np.exp(np.quantile(np.concatenate([one.reshape(-1) for one in logs]), 1.0 - BEYOND)))
+        floor = 1e-3 * ceiling if step is None else min(step / 6.0, ceiling)
+        return type(self)(**self._header() | {"floor": floor, "ceiling": ceiling})
 
     def _vector(self) -> NDArray[Any]:
         return np.zeros(0)

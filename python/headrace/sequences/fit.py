@@ -264,6 +264,7 @@ class SequenceFit(Fit):
         tried = copy.copy(self.flow)
         tried._interior.set_starts(other, context)
         self._cut(tried._interior)  # both are judged by the same steps
+        whole, self.checked = self.checked, self.planned()
         if found is None:
             clock, judge = self.clock.share(FRONT), self.judge.sample(self.source.crop, JUDGING)
             own, linear = (self._trial_run_of(kind, context, clock, _SHORT) for kind in (other, starts))
@@ -272,9 +273,9 @@ class SequenceFit(Fit):
         self.history.adaptive = found
         if found:
             starts.update(other)
-            self.checked = self.planned()
         else:
             self._cut(self.flow._interior)
+            self.checked = whole
 
     def _trial_run_of(
         self, starts: dict[int, Any], context: Pair | None, clock: Clock, steps: int = _TRIAL, base: Base | None = None
