@@ -127,7 +127,7 @@ def test_every_argument_of_a_network_is_an_option(folder, result):
     write_wave("a.wav", values(400))
     given = {
         "layers": 2, "channels": 5, "kernel": 3, "dilations": (1, 3), "skip": 4, "prediction": 0, "companded": False,
-        "level": False,
+        "level": False, "adaptive": False,
     }  # fmt: skip
     kind = offered.SIGNALS["wavenet"]
     assert set(kind.settings) == set(given) <= set(inspect.signature(hr.WaveNet).parameters)

@@ -89,9 +89,8 @@ class AdaptivePrediction(OverTime):
         The ceiling is the running size of 40 steps that one step in a thousand exceeds: beyond, a network has learned
         too little to bring a drawn signal back. The floor is a thousandth of it, or the size of rounding noise.
         """
-        links, one = [self._link(np.dtype(np.float64), "exact")], np.zeros(0)
-        core: Any = cpu.SequenceChainF64(self.features, links, None)
-        weights = core.weights(one, [])
+        core: Any = cpu.SequenceChainF64(self.features, [self._link(np.dtype(np.float64), "exact")], None)
+        weights = core.weights(np.zeros(0), [])
         logs = [core.run_link(weights, 0, True, x[None].astype(np.float64), None)[2][..., 1::RUNNING] for x in values]
         ceiling = float(np.exp(np.quantile(np.concatenate([one.reshape(-1) for one in logs]), 1.0 - BEYOND)))
         floor = 1e-3 * ceiling if step is None else min(step / 6.0, ceiling)

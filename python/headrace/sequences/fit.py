@@ -250,7 +250,8 @@ class SequenceFit(Fit):
         flow, plan, source, judge = self.flow, self.checked, self.source, self.judge
         network, *others = flow._chain
         is_one = flow.features == 1 and [type(t) for t in others] == [LinearPrediction, Standardize]
-        is_plain = is_one and flow.transforms[1].is_identity and network.reads == "data" and not network.covariates
+        is_plain = is_one and flow.transforms[1].is_identity and not network.covariates
+        is_plain = is_plain and network._settings.map == "logistic_mixture"  # others may be chosen for a closed form
         is_judged = judge is not None and judge.size >= LEAST_HELD_OUT and source.size >= LEAST_ADAPTIVE
         is_long = plan.gaussianize is None and plan.epochs * plan.batches >= _marginals.TRIED
         return bool(flow._chooses_prediction and is_plain and is_judged and is_long and self.crop is None)
@@ -259,22 +260,22 @@ class SequenceFit(Fit):
         """Take an adaptive prediction among the `starts` if steps held out gain by it, after the same short fits."""
         network, found = self.flow._chain[0], self.kept.adaptive
         chain = [network.with_sizes(self.seed), AdaptivePrediction(1), starts[2]]
-        other = {**dict(enumerate(chain)), 2: starts[2]}
+        other = dict(enumerate(chain))
         self._start_adaptive(other, chain)
         tried = copy.copy(self.flow)
         tried._interior.set_starts(other, context)
         self._cut(tried._interior)  # both are judged by the same steps
         whole, self.checked = self.checked, self.planned()
         if found is None:
-            clock, judge = self.clock.share(FRONT), self.judge.sample(self.source.crop, JUDGING)
+            clock, self.judge = self.clock.share(FRONT), self.judge.sample(self.source.crop, JUDGING)
             own, linear = (self._trial_run_of(kind, context, clock, _SHORT) for kind in (other, starts))
-            loses = _marginals.gain(linear, own, judge, False, self.progress, _SHORT, "try adaptive prediction")
+            loses = _marginals.gain(linear, own, self.judge, False, self.progress, _SHORT, "try adaptive prediction")
             found = not loses and not clock.ran_out
         self.history.adaptive = found
+        self._cut((tried if found else self.flow)._interior)
         if found:
             starts.update(other)
         else:
-            self._cut(self.flow._interior)
             self.checked = whole
 
     def _trial_run_of(
