@@ -246,7 +246,7 @@ class SequenceFit(Fit):
         self.history.heavy_tails = is_heavy
 
     def _tries_adaptive(self) -> bool:
-        """Whether a trial may put an adaptive prediction in the place of a linear one."""
+        """Whether a trial may replace a linear prediction by an adaptive one."""
         flow, plan, source, judge = self.flow, self.checked, self.source, self.judge
         network, *others = flow._chain
         is_one = flow.features == 1 and [type(t) for t in others] == [LinearPrediction, Standardize]

@@ -520,7 +520,7 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
                 f"transforms[{i}]: expected one on the CPU with exact products, got {t.device!r} and {t.matmul!r}; "
                 "call .to('cpu')"
             )
-        sizes = _is_network(t) and t.reads_sizes
+        sizes = getattr(t, "reads_sizes", False)
         if sizes and not (i + 1 < len(chain) and isinstance(chain[i + 1], AdaptivePrediction)):
             after = "nothing" if i + 1 == len(chain) else repr(chain[i + 1])
             raise ValueError(

@@ -268,12 +268,13 @@ def distill_sequences(
         _take_over(teacher, student)
         student.parameters = learner.parameters
     is_whole = history.stopped != "interrupted"
-    kl, error, *heard = _reported(step, of_report) if is_whole else (math.nan,) * 5
-    sides = (None, None)
+    kl, error, distance, level, excess = _reported(step, of_report) if is_whole else (math.nan,) * 5
+    sides: tuple[Sides | None, Sides | None] = (None, None)
     if is_whole and step.spectrum is not None and length >= 4 * LEVEL_FRAME:
         sides = _of_sides(step, of_report)
     kind = "closed_form" if is_closed else "pathwise"
-    return student, SequenceDistillation(kl, error, kind, *heard, *sides, history, time.perf_counter() - begin)
+    figures = (distance, level, excess, *sides)
+    return student, SequenceDistillation(kl, error, kind, *figures, history, time.perf_counter() - begin)
 
 
 def _check_flows(teacher: Any, student: Any) -> None:
